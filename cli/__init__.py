@@ -1,0 +1,1 @@
+"""Where strings become objects: parse, call, print."""

@@ -1,0 +1,84 @@
+"""What the user sees: bars, tables and one red line for an error."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from cli.options import progress_is_wanted
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+class _Rate(ProgressColumn):
+    """Units per second, once something has been done."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s", style="dim")
+
+
+class Bars:
+    """A ``features.progress.Progress`` that draws bars on a terminal and is silent elsewhere."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+            disable=not (progress_is_wanted() and err.is_terminal),
+        )
+        self._open = 0
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """Show a bar until the block ends."""
+        if self._open == 0:
+            self._progress.start()
+        self._open += 1
+        task = self._progress.add_task(name, total=total, unit=unit)
+        try:
+            yield lambda count: self._progress.advance(task, count)
+        finally:
+            self._progress.remove_task(task)
+            self._open -= 1
+            if self._open == 0:
+                self._progress.stop()
+
+
+def say(text: str) -> None:
+    """A line of result or remark."""
+    out.print(text, markup=False, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """The one red line."""
+    err.print(Text(text, style="red"), soft_wrap=True)
+
+
+def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table; every column after the first is aligned to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*(Text(field) for field in row))
+    out.print(table)

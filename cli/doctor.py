@@ -1,0 +1,83 @@
+"""`mil doctor`: whether this machine can do the work, each problem with its fix."""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cli.main import app
+from cli.options import verb
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Settings of `mil doctor`."""
+
+    folder: Path = field(
+        default=Path(), metadata={"help": "Where bags would be written: its disk is looked at."}
+    )
+
+
+@verb(app, DoctorOptions, examples=["mil doctor"])
+def doctor(options: DoctorOptions) -> None:
+    """Look at versions, OpenSlide, device, threads, weights cache and disk; each problem with its fix."""
+    from cli.console import complain, say, show_table
+
+    facts, problems = examine(options.folder)
+    show_table(["", ""], [[name, value] for name, value in facts.items()])
+    for problem in problems:
+        complain(problem)
+    if problems:
+        raise SystemExit(1)
+    say("No problem found.")
+
+
+def examine(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Facts by name, and problems with their fix."""
+    import openslide
+    import torch
+
+    from features.backbones.imagenet import ALIASES
+    from features.embed import resolve_device, resolve_precision
+    from mil.runs import versions
+
+    problems = []
+    device = resolve_device("auto")
+    precision = str(resolve_precision("auto", device)).removeprefix("torch.")
+    facts = versions() | {
+        "OpenSlide library": openslide.__library_version__,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU, no GPU seen",
+        "precision of auto": precision,
+        "threads": str(torch.get_num_threads()),
+        "short backbone names": ", ".join(ALIASES),
+    }
+    if tuple(map(int, openslide.__library_version__.split(".")[:3])) < (4, 0, 1):
+        problems.append(
+            f"OpenSlide {openslide.__library_version__} may read wrong pixels from TIFF slides. Fix: "
+            "pip install --upgrade openslide-bin"
+        )
+    cached, cache = _cached_weights()
+    facts["weights cache"] = f"{cache}: {cached} files" + (
+        "" if cached else "; pretrained weights need a network once, or pass --weights FILE"
+    )
+    free = shutil.disk_usage(_existing(folder)).free / 2**30
+    facts["free disk"] = f"{free:.0f} GiB at {_existing(folder).absolute()}"
+    if free < 5:
+        problems.append(
+            f"Only {free:.1f} GiB free; a bag of 2,000 tiles takes 4 to 8 MB. Fix: free some, or write "
+            "bags elsewhere with --out."
+        )
+    return facts, problems
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+
+
+def _cached_weights() -> tuple[int, Path]:
+    """How many weight files timm could use without a network, and where it looks."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE)
+    files = [*cache.glob("models--timm--*/snapshots/*/*.safetensors")]
+    return len(files), cache

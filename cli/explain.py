@@ -1,0 +1,133 @@
+"""`mil explain` and `mil report`: what to look at."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.main import app
+from cli.options import UsageError, verb
+
+if TYPE_CHECKING:
+    from features.bags import Bag
+    from mil.runs import Run
+    from mil.training import Fitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions:
+    """Settings of `mil explain`."""
+
+    run: Path = field(
+        metadata={"argument": "RUN", "help": "A run of `mil crossval` or `mil train`."}
+    )
+    input: Path = field(metadata={"argument": "BAG-or-SLIDE", "help": "A bag (.h5) or a slide."})
+    out: Path = field(metadata={"help": "Folder for the CSV, the PNG and the GeoJSON."})
+    model: str = field(default="abmil", metadata={"help": "The model to explain."})
+    annotations: Path | None = field(
+        default=None, metadata={"help": "Folder with the slide's annotation."}
+    )
+    weights: str | None = field(
+        default=None, metadata={"help": "The backbone's weights file, if the run used one."}
+    )
+    slide_mpp: float | None = field(
+        default=None,
+        metadata={"help": "Micrometres per level-0 pixel, where the slide does not say."},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Settings of `mil report`."""
+
+    run: Path = field(metadata={"argument": "RUN", "help": "A finished run of `mil crossval`."})
+    out: Path | None = field(
+        default=None, metadata={"help": "The page to write; RUN/report.html if not given."}
+    )
+
+
+@verb(
+    app,
+    ExplainOptions,
+    examples=[
+        "mil explain run store/case-01-s1.h5 --out explained",
+        "mil explain trained slides/case-03-s1.tiff --annotations annotations --out explained",
+    ],
+)
+def explain(options: ExplainOptions) -> None:
+    """Show where a model looks: attention per tile as CSV, heatmap PNG, and tiles for QuPath.
+
+    In a cross-validation the model is used that has not seen the slide's case.
+    """
+    run_explain(options)
+
+
+def run_explain(options: ExplainOptions) -> list[Path]:
+    """Write the three files and print where they are."""
+    from cli.console import say
+    from cli.inputs import bags_for
+    from mil.explain.attention import attention_scores
+    from mil.explain.heatmap import draw_heatmap
+    from mil.explain.scores import write_csv, write_geojson
+    from mil.runs import open_run
+
+    run = open_run(options.run)
+    [bag] = bags_for(
+        [options.input],
+        run.info["recipe"],
+        run.path / "bags",
+        annotations=options.annotations,
+        weights=options.weights,
+        slide_mpp=options.slide_mpp,
+    )
+    fitted, caption = _model_for(run, bag, options.model)
+    scores = attention_scores(fitted, bag)
+    options.out.mkdir(parents=True, exist_ok=True)
+    base = options.out / f"{bag.slide}-{fitted.model}-attention"
+    paths = [base.with_name(base.name + suffix) for suffix in (".png", ".csv", ".geojson")]
+    paths[0].write_bytes(draw_heatmap(scores, caption=caption))
+    write_csv(paths[1], scores)
+    write_geojson(paths[2], scores)
+    say(f"{bag.slide}: {caption}")
+    for path in paths:
+        say(f"  {path}")
+    return paths
+
+
+@verb(app, ReportOptions, examples=["mil report run"])
+def report(options: ReportOptions) -> None:
+    """Write the run as one self-contained page: open it in any browser, send it to anyone."""
+    run_report(options)
+
+
+def run_report(options: ReportOptions) -> Path:
+    """Write the page and print where it is."""
+    from cli.console import Bars, say
+    from mil.report.gather import gather
+    from mil.report.page import write_page
+    from mil.runs import open_run
+
+    run = open_run(options.run)
+    path = options.out or run.path / "report.html"
+    write_page(path, gather(run, progress=Bars()))
+    say(f"Report: {path.absolute()}")
+    return path
+
+
+def _model_for(run: "Run", bag: "Bag", model: str) -> "tuple[Fitted, str]":
+    """The model to explain and what it has to do with the case."""
+    from mil.splits import read_folds
+    from mil.training import load_fitted
+
+    if run.info["command"] == "train":
+        fitted = load_fitted(run.model_path(run.settings["model"]))
+        seen = bag.case in fitted.trained_on
+        return fitted, "trained on this case" if seen else "not trained on this case"
+    if model not in run.settings["models"]:
+        raise UsageError(
+            f"{run.path} holds no {model}; it holds {', '.join(run.settings['models'])}. Pass --model."
+        )
+    folds = [fold for fold in read_folds(run.path / "folds.json") if fold.repeat == 0]
+    tested = [fold for fold in folds if bag.case in fold.test]
+    fold = tested[0] if tested else folds[0]
+    relation = "not trained on this case" if tested else "case not part of the run"
+    return load_fitted(run.model_path(model, fold)), f"model of fold {fold.index}, {relation}"

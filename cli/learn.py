@@ -1,0 +1,300 @@
+"""`mil crossval`, `mil train`, `mil predict`: from bags to predictions."""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.main import app
+from cli.options import part_of, plain, verb
+from mil.settings import DEFAULT_MODELS, FitSettings, SplitSettings
+
+if TYPE_CHECKING:
+    from features.bags import Bag
+    from mil.cohort import Cohort
+    from mil.evaluation.evaluate import Evaluation
+    from mil.runs import Run
+    from mil.splits import Fold
+    from mil.training import Fitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CohortOptions:
+    """Where cases and bags come from."""
+
+    cohort: Path = field(
+        metadata={"argument": "COHORT.csv", "help": "Table with case, slide and label."}
+    )
+    store: Path = field(metadata={"argument": "STORE", "help": "The bag store of `mil extract`."})
+    out: Path = field(metadata={"help": "The run folder to write."})
+    allow_missing: bool = field(
+        default=False, metadata={"help": "Go on without slides that lack a bag or a label."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Replace a finished run."})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
+    """Settings of `mil crossval`."""
+
+    models: tuple[str, ...] = field(
+        default=DEFAULT_MODELS,
+        metadata={"help": "Heads and baselines, with commas between.", "split": ","},
+    )
+
+    def __post_init__(self) -> None:
+        FitSettings.__post_init__(self)
+        SplitSettings.__post_init__(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(_CohortOptions, FitSettings):
+    """Settings of `mil train`."""
+
+    model: str = field(default="abmil", metadata={"help": "The head or baseline to fit."})
+    seed: int = field(default=0, metadata={"help": "Seed of weights, draws and order."})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """Settings of `mil predict`."""
+
+    run: Path = field(metadata={"argument": "RUN", "help": "The run folder of `mil train`."})
+    inputs: tuple[Path, ...] = field(
+        metadata={"argument": "BAG-or-SLIDE...", "help": "Bags (.h5) or slides."}
+    )
+    out: Path | None = field(
+        default=None, metadata={"help": "The CSV to write; RUN/predict.csv if not given."}
+    )
+    annotations: Path | None = field(
+        default=None, metadata={"help": "Folder with the slides' annotations."}
+    )
+    weights: str | None = field(
+        default=None, metadata={"help": "The backbone's weights file, if the run used one."}
+    )
+    slide_mpp: float | None = field(
+        default=None,
+        metadata={"help": "Micrometres per level-0 pixel, where the slides do not say."},
+    )
+
+
+@verb(
+    app,
+    CrossvalOptions,
+    examples=[
+        "mil crossval cohort.csv store --models majority,tile-vote,mean,abmil --folds 5 --out run",
+        "mil crossval --config run/run.json --out again",
+    ],
+)
+def crossval(options: CrossvalOptions) -> None:
+    """Cross-validate models on whole cases: every case is predicted by models that never saw it."""
+    run_crossval(options)
+
+
+def run_crossval(options: CrossvalOptions) -> "Evaluation":
+    """Write the run folder, print the comparison."""
+    from cli.console import Bars, say
+    from mil.crossval import cross_validate
+    from mil.evaluation.comparison import compare
+    from mil.evaluation.evaluate import evaluate
+    from mil.evaluation.predictions import write_predictions
+    from mil.heads.registry import check_names
+    from mil.runs import finish_run, start_run, update_run, write_json
+    from mil.splits import split_cases, write_folds
+
+    check_names(options.models)
+    cohort = _assembled(options)
+    folds = split_cases(
+        [case.name for case in cohort.cases],
+        [case.label for case in cohort.cases],
+        [case.site for case in cohort.cases],
+        part_of(options, SplitSettings),
+    )
+    run = start_run(options.out, "crossval", plain(options), overwrite=options.overwrite)
+    run = update_run(run, **_facts(cohort))
+    write_folds(options.out / "folds.json", folds)
+    settings = part_of(options, FitSettings)
+    predictions = cross_validate(
+        cohort,
+        folds,
+        options.models,
+        settings,
+        seed=options.seed,
+        keep=_kept_in(run, cohort, settings),
+        progress=Bars(),
+    )
+    write_predictions(options.out / "predictions.csv", predictions)
+    evaluation = evaluate(predictions)
+    write_json(options.out / "metrics.json", evaluation.to_json())
+    write_json(options.out / "comparison.json", [test.to_json() for test in compare(predictions)])
+    finish_run(run)
+    show_evaluation(evaluation)
+    say(f"Run folder: {options.out}. Next: mil report {options.out}")
+    return evaluation
+
+
+@verb(app, TrainOptions, examples=["mil train cohort.csv store --model abmil --out trained"])
+def train(options: TrainOptions) -> None:
+    """Fit one model on all cases, to predict new slides with.
+
+    It is not judged here: no case is left to judge it by. `mil crossval` says what to expect of it.
+    """
+    from cli.console import say
+    from mil.crossval import fit_parts
+    from mil.runs import finish_run, start_run, update_run
+    from mil.training import fit, save_fitted
+
+    cohort = _assembled(options)
+    run = start_run(options.out, "train", plain(options), overwrite=options.overwrite)
+    run = update_run(run, **_facts(cohort))
+    settings = part_of(options, FitSettings)
+    fit_on, choose_by = fit_parts(cohort.cases, settings, options.seed)
+    fitted = fit(options.model, fit_on, choose_by, cohort.classes, settings, seed=options.seed)
+    path = run.model_path(options.model)
+    save_fitted(path, fitted)
+    finish_run(run)
+    say(f"{options.model} fitted on {len(cohort.cases)} cases: {path}")
+
+
+@verb(
+    app,
+    PredictOptions,
+    examples=[
+        "mil predict trained store/case-01-s1.h5 store/case-02-s1.h5 --out predicted.csv",
+        "mil predict trained slides/case-03-s1.tiff --annotations annotations",
+    ],
+)
+def predict(options: PredictOptions) -> None:
+    """Predict slides and their cases with a trained model; no label is needed."""
+    from cli.console import complain, say, show_table
+    from cli.inputs import bags_for, only_model
+    from mil.evaluation.predictions import PREFIX
+    from mil.runs import open_run
+
+    run = open_run(options.run)
+    fitted = only_model(run)
+    bags = bags_for(
+        options.inputs,
+        fitted.recipe,
+        run.path / "bags",
+        annotations=options.annotations,
+        weights=options.weights,
+        slide_mpp=options.slide_mpp,
+    )
+    rows = _predicted_rows(fitted, bags)
+    path = options.out or run.path / "predict.csv"
+    header = ["level", "case", "slide", "tiles", "predicted", "trained_on_it"]
+    header += [PREFIX + name for name in fitted.classes]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([header, *rows])
+    show_table(
+        ["case", "slide", "predicted", *fitted.classes],
+        [[row[1], row[2], row[4], *(f"{float(p):.2f}" for p in row[6:])] for row in rows],
+    )
+    known = sorted({str(row[1]) for row in rows if row[5] == "yes"})
+    if known:
+        complain(f"The model was trained on {', '.join(known)}: their predictions prove nothing.")
+    say(f"Predictions: {path}")
+
+
+def show_evaluation(evaluation: "Evaluation") -> None:
+    """The comparison as a table on the terminal."""
+    from cli.console import say, show_table
+
+    def shown(estimate: object) -> str:
+        value, low, high = (getattr(estimate, name) for name in ("value", "low", "high"))
+        return "undefined" if value is None else f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+    say(
+        f"{evaluation.n_cases} cases, {evaluation.n_slides} slides, "
+        f"{len(evaluation.classes)} classes; 95 % intervals over cases."
+    )
+    rows = [
+        [
+            result.model,
+            f"{result.correct:.4g}/{result.n}",
+            shown(result.accuracy),
+            shown(result.balanced_accuracy),
+            shown(result.auc),
+        ]
+        for result in evaluation.models
+    ]
+    rows.append(["(guessing)", "", f"{evaluation.chance_accuracy:.2f}", "", "0.50"])
+    show_table(["model", "right", "accuracy", "balanced accuracy", "macro AUC"], rows)
+
+
+def _assembled(options: _CohortOptions) -> "Cohort":
+    from cli.console import complain
+    from mil.cohort import assemble, read_table
+
+    rows = read_table(options.cohort)
+    cohort = assemble(
+        rows, options.store, allow_missing=options.allow_missing, source=options.cohort.name
+    )
+    for what, reason in cohort.excluded:
+        complain(f"Left out: {what}: {reason}")
+    return cohort
+
+
+def _facts(cohort: "Cohort") -> dict[str, object]:
+    """What run.json says of the data."""
+    return {
+        "classes": cohort.classes,
+        "recipe": dict(cohort.recipe),
+        "bags": {bag.slide: bag.request_sha256 for case in cohort.cases for bag in case.bags},
+        "excluded": cohort.excluded,
+    }
+
+
+def _kept_in(
+    run: "Run", cohort: "Cohort", settings: FitSettings
+) -> "Callable[[str, Fold, Callable[[], Fitted]], Fitted]":
+    """Save each fit, and take up those an interrupted run has left."""
+    from mil.errors import FitError
+    from mil.training import load_fitted, save_fitted
+
+    def keep(model: str, fold: "Fold", fitter: "Callable[[], Fitted]") -> "Fitted":
+        path = run.model_path(model, fold)
+        try:
+            kept = load_fitted(path)
+        except FitError:
+            kept = None
+        if (
+            kept is not None
+            and kept.settings == settings
+            and kept.trained_on == tuple(sorted(fold.train))
+            and kept.recipe_sha256 == cohort.recipe_sha256
+        ):
+            return kept
+        fitted = fitter()
+        save_fitted(path, fitted)
+        return fitted
+
+    return keep
+
+
+def _predicted_rows(fitted: "Fitted", bags: "Sequence[Bag]") -> list[list[str]]:
+    """A row per slide, then a row per case with the mean over its slides."""
+    from mil.predicting import probabilities
+
+    of_case: dict[str, list[tuple[Bag, list[float]]]] = {}
+    rows = []
+    for bag in bags:
+        p = probabilities(fitted, bag)
+        of_case.setdefault(bag.case or bag.slide, []).append((bag, p))
+        rows.append(_row("slide", fitted, bag.case or bag.slide, bag.slide, len(bag), p))
+    for case, slides in of_case.items():
+        mean = [sum(column) / len(slides) for column in zip(*(p for _, p in slides), strict=True)]
+        rows.append(_row("case", fitted, case, "", sum(len(bag) for bag, _ in slides), mean))
+    return rows
+
+
+def _row(
+    level: str, fitted: "Fitted", case: str, slide: str, tiles: int, p: Sequence[float]
+) -> list[str]:
+    predicted = fitted.classes[max(range(len(p)), key=p.__getitem__)]
+    seen = "yes" if case in fitted.trained_on else "no"
+    return [level, case, slide, str(tiles), predicted, seen, *(repr(value) for value in p)]

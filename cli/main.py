@@ -1,0 +1,91 @@
+"""The ``mil`` command: its verbs, and how an error ends it."""
+
+import importlib
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from cli.options import UsageError
+from features.errors import FeaturesError
+from mil.errors import MilError
+from mil.version import __version__
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="mil",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        typer.echo(f"sarcomil {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Slide-level diagnosis from few cases: tumour tiles to bags, attention MIL, honest numbers.
+
+    Start with `mil demo`, then `mil extract`, `mil crossval`, `mil report`.
+    """
+
+
+for _file in ("demo", "extract", "learn", "explain", "doctor"):
+    importlib.import_module(f"cli.{_file}")  # enters the file's verbs, in the order help lists them
+
+
+# Typer carries a click of its own; this is the base of what it raises for wrong use.
+_TyperUsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def main() -> None:
+    """Run the command line; end the process with 0, 1 (work failed), 2 (wrong use)."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    arguments = sys.argv[1:] or ["--help"]
+    try:
+        status = app(arguments, standalone_mode=False)
+    except (UsageError, _TyperUsageError) as error:
+        _fail(_said(error), WRONG_USE)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail(
+            "Interrupted. What was finished is kept; the same command goes on from there.",
+            INTERRUPTED,
+        )
+    except (FeaturesError, MilError) as error:
+        if "--debug" in arguments:
+            raise
+        _fail(str(error), FAILED)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        _fail(f"{type(error).__name__}: {error} (--debug shows where)", FAILED)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with the command line, and where help is."""
+    text = str(error)
+    context = getattr(error, "ctx", None)
+    return f"{text} See `{context.command_path} --help`." if context else text
+
+
+def _fail(text: str, status: int) -> NoReturn:
+    from cli.console import complain
+
+    complain(text)
+    sys.exit(status)

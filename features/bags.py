@@ -1,0 +1,286 @@
+"""The bag of one slide on disk: layout, whole writes, validated reads.
+
+One HDF5 file per slide; TRIDENT, CLAM, Patho-Bench and torchmil readers open it unchanged.
+
+    /features   (N, D) float16 or float32, contiguous  attrs encoder, name, savetodir, precision,
+                                                       weights, weights_sha256
+    /coords     (N, 2) int64, top-left, level 0        attrs patch_size, patch_size_level0,
+                                                       patch_size_level0_exact, level0_magnification,
+                                                       target_magnification, overlap, name, savetodir,
+                                                       level0_width, level0_height, level0_mpp_x,
+                                                       level0_mpp_y, mpp_source, target_mpp
+    /coverage   (N,) float32, fraction of the tile inside the region
+    /tile_flags (N,) uint8, zero: no remark
+    /thumbnail  (bytes,) uint8, a JPEG of the whole slide, so that maps can be drawn without it
+    /           attrs format, format_version, slide, case, recipe, recipe_sha256, request_sha256,
+                annotation_sha256, trained_on, n_tiles, n_failed, versions, complete (written last)
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import BagError
+
+FORMAT, FORMAT_VERSION = "mil-bag", 1
+FLOAT16_ERROR = 1e-3  # relative rounding error up to which half precision is kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bag:
+    """The embedded tiles of one slide.
+
+    Attributes:
+        slide: its name.
+        features: (N, D) float16 or float32.
+        coords_l0: (N, 2) int64, top-left (x, y) in level-0 pixels.
+        coverage: (N,) float32, fraction of each tile inside the region.
+        side_l0: (width, height) of a tile in level-0 pixels, not rounded.
+        size_l0: (width, height) of the slide in level-0 pixels.
+        mpp_l0: micrometres per level-0 pixel, (x, y).
+        mpp_source: ``file`` or ``given``.
+        tile_px: side of a tile as it was read.
+        target_mpp: micrometres per pixel of a tile as it was read.
+        recipe: everything that shapes features and is the same for all slides of a store.
+        request_sha256: fingerprint of the recipe and of this slide's own inputs.
+        annotation_sha256: of the annotation file; empty where tissue was used.
+        case: if known at extraction.
+        trained_on: cases the backbone has seen.
+        thumbnail: JPEG bytes of the whole slide, or empty.
+    """
+
+    slide: str
+    features: NDArray[np.float16] | NDArray[np.float32]
+    coords_l0: NDArray[np.int64]
+    coverage: NDArray[np.float32]
+    side_l0: tuple[float, float]
+    size_l0: tuple[int, int]
+    mpp_l0: tuple[float, float]
+    mpp_source: str
+    tile_px: int
+    target_mpp: float
+    recipe: Mapping[str, Any]
+    request_sha256: str = ""
+    annotation_sha256: str = ""
+    case: str = ""
+    trained_on: tuple[str, ...] = ()
+    thumbnail: bytes = field(default=b"", repr=False)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def dim(self) -> int:
+        """Length of a feature vector."""
+        return int(self.features.shape[1])
+
+    @property
+    def recipe_sha256(self) -> str:
+        """Fingerprint of the recipe: equal for all bags that may be used together."""
+        return fingerprint(self.recipe)
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of settings, independent of their order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def compact(features: NDArray[np.float32]) -> NDArray[np.float16] | NDArray[np.float32]:
+    """Half precision where it keeps the features to 0.1 %, else unchanged."""
+    with np.errstate(over="ignore"):
+        half = features.astype(np.float16)
+    if not np.isfinite(half).all():
+        return features
+    error = np.linalg.norm(half.astype(np.float32) - features)
+    return half if error <= FLOAT16_ERROR * np.linalg.norm(features) else features
+
+
+def write_bag(path: Path, bag: Bag) -> None:
+    """Write a bag so that it appears whole or not at all.
+
+    The file is written under a temporary name beside its place, flushed to the disk, opened again and
+    validated, and only then renamed.
+
+    Raises:
+        BagError: the arrays do not belong together or are not finite.
+        OSError: the disk is full or not writable; nothing is left behind.
+    """
+    _check_arrays(bag)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(_image(bag))
+            handle.flush()
+            os.fsync(handle.fileno())
+        validate_bag(temporary)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def read_bag(path: Path) -> Bag:
+    """Read a bag; features stay on disk, mapped into memory, until they are touched.
+
+    Raises:
+        BagError: the file is missing, is not a bag, or was not completed.
+    """
+    with _opened(path) as file:
+        root, coords = file.attrs, file["coords"]
+        place = coords.attrs
+        side_l0 = place["patch_size_level0_exact"]
+        return Bag(
+            slide=str(root["slide"]),
+            features=_mapped(path, file["features"]),
+            coords_l0=coords[:],
+            coverage=file["coverage"][:],
+            side_l0=(float(side_l0[0]), float(side_l0[1])),
+            size_l0=(int(place["level0_width"]), int(place["level0_height"])),
+            mpp_l0=(float(place["level0_mpp_x"]), float(place["level0_mpp_y"])),
+            mpp_source=str(place["mpp_source"]),
+            tile_px=int(place["patch_size"]),
+            target_mpp=float(place["target_mpp"]),
+            recipe=json.loads(root["recipe"]),
+            request_sha256=str(root["request_sha256"]),
+            annotation_sha256=str(root["annotation_sha256"]),
+            case=str(root["case"]),
+            trained_on=tuple(json.loads(root["trained_on"])),
+            thumbnail=file["thumbnail"][:].tobytes(),
+        )
+
+
+def validate_bag(path: Path) -> None:
+    """Open a bag as a reader would and check that it is whole.
+
+    Raises:
+        BagError: it is not.
+    """
+    with _opened(path) as file:
+        n_tiles = int(file.attrs["n_tiles"])
+        lengths = {
+            name: len(file[name]) for name in ("features", "coords", "coverage", "tile_flags")
+        }
+        if set(lengths.values()) != {n_tiles}:
+            raise BagError(
+                f"{path}: {n_tiles} tiles announced, rows are {lengths}. Extract it again."
+            )
+        if not np.isfinite(file["features"][:]).all():
+            raise BagError(f"{path}: features are not finite. Extract it again.")
+
+
+def request_of(path: Path) -> str | None:
+    """The request a complete bag answers; None where there is no complete bag."""
+    try:
+        validate_bag(path)
+        with _opened(path) as file:
+            return str(file.attrs["request_sha256"])
+    except BagError:
+        return None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Any:
+    """A complete bag, open for reading; every way it can be broken is a BagError."""
+    if not path.is_file():
+        raise BagError(f"{path}: no such bag. Make it with `mil extract`.")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT or file.attrs.get("complete") != 1:
+                raise BagError(f"{path}: not a complete {FORMAT} file. Extract the slide again.")
+            if file.attrs["format_version"] > FORMAT_VERSION:
+                raise BagError(f"{path}: written by a newer version. Upgrade sarcomil.")
+            yield file
+    except (OSError, KeyError, ValueError) as error:
+        raise BagError(
+            f"{path}: cannot be read as a bag ({error}). Extract the slide again."
+        ) from error
+
+
+def _mapped(path: Path, dataset: Any) -> NDArray[Any]:
+    """The dataset as a read-only map of the file: contiguous and uncompressed, so this is free."""
+    offset = dataset.id.get_offset()
+    if offset is None:  # an empty or a chunked dataset, as other tools write
+        whole: NDArray[Any] = dataset[:]
+        return whole
+    return np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
+
+
+def _check_arrays(bag: Bag) -> None:
+    n_tiles = len(bag.features)
+    fits = bag.coords_l0.shape == (n_tiles, 2) and bag.coverage.shape == (n_tiles,)
+    if bag.features.ndim != 2 or not fits or n_tiles == 0:
+        raise BagError(
+            f"{bag.slide}: features {bag.features.shape}, coords {bag.coords_l0.shape} and coverage "
+            f"{bag.coverage.shape} do not belong together. Give (N, D), (N, 2) and (N,) with N >= 1."
+        )
+    if not np.isfinite(bag.features).all():
+        raise BagError(
+            f"{bag.slide}: features are not finite. Use --precision fp32 or other weights."
+        )
+
+
+def _image(bag: Bag) -> memoryview:
+    """The bytes of the file, made in memory: HDF5 itself does not survive a full disk in good order."""
+    image = io.BytesIO()
+    # From 1.10 on, HDF5 keeps checksums of its own structure, so a damaged file is seen and refused.
+    with h5py.File(image, "w", libver=("v110", "v110")) as file:
+        _fill(file, bag)
+    return image.getbuffer()
+
+
+def _fill(file: Any, bag: Bag) -> None:
+    """Put a bag into an empty HDF5 file; ``complete`` comes last."""
+    features = file.create_dataset("features", data=bag.features)
+    features.attrs.update(
+        encoder=str(bag.recipe.get("backbone", "")),
+        name=bag.slide,
+        savetodir="",  # TRIDENT's field; a path of the extracting machine has no use in a shared file
+        precision=str(bag.recipe.get("precision", "")),
+        weights=str(bag.recipe.get("weights", "")),
+        weights_sha256=str(bag.recipe.get("weights_sha256", "")),
+    )
+    coords = file.create_dataset("coords", data=bag.coords_l0.astype(np.int64))
+    coords.attrs.update(
+        patch_size=bag.tile_px,
+        patch_size_level0=round(bag.side_l0[0]),
+        patch_size_level0_exact=bag.side_l0,
+        level0_magnification=round(10 / bag.mpp_l0[0], 2),
+        target_magnification=round(10 / bag.target_mpp, 2),
+        overlap=0,
+        name=bag.slide,
+        savetodir="",
+        level0_width=bag.size_l0[0],
+        level0_height=bag.size_l0[1],
+        level0_mpp_x=bag.mpp_l0[0],
+        level0_mpp_y=bag.mpp_l0[1],
+        mpp_source=bag.mpp_source,
+        target_mpp=bag.target_mpp,
+    )
+    file.create_dataset("coverage", data=bag.coverage.astype(np.float32))
+    file.create_dataset("tile_flags", data=np.zeros(len(bag), dtype=np.uint8))
+    file.create_dataset("thumbnail", data=np.frombuffer(bag.thumbnail, dtype=np.uint8))
+    file.attrs.update(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        slide=bag.slide,
+        case=bag.case,
+        recipe=json.dumps(bag.recipe, sort_keys=True),
+        recipe_sha256=bag.recipe_sha256,
+        request_sha256=bag.request_sha256,
+        annotation_sha256=bag.annotation_sha256,
+        trained_on=json.dumps(bag.trained_on),
+        n_tiles=len(bag),
+        n_failed=0,
+    )
+    file.attrs["complete"] = 1

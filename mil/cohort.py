@@ -1,0 +1,294 @@
+"""The study's table, joined to its bags: every row is used, or named with the reason."""
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from features.bags import Bag, read_bag
+from features.errors import BagError
+from features.slides import slide_name
+from mil.errors import CohortError
+
+ALIASES = {
+    "case": ("case", "case_id", "patient", "patient_id"),
+    "slide": ("slide", "slide_id", "filename"),
+    "label": ("label",),
+    "site": ("site",),
+    "mpp": ("mpp",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One slide of the table.
+
+    Attributes:
+        line: its line in the file, the header being line 1.
+        label: the case's class; empty where not known.
+        site: where it was made; empty where not known.
+        mpp: micrometres per level-0 pixel, overriding the file; None where not given.
+        other: all further columns.
+    """
+
+    line: int
+    case: str
+    slide: str
+    label: str = ""
+    site: str = ""
+    mpp: float | None = None
+    other: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A patient: the unit of splits, labels, intervals and tests."""
+
+    name: str
+    label: str
+    bags: tuple[Bag, ...]
+    site: str = ""
+    other: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """Cases with their bags, checked.
+
+    Attributes:
+        cases: in the order of the table.
+        classes: the labels, sorted.
+        excluded: (row, reason) of every row of the table that is not used.
+    """
+
+    cases: tuple[Case, ...]
+    classes: tuple[str, ...]
+    excluded: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def recipe(self) -> Mapping[str, object]:
+        """How all bags were made."""
+        return self.cases[0].bags[0].recipe
+
+    @property
+    def recipe_sha256(self) -> str:
+        """Fingerprint of the recipe."""
+        return self.cases[0].bags[0].recipe_sha256
+
+    @property
+    def dim(self) -> int:
+        """Length of a feature vector."""
+        return self.cases[0].bags[0].dim
+
+    def named(self, names: Sequence[str]) -> tuple[Case, ...]:
+        """The cases of these names, in the cohort's order.
+
+        Raises:
+            CohortError: there is no such case.
+        """
+        wanted = set(names)
+        unknown = sorted(wanted - {case.name for case in self.cases})
+        if unknown:
+            raise CohortError(
+                f"{len(unknown)} cases are not in the cohort, e.g. {unknown[0]!r}. Use its own folds."
+            )
+        return tuple(case for case in self.cases if case.name in wanted)
+
+
+def read_table(path: Path) -> tuple[Row, ...]:
+    """Read a cohort table: CSV, or TSV by its suffix, with at least case and slide.
+
+    Raises:
+        CohortError: a column is missing, a field is empty or malformed, or a slide comes twice.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            lines = [(reader.line_num, fields) for fields in reader if any(map(str.strip, fields))]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CohortError(
+            f"{path}: cannot be read as a table ({error}). Save it as CSV."
+        ) from error
+    if not lines:
+        raise CohortError(f"{path}: the table is empty. Give a header with case, slide and label.")
+    header = [name.strip() for name in lines[0][1]]
+    columns = _columns(path, header)
+    rows = []
+    for number, fields in lines[1:]:
+        if len(fields) != len(header):
+            raise CohortError(
+                f"{path}, line {number}: {len(fields)} fields under {len(header)} columns. "
+                "Quote fields that hold commas."
+            )
+        rows.append(
+            _row(path, number, columns, dict(zip(header, map(str.strip, fields), strict=True)))
+        )
+    _check_rows(path, rows)
+    return tuple(rows)
+
+
+def assemble(
+    rows: Sequence[Row], store: Path, *, allow_missing: bool = False, source: str = "the table"
+) -> Cohort:
+    """Join the table to the bags of a store.
+
+    Args:
+        rows: of ``read_table``.
+        store: folder with one ``<slide>.h5`` per slide.
+        allow_missing: go on without slides that lack a bag or a label; they are listed as excluded.
+        source: the table, for messages.
+
+    Raises:
+        CohortError: a row lacks a bag or a label, bags differ in recipe, or fewer than two classes
+            remain.
+    """
+    bags, excluded = _bags(rows, store)
+    if excluded and not allow_missing:
+        shown = "; ".join(f"{what} ({reason})" for what, reason in excluded[:5])
+        more = f" and {len(excluded) - 5} more" if len(excluded) > 5 else ""
+        raise CohortError(
+            f"{len(excluded)} of {len(rows)} rows of {source} cannot be used: {shown}{more}. "
+            "Mend them, or pass --allow-missing to go on without them."
+        )
+    if not bags:
+        raise CohortError(f"No row of {source} has a bag in {store}. Make them with `mil extract`.")
+    _check_recipes(list(bags.values()))
+    cases = []
+    used = [row for row in rows if row.slide in bags]
+    for name in dict.fromkeys(row.case for row in used):
+        mine = [row for row in used if row.case == name]
+        cases.append(
+            Case(
+                name=name,
+                label=mine[0].label,
+                bags=tuple(bags[row.slide] for row in mine),
+                site=mine[0].site,
+                other=mine[0].other,
+            )
+        )
+    classes = tuple(sorted({case.label for case in cases}))
+    if len(classes) < 2:
+        raise CohortError(
+            f"{source} holds one class only, {classes[0]!r}. Diagnosis needs two or more labels."
+        )
+    return Cohort(cases=tuple(cases), classes=classes, excluded=tuple(excluded))
+
+
+def _columns(path: Path, header: Sequence[str]) -> dict[str, str]:
+    """Our column names to those of the file."""
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise CohortError(f"{path}: column {twice[0]!r} comes twice. Rename one.")
+    found = {}
+    for ours, aliases in ALIASES.items():
+        matches = [name for name in header if name.lower() in aliases]
+        if len(matches) > 1:
+            raise CohortError(
+                f"{path}: columns {matches[0]!r} and {matches[1]!r} both mean {ours}. Remove one."
+            )
+        if matches:
+            found[ours] = matches[0]
+    for ours in ("case", "slide"):
+        if ours not in found:
+            raise CohortError(
+                f"{path}: no column {ours}; it has {', '.join(header)}. Name one {ours} (or "
+                f"{', '.join(ALIASES[ours][1:])})."
+            )
+    return found
+
+
+def _row(path: Path, line: int, columns: Mapping[str, str], fields: Mapping[str, str]) -> Row:
+    ours = {name: fields[column] for name, column in columns.items()}
+    for name in ("case", "slide"):
+        if not ours[name]:
+            raise CohortError(f"{path}, line {line}: {name} is empty. Fill it in.")
+    mpp = _number(ours["mpp"]) if ours.get("mpp") else None
+    if mpp is not None and not 0 < mpp < math.inf:
+        raise CohortError(
+            f"{path}, line {line}: mpp is {ours['mpp']!r}; micrometres per pixel are a number "
+            "such as 0.25. Leave it empty to take the slide's own."
+        )
+    return Row(
+        line=line,
+        case=ours["case"],
+        slide=slide_name(ours["slide"]),
+        label=ours.get("label", ""),
+        site=ours.get("site", ""),
+        mpp=mpp,
+        other={name: value for name, value in fields.items() if name not in columns.values()},
+    )
+
+
+def _number(text: str) -> float:
+    """The number a field holds; NaN where it holds none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _check_rows(path: Path, rows: Sequence[Row]) -> None:
+    """A slide comes once; a case has one label and one site."""
+    if not rows:
+        raise CohortError(f"{path}: a header but no rows. Give one row per slide.")
+    lines: dict[str, Row] = {}
+    cases: dict[str, Row] = {}
+    for row in rows:
+        first = lines.setdefault(row.slide, row)
+        if first is not row:
+            raise CohortError(
+                f"{path}: slide {row.slide!r} comes on lines {first.line} and {row.line}. Keep one."
+            )
+        known = cases.setdefault(row.case, row)
+        for name in ("label", "site"):
+            if getattr(known, name) != getattr(row, name):
+                raise CohortError(
+                    f"{path}: case {row.case!r} has {name} {getattr(known, name)!r} on line "
+                    f"{known.line} and {getattr(row, name)!r} on line {row.line}. A case has one "
+                    f"{name}; mend the table."
+                )
+
+
+def _bags(rows: Sequence[Row], store: Path) -> tuple[dict[str, Bag], list[tuple[str, str]]]:
+    """The bags by slide, and the rows that cannot be used with the reason."""
+    if not store.is_dir():
+        raise CohortError(
+            f"{store}: no such bag store. Make it with `mil extract ... --out {store}`."
+        )
+    bags: dict[str, Bag] = {}
+    excluded = []
+    for row in rows:
+        if not row.label:
+            excluded.append((row.slide, "no label"))
+            continue
+        try:
+            bag = read_bag(store / f"{row.slide}.h5")
+        except BagError as error:
+            excluded.append((row.slide, str(error)))
+            continue
+        if bag.slide != row.slide:
+            raise CohortError(
+                f"{store / row.slide}.h5 is the bag of slide {bag.slide!r}: the file was renamed. Give it "
+                "its own name back."
+            )
+        if bag.case and bag.case != row.case:
+            raise CohortError(
+                f"{store / row.slide}.h5 was extracted for case {bag.case!r}, but the table gives the "
+                f"slide to case {row.case!r}. Mend the table, or extract again."
+            )
+        bags[row.slide] = bag
+    return bags, excluded
+
+
+def _check_recipes(bags: Sequence[Bag]) -> None:
+    first = bags[0]
+    for bag in bags[1:]:
+        if bag.recipe_sha256 != first.recipe_sha256:
+            keys = sorted({*first.recipe, *bag.recipe})
+            differing = [key for key in keys if first.recipe.get(key) != bag.recipe.get(key)]
+            raise CohortError(
+                f"Bags of {first.slide} and {bag.slide} were made differently "
+                f"({', '.join(differing)}). Extract all slides with one recipe."
+            )

@@ -1,0 +1,124 @@
+"""Every model, every fold, one table of predictions."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from features.progress import Progress, Silent
+from mil.cohort import Case, Cohort
+from mil.errors import LeakageError
+from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
+from mil.predicting import probabilities
+from mil.settings import FitSettings
+from mil.splits import Fold, inner_split
+from mil.training import Fitted, fit
+
+Fitter = Callable[[str, Fold, Callable[[], Fitted]], Fitted]
+
+
+def cross_validate(
+    cohort: Cohort,
+    folds: Sequence[Fold],
+    models: Sequence[str],
+    settings: FitSettings,
+    *,
+    seed: int,
+    keep: Fitter = lambda _model, _fold, fitter: fitter(),
+    progress: Progress | None = None,
+) -> Predictions:
+    """Predict every case by models that have not seen it.
+
+    Args:
+        cohort: cases with bags.
+        folds: who trains and who is tested; the same for all models.
+        models: names of heads or baselines, in the order of the table.
+        settings: how each is trained.
+        seed: every fit's own seed follows from it, the repeat and the fold.
+        keep: called as keep(model, fold, fitter); may hand back a fit it has kept, else calls fitter.
+        progress: told of each fit.
+
+    Raises:
+        LeakageError: the backbone of a bag was trained on a case that would be tested with it.
+    """
+    check_backbone(cohort, folds)
+    rows: list[dict[str, object]] = []
+    with (progress or Silent()).task(
+        "cross-validation", len(folds) * len(models), "fits"
+    ) as advance:
+        for model in models:
+            for fold in folds:
+
+                def fitter(model: str = model, fold: Fold = fold) -> Fitted:
+                    return fit_fold(cohort, model, fold, settings, seed)
+
+                fitted = keep(model, fold, fitter)
+                rows += _predict_fold(cohort, fitted, fold)
+                advance(1)
+    columns = [*COLUMNS, *(PREFIX + name for name in cohort.classes)]
+    return Predictions(pd.DataFrame(rows, columns=columns), cohort.classes)
+
+
+def fit_fold(cohort: Cohort, model: str, fold: Fold, settings: FitSettings, seed: int) -> Fitted:
+    """Fit one model on the training cases of one fold."""
+    own_seed = fold_seed(seed, fold)
+    train, valid = fit_parts(cohort.named(fold.train), settings, own_seed)
+    return fit(model, train, valid, cohort.classes, settings, seed=own_seed)
+
+
+def fit_parts(
+    cases: Sequence[Case], settings: FitSettings, seed: int
+) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """(train, valid): some cases set aside to choose the epoch by, if the settings say so."""
+    if not settings.stops_early(len(cases)):
+        return tuple(cases), ()
+    names, labels = [case.name for case in cases], [case.label for case in cases]
+    train, valid = inner_split(names, labels, seed)
+    return (
+        tuple(case for case in cases if case.name in set(train)),
+        tuple(case for case in cases if case.name in set(valid)),
+    )
+
+
+def fold_seed(seed: int, fold: Fold) -> int:
+    """A seed of its own for each repeat and fold, the same for all models."""
+    return int(np.random.SeedSequence([seed, fold.repeat, fold.index]).generate_state(1)[0])
+
+
+def check_backbone(cohort: Cohort, folds: Sequence[Fold]) -> None:
+    """Refuse bags whose backbone has seen a case that is to be tested.
+
+    Raises:
+        LeakageError: naming the cases.
+    """
+    seen = {name for case in cohort.cases for bag in case.bags for name in bag.trained_on}
+    tested = sorted(seen & {name for fold in folds for name in fold.test})
+    if tested:
+        raise LeakageError(
+            f"The backbone of these bags was trained on {len(tested)} cases that would be tested, e.g. "
+            f"{', '.join(tested[:3])}. Use bags of a backbone that has not seen them: fine-tune one per "
+            "fold."
+        )
+
+
+def _predict_fold(cohort: Cohort, fitted: Fitted, fold: Fold) -> list[dict[str, object]]:
+    """One row per slide of the fold's test cases."""
+    leaked = set(fitted.trained_on) & set(fold.test)
+    if leaked:
+        raise LeakageError(
+            f"{fitted.model}: {', '.join(sorted(leaked))} trained and would be tested."
+        )
+    rows: list[dict[str, object]] = []
+    for case in cohort.named(fold.test):
+        for bag in case.bags:
+            given = {
+                "model": fitted.model,
+                "repeat": fold.repeat,
+                "fold": fold.index,
+                "case": case.name,
+                "slide": bag.slide,
+                "label": case.label,
+            }
+            p = dict(zip(fitted.classes, probabilities(fitted, bag), strict=True))
+            rows.append(given | {PREFIX + name: value for name, value in p.items()})
+    return rows

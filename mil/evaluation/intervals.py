@@ -1,0 +1,233 @@
+"""Confidence intervals that hold their level at a handful of cases per class.
+
+They state the sampling error of cases only. That out-of-fold cases share training cases is not
+in them; the spread over repeats shows part of it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+from scipy.stats import binomtest, norm
+
+from mil.evaluation.metrics import Bools, Floats, Ints, macro_auc, placements
+
+NEWCOMBE = "Newcombe method 5"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Two-sided confidence limits, and how they were found."""
+
+    low: float
+    high: float
+    method: str
+
+
+def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
+    """Score interval of a proportion (Wilson 1927, J Am Stat Assoc 22:209).
+
+    Args:
+        successes: in [0, n]; need not be whole, as a mean count over repeats is not.
+        n: trials, > 0; need not be whole, as an effective number is not.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: n or successes out of range.
+    """
+    if not (n > 0 and 0 <= successes <= n):
+        raise ValueError(f"Need 0 <= successes <= n and n > 0; got {successes} of {n}.")
+    z2 = _z(confidence) ** 2
+    share = successes / n
+    middle = share + z2 / (2 * n)
+    half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n)))
+    low, high = (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n)
+    # At 0 of n and n of n one limit is exact; rounding would leave 1e-17 of it.
+    return Interval(
+        0.0 if successes == 0 else float(low), 1.0 if successes == n else float(high), "Wilson"
+    )
+
+
+def exact(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Clopper-Pearson interval of a proportion: never below its level, and wider for it."""
+    found = binomtest(successes, n).proportion_ci(confidence, method="exact")
+    return Interval(float(found.low), float(found.high), "Clopper-Pearson")
+
+
+def balanced_accuracy_interval(
+    balanced_accuracy: float, class_counts: Ints, confidence: float = 0.95
+) -> Interval:
+    """Wilson's interval with the effective number of cases K^2 / sum(1 / n_k).
+
+    A mean of K independent proportions has variance sum(p_k (1 - p_k) / n_k) / K^2. Taking the
+    mean for every p_k makes it Wilson's, errs on the wide side (p (1 - p) is concave), and gives
+    the interval of the accuracy where all classes have equally many cases.
+
+    Coverage at nominal .95, 40,000 cohorts each: 4 x 5 cases .935-1.00, 3 x 10 .930-.975, 2 x 5
+    .916-.965 (as Wilson at n = 10), 2 x 10 .957, 5 + 45 .937-.962, 3 + 30 + 30 .915-.933. At 4 x 5
+    and sensitivity .9 throughout: this .958, a case bootstrap within classes .879, per-class
+    Wilson limits combined as squares .881.
+
+    Args:
+        balanced_accuracy: mean sensitivity of the classes that have a case.
+        class_counts: (C,) cases per class; a class without a case is left out.
+        confidence: in (0, 1).
+    """
+    present = class_counts[class_counts > 0]
+    n = len(present) ** 2 / float(np.sum(1 / present))
+    found = wilson(balanced_accuracy * n, n, confidence)
+    return Interval(found.low, found.high, "Wilson, effective n")
+
+
+def newcombe_auc(auc: float, n_pos: int, n_neg: int, confidence: float = 0.95) -> Interval:
+    """Score interval of an AUC: all theta with |theta - auc| <= z sqrt(V(theta)).
+
+    Newcombe 2006, Stat Med 25:559, method 5: Hanley and McNeil's variance with both group sizes
+    replaced by their mean in the numerator. Needs no scores and works at 0 and 1. Coverage at
+    nominal .95 and true AUC .7 to .95, 20,000 cohorts each: 5 + 5 cases .947-.966, 10 + 10
+    .954-.965, 15 + 15 .953-.963.
+
+    Raises:
+        ValueError: auc outside [0, 1], or a group without a case.
+    """
+    return newcombe_macro_auc(auc, np.array([n_neg, n_pos]), 1.0, confidence)
+
+
+def newcombe_macro_auc(
+    auc: float, class_counts: Ints, shared: float, confidence: float = 0.95
+) -> Interval:
+    """Newcombe's method 5 with V the mean over classes, times the share that averaging leaves.
+
+    Args:
+        auc: macro one-vs-rest AUC.
+        class_counts: (C,) cases per class, all > 0.
+        shared: from `shared_variance`; 1 for two classes.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: auc outside [0, 1], or a class without a case.
+    """
+    if not (0 <= auc <= 1 and (class_counts > 0).all()):
+        raise ValueError(f"Need an AUC in [0, 1] and a case per class; got {auc}, {class_counts}.")
+    m = class_counts.astype(np.float64)
+    n = m.sum() - m
+    z2 = _z(confidence) ** 2 * shared
+
+    def lower(at: float) -> float:
+        def excess(t: float) -> float:
+            more = ((m + n) / 2 - 1) * ((1 - t) / (2 - t) + t / (1 + t))
+            return (t - at) ** 2 - z2 * float(np.mean(t * (1 - t) * (1 + more) / (m * n)))
+
+        # Just below at: the variance is 0 at exactly 1, which is not the root wanted.
+        return float(brentq(excess, 0.0, at * (1 - 1e-12), xtol=1e-14)) if at > 0 else 0.0
+
+    # V(t) = V(1 - t), so one side serves both.
+    return Interval(lower(auc), 1 - lower(1 - auc), NEWCOMBE)
+
+
+def logit_delong_auc(truth: Bools, score: Floats, confidence: float = 0.95) -> Interval:
+    """DeLong's interval of an AUC on the logit scale; Newcombe's where the variance is 0.
+
+    DeLong et al. 1988, Biometrics 44:837, by ranks as Sun & Xu 2014; the logit keeps the limits
+    within (0, 1) (Pepe 2003, section 5.2.4).
+
+    Args:
+        truth: (n,) True for the positive class.
+        score: (n,) larger speaks for positive.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: a group without a case.
+    """
+    positive = truth.astype(bool)
+    n_pos, n_neg = int(positive.sum()), int((~positive).sum())
+    if not (n_pos and n_neg):
+        raise ValueError(f"An AUC needs both groups; got {n_pos} positive, {n_neg} negative.")
+    auc = float(placements(positive, score)[0].mean())
+    variance = delong_variance(positive, score)
+    if not variance > 0:  # also nan; an AUC of 0 or 1 has none
+        return newcombe_auc(auc, n_pos, n_neg, confidence)
+    half = _z(confidence) * np.sqrt(variance) / (auc * (1 - auc))
+    return Interval(
+        float(expit(logit(auc) - half)), float(expit(logit(auc) + half)), "DeLong, logit scale"
+    )
+
+
+def delong_variance(positive: Bools, score: Floats) -> float:
+    """DeLong's variance of one AUC; nan where a group has fewer than two cases."""
+    return _variance(_influence(positive, score), positive)
+
+
+def shared_variance(truth: Ints, p: Floats) -> float:
+    """Variance of the macro AUC over the mean variance of its one-vs-rest AUCs.
+
+    They are about the same cases but not the same question, so that their mean varies less than
+    each: about 0.35 of it for four classes. Both variances are DeLong's; the macro one resamples
+    cases within classes. Kept in [1 / C, 1]; 1 for two classes, and where it cannot be estimated
+    (a class with one case, or all AUCs at 0 or 1).
+
+    Args:
+        truth: (n,) class indices; every class has a case.
+        p: (n, C) probabilities.
+    """
+    n_classes = p.shape[1]
+    if n_classes == 2:
+        return 1.0
+    influence = np.stack([_influence(truth == k, p[:, k]) for k in range(n_classes)], axis=1)
+    macro = _variance(influence.mean(axis=1), truth)
+    single = np.mean([delong_variance(truth == k, p[:, k]) for k in range(n_classes)])
+    if not single > 0:  # also nan
+        return 1.0
+    return float(np.clip(macro / single, 1 / n_classes, 1.0))
+
+
+def macro_auc_interval(truth: Ints, p: Floats, confidence: float = 0.95) -> Interval:
+    """Interval of the macro one-vs-rest AUC; for two classes exactly `newcombe_auc`.
+
+    Newcombe's method 5 alone takes the C one-vs-rest AUCs for one and the same and covers .99 or
+    more; times `shared_variance` it is a third narrower. Coverage at nominal .95, softmax of
+    Gaussian scores, true macro AUC .7, .8, .9, .95, 20,000 cohorts each (standard error .0015):
+
+    4 x 5 cases: .951 .954 .960 .971; 3 x 10: .950 .953 .958 .969; 2 x 10: .955 .954 .961 .965;
+    2 x 15: .953 .957 .962 .963; 3 + 5 + 8 + 14: .950 .953 .960 .967; 4 x 20: .951 .955 .966 .977.
+
+    Lowest seen: .91 to .93 where the smallest class has 2 or 3 cases or is alone in being hard.
+    DeLong's macro variance on the logit scale covers .932 to .976 there (4,000 cohorts each).
+
+    Args:
+        truth: (n,) class indices.
+        p: (n, C) probabilities.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: a class without a case: the macro AUC is not defined.
+    """
+    auc = macro_auc(truth, p)
+    counts = np.bincount(truth, minlength=p.shape[1])
+    if auc is None:
+        raise ValueError(f"A macro AUC needs a case of every class; got {counts}.")
+    return newcombe_macro_auc(auc, counts, shared_variance(truth, p), confidence)
+
+
+def _z(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence lies in (0, 1); got {confidence}. For 95 % write 0.95.")
+    return float(norm.ppf((1 + confidence) / 2))
+
+
+def _influence(positive: Bools, score: Floats) -> Floats:
+    """(n,) what each case adds to the AUC beyond its mean, as parts of the whole."""
+    below, above = placements(positive, score)
+    influence = np.empty(len(score))
+    influence[positive] = (below - below.mean()) / len(below)
+    influence[~positive] = (above - above.mean()) / len(above)
+    return influence
+
+
+def _variance(influence: Floats, group: Ints | Bools) -> float:
+    """Variance of the sum when cases are drawn anew within each group; nan below two in one."""
+    parts = [influence[group == name] for name in np.unique(group)]
+    if min(map(len, parts)) < 2:
+        return float("nan")
+    return float(sum(len(part) * part.var(ddof=1) for part in parts))

@@ -1,0 +1,95 @@
+"""Tile scores drawn over the slide, on one absolute scale for all slides."""
+
+import io
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from mil.explain.scores import TileScores
+
+# Attention relative to a uniform share. The same limits for every slide and model: stretched to each
+# slide's own range, a flat map would show hot spots that are not there.
+SCALE = LogNorm(1 / 16, 16, clip=True)
+COLOURS = colormaps["viridis"]
+OPACITY = 0.6
+BLANK_PX = 512  # longer side of the canvas where the bag has no thumbnail
+
+
+def draw_heatmap(scores: TileScores, *, caption: str = "", width_px: int = 900) -> bytes:
+    """Draw tile scores over the slide's thumbnail, with a colour bar.
+
+    Args:
+        scores: of one slide.
+        caption: a line under the title.
+        width_px: width of the picture.
+
+    Returns:
+        A PNG file's bytes.
+    """
+    canvas = overlay(scores)
+    height, width = canvas.shape[:2]
+    inches = width_px / 150
+    figure = Figure(
+        figsize=(inches, inches * (0.86 * height / width) + 0.75), dpi=150, layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(canvas)
+    axes.set_axis_off()
+    title = f"{scores.bag.slide}: {scores.method} of {scores.model}, {len(scores.values)} tiles"
+    axes.set_title(
+        title + (f"\n{caption}" if caption else ""), fontsize=9, loc="left", parse_math=False
+    )
+    from matplotlib.cm import ScalarMappable
+
+    bar = figure.colorbar(
+        ScalarMappable(SCALE, COLOURS), ax=axes, alpha=OPACITY, extend="both", shrink=0.9, pad=0.02,
+        ticks=[1 / 16, 1 / 4, 1, 4, 16],
+    )  # fmt: skip
+    bar.ax.set_yticklabels(["1/16", "1/4", "1", "4", "16"], fontsize=8)
+    bar.ax.minorticks_off()
+    bar.set_label("times a uniform share", fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def draw_small(scores: TileScores, *, width_px: int = 360) -> bytes:
+    """The same map without title and colour bar, for a page that explains the scale once; PNG."""
+    image = Image.fromarray(overlay(scores))
+    image = image.resize((width_px, max(1, round(image.height * width_px / image.width))))
+    buffer = io.BytesIO()
+    image.quantize(128).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def overlay(scores: TileScores) -> NDArray[np.uint8]:
+    """The thumbnail with coloured tiles, (H, W, 3); grey where the bag has no thumbnail."""
+    bag = scores.bag
+    if bag.thumbnail:
+        base = np.asarray(Image.open(io.BytesIO(bag.thumbnail)).convert("RGB")).copy()
+    else:
+        scale = BLANK_PX / max(bag.size_l0)
+        base = np.full(
+            (max(1, round(bag.size_l0[1] * scale)), max(1, round(bag.size_l0[0] * scale)), 3),
+            238,
+            dtype=np.uint8,
+        )
+    height, width = base.shape[:2]
+    to_x, to_y = width / bag.size_l0[0], height / bag.size_l0[1]
+    colours = (COLOURS(SCALE(scores.relative))[:, :3] * 255).astype(np.float32)
+    left = np.floor(bag.coords_l0[:, 0] * to_x).astype(int)
+    top = np.floor(bag.coords_l0[:, 1] * to_y).astype(int)
+    right = np.ceil((bag.coords_l0[:, 0] + bag.side_l0[0]) * to_x).astype(int)
+    bottom = np.ceil((bag.coords_l0[:, 1] + bag.side_l0[1]) * to_y).astype(int)
+    painted = np.full((height, width, 3), np.nan, dtype=np.float32)
+    for x0, y0, x1, y1, colour in zip(left, top, right, bottom, colours, strict=True):
+        painted[y0:y1, x0:x1] = colour
+    shown = ~np.isnan(painted)
+    base[shown] = (OPACITY * painted + (1 - OPACITY) * base)[shown].astype(np.uint8)
+    return base

@@ -1,0 +1,73 @@
+"""One number per tile, and the files that carry it to a table or to QuPath."""
+
+import csv
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.bags import Bag
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileScores:
+    """What an explanation says of each tile of one slide.
+
+    Attributes:
+        bag: the tiles.
+        method: how the scores were made, e.g. ``attention``.
+        model: the model's name.
+        values: (N,) the scores themselves; for attention the weights, which sum to 1.
+        relative: (N,) the same on the scale that is drawn; for attention 1 is a uniform share.
+    """
+
+    bag: Bag
+    method: str
+    model: str
+    values: NDArray[np.float64]
+    relative: NDArray[np.float64]
+
+
+def write_csv(path: Path, scores: TileScores) -> None:
+    """One row per tile, in the bag's order; positions and sides in level-0 pixels."""
+    bag = scores.bag
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        header = ["slide", "x_l0", "y_l0", "width_l0", "height_l0", "coverage"]
+        writer.writerow([*header, scores.method, f"{scores.method}_relative"])
+        width, height = (round(side, 2) for side in bag.side_l0)
+        for (x, y), covered, value, relative in zip(
+            bag.coords_l0, bag.coverage, scores.values, scores.relative, strict=True
+        ):
+            place = [bag.slide, int(x), int(y), width, height, round(float(covered), 4)]
+            writer.writerow([*place, f"{value:.8g}", f"{relative:.6g}"])
+
+
+def write_geojson(path: Path, scores: TileScores) -> None:
+    """Tiles with their scores as measurements, for QuPath: drag the file onto the opened slide."""
+    features = [_feature(scores, index) for index in range(len(scores.values))]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
+
+
+def _feature(scores: TileScores, index: int) -> dict[str, Any]:
+    x, y = (float(value) for value in scores.bag.coords_l0[index])
+    right, bottom = round(x + scores.bag.side_l0[0], 2), round(y + scores.bag.side_l0[1], 2)
+    ring = [[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]
+    name = f"{scores.bag.slide}/{scores.model}/{scores.method}/{index}"
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "objectType": "tile",
+            "measurements": {
+                scores.method: float(f"{scores.values[index]:.6g}"),
+                f"{scores.method} relative": float(f"{scores.relative[index]:.6g}"),
+                "coverage": round(float(scores.bag.coverage[index]), 4),
+            },
+        },
+    }

@@ -1,0 +1,131 @@
+"""The contract of every head, in one place.
+
+    forward(features (B, N, D), mask (B, N) bool, coords (B, N, 2) or None) -> HeadOutput
+
+- mask is True where a tile is real; what lies in padding changes nothing;
+- the order of tiles changes nothing, unless the head declares ``positional``;
+- one return type, whole, whatever the head; no labels inside, so inference cannot depend on truth;
+- evaluation is deterministic; a bag of one tile works; a bag without a tile is refused.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSettings:
+    """Shape of a head.
+
+    Attributes:
+        dim: length of a feature vector.
+        n_classes: classes.
+        width: length of a tile's embedding.
+        dropout: on the embedding, in training.
+    """
+
+    dim: int
+    n_classes: int
+    width: int = 128
+    dropout: float = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadOutput:
+    """What a head says of a batch of bags.
+
+    Attributes:
+        logits: (B, C).
+        attention: (B, A, N) one map, or one per class; each sums to 1 over tiles, 0 on padding.
+        scores: (B, A, N) the same before normalisation; -inf on padding.
+        embedding: (B, E) what the logits are read from.
+        tile_logits: (B, N, C) the classifier on single tiles, where the head has such; 0 on padding.
+        aux: further tensors for the head's own losses.
+    """
+
+    logits: Tensor
+    attention: Tensor
+    scores: Tensor
+    embedding: Tensor
+    tile_logits: Tensor | None = None
+    aux: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Head(nn.Module, ABC):
+    """Base of all heads: checks the batch, standardises features, then calls ``pool``.
+
+    The scale of features is part of the model: ``prepare`` takes it from the training tiles, so that it
+    is fitted inside the fold and saved with the weights.
+
+    Attributes:
+        positional: whether the order or place of tiles matters.
+        learns_from: ``bags``; ``tiles``, each a bag of its own with its slide's label; or ``counts`` of
+            classes alone.
+        learns_attention: whether the attention is learnt, so that it can explain.
+    """
+
+    positional: ClassVar[bool] = False
+    learns_from: ClassVar[Literal["bags", "tiles", "counts"]] = "bags"
+    learns_attention: ClassVar[bool] = False
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, settings: HeadSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.register_buffer("shift", torch.zeros(settings.dim))
+        self.register_buffer("scale", torch.ones(settings.dim))
+
+    def forward(self, features: Tensor, mask: Tensor, coords: Tensor | None = None) -> HeadOutput:
+        """Run the head on a batch of padded bags.
+
+        Args:
+            features: (B, N, D), any float type.
+            mask: (B, N) bool, True where a tile is real.
+            coords: (B, N, 2) level-0 positions; only positional heads read them.
+
+        Raises:
+            ValueError: shapes do not fit, or a bag has no tile.
+        """
+        if features.ndim != 3 or features.shape[-1] != self.settings.dim:
+            raise ValueError(
+                f"features are (B, N, {self.settings.dim}); got {tuple(features.shape)}. "
+                "A single bag needs a leading axis of 1."
+            )
+        if mask.shape != features.shape[:2] or mask.dtype != torch.bool:
+            raise ValueError(
+                f"mask is bool of shape {tuple(features.shape[:2])}; got {mask.dtype} of "
+                f"{tuple(mask.shape)}."
+            )
+        if not bool(mask.any(dim=1).all()):
+            raise ValueError("a bag has no tile: its mask is False throughout. Leave the bag out.")
+        scaled = (features.float() - self.shift) / self.scale  # (B, N, D)
+        # Padding may hold anything, also NaN, and NaN times zero is NaN.
+        return self.pool(scaled.masked_fill(~mask.unsqueeze(-1), 0.0), mask, coords)
+
+    @abstractmethod
+    def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
+        """The head itself, on standardised features that are zero on padding."""
+
+    def auxiliary_loss(self, output: HeadOutput, labels: Tensor, mask: Tensor) -> Tensor:
+        """A loss of the head's own, added in training; none by default."""
+        del labels, mask
+        return output.logits.new_zeros(())
+
+    @torch.no_grad()
+    def prepare(self, tiles: Tensor, class_counts: Tensor) -> None:
+        """Take from the training part what is not learnt by gradient.
+
+        Args:
+            tiles: (M, D) training tiles; their mean and spread become the scale of features.
+            class_counts: (C,) training cases per class.
+        """
+        del class_counts
+        self.shift.copy_(tiles.mean(dim=0))
+        spread = tiles.std(dim=0, correction=0)
+        # A feature that never varied would be blown up by the first tile in which it does.
+        floor = 1e-3 * spread.mean().clamp_min(1e-6)
+        self.scale.copy_(spread.clamp_min(floor))

@@ -1,0 +1,54 @@
+"""Heads by name. Adding one is one file with one decorator, and its import below.
+
+A baseline is a head too: the same contract, the same folds, the same table.
+"""
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+from mil.errors import FitError
+from mil.heads.head import Head, HeadSettings
+
+HEADS: dict[str, type[Head]] = {}
+
+
+def register(name: str) -> Callable[[type[Head]], type[Head]]:
+    """Enter a head under a name."""
+
+    def enter(head: type[Head]) -> type[Head]:
+        if name in HEADS:
+            raise ValueError(f"two heads are named {name!r}: {HEADS[name]} and {head}")
+        HEADS[name] = head
+        return head
+
+    return enter
+
+
+def build_head(name: str, settings: HeadSettings) -> Head:
+    """A fresh head.
+
+    Raises:
+        FitError: no head has this name.
+    """
+    check_names([name])
+    return HEADS[name](settings)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse unknown or repeated names before any work is done.
+
+    Raises:
+        FitError: naming the nearest known.
+    """
+    for name in names:
+        if name not in HEADS:
+            near = get_close_matches(name, HEADS, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise FitError(f"No model {name!r}.{hint} Known: {', '.join(HEADS)}.")
+    if len(set(names)) < len(names):
+        raise FitError(f"A model is named twice in {', '.join(names)}. Name each once.")
+
+
+# Importing a head's file enters it.
+from mil.baselines import majority, tile_vote  # noqa: E402, F401
+from mil.heads import attention, pooling  # noqa: E402, F401

@@ -1,0 +1,161 @@
+"""Results drawn as inline SVG: colours come from the page's style sheet, text is escaped.
+
+Positions are percentages or a fixed viewBox, so that a figure is sharp at every width, follows
+the page into dark mode and needs nothing from outside the page.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import escape
+
+from mil.evaluation.evaluate import Estimate
+from mil.evaluation.metrics import Floats, Ints, placements, roc_points
+
+N_COLOURS = 8
+DASHES = ("none", "7 3", "2 3", "9 3 2 3")  # curves differ without colour, too
+SIDE = 240.0  # of the ROC square, in units of its viewBox
+
+
+@dataclass(frozen=True, eq=False)
+class RocCurve:
+    """One class against the rest.
+
+    Attributes:
+        name: the class.
+        colour: its place among the classes.
+        auc: area under the curve.
+        fpr: (m,) false positive rates, ascending.
+        tpr: (m,) true positive rates.
+    """
+
+    name: str
+    colour: int
+    auc: float
+    fpr: Floats
+    tpr: Floats
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in per cent; only exactly 0 and 1 are written as 0 % and 100 %."""
+    text = f"{100 * share:.{digits}f}"
+    if float(text) in {0.0, 100.0} and share not in {0.0, 1.0} and digits < 3:
+        return percent(share, digits + 1)
+    return f"{text}\N{NO-BREAK SPACE}%"
+
+
+def between(shares: Sequence[float | None]) -> str:
+    """The range of shares, e.g. limits of an interval or values over repeats: 70 to 97 %."""
+    known = [share for share in shares if share is not None]
+    if not known:
+        return "\N{EN DASH}"
+    low, high = percent(min(known)), percent(max(known))
+    return high if low == high else f"{low[:-2]} to {high}"
+
+
+def roc_curves(classes: Sequence[str], truth: Ints, p: Floats) -> tuple[RocCurve, ...]:
+    """Curves one against the rest; of two classes that of class 1 (the other is its mirror).
+
+    Args:
+        classes: C names.
+        truth: (n,) class indices.
+        p: (n, C) probabilities.
+
+    Returns:
+        One curve per class that has a case and is not the only one.
+    """
+    curves = []
+    for index in [1] if len(classes) == 2 else range(len(classes)):
+        fpr, tpr = roc_points(truth, p, index)
+        if len(fpr):
+            auc = float(placements(truth == index, p[:, index])[0].mean())
+            curves.append(RocCurve(classes[index], index, auc, fpr, tpr))
+    return tuple(curves)
+
+
+def roc_plot(model: str, curves: Sequence[RocCurve]) -> str:
+    """ROC curves of one model in a square with its diagonal and axes."""
+    told = "; ".join(f"{curve.name}: AUC {curve.auc:.2f}" for curve in curves)
+    ticks = "".join(_roc_tick(share) for share in (0.0, 0.5, 1.0))
+    # Later curves are drawn first: where two coincide, the dashes let the one below show.
+    lines = "".join(_roc_line(curve) for curve in reversed(curves))
+    return (
+        f'<svg class="roc" viewBox="-46 -8 296 294" role="img">'
+        f"<title>{escape(f'ROC curves of {model}. {told}')}</title>"
+        f'<rect class="frame" width="{SIDE:g}" height="{SIDE:g}"/>'
+        f'<line class="reference" x1="0" y1="{SIDE:g}" x2="{SIDE:g}" y2="0"/>{ticks}{lines}'
+        f'<text x="{SIDE / 2:g}" y="{SIDE + 38:g}" text-anchor="middle">false positive rate</text>'
+        f'<text transform="translate(-34 {SIDE / 2:g}) rotate(-90)" text-anchor="middle">'
+        f"true positive rate</text></svg>"
+    )
+
+
+def roc_key(curve: RocCurve) -> str:
+    """A short stroke in the colour and dashes of a curve, for the legend."""
+    return (
+        f'<svg class="key" width="28" height="10" aria-hidden="true">'
+        f'<line class="curve k{curve.colour % N_COLOURS}" x1="0" y1="5" x2="28" y2="5" '
+        f'stroke-dasharray="{_dashes(curve)}"/></svg>'
+    )
+
+
+def interval_axis() -> str:
+    """The scale from 0 to 100 % above the column of intervals."""
+    labels = "".join(
+        f'<text x="{at}%" y="11" text-anchor="middle">{at}</text>' for at in (0, 25, 50, 75, 100)
+    )
+    return f'<svg class="axis" aria-hidden="true">{labels}</svg>'
+
+
+def interval_mark(name: str, estimate: Estimate, chance: float) -> str:
+    """One row of the forest plot: a point, its interval, and the line of chance through all rows.
+
+    Args:
+        name: what is measured.
+        estimate: a share; without limits only the point is drawn.
+        chance: where the dashed line stands.
+    """
+    told, marks = f"{name}: undefined", ""
+    if estimate.value is not None:
+        told = f"{name}: {percent(estimate.value)}"
+        marks = f'<circle cx="{_at(estimate.value)}" cy="50%" r="4.5"/>'
+        if estimate.low is not None and estimate.high is not None:
+            told += f", 95 % interval {between([estimate.low, estimate.high])}"
+            marks = _whisker(estimate.low, estimate.high) + marks
+        else:
+            marks = marks.replace("<circle", '<circle class="open"')
+    line = _at(chance)
+    return (
+        f'<svg class="mark" role="img"><title>{escape(told)}</title>'
+        f'<line class="reference" x1="{line}" x2="{line}" y1="0" y2="100%"/>{marks}</svg>'
+    )
+
+
+def _whisker(low: float, high: float) -> str:
+    return f'<line class="whisker" x1="{_at(low)}" x2="{_at(high)}" y1="50%" y2="50%"/>'
+
+
+def _at(share: float) -> str:
+    return f"{100 * share:.2f}%"
+
+
+def _dashes(curve: RocCurve) -> str:
+    return DASHES[curve.colour % len(DASHES)]
+
+
+def _roc_line(curve: RocCurve) -> str:
+    points = np.stack([curve.fpr, 1 - curve.tpr], axis=1) * SIDE
+    path = " ".join(f"{x:.4g},{y:.4g}" for x, y in points)
+    return (
+        f'<polyline class="curve k{curve.colour % N_COLOURS}" '
+        f'stroke-dasharray="{_dashes(curve)}" points="{path}"/>'
+    )
+
+
+def _roc_tick(share: float) -> str:
+    x, y = SIDE * share, SIDE * (1 - share)
+    return (
+        f'<text x="{x:g}" y="{SIDE + 18:g}" text-anchor="middle">{share:g}</text>'
+        f'<text x="-8" y="{y + 4:g}" text-anchor="end">{share:g}</text>'
+    )

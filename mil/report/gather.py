@@ -1,0 +1,150 @@
+"""From a run folder to everything its page shows; heatmaps are drawn by models that never saw the case."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from features.progress import Progress, Silent
+from mil.cohort import Cohort, assemble, read_table
+from mil.errors import FitError, LeakageError, RunError
+from mil.evaluation.comparison import compare
+from mil.evaluation.evaluate import evaluate
+from mil.evaluation.predictions import Predictions, read_predictions
+from mil.explain.attention import attention_scores
+from mil.explain.heatmap import draw_small
+from mil.heads.registry import HEADS
+from mil.report.page import Heatmap, Report
+from mil.runs import Run
+from mil.splits import Fold, read_folds
+from mil.training import load_fitted
+
+SCARCE = 10  # cases per class below which one case moves sensitivity by more than ten points
+
+
+def gather(run: Run, *, progress: Progress | None = None) -> Report:
+    """Collect what the page of a finished cross-validation shows.
+
+    Raises:
+        RunError: the run is not a finished cross-validation.
+        CohortError: its table or its bags are no longer there.
+    """
+    if run.info["command"] != "crossval" or not run.complete:
+        raise RunError(f"{run.path} is not a finished cross-validation. Finish `mil crossval` first.")
+    settings = run.settings
+    rows = read_table(Path(settings["cohort"]))
+    cohort = assemble(rows, Path(settings["store"]), allow_missing=settings["allow_missing"])
+    _check_bags(run, cohort)
+    folds = read_folds(run.path / "folds.json")
+    predictions = read_predictions(run.path / "predictions.csv")
+    _check_labels(predictions, cohort)
+    return Report(
+        title=run.path.absolute().name,
+        created=run.info["finished"],
+        warnings=tuple(_warnings(cohort)),
+        cohort=_cohort_table(cohort),
+        excluded=cohort.excluded,
+        folds=_folds_table(cohort, folds),
+        predictions=predictions,
+        evaluation=evaluate(predictions),
+        comparison=compare(predictions),
+        heatmaps=_heatmaps(run, cohort, folds, progress or Silent()),
+        recipe=cohort.recipe,
+        settings=settings,
+        versions=run.info["versions"],
+    )
+
+
+def _check_bags(run: Run, cohort: Cohort) -> None:
+    """The bags are still those the run has learnt from, and no other."""
+    now = {bag.slide: bag.request_sha256 for case in cohort.cases for bag in case.bags}
+    then = run.info["bags"]
+    changed = sorted(slide for slide in {*now, *then} if now.get(slide) != then.get(slide))
+    if changed:
+        raise RunError(
+            f"{len(changed)} bags have changed since the run, e.g. {changed[0]}. Run `mil crossval` again."
+        )
+
+
+def _check_labels(predictions: Predictions, cohort: Cohort) -> None:
+    """Cases still have the label they were judged by."""
+    judged = dict(zip(predictions.table["case"], predictions.table["label"], strict=True))
+    changed = [case.name for case in cohort.cases if judged.get(case.name) != case.label]
+    if changed:
+        raise RunError(
+            f"{len(changed)} cases have another label than in the run, e.g. {changed[0]}. "
+            "Run `mil crossval` again."
+        )
+
+
+def _warnings(cohort: Cohort) -> list[str]:
+    """What a reader must know before any number."""
+    found = []
+    if str(cohort.recipe.get("weights", "")).startswith("random"):
+        found.append(
+            "The backbone's weights are random: nothing in it was learnt from images. The numbers show "
+            "that the path works, not what a trained backbone would reach."
+        )
+    counts = Counter(case.label for case in cohort.cases)
+    label, fewest = min(counts.items(), key=lambda item: item[1])
+    if fewest < SCARCE:
+        found.append(
+            f"Few cases: {label} has {fewest}. One case more or less right moves that class's sensitivity "
+            f"by {100 / fewest:.0f} points; read the intervals, not the middle."
+        )
+    if len({case.site for case in cohort.cases}) > 1:
+        found.append(
+            "The cases come from several sites. Unless folds follow the site (--folds site), a model may "
+            "have learnt to tell sites apart."
+        )
+    return found
+
+
+def _cohort_table(cohort: Cohort) -> pd.DataFrame:
+    rows = []
+    for case in cohort.cases:
+        row: dict[str, object] = {"case": case.name, "label": case.label}
+        row |= {"slides": len(case.bags), "tiles": sum(len(bag) for bag in case.bags)}
+        if case.site:
+            row["site"] = case.site
+        rows.append(row | dict(case.other))
+    return pd.DataFrame(rows)
+
+
+def _folds_table(cohort: Cohort, folds: Sequence[Fold]) -> pd.DataFrame:
+    label_of = {case.name: case.label for case in cohort.cases}
+    rows = [(fold.repeat, fold.index, case, label_of[case]) for fold in folds for case in fold.test]
+    return pd.DataFrame(rows, columns=["repeat", "fold", "case", "label"])
+
+
+def _heatmaps(
+    run: Run, cohort: Cohort, folds: Sequence[Fold], progress: Progress
+) -> dict[str, Heatmap]:
+    """Attention of the first attention model on each slide of the first repeat's test cases."""
+    attending = [name for name in run.settings["models"] if HEADS[name].learns_attention]
+    drawn: dict[str, Heatmap] = {}
+    if not attending:
+        return drawn
+    model = attending[0]
+    n_slides = sum(len(case.bags) for case in cohort.cases)
+    with progress.task("heatmaps", n_slides, "slides") as advance:
+        for fold in (fold for fold in folds if fold.repeat == 0):
+            try:
+                fitted = load_fitted(run.model_path(model, fold))
+            except FitError:
+                continue  # the models were removed to save space; the page says that maps are missing
+            seen = sorted({*fitted.trained_on} & {*fold.test})
+            if seen:
+                raise LeakageError(
+                    f"{run.model_path(model, fold)} was trained on {seen[0]}, which fold {fold.index} tests. "
+                    "Run `mil crossval` again."
+                )
+            for case in cohort.named(fold.test):
+                for bag in case.bags:
+                    caption = f"{bag.slide}: attention of {model}, fold {fold.index}, case not seen"
+                    drawn[bag.slide] = Heatmap(
+                        png=draw_small(attention_scores(fitted, bag)), caption=caption
+                    )
+                    advance(1)
+    return drawn

@@ -1,0 +1,153 @@
+"""The run folder: what was asked, who was tested where, what was predicted, and the models.
+
+run.json           format, command, settings, versions, machine, recipe, bags, excluded, complete
+folds.json         repeat, index, train, test: names of cases
+predictions.csv    one row per model, repeat and slide
+metrics.json, comparison.json
+models/<model>-r<repeat>-f<fold>.safetensors, or models/<model>.safetensors of `mil train`
+explain/, report.html
+"""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mil.errors import RunError
+from mil.splits import Fold
+from mil.version import __version__
+
+FORMAT, FORMAT_VERSION = "mil-run", 1
+NAMED_VERSIONS = (
+    "torch",
+    "timm",
+    "openslide-python",
+    "openslide-bin",
+    "numpy",
+    "scikit-learn",
+    "h5py",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An existing run folder.
+
+    Attributes:
+        path: the folder.
+        info: what run.json holds.
+    """
+
+    path: Path
+    info: Mapping[str, Any]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The resolved settings; running from them repeats the run."""
+        settings: Mapping[str, Any] = self.info["settings"]
+        return settings
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end."""
+        return bool(self.info.get("complete"))
+
+    def model_path(self, model: str, fold: Fold | None = None) -> Path:
+        """Where a model is kept: that of a fold, or the one fitted on all cases."""
+        suffix = "" if fold is None else f"-r{fold.repeat}-f{fold.index}"
+        return self.path / "models" / f"{model}{suffix}.safetensors"
+
+
+def start_run(
+    path: Path, command: str, settings: Mapping[str, Any], *, overwrite: bool = False
+) -> Run:
+    """Open a run folder for writing; one that was cut off with the same settings goes on.
+
+    Raises:
+        RunError: the folder holds a finished run, a run with other settings, or other files.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        if not (path / "run.json").is_file():
+            raise RunError(f"{path} exists and is not a run folder. Choose another --out.")
+        held = open_run(path)
+        same = held.info["command"] == command and _asked(held.settings) == _asked(settings)
+        if (held.complete or not same) and not overwrite:
+            what = "a finished run" if held.complete else "a run with other settings"
+            raise RunError(f"{path} holds {what}. Choose another --out, or pass --overwrite.")
+        if held.complete or not same:
+            for stale in (path / "models").glob("*"):
+                stale.unlink()
+    path.mkdir(parents=True, exist_ok=True)
+    run = Run(path, {})
+    return update_run(
+        run,
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        command=command,
+        settings=dict(settings),
+        versions=versions(),
+        machine={
+            "system": platform.platform(terse=True),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        started=_now(),
+        complete=False,
+    )
+
+
+def update_run(run: Run, **facts: Any) -> Run:
+    """Add facts to run.json; the file is replaced whole."""
+    info = {**run.info, **facts}
+    write_json(run.path / "run.json", info)
+    return Run(run.path, info)
+
+
+def finish_run(run: Run, **facts: Any) -> Run:
+    """Add the last facts and mark the run as complete."""
+    return update_run(run, **facts, finished=_now(), complete=True)
+
+
+def open_run(path: Path) -> Run:
+    """Open a run folder for reading.
+
+    Raises:
+        RunError: there is none, or it was written by a newer version.
+    """
+    try:
+        info = json.loads((path / "run.json").read_text())
+        version = info["format_version"] if info["format"] == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: not a run folder ({error}). Give the --out of a run.") from error
+    if version is None or version > FORMAT_VERSION:
+        raise RunError(f"{path}: run.json is of another format. Upgrade sarcomil, or run again.")
+    return Run(path, info)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that it appears whole; what is not finite is an error, not a NaN in the file."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of this library and of what its numbers depend on."""
+    return {"sarcomil": __version__, "python": platform.python_version()} | {
+        name: metadata.version(name) for name in NAMED_VERSIONS
+    }
+
+
+def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What shapes a run's numbers, as JSON holds it: neither where it goes nor what it replaces."""
+    held: dict[str, Any] = json.loads(json.dumps(settings))
+    return {name: value for name, value in held.items() if name not in ("out", "overwrite")}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

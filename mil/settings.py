@@ -1,0 +1,89 @@
+"""The settings of learning. No torch here, so the command line starts at once."""
+
+from dataclasses import dataclass, field
+
+from mil.errors import CohortError, FitError
+
+DEFAULT_MODELS = ("majority", "tile-vote", "mean", "abmil")
+FEW_CASES = 60  # below this an inner validation part is too small to choose an epoch by
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How one model is trained; defaults suit 20 to 50 cases."""
+
+    epochs: int = field(default=60, metadata={"help": "Passes over the training bags."})
+    learning_rate: float = field(
+        default=1e-3, metadata={"help": "Of AdamW, falling along a cosine."}
+    )
+    weight_decay: float = field(default=1e-2, metadata={"help": "Of AdamW."})
+    dropout: float = field(
+        default=0.25, metadata={"help": "On each tile's embedding, in training."}
+    )
+    width: int = field(default=128, metadata={"help": "Length of a tile's embedding in the head."})
+    batch_bags: int = field(default=4, metadata={"help": "Bags per step."})
+    train_tiles: int = field(
+        default=512, metadata={"help": "Tiles drawn per bag and step; all are used to predict."}
+    )
+    early_stopping: str = field(
+        default="auto",
+        metadata={
+            "help": "`never`, `always`, or `auto`: from 60 training cases on. It stops on an inner "
+            "part of the training cases, never on the reported fold."
+        },
+    )
+    patience: int = field(
+        default=10, metadata={"help": "Epochs without a better inner loss before stopping."}
+    )
+
+    def __post_init__(self) -> None:
+        at_least_one = ("epochs", "width", "batch_bags", "train_tiles", "patience")
+        for name in at_least_one:
+            if getattr(self, name) < 1:
+                raise FitError(f"{name} is at least 1; got {getattr(self, name)}. Leave it out.")
+        if not self.learning_rate > 0:
+            raise FitError(f"learning_rate is above 0; got {self.learning_rate}. Use 0.001.")
+        if not self.weight_decay >= 0:
+            raise FitError(f"weight_decay is 0 or more; got {self.weight_decay}. Use 0.01.")
+        if not 0 <= self.dropout < 1:
+            raise FitError(f"dropout is a fraction in [0, 1); got {self.dropout}. Use 0.25.")
+        if self.early_stopping not in ("auto", "never", "always"):
+            raise FitError(
+                f"early_stopping is auto, never or always; got {self.early_stopping!r}. Use auto."
+            )
+
+    def stops_early(self, n_cases: int) -> bool:
+        """Whether a training part of ``n_cases`` gives some up to choose the epoch."""
+        return self.early_stopping == "always" or (
+            self.early_stopping == "auto" and n_cases >= FEW_CASES
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """How cases are divided."""
+
+    folds: str = field(
+        default="5",
+        metadata={
+            "help": "Number of folds, `loo` to leave one case out at a time, or `site` to leave out "
+            "one value of the table's site column at a time."
+        },
+    )
+    repeats: int = field(default=1, metadata={"help": "Reshufflings of all folds."})
+    seed: int = field(default=0, metadata={"help": "Seed of the folds and of training."})
+
+    def __post_init__(self) -> None:
+        if self.folds not in ("loo", "site") and not (
+            self.folds.isdigit() and int(self.folds) >= 2
+        ):
+            raise CohortError(f"folds is a number from 2, loo or site; got {self.folds!r}. Use 5.")
+        if self.repeats < 1:
+            raise CohortError(f"repeats is at least 1; got {self.repeats}. Use 1.")
+        if self.seed < 0:
+            raise CohortError(f"seed is 0 or more; got {self.seed}. Use 0.")
+        if self.repeats > 1 and not self.folds.isdigit():
+            raise CohortError(
+                f"folds {self.folds} has no chance in it, so {self.repeats} repeats would be equal. "
+                "Use --repeats 1."
+            )

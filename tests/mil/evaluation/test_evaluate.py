@@ -1,0 +1,123 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mil.evaluation import metrics
+from mil.evaluation.evaluate import Estimate, evaluate
+from mil.evaluation.intervals import balanced_accuracy_interval, macro_auc_interval, wilson
+from mil.evaluation.predictions import Predictions
+
+
+def test_one_repeat_is_the_metrics_and_their_intervals(make):
+    predictions = make(repeats=1)
+    scores = predictions.case_scores("votes", 0)
+    found = evaluate(predictions).models[1]
+    assert found.model == "votes"
+    assert found.n == 12
+    assert found.correct == np.trace(metrics.confusion(scores.truth, scores.p))
+    assert found.accuracy.value == metrics.accuracy(scores.truth, scores.p)
+    interval = wilson(found.correct, 12)
+    assert (found.accuracy.low, found.accuracy.high) == (interval.low, interval.high)
+    auc = macro_auc_interval(scores.truth, scores.p)
+    assert found.auc == Estimate(
+        metrics.macro_auc(scores.truth, scores.p), auc.low, auc.high, auc.method
+    )
+    balanced = metrics.balanced_accuracy(scores.truth, scores.p)
+    interval = balanced_accuracy_interval(balanced, np.array([3, 4, 5]))
+    assert found.balanced_accuracy == Estimate(
+        balanced, interval.low, interval.high, "Wilson, effective n"
+    )
+    np.testing.assert_array_equal(found.confusion, metrics.confusion(scores.truth, scores.p))
+
+
+def test_the_cohort_is_counted_in_cases(predictions):
+    found = evaluate(predictions)
+    assert (found.n_cases, found.n_slides, found.repeats) == (12, 18, (0, 1))
+    assert found.class_counts == (3, 4, 5)
+    assert found.chance_accuracy == pytest.approx(1 / 3)
+    assert found.majority_share == pytest.approx(5 / 12)
+
+
+def test_repeats_are_averaged_and_never_more_cases(make):
+    predictions = make(repeats=3)
+    scores = [predictions.case_scores("abmil", repeat) for repeat in range(3)]
+    found = evaluate(predictions).models[0]
+    counts = [np.trace(metrics.confusion(each.truth, each.p)) for each in scores]
+    assert found.correct == pytest.approx(np.mean(counts))
+    interval = wilson(np.mean(counts), 12)
+    assert (found.accuracy.low, found.accuracy.high) == pytest.approx((interval.low, interval.high))
+    aucs = [metrics.macro_auc(each.truth, each.p) for each in scores]
+    assert found.auc.value == pytest.approx(np.mean(aucs))
+    assert found.per_repeat["auc"] == tuple(aucs)
+    assert found.per_repeat["accuracy"] == pytest.approx([count / 12 for count in counts])
+    assert found.confusion.sum() == pytest.approx(12)
+
+
+def test_the_same_repeat_thrice_changes_nothing(make):
+    once = make(repeats=1)
+    thrice = pd.concat([once.table.assign(repeat=repeat) for repeat in range(3)])
+    a = evaluate(once).models
+    b = evaluate(Predictions(thrice, once.classes)).models
+    for one, three in zip(a, b, strict=True):
+        for name in ("accuracy", "balanced_accuracy", "auc"):
+            x, y = getattr(one, name), getattr(three, name)
+            assert (x.value, x.low, x.high) == pytest.approx((y.value, y.low, y.high))
+
+
+def test_a_slide_more_of_a_case_is_not_a_case_more(make):
+    few = make(slides=1, repeats=1)
+    again = few.table.assign(slide=few.table["slide"] + "b")
+    doubled = Predictions(pd.concat([few.table, again]), few.classes)
+    a, b = evaluate(few), evaluate(doubled)
+    assert b.n_slides == 2 * a.n_slides
+    assert a.to_json()["models"] == b.to_json()["models"]
+
+
+def test_order_of_rows_changes_nothing(predictions):
+    whole = evaluate(predictions).to_json()
+    for seed in range(5):
+        table = predictions.table.sample(frac=1, random_state=seed)
+        mixed = evaluate(Predictions(table, predictions.classes)).to_json()
+        whole["models"].sort(key=lambda each: each["model"])
+        mixed["models"].sort(key=lambda each: each["model"])
+        assert mixed == whole
+
+
+def test_two_classes_take_the_auc_of_class_1(make):
+    predictions = make(counts=(6, 7), repeats=1)
+    scores = predictions.case_scores("abmil", 0)
+    assert evaluate(predictions).models[0].auc.value == metrics.macro_auc(scores.truth, scores.p)
+
+
+def test_an_absent_class_is_said_and_json_holds_no_nan(predictions):
+    table = predictions.table[predictions.table["label"] != "c1"]
+    found = evaluate(Predictions(table, predictions.classes))
+    result = found.models[0]
+    assert result.auc == Estimate(None, None, None, "none", "undefined: no case of c1")
+    assert result.per_repeat["auc"] == (None, None)
+    assert result.balanced_accuracy.note == "no case of c1: mean of the other classes"
+    assert 0 <= result.balanced_accuracy.value <= 1
+    back = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert back == found.to_json()
+    assert back["models"][0]["auc"]["value"] is None
+    assert back["class_counts"] == [3, 0, 5]
+
+
+def test_a_perfect_model_has_finite_limits(make):
+    found = evaluate(make(signal=60.0)).models[0]
+    for estimate in (found.accuracy, found.balanced_accuracy, found.auc):
+        assert estimate.value == 1
+        assert estimate.high == 1
+        assert 0.5 < estimate.low < 1
+
+
+def test_judging_needs_no_torch():
+    code = (
+        "import sys, mil.evaluation.evaluate, mil.evaluation.comparison; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

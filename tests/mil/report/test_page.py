@@ -1,0 +1,331 @@
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from mil.evaluation.comparison import PairTest
+from mil.report.page import DASH, best, headline, in_words, render, write_page
+
+SHAPES = {
+    "four classes": {},
+    "two classes": {"classes": ("benign", "malignant")},
+    "three repeats": {"repeats": 3},
+    "two classes, three repeats": {"classes": ("benign", "malignant"), "repeats": 3},
+    "no heatmap": {"heatmaps": False},
+    "one model": {"models": ("abmil",)},
+    "class without case": {"absent": "UPS"},
+    "nothing recorded": {"recipe": {}, "settings": {}, "versions": {}, "excluded": ()},
+    "more cases than are shown at once": {"n": 60},
+}
+NASTY = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{7*7}}", "'); & &lt;")
+TIMES = "\N{MULTIPLICATION SIGN}"
+VOID = {"meta", "img", "input", "br", "hr", "link"}
+ADDRESSES = {"src", "href", "srcset", "xlink:href", "action", "poster", "data"}
+
+
+class Page(HTMLParser):
+    """Elements, their attributes and texts, as a browser would find them."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.open, self.elements, self.texts, self.unbalanced = [], [], [], []
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag in {"td", "th"}:
+            self.texts.append(" ")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append((tag, self.getpos()))
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.texts.append(data)
+
+    def tags(self):
+        return [tag for tag, _ in self.elements]
+
+    def text(self):
+        return " ".join("".join(self.texts).replace("\N{NO-BREAK SPACE}", " ").split())
+
+
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES.keys())
+def report(request, make):
+    return make(**request.param)
+
+
+def test_every_element_is_closed_where_it_was_opened(report):
+    page = Page(render(report))
+    assert page.unbalanced == []
+    assert page.open == []
+
+
+def test_identifiers_are_unique_and_every_link_leads_to_one(report):
+    page = Page(render(report))
+    known = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(known) == len(set(known))
+    links = {attributes["href"] for tag, attributes in page.elements if tag == "a"}
+    assert links <= {f"#{name}" for name in known}
+    labels = {attributes["for"] for tag, attributes in page.elements if tag == "label"}
+    assert labels <= set(known)
+
+
+def test_nothing_comes_from_outside_the_page(report):
+    source = render(report)
+    for tag, attributes in Page(source).elements:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base"}
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in ADDRESSES:
+                assert value.startswith(("#", "data:image/png;base64,"))
+    assert "url(" not in source
+    assert "@import" not in source
+    assert "default-src 'none'" in source
+
+
+def test_every_case_and_every_slide_is_shown_once_among_the_cases(report):
+    source = render(report)
+    cases = source[source.index('<section id="cases">') : source.index('<section id="cohort">')]
+    names = re.findall(r"<h3>(.*?)</h3>", cases)
+    assert sorted(names) == sorted(report.cohort["case"])
+    for slide in report.predictions.table["slide"].unique():
+        drawn = f"<figcaption><b>{slide}</b>abmil on {slide}</figcaption>" in cases
+        assert drawn == (slide in report.heatmaps)
+        assert drawn or slide in cases
+
+
+def test_the_table_prints_what_was_evaluated(report):
+    text = Page(render(report)).text()
+    evaluation = report.evaluation
+    repeats = len(evaluation.repeats)
+    for result in evaluation.models:
+        k = f"{result.correct:.0f}" if repeats == 1 else f"{result.correct:.1f}"
+        row = [f"{result.model} {k}/{result.n}"]
+        row.append(f"{result.model}: {_range(result.accuracy)}")  # read out for the forest plot
+        row.append(_printed(result.accuracy))
+        if repeats > 1:
+            values = result.per_repeat["accuracy"]
+            row.append(f"{100 * min(values):.0f} to {100 * max(values):.0f} %")
+        row.append(_printed(result.balanced_accuracy))
+        if result.auc.value is None:
+            row.append(f"{DASH} {result.auc.note}")
+        else:
+            auc = result.auc
+            row.append(f"{auc.value:.2f} {auc.low:.2f} to {auc.high:.2f}")
+        at = text.index(row[0])
+        for part in row:
+            assert part in text[at:]
+            at = text.index(part, at)
+    share = f"{100 * evaluation.majority_share:.0f} %"
+    assert f"always the most frequent class {DASH} always the most frequent class: {share}" in text
+    assert f"each class equally often: {100 * evaluation.chance_accuracy:.0f} %" in text
+
+
+def _printed(estimate):
+    note = f" {estimate.note}" if estimate.note else ""
+    limits = f"{100 * estimate.low:.0f} to {100 * estimate.high:.0f} %"
+    return f"{100 * estimate.value:.0f} % {limits}{note}"
+
+
+def _range(estimate):
+    limits = f"{100 * estimate.low:.0f} to {100 * estimate.high:.0f} %"
+    return f"{100 * estimate.value:.0f} %, 95 % interval {limits}"
+
+
+def test_the_headline_is_the_best_model_and_says_that_it_was_picked(make):
+    evaluation = make().evaluation
+    lead = max(evaluation.models, key=lambda result: result.accuracy.value)
+    first, second, *_ = (each.replace("\N{NO-BREAK SPACE}", " ") for each in headline(evaluation))
+    assert first.startswith(
+        f"Of 20 cases, {lead.model} named the right class in {lead.correct:.0f} ("
+    )
+    assert f"({_range(lead.accuracy)}); guessing gives 25 %" in first
+    assert "best of 3 models" in second
+    assert "optimistic" in second
+    assert not any("best of" in each for each in headline(make(models=("abmil",)).evaluation))
+
+
+def test_the_headline_of_repeats_is_a_mean(make):
+    evaluation = make(repeats=3).evaluation
+    said = headline(evaluation)[0]
+    assert f"in {best(evaluation).correct:.1f} on average over 3 repeats" in said
+
+
+def test_models_as_good_as_the_best_are_named(make):
+    report = make(models=("abmil", "twin"))
+    table = report.predictions.table
+    same = table[table["model"] == "abmil"]
+    both = pd.concat([same, same.assign(model="twin")])
+    evaluation = _evaluate(both, report.predictions.classes)
+    assert "level with twin" in headline(evaluation)[1]
+
+
+def test_an_interval_down_to_chance_is_said_to_show_nothing(make):
+    report = make()
+    table = report.predictions.table.copy()
+    table[report.predictions.p_columns] = 0.25
+    flat = _evaluate(table, report.predictions.classes)
+    assert any("do not show" in each for each in headline(flat))
+    table[report.predictions.p_columns] = pd.get_dummies(table["label"])[
+        list(report.predictions.classes)
+    ].to_numpy(dtype=float)
+    perfect = _evaluate(table, report.predictions.classes)
+    assert not any("do not show" in each for each in headline(perfect))
+
+
+def _evaluate(table, classes):
+    from mil.evaluation.evaluate import evaluate
+    from mil.evaluation.predictions import Predictions
+
+    return evaluate(Predictions(table.reset_index(drop=True), classes))
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        (PairTest("a", "b", 20, 9, 0, 0.004, 0.012), "a alone is right on 9, b alone on 0 of 20"),
+        (PairTest("a", "b", 20, 9, 0, 0.004, 0.012), "More than chance explains"),
+        (PairTest("a", "b", 20, 7, 0, 0.016, 0.094), "Chance could do this"),
+        (PairTest("a", "b", 20, 0, 0, 1.0, 1.0), "right and wrong on the same cases"),
+    ],
+)
+def test_a_paired_test_is_told_in_words(test, said):
+    assert said in in_words(test)
+
+
+def test_cases_stand_hardest_first_with_the_class_each_model_named(make):
+    report = make()
+    lead = best(report.evaluation).model
+    scores = report.predictions.case_scores(lead, 0)
+    p_true = scores.p[range(len(scores.case)), scores.truth]
+    hardest = [scores.case[row] for row in p_true.argsort(kind="stable")]
+    source = render(report)
+    shown = re.findall(r"<h3>(case-\d\d)</h3>", source)
+    assert shown == hardest
+    wrong = sum(round(result.n - result.correct) for result in report.evaluation.models)
+    assert source.count("✗ wrong") == wrong
+    assert source.count("✓ right") == 20 * len(report.evaluation.models) - wrong
+
+
+def test_a_class_named_in_some_repeats_says_in_how_many(make):
+    report = make(repeats=3)
+    marks = re.findall(rf"(✓ right|✗ wrong) (\d){TIMES}", Page(render(report)).text())
+    right = sum(int(count) for mark, count in marks if mark.startswith("✓"))
+    assert right == round(sum(3 * result.correct for result in report.evaluation.models))
+    assert sum(int(count) for _, count in marks) == 3 * 20 * len(report.evaluation.models)
+
+
+def test_an_undefined_auc_is_a_dash_with_its_reason(make):
+    page = Page(render(make(absent="UPS")))
+    assert page.text().count(f"{DASH} undefined: no case of UPS") == 3
+    assert "None" not in page.text()
+    assert "nan" not in page.text()
+
+
+def test_each_fold_names_the_cases_it_tests(make):
+    report = make(repeats=2)
+    source = render(report)
+    for _, rows in report.folds.groupby(["repeat", "fold"]):
+        assert f">{', '.join(sorted(rows['case']))}</td>" in source
+
+
+@pytest.mark.parametrize(
+    "warnings", [("The weights are random.",), ("Random weights.", "One site.")]
+)
+def test_warnings_stand_before_the_results(make, warnings):
+    text = Page(render(make(warnings=warnings))).text()
+    results = text.index("Which model is right")
+    assert all(text.index(warning) < results for warning in warnings)
+    assert "Read this first" in text
+    assert "Read this first" not in Page(render(make())).text()
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_names_are_text_and_nothing_else(make, nasty):
+    harmless = Page(render(_named(make, "name")))
+    source = render(_named(make, nasty))
+    page = Page(source)
+    assert page.unbalanced == []
+    assert page.tags() == harmless.tags()
+    assert [set(a) for _, a in page.elements] == [set(a) for _, a in harmless.elements]
+    # A browser shows every name as it was written, wherever the harmless name was shown.
+    assert "".join(page.texts).count(nasty) == "".join(harmless.texts).count("name!")
+    values = [str(value) for _, a in page.elements for value in a.values()]
+    plain = [str(value) for _, a in harmless.elements for value in a.values()]
+    assert sum(nasty in value for value in values) == sum("name!" in value for value in plain) > 0
+
+
+def _named(make, nasty):
+    """A report in which every text from data carries the name."""
+    nasty = "name!" if nasty == "name" else nasty
+    report = make(
+        classes=(nasty, f"{nasty}2", f"{nasty}3"),
+        models=(nasty, f"{nasty}2"),
+        stem=nasty,
+        title=nasty,
+        created=nasty,
+        warnings=(nasty,),
+        excluded=((nasty, nasty),),
+        recipe={nasty: {nasty: nasty}, "list": [nasty, {nasty: nasty}]},
+        settings={nasty: nasty},
+        versions={nasty: nasty},
+    )
+    report.cohort[nasty] = nasty
+    return report
+
+
+def test_nested_settings_are_flat_and_empty_ones_said_to_be(make):
+    text = Page(render(make(settings={"a": {"b": {"c": 1e-4}}, "d": [], "e": [1, True]}))).text()
+    assert "a.b.c 0.0001" in text
+    assert "d none" in text
+    assert "e 1, true" in text
+
+
+def test_colours_of_text_reach_a_contrast_of_four_and_a_half(make):
+    source = render(make())
+    for block in re.findall(r":root \{(.*?)\}", source, flags=re.S)[:2]:
+        colour = dict(re.findall(r"--([\w-]+): (#\w+)", block))
+        for ink in ("ink", "quiet", "accent", "alert"):
+            assert _contrast(colour[ink], colour["paper"]) >= 4.5
+        assert _contrast(colour["alert"], colour["alert-wash"]) >= 4.5
+
+
+def _contrast(one, other):
+    """Contrast ratio of two colours (WCAG 2.2)."""
+
+    def luminance(colour):
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+        linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+        return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_file_appears_whole_or_not_at_all(make, tmp_path):
+    path = tmp_path / "report.html"
+    write_page(path, make(title="Größe"))
+    before = path.read_text(encoding="utf-8")
+    assert "Größe" in before
+    assert before.endswith("</html>\n") or before.endswith("</html>")
+    with pytest.raises(KeyError):
+        write_page(path, make(folds=pd.DataFrame({"case": []})))
+    assert path.read_text(encoding="utf-8") == before
+    assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_page_is_written_without_torch():
+    code = "import mil.report.page, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

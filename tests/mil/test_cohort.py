@@ -1,0 +1,333 @@
+"""The table is read as its authors meant it, or refused with the line; no row is lost."""
+
+import re
+
+import numpy as np
+import pytest
+
+from features.bags import write_bag
+from mil.cohort import Row, assemble, read_table
+from mil.errors import CohortError
+from tests.mil.made import RECIPE, made_bag, made_cohort
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(text, name="cohort.csv", encoding="utf-8"):
+        path = tmp_path / name
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return write
+
+
+def read(path):
+    return [(row.case, row.slide, row.label) for row in read_table(path)]
+
+
+WANTED = [("c1", "s1", "LMS"), ("c2", "s2", "SS")]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "case,slide,label",
+        "case_id,slide_id,label",
+        "PATIENT,FILENAME,LABEL",
+        "patient,Slide,Label",
+        "Patient_ID,filename,label",
+        " case , slide ,label",
+    ],
+)
+def test_names_of_columns_are_taken(table, header):
+    assert read(table(f"{header}\nc1,s1,LMS\nc2,s2,SS\n")) == WANTED
+
+
+@pytest.mark.parametrize("suffix", [".svs", ".SVS", ".tiff", ".ndpi", ".h5"])
+def test_suffix_of_a_slide_file_is_no_part_of_its_name(table, suffix):
+    assert read(table(f"PATIENT,FILENAME,label\nc1,s1{suffix},LMS\nc2,s2{suffix},SS\n")) == WANTED
+
+
+def test_other_dots_stay_in_the_name(table):
+    rows = read_table(table("case,slide,label\nc1,TCGA-01.02.svs,LMS\nc2,b.c,SS\n"))
+    assert [row.slide for row in rows] == ["TCGA-01.02", "b.c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "encoding"),
+    [
+        ("case,slide,label\nc1,s1,LMS\nc2,s2,SS\n", "a.csv", "utf-8-sig"),
+        ("case,slide,label\r\nc1,s1,LMS\r\nc2,s2,SS", "a.csv", "utf-8"),
+        ("case\tslide\tlabel\nc1\ts1\tLMS\nc2\ts2\tSS\n", "a.tsv", "utf-8"),
+        ("case\tslide\tlabel\nc1\ts1\tLMS\nc2\ts2\tSS\n", "A.TSV", "utf-8-sig"),
+        ('"case","slide","label"\n"c1","s1","LMS"\n"c2","s2","SS"\n', "a.csv", "utf-8"),
+        ("case,slide,label\n\nc1,s1,LMS\n,,\n  ,,\nc2, s2 ,SS\n\n", "a.csv", "utf-8"),
+        ("\n,,\ncase,slide,label\nc1,s1,LMS\nc2,s2,SS\n", "a.csv", "utf-8"),
+        ("label,slide,case\nLMS,s1,c1\nSS,s2,c2\n", "a.csv", "utf-8"),
+    ],
+    ids=["bom", "crlf", "tsv", "TSV-bom", "quoted", "blank", "blank-first", "order"],
+)
+def test_form_of_the_file_does_not_matter(table, text, name, encoding):
+    assert read(table(text, name, encoding)) == WANTED
+
+
+def test_quoted_comma_is_part_of_the_field(table):
+    rows = read_table(table('case,slide,label\nc1,s1,"sarcoma, synovial"\n'))
+    assert rows[0].label == "sarcoma, synovial"
+
+
+def test_further_columns_ride_along(table):
+    rows = read_table(table("case,age,slide,label,stain batch\nc1,61,s1,LMS,B 2\n"))
+    assert rows == (
+        Row(line=2, case="c1", slide="s1", label="LMS", other={"age": "61", "stain batch": "B 2"}),
+    )
+
+
+def test_mpp_and_site_are_read(table):
+    first, second = read_table(table("case,slide,label,mpp,site\nc1,s1,a,0.25,Bonn\nc2,s2,b,,\n"))
+    assert (first.mpp, first.site) == (0.25, "Bonn")
+    assert (second.mpp, second.site) == (None, "")
+
+
+def test_lines_are_counted_as_an_editor_does(table):
+    text = 'case,slide,label,note\nc1,s1,a,"two\nlines"\n\nc2,s2,b,x\n'
+    assert [row.line for row in read_table(table(text))] == [3, 5]
+
+
+@pytest.mark.parametrize("column", ["case", "slide"])
+def test_missing_column_is_named(table, column):
+    header = "case,slide,label".replace(column, "other")
+    with pytest.raises(CohortError, match=rf"no column {column}; it has .*other.*Name one {column}"):
+        read_table(table(f"{header}\nc1,s1,a\n"))
+
+
+@pytest.mark.parametrize(
+    ("header", "pair"),
+    [
+        ("case,PATIENT,slide,label", "'case' and 'PATIENT' both mean case"),
+        ("case,slide_id,FILENAME,label", "'slide_id' and 'FILENAME' both mean slide"),
+    ],
+)
+def test_two_columns_of_one_meaning_are_refused(table, header, pair):
+    with pytest.raises(CohortError, match=pair):
+        read_table(table(f"{header}\nc1,c1,s1,a\n"))
+
+
+def test_column_that_comes_twice_is_refused(table):
+    with pytest.raises(CohortError, match="'age' comes twice"):
+        read_table(table("case,slide,age,age\nc1,s1,1,2\n"))
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", ",,\n"])
+def test_empty_table_is_refused(table, text):
+    with pytest.raises(CohortError, match="the table is empty"):
+        read_table(table(text))
+
+
+def test_header_without_rows_is_refused(table):
+    with pytest.raises(CohortError, match="a header but no rows"):
+        read_table(table("case,slide,label\n\n"))
+
+
+def test_table_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(CohortError, match="cannot be read as a table"):
+        read_table(tmp_path / "absent.csv")
+
+
+def test_table_that_is_no_text_is_refused(table):
+    with pytest.raises(CohortError, match="Save it as CSV"):
+        read_table(table("case,slide,label\nMüller,s1,a\n", encoding="latin-1"))
+
+
+@pytest.mark.parametrize("line", ["c1,s1", "c1,s1,a,b"])
+def test_line_of_another_length_is_refused(table, line):
+    with pytest.raises(CohortError, match=r"line 3: \d fields under 3 columns"):
+        read_table(table(f"case,slide,label\nc0,s0,a\n{line}\n"))
+
+
+@pytest.mark.parametrize(("line", "what"), [(",s1,a", "case"), ("c1, ,a", "slide")])
+def test_empty_name_is_refused(table, line, what):
+    with pytest.raises(CohortError, match=f"line 2: {what} is empty"):
+        read_table(table(f"case,slide,label\n{line}\n"))
+
+
+@pytest.mark.parametrize("mpp", ["40x", "0,25", "nan", "inf", "0", "-0.5", "0.25 um"])
+def test_mpp_that_is_no_scale_is_refused(table, mpp):
+    with pytest.raises(CohortError, match=f"line 2: mpp is {re.escape(repr(mpp))}; micrometres"):
+        read_table(table(f'case,slide,label,mpp\nc1,s1,a,"{mpp}"\n'))
+
+
+@pytest.mark.parametrize("again", ["s1", "s1.svs"])
+def test_slide_that_comes_twice_is_refused(table, again):
+    with pytest.raises(CohortError, match="slide 's1' comes on lines 2 and 4"):
+        read_table(table(f"case,slide,label\nc1,s1,a\nc1,s2,a\nc2,{again},b\n"))
+
+
+@pytest.mark.parametrize("label", ["b", "A", ""])
+def test_case_with_two_labels_is_refused(table, label):
+    with pytest.raises(CohortError, match=f"case 'c1' has label 'a' on line 2 and '{label}' on line 4"):
+        read_table(table(f"case,slide,label\nc1,s1,a\nc2,s2,b\nc1,s3,{label}\n"))
+
+
+def test_case_of_two_sites_is_refused(table):
+    with pytest.raises(CohortError, match="has site 'x' on line 2 and 'y' on line 3"):
+        read_table(table("case,slide,label,site\nc1,s1,a,x\nc1,s2,a,y\n"))
+
+
+ROWS = [
+    ("c1", "s1", "a"),
+    ("c2", "s2", "b"),
+    ("c1", "s3", "a"),
+    ("c3", "s4", "b"),
+]
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Bags of all rows."""
+    for case, slide, _ in ROWS:
+        write_bag(tmp_path / "store" / f"{slide}.h5", made_bag(slide, case=case))
+    return tmp_path / "store"
+
+
+def rows_of(rows=ROWS):
+    return [Row(line=i, case=c, slide=s, label=k) for i, (c, s, k) in enumerate(rows, start=2)]
+
+
+def test_bags_join_their_case_in_the_order_of_the_table(store):
+    cohort = assemble(rows_of(), store)
+    assert [(case.name, case.label, [bag.slide for bag in case.bags]) for case in cohort.cases] == [
+        ("c1", "a", ["s1", "s3"]),
+        ("c2", "b", ["s2"]),
+        ("c3", "b", ["s4"]),
+    ]
+
+
+def test_case_without_a_known_owner_of_its_bag_is_taken(store):
+    write_bag(store / "s1.h5", made_bag("s1", case=""))
+    assert len(assemble(rows_of(), store).cases) == 3
+
+
+def test_classes_are_sorted(store):
+    rows = [(case, slide, {"a": "z", "b": "m"}[label]) for case, slide, label in ROWS]
+    assert assemble(rows_of(rows), store).classes == ("m", "z")
+
+
+def test_facts_of_the_bags_are_those_of_the_cohort(store):
+    cohort = assemble(rows_of(), store)
+    assert (cohort.recipe, cohort.dim) == (RECIPE, 5)
+    assert cohort.recipe_sha256 == made_bag("s1").recipe_sha256
+
+
+def test_site_and_further_columns_go_to_the_case(store):
+    rows = [
+        Row(line=2, case="c1", slide="s1", label="a", site="x", other={"age": "61"}),
+        Row(line=3, case="c2", slide="s2", label="b", site="y"),
+    ]
+    first = assemble(rows, store).cases[0]
+    assert (first.site, first.other) == ("x", {"age": "61"})
+
+
+@pytest.fixture
+def gappy(store):
+    """A store in which one slide has no bag and one is cut off, and rows of which one lacks a label."""
+    (store / "s4.h5").unlink()
+    broken = store / "s3.h5"
+    broken.write_bytes(broken.read_bytes()[:200])
+    for slide in ("s5", "s6"):
+        write_bag(store / f"{slide}.h5", made_bag(slide))
+    return [*rows_of(), *rows_of([("c5", "s5", ""), ("c6", "s6", "b")])]
+
+
+def test_rows_that_cannot_be_used_are_refused_with_their_reasons(gappy, store):
+    with pytest.raises(CohortError) as caught:
+        assemble(gappy, store, source="my table")
+    told = str(caught.value)
+    assert told.startswith("3 of 6 rows of my table cannot be used: ")
+    for reason in (r"s3 \(.*cannot be read", r"s4 \(.*no such bag", r"s5 \(no label\)", "--allow"):
+        assert re.search(reason, told)
+
+
+def test_every_row_is_used_or_excluded_with_a_reason(gappy, store):
+    cohort = assemble(gappy, store, allow_missing=True)
+    used = [bag.slide for case in cohort.cases for bag in case.bags]
+    left = [slide for slide, _ in cohort.excluded]
+    assert used == ["s1", "s2", "s6"]
+    assert left == ["s3", "s4", "s5"]
+    assert all(reason for _, reason in cohort.excluded)
+
+
+def test_long_list_of_unusable_rows_says_how_many_more(store):
+    with pytest.raises(CohortError, match="8 of 8 rows .* and 3 more"):
+        assemble(rows_of([(f"x{i}", f"x{i}", "a") for i in range(8)]), store)
+
+
+def test_nothing_to_use_is_refused_even_if_gaps_are_allowed(store):
+    with pytest.raises(CohortError, match="No row of the table has a bag"):
+        assemble(rows_of([("x", "x", "a")]), store, allow_missing=True)
+
+
+def test_store_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(CohortError, match="no such bag store"):
+        assemble(rows_of(), tmp_path / "absent", allow_missing=True)
+
+
+def test_one_class_is_no_diagnosis(store):
+    with pytest.raises(CohortError, match="one class only, 'a'"):
+        assemble(rows_of([(case, slide, "a") for case, slide, _ in ROWS]), store)
+
+
+def test_class_that_gaps_have_emptied_is_noticed(store):
+    (store / "s2.h5").unlink()
+    (store / "s4.h5").unlink()
+    with pytest.raises(CohortError, match="one class only, 'a'"):
+        assemble(rows_of(), store, allow_missing=True)
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_bag_of_another_case_is_refused(store, allow_missing):
+    write_bag(store / "s2.h5", made_bag("s2", case="c9"))
+    with pytest.raises(CohortError, match="for case 'c9', but the table gives the slide to case 'c2'"):
+        assemble(rows_of(), store, allow_missing=allow_missing)
+
+
+def test_bag_of_another_slide_is_refused(store):
+    write_bag(store / "s2.h5", made_bag("s4"))
+    with pytest.raises(CohortError, match=r"s2\.h5 is the bag of slide 's4'"):
+        assemble(rows_of(), store)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [RECIPE | {"mpp": 0.25}, {k: v for k, v in RECIPE.items() if k != "mpp"}],
+    ids=["changed", "lacking"],
+)
+def test_bags_of_different_recipes_are_refused_with_what_differs(store, recipe):
+    write_bag(store / "s2.h5", made_bag("s2", recipe=recipe))
+    with pytest.raises(CohortError, match=r"Bags of s1 and s2 were made differently \(mpp\)"):
+        assemble(rows_of(), store)
+
+
+def test_key_that_only_the_second_recipe_has_is_named(store):
+    write_bag(store / "s2.h5", made_bag("s2", recipe=RECIPE | {"stain": "macenko"}))
+    with pytest.raises(CohortError, match=r"\(stain\)"):
+        assemble(rows_of(), store)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_features_of_the_file_come_unchanged(store, dtype):
+    mine = made_bag("s1", np.random.default_rng(0).normal(size=(4, 5)).astype(dtype))
+    write_bag(store / "s1.h5", mine)
+    features = assemble(rows_of(), store).cases[0].bags[0].features
+    assert features.dtype == dtype
+    np.testing.assert_array_equal(features, mine.features)
+
+
+def test_named_cases_come_in_the_order_of_the_cohort():
+    cohort = made_cohort((2, 2))
+    assert [case.name for case in cohort.named(["b1", "a0"])] == ["a0", "b1"]
+
+
+def test_name_that_is_no_case_is_refused():
+    with pytest.raises(CohortError, match="1 cases are not in the cohort, e.g. 'z9'"):
+        made_cohort().named(["a0", "z9"])

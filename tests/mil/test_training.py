@@ -1,0 +1,472 @@
+"""A fit repeats, weighs cases alike, stops on what it may see, and comes back from disk the same."""
+
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mil.errors import FitError, LeakageError
+from mil.heads.registry import HEADS
+from mil.predicting import probabilities, run_head
+from mil.settings import FEW_CASES, FitSettings
+from mil.training import (
+    _bag_steps,
+    _examples,
+    _tile_steps,
+    fit,
+    load_fitted,
+    save_fitted,
+)
+from tests.mil.made import QUICK, RECIPE, cohort_of, made_case, made_cohort, planted_cohort
+
+COHORT = made_cohort((3, 4))
+LEARNING = [name for name in HEADS if name != "majority"]
+
+
+def fit_all(model="abmil", cohort=COHORT, settings=QUICK, *, seed=0, valid=()):
+    train = [case for case in cohort.cases if case not in valid]
+    return fit(model, train, valid, cohort.classes, settings, seed=seed)
+
+
+def weights_of(fitted):
+    return {name: value.clone() for name, value in fitted.head.state_dict().items()}
+
+
+def same_weights(first, second):
+    a, b = weights_of(first), weights_of(second)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("model", HEADS)
+def test_a_seed_gives_the_same_weights_and_losses(model):
+    first, second = fit_all(model, seed=5), fit_all(model, seed=5)
+    assert same_weights(first, second)
+    assert first.losses == second.losses
+
+
+@pytest.mark.parametrize("model", LEARNING)
+def test_another_seed_gives_other_weights(model):
+    assert not same_weights(fit_all(model, seed=5), fit_all(model, seed=6))
+
+
+@pytest.mark.parametrize("model", LEARNING)
+def test_seed_reaches_the_draw_of_tiles(model):
+    few = replace(QUICK, train_tiles=2)
+    assert same_weights(fit_all(model, settings=few), fit_all(model, settings=few))
+
+
+def test_fit_does_not_depend_on_what_was_drawn_before():
+    first = fit_all()
+    torch.manual_seed(99)
+    torch.rand(7)
+    np.random.default_rng(3)
+    assert same_weights(first, fit_all())
+
+
+@pytest.mark.parametrize("model", HEADS)
+def test_generators_of_the_process_are_left_alone(model):
+    torch.manual_seed(11)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    fit_all(model)
+    after = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert np.array_equal(before[1], after[1])
+    assert before[2] == after[2]
+
+
+def test_fitted_head_is_in_evaluation_mode():
+    assert not fit_all().head.training
+
+
+def test_fitted_says_what_it_has_seen_and_how():
+    valid = (COHORT.cases[0], COHORT.cases[-1])
+    fitted = fit_all(valid=valid, seed=4)
+    assert fitted.trained_on == tuple(sorted(case.name for case in COHORT.cases))
+    assert (fitted.classes, fitted.settings, fitted.seed) == (COHORT.classes, QUICK, 4)
+    assert (fitted.recipe, fitted.recipe_sha256) == (RECIPE, COHORT.recipe_sha256)
+
+
+def slides(*n_tiles, dim=3):
+    return [np.random.default_rng(n).normal(size=(n, dim)).astype(np.float32) for n in n_tiles]
+
+
+UNEVEN = [
+    made_case("a0", "a", *slides(4)),
+    made_case("a1", "a", *slides(9, 2, 5)),
+    made_case("b0", "b", *slides(3, 3)),
+    made_case("b1", "b", *slides(7)),
+    made_case("b2", "b", *slides(1, 8)),
+]
+
+
+def case_shares(cases, classes=("a", "b")):
+    """Each case's share of all weight."""
+    examples, _ = _examples(cases, classes)
+    weights = iter([example.weight for example in examples])
+    shares = np.array([sum(next(weights) for _ in case.bags) for case in cases])
+    return shares / shares.sum()
+
+
+def test_weight_of_a_bag_is_that_of_its_class_over_cases_and_slides():
+    examples, _ = _examples(UNEVEN, ("a", "b"))
+    expected = [9 / 2 / 2 / n for n in (1, 3, 3, 3)] + [9 / 2 / 3 / n for n in (2, 2, 1, 2, 2)]
+    np.testing.assert_allclose([example.weight for example in examples], expected)
+
+
+def test_mean_weight_is_one():
+    examples, _ = _examples(UNEVEN, ("a", "b"))
+    assert np.mean([example.weight for example in examples]) == pytest.approx(1)
+
+
+def test_cases_of_a_class_weigh_the_same_and_so_do_classes():
+    np.testing.assert_allclose(case_shares(UNEVEN), [1 / 4, 1 / 4, 1 / 6, 1 / 6, 1 / 6])
+
+
+def test_class_counts_are_of_cases():
+    assert _examples(UNEVEN, ("a", "b"))[1].tolist() == [2, 3]
+
+
+def test_splitting_a_case_into_two_slides_moves_no_weight():
+    whole = UNEVEN[0].bags[0].features
+    split = [made_case("a0", "a", whole[:2], whole[2:]), *UNEVEN[1:]]
+    np.testing.assert_allclose(case_shares(split), case_shares(UNEVEN))
+
+
+def tile_weights(cases):
+    """(label, weight) of every tile of one epoch."""
+    examples, _ = _examples(cases, ("a", "b"))
+    steps = list(_tile_steps(examples, QUICK, np.random.default_rng(0)))
+    return torch.cat([s[2] for s in steps]), torch.cat([s[3] for s in steps])
+
+
+def test_tiles_weigh_one_on_the_mean():
+    assert float(tile_weights(UNEVEN)[1].mean()) == pytest.approx(1)
+
+
+def test_classes_weigh_the_same_tile_by_tile():
+    labels, weights = tile_weights(UNEVEN)
+    assert float(weights[labels == 0].sum()) == pytest.approx(float(weights[labels == 1].sum()))
+
+
+@pytest.mark.parametrize("n_copies", [2, 5])
+def test_duplicating_every_tile_of_a_bag_moves_no_weight(n_copies):
+    """The tiles of one case are recognised by their features."""
+    marked = np.full((3, 3), 77, dtype=np.float32)
+    shares = []
+    for tiles in (marked, np.repeat(marked, n_copies, axis=0)):
+        examples, _ = _examples([made_case("a0", "a", tiles), *UNEVEN[1:]], ("a", "b"))
+        steps = list(_tile_steps(examples, QUICK, np.random.default_rng(0)))
+        features, weights = torch.cat([s[0] for s in steps]), torch.cat([s[3] for s in steps])
+        shares.append(float(weights[features[:, 0, 0] == 77].sum() / weights.sum()))
+    assert shares == pytest.approx([1 / 4, 1 / 4])
+
+
+def test_every_bag_is_seen_once_an_epoch():
+    examples, _ = _examples(UNEVEN, ("a", "b"))
+    steps = list(_bag_steps(examples, replace(QUICK, batch_bags=4), np.random.default_rng(0)))
+    assert [len(step[2]) for step in steps] == [4, 4, 1]
+    seen = sorted(float(f[m].sum()) for s in steps for f, m in zip(s[0], s[1], strict=True))
+    expected = sorted(float(bag.features.sum()) for case in UNEVEN for bag in case.bags)
+    np.testing.assert_allclose(seen, expected, rtol=1e-4)
+
+
+def test_bags_keep_their_own_label_and_weight_when_shuffled():
+    examples, _ = _examples(UNEVEN, ("a", "b"))
+    told = {float(e.features[0, 0]): (e.label, pytest.approx(e.weight)) for e in examples}
+    rng = np.random.default_rng(1)
+    for features, _, labels, weights in _bag_steps(examples, QUICK, rng):
+        for bag, label, weight in zip(features, labels, weights, strict=True):
+            assert told[float(bag[0, 0])] == (int(label), float(weight))
+
+
+def test_tiles_keep_the_label_of_their_slide_when_shuffled():
+    examples, _ = _examples(UNEVEN, ("a", "b"))
+    label_of = {tuple(tile): e.label for e in examples for tile in e.features.tolist()}
+    for features, _, labels, _ in _tile_steps(examples, QUICK, np.random.default_rng(0)):
+        for tile, label in zip(features[:, 0].tolist(), labels.tolist(), strict=True):
+            assert label_of[tuple(tile)] == label
+
+
+def test_order_of_bags_changes_from_epoch_to_epoch():
+    examples, _ = _examples(UNEVEN, ("a", "b"))
+    rng = np.random.default_rng(0)
+    first, second = (
+        [float(f[0, 0]) for s in _bag_steps(examples, QUICK, rng) for f in s[0]] for _ in range(2)
+    )
+    assert first != second
+    assert sorted(first) == sorted(second)
+
+
+def test_no_step_holds_more_tiles_than_asked():
+    examples, _ = _examples(UNEVEN, ("a", "b"))
+    settings = replace(QUICK, train_tiles=3)
+    rng = np.random.default_rng(0)
+    assert max(step[0].shape[1] for step in _bag_steps(examples, settings, rng)) == 3
+
+
+def test_majority_says_the_shares_of_training_cases_not_slides():
+    fitted = fit("majority", UNEVEN, (), ("a", "b"), QUICK, seed=0)
+    assert probabilities(fitted, UNEVEN[0].bags[0]) == pytest.approx([2 / 5, 3 / 5])
+
+
+def test_majority_has_no_loss():
+    assert fit_all("majority").losses == ()
+
+
+@pytest.mark.parametrize("model", ["abmil", "gated-abmil", "max", "mean"])
+def test_loss_falls_on_a_planted_signal(model):
+    cohort, _ = planted_cohort(2, 3)
+    losses = fit_all(model, cohort, FitSettings(epochs=30, width=16, learning_rate=1e-2)).losses
+    assert len(losses) == 30
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_one_epoch_learns_something():
+    torch.manual_seed(0)
+    fitted = fit_all(settings=replace(QUICK, epochs=1))
+    assert len(fitted.losses) == 1
+    assert not torch.equal(fitted.head.classify.bias, torch.zeros(2))
+
+
+def noise_fit(**given):
+    """A fit whose inner loss turns upwards: labels without a signal, learnt by heart."""
+    cohort = made_cohort((8, 8), slides=1, dim=20, seed=3)
+    valid = [case for case in cohort.cases if case.name in ("a6", "a7", "b6", "b7")]
+    settings = replace(
+        FitSettings(epochs=40, width=32, learning_rate=2e-2, dropout=0, patience=4), **given
+    )
+    return valid, fit_all("mean", cohort, settings, valid=valid)
+
+
+def test_early_stopping_keeps_the_epoch_of_the_lowest_inner_loss():
+    valid, fitted = noise_fit()
+    losses = []
+    for case in valid:
+        p = probabilities(fitted, case.bags[0])
+        losses.append(-np.log(p[fitted.classes.index(case.label)]))
+    assert fitted.valid_losses[-1] > min(fitted.valid_losses) + 0.01
+    assert np.mean(losses) == pytest.approx(min(fitted.valid_losses), rel=1e-4)
+
+
+@pytest.mark.parametrize("patience", [1, 4])
+def test_early_stopping_waits_as_long_as_asked(patience):
+    _, fitted = noise_fit(patience=patience)
+    best = int(np.argmin(fitted.valid_losses))
+    assert len(fitted.valid_losses) == best + 1 + patience < 40
+    assert len(fitted.losses) == len(fitted.valid_losses)
+
+
+def test_inner_cases_change_no_weight_of_an_epoch():
+    """They choose the epoch and teach nothing: one epoch with them is one epoch without."""
+    valid = (COHORT.cases[0], COHORT.cases[-1])
+    one = replace(QUICK, epochs=1)
+    train = [case for case in COHORT.cases if case not in valid]
+    without = fit("abmil", train, (), COHORT.classes, one, seed=0)
+    assert same_weights(without, fit("abmil", train, valid, COHORT.classes, one, seed=0))
+
+
+def test_inner_loss_weighs_cases_not_slides():
+    train = made_cohort((3, 3)).cases
+    bag = np.ones((3, 5), dtype=np.float32)
+    losses = []
+    for copies in (1, 4):
+        valid = [made_case("x", "class-a", *[bag] * copies), made_case("y", "class-b", -bag)]
+        fitted = fit("mean", train, valid, ("class-a", "class-b"), QUICK, seed=0)
+        losses.append(fitted.valid_losses)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_case_that_trains_cannot_choose_the_epoch():
+    with pytest.raises(LeakageError, match="a1 would train and choose the epoch"):
+        fit("abmil", COHORT.cases, COHORT.cases[1:2], COHORT.classes, QUICK, seed=0)
+
+
+def test_scale_is_taken_from_the_training_cases():
+    fitted = fit_all("mean")
+    tiles = np.concatenate([bag.features for case in COHORT.cases for bag in case.bags])
+    np.testing.assert_allclose(fitted.head.shift, tiles.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(fitted.head.scale, tiles.std(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("model", HEADS)
+def test_outlier_in_an_inner_case_moves_no_scale(model):
+    valid = made_case("z", "class-a", np.full((3, 5), 1e3, dtype=np.float32))
+    fitted = fit(model, COHORT.cases, [valid], COHORT.classes, QUICK, seed=0)
+    plain = fit_all(model)
+    assert torch.equal(fitted.head.shift, plain.head.shift)
+    assert torch.equal(fitted.head.scale, plain.head.scale)
+
+
+@pytest.mark.parametrize("learning_rate", [1e20, 1e36])
+@pytest.mark.parametrize("model", ["abmil", "tile-vote"])
+def test_diverging_loss_is_refused_with_the_remedy(model, learning_rate):
+    settings = replace(QUICK, learning_rate=learning_rate, epochs=6)
+    with pytest.raises(FitError, match=r"loss is .* in epoch \d.*smaller --learning-rate"):
+        fit_all(model, settings=settings)
+
+
+def test_inner_loss_that_is_no_number_is_refused():
+    valid = made_case("z", "class-a", np.full((3, 5), np.inf, dtype=np.float32))
+    with pytest.raises(FitError, match="loss is nan in epoch 1"):
+        fit("mean", COHORT.cases, [valid], COHORT.classes, QUICK, seed=0)
+
+
+def test_class_without_a_training_case_is_refused():
+    with pytest.raises(FitError, match="No case of class-b to train on"):
+        fit("abmil", COHORT.cases[:3], (), COHORT.classes, QUICK, seed=0)
+
+
+def test_no_training_case_is_refused():
+    with pytest.raises(FitError, match="No case of class-a, class-b to train on"):
+        fit("majority", (), (), COHORT.classes, QUICK, seed=0)
+
+
+def test_label_that_is_no_class_is_refused():
+    stranger = made_case("z", "class-z", np.ones((2, 5), dtype=np.float32))
+    with pytest.raises(FitError, match="'class-z' is none of the classes class-a, class-b"):
+        fit("abmil", [*COHORT.cases, stranger], (), COHORT.classes, QUICK, seed=0)
+
+
+def test_unknown_model_is_refused():
+    with pytest.raises(FitError, match="No model 'abmi'. Did you mean 'abmil'"):
+        fit_all("abmi")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"epochs": 0},
+        {"width": 0},
+        {"batch_bags": 0},
+        {"train_tiles": 0},
+        {"patience": 0},
+        {"learning_rate": 0},
+        {"learning_rate": float("nan")},
+        {"weight_decay": -1},
+        {"dropout": 1},
+        {"dropout": -0.1},
+        {"early_stopping": "yes"},
+    ],
+)
+def test_settings_that_make_no_fit_are_refused_at_birth(given):
+    with pytest.raises(FitError, match=next(iter(given))):
+        FitSettings(**given)
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "n_cases", "stops"),
+    [
+        ("auto", FEW_CASES - 1, False),
+        ("auto", FEW_CASES, True),
+        ("never", 1000, False),
+        ("always", 4, True),
+    ],
+)
+def test_early_stopping_waits_for_enough_cases(early_stopping, n_cases, stops):
+    assert FitSettings(early_stopping=early_stopping).stops_early(n_cases) is stops
+
+
+@pytest.fixture(params=list(HEADS))
+def kept(request, tmp_path):
+    """A fit and where it was saved."""
+    fitted = fit_all(request.param, valid=(COHORT.cases[1], COHORT.cases[-1]))
+    path = tmp_path / "models" / f"{request.param}-r0-f0.safetensors"
+    save_fitted(path, fitted)
+    return fitted, path
+
+
+def test_kept_model_predicts_to_the_last_bit_what_it_did(kept):
+    fitted, path = kept
+    loaded = load_fitted(path)
+    for case in COHORT.cases:
+        for bag in case.bags:
+            assert probabilities(loaded, bag) == probabilities(fitted, bag)
+            attention = run_head(loaded, bag).attention
+            assert torch.equal(attention, run_head(fitted, bag).attention)
+
+
+def test_kept_model_knows_all_it_knew(kept):
+    fitted, path = kept
+    loaded = load_fitted(path)
+    assert replace(loaded, head=fitted.head) == fitted
+
+
+def test_card_beside_the_model_says_what_the_card_inside_does(kept):
+    fitted, path = kept
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["trained_on"] == list(fitted.trained_on)
+    assert card["recipe"] == RECIPE
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.stem + ".json", path.name]
+
+
+@pytest.fixture
+def abmil_path(tmp_path):
+    path = tmp_path / "abmil.safetensors"
+    save_fitted(path, fit_all())
+    return path
+
+
+@pytest.mark.parametrize("n_bytes", [0, 7, 100, -200, -1])
+def test_model_that_is_cut_off_is_refused(abmil_path, n_bytes):
+    abmil_path.write_bytes(abmil_path.read_bytes()[:n_bytes])
+    with pytest.raises(FitError, match=r"abmil\.safetensors: not a model of this library"):
+        load_fitted(abmil_path)
+
+
+def test_garbage_is_refused(abmil_path):
+    abmil_path.write_bytes(np.random.default_rng(0).bytes(4000))
+    with pytest.raises(FitError, match="not a model"):
+        load_fitted(abmil_path)
+
+
+@pytest.mark.parametrize("name", ["absent.safetensors", "."])
+def test_model_that_is_not_there_is_refused(tmp_path, name):
+    with pytest.raises(FitError, match="not a model"):
+        load_fitted(tmp_path / name)
+
+
+def rewritten(path, change):
+    """The model with its card changed."""
+    card = json.loads(path.with_suffix(".json").read_text())
+    state = {name: value.contiguous() for name, value in load_fitted(path).head.state_dict().items()}
+    save_file(state, path, metadata={"card": json.dumps(change(card))})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda card: card | {"model": "abmill"},
+        lambda card: card | {"model": "mean"},
+        lambda card: card | {"dim": 6},
+        lambda card: card | {"classes": ["a", "b", "c"]},
+        lambda card: card | {"settings": card["settings"] | {"width": 9}},
+        lambda card: card | {"settings": card["settings"] | {"unheard": 1}},
+        lambda card: card | {"settings": card["settings"] | {"epochs": 0}},
+        lambda card: {key: value for key, value in card.items() if key != "trained_on"},
+        lambda card: {key: value for key, value in card.items() if key != "classes"},
+        lambda card: [],
+        lambda card: None,
+    ],
+)
+def test_card_that_does_not_fit_the_weights_is_refused(abmil_path, change):
+    rewritten(abmil_path, change)
+    with pytest.raises(FitError, match=r"abmil\.safetensors: not a model of this library"):
+        load_fitted(abmil_path)
+
+
+def test_weights_without_a_card_are_refused(abmil_path):
+    save_file({"w": torch.zeros(2)}, abmil_path)
+    with pytest.raises(FitError, match="not a model"):
+        load_fitted(abmil_path)
+
+
+def test_single_and_half_precision_bags_train_together():
+    cases = [
+        made_case("a0", "a", np.ones((3, 4), dtype=np.float16)),
+        made_case("b0", "b", np.zeros((2, 4), dtype=np.float32)),
+    ]
+    assert np.isfinite(fit_all(cohort=cohort_of(cases)).losses).all()
