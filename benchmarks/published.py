@@ -70,7 +70,9 @@ def measure(data: Path, name: str, model: str) -> list[str]:
     path = data / f"{name}.npz"
     started = time.perf_counter()
     with ProcessPoolExecutor(2) as pool:
-        jobs = [pool.submit(fold_accuracy, path, model, r, f) for r, f in product(range(5), range(10))]
+        jobs = [
+            pool.submit(fold_accuracy, path, model, r, f) for r, f in product(range(5), range(10))
+        ]
         counts = np.array([job.result() for job in jobs])
     accuracy = counts[:, 0] / counts[:, 1]
     per_repeat = accuracy.reshape(5, 10).mean(axis=1)
@@ -96,7 +98,16 @@ def main() -> None:
     parser.add_argument("--models", default="abmil,gated-abmil")
     parser.add_argument("--sets", default="musk1,elephant,tiger")
     asked = parser.parse_args()
-    header = ["set", "head", "accuracy", "SD of repeats", "95 % over bags", "published", "is", "seconds"]
+    header = [
+        "set",
+        "head",
+        "accuracy",
+        "SD of repeats",
+        "95 % over bags",
+        "published",
+        "is",
+        "seconds",
+    ]
     rows = [
         measure(asked.data, name, model)
         for name in asked.sets.split(",")

@@ -48,7 +48,6 @@ def demo(options: DemoOptions) -> None:
             out=out / "store",
             backbone=options.backbone,
             weights="random",
-            mpp=0.5,
             seed=options.seed,
         )
     )

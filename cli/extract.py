@@ -38,7 +38,9 @@ class ExtractOptions(Recipe):
         metadata={"help": "Micrometres per level-0 pixel, where the slides do not say."},
     )
     device: str = field(default="auto", metadata={"help": "`auto`, `cpu`, `cuda` or `cuda:1`."})
-    readers: int = field(default=2, metadata={"help": "Threads that read tiles."})
+    workers: int = field(
+        default=0, metadata={"help": "Threads that read and embed tiles; 0 is one per core."}
+    )
     overwrite: bool = field(
         default=False, metadata={"help": "Make bags of another recipe again instead of refusing."}
     )
@@ -49,7 +51,7 @@ class ExtractOptions(Recipe):
     ExtractOptions,
     examples=[
         "mil extract cohort.csv --slides slides --annotations annotations --out store "
-        "--backbone resnet18 --weights random --mpp 0.5",
+        "--backbone resnet18 --weights random",
         "mil extract slides/case-01-s1.tiff --out tissue --backbone resnet18 --weights random --mpp 0.5",
     ],
 )
@@ -76,7 +78,7 @@ def run_extract(options: ExtractOptions) -> int:
         part_of(options, Recipe),
         options.out,
         device=options.device,
-        readers=options.readers,
+        workers=options.workers,
         overwrite=options.overwrite,
         progress=Bars(),
     )

@@ -58,7 +58,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     arguments = sys.argv[1:] or ["--help"]
     try:
-        status = app(arguments, standalone_mode=False)
+        status = app(arguments, prog_name="mil", standalone_mode=False)
     except (UsageError, _TyperUsageError) as error:
         _fail(_said(error), WRONG_USE)
     except (typer.Abort, KeyboardInterrupt):
@@ -79,7 +79,8 @@ def main() -> None:
 
 def _said(error: Exception) -> str:
     """What is wrong with the command line, and where help is."""
-    text = str(error)
+    format_message = getattr(error, "format_message", None)
+    text = format_message() if format_message else str(error)
     context = getattr(error, "ctx", None)
     return f"{text} See `{context.command_path} --help`." if context else text
 

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from features.errors import BagError
 
 FORMAT, FORMAT_VERSION = "mil-bag", 1
+PER_TILE = ("features", "coords", "coverage", "tile_flags")
 FLOAT16_ERROR = 1e-3  # relative rounding error up to which half precision is kept
 
 
@@ -134,7 +135,7 @@ def read_bag(path: Path) -> Bag:
     """Read a bag; features stay on disk, mapped into memory, until they are touched.
 
     Raises:
-        BagError: the file is missing, is not a bag, or was not completed.
+        BagError: the file is missing, is not a bag, was not completed, or its rows do not match.
     """
     with _opened(path) as file:
         root, coords = file.attrs, file["coords"]
@@ -167,14 +168,6 @@ def validate_bag(path: Path) -> None:
         BagError: it is not.
     """
     with _opened(path) as file:
-        n_tiles = int(file.attrs["n_tiles"])
-        lengths = {
-            name: len(file[name]) for name in ("features", "coords", "coverage", "tile_flags")
-        }
-        if set(lengths.values()) != {n_tiles}:
-            raise BagError(
-                f"{path}: {n_tiles} tiles announced, rows are {lengths}. Extract it again."
-            )
         if not np.isfinite(file["features"][:]).all():
             raise BagError(f"{path}: features are not finite. Extract it again.")
 
@@ -200,6 +193,11 @@ def _opened(path: Path) -> Any:
                 raise BagError(f"{path}: not a complete {FORMAT} file. Extract the slide again.")
             if file.attrs["format_version"] > FORMAT_VERSION:
                 raise BagError(f"{path}: written by a newer version. Upgrade sarcomil.")
+            rows = {name: len(file[name]) for name in PER_TILE}
+            if set(rows.values()) != {file.attrs["n_tiles"]}:
+                raise BagError(
+                    f"{path}: {file.attrs['n_tiles']} tiles announced, rows are {rows}. Extract it again."
+                )
             yield file
     except (OSError, KeyError, ValueError) as error:
         raise BagError(

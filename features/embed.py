@@ -1,9 +1,8 @@
-"""Tiles to features: threads read ahead while the network works."""
+"""Tiles to features: every worker reads a batch of tiles and runs the network on it."""
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+import contextlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -13,11 +12,12 @@ from torch import Tensor, nn
 from features.backbones.registry import Backbone
 from features.errors import FeaturesError
 from features.progress import Advance
+from features.threads import one_torch_thread
 from features.tiling import TileSource
 
 BATCH_TILES = 16
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-BATCHES_AHEAD = 2  # enough to hide reading, few enough to bound memory
+MOST_WORKERS = 8  # beyond this the disk or the GPU binds, and each holds a batch in memory
 
 
 def embed(
@@ -26,17 +26,20 @@ def embed(
     *,
     precision: str = "auto",
     device: str = "auto",
-    readers: int = 2,
+    workers: int = 0,
     advance: Advance = lambda _count: None,
 ) -> NDArray[np.float32]:
     """Embed every tile of a source, in the source's order.
+
+    Reading and computing overlap because each worker does both, for a batch of its own; the batches,
+    and so the features, are the same for any number of workers.
 
     Args:
         source: hands out (tile_px, tile_px, 3) RGB tiles.
         backbone: the network and its preprocessing.
         precision: ``auto`` (bf16 where the hardware has it natively), ``fp32``, ``bf16``, ``fp16``.
         device: ``auto`` (a GPU if there is one), or a torch device.
-        readers: threads that read and decode tiles.
+        workers: threads; 0 takes one per core.
         advance: told the number of tiles after each batch.
 
     Returns:
@@ -48,16 +51,30 @@ def embed(
     where = resolve_device(device)
     dtype = resolve_precision(precision, where)
     network = backbone.module.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    features = np.empty((len(source.grid), backbone.dim), dtype=np.float32)
-    start = 0
-    with torch.inference_mode():
-        for tiles in _batches(source, readers):
-            images = preprocess(tiles.to(where), backbone)
-            with torch.autocast(where.type, dtype, enabled=dtype is not torch.float32):
-                batch = network(images)
-            features[start : start + len(tiles)] = batch.float().cpu().numpy()
-            start += len(tiles)
-            advance(len(tiles))
+
+    def embed_batch(numbers: range) -> NDArray[np.float32]:
+        tiles = torch.from_numpy(np.stack([source.read(number) for number in numbers]))
+        lower = torch.autocast(where.type, dtype) if dtype != torch.float32 else _AS_IT_IS
+        with torch.inference_mode(), lower:
+            batch: NDArray[np.float32] = (
+                network(preprocess(tiles.to(where), backbone)).float().cpu().numpy()
+            )
+        return batch
+
+    n_tiles = len(source.grid)
+    features = np.empty((n_tiles, backbone.dim), dtype=np.float32)
+    batches = [
+        range(start, min(start + BATCH_TILES, n_tiles)) for start in range(0, n_tiles, BATCH_TILES)
+    ]
+    with one_torch_thread(), ThreadPoolExecutor(workers or _workers()) as pool:
+        jobs = [pool.submit(embed_batch, numbers) for numbers in batches]
+        try:
+            for numbers, job in zip(batches, jobs, strict=True):
+                features[numbers.start : numbers.stop] = job.result()
+                advance(len(numbers))
+        finally:  # an unreadable tile or an interrupt must not wait for the rest
+            for job in jobs:
+                job.cancel()
     if not np.isfinite(features).all():
         raise FeaturesError(
             f"{backbone.name} ({backbone.weights}) gave features that are not finite in "
@@ -114,19 +131,8 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def _batches(source: TileSource, readers: int) -> Iterator[Tensor]:
-    """Batches of tiles in grid order, read a few batches ahead of the network."""
-    with ThreadPoolExecutor(readers) as pool:
-        pending: deque[Future[NDArray[np.uint8]]] = deque()
-        unread = iter(range(len(source.grid)))
-        try:
-            while True:
-                room = BATCH_TILES * (1 + BATCHES_AHEAD) - len(pending)
-                pending.extend(pool.submit(source.read, i) for i in islice(unread, room))
-                if not pending:
-                    return
-                ready = [pending.popleft() for _ in range(min(BATCH_TILES, len(pending)))]
-                yield torch.from_numpy(np.stack([tile.result() for tile in ready]))
-        finally:
-            for tile in pending:  # an unreadable tile or an interrupt must not wait for the rest
-                tile.cancel()
+def _workers() -> int:
+    return min(os.cpu_count() or 1, MOST_WORKERS)
+
+
+_AS_IT_IS = contextlib.nullcontext()

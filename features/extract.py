@@ -64,7 +64,7 @@ def extract(
     out: Path,
     *,
     device: str = "auto",
-    readers: int = 2,
+    workers: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Outcome, ...]:
@@ -77,7 +77,7 @@ def extract(
         recipe: how to tile and embed.
         out: the bag store.
         device: torch device, or ``auto``.
-        readers: threads that read tiles.
+        workers: threads that read tiles and run the network; 0 takes one per core.
         overwrite: redo bags of another recipe instead of refusing the store.
         progress: told of slides and tiles.
 
@@ -92,7 +92,7 @@ def extract(
     resolved = resolved_recipe(recipe, backbone, jobs, device)
     if not overwrite:
         _check_store(out, resolved)
-    run = _Run(recipe, resolved, backbone, out, device, readers, progress)
+    run = _Run(recipe, resolved, backbone, out, device, workers, progress)
     outcomes = []
     with progress.task("slides", len(jobs), "slides") as advance_slides:
         for job in jobs:
@@ -161,7 +161,7 @@ class _Run:
     backbone: Backbone
     out: Path
     device: str
-    readers: int
+    workers: int
     progress: Progress
 
     def extract(self, job: SlideJob) -> tuple[int, bool]:
@@ -223,7 +223,7 @@ class _Run:
                 self.backbone,
                 precision=self.resolved["precision"],
                 device=self.device,
-                readers=self.readers,
+                workers=self.workers,
                 advance=advance,
             )
         return Bag(

@@ -1,6 +1,8 @@
 """A folder of tile images: bags without a slide."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +47,8 @@ class FolderTiles:
     def read(self, index: int) -> NDArray[np.uint8]:
         """Read one tile, resized to the grid's ``tile_px``."""
         path, side = self.files[index], self.grid.tile_px
-        try:
-            with Image.open(path) as image:
-                rgb = on_white(image.convert("RGBA") if "A" in image.getbands() else image)
-        except OSError as error:
-            raise SlideError(
-                f"{path}: not a readable image ({error}). Remove or replace it."
-            ) from error
+        with _image(path) as image:
+            rgb = on_white(image.convert("RGBA") if "A" in image.getbands() else image)
         if (float(rgb.width), float(rgb.height)) != self.grid.side_l0:
             raise SlideError(
                 f"{path}: {rgb.size[0]} x {rgb.size[1]} px where the other tiles of the slide are "
@@ -85,7 +82,7 @@ def open_folder(files: tuple[Path, ...], *, mpp: float, tile_px: int) -> FolderT
         mpp: micrometres per pixel of the files.
         tile_px: side to which each is resized; its scale becomes mpp x side / tile_px.
     """
-    with Image.open(files[0]) as first:
+    with _image(files[0]) as first:
         width, height = first.size
     if width != height:
         raise SlideError(f"{files[0]}: {width} x {height} px; a tile is square. Crop the images.")
@@ -98,6 +95,18 @@ def open_folder(files: tuple[Path, ...], *, mpp: float, tile_px: int) -> FolderT
         side_l0=(float(width), float(height)),
     )
     return FolderTiles(grid, files, mpp)
+
+
+@contextmanager
+def _image(path: Path) -> Iterator[Image.Image]:
+    """An image file, open; every way it can be broken is a SlideError."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's, for a damaged file
+        raise SlideError(
+            f"{path}: not a readable image ({error}). Remove or replace it."
+        ) from error
 
 
 def _parsed(path: Path) -> re.Match[str]:

@@ -376,7 +376,7 @@ def _draw_fold(canvas: Canvas, fold: Any) -> None:
     """Tissue lying on itself: a neighbouring strip is added on top."""
     (x, y), window, mask = _mask(canvas, fold)
     over = canvas[:, y : y + mask.shape[0], x : x + mask.shape[1]]
-    over += (mask * (0.75 * window[:, ::-1] + 25 * (window[1] > 5))).astype(np.int16)
+    over += (mask * (0.75 * window[:, ::-1] + 25 * (window.max(0) > 4))).astype(np.int16)
 
 
 def _colour(canvas: Canvas, look: _Look) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from features.progress import Progress, Silent
 from mil.cohort import Case, Cohort
-from mil.errors import LeakageError
+from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
 from mil.predicting import probabilities
 from mil.settings import FitSettings
@@ -39,7 +39,8 @@ def cross_validate(
         progress: told of each fit.
 
     Raises:
-        LeakageError: the backbone of a bag was trained on a case that would be tested with it.
+        LeakageError: a backbone, or a fit that was kept, has seen a case that would be tested with it.
+        FitError: a fit that was kept is of another model.
     """
     check_backbone(cohort, folds)
     rows: list[dict[str, object]] = []
@@ -53,6 +54,11 @@ def cross_validate(
                     return fit_fold(cohort, model, fold, settings, seed)
 
                 fitted = keep(model, fold, fitter)
+                if fitted.model != model:
+                    raise FitError(
+                        f"Kept was {fitted.model} in place of {model}, repeat {fold.repeat}, fold "
+                        f"{fold.index}. Remove the kept fits and run again."
+                    )
                 rows += _predict_fold(cohort, fitted, fold)
                 advance(1)
     columns = [*COLUMNS, *(PREFIX + name for name in cohort.classes)]

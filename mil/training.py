@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from features.threads import one_torch_thread
 from mil.batches import collate
 from mil.cohort import Case
 from mil.errors import FitError, LeakageError
@@ -95,14 +96,16 @@ def fit(
         raise LeakageError(f"{', '.join(sorted(shared)[:5])} would train and choose the epoch.")
     absent = set(classes) - {case.label for case in train}
     if absent:
-        raise FitError(f"No case of {', '.join(sorted(absent))} to train on. Add one, or drop the class.")
+        raise FitError(
+            f"No case of {', '.join(sorted(absent))} to train on. Add one, or drop the class."
+        )
     examples, counts = _examples(train, classes)
     held_out, _ = _examples(valid, classes) if valid else ([], None)
     bag = train[0].bags[0]
     shape = HeadSettings(
         dim=bag.dim, n_classes=len(classes), width=settings.width, dropout=settings.dropout
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_torch_thread():
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
         head = build_head(model, shape)
@@ -312,7 +315,15 @@ def load_fitted(path: Path) -> Fitted:
             losses=tuple(card["losses"]),
             valid_losses=tuple(card["valid_losses"]),
         )
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError, FitError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        KeyError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        FitError,
+    ) as error:
         raise FitError(
             f"{path}: not a model of this library ({error}). Fit it again with `mil train`."
         ) from error

@@ -134,11 +134,12 @@ def law_bag_without_tiles_is_refused(build: Build) -> None:
 
 
 def law_unbatched_is_refused(build: Build) -> None:
-    """A single bag without its leading axis is a ValueError: it would be read as many bags."""
+    """Features with an axis too few, too many or too short are a ValueError, not many bags."""
     head = _head(build)
     features, mask = _batch(head)
     _refused(lambda: head(features[0], mask[0]), "features (N, D)")
     _refused(lambda: head(features[0], mask[:1]), "features (N, D) with a mask (1, N)")
+    _refused(lambda: head(features.unsqueeze(2), mask), "features (B, N, 1, D)")
     _refused(lambda: head(features[..., :-1], mask), "features of another length")
 
 

@@ -100,7 +100,7 @@ def load_backbone(name: str, weights: str, *, seed: int = 0) -> Backbone:
     """
     full_name = timm_name(name)
     if weights == "random":
-        network, told = _random(full_name, seed), f"random (seed {seed})"
+        network, told = _seeded(full_name, seed, pretrained=False), f"random (seed {seed})"
     elif weights == "pretrained":
         network, told = _pretrained(full_name), "pretrained"
     else:
@@ -121,10 +121,10 @@ def load_backbone(name: str, weights: str, *, seed: int = 0) -> Backbone:
     )
 
 
-def _random(full_name: str, seed: int) -> nn.Module:
+def _seeded(full_name: str, seed: int, **kwargs: Any) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _create(full_name, pretrained=False)
+        return _create(full_name, **kwargs)
 
 
 def _pretrained(full_name: str) -> nn.Module:
@@ -144,27 +144,55 @@ def _from_file(full_name: str, path: Path) -> nn.Module:
             f"--weights {path}: no such file. Pass a .safetensors or .pth file, pretrained or random."
         )
     overlay = {"file": str(path)}
-    networks = []
-    # What the file does not hold keeps its random start, silently. Two starts show what that is.
-    for seed in (0, 1):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            try:
-                networks.append(_create(full_name, pretrained=True, pretrained_cfg_overlay=overlay))
-            except Exception as error:
-                raise BackboneError(
-                    f"{path.name} does not fit {full_name}: {_first_line(error)}. "
-                    "Name the architecture the file was saved from with --backbone."
-                ) from error
-    first, second = (PooledFeatures(network).state_dict() for network in networks)
-    missing = [key for key in first if not torch.equal(first[key], second[key])]
-    if missing:
+    try:
+        network = _seeded(full_name, 0, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:
         raise BackboneError(
-            f"{path.name} lacks {len(missing)} weights of {full_name}, e.g. "
-            f"{missing[0].removeprefix('network.')}. "
+            f"{path.name} does not fit {full_name}: {_first_line(error)}. "
+            "Name the architecture the file was saved from with --backbone."
+        ) from error
+    held = set(timm.models.load_state_dict(str(path)))
+    misfit = _misfit(network, _seeded(full_name, 0, pretrained=False), held)
+    if misfit:
+        raise BackboneError(
+            f"{path.name} {misfit} of {full_name}. "
             "Name the architecture the file was saved from with --backbone."
         )
-    return networks[0]
+    return network
+
+
+def _misfit(network: nn.Module, start: nn.Module, held: set[str]) -> str:
+    """How a file's weights differ from the architecture's; empty where they fit.
+
+    timm takes what fits and leaves the rest as it was. What the file lacks is seen by its name and by
+    its value, that of the same random start; what it holds in vain (resnet101 into resnet50, which fits
+    cut short) is seen where all other names are the network's own.
+
+    Args:
+        network: loaded from the file.
+        start: the same network before it was loaded.
+        held: names of the weights in the file.
+    """
+    loaded = PooledFeatures(network).network.state_dict()
+    before = PooledFeatures(start).network.state_dict()
+    own = {key for key in loaded if not key.endswith("num_batches_tracked")}
+    missing = sorted(key for key in own - held if torch.equal(loaded[key], before[key]))
+    if missing:
+        return f"lacks {len(missing)} weights ({missing[0]} ...)"
+    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    classifier = config.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    parts = {key.split(".")[0] for key in own}
+    unused = sorted(
+        key
+        for key in held - loaded.keys()
+        if key.split(".")[0] in parts and not key.startswith(heads)
+    )
+    return (
+        f"holds {len(unused)} weights ({unused[0]} ...) that are none"
+        if unused and own <= held
+        else ""
+    )
 
 
 def _create(full_name: str, **kwargs: Any) -> nn.Module:

@@ -5,7 +5,8 @@ import io
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -16,6 +17,7 @@ from mil.explain.scores import TileScores
 # slide's own range, a flat map would show hot spots that are not there.
 SCALE = LogNorm(1 / 16, 16, clip=True)
 COLOURS = colormaps["viridis"]
+TICKS = {1 / 16: "1/16", 1 / 4: "1/4", 1: "1", 4: "4", 16: "16"}
 OPACITY = 0.6
 BLANK_PX = 512  # longer side of the canvas where the bag has no thumbnail
 
@@ -45,13 +47,11 @@ def draw_heatmap(scores: TileScores, *, caption: str = "", width_px: int = 900) 
     axes.set_title(
         title + (f"\n{caption}" if caption else ""), fontsize=9, loc="left", parse_math=False
     )
-    from matplotlib.cm import ScalarMappable
-
     bar = figure.colorbar(
         ScalarMappable(SCALE, COLOURS), ax=axes, alpha=OPACITY, extend="both", shrink=0.9, pad=0.02,
-        ticks=[1 / 16, 1 / 4, 1, 4, 16],
+        ticks=list(TICKS),
     )  # fmt: skip
-    bar.ax.set_yticklabels(["1/16", "1/4", "1", "4", "16"], fontsize=8)
+    bar.ax.set_yticklabels(list(TICKS.values()), fontsize=8)
     bar.ax.minorticks_off()
     bar.set_label("times a uniform share", fontsize=8)
     buffer = io.BytesIO()
@@ -68,6 +68,17 @@ def draw_small(scores: TileScores, *, width_px: int = 360) -> bytes:
     return buffer.getvalue()
 
 
+def scale_stops() -> tuple[tuple[str, str], ...]:
+    """(colour, meaning) at the ticks of the scale, for a page that shows many small maps."""
+    return tuple(
+        (
+            to_hex(COLOURS(SCALE(tick))),
+            f"{label} of uniform" if tick < 1 else f"{label} times uniform",
+        )
+        for tick, label in TICKS.items()
+    )
+
+
 def overlay(scores: TileScores) -> NDArray[np.uint8]:
     """The thumbnail with coloured tiles, (H, W, 3); grey where the bag has no thumbnail."""
     bag = scores.bag
@@ -81,14 +92,13 @@ def overlay(scores: TileScores) -> NDArray[np.uint8]:
             dtype=np.uint8,
         )
     height, width = base.shape[:2]
-    to_x, to_y = width / bag.size_l0[0], height / bag.size_l0[1]
+    zoom = np.array([width, height]) / bag.size_l0
     colours = (COLOURS(SCALE(scores.relative))[:, :3] * 255).astype(np.float32)
-    left = np.floor(bag.coords_l0[:, 0] * to_x).astype(int)
-    top = np.floor(bag.coords_l0[:, 1] * to_y).astype(int)
-    right = np.ceil((bag.coords_l0[:, 0] + bag.side_l0[0]) * to_x).astype(int)
-    bottom = np.ceil((bag.coords_l0[:, 1] + bag.side_l0[1]) * to_y).astype(int)
+    # Rounded first: a corner at 20.000000000000004 must not paint pixel 20.
+    first = np.floor(np.round(bag.coords_l0 * zoom, 3)).astype(int)  # (N, 2) as (x, y)
+    last = np.ceil(np.round((bag.coords_l0 + bag.side_l0) * zoom, 3)).astype(int)
     painted = np.full((height, width, 3), np.nan, dtype=np.float32)
-    for x0, y0, x1, y1, colour in zip(left, top, right, bottom, colours, strict=True):
+    for (x0, y0), (x1, y1), colour in zip(first, last, colours, strict=True):
         painted[y0:y1, x0:x1] = colour
     shown = ~np.isnan(painted)
     base[shown] = (OPACITY * painted + (1 - OPACITY) * base)[shown].astype(np.uint8)

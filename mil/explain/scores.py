@@ -50,7 +50,8 @@ def write_csv(path: Path, scores: TileScores) -> None:
 def write_geojson(path: Path, scores: TileScores) -> None:
     """Tiles with their scores as measurements, for QuPath: drag the file onto the opened slide."""
     features = [_feature(scores, index) for index in range(len(scores.values))]
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
+    collection = {"type": "FeatureCollection", "features": features}
+    path.write_text(json.dumps(collection, allow_nan=False) + "\n")
 
 
 def _feature(scores: TileScores, index: int) -> dict[str, Any]:

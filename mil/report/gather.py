@@ -13,7 +13,7 @@ from mil.evaluation.comparison import compare
 from mil.evaluation.evaluate import evaluate
 from mil.evaluation.predictions import Predictions, read_predictions
 from mil.explain.attention import attention_scores
-from mil.explain.heatmap import draw_small
+from mil.explain.heatmap import draw_small, scale_stops
 from mil.heads.registry import HEADS
 from mil.report.page import Heatmap, Report
 from mil.runs import Run
@@ -31,7 +31,9 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
         CohortError: its table or its bags are no longer there.
     """
     if run.info["command"] != "crossval" or not run.complete:
-        raise RunError(f"{run.path} is not a finished cross-validation. Finish `mil crossval` first.")
+        raise RunError(
+            f"{run.path} is not a finished cross-validation. Finish `mil crossval` first."
+        )
     settings = run.settings
     rows = read_table(Path(settings["cohort"]))
     cohort = assemble(rows, Path(settings["store"]), allow_missing=settings["allow_missing"])
@@ -50,6 +52,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
         evaluation=evaluate(predictions),
         comparison=compare(predictions),
         heatmaps=_heatmaps(run, cohort, folds, progress or Silent()),
+        heatmap_scale=scale_stops(),
         recipe=cohort.recipe,
         settings=settings,
         versions=run.info["versions"],
@@ -142,7 +145,7 @@ def _heatmaps(
                 )
             for case in cohort.named(fold.test):
                 for bag in case.bags:
-                    caption = f"{bag.slide}: attention of {model}, fold {fold.index}, case not seen"
+                    caption = f"attention of {model}, fold {fold.index}: case not seen"
                     drawn[bag.slide] = Heatmap(
                         png=draw_small(attention_scores(fitted, bag)), caption=caption
                     )

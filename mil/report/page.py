@@ -54,6 +54,7 @@ class Report:
         evaluation: of these predictions.
         comparison: paired tests of the models.
         heatmaps: by slide; may lack some or all.
+        heatmap_scale: (colour as #rrggbb, what it means) along the heatmaps' one scale.
         recipe: how the bags were made; nested mappings of plain values.
         settings: the resolved settings of the run; nested likewise.
         versions: of the software, by name.
@@ -69,6 +70,7 @@ class Report:
     evaluation: Evaluation
     comparison: tuple[PairTest, ...]
     heatmaps: Mapping[str, Heatmap]
+    heatmap_scale: tuple[tuple[str, str], ...] = ()
     recipe: Mapping[str, object]
     settings: Mapping[str, object]
     versions: Mapping[str, str]

@@ -54,7 +54,12 @@ def cohort_of(cases: Sequence[Case]) -> Cohort:
 
 
 def made_cohort(
-    counts: Sequence[int] = (4, 4), *, slides: int = 2, n_tiles: int = 6, dim: int = 5, seed: int = 0
+    counts: Sequence[int] = (4, 4),
+    *,
+    slides: int = 2,
+    n_tiles: int = 6,
+    dim: int = 5,
+    seed: int = 0,
 ) -> Cohort:
     """Features without any signal; ``counts`` cases per class, every other with one slide only."""
     rng = np.random.default_rng(seed)

@@ -97,7 +97,9 @@ def test_lines_are_counted_as_an_editor_does(table):
 @pytest.mark.parametrize("column", ["case", "slide"])
 def test_missing_column_is_named(table, column):
     header = "case,slide,label".replace(column, "other")
-    with pytest.raises(CohortError, match=rf"no column {column}; it has .*other.*Name one {column}"):
+    with pytest.raises(
+        CohortError, match=rf"no column {column}; it has .*other.*Name one {column}"
+    ):
         read_table(table(f"{header}\nc1,s1,a\n"))
 
 
@@ -165,7 +167,9 @@ def test_slide_that_comes_twice_is_refused(table, again):
 
 @pytest.mark.parametrize("label", ["b", "A", ""])
 def test_case_with_two_labels_is_refused(table, label):
-    with pytest.raises(CohortError, match=f"case 'c1' has label 'a' on line 2 and '{label}' on line 4"):
+    with pytest.raises(
+        CohortError, match=f"case 'c1' has label 'a' on line 2 and '{label}' on line 4"
+    ):
         read_table(table(f"case,slide,label\nc1,s1,a\nc2,s2,b\nc1,s3,{label}\n"))
 
 
@@ -258,7 +262,7 @@ def test_every_row_is_used_or_excluded_with_a_reason(gappy, store):
 
 
 def test_long_list_of_unusable_rows_says_how_many_more(store):
-    with pytest.raises(CohortError, match="8 of 8 rows .* and 3 more"):
+    with pytest.raises(CohortError, match=r"8 of 8 rows .* and 3 more"):
         assemble(rows_of([(f"x{i}", f"x{i}", "a") for i in range(8)]), store)
 
 
@@ -287,7 +291,9 @@ def test_class_that_gaps_have_emptied_is_noticed(store):
 @pytest.mark.parametrize("allow_missing", [False, True])
 def test_bag_of_another_case_is_refused(store, allow_missing):
     write_bag(store / "s2.h5", made_bag("s2", case="c9"))
-    with pytest.raises(CohortError, match="for case 'c9', but the table gives the slide to case 'c2'"):
+    with pytest.raises(
+        CohortError, match="for case 'c9', but the table gives the slide to case 'c2'"
+    ):
         assemble(rows_of(), store, allow_missing=allow_missing)
 
 
@@ -329,5 +335,5 @@ def test_named_cases_come_in_the_order_of_the_cohort():
 
 
 def test_name_that_is_no_case_is_refused():
-    with pytest.raises(CohortError, match="1 cases are not in the cohort, e.g. 'z9'"):
+    with pytest.raises(CohortError, match=r"1 cases are not in the cohort, e.g. 'z9'"):
         made_cohort().named(["a0", "z9"])

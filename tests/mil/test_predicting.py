@@ -18,10 +18,7 @@ COHORT = made_cohort((2, 3))
 
 @pytest.fixture(scope="module")
 def fitted():
-    return {
-        name: fit(name, COHORT.cases, (), COHORT.classes, QUICK, seed=0)
-        for name in HEADS
-    }
+    return {name: fit(name, COHORT.cases, (), COHORT.classes, QUICK, seed=0) for name in HEADS}
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -74,7 +74,9 @@ def test_each_repeat_tests_every_case():
 
 
 def test_repeats_differ():
-    tests = {frozenset(fold.test for fold in split(repeats=6) if fold.repeat == r) for r in range(6)}
+    tests = {
+        frozenset(fold.test for fold in split(repeats=6) if fold.repeat == r) for r in range(6)
+    }
     assert len(tests) == 6
 
 
@@ -155,7 +157,7 @@ def test_folds_that_are_proposed_are_possible():
 
 @pytest.mark.parametrize("folds", ["2", "5", "loo"])
 def test_class_of_one_case_is_refused_with_a_remedy(folds):
-    with pytest.raises(CohortError, match="'class-1' 1. Add cases, merge classes, or leave"):
+    with pytest.raises(CohortError, match=r"'class-1' 1. Add cases, merge classes, or leave"):
         split((6, 1), folds=folds)
 
 

@@ -332,7 +332,7 @@ def test_label_that_is_no_class_is_refused():
 
 
 def test_unknown_model_is_refused():
-    with pytest.raises(FitError, match="No model 'abmi'. Did you mean 'abmil'"):
+    with pytest.raises(FitError, match=r"No model 'abmi'. Did you mean 'abmil'"):
         fit_all("abmi")
 
 
@@ -432,7 +432,9 @@ def test_model_that_is_not_there_is_refused(tmp_path, name):
 def rewritten(path, change):
     """The model with its card changed."""
     card = json.loads(path.with_suffix(".json").read_text())
-    state = {name: value.contiguous() for name, value in load_fitted(path).head.state_dict().items()}
+    state = {
+        name: value.contiguous() for name, value in load_fitted(path).head.state_dict().items()
+    }
     save_file(state, path, metadata={"card": json.dumps(change(card))})
 
 
@@ -470,3 +472,11 @@ def test_single_and_half_precision_bags_train_together():
         made_case("b0", "b", np.zeros((2, 4), dtype=np.float32)),
     ]
     assert np.isfinite(fit_all(cohort=cohort_of(cases)).losses).all()
+
+
+def test_number_of_threads_is_left_alone():
+    before = torch.get_num_threads()
+    fit_all()
+    with pytest.raises(FitError):
+        fit_all(settings=replace(QUICK, learning_rate=1e36))
+    assert torch.get_num_threads() == before

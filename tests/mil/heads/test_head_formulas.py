@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mil.baselines.majority import Majority
+from mil.errors import FitError
 from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head, check_names, register
-from mil.errors import FitError
 
 SETTINGS = HeadSettings(dim=6, n_classes=3, width=8, dropout=0.5)
 LEARNING = ["abmil", "gated-abmil", "mean", "max", "tile-vote"]
@@ -144,7 +144,9 @@ def test_tiles_that_tie_share_a_dimension_of_max_pooling():
 def test_gate_is_what_tells_gated_attention_apart():
     gated, plain = fitted("gated-abmil"), fitted("abmil")
     plain.load_state_dict({k: v for k, v in gated.state_dict().items() if "gate" not in k})
-    assert not torch.allclose(output_of(gated, a_bag()).attention, output_of(plain, a_bag()).attention)
+    assert not torch.allclose(
+        output_of(gated, a_bag()).attention, output_of(plain, a_bag()).attention
+    )
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -182,7 +184,9 @@ def test_constant_features_leave_a_scale_above_zero():
 
 
 def test_unknown_name_is_refused_with_the_nearest():
-    with pytest.raises(FitError, match=r"No model 'abmill'\. Did you mean 'abmil'\? Known: .*tile-vote"):
+    with pytest.raises(
+        FitError, match=r"No model 'abmill'\. Did you mean 'abmil'\? Known: .*tile-vote"
+    ):
         build_head("abmill", SETTINGS)
 
 

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+from making import noise
+from PIL import Image
+
+from features.errors import SlideError
+from features.folders import group_tiles, open_folder
+
+
+def save(folder, name, picture=None):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise(40, 40) if picture is None else picture).save(path)
+    return path
+
+
+def opened(*files, tile_px=40, mpp=0.5):
+    return open_folder(tuple(files), mpp=mpp, tile_px=tile_px)
+
+
+@pytest.mark.parametrize(
+    ("name", "slide", "corner"),
+    [
+        ("s-10-20.png", "s", (10, 20)),
+        ("s_10_20.png", "s", (10, 20)),
+        ("s_x10_y20.png", "s", (10, 20)),
+        ("s_X10_Y20.png", "s", (10, 20)),
+        ("Viable___s-10-20.png", "s", (10, 20)),
+        ("Viable___s-10-20_114.png", "s", (10, 20)),
+        ("s-10-20_114.png", "s", (10, 20)),
+        ("s_10_20-114.png", "s", (10, 20)),
+        ("Case-4-C27-32431-19828_114.png", "Case-4-C27", (32431, 19828)),
+        ("case-7-1024-2048.png", "case-7", (1024, 2048)),
+        ("case_7_1024_2048.png", "case_7", (1024, 2048)),
+        ("case-7-1024-2048_3.png", "case-7", (1024, 2048)),
+        ("case-7_1024_2048.png", "case-7", (1024, 2048)),
+        ("a b.c-0-0.png", "a b.c", (0, 0)),
+    ],
+)
+def test_name_says_slide_and_corner(tmp_path, name, slide, corner):
+    path = save(tmp_path, name)
+    assert group_tiles(tmp_path) == {slide: (path,)}
+    assert tuple(opened(path).grid.coords_l0[0]) == corner
+
+
+@pytest.mark.parametrize("name", ["tile.png", "s-10.png", "s-a-b.png", "-10-20.png", "10-20.png"])
+def test_name_without_a_place_is_refused_with_the_remedy(tmp_path, name):
+    save(tmp_path, name)
+    with pytest.raises(SlideError, match=r"Name tiles <slide>-<x>-<y>\.png"):
+        group_tiles(tmp_path)
+
+
+def test_tiles_are_grouped_by_slide_whatever_their_label_and_folder(tmp_path):
+    names = ["A___s-0-0.png", "B___s-40-0.png", "deep/A___s-0-40.png", "A___t-0-0.png"]
+    files = [save(tmp_path, name) for name in names]
+    groups = group_tiles(tmp_path)
+    assert list(groups) == ["s", "t"]
+    assert groups["s"] == tuple(sorted(files[:3]))
+
+
+def test_other_files_are_passed_over(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    path = save(tmp_path, "s-0-0.png")
+    assert group_tiles(tmp_path) == {"s": (path,)}
+
+
+def test_empty_folder_is_refused(tmp_path):
+    with pytest.raises(SlideError, match="holds no tile images"):
+        group_tiles(tmp_path)
+
+
+def test_tile_of_its_own_size_is_read_bit_for_bit(tmp_path):
+    picture = noise(40, 40, seed=3)
+    assert np.array_equal(opened(save(tmp_path, "s-0-0.png", picture)).read(0), picture)
+
+
+def test_tile_is_resized_and_its_scale_follows(tmp_path):
+    gradient = np.repeat(np.arange(0, 240, 6, dtype=np.uint8)[None, :, None], 40, 0).repeat(3, 2)
+    source = opened(save(tmp_path, "s-0-0.png", gradient), tile_px=20)
+    assert source.grid.mpp == 1.0
+    assert source.grid.side_l0 == (40, 40)
+    assert np.abs(source.read(0)[3, 1:-1, 0] - np.arange(15, 231, 12)).max() <= 1
+
+
+def test_size_is_what_holds_all_tiles(tmp_path):
+    files = [save(tmp_path, name) for name in ("s-0-0.png", "s-100-30.png")]
+    assert opened(*files).size_l0 == (140, 70)
+
+
+def test_tile_that_is_not_square_is_refused(tmp_path):
+    path = save(tmp_path, "s-0-0.png", noise(40, 41))
+    with pytest.raises(SlideError, match="41 x 40 px; a tile is square"):
+        opened(path)
+
+
+def test_tile_of_another_size_is_refused(tmp_path):
+    files = save(tmp_path, "s-0-0.png"), save(tmp_path, "s-40-0.png", noise(50, 50))
+    source = opened(*files)
+    with pytest.raises(SlideError, match=r"s-40-0\.png: 50 x 50 px where the other .* 40 x 40"):
+        source.read(1)
+
+
+def test_transparent_is_white(tmp_path):
+    picture = np.zeros((40, 40, 4), np.uint8)
+    picture[:20, :, 3] = 255
+    tile = opened(save(tmp_path, "s-0-0.png", picture)).read(0)
+    assert (tile[:20] == 0).all()
+    assert (tile[20:] == 255).all()
+
+
+def test_grey_image_is_read_as_rgb(tmp_path):
+    picture = noise(40, 40)[:, :, 0]
+    tile = opened(save(tmp_path, "s-0-0.png", picture)).read(0)
+    assert np.array_equal(tile, np.stack([picture] * 3, axis=-1))
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("keep", [0, 60, 900])
+def test_cut_image_is_a_slide_error(tmp_path, suffix, keep):
+    good = save(tmp_path, f"s-0-0.{suffix}")
+    bad = save(tmp_path, f"s-40-0.{suffix}")
+    bad.write_bytes(bad.read_bytes()[:keep])
+    with pytest.raises(SlideError, match="not a readable image"):
+        opened(good, bad).read(1)
+
+
+def test_cut_first_image_is_a_slide_error(tmp_path):
+    bad = save(tmp_path, "s-0-0.png")
+    bad.write_bytes(b"no image")
+    with pytest.raises(SlideError, match=r"s-0-0\.png: not a readable image"):
+        opened(bad)

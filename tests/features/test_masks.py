@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+import shapely
+from making import GLASS, STAIN, stained
+from shapely.geometry import MultiPolygon, Polygon, box
+
+from features.masks import coverage, otsu, polygons_from_mask, tissue_mask
+
+
+def clipped_area(ring, left, top, right, bottom):
+    """Sutherland and Hodgman: cut the ring along each side in turn, then the shoelace sum."""
+    for axis, limit, sign in ((0, left, 1), (0, right, -1), (1, top, 1), (1, bottom, -1)):
+        kept = []
+        for a, b in zip(ring, [*ring[1:], *ring[:1]], strict=True):
+            inside_a, inside_b = sign * (a[axis] - limit) >= 0, sign * (b[axis] - limit) >= 0
+            if inside_a:
+                kept.append(a)
+            if inside_a != inside_b:
+                t = (limit - a[axis]) / (b[axis] - a[axis])
+                kept.append((a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])))
+        ring = kept
+        if not ring:
+            return 0.0
+    pairs = zip(ring, [*ring[1:], *ring[:1]], strict=True)
+    return abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in pairs)) / 2
+
+
+def star(rng, x, y, r):
+    """A polygon with a hole, neither of them convex, as (outer, hole)."""
+    angles = np.sort(rng.random(rng.integers(5, 14))) * 2 * np.pi
+    radii = r * rng.uniform(0.4, 1, len(angles))
+    around = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
+    outer, hole = around + (x, y), around * rng.uniform(0.2, 0.8) + (x, y)
+    return list(map(tuple, outer)), list(map(tuple, hole))
+
+
+def test_coverage_equals_its_slow_twin():
+    rng = np.random.default_rng(0)
+    compared = partial = 0
+    while compared < 400:
+        outer, hole = star(rng, *rng.uniform(20, 80, 2), rng.uniform(5, 60))
+        if not (polygon := Polygon(outer, [hole])).is_valid:
+            continue
+        x, y = rng.uniform(-10, 100, (2, 6))
+        side = tuple(rng.uniform(3, 40, 2))
+        squares = [(a, b, a + side[0], b + side[1]) for a, b in zip(x, y, strict=True)]
+        slow = [
+            (clipped_area(outer, *s) - clipped_area(hole, *s)) / (side[0] * side[1])
+            for s in squares
+        ]
+        fast = coverage(polygon, x, y, side)
+        assert fast == pytest.approx(slow, abs=1e-9)
+        compared += 1
+        partial += sum(0 < value < 1 for value in slow)
+    assert partial > 500  # the comparison is not of zeros and ones
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        (0, 0, 1.0),  # shares two edges with the region
+        (10, 10, 0.75),  # a quarter is hole
+        (15, 15, 0.0),  # wholly in the hole
+        (35, 0, 0.5),
+        (38, 35, 0.1),
+        (40, 0, 0.0),  # touches from outside
+        (-5, -5, 0.25),  # reaches over the slide's edge: the whole tile counts
+        (100, 100, 0.0),
+    ],
+)
+def test_coverage_of_hand_made_squares(x, y, expected):
+    area = Polygon(box(0, 0, 40, 40).exterior, [box(15, 15, 25, 25).exterior])
+    got = coverage(area, np.array([float(x)]), np.array([float(y)]), (10.0, 10.0))
+    assert got == pytest.approx([expected], abs=1e-12)
+
+
+def test_coverage_of_an_empty_region_is_zero():
+    assert coverage(MultiPolygon(), np.zeros(3), np.zeros(3), (5.0, 5.0)).tolist() == [0, 0, 0]
+
+
+def test_coverage_of_two_touching_parts_is_their_sum():
+    area = MultiPolygon([box(0, 0, 3, 10), box(7, 0, 10, 10)])
+    assert coverage(area, np.zeros(1), np.zeros(1), (10.0, 10.0)) == pytest.approx([0.6])
+
+
+def brute_otsu(values):
+    best, at = 0.0, 0
+    for threshold in range(256):
+        low, high = values[values <= threshold], values[values > threshold]
+        if len(low) and len(high):
+            between = len(low) * len(high) * (low.mean() - high.mean()) ** 2
+            if between > best * (1 + 1e-12):
+                best, at = between, threshold
+    return at
+
+
+def test_otsu_equals_trying_every_threshold():
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        groups = [
+            rng.normal(rng.uniform(0, 255), rng.uniform(1, 40), rng.integers(1, 200))
+            for _ in range(rng.integers(1, 4))
+        ]
+        values = np.clip(np.concatenate(groups), 0, 255).astype(np.int32)
+        assert otsu(values) == brute_otsu(values)
+
+
+def test_otsu_of_one_value_is_zero():
+    assert otsu(np.full(9, 77, np.int32)) == 0
+
+
+@pytest.mark.parametrize("grey", [255, 243, 128, 26, 25, 0])
+def test_grey_of_any_brightness_is_no_tissue(grey):
+    assert not tissue_mask(np.full((50, 60, 3), grey, np.uint8)).any()
+
+
+def test_dark_colour_is_no_tissue():
+    assert not tissue_mask(np.full((50, 60, 3), (25, 0, 10), np.uint8)).any()
+
+
+def test_half_stained_picture_is_half_tissue():
+    mask = tissue_mask(stained(80, 100))
+    assert np.array_equal(mask, np.tile(np.arange(100) < 50, (80, 1)))
+
+
+def test_wholly_stained_picture_is_tissue_to_its_edge():
+    assert tissue_mask(np.full((40, 60, 3), STAIN, np.uint8)).all()
+
+
+def test_speck_is_no_tissue():
+    picture = stained(80, 100)
+    picture[40:42, 80:82] = STAIN
+    assert not tissue_mask(picture)[:, 60:].any()
+
+
+def test_small_hole_is_tissue():
+    picture = stained(80, 100)
+    picture[40:42, 20:22] = GLASS
+    assert tissue_mask(picture)[:, :50].all()
+
+
+def test_large_hole_is_no_tissue():
+    picture = stained(80, 100)
+    picture[20:60, 10:40] = GLASS
+    assert not tissue_mask(picture)[25:55, 15:35].any()
+
+
+def test_outline_has_the_area_of_the_pixels():
+    rng = np.random.default_rng(2)
+    for density in (0.0, 0.02, 0.5, 0.9, 1.0):
+        mask = rng.random((37, 53)) < density
+        outline = polygons_from_mask(mask, (53 * 8, 37 * 6))
+        assert outline.area == pytest.approx(mask.sum() * 48)
+        assert outline.is_valid
+
+
+def test_outline_lies_on_its_pixels():
+    mask = np.zeros((10, 20), bool)
+    mask[2:4, 5:9] = True
+    mask[3, 6] = False
+    outline = polygons_from_mask(mask, (200, 50))
+    assert outline.bounds == (50, 10, 90, 20)
+    assert not outline.contains(shapely.Point(65, 17.5))

@@ -1,0 +1,193 @@
+"""The map colours the tiles and nothing else, on a scale that no slide can stretch."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mil.explain.heatmap import BLANK_PX, COLOURS, OPACITY, SCALE, draw_heatmap, draw_small, overlay
+from mil.explain.scores import TileScores
+from tests.mil.made import made_bag
+
+SIDE = 10  # of a tile, in pixels of the thumbnail
+SIZE = (120, 80)  # of the thumbnail
+ZOOM = 32  # level-0 pixels per pixel of the thumbnail
+GREY = 200
+
+
+def jpeg(size=SIZE, colour=(GREY, GREY, GREY)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def scores_of(relative, places, *, slide="s1", thumbnail=None, **given):
+    """Scores of tiles at (column, row) of a grid over the thumbnail."""
+    facts = {
+        "coords_l0": np.array(places, dtype=np.int64).reshape(-1, 2) * SIDE * ZOOM,
+        "side_l0": (float(SIDE * ZOOM), float(SIDE * ZOOM)),
+        "size_l0": (SIZE[0] * ZOOM, SIZE[1] * ZOOM),
+        "thumbnail": jpeg() if thumbnail is None else thumbnail,
+    }
+    relative = np.array(relative, dtype=float)
+    return TileScores(
+        bag=made_bag(slide, n_tiles=len(relative), **(facts | given)),
+        method="attention",
+        model="abmil",
+        values=relative / len(relative),
+        relative=relative,
+    )
+
+
+def tile(canvas, column, row):
+    return canvas[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE]
+
+
+def blended(relative, ground=GREY):
+    """The definition: 60 % of the colour of the score, 40 % of what lies below."""
+    colour = np.array(COLOURS(SCALE([relative])))[0, :3] * 255
+    return OPACITY * colour + (1 - OPACITY) * ground
+
+
+PLACES = [(0, 0), (3, 2), (11, 7), (4, 2)]
+
+
+def test_tiles_have_the_colour_of_their_score():
+    relative = (1.0, 4.0, 0.25, 1 / 3)
+    canvas = overlay(scores_of(relative, PLACES))
+    for place, each in zip(PLACES, relative, strict=True):
+        assert np.abs(tile(canvas, *place).astype(float) - blended(each)).max() <= 1
+
+
+def test_pixels_outside_the_tiles_are_left_as_they_were():
+    canvas = overlay(scores_of((1, 4, 0.25, 9), PLACES))
+    untouched = np.ones(canvas.shape[:2], dtype=bool)
+    for column, row in PLACES:
+        tile(untouched, column, row)[:] = False
+    assert untouched.sum() == SIZE[0] * SIZE[1] - 4 * SIDE**2
+    assert (canvas[untouched] == GREY).all()
+    assert (canvas[~untouched] != GREY).any(axis=1).all()
+
+
+@pytest.mark.parametrize("zoom", [15.6, 10.7, 17.333, 224 / 9])
+def test_grid_of_tiles_paints_no_pixel_beyond_its_rim(zoom):
+    """Steps that no binary fraction holds: rounding must not add a row or column of pixels."""
+    step = round(SIDE * zoom)
+    places = np.array([(x, y) for x in range(5) for y in range(3)], dtype=np.int64)
+    scores = scores_of(
+        [1.0] * 15,
+        places,
+        coords_l0=places * step,
+        side_l0=(float(step), float(step)),
+        size_l0=(step * SIZE[0] // SIDE, step * SIZE[1] // SIDE),
+    )
+    painted = (overlay(scores) != GREY).any(axis=2)
+    expected = np.zeros_like(painted)
+    expected[: 3 * SIDE, : 5 * SIDE] = True
+    np.testing.assert_array_equal(painted, expected)
+
+
+def test_tile_over_the_edge_of_the_slide_is_cut_off():
+    canvas = overlay(scores_of((4,), [(11.5, 7.5)], coords_l0=np.array([[3680, 2400]])))
+    painted = (canvas != GREY).any(axis=2)
+    assert painted.sum() == (SIDE // 2) ** 2
+    assert painted[75:, 115:].all()
+
+
+def test_what_lies_below_shows_through():
+    dark = overlay(scores_of((1,), [(0, 0)], thumbnail=jpeg(colour=(0, 0, 0))))
+    assert np.abs(tile(dark, 0, 0).astype(float) - blended(1, ground=0)).max() <= 1
+
+
+def test_same_attention_has_the_same_colour_on_slides_of_different_maxima():
+    mild = overlay(scores_of((0.5, 1.5), PLACES[:2]))
+    wild = overlay(scores_of((0.5, 12.0), PLACES[:2]))
+    np.testing.assert_array_equal(tile(mild, 0, 0), tile(wild, 0, 0))
+    assert (tile(mild, 3, 2) != tile(wild, 3, 2)).any()
+
+
+def test_flat_attention_has_one_colour_and_no_hot_spot():
+    nearly = np.ones(4) + np.array([0, 1, -1, 2]) * 1e-4
+    canvas = overlay(scores_of(nearly, PLACES))
+    colours = np.concatenate([tile(canvas, *place).reshape(-1, 3) for place in PLACES])
+    assert np.ptp(colours.astype(int), axis=0).max() <= 1
+    assert np.abs(colours - blended(1)).max() <= 1
+
+
+def test_uniform_share_is_the_middle_of_the_scale():
+    assert SCALE(1.0) == pytest.approx(0.5)
+    assert SCALE(4.0) - SCALE(1.0) == pytest.approx(SCALE(1.0) - SCALE(0.25))
+
+
+@pytest.mark.parametrize(("beyond", "end"), [(0.0, 1 / 16), (1e-9, 1 / 16), (500.0, 16)])
+def test_scores_beyond_the_scale_have_the_colour_of_its_end(beyond, end):
+    first, last = (tile(overlay(scores_of((each,), [(2, 2)])), 2, 2) for each in (beyond, end))
+    np.testing.assert_array_equal(first, last)
+
+
+def test_drawing_one_slide_does_not_move_the_scale_of_the_next():
+    before = overlay(scores_of((3.0,), [(0, 0)]))
+    draw_heatmap(scores_of((100.0, 0.001), PLACES[:2]))
+    np.testing.assert_array_equal(overlay(scores_of((3.0,), [(0, 0)])), before)
+
+
+def test_scores_and_bag_are_left_alone():
+    scores = scores_of((1, 4, 0.25, 9), PLACES)
+    relative, coords = scores.relative.copy(), scores.bag.coords_l0.copy()
+    overlay(scores)
+    np.testing.assert_array_equal(scores.relative, relative)
+    np.testing.assert_array_equal(scores.bag.coords_l0, coords)
+
+
+def test_bag_without_a_thumbnail_is_drawn_on_grey_of_its_shape():
+    canvas = overlay(scores_of((4,), [(0, 0)], thumbnail=b""))
+    assert canvas.shape == (round(BLANK_PX * SIZE[1] / SIZE[0]), BLANK_PX, 3)
+    assert (canvas[-1, -1] == 238).all()
+    assert np.abs(canvas[0, 0] - blended(4, ground=238)).max() <= 1
+
+
+def test_very_long_slide_without_a_thumbnail_still_has_a_pixel():
+    canvas = overlay(scores_of((1,), [(0, 0)], thumbnail=b"", size_l0=(1_000_000, 100)))
+    assert canvas.shape == (1, BLANK_PX, 3)
+
+
+NAMES = ["s1", "case_01", "$x", "a$b_c$", r"\frac{1}{2}", "50 % _^{", "<b>&amp;"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_heatmap_is_a_png_whatever_the_slide_is_called(name):
+    scores = scores_of((1, 4, 0.25, 9), PLACES, slide=name)
+    png = draw_heatmap(scores, caption=f"of {name}, not trained on this case", width_px=600)
+    image = Image.open(io.BytesIO(png))
+    assert (image.format, image.width) == ("PNG", 600)
+
+
+def test_caption_stands_on_the_picture():
+    scores = scores_of((1, 4, 0.25, 9), PLACES)
+    assert draw_heatmap(scores) != draw_heatmap(scores, caption="not trained on this case")
+
+
+def test_heatmap_shows_the_colours_of_the_tiles():
+    pixels = np.asarray(
+        Image.open(io.BytesIO(draw_heatmap(scores_of((16,), [(4, 3)])))).convert("RGB")
+    )
+    near = np.abs(pixels.astype(float) - blended(16)).max(axis=2) <= 2
+    assert near.sum() > 100
+
+
+def test_heatmap_is_the_same_each_time():
+    scores = scores_of((1, 4, 0.25, 9), PLACES)
+    assert draw_heatmap(scores) == draw_heatmap(scores)
+
+
+def test_small_map_keeps_the_shape_of_the_slide():
+    png = draw_small(scores_of((1, 4, 0.25, 9), PLACES), width_px=360)
+    image = Image.open(io.BytesIO(png))
+    assert (image.format, image.size) == ("PNG", (360, 240))
+
+
+def test_small_map_shows_the_colours_of_the_tiles():
+    png = draw_small(scores_of((16,), [(4, 3)]), width_px=120)
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(float)
+    assert np.abs(tile(pixels, 4, 3) - blended(16)).max() <= 4

@@ -1,0 +1,420 @@
+"""Cross-validation finds what is there, finds nothing where nothing is, and lets nobody peek.
+
+Cohorts are planted (15 % of tiles tell the class, the rest are shared), shuffled (the same bags, labels
+at random) or signed (slides of a case resemble one another and nothing tells the class).
+"""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+
+from mil.cohort import Case
+from mil.crossval import check_backbone, cross_validate, fit_fold, fit_parts, fold_seed
+from mil.errors import CohortError, FitError, LeakageError
+from mil.explain.attention import attention_scores
+from mil.heads.registry import HEADS
+from mil.settings import FitSettings
+from mil.splits import Fold
+from mil.training import load_fitted, save_fitted
+from tests.mil.made import (
+    QUICK,
+    RECIPE,
+    cohort_of,
+    folds_of,
+    made_case,
+    made_cohort,
+    planted_cohort,
+    relabelled,
+)
+from tests.twins import auc
+
+LEARNER = FitSettings(epochs=12, width=32, learning_rate=5e-3)
+CHANCE = 1 / 4  # all cohorts of this file that are judged have four classes of five cases
+
+
+def run(cohort, models=("abmil",), settings=QUICK, *, seed=0, folds=None, **given):
+    folds = folds or folds_of(cohort, seed=seed)
+    return cross_validate(cohort, folds, models, settings, seed=seed, **given)
+
+
+def correct(predictions, model="abmil"):
+    scores = predictions.case_scores(model, 0)
+    return int((scores.p.argmax(axis=1) == scores.truth).sum())
+
+
+def within_chance(n_correct, n):
+    """Whether a count lies in the central 99.8 % of guessing.
+
+    Cases of one cohort share their fits, so counts scatter more than independent guesses do: 1.35 times
+    the binomial variance over 60 cohorts. The limits allow for 1.5 times.
+    """
+    low, high = binom.interval(0.998, n / 1.5, CHANCE)
+    return low <= n_correct / 1.5 <= high
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """The planted cohort, its key tiles, the predictions, and the fits by fold."""
+    cohort, keys = planted_cohort()
+    fits = {}
+
+    def keep(model, fold, fitter):
+        fits[fold] = fitter()
+        return fits[fold]
+
+    return cohort, keys, run(cohort, settings=LEARNER, keep=keep), fits
+
+
+def test_planted_signal_is_found(planted):
+    """By guessing, 14 of 20 or more happen once in 300,000 cohorts."""
+    assert correct(planted[2]) >= 14
+
+
+def test_attention_lies_on_the_key_tiles_of_cases_not_seen(planted):
+    cohort, keys, _, fits = planted
+    found = [
+        auc(keys[bag.slide], attention_scores(fitted, bag).values)
+        for fold, fitted in fits.items()
+        for case in cohort.named(fold.test)
+        for bag in case.bags
+    ]
+    assert len(found) == 20
+    assert np.mean(found) >= 0.8
+
+
+def test_shuffled_labels_are_predicted_by_chance():
+    """Each fold tests one case of each class, so that guessing is right in a quarter exactly."""
+    n_cohorts = 24
+    found = sum(
+        correct(run(relabelled(planted_cohort(seed=seed)[0], seed), settings=LEARNER, seed=seed))
+        for seed in range(100, 100 + n_cohorts)
+    )
+    assert within_chance(found, 20 * n_cohorts)
+
+
+def test_the_bound_of_chance_would_notice_a_leak():
+    """Were every sixth answer given away, the count would leave the bound."""
+    assert within_chance(CHANCE * 480, 480)
+    assert not within_chance((1 / 6 + 5 / 6 * CHANCE) * 480, 480)
+
+
+def signed_cohort(seed, n_slides=3, dim=16):
+    """Slides of a case share a random vector as large as the spread of tiles; labels are random."""
+    rng = np.random.default_rng(seed)
+    cases = []
+    for i in range(20):
+        signature = rng.normal(size=dim)
+        bags = [
+            (signature + rng.normal(size=(15, dim))).astype(np.float32) for _ in range(n_slides)
+        ]
+        cases.append(made_case(f"case{i:02d}", f"class-{i % 4}", *bags))
+    return cohort_of(cases)
+
+
+def by_slide(cohort):
+    """The mistake: each slide as if it were a case of its own."""
+    return cohort_of(
+        [
+            Case(name=bag.slide, label=case.label, bags=(bag,))
+            for case in cohort.cases
+            for bag in case.bags
+        ]
+    )
+
+
+SIGNED = range(200, 206)
+
+
+def test_patient_signature_does_not_help_where_cases_stay_together():
+    found = sum(
+        correct(run(signed_cohort(seed), ["mean"], LEARNER, seed=seed), "mean") for seed in SIGNED
+    )
+    assert within_chance(found, 20 * len(SIGNED))
+
+
+def test_patient_signature_would_pass_for_a_diagnosis_if_slides_were_split():
+    found = sum(
+        correct(run(by_slide(signed_cohort(seed)), ["mean"], LEARNER, seed=seed), "mean")
+        for seed in SIGNED
+    )
+    assert found / (60 * len(SIGNED)) > 2 * CHANCE
+
+
+COHORT = made_cohort((5, 5, 5), slides=2)
+
+
+def retrained(cohort, seen):
+    """The cohort with bags of a backbone that has seen some cases."""
+    cases = [
+        replace(case, bags=tuple(replace(bag, trained_on=seen) for bag in case.bags))
+        for case in cohort.cases
+    ]
+    return replace(cohort, cases=tuple(cases))
+
+
+def test_backbone_that_saw_a_tested_case_is_leakage():
+    with pytest.raises(
+        LeakageError, match=r"trained on 2 cases that would be tested, e\.g\. a1, b2"
+    ):
+        run(retrained(COHORT, ("b2", "elsewhere", "a1")))
+
+
+def test_one_such_bag_is_enough():
+    first = COHORT.cases[0]
+    bags = (replace(first.bags[0], trained_on=("c4",)), *first.bags[1:])
+    with pytest.raises(LeakageError, match="c4"):
+        run(replace(COHORT, cases=(replace(first, bags=bags), *COHORT.cases[1:])))
+
+
+def test_leakage_is_noticed_before_any_fit():
+    def keep(model, fold, fitter):
+        raise AssertionError("a fit was asked for")
+
+    with pytest.raises(LeakageError):
+        run(retrained(COHORT, ("a0",)), keep=keep)
+
+
+def test_backbone_that_saw_only_other_cases_is_taken():
+    check_backbone(retrained(COHORT, ("elsewhere",)), folds_of(COHORT))
+
+
+def test_backbone_that_saw_only_training_cases_is_taken():
+    folds = [fold for fold in folds_of(COHORT) if "a0" not in fold.test]
+    check_backbone(retrained(COHORT, ("a0",)), folds)
+
+
+def test_kept_fit_that_saw_a_tested_case_is_leakage():
+    folds = folds_of(COHORT)
+    other = fit_fold(COHORT, "mean", folds[1], QUICK, 0)
+    with pytest.raises(LeakageError, match=f"mean: {', '.join(sorted(folds[0].test))} trained and"):
+        run(COHORT, ["mean"], folds=folds, keep=lambda _model, _fold, _fitter: other)
+
+
+def test_kept_fit_that_chose_its_epoch_by_a_tested_case_is_leakage():
+    folds = folds_of(COHORT)
+    honest = fit_fold(COHORT, "mean", folds[0], QUICK, 0)
+    peeking = replace(honest, trained_on=(*honest.trained_on, folds[0].test[0]))
+    with pytest.raises(LeakageError, match=folds[0].test[0]):
+        run(COHORT, ["mean"], folds=folds[:1], keep=lambda _model, _fold, _fitter: peeking)
+
+
+def test_kept_fit_of_another_model_is_refused():
+    folds = folds_of(COHORT)
+    other = fit_fold(COHORT, "mean", folds[0], QUICK, 0)
+    with pytest.raises(FitError, match="mean in place of abmil"):
+        run(COHORT, ["abmil"], folds=folds[:1], keep=lambda _model, _fold, _fitter: other)
+
+
+def test_every_fit_is_offered_for_keeping_and_used():
+    asked = []
+
+    def keep(model, fold, fitter):
+        asked.append((model, fold))
+        return fitter()
+
+    folds = folds_of(COHORT)
+    run(COHORT, ["mean", "majority"], folds=folds, keep=keep)
+    assert asked == [(model, fold) for model in ("mean", "majority") for fold in folds]
+
+
+def test_kept_fits_give_the_predictions_of_fresh_ones(tmp_path):
+    def saving(model, fold, fitter):
+        fitted = fitter()
+        save_fitted(tmp_path / f"{model}{fold.index}.safetensors", fitted)
+        return fitted
+
+    def kept(model, fold, fitter):
+        return load_fitted(tmp_path / f"{model}{fold.index}.safetensors")
+
+    models = ["majority", "tile-vote", "abmil"]
+    fresh = run(COHORT, models, keep=saving).table
+    pd.testing.assert_frame_equal(run(COHORT, models, keep=kept).table, fresh, check_exact=True)
+
+
+def of_model(predictions, model):
+    return predictions.table[predictions.table["model"] == model].reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def all_models():
+    return run(COHORT, list(HEADS))
+
+
+@pytest.mark.parametrize("model", HEADS)
+def test_a_model_alone_predicts_as_among_others(all_models, model):
+    alone = of_model(run(COHORT, [model]), model)
+    pd.testing.assert_frame_equal(alone, of_model(all_models, model), check_exact=True)
+
+
+def test_order_of_models_changes_no_prediction(all_models):
+    backwards = run(COHORT, list(HEADS)[::-1])
+    assert backwards.models == tuple(HEADS)[::-1]
+    for model in HEADS:
+        pd.testing.assert_frame_equal(
+            of_model(backwards, model), of_model(all_models, model), check_exact=True
+        )
+
+
+def test_order_of_folds_changes_no_prediction():
+    keys = ["fold", "slide"]
+    folds = folds_of(COHORT)
+    first, second = (
+        run(COHORT, folds=each).table.sort_values(keys, ignore_index=True)
+        for each in (folds, folds[::-1])
+    )
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+def test_a_seed_repeats_the_table():
+    first, second = (run(COHORT, seed=3).table for _ in range(2))
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+def test_one_row_per_model_repeat_and_slide():
+    folds = folds_of(COHORT, repeats=2)
+    table = run(COHORT, ["mean", "majority"], folds=folds).table
+    rows = sorted(map(tuple, table[["model", "repeat", "slide"]].to_numpy().tolist()))
+    slides = [bag.slide for case in COHORT.cases for bag in case.bags]
+    assert rows == sorted((m, r, s) for m in ("mean", "majority") for r in (0, 1) for s in slides)
+
+
+def test_rows_hold_case_label_and_fold_of_the_slide():
+    table = run(COHORT, ["majority"]).table
+    owner = {bag.slide: case for case in COHORT.cases for bag in case.bags}
+    fold_of = {name: fold.index for fold in folds_of(COHORT) for name in fold.test}
+    for row in table.to_dict("records"):
+        case = owner[row["slide"]]
+        assert (row["case"], row["label"]) == (case.name, case.label)
+        assert row["fold"] == fold_of[case.name]
+
+
+def test_majority_predicts_the_shares_of_its_training_part():
+    cohort = made_cohort((4, 8), slides=1)
+    table = run(cohort, ["majority"], folds=folds_of(cohort, folds="4")).table
+    np.testing.assert_allclose(table["p_class-a"], 1 / 3)
+    np.testing.assert_allclose(table["p_class-b"], 2 / 3)
+
+
+def test_predictions_are_the_fold_model_on_the_tested_slides():
+    folds = folds_of(COHORT)
+    table = run(COHORT, ["mean"], folds=folds).table
+    from mil.predicting import probabilities
+
+    for fold in folds:
+        fitted = fit_fold(COHORT, "mean", fold, QUICK, 0)
+        for case in COHORT.named(fold.test):
+            for bag in case.bags:
+                row = table[table["slide"] == bag.slide].iloc[0]
+                assert [row[f"p_{name}"] for name in COHORT.classes] == probabilities(fitted, bag)
+
+
+def test_a_fold_is_fitted_on_its_training_cases_alone():
+    for fold in folds_of(COHORT):
+        assert fit_fold(COHORT, "mean", fold, QUICK, 0).trained_on == tuple(sorted(fold.train))
+
+
+def test_early_stopping_sees_the_training_cases_alone():
+    always = replace(QUICK, early_stopping="always")
+    for fold in folds_of(COHORT):
+        fitted = fit_fold(COHORT, "mean", fold, always, 0)
+        assert fitted.trained_on == tuple(sorted(fold.train))
+        assert fitted.valid_losses
+
+
+@pytest.mark.parametrize("settings", [QUICK, replace(QUICK, early_stopping="always")])
+@pytest.mark.parametrize("model", HEADS)
+def test_what_a_tested_case_holds_moves_nothing_in_the_fit(model, settings):
+    """A giant outlier in a tested case: neither scale nor weights nor chosen epoch know of it."""
+    fold = folds_of(COHORT)[0]
+
+    def spoilt(case):
+        if case.name not in fold.test:
+            return case
+        bags = [replace(bag, features=bag.features * 1e6 + 1e6) for bag in case.bags]
+        return replace(case, bags=tuple(bags))
+
+    other = replace(COHORT, cases=tuple(map(spoilt, COHORT.cases)))
+    first = fit_fold(COHORT, model, fold, settings, 0)
+    second = fit_fold(other, model, fold, settings, 0)
+    assert first.valid_losses == second.valid_losses
+    for name, value in first.head.state_dict().items():
+        assert value.equal(second.head.state_dict()[name])
+
+
+def test_what_a_tested_case_is_called_moves_no_prediction():
+    """Labels of tested cases go into no fit: swapping two of them changes the label column alone."""
+    folds = folds_of(COHORT)
+    names = {folds[0].test[0], folds[0].test[1]}
+    labels = {case.name: case.label for case in COHORT.cases if case.name in names}
+    assert len(set(labels.values())) == 2
+    swapped = dict(zip(labels, list(labels.values())[::-1], strict=True))
+    cases = [replace(case, label=swapped.get(case.name, case.label)) for case in COHORT.cases]
+    other = run(replace(COHORT, cases=tuple(cases)), folds=folds[:1]).table
+    mine = run(COHORT, folds=folds[:1]).table
+    pd.testing.assert_frame_equal(
+        other.drop(columns="label"), mine.drop(columns="label"), check_exact=True
+    )
+
+
+def test_every_fold_and_repeat_has_a_seed_of_its_own():
+    folds = folds_of(COHORT, repeats=3)
+    seeds = {fold_seed(seed, fold) for seed in range(4) for fold in folds}
+    assert len(seeds) == 4 * len(folds)
+
+
+def test_few_cases_give_none_up():
+    train, valid = fit_parts(COHORT.cases, QUICK, 0)
+    assert (train, valid) == (COHORT.cases, ())
+
+
+def test_inner_cases_are_set_aside_whole():
+    train, valid = fit_parts(COHORT.cases, replace(QUICK, early_stopping="always"), 0)
+    assert {case.name for case in valid} | {case.name for case in train} == {
+        case.name for case in COHORT.cases
+    }
+    assert sorted(case.label for case in valid) == list(COHORT.classes)
+    assert len(train) + len(valid) == len(COHORT.cases)
+
+
+def test_fold_of_another_cohort_is_refused():
+    strange = Fold(repeat=0, index=0, train=("a0", "b0", "c0", "z1"), test=("a1",))
+    with pytest.raises(CohortError, match=r"not in the cohort, e.g. 'z1'"):
+        run(COHORT, folds=[strange])
+
+
+def test_bag_of_another_recipe_is_refused():
+    last = COHORT.cases[-1]
+    bags = tuple(replace(bag, recipe=RECIPE | {"mpp": 1.0}) for bag in last.bags)
+    mixed = replace(COHORT, cases=(*COHORT.cases[:-1], replace(last, bags=bags)))
+    tested_first = [fold for fold in folds_of(COHORT) if last.name in fold.test]
+    with pytest.raises(FitError, match=r"mpp 1.0 where it learnt from 0.5"):
+        run(mixed, folds=tested_first)
+
+
+def test_progress_is_told_of_every_fit():
+    class Listener:
+        def __init__(self):
+            self.heard = []
+
+        def task(self, name, total, unit):
+            from contextlib import contextmanager
+
+            @contextmanager
+            def opened():
+                self.heard.append((name, total, unit))
+                yield self.heard.append
+
+            return opened()
+
+    listener = Listener()
+    run(COHORT, ["mean", "majority"], progress=listener)
+    assert listener.heard == [("cross-validation", 10, "fits"), *[1] * 10]
+
+
+def test_models_follow_one_another_in_the_table():
+    models = run(COHORT, ["mean", "majority"]).table["model"].tolist()
+    assert sum(a != b for a, b in pairwise(models)) == 1

@@ -1,0 +1,250 @@
+"""A run folder is started once, goes on where it was cut off, and is never overwritten unasked."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mil import runs
+from mil.errors import RunError
+from mil.runs import FORMAT, Run, finish_run, open_run, start_run, update_run, versions, write_json
+from mil.splits import Fold
+
+SETTINGS = {"models": ["abmil"], "folds": "5", "seed": 0, "out": "/a", "overwrite": False}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "deep" / "run"
+
+
+def start(path, *, overwrite=False, command="crossval", **changes):
+    return start_run(path, command, SETTINGS | changes, overwrite=overwrite)
+
+
+def with_model(run):
+    model = run.model_path("abmil")
+    model.parent.mkdir()
+    model.write_text("weights")
+    return model
+
+
+def test_run_says_what_was_asked_and_by_what(path):
+    info = start(path).info
+    assert (info["format"], info["format_version"], info["command"]) == (FORMAT, 1, "crossval")
+    assert info["settings"] == SETTINGS
+    assert info["versions"] == versions()
+    assert info["machine"]["cores"] == os.cpu_count()
+
+
+def test_file_holds_what_the_run_says(path):
+    run = update_run(start(path), classes=["a", "b"])
+    assert json.loads((path / "run.json").read_text()) == run.info
+    assert open_run(path) == run
+
+
+def test_run_is_complete_only_when_finished(path):
+    run = start(path)
+    assert not run.complete
+    assert not open_run(path).complete
+    finish_run(run)
+    assert open_run(path).complete
+
+
+def test_last_facts_are_kept(path):
+    finish_run(update_run(start(path), classes=["a"]), n=3)
+    info = open_run(path).info
+    assert (info["classes"], info["n"]) == (["a"], 3)
+    assert info["started"] <= info["finished"]
+
+
+def test_settings_come_back(path):
+    start(path)
+    assert open_run(path).settings == SETTINGS
+
+
+def test_update_leaves_the_former_value_alone(path):
+    run = start(path)
+    before = dict(run.info)
+    update_run(run, complete=True)
+    assert run.info == before
+
+
+def test_finished_run_is_refused(path):
+    finish_run(start(path))
+    with pytest.raises(
+        RunError, match=r"holds a finished run. Choose another --out, or pass --over"
+    ):
+        start(path)
+
+
+def test_refused_run_is_left_as_it_was(path):
+    model = with_model(finish_run(start(path)))
+    before = (path / "run.json").read_text()
+    with pytest.raises(RunError):
+        start(path, seed=1)
+    assert (path / "run.json").read_text() == before
+    assert model.exists()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_finished_run_is_replaced_with_its_models_where_asked(path, seed):
+    model = with_model(finish_run(start(path)))
+    assert not start(path, overwrite=True, seed=seed).complete
+    assert not model.exists()
+
+
+def test_interrupted_run_goes_on_with_its_models(path):
+    model = with_model(start(path))
+    assert not start(path).complete
+    assert model.exists()
+
+
+@pytest.mark.parametrize("changes", [{"out": "/b"}, {"overwrite": True}])
+def test_place_and_permission_are_no_settings_of_a_run(path, changes):
+    model = with_model(start(path))
+    start(path, **changes)
+    assert model.exists()
+
+
+def test_interrupted_run_goes_on_also_where_it_might_be_replaced(path):
+    model = with_model(start(path))
+    start(path, overwrite=True)
+    assert model.exists()
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"models": ["abmil", "mean"]}, {"epochs": 3}])
+def test_interrupted_run_with_other_settings_is_refused(path, changes):
+    start(path)
+    with pytest.raises(RunError, match="holds a run with other settings"):
+        start(path, **changes)
+
+
+def test_interrupted_run_of_another_command_is_refused(path):
+    start(path)
+    with pytest.raises(RunError, match="other settings"):
+        start(path, command="train")
+
+
+def test_interrupted_run_with_other_settings_is_replaced_with_its_models_where_asked(path):
+    model = with_model(start(path))
+    assert start(path, overwrite=True, seed=1).settings["seed"] == 1
+    assert not model.exists()
+
+
+def test_tuples_and_lists_of_settings_are_the_same(path):
+    start(path, models=("abmil",))
+    start(path, models=["abmil"])
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folder_with_other_files_is_refused(path, overwrite):
+    path.mkdir(parents=True)
+    (path / "thesis.docx").write_text("years of work")
+    with pytest.raises(RunError, match="exists and is not a run folder"):
+        start(path, overwrite=overwrite)
+    assert [p.name for p in path.iterdir()] == ["thesis.docx"]
+
+
+def test_file_in_the_place_of_a_folder_is_refused(path):
+    path.parent.mkdir()
+    path.write_text("a file")
+    with pytest.raises(RunError, match="exists and is not a run folder"):
+        start(path, overwrite=True)
+
+
+def test_empty_folder_is_taken(path):
+    path.mkdir(parents=True)
+    start(path)
+    assert (path / "run.json").is_file()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"format": "mil-run"}'])
+def test_folder_whose_run_file_is_none_is_refused(path, text):
+    path.mkdir(parents=True)
+    (path / "run.json").write_text(text)
+    with pytest.raises(RunError, match="not a run folder"):
+        open_run(path)
+
+
+def test_missing_run_is_refused(path):
+    with pytest.raises(RunError, match=r"not a run folder .*Give the --out of a run"):
+        open_run(path)
+
+
+@pytest.mark.parametrize("facts", [{"format": "mil-bag"}, {"format_version": 2}, {"format": None}])
+def test_run_of_another_format_is_refused(path, facts):
+    update_run(start(path), **facts)
+    with pytest.raises(RunError, match=r"of another format. Upgrade sarcomil"):
+        open_run(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float64("nan")])
+def test_number_that_is_none_is_refused_and_nothing_is_left(tmp_path, value):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "metrics.json", {"deep": [{"auc": value}]})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [np.float32("nan"), np.int64(3), Path("x"), object()])
+def test_value_that_json_does_not_hold_is_refused_rather_than_guessed(tmp_path, value):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(tmp_path / "metrics.json", {"value": value})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_that_fails_leaves_the_former_file(tmp_path):
+    write_json(tmp_path / "a.json", {"n": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"n": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"n": 1}
+
+
+def test_file_is_never_seen_half_written(path, monkeypatch):
+    """At the moment of replacement the old file is whole and the new one is whole beside it."""
+    run = start(path)
+    seen = []
+    replace = Path.replace
+
+    def watched(self, target):
+        seen.append((json.loads(Path(target).read_text()), json.loads(self.read_text())))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    update_run(run, complete=True)
+    old, new = seen[0]
+    assert (old["complete"], new["complete"]) == (False, True)
+    assert [p.name for p in path.iterdir()] == ["run.json"]
+
+
+def test_crash_while_writing_leaves_the_former_file(path, monkeypatch):
+    run = start(path)
+    before = (path / "run.json").read_text()
+
+    def full(self, text, *args, **kwargs):
+        with self.open("w") as file:
+            file.write(text[:20])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="disk full"):
+        update_run(run, complete=True)
+    assert (path / "run.json").read_text() == before
+
+
+def test_models_of_folds_have_names_of_their_own(path):
+    run = Run(path, {})
+    folds = [Fold(repeat=r, index=i, train=(), test=()) for r in range(2) for i in range(2)]
+    names = [run.model_path("tile-vote", fold).name for fold in (None, *folds)]
+    assert names == [
+        "tile-vote.safetensors",
+        *(f"tile-vote-r{r}-f{i}.safetensors" for r in range(2) for i in range(2)),
+    ]
+
+
+def test_versions_name_this_library_and_what_it_stands_on():
+    found = versions()
+    assert {"sarcomil", "python", *runs.NAMED_VERSIONS} == set(found)
+    assert all(found.values())
