@@ -100,7 +100,7 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
     from mil.evaluation.evaluate import evaluate
     from mil.evaluation.predictions import write_predictions
     from mil.heads.registry import check_names
-    from mil.runs import finish_run, start_run, update_run, write_json
+    from mil.runs import finish_run, start_run, write_json
     from mil.splits import split_cases, write_folds
 
     check_names(options.models)
@@ -111,8 +111,9 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
         [case.site for case in cohort.cases],
         part_of(options, SplitSettings),
     )
-    run = start_run(options.out, "crossval", plain(options), overwrite=options.overwrite)
-    run = update_run(run, **_facts(cohort))
+    run = start_run(
+        options.out, "crossval", plain(options), _facts(cohort), overwrite=options.overwrite
+    )
     write_folds(options.out / "folds.json", folds)
     settings = part_of(options, FitSettings)
     predictions = cross_validate(
@@ -121,7 +122,7 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
         options.models,
         settings,
         seed=options.seed,
-        keep=_kept_in(run, cohort, settings),
+        keep=_kept_in(run),
         progress=Bars(),
     )
     write_predictions(options.out / "predictions.csv", predictions)
@@ -142,12 +143,13 @@ def train(options: TrainOptions) -> None:
     """
     from cli.console import say
     from mil.crossval import fit_parts
-    from mil.runs import finish_run, start_run, update_run
+    from mil.runs import finish_run, start_run
     from mil.training import fit, save_fitted
 
     cohort = _assembled(options)
-    run = start_run(options.out, "train", plain(options), overwrite=options.overwrite)
-    run = update_run(run, **_facts(cohort))
+    run = start_run(
+        options.out, "train", plain(options), _facts(cohort), overwrite=options.overwrite
+    )
     settings = part_of(options, FitSettings)
     fit_on, choose_by = fit_parts(cohort.cases, settings, options.seed)
     fitted = fit(options.model, fit_on, choose_by, cohort.classes, settings, seed=options.seed)
@@ -243,32 +245,21 @@ def _facts(cohort: "Cohort") -> dict[str, object]:
     """What run.json says of the data."""
     return {
         "classes": cohort.classes,
+        "labels": {case.name: case.label for case in cohort.cases},
         "recipe": dict(cohort.recipe),
         "bags": {bag.slide: bag.request_sha256 for case in cohort.cases for bag in case.bags},
         "excluded": cohort.excluded,
     }
 
 
-def _kept_in(
-    run: "Run", cohort: "Cohort", settings: FitSettings
-) -> "Callable[[str, Fold, Callable[[], Fitted]], Fitted]":
-    """Save each fit, and take up those an interrupted run has left."""
-    from mil.errors import FitError
+def _kept_in(run: "Run") -> "Callable[[str, Fold, Callable[[], Fitted]], Fitted]":
+    """Save each fit, and take up those that this run, interrupted, has left."""
     from mil.training import load_fitted, save_fitted
 
     def keep(model: str, fold: "Fold", fitter: "Callable[[], Fitted]") -> "Fitted":
         path = run.model_path(model, fold)
-        try:
-            kept = load_fitted(path)
-        except FitError:
-            kept = None
-        if (
-            kept is not None
-            and kept.settings == settings
-            and kept.trained_on == tuple(sorted(fold.train))
-            and kept.recipe_sha256 == cohort.recipe_sha256
-        ):
-            return kept
+        if path.exists():
+            return load_fitted(path)
         fitted = fitter()
         save_fitted(path, fitted)
         return fitted

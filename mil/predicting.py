@@ -24,7 +24,7 @@ def run_head(fitted: Fitted, bag: Bag) -> HeadOutput:
             for key in differing[:4]
         )
         raise FitError(
-            f"{bag.slide}: the bag does not suit model {fitted.model} ({changes}). Extract "
+            f"{bag.slide}: the bag does not suit model {fitted.model} ({changes or 'recipe'}). Extract "
             "the slide with the settings the model's bags were made with."
         )
     batch = collate([bag.features])

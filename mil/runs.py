@@ -1,6 +1,7 @@
 """The run folder: what was asked, who was tested where, what was predicted, and the models.
 
-run.json           format, command, settings, versions, machine, recipe, bags, excluded, complete
+run.json           format, command, settings, versions, machine, classes, labels, recipe, bags,
+                       excluded, started, finished, complete
 folds.json         repeat, index, train, test: names of cases
 predictions.csv    one row per model, repeat and slide
 metrics.json, comparison.json
@@ -64,20 +65,37 @@ class Run:
 
 
 def start_run(
-    path: Path, command: str, settings: Mapping[str, Any], *, overwrite: bool = False
+    path: Path,
+    command: str,
+    settings: Mapping[str, Any],
+    data: Mapping[str, Any] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Run:
-    """Open a run folder for writing; one that was cut off with the same settings goes on.
+    """Open a run folder for writing; one that was cut off with the same settings and data goes on.
+
+    Args:
+        path: the folder.
+        command: the verb.
+        settings: resolved, enough to repeat the run.
+        data: facts of the cohort; a run on other bags or labels is another run.
+        overwrite: replace a run instead of refusing.
 
     Raises:
-        RunError: the folder holds a finished run, a run with other settings, or other files.
+        RunError: the folder holds a finished run, a run of other settings or data, or other files.
     """
+    data = json.loads(json.dumps(data or {}))
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         if not (path / "run.json").is_file():
             raise RunError(f"{path} exists and is not a run folder. Choose another --out.")
         held = open_run(path)
-        same = held.info["command"] == command and _asked(held.settings) == _asked(settings)
+        same = (
+            held.info["command"] == command
+            and _asked(held.settings) == _asked(settings)
+            and all(held.info.get(name) == fact for name, fact in data.items())
+        )
         if (held.complete or not same) and not overwrite:
-            what = "a finished run" if held.complete else "a run with other settings"
+            what = "a finished run" if held.complete else "a run with other settings or data"
             raise RunError(f"{path} holds {what}. Choose another --out, or pass --overwrite.")
         if held.complete or not same:
             for stale in (path / "models").glob("*"):
@@ -96,6 +114,7 @@ def start_run(
             "processor": platform.machine(),
             "cores": os.cpu_count(),
         },
+        **data,
         started=_now(),
         complete=False,
     )

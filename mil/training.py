@@ -163,6 +163,10 @@ def _train(
                 break
     if best:
         head.load_state_dict(best)
+    if not all(bool(torch.isfinite(weight).all()) for weight in head.parameters()):
+        raise FitError(
+            "The last step left weights that are not finite. Use a smaller --learning-rate."
+        )
     return history
 
 

@@ -167,7 +167,7 @@ def test_features_that_are_not_finite_are_refused(value):
             features[-1, 1] = value
             return features
 
-    with pytest.raises(FeaturesError, match="not finite in float32.*--precision fp32"):
+    with pytest.raises(FeaturesError, match=r"not finite in float32.*--precision fp32"):
         embed(shades(3), fake_backbone(Sick()), precision="fp32")
 
 
@@ -202,14 +202,18 @@ def test_unknown_device_is_refused():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_absent_gpu_is_refused_with_the_remedy():
-    with pytest.raises(FeaturesError, match="torch sees no GPU. Use --device cpu"):
+    with pytest.raises(FeaturesError, match=r"torch sees no GPU\. Use --device cpu"):
         resolve_device("cuda")
 
 
 @pytest.mark.parametrize(
     ("capabilities", "dtype"),
-    [({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16)]
-    + [({}, torch.float32), ({"avx512_bf16": False, "avx2": True}, torch.float32)],
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({}, torch.float32),
+        ({"avx512_bf16": False, "avx2": True}, torch.float32),
+    ],
 )
 def test_auto_precision_is_bf16_only_where_native(monkeypatch, capabilities, dtype):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)

@@ -30,7 +30,8 @@ def star(rng, x, y, r):
     angles = np.sort(rng.random(rng.integers(5, 14))) * 2 * np.pi
     radii = r * rng.uniform(0.4, 1, len(angles))
     around = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
-    outer, hole = around + (x, y), around * rng.uniform(0.2, 0.8) + (x, y)
+    centre = np.array([x, y])
+    outer, hole = around + centre, around * rng.uniform(0.2, 0.8) + centre
     return list(map(tuple, outer)), list(map(tuple, hole))
 
 

@@ -169,7 +169,7 @@ def test_implausible_given_scale_is_refused(slide_file, mpp):
 
 @pytest.mark.parametrize("mpp", [0.01, 30.0])
 def test_implausible_scale_of_the_file_is_refused(tmp_path, mpp):
-    with pytest.raises(ScaleError, match="not between 0.05 and 20"):
+    with pytest.raises(ScaleError, match=r"not between 0\.05 and 20"):
         open_slide(write_tiff(tmp_path / "s.tiff", [noise(300, 300)], mpp=mpp))
 
 
@@ -199,10 +199,8 @@ def test_undecodable_pixels_are_a_slide_error(tmp_path):
     raw = bytearray(path.read_bytes())
     raw[2000:-2000] = bytes(len(raw) - 4000)
     path.write_bytes(raw)
-    with pytest.raises(SlideError, match=r"^s\.tiff"), open_slide(path) as slide:
-        for x in (0, 256):
-            for y in (0, 256):
-                slide.read(x, y, 64, 0.25)
+    with open_slide(path) as slide, pytest.raises(SlideError, match=r"^s\.tiff: the pixels at"):
+        slide.read(0, 0, 512, 0.25)
 
 
 @pytest.mark.parametrize("name", ["two words", "Präparat-Ö_日本", "case.01.a", "a'b\"c"])

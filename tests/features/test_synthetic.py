@@ -11,8 +11,8 @@ import shapely
 from shapely.geometry import shape
 from shapely.ops import unary_union
 
-from features import synthetic
 from features.synthetic import SUBTYPES, CohortSpec, key_tiles, write_cohort
+from features.synthetic.cohort import _draw_slide, _labels, _plan
 
 SMALL = CohortSpec(cases_per_class=1, side_px=1536)
 
@@ -55,7 +55,7 @@ def test_table_lists_every_slide_with_its_label(cohort):
 @pytest.mark.parametrize("per_class", [1, 2, 5])
 def test_cases_are_not_sorted_by_label(per_class):
     for seed in range(50):
-        labels = synthetic._labels(CohortSpec(cases_per_class=per_class, seed=seed))
+        labels = _labels(CohortSpec(cases_per_class=per_class, seed=seed))
         assert sorted(labels) == sorted(SUBTYPES * per_class)
         assert labels != sorted(labels)
 
@@ -112,14 +112,14 @@ def test_the_same_seed_writes_the_same_cohort(cohort, tmp_path):
 
 def test_another_seed_draws_another_slide():
     other = CohortSpec(cases_per_class=1, side_px=1536, seed=1)
-    here, there = (synthetic._draw_slide(spec, 0, "LMS") for spec in (SMALL, other))
+    here, there = (_draw_slide(spec, 0, "LMS") for spec in (SMALL, other))
     assert np.mean(here != there) > 0.3
-    assert synthetic._plan(SMALL, 0) != synthetic._plan(other, 0)
+    assert _plan(SMALL, 0) != _plan(other, 0)
 
 
 def test_the_label_never_leaves_the_key_regions():
-    drawn = {label: synthetic._draw_slide(SMALL, 2, label) for label in SUBTYPES}
-    inside = unary_union(synthetic._plan(SMALL, 2).keys)
+    drawn = {label: _draw_slide(SMALL, 2, label) for label in SUBTYPES}
+    inside = unary_union(_plan(SMALL, 2).keys)
     y, x = np.mgrid[:1536, :1536] + 0.5
     outside = ~shapely.contains_xy(inside.buffer(1), x, y)
     for one, two in pairwise(SUBTYPES):
@@ -143,7 +143,7 @@ def test_key_tiles_counts_exact_area(tmp_path):
 def test_slides_of_every_size_can_be_planned():
     for side, fraction in ((1024, 0.3), (1536, 0.15), (4096, 0.3)):
         for index in range(20):
-            plan = synthetic._plan(CohortSpec(side_px=side, key_fraction=fraction), index)
+            plan = _plan(CohortSpec(side_px=side, key_fraction=fraction), index)
             assert not plan.tumour.intersects(plan.satellites)
             assert min(plan.tissue.bounds) >= 0
             assert max(plan.tissue.bounds) <= side

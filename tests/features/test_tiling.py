@@ -62,7 +62,7 @@ def test_unequal_scales_give_tiles_square_in_micrometres():
     assert grid.side_l0 == (448, 224)
 
 
-@pytest.mark.parametrize("mpp", (*MPPS, 0.25, 0.1))
+@pytest.mark.parametrize("mpp", [*MPPS, 0.25, 0.1])
 def test_tile_covered_by_exactly_the_least_fraction_is_kept(mpp):
     slide = fake_slide(mpp)
     side = 224 * 0.5 / mpp

@@ -20,8 +20,11 @@ def path(tmp_path):
     return tmp_path / "deep" / "run"
 
 
-def start(path, *, overwrite=False, command="crossval", **changes):
-    return start_run(path, command, SETTINGS | changes, overwrite=overwrite)
+DATA = {"labels": {"a": "x"}, "bags": {"s": "made so"}, "classes": ("x", "y")}
+
+
+def start(path, *, overwrite=False, command="crossval", data=DATA, **changes):
+    return start_run(path, command, SETTINGS | changes, data, overwrite=overwrite)
 
 
 def with_model(run):
@@ -120,6 +123,15 @@ def test_interrupted_run_with_other_settings_is_refused(path, changes):
     start(path)
     with pytest.raises(RunError, match="holds a run with other settings"):
         start(path, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"labels": {"a": "y"}}, {"bags": {"s": "made again"}}, {"classes": ("x", "z")}]
+)
+def test_interrupted_run_on_other_data_is_refused(path, changes):
+    start(path)
+    with pytest.raises(RunError, match="other settings or data"):
+        start(path, data=DATA | changes)
 
 
 def test_interrupted_run_of_another_command_is_refused(path):

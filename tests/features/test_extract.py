@@ -1,0 +1,456 @@
+import csv
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from making import (
+    GLASS,
+    STAIN,
+    MeanColour,
+    box_ring,
+    fake_backbone,
+    feature,
+    noise,
+    stained,
+    write_geojson,
+    write_tiff,
+)
+from PIL import Image
+
+from features import extract as module
+from features.bags import read_bag, request_of
+from features.errors import BagError, FeaturesError
+from features.extract import SlideJob, extract
+from features.recipe import Recipe
+
+RECIPE = Recipe(backbone="mean-colour", mpp=0.5, tile=64, precision="fp32", max_tiles=9)
+
+
+@pytest.fixture(autouse=True)
+def _small_backbone(monkeypatch):
+    monkeypatch.setattr(module, "load_backbone", lambda name, weights, *, seed: fake_backbone())
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Three slides with their annotations: four tiles of tumour in each."""
+    for name in "abc":
+        write_tiff(tmp_path / f"{name}.tiff", [stained()], mpp=0.5)
+        write_geojson(tmp_path / f"{name}.geojson", feature(box_ring(0, 0, 128, 128)))
+    return tmp_path
+
+
+def job(folder, name, **changes):
+    told = {"slide": name, "files": (folder / f"{name}.tiff",), "annotations": folder} | changes
+    return SlideJob(**told)
+
+
+def jobs(folder, names="abc", **changes):
+    return [job(folder, name, **changes) for name in names]
+
+
+def run(folder, names="abc", recipe=RECIPE, **options):
+    return extract(jobs(folder, names), recipe, folder / "store", device="cpu", **options)
+
+
+def statuses(outcomes):
+    return {outcome.slide: outcome.status for outcome in outcomes}
+
+
+def failures(folder):
+    with (folder / "store" / "failures.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def bag_of(folder, name="a"):
+    return read_bag(folder / "store" / f"{name}.h5")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in (folder / "store").glob("*.h5")}
+
+
+def test_bag_holds_the_tumours_tiles_and_their_features(cohort):
+    (outcome,) = run(cohort, "a")
+    assert (outcome.status, outcome.n_tiles) == ("done", 4)
+    bag = bag_of(cohort)
+    assert bag.coords_l0.tolist() == [[0, 0], [64, 0], [0, 64], [64, 64]]
+    assert bag.coverage.tolist() == [1, 1, 1, 1]
+    assert np.abs(bag.features.astype(float) - np.divide(STAIN, 255)).max() < 1e-3
+    assert bag.mpp_source == "file"
+    assert bag.size_l0 == (512, 512)
+
+
+def test_bag_says_how_it_was_made(cohort):
+    extract([job(cohort, "a", case="P-1")], RECIPE, cohort / "store", device="cpu")
+    bag = bag_of(cohort)
+    assert bag.case == "P-1"
+    assert bag.recipe["backbone"] == "mean-colour"
+    assert bag.recipe["precision"] == "fp32"
+    assert bag.recipe["region"] == "annotations"
+    assert bag.recipe["classes"] == ["Tumor"]
+    assert (bag.tile_px, bag.target_mpp, bag.side_l0) == (64, 0.5, (64, 64))
+
+
+def test_bag_keeps_an_overview_of_the_slide(cohort):
+    run(cohort, "a")
+    overview = Image.open(io.BytesIO(bag_of(cohort).thumbnail))
+    assert overview.size == (512, 512)
+    assert np.abs(np.subtract(overview.getpixel((50, 400)), STAIN)).max() < 6
+    assert np.abs(np.subtract(overview.getpixel((450, 400)), GLASS)).max() < 6
+
+
+def test_ignored_region_is_taken_away(cohort):
+    write_geojson(
+        cohort / "a.geojson",
+        feature(box_ring(0, 0, 128, 128)),
+        feature(box_ring(64, 0, 128, 64), classification="Ignore*"),
+    )
+    run(cohort, "a")
+    assert bag_of(cohort).coords_l0.tolist() == [[0, 0], [0, 64], [64, 64]]
+
+
+def test_overlapping_annotations_give_no_tile_twice(cohort):
+    write_geojson(
+        cohort / "a.geojson",
+        feature(box_ring(0, 0, 40, 64)),
+        feature(box_ring(20, 0, 64, 64)),
+    )
+    run(cohort, "a")
+    assert bag_of(cohort).coords_l0.tolist() == [[0, 0]]
+
+
+def test_without_annotations_the_tissue_is_used(cohort):
+    extract([job(cohort, "a", annotations=None)], RECIPE, cohort / "store", device="cpu")
+    bag = bag_of(cohort)
+    assert bag.recipe["region"] == "tissue"
+    assert len(bag) == 9  # --max-tiles
+    assert (bag.coords_l0[:, 0] < 256).all()
+
+
+def test_given_scale_is_recorded(cohort):
+    extract([job(cohort, "a", mpp=0.25)], RECIPE, cohort / "store", device="cpu")
+    bag = bag_of(cohort)
+    assert (bag.mpp_l0, bag.mpp_source) == ((0.25, 0.25), "given")
+    assert bag.coords_l0.tolist() == [[0, 0]]
+    assert bag.side_l0 == (128, 128)
+
+
+def test_one_bad_slide_stops_no_other(cohort):
+    (cohort / "b.tiff").write_bytes(b"not a slide")
+    outcomes = run(cohort)
+    assert statuses(outcomes) == {"a": "done", "b": "failed", "c": "done"}
+    assert sorted(contents(cohort)) == ["a.h5", "c.h5"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda f: (f / "b.tiff").unlink(), "no such file"),
+        (lambda f: (f / "b.tiff").write_bytes(b""), "not a slide OpenSlide can open"),
+        (lambda f: write_tiff(f / "b.tiff", [stained()], mpp=None), "--slide-mpp"),
+        (lambda f: write_tiff(f / "b.tiff", [stained()], mpp=2.0), "Use --mpp 2 or coarser"),
+        (lambda f: (f / "b.geojson").unlink(), "no annotation in .*b.geojson"),
+        (lambda f: (f / "b.geojson").write_text("{"), "cannot be read as GeoJSON"),
+        (
+            lambda f: write_geojson(f / "b.geojson", feature(box_ring(0, 0, 9, 9))),
+            "no tile of 64 px at 0.5 .* is 60% Tumor. Lower --min-coverage",
+        ),
+        (
+            lambda f: write_geojson(f / "b.geojson", feature(box_ring(9000, 0, 9900, 900))),
+            "no tile of 64 px",
+        ),
+        (
+            lambda f: write_geojson(
+                f / "b.geojson", feature(box_ring(0, 0, 99, 99), classification="Stroma")
+            ),
+            "it holds Stroma x1",
+        ),
+    ],
+)
+def test_failure_is_recorded_with_its_reason_and_remedy(cohort, spoil, reason):
+    spoil(cohort)
+    outcome = run(cohort)[1]
+    (row,) = failures(cohort)
+    assert row["slide"] == "b"
+    assert row["reason"] == outcome.reason
+    assert row["details"] == outcome.details == ""
+    assert re.search(reason, outcome.reason)
+    assert "\n" not in outcome.reason
+
+
+def test_unforeseen_error_is_recorded_with_its_traceback(cohort, monkeypatch):
+    lay = module.lay_grid
+
+    def fails_on_b(area, slide, **settings):
+        if slide.name == "b":
+            raise ZeroDivisionError("unforeseen")
+        return lay(area, slide, **settings)
+
+    monkeypatch.setattr(module, "lay_grid", fails_on_b)
+    assert statuses(run(cohort)) == {"a": "done", "b": "failed", "c": "done"}
+    (row,) = failures(cohort)
+    assert row["reason"] == "ZeroDivisionError: unforeseen"
+    assert "fails_on_b" in row["details"]
+
+
+def test_full_disk_fails_the_slide_and_leaves_nothing(cohort, monkeypatch):
+    fsync = os.fsync
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("features.bags.os.fsync", full)
+    assert set(statuses(run(cohort)).values()) == {"failed"}
+    assert "No space left" in failures(cohort)[0]["reason"]
+    assert [path.name for path in (cohort / "store").iterdir()] == ["failures.csv"]
+    monkeypatch.setattr("features.bags.os.fsync", fsync)
+    assert set(statuses(run(cohort)).values()) == {"done"}
+
+
+def test_no_failure_leaves_no_failures_file(cohort):
+    run(cohort)
+    assert not (cohort / "store" / "failures.csv").exists()
+
+
+def test_mended_slide_clears_the_failures(cohort):
+    good = (cohort / "b.tiff").read_bytes()
+    (cohort / "b.tiff").write_bytes(b"")
+    run(cohort)
+    (cohort / "b.tiff").write_bytes(good)
+    assert statuses(run(cohort)) == {"a": "resumed", "b": "done", "c": "resumed"}
+    assert not (cohort / "store" / "failures.csv").exists()
+
+
+def test_second_run_resumes_and_touches_nothing(cohort, monkeypatch):
+    run(cohort)
+    before = {p.name: p.stat().st_mtime_ns for p in (cohort / "store").iterdir()}
+    monkeypatch.setattr(module, "embed", lambda *a, **k: pytest.fail("embedded again"))
+    outcomes = run(cohort)
+    assert set(statuses(outcomes).values()) == {"resumed"}
+    assert [outcome.n_tiles for outcome in outcomes] == [4, 4, 4]
+    assert {p.name: p.stat().st_mtime_ns for p in (cohort / "store").iterdir()} == before
+
+
+def test_changed_annotation_redoes_its_slide_only(cohort):
+    run(cohort)
+    write_geojson(cohort / "b.geojson", feature(box_ring(0, 0, 64, 64)))
+    assert statuses(run(cohort)) == {"a": "resumed", "b": "done", "c": "resumed"}
+    assert len(bag_of(cohort, "b")) == 1
+
+
+def test_changed_slide_is_redone(cohort):
+    run(cohort)
+    write_tiff(cohort / "b.tiff", [noise(512, 512)], mpp=0.5)
+    assert statuses(run(cohort)) == {"a": "resumed", "b": "done", "c": "resumed"}
+
+
+def test_changed_scale_redoes_the_slide(cohort):
+    run(cohort, "a")
+    (outcome,) = extract([job(cohort, "a", mpp=0.25)], RECIPE, cohort / "store", device="cpu")
+    assert outcome.status == "done"
+    assert bag_of(cohort).mpp_l0 == (0.25, 0.25)
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-50], lambda raw: bytes(len(raw))])
+def test_broken_bag_is_made_again(cohort, damage):
+    run(cohort)
+    whole = contents(cohort)
+    path = cohort / "store" / "b.h5"
+    path.write_bytes(damage(path.read_bytes()))
+    assert statuses(run(cohort)) == {"a": "resumed", "b": "done", "c": "resumed"}
+    assert contents(cohort) == whole
+
+
+CHANGES = {
+    "max_tiles": 3,
+    "tile": 32,
+    "mpp": 0.75,
+    "seed": 1,
+    "precision": "bf16",
+    "min_coverage": 0.5,
+    "classes": ("Tumor", "Bone"),
+}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_store_of_another_recipe_is_refused_and_kept(cohort, key):
+    run(cohort)
+    before = contents(cohort)
+    with pytest.raises(BagError, match=rf"another recipe \(a\.h5: {key} .*--overwrite"):
+        run(cohort, recipe=replace(RECIPE, **{key: CHANGES[key]}))
+    assert contents(cohort) == before
+
+
+def test_overwriting_redoes_the_bags_of_another_recipe(cohort):
+    run(cohort)
+    outcomes = run(cohort, recipe=replace(RECIPE, max_tiles=3), overwrite=True)
+    assert set(statuses(outcomes).values()) == {"done"}
+    assert len(bag_of(cohort)) == 3
+
+
+def test_overwriting_keeps_the_bags_of_the_same_recipe(cohort):
+    run(cohort)
+    assert set(statuses(run(cohort, overwrite=True)).values()) == {"resumed"}
+
+
+def test_two_slides_of_one_name_are_refused_before_any_work(cohort):
+    with pytest.raises(BagError, match=r"Two slides are named 'a': .*a\.tiff and .*a\.tiff"):
+        run(cohort, "aba")
+    assert not (cohort / "store").exists()
+
+
+def test_two_kinds_of_region_are_refused(cohort):
+    mixed = [job(cohort, "a"), job(cohort, "b", annotations=None)]
+    with pytest.raises(BagError, match="annotations and tissue"):
+        extract(mixed, RECIPE, cohort / "store", device="cpu")
+    assert contents(cohort) == {}
+
+
+def test_store_of_another_kind_of_region_is_refused(cohort):
+    run(cohort, "a")
+    with pytest.raises(BagError, match="another recipe"):
+        extract([job(cohort, "b", annotations=None)], RECIPE, cohort / "store", device="cpu")
+
+
+def test_bag_does_not_depend_on_the_other_slides(cohort):
+    for name in "abc":
+        write_geojson(cohort / f"{name}.geojson", feature(box_ring(0, 0, 512, 512)))
+    run(cohort)
+    together = contents(cohort)
+    assert len(bag_of(cohort)) == RECIPE.max_tiles
+    for path in (cohort / "store").iterdir():
+        path.unlink()
+    run(cohort, "c")
+    assert contents(cohort)["c.h5"] == together["c.h5"]
+
+
+def test_number_of_workers_changes_nothing(cohort):
+    run(cohort, workers=1)
+    one = contents(cohort)
+    for path in (cohort / "store").iterdir():
+        path.unlink()
+    run(cohort, workers=5)
+    assert contents(cohort) == one
+
+
+class Interrupted:
+    """Stops the run when the third slide's tiles are counted."""
+
+    def __init__(self, stop):
+        self.stop = stop
+
+    @contextmanager
+    def task(self, name, total, unit):
+        def advance(count):
+            if name == "c":
+                self.stop()
+
+        yield advance
+
+
+def test_interrupt_keeps_what_is_done_and_the_next_run_goes_on(cohort):
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(cohort, progress=Interrupted(stop))
+    assert sorted(contents(cohort)) == ["a.h5", "b.h5"]
+    assert statuses(run(cohort)) == {"a": "resumed", "b": "resumed", "c": "done"}
+
+
+def killed(folder):
+    """The body of a process that is killed in the middle of the third slide."""
+    module.load_backbone = lambda name, weights, *, seed: fake_backbone()
+    run(folder, progress=Interrupted(lambda: os.kill(os.getpid(), signal.SIGKILL)))
+
+
+def test_killed_run_goes_on_to_the_same_bytes_as_one_uninterrupted(cohort):
+    places = [Path(__file__).parent, Path(__file__).parents[2]]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, test_extract as t; t.killed(t.Path(sys.argv[1]))",
+            cohort,
+        ],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, places))},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == -9, done.stderr
+    assert sorted(contents(cohort)) == ["a.h5", "b.h5"]
+    assert statuses(run(cohort)) == {"a": "resumed", "b": "resumed", "c": "done"}
+    resumed = contents(cohort)
+    for path in (cohort / "store").iterdir():
+        path.unlink()
+    run(cohort)
+    assert contents(cohort) == resumed
+
+
+def test_features_that_are_not_finite_fail_the_slide(cohort, monkeypatch):
+    class Sick(MeanColour):
+        def forward(self, images):
+            return super().forward(images) * float("nan")
+
+    monkeypatch.setattr(module, "load_backbone", lambda *a, **k: fake_backbone(Sick()))
+    (outcome,) = run(cohort, "a")
+    assert outcome.status == "failed"
+    assert "not finite" in outcome.reason
+    assert request_of(cohort / "store" / "a.h5") is None
+
+
+def tile_files(folder, *places):
+    made = []
+    for x, y in places:
+        made.append(folder / f"s-{x}-{y}.png")
+        Image.fromarray(np.full((64, 64, 3), (x, y, 0), np.uint8)).save(made[-1])
+    return tuple(made)
+
+
+def test_tile_images_become_a_bag(tmp_path):
+    files = tile_files(tmp_path, (0, 0), (64, 0), (0, 128))
+    tiles = SlideJob(slide="s", files=files, mpp=0.5, from_tiles=True)
+    (outcome,) = extract([tiles], RECIPE, tmp_path / "store", device="cpu")
+    assert outcome.status == "done"
+    bag = bag_of(tmp_path, "s")
+    assert bag.coords_l0.tolist() == [[0, 0], [64, 0], [0, 128]]
+    expected = np.array([[0, 0, 0], [64, 0, 0], [0, 128, 0]]) / 255
+    assert np.abs(bag.features.astype(float) - expected).max() < 1e-3
+    assert bag.size_l0 == (128, 192)
+    assert bag.recipe["mpp"] is None
+
+
+def test_tile_images_without_a_scale_name_the_remedy(tmp_path):
+    tiles = SlideJob(slide="s", files=tile_files(tmp_path, (0, 0)), from_tiles=True)
+    (outcome,) = extract([tiles], RECIPE, tmp_path / "store", device="cpu")
+    assert "Pass --slide-mpp" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"mpp": 40.0}, "40x is 0.25"),
+        ({"mpp": float("nan")}, "between 0.05 and 20"),
+        ({"tile": 16}, "Use 224"),
+        ({"min_coverage": 60}, "For 60 % write 0.6"),
+        ({"min_coverage": 0.0}, r"\(0, 1\]"),
+        ({"max_tiles": 0}, "at least 1"),
+        ({"seed": -1}, "0 or more"),
+        ({"classes": ()}, "at least one"),
+        ({"precision": "fp8"}, "Use auto"),
+    ],
+)
+def test_recipe_refuses_nonsense_with_the_remedy(change, told):
+    with pytest.raises(FeaturesError, match=told):
+        Recipe(**change)
