@@ -62,10 +62,7 @@ def main() -> None:
     except (UsageError, _TyperUsageError) as error:
         _fail(_said(error), WRONG_USE)
     except (typer.Abort, KeyboardInterrupt):
-        _fail(
-            "Interrupted. What was finished is kept; the same command goes on from there.",
-            INTERRUPTED,
-        )
+        status = INTERRUPTED
     except (FeaturesError, MilError) as error:
         if "--debug" in arguments:
             raise
@@ -74,6 +71,10 @@ def main() -> None:
         if "--debug" in arguments:
             raise
         _fail(f"{type(error).__name__}: {error} (--debug shows where)", FAILED)
+    if status == INTERRUPTED:  # also what typer makes of a KeyboardInterrupt
+        _fail(
+            "Interrupted. What was finished is kept; the same command goes on from there.", status
+        )
     sys.exit(status if isinstance(status, int) else 0)
 
 

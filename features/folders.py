@@ -16,10 +16,10 @@ from features.tiling import TileGrid
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 # "Viable___Case-4-C27-32431-19828_114.jpg": what comes before ___ is a label and is not ours to read;
-# then the slide, x and y, and perhaps a running number. The number is told from x and y by its other
-# separator; a slide's name may itself end in numbers ("case-7-1024-2048").
+# then the slide, x and y, and perhaps a running number. As much as can be is the slide's, whose name may
+# itself end in a number ("case-7-1024-2048").
 TILE_NAME = re.compile(
-    r"(?:.*?___)?(?P<slide>.+)(?P<sep>[-_])x?(?P<x>\d+)(?P=sep)y?(?P<y>\d+)(?:(?!(?P=sep))[-_]\d+)?",
+    r"(?:.*?___)?(?P<slide>.+)(?P<sep>[-_])x?(?P<x>\d+)(?P=sep)y?(?P<y>\d+)(?:[-_]\d+)?",
     re.IGNORECASE,
 )
 

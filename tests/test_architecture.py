@@ -79,12 +79,3 @@ def test_no_file_swallows_errors_or_loads_pickles(package):
                 assert node.type is not None, f"{path}:{node.lineno} a bare except"
                 empty = all(isinstance(step, ast.Pass) for step in node.body)
                 assert not empty, f"{path}:{node.lineno} swallows"
-
-
-def test_features_holds_no_label():
-    """A label that features cannot name, it cannot leak."""
-    for path in (REPO / "features").rglob("*.py"):
-        if path.parent == REPO / "features" / "synthetic":  # draws the demo's labels
-            continue
-        names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
-        assert not {name for name in names if "label" in name.lower()}, path

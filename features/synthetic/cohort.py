@@ -29,6 +29,7 @@ from shapely import affinity
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 from shapely.ops import unary_union
 
+from features.errors import FeaturesError
 from features.synthetic.drawing import colour, draw_fold, draw_ground, draw_key, make_look
 from features.synthetic.strokes import CELLS, Rng, sprite_bank
 
@@ -57,21 +58,21 @@ class CohortSpec:
 
     def __post_init__(self) -> None:
         if self.cases_per_class < 1:
-            raise ValueError(
+            raise FeaturesError(
                 f"cases_per_class is at least 1; got {self.cases_per_class}. Write 5 for a demo."
             )
-        if not 1024 <= self.side_px <= 16384:
-            raise ValueError(
-                f"side_px is between 1024 and 16384; got {self.side_px}. "
+        if not 1280 <= self.side_px <= 16384:
+            raise FeaturesError(
+                f"side_px is between 1280 and 16384; got {self.side_px}. "
                 "Smaller slides hold no whole key tile; 4096 is the default."
             )
         if not 0 < self.key_fraction <= 0.3:
-            raise ValueError(
+            raise FeaturesError(
                 f"key_fraction is a fraction in (0, 0.3]; got {self.key_fraction}. "
                 "For 20 % of the tumour write 0.2."
             )
         if self.seed < 0:
-            raise ValueError(f"seed is not negative; got {self.seed}. Pass 0 or more.")
+            raise FeaturesError(f"seed is not negative; got {self.seed}. Pass 0 or more.")
 
 
 def write_cohort(

@@ -237,14 +237,15 @@ def test_unclassified_is_never_tumour(tmp_path):
 
 
 @pytest.mark.parametrize("wanted", ["Tumour", "tumour", "TUMOUR"])
-def test_missing_class_gives_the_counts_and_the_nearest_name(tmp_path, wanted):
-    items = [feature(SQUARE), feature(SQUARE), feature(SQUARE, classification="Stroma")]
+@pytest.mark.parametrize("held", ["Tumor", "TUMOR"])
+def test_missing_class_gives_the_counts_and_the_nearest_name(tmp_path, wanted, held):
+    items = [feature(SQUARE, classification=name) for name in (held, held, "Stroma")]
     with pytest.raises(AnnotationError) as caught:
         region(read(tmp_path, items), [wanted], source="s.geojson")
     message = str(caught.value)
     assert "s.geojson: no annotation of class" in message
-    assert "Tumor x2, Stroma x1" in message
-    assert "Did you mean --class 'Tumor'?" in message
+    assert f"{held} x2, Stroma x1" in message
+    assert f"Did you mean --class '{held}'?" in message
 
 
 def test_empty_file_lacks_the_class(tmp_path):

@@ -160,6 +160,16 @@ def test_file_gives_the_features_it_was_saved_with(resnet, tmp_path, suffix, cla
     assert backbone.weights == f"w{suffix}"
 
 
+def test_classifier_beside_a_norm_of_the_network_is_left_out(tmp_path):
+    torch.manual_seed(1)
+    network = timm.create_model("test_convnext", num_classes=7).eval()  # head.norm and head.fc
+    assert {"head.norm.weight", "head.fc.weight"} <= network.state_dict().keys()
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    expected = PooledFeatures(network)(images()).detach()
+    backbone = load_backbone("test_convnext", str(tmp_path / "w.pth"))
+    assert torch.allclose(features_of(backbone), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_fingerprint_depends_on_the_weights_not_on_the_file(resnet, tmp_path):
     one = load_backbone(SMALL, saved(resnet, tmp_path / "a.pth"))
     two = load_backbone(SMALL, saved(resnet, tmp_path / "b.safetensors", classifier=False))
