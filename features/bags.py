@@ -23,6 +23,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from features.errors import BagError
 
 FORMAT, FORMAT_VERSION = "mil-bag", 1
 PER_TILE = ("features", "coords", "coverage", "tile_flags")
+NAMED_VERSIONS = ("sarcomil", "torch", "timm", "openslide-bin", "numpy")
 FLOAT16_ERROR = 1e-3  # relative rounding error up to which half precision is kept
 
 
@@ -280,5 +282,6 @@ def _fill(file: Any, bag: Bag) -> None:
         trained_on=json.dumps(bag.trained_on),
         n_tiles=len(bag),
         n_failed=0,
+        versions=json.dumps({name: metadata.version(name) for name in NAMED_VERSIONS}),
     )
     file.attrs["complete"] = 1
