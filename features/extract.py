@@ -86,12 +86,12 @@ def extract(
         BackboneError: the backbone cannot be loaded.
     """
     _check_names(jobs)
-    out.mkdir(parents=True, exist_ok=True)
     progress = progress or Silent()
     backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
     resolved = resolved_recipe(recipe, backbone, jobs, device)
     if not overwrite:
         _check_store(out, resolved)
+    out.mkdir(parents=True, exist_ok=True)
     run = _Run(recipe, resolved, backbone, out, device, workers, progress)
     outcomes = []
     with progress.task("slides", len(jobs), "slides") as advance_slides:

@@ -3,11 +3,15 @@
 import hashlib
 import json
 import logging
+import socket
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
+import huggingface_hub
 import timm
 import torch
 from torch import Tensor, nn
@@ -128,7 +132,11 @@ def _seeded(full_name: str, seed: int, **kwargs: Any) -> nn.Module:
 
 
 def _pretrained(full_name: str) -> nn.Module:
+    """Timm's weights: from the cache without asking the network, else from the network."""
     try:
+        if cached := _cached_weights(full_name):
+            return _create(full_name, pretrained=True, pretrained_cfg_overlay={"file": cached})
+        _reach_hub()
         return _create(full_name, pretrained=True)
     except Exception as error:
         raise BackboneError(
@@ -136,6 +144,22 @@ def _pretrained(full_name: str) -> nn.Module:
             f"--weights FILE (a .safetensors or .pth of timm's {full_name}), or --weights random to try "
             "the pipeline without learnt features."
         ) from error
+
+
+def _cached_weights(full_name: str) -> str | None:
+    """Where an earlier download lies, if there was one."""
+    config = timm.get_pretrained_cfg(full_name)
+    if config is None or not config.hf_hub_id:
+        return None
+    found = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
+    return found if isinstance(found, str) else None
+
+
+def _reach_hub() -> None:
+    """Fail at once where no name can be resolved; the hub's own client would retry for a minute."""
+    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname
+    if not getproxies() and not huggingface_hub.constants.HF_HUB_OFFLINE:
+        socket.getaddrinfo(host, 443)
 
 
 def _from_file(full_name: str, path: Path) -> nn.Module:
@@ -196,7 +220,8 @@ def _misfit(network: nn.Module, start: nn.Module, held: set[str]) -> str:
 
 
 def _create(full_name: str, **kwargs: Any) -> nn.Module:
-    logging.getLogger("timm").setLevel(logging.ERROR)
+    for noisy in ("timm", "huggingface_hub"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     network: nn.Module = timm.create_model(full_name, num_classes=0, **kwargs)
     return network
 

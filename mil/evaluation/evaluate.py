@@ -161,9 +161,22 @@ def _auc(repeats: list[CaseScores], absent: list[str]) -> Estimate:
     known = [value for value in values if value is not None]
     if not known:
         return Estimate(None, None, None, "none", f"undefined: no case of {', '.join(absent)}")
+    if all(_ranks_nothing(each) for each in repeats):
+        return Estimate(None, None, None, "none", "undefined: one answer for all cases of a fold")
     truth, auc = repeats[0].truth, float(np.mean(known))
     shared = float(np.mean([shared_variance(each.truth, each.p) for each in repeats]))
     return _estimate(auc, newcombe_macro_auc(auc, np.bincount(truth), shared))
+
+
+def _ranks_nothing(scores: CaseScores) -> bool:
+    """Whether a model gives every case of a fold the same answer, as the majority rule does.
+
+    Its pooled AUC would only rank the folds, and those by the wrong way round: a fold that tests more
+    cases of a class trained on fewer.
+    """
+    folds = [scores.p[scores.fold == fold] for fold in np.unique(scores.fold)]
+    several = [p for p in folds if len(p) > 1]
+    return bool(several) and all(np.ptp(p, axis=0).max() == 0 for p in several)
 
 
 def _result_to_json(result: ModelResult) -> dict[str, object]:

@@ -1,6 +1,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 
 import huggingface_hub.constants
 import numpy as np
@@ -286,3 +288,52 @@ def test_random_weights_of_a_deep_network_stay_finite():
     features = features_of(load_backbone("resnet18", "random")).numpy()
     assert np.isfinite(features).all()
     assert features.std() > 0
+
+
+def in_a_process(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=False,
+        env={k: v for k, v in os.environ.items() if not k.startswith("HF_")} | environment,
+    )  # fmt: skip
+
+
+def test_weights_in_the_hubs_cache_are_used_without_a_network(tmp_path):
+    timm_model = timm.create_model("resnet18", pretrained=False)
+    snapshot = tmp_path / "hub" / "models--timm--resnet18.tv_in1k" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("abc")
+    save_file(timm_model.state_dict(), snapshot / "model.safetensors")
+    code = (
+        "import socket\n"
+        "def none(*_a, **_k): raise OSError('asked the network')\n"
+        "socket.getaddrinfo = none\n"
+        "from features.backbones.registry import load_backbone\n"
+        "backbone = load_backbone('resnet18', 'pretrained')\n"
+        "print(backbone.weights, float(backbone.module.network.conv1.weight.sum()))\n"
+    )
+    done = in_a_process(code, HF_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    told, total = done.stdout.split()
+    assert told == "pretrained"
+    assert float(total) == pytest.approx(float(timm_model.conv1.weight.detach().sum()), rel=1e-5)
+
+
+def test_an_empty_cache_without_a_network_fails_at_once_and_in_one_line(tmp_path):
+    code = (
+        "import socket\n"
+        "asked = []\n"
+        "def none(host, *_a, **_k): asked.append(host); raise OSError('no name')\n"
+        "socket.getaddrinfo = none\n"
+        "from features.backbones.registry import load_backbone\n"
+        "try:\n    load_backbone('resnet18', 'pretrained')\n"
+        "except Exception as error:\n    print(type(error).__name__, len(asked), error)\n"
+    )
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "")
+    done = in_a_process(code, HF_HOME=str(tmp_path), **proxies)
+    assert done.stdout.startswith(
+        "BackboneError 1 No pretrained weights for resnet18.tv_in1k: no name."
+    )
+    assert "--weights FILE" in done.stdout
+    assert done.stderr == ""

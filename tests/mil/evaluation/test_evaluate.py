@@ -121,3 +121,21 @@ def test_judging_needs_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_model_with_one_answer_per_fold_has_no_auc():
+    """Majority over uneven folds: pooled, its AUC would fall far below .5 without meaning anything."""
+    rows = []
+    for fold, labels in enumerate(["aab", "abb", "aaa"]):
+        share = 0.4 + 0.1 * fold
+        for number, label in enumerate(labels):
+            name = f"{fold}-{number}"
+            rows.append(("majority", 0, fold, name, name, label, share, 1 - share))
+            rows.append(("model", 0, fold, name, name, label, share + 0.01 * number, 0.99 - share))
+    columns = ["model", "repeat", "fold", "case", "slide", "label", "p_a", "p_b"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["p_b"] = 1 - table["p_a"]
+    majority, model = evaluate(Predictions(table, ("a", "b"))).models
+    assert majority.auc.value is None
+    assert "one answer" in majority.auc.note
+    assert model.auc.value is not None
