@@ -14,7 +14,6 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
 from cli.options import progress_is_wanted
@@ -75,10 +74,14 @@ def complain(text: str) -> None:
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table; every column after the first is aligned to the right."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right")
-    for row in rows:
-        table.add_row(*(Text(field) for field in row))
-    out.print(table)
+    """A table that is never cut, whatever the width; every column after the first is set right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        first, *others = zip(row, widths, strict=True)
+        cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+        say("  ".join(cells).rstrip())
+
+
+def counted(number: int, what: str) -> str:
+    """``1 slide``, ``2 slides``."""
+    return f"{number} {what}" + ("" if number == 1 else "s")

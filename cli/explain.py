@@ -1,5 +1,6 @@
 """`mil explain` and `mil report`: what to look at."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,9 @@ class ExplainOptions:
     )
     input: Path = field(metadata={"argument": "BAG-or-SLIDE", "help": "A bag (.h5) or a slide."})
     out: Path = field(metadata={"help": "Folder for the CSV, the PNG and the GeoJSON."})
-    model: str = field(default="abmil", metadata={"help": "The model to explain."})
+    model: str | None = field(
+        default=None, metadata={"help": "The model; the run's first attention model if not given."}
+    )
     annotations: Path | None = field(
         default=None, metadata={"help": "Folder with the slide's annotation."}
     )
@@ -113,21 +116,50 @@ def run_report(options: ReportOptions) -> Path:
     return path
 
 
-def _model_for(run: "Run", bag: "Bag", model: str) -> "tuple[Fitted, str]":
-    """The model to explain and what it has to do with the case."""
+def _model_for(run: "Run", bag: "Bag", asked: str | None) -> "tuple[Fitted, str]":
+    """The model to explain, and what it has to do with the case."""
+    from mil.runs import check_results
     from mil.splits import read_folds
     from mil.training import load_fitted
 
+    case = run.case_of(bag.slide, bag.case)
     if run.info["command"] == "train":
-        fitted = load_fitted(run.model_path(run.settings["model"]))
-        seen = bag.case in fitted.trained_on
-        return fitted, "trained on this case" if seen else "not trained on this case"
-    if model not in run.settings["models"]:
-        raise UsageError(
-            f"{run.path} holds no {model}; it holds {', '.join(run.settings['models'])}. Pass --model."
-        )
+        fitted = load_fitted(run.model_path(_attending(run, [run.settings["model"]], asked)))
+        return fitted, _relation(fitted, case)
+    check_results(run)
+    model = _attending(run, run.settings["models"], asked)
     folds = [fold for fold in read_folds(run.path / "folds.json") if fold.repeat == 0]
-    tested = [fold for fold in folds if bag.case in fold.test]
-    fold = tested[0] if tested else folds[0]
-    relation = "not trained on this case" if tested else "case not part of the run"
-    return load_fitted(run.model_path(model, fold)), f"model of fold {fold.index}, {relation}"
+    fold = next((fold for fold in folds if case in fold.test), folds[0])
+    fitted = load_fitted(run.model_path(model, fold))
+    return fitted, f"model of fold {fold.index}, {_relation(fitted, case)}"
+
+
+def _relation(fitted: "Fitted", case: str) -> str:
+    """What the model itself says of having seen the case."""
+    if not case:
+        return "its case is not known: the model may have seen it"
+    return "trained on this case" if case in fitted.trained_on else "not trained on this case"
+
+
+def _attending(run: "Run", held: Sequence[str], asked: str | None) -> str:
+    """The model asked for, or the first of the run that learns attention.
+
+    Raises:
+        UsageError: the run does not hold it, or it has no attention to show.
+    """
+    from mil.heads.registry import HEADS
+
+    able = [name for name in held if HEADS[name].learns_attention]
+    if (asked or "") in able:
+        return str(asked)
+    if asked is None and able:
+        return able[0]
+    what = (
+        f"learns no attention in {asked}"
+        if asked in held
+        else f"holds no {asked or 'attention model'}"
+    )
+    raise UsageError(
+        f"{run.path} {what}; it can explain {', '.join(able) or 'none'} of {', '.join(held)}. Every other "
+        "model gives each tile the weight it is given. Pass --model, or run with abmil."
+    )

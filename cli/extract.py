@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.main import app
-from cli.options import UsageError, part_of, verb
+from cli.options import UsageError, part_of, verb, writable, wrong_use
 from features.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class ExtractOptions(Recipe):
         default=0, metadata={"help": "Threads that read and embed tiles; 0 is one per core."}
     )
     overwrite: bool = field(
-        default=False, metadata={"help": "Make bags of another recipe again instead of refusing."}
+        default=False,
+        metadata={"help": "Make bags of another recipe again instead of refusing.", "once": True},
     )
 
 
@@ -68,8 +70,13 @@ def extract(options: ExtractOptions) -> None:
 def run_extract(options: ExtractOptions) -> int:
     """Extract and print what became of the slides; the number that failed."""
     jobs = jobs_of(options)
-    from cli.console import Bars, complain, say
+    writable(options.out)
+    from cli.console import Bars, complain, counted, say
+    from features.backbones.registry import timm_name
     from features.extract import extract as extract_slides
+
+    with wrong_use():
+        timm_name(options.backbone)
 
     if not options.annotations and not jobs[0].from_tiles:
         say("No --annotations: every tile of tissue is used, tumour or not.")
@@ -88,14 +95,16 @@ def run_extract(options: ExtractOptions) -> int:
     rate = f", {tiles} tiles in {seconds:.0f} s" if done else ""
     kept = sum(outcome.status == "resumed" for outcome in outcomes)
     say(
-        f"{len(done)} slides embedded{rate}"
+        f"{counted(len(done), 'slide')} embedded{rate}"
         + (f"; {kept} were there already" if kept else "")
         + f". Bags: {options.out}"
     )
     for outcome in failed:
         complain(outcome.reason)
     if failed:
-        complain(f"{len(failed)} of {len(outcomes)} slides failed: {options.out / 'failures.csv'}")
+        complain(
+            f"{len(failed)} of {counted(len(outcomes), 'slide')} failed: {options.out / 'failures.csv'}"
+        )
     return len(failed)
 
 
@@ -128,6 +137,10 @@ def _path_jobs(options: ExtractOptions, path: Path) -> "list[SlideJob]":
     if path.is_dir():
         if options.annotations:
             raise UsageError("--annotations go with slides; a folder of tiles has no use for them.")
+        if options.slide_mpp is None:
+            raise UsageError(
+                "Tile images carry no micrometres per pixel. Pass --slide-mpp, e.g. 0.5 for 20x."
+            )
         return [
             SlideJob(slide=name, files=files, mpp=options.slide_mpp, from_tiles=True)
             for name, files in group_tiles(path).items()
@@ -142,10 +155,21 @@ def _path_jobs(options: ExtractOptions, path: Path) -> "list[SlideJob]":
     ]
 
 
+def _tiles_of(folder: Path, wanted: set[str]) -> dict[str, tuple[Path, ...]]:
+    """Tile images of the slides wanted; none where the folder is not one of tiles."""
+    from features.errors import SlideError
+    from features.folders import group_tiles
+
+    try:
+        groups = group_tiles(folder)
+    except SlideError:
+        return {}
+    return groups if wanted & set(groups) else {}
+
+
 def _table_jobs(options: ExtractOptions, rows: Sequence, slides: Path) -> "list[SlideJob]":  # type: ignore[type-arg]
     from features.errors import SlideError
     from features.extract import SlideJob
-    from features.folders import IMAGE_SUFFIXES, group_tiles
     from features.slides import SLIDE_SUFFIXES, slide_name
 
     if not slides.is_dir():
@@ -155,11 +179,14 @@ def _table_jobs(options: ExtractOptions, rows: Sequence, slides: Path) -> "list[
         if path.suffix.lower() in SLIDE_SUFFIXES and path.is_file():
             found.setdefault(slide_name(path.name), []).append(path)
     wanted = {row.slide for row in rows}
-    tiles = {}
-    if not wanted & set(found) and any(
-        p.suffix.lower() in IMAGE_SUFFIXES for p in slides.rglob("*")
-    ):
-        tiles = group_tiles(slides)
+    tiles = {} if wanted & set(found) else _tiles_of(slides, wanted)
+    if not tiles and not wanted & set(found):
+        near = get_close_matches(rows[0].slide, found, 1)
+        hint = f" Is {rows[0].slide} meant to be {near[0]}?" if near else ""
+        raise SlideError(
+            f"None of the table's {len(wanted)} slides is in {slides}, which holds {len(found)} slides, e.g. "
+            f"{next(iter(found), 'none')}.{hint} Check --slides and the slide column."
+        )
     jobs = []
     for row in rows:
         files = tiles.get(row.slide) or tuple(found.get(row.slide, [slides / row.slide]))

@@ -44,6 +44,8 @@ def bags_for(
         UsageError: a slide needs an annotation that was not given.
         FitError: a slide could not be extracted.
     """
+    if len(set(inputs)) < len(inputs):
+        raise UsageError("An input is given twice. Name each bag or slide once.")
     slides = [path for path in inputs if path.suffix != ".h5"]
     if slides:
         _extract(slides, recipe, store, annotations, weights, slide_mpp)

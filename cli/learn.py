@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.main import app
-from cli.options import part_of, plain, verb
+from cli.options import part_of, plain, verb, writable, wrong_use
 from mil.settings import DEFAULT_MODELS, FitSettings, SplitSettings
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ class _CohortOptions:
     allow_missing: bool = field(
         default=False, metadata={"help": "Go on without slides that lack a bag or a label."}
     )
-    overwrite: bool = field(default=False, metadata={"help": "Replace a finished run."})
+    overwrite: bool = field(
+        default=False, metadata={"help": "Replace a finished run.", "once": True}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,9 @@ class PredictOptions:
         default=None,
         metadata={"help": "Micrometres per level-0 pixel, where the slides do not say."},
     )
+    cohort: Path | None = field(
+        default=None, metadata={"help": "Table that says which case each slide belongs to."}
+    )
 
 
 @verb(
@@ -103,7 +108,9 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
     from mil.runs import finish_run, start_run, write_json
     from mil.splits import split_cases, write_folds
 
-    check_names(options.models)
+    with wrong_use():
+        check_names(options.models)
+    writable(options.out)
     cohort = _assembled(options)
     folds = split_cases(
         [case.name for case in cohort.cases],
@@ -143,9 +150,13 @@ def train(options: TrainOptions) -> None:
     """
     from cli.console import say
     from mil.crossval import fit_parts
+    from mil.heads.registry import check_names
     from mil.runs import finish_run, start_run
     from mil.training import fit, save_fitted
 
+    with wrong_use():
+        check_names([options.model])
+    writable(options.out)
     cohort = _assembled(options)
     run = start_run(
         options.out, "train", plain(options), _facts(cohort), overwrite=options.overwrite
@@ -171,6 +182,7 @@ def predict(options: PredictOptions) -> None:
     """Predict slides and their cases with a trained model; no label is needed."""
     from cli.console import complain, say, show_table
     from cli.inputs import bags_for, only_model
+    from mil.cohort import read_table
     from mil.evaluation.predictions import PREFIX
     from mil.runs import open_run
 
@@ -184,7 +196,9 @@ def predict(options: PredictOptions) -> None:
         weights=options.weights,
         slide_mpp=options.slide_mpp,
     )
-    rows = _predicted_rows(fitted, bags)
+    stated = {row.slide: row.case for row in read_table(options.cohort)} if options.cohort else {}
+    cases = [run.case_of(bag.slide, stated.get(bag.slide) or bag.case) for bag in bags]
+    rows = _predicted_rows(fitted, bags, cases)
     path = options.out or run.path / "predict.csv"
     header = ["level", "case", "slide", "tiles", "predicted", "trained_on_it"]
     header += [PREFIX + name for name in fitted.classes]
@@ -196,28 +210,33 @@ def predict(options: PredictOptions) -> None:
         ["case", "slide", "predicted", *fitted.classes],
         [[row[1], row[2], row[4], *(f"{float(p):.2f}" for p in row[6:])] for row in rows],
     )
-    known = sorted({str(row[1]) for row in rows if row[5] == "yes"})
+    known = sorted({row[1] for row in rows if row[5] == "yes"})
     if known:
         complain(f"The model was trained on {', '.join(known)}: their predictions prove nothing.")
+    unknown = [row[2] for row in rows if row[5] == "unknown" and row[2]]
+    if unknown:
+        complain(
+            f"The case of {', '.join(unknown)} is not known, so the model may have seen it. Pass --cohort."
+        )
     say(f"Predictions: {path}")
 
 
 def show_evaluation(evaluation: "Evaluation") -> None:
     """The comparison as a table on the terminal."""
-    from cli.console import say, show_table
+    from cli.console import counted, say, show_table
 
     def shown(estimate: object) -> str:
         value, low, high = (getattr(estimate, name) for name in ("value", "low", "high"))
         return "undefined" if value is None else f"{value:.2f} ({low:.2f} to {high:.2f})"
 
     say(
-        f"{evaluation.n_cases} cases, {evaluation.n_slides} slides, "
+        f"{evaluation.n_cases} cases, {counted(evaluation.n_slides, 'slide')}, "
         f"{len(evaluation.classes)} classes; 95 % intervals over cases."
     )
     rows = [
         [
             result.model,
-            f"{result.correct:.4g}/{result.n}",
+            f"{result.correct:.{0 if len(evaluation.repeats) == 1 else 1}f}/{result.n}",
             shown(result.accuracy),
             shown(result.balanced_accuracy),
             shown(result.auc),
@@ -246,8 +265,9 @@ def _facts(cohort: "Cohort") -> dict[str, object]:
     return {
         "classes": cohort.classes,
         "labels": {case.name: case.label for case in cohort.cases},
+        "cases": {bag.slide: case.name for case in cohort.cases for bag in case.bags},
         "recipe": dict(cohort.recipe),
-        "bags": {bag.slide: bag.request_sha256 for case in cohort.cases for bag in case.bags},
+        "bags": {bag.slide: bag.data_sha256 for case in cohort.cases for bag in case.bags},
         "excluded": cohort.excluded,
     }
 
@@ -267,19 +287,23 @@ def _kept_in(run: "Run") -> "Callable[[str, Fold, Callable[[], Fitted]], Fitted]
     return keep
 
 
-def _predicted_rows(fitted: "Fitted", bags: "Sequence[Bag]") -> list[list[str]]:
-    """A row per slide, then a row per case with the mean over its slides."""
+def _predicted_rows(
+    fitted: "Fitted", bags: "Sequence[Bag]", cases: Sequence[str]
+) -> list[list[str]]:
+    """A row per slide, then a row per case with the mean over its slides; no case is a case alone."""
     from mil.predicting import probabilities
 
     of_case: dict[str, list[tuple[Bag, list[float]]]] = {}
     rows = []
-    for bag in bags:
+    for bag, case in zip(bags, cases, strict=True):
         p = probabilities(fitted, bag)
-        of_case.setdefault(bag.case or bag.slide, []).append((bag, p))
-        rows.append(_row("slide", fitted, bag.case or bag.slide, bag.slide, len(bag), p))
-    for case, slides in of_case.items():
+        of_case.setdefault(case or bag.slide, []).append((bag, p))
+        rows.append(_row("slide", fitted, case, bag.slide, len(bag), p))
+    for name, slides in of_case.items():
         mean = [sum(column) / len(slides) for column in zip(*(p for _, p in slides), strict=True)]
+        case = name if name in cases else ""
         rows.append(_row("case", fitted, case, "", sum(len(bag) for bag, _ in slides), mean))
+        rows[-1][1] = name
     return rows
 
 
@@ -287,5 +311,5 @@ def _row(
     level: str, fitted: "Fitted", case: str, slide: str, tiles: int, p: Sequence[float]
 ) -> list[str]:
     predicted = fitted.classes[max(range(len(p)), key=p.__getitem__)]
-    seen = "yes" if case in fitted.trained_on else "no"
-    return [level, case, slide, str(tiles), predicted, seen, *(repr(value) for value in p)]
+    seen = ("yes" if case in fitted.trained_on else "no") if case else "unknown"
+    return [level, case or slide, slide, str(tiles), predicted, seen, *(repr(value) for value in p)]

@@ -70,7 +70,7 @@ def main() -> None:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        _fail(f"{type(error).__name__}: {error} (--debug shows where)", FAILED)
+        _fail(_unforeseen(error), FAILED)
     if status == INTERRUPTED:  # also what typer makes of a KeyboardInterrupt
         _fail(
             "Interrupted. What was finished is kept; the same command goes on from there.", status
@@ -84,6 +84,15 @@ def _said(error: Exception) -> str:
     text = format_message() if format_message else str(error)
     context = getattr(error, "ctx", None)
     return f"{text} See `{context.command_path} --help`." if context else text
+
+
+def _unforeseen(error: Exception) -> str:
+    """One line for what no message was written for."""
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        what = error.strerror or str(error)
+        return f"{where}{what}. Look for a missing folder, a lack of rights or a full disk."
+    return f"{type(error).__name__}: {error} (--debug shows where)"
 
 
 def _fail(text: str, status: int) -> NoReturn:

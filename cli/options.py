@@ -3,18 +3,23 @@
 Order of precedence: command line, then --config, then the class's default.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import json
+import os
 import tomllib
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+
+from features.errors import FeaturesError
+from mil.errors import MilError
 
 T = TypeVar("T")
 
@@ -30,7 +35,7 @@ def verb(
 
     The function's name is the command's, its docstring the help. ``metadata`` of a field may hold
     ``help``, ``flag`` (another option name), ``argument`` (a metavar: positional), ``split`` (a
-    character between the items of one option).
+    character between the items of one option), ``once`` (not kept with a run's settings).
     """
 
     def enter(function: Callable[[T], None]) -> Callable[[T], None]:
@@ -77,7 +82,27 @@ def build(options: type[T], said: Mapping[str, Any], config: Path | None) -> T:
         field = missing[0]
         what = field.metadata.get("argument") or _flag(field)
         raise UsageError(f"{what} is missing. {field.metadata['help']} See --help.")
-    return options(**values)
+    with wrong_use():
+        return options(**values)
+
+
+@contextlib.contextmanager
+def wrong_use() -> Iterator[None]:
+    """What a settings class or a registry refuses was asked for wrongly, before any work was done."""
+    try:
+        yield
+    except (FeaturesError, MilError) as error:
+        raise UsageError(str(error)) from error
+
+
+def writable(out: Path) -> Path:
+    """Refuse a place that cannot be written to before the work, not after it."""
+    if out.is_file():
+        raise UsageError(f"--out {out} is a file. Name a folder.")
+    above = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise UsageError(f"--out {out}: {above} cannot be written to. Choose another folder.")
+    return out
 
 
 def part_of(whole: Any, kind: type[T]) -> T:
@@ -87,9 +112,14 @@ def part_of(whole: Any, kind: type[T]) -> T:
 
 
 def plain(options: Any) -> dict[str, Any]:
-    """Settings as JSON holds them, paths made absolute so that the file works from anywhere."""
+    """Settings as JSON holds them, paths made absolute so that the file works from anywhere.
+
+    A permission given ``once`` (to overwrite) is not among them: repeating a run must not repeat it.
+    """
     return {
-        field.name: _plain(getattr(options, field.name)) for field in dataclasses.fields(options)
+        field.name: _plain(getattr(options, field.name))
+        for field in dataclasses.fields(options)
+        if not field.metadata.get("once")
     }
 
 
@@ -144,11 +174,13 @@ def _read_config(path: Path | None, fields: Mapping[str, Any]) -> dict[str, Any]
     try:
         if path.suffix == ".json":
             held = json.loads(path.read_text())
-            held = held.get("settings", held)
+            held = held.get("settings", held) if isinstance(held, dict) else None
         else:
             held = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"--config {path}: cannot be read ({error}).") from error
+    if not isinstance(held, dict):
+        raise UsageError(f"--config {path}: holds no settings. Give a TOML file or a run.json.")
     found = {}
     for key, value in held.items():
         name = key.replace("-", "_")
@@ -167,6 +199,8 @@ def _typed(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any
     if _is_tuple(hint) and isinstance(value, str):
         separator = metadata.get("split")
         value = [part.strip() for part in value.split(separator)] if separator else [value]
+    if isinstance(value, bool) and _item_type(hint) is not bool:
+        raise UsageError(f"{name} is {value!r}: not a {_item_type(hint).__name__}.")
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True))
         return adapter.validate_python(value)

@@ -52,7 +52,7 @@ def read_annotations(path: Path) -> tuple[Annotation, ...]:
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         document = json.loads(raw)
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+    except (OSError, ValueError, RecursionError, EOFError, zlib.error) as error:
         raise AnnotationError(
             f"{path.name}: cannot be read as GeoJSON ({error}). "
             "In QuPath: File > Export objects as GeoJSON."

@@ -8,12 +8,13 @@ One HDF5 file per slide; TRIDENT, CLAM, Patho-Bench and torchmil readers open it
                                                        patch_size_level0_exact, level0_magnification,
                                                        target_magnification, overlap, name, savetodir,
                                                        level0_width, level0_height, level0_mpp_x,
-                                                       level0_mpp_y, mpp_source, target_mpp
+                                                       level0_mpp_y, mpp_source, target_mpp, bounds
     /coverage   (N,) float32, fraction of the tile inside the region
     /tile_flags (N,) uint8, zero: no remark
     /thumbnail  (bytes,) uint8, a JPEG of the whole slide, so that maps can be drawn without it
     /           attrs format, format_version, slide, case, recipe, recipe_sha256, request_sha256,
-                annotation_sha256, trained_on, n_tiles, n_failed, versions, complete (written last)
+                annotation_sha256, trained_on, data_sha256, source_sha256, n_tiles, n_failed, versions,
+                complete (written last)
 """
 
 import contextlib
@@ -23,6 +24,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,8 +59,10 @@ class Bag:
         recipe: everything that shapes features and is the same for all slides of a store.
         request_sha256: fingerprint of the recipe and of this slide's own inputs.
         annotation_sha256: of the annotation file; empty where tissue was used.
+        source_sha256: fingerprint of the slide's files; one slide under two names has it twice.
         case: if known at extraction.
         trained_on: cases the backbone has seen.
+        bounds_l0: (x, y) of the scanned part's corner in level 0; QuPath's coordinates count from it.
         thumbnail: JPEG bytes of the whole slide, or empty.
     """
 
@@ -75,8 +79,10 @@ class Bag:
     recipe: Mapping[str, Any]
     request_sha256: str = ""
     annotation_sha256: str = ""
+    source_sha256: str = ""
     case: str = ""
     trained_on: tuple[str, ...] = ()
+    bounds_l0: tuple[int, int] = (0, 0)
     thumbnail: bytes = field(default=b"", repr=False)
 
     def __len__(self) -> int:
@@ -86,6 +92,14 @@ class Bag:
     def dim(self) -> int:
         """Length of a feature vector."""
         return int(self.features.shape[1])
+
+    @cached_property
+    def data_sha256(self) -> str:
+        """Fingerprint of what learning reads: features, coordinates and coverage."""
+        digest = hashlib.sha256()
+        for values in (self.features, self.coords_l0, self.coverage):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
 
     @property
     def recipe_sha256(self) -> str:
@@ -154,11 +168,13 @@ def read_bag(path: Path) -> Bag:
             mpp_source=str(place["mpp_source"]),
             tile_px=int(place["patch_size"]),
             target_mpp=float(place["target_mpp"]),
-            recipe=json.loads(root["recipe"]),
+            recipe=dict(json.loads(root["recipe"])),
             request_sha256=str(root["request_sha256"]),
             annotation_sha256=str(root["annotation_sha256"]),
+            source_sha256=str(root["source_sha256"]),
             case=str(root["case"]),
             trained_on=tuple(json.loads(root["trained_on"])),
+            bounds_l0=(int(place["bounds"][0]), int(place["bounds"][1])),
             thumbnail=file["thumbnail"][:].tobytes(),
         )
 
@@ -170,8 +186,14 @@ def validate_bag(path: Path) -> None:
         BagError: it is not.
     """
     with _opened(path) as file:
-        if not np.isfinite(file["features"][:]).all():
-            raise BagError(f"{path}: features are not finite. Extract it again.")
+        announced = str(file.attrs["data_sha256"])
+    bag = read_bag(path)
+    if not np.isfinite(bag.features).all():
+        raise BagError(f"{path}: features are not finite. Extract the slide again.")
+    if bag.data_sha256 != announced:
+        raise BagError(
+            f"{path}: its data are not those it was written with. Extract the slide again."
+        )
 
 
 def request_of(path: Path) -> str | None:
@@ -201,7 +223,7 @@ def _opened(path: Path) -> Any:
                     f"{path}: {file.attrs['n_tiles']} tiles announced, rows are {rows}. Extract it again."
                 )
             yield file
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise BagError(
             f"{path}: cannot be read as a bag ({error}). Extract the slide again."
         ) from error
@@ -266,6 +288,7 @@ def _fill(file: Any, bag: Bag) -> None:
         level0_mpp_y=bag.mpp_l0[1],
         mpp_source=bag.mpp_source,
         target_mpp=bag.target_mpp,
+        bounds=bag.bounds_l0,
     )
     file.create_dataset("coverage", data=bag.coverage.astype(np.float32))
     file.create_dataset("tile_flags", data=np.zeros(len(bag), dtype=np.uint8))
@@ -282,6 +305,8 @@ def _fill(file: Any, bag: Bag) -> None:
         trained_on=json.dumps(bag.trained_on),
         n_tiles=len(bag),
         n_failed=0,
+        data_sha256=bag.data_sha256,
+        source_sha256=bag.source_sha256,
         versions=json.dumps({name: metadata.version(name) for name in NAMED_VERSIONS}),
     )
     file.attrs["complete"] = 1

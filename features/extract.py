@@ -1,7 +1,9 @@
 """A cohort of slides to a store of bags: one bad slide never stops the run, a second run resumes."""
 
 import csv
+import hashlib
 import io
+import os
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from shapely.affinity import translate
 
 from features import annotations, bags
 from features.backbones.registry import Backbone, load_backbone
@@ -24,6 +27,7 @@ from features.slides import Slide, open_slide
 from features.tiling import SlideTiles, TileSource, lay_grid, sample
 
 THUMBNAIL_PX = 512
+IDENTITY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,11 +175,27 @@ class _Run:
         if job.annotations:
             annotation = annotations.find_annotation(job.annotations, job.files[0].name, job.slide)
         drawn = annotations.annotation_sha256(annotation) if annotation else ""
-        request = _request(job, self.resolved, drawn)
+        sources = _identities(job)
+        request = bags.fingerprint(
+            {
+                "recipe": dict(self.resolved),
+                "slide": job.slide,
+                "case": job.case,
+                "files": sources,
+                "mpp": job.mpp,
+                "annotation_sha256": drawn,
+            }
+        )
         if bags.request_of(path) == request:
             return len(bags.read_bag(path)), False
         bag = self.bag_of_tiles(job) if job.from_tiles else self.bag_of_slide(job, annotation)
-        bags.write_bag(path, replace(bag, request_sha256=request, annotation_sha256=drawn))
+        stamped = replace(
+            bag,
+            request_sha256=request,
+            annotation_sha256=drawn,
+            source_sha256=bags.fingerprint({"files": sources}),
+        )
+        bags.write_bag(path, stamped)
         return len(bag), True
 
     def bag_of_slide(self, job: SlideJob, annotation: Path | None) -> Bag:
@@ -188,15 +208,25 @@ class _Run:
             )
             if not len(grid):
                 inside = "tissue" if annotation is None else " or ".join(recipe.classes)
+                remedy = (
+                    "Tissue is found by colour on a bright background: pass --annotations where it is not so"
+                    if annotation is None
+                    else "Check the annotation"
+                )
                 raise SlideError(
                     f"{job.slide}: no tile of {recipe.tile} px at {recipe.mpp:g} micrometres per pixel "
-                    f"is {recipe.min_coverage:.0%} {inside}. Lower --min-coverage, use a finer --mpp, or "
-                    "check the annotation."
+                    f"is {recipe.min_coverage:.0%} {inside}. {remedy}, use a finer --mpp, or lower "
+                    "--min-coverage."
                 )
             grid = sample(grid, recipe.max_tiles, seed=recipe.seed, name=job.slide)
             bag = self.embedded(job, SlideTiles(slide, grid), slide.size_l0, slide.mpp)
             thumbnail = _jpeg(slide.thumbnail(THUMBNAIL_PX))
-            return replace(bag, mpp_source=slide.mpp_source, thumbnail=thumbnail)
+            return replace(
+                bag,
+                mpp_source=slide.mpp_source,
+                bounds_l0=slide.bounds_l0,
+                thumbnail=thumbnail,
+            )
 
     def bag_of_tiles(self, job: SlideJob) -> Bag:
         """Embed the tile images of one slide."""
@@ -249,24 +279,30 @@ def _area(slide: Slide, annotation: Path | None, recipe: Recipe) -> annotations.
         return tissue_region(slide)
     held = annotations.read_annotations(annotation)
     drawn = annotations.region(held, recipe.classes, source=annotation.name)
-    return annotations.polygons_of(drawn - annotations.excluded_region(held, recipe.exclude))
+    kept = annotations.polygons_of(drawn - annotations.excluded_region(held, recipe.exclude))
+    return annotations.polygons_of(
+        translate(kept, *slide.bounds_l0)
+    )  # from QuPath's frame to level 0
 
 
-def _request(job: SlideJob, resolved: Mapping[str, Any], annotation_sha256: str) -> str:
-    """What a bag must answer to be kept: the recipe and this slide's own inputs."""
+def _identities(job: SlideJob) -> list[str]:
+    """What tells the slide's files from others."""
     missing = [str(path) for path in job.files if not path.is_file()]
     if missing:
         raise SlideError(
-            f"{job.slide}: no such file {missing[0]}. Check --slides and the slide column."
+            f"{job.slide}: no such file {missing[0]}. Check the path, or --slides and the slide column."
         )
-    inputs = {
-        "slide": job.slide,
-        "case": job.case,
-        "bytes": [path.stat().st_size for path in job.files],
-        "mpp": job.mpp,
-        "annotation_sha256": annotation_sha256,
-    }
-    return bags.fingerprint({"recipe": dict(resolved), "inputs": inputs})
+    return [_identity(path) for path in job.files]
+
+
+def _identity(path: Path) -> str:
+    """Size and both ends of a file: changes with its content, yet costs nothing on a slide of gigabytes."""
+    with path.open("rb") as file:
+        ends = file.read(IDENTITY_BYTES)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - IDENTITY_BYTES))
+        ends += file.read(IDENTITY_BYTES)
+    return f"{size}-{hashlib.sha256(ends).hexdigest()}"
 
 
 def _check_names(jobs: Sequence[SlideJob]) -> None:

@@ -30,6 +30,7 @@ class Slide:
         mpp_source: where the scale comes from: ``file`` or ``given``.
         size_l0: (width, height) in level-0 pixels.
         downsamples: per level, the (x, y) ratio of level-0 size to level size, not rounded.
+        bounds_l0: (x, y) of the scanned part's corner; QuPath crops to it and counts from there.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Slide:
     mpp_source: str
     size_l0: tuple[int, int]
     downsamples: tuple[tuple[float, float], ...]
+    bounds_l0: tuple[int, int]
     _handle: openslide.OpenSlide
 
     @property
@@ -138,7 +140,11 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
         raise
     width, height = handle.dimensions
     downsamples = tuple((width / w, height / h) for w, h in handle.level_dimensions)
-    return Slide(path, scale, source, (width, height), downsamples, handle)
+    bounds = (
+        int(handle.properties.get(openslide.PROPERTY_NAME_BOUNDS_X, 0)),
+        int(handle.properties.get(openslide.PROPERTY_NAME_BOUNDS_Y, 0)),
+    )
+    return Slide(path, scale, source, (width, height), downsamples, bounds, handle)
 
 
 def _scale(

@@ -2,12 +2,14 @@
 
 import csv
 import math
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features.bags import Bag, read_bag
+from features.bags import Bag, read_bag, validate_bag
 from features.errors import BagError
 from features.slides import slide_name
 from mil.errors import CohortError
@@ -58,7 +60,7 @@ class Cohort:
     """Cases with their bags, checked.
 
     Attributes:
-        cases: in the order of the table.
+        cases: sorted by name.
         classes: the labels, sorted.
         excluded: (row, reason) of every row of the table that is not used.
     """
@@ -98,18 +100,21 @@ class Cohort:
 
 
 def read_table(path: Path) -> tuple[Row, ...]:
-    """Read a cohort table: CSV, or TSV by its suffix, with at least case and slide.
+    """Read a cohort table with at least case and slide: CSV with commas, semicolons or tabs.
 
     Raises:
         CohortError: a column is missing, a field is empty or malformed, or a slide comes twice.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            first = file.readline()
+            delimiter = max(",;\t", key=first.count)  # spreadsheets of many countries write ;
+            file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter)
             lines = [(reader.line_num, fields) for fields in reader if any(map(str.strip, fields))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CohortError(
-            f"{path}: cannot be read as a table ({error}). Save it as CSV."
+            f"{path}: cannot be read as a table ({error}). Save it as CSV UTF-8."
         ) from error
     if not lines:
         raise CohortError(f"{path}: the table is empty. Give a header with case, slide and label.")
@@ -144,6 +149,8 @@ def assemble(
         CohortError: a row lacks a bag or a label, bags differ in recipe, or fewer than two classes
             remain.
     """
+    if not any(row.label for row in rows):
+        raise CohortError(f"{source} has no labels. Give it a column label with each case's class.")
     bags, excluded = _bags(rows, store)
     if excluded and not allow_missing:
         shown = "; ".join(f"{what} ({reason})" for what, reason in excluded[:5])
@@ -155,10 +162,12 @@ def assemble(
     if not bags:
         raise CohortError(f"No row of {source} has a bag in {store}. Make them with `mil extract`.")
     _check_recipes(list(bags.values()))
+    _check_twins({row.slide: row.case for row in rows}, list(bags.values()))
     cases = []
     used = [row for row in rows if row.slide in bags]
-    for name in dict.fromkeys(row.case for row in used):
-        mine = [row for row in used if row.case == name]
+    # Sorted, so that the order of the table's rows changes no fold and no fit.
+    for name in sorted({row.case for row in used}):
+        mine = sorted((row for row in used if row.case == name), key=lambda row: row.slide)
         cases.append(
             Case(
                 name=name,
@@ -230,9 +239,11 @@ def _number(text: str) -> float:
 
 
 def _check_rows(path: Path, rows: Sequence[Row]) -> None:
-    """A slide comes once; a case has one label and one site."""
+    """A slide comes once; a case has one label and one site; one name has one spelling."""
     if not rows:
         raise CohortError(f"{path}: a header but no rows. Give one row per slide.")
+    for name in ("case", "label", "site"):
+        _check_spelling(path, name, (getattr(row, name) for row in rows))
     lines: dict[str, Row] = {}
     cases: dict[str, Row] = {}
     for row in rows:
@@ -251,6 +262,19 @@ def _check_rows(path: Path, rows: Sequence[Row]) -> None:
                 )
 
 
+def _check_spelling(path: Path, what: str, names: Iterable[str]) -> None:
+    """Names that differ only in case, spaces, dashes or dots are one name written twice."""
+    seen: dict[str, str] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        twin = seen.setdefault(re.sub(r"[\W_]+", "-", plain), name)
+        if twin != name:
+            raise CohortError(
+                f"{path}: {what} {twin!r} and {name!r} differ in spelling only. Write them alike if they "
+                "are one, or make the difference plain."
+            )
+
+
 def _bags(rows: Sequence[Row], store: Path) -> tuple[dict[str, Bag], list[tuple[str, str]]]:
     """The bags by slide, and the rows that cannot be used with the reason."""
     if not store.is_dir():
@@ -264,6 +288,7 @@ def _bags(rows: Sequence[Row], store: Path) -> tuple[dict[str, Bag], list[tuple[
             excluded.append((row.slide, "no label"))
             continue
         try:
+            validate_bag(store / f"{row.slide}.h5")
             bag = read_bag(store / f"{row.slide}.h5")
         except BagError as error:
             excluded.append((row.slide, str(error)))
@@ -282,9 +307,27 @@ def _bags(rows: Sequence[Row], store: Path) -> tuple[dict[str, Bag], list[tuple[
     return bags, excluded
 
 
+def _check_twins(case_of: Mapping[str, str], bags: Sequence[Bag]) -> None:
+    """The same slide under two names would train and be tested."""
+    seen: dict[str, Bag] = {}
+    for bag in bags:
+        for fingerprint in {bag.source_sha256, bag.data_sha256} - {""}:
+            twin = seen.setdefault(fingerprint, bag)
+            if twin is not bag:
+                raise CohortError(
+                    f"Slides {twin.slide!r} (case {case_of[twin.slide]!r}) and {bag.slide!r} (case "
+                    f"{case_of[bag.slide]!r}) are one and the same. Keep one of them in the table."
+                )
+
+
 def _check_recipes(bags: Sequence[Bag]) -> None:
     first = bags[0]
     for bag in bags[1:]:
+        if bag.dim != first.dim:
+            raise CohortError(
+                f"Bags of {first.slide} and {bag.slide} hold {first.dim} and {bag.dim} features per tile. "
+                "Extract all slides with one recipe."
+            )
         if bag.recipe_sha256 != first.recipe_sha256:
             keys = sorted({*first.recipe, *bag.recipe})
             differing = [key for key in keys if first.recipe.get(key) != bag.recipe.get(key)]

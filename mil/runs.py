@@ -1,7 +1,7 @@
 """The run folder: what was asked, who was tested where, what was predicted, and the models.
 
-run.json           format, command, settings, versions, machine, classes, labels, recipe, bags,
-                       excluded, started, finished, complete
+run.json           format, command, settings, versions, machine, classes, labels (by case), cases and
+                       bags (by slide), recipe, excluded, started, finished, complete
 folds.json         repeat, index, train, test: names of cases
 predictions.csv    one row per model, repeat and slide
 metrics.json, comparison.json
@@ -9,9 +9,11 @@ models/<model>-r<repeat>-f<fold>.safetensors, or models/<model>.safetensors of `
 explain/, report.html
 """
 
+import hashlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +26,7 @@ from mil.splits import Fold
 from mil.version import __version__
 
 FORMAT, FORMAT_VERSION = "mil-run", 1
+RESULTS = ("folds.json", "predictions.csv", "metrics.json", "comparison.json")
 NAMED_VERSIONS = (
     "torch",
     "timm",
@@ -58,6 +61,11 @@ class Run:
         """Whether the run came to its end."""
         return bool(self.info.get("complete"))
 
+    def case_of(self, slide: str, stated: str = "") -> str:
+        """The case of a slide: as stated with its bag, else as in the run's table, else empty."""
+        cases: Mapping[str, str] = self.info["cases"]
+        return stated or cases.get(slide, "")
+
     def model_path(self, model: str, fold: Fold | None = None) -> Path:
         """Where a model is kept: that of a fold, or the one fitted on all cases."""
         suffix = "" if fold is None else f"-r{fold.repeat}-f{fold.index}"
@@ -85,7 +93,7 @@ def start_run(
         RunError: the folder holds a finished run, a run of other settings or data, or other files.
     """
     data = json.loads(json.dumps(data or {}))
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if path.is_file() or (path.is_dir() and any(not _is_temporary(p) for p in path.iterdir())):
         if not (path / "run.json").is_file():
             raise RunError(f"{path} exists and is not a run folder. Choose another --out.")
         held = open_run(path)
@@ -98,8 +106,7 @@ def start_run(
             what = "a finished run" if held.complete else "a run with other settings or data"
             raise RunError(f"{path} holds {what}. Choose another --out, or pass --overwrite.")
         if held.complete or not same:
-            for stale in (path / "models").glob("*"):
-                stale.unlink()
+            _clear(path)
     path.mkdir(parents=True, exist_ok=True)
     run = Run(path, {})
     return update_run(
@@ -128,8 +135,27 @@ def update_run(run: Run, **facts: Any) -> Run:
 
 
 def finish_run(run: Run, **facts: Any) -> Run:
-    """Add the last facts and mark the run as complete."""
-    return update_run(run, **facts, finished=_now(), complete=True)
+    """Add the last facts and fingerprints of the results, and mark the run as complete."""
+    found = {name: _sha256(run.path / name) for name in RESULTS if (run.path / name).is_file()}
+    return update_run(run, **facts, results=found, finished=_now(), complete=True)
+
+
+def check_results(run: Run) -> None:
+    """Refuse results that are not those the run has written.
+
+    Raises:
+        RunError: naming the file.
+    """
+    for name, written in run.info.get("results", {}).items():
+        path = run.path / name
+        if not path.is_file() or _sha256(path) != written:
+            raise RunError(
+                f"{path} is not as the run wrote it. Put it back, or run `mil crossval` again."
+            )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def open_run(path: Path) -> Run:
@@ -140,7 +166,7 @@ def open_run(path: Path) -> Run:
     """
     try:
         info = json.loads((path / "run.json").read_text())
-        version = info["format_version"] if info["format"] == FORMAT else None
+        version = int(info["format_version"]) if info["format"] == FORMAT else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: not a run folder ({error}). Give the --out of a run.") from error
     if version is None or version > FORMAT_VERSION:
@@ -150,9 +176,18 @@ def open_run(path: Path) -> Run:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that it appears whole; what is not finite is an error, not a NaN in the file."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_temporary(path: Path) -> bool:
+    """Left by a process that was killed while it wrote."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def versions() -> dict[str, str]:
@@ -162,10 +197,20 @@ def versions() -> dict[str, str]:
     }
 
 
+def _clear(path: Path) -> None:
+    """Remove what an earlier run has written: beside new numbers, old ones would be believed."""
+    for name in ("models", "explain", "bags"):
+        shutil.rmtree(path / name, ignore_errors=True)
+    for name in (
+        "predictions.csv", "metrics.json", "comparison.json", "folds.json", "report.html", "predict.csv",
+    ):  # fmt: skip
+        (path / name).unlink(missing_ok=True)
+
+
 def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What shapes a run's numbers, as JSON holds it: neither where it goes nor what it replaces."""
     held: dict[str, Any] = json.loads(json.dumps(settings))
-    return {name: value for name, value in held.items() if name not in ("out", "overwrite")}
+    return {name: value for name, value in held.items() if name != "out"}
 
 
 def _now() -> str:

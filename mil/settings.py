@@ -1,5 +1,6 @@
 """The settings of learning. No torch here, so the command line starts at once."""
 
+import math
 from dataclasses import dataclass, field
 
 from mil.errors import CohortError, FitError
@@ -41,9 +42,9 @@ class FitSettings:
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise FitError(f"{name} is at least 1; got {getattr(self, name)}. Leave it out.")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise FitError(f"learning_rate is above 0; got {self.learning_rate}. Use 0.001.")
-        if not self.weight_decay >= 0:
+        if not 0 <= self.weight_decay < math.inf:
             raise FitError(f"weight_decay is 0 or more; got {self.weight_decay}. Use 0.01.")
         if not 0 <= self.dropout < 1:
             raise FitError(f"dropout is a fraction in [0, 1); got {self.dropout}. Use 0.25.")

@@ -1,6 +1,7 @@
 """One fit: from training cases to a fitted model. The test part cannot be given."""
 
 import copy
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -37,7 +38,7 @@ class Fitted:
         classes: names in the order of the logits.
         recipe: how the bags it learnt from were made; others are refused.
         recipe_sha256: its fingerprint.
-        trained_on: names of all cases it has seen, for training or to choose an epoch.
+        trained_on: names of all cases it has seen: to train, to choose an epoch, or through its backbone.
         settings: how it was trained.
         seed: of weights, draws and order.
         losses: mean training loss per epoch.
@@ -118,12 +119,18 @@ def fit(
         classes=tuple(classes),
         recipe=bag.recipe,
         recipe_sha256=bag.recipe_sha256,
-        trained_on=tuple(sorted(case.name for case in (*train, *valid))),
+        trained_on=tuple(sorted(_seen_by((*train, *valid)))),
         settings=settings,
         seed=seed,
         losses=tuple(history.train),
         valid_losses=tuple(history.valid),
     )
+
+
+def _seen_by(cases: Sequence[Case]) -> set[str]:
+    """The cases a fit has seen, by itself or through the backbone of its bags."""
+    through_backbone = {name for case in cases for bag in case.bags for name in bag.trained_on}
+    return {case.name for case in cases} | through_backbone
 
 
 @dataclass
@@ -267,6 +274,7 @@ def _examples(cases: Sequence[Case], classes: Sequence[str]) -> tuple[list[_Exam
 
 def save_fitted(path: Path, fitted: Fitted) -> None:
     """Write the weights as safetensors, with a card inside and, to be read, beside them."""
+    state = {name: value.contiguous() for name, value in fitted.head.state_dict().items()}
     card = {
         "model": fitted.model,
         "classes": fitted.classes,
@@ -280,12 +288,21 @@ def save_fitted(path: Path, fitted: Fitted) -> None:
         "valid_losses": fitted.valid_losses,
         "sarcomil": __version__,
     }
+    card["sha256"] = _fingerprint(state, card)
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: value.contiguous() for name, value in fitted.head.state_dict().items()}
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(state, temporary, metadata={"card": json.dumps(card)})
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
     temporary.replace(path)
+
+
+def _fingerprint(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:
+    """Of the weights and of all the card says, but for this fingerprint."""
+    told = {name: fact for name, fact in card.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name in sorted(state):
+        digest.update(name.encode() + state[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_fitted(path: Path) -> Fitted:
@@ -298,6 +315,8 @@ def load_fitted(path: Path) -> Fitted:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {})["card"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if card["sha256"] != _fingerprint(state, card):
+            raise ValueError("its weights or its card are not those it was saved with")
         settings = FitSettings(**card["settings"])
         shape = HeadSettings(
             dim=card["dim"],

@@ -82,7 +82,7 @@ def timm_name(name: str) -> str:
         return ALIASES[name]
     if timm.is_model(name):
         return name
-    known = [*ALIASES, *timm.list_models()]
+    known = list(dict.fromkeys([*ALIASES, *timm.list_models()]))
     near = get_close_matches(name, known, 3)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise BackboneError(

@@ -162,21 +162,26 @@ def _auc(repeats: list[CaseScores], absent: list[str]) -> Estimate:
     if not known:
         return Estimate(None, None, None, "none", f"undefined: no case of {', '.join(absent)}")
     if all(_ranks_nothing(each) for each in repeats):
-        return Estimate(None, None, None, "none", "undefined: one answer for all cases of a fold")
+        return Estimate(None, None, None, "none", "undefined: the answer depends on the fold alone")
     truth, auc = repeats[0].truth, float(np.mean(known))
     shared = float(np.mean([shared_variance(each.truth, each.p) for each in repeats]))
     return _estimate(auc, newcombe_macro_auc(auc, np.bincount(truth), shared))
 
 
 def _ranks_nothing(scores: CaseScores) -> bool:
-    """Whether a model gives every case of a fold the same answer, as the majority rule does.
+    """Whether a model's answers follow from which classes a fold tests, as the majority rule's do.
 
-    Its pooled AUC would only rank the folds, and those by the wrong way round: a fold that tests more
-    cases of a class trained on fewer.
+    Its pooled AUC would only rank the folds, and those the wrong way round: a fold that tests more
+    cases of a class has trained on fewer.
     """
-    folds = [scores.p[scores.fold == fold] for fold in np.unique(scores.fold)]
-    several = [p for p in folds if len(p) > 1]
-    return bool(several) and all(np.ptp(p, axis=0).max() == 0 for p in several)
+    n_classes = scores.p.shape[1]
+    answers: dict[bytes, list[int]] = {}
+    for fold in np.unique(scores.fold):
+        tested = np.flatnonzero(scores.fold == fold)
+        counts = np.bincount(scores.truth[tested], minlength=n_classes)
+        answers.setdefault(counts.tobytes(), []).extend(tested.tolist())
+    alike = [scores.p[cases] for cases in answers.values() if len(cases) > 1]
+    return bool(alike) and all(np.ptp(p, axis=0).max() == 0 for p in alike)
 
 
 def _result_to_json(result: ModelResult) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Tile scores drawn over the slide, on one absolute scale for all slides."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -72,11 +73,17 @@ def scale_stops() -> tuple[tuple[str, str], ...]:
     """(colour, meaning) at the ticks of the scale, for a page that shows many small maps."""
     return tuple(
         (
-            to_hex(COLOURS(SCALE(tick))),
+            to_hex(_on_white(COLOURS(SCALE(tick)))),
             f"{label} of uniform" if tick < 1 else f"{label} times uniform",
         )
         for tick, label in TICKS.items()
     )
+
+
+def _on_white(colour: Sequence[float]) -> tuple[float, float, float]:
+    """A colour as the half-transparent overlay shows it on glass."""
+    red, green, blue = (OPACITY * part + 1 - OPACITY for part in colour[:3])
+    return red, green, blue
 
 
 def overlay(scores: TileScores) -> NDArray[np.uint8]:

@@ -55,7 +55,8 @@ def write_geojson(path: Path, scores: TileScores) -> None:
 
 
 def _feature(scores: TileScores, index: int) -> dict[str, Any]:
-    x, y = (float(value) for value in scores.bag.coords_l0[index])
+    # QuPath counts from the corner of the scanned part.
+    x, y = (float(value) for value in scores.bag.coords_l0[index] - scores.bag.bounds_l0)
     right, bottom = round(x + scores.bag.side_l0[0], 2), round(y + scores.bag.side_l0[1], 2)
     ring = [[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]
     name = f"{scores.bag.slide}/{scores.model}/{scores.method}/{index}"

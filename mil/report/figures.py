@@ -40,8 +40,11 @@ class RocCurve:
 def percent(share: float, digits: int = 0) -> str:
     """A share in per cent; only exactly 0 and 1 are written as 0 % and 100 %."""
     text = f"{100 * share:.{digits}f}"
-    if float(text) in {0.0, 100.0} and share not in {0.0, 1.0} and digits < 3:
-        return percent(share, digits + 1)
+    if float(text) in {0.0, 100.0} and share not in {0.0, 1.0}:
+        if digits == 0:
+            return percent(share, 1)
+        step = 10.0**-digits
+        text = f"< {step:g}" if share < 0.5 else f"> {100 - step:g}"
     return f"{text}\N{NO-BREAK SPACE}%"
 
 

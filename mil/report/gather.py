@@ -10,13 +10,13 @@ from features.progress import Progress, Silent
 from mil.cohort import Cohort, assemble, read_table
 from mil.errors import LeakageError, RunError
 from mil.evaluation.comparison import compare
-from mil.evaluation.evaluate import evaluate
+from mil.evaluation.evaluate import Evaluation, evaluate
 from mil.evaluation.predictions import Predictions, read_predictions
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small, scale_stops
 from mil.heads.registry import HEADS
 from mil.report.page import Heatmap, Report
-from mil.runs import Run
+from mil.runs import Run, check_results
 from mil.splits import Fold, read_folds
 from mil.training import load_fitted
 
@@ -34,6 +34,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
         raise RunError(
             f"{run.path} is not a finished cross-validation. Finish `mil crossval` first."
         )
+    check_results(run)
     settings = run.settings
     rows = read_table(Path(settings["cohort"]))
     cohort = assemble(rows, Path(settings["store"]), allow_missing=settings["allow_missing"])
@@ -41,15 +42,16 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
     folds = read_folds(run.path / "folds.json")
     predictions = read_predictions(run.path / "predictions.csv")
     _check_labels(predictions, cohort)
+    evaluation = evaluate(predictions)
     return Report(
-        title=run.path.absolute().name,
-        created=run.info["finished"],
-        warnings=tuple(_warnings(cohort)),
+        title="/".join(run.path.absolute().parts[-2:]),
+        created=run.info["finished"].replace("T", " ").replace("+00:00", " UTC"),
+        warnings=tuple(_warnings(cohort, evaluation)),
         cohort=_cohort_table(cohort),
         excluded=cohort.excluded,
         folds=_folds_table(cohort, folds),
         predictions=predictions,
-        evaluation=evaluate(predictions),
+        evaluation=evaluation,
         comparison=compare(predictions),
         heatmaps=_heatmaps(run, cohort, folds, progress or Silent()),
         heatmap_scale=scale_stops(),
@@ -61,7 +63,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
 
 def _check_bags(run: Run, cohort: Cohort) -> None:
     """The bags are still those the run has learnt from, and no other."""
-    now = {bag.slide: bag.request_sha256 for case in cohort.cases for bag in case.bags}
+    now = {bag.slide: bag.data_sha256 for case in cohort.cases for bag in case.bags}
     then = run.info["bags"]
     changed = sorted(slide for slide in {*now, *then} if now.get(slide) != then.get(slide))
     if changed:
@@ -81,7 +83,7 @@ def _check_labels(predictions: Predictions, cohort: Cohort) -> None:
         )
 
 
-def _warnings(cohort: Cohort) -> list[str]:
+def _warnings(cohort: Cohort, evaluation: Evaluation) -> list[str]:
     """What a reader must know before any number."""
     found = []
     if str(cohort.recipe.get("weights", "")).startswith("random"):
@@ -90,16 +92,27 @@ def _warnings(cohort: Cohort) -> list[str]:
             "that the path works, not what a trained backbone would reach."
         )
     counts = Counter(case.label for case in cohort.cases)
-    label, fewest = min(counts.items(), key=lambda item: item[1])
+    fewest = min(counts.values())
+    scarce = ", ".join(sorted(label for label, count in counts.items() if count == fewest))
     if fewest < SCARCE:
         found.append(
-            f"Few cases: {label} has {fewest}. One case more or less right moves that class's sensitivity "
-            f"by {100 / fewest:.0f} points; read the intervals, not the middle."
+            f"Few cases: {scarce} {'have' if ', ' in scarce else 'has'} {fewest}. One case more or less "
+            f"right moves such a class's sensitivity by {100 / fewest:.0f} points; read the intervals, "
+            "not the middle."
         )
     if len({case.site for case in cohort.cases}) > 1:
         found.append(
             "The cases come from several sites. Unless folds follow the site (--folds site), a model may "
             "have learnt to tell sites apart."
+        )
+    constant = [
+        r for r in evaluation.models if r.model == "majority" and r.accuracy.value is not None
+    ]
+    if any((r.accuracy.value or 0) < evaluation.majority_share - 1e-9 for r in constant):
+        found.append(
+            "Folds leave out unequal shares of the classes, so each model trains on fewer cases of the class "
+            "it is asked about. That pulls the majority rule, and every weak model, below guessing: a model "
+            "must beat the line 'always the most frequent class', not the majority row."
         )
     return found
 

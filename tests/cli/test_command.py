@@ -38,10 +38,20 @@ def test_version(mil):
         (["extract", "a.csv", "--out", "x"], "needs --slides"),
         (["crossval", "a.csv", "store", "--out", "x", "--epochs", "many"], "epochs"),
         (["extract", "a.svs", "--out", "x", "--config", "absent.toml"], "absent.toml"),
+        (["extract", "a.svs", "--out", "x", "--min-coverage", "60"], "For 60 % write 0.6"),
+        (["extract", "a.svs", "--out", "x", "--backbone", "resnet5O"], "resnet50"),
+        (["extract", "a.svs", "--out", "a.csv"], "is a file"),
+        (["crossval", "a.csv", "store", "--out", "x", "--folds", "1"], "folds"),
+        (["crossval", "a.csv", "store", "--out", "x", "--models", "abmi"], "Did you mean 'abmil'"),
+        (
+            ["crossval", "a.csv", "store", "--out", "x", "--config", "list.json"],
+            "holds no settings",
+        ),
     ],
 )
 def test_wrong_use_is_one_line_and_ends_with_2(mil, tmp_path, arguments, said):
     (tmp_path / "a.csv").write_text("case,slide\na,a\n")
+    (tmp_path / "list.json").write_text("[]")
     done = mil(*arguments, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert said in done.stderr
@@ -52,12 +62,9 @@ def test_wrong_use_is_one_line_and_ends_with_2(mil, tmp_path, arguments, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["extract", "a.svs", "--out", "x", "--min-coverage", "60"], "For 60 % write 0.6"),
-        (["extract", "a.svs", "--out", "x", "--backbone", "resnet5O"], "resnet50"),
         (["extract", "a.svs", "--out", "x", "--weights", "no.pth"], "no such file"),
         (["crossval", "absent.csv", "store", "--out", "x"], "absent.csv"),
-        (["crossval", "a.csv", "store", "--out", "x", "--folds", "1"], "folds"),
-        (["crossval", "a.csv", "store", "--out", "x", "--models", "abmi"], "Did you mean 'abmil'"),
+        (["extract", "a.csv", "--slides", ".", "--out", "x"], "None of the table's 1 slides"),
         (["report", "."], "not a run folder"),
         (["predict", ".", "a.h5"], "not a run folder"),
     ],

@@ -174,8 +174,42 @@ def test_predicting_a_slide_equals_predicting_its_bag(study, mil):
     bag, slide = read_csv(study / "bag.csv"), read_csv(study / "slide.csv")
     assert [row["level"] for row in bag] == ["slide", "case"]
     assert [r["p_SS"] for r in bag] == [r["p_SS"] for r in slide]
-    assert bag[0]["trained_on_it"] == "yes"
-    assert "label" not in bag[0]
+    for rows in (bag, slide):
+        assert [row["trained_on_it"] for row in rows] == ["yes", "yes"]
+        assert [row["case"] for row in rows] == ["case-02", "case-02"]
+        assert "label" not in rows[0]
+    told = mil("explain", "trained", "store/case-02-s1.h5", "--out", "e", cwd=study, check=False)
+    assert told.returncode == 2
+    assert "learns no attention" in told.stderr or "holds no attention model" in told.stderr
+
+
+def test_a_slide_of_unknown_case_is_not_called_unseen(study, mil):
+    (study / "slides2").mkdir()
+    (study / "slides2" / "x.tiff").symlink_to((study / "slides" / "case-02-s1.tiff").resolve())
+    (study / "slides2" / "x.geojson").symlink_to(
+        (study / "annotations" / "case-02-s1.geojson").resolve()
+    )
+    asked = ["slides2/x.tiff", "--annotations", "slides2"]
+    mil("train", "cohort.csv", "store", "--epochs", "2", "--out", "trained", cwd=study)
+    done = mil("predict", "trained", *asked, "--out", "p.csv", cwd=study)
+    assert [row["trained_on_it"] for row in read_csv(study / "p.csv")] == ["unknown", "unknown"]
+    assert "may have seen it" in done.stderr
+    (study / "table.csv").write_text("case,slide\ncase-02,x\n")
+    mil("predict", "trained", *asked, "--cohort", "table.csv", "--out", "p.csv", cwd=study)
+    assert [row["trained_on_it"] for row in read_csv(study / "p.csv")] == ["yes", "yes"]
+    told = mil("explain", "trained", *asked, "--out", "e", cwd=study).stdout
+    assert "its case is not known: the model may have seen it" in told
+
+
+def test_explain_uses_the_fold_that_left_the_case_out(demo, tmp_path, mil):
+    folds = json.loads((demo / "run" / "folds.json").read_text())
+    for case in ("case-03", "case-04"):
+        [fold] = [fold["index"] for fold in folds if case in fold["test"]]
+        told = mil(
+            "explain", demo / "run", demo / "slides" / f"{case}-s1.tiff",
+            "--annotations", demo / "annotations", "--out", tmp_path,
+        ).stdout  # fmt: skip
+        assert f"model of fold {fold}, not trained on this case" in told
 
 
 def test_a_cross_validation_is_not_a_model_to_predict_with(demo, mil):

@@ -162,7 +162,7 @@ def test_one_bad_slide_stops_no_other(cohort):
         (lambda f: (f / "b.geojson").write_text("{"), "cannot be read as GeoJSON"),
         (
             lambda f: write_geojson(f / "b.geojson", feature(box_ring(0, 0, 9, 9))),
-            "no tile of 64 px at 0.5 .* is 60% Tumor. Lower --min-coverage",
+            "no tile of 64 px at 0.5 .* is 60% Tumor. Check the annotation",
         ),
         (
             lambda f: write_geojson(f / "b.geojson", feature(box_ring(9000, 0, 9900, 900))),
@@ -454,3 +454,24 @@ def test_tile_images_without_a_scale_name_the_remedy(tmp_path):
 def test_recipe_refuses_nonsense_with_the_remedy(change, told):
     with pytest.raises(FeaturesError, match=told):
         Recipe(**change)
+
+
+def test_annotations_of_a_cropped_slide_are_moved_to_level_0(cohort, monkeypatch):
+    """QuPath crops to the scanned part and counts from its corner; stored coordinates do not."""
+    run(cohort, "a")
+    plain = bag_of(cohort)
+    side, opened = round(plain.side_l0[0]), module.open_slide
+
+    def cropped(path, **options):
+        return replace(opened(path, **options), bounds_l0=(side, 2 * side))
+
+    monkeypatch.setattr(module, "open_slide", cropped)
+    (cohort / "store" / "a.h5").unlink()
+    run(cohort, "a")
+    moved = bag_of(cohort)
+    width, height = plain.size_l0
+    expected = {(x + side, y + 2 * side) for x, y in plain.coords_l0.tolist()}
+    inside = {(x, y) for x, y in expected if x < width and y < height}
+    assert inside
+    assert {(x, y) for x, y in moved.coords_l0.tolist()} == inside
+    assert moved.bounds_l0 == (side, 2 * side)

@@ -1,5 +1,6 @@
 """Small bags and cohorts made up for the tests of this package."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,8 @@ def made_bag(
 ) -> Bag:
     """A bag of one row of tiles on a slide of 100 x 80 tiles; random features if none are given."""
     if features is None:
-        features = np.random.default_rng(seed).normal(size=(n_tiles, dim)).astype(np.float32)
+        rng = np.random.default_rng([seed, zlib.crc32(slide.encode())])
+        features = rng.normal(size=(n_tiles, dim)).astype(np.float32)
     n_tiles = len(features)
     x = 448 * np.arange(n_tiles)
     facts = {

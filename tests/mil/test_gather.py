@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -21,7 +22,7 @@ from mil.report.gather import SCARCE, gather
 from mil.runs import finish_run, open_run, start_run, update_run
 from mil.splits import read_folds, write_folds
 from mil.training import load_fitted, save_fitted
-from tests.mil.made import QUICK, RECIPE, folds_of, made_cohort
+from tests.mil.made import QUICK, RECIPE, folds_of, made_bag, made_cohort
 
 MODELS = ("majority", "mean", "abmil", "gated-abmil")
 
@@ -49,7 +50,7 @@ def make_run(folder, cohort, models=MODELS, **columns):
         "models": list(models),
     }
     run = start_run(folder / "run", "crossval", settings)
-    bags = {bag.slide: bag.request_sha256 for case in cohort.cases for bag in case.bags}
+    bags = {bag.slide: bag.data_sha256 for case in cohort.cases for bag in case.bags}
     run = update_run(run, bags=bags)
     folds = folds_of(cohort, folds="2", repeats=2)
     write_folds(run.path / "folds.json", folds)
@@ -102,7 +103,8 @@ def test_numbers_are_those_of_the_predictions(run):
 
 def test_page_is_called_as_the_folder(run):
     report = gather(run)
-    assert (report.title, report.created) == ("run", run.info["finished"])
+    assert report.title == f"{run.path.parent.name}/run"
+    assert report.created == run.info["finished"].replace("T", " ").replace("+00:00", " UTC")
 
 
 def test_cases_are_told_with_slides_tiles_and_further_columns(run):
@@ -194,7 +196,8 @@ def test_run_of_another_command_is_refused(run):
 
 def test_bag_that_was_made_again_otherwise_is_refused(run):
     path = store_of(run) / "a1-s2.h5"
-    write_bag(path, replace(read_bag(path), request_sha256="other"))
+    bag = read_bag(path)
+    write_bag(path, replace(bag, features=bag.features + np.float32(1)))
     with pytest.raises(RunError, match=r"1 bags have changed since the run, e\.g\. a1-s2"):
         gather(run)
 
@@ -206,7 +209,7 @@ def test_bag_that_is_gone_is_refused(run):
 
 
 def test_slide_that_came_later_is_refused(run):
-    write_bag(store_of(run) / "a0-s9.h5", replace(made_cohort().cases[0].bags[0], slide="a0-s9"))
+    write_bag(store_of(run) / "a0-s9.h5", made_bag("a0-s9"))
     change_table(run, "a0,a0-s1,class-a,40\n", "a0,a0-s1,class-a,40\na0,a0-s9,class-a,40\n")
     with pytest.raises(RunError, match=r"1 bags have changed since the run, e.g. a0-s9"):
         gather(run)

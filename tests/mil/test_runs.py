@@ -9,7 +9,17 @@ import pytest
 
 from mil import runs
 from mil.errors import RunError
-from mil.runs import FORMAT, Run, finish_run, open_run, start_run, update_run, versions, write_json
+from mil.runs import (
+    FORMAT,
+    Run,
+    check_results,
+    finish_run,
+    open_run,
+    start_run,
+    update_run,
+    versions,
+    write_json,
+)
 from mil.splits import Fold
 
 SETTINGS = {"models": ["abmil"], "folds": "5", "seed": 0, "out": "/a", "overwrite": False}
@@ -260,3 +270,36 @@ def test_versions_name_this_library_and_what_it_stands_on():
     found = versions()
     assert {"sarcomil", "python", *runs.NAMED_VERSIONS} == set(found)
     assert all(found.values())
+
+
+def test_what_an_overwritten_run_has_written_goes_with_it(path):
+    run = start(path)
+    for name in ("predictions.csv", "metrics.json", "report.html"):
+        (path / name).write_text("old")
+    finish_run(run)
+    start(path, overwrite=True)
+    assert [p.name for p in path.iterdir()] == ["run.json"]
+
+
+def test_a_start_cut_off_while_writing_is_no_run(path):
+    path.mkdir(parents=True)
+    (path / ".run.json.tmp").write_text("{")
+    assert not start(path).complete
+
+
+@pytest.mark.parametrize("name", ["folds.json", "predictions.csv"])
+def test_results_edited_after_the_run_are_refused(path, name):
+    run = start(path)
+    (path / name).write_text("as written")
+    run = finish_run(run)
+    check_results(run)
+    (path / name).write_text("as wished")
+    with pytest.raises(RunError, match=f"{name} is not as the run wrote it"):
+        check_results(open_run(path))
+
+
+def test_a_slides_case_is_the_one_stated_or_that_of_the_table(path):
+    run = start(path, data=DATA | {"cases": {"s1": "c1"}})
+    assert run.case_of("s1") == "c1"
+    assert run.case_of("s1", "c9") == "c9"
+    assert run.case_of("s2") == ""

@@ -1,12 +1,14 @@
 """A fit repeats, weighs cases alike, stops on what it may see, and comes back from disk the same."""
 
 import json
+import math
 import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mil.errors import FitError, LeakageError
@@ -480,3 +482,43 @@ def test_number_of_threads_is_left_alone():
     with pytest.raises(FitError):
         fit_all(settings=replace(QUICK, learning_rate=1e36))
     assert torch.get_num_threads() == before
+
+
+def test_learning_rate_falls_along_a_cosine(monkeypatch):
+    rates = []
+    step = torch.optim.AdamW.step
+
+    def spy(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    cohort = made_cohort((2, 2), slides=1)
+    settings = replace(QUICK, epochs=4, learning_rate=0.01, batch_bags=99)
+    fit("mean", cohort.cases, (), cohort.classes, settings, seed=0)
+    expected = [0.01 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert rates == pytest.approx(expected)
+
+
+def test_what_the_backbone_has_seen_the_model_has_seen():
+    cohort = made_cohort((2, 2), slides=1)
+    bag = replace(cohort.cases[0].bags[0], trained_on=("elsewhere",))
+    cases = (replace(cohort.cases[0], bags=(bag,)), *cohort.cases[1:])
+    assert "elsewhere" in fit("mean", cases, (), cohort.classes, QUICK, seed=0).trained_on
+
+
+@pytest.mark.parametrize("part", ["weights", "classes"])
+def test_a_model_that_was_changed_is_refused(tmp_path, part):
+    cohort = made_cohort((2, 2), slides=1)
+    path = tmp_path / "m.safetensors"
+    save_fitted(path, fit("mean", cohort.cases, (), cohort.classes, QUICK, seed=0))
+    with safe_open(path, framework="pt") as file:
+        card = json.loads(file.metadata()["card"])
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if part == "weights":
+        state["classify.bias"][0] += 1
+    else:
+        card["classes"] = card["classes"][::-1]
+    save_file(state, path, metadata={"card": json.dumps(card)})
+    with pytest.raises(FitError, match="not those it was saved with"):
+        load_fitted(path)
