@@ -12,6 +12,7 @@ from features.recipe import Recipe
 
 if TYPE_CHECKING:
     from features.extract import SlideJob
+    from mil.cohort import Row
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 
@@ -155,53 +156,61 @@ def _path_jobs(options: ExtractOptions, path: Path) -> "list[SlideJob]":
     ]
 
 
-def _tiles_of(folder: Path, wanted: set[str]) -> dict[str, tuple[Path, ...]]:
-    """Tile images of the slides wanted; none where the folder is not one of tiles."""
+def _table_jobs(options: ExtractOptions, rows: "Sequence[Row]", folder: Path) -> "list[SlideJob]":
+    """The slides of a table, found by name in a folder of slides or of tile images."""
+    from features.errors import SlideError
+    from features.extract import SlideJob
+
+    if not folder.is_dir():
+        raise UsageError(f"--slides {folder}: no such folder.")
+    wanted = {row.slide for row in rows}
+    found = _slides_in(folder)
+    for files in (found[name] for name in sorted(wanted & set(found)) if len(found[name]) > 1):
+        raise SlideError(
+            f"Two files are one slide's: {files[0]} and {files[1]}. Keep one, or rename."
+        )
+    tiles = {} if wanted & set(found) else _tiles_in(folder)
+    from_tiles = bool(wanted & set(tiles))
+    if from_tiles and options.annotations:
+        raise UsageError("--annotations go with slides; a folder of tiles has no use for them.")
+    if not from_tiles and not wanted & set(found):
+        near = get_close_matches(rows[0].slide, found, 1)
+        hint = f" Is {rows[0].slide} meant to be {near[0]}?" if near else ""
+        raise SlideError(
+            f"None of the table's {len(wanted)} slides is in {folder}, which holds {len(found)} slides, "
+            f"e.g. {next(iter(found), 'none')}.{hint} Check --slides and the slide column."
+        )
+    return [
+        SlideJob(
+            slide=row.slide,
+            files=(tiles if from_tiles else found).get(row.slide, (folder / row.slide,)),
+            annotations=options.annotations,
+            mpp=row.mpp or options.slide_mpp,
+            case=row.case,
+            from_tiles=from_tiles,
+        )
+        for row in rows
+    ]
+
+
+def _slides_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The slide files of a folder and those below it, by name."""
+    from features.slides import SLIDE_SUFFIXES, slide_name
+
+    found: dict[str, tuple[Path, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SLIDE_SUFFIXES and path.is_file():
+            name = slide_name(path.name)
+            found[name] = (*found.get(name, ()), path)
+    return found
+
+
+def _tiles_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The tile images of a folder by slide; none where it is not a folder of tiles."""
     from features.errors import SlideError
     from features.folders import group_tiles
 
     try:
-        groups = group_tiles(folder)
+        return group_tiles(folder)
     except SlideError:
         return {}
-    return groups if wanted & set(groups) else {}
-
-
-def _table_jobs(options: ExtractOptions, rows: Sequence, slides: Path) -> "list[SlideJob]":  # type: ignore[type-arg]
-    from features.errors import SlideError
-    from features.extract import SlideJob
-    from features.slides import SLIDE_SUFFIXES, slide_name
-
-    if not slides.is_dir():
-        raise SlideError(f"--slides {slides}: no such folder.")
-    found: dict[str, list[Path]] = {}
-    for path in sorted(slides.rglob("*")):
-        if path.suffix.lower() in SLIDE_SUFFIXES and path.is_file():
-            found.setdefault(slide_name(path.name), []).append(path)
-    wanted = {row.slide for row in rows}
-    tiles = {} if wanted & set(found) else _tiles_of(slides, wanted)
-    if not tiles and not wanted & set(found):
-        near = get_close_matches(rows[0].slide, found, 1)
-        hint = f" Is {rows[0].slide} meant to be {near[0]}?" if near else ""
-        raise SlideError(
-            f"None of the table's {len(wanted)} slides is in {slides}, which holds {len(found)} slides, e.g. "
-            f"{next(iter(found), 'none')}.{hint} Check --slides and the slide column."
-        )
-    jobs = []
-    for row in rows:
-        files = tiles.get(row.slide) or tuple(found.get(row.slide, [slides / row.slide]))
-        if row.slide not in tiles and len(files) > 1:
-            raise SlideError(
-                f"Two files are named {row.slide}: {files[0]} and {files[1]}. Keep one, or rename."
-            )
-        jobs.append(
-            SlideJob(
-                slide=row.slide,
-                files=files,
-                annotations=None if tiles else options.annotations,
-                mpp=row.mpp or options.slide_mpp,
-                case=row.case,
-                from_tiles=bool(tiles),
-            )
-        )
-    return jobs

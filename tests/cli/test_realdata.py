@@ -61,3 +61,23 @@ def test_a_folder_of_real_tiles_becomes_a_bag_per_block(realdata, tmp_path, mil)
         "--backbone", "resnet18", "--weights", "random",
     )  # fmt: skip
     assert len(list(tmp_path.glob("*.h5"))) == 26
+
+
+def test_a_table_over_a_folder_of_real_tiles_leaves_patients_out(realdata, tmp_path, mil):
+    """Blocks as bags, the patient as site: four folds, each of one patient."""
+    from benchmarks.osteosarcoma import write_table
+
+    tiles = realdata / "tiles" / "osteosarcoma"
+    write_table(tiles, tmp_path / "cohort.csv")
+    mil(
+        "extract", "cohort.csv", "--slides", tiles, "--out", "store", "--slide-mpp", "0.5",
+        "--backbone", "resnet18", "--weights", "random", cwd=tmp_path,
+    )  # fmt: skip
+    asked = ["crossval", "cohort.csv", "store", "--models", "majority,mean", "--epochs", "3"]
+    mil(*asked, "--folds", "site", "--out", "run", cwd=tmp_path)
+    folds = json.loads((tmp_path / "run" / "folds.json").read_text())
+    patients = [{name.rsplit("-", 1)[0] for name in fold["test"]} for fold in folds]
+    assert sorted(map(sorted, patients)) == [["Case-3"], ["Case-4"], ["Case-48-P5"], ["P9"]]
+    mil("report", "run", cwd=tmp_path)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "always the most frequent class" in page

@@ -4,6 +4,7 @@ import numpy as np
 import openslide
 import pytest
 from making import noise, write_tiff
+from PIL import Image
 
 from features.errors import ScaleError, SlideError
 from features.slides import open_slide, slide_name
@@ -237,3 +238,18 @@ def test_slide_name_drops_only_a_known_suffix(file, name):
 def test_thumbnail_fits_and_keeps_the_shape(tmp_path):
     with open_slide(write_tiff(tmp_path / "s.tiff", [noise(300, 600)])) as slide:
         assert slide.thumbnail(100).size == (100, 50)
+
+
+def test_fractions_of_a_pixel_are_part_of_the_field(tmp_path):
+    """224 px at .5 are 224.45 px of a slide at .499: neither 224 nor 225 of them."""
+    picture = noise(256, 256)
+    path = write_tiff(tmp_path / "noise.tiff", [picture], mpp=0.499)
+    with open_slide(path) as slide:
+        read = slide.read(0, 0, 224, 0.5)[:, :, 0].astype(float)
+    plane = Image.fromarray(picture[:, :, 0].astype(np.float32))  # in floats, to see the field alone
+    off = {}
+    for side in (224, 224 * 0.5 / 0.499, 225):
+        field = plane.resize((224, 224), Image.Resampling.BILINEAR, box=(0, 0, side, side))
+        off[round(side, 2)] = np.abs(read - np.asarray(field)).mean()
+    assert off[224.45] < 1
+    assert min(off[224], off[225]) > 5
