@@ -120,12 +120,12 @@ class Head(nn.Module, ABC):
         """Take from the training part what is not learnt by gradient.
 
         Args:
-            tiles: (M, D) training tiles; their mean and spread become the scale of features.
+            tiles: (M, D) training tiles; each feature is centred, and one spread scales them all.
             class_counts: (C,) training cases per class.
         """
         del class_counts
         self.shift.copy_(tiles.mean(dim=0))
-        spread = tiles.std(dim=0, correction=0)
-        # A feature that never varied would be blown up by the first tile in which it does.
-        floor = 1e-3 * spread.mean().clamp_min(1e-6)
-        self.scale.copy_(spread.clamp_min(floor))
+        # One scale for all: with a scale for each, a feature that hardly varied is blown up by the first
+        # tile in which it does.
+        spread = tiles.std(dim=0, correction=0).square().mean().sqrt()
+        self.scale.fill_(float(spread.clamp_min(1e-6)))
