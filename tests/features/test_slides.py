@@ -246,7 +246,9 @@ def test_fractions_of_a_pixel_are_part_of_the_field(tmp_path):
     path = write_tiff(tmp_path / "noise.tiff", [picture], mpp=0.499)
     with open_slide(path) as slide:
         read = slide.read(0, 0, 224, 0.5)[:, :, 0].astype(float)
-    plane = Image.fromarray(picture[:, :, 0].astype(np.float32))  # in floats, to see the field alone
+    plane = Image.fromarray(
+        picture[:, :, 0].astype(np.float32)
+    )  # in floats, to see the field alone
     off = {}
     for side in (224, 224 * 0.5 / 0.499, 225):
         field = plane.resize((224, 224), Image.Resampling.BILINEAR, box=(0, 0, side, side))
