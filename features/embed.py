@@ -121,6 +121,8 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     """The number format of the network; ``auto`` is bf16 where it is native, else fp32."""
     if precision in DTYPES:
         return DTYPES[precision]
+    if precision != "auto":
+        raise FeaturesError(f"precision is auto, {', '.join(DTYPES)}; got {precision!r}. Use auto.")
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -218,3 +218,8 @@ def test_absent_gpu_is_refused_with_the_remedy():
 def test_auto_precision_is_bf16_only_where_native(monkeypatch, capabilities, dtype):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert resolve_precision("auto", torch.device("cpu")) is dtype
+
+
+def test_unknown_precision_is_refused_and_not_taken_for_auto():
+    with pytest.raises(FeaturesError, match="got 'fp8'"):
+        resolve_precision("fp8", torch.device("cpu"))
