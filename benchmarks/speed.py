@@ -9,7 +9,6 @@ same run.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.table import print_table, save
+from benchmarks.table import peak_mib, print_table, save
 
 BACKBONE, MPP, TILE = "resnetv2_50", 0.5, 224
 N_BAGS, N_TILES, DIM, EPOCHS = 16, 2000, 1024, 3
@@ -145,7 +144,7 @@ def measure_here(name: str, slide: Path) -> dict[str, float]:
         "items": items,
         "wall": time.perf_counter() - started,
         "cpu": time.process_time() - before,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
     }
 
 

@@ -45,3 +45,9 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+
+
+def peak_mib() -> float:
+    """The most memory this process has held; ``getrusage`` would count that of its parent too."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024

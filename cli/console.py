@@ -68,6 +68,11 @@ def say(text: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """A yellow line: nothing failed, but it should be known."""
+    err.print(Text(text, style="yellow"), soft_wrap=True)
+
+
 def complain(text: str) -> None:
     """The one red line."""
     err.print(Text(text, style="red"), soft_wrap=True)

@@ -1,31 +1,48 @@
 """`mil extract`: slides to bags."""
 
+import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.main import app
 from cli.options import UsageError, part_of, verb, writable, wrong_use
-from features.recipe import Recipe
+from features.errors import FeaturesError
+from features.recipe import Recipe, RecipeAtAnyScale
 
 if TYPE_CHECKING:
-    from features.extract import SlideJob
+    from features.plan import SlideJob
+    from features.store import Outcome
     from mil.cohort import Row
 
 TABLE_SUFFIXES = (".csv", ".tsv")
+ENGINES = ("local", "ray")
+STAGES = {
+    "open": "opening slides", "read": "decoding tiles", "prepare": "resizing and colour",
+    "forward": "the network", "write": "writing bags",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractOptions(Recipe):
-    """Settings of `mil extract`."""
+class SlideOptions(RecipeAtAnyScale):
+    """What `mil extract` and `mil check` need to know of slides and tiles."""
 
     inputs: tuple[Path, ...] = field(
         metadata={
-            "argument": "COHORT.csv | SLIDE... | TILES",
-            "help": "A table with case and slide, slide files, or a folder of tile images.",
+            "argument": "COHORT.csv | SLIDE... | FOLDER",
+            "help": "A table with case and slide, slide files, or a folder of slides or tile images.",
         }
+    )
+    mpp: tuple[float, ...] = field(
+        default=(0.25,),
+        metadata={
+            "help": "Micrometres per pixel of a tile: 0.25 is 40x, 0.625 16x. Several, as in "
+            "0.25,0.625, are read together, one store each.",
+            "split": ",",
+        },
     )
     out: Path = field(metadata={"help": "The bag store: one <slide>.h5 per slide."})
     slides: Path | None = field(
@@ -39,14 +56,62 @@ class ExtractOptions(Recipe):
         default=None,
         metadata={"help": "Micrometres per level-0 pixel, where the slides do not say."},
     )
+    coordinates: Path | None = field(
+        default=None,
+        metadata={"help": "Folder of bags whose tiles are read again, instead of laying a grid."},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractOptions(SlideOptions):
+    """Settings of `mil extract`."""
+
+    hold_out_tiles: int = field(
+        default=0,
+        metadata={
+            "help": "Embed this many of each slide's other tiles into a store of their own, which shares "
+            "its cases: no test set for a diagnosis."
+        },
+    )
     device: str = field(default="auto", metadata={"help": "`auto`, `cpu`, `cuda` or `cuda:1`."})
     workers: int = field(
         default=0, metadata={"help": "Threads that read and embed tiles; 0 is one per core."}
+    )
+    shard: str = field(
+        default="1/1",
+        metadata={
+            "help": "Do part i of n, as in 2/4: the same command with each i does all.",
+            "once": True,
+        },
+    )
+    engine: str = field(
+        default="local",
+        metadata={"help": "`local`, or `ray`: one worker per GPU or CPU share of a Ray cluster."},
     )
     overwrite: bool = field(
         default=False,
         metadata={"help": "Make bags of another recipe again instead of refusing.", "once": True},
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.engine not in ENGINES:
+            raise FeaturesError(f"engine is {' or '.join(ENGINES)}; got {self.engine!r}.")
+        if self.hold_out_tiles < 0:
+            raise FeaturesError(f"hold_out_tiles is 0 or more; got {self.hold_out_tiles}.")
+        part_of_run(self.shard)
+
+
+def part_of_run(text: str) -> tuple[int, int]:
+    """``2/4`` as (2, 4).
+
+    Raises:
+        FeaturesError: not a part of a whole.
+    """
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise FeaturesError(f"shard is i/n with i from 1 to n; got {text!r}. Write 2/4.")
+    return int(number), int(of)
 
 
 @verb(
@@ -55,6 +120,8 @@ class ExtractOptions(Recipe):
     examples=[
         "mil extract cohort.csv --slides slides --annotations annotations --out store "
         "--backbone resnet18 --weights random",
+        "mil extract cohort.csv --slides slides --annotations annotations --out two-scales "
+        "--backbone resnet18 --weights random --mpp 0.5,1 --max-tiles 50 --shard 1/10",
         "mil extract slides/case-01-s1.tiff --out tissue --backbone resnet18 --weights random --mpp 0.5",
     ],
 )
@@ -62,7 +129,8 @@ def extract(options: ExtractOptions) -> None:
     """Embed every tumour tile of each slide: one bag per slide.
 
     Tiles are laid where the annotation covers at least --min-coverage of them. A second run goes on
-    where the first stopped; a slide that fails is listed in failures.csv and does not stop the others.
+    where the first stopped, several processes may fill one store, and a slide that fails does not stop
+    the others: extract.csv says what became of each. `mil check` looks at everything beforehand.
     """
     if run_extract(options):
         raise SystemExit(1)
@@ -72,44 +140,88 @@ def run_extract(options: ExtractOptions) -> int:
     """Extract and print what became of the slides; the number that failed."""
     jobs = jobs_of(options)
     writable(options.out)
-    from cli.console import Bars, complain, counted, say
+    from cli.console import Bars, complain, counted, say, warn
     from features.backbones.registry import timm_name
-    from features.extract import extract as extract_slides
+    from features.extract import extract as extract_here
+    from features.extract import shard
 
     with wrong_use():
         timm_name(options.backbone)
-
-    if not options.annotations and not jobs[0].from_tiles:
+    recipes = recipes_of(options)
+    if len(recipes) > 1 and jobs[0].from_tiles:
+        raise UsageError("A folder of tile images has the scale of its files: give one --mpp.")
+    if jobs[0].region == "tissue":
         say("No --annotations: every tile of tissue is used, tumour or not.")
+    number, of = part_of_run(options.shard)
+    mine = shard(jobs, number, of) if of > 1 else list(jobs)
+    extract_slides = extract_here
+    if options.engine == "ray":
+        from features.cluster import extract_on_ray
+
+        extract_slides = extract_on_ray
+    began = time.perf_counter()
     outcomes = extract_slides(
-        jobs,
-        part_of(options, Recipe),
+        mine,
+        recipes,
         options.out,
         device=options.device,
         workers=options.workers,
         overwrite=options.overwrite,
+        hold_out_tiles=options.hold_out_tiles,
         progress=Bars(),
     )
+    _tell(outcomes, time.perf_counter() - began, options.out)
+    for outcome in outcomes:
+        if outcome.status == "excluded":
+            warn(outcome.reason)
+        if outcome.notes and outcome.status == "done":
+            warn(f"{outcome.slide}: {outcome.notes}")
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    done = [outcome for outcome in outcomes if outcome.status == "done"]
-    tiles, seconds = sum(o.n_tiles for o in done), sum(o.seconds for o in done)
-    rate = f", {tiles} tiles in {seconds:.0f} s" if done else ""
-    kept = sum(outcome.status == "resumed" for outcome in outcomes)
-    say(
-        f"{counted(len(done), 'slide')} embedded{rate}"
-        + (f"; {kept} were there already" if kept else "")
-        + f". Bags: {options.out}"
-    )
     for outcome in failed:
         complain(outcome.reason)
     if failed:
-        complain(
-            f"{len(failed)} of {counted(len(outcomes), 'slide')} failed: {options.out / 'failures.csv'}"
-        )
+        table = Path(failed[0].store) / "failures.csv"
+        complain(f"{len(failed)} of {counted(len(outcomes), 'slide')} failed: {table}")
     return len(failed)
 
 
-def jobs_of(options: ExtractOptions) -> "Sequence[SlideJob]":
+def recipes_of(options: SlideOptions) -> "list[Recipe]":
+    """One recipe per scale."""
+    common = asdict(part_of(options, RecipeAtAnyScale))
+    with wrong_use():
+        recipes = [Recipe(**common, mpp=mpp) for mpp in options.mpp]
+    if len(set(options.mpp)) < len(options.mpp):
+        raise UsageError(f"--mpp {','.join(map(str, options.mpp))}: a scale is given twice.")
+    return recipes
+
+
+def _tell(outcomes: "Sequence[Outcome]", seconds: float, out: Path) -> None:
+    """What was done, and where the time went."""
+    from cli.console import counted, say, show_table
+
+    count = Counter(outcome.status for outcome in outcomes)
+    done = [outcome for outcome in outcomes if outcome.status == "done"]
+    tiles = sum(outcome.n_tiles for outcome in done)
+    parts = [f"{counted(count['done'], 'slide')} embedded"]
+    if done:
+        parts[0] += f", {tiles} tiles in {seconds:.0f} s ({tiles / seconds:.1f} tiles/s)"
+    if count["skipped"]:
+        parts.append(f"{count['skipped']} were there already")
+    if count["excluded"]:
+        parts.append(f"{count['excluded']} excluded by rule")
+    unreadable = sum(outcome.n_unreadable for outcome in done)
+    if unreadable:
+        parts.append(f"{counted(unreadable, 'tile')} could not be decoded and left out")
+    say("; ".join(parts) + f". Bags: {out}")
+    spent = {stage: sum(o.stages.get(stage, 0.0) for o in done) for stage in STAGES}
+    if total := sum(spent.values()):
+        rows = [[stage, f"{spent[stage]:.1f} s", f"{spent[stage] / total:.0%}"] for stage in STAGES]
+        show_table(["stage", "time of all threads", "share"], rows)
+        slowest = max(STAGES, key=lambda stage: spent[stage])
+        say(f"Bottleneck: {STAGES[slowest]}.")
+
+
+def jobs_of(options: SlideOptions) -> "Sequence[SlideJob]":
     """The slides meant by the command line.
 
     Raises:
@@ -123,52 +235,90 @@ def jobs_of(options: ExtractOptions) -> "Sequence[SlideJob]":
             raise UsageError("Give one table, or slides, not both.")
         if options.slides is None:
             raise UsageError("A table needs --slides, the folder that holds its slides.")
-        return _table_jobs(options, read_table(tables[0]), options.slides)
-    if options.slides is not None:
-        raise UsageError("--slides goes with a table; slide files are given as they are.")
-    return [job for path in options.inputs for job in _path_jobs(options, path)]
+        jobs = _table_jobs(options, read_table(tables[0]), options.slides)
+    else:
+        if options.slides is not None:
+            raise UsageError("--slides goes with a table; slide files are given as they are.")
+        jobs = _apart([job for path in options.inputs for job in _path_jobs(options, path)])
+    if options.coordinates is None:
+        return jobs
+    if options.annotations or jobs[0].from_tiles:
+        raise UsageError(
+            "--coordinates says which tiles to read: leave out --annotations and tile images."
+        )
+    return [replace(job, coordinates=options.coordinates / f"{job.slide}.h5") for job in jobs]
 
 
-def _path_jobs(options: ExtractOptions, path: Path) -> "list[SlideJob]":
-    """A slide file, or the slides of a folder of tile images."""
-    from features.extract import SlideJob
-    from features.folders import group_tiles
-    from features.slides import slide_name
+def _path_jobs(options: SlideOptions, path: Path) -> "list[SlideJob]":
+    """A slide file, the slides of a folder, or the slides whose tile images it holds."""
+    from features.plan import SlideJob
 
-    if path.is_dir():
-        if options.annotations:
-            raise UsageError("--annotations go with slides; a folder of tiles has no use for them.")
-        if options.slide_mpp is None:
-            raise UsageError(
-                "Tile images carry no micrometres per pixel. Pass --slide-mpp, e.g. 0.5 for 20x."
-            )
-        return [
-            SlideJob(slide=name, files=files, mpp=options.slide_mpp, from_tiles=True)
-            for name, files in group_tiles(path).items()
-        ]
+    if not path.is_dir():
+        return [_slide_job(options, path)]
+    tiles = _tiles_in(path)
+    if not tiles:
+        found = sorted({file for files in slides_in(path).values() for file in files})
+        if not found:
+            raise UsageError(f"{path}: holds neither slides nor tile images <slide>-<x>-<y>.png.")
+        return [_slide_job(options, file) for file in found]
+    if options.annotations:
+        raise UsageError("--annotations go with slides; a folder of tiles has no use for them.")
+    if options.slide_mpp is None:
+        raise UsageError(
+            "Tile images carry no micrometres per pixel. Pass --slide-mpp, e.g. 0.5 for 20x."
+        )
     return [
         SlideJob(
-            slide=slide_name(path.name),
-            files=(path,),
-            annotations=options.annotations,
+            slide=name,
+            files=files,
             mpp=options.slide_mpp,
+            mpp_source="option",
+            from_tiles=True,
         )
+        for name, files in tiles.items()
     ]
 
 
-def _table_jobs(options: ExtractOptions, rows: "Sequence[Row]", folder: Path) -> "list[SlideJob]":
+def _slide_job(options: SlideOptions, path: Path) -> "SlideJob":
+    from features.plan import SlideJob
+    from features.slides import slide_name
+
+    return SlideJob(
+        slide=slide_name(path.name),
+        files=(path,),
+        annotations=options.annotations,
+        mpp=options.slide_mpp,
+        mpp_source="option",
+    )
+
+
+def _apart(jobs: "Sequence[SlideJob]") -> "list[SlideJob]":
+    """Slides that are called alike take the name of their folder too: site-1/a and site-2/a."""
+    times = Counter(job.slide for job in jobs)
+    return [
+        replace(job, slide=f"{job.files[0].absolute().parent.name}/{job.slide}")
+        if times[job.slide] > 1 and not job.from_tiles
+        else job
+        for job in jobs
+    ]
+
+
+def _table_jobs(options: SlideOptions, rows: "Sequence[Row]", folder: Path) -> "list[SlideJob]":
     """The slides of a table, found by name in a folder of slides or of tile images."""
     from features.errors import SlideError
-    from features.extract import SlideJob
+    from features.plan import SlideJob
 
     if not folder.is_dir():
         raise UsageError(f"--slides {folder}: no such folder.")
     wanted = {row.slide for row in rows}
-    found = _slides_in(folder)
-    for files in (found[name] for name in sorted(wanted & set(found)) if len(found[name]) > 1):
-        raise SlideError(
-            f"Two files are one slide's: {files[0]} and {files[1]}. Keep one, or rename."
-        )
+    found = slides_in(folder)
+    for name in sorted(wanted & set(found)):
+        if len(found[name]) > 1:
+            first, second = (path.relative_to(folder) for path in found[name][:2])
+            raise SlideError(
+                f"Two files are one slide's: {first} and {second} in {folder}. Name the folder in the "
+                f"slide column, {first.with_suffix('')}, or keep one."
+            )
     tiles = {} if wanted & set(found) else _tiles_in(folder)
     from_tiles = bool(wanted & set(tiles))
     if from_tiles and options.annotations:
@@ -186,6 +336,7 @@ def _table_jobs(options: ExtractOptions, rows: "Sequence[Row]", folder: Path) ->
             files=(tiles if from_tiles else found).get(row.slide, (folder / row.slide,)),
             annotations=options.annotations,
             mpp=row.mpp or options.slide_mpp,
+            mpp_source="table" if row.mpp else "option",
             case=row.case,
             from_tiles=from_tiles,
         )
@@ -193,15 +344,16 @@ def _table_jobs(options: ExtractOptions, rows: "Sequence[Row]", folder: Path) ->
     ]
 
 
-def _slides_in(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The slide files of a folder and those below it, by name."""
+def slides_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The slide files of a folder and those below it, by bare name and by name with its folders."""
     from features.slides import SLIDE_SUFFIXES, slide_name
 
     found: dict[str, tuple[Path, ...]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SLIDE_SUFFIXES and path.is_file():
-            name = slide_name(path.name)
-            found[name] = (*found.get(name, ()), path)
+            inside = path.relative_to(folder).as_posix()
+            for name in dict.fromkeys([slide_name(path.name), slide_name(inside)]):
+                found[name] = (*found.get(name, ()), path)
     return found
 
 

@@ -1,18 +1,27 @@
 """Bags of a run, or slides made into bags the way the run's own were."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from cli.options import UsageError
 from features.bags import Bag, read_bag
 from features.errors import BackboneError
-from features.extract import SlideJob, extract
+from features.extract import extract
+from features.plan import SlideJob
 from features.recipe import Recipe
 from features.slides import slide_name
+from features.stain import Stain, StainReference, save_reference
 from mil.errors import FitError, RunError
 from mil.runs import Run
 from mil.training import Fitted, load_fitted
+
+LEARNT_FROM = {
+    "tiles": "folders of tiles",
+    "coordinates": "tiles at given places",
+    "converted": "features of another tool, made bags with `mil convert`",
+}
 
 
 def only_model(run: Run) -> Fitted:
@@ -65,10 +74,10 @@ def _extract(
 ) -> None:
     from cli.console import Bars
 
-    if recipe["region"] == "tiles":
+    if recipe["region"] not in ("annotations", "tissue"):
         raise UsageError(
-            "The model learnt from folders of tiles: extract the new tiles with `mil extract`, then give "
-            "their bags."
+            f"The model learnt from {LEARNT_FROM.get(recipe['region'], 'foreign bags')}: make bags of the "
+            "new slides in the same way, then give those."
         )
     if recipe["region"] == "annotations" and annotations is None:
         raise UsageError(
@@ -84,38 +93,41 @@ def _extract(
         )
         for path in slides
     ]
-    outcomes = extract(jobs, recipe_from(recipe, weights), store, progress=Bars())
+    outcomes = extract(jobs, recipe_from(recipe, weights, store), store, progress=Bars())
     for outcome in outcomes:
-        if outcome.status == "failed":
+        if outcome.status in ("failed", "excluded"):
             raise FitError(outcome.reason)
 
 
-def recipe_from(recipe: Mapping[str, Any], weights: str | None) -> Recipe:
+def _weights(told: str, file: str | None) -> str:
+    if told.startswith("random"):
+        return "random"
+    return told if told == "pretrained" else str(file)
+
+
+def recipe_from(recipe: Mapping[str, Any], weights: str | None, store: Path) -> Recipe:
     """The settings that make bags like those of a resolved recipe.
+
+    A stain to normalise to is written into ``store``, where extraction takes it from.
 
     Raises:
         BackboneError: the weights were a file that is not given.
     """
     told = str(recipe["weights"])
-    if told.startswith("random"):
-        source = "random"
-    elif told == "pretrained":
-        source = "pretrained"
-    elif weights is None:
+    if told != "pretrained" and not told.startswith("random") and weights is None:
         raise BackboneError(
             f"The bags were made with the weights file {told}. Pass it with --weights."
         )
-    else:
-        source = weights
-    return Recipe(
-        backbone=recipe["backbone"],
-        weights=source,
-        mpp=recipe["mpp"],
-        tile=recipe["tile"],
-        min_coverage=recipe["min_coverage"],
-        classes=tuple(recipe["classes"]) or ("Tumor",),
-        exclude=tuple(recipe["exclude"]),
-        max_tiles=recipe["max_tiles"],
-        seed=recipe["seed"],
-        precision=recipe["precision"],
-    )
+    settings: dict[str, Any] = {
+        field.name: tuple(value) if isinstance(value, list) else value
+        for field in fields(Recipe)
+        if (value := recipe.get(field.name)) not in (None, [])  # not used by such bags: any will do
+    }
+    settings["weights"] = _weights(told, weights)
+    if target := recipe.get("stain_reference"):
+        path = store / "stain-reference.json"
+        store.mkdir(parents=True, exist_ok=True)
+        stain = Stain.from_json(target["target"])
+        save_reference(path, StainReference(stain, tuple(target["slides"]), tuple(target["cases"])))
+        settings["stain_reference"] = (str(path),)
+    return Recipe(**settings)

@@ -10,19 +10,21 @@ One HDF5 file per slide; TRIDENT, CLAM, Patho-Bench and torchmil readers open it
                                                        level0_width, level0_height, level0_mpp_x,
                                                        level0_mpp_y, mpp_source, target_mpp, bounds
     /coverage   (N,) float32, fraction of the tile inside the region
-    /tile_flags (N,) uint8, zero: no remark
+    /tile_flags (N,) uint8, what features.quality remarks: 1 background, 2 blur, 4 pen
     /thumbnail  (bytes,) uint8, a JPEG of the whole slide, so that maps can be drawn without it
     /           attrs format, format_version, slide, case, recipe, recipe_sha256, request_sha256,
-                annotation_sha256, trained_on, data_sha256, source_sha256, n_tiles, n_failed, versions,
-                complete (written last)
+                annotation_sha256, annotation_origin, trained_on, data_sha256, source_sha256, n_tiles,
+                n_failed, tumour_of_tissue (NaN if unknown), reader, versions, complete (written last)
 """
 
 import contextlib
 import hashlib
 import io
+import itertools
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -38,6 +40,8 @@ from features.errors import BagError
 FORMAT, FORMAT_VERSION = "mil-bag", 1
 PER_TILE = ("features", "coords", "coverage", "tile_flags")
 NAMED_VERSIONS = ("sarcomil", "torch", "timm", "openslide-bin", "numpy")
+TEMPORARY = ".tmp"
+CHUNK_BYTES = 8 << 20
 FLOAT16_ERROR = 1e-3  # relative rounding error up to which half precision is kept
 
 
@@ -47,13 +51,13 @@ class Bag:
 
     Attributes:
         slide: its name.
-        features: (N, D) float16 or float32.
+        features: (N, D) float16 or float32: an array, or what gives one for a slice.
         coords_l0: (N, 2) int64, top-left (x, y) in level-0 pixels.
         coverage: (N,) float32, fraction of each tile inside the region.
         side_l0: (width, height) of a tile in level-0 pixels, not rounded.
         size_l0: (width, height) of the slide in level-0 pixels.
         mpp_l0: micrometres per level-0 pixel, (x, y).
-        mpp_source: ``file`` or ``given``.
+        mpp_source: ``table``, ``option``, ``file``, ``given``, or ``magnification`` (nominal).
         tile_px: side of a tile as it was read.
         target_mpp: micrometres per pixel of a tile as it was read.
         recipe: everything that shapes features and is the same for all slides of a store.
@@ -64,6 +68,11 @@ class Bag:
         trained_on: cases the backbone has seen.
         bounds_l0: (x, y) of the scanned part's corner in level 0; QuPath's coordinates count from it.
         thumbnail: JPEG bytes of the whole slide, or empty.
+        tile_flags: (N,) uint8 of ``features.quality``; none given is zero.
+        n_failed: tiles that could not be decoded and are not in the bag.
+        tumour_of_tissue: fraction of the tissue inside the annotation; NaN if unknown.
+        annotation_origin: the frame of the annotation, ``level0`` or ``bounds``; empty if none.
+        reader: what decoded the tiles.
     """
 
     slide: str
@@ -84,6 +93,11 @@ class Bag:
     trained_on: tuple[str, ...] = ()
     bounds_l0: tuple[int, int] = (0, 0)
     thumbnail: bytes = field(default=b"", repr=False)
+    tile_flags: NDArray[np.uint8] | None = field(default=None, repr=False)
+    n_failed: int = 0
+    tumour_of_tissue: float = math.nan
+    annotation_origin: str = ""
+    reader: str = ""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -96,10 +110,7 @@ class Bag:
     @cached_property
     def data_sha256(self) -> str:
         """Fingerprint of what learning reads: features, coordinates and coverage."""
-        digest = hashlib.sha256()
-        for values in (self.features, self.coords_l0, self.coverage):
-            digest.update(np.ascontiguousarray(values).tobytes())
-        return digest.hexdigest()
+        return _data_sha256(_chunks(self.features), self.coords_l0, self.coverage)
 
     @property
     def recipe_sha256(self) -> str:
@@ -112,21 +123,24 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def compact(features: NDArray[np.float32]) -> NDArray[np.float16] | NDArray[np.float32]:
+def compact(features: Any) -> Any:
     """Half precision where it keeps the features to 0.1 %, else unchanged."""
-    with np.errstate(over="ignore"):
-        half = features.astype(np.float16)
-    if not np.isfinite(half).all():
-        return features
-    error = np.linalg.norm(half.astype(np.float32) - features)
-    return half if error <= FLOAT16_ERROR * np.linalg.norm(features) else features
+    error = norm = 0.0
+    for chunk in _chunks(features):
+        with np.errstate(over="ignore"):
+            half = chunk.astype(np.float16)
+        if not np.isfinite(half).all():
+            return features
+        error += float(np.square(half.astype(np.float64) - chunk).sum())
+        norm += float(np.square(chunk.astype(np.float64)).sum())
+    return features.astype(np.float16) if error <= FLOAT16_ERROR**2 * norm else features
 
 
 def write_bag(path: Path, bag: Bag) -> None:
     """Write a bag so that it appears whole or not at all.
 
     The file is written under a temporary name beside its place, flushed to the disk, opened again and
-    validated, and only then renamed.
+    validated, and only then renamed; the folder is flushed too. Features are copied piece by piece.
 
     Raises:
         BagError: the arrays do not belong together or are not finite.
@@ -134,14 +148,14 @@ def write_bag(path: Path, bag: Bag) -> None:
     """
     _check_arrays(bag)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        with temporary.open("wb") as handle:
-            handle.write(_image(bag))
-            handle.flush()
-            os.fsync(handle.fileno())
+        with _Sink(temporary, "w+b") as sink:
+            sink.take(bag)
+            os.fsync(sink.fileno())
         validate_bag(temporary)
         temporary.replace(path)
+        _flush_folder(path.parent)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
@@ -176,6 +190,11 @@ def read_bag(path: Path) -> Bag:
             trained_on=tuple(json.loads(root["trained_on"])),
             bounds_l0=(int(place["bounds"][0]), int(place["bounds"][1])),
             thumbnail=file["thumbnail"][:].tobytes(),
+            tile_flags=file["tile_flags"][:],
+            n_failed=int(root["n_failed"]),
+            tumour_of_tissue=float(root.get("tumour_of_tissue", math.nan)),
+            annotation_origin=str(root.get("annotation_origin", "")),
+            reader=str(root.get("reader", "")),
         )
 
 
@@ -186,14 +205,14 @@ def validate_bag(path: Path) -> None:
         BagError: it is not.
     """
     with _opened(path) as file:
-        announced = str(file.attrs["data_sha256"])
-    bag = read_bag(path)
-    if not np.isfinite(bag.features).all():
-        raise BagError(f"{path}: features are not finite. Extract the slide again.")
-    if bag.data_sha256 != announced:
-        raise BagError(
-            f"{path}: its data are not those it was written with. Extract the slide again."
-        )
+        finite = all(np.isfinite(chunk).all() for chunk in _chunks(file["features"]))
+        if not finite:
+            raise BagError(f"{path}: features are not finite. Extract the slide again.")
+        held = _data_sha256(_chunks(file["features"]), file["coords"][:], file["coverage"][:])
+        if held != file.attrs["data_sha256"]:
+            raise BagError(
+                f"{path}: its data are not those it was written with. Extract the slide again."
+            )
 
 
 def request_of(path: Path) -> str | None:
@@ -238,32 +257,99 @@ def _mapped(path: Path, dataset: Any) -> NDArray[Any]:
     return np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
 
 
+def _chunks(features: Any) -> Iterator[NDArray[np.floating]]:
+    """Features piece by piece, so that a bag of any size is handled in little memory."""
+    rows = max(1, CHUNK_BYTES // max(1, 4 * features.shape[-1]))
+    for start in range(0, len(features), rows):
+        yield np.asarray(features[start : start + rows])
+
+
+def _data_sha256(
+    features: Iterable[NDArray[np.floating]],
+    coords: NDArray[np.int64],
+    coverage: NDArray[np.float32],
+) -> str:
+    digest = hashlib.sha256()
+    for values in itertools.chain(features, (coords, coverage)):
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
 def _check_arrays(bag: Bag) -> None:
     n_tiles = len(bag.features)
     fits = bag.coords_l0.shape == (n_tiles, 2) and bag.coverage.shape == (n_tiles,)
+    fits &= bag.tile_flags is None or bag.tile_flags.shape == (n_tiles,)
     if bag.features.ndim != 2 or not fits or n_tiles == 0:
         raise BagError(
             f"{bag.slide}: features {bag.features.shape}, coords {bag.coords_l0.shape} and coverage "
             f"{bag.coverage.shape} do not belong together. Give (N, D), (N, 2) and (N,) with N >= 1."
         )
-    if not np.isfinite(bag.features).all():
+    if not all(np.isfinite(chunk).all() for chunk in _chunks(bag.features)):
         raise BagError(
             f"{bag.slide}: features are not finite. Use --precision fp32 or other weights."
         )
 
 
-def _image(bag: Bag) -> memoryview:
-    """The bytes of the file, made in memory: HDF5 itself does not survive a full disk in good order."""
-    image = io.BytesIO()
-    # From 1.10 on, HDF5 keeps checksums of its own structure, so a damaged file is seen and refused.
-    with h5py.File(image, "w", libver=("v110", "v110")) as file:
-        _fill(file, bag)
-    return image.getbuffer()
+class _Sink(io.FileIO):
+    """The file HDF5 writes to. It keeps a failed write to itself until HDF5 has closed.
+
+    HDF5 does not survive a full disk in good order: told of it, it may end the process.
+    """
+
+    error: OSError | None = None
+
+    def take(self, bag: Bag) -> None:
+        """Write a bag.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        try:
+            # From 1.10 on, HDF5 keeps checksums of its own structure: a damaged file is seen and refused.
+            with h5py.File(self, "w", libver=("v110", "v110")) as file:
+                _fill(file, bag)
+        except Exception:
+            if self.error is None:
+                raise
+        if self.error is not None:
+            raise self.error
+
+    def write(self, data: Any) -> int:
+        """Write all of it, or remember why not."""
+        rest = memoryview(data).cast("B")
+        while rest and self.error is None:
+            try:
+                rest = rest[super().write(rest) :]
+            except OSError as error:
+                self.error = error
+        return len(memoryview(data).cast("B"))
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size, or remember why not."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; some network folders cannot be flushed."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _fill(file: Any, bag: Bag) -> None:
     """Put a bag into an empty HDF5 file; ``complete`` comes last."""
-    features = file.create_dataset("features", data=bag.features)
+    features = file.create_dataset("features", bag.features.shape, bag.features.dtype)
+    start = 0
+    for chunk in _chunks(bag.features):
+        features[start : start + len(chunk)] = chunk
+        start += len(chunk)
     features.attrs.update(
         encoder=str(bag.recipe.get("backbone", "")),
         name=bag.slide,
@@ -291,7 +377,8 @@ def _fill(file: Any, bag: Bag) -> None:
         bounds=bag.bounds_l0,
     )
     file.create_dataset("coverage", data=bag.coverage.astype(np.float32))
-    file.create_dataset("tile_flags", data=np.zeros(len(bag), dtype=np.uint8))
+    flags = np.zeros(len(bag), dtype=np.uint8) if bag.tile_flags is None else bag.tile_flags
+    file.create_dataset("tile_flags", data=flags)
     file.create_dataset("thumbnail", data=np.frombuffer(bag.thumbnail, dtype=np.uint8))
     file.attrs.update(
         format=FORMAT,
@@ -304,7 +391,10 @@ def _fill(file: Any, bag: Bag) -> None:
         annotation_sha256=bag.annotation_sha256,
         trained_on=json.dumps(bag.trained_on),
         n_tiles=len(bag),
-        n_failed=0,
+        n_failed=bag.n_failed,
+        tumour_of_tissue=bag.tumour_of_tissue,
+        annotation_origin=bag.annotation_origin,
+        reader=bag.reader,
         data_sha256=bag.data_sha256,
         source_sha256=bag.source_sha256,
         versions=json.dumps({name: metadata.version(name) for name in NAMED_VERSIONS}),

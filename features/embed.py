@@ -1,23 +1,240 @@
-"""Tiles to features: every worker reads a batch of tiles and runs the network on it."""
+"""Tiles to features: every worker reads a batch of tiles and runs the network on it, slide after slide."""
 
 import contextlib
 import os
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from features.backbones.folding import halved
 from features.backbones.registry import Backbone
-from features.errors import FeaturesError
+from features.errors import FeaturesError, TileError
 from features.progress import Advance
-from features.threads import one_torch_thread
-from features.tiling import TileSource
+from features.threads import keep_freed_memory, one_torch_thread
+from features.tiling import BLOCK_L0, TileSource, walk
 
-BATCH_TILES = 16
+BATCH_TILES = 8  # more costs memory on a CPU and gains nothing
+GPU_BATCH_TILES = 128
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-MOST_WORKERS = 8  # beyond this the disk or the GPU binds, and each holds a batch in memory
+MOST_WORKERS = 16  # beyond this the disk or the GPU binds, and each holds a batch in memory
+MOST_FAILED = 0.01  # of a slide's tiles may be unreadable; beyond, the slide is
+Tiles = NDArray[np.uint8]
+
+
+class Clock:
+    """Seconds by stage, summed over threads."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time a block as part of a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[stage] += time.perf_counter() - started
+
+
+class Embedder:
+    """A backbone on its device: (B, H, W, 3) uint8 tiles -> (B, dim) float32, from any thread.
+
+    In half precision batch norms are folded and weights cast once; fp32 runs timm's network as it is.
+    On a GPU every thread has its own stream and page-locked memory, so that one thread's copy runs
+    beside another's kernels.
+
+    Raises:
+        FeaturesError: a feature is not finite.
+    """
+
+    def __init__(self, backbone: Backbone, *, precision: str, device: str) -> None:
+        self.backbone = backbone
+        self.device = resolve_device(device)
+        self.dtype = resolve_precision(precision, self.device)
+        network = backbone.module
+        if self.dtype != torch.float32:
+            network = halved(network, self.dtype)
+        self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.batch_tiles = GPU_BATCH_TILES if self.device.type == "cuda" else BATCH_TILES
+        self._own = threading.local()
+
+    def __call__(self, tiles: Tiles, clock: Clock) -> NDArray[np.float32]:
+        """Embed a batch; time is entered under ``prepare`` and ``forward``."""
+        lower = (
+            torch.autocast(self.device.type, self.dtype)
+            if self.dtype != torch.float32
+            else contextlib.nullcontext()
+        )
+        with torch.inference_mode(), self._stream(), lower:
+            with clock("prepare"):
+                images = preprocess(self._moved(tiles), self.backbone)
+            with clock("forward"):
+                features: NDArray[np.float32] = self.network(images).float().cpu().numpy()
+        if not np.isfinite(features).all():
+            raise FeaturesError(
+                f"{self.backbone.name} ({self.backbone.weights}) gave features that are not finite in "
+                f"{str(self.dtype).removeprefix('torch.')}. Use --precision fp32, or other weights."
+            )
+        return features
+
+    def _stream(self) -> Any:
+        if self.device.type != "cuda":
+            return contextlib.nullcontext()
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._own.stream)
+
+    def _moved(self, tiles: Tiles) -> Tensor:
+        held = torch.from_numpy(tiles)
+        if self.device.type != "cuda":
+            return held.to(self.device)
+        pinned = getattr(self._own, "pinned", None)
+        if pinned is None or pinned.shape[1:] != held.shape[1:] or len(pinned) < len(held):
+            pinned = self._own.pinned = held.pin_memory()
+        else:
+            pinned[: len(held)].copy_(held)
+        return pinned[: len(held)].to(self.device, non_blocking=True)
+
+
+@dataclass
+class Work:
+    """The tiles of one slide at one scale, and what is done with them.
+
+    Attributes:
+        source: hands out (tile_px, tile_px, 3) RGB tiles.
+        put: takes row numbers of the grid and their (B, dim) features, from any thread.
+        advance: told the number of tiles after each batch.
+        flag: (B, H, W, 3) tiles -> (B,) uint8, before ``recolour``.
+        recolour: (B, H, W, 3) tiles -> the same, before the network.
+        clock: how long the stages took.
+        flags: (N,) what ``flag`` said.
+        unreadable: what was wrong with each tile that could not be decoded, by row number.
+    """
+
+    source: TileSource
+    put: Callable[[NDArray[np.int64], NDArray[np.float32]], None]
+    advance: Advance = lambda _count: None
+    flag: Callable[[Tiles], NDArray[np.uint8]] | None = None
+    recolour: Callable[[Tiles], Tiles] | None = None
+    clock: Clock = field(init=False, default_factory=Clock)
+    flags: NDArray[np.uint8] = field(init=False)
+    unreadable: dict[int, str] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.flags = np.zeros(len(self.source.grid), dtype=np.uint8)
+
+
+class Workers:
+    """Threads that embed; they go from one slide to the next without a pause. A context manager.
+
+    Reading and computing overlap because each worker does both, for a batch of its own; the batches,
+    and so the features, are the same for any number of workers.
+
+    Args:
+        embedder: the network.
+        count: threads; 0 takes one per core.
+    """
+
+    def __init__(self, embedder: Embedder, count: int = 0) -> None:
+        self.embedder = embedder
+        self._pool = ThreadPoolExecutor(count or min(os.cpu_count() or 1, MOST_WORKERS), "embed")
+        self._one_thread = one_torch_thread()
+        self._stopped = False
+
+    def __enter__(self) -> "Workers":
+        self._one_thread.__enter__()
+        if self.embedder.device.type == "cpu":
+            keep_freed_memory()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self._pool.shutdown()
+        self._one_thread.__exit__(kind, error, at)
+
+    def stop(self) -> None:
+        """Take no more batches; who waits for some gets ``CancelledError``."""
+        self._stopped = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def embed(self, *works: Work) -> None:
+        """Embed everything; several scales of one slide are read side by side, block by block.
+
+        Raises:
+            TileError: more tiles than ``MOST_FAILED`` cannot be read.
+            FeaturesError: features are not finite, or a source fails otherwise.
+            CancelledError: the workers were stopped.
+        """
+        batches = sorted(
+            (batch for work in works for batch in self._batches(work)), key=lambda batch: batch[0]
+        )
+        jobs: list[Future[None]] = []
+        try:
+            for _, work, rows in batches:
+                jobs.append(self._pool.submit(self._embed_batch, work, rows))
+            _first_failure(jobs)
+        except RuntimeError as error:
+            if self._stopped:  # meanwhile: the pool takes no more
+                raise CancelledError from error
+            raise
+        finally:  # an unreadable slide or an interrupt must not wait for the rest
+            # Those taken from a stopped pool never end, so only what runs is waited for.
+            wait([job for job in jobs if not job.cancel()])
+
+    def _batches(self, work: Work) -> Iterator[tuple[tuple[int, int], Work, NDArray[np.int64]]]:
+        grid = work.source.grid
+        order, step = walk(grid), self.embedder.batch_tiles
+        for start in range(0, len(order), step):
+            rows = order[start : start + step]
+            x, y = grid.coords_l0[rows[0]] // BLOCK_L0
+            yield (int(y), int(x)), work, rows
+
+    def _embed_batch(self, work: Work, rows: NDArray[np.int64]) -> None:
+        tiles, readable = [], []
+        with work.clock("read"):
+            for row in rows:
+                try:
+                    tiles.append(work.source.read(int(row)))
+                    readable.append(row)
+                except TileError as error:
+                    work.unreadable[int(row)] = str(error)
+                    if len(work.unreadable) > MOST_FAILED * len(work.source.grid):
+                        raise
+        if tiles:
+            numbers, batch = np.array(readable), np.stack(tiles)
+            with work.clock("prepare"):
+                if work.flag:
+                    work.flags[numbers] = work.flag(batch)
+                if work.recolour:
+                    batch = work.recolour(batch)
+            features = self.embedder(batch, work.clock)
+            with work.clock("write"):
+                work.put(numbers, features)
+        work.advance(len(rows))
+
+
+def _first_failure(jobs: Sequence["Future[None]"]) -> None:
+    """Wait for all jobs, or until one fails; its error is raised."""
+    for job in jobs:
+        job.result()
 
 
 def embed(
@@ -31,9 +248,6 @@ def embed(
 ) -> NDArray[np.float32]:
     """Embed every tile of a source, in the source's order.
 
-    Reading and computing overlap because each worker does both, for a batch of its own; the batches,
-    and so the features, are the same for any number of workers.
-
     Args:
         source: hands out (tile_px, tile_px, 3) RGB tiles.
         backbone: the network and its preprocessing.
@@ -46,40 +260,18 @@ def embed(
         (N, dim) features.
 
     Raises:
-        FeaturesError: a feature is not finite.
+        FeaturesError: a feature is not finite, or a tile cannot be read.
     """
-    where = resolve_device(device)
-    dtype = resolve_precision(precision, where)
-    network = backbone.module.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = np.empty((len(source.grid), backbone.dim), dtype=np.float32)
 
-    def embed_batch(numbers: range) -> NDArray[np.float32]:
-        tiles = torch.from_numpy(np.stack([source.read(number) for number in numbers]))
-        lower = torch.autocast(where.type, dtype) if dtype != torch.float32 else _AS_IT_IS
-        with torch.inference_mode(), lower:
-            batch: NDArray[np.float32] = (
-                network(preprocess(tiles.to(where), backbone)).float().cpu().numpy()
-            )
-        return batch
+    def put(rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        features[rows] = values
 
-    n_tiles = len(source.grid)
-    features = np.empty((n_tiles, backbone.dim), dtype=np.float32)
-    batches = [
-        range(start, min(start + BATCH_TILES, n_tiles)) for start in range(0, n_tiles, BATCH_TILES)
-    ]
-    with one_torch_thread(), ThreadPoolExecutor(workers or _workers()) as pool:
-        jobs = [pool.submit(embed_batch, numbers) for numbers in batches]
-        try:
-            for numbers, job in zip(batches, jobs, strict=True):
-                features[numbers.start : numbers.stop] = job.result()
-                advance(len(numbers))
-        finally:  # an unreadable tile or an interrupt must not wait for the rest
-            for job in jobs:
-                job.cancel()
-    if not np.isfinite(features).all():
-        raise FeaturesError(
-            f"{backbone.name} ({backbone.weights}) gave features that are not finite in "
-            f"{str(dtype).removeprefix('torch.')}. Use --precision fp32, or other weights."
-        )
+    work = Work(source, put, advance)
+    with Workers(Embedder(backbone, precision=precision, device=device), workers) as pool:
+        pool.embed(work)
+    for reason in work.unreadable.values():
+        raise TileError(reason)
     return features
 
 
@@ -131,10 +323,3 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
         )
         native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return torch.bfloat16 if native else torch.float32
-
-
-def _workers() -> int:
-    return min(os.cpu_count() or 1, MOST_WORKERS)
-
-
-_AS_IT_IS = contextlib.nullcontext()

@@ -2,7 +2,9 @@
 
 FeaturesError
 ├── SlideError        a slide cannot be opened or read
-│   └── ScaleError    a slide's micrometres per pixel are unknown or implausible
+│   ├── ScaleError    a slide's micrometres per pixel are unknown or implausible
+│   ├── TileError     the pixels of one place cannot be decoded; the rest of the slide may be whole
+│   └── SlideExcluded a rule of the recipe leaves the slide out: no failure
 ├── AnnotationError   an annotation file is missing, malformed or lacks the class asked for
 ├── BackboneError     a backbone is unknown or its weights cannot be loaded
 └── BagError          a bag is missing, incomplete, or made by another recipe
@@ -19,6 +21,14 @@ class SlideError(FeaturesError):
 
 class ScaleError(SlideError):
     """A slide's micrometres per pixel are unknown or implausible."""
+
+
+class TileError(SlideError):
+    """The pixels of one place cannot be decoded; the rest of the slide may be whole."""
+
+
+class SlideExcluded(SlideError):
+    """A rule of the recipe leaves the slide out: no failure."""
 
 
 class AnnotationError(FeaturesError):

@@ -1,136 +1,456 @@
 """A cohort of slides to a store of bags: one bad slide never stops the run, a second run resumes."""
 
-import csv
-import hashlib
+import contextlib
 import io
-import os
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
-from shapely.affinity import translate
 
-from features import annotations, bags
+from features import bags
+from features.annotations import annotation_sha256
 from features.backbones.registry import Backbone, load_backbone
 from features.bags import Bag
-from features.embed import DTYPES, embed, resolve_device, resolve_precision
-from features.errors import BagError, FeaturesError, ScaleError, SlideError
+from features.colour import to_srgb
+from features.embed import DTYPES, Embedder, Tiles, Work, Workers, resolve_device, resolve_precision
+from features.errors import BagError, FeaturesError, ScaleError, SlideExcluded
 from features.folders import open_folder
-from features.masks import tissue_region
+from features.plan import SlideJob, identities, share_per_case, survey, tiles_of
 from features.progress import Progress, Silent
+from features.quality import bits, quality_flags
 from features.recipe import Recipe
+from features.rows import Rows
 from features.slides import Slide, open_slide
-from features.tiling import SlideTiles, TileSource, lay_grid, sample
+from features.stain import (
+    Stain,
+    StainReference,
+    fit_stain,
+    load_reference,
+    normalise,
+    save_reference,
+)
+from features.store import Outcome, Store, differences
+from features.tiling import SlideTiles, TileGrid, TileSource, hold_out, sample
 
 THUMBNAIL_PX = 512
-IDENTITY_BYTES = 1 << 20
+SLIDES_AT_ONCE = 2  # while one is embedded, the next is opened and the last one written
+STAIN_TILES = 32  # of a slide, from which its stain is estimated
+WAIT_S = 0.5  # between looks at slides another process works on
+HELD_OUT = "-HOLD-OUT-SHARES-CASES"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SlideJob:
-    """One slide to extract.
+@dataclass(frozen=True)
+class Target:
+    """One store to fill: a recipe, and which of a slide's tiles it takes.
 
     Attributes:
-        slide: the bag's name.
-        files: the slide file, or the tile images of one slide.
-        annotations: folder with the slide's annotation; None uses the tissue.
-        mpp: micrometres per level-0 pixel, overriding the file; needed for tile images.
-        case: if known.
+        recipe: what was asked.
+        store: where.
+        held_out: 0 for the tiles drawn by the recipe; else this many of those it leaves.
     """
 
-    slide: str
-    files: tuple[Path, ...]
-    annotations: Path | None = None
-    mpp: float | None = None
-    case: str = ""
-    from_tiles: bool = False
+    recipe: Recipe
+    store: Store
+    held_out: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one slide: ``done``, ``resumed`` (a bag answered already) or ``failed``."""
-
-    slide: str
-    status: str
-    n_tiles: int = 0
-    seconds: float = 0.0
-    reason: str = ""
-    details: str = ""
+def targets(recipes: Sequence[Recipe], out: Path, *, hold_out_tiles: int = 0) -> tuple[Target, ...]:
+    """The stores of a run: ``out`` itself, or one folder in it per scale, and their hold-outs beside them."""
+    found = []
+    for recipe in recipes:
+        path = out if len(recipes) == 1 else out / f"mpp-{recipe.mpp:g}"
+        found.append(Target(recipe, Store(path)))
+        if hold_out_tiles:
+            held = path.with_name(path.name + HELD_OUT)
+            found.append(Target(recipe, Store(held), hold_out_tiles))
+    return tuple(found)
 
 
 def extract(
     jobs: Sequence[SlideJob],
-    recipe: Recipe,
+    recipe: Recipe | Sequence[Recipe],
     out: Path,
     *,
     device: str = "auto",
     workers: int = 0,
     overwrite: bool = False,
+    hold_out_tiles: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Outcome, ...]:
-    """Extract every slide into ``<out>/<slide>.h5``; failures go to ``<out>/failures.csv``.
+    """Extract every slide into ``<out>/<slide>.h5``; all outcomes go to ``<out>/extract.csv``.
 
-    A bag that answers the same request (recipe, slide, annotation, scale) is kept as it is.
+    A bag that answers the same request (recipe, slide, annotation, scale) is kept as it is. Several
+    processes may fill one store: each slide is done once, by whoever claims it first.
 
     Args:
-        jobs: the slides, each name once.
-        recipe: how to tile and embed.
+        jobs: the slides, each name once; the largest is begun first.
+        recipe: how to tile and embed; several that differ in mpp are read side by side, each into
+            ``<out>/mpp-<mpp>``.
         out: the bag store.
         device: torch device, or ``auto``.
         workers: threads that read tiles and run the network; 0 takes one per core.
         overwrite: redo bags of another recipe instead of refusing the store.
+        hold_out_tiles: that many of each slide's other tiles go into a store of their own, whose name
+            says that it shares its cases.
         progress: told of slides and tiles.
+
+    Returns:
+        One outcome per slide and store, in the order of ``jobs``.
 
     Raises:
         BagError: the store holds bags of another recipe, or two jobs have one name.
         BackboneError: the backbone cannot be loaded.
     """
-    _check_names(jobs)
+    recipes = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
+    run = Run(
+        jobs, targets(recipes, out, hold_out_tiles=hold_out_tiles), device, overwrite=overwrite
+    )
     progress = progress or Silent()
-    backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
-    resolved = resolved_recipe(recipe, backbone, jobs, device)
-    if not overwrite:
-        _check_store(out, resolved)
-    out.mkdir(parents=True, exist_ok=True)
-    run = _Run(recipe, resolved, backbone, out, device, workers, progress)
-    outcomes = []
-    with progress.task("slides", len(jobs), "slides") as advance_slides:
-        for job in jobs:
-            outcomes.append(_guarded(run, job))
-            advance_slides(1)
-    _write_failures(out / "failures.csv", outcomes)
-    return tuple(outcomes)
+    found: dict[str, list[Outcome]] = {}
+    with (
+        run.embedding(workers, progress),
+        progress.task("slides", len(jobs), "slides") as advance,
+        contextlib.closing(_each(run, largest_first(run.jobs))) as each,
+    ):
+        for job, outcomes in each:
+            found[job.slide] = outcomes
+            advance(1)
+    run.write_tables()
+    return tuple(outcome for job in jobs for outcome in found[job.slide])
 
 
-def _guarded(run: "_Run", job: SlideJob) -> Outcome:
-    """Extract one slide; whatever goes wrong is that slide's outcome."""
-    started = time.perf_counter()
-    outcome = Outcome(slide=job.slide, status="failed")
-    try:
-        n_tiles, fresh = run.extract(job)
-        outcome = replace(outcome, status="done" if fresh else "resumed", n_tiles=n_tiles)
-    except FeaturesError as error:
-        outcome = replace(outcome, reason=str(error))
-    except Exception as error:  # noqa: BLE001 - the one guard: a bad slide must not cost the night
-        reason = f"{type(error).__name__}: {error}"
-        outcome = replace(outcome, reason=reason, details=traceback.format_exc())
-    return replace(outcome, seconds=time.perf_counter() - started)
+def largest_first(jobs: Sequence[SlideJob]) -> list[SlideJob]:
+    """Jobs by size of their files: what is done last should not be the longest."""
+
+    def size(job: SlideJob) -> int:
+        return sum(path.stat().st_size for path in job.files if path.is_file())
+
+    return sorted(jobs, key=size, reverse=True)
+
+
+def shard(jobs: Sequence[SlideJob], number: int, of: int) -> list[SlideJob]:
+    """Part ``number`` (from 1) of ``of`` parts of about equal work; every slide is in exactly one."""
+    return largest_first(sorted(jobs, key=lambda job: job.slide))[number - 1 :: of]
+
+
+def _each(
+    run: "Run", jobs: Sequence[SlideJob]
+) -> Generator[tuple[SlideJob, list[Outcome]], None, None]:
+    """The outcomes of all jobs as they come; what another process works on comes last."""
+    elsewhere = []
+    working: dict[Future[list[Outcome] | None], SlideJob] = {}
+    with ThreadPoolExecutor(SLIDES_AT_ONCE, "slide") as pool:
+        try:
+            for job in jobs:
+                working[pool.submit(run.slide, job)] = job
+            for future in as_completed(working):
+                outcomes = future.result()
+                if outcomes is None:
+                    elsewhere.append(working[future])
+                else:
+                    yield working[future], outcomes
+        except BaseException:
+            run.stop()
+            for future in working:
+                future.cancel()
+            raise
+    while elsewhere:
+        job = elsewhere.pop(0)
+        outcomes = run.slide(job)
+        if outcomes is not None:
+            yield job, outcomes
+        else:
+            elsewhere.append(job)
+            time.sleep(WAIT_S)
+
+
+@dataclass
+class _Part:
+    """One slide's share in one store, on its way to a bag."""
+
+    target: Target
+    resolved: Mapping[str, Any]
+    outcome: Outcome
+    request: str = ""
+    grid: TileGrid | None = None
+    work: Work | None = None
+    rows: Rows | None = None
+    finished: bool = False
+
+    @property
+    def path(self) -> Path:
+        return self.target.store.bag(self.outcome.slide)
+
+    def finish(self, **changes: Any) -> None:
+        """Settle the outcome."""
+        self.outcome, self.finished = replace(self.outcome, **changes), True
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Whatever goes wrong inside is this part's outcome: a bad slide must not cost the night."""
+        try:
+            yield
+        except CancelledError:
+            raise  # the run was stopped: no outcome
+        except SlideExcluded as error:
+            self.finish(status="excluded", reason=str(error))
+        except FeaturesError as error:
+            self.finish(status="failed", reason=str(error))
+        except Exception as error:  # noqa: BLE001 - the one guard
+            reason = f"{type(error).__name__}: {error}"
+            self.finish(status="failed", reason=reason, details=traceback.format_exc())
+
+
+class Run:
+    """What all slides of a run share. Made once per process, also by the workers of a cluster.
+
+    Raises:
+        BagError: a store holds bags of another recipe, or two jobs have one name.
+        BackboneError: the backbone cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[SlideJob],
+        filled: Sequence[Target],
+        device: str,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        check_names(jobs)
+        recipe = filled[0].recipe
+        self.started = time.time()
+        self.targets = filled
+        self.backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
+        self.embedder = Embedder(self.backbone, precision=recipe.precision, device=device)
+        self.reference = stain_reference(recipe, jobs) if recipe.stain != "off" else None
+        self.resolved = [
+            resolved_recipe(target, self.backbone, jobs, device, self.reference)
+            for target in filled
+        ]
+        with contextlib.ExitStack() as filling:
+            for target, resolved in zip(filled, self.resolved, strict=True):
+                filling.enter_context(target.store.filling(resolved))
+                if not overwrite:
+                    _check_store(target.store, resolved)
+                if self.reference:
+                    with target.store.alone():
+                        save_reference(target.store.path / "stain-reference.json", self.reference)
+            self._filling = filling.pop_all()
+        self.jobs = share_per_case(jobs, recipe) if recipe.sample_per == "case" else list(jobs)
+        self.workers: Workers | None = None
+        self.progress: Progress = Silent()
+
+    @contextlib.contextmanager
+    def embedding(self, workers: int, progress: Progress) -> Iterator[None]:
+        """Have the threads that embed."""
+        self.progress = progress
+        with self._filling, Workers(self.embedder, workers) as self.workers:
+            yield
+
+    def stop(self) -> None:
+        """Let the slides in work end without a bag."""
+        if self.workers:
+            self.workers.stop()
+
+    def write_tables(self) -> None:
+        """Write every store's tables."""
+        for target in self.targets:
+            target.store.write_tables()
+
+    def slide(self, job: SlideJob) -> list[Outcome] | None:
+        """Extract one slide for every target; None where another process works on it."""
+        started = time.perf_counter()
+        with contextlib.ExitStack() as held:
+            for target in self.targets:
+                if not held.enter_context(target.store.claim(job.slide)):
+                    return None
+            parts = [
+                _Part(
+                    target,
+                    resolved,
+                    Outcome(
+                        slide=job.slide,
+                        case=job.case,
+                        status="failed",
+                        store=str(target.store.path),
+                    ),
+                )
+                for target, resolved in zip(self.targets, self.resolved, strict=True)
+            ]
+            _guarding(parts, lambda: self._make(job, parts))
+            for part in parts:
+                part.outcome = replace(part.outcome, seconds=time.perf_counter() - started)
+                part.target.store.record(part.outcome, since=self.started)
+                if part.outcome.status == "excluded":
+                    part.path.unlink(missing_ok=True)
+        return [part.outcome for part in parts]
+
+    def _make(self, job: SlideJob, parts: Sequence[_Part]) -> None:
+        """The bags of a slide that are not there yet."""
+        annotation = job.annotation()
+        drawn = annotation_sha256(annotation) if annotation else ""
+        sources = identities(job)
+        for part in parts:
+            part.request = _request(part.resolved, job, sources, drawn)
+            if bags.request_of(part.path) == part.request:
+                _tell_of_bag(part)
+        parts = [part for part in parts if not part.finished]
+        if not parts:
+            return
+        with contextlib.ExitStack() as opened:
+            base = {
+                "annotation_sha256": drawn,
+                "source_sha256": bags.fingerprint({"files": sources}),
+            }
+            make = self._of_tiles if job.from_tiles else self._of_slide
+            make(job, parts, base, opened)
+
+    def _of_slide(
+        self,
+        job: SlideJob,
+        parts: Sequence[_Part],
+        base: dict[str, Any],
+        opened: contextlib.ExitStack,
+    ) -> None:
+        """Lay tiles over the slide's tumour, or its tissue; embed them at all scales together."""
+        began = time.perf_counter()
+        slide = opened.enter_context(
+            open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source)
+        )
+        seen = survey(slide, job, parts[0].target.recipe)
+        for part in parts:
+            part.outcome = replace(
+                part.outcome,
+                tumour_of_tissue=seen.tumour_of_tissue,
+                mpp=slide.mpp[0],
+                mpp_source=slide.mpp_source,
+                annotation_origin=seen.origin,
+                reader=slide.reader,
+                notes=" ".join(seen.notes),
+            )
+            with part.guarded():
+                part.grid = _drawn(part.target, tiles_of(slide, job, seen, part.target.recipe), job)
+                self._prepare(part, SlideTiles(slide, part.grid), slide, opened)
+        overview = seen.overview.copy()
+        overview.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+        spent = time.perf_counter() - began
+        base |= {
+            "size_l0": slide.size_l0,
+            "mpp_l0": slide.mpp,
+            "mpp_source": slide.mpp_source,
+            "bounds_l0": slide.bounds_l0,
+            "thumbnail": _jpeg(overview),
+            "tumour_of_tissue": seen.tumour_of_tissue,
+            "annotation_origin": seen.origin,
+            "reader": slide.reader,
+        }
+        self._embed(job, parts, base, spent)
+
+    def _of_tiles(
+        self,
+        job: SlideJob,
+        parts: Sequence[_Part],
+        base: dict[str, Any],
+        opened: contextlib.ExitStack,
+    ) -> None:
+        """Embed the tile images of one slide."""
+        if job.mpp is None:
+            raise ScaleError(
+                f"{job.slide}: tile images carry no micrometres per pixel. Pass --slide-mpp, e.g. 0.5 "
+                "for 20x."
+            )
+        for part in parts:
+            source = open_folder(job.files, mpp=job.mpp, tile_px=part.target.recipe.tile)
+            part.outcome = replace(part.outcome, mpp=job.mpp, mpp_source=job.mpp_source)
+            part.grid = source.grid
+            self._prepare(part, source, None, opened)
+            base |= {"size_l0": source.size_l0, "mpp_l0": (job.mpp, job.mpp), "reader": "images"}
+        self._embed(job, parts, base | {"mpp_source": job.mpp_source}, 0.0)
+
+    def _prepare(
+        self, part: _Part, source: TileSource, slide: Slide | None, opened: contextlib.ExitStack
+    ) -> None:
+        """All that embedding one part needs."""
+        recipe, n_tiles = part.target.recipe, len(source.grid)
+        recolour = to_srgb(slide.color_profile) if slide and recipe.icc == "srgb" else None
+        if self.reference:
+            recolour = _stained(self.reference.target, source, recolour)
+        folder = part.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        part.rows = opened.enter_context(Rows(folder, n_tiles, self.backbone.dim))
+        name = f"{part.outcome.slide}" + (f" at {recipe.mpp:g}" if len(self.targets) > 1 else "")
+        advance = opened.enter_context(self.progress.task(name, n_tiles, "tiles"))
+        part.work = Work(source, part.rows.put, advance, flag=quality_flags, recolour=recolour)
+
+    def _embed(
+        self, job: SlideJob, parts: Sequence[_Part], base: Mapping[str, Any], opening_s: float
+    ) -> None:
+        """Run the network over all parts, and write their bags."""
+        assert self.workers is not None
+        ready = [part for part in parts if part.work and not part.finished]
+        self.workers.embed(*(part.work for part in ready if part.work))
+        for part in ready:
+            assert part.work is not None
+            with part.guarded():
+                began = time.perf_counter()
+                bag = self._bag(job, part, base)
+                bags.write_bag(part.path, bag)
+                stages = part.work.clock.seconds
+                stages["open"] += opening_s / len(ready)
+                stages["write"] += time.perf_counter() - began
+                part.finish(
+                    status="done", n_tiles=len(bag), n_unreadable=bag.n_failed, stages=dict(stages)
+                )
+
+    def _bag(self, job: SlideJob, part: _Part, base: Mapping[str, Any]) -> Bag:
+        """The bag of one part: what was read, less what the recipe drops."""
+        assert part.work
+        assert part.rows
+        assert part.grid is not None
+        recipe, flags = part.target.recipe, part.work.flags
+        keep = part.rows.filled & ((flags & bits(recipe.drop)) == 0)
+        if not keep.any():
+            raise SlideExcluded(
+                f"{job.slide}: --drop {', '.join(recipe.drop)} leaves none of {len(flags)} tiles."
+            )
+        grid = part.grid[np.flatnonzero(keep)]
+        return Bag(
+            slide=job.slide,
+            features=bags.compact(part.rows.kept(keep)),
+            coords_l0=grid.coords_l0,
+            coverage=grid.coverage,
+            side_l0=grid.side_l0,
+            tile_px=grid.tile_px,
+            target_mpp=grid.mpp,
+            recipe=part.resolved,
+            request_sha256=part.request,
+            case=job.case,
+            trained_on=self.backbone.trained_on,
+            tile_flags=flags[keep],
+            n_failed=len(part.work.unreadable),
+            **base,
+        )
 
 
 def resolved_recipe(
-    recipe: Recipe, backbone: Backbone, jobs: Sequence[SlideJob], device: str
+    target: Target,
+    backbone: Backbone,
+    jobs: Sequence[SlideJob],
+    device: str,
+    reference: StainReference | None = None,
 ) -> dict[str, Any]:
     """The recipe with every choice made: what two bags must share to be used together."""
+    recipe = target.recipe
     dtype = resolve_precision(recipe.precision, resolve_device(device))
     precision = next(name for name, meant in DTYPES.items() if meant is dtype)
-    regions = {
-        "tiles" if job.from_tiles else "annotations" if job.annotations else "tissue"
-        for job in jobs
-    }
+    regions = {job.region for job in jobs}
     if len(regions) > 1:
         raise BagError(
             f"One store takes one kind of region; got {' and '.join(sorted(regions))}. Extract them "
@@ -146,190 +466,171 @@ def resolved_recipe(
         "std": backbone.std,
         "precision": precision,
         "region": region,
+        "held_out": target.held_out,
+        "stain_reference": _told(reference) if reference else None,
     }
-    if region == "tissue":
-        settings |= {"classes": (), "exclude": ()}
+    if region != "annotations":
+        unused = {
+            "classes": (),
+            "exclude": (),
+            "annotation_origin": None,
+            "min_tumour_of_tissue": None,
+        }
+        settings |= unused
+    if region in ("tiles", "coordinates"):
+        settings |= {"min_coverage": None}
     if region == "tiles":  # their scale and extent are those of the image files
-        settings |= {"classes": (), "exclude": (), "mpp": None, "min_coverage": None}
+        settings |= {"mpp": None}
     return {
         key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()
     }
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What all slides of a run share."""
+def stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainReference:
+    """The stain to normalise to: as saved, or taken from the slides the recipe names.
 
-    recipe: Recipe
-    resolved: Mapping[str, Any]
-    backbone: Backbone
-    out: Path
-    device: str
-    workers: int
-    progress: Progress
-
-    def extract(self, job: SlideJob) -> tuple[int, bool]:
-        """Extract a slide unless its bag answers already; the number of tiles, and whether it is new."""
-        path = self.out / f"{job.slide}.h5"
-        annotation = None
-        if job.annotations:
-            annotation = annotations.find_annotation(job.annotations, job.files[0].name, job.slide)
-        drawn = annotations.annotation_sha256(annotation) if annotation else ""
-        sources = _identities(job)
-        request = bags.fingerprint(
-            {
-                "recipe": dict(self.resolved),
-                "slide": job.slide,
-                "case": job.case,
-                "files": sources,
-                "mpp": job.mpp,
-                "annotation_sha256": drawn,
-            }
-        )
-        if bags.request_of(path) == request:
-            return len(bags.read_bag(path)), False
-        bag = self.bag_of_tiles(job) if job.from_tiles else self.bag_of_slide(job, annotation)
-        stamped = replace(
-            bag,
-            request_sha256=request,
-            annotation_sha256=drawn,
-            source_sha256=bags.fingerprint({"files": sources}),
-        )
-        bags.write_bag(path, stamped)
-        return len(bag), True
-
-    def bag_of_slide(self, job: SlideJob, annotation: Path | None) -> Bag:
-        """Lay tiles over the slide's tumour, or its tissue, and embed them."""
-        recipe = self.recipe
-        with open_slide(job.files[0], mpp=job.mpp) as slide:
-            area = _area(slide, annotation, recipe)
-            grid = lay_grid(
-                area, slide, tile_px=recipe.tile, mpp=recipe.mpp, min_coverage=recipe.min_coverage
-            )
-            if not len(grid):
-                inside = "tissue" if annotation is None else " or ".join(recipe.classes)
-                remedy = (
-                    "Tissue is found by colour on a bright background: pass --annotations where it is not so"
-                    if annotation is None
-                    else "Check the annotation"
-                )
-                raise SlideError(
-                    f"{job.slide}: no tile of {recipe.tile} px at {recipe.mpp:g} micrometres per pixel "
-                    f"is {recipe.min_coverage:.0%} {inside}. {remedy}, use a finer --mpp, or lower "
-                    "--min-coverage."
-                )
-            grid = sample(grid, recipe.max_tiles, seed=recipe.seed, name=job.slide)
-            bag = self.embedded(job, SlideTiles(slide, grid), slide.size_l0, slide.mpp)
-            thumbnail = _jpeg(slide.thumbnail(THUMBNAIL_PX))
-            return replace(
-                bag,
-                mpp_source=slide.mpp_source,
-                bounds_l0=slide.bounds_l0,
-                thumbnail=thumbnail,
-            )
-
-    def bag_of_tiles(self, job: SlideJob) -> Bag:
-        """Embed the tile images of one slide."""
-        if job.mpp is None:
-            raise ScaleError(
-                f"{job.slide}: tile images carry no micrometres per pixel. Pass --slide-mpp, e.g. 0.5 "
-                "for 20x."
-            )
-        source = open_folder(job.files, mpp=job.mpp, tile_px=self.recipe.tile)
-        return self.embedded(job, source, source.size_l0, (job.mpp, job.mpp))
-
-    def embedded(
-        self,
-        job: SlideJob,
-        source: TileSource,
-        size_l0: tuple[int, int],
-        mpp_l0: tuple[float, float],
-    ) -> Bag:
-        """The bag of a tile source."""
-        grid = source.grid
-        with self.progress.task(job.slide, len(grid), "tiles") as advance:
-            features = embed(
-                source,
-                self.backbone,
-                precision=self.resolved["precision"],
-                device=self.device,
-                workers=self.workers,
-                advance=advance,
-            )
-        return Bag(
-            slide=job.slide,
-            features=bags.compact(features),
-            coords_l0=grid.coords_l0,
-            coverage=grid.coverage,
-            side_l0=grid.side_l0,
-            size_l0=size_l0,
-            mpp_l0=mpp_l0,
-            mpp_source="given",
-            tile_px=grid.tile_px,
-            target_mpp=grid.mpp,
-            recipe=self.resolved,
-            case=job.case,
-            trained_on=self.backbone.trained_on,
-        )
-
-
-def _area(slide: Slide, annotation: Path | None, recipe: Recipe) -> annotations.Region:
-    """The region to tile: the drawn classes less the excluded ones, or the tissue."""
-    if annotation is None:
-        return tissue_region(slide)
-    held = annotations.read_annotations(annotation)
-    drawn = annotations.region(held, recipe.classes, source=annotation.name)
-    kept = annotations.polygons_of(drawn - annotations.excluded_region(held, recipe.exclude))
-    return annotations.polygons_of(
-        translate(kept, *slide.bounds_l0)
-    )  # from QuPath's frame to level 0
-
-
-def _identities(job: SlideJob) -> list[str]:
-    """What tells the slide's files from others."""
-    missing = [str(path) for path in job.files if not path.is_file()]
+    Raises:
+        FeaturesError: a slide is not among the jobs, or holds too little tissue.
+    """
+    told = recipe.stain_reference
+    if len(told) == 1 and told[0].endswith(".json"):
+        return load_reference(Path(told[0]))
+    by_name = {job.slide: job for job in jobs}
+    missing = [name for name in told if name not in by_name]
     if missing:
-        raise SlideError(
-            f"{job.slide}: no such file {missing[0]}. Check the path, or --slides and the slide column."
+        raise FeaturesError(
+            f"--stain-reference {missing[0]}: no such slide among those of this run. Name slides of the "
+            "table, or the stain-reference.json of a store."
         )
-    return [_identity(path) for path in job.files]
+    tiles = []
+    for name in told:
+        job = by_name[name]
+        with open_slide(job.files[0], mpp=job.mpp) as slide:
+            grid = tiles_of(slide, job, survey(slide, job, recipe), recipe)
+            recolour = to_srgb(slide.color_profile) if recipe.icc == "srgb" else None
+            tiles.append(_looked_at(SlideTiles(slide, grid), recolour))
+    return StainReference(
+        fit_stain(recipe.stain, np.concatenate(tiles)),
+        slides=told,
+        cases=tuple(sorted({by_name[name].case for name in told})),
+    )
 
 
-def _identity(path: Path) -> str:
-    """Size and both ends of a file: changes with its content, yet costs nothing on a slide of gigabytes."""
-    with path.open("rb") as file:
-        ends = file.read(IDENTITY_BYTES)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - IDENTITY_BYTES))
-        ends += file.read(IDENTITY_BYTES)
-    return f"{size}-{hashlib.sha256(ends).hexdigest()}"
+def _told(reference: StainReference) -> dict[str, Any]:
+    target = reference.target.to_json()
+    return {"target": target, "slides": list(reference.slides), "cases": list(reference.cases)}
 
 
-def _check_names(jobs: Sequence[SlideJob]) -> None:
+def _looked_at(source: TileSource, recolour: Callable[[Tiles], Tiles] | None) -> Tiles:
+    """Some tiles from all over a source."""
+    rows = np.unique(np.linspace(0, len(source.grid) - 1, STAIN_TILES).astype(int))
+    tiles = np.stack([source.read(int(row)) for row in rows])
+    return recolour(tiles) if recolour else tiles
+
+
+def _stained(
+    target: Stain, source: TileSource, before: Callable[[Tiles], Tiles] | None
+) -> Callable[[Tiles], Tiles]:
+    """Normalise from this slide's stain to the reference's."""
+    own = fit_stain(target.method, _looked_at(source, before))
+
+    def recolour(tiles: Tiles) -> Tiles:
+        return normalise(before(tiles) if before else tiles, own, target)
+
+    return recolour
+
+
+def _guarding(parts: Sequence[_Part], work: Callable[[], None]) -> None:
+    """Do the work; what goes wrong for the whole slide is the outcome of every part not settled yet."""
+    with contextlib.ExitStack() as guards:
+        failed = _Part(parts[0].target, {}, parts[0].outcome)
+        guards.callback(lambda: _spread(failed, parts))
+        guards.enter_context(failed.guarded())
+        work()
+
+
+def _spread(failed: _Part, parts: Sequence[_Part]) -> None:
+    for part in parts:
+        if failed.finished and not part.finished:
+            told = failed.outcome
+            part.finish(status=told.status, reason=told.reason, details=told.details)
+
+
+def _tell_of_bag(part: _Part) -> None:
+    """The outcome of a slide whose bag is there already."""
+    bag = bags.read_bag(part.path)
+    part.finish(
+        status="skipped",
+        n_tiles=len(bag),
+        n_unreadable=bag.n_failed,
+        tumour_of_tissue=bag.tumour_of_tissue,
+        mpp=bag.mpp_l0[0],
+        mpp_source=bag.mpp_source,
+        annotation_origin=bag.annotation_origin,
+        reader=bag.reader,
+    )
+
+
+def _drawn(target: Target, grid: TileGrid, job: SlideJob) -> TileGrid:
+    """The tiles of a grid that go into a target's bag.
+
+    Raises:
+        SlideExcluded: the sample took all tiles, so that none is left to hold out.
+    """
+    recipe = target.recipe
+    if job.coordinates:
+        return grid
+    at_most = recipe.max_tiles if job.max_tiles is None else job.max_tiles
+    if not target.held_out:
+        return sample(grid, at_most, seed=recipe.seed, name=job.slide)
+    held = hold_out(grid, at_most, target.held_out, seed=recipe.seed, name=job.slide)
+    if not len(held):
+        raise SlideExcluded(
+            f"{job.slide}: all of its {len(grid)} tiles are in the sample; none is left to hold out. Lower "
+            "--max-tiles."
+        )
+    return held
+
+
+def _request(resolved: Mapping[str, Any], job: SlideJob, sources: Sequence[str], drawn: str) -> str:
+    """What a bag must answer to be kept: its recipe and the slide's own inputs."""
+    return bags.fingerprint(
+        {
+            "recipe": dict(resolved),
+            "slide": job.slide,
+            "case": job.case,
+            "files": sources,
+            "mpp": job.mpp,
+            "annotation_sha256": drawn,
+            "coordinates": bags.read_bag(job.coordinates).data_sha256 if job.coordinates else None,
+            "max_tiles": job.max_tiles,
+        }
+    )
+
+
+def check_names(jobs: Sequence[SlideJob]) -> None:
+    """Refuse two slides of one name, also where the file system knows no letter case."""
     seen: dict[str, SlideJob] = {}
     for job in jobs:
-        if job.slide in seen:
+        other = seen.setdefault(job.slide.casefold(), job)
+        if other is not job:
             raise BagError(
-                f"Two slides are named {job.slide!r}: {seen[job.slide].files[0]} and {job.files[0]}. "
+                f"Two slides are named {job.slide!r}: {other.files[0]} and {job.files[0]}. "
                 "Rename one, or extract them into two stores."
             )
-        seen[job.slide] = job
 
 
-def _check_store(out: Path, resolved: Mapping[str, Any]) -> None:
-    for path in sorted(out.glob("*.h5")):
+def _check_store(store: Store, resolved: Mapping[str, Any]) -> None:
+    for path in store.bags():
         try:
             held = bags.read_bag(path).recipe
         except BagError:
             continue  # broken: it will be made again
-        differing = [key for key, value in resolved.items() if held.get(key) != value]
-        if differing:
-            changes = ", ".join(
-                f"{key} {held.get(key)} -> {resolved[key]}" for key in differing[:4]
-            )
+        changes = differences(held, resolved)
+        if changes:
             raise BagError(
-                f"{out} holds bags of another recipe ({path.name}: {changes}). Use another --out, or "
-                "--overwrite to make them again."
+                f"{store.path} holds bags of another recipe ({path.name}: {changes}). Use another --out, "
+                "or --overwrite to make them again."
             )
 
 
@@ -337,17 +638,3 @@ def _jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
-
-
-def _write_failures(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """The failed slides with their reasons; no file when there is none."""
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    if not failed:
-        path.unlink(missing_ok=True)
-        return
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["slide", "reason", "details"])
-        writer.writeheader()
-        for outcome in failed:
-            row = {"slide": outcome.slide, "reason": outcome.reason, "details": outcome.details}
-            writer.writerow(row)

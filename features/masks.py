@@ -3,13 +3,14 @@
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 from shapely.geometry import MultiPolygon
 
 from features.annotations import Region, polygons_of
 from features.slides import Slide
 
-THUMBNAIL_PX = 1024
+OVERVIEW_PX = 1024
 DARK = 25  # of 255: fluorescence and scanner background is black and must not count as tissue
 LEAST_SATURATION = 12  # of 255: below this, glass and paper grey
 CLOSING_STEPS = 2  # thumbnail pixels: gaps up to twice this wide are filled
@@ -17,8 +18,12 @@ CLOSING_STEPS = 2  # thumbnail pixels: gaps up to twice this wide are filled
 
 def tissue_region(slide: Slide) -> Region:
     """The tissue of a slide as polygons in level-0 pixels; empty for a blank slide."""
-    thumbnail = np.asarray(slide.thumbnail(THUMBNAIL_PX))
-    return polygons_from_mask(tissue_mask(thumbnail), slide.size_l0)
+    return tissue_in(slide.thumbnail(OVERVIEW_PX), slide.size_l0)
+
+
+def tissue_in(overview: Image.Image, size_l0: tuple[int, int]) -> Region:
+    """The tissue seen in an overview of the whole slide, as polygons in level-0 pixels."""
+    return polygons_from_mask(tissue_mask(np.asarray(overview)), size_l0)
 
 
 def tissue_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:

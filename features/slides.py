@@ -1,16 +1,19 @@
 """A whole-slide image: open it, know its scale, read a square of it at any mpp."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import openslide
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.errors import ScaleError, SlideError
+from features.errors import ScaleError, SlideError, TileError
+from features.jpeg_tiles import JpegTiles
 
 SLIDE_SUFFIXES = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".czi", ".dcm", ".svslide",
@@ -18,6 +21,27 @@ SLIDE_SUFFIXES = (
 PLAUSIBLE_MPP = (0.05, 20.0)  # from electron-microscope fine to macro-photograph coarse
 LEVEL_TOLERANCE = 1.01  # a level this much coarser than asked still counts: 4.0003 is a 4x level
 MAX_UPSAMPLING = 1.5  # beyond this a tile would show detail that was never scanned
+SAME_SCALE = 5e-4  # of a tile's side: less than this apart, pixels are taken as they are
+MOST_DAMAGE = 200  # blocks of an overview that cannot be read before the slide is given up
+LEAST_BLOCK_PX = 8  # of an overview: damage smaller than this is left white
+BAND_PIXELS = (
+    1 << 23
+)  # of a level read at once for an overview: a slide of one level may have 10^10
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to see the slide: a level, or a level decoded at a fraction of its size.
+
+    Attributes:
+        level: of the file.
+        shrink: 1, or 2, 4, 8 where the file's JPEG tiles can be decoded that much smaller.
+        downsample: (x, y) level-0 pixels per pixel of the view, not rounded.
+    """
+
+    level: int
+    shrink: int
+    downsample: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -27,10 +51,11 @@ class Slide:
     Attributes:
         path: the file.
         mpp: micrometres per level-0 pixel, (x, y).
-        mpp_source: where the scale comes from: ``file`` or ``given``.
+        mpp_source: where the scale comes from: ``file``, or what the caller said it was.
         size_l0: (width, height) in level-0 pixels.
         downsamples: per level, the (x, y) ratio of level-0 size to level size, not rounded.
         bounds_l0: (x, y) of the scanned part's corner; QuPath crops to it and counts from there.
+        bounds_size_l0: (width, height) of the scanned part; the whole slide's where none is stated.
     """
 
     path: Path
@@ -39,12 +64,23 @@ class Slide:
     size_l0: tuple[int, int]
     downsamples: tuple[tuple[float, float], ...]
     bounds_l0: tuple[int, int]
-    _handle: openslide.OpenSlide
+    bounds_size_l0: tuple[int, int]
+    _pixels: "_Pixels"
 
     @property
     def name(self) -> str:
         """The file's name without its slide suffix."""
         return slide_name(self.path.name)
+
+    @property
+    def reader(self) -> str:
+        """What decodes the pixels: ``jpeg tiles`` (the file's own, proved equal) or ``openslide``."""
+        return "jpeg tiles" if self._pixels.jpeg else "openslide"
+
+    @property
+    def color_profile(self) -> Any:
+        """The scanner's ICC profile as Pillow holds it, or None."""
+        return self._pixels.handle.color_profile
 
     def __enter__(self) -> "Slide":
         return self
@@ -55,16 +91,25 @@ class Slide:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self._handle.close()
+        self._pixels.close()
 
-    def level_for(self, mpp: float) -> int:
-        """The coarsest level that still holds every pixel asked for at ``mpp``."""
+    def view_for(self, mpp: float) -> View:
+        """The coarsest level that still holds every pixel asked for at ``mpp``.
+
+        A level decoded smaller serves only where it has the very scale asked for: then nothing is left
+        to resample. Otherwise whole pixels are resampled once.
+        """
         fine_enough = [
-            level
-            for level, (ds_x, ds_y) in enumerate(self.downsamples)
-            if max(self.mpp[0] * ds_x, self.mpp[1] * ds_y) <= mpp * LEVEL_TOLERANCE
+            View(level, 1, downsample)
+            for level, downsample in enumerate(self.downsamples)
+            if self._mpp_of(downsample) <= mpp * LEVEL_TOLERANCE
         ]
-        return max(fine_enough, default=0)
+        best = fine_enough[-1] if fine_enough else View(0, 1, self.downsamples[0])
+        for shrink in self._pixels.shrinks(best.level):
+            shrunk = (best.downsample[0] * shrink, best.downsample[1] * shrink)
+            if mpp / LEVEL_TOLERANCE <= self._mpp_of(shrunk) <= mpp * LEVEL_TOLERANCE:
+                return View(best.level, shrink, shrunk)
+        return best
 
     def read(self, x_l0: int, y_l0: int, side_px: int, mpp: float) -> NDArray[np.uint8]:
         """Read a square at any scale; what lies outside the slide or was not scanned is white.
@@ -79,46 +124,182 @@ class Slide:
             (side_px, side_px, 3) RGB.
 
         Raises:
-            SlideError: the pixels cannot be decoded.
+            TileError: the pixels cannot be decoded; other places of the slide may be whole.
         """
-        level = self.level_for(mpp)
-        ds_x, ds_y = self.downsamples[level]
-        width, height = side_px * mpp / self.mpp[0] / ds_x, side_px * mpp / self.mpp[1] / ds_y
-        # Whole pixels are read, then exactly width x height of them is resampled: no truncated field.
-        whole = (max(1, int(np.ceil(width - 1e-3))), max(1, int(np.ceil(height - 1e-3))))
-        try:
-            raw = self._handle.read_region((x_l0, y_l0), level, whole)
-        except (openslide.OpenSlideError, OSError) as error:
-            raise SlideError(
-                f"{self.path.name}: the pixels at ({x_l0}, {y_l0}) of level {level} cannot be read "
-                f"({error}). Copy the file again or scan the slide again."
-            ) from error
-        rgb = on_white(raw)
-        if (
-            whole == (side_px, side_px)
-            and abs(width - side_px) < 0.5
-            and abs(height - side_px) < 0.5
-        ):
-            return np.asarray(rgb)
-        box = (0.0, 0.0, min(width, whole[0]), min(height, whole[1]))
-        return np.asarray(rgb.resize((side_px, side_px), Image.Resampling.BILINEAR, box=box))
+        field = (side_px * mpp / self.mpp[0], side_px * mpp / self.mpp[1])
+        return self._field((x_l0, y_l0), field, (side_px, side_px), self.view_for(mpp))
 
     def thumbnail(self, max_px: int) -> Image.Image:
-        """The whole slide as RGB, its longer side at most ``max_px`` pixels."""
+        """The whole slide as RGB, its longer side at most ``max_px`` pixels; damaged places are white.
+
+        Raises:
+            SlideError: hardly anything of it can be read.
+        """
+        step = max(max(self.size_l0) / max_px, 1.0)
+        picture = Image.new("RGB", _size_at(self.size_l0, step), "white")
+        view = self._overview(step)
+        row_pixels = self.size_l0[0] / view.downsample[0] * step / view.downsample[1]
+        rows = max(1, int(BAND_PIXELS / row_pixels))
+        blocks = [
+            (0, top, picture.width, min(top + rows, picture.height))
+            for top in range(0, picture.height, rows)
+        ]
+        readable, damage = False, None
+        failed = 0
+        while blocks:
+            left, top, right, bottom = block = blocks.pop()
+            scale = (self.size_l0[0] / picture.width, self.size_l0[1] / picture.height)
+            corner = (left * scale[0], top * scale[1])
+            field = ((right - left) * scale[0], (bottom - top) * scale[1])
+            try:
+                seen = self._field(corner, field, (right - left, bottom - top), view)
+                picture.paste(Image.fromarray(seen), (left, top))
+                readable = True
+            except TileError as error:
+                damage, failed = error, failed + 1
+                blocks += _quarters(block) if failed < MOST_DAMAGE else []
+        if damage and (failed >= MOST_DAMAGE or not readable):
+            raise damage
+        return picture
+
+    def _overview(self, step: float) -> View:
+        """The coarsest view at least as fine as ``step`` level-0 pixels."""
+        views = [
+            View(level, shrink, (ds_x * shrink, ds_y * shrink))
+            for level, (ds_x, ds_y) in enumerate(self.downsamples)
+            for shrink in (1, *self._pixels.shrinks(level))
+        ]
+        fine_enough = [view for view in views if max(view.downsample) <= step * LEVEL_TOLERANCE]
+        return max(fine_enough or views[:1], key=lambda view: (max(view.downsample), -view.shrink))
+
+    def _mpp_of(self, downsample: tuple[float, float]) -> float:
+        return max(self.mpp[0] * downsample[0], self.mpp[1] * downsample[1])
+
+    def _field(
+        self,
+        corner_l0: tuple[float, float],
+        field_l0: tuple[float, float],
+        size_px: tuple[int, int],
+        view: View,
+    ) -> NDArray[np.uint8]:
+        """A rectangle of the slide resampled to a size: exactly the field asked for, to a fraction."""
+        (x, width), (y, height) = (
+            (corner_l0[axis] / view.downsample[axis], field_l0[axis] / view.downsample[axis])
+            for axis in (0, 1)
+        )
+        if all(
+            abs(extent - side) <= SAME_SCALE * side
+            for extent, side in zip((width, height), size_px, strict=True)
+        ):
+            return self._pixels.read(view, (round(x), round(y)), size_px)
+        left, top = int(np.floor(x + 1e-6)), int(np.floor(y + 1e-6))
+        whole = (_least_whole(x + width - left), _least_whole(y + height - top))
+        raw = Image.fromarray(self._pixels.read(view, (left, top), whole))
+        box = (
+            max(0.0, x - left), max(0.0, y - top),
+            min(x - left + width, whole[0]), min(y - top + height, whole[1]),
+        )  # fmt: skip
+        return np.asarray(raw.resize(size_px, Image.Resampling.BILINEAR, box=box))
+
+
+class _Pixels:
+    """What decodes a slide: the file's own JPEG tiles where they can be had, else OpenSlide.
+
+    OpenSlide remembers its first error and fails ever after, so a handle that failed is replaced.
+    """
+
+    def __init__(self, path: Path, handle: openslide.OpenSlide) -> None:
+        self.path = path
+        self.handle = handle
+        self.jpeg = JpegTiles.open(path, handle)
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the file; readers on other threads must have ended."""
+        self.handle.close()
+        if self.jpeg:
+            self.jpeg.close()
+
+    def shrinks(self, level: int) -> tuple[int, ...]:
+        """How much smaller than itself a level can be decoded: a subset of 2, 4, 8."""
+        proved = self.jpeg.levels.get(level, ()) if self.jpeg else ()
+        return tuple(shrink for shrink in proved if shrink > 1)
+
+    def read(self, view: View, corner: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """A rectangle in whole pixels of a view, (height, width, 3) RGB on white."""
+        if self.jpeg and view.shrink in self.jpeg.levels.get(view.level, ()):
+            return self.jpeg.read(view.level, view.shrink, *corner, *size)
+        handle = self.handle
         try:
-            return self._handle.get_thumbnail((max_px, max_px)).convert("RGB")
+            return _read_region(handle, view.level, corner, size)
+        except openslide.OpenSlideError:  # perhaps the handle failed on another thread's tile
+            return self._read_afresh(handle, view, corner, size)
+
+    def _read_afresh(
+        self,
+        failed: openslide.OpenSlide,
+        view: View,
+        corner: tuple[int, int],
+        size: tuple[int, int],
+    ) -> NDArray[np.uint8]:
+        """Read with a new handle, and put it in the place of the one that failed."""
+        fresh = openslide.OpenSlide(self.path)
+        try:
+            pixels = _read_region(fresh, view.level, corner, size)
         except (openslide.OpenSlideError, OSError) as error:
-            raise SlideError(
-                f"{self.path.name}: the overview cannot be read ({error}). Copy the file again."
+            fresh.close()
+            self._replace(failed, openslide.OpenSlide(self.path))
+            raise TileError(
+                f"{self.path.name}: the pixels at ({corner[0]}, {corner[1]}) of level {view.level} "
+                f"cannot be read ({error}). Copy the file again or scan the slide again."
             ) from error
+        self._replace(failed, fresh)
+        return pixels
+
+    def _replace(self, failed: openslide.OpenSlide, fresh: openslide.OpenSlide) -> None:
+        """Put a fresh handle in place; the failed one is let go when its last reader is done."""
+        with self._lock:
+            if self.handle is failed:
+                self.handle = fresh
+                return
+        fresh.close()  # another thread was quicker
 
 
-def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
-    """Open a slide with OpenSlide.
+def _read_region(
+    handle: openslide.OpenSlide, level: int, corner: tuple[int, int], size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """OpenSlide takes level-0 positions and divides by a downsample of its own, the mean of x and y."""
+    downsample = handle.level_downsamples[level]
+    location = (round(corner[0] * downsample), round(corner[1] * downsample))
+    return np.asarray(on_white(handle.read_region(location, level, size)))
+
+
+def _size_at(size_l0: tuple[int, int], step: float) -> tuple[int, int]:
+    return max(1, round(size_l0[0] / step)), max(1, round(size_l0[1] / step))
+
+
+def _quarters(block: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:
+    """A block cut in four; nothing where it is small enough to be left out."""
+    left, top, right, bottom = block
+    if max(right - left, bottom - top) <= LEAST_BLOCK_PX:
+        return []
+    x, y = (left + right) // 2, (top + bottom) // 2
+    parts = [(left, top, x, y), (x, top, right, y), (left, y, x, bottom), (x, y, right, bottom)]
+    return [part for part in parts if part[0] < part[2] and part[1] < part[3]]
+
+
+def _least_whole(extent: float) -> int:
+    """Pixels that hold an extent; a thousandth over is rounding."""
+    return max(1, int(np.ceil(extent - 1e-3)))
+
+
+def open_slide(path: Path, *, mpp: float | None = None, mpp_source: str = "given") -> Slide:
+    """Open a slide.
 
     Args:
         path: the slide file.
         mpp: micrometres per level-0 pixel; overrides what the file says.
+        mpp_source: where ``mpp`` comes from, for the record.
 
     Raises:
         SlideError: there is no such file, or OpenSlide cannot open it.
@@ -134,26 +315,33 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
             "Copy the file again, or convert it to a pyramidal TIFF."
         ) from error
     try:
-        scale, source = _scale(path.name, handle.properties, mpp)
+        scale, source = _scale(path.name, handle.properties, mpp, mpp_source)
     except ScaleError:
         handle.close()
         raise
     width, height = handle.dimensions
     downsamples = tuple((width / w, height / h) for w, h in handle.level_dimensions)
-    bounds = (
-        int(handle.properties.get(openslide.PROPERTY_NAME_BOUNDS_X, 0)),
-        int(handle.properties.get(openslide.PROPERTY_NAME_BOUNDS_Y, 0)),
+    told = handle.properties
+    corner = (
+        int(told.get(openslide.PROPERTY_NAME_BOUNDS_X, 0)),
+        int(told.get(openslide.PROPERTY_NAME_BOUNDS_Y, 0)),
     )
-    return Slide(path, scale, source, (width, height), downsamples, bounds, handle)
+    extent = (
+        int(told.get(openslide.PROPERTY_NAME_BOUNDS_WIDTH, width)),
+        int(told.get(openslide.PROPERTY_NAME_BOUNDS_HEIGHT, height)),
+    )
+    return Slide(
+        path, scale, source, (width, height), downsamples, corner, extent, _Pixels(path, handle)
+    )
 
 
 def _scale(
-    name: str, properties: Mapping[str, str], given: float | None
+    name: str, properties: Mapping[str, str], given: float | None, given_by: str
 ) -> tuple[tuple[float, float], str]:
     """The slide's (x, y) mpp and its source: what was given, else what the file says."""
     low, high = PLAUSIBLE_MPP
     if given is not None:
-        scale, source = (given, given), "given"
+        scale, source = (given, given), given_by
     else:
         try:
             scale = (
@@ -183,7 +371,12 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def slide_name(file_name: str) -> str:
-    """A slide's name: the file name without a known suffix; other dots stay (``a.b.svs`` -> ``a.b``)."""
-    path = Path(file_name)
-    known = path.suffix.lower() in (*SLIDE_SUFFIXES, ".h5")
-    return path.stem if known else path.name
+    """A slide's name: the file name without a known suffix; other dots stay (``a.b.svs`` -> ``a.b``).
+
+    A folder before it stays too, so that two slides called alike can be told apart
+    (``site-1/a.svs`` -> ``site-1/a``), unless it is a place of one machine's own (``/data/a.svs``).
+    """
+    path = PurePosixPath(file_name)
+    bare = path.stem if path.suffix.lower() in (*SLIDE_SUFFIXES, ".h5") else path.name
+    folder = path.parent
+    return bare if folder.is_absolute() or ".." in folder.parts else (folder / bare).as_posix()

@@ -13,6 +13,9 @@ from features.errors import ScaleError
 from features.masks import coverage
 from features.slides import MAX_UPSAMPLING, Slide
 
+BLOCK_L0 = (
+    4096  # level-0 pixels: the decoded tiles of one block and its neighbours fit a small cache
+)
 ROUNDING = 1e-9  # of a tile: a tile covered by exactly the least fraction is kept
 
 
@@ -36,6 +39,10 @@ class TileGrid:
 
     def __len__(self) -> int:
         return len(self.coords_l0)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> "TileGrid":
+        """The grid of some of its tiles."""
+        return replace(self, coords_l0=self.coords_l0[rows], coverage=self.coverage[rows])
 
 
 class TileSource(Protocol):
@@ -108,8 +115,28 @@ def sample(grid: TileGrid, max_tiles: int, *, seed: int, name: str) -> TileGrid:
 
     The draw depends on the seed and the slide's name only, not on the other slides of a run.
     """
-    if len(grid) <= max_tiles:
-        return grid
+    return grid[_drawn(len(grid), max_tiles, seed, name)]
+
+
+def hold_out(grid: TileGrid, max_tiles: int, n_held: int, *, seed: int, name: str) -> TileGrid:
+    """At most ``n_held`` of the tiles that ``sample`` leaves: the same slide, and no tile in common."""
+    left = np.setdiff1d(np.arange(len(grid)), _drawn(len(grid), max_tiles, seed, name))
+    return grid[left[_drawn(len(left), n_held, seed, f"{name}: held out")]]
+
+
+def walk(grid: TileGrid) -> NDArray[np.int64]:
+    """The order to read a grid in: block after block of the slide, so that decoded pixels are used again.
+
+    Returns:
+        (N,) row numbers of the grid.
+    """
+    block = np.maximum(BLOCK_L0, np.ceil(grid.side_l0).astype(np.int64))
+    (column, row), (x, y) = (grid.coords_l0 // block).T, grid.coords_l0.T
+    return np.lexsort((x, y, column, row))
+
+
+def _drawn(n: int, at_most: int, seed: int, name: str) -> NDArray[np.int64]:
+    if n <= at_most:
+        return np.arange(n)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    chosen = np.sort(rng.choice(len(grid), size=max_tiles, replace=False))
-    return replace(grid, coords_l0=grid.coords_l0[chosen], coverage=grid.coverage[chosen])
+    return np.sort(rng.choice(n, size=at_most, replace=False))

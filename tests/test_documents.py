@@ -10,7 +10,18 @@ import pytest
 
 REPO = Path(__file__).parent.parent
 README = (REPO / "README.md").read_text()
-VERBS = ("demo", "extract", "crossval", "train", "predict", "explain", "report", "doctor")
+VERBS = (
+    "demo",
+    "check",
+    "extract",
+    "convert",
+    "crossval",
+    "train",
+    "predict",
+    "explain",
+    "report",
+    "doctor",
+)
 
 
 def blocks(language):

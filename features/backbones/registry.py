@@ -65,11 +65,16 @@ class PooledFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, D)."""
-        features: Tensor = self.network.forward_features(images)  # type: ignore[operator]
+        features = self.forward_features(images)
         if features.ndim == 4:
             return features.mean(dim=(1, 2) if self.channels_last else (2, 3))
         pooled: Tensor = self.network.forward_head(features, pre_logits=True)  # type: ignore[operator]
         return pooled
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """The last feature map, or a transformer's tokens."""
+        features: Tensor = self.network.forward_features(images)  # type: ignore[operator]
+        return features
 
 
 def timm_name(name: str) -> str:

@@ -5,7 +5,18 @@ import sys
 
 import pytest
 
-VERBS = ("demo", "extract", "crossval", "train", "predict", "explain", "report", "doctor")
+VERBS = (
+    "demo",
+    "check",
+    "extract",
+    "convert",
+    "crossval",
+    "train",
+    "predict",
+    "explain",
+    "report",
+    "doctor",
+)
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -33,7 +44,7 @@ def test_version(mil):
         (["extarct"], "Did you mean 'extract'"),
         (["extract", "--bogus"], "--bogus"),
         (["extract", "a.svs"], "--out is missing"),
-        (["extract", "--out", "x"], "SLIDE... | TILES is missing"),
+        (["extract", "--out", "x"], "SLIDE... | FOLDER is missing"),
         (["extract", "a.csv", "b.csv", "--slides", ".", "--out", "x"], "one table"),
         (["extract", "a.csv", "--out", "x"], "needs --slides"),
         (["crossval", "a.csv", "store", "--out", "x", "--epochs", "many"], "epochs"),

@@ -44,6 +44,11 @@ def bag(n=7, dim=5, dtype=np.float32, **changes):
         case="P-1",
         trained_on=("P-7", "P-8"),
         thumbnail=b"\xff\xd8jpeg\x00",
+        tile_flags=rng.integers(0, 8, n).astype(np.uint8),
+        n_failed=2,
+        tumour_of_tissue=0.75,
+        annotation_origin="bounds",
+        reader="openslide",
     )
     return dataclasses.replace(made, **changes)
 
@@ -301,7 +306,7 @@ def raising(error):
 
 
 STEPS = [
-    (bags, "_image", OSError("no memory")),
+    (bags, "_fill", OSError("no memory")),
     (bags.os, "fsync", OSError("disk gone")),
     (bags, "validate_bag", BagError("not whole")),
     (Path, "replace", OSError("read-only")),
@@ -365,13 +370,37 @@ def test_killed_while_writing_leaves_nothing_that_counts(tmp_path, prepare):
     assert request_of(tmp_path / "s.h5") == "asked"
 
 
-@pytest.mark.parametrize("limit", [100, 400_000, 830_000])
+@pytest.mark.parametrize("limit", [0, 1, 100, 2_000, 50_000, 400_000, 799_999, 815_000, 830_000])
 def test_full_disk_is_an_os_error_and_leaves_nothing(tmp_path, limit):
     done = run(tmp_path, f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))")
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == "OSError: [Errno 27] File too large"
     assert "Exception ignored" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_big_bag_is_written_in_little_memory(tmp_path):
+    """40 MB of features that are made as they are asked for cost less than half of that."""
+    code = """
+    class Made:
+        shape, ndim, dtype = (20_000, 500), 2, np.dtype(np.float32)
+        def __len__(self):
+            return 20_000
+        def __getitem__(self, part):
+            return np.ones((len(range(20_000)[part]), 500), np.float32)
+        def astype(self, dtype):
+            return self
+    made = dataclasses.replace(bag(20_000, 1), features=Made())
+    write_bag(Path('small.h5'), bag())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bags.compact(made.features)
+    write_bag(Path('big.h5'), made)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    done = run(tmp_path, code)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) < 20_000
+    assert (read_bag(tmp_path / "big.h5").features == 1).all()
 
 
 def test_enough_room_is_enough(tmp_path):

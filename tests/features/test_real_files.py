@@ -7,11 +7,12 @@ from making import box_ring, fake_backbone, feature, write_geojson
 from shapely.geometry import Polygon
 
 from features import extract as module
-from features.annotations import read_annotations, region
-from features.bags import read_bag
+from features.annotations import read_annotations
+from features.bags import read_bag, write_bag
 from features.errors import AnnotationError, ScaleError, SlideError
 from features.extract import SlideJob, extract
 from features.folders import group_tiles, open_folder
+from features.interchange import Given, read_foreign
 from features.masks import tissue_region
 from features.recipe import Recipe
 from features.slides import open_slide
@@ -82,7 +83,7 @@ def test_slide_without_a_scale_is_done_with_a_given_one(realdata, tmp_path):
 
 def test_levels_of_a_jpeg_2000_slide_show_the_same_place(realdata):
     with open_slide(realdata / "slides" / f"{TCGA}.svs", mpp=0.5) as slide:
-        assert [slide.level_for(mpp) for mpp in (0.5, 1.0)] == [0, 1]
+        assert [slide.view_for(mpp).level for mpp in (0.5, 1.0)] == [0, 1]
         coarse = slide.read(1000, 1000, 200, 1.0).astype(float)
         fine = slide.read(1000, 1000, 400, 0.5).astype(float)
     fine = fine.reshape(200, 2, 200, 2, 3).mean(axis=(1, 3))
@@ -130,12 +131,12 @@ def test_json_of_another_tool_is_refused(realdata):
 def test_annotation_without_classes_says_what_it_holds(realdata):
     path = realdata / "annotations" / "qupath-0.5-names.geojson"
     held = read_annotations(path)
-    assert len(held) == 3
-    assert all(a.polygon.is_valid and a.polygon.area > 0 and a.name for a in held)
+    assert len(held.annotations) == 3
+    assert all(a.polygon.is_valid and a.polygon.area > 0 and a.name for a in held.annotations)
     with pytest.raises(
         AnnotationError, match=r"qupath-0\.5.*\(unclassified\) x3.*set it in QuPath"
     ):
-        region(held, ("Tumor",), source=path.name)
+        held.region(("Tumor",))
 
 
 def test_tile_images_are_grouped_into_their_blocks(realdata):
@@ -158,3 +159,23 @@ def test_tile_images_of_a_block_are_read(realdata):
 def test_images_whose_names_say_no_place_are_refused(realdata):
     with pytest.raises(SlideError, match="Name tiles"):
         group_tiles(realdata / "tiles" / "quality")
+
+
+def test_foreign_bag_is_extracted_again_on_its_own_grid(realdata, tmp_path):
+    """52 tiles of another tool, the last row of which runs over the slide's edge."""
+    slide = realdata / "slides" / "CMU-1-Small-Region.svs"
+    with open_slide(slide) as opened:
+        told = Given(slide_mpp=opened.mpp, slide_size=opened.size_l0, tile_l0=256.0)
+    foreign = read_foreign(
+        realdata / "bags" / "CMU-1-Small-Region-resnet50.npz", given=told, slide=slide.stem
+    )
+    write_bag(tmp_path / "foreign.h5", foreign)
+    recipe = Recipe(backbone="resnet18", weights="random", tile=256, mpp=foreign.mpp_l0[0])
+    job = SlideJob(slide=slide.stem, files=(slide,), coordinates=tmp_path / "foreign.h5")
+    (outcome,) = extract([job], recipe, tmp_path / "store", device="cpu")
+    assert (outcome.status, outcome.n_tiles) == ("done", 52), outcome.reason
+    again = read_bag(tmp_path / "store" / f"{slide.stem}.h5")
+    assert np.array_equal(again.coords_l0, foreign.coords_l0)
+    assert (again.coords_l0[:, 1] + 256 > again.size_l0[1]).any()
+    with np.load(realdata / "bags" / "CMU-1-Small-Region-resnet50.npz") as held:
+        assert np.array_equal(again.coords_l0, held["coords"])

@@ -51,11 +51,11 @@ def seen(tile, axis, channel):
     [(0.25, 0), (0.625, 0), (0.97, 0), (1.0, 1), (2.5, 1), (3.88, 1), (4.0, 2), (20.0, 2)],
 )
 def test_level_is_the_coarsest_that_holds_every_pixel(pyramid, mpp, level):
-    assert pyramid.level_for(mpp) == level
+    assert pyramid.view_for(mpp).level == level
 
 
 def test_level_is_the_finest_where_all_are_too_coarse(pyramid):
-    assert pyramid.level_for(0.1) == 0
+    assert pyramid.view_for(0.1).level == 0
 
 
 @pytest.mark.parametrize("at", MPP)

@@ -1,0 +1,450 @@
+"""`mil check`: what a night's extraction would do, told in the evening."""
+
+import csv
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from cli.extract import TABLE_SUFFIXES, SlideOptions, jobs_of, recipes_of, slides_in
+from cli.main import app
+from cli.options import UsageError, verb, writable
+from features.errors import FeaturesError
+from mil.settings import SplitSettings
+
+if TYPE_CHECKING:
+    from features.plan import SlideJob
+    from features.preflight import ScaleCheck, SlideCheck
+    from mil.cohort import Row
+
+COLUMNS = (
+    "slide", "case", "label", "tile_mpp", "status", "tiles", "tiles_drawn", "bytes", "seconds", "level",
+    "shrink", "reader", "width", "height", "mpp", "mpp_source", "file_format", "tissue_mm2", "area_mm2",
+    "tumour_of_tissue", "annotation_origin", "classes", "reason", "notes", "picture",
+)  # fmt: skip
+HEADER = (
+    "slide", "tiles at", "status", "qualify", "drawn", "tissue", "tumour", "scanned at", "read",
+)  # fmt: skip
+LIKELY_ACCURACY, LIKELY_AUC = 0.7, 0.8  # at which the width of intervals is told
+SAME_MPP = 1.1  # slides scanned further apart than this are told of
+NAMED = 5  # of a list of names, before the rest is counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(SlideOptions):
+    """Settings of `mil check`."""
+
+    out: Path = field(
+        metadata={"help": "Folder for check.csv, index.html and a picture of each slide."}
+    )
+    folds: str = field(
+        default=SplitSettings.folds,
+        metadata={"help": "The folds you mean to cross-validate by: a number, `loo` or `site`."},
+    )
+    tiles_per_second: float = field(
+        default=13.0,
+        metadata={
+            "help": "For the time expected: the rate `mil extract` printed on your machine. 13 was "
+            "measured with resnetv2_50 on 2 CPU cores; a GPU is many times faster."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        SplitSettings(folds=self.folds)
+        if not self.tiles_per_second > 0:
+            raise FeaturesError(
+                f"tiles_per_second is above 0; got {self.tiles_per_second:g}. Use 13."
+            )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What there is to say of the whole cohort.
+
+    Attributes:
+        facts: (name, text).
+        problems: what would fail.
+        warnings: what would not, but should be known.
+    """
+
+    facts: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@verb(
+    app,
+    CheckOptions,
+    examples=[
+        "mil check cohort.csv --slides slides --annotations annotations --out checked",
+        "mil check cohort.csv --slides slides --annotations annotations --out checked-twice "
+        "--mpp 0.5,1 --tiles-per-second 300",
+        "mil check slides/case-01-s1.tiff --out checked-tissue --mpp 0.5",
+    ],
+)
+def check(options: CheckOptions) -> None:
+    """Open every slide and annotation and say what `mil extract` would do, before any model is loaded.
+
+    Takes the options of `mil extract`. Leaves a page, index.html, with a picture of each slide and the
+    tiles it would give, and check.csv. Ends with 1 if a slide would fail.
+    """
+    if run_check(options):
+        raise SystemExit(1)
+
+
+def run_check(options: CheckOptions) -> int:
+    """Check, print and write; the number of problems."""
+    jobs = jobs_of(options)
+    writable(options.out)
+    recipes = recipes_of(options)
+    if len(recipes) > 1 and jobs[0].from_tiles:
+        raise UsageError("A folder of tile images has the scale of its files: give one --mpp.")
+    rows = _rows(options)
+    from cli.console import Bars, complain, say, show_table, warn
+    from features.preflight import check_slides
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    label_of = {row.slide: row.label for row in rows}
+    checks = []
+    with (options.out / "check.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        for found in check_slides(jobs, recipes, options.out, progress=Bars()):
+            table.writerows(_csv_rows(found, label_of.get(found.slide, ""), options))
+            file.flush()  # whoever stops the check keeps these
+            checks.append(found)
+    summary = summarise(options, jobs, rows, checks)
+    show_table(
+        HEADER,
+        [_shown(found, scale) for found in checks for scale in found.scales],
+    )
+    say("")
+    for name, text in summary.facts.items():
+        say(f"{name}: {text}")
+    for text in summary.warnings:
+        warn(text)
+    for text in summary.problems:
+        complain(text)
+    page = options.out / "index.html"
+    page.write_text(_page(options, summary, checks, label_of), encoding="utf-8")
+    say(f"Page: {page}")
+    return len(summary.problems)
+
+
+def summarise(
+    options: CheckOptions,
+    jobs: "Sequence[SlideJob]",
+    rows: "Sequence[Row]",
+    checks: "Sequence[SlideCheck]",
+) -> Summary:
+    """Everything that is not about one slide alone, and what is wrong with single slides."""
+    said = Summary()
+    _of_slides(said, jobs, checks)
+    _of_scanners(said, checks)
+    _of_work(said, options, checks)
+    if rows:
+        _of_files(said, options, jobs)
+        _of_cases(said, options, rows, checks)
+    return said
+
+
+def _of_slides(said: Summary, jobs: "Sequence[SlideJob]", checks: "Sequence[SlideCheck]") -> None:
+    count = Counter(found.status for found in checks)
+    said.facts["slides"] = ", ".join(
+        f"{count[status]} {word}"
+        for status, word in (("ready", "ready"), ("excluded", "excluded by rule"), ("failed", "would fail"))
+        if count[status]
+    )  # fmt: skip
+    for found in checks:
+        for scale in found.scales:
+            if scale.status == "failed" and scale.reason not in said.problems:
+                said.problems.append(scale.reason)
+            if scale.status == "excluded" and scale.reason not in said.warnings:
+                said.warnings.append(scale.reason)
+        if found.notes:
+            said.warnings.append(f"{found.slide}: {' '.join(found.notes)}")
+    for same in _grouped((found.identity, found.slide) for found in checks if found.identity):
+        said.problems.append(
+            f"{_listed(same)} are one and the same slide under several names. Keep one of them in the table."
+        )
+    for same in _grouped((job.slide.casefold(), job.slide) for job in jobs):
+        said.problems.append(
+            f"{_listed(same)}: one name, or but for letter case; their bags would be one file. Rename one."
+        )
+
+
+def _of_scanners(said: Summary, checks: "Sequence[SlideCheck]") -> None:
+    """How alike the slides were made."""
+    formats = Counter(found.file_format for found in checks if found.file_format)
+    scales = Counter(f"{found.mpp:.3g}" for found in checks if found.mpp)
+    facts = {"file formats": _tally(formats), "micrometres per pixel": _tally(scales)}
+    said.facts.update({name: text for name, text in facts.items() if text})
+    if len(formats) > 1:
+        said.warnings.append(
+            f"Slides come in several scanners' formats, {_tally(formats)}, which a model can tell apart: see "
+            "that no class comes from one of them alone."
+        )
+    known = [found.mpp for found in checks if found.mpp]
+    if known and max(known) > SAME_MPP * min(known):
+        said.warnings.append(
+            f"Slides were scanned at several micrometres per pixel, {_tally(scales)}: the coarser ones are "
+            "less sharp at the same --mpp, which a model can tell."
+        )
+
+
+def _of_work(said: Summary, options: CheckOptions, checks: "Sequence[SlideCheck]") -> None:
+    from features.preflight import DIMS, UNKNOWN_DIM, bag_bytes
+
+    scales = [scale for found in checks for scale in found.scales if scale.status == "ready"]
+    if not scales:
+        return
+    drawn = sorted(scale.n_drawn for scale in scales)
+    said.facts["tiles"] = (
+        f"{sum(scale.n_tiles for scale in scales):,} qualify, {sum(drawn):,} would be embedded; {drawn[0]:,} "
+        f"to {drawn[-1]:,} per bag, median {drawn[len(drawn) // 2]:,}"
+    )
+    if options.drop:
+        said.facts["tiles"] += f"; --drop {','.join(options.drop)} will leave out some of these"
+    said.facts["time"] = (
+        f"{_duration(sum(drawn) / options.tiles_per_second)} at {options.tiles_per_second:g} tiles/s, a rate "
+        "that was assumed: --tiles-per-second"
+    )
+    needed = sum(bag_bytes(n, options.backbone) for n in drawn)
+    above = next(p for p in (options.out.absolute(), *options.out.absolute().parents) if p.exists())
+    free = shutil.disk_usage(above).free
+    dim = (
+        f"{DIMS[options.backbone]} features of {options.backbone}"
+        if options.backbone in DIMS
+        else f"{UNKNOWN_DIM} features, as those of {options.backbone} are not known without the model"
+    )
+    said.facts["disk"] = (
+        f"{_size(needed)} of bags expected ({dim}, 16 bits); {_size(free)} free at --out"
+    )
+    if needed > free:
+        said.problems.append(
+            f"The bags need {_size(needed)}, and {_size(free)} are free at {above}. Free some, lower "
+            "--max-tiles, or write them elsewhere."
+        )
+
+
+def _of_files(said: Summary, options: CheckOptions, jobs: "Sequence[SlideJob]") -> None:
+    """Files that the table does not name."""
+    if options.slides is None or jobs[0].from_tiles:
+        return
+    named = {path for job in jobs for path in job.files}
+    unnamed = sorted({p for files in slides_in(options.slides).values() for p in files} - named)
+    if unnamed:
+        names = [path.relative_to(options.slides).as_posix() for path in unnamed]
+        said.warnings.append(
+            f"No row of the table names {_listed(names)} in {options.slides}: they will not be used."
+        )
+
+
+def _of_cases(
+    said: Summary, options: CheckOptions, rows: "Sequence[Row]", checks: "Sequence[SlideCheck]"
+) -> None:
+    """Classes, folds, and how well anything will be known."""
+    ready = {found.slide for found in checks if found.status == "ready"}
+    unlabelled = [row.slide for row in rows if not row.label]
+    if unlabelled:
+        said.warnings.append(
+            f"No label: {_listed(unlabelled)}. Fill the label column; `mil crossval` refuses such rows."
+        )
+    cases = {row.case: row for row in rows if row.label}
+    usable = {row.case: row for row in rows if row.label and row.slide in ready}
+    slides = Counter(Counter(row.case for row in rows).values())
+    per_class = Counter(row.label for row in usable.values())
+    classes = sorted({row.label for row in cases.values()})
+    said.facts["cases"] = (
+        f"{len({row.case for row in rows})}, of which {len(usable)} have a label and a slide that is ready: "
+        + (_tally({name: per_class[name] for name in classes}) or "none")
+    )
+    said.facts["slides per case"] = _tally(dict(sorted(slides.items())))
+    if not usable:
+        return
+    kinds = dict.fromkeys([options.folds, str(min(per_class.values())), "loo", "site"])
+    folds = {kind: _folds(kind, list(usable.values())) for kind in kinds if kind != "1"}
+    said.facts["folds"] = "; ".join(
+        f"--folds {kind}: {told if possible else 'not possible'}"
+        for kind, (possible, told) in folds.items()
+    )
+    possible, told = folds[options.folds]
+    if not possible:
+        said.warnings.append(f"--folds {options.folds} is not possible. {told}")
+    scarce = {name: per_class[name] for name in classes if per_class[name] < 2}
+    if scarce:
+        said.warnings.append(
+            f"Fewer than 2 usable cases: {_tally(scarce)}. Such a class cannot be learnt and tested; add "
+            "cases, merge classes, or leave it out."
+        )
+    if len(per_class) == 1:
+        said.warnings.append("All usable cases are of one class; diagnosis needs two or more.")
+    said.facts["to expect"] = _certainty(list(per_class.values()))
+
+
+def _certainty(class_counts: Sequence[int]) -> str:
+    """How wide the intervals of a result will be at best."""
+    from mil.evaluation.intervals import newcombe_auc, wilson
+
+    n = sum(class_counts)
+    limits = wilson(LIKELY_ACCURACY * n, n)
+    told = (
+        f"with {n} cases, an accuracy of {_dotted(LIKELY_ACCURACY)} will be known to lie between "
+        f"{_dotted(limits.low)} and {_dotted(limits.high)} (95 %, Wilson)"
+    )
+    if len(class_counts) == 2:
+        limits = newcombe_auc(LIKELY_AUC, *class_counts)
+        told += (
+            f", an AUC of {_dotted(LIKELY_AUC)} between {_dotted(limits.low)} and "
+            f"{_dotted(limits.high)} (Newcombe)"
+        )
+    return told
+
+
+def _folds(kind: str, cases: "Sequence[Row]") -> tuple[bool, str]:
+    """Whether such folds can be made of the cases, and what they are or why not."""
+    from mil.errors import MilError
+    from mil.splits import split_cases
+
+    try:
+        folds = split_cases(
+            [row.case for row in cases],
+            [row.label for row in cases],
+            [row.site for row in cases],
+            SplitSettings(folds=kind),
+        )
+    except MilError as error:
+        return False, str(error)
+    sizes = [len(fold.test) for fold in folds]
+    span = str(sizes[0]) if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    return True, f"{len(folds)} folds that test {span} each"
+
+
+def _rows(options: CheckOptions) -> "Sequence[Row]":
+    from mil.cohort import read_table
+
+    path = options.inputs[0]
+    return read_table(path) if path.suffix.lower() in TABLE_SUFFIXES else ()
+
+
+def _grouped(pairs: Iterable[tuple[Any, str]]) -> Iterator[list[str]]:
+    """The names that share a key."""
+    groups: defaultdict[Any, list[str]] = defaultdict(list)
+    for key, name in pairs:
+        groups[key].append(name)
+    return (names for names in groups.values() if len(names) > 1)
+
+
+def _tally(counts: Mapping[Any, int]) -> str:
+    """``aperio (3), hamamatsu (1)``."""
+    return ", ".join(f"{name} ({n})" for name, n in counts.items())
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shown(found: "SlideCheck", scale: "ScaleCheck") -> list[str]:
+    """A slide at one scale as the row of a table."""
+    level = "" if scale.level is None else f"level {scale.level}"
+    shrunk = f" at 1/{scale.shrink}" if scale.shrink > 1 else ""
+    return [
+        found.slide,
+        f"{scale.mpp:g}",
+        scale.status,
+        f"{scale.n_tiles:,}",
+        f"{scale.n_drawn:,}",
+        "" if found.tissue_mm2 is None else f"{found.tissue_mm2:.1f} mm²",
+        "" if found.tumour_of_tissue is None else f"{found.tumour_of_tissue:.0%}",
+        "" if found.mpp is None else f"{found.mpp:.4g} ({found.mpp_source})",
+        f"{level}{shrunk} by {found.reader}" if level else "",
+    ]
+
+
+def _csv_rows(found: "SlideCheck", label: str, options: CheckOptions) -> Iterator[dict[str, Any]]:
+    from features.preflight import bag_bytes
+
+    width, height = found.size_l0 or ("", "")
+    for scale in found.scales:
+        yield {
+            "slide": found.slide,
+            "case": found.case,
+            "label": label,
+            "tile_mpp": scale.mpp,
+            "status": scale.status,
+            "tiles": scale.n_tiles,
+            "tiles_drawn": scale.n_drawn,
+            "bytes": bag_bytes(scale.n_drawn, options.backbone) if scale.n_drawn else 0,
+            "seconds": f"{scale.n_drawn / options.tiles_per_second:.1f}",
+            "level": scale.level,
+            "shrink": scale.shrink,
+            "reader": found.reader,
+            "width": width,
+            "height": height,
+            "mpp": found.mpp,
+            "mpp_source": found.mpp_source,
+            "file_format": found.file_format,
+            "tissue_mm2": _rounded(found.tissue_mm2),
+            "area_mm2": _rounded(found.area_mm2),
+            "tumour_of_tissue": _rounded(found.tumour_of_tissue),
+            "annotation_origin": found.origin,
+            "classes": _classes(found),
+            "reason": scale.reason,
+            "notes": " ".join(found.notes),
+            "picture": found.picture.name if found.picture else "",
+        }
+
+
+def _page(
+    options: CheckOptions,
+    summary: Summary,
+    checks: "Sequence[SlideCheck]",
+    label_of: Mapping[str, str],
+) -> str:
+    """One page, problems first; its pictures lie beside it."""
+    from importlib.resources import files
+
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"classes": _classes, "quote": quote, "size": _size, "row": _shown}
+    urgency = ("failed", "excluded", "ready")
+    return environment.from_string(
+        files("cli").joinpath("check.html").read_text(encoding="utf-8")
+    ).render(
+        title=f"Check of {options.inputs[0].name}",
+        summary=summary,
+        count=Counter(found.status for found in checks),
+        checks=sorted(checks, key=lambda found: (urgency.index(found.status), not found.notes)),
+        label_of=label_of,
+    )
+
+
+def _classes(found: "SlideCheck") -> str:
+    return "; ".join(f"{name} {n}" for name, n in found.classes.most_common())
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _dotted(share: float) -> str:
+    return f"{share:.2f}".removeprefix("0")
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else "under a minute"
+    )
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
