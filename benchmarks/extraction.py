@@ -26,7 +26,7 @@ from benchmarks.reading import decode_once, write_slide
 from benchmarks.table import peak_mib, print_table, save
 
 THREADS = 2
-SCALING_SIDE = 10_240
+SIDE = SCALING_SIDE = 10_240
 SIZES = (1_000, 10_000, 100_000)
 TINY = "test_resnet.r160_in1k"
 
@@ -138,7 +138,7 @@ def compare(python: Path, rounds: int) -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_slide(folder / "slide.tif")
+        write_slide(folder / "slide.tif", SIDE)
         torch.manual_seed(0)
         network = timm.create_model("resnet50.tv_in1k", num_classes=0)
         torch.save(network.state_dict(), folder / "resnet50.pth")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npz", ".csv")
 TARGETS = ("stamp", "clam")
+TABLES = ("extract.csv", "failures.csv")  # what `mil extract` leaves beside its bags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,6 +285,7 @@ def _files_in(given: Path) -> Sequence[Path]:
         if path.suffix.lower() in SUFFIXES
         and not path.name.startswith(".")
         and not path.name.endswith(".index.npz")  # slideflow's coordinates, read with the .pt
+        and path.name not in TABLES
     ]
     if not found:
         raise UsageError(f"{given}: holds no {', '.join(SUFFIXES)} file.")
