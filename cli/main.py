@@ -41,7 +41,7 @@ def _root(
 ) -> None:
     """Slide-level diagnosis from few cases: tumour tiles to bags, attention MIL, honest numbers.
 
-    Start with `mil demo`, then `mil extract`, `mil crossval`, `mil report`.
+    Start with `mil demo`, then `mil check`, `mil extract`, `mil crossval`, `mil report`.
     """
 
 

@@ -129,7 +129,7 @@ class _Crew:
                 worker, slide = self.at_work.pop(task)
                 try:
                     result = self.ray.get(task)
-                except self.ray.exceptions.RayActorError as error:
+                except _deaths(self.ray) as error:
                     yield from self._lost(worker, slide, queue, str(error))
                     continue
                 if isinstance(result, FeaturesError):
@@ -170,6 +170,7 @@ class _Crew:
         """A worker died: replace it, and do its slide again unless it keeps dying of it."""
         if worker in self.workers:
             self.workers.remove(worker)
+            self.ray.kill(worker)  # one that is only out of reach would keep its slide and its CPUs
             self._hire()
         self.attempts[slide] = self.attempts.get(slide, 0) + 1
         if self.attempts[slide] < MOST_ATTEMPTS:
@@ -198,6 +199,12 @@ class _Crew:
             target.store.record(outcome)
             outcomes.append(outcome)
         return outcomes
+
+
+def _deaths(ray: Any) -> tuple[type[Exception], ...]:
+    """The errors by which ray tells that a worker is gone."""
+    told = ray.exceptions
+    return told.RayActorError, told.OutOfMemoryError, told.NodeDiedError, told.WorkerCrashedError
 
 
 def _ray() -> Any:

@@ -216,8 +216,12 @@ class Workers:
                     readable.append(row)
                 except TileError as error:
                     work.unreadable[int(row)] = str(error)
-                    if len(work.unreadable) > MOST_FAILED * len(work.source.grid):
-                        raise
+                    failed, n_tiles = len(work.unreadable), len(work.source.grid)
+                    if failed > MOST_FAILED * n_tiles:
+                        raise TileError(
+                            f"{failed} or more of {n_tiles} tiles cannot be decoded, and at most "
+                            f"{MOST_FAILED:.0%} may be left out: {error}"
+                        ) from error
         if tiles:
             numbers, batch = np.array(readable), np.stack(tiles)
             with work.clock("prepare"):

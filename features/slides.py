@@ -22,8 +22,8 @@ PLAUSIBLE_MPP = (0.05, 20.0)  # from electron-microscope fine to macro-photograp
 LEVEL_TOLERANCE = 1.01  # a level this much coarser than asked still counts: 4.0003 is a 4x level
 MAX_UPSAMPLING = 1.5  # beyond this a tile would show detail that was never scanned
 SAME_SCALE = 5e-4  # of a tile's side: less than this apart, pixels are taken as they are
-MOST_DAMAGE = 200  # blocks of an overview that cannot be read before the slide is given up
-LEAST_BLOCK_PX = 8  # of an overview: damage smaller than this is left white
+MOST_DAMAGE = 500  # blocks of an overview that cannot be read before the slide is given up
+LEAST_BLOCK_PX = 16  # of an overview: damage smaller than this is left white
 BAND_PIXELS = (
     1 << 23
 )  # of a level read at once for an overview: a slide of one level may have 10^10
@@ -248,7 +248,6 @@ class _Pixels:
             pixels = _read_region(fresh, view.level, corner, size)
         except (openslide.OpenSlideError, OSError) as error:
             fresh.close()
-            self._replace(failed, openslide.OpenSlide(self.path))
             raise TileError(
                 f"{self.path.name}: the pixels at ({corner[0]}, {corner[1]}) of level {view.level} "
                 f"cannot be read ({error}). Copy the file again or scan the slide again."

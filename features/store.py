@@ -131,21 +131,14 @@ class Store:
     def record(self, outcome: Outcome, *, since: float = math.inf) -> None:
         """Note an outcome; that a slide was there already does not efface who made it after ``since``."""
         path = self._aside(outcome.slide, ".json")
-        if outcome.status == "skipped" and path.is_file() and path.stat().st_mtime > since:
+        if outcome.status == "skipped" and _outcome_in(path) and path.stat().st_mtime > since:
             return
         _replace_text(path, lambda file: json.dump(asdict(outcome), file))
 
     def outcomes(self) -> list[Outcome]:
         """The last outcome of every slide, by name."""
-        known = {entry.name for entry in fields(Outcome)}
-        found = []
-        for path in sorted(self.path.glob(".extract/*.json")):
-            with contextlib.suppress(
-                ValueError, TypeError, AttributeError
-            ):  # cut short by a power cut
-                held: dict[str, Any] = json.loads(path.read_text())
-                found.append(Outcome(**{key: value for key, value in held.items() if key in known}))
-        return sorted(found, key=lambda outcome: outcome.slide)
+        found = [_outcome_in(path) for path in self.path.glob(".extract/*.json")]
+        return sorted((outcome for outcome in found if outcome), key=lambda outcome: outcome.slide)
 
     def write_tables(self) -> None:
         """Write ``extract.csv`` and ``failures.csv`` from the outcomes."""
@@ -197,6 +190,16 @@ def differences(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
         if held.get(key) != value
     ]
     return ", ".join(changes[:4])
+
+
+def _outcome_in(path: Path) -> Outcome | None:
+    """A recorded outcome; None where there is none, or a power cut left a part of it."""
+    known = {entry.name for entry in fields(Outcome)}
+    try:
+        held = json.loads(path.read_text())
+        return Outcome(**{key: value for key, value in held.items() if key in known})
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def _remove_temporaries(path: Path) -> None:

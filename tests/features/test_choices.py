@@ -353,6 +353,7 @@ def test_a_slide_with_more_than_one_corrupt_tile_in_a_hundred_fails(big):
     corrupted(big / "a.tiff", [100, 37, 200])
     (outcome,) = run(big, EVERYTHING, names="a")
     assert outcome.status == "failed"
+    assert "3 or more of 256 tiles cannot be decoded, and at most 1% may be left" in outcome.reason
     assert "a.tiff" in outcome.reason
     assert not (big / "store" / "a.h5").exists()
 
