@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 REPO = Path(__file__).parent.parent
 REALDATA = REPO.parent / "shared" / "data"
@@ -50,7 +51,11 @@ def mil():
 def demo(tmp_path_factory, mil):
     """The folder that `mil demo` leaves: four subtypes, five cases each."""
     folder = tmp_path_factory.mktemp("demo")
-    mil("demo", "--out", folder)
+    if "PYTEST_XDIST_WORKER" in os.environ:  # made once, by the first of the workers that needs it
+        folder = tmp_path_factory.getbasetemp().parent / "demo"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "run" / "report.html").exists():
+            mil("demo", "--out", folder)
     return folder
 
 
