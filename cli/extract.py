@@ -54,7 +54,10 @@ class SlideOptions(RecipeAtAnyScale):
     )
     slide_mpp: float | None = field(
         default=None,
-        metadata={"help": "Micrometres per level-0 pixel, where the slides do not say."},
+        metadata={
+            "help": "Micrometres per level-0 pixel of all slides, whatever their files say; a table's mpp "
+            "column goes first."
+        },
     )
     coordinates: Path | None = field(
         default=None,
@@ -143,7 +146,6 @@ def run_extract(options: ExtractOptions) -> int:
     from cli.console import Bars, complain, counted, say, warn
     from features.backbones.registry import timm_name
     from features.extract import extract as extract_here
-    from features.extract import shard
 
     with wrong_use():
         timm_name(options.backbone)
@@ -152,8 +154,6 @@ def run_extract(options: ExtractOptions) -> int:
         raise UsageError("A folder of tile images has the scale of its files: give one --mpp.")
     if jobs[0].region == "tissue":
         say("No --annotations: every tile of tissue is used, tumour or not.")
-    number, of = part_of_run(options.shard)
-    mine = shard(jobs, number, of) if of > 1 else list(jobs)
     extract_slides = extract_here
     if options.engine == "ray":
         from features.cluster import extract_on_ray
@@ -161,13 +161,14 @@ def run_extract(options: ExtractOptions) -> int:
         extract_slides = extract_on_ray
     began = time.perf_counter()
     outcomes = extract_slides(
-        mine,
+        jobs,
         recipes,
         options.out,
         device=options.device,
         workers=options.workers,
         overwrite=options.overwrite,
         hold_out_tiles=options.hold_out_tiles,
+        part=part_of_run(options.shard),
         progress=Bars(),
     )
     _tell(outcomes, time.perf_counter() - began, options.out)
@@ -240,6 +241,8 @@ def jobs_of(options: SlideOptions) -> "Sequence[SlideJob]":
         if options.slides is not None:
             raise UsageError("--slides goes with a table; slide files are given as they are.")
         jobs = _apart([job for path in options.inputs for job in _path_jobs(options, path)])
+    if options.annotations and not options.annotations.is_dir():
+        raise UsageError(f"--annotations {options.annotations}: no such folder.")
     if options.coordinates is None:
         return jobs
     if options.annotations or jobs[0].from_tiles:
@@ -359,10 +362,15 @@ def slides_in(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 def _tiles_in(folder: Path) -> dict[str, tuple[Path, ...]]:
     """The tile images of a folder by slide; none where it is not a folder of tiles."""
+    import openslide
+
     from features.errors import SlideError
     from features.folders import group_tiles
 
     try:
-        return group_tiles(folder)
+        tiles = group_tiles(folder)
     except SlideError:
         return {}
+    # A slide may be called S21-4711-3.tiff: what OpenSlide knows is a slide, whatever its name.
+    first = next(iter(tiles.values()))[0]
+    return {} if openslide.OpenSlide.detect_format(first) else tiles

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -205,14 +205,21 @@ def read_annotations(path: Path) -> Drawing:
 def find_annotation(folder: Path, slide_file: str, slide: str) -> Path:
     """The annotation file of a slide: ``<slide>.geojson`` or ``<slide file>.geojson`` and kin.
 
+    A slide ``site-1/a`` has its annotation in ``<folder>/site-1``.
+
     Raises:
         AnnotationError: the folder holds none, or more than one.
     """
+    inside = (
+        folder / PurePosixPath(slide).parent
+    )  # slides called alike stand in folders of their own
+    stems = {_plain_name(PurePosixPath(slide).name), _plain_name(slide_file)}
     found = sorted(
         path
-        for path in folder.glob("*")
-        for stem in {slide, slide_file}
-        if path.name.startswith(stem) and path.name[len(stem) :].lower() in SUFFIXES
+        for path in inside.glob("*")
+        for stem in stems
+        if (name := _plain_name(path.name)).startswith(stem)
+        and name[len(stem) :].lower() in SUFFIXES
     )
     if len(found) == 1:
         return found[0]
@@ -225,6 +232,11 @@ def find_annotation(folder: Path, slide_file: str, slide: str) -> Path:
         f"{slide}: no annotation in {folder}. Export it from QuPath as {slide}.geojson, or leave out "
         "--annotations to use the tissue instead."
     )
+
+
+def _plain_name(name: str) -> str:
+    """A name with its accents composed: macOS takes them apart, tables do not."""
+    return unicodedata.normalize("NFC", name)
 
 
 def annotation_sha256(path: Path) -> str:

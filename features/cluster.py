@@ -21,6 +21,7 @@ from features.extract import (
     Target,
     check_names,
     largest_first,
+    shard,
     targets,
 )
 from features.plan import SlideJob
@@ -32,7 +33,7 @@ MOST_ATTEMPTS = 3  # a slide that ends its worker this often is given up
 CPUS_PER_WORKER = 4  # where there is no GPU and none was asked for
 
 
-def extract_on_ray(
+def extract_on_ray(  # noqa: PLR0913 - as extract
     jobs: Sequence[SlideJob],
     recipe: Recipe | Sequence[Recipe],
     out: Path,
@@ -41,6 +42,7 @@ def extract_on_ray(
     workers: int = 0,
     overwrite: bool = False,
     hold_out_tiles: int = 0,
+    part: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
 ) -> tuple[Outcome, ...]:
     """``features.extract.extract`` on all nodes of a Ray cluster, or on this machine where there is none.
@@ -56,14 +58,15 @@ def extract_on_ray(
     check_names(jobs)
     recipes = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
     filled = targets([_absolute(r) for r in recipes], out.absolute(), hold_out_tiles=hold_out_tiles)
-    order = largest_first([_anywhere(job) for job in jobs])
+    everywhere = [_anywhere(job) for job in jobs]
+    order = largest_first(shard(everywhere, *part))
     count, needs = _shares(ray, workers)
-    told = (order, filled, device, overwrite, needs["num_cpus"])
+    told = (everywhere, filled, device, overwrite, needs["num_cpus"])
     crew = _Crew(ray, told, needs)
     found: dict[str, list[Outcome]] = {}
     progress = progress or Silent()
     try:
-        with progress.task("slides", len(jobs), "slides") as advance:
+        with progress.task("slides", len(order), "slides") as advance:
             for slide, outcomes in crew.each(order, min(count, len(order))):
                 found[slide] = outcomes
                 advance(1)
@@ -71,7 +74,7 @@ def extract_on_ray(
         crew.dismiss()
     for target in filled:
         target.store.write_tables()
-    return tuple(outcome for job in jobs for outcome in found[job.slide])
+    return tuple(outcome for job in order for outcome in found[job.slide])
 
 
 class _Worker:
@@ -218,7 +221,13 @@ def _ray() -> Any:
         ) from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a hospital's machine does not call home
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS")
+            or "local",  # never a cluster that happens to be there
+            log_to_driver=False,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+        )
     return ray
 
 

@@ -98,7 +98,7 @@ class Embedder:
         return torch.cuda.stream(self._own.stream)
 
     def _moved(self, tiles: Tiles) -> Tensor:
-        held = torch.from_numpy(tiles)
+        held = torch.from_numpy(tiles if tiles.flags.writeable else tiles.copy())
         if self.device.type != "cuda":
             return held.to(self.device)
         pinned = getattr(self._own, "pinned", None)

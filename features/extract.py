@@ -1,6 +1,7 @@
 """A cohort of slides to a store of bags: one bad slide never stops the run, a second run resumes."""
 
 import contextlib
+import errno
 import io
 import time
 import traceback
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from features import bags
@@ -19,8 +21,15 @@ from features.backbones.registry import Backbone, load_backbone
 from features.bags import Bag
 from features.colour import to_srgb
 from features.embed import DTYPES, Embedder, Tiles, Work, Workers, resolve_device, resolve_precision
-from features.errors import BagError, FeaturesError, ScaleError, SlideExcluded
-from features.folders import open_folder
+from features.errors import (
+    BagError,
+    FeaturesError,
+    ScaleError,
+    SlideError,
+    SlideExcluded,
+    TileError,
+)
+from features.folders import FolderTiles, open_folder
 from features.plan import SlideJob, identities, share_per_case, survey, tiles_of
 from features.progress import Progress, Silent
 from features.quality import bits, quality_flags
@@ -36,12 +45,15 @@ from features.stain import (
     save_reference,
 )
 from features.store import Outcome, Store, differences
-from features.tiling import SlideTiles, TileGrid, TileSource, hold_out, sample
+from features.tiling import SlideTiles, TileGrid, TileSource, drawn, held_out
 
 THUMBNAIL_PX = 512
 SLIDES_AT_ONCE = 2  # while one is embedded, the next is opened and the last one written
 STAIN_TILES = 32  # of a slide, from which its stain is estimated
+TABLES_EVERY_S = 10.0
 WAIT_S = 0.5  # between looks at slides another process works on
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OUTDATED = ".outdated"
 HELD_OUT = "-HOLD-OUT-SHARES-CASES"
 
 
@@ -67,12 +79,12 @@ def targets(recipes: Sequence[Recipe], out: Path, *, hold_out_tiles: int = 0) ->
         path = out if len(recipes) == 1 else out / f"mpp-{recipe.mpp:g}"
         found.append(Target(recipe, Store(path)))
         if hold_out_tiles:
-            held = path.with_name(path.name + HELD_OUT)
+            held = path.absolute().with_name(path.absolute().name + HELD_OUT)
             found.append(Target(recipe, Store(held), hold_out_tiles))
     return tuple(found)
 
 
-def extract(
+def extract(  # noqa: PLR0913 - one argument per choice
     jobs: Sequence[SlideJob],
     recipe: Recipe | Sequence[Recipe],
     out: Path,
@@ -81,6 +93,7 @@ def extract(
     workers: int = 0,
     overwrite: bool = False,
     hold_out_tiles: int = 0,
+    part: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
 ) -> tuple[Outcome, ...]:
     """Extract every slide into ``<out>/<slide>.h5``; all outcomes go to ``<out>/extract.csv``.
@@ -98,10 +111,11 @@ def extract(
         overwrite: redo bags of another recipe instead of refusing the store.
         hold_out_tiles: that many of each slide's other tiles go into a store of their own, whose name
             says that it shares its cases.
+        part: (i, n) does the i-th of n parts; stains and shares of cases are those of all slides.
         progress: told of slides and tiles.
 
     Returns:
-        One outcome per slide and store, in the order of ``jobs``.
+        One outcome per slide of the part and store, in the order of ``jobs``.
 
     Raises:
         BagError: the store holds bags of another recipe, or two jobs have one name.
@@ -113,16 +127,22 @@ def extract(
     )
     progress = progress or Silent()
     found: dict[str, list[Outcome]] = {}
-    with (
-        run.embedding(workers, progress),
-        progress.task("slides", len(jobs), "slides") as advance,
-        contextlib.closing(_each(run, largest_first(run.jobs))) as each,
-    ):
-        for job, outcomes in each:
-            found[job.slide] = outcomes
-            advance(1)
-    run.write_tables()
-    return tuple(outcome for job in jobs for outcome in found[job.slide])
+    mine, written = shard(run.jobs, *part), time.monotonic()
+    try:
+        with (
+            run.embedding(workers, progress),
+            progress.task("slides", len(mine), "slides") as advance,
+            contextlib.closing(_each(run, largest_first(mine))) as each,
+        ):
+            for job, outcomes in each:
+                found[job.slide] = outcomes
+                advance(1)
+                if time.monotonic() - written > TABLES_EVERY_S:
+                    run.write_tables()
+                    written = time.monotonic()
+    finally:  # also when interrupted: what is done is on record
+        run.write_tables()
+    return tuple(o for job in jobs if job.slide in found for o in found[job.slide])
 
 
 def largest_first(jobs: Sequence[SlideJob]) -> list[SlideJob]:
@@ -176,6 +196,7 @@ class _Part:
 
     target: Target
     resolved: Mapping[str, Any]
+    at_most: int  # tiles
     outcome: Outcome
     request: str = ""
     grid: TileGrid | None = None
@@ -186,6 +207,22 @@ class _Part:
     @property
     def path(self) -> Path:
         return self.target.store.bag(self.outcome.slide)
+
+    def set_aside(self) -> None:
+        """A bag made of what the slide or its annotation was before must not be taken for one of now."""
+        if self.request:
+            with contextlib.suppress(OSError):  # there was none
+                self.path.replace(self.path.with_name(self.path.name + OUTDATED))
+
+    def find(self, files: Sequence[Path]) -> bool:
+        """Whether the bag asked for is there, or was set aside; one that lacks tiles may be mended."""
+        aside = self.path.with_name(self.path.name + OUTDATED)
+        if bags.request_of(self.path) != self.request:
+            if bags.request_of(aside) != self.request:
+                return False
+            aside.replace(self.path)
+        newest = max(path.stat().st_mtime for path in files)
+        return not (bags.read_bag(self.path).n_failed and newest > self.path.stat().st_mtime)
 
     def finish(self, **changes: Any) -> None:
         """Settle the outcome."""
@@ -204,6 +241,11 @@ class _Part:
             self.finish(status="failed", reason=str(error))
         except Exception as error:  # noqa: BLE001 - the one guard
             reason = f"{type(error).__name__}: {error}"
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                reason = (
+                    f"{self.outcome.slide}: no room in {self.target.store.path} ({error}). Free some, "
+                    "then run the same command again."
+                )
             self.finish(status="failed", reason=reason, details=traceback.format_exc())
 
 
@@ -224,6 +266,11 @@ class Run:
         overwrite: bool = False,
     ) -> None:
         check_names(jobs)
+        if any(job.coordinates for job in jobs) and any(target.held_out for target in filled):
+            raise BagError(
+                "Given coordinates say which tiles to read: there are no others to hold out. Leave out "
+                "--hold-out-tiles or --coordinates."
+            )
         recipe = filled[0].recipe
         self.started = time.time()
         self.targets = filled
@@ -243,7 +290,8 @@ class Run:
                     with target.store.alone():
                         save_reference(target.store.path / "stain-reference.json", self.reference)
             self._filling = filling.pop_all()
-        self.jobs = share_per_case(jobs, recipe) if recipe.sample_per == "case" else list(jobs)
+        self.jobs = list(jobs)
+        self.shares = [share_per_case(jobs, target.recipe) for target in filled]
         self.workers: Workers | None = None
         self.progress: Progress = Silent()
 
@@ -275,6 +323,7 @@ class Run:
                 _Part(
                     target,
                     resolved,
+                    share.get(job.slide, target.recipe.max_tiles),
                     Outcome(
                         slide=job.slide,
                         case=job.case,
@@ -282,31 +331,34 @@ class Run:
                         store=str(target.store.path),
                     ),
                 )
-                for target, resolved in zip(self.targets, self.resolved, strict=True)
+                for target, resolved, share in zip(
+                    self.targets, self.resolved, self.shares, strict=True
+                )
             ]
             _guarding(parts, lambda: self._make(job, parts))
             for part in parts:
-                part.outcome = replace(part.outcome, seconds=time.perf_counter() - started)
+                if part.outcome.status != "skipped":
+                    part.outcome = replace(part.outcome, seconds=time.perf_counter() - started)
                 part.target.store.record(part.outcome, since=self.started)
-                if part.outcome.status == "excluded":
-                    part.path.unlink(missing_ok=True)
+                if part.outcome.status in ("excluded", "failed"):
+                    part.set_aside()
         return [part.outcome for part in parts]
 
     def _make(self, job: SlideJob, parts: Sequence[_Part]) -> None:
         """The bags of a slide that are not there yet."""
         annotation = job.annotation()
-        drawn = annotation_sha256(annotation) if annotation else ""
+        drawn_sha256 = annotation_sha256(annotation) if annotation else ""
         sources = identities(job)
         for part in parts:
-            part.request = _request(part.resolved, job, sources, drawn)
-            if bags.request_of(part.path) == part.request:
+            part.request = _request(part, job, sources, drawn_sha256)
+            if part.find(job.files):
                 _tell_of_bag(part)
         parts = [part for part in parts if not part.finished]
         if not parts:
             return
         with contextlib.ExitStack() as opened:
             base = {
-                "annotation_sha256": drawn,
+                "annotation_sha256": drawn_sha256,
                 "source_sha256": bags.fingerprint({"files": sources}),
             }
             make = self._of_tiles if job.from_tiles else self._of_slide
@@ -332,11 +384,12 @@ class Run:
                 mpp=slide.mpp[0],
                 mpp_source=slide.mpp_source,
                 annotation_origin=seen.origin,
-                reader=slide.reader,
-                notes=" ".join(seen.notes),
+                reader=_reader(slide, part.target.recipe),
+                notes=" ".join([*seen.notes, *_colour_note(slide, part.target.recipe)]),
             )
             with part.guarded():
-                part.grid = _drawn(part.target, tiles_of(slide, job, seen, part.target.recipe), job)
+                grid = tiles_of(slide, job, seen, part.target.recipe)
+                part.grid = grid[_drawn(part, len(grid), job)]
                 self._prepare(part, SlideTiles(slide, part.grid), slide, opened)
         overview = seen.overview.copy()
         overview.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
@@ -349,7 +402,6 @@ class Run:
             "thumbnail": _jpeg(overview),
             "tumour_of_tissue": seen.tumour_of_tissue,
             "annotation_origin": seen.origin,
-            "reader": slide.reader,
         }
         self._embed(job, parts, base, spent)
 
@@ -369,9 +421,12 @@ class Run:
         for part in parts:
             source = open_folder(job.files, mpp=job.mpp, tile_px=part.target.recipe.tile)
             part.outcome = replace(part.outcome, mpp=job.mpp, mpp_source=job.mpp_source)
-            part.grid = source.grid
-            self._prepare(part, source, None, opened)
-            base |= {"size_l0": source.size_l0, "mpp_l0": (job.mpp, job.mpp), "reader": "images"}
+            with part.guarded():
+                rows = _drawn(part, len(source.grid), job)
+                files = tuple(source.files[row] for row in rows)
+                part.grid = source.grid[rows]
+                self._prepare(part, FolderTiles(part.grid, files, job.mpp), None, opened)
+            base |= {"size_l0": source.size_l0, "mpp_l0": (job.mpp, job.mpp)}
         self._embed(job, parts, base | {"mpp_source": job.mpp_source}, 0.0)
 
     def _prepare(
@@ -434,6 +489,7 @@ class Run:
             case=job.case,
             trained_on=self.backbone.trained_on,
             tile_flags=flags[keep],
+            reader=part.outcome.reader or "images",
             n_failed=len(part.work.unreadable),
             **base,
         )
@@ -505,6 +561,10 @@ def stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainReference:
     tiles = []
     for name in told:
         job = by_name[name]
+        if job.from_tiles:
+            source = open_folder(job.files, mpp=job.mpp or recipe.mpp, tile_px=recipe.tile)
+            tiles.append(_looked_at(source, None))
+            continue
         with open_slide(job.files[0], mpp=job.mpp) as slide:
             grid = tiles_of(slide, job, survey(slide, job, recipe), recipe)
             recolour = to_srgb(slide.color_profile) if recipe.icc == "srgb" else None
@@ -523,8 +583,15 @@ def _told(reference: StainReference) -> dict[str, Any]:
 
 def _looked_at(source: TileSource, recolour: Callable[[Tiles], Tiles] | None) -> Tiles:
     """Some tiles from all over a source."""
-    rows = np.unique(np.linspace(0, len(source.grid) - 1, STAIN_TILES).astype(int))
-    tiles = np.stack([source.read(int(row)) for row in rows])
+    seen = []
+    for row in np.unique(np.linspace(0, len(source.grid) - 1, STAIN_TILES).astype(int)):
+        with contextlib.suppress(TileError):  # counted when its turn to be embedded comes
+            seen.append(source.read(int(row)))
+    if not seen:
+        raise SlideError(
+            "None of the tiles looked at for their stain can be decoded. Copy the file again."
+        )
+    tiles = np.stack(seen)
     return recolour(tiles) if recolour else tiles
 
 
@@ -543,7 +610,7 @@ def _stained(
 def _guarding(parts: Sequence[_Part], work: Callable[[], None]) -> None:
     """Do the work; what goes wrong for the whole slide is the outcome of every part not settled yet."""
     with contextlib.ExitStack() as guards:
-        failed = _Part(parts[0].target, {}, parts[0].outcome)
+        failed = _Part(parts[0].target, {}, 0, parts[0].outcome)
         guards.callback(lambda: _spread(failed, parts))
         guards.enter_context(failed.guarded())
         work()
@@ -571,39 +638,49 @@ def _tell_of_bag(part: _Part) -> None:
     )
 
 
-def _drawn(target: Target, grid: TileGrid, job: SlideJob) -> TileGrid:
-    """The tiles of a grid that go into a target's bag.
+def _drawn(part: _Part, n_tiles: int, job: SlideJob) -> NDArray[np.int64]:
+    """The rows of a grid that go into a part's bag.
 
     Raises:
         SlideExcluded: the sample took all tiles, so that none is left to hold out.
     """
-    recipe = target.recipe
     if job.coordinates:
-        return grid
-    at_most = recipe.max_tiles if job.max_tiles is None else job.max_tiles
-    if not target.held_out:
-        return sample(grid, at_most, seed=recipe.seed, name=job.slide)
-    held = hold_out(grid, at_most, target.held_out, seed=recipe.seed, name=job.slide)
-    if not len(held):
+        return np.arange(n_tiles)
+    seed, wanted = part.target.recipe.seed, part.target.held_out
+    if not wanted:
+        return drawn(n_tiles, part.at_most, seed=seed, name=job.slide)
+    rows = held_out(n_tiles, part.at_most, wanted, seed=seed, name=job.slide)
+    if not len(rows):
         raise SlideExcluded(
-            f"{job.slide}: all of its {len(grid)} tiles are in the sample; none is left to hold out. Lower "
+            f"{job.slide}: all of its {n_tiles} tiles are in the sample; none is left to hold out. Lower "
             "--max-tiles."
         )
-    return held
+    return rows
 
 
-def _request(resolved: Mapping[str, Any], job: SlideJob, sources: Sequence[str], drawn: str) -> str:
+def _reader(slide: Slide, recipe: Recipe) -> str:
+    """What decodes the tiles, and how much smaller than stored."""
+    shrink = slide.view_for(recipe.mpp).shrink
+    return slide.reader if shrink == 1 else f"{slide.reader} at 1/{shrink}"
+
+
+def _colour_note(slide: Slide, recipe: Recipe) -> list[str]:
+    lacking = recipe.icc == "srgb" and slide.color_profile is None
+    return ["The file has no colour profile: its pixels are as stored."] if lacking else []
+
+
+def _request(part: _Part, job: SlideJob, sources: Sequence[str], drawn_sha256: str) -> str:
     """What a bag must answer to be kept: its recipe and the slide's own inputs."""
     return bags.fingerprint(
         {
-            "recipe": dict(resolved),
+            "recipe": dict(part.resolved),
             "slide": job.slide,
             "case": job.case,
             "files": sources,
             "mpp": job.mpp,
-            "annotation_sha256": drawn,
+            "annotation_sha256": drawn_sha256,
             "coordinates": bags.read_bag(job.coordinates).data_sha256 if job.coordinates else None,
-            "max_tiles": job.max_tiles,
+            "max_tiles": part.at_most,
         }
     )
 

@@ -5,7 +5,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,6 @@ class SlideJob:
         case: if known.
         from_tiles: the files are tile images.
         coordinates: a bag whose tiles are read again, instead of laying a grid.
-        max_tiles: at most this many tiles of this slide; None takes the recipe's number.
     """
 
     slide: str
@@ -53,7 +52,6 @@ class SlideJob:
     case: str = ""
     from_tiles: bool = False
     coordinates: Path | None = None
-    max_tiles: int | None = None
 
     @property
     def region(self) -> str:
@@ -152,6 +150,11 @@ def tiles_of(slide: Slide, job: SlideJob, seen: Survey, recipe: Recipe) -> TileG
     """
     if job.coordinates:
         return _foreign_grid(slide, job.coordinates, recipe)
+    if job.annotations and recipe.min_tumour_of_tissue and math.isnan(seen.tumour_of_tissue):
+        raise SlideError(
+            f"{job.slide}: no tissue is found by colour, so the tumour's part of it is not known. Extract "
+            "such slides without --min-tumour-of-tissue."
+        )
     if seen.tumour_of_tissue < recipe.min_tumour_of_tissue:
         raise SlideExcluded(
             f"{job.slide}: {seen.tumour_of_tissue:.0%} of the tissue is annotated, less than "
@@ -176,25 +179,29 @@ def tiles_of(slide: Slide, job: SlideJob, seen: Survey, recipe: Recipe) -> TileG
 
 def share_per_case(
     jobs: Sequence[SlideJob], recipe: Recipe, each: Callable[..., Iterable[int]] = map
-) -> list[SlideJob]:
-    """Give each slide its part of its case's tiles: as if they were drawn from all of them at once.
+) -> dict[str, int]:
+    """How many tiles each slide gives where a case's tiles are drawn from all its slides at once.
+
+    A slide gives at least one. What is not named gives all it has.
 
     Args:
-        jobs: all slides.
-        recipe: gives ``max_tiles`` and the seed.
+        jobs: all slides of the cases.
+        recipe: gives ``max_tiles``, the seed and the scale.
         each: ``map``, or that of a pool.
     """
-    of_case: dict[str, list[SlideJob]] = {}
-    for job in jobs:
-        of_case.setdefault(job.case or job.slide, []).append(job)
     share: dict[str, int] = {}
-    for case, mine in of_case.items():
+    if recipe.sample_per != "case":
+        return share
+    cases: dict[str, list[SlideJob]] = {}
+    for job in jobs:
+        cases.setdefault(job.case or f"slide {job.slide}", []).append(job)
+    for case, mine in cases.items():
         counts = list(each(lambda job: _count(job, recipe), mine)) if len(mine) > 1 else [0]
         if sum(counts) > recipe.max_tiles:
             rng = np.random.default_rng([recipe.seed, *case.encode()])
-            drawn = rng.multivariate_hypergeometric(counts, recipe.max_tiles)
-            share |= {job.slide: max(1, int(n)) for job, n in zip(mine, drawn, strict=True)}
-    return [replace(job, max_tiles=share.get(job.slide)) for job in jobs]
+            numbers = rng.multivariate_hypergeometric(counts, recipe.max_tiles)
+            share |= {job.slide: max(1, int(n)) for job, n in zip(mine, numbers, strict=True)}
+    return share
 
 
 def identities(job: SlideJob) -> tuple[str, ...]:

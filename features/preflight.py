@@ -6,7 +6,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -135,9 +135,16 @@ def check_slides(
         ThreadPoolExecutor(threads, "check") as pool,
         (progress or Silent()).task("slides", len(jobs), "slides") as advance,
     ):
-        if recipes[0].sample_per == "case":
-            jobs = share_per_case(jobs, recipes[0], pool.map)
-        for found in pool.map(lambda job: check_slide(job, recipes, pictures), jobs):
+        shares = [share_per_case(jobs, recipe, pool.map) for recipe in recipes]
+
+        def check(job: SlideJob) -> SlideCheck:
+            mine = [
+                replace(recipe, max_tiles=share.get(job.slide, recipe.max_tiles))
+                for share, recipe in zip(shares, recipes, strict=True)
+            ]
+            return check_slide(job, mine, pictures)
+
+        for found in pool.map(check, jobs):
             advance(1)
             yield found
 
@@ -242,8 +249,8 @@ def _lay(
 
 def _settle(grid: TileGrid, job: SlideJob, recipe: Recipe, scale: ScaleCheck) -> Laid:
     """All tiles and those drawn of them, as extraction draws."""
-    at_most = recipe.max_tiles if job.max_tiles is None else job.max_tiles
-    drawn = grid if job.coordinates else sample(grid, at_most, seed=recipe.seed, name=job.slide)
+    kept = sample(grid, recipe.max_tiles, seed=recipe.seed, name=job.slide)
+    drawn = grid if job.coordinates else kept
     scale.status, scale.n_tiles, scale.n_drawn = "ready", len(grid), len(drawn)
     return grid, drawn
 

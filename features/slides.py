@@ -1,6 +1,7 @@
 """A whole-slide image: open it, know its scale, read a square of it at any mpp."""
 
 import threading
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -354,9 +355,12 @@ def _scale(
             ) from error
         source = "file"
     if not all(low <= value <= high for value in scale):
+        remedy = (
+            "Mend the table's mpp" if source == "table" else "Pass the true value with --slide-mpp"
+        )
         raise ScaleError(
             f"{name}: {scale[0]:g} x {scale[1]:g} micrometres per pixel ({source}) is not between "
-            f"{low:g} and {high:g}. Pass the true value with --slide-mpp, e.g. 0.25 for a 40x scan."
+            f"{low:g} and {high:g}. {remedy}, e.g. 0.25 for a 40x scan."
         )
     return scale, source
 
@@ -375,7 +379,7 @@ def slide_name(file_name: str) -> str:
     A folder before it stays too, so that two slides called alike can be told apart
     (``site-1/a.svs`` -> ``site-1/a``), unless it is a place of one machine's own (``/data/a.svs``).
     """
-    path = PurePosixPath(file_name)
+    path = PurePosixPath(unicodedata.normalize("NFC", file_name))  # macOS takes accents apart
     bare = path.stem if path.suffix.lower() in (*SLIDE_SUFFIXES, ".h5") else path.name
     folder = path.parent
     return bare if folder.is_absolute() or ".." in folder.parts else (folder / bare).as_posix()

@@ -23,7 +23,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -131,8 +131,11 @@ class Store:
     def record(self, outcome: Outcome, *, since: float = math.inf) -> None:
         """Note an outcome; that a slide was there already does not efface who made it after ``since``."""
         path = self._aside(outcome.slide, ".json")
-        if outcome.status == "skipped" and _outcome_in(path) and path.stat().st_mtime > since:
-            return
+        if outcome.status == "skipped" and (before := _outcome_in(path)):
+            if path.stat().st_mtime > since:
+                return
+            if before.status in ("done", "skipped"):  # how it was made remains on record
+                outcome = replace(before, status="skipped")
         _replace_text(path, lambda file: json.dump(asdict(outcome), file))
 
     def outcomes(self) -> list[Outcome]:
@@ -254,9 +257,8 @@ def _is_at(file: TextIO, path: Path) -> bool:
 
 
 def _row(outcome: Outcome) -> dict[str, str]:
-    rate = (
-        outcome.n_tiles / outcome.seconds if outcome.status == "done" and outcome.seconds else None
-    )
+    made = outcome.status in ("done", "skipped") and outcome.seconds
+    rate = outcome.n_tiles / outcome.seconds if made else None
     return {
         "slide": outcome.slide,
         "case": outcome.case,

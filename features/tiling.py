@@ -115,13 +115,22 @@ def sample(grid: TileGrid, max_tiles: int, *, seed: int, name: str) -> TileGrid:
 
     The draw depends on the seed and the slide's name only, not on the other slides of a run.
     """
-    return grid[_drawn(len(grid), max_tiles, seed, name)]
+    return grid[drawn(len(grid), max_tiles, seed=seed, name=name)]
 
 
-def hold_out(grid: TileGrid, max_tiles: int, n_held: int, *, seed: int, name: str) -> TileGrid:
-    """At most ``n_held`` of the tiles that ``sample`` leaves: the same slide, and no tile in common."""
-    left = np.setdiff1d(np.arange(len(grid)), _drawn(len(grid), max_tiles, seed, name))
-    return grid[left[_drawn(len(left), n_held, seed, f"{name}: held out")]]
+def drawn(n_tiles: int, at_most: int, *, seed: int, name: str) -> NDArray[np.int64]:
+    """The row numbers that ``sample`` takes of so many tiles."""
+    if n_tiles <= at_most:
+        return np.arange(n_tiles)
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return np.sort(rng.choice(n_tiles, size=at_most, replace=False))
+
+
+def held_out(n_tiles: int, at_most: int, n_held: int, *, seed: int, name: str) -> NDArray[np.int64]:
+    """At most ``n_held`` of the rows that ``sample`` leaves: the same slide, and no tile in common."""
+    taken = drawn(n_tiles, at_most, seed=seed, name=name)
+    left = np.setdiff1d(np.arange(n_tiles), taken)
+    return left[drawn(len(left), n_held, seed=seed, name=f"{name}: held out")]
 
 
 def walk(grid: TileGrid) -> NDArray[np.int64]:
@@ -133,10 +142,3 @@ def walk(grid: TileGrid) -> NDArray[np.int64]:
     block = np.maximum(BLOCK_L0, np.ceil(grid.side_l0).astype(np.int64))
     (column, row), (x, y) = (grid.coords_l0 // block).T, grid.coords_l0.T
     return np.lexsort((x, y, column, row))
-
-
-def _drawn(n: int, at_most: int, seed: int, name: str) -> NDArray[np.int64]:
-    if n <= at_most:
-        return np.arange(n)
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    return np.sort(rng.choice(n, size=at_most, replace=False))

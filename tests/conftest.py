@@ -1,6 +1,7 @@
 """The demo cohort, run once through the command for all tests that look at the whole job."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,12 @@ REALDATA = REPO.parent / "shared" / "data"
 @pytest.fixture(autouse=True, scope="session")
 def _offline():
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible():
+    """In a shell's background an interrupt is ignored, and every process started from here would too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

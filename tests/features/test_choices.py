@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
+import shutil
+import unicodedata
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from making import (
     write_geojson,
     write_tiff,
 )
+from PIL import Image
 
 from features import extract as module
 from features.bags import Bag, read_bag, write_bag
@@ -26,6 +31,7 @@ from features.plan import SlideJob
 from features.quality import FLAGS
 from features.recipe import ORIGINS as RECIPE_ORIGINS
 from features.recipe import REMARKS, STAINS, Recipe
+from features.slides import slide_name
 from features.stain import METHODS
 
 RECIPE = Recipe(backbone="mean-colour", mpp=0.5, tile=64, precision="fp32", max_tiles=9)
@@ -180,7 +186,8 @@ def test_slide_with_too_little_tumour_is_excluded_with_the_reason(tmp_path):
     (outcome,) = run(tmp_path, replace(RECIPE, min_tumour_of_tissue=0.6), names="a", overwrite=True)
     assert outcome.status == "excluded"
     assert "50% of the tissue is annotated, less than --min-tumour-of-tissue 0.6" in outcome.reason
-    assert not (tmp_path / "store" / "a.h5").exists()  # the bag of the former rule does not stay
+    assert not (tmp_path / "store" / "a.h5").exists()  # the bag of the former rule is set aside
+    assert (tmp_path / "store" / "a.h5.outdated").is_file()
     assert not (tmp_path / "store" / "failures.csv").exists()
     assert table(tmp_path / "store")["a"]["status"] == "excluded"
     (outcome,) = run(tmp_path, replace(RECIPE, min_tumour_of_tissue=0.4), names="a", overwrite=True)
@@ -413,3 +420,151 @@ def test_sick_tiles_of_one_scale_leave_the_other(slides, monkeypatch):
     outcomes = run(slides, [RECIPE, replace(RECIPE, mpp=1.25)], names="a")
     assert {o.status for o in outcomes} == {"failed"}
     assert "not finite" in outcomes[0].reason
+
+
+def tile_images(folder, n):
+    for number in range(n):
+        Image.fromarray(noise(64, 64, number)).save(folder / f"s-{64 * number}-0.png")
+    return tuple(sorted(folder.glob("s-*.png")))
+
+
+def test_tile_images_are_drawn_and_held_out_like_the_tiles_of_a_slide(tmp_path):
+    job = SlideJob(slide="s", files=tile_images(tmp_path, 12), mpp=0.5, from_tiles=True)
+    few = replace(RECIPE, max_tiles=5)
+    outcomes = extract([job], few, tmp_path / "store", device="cpu", hold_out_tiles=4)
+    assert [o.n_tiles for o in outcomes] == [5, 4]
+    sample, held = (read_bag(tmp_path / name / "s.h5") for name in ("store", f"store{HELD_OUT}"))
+    assert not {*map(tuple, sample.coords_l0)} & {*map(tuple, held.coords_l0)}
+    for bag in (sample, held):
+        for corner, features in zip(bag.coords_l0, bag.features, strict=True):
+            expected = noise(64, 64, corner[0] // 64).mean(axis=(0, 1)) / 255
+            assert np.abs(features - expected).max() < 0.02
+
+
+def test_nothing_can_be_held_out_of_given_coordinates(slides):
+    path = given(slides, [[0, 0]], 64.0)
+    told = {"annotations": None, "coordinates": path}
+    with pytest.raises(BagError, match="no others to hold out"):
+        run(slides, names="a", changes=told, hold_out_tiles=3)
+
+
+def test_parts_of_a_run_draw_what_the_whole_draws(slides):
+    recipe = replace(RECIPE, sample_per="case", max_tiles=40)
+    run(slides, recipe)
+    for number in (1, 2):
+        run(slides, recipe, out="parts", part=(number, 2))
+    for name in ("a.h5", "b.h5"):
+        assert (slides / "parts" / name).read_bytes() == (slides / "store" / name).read_bytes()
+
+
+@pytest.mark.parametrize("order", [(0.5, 1.0), (1.0, 0.5)])
+def test_tiles_per_case_are_counted_at_every_scale(slides, order):
+    recipes = [replace(RECIPE, mpp=mpp, sample_per="case", max_tiles=20) for mpp in order]
+    run(slides, recipes)
+    for recipe in recipes:
+        run(slides, recipe, out=f"single-{recipe.mpp:g}")
+        for name in "ab":
+            together = slides / "store" / f"mpp-{recipe.mpp:g}" / f"{name}.h5"
+            alone = slides / f"single-{recipe.mpp:g}" / f"{name}.h5"
+            assert together.read_bytes() == alone.read_bytes()
+
+
+def test_slides_of_one_name_have_annotations_of_their_own(slides):
+    for n, side in enumerate((256, 512)):
+        (slides / "drawn" / f"site-{n}").mkdir(parents=True)
+        drawn = feature(box_ring(0, 0, side, 64))
+        write_geojson(slides / "drawn" / f"site-{n}" / "x.geojson", drawn)
+    twins = [
+        replace(job, slide=f"site-{n}/x", annotations=slides / "drawn")
+        for n, job in enumerate(jobs(slides))
+    ]
+    outcomes = extract(twins, RECIPE, slides / "store", device="cpu")
+    assert [o.n_tiles for o in outcomes] == [4, 8]
+    write_geojson(slides / "drawn" / "a.tiff.geojson", feature(box_ring(0, 0, 64, 64)))
+    shutil.rmtree(slides / "drawn" / "site-0")
+    first, _ = extract(twins, RECIPE, slides / "store", device="cpu")
+    assert first.status == "failed"  # what lies outside its folder may be another slide's
+
+
+def test_bag_of_a_former_annotation_is_set_aside_and_comes_back_with_it(slides):
+    run(slides, names="a")
+    made = (slides / "store" / "a.h5").read_bytes()
+    before = (slides / "a.geojson").read_text()
+    write_geojson(slides / "a.geojson", feature(box_ring(0, 0, 9, 9), classification="Stroma"))
+    (outcome,) = run(slides, names="a")
+    assert outcome.status == "failed"
+    assert not (slides / "store" / "a.h5").exists()
+    (slides / "a.geojson").write_text(before)
+    (outcome,) = run(slides, names="a")
+    assert outcome.status == "skipped"
+    assert (slides / "store" / "a.h5").read_bytes() == made
+
+
+def test_bag_stays_where_its_slide_is_out_of_reach(slides):
+    run(slides, names="a")
+    (slides / "a.tiff").rename(slides / "away.tiff")
+    assert run(slides, names="a")[0].status == "failed"
+    assert (slides / "store" / "a.h5").is_file()
+
+
+def test_a_mended_file_gets_its_lost_tiles_back(big):
+    whole = (big / "a.tiff").read_bytes()
+    corrupted(big / "a.tiff", [100])
+    assert run(big, EVERYTHING, names="a")[0].n_unreadable == 1
+    assert run(big, EVERYTHING, names="a")[0].status == "skipped"
+    (big / "a.tiff").write_bytes(whole)
+    later = (big / "store" / "a.h5").stat().st_mtime + 10
+    os.utime(big / "a.tiff", (later, later))
+    (outcome,) = run(big, EVERYTHING, names="a")
+    assert (outcome.status, outcome.n_tiles, outcome.n_unreadable) == ("done", 256, 0)
+
+
+def test_a_corrupt_tile_does_not_spoil_the_stain(two_stains):
+    for name in "ab":
+        picture = tissue_like(HE, seed=3).repeat(2, axis=0).repeat(2, axis=1)
+        path = two_stains / f"{name}.tiff"
+        write_tiff(path, [picture], mpp=0.5, compression="jpeg", tile=(64, 64))
+        write_geojson(two_stains / f"{name}.geojson", feature(box_ring(0, 0, 1024, 1024)))
+        corrupted(path, [0])
+    recipe = replace(EVERYTHING, stain="reinhard", stain_reference=("a",))
+    assert [(o.status, o.n_unreadable) for o in run(two_stains, recipe)] == [("done", 1)] * 2
+
+
+def test_tumour_of_a_slide_without_colour_cannot_be_judged(tmp_path):
+    grey = np.repeat(noise(512, 512)[:, :, :1], 3, axis=2)
+    write_tiff(tmp_path / "a.tiff", [grey], mpp=0.5)
+    write_geojson(tmp_path / "a.geojson", feature(box_ring(0, 0, 512, 512)))
+    (outcome,) = run(tmp_path, replace(RECIPE, min_tumour_of_tissue=0.6), names="a")
+    assert outcome.status == "failed"
+    assert "without --min-tumour-of-tissue" in outcome.reason
+    assert run(tmp_path, RECIPE, names="a", out="free")[0].status == "done"
+
+
+def test_a_slide_without_colour_profile_says_so(slides):
+    (outcome,) = run(slides, replace(RECIPE, icc="srgb"), names="a")
+    assert "no colour profile" in outcome.notes
+
+
+def test_second_run_keeps_the_record_of_the_first(slides):
+    run(slides)
+    first = table(slides / "store")["a"]
+    run(slides)
+    second = table(slides / "store")["a"]
+    assert second["status"] == "skipped"
+    assert {**second, "status": "done"} == first
+
+
+def test_accents_composed_or_apart_are_one_name(slides):
+    apart, composed = (unicodedata.normalize(form, "größe") for form in ("NFD", "NFC"))
+    (slides / "a.geojson").rename(slides / f"{apart}.geojson")
+    assert slide_name(f"{apart}.tiff") == slide_name(f"{composed}.tiff") == composed
+    job = replace(jobs(slides, "a")[0], slide=composed)
+    (outcome,) = extract([job], RECIPE, slides / "store", device="cpu")
+    assert outcome.status == "done"
+
+
+def test_hold_out_of_the_present_folder_has_a_name(slides, monkeypatch):
+    (slides / "here").mkdir()
+    monkeypatch.chdir(slides / "here")
+    extract(jobs(slides, "a"), RECIPE, Path(), device="cpu", hold_out_tiles=3)
+    assert (slides / f"here{HELD_OUT}" / "a.h5").is_file()

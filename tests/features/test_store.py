@@ -374,7 +374,7 @@ def test_failures_are_listed_and_the_list_goes_with_the_last(store):
 
 def test_numbers_of_the_table(store):
     store.record(outcome("a", n_tiles=10, seconds=4.0, mpp=0.25271, tumour_of_tissue=0.5))
-    store.record(Outcome(slide="b", status="skipped", n_tiles=10, seconds=0.01))
+    store.record(Outcome(slide="b", status="failed", n_tiles=10, seconds=0.01))
     store.record(outcome("c", seconds=0.0))
     store.write_tables()
     a, b, c = rows(store.path / "extract.csv")
