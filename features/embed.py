@@ -122,6 +122,7 @@ class Work:
         clock: how long the stages took.
         flags: (N,) what ``flag`` said.
         unreadable: what was wrong with each tile that could not be decoded, by row number.
+        given_up: a batch failed, and with it the slide.
     """
 
     source: TileSource
@@ -132,6 +133,7 @@ class Work:
     clock: Clock = field(init=False, default_factory=Clock)
     flags: NDArray[np.uint8] = field(init=False)
     unreadable: dict[int, str] = field(init=False, default_factory=dict)
+    given_up: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.flags = np.zeros(len(self.source.grid), dtype=np.uint8)
@@ -208,6 +210,15 @@ class Workers:
             yield (int(y), int(x)), work, rows
 
     def _embed_batch(self, work: Work, rows: NDArray[np.int64]) -> None:
+        if work.given_up:
+            return
+        try:
+            self._embed_tiles(work, rows)
+        except BaseException:
+            work.given_up = True  # the other workers need not wait until this is heard of
+            raise
+
+    def _embed_tiles(self, work: Work, rows: NDArray[np.int64]) -> None:
         tiles, readable = [], []
         with work.clock("read"):
             for row in rows:

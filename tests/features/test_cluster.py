@@ -175,8 +175,10 @@ def test_a_killed_worker_loses_nothing(nodes, slides, whole, marks, tmp_path):
 def test_a_slide_that_kills_its_workers_fails_alone(nodes, slides, whole, marks, tmp_path):
     (marks / "s2.kills").touch()
     outcomes = extract_on_ray(jobs(slides), RECIPE, tmp_path, device="cpu")
-    failed = [outcome for outcome in outcomes if outcome.status != "done"]
-    assert [(o.slide, o.status, o.case) for o in failed] == [("s2", "failed", "P")]
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    assert [(o.slide, o.case) for o in failed] == [("s2", "P")]
+    # A slide whose bag was written as its worker died is found there by the next one.
+    assert {o.status for o in outcomes if o not in failed} <= {"done", "skipped"}
     assert "3 workers died of it" in failed[0].reason
     assert Counter(slide for slide, *_ in readers(marks))["s2"] == 3
     assert contents(tmp_path) == {name: held for name, held in whole.items() if name != "s2.h5"}
