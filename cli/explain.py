@@ -10,8 +10,8 @@ from cli.options import UsageError, verb
 
 if TYPE_CHECKING:
     from features.bags import Bag
+    from mil.fitted import Fitted
     from mil.runs import Run
-    from mil.training import Fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,7 @@ def run_explain(options: ExplainOptions) -> list[Path]:
     """Write the three files and print where they are."""
     from cli.console import say
     from cli.inputs import bags_for
+    from features.slides import file_name
     from mil.explain.attention import attention_scores
     from mil.explain.heatmap import draw_heatmap
     from mil.explain.scores import write_csv, write_geojson
@@ -85,7 +86,7 @@ def run_explain(options: ExplainOptions) -> list[Path]:
     fitted, caption = _model_for(run, bag, options.model)
     scores = attention_scores(fitted, bag)
     options.out.mkdir(parents=True, exist_ok=True)
-    base = options.out / f"{bag.slide}-{fitted.model}-attention"
+    base = options.out / f"{file_name(bag.slide)}-{fitted.model}-attention"
     paths = [base.with_name(base.name + suffix) for suffix in (".png", ".csv", ".geojson")]
     paths[0].write_bytes(draw_heatmap(scores, caption=caption))
     write_csv(paths[1], scores)
@@ -118,9 +119,9 @@ def run_report(options: ReportOptions) -> Path:
 
 def _model_for(run: "Run", bag: "Bag", asked: str | None) -> "tuple[Fitted, str]":
     """The model to explain, and what it has to do with the case."""
+    from mil.fitted import load_fitted
     from mil.runs import check_results
     from mil.splits import read_folds
-    from mil.training import load_fitted
 
     case = run.case_of(bag.slide, bag.case)
     if run.info["command"] == "train":

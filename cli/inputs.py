@@ -14,8 +14,8 @@ from features.recipe import Recipe
 from features.slides import slide_name
 from features.stain import Stain, StainReference, save_reference
 from mil.errors import FitError, RunError
+from mil.fitted import Fitted, load_fitted
 from mil.runs import Run
-from mil.training import Fitted, load_fitted
 
 LEARNT_FROM = {
     "tiles": "folders of tiles",

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from features.bags import Bag
     from mil.cohort import Cohort
     from mil.evaluation.evaluate import Evaluation
+    from mil.fitted import Fitted
     from mil.runs import Run
     from mil.splits import Fold
-    from mil.training import Fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +150,10 @@ def train(options: TrainOptions) -> None:
     """
     from cli.console import say
     from mil.crossval import fit_parts
+    from mil.fitted import save_fitted
     from mil.heads.registry import check_names
     from mil.runs import finish_run, start_run
-    from mil.training import fit, save_fitted
+    from mil.training import fit
 
     with wrong_use():
         check_names([options.model])
@@ -274,7 +275,7 @@ def _facts(cohort: "Cohort") -> dict[str, object]:
 
 def _kept_in(run: "Run") -> "Callable[[str, Fold, Callable[[], Fitted]], Fitted]":
     """Save each fit, and take up those that this run, interrupted, has left."""
-    from mil.training import load_fitted, save_fitted
+    from mil.fitted import load_fitted, save_fitted
 
     def keep(model: str, fold: "Fold", fitter: "Callable[[], Fitted]") -> "Fitted":
         path = run.model_path(model, fold)

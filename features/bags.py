@@ -23,7 +23,6 @@ import io
 import itertools
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,11 +35,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import BagError
+from features.whole import whole
 
 FORMAT, FORMAT_VERSION = "mil-bag", 1
 PER_TILE = ("features", "coords", "coverage", "tile_flags")
 NAMED_VERSIONS = ("sarcomil", "torch", "timm", "openslide-bin", "numpy")
-TEMPORARY = ".tmp"
 CHUNK_BYTES = 8 << 20
 FLOAT16_ERROR = 1e-3  # relative rounding error up to which half precision is kept
 
@@ -139,26 +138,18 @@ def compact(features: Any) -> Any:
 def write_bag(path: Path, bag: Bag) -> None:
     """Write a bag so that it appears whole or not at all.
 
-    The file is written under a temporary name beside its place, flushed to the disk, opened again and
-    validated, and only then renamed; the folder is flushed too. Features are copied piece by piece.
+    The file is written beside its place, opened again and validated, and only then put there. Features
+    are copied piece by piece.
 
     Raises:
         BagError: the arrays do not belong together or are not finite.
         OSError: the disk is full or not writable; nothing is left behind.
     """
     _check_arrays(bag)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
+    with whole(path) as temporary:
         with _Sink(temporary, "w+b") as sink:
             sink.take(bag)
-            os.fsync(sink.fileno())
         validate_bag(temporary)
-        temporary.replace(path)
-        _flush_folder(path.parent)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def read_bag(path: Path) -> Bag:
@@ -304,13 +295,12 @@ class _Sink(io.FileIO):
         Raises:
             OSError: the disk is full.
         """
-        try:
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._tell)  # after HDF5 has closed, whatever it made of the gap
             # From 1.10 on, HDF5 keeps checksums of its own structure: a damaged file is seen and refused.
-            with h5py.File(self, "w", libver=("v110", "v110")) as file:
-                _fill(file, bag)
-        except Exception:
-            if self.error is None:
-                raise
+            _fill(closing.enter_context(h5py.File(self, "w", libver=("v110", "v110"))), bag)
+
+    def _tell(self) -> None:
         if self.error is not None:
             raise self.error
 
@@ -331,16 +321,6 @@ class _Sink(io.FileIO):
         except OSError as error:
             self.error = self.error or error
             return size or 0
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a power cut; some network folders cannot be flushed."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _fill(file: Any, bag: Bag) -> None:

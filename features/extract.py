@@ -470,6 +470,7 @@ class Run:
         assert part.rows
         assert part.grid is not None
         recipe, flags = part.target.recipe, part.work.flags
+        assert part.rows.filled.sum() + len(part.work.unreadable) == len(flags), "a tile was lost"
         keep = part.rows.filled & ((flags & bits(recipe.drop)) == 0)
         if not keep.any():
             raise SlideExcluded(

@@ -17,12 +17,11 @@ import csv
 import io
 import json
 import math
-import os
-import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from pickle import UnpicklingError  # the error of torch.load, which here unpickles no objects
 from typing import Any
 
 import h5py
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 from features.bags import FORMAT, Bag, fingerprint, read_bag, validate_bag
 from features.errors import BagError
 from features.slides import slide_name
+from features.whole import whole
 
 UNITS = ("px", "um", "tile")
 OURS = "mil"
@@ -214,11 +214,16 @@ def write_stamp(path: Path, bag: Bag) -> None:
             f"{bag.slide}: features reach {np.abs(features).max():g}, and float16, which STAMP stores, "
             "ends at 65504. Use the bag as it is, or --to clam."
         )
-    random = str(bag.recipe.get("weights", "")).startswith("random")
-    encoder = str(bag.recipe.get("backbone", "unknown"))
+    extractor = [str(bag.recipe.get("backbone", "unknown"))]
+    if str(bag.recipe.get("weights", "")).startswith("random"):
+        extractor.append("random weights")
+    if bag.recipe.get(
+        "held_out"
+    ):  # STAMP has no word for it, and it must not be taken for the sample
+        extractor.append("held-out tiles")
     attributes = {
         "stamp_version": "2.0.0",  # STAMP refuses files of versions newer than itself
-        "extractor": f"{encoder}, random weights" if random else encoder,
+        "extractor": ", ".join(extractor),
         "unit": "um",
         "tile_size_um": bag.side_l0[0] * bag.mpp_l0[0],
         "tile_size_px": bag.tile_px,
@@ -543,7 +548,7 @@ def _named(path: Path) -> Iterator[None]:
     """Every way a file can be broken, as an error that names it."""
     try:
         yield
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise BagError(
             f"{path}: holds Python objects, which may run code when loaded. Save a bare tensor."
         ) from error
@@ -690,14 +695,5 @@ def _hdf5(
 
 
 def _write_whole(path: Path, image: io.BytesIO) -> None:
-    """Put bytes in a place so that they appear whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as handle:
-            handle.write(image.getbuffer())
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as temporary:
+        temporary.write_bytes(image.getbuffer())

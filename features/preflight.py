@@ -24,7 +24,7 @@ from features.masks import OVERVIEW_PX
 from features.plan import SlideJob, Survey, identities, share_per_case, survey, tiles_of
 from features.progress import Progress, Silent
 from features.recipe import Recipe
-from features.slides import Slide, open_slide
+from features.slides import Slide, file_name, open_slide
 from features.tiling import TileGrid, sample
 
 IDENTITY_BYTES = 1 << 20
@@ -124,7 +124,7 @@ def check_slides(
     Args:
         jobs: the slides.
         recipes: that differ in mpp only.
-        pictures: an existing folder, for ``<slide>.png``; ``/`` in a name becomes ``__``.
+        pictures: an existing folder, for ``<slide>.png``; as ``features.slides.file_name`` has it.
         progress: told of slides.
 
     Yields:
@@ -230,7 +230,7 @@ def _look(
         lines = _lines(slide, job, recipes[0], seen, found.origin)
         picture = _picture(found, overview, lines, laid)
     if picture:
-        found.picture = pictures / f"{job.slide.replace('/', '__')}.png"
+        found.picture = pictures / f"{file_name(job.slide)}.png"
         # A palette: a quarter of the bytes and a tenth of the time, and no one sees it.
         picture.quantize(method=Image.Quantize.FASTOCTREE).save(found.picture)
 

@@ -383,3 +383,8 @@ def slide_name(file_name: str) -> str:
     bare = path.stem if path.suffix.lower() in (*SLIDE_SUFFIXES, ".h5") else path.name
     folder = path.parent
     return bare if folder.is_absolute() or ".." in folder.parts else (folder / bare).as_posix()
+
+
+def file_name(slide: str) -> str:
+    """A slide's name as that of one file: ``site-1/a`` -> ``site-1%2Fa``; no two become one."""
+    return slide.replace("%", "%25").replace("/", "%2F")

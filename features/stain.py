@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from features.bags import fingerprint
 from features.errors import FeaturesError
 from features.quality import COLOURED, OPAQUE
+from features.whole import whole
 
 METHODS = ("macenko", "reinhard")
 FORMAT, FORMAT_VERSION = "mil-stain", 1
@@ -169,9 +170,8 @@ def normalise(tiles: NDArray[np.uint8], source: Stain, target: Stain) -> NDArray
 def save_reference(path: Path, reference: StainReference) -> None:
     """Write a reference as JSON; it appears whole or not at all."""
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(reference)}
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def load_reference(path: Path) -> StainReference:

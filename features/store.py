@@ -27,8 +27,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from features.bags import TEMPORARY
 from features.errors import BagError
+from features.slides import file_name
+from features.whole import TEMPORARY, whole
 
 STATUSES = ("done", "skipped", "excluded", "failed")
 COLUMNS = (
@@ -167,7 +168,7 @@ class Store:
         return folder
 
     def _aside(self, slide: str, suffix: str) -> Path:
-        name = slide.replace("%", "%25").replace("/", "%2F")
+        name = file_name(slide)
         if len(os.fsencode(name)) > LONGEST_NAME:
             name = hashlib.sha256(os.fsencode(name)).hexdigest()
         return self._kept() / f"{name}{suffix}"
@@ -295,10 +296,8 @@ def _replace_text(path: Path, fill: Any) -> None:
 
     Slides may have names that are not UTF-8; those are written with their bytes spelt out.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{id(path)}{TEMPORARY}")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            fill(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        fill(file)

@@ -1,6 +1,6 @@
 """Every model, every fold, one table of predictions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,10 +9,11 @@ from features.progress import Progress, Silent
 from mil.cohort import Case, Cohort
 from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
+from mil.fitted import Fitted
 from mil.predicting import probabilities
 from mil.settings import FitSettings
 from mil.splits import Fold, inner_split
-from mil.training import Fitted, fit
+from mil.training import fit
 
 Fitter = Callable[[str, Fold, Callable[[], Fitted]], Fitted]
 
@@ -42,7 +43,7 @@ def cross_validate(
         LeakageError: a backbone, or a fit that was kept, has seen a case that would be tested with it.
         FitError: a fit that was kept is of another model.
     """
-    check_backbone(cohort, folds)
+    check_seen(cohort, folds)
     rows: list[dict[str, object]] = []
     with (progress or Silent()).task(
         "cross-validation", len(folds) * len(models), "fits"
@@ -91,20 +92,35 @@ def fold_seed(seed: int, fold: Fold) -> int:
     return int(np.random.SeedSequence([seed, fold.repeat, fold.index]).generate_state(1)[0])
 
 
-def check_backbone(cohort: Cohort, folds: Sequence[Fold]) -> None:
-    """Refuse bags whose backbone has seen a case that is to be tested.
+def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
+    """Refuse bags whose backbone or target stain was fitted on a case that is to be tested.
 
     Raises:
         LeakageError: naming the cases.
     """
-    seen = {name for case in cohort.cases for bag in case.bags for name in bag.trained_on}
-    tested = sorted(seen & {name for fold in folds for name in fold.test})
-    if tested:
+    tested = {name for fold in folds for name in fold.test}
+    trained = {name for case in cohort.cases for bag in case.bags for name in bag.trained_on}
+    if leaked := sorted(trained & tested):
         raise LeakageError(
-            f"The backbone of these bags was trained on {len(tested)} cases that would be tested, e.g. "
-            f"{', '.join(tested[:3])}. Use bags of a backbone that has not seen them: fine-tune one per "
+            f"The backbone of these bags was trained on {len(leaked)} cases that would be tested, e.g. "
+            f"{', '.join(leaked[:3])}. Use bags of a backbone that has not seen them: fine-tune one per "
             "fold."
         )
+    if leaked := sorted(_stained_to(cohort) & tested):
+        raise LeakageError(
+            f"The stains of these bags are normalised to slides of {', '.join(leaked[:3])}, which would be "
+            "tested. Extract with the --stain-reference of a case that is not in the cohort."
+        )
+
+
+def _stained_to(cohort: Cohort) -> set[str]:
+    """The cases whose slides all stains were normalised to."""
+    told = cohort.recipe.get("stain_reference")
+    if not isinstance(told, Mapping):
+        return set()
+    slides = set(told["slides"])
+    own = {case.name for case in cohort.cases if slides & {bag.slide for bag in case.bags}}
+    return own | set(told["cases"])
 
 
 def _predict_fold(cohort: Cohort, fitted: Fitted, fold: Fold) -> list[dict[str, object]]:

@@ -5,8 +5,8 @@ import torch
 from features.bags import Bag
 from mil.batches import collate
 from mil.errors import FitError
+from mil.fitted import Fitted
 from mil.heads.head import HeadOutput
-from mil.training import Fitted
 
 
 @torch.inference_mode()

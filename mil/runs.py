@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from features.whole import whole
 from mil.errors import RunError
 from mil.splits import Fold
 from mil.version import __version__
@@ -177,12 +178,8 @@ def open_run(path: Path) -> Run:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that it appears whole; what is not finite is an error, not a NaN in the file."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with whole(path) as temporary:
         temporary.write_text(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _is_temporary(path: Path) -> bool:

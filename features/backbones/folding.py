@@ -16,6 +16,19 @@ _PLAIN = (
 )  # exactly these: a subclass may compute with its weights
 
 
+# What a network's own code raises when it is run on placeholders: it branches on values, takes their
+# length, or has no ``forward_features``. It then runs as it is, only slower.
+UNTRACEABLE = (
+    fx.proxy.TraceError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
 def halved(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy for half precision: batch norms folded into their convolutions, weights cast once.
 
@@ -41,7 +54,7 @@ def folded(module: nn.Module) -> nn.Module:
     """
     try:
         graph = _Tracer().trace(module)
-    except Exception:  # noqa: BLE001 - control flow, ...: the network runs as it is, only slower
+    except UNTRACEABLE:
         return module
     layers: dict[str, nn.Module] = dict(module.named_modules())
     once = _used_once(module, graph)

@@ -3,8 +3,8 @@
 from features.bags import Bag
 from mil.errors import FitError
 from mil.explain.scores import TileScores
+from mil.fitted import Fitted
 from mil.predicting import run_head
-from mil.training import Fitted
 
 
 def attention_scores(fitted: Fitted, bag: Bag) -> TileScores:

@@ -9,10 +9,13 @@
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -54,6 +57,25 @@ class HeadOutput:
     aux: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The training part of a fold, for heads that are solved.
+
+    Attributes:
+        features: one (N, D) array per slide, as stored.
+        labels: (slides,) index of each slide's class.
+        weights: (slides,) of mean 1; every class weighs the same, and every case within it.
+        cases: (slides,) index of each slide's case; whatever is divided further is divided by case.
+        seed: of everything that is drawn.
+    """
+
+    features: Sequence[NDArray[Any]]
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    cases: NDArray[np.int64]
+    seed: int
+
+
 class Head(nn.Module, ABC):
     """Base of all heads: checks the batch, standardises features, then calls ``pool``.
 
@@ -62,13 +84,13 @@ class Head(nn.Module, ABC):
 
     Attributes:
         positional: whether the order or place of tiles matters.
-        learns_from: ``bags``; ``tiles``, each a bag of its own with its slide's label; or ``counts`` of
-            classes alone.
+        learns_from: ``bags``; ``tiles``, each a bag of its own with its slide's label; ``counts`` of
+            classes alone; or ``slides``, all at once and without steps, by ``solve``.
         learns_attention: whether the attention is learnt, so that it can explain.
     """
 
     positional: ClassVar[bool] = False
-    learns_from: ClassVar[Literal["bags", "tiles", "counts"]] = "bags"
+    learns_from: ClassVar[Literal["bags", "tiles", "counts", "slides"]] = "bags"
     learns_attention: ClassVar[bool] = False
     shift: Tensor
     scale: Tensor
@@ -114,6 +136,10 @@ class Head(nn.Module, ABC):
         """A loss of the head's own, added in training; none by default."""
         del labels, mask
         return output.logits.new_zeros(())
+
+    def solve(self, training: Training) -> None:
+        """Learn without steps, where ``learns_from`` is ``slides``: set the buffers that ``pool`` reads."""
+        raise NotImplementedError(f"{type(self).__name__} learns from {self.learns_from}")
 
     @torch.no_grad()
     def prepare(self, tiles: Tensor, class_counts: Tensor) -> None:

@@ -14,11 +14,11 @@ from mil.evaluation.evaluate import Evaluation, evaluate
 from mil.evaluation.predictions import Predictions, read_predictions
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small, scale_stops
+from mil.fitted import load_fitted
 from mil.heads.registry import HEADS
 from mil.report.page import Heatmap, Report
 from mil.runs import Run, check_results
 from mil.splits import Fold, read_folds
-from mil.training import load_fitted
 
 SCARCE = 10  # cases per class below which one case moves sensitivity by more than ten points
 

@@ -50,9 +50,9 @@ def test_attention_beats_chance_and_mean_pooling_on_the_demo(demo):
 
 def test_attention_ranks_the_planted_tiles_first_in_cases_it_has_not_seen(demo):
     from mil.explain.attention import attention_scores
+    from mil.fitted import load_fitted
     from mil.runs import open_run
     from mil.splits import read_folds
-    from mil.training import load_fitted
 
     run = open_run(demo / "run")
     label_free = []

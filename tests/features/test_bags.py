@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from features import bags
+from features import bags, whole
 from features.bags import (
     Bag,
     compact,
@@ -307,10 +307,10 @@ def raising(error):
 
 STEPS = [
     (bags, "_fill", OSError("no memory")),
-    (bags.os, "fsync", OSError("disk gone")),
+    (whole.os, "fsync", OSError("disk gone")),
     (bags, "validate_bag", BagError("not whole")),
     (Path, "replace", OSError("read-only")),
-    (bags.os, "fsync", KeyboardInterrupt()),
+    (whole.os, "fsync", KeyboardInterrupt()),
 ]
 
 
@@ -359,7 +359,7 @@ KILL = "lambda *args: os.kill(os.getpid(), signal.SIGKILL)"
 
 @pytest.mark.parametrize(
     "prepare",
-    [f"bags.os.fsync = {KILL}", f"bags.validate_bag = {KILL}", f"Path.replace = {KILL}"],
+    [f"whole.os.fsync = {KILL}", f"bags.validate_bag = {KILL}", f"Path.replace = {KILL}"],
 )
 def test_killed_while_writing_leaves_nothing_that_counts(tmp_path, prepare):
     done = run(tmp_path, prepare)

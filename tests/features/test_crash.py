@@ -25,6 +25,7 @@ from making import MeanColour, fake_backbone, noise, stained, write_tiff
 
 from features import bags, embed, store
 from features import extract as module
+from features import whole as writing
 from features.bags import validate_bag
 from features.errors import BagError
 from features.extract import extract
@@ -181,7 +182,7 @@ def mid_write(nth=2):
     bags._Sink.write = dying
 
 
-def after_fsync():
+def before_validation():
     validate = bags.validate_bag
     bags.validate_bag = lambda path: kill() if path.name.startswith(".b.h5") else validate(path)
 
@@ -198,8 +199,8 @@ def before_replace(name):
 
 
 def after_replace():
-    flush = bags._flush_folder
-    bags._flush_folder = lambda folder: kill() if (folder / "b.h5").exists() else flush(folder)
+    flush = writing._flush_folder
+    writing._flush_folder = lambda folder: kill() if (folder / "b.h5").exists() else flush(folder)
 
 
 def mid_record():
@@ -228,7 +229,7 @@ STEPS = {  # and the temporary file that shows where it died
     "before the bag is written": (before_write, None),
     "mid bag, first write": (lambda: mid_write(1), "b.h5"),
     "mid bag": (lambda: mid_write(6), "b.h5"),
-    "after fsync": (after_fsync, "b.h5"),
+    "before the bag is validated": (before_validation, "b.h5"),
     "before the bag's replace": (lambda: before_replace("b.h5"), "b.h5"),
     "after the bag's replace": (after_replace, None),
     "mid record": (mid_record, "b.json"),

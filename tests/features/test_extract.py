@@ -31,6 +31,7 @@ from features.bags import read_bag, request_of
 from features.errors import BagError, FeaturesError
 from features.extract import SlideJob, extract
 from features.recipe import Recipe
+from features.whole import whole
 
 RECIPE = Recipe(backbone="mean-colour", mpp=0.5, tile=64, precision="fp32", max_tiles=9)
 
@@ -204,17 +205,19 @@ def test_unforeseen_error_is_recorded_with_its_traceback(cohort, monkeypatch):
 
 
 def test_full_disk_fails_the_slide_and_leaves_nothing(cohort, monkeypatch):
-    fsync = os.fsync
+    @contextmanager
+    def full(path):
+        with whole(path) as temporary:
+            yield temporary
+            raise OSError(28, "No space left on device")
 
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("features.bags.os.fsync", full)
-    assert set(statuses(run(cohort)).values()) == {"failed"}
+    with monkeypatch.context() as patched:
+        patched.setattr("features.bags.whole", full)
+        outcomes = run(cohort)
+    assert set(statuses(outcomes).values()) == {"failed"}
     assert "No space left" in failures(cohort)[0]["reason"]
     left = {path.name for path in (cohort / "store").iterdir()}
     assert left == {"failures.csv", "extract.csv", ".extract"}
-    monkeypatch.setattr("features.bags.os.fsync", fsync)
     assert set(statuses(run(cohort)).values()) == {"done"}
 
 

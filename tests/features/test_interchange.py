@@ -701,7 +701,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, write, step
         raise OSError("disk gone")
 
     bag = made(tmp_path)
-    monkeypatch.setattr(f"features.interchange.{step}", fail)
+    monkeypatch.setattr(f"features.whole.{step}", fail)
     with pytest.raises(OSError, match="disk gone"):
         write(tmp_path / "out" / "s", bag)
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []

@@ -144,7 +144,7 @@ def test_what_is_drawn_is_shown_also_where_no_tile_comes_of_it(cohort, tmp_path)
 def test_a_slide_of_any_shape_has_a_picture(tmp_path, size):
     file = write_tiff(tmp_path / "a.tiff", [np.full((*size, 3), STAIN, np.uint8)], mpp=0.5)
     found = check_slide(SlideJob(slide="site/a", files=(file,)), [RECIPE, RECIPE], tmp_path)
-    assert found.picture == tmp_path / "site__a.png"
+    assert found.picture == tmp_path / "site%2Fa.png"
     assert found.picture.is_file()
 
 

@@ -13,13 +13,13 @@ import pytest
 from scipy.stats import binom
 
 from mil.cohort import Case
-from mil.crossval import check_backbone, cross_validate, fit_fold, fit_parts, fold_seed
+from mil.crossval import check_seen, cross_validate, fit_fold, fit_parts, fold_seed
 from mil.errors import CohortError, FitError, LeakageError
 from mil.explain.attention import attention_scores
+from mil.fitted import load_fitted, save_fitted
 from mil.heads.registry import HEADS
 from mil.settings import FitSettings
 from mil.splits import Fold
-from mil.training import load_fitted, save_fitted
 from tests.mil.made import (
     QUICK,
     RECIPE,
@@ -179,12 +179,12 @@ def test_leakage_is_noticed_before_any_fit():
 
 
 def test_backbone_that_saw_only_other_cases_is_taken():
-    check_backbone(retrained(COHORT, ("elsewhere",)), folds_of(COHORT))
+    check_seen(retrained(COHORT, ("elsewhere",)), folds_of(COHORT))
 
 
 def test_backbone_that_saw_only_training_cases_is_taken():
     folds = [fold for fold in folds_of(COHORT) if "a0" not in fold.test]
-    check_backbone(retrained(COHORT, ("a0",)), folds)
+    check_seen(retrained(COHORT, ("a0",)), folds)
 
 
 def test_kept_fit_that_saw_a_tested_case_is_leakage():

@@ -18,10 +18,10 @@ from mil.evaluation.evaluate import evaluate
 from mil.evaluation.predictions import write_predictions
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small
+from mil.fitted import load_fitted, save_fitted
 from mil.report.gather import SCARCE, gather
 from mil.runs import finish_run, open_run, start_run, update_run
 from mil.splits import read_folds, write_folds
-from mil.training import load_fitted, save_fitted
 from tests.mil.made import QUICK, RECIPE, folds_of, made_bag, made_cohort
 
 MODELS = ("majority", "mean", "abmil", "gated-abmil")

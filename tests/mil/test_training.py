@@ -12,17 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mil.errors import FitError, LeakageError
+from mil.fitted import load_fitted, save_fitted
 from mil.heads.registry import HEADS
 from mil.predicting import probabilities, run_head
 from mil.settings import FEW_CASES, FitSettings
-from mil.training import (
-    _bag_steps,
-    _examples,
-    _tile_steps,
-    fit,
-    load_fitted,
-    save_fitted,
-)
+from mil.steps import _bag_steps, _tile_steps
+from mil.training import _examples, fit
 from tests.mil.made import QUICK, RECIPE, cohort_of, made_case, made_cohort, planted_cohort
 
 COHORT = made_cohort((3, 4))
