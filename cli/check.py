@@ -44,6 +44,13 @@ class CheckOptions(SlideOptions):
         default=SplitSettings.folds,
         metadata={"help": "The folds you mean to cross-validate by: a number, `loo` or `site`."},
     )
+    null: int = field(
+        default=0,
+        metadata={
+            "help": "Give the RUN of a `mil crossval` as input: repeat it on this many shuffles of the "
+            "cases' labels, and say whether it finds signal where there is none."
+        },
+    )
     tiles_per_second: float = field(
         default=13.0,
         metadata={
@@ -55,6 +62,8 @@ class CheckOptions(SlideOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         SplitSettings(folds=self.folds)
+        if self.null < 0 or self.null == 1:
+            raise FeaturesError(f"null is a number of shuffles from 2; got {self.null}. Use 20.")
         if not self.tiles_per_second > 0:
             raise FeaturesError(
                 f"tiles_per_second is above 0; got {self.tiles_per_second:g}. Use 13."
@@ -84,6 +93,7 @@ class Summary:
         "mil check cohort.csv --slides slides --annotations annotations --out checked-twice "
         "--mpp 0.5,1 --tiles-per-second 300",
         "mil check slides/case-01-s1.tiff --out checked-tissue --mpp 0.5",
+        "mil check run --null 20 --out checked-null",
     ],
 )
 def check(options: CheckOptions) -> None:
@@ -92,7 +102,15 @@ def check(options: CheckOptions) -> None:
     Takes the options of `mil extract`. Leaves a page, index.html, with a picture of each slide and the
     tiles it would give, and check.csv. Ends with 1 if a slide would fail.
     """
-    if run_check(options):
+    if options.null:
+        from cli.null import run_null
+
+        if len(options.inputs) != 1:
+            raise UsageError("--null takes one run of `mil crossval` as its input.")
+        problems = run_null(options.inputs[0], options.out, options.null)
+    else:
+        problems = run_check(options)
+    if problems:
         raise SystemExit(1)
 
 

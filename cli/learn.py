@@ -111,7 +111,7 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
     with wrong_use():
         check_names(options.models)
     writable(options.out)
-    cohort = _assembled(options)
+    cohort = assembled(options)
     folds = split_cases(
         [case.name for case in cohort.cases],
         [case.label for case in cohort.cases],
@@ -119,7 +119,7 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
         part_of(options, SplitSettings),
     )
     run = start_run(
-        options.out, "crossval", plain(options), _facts(cohort), overwrite=options.overwrite
+        options.out, "crossval", plain(options), facts(cohort), overwrite=options.overwrite
     )
     write_folds(options.out / "folds.json", folds)
     settings = part_of(options, FitSettings)
@@ -158,9 +158,9 @@ def train(options: TrainOptions) -> None:
     with wrong_use():
         check_names([options.model])
     writable(options.out)
-    cohort = _assembled(options)
+    cohort = assembled(options)
     run = start_run(
-        options.out, "train", plain(options), _facts(cohort), overwrite=options.overwrite
+        options.out, "train", plain(options), facts(cohort), overwrite=options.overwrite
     )
     settings = part_of(options, FitSettings)
     fit_on, choose_by = fit_parts(cohort.cases, settings, options.seed)
@@ -248,7 +248,8 @@ def show_evaluation(evaluation: "Evaluation") -> None:
     show_table(["model", "right", "accuracy", "balanced accuracy", "macro AUC"], rows)
 
 
-def _assembled(options: _CohortOptions) -> "Cohort":
+def assembled(options: _CohortOptions) -> "Cohort":
+    """The cohort of a verb; what is left out is told."""
     from cli.console import complain
     from mil.cohort import assemble, read_table
 
@@ -261,7 +262,7 @@ def _assembled(options: _CohortOptions) -> "Cohort":
     return cohort
 
 
-def _facts(cohort: "Cohort") -> dict[str, object]:
+def facts(cohort: "Cohort") -> dict[str, object]:
     """What run.json says of the data."""
     return {
         "classes": cohort.classes,

@@ -1,0 +1,152 @@
+"""`mil check RUN --null N`: the user's own cross-validation where there is nothing to find."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.learn import CrossvalOptions, assembled, facts
+from cli.options import UsageError, build, part_of, writable
+from mil.settings import FitSettings, SplitSettings
+
+if TYPE_CHECKING:
+    from mil.evaluation.predictions import Predictions
+    from mil.null import Shuffle, Verdict
+    from mil.runs import Run
+
+COLUMNS = ("shuffle", "model", "auc", "accuracy")
+FEW = 20  # shuffles below which the picture is told to be a rough one
+
+
+def run_null(path: Path, out: Path, n: int) -> int:
+    """Run the shuffles that ``out`` does not hold yet, say what they say; the number of leaking models."""
+    from cli.console import Bars, complain, say, show_table, warn
+    from mil.crossval import cross_validate
+    from mil.evaluation.evaluate import evaluate
+    from mil.evaluation.predictions import read_predictions
+    from mil.null import judge, shuffles
+    from mil.report.null import draw_null
+    from mil.runs import check_results, open_run
+
+    run = open_run(path)
+    if run.info["command"] != "crossval" or not run.complete:
+        raise UsageError(f"{path} is not a finished cross-validation. Give the --out of one.")
+    check_results(run)
+    writable(out)
+    options = build(CrossvalOptions, {}, path / "run.json")
+    cohort = assembled(options)
+    if any(
+        run.info[name] != fact for name, fact in facts(cohort).items() if name in ("bags", "labels")
+    ):
+        raise UsageError(f"The bags or labels have changed since {path}. Run `mil crossval` again.")
+    found = _kept(out, run)
+    done = {each.shuffle for each in found}
+    missing = [number for number in range(1, n + 1) if number not in done]
+
+    def crossval(cohort, folds, seed) -> "Predictions":  # type: ignore[no-untyped-def]
+        return cross_validate(
+            cohort, folds, options.models, part_of(options, FitSettings), seed=options.seed + seed
+        )
+
+    split = part_of(options, SplitSettings)
+    with Bars().task("shuffles", len(missing), "shuffles") as advance:
+        for rows in shuffles(cohort, options.models, split, crossval, missing):
+            found += rows
+            _write(out, found)
+            advance(1)
+    observed = {
+        result.model: result.auc.value
+        for result in evaluate(read_predictions(path / "predictions.csv")).models
+    }
+    verdicts = judge([each for each in found if each.shuffle <= n], observed)
+    show_table(
+        ["model", "AUC", f"mean of {n} shuffles", "between", "p", "says"],
+        [_shown(verdict) for verdict in verdicts],
+    )
+    (out / "null.png").write_bytes(draw_null(verdicts))
+    say(f"Each shuffle: {out / 'null.csv'}. Picture: {out / 'null.png'}")
+    if n < FEW:
+        warn(
+            f"{n} shuffles see only gross leaks, and p cannot fall below {1 / (n + 1):.2f}. Use 20 or more."
+        )
+    if seen := sorted(
+        {name for case in cohort.cases for bag in case.bags for name in bag.trained_on}
+    ):
+        warn(
+            f"The backbone was fine-tuned on {len(seen)} cases with their true labels; shuffling what comes "
+            "after it cannot show what it has seen."
+        )
+    leaking = [verdict.model for verdict in verdicts if verdict.invents]
+    if leaking:
+        complain(
+            f"{', '.join(leaking)}: finds signal in shuffled labels. Something of the tested cases reaches "
+            "the fits; trust none of these numbers."
+        )
+    return len(leaking)
+
+
+def _shown(verdict: "Verdict") -> list[str]:
+    if verdict.observed is None or verdict.noticed is None or verdict.p_value is None:
+        return [verdict.model, "undefined", "", "", "", "ranks nothing"]
+    mean = sum(verdict.aucs) / len(verdict.aucs)
+    return [
+        verdict.model,
+        f"{verdict.observed:.2f}",
+        f"{mean:.3f}",
+        f"{min(verdict.aucs):.2f} to {max(verdict.aucs):.2f}",
+        f"{verdict.p_value:.3f}",
+        _conclusion(verdict, verdict.noticed),
+    ]
+
+
+def _conclusion(verdict: "Verdict", noticed: float) -> str:
+    if verdict.invents:
+        return "INVENTS SIGNAL"
+    return f"at chance (alarm from {noticed:.2f})" if noticed < 1 else "too few shuffles to tell"
+
+
+def _kept(out: Path, run: "Run") -> list["Shuffle"]:
+    """The shuffles an earlier call has left, if they are of the same run.
+
+    Raises:
+        UsageError: the folder holds those of another run.
+    """
+    import json
+
+    from mil.null import Shuffle
+    from mil.runs import write_json
+
+    card = {"run": str(run.path.absolute()), "predictions": run.info["results"]["predictions.csv"]}
+    told = out / "null.json"
+    if told.exists() and json.loads(told.read_text()) != card:
+        raise UsageError(f"{out} holds shuffles of another run. Choose another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(told, card)
+    if not (out / "null.csv").exists():
+        return []
+    with (out / "null.csv").open(newline="", encoding="utf-8") as file:
+        return [
+            Shuffle(
+                int(row["shuffle"]),
+                row["model"],
+                float(row["auc"]) if row["auc"] else None,
+                float(row["accuracy"]),
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def _write(out: Path, found: Sequence["Shuffle"]) -> None:
+    """Replace null.csv, which is whole whenever the process ends."""
+    from features.whole import whole
+
+    with (
+        whole(out / "null.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(
+            [each.shuffle, each.model, "" if each.auc is None else each.auc, each.accuracy]
+            for each in found
+        )
