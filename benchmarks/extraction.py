@@ -68,10 +68,11 @@ def given(folder: Path, coords: np.ndarray, side: float, mpp: float) -> None:
 
 def extract_here(folder: Path, precision: str, workers: int) -> dict[str, float]:
     from features.bags import read_bag
-    from features.extract import Run, targets
+    from features.extract import Run
     from features.plan import SlideJob
     from features.progress import Silent
     from features.recipe import Recipe
+    from features.targets import targets
 
     with np.load(folder / "peer.npz") as held:
         coords, side, theirs = held["coords"], float(held["side"]), held["features"]

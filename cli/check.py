@@ -14,6 +14,7 @@ from cli.main import app
 from cli.options import UsageError, verb, writable
 from features.errors import FeaturesError
 from mil.settings import SplitSettings
+from mil.summary import Summary, listed, tally
 
 if TYPE_CHECKING:
     from features.plan import SlideJob
@@ -28,9 +29,7 @@ COLUMNS = (
 HEADER = (
     "slide", "tiles at", "status", "qualify", "drawn", "tissue", "tumour", "scanned at", "read",
 )  # fmt: skip
-LIKELY_ACCURACY, LIKELY_AUC = 0.7, 0.8  # at which the width of intervals is told
 SAME_MPP = 1.1  # slides scanned further apart than this are told of
-NAMED = 5  # of a list of names, before the rest is counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,21 +67,6 @@ class CheckOptions(SlideOptions):
             raise FeaturesError(
                 f"tiles_per_second is above 0; got {self.tiles_per_second:g}. Use 13."
             )
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What there is to say of the whole cohort.
-
-    Attributes:
-        facts: (name, text).
-        problems: what would fail.
-        warnings: what would not, but should be known.
-    """
-
-    facts: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 @verb(
@@ -165,8 +149,11 @@ def summarise(
     _of_scanners(said, checks)
     _of_work(said, options, checks)
     if rows:
+        from mil.feasibility import of_cases
+
         _of_files(said, options, jobs)
-        _of_cases(said, options, rows, checks)
+        ready = {found.slide for found in checks if found.status == "ready"}
+        of_cases(said, rows, ready, options.folds)
     return said
 
 
@@ -187,11 +174,11 @@ def _of_slides(said: Summary, jobs: "Sequence[SlideJob]", checks: "Sequence[Slid
             said.warnings.append(f"{found.slide}: {' '.join(found.notes)}")
     for same in _grouped((found.identity, found.slide) for found in checks if found.identity):
         said.problems.append(
-            f"{_listed(same)} are one and the same slide under several names. Keep one of them in the table."
+            f"{listed(same)} are one and the same slide under several names. Keep one of them in the table."
         )
     for same in _grouped((job.slide.casefold(), job.slide) for job in jobs):
         said.problems.append(
-            f"{_listed(same)}: one name, or but for letter case; their bags would be one file. Rename one."
+            f"{listed(same)}: one name, or but for letter case; their bags would be one file. Rename one."
         )
 
 
@@ -199,17 +186,17 @@ def _of_scanners(said: Summary, checks: "Sequence[SlideCheck]") -> None:
     """How alike the slides were made."""
     formats = Counter(found.file_format for found in checks if found.file_format)
     scales = Counter(f"{found.mpp:.3g}" for found in checks if found.mpp)
-    facts = {"file formats": _tally(formats), "micrometres per pixel": _tally(scales)}
+    facts = {"file formats": tally(formats), "micrometres per pixel": tally(scales)}
     said.facts.update({name: text for name, text in facts.items() if text})
     if len(formats) > 1:
         said.warnings.append(
-            f"Slides come in several scanners' formats, {_tally(formats)}, which a model can tell apart: see "
+            f"Slides come in several scanners' formats, {tally(formats)}, which a model can tell apart: see "
             "that no class comes from one of them alone."
         )
     known = [found.mpp for found in checks if found.mpp]
     if known and max(known) > SAME_MPP * min(known):
         said.warnings.append(
-            f"Slides were scanned at several micrometres per pixel, {_tally(scales)}: the coarser ones are "
+            f"Slides were scanned at several micrometres per pixel, {tally(scales)}: the coarser ones are "
             "less sharp at the same --mpp, which a model can tell."
         )
 
@@ -258,88 +245,8 @@ def _of_files(said: Summary, options: CheckOptions, jobs: "Sequence[SlideJob]") 
     if unnamed:
         names = [path.relative_to(options.slides).as_posix() for path in unnamed]
         said.warnings.append(
-            f"No row of the table names {_listed(names)} in {options.slides}: they will not be used."
+            f"No row of the table names {listed(names)} in {options.slides}: they will not be used."
         )
-
-
-def _of_cases(
-    said: Summary, options: CheckOptions, rows: "Sequence[Row]", checks: "Sequence[SlideCheck]"
-) -> None:
-    """Classes, folds, and how well anything will be known."""
-    ready = {found.slide for found in checks if found.status == "ready"}
-    unlabelled = [row.slide for row in rows if not row.label]
-    if unlabelled:
-        said.warnings.append(
-            f"No label: {_listed(unlabelled)}. Fill the label column; `mil crossval` refuses such rows."
-        )
-    cases = {row.case: row for row in rows if row.label}
-    usable = {row.case: row for row in rows if row.label and row.slide in ready}
-    slides = Counter(Counter(row.case for row in rows).values())
-    per_class = Counter(row.label for row in usable.values())
-    classes = sorted({row.label for row in cases.values()})
-    said.facts["cases"] = (
-        f"{len({row.case for row in rows})}, of which {len(usable)} have a label and a slide that is ready: "
-        + (_tally({name: per_class[name] for name in classes}) or "none")
-    )
-    said.facts["slides per case"] = _tally(dict(sorted(slides.items())))
-    if not usable:
-        return
-    kinds = dict.fromkeys([options.folds, str(min(per_class.values())), "loo", "site"])
-    folds = {kind: _folds(kind, list(usable.values())) for kind in kinds if kind != "1"}
-    said.facts["folds"] = "; ".join(
-        f"--folds {kind}: {told if possible else 'not possible'}"
-        for kind, (possible, told) in folds.items()
-    )
-    possible, told = folds[options.folds]
-    if not possible:
-        said.warnings.append(f"--folds {options.folds} is not possible. {told}")
-    scarce = {name: per_class[name] for name in classes if per_class[name] < 2}
-    if scarce:
-        said.warnings.append(
-            f"Fewer than 2 usable cases: {_tally(scarce)}. Such a class cannot be learnt and tested; add "
-            "cases, merge classes, or leave it out."
-        )
-    if len(per_class) == 1:
-        said.warnings.append("All usable cases are of one class; diagnosis needs two or more.")
-    said.facts["to expect"] = _certainty(list(per_class.values()))
-
-
-def _certainty(class_counts: Sequence[int]) -> str:
-    """How wide the intervals of a result will be at best."""
-    from mil.evaluation.intervals import newcombe_auc, wilson
-
-    n = sum(class_counts)
-    limits = wilson(LIKELY_ACCURACY * n, n)
-    told = (
-        f"with {n} cases, an accuracy of {_dotted(LIKELY_ACCURACY)} will be known to lie between "
-        f"{_dotted(limits.low)} and {_dotted(limits.high)} (95 %, Wilson)"
-    )
-    if len(class_counts) == 2:
-        limits = newcombe_auc(LIKELY_AUC, *class_counts)
-        told += (
-            f", an AUC of {_dotted(LIKELY_AUC)} between {_dotted(limits.low)} and "
-            f"{_dotted(limits.high)} (Newcombe)"
-        )
-    return told
-
-
-def _folds(kind: str, cases: "Sequence[Row]") -> tuple[bool, str]:
-    """Whether such folds can be made of the cases, and what they are or why not."""
-    from mil.errors import MilError
-    from mil.splits import split_cases
-
-    try:
-        folds = split_cases(
-            [row.case for row in cases],
-            [row.label for row in cases],
-            [row.site for row in cases],
-            SplitSettings(folds=kind),
-        )
-    except MilError as error:
-        return False, str(error)
-    sizes = [len(fold.test) for fold in folds]
-    span = str(sizes[0]) if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
-    return True, f"{len(folds)} folds that test {span} each"
 
 
 def _rows(options: CheckOptions) -> "Sequence[Row]":
@@ -355,16 +262,6 @@ def _grouped(pairs: Iterable[tuple[Any, str]]) -> Iterator[list[str]]:
     for key, name in pairs:
         groups[key].append(name)
     return (names for names in groups.values() if len(names) > 1)
-
-
-def _tally(counts: Mapping[Any, int]) -> str:
-    """``aperio (3), hamamatsu (1)``."""
-    return ", ".join(f"{name} ({n})" for name, n in counts.items())
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _shown(found: "SlideCheck", scale: "ScaleCheck") -> list[str]:
@@ -451,10 +348,6 @@ def _classes(found: "SlideCheck") -> str:
 
 def _rounded(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def _dotted(share: float) -> str:
-    return f"{share:.2f}".removeprefix("0")
 
 
 def _duration(seconds: float) -> str:

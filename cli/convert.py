@@ -11,7 +11,7 @@ from cli.options import UsageError, verb, writable, wrong_use
 
 if TYPE_CHECKING:
     from features.bags import Bag
-    from features.interchange import Given
+    from features.layouts import Given
 
 SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npz", ".csv")
 TARGETS = ("stamp", "clam")
@@ -159,7 +159,8 @@ class _Work:
         """Write a bag in the other tool's layout; None where its file is there already."""
         from features.bags import read_bag, validate_bag
         from features.errors import BagError
-        from features.interchange import OURS, recognise, write_clam, write_stamp
+        from features.interchange import write_clam, write_stamp
+        from features.layouts import OURS, recognise
 
         layout, out = recognise(path), self._options.out
         if layout != OURS:
@@ -183,7 +184,8 @@ class _Work:
         """Write a foreign file as a bag; None where the same bag is there already."""
         from features.bags import read_bag, request_of, write_bag
         from features.errors import BagError
-        from features.interchange import OURS, read_foreign, recognise, remarks
+        from features.interchange import read_foreign, remarks
+        from features.layouts import OURS, recognise
 
         layout = recognise(path) if self._options.layout == "auto" else self._options.layout
         bag = read_foreign(path, layout=layout, given=self._given_for(slide), slide=slide)
@@ -228,7 +230,7 @@ def _given(options: ConvertOptions) -> "Given":
     Raises:
         UsageError: a value that cannot be, or one that has no use with --to.
     """
-    from features.interchange import LAYOUTS, Given
+    from features.layouts import LAYOUTS, Given
 
     with wrong_use():
         given = Given(

@@ -1,14 +1,10 @@
 """Regions drawn in QuPath (GeoJSON) or ASAP (XML): files to polygons by class."""
 
-import gzip
 import hashlib
 import json
-import lzma
 import unicodedata
-import zipfile
-import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -20,17 +16,16 @@ from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon
 
 from features.errors import AnnotationError
+from features.unpack import EXPORT, read_unpacked
 
 Region = Polygon | MultiPolygon
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz", ".zip", ".xml")
 UNCLASSIFIED = "(unclassified)"
-LARGEST_BYTES = 2 << 30  # unpacked: a million cells take 1 GiB; beyond it is a mistake or a bomb
 FARTHEST_PX = 1e9  # no slide is as large; beyond it, areas lose their whole pixels
 TOLD_CHANGE = 0.01  # mending that changes an area by more than this is worth a look
 _POINTS_AND_LINES = ("Point", "MultiPoint", "LineString", "MultiLineString")
 _GEOMETRIES = (*_POINTS_AND_LINES, "Polygon", "MultiPolygon", "GeometryCollection")
 _NOT_DRAWN = ("detection", "cell", "tile", "root", "tmacore")  # made by QuPath, by the 100,000
-_EXPORT = "In QuPath: File > Export objects as GeoJSON."
 
 
 @dataclass(frozen=True)
@@ -193,7 +188,7 @@ def read_annotations(path: Path) -> Drawing:
         document = json.loads(read_unpacked(path))
     except (ValueError, RecursionError) as error:
         raise AnnotationError(
-            f"{path.name}: cannot be read as GeoJSON ({error}). {_EXPORT}"
+            f"{path.name}: cannot be read as GeoJSON ({error}). {EXPORT}"
         ) from error
     held = Collector(path.name)
     for feature, nested in _features(path.name, document):
@@ -254,59 +249,6 @@ def polygons_of(geometry: shapely.Geometry) -> Region:
     return polygons_of(shapely.union_all(parts)) if parts else MultiPolygon()
 
 
-def read_unpacked(path: Path) -> bytearray:
-    """The bytes of a file, unpacked if it is a ``.gz`` or a ``.zip`` of one file.
-
-    Raises:
-        AnnotationError: the file is missing, damaged, over ``LARGEST_BYTES``, or not one file.
-    """
-    try:
-        if path.suffix.lower() == ".gz":
-            with gzip.open(path) as stream:
-                return _read_all(path, stream.read)
-        if path.suffix.lower() == ".zip":
-            return _read_zipped(path)
-        with path.open("rb") as stream:
-            return _read_all(path, stream.read)
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,  # a zip with a password, or packed by a method Python does not know
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-    ) as error:
-        raise AnnotationError(
-            f"{path.name}: cannot be read ({error}). Copy or unpack the file again. {_EXPORT}"
-        ) from error
-
-
-def _read_zipped(path: Path) -> bytearray:
-    with zipfile.ZipFile(path) as archive:
-        # A Mac adds a shadow file for each file it zips.
-        held = [n for n in archive.namelist() if not n.endswith("/") and "__MACOSX/" not in n]
-        if len(held) != 1:
-            raise AnnotationError(
-                f"{path.name}: holds {len(held)} files instead of one. "
-                "Unpack it and keep one annotation file per slide."
-            )
-        with archive.open(held[0]) as stream:
-            return _read_all(path, stream.read)
-
-
-def _read_all(path: Path, read: Callable[[int], bytes]) -> bytearray:
-    """All bytes of a stream, in pieces: a bomb of some kB is stopped before it fills the memory."""
-    raw = bytearray()
-    while piece := read(1 << 20):
-        raw += piece
-        if len(raw) > LARGEST_BYTES:
-            raise AnnotationError(
-                f"{path.name}: holds more than {LARGEST_BYTES / 2**30:g} GiB once unpacked. "
-                "Export the annotations without detections and cells."
-            )
-    return raw
-
-
 def _features(source: str, document: Any) -> Iterator[tuple[dict[str, Any], bool]]:
     """The features of a document in any of QuPath's forms, and whether each was nested in another."""
     if not isinstance(document, dict):
@@ -324,7 +266,7 @@ def _features(source: str, document: Any) -> Iterator[tuple[dict[str, Any], bool
             feature = _as_feature(item)
             if feature is None:
                 raise AnnotationError(
-                    f"{source}: JSON, but neither a FeatureCollection nor features. {_EXPORT}"
+                    f"{source}: JSON, but neither a FeatureCollection nor features. {EXPORT}"
                 )
             yield feature, nested
             children = feature.get("childObjects") or feature["properties"].get("childObjects")

@@ -3,8 +3,9 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
-from features.annotations import Collector, Drawing, read_unpacked
+from features.annotations import Collector, Drawing
 from features.errors import AnnotationError
+from features.unpack import read_unpacked
 
 _AREAL = ("Polygon", "Rectangle", "Spline")
 

@@ -18,16 +18,12 @@ from features.extract import (
     SLIDES_AT_ONCE,
     WAIT_S,
     Run,
-    Target,
-    check_names,
-    largest_first,
-    shard,
-    targets,
 )
-from features.plan import SlideJob
+from features.plan import SlideJob, largest_first, shard
 from features.progress import Progress, Silent
 from features.recipe import Recipe
 from features.store import Outcome
+from features.targets import Target, check_names, targets
 
 MOST_ATTEMPTS = 3  # a slide that ends its worker this often is given up
 CPUS_PER_WORKER = 4  # where there is no GPU and none was asked for

@@ -177,6 +177,20 @@ def tiles_of(slide: Slide, job: SlideJob, seen: Survey, recipe: Recipe) -> TileG
     )
 
 
+def largest_first(jobs: Sequence[SlideJob]) -> list[SlideJob]:
+    """Jobs by size of their files: what is done last should not be the longest."""
+
+    def size(job: SlideJob) -> int:
+        return sum(path.stat().st_size for path in job.files if path.is_file())
+
+    return sorted(jobs, key=size, reverse=True)
+
+
+def shard(jobs: Sequence[SlideJob], number: int, of: int) -> list[SlideJob]:
+    """Part ``number`` (from 1) of ``of`` parts of about equal work; every slide is in exactly one."""
+    return largest_first(sorted(jobs, key=lambda job: job.slide))[number - 1 :: of]
+
+
 def share_per_case(
     jobs: Sequence[SlideJob], recipe: Recipe, each: Callable[..., Iterable[int]] = map
 ) -> dict[str, int]:

@@ -25,7 +25,7 @@ from PIL import Image
 from features import extract as module
 from features.bags import Bag, read_bag, write_bag
 from features.errors import BagError, FeaturesError
-from features.extract import HELD_OUT, extract
+from features.extract import extract
 from features.origin import ORIGINS
 from features.plan import SlideJob
 from features.quality import FLAGS
@@ -33,6 +33,7 @@ from features.recipe import ORIGINS as RECIPE_ORIGINS
 from features.recipe import REMARKS, STAINS, Recipe
 from features.slides import slide_name
 from features.stain import METHODS
+from features.targets import HELD_OUT
 
 RECIPE = Recipe(backbone="mean-colour", mpp=0.5, tile=64, precision="fp32", max_tiles=9)
 MPPS = (0.17, 0.2204, 0.2527, 0.2985, 0.3031, 0.5021)

@@ -20,10 +20,11 @@ from ray.cluster_utils import Cluster
 
 from features.cluster import MOST_ATTEMPTS, _Crew, extract_on_ray
 from features.errors import BackboneError, BagError, FeaturesError
-from features.extract import extract, targets
+from features.extract import extract
 from features.plan import SlideJob
 from features.recipe import Recipe
 from features.store import Outcome, Store
+from features.targets import targets
 
 pytestmark = pytest.mark.slow
 

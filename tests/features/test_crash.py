@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -388,7 +389,7 @@ def test_stopped_while_batches_are_handed_in_is_cancelled_and_no_failure(
                 yield batch
 
     monkeypatch.setattr(module, "Workers", Stopping)
-    with pytest.raises(module.CancelledError):
+    with pytest.raises(CancelledError):
         run(slides, tmp_path, "a")
     assert Store(tmp_path).outcomes() == []
 

@@ -29,7 +29,8 @@ from PIL import Image
 from features import extract as module
 from features.bags import read_bag, request_of
 from features.errors import BagError, FeaturesError
-from features.extract import SlideJob, extract
+from features.extract import extract
+from features.plan import SlideJob
 from features.recipe import Recipe
 from features.whole import whole
 

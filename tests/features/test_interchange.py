@@ -12,14 +12,12 @@ import torch
 from features.bags import read_bag, validate_bag, write_bag
 from features.errors import BagError
 from features.interchange import (
-    LAYOUTS,
-    Given,
     read_foreign,
-    recognise,
     remarks,
     write_clam,
     write_stamp,
 )
+from features.layouts import LAYOUTS, Given, recognise
 from mil.cohort import Row, assemble
 from mil.errors import CohortError
 

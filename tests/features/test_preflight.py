@@ -199,7 +199,10 @@ def test_a_bag_takes_about_the_bytes_foretold(tmp_path):
 
 
 def test_no_torch():
-    code = "import sys, features.preflight as p; p._font(15); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, features.preflight, features.picture as p; p._font(15)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

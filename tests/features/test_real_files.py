@@ -10,10 +10,12 @@ from features import extract as module
 from features.annotations import read_annotations
 from features.bags import read_bag, write_bag
 from features.errors import AnnotationError, ScaleError, SlideError
-from features.extract import SlideJob, extract
+from features.extract import extract
 from features.folders import group_tiles, open_folder
-from features.interchange import Given, read_foreign
+from features.interchange import read_foreign
+from features.layouts import Given
 from features.masks import tissue_region
+from features.plan import SlideJob
 from features.recipe import Recipe
 from features.slides import open_slide
 

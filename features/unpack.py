@@ -1,0 +1,66 @@
+"""The bytes of a file, unpacked."""
+
+import gzip
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from features.errors import AnnotationError
+
+LARGEST_BYTES = 2 << 30  # unpacked: a million cells take 1 GiB; beyond it is a mistake or a bomb
+EXPORT = "In QuPath: File > Export objects as GeoJSON."
+
+
+def read_unpacked(path: Path) -> bytearray:
+    """The bytes of a file, unpacked if it is a ``.gz`` or a ``.zip`` of one file.
+
+    Raises:
+        AnnotationError: the file is missing, damaged, over ``LARGEST_BYTES``, or not one file.
+    """
+    try:
+        if path.suffix.lower() == ".gz":
+            with gzip.open(path) as stream:
+                return _read_all(path, stream.read)
+        if path.suffix.lower() == ".zip":
+            return _read_zipped(path)
+        with path.open("rb") as stream:
+            return _read_all(path, stream.read)
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,  # a zip with a password, or packed by a method Python does not know
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
+        raise AnnotationError(
+            f"{path.name}: cannot be read ({error}). Copy or unpack the file again. {EXPORT}"
+        ) from error
+
+
+def _read_zipped(path: Path) -> bytearray:
+    with zipfile.ZipFile(path) as archive:
+        # A Mac adds a shadow file for each file it zips.
+        held = [n for n in archive.namelist() if not n.endswith("/") and "__MACOSX/" not in n]
+        if len(held) != 1:
+            raise AnnotationError(
+                f"{path.name}: holds {len(held)} files instead of one. "
+                "Unpack it and keep one annotation file per slide."
+            )
+        with archive.open(held[0]) as stream:
+            return _read_all(path, stream.read)
+
+
+def _read_all(path: Path, read: Callable[[int], bytes]) -> bytearray:
+    """All bytes of a stream, in pieces: a bomb of some kB is stopped before it fills the memory."""
+    raw = bytearray()
+    while piece := read(1 << 20):
+        raw += piece
+        if len(raw) > LARGEST_BYTES:
+            raise AnnotationError(
+                f"{path.name}: holds more than {LARGEST_BYTES / 2**30:g} GiB once unpacked. "
+                "Export the annotations without detections and cells."
+            )
+    return raw

@@ -1,0 +1,33 @@
+"""What there is to say of a cohort before it is worked on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+NAMED = 5  # of a list of names, before the rest is counted
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What there is to say of the whole cohort.
+
+    Attributes:
+        facts: (name, text).
+        problems: what would fail.
+        warnings: what would not, but should be known.
+    """
+
+    facts: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def tally(counts: Mapping[Any, int]) -> str:
+    """``aperio (3), hamamatsu (1)``."""
+    return ", ".join(f"{name} ({n})" for name, n in counts.items())
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
