@@ -434,9 +434,7 @@ class Run:
     ) -> None:
         """All that embedding one part needs."""
         recipe, n_tiles = part.target.recipe, len(source.grid)
-        recolour = to_srgb(slide.color_profile) if slide and recipe.icc == "srgb" else None
-        if self.reference:
-            recolour = _stained(self.reference.target, source, recolour)
+        recolour = recolouring(source, slide, recipe, self.reference)
         folder = part.path.parent
         folder.mkdir(parents=True, exist_ok=True)
         part.rows = opened.enter_context(Rows(folder, n_tiles, self.backbone.dim))
@@ -575,6 +573,14 @@ def stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainReference:
         slides=told,
         cases=tuple(sorted({by_name[name].case for name in told})),
     )
+
+
+def recolouring(
+    source: TileSource, slide: Slide | None, recipe: Recipe, reference: StainReference | None
+) -> Callable[[Tiles], Tiles] | None:
+    """What is done to the colours of a slide's tiles before the network sees them, if anything."""
+    recolour = to_srgb(slide.color_profile) if slide and recipe.icc == "srgb" else None
+    return _stained(reference.target, source, recolour) if reference else recolour
 
 
 def _told(reference: StainReference) -> dict[str, Any]:
