@@ -150,6 +150,7 @@ def run_extract(options: ExtractOptions) -> int:
     with wrong_use():
         timm_name(options.backbone)
     recipes = recipes_of(options)
+    _warn_of_scales(options)
     if len(recipes) > 1 and jobs[0].from_tiles:
         raise UsageError("A folder of tile images has the scale of its files: give one --mpp.")
     if jobs[0].region == "tissue":
@@ -194,6 +195,17 @@ def recipes_of(options: SlideOptions) -> "list[Recipe]":
     if len(set(options.mpp)) < len(options.mpp):
         raise UsageError(f"--mpp {','.join(map(str, options.mpp))}: a scale is given twice.")
     return recipes
+
+
+def _warn_of_scales(options: SlideOptions) -> None:
+    """Say at which scales the weights were not trained, if their file knows."""
+    from cli.console import warn
+    from features.backbones.card import read_card
+
+    card = read_card(Path(options.weights))
+    for mpp in options.mpp if card else ():
+        if card and (remark := card.unlike(mpp, options)):
+            warn(remark)
 
 
 def _tell(outcomes: "Sequence[Outcome]", seconds: float, out: Path) -> None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from cli.main import app
 from cli.options import part_of, plain, verb, writable, wrong_use
+from mil.errors import CohortError
 from mil.settings import DEFAULT_MODELS, FitSettings, SplitSettings
 
 if TYPE_CHECKING:
     from features.bags import Bag
     from mil.cohort import Cohort
     from mil.evaluation.evaluate import Evaluation
+    from mil.evaluation.predictions import Predictions
     from mil.fitted import Fitted
     from mil.runs import Run
     from mil.splits import Fold
@@ -26,7 +28,6 @@ class _CohortOptions:
     cohort: Path = field(
         metadata={"argument": "COHORT.csv", "help": "Table with case, slide and label."}
     )
-    store: Path = field(metadata={"argument": "STORE", "help": "The bag store of `mil extract`."})
     out: Path = field(metadata={"help": "The run folder to write."})
     allow_missing: bool = field(
         default=False, metadata={"help": "Go on without slides that lack a bag or a label."}
@@ -40,20 +41,54 @@ class _CohortOptions:
 class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
     """Settings of `mil crossval`."""
 
+    store: Path | None = field(
+        default=None,
+        metadata={
+            "argument": "STORE",
+            "help": "The bag store of `mil extract`; none with --finetune per-fold.",
+        },
+    )
     models: tuple[str, ...] = field(
         default=DEFAULT_MODELS,
         metadata={"help": "Heads and baselines, with commas between.", "split": ","},
     )
 
+    finetune: str = field(
+        default="off",
+        metadata={
+            "help": "`per-fold` trains a backbone on each fold's training cases and extracts all slides by "
+            "it."
+        },
+    )
+    finetune_config: Path | None = field(
+        default=None,
+        metadata={
+            "help": "With --finetune per-fold: a TOML file with the options of `mil finetune`, or the "
+            "run.json of such a run."
+        },
+    )
+
     def __post_init__(self) -> None:
         FitSettings.__post_init__(self)
         SplitSettings.__post_init__(self)
+        if self.finetune not in ("off", "per-fold"):
+            raise CohortError(f"finetune is off or per-fold; got {self.finetune!r}. Use per-fold.")
+        per_fold = self.finetune == "per-fold"
+        if per_fold != (self.finetune_config is not None):
+            raise CohortError("--finetune per-fold and --finetune-config FILE go together.")
+        if per_fold == (self.store is not None):
+            raise CohortError(
+                "--finetune per-fold makes its own bags: leave out STORE."
+                if per_fold
+                else "STORE is missing: the bag store of `mil extract`."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(_CohortOptions, FitSettings):
     """Settings of `mil train`."""
 
+    store: Path = field(metadata={"argument": "STORE", "help": "The bag store of `mil extract`."})
     model: str = field(default="abmil", metadata={"help": "The head or baseline to fit."})
     seed: int = field(default=0, metadata={"help": "Seed of weights, draws and order."})
 
@@ -90,6 +125,8 @@ class PredictOptions:
     examples=[
         "mil crossval cohort.csv store --models majority,tile-vote,mean,abmil --folds 5 --out run",
         "mil crossval --config run/run.json --out again",
+        "mil crossval cohort.csv --finetune per-fold --finetune-config tuned/run.json --models tile-vote "
+        "--folds 2 --out run-tuned",
     ],
 )
 def crossval(options: CrossvalOptions) -> None:
@@ -99,19 +136,40 @@ def crossval(options: CrossvalOptions) -> None:
 
 def run_crossval(options: CrossvalOptions) -> "Evaluation":
     """Write the run folder, print the comparison."""
-    from cli.console import Bars, say
-    from mil.crossval import cross_validate
+    from cli.console import say
     from mil.evaluation.comparison import compare
     from mil.evaluation.evaluate import evaluate
     from mil.evaluation.predictions import write_predictions
     from mil.heads.registry import check_names
-    from mil.runs import finish_run, start_run, write_json
-    from mil.splits import split_cases, write_folds
+    from mil.runs import finish_run, write_json
 
     with wrong_use():
         check_names(options.models)
     writable(options.out)
-    cohort = assembled(options)
+    if options.finetune == "per-fold":
+        from cli.finetune import predicted_per_fold
+
+        run, predictions = predicted_per_fold(options)
+    else:
+        run, predictions = _predicted(options)
+    write_predictions(options.out / "predictions.csv", predictions)
+    evaluation = evaluate(predictions)
+    write_json(options.out / "metrics.json", evaluation.to_json())
+    write_json(options.out / "comparison.json", [test.to_json() for test in compare(predictions)])
+    finish_run(run)
+    show_evaluation(evaluation)
+    say(f"Run folder: {options.out}. Next: mil report {options.out}")
+    return evaluation
+
+
+def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
+    """Cross-validate on the bags of a store."""
+    from cli.console import Bars
+    from mil.crossval import cross_validate
+    from mil.runs import start_run
+    from mil.splits import split_cases, write_folds
+
+    cohort = assembled(options, options.store)
     folds = split_cases(
         [case.name for case in cohort.cases],
         [case.label for case in cohort.cases],
@@ -122,24 +180,16 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
         options.out, "crossval", plain(options), facts(cohort), overwrite=options.overwrite
     )
     write_folds(options.out / "folds.json", folds)
-    settings = part_of(options, FitSettings)
     predictions = cross_validate(
         cohort,
         folds,
         options.models,
-        settings,
+        part_of(options, FitSettings),
         seed=options.seed,
-        keep=_kept_in(run),
+        keep=kept_in(run),
         progress=Bars(),
     )
-    write_predictions(options.out / "predictions.csv", predictions)
-    evaluation = evaluate(predictions)
-    write_json(options.out / "metrics.json", evaluation.to_json())
-    write_json(options.out / "comparison.json", [test.to_json() for test in compare(predictions)])
-    finish_run(run)
-    show_evaluation(evaluation)
-    say(f"Run folder: {options.out}. Next: mil report {options.out}")
-    return evaluation
+    return run, predictions
 
 
 @verb(app, TrainOptions, examples=["mil train cohort.csv store --model abmil --out trained"])
@@ -158,7 +208,7 @@ def train(options: TrainOptions) -> None:
     with wrong_use():
         check_names([options.model])
     writable(options.out)
-    cohort = assembled(options)
+    cohort = assembled(options, options.store)
     run = start_run(
         options.out, "train", plain(options), facts(cohort), overwrite=options.overwrite
     )
@@ -248,17 +298,19 @@ def show_evaluation(evaluation: "Evaluation") -> None:
     show_table(["model", "right", "accuracy", "balanced accuracy", "macro AUC"], rows)
 
 
-def assembled(options: _CohortOptions) -> "Cohort":
-    """The cohort of a verb; what is left out is told."""
-    from cli.console import complain
+def assembled(options: _CohortOptions, store: Path | None) -> "Cohort":
+    """The cohort of a verb; what is left out, or looks alike, is told."""
+    from cli.console import complain, warn
     from mil.cohort import assemble, read_table
+    from mil.duplicates import lookalikes
 
+    assert store
     rows = read_table(options.cohort)
-    cohort = assemble(
-        rows, options.store, allow_missing=options.allow_missing, source=options.cohort.name
-    )
+    cohort = assemble(rows, store, allow_missing=options.allow_missing, source=options.cohort.name)
     for what, reason in cohort.excluded:
         complain(f"Left out: {what}: {reason}")
+    for pair in lookalikes(cohort):
+        warn(str(pair))
     return cohort
 
 
@@ -274,7 +326,7 @@ def facts(cohort: "Cohort") -> dict[str, object]:
     }
 
 
-def _kept_in(run: "Run") -> "Callable[[str, Fold, Callable[[], Fitted]], Fitted]":
+def kept_in(run: "Run") -> "Callable[[str, Fold, Callable[[], Fitted]], Fitted]":
     """Save each fit, and take up those that this run, interrupted, has left."""
     from mil.fitted import load_fitted, save_fitted
 

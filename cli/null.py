@@ -34,7 +34,12 @@ def run_null(path: Path, out: Path, n: int) -> int:
     check_results(run)
     writable(out)
     options = build(CrossvalOptions, {}, path / "run.json")
-    cohort = assembled(options)
+    if options.store is None:
+        raise UsageError(
+            f"{path} fine-tuned a backbone in each fold; --null repeats runs over one bag store only. "
+            "Run `mil crossval` on bags of a backbone that has seen none of these labels."
+        )
+    cohort = assembled(options, options.store)
     if any(
         run.info[name] != fact for name, fact in facts(cohort).items() if name in ("bags", "labels")
     ):

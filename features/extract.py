@@ -16,7 +16,6 @@ from features import bags
 from features.annotations import annotation_sha256
 from features.backbones.registry import load_backbone
 from features.bags import Bag
-from features.colour import to_srgb
 from features.embed import Embedder, Work, Workers
 from features.errors import (
     BagError,
@@ -37,7 +36,7 @@ from features.plan import (
 from features.progress import Progress, Silent
 from features.quality import bits, quality_flags
 from features.recipe import Recipe
-from features.recolour import stain_reference, stained
+from features.recolour import recolouring, stain_reference
 from features.rows import Rows
 from features.slides import Slide, open_slide
 from features.stain import (
@@ -330,9 +329,7 @@ class Run:
     ) -> None:
         """All that embedding one part needs."""
         recipe, n_tiles = part.target.recipe, len(source.grid)
-        recolour = to_srgb(slide.color_profile) if slide and recipe.icc == "srgb" else None
-        if self.reference:
-            recolour = stained(self.reference.target, source, recolour)
+        recolour = recolouring(source, slide, recipe, self.reference)
         folder = part.path.parent
         folder.mkdir(parents=True, exist_ok=True)
         part.rows = opened.enter_context(Rows(folder, n_tiles, self.backbone.dim))

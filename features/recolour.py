@@ -17,7 +17,7 @@ from features.errors import (
 from features.folders import open_folder
 from features.plan import SlideJob, survey, tiles_of
 from features.recipe import Recipe
-from features.slides import open_slide
+from features.slides import Slide, open_slide
 from features.stain import (
     Stain,
     StainReference,
@@ -84,7 +84,15 @@ def _looked_at(source: TileSource, recolour: Callable[[Tiles], Tiles] | None) ->
     return recolour(tiles) if recolour else tiles
 
 
-def stained(
+def recolouring(
+    source: TileSource, slide: Slide | None, recipe: Recipe, reference: StainReference | None
+) -> Callable[[Tiles], Tiles] | None:
+    """What is done to the colours of a slide's tiles before the network sees them, if anything."""
+    recolour = to_srgb(slide.color_profile) if slide and recipe.icc == "srgb" else None
+    return _stained(reference.target, source, recolour) if reference else recolour
+
+
+def _stained(
     target: Stain, source: TileSource, before: Callable[[Tiles], Tiles] | None
 ) -> Callable[[Tiles], Tiles]:
     """Normalise from this slide's stain to the reference's."""

@@ -7,6 +7,7 @@ predictions.csv    one row per model, repeat and slide
 metrics.json, comparison.json
 models/<model>-r<repeat>-f<fold>.safetensors, or models/<model>.safetensors of `mil train`
 explain/, report.html
+folds/r<repeat>-f<fold>/  of `mil crossval --finetune per-fold`: tuned/ as of `mil finetune`, store/ of bags
 """
 
 import hashlib
@@ -71,6 +72,10 @@ class Run:
         """Where a model is kept: that of a fold, or the one fitted on all cases."""
         suffix = "" if fold is None else f"-r{fold.repeat}-f{fold.index}"
         return self.path / "models" / f"{model}{suffix}.safetensors"
+
+    def fold_store(self, fold: Fold) -> Path:
+        """Where the bags are by the backbone that was fine-tuned in a fold."""
+        return self.path / "folds" / f"r{fold.repeat}-f{fold.index}" / "store"
 
 
 def start_run(
@@ -196,10 +201,11 @@ def versions() -> dict[str, str]:
 
 def _clear(path: Path) -> None:
     """Remove what an earlier run has written: beside new numbers, old ones would be believed."""
-    for name in ("models", "explain", "bags"):
+    for name in ("models", "explain", "bags", "folds"):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in (
         "predictions.csv", "metrics.json", "comparison.json", "folds.json", "report.html", "predict.csv",
+        "weights.safetensors", "classifier.safetensors", "checkpoint.safetensors", "card.json", "history.csv",
     ):  # fmt: skip
         (path / name).unlink(missing_ok=True)
 

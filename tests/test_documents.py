@@ -15,6 +15,7 @@ VERBS = (
     "check",
     "extract",
     "convert",
+    "finetune",
     "crossval",
     "train",
     "predict",

@@ -1,7 +1,6 @@
 """From a name and a source of weights to a network that turns tiles into features."""
 
 import hashlib
-import json
 import logging
 import socket
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from features.backbones.card import read_card
 from features.backbones.imagenet import ALIASES
 from features.errors import BackboneError
 
@@ -126,7 +126,7 @@ def load_backbone(name: str, weights: str, *, seed: int = 0) -> Backbone:
         weights=told,
         weights_sha256=_fingerprint(module),
         licence=str(config.get("license") or "not stated"),
-        trained_on=_trained_on(Path(weights)) if weights.endswith(".safetensors") else (),
+        trained_on=card.trained_on if (card := read_card(Path(weights))) else (),
     )
 
 
@@ -171,6 +171,11 @@ def _from_file(full_name: str, path: Path) -> nn.Module:
     if not path.is_file():
         raise BackboneError(
             f"--weights {path}: no such file. Pass a .safetensors or .pth file, pretrained or random."
+        )
+    card = read_card(path)
+    if card and card.backbone != full_name:
+        raise BackboneError(
+            f"{path.name} was trained as {card.backbone}, not {full_name}. Pass --backbone {card.backbone}."
         )
     overlay = {"file": str(path)}
     try:
@@ -243,14 +248,6 @@ def _fingerprint(module: nn.Module) -> str:
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _trained_on(path: Path) -> tuple[str, ...]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        card = json.loads((file.metadata() or {}).get("card", "{}"))
-    return tuple(card.get("trained_on", ()))
 
 
 def _first_line(error: BaseException) -> str:

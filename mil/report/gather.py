@@ -14,6 +14,7 @@ from mil.evaluation.evaluate import Evaluation, evaluate
 from mil.evaluation.predictions import Predictions, read_predictions
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small, scale_stops
+from mil.finetune.per_fold import tested_cohort
 from mil.fitted import load_fitted
 from mil.heads.registry import HEADS
 from mil.report.page import Heatmap, Report
@@ -37,9 +38,12 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
     check_results(run)
     settings = run.settings
     rows = read_table(Path(settings["cohort"]))
-    cohort = assemble(rows, Path(settings["store"]), allow_missing=settings["allow_missing"])
-    _check_bags(run, cohort)
     folds = read_folds(run.path / "folds.json")
+    if settings.get("finetune", "off") == "per-fold":
+        cohort = tested_cohort(rows, folds, run.fold_store)
+    else:
+        cohort = assemble(rows, Path(settings["store"]), allow_missing=settings["allow_missing"])
+    _check_bags(run, cohort)
     predictions = read_predictions(run.path / "predictions.csv")
     _check_labels(predictions, cohort)
     evaluation = evaluate(predictions)

@@ -10,6 +10,7 @@ VERBS = (
     "check",
     "extract",
     "convert",
+    "finetune",
     "crossval",
     "train",
     "predict",

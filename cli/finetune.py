@@ -1,0 +1,212 @@
+"""`mil finetune`: labelled slides to a backbone that knows its cases."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.extract import SlideOptions, jobs_of, recipes_of
+from cli.main import app
+from cli.options import UsageError, build, part_of, plain, verb, writable, wrong_use
+from mil.finetune.settings import FinetuneSettings
+from mil.settings import FitSettings, SplitSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cli.learn import CrossvalOptions
+    from features.recipe import Recipe
+    from mil.evaluation.predictions import Predictions
+    from mil.finetune.tiles import LabelledSlide
+    from mil.runs import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(SlideOptions, FinetuneSettings):
+    """Settings of `mil finetune`."""
+
+    inputs: tuple[Path, ...] = field(
+        metadata={"argument": "COHORT.csv", "help": "Table with case, slide and label."}
+    )
+    out: Path = field(
+        metadata={"help": "The run folder to write: weights.safetensors and its card."}
+    )
+    device: str = field(default="auto", metadata={"help": "`auto`, `cpu`, `cuda` or `cuda:1`."})
+    workers: int = field(
+        default=0, metadata={"help": "Threads that read tiles; 0 is one per core."}
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Replace a finished run.", "once": True}
+    )
+
+    def __post_init__(self) -> None:
+        SlideOptions.__post_init__(self)
+        FinetuneSettings.__post_init__(self)
+
+
+@verb(
+    app,
+    FinetuneOptions,
+    examples=[
+        "mil finetune cohort.csv --slides slides --annotations annotations --out tuned "
+        "--backbone test_resnet --weights random --mpp 0.5 --epochs 2 --tiles-per-slide 8",
+        "mil extract cohort.csv --slides slides --annotations annotations --out tuned-store "
+        "--backbone test_resnet --weights tuned/weights.safetensors --mpp 0.5",
+    ],
+)
+def finetune(options: FinetuneOptions) -> None:
+    """Train a backbone on tiles that carry their slide's label; `mil extract --weights` takes it.
+
+    The weights remember their cases: `mil crossval` refuses to test a case on them, and
+    `mil crossval --finetune per-fold` trains one backbone per fold instead. A run that was killed goes on
+    after its last epoch. `torchrun --nproc-per-node 2 -m cli finetune ...` shares the work.
+    """
+    run_finetune(options)
+
+
+def run_finetune(options: FinetuneOptions) -> None:
+    """Write the run folder; every process computes, the first one writes and speaks."""
+    from cli.console import Bars, say
+    from features.backbones.registry import timm_name
+    from features.progress import Silent
+    from mil.finetune.ranks import ranks
+    from mil.finetune.training import finetune as train
+    from mil.runs import finish_run, start_run
+
+    with wrong_use():
+        timm_name(options.backbone)
+    writable(options.out)
+    slides, recipe = labelled_slides(options), recipe_of(options)
+    with ranks(options.device) as together:
+        if together.first:
+            run = start_run(
+                options.out, "finetune", plain(options), facts(slides), overwrite=options.overwrite
+            )
+            if together.device.type == "cpu":
+                say(f"No GPU: {recipe.backbone} is trained on the CPU, which is slow.")
+        together.meet()
+        card = train(
+            slides,
+            recipe,
+            part_of(options, FinetuneSettings),
+            options.out,
+            ranks=together,
+            workers=options.workers,
+            progress=Bars() if together.first else Silent(),
+        )
+        if together.first:
+            finish_run(run, trained_on=card["trained_on"])
+            _tell(options, card)
+
+
+def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
+    """Cross-validate with a backbone fine-tuned in each fold, as the settings of `mil finetune` say."""
+    from cli.console import Bars, warn
+    from cli.learn import facts as facts_of
+    from cli.learn import kept_in
+    from mil.cohort import read_table
+    from mil.duplicates import lookalikes
+    from mil.finetune.per_fold import Tuning, cross_validate_per_fold, tested_cohort
+    from mil.finetune.ranks import ranks
+    from mil.runs import start_run, update_run
+    from mil.splits import split_cases, write_folds
+
+    said = {"inputs": [str(options.cohort)], "out": str(options.out)}
+    tuned = build(FinetuneOptions, said, options.finetune_config)
+    slides, recipe, rows = labelled_slides(tuned), recipe_of(tuned), read_table(options.cohort)
+    cases = {row.case: row for row in sorted(rows, key=lambda row: row.case)}
+    folds = split_cases(
+        list(cases),
+        [row.label for row in cases.values()],
+        [row.site for row in cases.values()],
+        part_of(options, SplitSettings),
+    )
+    data = facts(slides) | {"tuning": plain(tuned)}
+    run = start_run(options.out, "crossval", plain(options), data, overwrite=options.overwrite)
+    write_folds(options.out / "folds.json", folds)
+    with ranks(tuned.device) as together:
+        if together.size > 1:
+            raise UsageError("A cross-validation is one process: start it without torchrun.")
+        tuning = Tuning(
+            rows=rows,
+            slides=slides,
+            recipe=recipe,
+            settings=part_of(tuned, FinetuneSettings),
+            store=run.fold_store,
+            ranks=together,
+            workers=tuned.workers,
+        )
+        predictions = cross_validate_per_fold(
+            tuning,
+            folds,
+            options.models,
+            part_of(options, FitSettings),
+            seed=options.seed,
+            keep=kept_in(run),
+            progress=Bars(),
+        )
+    tested = tested_cohort(rows, folds, run.fold_store)
+    for pair in lookalikes(tested):
+        warn(str(pair))
+    return update_run(run, **facts_of(tested)), predictions
+
+
+def labelled_slides(options: SlideOptions) -> "list[LabelledSlide]":
+    """The slides of the table with their labels.
+
+    Raises:
+        UsageError: no table was given.
+        CohortError: a row has no label.
+    """
+    from mil.cohort import read_table
+    from mil.errors import CohortError
+    from mil.finetune.tiles import LabelledSlide
+
+    jobs = jobs_of(options)
+    if not all(job.case for job in jobs):
+        raise UsageError("Fine-tuning needs labels: give a table with case, slide and label.")
+    label_of = {row.slide: row.label for row in read_table(options.inputs[0])}
+    without = sorted(name for name, label in label_of.items() if not label)
+    if without:
+        raise CohortError(
+            f"{len(without)} of {len(label_of)} slides have no label, e.g. {without[0]}. Fill the label "
+            "column, or take them out of the table."
+        )
+    return [LabelledSlide(job, label_of[job.slide]) for job in jobs]
+
+
+def recipe_of(options: SlideOptions) -> "Recipe":
+    """The one recipe.
+
+    Raises:
+        UsageError: several scales.
+    """
+    if len(options.mpp) > 1:
+        raise UsageError("A backbone is fine-tuned at one scale: give one --mpp.")
+    return recipes_of(options)[0]
+
+
+def facts(slides: "list[LabelledSlide]") -> dict[str, Any]:
+    """What run.json says of the data."""
+    return {
+        "classes": sorted({slide.label for slide in slides}),
+        "labels": {slide.job.case: slide.label for slide in slides},
+        "cases": {slide.job.slide: slide.job.case for slide in slides},
+        "excluded": [],
+    }
+
+
+def _tell(options: FinetuneOptions, card: "Mapping[str, Any]") -> None:
+    from cli.console import counted, say
+
+    losses = card["losses"]
+    kept = card["kept_epoch"]
+    how = "the best on the inner cases" if card["valid_losses"] else "the last"
+    say(
+        f"{card['backbone']} trained on {counted(len(card['trained_on']), 'case')}: loss {losses[0]:.3f} "
+        f"after the first epoch, {losses[kept - 1]:.3f} after epoch {kept}, which is kept ({how})."
+    )
+    say(
+        f"Weights: {options.out / 'weights.safetensors'}. Cases they have seen cannot be tested with them; "
+        "judge this training with `mil crossval --finetune per-fold --finetune-config "
+        f"{options.out / 'run.json'}`."
+    )

@@ -1,0 +1,6 @@
+"""Fine-tuning: train a backbone on tiles that carry their slide's label.
+
+    LabelledSlide -TilePool-> tiles by epoch -TileClassifier-> losses -write_tuned-> weights with a card
+
+Its only product is a weights file, which `features` loads like any other: extraction knows no labels.
+"""

@@ -1,0 +1,152 @@
+"""What fine-tuning leaves on disk: a checkpoint while it runs, then weights that know their cases.
+
+<out>/weights.safetensors     the backbone, by timm's names, with the card inside
+<out>/classifier.safetensors  the head on it, with the same card
+<out>/card.json               the card, to be read
+<out>/history.csv             losses by epoch
+<out>/checkpoint.safetensors  the state after the last epoch; gone when it is finished
+"""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from features.backbones.registry import load_backbone
+from features.whole import whole
+from mil.errors import FitError
+from mil.finetune.network import TileClassifier
+from mil.finetune.settings import FinetuneSettings
+
+WEIGHTS, CLASSIFIER, CHECKPOINT = (
+    f"{name}.safetensors" for name in ("weights", "classifier", "checkpoint")
+)
+State = dict[str, Tensor]
+
+
+@dataclass
+class Progressed:
+    """How far training has come.
+
+    Attributes:
+        losses: of training, per epoch done.
+        valid_losses: of the inner validation cases; empty without them.
+        best: the classifier's weights after the best epoch; empty where the last one is kept.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    valid_losses: list[float] = field(default_factory=list)
+    best: State = field(default_factory=dict)
+
+
+def write_checkpoint(
+    folder: Path,
+    request: str,
+    classifier: TileClassifier,
+    optimizer: torch.optim.Optimizer,
+    progressed: Progressed,
+) -> None:
+    """Keep all that the next epoch starts from; every epoch seeds its own chance."""
+    tensors = {f"now.{name}": value for name, value in classifier.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in progressed.best.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    told = {
+        "request": request,
+        "losses": progressed.losses,
+        "valid_losses": progressed.valid_losses,
+    }
+    _save(folder / CHECKPOINT, tensors, told)
+
+
+def read_checkpoint(
+    folder: Path, request: str, classifier: TileClassifier, optimizer: torch.optim.Optimizer
+) -> Progressed:
+    """Take up what an interrupted run of the same request has left; else start at the beginning.
+
+    Raises:
+        FitError: a checkpoint of the request cannot be read.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        return Progressed()
+    told, tensors = _load(path)
+    if told["request"] != request:
+        return Progressed()
+    classifier.load_state_dict(_under("now.", tensors))
+    states: dict[int, State] = {}
+    for key, value in _under("optimizer.", tensors).items():
+        number, _, name = key.partition(".")
+        states.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
+    return Progressed(told["losses"], told["valid_losses"], _under("best.", tensors))
+
+
+def finished_card(folder: Path, request: str) -> Mapping[str, Any] | None:
+    """The card of finished weights, if they answer the request."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        return None
+    card, _ = _load(path)
+    return card if card.get("request_sha256") == request else None
+
+
+def write_tuned(folder: Path, classifier: TileClassifier, card: Mapping[str, Any]) -> None:
+    """Write the results; the weights, which say that all is done, come last."""
+    with (
+        whole(folder / "history.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["epoch", "train_loss", "valid_loss"])
+        valid = card["valid_losses"] or [""] * len(card["losses"])
+        for epoch, losses in enumerate(zip(card["losses"], valid, strict=True), start=1):
+            writer.writerow([epoch, *losses])
+    with whole(folder / "card.json") as temporary:
+        temporary.write_text(json.dumps(card, indent=1) + "\n")
+    _save(folder / CLASSIFIER, classifier.head.state_dict(), card)
+    _save(folder / WEIGHTS, _under("network.", classifier.backbone.state_dict()), card)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def load_classifier(folder: Path) -> tuple[TileClassifier, Mapping[str, Any]]:
+    """The tile classifier that `mil finetune` left, in evaluation mode, and its card.
+
+    Raises:
+        FitError: there is none.
+        BackboneError: its backbone cannot be loaded.
+    """
+    card, head = _load(folder / CLASSIFIER)
+    settings = FinetuneSettings(hidden=tuple(card["settings"]["hidden"]))
+    backbone = load_backbone(card["backbone"], str(folder / WEIGHTS))
+    classifier = TileClassifier(backbone, len(card["classes"]), settings)
+    classifier.head.load_state_dict(head)
+    return classifier.eval(), card
+
+
+def _save(path: Path, tensors: State, card: Mapping[str, Any]) -> None:
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with whole(path) as temporary:
+        save_file(plain, temporary, metadata={"card": json.dumps(card)})
+
+
+def _load(path: Path) -> tuple[dict[str, Any], State]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {})["card"])
+            return card, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise FitError(
+            f"{path}: not a file of `mil finetune` ({error!r}). Remove it and fine-tune again."
+        ) from error
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> State:
+    return {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}

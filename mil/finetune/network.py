@@ -1,0 +1,138 @@
+"""A backbone with a classifier on it, of which chosen parts learn, each at its own rate."""
+
+from typing import Any
+
+import torch
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from features.backbones.registry import Backbone
+from mil.errors import FitError
+from mil.finetune.settings import FinetuneSettings
+
+
+class TileClassifier(nn.Module):
+    """A backbone and a fully connected head: (B, 3, H, W) normalised -> (B, C) logits of single tiles.
+
+    What is frozen is frozen whole: its parameters, and its norm statistics and dropout too, which stay
+    in evaluation mode under ``.train()``.
+
+    Raises:
+        FitError: the backbone cannot be trained as asked.
+    """
+
+    def __init__(self, backbone: Backbone, n_classes: int, settings: FinetuneSettings) -> None:
+        super().__init__()
+        self.backbone = backbone.module.requires_grad_()
+        self.head = _fully_connected(backbone.dim, n_classes, settings)
+        self.blocks = blocks_of(backbone)
+        named = dict(self.backbone.named_parameters())
+        for block in self.blocks[: _frozen_blocks(len(self.blocks), settings)]:
+            for name in block:
+                named[name].requires_grad = False
+        if settings.grad_checkpointing and settings.train != "head":
+            _checkpoint(backbone)
+        self.train()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised -> (B, C) logits."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
+
+    def train(self, mode: bool = True) -> "TileClassifier":  # noqa: FBT001, FBT002 - torch calls it so
+        """Switch what learns to training mode, and only that."""
+        super().train(mode)
+        for module in self.backbone.modules():
+            held = list(module.parameters())
+            if held and not any(parameter.requires_grad for parameter in held):
+                module.eval()
+        return self
+
+
+def blocks_of(backbone: Backbone) -> list[list[str]]:
+    """The names of a backbone's parameters by block, from the image to the features.
+
+    Raises:
+        FitError: timm does not say which blocks the architecture has.
+    """
+    network: Any = backbone.module.network
+    if not hasattr(network, "group_matcher"):
+        raise FitError(
+            f"timm knows no blocks of {backbone.name}, so they cannot be given rates. Use another backbone."
+        )
+    groups = group_parameters(network, network.group_matcher(coarse=False))
+    return [[f"network.{name}" for name in groups[depth]] for depth in sorted(groups)]
+
+
+def parameter_groups(
+    classifier: TileClassifier, settings: FinetuneSettings
+) -> list[dict[str, Any]]:
+    """What learns, for AdamW: ``scale`` is each group's fraction of the learning rate.
+
+    The classifier's is 1, and each block's ``layer_decay`` times that of the block after it. Norms,
+    biases and what timm names besides have no weight decay.
+    """
+    named = dict(classifier.backbone.named_parameters())
+    spared: Any = getattr(classifier.backbone.network, "no_weight_decay", set)
+    without = {f"network.{name}" for name in spared()}
+    layers = [[(name, named[name]) for name in block] for block in classifier.blocks]
+    layers.append(list(classifier.head.named_parameters()))
+    groups = []
+    for depth, layer in enumerate(layers):
+        scale = settings.layer_decay ** (len(layers) - 1 - depth)
+        for decays in (True, False):
+            chosen = [
+                parameter
+                for name, parameter in layer
+                if parameter.requires_grad
+                and (parameter.ndim > 1 and name not in without) == decays
+            ]
+            if chosen:
+                decay = settings.weight_decay if decays else 0.0
+                groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
+    return groups
+
+
+def jittered(tiles: Tensor, factors: Tensor) -> Tensor:
+    """Vary brightness, contrast and saturation, in this order.
+
+    Args:
+        tiles: (B, H, W, 3) uint8.
+        factors: (B, 3), 1 for no change.
+
+    Returns:
+        (B, H, W, 3) uint8.
+    """
+    brightness, contrast, saturation = factors.float().T[:, :, None, None, None]  # (B, 1, 1, 1)
+    image = tiles.float() * brightness
+    image = (image - (mean := image.mean(dim=(1, 2, 3), keepdim=True))) * contrast + mean
+    image = (image - (grey := image.mean(dim=3, keepdim=True))) * saturation + grey
+    varied: Tensor = image.round().clamp(0, 255).to(torch.uint8)
+    return varied
+
+
+def _fully_connected(dim: int, n_classes: int, settings: FinetuneSettings) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in settings.hidden:
+        layers += [nn.Dropout(settings.dropout), nn.Linear(dim, width), nn.ReLU()]
+        dim = width
+    return nn.Sequential(*layers, nn.Dropout(settings.dropout), nn.Linear(dim, n_classes))
+
+
+def _frozen_blocks(n_blocks: int, settings: FinetuneSettings) -> int:
+    if settings.train == "last" and settings.last_blocks > n_blocks:
+        raise FitError(
+            f"The backbone has {n_blocks} blocks; got --last-blocks {settings.last_blocks}. Use --train all."
+        )
+    return {"head": n_blocks, "last": n_blocks - settings.last_blocks, "all": 0}[settings.train]
+
+
+def _checkpoint(backbone: Backbone) -> None:
+    network: Any = backbone.module.network
+    try:
+        network.set_grad_checkpointing(True)
+    except (AssertionError, AttributeError) as error:
+        raise FitError(
+            f"timm has no gradient checkpointing for {backbone.name}. Leave out --grad-checkpointing, and "
+            "lower --batch-tiles if memory is short."
+        ) from error

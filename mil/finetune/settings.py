@@ -1,0 +1,103 @@
+"""The settings of fine-tuning. No torch here, so the command line starts at once."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mil.errors import FitError
+from mil.settings import FEW_CASES
+
+TRAINED = ("head", "last", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """How a backbone is trained on tiles."""
+
+    train: str = field(
+        default="all",
+        metadata={
+            "help": "What learns: `head` (the classifier only), `last` (the last blocks too) or `all`."
+        },
+    )
+    last_blocks: int = field(
+        default=1, metadata={"help": "With --train last: how many of the backbone's last blocks."}
+    )
+    hidden: tuple[int, ...] = field(
+        default=(),
+        metadata={
+            "help": "Widths of fully connected layers between backbone and classes, as in 512,256.",
+            "split": ",",
+        },
+    )
+    dropout: float = field(default=0.25, metadata={"help": "Before each layer of the classifier."})
+    epochs: int = field(default=10, metadata={"help": "Draws of tiles from all training slides."})
+    tiles_per_slide: int = field(
+        default=64, metadata={"help": "Tiles drawn of each slide in each epoch."}
+    )
+    batch_tiles: int = field(default=32, metadata={"help": "Tiles per step, over all processes."})
+    learning_rate: float = field(
+        default=3e-4, metadata={"help": "Of AdamW, at the classifier; falls along a cosine."}
+    )
+    layer_decay: float = field(
+        default=0.9,
+        metadata={"help": "Each block learns at this fraction of the rate of the block after it."},
+    )
+    warmup: float = field(
+        default=1.0, metadata={"help": "Epochs over which the learning rate rises from 0."}
+    )
+    weight_decay: float = field(
+        default=0.05, metadata={"help": "Of AdamW; norms and biases have none."}
+    )
+    jitter: float = field(
+        default=0.1,
+        metadata={
+            "help": "Brightness, contrast and saturation of each tile vary by up to this fraction; tiles "
+            "are always turned and mirrored at random."
+        },
+    )
+    grad_checkpointing: bool = field(
+        default=False,
+        metadata={
+            "help": "Compute activations again instead of keeping them: slower, in a fraction of the memory."
+        },
+    )
+    early_stopping: str = field(
+        default="auto",
+        metadata={
+            "help": "Keep the epoch that is best on an inner part of the training cases: `never`, "
+            "`always`, or `auto`: from 60 cases on."
+        },
+    )
+    tile_cache: float = field(
+        default=0.0,
+        metadata={
+            "help": "Gigabytes of tiles kept on disk beside --out while it runs; the rest is read from the "
+            "slides."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        for names, (fits, what) in _RULES.items():
+            for name in names.split():
+                value = getattr(self, name)
+                if not fits(value):
+                    raise FitError(f"{name} is {what}; got {value!r}. See `mil finetune --help`.")
+
+    def sets_aside(self, n_cases: int) -> bool:
+        """Whether so many training cases give some up to choose the epoch by."""
+        return self.early_stopping == "always" or (
+            self.early_stopping == "auto" and n_cases >= FEW_CASES
+        )
+
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "train": (lambda text: text in TRAINED, "head, last or all"),
+    "early_stopping": (lambda text: text in ("auto", "never", "always"), "auto, never or always"),
+    "last_blocks epochs tiles_per_slide batch_tiles": (lambda n: n >= 1, "at least 1"),
+    "hidden": (lambda widths: all(width >= 1 for width in widths), "widths of at least 1"),
+    "learning_rate layer_decay": (lambda x: 0 < x <= 1, "in (0, 1]"),
+    "warmup weight_decay tile_cache": (lambda x: 0 <= x < math.inf, "0 or more"),
+    "dropout jitter": (lambda x: 0 <= x < 1, "a fraction in [0, 1)"),
+}

@@ -1,0 +1,315 @@
+"""The tiles of labelled slides: drawn anew for each epoch, read from the slides or a bounded cache."""
+
+import math
+import os
+import tempfile
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.embed import MOST_FAILED, MOST_WORKERS, Tiles
+from features.errors import FeaturesError, ScaleError, TileError
+from features.folders import FolderTiles, open_folder
+from features.plan import SlideJob, share_per_case, survey, tiles_of
+from features.progress import Progress
+from features.quality import bits, quality_flags
+from features.recipe import Recipe
+from features.recolour import recolouring
+from features.slides import open_slide
+from features.stain import StainReference
+from features.tiling import SlideTiles, TileGrid, TileSource, drawn
+from mil.errors import FitError
+
+OPEN_SLIDES = 64  # kept open; an epoch reads shelf by shelf of so many
+GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class LabelledSlide:
+    """A slide with its case's class; every slide names its case."""
+
+    job: SlideJob
+    label: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tiles of one step.
+
+    Attributes:
+        tiles: (B, tile_px, tile_px, 3) RGB; white where one cannot be used.
+        slides: (B,) numbers of their slides in the pool.
+        usable: (B,) False where a tile could not be decoded, or the recipe drops it.
+        factors: (B, 3) of brightness, contrast and saturation.
+    """
+
+    tiles: Tiles
+    slides: NDArray[np.int64]
+    usable: NDArray[np.bool_]
+    factors: NDArray[np.float64]
+
+
+class TilePool:
+    """All tiles that a recipe takes of some slides. A context manager: it closes what it has opened.
+
+    Attributes:
+        slides: those that can be used.
+        unusable: (slide, reason) of the others.
+        counts: tiles per usable slide.
+    """
+
+    def __init__(
+        self,
+        slides: Sequence[LabelledSlide],
+        recipe: Recipe,
+        reference: StainReference | None,
+        progress: Progress,
+    ) -> None:
+        self.recipe = recipe
+        self.slides: list[LabelledSlide] = []
+        self.unusable: list[tuple[str, str]] = []
+        self._rows: list[NDArray[np.int64]] = []
+        self._grids: list[TileGrid] = []
+        self._reference = reference
+        self._opened: OrderedDict[int, tuple[TileSource, Callable[[Tiles], Tiles] | None]]
+        self._opened = OrderedDict()
+        self._opening = threading.Lock()
+        self._unreadable: dict[int, set[int]] = {}
+        self._cache: TileCache | None = None
+        share = share_per_case([slide.job for slide in slides], recipe)
+        with progress.task("laying tiles", len(slides), "slides") as advance:
+            for slide in slides:
+                try:
+                    grid = self._lay(slide.job)
+                except FeaturesError as error:
+                    self.unusable.append((slide.job.slide, str(error)))
+                else:
+                    at_most = share.get(slide.job.slide, recipe.max_tiles)
+                    rows = drawn(len(grid), at_most, seed=recipe.seed, name=slide.job.slide)
+                    self.slides.append(slide)
+                    self._rows.append(rows)
+                    self._grids.append(grid)
+                advance(1)
+        self.counts = [len(rows) for rows in self._rows]
+
+    def __enter__(self) -> "TilePool":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._opened.clear()
+        if self._cache:
+            self._cache.close()
+
+    def keep(self, gigabytes: float, folder: Path) -> None:
+        """Keep tiles that have been read, as many as fit, in a nameless file in a folder."""
+        tile_bytes = 3 * self.recipe.tile**2
+        slots = min(int(gigabytes * GIGABYTE) // tile_bytes, sum(self.counts))
+        self._cache = TileCache(folder, slots, self.recipe.tile) if slots else None
+
+    def draw(
+        self, members: Sequence[int], at_most: int, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Tiles for one pass, shuffled among each shelf of slides.
+
+        Returns:
+            (M, 2) of slide and number of its tile.
+        """
+        order = rng.permutation(np.asarray(members))
+        passes = []
+        for start in range(0, len(order), OPEN_SLIDES):
+            shelf = []
+            for slide in order[start : start + OPEN_SLIDES]:
+                count = self.counts[slide]
+                chosen = rng.choice(count, min(count, at_most), replace=False)
+                shelf.append(np.stack([np.full(len(chosen), slide), chosen], axis=1))
+            passes.append(rng.permutation(np.concatenate(shelf)))
+        return np.concatenate(passes)
+
+    def batches(
+        self,
+        steps: Sequence[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]],
+        workers: int,
+    ) -> Iterator[Batch]:
+        """Read the tiles of each step a few steps ahead, in order.
+
+        Args:
+            steps: (B, 2) of ``draw``, (B,) turns from 0 to 7, (B, 3) colour factors.
+            workers: threads that read; 0 takes one per core.
+
+        Raises:
+            TileError: more tiles of a slide than ``MOST_FAILED`` cannot be decoded.
+        """
+        workers = workers or min(os.cpu_count() or 1, MOST_WORKERS)
+        waiting: list[Future[Batch]] = []
+        with ThreadPoolExecutor(workers, "read") as pool:
+            try:
+                for step in steps:
+                    waiting.append(pool.submit(self._batch, *step))
+                    if len(waiting) > workers:
+                        yield waiting.pop(0).result()
+                while waiting:
+                    yield waiting.pop(0).result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def read(self, slide: int, number: int) -> Tiles | None:
+        """One tile as the network is to see it; None where it cannot be decoded.
+
+        Raises:
+            TileError: that makes more than ``MOST_FAILED`` of the slide's tiles.
+        """
+        if self._cache and (kept := self._cache.get((slide, number))) is not None:
+            return kept
+        source, recolour = self._source(slide)
+        try:
+            tile = source.read(int(self._rows[slide][number]))
+        except TileError:
+            failed = self._unreadable.setdefault(slide, set())
+            failed.add(number)
+            if len(failed) > MOST_FAILED * self.counts[slide]:
+                raise
+            return None
+        if recolour:
+            tile = recolour(tile[None])[0]
+        if self._cache:
+            self._cache.put((slide, number), tile)
+        return tile
+
+    def _batch(
+        self, chosen: NDArray[np.int64], turns: NDArray[np.int64], factors: NDArray[np.float64]
+    ) -> Batch:
+        side = self.recipe.tile
+        tiles = np.full((len(chosen), side, side, 3), 255, dtype=np.uint8)
+        usable = np.zeros(len(chosen), dtype=np.bool_)
+        for place, ((slide, number), turn) in enumerate(zip(chosen, turns, strict=True)):
+            tile = self.read(int(slide), int(number))
+            if tile is not None:
+                tiles[place] = turned(tile, int(turn))
+                usable[place] = True
+        if self.recipe.drop:
+            usable &= (quality_flags(tiles) & bits(self.recipe.drop)) == 0
+        return Batch(tiles, chosen[:, 0], usable, factors)
+
+    def _lay(self, job: SlideJob) -> TileGrid:
+        if job.from_tiles:
+            return self._folder(job).grid
+        with open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source) as slide:
+            return tiles_of(slide, job, survey(slide, job, self.recipe), self.recipe)
+
+    def _folder(self, job: SlideJob) -> FolderTiles:
+        if job.mpp is None:
+            raise ScaleError(
+                f"{job.slide}: tile images carry no micrometres per pixel. Pass --slide-mpp, e.g. 0.5."
+            )
+        return open_folder(job.files, mpp=job.mpp, tile_px=self.recipe.tile)
+
+    def _source(self, number: int) -> tuple[TileSource, Callable[[Tiles], Tiles] | None]:
+        """An open slide; the one not asked for the longest is let go, and closes with its last reader."""
+        with self._opening:
+            if number not in self._opened:
+                self._opened[number] = self._open(number)
+                if len(self._opened) > OPEN_SLIDES:
+                    self._opened.popitem(last=False)
+            self._opened.move_to_end(number)
+            return self._opened[number]
+
+    def _open(self, number: int) -> tuple[TileSource, Callable[[Tiles], Tiles] | None]:
+        job = self.slides[number].job
+        if job.from_tiles:
+            source: TileSource = self._folder(job)
+            return source, recolouring(source, None, self.recipe, self._reference)
+        slide = open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source)
+        source = SlideTiles(slide, self._grids[number])
+        return source, recolouring(source, slide, self.recipe, self._reference)
+
+
+class TileCache:
+    """As many tiles as fit, in a file without a name, which is gone with its process."""
+
+    def __init__(self, folder: Path, slots: int, side_px: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.slots = slots
+        self._shape = (side_px, side_px, 3)
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close
+        self._slot_of: dict[tuple[int, int], int] = {}
+        self._taken: set[tuple[int, int]] = set()
+        self._filling = threading.Lock()
+
+    def get(self, key: tuple[int, int]) -> Tiles | None:
+        """A tile, if it is kept."""
+        slot = self._slot_of.get(key)
+        if slot is None:
+            return None
+        n_bytes = math.prod(self._shape)
+        held = os.pread(self._file.fileno(), n_bytes, slot * n_bytes)
+        return np.frombuffer(held, dtype=np.uint8).reshape(self._shape)
+
+    def put(self, key: tuple[int, int], tile: Tiles) -> None:
+        """Keep a tile while there is room.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        with self._filling:
+            if key in self._taken or len(self._taken) == self.slots:
+                return
+            slot = len(self._taken)
+            self._taken.add(key)
+        os.pwrite(self._file.fileno(), np.ascontiguousarray(tile).data, slot * tile.nbytes)
+        self._slot_of[key] = slot  # now it may be read
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._file.close()
+
+
+def turned(tile: Tiles, turn: int) -> Tiles:
+    """One of the eight ways a square can lie: 0 to 3 quarter turns, and from 4 on the mirror image."""
+    lying = np.rot90(tile, turn % 4)
+    return lying[:, ::-1] if turn >= 4 else lying
+
+
+def balanced(
+    pool: TilePool, chosen: NDArray[np.int64], members: Sequence[int]
+) -> NDArray[np.float64]:
+    """What a tile of each slide weighs, so that classes weigh alike, within a class its cases, within a
+    case its slides, within a slide its tiles; over the chosen tiles the mean is 1.
+
+    Args:
+        pool: knows cases and labels.
+        chosen: (M, 2) of ``TilePool.draw`` from ``members``.
+        members: slides of one part.
+
+    Returns:
+        (S,) for all slides of the pool; 0 where none was chosen.
+    """
+    label_of = {pool.slides[m].job.case: pool.slides[m].label for m in members}
+    cases_of = Counter(label_of.values())
+    slides_of = Counter(pool.slides[m].job.case for m in members)
+    weights = np.zeros(len(pool.slides))
+    for slide, n_tiles in zip(*np.unique(chosen[:, 0], return_counts=True), strict=True):
+        case, label = pool.slides[slide].job.case, pool.slides[slide].label
+        share = 1 / len(cases_of) / cases_of[label] / slides_of[case] / n_tiles
+        weights[slide] = share * len(chosen)
+    return weights
+
+
+def check_usable(pool: TilePool) -> None:
+    """Refuse slides that give no tiles.
+
+    Raises:
+        FitError: naming the first of them.
+    """
+    if pool.unusable:
+        shown = " ".join(reason for _, reason in pool.unusable[:3])
+        raise FitError(
+            f"{len(pool.unusable)} of {len(pool.unusable) + len(pool.slides)} slides cannot be used: {shown} "
+            "Mend them, or take them out of the table."
+        )

@@ -1,0 +1,304 @@
+"""The epochs of fine-tuning: labelled slides in, weights that know their cases out."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from features.annotations import annotation_sha256
+from features.backbones.registry import Backbone, load_backbone
+from features.bags import fingerprint
+from features.embed import preprocess, resolve_precision
+from features.plan import identities
+from features.progress import Advance, Progress, Silent
+from features.recipe import Recipe
+from features.recolour import stain_reference
+from features.stain import StainReference
+from mil.errors import FitError
+from mil.finetune.files import (
+    Progressed,
+    finished_card,
+    read_checkpoint,
+    write_checkpoint,
+    write_tuned,
+)
+from mil.finetune.network import TileClassifier, jittered, parameter_groups
+from mil.finetune.ranks import Ranks
+from mil.finetune.settings import FinetuneSettings
+from mil.finetune.tiles import Batch, LabelledSlide, TilePool, balanced, check_usable
+from mil.splits import inner_split
+from mil.version import __version__
+
+INITIAL, VALIDATION = 1, 2  # chance besides that of the epochs
+
+
+def finetune(
+    slides: Sequence[LabelledSlide],
+    recipe: Recipe,
+    settings: FinetuneSettings,
+    out: Path,
+    *,
+    ranks: Ranks,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> Mapping[str, Any]:
+    """Train a backbone on the tiles of labelled slides.
+
+    Classes weigh alike, within a class its cases, within a case its slides. The weights kept are those
+    of the epoch with the lowest loss on an inner part of the cases where the settings set one aside,
+    else those of the last. What an interrupted run of the same request has left is taken up; on one
+    CPU thread the result is the same to the last bit.
+
+    Args:
+        slides: all of which may be trained on.
+        recipe: the backbone, its first weights, and which tiles; also the seed.
+        settings: how to train.
+        out: where the files go.
+        ranks: this process among those that train together.
+        workers: threads that read tiles; 0 takes one per core.
+        progress: told of slides and steps.
+
+    Returns:
+        The card of the weights in ``out``.
+
+    Raises:
+        FitError: slides cannot be used, a class is missing, or the loss is not finite.
+        CohortError: too few cases of a class to set some aside.
+    """
+    if recipe.precision == "fp16":
+        raise FitError("Training in fp16 loses small gradients. Use --precision bf16 or fp32.")
+    progress = progress or Silent()
+    backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
+    jobs = [slide.job for slide in slides]
+    reference = stain_reference(recipe, jobs) if recipe.stain != "off" else None
+    request = _request(slides, recipe, settings, backbone, reference)
+    card = finished_card(out, request)
+    if card is None:
+        with TilePool(slides, recipe, reference, progress) as pool, _seeded(recipe.seed, INITIAL):
+            check_usable(pool)
+            pool.keep(settings.tile_cache / ranks.size, out)
+            training = _Training(pool, backbone, recipe, settings, ranks, workers)
+            progressed = training.run(out, request, progress)
+            card = _card(training, progressed, reference, request)
+            if ranks.first:
+                write_tuned(out, training.classifier, card)
+    ranks.meet()
+    return card
+
+
+class _Training:
+    """One training from its first to its last epoch."""
+
+    def __init__(
+        self,
+        pool: TilePool,
+        backbone: Backbone,
+        recipe: Recipe,
+        settings: FinetuneSettings,
+        ranks: Ranks,
+        workers: int,
+    ) -> None:
+        self.pool, self.backbone, self.settings, self.ranks = pool, backbone, settings, ranks
+        self.recipe, self.workers = recipe, workers
+        self.classes = sorted({slide.label for slide in pool.slides})
+        self.train, self.valid = _parts(pool, settings, recipe.seed)
+        absent = set(self.classes) - {pool.slides[m].label for m in self.train}
+        if len(self.classes) < 2 or absent:
+            raise FitError(
+                f"Two or more classes are needed to train on; got {', '.join(self.classes)}. Check the "
+                "label column."
+            )
+        self.classifier = TileClassifier(backbone, len(self.classes), settings)
+        self.classifier.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        groups = parameter_groups(self.classifier, settings)
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+        self.labels = torch.tensor([self.classes.index(slide.label) for slide in pool.slides])
+        self.dtype = resolve_precision(recipe.precision, ranks.device)
+        per_epoch = sum(min(pool.counts[m], settings.tiles_per_slide) for m in self.train)
+        self.steps_per_epoch = math.ceil(per_epoch / settings.batch_tiles)
+        if per_epoch < self.steps_per_epoch * ranks.size:
+            raise FitError(
+                f"{ranks.size} processes share steps of {settings.batch_tiles} tiles. Raise --batch-tiles."
+            )
+
+    def run(self, out: Path, request: str, progress: Progress) -> Progressed:
+        """All epochs that are not done yet; leaves the classifier as it is to be kept."""
+        progressed = read_checkpoint(out, request, self.classifier, self.optimizer)
+        module = self.ranks.joined(self.classifier)
+        done, epochs = len(progressed.losses), self.settings.epochs
+        total = (epochs - done) * self.steps_per_epoch
+        with progress.task("fine-tuning", total, "steps") as advance:
+            for epoch in range(done, epochs):
+                with _seeded(self.recipe.seed, 0, epoch, self.ranks.number):
+                    progressed.losses.append(_finite(self._epoch(module, epoch, advance), epoch))
+                if self.valid:
+                    progressed.valid_losses.append(_finite(self._validate(), epoch))
+                    if int(np.argmin(progressed.valid_losses)) == epoch:
+                        held = self.classifier.state_dict()
+                        progressed.best = {name: value.clone() for name, value in held.items()}
+                self.ranks.check_alike(self.classifier.parameters())
+                if self.ranks.first:
+                    write_checkpoint(out, request, self.classifier, self.optimizer, progressed)
+                self.ranks.meet()
+        if progressed.best:
+            self.classifier.load_state_dict(progressed.best)
+        self.classifier.eval()
+        if not all(bool(weight.isfinite().all()) for weight in self.classifier.parameters()):
+            raise FitError(
+                "The last step left weights that are not finite. Use a smaller --learning-rate."
+            )
+        return progressed
+
+    def _epoch(self, module: nn.Module, epoch: int, advance: Advance) -> float:
+        """One pass over a new draw of tiles; the mean loss."""
+        rng = np.random.default_rng([self.recipe.seed, 0, epoch])
+        chosen = self.pool.draw(self.train, self.settings.tiles_per_slide, rng)
+        weights = torch.from_numpy(balanced(self.pool, chosen, self.train)).float()
+        turns = rng.integers(8, size=len(chosen))
+        factors = 1 + self.settings.jitter * rng.uniform(-1, 1, size=(len(chosen), 3))
+        parts = np.array_split(np.arange(len(chosen)), self.steps_per_epoch)
+        mine = [part[self.ranks.number :: self.ranks.size] for part in parts]
+        steps = [(chosen[rows], turns[rows], factors[rows]) for rows in mine]
+        total = torch.zeros((), dtype=torch.float64)
+        module.train()
+        for number, batch in enumerate(self.pool.batches(steps, self.workers)):
+            self._set_rates(epoch * self.steps_per_epoch + number)
+            loss = self._loss(module, batch, weights) / len(parts[number])
+            self.optimizer.zero_grad(set_to_none=True)
+            (loss * self.ranks.size).backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            total += loss.detach().cpu() * len(parts[number])
+            advance(1)
+        return float(self.ranks.total(total.to(self.ranks.device))) / len(chosen)
+
+    @torch.inference_mode()
+    def _validate(self) -> float:
+        """The mean loss over tiles of the inner validation cases, the same in every epoch."""
+        rng = np.random.default_rng([self.recipe.seed, VALIDATION])
+        chosen = self.pool.draw(self.valid, self.settings.tiles_per_slide, rng)
+        weights = torch.from_numpy(balanced(self.pool, chosen, self.valid)).float()
+        parts = np.array_split(chosen, math.ceil(len(chosen) / self.settings.batch_tiles))
+        mine = parts[self.ranks.number :: self.ranks.size]
+        as_it_is = [(part, np.zeros(len(part), np.int64), np.ones((len(part), 3))) for part in mine]
+        self.classifier.eval()
+        total = torch.zeros((), dtype=torch.float64)
+        for batch in self.pool.batches(as_it_is, self.workers):
+            total += self._loss(self.classifier, batch, weights).cpu()
+        return float(self.ranks.total(total.to(self.ranks.device))) / len(chosen)
+
+    def _loss(self, module: nn.Module, batch: Batch, weights: Tensor) -> Tensor:
+        """The summed cross-entropy of a batch, each tile by its weight."""
+        device = self.ranks.device
+        tiles = jittered(
+            torch.from_numpy(batch.tiles).to(device), torch.from_numpy(batch.factors).to(device)
+        )
+        images = preprocess(tiles, self.backbone).contiguous(memory_format=torch.channels_last)
+        lower = (
+            torch.autocast(device.type, self.dtype)
+            if self.dtype != torch.float32
+            else contextlib.nullcontext()
+        )
+        with lower:
+            logits = module(images)
+        slides = torch.from_numpy(batch.slides)
+        weight = weights[slides] * torch.from_numpy(batch.usable)
+        losses = nn.functional.cross_entropy(
+            logits.float(), self.labels[slides].to(device), reduction="none"
+        )
+        return (losses * weight.to(device)).sum()
+
+    def _set_rates(self, step: int) -> None:
+        fraction = learning_fraction(
+            step / self.steps_per_epoch, self.settings.epochs, self.settings.warmup
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * group["scale"] * fraction
+
+
+def learning_fraction(at: float, epochs: int, warmup: float) -> float:
+    """The fraction of the learning rate after so many epochs: a straight rise, then half a cosine."""
+    if at < warmup:
+        return (at + 1e-3) / (warmup + 1e-3)  # the first step learns a little too
+    return 0.5 * (1 + math.cos(math.pi * (at - warmup) / max(epochs - warmup, 1e-9)))
+
+
+@contextlib.contextmanager
+def _seeded(*seeds: int) -> Iterator[None]:
+    """Chance of its own for dropout and first weights, so that no state of it has to be kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+        yield
+
+
+def _parts(pool: TilePool, settings: FinetuneSettings, seed: int) -> tuple[list[int], list[int]]:
+    """Numbers of the slides to train on and of those to choose the epoch by, never of one case."""
+    label_of = {slide.job.case: slide.label for slide in pool.slides}
+    names = sorted(label_of)
+    everyone = list(range(len(pool.slides)))
+    if not settings.sets_aside(len(names)):
+        return everyone, []
+    _, valid = inner_split(names, [label_of[name] for name in names], seed)
+    aside = [m for m in everyone if pool.slides[m].job.case in set(valid)]
+    return [m for m in everyone if m not in set(aside)], aside
+
+
+def _finite(loss: float, epoch: int) -> float:
+    if not math.isfinite(loss):
+        raise FitError(f"The loss is {loss} in epoch {epoch + 1}. Use a smaller --learning-rate.")
+    return loss
+
+
+def _request(
+    slides: Sequence[LabelledSlide],
+    recipe: Recipe,
+    settings: FinetuneSettings,
+    backbone: Backbone,
+    reference: StainReference | None,
+) -> str:
+    """What a finished file or a checkpoint must answer to be used: all that shapes the weights."""
+    drawings = [slide.job.annotation() for slide in slides]
+    return fingerprint(
+        {
+            "recipe": asdict(recipe) | {"weights": backbone.weights_sha256},
+            "settings": asdict(settings) | {"tile_cache": None},
+            "stain": reference.target.to_json() if reference else None,
+            "slides": [
+                [slide.job.slide, slide.job.case, slide.label, slide.job.mpp, identities(slide.job)]
+                for slide in slides
+            ],
+            "annotations": [annotation_sha256(path) if path else "" for path in drawings],
+        }
+    )
+
+
+def _card(
+    training: _Training, progressed: Progressed, reference: StainReference | None, request: str
+) -> dict[str, Any]:
+    """What the weights are and whom they have seen: also through their first weights and the stain."""
+    pool, backbone = training.pool, training.backbone
+    cases = {slide.job.case for slide in pool.slides}
+    seen = cases | set(backbone.trained_on) | set(reference.cases if reference else ())
+    valid = progressed.valid_losses
+    return {
+        "backbone": backbone.name,
+        "trained_on": sorted(seen),
+        "chosen_by": sorted({pool.slides[m].job.case for m in training.valid}),
+        "classes": training.classes,
+        "mpp": pool.recipe.mpp,
+        "tile": pool.recipe.tile,
+        "recipe": asdict(pool.recipe) | {"weights": backbone.weights},
+        "settings": asdict(training.settings),
+        "started_from_sha256": backbone.weights_sha256,
+        "licence": backbone.licence,
+        "losses": progressed.losses,
+        "valid_losses": valid,
+        "kept_epoch": 1 + int(np.argmin(valid)) if valid else len(progressed.losses),
+        "request_sha256": request,
+        "sarcomil": __version__,
+    }
