@@ -45,7 +45,17 @@ def _root(
     """
 
 
-for _file in ("demo", "check", "extract", "convert", "learn", "finetune", "explain", "doctor"):
+for _file in (
+    "demo",
+    "check",
+    "extract",
+    "convert",
+    "learn",
+    "finetune",
+    "explain",
+    "protocol",
+    "doctor",
+):
     importlib.import_module(f"cli.{_file}")  # enters the file's verbs, in the order help lists them
 
 

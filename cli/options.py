@@ -53,7 +53,7 @@ def verb(
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         epilog = "\n\n".join(["Examples:", *(f"  {example}" for example in examples)])
-        name = function.__name__.replace("_", "-")
+        name = function.__name__.rstrip("_").replace("_", "-")
         app.command(name, help=inspect.getdoc(function), epilog=epilog)(command)
         return function
 

@@ -4,7 +4,8 @@ MilError
 ├── CohortError    the table does not join to the bags, or cannot carry the folds asked for
 ├── LeakageError   a reported case would be judged by something that has seen it
 ├── FitError       a model cannot be fitted or loaded
-└── RunError       a run folder or table of predictions is missing, incomplete or inconsistent
+├── RunError       a run folder or table of predictions is missing, incomplete or inconsistent
+└── ProtocolError  a published study is not known, or does not suit the cohort
 """
 
 
@@ -26,3 +27,7 @@ class FitError(MilError):
 
 class RunError(MilError):
     """A run folder or table of predictions is missing, incomplete or inconsistent."""
+
+
+class ProtocolError(MilError):
+    """A published study is not known, or does not suit the cohort."""
