@@ -16,7 +16,6 @@ from features import bags
 from features.annotations import annotation_sha256
 from features.backbones.registry import load_backbone
 from features.bags import Bag
-from features.colour import to_srgb
 from features.embed import Embedder, Work, Workers
 from features.errors import (
     BagError,
@@ -37,7 +36,7 @@ from features.plan import (
 from features.progress import Progress, Silent
 from features.quality import bits, quality_flags
 from features.recipe import Recipe
-from features.recolour import stain_reference, stained
+from features.recolour import recolouring, stain_reference
 from features.rows import Rows
 from features.slides import Slide, open_slide
 from features.stain import (
@@ -281,7 +280,7 @@ class Run:
                 mpp_source=slide.mpp_source,
                 annotation_origin=seen.origin,
                 reader=_reader(slide, part.target.recipe),
-                notes=" ".join([*seen.notes, *_colour_note(slide, part.target.recipe)]),
+                notes=" ".join(seen.notes),
             )
             with part.guarded():
                 grid = tiles_of(slide, job, seen, part.target.recipe)
@@ -289,7 +288,6 @@ class Run:
                 self._prepare(part, SlideTiles(slide, part.grid), slide, opened)
         overview = seen.overview.copy()
         overview.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-        spent = time.perf_counter() - began
         base |= {
             "size_l0": slide.size_l0,
             "mpp_l0": slide.mpp,
@@ -299,7 +297,7 @@ class Run:
             "tumour_of_tissue": seen.tumour_of_tissue,
             "annotation_origin": seen.origin,
         }
-        self._embed(job, parts, base, spent)
+        self._embed(job, parts, base, time.perf_counter() - began)
 
     def _of_tiles(
         self,
@@ -330,9 +328,7 @@ class Run:
     ) -> None:
         """All that embedding one part needs."""
         recipe, n_tiles = part.target.recipe, len(source.grid)
-        recolour = to_srgb(slide.color_profile) if slide and recipe.icc == "srgb" else None
-        if self.reference:
-            recolour = stained(self.reference.target, source, recolour)
+        recolour = recolouring(source, slide, recipe, self.reference)
         folder = part.path.parent
         folder.mkdir(parents=True, exist_ok=True)
         part.rows = opened.enter_context(Rows(folder, n_tiles, self.backbone.dim))
@@ -396,11 +392,6 @@ def _reader(slide: Slide, recipe: Recipe) -> str:
     """What decodes the tiles, and how much smaller than stored."""
     shrink = slide.view_for(recipe.mpp).shrink
     return slide.reader if shrink == 1 else f"{slide.reader} at 1/{shrink}"
-
-
-def _colour_note(slide: Slide, recipe: Recipe) -> list[str]:
-    lacking = recipe.icc == "srgb" and slide.color_profile is None
-    return ["The file has no colour profile: its pixels are as stored."] if lacking else []
 
 
 def _jpeg(image: Image.Image) -> bytes:

@@ -8,20 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from cli.main import app
+
 REPO = Path(__file__).parent.parent
 README = (REPO / "README.md").read_text()
-VERBS = (
-    "demo",
-    "check",
-    "extract",
-    "convert",
-    "crossval",
-    "train",
-    "predict",
-    "explain",
-    "report",
-    "doctor",
-)
+VERBS = [command.name for command in app.registered_commands]
 
 
 def blocks(language):

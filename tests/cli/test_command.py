@@ -5,18 +5,9 @@ import sys
 
 import pytest
 
-VERBS = (
-    "demo",
-    "check",
-    "extract",
-    "convert",
-    "crossval",
-    "train",
-    "predict",
-    "explain",
-    "report",
-    "doctor",
-)
+from cli.main import app
+
+VERBS = [command.name for command in app.registered_commands]
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
