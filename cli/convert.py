@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.extract import slides_in
 from cli.main import app
 from cli.options import UsageError, verb, writable, wrong_use
 
@@ -137,7 +138,7 @@ class _Work:
         self.remarks: dict[str, list[str]] = {}
         self._options = options
         self._given = given
-        self._slides = _slides_in(options.slides) if options.slides else {}
+        self._slides = slides_in(options.slides) if options.slides else {}
         fresh = options.to or options.overwrite
         self._first = None if fresh else _first_bag(options.out)
 
@@ -215,7 +216,13 @@ class _Work:
             return self._given
         if slide not in self._slides:
             raise BagError(f"{slide}: no such slide in --slides {self._options.slides}.")
-        with open_slide(self._slides[slide], mpp=self._options.slide_mpp) as opened:
+        file, *others = self._slides[slide]
+        if others:
+            raise BagError(
+                f"{slide}: {file} and {others[0]} are both called so, and the features do not say whose "
+                "they are. Pass --slides with the folder of one."
+            )
+        with open_slide(file, mpp=self._options.slide_mpp) as opened:
             return replace(
                 self._given,
                 slide_mpp=opened.mpp,
@@ -292,13 +299,6 @@ def _files_in(given: Path) -> Sequence[Path]:
     if not found:
         raise UsageError(f"{given}: holds no {', '.join(SUFFIXES)} file.")
     return found
-
-
-def _slides_in(folder: Path) -> Mapping[str, Path]:
-    from features.slides import SLIDE_SUFFIXES, slide_name
-
-    paths = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SLIDE_SUFFIXES)
-    return {slide_name(path.name): path for path in paths}
 
 
 def _first_bag(store: Path) -> "Bag | None":

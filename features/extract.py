@@ -280,7 +280,7 @@ class Run:
                 mpp_source=slide.mpp_source,
                 annotation_origin=seen.origin,
                 reader=_reader(slide, part.target.recipe),
-                notes=" ".join([*seen.notes, *_colour_note(slide, part.target.recipe)]),
+                notes=" ".join(seen.notes),
             )
             with part.guarded():
                 grid = tiles_of(slide, job, seen, part.target.recipe)
@@ -288,7 +288,6 @@ class Run:
                 self._prepare(part, SlideTiles(slide, part.grid), slide, opened)
         overview = seen.overview.copy()
         overview.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-        spent = time.perf_counter() - began
         base |= {
             "size_l0": slide.size_l0,
             "mpp_l0": slide.mpp,
@@ -298,7 +297,7 @@ class Run:
             "tumour_of_tissue": seen.tumour_of_tissue,
             "annotation_origin": seen.origin,
         }
-        self._embed(job, parts, base, spent)
+        self._embed(job, parts, base, time.perf_counter() - began)
 
     def _of_tiles(
         self,
@@ -393,11 +392,6 @@ def _reader(slide: Slide, recipe: Recipe) -> str:
     """What decodes the tiles, and how much smaller than stored."""
     shrink = slide.view_for(recipe.mpp).shrink
     return slide.reader if shrink == 1 else f"{slide.reader} at 1/{shrink}"
-
-
-def _colour_note(slide: Slide, recipe: Recipe) -> list[str]:
-    lacking = recipe.icc == "srgb" and slide.color_profile is None
-    return ["The file has no colour profile: its pixels are as stored."] if lacking else []
 
 
 def _jpeg(image: Image.Image) -> bytes:

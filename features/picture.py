@@ -12,7 +12,7 @@ import shapely
 from PIL import Image, ImageDraw, ImageFont
 from shapely.affinity import translate
 
-from features.annotations import Region, polygons_of, read_annotations
+from features.annotations import Drawing, Region, polygons_of, read_annotations
 from features.plan import SlideJob, Survey
 from features.recipe import Recipe
 from features.slides import Slide
@@ -42,16 +42,13 @@ class Outline:
     bold: bool = True
 
 
-def outlines(
-    slide: Slide, job: SlideJob, recipe: Recipe, seen: Survey | None, origin: str
-) -> list[Outline]:
-    """What is outlined, the most important last; the file is read again for what the survey leaves out."""
+def outlines(slide: Slide, job: SlideJob, recipe: Recipe, seen: Survey | None) -> list[Outline]:
+    """What is outlined, the most important last; of a slide that failed, its annotation as it is."""
     lines = [Outline(seen.tissue, QUIET, "tissue", bold=False)] if seen else []
-    file = job.annotation()
-    if file is None:
+    drawing = seen.drawing if seen else _drawing(job)
+    if drawing is None:
         return lines
-    drawing = read_annotations(file)
-    offset = slide.bounds_l0 if origin == "bounds" else (0, 0)
+    offset = slide.bounds_l0 if seen and seen.origin == "bounds" else (0, 0)
     named = (*recipe.classes, *recipe.exclude)
     others = [a.polygon for a in drawing.annotations if not any(map(a.is_class, named))]
     for region, colour, meaning in (
@@ -63,6 +60,11 @@ def outlines(
             moved = translate(polygons_of(region), *offset)
             lines.append(Outline(moved, colour, meaning))
     return lines
+
+
+def _drawing(job: SlideJob) -> Drawing | None:
+    file = job.annotation()
+    return read_annotations(file) if file else None
 
 
 def draw(

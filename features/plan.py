@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +80,8 @@ class Survey:
         area: what tiles are laid over, in level-0 pixels.
         tumour_of_tissue: fraction of the tissue that is annotated; NaN without annotation.
         origin: the frame of the annotation, ``level0`` or ``bounds``; empty without.
-        classes: how many annotations there are of each class.
-        notes: what a user should know of how the annotation was read.
+        drawing: all that is annotated; None without.
+        notes: what a user should know of how the slide and its annotation were read.
     """
 
     overview: Image.Image
@@ -90,7 +89,7 @@ class Survey:
     area: Region
     tumour_of_tissue: float = math.nan
     origin: str = ""
-    classes: Counter[str]
+    drawing: annotations.Drawing | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -105,7 +104,9 @@ def survey(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
     tissue = tissue_in(overview, slide.size_l0)
     file = job.annotation()
     if file is None:
-        return Survey(overview=overview, tissue=tissue, area=tissue, classes=Counter())
+        return Survey(
+            overview=overview, tissue=tissue, area=tissue, notes=_of_colour(slide, recipe)
+        )
     drawing = annotations.read_annotations(file)
     drawn = drawing.region(recipe.classes)
     everything = shapely.union_all([annotation.polygon for annotation in drawing.annotations])
@@ -122,11 +123,12 @@ def survey(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
         area=area,
         tumour_of_tissue=within / tissue.area if tissue.area else math.nan,
         origin=placed.origin,
-        classes=drawing.histogram(),
+        drawing=drawing,
         notes=(
             *drawing.notes,
             *([placed.reason] if any(slide.bounds_l0) else []),
             *_not_drawn(drawing, recipe.exclude),
+            *_of_colour(slide, recipe),
         ),
     )
 
@@ -138,6 +140,12 @@ def _not_drawn(drawing: annotations.Drawing, exclude: tuple[str, ...]) -> list[s
         for name in exclude
         if name not in ALWAYS_EXCLUDED and drawing.excluded([name]).is_empty
     ]
+
+
+def _of_colour(slide: Slide, recipe: Recipe) -> tuple[str, ...]:
+    if recipe.icc == "off" or slide.color_profile is not None:
+        return ()
+    return ("The file has no colour profile: its pixels are as stored.",)
 
 
 def tiles_of(slide: Slide, job: SlideJob, seen: Survey, recipe: Recipe) -> TileGrid:

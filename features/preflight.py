@@ -74,7 +74,7 @@ class SlideCheck:
         file_format: the scanner's, as OpenSlide names it.
         classes: how many annotations there are of each class.
         origin: the frame of the annotation, ``level0`` or ``bounds``.
-        notes: what a user should know of how the annotation was read.
+        notes: what a user should know of how the slide and its annotation were read.
         tissue_mm2: found by colour.
         area_mm2: what tiles are laid over.
         tumour_of_tissue: fraction of the tissue that is annotated.
@@ -207,7 +207,9 @@ def _look(
     with _told_of(found.scales):
         seen = survey(slide, job, recipes[0])
         pixel_mm2 = slide.mpp[0] * slide.mpp[1] / MM2
-        found.classes, found.origin, found.notes = seen.classes, seen.origin, seen.notes
+        found.origin, found.notes = seen.origin, seen.notes
+        if seen.drawing:
+            found.classes = seen.drawing.histogram()
         found.tissue_mm2, found.area_mm2 = seen.tissue.area * pixel_mm2, seen.area.area * pixel_mm2
         if np.isfinite(seen.tumour_of_tissue):
             found.tumour_of_tissue = seen.tumour_of_tissue
@@ -220,7 +222,7 @@ def _look(
         Exception
     ):  # a slide that failed may show nothing; that was told above
         overview = seen.overview if seen else slide.thumbnail(OVERVIEW_PX)
-        lines = outlines(slide, job, recipes[0], seen, found.origin)
+        lines = outlines(slide, job, recipes[0], seen)
         picture = draw(found, overview, lines, laid)
     if picture:
         found.picture = pictures / f"{file_name(job.slide)}.png"

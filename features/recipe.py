@@ -54,7 +54,10 @@ class RecipeAtAnyScale:
         default=2000, metadata={"help": "At most this many tiles, drawn with --seed."}
     )
     sample_per: str = field(
-        default="slide", metadata={"help": "--max-tiles counts per `slide` or per `case`."}
+        default="slide",
+        metadata={
+            "help": "--max-tiles counts per `slide` or per `case`; each slide gives at least one tile."
+        },
     )
     seed: int = field(default=0, metadata={"help": "Seed of the tile draw and of random weights."})
     precision: str = field(
@@ -82,8 +85,9 @@ class RecipeAtAnyScale:
     stain_reference: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "Slides of the table to take the target stain from (training cases only!), or the "
-            "stain-reference.json of a store; repeatable."
+            "help": "Slides of the table to take the target stain from, or the stain-reference.json of "
+            "another store; repeatable. Cross-validation refuses to test the cases of these slides: take "
+            "those of a case outside the cohort, --stain-reference other/stain-reference.json."
         },
     )
 

@@ -55,13 +55,27 @@ def stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainReference:
             continue
         with open_slide(job.files[0], mpp=job.mpp) as slide:
             grid = tiles_of(slide, job, survey(slide, job, recipe), recipe)
-            recolour = to_srgb(slide.color_profile) if recipe.icc == "srgb" else None
-            tiles.append(_looked_at(SlideTiles(slide, grid), recolour))
+            tiles.append(_looked_at(SlideTiles(slide, grid), _srgb(slide, recipe)))
     return StainReference(
         fit_stain(recipe.stain, np.concatenate(tiles)),
         slides=told,
         cases=tuple(sorted({by_name[name].case for name in told})),
     )
+
+
+def recolouring(
+    source: TileSource, slide: Slide | None, recipe: Recipe, reference: StainReference | None
+) -> Callable[[Tiles], Tiles] | None:
+    """From a slide's tiles as they are read to those that are embedded; None where they stay as read.
+
+    Args:
+        source: the tiles, of which some are looked at for the slide's stain.
+        slide: whose colour profile may be applied; None for tile images, which have none.
+        recipe: says whether it is.
+        reference: the stain to normalise to, if any.
+    """
+    before = _srgb(slide, recipe) if slide else None
+    return _stained(reference.target, source, before) if reference else before
 
 
 def as_told(reference: StainReference) -> dict[str, Any]:
@@ -84,12 +98,8 @@ def _looked_at(source: TileSource, recolour: Callable[[Tiles], Tiles] | None) ->
     return recolour(tiles) if recolour else tiles
 
 
-def recolouring(
-    source: TileSource, slide: Slide | None, recipe: Recipe, reference: StainReference | None
-) -> Callable[[Tiles], Tiles] | None:
-    """What is done to the colours of a slide's tiles before the network sees them, if anything."""
-    recolour = to_srgb(slide.color_profile) if slide and recipe.icc == "srgb" else None
-    return _stained(reference.target, source, recolour) if reference else recolour
+def _srgb(slide: Slide, recipe: Recipe) -> Callable[[Tiles], Tiles] | None:
+    return to_srgb(slide.color_profile) if recipe.icc == "srgb" else None
 
 
 def _stained(

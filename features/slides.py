@@ -150,11 +150,14 @@ class Slide:
         while blocks:
             left, top, right, bottom = block = blocks.pop()
             scale = (self.size_l0[0] / picture.width, self.size_l0[1] / picture.height)
-            corner = (left * scale[0], top * scale[1])
-            field = ((right - left) * scale[0], (bottom - top) * scale[1])
+            # Resampling looks one pixel beyond a band, so that no seam shows.
+            margin = int(right - left == picture.width)
+            first, last = max(0, top - margin), min(picture.height, bottom + margin)
+            corner = (left * scale[0], first * scale[1])
+            field = ((right - left) * scale[0], (last - first) * scale[1])
             try:
-                seen = self._field(corner, field, (right - left, bottom - top), view)
-                picture.paste(Image.fromarray(seen), (left, top))
+                seen = self._field(corner, field, (right - left, last - first), view)
+                picture.paste(Image.fromarray(seen[top - first : bottom - first]), (left, top))
                 readable = True
             except TileError as error:
                 damage, failed = error, failed + 1

@@ -8,21 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.verbs import VERBS
+
 REPO = Path(__file__).parent.parent
 README = (REPO / "README.md").read_text()
-VERBS = (
-    "demo",
-    "check",
-    "extract",
-    "convert",
-    "finetune",
-    "crossval",
-    "train",
-    "predict",
-    "explain",
-    "report",
-    "doctor",
-)
 
 
 def blocks(language):

@@ -10,6 +10,7 @@ import torch
 
 from features.bags import Bag, read_bag, request_of, write_bag
 from features.interchange import write_clam, write_stamp
+from tests.features.making import stained, write_tiff
 
 RECIPE = {"backbone": "resnet18", "weights": "random", "precision": "fp32", "region": "tissue"}
 
@@ -153,6 +154,20 @@ def test_every_bad_file_is_named_and_costs_no_other(folder, mil):
         assert any(name in line for line in told), name
     assert told[-1] == "4 of 7 files failed."
     assert files(folder / "back") == ["a.h5", "b.c.h5", "d.h5"]
+
+
+def test_scale_of_a_slide_below_the_folder_is_taken_and_of_two_namesakes_is_not(folder, mil):
+    to_stamp(folder)
+    for number, name in enumerate(("a", "d")):
+        place = folder / "slides" / f"site-{number}" / f"{name}.tiff"
+        place.parent.mkdir(parents=True)
+        write_tiff(place, [stained(1200, 5000)], mpp=0.25)
+    (folder / "slides" / "d.tiff").symlink_to(place)
+    asked = ["convert", "stamp/a.h5", "stamp/d.h5", "--out", "back", "--slides", "slides"]
+    done = mil(*asked, cwd=folder, check=False)
+    assert read_bag(folder / "back" / "a.h5").size_l0 == (5000, 1200)
+    assert "d: slides/d.tiff and slides/site-1/d.tiff are both called so" in done.stderr
+    assert not (folder / "back" / "d.h5").exists()
 
 
 def test_a_missing_scale_is_one_line_with_the_remedy(folder, mil):

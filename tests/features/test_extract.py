@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from making import (
 )
 from PIL import Image
 
+from features import embed as embedding
 from features import extract as module
 from features.bags import read_bag, request_of
 from features.errors import BagError, FeaturesError
@@ -370,6 +372,34 @@ def test_interrupt_keeps_what_is_done_and_the_next_run_goes_on(cohort):
     assert "c.h5" not in contents(cohort)  # while c was embedded, b may still have been written
     assert statuses(run(cohort))["a"] == "skipped"
     assert statuses(run(cohort)) == {"a": "skipped", "b": "skipped", "c": "skipped"}
+
+
+def test_interrupt_leaves_the_tables_of_what_is_done_and_what_failed(cohort):
+    (cohort / "b.geojson").unlink()
+    records = [cohort / "store" / ".extract" / f"{name}.json" for name in "ab"]
+
+    def stop():
+        for _ in range(1000):
+            if all(path.is_file() for path in records):
+                raise KeyboardInterrupt
+            time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(cohort, progress=Interrupted(stop), workers=2)
+    with (cohort / "store" / "extract.csv").open(newline="") as file:
+        told = {row["slide"]: (row["status"], row["tiles"]) for row in csv.DictReader(file)}
+    assert told == {"a": ("done", "4"), "b": ("failed", "0")}
+    [failure] = failures(cohort)
+    assert failure["slide"] == "b"
+    assert "no annotation in" in failure["reason"]
+
+
+def test_a_tile_that_no_worker_embedded_fails_the_slide(cohort, monkeypatch):
+    whole = embedding.walk
+    monkeypatch.setattr(embedding, "walk", lambda grid: whole(grid)[:-1])
+    (outcome,) = run(cohort, "a")
+    assert (outcome.status, outcome.reason) == ("failed", "AssertionError: a tile was lost")
+    assert not contents(cohort)
 
 
 def killed(folder):

@@ -692,6 +692,23 @@ def test_random_weights_are_called_random_in_stamps_file_too(tmp_path):
     assert back.recipe["backbone"] == "resnet18, random weights"
 
 
+def test_held_out_tiles_do_not_come_back_as_the_sample(tmp_path):
+    (tmp_path / "store").mkdir()
+    for index in range(4):
+        recipe = {
+            "backbone": "resnet18",
+            "weights": "random, seed 0",
+            "held_out": 20 * (index == 3),
+        }
+        write_stamp(tmp_path / "x.h5", made(tmp_path, recipe=recipe, features=FEATURES + index))
+        bag = read_foreign(tmp_path / "x.h5", given=MPP, slide=f"s{index}")
+        write_bag(tmp_path / "store" / f"s{index}.h5", bag)
+    assert bag.recipe["backbone"] == "resnet18, random weights, held-out tiles"
+    with pytest.raises(CohortError, match=r"made differently .*backbone"):
+        assemble(ROWS, tmp_path / "store")
+    assert len(assemble(ROWS[:3], tmp_path / "store").cases) == 3
+
+
 @pytest.mark.parametrize("step", ["os.fsync", "Path.replace"])
 @pytest.mark.parametrize("write", [write_stamp, write_clam])
 def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, write, step):

@@ -7,8 +7,8 @@ import pytest
 from making import STAIN, box_ring, fake_backbone, feature, stained, write_geojson, write_tiff
 from PIL import Image
 
+from features import annotations, picture, preflight
 from features import extract as extraction
-from features import preflight
 from features.backbones.imagenet import ALIASES
 from features.bags import Bag, compact, write_bag
 from features.plan import SlideJob
@@ -80,6 +80,21 @@ def test_it_says_of_every_slide_what_extraction_then_does(cohort, tmp_path, smal
             assert (found.mpp_source, found.reader) == (outcome.mpp_source, outcome.reader)
             assert found.tumour_of_tissue == outcome.tumour_of_tissue
             assert " ".join(found.notes) == outcome.notes
+
+
+def test_a_slide_without_colour_profile_says_so(cohort, tmp_path):
+    found = check_slide(cohort[0], [replace(RECIPE, icc="srgb")], tmp_path)
+    assert "no colour profile" in " ".join(found.notes)
+    assert "colour" not in " ".join(check_slide(cohort[0], [RECIPE], tmp_path).notes)
+
+
+def test_an_annotation_is_read_once(cohort, tmp_path, monkeypatch):
+    read = []
+    whole = annotations.read_annotations
+    monkeypatch.setattr(annotations, "read_annotations", lambda p: read.append(p) or whole(p))
+    monkeypatch.setattr(picture, "read_annotations", lambda p: read.append(p) or whole(p))
+    assert check_slide(cohort[0], [RECIPE], tmp_path).picture
+    assert len(read) == 1
 
 
 def test_tiles_per_case_are_shared_as_extraction_shares_them(cohort, tmp_path, small_backbone):

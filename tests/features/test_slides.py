@@ -6,6 +6,7 @@ import pytest
 from making import noise, write_tiff
 from PIL import Image
 
+from features import slides
 from features.errors import ScaleError, SlideError
 from features.slides import open_slide, slide_name
 
@@ -255,3 +256,16 @@ def test_fractions_of_a_pixel_are_part_of_the_field(tmp_path):
         off[round(side, 2)] = np.abs(read - np.asarray(field)).mean()
     assert off[224.45] < 1
     assert min(off[224], off[225]) > 5
+
+
+@pytest.mark.parametrize("px", [601, 300, 97])
+@pytest.mark.parametrize("compression", ["deflate", "jpeg"])
+def test_thumbnail_read_in_bands_is_that_read_in_one_piece(tmp_path, monkeypatch, px, compression):
+    path = write_tiff(tmp_path / "s.tiff", [noise(803, 601)], compression=compression)
+    bands = []
+    for pixels in (1 << 30, 1 << 15):
+        monkeypatch.setattr(slides, "BAND_PIXELS", pixels)
+        with open_slide(path) as slide:
+            bands.append(np.asarray(slide.thumbnail(px)).astype(int))
+    assert bands[0].shape == bands[1].shape
+    assert np.abs(bands[0] - bands[1]).max() <= 1  # rounding

@@ -9,7 +9,7 @@ from shapely.geometry import box
 
 from features.errors import ScaleError
 from features.slides import open_slide
-from features.tiling import SlideTiles, TileGrid, lay_grid, sample
+from features.tiling import BLOCK_L0, SlideTiles, TileGrid, lay_grid, sample, walk
 
 MPPS = (0.17, 0.2204, 0.2527, 0.2985, 0.3031, 0.5021)
 
@@ -209,3 +209,18 @@ def test_sample_of_enough_is_the_grid_itself(grid):
     kept = sample(grid, 1000, seed=0, name="a")
     assert np.array_equal(kept.coords_l0, grid.coords_l0)
     assert np.array_equal(kept.coverage, grid.coverage)
+
+
+@pytest.mark.parametrize("side", [56, 224, 1000.7, 5000])
+def test_walk_meets_every_tile_once_and_never_comes_back_to_a_block(side):
+    """Any set of tiles in any order, as given coordinates may have it."""
+    rng = np.random.default_rng(0)
+    coords = np.unique(rng.integers(-2, 40_000 // side, (400, 2)), axis=0) * side
+    coords = rng.permutation(coords).astype(np.int64)
+    order = walk(TileGrid(coords, np.ones(len(coords), np.float32), 224, 0.5, (side, side)))
+    assert sorted(order.tolist()) == list(range(len(coords)))
+    blocks = [tuple(block) for block in coords[order] // max(BLOCK_L0, side)]
+    entered = [
+        block for block, before in zip(blocks, [None, *blocks], strict=False) if block != before
+    ]
+    assert len(entered) == len(set(entered)) > 20

@@ -187,6 +187,28 @@ def test_backbone_that_saw_only_training_cases_is_taken():
     check_seen(retrained(COHORT, ("a0",)), folds)
 
 
+def normalised(cohort, *, slides=("elsewhere-s1",), cases=()):
+    """The cohort with bags whose stains are those of some slides."""
+    recipe = RECIPE | {"stain_reference": {"slides": list(slides), "cases": list(cases)}}
+    changed = [
+        replace(case, bags=tuple(replace(bag, recipe=recipe) for bag in case.bags))
+        for case in cohort.cases
+    ]
+    return replace(cohort, cases=tuple(changed))
+
+
+@pytest.mark.parametrize("told", [{"slides": ["a1-s2"]}, {"cases": ["a1"]}])
+def test_stain_of_a_tested_case_is_leakage(told):
+    cohort = normalised(COHORT, **told)
+    with pytest.raises(LeakageError, match=r"to slides of a1, .*--stain-reference of a case"):
+        run(cohort)
+    check_seen(cohort, [fold for fold in folds_of(COHORT) if "a1" not in fold.test])
+
+
+def test_stain_of_another_cohort_is_taken():
+    check_seen(normalised(COHORT, cases=["elsewhere"]), folds_of(COHORT))
+
+
 def test_kept_fit_that_saw_a_tested_case_is_leakage():
     folds = folds_of(COHORT)
     other = fit_fold(COHORT, "mean", folds[1], QUICK, 0)

@@ -1,0 +1,35 @@
+"""`mil explain` leaves its files where it was told to."""
+
+import pytest
+
+from cli.explain import ExplainOptions, run_explain
+from features.bags import write_bag
+from mil.fitted import save_fitted
+from mil.runs import finish_run, start_run
+from mil.training import fit
+from tests.mil.made import QUICK, made_bag, made_cohort
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run of `mil train` on made-up bags."""
+    cohort = made_cohort()
+    data = {"recipe": dict(cohort.recipe), "cases": {}}
+    run = start_run(tmp_path / "trained", "train", {"model": "abmil"}, data)
+    run.model_path("abmil").parent.mkdir()
+    fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    save_fitted(run.model_path("abmil"), fitted)
+    return finish_run(run).path
+
+
+def test_slide_in_a_folder_is_explained_inside_out_and_beside_its_namesake(trained, tmp_path):
+    for slide in ("site-1/a", "site-2/a"):
+        path = tmp_path / "store" / f"{slide}.h5"
+        write_bag(path, made_bag(slide))
+        run_explain(ExplainOptions(run=trained, input=path, out=tmp_path / "out"))
+    left = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")}
+    assert left == {
+        f"site-{site}%2Fa-abmil-attention.{suffix}"
+        for site in (1, 2)
+        for suffix in ("csv", "geojson", "png")
+    }
