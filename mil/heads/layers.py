@@ -33,7 +33,7 @@ def tile_embedding(dim: int, width: int, dropout: float) -> nn.Sequential:
 
 
 def classify_maps(embeddings: Tensor, classify: nn.Linear) -> Tensor:
-    """Logits (B, C) of embeddings (B, A, E): each class reads its own where A is C, all the one where A is 1."""
+    """Logits (B, C) of embeddings (B, A, E): each class reads its own, or all the only one there is."""
     logits: Tensor = (embeddings * classify.weight).sum(dim=-1) + classify.bias
     return logits
 

@@ -133,7 +133,7 @@ class NystromAttention(nn.Module):
 
     def split(self, tokens: Tensor) -> Tensor:
         """(1, L, E) -> (1, H, L, d)."""
-        return tokens.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        return tokens.reshape(*tokens.shape[:2], self.n_heads, -1).transpose(1, 2)
 
     def factors(self, normed: Tensor) -> Factors:
         """Project tokens and landmarks; the mean of projections is the projection of the mean."""
@@ -186,7 +186,7 @@ class PyramidEncoding(nn.Module):
         kernel = kernel + pad(torch.ones_like(kernel[..., :1, :1]), [3] * 4)
         bias = self.seven.bias + self.five.bias + self.three.bias  # type: ignore[operator]
         width = tokens.shape[-1]
-        square = tokens[:, 1:].transpose(1, 2).unflatten(-1, (side, side))  # (1, E, side, side)
+        square = tokens[:, 1:].transpose(1, 2).reshape(1, width, side, side)
         encoded = conv2d(square, kernel, bias, padding=3, groups=width)
         return torch.cat([tokens[:, :1], encoded.flatten(2).transpose(1, 2)], dim=1)
 
@@ -198,7 +198,7 @@ def segment_means(tokens: Tensor, n_segments: int) -> Tensor:
     """
     length = -(-tokens.shape[1] // n_segments)
     whole = tokens.shape[1] // length * length
-    means = tokens[:, :whole].unflatten(1, (-1, length)).mean(dim=2)
+    means = tokens[:, :whole].reshape(1, -1, length, tokens.shape[-1]).mean(dim=2)
     if whole == tokens.shape[1]:
         return means
     return torch.cat([means, tokens[:, whole:].mean(dim=1, keepdim=True)], dim=1)
