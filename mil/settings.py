@@ -36,6 +36,17 @@ class FitSettings:
     patience: int = field(
         default=10, metadata={"help": "Epochs without a better inner loss before stopping."}
     )
+    loss: str = field(
+        default="cross-entropy",
+        metadata={"help": "`cross-entropy`, or `focal`: less of what is already right."},
+    )
+    label_smoothing: float = field(
+        default=0.0,
+        metadata={"help": "Share of each label given to all classes alike, of cross-entropy."},
+    )
+    focal_gamma: float = field(
+        default=2.0, metadata={"help": "How far the focal loss makes light of what is right."}
+    )
 
     def __post_init__(self) -> None:
         at_least_one = ("epochs", "width", "batch_bags", "train_tiles", "patience")
@@ -51,6 +62,23 @@ class FitSettings:
         if self.early_stopping not in ("auto", "never", "always"):
             raise FitError(
                 f"early_stopping is auto, never or always; got {self.early_stopping!r}. Use auto."
+            )
+
+        self._check_loss()
+
+    def _check_loss(self) -> None:
+        if self.loss not in ("cross-entropy", "focal"):
+            raise FitError(f"loss is cross-entropy or focal; got {self.loss!r}. Use cross-entropy.")
+        if not 0 <= self.label_smoothing < 1:
+            raise FitError(
+                f"label_smoothing is a fraction in [0, 1); got {self.label_smoothing}. Use 0."
+            )
+        if not 0 <= self.focal_gamma < math.inf:
+            raise FitError(f"focal_gamma is 0 or more; got {self.focal_gamma}. Use 2.")
+        if self.loss == "focal" and self.label_smoothing:
+            raise FitError(
+                f"label_smoothing {self.label_smoothing} belongs to cross-entropy; the focal loss has "
+                "none. Leave one of them out."
             )
 
     def stops_early(self, n_cases: int) -> bool:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from mil.batches import collate
 from mil.errors import FitError
 from mil.heads.head import Head, HeadOutput
+from mil.losses import cross_entropy, focal
 from mil.settings import FitSettings
 
 TILES_PER_STEP = 256  # where single tiles are the bags
@@ -53,11 +54,13 @@ def train_by_steps(
     for _epoch in range(settings.epochs):
         head.train()
         steps = _tile_steps if head.learns_from == "tiles" else _bag_steps
-        losses = [_train_step(head, optimizer, step) for step in steps(examples, settings, rng)]
+        losses = [
+            _train_step(head, optimizer, step, settings) for step in steps(examples, settings, rng)
+        ]
         history.train.append(_finite(float(np.mean(losses)), len(history.train)))
         schedule.step()
         if held_out:
-            history.valid.append(_finite(_validate(head, held_out), len(history.valid)))
+            history.valid.append(_finite(_validate(head, held_out, settings), len(history.valid)))
             since_best = len(history.valid) - 1 - int(np.argmin(history.valid))
             if since_best == 0:
                 best = copy.deepcopy(head.state_dict())
@@ -85,10 +88,13 @@ class _Step(tuple[Tensor, Tensor, Tensor, Tensor]):
     __slots__ = ()
 
 
-def _train_step(head: Head, optimizer: torch.optim.Optimizer, step: _Step) -> float:
+def _train_step(
+    head: Head, optimizer: torch.optim.Optimizer, step: _Step, settings: FitSettings
+) -> float:
     features, mask, labels, weights = step
     output = head(features, mask)
-    loss = weighted_loss(output, labels, weights) + head.auxiliary_loss(output, labels, mask)
+    loss = weighted_loss(output, labels, weights, settings)
+    loss = loss + head.auxiliary_loss(output, labels, mask)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
@@ -96,7 +102,7 @@ def _train_step(head: Head, optimizer: torch.optim.Optimizer, step: _Step) -> fl
 
 
 @torch.inference_mode()
-def _validate(head: Head, held_out: Sequence[Example]) -> float:
+def _validate(head: Head, held_out: Sequence[Example], settings: FitSettings) -> float:
     """Weighted loss over all tiles of the inner validation cases."""
     head.eval()
     total = sum(example.weight for example in held_out)
@@ -105,13 +111,17 @@ def _validate(head: Head, held_out: Sequence[Example]) -> float:
         batch = collate([example.features])
         output = head(batch.features, batch.mask)
         weights = torch.tensor([example.weight])
-        losses.append(weighted_loss(output, torch.tensor([example.label]), weights))
+        losses.append(weighted_loss(output, torch.tensor([example.label]), weights, settings))
     return float(torch.stack(losses).sum()) / total
 
 
-def weighted_loss(output: HeadOutput, labels: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy of each bag times its weight, averaged over the batch."""
-    return (nn.functional.cross_entropy(output.logits, labels, reduction="none") * weights).mean()
+def weighted_loss(
+    output: HeadOutput, labels: Tensor, weights: Tensor, settings: FitSettings
+) -> Tensor:
+    """The loss asked for, of each bag times its weight, averaged over the batch."""
+    if settings.loss == "focal":
+        return focal(output.logits, labels, weights, gamma=settings.focal_gamma)
+    return cross_entropy(output.logits, labels, weights, smoothing=settings.label_smoothing)
 
 
 def _bag_steps(

@@ -30,3 +30,29 @@ def uniform_scores(mask: Tensor) -> Tensor:
 def tile_embedding(dim: int, width: int, dropout: float) -> nn.Sequential:
     """A tile's feature vector to the head's own width."""
     return nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Dropout(dropout))
+
+
+def classify_maps(embeddings: Tensor, classify: nn.Linear) -> Tensor:
+    """Logits (B, C) of embeddings (B, A, E): each class reads its own, or all the only one there is."""
+    logits: Tensor = (embeddings * classify.weight).sum(dim=-1) + classify.bias
+    return logits
+
+
+class GatedAttention(nn.Module):
+    """Scores of tiles, (B, N, E) -> (B, A, N): w^T (tanh(V h) * sigm(U h)) with a w for each map.
+
+    M. Ilse, J. Tomczak, M. Welling, Attention-based Deep MIL, ICML 2018, equation 9.
+    """
+
+    def __init__(self, width: int, maps: int = 1) -> None:
+        super().__init__()
+        hidden = max(1, width // 2)
+        self.project = nn.Linear(width, hidden)  # V
+        self.gate = nn.Linear(width, hidden)  # U
+        self.weigh = nn.Linear(hidden, maps, bias=False)  # w; a bias would vanish in the softmax
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """Score every tile, padding as well."""
+        gated = torch.tanh(self.project(tiles)) * torch.sigmoid(self.gate(tiles))  # (B, N, H)
+        scores: Tensor = self.weigh(gated).transpose(1, 2)
+        return scores

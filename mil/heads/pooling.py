@@ -1,4 +1,4 @@
-"""Bags by the mean or the maximum of their embedded tiles."""
+"""Bags by the mean, the maximum, or a smooth maximum of their embedded tiles."""
 
 import torch
 from torch import Tensor, nn
@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from mil.heads.head import Head, HeadOutput, HeadSettings
 from mil.heads.layers import mask_scores, masked_softmax, tile_embedding, uniform_scores
 from mil.heads.registry import register
+
+SHARPNESS = 1.0  # r of log-sum-exp pooling: the mean at 0, the maximum at infinity
 
 
 @register("mean")
@@ -57,6 +59,38 @@ class MaxPooling(Head):
         attention = (
             (largest / largest.sum(dim=1, keepdim=True)).mean(dim=-1).unsqueeze(1)
         )  # (B, 1, N)
+        return HeadOutput(
+            logits=self.classify(embedding),
+            attention=attention,
+            scores=mask_scores(attention, mask),
+            embedding=embedding,
+            tile_logits=self.classify(tiles).masked_fill(~mask.unsqueeze(-1), 0.0),
+        )
+
+
+@register("lse")
+class LogSumExpPooling(Head):
+    """A smooth maximum of each embedded dimension over tiles, then a linear classifier.
+
+    (1 / r) log((1 / K) sum_k exp(r h_k)): P. Pinheiro, R. Collobert, From Image-level to Pixel-level Labeling
+    with Convolutional Networks, CVPR 2015, section 3.2; for bags, J. Ramon, L. De Raedt, Multi Instance
+    Neural Networks, 2000. Its attention is each tile's share of the gradient, averaged over dimensions: a
+    description, since no weight is learnt.
+    """
+
+    def __init__(self, settings: HeadSettings) -> None:
+        super().__init__(settings)
+        self.embed = tile_embedding(settings.dim, settings.width, settings.dropout)
+        self.classify = nn.Linear(settings.width, settings.n_classes)
+
+    def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
+        """Take the smooth maximum over the real tiles."""
+        del coords
+        tiles = self.embed(features)  # (B, N, E)
+        sharpened = (SHARPNESS * tiles.float()).masked_fill(~mask.unsqueeze(-1), -torch.inf)
+        n_tiles = mask.sum(dim=1, keepdim=True)  # (B, 1)
+        embedding = (torch.logsumexp(sharpened, dim=1) - n_tiles.log()) / SHARPNESS  # (B, E)
+        attention = torch.softmax(sharpened, dim=1).mean(dim=-1).unsqueeze(1)  # (B, 1, N)
         return HeadOutput(
             logits=self.classify(embedding),
             attention=attention,

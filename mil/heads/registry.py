@@ -51,4 +51,4 @@ def check_names(names: Sequence[str]) -> None:
 
 # Importing a head's file enters it.
 from mil.baselines import majority, tile_vote  # noqa: E402, F401
-from mil.heads import attention, pooling  # noqa: E402, F401
+from mil.heads import additive, attention, clam, dsmil, dtfd, pooling, transmil  # noqa: E402, F401

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from mil.heads import check_head, laws
 from mil.heads.attention import AttentionPooling
 from mil.heads.head import Head, HeadSettings
+from mil.heads.laws import FAILURES, LAWS
 from mil.heads.registry import HEADS
-from tests import laws
-from tests.laws import LAWS
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
@@ -18,6 +18,15 @@ from tests.laws import LAWS
 @pytest.mark.parametrize("name", HEADS)
 def test_head_keeps_the_law(name, n_classes, law):
     law(partial(HEADS[name], HeadSettings(dim=7, n_classes=n_classes, width=10, dropout=0.2)))
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "tile-vote"])
+def test_head_with_one_output_keeps_the_laws(name):
+    """As a risk is; a vote of probabilities has no meaning then, nor has a tier's cross-entropy."""
+    build = partial(HEADS[name], HeadSettings(dim=7, n_classes=1, width=10))
+    for law in LAWS:
+        if name != "dtfd" or law is not laws.law_gradients_reach_every_parameter:
+            law(build)
 
 
 def replaced(output, **changes):
@@ -153,6 +162,49 @@ class RefusesHalf(AttentionPooling):
         return replaced(output, logits=output.logits * (2 if features.dtype == torch.half else 1))
 
 
+class HidesTiles(AttentionPooling):
+    """Learns, but says nothing of what it reads in the tiles."""
+
+    def pool(self, features, mask, coords):
+        return super().pool(features.detach(), mask, coords)
+
+
+class LearnsFromPadding(AttentionPooling):
+    """A term of zero whose gradient counts the padding."""
+
+    def pool(self, features, mask, coords):
+        output = super().pool(features, mask, coords)
+        bias = self.classify.bias
+        nothing = (bias - bias.detach()) * (~mask).sum()
+        return replaced(output, logits=output.logits + nothing)
+
+
+class MixesTypes(AttentionPooling):
+    """Writes what may be half precision into single precision."""
+
+    def score(self, tiles):
+        scores = torch.zeros(*tiles.shape[:2], 1)
+        every = torch.ones(tiles.shape[:2], dtype=torch.bool)
+        scores[every] = super().score(tiles)[every]
+        return scores
+
+
+class BlowsUpInHalf(AttentionPooling):
+    """Attention whose sum is lost where numbers are coarse."""
+
+    def pool(self, features, mask, coords):
+        output = super().pool(features, mask, coords)
+        coarse = output.logits.dtype == torch.bfloat16
+        return replaced(output, attention=output.attention * (2 if coarse else 1))
+
+
+class ShortCut(AttentionPooling):
+    """Leaves a step out where no gradient is recorded."""
+
+    def score(self, tiles):
+        return super().score(tiles) * (0 if torch.is_inference_mode_enabled() else 1)
+
+
 class TakesLabels(AttentionPooling):
     def forward(self, features, mask, coords=None, labels=None):
         return super().forward(features, mask, coords)
@@ -194,16 +246,66 @@ BROKEN = [
     (laws.law_saving_is_identity, ForgetsClasses),
     (laws.law_large_features_stay_finite, Overflows),
     (laws.law_half_precision_is_taken, RefusesHalf),
+    (laws.law_gradients_reach_the_tiles, HidesTiles),
+    (laws.law_padding_teaches_nothing, LearnsFromPadding),
+    (laws.law_padding_teaches_nothing, LosesOnPadding),
+    (laws.law_padding_teaches_nothing, LetsPaddingIn),
+    (laws.law_autocast_is_borne, MixesTypes),
+    (laws.law_autocast_is_borne, BlowsUpInHalf),
+    (laws.law_inference_mode_is_borne, ShortCut),
     (laws.law_no_label_goes_in, TakesLabels),
 ]
+# Of these one law sees the fault, and no other does.
+SEEN_BY_ONE = [
+    DropsGradient, ForgetsState, ForgetsClasses, HidesTiles, LearnsFromPadding, MixesTypes, BlowsUpInHalf,
+    ShortCut, TakesLabels, RefusesHalf, OrderSensitive, LosesOnPadding,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("law", "broken"), BROKEN, ids=[f"{law.__name__}-{head.__name__}" for law, head in BROKEN]
 )
 def test_law_catches_the_broken_head(law, broken):
-    with pytest.raises(AssertionError):
+    with pytest.raises(FAILURES):
         law(partial(broken, HeadSettings(dim=7, n_classes=3, width=10)))
+
+
+@pytest.mark.parametrize("broken", SEEN_BY_ONE)
+def test_report_names_the_broken_law_and_no_other(broken):
+    with pytest.raises(AssertionError, match="The head breaks these laws:") as told:
+        check_head(broken)
+    named = {line.split(" ")[0] for line in str(told.value).splitlines()[1:]}
+    assert named == {law.__name__ for law, head in BROKEN if head is broken}
+
+
+@pytest.mark.parametrize("name", ["abmil", "dtfd"])
+def test_head_is_checked_as_class_as_factory_and_as_itself(name):
+    shape = HeadSettings(dim=7, n_classes=3, width=10)
+    head = HEADS[name](shape)
+    before = {key: value.clone() for key, value in head.state_dict().items()}
+    for given in (HEADS[name], partial(HEADS[name], shape), head):
+        check_head(given)
+    assert all(torch.equal(value, before[key]) for key, value in head.state_dict().items())
+
+
+def test_all_broken_laws_are_told_at_once_with_what_was_seen():
+    with pytest.raises(AssertionError) as told:
+        check_head(MixesBags(HeadSettings(dim=7, n_classes=3, width=10)))
+    assert "law_batch_equals_loop (3 classes): logits of bag 0 differ by" in str(told.value)
+    with pytest.raises(AssertionError) as told:
+        check_head(TakesAnything)
+    assert "law_unbatched_is_refused (2 classes)" in str(told.value)
+    assert "law_mask_is_bool_and_fits (5 classes)" in str(told.value)
+
+
+def test_error_of_the_head_is_a_broken_law_too():
+    with pytest.raises(AssertionError, match=r"law_autocast_is_borne \(2 classes\): RuntimeError"):
+        check_head(MixesTypes)
+
+
+def test_only_what_is_offered_is_found_in_the_package():
+    with pytest.raises(ImportError, match="check_heads"):
+        from mil.heads import check_heads  # noqa: F401
 
 
 def test_every_law_has_a_head_it_catches():

@@ -1,15 +1,18 @@
 """What every head obeys, as functions that any head can be held to.
 
-Each law takes ``build``, which makes a fresh head, and fails with an AssertionError. They need nothing
-but torch, so a head of one's own is tested with the same loop as those of the registry::
+Each law takes ``build``, which makes a fresh head, and fails with an AssertionError. They need no test
+framework; ``check_head`` runs them all::
 
-    for law in LAWS:
-        law(lambda: MyHead(HeadSettings(dim=7, n_classes=3)))
+    from mil.heads import check_head
+
+    check_head(MyHead)
 """
 
+import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,13 +20,57 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mil.heads.head import Head, HeadOutput
+from mil.heads.head import Head, HeadOutput, HeadSettings
 
 Build = Callable[[], Head]
 LENGTHS = (5, 9, 1, 7)  # tiles of the bags of one batch
 GARBAGE = (float("inf"), float("-inf"), float("nan"), 1e30, -1e30)
 LARGE = 65504.0  # the largest number that half precision holds
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+TOLERANCE = 1e-5
+# What a head under test may fail with instead of an answer.
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def check_head(head: Head | type[Head] | Build) -> None:
+    """Hold a head to all laws.
+
+    Args:
+        head: a subclass of ``Head``, judged with 2 and with 5 classes; a function that makes a fresh head;
+            or a head, which is copied, and so has no fresh weights by which a state that is not saved shows.
+
+    Raises:
+        AssertionError: naming every law that is broken, and what was seen.
+    """
+    broken = []
+    for build in _builds(head):
+        for law in LAWS:
+            try:
+                law(build)
+            except FAILURES as error:
+                seen = str(error) if isinstance(error, AssertionError) else repr(error)
+                n_classes = build().settings.n_classes
+                broken.append(f"{law.__name__} ({n_classes} classes): {seen}")
+    if broken:
+        raise AssertionError("\n".join(["The head breaks these laws:", *broken]))
+
+
+def _builds(head: Head | type[Head] | Build) -> list[Build]:
+    """Makers of fresh heads."""
+    if isinstance(head, Head):
+        return [partial(copy.deepcopy, head)]
+    if isinstance(head, type):
+        shapes = [HeadSettings(dim=7, n_classes=n_classes, width=10) for n_classes in (2, 5)]
+        return [partial(head, shape) for shape in shapes]
+    return [head]
 
 
 def law_output_is_whole(build: Build) -> None:
@@ -56,10 +103,7 @@ def law_padding_changes_nothing(build: Build) -> None:
     bare = head(features, mask)
     bare_loss = head.auxiliary_loss(bare, labels, mask)
     for garbage in GARBAGE:
-        n_more = 4
-        wide = torch.full((len(mask), mask.shape[1] + n_more, features.shape[2]), garbage)
-        wide[:, : mask.shape[1]][mask] = features[mask]
-        wide_mask = torch.nn.functional.pad(mask, (0, n_more))
+        wide, wide_mask = _padded(features, mask, garbage)
         padded = head(wide, wide_mask)
         _same(padded, bare, mask, f"padding of {garbage}")
         _equal(head.auxiliary_loss(padded, labels, wide_mask), bare_loss, "the auxiliary loss")
@@ -156,19 +200,36 @@ def law_mask_is_bool_and_fits(build: Build) -> None:
 def law_gradients_reach_every_parameter(build: Build) -> None:
     """The loss of one batch moves every parameter there is."""
     head = _head(build).train()
-    labels = torch.arange(len(LENGTHS)) % head.settings.n_classes
     features, mask = _batch(head)
-    output = head(features, mask)
-    loss = torch.nn.functional.cross_entropy(output.logits, labels)
-    loss = loss + head.auxiliary_loss(output, labels, mask)
-    parameters = dict(head.named_parameters())
-    if not parameters:
+    for name, gradient in _gradients(head, features, mask).items():
+        assert torch.isfinite(gradient).all(), f"{name} has a gradient that is not finite"
+        assert (gradient != 0).any(), f"{name} has a gradient of zero"
+
+
+def law_gradients_reach_the_tiles(build: Build) -> None:
+    """In evaluation logits have a gradient to each bag's own tiles, so that they can be explained."""
+    head = _head(build)
+    features, mask = _batch(head)
+    if not list(head.parameters()):
         return
-    loss.backward()
-    for name, parameter in parameters.items():
-        assert parameter.grad is not None, f"{name} has no gradient"
-        assert torch.isfinite(parameter.grad).all(), f"{name} has a gradient that is not finite"
-        assert (parameter.grad != 0).any(), f"{name} has a gradient of zero"
+    features.requires_grad_()
+    logits = head(features, mask).logits
+    for row in range(len(mask)):
+        (gradient,) = torch.autograd.grad(logits[row].square().sum(), features, retain_graph=True)
+        assert torch.isfinite(gradient).all(), "the gradient to the tiles is not finite"
+        assert (gradient[row] != 0).any(), f"no gradient reaches the tiles of bag {row}"
+        assert (gradient[~mask] == 0).all(), "a gradient reaches padding"
+
+
+def law_padding_teaches_nothing(build: Build) -> None:
+    """Gradients are those of the bags without more padding, whatever lies in it."""
+    head = _head(build)
+    features, mask = _batch(head)
+    bare = _gradients(head, features, mask)
+    for garbage in GARBAGE:
+        padded = _gradients(head, *_padded(features, mask, garbage))
+        for name, gradient in bare.items():
+            _equal(padded[name], gradient, f"padding of {garbage}: the gradient of {name}")
 
 
 def law_saving_is_identity(build: Build) -> None:
@@ -196,11 +257,43 @@ def law_large_features_stay_finite(build: Build) -> None:
 
 
 def law_half_precision_is_taken(build: Build) -> None:
-    """Features in half precision give what the same numbers give in single precision."""
+    """Features in either half precision give what the same numbers give in single precision."""
     head = _head(build)
     features, mask = _batch(head)
-    half = features.half()
-    _equal(head(half, mask).logits, head(half.float(), mask).logits, "the logits")
+    for kind in (torch.float16, torch.bfloat16):
+        half = features.to(kind)
+        _equal(head(half, mask).logits, head(half.float(), mask).logits, f"the logits in {kind}")
+
+
+def law_autocast_is_borne(build: Build) -> None:
+    """Under bfloat16 autocast the output stays finite, and attention a share, in training as well."""
+    for training in (False, True):
+        head = _head(build).train(training)
+        features, mask = _batch(head)
+        labels = torch.arange(len(LENGTHS)) % head.settings.n_classes
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = head(features, mask)
+            loss = output.logits.float().square().mean()
+            loss = loss + head.auxiliary_loss(output, labels, mask)
+        assert torch.isfinite(output.logits).all(), f"logits are {output.logits}"
+        far = (output.attention.float().sum(dim=-1) - 1).abs().max()
+        assert far < 0.02, f"attention is off a sum of 1 by {far:g}"
+        if loss.requires_grad:
+            loss.backward()
+        for name, parameter in head.named_parameters():
+            if parameter.grad is not None:
+                assert torch.isfinite(parameter.grad).all(), f"the gradient of {name} is not finite"
+
+
+def law_inference_mode_is_borne(build: Build) -> None:
+    """Where no gradient is recorded the numbers are the same to the last bit."""
+    head = _head(build)
+    features, mask = _batch(head)
+    recorded = _tensors(head(features, mask))
+    with torch.inference_mode():
+        told = _tensors(head(features, mask))
+    for name, value in recorded.items():
+        assert torch.equal(told[name], value), f"{name} differs in inference mode"
 
 
 def law_no_label_goes_in(build: Build) -> None:
@@ -222,9 +315,13 @@ LAWS: tuple[Callable[[Build], None], ...] = (
     law_unbatched_is_refused,
     law_mask_is_bool_and_fits,
     law_gradients_reach_every_parameter,
+    law_gradients_reach_the_tiles,
+    law_padding_teaches_nothing,
     law_saving_is_identity,
     law_large_features_stay_finite,
     law_half_precision_is_taken,
+    law_autocast_is_borne,
+    law_inference_mode_is_borne,
     law_no_label_goes_in,
 )
 
@@ -244,6 +341,28 @@ def _batch(head: Head) -> tuple[Tensor, Tensor]:
     features = torch.randn(len(LENGTHS), max(LENGTHS), head.settings.dim, generator=generator)
     mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS).unsqueeze(1)
     return features.masked_fill(~mask.unsqueeze(-1), 0.0), mask
+
+
+def _padded(features: Tensor, mask: Tensor, garbage: float) -> tuple[Tensor, Tensor]:
+    """The same bags with four more tiles of padding, and garbage in all of it."""
+    n_bags, n_tiles = mask.shape
+    wide = torch.full((n_bags, n_tiles + 4, features.shape[2]), garbage)
+    wide[:, :n_tiles][mask] = features[mask]
+    return wide, torch.nn.functional.pad(mask, (0, 4))
+
+
+def _gradients(head: Head, features: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """The gradient of every parameter for a loss of the logits and the head's own loss."""
+    labels = torch.arange(len(LENGTHS)) % head.settings.n_classes
+    output = head(features, mask)
+    # Also of one class, whose cross-entropy is always 0, and of a sum over classes, which it ignores.
+    wanted = torch.linspace(-1, 1, output.logits.numel()).view_as(output.logits)
+    loss = (output.logits - wanted).square().mean() + head.auxiliary_loss(output, labels, mask)
+    parameters = dict(head.named_parameters())
+    if not parameters:
+        return {}
+    found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+    return dict(zip(parameters, found, strict=True))
 
 
 def _tensors(output: HeadOutput) -> dict[str, Tensor]:
@@ -269,7 +388,7 @@ def _equal(got: Tensor, wanted: Tensor, what: str) -> None:
     """Equal but for rounding; NaN equals nothing."""
     assert got.shape == wanted.shape, f"{what}: shape {tuple(got.shape)}, not {tuple(wanted.shape)}"
     far = (got - wanted).abs().max()
-    assert torch.allclose(got, wanted, **TOLERANCE), f"{what} differ by {far:g}"
+    assert torch.allclose(got, wanted, rtol=TOLERANCE, atol=TOLERANCE), f"{what} differ by {far:g}"
 
 
 def _refused(call: Callable[[], object], what: str) -> None:

@@ -1,0 +1,114 @@
+"""What training lowers: losses of classes, of labels that do not exclude each other, and of survival."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor, *, smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy of each bag times its weight, averaged over the batch.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) index of the class.
+        weights: (B,).
+        smoothing: share of the label given to all classes alike (C. Szegedy et al., Rethinking the Inception
+            Architecture, CVPR 2016, section 7).
+    """
+    losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    return (losses * weights).mean()
+
+
+def focal(logits: Tensor, labels: Tensor, weights: Tensor, *, gamma: float) -> Tensor:
+    """Cross-entropy that makes light of what is already right: (1 - p)^gamma (-log p).
+
+    T.-Y. Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, equation 4; alpha is the weight.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) index of the class.
+        weights: (B,).
+        gamma: 0 is cross-entropy.
+    """
+    log_p = -functional.cross_entropy(logits, labels, reduction="none")  # (B,)
+    # 1 - p as the other classes' probability, which does not round to 0 while there is any.
+    own = functional.one_hot(labels, logits.shape[1]).bool()
+    log_rest = torch.log_softmax(logits, dim=1).masked_fill(own, -torch.inf).logsumexp(dim=1)
+    return (-(gamma * log_rest).exp() * log_p * weights).mean()
+
+
+def multilabel_bce(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Binary cross-entropy of labels that may hold together, averaged over labels and bags.
+
+    Args:
+        logits: (B, C).
+        targets: (B, C) 0 or 1; NaN where it is not known, which then counts for nothing.
+        weights: (B,).
+    """
+    known = ~targets.isnan()
+    losses = functional.binary_cross_entropy_with_logits(
+        logits, targets.nan_to_num(), reduction="none"
+    )
+    per_bag = (losses * known).sum(dim=1) / known.sum(dim=1).clamp_min(1)
+    return (per_bag * weights).mean()
+
+
+def cox_efron(risk: Tensor, time: Tensor, event: Tensor) -> Tensor:
+    """Negative log partial likelihood of proportional hazards, summed over events.
+
+    Tied events as B. Efron, The Efficiency of Cox's Likelihood Function for Censored Data, JASA 1977: the
+    l-th of d events of one time meets the risk set less l/d of their own share.
+
+    Args:
+        risk: (B,) log hazard ratios, of all cases that are compared.
+        time: (B,) until the event or the end of observation.
+        event: (B,) bool, False where the case was censored.
+
+    Returns:
+        a scalar; 0 without an event.
+    """
+    order = event.nonzero().squeeze(1)
+    order = order[time[order].argsort()]  # events, the earliest first
+    at, group, counts = torch.unique(time[order], return_inverse=True, return_counts=True)
+    # Logarithm of the sum of exp(risk) over all who are still observed at each event time.
+    latest_first = time.argsort(descending=True)
+    running = torch.logcumsumexp(risk[latest_first], dim=0)
+    n_before = torch.searchsorted(time.sort().values, at)
+    observed = running[len(time) - 1 - n_before]  # (G,)
+    tied = _grouped_logsumexp(risk[order], group, len(at))  # (G,)
+    first = counts.cumsum(0) - counts
+    rank = torch.arange(len(order), device=time.device) - first[group]
+    fraction = rank.to(risk.dtype) / counts[group]
+    left = torch.log1p(-fraction * (tied - observed).clamp_max(0).exp()[group])
+    return (observed[group] + left - risk[order]).sum()
+
+
+def _grouped_logsumexp(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
+    """Logarithm (G,) of the sum of exp of the values (N,) of each group."""
+    lowest = values.new_full((n_groups,), -torch.inf)
+    peak = lowest.scatter_reduce(0, group, values.detach(), "amax")
+    sums = values.new_zeros(n_groups).index_add(0, group, (values - peak[group]).exp())
+    return sums.log() + peak
+
+
+def discrete_survival_nll(hazard_logits: Tensor, interval: Tensor, event: Tensor) -> Tensor:
+    """Negative log likelihood of survival in intervals, averaged over cases.
+
+    M. Gensheimer, B. Narasimhan, A scalable discrete-time survival model for neural networks, PeerJ 2019:
+    a case survives each interval before its last by 1 - hazard, and meets its event by the hazard.
+
+    Args:
+        hazard_logits: (B, T) of the hazard in each interval, given that it was reached.
+        interval: (B,) index of the event's interval, or of the last that a censored case survived; -1 where
+            it was censored within the first.
+        event: (B,) bool, False where the case was censored.
+    """
+    intervals = torch.arange(hazard_logits.shape[1], device=interval.device)
+    reached = intervals <= interval.unsqueeze(1)  # (B, T)
+    happened = (intervals == interval.unsqueeze(1)) & event.unsqueeze(1)  # (B, T)
+    losses = functional.binary_cross_entropy_with_logits(
+        hazard_logits, happened.to(hazard_logits.dtype), reduction="none"
+    )
+    return (losses * reached).sum(dim=1).mean()
