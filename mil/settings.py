@@ -5,6 +5,12 @@ from dataclasses import dataclass, field
 
 from mil.errors import CohortError, FitError
 
+# By name alone, so that the command line can list them; the classes are in mil.heads.registry.
+BASELINE_NAMES = (
+    "majority", "chance", "clinical", "tile-vote", "tile-vote-votes", "tile-vote-logits", "linear-probe",
+    "pooled-logistic", "pooled-svm", "quantile-logistic",
+)  # fmt: skip
+HEAD_NAMES = ("mean", "max", "abmil", "gated-abmil")
 DEFAULT_MODELS = ("majority", "tile-vote", "mean", "abmil")
 FEW_CASES = 60  # below this an inner validation part is too small to choose an epoch by
 
@@ -35,6 +41,13 @@ class FitSettings:
     )
     patience: int = field(
         default=10, metadata={"help": "Epochs without a better inner loss before stopping."}
+    )
+    clinical: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Columns of the table for model clinical, with commas between; all if not given.",
+            "split": ",",
+        },
     )
 
     def __post_init__(self) -> None:
