@@ -178,7 +178,9 @@ def separate(gram: Floats, labels: Ints, weights: Floats, cost: float) -> tuple[
     n_classes = labels.max() + 1
     alpha, bias = np.zeros((len(labels), n_classes)), np.zeros(n_classes)
     for label in range(n_classes):
-        svm = SVC(C=cost, kernel="precomputed").fit(gram, labels == label, sample_weight=weights)
+        # Its solver draws nothing, but without a seed of its own it takes one of the process's.
+        svm = SVC(C=cost, kernel="precomputed", random_state=0)
+        svm.fit(gram, labels == label, sample_weight=weights)
         alpha[svm.support_, label], bias[label] = svm.dual_coef_[0], svm.intercept_[0]
     return alpha, bias
 
