@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-from mil.baselines.logistic import LogisticHead
-from mil.baselines.pooled import mean_of_tiles
+from mil.baselines.logistic import LogisticHead, mean_of_tiles
 from mil.heads.head import HeadSettings
 from mil.heads.registry import register
 

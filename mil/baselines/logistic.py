@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mil.baselines.inner import Floats, Ints, inner_folds, standard_of
+from mil.baselines.inner import Floats, Ints, counted_by_case, inner_folds, standard_of
 from mil.batches import collate
 from mil.heads.head import Head, HeadOutput, HeadSettings, Training
 from mil.heads.layers import masked_softmax, uniform_scores
@@ -59,12 +59,18 @@ class LogisticHead(Head):
     @torch.no_grad()
     def solve(self, training: Training) -> None:
         """Choose the cost and fit on all training slides."""
+        training = counted_by_case(training)
         rows = rows_of(self, training)
         cost = choose_cost(rows, training)
         fitted = fit_logistic(rows, training.labels, training.weights, [cost])
         for buffer, value in zip((self.weight, self.bias), fitted[0], strict=True):
             buffer.copy_(torch.from_numpy(value))
         self.cost.fill_(cost)
+
+
+def mean_of_tiles(features: Tensor, mask: Tensor) -> Tensor:
+    """(B, D) of bags (B, N, D) that are zero on padding."""
+    return features.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
 def rows_of(head: Head, training: Training) -> Floats:

@@ -5,14 +5,9 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from mil.baselines.logistic import LogisticHead
+from mil.baselines.logistic import LogisticHead, mean_of_tiles
 from mil.heads.head import HeadSettings, Training
 from mil.heads.registry import register
-
-
-def mean_of_tiles(features: Tensor, mask: Tensor) -> Tensor:
-    """(B, D) of bags (B, N, D) that are zero on padding."""
-    return features.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
 @register("pooled-logistic")

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mil.baselines.inner import Floats, InnerFold, Ints, inner_folds, standard_of
-from mil.baselines.logistic import rows_of
-from mil.baselines.pooled import mean_of_tiles
+from mil.baselines.inner import Floats, InnerFold, Ints, counted_by_case, inner_folds, standard_of
+from mil.baselines.logistic import mean_of_tiles, rows_of
 from mil.heads.head import Head, HeadOutput, HeadSettings, Training
 from mil.heads.layers import masked_softmax, uniform_scores
 from mil.heads.registry import register
@@ -114,6 +113,7 @@ class PooledSvm(Head):
     @torch.no_grad()
     def solve(self, training: Training) -> None:
         """Choose the setting on inner folds, scale what it said there, and fit on all training slides."""
+        training = counted_by_case(training)
         rows, labels, weights = rows_of(self, training), training.labels, training.weights
         folds = inner_folds(training)
         setting, slope, offset = USUAL, np.ones(len(self.bias)), np.zeros(len(self.bias))
