@@ -101,8 +101,8 @@ def run_finetune(options: FinetuneOptions) -> None:
 def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     """Cross-validate with a backbone fine-tuned in each fold, as the settings of `mil finetune` say."""
     from cli.console import Bars, warn
+    from cli.learn import clinical_facts, kept_in
     from cli.learn import facts as facts_of
-    from cli.learn import kept_in
     from mil.cohort import read_table
     from mil.duplicates import lookalikes
     from mil.finetune.per_fold import Tuning, cross_validate_per_fold, tested_cohort
@@ -147,7 +147,8 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     tested = tested_cohort(rows, folds, run.fold_store)
     for pair in lookalikes(tested):
         warn(str(pair))
-    return update_run(run, **facts_of(tested)), predictions
+    told = facts_of(tested) | clinical_facts(tested, options.models, options.clinical)
+    return update_run(run, **told), predictions
 
 
 def labelled_slides(options: SlideOptions) -> "list[LabelledSlide]":

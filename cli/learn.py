@@ -1,7 +1,7 @@
 """`mil crossval`, `mil train`, `mil predict`: from bags to predictions."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cli.main import app
 from cli.options import part_of, plain, verb, writable, wrong_use
 from mil.errors import CohortError
-from mil.settings import DEFAULT_MODELS, FitSettings, SplitSettings
+from mil.settings import BASELINE_NAMES, DEFAULT_MODELS, HEAD_NAMES, FitSettings, SplitSettings
 
 if TYPE_CHECKING:
     from features.bags import Bag
@@ -50,7 +50,11 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
     )
     models: tuple[str, ...] = field(
         default=DEFAULT_MODELS,
-        metadata={"help": "Heads and baselines, with commas between.", "split": ","},
+        metadata={
+            "help": f"Heads ({', '.join(HEAD_NAMES)}) and baselines "
+            f"({', '.join(BASELINE_NAMES)}), with commas between.",
+            "split": ",",
+        },
     )
 
     finetune: str = field(
@@ -89,7 +93,10 @@ class TrainOptions(_CohortOptions, FitSettings):
     """Settings of `mil train`."""
 
     store: Path = field(metadata={"argument": "STORE", "help": "The bag store of `mil extract`."})
-    model: str = field(default="abmil", metadata={"help": "The head or baseline to fit."})
+    model: str = field(
+        default="abmil",
+        metadata={"help": "The head or baseline to fit; `mil crossval --help` lists them."},
+    )
     seed: int = field(default=0, metadata={"help": "Seed of weights, draws and order."})
 
 
@@ -115,7 +122,10 @@ class PredictOptions:
         metadata={"help": "Micrometres per level-0 pixel, where the slides do not say."},
     )
     cohort: Path | None = field(
-        default=None, metadata={"help": "Table that says which case each slide belongs to."}
+        default=None,
+        metadata={
+            "help": "Table that says which case each slide belongs to; model clinical reads its columns."
+        },
     )
 
 
@@ -176,9 +186,8 @@ def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
         [case.site for case in cohort.cases],
         part_of(options, SplitSettings),
     )
-    run = start_run(
-        options.out, "crossval", plain(options), facts(cohort), overwrite=options.overwrite
-    )
+    told = facts(cohort) | clinical_facts(cohort, options.models, options.clinical)
+    run = start_run(options.out, "crossval", plain(options), told, overwrite=options.overwrite)
     write_folds(options.out / "folds.json", folds)
     predictions = cross_validate(
         cohort,
@@ -209,11 +218,10 @@ def train(options: TrainOptions) -> None:
         check_names([options.model])
     writable(options.out)
     cohort = assembled(options, options.store)
-    run = start_run(
-        options.out, "train", plain(options), facts(cohort), overwrite=options.overwrite
-    )
+    told = facts(cohort) | clinical_facts(cohort, [options.model], options.clinical)
+    run = start_run(options.out, "train", plain(options), told, overwrite=options.overwrite)
     settings = part_of(options, FitSettings)
-    fit_on, choose_by = fit_parts(cohort.cases, settings, options.seed)
+    fit_on, choose_by = fit_parts(options.model, cohort.cases, settings, options.seed)
     fitted = fit(options.model, fit_on, choose_by, cohort.classes, settings, seed=options.seed)
     path = run.model_path(options.model)
     save_fitted(path, fitted)
@@ -247,9 +255,11 @@ def predict(options: PredictOptions) -> None:
         weights=options.weights,
         slide_mpp=options.slide_mpp,
     )
-    stated = {row.slide: row.case for row in read_table(options.cohort)} if options.cohort else {}
+    told = {row.slide: row for row in read_table(options.cohort)} if options.cohort else {}
+    stated = {slide: row.case for slide, row in told.items()}
+    others = {slide: row.other for slide, row in told.items()}
     cases = [run.case_of(bag.slide, stated.get(bag.slide) or bag.case) for bag in bags]
-    rows = _predicted_rows(fitted, bags, cases)
+    rows = _predicted_rows(fitted, bags, cases, others)
     path = options.out or run.path / "predict.csv"
     header = ["level", "case", "slide", "tiles", "predicted", "trained_on_it"]
     header += [PREFIX + name for name in fitted.classes]
@@ -314,6 +324,30 @@ def assembled(options: _CohortOptions, store: Path | None) -> "Cohort":
     return cohort
 
 
+def clinical_facts(
+    cohort: "Cohort", models: Sequence[str], asked: Sequence[str]
+) -> dict[str, object]:
+    """What run.json says of the columns that a clinical model reads; tells of them before it does."""
+    from cli.console import complain, say
+    from mil.baselines.encoding import fit_encoding, revealing_columns
+    from mil.heads.registry import reads_table
+
+    if not reads_table(models):
+        return {}
+    # Of all cases, to be told of and no more: each fold learns an encoding of its own.
+    encoding = fit_encoding(cohort.cases, asked)
+    names = [column.name for column in encoding.columns]
+    say(f"The clinical model reads {', '.join(names)}.")
+    for name, reason in encoding.left_out:
+        complain(f"The clinical model leaves out {name}: it {reason}.")
+    for name in revealing_columns(cohort.cases, names):
+        complain(
+            f"Column {name} is the label in other words: who fills it in has made the diagnosis. Name the "
+            "columns to read with --clinical."
+        )
+    return {"clinical": {case.name: {n: case.other[n] for n in names} for case in cohort.cases}}
+
+
 def facts(cohort: "Cohort") -> dict[str, object]:
     """What run.json says of the data."""
     return {
@@ -342,7 +376,10 @@ def kept_in(run: "Run") -> "Callable[[str, Fold, Callable[[], Fitted]], Fitted]"
 
 
 def _predicted_rows(
-    fitted: "Fitted", bags: "Sequence[Bag]", cases: Sequence[str]
+    fitted: "Fitted",
+    bags: "Sequence[Bag]",
+    cases: Sequence[str],
+    others: Mapping[str, Mapping[str, str]],
 ) -> list[list[str]]:
     """A row per slide, then a row per case with the mean over its slides; no case is a case alone."""
     from mil.predicting import probabilities
@@ -350,7 +387,7 @@ def _predicted_rows(
     of_case: dict[str, list[tuple[Bag, list[float]]]] = {}
     rows = []
     for bag, case in zip(bags, cases, strict=True):
-        p = probabilities(fitted, bag)
+        p = probabilities(fitted, bag, others.get(bag.slide, {}))
         of_case.setdefault(case or bag.slide, []).append((bag, p))
         rows.append(_row("slide", fitted, case, bag.slide, len(bag), p))
     for name, slides in of_case.items():

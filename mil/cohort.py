@@ -46,13 +46,19 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A patient: the unit of splits, labels, intervals and tests."""
+    """A patient: the unit of splits, labels, intervals and tests.
+
+    Attributes:
+        other: all further columns of the table, as its first slide has them.
+        differing: those of them in which its slides differ.
+    """
 
     name: str
     label: str
     bags: tuple[Bag, ...]
     site: str = ""
     other: Mapping[str, str] = field(default_factory=dict)
+    differing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +181,9 @@ def assemble(
                 bags=tuple(bags[row.slide] for row in mine),
                 site=mine[0].site,
                 other=mine[0].other,
+                differing=tuple(
+                    name for name in mine[0].other if len({row.other[name] for row in mine}) > 1
+                ),
             )
         )
     classes = tuple(sorted({case.label for case in cases}))
@@ -213,7 +222,7 @@ def _row(path: Path, line: int, columns: Mapping[str, str], fields: Mapping[str,
     for name in ("case", "slide"):
         if not ours[name]:
             raise CohortError(f"{path}, line {line}: {name} is empty. Fill it in.")
-    mpp = _number(ours["mpp"]) if ours.get("mpp") else None
+    mpp = number(ours["mpp"]) if ours.get("mpp") else None
     if mpp is not None and not 0 < mpp < math.inf:
         raise CohortError(
             f"{path}, line {line}: mpp is {ours['mpp']!r}; micrometres per pixel are a number "
@@ -230,7 +239,7 @@ def _row(path: Path, line: int, columns: Mapping[str, str], fields: Mapping[str,
     )
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
     """The number a field holds; NaN where it holds none."""
     try:
         return float(text)

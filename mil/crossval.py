@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 
 from features.progress import Progress, Silent
+from mil.baselines.encoding import clinical_columns
 from mil.cohort import Case, Cohort
 from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
 from mil.fitted import Fitted
+from mil.heads.registry import HEADS, check_names, reads_table
 from mil.predicting import probabilities
 from mil.settings import FitSettings
 from mil.splits import Fold, inner_split
@@ -40,10 +42,13 @@ def cross_validate(
         progress: told of each fit.
 
     Raises:
+        CohortError: a column that a model reads is not in the table, or not a fact of the case.
         LeakageError: a backbone, or a fit that was kept, has seen a case that would be tested with it.
         FitError: a fit that was kept is of another model.
     """
     check_seen(cohort, folds)
+    if reads_table(models):
+        clinical_columns(cohort.cases, settings.clinical)
     rows: list[dict[str, object]] = []
     with (progress or Silent()).task(
         "cross-validation", len(folds) * len(models), "fits"
@@ -69,15 +74,19 @@ def cross_validate(
 def fit_fold(cohort: Cohort, model: str, fold: Fold, settings: FitSettings, seed: int) -> Fitted:
     """Fit one model on the training cases of one fold."""
     own_seed = fold_seed(seed, fold)
-    train, valid = fit_parts(cohort.named(fold.train), settings, own_seed)
+    train, valid = fit_parts(model, cohort.named(fold.train), settings, own_seed)
     return fit(model, train, valid, cohort.classes, settings, seed=own_seed)
 
 
 def fit_parts(
-    cases: Sequence[Case], settings: FitSettings, seed: int
+    model: str, cases: Sequence[Case], settings: FitSettings, seed: int
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """(train, valid): some cases set aside to choose the epoch by, if the settings say so."""
-    if not settings.stops_early(len(cases)):
+    """(train, valid): some cases set aside to choose the epoch by, if the settings say so.
+
+    A model without epochs learns from all.
+    """
+    check_names([model])
+    if not (HEADS[model].takes_steps() and settings.stops_early(len(cases))):
         return tuple(cases), ()
     names, labels = [case.name for case in cases], [case.label for case in cases]
     train, valid = inner_split(names, labels, seed)
@@ -141,6 +150,6 @@ def _predict_fold(cohort: Cohort, fitted: Fitted, fold: Fold) -> list[dict[str, 
                 "slide": bag.slide,
                 "label": case.label,
             }
-            p = dict(zip(fitted.classes, probabilities(fitted, bag), strict=True))
+            p = dict(zip(fitted.classes, probabilities(fitted, bag, case.other), strict=True))
             rows.append(given | {PREFIX + name: value for name, value in p.items()})
     return rows

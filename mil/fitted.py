@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from features.whole import whole
+from mil.baselines.encoding import Encoding
 from mil.errors import FitError
 from mil.heads.head import Head, HeadSettings
 from mil.heads.registry import build_head
@@ -34,6 +35,7 @@ class Fitted:
         seed: of weights, draws and order.
         losses: mean training loss per epoch.
         valid_losses: loss on the inner validation cases per epoch; empty without them.
+        encoding: how the table's columns become a row, where it learnt from those and not from tiles.
     """
 
     model: str
@@ -46,6 +48,7 @@ class Fitted:
     seed: int
     losses: tuple[float, ...] = ()
     valid_losses: tuple[float, ...] = ()
+    encoding: Encoding | None = None
 
 
 def save_fitted(path: Path, fitted: Fitted) -> None:
@@ -62,6 +65,7 @@ def save_fitted(path: Path, fitted: Fitted) -> None:
         "seed": fitted.seed,
         "losses": fitted.losses,
         "valid_losses": fitted.valid_losses,
+        "encoding": fitted.encoding and fitted.encoding.to_json(),
         "sarcomil": __version__,
     }
     card["sha256"] = _fingerprint(state, card)
@@ -91,7 +95,8 @@ def load_fitted(path: Path) -> Fitted:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if card["sha256"] != _fingerprint(state, card):
             raise ValueError("its weights or its card are not those it was saved with")
-        settings = FitSettings(**card["settings"])
+        told = card["settings"]
+        settings = FitSettings(**told | {"clinical": tuple(told.get("clinical", ()))})
         shape = HeadSettings(
             dim=card["dim"],
             n_classes=len(card["classes"]),
@@ -111,6 +116,7 @@ def load_fitted(path: Path) -> Fitted:
             seed=card["seed"],
             losses=tuple(card["losses"]),
             valid_losses=tuple(card["valid_losses"]),
+            encoding=Encoding.from_json(card["encoding"]) if card.get("encoding") else None,
         )
     except (
         OSError,

@@ -1,5 +1,8 @@
 """A fitted model's probabilities for bags; no label is needed."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 
 from features.bags import Bag
@@ -8,13 +11,22 @@ from mil.errors import FitError
 from mil.fitted import Fitted
 from mil.heads.head import HeadOutput
 
+EMPTY: Mapping[str, str] = MappingProxyType({})
+
 
 @torch.inference_mode()
-def run_head(fitted: Fitted, bag: Bag) -> HeadOutput:
+def run_head(fitted: Fitted, bag: Bag, other: Mapping[str, str] = EMPTY) -> HeadOutput:
     """The head on all tiles of one bag, as a batch of one.
+
+    Args:
+        fitted: the model.
+        bag: of the model's own recipe.
+        other: what the table says of the bag's case; read by a model that learnt from that, and not
+            from tiles.
 
     Raises:
         FitError: the bag was made by another recipe than the model's.
+        CohortError: the model reads a column that is not in ``other``.
     """
     if bag.recipe_sha256 != fitted.recipe_sha256:
         keys = sorted({*fitted.recipe, *bag.recipe})
@@ -27,12 +39,13 @@ def run_head(fitted: Fitted, bag: Bag) -> HeadOutput:
             f"{bag.slide}: the bag does not suit model {fitted.model} ({changes or 'recipe'}). Extract "
             "the slide with the settings the model's bags were made with."
         )
-    batch = collate([bag.features])
+    encoding = fitted.encoding
+    batch = collate([encoding.row(bag.slide, other) if encoding else bag.features])
     output: HeadOutput = fitted.head(batch.features, batch.mask)
     return output
 
 
-def probabilities(fitted: Fitted, bag: Bag) -> list[float]:
-    """(C,) probabilities of one bag, in the order of ``fitted.classes``."""
-    logits = run_head(fitted, bag).logits[0].double()
+def probabilities(fitted: Fitted, bag: Bag, other: Mapping[str, str] = EMPTY) -> list[float]:
+    """(C,) probabilities of one bag, in the order of ``fitted.classes``; as ``run_head``."""
+    logits = run_head(fitted, bag, other).logits[0].double()
     return [float(p) for p in torch.softmax(logits, dim=0)]

@@ -1,7 +1,8 @@
 """The run folder: what was asked, who was tested where, what was predicted, and the models.
 
 run.json           format, command, settings, versions, machine, classes, labels (by case), cases and
-                       bags (by slide), recipe, excluded, started, finished, complete
+                       bags (by slide), recipe, excluded, clinical (by case, where a model reads it),
+                       started, finished, complete
 folds.json         repeat, index, train, test: names of cases
 predictions.csv    one row per model, repeat and slide
 metrics.json, comparison.json

@@ -5,6 +5,15 @@ from dataclasses import dataclass, field
 
 from mil.errors import CohortError, FitError
 
+# By name alone, so that the command line can list them; the classes are in mil.heads.registry.
+BASELINE_NAMES = (
+    "majority", "chance", "clinical", "tile-vote", "tile-vote-votes", "tile-vote-logits", "linear-probe",
+    "pooled-logistic", "pooled-svm", "quantile-logistic",
+)  # fmt: skip
+HEAD_NAMES = (
+    "mean", "max", "lse", "abmil", "gated-abmil", "additive-abmil", "clam-sb", "clam-mb", "dsmil",
+    "transmil", "dtfd",
+)  # fmt: skip
 DEFAULT_MODELS = ("majority", "tile-vote", "mean", "abmil")
 FEW_CASES = 60  # below this an inner validation part is too small to choose an epoch by
 
@@ -46,6 +55,13 @@ class FitSettings:
     )
     focal_gamma: float = field(
         default=2.0, metadata={"help": "How far the focal loss makes light of what is right."}
+    )
+    clinical: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Columns of the table for model clinical, with commas between; all if not given.",
+            "split": ",",
+        },
     )
 
     def __post_init__(self) -> None:

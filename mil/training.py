@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from features.threads import one_torch_thread
+from mil.baselines.encoding import Encoding, fit_encoding
 from mil.batches import collate
 from mil.cohort import Case
 from mil.errors import FitError, LeakageError
 from mil.fitted import Fitted
 from mil.heads.head import HeadSettings, Training
-from mil.heads.registry import build_head
+from mil.heads.registry import build_head, check_names, reads_table
 from mil.settings import FitSettings
 from mil.steps import Example, History, train_by_steps
 
@@ -53,11 +54,14 @@ def fit(
         raise FitError(
             f"No case of {', '.join(sorted(absent))} to train on. Add one, or drop the class."
         )
-    examples, counts = _examples(train, classes)
-    held_out, _ = _examples(valid, classes) if valid else ([], None)
+    check_names([model])
+    encoding = fit_encoding(train, settings.clinical) if reads_table([model]) else None
+    examples, counts = _examples(train, classes, encoding)
+    held_out, _ = _examples(valid, classes, encoding) if valid else ([], None)
     bag = train[0].bags[0]
+    dim = examples[0].features.shape[1]
     shape = HeadSettings(
-        dim=bag.dim, n_classes=len(classes), width=settings.width, dropout=settings.dropout
+        dim=dim, n_classes=len(classes), width=settings.width, dropout=settings.dropout
     )
     with torch.random.fork_rng(devices=[]), one_torch_thread():
         torch.manual_seed(seed)
@@ -65,7 +69,7 @@ def fit(
         head = build_head(model, shape)
         scale_tiles = [collate([e.features], max_tiles=SCALE_TILES, rng=rng) for e in examples]
         head.prepare(torch.cat([batch.features[0] for batch in scale_tiles]), counts)
-        if head.learns_from == "slides":
+        if head.learns_from in ("slides", "table"):
             head.solve(_training(train, examples, seed))
             history = History()
         else:
@@ -81,6 +85,7 @@ def fit(
         seed=seed,
         losses=tuple(history.train),
         valid_losses=tuple(history.valid),
+        encoding=encoding,
     )
 
 
@@ -101,8 +106,13 @@ def _training(cases: Sequence[Case], examples: Sequence[Example], seed: int) -> 
     )
 
 
-def _examples(cases: Sequence[Case], classes: Sequence[str]) -> tuple[list[Example], Tensor]:
-    """The bags of cases with balanced weights of mean 1, and the number of cases per class."""
+def _examples(
+    cases: Sequence[Case], classes: Sequence[str], encoding: Encoding | None = None
+) -> tuple[list[Example], Tensor]:
+    """The bags of cases with balanced weights of mean 1, and the number of cases per class.
+
+    With an encoding, a bag is what the table says of its case.
+    """
     unknown = sorted({case.label for case in cases} - set(classes))
     if unknown:
         raise FitError(f"Label {unknown[0]!r} is none of the classes {', '.join(classes)}. Add it.")
@@ -112,7 +122,9 @@ def _examples(cases: Sequence[Case], classes: Sequence[str]) -> tuple[list[Examp
     present = int((counts > 0).sum())
     for case, label in zip(cases, labels, strict=True):
         of_case = len(cases) / present / counts[label]
-        examples += [Example(bag.features, label, of_case / len(case.bags)) for bag in case.bags]
+        for bag in case.bags:
+            features = encoding.row(case.name, case.other) if encoding else bag.features
+            examples.append(Example(features, label, of_case / len(case.bags)))
     mean = sum(example.weight for example in examples) / len(examples)
     scaled = [Example(e.features, e.label, e.weight / mean) for e in examples]
     return scaled, torch.tensor(counts, dtype=torch.float32)

@@ -85,12 +85,13 @@ class Head(nn.Module, ABC):
     Attributes:
         positional: whether the order or place of tiles matters.
         learns_from: ``bags``; ``tiles``, each a bag of its own with its slide's label; ``counts`` of
-            classes alone; or ``slides``, all at once and without steps, by ``solve``.
+            classes alone; ``slides``, all at once and without steps, by ``solve``; or ``table``, likewise,
+            a slide being one row of what the table says of its case.
         learns_attention: whether the attention is learnt, so that it can explain.
     """
 
     positional: ClassVar[bool] = False
-    learns_from: ClassVar[Literal["bags", "tiles", "counts", "slides"]] = "bags"
+    learns_from: ClassVar[Literal["bags", "tiles", "counts", "slides", "table"]] = "bags"
     learns_attention: ClassVar[bool] = False
     shift: Tensor
     scale: Tensor
@@ -128,6 +129,11 @@ class Head(nn.Module, ABC):
         # Padding may hold anything, also NaN, and NaN times zero is NaN.
         return self.pool(scaled.masked_fill(~mask.unsqueeze(-1), 0.0), mask, coords)
 
+    @classmethod
+    def takes_steps(cls) -> bool:
+        """Whether it is trained by gradient, epoch after epoch."""
+        return cls.learns_from in ("bags", "tiles")
+
     @abstractmethod
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
         """The head itself, on standardised features that are zero on padding."""
@@ -138,7 +144,7 @@ class Head(nn.Module, ABC):
         return output.logits.new_zeros(())
 
     def solve(self, training: Training) -> None:
-        """Learn without steps, where ``learns_from`` is ``slides``: set the buffers that ``pool`` reads."""
+        """Learn without steps, where ``learns_from`` says so: set the buffers that ``pool`` reads."""
         raise NotImplementedError(f"{type(self).__name__} learns from {self.learns_from}")
 
     @torch.no_grad()

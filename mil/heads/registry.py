@@ -49,6 +49,11 @@ def check_names(names: Sequence[str]) -> None:
         raise FitError(f"A model is named twice in {', '.join(names)}. Name each once.")
 
 
+def reads_table(names: Sequence[str]) -> bool:
+    """Whether one of the models learns from the table's columns."""
+    return any(HEADS[name].learns_from == "table" for name in names)
+
+
 # Importing a head's file enters it.
-from mil.baselines import majority, tile_vote  # noqa: E402, F401
+from mil.baselines import clinical, majority, pooled, quantiles, svm, tile_vote  # noqa: E402, F401
 from mil.heads import additive, attention, clam, dsmil, dtfd, pooling, transmil  # noqa: E402, F401

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,13 @@ def made_bag(
 def made_case(name: str, label: str, *features: Any, **given: Any) -> Case:
     """A case with one slide per array of features."""
     bags = [made_bag(f"{name}-s{i}", each, **given) for i, each in enumerate(features, start=1)]
-    return Case(name=name, label=label, bags=tuple(bags))
+    return Case(name=name, label=label, bags=tuple(bags), other=made_columns(name))
+
+
+def made_columns(name: str) -> dict[str, str]:
+    """Clinical columns of a case that have nothing to do with its label."""
+    drawn = np.random.default_rng(zlib.crc32(name.encode()))
+    return {"age": str(drawn.integers(20, 90)), "site of tumour": drawn.choice(["arm", "leg"])}
 
 
 def cohort_of(cases: Sequence[Case]) -> Cohort:
@@ -103,10 +110,7 @@ def relabelled(cohort: Cohort, seed: int) -> Cohort:
     """The same cases with their labels shuffled."""
     labels = np.random.default_rng(seed).permutation([case.label for case in cohort.cases])
     return cohort_of(
-        [
-            Case(name=case.name, label=str(label), bags=case.bags)
-            for case, label in zip(cohort.cases, labels, strict=True)
-        ]
+        [replace(case, label=str(label)) for case, label in zip(cohort.cases, labels, strict=True)]
     )
 
 

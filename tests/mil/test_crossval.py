@@ -389,12 +389,12 @@ def test_every_fold_and_repeat_has_a_seed_of_its_own():
 
 
 def test_few_cases_give_none_up():
-    train, valid = fit_parts(COHORT.cases, QUICK, 0)
+    train, valid = fit_parts("mean", COHORT.cases, QUICK, 0)
     assert (train, valid) == (COHORT.cases, ())
 
 
 def test_inner_cases_are_set_aside_whole():
-    train, valid = fit_parts(COHORT.cases, replace(QUICK, early_stopping="always"), 0)
+    train, valid = fit_parts("mean", COHORT.cases, replace(QUICK, early_stopping="always"), 0)
     assert {case.name for case in valid} | {case.name for case in train} == {
         case.name for case in COHORT.cases
     }

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from features.bags import read_bag, write_bag
-from mil.errors import FitError
+from mil.errors import CohortError, FitError
 from mil.heads.registry import HEADS
 from mil.predicting import probabilities, run_head
 from mil.training import fit
-from tests.mil.made import QUICK, RECIPE, made_bag, made_cohort
+from tests.mil.made import QUICK, RECIPE, made_bag, made_cohort, made_columns
 
 COHORT = made_cohort((2, 3))
+TOLD = made_columns("s")
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,8 @@ def fitted():
 
 @pytest.mark.parametrize("name", HEADS)
 def test_probabilities_are_the_softmax_of_the_logits(fitted, name):
-    p = probabilities(fitted[name], made_bag("s"))
-    logits = run_head(fitted[name], made_bag("s")).logits[0].double()
+    p = probabilities(fitted[name], made_bag("s"), TOLD)
+    logits = run_head(fitted[name], made_bag("s"), TOLD).logits[0].double()
     assert p == torch.softmax(logits, dim=0).tolist()
     assert sum(p) == pytest.approx(1, abs=1e-12)
 
@@ -45,15 +46,29 @@ def test_bag_of_a_file_is_predicted_as_the_bag_itself(fitted, tmp_path, name, dt
     write_bag(tmp_path / "s.h5", mine)
     held = read_bag(tmp_path / "s.h5")
     assert held.features.dtype == dtype
-    assert probabilities(fitted[name], held) == probabilities(fitted[name], mine)
+    assert probabilities(fitted[name], held, TOLD) == probabilities(fitted[name], mine, TOLD)
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_half_precision_moves_probabilities_by_its_rounding_alone(fitted, name):
     features = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
-    single = probabilities(fitted[name], made_bag("s", features))
-    half = probabilities(fitted[name], made_bag("s", features.astype(np.float16)))
+    single = probabilities(fitted[name], made_bag("s", features), TOLD)
+    half = probabilities(fitted[name], made_bag("s", features.astype(np.float16)), TOLD)
     np.testing.assert_allclose(half, single, atol=5e-3)
+
+
+def test_columns_of_the_table_are_read_by_the_clinical_model_alone(fitted):
+    other = {**TOLD, "age": "19"}
+    for name, model in fitted.items():
+        same = probabilities(model, made_bag("s"), TOLD) == probabilities(
+            model, made_bag("s"), other
+        )
+        assert same is (name != "clinical"), name
+
+
+def test_clinical_model_without_its_columns_says_where_to_give_them(fitted):
+    with pytest.raises(CohortError, match=r"s: the clinical model reads age, .*--cohort"):
+        probabilities(fitted["clinical"], made_bag("s"))
 
 
 def test_bag_of_another_recipe_is_refused_with_what_differs(fitted):

@@ -10,7 +10,8 @@ from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head, check_names, register
 
 SETTINGS = HeadSettings(dim=6, n_classes=3, width=8, dropout=0.5)
-LEARNING = ["abmil", "gated-abmil", "mean", "max", "tile-vote"]
+OF_TILES = ["tile-vote", "tile-vote-votes", "tile-vote-logits", "linear-probe"]
+LEARNING = ["abmil", "gated-abmil", "mean", "max", *OF_TILES]
 
 
 def fitted(name, settings=SETTINGS):
@@ -47,6 +48,8 @@ class Formulas:
         return x @ self.w[f"{name}.weight"].T + self.w.get(f"{name}.bias", 0)
 
     def tiles(self, bag):
+        if "embed.0.weight" not in self.w:
+            return (bag - self.w["shift"]) / self.w["scale"]
         return np.maximum(self.layer("embed.0", (bag - self.w["shift"]) / self.w["scale"]), 0)
 
     def weighed(self, bag, attention):
@@ -77,6 +80,17 @@ class Formulas:
     def tile_vote(self, bag):
         p = softmax(self.layer("classify", self.tiles(bag))).mean(axis=0)
         return np.log(p), np.full(len(bag), 1 / len(bag))
+
+    linear_probe = tile_vote
+
+    def tile_vote_votes(self, bag):
+        votes = self.layer("classify", self.tiles(bag)).argmax(axis=1)
+        counts = np.array([(votes == label).sum() for label in range(3)])
+        return np.log((counts + 1 / 3) / (len(bag) + 1)), np.full(len(bag), 1 / len(bag))
+
+    def tile_vote_logits(self, bag):
+        logits = self.layer("classify", self.tiles(bag)).mean(axis=0)
+        return logits, np.full(len(bag), 1 / len(bag))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -126,6 +140,27 @@ def test_tile_vote_stays_in_log_space_where_probabilities_underflow():
     logits = output_of(head, a_bag()).logits[0]
     assert logits[1] < -300
     assert torch.isfinite(logits).all()
+
+
+def test_three_votes_have_one_classifier_and_three_opinions():
+    heads = [fitted(name) for name in ("tile-vote", "tile-vote-votes", "tile-vote-logits")]
+    outputs = [output_of(head, a_bag()) for head in heads]
+    assert all(torch.equal(each.tile_logits, outputs[0].tile_logits) for each in outputs)
+    p = [torch.softmax(each.logits[0], dim=-1) for each in outputs]
+    assert not any(torch.allclose(p[i], p[j], atol=1e-3) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_votes_are_learnt_from_by_the_probabilities_of_tiles():
+    features = torch.randn(8, 1, SETTINGS.dim, generator=torch.Generator().manual_seed(0)) * 5
+    gradients = []
+    for name in ("tile-vote-votes", "tile-vote"):
+        head = fitted(name).train()
+        torch.manual_seed(0)  # of dropout
+        output = head(features, torch.ones(8, 1, dtype=torch.bool))
+        output.logits[:, 1].sum().backward()
+        gradients.append(head.classify.weight.grad)
+    assert torch.equal(*gradients)
+    assert (gradients[0] != 0).any()
 
 
 @pytest.mark.parametrize("seed", range(3))

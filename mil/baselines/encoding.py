@@ -1,0 +1,164 @@
+"""From the columns of the table to one row of numbers per case; learnt from training cases."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mil.cohort import Case, number
+from mil.errors import CohortError, FitError
+
+OF_THE_STUDY = ("split", "time", "event")  # columns that say how a case is used, or how it ended
+MISSING = ("", "?", "-", "na", "n/a", "nan", "unknown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """How one column becomes numbers.
+
+    Attributes:
+        name: in the table's header.
+        categories: words that have a number of their own, 1 where the word is there; any other word is 0
+            throughout. Empty for a column of numbers.
+        middle: the median of numbers, in place of a missing one.
+        spread: their standard deviation, or 1.
+    """
+
+    name: str
+    categories: tuple[str, ...] = ()
+    middle: float = 0.0
+    spread: float = 1.0
+
+    def encode(self, value: str) -> list[float]:
+        """The categories, or a number in spreads from the middle and whether it is missing."""
+        if self.categories:
+            return [float(value == category) for category in self.categories]
+        held = _number(value)
+        return [0.0, 1.0] if held is None else [(held - self.middle) / self.spread, 0.0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How a case's columns become one row; fitted on training cases.
+
+    Attributes:
+        columns: those that are read.
+        left_out: (column, reason) of those that are not.
+    """
+
+    columns: tuple[Column, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    def row(self, name: str, other: Mapping[str, str]) -> NDArray[np.float32]:
+        """(1, K) of what the table says of a case.
+
+        Raises:
+            CohortError: a column is missing.
+        """
+        absent = [column.name for column in self.columns if column.name not in other]
+        if absent:
+            raise CohortError(
+                f"{name}: the clinical model reads {', '.join(absent)}, which no table gives. Pass "
+                "--cohort with a table that has this slide and these columns."
+            )
+        numbers = [held for column in self.columns for held in column.encode(other[column.name])]
+        return np.array([numbers], dtype=np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """The encoding as JSON holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, held: Mapping[str, Any]) -> "Encoding":
+        """The encoding that ``to_json`` told of."""
+        columns = [
+            Column(**{**column, "categories": tuple(column["categories"])})
+            for column in held["columns"]
+        ]
+        left_out = [(name, reason) for name, reason in held["left_out"]]
+        return cls(columns=tuple(columns), left_out=tuple(left_out))
+
+
+def clinical_columns(cases: Sequence[Case], asked: Sequence[str]) -> tuple[str, ...]:
+    """The columns to read: those asked for, or all but those of the study itself.
+
+    Raises:
+        CohortError: there is no such column, or slides of a case differ in it.
+    """
+    there = list(cases[0].other)
+    unknown = [name for name in asked if name not in there]
+    if unknown:
+        raise CohortError(
+            f"No clinical column {unknown[0]!r} in the table; it has {', '.join(there) or 'none'}. "
+            "Name those to read with --clinical."
+        )
+    names = tuple(asked) or tuple(n for n in there if n.casefold() not in OF_THE_STUDY)
+    for case in cases:
+        if differing := sorted({*names} & {*case.differing}):
+            raise CohortError(
+                f"Slides of case {case.name!r} differ in {differing[0]!r}. A clinical fact is the case's: "
+                "mend the table, or name the columns to read with --clinical."
+            )
+    return names
+
+
+def fit_encoding(cases: Sequence[Case], asked: Sequence[str]) -> Encoding:
+    """Learn from training cases how their columns become numbers.
+
+    A column of which every value is a number is standardised, and a missing one is the median. Of any
+    other each word is a number of its own. A column that says the same of all cases, or another word of
+    each, is left out.
+
+    Raises:
+        CohortError: of ``clinical_columns``.
+        FitError: no column is left.
+    """
+    columns, left_out = [], []
+    for name in clinical_columns(cases, asked):
+        fitted = _fit_column(name, [case.other[name] for case in cases])
+        if isinstance(fitted, Column):
+            columns.append(fitted)
+        else:
+            left_out.append((name, fitted))
+    if not columns:
+        told = "; ".join(f"{name}: {reason}" for name, reason in left_out)
+        raise FitError(
+            f"The table has no column the clinical model could read{f' ({told})' if told else ''}. Add "
+            "one, such as age, or leave the model out."
+        )
+    return Encoding(columns=tuple(columns), left_out=tuple(left_out))
+
+
+def revealing_columns(cases: Sequence[Case], names: Sequence[str]) -> tuple[str, ...]:
+    """Columns that name the label in other words: one value for each label, and one label for each."""
+    found = []
+    for name in names:
+        pairs = {(case.other[name], case.label) for case in cases}
+        values, labels = zip(*pairs, strict=True)
+        if len(pairs) == len({*values}) == len({*labels}):
+            found.append(name)
+    return tuple(found)
+
+
+def _fit_column(name: str, values: Sequence[str]) -> Column | str:
+    """How a column becomes numbers, or why it does not."""
+    held = [value for value in values if value.casefold() not in MISSING]
+    distinct = sorted({*held})
+    if not held or (len(distinct) == 1 and len(held) == len(values)):
+        return "says the same of every case"
+    numbers = [_number(value) for value in held]
+    known = [value for value in numbers if value is not None]
+    if len(known) == len(held):
+        return Column(name=name, middle=float(np.median(known)), spread=float(np.std(known)) or 1.0)
+    if len(distinct) == len(held) > 2:
+        return "says something else of every case"
+    return Column(name=name, categories=tuple(distinct))
+
+
+def _number(text: str) -> float | None:
+    """The number a field holds; None where it is missing or something else."""
+    held = number(text)
+    return held if math.isfinite(held) else None
