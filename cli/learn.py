@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cli.main import app
 from cli.options import part_of, plain, verb, writable, wrong_use
+from mil.errors import FitError
 from mil.settings import DEFAULT_MODELS, FitSettings, SplitSettings
 
 if TYPE_CHECKING:
@@ -44,8 +45,27 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
         default=DEFAULT_MODELS,
         metadata={"help": "Heads and baselines, with commas between.", "split": ","},
     )
+    engine: str = field(
+        default="loky",
+        metadata={
+            "help": "Where fits run: `loky`, processes of this machine, or `ray`, those of a cluster.",
+            "once": True,
+        },
+    )
+    workers: int = field(
+        default=0,
+        metadata={
+            "help": "Fits at once, one thread each; 0 is one per core where that is worth their start. "
+            "The results are the same for any number.",
+            "once": True,
+        },
+    )
 
     def __post_init__(self) -> None:
+        if self.engine not in ("loky", "ray"):
+            raise FitError(f"engine is loky or ray; got {self.engine!r}. Use loky.")
+        if self.workers < 0:
+            raise FitError(f"workers is 0 or more; got {self.workers}. Leave it out.")
         FitSettings.__post_init__(self)
         SplitSettings.__post_init__(self)
 
@@ -129,7 +149,9 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
         options.models,
         settings,
         seed=options.seed,
-        keep=_kept_in(run),
+        keep=_KeptIn(run),
+        engine=options.engine,
+        workers=options.workers,
         progress=Bars(),
     )
     write_predictions(options.out / "predictions.csv", predictions)
@@ -273,19 +295,21 @@ def _facts(cohort: "Cohort") -> dict[str, object]:
     }
 
 
-def _kept_in(run: "Run") -> "Callable[[str, Fold, Callable[[], Fitted]], Fitted]":
-    """Save each fit, and take up those that this run, interrupted, has left."""
-    from mil.fitted import load_fitted, save_fitted
+@dataclass(frozen=True)
+class _KeptIn:
+    """Saves each fit, and takes up those that this run, interrupted, has left."""
 
-    def keep(model: str, fold: "Fold", fitter: "Callable[[], Fitted]") -> "Fitted":
-        path = run.model_path(model, fold)
+    run: "Run"
+
+    def __call__(self, model: str, fold: "Fold", fitter: "Callable[[], Fitted]") -> "Fitted":
+        from mil.fitted import load_fitted, save_fitted
+
+        path = self.run.model_path(model, fold)
         if path.exists():
             return load_fitted(path)
         fitted = fitter()
         save_fitted(path, fitted)
         return fitted
-
-    return keep
 
 
 def _predicted_rows(

@@ -20,7 +20,7 @@ from features.annotations import annotation_sha256
 from features.backbones.registry import Backbone, load_backbone
 from features.bags import Bag
 from features.colour import to_srgb
-from features.embed import DTYPES, Embedder, Tiles, Work, Workers, resolve_device, resolve_precision
+from features.embed import Embedder, Tiles, Work, Workers, resolve_device
 from features.errors import (
     BagError,
     FeaturesError,
@@ -31,6 +31,7 @@ from features.errors import (
 )
 from features.folders import FolderTiles, open_folder
 from features.plan import SlideJob, identities, share_per_case, survey, tiles_of
+from features.precision import DTYPES, resolve_precision
 from features.progress import Progress, Silent
 from features.quality import bits, quality_flags
 from features.recipe import Recipe

@@ -3,7 +3,7 @@
 import torch
 
 from features.bags import Bag
-from mil.batches import collate
+from mil.batches import collate, run_in_chunks
 from mil.errors import FitError
 from mil.fitted import Fitted
 from mil.heads.head import HeadOutput
@@ -27,8 +27,10 @@ def run_head(fitted: Fitted, bag: Bag) -> HeadOutput:
             f"{bag.slide}: the bag does not suit model {fitted.model} ({changes or 'recipe'}). Extract "
             "the slide with the settings the model's bags were made with."
         )
-    batch = collate([bag.features])
-    output: HeadOutput = fitted.head(batch.features, batch.mask)
+    chunk_tiles = fitted.settings.chunk_tiles
+    if 0 < chunk_tiles < len(bag):
+        return run_in_chunks(fitted.head, bag.features, chunk_tiles)
+    output: HeadOutput = fitted.head(*collate([bag.features]))
     return output
 
 
