@@ -37,7 +37,8 @@ def examine(folder: Path) -> tuple[dict[str, str], list[str]]:
     import torch
 
     from features.backbones.imagenet import ALIASES
-    from features.embed import resolve_device, resolve_precision
+    from features.embed import resolve_device
+    from features.precision import resolve_precision
     from mil.runs import versions
 
     problems = []

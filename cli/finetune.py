@@ -101,7 +101,7 @@ def run_finetune(options: FinetuneOptions) -> None:
 def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     """Cross-validate with a backbone fine-tuned in each fold, as the settings of `mil finetune` say."""
     from cli.console import Bars, warn
-    from cli.learn import clinical_facts, kept_in
+    from cli.learn import KeptIn, clinical_facts
     from cli.learn import facts as facts_of
     from mil.cohort import read_table
     from mil.duplicates import lookalikes
@@ -141,7 +141,7 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
             options.models,
             part_of(options, FitSettings),
             seed=options.seed,
-            keep=kept_in(run),
+            keep=KeptIn(run),
             progress=Bars(),
         )
     tested = tested_cohort(rows, folds, run.fold_store)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cli.main import app
 from cli.options import part_of, plain, verb, writable, wrong_use
-from mil.errors import CohortError
+from mil.errors import CohortError, FitError
 from mil.settings import BASELINE_NAMES, DEFAULT_MODELS, HEAD_NAMES, FitSettings, SplitSettings
 
 if TYPE_CHECKING:
@@ -71,8 +71,27 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
             "run.json of such a run."
         },
     )
+    engine: str = field(
+        default="loky",
+        metadata={
+            "help": "Where fits run: `loky`, processes of this machine, or `ray`, those of a cluster.",
+            "once": True,
+        },
+    )
+    workers: int = field(
+        default=0,
+        metadata={
+            "help": "Fits at once, one thread each; 0 is one per core where that is worth their start. "
+            "The results are the same for any number.",
+            "once": True,
+        },
+    )
 
     def __post_init__(self) -> None:
+        if self.engine not in ("loky", "ray"):
+            raise FitError(f"engine is loky or ray; got {self.engine!r}. Use loky.")
+        if self.workers < 0:
+            raise FitError(f"workers is 0 or more; got {self.workers}. Leave it out.")
         FitSettings.__post_init__(self)
         SplitSettings.__post_init__(self)
         if self.finetune not in ("off", "per-fold"):
@@ -195,7 +214,9 @@ def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
         options.models,
         part_of(options, FitSettings),
         seed=options.seed,
-        keep=kept_in(run),
+        keep=KeptIn(run),
+        engine=options.engine,
+        workers=options.workers,
         progress=Bars(),
     )
     return run, predictions
@@ -360,19 +381,22 @@ def facts(cohort: "Cohort") -> dict[str, object]:
     }
 
 
-def kept_in(run: "Run") -> "Callable[[str, Fold, Callable[[], Fitted]], Fitted]":
-    """Save each fit, and take up those that this run, interrupted, has left."""
-    from mil.fitted import load_fitted, save_fitted
+@dataclass(frozen=True)
+class KeptIn:
+    """Saves each fit, and takes up those that this run, interrupted, has left."""
 
-    def keep(model: str, fold: "Fold", fitter: "Callable[[], Fitted]") -> "Fitted":
-        path = run.model_path(model, fold)
+    run: "Run"
+
+    def __call__(self, model: str, fold: "Fold", fitter: "Callable[[], Fitted]") -> "Fitted":
+        """The fit of a model on a fold: from its file, or from the fitter."""
+        from mil.fitted import load_fitted, save_fitted
+
+        path = self.run.model_path(model, fold)
         if path.exists():
             return load_fitted(path)
         fitted = fitter()
         save_fitted(path, fitted)
         return fitted
-
-    return keep
 
 
 def _predicted_rows(

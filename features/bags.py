@@ -23,6 +23,7 @@ import io
 import itertools
 import json
 import math
+import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -245,7 +246,17 @@ def _mapped(path: Path, dataset: Any) -> NDArray[Any]:
     if offset is None:  # an empty or a chunked dataset, as other tools write
         whole: NDArray[Any] = dataset[:]
         return whole
-    return np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
+    return FileMap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
+
+
+class FileMap(np.memmap):
+    """A map of a file that goes to another process as its place in the file, not as its numbers."""
+
+    def __reduce__(self) -> Any:
+        base: object = self.base
+        if isinstance(base, mmap.mmap):
+            return FileMap, (self.filename, self.dtype, "r", self.offset, self.shape)
+        return np.asarray(self).__reduce__()  # rows of a map, or what was computed from one
 
 
 def _chunks(features: Any) -> Iterator[NDArray[np.floating]]:

@@ -1,17 +1,17 @@
-"""Extraction on a Ray cluster: one worker per GPU or share of CPUs, a slide at a time.
+"""Work on a Ray cluster: slides to extract, one worker per GPU or share of CPUs, and calls of any kind.
 
-The only file that imports ray (extra ``cluster``). Workers fill the same store with the same claims and
-outcomes as processes of one machine do; the store must lie on a disk that all nodes see.
+The only file that imports ray (extra ``cluster``). Workers of extraction fill the same store with the same
+claims and outcomes as processes of one machine do; the store must lie on a disk that all nodes see.
 """
 
 import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from features.errors import FeaturesError
 from features.extract import (
@@ -27,6 +27,7 @@ from features.targets import Target, check_names, targets
 
 MOST_ATTEMPTS = 3  # a slide that ends its worker this often is given up
 CPUS_PER_WORKER = 4  # where there is no GPU and none was asked for
+T = TypeVar("T")
 
 
 def extract_on_ray(  # noqa: PLR0913 - as extract
@@ -71,6 +72,51 @@ def extract_on_ray(  # noqa: PLR0913 - as extract
     for target in filled:
         target.store.write_tables()
     return tuple(outcome for job in order for outcome in found[job.slide])
+
+
+def each_on_ray(
+    work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], workers: int = 0
+) -> Iterator[tuple[int, T]]:
+    """Call ``work(*task)`` for each task, one CPU each; yields its number and result as they come.
+
+    Files that ``work`` names must lie where all nodes see them. A call whose worker dies is repeated.
+
+    Args:
+        work: sent once to each node.
+        tasks: arguments of each call.
+        workers: calls at once; 0 is as many as the cluster has CPUs.
+
+    Raises:
+        FeaturesError: ray is not installed, or a call's workers keep dying; else what ``work`` raises.
+    """
+    ray = _ray()
+    held = ray.put(work)
+    call = ray.remote(_call).options(num_cpus=1, max_retries=MOST_ATTEMPTS - 1)
+    waiting = deque(enumerate(tasks))
+    running: dict[Any, int] = {}
+    try:
+        while waiting or running:
+            while waiting and (not workers or len(running) < workers):
+                number, task = waiting.popleft()
+                running[call.remote(held, *task)] = number
+            done, _ = ray.wait(list(running))
+            for ref in done:
+                yield running[ref], ray.get(ref)
+                del running[ref]
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except _deaths(ray) as error:
+        raise FeaturesError(
+            f"{MOST_ATTEMPTS} workers died of one call: {str(error).splitlines()[0]} Often memory: use "
+            "fewer --workers."
+        ) from error
+    finally:
+        for ref in running:
+            ray.cancel(ref, force=True)
+
+
+def _call(work: Callable[..., T], *task: Any) -> T:
+    return work(*task)
 
 
 class _Worker:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from features.backbones.folding import halved
 from features.backbones.registry import Backbone
 from features.errors import FeaturesError, TileError
+from features.precision import resolve_precision
 from features.progress import Advance
 from features.threads import keep_freed_memory, one_torch_thread
 from features.tiling import BLOCK_L0, TileSource, walk
 
 BATCH_TILES = 8  # more costs memory on a CPU and gains nothing
 GPU_BATCH_TILES = 128
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_WORKERS = 16  # beyond this the disk or the GPU binds, and each holds a batch in memory
 MOST_FAILED = 0.01  # of a slide's tiles may be unreadable; beyond, the slide is
 Tiles = NDArray[np.uint8]
@@ -322,19 +322,3 @@ def resolve_device(device: str) -> torch.device:
     if where.type == "cuda" and not torch.cuda.is_available():
         raise FeaturesError(f"device {device!r}, but torch sees no GPU. Use --device cpu.")
     return where
-
-
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """The number format of the network; ``auto`` is bf16 where it is native, else fp32."""
-    if precision in DTYPES:
-        return DTYPES[precision]
-    if precision != "auto":
-        raise FeaturesError(f"precision is auto, {', '.join(DTYPES)}; got {precision!r}. Use auto.")
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = (
-            torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        )
-        native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return torch.bfloat16 if native else torch.float32

@@ -7,11 +7,12 @@ from typing import Any
 
 from features import bags
 from features.backbones.registry import Backbone
-from features.embed import DTYPES, resolve_device, resolve_precision
+from features.embed import resolve_device
 from features.errors import (
     BagError,
 )
 from features.plan import SlideJob
+from features.precision import DTYPES, resolve_precision
 from features.recipe import Recipe
 from features.recolour import as_told
 from features.stain import (

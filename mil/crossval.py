@@ -1,26 +1,32 @@
 """Every model, every fold, one table of predictions."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from features.errors import FeaturesError
 from features.progress import Progress, Silent
+from features.threads import one_torch_thread
 from mil.baselines.encoding import clinical_columns
 from mil.cohort import Case, Cohort
-from mil.errors import FitError, LeakageError
+from mil.errors import FitError, LeakageError, MilError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
 from mil.fitted import Fitted
 from mil.heads.registry import HEADS, check_names, reads_table
+from mil.parallel import each
 from mil.predicting import probabilities
 from mil.settings import FitSettings
 from mil.splits import Fold, inner_split
 from mil.training import fit
 
 Fitter = Callable[[str, Fold, Callable[[], Fitted]], Fitted]
+Row = dict[str, object]
 
 
-def cross_validate(
+def cross_validate(  # noqa: PLR0913 - what, and how it is run
     cohort: Cohort,
     folds: Sequence[Fold],
     models: Sequence[str],
@@ -28,6 +34,8 @@ def cross_validate(
     *,
     seed: int,
     keep: Fitter = lambda _model, _fold, fitter: fitter(),
+    engine: str = "loky",
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Predictions:
     """Predict every case by models that have not seen it.
@@ -39,36 +47,54 @@ def cross_validate(
         settings: how each is trained.
         seed: every fit's own seed follows from it, the repeat and the fold.
         keep: called as keep(model, fold, fitter); may hand back a fit it has kept, else calls fitter.
+            With several workers it is called in theirs.
+        engine: ``loky``, processes of this machine, or ``ray``, those of a cluster.
+        workers: fits at once; 0 takes one per core where that is worth their start. The predictions are
+            the same for any number.
         progress: told of each fit.
 
     Raises:
         CohortError: a column that a model reads is not in the table, or not a fact of the case.
         LeakageError: a backbone, or a fit that was kept, has seen a case that would be tested with it.
-        FitError: a fit that was kept is of another model.
+        FitError: a fit that was kept is of another model, or one cannot be made.
     """
     check_seen(cohort, folds)
     if reads_table(models):
         clinical_columns(cohort.cases, settings.clinical)
-    rows: list[dict[str, object]] = []
-    with (progress or Silent()).task(
-        "cross-validation", len(folds) * len(models), "fits"
-    ) as advance:
-        for model in models:
-            for fold in folds:
+    tasks = [(model, fold) for model in models for fold in folds]
+    done: dict[int, list[Row]] = {}
+    work = _FoldWork(cohort, settings, seed, keep)
+    with (progress or Silent()).task("cross-validation", len(tasks), "fits") as advance:
+        for number, rows in each(work, tasks, engine=engine, workers=workers):
+            done[number] = rows
+            advance(1)
+    columns = [*COLUMNS, *(PREFIX + name for name in cohort.classes)]
+    table = pd.DataFrame([row for number in sorted(done) for row in done[number]], columns=columns)
+    return Predictions(table, cohort.classes)
 
-                def fitter(model: str = model, fold: Fold = fold) -> Fitted:
-                    return fit_fold(cohort, model, fold, settings, seed)
 
-                fitted = keep(model, fold, fitter)
+@dataclass(frozen=True)
+class _FoldWork:
+    """Fits a model on one fold and predicts its test cases; may be sent to another process."""
+
+    cohort: Cohort
+    settings: FitSettings
+    seed: int
+    keep: Fitter
+
+    def __call__(self, model: str, fold: Fold) -> list[Row]:
+        fitter = partial(fit_fold, self.cohort, model, fold, self.settings, self.seed)
+        at = f"{model}, repeat {fold.repeat}, fold {fold.index}"
+        try:
+            with one_torch_thread():
+                fitted = self.keep(model, fold, fitter)
                 if fitted.model != model:
                     raise FitError(
-                        f"Kept was {fitted.model} in place of {model}, repeat {fold.repeat}, fold "
-                        f"{fold.index}. Remove the kept fits and run again."
+                        f"kept was {fitted.model} in place of {model}. Remove the kept fits and run again."
                     )
-                rows += _predict_fold(cohort, fitted, fold)
-                advance(1)
-    columns = [*COLUMNS, *(PREFIX + name for name in cohort.classes)]
-    return Predictions(pd.DataFrame(rows, columns=columns), cohort.classes)
+                return _predict_fold(self.cohort, fitted, fold)
+        except (MilError, FeaturesError) as error:
+            raise type(error)(f"{at}: {error}") from error
 
 
 def fit_fold(cohort: Cohort, model: str, fold: Fold, settings: FitSettings, seed: int) -> Fitted:
@@ -132,14 +158,14 @@ def _stained_to(cohort: Cohort) -> set[str]:
     return own | set(told["cases"])
 
 
-def _predict_fold(cohort: Cohort, fitted: Fitted, fold: Fold) -> list[dict[str, object]]:
+def _predict_fold(cohort: Cohort, fitted: Fitted, fold: Fold) -> list[Row]:
     """One row per slide of the fold's test cases."""
     leaked = set(fitted.trained_on) & set(fold.test)
     if leaked:
         raise LeakageError(
             f"{fitted.model}: {', '.join(sorted(leaked))} trained and would be tested."
         )
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for case in cohort.named(fold.test):
         for bag in case.bags:
             given = {

@@ -103,7 +103,7 @@ def load_fitted(path: Path) -> Fitted:
             width=settings.width,
             dropout=settings.dropout,
         )
-        head = build_head(card["model"], shape)
+        head = build_head(card["model"], shape, settings.seeds)
         head.load_state_dict(state)
         return Fitted(
             model=card["model"],

@@ -6,7 +6,7 @@ from types import MappingProxyType
 import torch
 
 from features.bags import Bag
-from mil.batches import collate
+from mil.batches import collate, run_in_chunks
 from mil.errors import FitError
 from mil.fitted import Fitted
 from mil.heads.head import HeadOutput
@@ -39,9 +39,11 @@ def run_head(fitted: Fitted, bag: Bag, other: Mapping[str, str] = EMPTY) -> Head
             f"{bag.slide}: the bag does not suit model {fitted.model} ({changes or 'recipe'}). Extract "
             "the slide with the settings the model's bags were made with."
         )
-    encoding = fitted.encoding
+    encoding, chunk_tiles = fitted.encoding, fitted.settings.chunk_tiles
+    if encoding is None and 0 < chunk_tiles < len(bag):
+        return run_in_chunks(fitted.head, bag.features, chunk_tiles)
     batch = collate([encoding.row(bag.slide, other) if encoding else bag.features])
-    output: HeadOutput = fitted.head(batch.features, batch.mask)
+    output: HeadOutput = fitted.head(*batch)
     return output
 
 

@@ -33,7 +33,25 @@ class FitSettings:
     width: int = field(default=128, metadata={"help": "Length of a tile's embedding in the head."})
     batch_bags: int = field(default=4, metadata={"help": "Bags per step."})
     train_tiles: int = field(
-        default=512, metadata={"help": "Tiles drawn per bag and step; all are used to predict."}
+        default=512,
+        metadata={"help": "Tiles drawn per bag and step; 0 is all. All are used to predict."},
+    )
+    chunk_tiles: int = field(
+        default=0,
+        metadata={
+            "help": "Take longer bags in chunks of so many tiles: the same numbers in less memory and "
+            "more time. 0 is never."
+        },
+    )
+    seeds: int = field(
+        default=1, metadata={"help": "Fits from different seeds whose probabilities are averaged."}
+    )
+    precision: str = field(
+        default="auto",
+        metadata={
+            "help": "Of training: `fp32`, `bf16`, or `auto`: bf16 where the processor has it. "
+            "Prediction is in fp32."
+        },
     )
     early_stopping: str = field(
         default="auto",
@@ -65,16 +83,15 @@ class FitSettings:
     )
 
     def __post_init__(self) -> None:
-        at_least_one = ("epochs", "width", "batch_bags", "train_tiles", "patience")
-        for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise FitError(f"{name} is at least 1; got {getattr(self, name)}. Leave it out.")
+        self._check_counts()
         if not 0 < self.learning_rate < math.inf:
             raise FitError(f"learning_rate is above 0; got {self.learning_rate}. Use 0.001.")
         if not 0 <= self.weight_decay < math.inf:
             raise FitError(f"weight_decay is 0 or more; got {self.weight_decay}. Use 0.01.")
         if not 0 <= self.dropout < 1:
             raise FitError(f"dropout is a fraction in [0, 1); got {self.dropout}. Use 0.25.")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise FitError(f"precision is auto, fp32 or bf16; got {self.precision!r}. Use auto.")
         if self.early_stopping not in ("auto", "never", "always"):
             raise FitError(
                 f"early_stopping is auto, never or always; got {self.early_stopping!r}. Use auto."
@@ -96,6 +113,14 @@ class FitSettings:
                 f"label_smoothing {self.label_smoothing} belongs to cross-entropy; the focal loss has "
                 "none. Leave one of them out."
             )
+
+    def _check_counts(self) -> None:
+        for name in ("epochs", "width", "batch_bags", "seeds", "patience"):
+            if getattr(self, name) < 1:
+                raise FitError(f"{name} is at least 1; got {getattr(self, name)}. Leave it out.")
+        for name in ("train_tiles", "chunk_tiles"):
+            if getattr(self, name) < 0:
+                raise FitError(f"{name} is 0 or more; got {getattr(self, name)}. Leave it out.")
 
     def stops_early(self, n_cases: int) -> bool:
         """Whether a training part of ``n_cases`` gives some up to choose the epoch."""

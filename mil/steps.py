@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.batches import collate
+from features.precision import resolve_precision
+from mil.batches import TILES_AT_ONCE, Batch, Features, alike, collate, draw, run_in_chunks
 from mil.errors import FitError
 from mil.heads.head import Head, HeadOutput
 from mil.losses import cross_entropy, focal
@@ -22,9 +23,23 @@ TILES_PER_STEP = 256  # where single tiles are the bags
 class Example:
     """One bag with its case's class and its weight in the loss."""
 
-    features: NDArray[np.float16] | NDArray[np.float32]
+    features: Features
     label: int
     weight: float
+
+
+class Group(NamedTuple):
+    """The part of a step that is computed at once.
+
+    Attributes:
+        bags: padded, or one bag (N, D) that is too long to be taken at once.
+        labels: (B,)
+        weights: (B,)
+    """
+
+    bags: Batch | Features
+    labels: Tensor
+    weights: Tensor
 
 
 @dataclass
@@ -47,7 +62,7 @@ def train_by_steps(
     if head.learns_from == "counts":
         return history
     optimizer = torch.optim.AdamW(
-        head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
     best: dict[str, Tensor] = {}
@@ -82,67 +97,92 @@ def _finite(loss: float, epochs: int) -> float:
     return loss
 
 
-class _Step(tuple[Tensor, Tensor, Tensor, Tensor]):
-    """features (B, N, D), mask (B, N), labels (B,), weights (B,)."""
-
-    __slots__ = ()
-
-
 def _train_step(
-    head: Head, optimizer: torch.optim.Optimizer, step: _Step, settings: FitSettings
+    head: Head, optimizer: torch.optim.Optimizer, step: Sequence[Group], settings: FitSettings
 ) -> float:
-    features, mask, labels, weights = step
-    output = head(features, mask)
-    loss = weighted_loss(output, labels, weights, settings)
-    loss = loss + head.auxiliary_loss(output, labels, mask)
+    """One step on the mean loss over all bags of its groups; returns that loss."""
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    n_bags = sum(len(group.labels) for group in step)
+    total = 0.0
+    for group in step:
+        with lowered(settings):
+            output, mask = _run(head, group.bags, settings)
+            loss = weighted_loss(output, group.labels, group.weights, settings)
+            loss = loss + head.auxiliary_loss(output, group.labels, mask)
+        share = loss * (len(group.labels) / n_bags)
+        share.backward()  # type: ignore[no-untyped-call]
+        total += float(share.detach())
     optimizer.step()
-    return float(loss.detach())
+    return total
 
 
 @torch.inference_mode()
 def _validate(head: Head, held_out: Sequence[Example], settings: FitSettings) -> float:
     """Weighted loss over all tiles of the inner validation cases."""
     head.eval()
-    total = sum(example.weight for example in held_out)
     losses = []
-    for example in held_out:
-        batch = collate([example.features])
-        output = head(batch.features, batch.mask)
-        weights = torch.tensor([example.weight])
-        losses.append(weighted_loss(output, torch.tensor([example.label]), weights, settings))
-    return float(torch.stack(losses).sum()) / total
+    for group in _groups(held_out, [example.features for example in held_out], settings):
+        with lowered(settings):
+            output, _ = _run(head, group.bags, settings)
+        loss = weighted_loss(output, group.labels, group.weights, settings)
+        losses.append(float(loss) * len(group.labels))
+    return sum(losses) / sum(example.weight for example in held_out)
+
+
+def _run(head: Head, bags: Batch | Features, settings: FitSettings) -> tuple[HeadOutput, Tensor]:
+    """What the head says of a group's bags, and their mask."""
+    if isinstance(bags, Batch):
+        return head(*bags), bags.mask
+    mask = torch.ones(1, len(bags), dtype=torch.bool)
+    return run_in_chunks(head, bags, settings.chunk_tiles), mask
+
+
+def lowered(settings: FitSettings) -> torch.autocast:
+    """Compute in the number format that the settings ask for."""
+    dtype = resolve_precision(settings.precision, torch.device("cpu"))
+    return torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
 
 
 def weighted_loss(
     output: HeadOutput, labels: Tensor, weights: Tensor, settings: FitSettings
 ) -> Tensor:
     """The loss asked for, of each bag times its weight, averaged over the batch."""
+    logits = output.logits.float()
     if settings.loss == "focal":
-        return focal(output.logits, labels, weights, gamma=settings.focal_gamma)
-    return cross_entropy(output.logits, labels, weights, smoothing=settings.label_smoothing)
+        return focal(logits, labels, weights, gamma=settings.focal_gamma)
+    return cross_entropy(logits, labels, weights, smoothing=settings.label_smoothing)
 
 
 def _bag_steps(
     examples: Sequence[Example], settings: FitSettings, rng: np.random.Generator
-) -> Iterator[_Step]:
+) -> Iterator[list[Group]]:
     """All bags once, shuffled, a few per step."""
     order = rng.permutation(len(examples))
     for start in range(0, len(order), settings.batch_bags):
         chosen = [examples[i] for i in order[start : start + settings.batch_bags]]
-        batch = collate([e.features for e in chosen], max_tiles=settings.train_tiles, rng=rng)
-        labels = torch.tensor([e.label for e in chosen])
-        weights = torch.tensor([e.weight for e in chosen], dtype=torch.float32)
-        yield _Step((batch.features, batch.mask, labels, weights))
+        drawn = [draw(e.features, settings.train_tiles, rng) for e in chosen]
+        yield list(_groups(chosen, drawn, settings))
+
+
+def _groups(
+    examples: Sequence[Example], drawn: Sequence[Features], settings: FitSettings
+) -> Iterator[Group]:
+    """The examples with the tiles drawn of each, those of like length together."""
+    for members in alike([len(bag) for bag in drawn], settings.chunk_tiles or TILES_AT_ONCE):
+        bags: Batch | Features = drawn[members[0]]
+        if not 0 < settings.chunk_tiles < len(bags):
+            bags = collate([drawn[i] for i in members])
+        labels = torch.tensor([examples[i].label for i in members])
+        weights = torch.tensor([examples[i].weight for i in members], dtype=torch.float32)
+        yield Group(bags, labels, weights)
 
 
 def _tile_steps(
     examples: Sequence[Example], settings: FitSettings, rng: np.random.Generator
-) -> Iterator[_Step]:
+) -> Iterator[list[Group]]:
     """Tiles of all bags, shuffled, each a bag of its own that carries its slide's label."""
-    drawn = [collate([e.features], max_tiles=settings.train_tiles, rng=rng)[0][0] for e in examples]
-    tiles = torch.cat(drawn)  # (M, D)
+    drawn = [draw(e.features, settings.train_tiles, rng) for e in examples]
+    tiles = torch.cat([collate([bag]).features[0] for bag in drawn])  # (M, D)
     labels = torch.cat(
         [torch.full((len(d),), e.label) for d, e in zip(drawn, examples, strict=True)]
     )
@@ -155,6 +195,6 @@ def _tile_steps(
     )
     order = torch.from_numpy(rng.permutation(len(tiles)))
     for chosen in torch.split(order, TILES_PER_STEP):
-        features = tiles[chosen].unsqueeze(1)  # (B, 1, D)
         mask = torch.ones(len(chosen), 1, dtype=torch.bool)
-        yield _Step((features, mask, labels[chosen], weights[chosen]))
+        batch = Batch(tiles[chosen].unsqueeze(1), mask)  # (B, 1, D)
+        yield [Group(batch, labels[chosen], weights[chosen])]

@@ -1,19 +1,22 @@
 """One fit: from training cases to a fitted model. The test part cannot be given."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
+from statistics import fmean
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from features.threads import one_torch_thread
+from features.threads import keep_freed_memory, one_torch_thread
 from mil.baselines.encoding import Encoding, fit_encoding
-from mil.batches import collate
+from mil.batches import draw
 from mil.cohort import Case
 from mil.errors import FitError, LeakageError
 from mil.fitted import Fitted
+from mil.heads.ensemble import Ensemble
 from mil.heads.head import HeadSettings, Training
-from mil.heads.registry import build_head, check_names, reads_table
+from mil.heads.registry import HEADS, build_head, check_names, reads_table
 from mil.settings import FitSettings
 from mil.steps import Example, History, train_by_steps
 
@@ -63,30 +66,51 @@ def fit(
     shape = HeadSettings(
         dim=dim, n_classes=len(classes), width=settings.width, dropout=settings.dropout
     )
-    with torch.random.fork_rng(devices=[]), one_torch_thread():
-        torch.manual_seed(seed)
-        rng = np.random.default_rng(seed)
-        head = build_head(model, shape)
-        scale_tiles = [collate([e.features], max_tiles=SCALE_TILES, rng=rng) for e in examples]
-        head.prepare(torch.cat([batch.features[0] for batch in scale_tiles]), counts)
-        if head.learns_from in ("slides", "table"):
-            head.solve(_training(train, examples, seed))
-            history = History()
-        else:
-            history = train_by_steps(head, examples, held_out, settings, rng)
+    keep_freed_memory()
+    heads, histories = [], []
+    for own_seed in _seeds(seed, settings.seeds if HEADS[model].takes_steps() else 1):
+        with torch.random.fork_rng(devices=[]), one_torch_thread():
+            torch.manual_seed(own_seed)
+            rng = np.random.default_rng(own_seed)
+            head = build_head(model, shape)
+            head.prepare(_scale_tiles(examples, rng), counts)
+            if head.learns_from in ("slides", "table"):
+                head.solve(_training(train, examples, own_seed))
+                histories.append(History())
+            else:
+                histories.append(train_by_steps(head, examples, held_out, settings, rng))
+            heads.append(head)
     return Fitted(
         model=model,
-        head=head.eval(),
+        head=(heads[0] if len(heads) == 1 else Ensemble(heads)).eval(),
         classes=tuple(classes),
         recipe=bag.recipe,
         recipe_sha256=bag.recipe_sha256,
         trained_on=tuple(sorted(_seen_by((*train, *valid)))),
         settings=settings,
         seed=seed,
-        losses=tuple(history.train),
-        valid_losses=tuple(history.valid),
+        losses=_mean_by_epoch([history.train for history in histories]),
+        valid_losses=_mean_by_epoch([history.valid for history in histories]),
         encoding=encoding,
     )
+
+
+def _seeds(seed: int, count: int) -> list[int]:
+    """The seed itself, and further ones that follow from it."""
+    further = np.random.SeedSequence(seed).generate_state(count - 1)
+    return [seed, *map(int, further)]
+
+
+def _scale_tiles(examples: Sequence[Example], rng: np.random.Generator) -> Tensor:
+    """(M, D) single precision: some tiles of every bag."""
+    drawn = [draw(example.features, SCALE_TILES, rng) for example in examples]
+    return torch.from_numpy(np.concatenate(drawn, dtype=np.float32))
+
+
+def _mean_by_epoch(losses: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """The mean over the fits that came to an epoch; some stop before others."""
+    by_epoch = zip_longest(*losses)
+    return tuple(fmean(loss for loss in epoch if loss is not None) for epoch in by_epoch)
 
 
 def _seen_by(cases: Sequence[Case]) -> set[str]:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from features.annotations import annotation_sha256
 from features.backbones.registry import Backbone, load_backbone
 from features.bags import fingerprint
-from features.embed import preprocess, resolve_precision
+from features.embed import preprocess
 from features.plan import identities
+from features.precision import resolve_precision
 from features.progress import Advance, Progress, Silent
 from features.recipe import Recipe
 from features.recolour import stain_reference

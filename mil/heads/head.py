@@ -18,6 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mil.errors import FitError
+
+ROWS_AT_ONCE = 256  # tiles that are scaled while they are in the cache
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSettings:
@@ -90,9 +94,9 @@ class Head(nn.Module, ABC):
         learns_attention: whether the attention is learnt, so that it can explain.
     """
 
-    positional: ClassVar[bool] = False
+    positional: bool = False
     learns_from: ClassVar[Literal["bags", "tiles", "counts", "slides", "table"]] = "bags"
-    learns_attention: ClassVar[bool] = False
+    learns_attention: bool = False
     shift: Tensor
     scale: Tensor
 
@@ -125,9 +129,26 @@ class Head(nn.Module, ABC):
             )
         if not bool(mask.any(dim=1).all()):
             raise ValueError("a bag has no tile: its mask is False throughout. Leave the bag out.")
-        scaled = (features.float() - self.shift) / self.scale  # (B, N, D)
+        return self.pool(self.standardise(features, mask), mask, coords)
+
+    def standardise(self, features: Tensor, mask: Tensor) -> Tensor:
+        """(B, N, D) centred and scaled, zero on padding; in the format of autocast where that is on.
+
+        A few rows at a time, so that they stay in the cache and no bag is held in single precision that
+        is computed on in half.
+        """
+        kind = features.device.type
+        lower = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if lower else torch.float32
+        scaled = torch.cat(
+            [
+                ((rows.float() - self.shift) / self.scale).to(dtype)
+                for rows in torch.split(features, ROWS_AT_ONCE, dim=1)
+            ],
+            dim=1,
+        )  # (B, N, D)
         # Padding may hold anything, also NaN, and NaN times zero is NaN.
-        return self.pool(scaled.masked_fill(~mask.unsqueeze(-1), 0.0), mask, coords)
+        return scaled if mask.all() else scaled.masked_fill(~mask.unsqueeze(-1), 0.0)
 
     @classmethod
     def takes_steps(cls) -> bool:
@@ -138,8 +159,25 @@ class Head(nn.Module, ABC):
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
         """The head itself, on standardised features that are zero on padding."""
 
+    def summarise(self, features: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """What some tiles of each bag add to it, for bags that are taken in chunks; arguments as ``pool``.
+
+        Raises:
+            FitError: the head looks at all tiles of a bag together.
+        """
+        del features, mask
+        raise FitError(
+            f"{type(self).__name__} looks at all tiles of a bag together and takes no chunks of it. "
+            "Leave --chunk-tiles out, or draw fewer with --train-tiles."
+        )
+
+    def merge(self, parts: Sequence[tuple[Tensor, ...]]) -> HeadOutput:
+        """The answer to bags from what ``summarise`` said of their tiles, chunk after chunk."""
+        del parts
+        raise NotImplementedError(f"{type(self).__name__} cannot summarise a chunk")
+
     def auxiliary_loss(self, output: HeadOutput, labels: Tensor, mask: Tensor) -> Tensor:
-        """A loss of the head's own, added in training; none by default."""
+        """A loss of the head's own, added in training, as a mean over the bags; none by default."""
         del labels, mask
         return output.logits.new_zeros(())
 

@@ -1,5 +1,7 @@
 """Pieces that heads share."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ def uniform_scores(mask: Tensor) -> Tensor:
 
 def tile_embedding(dim: int, width: int, dropout: float) -> nn.Sequential:
     """A tile's feature vector to the head's own width."""
-    return nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Dropout(dropout))
+    return nn.Sequential(nn.Linear(dim, width), nn.ReLU(), Dropout(dropout))
 
 
 def classify_maps(embeddings: Tensor, classify: nn.Linear) -> Tensor:
@@ -56,3 +58,25 @@ class GatedAttention(nn.Module):
         gated = torch.tanh(self.project(tiles)) * torch.sigmoid(self.gate(tiles))  # (B, N, H)
         scores: Tensor = self.weigh(gated).transpose(1, 2)
         return scores
+
+
+class Dropout(nn.Module):
+    """Dropout that draws 15 bits for each number, four at once: ``nn.Dropout`` takes seven times as long.
+
+    The share that is kept is rounded to 1 / 32768, and what is kept is scaled by that very share.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop in training, and do nothing in evaluation."""
+        if not self.training or self.share == 0:
+            return x
+        kept = max(1, round((1 - self.share) * 2**15))
+        words = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64, device=x.device)
+        bits = words.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
+        # Arithmetic instead of a comparison, since torch is slow to make numbers of booleans on a CPU.
+        below = ((bits & (2**15 - 1)) - kept) >> 15  # -1 where kept, else 0
+        return x * (below.to(x.dtype) * (-(2**15) / kept))

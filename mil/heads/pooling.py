@@ -1,38 +1,88 @@
 """Bags by the mean, the maximum, or a smooth maximum of their embedded tiles."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from mil.heads.head import Head, HeadOutput, HeadSettings
-from mil.heads.layers import mask_scores, masked_softmax, tile_embedding, uniform_scores
+from mil.heads.layers import mask_scores, tile_embedding
 from mil.heads.registry import register
 
 SHARPNESS = 1.0  # r of log-sum-exp pooling: the mean at 0, the maximum at infinity
 
 
-@register("mean")
-class MeanPooling(Head):
-    """The mean of the embedded tiles, then a linear classifier: every tile counts the same."""
+class WeightedPart(NamedTuple):
+    """What some tiles of each bag add to a weighted mean over all of them.
+
+    Attributes:
+        scores: (B, 1, N) -inf on padding; the weights are their softmax over all parts.
+        peak: (B, 1, 1) the largest score.
+        total: (B, 1, E) sum of the embedded tiles, each times exp(score - peak).
+        tile_logits: (B, N, C) 0 on padding.
+    """
+
+    scores: Tensor
+    peak: Tensor
+    total: Tensor
+    tile_logits: Tensor
+
+
+class WeightedPooling(Head):
+    """A weighted mean of embedded tiles, then a linear classifier; the weights are ``score``'s softmax.
+
+    Chunks of a bag are joined exactly (M. Milakov, N. Gimelshein, Online normalizer calculation for
+    softmax, 2018, algorithm 3); a bag that is not divided is its only chunk.
+    """
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
         self.embed = tile_embedding(settings.dim, settings.width, settings.dropout)
         self.classify = nn.Linear(settings.width, settings.n_classes)
 
+    def score(self, tiles: Tensor) -> Tensor:
+        """(B, N, E) -> (B, N, 1)."""
+        raise NotImplementedError
+
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
-        """Average over the real tiles."""
+        """Weigh the tiles, sum them, classify the sum."""
         del coords
+        return self.merge([self.summarise(features, mask)])
+
+    def summarise(self, features: Tensor, mask: Tensor) -> WeightedPart:
+        """Sum some tiles by their scores."""
         tiles = self.embed(features)  # (B, N, E)
-        scores = uniform_scores(mask)  # (B, 1, N)
-        attention = masked_softmax(scores, mask)  # (B, 1, N)
-        embedding = (attention @ tiles).squeeze(1)  # (B, E)
+        scores = mask_scores(self.score(tiles).float().transpose(1, 2), mask)  # (B, 1, N)
+        peak = scores.detach().amax(dim=-1, keepdim=True)  # (B, 1, 1); cancels in the mean
+        total = torch.exp(scores - peak).to(tiles.dtype) @ tiles  # (B, 1, E)
+        tile_logits = self.classify(tiles).masked_fill(~mask.unsqueeze(-1), 0.0)
+        return WeightedPart(scores, peak, total, tile_logits)
+
+    def merge(self, parts: Sequence[tuple[Tensor, ...]]) -> HeadOutput:
+        """Divide the sums by all weight there is."""
+        held = [WeightedPart(*part) for part in parts]
+        scores = torch.cat([part.scores for part in held], dim=-1)  # (B, 1, N)
+        log_mass = torch.logsumexp(scores, dim=-1, keepdim=True)  # (B, 1, 1)
+        shares = [part.total.float() * torch.exp(part.peak - log_mass) for part in held]
+        embedding = torch.stack(shares).sum(dim=0).squeeze(1)  # (B, E), Ilse 2018, equation 7
         return HeadOutput(
             logits=self.classify(embedding),
-            attention=attention,
+            attention=torch.exp(scores - log_mass),
             scores=scores,
             embedding=embedding,
-            tile_logits=self.classify(tiles).masked_fill(~mask.unsqueeze(-1), 0.0),
+            # The classifier is linear, so attention times these sums to the logits exactly.
+            tile_logits=torch.cat([part.tile_logits for part in held], dim=1),
         )
+
+
+@register("mean")
+class MeanPooling(WeightedPooling):
+    """The mean of the embedded tiles, then a linear classifier: every tile counts the same."""
+
+    def score(self, tiles: Tensor) -> Tensor:
+        """(B, N, E) -> (B, N, 1) of zeros."""
+        return tiles.new_zeros(*tiles.shape[:2], 1)
 
 
 @register("max")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from mil.errors import FitError
+from mil.heads.ensemble import Ensemble
 from mil.heads.head import Head, HeadSettings
 
 HEADS: dict[str, type[Head]] = {}
@@ -24,14 +25,15 @@ def register(name: str) -> Callable[[type[Head]], type[Head]]:
     return enter
 
 
-def build_head(name: str, settings: HeadSettings) -> Head:
-    """A fresh head.
+def build_head(name: str, settings: HeadSettings, members: int = 1) -> Head:
+    """A fresh head, or several as an ensemble; what takes no steps has no chance to average over.
 
     Raises:
         FitError: no head has this name.
     """
     check_names([name])
-    return HEADS[name](settings)
+    heads = [HEADS[name](settings) for _ in range(members if HEADS[name].takes_steps() else 1)]
+    return heads[0] if len(heads) == 1 else Ensemble(heads)
 
 
 def check_names(names: Sequence[str]) -> None:

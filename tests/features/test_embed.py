@@ -9,8 +9,9 @@ from making import ArrayTiles, MeanColour, fake_backbone, noise
 from torch import nn
 
 from features.backbones.registry import load_backbone
-from features.embed import BATCH_TILES, embed, preprocess, resolve_device, resolve_precision
+from features.embed import BATCH_TILES, embed, preprocess, resolve_device
 from features.errors import FeaturesError, SlideError
+from features.precision import resolve_precision
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

@@ -1,0 +1,62 @@
+"""Several fits of one head as one head."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mil.heads.head import Head, HeadOutput
+
+
+class Ensemble(Head):
+    """The mean of its members' probabilities, of their attention and of their scores.
+
+    Each member has its own scale of features; its embedding stands beside those of the others.
+    """
+
+    def __init__(self, members: Sequence[Head]) -> None:
+        super().__init__(members[0].settings)
+        self.positional = members[0].positional
+        self.learns_attention = members[0].learns_attention
+        self.members = nn.ModuleList(members)
+
+    def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
+        """Ask each member."""
+        return _mean([member(features, mask, coords) for member in self.members])
+
+    def summarise(self, features: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """The members' summaries, one after the other."""
+        parts = [m.summarise(m.standardise(features, mask), mask) for m in self._heads()]
+        return tuple(tensor for part in parts for tensor in part)
+
+    def merge(self, parts: Sequence[tuple[Tensor, ...]]) -> HeadOutput:
+        """Each member's answer from its share of the summaries."""
+        size = len(parts[0]) // len(self.members)
+        return _mean(
+            [
+                member.merge([part[i * size : (i + 1) * size] for part in parts])
+                for i, member in enumerate(self._heads())
+            ]
+        )
+
+    def _heads(self) -> Sequence[Head]:
+        return list(self.members)  # type: ignore[arg-type]
+
+
+def _mean(outputs: Sequence[HeadOutput]) -> HeadOutput:
+    """Logits are logarithms of mean probabilities."""
+
+    def averaged(logits: Sequence[Tensor]) -> Tensor:
+        stacked = torch.stack([each.log_softmax(-1) for each in logits])
+        return torch.logsumexp(stacked, dim=0) - math.log(len(logits))
+
+    told = [o.tile_logits for o in outputs if o.tile_logits is not None]
+    padding = outputs[0].scores.isinf().all(dim=1).unsqueeze(-1)  # (B, N, 1)
+    return HeadOutput(
+        logits=averaged([o.logits for o in outputs]),
+        attention=torch.stack([o.attention for o in outputs]).mean(dim=0),
+        scores=torch.stack([o.scores for o in outputs]).mean(dim=0),
+        embedding=torch.cat([o.embedding for o in outputs], dim=-1),
+        tile_logits=averaged(told).masked_fill(padding, 0.0) if told else None,
+    )

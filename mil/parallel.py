@@ -1,0 +1,101 @@
+"""Fits in several processes at once: the same work in the same order of results, only sooner."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from joblib.externals.loky import ProcessPoolExecutor, as_completed
+
+from mil.errors import FitError
+
+ENGINES = ("loky", "ray")
+START_S = 5.0  # that processes must save to be worth their start: each imports torch, for 3 CPU s
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+WATCH_S = 0.5
+
+T = TypeVar("T")
+Work = Callable[..., T]
+
+
+def each(
+    work: Work[T], tasks: Sequence[tuple[Any, ...]], *, engine: str = "loky", workers: int = 1
+) -> Iterator[tuple[int, T]]:
+    """Call ``work(*task)`` for each task; yields its number and result as they come.
+
+    Args:
+        work: called in other processes, so that what it holds can be sent there; it is sent once.
+        tasks: arguments of each call.
+        engine: ``loky``, processes of this machine, or ``ray``, those of a cluster.
+        workers: how many at once. 1 starts none; 0 takes one per core, where that is worth their start.
+
+    Raises:
+        FitError: the engine is unknown, or a process was killed.
+    """
+    if engine not in ENGINES:
+        raise FitError(f"engine is {' or '.join(ENGINES)}; got {engine!r}. Use loky.")
+    if engine == "ray":
+        from features.cluster import each_on_ray
+
+        yield from each_on_ray(work, tasks, workers)
+        return
+    count = workers or len(os.sched_getaffinity(0))
+    slowest = 0.0
+    for number, task in enumerate(tasks):
+        saved = slowest * (len(tasks) - number) * (1 - 1 / count)
+        if count > 1 and saved >= (0.0 if workers else START_S):
+            yield from _in_processes(work, list(enumerate(tasks))[number:], count)
+            return
+        started = time.perf_counter()
+        result = work(*task)
+        slowest = max(slowest, time.perf_counter() - started)
+        yield number, result
+
+
+def _in_processes(
+    work: Work[T], tasks: Sequence[tuple[int, tuple[Any, ...]]], count: int
+) -> Iterator[tuple[int, T]]:
+    """The same in processes that end with this one, however it ends."""
+    pool = ProcessPoolExecutor(
+        min(count, len(tasks)), initializer=_begin, initargs=(work, os.getpid()), env=ONE_THREAD
+    )
+    # An interrupt is for this process alone: those it starts here inherit that theirs is blocked.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        futures = {pool.submit(_call, task): number for number, task in tasks}
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise FitError(
+            "A process was killed at its fit, often for want of memory. Use fewer --workers; what was "
+            "finished is kept."
+        ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+_work: list[Work[Any]] = []  # of a process that was started here
+
+
+def _begin(work: Work[Any], parent: int) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    _work[:] = [work]
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it has ended: nobody waits for its fits."""
+    while os.getppid() == parent:
+        time.sleep(WATCH_S)
+    os._exit(1)
+
+
+def _call(task: tuple[Any, ...]) -> Any:
+    return _work[0](*task)
