@@ -131,7 +131,7 @@ def show(options: ShowOptions) -> None:
         "mil protocol run usta-phase1 cohort.csv --slides slides --annotations annotations --out phase1",
         "mil protocol run usta-phase1 cohort.csv --slides slides --annotations annotations --out trial "
         "--set extract.weights=random --set extract.max_tiles=20 --set fit.epochs=2 "
-        "--set arms.backbone=resnet18 --set arms=ResNet50V2",
+        "--set arms.backbone=test_resnet --set arms=ResNet50V2",
     ],
 )
 def run(options: RunOptions) -> None:

@@ -25,7 +25,7 @@ def readme_commands():
 def help_examples(verb):
     """The examples a verb's help prints, read from what it prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "cli", verb, "--help"],
+        [sys.executable, "-m", "cli", *verb.split(), "--help"],
         capture_output=True, text=True, check=True, env={"COLUMNS": "400", "PATH": ""},
     )  # fmt: skip
     after = done.stdout.split("Examples:")[1]
@@ -49,8 +49,8 @@ def walked(demo, mil, tmp_path_factory):
 
 
 def test_the_readme_shows_every_verb():
-    told = {shlex.split(line)[1] for line in readme_commands()}
-    assert told == set(VERBS) | {"test"}  # make demo and make test
+    told = {line.split(" ", 1)[1] + " " for line in readme_commands()}
+    assert not [verb for verb in VERBS if not any(line.startswith(verb + " ") for line in told)]
 
 
 @pytest.mark.slow
