@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from cli.app import app
 from cli.extract import TABLE_SUFFIXES, SlideOptions, jobs_of, recipes_of, slides_in
-from cli.main import app
 from cli.options import UsageError, verb, writable
 from features.errors import FeaturesError
 from mil.settings import SplitSettings

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.app import app
 from cli.extract import slides_in
-from cli.main import app
 from cli.options import UsageError, verb, writable, wrong_use
 
 if TYPE_CHECKING:

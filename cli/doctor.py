@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cli.main import app
+from cli.app import app
 from cli.options import verb
 
 

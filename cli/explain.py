@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.main import app
+from cli.app import app
 from cli.options import UsageError, verb
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.main import app
+from cli.app import app
 from cli.options import UsageError, part_of, verb, writable, wrong_use
 from features.errors import FeaturesError
 from features.recipe import Recipe, RecipeAtAnyScale

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.app import app
 from cli.extract import SlideOptions, jobs_of, recipes_of
-from cli.main import app
 from cli.options import UsageError, build, part_of, plain, verb, writable, wrong_use
 from mil.finetune.settings import FinetuneSettings
 from mil.settings import FitSettings, SplitSettings

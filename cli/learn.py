@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.main import app
+from cli.app import app
 from cli.options import part_of, plain, verb, writable, wrong_use
 from mil.errors import CohortError, FitError
 from mil.settings import BASELINE_NAMES, DEFAULT_MODELS, HEAD_NAMES, FitSettings, SplitSettings

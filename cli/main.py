@@ -3,59 +3,20 @@
 import importlib
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import typer
 
+from cli.app import app
 from cli.options import UsageError
 from features.errors import FeaturesError
 from mil.errors import MilError
-from mil.version import __version__
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
-app = typer.Typer(
-    name="mil",
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
-    if wanted:
-        typer.echo(f"sarcomil {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    *,
-    _version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    """Slide-level diagnosis from few cases: tumour tiles to bags, attention MIL, honest numbers.
-
-    Start with `mil demo`, then `mil check`, `mil extract`, `mil crossval`, `mil report`.
-    """
-
-
 for _file in (
-    "demo",
-    "check",
-    "extract",
-    "convert",
-    "learn",
-    "finetune",
-    "explain",
-    "protocol",
-    "doctor",
-):
+    "demo", "check", "extract", "convert", "learn", "finetune", "explain", "protocol", "doctor",
+):  # fmt: skip
     importlib.import_module(f"cli.{_file}")  # enters the file's verbs, in the order help lists them
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cli.app import app
 from cli.extract import SlideOptions, jobs_of
-from cli.main import app
 from cli.options import plain, verb, writable, wrong_use
 
 if TYPE_CHECKING:

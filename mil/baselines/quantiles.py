@@ -29,14 +29,14 @@ class QuantileLogistic(LogisticHead):
         rows = [
             np.concatenate(
                 [
-                    quantiles(part[real].detach().cpu().numpy())
+                    quantiles(part[real].detach().float().cpu().numpy())
                     for part in bag.split(COLUMNS, dim=1)
                 ],
                 axis=1,
             ).ravel()
             for bag, real in zip(features, mask, strict=True)
         ]
-        return torch.from_numpy(np.stack(rows)).to(features)
+        return torch.from_numpy(np.stack(rows)).to(features.device)
 
 
 def quantiles(values: NDArray[np.float32]) -> NDArray[np.float32]:

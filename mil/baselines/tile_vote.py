@@ -75,14 +75,15 @@ class TileVotes(TileVote):
     """
 
     def sum_up(self, tile_logits: Tensor, attention: Tensor) -> Tensor:
-        """Count votes; in training, where votes would have no gradient, average probabilities."""
+        """Count votes; the gradient, of which a vote has none, is that of the mean probability."""
+        smooth = mean_of_probabilities(tile_logits, attention)
         if self.training:
-            return mean_of_probabilities(tile_logits, attention)
+            return smooth
         n_classes = tile_logits.shape[-1]
         votes = nn.functional.one_hot(tile_logits.argmax(dim=-1), n_classes).float()  # (B, N, C)
         n_tiles = (attention > 0).sum(dim=-1)  # (B, 1)
         counts = ((attention > 0).float() @ votes).squeeze(1)  # (B, C)
-        return torch.log((counts + 1 / n_classes) / (n_tiles + 1))
+        return torch.log((counts + 1 / n_classes) / (n_tiles + 1)) + (smooth - smooth.detach())
 
 
 @register("tile-vote-logits")

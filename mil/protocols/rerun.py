@@ -161,12 +161,7 @@ class Rerun:
             workers=self.workers,
             progress=self.progress,
         )
-        leaked = sorted(set(card["trained_on"]) & set(part.test))
-        if leaked and arm.test != "tiles":
-            raise LeakageError(
-                f"{arm.name}: the weights have seen {', '.join(leaked[:3])}, which would be tested. Start "
-                "from weights of other cases."
-            )
+        _check_seen(arm, card["trained_on"], part)
         recipe = replace(self._recipe(arm, part), weights=str(folder / WEIGHTS))
         self._embed(arm, part, recipe, [job for job in self.jobs if job.case in part.test])
         head = load_classifier(folder)[0].head
@@ -184,6 +179,7 @@ class Rerun:
             cases = cohort.named(part.train)
             save_fitted(path, fit(TILE_MODEL, cases, (), cohort.classes, settings, seed=seed))
         fitted = load_fitted(path)
+        _check_seen(arm, fitted.trained_on, part)
 
         def classify(bag: Bag) -> torch.Tensor:
             logits = run_head(fitted, bag).tile_logits
@@ -244,6 +240,15 @@ class Rerun:
             hold_out_tiles=self.protocol.hold_out_tiles if arm.test == "tiles" else 0,
         )
         return made[0 if trained_on else -1].store.path
+
+
+def _check_seen(arm: Arm, seen: Sequence[str], part: Part) -> None:
+    leaked = sorted(set(seen) & set(part.test))
+    if leaked and arm.test != "tiles":
+        raise LeakageError(
+            f"{arm.name}: the weights have seen {', '.join(leaked[:3])}, which would be tested. Start from "
+            "weights of other cases."
+        )
 
 
 def summed_up(

@@ -1,0 +1,37 @@
+"""The command itself, which the files of verbs enter theirs into."""
+
+from typing import Annotated
+
+import typer
+
+from mil.version import __version__
+
+app = typer.Typer(
+    name="mil",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        typer.echo(f"sarcomil {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Slide-level diagnosis from few cases: tumour tiles to bags, attention MIL, honest numbers.
+
+    Start with `mil demo`, then `mil check`, `mil extract`, `mil crossval`, `mil report`.
+    """

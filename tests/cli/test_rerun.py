@@ -1,0 +1,127 @@
+"""`mil protocol` on small drawn slides, with tiny budgets."""
+
+import csv
+import json
+
+import pytest
+
+from cli import protocol as module
+from features.synthetic import CohortSpec, write_cohort
+from mil.errors import LeakageError
+from mil.evaluation.predictions import read_predictions
+from mil.protocols.protocol import names
+
+TINY = (
+    "extract.weights=random", "extract.tile=64", "extract.max_tiles=6", "arms.backbone=test_resnet",
+)  # fmt: skip
+FROZEN = ("fit.epochs=2", "split.folds=2", "arms=ResNet50V2;VGG19")
+TUNED = (
+    "finetune.epochs=1", "finetune.tiles_per_slide=4", "finetune.hidden=[8]", "finetune.batch_tiles=16",
+)  # fmt: skip
+BUDGET = {
+    "usta-phase1": (*TINY, *FROZEN),
+    "usta-phase2": (*TINY, *TUNED, "finetune.hold_out_tiles=2", "split.folds=2"),
+    "usta-phase4": (*TINY, *TUNED, "finetune.hold_out_tiles=2", "split.folds=2"),
+    "foersch-subtypes": (*TINY, *TUNED),
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Eight small slides; half of the cases stand for another hospital's."""
+    folder = tmp_path_factory.mktemp("protocol")
+    write_cohort(folder, CohortSpec(cases_per_class=2, side_px=1280))
+    head, *lines = (folder / "cohort.csv").read_text().splitlines()
+    seen, told = set(), [f"{head},split"]
+    for line in lines:
+        label = line.split(",")[head.split(",").index("label")]
+        told.append(f"{line},{'test' if label in seen else 'train'}")
+        seen.add(label)
+    (folder / "cohort.csv").write_text("\n".join(told) + "\n")
+    return folder
+
+
+def options(study, out, name, *more):
+    return module.RunOptions(
+        name=name,
+        cohort=study / "cohort.csv",
+        slides=study / "slides",
+        annotations=study / "annotations",
+        out=out,
+        set=(*BUDGET[name], *more),
+    )
+
+
+def rows_of(out):
+    with (out / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_study_is_rerun_and_its_figures_stand_beside_ours(study, tmp_path, capsys, name):
+    module.run(options(study, tmp_path / "out", name))
+    said = capsys.readouterr()
+    assert "The data differ" in said.err
+    assert "Changed from the study: extract.weights=random" in said.err
+    assert "printed" in said.out
+    rows = rows_of(tmp_path / "out")
+    published = [float(row["published"]) for row in rows if row["published"]]
+    assert published
+    assert all(0 <= float(row["measured"]) <= 1 for row in rows if row["measured"])
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["complete"]
+    held_out = [row for row in rows if "held-out tiles" in row["arm"]]
+    assert not [row for row in held_out if row["measure"].startswith("case")]
+    predictions = read_predictions(tmp_path / "out" / "predictions.csv")
+    tested = {"foersch-subtypes": 4}.get(name, 8)
+    assert predictions.table.groupby("model")["case"].nunique().eq(tested).all()
+    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [(c["first"], c["second"]) for c in comparison] == (
+        [("40x", "16x")] if name == "usta-phase4" else []
+    )
+
+
+def test_a_run_cut_off_is_taken_up_and_says_the_same(study, tmp_path, monkeypatch, capsys):
+    module.run(options(study, tmp_path / "whole", "usta-phase2"))
+    told = module._line
+
+    def cut(result):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_line", cut)
+    with pytest.raises(KeyboardInterrupt):
+        module.run(options(study, tmp_path / "cut", "usta-phase2"))
+    monkeypatch.setattr(module, "_line", told)
+    weights = sorted((tmp_path / "cut").rglob("weights.safetensors"))
+    stamps = [path.stat().st_mtime_ns for path in weights]
+    assert len(weights) == 2
+    module.run(options(study, tmp_path / "cut", "usta-phase2"))
+    assert [path.stat().st_mtime_ns for path in weights] == stamps
+    assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
+
+
+def test_weights_that_have_seen_the_tested_cases_are_refused(study, tmp_path):
+    module.run(options(study, tmp_path / "all", "usta-phase2", "arms=held-out tiles"))
+    [seen] = (tmp_path / "all").rglob("weights.safetensors")
+    for name in ("usta-phase1", "usta-phase2"):
+        with pytest.raises(LeakageError, match="have seen"):
+            module.run(options(study, tmp_path / name, name, f"extract.weights={seen}"))
+
+
+def test_show_says_who_chose_each_setting(mil):
+    said = mil("protocol", "show", "usta-phase1").stdout
+    stated, ours = said.split("Chosen here")
+    assert "extract.min_coverage = 0.6: only tiles with at least 60 % tumour are taken" in stated
+    assert "extract.tile = 224: no size is given" in ours
+    assert "0.49" in stated
+
+
+def test_list_names_them_all(mil):
+    said = mil("protocol", "list").stdout
+    assert all(name in said for name in names())
+
+
+def test_a_finished_run_is_not_replaced_unasked(mil, study, tmp_path):
+    done = mil("protocol", "run", "usta-phase9", study / "cohort.csv", "--slides", study / "slides",
+               "--out", tmp_path / "x", check=False)  # fmt: skip
+    assert done.returncode == 2
+    assert "No protocol 'usta-phase9'" in done.stderr

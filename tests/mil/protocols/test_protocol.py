@@ -1,0 +1,161 @@
+"""Protocols say what a source printed, and of every setting who chose it."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, precision_score, recall_score
+
+from mil.cohort import Row
+from mil.errors import ProtocolError
+from mil.protocols.protocol import HELD_OUT, KINDS, MEASURES, TESTS, Arm, changed, load, names
+from mil.protocols.rerun import Part, SlideTiles, _external, slide_predictions, summed_up
+
+PRINTED = {
+    "usta-phase1": [0.49, 0.41, 0.39, 0.27],
+    "usta-phase2": [0.7016, 0.60],
+    "usta-phase4": [0.7016, 0.68, 0.60, 0.48],
+    "foersch-subtypes": [0.799, 0.97],
+}
+
+
+@pytest.mark.parametrize("name", names())
+def test_printed_figures_are_those_of_the_source(name):
+    assert [v for arm in load(name).arms for v in arm.published.values()] == PRINTED[name]
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_setting_is_either_stated_or_ours(name):
+    protocol = load(name)
+    held = {f"{s}.{n}" for s, settings in protocol.settings.items() for n in settings}
+    told = [*protocol.stated, *protocol.ours]
+    assert len(set(told)) == len(told)
+    of_arms = {f"arms.{each.name}" for each in fields(Arm)}
+    assert held <= set(told)
+    assert set(told) <= held | of_arms
+
+
+@pytest.mark.parametrize("name", names())
+def test_settings_are_those_of_the_stages_and_pass_them(name):
+    protocol = load(name)
+    protocol.check()
+    for section, settings in protocol.settings.items():
+        known = {each.name for each in fields(KINDS[section])} | {HELD_OUT}
+        assert set(settings) <= known
+    for arm in protocol.arms:
+        assert arm.test in TESTS
+        assert set(arm.published) <= set(MEASURES)
+        assert not arm.start or arm.start in {each.name for each in protocol.arms}
+        assert arm.test != "tiles" or protocol.hold_out_tiles
+    assert set(protocol.compare) <= {arm.name for arm in protocol.arms}
+
+
+def test_changes_are_made_and_remembered():
+    protocol = changed(
+        load("usta-phase4"),
+        ["extract.max_tiles=20", "split.folds=2", "arms.backbone=resnet18", "arms=40x;16x"],
+    )
+    assert protocol.settings["extract"]["max_tiles"] == 20
+    assert protocol.settings_of("split").folds == "2"
+    assert [arm.backbone for arm in protocol.arms] == ["resnet18", "resnet18"]
+    assert list(protocol.changed) == ["extract.max_tiles", "split.folds", "arms.backbone", "arms"]
+    assert load("usta-phase4").settings["extract"]["max_tiles"] == 2000
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("extract.max_tiles", "is no change"),
+        ("extract.max_tile=3", "Did you mean extract.max_tiles"),
+        ("extraxt.max_tiles=3", "is no setting"),
+        ("arms=41x", "No arm '41x'"),
+        ("arms=16x", "starts from the weights of 40x"),
+    ],
+)
+def test_what_is_no_change_is_refused(change, said):
+    with pytest.raises(ProtocolError, match=said):
+        changed(load("usta-phase4"), [change])
+
+
+def test_a_value_of_the_wrong_type_is_refused_before_any_work():
+    with pytest.raises(ProtocolError, match="wrong type"):
+        changed(load("usta-phase1"), ["extract.max_tiles=many"]).check()
+
+
+def test_an_unknown_study_names_the_nearest():
+    with pytest.raises(ProtocolError, match="Did you mean usta-phase"):
+        load("usta-phase")
+
+
+def tiles_of(rng, classes, per_class, parts):
+    """Slides with random probabilities, dealt to parts."""
+    found = []
+    for label in classes:
+        for i in range(per_class):
+            name = f"{label}{i}"
+            p = rng.dirichlet(np.ones(len(classes)), size=int(rng.integers(3, 9)))
+            found.append(SlideTiles(Part(i % parts, (), ()), name, f"{name}-s1", label, p))
+    return found
+
+
+def test_measures_over_tiles_are_the_mean_of_what_scikit_learn_says_of_each_part():
+    classes = ("a", "b", "c")
+    tested = tiles_of(np.random.default_rng(0), classes, 4, 2)
+    result = summed_up(Arm(name="x", backbone="y", published={}), tested, classes, 1.0)
+    by_part = []
+    for index in (0, 1):
+        held = [each for each in tested if each.part.index == index]
+        truth = [each.label for each in held for _ in each.p]
+        called = [classes[k] for each in held for k in each.p.argmax(axis=1)]
+        by_part.append(
+            [
+                accuracy_score(truth, called),
+                precision_score(truth, called, average="macro", zero_division=0),
+                recall_score(truth, called, average="macro", zero_division=0),
+            ]
+        )
+    found = [result.measures[name] for name in ("accuracy", "precision", "recall")]
+    assert found == pytest.approx(np.mean(by_part, axis=0).tolist())
+    assert result.n_tiles == sum(len(each.p) for each in tested)
+    assert result.n_cases == 12
+
+
+def test_cases_are_judged_by_the_mean_of_their_tiles():
+    classes = ("a", "b")
+    tested = tiles_of(np.random.default_rng(1), classes, 3, 3)
+    table = slide_predictions("x", tested, classes).table
+    for (_, row), each in zip(table.iterrows(), tested, strict=True):
+        assert [row["p_a"], row["p_b"]] == pytest.approx(each.p.mean(axis=0).tolist())
+
+
+def test_cases_that_have_trained_are_not_judged():
+    tested = tiles_of(np.random.default_rng(2), ("a", "b"), 3, 1)
+    arm = Arm(name="x", backbone="y", published={}, test="tiles")
+    result = summed_up(arm, tested, ("a", "b"), 1.0)
+    assert result.predictions is None
+    assert set(result.measures) == {"accuracy", "precision", "recall"}
+
+
+def rows(*splits):
+    return {
+        f"c{i}": Row(line=i, case=f"c{i}", slide=f"s{i}", label="ab"[i % 2], other={"split": split})
+        for i, split in enumerate(splits)
+    }
+
+
+def test_an_external_test_is_what_the_table_says():
+    part = _external(rows("train", "Train", "test", "test"))
+    assert (part.train, part.test) == (("c0", "c1"), ("c2", "c3"))
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        (("train", "train", "", "test"), "fill a column split"),
+        (("train", "train", "train"), "no case to test"),
+        (("train", "test", "test", "test"), "none of b to train on"),
+    ],
+)
+def test_a_table_that_cannot_carry_it_is_refused(splits, said):
+    with pytest.raises(ProtocolError, match=said):
+        _external(rows(*splits))
