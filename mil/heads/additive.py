@@ -10,7 +10,7 @@ from mil.heads.registry import register
 
 @register("additive-abmil")
 class AdditiveAttention(Head):
-    """Weighs tiles first, classifies each by a network of two layers, and adds up (section 3.2).
+    """Weighs tiles first, classifies each by a network of two layers, and adds up (its additive form).
 
     The paper's bag is sum_k psi(a_k h_k). Here the first layer of psi has no bias, so psi(a h) is a psi(h),
     and the bias of the second is shared out by attention: a bias for each tile would grow with their

@@ -13,7 +13,7 @@ N_PSEUDO = 5  # pseudo-bags, M; fewer where a bag has fewer tiles
 
 @register("dtfd")
 class DoubleTier(Head):
-    """Attention within each pseudo-bag, then attention between their embeddings (section 3.3, AFS).
+    """Attention within each pseudo-bag, then attention between their embeddings (AFS).
 
     In training tiles are dealt to pseudo-bags at random, as in the paper. In evaluation they are dealt in
     turn from the most to the least attended of the first tier: a division training may draw as well,

@@ -123,7 +123,7 @@ class LogSumExpPooling(Head):
     """A smooth maximum of each embedded dimension over tiles, then a linear classifier.
 
     (1 / r) log((1 / K) sum_k exp(r h_k)): P. Pinheiro, R. Collobert, From Image-level to Pixel-level Labeling
-    with Convolutional Networks, CVPR 2015, section 3.2; for bags, J. Ramon, L. De Raedt, Multi Instance
+    with Convolutional Networks, CVPR 2015; for bags, J. Ramon, L. De Raedt, Multi Instance
     Neural Networks, 2000. Its attention is each tile's share of the gradient, averaged over dimensions: a
     description, since no weight is learnt.
     """

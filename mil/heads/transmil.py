@@ -210,7 +210,7 @@ def likeness(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def pseudo_inverse(matrix: Tensor) -> Tensor:
-    """The Moore-Penrose inverse of (..., M, M) by iteration (Nyströmformer, section 3.2)."""
+    """The Moore-Penrose inverse of (..., M, M) by the iteration of Nyströmformer."""
     identity = torch.eye(matrix.shape[-1], device=matrix.device)
     columns = matrix.abs().sum(dim=-2, keepdim=True).amax(dim=-1, keepdim=True)
     rows = matrix.abs().sum(dim=-1, keepdim=True).amax(dim=-2, keepdim=True)

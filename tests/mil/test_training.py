@@ -227,16 +227,16 @@ def test_loss_falls_on_a_planted_signal(model):
 
 @pytest.mark.parametrize("model", PLANTED)
 def test_planted_signal_is_found_in_cases_that_did_not_train(model):
-    cohort, _ = planted_cohort(3, 12)
+    cohort, _ = planted_cohort(2, 16)
     train = [case for case in cohort.cases if int(case.name[1:]) < 8]
     held_out = [case for case in cohort.cases if case not in train]
-    settings = FitSettings(epochs=25, width=32, learning_rate=5e-3)
+    settings = FitSettings(epochs=20, width=32, learning_rate=5e-3)
     fitted = fit(model, train, (), cohort.classes, settings, seed=0)
     right = [
         np.argmax(probabilities(fitted, case.bags[0])) == cohort.classes.index(case.label)
         for case in held_out
     ]
-    assert np.mean(right) >= 0.75  # chance is a third; 12 cases
+    assert np.mean(right) >= 0.8  # chance is a half; 16 cases
 
 
 def test_one_epoch_learns_something():
