@@ -105,7 +105,7 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     from cli.learn import kept_in
     from mil.cohort import read_table
     from mil.duplicates import lookalikes
-    from mil.finetune.per_fold import Tuning, cross_validate_per_fold, tested_cohort
+    from mil.finetune.per_fold import Tuning, cohort_as_tested, cross_validate_per_fold
     from mil.finetune.ranks import ranks
     from mil.runs import start_run, update_run
     from mil.splits import split_cases, write_folds
@@ -144,7 +144,7 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
             keep=kept_in(run),
             progress=Bars(),
         )
-    tested = tested_cohort(rows, folds, run.fold_store)
+    tested = cohort_as_tested(rows, folds, run.fold_store)
     for pair in lookalikes(tested):
         warn(str(pair))
     return update_run(run, **facts_of(tested)), predictions

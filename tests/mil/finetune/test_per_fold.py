@@ -16,7 +16,7 @@ from mil.crossval import check_seen, cross_validate
 from mil.errors import CohortError, LeakageError
 from mil.evaluation.evaluate import evaluate
 from mil.finetune import per_fold
-from mil.finetune.per_fold import Tuning, cross_validate_per_fold, tested_cohort
+from mil.finetune.per_fold import Tuning, cohort_as_tested, cross_validate_per_fold
 from mil.finetune.settings import FinetuneSettings
 from mil.settings import FitSettings
 from mil.splits import Fold
@@ -120,7 +120,7 @@ def test_each_fold_has_a_backbone_of_its_training_cases_only(noise, tmp_path):
     )
     assert found.models == tuple(models)
     assert len(found.table) == 2 * len(CASES)
-    tested = tested_cohort(rows, FOLDS, tuning.store)
+    tested = cohort_as_tested(rows, FOLDS, tuning.store)
     assert [case.name for case in tested.cases] == sorted(CASES)
     recipes = set()
     for fold in FOLDS:
