@@ -110,6 +110,11 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     from mil.runs import start_run, update_run
     from mil.splits import split_cases, write_folds
 
+    if options.allow_missing:
+        raise UsageError(
+            "Fine-tuning per fold needs every row of the table: leave out --allow-missing, and take the rows "
+            "that cannot be used out of the table."
+        )
     said = {"inputs": [str(options.cohort)], "out": str(options.out)}
     tuned = build(FinetuneOptions, said, options.finetune_config)
     slides, recipe, rows = labelled_slides(tuned), recipe_of(tuned), read_table(options.cohort)

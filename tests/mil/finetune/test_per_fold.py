@@ -279,6 +279,8 @@ def test_predictions_say_which_cases_the_backbone_has_seen(study, mil):
         (["crossval", "cohort.csv", "--finetune", "per-fold", "--out", "x"], "go together"),
         (["crossval", "cohort.csv", "s", "--finetune", "per-fold", "--finetune-config", "tuning.toml",
           "--out", "x"], "leave out STORE"),
+        (["crossval", "cohort.csv", "--finetune", "per-fold", "--finetune-config", "tuning.toml",
+          "--allow-missing", "--out", "x"], "leave out --allow-missing"),
         (["crossval", "cohort.csv", "s", "--finetune", "once", "--out", "x"], "off or per-fold"),
         (["finetune", "tiles", "--slide-mpp", "0.5", "--out", "x"], "give a table"),
         (["finetune", "cohort.csv", "--config", "tuning.toml", "--mpp", "0.5,1", "--out", "x"], "one --mpp"),
