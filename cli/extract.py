@@ -202,10 +202,10 @@ def _warn_of_scales(options: SlideOptions) -> None:
     from cli.console import warn
     from features.backbones.card import read_card
 
-    card = read_card(Path(options.weights))
-    for mpp in options.mpp if card else ():
-        if card and (remark := card.unlike(mpp, options)):
-            warn(remark)
+    if card := read_card(Path(options.weights)):
+        for mpp in options.mpp:
+            if remark := card.unlike(mpp, options):
+                warn(remark)
 
 
 def _tell(outcomes: "Sequence[Outcome]", seconds: float, out: Path) -> None:

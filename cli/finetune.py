@@ -105,11 +105,16 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     from cli.learn import facts as facts_of
     from mil.cohort import read_table
     from mil.duplicates import lookalikes
-    from mil.finetune.per_fold import Tuning, cross_validate_per_fold, tested_cohort
+    from mil.finetune.per_fold import Tuning, cohort_as_tested, cross_validate_per_fold
     from mil.finetune.ranks import ranks
     from mil.runs import start_run, update_run
     from mil.splits import split_cases, write_folds
 
+    if options.allow_missing:
+        raise UsageError(
+            "Fine-tuning per fold needs every row of the table: leave out --allow-missing, and take the rows "
+            "that cannot be used out of the table."
+        )
     said = {"inputs": [str(options.cohort)], "out": str(options.out)}
     tuned = build(FinetuneOptions, said, options.finetune_config)
     slides, recipe, rows = labelled_slides(tuned), recipe_of(tuned), read_table(options.cohort)
@@ -144,7 +149,7 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
             keep=KeptIn(run),
             progress=Bars(),
         )
-    tested = tested_cohort(rows, folds, run.fold_store)
+    tested = cohort_as_tested(rows, folds, run.fold_store)
     for pair in lookalikes(tested):
         warn(str(pair))
     told = facts_of(tested) | clinical_facts(tested, options.models, options.clinical)

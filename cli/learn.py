@@ -154,8 +154,8 @@ class PredictOptions:
     examples=[
         "mil crossval cohort.csv store --models majority,tile-vote,mean,abmil --folds 5 --out run",
         "mil crossval --config run/run.json --out again",
-        "mil crossval cohort.csv --finetune per-fold --finetune-config tuned/run.json --models tile-vote "
-        "--folds 2 --out run-tuned",
+        "mil crossval cohort.csv --finetune per-fold --finetune-config tuned/run.json --models "
+        "tile-vote,abmil --folds 2 --out run-tuned",
     ],
 )
 def crossval(options: CrossvalOptions) -> None:

@@ -201,6 +201,8 @@ def _typed(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any
         value = [part.strip() for part in value.split(separator)] if separator else [value]
     if isinstance(value, bool) and _item_type(hint) is not bool:
         raise UsageError(f"{name} is {value!r}: not a {_item_type(hint).__name__}.")
+    if _is_tuple(hint) and isinstance(value, int | float):
+        value = [value]  # mpp = 0.5 in a TOML file
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True))
         return adapter.validate_python(value)

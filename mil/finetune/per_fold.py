@@ -116,7 +116,7 @@ def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress) -> Cohort:
     return assemble(tuning.rows, store)
 
 
-def tested_cohort(
+def cohort_as_tested(
     rows: Sequence[Row], folds: Sequence[Fold], stores: Callable[[Fold], Path]
 ) -> Cohort:
     """Every case with the bags by which it was tested in the first repeat."""

@@ -110,7 +110,7 @@ class TilePool:
     def keep(self, gigabytes: float, folder: Path) -> None:
         """Keep tiles that have been read, as many as fit, in a nameless file in a folder."""
         tile_bytes = 3 * self.recipe.tile**2
-        slots = min(int(gigabytes * GIGABYTE) // tile_bytes, sum(self.counts))
+        slots = min(round(gigabytes * GIGABYTE) // tile_bytes, sum(self.counts))
         self._cache = TileCache(folder, slots, self.recipe.tile) if slots else None
 
     def draw(

@@ -16,6 +16,7 @@ class Options:
     models: tuple[str, ...] = field(default=("a", "b"), metadata={"help": "M.", "split": ","})
     classes: tuple[str, ...] = field(default=("Tumor",), metadata={"help": "C.", "flag": "--class"})
     mpp: float | None = field(default=None, metadata={"help": "Scale."})
+    scales: tuple[float, ...] = field(default=(), metadata={"help": "S.", "split": ","})
     overwrite: bool = field(default=False, metadata={"help": "Overwrite."})
 
 
@@ -39,6 +40,11 @@ def test_a_file_may_write_a_key_with_dashes_or_a_list_as_one_string(tmp_path):
     built = build(Options, {"table": "t"}, toml(tmp_path, 'models = "x, y"\nclasses = "A,B"\n'))
     assert built.models == ("x", "y")
     assert built.classes == ("A,B",)  # only what splits on a comma on the command line splits here
+
+
+def test_a_file_may_write_one_number_where_several_may_be(tmp_path):
+    built = build(Options, {"table": "t"}, toml(tmp_path, "scales = 0.5"))
+    assert built.scales == (0.5,)
 
 
 def test_an_unknown_key_is_an_error_with_the_nearest_name(tmp_path):

@@ -1,0 +1,58 @@
+"""What a weights file says of itself is believed, and what it does not say is not guessed."""
+
+import json
+
+import pytest
+from safetensors.torch import save_file
+
+from features.backbones.card import Card, read_card
+from features.backbones.registry import load_backbone
+from features.errors import BackboneError
+from features.recipe import Recipe
+
+CARD = {"backbone": "test_resnet", "mpp": 0.5, "tile": 224, "trained_on": ["a", "b"]}
+
+
+def weights(path, card, name="test_resnet"):
+    state = load_backbone(name, "random").module.network.state_dict()
+    metadata = {"card": card if isinstance(card, str) else json.dumps(card)}
+    save_file(state, path, metadata=metadata if card is not None else None)
+    return path
+
+
+def test_a_file_with_a_card_names_its_cases(tmp_path):
+    path = weights(tmp_path / "w.safetensors", CARD)
+    assert read_card(path) == Card(backbone="test_resnet", mpp=0.5, tile=224, trained_on=("a", "b"))
+    assert load_backbone("test_resnet", str(path)).trained_on == ("a", "b")
+
+
+def test_published_weights_have_none(tmp_path):
+    assert read_card(weights(tmp_path / "w.safetensors", None)) is None
+    assert read_card(tmp_path / "pretrained") is None
+    assert load_backbone("test_resnet", str(tmp_path / "w.safetensors")).trained_on == ()
+
+
+def test_another_architecture_is_named(tmp_path):
+    path = weights(tmp_path / "w.safetensors", CARD)
+    with pytest.raises(
+        BackboneError, match=r"trained as test_resnet, not test_vit\. Pass --backbone"
+    ):
+        load_backbone("test_vit", str(path))
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", "{}", json.dumps(CARD | {"trained_on": None})])
+def test_a_card_that_cannot_be_read_is_refused_not_taken_for_none(tmp_path, broken):
+    path = weights(tmp_path / "w.safetensors", broken)
+    with pytest.raises(BackboneError, match="which cases it has seen is not known"):
+        load_backbone("test_resnet", str(path))
+
+
+@pytest.mark.parametrize(
+    ("mpp", "tile", "told"),
+    [(0.5, 224, False), (0.52, 224, False), (0.25, 224, True), (0.5, 256, True)],
+)
+def test_other_scales_are_told(mpp, tile, told):
+    card = Card(backbone="b", mpp=0.5, tile=224, trained_on=())
+    remark = card.unlike(mpp, Recipe(tile=tile))
+    assert bool(remark) == told
+    assert not told or f"{tile} px at {mpp:g}" in remark

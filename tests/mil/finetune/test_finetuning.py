@@ -1,0 +1,276 @@
+"""A backbone learns from tiles, remembers its cases, and survives a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lessons import QUICK, RECIPE, TILE, lesson, lessons, results, tune
+
+from features.backbones.registry import load_backbone
+from features.bags import read_bag
+from features.embed import preprocess
+from features.extract import extract
+from mil.errors import CohortError, FitError
+from mil.finetune import training
+from mil.finetune.files import load_classifier
+from mil.finetune.training import learning_fraction
+
+HERE, REPO = Path(__file__).parent, Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """(slides, folder): six slides of two colours, learnt for a few epochs."""
+    folder = tmp_path_factory.mktemp("taught")
+    slides = lessons(folder / "tiles")
+    tune(slides, folder / "tuned", replace(QUICK, epochs=8, learning_rate=3e-3))
+    return slides, folder / "tuned"
+
+
+def test_what_was_learnt_holds_on_new_tiles(taught, tmp_path):
+    _, tuned = taught
+    card = json.loads((tuned / "card.json").read_text())
+    assert card["losses"][-1] < card["losses"][0] / 2
+    classifier, told = load_classifier(tuned)
+    assert told["classes"] == ["blue", "red"]
+    backbone = load_backbone("test_resnet", str(tuned / "weights.safetensors"))
+    for slide in lessons(tmp_path / "new", per_class=2, seed=9):
+        tiles = torch.from_numpy(np.stack([_pixels(path) for path in slide.job.files]))
+        with torch.inference_mode():
+            said = classifier(preprocess(tiles, backbone)).argmax(dim=1)
+        assert [told["classes"][i] for i in said] == [slide.label] * len(tiles)
+
+
+def test_bags_know_the_cases_of_their_backbone(taught, tmp_path):
+    slides, tuned = taught
+    recipe = replace(RECIPE, weights=str(tuned / "weights.safetensors"))
+    extract([slides[0].job], recipe, tmp_path / "tuned", device="cpu", workers=1)
+    extract([slides[0].job], RECIPE, tmp_path / "random", device="cpu", workers=1)
+    bag, other = (
+        read_bag(tmp_path / name / f"{slides[0].job.slide}.h5") for name in ("tuned", "random")
+    )
+    assert bag.trained_on == tuple(sorted(slide.job.case for slide in slides))
+    assert other.trained_on == ()
+    assert bag.recipe_sha256 != other.recipe_sha256
+    assert not np.allclose(bag.features, other.features)
+
+
+def test_what_starts_from_tuned_weights_has_seen_their_cases_too(taught, tmp_path):
+    _, tuned = taught
+    recipe = replace(RECIPE, weights=str(tuned / "weights.safetensors"))
+    more = lessons(tmp_path / "tiles", per_class=1, seed=5)
+    more = [replace(slide, job=replace(slide.job, case=f"new-{slide.label}")) for slide in more]
+    card = tune(more, tmp_path / "out", replace(QUICK, epochs=1), recipe)
+    assert {"new-red", "new-blue", "red-0", "blue-2"} <= set(card["trained_on"])
+
+
+def test_the_head_alone_leaves_the_backbone_as_it_was(tmp_path):
+    tune(lessons(tmp_path / "tiles"), tmp_path / "out", replace(QUICK, train="head"))
+    kept = load_backbone("test_resnet", str(tmp_path / "out" / "weights.safetensors"))
+    assert kept.weights_sha256 == load_backbone("test_resnet", "random").weights_sha256
+
+
+def test_last_blocks_change_and_the_others_do_not(tmp_path):
+    tune(lessons(tmp_path / "tiles"), tmp_path / "out", replace(QUICK, train="last", last_blocks=2))
+    start = load_backbone("test_resnet", "random").module.state_dict()
+    kept = load_backbone("test_resnet", str(tmp_path / "out" / "weights.safetensors")).module
+    changed = {
+        name.split(".")[1]
+        for name, v in kept.state_dict().items()
+        if not torch.equal(v, start[name])
+    }
+    assert changed == {"layer3", "layer4"}
+
+
+def test_the_same_twice_is_the_same_bytes_and_finished_work_is_not_done_again(
+    taught, tmp_path, monkeypatch
+):
+    slides = lessons(tmp_path / "tiles")
+    for name in ("one", "two"):
+        tune(slides, tmp_path / name)
+    assert results(tmp_path / "one") == results(tmp_path / "two")
+    assert not (tmp_path / "one" / "checkpoint.safetensors").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_Training", None)
+        tune(slides, tmp_path / "one")
+    changed = tune(slides, tmp_path / "one", replace(QUICK, learning_rate=1e-4))
+    assert changed["settings"]["learning_rate"] == 1e-4
+    assert results(tmp_path / "one") != results(tmp_path / "two")
+
+
+class Killed:
+    """Progress that ends its process in the middle of an epoch."""
+
+    def __init__(self, after):
+        self.left = after
+
+    @contextmanager
+    def task(self, name, total, unit):
+        def advance(count):
+            if unit == "steps":
+                self.left -= count
+                if self.left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        yield advance
+
+
+def killed(folder, after):
+    """The body of the process that is killed."""
+    torch.set_num_threads(1)
+    tune(lessons(folder / "tiles"), folder / "cut", WITH_CHANCE, progress=Killed(after))
+
+
+WITH_CHANCE = replace(QUICK, epochs=4, dropout=0.5, jitter=0.2, early_stopping="always")
+
+
+@pytest.mark.parametrize("after", [1, 5])  # in the first epoch, and in the third
+def test_a_killed_run_goes_on_to_the_bytes_of_one_that_nothing_disturbed(after, tmp_path):
+    slides = lessons(tmp_path / "tiles")
+    code = f"import test_finetuning as t; t.killed(t.Path({str(tmp_path)!r}), {after})"
+    path = os.pathsep.join([str(HERE), str(REPO), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "cut" / "checkpoint.safetensors").exists() == (after == 5)
+    assert not (tmp_path / "cut" / "weights.safetensors").exists()
+    epochs = []
+    with pytest.MonkeyPatch.context() as patch:
+        epoch = training._Training._epoch
+        patch.setattr(
+            training._Training, "_epoch", lambda *given: epochs.append(given[2]) or epoch(*given)
+        )
+        tune(slides, tmp_path / "cut", WITH_CHANCE)
+    assert epochs == ([2, 3] if after == 5 else [0, 1, 2, 3])
+    tune(slides, tmp_path / "whole", WITH_CHANCE)
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_another_request_is_not_taken_up(tmp_path):
+    slides = lessons(tmp_path / "tiles")
+
+    class Stop(Exception):
+        pass
+
+    class Stopped(Killed):
+        @contextmanager
+        def task(self, name, total, unit):
+            def advance(count):
+                self.left -= unit == "steps"
+                if self.left < 0:
+                    raise Stop
+
+            yield advance
+
+    with pytest.raises(Stop):
+        tune(slides, tmp_path / "out", progress=Stopped(4))
+    assert (tmp_path / "out" / "checkpoint.safetensors").exists()
+    other = replace(QUICK, dropout=0.1)
+    tune(slides, tmp_path / "out", other)
+    tune(slides, tmp_path / "fresh", other)
+    assert results(tmp_path / "out") == results(tmp_path / "fresh")
+
+
+def test_the_kept_epoch_is_the_best_of_inner_cases_which_do_not_train(tmp_path, monkeypatch):
+    slides = lessons(tmp_path / "tiles", per_class=5)
+    slides.append(replace(slides[0], job=replace(slides[0].job, slide="red-0-again")))
+    drawn, draw = [], training.TilePool.draw
+
+    def recorded(self, members, at_most, rng):
+        drawn.append({self.slides[m].job.case for m in members})
+        return draw(self, members, at_most, rng)
+
+    monkeypatch.setattr(training.TilePool, "draw", recorded)
+    states, losses = [], iter([0.5, 0.2, 0.9])
+    real = training._Training._validate
+
+    def validate(self):
+        real(self)
+        states.append({k: v.clone() for k, v in self.classifier.state_dict().items()})
+        return next(losses)
+
+    monkeypatch.setattr(training._Training, "_validate", validate)
+    card = tune(slides, tmp_path / "out", replace(QUICK, early_stopping="always"))
+    assert card["kept_epoch"] == 2
+    kept = load_backbone("test_resnet", str(tmp_path / "out" / "weights.safetensors")).module
+    for name, value in kept.state_dict().items():
+        assert torch.equal(value, states[1][f"backbone.{name}"])
+    train, valid = drawn[0], drawn[1]
+    assert drawn == [train, valid] * 3
+    assert not train & valid
+    assert sorted(valid) == card["chosen_by"]
+    assert len(valid) == 2
+    assert set(card["trained_on"]) == train | valid
+
+
+def test_validation_is_the_balanced_mean_loss(tmp_path, monkeypatch):
+    """The slow twin: a loop over classes, cases and tiles."""
+    held = {}
+
+    def grab(self):
+        held["loss"], held["training"] = real(self), self
+        network = self.classifier.eval()
+        means = []
+        for label in self.classes:
+            of_class = []
+            for m in self.valid:
+                slide = self.pool.slides[m]
+                if slide.label == label:
+                    tiles = np.stack([_pixels(path) for path in slide.job.files])
+                    with torch.inference_mode():
+                        logits = network(preprocess(torch.from_numpy(tiles), self.backbone))
+                    p = torch.log_softmax(logits, dim=1)[:, self.classes.index(label)]
+                    of_class.append(-float(p.mean()))
+            means.append(np.mean(of_class))
+        held["twin"] = np.mean(means)
+        return held["loss"]
+
+    real = training._Training._validate
+    monkeypatch.setattr(training._Training, "_validate", grab)
+    slides = lessons(tmp_path / "tiles", per_class=6, n_tiles=5)
+    slides += [lesson(tmp_path / "tiles", "red-x", "red", n_tiles=3)]
+    settings = replace(QUICK, epochs=1, early_stopping="always", tiles_per_slide=9)
+    tune(slides, tmp_path / "out", settings)
+    assert held["loss"] == pytest.approx(held["twin"], rel=1e-5)
+
+
+def test_rates_rise_then_fall_along_a_cosine():
+    assert learning_fraction(0, 10, 2) < 0.01
+    assert learning_fraction(1, 10, 2) == pytest.approx(0.5, abs=0.01)
+    assert learning_fraction(2, 10, 2) == pytest.approx(1)
+    assert learning_fraction(6, 10, 2) == pytest.approx(0.5)
+    assert learning_fraction(9.99, 10, 2) < 0.001
+    assert learning_fraction(0, 1, 0) == 1
+
+
+def test_what_cannot_be_trained_is_said_in_one_line(tmp_path):
+    slides = lessons(tmp_path / "tiles")
+    with pytest.raises(FitError, match=r"fp16 .*Use --precision bf16"):
+        tune(slides, tmp_path / "out", recipe=replace(RECIPE, precision="fp16"))
+    with pytest.raises(FitError, match="Two or more classes"):
+        tune([s for s in slides if s.label == "red"], tmp_path / "out")
+    with pytest.raises(CohortError, match="two training cases of every class"):
+        tune(slides[:3], tmp_path / "out", replace(QUICK, early_stopping="always"))
+    with pytest.raises(FitError, match=r"Use a smaller --learning-rate"):
+        tune(slides, tmp_path / "out", _wild(), replace(RECIPE, seed=1))
+
+
+def _wild():
+    return replace(QUICK, epochs=1, learning_rate=1.0, weight_decay=1e30, warmup=0.0)
+
+
+def _pixels(path):
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(path))
+    assert pixels.shape == (TILE, TILE, 3)
+    return pixels

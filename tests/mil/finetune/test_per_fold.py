@@ -1,0 +1,303 @@
+"""Who has seen whom: a tuned backbone is not tested on its own cases, and tuning per fold is honest."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from lessons import RECIPE, alone, images, lesson, tune
+from safetensors.torch import load_file, save_file
+
+from features.extract import extract
+from features.progress import Silent
+from mil.cohort import Row, assemble
+from mil.crossval import check_seen, cross_validate
+from mil.errors import CohortError, LeakageError
+from mil.evaluation.evaluate import evaluate
+from mil.finetune import per_fold
+from mil.finetune.per_fold import Tuning, cohort_as_tested, cross_validate_per_fold
+from mil.finetune.settings import FinetuneSettings
+from mil.settings import FitSettings
+from mil.splits import Fold
+
+CASES = {f"case-{i}": "ab"[i % 2] for i in range(8)}
+FOLDS = tuple(
+    Fold(
+        repeat=0,
+        index=i,
+        test=tuple(list(CASES)[4 * i : 4 * i + 4]),
+        train=tuple(list(CASES)[4 - 4 * i : 8 - 4 * i]),
+    )
+    for i in range(2)
+)
+LONG = FinetuneSettings(
+    epochs=25,
+    tiles_per_slide=8,
+    batch_tiles=16,
+    learning_rate=3e-3,
+    layer_decay=1.0,
+    dropout=0.0,
+    jitter=0.0,
+)
+FIT = FitSettings()
+
+
+def keep(_model, _fold, fitter):
+    return fitter()
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """Slides whose pixels know nothing of the label: each case has a colour of its own."""
+    folder = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(3)
+    slides = [
+        lesson(
+            folder / "tiles",
+            case,
+            label,
+            colour=tuple(rng.integers(60, 200, 3)),
+            n_tiles=8,
+            spread=30,
+        )
+        for case, label in CASES.items()
+    ]
+    rows = [
+        Row(line=i, case=slide.job.case, slide=slide.job.slide, label=slide.label)
+        for i, slide in enumerate(slides, start=2)
+    ]
+    tune(slides, folder / "tuned", LONG)
+    return folder, slides, rows
+
+
+def bags(folder, slides, weights):
+    recipe = replace(RECIPE, weights=str(weights))
+    extract([slide.job for slide in slides], recipe, folder, device="cpu", workers=1)
+    return folder
+
+
+def tuning_of(folder, slides, rows, **given):
+    told = {
+        "rows": rows, "slides": slides, "recipe": RECIPE, "settings": replace(LONG, epochs=2),
+        "store": lambda fold: folder / f"r{fold.repeat}-f{fold.index}" / "store",
+        "ranks": alone(), "workers": 1,
+    }  # fmt: skip
+    return Tuning(**told | given)
+
+
+def test_a_backbone_is_refused_on_its_own_training_cases(noise):
+    folder, slides, rows = noise
+    cohort = assemble(
+        rows, bags(folder / "store", slides, folder / "tuned" / "weights.safetensors")
+    )
+    with pytest.raises(LeakageError, match=r"trained on 8 cases that would be tested, e.g. case-0"):
+        cross_validate(cohort, FOLDS, ["tile-vote"], FIT, seed=0)
+
+
+def test_what_the_guard_refuses_would_have_looked_like_skill(noise, tmp_path):
+    """Without its card the same backbone makes noise look diagnosable; per fold it does not."""
+    folder, slides, rows = noise
+    save_file(
+        load_file(folder / "tuned" / "weights.safetensors"), tmp_path / "nameless.safetensors"
+    )
+    cohort = assemble(rows, bags(tmp_path / "store", slides, tmp_path / "nameless.safetensors"))
+    leaked = evaluate(cross_validate(cohort, FOLDS, ["tile-vote"], FIT, seed=0)).models[0]
+    assert leaked.correct == 8
+    tuning = tuning_of(tmp_path / "folds", slides, rows, settings=LONG)
+    honest = cross_validate_per_fold(
+        tuning, FOLDS, ["tile-vote"], FIT, seed=0, keep=keep, progress=Silent()
+    )
+    assert evaluate(honest).models[0].correct <= 6
+
+
+def test_each_fold_has_a_backbone_of_its_training_cases_only(noise, tmp_path):
+    _, slides, rows = noise
+    tuning = tuning_of(tmp_path, slides, rows)
+    models = ["tile-vote", "majority"]
+    found = cross_validate_per_fold(
+        tuning, FOLDS, models, FIT, seed=0, keep=keep, progress=Silent()
+    )
+    assert found.models == tuple(models)
+    assert len(found.table) == 2 * len(CASES)
+    tested = cohort_as_tested(rows, FOLDS, tuning.store)
+    assert [case.name for case in tested.cases] == sorted(CASES)
+    recipes = set()
+    for fold in FOLDS:
+        cohort = assemble(rows, tuning.store(fold))
+        recipes.add(cohort.recipe_sha256)
+        for case in cohort.cases:
+            assert case.bags[0].trained_on == tuple(sorted(fold.train))
+        check_seen(cohort, [fold])
+        [other] = [each for each in FOLDS if each is not fold]
+        with pytest.raises(LeakageError):
+            check_seen(cohort, [other])
+        for name in fold.test:
+            [mine] = tested.named([name])
+            [held] = cohort.named([name])
+            assert mine.bags[0].data_sha256 == held.bags[0].data_sha256
+    assert len(recipes) == 2
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for number, row in enumerate(rows):
+        name = f"{row.slide}.h5"
+        (mixed / name).symlink_to(tuning.store(FOLDS[number % 2]) / name)
+    with pytest.raises(CohortError, match=r"made differently \(.*weights_sha256"):
+        assemble(rows, mixed)
+
+
+def test_an_interrupted_run_goes_on_and_comes_to_the_same(noise, tmp_path, monkeypatch):
+    _, slides, rows = noise
+    calls = []
+
+    class Stop(Exception):
+        pass
+
+    def run(folder):
+        tuning = tuning_of(folder, slides, rows)
+        return cross_validate_per_fold(
+            tuning, FOLDS, ["tile-vote"], FIT, seed=0, keep=keep, progress=Silent()
+        ).table
+
+    whole = run(tmp_path / "whole")
+    real = per_fold.extract
+
+    def cut(*args, **kwargs):
+        calls.append(args[2])
+        if len(calls) == 2:
+            raise Stop
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(per_fold, "extract", cut)
+        with pytest.raises(Stop):
+            run(tmp_path / "cut")
+    kept = sorted((tmp_path / "cut").rglob("*.h5")) + sorted((tmp_path / "cut").rglob("weights*"))
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert len(kept) == len(CASES) + 2
+    assert run(tmp_path / "cut").equals(whole)
+    assert [path.stat().st_mtime_ns for path in kept] == times
+
+
+def test_a_start_that_has_seen_a_test_case_is_refused_before_any_work(noise, tmp_path):
+    folder, slides, rows = noise
+    seen = replace(RECIPE, weights=str(folder / "tuned" / "weights.safetensors"))
+    stained = replace(RECIPE, stain="macenko", stain_reference=("case-1",))
+    for recipe in (seen, stained):
+        tuning = tuning_of(tmp_path, slides, rows, recipe=recipe)
+        with pytest.raises(LeakageError, match="have seen case-"):
+            cross_validate_per_fold(
+                tuning, FOLDS, ["majority"], FIT, seed=0, keep=keep, progress=Silent()
+            )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, mil):
+    """A user's folder: a table, tile images, and a backbone fine-tuned on all of it."""
+    folder = tmp_path_factory.mktemp("study")
+    colours = {"a": (90, 90, 200), "b": (200, 90, 90)}
+    for case, label in CASES.items():
+        images(folder / "tiles", case, colours[label], n_tiles=4)
+    with (folder / "cohort.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("case", "slide", "label"), *((c, c, k) for c, k in CASES.items())]
+        )
+    (folder / "tuning.toml").write_text(
+        'slides = "tiles"\nslide-mpp = 0.5\nmpp = 0.5\ntile = 32\nbackbone = "test_resnet"\n'
+        'weights = "random"\nprecision = "fp32"\nepochs = 2\ntiles-per-slide = 4\nbatch-tiles = 8\n'
+    )
+    mil("finetune", "cohort.csv", "--config", "tuning.toml", "--out", "tuned", cwd=folder)
+    return folder
+
+
+def test_the_command_refuses_a_tuned_backbone_and_tunes_per_fold(study, mil):
+    tuned = "tuned/weights.safetensors"
+    shared = ["--slides", "tiles", "--slide-mpp", "0.5", "--mpp", "0.5", "--tile", "32"]
+    options = [*shared, "--backbone", "test_resnet", "--weights", tuned]
+    mil("extract", "cohort.csv", *options, "--out", "store", cwd=study)
+    refused = mil(
+        "crossval", "cohort.csv", "store", "--folds", "2", "--out", "no", cwd=study, check=False
+    )
+    assert refused.returncode == 1
+    assert "trained on 8 cases that would be tested, e.g. case-0, case-1, case-2" in refused.stderr
+    per_fold_run = [
+        "crossval", "cohort.csv", "--finetune", "per-fold", "--finetune-config", "tuned/run.json",
+        "--models", "tile-vote,abmil", "--epochs", "5", "--folds", "2", "--out", "run",
+    ]  # fmt: skip
+    mil(*per_fold_run, cwd=study)
+    run = json.loads((study / "run" / "run.json").read_text())
+    assert run["tuning"]["epochs"] == 2
+    assert run["settings"]["epochs"] == 5
+    assert len(run["bags"]) == len(CASES)
+    mil("crossval", "--config", "run/run.json", "--out", "again", cwd=study)
+    first, again = (study / name / "predictions.csv" for name in ("run", "again"))
+    assert first.read_bytes() == again.read_bytes()
+    mil("report", "run", cwd=study)
+    assert (study / "run" / "report.html").stat().st_size > 10_000
+
+
+def test_predictions_say_which_cases_the_backbone_has_seen(study, mil):
+    """A head trained on new cases knows through its bags whom the backbone has seen."""
+    for case in ("new-a", "new-b"):
+        images(study / "more", case, (90, 90, 200), n_tiles=4)
+    (study / "more.csv").write_text("case,slide,label\nnew-a,new-a,a\nnew-b,new-b,b\n")
+    options = ["--slide-mpp", "0.5", "--mpp", "0.5", "--tile", "32", "--backbone", "test_resnet",
+               "--weights", "tuned/weights.safetensors"]  # fmt: skip
+    mil("extract", "more.csv", "--slides", "more", *options, "--out", "more-store", cwd=study)
+    mil("extract", "tiles", *options, "--out", "old-store", cwd=study)
+    mil(
+        "train",
+        "more.csv",
+        "more-store",
+        "--model",
+        "mean",
+        "--epochs",
+        "1",
+        "--out",
+        "fit",
+        cwd=study,
+    )
+    mil(
+        "predict",
+        "fit",
+        "old-store/case-0.h5",
+        "--cohort",
+        "cohort.csv",
+        "--out",
+        "p.csv",
+        cwd=study,
+    )
+    with (study / "p.csv").open(newline="") as file:
+        assert {row["trained_on_it"] for row in csv.DictReader(file)} == {"yes"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["crossval", "cohort.csv", "--out", "x"], "STORE is missing"),
+        (["crossval", "cohort.csv", "--finetune", "per-fold", "--out", "x"], "go together"),
+        (["crossval", "cohort.csv", "s", "--finetune", "per-fold", "--finetune-config", "tuning.toml",
+          "--out", "x"], "leave out STORE"),
+        (["crossval", "cohort.csv", "--finetune", "per-fold", "--finetune-config", "tuning.toml",
+          "--allow-missing", "--out", "x"], "leave out --allow-missing"),
+        (["crossval", "cohort.csv", "s", "--finetune", "once", "--out", "x"], "off or per-fold"),
+        (["finetune", "tiles", "--slide-mpp", "0.5", "--out", "x"], "give a table"),
+        (["finetune", "cohort.csv", "--config", "tuning.toml", "--mpp", "0.5,1", "--out", "x"], "one --mpp"),
+        (["finetune", "cohort.csv", "--config", "tuning.toml", "--epochs", "0", "--out", "x"], "epochs is"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_one_line(study, mil, arguments, said):
+    done = mil(*arguments, cwd=study, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (study / "x").exists()
+
+
+def test_slides_without_a_label_are_named(study, mil):
+    (study / "half.csv").write_text("case,slide,label\ncase-0,case-0,a\ncase-1,case-1,\n")
+    done = mil(
+        "finetune", "half.csv", "--config", "tuning.toml", "--out", "x", cwd=study, check=False
+    )
+    assert "1 of 2 slides have no label, e.g. case-1" in done.stderr

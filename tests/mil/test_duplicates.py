@@ -1,0 +1,105 @@
+"""The same tissue under two cases is told; other tissue is not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made import cohort_of, made_bag, made_cohort, planted_cohort
+
+from mil.cohort import Case
+from mil.duplicates import lookalikes
+
+SIDE = 448  # level-0 pixels of a tile, at 0.25 micrometres per pixel
+
+
+def tissue(seed, *, side=14, dim=16):
+    """A field of features that changes smoothly over a slide, on a grid of half tiles."""
+    rng = np.random.default_rng(seed)
+    own = 0.3 * rng.normal(size=dim)  # what staining does to all its tiles
+    coarse = rng.normal(size=(2 * side + 1, 2 * side + 1, dim))
+    near = coarse + np.roll(coarse, 1, 0) + np.roll(coarse, 1, 1) + np.roll(coarse, (1, 1), (0, 1))
+    return own + near / 2
+
+
+def scan(name, field, *, left=0, top=0, width=None, step=2, scale=1.0, noise=0.0, seed=0, mpp=0.25):
+    """A bag of a part of the field: moved by half tiles, cropped, of another scanner."""
+    height, breadth = field.shape[:2]
+    rows, columns = np.meshgrid(
+        np.arange(top, height - 1, step),
+        np.arange(left, (width or breadth) - 1, step),
+        indexing="ij",
+    )
+    features = field[rows.ravel(), columns.ravel()]
+    features = features + noise * np.random.default_rng(seed).normal(size=features.shape)
+    side = SIDE * 0.25 / mpp
+    at = np.stack([columns.ravel() - left, rows.ravel() - top], axis=1) * side / step
+    return made_bag(
+        name,
+        (scale * features).astype(np.float32),
+        coords_l0=np.rint(at).astype(np.int64),
+        coverage=np.ones(len(features), np.float32),
+        side_l0=(side, side),
+        mpp_l0=(mpp, mpp),
+    )
+
+
+def cohort_with(*bags, others=6):
+    cases = [
+        Case(name=f"case-{bag.slide}", label="ab"[i % 2], bags=(bag,)) for i, bag in enumerate(bags)
+    ]
+    cases += [
+        Case(name=f"other-{i}", label="ab"[i % 2], bags=(scan(f"o{i}", tissue(100 + i)),))
+        for i in range(others)
+    ]
+    return cohort_of(cases)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        {},
+        {"noise": 0.3, "seed": 1},  # saved again
+        {"noise": 0.3, "seed": 1, "mpp": 0.5},  # on another scanner
+        {"left": 6, "top": 4, "noise": 0.2},  # a crop
+        {"width": 13},  # half of it
+    ],
+)
+def test_a_second_scan_under_another_case_is_told(again):
+    field = tissue(1)
+    [found] = lookalikes(cohort_with(scan("one", field), scan("two", field, **again)))
+    assert {found.first, found.second} == {("case-one", "one"), ("case-two", "two")}
+    assert found.found > 0.7 * found.looked_for
+    assert "one patient" in str(found)
+
+
+def test_one_patients_own_slides_may_be_alike():
+    field = tissue(1)
+    cohort = cohort_with(scan("one", field))
+    first = cohort.cases[0]
+    both = replace(first, bags=(*first.bags, scan("two", field, noise=0.1)))
+    assert lookalikes(replace(cohort, cases=(both, *cohort.cases[1:]))) == ()
+
+
+def test_other_tissue_raises_no_alarm():
+    for seed in range(5):
+        assert lookalikes(made_cohort((12, 12), n_tiles=60, seed=seed)) == ()
+        assert lookalikes(planted_cohort(seed=seed)[0]) == ()
+        fields = [scan(f"s{i}", tissue(1000 * seed + i), noise=0.1) for i in range(12)]
+        assert lookalikes(cohort_with(*fields)) == ()
+
+
+def test_tiles_that_all_look_alike_or_lie_nowhere_prove_nothing():
+    rng = np.random.default_rng(0)
+    blank = [made_bag(f"b{i}", np.ones((50, 16), np.float32)) for i in range(4)]
+    nowhere = [
+        made_bag(f"n{i}", rng.normal(size=(50, 16)).astype(np.float32),
+                 coords_l0=np.zeros((50, 2), np.int64)) for i in range(4)
+    ]  # fmt: skip
+    for bags in (blank, nowhere):
+        assert lookalikes(cohort_with(*bags)) == ()
+
+
+def test_the_cohort_of_the_demo_raises_no_alarm(demo, mil):
+    from mil.cohort import assemble, read_table
+
+    assert lookalikes(assemble(read_table(demo / "cohort.csv"), demo / "store")) == ()
