@@ -53,7 +53,7 @@ def test_evaluation_imports_no_torch_and_heads_import_only_heads():
         assert "torch" not in {name for _, name in imports(path)}, path
     for path in (REPO / "mil" / "heads").glob("*.py"):
         assert {name for _, name in imports(path)} <= {
-            "abc", "collections", "dataclasses", "difflib", "mil", "numpy", "torch", "typing",
+            "abc", "collections", "dataclasses", "difflib", "math", "mil", "numpy", "torch", "typing",
         }, path  # fmt: skip
 
 
