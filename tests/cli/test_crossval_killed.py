@@ -118,7 +118,7 @@ def test_killed_with_all_its_workers(table, whole, tmp_path, mil, fits):
     run = Started(table, tmp_path / "run")
     run.wait_for(fits)
     os.killpg(run.process.pid, signal.SIGKILL)
-    run.process.wait()
+    run.process.communicate()
     assert run.all_gone()
     assert_ends_as(whole, table, tmp_path / "run", mil)
 
@@ -127,7 +127,7 @@ def test_workers_end_when_their_parent_is_killed(table, whole, tmp_path, mil):
     run = Started(table, tmp_path / "run")
     run.wait_for(3)
     run.process.kill()
-    run.process.wait()
+    run.process.communicate()
     assert run.all_gone()
     assert_ends_as(whole, table, tmp_path / "run", mil)
 
