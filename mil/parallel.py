@@ -83,9 +83,6 @@ _work: list[Work[Any]] = []  # of a process that was started here
 
 
 def _begin(work: Work[Any], parent: int) -> None:
-    import torch
-
-    torch.set_num_threads(1)
     _work[:] = [work]
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

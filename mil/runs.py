@@ -114,6 +114,9 @@ def start_run(
             raise RunError(f"{path} holds {what}. Choose another --out, or pass --overwrite.")
         if held.complete or not same:
             _clear(path)
+    for left in (path / "models").glob(".*"):
+        if _is_temporary(left):
+            left.unlink(missing_ok=True)
     path.mkdir(parents=True, exist_ok=True)
     run = Run(path, {})
     return update_run(

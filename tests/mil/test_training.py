@@ -10,10 +10,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tests.laws import LAWS
 
+from mil import steps
+from mil.batches import collate
 from mil.errors import FitError, LeakageError
 from mil.fitted import load_fitted, save_fitted
-from mil.heads.registry import HEADS
+from mil.heads.head import HeadSettings
+from mil.heads.layers import Dropout
+from mil.heads.registry import HEADS, build_head
 from mil.predicting import probabilities, run_head
 from mil.settings import FEW_CASES, FitSettings
 from mil.steps import _bag_steps, _tile_steps
@@ -133,11 +138,27 @@ def test_splitting_a_case_into_two_slides_moves_no_weight():
     np.testing.assert_allclose(case_shares(split), case_shares(UNEVEN))
 
 
+def groups_of(steps, examples, settings=QUICK, seed=0):
+    """What all steps of an epoch compute, one after the other."""
+    return [
+        group for step in steps(examples, settings, np.random.default_rng(seed)) for group in step
+    ]
+
+
+def bags_of(groups):
+    """(tiles, label, weight) of each bag, without padding."""
+    return [
+        (tiles[mask], int(label), float(weight))
+        for (features, mask), labels, weights in groups
+        for tiles, mask, label, weight in zip(features, mask, labels, weights, strict=True)
+    ]
+
+
 def tile_weights(cases):
     """(label, weight) of every tile of one epoch."""
     examples, _ = _examples(cases, ("a", "b"))
-    steps = list(_tile_steps(examples, QUICK, np.random.default_rng(0)))
-    return torch.cat([s[2] for s in steps]), torch.cat([s[3] for s in steps])
+    groups = groups_of(_tile_steps, examples)
+    return torch.cat([g.labels for g in groups]), torch.cat([g.weights for g in groups])
 
 
 def test_tiles_weigh_one_on_the_mean():
@@ -156,8 +177,9 @@ def test_duplicating_every_tile_of_a_bag_moves_no_weight(n_copies):
     shares = []
     for tiles in (marked, np.repeat(marked, n_copies, axis=0)):
         examples, _ = _examples([made_case("a0", "a", tiles), *UNEVEN[1:]], ("a", "b"))
-        steps = list(_tile_steps(examples, QUICK, np.random.default_rng(0)))
-        features, weights = torch.cat([s[0] for s in steps]), torch.cat([s[3] for s in steps])
+        groups = groups_of(_tile_steps, examples)
+        features = torch.cat([g.bags.features for g in groups])
+        weights = torch.cat([g.weights for g in groups])
         shares.append(float(weights[features[:, 0, 0] == 77].sum() / weights.sum()))
     assert shares == pytest.approx([1 / 4, 1 / 4])
 
@@ -165,8 +187,8 @@ def test_duplicating_every_tile_of_a_bag_moves_no_weight(n_copies):
 def test_every_bag_is_seen_once_an_epoch():
     examples, _ = _examples(UNEVEN, ("a", "b"))
     steps = list(_bag_steps(examples, replace(QUICK, batch_bags=4), np.random.default_rng(0)))
-    assert [len(step[2]) for step in steps] == [4, 4, 1]
-    seen = sorted(float(f[m].sum()) for s in steps for f, m in zip(s[0], s[1], strict=True))
+    assert [sum(len(group.labels) for group in step) for step in steps] == [4, 4, 1]
+    seen = sorted(float(tiles.sum()) for step in steps for tiles, _, _ in bags_of(step))
     expected = sorted(float(bag.features.sum()) for case in UNEVEN for bag in case.bags)
     np.testing.assert_allclose(seen, expected, rtol=1e-4)
 
@@ -174,25 +196,23 @@ def test_every_bag_is_seen_once_an_epoch():
 def test_bags_keep_their_own_label_and_weight_when_shuffled():
     examples, _ = _examples(UNEVEN, ("a", "b"))
     told = {float(e.features[0, 0]): (e.label, pytest.approx(e.weight)) for e in examples}
-    rng = np.random.default_rng(1)
-    for features, _, labels, weights in _bag_steps(examples, QUICK, rng):
-        for bag, label, weight in zip(features, labels, weights, strict=True):
-            assert told[float(bag[0, 0])] == (int(label), float(weight))
+    for tiles, label, weight in bags_of(groups_of(_bag_steps, examples, seed=1)):
+        assert told[float(tiles[0, 0])] == (label, weight)
 
 
 def test_tiles_keep_the_label_of_their_slide_when_shuffled():
     examples, _ = _examples(UNEVEN, ("a", "b"))
     label_of = {tuple(tile): e.label for e in examples for tile in e.features.tolist()}
-    for features, _, labels, _ in _tile_steps(examples, QUICK, np.random.default_rng(0)):
-        for tile, label in zip(features[:, 0].tolist(), labels.tolist(), strict=True):
-            assert label_of[tuple(tile)] == label
+    for tiles, label, _ in bags_of(groups_of(_tile_steps, examples)):
+        assert label_of[tuple(tiles[0].tolist())] == label
 
 
 def test_order_of_bags_changes_from_epoch_to_epoch():
     examples, _ = _examples(UNEVEN, ("a", "b"))
     rng = np.random.default_rng(0)
     first, second = (
-        [float(f[0, 0]) for s in _bag_steps(examples, QUICK, rng) for f in s[0]] for _ in range(2)
+        [float(t[0, 0]) for step in _bag_steps(examples, QUICK, rng) for t, _, _ in bags_of(step)]
+        for _ in range(2)
     )
     assert first != second
     assert sorted(first) == sorted(second)
@@ -201,8 +221,8 @@ def test_order_of_bags_changes_from_epoch_to_epoch():
 def test_no_step_holds_more_tiles_than_asked():
     examples, _ = _examples(UNEVEN, ("a", "b"))
     settings = replace(QUICK, train_tiles=3)
-    rng = np.random.default_rng(0)
-    assert max(step[0].shape[1] for step in _bag_steps(examples, settings, rng)) == 3
+    groups = groups_of(_bag_steps, examples, settings)
+    assert max(group.bags.features.shape[1] for group in groups) == 3
 
 
 def test_majority_says_the_shares_of_training_cases_not_slides():
@@ -251,7 +271,10 @@ def noise_fit(**given):
     cohort = made_cohort((8, 8), slides=1, dim=20, seed=3)
     valid = [case for case in cohort.cases if case.name in ("a6", "a7", "b6", "b7")]
     settings = replace(
-        FitSettings(epochs=40, width=32, learning_rate=2e-2, dropout=0, patience=4), **given
+        FitSettings(
+            epochs=40, width=32, learning_rate=2e-2, dropout=0, patience=4, precision="fp32"
+        ),
+        **given,
     )
     return valid, fit_all("mean", cohort, settings, valid=valid)
 
@@ -357,7 +380,10 @@ def test_unknown_model_is_refused():
         {"epochs": 0},
         {"width": 0},
         {"batch_bags": 0},
-        {"train_tiles": 0},
+        {"train_tiles": -1},
+        {"chunk_tiles": -1},
+        {"seeds": 0},
+        {"precision": "fp16"},
         {"patience": 0},
         {"learning_rate": 0},
         {"learning_rate": float("nan")},
@@ -535,3 +561,150 @@ def test_a_model_that_was_changed_is_refused(tmp_path, part):
     save_file(state, path, metadata={"card": json.dumps(card)})
     with pytest.raises(FitError, match="not those it was saved with"):
         load_fitted(path)
+
+
+def padded_share(groups):
+    computed = sum(group.bags.mask.numel() for group in groups)
+    return 1 - sum(int(group.bags.mask.sum()) for group in groups) / computed
+
+
+@pytest.mark.parametrize("batch_bags", [2, 4, 16])
+def test_less_than_a_tenth_of_an_epoch_is_padding(batch_bags):
+    lengths = np.random.default_rng(0).integers(20, 400, 40)
+    cases = [made_case(f"{'ab'[i % 2]}{i}", "ab"[i % 2], *slides(n)) for i, n in enumerate(lengths)]
+    examples, _ = _examples(cases, ("a", "b"))
+    settings = replace(QUICK, batch_bags=batch_bags, train_tiles=0)
+    assert padded_share(groups_of(_bag_steps, examples, settings)) < 0.1
+    together = collate([e.features for e in examples])
+    assert 1 - float(together.mask.float().mean()) > 0.4  # what one batch of all would pad
+
+
+@pytest.mark.parametrize("model", ["abmil", "gated-abmil", "mean", "max"])
+def test_a_step_in_groups_is_the_step_at_once(model, monkeypatch):
+    """The gradient of a step is that of its mean loss, however its bags are grouped."""
+    settings = replace(QUICK, batch_bags=9, dropout=0, precision="fp32")
+    first = fit_all(model, cohort_of(UNEVEN), settings)
+    monkeypatch.setattr(steps, "alike", lambda lengths, at_once: [list(range(len(lengths)))])
+    second = fit_all(model, cohort_of(UNEVEN), settings)
+    assert first.losses == pytest.approx(second.losses, rel=1e-5)
+    for name, value in weights_of(first).items():
+        torch.testing.assert_close(value, weights_of(second)[name], rtol=1e-3, atol=1e-5)
+
+
+def test_all_tiles_train_where_none_are_drawn():
+    examples, _ = _examples(UNEVEN, ("a", "b"))
+    for steps_of in (_bag_steps, _tile_steps):
+        groups = groups_of(steps_of, examples, replace(QUICK, train_tiles=0))
+        assert sum(len(tiles) for tiles, _, _ in bags_of(groups)) == sum(
+            len(e.features) for e in examples
+        )
+
+
+def test_bags_longer_than_a_chunk_train_as_they_would_at_once():
+    settings = replace(QUICK, dropout=0, precision="fp32", early_stopping="always")
+    valid = (COHORT.cases[0], COHORT.cases[-1])
+    whole = fit_all("gated-abmil", settings=settings, valid=valid)
+    chunked = fit_all("gated-abmil", settings=replace(settings, chunk_tiles=4), valid=valid)
+    assert chunked.losses == pytest.approx(whole.losses, rel=1e-4)
+    assert chunked.valid_losses == pytest.approx(whole.valid_losses, rel=1e-4)
+
+
+def test_head_that_takes_no_chunks_is_refused_in_training():
+    with pytest.raises(FitError, match=r"MaxPooling looks at all tiles.*--chunk-tiles"):
+        fit_all("max", settings=replace(QUICK, chunk_tiles=2))
+
+
+def test_half_precision_learns_what_single_precision_does():
+    cohort, _ = planted_cohort(2, 6)
+    settings = FitSettings(epochs=20, width=16, learning_rate=1e-2, dropout=0)
+    single, half = (
+        fit_all("gated-abmil", cohort, replace(settings, precision=name))
+        for name in ("fp32", "bf16")
+    )
+    assert single.losses != half.losses
+    assert half.losses == pytest.approx(single.losses, abs=0.05)
+    assert {value.dtype for value in half.head.state_dict().values()} == {torch.float32}
+
+
+def test_half_precision_survives_features_far_from_zero():
+    """A mean a thousand spreads away: centred in single precision first, nothing is lost."""
+    cohort, _ = planted_cohort(2, 6)
+    moved = [
+        made_case(c.name, c.label, *(b.features + np.float32(1000) for b in c.bags))
+        for c in cohort.cases
+    ]
+    settings = FitSettings(epochs=20, width=16, learning_rate=1e-2, dropout=0, precision="bf16")
+    near, far = fit_all("mean", cohort, settings), fit_all("mean", cohort_of(moved), settings)
+    assert far.losses == pytest.approx(near.losses, abs=0.02)
+
+
+def dropout_of(share, n=400_000):
+    torch.manual_seed(0)
+    return Dropout(share)(torch.ones(n))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(share):
+    dropped = dropout_of(share)
+    spread = np.sqrt(share * (1 - share) / len(dropped))
+    assert abs(float((dropped == 0).float().mean()) - share) < 5 * spread
+    assert float(dropped.max()) == pytest.approx(1 / (1 - share), rel=1e-3)
+    assert float(dropped.mean()) == pytest.approx(1, abs=5 * spread / (1 - share))
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 8])
+def test_dropout_has_no_pattern(step):
+    """Four draws come of one word: neither place in it is favoured, nor do neighbours agree."""
+    kept = (dropout_of(0.5) > 0).double()
+    for start in range(4):
+        assert abs(float(kept[start::4].mean()) - 0.5) < 0.01
+    both = float((kept[step:] * kept[:-step]).mean())
+    assert abs(both - 0.25) < 0.005
+
+
+def test_dropout_does_nothing_in_evaluation_or_without_a_share():
+    x = torch.randn(7)
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
+    assert Dropout(0.5)(torch.randn(3, 5, 2)).shape == (3, 5, 2)
+
+
+SEVERAL = replace(QUICK, seeds=3)
+
+
+@pytest.mark.parametrize("model", HEADS)
+def test_seeds_are_averaged(model):
+    fitted = fit_all(model, settings=SEVERAL)
+    bag = COHORT.cases[0].bags[0]
+    members = [replace(fitted, head=member) for member in fitted.head.members]
+    mean = np.mean([probabilities(member, bag) for member in members], axis=0)
+    assert probabilities(fitted, bag) == pytest.approx(mean.tolist(), abs=1e-6)
+    told = run_head(fitted, bag).attention
+    torch.testing.assert_close(
+        told, torch.stack([run_head(m, bag).attention for m in members]).mean(0)
+    )
+    assert fitted.head.learns_attention == HEADS[model].learns_attention
+
+
+def test_members_are_fits_of_their_own_and_the_first_is_that_of_one_seed():
+    fitted = fit_all(settings=SEVERAL)
+    first, second, third = (dict(member.state_dict()) for member in fitted.head.members)
+    assert not torch.equal(first["classify.weight"], second["classify.weight"])
+    assert not torch.equal(second["classify.weight"], third["classify.weight"])
+    alone = weights_of(fit_all())
+    assert all(torch.equal(first[name], value) for name, value in alone.items())
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("model", LEARNING)
+def test_an_ensemble_obeys_the_laws_of_heads(model, law):
+    law(lambda: build_head(model, HeadSettings(dim=7, n_classes=3, width=10), 2))
+
+
+@pytest.mark.parametrize("model", HEADS)
+def test_an_ensemble_comes_back_from_disk_the_same(model, tmp_path):
+    fitted = fit_all(model, settings=SEVERAL)
+    save_fitted(tmp_path / "m.safetensors", fitted)
+    loaded = load_fitted(tmp_path / "m.safetensors")
+    for case in COHORT.cases:
+        assert probabilities(loaded, case.bags[0]) == probabilities(fitted, case.bags[0])

@@ -1,0 +1,153 @@
+"""A parallel cross-validation that is killed or interrupted: nobody is left, nothing lost, the same end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.bags import write_bag
+from tests.mil.made import made_bag
+
+pytestmark = pytest.mark.slow
+
+PATIENCE_S = 180
+MARK = "SARCOMIL_TEST_RUN"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Twelve cases in two classes; a fit takes about half a second."""
+    folder = tmp_path_factory.mktemp("cohort")
+    (folder / "store").mkdir()
+    rows = ["case,slide,label"]
+    for number in range(12):
+        rng = np.random.default_rng(number)
+        features = (rng.normal(size=(200, 32)) + number % 2).astype(np.float16)
+        write_bag(folder / "store" / f"s{number}.h5", made_bag(f"s{number}", features))
+        rows.append(f"c{number},s{number},{'ab'[number % 2]}")
+    (folder / "cohort.csv").write_text("\n".join(rows) + "\n")
+    return folder / "cohort.csv"
+
+
+def asked(table, out):
+    return [
+        "crossval", str(table), str(table.parent / "store"), "--models", "mean,abmil", "--folds", "6",
+        "--epochs", "60", "--workers", "2", "--out", str(out),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(table, tmp_path_factory, mil):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    mil(*asked(table, out))
+    return out
+
+
+class Started:
+    """The command in a process group of its own, whose processes can be told from all others."""
+
+    def __init__(self, table, out):
+        self.mark, self.out = uuid.uuid4().hex, out
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cli", *asked(table, out)],
+            env=os.environ | {MARK: self.mark, "COLUMNS": "200"},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def pids(self):
+        found = set()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if f"{MARK}={self.mark}".encode() in path.read_bytes():
+                    found.add(int(path.parent.name))
+            except OSError:  # ended meanwhile, or another's
+                continue
+        return found
+
+    def wait_for(self, number):
+        deadline = time.monotonic() + PATIENCE_S
+        while len(models(self.out)) < number:
+            assert self.process.poll() is None, self.process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert len(self.pids()) > 2  # it, and workers
+
+    def all_gone(self):
+        deadline = time.monotonic() + PATIENCE_S
+        while self.pids() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not self.pids()
+
+
+def models(out):
+    return sorted((out / "models").glob("*.safetensors"))
+
+
+def assert_ends_as(whole, table, out, mil):
+    """What is there is kept as it is, and the end is that of a run that nothing disturbed."""
+    kept = {path: path.stat().st_mtime_ns for path in models(out)}
+    assert 0 < len(kept) < 12
+    assert not (out / "predictions.csv").exists()
+    mil(*asked(table, out))
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    for name in ("predictions.csv", "metrics.json", "comparison.json", "folds.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    first, second = (
+        {path.name: path.read_bytes() for path in (run / "models").iterdir()}
+        for run in (out, whole)
+    )
+    assert first == second
+    told, wanted = (json.loads((run / "run.json").read_text()) for run in (out, whole))
+    for name in ("started", "finished"):
+        told.pop(name), wanted.pop(name)
+    assert told["settings"].pop("out") != wanted["settings"].pop("out")
+    assert told == wanted
+
+
+@pytest.mark.parametrize("fits", [1, 5, 9])
+def test_killed_with_all_its_workers(table, whole, tmp_path, mil, fits):
+    run = Started(table, tmp_path / "run")
+    run.wait_for(fits)
+    os.killpg(run.process.pid, signal.SIGKILL)
+    run.process.communicate()
+    assert run.all_gone()
+    assert_ends_as(whole, table, tmp_path / "run", mil)
+
+
+def test_workers_end_when_their_parent_is_killed(table, whole, tmp_path, mil):
+    run = Started(table, tmp_path / "run")
+    run.wait_for(3)
+    run.process.kill()
+    run.process.communicate()
+    assert run.all_gone()
+    assert_ends_as(whole, table, tmp_path / "run", mil)
+
+
+def test_interrupt_ends_all_and_says_that_nothing_is_lost(table, whole, tmp_path, mil):
+    """As from a terminal, where the interrupt goes to every process of the group."""
+    run = Started(table, tmp_path / "run")
+    run.wait_for(2)
+    os.killpg(run.process.pid, signal.SIGINT)
+    _, told = run.process.communicate(timeout=PATIENCE_S)
+    assert run.process.returncode in (130, -signal.SIGINT)
+    assert "Interrupted" in told
+    assert "Traceback" not in told
+    assert run.all_gone()
+    assert_ends_as(whole, table, tmp_path / "run", mil)
+
+
+def test_run_of_any_number_of_workers_is_the_same(table, whole, tmp_path, mil):
+    serial = [*asked(table, tmp_path / "run"), "--workers", "1"]
+    mil(*serial)
+    assert (tmp_path / "run" / "predictions.csv").read_bytes() == (
+        whole / "predictions.csv"
+    ).read_bytes()

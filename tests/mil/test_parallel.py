@@ -1,0 +1,193 @@
+"""Fits in other processes: the same predictions and errors, the same files opened, nobody left behind."""
+
+import os
+import pickle
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import ray
+
+from features.bags import FileMap, read_bag, write_bag
+from features.cluster import each_on_ray
+from features.errors import BagError
+from mil.crossval import _FoldWork, cross_validate
+from mil.errors import FitError, LeakageError
+from mil.heads.registry import HEADS
+from mil.parallel import each
+from tests.mil.made import QUICK, cohort_of, folds_of, made_bag, made_cohort
+from tests.mil.work import Killed, Mark, NotesMaps, keep_none
+
+COHORT = made_cohort((5, 5), slides=2)
+PATIENCE_S = 120
+
+
+def run(cohort=COHORT, models=tuple(HEADS), settings=QUICK, **given):
+    return cross_validate(cohort, folds_of(cohort), models, settings, seed=0, **given).table
+
+
+@pytest.fixture(scope="module")
+def serial():
+    return run()
+
+
+@pytest.mark.parametrize("workers", [3])
+def test_any_number_of_workers_gives_the_serial_table(serial, workers):
+    pd.testing.assert_frame_equal(run(workers=workers), serial, check_exact=True)
+
+
+def results(found):
+    return {number: result for number, (result, _) in found}
+
+
+def test_results_carry_the_number_of_their_task(tmp_path):
+    found = list(each(Mark(tmp_path, 0.2), [(n,) for n in range(8)], workers=4))
+    assert [number for number, _ in found] != sorted(number for number, _ in found)
+    assert results(found) == {n: n for n in range(8)}
+    assert os.getpid() not in {pid for _, (_, pid) in found}
+
+
+def test_one_worker_is_this_process(tmp_path):
+    found = list(each(Mark(tmp_path), [(n,) for n in range(8)], workers=1))
+    assert {pid for _, (_, pid) in found} == {os.getpid()}
+
+
+def test_small_work_starts_no_process(tmp_path):
+    found = list(each(Mark(tmp_path, 0.001), [(n,) for n in range(8)], workers=0))
+    assert {pid for _, (_, pid) in found} == {os.getpid()}
+
+
+def test_processes_are_started_once_they_are_worth_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
+    monkeypatch.setattr("mil.parallel.START_S", 0.5)
+    found = list(each(Mark(tmp_path, 0.1), [(n,) for n in range(8)], workers=0))
+    assert results(found) == {n: n for n in range(8)}
+    own = [number for number, (_, pid) in found if pid == os.getpid()]
+    assert own == [0]
+
+
+def gone(pids):
+    """Whether all these processes have ended."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def workers_of(folder):
+    return {int(path.name.split("-")[1]) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("error", [FitError, LeakageError, BagError, ValueError])
+def test_an_error_arrives_as_it_was_raised_and_ends_the_workers(tmp_path, error):
+    with pytest.raises(error, match=r"^number 5 failed$"):
+        list(each(Mark(tmp_path, 0.01, 5, error), [(n,) for n in range(8)], workers=2))
+    assert gone(workers_of(tmp_path))
+
+
+def test_a_consumer_that_stops_ends_the_workers(tmp_path):
+    found = each(Mark(tmp_path, 0.3), [(n,) for n in range(40)], workers=2)
+    next(found)
+    found.close()
+    assert gone(workers_of(tmp_path))
+    assert len(list(tmp_path.iterdir())) < 40
+
+
+def test_a_killed_worker_is_told_with_the_remedy(tmp_path):
+    with pytest.raises(FitError, match=r"killed.*memory.*--workers"):
+        list(each(Killed(tmp_path), [(n,) for n in range(8)], workers=2))
+
+
+def test_unknown_engine_is_refused():
+    with pytest.raises(FitError, match="loky or ray; got 'dask'"):
+        list(each(print, [(1,)], engine="dask"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_error_of_a_fit_names_model_repeat_and_fold(workers):
+    bad = replace(QUICK, learning_rate=1e36, epochs=6)
+    with pytest.raises(FitError, match=r"^mean, repeat 0, fold \d: .*--learning-rate"):
+        run(models=["majority", "mean"], settings=bad, workers=workers)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """The cohort with large bags on disk, mapped."""
+    folder = tmp_path_factory.mktemp("store")
+    cases = []
+    for case in made_cohort((3, 3), slides=1).cases:
+        name = case.bags[0].slide
+        rng = np.random.default_rng(len(cases))
+        features = rng.normal(size=(2000, 64)).astype(np.float16)
+        write_bag(folder / f"{name}.h5", made_bag(name, features, thumbnail=b"j" * 10_000))
+        cases.append(replace(case, bags=(read_bag(folder / f"{name}.h5"),)))
+    return cohort_of(cases)
+
+
+def test_a_map_goes_to_another_process_as_its_place(stored):
+    features = stored.cases[0].bags[0].features
+    assert isinstance(features, FileMap)
+    sent = pickle.dumps(features)
+    assert len(sent) < 1000
+    taken = pickle.loads(sent)
+    assert (taken.filename, taken.offset, taken.mode) == (features.filename, features.offset, "r")
+    np.testing.assert_array_equal(taken, features, strict=True)
+    with pytest.raises(ValueError, match="read-only"):
+        taken[0, 0] = 1
+
+
+@pytest.mark.parametrize(
+    "part",
+    [lambda a: a[10:20], lambda a: a[::2], lambda a: a.T, lambda a: a + 1, lambda a: a[[3, 1]]],
+)
+def test_what_is_made_of_a_map_goes_as_its_numbers(stored, part):
+    made = part(stored.cases[0].bags[0].features)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(made)), made)
+
+
+def test_what_is_sent_to_a_worker_holds_no_features(stored):
+    """Six bags of 256 kB each: what goes there is coordinates, coverage and thumbnails."""
+    n_tiles = sum(len(case.bags[0]) for case in stored.cases)
+    sent = len(pickle.dumps(_FoldWork(stored, QUICK, 0, keep_none)))
+    assert sent < n_tiles * 22 + 6 * 12_000 < 6 * 256_000 / 3
+    assert len(pickle.dumps(("abmil", folds_of(stored, folds="3")[0]))) < 1000
+
+
+def test_workers_open_the_same_files(stored, tmp_path):
+    folds = folds_of(stored, folds="3")
+    cross_validate(stored, folds, ["mean"], QUICK, seed=0, workers=2, keep=NotesMaps(tmp_path))
+    assert os.getpid() not in workers_of(tmp_path)
+    for path in tmp_path.iterdir():
+        for case in stored.cases:
+            assert f"{case.bags[0].slide}.h5" in path.read_text()
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    ray.init(address="local", num_cpus=2, log_to_driver=False, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+class TestOnRay:
+    def test_the_table_is_the_serial_one(self, local_ray, serial):
+        table = run(engine="ray", workers=2)
+        pd.testing.assert_frame_equal(table, serial, check_exact=True)
+
+    def test_an_error_arrives_as_it_was_raised(self, local_ray):
+        bad = replace(QUICK, learning_rate=1e36, epochs=6)
+        with pytest.raises(FitError, match=r"^mean, repeat 0, fold \d: .*--learning-rate") as told:
+            run(models=["mean"], settings=bad, engine="ray")
+        assert type(told.value) is FitError
+
+    def test_no_more_run_at_once_than_asked(self, local_ray, tmp_path):
+        started = time.monotonic()
+        found = list(each_on_ray(Mark(tmp_path, 0.1), [(n,) for n in range(4)], workers=1))
+        assert results(found) == {n: n for n in range(4)}
+        assert time.monotonic() - started > 0.6
