@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ from cli.options import UsageError, build, part_of, writable
 from mil.settings import FitSettings, SplitSettings
 
 if TYPE_CHECKING:
+    from mil.cohort import Cohort
     from mil.evaluation.predictions import Predictions
     from mil.null import Shuffle, Verdict
     from mil.runs import Run
+    from mil.splits import Fold
 
 COLUMNS = ("shuffle", "model", "auc", "accuracy")
 FEW = 20  # shuffles below which the picture is told to be a rough one
@@ -21,7 +24,6 @@ FEW = 20  # shuffles below which the picture is told to be a rough one
 def run_null(path: Path, out: Path, n: int) -> int:
     """Run the shuffles that ``out`` does not hold yet, say what they say; the number of leaking models."""
     from cli.console import Bars, complain, say, show_table, warn
-    from mil.crossval import cross_validate
     from mil.evaluation.evaluate import evaluate
     from mil.evaluation.predictions import read_predictions
     from mil.null import judge, shuffles
@@ -48,15 +50,11 @@ def run_null(path: Path, out: Path, n: int) -> int:
     done = {each.shuffle for each in found}
     missing = [number for number in range(1, n + 1) if number not in done]
 
-    def crossval(cohort, folds, seed) -> "Predictions":  # type: ignore[no-untyped-def]
-        return cross_validate(
-            cohort, folds, options.models, part_of(options, FitSettings), seed=options.seed + seed
-        )
-
+    crossval = _Again(options.models, part_of(options, FitSettings), options.seed)
     split = part_of(options, SplitSettings)
     with Bars().task("shuffles", len(missing), "shuffles") as advance:
-        for rows in shuffles(cohort, options.models, split, crossval, missing):
-            found += rows
+        for rows in shuffles(cohort, options.models, split, crossval, missing, workers=0):
+            found = sorted([*found, *rows], key=lambda row: row.shuffle)
             _write(out, found)
             advance(1)
     observed = {
@@ -88,6 +86,22 @@ def run_null(path: Path, out: Path, n: int) -> int:
             "the fits; trust none of these numbers."
         )
     return len(leaking)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """The run's own cross-validation of another cohort; may be sent to another process."""
+
+    models: Sequence[str]
+    settings: FitSettings
+    seed: int
+
+    def __call__(self, cohort: "Cohort", folds: "Sequence[Fold]", number: int) -> "Predictions":
+        from mil.crossval import cross_validate
+
+        return cross_validate(
+            cohort, folds, self.models, self.settings, seed=self.seed + number, workers=1
+        )
 
 
 def _shown(verdict: "Verdict") -> list[str]:

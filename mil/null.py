@@ -14,6 +14,7 @@ from mil.cohort import Cohort
 from mil.errors import CohortError
 from mil.evaluation.evaluate import evaluate
 from mil.evaluation.predictions import Predictions
+from mil.parallel import each
 from mil.settings import SplitSettings
 from mil.splits import Fold, split_cases
 
@@ -62,8 +63,10 @@ def shuffles(
     split: SplitSettings,
     crossval: Crossval,
     numbers: Sequence[int],
+    *,
+    workers: int = 1,
 ) -> Iterator[list[Shuffle]]:
-    """Cross-validate on shuffled labels, once for each number.
+    """Cross-validate on shuffled labels, once for each number; yields as they come.
 
     Args:
         cohort: with its true labels.
@@ -71,17 +74,32 @@ def shuffles(
         split: as the pipeline divides cases; the folds are drawn anew for each shuffle.
         crossval: the pipeline itself, as crossval(cohort, folds, seed).
         numbers: seeds of the shuffles.
+        workers: shuffles at once; 0 takes one per core where that is worth their start.
 
     Raises:
         CohortError: no shuffle was found that the folds can carry.
     """
-    for number in numbers:
-        shuffled, folds = shuffle_labels(cohort, split, number)
-        results = evaluate(crossval(shuffled, folds, number)).models
-        yield [
+    work = _Shuffled(cohort, models, split, crossval)
+    for _, rows in each(work, [(number,) for number in numbers], workers=workers):
+        yield rows
+
+
+@dataclass(frozen=True)
+class _Shuffled:
+    """One shuffle; may be sent to another process."""
+
+    cohort: Cohort
+    models: Sequence[str]
+    split: SplitSettings
+    crossval: Crossval
+
+    def __call__(self, number: int) -> list[Shuffle]:
+        shuffled, folds = shuffle_labels(self.cohort, self.split, number)
+        results = evaluate(self.crossval(shuffled, folds, number)).models
+        return [
             Shuffle(number, result.model, result.auc.value, result.correct / result.n)
             for result in results
-            if result.model in models
+            if result.model in self.models
         ]
 
 

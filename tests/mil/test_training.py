@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tests.laws import LAWS
 
 from mil import steps
 from mil.batches import collate
 from mil.errors import FitError, LeakageError
 from mil.fitted import load_fitted, save_fitted
 from mil.heads.head import HeadSettings
+from mil.heads.laws import LAWS
 from mil.heads.layers import Dropout
 from mil.heads.registry import HEADS, build_head
 from mil.predicting import probabilities, run_head
