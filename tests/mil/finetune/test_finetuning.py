@@ -236,8 +236,11 @@ def test_validation_is_the_balanced_mean_loss(tmp_path, monkeypatch):
 
     real = training._Training._validate
     monkeypatch.setattr(training._Training, "_validate", grab)
-    slides = lessons(tmp_path / "tiles", per_class=6, n_tiles=5)
-    slides += [lesson(tmp_path / "tiles", "red-x", "red", n_tiles=3)]
+    slides = [
+        lesson(tmp_path / "tiles", f"{label}-{i}", label, n_tiles=n_tiles)
+        for i in range(6)
+        for label, n_tiles in (("red", 3), ("blue", 7))
+    ]
     settings = replace(QUICK, epochs=1, early_stopping="always", tiles_per_slide=9)
     tune(slides, tmp_path / "out", settings)
     assert held["loss"] == pytest.approx(held["twin"], rel=1e-5)
