@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--mpp", type=float, default=0.5)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--jitter", type=float, default=0.1)
     asked = parser.parse_args()
     folder, table = asked.folder, asked.folder / "cohort.csv"
     if not table.exists():
@@ -73,6 +74,7 @@ def main() -> None:
     tuning = shared | {
         "epochs": asked.epochs,
         "learning_rate": asked.learning_rate,
+        "jitter": asked.jitter,
         "layer_decay": 1.0,  # nothing in a random backbone is worth keeping
         "tile_cache": 1.0,
     }
