@@ -4,7 +4,7 @@
 
 FOLDER keeps the cohort and both runs; a second call takes them up. Every case is tested by a backbone that
 has not seen it. The demo's slides are drawn: this shows that the path learns, not what it would reach in a
-clinic.
+clinic. Compare models by name: a vote over tiles and an attention head need not agree.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def main() -> None:
     rows = rows_of("random, frozen", folder / "frozen", frozen)
     rows += rows_of("random, fine-tuned per fold", folder / "tuned", tuned)
     print_table(HEADER, rows)
-    save("finetuning", HEADER, rows, {**tuning, "slides": "demo", "annotations": "demo"})
+    save(f"finetuning-mpp-{asked.mpp:g}", HEADER, rows, {**tuning, "slides": "demo", "annotations": "demo"})
 
 
 if __name__ == "__main__":
