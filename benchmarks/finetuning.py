@@ -91,7 +91,12 @@ def main() -> None:
     rows = rows_of("random, frozen", folder / "frozen", frozen)
     rows += rows_of("random, fine-tuned per fold", folder / "tuned", tuned)
     print_table(HEADER, rows)
-    save(f"finetuning-mpp-{asked.mpp:g}", HEADER, rows, {**tuning, "slides": "demo", "annotations": "demo"})
+    save(
+        f"finetuning-mpp-{asked.mpp:g}",
+        HEADER,
+        rows,
+        {**tuning, "slides": "demo", "annotations": "demo"},
+    )
 
 
 if __name__ == "__main__":
