@@ -4,7 +4,7 @@
 
 FOLDER keeps the cohort and both runs; a second call takes them up. Every case is tested by a backbone that
 has not seen it. The demo's slides are drawn: this shows that the path learns, not what it would reach in a
-clinic.
+clinic. Compare models by name: a vote over tiles and an attention head need not agree.
 """
 
 import argparse
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--mpp", type=float, default=0.5)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--jitter", type=float, default=0.1)
     asked = parser.parse_args()
     folder, table = asked.folder, asked.folder / "cohort.csv"
     if not table.exists():
@@ -73,6 +74,7 @@ def main() -> None:
     tuning = shared | {
         "epochs": asked.epochs,
         "learning_rate": asked.learning_rate,
+        "jitter": asked.jitter,
         "layer_decay": 1.0,  # nothing in a random backbone is worth keeping
         "tile_cache": 1.0,
     }
@@ -89,7 +91,12 @@ def main() -> None:
     rows = rows_of("random, frozen", folder / "frozen", frozen)
     rows += rows_of("random, fine-tuned per fold", folder / "tuned", tuned)
     print_table(HEADER, rows)
-    save("finetuning", HEADER, rows, {**tuning, "slides": "demo", "annotations": "demo"})
+    save(
+        f"finetuning-mpp-{asked.mpp:g}",
+        HEADER,
+        rows,
+        {**tuning, "slides": "demo", "annotations": "demo"},
+    )
 
 
 if __name__ == "__main__":

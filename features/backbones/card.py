@@ -37,7 +37,7 @@ class Card:
 
 
 def read_card(path: Path) -> Card | None:
-    """The card inside a safetensors file; None where it has none, as published weights.
+    """The card inside a safetensors file; None where it has none, as published weights, or is no such file.
 
     Raises:
         BackboneError: there is one, but not of this library's.
@@ -49,8 +49,11 @@ def read_card(path: Path) -> Card | None:
     try:
         with safe_open(path, framework="pt") as file:
             told = (file.metadata() or {}).get("card")
-        if told is None:
-            return None
+    except (OSError, SafetensorError):
+        return None  # whoever loads it says what is wrong
+    if told is None:
+        return None
+    try:
         held = json.loads(told)
         return Card(
             backbone=str(held["backbone"]),
@@ -58,7 +61,7 @@ def read_card(path: Path) -> Card | None:
             tile=int(held["tile"]),
             trained_on=tuple(map(str, held["trained_on"])),
         )
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise BackboneError(
             f"{path}: its card cannot be read ({error!r}), so which cases it has seen is not known. Make "
             "it again with `mil finetune`."

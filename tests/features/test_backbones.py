@@ -1,4 +1,3 @@
-import json
 import os
 import re
 import subprocess
@@ -270,18 +269,6 @@ def test_pretrained_offline_names_both_ways_out(monkeypatch, tmp_path):
     assert "--weights FILE" in message
     assert "--weights random" in message
     assert "\n" not in message
-
-
-def test_training_cases_are_read_from_the_card(resnet, tmp_path):
-    card = {"card": json.dumps({"trained_on": ["case-1", "case-2"]})}
-    path = saved(resnet, tmp_path / "w.safetensors", metadata=card)
-    assert load_backbone(SMALL, path).trained_on == ("case-1", "case-2")
-
-
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"card": "{}"}])
-def test_file_without_a_card_has_seen_no_case(resnet, tmp_path, metadata):
-    path = saved(resnet, tmp_path / "w.safetensors", metadata=metadata)
-    assert load_backbone(SMALL, path).trained_on == ()
 
 
 def test_random_weights_of_a_deep_network_stay_finite():
