@@ -1,6 +1,6 @@
 """Does fine-tuning pay on the demo cohort? The same random start, frozen, and fine-tuned in each fold.
 
-    python -m benchmarks.finetuning --folder FOLDER [--epochs 20]
+    python -m benchmarks.finetuning --folder FOLDER [--epochs 20] [--key-fraction 0.3]
 
 FOLDER keeps the cohort and both runs; a second call takes them up. Every case is tested by a backbone that
 has not seen it. The demo's slides are drawn: this shows that the path learns, not what it would reach in a
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.table import print_table, save
+from features.synthetic import CohortSpec, write_cohort
 
 HEADER = (
     "backbone",
@@ -58,12 +59,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--jitter", type=float, default=0.1)
+    parser.add_argument("--key-fraction", type=float, default=CohortSpec.key_fraction)
     asked = parser.parse_args()
     folder, table = asked.folder, asked.folder / "cohort.csv"
     if not table.exists():
-        from features.synthetic import write_cohort
-
-        write_cohort(folder)
+        write_cohort(folder, CohortSpec(key_fraction=asked.key_fraction))
     shared = {
         "slides": str(folder / "slides"),
         "annotations": str(folder / "annotations"),
@@ -92,10 +92,10 @@ def main() -> None:
     rows += rows_of("random, fine-tuned per fold", folder / "tuned", tuned)
     print_table(HEADER, rows)
     save(
-        f"finetuning-mpp-{asked.mpp:g}",
+        f"finetuning-mpp-{asked.mpp:g}-keys-{asked.key_fraction:g}",
         HEADER,
         rows,
-        {**tuning, "slides": "demo", "annotations": "demo"},
+        {**tuning, "slides": "demo", "annotations": "demo", "key_fraction": asked.key_fraction},
     )
 
 
