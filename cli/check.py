@@ -43,8 +43,8 @@ class CheckOptions(SlideOptions):
         default=SplitSettings.folds,
         metadata={"help": "The folds you mean to cross-validate by: a number, `loo` or `site`."},
     )
-    null: int = field(
-        default=0,
+    null: int | None = field(
+        default=None,
         metadata={
             "help": "Give the RUN of a `mil crossval` as input: repeat it on this many shuffles of the "
             "cases' labels, and say whether it finds signal where there is none."
@@ -61,7 +61,7 @@ class CheckOptions(SlideOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         SplitSettings(folds=self.folds)
-        if self.null < 0 or self.null == 1:
+        if self.null is not None and self.null < 2:
             raise FeaturesError(f"null is a number of shuffles from 2; got {self.null}. Use 20.")
         if not self.tiles_per_second > 0:
             raise FeaturesError(

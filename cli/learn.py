@@ -169,11 +169,12 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
     from mil.evaluation.comparison import compare
     from mil.evaluation.evaluate import evaluate
     from mil.evaluation.predictions import write_predictions
-    from mil.heads.registry import check_names
+    from mil.heads.registry import check_chunks, check_names
     from mil.runs import finish_run, write_json
 
     with wrong_use():
         check_names(options.models)
+        check_chunks(options.models, options.chunk_tiles)
     writable(options.out)
     if options.finetune == "per-fold":
         from cli.finetune import predicted_per_fold
@@ -231,12 +232,13 @@ def train(options: TrainOptions) -> None:
     from cli.console import say
     from mil.crossval import fit_parts
     from mil.fitted import save_fitted
-    from mil.heads.registry import check_names
+    from mil.heads.registry import check_chunks, check_names
     from mil.runs import finish_run, start_run
     from mil.training import fit
 
     with wrong_use():
         check_names([options.model])
+        check_chunks([options.model], options.chunk_tiles)
     writable(options.out)
     cohort = assembled(options, options.store)
     told = facts(cohort) | clinical_facts(cohort, [options.model], options.clinical)
@@ -350,13 +352,13 @@ def clinical_facts(
 ) -> dict[str, object]:
     """What run.json says of the columns that a clinical model reads; tells of them before it does."""
     from cli.console import complain, say
-    from mil.baselines.encoding import fit_encoding, revealing_columns
+    from mil.baselines.encoding import readable, revealing_columns
     from mil.heads.registry import reads_table
 
     if not reads_table(models):
         return {}
     # Of all cases, to be told of and no more: each fold learns an encoding of its own.
-    encoding = fit_encoding(cohort.cases, asked)
+    encoding = readable(cohort.cases, asked)
     names = [column.name for column in encoding.columns]
     say(f"The clinical model reads {', '.join(names)}.")
     for name, reason in encoding.left_out:

@@ -10,7 +10,7 @@ import pandas as pd
 from features.errors import FeaturesError
 from features.progress import Progress, Silent
 from features.threads import one_torch_thread
-from mil.baselines.encoding import clinical_columns
+from mil.baselines.encoding import readable
 from mil.cohort import Case, Cohort
 from mil.errors import FitError, LeakageError, MilError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
@@ -60,7 +60,7 @@ def cross_validate(  # noqa: PLR0913 - what, and how it is run
     """
     check_seen(cohort, folds)
     if reads_table(models):
-        clinical_columns(cohort.cases, settings.clinical)
+        readable(cohort.cases, settings.clinical)
     tasks = [(model, fold) for model in models for fold in folds]
     done: dict[int, list[Row]] = {}
     work = _FoldWork(cohort, settings, seed, keep)
@@ -88,9 +88,15 @@ class _FoldWork:
         try:
             with one_torch_thread():
                 fitted = self.keep(model, fold, fitter)
-                if fitted.model != model:
+                asked = (
+                    model,
+                    self.settings,
+                    fold_seed(self.seed, fold),
+                    self.cohort.recipe_sha256,
+                )
+                if (fitted.model, fitted.settings, fitted.seed, fitted.recipe_sha256) != asked:
                     raise FitError(
-                        f"kept was {fitted.model} in place of {model}. Remove the kept fits and run again."
+                        f"kept was another fit (of {fitted.model}). Remove the kept fits and run again."
                     )
                 return _predict_fold(self.cohort, fitted, fold)
         except (MilError, FeaturesError) as error:
@@ -112,9 +118,9 @@ def fit_parts(
     A model without epochs learns from all.
     """
     check_names([model])
-    if not (HEADS[model].takes_steps() and settings.stops_early(len(cases))):
-        return tuple(cases), ()
     names, labels = [case.name for case in cases], [case.label for case in cases]
+    if not (HEADS[model].takes_steps() and settings.stops_early(labels)):
+        return tuple(cases), ()
     train, valid = inner_split(names, labels, seed)
     return (
         tuple(case for case in cases if case.name in set(train)),
@@ -138,8 +144,8 @@ def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
     if leaked := sorted(trained & tested):
         raise LeakageError(
             f"The backbone of these bags was trained on {len(leaked)} cases that would be tested, e.g. "
-            f"{', '.join(leaked[:3])}. Use bags of a backbone that has not seen them: fine-tune one per "
-            "fold."
+            f"{', '.join(leaked[:3])}. Use bags of a backbone that has not seen them, or "
+            "--finetune per-fold."
         )
     if leaked := sorted(_stained_to(cohort) & tested):
         raise LeakageError(
@@ -158,13 +164,16 @@ def _stained_to(cohort: Cohort) -> set[str]:
     return own | set(told["cases"])
 
 
-def _predict_fold(cohort: Cohort, fitted: Fitted, fold: Fold) -> list[Row]:
-    """One row per slide of the fold's test cases."""
+def _check_trained(fitted: Fitted, fold: Fold) -> None:
     leaked = set(fitted.trained_on) & set(fold.test)
     if leaked:
         raise LeakageError(
             f"{fitted.model}: {', '.join(sorted(leaked))} trained and would be tested."
         )
+
+
+def _predict_fold(cohort: Cohort, fitted: Fitted, fold: Fold) -> list[Row]:
+    """One row per slide of the fold's test cases."""
     rows: list[Row] = []
     for case in cohort.named(fold.test):
         for bag in case.bags:

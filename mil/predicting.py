@@ -40,7 +40,7 @@ def run_head(fitted: Fitted, bag: Bag, other: Mapping[str, str] = EMPTY) -> Head
             "the slide with the settings the model's bags were made with."
         )
     encoding, chunk_tiles = fitted.encoding, fitted.settings.chunk_tiles
-    if encoding is None and 0 < chunk_tiles < len(bag):
+    if encoding is None and 0 < chunk_tiles < len(bag) and fitted.head.takes_chunks():
         return run_in_chunks(fitted.head, bag.features, chunk_tiles)
     batch = collate([encoding.row(bag.slide, other) if encoding else bag.features])
     output: HeadOutput = fitted.head(*batch)

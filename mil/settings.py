@@ -1,6 +1,8 @@
 """The settings of learning. No torch here, so the command line starts at once."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mil.errors import CohortError, FitError
@@ -122,11 +124,16 @@ class FitSettings:
             if getattr(self, name) < 0:
                 raise FitError(f"{name} is 0 or more; got {getattr(self, name)}. Leave it out.")
 
-    def stops_early(self, n_cases: int) -> bool:
-        """Whether a training part of ``n_cases`` gives some up to choose the epoch."""
-        return self.early_stopping == "always" or (
-            self.early_stopping == "auto" and n_cases >= FEW_CASES
-        )
+    def stops_early(self, labels: Sequence[str]) -> bool:
+        """Whether training cases of these classes give some up to choose the epoch by."""
+        return sets_cases_aside(self.early_stopping, labels)
+
+
+def sets_cases_aside(early_stopping: str, labels: Sequence[str]) -> bool:
+    """Whether some training cases choose the epoch; ``auto`` asks for many, two of each class."""
+    if early_stopping == "auto":
+        return len(labels) >= FEW_CASES and min(Counter(labels).values()) >= 2
+    return early_stopping == "always"
 
 
 @dataclass(frozen=True, kw_only=True)

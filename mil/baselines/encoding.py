@@ -1,6 +1,7 @@
 """From the columns of the table to one row of numbers per case; learnt from training cases."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from mil.cohort import Case, number
 from mil.errors import CohortError, FitError
 
 OF_THE_STUDY = ("split", "time", "event")  # columns that say how a case is used, or how it ended
+REVEALED = 0.9  # share of the cases whose label a column may tell before it is remarked on
 MISSING = ("", "?", "-", "na", "n/a", "nan", "unknown")
 
 
@@ -65,7 +67,7 @@ class Encoding:
                 "--cohort with a table that has this slide and these columns."
             )
         numbers = [held for column in self.columns for held in column.encode(other[column.name])]
-        return np.array([numbers], dtype=np.float32)
+        return np.array([numbers or [0.0]], dtype=np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """The encoding as JSON holds it."""
@@ -110,11 +112,10 @@ def fit_encoding(cases: Sequence[Case], asked: Sequence[str]) -> Encoding:
 
     A column of which every value is a number is standardised, and a missing one is the median. Of any
     other each word is a number of its own. A column that says the same of all cases, or another word of
-    each, is left out.
+    each, is left out; where none is left, as with a rare fact in a small fold, every case is alike.
 
     Raises:
         CohortError: of ``clinical_columns``.
-        FitError: no column is left.
     """
     columns, left_out = [], []
     for name in clinical_columns(cases, asked):
@@ -123,22 +124,35 @@ def fit_encoding(cases: Sequence[Case], asked: Sequence[str]) -> Encoding:
             columns.append(fitted)
         else:
             left_out.append((name, fitted))
-    if not columns:
-        told = "; ".join(f"{name}: {reason}" for name, reason in left_out)
+    return Encoding(columns=tuple(columns), left_out=tuple(left_out))
+
+
+def readable(cases: Sequence[Case], asked: Sequence[str]) -> Encoding:
+    """What a clinical model could read of a whole cohort; each fold learns an encoding of its own.
+
+    Raises:
+        CohortError: of ``clinical_columns``.
+        FitError: no column is left.
+    """
+    encoding = fit_encoding(cases, asked)
+    if not encoding.columns:
+        told = "; ".join(f"{name}: {reason}" for name, reason in encoding.left_out)
         raise FitError(
             f"The table has no column the clinical model could read{f' ({told})' if told else ''}. Add "
             "one, such as age, or leave the model out."
         )
-    return Encoding(columns=tuple(columns), left_out=tuple(left_out))
+    return encoding
 
 
 def revealing_columns(cases: Sequence[Case], names: Sequence[str]) -> tuple[str, ...]:
-    """Columns that name the label in other words: one value for each label, and one label for each."""
+    """Columns that say the label in other words, for nine cases of ten and by few values."""
     found = []
+    n_labels = len({case.label for case in cases})
     for name in names:
-        pairs = {(case.other[name], case.label) for case in cases}
-        values, labels = zip(*pairs, strict=True)
-        if len(pairs) == len({*values}) == len({*labels}):
+        pairs = Counter((case.other[name], case.label) for case in cases)
+        values = {value for value, _ in pairs}
+        told = sum(max(n for (v, _), n in pairs.items() if v == value) for value in values)
+        if len(values) <= 2 * n_labels and told >= REVEALED * len(cases):
             found.append(name)
     return tuple(found)
 

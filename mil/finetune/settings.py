@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mil.errors import FitError
-from mil.settings import FEW_CASES
 
 TRAINED = ("head", "last", "all")
 
@@ -84,12 +83,6 @@ class FinetuneSettings:
                 value = getattr(self, name)
                 if not fits(value):
                     raise FitError(f"{name} is {what}; got {value!r}. See `mil finetune --help`.")
-
-    def sets_aside(self, n_cases: int) -> bool:
-        """Whether so many training cases give some up to choose the epoch by."""
-        return self.early_stopping == "always" or (
-            self.early_stopping == "auto" and n_cases >= FEW_CASES
-        )
 
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {

@@ -33,6 +33,7 @@ from mil.finetune.network import TileClassifier, jittered, parameter_groups
 from mil.finetune.ranks import Ranks
 from mil.finetune.settings import FinetuneSettings
 from mil.finetune.tiles import Batch, LabelledSlide, TilePool, balanced, check_usable
+from mil.settings import sets_cases_aside
 from mil.splits import inner_split
 from mil.version import __version__
 
@@ -242,7 +243,7 @@ def _parts(pool: TilePool, settings: FinetuneSettings, seed: int) -> tuple[list[
     label_of = {slide.job.case: slide.label for slide in pool.slides}
     names = sorted(label_of)
     everyone = list(range(len(pool.slides)))
-    if not settings.sets_aside(len(names)):
+    if not sets_cases_aside(settings.early_stopping, [label_of[name] for name in names]):
         return everyone, []
     _, valid = inner_split(names, [label_of[name] for name in names], seed)
     aside = [m for m in everyone if pool.slides[m].job.case in set(valid)]

@@ -25,6 +25,10 @@ class Ensemble(Head):
         """Ask each member."""
         return _mean([member(features, mask, coords) for member in self.members])
 
+    def takes_chunks(self) -> bool:
+        """As its members do."""
+        return self._heads()[0].takes_chunks()
+
     def summarise(self, features: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """The members' summaries, one after the other."""
         parts = [m.summarise(m.standardise(features, mask), mask) for m in self._heads()]

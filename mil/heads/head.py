@@ -171,6 +171,10 @@ class Head(nn.Module, ABC):
             "Leave --chunk-tiles out, or draw fewer with --train-tiles."
         )
 
+    def takes_chunks(self) -> bool:
+        """Whether a bag may be taken a chunk of tiles after the other."""
+        return type(self).summarise is not Head.summarise
+
     def merge(self, parts: Sequence[tuple[Tensor, ...]]) -> HeadOutput:
         """The answer to bags from what ``summarise`` said of their tiles, chunk after chunk."""
         del parts

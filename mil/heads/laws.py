@@ -49,7 +49,12 @@ def check_head(head: Head | type[Head] | Build) -> None:
 
     Raises:
         AssertionError: naming every law that is broken, and what was seen.
+        TypeError: it is no head.
     """
+    if not (callable(head) and (not isinstance(head, type) or issubclass(head, Head))):
+        raise TypeError(
+            f"check_head takes a subclass of Head, a head or a maker of one; got {head!r}."
+        )
     broken = []
     for build in _builds(head):
         for law in LAWS:

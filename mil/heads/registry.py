@@ -51,6 +51,21 @@ def check_names(names: Sequence[str]) -> None:
         raise FitError(f"A model is named twice in {', '.join(names)}. Name each once.")
 
 
+def check_chunks(names: Sequence[str], chunk_tiles: int) -> None:
+    """Refuse chunks for heads that look at all tiles of a bag together, before any work is done.
+
+    Raises:
+        FitError: naming the head.
+    """
+    for name in names:
+        head = HEADS[name]
+        if chunk_tiles and head.learns_from == "bags" and head.summarise is Head.summarise:
+            raise FitError(
+                f"{name} looks at all tiles of a bag together and takes no chunks of it. Leave "
+                "--chunk-tiles out, draw fewer with --train-tiles, or leave out the model."
+            )
+
+
 def reads_table(names: Sequence[str]) -> bool:
     """Whether one of the models learns from the table's columns."""
     return any(HEADS[name].learns_from == "table" for name in names)

@@ -157,9 +157,11 @@ def changed(protocol: Protocol, changes: Sequence[str]) -> Protocol:
                 protocol, arms=tuple(replace(a, **{name: value}) for a in protocol.arms)
             )
         elif section in KINDS and name:
-            _check_known(section, name)
+            known = _known(section, name)
             held = protocol.settings.get(section, {})
             value = text if isinstance(held.get(name), str) else _value(text)
+            if known[name] and not isinstance(value, list):
+                value = text.split(",")
             settings = {**protocol.settings, section: {**held, name: value}}
             protocol = replace(protocol, settings=settings)
         else:
@@ -170,14 +172,16 @@ def changed(protocol: Protocol, changes: Sequence[str]) -> Protocol:
     return protocol
 
 
-def _check_known(section: str, name: str) -> None:
-    known = {each.name for each in fields(KINDS[section])}
+def _known(section: str, name: str) -> dict[str, bool]:
+    """The settings of a section, and whether each is a list."""
+    known = {each.name: isinstance(each.default, tuple) for each in fields(KINDS[section])}
     if section == "finetune":
-        known |= {HELD_OUT}
+        known[HELD_OUT] = False
     if name not in known:
         near = get_close_matches(name, known, 1)
         hint = f" Did you mean {section}.{near[0]}?" if near else ""
         raise ProtocolError(f"No setting {section}.{name}.{hint}")
+    return known
 
 
 def _named(protocol: Protocol, wanted: Sequence[str]) -> tuple[Arm, ...]:

@@ -21,7 +21,7 @@ from features.recipe import Recipe
 from features.targets import targets
 from features.whole import whole
 from mil.cohort import Row, assemble
-from mil.crossval import fold_seed
+from mil.crossval import check_seen, fold_seed
 from mil.errors import FitError, LeakageError, ProtocolError
 from mil.evaluation.evaluate import evaluate
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
@@ -161,7 +161,12 @@ class Rerun:
             workers=self.workers,
             progress=self.progress,
         )
-        _check_seen(arm, card["trained_on"], part)
+        leaked = sorted(set(card["trained_on"]) & set(part.test))
+        if leaked and arm.test != "tiles":
+            raise LeakageError(
+                f"{arm.name}: the weights or the stain have seen {', '.join(leaked[:3])}, which would be "
+                "tested. Start from those of other cases."
+            )
         recipe = replace(self._recipe(arm, part), weights=str(folder / WEIGHTS))
         self._embed(arm, part, recipe, [job for job in self.jobs if job.case in part.test])
         head = load_classifier(folder)[0].head
@@ -172,6 +177,8 @@ class Rerun:
         self._embed(arm, part, self._recipe(arm, part), self.jobs)
         path = self._folder(arm, part) / f"classifier-{part.index}.safetensors"
         cohort = assemble(self.rows, self._store(arm, part, trained_on=True))
+        if arm.test != "tiles":
+            check_seen(cohort, [Fold(repeat=0, index=part.index, train=part.train, test=part.test)])
         if not path.exists():
             settings = self.protocol.settings_of("fit")
             fold = Fold(repeat=0, index=part.index, train=part.train, test=())
@@ -179,7 +186,6 @@ class Rerun:
             cases = cohort.named(part.train)
             save_fitted(path, fit(TILE_MODEL, cases, (), cohort.classes, settings, seed=seed))
         fitted = load_fitted(path)
-        _check_seen(arm, fitted.trained_on, part)
 
         def classify(bag: Bag) -> torch.Tensor:
             logits = run_head(fitted, bag).tile_logits
@@ -240,15 +246,6 @@ class Rerun:
             hold_out_tiles=self.protocol.hold_out_tiles if arm.test == "tiles" else 0,
         )
         return made[0 if trained_on else -1].store.path
-
-
-def _check_seen(arm: Arm, seen: Sequence[str], part: Part) -> None:
-    leaked = sorted(set(seen) & set(part.test))
-    if leaked and arm.test != "tiles":
-        raise LeakageError(
-            f"{arm.name}: the weights have seen {', '.join(leaked[:3])}, which would be tested. Start from "
-            "weights of other cases."
-        )
 
 
 def summed_up(

@@ -125,3 +125,9 @@ def test_a_finished_run_is_not_replaced_unasked(mil, study, tmp_path):
                "--out", tmp_path / "x", check=False)  # fmt: skip
     assert done.returncode == 2
     assert "No protocol 'usta-phase9'" in done.stderr
+
+
+def test_a_stain_that_a_tested_case_gave_is_refused(study, tmp_path):
+    stain = ("extract.stain=reinhard", "extract.stain_reference=case-01-s1")
+    with pytest.raises(LeakageError, match="case-01"):
+        module.run(options(study, tmp_path / "x", "usta-phase1", *stain))

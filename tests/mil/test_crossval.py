@@ -17,8 +17,8 @@ from mil.crossval import check_seen, cross_validate, fit_fold, fit_parts, fold_s
 from mil.errors import CohortError, FitError, LeakageError
 from mil.explain.attention import attention_scores
 from mil.fitted import load_fitted, save_fitted
-from mil.heads.registry import HEADS
-from mil.settings import FitSettings
+from mil.heads.registry import HEADS, check_chunks
+from mil.settings import FEW_CASES, FitSettings
 from mil.splits import Fold
 from tests.mil.made import (
     QUICK,
@@ -227,7 +227,7 @@ def test_kept_fit_that_chose_its_epoch_by_a_tested_case_is_leakage():
 def test_kept_fit_of_another_model_is_refused():
     folds = folds_of(COHORT)
     other = fit_fold(COHORT, "mean", folds[0], QUICK, 0)
-    with pytest.raises(FitError, match="mean in place of abmil"):
+    with pytest.raises(FitError, match=r"kept was another fit \(of mean\)"):
         run(COHORT, ["abmil"], folds=folds[:1], keep=lambda _model, _fold, _fitter: other)
 
 
@@ -440,3 +440,60 @@ def test_progress_is_told_of_every_fit():
 def test_models_follow_one_another_in_the_table():
     models = run(COHORT, ["mean", "majority"]).table["model"].tolist()
     assert sum(a != b for a, b in pairwise(models)) == 1
+
+
+def test_auto_stops_early_only_where_every_class_can_spare_a_case():
+    settings = FitSettings()
+    many = ["a"] * FEW_CASES
+    assert settings.stops_early([*many, "b", "b"])
+    assert not settings.stops_early([*many, "b"])
+    assert not settings.stops_early(["a", "b"] * (FEW_CASES // 2 - 1))
+    assert replace(settings, early_stopping="always").stops_early(["a", "b"])
+
+
+@pytest.mark.parametrize("change", [{"settings": replace(QUICK, epochs=4)}, {"seed": 1}])
+def test_a_kept_fit_of_another_request_is_refused(change):
+    cohort = made_cohort((4, 4))
+    folds = folds_of(cohort, folds="2")
+    asked = {"settings": QUICK, "seed": 0} | change
+
+    def keep(model, fold, fitter):
+        return fit_fold(cohort, model, fold, QUICK, 0)
+
+    with pytest.raises(FitError, match="kept was another fit"):
+        cross_validate(
+            cohort, folds, ["mean"], asked["settings"], seed=asked["seed"], keep=keep, workers=1
+        )
+
+
+def test_a_clinical_fact_that_a_fold_lacks_leaves_that_fold_its_shares():
+    cases = [
+        replace(case, other={"nf1": "yes" if number == 0 else "no"})
+        for number, case in enumerate(made_cohort((4, 4)).cases)
+    ]
+    cohort = cohort_of(cases)
+    folds = folds_of(cohort, folds="2")
+    table = cross_validate(cohort, folds, ["clinical"], QUICK, seed=0, workers=1).table
+    lacking = next(fold for fold in folds if cases[0].name in fold.test)
+    held = table[table["fold"] == lacking.index]
+    assert np.allclose(held["p_class-a"], 0.5, atol=1e-6)
+
+
+def test_chunks_are_refused_before_any_work_where_a_head_needs_the_whole_bag():
+    check_chunks(["abmil", "pooled-logistic", "tile-vote", "clinical"], 8)
+    check_chunks(["transmil"], 0)
+    with pytest.raises(FitError, match="transmil looks at all tiles"):
+        check_chunks(["abmil", "transmil"], 8)
+
+
+@pytest.mark.parametrize("model", ["abmil", "pooled-logistic", "quantile-logistic", "tile-vote"])
+def test_chunks_change_no_prediction(model):
+    cohort = made_cohort((4, 4), n_tiles=9)
+    folds = folds_of(cohort, folds="2")
+    asked = replace(QUICK, precision="fp32")
+    asked = replace(asked, dropout=0.0)
+    whole = cross_validate(cohort, folds, [model], asked, seed=0, workers=1)
+    parts = replace(asked, chunk_tiles=4)
+    chunked = cross_validate(cohort, folds, [model], parts, seed=0, workers=1)
+    columns = ["p_class-a", "p_class-b"]
+    assert np.allclose(whole.table[columns], chunked.table[columns], atol=1e-4)

@@ -408,7 +408,12 @@ def test_settings_that_make_no_fit_are_refused_at_birth(given):
     ],
 )
 def test_early_stopping_waits_for_enough_cases(early_stopping, n_cases, stops):
-    assert FitSettings(early_stopping=early_stopping).stops_early(n_cases) is stops
+    assert (
+        FitSettings(early_stopping=early_stopping).stops_early(
+            ["a", "b"] * (n_cases // 2) + ["a"] * (n_cases % 2)
+        )
+        is stops
+    )
 
 
 @pytest.fixture(params=list(HEADS))

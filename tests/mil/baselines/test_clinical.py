@@ -11,6 +11,7 @@ from mil.baselines.encoding import (
     Encoding,
     clinical_columns,
     fit_encoding,
+    readable,
     revealing_columns,
 )
 from mil.cohort import assemble, read_table
@@ -95,9 +96,9 @@ def test_columns_of_the_study_are_not_read_unless_asked_for():
 
 def test_table_without_a_usable_column_is_refused_with_the_reason():
     with pytest.raises(FitError, match=r"no column.*\(x: says the same of every case\).*age"):
-        fit_encoding(of_column("5", "5"), ())
+        readable(of_column("5", "5"), ())
     with pytest.raises(FitError, match=r"no column the clinical model could read\. Add"):
-        fit_encoding(told({}, {}), ())
+        readable(told({}, {}), ())
 
 
 def test_unknown_column_is_refused_with_those_there_are():
@@ -115,6 +116,14 @@ def test_row_of_the_encoding_comes_back_from_json():
 def test_column_that_is_the_label_in_other_words_is_found():
     cases = told(*({"code": "12"[i % 2], "sex": "fm"[i % 3 % 2], "id": str(i)} for i in range(6)))
     assert revealing_columns(cases, ("code", "sex", "id")) == ("code",)
+
+
+def test_column_that_nearly_names_the_label_is_told():
+    cases = [
+        replace(case, other={"dx": "other" if i == 0 else f"{case.label}-{i % 2}", "age": str(i)})
+        for i, case in enumerate(told(*[{} for _ in range(20)], labels="ab"))
+    ]
+    assert revealing_columns(cases, ("dx", "age")) == ("dx",)
 
 
 def two_slides(tmp_path, second="61"):

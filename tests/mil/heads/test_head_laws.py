@@ -327,3 +327,9 @@ def test_positional_head_may_depend_on_order():
 
 def test_heads_of_the_registry_are_heads():
     assert all(issubclass(head, Head) for head in HEADS.values())
+
+
+@pytest.mark.parametrize("thing", [None, "mean", int, torch.nn.Linear])
+def test_what_is_no_head_is_named(thing):
+    with pytest.raises(TypeError, match="check_head takes a subclass of Head"):
+        laws.check_head(thing)
