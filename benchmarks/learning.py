@@ -216,8 +216,10 @@ def measure_here(name: str, folder: Path) -> dict[str, object]:
     arguments = [int(word) if word.isdigit() else word for word in rest]
     predict = candidates[kind](*arguments, folder)
     cpu = time.process_time() - started
-    scores, labels = predict(), [int(name) % 2 for name in PARTS[2]]
-    found: dict[str, object] = {"peak_mib": peak_mib(), "before_mib": [before_mib, *BEFORE][-1]}
+    peak = peak_mib()
+    with torch.inference_mode():
+        scores, labels = predict(), [int(name) % 2 for name in PARTS[2]]
+    found: dict[str, object] = {"peak_mib": peak, "before_mib": [before_mib, *BEFORE][-1]}
     found["cpu"] = (
         (min(SPENT) if kind == "step" else sum(SPENT) / EPOCHS) if SPENT else cpu / EPOCHS
     )
