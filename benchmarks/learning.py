@@ -318,13 +318,13 @@ def small_heads(rounds: int) -> list[list[str]]:
     from tests.mil.made import cohort_of, folds_of, made_case
 
     rng = np.random.default_rng(0)
-    cohort = cohort_of(
+    cohort = cohort_of([
         made_case(
             f"c{i:02d}", "ab"[i % 2],
             rng.standard_normal((rng.integers(50, 501), DIM), np.float32).astype(np.float16),
         )
         for i in range(20)
-    )  # fmt: skip
+    ])  # fmt: skip
     folds = folds_of(cohort, repeats=3)
 
     def seconds(precision: str, workers: int) -> float:
