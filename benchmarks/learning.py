@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import numpy as np
 
@@ -119,9 +120,7 @@ def plain(folder: Path) -> Callable[[], list[float]]:
         with torch.inference_mode():
             for name in valid:
                 head(bag(name))
-    with torch.inference_mode():
-        told = [float(head(bag(name)).softmax(-1)[0, 1]) for name in test]
-    return lambda: told
+    return lambda: [float(head(bag(name)).softmax(-1)[0, 1]) for name in test]
 
 
 def torchmil(head: str, folder: Path) -> Callable[[], list[float]]:
@@ -155,9 +154,7 @@ def torchmil(head: str, folder: Path) -> Callable[[], list[float]]:
         DataLoader(valid, batch_size=1, collate_fn=collate_fn),
     )
     model.eval()
-    with torch.inference_mode():
-        told = [float(model(test[i]["X"].unsqueeze(0))) for i in range(TEST)]
-    return lambda: told
+    return lambda: [float(model(test[i]["X"].unsqueeze(0))) for i in range(TEST)]
 
 
 def limit(folder: Path) -> Callable[[], list[float]]:
@@ -178,29 +175,23 @@ def limit(folder: Path) -> Callable[[], list[float]]:
 
 
 SPENT: list[float] = []  # CPU seconds, where a candidate counts them itself
+BEFORE: list[float] = []  # MiB held when it began to count
 
 
 def step(size: int, chunk_tiles: int, head: str, folder: Path) -> Callable[[], list[float]]:
-    """Three training steps on one bag that is a map of a file; the bag itself is counted as memory."""
-    import torch
-
+    """Three training steps on one bag that is a map of a file, whose pages are in memory before."""
     from mil.heads.head import HeadSettings
     from mil.heads.registry import build_head
     from mil.settings import FitSettings
     from mil.steps import Example, train_by_steps
 
-    path = folder / f"bag-{size}"
-    if not path.exists():
-        np.random.default_rng(0).standard_normal((size, DIM), np.float32).astype(np.float16).tofile(
-            path
-        )
-    bag = np.memmap(path, np.float16, "r", shape=(size, DIM))
+    bag = np.memmap(folder / "long", np.float16, "r", shape=(max(SIZES), DIM))[:size]
     bag.max()  # its pages are there before memory is looked at
     built = build_head(head, HeadSettings(dim=DIM, n_classes=2, width=WIDTH))
     settings = FitSettings(epochs=1, width=WIDTH, train_tiles=0, chunk_tiles=chunk_tiles)
     rng, example = np.random.default_rng(0), [Example(bag, 0, 1.0)]
-    torch.optim.AdamW(built.parameters())  # what it imports is no cost of a step
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    BEFORE.append(peak_mib())
     for _ in range(3):
         started = time.process_time()
         train_by_steps(built, example, [], settings, rng)
@@ -218,14 +209,17 @@ def measure_here(name: str, folder: Path) -> dict[str, object]:
             from features.threads import keep_freed_memory
 
             keep_freed_memory()
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # what it imports counts for nobody
     kind, *rest = name.split()
     candidates = {"mil": own, "plain": plain, "torchmil": torchmil, "limit": limit, "step": step}
     before_mib, started = peak_mib(), time.process_time()
     arguments = [int(word) if word.isdigit() else word for word in rest]
     predict = candidates[kind](*arguments, folder)
     cpu = time.process_time() - started
-    scores, labels = predict(), [int(name) % 2 for name in PARTS[2]]
-    found: dict[str, object] = {"peak_mib": peak_mib(), "before_mib": before_mib}
+    peak = peak_mib()
+    with torch.inference_mode():
+        scores, labels = predict(), [int(name) % 2 for name in PARTS[2]]
+    found: dict[str, object] = {"peak_mib": peak, "before_mib": [before_mib, *BEFORE][-1]}
     found["cpu"] = (
         (min(SPENT) if kind == "step" else sum(SPENT) / EPOCHS) if SPENT else cpu / EPOCHS
     )
@@ -277,7 +271,10 @@ def epochs(head: str, rounds: int, peer: str | None, folder: Path) -> list[list[
 
 def scaling(head: str, folder: Path) -> list[list[str]]:
     """Training steps on one bag of growing size, at once and in chunks."""
-    rows = []
+    rng, rows = np.random.default_rng(0), []
+    with (folder / "long").open("wb") as file:
+        for _ in range(max(SIZES) // 1000):
+            rng.standard_normal((1000, DIM), np.float32).astype(np.float16).tofile(file)
     for chunk_tiles in (0, CHUNK_TILES):
         for size in SIZES:
             found = measure(f"step {size} {chunk_tiles} {head}", folder)
@@ -285,7 +282,7 @@ def scaling(head: str, folder: Path) -> list[list[str]]:
                 [
                     f"step of {head}, {size} tiles" + f", chunks of {chunk_tiles}" * bool(chunk_tiles),
                     f"{found['cpu']:.3f}", f"{1e6 * found['cpu'] / size:.1f}",
-                    f"{found['peak_mib'] - found['before_mib'] - size * DIM * 2 / 2**20:.0f}",
+                    f"{found['peak_mib'] - found['before_mib']:.0f}",
                 ]
             )  # fmt: skip
     return rows
@@ -312,7 +309,7 @@ def draw(rows: list[list[str]], head: str) -> None:
 def small_heads(rounds: int) -> list[list[str]]:
     """Fifteen small gated heads: one after another in fp32 on two threads, and as they run by default.
 
-    Processes are warm in neither: their start is part of what is measured, and given apart.
+    The start of the processes is left out, as is whatever else comes once.
     """
     import torch
 
@@ -321,35 +318,46 @@ def small_heads(rounds: int) -> list[list[str]]:
     from tests.mil.made import cohort_of, folds_of, made_case
 
     rng = np.random.default_rng(0)
-    cohort = cohort_of(
+    cohort = cohort_of([
         made_case(
             f"c{i:02d}", "ab"[i % 2],
             rng.standard_normal((rng.integers(50, 501), DIM), np.float32).astype(np.float16),
         )
         for i in range(20)
-    )  # fmt: skip
+    ])  # fmt: skip
     folds = folds_of(cohort, repeats=3)
 
-    def seconds(precision: str, workers: int, n_epochs: int) -> float:
-        settings = FitSettings(
-            epochs=n_epochs, precision=precision, train_tiles=0, width=WIDTH, early_stopping="never"
-        )
-        started = time.perf_counter()
-        cross_validate(cohort, folds, ["gated-abmil"], settings, seed=0, workers=workers)
-        return time.perf_counter() - started
+    def seconds(precision: str, workers: int) -> float:
+        """Per epoch; the difference of two lengths leaves out what comes once: start, prediction."""
+        ends = []
+        for n_epochs in (SMALL_EPOCHS, 3 * SMALL_EPOCHS):
+            settings = FitSettings(
+                epochs=n_epochs,
+                precision=precision,
+                train_tiles=0,
+                width=WIDTH,
+                early_stopping="never",
+            )
+            started = time.perf_counter()
+            cross_validate(cohort, folds, ["gated-abmil"], settings, seed=0, workers=workers)
+            ends.append(time.perf_counter() - started)
+        return (ends[1] - ends[0]) / (2 * SMALL_EPOCHS)
 
     torch.set_num_threads(2)
+    two_threads = "one after another, fp32, two threads"
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
+        with (
+            mock.patch("mil.training.one_torch_thread", contextlib.nullcontext),
+            mock.patch("mil.crossval.one_torch_thread", contextlib.nullcontext),
+        ):
+            found.setdefault(two_threads, []).append(seconds("fp32", 1))
         for name, precision, workers in (
             ("one after another, fp32", "fp32", 1), ("one after another, bf16", "bf16", 1),
             ("two processes, fp32", "fp32", 2), ("two processes, bf16", "bf16", 2),
         ):  # fmt: skip
-            # The difference of two lengths leaves out what comes once: start, scale, prediction.
-            spent = seconds(precision, workers, 3 * SMALL_EPOCHS)
-            spent -= seconds(precision, workers, SMALL_EPOCHS)
-            found.setdefault(name, []).append(spent / (2 * SMALL_EPOCHS))
-    first = found["one after another, fp32"]
+            found.setdefault(name, []).append(seconds(precision, workers))
+    first = found[two_threads]
     return [
         [f"{SMALL_HEADS} heads, {name}", f"{median(each):.3f}",
          f"{median(a / b for a, b in zip(first, each, strict=True)):.2f}"]

@@ -105,7 +105,7 @@ def _train_step(
     n_bags = sum(len(group.labels) for group in step)
     total = 0.0
     for group in step:
-        with lowered(settings):
+        with _lowered(settings):
             output, mask = _run(head, group.bags, settings)
             loss = weighted_loss(output, group.labels, group.weights, settings)
             loss = loss + head.auxiliary_loss(output, group.labels, mask)
@@ -122,7 +122,7 @@ def _validate(head: Head, held_out: Sequence[Example], settings: FitSettings) ->
     head.eval()
     losses = []
     for group in _groups(held_out, [example.features for example in held_out], settings):
-        with lowered(settings):
+        with _lowered(settings):
             output, _ = _run(head, group.bags, settings)
         loss = weighted_loss(output, group.labels, group.weights, settings)
         losses.append(float(loss) * len(group.labels))
@@ -137,7 +137,7 @@ def _run(head: Head, bags: Batch | Features, settings: FitSettings) -> tuple[Hea
     return run_in_chunks(head, bags, settings.chunk_tiles), mask
 
 
-def lowered(settings: FitSettings) -> torch.autocast:
+def _lowered(settings: FitSettings) -> torch.autocast:
     """Compute in the number format that the settings ask for."""
     dtype = resolve_precision(settings.precision, torch.device("cpu"))
     return torch.autocast("cpu", dtype, enabled=dtype != torch.float32)

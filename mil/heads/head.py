@@ -140,13 +140,10 @@ class Head(nn.Module, ABC):
         kind = features.device.type
         lower = torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if lower else torch.float32
-        scaled = torch.cat(
-            [
-                ((rows.float() - self.shift) / self.scale).to(dtype)
-                for rows in torch.split(features, ROWS_AT_ONCE, dim=1)
-            ],
-            dim=1,
-        )  # (B, N, D)
+        scaled = features.new_empty(features.shape, dtype=dtype)  # (B, N, D)
+        for start in range(0, features.shape[1], ROWS_AT_ONCE):
+            rows = features[:, start : start + ROWS_AT_ONCE].float()
+            scaled[:, start : start + ROWS_AT_ONCE] = (rows - self.shift) / self.scale
         # Padding may hold anything, also NaN, and NaN times zero is NaN.
         return scaled if mask.all() else scaled.masked_fill(~mask.unsqueeze(-1), 0.0)
 

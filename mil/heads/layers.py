@@ -31,7 +31,7 @@ def uniform_scores(mask: Tensor) -> Tensor:
 
 def tile_embedding(dim: int, width: int, dropout: float) -> nn.Sequential:
     """A tile's feature vector to the head's own width."""
-    return nn.Sequential(nn.Linear(dim, width), nn.ReLU(), Dropout(dropout))
+    return nn.Sequential(nn.Linear(dim, width), nn.ReLU(inplace=True), Dropout(dropout))
 
 
 def classify_maps(embeddings: Tensor, classify: nn.Linear) -> Tensor:
@@ -78,5 +78,7 @@ class Dropout(nn.Module):
         words = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64, device=x.device)
         bits = words.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
         # Arithmetic instead of a comparison, since torch is slow to make numbers of booleans on a CPU.
-        below = ((bits & (2**15 - 1)) - kept) >> 15  # -1 where kept, else 0
+        below = (
+            bits.bitwise_and_(2**15 - 1).sub_(kept).bitwise_right_shift_(15)
+        )  # -1 where kept, else 0
         return x * (below.to(x.dtype) * (-(2**15) / kept))

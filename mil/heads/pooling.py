@@ -20,7 +20,7 @@ class WeightedPart(NamedTuple):
         scores: (B, 1, N) -inf on padding; the weights are their softmax over all parts.
         peak: (B, 1, 1) the largest score.
         total: (B, 1, E) sum of the embedded tiles, each times exp(score - peak).
-        tile_logits: (B, N, C) 0 on padding.
+        tile_logits: (B, N, C) 0 on padding; none in training.
     """
 
     scores: Tensor
@@ -56,7 +56,9 @@ class WeightedPooling(Head):
         scores = mask_scores(self.score(tiles).float().transpose(1, 2), mask)  # (B, 1, N)
         peak = scores.detach().amax(dim=-1, keepdim=True)  # (B, 1, 1); cancels in the mean
         total = torch.exp(scores - peak).to(tiles.dtype) @ tiles  # (B, 1, E)
-        tile_logits = self.classify(tiles).masked_fill(~mask.unsqueeze(-1), 0.0)
+        # No loss asks for tile logits, and what they would keep for a gradient is large.
+        told = tiles[:, :0] if self.training else tiles
+        tile_logits = self.classify(told).masked_fill(~mask[:, : told.shape[1], None], 0.0)
         return WeightedPart(scores, peak, total, tile_logits)
 
     def merge(self, parts: Sequence[tuple[Tensor, ...]]) -> HeadOutput:
@@ -72,7 +74,9 @@ class WeightedPooling(Head):
             scores=scores,
             embedding=embedding,
             # The classifier is linear, so attention times these sums to the logits exactly.
-            tile_logits=torch.cat([part.tile_logits for part in held], dim=1),
+            tile_logits=None
+            if self.training
+            else torch.cat([part.tile_logits for part in held], dim=1),
         )
 
 
