@@ -88,12 +88,8 @@ class _FoldWork:
         try:
             with one_torch_thread():
                 fitted = self.keep(model, fold, fitter)
-                asked = (
-                    model,
-                    self.settings,
-                    fold_seed(self.seed, fold),
-                    self.cohort.recipe_sha256,
-                )
+                _check_trained(fitted, fold)
+                asked = model, self.settings, fold_seed(self.seed, fold), self.cohort.recipe_sha256
                 if (fitted.model, fitted.settings, fitted.seed, fitted.recipe_sha256) != asked:
                     raise FitError(
                         f"kept was another fit (of {fitted.model}). Remove the kept fits and run again."
