@@ -20,7 +20,7 @@ from features.progress import Progress
 from features.recipe import Recipe
 from features.targets import targets
 from features.whole import whole
-from mil.cohort import Row, assemble
+from mil.cohort import Row, among, assemble
 from mil.crossval import fold_seed
 from mil.errors import FitError, LeakageError, ProtocolError
 from mil.evaluation.evaluate import evaluate
@@ -243,7 +243,7 @@ class Rerun:
 
 
 def _check_seen(arm: Arm, seen: Sequence[str], part: Part) -> None:
-    leaked = sorted(set(seen) & set(part.test))
+    leaked = among(part.test, seen)
     if leaked and arm.test != "tiles":
         raise LeakageError(
             f"{arm.name}: the weights have seen {', '.join(leaked[:3])}, which would be tested. Start from "
