@@ -139,7 +139,10 @@ def _relation(fitted: "Fitted", case: str) -> str:
     """What the model itself says of having seen the case."""
     if not case:
         return "its case is not known: the model may have seen it"
-    return "trained on this case" if case in fitted.trained_on else "not trained on this case"
+    from mil.cohort import among
+
+    seen = among([case], fitted.trained_on)
+    return "trained on this case" if seen else "not trained on this case"
 
 
 def _attending(run: "Run", held: Sequence[str], asked: str | None) -> str:

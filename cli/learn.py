@@ -427,6 +427,8 @@ def _predicted_rows(
 def _row(
     level: str, fitted: "Fitted", case: str, slide: str, tiles: int, p: Sequence[float]
 ) -> list[str]:
+    from mil.cohort import among
+
     predicted = fitted.classes[max(range(len(p)), key=p.__getitem__)]
-    seen = ("yes" if case in fitted.trained_on else "no") if case else "unknown"
+    seen = ("yes" if among([case], fitted.trained_on) else "no") if case else "unknown"
     return [level, case or slide, slide, str(tiles), predicted, seen, *(repr(value) for value in p)]

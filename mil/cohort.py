@@ -194,6 +194,12 @@ def assemble(
     return Cohort(cases=tuple(cases), classes=classes, excluded=tuple(excluded))
 
 
+def among(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Those of the names, sorted, that are among the others in any spelling: Case_01 is case-01."""
+    known = set(map(_plain, others))
+    return sorted({name for name in names if _plain(name) in known})
+
+
 def _columns(path: Path, header: Sequence[str]) -> dict[str, str]:
     """Our column names to those of the file."""
     twice = [name for name, count in Counter(header).items() if count > 1]
@@ -275,13 +281,16 @@ def _check_spelling(path: Path, what: str, names: Iterable[str]) -> None:
     """Names that differ only in case, spaces, dashes or dots are one name written twice."""
     seen: dict[str, str] = {}
     for name in names:
-        plain = unicodedata.normalize("NFKC", name).casefold()
-        twin = seen.setdefault(re.sub(r"[\W_]+", "-", plain), name)
+        twin = seen.setdefault(_plain(name), name)
         if twin != name:
             raise CohortError(
                 f"{path}: {what} {twin!r} and {name!r} differ in spelling only. Write them alike if they "
                 "are one, or make the difference plain."
             )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "-", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _bags(rows: Sequence[Row], store: Path) -> tuple[dict[str, Bag], list[tuple[str, str]]]:

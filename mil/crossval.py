@@ -11,7 +11,7 @@ from features.errors import FeaturesError
 from features.progress import Progress, Silent
 from features.threads import one_torch_thread
 from mil.baselines.encoding import readable
-from mil.cohort import Case, Cohort
+from mil.cohort import Case, Cohort, among
 from mil.errors import FitError, LeakageError, MilError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
 from mil.fitted import Fitted
@@ -137,13 +137,13 @@ def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
     """
     tested = {name for fold in folds for name in fold.test}
     trained = {name for case in cohort.cases for bag in case.bags for name in bag.trained_on}
-    if leaked := sorted(trained & tested):
+    if leaked := among(tested, trained):
         raise LeakageError(
             f"The backbone of these bags was trained on {len(leaked)} cases that would be tested, e.g. "
             f"{', '.join(leaked[:3])}. Use bags of a backbone that has not seen them, or "
             "--finetune per-fold."
         )
-    if leaked := sorted(_stained_to(cohort) & tested):
+    if leaked := among(tested, _stained_to(cohort)):
         raise LeakageError(
             f"The stains of these bags are normalised to slides of {', '.join(leaked[:3])}, which would be "
             "tested. Extract with the --stain-reference of a case that is not in the cohort."
@@ -155,17 +155,17 @@ def _stained_to(cohort: Cohort) -> set[str]:
     told = cohort.recipe.get("stain_reference")
     if not isinstance(told, Mapping):
         return set()
-    slides = set(told["slides"])
-    own = {case.name for case in cohort.cases if slides & {bag.slide for bag in case.bags}}
+    own = {
+        case.name
+        for case in cohort.cases
+        if among((bag.slide for bag in case.bags), told["slides"])
+    }
     return own | set(told["cases"])
 
 
 def _check_trained(fitted: Fitted, fold: Fold) -> None:
-    leaked = set(fitted.trained_on) & set(fold.test)
-    if leaked:
-        raise LeakageError(
-            f"{fitted.model}: {', '.join(sorted(leaked))} trained and would be tested."
-        )
+    if leaked := among(fold.test, fitted.trained_on):
+        raise LeakageError(f"{fitted.model}: {', '.join(leaked)} trained and would be tested.")
 
 
 def _predict_fold(cohort: Cohort, fitted: Fitted, fold: Fold) -> list[Row]:

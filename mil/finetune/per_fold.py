@@ -11,7 +11,7 @@ from features.extract import extract
 from features.progress import Progress
 from features.recipe import Recipe
 from features.recolour import stain_reference
-from mil.cohort import Case, Cohort, Row, assemble
+from mil.cohort import Case, Cohort, Row, among, assemble
 from mil.crossval import Fitter, cross_validate
 from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import Predictions
@@ -139,7 +139,7 @@ def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:
     seen = set(load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed).trained_on)
     if recipe.stain != "off":
         seen |= set(stain_reference(recipe, [slide.job for slide in tuning.slides]).cases)
-    if leaked := sorted(seen & {name for fold in folds for name in fold.test}):
+    if leaked := among((name for fold in folds for name in fold.test), seen):
         raise LeakageError(
             f"The first weights or the target stain have seen {', '.join(leaked[:3])}, which would be "
             "tested. Start from weights and a stain of other cases."

@@ -20,7 +20,7 @@ from features.progress import Progress
 from features.recipe import Recipe
 from features.targets import targets
 from features.whole import whole
-from mil.cohort import Row, assemble
+from mil.cohort import Row, among, assemble
 from mil.crossval import check_seen, fold_seed
 from mil.errors import FitError, LeakageError, ProtocolError
 from mil.evaluation.evaluate import evaluate
@@ -161,7 +161,7 @@ class Rerun:
             workers=self.workers,
             progress=self.progress,
         )
-        leaked = sorted(set(card["trained_on"]) & set(part.test))
+        leaked = among(part.test, card["trained_on"])
         if leaked and arm.test != "tiles":
             raise LeakageError(
                 f"{arm.name}: the weights or the stain have seen {', '.join(leaked[:3])}, which would be "

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from features.progress import Progress, Silent
-from mil.cohort import Cohort, assemble, read_table
+from mil.cohort import Cohort, among, assemble, read_table
 from mil.errors import LeakageError, RunError
 from mil.evaluation.comparison import compare
 from mil.evaluation.evaluate import Evaluation, evaluate
@@ -153,7 +153,7 @@ def _heatmaps(
             if not run.model_path(model, fold).exists():
                 continue  # removed to save space; the page says that maps are missing
             fitted = load_fitted(run.model_path(model, fold))
-            seen = sorted({*fitted.trained_on} & {*fold.test})
+            seen = among(fold.test, fitted.trained_on)
             if seen:
                 raise LeakageError(
                     f"{run.model_path(model, fold)} was trained on {seen[0]}, which fold {fold.index} tests. "

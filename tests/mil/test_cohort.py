@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from features.bags import write_bag
-from mil.cohort import Row, assemble, read_table
+from mil.cohort import Row, among, assemble, read_table
 from mil.errors import CohortError
 from tests.mil.made import RECIPE, made_bag, made_cohort
 
@@ -191,6 +191,10 @@ def test_one_name_in_two_spellings_is_refused(table, column, first, second):
     text = "\n".join(["case,slide,label,site", *(",".join(row.values()) for row in rows)])
     with pytest.raises(CohortError, match=f"{column} '{first}' and '{second}' differ in spelling"):
         read_table(table(text))
+
+
+def test_names_are_found_in_any_spelling():
+    assert among(["case-02", "case-01", "case-1"], ["Case_01", "CASE 02"]) == ["case-01", "case-02"]
 
 
 def test_numbers_in_names_are_no_spelling(table):

@@ -178,6 +178,19 @@ def test_leakage_is_noticed_before_any_fit():
         run(retrained(COHORT, ("a0",)), keep=keep)
 
 
+@pytest.mark.parametrize("spelling", ["A0", "\uff410"])
+def test_a_case_in_another_spelling_is_the_case(spelling):
+    folds = folds_of(COHORT)
+    with pytest.raises(LeakageError, match=r"1 cases that would be tested, e\.g\. a0\."):
+        check_seen(retrained(COHORT, (spelling,)), folds)
+    with pytest.raises(LeakageError, match=r"normalised to slides of a0,"):
+        check_seen(normalised(COHORT, cases=[spelling]), folds)
+    fold = next(fold for fold in folds if "a0" in fold.test)
+    fitted = replace(fit_fold(COHORT, "mean", fold, QUICK, 0), trained_on=(spelling,))
+    with pytest.raises(LeakageError, match="mean: a0 trained and"):
+        run(COHORT, models=["mean"], keep=lambda *_: fitted)
+
+
 def test_backbone_that_saw_only_other_cases_is_taken():
     check_seen(retrained(COHORT, ("elsewhere",)), folds_of(COHORT))
 
