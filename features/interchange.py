@@ -10,9 +10,13 @@
     csv        columns x and y, every other one a feature      as --unit says
 
 A bag knows the scale of its slide; most of these files do not, and nothing here guesses it.
+
+Whom its backbone and its stain have seen goes with a bag: as the root attribute ``sarcomil_seen``, JSON of
+``trained_on`` and ``stain_reference``, into HDF5. A layout with files that cannot say so refuses such bags.
 """
 
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,12 +32,15 @@ from features.layouts import (
     LAYOUTS,
     OURS,
     READERS,
+    SEEN,
     TOOLS,
     Found,
     Given,
     agreed,
+    is_ours,
     named,
     recognise,
+    seen_by,
 )
 from features.slides import slide_name
 from features.whole import whole
@@ -60,7 +67,7 @@ def read_foreign(
     Raises:
         BagError: the file cannot be read, does not say enough, or its numbers cannot be true.
     """
-    layout = recognise(path) if layout == "auto" else layout
+    layout = recognise(path) if layout == "auto" or is_ours(path) else layout
     if layout == OURS:
         validate_bag(path)
         return read_bag(path)
@@ -69,8 +76,12 @@ def read_foreign(
     given = given or Given()
     with named(path):
         found = READERS[layout](path, given)
+        seen = seen_by(path)
     bag = _bag(path, layout, found, given)
-    bag = replace(bag, slide=slide or slide_name(path.stem), case=case)
+    if stained := seen.get("stain_reference"):
+        bag = replace(bag, recipe={**bag.recipe, "stain_reference": stained})
+    trained_on = tuple(seen.get("trained_on", ()))
+    bag = replace(bag, slide=slide or slide_name(path.stem), case=case, trained_on=trained_on)
     places = {"side_l0": bag.side_l0, "mpp_l0": bag.mpp_l0, "size_l0": bag.size_l0}
     asked = {"recipe": bag.recipe, "data": bag.data_sha256, "case": case, **places}
     return replace(bag, request_sha256=fingerprint(asked))
@@ -122,7 +133,9 @@ def write_stamp(path: Path, bag: Bag) -> None:
         "held_out"
     ):  # STAMP has no word for it, and it must not be taken for the sample
         extractor.append("held-out tiles")
+    seen = _seen(bag)
     attributes = {
+        **({SEEN: json.dumps(seen)} if seen else {}),
         "stamp_version": "2.0.0",  # STAMP refuses files of versions newer than itself
         "extractor": ", ".join(extractor),
         "unit": "um",
@@ -140,10 +153,16 @@ def write_clam(folder: Path, bag: Bag) -> None:
     The attributes of CLAM's patches file are put on ``coords``, so that the tile size is not lost.
 
     Raises:
+        BagError: the backbone or the stain has seen cases, which a tensor cannot tell.
         OSError: the disk is full or not writable; no part of a file is left behind.
     """
     import torch
 
+    if _seen(bag):
+        raise BagError(
+            f"{bag.slide}: its backbone or stain was fitted on cases that a .pt file cannot name, so they "
+            "could be tested unnoticed. Use --to stamp, or bags of a backbone and stain fitted on none."
+        )
     features = np.asarray(bag.features).astype(np.float32)
     image = io.BytesIO()
     torch.save(torch.from_numpy(features), image)
@@ -306,6 +325,12 @@ def _check_inside(
 
 
 # ----------------------------------------------------------------------------- writing
+
+
+def _seen(bag: Bag) -> dict[str, Any]:
+    """Whom the backbone and the stain were fitted on; empty where on nobody."""
+    told = {"trained_on": bag.trained_on, "stain_reference": bag.recipe.get("stain_reference")}
+    return {name: value for name, value in told.items() if value}
 
 
 def _hdf5(

@@ -20,6 +20,7 @@ from features.errors import BagError
 
 UNITS = ("px", "um", "tile")
 OURS = "mil"
+SEEN = "sarcomil_seen"  # root attribute of the HDF5 files written from bags
 NEVER_FEATURES = {
     "",
     "index",
@@ -122,6 +123,22 @@ def recognise(path: Path) -> str:
     raise BagError(
         f"{path}: not features of {', '.join(LAYOUTS)}. A table of features needs a header with x and y."
     )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a bag of ours, whatever layout else it could be read as."""
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    with named(path), h5py.File(path, "r") as file:
+        return bool(file.attrs.get("format") == FORMAT)
+
+
+def seen_by(path: Path) -> dict[str, Any]:
+    """Whom backbone and stain were fitted on, if this library wrote the file: ``SEEN``, else empty."""
+    if not h5py.is_hdf5(path):
+        return {}
+    with h5py.File(path, "r") as file:
+        return dict(json.loads(file.attrs.get(SEEN, "{}")))
 
 
 def agreed(path: Path, what: str, told: Any, given: Any) -> Any:

@@ -19,7 +19,9 @@ from features.interchange import (
 )
 from features.layouts import LAYOUTS, Given, recognise
 from mil.cohort import Row, assemble
-from mil.errors import CohortError
+from mil.crossval import check_seen
+from mil.errors import CohortError, LeakageError
+from mil.splits import Fold
 
 N, DIM = 6, 4
 FEATURES = np.random.default_rng(0).normal(size=(N, DIM)).astype(np.float32)
@@ -683,6 +685,54 @@ def test_to_clam_and_back(tmp_path):
         assert np.array_equal(back.coords_l0, bag.coords_l0)
         assert np.array_equal(back.features, np.float32(bag.features))
         assert back.side_l0 == pytest.approx(bag.side_l0)
+
+
+TARGET = {"method": "macenko"}
+SEEN = [
+    ({"trained_on": ("case-2",)}, "was trained on 1 cases that would be tested, e.g. case-2"),
+    ({"slides": ["s2"], "cases": []}, "normalised to slides of case-2"),
+    ({"slides": ["other"], "cases": ["case-2"]}, "normalised to slides of case-2"),
+]
+
+
+def seen_bag(tmp_path, told, **changes):
+    if "trained_on" in told:
+        return made(tmp_path, **told, **changes)
+    recipe = {"backbone": "resnet18", "stain_reference": told | {"target": TARGET}}
+    return made(tmp_path, recipe=recipe, **changes)
+
+
+@pytest.mark.parametrize("layout", ["stamp", "mil", "mil as trident", "mil as clam"])
+@pytest.mark.parametrize(("told", "refusal"), SEEN)
+def test_whom_a_backbone_has_seen_is_not_lost_on_the_way(tmp_path, layout, told, refusal):
+    (tmp_path / "store").mkdir()
+    for index in range(4):
+        bag = seen_bag(tmp_path, told, slide=f"s{index}", features=FEATURES + index)
+        write = write_stamp if layout == "stamp" else write_bag
+        write(tmp_path / "x.h5", bag)
+        forced = layout.rpartition(" as ")[2] if " as " in layout else "auto"
+        back = read_foreign(tmp_path / "x.h5", layout=forced, given=MPP, slide=f"s{index}")
+        write_bag(tmp_path / "store" / f"s{index}.h5", back)
+    rows = [Row(line=i + 2, case=f"case-{i}", slide=f"s{i}", label="ab"[i % 2]) for i in range(4)]
+    fold = Fold(repeat=0, index=0, train=("case-0", "case-1"), test=("case-2", "case-3"))
+    with pytest.raises(LeakageError, match=refusal):
+        check_seen(assemble(rows, tmp_path / "store"), [fold])
+
+
+@pytest.mark.parametrize("told", [told for told, _ in SEEN])
+def test_a_tensor_cannot_say_whom_a_backbone_has_seen(tmp_path, told):
+    with pytest.raises(BagError, match=r"a\.b: .* a \.pt file cannot name.*--to stamp"):
+        write_clam(tmp_path / "clam", seen_bag(tmp_path, told))
+    assert not (tmp_path / "clam").exists()
+
+
+@pytest.mark.parametrize("held", ["{", "1", '["case-1"]'])
+def test_a_garbled_note_of_the_seen_is_refused(tmp_path, held):
+    write_stamp(tmp_path / "x.h5", made(tmp_path, trained_on=("case-1",)))
+    with h5py.File(tmp_path / "x.h5", "a") as file:
+        file.attrs["sarcomil_seen"] = held
+    with pytest.raises(BagError, match="cannot be read"):
+        read_foreign(tmp_path / "x.h5", given=MPP)
 
 
 def test_random_weights_are_called_random_in_stamps_file_too(tmp_path):
