@@ -128,7 +128,6 @@ def show(options: ShowOptions) -> None:
     studies,
     RunOptions,
     examples=[
-        "mil protocol run usta-phase1 cohort.csv --slides slides --annotations annotations --out phase1",
         "mil protocol run usta-phase1 cohort.csv --slides slides --annotations annotations --out trial "
         "--set extract.weights=random --set extract.max_tiles=20 --set fit.epochs=2 "
         "--set arms.backbone=test_resnet --set arms=ResNet50V2",
@@ -137,7 +136,8 @@ def show(options: ShowOptions) -> None:
 def run(options: RunOptions) -> None:
     """Do what a study did on your own slides; printed and measured figures side by side.
 
-    An interrupted run is taken up by the same command.
+    Without --set it is done as the study did it, with published weights. An interrupted run is taken up by
+    the same command.
     """
     from cli.console import Bars, say
     from mil.cohort import read_table
