@@ -155,7 +155,7 @@ class PredictOptions:
         "mil crossval cohort.csv store --models majority,tile-vote,mean,abmil --folds 5 --out run",
         "mil crossval --config run/run.json --out again",
         "mil crossval cohort.csv --finetune per-fold --finetune-config tuned/run.json --models "
-        "tile-vote,abmil --folds 2 --out run-tuned",
+        "tile-vote --folds 2 --out run-tuned",
     ],
 )
 def crossval(options: CrossvalOptions) -> None:
