@@ -1,6 +1,5 @@
 """A trained model and its file: what it is, what it has seen, and how it was made."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,8 +8,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
+from features.sealed import check_seal, seal
 from features.whole import whole
 from mil.baselines.encoding import Encoding
 from mil.errors import FitError
@@ -68,19 +67,10 @@ def save_fitted(path: Path, fitted: Fitted) -> None:
         "encoding": fitted.encoding and fitted.encoding.to_json(),
         "sarcomil": __version__,
     }
-    card["sha256"] = _fingerprint(state, card)
+    card["sha256"] = seal(state, card)
     with whole(path) as temporary:
         save_file(state, temporary, metadata={"card": json.dumps(card)})
         path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
-
-
-def _fingerprint(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:
-    """Of the weights and of all the card says, but for this fingerprint."""
-    told = {name: fact for name, fact in card.items() if name != "sha256"}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for name in sorted(state):
-        digest.update(name.encode() + state[name].numpy().tobytes())
-    return digest.hexdigest()
 
 
 def load_fitted(path: Path) -> Fitted:
@@ -93,8 +83,7 @@ def load_fitted(path: Path) -> Fitted:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {})["card"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if card["sha256"] != _fingerprint(state, card):
-            raise ValueError("its weights or its card are not those it was saved with")
+        check_seal(state, card)
         told = card["settings"]
         settings = FitSettings(**told | {"clinical": tuple(told.get("clinical", ()))})
         shape = HeadSettings(

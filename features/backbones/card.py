@@ -6,6 +6,7 @@ from pathlib import Path
 
 from features.errors import BackboneError
 from features.recipe import RecipeAtAnyScale
+from features.sealed import check_seal
 
 SAME_SCALE = 0.1  # of the mpp: closer than this is the scale the weights were trained at
 
@@ -40,7 +41,7 @@ def read_card(path: Path) -> Card | None:
     """The card inside a safetensors file; None where it has none, as published weights, or is no such file.
 
     Raises:
-        BackboneError: there is one, but not of this library's.
+        BackboneError: there is one, but not of this library's, or not the one these weights were saved with.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -49,12 +50,14 @@ def read_card(path: Path) -> Card | None:
     try:
         with safe_open(path, framework="pt") as file:
             told = (file.metadata() or {}).get("card")
+            state = {name: file.get_tensor(name) for name in file.keys()} if told else {}  # noqa: SIM118
     except (OSError, SafetensorError):
         return None  # whoever loads it says what is wrong
     if told is None:
         return None
     try:
         held = json.loads(told)
+        check_seal(state, held)
         return Card(
             backbone=str(held["backbone"]),
             mpp=float(held["mpp"]),

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from features.backbones.registry import load_backbone
+from features.sealed import check_seal, seal
 from features.whole import whole
 from mil.errors import FitError
 from mil.finetune.network import TileClassifier
@@ -78,7 +79,7 @@ def read_checkpoint(
     if not path.is_file():
         return Progressed()
     told, tensors = _load(path)
-    if told["request"] != request:
+    if told.get("request") != request:
         return Progressed()
     classifier.load_state_dict(_under("now.", tensors))
     states: dict[int, State] = {}
@@ -133,16 +134,19 @@ def load_classifier(folder: Path) -> tuple[TileClassifier, Mapping[str, Any]]:
 
 def _save(path: Path, tensors: State, card: Mapping[str, Any]) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    sealed = {**card, "sha256": seal(plain, card)}
     with whole(path) as temporary:
-        save_file(plain, temporary, metadata={"card": json.dumps(card)})
+        save_file(plain, temporary, metadata={"card": json.dumps(sealed)})
 
 
 def _load(path: Path) -> tuple[dict[str, Any], State]:
     try:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {})["card"])
-            return card, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        check_seal(state, card)
+        return card, state
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise FitError(
             f"{path}: not a file of `mil finetune` ({error!r}). Remove it and fine-tune again."
         ) from error

@@ -3,19 +3,23 @@
 import json
 
 import pytest
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from features.backbones.card import Card, read_card
 from features.backbones.registry import load_backbone
 from features.errors import BackboneError
 from features.recipe import Recipe
+from features.sealed import seal
 
 CARD = {"backbone": "test_resnet", "mpp": 0.5, "tile": 224, "trained_on": ["a", "b"]}
 
 
 def weights(path, card, name="test_resnet"):
     state = load_backbone(name, "random").module.network.state_dict()
-    metadata = {"card": card if isinstance(card, str) else json.dumps(card)}
+    if isinstance(card, dict):
+        card = json.dumps(card | {"sha256": seal(state, card)})
+    metadata = {"card": card}
     save_file(state, path, metadata=metadata if card is not None else None)
     return path
 
@@ -40,7 +44,27 @@ def test_another_architecture_is_named(tmp_path):
         load_backbone("test_vit", str(path))
 
 
-@pytest.mark.parametrize("broken", ["{", "[]", "{}", json.dumps(CARD | {"trained_on": None})])
+@pytest.mark.parametrize("change", [{"trained_on": []}, {"mpp": 0.25}, {"sha256": "0"}])
+def test_a_card_edited_by_hand_is_refused(tmp_path, change):
+    path = weights(tmp_path / "w.safetensors", CARD)
+    with safe_open(path, framework="pt") as file:
+        card = json.loads(file.metadata()["card"])
+    save_file(load_file(path), path, metadata={"card": json.dumps(card | change)})
+    with pytest.raises(BackboneError, match="its card are not those it was saved with"):
+        load_backbone("test_resnet", str(path))
+
+
+def test_a_card_on_other_weights_is_refused(tmp_path):
+    path = weights(tmp_path / "w.safetensors", CARD)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    others = {name: value + 1 for name, value in load_file(path).items()}
+    save_file(others, path, metadata=metadata)
+    with pytest.raises(BackboneError, match="its card are not those it was saved with"):
+        read_card(path)
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", "{}", json.dumps(CARD), CARD | {"trained_on": None}])
 def test_a_card_that_cannot_be_read_is_refused_not_taken_for_none(tmp_path, broken):
     path = weights(tmp_path / "w.safetensors", broken)
     with pytest.raises(BackboneError, match="which cases it has seen is not known"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,16 @@ import numpy as np
 import pytest
 import torch
 from lessons import QUICK, RECIPE, TILE, lesson, lessons, results, tune
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from features.backbones.registry import load_backbone
 from features.bags import read_bag
 from features.embed import preprocess
+from features.errors import BackboneError
 from features.extract import extract
 from mil.errors import CohortError, FitError
-from mil.finetune import training
+from mil.finetune import files, training
 from mil.finetune.files import load_classifier
 from mil.finetune.training import learning_fraction
 
@@ -178,6 +182,39 @@ def test_a_checkpoint_of_another_request_is_not_taken_up(tmp_path):
     tune(slides, tmp_path / "out", other)
     tune(slides, tmp_path / "fresh", other)
     assert results(tmp_path / "out") == results(tmp_path / "fresh")
+    shutil.copy(tmp_path / "fresh" / "weights.safetensors", tmp_path / "checkpoint.safetensors")
+    started = files.read_checkpoint(tmp_path, "request", None, None)  # a file of another kind
+    assert started == files.Progressed()
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    for card in ({}, {"card": "[]"}, {"card": '{"request": "r"}'}):
+        save_file({"now.a": torch.ones(1)}, path, metadata=card)
+        with pytest.raises(
+            FitError, match=r"checkpoint\.safetensors: not a file of `mil finetune`"
+        ):
+            files.read_checkpoint(tmp_path, "r", None, None)
+
+
+def test_weights_whose_card_was_emptied_by_hand_do_not_embed(tmp_path):
+    slides = lessons(tmp_path / "tiles")
+    tune(slides, tmp_path / "out", replace(QUICK, epochs=1))
+    path = tmp_path / "out" / "weights.safetensors"
+    with safe_open(path, framework="pt") as file:
+        card = json.loads(file.metadata()["card"])
+    assert card["trained_on"]
+    emptied = json.dumps(card | {"trained_on": []})
+    save_file(load_file(path), path, metadata={"card": emptied})
+    recipe = replace(RECIPE, weights=str(path))
+    with pytest.raises(
+        BackboneError, match=r"its card are not those it was saved with.*Make it again"
+    ):
+        extract(
+            [slide.job for slide in slides], recipe, tmp_path / "store", device="cpu", workers=1
+        )
+    with pytest.raises(FitError, match="fine-tune again"):
+        tune(slides, tmp_path / "out", replace(QUICK, epochs=1))
 
 
 def test_the_kept_epoch_is_the_best_of_inner_cases_which_do_not_train(tmp_path, monkeypatch):
