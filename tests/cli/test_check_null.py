@@ -9,6 +9,8 @@ import pytest
 from cli import null as module
 from features.progress import Silent
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def kept(demo, mil, tmp_path_factory):

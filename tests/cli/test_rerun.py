@@ -11,6 +11,8 @@ from mil.errors import LeakageError
 from mil.evaluation.predictions import read_predictions
 from mil.protocols.protocol import names
 
+pytestmark = pytest.mark.slow
+
 TINY = (
     "extract.weights=random", "extract.tile=64", "extract.max_tiles=6", "arms.backbone=test_resnet",
 )  # fmt: skip

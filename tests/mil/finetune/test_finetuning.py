@@ -27,6 +27,8 @@ from mil.finetune import files, training
 from mil.finetune.files import load_classifier
 from mil.finetune.training import learning_fraction
 
+pytestmark = pytest.mark.slow
+
 HERE, REPO = Path(__file__).parent, Path(__file__).parents[3]
 
 

@@ -21,6 +21,8 @@ from mil.finetune.settings import FinetuneSettings
 from mil.settings import FitSettings
 from mil.splits import Fold
 
+pytestmark = pytest.mark.slow
+
 CASES = {f"case-{i}": "ab"[i % 2] for i in range(8)}
 FOLDS = tuple(
     Fold(
