@@ -5,10 +5,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
-from joblib.externals.loky import ProcessPoolExecutor, as_completed
+from joblib.externals.loky import ProcessPoolExecutor, wait
 
 from mil.errors import FitError
 
@@ -59,24 +62,42 @@ def _in_processes(
     work: Work[T], tasks: Sequence[tuple[int, tuple[Any, ...]]], count: int
 ) -> Iterator[tuple[int, T]]:
     """The same in processes that end with this one, however it ends."""
+    count = min(count, len(tasks))
     pool = ProcessPoolExecutor(
-        min(count, len(tasks)), initializer=_begin, initargs=(work, os.getpid()), env=ONE_THREAD
+        count, initializer=_begin, initargs=(work, os.getpid()), env=ONE_THREAD
     )
-    # An interrupt is for this process alone: those it starts here inherit that theirs is blocked.
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    waiting = iter(tasks)
+    running: dict[Any, int] = {}
     try:
-        futures = {pool.submit(_call, task): number for number, task in tasks}
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        while True:
+            with _interrupts_held():
+                # No more than the pool hands on at once, see below.
+                for number, task in islice(waiting, 2 * count - len(running)):
+                    running[pool.submit(_call, task)] = number
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
     except BrokenProcessPool as error:
         raise FitError(
             "A process was killed at its fit, often for want of memory. Use fewer --workers; what was "
             "finished is kept."
         ) from error
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        # loky's thread dies with a KeyError if it is shut down before it has handed on what it was given.
+        while not all(future.running() or future.done() for future in running):
+            time.sleep(0.001)
         pool.shutdown(wait=True, kill_workers=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """An interrupt is for this process alone: those it starts here inherit that theirs is blocked."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 _work: list[Work[Any]] = []  # of a process that was started here

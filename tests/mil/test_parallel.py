@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
+from joblib.externals.loky import wait
 
 from features.bags import FileMap, read_bag, write_bag
 from features.cluster import each_on_ray
@@ -191,3 +192,18 @@ class TestOnRay:
         found = list(each_on_ray(Mark(tmp_path, 0.1), [(n,) for n in range(4)], workers=1))
         assert results(found) == {n: n for n in range(4)}
         assert time.monotonic() - started > 0.6
+
+
+def test_interrupt_right_after_work_was_handed_over_kills_no_thread(monkeypatch, tmp_path):
+    """pytest makes an error of what a thread dies of."""
+    waits = []
+
+    def interrupted(running, **given):
+        waits.append(running)
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+        return wait(running, **given)
+
+    monkeypatch.setattr("mil.parallel.wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(each(Mark(tmp_path, 0.05), [(n,) for n in range(12)], workers=2))
