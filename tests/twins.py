@@ -191,3 +191,17 @@ def average_precision(positive, score):
         area += (now - recall) * sum(called) / len(called)
         recall = now
     return area
+
+
+def delong_paired(positive, first, second):
+    """Difference of two AUCs and its variance: that of one curve of the two kernels' difference."""
+    own = [i for i, a in enumerate(positive) if a]
+    rest = [i for i, a in enumerate(positive) if not a]
+
+    def won(i, j):
+        return kernel(first[i], first[j]) - kernel(second[i], second[j])
+
+    v10 = [sum(won(i, j) for j in rest) / len(rest) for i in own]
+    v01 = [sum(won(i, j) for i in own) / len(own) for j in rest]
+    value = sum(v10) / len(own)
+    return value, sample_variance(v10) / len(own) + sample_variance(v01) / len(rest)

@@ -221,7 +221,7 @@ def _auc(repeats: list[CaseScores], absent: list[str]) -> tuple[Estimate, Estima
     why = ""
     if not known:
         why = f"undefined: no case of {', '.join(absent)}"
-    elif all(_ranks_nothing(each) for each in repeats):
+    elif all(ranks_nothing(each) for each in repeats):
         why = "undefined: the answer depends on the fold alone"
     if why:
         undefined = Estimate(None, None, None, "none", why)
@@ -234,7 +234,7 @@ def _auc(repeats: list[CaseScores], absent: list[str]) -> tuple[Estimate, Estima
     )
 
 
-def _ranks_nothing(scores: CaseScores) -> bool:
+def ranks_nothing(scores: CaseScores) -> bool:
     """Whether a model's answers follow from which classes a fold tests, as the majority rule's do.
 
     Its pooled AUC would only rank the folds, and those the wrong way round: a fold that tests more

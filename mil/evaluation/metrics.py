@@ -45,6 +45,15 @@ def balanced_accuracy(truth: Ints, p: Floats) -> float:
     return float(np.nanmean(sensitivity(truth, p)))
 
 
+def brier(truth: Ints, p: Floats) -> Floats:
+    """(n,) squared distance of the probabilities from the truth, summed over classes: 0 to 2.
+
+    For two classes it is twice the square that is often printed.
+    """
+    distance: Floats = ((p - np.eye(p.shape[1])[truth]) ** 2).sum(axis=1)
+    return distance
+
+
 def macro_f1(counts: Floats | Ints) -> Floats:
     """Mean over the classes that have a case of 2 TP / (2 TP + FP + FN).
 
