@@ -234,6 +234,24 @@ def _auc(repeats: list[CaseScores], absent: list[str]) -> tuple[Estimate, Estima
     )
 
 
+def rows(evaluation: Evaluation) -> list[dict[str, object]]:
+    """Every number with its limits, one row each: model, class (or empty), metric, and its fields."""
+    found = []
+    for told in evaluation.to_json()["models"]:  # type: ignore[attr-defined]
+        parts = [("", told), *((each["name"], each) for each in told["per_class"])]
+        for each in told["per_class"]:
+            there = each["at_prevalence"] or {}
+            at = f" at {there.get('prevalence')}"
+            parts.append((each["name"], {name + at: fields for name, fields in there.items()}))
+        found += [
+            {"model": told["model"], "class": name, "metric": metric, **fields}
+            for name, part in parts
+            for metric, fields in part.items()
+            if isinstance(fields, dict) and "method" in fields
+        ]
+    return found
+
+
 def ranks_nothing(scores: CaseScores) -> bool:
     """Whether a model's answers follow from which classes a fold tests, as the majority rule's do.
 

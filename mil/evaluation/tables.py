@@ -52,23 +52,23 @@ def read_tables(
     Raises:
         RunError: a table cannot be understood; the message names the column wanted.
     """
-    tables, notes = [], list[str]()
+    tables, notes, asked = [], list[str](), tuple[str, ...]()
     for number, path in enumerate(paths):
         table = _read(path)
-        if set(COLUMNS) <= set(table.columns) and not classes:
+        if set(COLUMNS) <= set(table.columns):
             found = read_predictions(path)
-            tables.append(found.table)
-            names = found.classes
+            table, names, said = found.table, found.classes, list[str]()
         else:
-            found_table, names, said = _translated(path, table, number, told or {}, classes)
-            tables.append(found_table)
-            notes += [each for each in said if each not in notes]
-        wanted = [PREFIX + name for name in names]
-        if tables and set(wanted) - set(tables[0].columns):
-            raise RunError(f"{path} has other classes than {paths[0]}: {', '.join(names)}.")
-    first = [name for name in tables[0].columns if name.startswith(PREFIX)]
-    whole = pd.concat(tables, ignore_index=True)
-    return Predictions(whole, tuple(name[len(PREFIX) :] for name in first)), tuple(notes)
+            table, names, said = _translated(path, table, number, told or {}, classes)
+        asked = asked or names
+        if set(names) != set(asked):
+            raise RunError(
+                f"{path} has the classes {', '.join(names)}; {paths[0]} has {', '.join(asked)}. "
+                "Give tables of one question."
+            )
+        tables.append(table)
+        notes += [each for each in said if each not in notes]
+    return Predictions(pd.concat(tables, ignore_index=True), asked), tuple(notes)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -173,14 +173,13 @@ def _labels_told(path: Path, cases: pd.Series, told: Mapping[str, Told]) -> pd.S
 
 def _named(path: Path, found: tuple[str, ...], classes: Sequence[str]) -> dict[str, str]:
     """What each class of the table is called: by itself, or in the order of its number."""
-    if not classes:
-        return {_plain(name): _plain(name) for name in found}
-    if len(classes) != len(found) or {_plain(name) for name in found} != set(
-        map(str, range(len(found)))
-    ):
+    plain = [_plain(name) for name in found]
+    if not classes or set(classes) == set(plain):
+        return {name: name for name in plain}
+    if len(classes) != len(found) or set(plain) != {str(number) for number in range(len(found))}:
         raise RunError(
-            f"{path} has the classes {', '.join(found)}; --classes names {len(classes)} that would be "
-            "counted from 0. Leave it out, or name as many as the table counts."
+            f"{path} has the classes {', '.join(found)}; --classes gives {', '.join(classes)} as names of "
+            "classes counted from 0. Leave it out, or name as many as the table counts."
         )
     return {str(number): name for number, name in enumerate(classes)}
 
