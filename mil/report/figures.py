@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import escape
 
-from mil.evaluation.evaluate import Estimate
+from mil.evaluation.intervals import Estimate
 from mil.evaluation.metrics import Floats, Ints, placements, roc_points
 
 N_COLOURS = 8

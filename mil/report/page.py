@@ -15,7 +15,8 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from mil.evaluation.comparison import PairTest
-from mil.evaluation.evaluate import Estimate, Evaluation, ModelResult
+from mil.evaluation.evaluate import Evaluation, ModelResult
+from mil.evaluation.intervals import Estimate
 from mil.evaluation.metrics import predicted
 from mil.evaluation.predictions import CaseScores, Predictions
 from mil.report import figures
