@@ -90,6 +90,8 @@ def evaluate(options: EvaluateOptions) -> None:
     evaluation = judge(predictions, part_of(options, JudgeSettings))
     show_evaluation(evaluation)
     _show_more(evaluation)
+    _show_calibration(evaluation)
+    _show_sets(evaluation)
     _show_classes(evaluation)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -195,6 +197,60 @@ def _show_more(evaluation: "Evaluation") -> None:
         say(f"Over {len(evaluation.repeats)} repeats, of the same cases: {'; '.join(parts)}.")
 
 
+def _show_calibration(evaluation: "Evaluation") -> None:
+    """Whether probabilities can be believed, and what a temperature would mend."""
+    from cli.console import say, show_table
+
+    say("")
+    header = [
+        "model",
+        "Brier",
+        "scaled Brier",
+        "ECE",
+        "by chance",
+        "p",
+        "temperature",
+        "Brier after",
+    ]
+    rows = []
+    for result in evaluation.models:
+        found, mended = result.calibration, result.calibration.temperature
+        rows.append(
+            [
+                result.model,
+                _shown(found.brier),
+                _shown(found.scaled_brier),
+                f"{found.ece:.2f}",
+                f"{found.ece_expected:.2f}",
+                _p(found.p_ece),
+                *([f"{mended.parameter:.2f}", f"{mended.brier:.2f}"] if mended else ["", ""]),
+            ]
+        )
+    show_table(header, rows)
+    say("ECE by chance: what so few cases give though every probability be right.")
+
+
+def _show_sets(evaluation: "Evaluation") -> None:
+    """How many cases are answered by a set of one class, and how many of those rightly."""
+    from cli.console import say, show_table
+
+    say("")
+    show_table(
+        ["model", "classes per set", "answered", "right of these", "covered"],
+        [
+            [
+                each.model,
+                f"{each.conformal.mean_size:.1f}",
+                f"{each.conformal.answered.k:.0f}/{each.n}",
+                _counted(each.conformal.right),
+                f"{each.conformal.covered.k:.0f}/{each.n}",
+            ]
+            for each in evaluation.models
+        ],
+    )
+    say(f"Sets that hold the true class: {evaluation.models[0].conformal}")
+
+
 def _show_classes(evaluation: "Evaluation") -> None:
     """Each class against the rest, by model."""
     from cli.console import say, show_table
@@ -210,11 +266,12 @@ def _show_classes(evaluation: "Evaluation") -> None:
                     for part in (each.sensitivity, each.specificity, each.ppv, each.npv)
                 ),
                 _shown(each.auc),
+                _shown(line.slope),
                 *_elsewhere(each),
             ]
-            for each in result.per_class
+            for each, line in zip(result.per_class, result.calibration.per_class, strict=True)
         ]
-        header = [result.model, "cases", "sensitivity", "specificity", "PPV", "NPV", "AUC"]
+        header = [result.model, "cases", "sensitivity", "specificity", "PPV", "NPV", "AUC", "slope"]
         stated = any(len(row) > len(header) for row in rows)
         header += ["at", "PPV there", "NPV there"] if stated else []
         show_table(header, [row + [""] * (len(header) - len(row)) for row in rows])

@@ -205,3 +205,30 @@ def delong_paired(positive, first, second):
     v01 = [sum(won(i, j) for i in own) / len(own) for j in rest]
     value = sum(v10) / len(own)
     return value, sample_variance(v10) / len(own) + sample_variance(v01) / len(rest)
+
+
+def calibration_error(truth, p):
+    """Sum over bins of |cases right - probability said| / n; bins by the probability of the call."""
+    said, right = [max(row) for row in p], []
+    for t, row in zip(truth, p, strict=True):
+        right.append(list(row).index(max(row)) == t)
+    count = min(10, max(2, len(said) // 5))
+    ranked = sorted(said)
+    edges = [ranked[int(i / count * (len(said) - 1))] for i in range(1, count)]
+    total = 0.0
+    for bin_ in range(count):
+        own = [i for i, s in enumerate(said) if sum(s > edge for edge in edges) == bin_]
+        total += abs(sum(right[i] - said[i] for i in own))
+    return total / len(said)
+
+
+def conformal_sets(truth, p, coverage):
+    """Class k stays while enough of its other cases, and the case itself, are as strange."""
+    n, n_classes = len(p), len(p[0])
+    sets = [[False] * n_classes for _ in range(n)]
+    for i in range(n):
+        for k in range(n_classes):
+            others = [j for j in range(n) if truth[j] == k and j != i]
+            strange = sum(1 - p[j][k] >= 1 - p[i][k] for j in others) + 1
+            sets[i][k] = strange > round((1 - coverage) * (len(others) + 1), 9)
+    return sets

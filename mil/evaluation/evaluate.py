@@ -7,6 +7,7 @@ import numpy as np
 
 from mil.errors import RunError
 from mil.evaluation import metrics
+from mil.evaluation.calibration import Calibration, calibrate
 from mil.evaluation.classification import (
     ClassResult,
     Spread,
@@ -16,6 +17,7 @@ from mil.evaluation.classification import (
     p_no_better,
     spread,
 )
+from mil.evaluation.conformal import ConformalResult, conformal
 from mil.evaluation.intervals import (
     Estimate,
     balanced_accuracy_interval,
@@ -52,6 +54,8 @@ class ModelResult:
         confusion: (C, C) cases averaged over repeats; rows are the truth.
         per_repeat: metric name to one value per repeat; None where undefined.
         spread: of these over the repeats; None where one is undefined.
+        calibration: whether probabilities mean what they say.
+        conformal: sets of classes that hold the true one as often as promised.
     """
 
     model: str
@@ -71,6 +75,8 @@ class ModelResult:
     confusion: Floats
     per_repeat: dict[str, tuple[float | None, ...]]
     spread: dict[str, Spread | None]
+    calibration: Calibration
+    conformal: ConformalResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +213,8 @@ def _result(
         confusion=table,
         per_repeat=per_repeat,
         spread={name: spread(values) for name, values in per_repeat.items()},
+        calibration=calibrate(repeats, classes),
+        conformal=conformal(repeats, classes, settings.coverage),
     )
 
 
@@ -238,7 +246,14 @@ def rows(evaluation: Evaluation) -> list[dict[str, object]]:
     """Every number with its limits, one row each: model, class (or empty), metric, and its fields."""
     found = []
     for told in evaluation.to_json()["models"]:  # type: ignore[attr-defined]
-        parts = [("", told), *((each["name"], each) for each in told["per_class"])]
+        calibration, sets = told["calibration"], told["conformal"]
+        of_class = [*told["per_class"], *calibration["per_class"]]
+        parts = [
+            ("", told),
+            ("", calibration),
+            ("", sets),
+            *((each["name"], each) for each in of_class),
+        ]
         for each in told["per_class"]:
             there = each["at_prevalence"] or {}
             at = f" at {there.get('prevalence')}"
@@ -283,4 +298,6 @@ def _result_to_json(result: ModelResult) -> dict[str, object]:
         "confusion": result.confusion.tolist(),
         "per_repeat": {name: list(values) for name, values in result.per_repeat.items()},
         "spread": {name: each and asdict(each) for name, each in result.spread.items()},
+        "calibration": result.calibration.to_json(),
+        "conformal": result.conformal.to_json(),
     }
