@@ -106,13 +106,16 @@ def report(options: ReportOptions) -> None:
 def run_report(options: ReportOptions) -> Path:
     """Write the page and print where it is."""
     from cli.console import Bars, say
+    from mil.report.files import write_figures
     from mil.report.gather import gather
     from mil.report.page import write_page
     from mil.runs import open_run
 
     run = open_run(options.run)
     path = options.out or run.path / "report.html"
-    write_page(path, gather(run, progress=Bars()))
+    report = gather(run, progress=Bars())
+    write_page(path, report)
+    write_figures(path.parent / "figures", report.evaluation, report.predictions)
     say(f"Report: {path.absolute()}")
     return path
 

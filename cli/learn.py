@@ -166,7 +166,7 @@ def crossval(options: CrossvalOptions) -> None:
 def run_crossval(options: CrossvalOptions) -> "Evaluation":
     """Write the run folder, print the comparison."""
     from cli.console import say
-    from mil.evaluation.comparison import compare
+    from mil.evaluation.comparison import compare_models
     from mil.evaluation.evaluate import evaluate
     from mil.evaluation.predictions import write_predictions
     from mil.heads.registry import check_chunks, check_names
@@ -185,7 +185,7 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
     write_predictions(options.out / "predictions.csv", predictions)
     evaluation = evaluate(predictions)
     write_json(options.out / "metrics.json", evaluation.to_json())
-    write_json(options.out / "comparison.json", [test.to_json() for test in compare(predictions)])
+    write_json(options.out / "comparison.json", compare_models(predictions).to_json())
     finish_run(run)
     show_evaluation(evaluation)
     say(f"Run folder: {options.out}. Next: mil report {options.out}")

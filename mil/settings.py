@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mil.errors import CohortError, FitError
+from mil.errors import CohortError, FitError, RunError
 
 # By name alone, so that the command line can list them; the classes are in mil.heads.registry.
 BASELINE_NAMES = (
@@ -164,3 +164,50 @@ class SplitSettings:
                 f"folds {self.folds} has no chance in it, so {self.repeats} repeats would be equal. "
                 "Use --repeats 1."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """How predictions are judged."""
+
+    interval: str = field(
+        default="exact",
+        metadata={
+            "help": "Of sensitivity, specificity and predictive values: `exact` (Clopper-Pearson), "
+            "`wilson`, or `wilson-cc` (with continuity correction, as R's prop.test)."
+        },
+    )
+    prevalence: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Shares of the classes where the test is to be used, for predictive values there: "
+            "`LMS=0.3,SS=0.1`. The cohort's own if not given.",
+            "split": ",",
+        },
+    )
+    coverage: float = field(
+        default=0.9,
+        metadata={"help": "Share of cases whose set of possible classes shall hold the true one."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.interval not in ("exact", "wilson", "wilson-cc"):
+            raise RunError(f"interval is exact, wilson or wilson-cc; got {self.interval!r}.")
+        if not 0 < self.coverage < 1:
+            raise RunError(f"coverage is a fraction in (0, 1); got {self.coverage}. Use 0.9.")
+        self.shares()
+
+    def shares(self) -> dict[str, float]:
+        """The stated prevalence by class."""
+        found = {}
+        for stated in self.prevalence:
+            name, _, share = stated.rpartition("=")
+            try:
+                found[name] = float(share)
+            except ValueError:
+                found[name] = math.nan
+            if not (name and 0 < found[name] < 1):
+                raise RunError(
+                    f"prevalence names a class and its share, between 0 and 1; got {stated!r}. Write LMS=0.3."
+                )
+        return found

@@ -144,3 +144,91 @@ def confusion(truth, p):
     for t, row in zip(truth, p, strict=True):
         counts[t][list(row).index(max(row))] += 1
     return counts
+
+
+def macro_f1(counts):
+    """Mean over classes of the harmonic mean of precision and sensitivity."""
+    found = []
+    for k in range(len(counts)):
+        hits, own, called = counts[k][k], sum(counts[k]), sum(row[k] for row in counts)
+        precision, recall = hits / called if called else 0, hits / own
+        found.append(2 * precision * recall / (precision + recall) if hits else 0.0)
+    return sum(found) / len(found)
+
+
+def mcc(truth, called):
+    """Correlation of the two indicator matrices, summed over classes (Gorodkin 2004, eq. 1 to 4)."""
+    classes, n = sorted({*truth, *called}), len(truth)
+
+    def covariance(a, b):
+        total = 0.0
+        for k in classes:
+            x, y = [int(v == k) for v in a], [int(v == k) for v in b]
+            mx, my = sum(x) / n, sum(y) / n
+            total += sum((i - mx) * (j - my) for i, j in zip(x, y, strict=True)) / n
+        return total
+
+    both = covariance(truth, truth) * covariance(called, called)
+    return covariance(truth, called) / math.sqrt(both) if both else 0.0
+
+
+def kappa(counts):
+    """(observed - expected) / (1 - expected) agreement."""
+    n = sum(map(sum, counts))
+    observed = sum(counts[k][k] for k in range(len(counts))) / n
+    expected = (
+        sum(sum(counts[k]) * sum(row[k] for row in counts) for k in range(len(counts))) / n**2
+    )
+    return (observed - expected) / (1 - expected)
+
+
+def average_precision(positive, score):
+    """Area under the steps of precision over recall, one step per distinct score."""
+    area = recall = 0.0
+    for threshold in sorted(set(score), reverse=True):
+        called = [a for a, s in zip(positive, score, strict=True) if s >= threshold]
+        now = sum(called) / sum(positive)
+        area += (now - recall) * sum(called) / len(called)
+        recall = now
+    return area
+
+
+def delong_paired(positive, first, second):
+    """Difference of two AUCs and its variance: that of one curve of the two kernels' difference."""
+    own = [i for i, a in enumerate(positive) if a]
+    rest = [i for i, a in enumerate(positive) if not a]
+
+    def won(i, j):
+        return kernel(first[i], first[j]) - kernel(second[i], second[j])
+
+    v10 = [sum(won(i, j) for j in rest) / len(rest) for i in own]
+    v01 = [sum(won(i, j) for i in own) / len(own) for j in rest]
+    value = sum(v10) / len(own)
+    return value, sample_variance(v10) / len(own) + sample_variance(v01) / len(rest)
+
+
+def calibration_error(truth, p):
+    """Sum over bins of |cases right - probability said| / n; bins by the probability of the call."""
+    said, right = [max(row) for row in p], []
+    for t, row in zip(truth, p, strict=True):
+        right.append(list(row).index(max(row)) == t)
+    count = min(10, max(2, len(said) // 5))
+    ranked = sorted(said)
+    edges = [ranked[int(i / count * (len(said) - 1))] for i in range(1, count)]
+    total = 0.0
+    for bin_ in range(count):
+        own = [i for i, s in enumerate(said) if sum(s > edge for edge in edges) == bin_]
+        total += abs(sum(right[i] - said[i] for i in own))
+    return total / len(said)
+
+
+def conformal_sets(truth, p, coverage):
+    """Class k stays while enough of its other cases, and the case itself, are as strange."""
+    n, n_classes = len(p), len(p[0])
+    sets = [[False] * n_classes for _ in range(n)]
+    for i in range(n):
+        for k in range(n_classes):
+            others = [j for j in range(n) if truth[j] == k and j != i]
+            strange = sum(1 - p[j][k] >= 1 - p[i][k] for j in others) + 1
+            sets[i][k] = strange > round((1 - coverage) * (len(others) + 1), 9)
+    return sets

@@ -1,31 +1,35 @@
 """From the table of predictions to each model's numbers, per case and with intervals."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from mil.errors import RunError
 from mil.evaluation import metrics
+from mil.evaluation.calibration import Calibration, calibrate
+from mil.evaluation.classification import (
+    ClassResult,
+    Spread,
+    average_precisions,
+    class_results,
+    estimate,
+    p_no_better,
+    spread,
+)
+from mil.evaluation.conformal import ConformalResult, conformal
 from mil.evaluation.intervals import (
-    Interval,
+    Estimate,
     balanced_accuracy_interval,
+    confusion_interval,
+    logit_delong_macro_auc,
     newcombe_macro_auc,
     shared_variance,
     wilson,
 )
 from mil.evaluation.metrics import Floats
 from mil.evaluation.predictions import CaseScores, Predictions
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % confidence limits; None where undefined, and the note says why."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    method: str
-    note: str = ""
+from mil.settings import JudgeSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +43,19 @@ class ModelResult:
         n: cases.
         balanced_accuracy: mean sensitivity of the classes.
         auc: macro one-vs-rest AUC of pooled cases; for two classes that of class 1.
+        auc_delong: the same AUC with DeLong's interval on the logit scale.
+        average_precision: macro, as the AUC.
+        macro_f1: mean F1 of the classes that have a case.
+        mcc: Matthews' correlation.
+        kappa: Cohen's.
+        p_chance: how often guessing evenly is right on as many cases or more.
+        p_majority: the same of always naming the largest class.
+        per_class: each class against the rest.
         confusion: (C, C) cases averaged over repeats; rows are the truth.
         per_repeat: metric name to one value per repeat; None where undefined.
+        spread: of these over the repeats; None where one is undefined.
+        calibration: whether probabilities mean what they say.
+        conformal: sets of classes that hold the true one as often as promised.
     """
 
     model: str
@@ -49,8 +64,19 @@ class ModelResult:
     n: int
     balanced_accuracy: Estimate
     auc: Estimate
+    auc_delong: Estimate
+    average_precision: Estimate
+    macro_f1: Estimate
+    mcc: Estimate
+    kappa: Estimate
+    p_chance: float
+    p_majority: float
+    per_class: tuple[ClassResult, ...]
     confusion: Floats
     per_repeat: dict[str, tuple[float | None, ...]]
+    spread: dict[str, Spread | None]
+    calibration: Calibration
+    conformal: ConformalResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,16 +123,27 @@ class Evaluation:
         }
 
 
-def evaluate(predictions: Predictions) -> Evaluation:
+def evaluate(predictions: Predictions, settings: JudgeSettings | None = None) -> Evaluation:
     """Judge every model of the table over its cases.
 
     With several repeats each headline is the mean of the metric over repeats, and its interval
     is laid at that mean for the number of cases there are: repeats are never more cases. The
-    interval states the sampling error of cases; `per_repeat` shows the spread over reshuffles.
+    interval states the sampling error of cases; `per_repeat` and `spread` show what reshuffling
+    and reseeding move.
 
     Args:
         predictions: out-of-fold predictions; the slides of a case are averaged.
+        settings: which interval, which prevalence; the defaults if not given.
+
+    Raises:
+        RunError: a prevalence is stated of no class of the table.
     """
+    settings = settings or JudgeSettings()
+    if strange := sorted(set(settings.shares()) - set(predictions.classes)):
+        raise RunError(
+            f"prevalence names {', '.join(strange)}; the classes are "
+            f"{', '.join(predictions.classes)}. Name one of these."
+        )
     models, repeats = predictions.models, predictions.repeats
     scores = {name: [predictions.case_scores(name, each) for each in repeats] for name in models}
     truth = scores[models[0]][0].truth
@@ -117,34 +154,67 @@ def evaluate(predictions: Predictions) -> Evaluation:
         n_cases=len(truth),
         n_slides=int(predictions.table["slide"].nunique()),
         repeats=repeats,
-        models=tuple(_result(name, scores[name], predictions.classes) for name in models),
+        models=tuple(_result(name, scores[name], predictions.classes, settings) for name in models),
     )
 
 
-def _result(model: str, repeats: list[CaseScores], classes: tuple[str, ...]) -> ModelResult:
+def _result(
+    model: str, repeats: list[CaseScores], classes: tuple[str, ...], settings: JudgeSettings
+) -> ModelResult:
     truth = repeats[0].truth  # cases are sorted, so that every repeat has the same
     counts = np.bincount(truth, minlength=len(classes))
     absent = [name for name, count in zip(classes, counts, strict=True) if count == 0]
-    table = np.mean([metrics.confusion(truth, each.p) for each in repeats], axis=0)
+    tables = [metrics.confusion(truth, each.p).astype(np.float64) for each in repeats]
+    table = np.mean(tables, axis=0)
     correct = float(np.trace(table))
-    balanced = _each(metrics.balanced_accuracy, repeats)
+    note = f"no case of {', '.join(absent)}: mean of the other classes" if absent else ""
+    of_confusion: dict[str, Callable[[Floats], Floats]] = {
+        "macro_f1": metrics.macro_f1,
+        "mcc": metrics.mcc,
+        "kappa": metrics.kappa,
+    }
+    per_repeat: dict[str, tuple[float | None, ...]] = {
+        "accuracy": _each(metrics.accuracy, repeats),
+        "balanced_accuracy": (balanced := _each(metrics.balanced_accuracy, repeats)),
+        "auc": tuple(metrics.macro_auc(each.truth, each.p) for each in repeats),
+        **{
+            name: tuple(float(metric(each)) for each in tables)
+            for name, metric in of_confusion.items()
+        },
+    }
+    auc, auc_delong = _auc(repeats, absent)
+    *precisions, average_precision = average_precisions(truth, [each.p for each in repeats])
+    per_class = class_results(repeats, classes, precisions, settings.interval, settings.shares())
+    if auc.value is None and not absent:  # what ranks nothing ranks no class either
+        average_precision = auc
+        per_class = tuple(
+            replace(each, auc=auc, auc_delong=auc, average_precision=auc) for each in per_class
+        )
     return ModelResult(
         model=model,
-        accuracy=_estimate(correct / len(truth), wilson(correct, len(truth))),
+        accuracy=estimate(correct / len(truth), wilson(correct, len(truth))),
         correct=correct,
         n=len(truth),
-        balanced_accuracy=_estimate(
+        balanced_accuracy=estimate(
             float(np.mean(balanced)),
             balanced_accuracy_interval(float(np.mean(balanced)), counts),
-            f"no case of {', '.join(absent)}: mean of the other classes" if absent else "",
+            note,
         ),
-        auc=_auc(repeats, absent),
-        confusion=table,
-        per_repeat={
-            "accuracy": _each(metrics.accuracy, repeats),
-            "balanced_accuracy": balanced,
-            "auc": tuple(metrics.macro_auc(each.truth, each.p) for each in repeats),
+        auc=auc,
+        auc_delong=auc_delong,
+        average_precision=average_precision,
+        **{
+            name: estimate(float(metric(table)), confusion_interval(metric, table), note)
+            for name, metric in of_confusion.items()
         },
+        p_chance=p_no_better(correct, len(truth), 1 / len(classes)),
+        p_majority=p_no_better(correct, len(truth), counts.max() / len(truth)),
+        per_class=per_class,
+        confusion=table,
+        per_repeat=per_repeat,
+        spread={name: spread(values) for name, values in per_repeat.items()},
+        calibration=calibrate(repeats, classes),
+        conformal=conformal(repeats, classes, settings.coverage),
     )
 
 
@@ -152,23 +222,52 @@ def _each(metric: Callable[..., float], repeats: list[CaseScores]) -> tuple[floa
     return tuple(metric(each.truth, each.p) for each in repeats)
 
 
-def _estimate(value: float, interval: Interval, note: str = "") -> Estimate:
-    return Estimate(value, interval.low, interval.high, interval.method, note)
-
-
-def _auc(repeats: list[CaseScores], absent: list[str]) -> Estimate:
+def _auc(repeats: list[CaseScores], absent: list[str]) -> tuple[Estimate, Estimate]:
+    """The macro AUC by Newcombe's interval and by DeLong's."""
     values = [metrics.macro_auc(each.truth, each.p) for each in repeats]
     known = [value for value in values if value is not None]
+    why = ""
     if not known:
-        return Estimate(None, None, None, "none", f"undefined: no case of {', '.join(absent)}")
-    if all(_ranks_nothing(each) for each in repeats):
-        return Estimate(None, None, None, "none", "undefined: the answer depends on the fold alone")
+        why = f"undefined: no case of {', '.join(absent)}"
+    elif all(ranks_nothing(each) for each in repeats):
+        why = "undefined: the answer depends on the fold alone"
+    if why:
+        undefined = Estimate(None, None, None, "none", why)
+        return undefined, undefined
     truth, auc = repeats[0].truth, float(np.mean(known))
     shared = float(np.mean([shared_variance(each.truth, each.p) for each in repeats]))
-    return _estimate(auc, newcombe_macro_auc(auc, np.bincount(truth), shared))
+    return (
+        estimate(auc, newcombe_macro_auc(auc, np.bincount(truth), shared)),
+        estimate(auc, logit_delong_macro_auc(truth, [each.p for each in repeats])),
+    )
 
 
-def _ranks_nothing(scores: CaseScores) -> bool:
+def rows(evaluation: Evaluation) -> list[dict[str, object]]:
+    """Every number with its limits, one row each: model, class (or empty), metric, and its fields."""
+    found = []
+    for told in evaluation.to_json()["models"]:  # type: ignore[attr-defined]
+        calibration, sets = told["calibration"], told["conformal"]
+        of_class = [*told["per_class"], *calibration["per_class"]]
+        parts = [
+            ("", told),
+            ("", calibration),
+            ("", sets),
+            *((each["name"], each) for each in of_class),
+        ]
+        for each in told["per_class"]:
+            there = each["at_prevalence"] or {}
+            at = f" at {there.get('prevalence')}"
+            parts.append((each["name"], {name + at: fields for name, fields in there.items()}))
+        found += [
+            {"model": told["model"], "class": name, "metric": metric, **fields}
+            for name, part in parts
+            for metric, fields in part.items()
+            if isinstance(fields, dict) and "method" in fields
+        ]
+    return found
+
+
+def ranks_nothing(scores: CaseScores) -> bool:
     """Whether a model's answers follow from which classes a fold tests, as the majority rule's do.
 
     Its pooled AUC would only rank the folds, and those the wrong way round: a fold that tests more
@@ -185,13 +284,20 @@ def _ranks_nothing(scores: CaseScores) -> bool:
 
 
 def _result_to_json(result: ModelResult) -> dict[str, object]:
+    estimates = (
+        "accuracy", "balanced_accuracy", "auc", "auc_delong", "average_precision", "macro_f1", "mcc", "kappa",
+    )  # fmt: skip
     return {
         "model": result.model,
         "n": result.n,
         "correct": result.correct,
-        "accuracy": asdict(result.accuracy),
-        "balanced_accuracy": asdict(result.balanced_accuracy),
-        "auc": asdict(result.auc),
+        **{name: asdict(getattr(result, name)) for name in estimates},
+        "p_chance": result.p_chance,
+        "p_majority": result.p_majority,
+        "per_class": [each.to_json() for each in result.per_class],
         "confusion": result.confusion.tolist(),
         "per_repeat": {name: list(values) for name, values in result.per_repeat.items()},
+        "spread": {name: each and asdict(each) for name, each in result.spread.items()},
+        "calibration": result.calibration.to_json(),
+        "conformal": result.conformal.to_json(),
     }

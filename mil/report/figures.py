@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import escape
 
-from mil.evaluation.evaluate import Estimate
+from mil.evaluation.calibration import Bin
+from mil.evaluation.intervals import Estimate
 from mil.evaluation.metrics import Floats, Ints, placements, roc_points
 
 N_COLOURS = 8
@@ -80,17 +81,30 @@ def roc_curves(classes: Sequence[str], truth: Ints, p: Floats) -> tuple[RocCurve
 def roc_plot(model: str, curves: Sequence[RocCurve]) -> str:
     """ROC curves of one model in a square with its diagonal and axes."""
     told = "; ".join(f"{curve.name}: AUC {curve.auc:.2f}" for curve in curves)
-    ticks = "".join(_roc_tick(share) for share in (0.0, 0.5, 1.0))
     # Later curves are drawn first: where two coincide, the dashes let the one below show.
     lines = "".join(_roc_line(curve) for curve in reversed(curves))
+    axes = ("false positive rate", "true positive rate")
+    return _square(f"ROC curves of {model}. {told}", *axes, lines)
+
+
+def reliability_plot(model: str, bins: Sequence[Bin]) -> str:
+    """How often the class named is right where so much was said of it, with exact intervals."""
+    told = "; ".join(f"said {percent(each.said)}, right {each.k} of {each.n}" for each in bins)
+    marks = "".join(_reliability_mark(each) for each in bins)
+    axes = ("probability of the class named", "share that is right")
+    return _square(f"Reliability of {model}. {told}", *axes, marks)
+
+
+def _square(told: str, across: str, upwards: str, inside: str) -> str:
+    """A square of shares with its diagonal, axes and what is drawn in it."""
+    ticks = "".join(_tick(share) for share in (0.0, 0.5, 1.0))
     return (
-        f'<svg class="roc" viewBox="-46 -8 296 294" role="img">'
-        f"<title>{escape(f'ROC curves of {model}. {told}')}</title>"
+        f'<svg class="roc" viewBox="-46 -8 296 294" role="img"><title>{escape(told)}</title>'
         f'<rect class="frame" width="{SIDE:g}" height="{SIDE:g}"/>'
-        f'<line class="reference" x1="0" y1="{SIDE:g}" x2="{SIDE:g}" y2="0"/>{ticks}{lines}'
-        f'<text x="{SIDE / 2:g}" y="{SIDE + 38:g}" text-anchor="middle">false positive rate</text>'
+        f'<line class="reference" x1="0" y1="{SIDE:g}" x2="{SIDE:g}" y2="0"/>{ticks}{inside}'
+        f'<text x="{SIDE / 2:g}" y="{SIDE + 38:g}" text-anchor="middle">{across}</text>'
         f'<text transform="translate(-34 {SIDE / 2:g}) rotate(-90)" text-anchor="middle">'
-        f"true positive rate</text></svg>"
+        f"{upwards}</text></svg>"
     )
 
 
@@ -156,9 +170,18 @@ def _roc_line(curve: RocCurve) -> str:
     )
 
 
-def _roc_tick(share: float) -> str:
+def _tick(share: float) -> str:
     x, y = SIDE * share, SIDE * (1 - share)
     return (
         f'<text x="{x:g}" y="{SIDE + 18:g}" text-anchor="middle">{share:g}</text>'
         f'<text x="-8" y="{y + 4:g}" text-anchor="end">{share:g}</text>'
+    )
+
+
+def _reliability_mark(each: Bin) -> str:
+    x, right = SIDE * each.said, each.k / each.n
+    low, middle, high = (SIDE * (1 - share) for share in (each.low, right, each.high))
+    return (
+        f'<line class="whisker" x1="{x:.4g}" x2="{x:.4g}" y1="{low:.4g}" y2="{high:.4g}"/>'
+        f'<circle class="bin" cx="{x:.4g}" cy="{middle:.4g}" r="4.5"/>'
     )

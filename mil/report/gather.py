@@ -9,7 +9,7 @@ import pandas as pd
 from features.progress import Progress, Silent
 from mil.cohort import Cohort, among, assemble, read_table
 from mil.errors import LeakageError, RunError
-from mil.evaluation.comparison import compare
+from mil.evaluation.comparison import compare_models
 from mil.evaluation.evaluate import Evaluation, evaluate
 from mil.evaluation.predictions import Predictions, read_predictions
 from mil.explain.attention import attention_scores
@@ -52,12 +52,13 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
         title="/".join(run.path.absolute().parts[-2:]),
         created=run.info["finished"].replace("T", " ").replace("+00:00", " UTC"),
         warnings=tuple(_warnings(cohort, evaluation)),
+        asked=(len({row.case for row in rows}), len(rows)),
         cohort=_cohort_table(cohort),
         excluded=cohort.excluded,
         folds=_folds_table(cohort, folds),
         predictions=predictions,
         evaluation=evaluation,
-        comparison=compare(predictions),
+        comparison=compare_models(predictions),
         heatmaps=_heatmaps(run, cohort, folds, progress or Silent()),
         heatmap_scale=scale_stops(),
         recipe=cohort.recipe,

@@ -14,12 +14,16 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from mil.evaluation.comparison import PairTest
-from mil.evaluation.evaluate import Estimate, Evaluation, ModelResult
+from mil.evaluation.comparison import Comparison, PairTest
+from mil.evaluation.evaluate import Evaluation, ModelResult
+from mil.evaluation.intervals import Estimate
 from mil.evaluation.metrics import predicted
 from mil.evaluation.predictions import CaseScores, Predictions
 from mil.report import figures
+from mil.report.failures import failures
 from mil.report.figures import between, percent
+from mil.report.limits import limitations
+from mil.report.table_one import table_one
 
 DASH = "\N{EN DASH}"
 CARDS_SHOWN = 30  # further cases are folded away, so that the page opens at once
@@ -47,12 +51,13 @@ class Report:
         title: the name of the run.
         created: ISO date-time.
         warnings: what a reader must know before any number.
+        asked: cases and slides that the cohort's table names.
         cohort: one row per case: case, label, slides, tiles, and any further columns.
         excluded: (what, reason) of all that was left out.
         folds: repeat, fold, case, label; the fold is the one that tests the case.
         predictions: out of fold.
         evaluation: of these predictions.
-        comparison: paired tests of the models.
+        comparison: of the models on the same cases.
         heatmaps: by slide; may lack some or all.
         heatmap_scale: (colour as #rrggbb, what it means) along the heatmaps' one scale.
         recipe: how the bags were made; nested mappings of plain values.
@@ -63,12 +68,13 @@ class Report:
     title: str
     created: str
     warnings: tuple[str, ...]
+    asked: tuple[int, int]
     cohort: pd.DataFrame
     excluded: tuple[tuple[str, str], ...]
     folds: pd.DataFrame
     predictions: Predictions
     evaluation: Evaluation
-    comparison: tuple[PairTest, ...]
+    comparison: Comparison
     heatmaps: Mapping[str, Heatmap]
     heatmap_scale: tuple[tuple[str, str], ...] = ()
     recipe: Mapping[str, object]
@@ -137,7 +143,12 @@ def render(report: Report) -> str:
         lead=lead,
         place=place,
         headline=headline(evaluation),
-        tests=[(in_words(test), test) for test in report.comparison],
+        tests=[(in_words(test), test) for test in report.comparison.pairs],
+        errors=failures(report.predictions, lead.model, report.cohort),
+        described=table_one(report.cohort, evaluation.classes),
+        limits=limitations(evaluation, lead, report.comparison, _sites(report.cohort)),
+        left_out=Counter(reason for _, reason in report.excluded).most_common(),
+        tiles=int(report.cohort["tiles"].sum()) if "tiles" in report.cohort else None,
         curves=_curves(report.predictions),
         cards=cards,
         shown=CARDS_SHOWN,
@@ -228,6 +239,7 @@ def _template() -> Template:
         mark=lambda *args: Markup(figures.interval_mark(*args)),
         point=lambda value: Estimate(value, None, None, ""),
         roc_plot=lambda *args: Markup(figures.roc_plot(*args)),
+        reliability_plot=lambda *args: Markup(figures.reliability_plot(*args)),
         roc_key=lambda curve: Markup(figures.roc_key(curve)),
         n_colours=figures.N_COLOURS,
     )
@@ -274,6 +286,11 @@ def _curves(predictions: Predictions) -> list[tuple[figures.RocCurve, ...]]:
     first = predictions.repeats[0]
     scores = [predictions.case_scores(model, first) for model in predictions.models]
     return [figures.roc_curves(predictions.classes, each.truth, each.p) for each in scores]
+
+
+def _sites(cohort: pd.DataFrame) -> int:
+    """How many sites the table names."""
+    return int(cohort["site"].replace("", None).nunique()) if "site" in cohort else 0
 
 
 def _class_rows(

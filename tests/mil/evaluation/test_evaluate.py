@@ -7,8 +7,13 @@ import pandas as pd
 import pytest
 
 from mil.evaluation import metrics
-from mil.evaluation.evaluate import Estimate, evaluate
-from mil.evaluation.intervals import balanced_accuracy_interval, macro_auc_interval, wilson
+from mil.evaluation.evaluate import evaluate
+from mil.evaluation.intervals import (
+    Estimate,
+    balanced_accuracy_interval,
+    macro_auc_interval,
+    wilson,
+)
 from mil.evaluation.predictions import Predictions
 
 
@@ -138,4 +143,7 @@ def test_a_model_with_one_answer_per_fold_has_no_auc():
     majority, model = evaluate(Predictions(table, ("a", "b"))).models
     assert majority.auc.value is None
     assert "the fold alone" in majority.auc.note
+    for each in (majority.average_precision, *(c.auc for c in majority.per_class)):
+        assert each == majority.auc
     assert model.auc.value is not None
+    assert model.per_class[0].auc.value is not None

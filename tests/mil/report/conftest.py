@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.evaluation.comparison import compare
+from mil.evaluation.comparison import compare_models
 from mil.evaluation.evaluate import evaluate
 from mil.evaluation.predictions import Predictions
 from mil.report.page import Heatmap, Report
@@ -57,6 +57,7 @@ def _report(
                 "site": [None, "Oslo"] * (n // 2),
             }
         ),
+        "asked": (n + 1, sum(map(len, slides.values())) + 1),
         "excluded": (("case-90", "no annotation"),),
         "folds": pd.DataFrame(
             [
@@ -68,7 +69,7 @@ def _report(
         ),
         "predictions": predictions,
         "evaluation": evaluate(predictions),
-        "comparison": compare(predictions),
+        "comparison": compare_models(predictions),
         "heatmaps": {
             slide: Heatmap(png=PNG, caption=f"abmil on {slide}")
             for case in cases[3:]

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mil.evaluation.evaluate import Estimate
+from mil.evaluation.intervals import Estimate
 from mil.evaluation.metrics import macro_auc
 from mil.report.figures import (
     between,

@@ -1,0 +1,165 @@
+"""Predictions as other tools write them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mil.errors import RunError
+from mil.evaluation.evaluate import evaluate
+from mil.evaluation.predictions import write_predictions
+from mil.evaluation.tables import Told, read_tables
+
+LABELS = ["LMS", "SS", "LMS", "SS", "SS", "LMS"]
+P = np.array([0.9, 0.2, 0.7, 0.6, 0.1, 0.4])  # of LMS
+
+
+def written(path, table):
+    table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    return path
+
+
+def ours(path):
+    rows = pd.DataFrame(
+        {
+            "case": [f"p{i}" for i in range(6)],
+            "slide": [f"s{i}" for i in range(6)],
+            "label": LABELS,
+            "p_LMS": P,
+            "p_SS": 1 - P,
+        }
+    )
+    return written(path, rows)
+
+
+def stamp(path, rows=slice(None)):
+    table = pd.DataFrame(
+        {
+            "PATIENT": [f"p{i}" for i in range(6)],
+            "subtype": LABELS,
+            "pred": np.where(P > 0.5, "LMS", "SS"),
+            "subtype_LMS": P,
+            "subtype_SS": 1 - P,
+            "loss": 0.5,
+        }
+    )
+    return written(path, table.iloc[rows])
+
+
+def clam(path):
+    table = pd.DataFrame(
+        {
+            "slide_id": [f"s{i}" for i in range(6)],
+            "Y": [float(name == "SS") for name in LABELS],
+            "Y_hat": (P < 0.5).astype(float),
+            "p_0": P,
+            "p_1": 1 - P,
+        }
+    )
+    return written(path, table)
+
+
+def slideflow(path):
+    table = pd.DataFrame(
+        {
+            "slide": [f"s{i}" for i in range(6)],
+            "y_true": [int(name == "SS") for name in LABELS],
+            "y_pred0": P,
+            "y_pred1": 1 - P,
+        }
+    )
+    return written(path, table)
+
+
+NAMES = ("LMS", "SS")
+
+
+@pytest.mark.parametrize(
+    ("made", "classes"),
+    [(ours, ()), (stamp, ()), (clam, NAMES), (slideflow, NAMES)],
+    ids=["ours", "stamp", "clam", "slideflow"],
+)
+def test_every_tools_table_gives_the_same_numbers(made, classes, tmp_path):
+    found, _ = read_tables([made(tmp_path / "predictions.csv")], classes=classes)
+    assert found.classes == NAMES
+    scores = found.case_scores("model", 0)
+    np.testing.assert_allclose(scores.p[:, 0], P)
+    assert [found.classes[k] for k in scores.truth] == LABELS
+    assert evaluate(found).models[0].correct == 4
+
+
+def test_numbered_classes_keep_their_numbers_without_names(tmp_path):
+    found, notes = read_tables([clam(tmp_path / "fold_0.csv")])
+    assert found.classes == ("0", "1")
+    assert set(found.table["label"]) == {"0", "1"}
+    assert "each is taken for a case of its own" in notes[0]
+
+
+def test_slides_find_their_cases_in_the_cohort_table(tmp_path):
+    told = {f"s{i}": Told(f"case{i // 2}", "LMS" if i < 2 else "SS") for i in range(6)}
+    table = pd.read_csv(clam(tmp_path / "fold_0.csv")).drop(columns="Y")
+    found, notes = read_tables([written(tmp_path / "p.csv", table)], told, NAMES)
+    assert notes == ()
+    scores = found.case_scores("model", 0)
+    assert scores.case == ("case0", "case1", "case2")
+    np.testing.assert_allclose(scores.p[:, 0], P.reshape(3, 2).mean(axis=1))
+    assert scores.truth.tolist() == [0, 1, 1]
+    del told["s5"]
+    with pytest.raises(RunError, match=r"no slide 's5'\. Add its row"):
+        read_tables([tmp_path / "p.csv"], told, NAMES)
+
+
+def test_tables_of_folds_are_put_together(tmp_path):
+    parts = [stamp(tmp_path / f"{i}.csv", slice(2 * i, 2 * i + 2)) for i in range(3)]
+    found, _ = read_tables(parts)
+    assert found.table["fold"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert evaluate(found).n_cases == 6
+    with pytest.raises(RunError, match="predicted twice"):
+        read_tables([parts[0], parts[0]])
+    with pytest.raises(RunError, match=r"has the classes 0, 1; .* has LMS, SS"):
+        read_tables([parts[0], clam(tmp_path / "clam.csv")])
+
+
+def test_our_own_table_comes_back_as_it_was(make, tmp_path):
+    predictions = make()
+    write_predictions(tmp_path / "predictions.csv", predictions)
+    found, notes = read_tables([tmp_path / "predictions.csv"])
+    pd.testing.assert_frame_equal(found.table, predictions.table)
+    assert notes == ()
+
+
+def test_tabs_and_names_that_look_like_numbers(tmp_path):
+    table = pd.read_csv(ours(tmp_path / "a.csv")).assign(case=[f"00{i}" for i in range(6)])
+    found, _ = read_tables([written(tmp_path / "a.tsv", table)])
+    assert found.case_scores("model", 0).case[0] == "000"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.drop(columns=["case", "slide"]), "names no case"),
+        (lambda t: t.drop(columns="label"), "has no label"),
+        (lambda t: t.drop(columns=["p_LMS"]), "no probability of two or more classes"),
+        (lambda t: t.assign(p_SS="high"), "p_SS must hold numbers"),
+        (lambda t: t.assign(patient=t["case"]), "columns case and patient mean the same"),
+        (lambda t: t.assign(label="MFS"), "'MFS', which is none of the classes"),
+        (lambda t: t.assign(p_SS=0.9), "must sum to 1"),
+        (lambda t: t.assign(fold="first"), "fold must hold integers"),
+        (lambda t: t.iloc[:0], "hold no row|must hold"),
+    ],
+)
+def test_what_cannot_be_understood_is_named(change, said, tmp_path):
+    path = written(tmp_path / "b.csv", change(pd.read_csv(ours(tmp_path / "a.csv"))))
+    with pytest.raises(RunError, match=said):
+        read_tables([path])
+
+
+def test_names_for_classes_that_are_not_numbered_are_refused(tmp_path):
+    with pytest.raises(RunError, match="--classes gives a, b, c"):
+        read_tables([clam(tmp_path / "c.csv")], classes=("a", "b", "c"))
+    with pytest.raises(
+        RunError, match="--classes gives DDLPS, SS as names of classes counted from 0"
+    ):
+        read_tables([ours(tmp_path / "o.csv")], classes=("DDLPS", "SS"))
+    assert read_tables([ours(tmp_path / "o.csv")], classes=NAMES[::-1])[0].classes == NAMES
+    with pytest.raises(RunError, match="cannot be read"):
+        read_tables([tmp_path / "none.csv"])
