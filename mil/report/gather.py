@@ -31,21 +31,10 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
         RunError: the run is not a finished cross-validation.
         CohortError: its table or its bags are no longer there.
     """
-    if run.info["command"] != "crossval" or not run.complete:
-        raise RunError(
-            f"{run.path} is not a finished cross-validation. Finish `mil crossval` first."
-        )
-    check_results(run)
+    cohort, folds = judged_cohort(run)
     settings = run.settings
-    rows = read_table(Path(settings["cohort"]))
-    folds = read_folds(run.path / "folds.json")
-    if settings.get("finetune", "off") == "per-fold":
-        cohort = cohort_as_tested(rows, folds, run.fold_store)
-    else:
-        cohort = assemble(rows, Path(settings["store"]), allow_missing=settings["allow_missing"])
-    _check_bags(run, cohort)
     predictions = read_predictions(run.path / "predictions.csv")
-    _check_labels(predictions, cohort)
+    check_labels(predictions, cohort)
     evaluation = evaluate(predictions)
     return Report(
         title="/".join(run.path.absolute().parts[-2:]),
@@ -65,6 +54,29 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
     )
 
 
+def judged_cohort(run: Run) -> tuple[Cohort, tuple[Fold, ...]]:
+    """The cases of a finished cross-validation with the bags they were tested on, and its folds.
+
+    Raises:
+        RunError: the run is not a finished cross-validation, or its bags have changed since.
+        CohortError: its table or its bags are no longer there.
+    """
+    if run.info["command"] != "crossval" or not run.complete:
+        raise RunError(
+            f"{run.path} is not a finished cross-validation. Finish `mil crossval` first."
+        )
+    check_results(run)
+    settings = run.settings
+    rows = read_table(Path(settings["cohort"]))
+    folds = read_folds(run.path / "folds.json")
+    if settings.get("finetune", "off") == "per-fold":
+        cohort = cohort_as_tested(rows, folds, run.fold_store)
+    else:
+        cohort = assemble(rows, Path(settings["store"]), allow_missing=settings["allow_missing"])
+    _check_bags(run, cohort)
+    return cohort, folds
+
+
 def _check_bags(run: Run, cohort: Cohort) -> None:
     """The bags are still those the run has learnt from, and no other."""
     now = {bag.slide: bag.data_sha256 for case in cohort.cases for bag in case.bags}
@@ -76,7 +88,7 @@ def _check_bags(run: Run, cohort: Cohort) -> None:
         )
 
 
-def _check_labels(predictions: Predictions, cohort: Cohort) -> None:
+def check_labels(predictions: Predictions, cohort: Cohort) -> None:
     """Cases still have the label they were judged by."""
     judged = dict(zip(predictions.table["case"], predictions.table["label"], strict=True))
     changed = [case.name for case in cohort.cases if judged.get(case.name) != case.label]
