@@ -182,7 +182,7 @@ def results_table(predictions: Predictions) -> list[dict[str, str]]:
 def _of_confounders(
     said: Summary, confounders: Sequence[Confounder], associations: Associations, best: float
 ) -> None:
-    if associations.largest is not None:
+    if associations.largest is not None and associations.numeric > 1:
         said.facts["chance"] = (
             f"with labels dealt out anew, the best of {associations.numeric} numbers that mean nothing "
             f"reaches an AUC of {associations.largest:.2f} or more in one cohort of twenty"

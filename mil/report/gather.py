@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from features.progress import Progress, Silent
-from mil.cohort import Cohort, among, assemble, read_table
+from mil.cohort import Cohort, among, assemble, parted, read_table
 from mil.errors import LeakageError, RunError
 from mil.evaluation.comparison import compare
 from mil.evaluation.evaluate import Evaluation, evaluate
@@ -67,7 +67,7 @@ def judged_cohort(run: Run) -> tuple[Cohort, tuple[Fold, ...]]:
         )
     check_results(run)
     settings = run.settings
-    rows = read_table(Path(settings["cohort"]))
+    rows, _ = parted(read_table(Path(settings["cohort"])))
     folds = read_folds(run.path / "folds.json")
     if settings.get("finetune", "off") == "per-fold":
         cohort = cohort_as_tested(rows, folds, run.fold_store)
