@@ -137,3 +137,12 @@ def test_alone_a_fact_is_learnt_from_training_cases_only():
     assert right_alone(own, names, truth, folds) <= 6
     number = Predictor("x", np.where(np.arange(12) == 3, np.nan, truth)[:, None].astype(float))
     assert right_alone(number, names, truth, folds) >= 11
+
+
+def test_alone_nothing_is_always_wrong_when_one_case_is_left_out():
+    """Of equal classes the one left out has fewer left to train: a fit that had seen it would be half right."""
+    cohort = made_cohort((5, 5), slides=1)
+    names = [case.name for case in cohort.cases]
+    truth = np.array([cohort.classes.index(case.label) for case in cohort.cases])
+    nothing = Predictor("x", np.zeros((10, 1)))
+    assert right_alone(nothing, names, truth, folds_of(cohort, folds="loo")) == 0
