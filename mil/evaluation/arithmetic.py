@@ -571,6 +571,8 @@ def _published(
             ) from error
     if any(count < 0 for count in counts.values()):
         raise RunError(f"{path}, line {line}: a count is below 0. Mend the table.")
+    if _completed(counts).get("n", 1) == 0:
+        raise RunError(f"{path}, line {line}: a row of no case. Mend n, or leave it empty.")
     return Published(line, told.get("name", f"line {line}"), rates, counts)
 
 

@@ -140,7 +140,7 @@ def test_alone_a_fact_is_learnt_from_training_cases_only():
 
 
 def test_alone_nothing_is_always_wrong_when_one_case_is_left_out():
-    """Of equal classes the one left out has fewer left to train: a fit that had seen it would be half right."""
+    """Of equal classes, its own has fewer left to train; a fit that had seen it would be half right."""
     cohort = made_cohort((5, 5), slides=1)
     names = [case.name for case in cohort.cases]
     truth = np.array([cohort.classes.index(case.label) for case in cohort.cases])
