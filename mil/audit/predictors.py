@@ -19,6 +19,7 @@ SCANNER = ("scanner", "scanner model", "device")
 DATE = ("date", "scan date", "scanned", "year")
 DATE_FORMATS = ("%Y", "%Y-%m-%d", "%Y-%m", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y")
 GLASS_DENSITY = 0.06  # of the darkest channel: what absorbs less is glass
+MOST_KINDS = 50
 LEAST_PIXELS = 200  # of a thumbnail, before their mean is a colour
 MM2 = 1e6  # square micrometres
 
@@ -67,6 +68,10 @@ def _category(name: str, values: Sequence[str], columns: str) -> Predictor:
     kinds = sorted(set(values))
     if len(kinds) == 1:
         return Predictor(name, reason=f"the same for all cases ({kinds[0]})")
+    if len(kinds) > min(len(values) // 2, MOST_KINDS):
+        return Predictor(
+            name, reason=f"{len(kinds)} kinds in {len(values)} cases: too many to compare"
+        )
     codes = np.array([[kinds.index(value)] for value in values], dtype=np.float64)
     blank = f", {values.count('')} cases blank" if "" in kinds else ""
     return Predictor(name, codes, categorical=True, note=f"{len(kinds)} kinds{blank}")

@@ -164,12 +164,13 @@ def read_published(path: Path) -> PublishedTable:
 
 
 def check_published(rows: Sequence[Published]) -> tuple[Finding, ...]:
-    """Apply every rule to every row."""
-    return tuple(finding for row in rows for finding in check_row(row))
+    """Apply every rule to every row; what is impossible comes first."""
+    found = (finding for row in rows for finding in check_row(row))
+    return tuple(sorted(found, key=lambda finding: not finding.impossible))
 
 
 def check_row(row: Published) -> tuple[Finding, ...]:
-    """What the rules say of one row; what is impossible comes first."""
+    """What the rules say of one row."""
     rules = _MULTICLASS if row.counts.get("classes", 2) > 2 else _RULES
     found = [
         Finding(row.line, row.name, name, impossible, text)
@@ -178,7 +179,7 @@ def check_row(row: Published) -> tuple[Finding, ...]:
     ]
     if not any(finding.impossible for finding in found) and rules is _RULES:
         found += [Finding(row.line, row.name, "one table", True, t) for t in _one_table(row)]  # noqa: FBT003
-    return tuple(sorted(found, key=lambda finding: not finding.impossible))
+    return tuple(found)
 
 
 def _range(row: Published) -> Iterator[str]:
@@ -344,7 +345,7 @@ def _auc_limits(rate: Printed) -> Iterator[str]:
         yield (
             f"the interval of auc {rate.text} is "
             + ("cut off at 1" if clipped else "symmetric")
-            + ": a Wald interval, which at few cases holds its level less often than it says."
+            + ", as Wald's is, which at few cases holds its level less often than it says."
         )
 
 

@@ -125,6 +125,11 @@ def test_a_blank_is_a_kind_of_its_own_and_is_told():
     assert found.note == "3 kinds, 2 cases blank"
 
 
+def test_a_kind_for_nearly_every_case_is_not_compared():
+    found = told(with_columns(scanner=["A", "A", *"BCDEFG"]))["scanner"]
+    assert found.reason == "7 kinds in 8 cases: too many to compare"
+
+
 def test_alone_a_fact_is_learnt_from_training_cases_only():
     """A category that only the test case has cannot be known; one that is the label is, in every fold."""
     cohort = made_cohort((6, 6), slides=1)
