@@ -35,7 +35,7 @@ from mil.settings import FitSettings
 from mil.training import fit
 from tests.mil.made import folds_of, planted_cohort
 
-BASE = FitSettings(precision="fp32")
+BASE = FitSettings(precision="fp32", seeds=1, train_tiles=512)  # the defaults of the time
 HEADS = ("abmil", "gated-abmil")
 PER_FEATURE = "one spread per feature"
 CHANGES: dict[str, dict[str, Any]] = {

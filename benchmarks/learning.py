@@ -61,7 +61,7 @@ def own(head: str, precision: str, folder: Path) -> Callable[[], list[float]]:
 
     train, valid, test = ([_case(folder, name) for name in names] for names in PARTS)
     settings = FitSettings(
-        epochs=EPOCHS, width=WIDTH, batch_bags=1, train_tiles=0, precision=precision,
+        seeds=1, epochs=EPOCHS, width=WIDTH, batch_bags=1, train_tiles=0, precision=precision,
         learning_rate=2e-4, patience=EPOCHS,
     )  # fmt: skip
     fitted = fit(head, train, valid, ("0", "1"), settings, seed=0)
@@ -188,7 +188,7 @@ def step(size: int, chunk_tiles: int, head: str, folder: Path) -> Callable[[], l
     bag = np.memmap(folder / "long", np.float16, "r", shape=(max(SIZES), DIM))[:size]
     bag.max()  # its pages are there before memory is looked at
     built = build_head(head, HeadSettings(dim=DIM, n_classes=2, width=WIDTH))
-    settings = FitSettings(epochs=1, width=WIDTH, train_tiles=0, chunk_tiles=chunk_tiles)
+    settings = FitSettings(seeds=1, epochs=1, width=WIDTH, train_tiles=0, chunk_tiles=chunk_tiles)
     rng, example = np.random.default_rng(0), [Example(bag, 0, 1.0)]
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     BEFORE.append(peak_mib())
@@ -335,7 +335,7 @@ def small_heads(rounds: int) -> list[list[str]]:
                 epochs=n_epochs,
                 precision=precision,
                 train_tiles=0,
-                width=WIDTH,
+                seeds=1,
                 early_stopping="never",
             )
             started = time.perf_counter()

@@ -41,7 +41,13 @@ from tests.mil.made import cohort_of, folds_of, made_case
 CASES_PER_CLASS, N_CLASSES, N_TILES, DIM = 10, 3, 16, 16
 WITHIN, HIGH = 0.03, 0.7
 SETTINGS = FitSettings(
-    epochs=12, width=32, batch_bags=16, learning_rate=1e-2, precision="fp32", early_stopping="never"
+    seeds=1,
+    epochs=12,
+    width=32,
+    batch_bags=16,
+    learning_rate=1e-2,
+    precision="fp32",
+    early_stopping="never",
 )
 # It takes each bag by itself, fifty times as slowly, and has halved its loss after four epochs.
 FEWER_EPOCHS = {"transmil": 4}

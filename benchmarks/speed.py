@@ -112,7 +112,7 @@ def own_training(model: str) -> int:
     from mil.settings import FitSettings
     from mil.training import fit
 
-    settings = FitSettings(epochs=EPOCHS, batch_bags=1, train_tiles=N_TILES)
+    settings = FitSettings(seeds=1, epochs=EPOCHS, batch_bags=1, train_tiles=N_TILES)
     fit(model, _cohort(), (), ("a", "b"), settings, seed=0)
     return EPOCHS
 

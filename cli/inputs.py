@@ -8,7 +8,6 @@ from typing import Any
 from cli.options import UsageError
 from features.bags import Bag, read_bag
 from features.errors import BackboneError
-from features.extract import extract
 from features.plan import SlideJob
 from features.recipe import Recipe
 from features.slides import slide_name
@@ -73,6 +72,7 @@ def _extract(
     slide_mpp: float | None,
 ) -> None:
     from cli.console import Bars
+    from features.extract import extract  # brings every backbone along, which bags do not need
 
     if recipe["region"] not in ("annotations", "tissue"):
         raise UsageError(

@@ -8,7 +8,7 @@ the bag store, so that neither a new store nor a new table forgets it.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from mil.crossval import check_seen
 from mil.errors import FitError, LeakageError, RunError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
 from mil.fitted import Fitted, load_fitted
+from mil.heads.ensemble import Ensemble
 from mil.heads.registry import HEADS
 from mil.predicting import run_head
 from mil.runs import Run, check_results, sha256_of
@@ -113,8 +114,9 @@ def predict_together(members: Sequence[Fitted], cohort: Cohort) -> Predictions:
     """The mean of the models' logits, over the slides of a case too, and only then the softmax.
 
     As in Navarro et al. 2021 (doi:10.3390/cancers13122866): 15 models of 3 x 5 folds, one score per
-    patient. A model whose logits are themselves means over tiles weighs slides by their tiles, so that its
-    score is the mean over all models and all tiles of the case.
+    patient. A fit of several seeds counts as so many models. A model whose logits are themselves means over
+    tiles weighs slides by their tiles, so that its score is the mean over all models and all tiles of the
+    case.
 
     Returns:
         One row per slide: p of its case, and the slide's own mean logits in columns ``logit_<class>``.
@@ -125,13 +127,14 @@ def predict_together(members: Sequence[Fitted], cohort: Cohort) -> Predictions:
         RunError: a case has a label that the models do not know.
     """
     first = members[0]
+    networks = [one for member in members for one in _networks(member)]
     per_tile = issubclass(HEADS[first.model], TileVoteLogits)
     rows: list[dict[str, object]] = []
     for case in cohort.cases:
         slides = torch.stack(
             [
                 torch.stack(
-                    [run_head(m, bag, case.other).logits[0].double() for m in members]
+                    [run_head(m, bag, case.other).logits[0].double() for m in networks]
                 ).mean(0)
                 for bag in case.bags
             ]
@@ -146,6 +149,12 @@ def predict_together(members: Sequence[Fitted], cohort: Cohort) -> Predictions:
                 | {LOGIT + n: float(v) for n, v in zip(first.classes, logits, strict=True)}
             )
     return Predictions(pd.DataFrame(rows), first.classes)
+
+
+def _networks(fitted: Fitted) -> tuple[Fitted, ...]:
+    if not isinstance(fitted.head, Ensemble):
+        return (fitted,)
+    return tuple(replace(fitted, head=head) for head in fitted.head.heads)
 
 
 def reading_of(run: Run, model: str, table: Path, cohort: Cohort) -> Reading:

@@ -35,7 +35,7 @@ class FitSettings:
     width: int = field(default=128, metadata={"help": "Length of a tile's embedding in the head."})
     batch_bags: int = field(default=4, metadata={"help": "Bags per step."})
     train_tiles: int = field(
-        default=512,
+        default=4096,
         metadata={"help": "Tiles drawn per bag and step; 0 is all. All are used to predict."},
     )
     chunk_tiles: int = field(
@@ -46,7 +46,7 @@ class FitSettings:
         },
     )
     seeds: int = field(
-        default=1, metadata={"help": "Fits from different seeds whose probabilities are averaged."}
+        default=3, metadata={"help": "Fits from different seeds whose probabilities are averaged."}
     )
     precision: str = field(
         default="auto",

@@ -1,5 +1,6 @@
 """The demo cohort, run once through the command for all tests that look at the whole job."""
 
+import json
 import os
 import signal
 import subprocess
@@ -39,18 +40,45 @@ def realdata():
 
 
 @pytest.fixture(scope="session")
-def mil():
+def prefork():
+    """Start the command where everything is imported already; see tests/prefork.py."""
+    with subprocess.Popen(
+        [sys.executable, REPO / "tests" / "prefork.py"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPO, bufsize=1,
+        env=environment() | {"PYTHONPATH": str(REPO)},
+    ) as server:  # fmt: skip
+        yield server
+        server.stdin.close()
+
+
+def environment():
+    return os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="session")
+def mil(prefork, tmp_path_factory):
     """Run the command in a process of its own: mil(*arguments, cwd=...) -> CompletedProcess."""
+    told = tmp_path_factory.mktemp("told")
+    first = {name: os.environ[name] for name in os.environ if name != "PYTEST_CURRENT_TEST"}
+
+    def forked(arguments, cwd):
+        out, err = told / "out", told / "err"
+        asked = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "env": environment()}
+        print(json.dumps(asked | {"out": str(out), "err": str(err)}), file=prefork.stdin)
+        status = int(prefork.stdout.readline())
+        texts = [file.read_text() for file in (out, err)]
+        out.unlink(), err.unlink()
+        return subprocess.CompletedProcess(arguments, status, *texts)
 
     def run(*arguments, cwd=None, check=True):
-        done = subprocess.run(
-            [sys.executable, "-m", "cli", *map(str, arguments)],
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"},
-        )
+        arguments = [str(each) for each in arguments]
+        if {name: os.environ[name] for name in first if name in os.environ} == first:
+            done = forked(arguments, cwd)
+        else:  # what is imported may have asked the environment
+            done = subprocess.run(
+                [sys.executable, "-m", "cli", *arguments],
+                cwd=cwd, capture_output=True, text=True, check=False, env=environment(),
+            )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(
                 f"mil {arguments} -> {done.returncode}\n{done.stdout}{done.stderr}"

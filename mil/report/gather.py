@@ -14,7 +14,6 @@ from mil.evaluation.evaluate import Evaluation, evaluate
 from mil.evaluation.predictions import Predictions, read_predictions
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small, scale_stops
-from mil.finetune.per_fold import cohort_as_tested
 from mil.fitted import load_fitted
 from mil.heads.registry import HEADS
 from mil.report.page import Heatmap, Report
@@ -70,6 +69,8 @@ def judged_cohort(run: Run) -> tuple[Cohort, tuple[Fold, ...]]:
     rows, _ = parted(read_table(Path(settings["cohort"])))
     folds = read_folds(run.path / "folds.json")
     if settings.get("finetune", "off") == "per-fold":
+        from mil.finetune.per_fold import cohort_as_tested  # brings every backbone along
+
         cohort = cohort_as_tested(rows, folds, run.fold_store)
     else:
         cohort = assemble(rows, Path(settings["store"]), allow_missing=settings["allow_missing"])

@@ -39,7 +39,7 @@ def table(tmp_path_factory):
 def asked(table, out):
     return [
         "crossval", str(table), str(table.parent / "store"), "--models", "mean,abmil", "--folds", "6",
-        "--epochs", "60", "--workers", "2", "--out", str(out),
+        "--epochs", "60", "--seeds", "1", "--workers", "2", "--out", str(out),
     ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from mil.settings import FitSettings, SplitSettings
 from mil.splits import Fold, split_cases
 
 RECIPE: dict[str, Any] = {"backbone": "toy", "weights": "pretrained", "mpp": 0.5, "tile": 224}
-QUICK = FitSettings(epochs=3, width=8, dropout=0.1)
+QUICK = FitSettings(seeds=1, epochs=3, width=8, dropout=0.1)
 
 
 def made_bag(

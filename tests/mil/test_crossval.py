@@ -32,7 +32,7 @@ from tests.mil.made import (
 )
 from tests.twins import auc
 
-LEARNER = FitSettings(epochs=12, width=32, learning_rate=5e-3)
+LEARNER = FitSettings(seeds=1, epochs=12, width=32, learning_rate=5e-3)
 CHANCE = 1 / 4  # all cohorts of this file that are judged have four classes of five cases
 
 

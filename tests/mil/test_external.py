@@ -26,6 +26,7 @@ from mil.external import (
 from mil.fitted import save_fitted
 from mil.runs import finish_run, start_run
 from mil.splits import write_folds
+from mil.training import fit
 from tests.mil.made import QUICK, cohort_of, folds_of, made_case, made_cohort
 
 MODELS = ("abmil", "tile-vote-logits", "majority")
@@ -95,6 +96,30 @@ def test_tiles_are_averaged_over_models_slides_and_tiles_before_the_softmax(run,
         p = softmax(np.mean(np.array(logits, dtype=np.float64), axis=0))
         told = table[table["case"] == case.name][["p_class-a", "p_class-b"]].to_numpy()
         assert told == pytest.approx(np.tile(p, (len(case.bags), 1)), abs=1e-6)
+
+
+def test_every_seed_of_a_fit_is_a_network_of_its_own(unseen):
+    fits = [
+        fit(
+            "abmil",
+            made_cohort((4, 4), seed=seed).cases,
+            (),
+            unseen.classes,
+            replace(QUICK, seeds=2),
+            seed=seed,
+        )
+        for seed in (1, 2)
+    ]
+    bag = unseen.cases[1].bags[0]
+    logits = [
+        head(*collate([bag.features])).logits[0].detach().numpy()
+        for each in fits
+        for head in each.head.members
+    ]
+    told = predict_together(fits, unseen).table
+    p = told[told["case"] == "x2"][["p_class-a", "p_class-b"]].to_numpy()[0]
+    assert len(logits) == 4
+    assert p == pytest.approx(softmax(np.mean(logits, axis=0)), abs=1e-6)
 
 
 @torch.inference_mode()

@@ -240,7 +240,9 @@ PLANTED = [name for name in LEARNING if HEADS[name].learns_from == "bags"]
 @pytest.mark.parametrize("model", PLANTED)
 def test_loss_falls_on_a_planted_signal(model):
     cohort, _ = planted_cohort(2, 3)
-    losses = fit_all(model, cohort, FitSettings(epochs=30, width=16, learning_rate=1e-2)).losses
+    losses = fit_all(
+        model, cohort, FitSettings(seeds=1, epochs=30, width=16, learning_rate=1e-2)
+    ).losses
     assert len(losses) == 30
     assert losses[-1] < 0.3 * losses[0]
 
@@ -250,7 +252,7 @@ def test_planted_signal_is_found_in_cases_that_did_not_train(model):
     cohort, _ = planted_cohort(2, 16)
     train = [case for case in cohort.cases if int(case.name[1:]) < 8]
     held_out = [case for case in cohort.cases if case not in train]
-    settings = FitSettings(epochs=20, width=32, learning_rate=5e-3)
+    settings = FitSettings(seeds=1, epochs=20, width=32, learning_rate=5e-3)
     fitted = fit(model, train, (), cohort.classes, settings, seed=0)
     right = [
         np.argmax(probabilities(fitted, case.bags[0])) == cohort.classes.index(case.label)
@@ -272,7 +274,13 @@ def noise_fit(**given):
     valid = [case for case in cohort.cases if case.name in ("a6", "a7", "b6", "b7")]
     settings = replace(
         FitSettings(
-            epochs=40, width=32, learning_rate=2e-2, dropout=0, patience=4, precision="fp32"
+            epochs=40,
+            width=32,
+            learning_rate=2e-2,
+            dropout=0,
+            patience=4,
+            precision="fp32",
+            seeds=1,
         ),
         **given,
     )
@@ -621,7 +629,7 @@ def test_head_that_takes_no_chunks_is_refused_in_training():
 
 def test_half_precision_learns_what_single_precision_does():
     cohort, _ = planted_cohort(2, 6)
-    settings = FitSettings(epochs=20, width=16, learning_rate=1e-2, dropout=0)
+    settings = FitSettings(seeds=1, epochs=20, width=16, learning_rate=1e-2, dropout=0)
     single, half = (
         fit_all("gated-abmil", cohort, replace(settings, precision=name))
         for name in ("fp32", "bf16")
@@ -638,7 +646,9 @@ def test_half_precision_survives_features_far_from_zero():
         made_case(c.name, c.label, *(b.features + np.float32(1000) for b in c.bags))
         for c in cohort.cases
     ]
-    settings = FitSettings(epochs=20, width=16, learning_rate=1e-2, dropout=0, precision="bf16")
+    settings = FitSettings(
+        seeds=1, epochs=20, width=16, learning_rate=1e-2, dropout=0, precision="bf16"
+    )
     near, far = fit_all("mean", cohort, settings), fit_all("mean", cohort_of(moved), settings)
     assert far.losses == pytest.approx(near.losses, abs=0.02)
 

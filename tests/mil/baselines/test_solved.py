@@ -164,7 +164,7 @@ def case_cohort(shift, seed, per_class=5, n_classes=4):
 
 
 def n_right(name, cohort, seed=0, epochs=30):
-    settings = FitSettings(epochs=epochs, width=16, learning_rate=1e-2)
+    settings = FitSettings(seeds=1, epochs=epochs, width=16, learning_rate=1e-2)
     predictions = cross_validate(cohort, folds_of(cohort, seed=seed), [name], settings, seed=seed)
     scores = predictions.case_scores(name, 0)
     return int((scores.p.argmax(axis=1) == scores.truth).sum())
