@@ -13,8 +13,9 @@ from cli.options import UsageError, verb, writable
 if TYPE_CHECKING:
     from mil.audit.run import Audit, Confounder
     from mil.cohort import Cohort
-    from mil.evaluation.arithmetic import Finding, PublishedTable
+    from mil.evaluation.arithmetic import Finding
     from mil.evaluation.predictions import Predictions
+    from mil.evaluation.published import PublishedTable
     from mil.splits import Fold
 
 HEADER = (
@@ -86,8 +87,9 @@ def audit(options: AuditOptions) -> None:
 def _audit_run(options: AuditOptions) -> int:
     from cli.console import complain, say, show_table, warn
     from mil.audit.run import audit_run
-    from mil.evaluation.arithmetic import check_published, read_published
+    from mil.evaluation.arithmetic import check_published
     from mil.evaluation.predictions import read_predictions
+    from mil.evaluation.published import read_published
     from mil.runs import open_run
 
     run = open_run(options.input)
@@ -200,7 +202,8 @@ def _lead(found: "Audit") -> str:
 
 def _audit_table(options: AuditOptions) -> int:
     from cli.console import complain, say, warn
-    from mil.evaluation.arithmetic import check_published, read_published
+    from mil.evaluation.arithmetic import check_published
+    from mil.evaluation.published import read_published
     from mil.runs import write_json
 
     table = read_published(options.input)

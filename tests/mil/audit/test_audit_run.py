@@ -14,9 +14,10 @@ from mil.audit.expect import cases_for, learning_curve, least_right, widths
 from mil.audit.run import TABLE, audit_run, results_table
 from mil.cohort import assemble, read_table
 from mil.crossval import cross_validate
-from mil.evaluation.arithmetic import check_published, read_published
+from mil.evaluation.arithmetic import check_published
 from mil.evaluation.intervals import wilson
 from mil.evaluation.predictions import write_predictions
+from mil.evaluation.published import read_published
 from mil.fitted import save_fitted
 from mil.report.audit import draw_certainty, draw_confounders
 from mil.runs import finish_run, open_run, start_run, update_run

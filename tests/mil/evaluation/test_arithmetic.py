@@ -9,7 +9,8 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
 from mil.errors import RunError
-from mil.evaluation.arithmetic import check_published, check_row, read_published
+from mil.evaluation.arithmetic import check_published, check_row
+from mil.evaluation.published import read_published
 
 PUBLISHED = Path(__file__).parent / "published"
 
