@@ -13,7 +13,7 @@ from mil.settings import BASELINE_NAMES, DEFAULT_MODELS, HEAD_NAMES, FitSettings
 
 if TYPE_CHECKING:
     from features.bags import Bag
-    from mil.cohort import Cohort
+    from mil.cohort import Cohort, Row
     from mil.evaluation.evaluate import Evaluation
     from mil.evaluation.predictions import Predictions
     from mil.fitted import Fitted
@@ -334,17 +334,37 @@ def show_evaluation(evaluation: "Evaluation") -> None:
 def assembled(options: _CohortOptions, store: Path | None) -> "Cohort":
     """The cohort of a verb; what is left out, or looks alike, is told."""
     from cli.console import complain, warn
-    from mil.cohort import assemble, read_table
+    from mil.cohort import assemble
     from mil.duplicates import lookalikes
 
     assert store
-    rows = read_table(options.cohort)
+    rows = to_learn_from(options.cohort)
     cohort = assemble(rows, store, allow_missing=options.allow_missing, source=options.cohort.name)
     for what, reason in cohort.excluded:
         complain(f"Left out: {what}: {reason}")
     for pair in lookalikes(cohort):
         warn(str(pair))
     return cohort
+
+
+def to_learn_from(table: Path) -> "Sequence[Row]":
+    """The rows of a table without those that column split keeps for `mil external`; tells of these.
+
+    Raises:
+        CohortError: nothing is left.
+    """
+    from cli.console import counted, say
+    from mil.cohort import parted, read_table
+
+    rows, held = parted(read_table(table))
+    if not rows:
+        raise CohortError(
+            f"{table}: every row has split=test, and none is left to learn from. Change column split."
+        )
+    if held:
+        cases = counted(len({row.case for row in held}), "case")
+        say(f"{cases} of {table.name} with split=test: left alone, for `mil external`.")
+    return rows
 
 
 def clinical_facts(

@@ -140,6 +140,23 @@ def read_table(path: Path) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def parted(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """(rows to learn from, rows kept for `mil external`: those whose column split is ``test``).
+
+    Raises:
+        CohortError: a case has rows of both.
+    """
+    held = tuple(row for row in rows if row.other.get("split", "").casefold() == "test")
+    slides = {row.slide for row in held}
+    rest = tuple(row for row in rows if row.slide not in slides)
+    if both := among((row.case for row in rest), (row.case for row in held)):
+        raise CohortError(
+            f"Case {both[0]!r} has slides with split=test and slides without. A case is learnt from or kept "
+            "aside whole; mend the table."
+        )
+    return rest, held
+
+
 def assemble(
     rows: Sequence[Row], store: Path, *, allow_missing: bool = False, source: str = "the table"
 ) -> Cohort:

@@ -14,7 +14,7 @@ import csv
 import json
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,8 @@ def write_cohort(
     """Draw the demo cohort and write its slides, annotations, key regions and table.
 
     Args:
-        folder: made if absent; gets `cohort.csv`, `slides/`, `annotations/` and `key_regions/`.
+        folder: made if absent; gets `cohort.csv`, `split.csv` (the same, one case of each subtype kept
+            for an external test), `slides/`, `annotations/` and `key_regions/`.
         spec: size and difficulty.
         progress: called with 1 after each slide.
 
@@ -111,7 +112,17 @@ def write_cohort(
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("case", "slide", "label"))
         rows.writerows((c, f"{c}-s1", label) for c, label in zip(cases, labels, strict=True))
+    _write_split(folder / "split.csv", cases, labels)
     return table
+
+
+def _write_split(path: Path, cases: Sequence[str], labels: Sequence[str]) -> None:
+    last = {label: case for case, label in zip(cases, labels, strict=True)}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("case", "slide", "label", "split"))
+        for case, label in zip(cases, labels, strict=True):
+            rows.writerow((case, f"{case}-s1", label, "test" if last[label] == case else "train"))
 
 
 def key_tiles(key_regions: Path, coords_l0: NDArray[Any], side_l0: float) -> NDArray[np.bool_]:

@@ -27,11 +27,11 @@ class Ensemble(Head):
 
     def takes_chunks(self) -> bool:
         """As its members do."""
-        return self._heads()[0].takes_chunks()
+        return self.heads[0].takes_chunks()
 
     def summarise(self, features: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """The members' summaries, one after the other."""
-        parts = [m.summarise(m.standardise(features, mask), mask) for m in self._heads()]
+        parts = [m.summarise(m.standardise(features, mask), mask) for m in self.heads]
         return tuple(tensor for part in parts for tensor in part)
 
     def merge(self, parts: Sequence[tuple[Tensor, ...]]) -> HeadOutput:
@@ -40,11 +40,13 @@ class Ensemble(Head):
         return _mean(
             [
                 member.merge([part[i * size : (i + 1) * size] for part in parts])
-                for i, member in enumerate(self._heads())
+                for i, member in enumerate(self.heads)
             ]
         )
 
-    def _heads(self) -> Sequence[Head]:
+    @property
+    def heads(self) -> Sequence[Head]:
+        """The members."""
         return list(self.members)  # type: ignore[arg-type]
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from mil.audit.confounders import Confounder
 from mil.evaluation.comparison import Comparison, PairTest
 from mil.evaluation.evaluate import Evaluation, ModelResult
 from mil.evaluation.intervals import Estimate
@@ -52,12 +53,14 @@ class Report:
         created: ISO date-time.
         warnings: what a reader must know before any number.
         asked: cases and slides that the cohort's table names.
+        aside: cases of these that are kept for an external test.
         cohort: one row per case: case, label, slides, tiles, and any further columns.
         excluded: (what, reason) of all that was left out.
         folds: repeat, fold, case, label; the fold is the one that tests the case.
         predictions: out of fold.
         evaluation: of these predictions.
         comparison: of the models on the same cases.
+        confounders: what besides the tissue could tell the classes apart.
         heatmaps: by slide; may lack some or all.
         heatmap_scale: (colour as #rrggbb, what it means) along the heatmaps' one scale.
         recipe: how the bags were made; nested mappings of plain values.
@@ -69,12 +72,14 @@ class Report:
     created: str
     warnings: tuple[str, ...]
     asked: tuple[int, int]
+    aside: int = 0
     cohort: pd.DataFrame
     excluded: tuple[tuple[str, str], ...]
     folds: pd.DataFrame
     predictions: Predictions
     evaluation: Evaluation
     comparison: Comparison
+    confounders: tuple[Confounder, ...] = ()
     heatmaps: Mapping[str, Heatmap]
     heatmap_scale: tuple[tuple[str, str], ...] = ()
     recipe: Mapping[str, object]
