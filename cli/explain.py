@@ -111,6 +111,11 @@ def run_report(options: ReportOptions) -> Path:
     from mil.runs import open_run
 
     run = open_run(options.run)
+    if run.settings.get("task") == "survival":
+        raise UsageError(
+            f"{run.path} is a run of survival, of which there is no page yet: see its metrics.json, and "
+            "the curves in survival/."
+        )
     path = options.out or run.path / "report.html"
     write_page(path, gather(run, progress=Bars()))
     say(f"Report: {path.absolute()}")
