@@ -10,6 +10,7 @@ from mil.settings import DEFAULT_MODELS, FitSettings, SplitSettings
 if TYPE_CHECKING:
     from mil.cohort import Cohort
     from mil.evaluation.evaluate_survival import SurvivalEvaluation
+    from mil.evaluation.hazards import Hazard
     from mil.evaluation.survival_predictions import SurvivalPredictions
     from mil.runs import Run
 
@@ -20,6 +21,7 @@ def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
     """Write the run folder, print the comparison, draw the curves."""
     from cli.console import say
     from mil.evaluation.evaluate_survival import evaluate_survival
+    from mil.evaluation.hazards import write_hazards
     from mil.evaluation.survival_predictions import write_survival
     from mil.heads.registry import check_chunks, check_names, check_outcomes
     from mil.report.survival import write_survival_figures
@@ -36,21 +38,29 @@ def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
         check_outcomes(options.models)
         check_chunks(options.models, options.chunk_tiles)
     writable(options.out)
-    run, predictions = _predicted(options)
+    run, predictions, columns = _predicted(options)
     write_survival(options.out / "predictions.csv", predictions)
     evaluation = evaluate_survival(predictions, options.time_unit)
     write_json(options.out / "metrics.json", evaluation.to_json())
     write_survival_figures(options.out / "survival", predictions, options.time_unit)
     finish_run(run)
     show_survival(evaluation)
+    if columns:
+        tables = hazards_beside(predictions, columns)
+        write_hazards(options.out / "survival" / "cox.csv", tables)
+        show_hazards(tables)
     say(f"Run folder: {options.out}. Kaplan-Meier curves: {options.out / 'survival'}")
     return evaluation
 
 
-def _predicted(options: CrossvalOptions) -> "tuple[Run, SurvivalPredictions]":
-    """Cross-validate on the bags of a store."""
+def _predicted(
+    options: CrossvalOptions,
+) -> "tuple[Run, SurvivalPredictions, dict[str, dict[str, str]]]":
+    """Cross-validate on the bags of a store; with what the table says of each case, if it is asked."""
     from cli.console import Bars
+    from mil.baselines.encoding import clinical_columns
     from mil.crossval import cross_validate_survival
+    from mil.heads.registry import reads_table
     from mil.runs import start_run
     from mil.splits import split_cases, write_folds
 
@@ -76,7 +86,11 @@ def _predicted(options: CrossvalOptions) -> "tuple[Run, SurvivalPredictions]":
         workers=options.workers,
         progress=Bars(),
     )
-    return run, predictions
+    columns = {}
+    if options.clinical or reads_table(options.models):
+        names = clinical_columns(cohort.cases, options.clinical)
+        columns = {case.name: {name: case.other[name] for name in names} for case in cohort.cases}
+    return run, predictions, columns
 
 
 def strata(cohort: "Cohort", split: SplitSettings) -> list[str]:
@@ -86,6 +100,49 @@ def strata(cohort: "Cohort", split: SplitSettings) -> list[str]:
     labels = [case.label for case in cohort.cases]
     needed = int(split.folds) if split.folds.isdigit() else 2
     return labels if labels.count(CENSORED) >= needed else [EVENT] * len(labels)
+
+
+def hazards_beside(
+    predictions: "SurvivalPredictions", columns: dict[str, dict[str, str]]
+) -> "dict[str, tuple[Hazard, ...]]":
+    """Per model that tells cases apart, its risk out of fold, in standard deviations, beside the columns."""
+    from mil.evaluation.design import fit_design
+    from mil.evaluation.hazards import hazard_table
+
+    tables = {}
+    for model in predictions.models:
+        held = predictions.mean_risks(model)
+        if model == "clinical" or held.risk.std() == 0:
+            continue
+        values = [columns[case] for case in held.case]
+        table = {name: [value[name] for value in values] for name in values[0]}
+        design = fit_design(table)
+        rows = dict(zip([term.name for term in design.terms], design.rows(table).T, strict=True))
+        risk = {f"{model} risk (per SD)": held.risk / held.risk.std()}
+        tables[model] = hazard_table(risk | rows, held.time, held.event)
+    return tables
+
+
+def show_hazards(tables: "dict[str, tuple[Hazard, ...]]") -> None:
+    """Each model's risk beside what the table says of the case."""
+    from cli.console import say, show_table
+
+    rows = [
+        [
+            each.term,
+            f"{each.ratio:.2f} ({each.low:.2f} to {each.high:.2f})",
+            _p(each.p),
+            _p(each.p_holm),
+            _p(each.p_bonferroni),
+            _p(each.p_proportional),
+        ]
+        for table in tables.values()
+        for each in table
+        if each.analysis == "multivariable"
+    ]
+    if rows:
+        say("Cox regression of the risk out of fold beside the clinical columns:")
+        show_table(["term", "hazard ratio", "p", "Holm", "Bonferroni", "proportional"], rows)
 
 
 def show_survival(evaluation: "SurvivalEvaluation") -> None:

@@ -215,3 +215,15 @@ def test_outcomes_of_tcga_join_bags_made_for_them(realdata, tmp_path, capsys):
     assert models["pooled-logistic"]["harrell"]["low"] > 0.6
     assert models["pooled-logistic"]["groups"]["p"] < 0.001
     assert models["majority"]["harrell"]["value"] == 0.5
+
+
+def test_risk_stands_beside_the_clinical_columns_it_is_asked_for(study, capsys):
+    crossval(asked(study, clinical=("age",)))
+    rows = read_csv(study / "run" / "survival" / "cox.csv")
+    assert {row["model"] for row in rows} == {"pooled-logistic"}
+    assert [r["term"] for r in rows if r["analysis"] == "multivariable"] == [
+        "pooled-logistic risk (per SD)",
+        "age",
+    ]
+    assert float(rows[0]["low"]) > 1
+    assert "beside the clinical columns" in "".join(capsys.readouterr())
