@@ -14,6 +14,7 @@ from mil.settings import BASELINE_NAMES, DEFAULT_MODELS, HEAD_NAMES, FitSettings
 if TYPE_CHECKING:
     from features.bags import Bag
     from mil.cohort import Cohort
+    from mil.combined import Combination
     from mil.evaluation.evaluate import Evaluation
     from mil.evaluation.predictions import Predictions
     from mil.fitted import Fitted
@@ -68,6 +69,13 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
         },
     )
 
+    combine: str = field(
+        default="",
+        metadata={
+            "help": "A model whose score is put beside the clinical columns, both inside each fold: adds "
+            "clinical-selected (p < .10 alone, < .05 together) and MODEL+clinical. Two classes, or survival."
+        },
+    )
     finetune: str = field(
         default="off",
         metadata={
@@ -108,6 +116,8 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
         if self.finetune not in ("off", "per-fold"):
             raise CohortError(f"finetune is off or per-fold; got {self.finetune!r}. Use per-fold.")
         per_fold = self.finetune == "per-fold"
+        if per_fold and self.combine:
+            raise FitError("--combine fits within each fold's training part. Leave --finetune out.")
         if per_fold != (self.finetune_config is not None):
             raise CohortError("--finetune per-fold and --finetune-config FILE go together.")
         if per_fold == (self.store is not None):
@@ -192,7 +202,8 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
 
     with wrong_use():
         check_names(options.models)
-        check_chunks(options.models, options.chunk_tiles)
+        check_names([options.combine] if options.combine else [])
+        check_chunks([*options.models, *filter(None, [options.combine])], options.chunk_tiles)
     writable(options.out)
     if options.finetune == "per-fold":
         from cli.finetune import predicted_per_fold
@@ -213,7 +224,9 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
 def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
     """Cross-validate on the bags of a store."""
     from cli.console import Bars
+    from mil.combined import combine
     from mil.crossval import cross_validate
+    from mil.evaluation.predictions import concat
     from mil.runs import start_run
     from mil.splits import split_cases, write_folds
 
@@ -224,7 +237,8 @@ def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
         [case.site for case in cohort.cases],
         part_of(options, SplitSettings),
     )
-    told = facts(cohort) | clinical_facts(cohort, options.models, options.clinical)
+    reading = (*options.models, "clinical") if options.combine else options.models
+    told = facts(cohort) | clinical_facts(cohort, reading, options.clinical)
     run = start_run(options.out, "crossval", plain(options), told, overwrite=options.overwrite)
     write_folds(options.out / "folds.json", folds)
     predictions = cross_validate(
@@ -238,7 +252,31 @@ def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
         workers=options.workers,
         progress=Bars(),
     )
+    if options.combine:
+        combined = combine(
+            combination(options, cohort, run),
+            folds,
+            engine=options.engine,
+            workers=options.workers,
+            progress=Bars(),
+        )
+        predictions = concat([predictions, combined])
     return run, predictions
+
+
+def combination(options: CrossvalOptions, cohort: "Cohort", run: "Run") -> "Combination":
+    """The model and the columns that are combined."""
+    from mil.baselines.encoding import clinical_columns
+    from mil.combined import Combination
+
+    return Combination(
+        cohort,
+        options.combine,
+        clinical_columns(cohort.cases, options.clinical),
+        part_of(options, FitSettings),
+        options.seed,
+        KeptIn(run),
+    )
 
 
 @verb(app, TrainOptions, examples=["mil train cohort.csv store --model abmil --out trained"])

@@ -65,6 +65,7 @@ def run_null(path: Path, out: Path, n: int) -> int:
     observed = {
         result.model: result.auc.value
         for result in evaluate(read_predictions(path / "predictions.csv")).models
+        if result.model in options.models
     }
     verdicts = judge([each for each in found if each.shuffle <= n], observed)
     show_table(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cli.learn import CrossvalOptions, KeptIn, assembled, clinical_facts, facts
+from cli.learn import CrossvalOptions, KeptIn, assembled, clinical_facts, combination, facts
 from cli.options import UsageError, part_of, plain, writable, wrong_use
 from mil.settings import DEFAULT_MODELS, FitSettings, SplitSettings
 
@@ -35,8 +35,10 @@ def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
         )
     with wrong_use():
         check_names(options.models)
-        check_outcomes(options.models)
-        check_chunks(options.models, options.chunk_tiles)
+        check_names([options.combine] if options.combine else [])
+        asked = [*options.models, *filter(None, [options.combine])]
+        check_outcomes(asked)
+        check_chunks(asked, options.chunk_tiles)
     writable(options.out)
     run, predictions, columns = _predicted(options)
     write_survival(options.out / "predictions.csv", predictions)
@@ -59,7 +61,9 @@ def _predicted(
     """Cross-validate on the bags of a store; with what the table says of each case, if it is asked."""
     from cli.console import Bars
     from mil.baselines.encoding import clinical_columns
+    from mil.combined import combine_survival
     from mil.crossval import cross_validate_survival
+    from mil.evaluation.survival_predictions import joined
     from mil.heads.registry import reads_table
     from mil.runs import start_run
     from mil.splits import split_cases, write_folds
@@ -72,7 +76,8 @@ def _predicted(
         [case.site for case in cohort.cases],
         split,
     )
-    told = facts(cohort) | clinical_facts(cohort, options.models, options.clinical)
+    reading = (*options.models, "clinical") if options.combine else options.models
+    told = facts(cohort) | clinical_facts(cohort, reading, options.clinical)
     run = start_run(options.out, "crossval", plain(options), told, overwrite=options.overwrite)
     write_folds(options.out / "folds.json", folds)
     predictions = cross_validate_survival(
@@ -86,8 +91,17 @@ def _predicted(
         workers=options.workers,
         progress=Bars(),
     )
+    if options.combine:
+        combined = combine_survival(
+            combination(options, cohort, run),
+            folds,
+            engine=options.engine,
+            workers=options.workers,
+            progress=Bars(),
+        )
+        predictions = joined(predictions, combined)
     columns = {}
-    if options.clinical or reads_table(options.models):
+    if options.clinical or reads_table(reading):
         names = clinical_columns(cohort.cases, options.clinical)
         columns = {case.name: {name: case.other[name] for name in names} for case in cohort.cases}
     return run, predictions, columns
@@ -112,7 +126,7 @@ def hazards_beside(
     tables = {}
     for model in predictions.models:
         held = predictions.mean_risks(model)
-        if model == "clinical" or held.risk.std() == 0:
+        if "clinical" in model or held.risk.std() == 0:  # they have read the columns themselves
             continue
         values = [columns[case] for case in held.case]
         table = {name: [value[name] for value in values] for name in values[0]}

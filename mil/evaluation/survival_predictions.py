@@ -138,6 +138,15 @@ def column_of(horizon: float) -> str:
     return f"{PREFIX}{horizon:.6g}"
 
 
+def joined(*parts: SurvivalPredictions) -> SurvivalPredictions:
+    """The tables of several models under one another.
+
+    Raises:
+        RunError: they contradict one another.
+    """
+    return SurvivalPredictions(pd.concat([part.table for part in parts], ignore_index=True))
+
+
 def write_survival(path: Path, predictions: SurvivalPredictions) -> None:
     """Write the table as CSV with all digits; the file appears whole or not at all."""
     with whole(path) as temporary:
