@@ -4,8 +4,10 @@ run.json           format, command, settings, versions, machine, classes, labels
                        bags (by slide), recipe, excluded, clinical (by case, where a model reads it),
                        started, finished, complete
 folds.json         repeat, index, train, test: names of cases
-predictions.csv    one row per model, repeat and slide
+predictions.csv    one row per model, repeat and slide; of survival as in mil.evaluation.survival_predictions
 metrics.json, comparison.json
+survival/<model>.png, .svg, .csv   Kaplan-Meier curves, of survival
+decision/          of `mil decision`
 models/<model>-r<repeat>-f<fold>.safetensors, or models/<model>.safetensors of `mil train`
 explain/, report.html
 external/<name>/   of `mil external`: predictions.csv, metrics.json
@@ -207,7 +209,7 @@ def versions() -> dict[str, str]:
 
 def _clear(path: Path) -> None:
     """Remove what an earlier run has written: beside new numbers, old ones would be believed."""
-    for name in ("models", "explain", "bags", "folds", "external"):
+    for name in ("models", "explain", "bags", "folds", "external", "survival", "decision"):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in (
         "predictions.csv", "metrics.json", "comparison.json", "folds.json", "report.html", "predict.csv",

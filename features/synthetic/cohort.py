@@ -90,7 +90,7 @@ def write_cohort(
         progress: called with 1 after each slide.
 
     Returns:
-        Path of `cohort.csv` with the columns case, slide, label; written last.
+        Path of `cohort.csv` with the columns case, slide, label, time (in months), event; written last.
     """
     for name in ("slides", "annotations", "key_regions"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -110,8 +110,10 @@ def write_cohort(
     table = folder / "cohort.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("case", "slide", "label"))
-        rows.writerows((c, f"{c}-s1", label) for c, label in zip(cases, labels, strict=True))
+        rows.writerow(("case", "slide", "label", "time", "event"))
+        rng = np.random.default_rng([spec.seed, len(cases)])
+        for case, label in zip(cases, labels, strict=True):
+            rows.writerow((case, f"{case}-s1", label, *_followed(label, rng)))
     _write_split(folder / "split.csv", cases, labels)
     return table
 
@@ -123,6 +125,13 @@ def _write_split(path: Path, cases: Sequence[str], labels: Sequence[str]) -> Non
         rows.writerow(("case", "slide", "label", "split"))
         for case, label in zip(cases, labels, strict=True):
             rows.writerow((case, f"{case}-s1", label, "test" if last[label] == case else "train"))
+
+
+def _followed(label: str, rng: np.random.Generator) -> tuple[str, int]:
+    """Months until the event, or until the end of observation (0); each subtype has its own hazard."""
+    met = rng.exponential(80 / 3 ** SUBTYPES.index(label))
+    left = rng.uniform(12, 72)
+    return f"{min(met, left):.1f}", int(met <= left)
 
 
 def key_tiles(key_regions: Path, coords_l0: NDArray[Any], side_l0: float) -> NDArray[np.bool_]:
