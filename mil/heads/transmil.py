@@ -40,9 +40,9 @@ class TransMIL(Head):
         width = settings.width
         self.embed = tile_embedding(settings.dim, width, settings.dropout)
         self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
-        self.first = NystromAttention(width)
+        self.first = NystromAttention(width, of_tiles=True)
         self.position = PyramidEncoding(width)
-        self.last = NystromAttention(width)
+        self.last = NystromAttention(width, of_tiles=False)
         self.norm = nn.LayerNorm(width)
         self.classify = nn.Linear(width, settings.n_classes)
 
@@ -98,10 +98,12 @@ class NystromAttention(nn.Module):
     """Attention through landmarks, linear in the number of tokens and exact where each is a landmark.
 
     softmax(Q k^T) pinv(softmax(q k^T)) softmax(q K^T) V, with q and k the means of Q and K over segments;
-    beside it a convolution of V along the tokens. No product of tokens and landmarks is kept in memory.
+    beside it a convolution of V along the tiles. The class token takes no part in that: it stands beside no
+    tile, and given a way to the first sixteen it learns small cohorts by heart. No product of tokens and
+    landmarks is kept in memory.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, of_tiles: bool) -> None:
         super().__init__()
         self.n_heads = math.gcd(width, HEADS)
         self.n_landmarks = max(1, width // 2)
@@ -110,14 +112,16 @@ class NystromAttention(nn.Module):
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
         self.out = nn.Linear(width, width)
-        self.residual = nn.Conv2d(
-            self.n_heads,
-            self.n_heads,
-            (RESIDUAL, 1),
-            padding=(RESIDUAL // 2, 0),
-            groups=self.n_heads,
-            bias=False,
-        )
+        self.residual = None
+        if of_tiles:
+            self.residual = nn.Conv2d(
+                self.n_heads,
+                self.n_heads,
+                (RESIDUAL, 1),
+                padding=(RESIDUAL // 2, 0),
+                groups=self.n_heads,
+                bias=False,
+            )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """The answer to every token, (1, L, E) -> (1, L, E)."""
@@ -151,10 +155,9 @@ class NystromAttention(nn.Module):
         with torch.autocast(asked.device.type, enabled=False):
             summary = (inverse @ gathered.float()).to(asked.dtype)  # (1, H, M, d)
         answers = scaled_dot_product_attention(asked, key_marks, summary)  # (1, H, l, d)
-        n_asked, reach = asked.shape[2], RESIDUAL // 2
-        seen = values[:, :, : n_asked + reach]  # all that a convolution at these tokens sees
-        nearby = self.residual(seen)[:, :, :n_asked]  # (1, H, l, d)
-        answer: Tensor = self.out((answers + nearby).transpose(1, 2).flatten(2))
+        if self.residual is not None:
+            answers = answers + pad(self.residual(values[:, :, 1:]), (0, 0, 1, 0))
+        answer: Tensor = self.out(answers.transpose(1, 2).flatten(2))
         return answer
 
     @torch.no_grad()
