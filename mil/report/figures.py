@@ -12,8 +12,10 @@ from markupsafe import escape
 
 from mil.evaluation.calibration import Bin
 from mil.evaluation.decision import DecisionCurve
+from mil.evaluation.evaluate import ModelResult
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.metrics import Floats, Ints, placements, roc_points
+from mil.evaluation.predictions import Predictions
 
 N_COLOURS = 8
 DASHES = ("none", "7 3", "2 3", "9 3 2 3")  # curves differ without colour, too
@@ -77,6 +79,13 @@ def roc_curves(classes: Sequence[str], truth: Ints, p: Floats) -> tuple[RocCurve
             auc = float(placements(truth == index, p[:, index])[0].mean())
             curves.append(RocCurve(classes[index], index, auc, fpr, tpr))
     return tuple(curves)
+
+
+def curves_of(predictions: Predictions, result: ModelResult) -> tuple[RocCurve, ...]:
+    """ROC curves of a model over all cases of the first repeat; none of a class whose AUC is undefined."""
+    scores = predictions.case_scores(result.model, predictions.repeats[0])
+    curves = roc_curves(predictions.classes, scores.truth, scores.p)
+    return tuple(curve for curve in curves if result.per_class[curve.colour].auc.value is not None)
 
 
 def roc_plot(model: str, curves: Sequence[RocCurve]) -> str:

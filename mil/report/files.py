@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mil.evaluation.evaluate import Evaluation
 from mil.evaluation.predictions import Predictions
-from mil.report.figures import roc_curves
+from mil.report.figures import curves_of
 
 # Okabe & Ito 2008, told apart without colour vision; the page's own palette follows the same.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7176", "#b8a800")
@@ -32,7 +32,7 @@ def write_figures(folder: Path, evaluation: Evaluation, predictions: Predictions
     written: list[Path] = []
     written += _save(folder / "accuracy", _accuracy_table(evaluation), _draw_accuracy(evaluation))
     for name, table, draw, across in (
-        ("roc", _roc_table(predictions), _draw_roc, "false positive rate"),
+        ("roc", _roc_table(evaluation, predictions), _draw_roc, "false positive rate"),
         ("confusion", _confusion_table(evaluation), _draw_confusion(evaluation), "named"),
         ("reliability", _reliability_table(evaluation), _draw_reliability, "probability of the class named"),
     ):  # fmt: skip
@@ -77,13 +77,12 @@ def _draw_accuracy(evaluation: Evaluation) -> Callable[[pd.DataFrame], Figure]:
     return draw
 
 
-def _roc_table(predictions: Predictions) -> pd.DataFrame:
+def _roc_table(evaluation: Evaluation, predictions: Predictions) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = []
-    for model in predictions.models:
-        scores = predictions.case_scores(model, predictions.repeats[0])
-        for curve in roc_curves(predictions.classes, scores.truth, scores.p):
+    for result in evaluation.models:
+        for curve in curves_of(predictions, result):
             points = zip(curve.fpr, curve.tpr, strict=True)
-            rows += [(model, curve.name, curve.auc, fpr, tpr) for fpr, tpr in points]
+            rows += [(result.model, curve.name, curve.auc, fpr, tpr) for fpr, tpr in points]
     return pd.DataFrame(rows, columns=["model", "class", "auc", "fpr", "tpr"])
 
 
@@ -94,7 +93,8 @@ def _draw_roc(axis: Any, table: pd.DataFrame) -> None:
         told = f"{_plain(name)}, AUC {part['auc'].iloc[0]:.2f}"
         axis.plot(part["fpr"], part["tpr"], label=told, **look)
     axis.set(xlim=(0, 1), ylim=(0, 1), ylabel="true positive rate", aspect="equal")
-    axis.legend(frameon=False, fontsize="xx-small", loc="lower right")
+    if len(table):
+        axis.legend(frameon=False, fontsize="xx-small", loc="lower right")
 
 
 def _confusion_table(evaluation: Evaluation) -> pd.DataFrame:

@@ -157,7 +157,7 @@ def render(report: Report) -> str:
         limits=limitations(evaluation, lead, report.comparison, _sites(report.cohort)),
         left_out=Counter(reason for _, reason in report.excluded).most_common(),
         tiles=int(report.cohort["tiles"].sum()) if "tiles" in report.cohort else None,
-        curves=_curves(report.predictions),
+        curves=[figures.curves_of(report.predictions, each) for each in evaluation.models],
         cards=cards,
         shown=CARDS_SHOWN,
         rows_shown=ROWS_SHOWN,
@@ -288,13 +288,6 @@ def _verdicts(repeats: Sequence[CaseScores], classes: tuple[str, ...]) -> list[V
         Verdict(bool(right[row]), tuple(counts[row].tolist()), tuple(p[row].tolist()))
         for row in range(len(p))
     ]
-
-
-def _curves(predictions: Predictions) -> list[tuple[figures.RocCurve, ...]]:
-    """ROC curves of each model, from all cases of the first repeat."""
-    first = predictions.repeats[0]
-    scores = [predictions.case_scores(model, first) for model in predictions.models]
-    return [figures.roc_curves(predictions.classes, each.truth, each.p) for each in scores]
 
 
 def _decisions(
