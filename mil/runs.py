@@ -11,6 +11,7 @@ decision/          of `mil decision`
 models/<model>-r<repeat>-f<fold>.safetensors, or models/<model>.safetensors of `mil train`
 explain/, report.html
 external/<name>/   of `mil external`: predictions.csv, metrics.json
+arms/<arm>/, results.csv     of `mil protocol run`
 folds/r<repeat>-f<fold>/  of `mil crossval --finetune per-fold`: tuned/ as of `mil finetune`, store/ of bags
 """
 
@@ -209,11 +210,22 @@ def versions() -> dict[str, str]:
 
 def _clear(path: Path) -> None:
     """Remove what an earlier run has written: beside new numbers, old ones would be believed."""
-    for name in ("models", "explain", "bags", "folds", "external", "survival", "decision"):
+    for name in (
+        "models",
+        "explain",
+        "bags",
+        "folds",
+        "external",
+        "survival",
+        "decision",
+        "arms",
+        "figures",
+    ):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in (
-        "predictions.csv", "metrics.json", "comparison.json", "folds.json", "report.html", "predict.csv",
-        "weights.safetensors", "classifier.safetensors", "checkpoint.safetensors", "card.json", "history.csv",
+        "predictions.csv", "metrics.json", "comparison.json", "folds.json", "results.csv", "report.html",
+        "predict.csv", "weights.safetensors", "classifier.safetensors", "checkpoint.safetensors", "card.json",
+        "history.csv",
     ):  # fmt: skip
         (path / name).unlink(missing_ok=True)
 

@@ -274,8 +274,11 @@ def test_versions_name_this_library_and_what_it_stands_on():
 
 def test_what_an_overwritten_run_has_written_goes_with_it(path):
     run = start(path)
-    for name in ("predictions.csv", "metrics.json", "report.html"):
+    for name in ("predictions.csv", "metrics.json", "report.html", "results.csv"):
         (path / name).write_text("old")
+    for name in ("arms", "explain", "figures"):
+        (path / name).mkdir()
+        (path / name / "kept").write_text("old")
     finish_run(run)
     start(path, overwrite=True)
     assert [p.name for p in path.iterdir()] == ["run.json"]
