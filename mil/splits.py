@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.whole import whole
 from mil.errors import CohortError, LeakageError, RunError
 from mil.settings import SplitSettings
 
@@ -100,7 +101,8 @@ def inner_split(
 
 def write_folds(path: Path, folds: Sequence[Fold]) -> None:
     """Write folds as JSON, to be looked at and used again."""
-    path.write_text(json.dumps([asdict(fold) for fold in folds], indent=1) + "\n")
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps([asdict(fold) for fold in folds], indent=1) + "\n")
 
 
 def read_folds(path: Path) -> tuple[Fold, ...]:

@@ -18,7 +18,7 @@ from mil.explain.heatmap import draw_small, scale_stops
 from mil.fitted import load_fitted
 from mil.heads.registry import HEADS
 from mil.report.page import Heatmap, Report
-from mil.runs import Run, check_results
+from mil.runs import Run, check_results, written
 from mil.splits import Fold, read_folds
 
 SCARCE = 10  # cases per class below which one case moves sensitivity by more than ten points
@@ -170,7 +170,7 @@ def _heatmaps(
         for fold in (fold for fold in folds if fold.repeat == 0):
             if not run.model_path(model, fold).exists():
                 continue  # removed to save space; the page says that maps are missing
-            fitted = load_fitted(run.model_path(model, fold))
+            fitted = load_fitted(written(run, run.model_path(model, fold)))
             seen = among(fold.test, fitted.trained_on)
             if seen:
                 raise LeakageError(
