@@ -228,7 +228,7 @@ def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
     from mil.crossval import cross_validate
     from mil.evaluation.predictions import concat
     from mil.runs import start_run
-    from mil.splits import split_cases, write_folds
+    from mil.splits import folds_sha256, split_cases, write_folds
 
     cohort = assembled(options, options.store)
     folds = split_cases(
@@ -239,6 +239,7 @@ def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
     )
     reading = (*options.models, "clinical") if options.combine else options.models
     told = facts(cohort) | clinical_facts(cohort, reading, options.clinical)
+    told["folds_sha256"] = folds_sha256(folds)
     run = start_run(options.out, "crossval", plain(options), told, overwrite=options.overwrite)
     write_folds(options.out / "folds.json", folds)
     predictions = cross_validate(

@@ -224,7 +224,7 @@ def check_fit(
     if held != asked:
         raise FitError(
             f"kept was another fit (of {fitted.model}): its settings, its bags or the cases it learnt from "
-            "differ. Pass --overwrite, which removes kept fits."
+            "differ. Remove its file and run again, or choose another --out."
         )
 
 

@@ -38,6 +38,7 @@ from mil.version import __version__
 FORMAT, FORMAT_VERSION = "mil-run", 1
 RESULTS = ("folds.json", "predictions.csv", "metrics.json", "comparison.json")
 LOCK = ".lock"
+DECIDING = ("sarcomil", "torch")  # fits of different versions of these are not put into one run
 NAMED_VERSIONS = (
     "torch",
     "timm",
@@ -97,7 +98,7 @@ def start_run(
     *,
     overwrite: bool = False,
 ) -> Run:
-    """Open a run folder for writing; one that was cut off with the same settings and data goes on.
+    """Open a run folder for writing; one that was cut off with the same settings, data and versions goes on.
 
     Until ``finish_run``, or the end of this process, no other process can open it for writing.
 
@@ -109,8 +110,8 @@ def start_run(
         overwrite: replace a run instead of refusing.
 
     Raises:
-        RunError: the folder holds a finished run, a run of other settings or data, or other files, or
-            another process writes it.
+        RunError: the folder holds a finished run, a run of other settings, data or versions, or other files,
+            or another process writes it.
         BagError: the file system has no locks.
     """
     if path.is_file() or (path.is_dir() and _is_foreign(path)):
@@ -140,9 +141,11 @@ def _started(
             held.info["command"] == command
             and _asked(held.settings) == _asked(settings)
             and all(held.info.get(name) == fact for name, fact in data.items())
+            and all(held.info["versions"].get(name) == versions()[name] for name in DECIDING)
         )
         if (held.complete or not same) and not overwrite:
-            what = "a finished run" if held.complete else "a run with other settings or data"
+            other = f"a run with other settings or data, or by another {' or '.join(DECIDING)}"
+            what = "a finished run" if held.complete else other
             raise RunError(f"{path} holds {what}. Choose another --out, or pass --overwrite.")
         if held.complete or not same:
             _clear(path)

@@ -146,6 +146,22 @@ def test_interrupted_run_on_other_data_is_refused(path, changes):
         start(path, data=DATA | changes)
 
 
+@pytest.mark.parametrize("name", ["sarcomil", "torch"])
+def test_interrupted_run_by_another_version_is_refused_or_replaced(path, name):
+    run = start(path)
+    model = with_model(update_run(run, versions=versions() | {name: "0.0"}))
+    with pytest.raises(RunError, match="or by another sarcomil or torch"):
+        start(path)
+    assert start(path, overwrite=True).info["versions"] == versions()
+    assert not model.exists()
+
+
+def test_interrupted_run_by_another_library_that_decides_nothing_goes_on(path):
+    model = with_model(update_run(start(path), versions=versions() | {"openslide-bin": "0.0"}))
+    start(path)
+    assert model.exists()
+
+
 def test_interrupted_run_of_another_command_is_refused(path):
     start(path)
     with pytest.raises(RunError, match="other settings"):
