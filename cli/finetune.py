@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.app import app
-from cli.extract import SlideOptions, jobs_of, recipes_of
+from cli.extract import SlideOptions, jobs_of, recipes_of, warn_of_weights
 from cli.options import UsageError, build, part_of, plain, verb, writable, wrong_use
 from mil.finetune.settings import FinetuneSettings
 from mil.settings import FitSettings, SplitSettings
@@ -83,6 +83,7 @@ def run_finetune(options: FinetuneOptions) -> None:
             )
             if together.device.type == "cpu":
                 say(f"No GPU: {recipe.backbone} is trained on the CPU, which is slow.")
+            warn_of_weights(options)
         together.meet()
         card = train(
             slides,

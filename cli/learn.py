@@ -409,6 +409,11 @@ def assembled(options: "CrossvalOptions | TrainOptions", store: Path | None) -> 
         complain(f"Left out: {what}: {reason}")
     for pair in lookalikes(cohort):
         warn(str(pair))
+    if cohort.unknown_weights:
+        warn(
+            f"The backbone's weights, {cohort.unknown_weights}, do not say which cases they have seen: if "
+            "they were trained on cases of this table, the results are worth nothing."
+        )
     return cohort
 
 

@@ -95,6 +95,14 @@ class Cohort:
         """Length of a feature vector."""
         return self.cases[0].bags[0].dim
 
+    @property
+    def unknown_weights(self) -> str:
+        """The backbone's weights file, where it does not say which cases it has seen; empty where known."""
+        told = str(self.recipe.get("weights", ""))
+        known = told.startswith(("pretrained", "random", "converted from"))
+        seen = any(bag.trained_on for case in self.cases for bag in case.bags)
+        return "" if known or seen else told
+
     def named(self, names: Sequence[str]) -> tuple[Case, ...]:
         """The cases of these names, in the cohort's order.
 

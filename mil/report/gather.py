@@ -113,6 +113,11 @@ def _warnings(cohort: Cohort, evaluation: Evaluation) -> list[str]:
             "The backbone's weights are random: nothing in it was learnt from images. The numbers show "
             "that the path works, not what a trained backbone would reach."
         )
+    if cohort.unknown_weights:
+        found.append(
+            f"The backbone's weights, {cohort.unknown_weights}, do not say which cases they have seen. If "
+            "they were trained on cases of this cohort, none of the numbers can be believed."
+        )
     counts = Counter(case.label for case in cohort.cases)
     fewest = min(counts.values())
     scarce = ", ".join(sorted(label for label, count in counts.items() if count == fewest))

@@ -266,6 +266,13 @@ def test_random_weights_are_called_random(tmp_path, weights):
     assert told.startswith("The backbone's weights are random")
 
 
+def test_weights_that_do_not_say_whom_they_have_seen_are_told(tmp_path):
+    (told,) = warnings_of(tmp_path, with_weights(ENOUGH, "mine.pth"))
+    assert told.startswith(
+        "The backbone's weights, mine.pth, do not say which cases they have seen"
+    )
+
+
 def test_few_cases_are_told_with_what_one_case_moves(tmp_path):
     (told,) = warnings_of(tmp_path, made_cohort((SCARCE, 4), slides=1, n_tiles=1))
     assert told.startswith("Few cases: class-b has 4.")
