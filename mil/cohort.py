@@ -22,6 +22,9 @@ ALIASES = {
     "mpp": ("mpp",),
 }
 
+# Cyrillic and Greek letters that look like Latin ones, small or capital.
+LOOKALIKES = str.maketrans("авекмнорстухіјѕαβεζηικμνορτυχ", "abekmhopctyxijsabezhikmnoptyx")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -329,7 +332,13 @@ def _check_spelling(path: Path, what: str, names: Iterable[str]) -> None:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "-", unicodedata.normalize("NFKC", name).casefold())
+    """A name without what the eye does not tell apart, or a hand writes now so and now otherwise.
+
+    A dash counts between two digits alone, where it tells 1-12 from 11-2, and before a number.
+    """
+    seen = unicodedata.normalize("NFKC", name).casefold().translate(LOOKALIKES)
+    seen = "".join(letter for letter in seen if unicodedata.category(letter) != "Cf")  # invisible
+    return re.sub(r"(?<!\d)(?<!^)-|-(?!\d)", "", re.sub(r"[\W_]+", "-", seen))
 
 
 def _bags(
