@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from cli.app import app
 from cli.options import part_of, plain, verb, writable, wrong_use
 from mil.errors import CohortError, FitError
-from mil.settings import BASELINE_NAMES, DEFAULT_MODELS, HEAD_NAMES, FitSettings, SplitSettings
+from mil.settings import (
+    BASELINE_NAMES,
+    DEFAULT_MODELS,
+    HEAD_NAMES,
+    SEEDS,
+    FitSettings,
+    SplitSettings,
+)
 
 if TYPE_CHECKING:
     from features.bags import Bag
@@ -109,6 +116,10 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
     def __post_init__(self) -> None:
         if self.engine not in ("loky", "ray"):
             raise FitError(f"engine is loky or ray; got {self.engine!r}. Use loky.")
+        if not all(self.models) or not self.models:
+            raise FitError(
+                "models has an empty name. Name them with commas between, as mean,abmil."
+            )
         if self.workers < 0:
             raise FitError(f"workers is 0 or more; got {self.workers}. Leave it out.")
         FitSettings.__post_init__(self)
@@ -138,6 +149,11 @@ class TrainOptions(_CohortOptions, FitSettings):
         metadata={"help": "The head or baseline to fit; `mil crossval --help` lists them."},
     )
     seed: int = field(default=0, metadata={"help": "Seed of weights, draws and order."})
+
+    def __post_init__(self) -> None:
+        FitSettings.__post_init__(self)
+        if not 0 <= self.seed < SEEDS:
+            raise FitError(f"seed is from 0 to {SEEDS - 1}; got {self.seed}. Use 0.")
 
 
 @dataclass(frozen=True, kw_only=True)

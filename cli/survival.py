@@ -113,7 +113,7 @@ def strata(cohort: "Cohort", split: SplitSettings) -> list[str]:
     from mil.outcome import CENSORED, EVENT
 
     labels = [case.label for case in cohort.cases]
-    needed = int(split.folds) if split.folds.isdigit() else 2
+    needed = int(split.folds) if split.folds.isdecimal() else 2
     return labels if labels.count(CENSORED) >= needed else [EVENT] * len(labels)
 
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -227,14 +226,11 @@ class Rerun:
         return told if arm.finetune or first else {"seconds": 0.0}
 
     def _recipe(self, arm: Arm, part: Part) -> Recipe:
-        settings: dict[str, Any] = {"backbone": arm.backbone}
-        if arm.mpp is not None:
-            settings["mpp"] = arm.mpp
-        if arm.start:
-            start = next(other for other in self.protocol.arms if other.name == arm.start)
-            settings["weights"] = str(self._folder(start, part) / "tuned" / WEIGHTS)
-        recipe: Recipe = self.protocol.settings_of("extract", **settings)
-        return recipe
+        if not arm.start:
+            return self.protocol.recipe_of(arm)
+        start = next(other for other in self.protocol.arms if other.name == arm.start)
+        weights = str(self._folder(start, part) / "tuned" / WEIGHTS)
+        return self.protocol.recipe_of(arm, weights=weights)
 
     def _folder(self, arm: Arm, part: Part) -> Path:
         """Of what an arm makes: with each part its own network where one is trained."""
