@@ -128,18 +128,19 @@ def run_report(options: ReportOptions) -> Path:
 def _model_for(run: "Run", bag: "Bag", asked: str | None) -> "tuple[Fitted, str]":
     """The model to explain, and what it has to do with the case."""
     from mil.fitted import load_fitted
-    from mil.runs import check_results
+    from mil.runs import check_results, written
     from mil.splits import read_folds
 
     case = run.case_of(bag.slide, bag.case)
     if run.info["command"] == "train":
-        fitted = load_fitted(run.model_path(_attending(run, [run.settings["model"]], asked)))
+        name = _attending(run, [run.settings["model"]], asked)
+        fitted = load_fitted(written(run, run.model_path(name)))
         return fitted, _relation(fitted, case)
     check_results(run)
     model = _attending(run, run.settings["models"], asked)
     folds = [fold for fold in read_folds(run.path / "folds.json") if fold.repeat == 0]
     fold = next((fold for fold in folds if case in fold.test), folds[0])
-    fitted = load_fitted(run.model_path(model, fold))
+    fitted = load_fitted(written(run, run.model_path(model, fold)))
     return fitted, f"model of fold {fold.index}, {_relation(fitted, case)}"
 
 

@@ -150,7 +150,7 @@ def run_extract(options: ExtractOptions) -> int:
     with wrong_use():
         timm_name(options.backbone)
     recipes = recipes_of(options)
-    _warn_of_scales(options)
+    warn_of_weights(options)
     if len(recipes) > 1 and jobs[0].from_tiles:
         raise UsageError("A folder of tile images has the scale of its files: give one --mpp.")
     if jobs[0].region == "tissue":
@@ -197,8 +197,8 @@ def recipes_of(options: SlideOptions) -> "list[Recipe]":
     return recipes
 
 
-def _warn_of_scales(options: SlideOptions) -> None:
-    """Say at which scales the weights were not trained, if their file knows."""
+def warn_of_weights(options: SlideOptions) -> None:
+    """Say at which scales the weights were not trained, and where their file does not know their cases."""
     from cli.console import warn
     from features.backbones.card import read_card
 
@@ -206,6 +206,11 @@ def _warn_of_scales(options: SlideOptions) -> None:
         for mpp in options.mpp:
             if remark := card.unlike(mpp, options):
                 warn(remark)
+    elif options.weights not in ("pretrained", "random"):
+        warn(
+            f"{options.weights} does not say which cases it has seen. If it was trained on any of yours, no "
+            "test on them can be believed; weights of `mil finetune` carry a card that says so."
+        )
 
 
 def _tell(outcomes: "Sequence[Outcome]", seconds: float, out: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.app import app
-from cli.extract import SlideOptions, jobs_of, recipes_of
+from cli.extract import SlideOptions, jobs_of, recipes_of, warn_of_weights
 from cli.options import UsageError, build, part_of, plain, verb, writable, wrong_use
 from mil.finetune.settings import FinetuneSettings
 from mil.settings import FitSettings, SplitSettings
@@ -83,6 +83,7 @@ def run_finetune(options: FinetuneOptions) -> None:
             )
             if together.device.type == "cpu":
                 say(f"No GPU: {recipe.backbone} is trained on the CPU, which is slow.")
+            warn_of_weights(options)
         together.meet()
         card = train(
             slides,
@@ -107,7 +108,7 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     from mil.finetune.per_fold import Tuning, cohort_as_tested, cross_validate_per_fold
     from mil.finetune.ranks import ranks
     from mil.runs import start_run, update_run
-    from mil.splits import split_cases, write_folds
+    from mil.splits import folds_sha256, split_cases, write_folds
 
     if options.allow_missing:
         raise UsageError(
@@ -124,7 +125,7 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
         [row.site for row in cases.values()],
         part_of(options, SplitSettings),
     )
-    data = facts(slides) | {"tuning": plain(tuned)}
+    data = facts(slides) | {"tuning": plain(tuned), "folds_sha256": folds_sha256(folds)}
     run = start_run(options.out, "crossval", plain(options), data, overwrite=options.overwrite)
     write_folds(options.out / "folds.json", folds)
     with ranks(tuned.device) as together:

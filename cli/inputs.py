@@ -14,7 +14,7 @@ from features.slides import slide_name
 from features.stain import Stain, StainReference, save_reference
 from mil.errors import FitError, RunError
 from mil.fitted import Fitted, load_fitted
-from mil.runs import Run
+from mil.runs import Run, written
 
 LEARNT_FROM = {
     "tiles": "folders of tiles",
@@ -34,7 +34,7 @@ def only_model(run: Run) -> Fitted:
             f"{run.path} is a cross-validation: its models exist to be judged. Fit one on all cases "
             "with `mil train`, then predict with that."
         )
-    return load_fitted(run.model_path(run.settings["model"]))
+    return load_fitted(written(run, run.model_path(run.settings["model"])))
 
 
 def bags_for(

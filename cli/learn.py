@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from cli.app import app
 from cli.options import part_of, plain, verb, writable, wrong_use
 from mil.errors import CohortError, FitError
-from mil.settings import BASELINE_NAMES, DEFAULT_MODELS, HEAD_NAMES, FitSettings, SplitSettings
+from mil.settings import (
+    BASELINE_NAMES,
+    DEFAULT_MODELS,
+    HEAD_NAMES,
+    SEEDS,
+    FitSettings,
+    SplitSettings,
+)
 
 if TYPE_CHECKING:
     from features.bags import Bag
@@ -109,6 +116,10 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
     def __post_init__(self) -> None:
         if self.engine not in ("loky", "ray"):
             raise FitError(f"engine is loky or ray; got {self.engine!r}. Use loky.")
+        if not all(self.models) or not self.models:
+            raise FitError(
+                "models has an empty name. Name them with commas between, as mean,abmil."
+            )
         if self.workers < 0:
             raise FitError(f"workers is 0 or more; got {self.workers}. Leave it out.")
         FitSettings.__post_init__(self)
@@ -138,6 +149,11 @@ class TrainOptions(_CohortOptions, FitSettings):
         metadata={"help": "The head or baseline to fit; `mil crossval --help` lists them."},
     )
     seed: int = field(default=0, metadata={"help": "Seed of weights, draws and order."})
+
+    def __post_init__(self) -> None:
+        FitSettings.__post_init__(self)
+        if not 0 <= self.seed < SEEDS:
+            raise FitError(f"seed is from 0 to {SEEDS - 1}; got {self.seed}. Use 0.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +244,7 @@ def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
     from mil.crossval import cross_validate
     from mil.evaluation.predictions import concat
     from mil.runs import start_run
-    from mil.splits import split_cases, write_folds
+    from mil.splits import folds_sha256, split_cases, write_folds
 
     cohort = assembled(options, options.store)
     folds = split_cases(
@@ -239,6 +255,7 @@ def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
     )
     reading = (*options.models, "clinical") if options.combine else options.models
     told = facts(cohort) | clinical_facts(cohort, reading, options.clinical)
+    told["folds_sha256"] = folds_sha256(folds)
     run = start_run(options.out, "crossval", plain(options), told, overwrite=options.overwrite)
     write_folds(options.out / "folds.json", folds)
     predictions = cross_validate(
@@ -408,6 +425,11 @@ def assembled(options: "CrossvalOptions | TrainOptions", store: Path | None) -> 
         complain(f"Left out: {what}: {reason}")
     for pair in lookalikes(cohort):
         warn(str(pair))
+    if cohort.unknown_weights:
+        warn(
+            f"The backbone's weights, {cohort.unknown_weights}, do not say which cases they have seen: if "
+            "they were trained on cases of this table, the results are worth nothing."
+        )
     return cohort
 
 

@@ -1,10 +1,10 @@
 """`mil check RUN --null N`: the user's own cross-validation where there is nothing to find."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli.learn import CrossvalOptions, assembled, facts
 from cli.options import UsageError, build, part_of, writable
@@ -60,7 +60,7 @@ def run_null(path: Path, out: Path, n: int) -> int:
     with Bars().task("shuffles", len(missing), "shuffles") as advance:
         for rows in shuffles(cohort, options.models, split, crossval, missing, workers=0):
             found = sorted([*found, *rows], key=lambda row: row.shuffle)
-            _write(out, found)
+            _write(out, found, run)
             advance(1)
     observed = {
         result.model: result.auc.value
@@ -134,37 +134,42 @@ def _kept(out: Path, run: "Run") -> list["Shuffle"]:
     """The shuffles an earlier call has left, if they are of the same run.
 
     Raises:
-        UsageError: the folder holds those of another run.
+        UsageError: the folder holds those of another run, or they have been edited.
     """
     import json
 
     from mil.null import Shuffle
+
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "null.json"
+    if not path.exists():
+        return []
+    held = json.loads(path.read_text())
+    if held.get("predictions") != run.info["results"]["predictions.csv"]:
+        raise UsageError(f"{out} holds shuffles of another run. Choose another --out.")
+    if held.get("sha256") != _seal(held):
+        raise UsageError(
+            f"{path} is not as it was written. Remove it, and the shuffles are run again."
+        )
+    return [Shuffle(*row) for row in held["shuffles"]]
+
+
+def _seal(card: Mapping[str, Any]) -> str:
+    from features.bags import fingerprint
+
+    return fingerprint({name: fact for name, fact in card.items() if name != "sha256"})
+
+
+def _write(out: Path, found: Sequence["Shuffle"], run: "Run") -> None:
+    """Keep the shuffles, sealed, for a later call; null.csv shows them."""
+    from features.whole import whole
     from mil.runs import write_json
 
-    card = {"run": str(run.path.absolute()), "predictions": run.info["results"]["predictions.csv"]}
-    told = out / "null.json"
-    if told.exists() and json.loads(told.read_text()) != card:
-        raise UsageError(f"{out} holds shuffles of another run. Choose another --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(told, card)
-    if not (out / "null.csv").exists():
-        return []
-    with (out / "null.csv").open(newline="", encoding="utf-8") as file:
-        return [
-            Shuffle(
-                int(row["shuffle"]),
-                row["model"],
-                float(row["auc"]) if row["auc"] else None,
-                float(row["accuracy"]),
-            )
-            for row in csv.DictReader(file)
-        ]
-
-
-def _write(out: Path, found: Sequence["Shuffle"]) -> None:
-    """Replace null.csv, which is whole whenever the process ends."""
-    from features.whole import whole
-
+    card = {
+        "predictions": run.info["results"]["predictions.csv"],
+        "shuffles": [[each.shuffle, each.model, each.auc, each.accuracy] for each in found],
+    }
+    write_json(out / "null.json", card | {"sha256": _seal(card)})
     with (
         whole(out / "null.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,

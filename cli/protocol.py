@@ -28,7 +28,7 @@ studies = typer.Typer(
 )
 app.add_typer(studies)
 
-COLUMNS = ("arm", "measure", "published", "measured", "low", "high", "cases", "tiles")
+COLUMNS = ("arm", "backbone", "measure", "published", "measured", "low", "high", "cases", "tiles")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +140,7 @@ def run(options: RunOptions) -> None:
     the same command.
     """
     from cli.console import Bars, say
+    from features.backbones.registry import timm_name
     from mil.cohort import read_table
     from mil.errors import ProtocolError
     from mil.evaluation.comparison import compare
@@ -152,6 +153,8 @@ def run(options: RunOptions) -> None:
     with wrong_use():
         protocol = changed(load(options.name), options.set)
         protocol.check()
+        for arm in protocol.arms:
+            timm_name(arm.backbone)
     jobs = jobs_of(
         SlideOptions(
             inputs=(options.cohort,),
@@ -167,14 +170,6 @@ def run(options: RunOptions) -> None:
             f"{len(without)} slides have no label, e.g. {without[0]}. Fill the column."
         )
     writable(options.out)
-    held = start_run(
-        options.out,
-        "protocol",
-        plain(options),
-        {"protocol": asdict(protocol), "labels": {row.case: row.label for row in rows}},
-        overwrite=options.overwrite,
-    )
-    say(f"{protocol.title}. {protocol.source}.")
     results: list[ArmResult] = []
     with ranks(options.device) as one:
         rerun = Rerun(
@@ -186,6 +181,16 @@ def run(options: RunOptions) -> None:
             workers=options.workers,
             progress=Bars(),
         )
+        for arm in protocol.arms:
+            rerun.parts(arm)  # what the cohort cannot carry is told before any work
+        held = start_run(
+            options.out,
+            "protocol",
+            plain(options),
+            {"protocol": asdict(protocol), "labels": {row.case: row.label for row in rows}},
+            overwrite=options.overwrite,
+        )
+        say(f"{protocol.title}. {protocol.source}.")
         for result in rerun.results():
             results.append(result)
             say(_line(result))
@@ -221,6 +226,7 @@ def _rows(results: "Sequence[ArmResult]") -> list[dict[str, Any]]:
     return [
         {
             "arm": result.arm.name,
+            "backbone": result.arm.backbone,
             "measure": name,
             "published": result.arm.published.get(name),
             "measured": value,
@@ -260,11 +266,15 @@ def _tell(
         limits = "" if row["low"] is None else f" ({row['low']:.2f} to {row['high']:.2f})"
         return number(row["measured"]) + limits
 
+    def ran(row: "dict[str, Any]") -> str:
+        other = "arms.backbone" in protocol.changed
+        return f"{row['arm']}, here {row['backbone']}" if other else str(row["arm"])
+
     say("")
     show_table(
         ["arm", "measure", "printed", "here"],
         [
-            [row["arm"], MEASURES[row["measure"]], number(row["published"]), measured(row)]
+            [ran(row), MEASURES[row["measure"]], number(row["published"]), measured(row)]
             for row in _rows(results)
         ],
     )

@@ -66,7 +66,7 @@ def _predicted(
     from mil.evaluation.survival_predictions import joined
     from mil.heads.registry import reads_table
     from mil.runs import start_run
-    from mil.splits import split_cases, write_folds
+    from mil.splits import folds_sha256, split_cases, write_folds
 
     cohort = assembled(options, options.store)
     split = part_of(options, SplitSettings)
@@ -78,6 +78,7 @@ def _predicted(
     )
     reading = (*options.models, "clinical") if options.combine else options.models
     told = facts(cohort) | clinical_facts(cohort, reading, options.clinical)
+    told["folds_sha256"] = folds_sha256(folds)
     run = start_run(options.out, "crossval", plain(options), told, overwrite=options.overwrite)
     write_folds(options.out / "folds.json", folds)
     predictions = cross_validate_survival(
@@ -112,7 +113,7 @@ def strata(cohort: "Cohort", split: SplitSettings) -> list[str]:
     from mil.outcome import CENSORED, EVENT
 
     labels = [case.label for case in cohort.cases]
-    needed = int(split.folds) if split.folds.isdigit() else 2
+    needed = int(split.folds) if split.folds.isdecimal() else 2
     return labels if labels.count(CENSORED) >= needed else [EVENT] * len(labels)
 
 

@@ -41,6 +41,7 @@ from features.whole import whole
 FORMAT, FORMAT_VERSION = "mil-bag", 1
 PER_TILE = ("features", "coords", "coverage", "tile_flags")
 NAMED_VERSIONS = ("sarcomil", "torch", "timm", "openslide-bin", "numpy")
+SEAL = "facts_sha256"  # bags of before 2026-11-21 have none
 CHUNK_BYTES = 8 << 20
 FLOAT16_ERROR = 1e-3  # relative rounding error up to which half precision is kept
 
@@ -228,6 +229,11 @@ def _opened(path: Path) -> Any:
                 raise BagError(f"{path}: not a complete {FORMAT} file. Extract the slide again.")
             if file.attrs["format_version"] > FORMAT_VERSION:
                 raise BagError(f"{path}: written by a newer version. Upgrade sarcomil.")
+            if file.attrs.get(SEAL, _sealed(file.attrs)) != _sealed(file.attrs):
+                raise BagError(
+                    f"{path}: what it says of its slide, its recipe and the cases its backbone has seen is "
+                    "not what it was written with. Extract the slide again."
+                )
             rows = {name: len(file[name]) for name in PER_TILE}
             if set(rows.values()) != {file.attrs["n_tiles"]}:
                 raise BagError(
@@ -275,6 +281,11 @@ def _data_sha256(
     for values in itertools.chain(features, (coords, coverage)):
         digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
+
+
+def _sealed(attrs: Mapping[str, Any]) -> str:
+    """Fingerprint of all that a bag says of itself: edited by hand, it would be believed."""
+    return fingerprint({n: str(v) for n, v in attrs.items() if n not in (SEAL, "complete")})
 
 
 def _check_arrays(bag: Bag) -> None:
@@ -390,4 +401,5 @@ def _fill(file: Any, bag: Bag) -> None:
         source_sha256=bag.source_sha256,
         versions=json.dumps({name: metadata.version(name) for name in NAMED_VERSIONS}),
     )
+    file.attrs[SEAL] = _sealed(file.attrs)
     file.attrs["complete"] = 1

@@ -122,7 +122,7 @@ class Store:
             BagError: the folder's file system has no locks.
         """
         path = self._aside(slide, ".claim")
-        with _locked(path) as mine:
+        with locked(path) as mine:
             if mine:
                 self._sweep(slide)
             yield mine
@@ -220,7 +220,7 @@ def glob_escape(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool]:
+def locked(path: Path) -> Iterator[bool]:
     """Hold a lock on a file; its content says to people who holds it."""
     while True:
         with path.open("a+") as file:
@@ -245,7 +245,7 @@ def _lock(file: TextIO, how: int) -> bool:
     except OSError as error:
         raise BagError(
             f"{Path(file.name).parent}: this file system has no locks ({error}), so that two processes "
-            "would do the same work. Use a store on a local disk, or on a share mounted with them."
+            "would do the same work. Use a folder on a local disk, or on a share mounted with them."
         ) from error
     return True
 

@@ -22,6 +22,9 @@ ALIASES = {
     "mpp": ("mpp",),
 }
 
+# Cyrillic and Greek letters that look like Latin ones, small or capital.
+LOOKALIKES = str.maketrans("авекмнорстухіјѕαβεζηικμνορτυχ", "abekmhopctyxijsabezhikmnoptyx")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -94,6 +97,14 @@ class Cohort:
     def dim(self) -> int:
         """Length of a feature vector."""
         return self.cases[0].bags[0].dim
+
+    @property
+    def unknown_weights(self) -> str:
+        """The backbone's weights file, where it does not say which cases it has seen; empty where known."""
+        told = str(self.recipe.get("weights", ""))
+        known = told.startswith(("pretrained", "random", "converted from"))
+        seen = any(bag.trained_on for case in self.cases for bag in case.bags)
+        return "" if known or seen else told
 
     def named(self, names: Sequence[str]) -> tuple[Case, ...]:
         """The cases of these names, in the cohort's order.
@@ -321,7 +332,13 @@ def _check_spelling(path: Path, what: str, names: Iterable[str]) -> None:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "-", unicodedata.normalize("NFKC", name).casefold())
+    """A name without what the eye does not tell apart, or a hand writes now so and now otherwise.
+
+    A dash counts between two digits alone, where it tells 1-12 from 11-2, and before a number.
+    """
+    seen = unicodedata.normalize("NFKC", name).casefold().translate(LOOKALIKES)
+    seen = "".join(letter for letter in seen if unicodedata.category(letter) != "Cf")  # invisible
+    return re.sub(r"(?<!\d)(?<!^)-|-(?!\d)", "", re.sub(r"[\W_]+", "-", seen))
 
 
 def _bags(

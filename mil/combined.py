@@ -16,9 +16,9 @@ from scipy.special import logit
 
 from features.progress import Progress, Silent
 from features.threads import one_torch_thread
-from mil.cohort import Case, Cohort, among
-from mil.crossval import Fitter, Row, check_seen, fit_cases, fit_fold, fold_seed
-from mil.errors import CohortError, LeakageError
+from mil.cohort import Case, Cohort
+from mil.crossval import Fitter, Row, check_fit, check_seen, fit_cases, fit_fold, fold_seed
+from mil.errors import CohortError
 from mil.evaluation.metrics import Floats
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
 from mil.evaluation.regression import Truth, fit_regression, select_columns
@@ -84,10 +84,7 @@ class Combination:
                 fold,
                 partial(fit_fold, self.cohort, self.model, fold, self.settings, self.seed),
             )
-            if leaked := among(fold.test, fitted.trained_on):
-                raise LeakageError(
-                    f"{self.model}: {', '.join(leaked)} trained and would be tested."
-                )
+            check_fit(self.cohort, self.model, fold, self.settings, self.seed, fitted)
             scored = {SCORE: self._inner_scores(train, fold_seed(self.seed, fold))}
             told = {SCORE: [self._score(fitted, case) for case in test]}
         rows: list[Row] = []

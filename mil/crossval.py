@@ -25,7 +25,7 @@ from mil.predicting import probabilities, risk
 from mil.settings import FitSettings
 from mil.splits import Fold, inner_split
 from mil.survival import fit_survival, outcomes_of
-from mil.training import fit
+from mil.training import fit, seen_by
 
 Fitter = Callable[[str, Fold, Callable[[], Fitted]], Fitted]
 Row = dict[str, object]
@@ -128,12 +128,7 @@ class _FoldWork:
         try:
             with one_torch_thread():
                 fitted = self.keep(model, fold, fitter)
-                _check_trained(fitted, fold)
-                asked = model, self.settings, fold_seed(self.seed, fold), self.cohort.recipe_sha256
-                if (fitted.model, fitted.settings, fitted.seed, fitted.recipe_sha256) != asked:
-                    raise FitError(
-                        f"kept was another fit (of {fitted.model}). Remove the kept fits and run again."
-                    )
+                check_fit(self.cohort, model, fold, self.settings, self.seed, fitted)
                 return _predict_fold(self.cohort, fitted, fold, self.horizons)
         except (MilError, FeaturesError) as error:
             raise type(error)(f"{at}: {error}") from error
@@ -212,9 +207,25 @@ def _stained_to(cohort: Cohort) -> set[str]:
     return own | set(told["cases"])
 
 
-def _check_trained(fitted: Fitted, fold: Fold) -> None:
+def check_fit(
+    cohort: Cohort, model: str, fold: Fold, settings: FitSettings, seed: int, fitted: Fitted
+) -> None:
+    """Refuse a fit that is not the one ``fit_fold`` would make: it may have been kept from before.
+
+    Raises:
+        LeakageError: it has seen a case that would be tested with it.
+        FitError: it is of another model or other settings, or has seen other cases.
+    """
     if leaked := among(fold.test, fitted.trained_on):
         raise LeakageError(f"{fitted.model}: {', '.join(leaked)} trained and would be tested.")
+    seen = tuple(sorted(seen_by(cohort.named(fold.train))))
+    asked = model, settings, fold_seed(seed, fold), cohort.recipe_sha256, seen
+    held = fitted.model, fitted.settings, fitted.seed, fitted.recipe_sha256, fitted.trained_on
+    if held != asked:
+        raise FitError(
+            f"kept was another fit (of {fitted.model}): its settings, its bags or the cases it learnt from "
+            "differ. Remove its file and run again, or choose another --out."
+        )
 
 
 def _predict_fold(

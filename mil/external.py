@@ -24,7 +24,7 @@ from mil.fitted import Fitted, load_fitted
 from mil.heads.ensemble import Ensemble
 from mil.heads.registry import HEADS
 from mil.predicting import run_head
-from mil.runs import Run, check_results, sha256_of
+from mil.runs import Run, check_results, sha256_of, written
 from mil.splits import Fold, read_folds
 
 LOG = "readings.jsonl"
@@ -83,7 +83,7 @@ def ensemble_of(run: Run, model: str) -> tuple[Fitted, ...]:
             f"{len(missing)} of {len(paths)} fits of {model} are not in {run.path / 'models'}, e.g. "
             f"{missing[0]}. Run `mil crossval` again."
         )
-    return tuple(load_fitted(path) for path in paths)
+    return tuple(load_fitted(written(run, path)) for path in paths)
 
 
 def check_unseen(run: Run, members: Sequence[Fitted], cohort: Cohort) -> None:

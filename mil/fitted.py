@@ -72,9 +72,10 @@ def save_fitted(path: Path, fitted: Fitted) -> None:
         "sarcomil": __version__,
     }
     card["sha256"] = seal(state, card)
+    with whole(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(card, indent=1) + "\n")
     with whole(path) as temporary:
         save_file(state, temporary, metadata={"card": json.dumps(card)})
-        path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
 
 
 def load_fitted(path: Path) -> Fitted:

@@ -45,7 +45,7 @@ def each(
 
         yield from each_on_ray(work, tasks, workers)
         return
-    count = workers or len(os.sched_getaffinity(0))
+    count = workers or _cores()
     slowest = 0.0
     for number, task in enumerate(tasks):
         saved = slowest * (len(tasks) - number) * (1 - 1 / count)
@@ -56,6 +56,13 @@ def each(
         result = work(*task)
         slowest = max(slowest, time.perf_counter() - started)
         yield number, result
+
+
+def _cores() -> int:
+    """Those this process may use, where the system says so."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS
 
 
 def _in_processes(

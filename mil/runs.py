@@ -8,12 +8,15 @@ predictions.csv    one row per model, repeat and slide; of survival as in mil.ev
 metrics.json, comparison.json
 survival/<model>.png, .svg, .csv   Kaplan-Meier curves, of survival
 decision/          of `mil decision`
+.lock              held by the process that writes the run; gone with it
 models/<model>-r<repeat>-f<fold>.safetensors, or models/<model>.safetensors of `mil train`
 explain/, report.html
 external/<name>/   of `mil external`: predictions.csv, metrics.json
+arms/<arm>/, results.csv     of `mil protocol run`
 folds/r<repeat>-f<fold>/  of `mil crossval --finetune per-fold`: tuned/ as of `mil finetune`, store/ of bags
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -26,6 +29,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from features.store import locked
 from features.whole import whole
 from mil.errors import RunError
 from mil.splits import Fold
@@ -33,6 +37,8 @@ from mil.version import __version__
 
 FORMAT, FORMAT_VERSION = "mil-run", 1
 RESULTS = ("folds.json", "predictions.csv", "metrics.json", "comparison.json")
+LOCK = ".lock"
+DECIDING = ("sarcomil", "torch")  # fits of different versions of these are not put into one run
 NAMED_VERSIONS = (
     "torch",
     "timm",
@@ -42,6 +48,8 @@ NAMED_VERSIONS = (
     "scikit-learn",
     "h5py",
 )
+
+_held: dict[Path, contextlib.ExitStack] = {}  # the folders that this process writes
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,9 @@ def start_run(
     *,
     overwrite: bool = False,
 ) -> Run:
-    """Open a run folder for writing; one that was cut off with the same settings and data goes on.
+    """Open a run folder for writing; one that was cut off with the same settings, data and versions goes on.
+
+    Until ``finish_run``, or the end of this process, no other process can open it for writing.
 
     Args:
         path: the folder.
@@ -100,27 +110,48 @@ def start_run(
         overwrite: replace a run instead of refusing.
 
     Raises:
-        RunError: the folder holds a finished run, a run of other settings or data, or other files.
+        RunError: the folder holds a finished run, a run of other settings, data or versions, or other files,
+            or another process writes it.
+        BagError: the file system has no locks.
     """
-    data = json.loads(json.dumps(data or {}))
-    if path.is_file() or (path.is_dir() and any(not _is_temporary(p) for p in path.iterdir())):
-        if not (path / "run.json").is_file():
-            raise RunError(f"{path} exists and is not a run folder. Choose another --out.")
+    if path.is_file() or (path.is_dir() and _is_foreign(path)):
+        raise RunError(f"{path} exists and is not a run folder. Choose another --out.")
+    with contextlib.ExitStack() as failing:
+        if path.resolve() not in _held:
+            _hold(path)
+            failing.callback(_release, path)
+        run = _started(path, command, settings, data or {}, overwrite=overwrite)
+        failing.pop_all()
+    return run
+
+
+def _started(
+    path: Path,
+    command: str,
+    settings: Mapping[str, Any],
+    data: Mapping[str, Any],
+    *,
+    overwrite: bool,
+) -> Run:
+    """The run of a folder that is held."""
+    data = json.loads(json.dumps(data))
+    if (path / "run.json").is_file():
         held = open_run(path)
         same = (
             held.info["command"] == command
             and _asked(held.settings) == _asked(settings)
             and all(held.info.get(name) == fact for name, fact in data.items())
+            and all(held.info["versions"].get(name) == versions()[name] for name in DECIDING)
         )
         if (held.complete or not same) and not overwrite:
-            what = "a finished run" if held.complete else "a run with other settings or data"
+            other = f"a run with other settings or data, or by another {' or '.join(DECIDING)}"
+            what = "a finished run" if held.complete else other
             raise RunError(f"{path} holds {what}. Choose another --out, or pass --overwrite.")
         if held.complete or not same:
             _clear(path)
     for left in (path / "models").glob(".*"):
         if _is_temporary(left):
             left.unlink(missing_ok=True)
-    path.mkdir(parents=True, exist_ok=True)
     run = Run(path, {})
     return update_run(
         run,
@@ -149,22 +180,40 @@ def update_run(run: Run, **facts: Any) -> Run:
 
 def finish_run(run: Run, **facts: Any) -> Run:
     """Add the last facts and fingerprints of the results, and mark the run as complete."""
-    found = {name: sha256_of(run.path / name) for name in RESULTS if (run.path / name).is_file()}
-    return update_run(run, **facts, results=found, finished=_now(), complete=True)
+    models = sorted(f"models/{path.name}" for path in (run.path / "models").glob("*.safetensors"))
+    found = {
+        name: sha256_of(run.path / name)
+        for name in (*RESULTS, *models)
+        if (run.path / name).is_file()
+    }
+    run = update_run(run, **facts, results=found, finished=_now(), complete=True)
+    _release(run.path)
+    return run
 
 
 def check_results(run: Run) -> None:
-    """Refuse results that are not those the run has written.
+    """Refuse results that are not those the run has written; models are checked where they are read.
 
     Raises:
         RunError: naming the file.
     """
-    for name, written in run.info.get("results", {}).items():
-        path = run.path / name
-        if not path.is_file() or sha256_of(path) != written:
-            raise RunError(
-                f"{path} is not as the run wrote it. Put it back, or run `mil crossval` again."
-            )
+    for name in run.info.get("results", {}):
+        if name in RESULTS:
+            written(run, run.path / name)
+
+
+def written(run: Run, path: Path) -> Path:
+    """A file of a run, as the run wrote it.
+
+    Raises:
+        RunError: it is not.
+    """
+    told = run.info.get("results", {}).get(path.relative_to(run.path).as_posix())
+    if told and not (path.is_file() and sha256_of(path) == told):
+        raise RunError(
+            f"{path} is not as the run wrote it. Put it back, or run `mil {run.info['command']}` again."
+        )
+    return path
 
 
 def sha256_of(path: Path) -> str:
@@ -195,6 +244,31 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text)
 
 
+def _hold(path: Path) -> None:
+    """Let no other process write the folder."""
+    path.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as holding:
+        if not holding.enter_context(locked(path / LOCK)):
+            raise RunError(
+                f"{path} is being written by another process ({(path / LOCK).read_text().strip()}). "
+                "Wait for it, or choose another --out."
+            )
+        holding.callback((path / LOCK).unlink, missing_ok=True)
+        _held[path.resolve()] = holding.pop_all()
+
+
+def _release(path: Path) -> None:
+    """Let other processes write the folder again."""
+    if path.resolve() in _held:
+        _held.pop(path.resolve()).close()
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a folder holds anything, and that is no run."""
+    names = {p.name for p in path.iterdir() if not _is_temporary(p)}
+    return bool(names - {LOCK}) and not (path / "run.json").is_file()
+
+
 def _is_temporary(path: Path) -> bool:
     """Left by a process that was killed while it wrote."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
@@ -209,11 +283,22 @@ def versions() -> dict[str, str]:
 
 def _clear(path: Path) -> None:
     """Remove what an earlier run has written: beside new numbers, old ones would be believed."""
-    for name in ("models", "explain", "bags", "folds", "external", "survival", "decision"):
+    for name in (
+        "models",
+        "explain",
+        "bags",
+        "folds",
+        "external",
+        "survival",
+        "decision",
+        "arms",
+        "figures",
+    ):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in (
-        "predictions.csv", "metrics.json", "comparison.json", "folds.json", "report.html", "predict.csv",
-        "weights.safetensors", "classifier.safetensors", "checkpoint.safetensors", "card.json", "history.csv",
+        "predictions.csv", "metrics.json", "comparison.json", "folds.json", "results.csv", "report.html",
+        "predict.csv", "weights.safetensors", "classifier.safetensors", "checkpoint.safetensors", "card.json",
+        "history.csv",
     ):  # fmt: skip
         (path / name).unlink(missing_ok=True)
 

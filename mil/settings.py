@@ -18,6 +18,8 @@ HEAD_NAMES = (
 )  # fmt: skip
 DEFAULT_MODELS = ("majority", "tile-vote", "mean", "abmil")
 LOSSES = {"diagnosis": ("cross-entropy", "focal"), "survival": ("cox", "discrete")}
+SEEDS = 2**32
+WIDEST = 65536  # of a head's embedding; more is a slip of the hand, not a choice
 FEW_CASES = 60  # below this an inner validation part is too small to choose an epoch by
 
 
@@ -48,8 +50,8 @@ class FitSettings:
     chunk_tiles: int = field(
         default=0,
         metadata={
-            "help": "Take longer bags in chunks of so many tiles: the same numbers in less memory and "
-            "more time. 0 is never."
+            "help": "Take longer bags in chunks of so many tiles: the same numbers, up to the chance of "
+            "dropout, in less memory and more time. 0 is never."
         },
     )
     seeds: int = field(
@@ -144,6 +146,8 @@ class FitSettings:
         for name in ("epochs", "width", "batch_bags", "seeds", "patience", "intervals"):
             if getattr(self, name) < 1:
                 raise FitError(f"{name} is at least 1; got {getattr(self, name)}. Leave it out.")
+        if self.width > WIDEST:
+            raise FitError(f"width is at most {WIDEST}; got {self.width}. Use 128.")
         for name in ("train_tiles", "chunk_tiles"):
             if getattr(self, name) < 0:
                 raise FitError(f"{name} is 0 or more; got {getattr(self, name)}. Leave it out.")
@@ -176,14 +180,14 @@ class SplitSettings:
 
     def __post_init__(self) -> None:
         if self.folds not in ("loo", "site") and not (
-            self.folds.isdigit() and int(self.folds) >= 2
+            self.folds.isdecimal() and int(self.folds) >= 2
         ):
             raise CohortError(f"folds is a number from 2, loo or site; got {self.folds!r}. Use 5.")
         if self.repeats < 1:
             raise CohortError(f"repeats is at least 1; got {self.repeats}. Use 1.")
-        if self.seed < 0:
-            raise CohortError(f"seed is 0 or more; got {self.seed}. Use 0.")
-        if self.repeats > 1 and not self.folds.isdigit():
+        if not 0 <= self.seed < SEEDS:
+            raise CohortError(f"seed is from 0 to {SEEDS - 1}; got {self.seed}. Use 0.")
+        if self.repeats > 1 and not self.folds.isdecimal():
             raise CohortError(
                 f"folds {self.folds} has no chance in it, so {self.repeats} repeats would be equal. "
                 "Use --repeats 1."

@@ -1,5 +1,6 @@
 """Who trains and who is tested: folds of whole cases."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.whole import whole
 from mil.errors import CohortError, LeakageError, RunError
 from mil.settings import SplitSettings
 
@@ -100,7 +102,13 @@ def inner_split(
 
 def write_folds(path: Path, folds: Sequence[Fold]) -> None:
     """Write folds as JSON, to be looked at and used again."""
-    path.write_text(json.dumps([asdict(fold) for fold in folds], indent=1) + "\n")
+    with whole(path) as temporary:
+        temporary.write_text(_text(folds))
+
+
+def folds_sha256(folds: Sequence[Fold]) -> str:
+    """Fingerprint of folds: that of the file ``write_folds`` makes."""
+    return hashlib.sha256(_text(folds).encode()).hexdigest()
 
 
 def read_folds(path: Path) -> tuple[Fold, ...]:
@@ -123,6 +131,10 @@ def read_folds(path: Path) -> tuple[Fold, ...]:
         raise RunError(
             f"{path}: not a file of folds ({error!r}). Run `mil crossval` again."
         ) from error
+
+
+def _text(folds: Sequence[Fold]) -> str:
+    return json.dumps([asdict(fold) for fold in folds], indent=1) + "\n"
 
 
 def _stratified(

@@ -130,7 +130,8 @@ def _train_step(
         with lowered(settings):
             output, mask = run_bags(head, group.bags, settings)
             loss = weighted_loss(output, group.labels, group.weights, settings)
-            loss = loss + head.auxiliary_loss(output, group.labels, mask)
+            own = head.auxiliary_loss(output, group.labels, mask)  # (B,)
+            loss = loss + (own * group.weights).mean()
         share = loss * (len(group.labels) / n_bags)
         share.backward()  # type: ignore[no-untyped-call]
         total += float(share.detach())

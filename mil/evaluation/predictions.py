@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from features.whole import whole
 from mil.errors import RunError
 
 NAMES = ("model", "case", "slide", "label")
@@ -122,12 +123,10 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
 
     Names are quoted and floats carry all their digits, so that reading gives equal values.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    predictions.table.to_csv(
-        partial, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
-    )
-    partial.replace(path)
+    with whole(Path(path)) as temporary:
+        predictions.table.to_csv(
+            temporary, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
+        )
 
 
 def read_predictions(path: str | Path) -> Predictions:

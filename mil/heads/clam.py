@@ -84,7 +84,7 @@ class SingleBranchClam(Head):
             of_class = high.mean(dim=1)  # (C,)
             of_own = torch.cat([high[own], low]).mean()
             losses.append((of_class.sum() - of_class[own] + of_own) / n_classes)
-        return INSTANCE_WEIGHT * torch.stack(losses).mean()
+        return INSTANCE_WEIGHT * torch.stack(losses)
 
 
 @register("clam-mb")

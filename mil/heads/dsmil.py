@@ -13,8 +13,9 @@ class DualStream(Head):
     """The highest tile of each class, and all tiles weighed by how like it they are (equations 3 to 7).
 
     One stream classifies tiles and keeps the maximum per class, whose tile is the critical one; the other
-    attends to all tiles by their likeness to it. The bag is the mean of both. Likeness is divided by the
-    root of its length, as in dot-product attention, so that width does not sharpen it.
+    attends to all tiles by their likeness to it. The bag is the mean of both. Likeness is
+    divided by the root of its length, as in dot-product attention, so that width does not sharpen it. Each
+    class reads its own embedding, as equation 6 is written; in the authors' code each reads those of all.
     """
 
     learns_attention = True
@@ -54,4 +55,4 @@ class DualStream(Head):
     def auxiliary_loss(self, output: HeadOutput, labels: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy of the first stream alone, so that the critical tile is chosen by what it says."""
         del mask
-        return cross_entropy(output.aux["highest"].float(), labels)
+        return cross_entropy(output.aux["highest"].float(), labels, reduction="none")

@@ -64,8 +64,10 @@ class DoubleTier(Head):
         """The first tier: every pseudo-bag carries its bag's label."""
         del mask
         filled = output.aux["filled"]  # (B, M)
-        carried = labels.unsqueeze(1).expand(-1, N_PSEUDO)[filled]
-        return cross_entropy(output.aux["pseudo_logits"][filled].float(), carried)
+        logits = output.aux["pseudo_logits"].float().transpose(1, 2)  # (B, C, M)
+        carried = labels.unsqueeze(1).expand(-1, N_PSEUDO)  # (B, M)
+        losses = cross_entropy(logits, carried, reduction="none")
+        return losses.masked_fill(~filled, 0.0).sum(dim=1) / filled.sum(dim=1)
 
 
 def deal(keys: Tensor, mask: Tensor) -> Tensor:

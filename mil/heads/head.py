@@ -188,9 +188,9 @@ class Head(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot summarise a chunk")
 
     def auxiliary_loss(self, output: HeadOutput, labels: Tensor, mask: Tensor) -> Tensor:
-        """A loss of the head's own, added in training, as a mean over the bags; none by default."""
+        """(B,) a loss of the head's own on each bag, added in training with its weight; none by default."""
         del labels, mask
-        return output.logits.new_zeros(())
+        return output.logits.new_zeros(len(output.logits))
 
     def solve(self, training: Training) -> None:
         """Learn without steps, where ``learns_from`` says so: set the buffers that ``pool`` reads."""

@@ -107,6 +107,9 @@ def law_padding_changes_nothing(build: Build) -> None:
     features, mask = _batch(head)
     bare = head(features, mask)
     bare_loss = head.auxiliary_loss(bare, labels, mask)
+    assert bare_loss.shape == labels.shape, (
+        f"the auxiliary loss is {tuple(bare_loss.shape)}, not (B,)"
+    )
     for garbage in GARBAGE:
         wide, wide_mask = _padded(features, mask, garbage)
         padded = head(wide, wide_mask)
@@ -279,7 +282,7 @@ def law_autocast_is_borne(build: Build) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = head(features, mask)
             loss = output.logits.float().square().mean()
-            loss = loss + head.auxiliary_loss(output, labels, mask)
+            loss = loss + head.auxiliary_loss(output, labels, mask).mean()
         assert torch.isfinite(output.logits).all(), f"logits are {output.logits}"
         far = (output.attention.float().sum(dim=-1) - 1).abs().max()
         assert far < 0.02, f"attention is off a sum of 1 by {far:g}"
@@ -362,7 +365,8 @@ def _gradients(head: Head, features: Tensor, mask: Tensor) -> dict[str, Tensor]:
     output = head(features, mask)
     # Also of one class, whose cross-entropy is always 0, and of a sum over classes, which it ignores.
     wanted = torch.linspace(-1, 1, output.logits.numel()).view_as(output.logits)
-    loss = (output.logits - wanted).square().mean() + head.auxiliary_loss(output, labels, mask)
+    loss = (output.logits - wanted).square().mean()
+    loss = loss + head.auxiliary_loss(output, labels, mask).mean()
     parameters = dict(head.named_parameters())
     if not parameters:
         return {}

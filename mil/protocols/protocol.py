@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from importlib import resources
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from features.recipe import Recipe
 from mil.errors import ProtocolError
@@ -98,6 +100,12 @@ class Protocol:
         except (TypeError, AttributeError) as error:
             raise ProtocolError(f"{section}: a value has the wrong type ({error}).") from error
 
+    def recipe_of(self, arm: Arm, **more: Any) -> Recipe:
+        """How an arm makes its bags; raises as ``settings_of``."""
+        own = {} if arm.mpp is None else {"mpp": arm.mpp}
+        recipe: Recipe = self.settings_of("extract", backbone=arm.backbone, **own, **more)
+        return recipe
+
     @property
     def hold_out_tiles(self) -> int:
         """Tiles of each slide that are kept from training, for arms tested on such."""
@@ -111,6 +119,8 @@ class Protocol:
         """
         for section in KINDS:
             self.settings_of(section)
+        for arm in self.arms:
+            self.recipe_of(arm)
 
 
 def names() -> list[str]:
@@ -152,9 +162,12 @@ def changed(protocol: Protocol, changes: Sequence[str]) -> Protocol:
         if key == "arms":
             protocol = replace(protocol, arms=_named(protocol, text.split(";")))
         elif section == "arms" and name in ("backbone", "mpp"):
-            value = _value(text)
-            protocol = replace(
-                protocol, arms=tuple(replace(a, **{name: value}) for a in protocol.arms)
+            given = {name: _typed(key, _value(text), str if name == "backbone" else float)}
+            protocol = replace(protocol, arms=tuple(replace(a, **given) for a in protocol.arms))
+        elif key == "extract.backbone":
+            raise ProtocolError(
+                f"Every arm of {protocol.name} has a {name} of its own, so {key} would change nothing. "
+                f"Write arms.{name}={text}."
             )
         elif section in KINDS and name:
             known = _known(section, name)
@@ -162,6 +175,7 @@ def changed(protocol: Protocol, changes: Sequence[str]) -> Protocol:
             value = text if isinstance(held.get(name), str) else _value(text)
             if known[name] and not isinstance(value, list):
                 value = text.split(",")
+            value = _typed(key, value, _hint(section, name))
             settings = {**protocol.settings, section: {**held, name: value}}
             protocol = replace(protocol, settings=settings)
         else:
@@ -182,6 +196,26 @@ def _known(section: str, name: str) -> dict[str, bool]:
         hint = f" Did you mean {section}.{near[0]}?" if near else ""
         raise ProtocolError(f"No setting {section}.{name}.{hint}")
     return known
+
+
+def _hint(section: str, name: str) -> Any:
+    return int if name == HELD_OUT else get_type_hints(KINDS[section])[name]
+
+
+def _typed(key: str, value: Any, hint: Any) -> Any:
+    """The value as the setting holds it.
+
+    Raises:
+        ProtocolError: it is of another type.
+    """
+    if isinstance(value, bool) and hint is not bool:
+        raise ProtocolError(f"{key} is {value!r}: not a {getattr(hint, '__name__', hint)}.")
+    try:
+        return TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True)).validate_python(
+            value
+        )
+    except ValidationError as error:
+        raise ProtocolError(f"{key} is {value!r}: {error.errors()[0]['msg']}.") from error
 
 
 def _named(protocol: Protocol, wanted: Sequence[str]) -> tuple[Arm, ...]:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from features.recipe import Recipe
 from features.targets import targets
 from features.whole import whole
 from mil.cohort import Row, among, assemble
-from mil.crossval import check_seen, fold_seed
+from mil.crossval import check_fit, check_seen, fold_seed
 from mil.errors import FitError, LeakageError, ProtocolError
 from mil.evaluation.evaluate import evaluate
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
@@ -47,6 +46,7 @@ class Part:
     index: int
     train: tuple[str, ...]
     test: tuple[str, ...]
+    repeat: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ class Rerun:
             [row.site for row in cases.values()],
             self.protocol.settings_of("split"),
         )
-        return tuple(Part(fold.index, fold.train, fold.test) for fold in folds)
+        return tuple(Part(fold.index, fold.train, fold.test, fold.repeat) for fold in folds)
 
     def _tested(self, arm: Arm, part: Part) -> Iterator[SlideTiles]:
         """The tested tiles of a part, by a classifier trained on its other side."""
@@ -175,17 +175,18 @@ class Rerun:
     def _on_frozen(self, arm: Arm, part: Part) -> Callable[[Bag], torch.Tensor]:
         """Embed all cases once, train a tile classifier on the part's training cases."""
         self._embed(arm, part, self._recipe(arm, part), self.jobs)
-        path = self._folder(arm, part) / f"classifier-{part.index}.safetensors"
+        folder = self._folder(arm, part)
+        path = folder / f"classifier-r{part.repeat}-f{part.index}.safetensors"
         cohort = assemble(self.rows, self._store(arm, part, trained_on=True))
-        if arm.test != "tiles":
-            check_seen(cohort, [Fold(repeat=0, index=part.index, train=part.train, test=part.test)])
+        tested = part.test if arm.test != "tiles" else ()
+        fold = Fold(repeat=part.repeat, index=part.index, train=part.train, test=tested)
+        check_seen(cohort, [fold])
+        settings, seed = self.protocol.settings_of("fit"), self.protocol.settings_of("split").seed
         if not path.exists():
-            settings = self.protocol.settings_of("fit")
-            fold = Fold(repeat=0, index=part.index, train=part.train, test=())
-            seed = fold_seed(self.protocol.settings_of("split").seed, fold)
-            cases = cohort.named(part.train)
-            save_fitted(path, fit(TILE_MODEL, cases, (), cohort.classes, settings, seed=seed))
+            cases, own_seed = cohort.named(part.train), fold_seed(seed, fold)
+            save_fitted(path, fit(TILE_MODEL, cases, (), cohort.classes, settings, seed=own_seed))
         fitted = load_fitted(path)
+        check_fit(cohort, TILE_MODEL, fold, settings, seed, fitted)
 
         def classify(bag: Bag) -> torch.Tensor:
             logits = run_head(fitted, bag).tile_logits
@@ -221,22 +222,20 @@ class Rerun:
         told: dict[str, float] = json.loads(
             (self._folder(arm, part) / "embedding.json").read_text()
         )
-        return told if arm.finetune or part.index == 0 else {"seconds": 0.0}
+        first = part.index == part.repeat == 0
+        return told if arm.finetune or first else {"seconds": 0.0}
 
     def _recipe(self, arm: Arm, part: Part) -> Recipe:
-        settings: dict[str, Any] = {"backbone": arm.backbone}
-        if arm.mpp is not None:
-            settings["mpp"] = arm.mpp
-        if arm.start:
-            start = next(other for other in self.protocol.arms if other.name == arm.start)
-            settings["weights"] = str(self._folder(start, part) / "tuned" / WEIGHTS)
-        recipe: Recipe = self.protocol.settings_of("extract", **settings)
-        return recipe
+        if not arm.start:
+            return self.protocol.recipe_of(arm)
+        start = next(other for other in self.protocol.arms if other.name == arm.start)
+        weights = str(self._folder(start, part) / "tuned" / WEIGHTS)
+        return self.protocol.recipe_of(arm, weights=weights)
 
     def _folder(self, arm: Arm, part: Part) -> Path:
         """Of what an arm makes: with each part its own network where one is trained."""
         folder = self.out / "arms" / "".join(c if c.isalnum() else "-" for c in arm.name)
-        return folder / f"part-{part.index}" if arm.finetune else folder
+        return folder / f"r{part.repeat}-f{part.index}" if arm.finetune else folder
 
     def _store(self, arm: Arm, part: Part, *, trained_on: bool = False) -> Path:
         """The bags a part is tested on, or those a frozen arm's classifier learns from."""
@@ -252,9 +251,9 @@ def summed_up(
     arm: Arm, tested: Sequence[SlideTiles], classes: Sequence[str], seconds: float
 ) -> ArmResult:
     """Measures over tiles, as the mean of the parts, and over cases."""
-    by_part: dict[int, list[SlideTiles]] = {}
+    by_part: dict[tuple[int, int], list[SlideTiles]] = {}
     for tiles in tested:
-        by_part.setdefault(tiles.part.index, []).append(tiles)
+        by_part.setdefault((tiles.part.repeat, tiles.part.index), []).append(tiles)
     over_tiles = np.mean([_tile_measures(held, classes) for held in by_part.values()], axis=0)
     measures: dict[str, float | None] = dict(
         zip(("accuracy", "precision", "recall"), map(float, over_tiles), strict=True)
@@ -284,7 +283,7 @@ def slide_predictions(
     """One row per slide: the mean probabilities of its tiles."""
     rows = []
     for tiles in tested:
-        given = (model, 0, tiles.part.index, tiles.case, tiles.slide, tiles.label)
+        given = (model, tiles.part.repeat, tiles.part.index, tiles.case, tiles.slide, tiles.label)
         p = {PREFIX + name: v for name, v in zip(classes, tiles.p.mean(axis=0), strict=True)}
         rows.append(dict(zip(COLUMNS, given, strict=True)) | p)
     columns = [*COLUMNS, *(PREFIX + name for name in classes)]

@@ -18,7 +18,7 @@ from mil.explain.heatmap import draw_small, scale_stops
 from mil.fitted import load_fitted
 from mil.heads.registry import HEADS
 from mil.report.page import Heatmap, Report
-from mil.runs import Run, check_results
+from mil.runs import Run, check_results, written
 from mil.splits import Fold, read_folds
 
 SCARCE = 10  # cases per class below which one case moves sensitivity by more than ten points
@@ -113,6 +113,11 @@ def _warnings(cohort: Cohort, evaluation: Evaluation) -> list[str]:
             "The backbone's weights are random: nothing in it was learnt from images. The numbers show "
             "that the path works, not what a trained backbone would reach."
         )
+    if cohort.unknown_weights:
+        found.append(
+            f"The backbone's weights, {cohort.unknown_weights}, do not say which cases they have seen. If "
+            "they were trained on cases of this cohort, none of the numbers can be believed."
+        )
     counts = Counter(case.label for case in cohort.cases)
     fewest = min(counts.values())
     scarce = ", ".join(sorted(label for label, count in counts.items() if count == fewest))
@@ -170,7 +175,7 @@ def _heatmaps(
         for fold in (fold for fold in folds if fold.repeat == 0):
             if not run.model_path(model, fold).exists():
                 continue  # removed to save space; the page says that maps are missing
-            fitted = load_fitted(run.model_path(model, fold))
+            fitted = load_fitted(written(run, run.model_path(model, fold)))
             seen = among(fold.test, fitted.trained_on)
             if seen:
                 raise LeakageError(

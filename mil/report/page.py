@@ -14,6 +14,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from features.whole import whole
 from mil.audit.confounders import Confounder
 from mil.evaluation.comparison import Comparison, PairTest
 from mil.evaluation.decision import DecisionCurve, decision_curves
@@ -131,9 +132,8 @@ class FoldRow:
 
 def write_page(path: Path, report: Report) -> None:
     """Write the page as UTF-8; the file appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(render(report), encoding="utf-8", newline="\n")
-    partial.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(render(report), encoding="utf-8", newline="\n")
 
 
 def render(report: Report) -> str:

@@ -53,8 +53,8 @@ def test_a_call_cut_off_goes_on_to_the_same_table(kept, monkeypatch, tmp_path):
     folder, _ = kept
     whole, started = module._write, []
 
-    def cut(out, found):
-        whole(out, found)
+    def cut(out, found, run):
+        whole(out, found, run)
         started.append(len(found))
         raise KeyboardInterrupt
 

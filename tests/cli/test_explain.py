@@ -4,6 +4,7 @@ import pytest
 
 from cli.explain import ExplainOptions, run_explain
 from features.bags import write_bag
+from mil.errors import RunError
 from mil.fitted import save_fitted
 from mil.runs import finish_run, start_run
 from mil.training import fit
@@ -33,3 +34,13 @@ def test_slide_in_a_folder_is_explained_inside_out_and_beside_its_namesake(train
         for site in (1, 2)
         for suffix in ("csv", "geojson", "png")
     }
+
+
+def test_a_model_that_another_fit_has_replaced_is_not_explained(trained, tmp_path):
+    cohort = made_cohort(seed=1)
+    other = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=1)
+    save_fitted(trained / "models" / "abmil.safetensors", other)
+    path = tmp_path / "a.h5"
+    write_bag(path, made_bag("a"))
+    with pytest.raises(RunError, match="not as the run wrote it"):
+        run_explain(ExplainOptions(run=trained, input=path, out=tmp_path / "out"))

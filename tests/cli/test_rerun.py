@@ -6,8 +6,9 @@ import json
 import pytest
 
 from cli import protocol as module
+from cli.options import UsageError
 from features.synthetic import CohortSpec, write_cohort
-from mil.errors import LeakageError
+from mil.errors import CohortError, LeakageError
 from mil.evaluation.predictions import read_predictions
 from mil.protocols.protocol import names
 
@@ -66,7 +67,9 @@ def test_a_study_is_rerun_and_its_figures_stand_beside_ours(study, tmp_path, cap
     assert "The data differ" in said.err
     assert "Changed from the study: extract.weights=random" in said.err
     assert "printed" in said.out
+    assert ", here test_resnet" in said.out
     rows = rows_of(tmp_path / "out")
+    assert {row["backbone"] for row in rows} == {"test_resnet"}
     published = [float(row["published"]) for row in rows if row["published"]]
     assert published
     assert all(0 <= float(row["measured"]) <= 1 for row in rows if row["measured"])
@@ -107,6 +110,19 @@ def test_weights_that_have_seen_the_tested_cases_are_refused(study, tmp_path):
     for name in ("usta-phase1", "usta-phase2"):
         with pytest.raises(LeakageError, match=r"have seen|trained on"):
             module.run(options(study, tmp_path / name, name, f"extract.weights={seen}"))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ("split.folds=site", CohortError, "have no site|one site only"),
+        ("arms.backbone=no_such_network", UsageError, "no_such_network"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_folder_is_begun(study, tmp_path, change, error, said):
+    with pytest.raises(error, match=said):
+        module.run(options(study, tmp_path / "x", "usta-phase1", change))
+    assert not (tmp_path / "x").exists()
 
 
 def test_show_says_who_chose_each_setting(mil):

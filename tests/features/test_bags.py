@@ -233,6 +233,31 @@ def test_bag_without_its_seal_is_refused(path, attribute):
     assert_broken(path)
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("trained_on", "[]"),
+        ("case", "another"),
+        ("recipe", "{}"),
+        ("source_sha256", "0"),
+        ("data_sha256", "0"),
+        ("facts_sha256", "0"),
+    ],
+)
+def test_a_bag_whose_facts_were_edited_is_refused(path, attribute, value):
+    edit(path, lambda file: file.attrs.__setitem__(attribute, value))
+    with pytest.raises(
+        BagError, match=r"is not what it was written with\. Extract the slide again"
+    ):
+        read_bag(path)
+
+
+def test_a_bag_from_before_facts_were_sealed_is_read(path):
+    edit(path, lambda file: file.attrs.__delitem__("facts_sha256"))
+    assert read_bag(path).slide == bag().slide
+    validate_bag(path)
+
+
 def test_other_hdf5_file_is_refused(path):
     with h5py.File(path, "w") as file:
         file["features"] = np.zeros((3, 2))

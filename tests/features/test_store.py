@@ -190,7 +190,7 @@ def test_file_system_without_locks_is_refused_with_the_remedy(store, monkeypatch
 
     monkeypatch.setattr(module.fcntl, "flock", no_locks)
     with (
-        pytest.raises(BagError, match=r"has no locks .* Use a store on a local disk"),
+        pytest.raises(BagError, match=r"has no locks .* Use a folder on a local disk"),
         store.claim("a"),
     ):
         pass

@@ -197,6 +197,26 @@ def test_names_are_found_in_any_spelling():
     assert among(["case-02", "case-01", "case-1"], ["Case_01", "CASE 02"]) == ["case-01", "case-02"]
 
 
+@pytest.mark.parametrize(
+    "twin",
+    ["case02", "case-02.", " Case_02 ", "CASE\N{ZERO WIDTH SPACE}-02", "c\N{CYRILLIC SMALL LETTER A}se-02",
+     "\N{CYRILLIC CAPITAL LETTER ES}ase-02",
+     "case-0\N{SOFT HYPHEN}2"],
+)  # fmt: skip
+def test_one_case_is_known_again_however_it_is_written(table, twin):
+    assert among(["case-02"], [twin]) == ["case-02"]
+    assert among([twin], ["case-02"]) == [twin]
+    with pytest.raises(CohortError, match="differ in spelling only"):
+        read_table(table(f"case,slide,label\ncase-02,s1,a\n{twin.strip()},s2,b\n"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("1-12", "11-2"), ("-1", "1"), ("P1-12", "P11-2"), ("case-12", "case-1")]
+)
+def test_a_dash_between_numbers_tells_cases_apart(one, other):
+    assert among([one], [other]) == []
+
+
 def test_numbers_in_names_are_no_spelling(table):
     assert len(read_table(table("case,slide,label\n1.1,s1,a\n11,s2,b\n1,s3,a\n01,s4,b\n"))) == 4
 

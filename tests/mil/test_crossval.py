@@ -244,6 +244,23 @@ def test_kept_fit_of_another_model_is_refused():
         run(COHORT, ["abmil"], folds=folds[:1], keep=lambda _model, _fold, _fitter: other)
 
 
+def test_kept_fit_of_fewer_training_cases_is_refused():
+    """As when folds by site are asked again after cases have moved to another site."""
+    fold = folds_of(COHORT)[0]
+    moved = replace(fold, train=fold.train[1:])
+    other = fit_fold(COHORT, "mean", moved, QUICK, 0)
+    with pytest.raises(FitError, match="or the cases it learnt from differ"):
+        run(COHORT, ["mean"], folds=[fold], keep=lambda _model, _fold, _fitter: other)
+
+
+def test_kept_fit_on_a_backbone_that_has_seen_more_is_refused():
+    fold = folds_of(COHORT)[0]
+    told = retrained(COHORT, ("elsewhere",))
+    other = fit_fold(COHORT, "mean", fold, QUICK, 0)
+    with pytest.raises(FitError, match="or the cases it learnt from differ"):
+        run(told, ["mean"], folds=[fold], keep=lambda _model, _fold, _fitter: other)
+
+
 def test_every_fit_is_offered_for_keeping_and_used():
     asked = []
 

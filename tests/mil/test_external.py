@@ -1,6 +1,7 @@
 """An ensemble is the mean of logits, its cases are unseen, and they are read by one model."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +25,7 @@ from mil.external import (
     reading_of,
 )
 from mil.fitted import save_fitted
-from mil.runs import finish_run, start_run
+from mil.runs import Run, finish_run, start_run
 from mil.splits import write_folds
 from mil.training import fit
 from tests.mil.made import QUICK, cohort_of, folds_of, made_case, made_cohort
@@ -81,6 +82,15 @@ def test_an_ensemble_is_every_fit_of_the_model(run):
     members = ensemble_of(run, "abmil")
     assert [member.model for member in members] == ["abmil"] * 6
     assert len({member.trained_on for member in members}) == 6
+
+
+def test_a_member_that_another_run_has_written_is_refused(run, tmp_path):
+    copied = Run(shutil.copytree(run.path, tmp_path / "run"), run.info)
+    first, second = sorted((copied.path / "models").glob("abmil-*.safetensors"))[:2]
+    shutil.copy(second, first)
+    with pytest.raises(RunError, match=f"{first.name} is not as the run wrote it"):
+        ensemble_of(copied, "abmil")
+    assert len(ensemble_of(copied, "tile-vote-logits")) == 6
 
 
 @torch.inference_mode()

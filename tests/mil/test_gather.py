@@ -166,6 +166,7 @@ def test_caption_says_model_and_fold_and_that_the_case_was_not_seen(run):
 
 def test_model_that_saw_the_case_draws_no_map(run):
     first, second, *_ = read_folds(run.path / "folds.json")
+    run = update_run(run, results={})  # as of a run that has noted no fingerprints of its models
     for suffix in (".safetensors", ".json"):
         source = run.model_path("abmil", second).with_suffix(suffix)
         shutil.copy(source, run.model_path("abmil", first).with_suffix(suffix))
@@ -263,6 +264,13 @@ def test_nothing_is_warned_of_where_all_is_well(tmp_path):
 def test_random_weights_are_called_random(tmp_path, weights):
     (told,) = warnings_of(tmp_path, with_weights(ENOUGH, weights))
     assert told.startswith("The backbone's weights are random")
+
+
+def test_weights_that_do_not_say_whom_they_have_seen_are_told(tmp_path):
+    (told,) = warnings_of(tmp_path, with_weights(ENOUGH, "mine.pth"))
+    assert told.startswith(
+        "The backbone's weights, mine.pth, do not say which cases they have seen"
+    )
 
 
 def test_few_cases_are_told_with_what_one_case_moves(tmp_path):

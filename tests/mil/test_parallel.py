@@ -18,7 +18,7 @@ from features.errors import BagError
 from mil.crossval import _FoldWork, cross_validate
 from mil.errors import FitError, LeakageError
 from mil.heads.registry import HEADS
-from mil.parallel import each
+from mil.parallel import _cores, each
 from tests.mil.made import QUICK, cohort_of, folds_of, made_bag, made_cohort
 from tests.mil.work import Killed, Mark, NotesMaps, keep_none
 
@@ -207,3 +207,11 @@ def test_interrupt_right_after_work_was_handed_over_kills_no_thread(monkeypatch,
     monkeypatch.setattr("mil.parallel.wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         list(each(Mark(tmp_path, 0.05), [(n,) for n in range(12)], workers=2))
+
+
+def test_a_system_that_counts_no_own_cores_is_asked_for_all(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert _cores() == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert _cores() == 1

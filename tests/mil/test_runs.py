@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from features.store import locked
 from mil import runs
 from mil.errors import RunError
 from mil.runs import (
@@ -19,6 +20,7 @@ from mil.runs import (
     update_run,
     versions,
     write_json,
+    written,
 )
 from mil.splits import Fold
 
@@ -144,6 +146,22 @@ def test_interrupted_run_on_other_data_is_refused(path, changes):
         start(path, data=DATA | changes)
 
 
+@pytest.mark.parametrize("name", ["sarcomil", "torch"])
+def test_interrupted_run_by_another_version_is_refused_or_replaced(path, name):
+    run = start(path)
+    model = with_model(update_run(run, versions=versions() | {name: "0.0"}))
+    with pytest.raises(RunError, match="or by another sarcomil or torch"):
+        start(path)
+    assert start(path, overwrite=True).info["versions"] == versions()
+    assert not model.exists()
+
+
+def test_interrupted_run_by_another_library_that_decides_nothing_goes_on(path):
+    model = with_model(update_run(start(path), versions=versions() | {"openslide-bin": "0.0"}))
+    start(path)
+    assert model.exists()
+
+
 def test_interrupted_run_of_another_command_is_refused(path):
     start(path)
     with pytest.raises(RunError, match="other settings"):
@@ -238,7 +256,7 @@ def test_file_is_never_seen_half_written(path, monkeypatch):
     update_run(run, complete=True)
     old, new = seen[0]
     assert (old["complete"], new["complete"]) == (False, True)
-    assert [p.name for p in path.iterdir()] == ["run.json"]
+    assert {p.name for p in path.iterdir()} == {"run.json", ".lock"}
 
 
 def test_crash_while_writing_leaves_the_former_file(path, monkeypatch):
@@ -274,11 +292,14 @@ def test_versions_name_this_library_and_what_it_stands_on():
 
 def test_what_an_overwritten_run_has_written_goes_with_it(path):
     run = start(path)
-    for name in ("predictions.csv", "metrics.json", "report.html"):
+    for name in ("predictions.csv", "metrics.json", "report.html", "results.csv"):
         (path / name).write_text("old")
+    for name in ("arms", "explain", "figures"):
+        (path / name).mkdir()
+        (path / name / "kept").write_text("old")
     finish_run(run)
     start(path, overwrite=True)
-    assert [p.name for p in path.iterdir()] == ["run.json"]
+    assert {p.name for p in path.iterdir()} == {"run.json", ".lock"}
 
 
 def test_a_start_cut_off_while_writing_is_no_run(path):
@@ -296,6 +317,66 @@ def test_results_edited_after_the_run_are_refused(path, name):
     (path / name).write_text("as wished")
     with pytest.raises(RunError, match=f"{name} is not as the run wrote it"):
         check_results(open_run(path))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_that_another_process_writes_is_refused_and_left_alone(path, overwrite):
+    started = with_model(start(path))
+    runs._release(path)  # this process goes on as another one
+    fitting = started.with_name(".abmil.safetensors.7.7.tmp")
+    fitting.write_text("half")
+    before = (path / "run.json").read_text()
+    with (
+        locked(path / ".lock"),
+        pytest.raises(
+            RunError, match=rf"written by another process \(.* {os.getpid()} .*Wait for it"
+        ),
+    ):
+        start(path, overwrite=overwrite, seed=1)
+    assert (path / "run.json").read_text() == before
+    assert fitting.exists()
+    assert started.exists()
+    start(path)
+
+
+def test_a_folder_that_another_process_has_just_opened_is_refused(path):
+    path.mkdir(parents=True)
+    with locked(path / ".lock"), pytest.raises(RunError, match="written by another process"):
+        start(path)
+    assert [p.name for p in path.iterdir()] == [".lock"]
+
+
+def test_a_run_is_held_until_it_is_finished(path):
+    run = start(path)
+    with locked(path / ".lock") as free:
+        assert not free
+    finish_run(run)
+    assert [p.name for p in path.iterdir()] == ["run.json"]
+
+
+def test_a_start_that_is_refused_holds_nothing(path):
+    finish_run(start(path))
+    with pytest.raises(RunError, match="finished run"):
+        start(path)
+    assert [p.name for p in path.iterdir()] == ["run.json"]
+
+
+def test_a_model_put_in_place_of_the_runs_own_is_refused(path):
+    run = start(path)
+    model = with_model(run)
+    run = finish_run(run)
+    assert written(run, model) == model
+    model.write_text("of another run")
+    with pytest.raises(RunError, match=r"abmil.safetensors is not as .*`mil crossval` again"):
+        written(open_run(path), model)
+
+
+def test_a_model_removed_to_save_space_spoils_no_result(path):
+    run = start(path)
+    with_model(run)
+    run = finish_run(run)
+    run.model_path("abmil").unlink()
+    check_results(run)
 
 
 def test_a_slides_case_is_the_one_stated_or_that_of_the_table(path):

@@ -61,7 +61,7 @@ class LosesOnPadding(AttentionPooling):
     """Has a loss of its own that averages over padding as well."""
 
     def auxiliary_loss(self, output, labels, mask):
-        return output.attention.square().mean()
+        return output.attention.square().mean(dim=(1, 2))
 
 
 class WeighsTwice(AttentionPooling):

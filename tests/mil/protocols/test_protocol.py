@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, precision_score, recall_score
 
+from features.errors import FeaturesError
 from mil.cohort import Row
 from mil.errors import ProtocolError
 from mil.protocols.protocol import HELD_OUT, KINDS, MEASURES, TESTS, Arm, changed, load, names
@@ -77,9 +78,30 @@ def test_what_is_no_change_is_refused(change, said):
         changed(load("usta-phase4"), [change])
 
 
-def test_a_value_of_the_wrong_type_is_refused_before_any_work():
-    with pytest.raises(ProtocolError, match="wrong type"):
-        changed(load("usta-phase1"), ["extract.max_tiles=many"]).check()
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("extract.max_tiles=many", "extract.max_tiles is 'many'"),
+        ("fit.epochs=1.5", "fit.epochs is 1.5"),
+        ("fit.seeds=true", "fit.seeds is True: not a int"),
+        ("arms.mpp=abc", "arms.mpp is 'abc'"),
+        ("finetune.hold_out_tiles=few", "finetune.hold_out_tiles is 'few'"),
+        ("extract.backbone=vgg19", r"Write arms\.backbone=vgg19"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_before_any_work_with_its_name(change, said):
+    with pytest.raises(ProtocolError, match=said):
+        changed(load("usta-phase1"), [change])
+
+
+def test_an_arms_scale_that_cannot_be_is_refused_before_any_work():
+    with pytest.raises(FeaturesError, match="mpp is micrometres per pixel"):
+        changed(load("usta-phase1"), ["arms.mpp=-1"]).check()
+
+
+def test_numbers_of_a_list_are_numbers():
+    protocol = changed(load("usta-phase2"), ["finetune.hidden=512,256"])
+    assert protocol.settings_of("finetune").hidden == (512, 256)
 
 
 def test_an_unknown_study_names_the_nearest():

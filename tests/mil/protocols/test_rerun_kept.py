@@ -1,0 +1,87 @@
+"""A classifier that a rerun has kept is taken for the same request only."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from features.bags import read_bag, write_bag
+from mil.cohort import Row
+from mil.errors import FitError, LeakageError
+from mil.finetune.ranks import Ranks
+from mil.protocols.protocol import changed, load
+from mil.protocols.rerun import Rerun
+from tests.mil.made import made_bag
+
+ROWS = [Row(line=i, case=f"c{i}", slide=f"s{i}", label="ab"[i % 2]) for i in range(8)]
+ASKED = ("arms=ResNet50V2", "split.folds=2", "fit.epochs=2", "fit.seeds=1", "fit.width=4")
+
+
+@pytest.fixture
+def rerun(tmp_path, monkeypatch):
+    """A frozen arm whose bags are there already."""
+    monkeypatch.setattr(Rerun, "_embed", lambda *_: None)
+    store = tmp_path / "out" / "arms" / "ResNet50V2" / "store"
+    rng = np.random.default_rng(0)
+    for row in ROWS:
+        features = rng.normal(size=(4, 5)).astype(np.float32)
+        write_bag(store / f"{row.slide}.h5", made_bag(row.slide, features))
+    return with_settings(tmp_path / "out")
+
+
+def with_settings(out, *more):
+    return Rerun(
+        protocol=changed(load("usta-phase1"), [*ASKED, *more]),
+        rows=ROWS,
+        jobs=[],
+        out=out,
+        ranks=Ranks(0, 1, torch.device("cpu")),
+        workers=1,
+        progress=None,
+    )
+
+
+def tiles_of(rerun):
+    [arm] = rerun.protocol.arms
+    return [tiles for part in rerun.parts(arm) for tiles in rerun._tested(arm, part)]
+
+
+def test_a_kept_classifier_says_the_same(rerun):
+    first, again = tiles_of(rerun), tiles_of(rerun)
+    assert len(list((rerun.out / "arms").rglob("classifier-*.safetensors"))) == 2
+    assert all(np.array_equal(a.p, b.p) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [("split.seed=7", LeakageError), ("fit.epochs=1", FitError), ("fit.width=5", FitError)],
+)
+def test_a_classifier_kept_from_another_request_is_refused(rerun, change, error):
+    tiles_of(rerun)
+    with pytest.raises(error, match=r"trained and would be tested|kept was another fit"):
+        tiles_of(with_settings(rerun.out, change))
+
+
+def test_a_classifier_kept_from_fewer_training_cases_is_refused(rerun):
+    tiles_of(rerun)
+    [arm] = rerun.protocol.arms
+    part = rerun.parts(arm)[0]
+    wider = replace(part, train=(*part.train, part.test[0]), test=part.test[1:])
+    with pytest.raises(FitError, match="the cases it learnt from"):
+        rerun._on_frozen(arm, wider)
+
+
+def test_every_repeat_has_classifiers_of_its_own(rerun):
+    repeated = with_settings(rerun.out, "split.repeats=2")
+    found = tiles_of(repeated)
+    kept = sorted(path.name for path in (rerun.out / "arms").rglob("classifier-*.safetensors"))
+    assert kept == [f"classifier-r{r}-f{f}.safetensors" for r in (0, 1) for f in (0, 1)]
+    assert {(t.part.repeat, t.case) for t in found} == {
+        (r, row.case) for r in (0, 1) for row in ROWS
+    }
+    bag = read_bag(next((rerun.out / "arms").rglob("s0.h5")))
+    of_case = [t.p for t in found if t.case == "c0"]
+    assert len(of_case) == 2
+    assert len(of_case[0]) == len(bag)
+    assert not np.array_equal(of_case[0], of_case[1])
