@@ -112,6 +112,11 @@ def run_report(options: ReportOptions) -> Path:
     from mil.runs import open_run
 
     run = open_run(options.run)
+    if run.settings.get("task") == "survival":
+        raise UsageError(
+            f"{run.path} is a run of survival, of which there is no page yet: see its metrics.json, and "
+            "the curves in survival/."
+        )
     path = options.out or run.path / "report.html"
     report = gather(run, progress=Bars())
     write_page(path, report)

@@ -101,9 +101,8 @@ def run_finetune(options: FinetuneOptions) -> None:
 def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     """Cross-validate with a backbone fine-tuned in each fold, as the settings of `mil finetune` say."""
     from cli.console import Bars, warn
-    from cli.learn import KeptIn, clinical_facts
+    from cli.learn import KeptIn, clinical_facts, to_learn_from
     from cli.learn import facts as facts_of
-    from mil.cohort import read_table
     from mil.duplicates import lookalikes
     from mil.finetune.per_fold import Tuning, cohort_as_tested, cross_validate_per_fold
     from mil.finetune.ranks import ranks
@@ -117,7 +116,7 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
         )
     said = {"inputs": [str(options.cohort)], "out": str(options.out)}
     tuned = build(FinetuneOptions, said, options.finetune_config)
-    slides, recipe, rows = labelled_slides(tuned), recipe_of(tuned), read_table(options.cohort)
+    slides, recipe, rows = labelled_slides(tuned), recipe_of(tuned), to_learn_from(options.cohort)
     cases = {row.case: row for row in sorted(rows, key=lambda row: row.case)}
     folds = split_cases(
         list(cases),
@@ -163,21 +162,21 @@ def labelled_slides(options: SlideOptions) -> "list[LabelledSlide]":
         UsageError: no table was given.
         CohortError: a row has no label.
     """
-    from mil.cohort import read_table
+    from mil.cohort import parted, read_table
     from mil.errors import CohortError
     from mil.finetune.tiles import LabelledSlide
 
     jobs = jobs_of(options)
     if not all(job.case for job in jobs):
         raise UsageError("Fine-tuning needs labels: give a table with case, slide and label.")
-    label_of = {row.slide: row.label for row in read_table(options.inputs[0])}
+    label_of = {row.slide: row.label for row in parted(read_table(options.inputs[0]))[0]}
     without = sorted(name for name, label in label_of.items() if not label)
     if without:
         raise CohortError(
             f"{len(without)} of {len(label_of)} slides have no label, e.g. {without[0]}. Fill the label "
             "column, or take them out of the table."
         )
-    return [LabelledSlide(job, label_of[job.slide]) for job in jobs]
+    return [LabelledSlide(job, label_of[job.slide]) for job in jobs if job.slide in label_of]
 
 
 def recipe_of(options: SlideOptions) -> "Recipe":

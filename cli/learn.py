@@ -13,7 +13,8 @@ from mil.settings import BASELINE_NAMES, DEFAULT_MODELS, HEAD_NAMES, FitSettings
 
 if TYPE_CHECKING:
     from features.bags import Bag
-    from mil.cohort import Cohort
+    from mil.cohort import Cohort, Row
+    from mil.combined import Combination
     from mil.evaluation.evaluate import Evaluation
     from mil.evaluation.predictions import Predictions
     from mil.fitted import Fitted
@@ -34,6 +35,17 @@ class _CohortOptions:
     )
     overwrite: bool = field(
         default=False, metadata={"help": "Replace a finished run.", "once": True}
+    )
+    time: str = field(
+        default="time",
+        metadata={"help": "With --task survival: the column of times until the event."},
+    )
+    event: str = field(
+        default="event",
+        metadata={"help": "With --task survival: the column that is 1 where it was seen, else 0."},
+    )
+    time_unit: str = field(
+        default="days", metadata={"help": "What the times count; stands in tables and figures."}
     )
 
 
@@ -57,6 +69,13 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
         },
     )
 
+    combine: str = field(
+        default="",
+        metadata={
+            "help": "A model whose score is put beside the clinical columns, both inside each fold: adds "
+            "clinical-selected (p < .10 alone, < .05 together) and MODEL+clinical. Two classes, or survival."
+        },
+    )
     finetune: str = field(
         default="off",
         metadata={
@@ -97,6 +116,8 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
         if self.finetune not in ("off", "per-fold"):
             raise CohortError(f"finetune is off or per-fold; got {self.finetune!r}. Use per-fold.")
         per_fold = self.finetune == "per-fold"
+        if per_fold and self.combine:
+            raise FitError("--combine fits within each fold's training part. Leave --finetune out.")
         if per_fold != (self.finetune_config is not None):
             raise CohortError("--finetune per-fold and --finetune-config FILE go together.")
         if per_fold == (self.store is not None):
@@ -156,11 +177,18 @@ class PredictOptions:
         "mil crossval --config run/run.json --out again",
         "mil crossval cohort.csv --finetune per-fold --finetune-config tuned/run.json --models "
         "tile-vote --folds 2 --out run-tuned",
+        "mil crossval cohort.csv store --task survival --time-unit months --models majority,abmil --folds 3 "
+        "--out run-survival",
     ],
 )
 def crossval(options: CrossvalOptions) -> None:
     """Cross-validate models on whole cases: every case is predicted by models that never saw it."""
-    run_crossval(options)
+    if options.task == "survival":
+        from cli.survival import run_survival
+
+        run_survival(options)
+    else:
+        run_crossval(options)
 
 
 def run_crossval(options: CrossvalOptions) -> "Evaluation":
@@ -174,7 +202,8 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
 
     with wrong_use():
         check_names(options.models)
-        check_chunks(options.models, options.chunk_tiles)
+        check_names([options.combine] if options.combine else [])
+        check_chunks([*options.models, *filter(None, [options.combine])], options.chunk_tiles)
     writable(options.out)
     if options.finetune == "per-fold":
         from cli.finetune import predicted_per_fold
@@ -195,7 +224,9 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
 def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
     """Cross-validate on the bags of a store."""
     from cli.console import Bars
+    from mil.combined import combine
     from mil.crossval import cross_validate
+    from mil.evaluation.predictions import concat
     from mil.runs import start_run
     from mil.splits import split_cases, write_folds
 
@@ -206,7 +237,8 @@ def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
         [case.site for case in cohort.cases],
         part_of(options, SplitSettings),
     )
-    told = facts(cohort) | clinical_facts(cohort, options.models, options.clinical)
+    reading = (*options.models, "clinical") if options.combine else options.models
+    told = facts(cohort) | clinical_facts(cohort, reading, options.clinical)
     run = start_run(options.out, "crossval", plain(options), told, overwrite=options.overwrite)
     write_folds(options.out / "folds.json", folds)
     predictions = cross_validate(
@@ -220,7 +252,31 @@ def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
         workers=options.workers,
         progress=Bars(),
     )
+    if options.combine:
+        combined = combine(
+            combination(options, cohort, run),
+            folds,
+            engine=options.engine,
+            workers=options.workers,
+            progress=Bars(),
+        )
+        predictions = concat([predictions, combined])
     return run, predictions
+
+
+def combination(options: CrossvalOptions, cohort: "Cohort", run: "Run") -> "Combination":
+    """The model and the columns that are combined."""
+    from mil.baselines.encoding import clinical_columns
+    from mil.combined import Combination
+
+    return Combination(
+        cohort,
+        options.combine,
+        clinical_columns(cohort.cases, options.clinical),
+        part_of(options, FitSettings),
+        options.seed,
+        KeptIn(run),
+    )
 
 
 @verb(app, TrainOptions, examples=["mil train cohort.csv store --model abmil --out trained"])
@@ -230,22 +286,23 @@ def train(options: TrainOptions) -> None:
     It is not judged here: no case is left to judge it by. `mil crossval` says what to expect of it.
     """
     from cli.console import say
-    from mil.crossval import fit_parts
+    from mil.crossval import fit_cases
     from mil.fitted import save_fitted
-    from mil.heads.registry import check_chunks, check_names
+    from mil.heads.registry import check_chunks, check_names, check_outcomes
     from mil.runs import finish_run, start_run
-    from mil.training import fit
 
+    survival = options.task == "survival"
     with wrong_use():
         check_names([options.model])
+        if survival:
+            check_outcomes([options.model])
         check_chunks([options.model], options.chunk_tiles)
     writable(options.out)
     cohort = assembled(options, options.store)
     told = facts(cohort) | clinical_facts(cohort, [options.model], options.clinical)
     run = start_run(options.out, "train", plain(options), told, overwrite=options.overwrite)
     settings = part_of(options, FitSettings)
-    fit_on, choose_by = fit_parts(options.model, cohort.cases, settings, options.seed)
-    fitted = fit(options.model, fit_on, choose_by, cohort.classes, settings, seed=options.seed)
+    fitted = fit_cases(options.model, cohort.cases, cohort.classes, settings, options.seed)
     path = run.model_path(options.model)
     save_fitted(path, fitted)
     finish_run(run)
@@ -285,13 +342,14 @@ def predict(options: PredictOptions) -> None:
     rows = _predicted_rows(fitted, bags, cases, others)
     path = options.out or run.path / "predict.csv"
     header = ["level", "case", "slide", "tiles", "predicted", "trained_on_it"]
-    header += [PREFIX + name for name in fitted.classes]
+    shown = ["risk"] if fitted.timeline else list(fitted.classes)
+    header += shown if fitted.timeline else [PREFIX + name for name in shown]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([header, *rows])
     show_table(
-        ["case", "slide", "predicted", *fitted.classes],
+        ["case", "slide", "predicted", *shown],
         [[row[1], row[2], row[4], *(f"{float(p):.2f}" for p in row[6:])] for row in rows],
     )
     known = sorted({row[1] for row in rows if row[5] == "yes"})
@@ -331,20 +389,46 @@ def show_evaluation(evaluation: "Evaluation") -> None:
     show_table(["model", "right", "accuracy", "balanced accuracy", "macro AUC"], rows)
 
 
-def assembled(options: _CohortOptions, store: Path | None) -> "Cohort":
+def assembled(options: "CrossvalOptions | TrainOptions", store: Path | None) -> "Cohort":
     """The cohort of a verb; what is left out, or looks alike, is told."""
     from cli.console import complain, warn
-    from mil.cohort import assemble, read_table
+    from mil.cohort import assemble
     from mil.duplicates import lookalikes
+    from mil.outcome import with_outcomes
 
     assert store
-    rows = read_table(options.cohort)
-    cohort = assemble(rows, store, allow_missing=options.allow_missing, source=options.cohort.name)
+    rows, source = to_learn_from(options.cohort), options.cohort.name
+    survival = options.task == "survival"
+    if survival:
+        rows = with_outcomes(rows, options.time, options.event, source=source)
+    cohort = assemble(
+        rows, store, allow_missing=options.allow_missing, source=source, survival=survival
+    )
     for what, reason in cohort.excluded:
         complain(f"Left out: {what}: {reason}")
     for pair in lookalikes(cohort):
         warn(str(pair))
     return cohort
+
+
+def to_learn_from(table: Path) -> "Sequence[Row]":
+    """The rows of a table without those that column split keeps for `mil external`; tells of these.
+
+    Raises:
+        CohortError: nothing is left.
+    """
+    from cli.console import counted, say
+    from mil.cohort import parted, read_table
+
+    rows, held = parted(read_table(table))
+    if not rows:
+        raise CohortError(
+            f"{table}: every row has split=test, and none is left to learn from. Change column split."
+        )
+    if held:
+        cases = counted(len({row.case for row in held}), "case")
+        say(f"{cases} of {table.name} with split=test: left alone, for `mil external`.")
+    return rows
 
 
 def clinical_facts(
@@ -373,7 +457,8 @@ def clinical_facts(
 
 def facts(cohort: "Cohort") -> dict[str, object]:
     """What run.json says of the data."""
-    return {
+    times = {case.name: case.time for case in cohort.cases if case.time is not None}
+    return ({"times": times} if times else {}) | {
         "classes": cohort.classes,
         "labels": {case.name: case.label for case in cohort.cases},
         "cases": {bag.slide: case.name for case in cohort.cases for bag in case.bags},
@@ -408,12 +493,10 @@ def _predicted_rows(
     others: Mapping[str, Mapping[str, str]],
 ) -> list[list[str]]:
     """A row per slide, then a row per case with the mean over its slides; no case is a case alone."""
-    from mil.predicting import probabilities
-
     of_case: dict[str, list[tuple[Bag, list[float]]]] = {}
     rows = []
     for bag, case in zip(bags, cases, strict=True):
-        p = probabilities(fitted, bag, others.get(bag.slide, {}))
+        p = _answer(fitted, bag, others.get(bag.slide, {}))
         of_case.setdefault(case or bag.slide, []).append((bag, p))
         rows.append(_row("slide", fitted, case, bag.slide, len(bag), p))
     for name, slides in of_case.items():
@@ -424,11 +507,23 @@ def _predicted_rows(
     return rows
 
 
+def _answer(fitted: "Fitted", bag: "Bag", other: Mapping[str, str]) -> list[float]:
+    """The probabilities of a slide, or its risk alone."""
+    from mil.predicting import probabilities, risk
+
+    if fitted.timeline:
+        return [risk(fitted, bag, (), other)[0]]
+    return probabilities(fitted, bag, other)
+
+
 def _row(
     level: str, fitted: "Fitted", case: str, slide: str, tiles: int, p: Sequence[float]
 ) -> list[str]:
     from mil.cohort import among
 
-    predicted = fitted.classes[max(range(len(p)), key=p.__getitem__)]
+    if fitted.timeline:
+        predicted = "high risk" if p[0] > 0 else "low risk"
+    else:
+        predicted = fitted.classes[max(range(len(p)), key=p.__getitem__)]
     seen = ("yes" if among([case], fitted.trained_on) else "no") if case else "unknown"
     return [level, case or slide, slide, str(tiles), predicted, seen, *(repr(value) for value in p)]

@@ -36,6 +36,11 @@ def run_null(path: Path, out: Path, n: int) -> int:
     check_results(run)
     writable(out)
     options = build(CrossvalOptions, {}, path / "run.json")
+    if options.task == "survival":
+        raise UsageError(
+            f"{path} is a run of survival; --null shuffles classes. Put model chance into the run: it learns "
+            "from outcomes dealt out anew."
+        )
     if options.store is None:
         raise UsageError(
             f"{path} fine-tuned a backbone in each fold; --null repeats runs over one bag store only. "
@@ -60,6 +65,7 @@ def run_null(path: Path, out: Path, n: int) -> int:
     observed = {
         result.model: result.auc.value
         for result in evaluate(read_predictions(path / "predictions.csv")).models
+        if result.model in options.models
     }
     verdicts = judge([each for each in found if each.shuffle <= n], observed)
     show_table(

@@ -32,6 +32,7 @@ class Row:
         label: the case's class; empty where not known.
         site: where it was made; empty where not known.
         mpp: micrometres per level-0 pixel, overriding the file; None where not given.
+        time: until the event or the end of observation, in a cohort of survival.
         other: all further columns.
     """
 
@@ -41,6 +42,7 @@ class Row:
     label: str = ""
     site: str = ""
     mpp: float | None = None
+    time: float | None = None
     other: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -49,6 +51,8 @@ class Case:
     """A patient: the unit of splits, labels, intervals and tests.
 
     Attributes:
+        label: its class; in a cohort of survival whether its event was seen.
+        time: until the event or the end of observation, in a cohort of survival.
         other: all further columns of the table, as its first slide has them.
         differing: those of them in which its slides differ.
     """
@@ -57,6 +61,7 @@ class Case:
     label: str
     bags: tuple[Bag, ...]
     site: str = ""
+    time: float | None = None
     other: Mapping[str, str] = field(default_factory=dict)
     differing: tuple[str, ...] = ()
 
@@ -140,8 +145,30 @@ def read_table(path: Path) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def parted(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """(rows to learn from, rows kept for `mil external`: those whose column split is ``test``).
+
+    Raises:
+        CohortError: a case has rows of both.
+    """
+    held = tuple(row for row in rows if row.other.get("split", "").casefold() == "test")
+    slides = {row.slide for row in held}
+    rest = tuple(row for row in rows if row.slide not in slides)
+    if both := among((row.case for row in rest), (row.case for row in held)):
+        raise CohortError(
+            f"Case {both[0]!r} has slides with split=test and slides without. A case is learnt from or kept "
+            "aside whole; mend the table."
+        )
+    return rest, held
+
+
 def assemble(
-    rows: Sequence[Row], store: Path, *, allow_missing: bool = False, source: str = "the table"
+    rows: Sequence[Row],
+    store: Path,
+    *,
+    allow_missing: bool = False,
+    source: str = "the table",
+    survival: bool = False,
 ) -> Cohort:
     """Join the table to the bags of a store.
 
@@ -150,14 +177,15 @@ def assemble(
         store: folder with one ``<slide>.h5`` per slide.
         allow_missing: go on without slides that lack a bag or a label; they are listed as excluded.
         source: the table, for messages.
+        survival: the rows are of ``with_outcomes``.
 
     Raises:
-        CohortError: a row lacks a bag or a label, bags differ in recipe, or fewer than two classes
-            remain.
+        CohortError: a row lacks a bag or a label, bags differ in recipe, or fewer than two classes, or no
+            event, remain.
     """
     if not any(row.label for row in rows):
         raise CohortError(f"{source} has no labels. Give it a column label with each case's class.")
-    bags, excluded = _bags(rows, store)
+    bags, excluded = _bags(rows, store, "outcome" if survival else "label")
     if excluded and not allow_missing:
         shown = "; ".join(f"{what} ({reason})" for what, reason in excluded[:5])
         more = f" and {len(excluded) - 5} more" if len(excluded) > 5 else ""
@@ -180,6 +208,7 @@ def assemble(
                 label=mine[0].label,
                 bags=tuple(bags[row.slide] for row in mine),
                 site=mine[0].site,
+                time=mine[0].time,
                 other=mine[0].other,
                 differing=tuple(
                     name for name in mine[0].other if len({row.other[name] for row in mine}) > 1
@@ -187,7 +216,9 @@ def assemble(
             )
         )
     classes = tuple(sorted({case.label for case in cases}))
-    if len(classes) < 2:
+    if survival and classes == ("censored",):
+        raise CohortError(f"{source} holds no event: nothing can be learnt of when it happens.")
+    if len(classes) < 2 and not survival:
         raise CohortError(
             f"{source} holds one class only, {classes[0]!r}. Diagnosis needs two or more labels."
         )
@@ -293,7 +324,9 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "-", unicodedata.normalize("NFKC", name).casefold())
 
 
-def _bags(rows: Sequence[Row], store: Path) -> tuple[dict[str, Bag], list[tuple[str, str]]]:
+def _bags(
+    rows: Sequence[Row], store: Path, needed: str
+) -> tuple[dict[str, Bag], list[tuple[str, str]]]:
     """The bags by slide, and the rows that cannot be used with the reason."""
     if not store.is_dir():
         raise CohortError(
@@ -303,7 +336,7 @@ def _bags(rows: Sequence[Row], store: Path) -> tuple[dict[str, Bag], list[tuple[
     excluded = []
     for row in rows:
         if not row.label:
-            excluded.append((row.slide, "no label"))
+            excluded.append((row.slide, f"no {needed}"))
             continue
         try:
             validate_bag(store / f"{row.slide}.h5")

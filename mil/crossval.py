@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from features.bags import Bag
 from features.errors import FeaturesError
 from features.progress import Progress, Silent
 from features.threads import one_torch_thread
@@ -14,12 +15,16 @@ from mil.baselines.encoding import readable
 from mil.cohort import Case, Cohort, among
 from mil.errors import FitError, LeakageError, MilError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
+from mil.evaluation.survival_predictions import COLUMNS as SURVIVAL_COLUMNS
+from mil.evaluation.survival_predictions import SurvivalPredictions, column_of, horizons_of
 from mil.fitted import Fitted
-from mil.heads.registry import HEADS, check_names, reads_table
+from mil.heads.registry import HEADS, check_names, check_outcomes, reads_table
+from mil.outcome import EVENT
 from mil.parallel import each
-from mil.predicting import probabilities
+from mil.predicting import probabilities, risk
 from mil.settings import FitSettings
 from mil.splits import Fold, inner_split
+from mil.survival import fit_survival, outcomes_of
 from mil.training import fit
 
 Fitter = Callable[[str, Fold, Callable[[], Fitted]], Fitted]
@@ -58,19 +63,53 @@ def cross_validate(  # noqa: PLR0913 - what, and how it is run
         LeakageError: a backbone, or a fit that was kept, has seen a case that would be tested with it.
         FitError: a fit that was kept is of another model, or one cannot be made.
     """
-    check_seen(cohort, folds)
+    work = _FoldWork(cohort, settings, seed, keep)
+    rows = _tested(work, folds, models, engine, workers, progress)
+    columns = [*COLUMNS, *(PREFIX + name for name in cohort.classes)]
+    return Predictions(pd.DataFrame(rows, columns=columns), cohort.classes)
+
+
+def cross_validate_survival(  # noqa: PLR0913 - as cross_validate
+    cohort: Cohort,
+    folds: Sequence[Fold],
+    models: Sequence[str],
+    settings: FitSettings,
+    *,
+    seed: int,
+    keep: Fitter = lambda _model, _fold, fitter: fitter(),
+    engine: str = "loky",
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> SurvivalPredictions:
+    """Predict every case's risk and survival by models that have not seen it; all as ``cross_validate``."""
+    check_outcomes(models)
+    told = outcomes_of(cohort.cases)
+    horizons = horizons_of(told.time, told.event)
+    work = _FoldWork(cohort, settings, seed, keep, horizons)
+    rows = _tested(work, folds, models, engine, workers, progress)
+    columns = [*SURVIVAL_COLUMNS, *map(column_of, horizons)]
+    return SurvivalPredictions(pd.DataFrame(rows, columns=columns))
+
+
+def _tested(
+    work: "_FoldWork",
+    folds: Sequence[Fold],
+    models: Sequence[str],
+    engine: str,
+    workers: int,
+    progress: Progress | None,
+) -> list[Row]:
+    """The rows of every model and fold, in this order."""
+    check_seen(work.cohort, folds)
     if reads_table(models):
-        readable(cohort.cases, settings.clinical)
+        readable(work.cohort.cases, work.settings.clinical)
     tasks = [(model, fold) for model in models for fold in folds]
     done: dict[int, list[Row]] = {}
-    work = _FoldWork(cohort, settings, seed, keep)
     with (progress or Silent()).task("cross-validation", len(tasks), "fits") as advance:
         for number, rows in each(work, tasks, engine=engine, workers=workers):
             done[number] = rows
             advance(1)
-    columns = [*COLUMNS, *(PREFIX + name for name in cohort.classes)]
-    table = pd.DataFrame([row for number in sorted(done) for row in done[number]], columns=columns)
-    return Predictions(table, cohort.classes)
+    return [row for number in sorted(done) for row in done[number]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +120,7 @@ class _FoldWork:
     settings: FitSettings
     seed: int
     keep: Fitter
+    horizons: tuple[float, ...] = ()  # of survival
 
     def __call__(self, model: str, fold: Fold) -> list[Row]:
         fitter = partial(fit_fold, self.cohort, model, fold, self.settings, self.seed)
@@ -94,16 +134,25 @@ class _FoldWork:
                     raise FitError(
                         f"kept was another fit (of {fitted.model}). Remove the kept fits and run again."
                     )
-                return _predict_fold(self.cohort, fitted, fold)
+                return _predict_fold(self.cohort, fitted, fold, self.horizons)
         except (MilError, FeaturesError) as error:
             raise type(error)(f"{at}: {error}") from error
 
 
 def fit_fold(cohort: Cohort, model: str, fold: Fold, settings: FitSettings, seed: int) -> Fitted:
     """Fit one model on the training cases of one fold."""
-    own_seed = fold_seed(seed, fold)
-    train, valid = fit_parts(model, cohort.named(fold.train), settings, own_seed)
-    return fit(model, train, valid, cohort.classes, settings, seed=own_seed)
+    cases = cohort.named(fold.train)
+    return fit_cases(model, cases, cohort.classes, settings, fold_seed(seed, fold))
+
+
+def fit_cases(
+    model: str, cases: Sequence[Case], classes: Sequence[str], settings: FitSettings, seed: int
+) -> Fitted:
+    """Fit one model on cases, of which it may set some aside to choose the epoch by."""
+    train, valid = fit_parts(model, cases, settings, seed)
+    if settings.task == "survival":
+        return fit_survival(model, train, valid, settings, seed=seed)
+    return fit(model, train, valid, classes, settings, seed=seed)
 
 
 def fit_parts(
@@ -168,7 +217,9 @@ def _check_trained(fitted: Fitted, fold: Fold) -> None:
         raise LeakageError(f"{fitted.model}: {', '.join(leaked)} trained and would be tested.")
 
 
-def _predict_fold(cohort: Cohort, fitted: Fitted, fold: Fold) -> list[Row]:
+def _predict_fold(
+    cohort: Cohort, fitted: Fitted, fold: Fold, horizons: tuple[float, ...]
+) -> list[Row]:
     """One row per slide of the fold's test cases."""
     rows: list[Row] = []
     for case in cohort.named(fold.test):
@@ -179,8 +230,18 @@ def _predict_fold(cohort: Cohort, fitted: Fitted, fold: Fold) -> list[Row]:
                 "fold": fold.index,
                 "case": case.name,
                 "slide": bag.slide,
-                "label": case.label,
             }
+            if fitted.timeline:
+                told = {"time": case.time, "event": int(case.label == EVENT)}
+                rows.append(given | told | _risk_of(fitted, bag, case, horizons))
+                continue
+            given["label"] = case.label
             p = dict(zip(fitted.classes, probabilities(fitted, bag, case.other), strict=True))
             rows.append(given | {PREFIX + name: value for name, value in p.items()})
     return rows
+
+
+def _risk_of(fitted: Fitted, bag: Bag, case: Case, horizons: tuple[float, ...]) -> Row:
+    """The risk of a slide, and its survival until each horizon."""
+    found, survival = risk(fitted, bag, horizons, case.other)
+    return {"risk": found, **dict(zip(map(column_of, horizons), survival, strict=True))}

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from mil.cohort import Row
+from mil.cohort import Row, parted
 from mil.errors import MilError
 from mil.evaluation.intervals import newcombe_auc, wilson
 from mil.settings import SplitSettings
@@ -21,7 +21,16 @@ def of_cases(said: Summary, rows: Sequence[Row], ready: Collection[str], wanted:
         rows: of the table.
         ready: the slides that can be used.
         wanted: the folds meant, as ``mil.settings.SplitSettings`` takes them.
+
+    Raises:
+        CohortError: a case has slides with split=test and slides without.
     """
+    rows, held = parted(rows)
+    if held:
+        kept = len({row.case for row in held})
+        said.facts["kept aside"] = (
+            f"{kept} cases with split=test, for `mil external`; not counted below"
+        )
     unlabelled = [row.slide for row in rows if not row.label]
     if unlabelled:
         said.warnings.append(

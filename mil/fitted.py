@@ -16,6 +16,7 @@ from mil.errors import FitError
 from mil.heads.head import Head, HeadSettings
 from mil.heads.registry import build_head
 from mil.settings import FitSettings
+from mil.timeline import Timeline, timeline_from_json
 from mil.version import __version__
 
 
@@ -35,6 +36,7 @@ class Fitted:
         losses: mean training loss per epoch.
         valid_losses: loss on the inner validation cases per epoch; empty without them.
         encoding: how the table's columns become a row, where it learnt from those and not from tiles.
+        timeline: how its logits become a risk and survival over time, of survival.
     """
 
     model: str
@@ -48,6 +50,7 @@ class Fitted:
     losses: tuple[float, ...] = ()
     valid_losses: tuple[float, ...] = ()
     encoding: Encoding | None = None
+    timeline: Timeline | None = None
 
 
 def save_fitted(path: Path, fitted: Fitted) -> None:
@@ -65,6 +68,7 @@ def save_fitted(path: Path, fitted: Fitted) -> None:
         "losses": fitted.losses,
         "valid_losses": fitted.valid_losses,
         "encoding": fitted.encoding and fitted.encoding.to_json(),
+        "timeline": fitted.timeline and fitted.timeline.to_json(),
         "sarcomil": __version__,
     }
     card["sha256"] = seal(state, card)
@@ -91,6 +95,7 @@ def load_fitted(path: Path) -> Fitted:
             n_classes=len(card["classes"]),
             width=settings.width,
             dropout=settings.dropout,
+            survival=settings.task == "survival",
         )
         head = build_head(card["model"], shape, settings.seeds)
         head.load_state_dict(state)
@@ -106,6 +111,7 @@ def load_fitted(path: Path) -> Fitted:
             losses=tuple(card["losses"]),
             valid_losses=tuple(card["valid_losses"]),
             encoding=Encoding.from_json(card["encoding"]) if card.get("encoding") else None,
+            timeline=timeline_from_json(card["timeline"]) if card.get("timeline") else None,
         )
     except (
         OSError,

@@ -1,8 +1,9 @@
 """A fitted model's probabilities for bags; no label is needed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
 import torch
 
 from features.bags import Bag
@@ -48,6 +49,27 @@ def run_head(fitted: Fitted, bag: Bag, other: Mapping[str, str] = EMPTY) -> Head
 
 
 def probabilities(fitted: Fitted, bag: Bag, other: Mapping[str, str] = EMPTY) -> list[float]:
-    """(C,) probabilities of one bag, in the order of ``fitted.classes``; as ``run_head``."""
+    """(C,) probabilities of one bag, in the order of ``fitted.classes``.
+
+    Raises:
+        FitError: as ``run_head``, or a model of survival.
+    """
+    if fitted.timeline:
+        raise FitError(f"{fitted.model} learnt survival, not classes. Ask for its risk.")
     logits = run_head(fitted, bag, other).logits[0].double()
     return [float(p) for p in torch.softmax(logits, dim=0)]
+
+
+def risk(
+    fitted: Fitted, bag: Bag, at: Sequence[float], other: Mapping[str, str] = EMPTY
+) -> tuple[float, list[float]]:
+    """The risk of one bag, 0 being the median training case, and its survival until each time ``at``.
+
+    Raises:
+        FitError: as ``run_head``, or a model of classes.
+    """
+    if fitted.timeline is None:
+        raise FitError(f"{fitted.model} learnt classes, not survival. Ask for probabilities.")
+    logits = run_head(fitted, bag, other).logits.double().numpy()
+    survival = fitted.timeline.survival(logits, np.array(at))[0]
+    return float(fitted.timeline.risk(logits)[0]), [float(p) for p in survival]

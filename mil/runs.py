@@ -4,10 +4,13 @@ run.json           format, command, settings, versions, machine, classes, labels
                        bags (by slide), recipe, excluded, clinical (by case, where a model reads it),
                        started, finished, complete
 folds.json         repeat, index, train, test: names of cases
-predictions.csv    one row per model, repeat and slide
+predictions.csv    one row per model, repeat and slide; of survival as in mil.evaluation.survival_predictions
 metrics.json, comparison.json
+survival/<model>.png, .svg, .csv   Kaplan-Meier curves, of survival
+decision/          of `mil decision`
 models/<model>-r<repeat>-f<fold>.safetensors, or models/<model>.safetensors of `mil train`
 explain/, report.html
+external/<name>/   of `mil external`: predictions.csv, metrics.json
 folds/r<repeat>-f<fold>/  of `mil crossval --finetune per-fold`: tuned/ as of `mil finetune`, store/ of bags
 """
 
@@ -146,7 +149,7 @@ def update_run(run: Run, **facts: Any) -> Run:
 
 def finish_run(run: Run, **facts: Any) -> Run:
     """Add the last facts and fingerprints of the results, and mark the run as complete."""
-    found = {name: _sha256(run.path / name) for name in RESULTS if (run.path / name).is_file()}
+    found = {name: sha256_of(run.path / name) for name in RESULTS if (run.path / name).is_file()}
     return update_run(run, **facts, results=found, finished=_now(), complete=True)
 
 
@@ -158,13 +161,14 @@ def check_results(run: Run) -> None:
     """
     for name, written in run.info.get("results", {}).items():
         path = run.path / name
-        if not path.is_file() or _sha256(path) != written:
+        if not path.is_file() or sha256_of(path) != written:
             raise RunError(
                 f"{path} is not as the run wrote it. Put it back, or run `mil crossval` again."
             )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Fingerprint of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -205,7 +209,7 @@ def versions() -> dict[str, str]:
 
 def _clear(path: Path) -> None:
     """Remove what an earlier run has written: beside new numbers, old ones would be believed."""
-    for name in ("models", "explain", "bags", "folds"):
+    for name in ("models", "explain", "bags", "folds", "external", "survival", "decision"):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in (
         "predictions.csv", "metrics.json", "comparison.json", "folds.json", "report.html", "predict.csv",

@@ -17,6 +17,7 @@ HEAD_NAMES = (
     "transmil", "dtfd",
 )  # fmt: skip
 DEFAULT_MODELS = ("majority", "tile-vote", "mean", "abmil")
+LOSSES = {"diagnosis": ("cross-entropy", "focal"), "survival": ("cox", "discrete")}
 FEW_CASES = 60  # below this an inner validation part is too small to choose an epoch by
 
 
@@ -24,6 +25,12 @@ FEW_CASES = 60  # below this an inner validation part is too small to choose an 
 class FitSettings:
     """How one model is trained; defaults suit 20 to 50 cases."""
 
+    task: str = field(
+        default="diagnosis",
+        metadata={
+            "help": "`diagnosis`: the case's class; or `survival`: the time until its event."
+        },
+    )
     epochs: int = field(default=60, metadata={"help": "Passes over the training bags."})
     learning_rate: float = field(
         default=1e-3, metadata={"help": "Of AdamW, falling along a cosine."}
@@ -66,8 +73,17 @@ class FitSettings:
         default=10, metadata={"help": "Epochs without a better inner loss before stopping."}
     )
     loss: str = field(
-        default="cross-entropy",
-        metadata={"help": "`cross-entropy`, or `focal`: less of what is already right."},
+        default="auto",
+        metadata={
+            "help": "Of a diagnosis `cross-entropy`, or `focal`: less of what is already right; of survival "
+            "`cox`, or `discrete`: a hazard for each of --intervals. `auto` is the first of each."
+        },
+    )
+    intervals: int = field(
+        default=4,
+        metadata={
+            "help": "Parts of the time, with as many training events in each, of the discrete loss."
+        },
     )
     label_smoothing: float = field(
         default=0.0,
@@ -102,22 +118,30 @@ class FitSettings:
         self._check_loss()
 
     def _check_loss(self) -> None:
-        if self.loss not in ("cross-entropy", "focal"):
-            raise FitError(f"loss is cross-entropy or focal; got {self.loss!r}. Use cross-entropy.")
+        if self.task not in LOSSES:
+            raise FitError(f"task is {' or '.join(LOSSES)}; got {self.task!r}. Use diagnosis.")
+        known = LOSSES[self.task]
+        if self.loss not in ("auto", *known):
+            raise FitError(f"loss is {' or '.join(known)}; got {self.loss!r}. Use {known[0]}.")
         if not 0 <= self.label_smoothing < 1:
             raise FitError(
                 f"label_smoothing is a fraction in [0, 1); got {self.label_smoothing}. Use 0."
             )
         if not 0 <= self.focal_gamma < math.inf:
             raise FitError(f"focal_gamma is 0 or more; got {self.focal_gamma}. Use 2.")
-        if self.loss == "focal" and self.label_smoothing:
+        if self.lowers != "cross-entropy" and self.label_smoothing:
             raise FitError(
-                f"label_smoothing {self.label_smoothing} belongs to cross-entropy; the focal loss has "
-                "none. Leave one of them out."
+                f"label_smoothing {self.label_smoothing} belongs to cross-entropy; the {self.lowers} loss "
+                "has none. Leave one of them out."
             )
 
+    @property
+    def lowers(self) -> str:
+        """The loss itself, ``auto`` resolved."""
+        return LOSSES[self.task][0] if self.loss == "auto" else self.loss
+
     def _check_counts(self) -> None:
-        for name in ("epochs", "width", "batch_bags", "seeds", "patience"):
+        for name in ("epochs", "width", "batch_bags", "seeds", "patience", "intervals"):
             if getattr(self, name) < 1:
                 raise FitError(f"{name} is at least 1; got {getattr(self, name)}. Leave it out.")
         for name in ("train_tiles", "chunk_tiles"):

@@ -1,7 +1,7 @@
 """The epochs of one fit: examples in, a trained head and its losses out."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -58,9 +58,35 @@ def train_by_steps(
     rng: np.random.Generator,
 ) -> History:
     """Run the epochs; leaves the head as it was after the best or the last of them."""
-    history = History()
     if head.learns_from == "counts":
-        return history
+        return History()
+    steps = _tile_steps if head.learns_from == "tiles" else _bag_steps
+
+    def learn(optimizer: torch.optim.Optimizer) -> list[float]:
+        return [
+            _train_step(head, optimizer, step, settings) for step in steps(examples, settings, rng)
+        ]
+
+    return run_epochs(
+        head, settings, learn, (lambda: _validate(head, held_out, settings)) if held_out else None
+    )
+
+
+def run_epochs(
+    head: Head,
+    settings: FitSettings,
+    learn: Callable[[torch.optim.Optimizer], list[float]],
+    validate: Callable[[], float] | None,
+) -> History:
+    """Run the epochs; leaves the head as it was after the best or the last of them.
+
+    Args:
+        head: to be trained.
+        settings: how.
+        learn: takes the steps of one epoch; their losses.
+        validate: the loss on the inner validation cases; None trains all epochs.
+    """
+    history = History()
     optimizer = torch.optim.AdamW(
         head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
@@ -68,14 +94,10 @@ def train_by_steps(
     best: dict[str, Tensor] = {}
     for _epoch in range(settings.epochs):
         head.train()
-        steps = _tile_steps if head.learns_from == "tiles" else _bag_steps
-        losses = [
-            _train_step(head, optimizer, step, settings) for step in steps(examples, settings, rng)
-        ]
-        history.train.append(_finite(float(np.mean(losses)), len(history.train)))
+        history.train.append(_finite(float(np.mean(learn(optimizer))), len(history.train)))
         schedule.step()
-        if held_out:
-            history.valid.append(_finite(_validate(head, held_out, settings), len(history.valid)))
+        if validate:
+            history.valid.append(_finite(validate(), len(history.valid)))
             since_best = len(history.valid) - 1 - int(np.argmin(history.valid))
             if since_best == 0:
                 best = copy.deepcopy(head.state_dict())
@@ -105,8 +127,8 @@ def _train_step(
     n_bags = sum(len(group.labels) for group in step)
     total = 0.0
     for group in step:
-        with _lowered(settings):
-            output, mask = _run(head, group.bags, settings)
+        with lowered(settings):
+            output, mask = run_bags(head, group.bags, settings)
             loss = weighted_loss(output, group.labels, group.weights, settings)
             loss = loss + head.auxiliary_loss(output, group.labels, mask)
         share = loss * (len(group.labels) / n_bags)
@@ -122,14 +144,16 @@ def _validate(head: Head, held_out: Sequence[Example], settings: FitSettings) ->
     head.eval()
     losses = []
     for group in _groups(held_out, [example.features for example in held_out], settings):
-        with _lowered(settings):
-            output, _ = _run(head, group.bags, settings)
+        with lowered(settings):
+            output, _ = run_bags(head, group.bags, settings)
         loss = weighted_loss(output, group.labels, group.weights, settings)
         losses.append(float(loss) * len(group.labels))
     return sum(losses) / sum(example.weight for example in held_out)
 
 
-def _run(head: Head, bags: Batch | Features, settings: FitSettings) -> tuple[HeadOutput, Tensor]:
+def run_bags(
+    head: Head, bags: Batch | Features, settings: FitSettings
+) -> tuple[HeadOutput, Tensor]:
     """What the head says of a group's bags, and their mask."""
     if isinstance(bags, Batch):
         return head(*bags), bags.mask
@@ -137,7 +161,7 @@ def _run(head: Head, bags: Batch | Features, settings: FitSettings) -> tuple[Hea
     return run_in_chunks(head, bags, settings.chunk_tiles), mask
 
 
-def _lowered(settings: FitSettings) -> torch.autocast:
+def lowered(settings: FitSettings) -> torch.autocast:
     """Compute in the number format that the settings ask for."""
     dtype = resolve_precision(settings.precision, torch.device("cpu"))
     return torch.autocast("cpu", dtype, enabled=dtype != torch.float32)

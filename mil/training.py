@@ -68,12 +68,12 @@ def fit(
     )
     keep_freed_memory()
     heads, histories = [], []
-    for own_seed in _seeds(seed, settings.seeds if HEADS[model].takes_steps() else 1):
+    for own_seed in seeds_from(seed, settings.seeds if HEADS[model].takes_steps() else 1):
         with torch.random.fork_rng(devices=[]), one_torch_thread():
             torch.manual_seed(own_seed)
             rng = np.random.default_rng(own_seed)
             head = build_head(model, shape)
-            head.prepare(_scale_tiles(examples, rng), counts)
+            head.prepare(scale_tiles(examples, rng), counts)
             if head.learns_from in ("slides", "table"):
                 head.solve(_training(train, examples, own_seed))
                 histories.append(History())
@@ -86,34 +86,34 @@ def fit(
         classes=tuple(classes),
         recipe=bag.recipe,
         recipe_sha256=bag.recipe_sha256,
-        trained_on=tuple(sorted(_seen_by((*train, *valid)))),
+        trained_on=tuple(sorted(seen_by((*train, *valid)))),
         settings=settings,
         seed=seed,
-        losses=_mean_by_epoch([history.train for history in histories]),
-        valid_losses=_mean_by_epoch([history.valid for history in histories]),
+        losses=mean_by_epoch([history.train for history in histories]),
+        valid_losses=mean_by_epoch([history.valid for history in histories]),
         encoding=encoding,
     )
 
 
-def _seeds(seed: int, count: int) -> list[int]:
+def seeds_from(seed: int, count: int) -> list[int]:
     """The seed itself, and further ones that follow from it."""
     further = np.random.SeedSequence(seed).generate_state(count - 1)
     return [seed, *map(int, further)]
 
 
-def _scale_tiles(examples: Sequence[Example], rng: np.random.Generator) -> Tensor:
+def scale_tiles(examples: Sequence[Example], rng: np.random.Generator) -> Tensor:
     """(M, D) single precision: some tiles of every bag."""
     drawn = [draw(example.features, SCALE_TILES, rng) for example in examples]
     return torch.from_numpy(np.concatenate(drawn, dtype=np.float32))
 
 
-def _mean_by_epoch(losses: Sequence[Sequence[float]]) -> tuple[float, ...]:
+def mean_by_epoch(losses: Sequence[Sequence[float]]) -> tuple[float, ...]:
     """The mean over the fits that came to an epoch; some stop before others."""
     by_epoch = zip_longest(*losses)
     return tuple(fmean(loss for loss in epoch if loss is not None) for epoch in by_epoch)
 
 
-def _seen_by(cases: Sequence[Case]) -> set[str]:
+def seen_by(cases: Sequence[Case]) -> set[str]:
     """The cases a fit has seen, by itself or through the backbone of its bags."""
     through_backbone = {name for case in cases for bag in case.bags for name in bag.trained_on}
     return {case.name for case in cases} | through_backbone

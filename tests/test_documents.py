@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,8 +37,9 @@ def help_examples(verb):
 def walked(demo, mil, tmp_path_factory):
     """A user's folder in which every command of the README, then every further example, was run."""
     folder = tmp_path_factory.mktemp("study")
-    for name in ("cohort.csv", "slides", "annotations", "store"):
+    for name in ("cohort.csv", "split.csv", "slides", "annotations"):
         (folder / name).symlink_to(demo / name)
+    shutil.copytree(demo / "store", folder / "store")  # `mil external` writes its log there
     commands = [line for line in readme_commands() if line.startswith("mil ")]
     examples = [line for verb in VERBS for line in help_examples(verb)]
     commands += [

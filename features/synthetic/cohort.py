@@ -14,7 +14,7 @@ import csv
 import json
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,12 +84,13 @@ def write_cohort(
     """Draw the demo cohort and write its slides, annotations, key regions and table.
 
     Args:
-        folder: made if absent; gets `cohort.csv`, `slides/`, `annotations/` and `key_regions/`.
+        folder: made if absent; gets `cohort.csv`, `split.csv` (the same, one case of each subtype kept
+            for an external test), `slides/`, `annotations/` and `key_regions/`.
         spec: size and difficulty.
         progress: called with 1 after each slide.
 
     Returns:
-        Path of `cohort.csv` with the columns case, slide, label; written last.
+        Path of `cohort.csv` with the columns case, slide, label, time (in months), event; written last.
     """
     for name in ("slides", "annotations", "key_regions"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -109,9 +110,28 @@ def write_cohort(
     table = folder / "cohort.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("case", "slide", "label"))
-        rows.writerows((c, f"{c}-s1", label) for c, label in zip(cases, labels, strict=True))
+        rows.writerow(("case", "slide", "label", "time", "event"))
+        rng = np.random.default_rng([spec.seed, len(cases)])
+        for case, label in zip(cases, labels, strict=True):
+            rows.writerow((case, f"{case}-s1", label, *_followed(label, rng)))
+    _write_split(folder / "split.csv", cases, labels)
     return table
+
+
+def _write_split(path: Path, cases: Sequence[str], labels: Sequence[str]) -> None:
+    last = {label: case for case, label in zip(cases, labels, strict=True)}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("case", "slide", "label", "split"))
+        for case, label in zip(cases, labels, strict=True):
+            rows.writerow((case, f"{case}-s1", label, "test" if last[label] == case else "train"))
+
+
+def _followed(label: str, rng: np.random.Generator) -> tuple[str, int]:
+    """Months until the event, or until the end of observation (0); each subtype has its own hazard."""
+    met = rng.exponential(80 / 3 ** SUBTYPES.index(label))
+    left = rng.uniform(12, 72)
+    return f"{min(met, left):.1f}", int(met <= left)
 
 
 def key_tiles(key_regions: Path, coords_l0: NDArray[Any], side_l0: float) -> NDArray[np.bool_]:

@@ -145,16 +145,24 @@ def readable(cases: Sequence[Case], asked: Sequence[str]) -> Encoding:
 
 
 def revealing_columns(cases: Sequence[Case], names: Sequence[str]) -> tuple[str, ...]:
-    """Columns that say the label in other words, for nine cases of ten and by few values."""
+    """Columns that say the label in other words, for nine cases of ten and by few values; or the time."""
     found = []
     n_labels = len({case.label for case in cases})
     for name in names:
         pairs = Counter((case.other[name], case.label) for case in cases)
         values = {value for value, _ in pairs}
         told = sum(max(n for (v, _), n in pairs.items() if v == value) for value in values)
-        if len(values) <= 2 * n_labels and told >= REVEALED * len(cases):
+        few = len(values) <= 2 * n_labels and told >= REVEALED * len(cases)
+        if few or _tells_time(cases, name):
             found.append(name)
     return tuple(found)
+
+
+def _tells_time(cases: Sequence[Case], name: str) -> bool:
+    """Whether a column is the time of survival in nine of ten cases in which it is a number."""
+    held = [(number(case.other[name]), case.time) for case in cases if case.time is not None]
+    known = [value == time for value, time in held if math.isfinite(value)]
+    return bool(known) and sum(known) >= REVEALED * len(known)
 
 
 def _fit_column(name: str, values: Sequence[str]) -> Column | str:

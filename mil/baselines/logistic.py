@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mil.baselines.cox import solve_cox
 from mil.baselines.inner import Floats, Ints, counted_by_case, inner_folds, standard_of
 from mil.batches import collate
 from mil.heads.head import Head, HeadOutput, HeadSettings, Training
@@ -21,7 +22,8 @@ class LogisticHead(Head):
 
     Rows are standardised in the training part and divided by the root of their length, so that one
     penalty means the same for 5 columns and for 20,000 features. Which of ``COSTS`` is taken is decided
-    by the log loss on inner folds of the training cases.
+    by the log loss on inner folds of the training cases. Of survival it is a Cox regression with the same
+    penalty, chosen by the partial likelihood.
 
     Attributes:
         weight: (C, E) on rows as ``describe`` makes them.
@@ -39,6 +41,11 @@ class LogisticHead(Head):
         self.register_buffer("weight", torch.zeros(settings.n_classes, length))
         self.register_buffer("bias", torch.zeros(settings.n_classes))
         self.register_buffer("cost", torch.tensor(USUAL_COST))
+
+    @classmethod
+    def takes_outcomes(cls) -> bool:
+        """As a Cox regression."""
+        return True
 
     @abstractmethod
     def describe(self, features: Tensor, mask: Tensor) -> Tensor:
@@ -61,6 +68,11 @@ class LogisticHead(Head):
         """Choose the cost and fit on all training slides."""
         training = counted_by_case(training)
         rows = rows_of(self, training)
+        if training.time is not None:
+            weight, cost = solve_cox(rows, training, COSTS, USUAL_COST)
+            self.weight.copy_(torch.from_numpy(weight))
+            self.cost.fill_(cost)
+            return
         cost = choose_cost(rows, training)
         fitted = fit_logistic(rows, training.labels, training.weights, [cost])
         for buffer, value in zip((self.weight, self.bias), fitted[0], strict=True):

@@ -10,7 +10,10 @@ from mil.heads.registry import register
 
 @register("majority")
 class Majority(Head):
-    """Predicts the training shares of the classes for every bag; learns nothing else."""
+    """Predicts the training shares of the classes for every bag; learns nothing else.
+
+    Of survival it gives every bag the curve of all training cases.
+    """
 
     learns_from = "counts"
     log_share: Tensor
@@ -18,6 +21,11 @@ class Majority(Head):
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
         self.register_buffer("log_share", torch.zeros(settings.n_classes))
+
+    @classmethod
+    def takes_outcomes(cls) -> bool:
+        """One hazard for all."""
+        return True
 
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
         """Say the same of every bag."""

@@ -36,8 +36,14 @@ class Chance(PooledLogistic):
 
 
 def shuffled(training: Training) -> Training:
-    """The same slides, the labels dealt out anew to the cases; as many cases per class as before."""
+    """The same slides, the labels dealt out anew to the cases; as many cases per class as before.
+
+    Of survival, the times and events.
+    """
     _, first, case = np.unique(training.cases, return_index=True, return_inverse=True)
-    labels = np.random.default_rng(training.seed).permutation(training.labels[first])
+    dealt = np.random.default_rng(training.seed).permutation(first)
+    labels = training.labels[dealt]
+    if training.time is not None:
+        return replace(training, labels=labels[case], time=training.time[dealt][case])
     weights = 1 / (np.bincount(labels)[labels] * np.bincount(case))[case]
     return replace(training, labels=labels[case], weights=weights / weights.mean())

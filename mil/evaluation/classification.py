@@ -155,7 +155,9 @@ def p_no_better(correct: float, n: int, share: float) -> float:
 def average_precisions(truth: Ints, p: Sequence[Floats]) -> tuple[Estimate, ...]:
     """Average precision of each class against the rest, then their mean; BCa case bootstrap.
 
-    The mean is over all classes, or that of class 1 where there are two, as with the AUC.
+    The mean is over all classes, or that of class 1 where there are two, as with the AUC. At nominal
+    .95 the interval covers .89 at 10 + 10 cases, .92 at 15 + 15 and .93 at 25 + 25: too narrow rather
+    than too wide.
 
     Args:
         truth: (n,) class indices.

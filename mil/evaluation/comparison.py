@@ -347,7 +347,13 @@ def cochran_q(right: Bools) -> Cochran:
 
 
 def power(n: int, gain: float = GAIN) -> Power:
-    """What exact McNemar at .05 finds with n cases, where the worse model alone is right on 5 %."""
+    """What exact McNemar at .05 finds with n cases, where the worse model alone is right on 5 %.
+
+    Raises:
+        ValueError: gain outside [0.01, 0.9]: no number of cases finds nothing, and more cannot be.
+    """
+    if not 0.01 <= gain <= 1 - 2 * WORSE_ONLY:
+        raise ValueError(f"gain lies in [0.01, 0.9]; got {gain}. For 15 points write 0.15.")
     highest = 100 - round(200 * WORSE_ONLY)  # beyond, the shares would add up to more than 1
     points = bisect_left(
         range(1, highest + 1), WANTED, key=lambda each: mcnemar_power(n, each / 100)

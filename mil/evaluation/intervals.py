@@ -153,9 +153,9 @@ def confusion_interval(
     prior is worth one right case and one wrong case in all, shared evenly by the cells, so that 20
     of 20 right leaves room for errors that did not occur. Cases per class are kept.
 
-    Coverage at nominal .95 of macro F1, MCC and kappa, sensitivity .5 to .95, 1,000 cohorts each:
-    2 x 10 .930-.955, 2 x 15 .933-.954, 3 x 10 .922-.949, 4 x 5 .891-.951, 3 + 5 + 8 + 14 .895-.944.
-    The case bootstrap there (percentile and BCa) falls to .58-.62 at sensitivity .95, because errors that
+    Coverage at nominal .95 of macro F1, MCC and kappa, sensitivity .5 to .95, 500 to 1,000 cohorts each:
+    2 x 10 .908-.955, 2 x 15 .933-.954, 3 x 10 .922-.949, 4 x 5 .874-.951, 3 + 5 + 8 + 14 .895-.944.
+    The case bootstrap there (percentile and BCa) falls to .60-.76 at sensitivity .95, because errors that
     did not occur cannot be drawn.
 
     Args:

@@ -19,6 +19,7 @@ from mil.explain.scores import TileScores
 SCALE = LogNorm(1 / 16, 16, clip=True)
 COLOURS = colormaps["viridis"]
 TICKS = {1 / 16: "1/16", 1 / 4: "1/4", 1: "1", 4: "4", 16: "16"}
+UNIT = "times a uniform share"
 OPACITY = 0.6
 BLANK_PX = 512  # longer side of the canvas where the bag has no thumbnail
 
@@ -54,7 +55,7 @@ def draw_heatmap(scores: TileScores, *, caption: str = "", width_px: int = 900) 
     )  # fmt: skip
     bar.ax.set_yticklabels(list(TICKS.values()), fontsize=8)
     bar.ax.minorticks_off()
-    bar.set_label("times a uniform share", fontsize=8)
+    bar.set_label(UNIT, fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -10,7 +10,7 @@ from mil.heads.head import Head, HeadOutput
 
 
 class Ensemble(Head):
-    """The mean of its members' probabilities, of their attention and of their scores.
+    """The mean of its members' probabilities (of survival: logits), of their attention and their scores.
 
     Each member has its own scale of features; its embedding stands beside those of the others.
     """
@@ -23,44 +23,47 @@ class Ensemble(Head):
 
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
         """Ask each member."""
-        return _mean([member(features, mask, coords) for member in self.members])
+        return self._mean([member(features, mask, coords) for member in self.members])
 
     def takes_chunks(self) -> bool:
         """As its members do."""
-        return self._heads()[0].takes_chunks()
+        return self.heads[0].takes_chunks()
 
     def summarise(self, features: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """The members' summaries, one after the other."""
-        parts = [m.summarise(m.standardise(features, mask), mask) for m in self._heads()]
+        parts = [m.summarise(m.standardise(features, mask), mask) for m in self.heads]
         return tuple(tensor for part in parts for tensor in part)
 
     def merge(self, parts: Sequence[tuple[Tensor, ...]]) -> HeadOutput:
         """Each member's answer from its share of the summaries."""
         size = len(parts[0]) // len(self.members)
-        return _mean(
+        return self._mean(
             [
                 member.merge([part[i * size : (i + 1) * size] for part in parts])
-                for i, member in enumerate(self._heads())
+                for i, member in enumerate(self.heads)
             ]
         )
 
-    def _heads(self) -> Sequence[Head]:
+    @property
+    def heads(self) -> Sequence[Head]:
+        """The members."""
         return list(self.members)  # type: ignore[arg-type]
 
+    def _mean(self, outputs: Sequence[HeadOutput]) -> HeadOutput:
+        """Logits of classes are logarithms of mean probabilities."""
 
-def _mean(outputs: Sequence[HeadOutput]) -> HeadOutput:
-    """Logits are logarithms of mean probabilities."""
+        def averaged(logits: Sequence[Tensor]) -> Tensor:
+            if self.settings.survival:
+                return torch.stack(list(logits)).mean(dim=0)
+            stacked = torch.stack([each.log_softmax(-1) for each in logits])
+            return torch.logsumexp(stacked, dim=0) - math.log(len(logits))
 
-    def averaged(logits: Sequence[Tensor]) -> Tensor:
-        stacked = torch.stack([each.log_softmax(-1) for each in logits])
-        return torch.logsumexp(stacked, dim=0) - math.log(len(logits))
-
-    told = [o.tile_logits for o in outputs if o.tile_logits is not None]
-    padding = outputs[0].scores.isinf().all(dim=1).unsqueeze(-1)  # (B, N, 1)
-    return HeadOutput(
-        logits=averaged([o.logits for o in outputs]),
-        attention=torch.stack([o.attention for o in outputs]).mean(dim=0),
-        scores=torch.stack([o.scores for o in outputs]).mean(dim=0),
-        embedding=torch.cat([o.embedding for o in outputs], dim=-1),
-        tile_logits=averaged(told).masked_fill(padding, 0.0) if told else None,
-    )
+        told = [o.tile_logits for o in outputs if o.tile_logits is not None]
+        padding = outputs[0].scores.isinf().all(dim=1).unsqueeze(-1)  # (B, N, 1)
+        return HeadOutput(
+            logits=averaged([o.logits for o in outputs]),
+            attention=torch.stack([o.attention for o in outputs]).mean(dim=0),
+            scores=torch.stack([o.scores for o in outputs]).mean(dim=0),
+            embedding=torch.cat([o.embedding for o in outputs], dim=-1),
+            tile_logits=averaged(told).masked_fill(padding, 0.0) if told else None,
+        )

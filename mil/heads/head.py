@@ -32,12 +32,14 @@ class HeadSettings:
         n_classes: classes.
         width: length of a tile's embedding.
         dropout: on the embedding, in training.
+        survival: whether the logits are of hazards, and not of classes.
     """
 
     dim: int
     n_classes: int
     width: int = 128
     dropout: float = 0.25
+    survival: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,8 @@ class Training:
         weights: (slides,) of mean 1; every class weighs the same, and every case within it.
         cases: (slides,) index of each slide's case; whatever is divided further is divided by case.
         seed: of everything that is drawn.
+        time: (slides,) until the event of each slide's case or the end of its observation, of survival; the
+            labels are then 1 where the event was seen, and every case weighs the same.
     """
 
     features: Sequence[NDArray[Any]]
@@ -78,6 +82,7 @@ class Training:
     weights: NDArray[np.float64]
     cases: NDArray[np.int64]
     seed: int
+    time: NDArray[np.float64] | None = None
 
 
 class Head(nn.Module, ABC):
@@ -151,6 +156,11 @@ class Head(nn.Module, ABC):
     def takes_steps(cls) -> bool:
         """Whether it is trained by gradient, epoch after epoch."""
         return cls.learns_from in ("bags", "tiles")
+
+    @classmethod
+    def takes_outcomes(cls) -> bool:
+        """Whether it can learn survival: of bags, and by no loss of its own on classes."""
+        return cls.learns_from == "bags" and cls.auxiliary_loss is Head.auxiliary_loss
 
     @abstractmethod
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:

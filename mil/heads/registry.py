@@ -66,6 +66,18 @@ def check_chunks(names: Sequence[str], chunk_tiles: int) -> None:
             )
 
 
+def check_outcomes(names: Sequence[str]) -> None:
+    """Refuse models that learn classes only, before any work is done.
+
+    Raises:
+        FitError: naming the model, and those that learn survival.
+    """
+    for name in names:
+        if not HEADS[name].takes_outcomes():
+            able = ", ".join(other for other, head in HEADS.items() if head.takes_outcomes())
+            raise FitError(f"{name} learns classes, not survival. Use one of {able}.")
+
+
 def reads_table(names: Sequence[str]) -> bool:
     """Whether one of the models learns from the table's columns."""
     return any(HEADS[name].learns_from == "table" for name in names)

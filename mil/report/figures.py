@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import escape
 
 from mil.evaluation.calibration import Bin
+from mil.evaluation.decision import DecisionCurve
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.metrics import Floats, Ints, placements, roc_points
 
@@ -93,6 +94,39 @@ def reliability_plot(model: str, bins: Sequence[Bin]) -> str:
     marks = "".join(_reliability_mark(each) for each in bins)
     axes = ("probability of the class named", "share that is right")
     return _square(f"Reliability of {model}. {told}", *axes, marks)
+
+
+def decision_plot(model: str, positive: str, curve: DecisionCurve, treat_all: DecisionCurve) -> str:
+    """Net benefit of acting on a model over the threshold, with its band, beside treating all and none."""
+    top = max(float(treat_all.benefit.max()), float(curve.benefit.max())) * 1.25 or 1.0
+    bottom = -top / 4
+
+    def line(values: Floats) -> list[str]:
+        x = SIDE * (curve.threshold - curve.threshold[0]) / np.ptp(curve.threshold)
+        y = SIDE * (top - np.clip(values, bottom, top)) / (top - bottom)
+        return [f"{a:.4g},{b:.4g}" for a, b in zip(x, y, strict=True)]
+
+    zero = SIDE * top / (top - bottom)
+    band = " ".join([*line(curve.low), *reversed(line(curve.high))])
+    ends = (curve.threshold[0], curve.threshold[-1])
+    marks = "".join(
+        f'<text x="{x:g}" y="{SIDE + 18:g}" text-anchor="middle">{share:g}</text>'
+        for x, share in zip((0, SIDE), ends, strict=True)
+    )
+    told = f"Decision curve of {model}, acting on {positive}: net benefit and its 95 % band"
+    return (
+        f'<svg class="roc" viewBox="-46 -8 296 294" role="img"><title>{escape(told)}</title>'
+        f'<rect class="frame" width="{SIDE:g}" height="{SIDE:g}"/>'
+        f'<line class="reference" x1="0" y1="{zero:.4g}" x2="{SIDE:g}" y2="{zero:.4g}"/>{marks}'
+        f'<text x="-8" y="{zero + 4:.4g}" text-anchor="end">0</text>'
+        f'<text x="-8" y="10" text-anchor="end">{top:.2g}</text>'
+        f'<polygon class="band" points="{band}"/>'
+        f'<polyline class="all" points="{" ".join(line(treat_all.benefit))}"/>'
+        f'<polyline class="benefit" points="{" ".join(line(curve.benefit))}"/>'
+        f'<text x="{SIDE / 2:g}" y="{SIDE + 38:g}" text-anchor="middle">probability to act from</text>'
+        f'<text transform="translate(-34 {SIDE / 2:g}) rotate(-90)" text-anchor="middle">'
+        f"net benefit</text></svg>"
+    )
 
 
 def _square(told: str, across: str, upwards: str, inside: str) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from features.progress import Progress, Silent
-from mil.cohort import Cohort, among, assemble, read_table
+from mil.audit.confounders import confounders_of
+from mil.cohort import Cohort, among, assemble, parted, read_table
 from mil.errors import LeakageError, RunError
 from mil.evaluation.comparison import compare_models
 from mil.evaluation.evaluate import Evaluation, evaluate
@@ -30,13 +31,47 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
         RunError: the run is not a finished cross-validation.
         CohortError: its table or its bags are no longer there.
     """
+    cohort, folds = judged_cohort(run)
+    settings = run.settings
+    rows = read_table(Path(settings["cohort"]))
+    predictions = read_predictions(run.path / "predictions.csv")
+    check_labels(predictions, cohort)
+    evaluation = evaluate(predictions)
+    return Report(
+        title="/".join(run.path.absolute().parts[-2:]),
+        created=run.info["finished"].replace("T", " ").replace("+00:00", " UTC"),
+        warnings=tuple(_warnings(cohort, evaluation)),
+        asked=(len({row.case for row in rows}), len(rows)),
+        aside=len({row.case for row in parted(rows)[1]}),
+        cohort=_cohort_table(cohort),
+        excluded=cohort.excluded,
+        folds=_folds_table(cohort, folds),
+        predictions=predictions,
+        evaluation=evaluation,
+        comparison=compare_models(predictions),
+        confounders=confounders_of(cohort, folds)[0],
+        heatmaps=_heatmaps(run, cohort, folds, progress or Silent()),
+        heatmap_scale=scale_stops(),
+        recipe=cohort.recipe,
+        settings=settings,
+        versions=run.info["versions"],
+    )
+
+
+def judged_cohort(run: Run) -> tuple[Cohort, tuple[Fold, ...]]:
+    """The cases of a finished cross-validation with the bags they were tested on, and its folds.
+
+    Raises:
+        RunError: the run is not a finished cross-validation, or its bags have changed since.
+        CohortError: its table or its bags are no longer there.
+    """
     if run.info["command"] != "crossval" or not run.complete:
         raise RunError(
             f"{run.path} is not a finished cross-validation. Finish `mil crossval` first."
         )
     check_results(run)
     settings = run.settings
-    rows = read_table(Path(settings["cohort"]))
+    rows, _ = parted(read_table(Path(settings["cohort"])))
     folds = read_folds(run.path / "folds.json")
     if settings.get("finetune", "off") == "per-fold":
         from mil.finetune.per_fold import cohort_as_tested  # brings every backbone along
@@ -45,26 +80,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
     else:
         cohort = assemble(rows, Path(settings["store"]), allow_missing=settings["allow_missing"])
     _check_bags(run, cohort)
-    predictions = read_predictions(run.path / "predictions.csv")
-    _check_labels(predictions, cohort)
-    evaluation = evaluate(predictions)
-    return Report(
-        title="/".join(run.path.absolute().parts[-2:]),
-        created=run.info["finished"].replace("T", " ").replace("+00:00", " UTC"),
-        warnings=tuple(_warnings(cohort, evaluation)),
-        asked=(len({row.case for row in rows}), len(rows)),
-        cohort=_cohort_table(cohort),
-        excluded=cohort.excluded,
-        folds=_folds_table(cohort, folds),
-        predictions=predictions,
-        evaluation=evaluation,
-        comparison=compare_models(predictions),
-        heatmaps=_heatmaps(run, cohort, folds, progress or Silent()),
-        heatmap_scale=scale_stops(),
-        recipe=cohort.recipe,
-        settings=settings,
-        versions=run.info["versions"],
-    )
+    return cohort, folds
 
 
 def _check_bags(run: Run, cohort: Cohort) -> None:
@@ -78,7 +94,7 @@ def _check_bags(run: Run, cohort: Cohort) -> None:
         )
 
 
-def _check_labels(predictions: Predictions, cohort: Cohort) -> None:
+def check_labels(predictions: Predictions, cohort: Cohort) -> None:
     """Cases still have the label they were judged by."""
     judged = dict(zip(predictions.table["case"], predictions.table["label"], strict=True))
     changed = [case.name for case in cohort.cases if judged.get(case.name) != case.label]

@@ -14,7 +14,9 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from mil.audit.confounders import Confounder
 from mil.evaluation.comparison import Comparison, PairTest
+from mil.evaluation.decision import DecisionCurve, decision_curves
 from mil.evaluation.evaluate import Evaluation, ModelResult
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.metrics import predicted
@@ -28,6 +30,7 @@ from mil.report.table_one import table_one
 DASH = "\N{EN DASH}"
 CARDS_SHOWN = 30  # further cases are folded away, so that the page opens at once
 ROWS_SHOWN = 40
+THRESHOLDS = np.linspace(0.05, 0.5, 46)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +55,14 @@ class Report:
         created: ISO date-time.
         warnings: what a reader must know before any number.
         asked: cases and slides that the cohort's table names.
+        aside: cases of these that are kept for an external test.
         cohort: one row per case: case, label, slides, tiles, and any further columns.
         excluded: (what, reason) of all that was left out.
         folds: repeat, fold, case, label; the fold is the one that tests the case.
         predictions: out of fold.
         evaluation: of these predictions.
         comparison: of the models on the same cases.
+        confounders: what besides the tissue could tell the classes apart.
         heatmaps: by slide; may lack some or all.
         heatmap_scale: (colour as #rrggbb, what it means) along the heatmaps' one scale.
         recipe: how the bags were made; nested mappings of plain values.
@@ -69,12 +74,14 @@ class Report:
     created: str
     warnings: tuple[str, ...]
     asked: tuple[int, int]
+    aside: int = 0
     cohort: pd.DataFrame
     excluded: tuple[tuple[str, str], ...]
     folds: pd.DataFrame
     predictions: Predictions
     evaluation: Evaluation
     comparison: Comparison
+    confounders: tuple[Confounder, ...] = ()
     heatmaps: Mapping[str, Heatmap]
     heatmap_scale: tuple[tuple[str, str], ...] = ()
     recipe: Mapping[str, object]
@@ -144,6 +151,7 @@ def render(report: Report) -> str:
         place=place,
         headline=headline(evaluation),
         tests=[(in_words(test), test) for test in report.comparison.pairs],
+        decisions=_decisions(report.predictions, lead.model),
         errors=failures(report.predictions, lead.model, report.cohort),
         described=table_one(report.cohort, evaluation.classes),
         limits=limitations(evaluation, lead, report.comparison, _sites(report.cohort)),
@@ -239,6 +247,7 @@ def _template() -> Template:
         mark=lambda *args: Markup(figures.interval_mark(*args)),
         point=lambda value: Estimate(value, None, None, ""),
         roc_plot=lambda *args: Markup(figures.roc_plot(*args)),
+        decision_plot=lambda *args: Markup(figures.decision_plot(*args)),
         reliability_plot=lambda *args: Markup(figures.reliability_plot(*args)),
         roc_key=lambda curve: Markup(figures.roc_key(curve)),
         n_colours=figures.N_COLOURS,
@@ -286,6 +295,18 @@ def _curves(predictions: Predictions) -> list[tuple[figures.RocCurve, ...]]:
     first = predictions.repeats[0]
     scores = [predictions.case_scores(model, first) for model in predictions.models]
     return [figures.roc_curves(predictions.classes, each.truth, each.p) for each in scores]
+
+
+def _decisions(
+    predictions: Predictions, model: str
+) -> list[tuple[str, DecisionCurve, DecisionCurve]]:
+    """For each class to act on that has a case: the class, the model's curve, and that of treating all."""
+    table = predictions.table
+    alone = Predictions(table[table["model"] == model].reset_index(drop=True), predictions.classes)
+    known = set(table["label"].astype(str))
+    asked = predictions.classes[1:] if len(predictions.classes) == 2 else predictions.classes
+    curves = {name: decision_curves(alone, name, THRESHOLDS) for name in asked if name in known}
+    return [(name, found[0], found[1]) for name, found in curves.items()]
 
 
 def _sites(cohort: pd.DataFrame) -> int:

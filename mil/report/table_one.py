@@ -42,7 +42,8 @@ def table_one(cohort: pd.DataFrame, classes: Sequence[str]) -> tuple[Variable, .
     Numbers: median and quartiles, Mann-Whitney for two classes and Kruskal-Wallis for more, standardised
     difference of means (Austin 2009, doi:10.1002/sim.3697). Words: cases and share, Fisher's exact test
     (for larger tables by drawing), the multinomial standardised difference (Yang & Dalton 2012, SAS Global
-    Forum 335). Columns with one value, or another word for each case, are left out.
+    Forum 335). Two numbers, as 0 and 1, are words.
+    Columns with one value, or another word for each case, are left out.
 
     Args:
         cohort: one row per case, with ``case`` and ``label``.
@@ -57,7 +58,7 @@ def table_one(cohort: pd.DataFrame, classes: Sequence[str]) -> tuple[Variable, .
         numbers = pd.to_numeric(held, errors="coerce")
         if held.nunique() < 2:
             continue
-        if (numbers.notna() == known).all():
+        if (numbers.notna() == known).all() and held.nunique() > 2:
             found.append(_of_numbers(str(name), numbers.to_numpy(np.float64), groups))
         elif held.nunique() <= min(MOST_LEVELS, known.sum() - 1):
             found.append(_of_words(str(name), held.astype(object).to_numpy(), known, groups))

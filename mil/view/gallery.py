@@ -12,7 +12,7 @@ from features.errors import SlideError
 from mil.cohort import among
 from mil.errors import LeakageError, RunError
 from mil.evaluation.predictions import read_predictions
-from mil.explain.heatmap import scale_bar, tile_colours
+from mil.explain.heatmap import UNIT, scale_bar, tile_colours
 from mil.fitted import Fitted, load_fitted
 from mil.report.page import case_cards
 from mil.runs import Run, check_results
@@ -78,10 +78,7 @@ class Gallery:
             "command": info["command"],
             "classes": info["classes"],
             "random": str(info["recipe"].get("weights", "")).startswith("random"),
-            "layers": [
-                {"model": layer.model, "method": layer.method, "unit": METHODS[layer.method].unit}
-                for layer in self.layers
-            ],
+            "layers": [{"model": layer.model, "method": layer.method} for layer in self.layers],
             "cases": sorted(cases.values(), key=lambda case: str(case["case"])),
         }
 
@@ -150,6 +147,7 @@ class Gallery:
             "relative": [float(f"{value:.4g}") for value in scores.relative],
             "colours": colours.tolist(),
             "bar": scale_bar(),
+            "unit": UNIT,
         }
 
     def _folds(self) -> dict[str, Fold]:

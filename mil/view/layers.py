@@ -17,19 +17,16 @@ class Method:
     Attributes:
         suits: whether a model, by name, has anything to show.
         score: one bag under one fitted model.
-        unit: what the drawn scale counts.
     """
 
     suits: Callable[[str], bool]
     score: Callable[[Fitted, Bag], TileScores]
-    unit: str
 
 
 METHODS: Mapping[str, Method] = {
     "attention": Method(
         suits=lambda model: HEADS[model].learns_attention,
         score=attention_scores,
-        unit="times a uniform share",
     ),
 }
 

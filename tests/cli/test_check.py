@@ -253,3 +253,9 @@ def test_a_table_of_real_slides(realdata, tmp_path, capsys):
     assert "1 ready, 3 would fail" in said
     assert "carries no micrometres per pixel. Pass --slide-mpp" in told
     assert "names bad/unopenable.tiff, bad/unreadable.svs, fluorescence-DAPI.ndpi" in told
+
+
+def test_cases_kept_aside_are_told_and_not_counted(study, capsys):
+    _, said, _ = checked(study, capsys, inputs=(study / "split.csv",))
+    assert "kept aside: 4 cases with split=test" in said
+    assert "cases: 4, of which 4 have a label" in said

@@ -220,6 +220,9 @@ def test_power_is_said_in_words():
     )
     assert mcnemar_power(20, found.needed) >= 0.8 > mcnemar_power(20, found.needed - 0.01)
     assert power(4).needed is None
+    for gain in (0.0, 0.95, float("nan")):
+        with pytest.raises(ValueError, match="gain lies in"):
+            power(20, gain)
 
 
 def test_two_tables_are_compared_model_by_model(make):

@@ -100,6 +100,12 @@ def test_p_is_even_where_nothing_differs():
     assert np.mean(np.array(found) < 0.05) == pytest.approx(0.05, abs=0.04)
 
 
+def test_a_column_of_two_numbers_is_counted():
+    held = COHORT.assign(event=RNG.integers(0, 2, 40))
+    told = {each.name: each for each in table_one(held, ("a", "b"))}["event"]
+    assert [level for level, _ in told.levels] == ["0", "1"]
+
+
 def test_a_class_without_a_value_breaks_nothing():
     held = COHORT.assign(late=np.where(COHORT["label"] == "a", "", COHORT["age"]))
     told = {each.name: each for each in table_one(held, ("a", "b"))}["late"]

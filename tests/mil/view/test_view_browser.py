@@ -31,6 +31,7 @@ def page(browser, server):
     browser.until("document.body.dataset.loaded && !dirty")
     yield browser
     assert browser.errors == []
+    browser.ask("Page.navigate", url="about:blank")  # asks nothing of a server that has ended
 
 
 def scores(server, layer):

@@ -1,0 +1,106 @@
+"""`mil external`: one model of a run on cases that none of its fits has seen."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cli.app import app
+from cli.options import UsageError, verb, writable
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalOptions:
+    """Settings of `mil external`."""
+
+    run: Path = field(metadata={"argument": "RUN", "help": "A finished `mil crossval`."})
+    cohort: Path = field(
+        metadata={
+            "argument": "COHORT.csv",
+            "help": "Table with case, slide and label; of one with a column split, the rows that say test.",
+        }
+    )
+    store: Path = field(metadata={"argument": "STORE", "help": "The bag store of its slides."})
+    model: str = field(
+        metadata={
+            "help": "The one model of the run to read them with, chosen by its cross-validation."
+        }
+    )
+    name: str | None = field(
+        default=None,
+        metadata={"help": "Of the folder in RUN/external; that of the table if not given."},
+    )
+    allow_missing: bool = field(
+        default=False, metadata={"help": "Go on without slides that lack a bag or a label."}
+    )
+
+    def __post_init__(self) -> None:
+        if "," in self.model:
+            raise UsageError(
+                f"--model {self.model}: external cases are read by one model. The best of several on them "
+                "is chosen by them, and its score is no longer what unseen cases will give. Choose by the "
+                "cross-validation, then name that one."
+            )
+        if self.name is not None and Path(self.name).name != self.name:
+            raise UsageError(f"--name {self.name}: a name, not a path. Use letters and digits.")
+
+
+@verb(
+    app,
+    ExternalOptions,
+    examples=[
+        "mil crossval split.csv store --models majority,mean --epochs 5 --folds 4 --out developed",
+        "mil external developed split.csv store --model mean",
+    ],
+)
+def external(options: ExternalOptions) -> None:
+    """Read external cases once, with the ensemble of all fits of one model: their mean logits, then softmax.
+
+    The cases are rows with split=test, which `mil crossval` leaves alone, or those of a table of their own.
+    Each reading is logged, beside the table and in STORE; a second model on the same cases is refused.
+    """
+    from cli.console import complain, counted, say
+    from cli.learn import show_evaluation
+    from mil.cohort import assemble, parted, read_table
+    from mil.evaluation.evaluate import evaluate
+    from mil.evaluation.predictions import write_predictions
+    from mil.external import (
+        check_first,
+        check_unseen,
+        earlier,
+        ensemble_of,
+        log_reading,
+        logs_of,
+        predict_together,
+        reading_of,
+    )
+    from mil.runs import open_run, write_json
+
+    run = open_run(options.run)
+    out = writable(run.path / "external" / (options.name or options.cohort.stem))
+    members = ensemble_of(run, options.model)
+    rest, held = parted(read_table(options.cohort))
+    cohort = assemble(
+        held or rest, options.store, allow_missing=options.allow_missing, source=options.cohort.name
+    )
+    for what, reason in cohort.excluded:
+        complain(f"Left out: {what}: {reason}")
+    check_unseen(run, members, cohort)
+    reading = reading_of(run, options.model, options.cohort, cohort)
+    logs = logs_of(options.cohort, options.store)
+    before = earlier(logs, reading)
+    check_first(before, reading)
+    predictions = predict_together(members, cohort)  # knows no label: nothing has been read yet
+    log_reading(logs, reading)
+    out.mkdir(parents=True, exist_ok=True)
+    write_predictions(out / "predictions.csv", predictions)
+    evaluation = evaluate(predictions)
+    facts = {"members": len(members), "table_sha256": reading.table_sha256, "read": reading.date}
+    write_json(out / "metrics.json", evaluation.to_json() | facts)
+    say(
+        f"{options.model}, the mean of {counted(len(members), 'fit')}, on cases none of them has seen."
+    )
+    if before:
+        say(
+            f"Read before by the same model, {counted(len(before), 'time')}, first on {before[0].date}."
+        )
+    show_evaluation(evaluation)
+    say(f"Predictions: {out / 'predictions.csv'}. Logged: {', '.join(map(str, logs))}")

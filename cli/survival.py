@@ -1,0 +1,203 @@
+"""`mil crossval --task survival`: from bags to risks, and curves of who is at risk."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cli.learn import CrossvalOptions, KeptIn, assembled, clinical_facts, combination, facts
+from cli.options import UsageError, part_of, plain, writable, wrong_use
+from mil.settings import DEFAULT_MODELS, FitSettings, SplitSettings
+
+if TYPE_CHECKING:
+    from mil.cohort import Cohort
+    from mil.evaluation.evaluate_survival import SurvivalEvaluation
+    from mil.evaluation.hazards import Hazard
+    from mil.evaluation.survival_predictions import SurvivalPredictions
+    from mil.runs import Run
+
+SURVIVAL_MODELS = ("majority", "pooled-logistic", "mean", "abmil")
+
+
+def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
+    """Write the run folder, print the comparison, draw the curves."""
+    from cli.console import say
+    from mil.evaluation.evaluate_survival import evaluate_survival
+    from mil.evaluation.hazards import write_hazards
+    from mil.evaluation.survival_predictions import write_survival
+    from mil.heads.registry import check_chunks, check_names, check_outcomes
+    from mil.report.survival import write_survival_figures
+    from mil.runs import finish_run, write_json
+
+    if options.models == DEFAULT_MODELS:
+        options = replace(options, models=SURVIVAL_MODELS)
+    if options.finetune == "per-fold":
+        raise UsageError(
+            "A backbone is fine-tuned on classes, not on survival. Leave --finetune out."
+        )
+    with wrong_use():
+        check_names(options.models)
+        check_names([options.combine] if options.combine else [])
+        asked = [*options.models, *filter(None, [options.combine])]
+        check_outcomes(asked)
+        check_chunks(asked, options.chunk_tiles)
+    writable(options.out)
+    run, predictions, columns = _predicted(options)
+    write_survival(options.out / "predictions.csv", predictions)
+    evaluation = evaluate_survival(predictions, options.time_unit)
+    write_json(options.out / "metrics.json", evaluation.to_json())
+    write_survival_figures(options.out / "survival", predictions, options.time_unit)
+    finish_run(run)
+    show_survival(evaluation)
+    if columns:
+        tables = hazards_beside(predictions, columns)
+        write_hazards(options.out / "survival" / "cox.csv", tables)
+        show_hazards(tables)
+    say(f"Run folder: {options.out}. Kaplan-Meier curves: {options.out / 'survival'}")
+    return evaluation
+
+
+def _predicted(
+    options: CrossvalOptions,
+) -> "tuple[Run, SurvivalPredictions, dict[str, dict[str, str]]]":
+    """Cross-validate on the bags of a store; with what the table says of each case, if it is asked."""
+    from cli.console import Bars
+    from mil.baselines.encoding import clinical_columns
+    from mil.combined import combine_survival
+    from mil.crossval import cross_validate_survival
+    from mil.evaluation.survival_predictions import joined
+    from mil.heads.registry import reads_table
+    from mil.runs import start_run
+    from mil.splits import split_cases, write_folds
+
+    cohort = assembled(options, options.store)
+    split = part_of(options, SplitSettings)
+    folds = split_cases(
+        [case.name for case in cohort.cases],
+        strata(cohort, split),
+        [case.site for case in cohort.cases],
+        split,
+    )
+    reading = (*options.models, "clinical") if options.combine else options.models
+    told = facts(cohort) | clinical_facts(cohort, reading, options.clinical)
+    run = start_run(options.out, "crossval", plain(options), told, overwrite=options.overwrite)
+    write_folds(options.out / "folds.json", folds)
+    predictions = cross_validate_survival(
+        cohort,
+        folds,
+        options.models,
+        part_of(options, FitSettings),
+        seed=options.seed,
+        keep=KeptIn(run),
+        engine=options.engine,
+        workers=options.workers,
+        progress=Bars(),
+    )
+    if options.combine:
+        combined = combine_survival(
+            combination(options, cohort, run),
+            folds,
+            engine=options.engine,
+            workers=options.workers,
+            progress=Bars(),
+        )
+        predictions = joined(predictions, combined)
+    columns = {}
+    if options.clinical or reads_table(reading):
+        names = clinical_columns(cohort.cases, options.clinical)
+        columns = {case.name: {name: case.other[name] for name in names} for case in cohort.cases}
+    return run, predictions, columns
+
+
+def strata(cohort: "Cohort", split: SplitSettings) -> list[str]:
+    """By what folds are stratified: the event; where too few are censored for it, nothing."""
+    from mil.outcome import CENSORED, EVENT
+
+    labels = [case.label for case in cohort.cases]
+    needed = int(split.folds) if split.folds.isdigit() else 2
+    return labels if labels.count(CENSORED) >= needed else [EVENT] * len(labels)
+
+
+def hazards_beside(
+    predictions: "SurvivalPredictions", columns: dict[str, dict[str, str]]
+) -> "dict[str, tuple[Hazard, ...]]":
+    """Per model that tells cases apart, its risk out of fold, in standard deviations, beside the columns."""
+    from mil.evaluation.design import fit_design
+    from mil.evaluation.hazards import hazard_table
+
+    tables = {}
+    for model in predictions.models:
+        held = predictions.mean_risks(model)
+        if "clinical" in model or held.risk.std() == 0:  # they have read the columns themselves
+            continue
+        values = [columns[case] for case in held.case]
+        table = {name: [value[name] for value in values] for name in values[0]}
+        design = fit_design(table)
+        rows = dict(zip([term.name for term in design.terms], design.rows(table).T, strict=True))
+        risk = {f"{model} risk (per SD)": held.risk / held.risk.std()}
+        tables[model] = hazard_table(risk | rows, held.time, held.event)
+    return tables
+
+
+def show_hazards(tables: "dict[str, tuple[Hazard, ...]]") -> None:
+    """Each model's risk beside what the table says of the case."""
+    from cli.console import say, show_table
+
+    rows = [
+        [
+            each.term,
+            f"{each.ratio:.2f} ({each.low:.2f} to {each.high:.2f})",
+            _p(each.p),
+            _p(each.p_holm),
+            _p(each.p_bonferroni),
+            _p(each.p_proportional),
+        ]
+        for table in tables.values()
+        for each in table
+        if each.analysis == "multivariable"
+    ]
+    if rows:
+        say("Cox regression of the risk out of fold beside the clinical columns:")
+        show_table(["term", "hazard ratio", "p", "Holm", "Bonferroni", "proportional"], rows)
+
+
+def show_survival(evaluation: "SurvivalEvaluation") -> None:
+    """The comparison as a table on the terminal."""
+    from cli.console import counted, say, show_table
+
+    first, last = evaluation.horizons
+    say(
+        f"{evaluation.n_cases} cases, {counted(evaluation.n_events, 'event')}, "
+        f"{counted(evaluation.n_slides, 'slide')}; 95 % intervals over cases. Survival is judged from "
+        f"{first:.4g} to {last:.4g} {evaluation.unit}."
+    )
+
+    def shown(value: float | None, form: str = ".2f") -> str:
+        return "undefined" if value is None else f"{value:{form}}"
+
+    rows = []
+    for result in evaluation.models:
+        c, groups = result.harrell, result.groups
+        limits = "" if c.low is None else f" ({c.low:.2f} to {c.high:.2f})"
+        rows.append(
+            [
+                result.model,
+                shown(c.value) + limits,
+                shown(result.uno),
+                shown(result.auc),
+                shown(result.ibs, ".3f"),
+                f"{groups.high}/{groups.low}",
+                _p(groups.p),
+                _p(groups.p_holm),
+            ]
+        )
+    rows.append(
+        ["(guessing)", "0.50", "0.50", "0.50", f"{evaluation.guessing_ibs:.3f}", "", "", ""]
+    )
+    show_table(
+        ["model", "Harrell C", "Uno C", "AUC(t)", "IBS", "high/low", "log-rank p", "Holm"], rows
+    )
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return "undefined"
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"

@@ -1,0 +1,1 @@
+"""Whether something other than the tissue could have told the classes apart."""

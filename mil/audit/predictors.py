@@ -1,0 +1,133 @@
+"""What a bag and the table say of a case besides its tissue."""
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+
+import numpy as np
+from PIL import Image
+
+from features.bags import Bag
+from features.quality import bits
+from features.stain import DENSITY, LEAST_DENSITY
+from mil.audit.association import Predictor
+from mil.cohort import Case, Cohort
+from mil.evaluation.metrics import Floats
+
+SCANNER = ("scanner", "scanner model", "device")
+DATE = ("date", "scan date", "scanned", "year")
+DATE_FORMATS = ("%Y", "%Y-%m-%d", "%Y-%m", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y")
+GLASS_DENSITY = 0.06  # of the darkest channel: what absorbs less is glass
+MOST_KINDS = 50
+LEAST_PIXELS = 200  # of a thumbnail, before their mean is a colour
+MM2 = 1e6  # square micrometres
+
+
+def predictors_of(cohort: Cohort) -> tuple[Predictor, ...]:
+    """Everything that could tell the classes apart without the tissue; one entry each, data or none."""
+    numbers: tuple[tuple[str, Callable[[Case], Sequence[float]], str], ...] = (
+        ("tiles (bag size)", lambda case: [sum(len(bag) for bag in case.bags)], ""),
+        ("slides of the case", lambda case: [len(case.bags)], ""),
+        ("slide area", lambda case: [_mean(_area_mm2(bag) for bag in case.bags)], "square millimetres"),
+        ("micrometres per pixel", lambda case: [_mean(bag.mpp_l0[0] for bag in case.bags)], ""),
+        ("mean stain", lambda case: _colour(case, stained=True), "optical density, R, G or B"),
+        ("background only", lambda case: _colour(case, stained=False), "optical density of the glass"),
+        ("background tiles", lambda case: [_flagged(case, "background")], "share of the bag"),
+        ("blurred tiles", lambda case: [_flagged(case, "blur")], "share of the bag"),
+        ("pen on tiles", lambda case: [_flagged(case, "pen")], "share of the bag"),
+    )  # fmt: skip
+    found = [
+        _numeric(name, np.array([of(case) for case in cohort.cases], dtype=np.float64), note)
+        for name, of, note in numbers
+    ]
+    found.append(_category("site", [case.site for case in cohort.cases], "site"))
+    found.append(_category("scanner", _column(cohort, SCANNER), SCANNER[0]))
+    readers = ["+".join(sorted({bag.reader for bag in case.bags})) for case in cohort.cases]
+    found.append(_category("how slides were read", readers, ""))
+    found.append(_dates(_column(cohort, DATE)))
+    return tuple(found)
+
+
+def _numeric(name: str, values: Floats, note: str = "") -> Predictor:
+    known = ~np.isnan(values).any(axis=1)
+    if 2 * known.sum() <= len(values):
+        return Predictor(name, reason=f"no data: known for {known.sum()} of {len(values)} cases")
+    if np.ptp(values[known], axis=0).max() == 0:
+        return Predictor(name, reason=f"the same for all cases ({values[known][0, 0]:.4g})")
+    if not known.all():
+        note += f"{'; ' * bool(note)}known for {known.sum()} of {len(values)} cases"
+    return Predictor(name, values, note=note)
+
+
+def _category(name: str, values: Sequence[str], columns: str) -> Predictor:
+    """Categories; where some are blank, blank is one of them."""
+    if not any(values):
+        remedy = f": the table has no column {columns}" if columns else ""
+        return Predictor(name, reason=f"no data{remedy}")
+    kinds = sorted(set(values))
+    if len(kinds) == 1:
+        return Predictor(name, reason=f"the same for all cases ({kinds[0]})")
+    if len(kinds) > min(len(values) // 2, MOST_KINDS):
+        return Predictor(
+            name, reason=f"{len(kinds)} kinds in {len(values)} cases: too many to compare"
+        )
+    codes = np.array([[kinds.index(value)] for value in values], dtype=np.float64)
+    blank = f", {values.count('')} cases blank" if "" in kinds else ""
+    return Predictor(name, codes, categorical=True, note=f"{len(kinds)} kinds{blank}")
+
+
+def _dates(values: Sequence[str]) -> Predictor:
+    if not any(values):
+        return Predictor("date", reason=f"no data: the table has no column {DATE[0]}")
+    for form in DATE_FORMATS:
+        days = [_day(value, form) for value in values]
+        if all(math.isfinite(day) == bool(value) for day, value in zip(days, values, strict=True)):
+            return _numeric("date", np.array(days, dtype=np.float64)[:, None])
+    return Predictor("date", reason="no data: dates are not all written alike; write 2026-11-21")
+
+
+def _day(text: str, form: str) -> float:
+    try:
+        return float(datetime.strptime(text, form).toordinal())
+    except ValueError:
+        return math.nan
+
+
+def _column(cohort: Cohort, names: Sequence[str]) -> list[str]:
+    """The table's column of one of these names; blank where there is none."""
+    written = {name.casefold().replace("_", " "): name for name in cohort.cases[0].other}
+    ours = next((written[name] for name in names if name in written), "")
+    return [case.other.get(ours, "") for case in cohort.cases]
+
+
+def _area_mm2(bag: Bag) -> float:
+    return bag.size_l0[0] * bag.mpp_l0[0] * bag.size_l0[1] * bag.mpp_l0[1] / MM2
+
+
+def _flagged(case: Case, name: str) -> float:
+    flags = [
+        np.zeros(len(b), np.uint8) if b.tile_flags is None else b.tile_flags for b in case.bags
+    ]
+    return float(np.mean((np.concatenate(flags) & bits([name])) > 0))
+
+
+def _colour(case: Case, *, stained: bool) -> Sequence[float]:
+    """Mean optical density (R, G, B) of the tissue or the glass on the thumbnails; nan without any."""
+    found = [mean for bag in case.bags for mean in _densities(bag, stained=stained)]
+    return list(np.mean(found, axis=0)) if found else [math.nan] * 3
+
+
+def _densities(bag: Bag, *, stained: bool) -> Iterator[Floats]:
+    if not bag.thumbnail:
+        return
+    with Image.open(io.BytesIO(bag.thumbnail)) as picture:
+        density = DENSITY[np.asarray(picture.convert("RGB"))].reshape(-1, 3)
+    darkest = density.max(axis=1)
+    asked = darkest >= LEAST_DENSITY if stained else darkest <= GLASS_DENSITY
+    if asked.sum() >= LEAST_PIXELS:
+        yield density[asked].mean(axis=0)
+
+
+def _mean(values: Iterator[float]) -> float:
+    return float(np.mean(list(values)))

@@ -1,0 +1,199 @@
+"""Plain regressions on columns of the table, for nomograms and clinical models: logistic, or Cox.
+
+Where a column parts the cases the likelihood has no top; the fit is then Firth's (D. Firth, Bias reduction of
+maximum likelihood estimates, Biometrika 1993; G. Heinze, M. Schemper, A solution to the problem of
+separation in logistic regression, Stat Med 2002, 21:2409).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, log_expit
+from scipy.stats import chi2
+
+from mil.errors import FitError
+from mil.evaluation.cox import Baseline, breslow, fit_cox, partial_likelihood
+from mil.evaluation.design import Design, Table, fit_design
+from mil.evaluation.metrics import Bools, Floats
+from mil.outcome import Outcomes
+
+STEPS, HALVINGS, LONGEST = 200, 30, 5.0
+MONOTONE = 12.0  # spreads of a row times its coefficient beyond which a likelihood has no top
+ENTER, STAY = 0.10, 0.05  # p of a column alone, then beside the others that entered
+
+Truth = Bools | Outcomes
+
+
+@dataclass(frozen=True, eq=False)
+class Regression:
+    """A regression on columns.
+
+    Attributes:
+        design: how columns become numbers.
+        coefficients: (K,) log odds or log hazard ratios.
+        errors: (K,) standard errors.
+        intercept: of log odds; of a Cox regression what makes the mean case 0.
+        baseline: of a Cox regression, the hazard of a case whose linear predictor is 0.
+        log_likelihood: without a penalty.
+        penalty: ``none`` or ``Firth``.
+    """
+
+    design: Design
+    coefficients: Floats
+    errors: Floats
+    intercept: float
+    baseline: Baseline | None
+    log_likelihood: float
+    penalty: str
+
+    def linear(self, table: Table) -> Floats:
+        """(n,) log odds, or log hazard ratios to the mean case."""
+        found: Floats = self.intercept + self.design.rows(table) @ self.coefficients
+        return found
+
+    def probability(self, linear: Floats, horizon: float | None = None) -> Floats:
+        """(n,) of the class, or of the event until the horizon.
+
+        Raises:
+            FitError: a Cox regression without a horizon.
+        """
+        if self.baseline is None:
+            odds: Floats = expit(linear)
+            return odds
+        if horizon is None:
+            raise FitError("A probability of survival needs a time. Give a horizon.")
+        found: Floats = 1 - self.baseline.survival(linear, np.array([horizon]))[:, 0]
+        return found
+
+
+def fit_regression(table: Table, truth: Truth, design: Design | None = None) -> Regression:
+    """Fit the columns of a table, without a penalty where that has a top, else with Firth's.
+
+    Args:
+        table: column to the values of n cases.
+        truth: (n,) bool of a class, or the outcomes.
+        design: of these columns; fitted if not given.
+
+    Raises:
+        FitError: one class or no event only.
+    """
+    design = design or fit_design(table)
+    rows = design.rows(table)
+    if isinstance(truth, Outcomes):
+        return _cox(design, rows, truth)
+    if truth.all() or not truth.any():
+        raise FitError("A logistic regression needs cases of both classes.")
+    try:
+        return _logistic(design, rows, truth, firth=False)
+    except FitError:
+        return _logistic(design, rows, truth, firth=True)
+
+
+def select_columns(table: Table, truth: Truth) -> tuple[str, ...]:
+    """Columns with p below .10 alone, of which those with p below .05 beside the others are kept.
+
+    By likelihood ratio, a column with all its terms; as in two steps the clinical models of the radiology
+    literature are made. To be called on training cases only: what is selected on all is not judged by them.
+    """
+    entered = {
+        name: values for name, values in table.items() if _p_of({name: values}, {}, truth) < ENTER
+    }
+    kept = []
+    for name in entered:
+        rest = {other: values for other, values in entered.items() if other != name}
+        if _p_of(entered, rest, truth) < STAY:
+            kept.append(name)
+    return tuple(kept)
+
+
+def _p_of(larger: Table, smaller: Table, truth: Truth) -> float:
+    """Of the likelihood ratio of two nested sets of columns; 1 where the larger has no further term."""
+    n_terms = len(fit_design(larger).terms) - len(fit_design(smaller).terms)
+    if n_terms == 0:
+        return 1.0
+    gain = fit_regression(larger, truth).log_likelihood - _likelihood(smaller, truth)
+    return float(chi2.sf(max(0.0, 2 * gain), n_terms))
+
+
+def _likelihood(table: Table, truth: Truth) -> float:
+    if fit_design(table).terms:
+        return fit_regression(table, truth).log_likelihood
+    if isinstance(truth, Outcomes):
+        return partial_likelihood(np.zeros(len(truth)), truth.time, truth.event)
+    share = truth.mean()
+    return float(len(truth) * (share * np.log(share) + (1 - share) * np.log(1 - share)))
+
+
+def _cox(design: Design, rows: Floats, outcomes: Outcomes) -> Regression:
+    try:
+        fitted, penalty = fit_cox(rows, outcomes.time, outcomes.event), "none"
+    except FitError:
+        fitted, penalty = fit_cox(rows, outcomes.time, outcomes.event, firth=True), "Firth"
+    risk = rows @ fitted.coefficients
+    centre = float(risk.mean())
+    return Regression(
+        design,
+        fitted.coefficients,
+        fitted.errors,
+        -centre,
+        breslow(risk - centre, outcomes.time, outcomes.event),
+        fitted.log_likelihood,
+        penalty,
+    )
+
+
+def _logistic(design: Design, rows: Floats, truth: Bools, *, firth: bool) -> Regression:
+    """By Newton's steps on standardised rows; Firth's adds half the logarithm of the information.
+
+    Raises:
+        FitError: the likelihood has no top.
+    """
+    centre, spread = rows.mean(axis=0), rows.std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    x = np.column_stack([np.ones(len(rows)), (rows - centre) / spread])  # (n, 1 + K)
+    beta = np.zeros(x.shape[1])
+    value, information = _value(x, truth, beta, firth=firth)
+    for _step in range(STEPS):
+        p = expit(x @ beta)
+        residual = truth - p
+        if firth:
+            weighted = x * np.sqrt(p * (1 - p))[:, None]
+            leverage = np.einsum("nk,kl,nl->n", weighted, np.linalg.pinv(information), weighted)
+            residual = residual + leverage * (0.5 - p)
+        step = np.linalg.lstsq(information, x.T @ residual, rcond=1e-12)[0]
+        step *= min(1.0, LONGEST / max(float(np.abs(step).max()), 1e-300))
+        for _half in range(HALVINGS):
+            new, there = _value(x, truth, beta + step, firth=firth)
+            if new >= value - 1e-10 * abs(value):
+                break
+            step = step / 2
+        beta, value, information = beta + step, new, there
+        if not firth and float(np.abs(beta).max()) > MONOTONE:
+            raise FitError("A column parts the classes: the likelihood has no top.")
+        if float(np.abs(step).max()) < 1e-8:
+            break
+    else:
+        raise FitError("The logistic regression found no end. Use fewer columns.")
+    coefficients = beta[1:] / spread
+    errors = np.sqrt(np.diag(np.linalg.pinv(information)))[1:] / spread
+    return Regression(
+        design,
+        coefficients,
+        errors,
+        float(beta[0] - coefficients @ centre),
+        None,
+        _value(x, truth, beta, firth=False)[0],
+        "Firth" if firth else "none",
+    )
+
+
+def _value(x: Floats, truth: Bools, beta: Floats, *, firth: bool) -> tuple[float, Floats]:
+    """The log likelihood, with Firth's penalty if asked, and the information."""
+    linear = x @ beta
+    value = float(np.where(truth, log_expit(linear), log_expit(-linear)).sum())
+    p = expit(linear)
+    information: Floats = (x * (p * (1 - p))[:, None]).T @ x
+    if firth:
+        sign, logarithm = np.linalg.slogdet(information)
+        value = value + 0.5 * float(logarithm) if sign > 0 else -np.inf
+    return value, information

@@ -1,0 +1,144 @@
+"""Kaplan-Meier curves of the groups a model tells apart: a picture with the numbers at risk, and a table."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from features.whole import whole
+from mil.evaluation.metrics import Bools, Floats, Ints
+from mil.evaluation.survival import Curve, kaplan_meier, log_rank, number_at_risk
+from mil.evaluation.survival_predictions import SurvivalPredictions
+
+COLOURS = ("#0b6e8a", "#b3261e", "#7a5195", "#5b6770", "#ef8a17")
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The cases of one group: their curve, and who is still observed when.
+
+    Attributes:
+        name: to be shown.
+        time: (n,) of its cases.
+        event: (n,)
+        curve: Kaplan-Meier's.
+    """
+
+    name: str
+    time: Floats
+    event: Bools
+    curve: Curve
+
+
+def groups_of(time: Floats, event: Bools, group: Ints, names: Sequence[str]) -> tuple[Group, ...]:
+    """The groups that have a case; ``group`` (n,) indexes ``names``."""
+    return tuple(
+        Group(
+            name,
+            time[group == i],
+            event[group == i],
+            kaplan_meier(time[group == i], event[group == i]),
+        )
+        for i, name in enumerate(names)
+        if (group == i).any()
+    )
+
+
+def draw_groups(groups: Sequence[Group], title: str, unit: str) -> Figure:
+    """Curves with their limits and a tick for each end of observation, and the numbers at risk below."""
+    figure = Figure(figsize=(6.4, 4.2 + 0.28 * len(groups)), layout="constrained")
+    axes, below = figure.subplots(2, 1, height_ratios=[1, 0.08 + 0.08 * len(groups)], sharex=True)
+    end = max(float(group.time.max()) for group in groups)
+    for colour, group in zip(COLOURS, groups, strict=False):
+        _draw_curve(axes, group, colour)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlim(0, end * 1.02 or 1.0)
+    axes.set_ylabel("without event")
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.legend(frameon=False, fontsize=9)
+    ticks = [t for t in axes.get_xticks() if 0 <= t <= end]
+    for row, group in enumerate(groups):
+        for t, count in zip(ticks, number_at_risk(group.time, np.array(ticks)), strict=True):
+            below.text(t, -row, str(count), ha="center", va="center", fontsize=9)
+    below.set_yticks([-row for row in range(len(groups))], [group.name for group in groups])
+    below.set_ylim(-len(groups) + 0.5, 0.5)
+    below.set_title("still observed", loc="left", fontsize=9)
+    below.tick_params(length=0)
+    below.tick_params(axis="y", pad=14)
+    below.set_xlabel(f"time in {unit}")
+    for side in (axes, below):
+        side.spines[["top", "right"]].set_visible(False)
+    below.spines["left"].set_visible(False)
+    return figure
+
+
+def save_figure(figure: Figure, stem: Path) -> None:
+    """Write ``stem``.png and ``stem``.svg; the same picture gives the same bytes."""
+    with rc_context({"svg.hashsalt": "mil", "svg.fonttype": "none"}):
+        for kind, said in (("png", {"Software": None}), ("svg", {"Date": None})):
+            with whole(stem.with_name(f"{stem.name}.{kind}")) as temporary:
+                figure.savefig(temporary, format=kind, dpi=150, metadata=said)
+
+
+def write_groups(path: Path, groups: Sequence[Group]) -> None:
+    """One row per group and time at which a case had its event or was last seen."""
+    with whole(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["group", "time", "at_risk", "events", "censored", "survival", "low", "high"]
+        )
+        for group in groups:
+            curve = group.curve
+            at_risk = number_at_risk(group.time, curve.time)
+            for row in zip(
+                curve.time,
+                at_risk,
+                curve.censored,
+                curve.survival,
+                curve.low,
+                curve.high,
+                strict=True,
+            ):
+                time, observed, censored, *shares = row
+                events = int(((group.time == time) & group.event).sum())
+                shown = ["" if np.isnan(share) else f"{share:.6g}" for share in shares]
+                writer.writerow(
+                    [group.name, f"{time:g}", int(observed), events, int(censored), *shown]
+                )
+
+
+def write_survival_figures(folder: Path, predictions: SurvivalPredictions, unit: str) -> None:
+    """Per model that tells cases apart, curves of those above and below the median training risk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for model in predictions.models:
+        held = predictions.mean_risks(model)
+        group = (held.risk > 0).astype(np.int64)
+        groups = groups_of(held.time, held.event, group, ("low risk", "high risk"))
+        write_groups(folder / f"{model}.csv", groups)
+        tested = log_rank(held.time, held.event, group)
+        said = f"log-rank p {_p(tested.p)}" if tested else "one group only"
+        figure = draw_groups(groups, f"{model}, parted at the training median: {said}", unit)
+        save_figure(figure, folder / model)
+
+
+def _p(p: float) -> str:
+    return "< .001" if p < 0.001 else "= " + f"{p:.3f}".removeprefix("0")
+
+
+def _draw_curve(axes: Any, group: Group, colour: str) -> None:
+    curve = group.curve
+    last = float(group.time.max())
+    time = np.concatenate([[0.0], curve.time, [last]])
+    told = [
+        np.concatenate([[1.0], each, each[-1:]]) for each in (curve.survival, curve.low, curve.high)
+    ]
+    label = f"{group.name}: {int(group.event.sum())} events in {len(group.time)}"
+    axes.step(time, told[0], where="post", color=colour, label=label)
+    axes.fill_between(time, told[1], told[2], step="post", color=colour, alpha=0.15, linewidth=0)
+    ends = curve.censored > 0
+    axes.plot(curve.time[ends], curve.survival[ends], "|", color=colour, markersize=7)

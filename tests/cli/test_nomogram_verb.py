@@ -1,0 +1,95 @@
+"""`mil nomogram` from a table and from a run, of classes and of survival."""
+
+import csv
+
+import pytest
+
+from cli.learn import CrossvalOptions, crossval
+from cli.nomogram import NomogramOptions, nomogram
+from cli.options import UsageError
+from features.bags import write_bag
+from mil.errors import CohortError
+from tests.mil.followed import followed_cohort
+
+
+@pytest.fixture
+def study(tmp_path):
+    lines = ["case,slide,label,time,event,age,sex"]
+    for i, case in enumerate(followed_cohort(30, n_tiles=6).cases):
+        facts = [
+            f"{case.time:.1f}",
+            int(case.label == "event"),
+            40 + (7 * i) % 30,
+            "fm"[i // 2 % 2],
+        ]
+        for bag in case.bags:
+            write_bag(tmp_path / "store" / f"{bag.slide}.h5", bag)
+            lines.append(",".join(map(str, [case.name, bag.slide, "xyy"[i % 3], *facts])))
+    (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def columns(folder):
+    with (folder / "nomogram.csv").open(newline="") as file:
+        return {row["column"] for row in csv.DictReader(file)}
+
+
+def test_columns_of_the_table(study):
+    out = study / "n"
+    nomogram(NomogramOptions(cohort=study / "cohort.csv", clinical=("age", "sex"), out=out))
+    assert columns(out) == {"age", "sex", "(probability)"}
+    assert "Probability of y; fitted on 30 cases" in (out / "nomogram.svg").read_text()
+
+
+@pytest.mark.parametrize("task", ["diagnosis", "survival"])
+def test_score_out_of_fold_stands_beside_them(study, task):
+    given = {"cohort": study / "cohort.csv", "task": task}
+    models = ("pooled-logistic",)
+    crossval(
+        CrossvalOptions(**given, store=study / "store", out=study / "r", models=models, folds="3")
+    )
+    horizon = 500.0 if task == "survival" else None
+    options = NomogramOptions(
+        **given,
+        clinical=("age",),
+        run=study / "r",
+        model=models[0],
+        horizon=horizon,
+        out=study / "n",
+    )
+    nomogram(options)
+    assert columns(study / "n") == {"age", "pooled-logistic score", "(probability)"}
+    other = "survival" if task == "diagnosis" else "diagnosis"
+    with pytest.raises(UsageError, match="is a run of"):
+        nomogram(
+            NomogramOptions(
+                cohort=study / "cohort.csv", task=other, run=study / "r", model=models[0],
+                horizon=500.0 if other == "survival" else None, out=study / "n",
+            )
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "Name columns with --clinical"),
+        ({"clinical": ("age",), "task": "survival"}, "--horizon TIME go together"),
+        ({"clinical": ("age",), "horizon": 3.0}, "--horizon TIME go together"),
+        ({"clinical": ("age",), "model": "abmil"}, "--run RUN and --model NAME go together"),
+        ({"clinical": ("age",), "task": "both"}, "--task is diagnosis or survival"),
+        ({"clinical": ("aeg",)}, "No column 'aeg'"),
+        ({"clinical": ("age",), "positive": "z"}, "Name one of x, y"),
+    ],
+)
+def test_what_was_asked_wrongly_is_said(study, given, said):
+    with pytest.raises(UsageError, match=said):
+        nomogram(NomogramOptions(cohort=study / "cohort.csv", out=study / "n", **given))
+
+
+def test_fact_in_which_slides_differ_is_refused(study):
+    table = (study / "cohort.csv").read_text().splitlines()
+    row = next(i for i, line in enumerate(table) if line.startswith("c001,") and "s2" in line)
+    table[row] = table[row].removesuffix("f").removesuffix("m") + "other"
+    (study / "cohort.csv").write_text("\n".join(table))
+    with pytest.raises(CohortError, match="slides of case 'c001' differ in 'sex'"):
+        nomogram(NomogramOptions(cohort=study / "cohort.csv", clinical=("sex",), out=study / "n"))

@@ -1,0 +1,229 @@
+"""Survival on the command line: from a table with times to a run folder with curves, and what is refused."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cli.explain import ReportOptions, run_report
+from cli.learn import CrossvalOptions, PredictOptions, TrainOptions, crossval, predict, train
+from cli.null import run_null
+from cli.options import UsageError
+from features.bags import write_bag
+from mil.errors import CohortError, RunError
+from mil.evaluation.survival_predictions import read_survival
+from tests.mil.followed import followed_cohort
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Thirty cases whose bags tell the risk; the table has times in months, an age, and the status again."""
+    monkeypatch.chdir(tmp_path)
+    cohort = followed_cohort(30)
+    lines = ["case,slide,OS.time,OS,age,vital,days_to_death"]
+    for case in cohort.cases:
+        dead = case.label == "event"
+        for bag in case.bags:
+            write_bag(tmp_path / "store" / f"{bag.slide}.h5", bag)
+            facts = [f"{case.time:.3f}", int(dead), case.other["age"], "Dead" if dead else "Alive"]
+            facts.append(f"{case.time:.3f}" if dead else "NA")
+            lines.append(",".join(map(str, [case.name, bag.slide, *facts])))
+    (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def asked(study, **given):
+    told = {
+        "cohort": study / "cohort.csv", "store": study / "store", "out": study / "run",
+        "task": "survival", "time": "OS.time", "event": "OS", "time_unit": "months", "folds": "3",
+        "epochs": 3, "models": ("majority", "pooled-logistic"),
+    }  # fmt: skip
+    return CrossvalOptions(**(told | given))
+
+
+def test_run_holds_predictions_numbers_and_curves(study, capsys):
+    crossval(asked(study))
+    printed = " ".join("".join(capsys.readouterr()).split())
+    assert "30 cases" in printed
+    assert "months" in printed
+    assert "log-rank p Holm" in printed
+    run = study / "run"
+    found = {m["model"]: m for m in json.loads((run / "metrics.json").read_text())["models"]}
+    assert found["pooled-logistic"]["harrell"]["low"] > 0.5
+    assert read_survival(run / "predictions.csv").models == ("majority", "pooled-logistic")
+    svg = (run / "survival" / "pooled-logistic.svg").read_text()
+    assert "time in months" in svg
+    assert "log-rank p" in svg
+    assert (run / "survival" / "pooled-logistic.png").read_bytes()[:4] == b"\x89PNG"
+    rows = read_csv(run / "survival" / "pooled-logistic.csv")
+    for group in ("low risk", "high risk"):
+        mine = [row for row in rows if row["group"] == group]
+        lost = sum(int(row["events"]) + int(row["censored"]) for row in mine)
+        assert lost == int(mine[0]["at_risk"])
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["complete"]
+    assert facts["times"]["c000"] > 0
+    folds = json.loads((run / "folds.json").read_text())
+    events = [sum(facts["labels"][c] == "event" for c in fold["test"]) for fold in folds]
+    assert max(events) - min(events) <= 1
+
+
+def test_run_json_repeats_the_run_and_its_figures(study):
+    from cli.options import build
+
+    crossval(asked(study))
+    again = build(CrossvalOptions, {"out": str(study / "again")}, study / "run" / "run.json")
+    crossval(again)
+    for name in ("predictions.csv", "metrics.json", "survival/pooled-logistic.svg"):
+        assert (study / "run" / name).read_bytes() == (study / "again" / name).read_bytes(), name
+
+
+def test_columns_that_tell_the_outcome_are_complained_of(study, capsys):
+    crossval(asked(study, models=("clinical",)))
+    printed = " ".join("".join(capsys.readouterr()).split())
+    for column in ("vital", "days_to_death"):
+        assert f"Column {column} is the label in other words" in printed
+    assert "Column age" not in printed
+
+
+def test_other_times_are_another_run(study):
+    crossval(asked(study))
+    info = json.loads((study / "run" / "run.json").read_text())
+    (study / "run" / "run.json").write_text(json.dumps(info | {"complete": False}))
+    table = (study / "cohort.csv").read_text().splitlines()
+    fields = table[1].split(",")
+    fields[2] = "77"
+    (study / "cohort.csv").write_text("\n".join([table[0], ",".join(fields), *table[2:]]))
+    with pytest.raises(RunError, match="other settings or data"):
+        crossval(asked(study))
+
+
+def test_trained_model_predicts_risks_and_says_whom_it_has_seen(study):
+    given = {
+        name: getattr(asked(study), name) for name in ("cohort", "store", "task", "time", "event")
+    }
+    train(TrainOptions(**given, model="pooled-logistic", out=study / "m"))
+    bags = tuple(sorted((study / "store").glob("*.h5")))
+    predict(PredictOptions(run=study / "m", inputs=bags))
+    rows = read_csv(study / "m" / "predict.csv")
+    cases = [row for row in rows if row["level"] == "case"]
+    assert len(cases) == 30
+    high = [row["predicted"] == "high risk" for row in cases]
+    assert high == [float(row["risk"]) > 0 for row in cases]
+    assert sum(high) == 15  # 0 is the median training case
+    assert {row["trained_on_it"] for row in rows} == {"yes"}
+    slides = [float(r["risk"]) for r in rows if r["level"] == "slide" and r["case"] == "c001"]
+    [of_case] = [float(row["risk"]) for row in cases if row["case"] == "c001"]
+    assert of_case == pytest.approx(np.mean(slides))
+
+
+def test_default_models_are_those_that_can_learn_survival(study):
+    crossval(
+        replace(
+            asked(study, epochs=1),
+            models=CrossvalOptions(cohort=study, store=study, out=study).models,
+        )
+    )
+    told = json.loads((study / "run" / "run.json").read_text())["settings"]["models"]
+    assert told == ["majority", "pooled-logistic", "mean", "abmil"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"models": ("tile-vote",)}, "tile-vote learns classes, not survival. Use one of"),
+        ({"store": None, "finetune": "per-fold", "finetune_config": "x.toml"}, "on classes, not on survival"),
+    ],
+)  # fmt: skip
+def test_what_learns_classes_only_is_refused_before_the_run(study, given, said):
+    with pytest.raises(UsageError, match=said):
+        crossval(asked(study, **given))
+    assert not (study / "run").exists()
+
+
+def test_columns_that_are_not_there_are_asked_for(study):
+    with pytest.raises(CohortError, match=r"no column 'time'.*--time and --event"):
+        crossval(asked(study, time="time"))
+
+
+def test_few_censored_cases_do_not_forbid_folds(study):
+    table = (study / "cohort.csv").read_text().splitlines()
+    lines = [table[0]]
+    for line in table[1:]:
+        fields = line.split(",")
+        fields[3] = "0" if fields[0] == "c000" else "1"
+        lines.append(",".join(fields))
+    (study / "cohort.csv").write_text("\n".join(lines))
+    crossval(asked(study, models=("majority",)))
+    assert (study / "run" / "metrics.json").exists()
+
+
+def test_page_and_shuffles_say_that_they_are_of_classes(study, capsys):
+    crossval(asked(study))
+    with pytest.raises(UsageError, match="is a run of survival, of which there is no page yet"):
+        run_report(ReportOptions(run=study / "run"))
+    with pytest.raises(UsageError, match="Put model chance"):
+        run_null(study / "run", study / "null", 2)
+
+
+@pytest.mark.realdata
+def test_outcomes_of_tcga_join_bags_made_for_them(realdata, tmp_path, capsys):
+    """The 261 patients of the public table; bags planted with each one's own outcome, to be found."""
+    from tests.mil.made import made_bag
+
+    rows = read_csv(realdata / "tables" / "tcga-sarc-outcome.csv")
+    rng = np.random.default_rng(0)
+    lines = ["case,slide,OS.time,OS,label,age_at_initial_pathologic_diagnosis"]
+    for row in rows:
+        case = row["bcr_patient_barcode"]
+        facts = [
+            row[name]
+            for name in (
+                "OS.time",
+                "OS",
+                "histological_type",
+                "age_at_initial_pathologic_diagnosis",
+            )
+        ]
+        lines.append(",".join([case, f"{case}-DX1", facts[0], facts[1], f'"{facts[2]}"', facts[3]]))
+        features = rng.normal(size=(12, 8)).astype(np.float32)
+        features[:, 0] += (
+            1.5 * (facts[1] == "1") - float(facts[0] or 0) / 2000 if facts[0].isdigit() else 0
+        )
+        write_bag(tmp_path / "store" / f"{case}-DX1.h5", made_bag(f"{case}-DX1", features))
+    (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
+    crossval(
+        CrossvalOptions(
+            cohort=tmp_path / "cohort.csv", store=tmp_path / "store", out=tmp_path / "run",
+            task="survival", time="OS.time", event="OS", allow_missing=True,
+            models=("majority", "pooled-logistic", "clinical"),
+            clinical=("age_at_initial_pathologic_diagnosis",),
+        )
+    )  # fmt: skip
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    used = [row for row in rows if row["OS.time"].isdigit() and row["OS"] in ("0", "1")]
+    assert (found["n_cases"], found["n_events"]) == (len(used), sum(r["OS"] == "1" for r in used))
+    assert found["n_events"] == 99
+    models = {m["model"]: m for m in found["models"]}
+    assert models["pooled-logistic"]["harrell"]["low"] > 0.6
+    assert models["pooled-logistic"]["groups"]["p"] < 0.001
+    assert models["majority"]["harrell"]["value"] == 0.5
+
+
+def test_risk_stands_beside_the_clinical_columns_it_is_asked_for(study, capsys):
+    crossval(asked(study, clinical=("age",)))
+    rows = read_csv(study / "run" / "survival" / "cox.csv")
+    assert {row["model"] for row in rows} == {"pooled-logistic"}
+    assert [r["term"] for r in rows if r["analysis"] == "multivariable"] == [
+        "pooled-logistic risk (per SD)",
+        "age",
+    ]
+    assert float(rows[0]["low"]) > 1
+    assert "beside the clinical columns" in "".join(capsys.readouterr())

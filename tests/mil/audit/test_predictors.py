@@ -1,0 +1,153 @@
+"""What is read of a case besides its tissue, and what is said where there is nothing to read."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mil.audit.alone import right_alone
+from mil.audit.association import Predictor
+from mil.audit.predictors import predictors_of
+from tests.mil.made import cohort_of, folds_of, made_bag, made_cohort
+
+
+def thumbnail(tissue, glass):
+    """A slide whose left half is of one colour and whose right half is of another."""
+    pixels = np.empty((60, 80, 3), np.uint8)
+    pixels[:, :40], pixels[:, 40:] = tissue, glass
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "jpeg", quality=98)
+    return out.getvalue()
+
+
+def told(cohort):
+    return {each.name: each for each in predictors_of(cohort)}
+
+
+def with_bags(**of_case):
+    """The made cohort with these facts of bag i: each a function of i."""
+    cases = made_cohort((4, 4), slides=1).cases
+    return cohort_of(
+        [
+            replace(
+                case, bags=(made_bag(f"{case.name}-s1", **{k: f(i) for k, f in of_case.items()}),)
+            )
+            for i, case in enumerate(cases)
+        ]
+    )
+
+
+def with_columns(**columns):
+    cases = made_cohort((4, 4), slides=1).cases
+    return cohort_of(
+        [
+            replace(case, other={name: values[i] for name, values in columns.items()})
+            for i, case in enumerate(cases)
+        ]
+    )
+
+
+def test_tiles_and_slides_are_counted_over_the_case():
+    cohort = made_cohort((4, 4), slides=2)
+    found = told(cohort)
+    assert found["tiles (bag size)"].values[:, 0].tolist() == [
+        sum(len(bag) for bag in case.bags) for case in cohort.cases
+    ]
+    assert set(found["slides of the case"].values[:, 0]) == {1, 2}
+
+
+def test_the_area_of_a_slide_is_in_square_millimetres():
+    found = told(with_bags(size_l0=lambda i: (4000 * (i + 1), 8000)))
+    assert found["slide area"].values[:, 0].tolist() == [2.0 * (i + 1) for i in range(8)]
+
+
+def test_stain_and_glass_are_the_optical_density_of_their_own_pixels():
+    found = told(
+        with_bags(thumbnail=lambda i: thumbnail((200 - 5 * i, 100, 160), (240, 242, 250 - i)))
+    )
+    stain, glass = found["mean stain"].values, found["background only"].values
+    assert stain[0] == pytest.approx(-np.log10(np.array([200, 100, 160]) / 255), abs=0.01)
+    assert glass[0] == pytest.approx(-np.log10(np.array([240, 242, 250]) / 255), abs=0.01)
+    assert (np.diff(stain[:, 0]) > 0).all()
+    assert np.ptp(glass[:, 0]) < 0.01
+
+
+def test_flags_of_tiles_are_shares_of_the_bag():
+    flags = np.array([4, 4, 6, 0, 0, 0], np.uint8)
+    found = told(with_bags(tile_flags=lambda i: flags if i else np.zeros(6, np.uint8)))
+    assert found["pen on tiles"].values[:, 0].tolist() == [0, *[0.5] * 7]
+    assert found["blurred tiles"].values[:, 0].tolist() == [0, *[pytest.approx(1 / 6)] * 7]
+    assert found["background tiles"].reason == "the same for all cases (0)"
+
+
+def test_what_is_missing_is_said_and_not_guessed():
+    found = told(made_cohort((4, 4), slides=1))
+    assert found["mean stain"].reason == "no data: known for 0 of 8 cases"
+    assert found["site"].reason == "no data: the table has no column site"
+    assert found["scanner"].reason == "no data: the table has no column scanner"
+    assert found["date"].reason == "no data: the table has no column date"
+    assert found["slide area"].reason == "the same for all cases (100.4)"
+    assert found["how slides were read"].reason == "no data"
+
+
+def test_columns_of_the_table_are_found_in_any_spelling():
+    found = told(
+        with_columns(Scanner_Model=["GT450"] * 4 + ["DP200"] * 4, Year=["2019"] * 4 + ["2021"] * 4)
+    )
+    assert found["scanner"].values[:, 0].tolist() == [1] * 4 + [0] * 4
+    assert np.diff(found["date"].values[[0, 7], 0]) == 731  # 2020 was a leap year
+
+
+@pytest.mark.parametrize(
+    ("dates", "days"),
+    [
+        (["2024-03-01", "2024-03-03"] * 4, 2),
+        (["01.03.2024", "03.03.2024"] * 4, 2),
+        (["13/01/2024", "14/01/2024"] * 4, 1),
+        (["01/13/2024", "01/14/2024"] * 4, 1),
+        (["2024-03-01", "", *["2024-03-03"] * 6], 2),
+        (["2024-03-01", "last May"] * 4, None),
+    ],
+)
+def test_dates_become_days_if_all_are_written_alike(dates, days):
+    found = told(with_columns(date=dates))["date"]
+    if days is None:
+        assert "not all written alike" in found.reason
+    else:
+        assert np.nanmax(found.values) - np.nanmin(found.values) == days
+
+
+def test_a_blank_is_a_kind_of_its_own_and_is_told():
+    found = told(with_columns(scanner=["A", "A", "A", "A", "B", "B", "", ""]))["scanner"]
+    assert len(np.unique(found.values)) == 3
+    assert found.note == "3 kinds, 2 cases blank"
+
+
+def test_a_kind_for_nearly_every_case_is_not_compared():
+    found = told(with_columns(scanner=["A", "A", *"BCDEFG"]))["scanner"]
+    assert found.reason == "7 kinds in 8 cases: too many to compare"
+
+
+def test_alone_a_fact_is_learnt_from_training_cases_only():
+    """A category that only the test case has cannot be known; one that is the label is, in every fold."""
+    cohort = made_cohort((6, 6), slides=1)
+    names = [case.name for case in cohort.cases]
+    truth = np.array([cohort.classes.index(case.label) for case in cohort.cases])
+    folds = folds_of(cohort, folds="3", repeats=2)
+    label = Predictor("site", truth[:, None].astype(float), categorical=True)
+    own = Predictor("site", np.arange(12.0)[:, None], categorical=True)
+    assert right_alone(label, names, truth, folds) == 12
+    assert right_alone(own, names, truth, folds) <= 6
+    number = Predictor("x", np.where(np.arange(12) == 3, np.nan, truth)[:, None].astype(float))
+    assert right_alone(number, names, truth, folds) >= 11
+
+
+def test_alone_nothing_is_always_wrong_when_one_case_is_left_out():
+    """Of equal classes, its own has fewer left to train; a fit that had seen it would be half right."""
+    cohort = made_cohort((5, 5), slides=1)
+    names = [case.name for case in cohort.cases]
+    truth = np.array([cohort.classes.index(case.label) for case in cohort.cases])
+    nothing = Predictor("x", np.zeros((10, 1)))
+    assert right_alone(nothing, names, truth, folds_of(cohort, folds="loo")) == 0

@@ -1,0 +1,145 @@
+"""Net benefit by counting, by hand from the paper's definition, and at its limits."""
+
+import csv
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mil.errors import RunError
+from mil.evaluation.decision import (
+    TREAT_ALL,
+    TREAT_NONE,
+    decision_curves,
+    net_benefit,
+    survival_decision_curves,
+    survival_net_benefit,
+    write_curves,
+)
+from mil.evaluation.predictions import Predictions
+from mil.evaluation.survival_predictions import SurvivalPredictions
+from mil.report.decision import draw_decisions
+from mil.report.survival import save_figure
+from tests.mil.evaluation.test_survival_predictions import table_of
+from tests.mil.followed import drawn
+
+AT = np.array([0.1, 0.25, 0.5, 0.8])
+
+
+def slow(positive, p, t):
+    """True positives less false ones at the odds of the threshold, per case."""
+    true = sum(bool(y) and q >= t for y, q in zip(positive, p, strict=True))
+    false = sum(not y and q >= t for y, q in zip(positive, p, strict=True))
+    return true / len(p) - false / len(p) * t / (1 - t)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_net_benefit_is_counted(seed):
+    rng = np.random.default_rng(seed)
+    positive, p = rng.random(30) < 0.4, np.round(rng.random(30), 1)
+    expected = [slow(positive, p, t) for t in AT]
+    np.testing.assert_allclose(net_benefit(positive, p, AT), expected, atol=1e-14)
+
+
+def test_perfect_probabilities_are_worth_the_prevalence_and_wrong_ones_harm():
+    positive = np.arange(20) < 5
+    assert net_benefit(positive, positive * 1.0, AT).tolist() == [0.25] * 4
+    assert (net_benefit(positive, 1.0 - positive, AT) < 0).all()
+    # At the prevalence, treating all is worth as much as treating none.
+    assert net_benefit(positive, np.ones(20), np.array([0.25]))[0] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_survival_without_censoring_it_is_that_of_the_event_until_then(seed):
+    rng = np.random.default_rng(seed)
+    time, p = rng.exponential(size=40), rng.random(40)
+    found = survival_net_benefit(time, np.ones(40, dtype=bool), p, 0.8, AT)
+    np.testing.assert_allclose(found, net_benefit(time <= 0.8, p, AT), atol=1e-12)
+
+
+def test_censored_cases_are_not_taken_for_survivors():
+    rng = np.random.default_rng(0)
+    met, left = rng.exponential(size=4000), rng.exponential(size=4000)
+    p = np.clip(rng.random(4000) + 0.2 * (met < 0.8), 0, 1)
+    full = net_benefit(met <= 0.8, p, AT)
+    seen = survival_net_benefit(np.minimum(met, left), met <= left, p, 0.8, AT)
+    np.testing.assert_allclose(seen, full, atol=0.03)
+    naive = net_benefit((met <= left) & (met <= 0.8), p, AT)
+    assert (naive < full - 0.08)[:3].all()
+
+
+def predictions(seed=0, n=40):
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        label = "abc"[i % 3]
+        for model, strength in (("good", 3.0), ("noise", 0.0)):
+            p = rng.dirichlet(1 + strength * (np.array(list("abc")) == label))
+            rows.append([model, 0, i % 5, f"c{i:02d}", f"s{i:02d}", label, *p])
+    columns = ["model", "repeat", "fold", "case", "slide", "label", "p_a", "p_b", "p_c"]
+    return Predictions(pd.DataFrame(rows, columns=columns), ("a", "b", "c"))
+
+
+def test_curves_of_all_models_stand_beside_treating_all_and_none():
+    held = predictions()
+    found = {c.name: c for c in decision_curves(held, "b", AT)}
+    assert list(found) == ["good", "noise", TREAT_ALL, TREAT_NONE]
+    scores = held.case_scores("good", 0)
+    np.testing.assert_allclose(
+        found["good"].benefit, net_benefit(scores.truth == 1, scores.p[:, 1], AT)
+    )
+    share = (scores.truth == 1).mean()
+    np.testing.assert_allclose(found[TREAT_ALL].benefit, share - (1 - share) * AT / (1 - AT))
+    assert (found[TREAT_NONE].benefit == 0).all()
+    assert found["good"].benefit[2] > found["noise"].benefit[2]
+    for curve in found.values():
+        assert (curve.low <= curve.benefit + 1e-12).all()
+        assert (curve.benefit <= curve.high + 1e-12).all()
+
+
+def test_band_is_as_wide_as_the_standard_error_says():
+    [curve, *_] = decision_curves(predictions(n=120), "a", AT)
+    held = predictions(n=120).case_scores("good", 0)
+    acts = held.p[:, :1] >= AT
+    each = np.where(held.truth[:, None] == 0, acts, -AT / (1 - AT) * acts)
+    expected = 2 * 1.96 * each.std(axis=0) / np.sqrt(120)
+    np.testing.assert_allclose((curve.high - curve.low)[:3], expected[:3], rtol=0.15)
+
+
+def test_band_is_the_same_for_the_same_seed_and_other_for_another():
+    one, two, other = (decision_curves(predictions(), "a", AT, seed=s)[0].low for s in (0, 0, 1))
+    assert (one == two).all()
+    assert (one != other).any()
+
+
+def test_survival_has_curves_at_the_nearest_horizon():
+    held = SurvivalPredictions(table_of(repeats=1)[0])
+    at = float(held.horizons[10])
+    curves = survival_decision_curves(held, at + 1e-3, AT)
+    risks = held.mean_risks("true")
+    expected = survival_net_benefit(risks.time, risks.event, 1 - risks.survival[:, 10], at, AT)
+    [true] = [curve for curve in curves if curve.name == "true"]
+    np.testing.assert_allclose(true.benefit, expected)
+
+
+def test_no_one_acted_on_is_worth_nothing():
+    time, event, _ = drawn(np.random.default_rng(0), 20)
+    assert (survival_net_benefit(time, event, np.zeros(20), 500.0, AT) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("positive", "at", "said"), [("d", AT, "No class 'd'"), ("a", AT + 0.5, "above 0 and below 1")]
+)
+def test_what_cannot_be_asked_is_refused(positive, at, said):
+    with pytest.raises(RunError, match=said):
+        decision_curves(predictions(), positive, at)
+
+
+def test_curves_are_drawn_and_tabulated(tmp_path):
+    curves = decision_curves(predictions(), "a", AT)
+    write_curves(tmp_path / "d.csv", curves)
+    save_figure(draw_decisions(curves, "a against the rest"), tmp_path / "d")
+    with (tmp_path / "d.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4 * len(AT)
+    told = (tmp_path / "d.svg").read_text()
+    assert all(name in told for name in ("good", "noise", TREAT_ALL, TREAT_NONE))

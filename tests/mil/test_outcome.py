@@ -1,0 +1,97 @@
+"""From the columns of a table to times and events, or a message."""
+
+import pytest
+
+from features.bags import write_bag
+from mil.cohort import assemble, read_table
+from mil.errors import CohortError
+from mil.outcome import with_outcomes
+from tests.mil.made import made_bag
+
+
+def rows_of(tmp_path, *lines, header="case,slide,time,event"):
+    path = tmp_path / "cohort.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return read_table(path)
+
+
+def test_times_and_events_leave_the_further_columns_and_a_class_joins_them(tmp_path):
+    lines = ["a,a1,LMS,12.5,1,40", "b,b1,SS,0,0,50"]
+    rows = rows_of(tmp_path, *lines, header="case,slide,label,OS.time,OS,age")
+    told = with_outcomes(rows, "OS.time", "OS")
+    assert [(r.label, r.time) for r in told] == [("event", 12.5), ("censored", 0.0)]
+    assert told[0].other == {"age": "40", "label": "LMS"}
+
+
+@pytest.mark.parametrize(
+    ("word", "label"),
+    [("1", "event"), ("Dead", "event"), ("TRUE", "event"), ("1.0", "event"), ("yes", "event"),
+     ("0", "censored"), ("alive", "censored"), ("False", "censored")],
+)  # fmt: skip
+def test_event_may_be_written_as_a_word(tmp_path, word, label):
+    rows = rows_of(tmp_path, f"a,a1,3,{word}")
+    assert with_outcomes(rows, "time", "event")[0].label == label
+
+
+@pytest.mark.parametrize("word", ["", "NA", "[Not Available]", "#N/A", "unknown"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_is_missing_is_no_outcome(tmp_path, word, place):
+    fields = ["3", "1"]
+    fields[place] = word
+    rows = rows_of(tmp_path, f"a,a1,{','.join(fields)}", "b,b1,3,1")
+    told = with_outcomes(rows, "time", "event")
+    assert (told[0].label, told[0].time) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("a,a1,-3,1", r"line 2: time is '-3'; a time is a number from 0"),
+        ("a,a1,soon,1", "line 2: time is 'soon'"),
+        ("a,a1,inf,1", "line 2: time is 'inf'"),
+        ("a,a1,3,2", r"line 2: event is '2'\. Write 1 where the event happened"),
+        ("a,a1,3,perhaps", "event is 'perhaps'"),
+    ],
+)
+def test_field_that_cannot_be_read_is_named(tmp_path, line, said):
+    with pytest.raises(CohortError, match=said):
+        with_outcomes(rows_of(tmp_path, line), "time", "event")
+
+
+def test_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    with pytest.raises(
+        CohortError, match=r"no column 'OS'.*it has time, event.*--time and --event"
+    ):
+        with_outcomes(rows_of(tmp_path, "a,a1,3,1"), "OS", "event")
+
+
+@pytest.mark.parametrize("second", ["a,a2,4,1", "a,a2,3,0", "a,a2,,"])
+def test_case_with_two_outcomes_is_refused(tmp_path, second):
+    with pytest.raises(CohortError, match="case 'a' has two outcomes, on lines 2 and 3"):
+        with_outcomes(rows_of(tmp_path, "a,a1,3,1", second), "time", "event")
+
+
+def test_table_without_any_outcome_is_refused(tmp_path):
+    with pytest.raises(CohortError, match="no case has both time and event"):
+        with_outcomes(rows_of(tmp_path, "a,a1,,1"), "time", "event")
+
+
+@pytest.fixture
+def store(tmp_path):
+    for name in ("a1", "b1"):
+        write_bag(tmp_path / "store" / f"{name}.h5", made_bag(name))
+    return tmp_path / "store"
+
+
+def test_cohort_without_an_outcome_for_a_case_names_it(tmp_path, store):
+    told = with_outcomes(rows_of(tmp_path, "a,a1,3,1", "b,b1,,"), "time", "event")
+    with pytest.raises(CohortError, match=r"b1 \(no outcome\)"):
+        assemble(told, store, survival=True)
+    cohort = assemble(told, store, survival=True, allow_missing=True)
+    assert [(c.name, c.time, c.label) for c in cohort.cases] == [("a", 3.0, "event")]
+
+
+def test_cohort_without_an_event_is_refused(tmp_path, store):
+    told = with_outcomes(rows_of(tmp_path, "a,a1,3,0", "b,b1,4,0"), "time", "event")
+    with pytest.raises(CohortError, match="holds no event"):
+        assemble(told, store, survival=True)
