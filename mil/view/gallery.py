@@ -67,7 +67,7 @@ class Gallery:
         for slide, name in self.case_of.items():
             case = cases.setdefault(
                 name,
-                {"case": name, "label": info["labels"].get(name, ""), "slides": []}
+                {"case": name, "label": info.get("labels", {}).get(name, ""), "slides": []}
                 | {"said": said.get(name, {})},
             )
             case["slides"].append(
@@ -76,7 +76,7 @@ class Gallery:
         return {
             "title": "/".join(self.run.path.absolute().parts[-2:]),
             "command": info["command"],
-            "classes": info["classes"],
+            "classes": info.get("classes", []),
             "random": str(info["recipe"].get("weights", "")).startswith("random"),
             "layers": [{"model": layer.model, "method": layer.method} for layer in self.layers],
             "cases": sorted(cases.values(), key=lambda case: str(case["case"])),
@@ -157,7 +157,9 @@ class Gallery:
 
     def _said(self) -> dict[str, dict[str, Any]]:
         """By case and model: probabilities out of fold, and whether they name the truth."""
-        if not self._judged:
+        if (
+            not self._judged or self.run.settings.get("task") == "survival"
+        ):  # which has no truth to miss
             return {}
         predictions = read_predictions(self.run.path / "predictions.csv")
         return {
