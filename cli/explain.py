@@ -10,6 +10,7 @@ from cli.options import UsageError, verb
 
 if TYPE_CHECKING:
     from features.bags import Bag
+    from mil.explain.scores import TileScores
     from mil.fitted import Fitted
     from mil.runs import Run
 
@@ -36,6 +37,13 @@ class ExplainOptions:
         default=None,
         metadata={"help": "Micrometres per level-0 pixel, where the slide does not say."},
     )
+    ome_tiff: bool = field(
+        default=False,
+        metadata={"help": "Also paint the map on the slide itself, as a pyramidal OME-TIFF."},
+    )
+    slides: Path | None = field(
+        default=None, metadata={"help": "With --ome-tiff on a bag: the folder with its slide."}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +62,7 @@ class ReportOptions:
     examples=[
         "mil explain run store/case-01-s1.h5 --out explained",
         "mil explain trained slides/case-03-s1.tiff --annotations annotations --out explained",
+        "mil explain run store/case-02-s1.h5 --ome-tiff --slides slides --out explained",
     ],
 )
 def explain(options: ExplainOptions) -> None:
@@ -91,10 +100,35 @@ def run_explain(options: ExplainOptions) -> list[Path]:
     paths[0].write_bytes(draw_heatmap(scores, caption=caption))
     write_csv(paths[1], scores)
     write_geojson(paths[2], scores)
+    if options.ome_tiff:
+        paths.append(_paint(options, scores, base.with_name(base.name + ".ome.tiff")))
     say(f"{bag.slide}: {caption}")
     for path in paths:
         say(f"  {path}")
     return paths
+
+
+def _paint(options: ExplainOptions, scores: "TileScores", path: Path) -> Path:
+    """Write the slide with the map on it.
+
+    Raises:
+        UsageError: the slide's file was not given.
+    """
+    from cli.inputs import slide_files
+    from features.slides import open_slide
+    from mil.explain.pyramid import write_ome_tiff
+
+    bag = scores.bag
+    file: Path | None = options.input
+    if options.input.suffix == ".h5":
+        file = slide_files(options.slides).get(bag.slide) if options.slides else None
+    if file is None:
+        raise UsageError(
+            f"--ome-tiff paints on the slide: give --slides, a folder that holds {bag.slide}."
+        )
+    with open_slide(file, mpp=bag.mpp_l0[0] if bag.mpp_source != "file" else None) as slide:
+        write_ome_tiff(path, slide, scores)
+    return path
 
 
 @verb(app, ReportOptions, examples=["mil report run"])

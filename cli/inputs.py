@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from cli.extract import slides_in
 from cli.options import UsageError
 from features.bags import Bag, read_bag
 from features.errors import BackboneError
@@ -21,6 +22,20 @@ LEARNT_FROM = {
     "coordinates": "tiles at given places",
     "converted": "features of another tool, made bags with `mil convert`",
 }
+
+
+def slide_files(folder: Path) -> dict[str, Path]:
+    """The slide files of a folder by name, also by name with folders where two are called alike.
+
+    Raises:
+        UsageError: there is no such folder, or no slide in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--slides {folder}: no such folder.")
+    found = {name: paths[0] for name, paths in slides_in(folder).items() if len(paths) == 1}
+    if not found:
+        raise UsageError(f"--slides {folder}: holds no slides. Name the folder that does.")
+    return found
 
 
 def only_model(run: Run) -> Fitted:

@@ -16,7 +16,7 @@ FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 for _file in (
     "demo", "check", "extract", "convert", "learn", "judge", "external", "audit", "finetune", "explain",
-    "decision", "nomogram", "protocol", "doctor",
+    "view", "concepts", "decision", "nomogram", "protocol", "doctor",
 ):  # fmt: skip
     importlib.import_module(f"cli.{_file}")  # enters the file's verbs, in the order help lists them
 

@@ -19,6 +19,7 @@ from mil.explain.scores import TileScores
 SCALE = LogNorm(1 / 16, 16, clip=True)
 COLOURS = colormaps["viridis"]
 TICKS = {1 / 16: "1/16", 1 / 4: "1/4", 1: "1", 4: "4", 16: "16"}
+UNIT = "times a uniform share"
 OPACITY = 0.6
 BLANK_PX = 512  # longer side of the canvas where the bag has no thumbnail
 
@@ -54,7 +55,7 @@ def draw_heatmap(scores: TileScores, *, caption: str = "", width_px: int = 900) 
     )  # fmt: skip
     bar.ax.set_yticklabels(list(TICKS.values()), fontsize=8)
     bar.ax.minorticks_off()
-    bar.set_label("times a uniform share", fontsize=8)
+    bar.set_label(UNIT, fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -80,6 +81,17 @@ def scale_stops() -> tuple[tuple[str, str], ...]:
     )
 
 
+def scale_bar() -> tuple[tuple[str, str], ...]:
+    """(colour, label) at the ticks of the scale, opaque, as ``tile_colours`` has them."""
+    return tuple((to_hex(COLOURS(SCALE(tick))), label) for tick, label in TICKS.items())
+
+
+def tile_colours(scores: TileScores) -> NDArray[np.float32]:
+    """The colour of each tile on the scale, (N, 3) from 0 to 255, opaque."""
+    colours: NDArray[np.float32] = (COLOURS(SCALE(scores.relative))[:, :3] * 255).astype(np.float32)
+    return colours
+
+
 def _on_white(colour: Sequence[float]) -> tuple[float, float, float]:
     """A colour as the half-transparent overlay shows it on glass."""
     red, green, blue = (OPACITY * part + 1 - OPACITY for part in colour[:3])
@@ -100,7 +112,7 @@ def overlay(scores: TileScores) -> NDArray[np.uint8]:
         )
     height, width = base.shape[:2]
     zoom = np.array([width, height]) / bag.size_l0
-    colours = (COLOURS(SCALE(scores.relative))[:, :3] * 255).astype(np.float32)
+    colours = tile_colours(scores)
     # Rounded first: a corner at 20.000000000000004 must not paint pixel 20.
     first = np.floor(np.round(bag.coords_l0 * zoom, 3)).astype(int)  # (N, 2) as (x, y)
     last = np.ceil(np.round((bag.coords_l0 + bag.side_l0) * zoom, 3)).astype(int)

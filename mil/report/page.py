@@ -141,7 +141,7 @@ def render(report: Report) -> str:
     evaluation = report.evaluation
     lead = best(evaluation)
     place = evaluation.models.index(lead)
-    cards = _cards(report.predictions)
+    cards = case_cards(report.predictions)
     # Hardest first: the least probability for the true class. The sort is stable, by case name.
     cards.sort(key=lambda card: card.verdicts[place].p[card.truth])
     return _template().render(
@@ -256,7 +256,7 @@ def _template() -> Template:
     return environment.from_string(source)
 
 
-def _cards(predictions: Predictions) -> list[Card]:
+def case_cards(predictions: Predictions) -> list[Card]:
     """One card per case, by name."""
     said = {
         model: [predictions.case_scores(model, repeat) for repeat in predictions.repeats]

@@ -1,0 +1,87 @@
+"""A slide as DeepZoom tiles: small JPEGs of every power of two of its size, for a viewer in the browser."""
+
+import io
+import threading
+from pathlib import Path
+
+import openslide
+from openslide.deepzoom import DeepZoomGenerator
+
+from features.errors import SlideError, TileError
+
+TILE_PX, OVERLAP_PX = 510, 1  # OpenSlide's advice: with the overlap a power of two
+MOST_PIXELS = 1 << 24  # of the file decoded for one tile: a slide of one level may have 10^10
+JPEG_QUALITY = 80
+
+
+class DeepZoom:
+    """The DeepZoom pyramid of one slide file, safe to read from several threads.
+
+    Attributes:
+        path: the file.
+        size_l0: (width, height) in level-0 pixels; tiles cover all of it, bounds not subtracted.
+        levels: how many there are; the last is level 0 of the file.
+        coarsest: the first level that is served; coarser ones would decode too much of the file.
+
+    Raises:
+        SlideError: OpenSlide cannot open the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pyramid = self._open()
+        self.size_l0: tuple[int, int] = self._pyramid.level_dimensions[-1]
+        self.levels = self._pyramid.level_count
+        self.coarsest = next(
+            level for level in range(self.levels) if self._cost(level) <= MOST_PIXELS
+        )
+        self._replacing = threading.Lock()
+
+    def tile(self, level: int, column: int, row: int) -> bytes:
+        """A tile as a JPEG's bytes.
+
+        Raises:
+            SlideError: there is no such tile.
+            TileError: its pixels cannot be decoded; others may be whole.
+        """
+        pyramid = self._pyramid
+        if not (
+            self.coarsest <= level < self.levels
+            and 0 <= column < pyramid.level_tiles[level][0]
+            and 0 <= row < pyramid.level_tiles[level][1]
+        ):
+            raise SlideError(
+                f"{self.path.name} has no tile {column}, {row} of level {level}. Ask for one of levels "
+                f"{self.coarsest} to {self.levels - 1}."
+            )
+        try:
+            picture = pyramid.get_tile(level, (column, row))
+        except openslide.OpenSlideError as error:
+            self._replace(pyramid)
+            raise TileError(
+                f"{self.path.name}: tile {column}, {row} of level {level} cannot be read ({error}). "
+                "Copy the file again or scan the slide again."
+            ) from error
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+        return buffer.getvalue()
+
+    def _open(self) -> DeepZoomGenerator:
+        try:
+            return DeepZoomGenerator(openslide.OpenSlide(self.path), TILE_PX, OVERLAP_PX)
+        except (openslide.OpenSlideError, OSError) as error:
+            raise SlideError(
+                f"{self.path.name}: not a slide OpenSlide can open ({str(error) or type(error).__name__}). "
+                "Copy the file again, or convert it to a pyramidal TIFF."
+            ) from error
+
+    def _replace(self, failed: DeepZoomGenerator) -> None:
+        """OpenSlide remembers its first error and fails ever after: put a fresh handle in place."""
+        with self._replacing:
+            if self._pyramid is failed:
+                self._pyramid = self._open()
+
+    def _cost(self, level: int) -> int:
+        """Pixels of the file behind the first tile of a level."""
+        _, _, (width, height) = self._pyramid.get_tile_coordinates(level, (0, 0))
+        return width * height

@@ -1,0 +1,1 @@
+"""What recurs among a cohort's tiles, and which class it goes with."""

@@ -1,0 +1,213 @@
+"""Everything the viewer shows of a run, as plain values and picture bytes; computed when asked for."""
+
+import threading
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from features.bags import Bag, read_bag
+from features.deepzoom import OVERLAP_PX, TILE_PX, DeepZoom
+from features.errors import SlideError
+from mil.cohort import among
+from mil.errors import LeakageError, RunError
+from mil.evaluation.predictions import read_predictions
+from mil.explain.heatmap import UNIT, scale_bar, tile_colours
+from mil.fitted import Fitted, load_fitted
+from mil.report.page import case_cards
+from mil.runs import Run, check_results
+from mil.splits import Fold, read_folds
+from mil.view.layers import METHODS, layers_of
+
+OPEN_SLIDES = 16  # kept open at once
+KEPT_LAYERS = 256  # of one slide each; a few hundred kilobytes
+
+
+class Gallery:
+    """The slides of a run, by number.
+
+    In a cross-validation each slide is scored by the model of the first repeat that has not seen its case.
+
+    Args:
+        run: a finished run of `mil crossval` or `mil train`.
+        files: the slide files there are, by slide.
+
+    Raises:
+        RunError: the run is not finished, of another verb, or names no slides.
+    """
+
+    def __init__(self, run: Run, files: Mapping[str, Path]) -> None:
+        if run.info["command"] not in ("crossval", "train") or not run.complete:
+            raise RunError(
+                f"{run.path} is not a finished run of `mil crossval` or `mil train`. Finish it first."
+            )
+        check_results(run)
+        self.run = run
+        self.case_of: Mapping[str, str] = run.info["cases"]
+        self.slides = tuple(self.case_of)
+        if not self.slides:
+            raise RunError(f"{run.path} names no slides. Run `mil crossval` again.")
+        self.files = {slide: files[slide] for slide in self.slides if slide in files}
+        self._judged = run.info["command"] == "crossval"
+        models = run.settings["models"] if self._judged else [run.settings["model"]]
+        self.layers = layers_of(models)
+        self._fold_of = self._folds() if self._judged else {}
+        self._computing = threading.Lock()
+        self.scores = lru_cache(KEPT_LAYERS)(self._scores)
+        self._bag = lru_cache(KEPT_LAYERS)(self._read_bag)
+        self._pyramid = lru_cache(OPEN_SLIDES)(self._open_slide)
+        self._fitted = lru_cache(OPEN_SLIDES)(self._load_fitted)
+
+    def contents(self) -> dict[str, Any]:
+        """Cases with their slides and what each model said of them, and the layers there are."""
+        info = self.run.info
+        number = {slide: index for index, slide in enumerate(self.slides)}
+        said = self._said()
+        cases: dict[str, dict[str, Any]] = {}
+        for slide, name in self.case_of.items():
+            case = cases.setdefault(
+                name,
+                {"case": name, "label": info.get("labels", {}).get(name, ""), "slides": []}
+                | {"said": said.get(name, {})},
+            )
+            case["slides"].append(
+                {"number": number[slide], "slide": slide, "file": slide in self.files}
+            )
+        return {
+            "title": "/".join(self.run.path.absolute().parts[-2:]),
+            "command": info["command"],
+            "classes": info.get("classes", []),
+            "random": str(info["recipe"].get("weights", "")).startswith("random"),
+            "layers": [{"model": layer.model, "method": layer.method} for layer in self.layers],
+            "cases": sorted(cases.values(), key=lambda case: str(case["case"])),
+        }
+
+    def slide(self, number: int) -> dict[str, Any]:
+        """A slide's size, its tiles, and how it can be zoomed into.
+
+        Raises:
+            SlideError: the file is damaged, or is of another size than the one its bag was made of.
+        """
+        name, bag = self.slides[number], self._bag(number)
+        pyramid = self._pyramid(number) if name in self.files else None
+        return {
+            "slide": name,
+            "case": self.case_of[name],
+            "size": bag.size_l0,
+            "mpp": bag.mpp_l0,
+            "side": bag.side_l0,
+            "coords": bag.coords_l0.tolist(),
+            "coverage": [round(float(value), 3) for value in bag.coverage],
+            "overview": bool(bag.thumbnail),
+            "zoom": pyramid
+            and {
+                "tile": TILE_PX,
+                "overlap": OVERLAP_PX,
+                "levels": pyramid.levels,
+                "coarsest": pyramid.coarsest,
+            },
+        }
+
+    def overview(self, number: int) -> bytes:
+        """The whole slide as a small JPEG, as its bag holds it.
+
+        Raises:
+            SlideError: the bag holds none.
+        """
+        picture = self._bag(number).thumbnail
+        if not picture:
+            raise SlideError(f"The bag of {self.slides[number]} holds no overview.")
+        return picture
+
+    def tile(self, number: int, level: int, column: int, row: int) -> bytes:
+        """A DeepZoom tile as JPEG.
+
+        Raises:
+            SlideError: there is no such tile, or no file of the slide.
+        """
+        if self.slides[number] not in self.files:
+            raise SlideError(
+                f"No file of {self.slides[number]} was found. Start the viewer with --slides, the folder "
+                "that holds it."
+            )
+        return self._pyramid(number).tile(level, column, row)
+
+    def _scores(self, number: int, layer: int) -> dict[str, Any]:
+        """A layer's score and colour of each tile, in the order of the slide's tiles."""
+        model, method = self.layers[layer].model, self.layers[layer].method
+        bag = self._bag(number)
+        self._check_bag(bag)
+        with self._computing:
+            fitted, relation = self._model_for(model, self.slides[number])
+            scores = METHODS[method].score(fitted, bag)
+        colours = tile_colours(scores).round().astype(int) @ [1 << 16, 1 << 8, 1]
+        return {
+            "relation": relation,
+            "values": [float(f"{value:.4g}") for value in scores.values],
+            "relative": [float(f"{value:.4g}") for value in scores.relative],
+            "colours": colours.tolist(),
+            "bar": scale_bar(),
+            "unit": UNIT,
+        }
+
+    def _folds(self) -> dict[str, Fold]:
+        """The fold of the first repeat that tests each case."""
+        folds = read_folds(self.run.path / "folds.json")
+        return {case: fold for fold in folds if fold.repeat == 0 for case in fold.test}
+
+    def _said(self) -> dict[str, dict[str, Any]]:
+        """By case and model: probabilities out of fold, and whether they name the truth."""
+        if (
+            not self._judged or self.run.settings.get("task") == "survival"
+        ):  # which has no truth to miss
+            return {}
+        predictions = read_predictions(self.run.path / "predictions.csv")
+        return {
+            card.case: {
+                model: {"p": [round(p, 4) for p in verdict.p], "right": verdict.right}
+                for model, verdict in zip(predictions.models, card.verdicts, strict=True)
+            }
+            for card in case_cards(predictions)
+        }
+
+    def _model_for(self, model: str, slide: str) -> tuple[Fitted, str]:
+        """The model to score a slide with, and what it has to do with the slide's case."""
+        if not self._judged:
+            return self._fitted(model, None), "the model has learnt from this case"
+        case = self.case_of[slide]
+        fold = self._fold_of[case]
+        fitted = self._fitted(model, fold)
+        if among([case], fitted.trained_on):
+            raise LeakageError(
+                f"{self.run.model_path(model, fold)} was trained on {case}, which fold {fold.index} tests. "
+                "Run `mil crossval` again."
+            )
+        return fitted, f"model of fold {fold.index}: case not seen"
+
+    def _load_fitted(self, model: str, fold: Fold | None) -> Fitted:
+        return load_fitted(self.run.model_path(model, fold))
+
+    def _read_bag(self, number: int) -> Bag:
+        slide, settings = self.slides[number], self.run.settings
+        if settings.get("finetune", "off") == "per-fold":
+            store = self.run.fold_store(self._fold_of[self.case_of[slide]])
+        else:
+            store = Path(settings["store"])
+        return read_bag(store / f"{slide}.h5")
+
+    def _check_bag(self, bag: Bag) -> None:
+        """The bag is still the one the run has learnt from."""
+        if self.run.info["bags"].get(bag.slide, bag.data_sha256) != bag.data_sha256:
+            raise RunError(f"The bag of {bag.slide} has changed since the run. Make the run again.")
+
+    def _open_slide(self, number: int) -> DeepZoom:
+        name = self.slides[number]
+        pyramid = DeepZoom(self.files[name])
+        size = self._bag(number).size_l0
+        if pyramid.size_l0 != size:
+            raise SlideError(
+                f"{self.files[name].name} has {pyramid.size_l0[0]} x {pyramid.size_l0[1]} pixels, but the "
+                f"bag of {name} was made of {size[0]} x {size[1]}. Give --slides the folder of the slides "
+                "that were extracted."
+            )
+        return pyramid

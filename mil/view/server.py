@@ -1,0 +1,171 @@
+"""A gallery over HTTP for this machine's browser: read only, behind a token, a fixed table of routes.
+
+    GET /<token>/                                            the page
+    GET /<token>/contents.json
+    GET /<token>/slides/<number>/slide.json
+    GET /<token>/slides/<number>/overview.jpg
+    GET /<token>/slides/<number>/tiles/<level>/<column>_<row>.jpg
+    GET /<token>/slides/<number>/scores/<layer>.json
+
+Nothing of a request becomes part of a path on disk: slides and layers are asked for by number.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import socket
+import sys
+from collections.abc import Callable
+from functools import cache
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any
+
+from features.errors import FeaturesError
+from mil.errors import MilError
+from mil.view.gallery import Gallery
+
+HOST = "127.0.0.1"
+IDLE_SECONDS = 60  # until a connection nobody uses is closed
+NUMBER = r"(\d{1,7})"
+
+
+class Viewer(ThreadingHTTPServer):
+    """Serves one gallery until it is shut down.
+
+    Args:
+        gallery: what is shown.
+        port: to listen on; 0 takes a free one.
+
+    Raises:
+        OSError: the port is taken.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, gallery: Gallery, port: int = 0) -> None:
+        self.gallery = gallery
+        self.token = secrets.token_urlsafe(24)
+        super().__init__((HOST, port), _Handler)
+        self.hosts = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
+
+    @property
+    def address(self) -> str:
+        """Where the page is; whoever has it may look."""
+        return f"http://{HOST}:{self.server_port}/{self.token}/"
+
+    def handle_error(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any
+    ) -> None:
+        """A browser that no longer waits for a tile is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request; every other verb than GET is refused by the base class."""
+
+    server: Viewer
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "sarcomil", ""
+    timeout = IDLE_SECONDS
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        """Answer from the table of routes, once host and token are right."""
+        if self.headers.get_all("Host", []) not in [[host] for host in self.server.hosts]:
+            # Else a page elsewhere whose name is made to mean this machine could read the answers.
+            self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "This server answers to 127.0.0.1 only.")
+            return
+        token, _, rest = self.path[1:].partition("/")
+        if not hmac.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode()):
+            self._refuse(HTTPStatus.FORBIDDEN, "Open the address that `mil view` has printed.")
+            return
+        for pattern, answer in ROUTES:
+            if found := pattern.fullmatch(rest):
+                self._answer(answer, *map(int, found.groups()))
+                return
+        self._refuse(HTTPStatus.NOT_FOUND, "There is nothing here.")
+
+    def _answer(self, answer: Callable[..., tuple[str, bytes]], *numbers: int) -> None:
+        try:
+            kind, body = answer(self.server.gallery, *numbers)
+        except (FeaturesError, MilError) as error:
+            self._refuse(HTTPStatus.CONFLICT, str(error))
+        except IndexError:
+            self._refuse(HTTPStatus.NOT_FOUND, "There is no slide or layer of this number.")
+        else:
+            self._send(HTTPStatus.OK, kind, body)
+
+    def _refuse(self, status: HTTPStatus, why: str) -> None:
+        self._send(status, "text/plain; charset=utf-8", why.encode())
+
+    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        kept = kind == "image/jpeg" and status == HTTPStatus.OK
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Cache-Control": "private, max-age=3600" if kept else "no-store",
+            "Content-Security-Policy": policy(),
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the terminal is the user's."""
+
+
+@cache
+def page() -> str:
+    """The page; it asks for all data itself, so that nothing has to be put into it."""
+    return files("mil.view").joinpath("page.html").read_text(encoding="utf-8")
+
+
+@cache
+def policy() -> str:
+    """Only the page's own style and script, and what this server answers."""
+    hashes = {}
+    for kind in ("style", "script"):
+        [text] = re.findall(rf"<{kind}>(.*?)</{kind}>", page(), flags=re.DOTALL)
+        hashes[kind] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "img-src 'self' data:; connect-src 'self'; "
+        f"style-src 'sha256-{hashes['style']}'; script-src 'sha256-{hashes['script']}'"
+    )
+
+
+def _json(value: Any) -> tuple[str, bytes]:
+    return "application/json", json.dumps(value, allow_nan=False).encode()
+
+
+def _jpeg(picture: bytes) -> tuple[str, bytes]:
+    return "image/jpeg", picture
+
+
+ROUTES: tuple[tuple[re.Pattern[str], Callable[..., tuple[str, bytes]]], ...] = tuple(
+    (re.compile(pattern, re.ASCII), answer)
+    for pattern, answer in (
+        ("", lambda _gallery: ("text/html; charset=utf-8", page().encode())),
+        (r"contents\.json", lambda gallery: _json(gallery.contents())),
+        (rf"slides/{NUMBER}/slide\.json", lambda gallery, slide: _json(gallery.slide(slide))),
+        (rf"slides/{NUMBER}/overview\.jpg", lambda gallery, slide: _jpeg(gallery.overview(slide))),
+        (
+            rf"slides/{NUMBER}/tiles/{NUMBER}/{NUMBER}_{NUMBER}\.jpg",
+            lambda gallery, *place: _jpeg(gallery.tile(*place)),
+        ),
+        (
+            rf"slides/{NUMBER}/scores/{NUMBER}\.json",
+            lambda gallery, slide, layer: _json(gallery.scores(slide, layer)),
+        ),
+    )
+)

@@ -1,0 +1,3 @@
+"""What these tests share with those of the packages below."""
+
+from tests.mil.view.conftest import viewed as viewed

@@ -1,0 +1,69 @@
+"""`mil view` serves until it is interrupted, checks itself, and says what it cannot do."""
+
+import signal
+import socket
+import subprocess
+import sys
+from urllib.request import urlopen
+
+import pytest
+
+from tests.conftest import REPO, environment
+
+
+def test_it_serves_until_interrupted_and_ends_cleanly(viewed):
+    run, found = viewed
+    folder = next(iter(found.values())).parent
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "cli",
+        "view",
+        run.path,
+        "--slides",
+        folder,
+        "--port",
+        "0",
+    ]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPO,
+        env=environment(),
+    ) as process:
+        assert process.stdout.readline() == "6 slides, 0 with a file; 2 layers of scores.\n"
+        address = process.stdout.readline().split()[0]
+        with urlopen(address) as page:
+            assert b"<canvas" in page.read()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, "Ended.\n", "")
+
+
+def test_check_fetches_from_itself_and_stops(mil, viewed):
+    done = mil("view", viewed[0].path, "--check")
+    assert "scores of 6 tiles" in done.stdout
+
+
+def test_a_port_that_is_taken_is_said(mil, viewed):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = mil("view", viewed[0].path, "--port", port, check=False)
+    assert done.returncode == 2
+    assert f"--port {port}: Address already in use. Choose another, or 0." in done.stderr
+
+
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_port_there_cannot_be_is_refused(mil, viewed, port):
+    assert "1 to 65535" in mil("view", viewed[0].path, "--port", port, check=False).stderr
+
+
+def test_a_folder_without_slides_is_refused(mil, viewed, tmp_path):
+    done = mil("view", viewed[0].path, "--slides", tmp_path, check=False)
+    assert done.returncode == 2
+    assert "holds no slides" in done.stderr

@@ -1,0 +1,258 @@
+"""The viewer answers its own page with what the run holds, and nobody else with anything."""
+
+import io
+import json
+import shutil
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+from openslide.deepzoom import DeepZoomGenerator
+
+from features.bags import read_bag, write_bag
+from features.deepzoom import JPEG_QUALITY
+from features.errors import SlideError
+from mil.errors import LeakageError, RunError
+from mil.explain.attention import attention_scores
+from mil.fitted import load_fitted
+from mil.runs import Run
+from mil.splits import read_folds
+from mil.view.gallery import Gallery
+from mil.view.server import Viewer
+from tests.features.making import noise, write_tiff
+from tests.mil.view.asking import ask
+from tests.mil.view.conftest import NASTY
+
+SLIDE = f"{NASTY}-s1"
+
+
+def got(server, path):
+    status, _, body = ask(server, path)
+    assert status == 200, body
+    return json.loads(body)
+
+
+def number_of(gallery, slide):
+    return gallery.slides.index(slide)
+
+
+def bag_path(run, slide):
+    return Path(run.settings["store"]) / f"{slide}.h5"
+
+
+# --- who is answered -------------------------------------------------------------------------------
+
+
+def test_it_listens_on_this_machine_only(server):
+    assert server.socket.getsockname()[0] == "127.0.0.1"
+    assert server.address.startswith("http://127.0.0.1:")
+
+
+def test_every_viewer_has_a_token_of_its_own(gallery):
+    with Viewer(gallery) as first, Viewer(gallery) as second:
+        assert first.token != second.token
+        assert len(first.token) >= 32
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: "", lambda t: t[:-1], lambda t: t + "A", lambda t: t[::-1]]
+)
+@pytest.mark.parametrize("path", ["", "contents.json", "slides/0/slide.json"])
+def test_a_wrong_token_is_refused_before_anything_is_looked_at(server, change, path):
+    status, _, body = ask(server, path, token=change(server.token))
+    assert (status, body) == (403, b"Open the address that `mil view` has printed.")
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        lambda port: [],
+        lambda port: ["evil.example"],
+        lambda port: [f"evil.example:{port}"],
+        lambda port: ["127.0.0.1"],
+        lambda port: [f"127.0.0.1:{port + 1}"],
+        lambda port: [f"127.0.0.1.evil.example:{port}"],
+        lambda port: [f"127.0.0.1:{port}", "evil.example"],
+    ],
+)
+def test_another_host_is_refused(server, hosts):
+    """A name that its owner makes point here must not reach the slides (DNS rebinding)."""
+    status, _, body = ask(server, "contents.json", host=hosts(server.server_port))
+    assert (status, body) == (421, b"This server answers to 127.0.0.1 only.")
+
+
+def test_both_names_of_this_machine_are_answered(server):
+    for name in ("127.0.0.1", "localhost"):
+        assert ask(server, "", host=[f"{name}:{server.server_port}"])[0] == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE"])
+def test_only_get_is_answered(server, method):
+    assert ask(server, "contents.json", method=method)[0] == 501
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../run.json", "run.json", "%2e%2e/run.json", "..%2frun.json", "slides/../../run.json",
+        "slides/0/../../../etc/passwd", "//etc/passwd", "etc/passwd", "slides", "slides/0", "slides/0/",
+        "slides/-1/slide.json", "slides/00000000/slide.json", "slides/0/slide.json?x", "contents.json/",
+        "contents_json", "slides/0/tiles/5/0_0.png", "slides/0/tiles/5/0_-1.jpg", "slides/\xb2/slide.json",
+        "slides/0/overview.jpg%00", "contents.json#x", "slides/0x0/slide.json", "slides/a0/slide.json",
+    ],
+)  # fmt: skip
+def test_what_is_not_in_the_table_of_routes_is_not_there(server, path):
+    assert ask(server, path)[0] == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["slides/99/slide.json", "slides/99/overview.jpg", "slides/0/scores/9.json", "slides/99/scores/0.json",
+     "slides/99/tiles/3/0_0.jpg"],
+)  # fmt: skip
+def test_a_number_there_is_not_is_not_found(server, path):
+    assert ask(server, path)[0] == 404
+
+
+def test_garbage_on_the_line_does_not_end_the_server(server):
+    for line in (
+        b"\0\0\0\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9\r\n\r\n",
+        b"GET " + b"/" * 70000,
+    ):
+        with socket.create_connection(("127.0.0.1", server.server_port)) as client:
+            client.sendall(line)
+    assert ask(server, "")[0] == 200
+
+
+def test_every_answer_forbids_foreign_scripts_and_embedding(server):
+    for path in ("", "contents.json", "nothing"):
+        _, headers, _ = ask(server, path)
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe-inline" not in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert "Access-Control-Allow-Origin" not in headers
+        assert "Python" not in headers["Server"]
+
+
+def test_the_page_asks_nothing_of_the_network_and_writes_no_markup(server):
+    page = ask(server, "")[2].decode()
+    for word in ("http:", "https:", "innerHTML", "insertAdjacentHTML", "document.write", "eval("):
+        assert word not in page
+
+
+# --- what is answered ------------------------------------------------------------------------------
+
+
+def test_tiles_are_those_of_openslides_deepzoom_generator(server, gallery, viewed):
+    path = viewed[1][SLIDE]
+    number = number_of(gallery, SLIDE)
+    zoom = got(server, f"slides/{number}/slide.json")["zoom"]
+    with openslide.OpenSlide(path) as slide:
+        theirs = DeepZoomGenerator(slide, tile_size=zoom["tile"], overlap=zoom["overlap"])
+        assert zoom["levels"] == theirs.level_count
+        for level in range(zoom["coarsest"], theirs.level_count):
+            columns, rows = theirs.level_tiles[level]
+            for column, row in {(0, 0), (columns - 1, rows - 1), (columns - 1, 0)}:
+                place = f"slides/{number}/tiles/{level}/{column}_{row}.jpg"
+                status, headers, body = ask(server, place)
+                assert status == 200
+                assert headers["Content-Type"] == "image/jpeg"
+                expected = io.BytesIO()
+                theirs.get_tile(level, (column, row)).save(expected, "JPEG", quality=JPEG_QUALITY)
+                assert body == expected.getvalue()
+            assert ask(server, f"slides/{number}/tiles/{level}/{columns}_0.jpg")[0] == 409
+
+
+def test_scores_are_of_the_model_that_has_not_seen_the_case(server, gallery, viewed):
+    run = viewed[0]
+    folds = read_folds(run.path / "folds.json")
+    for number, slide in enumerate(gallery.slides):
+        [fold] = [fold for fold in folds if run.info["cases"][slide] in fold.test]
+        for index, layer in enumerate(gallery.layers):
+            fitted = load_fitted(run.model_path(layer.model, fold))
+            expected = attention_scores(fitted, read_bag(bag_path(run, slide)))
+            scores = got(server, f"slides/{number}/scores/{index}.json")
+            assert np.allclose(scores["values"], expected.values, rtol=1e-3)
+            assert scores["relation"] == f"model of fold {fold.index}: case not seen"
+    assert [layer.model for layer in gallery.layers] == ["abmil", "gated-abmil"]
+
+
+def test_contents_say_of_each_case_what_the_predictions_say(server, viewed):
+    contents = got(server, "contents.json")
+    table = (viewed[0].path / "predictions.csv").read_text().splitlines()
+    assert len(contents["cases"]) == 6
+    for case in contents["cases"]:
+        [line] = [x for x in table if x.startswith('"abmil"') and f'"{case["case"]}"' in x]
+        p = [float(value) for value in line.split(",")[-2:]]
+        said = case["said"]["abmil"]
+        assert np.allclose(said["p"], p, atol=1e-4)
+        assert said["right"] == (contents["classes"][int(np.argmax(p))] == case["label"])
+
+
+def test_a_slide_without_its_file_is_shown_by_its_bag(server, gallery):
+    number = next(i for i, slide in enumerate(gallery.slides) if slide != SLIDE)
+    slide = got(server, f"slides/{number}/slide.json")
+    assert slide["zoom"] is None
+    assert len(slide["coords"]) == 6
+    status, _, body = ask(server, f"slides/{number}/tiles/9/0_0.jpg")
+    assert status == 409
+    assert b"--slides" in body
+
+
+def elsewhere(viewed, tmp_path):
+    """The run with a store and models of its own, to be changed."""
+    run, found = viewed
+    shutil.copytree(run.path, tmp_path / "run")
+    for slide in run.info["cases"]:
+        write_bag(tmp_path / "store" / f"{slide}.h5", read_bag(bag_path(run, slide)))
+    settings = dict(run.settings) | {"store": str(tmp_path / "store")}
+    return Run(tmp_path / "run", dict(run.info) | {"settings": settings}), found
+
+
+def test_the_file_of_another_slide_is_refused(viewed, tmp_path):
+    run, _ = viewed
+    small = write_tiff(tmp_path / "small.tiff", [noise(300, 400)])
+    gallery = Gallery(run, {SLIDE: small})
+    with pytest.raises(SlideError, match=r"400 x 300 pixels.*2700 x 1100"):
+        gallery.slide(number_of(gallery, SLIDE))
+
+
+def test_a_bag_that_changed_since_the_run_is_not_scored(viewed, tmp_path):
+    run, found = elsewhere(viewed, tmp_path)
+    path = bag_path(run, SLIDE)
+    bag = read_bag(path)
+    write_bag(path, replace(bag, features=np.asarray(bag.features) + 1))
+    gallery = Gallery(run, found)
+    with pytest.raises(RunError, match="has changed since the run"):
+        gallery.scores(number_of(gallery, SLIDE), 0)
+
+
+def test_a_model_that_has_seen_the_case_is_not_shown(viewed, tmp_path):
+    run, found = elsewhere(viewed, tmp_path)
+    first, second = (
+        run.model_path("abmil", fold) for fold in read_folds(run.path / "folds.json")[:2]
+    )
+    shutil.copy(first, second)
+    gallery = Gallery(run, found)
+    refused = 0
+    for number in range(len(gallery.slides)):
+        try:
+            gallery.scores(number, 0)
+        except LeakageError:
+            refused += 1
+    assert refused == 2  # the cases that the second fold tests
+
+
+def test_an_unfinished_run_is_refused(viewed):
+    run, found = viewed
+    for change in ({"complete": False}, {"command": "finetune"}):
+        with pytest.raises(RunError, match="not a finished run"):
+            Gallery(Run(run.path, dict(run.info) | change), found)
