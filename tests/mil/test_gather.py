@@ -13,7 +13,7 @@ from features.bags import read_bag, write_bag
 from mil.cohort import assemble, read_table
 from mil.crossval import cross_validate
 from mil.errors import CohortError, LeakageError, RunError
-from mil.evaluation.comparison import compare
+from mil.evaluation.comparison import compare_models
 from mil.evaluation.evaluate import evaluate
 from mil.evaluation.predictions import write_predictions
 from mil.explain.attention import attention_scores
@@ -98,7 +98,7 @@ def test_numbers_are_those_of_the_predictions(run):
     table = pd.read_csv(run.path / "predictions.csv")
     assert report.predictions.table["case"].tolist() == table["case"].tolist()
     assert report.evaluation.to_json() == evaluate(report.predictions).to_json()
-    assert report.comparison == compare(report.predictions)
+    assert report.comparison == compare_models(report.predictions)
 
 
 def test_page_is_called_as_the_folder(run):
