@@ -31,7 +31,7 @@ from mil.view.gallery import Gallery
 
 HOST = "127.0.0.1"
 IDLE_SECONDS = 60  # until a connection nobody uses is closed
-NUMBER = r"(\d{1,7})"
+NUMBER = r"([0-9]{1,7})"
 
 
 class Viewer(ThreadingHTTPServer):
@@ -153,7 +153,7 @@ def _jpeg(picture: bytes) -> tuple[str, bytes]:
 
 
 ROUTES: tuple[tuple[re.Pattern[str], Callable[..., tuple[str, bytes]]], ...] = tuple(
-    (re.compile(pattern, re.ASCII), answer)
+    (re.compile(pattern), answer)
     for pattern, answer in (
         ("", lambda _gallery: ("text/html; charset=utf-8", page().encode())),
         (r"contents\.json", lambda gallery: _json(gallery.contents())),

@@ -99,3 +99,4 @@ def test_the_tables_hold_what_was_found(found, tmp_path):
         _, *rows = csv.reader(file)
     held = np.array([row[2:] for row in rows], float).reshape(found.weights.shape)
     assert np.allclose(held, found.weights, atol=1e-5)
+    assert np.allclose(found.weights.sum(axis=1), 0, atol=1e-9)  # of two classes, too

@@ -1,6 +1,7 @@
 """The page in a real browser: load, zoom, switch the layer, point at a tile, pin it."""
 
 import json
+from itertools import product
 
 import numpy as np
 import openslide
@@ -95,6 +96,24 @@ def test_the_wheel_zooms_at_the_cursor_and_finer_tiles_come(page, viewed):
         true = slide.read_region(middle, 0, (1, 1)).getpixel((0, 0))
     drawn = colour_at(page, "pixels", *window_of(page, *middle))
     assert np.abs(np.subtract(drawn[:3], true[:3])).max() < 12
+
+
+def test_tiles_lie_where_the_slide_has_them_to_the_pixel(page, viewed):
+    """Squares of 20 pixels in one colour: on both sides of their edges the brightness is their own."""
+    page.value("[x, y, zoom] = [820, 610, 4]; redraw()")  # in the second tile of both axes
+    page.until("document.body.dataset.loaded.startsWith(`${slide.zoom.levels - 1}/`)")
+    luma = np.array([0.299, 0.587, 0.114])  # JPEG blurs colour, not brightness
+    right = []
+    with openslide.OpenSlide(viewed[1][SLIDE]) as slide:
+        for edge, row in product(range(760, 900, 20), (570, 610, 650)):
+            squares = slide.read_region((edge - 5, row), 0, (10, 1))
+            left, other = np.asarray(squares)[0, [0, -1], :3] @ luma
+            for own, x_l0 in ((left, edge - 0.5), (other, edge + 0.5)):
+                drawn = colour_at(page, "pixels", *window_of(page, x_l0, row + 0.5))[:3] @ luma
+                if abs(left - other) > 50:
+                    right.append(abs(drawn - own) < abs(left - other) / 2)
+    assert len(right) >= 10
+    assert np.mean(right) >= 0.9
 
 
 def test_tiles_are_coloured_by_the_layer_that_is_chosen(page, server):
