@@ -68,6 +68,11 @@ def ensemble_of(run: Run, model: str) -> tuple[Fitted, ...]:
             f"{run.path} is not a finished cross-validation. Finish `mil crossval` first."
         )
     check_results(run)
+    if "+" in model or model.startswith("clinical-selected"):
+        raise RunError(
+            f"{model} is a regression made anew in each fold by --combine, of which no fit is kept: it "
+            f"cannot be read on external cases. Name one of {', '.join(run.settings['models'])}."
+        )
     if model not in run.settings["models"]:
         raise RunError(
             f"{run.path} has no model {model!r}. Known: {', '.join(run.settings['models'])}."

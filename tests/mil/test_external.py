@@ -160,6 +160,11 @@ def test_a_missing_fit_is_told(run):
         ensemble_of(run, "mean")
 
 
+def test_a_combined_model_is_said_to_have_no_fit(run):
+    with pytest.raises(RunError, match=r"made anew in each fold by --combine.* Name one of abmil"):
+        ensemble_of(run, "abmil+clinical")
+
+
 def test_seen_cases_are_refused_under_any_name(run, unseen):
     members = ensemble_of(run, "majority")
     check_unseen(run, members, unseen)
