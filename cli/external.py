@@ -55,7 +55,7 @@ def external(options: ExternalOptions) -> None:
     """Read external cases once, with the ensemble of all fits of one model: their mean logits, then softmax.
 
     The cases are rows with split=test, which `mil crossval` leaves alone, or those of a table of their own.
-    Each reading is logged, beside the table and in STORE; a second model on the same cases is refused.
+    Each reading is logged beside the table, in STORE and in RUN; a second model on these cases is refused.
     """
     from cli.console import complain, counted, say
     from cli.learn import show_evaluation
@@ -85,12 +85,12 @@ def external(options: ExternalOptions) -> None:
         complain(f"Left out: {what}: {reason}")
     check_unseen(run, members, cohort)
     reading = reading_of(run, options.model, options.cohort, cohort)
-    logs = logs_of(options.cohort, options.store)
+    logs = logs_of(options.cohort, options.store, run.path)
     before = earlier(logs, reading)
     check_first(before, reading)
     predictions = predict_together(members, cohort)  # knows no label: nothing has been read yet
-    log_reading(logs, reading)
     out.mkdir(parents=True, exist_ok=True)
+    log_reading(logs, reading)
     write_predictions(out / "predictions.csv", predictions)
     evaluation = evaluate(predictions)
     facts = {"members": len(members), "table_sha256": reading.table_sha256, "read": reading.date}

@@ -1,7 +1,7 @@
 """`mil nomogram`: a probability to be read off with a ruler, from the table's columns and a model's score."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,10 @@ class NomogramOptions:
     )
     time: str = field(default="time", metadata={"help": "With --task survival: its column."})
     event: str = field(default="event", metadata={"help": "With --task survival: its column."})
-    time_unit: str = field(default="days", metadata={"help": "What the times count."})
+    time_unit: str | None = field(
+        default=None,
+        metadata={"help": "What the times count; that of --run, else days, if not given."},
+    )
 
     def __post_init__(self) -> None:
         if self.task not in ("diagnosis", "survival"):
@@ -82,6 +85,7 @@ def nomogram(options: NomogramOptions) -> None:
     writable(options.out)
     rows = _cases(options)
     truth, what = _truth(options, rows)
+    _tell_of_labels(options, rows, what)
     table = {name: [row.other[name] for row in rows] for name in options.clinical}
     if options.run and options.model:
         table[f"{options.model} score"] = _scores(options, rows, what)
@@ -103,12 +107,11 @@ def nomogram(options: NomogramOptions) -> None:
 def _cases(options: NomogramOptions) -> "list[Row]":
     """One row per case that has an outcome; the columns are facts of the case."""
     from cli.console import complain
-    from mil.cohort import read_table
+    from cli.learn import to_learn_from
     from mil.errors import CohortError
     from mil.outcome import with_outcomes
 
-    source = options.cohort.name
-    rows = read_table(options.cohort)
+    rows, source = to_learn_from(options.cohort), options.cohort.name
     if options.task == "survival":
         rows = with_outcomes(rows, options.time, options.event, source=source)
     for name in options.clinical:
@@ -137,12 +140,34 @@ def _truth(options: NomogramOptions, rows: "Sequence[Row]") -> "tuple[Truth, str
     if options.task == "survival":
         time = np.array([row.time for row in rows], dtype=np.float64)
         event = np.array([row.label == EVENT for row in rows])
-        return Outcomes(time, event), f"the event until {options.horizon:g} {options.time_unit}"
+        return Outcomes(time, event), f"the event until {options.horizon:g} {_unit(options)}"
     classes = sorted({row.label for row in rows})
     positive = options.positive or (classes[1] if len(classes) == 2 else None)
     if positive not in classes:
         raise UsageError(f"Name one of {', '.join(classes)} with --positive; got {positive!r}.")
     return np.array([row.label == positive for row in rows]), str(positive)
+
+
+def _unit(options: NomogramOptions) -> str:
+    from mil.runs import open_run
+
+    if options.time_unit:
+        return options.time_unit
+    return str(open_run(options.run).settings.get("time_unit", "days")) if options.run else "days"
+
+
+def _tell_of_labels(options: NomogramOptions, rows: "Sequence[Row]", what: str) -> None:
+    """Warn of columns that nobody has who does not know the outcome."""
+    from cli.console import complain
+    from mil.baselines.encoding import revealing_columns
+
+    if options.task == "diagnosis":  # what is told apart is one class and the rest
+        rows = [replace(row, label=str(row.label == what)) for row in rows]
+    for name in revealing_columns(rows, options.clinical):
+        complain(
+            f"Column {name} is the outcome in other words: who fills it in knows it already. Leave it out of "
+            "--clinical."
+        )
 
 
 def _scores(options: NomogramOptions, rows: "Sequence[Row]", positive: str) -> list[str]:

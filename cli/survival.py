@@ -163,6 +163,7 @@ def show_hazards(tables: "dict[str, tuple[Hazard, ...]]") -> None:
 def show_survival(evaluation: "SurvivalEvaluation") -> None:
     """The comparison as a table on the terminal."""
     from cli.console import counted, say, show_table
+    from mil.evaluation.evaluate_survival import CAVEAT
 
     first, last = evaluation.horizons
     say(
@@ -196,6 +197,8 @@ def show_survival(evaluation: "SurvivalEvaluation") -> None:
     show_table(
         ["model", "Harrell C", "Uno C", "AUC(t)", "IBS", "high/low", "log-rank p", "Holm"], rows
     )
+    if any(result.groups.p is not None for result in evaluation.models):
+        say(f"The log-rank p is {CAVEAT}.")
 
 
 def _p(p: float | None) -> str:

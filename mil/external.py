@@ -2,8 +2,8 @@
 
 The cases are those a table marks with ``split`` = ``test``, or all of a table without such a mark. Whoever
 reads them with a second model can choose between the two by the score, and then no unseen case is left: a
-second model is refused. Every reading is written down where the next one will look, beside the table and in
-the bag store, so that neither a new store nor a new table forgets it.
+second model is refused. Every reading is written down where the next one will look, beside the table, in the
+bag store and in the run, so that neither a new store nor a new table nor a copy of the run forgets it.
 """
 
 import json
@@ -68,6 +68,11 @@ def ensemble_of(run: Run, model: str) -> tuple[Fitted, ...]:
             f"{run.path} is not a finished cross-validation. Finish `mil crossval` first."
         )
     check_results(run)
+    if "+" in model or model.startswith("clinical-selected"):
+        raise RunError(
+            f"{model} is a regression made anew in each fold by --combine, of which no fit is kept: it "
+            f"cannot be read on external cases. Name one of {', '.join(run.settings['models'])}."
+        )
     if model not in run.settings["models"]:
         raise RunError(
             f"{run.path} has no model {model!r}. Known: {', '.join(run.settings['models'])}."
@@ -171,9 +176,9 @@ def reading_of(run: Run, model: str, table: Path, cohort: Cohort) -> Reading:
     )
 
 
-def logs_of(table: Path, store: Path) -> tuple[Path, Path]:
-    """Where readings of these cases are written: beside the table, and in the store."""
-    return table.with_name(f"{table.stem}.{LOG}"), store / LOG
+def logs_of(table: Path, store: Path, run: Path) -> tuple[Path, Path, Path]:
+    """Where readings of these cases are written: beside the table, in the store, and in the run's folder."""
+    return table.with_name(f"{table.stem}.{LOG}"), store / LOG, run / "external" / LOG
 
 
 def earlier(logs: Sequence[Path], reading: Reading) -> tuple[Reading, ...]:

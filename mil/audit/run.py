@@ -10,7 +10,7 @@ from mil.audit.confounders import Confounder, confounders_of
 from mil.audit.expect import Point, Width, cases_for, learning_curve, least_right, widths
 from mil.cohort import Cohort, among
 from mil.duplicates import lookalikes
-from mil.errors import MilError
+from mil.errors import MilError, RunError
 from mil.evaluation.evaluate import Evaluation, evaluate
 from mil.evaluation.metrics import confusion, predicted
 from mil.evaluation.predictions import Predictions, read_predictions
@@ -87,9 +87,14 @@ def audit_run(
         crossval: how, as crossval(cohort, folds, model).
 
     Raises:
-        RunError: the run is not a finished cross-validation, or its files or bags have changed.
+        RunError: the run is of survival or no finished cross-validation, or its files or bags have changed.
         CohortError: its table or its bags are no longer there.
     """
+    if run.settings.get("task") == "survival":
+        raise RunError(
+            f"{run.path} is a survival run; the audit asks what tells classes apart. Run `mil crossval` with "
+            "the event as label, or read the hazard ratios of `mil crossval --task survival --clinical`."
+        )
     cohort, folds = judged_cohort(run)
     predictions = read_predictions(run.path / "predictions.csv")
     check_labels(predictions, cohort)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mil.cohort import Case, number
+from mil.cohort import Case, Row, number
 from mil.errors import CohortError, FitError
 
 OF_THE_STUDY = ("split", "time", "event")  # columns that say how a case is used, or how it ended
@@ -144,21 +144,25 @@ def readable(cases: Sequence[Case], asked: Sequence[str]) -> Encoding:
     return encoding
 
 
-def revealing_columns(cases: Sequence[Case], names: Sequence[str]) -> tuple[str, ...]:
-    """Columns that say the label in other words, for nine cases of ten and by few values; or the time."""
+def revealing_columns(cases: Sequence[Case | Row], names: Sequence[str]) -> tuple[str, ...]:
+    """Columns that say the label in other words, for nine cases of ten and by few values; or the time.
+
+    What says no more than naming the largest class does is none of them, however large that is.
+    """
     found = []
-    n_labels = len({case.label for case in cases})
+    labels = Counter(case.label for case in cases)
     for name in names:
         pairs = Counter((case.other[name], case.label) for case in cases)
         values = {value for value, _ in pairs}
         told = sum(max(n for (v, _), n in pairs.items() if v == value) for value in values)
-        few = len(values) <= 2 * n_labels and told >= REVEALED * len(cases)
+        few = len(values) <= 2 * len(labels) and told >= REVEALED * len(cases)
+        few = few and told > max(labels.values())
         if few or _tells_time(cases, name):
             found.append(name)
     return tuple(found)
 
 
-def _tells_time(cases: Sequence[Case], name: str) -> bool:
+def _tells_time(cases: Sequence[Case | Row], name: str) -> bool:
     """Whether a column is the time of survival in nine of ten cases in which it is a number."""
     held = [(number(case.other[name]), case.time) for case in cases if case.time is not None]
     known = [value == time for value, time in held if math.isfinite(value)]

@@ -197,7 +197,7 @@ def smoothed(x: Floats, y: Floats, span: float = SPAN) -> Floats:
         (n,) the curve at each x.
     """
     distance = np.abs(x[:, None] - x)
-    nearest = max(2, int(span * len(x) + 1e-10))
+    nearest = min(len(x), max(2, int(span * len(x) + 1e-10)))
     reach = np.sort(distance, axis=1)[:, [nearest - 1]]
     weights = (1 - np.minimum(distance / np.maximum(reach, 1e-12), 1) ** 3) ** 3
     weights /= weights.sum(axis=1, keepdims=True)

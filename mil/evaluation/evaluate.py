@@ -173,14 +173,14 @@ def _result(
         "mcc": metrics.mcc,
         "kappa": metrics.kappa,
     }
+    of_each = {
+        name: tuple(float(metric(each)) for each in tables) for name, metric in of_confusion.items()
+    }
     per_repeat: dict[str, tuple[float | None, ...]] = {
         "accuracy": _each(metrics.accuracy, repeats),
         "balanced_accuracy": (balanced := _each(metrics.balanced_accuracy, repeats)),
         "auc": tuple(metrics.macro_auc(each.truth, each.p) for each in repeats),
-        **{
-            name: tuple(float(metric(each)) for each in tables)
-            for name, metric in of_confusion.items()
-        },
+        **of_each,
     }
     auc, auc_delong = _auc(repeats, absent)
     *precisions, average_precision = average_precisions(truth, [each.p for each in repeats])
@@ -204,7 +204,7 @@ def _result(
         auc_delong=auc_delong,
         average_precision=average_precision,
         **{
-            name: estimate(float(metric(table)), confusion_interval(metric, table), note)
+            name: _laid_at(float(np.mean(of_each[name])), metric, table, note)
             for name, metric in of_confusion.items()
         },
         p_chance=p_no_better(correct, len(truth), 1 / len(classes)),
@@ -215,6 +215,15 @@ def _result(
         spread={name: spread(values) for name, values in per_repeat.items()},
         calibration=calibrate(repeats, classes),
         conformal=conformal(repeats, classes, settings.coverage),
+    )
+
+
+def _laid_at(mean: float, metric: Callable[[Floats], Floats], table: Floats, note: str) -> Estimate:
+    """The mean over repeats, with the interval of their mean confusion matrix moved to it."""
+    found = confusion_interval(metric, table)
+    off = mean - float(metric(table))
+    return estimate(
+        mean, replace(found, low=max(-1.0, found.low + off), high=min(1.0, found.high + off)), note
     )
 
 
@@ -275,12 +284,29 @@ def ranks_nothing(scores: CaseScores) -> bool:
     """
     n_classes = scores.p.shape[1]
     answers: dict[bytes, list[int]] = {}
-    for fold in np.unique(scores.fold):
-        tested = np.flatnonzero(scores.fold == fold)
+    folds = [np.flatnonzero(scores.fold == fold) for fold in np.unique(scores.fold)]
+    if all(len({*scores.truth[tested].tolist()}) == 1 for tested in folds):
+        return _learnt_counts_only(scores)
+    for tested in folds:
         counts = np.bincount(scores.truth[tested], minlength=n_classes)
         answers.setdefault(counts.tobytes(), []).extend(tested.tolist())
     alike = [scores.p[cases] for cases in answers.values() if len(cases) > 1]
     return bool(alike) and all(np.ptp(p, axis=0).max() == 0 for p in alike)
+
+
+def _learnt_counts_only(scores: CaseScores) -> bool:
+    """Of folds that test one class each, as leave-one-out's: whether a class is likeliest where not tested.
+
+    A perfect model and one that knows only counts both answer all cases of a class alike; but the counts
+    name a class less where cases of it are left out.
+    """
+    n_classes = scores.p.shape[1]
+    present = [k for k in range(n_classes) if (scores.truth == k).any()]
+    own = [scores.p[scores.truth == k] for k in present]
+    if any(np.ptp(p, axis=0).max() > 0 for p in own):
+        return False
+    answer = np.array([p[0] for p in own])[:, present]  # (truth, answer)
+    return bool((np.diag(answer) <= answer.min(axis=0)).all())
 
 
 def _result_to_json(result: ModelResult) -> dict[str, object]:

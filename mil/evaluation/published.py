@@ -34,6 +34,7 @@ NAMES = ("model", "name", "method", "row", "set", "system")
 ABSENT = ("", "-", "\N{EN DASH}", "\N{EM DASH}", "na", "n/a", "nan", "none")
 PARTS = {"n": ("n_pos", "n_neg"), "n_pos": ("tp", "fn"), "n_neg": ("fp", "tn")}
 SLACK = 1e-9
+MISPRINT = 2.0  # a number without a sign up to here is no per cent
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 
 
@@ -93,11 +94,12 @@ def read_published(path: Path) -> PublishedTable:
     """Read a table of results: CSV with commas, semicolons or tabs, one row per model.
 
     A share may be printed as ``.83``, ``83 %``, ``0.83 ± 0.02`` or ``0.83 (0.71-0.92)``; limits and
-    spread may also stand in columns ``accuracy_low``, ``accuracy_high``, ``accuracy_sd``. A column is in
-    per cent where one of its cells says so or is above 1.
+    spread may also stand in columns ``accuracy_low``, ``accuracy_high``, ``accuracy_sd``. A cell is in per
+    cent where it or its header says so; those that say nothing are where none of their column is a share.
 
     Raises:
-        RunError: no such file, no column that a rule reads, or a cell that is no number.
+        RunError: no such file, no column that a rule reads, a cell that is no number, or a column of shares
+            and per cents that nothing tells apart.
     """
     header, lines = _cells(path)
     columns = _columns(path, header)
@@ -111,7 +113,8 @@ def read_published(path: Path) -> PublishedTable:
         name.split("@")[0]
         for column, name in columns.items()
         if name.split("@")[0] in RATES
-        and any(_says_percent(column, fields[column]) for _, fields in lines)
+        and not name.endswith("@sd")
+        and _in_percent(path, column, [fields[column] for _, fields in lines])
     }
     rows = tuple(_published(path, line, fields, columns, percent) for line, fields in lines)
     unread = tuple(name for name in header if name and name not in columns)
@@ -177,9 +180,20 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _says_percent(column: str, cell: str) -> bool:
-    value = NUMBER.match(cell)
-    return "%" in column + cell or (value is not None and float(value.group()) > 1)
+def _in_percent(path: Path, column: str, cells: Sequence[str]) -> bool:
+    """Whether cells without a sign are in per cent; a share just above 1 is a misprint, not a per cent."""
+    if "%" in column:
+        return True
+    numbers = [NUMBER.match(cell) for cell in cells if "%" not in cell]
+    values = [float(number.group()) for number in numbers if number]
+    if max(values, default=0.0) <= MISPRINT:
+        return False
+    if shares := [value for value in values if 0 < value <= 1]:
+        raise RunError(
+            f"{path}: column {column!r} holds {max(values):g} and {shares[0]:g}, and no sign says which is "
+            "in per cent. Write % behind those that are."
+        )
+    return True
 
 
 def _published(
@@ -224,10 +238,14 @@ def _printed(ours: str, told: Mapping[str, str], *, per_cent: bool) -> Printed:
         or (len(numbers) == 2 and not spread)
     ):
         raise ValueError(cell)
-    value = _ranged(numbers[0], per_cent=per_cent)
-    pair = [_ranged(text, per_cent=per_cent) for text in limits]
+    signed = per_cent or "%" in cell
+    value = _ranged(numbers[0], per_cent=signed)
+    pair = [
+        _ranged(text.rstrip(" %"), per_cent=per_cent or "%" in (text if text in beside else cell))
+        for text in limits
+    ]
     return Printed(
-        numbers[0] + (" %" if per_cent else ""),
+        numbers[0] + (" %" if signed else ""),
         value.value,
         value.low,
         value.high,

@@ -5,6 +5,7 @@ maximum likelihood estimates, Biometrika 1993; G. Heinze, M. Schemper, A solutio
 separation in logistic regression, Stat Med 2002, 21:2409).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,20 +91,25 @@ def fit_regression(table: Table, truth: Truth, design: Design | None = None) -> 
 
 
 def select_columns(table: Table, truth: Truth) -> tuple[str, ...]:
-    """Columns with p below .10 alone, of which those with p below .05 beside the others are kept.
+    """Columns with p below .10 alone; the least of them dropped until each has p below .05 beside the rest.
 
     By likelihood ratio, a column with all its terms; as in two steps the clinical models of the radiology
     literature are made. To be called on training cases only: what is selected on all is not judged by them.
     """
-    entered = {
+    kept = {
         name: values for name, values in table.items() if _p_of({name: values}, {}, truth) < ENTER
     }
-    kept = []
-    for name in entered:
-        rest = {other: values for other, values in entered.items() if other != name}
-        if _p_of(entered, rest, truth) < STAY:
-            kept.append(name)
+    while kept:
+        p = {name: _p_of(kept, _without(kept, name), truth) for name in kept}
+        worst = max(reversed(p), key=p.__getitem__)
+        if p[worst] < STAY:
+            break
+        kept = _without(kept, worst)
     return tuple(kept)
+
+
+def _without(table: Table, name: str) -> dict[str, Sequence[str]]:
+    return {other: values for other, values in table.items() if other != name}
 
 
 def _p_of(larger: Table, smaller: Table, truth: Truth) -> float:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from mil.errors import RunError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions, read_predictions
+from mil.evaluation.survival_predictions import COLUMNS as SURVIVAL_COLUMNS
 
 ALIASES = {
     "case": ("case", "case_id", "patient", "patient_id", "submitter_id"),
@@ -156,6 +157,11 @@ def _label_and_probabilities(
         }
         if len(found) >= 2 and set(table[name]) <= set(found):
             return name, found
+    if set(SURVIVAL_COLUMNS) <= set(table.columns):
+        raise RunError(
+            f"{path} is of a survival run, which has no classes. `mil crossval` has judged it: see "
+            "metrics.json beside it; `mil decision RUN` and `mil nomogram --task survival` read it."
+        )
     raise RunError(
         f"{path} holds no probability of two or more classes; got columns {', '.join(table.columns)}. "
         "Give one column p_<class> per class."

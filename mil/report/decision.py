@@ -7,8 +7,6 @@ from matplotlib.figure import Figure
 from mil.evaluation.decision import TREAT_ALL, TREAT_NONE, DecisionCurve
 from mil.report.survival import COLOURS
 
-INK = "#5b6770"
-
 
 def draw_decisions(curves: Sequence[DecisionCurve], title: str) -> Figure:
     """Net benefit over the threshold, with the band of each model; below treat-none a model does harm."""
@@ -23,13 +21,13 @@ def draw_decisions(curves: Sequence[DecisionCurve], title: str) -> Figure:
         )
     for name, dashes in ((TREAT_ALL, (4, 3)), (TREAT_NONE, (1, 2))):
         [curve] = [one for one in curves if one.name == name]
-        axes.plot(curve.threshold, curve.benefit, color=INK, linestyle=(0, dashes), label=name)
+        axes.plot(curve.threshold, curve.benefit, color="black", linestyle=(0, dashes), label=name)
     highest = max(float(curve.high.max()) for curve in curves)
     axes.set_ylim(-0.25 * highest - 0.01, highest * 1.05 + 0.01)
     axes.set_xlim(float(curves[0].threshold[0]), float(curves[0].threshold[-1]))
     axes.set_xlabel("threshold: the probability from which one would act")
     axes.set_ylabel("net benefit")
     axes.set_title(title, loc="left", fontsize=10)
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

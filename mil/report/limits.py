@@ -1,5 +1,6 @@
 """What the data cannot show, computed from the data."""
 
+from mil.audit.expect import cases_for
 from mil.evaluation.comparison import Comparison
 from mil.evaluation.evaluate import Evaluation, ModelResult
 
@@ -27,7 +28,7 @@ def limitations(
             "agrees with what was seen."
         )
         if high - low > WIDE:
-            needed = int(lead.n * ((high - low) / WIDE) ** 2)
+            needed = cases_for(lead.correct / lead.n, WIDE / 2)
             said.append(
                 f"An interval of {100 * WIDE:.0f} points would take about {needed} cases at this accuracy."
             )

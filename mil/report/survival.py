@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from features.whole import whole
+from mil.evaluation.evaluate_survival import CAVEAT
 from mil.evaluation.metrics import Bools, Floats, Ints
 from mil.evaluation.survival import Curve, kaplan_meier, log_rank, number_at_risk
 from mil.evaluation.survival_predictions import SurvivalPredictions
@@ -121,7 +122,7 @@ def write_survival_figures(folder: Path, predictions: SurvivalPredictions, unit:
         groups = groups_of(held.time, held.event, group, ("low risk", "high risk"))
         write_groups(folder / f"{model}.csv", groups)
         tested = log_rank(held.time, held.event, group)
-        said = f"log-rank p {_p(tested.p)}" if tested else "one group only"
+        said = f"log-rank p {_p(tested.p)},\n{CAVEAT}" if tested else "one group only"
         figure = draw_groups(groups, f"{model}, parted at the training median: {said}", unit)
         save_figure(figure, folder / model)
 

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from cli.learn import CrossvalOptions, crossval
-from cli.nomogram import NomogramOptions, nomogram
+from cli.nomogram import NomogramOptions, _cases, _truth, nomogram
 from cli.options import UsageError
 from features.bags import write_bag
 from mil.errors import CohortError
@@ -93,3 +93,44 @@ def test_fact_in_which_slides_differ_is_refused(study):
     (study / "cohort.csv").write_text("\n".join(table))
     with pytest.raises(CohortError, match="slides of case 'c001' differ in 'sex'"):
         nomogram(NomogramOptions(cohort=study / "cohort.csv", clinical=("sex",), out=study / "n"))
+
+
+def rewritten(study, column, told):
+    """The table with a further column, by the row's label."""
+    head, *lines = (study / "cohort.csv").read_text().splitlines()
+    lines = [f"{line},{told(line.split(','))}" for line in lines]
+    (study / "cohort.csv").write_text("\n".join([f"{head},{column}", *lines]) + "\n")
+
+
+def test_cases_kept_for_external_are_not_fitted(study, capsys):
+    rewritten(study, "split", lambda row: "test" if row[0] < "c010" else "")
+    nomogram(NomogramOptions(cohort=study / "cohort.csv", clinical=("age",), out=study / "n"))
+    assert "Probability of y; fitted on 20 cases" in (study / "n" / "nomogram.svg").read_text()
+    assert "10 cases of cohort.csv with split=test: left alone" in capsys.readouterr().out
+
+
+def test_column_that_is_the_label_in_other_words_is_told_of(study, capsys):
+    rewritten(study, "grade", lambda row: "high" if row[2] == "y" else "low")
+    options = NomogramOptions(
+        cohort=study / "cohort.csv", clinical=("grade", "sex"), out=study / "n"
+    )
+    nomogram(options)
+    said = capsys.readouterr()
+    assert "Column grade is the outcome in other words" in " ".join((said.out + said.err).split())
+    assert "Column sex" not in said.out + said.err
+
+
+@pytest.mark.parametrize(("told", "unit"), [(None, "months"), ("weeks", "weeks")])
+def test_time_counts_what_the_run_says_unless_told(study, told, unit):
+    given = {"cohort": study / "cohort.csv", "task": "survival"}
+    crossval(
+        CrossvalOptions(
+            **given, store=study / "store", out=study / "r", models=("majority",), folds="3",
+            time_unit="months",
+        )
+    )  # fmt: skip
+    options = NomogramOptions(
+        **given, clinical=("age",), run=study / "r", model="majority", horizon=500.0, time_unit=told,
+        out=study / "n",
+    )  # fmt: skip
+    assert f"until 500 {unit}" in _truth(options, _cases(options))[1]

@@ -12,8 +12,11 @@ from cli.learn import CrossvalOptions, PredictOptions, TrainOptions, crossval, p
 from cli.null import run_null
 from cli.options import UsageError
 from features.bags import write_bag
+from mil.audit.run import audit_run
 from mil.errors import CohortError, RunError
+from mil.evaluation.evaluate_survival import CAVEAT
 from mil.evaluation.survival_predictions import read_survival
+from mil.runs import open_run
 from tests.mil.followed import followed_cohort
 
 
@@ -54,6 +57,7 @@ def test_run_holds_predictions_numbers_and_curves(study, capsys):
     assert "30 cases" in printed
     assert "months" in printed
     assert "log-rank p Holm" in printed
+    assert f"The log-rank p is {CAVEAT}." in printed
     run = study / "run"
     found = {m["model"]: m for m in json.loads((run / "metrics.json").read_text())["models"]}
     assert found["pooled-logistic"]["harrell"]["low"] > 0.5
@@ -61,6 +65,9 @@ def test_run_holds_predictions_numbers_and_curves(study, capsys):
     svg = (run / "survival" / "pooled-logistic.svg").read_text()
     assert "time in months" in svg
     assert "log-rank p" in svg
+    assert CAVEAT in svg
+    with pytest.raises(RunError, match="is a survival run; the audit asks"):
+        audit_run(open_run(run))
     assert (run / "survival" / "pooled-logistic.png").read_bytes()[:4] == b"\x89PNG"
     rows = read_csv(run / "survival" / "pooled-logistic.csv")
     for group in ("low risk", "high risk"):

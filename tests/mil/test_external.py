@@ -169,6 +169,11 @@ def test_a_missing_fit_is_told(run):
         ensemble_of(run, "mean")
 
 
+def test_a_combined_model_is_said_to_have_no_fit(run):
+    with pytest.raises(RunError, match=r"made anew in each fold by --combine.* Name one of abmil"):
+        ensemble_of(run, "abmil+clinical")
+
+
 def test_seen_cases_are_refused_under_any_name(run, unseen):
     members = ensemble_of(run, "majority")
     check_unseen(run, members, unseen)
@@ -189,13 +194,14 @@ def test_a_backbone_that_has_seen_them_is_refused(run, unseen):
 
 @pytest.fixture
 def place(tmp_path):
-    """A table and a store to log beside."""
+    """A table, a store and a run's folder to log beside."""
     (tmp_path / "store").mkdir()
+    (tmp_path / "run" / "external").mkdir(parents=True)
     (tmp_path / "table.csv").write_text("case,slide,label\n")
-    return tmp_path / "table.csv", tmp_path / "store"
+    return tmp_path / "table.csv", tmp_path / "store", tmp_path / "run"
 
 
-def test_a_reading_is_added_to_both_logs_and_none_is_lost(run, unseen, place):
+def test_a_reading_is_added_to_every_log_and_none_is_lost(run, unseen, place):
     reading = reading_of(run, "abmil", place[0], unseen)
     logs = logs_of(*place)
     log_reading(logs, reading)
@@ -220,10 +226,13 @@ def test_the_same_model_may_read_again_and_no_other(run, unseen, place):
             check_first(earlier(logs, other), other)
 
 
-@pytest.mark.parametrize("way", ["one case less", "another store", "another table", "other bags"])
+@pytest.mark.parametrize(
+    "way",
+    ["one case less", "another store", "another table", "other bags", "copies", "a copied run"],
+)
 def test_no_way_round_the_log(run, unseen, place, way):
-    table, store = place
-    log_reading(logs_of(table, store), reading_of(run, "abmil", table, unseen))
+    table, store, folder = place
+    log_reading(logs_of(*place), reading_of(run, "abmil", table, unseen))
     if way == "one case less":
         unseen = cohort_of(unseen.cases[:2])
     elif way == "another store":
@@ -231,13 +240,18 @@ def test_no_way_round_the_log(run, unseen, place, way):
     elif way == "another table":
         table = table.with_name("renamed.csv")
         table.write_text("case,slide,label\n\n")
+    elif way in ("copies", "a copied run"):
+        table, store = table.parent / "b" / table.name, store.parent / "b" / "store"
+        store.mkdir(parents=True)
+        if way == "a copied run":
+            folder = shutil.copytree(folder, store.parent / "run")
     else:
         unseen = cohort_of(
             [made_case(case.name, case.label, np.ones((3, 5), np.float32)) for case in unseen.cases]
         )
-    second = reading_of(run, "majority", table, unseen)
+    second = replace(reading_of(run, "majority", place[0], unseen), table=str(table))
     with pytest.raises(LeakageError, match="read by abmil"):
-        check_first(earlier(logs_of(table, store), second), second)
+        check_first(earlier(logs_of(table, store, folder), second), second)
 
 
 def test_other_cases_in_the_same_store_are_free(run, unseen, place):

@@ -231,3 +231,32 @@ def test_what_is_no_table_of_results_is_refused(tmp_path, text, said):
 def test_columns_that_no_rule_reads_are_named(tmp_path):
     (tmp_path / "table.csv").write_text("model,accuracy,kappa\na,.8,.6\n")
     assert read_published(tmp_path / "table.csv").unread == ("kappa",)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ("typo,1.3,0.75,0.85", [("typo", "range")]),
+        ("typo,0.8,0.75,1.03", [("typo", "range")]),
+        ("signed,80 %,75 %,85 %", []),
+    ],
+)
+def test_another_row_does_not_turn_shares_into_per_cents(tmp_path, other, told):
+    (tmp_path / "table.csv").write_text(
+        f"model,accuracy,sensitivity,specificity,n,n_pos\nok,0.80,0.75,0.85,40,20\n{other},40,20\n"
+    )
+    found = check_published(read_published(tmp_path / "table.csv").rows)
+    assert [each for each in impossible(found) if each[1] == "range"] == told
+    assert not [each for each in found if each.name in ("ok", "signed") and each.impossible]
+
+
+def test_shares_and_per_cents_without_a_sign_are_refused(tmp_path):
+    (tmp_path / "table.csv").write_text("model,accuracy\na,.8\nb,85\n")
+    with pytest.raises(RunError, match=r"'accuracy' holds 85 and 0\.8, and no sign says which"):
+        read_published(tmp_path / "table.csv")
+
+
+def test_limits_in_columns_of_their_own_may_carry_the_sign(tmp_path):
+    told = row(tmp_path, "accuracy,accuracy_low,accuracy_high", "80 %,75 %,0.85").rates["accuracy"]
+    assert told.limits
+    assert [each.value for each in told.limits] == pytest.approx([0.75, 0.85])

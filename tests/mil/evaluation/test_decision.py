@@ -1,6 +1,7 @@
 """Net benefit by counting, by hand from the paper's definition, and at its limits."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -143,3 +144,17 @@ def test_curves_are_drawn_and_tabulated(tmp_path):
         assert len(list(csv.DictReader(file))) == 4 * len(AT)
     told = (tmp_path / "d.svg").read_text()
     assert all(name in told for name in ("good", "noise", TREAT_ALL, TREAT_NONE))
+
+
+def test_no_model_has_the_colour_of_treating_all_and_the_legend_lies_on_no_curve():
+    curves = decision_curves(predictions(), "a", AT)
+    model = next(curve for curve in curves if curve.name == "good")
+    figure = draw_decisions([*curves, *(replace(model, name=f"m{i}") for i in range(3))], "a")
+    [axes] = figure.axes
+    colours = {line.get_label(): line.get_color() for line in axes.lines}
+    rules = {colours.pop(TREAT_ALL), colours.pop(TREAT_NONE)}
+    assert len(colours) == 5
+    assert not rules & {*colours.values()}
+    figure.draw_without_rendering()
+    assert axes.get_legend() is None
+    assert not figure.legends[0].get_window_extent().overlaps(axes.get_window_extent())

@@ -39,6 +39,39 @@ def test_one_repeat_is_the_metrics_and_their_intervals(make):
     np.testing.assert_array_equal(found.confusion, metrics.confusion(scores.truth, scores.p))
 
 
+def test_what_is_of_the_matrix_is_averaged_over_repeats_too(make):
+    found = evaluate(make(repeats=3)).models[0]
+    for name in ("macro_f1", "mcc", "kappa"):
+        told = getattr(found, name)
+        assert told.value == pytest.approx(np.mean(found.per_repeat[name]), abs=1e-12)
+        assert told.value == pytest.approx(found.spread[name].mean, abs=1e-12)
+        assert told.low < told.value < told.high
+
+
+def left_out_one_by_one(answers):
+    """A model's answers, (cases, 2), to ten cases of each of two classes, one per fold."""
+    n = len(answers)
+    names = [f"c{i:02d}" for i in range(n)]
+    table = {"model": "m", "repeat": 0, "fold": range(n), "case": names, "slide": names}
+    label = np.where(np.arange(n) < n // 2, "a", "b")
+    told = {"label": label, "p_a": answers[:, 0], "p_b": answers[:, 1]}
+    return Predictions(pd.DataFrame(table | told), ("a", "b"))
+
+
+def test_a_perfect_model_that_leaves_one_out_ranks_and_the_counts_do_not():
+    perfect = np.eye(2)[np.arange(20) // 10]
+    found = evaluate(left_out_one_by_one(perfect)).models[0]
+    assert (found.auc.value, found.average_precision.value) == (1.0, 1.0)
+    assert [each.auc.value for each in found.per_class] == [1.0, 1.0]
+    counts = (10 - perfect) / 19
+    assert evaluate(left_out_one_by_one(counts)).models[0].auc.value is None
+
+
+def test_one_case_is_judged():
+    found = evaluate(left_out_one_by_one(np.array([[0.7, 0.3]]))).models[0]
+    assert (found.n, found.auc.value) == (1, None)
+
+
 def test_the_cohort_is_counted_in_cases(predictions):
     found = evaluate(predictions)
     assert (found.n_cases, found.n_slides, found.repeats) == (12, 18, (0, 1))

@@ -122,6 +122,15 @@ def test_column_that_says_nothing_is_never_selected():
     assert select_columns({"same": ["x"] * len(truth)}, truth) == ()
 
 
+def test_of_two_columns_that_say_the_same_one_is_selected():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=60)
+    truth = x + rng.normal(size=60) > 0
+    size, noise = [f"{v:.6f}" for v in x], [f"{v:.6f}" for v in x + 0.02 * rng.normal(size=60)]
+    assert select_columns({"size": size, "again": size}, truth) == ("size",)
+    assert len(select_columns({"size": size, "nearly": noise}, truth)) == 1
+
+
 @pytest.mark.parametrize(
     ("low", "high", "marks"),
     [

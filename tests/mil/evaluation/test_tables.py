@@ -153,6 +153,13 @@ def test_what_cannot_be_understood_is_named(change, said, tmp_path):
         read_tables([path])
 
 
+def test_table_of_survival_is_called_so(tmp_path):
+    header = "model,repeat,fold,case,slide,time,event,risk,s_10,s_20"
+    (tmp_path / "p.csv").write_text(f"{header}\nm,0,0,a,a1,3,1,0.5,0.9,0.8\n")
+    with pytest.raises(RunError, match=r"is of a survival run, which has no classes.*mil decision"):
+        read_tables([tmp_path / "p.csv"])
+
+
 def test_names_for_classes_that_are_not_numbered_are_refused(tmp_path):
     with pytest.raises(RunError, match="--classes gives a, b, c"):
         read_tables([clam(tmp_path / "c.csv")], classes=("a", "b", "c"))
