@@ -206,7 +206,7 @@ def warn_of_weights(options: SlideOptions) -> None:
         for mpp in options.mpp:
             if remark := card.unlike(mpp, options):
                 warn(remark)
-    elif options.weights not in ("pretrained", "random"):
+    elif options.weights not in ("pretrained", "random") and Path(options.weights).is_file():
         warn(
             f"{options.weights} does not say which cases it has seen. If it was trained on any of yours, no "
             "test on them can be believed; weights of `mil finetune` carry a card that says so."
