@@ -210,7 +210,9 @@ def written(run: Run, path: Path) -> Path:
     """
     told = run.info.get("results", {}).get(path.relative_to(run.path).as_posix())
     if told and not (path.is_file() and sha256_of(path) == told):
-        raise RunError(f"{path} is not as the run wrote it. Put it back, or make the run again.")
+        raise RunError(
+            f"{path} is not as the run wrote it. Put it back, or run `mil {run.info.get('command', 'crossval')}` again."
+        )
     return path
 
 
