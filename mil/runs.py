@@ -210,9 +210,8 @@ def written(run: Run, path: Path) -> Path:
     """
     told = run.info.get("results", {}).get(path.relative_to(run.path).as_posix())
     if told and not (path.is_file() and sha256_of(path) == told):
-        raise RunError(
-            f"{path} is not as the run wrote it. Put it back, or run `mil {run.info.get('command', 'crossval')}` again."
-        )
+        again = f"run `mil {run.info.get('command', 'crossval')}` again"
+        raise RunError(f"{path} is not as the run wrote it. Put it back, or {again}.")
     return path
 
 
