@@ -24,16 +24,11 @@ from mil.evaluation import intervals
 from mil.evaluation.bootstrap import bca, case_weights, leave_one_out, percentile
 from mil.evaluation.calibration import slope_and_intercept
 from mil.evaluation.classification import INTERVALS
-from mil.evaluation.comparison import (
-    corrected_t,
-    delong_test,
-    mcnemar_exact,
-    mcnemar_power,
-    permutation_tests,
-)
+from mil.evaluation.comparison import corrected_t, delong_test, mcnemar_exact, permutation_tests
 from mil.evaluation.conformal import future_coverage, threshold
 from mil.evaluation.cox import fit_cox
 from mil.evaluation.metrics import average_precision, brier, kappa, macro_f1, placements, predicted
+from mil.evaluation.power import mcnemar_power
 from mil.evaluation.predictions import CaseScores
 from mil.evaluation.survival import harrell_interval
 

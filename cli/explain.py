@@ -182,7 +182,7 @@ def _relation(fitted: "Fitted", case: str) -> str:
     """What the model itself says of having seen the case."""
     if not case:
         return "its case is not known: the model may have seen it"
-    from mil.cohort import among
+    from mil.spelling import among
 
     seen = among([case], fitted.trained_on)
     return "trained on this case" if seen else "not trained on this case"

@@ -101,9 +101,9 @@ def run_finetune(options: FinetuneOptions) -> None:
 
 def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     """Cross-validate with a backbone fine-tuned in each fold, as the settings of `mil finetune` say."""
+    from cli.cohort import KeptIn, clinical_facts, to_learn_from
+    from cli.cohort import facts as facts_of
     from cli.console import Bars, warn
-    from cli.learn import KeptIn, clinical_facts, to_learn_from
-    from cli.learn import facts as facts_of
     from mil.duplicates import lookalikes
     from mil.finetune.per_fold import Tuning, cohort_as_tested, cross_validate_per_fold
     from mil.finetune.ranks import ranks

@@ -106,8 +106,8 @@ def nomogram(options: NomogramOptions) -> None:
 
 def _cases(options: NomogramOptions) -> "list[Row]":
     """One row per case that has an outcome; the columns are facts of the case."""
+    from cli.cohort import to_learn_from
     from cli.console import complain
-    from cli.learn import to_learn_from
     from mil.errors import CohortError
     from mil.outcome import with_outcomes
 

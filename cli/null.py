@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.learn import CrossvalOptions, assembled, facts
+from cli.cohort import assembled, facts
+from cli.learn import CrossvalOptions
 from cli.options import UsageError, build, part_of, writable
 from mil.settings import FitSettings, SplitSettings
 

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cli.learn import CrossvalOptions, KeptIn, assembled, clinical_facts, combination, facts
-from cli.options import UsageError, part_of, plain, writable, wrong_use
+from cli.cohort import KeptIn, begun, combination, reading
+from cli.learn import CrossvalOptions
+from cli.options import UsageError, part_of, writable, wrong_use
 from mil.settings import DEFAULT_MODELS, FitSettings, SplitSettings
 
 if TYPE_CHECKING:
@@ -65,22 +66,9 @@ def _predicted(
     from mil.crossval import cross_validate_survival
     from mil.evaluation.survival_predictions import joined
     from mil.heads.registry import reads_table
-    from mil.runs import start_run
-    from mil.splits import folds_sha256, split_cases, write_folds
 
-    cohort = assembled(options, options.store)
     split = part_of(options, SplitSettings)
-    folds = split_cases(
-        [case.name for case in cohort.cases],
-        strata(cohort, split),
-        [case.site for case in cohort.cases],
-        split,
-    )
-    reading = (*options.models, "clinical") if options.combine else options.models
-    told = facts(cohort) | clinical_facts(cohort, reading, options.clinical)
-    told["folds_sha256"] = folds_sha256(folds)
-    run = start_run(options.out, "crossval", plain(options), told, overwrite=options.overwrite)
-    write_folds(options.out / "folds.json", folds)
+    cohort, folds, run = begun(options, lambda cohort: strata(cohort, split))
     predictions = cross_validate_survival(
         cohort,
         folds,
@@ -102,7 +90,7 @@ def _predicted(
         )
         predictions = joined(predictions, combined)
     columns = {}
-    if options.clinical or reads_table(reading):
+    if options.clinical or reads_table(reading(options)):
         names = clinical_columns(cohort.cases, options.clinical)
         columns = {case.name: {name: case.other[name] for name in names} for case in cohort.cases}
     return run, predictions, columns

@@ -2,8 +2,6 @@
 
 import csv
 import math
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from features.bags import Bag, read_bag, validate_bag
 from features.errors import BagError
 from features.slides import slide_name
 from mil.errors import CohortError
+from mil.spelling import among, plain
 
 ALIASES = {
     "case": ("case", "case_id", "patient", "patient_id"),
@@ -21,9 +20,6 @@ ALIASES = {
     "site": ("site",),
     "mpp": ("mpp",),
 }
-
-# Cyrillic and Greek letters that look like Latin ones, small or capital.
-LOOKALIKES = str.maketrans("авекмнорстухіјѕαβεζηικμνορτυχ", "abekmhopctyxijsabezhikmnoptyx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,12 +232,6 @@ def assemble(
     return Cohort(cases=tuple(cases), classes=classes, excluded=tuple(excluded))
 
 
-def among(names: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Those of the names, sorted, that are among the others in any spelling: Case_01 is case-01."""
-    known = set(map(_plain, others))
-    return sorted({name for name in names if _plain(name) in known})
-
-
 def _columns(path: Path, header: Sequence[str]) -> dict[str, str]:
     """Our column names to those of the file."""
     twice = [name for name, count in Counter(header).items() if count > 1]
@@ -323,22 +313,12 @@ def _check_spelling(path: Path, what: str, names: Iterable[str]) -> None:
     """Names that differ only in case, spaces, dashes or dots are one name written twice."""
     seen: dict[str, str] = {}
     for name in names:
-        twin = seen.setdefault(_plain(name), name)
+        twin = seen.setdefault(plain(name), name)
         if twin != name:
             raise CohortError(
                 f"{path}: {what} {twin!r} and {name!r} differ in spelling only. Write them alike if they "
                 "are one, or make the difference plain."
             )
-
-
-def _plain(name: str) -> str:
-    """A name without what the eye does not tell apart, or a hand writes now so and now otherwise.
-
-    A dash counts between two digits alone, where it tells 1-12 from 11-2, and before a number.
-    """
-    seen = unicodedata.normalize("NFKC", name).casefold().translate(LOOKALIKES)
-    seen = "".join(letter for letter in seen if unicodedata.category(letter) != "Cf")  # invisible
-    return re.sub(r"(?<!\d)(?<!^)-|-(?!\d)", "", re.sub(r"[\W_]+", "-", seen))
 
 
 def _bags(

@@ -12,7 +12,7 @@ from features.errors import FeaturesError
 from features.progress import Progress, Silent
 from features.threads import one_torch_thread
 from mil.baselines.encoding import readable
-from mil.cohort import Case, Cohort, among
+from mil.cohort import Case, Cohort
 from mil.errors import FitError, LeakageError, MilError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
 from mil.evaluation.survival_predictions import COLUMNS as SURVIVAL_COLUMNS
@@ -23,6 +23,7 @@ from mil.outcome import EVENT
 from mil.parallel import each
 from mil.predicting import probabilities, risk
 from mil.settings import FitSettings
+from mil.spelling import among
 from mil.splits import Fold, inner_split
 from mil.survival import fit_survival, outcomes_of
 from mil.training import fit, seen_by

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from mil.baselines.tile_vote import TileVoteLogits
-from mil.cohort import Cohort, among
+from mil.cohort import Cohort
 from mil.crossval import check_seen
 from mil.errors import FitError, LeakageError, RunError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
@@ -25,6 +25,7 @@ from mil.heads.ensemble import Ensemble
 from mil.heads.registry import HEADS
 from mil.predicting import run_head
 from mil.runs import Run, check_results, sha256_of, written
+from mil.spelling import among
 from mil.splits import Fold, read_folds
 
 LOG = "readings.jsonl"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from mil.audit.association import Associations
 from mil.audit.confounders import Confounder, confounders_of
 from mil.audit.expect import Point, Width, cases_for, learning_curve, least_right, widths
-from mil.cohort import Cohort, among
+from mil.cohort import Cohort
 from mil.duplicates import lookalikes
 from mil.errors import MilError, RunError
 from mil.evaluation.evaluate import Evaluation, evaluate
@@ -17,6 +17,7 @@ from mil.evaluation.predictions import Predictions, read_predictions
 from mil.report.gather import check_labels, judged_cohort
 from mil.runs import Run
 from mil.settings import SplitSettings
+from mil.spelling import among
 from mil.splits import Fold, split_cases
 from mil.summary import Summary, listed
 

@@ -36,8 +36,40 @@ class CaseScores:
     fold: npt.NDArray[np.int64]
 
 
+class CaseTable:
+    """What tables of predictions have in common: a row per model, repeat and slide."""
+
+    table: pd.DataFrame
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models in order of first appearance."""
+        return tuple(str(name) for name in self.table["model"].unique())
+
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        """Repeats, ascending."""
+        return tuple(sorted(int(number) for number in self.table["repeat"].unique()))
+
+    def rows_of(self, model: str, repeat: int) -> pd.DataFrame:
+        """The rows of one model in one repeat, by case and slide.
+
+        In a fixed order, so that the floating-point mean of slides is independent of the table's.
+
+        Raises:
+            RunError: the table holds no such model or repeat.
+        """
+        rows = self.table[(self.table["model"] == model) & (self.table["repeat"] == repeat)]
+        if rows.empty:
+            raise RunError(
+                f"No predictions of model '{model}' in repeat {repeat}. "
+                f"Known models: {', '.join(self.models)}; repeats: {_some(self.repeats)}."
+            )
+        return rows.sort_values(["case", "slide"])
+
+
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class Predictions(CaseTable):
     """Out-of-fold probabilities of one or more models over the same cases and folds.
 
     Attributes:
@@ -66,30 +98,13 @@ class Predictions:
         """Names of the probability columns, in the order of the classes."""
         return [PREFIX + name for name in self.classes]
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Models in order of first appearance."""
-        return tuple(str(name) for name in self.table["model"].unique())
-
-    @property
-    def repeats(self) -> tuple[int, ...]:
-        """Repeats, ascending."""
-        return tuple(sorted(int(number) for number in self.table["repeat"].unique()))
-
     def case_scores(self, model: str, repeat: int) -> CaseScores:
         """Average the slides of each case for one model in one repeat.
 
         Raises:
             RunError: the table holds no such model or repeat.
         """
-        rows = self.table[(self.table["model"] == model) & (self.table["repeat"] == repeat)]
-        if rows.empty:
-            raise RunError(
-                f"No predictions of model '{model}' in repeat {repeat}. "
-                f"Known models: {', '.join(self.models)}; repeats: {_some(self.repeats)}."
-            )
-        # A fixed order of slides makes the floating-point mean independent of the order of rows.
-        by_case = rows.sort_values(["case", "slide"]).groupby("case", sort=True)
+        by_case = self.rows_of(model, repeat).groupby("case", sort=True)
         first = by_case[["label", "fold"]].first()
         place = {name: index for index, name in enumerate(self.classes)}
         return CaseScores(

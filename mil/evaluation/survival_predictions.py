@@ -15,6 +15,7 @@ import pandas as pd
 from features.whole import whole
 from mil.errors import RunError
 from mil.evaluation.metrics import Bools, Floats, Ints
+from mil.evaluation.predictions import CaseTable
 
 NAMES = ("model", "case", "slide")
 NUMBERS = ("repeat", "fold", "event")
@@ -46,7 +47,7 @@ class CaseRisks:
 
 
 @dataclass(frozen=True, eq=False)
-class SurvivalPredictions:
+class SurvivalPredictions(CaseTable):
     """Out-of-fold risks of one or more models over the same cases and folds.
 
     Attributes:
@@ -73,28 +74,13 @@ class SurvivalPredictions:
         """(T,) times at which survival was predicted, ascending."""
         return np.array([float(name[len(PREFIX) :]) for name in self.columns])
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Models in order of first appearance."""
-        return tuple(str(name) for name in self.table["model"].unique())
-
-    @property
-    def repeats(self) -> tuple[int, ...]:
-        """Repeats, ascending."""
-        return tuple(sorted(int(number) for number in self.table["repeat"].unique()))
-
     def case_risks(self, model: str, repeat: int) -> CaseRisks:
         """Average the slides of each case for one model in one repeat.
 
         Raises:
             RunError: the table holds no such model or repeat.
         """
-        rows = self.table[(self.table["model"] == model) & (self.table["repeat"] == repeat)]
-        if rows.empty:
-            raise RunError(
-                f"No predictions of model {model!r} in repeat {repeat}. Known: {', '.join(self.models)}."
-            )
-        by_case = rows.sort_values(["case", "slide"]).groupby("case", sort=True)
+        by_case = self.rows_of(model, repeat).groupby("case", sort=True)
         first = by_case[["time", "event", "fold"]].first()
         mean = by_case[["risk", *self.columns]].mean()
         return CaseRisks(

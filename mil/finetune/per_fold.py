@@ -11,7 +11,7 @@ from features.extract import extract
 from features.progress import Progress
 from features.recipe import Recipe
 from features.recolour import stain_reference
-from mil.cohort import Case, Cohort, Row, among, assemble
+from mil.cohort import Case, Cohort, Row, assemble
 from mil.crossval import Fitter, cross_validate
 from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import Predictions
@@ -21,6 +21,7 @@ from mil.finetune.settings import FinetuneSettings
 from mil.finetune.tiles import LabelledSlide
 from mil.finetune.training import finetune
 from mil.settings import FitSettings
+from mil.spelling import among
 from mil.splits import Fold
 
 

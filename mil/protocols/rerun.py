@@ -19,7 +19,7 @@ from features.progress import Progress
 from features.recipe import Recipe
 from features.targets import targets
 from features.whole import whole
-from mil.cohort import Row, among, assemble
+from mil.cohort import Row, assemble
 from mil.crossval import check_fit, check_seen, fold_seed
 from mil.errors import FitError, LeakageError, ProtocolError
 from mil.evaluation.evaluate import evaluate
@@ -31,6 +31,7 @@ from mil.finetune.training import finetune
 from mil.fitted import load_fitted, save_fitted
 from mil.predicting import run_head
 from mil.protocols.protocol import Arm, Protocol
+from mil.spelling import among
 from mil.splits import Fold, split_cases
 from mil.training import fit
 

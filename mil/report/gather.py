@@ -8,7 +8,7 @@ import pandas as pd
 
 from features.progress import Progress, Silent
 from mil.audit.confounders import confounders_of
-from mil.cohort import Cohort, among, assemble, parted, read_table
+from mil.cohort import Cohort, assemble, parted, read_table
 from mil.errors import LeakageError, RunError
 from mil.evaluation.comparison import compare_models
 from mil.evaluation.evaluate import Evaluation, evaluate
@@ -19,6 +19,7 @@ from mil.fitted import load_fitted
 from mil.heads.registry import HEADS
 from mil.report.page import Heatmap, Report
 from mil.runs import Run, check_results, written
+from mil.spelling import among
 from mil.splits import Fold, read_folds
 
 SCARCE = 10  # cases per class below which one case moves sensitivity by more than ten points

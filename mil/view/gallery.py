@@ -9,13 +9,13 @@ from typing import Any
 from features.bags import Bag, read_bag
 from features.deepzoom import OVERLAP_PX, TILE_PX, DeepZoom
 from features.errors import SlideError
-from mil.cohort import among
 from mil.errors import LeakageError, RunError
 from mil.evaluation.predictions import read_predictions
 from mil.explain.heatmap import UNIT, scale_bar, tile_colours
 from mil.fitted import Fitted, load_fitted
 from mil.report.page import case_cards
 from mil.runs import Run, check_results
+from mil.spelling import among
 from mil.splits import Fold, read_folds
 from mil.view.layers import METHODS, layers_of
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from cli.explain import ReportOptions, run_report
-from cli.learn import CrossvalOptions, PredictOptions, TrainOptions, crossval, predict, train
+from cli.learn import CrossvalOptions, TrainOptions, crossval, train
 from cli.null import run_null
 from cli.options import UsageError
+from cli.predict import PredictOptions, predict
 from features.bags import write_bag
 from mil.audit.run import audit_run
 from mil.errors import CohortError, RunError

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from cli.cohort import assembled
 from cli.extract import SlideOptions, warn_of_weights
-from cli.learn import CrossvalOptions, assembled
+from cli.learn import CrossvalOptions
 from features.backbones.registry import load_backbone
 from features.bags import write_bag
 from mil.finetune.files import _save

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from features.bags import write_bag
-from mil.cohort import Row, among, assemble, read_table
+from mil.cohort import Row, assemble, read_table
 from mil.errors import CohortError
+from mil.spelling import among
 from tests.mil.made import RECIPE, made_bag, made_cohort
 
 

@@ -22,11 +22,10 @@ from mil.evaluation.comparison import (
     folds_test,
     holm,
     mcnemar_exact,
-    mcnemar_power,
     permutation_tests,
-    power,
 )
 from mil.evaluation.metrics import predicted
+from mil.evaluation.power import mcnemar_power, power
 from mil.evaluation.predictions import CaseScores, Predictions
 from tests import twins
 
