@@ -3,12 +3,13 @@
     python -m benchmarks.explanations [--seeds 8] [--bags 90]
 
 The subtype bags of ``benchmarks.digits`` (forty digits, a tenth of them 3, 5 or 8, which is the class), an
-attention head from 30 and from 60 training bags. For each method: the area under the deletion curve of the called
-class's probability (low is faithful), the gain (insertion less deletion), how often a map beats random orders, and
-the AUC of its scores for the key tiles. EXPECTED are areas and AUCs measured with a plain loop on the same protocol.
+attention head from 30 and from 60 training bags. For each method: the area under the deletion curve of
+the called class's probability (low is faithful), the gain (insertion less deletion), how often a map beats
+random orders, and the AUC of its scores for the key tiles. EXPECTED are areas and AUCs measured with a
+plain loop on the same protocol.
 
-The last rows are of a model whose training labels were shuffled: its maps are faithful to what it has made up, and
-find key tiles no better than chance.
+The last rows are of a model whose training labels were shuffled: its maps are faithful to what it has made
+up; whether they find the key tiles is another question.
 """
 
 import argparse
