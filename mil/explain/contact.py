@@ -59,7 +59,7 @@ def draw_tile_maps(
         found: their maps, in the same order.
         caption: a line under the title.
     """
-    figure = _figure(2, scores, "\n".join([caption, *found.warnings]))
+    figure = _figure(2, scores, caption)
     shown = []
     for column, (index, inside) in enumerate(zip(tiles, found.maps, strict=True)):
         pixels = read(index)

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from cli.explain import ExplainOptions, run_explain
+from cli.maps import known_tiles
 from cli.options import UsageError
 from features.bags import write_bag
 from mil.fitted import save_fitted
@@ -93,3 +94,33 @@ def test_all_methods_on_all_slides_are_ranked(trained, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "better than random" in told
     assert "Most faithful for abmil" in told or "No method's maps of abmil" in told
+
+
+def test_pixels_need_the_slide(trained, tmp_path):
+    asked = ExplainOptions(run=trained, input=tmp_path / "s.h5", method="grad-cam", out=tmp_path)
+    with pytest.raises(UsageError, match="Pass the slide with --slide"):
+        run_explain(asked)
+
+
+@pytest.mark.parametrize(("p", "told"), [(0.3, True), (0.01, False)])
+def test_map_of_a_model_that_may_have_guessed_says_so(trained, tmp_path, p, told):
+    found = {"model": "abmil", "correct": 7.0, "n": 20, "p_chance": 0.001, "p_majority": p}
+    (trained / "metrics.json").write_text(json.dumps({"models": [found]}))
+    write_bag(tmp_path / "s.h5", made_bag("s"))
+    run_explain(ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out"))
+    warnings = json.loads((tmp_path / "out" / "s-abmil-attention.json").read_text())["warnings"]
+    sentence = (
+        "abmil is no better than guessing in this run (7 of 20 right, p = 0.3): a map true to it says "
+        "nothing of the disease."
+    )
+    assert warnings == ([sentence] if told else [])
+
+
+def test_tiles_inside_what_was_drawn_are_the_known_ones(tmp_path):
+    from shapely.geometry import box, mapping
+
+    (tmp_path / "s.geojson").write_text(json.dumps(mapping(box(448, 0, 3 * 448 + 100, 448))))
+    assert known_tiles(tmp_path, made_bag("s")).tolist() == [False, True, True, False, False, False]
+    moved = made_bag("s", bounds_l0=(448, 0), annotation_origin="bounds")
+    assert known_tiles(tmp_path, moved).tolist() == [False, False, True, True, False, False]
+    assert known_tiles(None, moved) is None

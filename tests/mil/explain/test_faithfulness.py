@@ -1,11 +1,13 @@
 """Curves against a loop, verdicts on maps that are known to be good, bad or empty."""
 
+import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from mil.errors import FitError
@@ -18,6 +20,7 @@ from mil.explain.faithfulness import (
     random_curves,
     sensitivity,
 )
+from mil.explain.figure import draw_explanation
 from mil.explain.methods import METHODS
 from mil.explain.quality import quality_warnings
 from mil.explain.sanity import likeness_to_untrained
@@ -235,3 +238,14 @@ def test_methods_are_ranked_by_gain_and_a_model_that_reads_nothing_has_none():
     assert conclusion(hopeless, "abmil").startswith(
         "No method's maps of abmil are better than random"
     )
+
+
+@pytest.mark.parametrize("name", ["s1", "$x", r"$\frac{1}{2$", "<b>&amp;"])
+def test_figure_is_a_picture_whatever_the_names_and_shows_the_verdict(name):
+    question = untrained("abmil", n_tiles=30)
+    examined = examine(question, "evidence", random_curves(question))
+    scores = replace(examined.scores, bag=replace(question.bag, slide=name), target=name)
+    plain = draw_explanation(scores, examined.faithfulness, class_name=name, caption=name)
+    assert Image.open(io.BytesIO(plain)).format == "PNG"
+    warned = draw_explanation(scores, examined.faithfulness, class_name=name, warnings=[name])
+    assert warned != plain
