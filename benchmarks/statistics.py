@@ -16,6 +16,8 @@ from itertools import product
 import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import binom, norm, ttest_1samp
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold, StratifiedKFold
 
 from benchmarks.table import print_table, save
 from mil.evaluation import intervals
@@ -30,8 +32,10 @@ from mil.evaluation.comparison import (
     permutation_tests,
 )
 from mil.evaluation.conformal import future_coverage, threshold
+from mil.evaluation.cox import fit_cox
 from mil.evaluation.metrics import average_precision, brier, kappa, macro_f1, placements, predicted
 from mil.evaluation.predictions import CaseScores
+from mil.evaluation.survival import harrell_interval
 
 HEADER = ["what", "cases", "truth", "method", "found", "aim", "cohorts"]
 RESAMPLES = 1000
@@ -80,6 +84,62 @@ def auc_intervals(cohorts: int) -> Iterator[Row]:
                 aim,
                 len(each),
             )
+
+
+def noise_through_folds(cohorts: int) -> Iterator[Row]:
+    """Scores out of 5 folds of models on random columns: is .5 in the interval?"""
+    for classes, n, columns in ((2, 40, 8), (2, 20, 30), (4, 40, 30)):
+        rng = np.random.default_rng(n * columns * classes)
+        truth = np.arange(n) % classes
+        held: dict[str, list[bool]] = {"Newcombe 5": [], "DeLong, logit": []}
+        for _ in range(cohorts // 10):
+            x, p = rng.normal(size=(n, columns)), np.empty((n, classes))
+            folds = StratifiedKFold(5, shuffle=True, random_state=int(rng.integers(2**31)))
+            for train, test in folds.split(x, truth):
+                p[test] = LogisticRegression().fit(x[train], truth[train]).predict_proba(x[test])
+            limits = (
+                intervals.macro_auc_interval(truth, p),
+                intervals.logit_delong_macro_auc(truth, [p]),
+            )
+            for into, each in zip(held.values(), limits, strict=True):
+                into.append(each.low <= 0.5 <= each.high)
+        for method, inside in held.items():
+            where = f"{n} of {classes} classes"
+            found = float(np.mean(inside))
+            yield (
+                "AUC, out of fold",
+                where,
+                f".5, {columns} columns",
+                method,
+                found,
+                "",
+                len(inside),
+            )
+    yield _noise_of_survival(cohorts // 10)
+
+
+def _noise_of_survival(cohorts: int) -> Row:
+    """The same of Harrell's C, by ridge-penalised Cox regressions; three cases of ten are censored."""
+    rng, n, columns = np.random.default_rng(0), 40, 8
+    inside = []
+    for _ in range(cohorts):
+        x, risk = rng.normal(size=(n, columns)), np.empty(n)
+        followed, event = rng.exponential(size=n), rng.random(n) < 0.7
+        for train, test in KFold(5, shuffle=True, random_state=int(rng.integers(2**31))).split(x):
+            fitted = fit_cox(x[train], followed[train], event[train], ridge=1.0)
+            risk[test] = (x[test] - x[train].mean(axis=0)) @ fitted.coefficients
+        each = harrell_interval(followed, event, risk)
+        inside.append(each.low <= 0.5 <= each.high)
+    found = float(np.mean(inside))
+    return (
+        "Harrell's C, out of fold",
+        str(n),
+        f".5, {columns} columns",
+        "logit",
+        found,
+        "",
+        cohorts,
+    )
 
 
 def shares_of_cases(_: int) -> Iterator[Row]:
@@ -298,6 +358,7 @@ def conformal_sets(cohorts: int) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
     "AUC": auc_intervals,
+    "noise": noise_through_folds,
     "shares": shares_of_cases,
     "predictive": predictive_values,
     "confusion": confusion_numbers,

@@ -1,7 +1,8 @@
 """Confidence intervals that hold their level at a handful of cases per class.
 
 They state the sampling error of cases only. That out-of-fold cases share training cases is not
-in them; the spread over repeats shows part of it.
+in them; the spread over repeats shows part of it. Of models of noise scored through 5 folds they hold
+.5 in .85 to .91 of 200 cohorts (benchmarks.statistics, part noise).
 """
 
 from collections.abc import Callable, Sequence

