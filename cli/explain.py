@@ -1,18 +1,26 @@
 """`mil explain` and `mil report`: what to look at."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
+from cli.maps import (
+    PIXEL_METHODS,
+    answering,
+    explain_all,
+    known_tiles,
+    model_for,
+    worth,
+    write_map,
+    write_tiles,
+)
 from cli.options import UsageError, verb
 
 if TYPE_CHECKING:
     from features.bags import Bag
     from mil.explain.scores import TileScores
     from mil.fitted import Fitted
-    from mil.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +30,45 @@ class ExplainOptions:
     run: Path = field(
         metadata={"argument": "RUN", "help": "A run of `mil crossval` or `mil train`."}
     )
-    input: Path = field(metadata={"argument": "BAG-or-SLIDE", "help": "A bag (.h5) or a slide."})
-    out: Path = field(metadata={"help": "Folder for the CSV, the PNG and the GeoJSON."})
+    input: Path | None = field(
+        default=None,
+        metadata={
+            "argument": "BAG-or-SLIDE",
+            "help": "A bag (.h5) or a slide; not with --all.",
+        },
+    )
+    out: Path = field(metadata={"help": "Folder for the CSV, the PNG, the GeoJSON and the JSON."})
+    method: str = field(
+        default="attention",
+        metadata={
+            "help": "attention: where the head looks. evidence: each tile's share of the answer, exact. "
+            "single-tile: the answer to each tile alone. integrated-gradients, gradient: the slope of the "
+            "answer. ablation, shapley: what regions are worth. grad-cam, guided-grad-cam: evidence, and "
+            "where in its top tiles it lies; they need the slide."
+        },
+    )
+    all: bool = field(
+        default=False,
+        metadata={
+            "help": "Every method on every slide of the run: which is the most faithful to the model?"
+        },
+    )
+    class_name: str | None = field(
+        default=None,
+        metadata={"flag": "--class", "help": "The class to explain; the one called if not given."},
+    )
     model: str | None = field(
         default=None, metadata={"help": "The model; the run's first attention model if not given."}
+    )
+    slides: Path | None = field(
+        default=None,
+        metadata={"help": "Folder with the bag's slide, to show the highest and lowest tiles."},
+    )
+    regions: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of annotations of what a map should find, by slide: how well does it?"
+        },
     )
     annotations: Path | None = field(
         default=None, metadata={"help": "Folder with the slide's annotation."}
@@ -39,10 +82,9 @@ class ExplainOptions:
     )
     ome_tiff: bool = field(
         default=False,
-        metadata={"help": "Also paint the map on the slide itself, as a pyramidal OME-TIFF."},
-    )
-    slides: Path | None = field(
-        default=None, metadata={"help": "With --ome-tiff on a bag: the folder with its slide."}
+        metadata={
+            "help": "Also paint the map on the slide itself, as a pyramidal OME-TIFF; needs the slide."
+        },
     )
 
 
@@ -61,29 +103,36 @@ class ReportOptions:
     ExplainOptions,
     examples=[
         "mil explain run store/case-01-s1.h5 --out explained",
+        "mil explain run store/case-01-s1.h5 --method evidence --out explained",
         "mil explain trained slides/case-03-s1.tiff --annotations annotations --out explained",
         "mil explain run store/case-02-s1.h5 --ome-tiff --slides slides --out explained",
+        "mil explain run --all --out explained",
+        "mil explain run store/case-01-s1.h5 --slides slides --method grad-cam --out cam",
     ],
 )
 def explain(options: ExplainOptions) -> None:
-    """Show where a model looks: attention per tile as CSV, heatmap PNG, and tiles for QuPath.
+    """Show why a model says what it says, tile by tile, and how true that picture is.
 
-    In a cross-validation the model is used that has not seen the slide's case.
+    Each map comes as CSV, heatmap PNG, tiles for QuPath, and JSON of what was measured. It is judged by
+    taking its tiles away and putting them back, beside random orders: a map that is no better than random
+    says so on its face. In a cross-validation the model is used that has not seen the slide's case.
     """
     run_explain(options)
 
 
 def run_explain(options: ExplainOptions) -> list[Path]:
-    """Write the three files and print where they are."""
+    """Write the files of one map, or the summary of all, and print where they are."""
     from cli.console import say
     from cli.inputs import bags_for
-    from features.slides import file_name
-    from mil.explain.attention import attention_scores
-    from mil.explain.heatmap import draw_heatmap
-    from mil.explain.scores import write_csv, write_geojson
+    from mil.explain.examine import examine
+    from mil.explain.faithfulness import random_curves
+    from mil.explain.question import ask
     from mil.runs import open_run
 
+    _check_asked(options)
     run = open_run(options.run)
+    if options.input is None:
+        return explain_all(options, run)
     [bag] = bags_for(
         [options.input],
         run.info["recipe"],
@@ -92,7 +141,39 @@ def run_explain(options: ExplainOptions) -> list[Path]:
         weights=options.weights,
         slide_mpp=options.slide_mpp,
     )
-    fitted, caption = _model_for(run, bag, options.model)
+    slide = _slide_of(options, bag)
+    fitted, caption = model_for(run, bag, options)
+    if run.settings.get("task") == "survival":
+        return _explain_risk(options, fitted, bag, caption, slide)
+    question = ask(fitted, bag, options.class_name)
+    known = known_tiles(options.regions, bag)
+    random = random_curves(question)
+    method = answering(question) if options.method in PIXEL_METHODS else options.method
+    examined = examine(question, method, random, known)
+    say(f"{bag.slide}: {caption}")
+    examined = replace(examined, warnings=(*examined.warnings, *worth(run, fitted.model)))
+    paths = write_map(options.out, examined, caption)
+    if slide is not None:
+        paths += write_tiles(paths[0], examined, slide, options, run)
+        if options.ome_tiff:
+            paths.append(_paint(slide, examined.scores, paths[0].with_suffix(".ome.tiff")))
+    for path in paths:
+        say(f"  {path}")
+    return paths
+
+
+def _explain_risk(
+    options: ExplainOptions, fitted: "Fitted", bag: "Bag", caption: str, slide: Path | None
+) -> list[Path]:
+    """Where a model of survival looks; what a tile does to a risk is not measured."""
+    from cli.console import say
+    from features.slides import file_name
+    from mil.explain.attention import attention_scores
+    from mil.explain.heatmap import draw_heatmap
+    from mil.explain.scores import write_csv, write_geojson
+
+    if options.method != "attention" or options.all:
+        raise UsageError("Of survival only --method attention is explained.")
     scores = attention_scores(fitted, bag)
     options.out.mkdir(parents=True, exist_ok=True)
     base = options.out / f"{file_name(bag.slide)}-{fitted.model}-attention"
@@ -100,35 +181,65 @@ def run_explain(options: ExplainOptions) -> list[Path]:
     paths[0].write_bytes(draw_heatmap(scores, caption=caption))
     write_csv(paths[1], scores)
     write_geojson(paths[2], scores)
-    if options.ome_tiff:
-        paths.append(_paint(options, scores, base.with_name(base.name + ".ome.tiff")))
+    if options.ome_tiff and slide is not None:
+        paths.append(_paint(slide, scores, base.with_name(base.name + ".ome.tiff")))
     say(f"{bag.slide}: {caption}")
     for path in paths:
         say(f"  {path}")
     return paths
 
 
-def _paint(options: ExplainOptions, scores: "TileScores", path: Path) -> Path:
-    """Write the slide with the map on it.
-
-    Raises:
-        UsageError: the slide's file was not given.
-    """
-    from cli.inputs import slide_files
+def _paint(file: Path, scores: "TileScores", path: Path) -> Path:
+    """Write the slide with the map on it."""
     from features.slides import open_slide
     from mil.explain.pyramid import write_ome_tiff
 
     bag = scores.bag
-    file: Path | None = options.input
-    if options.input.suffix == ".h5":
-        file = slide_files(options.slides).get(bag.slide) if options.slides else None
-    if file is None:
-        raise UsageError(
-            f"--ome-tiff paints on the slide: give --slides, a folder that holds {bag.slide}."
-        )
     with open_slide(file, mpp=bag.mpp_l0[0] if bag.mpp_source != "file" else None) as slide:
         write_ome_tiff(path, slide, scores)
     return path
+
+
+def _slide_of(options: ExplainOptions, bag: "Bag") -> Path | None:
+    """The file of the bag's slide, if it was given.
+
+    Raises:
+        UsageError: the folder does not hold it, or what was asked for needs it.
+    """
+    from cli.inputs import slide_files
+
+    if options.input and options.input.suffix != ".h5":
+        return options.input
+    if options.slides is None:
+        if options.ome_tiff or options.method in PIXEL_METHODS:
+            what = "--ome-tiff" if options.ome_tiff else f"--method {options.method}"
+            raise UsageError(
+                f"{what} needs the slide itself: pass --slides, a folder that holds {bag.slide}."
+            )
+        return None
+    found = slide_files(options.slides).get(bag.slide)
+    if found is None:
+        raise UsageError(f"--slides {options.slides}: holds no slide {bag.slide}.")
+    return found
+
+
+def _check_asked(options: ExplainOptions) -> None:
+    """Refuse what cannot be, before any work.
+
+    Raises:
+        UsageError: an unknown method, or no slide, or one beside --all.
+    """
+    from difflib import get_close_matches
+
+    from mil.explain.methods import METHODS
+
+    known = [*METHODS, *PIXEL_METHODS]
+    if options.method not in known:
+        near = get_close_matches(options.method, known, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"No method {options.method!r}.{hint} Known: {', '.join(known)}.")
+    if (options.input is None) != options.all:
+        raise UsageError("Give one bag or slide to explain, or --all for every slide of the run.")
 
 
 @verb(app, ReportOptions, examples=["mil report run"])
@@ -157,56 +268,3 @@ def run_report(options: ReportOptions) -> Path:
     write_figures(path.parent / "figures", report.evaluation, report.predictions)
     say(f"Report: {path.absolute()}")
     return path
-
-
-def _model_for(run: "Run", bag: "Bag", asked: str | None) -> "tuple[Fitted, str]":
-    """The model to explain, and what it has to do with the case."""
-    from mil.fitted import load_fitted
-    from mil.runs import check_results, written
-    from mil.splits import read_folds
-
-    case = run.case_of(bag.slide, bag.case)
-    if run.info["command"] == "train":
-        name = _attending(run, [run.settings["model"]], asked)
-        fitted = load_fitted(written(run, run.model_path(name)))
-        return fitted, _relation(fitted, case)
-    check_results(run)
-    model = _attending(run, run.settings["models"], asked)
-    folds = [fold for fold in read_folds(run.path / "folds.json") if fold.repeat == 0]
-    fold = next((fold for fold in folds if case in fold.test), folds[0])
-    fitted = load_fitted(written(run, run.model_path(model, fold)))
-    return fitted, f"model of fold {fold.index}, {_relation(fitted, case)}"
-
-
-def _relation(fitted: "Fitted", case: str) -> str:
-    """What the model itself says of having seen the case."""
-    if not case:
-        return "its case is not known: the model may have seen it"
-    from mil.spelling import among
-
-    seen = among([case], fitted.trained_on)
-    return "trained on this case" if seen else "not trained on this case"
-
-
-def _attending(run: "Run", held: Sequence[str], asked: str | None) -> str:
-    """The model asked for, or the first of the run that learns attention.
-
-    Raises:
-        UsageError: the run does not hold it, or it has no attention to show.
-    """
-    from mil.heads.registry import HEADS
-
-    able = [name for name in held if HEADS[name].learns_attention]
-    if (asked or "") in able:
-        return str(asked)
-    if asked is None and able:
-        return able[0]
-    what = (
-        f"learns no attention in {asked}"
-        if asked in held
-        else f"holds no {asked or 'attention model'}"
-    )
-    raise UsageError(
-        f"{run.path} {what}; it can explain {', '.join(able) or 'none'} of {', '.join(held)}. Every other "
-        "model gives each tile the weight it is given. Pass --model, or run with abmil."
-    )

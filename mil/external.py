@@ -21,7 +21,7 @@ from mil.crossval import check_seen
 from mil.errors import FitError, LeakageError, RunError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
 from mil.fitted import Fitted, load_fitted
-from mil.heads.ensemble import Ensemble
+from mil.heads.ensemble import members_of
 from mil.heads.registry import HEADS
 from mil.predicting import run_head
 from mil.runs import Run, check_results, sha256_of, written
@@ -158,9 +158,7 @@ def predict_together(members: Sequence[Fitted], cohort: Cohort) -> Predictions:
 
 
 def _networks(fitted: Fitted) -> tuple[Fitted, ...]:
-    if not isinstance(fitted.head, Ensemble):
-        return (fitted,)
-    return tuple(replace(fitted, head=head) for head in fitted.head.heads)
+    return tuple(replace(fitted, head=head) for head in members_of(fitted.head))
 
 
 def reading_of(run: Run, model: str, table: Path, cohort: Cohort) -> Reading:

@@ -90,6 +90,8 @@ class TileVotes(TileVote):
 class TileVoteLogits(TileVote):
     """The same classifier; the bag is the mean of tile logits: a geometric mean of probabilities."""
 
+    adds_up = True
+
     def sum_up(self, tile_logits: Tensor, attention: Tensor) -> Tensor:
         """Average the tiles' logits."""
         return (attention @ tile_logits).squeeze(1)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, to_hex
+from matplotlib.colors import Colormap, LogNorm, Normalize, SymLogNorm, to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,6 +21,10 @@ SCALE = LogNorm(1 / 16, 16, clip=True)
 COLOURS = colormaps["viridis"]
 TICKS = {1 / 16: "1/16", 1 / 4: "1/4", 1: "1", 4: "4", 16: "16"}
 UNIT = "times a uniform share"
+# What the margin would be if the slide were all like the tile: linear up to 1, logarithmic beyond.
+SIGNED_SCALE = SymLogNorm(1.0, vmin=-64, vmax=64, clip=True)
+SIGNED_COLOURS = colormaps["coolwarm"]
+SIGNED_TICKS = {x: f"{x:+g}" if x else "0" for x in (-64, -16, -4, -1, 0, 1, 4, 16, 64)}
 OPACITY = 0.6
 BLANK_PX = 512  # longer side of the canvas where the bag has no thumbnail
 
@@ -42,23 +47,41 @@ def draw_heatmap(scores: TileScores, *, caption: str = "", width_px: int = 900) 
         figsize=(inches, inches * (0.86 * height / width) + 0.75), dpi=150, layout="constrained"
     )
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    show_heatmap(figure.add_subplot(), canvas, scores, caption)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def show_heatmap(
+    axes: Axes, canvas: NDArray[np.uint8], scores: TileScores, caption: str = ""
+) -> None:
+    """Put the map ``overlay`` made of some scores into axes, with its title and colour bar."""
     axes.imshow(canvas)
     axes.set_axis_off()
     title = f"{scores.bag.slide}: {scores.method} of {scores.model}, {len(scores.values)} tiles"
     axes.set_title(
         title + (f"\n{caption}" if caption else ""), fontsize=9, loc="left", parse_math=False
     )
-    bar = figure.colorbar(
-        ScalarMappable(SCALE, COLOURS), ax=axes, alpha=OPACITY, extend="both", shrink=0.9, pad=0.02,
-        ticks=list(TICKS),
+    norm, colours = scale_of(scores)
+    ticks = SIGNED_TICKS if scores.target else TICKS
+    bar = axes.get_figure(root=True).colorbar(  # type: ignore[union-attr]
+        ScalarMappable(norm, colours), ax=axes, alpha=OPACITY, extend="both", shrink=0.9, pad=0.02,
+        ticks=list(ticks),
     )  # fmt: skip
-    bar.ax.set_yticklabels(list(TICKS.values()), fontsize=8)
+    bar.ax.set_yticklabels(list(ticks.values()), fontsize=8)
     bar.ax.minorticks_off()
-    bar.set_label(UNIT, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    bar.set_label(unit_of(scores), fontsize=8, parse_math=False)
+
+
+def unit_of(scores: TileScores) -> str:
+    """What the numbers beside the scale are."""
+    return f"margin of {scores.target}, were all like this" if scores.target else UNIT
+
+
+def scale_of(scores: TileScores) -> tuple[Normalize, Colormap]:
+    """Shares have the scale of shares; scores for and against a class one that is white at nothing."""
+    return (SIGNED_SCALE, SIGNED_COLOURS) if scores.target else (SCALE, COLOURS)
 
 
 def draw_small(scores: TileScores, *, width_px: int = 360) -> bytes:
@@ -81,14 +104,19 @@ def scale_stops() -> tuple[tuple[str, str], ...]:
     )
 
 
-def scale_bar() -> tuple[tuple[str, str], ...]:
-    """(colour, label) at the ticks of the scale, opaque, as ``tile_colours`` has them."""
-    return tuple((to_hex(COLOURS(SCALE(tick))), label) for tick, label in TICKS.items())
+def scale_bar(scores: TileScores) -> tuple[tuple[str, str], ...]:
+    """(colour, label) at the ticks of their scale, opaque, as ``tile_colours`` has them."""
+    norm, colours = scale_of(scores)
+    ticks = SIGNED_TICKS if scores.target else TICKS
+    return tuple((to_hex(colours(norm(tick))), label) for tick, label in ticks.items())
 
 
 def tile_colours(scores: TileScores) -> NDArray[np.float32]:
     """The colour of each tile on the scale, (N, 3) from 0 to 255, opaque."""
-    colours: NDArray[np.float32] = (COLOURS(SCALE(scores.relative))[:, :3] * 255).astype(np.float32)
+    norm, colour_of = scale_of(scores)
+    colours: NDArray[np.float32] = (colour_of(norm(scores.relative))[:, :3] * 255).astype(
+        np.float32
+    )
     return colours
 
 

@@ -3,7 +3,8 @@
 import csv
 import json
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.bags import Bag
+from mil.explain.question import Question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,10 @@ class TileScores:
         method: how the scores were made, e.g. ``attention``.
         model: the model's name.
         values: (N,) the scores themselves; for attention the weights, which sum to 1.
-        relative: (N,) the same on the scale that is drawn; for attention 1 is a uniform share.
+        relative: (N,) the same on the scale that is drawn; for attention 1 is a uniform share, for signed
+            scores it is the slide's margin if all tiles were like this one.
+        target: the class that positive scores speak for; empty where scores have no sign.
+        facts: numbers on the map as a whole, e.g. the completeness gap.
     """
 
     bag: Bag
@@ -30,6 +35,36 @@ class TileScores:
     model: str
     values: NDArray[np.float64]
     relative: NDArray[np.float64]
+    target: str = ""
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+def signed(
+    question: Question,
+    method: str,
+    values: NDArray[np.float64],
+    facts: Mapping[str, float],
+    *,
+    relative: NDArray[np.float64] | None = None,
+) -> TileScores:
+    """Scores that speak for or against the class asked about, in units of its margin.
+
+    Args:
+        question: what was asked.
+        method: its name.
+        values: (N,) shares of the margin.
+        facts: numbers on the map as a whole.
+        relative: (N,) the scores on the drawn scale, where they are not shares.
+    """
+    return TileScores(
+        bag=question.bag,
+        method=method,
+        model=question.fitted.model,
+        values=values,
+        relative=values * len(values) if relative is None else relative,
+        target=question.class_name,
+        facts=facts,
+    )
 
 
 def write_csv(path: Path, scores: TileScores) -> None:

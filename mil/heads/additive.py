@@ -18,6 +18,7 @@ class AdditiveAttention(Head):
     """
 
     learns_attention = True
+    adds_up = True
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)

@@ -29,6 +29,7 @@ class SingleBranchClam(Head):
     """
 
     learns_attention = True
+    adds_up = True
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)

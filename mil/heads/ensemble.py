@@ -27,11 +27,11 @@ class Ensemble(Head):
 
     def takes_chunks(self) -> bool:
         """As its members do."""
-        return self.heads[0].takes_chunks()
+        return members_of(self)[0].takes_chunks()
 
     def summarise(self, features: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """The members' summaries, one after the other."""
-        parts = [m.summarise(m.standardise(features, mask), mask) for m in self.heads]
+        parts = [m.summarise(m.standardise(features, mask), mask) for m in members_of(self)]
         return tuple(tensor for part in parts for tensor in part)
 
     def merge(self, parts: Sequence[tuple[Tensor, ...]]) -> HeadOutput:
@@ -40,24 +40,13 @@ class Ensemble(Head):
         return self._mean(
             [
                 member.merge([part[i * size : (i + 1) * size] for part in parts])
-                for i, member in enumerate(self.heads)
+                for i, member in enumerate(members_of(self))
             ]
         )
 
-    @property
-    def heads(self) -> Sequence[Head]:
-        """The members."""
-        return list(self.members)  # type: ignore[arg-type]
-
     def _mean(self, outputs: Sequence[HeadOutput]) -> HeadOutput:
-        """Logits of classes are logarithms of mean probabilities."""
-
-        def averaged(logits: Sequence[Tensor]) -> Tensor:
-            if self.settings.survival:
-                return torch.stack(list(logits)).mean(dim=0)
-            stacked = torch.stack([each.log_softmax(-1) for each in logits])
-            return torch.logsumexp(stacked, dim=0) - math.log(len(logits))
-
+        """Logits of classes are logarithms of mean probabilities, of survival means of logits."""
+        averaged = _mean_of_risks if self.settings.survival else mean_logits
         told = [o.tile_logits for o in outputs if o.tile_logits is not None]
         padding = outputs[0].scores.isinf().all(dim=1).unsqueeze(-1)  # (B, N, 1)
         return HeadOutput(
@@ -67,3 +56,18 @@ class Ensemble(Head):
             embedding=torch.cat([o.embedding for o in outputs], dim=-1),
             tile_logits=averaged(told).masked_fill(padding, 0.0) if told else None,
         )
+
+
+def members_of(head: Head) -> list[Head]:
+    """The fits behind a head: those of an ensemble, or the head alone."""
+    return list(head.members) if isinstance(head, Ensemble) else [head]  # type: ignore[arg-type]
+
+
+def mean_logits(logits: Sequence[Tensor]) -> Tensor:
+    """Logarithms of the members' mean probabilities, from logits (..., C) of each."""
+    stacked = torch.stack([each.log_softmax(-1) for each in logits])
+    return torch.logsumexp(stacked, dim=0) - math.log(len(logits))
+
+
+def _mean_of_risks(logits: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(logits)).mean(dim=0)

@@ -97,11 +97,17 @@ class Head(nn.Module, ABC):
             classes alone; ``slides``, all at once and without steps, by ``solve``; or ``table``, likewise,
             a slide being one row of what the table says of its case.
         learns_attention: whether the attention is learnt, so that it can explain.
+        adds_up: whether the score of a tile is its own, and the logits are attention times ``tile_logits``
+            summed over tiles: then what each tile contributes is known exactly.
+        embed: where a head has it, what ``pool`` does first, to each tile by itself; the features enter
+            nowhere else, so a bag whose tiles are left out by turns is embedded once.
     """
 
     positional: bool = False
     learns_from: ClassVar[Literal["bags", "tiles", "counts", "slides", "table"]] = "bags"
     learns_attention: bool = False
+    adds_up: ClassVar[bool] = False
+    embed: nn.Module
     shift: Tensor
     scale: Tensor
 

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mil.heads.head import Head, HeadOutput, HeadSettings
 
@@ -311,6 +311,35 @@ def law_no_label_goes_in(build: Build) -> None:
         assert taken == ("features", "mask", "coords"), f"{method} takes {', '.join(taken)}"
 
 
+def law_contributions_add_up(build: Build) -> None:
+    """A head that says so is, of any selection of tiles, attention times tile logits summed over them."""
+    head = _head(build)
+    if not head.adds_up:
+        return
+    features, mask = _batch(head)
+    whole = head(features, mask)
+    assert whole.tile_logits is not None, "a head that adds up tells what each tile says"
+    fewer = mask.clone()
+    fewer[:, 1::2] = False
+    for kept in (mask, fewer):
+        shares = whole.scores.masked_fill(~kept.unsqueeze(1), -torch.inf).softmax(-1)  # (B, A, N)
+        told = torch.einsum("ban,bnc->bac", shares, whole.tile_logits)
+        summed = told.diagonal(dim1=1, dim2=2) if told.shape[1] > 1 else told[:, 0]
+        _equal(summed, head(features, kept).logits, "the sum of the tiles' contributions")
+
+
+def law_tiles_enter_by_their_embedding(build: Build) -> None:
+    """A head that has ``embed`` looks at nothing but what that makes of each tile."""
+    head = _head(build)
+    if "embed" not in dict(head.named_children()):
+        return
+    features, mask = _batch(head)
+    after = copy.deepcopy(head)
+    after.embed = nn.Identity()
+    tiles = head.embed(head.standardise(features, mask))
+    _equal(after.pool(tiles, mask, None).logits, head(features, mask).logits, "from embedded tiles")
+
+
 LAWS: tuple[Callable[[Build], None], ...] = (
     law_output_is_whole,
     law_padding_changes_nothing,
@@ -331,6 +360,8 @@ LAWS: tuple[Callable[[Build], None], ...] = (
     law_autocast_is_borne,
     law_inference_mode_is_borne,
     law_no_label_goes_in,
+    law_contributions_add_up,
+    law_tiles_enter_by_their_embedding,
 )
 
 

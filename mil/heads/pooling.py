@@ -36,6 +36,8 @@ class WeightedPooling(Head):
     softmax, 2018, algorithm 3); a bag that is not divided is its only chunk.
     """
 
+    adds_up = True
+
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
         self.embed = tile_embedding(settings.dim, settings.width, settings.dropout)

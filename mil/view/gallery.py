@@ -11,13 +11,13 @@ from features.deepzoom import OVERLAP_PX, TILE_PX, DeepZoom
 from features.errors import SlideError
 from mil.errors import LeakageError, RunError
 from mil.evaluation.predictions import read_predictions
-from mil.explain.heatmap import UNIT, scale_bar, tile_colours
+from mil.explain.heatmap import scale_bar, tile_colours, unit_of
 from mil.fitted import Fitted, load_fitted
 from mil.report.page import case_cards
 from mil.runs import Run, check_results
 from mil.spelling import among
 from mil.splits import Fold, read_folds
-from mil.view.layers import METHODS, layers_of
+from mil.view.layers import layers_of, score
 
 OPEN_SLIDES = 16  # kept open at once
 KEPT_LAYERS = 256  # of one slide each; a few hundred kilobytes
@@ -50,7 +50,8 @@ class Gallery:
         self.files = {slide: files[slide] for slide in self.slides if slide in files}
         self._judged = run.info["command"] == "crossval"
         models = run.settings["models"] if self._judged else [run.settings["model"]]
-        self.layers = layers_of(models)
+        survival = run.settings.get("task") == "survival"
+        self.layers = layers_of(models, survival=survival)
         self._fold_of = self._folds() if self._judged else {}
         self._computing = threading.Lock()
         self.scores = lru_cache(KEPT_LAYERS)(self._scores)
@@ -139,15 +140,15 @@ class Gallery:
         self._check_bag(bag)
         with self._computing:
             fitted, relation = self._model_for(model, self.slides[number])
-            scores = METHODS[method].score(fitted, bag)
+            scores = score(method, fitted, bag)
         colours = tile_colours(scores).round().astype(int) @ [1 << 16, 1 << 8, 1]
         return {
             "relation": relation,
             "values": [float(f"{value:.4g}") for value in scores.values],
             "relative": [float(f"{value:.4g}") for value in scores.relative],
             "colours": colours.tolist(),
-            "bar": scale_bar(),
-            "unit": UNIT,
+            "bar": scale_bar(scores),
+            "unit": unit_of(scores),
         }
 
     def _folds(self) -> dict[str, Fold]:

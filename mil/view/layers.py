@@ -5,30 +5,25 @@ from dataclasses import dataclass
 
 from features.bags import Bag
 from mil.explain.attention import attention_scores
+from mil.explain.methods import METHODS
+from mil.explain.question import ask
 from mil.explain.scores import TileScores
 from mil.fitted import Fitted
 from mil.heads.registry import HEADS
 
-
-@dataclass(frozen=True)
-class Method:
-    """A way to score tiles.
-
-    Attributes:
-        suits: whether a model, by name, has anything to show.
-        score: one bag under one fitted model.
-    """
-
-    suits: Callable[[str], bool]
-    score: Callable[[Fitted, Bag], TileScores]
-
-
-METHODS: Mapping[str, Method] = {
-    "attention": Method(
-        suits=lambda model: HEADS[model].learns_attention,
-        score=attention_scores,
-    ),
+# Those that are computed while one waits, by whether a model, by name, has such to show.
+SUITS: Mapping[str, Callable[[str], bool]] = {
+    "attention": lambda model: HEADS[model].learns_attention,
+    "evidence": lambda model: HEADS[model].learns_attention and HEADS[model].adds_up,
+    "single-tile": lambda model: HEADS[model].learns_attention,
 }
+
+
+def score(method: str, fitted: Fitted, bag: Bag) -> TileScores:
+    """One bag under one fitted model."""
+    if method == "attention":  # answers no question: the same for every class, or for a risk
+        return attention_scores(fitted, bag)
+    return METHODS[method](ask(fitted, bag))
 
 
 @dataclass(frozen=True)
@@ -39,11 +34,11 @@ class Layer:
     method: str
 
 
-def layers_of(models: Sequence[str]) -> tuple[Layer, ...]:
-    """Every layer of a run's models, in their order."""
+def layers_of(models: Sequence[str], *, survival: bool = False) -> tuple[Layer, ...]:
+    """Every layer of a run's models, in their order; of survival, which asks about no class, attention."""
     return tuple(
         Layer(model, name)
         for model in models
-        for name, method in METHODS.items()
-        if method.suits(model)
+        for name, suits in SUITS.items()
+        if suits(model) and (name == "attention" or not survival)
     )

@@ -1,9 +1,13 @@
 """`mil explain` leaves its files where it was told to."""
 
+import csv
+import json
+
 import pytest
 import tifffile
 
 from cli.explain import ExplainOptions, run_explain
+from cli.maps import known_tiles
 from cli.options import UsageError
 from features.bags import write_bag
 from mil.errors import RunError
@@ -35,7 +39,7 @@ def test_slide_in_a_folder_is_explained_inside_out_and_beside_its_namesake(train
     assert left == {
         f"site-{site}%2Fa-abmil-attention.{suffix}"
         for site in (1, 2)
-        for suffix in ("csv", "geojson", "png")
+        for suffix in ("csv", "geojson", "json", "png")
     }
 
 
@@ -53,10 +57,103 @@ def test_the_map_is_painted_on_the_slide_of_the_bag_or_the_folder_is_asked_for(t
     bag = made_bag("a", size_l0=(2700, 900))
     write_bag(tmp_path / "a.h5", bag)
     asked = {"run": trained, "input": tmp_path / "a.h5", "out": tmp_path / "out", "ome_tiff": True}
-    with pytest.raises(UsageError, match="give --slides, a folder that holds a"):
+    with pytest.raises(
+        UsageError, match="--ome-tiff needs the slide itself: pass --slides, a folder that holds a"
+    ):
         run_explain(ExplainOptions(**asked))
     (tmp_path / "slides").mkdir()
     write_tiff(tmp_path / "slides" / "a.tiff", [noise(900, 2700)])
     *_, path = run_explain(ExplainOptions(**asked, slides=tmp_path / "slides"))
     with tifffile.TiffFile(path) as tiff:
         assert tiff.series[0].shape == (225, 675, 3)  # of 0.25 micrometres per pixel, at 1
+
+
+def test_each_method_leaves_a_map_of_its_own_that_says_how_true_it_is(trained, tmp_path):
+    path = tmp_path / "s.h5"
+    write_bag(path, made_bag("s", n_tiles=30))
+    for method in ("evidence", "shapley"):
+        run_explain(
+            ExplainOptions(
+                run=trained, input=path, method=method, class_name="class-b", out=tmp_path / "out"
+            )
+        )
+        told = json.loads((tmp_path / "out" / f"s-abmil-{method}.json").read_text())
+        assert (told["method"], told["class"]) == (method, "class-b")
+        assert "than random orders of tiles" in told["faithfulness"]["verdict"]
+        with (tmp_path / "out" / f"s-abmil-{method}.csv").open() as file:
+            values = [float(row[method]) for row in csv.DictReader(file)]
+        assert sum(values) == pytest.approx(
+            told["map"]["explained" if method == "evidence" else "sum"], abs=1e-5
+        )
+
+
+def test_unknown_method_is_refused_with_the_nearest(trained, tmp_path):
+    asked = {"run": trained, "input": tmp_path / "s.h5", "out": tmp_path}
+    with pytest.raises(UsageError, match="Did you mean 'attention'"):
+        run_explain(ExplainOptions(method="atention", **asked))
+    with pytest.raises(UsageError, match=r"No method 'deep-lift'.*shapley"):
+        run_explain(ExplainOptions(method="deep-lift", **asked))
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_one_slide_or_all_of_them(trained, tmp_path, every):
+    given = tmp_path / "s.h5" if every else None
+    with pytest.raises(UsageError, match="or --all"):
+        run_explain(ExplainOptions(run=trained, input=given, all=every, out=tmp_path))
+
+
+def test_all_methods_on_all_slides_are_ranked(trained, tmp_path, capsys):
+    run = json.loads((trained / "run.json").read_text())
+    run["bags"] = {}
+    for slide in ("a", "b", "c"):
+        write_bag(tmp_path / "store" / f"{slide}.h5", made_bag(slide, n_tiles=25))
+        run["bags"][slide] = ""
+    run["settings"]["store"] = str(tmp_path / "store")
+    (trained / "run.json").write_text(json.dumps(run))
+    [path] = run_explain(ExplainOptions(run=trained, all=True, out=tmp_path / "out"))
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 7
+    assert {row["slide"] for row in rows} == {"a", "b", "c"}
+    for row in rows:
+        assert float(row["gain"]) == pytest.approx(
+            float(row["insertion"]) - float(row["deletion"]), abs=1e-5
+        )
+    told = capsys.readouterr().out
+    assert "better than random" in told
+    assert "Most faithful for abmil" in told or "No method's maps of abmil" in told
+
+
+def test_pixels_need_the_slide(trained, tmp_path):
+    write_bag(tmp_path / "s.h5", made_bag("s"))
+    asked = {"run": trained, "input": tmp_path / "s.h5", "method": "grad-cam", "out": tmp_path}
+    with pytest.raises(UsageError, match="grad-cam needs the slide itself: pass --slides"):
+        run_explain(ExplainOptions(**asked))
+    (tmp_path / "slides").mkdir()
+    write_tiff(tmp_path / "slides" / "other.tiff", [noise(300, 300)])
+    with pytest.raises(UsageError, match="holds no slide s"):
+        run_explain(ExplainOptions(**asked, slides=tmp_path / "slides"))
+
+
+@pytest.mark.parametrize(("p", "told"), [(0.3, True), (0.01, False)])
+def test_map_of_a_model_that_may_have_guessed_says_so(trained, tmp_path, p, told):
+    found = {"model": "abmil", "correct": 7.0, "n": 20, "p_chance": 0.001, "p_majority": p}
+    (trained / "metrics.json").write_text(json.dumps({"models": [found]}))
+    write_bag(tmp_path / "s.h5", made_bag("s"))
+    run_explain(ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out"))
+    warnings = json.loads((tmp_path / "out" / "s-abmil-attention.json").read_text())["warnings"]
+    sentence = (
+        "abmil is no better than guessing in this run (7 of 20 right, p = 0.3): a map true to it says "
+        "nothing of the disease."
+    )
+    assert warnings == ([sentence] if told else [])
+
+
+def test_tiles_inside_what_was_drawn_are_the_known_ones(tmp_path):
+    from shapely.geometry import box, mapping
+
+    (tmp_path / "s.geojson").write_text(json.dumps(mapping(box(448, 0, 3 * 448 + 100, 448))))
+    assert known_tiles(tmp_path, made_bag("s")).tolist() == [False, True, True, False, False, False]
+    moved = made_bag("s", bounds_l0=(448, 0), annotation_origin="bounds")
+    assert known_tiles(tmp_path, moved).tolist() == [False, False, True, True, False, False]
+    assert known_tiles(None, moved) is None

@@ -1,12 +1,22 @@
 """The map colours the tiles and nothing else, on a scale that no slide can stretch."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mil.explain.heatmap import BLANK_PX, COLOURS, OPACITY, SCALE, draw_heatmap, draw_small, overlay
+from mil.explain.heatmap import (
+    BLANK_PX,
+    COLOURS,
+    OPACITY,
+    SCALE,
+    SIGNED_COLOURS,
+    draw_heatmap,
+    draw_small,
+    overlay,
+)
 from mil.explain.scores import TileScores
 from tests.mil.made import made_bag
 
@@ -128,6 +138,19 @@ def test_drawing_one_slide_does_not_move_the_scale_of_the_next():
     before = overlay(scores_of((3.0,), [(0, 0)]))
     draw_heatmap(scores_of((100.0, 0.001), PLACES[:2]))
     np.testing.assert_array_equal(overlay(scores_of((3.0,), [(0, 0)])), before)
+
+
+def test_scores_with_a_sign_have_a_scale_that_is_white_at_nothing():
+    scores = replace(scores_of((0, 4, -4, 100), PLACES), target="LMS")
+    nothing, for_it, against, beyond = (
+        tile(overlay(scores), *place)[0, 0].astype(float) for place in PLACES
+    )
+    assert np.ptp(nothing) < 6
+    assert for_it[0] > for_it[2] + 20  # red
+    assert against[2] > against[0] + 20  # blue
+    top = np.array(SIGNED_COLOURS(1.0))[:3] * 255
+    assert np.abs(beyond - (OPACITY * top + (1 - OPACITY) * GREY)).max() <= 1
+    assert draw_heatmap(scores) != draw_heatmap(replace(scores, target=""))
 
 
 def test_scores_and_bag_are_left_alone():

@@ -35,14 +35,20 @@ def replaced(output, **changes):
     return type(output)(**{**vars(output), **changes})
 
 
-class IgnoresMask(AttentionPooling):
+class Plain(AttentionPooling):
+    """Attention that does not say its tiles add up: what breaks it is then a law of its own."""
+
+    adds_up = False
+
+
+class IgnoresMask(Plain):
     """Gives weight to padding, which the base has set to zero."""
 
     def pool(self, features, mask, coords):
         return super().pool(features, torch.ones_like(mask), coords)
 
 
-class CountsPadding(AttentionPooling):
+class CountsPadding(Plain):
     """Divides by the length of the batch, not of the bag."""
 
     def pool(self, features, mask, coords):
@@ -50,21 +56,21 @@ class CountsPadding(AttentionPooling):
         return replaced(output, logits=output.logits / mask.shape[1])
 
 
-class LetsPaddingIn(AttentionPooling):
+class LetsPaddingIn(Plain):
     """Trusts that zero weight removes padding; zero times NaN is NaN."""
 
     def forward(self, features, mask, coords=None):
         return self.pool(features.float(), mask, coords)
 
 
-class LosesOnPadding(AttentionPooling):
+class LosesOnPadding(Plain):
     """Has a loss of its own that averages over padding as well."""
 
     def auxiliary_loss(self, output, labels, mask):
         return output.attention.square().mean(dim=(1, 2))
 
 
-class WeighsTwice(AttentionPooling):
+class WeighsTwice(Plain):
     """Attention that sums to 2."""
 
     def pool(self, features, mask, coords):
@@ -72,7 +78,7 @@ class WeighsTwice(AttentionPooling):
         return replaced(output, attention=2 * output.attention)
 
 
-class OrderSensitive(AttentionPooling):
+class OrderSensitive(Plain):
     """The first tile counts double."""
 
     def pool(self, features, mask, coords):
@@ -80,7 +86,7 @@ class OrderSensitive(AttentionPooling):
         return replaced(output, logits=output.logits + features[:, 0, :1])
 
 
-class NeedsTwoTiles(AttentionPooling):
+class NeedsTwoTiles(Plain):
     """Divides by N - 1."""
 
     def pool(self, features, mask, coords):
@@ -89,14 +95,14 @@ class NeedsTwoTiles(AttentionPooling):
         return replaced(output, logits=output.logits / others)
 
 
-class StochasticInEval(AttentionPooling):
+class StochasticInEval(Plain):
     """Drops in evaluation, too."""
 
     def pool(self, features, mask, coords):
         return super().pool(nn.functional.dropout(features, 0.5, training=True), mask, coords)
 
 
-class MixesBags(AttentionPooling):
+class MixesBags(Plain):
     """Compares a bag with the others of its batch."""
 
     def pool(self, features, mask, coords):
@@ -104,7 +110,7 @@ class MixesBags(AttentionPooling):
         return replaced(output, logits=output.logits - output.logits.mean(dim=0))
 
 
-class TakesAnything(AttentionPooling):
+class TakesAnything(Plain):
     """Makes the best of what it is given."""
 
     def forward(self, features, mask, coords=None):
@@ -116,14 +122,14 @@ class TakesAnything(AttentionPooling):
         return replaced(output, logits=output.logits.nan_to_num())
 
 
-class DropsGradient(AttentionPooling):
+class DropsGradient(Plain):
     """The attention is never learnt."""
 
     def score(self, tiles):
         return super().score(tiles).detach()
 
 
-class ForgetsState(AttentionPooling):
+class ForgetsState(Plain):
     """Keeps a number that is neither a parameter nor a buffer."""
 
     def __init__(self, settings):
@@ -134,7 +140,7 @@ class ForgetsState(AttentionPooling):
         return super().score(tiles) / self.temperature
 
 
-class ForgetsClasses(AttentionPooling):
+class ForgetsClasses(Plain):
     """Takes the classes' shares in ``prepare`` and does not save them."""
 
     share = 1.0
@@ -147,7 +153,7 @@ class ForgetsClasses(AttentionPooling):
         return replaced(output, logits=output.logits * self.share)
 
 
-class Overflows(AttentionPooling):
+class Overflows(Plain):
     """Softmax written out without taking the maximum away."""
 
     def pool(self, features, mask, coords):
@@ -155,7 +161,7 @@ class Overflows(AttentionPooling):
         return replaced(output, logits=output.logits.exp())
 
 
-class RefusesHalf(AttentionPooling):
+class RefusesHalf(Plain):
     """Answers half precision in another way."""
 
     def forward(self, features, mask, coords=None):
@@ -163,14 +169,14 @@ class RefusesHalf(AttentionPooling):
         return replaced(output, logits=output.logits * (2 if features.dtype == torch.half else 1))
 
 
-class HidesTiles(AttentionPooling):
+class HidesTiles(Plain):
     """Learns, but says nothing of what it reads in the tiles."""
 
     def pool(self, features, mask, coords):
         return super().pool(features.detach(), mask, coords)
 
 
-class LearnsFromPadding(AttentionPooling):
+class LearnsFromPadding(Plain):
     """A term of zero whose gradient counts the padding."""
 
     def pool(self, features, mask, coords):
@@ -180,7 +186,7 @@ class LearnsFromPadding(AttentionPooling):
         return replaced(output, logits=output.logits + nothing)
 
 
-class MixesTypes(AttentionPooling):
+class MixesTypes(Plain):
     """Writes what may be half precision into single precision."""
 
     def score(self, tiles):
@@ -190,7 +196,7 @@ class MixesTypes(AttentionPooling):
         return scores
 
 
-class BlowsUpInHalf(AttentionPooling):
+class BlowsUpInHalf(Plain):
     """Attention whose sum is lost where numbers are coarse."""
 
     def pool(self, features, mask, coords):
@@ -199,30 +205,38 @@ class BlowsUpInHalf(AttentionPooling):
         return replaced(output, attention=output.attention * (2 if coarse else 1))
 
 
-class ShortCut(AttentionPooling):
+class ShortCut(Plain):
     """Leaves a step out where no gradient is recorded."""
 
     def score(self, tiles):
         return super().score(tiles) * (0 if torch.is_inference_mode_enabled() else 1)
 
 
-class TakesLabels(AttentionPooling):
+class TakesLabels(Plain):
     def forward(self, features, mask, coords=None, labels=None):
         return super().forward(features, mask, coords)
 
 
-class ReturnsTuple(AttentionPooling):
+class ReturnsTuple(Plain):
     def pool(self, features, mask, coords):
         output = super().pool(features, mask, coords)
         return output.logits, output.attention
 
 
-class PaddingScoresZero(AttentionPooling):
+class PaddingScoresZero(Plain):
     """Scores that do not tell padding from tiles."""
 
     def pool(self, features, mask, coords):
         output = super().pool(features, mask, coords)
         return replaced(output, scores=output.scores.masked_fill(~mask.unsqueeze(1), 0.0))
+
+
+class DoesNotAddUp(AttentionPooling):
+    """Says that its tiles add up, and answers double."""
+
+    def pool(self, features, mask, coords):
+        output = super().pool(features, mask, coords)
+        return replaced(output, logits=2 * output.logits)
 
 
 BROKEN = [
@@ -255,11 +269,14 @@ BROKEN = [
     (laws.law_autocast_is_borne, BlowsUpInHalf),
     (laws.law_inference_mode_is_borne, ShortCut),
     (laws.law_no_label_goes_in, TakesLabels),
+    (laws.law_contributions_add_up, DoesNotAddUp),
+    (laws.law_tiles_enter_by_their_embedding, OrderSensitive),
 ]
 # Of these one law sees the fault, and no other does.
 SEEN_BY_ONE = [
     DropsGradient, ForgetsState, ForgetsClasses, HidesTiles, LearnsFromPadding, MixesTypes, BlowsUpInHalf,
     ShortCut, TakesLabels, RefusesHalf, OrderSensitive, LosesOnPadding,
+    DoesNotAddUp,
 ]  # fmt: skip
 
 

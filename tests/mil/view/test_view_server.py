@@ -17,10 +17,15 @@ from features.deepzoom import JPEG_QUALITY
 from features.errors import SlideError
 from mil.errors import LeakageError, RunError
 from mil.explain.attention import attention_scores
+from mil.explain.evidence import evidence_scores
+from mil.explain.heatmap import unit_of
+from mil.explain.question import ask as question_of
+from mil.explain.single_tile import single_tile_scores
 from mil.fitted import load_fitted
 from mil.runs import Run
 from mil.splits import read_folds
 from mil.view.gallery import Gallery
+from mil.view.layers import layers_of
 from mil.view.server import Viewer
 from tests.features.making import noise, write_tiff
 from tests.mil.view.asking import ask
@@ -178,11 +183,26 @@ def test_scores_are_of_the_model_that_has_not_seen_the_case(server, gallery, vie
         [fold] = [fold for fold in folds if run.info["cases"][slide] in fold.test]
         for index, layer in enumerate(gallery.layers):
             fitted = load_fitted(run.model_path(layer.model, fold))
-            expected = attention_scores(fitted, read_bag(bag_path(run, slide)))
+            bag = read_bag(bag_path(run, slide))
+            expected = {
+                "attention": lambda question: attention_scores(fitted, bag),  # noqa: B023
+                "evidence": evidence_scores,
+                "single-tile": single_tile_scores,
+            }[layer.method](question_of(fitted, bag))
             scores = got(server, f"slides/{number}/scores/{index}.json")
-            assert np.allclose(scores["values"], expected.values, rtol=1e-3)
+            assert np.allclose(scores["values"], expected.values, rtol=1e-3, atol=1e-4)
+            assert scores["unit"] == unit_of(expected)
             assert scores["relation"] == f"model of fold {fold.index}: case not seen"
-    assert [layer.model for layer in gallery.layers] == ["abmil", "gated-abmil"]
+    methods = ("attention", "evidence", "single-tile")
+    assert [(layer.model, layer.method) for layer in gallery.layers] == [
+        (model, method) for model in ("abmil", "gated-abmil") for method in methods
+    ]
+
+
+def test_of_survival_and_of_heads_that_do_not_add_up_less_is_shown():
+    told = [layer.method for layer in layers_of(["abmil", "mean"], survival=True)]
+    assert told == ["attention"]
+    assert [layer.method for layer in layers_of(["transmil"])] == ["attention", "single-tile"]
 
 
 def test_contents_say_of_each_case_what_the_predictions_say(server, viewed):

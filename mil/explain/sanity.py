@@ -1,0 +1,41 @@
+"""Does a map depend on what the model has learnt?"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from mil.explain.question import Question
+from mil.explain.scores import TileScores
+from mil.heads.ensemble import members_of
+from mil.heads.registry import build_head
+
+DRAWS = 5
+
+
+def likeness_to_untrained(
+    question: Question, method: Callable[[Question], TileScores], *, draws: int = DRAWS
+) -> float | None:
+    """Mean absolute rank correlation of a map with those of the same head with fresh weights.
+
+    Near 0 the map shows what was learnt; near 1 it shows the head's structure, or the tiles, whatever was
+    learnt (J. Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018). The scale of features is kept.
+    None where a map is flat, or the head has no weights.
+    """
+    fitted = question.fitted
+    if not list(fitted.head.parameters()):
+        return None
+    trained, found = method(question).relative, []
+    for seed in range(draws):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = build_head(fitted.model, fitted.head.settings, len(members_of(fitted.head)))
+        fresh.load_state_dict(dict(fitted.head.named_buffers()), strict=False)
+        untrained = replace(fitted, head=fresh.eval())
+        scores = method(replace(question, fitted=untrained)).relative
+        if np.ptp(trained) == 0 or np.ptp(scores) == 0:
+            return None
+        found.append(abs(float(spearmanr(trained, scores).statistic)))
+    return float(np.mean(found))

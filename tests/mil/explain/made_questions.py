@@ -1,0 +1,52 @@
+"""Questions to explain: small models fitted on planted tiles, and heads whose answer is known by hand."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import torch
+
+from mil.explain.question import Question, ask
+from mil.fitted import Fitted
+from mil.heads.head import HeadSettings
+from mil.heads.registry import build_head
+from mil.settings import FitSettings
+from mil.training import fit
+from tests.mil.made import QUICK, made_bag, planted_cohort
+
+COHORT, KEYS = planted_cohort(n_classes=3, per_class=6)
+LEARNT = FitSettings(seeds=1, epochs=40, learning_rate=5e-3, width=32, precision="fp32")
+
+
+@cache
+def learnt(model="abmil", seeds=1):
+    return fit(model, COHORT.cases, (), COHORT.classes, replace(LEARNT, seeds=seeds), seed=0)
+
+
+def planted_question(model="abmil", seeds=1, case=0):
+    """A question on a bag of planted tiles, and which of them they are."""
+    bag = COHORT.cases[case].bags[0]
+    return ask(learnt(model, seeds), bag), KEYS[bag.slide]
+
+
+def untrained(model, *, n_tiles=9, n_classes=3, dim=5, members=1, seed=0, **given):
+    """A question to a head with fresh weights on random tiles."""
+    torch.manual_seed(seed)
+    head = build_head(model, HeadSettings(dim=dim, n_classes=n_classes, width=8), members).eval()
+    for part in getattr(head, "members", [head]):
+        part.shift.normal_()
+        part.scale.fill_(0.7)
+    bag = made_bag("s", n_tiles=n_tiles, dim=dim, seed=seed, **given)
+    fitted = Fitted(
+        model=model, head=head, classes=tuple("abcdef"[:n_classes]), recipe=bag.recipe,
+        recipe_sha256=bag.recipe_sha256, trained_on=(), settings=QUICK, seed=0,
+    )  # fmt: skip
+    return Question(fitted=fitted, bag=bag, target=1)
+
+
+def physically(question, keep):
+    """The definition: the head on a bag that holds only the tiles kept."""
+    with torch.inference_mode():
+        features = question.features[:, torch.from_numpy(np.flatnonzero(keep))]
+        mask = torch.ones(features.shape[:2], dtype=torch.bool)
+        return question.fitted.head(features, mask).logits[0].log_softmax(-1)

@@ -1,0 +1,251 @@
+"""Curves against a loop, verdicts on maps that are known to be good, bad or empty."""
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from mil.errors import FitError
+from mil.explain.examine import conclusion, examine, facts_of, summarise_methods
+from mil.explain.faithfulness import (
+    curves_of,
+    infidelity,
+    judge,
+    localise,
+    random_curves,
+    sensitivity,
+)
+from mil.explain.figure import draw_explanation
+from mil.explain.methods import METHODS
+from mil.explain.quality import quality_warnings
+from mil.explain.sanity import likeness_to_untrained
+from mil.training import fit
+from tests.mil.explain.made_questions import COHORT, physically, planted_question, untrained
+from tests.mil.made import QUICK
+
+
+def with_values(scores, values):
+    values = np.asarray(values, dtype=float)
+    return replace(scores, values=values, relative=values)
+
+
+def some_scores(question, values):
+    return with_values(METHODS["single-tile"](question), values)
+
+
+@pytest.mark.parametrize("model", ["abmil", "dsmil", "tile-vote"])
+@pytest.mark.parametrize("n_tiles", [1, 2, 9, 35])
+def test_curves_are_those_of_a_loop(model, n_tiles):
+    question = untrained(model, n_tiles=n_tiles, members=2)
+    order = np.random.default_rng(1).permutation(n_tiles)
+    curves = curves_of(question, order[None])
+    counts = np.rint(curves.shares * max(1, n_tiles - 1)).astype(int)
+    assert len(set(counts)) == min(n_tiles, 21)
+    for k, left, put in zip(counts, curves.deletion[0], curves.insertion[0], strict=True):
+        kept = np.isin(np.arange(n_tiles), order[k:])
+        assert left == pytest.approx(float(physically(question, kept)[1].exp()), abs=2e-5)
+        kept = np.isin(np.arange(n_tiles), order[: k + 1])
+        assert put == pytest.approx(float(physically(question, kept)[1].exp()), abs=2e-5)
+
+
+def test_area_is_the_mean_over_the_share_of_tiles():
+    question = untrained("abmil", n_tiles=5)
+    curves = curves_of(question, np.arange(5)[None])
+    by_hand = (curves.deletion[0, 1:] + curves.deletion[0, :-1]).mean() / 2
+    assert curves.deletion_area[0] == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("method", ["attention", "evidence", "single-tile"])
+def test_planted_tiles_are_found_and_the_map_is_better_than_random(method, seeds):
+    for case in (0, 7, 14):
+        question, keys = planted_question(seeds=seeds, case=case)
+        examined = examine(question, method, random_curves(question), keys)
+        assert examined.localisation.auc >= 0.95
+        assert examined.localisation.pointing
+        assert examined.faithfulness.better_than_random
+        assert examined.faithfulness.verdict.startswith("Better than random")
+
+
+def test_the_worst_order_is_no_better_than_random():
+    question, _ = planted_question()
+    best = METHODS["single-tile"](question)
+    random = random_curves(question)
+    good, bad = (
+        judge(question, best, random),
+        judge(question, with_values(best, -best.values), random),
+    )
+    assert good.p == pytest.approx(1 / 101)
+    assert bad.p == 1
+    assert bad.verdict.startswith("No better than random")
+    assert min(good.deletion_percentile, good.insertion_percentile) > 95
+    assert max(bad.deletion_percentile, bad.insertion_percentile) < 5
+
+
+def test_random_maps_are_called_better_than_random_as_rarely_as_said():
+    question, _ = planted_question()
+    random = random_curves(question)
+    rng = np.random.default_rng(5)
+    maps = [some_scores(question, rng.random(len(question.bag))) for _ in range(200)]
+    called = sum(judge(question, scores, random).better_than_random for scores in maps)
+    assert called <= 20  # 10 expected
+
+
+def test_flat_map_is_no_better_than_random():
+    question, _ = planted_question()
+    found = judge(
+        question, some_scores(question, np.ones(len(question.bag))), random_curves(question)
+    )
+    assert found.p > 0.2
+
+
+@pytest.mark.parametrize("model", ["majority", "mean"])
+def test_map_of_a_model_that_reads_nothing_is_no_better_than_random(model):
+    fitted = fit(model, COHORT.cases, (), COHORT.classes, QUICK, seed=0)
+    question = replace(planted_question()[0], fitted=fitted)
+    if model == "mean":
+        torch.nn.init.zeros_(fitted.head.classify.weight)
+    for values in (np.arange(len(question.bag)), -np.arange(len(question.bag))):
+        found = judge(question, some_scores(question, values), random_curves(question))
+        assert found.p == 1
+        assert found.deletion_percentile == found.insertion_percentile == 50
+
+
+def test_localisation_is_what_it_says():
+    question, keys = planted_question()
+    rng = np.random.default_rng(0)
+    scores = some_scores(question, np.round(rng.normal(size=len(keys)), 1))
+    found = localise(scores, keys)
+    assert found.auc == pytest.approx(roc_auc_score(keys, scores.relative))
+    positive = np.maximum(scores.relative, 0)
+    assert found.mass == pytest.approx(positive[keys].sum() / positive.sum())
+    assert found.share == keys.mean()
+    assert found.pointing == bool(keys[scores.relative.argmax()])
+
+
+def test_flat_map_locates_nothing():
+    question, keys = planted_question()
+    found = localise(some_scores(question, np.ones(len(keys))), keys)
+    assert (found.auc, found.p, found.pointing) == (0.5, 1.0, False)
+    assert found.mass == pytest.approx(found.share)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_regions_with_all_tiles_or_none_are_refused(inside):
+    question, keys = planted_question()
+    with pytest.raises(FitError, match="tiles inside from tiles outside"):
+        localise(some_scores(question, np.ones(len(keys))), np.full(len(keys), inside))
+
+
+def test_infidelity_is_nothing_where_scores_tell_all_and_one_where_they_tell_nothing():
+    question = untrained("abmil", n_tiles=20)
+    keep = np.ones((1, 20), bool)
+
+    class Linear(type(question)):
+        """Answers with the sum of what is kept."""
+
+        def margin_of_kept(self, keep):
+            return keep @ np.arange(20.0)
+
+    linear = Linear(**{name: getattr(question, name) for name in ("fitted", "bag", "target")})
+    assert linear.margin_of_kept(keep)[0] == 190
+    assert infidelity(linear, some_scores(question, np.arange(20))) == pytest.approx(0, abs=1e-9)
+    assert infidelity(linear, some_scores(question, 3 * np.arange(20))) == pytest.approx(
+        0, abs=1e-9
+    )
+    assert infidelity(linear, some_scores(question, (-1.0) ** np.arange(20))) > 0.5
+    assert infidelity(linear, some_scores(question, np.zeros(20))) == pytest.approx(1)
+
+
+def test_infidelity_is_that_of_a_loop():
+    question = untrained("dsmil", n_tiles=12)
+    scores = METHODS["single-tile"](question)
+    generator = torch.Generator().manual_seed(0)
+    out = (torch.rand(200, 12, generator=generator) < 0.5).numpy()
+    whole = question.margin_of_kept(np.ones((1, 12), bool))[0]
+    change = np.array([whole - question.margin_of_kept(~row[None])[0] for row in out])
+    told = out @ scores.values
+    scale = (told * change).mean() / (told**2).mean()
+    expected = ((scale * told - change) ** 2).mean() / (change**2).mean()
+    assert infidelity(question, scores) == pytest.approx(expected, rel=1e-4)
+
+
+def test_sensitivity_is_that_of_a_loop():
+    question, _ = planted_question()
+    features, method = question.features, METHODS["evidence"]
+    spread = float((features[0] - features[0].mean(dim=0)).square().mean().sqrt())
+    plain, generator, found = method(question).values, torch.Generator().manual_seed(0), []
+    for _ in range(5):
+        noise = torch.rand(features.shape, generator=generator) * 2 - 1
+        moved = method(question.about(features + 0.05 * spread * noise)).values
+        found.append(np.linalg.norm(moved - plain) / np.linalg.norm(plain))
+    assert sensitivity(question, method) == pytest.approx(max(found), rel=1e-3)
+    assert sensitivity(question, method, radius=0.001) < sensitivity(question, method) / 10
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sensitivity_is_had_of_every_method(method):
+    assert sensitivity(untrained("abmil"), METHODS[method], samples=2) >= 0
+
+
+@pytest.mark.parametrize("method", ["attention", "evidence", "single-tile"])
+def test_maps_of_untrained_heads_are_unlike(method):
+    question, _ = planted_question(seeds=3)
+    assert likeness_to_untrained(question, METHODS[method]) < 0.4
+
+
+def test_map_that_does_not_know_the_model_is_like_itself():
+    question, _ = planted_question()
+    lengths = np.linalg.norm(question.features[0].numpy(), axis=1)
+    told = likeness_to_untrained(question, lambda asked: some_scores(asked, lengths))
+    assert told == pytest.approx(1)
+
+
+def test_quality_is_told_where_the_map_lies_on_flagged_tiles():
+    question = untrained("abmil", n_tiles=10, tile_flags=np.array([2] + [0] * 8 + [4], np.uint8))
+    [told] = quality_warnings(some_scores(question, [9] + [1] * 8 + [-5]))
+    assert told.startswith("53 % of this map lies on the 1 tiles flagged blur (10 % of all)")
+    assert quality_warnings(some_scores(question, np.ones(10))) == ()
+    assert quality_warnings(some_scores(untrained("abmil"), np.ones(9))) == ()
+
+
+def test_facts_hold_everything_as_json():
+    question, keys = planted_question(seeds=3)
+    examined = examine(question, "evidence", random_curves(question), keys)
+    facts = json.loads(json.dumps(facts_of(examined), allow_nan=False))
+    assert facts["faithfulness"]["verdict"].startswith("Better than random")
+    assert facts["localisation"]["auc"] > 0.95
+    probability = float(physically(question, np.ones(len(keys), bool))[0].exp())
+    assert facts["probability"] == pytest.approx(probability, abs=1e-5)
+
+
+def test_methods_are_ranked_by_gain_and_a_model_that_reads_nothing_has_none():
+    maps = []
+    for case in (0, 5, 7, 14):
+        question, keys = planted_question(case=case)
+        random = random_curves(question)
+        maps += [examine(question, name, random, keys) for name in ("attention", "ablation")]
+    methods = summarise_methods(maps)
+    assert [each.slides for each in methods] == [4, 4]
+    assert methods[0].gain >= methods[1].gain
+    assert conclusion(methods, "abmil").startswith(f"Most faithful for abmil: {methods[0].method}")
+    hopeless = [replace(each, p=1.0) for each in methods]
+    assert conclusion(hopeless, "abmil").startswith(
+        "No method's maps of abmil are better than random"
+    )
+
+
+@pytest.mark.parametrize("name", ["s1", "$x", r"$\frac{1}{2$", "<b>&amp;"])
+def test_figure_is_a_picture_whatever_the_names_and_shows_the_verdict(name):
+    question = untrained("abmil", n_tiles=30)
+    examined = examine(question, "evidence", random_curves(question))
+    scores = replace(examined.scores, bag=replace(question.bag, slide=name), target=name)
+    plain = draw_explanation(scores, examined.faithfulness, class_name=name, caption=name)
+    assert Image.open(io.BytesIO(plain)).format == "PNG"
+    warned = draw_explanation(scores, examined.faithfulness, class_name=name, warnings=[name])
+    assert warned != plain

@@ -1,0 +1,155 @@
+"""Maps of pixels: on every registered network, against the definition, and where they must point."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from features.backbones.imagenet import ALIASES
+from features.backbones.registry import Backbone, PooledFeatures, load_backbone
+from features.embed import preprocess
+from mil.explain.contact import draw_contact, draw_tile_maps, ends_of, spread_over
+from mil.explain.gradcam import TileAnswer, recomputed_warning, tile_maps
+from mil.explain.methods import METHODS
+from tests.mil.explain.made_questions import untrained
+
+TILES = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), dtype=np.uint8)
+
+
+def small(name):
+    """A registered network with random weights, on a smaller input than its own."""
+    return replace(load_backbone(name, "random"), input_px=96)
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_every_registered_network_has_a_map(name):
+    backbone = small(name)
+    question = untrained("abmil", dim=backbone.dim)
+    found = tile_maps(question, backbone, TILES)
+    assert found.maps.shape == (2, 96, 96)
+    assert (found.maps >= 0).all()
+    assert np.isfinite(found.maps).all()
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_transformers_have_their_tokens_in_their_places(name):
+    backbone = load_backbone(name, "random")
+    tiles = np.random.default_rng(0).integers(0, 255, (1, 224, 224, 3), dtype=np.uint8)
+    found = tile_maps(untrained("abmil", dim=backbone.dim), backbone, tiles)
+    assert found.maps.shape == (1, 224, 224)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_answer_from_pixels_is_that_from_features(members):
+    backbone = small("resnet18")
+    question = untrained("gated-abmil", dim=backbone.dim, members=members)
+    images = preprocess(torch.from_numpy(TILES), backbone)
+    with torch.inference_mode():
+        expected = question.margin(backbone.module(images).unsqueeze(1)).numpy()
+    np.testing.assert_allclose(tile_maps(question, backbone, TILES).margins, expected, atol=1e-5)
+
+
+def test_map_is_the_rectified_sum_of_channels_by_their_mean_gradient():
+    backbone = small("resnet18")
+    question = untrained("abmil", dim=backbone.dim)
+    model = TileAnswer(backbone, question).eval()
+    images = preprocess(torch.from_numpy(TILES), backbone)
+    activation = model.backbone.forward_features(images).detach().requires_grad_()
+    features = activation.mean(dim=(2, 3)).unsqueeze(1)
+    (gradient,) = torch.autograd.grad(question.margin(features).sum(), activation)
+    expected = torch.relu((gradient.mean(dim=(2, 3), keepdim=True) * activation).sum(dim=1))
+    expected = nn.functional.interpolate(expected[:, None], (96, 96), mode="bilinear")[:, 0]
+    found = tile_maps(question, backbone, TILES).maps
+    np.testing.assert_allclose(found, expected.detach().double().numpy(), rtol=1e-3, atol=1e-9)
+
+
+class Reddish(nn.Module):
+    """A backbone whose features are how red and how blue each quarter of a tile is."""
+
+    output_fmt = "NCHW"
+
+    def __init__(self):
+        super().__init__()
+        self.act = nn.ReLU()
+
+    def forward_features(self, images):
+        return self.act(nn.functional.avg_pool2d(images[:, [0, 2]], 24))
+
+
+def reddish_question():
+    """A head that says class 1 by the red."""
+    question = untrained("mean", dim=2)
+    head = question.fitted.head
+    head.shift.zero_(), head.scale.fill_(1)
+    head.embed, head.classify = nn.Identity(), nn.Linear(2, 3)
+    nn.init.zeros_(head.classify.weight)
+    head.classify.weight.data[1, 0] = 1
+    return question
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_map_lies_where_the_class_is(guided):
+    backbone = Backbone(
+        name="reddish", module=PooledFeatures(Reddish()).eval(), dim=2, input_px=96, mean=(0, 0, 0),
+        std=(1, 1, 1), weights="none", weights_sha256="", licence="",
+    )  # fmt: skip
+    tile = np.zeros((1, 96, 96, 3), np.uint8)
+    tile[0, :48, :48, 0] = 255  # red, which counts
+    tile[0, 48:, 48:, 2] = 255  # blue, which does not
+    found = tile_maps(reddish_question(), backbone, tile, guided=guided)
+    [inside] = found.maps
+    assert inside[:40, :40].mean() > 20 * inside[56:, 56:].mean()
+    assert found.warnings == ()
+
+
+def test_guiding_what_cannot_be_guided_is_said():
+    backbone = small("efficientnetv2s")
+    found = tile_maps(untrained("abmil", dim=backbone.dim), backbone, TILES, guided=True)
+    [told] = found.warnings
+    assert "has no ReLU" in told
+
+
+def test_network_and_head_are_left_as_they_were():
+    backbone = small("resnet18")
+    question = untrained("abmil", dim=backbone.dim)
+    before = backbone.module(torch.ones(1, 3, 96, 96))
+    tile_maps(question, backbone, TILES, guided=True)
+    torch.testing.assert_close(backbone.module(torch.ones(1, 3, 96, 96)), before)
+    assert all(m.inplace for m in backbone.module.modules() if isinstance(m, nn.ReLU))
+
+
+def test_features_of_other_pixels_are_noticed():
+    assert recomputed_warning(np.array([3.0, -1]), np.array([3.01, -1.02])) == ()
+    [told] = recomputed_warning(np.array([3.0, -1]), np.array([3.0, 0.5]))
+    assert "otherwise than the bag's (by up to 1.5)" in told
+
+
+def test_score_is_the_mean_of_what_is_spread():
+    inside = np.random.default_rng(0).random((8, 8))
+    assert spread_over(-3.0, inside).mean() == pytest.approx(-3)
+    assert (spread_over(2.0, np.zeros((4, 4))) == 2).all()
+
+
+@pytest.mark.parametrize("n_tiles", [1, 2, 7, 30])
+def test_ends_are_the_highest_and_the_lowest_and_none_is_both(n_tiles):
+    scores = METHODS["single-tile"](untrained("abmil", n_tiles=n_tiles))
+    top, bottom = ends_of(scores)
+    assert not {*top} & {*bottom}
+    assert len(top) + len(bottom) == min(n_tiles, 12)
+    assert top[0] == scores.relative.argmax()
+    assert n_tiles == 1 or bottom[0] == scores.relative.argmin()
+
+
+@pytest.mark.parametrize("method", ["attention", "evidence"])
+def test_sheets_are_pictures(method):
+    question = untrained("abmil", n_tiles=15)
+    scores = METHODS[method](question)
+    assert draw_contact(scores, lambda index: TILES[index % 2]).startswith(b"\x89PNG")
+    if method == "evidence":
+        backbone = small("resnet18")
+        found = tile_maps(untrained("abmil", dim=backbone.dim), backbone, TILES)
+        png = draw_tile_maps(scores, [3, 4], lambda index: TILES[index % 2], found, caption="$x_")
+        assert png.startswith(b"\x89PNG")

@@ -1,0 +1,234 @@
+"""Every method against its definition: enumeration, closed forms, and heads known by hand."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import InputXGradient
+
+from mil.errors import FitError
+from mil.explain import regions as regions_module
+from mil.explain.evidence import evidence_scores
+from mil.explain.gradients import gradient_scores, integrated_gradients_scores
+from mil.explain.methods import METHODS
+from mil.explain.question import ask
+from mil.explain.regions import ablation_scores, regions_of, shapley_scores
+from mil.explain.single_tile import single_tile_scores
+from mil.heads.ensemble import members_of
+from mil.heads.registry import HEADS
+from mil.training import fit
+from tests.mil.explain.made_questions import (
+    COHORT,
+    physically,
+    planted_question,
+    untrained,
+)
+from tests.mil.made import QUICK, made_bag
+
+READS_TILES = [name for name, head in HEADS.items() if head.learns_from in ("bags", "tiles")]
+ADDING = ["abmil", "gated-abmil", "additive-abmil", "clam-sb", "clam-mb", "mean", "dtfd",
+          "tile-vote-logits"]  # fmt: skip
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("model", READS_TILES)
+def test_tiles_that_are_left_out_are_as_if_they_had_never_been(model, members):
+    question = untrained(model, members=members)
+    rng = np.random.default_rng(0)
+    keep = rng.random((6, 9)) < 0.5
+    keep[:, 4] = True
+    found = question.logits_of_kept(keep)
+    for row, kept in zip(found, keep, strict=True):
+        torch.testing.assert_close(row, physically(question, kept), atol=2e-5, rtol=0)
+
+
+def test_bag_of_no_tile_is_answered_as_the_mean_training_tile():
+    question = untrained("abmil")
+    found = question.margin_of_kept(np.zeros((1, 9), dtype=bool))
+    mean_tile = question.margin(question.fitted.head.shift.view(1, 1, -1))
+    assert found[0] == pytest.approx(float(mean_tile.detach()[0]), abs=1e-6)
+
+
+def test_margin_does_not_know_what_is_added_to_all_logits():
+    question = untrained("abmil")
+    logits = torch.randn(4, 3)
+    torch.testing.assert_close(question.margin_of(logits), question.margin_of(logits + 7))
+    assert float(question.margin_of(torch.tensor([0.0, 3.0, 0.0]))) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("model", ADDING)
+def test_evidence_sums_to_the_margin(model):
+    question = untrained(model, n_tiles=40)
+    margin = float(question.margin(question.features).detach()[0])
+    scores = evidence_scores(question)
+    assert scores.values.sum() == pytest.approx(margin, abs=1e-5)
+    assert scores.relative.mean() == pytest.approx(margin, abs=1e-5)
+    assert abs(scores.facts["gap to the answer"]) < 1e-5
+
+
+def test_evidence_of_an_ensemble_is_its_members_mean_and_tells_the_difference():
+    question = untrained("abmil", members=3)
+    with torch.inference_mode():
+        mask = torch.ones(1, 9, dtype=torch.bool)
+        of_each = [
+            float(question.margin_of(head(question.features, mask).logits)[0])
+            for head in members_of(question.fitted.head)
+        ]
+    scores = evidence_scores(question)
+    assert scores.values.sum() == pytest.approx(np.mean(of_each), abs=1e-5)
+    answer = float(question.margin(question.features).detach()[0])
+    assert scores.facts["gap to the answer"] == pytest.approx(np.mean(of_each) - answer, abs=1e-5)
+    assert abs(scores.facts["gap to the answer"]) > 1e-4
+
+
+@pytest.mark.parametrize("model", ["dsmil", "max", "lse", "transmil", "tile-vote"])
+def test_answer_that_is_no_sum_has_no_evidence(model):
+    with pytest.raises(FitError, match=f"{model} is no sum over tiles.*single-tile"):
+        evidence_scores(untrained(model, n_tiles=12))
+
+
+def test_single_tile_is_the_answer_to_the_tile_alone():
+    question = untrained("dsmil")
+    scores = single_tile_scores(question)
+    for index, value in enumerate(scores.values):
+        alone = question.margin_of(physically(question, np.arange(9) == index))
+        assert value == pytest.approx(float(alone), abs=1e-5)
+    np.testing.assert_array_equal(scores.values, scores.relative)
+
+
+def linear_question(**given):
+    """A head that is linear in its features: the mean over tiles of a linear classifier's logits."""
+    question = untrained("mean", **given)
+    question.fitted.head.embed = torch.nn.Identity()
+    question.fitted.head.classify = torch.nn.Linear(5, 3)
+    return question
+
+
+def test_on_a_linear_head_all_slopes_are_weight_times_distance_from_the_mean_tile():
+    question = linear_question()
+    head = question.fitted.head
+    weight = (head.classify.weight[1] - head.classify.weight.mean(dim=0)) / head.scale  # (D,)
+    expected = ((question.features[0] - head.shift) @ weight / 9).detach().double().numpy()
+    for method in (gradient_scores, integrated_gradients_scores):
+        np.testing.assert_allclose(method(question).values, expected, atol=1e-5)
+        assert abs(method(question).facts["completeness gap"]) < 1e-5
+
+
+def test_gradient_is_captums_in_the_frame_of_the_mean_tile():
+    question = untrained("gated-abmil")
+    told = InputXGradient(lambda moved: question.margin(moved + question.baseline)).attribute(
+        (question.features - question.baseline).requires_grad_()
+    )
+    expected = told.sum(dim=-1)[0].detach().double().numpy()
+    np.testing.assert_allclose(gradient_scores(question).values, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_integrated_gradients_are_complete(seeds):
+    question, _ = planted_question(seeds=seeds)
+    scores = integrated_gradients_scores(question)
+    start = question.baseline.expand_as(question.features)
+    change = float((question.margin(question.features) - question.margin(start)).detach()[0])
+    assert scores.values.sum() == pytest.approx(change, rel=0.01)
+    gap = scores.facts["completeness gap"]
+    assert gap == pytest.approx(scores.values.sum() - change, abs=1e-5)
+
+
+def enumerated_shapley(question, regions):
+    """The definition: every coalition of regions, weighed by the orders in which it comes first."""
+    count = regions.max() + 1
+    answers = {}
+    for size in range(count + 1):
+        for coalition in itertools.combinations(range(count), size):
+            keep = np.isin(regions, coalition)[None]
+            answers[frozenset(coalition)] = question.margin_of_kept(keep)[0]
+    values = np.zeros(count)
+    for coalition, answer in answers.items():
+        for one in set(range(count)) - coalition:
+            weight = 1 / (count * math.comb(count - 1, len(coalition)))
+            values[one] += weight * (answers[coalition | {one}] - answer)
+    return values
+
+
+def test_shapley_values_are_those_of_all_coalitions(monkeypatch):
+    monkeypatch.setattr(regions_module, "N_PERMUTATIONS", 3000)
+    question = untrained("abmil", n_tiles=12)
+    monkeypatch.setattr(
+        regions_module, "regions_of", lambda question: np.arange(12, dtype=np.int64) // 2
+    )
+    regions = np.arange(12) // 2
+    expected = enumerated_shapley(question, regions)
+    found = shapley_scores(question).values
+    spread = np.ptp(expected)
+    np.testing.assert_allclose(found, expected[regions] / 2, atol=0.04 * spread)
+    assert found.sum() == pytest.approx(expected.sum(), abs=1e-5)
+
+
+def test_shapley_values_sum_to_the_change_from_no_tile():
+    question, _ = planted_question(seeds=3)
+    n_tiles = len(question.bag)
+    ends = question.margin_of_kept(np.array([[False] * n_tiles, [True] * n_tiles]))
+    assert shapley_scores(question).values.sum() == pytest.approx(ends[1] - ends[0], abs=1e-4)
+
+
+def test_ablation_is_the_fall_when_a_region_leaves():
+    question = untrained("dsmil", n_tiles=30)
+    regions = regions_of(question)
+    scores = ablation_scores(question)
+    whole = float(question.margin_of(physically(question, np.ones(30, bool))))
+    for region in range(regions.max() + 1):
+        inside = regions == region
+        fall = whole - float(question.margin_of(physically(question, ~inside)))
+        assert scores.values[inside].sum() == pytest.approx(fall, abs=1e-5)
+        assert np.ptp(scores.values[inside]) == 0
+
+
+def test_regions_are_compact_and_a_bag_of_few_tiles_has_fewer():
+    question = untrained("abmil", n_tiles=60)
+    regions = regions_of(question)
+    assert len(set(regions)) == regions_module.N_REGIONS
+    assert np.count_nonzero(np.diff(regions)) == regions_module.N_REGIONS - 1  # tiles lie in a row
+    assert len(set(regions_of(untrained("abmil", n_tiles=4)))) == 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("n_tiles", [1, 2, 7])
+def test_every_method_answers_for_few_tiles_and_says_for_what(method, n_tiles):
+    question = untrained("abmil", n_tiles=n_tiles, members=2)
+    scores = METHODS[method](question)
+    assert scores.values.shape == scores.relative.shape == (n_tiles,)
+    assert np.isfinite(scores.values).all()
+    assert (scores.method, scores.model) == (method, "abmil")
+    assert scores.target == ("" if method == "attention" else "b")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_the_same_each_time_and_leaves_the_bag_alone(method):
+    question = untrained("abmil", n_tiles=20)
+    before = question.bag.features.copy()
+    first, second = METHODS[method](question), METHODS[method](question)
+    np.testing.assert_array_equal(first.values, second.values)
+    np.testing.assert_array_equal(question.bag.features, before)
+
+
+def test_class_that_is_called_is_explained_unless_another_is_named():
+    question, _ = planted_question()
+    assert question.class_name == COHORT.cases[0].label
+    other = ask(question.fitted, question.bag, COHORT.classes[2])
+    assert other.target == 2
+    with pytest.raises(FitError, match="No class 'LMS'; the model knows class-0"):
+        ask(question.fitted, question.bag, "LMS")
+
+
+def test_model_of_the_table_has_no_tile_to_explain():
+    fitted = fit("clinical", COHORT.cases, (), COHORT.classes, QUICK, seed=0)
+    with pytest.raises(FitError, match="reads the table and no tiles"):
+        ask(fitted, COHORT.cases[0].bags[0])
+
+
+def test_bag_of_another_recipe_is_not_explained():
+    question, _ = planted_question()
+    with pytest.raises(FitError, match="does not suit"):
+        ask(question.fitted, made_bag("s", dim=32, recipe={"mpp": 1}))
