@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from scipy.stats import beta, kstest
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from mil.evaluation.conformal import (
     cases_needed,
@@ -60,6 +61,38 @@ def test_the_threshold_is_the_usual_conformal_quantile():
         rank = ceil((n + 1) * 0.9 - 1e-9) / n - 1e-12
         usual = 1 - np.quantile(1 - own, rank, method="inverted_cdf")
         assert threshold(own, 0.9) == pytest.approx(usual)
+
+
+class AsGiven(ClassifierMixin, BaseEstimator):
+    """A classifier whose cases are their own probabilities."""
+
+    classes_ = np.arange(3)
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def predict(self, p):
+        return p.argmax(axis=1)
+
+    def predict_proba(self, p):
+        return p
+
+
+@pytest.mark.filterwarnings("ignore:WARNING. your conformalization dataset has less labels")
+@pytest.mark.parametrize("coverage", [0.8, 0.9])
+def test_mapie_sets_are_the_same_for_new_cases(coverage):
+    """Calibrated on the cases of one class, MAPIE's least ambiguous sets are ours of that class."""
+    from mapie.classification import SplitConformalClassifier
+
+    truth, p = drawn(np.random.default_rng(2), (19, 30, 44))
+    _, new = drawn(np.random.default_rng(3), (40, 40, 40))
+    for k in range(3):
+        own = truth == k
+        referee = SplitConformalClassifier(AsGiven(), confidence_level=coverage)
+        referee.conformalize(p[own], truth[own])
+        _, sets = referee.predict_set(new)
+        held = new[:, k] >= threshold(p[own, k], coverage)
+        np.testing.assert_array_equal(held, sets[:, k, 0])
 
 
 def test_each_class_is_covered_among_new_cases():

@@ -58,6 +58,25 @@ def test_of_survival_without_censoring_it_is_that_of_the_event_until_then(seed):
     np.testing.assert_allclose(found, net_benefit(time <= 0.8, p, AT), atol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_dcurves_finds_the_same(seed):
+    """dcurves acts above the threshold, we from it on: drawn probabilities never lie on one."""
+    from dcurves import dca
+
+    rng = np.random.default_rng(seed)
+    p, time, event = rng.random(60), rng.exponential(size=60), rng.random(60) < 0.7
+    table = pd.DataFrame({"y": time < 0.8, "p": p, "time": time, "event": event.astype(int)})
+    asked = {"modelnames": ["p"], "thresholds": AT.tolist()}
+    of_class = dca(data=table, outcome="y", **asked).query("model == 'p'")["net_benefit"]
+    np.testing.assert_allclose(net_benefit(time < 0.8, p, AT), of_class, atol=1e-12)
+    met = dca(data=table, outcome="event", time=0.8, time_to_outcome_col="time", **asked)
+    np.testing.assert_allclose(
+        survival_net_benefit(time, event, p, 0.8, AT),
+        met.query("model == 'p'")["net_benefit"],
+        atol=1e-12,
+    )
+
+
 def test_censored_cases_are_not_taken_for_survivors():
     rng = np.random.default_rng(0)
     met, left = rng.exponential(size=4000), rng.exponential(size=4000)
