@@ -77,7 +77,7 @@ class CheckOptions(SlideOptions):
         "mil check cohort.csv --slides slides --annotations annotations --out checked-twice "
         "--mpp 0.5,1 --tiles-per-second 300",
         "mil check slides/case-01-s1.tiff --out checked-tissue --mpp 0.5",
-        "mil check run --null 2 --out checked-null",
+        "mil check developed --null 20 --out checked-null",
     ],
 )
 def check(options: CheckOptions) -> None:

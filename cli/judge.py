@@ -106,7 +106,7 @@ def evaluate(options: EvaluateOptions) -> None:
     CompareOptions,
     examples=[
         "mil compare run again --out compared",
-        "mil compare run again --models abmil",
+        "mil compare run again --models mean",
     ],
 )
 def compare(options: CompareOptions) -> None:
@@ -283,7 +283,7 @@ def _elsewhere(result: "ClassResult") -> list[str]:
 
 
 def _show_comparison(comparison: "Comparison") -> None:
-    from cli.console import say, show_table
+    from cli.console import counted, say, show_table
 
     header = [
         "first",
@@ -298,7 +298,8 @@ def _show_comparison(comparison: "Comparison") -> None:
         "p folds",
     ]
     show_table(header, [_pair(test) for test in comparison.pairs])
-    say(f"{comparison.pairs[0].n} cases; p adjusted over {len(comparison.pairs)} pairs (Holm).")
+    pairs = counted(len(comparison.pairs), "pair")
+    say(f"{comparison.pairs[0].n} cases; p adjusted over {pairs} (Holm).")
     if comparison.cochran:
         say(
             f"All {comparison.cochran.models} models alike (Cochran's Q): {_p(comparison.cochran.p)}"

@@ -58,8 +58,11 @@ def test_the_readme_shows_every_verb():
 @pytest.mark.slow
 def test_the_readmes_commands_leave_a_report_and_a_run_that_repeats(walked):
     assert (walked / "run" / "report.html").stat().st_size > 10_000
-    first, again = (walked / run / "predictions.csv" for run in ("run", "again"))
-    assert first.read_bytes() == again.read_bytes()
+    first, again = (
+        (walked / run / "predictions.csv").read_text().splitlines() for run in ("run", "again")
+    )
+    assert [row for row in first if row.startswith(('"model"', '"mean"'))] == again
+    assert len(again) > 20
 
 
 @pytest.mark.slow
