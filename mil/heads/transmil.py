@@ -20,6 +20,7 @@ HEADS = 8
 RESIDUAL = 33  # tokens that the convolution beside the attention sees
 INVERSE_STEPS = 6
 RECOMPUTE = 20_000  # tokens from which the first layer is computed again for its gradient, not kept
+PRODUCTS = 20_000  # tokens up to which their products with the landmarks are kept for the gradient
 
 
 @register("transmil")
@@ -99,8 +100,7 @@ class NystromAttention(nn.Module):
 
     softmax(Q k^T) pinv(softmax(q k^T)) softmax(q K^T) V, with q and k the means of Q and K over segments;
     beside it a convolution of V along the tiles. The class token takes no part in that: it stands beside no
-    tile, and given a way to the first sixteen it learns small cohorts by heart. No product of tokens and
-    landmarks is kept in memory.
+    tile, and given a way to the first sixteen it learns small cohorts by heart.
     """
 
     def __init__(self, width: int, *, of_tiles: bool) -> None:
@@ -151,10 +151,10 @@ class NystromAttention(nn.Module):
     def answer(self, asked: Tensor, factors: Factors) -> Tensor:
         """What the first tokens get, whose queries are asked: (1, H, l, d) -> (1, l, E)."""
         keys, values, key_marks, query_marks, inverse = factors
-        gathered = scaled_dot_product_attention(query_marks, keys, values)  # (1, H, M, d)
+        gathered = attend(query_marks, keys, values)  # (1, H, M, d)
         with torch.autocast(asked.device.type, enabled=False):
             summary = (inverse @ gathered.float()).to(asked.dtype)  # (1, H, M, d)
-        answers = scaled_dot_product_attention(asked, key_marks, summary)  # (1, H, l, d)
+        answers = attend(asked, key_marks, summary)  # (1, H, l, d)
         if self.residual is not None:
             answers = answers + pad(self.residual(values[:, :, 1:]), (0, 0, 1, 0))
         answer: Tensor = self.out(answers.transpose(1, 2).flatten(2))
@@ -194,6 +194,19 @@ class PyramidEncoding(nn.Module):
         return torch.cat([tokens[:, :1], encoded.flatten(2).transpose(1, 2)], dim=1)
 
 
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """softmax(Q K^T) V: (1, H, l, d), (1, H, L, d), (1, H, L, d) -> (1, H, l, d).
+
+    A head's products fit a processor's cache, and kept for the gradient they take half the time of PyTorch's
+    own attention, which computes them again; of very many tokens they would fill the memory.
+    """
+    if queries.is_cuda or max(queries.shape[2], keys.shape[2]) > PRODUCTS:
+        return scaled_dot_product_attention(queries, keys, values)
+    heads = zip(queries[0], keys[0], values[0], strict=True)
+    with torch.autocast("cpu", enabled=False):  # all are in its format, and so stays the softmax
+        return torch.stack([likeness(q, k) @ v for q, k, v in heads]).unsqueeze(0)
+
+
 def segment_means(tokens: Tensor, n_segments: int) -> Tensor:
     """(1, L, E) -> (1, M, E): means of consecutive tokens, in at most so many segments of equal length.
 
@@ -209,7 +222,8 @@ def segment_means(tokens: Tensor, n_segments: int) -> Tensor:
 
 def likeness(queries: Tensor, keys: Tensor) -> Tensor:
     """Softmax over keys of scaled products: (..., l, d), (..., L, d) -> (..., l, L)."""
-    return torch.softmax(queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5, dim=-1)
+    near = (queries / queries.shape[-1] ** 0.5) @ keys.transpose(-1, -2)
+    return torch.softmax(near, dim=-1)
 
 
 def pseudo_inverse(matrix: Tensor) -> Tensor:

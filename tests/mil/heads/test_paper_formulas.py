@@ -307,6 +307,18 @@ def test_recomputing_the_first_layer_changes_no_gradient(monkeypatch):
         torch.testing.assert_close(recomputed, kept)
 
 
+def test_products_kept_or_not_are_the_same_attention(monkeypatch):
+    torch.manual_seed(0)
+    parts = [torch.randn(1, 4, n, 8, requires_grad=True) for n in (5, 30, 30)]
+    found = []
+    for most in (30, 29):
+        monkeypatch.setattr(transmil, "PRODUCTS", most)
+        answer = transmil.attend(*parts)
+        found.append([answer, *torch.autograd.grad(answer.square().sum(), parts)])
+    for kept, fused in zip(*found, strict=True):
+        torch.testing.assert_close(kept, fused, atol=1e-5, rtol=1e-5)
+
+
 def test_width_that_no_head_divides_works():
     for width in (1, 3, 12):
         output = output_of(
