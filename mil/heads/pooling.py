@@ -1,5 +1,6 @@
 """Bags by the mean, the maximum, or a smooth maximum of their embedded tiles."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -43,9 +44,9 @@ class WeightedPooling(Head):
         self.embed = tile_embedding(settings.dim, settings.width, settings.dropout)
         self.classify = nn.Linear(settings.width, settings.n_classes)
 
+    @abstractmethod
     def score(self, tiles: Tensor) -> Tensor:
         """(B, N, E) -> (B, N, 1)."""
-        raise NotImplementedError
 
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
         """Weigh the tiles, sum them, classify the sum."""
