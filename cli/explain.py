@@ -1,6 +1,7 @@
 """`mil explain` and `mil report`: what to look at."""
 
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,19 +9,20 @@ from cli.app import app
 from cli.maps import (
     PIXEL_METHODS,
     answering,
+    class_asked,
     explain_all,
     known_tiles,
     model_for,
-    worth,
+    opened,
+    picture_of,
     write_map,
+    write_risk_map,
     write_tiles,
 )
-from cli.options import UsageError, verb
+from cli.options import UsageError, verb, writable
 
 if TYPE_CHECKING:
     from features.bags import Bag
-    from mil.explain.scores import TileScores
-    from mil.fitted import Fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,13 @@ class ExplainOptions:
     )
     model: str | None = field(
         default=None, metadata={"help": "The model; the run's first attention model if not given."}
+    )
+    mpp: float | None = field(
+        default=None,
+        metadata={
+            "help": "Micrometres per pixel of the slide under the map, and of the finest OME-TIFF level; the "
+            "bag's small picture, and 1, if not given. Needs the slide."
+        },
     )
     slides: Path | None = field(
         default=None,
@@ -122,15 +131,21 @@ def explain(options: ExplainOptions) -> None:
 
 def run_explain(options: ExplainOptions) -> list[Path]:
     """Write the files of one map, or the summary of all, and print where they are."""
-    from cli.console import say
+    from cli.console import Bars, say
     from cli.inputs import bags_for
     from mil.explain.examine import examine
     from mil.explain.faithfulness import random_curves
+    from mil.explain.pyramid import FINEST_MPP, write_ome_tiff
     from mil.explain.question import ask
+    from mil.explain.worth import guessing
     from mil.runs import open_run
 
     _check_asked(options)
     run = open_run(options.run)
+    survival = run.settings.get("task") == "survival"
+    if survival:
+        _check_survival(options)
+    writable(options.out)
     if options.input is None:
         return explain_all(options, run)
     [bag] = bags_for(
@@ -141,63 +156,34 @@ def run_explain(options: ExplainOptions) -> list[Path]:
         weights=options.weights,
         slide_mpp=options.slide_mpp,
     )
-    slide = _slide_of(options, bag)
+    file = _slide_of(options, bag)
     fitted, caption = model_for(run, bag, options)
-    if run.settings.get("task") == "survival":
-        return _explain_risk(options, fitted, bag, caption, slide)
-    question = ask(fitted, bag, options.class_name)
-    known = known_tiles(options.regions, bag)
-    random = random_curves(question)
-    method = answering(question) if options.method in PIXEL_METHODS else options.method
-    examined = examine(question, method, random, known)
-    say(f"{bag.slide}: {caption}")
-    examined = replace(examined, warnings=(*examined.warnings, *worth(run, fitted.model)))
-    paths = write_map(options.out, examined, caption)
-    if slide is not None:
-        paths += write_tiles(paths[0], examined, slide, options, run)
-        if options.ome_tiff:
-            paths.append(_paint(slide, examined.scores, paths[0].with_suffix(".ome.tiff")))
+    with opened(file, bag, options.slide_mpp) if file else nullcontext() as slide:
+        picture = picture_of(slide, options.mpp) if slide and options.mpp else None
+        say(f"{bag.slide}: {caption}")
+        if survival:
+            scores, paths = write_risk_map(options.out, fitted, bag, caption, picture)
+        else:
+            question = ask(fitted, bag, class_asked(options, run, bag, fitted))
+            method = answering(question) if options.method in PIXEL_METHODS else options.method
+            random = random_curves(question, progress=Bars())
+            examined = examine(question, method, random, known_tiles(options.regions, bag))
+            scores = examined.scores
+            paths = write_map(
+                options.out,
+                examined,
+                caption,
+                guessing=guessing(run, fitted.model),
+                picture=picture,
+            )
+            if slide:
+                paths += write_tiles(paths[0], examined, slide, options, run)
+        if slide and options.ome_tiff:
+            paths.append(paths[0].with_suffix(".ome.tiff"))
+            write_ome_tiff(paths[-1], slide, scores, mpp=options.mpp or FINEST_MPP)
     for path in paths:
         say(f"  {path}")
     return paths
-
-
-def _explain_risk(
-    options: ExplainOptions, fitted: "Fitted", bag: "Bag", caption: str, slide: Path | None
-) -> list[Path]:
-    """Where a model of survival looks; what a tile does to a risk is not measured."""
-    from cli.console import say
-    from features.slides import file_name
-    from mil.explain.attention import attention_scores
-    from mil.explain.heatmap import draw_heatmap
-    from mil.explain.scores import write_csv, write_geojson
-
-    if options.method != "attention" or options.all:
-        raise UsageError("Of survival only --method attention is explained.")
-    scores = attention_scores(fitted, bag)
-    options.out.mkdir(parents=True, exist_ok=True)
-    base = options.out / f"{file_name(bag.slide)}-{fitted.model}-attention"
-    paths = [base.with_name(base.name + suffix) for suffix in (".png", ".csv", ".geojson")]
-    paths[0].write_bytes(draw_heatmap(scores, caption=caption))
-    write_csv(paths[1], scores)
-    write_geojson(paths[2], scores)
-    if options.ome_tiff and slide is not None:
-        paths.append(_paint(slide, scores, base.with_name(base.name + ".ome.tiff")))
-    say(f"{bag.slide}: {caption}")
-    for path in paths:
-        say(f"  {path}")
-    return paths
-
-
-def _paint(file: Path, scores: "TileScores", path: Path) -> Path:
-    """Write the slide with the map on it."""
-    from features.slides import open_slide
-    from mil.explain.pyramid import write_ome_tiff
-
-    bag = scores.bag
-    with open_slide(file, mpp=bag.mpp_l0[0] if bag.mpp_source != "file" else None) as slide:
-        write_ome_tiff(path, slide, scores)
-    return path
 
 
 def _slide_of(options: ExplainOptions, bag: "Bag") -> Path | None:
@@ -211,16 +197,35 @@ def _slide_of(options: ExplainOptions, bag: "Bag") -> Path | None:
     if options.input and options.input.suffix != ".h5":
         return options.input
     if options.slides is None:
-        if options.ome_tiff or options.method in PIXEL_METHODS:
-            what = "--ome-tiff" if options.ome_tiff else f"--method {options.method}"
-            raise UsageError(
-                f"{what} needs the slide itself: pass --slides, a folder that holds {bag.slide}."
-            )
+        needs = {
+            "--ome-tiff": options.ome_tiff,
+            "--mpp": options.mpp is not None,
+            f"--method {options.method}": options.method in PIXEL_METHODS,
+        }
+        for what, asked in needs.items():
+            if asked:
+                raise UsageError(
+                    f"{what} needs the slide itself: pass --slides, a folder that holds {bag.slide}."
+                )
         return None
     found = slide_files(options.slides).get(bag.slide)
     if found is None:
         raise UsageError(f"--slides {options.slides}: holds no slide {bag.slide}.")
     return found
+
+
+def _check_survival(options: ExplainOptions) -> None:
+    """Refuse what is not known of a risk.
+
+    Raises:
+        UsageError: another method, or what asks about classes.
+    """
+    if options.method != "attention" or options.all:
+        raise UsageError("Of survival only --method attention is explained, slide by slide.")
+    if options.class_name or options.regions:
+        raise UsageError(
+            "--class and --regions ask about a class; a run of survival has none. Leave them out."
+        )
 
 
 def _check_asked(options: ExplainOptions) -> None:
@@ -238,6 +243,8 @@ def _check_asked(options: ExplainOptions) -> None:
         near = get_close_matches(options.method, known, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"No method {options.method!r}.{hint} Known: {', '.join(known)}.")
+    if options.mpp is not None and not options.mpp > 0:
+        raise UsageError(f"--mpp is more than 0; got {options.mpp:g}.")
     if (options.input is None) != options.all:
         raise UsageError("Give one bag or slide to explain, or --all for every slide of the run.")
 

@@ -1,24 +1,33 @@
 """What `mil explain` does: the model for a slide, a map and its files, all maps of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli.options import UsageError
 
 PIXEL_METHODS = ("grad-cam", "guided-grad-cam")
-GUESSING = 0.05  # p above which a model may as well have guessed
+UNSEEN = "not trained on this case"
+MOST_PX = 12_000  # longer side of a picture that is made as a whole
 RANDOM_WEIGHTS = "The backbone has random weights: what lights up in a tile was not learnt."
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
     from cli.explain import ExplainOptions
     from features.backbones.registry import Backbone
     from features.bags import Bag
+    from features.embed import Tiles
+    from features.slides import Slide
+    from features.tiling import SlideTiles
     from mil.explain.examine import Examined
     from mil.explain.question import Question
+    from mil.explain.scores import TileScores
     from mil.fitted import Fitted
     from mil.runs import Run
 
@@ -75,7 +84,15 @@ def _relation(fitted: "Fitted", case: str) -> str:
     from mil.spelling import among
 
     seen = among([case], fitted.trained_on)
-    return "trained on this case" if seen else "not trained on this case"
+    return "trained on this case" if seen else UNSEEN
+
+
+def class_asked(options: "ExplainOptions", run: "Run", bag: "Bag", fitted: "Fitted") -> str | None:
+    """The class to explain: as asked; beside regions, which show what the case has, the table's; or None."""
+    if options.class_name or options.regions is None:
+        return options.class_name
+    label = run.info.get("labels", {}).get(run.case_of(bag.slide, bag.case))
+    return str(label) if label in fitted.classes else None
 
 
 def known_tiles(regions: Path | None, bag: "Bag") -> "NDArray[np.bool_] | None":
@@ -105,95 +122,145 @@ def answering(question: "Question") -> str:
     return "evidence"
 
 
-def worth(run: "Run", model: str) -> tuple[str, ...]:
-    """A sentence where the run found its model no better than guessing."""
-    import json
+@contextmanager
+def opened(file: Path, bag: "Bag", slide_mpp: float | None) -> "Iterator[Slide]":
+    """The slide a bag was made from.
 
-    path = run.path / "metrics.json"
-    if not path.is_file():
-        return ()
-    found = {each["model"]: each for each in json.loads(path.read_text())["models"]}
-    if model not in found:
-        return ()
-    p = max(found[model].get(name) or 0.0 for name in ("p_chance", "p_majority"))
-    if p <= GUESSING:
-        return ()
-    return (
-        f"{model} is no better than guessing in this run ({found[model]['correct']:g} of "
-        f"{found[model]['n']} right, p = {p:.2g}): a map true to it says nothing of the disease.",
-    )
+    Raises:
+        UsageError: it is of another size.
+    """
+    from features.slides import open_slide
+
+    told = bag.mpp_l0[0] if bag.mpp_source != "file" else None
+    with open_slide(file, mpp=slide_mpp or told) as slide:
+        if slide.size_l0 != bag.size_l0:
+            raise UsageError(
+                f"{file} is {slide.size_l0[0]} x {slide.size_l0[1]} pixels, the bag's slide "
+                f"{bag.size_l0[0]} x {bag.size_l0[1]}. Give the slide the bag was made from."
+            )
+        yield slide
 
 
-def write_map(out: Path, examined: "Examined", caption: str) -> list[Path]:
+def picture_of(slide: "Slide", mpp: float) -> "Image.Image":
+    """The whole slide at a scale, no finer than its own.
+
+    Raises:
+        UsageError: that is too large a picture.
+    """
+    extent = [pixels * own for pixels, own in zip(slide.size_l0, slide.mpp, strict=True)]
+    if max(extent) / mpp > MOST_PX:
+        raise UsageError(
+            f"--mpp {mpp:g} makes a picture of {max(extent) / mpp:.0f} pixels; at most {MOST_PX} are drawn. "
+            f"Ask for {max(extent) / MOST_PX:.2g} or more."
+        )
+    return slide.thumbnail(round(max(extent) / mpp))
+
+
+def write_map(
+    out: Path, examined: "Examined", caption: str, *, guessing: str, picture: "Image.Image | None"
+) -> list[Path]:
     """The four files of a map; the verdict is said too."""
-    from cli.console import say, warn
+    from cli.console import Bars, say, warn
     from features.slides import file_name
+    from features.whole import whole
     from mil.explain.examine import facts_of
     from mil.explain.figure import draw_explanation
     from mil.explain.scores import write_csv, write_geojson
     from mil.runs import write_json
 
     scores, class_name = examined.scores, examined.question.class_name
-    facts = facts_of(examined)
+    facts = facts_of(examined, progress=Bars())
+    told = facts["faithfulness"]
+    if guessing:
+        warn(f"  {guessing}")
     say(f"  {class_name}, probability {facts['probability']:.2f}. {examined.faithfulness.verdict}.")
+    likeness = told["likeness_to_untrained"]
+    say(
+        f"  infidelity {told['infidelity']:.2f} (0: scores tell what each tile changes, 1: nothing of it), "
+        f"sensitivity {told['sensitivity']:.2f}"
+        + ("" if likeness is None else f", likeness to an untrained head's map {likeness:.2f}")
+    )
     if found := examined.localisation:
         say(
             f"  known tiles: AUC {found.auc:.3f} (p = {found.p:.2g}), {100 * found.mass:.0f} % of the map on "
             f"{100 * found.share:.0f} % of the tiles, its top {'inside' if found.pointing else 'outside'}"
         )
-    for warning in examined.warnings:
+    for warning in facts["warnings"]:
         warn(f"  {warning}")
-    out.mkdir(parents=True, exist_ok=True)
     base = out / f"{file_name(scores.bag.slide)}-{scores.model}-{scores.method}"
     suffixes = (".png", ".csv", ".geojson", ".json")
     paths = [base.with_name(base.name + suffix) for suffix in suffixes]
-    told = f"{caption}\n{class_name}, probability {facts['probability']:.2f}"
-    paths[0].write_bytes(
-        draw_explanation(
-            scores, examined.faithfulness, caption=told, class_name=class_name,
-            warnings=examined.warnings,
-        )
-    )  # fmt: skip
+    drawn = draw_explanation(
+        scores,
+        examined.faithfulness,
+        caption=f"{caption}\n{class_name}, probability {facts['probability']:.2f}",
+        class_name=class_name,
+        guessing=guessing,
+        warnings=facts["warnings"],
+        picture=picture,
+    )
+    with whole(paths[0]) as temporary:
+        temporary.write_bytes(drawn)
     write_csv(paths[1], scores)
     write_geojson(paths[2], scores)
-    write_json(paths[3], facts)
+    write_json(paths[3], facts | {"guessing": guessing})
     return paths
 
 
+def write_risk_map(
+    out: Path, fitted: "Fitted", bag: "Bag", caption: str, picture: "Image.Image | None"
+) -> "tuple[TileScores, list[Path]]":
+    """Where a model of survival looks; what a tile does to a risk is not measured."""
+    from cli.console import warn
+    from features.slides import file_name
+    from features.whole import whole
+    from mil.explain.attention import attention_scores
+    from mil.explain.heatmap import draw_heatmap
+    from mil.explain.quality import quality_warnings
+    from mil.explain.scores import write_csv, write_geojson
+
+    scores = attention_scores(fitted, bag)
+    warnings = quality_warnings(scores)
+    for warning in warnings:
+        warn(f"  {warning}")
+    base = out / f"{file_name(bag.slide)}-{fitted.model}-attention"
+    paths = [base.with_name(base.name + suffix) for suffix in (".png", ".csv", ".geojson")]
+    with whole(paths[0]) as temporary:
+        temporary.write_bytes(
+            draw_heatmap(scores, caption="\n".join([caption, *warnings]), picture=picture)
+        )
+    write_csv(paths[1], scores)
+    write_geojson(paths[2], scores)
+    return scores, paths
+
+
 def write_tiles(
-    base: Path, examined: "Examined", slide: Path, options: "ExplainOptions", run: "Run"
+    base: Path, examined: "Examined", slide: "Slide", options: "ExplainOptions", run: "Run"
 ) -> list[Path]:
     """The highest and lowest tiles, and for a method of pixels where in the highest the answer lies."""
     import numpy as np
 
     from cli.console import warn
-    from features.slides import open_slide
+    from features.tiling import SlideTiles, TileGrid
     from mil.explain.contact import draw_contact, draw_tile_maps, ends_of
     from mil.explain.gradcam import recomputed_warning, tile_maps
     from mil.explain.single_tile import single_tile_scores
 
     scores, bag = examined.scores, examined.scores.bag
-    opened = open_slide(slide, mpp=options.slide_mpp)
-    if opened.size_l0 != bag.size_l0:
-        raise UsageError(
-            f"{slide} is {opened.size_l0[0]} x {opened.size_l0[1]} pixels, the bag's slide "
-            f"{bag.size_l0[0]} x {bag.size_l0[1]}. Give the slide the bag was made from."
-        )
-
-    def read(index: int) -> "NDArray[np.uint8]":
-        x, y = bag.coords_l0[index]
-        return opened.read(int(x), int(y), bag.tile_px, bag.target_mpp)
-
+    grid = TileGrid(bag.coords_l0, bag.coverage, bag.tile_px, bag.target_mpp, bag.side_l0)
+    tiles = SlideTiles(slide, grid)
     sheet = base.with_name(f"{base.stem}-tiles.png")
-    sheet.write_bytes(draw_contact(scores, read, caption=examined.faithfulness.verdict))
+    verdict = examined.faithfulness.verdict
+    sheet.write_bytes(draw_contact(scores, tiles.read, caption=verdict))
     if options.method not in PIXEL_METHODS:
         return [sheet]
     top, _ = ends_of(scores)
-    backbone = _backbone_of(run, options)
+    backbone, recolour = _backbone_of(run, options, tiles)
+    pixels = np.stack([tiles.read(index) for index in top])
     found = tile_maps(
         examined.question,
         backbone,
-        np.stack([read(index) for index in top]),
+        recolour(pixels) if recolour else pixels,
         guided=options.method == "guided-grad-cam",
     )
     stored = single_tile_scores(examined.question).values[top]
@@ -205,88 +272,68 @@ def write_tiles(
     for warning in told:
         warn(f"  {warning}")
     inside = base.with_name(f"{base.stem}-{options.method}.png")
-    inside.write_bytes(draw_tile_maps(scores, top, read, found, caption="\n".join(told)))
+    caption = "\n".join([f"Tiles: {verdict}.", *told])
+    inside.write_bytes(
+        draw_tile_maps(scores, top, tiles.read, found, method=options.method, caption=caption)
+    )
     return [sheet, inside]
 
 
-def _backbone_of(run: "Run", options: "ExplainOptions") -> "Backbone":
-    """The network that made the run's bags.
+def _backbone_of(
+    run: "Run", options: "ExplainOptions", tiles: "SlideTiles"
+) -> "tuple[Backbone, Callable[[Tiles], Tiles] | None]":
+    """The network that made the run's bags, and what tiles went through before it.
 
     Raises:
         UsageError: the bags came from another tool.
     """
     from cli.inputs import recipe_from
     from features.backbones.registry import load_backbone
+    from features.recolour import recolouring, stain_reference
 
     recipe = run.info["recipe"]
     if recipe.get("region") == "converted":
         raise UsageError("The bags were made by another tool, whose network is not here.")
     asked = recipe_from(recipe, options.weights, run.path / "bags")
-    return load_backbone(recipe["backbone"], asked.weights)
+    reference = stain_reference(asked, ()) if asked.stain != "off" else None
+    recolour = recolouring(tiles, tiles.slide, asked, reference)
+    return load_backbone(recipe["backbone"], asked.weights), recolour
 
 
 def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
-    """Every method on every slide: a table on paper, and one to keep."""
-    from dataclasses import asdict
-
+    """Every method on every slide: a table on paper, and one to keep, which grows slide by slide."""
     import pandas as pd
 
-    from cli.console import Bars, say, show_table
-    from features.bags import read_bag
-    from mil.errors import FitError
-    from mil.explain.examine import conclusion, examine, measures, summarise_methods
-    from mil.explain.faithfulness import random_curves
-    from mil.explain.methods import METHODS
-    from mil.explain.question import ask
+    from cli.console import Bars, counted, say, show_table, warn
+    from features.whole import whole
+    from mil.explain.examine import conclusion, summarise_methods
+    from mil.explain.worth import guessing
 
-    maps: list[Examined] = []
-    rows, unsuited, model = [], {}, ""
+    rows: list[dict[str, Any]] = []
+    unsuited: dict[str, str] = {}
+    seen, path = 0, options.out
+    undrawn: list[str] = []
     with Bars().task("slides", len(run.info["bags"]), "slides") as advance:
         for slide in run.info["bags"]:
-            bag = read_bag(_store_of(run, slide) / f"{slide}.h5")
-            fitted, _ = model_for(run, bag, options)
-            model = fitted.model
-            question = ask(fitted, bag, options.class_name)
-            random, known = random_curves(question), known_tiles(options.regions, bag)
-            if known is not None and known.all() == known.any():
-                known = None  # nothing to tell apart on this slide
-            for method in METHODS:
-                try:
-                    examined = examine(question, method, random, known)
-                except FitError as error:
-                    unsuited[method] = str(error)
-                    continue
-                maps.append(examined)
-                found = {
-                    "slide": slide,
-                    "model": model,
-                    "method": method,
-                    "class": question.class_name,
-                }
-                located = examined.localisation
-                rows.append(
-                    found | measures(examined.faithfulness) | (asdict(located) if located else {})
-                )
+            bag, fitted, caption = _held(options, run, slide)
+            seen += not caption.endswith(UNSEEN)
+            known = _known_if_any(options, bag, undrawn)
+            rows += _rows(options, run, fitted, bag, known, unsuited)
+            path = options.out / f"faithfulness-{fitted.model}.csv"
+            with whole(path) as temporary:
+                pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
             advance(1)
-    methods = summarise_methods(maps)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"faithfulness-{model}.csv"
-    pd.DataFrame(rows).to_csv(path, index=False, float_format="%.6g")
+    methods = summarise_methods(pd.DataFrame(rows))
     header = [
-        "method",
-        "deletion",
-        "(random)",
-        "insertion",
-        "gain",
-        "better than random",
+        "method", "deletion", "(random)", "insertion", "gain", "infidelity", "better than random",
         "known tiles",
-    ]
+    ]  # fmt: skip
     show_table(
         header,
         [
             [
                 each.method, f"{each.deletion:.3f}", f"{each.deletion_random:.3f}", f"{each.insertion:.3f}",
-                f"{each.gain:.3f}", f"{each.better}/{each.slides}",
+                f"{each.gain:.3f}", f"{each.infidelity:.2f}", f"{each.better}/{each.slides}",
                 "-" if each.auc is None else f"{each.auc:.3f}",
             ]
             for each in methods
@@ -294,9 +341,64 @@ def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
     )  # fmt: skip
     for reason in unsuited.values():
         say(reason)
-    say(conclusion(methods, model))
+    if undrawn:
+        say(f"No drawing of {counted(len(undrawn), 'slide')}: {', '.join(undrawn[:5])}.")
+    if seen:
+        warn(f"Of {counted(len(run.info['bags']), 'slide')} {seen} may have taught the model.")
+    model = str(rows[0]["model"])
+    if told := guessing(run, model):
+        warn(told)
+    else:
+        say(conclusion(methods, model))
     say(f"  {path}")
     return [path]
+
+
+def _held(options: "ExplainOptions", run: "Run", slide: str) -> "tuple[Bag, Fitted, str]":
+    """A slide's bag, its model, and what that has to do with its case."""
+    from features.bags import read_bag
+
+    bag = read_bag(_store_of(run, slide) / f"{slide}.h5")
+    return bag, *model_for(run, bag, options)
+
+
+def _known_if_any(
+    options: "ExplainOptions", bag: "Bag", undrawn: list[str]
+) -> "NDArray[np.bool_] | None":
+    """The known tiles, where some are and some are not; a slide without a drawing is noted."""
+    from features.errors import AnnotationError
+
+    try:
+        known = known_tiles(options.regions, bag)
+    except AnnotationError:
+        undrawn.append(bag.slide)
+        return None
+    return None if known is None or known.all() == known.any() else known
+
+
+def _rows(
+    options: "ExplainOptions",
+    run: "Run",
+    fitted: "Fitted",
+    bag: "Bag",
+    known: "NDArray[np.bool_] | None",
+    unsuited: dict[str, str],
+) -> list[dict[str, Any]]:
+    """A row for each method that suits the model; of the others, why not."""
+    from mil.errors import FitError
+    from mil.explain.examine import examine, row_of
+    from mil.explain.faithfulness import random_curves
+    from mil.explain.methods import METHODS
+    from mil.explain.question import ask
+
+    question = ask(fitted, bag, class_asked(options, run, bag, fitted))
+    random, rows = random_curves(question), []
+    for method in METHODS:
+        try:
+            rows.append(row_of(examine(question, method, random, known)))
+        except FitError as error:
+            unsuited[method] = str(error)
+    return rows
 
 
 def _store_of(run: "Run", slide: str) -> Path:

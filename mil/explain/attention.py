@@ -7,10 +7,10 @@ from mil.fitted import Fitted
 from mil.predicting import run_head
 
 
-def attention_scores(fitted: Fitted, bag: Bag) -> TileScores:
+def attention_scores(fitted: Fitted, bag: Bag, target: int | None = None) -> TileScores:
     """Attention of a fitted head over one bag.
 
-    Heads with a map per class show that of the class they predict.
+    Heads with a map per class show that of the class asked about, or of the one they predict.
 
     Raises:
         FitError: the model learns no attention, or the bag does not suit it.
@@ -22,7 +22,8 @@ def attention_scores(fitted: Fitted, bag: Bag) -> TileScores:
         )
     output = run_head(fitted, bag)
     maps = output.attention[0]  # (A, N)
-    shown = maps[int(output.logits[0].argmax()) if len(maps) > 1 else 0]
+    called = int(output.logits[0].argmax()) if target is None else target
+    shown = maps[called if len(maps) > 1 else 0]
     weights = shown.double().numpy()
     return TileScores(
         bag=bag,

@@ -45,7 +45,13 @@ def draw_contact(scores: TileScores, read: Read, *, caption: str = "") -> bytes:
 
 
 def draw_tile_maps(
-    scores: TileScores, tiles: Sequence[int], read: Read, found: TileMaps, *, caption: str = ""
+    scores: TileScores,
+    tiles: Sequence[int],
+    read: Read,
+    found: TileMaps,
+    *,
+    method: str,
+    caption: str = "",
 ) -> bytes:
     """Tiles, and below each where in it its score comes from; PNG.
 
@@ -57,17 +63,25 @@ def draw_tile_maps(
         tiles: numbers of those that are shown, at most ``N_SHOWN``.
         read: gives a tile's pixels.
         found: their maps, in the same order.
+        method: the maps' name.
         caption: a line under the title.
     """
     figure = _figure(2, scores, caption)
     shown = []
     for column, (index, inside) in enumerate(zip(tiles, found.maps, strict=True)):
         pixels = read(index)
-        spread = spread_over(float(scores.relative[index]), inside)
-        _show(figure.add_subplot(2, N_SHOWN, column + 1), pixels, _score(scores, index))
+        whole = figure.add_subplot(2, N_SHOWN, column + 1)
         axes = figure.add_subplot(2, N_SHOWN, N_SHOWN + column + 1)
-        colours = 255 * SIGNED_COLOURS(SIGNED_SCALE(spread))[..., :3]
-        _show(axes, (OPACITY * colours + (1 - OPACITY) * pixels).astype(np.uint8), "")
+        _show(whole, pixels, _score(scores, index))
+        if inside.any():
+            spread = spread_over(float(scores.relative[index]), inside)
+            colours = 255 * SIGNED_COLOURS(SIGNED_SCALE(spread))[..., :3]
+            _show(axes, (OPACITY * colours + (1 - OPACITY) * pixels).astype(np.uint8), "")
+        else:
+            _show(axes, pixels, "no place speaks so")
+        if column == 0:
+            whole.set_ylabel("highest", fontsize=9)
+            axes.set_ylabel(f"where ({method})", fontsize=9)
         shown.append(axes)
     bar = figure.colorbar(
         ScalarMappable(SIGNED_SCALE, SIGNED_COLOURS), ax=shown, alpha=OPACITY, extend="both",
@@ -82,9 +96,8 @@ def draw_tile_maps(
 
 
 def spread_over(score: float, inside: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A tile's score over its pixels (H, W) in the proportion of a map; evenly where that is flat zero."""
-    mean = float(inside.mean())
-    return score * (inside / mean if mean > 0 else np.ones_like(inside))
+    """A tile's score over its pixels (H, W) in the proportion of a map that is not zero throughout."""
+    return score * inside / float(inside.mean())
 
 
 def _figure(rows: int, scores: TileScores, caption: str) -> Figure:

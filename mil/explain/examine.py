@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from features.progress import Progress, Silent
 from mil.explain.faithfulness import (
     SIGNIFICANT,
     Curves,
@@ -21,8 +23,11 @@ from mil.explain.faithfulness import (
 from mil.explain.methods import METHODS
 from mil.explain.quality import quality_warnings
 from mil.explain.question import Question
-from mil.explain.sanity import likeness_to_untrained
+from mil.explain.sanity import likeness_to_untrained, sanity_warnings
 from mil.explain.scores import TileScores
+
+TOLD_GAP = 0.05  # of what is explained, from which the scores are no shares of it
+ROUNDING_GAP = 0.01  # of a margin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +39,7 @@ class Examined:
         scores: the answer, tile by tile.
         faithfulness: beside random orders of the same bag.
         localisation: beside tiles that are known to matter, if any are.
-        warnings: sentences on tiles of poor quality.
+        warnings: sentences on sums that do not come out and tiles of poor quality.
     """
 
     question: Question
@@ -58,31 +63,39 @@ def examine(
         scores=scores,
         faithfulness=judge(question, scores, random),
         localisation=None if known is None else localise(scores, known),
-        warnings=quality_warnings(scores),
+        warnings=(*_gap_warnings(scores), *quality_warnings(scores)),
     )
 
 
-def facts_of(examined: Examined) -> dict[str, Any]:
+def facts_of(examined: Examined, *, progress: Progress | None = None) -> dict[str, Any]:
     """All that is known of a map, as JSON holds it; the slower measures are made here."""
     question, scores = examined.question, examined.scores
     method = METHODS[scores.method]
+    whole = np.ones((1, len(scores.bag)), dtype=bool)
+    with (progress or Silent()).task("measures of the map", 3, "measures") as advance:
+        told = infidelity(question, scores)
+        advance(1)
+        moved = sensitivity(question, method)
+        advance(1)
+        likeness = likeness_to_untrained(question, method)
+        advance(1)
     return {
         "slide": scores.bag.slide,
         "model": scores.model,
         "method": scores.method,
         "class": question.class_name,
-        "probability": float(np.exp(_log_probability(question))),
-        "margin": float(question.margin_of_kept(np.ones((1, len(scores.bag)), bool))[0]),
+        "probability": float(question.probability_of_kept(whole)[0]),
+        "margin": float(question.margin_of_kept(whole)[0]),
         "map": {name: float(value) for name, value in scores.facts.items()},
         "faithfulness": measures(examined.faithfulness)
         | {
             "verdict": examined.faithfulness.verdict,
-            "infidelity": infidelity(question, scores),
-            "sensitivity": sensitivity(question, method),
-            "likeness_to_untrained": likeness_to_untrained(question, method),
+            "infidelity": told,
+            "sensitivity": moved,
+            "likeness_to_untrained": likeness,
         },
         "localisation": examined.localisation and asdict(examined.localisation),
-        "warnings": list(examined.warnings),
+        "warnings": [*examined.warnings, *sanity_warnings(likeness, scores)],
     }
 
 
@@ -101,9 +114,25 @@ def measures(faithfulness: Faithfulness) -> dict[str, float]:
     }
 
 
+def row_of(examined: Examined) -> dict[str, Any]:
+    """One map as a row of a cohort's table."""
+    question, scores, located = examined.question, examined.scores, examined.localisation
+    return {
+        "slide": scores.bag.slide,
+        "model": scores.model,
+        "method": scores.method,
+        "class": question.class_name,
+        "better": examined.faithfulness.better_than_random,
+        **measures(examined.faithfulness),
+        "infidelity": infidelity(question, scores),
+        "gap": scores.facts.get("gap"),
+        **{f"known_{name}": value for name, value in (asdict(located) if located else {}).items()},
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodSummary:
-    """One method over the slides of a cohort; areas and gain are means.
+    """One method over the slides of a cohort; areas, gain and infidelity are means.
 
     Attributes:
         method: its name.
@@ -112,6 +141,7 @@ class MethodSummary:
             ``deletion_random``.
         insertion: likewise, of what is put in.
         gain: insertion less deletion.
+        infidelity: 0 where scores tell what each tile changes, 1 where they tell nothing of it.
         better: slides on which the map beats random orders.
         p: of so many by chance, times the number of methods.
         auc: of known tiles, where there are any.
@@ -123,32 +153,30 @@ class MethodSummary:
     deletion_random: float
     insertion: float
     gain: float
+    infidelity: float
     better: int
     p: float
     auc: float | None
 
 
-def summarise_methods(maps: Sequence[Examined]) -> list[MethodSummary]:
-    """The methods of a cohort's maps, the most faithful first: that of the largest mean gain."""
-    names = list(dict.fromkeys(each.scores.method for each in maps))
+def summarise_methods(table: pd.DataFrame) -> list[MethodSummary]:
+    """The methods of a cohort's rows, the most faithful first: that of the largest mean gain."""
     found = []
-    for name in names:
-        of_it = [each for each in maps if each.scores.method == name]
-        better = sum(each.faithfulness.better_than_random for each in of_it)
-        aucs = [each.localisation.auc for each in of_it if each.localisation]
-        mean = {
-            key: float(np.mean([measures(each.faithfulness)[key] for each in of_it]))
-            for key in ("deletion", "deletion_random", "insertion", "gain")
-        }
-        chance = binomtest(better, len(of_it), SIGNIFICANT, alternative="greater").pvalue
+    for name, rows in table.groupby("method", sort=False):
+        better = int(rows["better"].sum())
+        chance = binomtest(better, len(rows), SIGNIFICANT, alternative="greater").pvalue
+        aucs = rows["known_auc"].dropna() if "known_auc" in rows else rows["gain"][:0]
         found.append(
             MethodSummary(
-                method=name,
-                slides=len(of_it),
+                method=str(name),
+                slides=len(rows),
                 better=better,
-                p=min(1.0, float(chance) * len(names)),
-                auc=float(np.mean(aucs)) if aucs else None,
-                **mean,
+                p=min(1.0, float(chance) * table["method"].nunique()),
+                auc=float(aucs.mean()) if len(aucs) else None,
+                **{
+                    key: float(rows[key].mean())
+                    for key in ("deletion", "deletion_random", "insertion", "gain", "infidelity")
+                },
             )
         )
     return sorted(found, key=lambda each: -each.gain)
@@ -169,6 +197,14 @@ def conclusion(methods: Sequence[MethodSummary], model: str) -> str:
     )
 
 
-def _log_probability(question: Question) -> float:
-    whole = np.ones((1, len(question.bag)), dtype=bool)
-    return float(question.logits_of_kept(whole)[0, question.target])
+def _gap_warnings(scores: TileScores) -> tuple[str, ...]:
+    """A sentence where scores that should sum to the answer do not; a bare gradient promises no sum."""
+    if scores.method == "gradient" or "gap" not in scores.facts:
+        return ()
+    gap, explained = scores.facts["gap"], scores.facts["explained"]
+    if abs(gap) <= max(TOLD_GAP * abs(explained), ROUNDING_GAP):
+        return ()
+    return (
+        f"The scores sum to {explained + gap:.3g} where {explained:.3g} is to be explained: do not read them "
+        "as shares.",
+    )

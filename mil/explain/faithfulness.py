@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from features.progress import Progress, Silent
 from mil.errors import FitError
 from mil.evaluation.metrics import placements
 from mil.explain.question import Question
@@ -122,11 +123,25 @@ class Localisation:
     p: float
 
 
-def random_curves(question: Question, orders: int = N_ORDERS, *, seed: int = 0) -> Curves:
+def random_curves(
+    question: Question,
+    orders: int = N_ORDERS,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Curves:
     """Curves of random orders, to be shared by all maps of one question."""
     rng = np.random.default_rng(seed)
-    drawn = np.stack([rng.permutation(len(question.bag)) for _ in range(orders)])
-    return curves_of(question, drawn)
+    found = []
+    with (progress or Silent()).task("random orders", orders, "orders") as advance:
+        for _ in range(orders):
+            found.append(curves_of(question, rng.permutation(len(question.bag))[None]))
+            advance(1)
+    return Curves(
+        shares=found[0].shares,
+        deletion=np.concatenate([each.deletion for each in found]),
+        insertion=np.concatenate([each.insertion for each in found]),
+    )
 
 
 def judge(question: Question, scores: TileScores, random: Curves) -> Faithfulness:
@@ -194,31 +209,36 @@ def infidelity(
     """How little the scores tell of the change when random tiles leave: 0 is all, 1 is nothing.
 
     The infidelity of C.-K. Yeh et al., NeurIPS 2019 (equation 1), of keep masks from which a random half
-    of the tiles is taken, the scores scaled at best; divided by the mean square of the change, so that
+    of the tiles is taken, the scores scaled and shifted at best: a head that averages answers no less when
+    half of all like tiles are gone, one that adds does. Divided by that of the best even score, so that
     models and methods compare.
     """
     from captum.metrics import infidelity as measured
 
-    keep = torch.ones(1, len(question.bag), dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     left_out = (torch.rand(samples, len(question.bag), generator=generator) < 0.5).double()
+    keep = torch.ones(1, len(question.bag), dtype=torch.float64)
 
     def answers(masks: Tensor) -> Tensor:
         return torch.from_numpy(question.margin_of_kept(masks.numpy() > 0.5))
 
-    def perturbed(masks: Tensor) -> tuple[Tensor, Tensor]:
-        return left_out, masks - left_out
-
-    told = measured(
-        answers,
-        perturbed,
-        keep,
-        torch.from_numpy(scores.values).unsqueeze(0),
-        n_perturb_samples=samples,
-        normalize=True,
-    )
     change = answers(keep) - answers(keep - left_out)
-    return float(told) / max(float(change.square().mean()), np.finfo(float).tiny)
+
+    def of(columns: Tensor) -> float:
+        fitted: Tensor = torch.linalg.lstsq(left_out @ columns, change[:, None], driver="gelsd")[0]
+        return float(
+            measured(
+                answers,
+                lambda masks: (left_out, masks - left_out),
+                keep,
+                (columns @ fitted).T,
+                n_perturb_samples=samples,
+            )
+        )
+
+    even = torch.ones(len(question.bag), 1, dtype=torch.float64)
+    own = torch.from_numpy(scores.values)[:, None]
+    return of(torch.cat([own, even], dim=1)) / max(of(even), np.finfo(float).tiny)
 
 
 def sensitivity(

@@ -7,11 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from mil.explain.faithfulness import Faithfulness
 from mil.explain.heatmap import overlay, show_heatmap
 from mil.explain.scores import TileScores
 
+MAP_PX = 780  # width of the map at 150 dots per inch
 MAP, CHANCE, LOUD = "#1b5e9c", "#9a9a9a", "#b00020"
 
 
@@ -21,7 +23,9 @@ def draw_explanation(
     *,
     caption: str = "",
     class_name: str = "",
+    guessing: str = "",
     warnings: Sequence[str] = (),
+    picture: Image.Image | None = None,
 ) -> bytes:
     """Draw the map with its colour bar, its two curves among random orders, and the verdict.
 
@@ -30,14 +34,18 @@ def draw_explanation(
         faithfulness: of these scores.
         caption: a line under the title.
         class_name: the class whose probability the curves show.
+        guessing: a sentence that comes before the verdict, where the model may as well have guessed.
         warnings: sentences printed below, each on a line.
+        picture: of the whole slide, to be seen in full; the bag's thumbnail if not given.
 
     Returns:
         A PNG file's bytes.
     """
-    canvas = overlay(scores)
+    canvas = overlay(scores, picture)
     tall = min(2.0, max(0.8, canvas.shape[0] / canvas.shape[1]))
-    figure = Figure(figsize=(9.6, 5.6 * tall + 0.5 + 0.2 * len(warnings)), dpi=150)
+    figure = Figure(
+        figsize=(9.6, 5.6 * tall + 0.5 + 0.2 * (len(warnings) + bool(guessing))), dpi=150
+    )
     figure.set_layout_engine("constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, width_ratios=[2, 1])
@@ -56,14 +64,14 @@ def draw_explanation(
         axes.plot(percent, drawn.mean(axis=0), color=CHANCE, lw=1)
         axes.plot(percent, own, color=MAP, lw=1.6, label=f"this map, area {area:.2f}")
         _dress(axes, name, class_name)
-    loud = not faithfulness.better_than_random or bool(warnings)
-    figure.text(0, 0, "", fontsize=1)
+    told = [*filter(None, [guessing]), faithfulness.verdict + ".", *warnings]
+    loud = not faithfulness.better_than_random or len(told) > 1
     figure.supxlabel(
-        "\n".join([faithfulness.verdict + ".", *warnings]),
+        "\n".join(told),
         fontsize=8, color=LOUD if loud else "black", parse_math=False, x=0.01, ha="left",
     )  # fmt: skip
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", dpi=150 * max(1.0, canvas.shape[1] / MAP_PX))
     return buffer.getvalue()
 
 

@@ -21,9 +21,13 @@ SAME_ANSWER = 0.1  # of a margin: more between stored and recomputed features is
 class TileAnswer(nn.Module):
     """From the pixels of tiles to the margin of each as a slide of its own.
 
-    ``layer`` is where the backbone's last feature map passes, as (B, C, h, w) whatever the architecture:
-    for a convolutional network the map that ``PooledFeatures`` takes the mean of, for a transformer its
-    tokens in their places. No list of layer names is needed.
+    ``layer`` is where the backbone's last map passes, as (B, C, h, w) whatever the architecture: for a
+    convolutional network the map that ``PooledFeatures`` takes the mean of, for a transformer its tokens in
+    their places as they enter the last block. (Behind it, a network that reads its class token reads no
+    other.) No list of layer names is needed.
+
+    Attributes:
+        sign: (B,) by which the margins are multiplied, or a number.
     """
 
     def __init__(self, backbone: Backbone, question: Question) -> None:
@@ -32,6 +36,11 @@ class TileAnswer(nn.Module):
         self.head = copy.deepcopy(question.fitted.head)
         self.layer = nn.Identity()
         self.margin_of = question.margin_of
+        self.sign: Tensor | float = 1.0
+        self.block = getattr(self.backbone.network, "blocks", [None])[-1]
+        if hasattr(self.block, "norm1"):
+            prefix = int(getattr(self.backbone.network, "num_prefix_tokens", 0))
+            self.block.norm1 = nn.Sequential(self.block.norm1, InPlaces(self.layer, prefix))
         for module in self.modules():
             if getattr(module, "inplace", False):
                 module.inplace = False  # type: ignore[assignment]  # captum keeps what such a step would overwrite
@@ -46,35 +55,56 @@ class TileAnswer(nn.Module):
         features = self.pooled(self.backbone.forward_features(images))  # type: ignore[operator]
         mask = torch.ones(len(features), 1, dtype=torch.bool)
         margin: Tensor = self.margin_of(self.head(features.unsqueeze(1), mask).logits)
-        return margin
+        return self.sign * margin
 
     def pooled(self, features: Tensor) -> Tensor:
-        """The backbone's feature vectors (B, D), by way of ``layer``."""
+        """The backbone's feature vectors (B, D)."""
         if features.ndim == 4:
             last = self.backbone.channels_last
             channels_first = features.permute(0, 3, 1, 2) if last else features
             mean: Tensor = self.layer(channels_first).mean(dim=(2, 3))
             return mean
         network = self.backbone.network
-        prefix = int(getattr(network, "num_prefix_tokens", 0))
-        first, tokens = features[:, :prefix], features[:, prefix:]
+        if not hasattr(self.block, "norm1"):
+            raise FitError(
+                f"{type(network).__name__} has neither a map nor a last block of tokens to look into. Use "
+                "--method evidence or single-tile."
+            )
+        pooled: Tensor = network.forward_head(features, pre_logits=True)  # type: ignore[operator, union-attr]
+        return pooled
+
+
+class InPlaces(nn.Module):
+    """Passes tokens (B, T, C) through a layer as the square of places (B, C, h, w) that they stand for.
+
+    Args:
+        layer: leaves the shape.
+        prefix: tokens at the start, at most, that stand for no place.
+    """
+
+    def __init__(self, layer: nn.Module, prefix: int) -> None:
+        super().__init__()
+        self.layer, self.prefix = layer, prefix
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The same shape."""
         side = math.isqrt(tokens.shape[1])
-        if side**2 != tokens.shape[1]:
+        first = tokens.shape[1] - side**2
+        if first not in (0, self.prefix):
             raise FitError(
                 f"The backbone's {tokens.shape[1]} tokens fill no square, so none has a place in the tile."
             )
-        square = self.layer(torch.unflatten(tokens.transpose(1, 2), 2, (side, side)))
-        joined = torch.cat([first, square.flatten(2).transpose(1, 2)], dim=1)
-        pooled: Tensor = network.forward_head(joined, pre_logits=True)  # type: ignore[operator, union-attr]
-        return pooled
+        places = torch.unflatten(tokens[:, first:].transpose(1, 2), 2, (side, side))
+        through = self.layer(places).flatten(2).transpose(1, 2)
+        return torch.cat([tokens[:, :first], through], dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TileMaps:
-    """What in some tiles speaks for the class.
+    """What in some tiles speaks as they do: for the class, or in a tile that speaks against it, against.
 
     Attributes:
-        maps: (K, H, W) nonnegative, of the size of the tiles.
+        maps: (K, H, W) nonnegative, of the size of the tiles; zero throughout where no place does.
         margins: (K,) the answer to each tile alone, from its pixels.
         warnings: sentences to print.
     """
@@ -101,16 +131,18 @@ def tile_maps(
     images = preprocess(torch.from_numpy(tiles), backbone).contiguous()
     with torch.inference_mode():
         margins = model(images).double().numpy()
+    model.sign = torch.from_numpy(np.where(margins < 0, -1.0, 1.0)).float()
     remarks = []
     if guided:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU")
             told: Tensor = GuidedGradCam(model, model.layer).attribute(images.requires_grad_())
         maps = told.detach().clamp_min(0).sum(dim=1, keepdim=True)
-        if model.n_rectifiers == 0:
-            remarks.append(
-                f"{backbone.name} has no ReLU: guided backpropagation is plain backpropagation here."
-            )
+        remarks.append(
+            "Guided backpropagation shows edges and the network's own grid, whatever was learnt."
+            if model.n_rectifiers
+            else f"{backbone.name} has no ReLU: guided backpropagation is plain backpropagation here."
+        )
     else:
         maps = LayerGradCam(model, model.layer).attribute(
             images.requires_grad_(), relu_attributions=True
@@ -128,5 +160,5 @@ def recomputed_warning(stored: NDArray[np.float64], found: NDArray[np.float64]) 
         return ()
     return (
         f"Tiles read again answer otherwise than the bag's (by up to {worst:.2g}): was it made from this "
-        "slide, with these weights and without stain normalisation?",
+        "slide, with these weights?",
     )

@@ -29,18 +29,25 @@ OPACITY = 0.6
 BLANK_PX = 512  # longer side of the canvas where the bag has no thumbnail
 
 
-def draw_heatmap(scores: TileScores, *, caption: str = "", width_px: int = 900) -> bytes:
+def draw_heatmap(
+    scores: TileScores,
+    *,
+    caption: str = "",
+    width_px: int = 900,
+    picture: Image.Image | None = None,
+) -> bytes:
     """Draw tile scores over the slide's thumbnail, with a colour bar.
 
     Args:
         scores: of one slide.
         caption: a line under the title.
-        width_px: width of the picture.
+        width_px: width of the file's picture.
+        picture: of the whole slide; the bag's thumbnail if not given.
 
     Returns:
         A PNG file's bytes.
     """
-    canvas = overlay(scores)
+    canvas = overlay(scores, picture)
     height, width = canvas.shape[:2]
     inches = width_px / 150
     figure = Figure(
@@ -126,24 +133,30 @@ def _on_white(colour: Sequence[float]) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def overlay(scores: TileScores) -> NDArray[np.uint8]:
-    """The thumbnail with coloured tiles, (H, W, 3); grey where the bag has no thumbnail."""
+def overlay(scores: TileScores, picture: Image.Image | None = None) -> NDArray[np.uint8]:
+    """A picture of the slide with coloured tiles, (H, W, 3).
+
+    Args:
+        scores: of one slide.
+        picture: of the whole slide, at any size; the bag's thumbnail if not given. Where that is not
+            either, the tiles lie on grey, which ends where they do.
+    """
     bag = scores.bag
-    if bag.thumbnail:
-        base = np.asarray(Image.open(io.BytesIO(bag.thumbnail)).convert("RGB")).copy()
+    corner, extent = np.zeros(2), np.array(bag.size_l0, dtype=float)
+    if picture is not None or bag.thumbnail:
+        picture = picture or Image.open(io.BytesIO(bag.thumbnail))
+        base = np.asarray(picture.convert("RGB")).copy()
     else:
-        scale = BLANK_PX / max(bag.size_l0)
-        base = np.full(
-            (max(1, round(bag.size_l0[1] * scale)), max(1, round(bag.size_l0[0] * scale)), 3),
-            238,
-            dtype=np.uint8,
-        )
+        corner = bag.coords_l0.min(axis=0)
+        extent = (bag.coords_l0 + bag.side_l0).max(axis=0) - corner
+        shape = np.maximum(1, np.round(extent * (BLANK_PX / extent.max()))).astype(int)
+        base = np.full((shape[1], shape[0], 3), 238, dtype=np.uint8)
     height, width = base.shape[:2]
-    zoom = np.array([width, height]) / bag.size_l0
+    zoom, places = np.array([width, height]) / extent, bag.coords_l0 - corner
     colours = tile_colours(scores)
     # Rounded first: a corner at 20.000000000000004 must not paint pixel 20.
-    first = np.floor(np.round(bag.coords_l0 * zoom, 3)).astype(int)  # (N, 2) as (x, y)
-    last = np.ceil(np.round((bag.coords_l0 + bag.side_l0) * zoom, 3)).astype(int)
+    first = np.floor(np.round(places * zoom, 3)).astype(int)  # (N, 2) as (x, y)
+    last = np.ceil(np.round((places + bag.side_l0) * zoom, 3)).astype(int)
     painted = np.full((height, width, 3), np.nan, dtype=np.float32)
     for (x0, y0), (x1, y1), colour in zip(first, last, colours, strict=True):
         painted[y0:y1, x0:x1] = colour

@@ -11,7 +11,7 @@ from mil.explain.scores import TileScores
 from mil.explain.single_tile import single_tile_scores
 
 METHODS: Mapping[str, Callable[[Question], TileScores]] = {
-    "attention": lambda question: attention_scores(question.fitted, question.bag),
+    "attention": lambda question: attention_scores(question.fitted, question.bag, question.target),
     "evidence": evidence_scores,
     "single-tile": single_tile_scores,
     "integrated-gradients": integrated_gradients_scores,

@@ -113,6 +113,12 @@ def ask(fitted: Fitted, bag: Bag, class_name: str | None = None) -> Question:
             f"Model {fitted.model} reads the table and no tiles: there is no tile to explain. Pass "
             "--model with one that reads bags."
         )
+    dim = fitted.head.settings.dim
+    if bag.features.shape[1] != dim:
+        raise FitError(
+            f"{bag.slide}: tiles have {bag.features.shape[1]} features, the model reads {dim}. Give a bag of "
+            "the run's own store."
+        )
     called = int(run_head(fitted, bag).logits[0].argmax())
     if class_name is None:
         return Question(fitted=fitted, bag=bag, target=called)

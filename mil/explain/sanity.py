@@ -1,5 +1,6 @@
 """Does a map depend on what the model has learnt?"""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from mil.heads.ensemble import members_of
 from mil.heads.registry import build_head
 
 DRAWS = 5
+ALIKE = 0.5  # rank correlation from which a map is said to show little of what was learnt
 
 
 def likeness_to_untrained(
@@ -39,3 +41,19 @@ def likeness_to_untrained(
             return None
         found.append(abs(float(spearmanr(trained, scores).statistic)))
     return float(np.mean(found))
+
+
+def sanity_warnings(likeness: float | None, scores: TileScores) -> tuple[str, ...]:
+    """A sentence where a map is like those of untrained heads, beyond what so few values do by chance."""
+    if likeness is None:
+        return ()
+    n_values = len(np.unique(scores.relative))
+    # Of unrelated values the rank correlation's size is half-normal: the 95 % point of the draws' mean.
+    spread = 1 / math.sqrt(max(n_values - 1, 1))
+    by_chance = spread * (math.sqrt(2 / math.pi) + 1.645 * math.sqrt((1 - 2 / math.pi) / DRAWS))
+    if likeness < max(ALIKE, by_chance):
+        return ()
+    return (
+        f"Heads that have learnt nothing give much the same map (rank correlation {likeness:.2f}): it shows "
+        "how the head is built, or the tiles, more than what was learnt.",
+    )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.bags import Bag
+from features.whole import whole
 from mil.explain.question import Question
 
 
@@ -27,7 +28,7 @@ class TileScores:
         relative: (N,) the same on the scale that is drawn; for attention 1 is a uniform share, for signed
             scores it is the slide's margin if all tiles were like this one.
         target: the class that positive scores speak for; empty where scores have no sign.
-        facts: numbers on the map as a whole, e.g. the completeness gap.
+        facts: numbers on the map as a whole; ``gap`` is by how much the sum misses what is ``explained``.
     """
 
     bag: Bag
@@ -70,7 +71,7 @@ def signed(
 def write_csv(path: Path, scores: TileScores) -> None:
     """One row per tile, in the bag's order; positions and sides in level-0 pixels."""
     bag = scores.bag
-    with path.open("w", newline="") as file:
+    with whole(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         header = ["slide", "x_l0", "y_l0", "width_l0", "height_l0", "coverage"]
         writer.writerow([*header, scores.method, f"{scores.method}_relative"])
@@ -86,7 +87,8 @@ def write_geojson(path: Path, scores: TileScores) -> None:
     """Tiles with their scores as measurements, for QuPath: drag the file onto the opened slide."""
     features = [_feature(scores, index) for index in range(len(scores.values))]
     collection = {"type": "FeatureCollection", "features": features}
-    path.write_text(json.dumps(collection, allow_nan=False) + "\n")
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(collection, allow_nan=False) + "\n")
 
 
 def _feature(scores: TileScores, index: int) -> dict[str, Any]:

@@ -5,13 +5,14 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from mil.errors import FitError
-from mil.explain.examine import conclusion, examine, facts_of, summarise_methods
+from mil.explain.examine import conclusion, examine, facts_of, row_of, summarise_methods
 from mil.explain.faithfulness import (
     curves_of,
     infidelity,
@@ -169,10 +170,23 @@ def test_infidelity_is_that_of_a_loop():
     out = (torch.rand(200, 12, generator=generator) < 0.5).numpy()
     whole = question.margin_of_kept(np.ones((1, 12), bool))[0]
     change = np.array([whole - question.margin_of_kept(~row[None])[0] for row in out])
-    told = out @ scores.values
-    scale = (told * change).mean() / (told**2).mean()
-    expected = ((scale * told - change) ** 2).mean() / (change**2).mean()
+    told, count = out @ scores.values, out.sum(axis=1)
+    both = np.stack([told, count], axis=1)
+    scaled = both @ np.linalg.solve(both.T @ both, both.T @ change)
+    even = count * (count @ change) / (count @ count)
+    expected = ((scaled - change) ** 2).mean() / ((even - change) ** 2).mean()
     assert infidelity(question, scores) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("model", "most"), [("mean", 0.1), ("abmil", 0.7)])
+def test_infidelity_tells_true_maps_from_others(model, most):
+    """Where a few tiles hold all attention, what they change is no straight line."""
+    question, _ = planted_question(model)
+    evidence = METHODS["evidence"](question)
+    rng = np.random.default_rng(0)
+    others = [some_scores(question, rng.permutation(evidence.values)) for _ in range(5)]
+    assert infidelity(question, evidence) < most
+    assert min(infidelity(question, other) for other in others) > 0.9
 
 
 def test_sensitivity_is_that_of_a_loop():
@@ -225,12 +239,22 @@ def test_facts_hold_everything_as_json():
 
 
 def test_methods_are_ranked_by_gain_and_a_model_that_reads_nothing_has_none():
-    maps = []
+    rows = []
     for case in (0, 5, 7, 14):
         question, keys = planted_question(case=case)
-        random = random_curves(question)
-        maps += [examine(question, name, random, keys) for name in ("attention", "ablation")]
-    methods = summarise_methods(maps)
+        random, known = random_curves(question), None if case == 5 else keys
+        rows += [
+            row_of(examine(question, name, random, known)) for name in ("attention", "ablation")
+        ]
+    assert rows[0]["p"] != rows[0]["known_p"]
+    assert "known_p" not in rows[2]
+    methods = summarise_methods(pd.DataFrame(rows))
+    aucs = [
+        row["known_auc"]
+        for row in rows
+        if row["method"] == methods[0].method and "known_auc" in row
+    ]
+    assert methods[0].auc == pytest.approx(np.mean(aucs))
     assert [each.slides for each in methods] == [4, 4]
     assert methods[0].gain >= methods[1].gain
     assert conclusion(methods, "abmil").startswith(f"Most faithful for abmil: {methods[0].method}")

@@ -161,16 +161,26 @@ def test_scores_and_bag_are_left_alone():
     np.testing.assert_array_equal(scores.bag.coords_l0, coords)
 
 
-def test_bag_without_a_thumbnail_is_drawn_on_grey_of_its_shape():
-    canvas = overlay(scores_of((4,), [(0, 0)], thumbnail=b""))
-    assert canvas.shape == (round(BLANK_PX * SIZE[1] / SIZE[0]), BLANK_PX, 3)
-    assert (canvas[-1, -1] == 238).all()
-    assert np.abs(canvas[0, 0] - blended(4, ground=238)).max() <= 1
+def test_bag_without_a_thumbnail_is_drawn_on_grey_that_ends_with_its_tiles():
+    canvas = overlay(scores_of((4, 4), [(2, 1), (5, 2)], thumbnail=b""))
+    assert canvas.shape == (BLANK_PX // 2, BLANK_PX, 3)  # four tiles by two
+    assert (canvas[-1, 0] == 238).all()
+    for place in ((0, 0), (-1, -1)):
+        assert np.abs(canvas[place] - blended(4, ground=238)).max() <= 1
 
 
-def test_very_long_slide_without_a_thumbnail_still_has_a_pixel():
-    canvas = overlay(scores_of((1,), [(0, 0)], thumbnail=b"", size_l0=(1_000_000, 100)))
-    assert canvas.shape == (1, BLANK_PX, 3)
+def test_a_row_of_very_many_tiles_without_a_thumbnail_still_has_a_pixel():
+    scores = scores_of((1, 1), [(0, 0), (5_000, 0)], thumbnail=b"")
+    assert overlay(scores).shape == (1, BLANK_PX, 3)
+
+
+def test_picture_given_takes_the_thumbnails_place_at_its_own_size():
+    scores = scores_of((4,), [(0, 0)])
+    picture = Image.new("RGB", (3 * SIZE[0], 3 * SIZE[1]), (0, 0, 0))
+    canvas = overlay(scores, picture)
+    assert canvas.shape == (picture.height, picture.width, 3)
+    assert (canvas[-1, -1] == 0).all()
+    assert np.abs(canvas[0, 0] - blended(4, ground=0)).max() <= 1
 
 
 NAMES = ["s1", "case_01", "$x", "a$b_c$", "a$_$", r"$\frac{1}{2$", "50 % _^{", "<b>&amp;"]

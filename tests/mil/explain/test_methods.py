@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from captum.attr import InputXGradient
 from mil.errors import FitError
 from mil.explain import regions as regions_module
 from mil.explain.evidence import evidence_scores
+from mil.explain.examine import examine
+from mil.explain.faithfulness import random_curves
 from mil.explain.gradients import gradient_scores, integrated_gradients_scores
 from mil.explain.methods import METHODS
 from mil.explain.question import ask
 from mil.explain.regions import ablation_scores, regions_of, shapley_scores
 from mil.explain.single_tile import single_tile_scores
-from mil.heads.ensemble import members_of
+from mil.heads.ensemble import Ensemble, members_of
 from mil.heads.registry import HEADS
 from mil.training import fit
 from tests.mil.explain.made_questions import (
@@ -58,34 +61,47 @@ def test_margin_does_not_know_what_is_added_to_all_logits():
     assert float(question.margin_of(torch.tensor([0.0, 3.0, 0.0]))) == pytest.approx(2)
 
 
+@pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("model", ADDING)
-def test_evidence_sums_to_the_margin(model):
-    question = untrained(model, n_tiles=40)
+def test_evidence_sums_to_the_margin(model, members):
+    question = untrained(model, n_tiles=40, members=members)
     margin = float(question.margin(question.features).detach()[0])
     scores = evidence_scores(question)
     assert scores.values.sum() == pytest.approx(margin, abs=1e-5)
     assert scores.relative.mean() == pytest.approx(margin, abs=1e-5)
-    assert abs(scores.facts["gap to the answer"]) < 1e-5
+    assert scores.facts["explained"] == pytest.approx(margin, abs=1e-5)
+    assert abs(scores.facts["gap"]) < 1e-5
 
 
-def test_evidence_of_an_ensemble_is_its_members_mean_and_tells_the_difference():
-    question = untrained("abmil", members=3)
-    with torch.inference_mode():
-        mask = torch.ones(1, 9, dtype=torch.bool)
-        of_each = [
-            float(question.margin_of(head(question.features, mask).logits)[0])
-            for head in members_of(question.fitted.head)
-        ]
-    scores = evidence_scores(question)
-    assert scores.values.sum() == pytest.approx(np.mean(of_each), abs=1e-5)
-    answer = float(question.margin(question.features).detach()[0])
-    assert scores.facts["gap to the answer"] == pytest.approx(np.mean(of_each) - answer, abs=1e-5)
-    assert abs(scores.facts["gap to the answer"]) > 1e-4
+def test_evidence_of_an_ensemble_of_one_and_the_same_is_that_of_one():
+    question = untrained("abmil", n_tiles=40)
+    alone = evidence_scores(question).values
+    head = question.fitted.head
+    twice = replace(question, fitted=replace(question.fitted, head=Ensemble([head, head])))
+    np.testing.assert_allclose(evidence_scores(twice).values, alone, atol=1e-6)
+
+
+def test_evidence_of_an_ensemble_at_odds_still_sums_to_its_answer():
+    """Each member is sure, of another class: the mean of their margins is far from theirs together."""
+    question = untrained("mean", n_tiles=12, members=2)
+    for member, sure in zip(members_of(question.fitted.head), (0, 1), strict=True):
+        member.classify.bias.data[sure] = 8.0
+    margin = float(question.margin(question.features).detach()[0])
+    apart = [
+        float(
+            question.margin_of(
+                member(question.features, torch.ones(1, 12, dtype=torch.bool)).logits
+            ).detach()
+        )
+        for member in members_of(question.fitted.head)
+    ]
+    assert abs(np.mean(apart) - margin) > 0.5
+    assert evidence_scores(question).values.sum() == pytest.approx(margin, abs=1e-5)
 
 
 @pytest.mark.parametrize("model", ["dsmil", "max", "lse", "transmil", "tile-vote"])
 def test_answer_that_is_no_sum_has_no_evidence(model):
-    with pytest.raises(FitError, match=f"{model} is no sum over tiles.*single-tile"):
+    with pytest.raises(FitError, match=f"{model} does not come as a sum.*single-tile"):
         evidence_scores(untrained(model, n_tiles=12))
 
 
@@ -113,7 +129,7 @@ def test_on_a_linear_head_all_slopes_are_weight_times_distance_from_the_mean_til
     expected = ((question.features[0] - head.shift) @ weight / 9).detach().double().numpy()
     for method in (gradient_scores, integrated_gradients_scores):
         np.testing.assert_allclose(method(question).values, expected, atol=1e-5)
-        assert abs(method(question).facts["completeness gap"]) < 1e-5
+        assert abs(method(question).facts["gap"]) < 1e-5
 
 
 def test_gradient_is_captums_in_the_frame_of_the_mean_tile():
@@ -132,8 +148,39 @@ def test_integrated_gradients_are_complete(seeds):
     start = question.baseline.expand_as(question.features)
     change = float((question.margin(question.features) - question.margin(start)).detach()[0])
     assert scores.values.sum() == pytest.approx(change, rel=0.01)
-    gap = scores.facts["completeness gap"]
+    gap = scores.facts["gap"]
     assert gap == pytest.approx(scores.values.sum() - change, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", [gradient_scores, integrated_gradients_scores])
+def test_answer_without_a_slope_has_no_gradient(method):
+    with pytest.raises(FitError, match="majority has no slope"):
+        method(untrained("majority"))
+
+
+def test_sum_that_does_not_come_out_is_told():
+    """Votes are steps: what lies between them no slope can see."""
+    question = untrained("tile-vote-votes", n_tiles=30)
+    random = random_curves(question, 5)
+    [told] = examine(question, "integrated-gradients", random).warnings
+    assert "do not read them as shares" in told
+    assert (
+        examine(
+            untrained("abmil"), "integrated-gradients", random_curves(untrained("abmil"), 5)
+        ).warnings
+        == ()
+    )
+
+
+def test_attention_per_class_is_that_of_the_class_asked_about():
+    question = untrained("clam-mb", n_tiles=12)
+    maps = [METHODS["attention"](replace(question, target=target)).values for target in range(3)]
+    with torch.inference_mode():
+        expected = question.fitted.head(
+            question.features, torch.ones(1, 12, dtype=torch.bool)
+        ).attention[0]
+    np.testing.assert_allclose(maps, expected.double().numpy(), atol=1e-7)
+    assert not np.array_equal(maps[0], maps[1])
 
 
 def enumerated_shapley(question, regions):
