@@ -11,10 +11,16 @@ from features.deepzoom import OVERLAP_PX, TILE_PX, DeepZoom
 from features.errors import SlideError
 from mil.errors import LeakageError, RunError
 from mil.evaluation.predictions import read_predictions
+from mil.explain.faithfulness import Curves, judge, random_curves
 from mil.explain.heatmap import scale_bar, tile_colours, unit_of
+from mil.explain.quality import quality_warnings
+from mil.explain.question import ask
+from mil.explain.scores import TileScores
+from mil.explain.worth import guessing
 from mil.fitted import Fitted, load_fitted
+from mil.heads.registry import HEADS
 from mil.report.page import case_cards
-from mil.runs import Run, check_results
+from mil.runs import Run, check_results, written
 from mil.spelling import among
 from mil.splits import Fold, read_folds
 from mil.view.layers import layers_of, score
@@ -50,11 +56,13 @@ class Gallery:
         self.files = {slide: files[slide] for slide in self.slides if slide in files}
         self._judged = run.info["command"] == "crossval"
         models = run.settings["models"] if self._judged else [run.settings["model"]]
-        survival = run.settings.get("task") == "survival"
-        self.layers = layers_of(models, survival=survival)
+        self._survival = run.settings.get("task") == "survival"
+        self.layers = layers_of(models, survival=self._survival)
         self._fold_of = self._folds() if self._judged else {}
         self._computing = threading.Lock()
         self.scores = lru_cache(KEPT_LAYERS)(self._scores)
+        self.verdict = lru_cache(KEPT_LAYERS)(self._verdict)
+        self._random = lru_cache(KEPT_LAYERS)(self._random_orders)
         self._bag = lru_cache(KEPT_LAYERS)(self._read_bag)
         self._pyramid = lru_cache(OPEN_SLIDES)(self._open_slide)
         self._fitted = lru_cache(OPEN_SLIDES)(self._load_fitted)
@@ -133,17 +141,36 @@ class Gallery:
             )
         return self._pyramid(number).tile(level, column, row)
 
-    def _scores(self, number: int, layer: int) -> dict[str, Any]:
-        """A layer's score and colour of each tile, in the order of the slide's tiles."""
-        model, method = self.layers[layer].model, self.layers[layer].method
+    def _scored(self, number: int, layer: int) -> tuple[TileScores, Fitted, str]:
+        """A layer's scores, by which model, and what that has to do with the case."""
         bag = self._bag(number)
         self._check_bag(bag)
+        fitted, relation = self._model_for(self.layers[layer].model, self.slides[number])
+        return score(self.layers[layer].method, fitted, bag), fitted, relation
+
+    def _verdict(self, number: int, layer: int) -> dict[str, Any]:
+        """Whether a layer tells what its model reads, as `mil explain` says it."""
+        model = self.layers[layer].model
+        if not HEADS[model].adds_up or self._survival:
+            return {"better": True, "says": "How true this is, `mil explain` measures."}
         with self._computing:
-            fitted, relation = self._model_for(model, self.slides[number])
-            scores = score(method, fitted, bag)
+            scores, fitted, _ = self._scored(number, layer)
+            found = judge(ask(fitted, scores.bag), scores, self._random(number, model))
+        return {"better": found.better_than_random, "says": f"{found.verdict}."}
+
+    def _random_orders(self, number: int, model: str) -> Curves:
+        fitted, _ = self._model_for(model, self.slides[number])
+        return random_curves(ask(fitted, self._bag(number)))
+
+    def _scores(self, number: int, layer: int) -> dict[str, Any]:
+        """A layer's score and colour of each tile, in the order of the slide's tiles."""
+        with self._computing:
+            scores, _, relation = self._scored(number, layer)
+        told = guessing(self.run, self.layers[layer].model)
         colours = tile_colours(scores).round().astype(int) @ [1 << 16, 1 << 8, 1]
         return {
             "relation": relation,
+            "warnings": [*filter(None, [told]), *quality_warnings(scores)],
             "values": [float(f"{value:.4g}") for value in scores.values],
             "relative": [float(f"{value:.4g}") for value in scores.relative],
             "colours": colours.tolist(),
@@ -158,9 +185,7 @@ class Gallery:
 
     def _said(self) -> dict[str, dict[str, Any]]:
         """By case and model: probabilities out of fold, and whether they name the truth."""
-        if (
-            not self._judged or self.run.settings.get("task") == "survival"
-        ):  # which has no truth to miss
+        if not self._judged or self._survival:  # which has no truth to miss
             return {}
         predictions = read_predictions(self.run.path / "predictions.csv")
         return {
@@ -186,7 +211,7 @@ class Gallery:
         return fitted, f"model of fold {fold.index}: case not seen"
 
     def _load_fitted(self, model: str, fold: Fold | None) -> Fitted:
-        return load_fitted(self.run.model_path(model, fold))
+        return load_fitted(written(self.run, self.run.model_path(model, fold)))
 
     def _read_bag(self, number: int) -> Bag:
         slide, settings = self.slides[number], self.run.settings

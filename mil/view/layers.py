@@ -14,8 +14,8 @@ from mil.heads.registry import HEADS
 # Those that are computed while one waits, by whether a model, by name, has such to show.
 SUITS: Mapping[str, Callable[[str], bool]] = {
     "attention": lambda model: HEADS[model].learns_attention,
-    "evidence": lambda model: HEADS[model].learns_attention and HEADS[model].adds_up,
-    "single-tile": lambda model: HEADS[model].learns_attention,
+    "evidence": lambda model: HEADS[model].adds_up,
+    "single-tile": lambda model: HEADS[model].learns_from in ("bags", "tiles"),
 }
 
 
@@ -35,10 +35,10 @@ class Layer:
 
 
 def layers_of(models: Sequence[str], *, survival: bool = False) -> tuple[Layer, ...]:
-    """Every layer of a run's models, in their order; of survival, which asks about no class, attention."""
+    """Every layer of a run's models, attention first; of survival, which asks about no class, only that."""
     return tuple(
         Layer(model, name)
-        for model in models
+        for model in sorted(models, key=lambda name: not HEADS[name].learns_attention)
         for name, suits in SUITS.items()
         if suits(model) and (name == "attention" or not survival)
     )

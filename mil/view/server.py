@@ -6,6 +6,7 @@
     GET /<token>/slides/<number>/overview.jpg
     GET /<token>/slides/<number>/tiles/<level>/<column>_<row>.jpg
     GET /<token>/slides/<number>/scores/<layer>.json
+    GET /<token>/slides/<number>/verdicts/<layer>.json
 
 Nothing of a request becomes part of a path on disk: slides and layers are asked for by number.
 """
@@ -166,6 +167,10 @@ ROUTES: tuple[tuple[re.Pattern[str], Callable[..., tuple[str, bytes]]], ...] = t
         (
             rf"slides/{NUMBER}/scores/{NUMBER}\.json",
             lambda gallery, slide, layer: _json(gallery.scores(slide, layer)),
+        ),
+        (
+            rf"slides/{NUMBER}/verdicts/{NUMBER}\.json",
+            lambda gallery, slide, layer: _json(gallery.verdict(slide, layer)),
         ),
     )
 )

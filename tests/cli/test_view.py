@@ -34,7 +34,7 @@ def test_it_serves_until_interrupted_and_ends_cleanly(viewed):
         cwd=REPO,
         env=environment(),
     ) as process:
-        assert process.stdout.readline() == "6 slides, 0 with a file; 6 layers of scores.\n"
+        assert process.stdout.readline() == "6 slides, 0 with a file; 8 layers of scores.\n"
         address = process.stdout.readline().split()[0]
         with urlopen(address) as page:
             assert b"<canvas" in page.read()

@@ -18,14 +18,16 @@ from features.errors import SlideError
 from mil.errors import LeakageError, RunError
 from mil.explain.attention import attention_scores
 from mil.explain.evidence import evidence_scores
+from mil.explain.faithfulness import judge, random_curves
 from mil.explain.heatmap import unit_of
 from mil.explain.question import ask as question_of
 from mil.explain.single_tile import single_tile_scores
 from mil.fitted import load_fitted
+from mil.heads.registry import HEADS
 from mil.runs import Run
 from mil.splits import read_folds
 from mil.view.gallery import Gallery
-from mil.view.layers import layers_of
+from mil.view.layers import Layer, layers_of
 from mil.view.server import Viewer
 from tests.features.making import noise, write_tiff
 from tests.mil.view.asking import ask
@@ -115,7 +117,8 @@ def test_what_is_not_in_the_table_of_routes_is_not_there(server, path):
 
 @pytest.mark.parametrize(
     "path",
-    ["slides/99/slide.json", "slides/99/overview.jpg", "slides/0/scores/9.json", "slides/99/scores/0.json",
+    ["slides/0/verdicts/99.json",
+     "slides/99/slide.json", "slides/99/overview.jpg", "slides/0/scores/99.json", "slides/99/scores/0.json",
      "slides/99/tiles/3/0_0.jpg"],
 )  # fmt: skip
 def test_a_number_there_is_not_is_not_found(server, path):
@@ -195,8 +198,39 @@ def test_scores_are_of_the_model_that_has_not_seen_the_case(server, gallery, vie
             assert scores["relation"] == f"model of fold {fold.index}: case not seen"
     methods = ("attention", "evidence", "single-tile")
     assert [(layer.model, layer.method) for layer in gallery.layers] == [
-        (model, method) for model in ("abmil", "gated-abmil") for method in methods
+        *((model, method) for model in ("abmil", "gated-abmil") for method in methods),
+        *(("mean", method) for method in methods[1:]),
     ]
+
+
+def test_a_layer_is_shown_with_how_true_it_is(server, gallery, viewed, monkeypatch):
+    run = viewed[0]
+    [fold] = [f for f in read_folds(run.path / "folds.json") if f.repeat == 0 and NASTY in f.test]
+    number = gallery.slides.index(SLIDE)
+    fitted = load_fitted(run.model_path("abmil", fold))
+    question = question_of(fitted, read_bag(bag_path(run, SLIDE)))
+    found = judge(question, evidence_scores(question), random_curves(question))
+    index = gallery.layers.index(Layer("abmil", "evidence"))
+    told = got(server, f"slides/{number}/verdicts/{index}.json")
+    assert told == {"better": found.better_than_random, "says": f"{found.verdict}."}
+    monkeypatch.setattr(HEADS["gated-abmil"], "adds_up", False)  # too slow to wait for
+    index = gallery.layers.index(Layer("gated-abmil", "attention"))
+    assert "`mil explain` measures" in got(server, f"slides/{number}/verdicts/{index}.json")["says"]
+
+
+def test_a_layer_of_a_model_that_may_have_guessed_says_so(server, gallery, viewed):
+    path = viewed[0].path / "metrics.json"
+    found = {"correct": 3, "n": 6, "p_chance": 0.6, "p_majority": 0.6}
+    path.write_text(json.dumps({"models": [{"model": "abmil", **found}]}))
+    try:
+        told = {
+            layer.model: got(server, f"slides/0/scores/{index}.json")["warnings"]
+            for index, layer in enumerate(gallery.layers)
+        }
+    finally:
+        path.unlink()
+    assert told["gated-abmil"] == told["mean"] == []
+    assert told["abmil"][0].startswith("No better than random: abmil may as well guess")
 
 
 def test_of_survival_and_of_heads_that_do_not_add_up_less_is_shown():
@@ -261,6 +295,9 @@ def test_a_model_that_has_seen_the_case_is_not_shown(viewed, tmp_path):
         run.model_path("abmil", fold) for fold in read_folds(run.path / "folds.json")[:2]
     )
     shutil.copy(first, second)
+    with pytest.raises(RunError, match="not as the run wrote it"):
+        [Gallery(run, found).scores(number, 0) for number in range(6)]
+    run.info["results"].clear()  # a run that has kept no fingerprints
     gallery = Gallery(run, found)
     refused = 0
     for number in range(len(gallery.slides)):
