@@ -348,8 +348,8 @@ def small_heads(rounds: int) -> list[list[str]]:
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
         with (
-            mock.patch("mil.training.one_torch_thread", contextlib.nullcontext),
-            mock.patch("mil.crossval.one_torch_thread", contextlib.nullcontext),
+            mock.patch("mil.training.one_thread", contextlib.nullcontext),
+            mock.patch("mil.crossval.one_thread", contextlib.nullcontext),
         ):
             found.setdefault(two_threads, []).append(seconds("fp32", 1))
         for name, precision, workers in (

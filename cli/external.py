@@ -47,7 +47,7 @@ class ExternalOptions:
     app,
     ExternalOptions,
     examples=[
-        "mil crossval split.csv store --models majority,mean --epochs 5 --folds 4 --out developed",
+        "mil crossval split.csv store --models majority,mean --epochs 5 --seeds 1 --folds 4 --out developed",
         "mil external developed split.csv store --model mean",
     ],
 )

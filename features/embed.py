@@ -21,7 +21,7 @@ from features.backbones.registry import Backbone
 from features.errors import FeaturesError, TileError
 from features.precision import resolve_precision
 from features.progress import Advance
-from features.threads import keep_freed_memory, one_torch_thread
+from features.threads import keep_freed_memory, one_thread
 from features.tiling import BLOCK_L0, TileSource, walk
 
 BATCH_TILES = 8  # more costs memory on a CPU and gains nothing
@@ -153,7 +153,7 @@ class Workers:
     def __init__(self, embedder: Embedder, count: int = 0) -> None:
         self.embedder = embedder
         self._pool = ThreadPoolExecutor(count or min(os.cpu_count() or 1, MOST_WORKERS), "embed")
-        self._one_thread = one_torch_thread()
+        self._one_thread = one_thread()
         self._stopped = False
 
     def __enter__(self) -> "Workers":

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import logit
 
 from features.progress import Progress, Silent
-from features.threads import one_torch_thread
+from features.threads import one_thread
 from mil.cohort import Case, Cohort
 from mil.crossval import Fitter, Row, check_fit, check_seen, fit_cases, fit_fold, fold_seed
 from mil.errors import CohortError
@@ -78,7 +78,7 @@ class Combination:
         chosen = {"": [""] * len(train)} | {name: table[name] for name in selected}
         tested = {"": [""] * len(test)}
         tested |= {name: [case.other[name] for case in test] for name in selected}
-        with one_torch_thread():
+        with one_thread():
             fitted = self.keep(
                 self.model,
                 fold,

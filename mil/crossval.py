@@ -10,7 +10,7 @@ import pandas as pd
 from features.bags import Bag
 from features.errors import FeaturesError
 from features.progress import Progress, Silent
-from features.threads import one_torch_thread
+from features.threads import one_thread
 from mil.baselines.encoding import readable
 from mil.cohort import Case, Cohort
 from mil.errors import FitError, LeakageError, MilError
@@ -127,7 +127,7 @@ class _FoldWork:
         fitter = partial(fit_fold, self.cohort, model, fold, self.settings, self.seed)
         at = f"{model}, repeat {fold.repeat}, fold {fold.index}"
         try:
-            with one_torch_thread():
+            with one_thread():
                 fitted = self.keep(model, fold, fitter)
                 check_fit(self.cohort, model, fold, self.settings, self.seed, fitted)
                 return _predict_fold(self.cohort, fitted, fold, self.horizons)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.threads import keep_freed_memory, one_torch_thread
+from features.threads import keep_freed_memory, one_thread
 from mil.baselines.encoding import Encoding, fit_encoding
 from mil.batches import TILES_AT_ONCE, Batch, Features, alike, collate, draw
 from mil.cohort import Case
@@ -94,7 +94,7 @@ def fit_survival(
     keep_freed_memory()
     heads, histories = [], []
     for own_seed in seeds_from(seed, settings.seeds if HEADS[model].takes_steps() else 1):
-        with torch.random.fork_rng(devices=[]), one_torch_thread():
+        with torch.random.fork_rng(devices=[]), one_thread():
             torch.manual_seed(own_seed)
             rng = np.random.default_rng(own_seed)
             heads.append(build_head(model, shape))
@@ -208,7 +208,7 @@ def _validate(head: Head, held_out: _Lesson, settings: FitSettings) -> float:
 @torch.inference_mode()
 def _timeline(head: Head, lesson: _Lesson, settings: FitSettings) -> Timeline:
     """How the head's logits lie among those of the cases it was trained on."""
-    with one_torch_thread():
+    with one_thread():
         exact = FitSettings(chunk_tiles=settings.chunk_tiles, precision="fp32")
         logits = _case_logits(head, lesson.bags, exact).double().numpy()
     if lesson.cuts is None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.threads import keep_freed_memory, one_torch_thread
+from features.threads import keep_freed_memory, one_thread
 from mil.baselines.encoding import Encoding, fit_encoding
 from mil.batches import draw
 from mil.cohort import Case
@@ -69,7 +69,7 @@ def fit(
     keep_freed_memory()
     heads, histories = [], []
     for own_seed in seeds_from(seed, settings.seeds if HEADS[model].takes_steps() else 1):
-        with torch.random.fork_rng(devices=[]), one_torch_thread():
+        with torch.random.fork_rng(devices=[]), one_thread():
             torch.manual_seed(own_seed)
             rng = np.random.default_rng(own_seed)
             head = build_head(model, shape)

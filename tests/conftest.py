@@ -1,7 +1,11 @@
 """The demo cohort, run once through the command for all tests that look at the whole job."""
 
-import json
 import os
+
+# One worker, one core: set before any library counts the cores, and for all processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import json
 import signal
 import subprocess
 import sys

@@ -10,14 +10,14 @@ from torch import nn
 
 from features.backbones.folding import folded, halved
 from features.backbones.registry import PooledFeatures
-from features.threads import one_torch_thread
+from features.threads import one_thread
 
 PX = 64
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    with one_torch_thread():
+    with one_thread():
         yield
 
 
