@@ -164,7 +164,7 @@ def write_map(
     from features.slides import file_name
     from features.whole import whole
     from mil.explain.examine import facts_of
-    from mil.explain.figure import draw_explanation
+    from mil.explain.figure import TRUE_TO, draw_explanation
     from mil.explain.scores import write_csv, write_geojson
     from mil.runs import write_json
 
@@ -173,7 +173,8 @@ def write_map(
     told = facts["faithfulness"]
     if guessing:
         warn(f"  {guessing}")
-    say(f"  {class_name}, probability {facts['probability']:.2f}. {examined.faithfulness.verdict}.")
+    lead = f"{TRUE_TO} " if guessing else ""
+    say(f"  {class_name}, probability {facts['probability']:.2f}. {lead}{told['verdict']}.")
     likeness = told["likeness_to_untrained"]
     say(
         f"  infidelity {told['infidelity']:.2f} (0: scores tell what each tile changes, 1: nothing of it), "

@@ -13,6 +13,7 @@ from mil.explain.faithfulness import Faithfulness
 from mil.explain.heatmap import overlay, show_heatmap
 from mil.explain.scores import TileScores
 
+TRUE_TO = "To the model itself:"  # before the verdict, where the model is told to guess
 MAP_PX = 780  # width of the map at 150 dots per inch
 MAP, CHANCE, LOUD = "#1b5e9c", "#9a9a9a", "#b00020"
 
@@ -64,7 +65,8 @@ def draw_explanation(
         axes.plot(percent, drawn.mean(axis=0), color=CHANCE, lw=1)
         axes.plot(percent, own, color=MAP, lw=1.6, label=f"this map, area {area:.2f}")
         _dress(axes, name, class_name)
-    told = [*filter(None, [guessing]), faithfulness.verdict + ".", *warnings]
+    verdict = f"{TRUE_TO} {faithfulness.verdict}." if guessing else f"{faithfulness.verdict}."
+    told = [*filter(None, [guessing]), verdict, *warnings]
     loud = not faithfulness.better_than_random or len(told) > 1
     figure.supxlabel(
         "\n".join(told),
