@@ -1,29 +1,28 @@
 """One fit of survival: from training cases to a fitted model. The test part cannot be given."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from features.threads import keep_freed_memory, one_thread
+from features.threads import one_thread
 from mil.baselines.encoding import Encoding, fit_encoding
 from mil.batches import TILES_AT_ONCE, Batch, Features, alike, collate, draw
 from mil.cohort import Case
 from mil.errors import FitError, LeakageError
 from mil.evaluation.metrics import Floats
 from mil.fitted import Fitted
-from mil.heads.ensemble import Ensemble
 from mil.heads.head import Head, HeadSettings, Training
-from mil.heads.registry import HEADS, build_head, check_names, check_outcomes, reads_table
+from mil.heads.registry import HEADS, check_names, check_outcomes, reads_table
 from mil.losses import cox_efron, discrete_survival_nll
 from mil.outcome import EVENT, Outcomes
 from mil.settings import FitSettings
 from mil.steps import Example, History, lowered, run_bags, run_epochs
 from mil.timeline import Timeline, centred, happened, hazard_ratio, interval_cuts, interval_of
-from mil.training import mean_by_epoch, scale_tiles, seeds_from, seen_by
+from mil.training import fit_seeds, scale_tiles
 
 # Cases that a step of the Cox loss compares with each other. A comparison within any random part is a
 # likelihood of its own (L. Goldstein, B. Langholz, Ann Stat 1992), but small parts tell little: over 8
@@ -91,30 +90,13 @@ def fit_survival(
         dropout=settings.dropout,
         survival=True,
     )
-    keep_freed_memory()
-    heads, histories = [], []
-    for own_seed in seeds_from(seed, settings.seeds if HEADS[model].takes_steps() else 1):
-        with torch.random.fork_rng(devices=[]), one_thread():
-            torch.manual_seed(own_seed)
-            rng = np.random.default_rng(own_seed)
-            heads.append(build_head(model, shape))
-            histories.append(_train(heads[-1], lesson, held_out, settings, rng, own_seed))
-    head = (heads[0] if len(heads) == 1 else Ensemble(heads)).eval()
-    bag = train[0].bags[0]
-    return Fitted(
-        model=model,
-        head=head,
-        classes=names,
-        recipe=bag.recipe,
-        recipe_sha256=bag.recipe_sha256,
-        trained_on=tuple(sorted(seen_by((*train, *valid)))),
-        settings=settings,
-        seed=seed,
-        losses=mean_by_epoch([history.train for history in histories]),
-        valid_losses=mean_by_epoch([history.valid for history in histories]),
-        encoding=encoding,
-        timeline=_timeline(head, lesson, settings),
-    )
+
+    def learn(head: Head, rng: np.random.Generator, own_seed: int) -> History:
+        return _train(head, lesson, held_out, settings, rng, own_seed)
+
+    fitted = fit_seeds(model, shape, (*train, *valid), settings, learn, seed=seed)
+    timeline = _timeline(fitted.head, lesson, settings)
+    return replace(fitted, classes=names, encoding=encoding, timeline=timeline)
 
 
 def outcomes_of(cases: Sequence[Case]) -> Outcomes:

@@ -1,6 +1,7 @@
 """One fit: from training cases to a fitted model. The test part cannot be given."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from statistics import fmean
 
@@ -15,7 +16,7 @@ from mil.cohort import Case
 from mil.errors import FitError, LeakageError
 from mil.fitted import Fitted
 from mil.heads.ensemble import Ensemble
-from mil.heads.head import HeadSettings, Training
+from mil.heads.head import Head, HeadSettings, Training
 from mil.heads.registry import HEADS, build_head, check_names, reads_table
 from mil.settings import FitSettings
 from mil.steps import Example, History, train_by_steps
@@ -61,37 +62,62 @@ def fit(
     encoding = fit_encoding(train, settings.clinical) if reads_table([model]) else None
     examples, counts = _examples(train, classes, encoding)
     held_out, _ = _examples(valid, classes, encoding) if valid else ([], None)
-    bag = train[0].bags[0]
-    dim = examples[0].features.shape[1]
     shape = HeadSettings(
-        dim=dim, n_classes=len(classes), width=settings.width, dropout=settings.dropout
+        dim=examples[0].features.shape[1],
+        n_classes=len(classes),
+        width=settings.width,
+        dropout=settings.dropout,
     )
+
+    def learn(head: Head, rng: np.random.Generator, own_seed: int) -> History:
+        head.prepare(scale_tiles(examples, rng), counts)
+        if head.learns_from in ("slides", "table"):
+            head.solve(_training(train, examples, own_seed))
+            return History()
+        return train_by_steps(head, examples, held_out, settings, rng)
+
+    fitted = fit_seeds(model, shape, (*train, *valid), settings, learn, seed=seed)
+    return replace(fitted, classes=tuple(classes), encoding=encoding)
+
+
+def fit_seeds(
+    model: str,
+    shape: HeadSettings,
+    cases: Sequence[Case],
+    settings: FitSettings,
+    learn: Callable[[Head, np.random.Generator, int], History],
+    *,
+    seed: int,
+) -> Fitted:
+    """One head, or as many as there are seeds, averaged; what they answer is still to be named.
+
+    Args:
+        model: a name of ``HEADS``.
+        shape: of the head.
+        cases: all that are seen.
+        settings: how to train.
+        learn: trains a fresh head, with a generator and its seed.
+        seed: the first; others follow from it.
+    """
     keep_freed_memory()
     heads, histories = [], []
     for own_seed in seeds_from(seed, settings.seeds if HEADS[model].takes_steps() else 1):
         with torch.random.fork_rng(devices=[]), one_thread():
             torch.manual_seed(own_seed)
-            rng = np.random.default_rng(own_seed)
-            head = build_head(model, shape)
-            head.prepare(scale_tiles(examples, rng), counts)
-            if head.learns_from in ("slides", "table"):
-                head.solve(_training(train, examples, own_seed))
-                histories.append(History())
-            else:
-                histories.append(train_by_steps(head, examples, held_out, settings, rng))
-            heads.append(head)
+            heads.append(build_head(model, shape))
+            histories.append(learn(heads[-1], np.random.default_rng(own_seed), own_seed))
+    bag = cases[0].bags[0]
     return Fitted(
         model=model,
         head=(heads[0] if len(heads) == 1 else Ensemble(heads)).eval(),
-        classes=tuple(classes),
+        classes=(),
         recipe=bag.recipe,
         recipe_sha256=bag.recipe_sha256,
-        trained_on=tuple(sorted(seen_by((*train, *valid)))),
+        trained_on=tuple(sorted(seen_by(cases))),
         settings=settings,
         seed=seed,
         losses=mean_by_epoch([history.train for history in histories]),
         valid_losses=mean_by_epoch([history.valid for history in histories]),
-        encoding=encoding,
     )
 
 
