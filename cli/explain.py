@@ -252,8 +252,9 @@ def run_report(options: ReportOptions) -> Path:
     """Write the page and print where it is."""
     from cli.console import Bars, say
     from mil.report.files import write_figures
+    from mil.report.frame import write_page
     from mil.report.gather import gather
-    from mil.report.page import write_page
+    from mil.report.page import render
     from mil.runs import open_run
 
     run = open_run(options.run)
@@ -264,7 +265,7 @@ def run_report(options: ReportOptions) -> Path:
         )
     path = options.out or run.path / "report.html"
     report = gather(run, progress=Bars())
-    write_page(path, report)
+    write_page(path, render(report))
     write_figures(path.parent / "figures", report.evaluation, report.predictions)
     say(f"Report: {path.absolute()}")
     return path

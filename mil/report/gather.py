@@ -17,7 +17,8 @@ from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small, scale_stops
 from mil.fitted import load_fitted
 from mil.heads.registry import HEADS
-from mil.report.page import Heatmap, Report
+from mil.report.frame import Heatmap
+from mil.report.page import Report
 from mil.runs import Run, check_results, written
 from mil.spelling import among
 from mil.splits import Fold, read_folds

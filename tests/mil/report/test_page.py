@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from mil.evaluation.comparison import PairTest
-from mil.report.page import DASH, best, headline, in_words, render, write_page
+from mil.report.frame import DASH, write_page
+from mil.report.page import best, headline, in_words, render
 
 SHAPES = {
     "four classes": {},
@@ -318,12 +319,12 @@ def _contrast(one, other):
 
 def test_the_file_appears_whole_or_not_at_all(make, tmp_path):
     path = tmp_path / "report.html"
-    write_page(path, make(title="Größe"))
+    write_page(path, render(make(title="Größe")))
     before = path.read_text(encoding="utf-8")
     assert "Größe" in before
     assert before.endswith("</html>\n") or before.endswith("</html>")
     with pytest.raises(KeyError):
-        write_page(path, make(folds=pd.DataFrame({"case": []})))
+        write_page(path, render(make(folds=pd.DataFrame({"case": []}))))
     assert path.read_text(encoding="utf-8") == before
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
 
