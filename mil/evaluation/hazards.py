@@ -83,6 +83,29 @@ def write_hazards(path: Path, tables: Mapping[str, Sequence[Hazard]]) -> None:
                 writer.writerow([model, each.analysis, each.term, *shown, each.penalty])
 
 
+def read_hazards(path: Path) -> dict[str, tuple[Hazard, ...]]:
+    """The tables by model, as ``write_hazards`` wrote them."""
+    tables: dict[str, list[Hazard]] = {}
+    with path.open(newline="") as file:
+        for model, analysis, term, *numbers, proportional, penalty in list(csv.reader(file))[1:]:
+            ratio, low, high, p, p_holm, p_bonferroni = map(float, numbers)
+            tables.setdefault(model, []).append(
+                Hazard(
+                    analysis,
+                    term,
+                    ratio,
+                    low,
+                    high,
+                    p,
+                    p_holm,
+                    p_bonferroni,
+                    float(proportional) if proportional else None,
+                    penalty,
+                )
+            )
+    return {model: tuple(table) for model, table in tables.items()}
+
+
 _Told = tuple[
     float, float, float, float | None, str
 ]  # coefficient, error, p, p_proportional, penalty

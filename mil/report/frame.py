@@ -139,6 +139,7 @@ def _environment() -> Environment:
         correct=correct,
         p_value=_p_value,
         image=_image,
+        time=in_units,
     )
     environment.globals.update(
         dash=DASH,
@@ -236,6 +237,11 @@ def _cell(value: object) -> str:
     if isinstance(value, (int, np.integer)):
         return count(int(value))
     return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def in_units(time: float | None, unit: str) -> str:
+    """A time with its unit."""
+    return "not reached" if time is None else f"{time:.4g} {unit}"
 
 
 def count(number: int) -> str:
