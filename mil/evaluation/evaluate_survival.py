@@ -147,6 +147,18 @@ def evaluate_survival(predictions: SurvivalPredictions, unit: str) -> SurvivalEv
     )
 
 
+def rows(evaluation: SurvivalEvaluation) -> list[dict[str, object]]:
+    """Every number of each model, one row each: model, metric, and its fields."""
+    found: list[dict[str, object]] = []
+    for each in evaluation.models:
+        found.append({"model": each.model, "metric": "harrell", **asdict(each.harrell)})
+        groups = {f"groups.{name}": number for name, number in asdict(each.groups).items()}
+        numbers = {"uno": each.uno, "auc": each.auc, "ibs": each.ibs} | groups
+        found += [{"model": each.model, "metric": name, "value": x} for name, x in numbers.items()]
+    guessing = {"model": "(guessing)", "metric": "ibs", "value": evaluation.guessing_ibs}
+    return [*found, guessing]
+
+
 def _result(model: str, repeats: list[CaseRisks], at: Floats, groups: GroupTest) -> SurvivalResult:
     time, event, last = repeats[0].time, repeats[0].event, float(at[-1])
     each = tuple(harrell_c(time, event, one.risk) for one in repeats)

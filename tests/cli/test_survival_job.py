@@ -231,6 +231,78 @@ def test_page_tells_what_the_run_has_measured(study, mil):
         assert (shown in text) == (case != "c005"), shown
 
 
+def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(study, mil, capsys):
+    crossval(asked(study))
+    said = capsys.readouterr().out
+    done = mil("evaluate", "run", "--out", "judged", cwd=study)
+    assert [line for line in done.stdout.splitlines() if line in said.splitlines()] == (
+        done.stdout.splitlines()[:-1]
+    )
+    for name in ("metrics.json", "predictions.csv"):
+        assert (study / "judged" / name).read_bytes() == (study / "run" / name).read_bytes(), name
+    found = json.loads((study / "run" / "metrics.json").read_text())
+    rows = {(r["model"], r["metric"]): r for r in read_csv(study / "judged" / "metrics.csv")}
+    for model in found["models"]:
+        name = model["model"]
+        assert float(rows[name, "harrell"]["value"]) == model["harrell"]["value"]
+        assert rows[name, "harrell"]["low"] == str(model["harrell"]["low"] or "")
+        assert float(rows[name, "ibs"]["value"]) == model["ibs"]
+        assert rows[name, "groups.p_holm"]["value"] == str(model["groups"]["p_holm"] or "")
+    assert float(rows["(guessing)", "ibs"]["value"]) == found["guessing_ibs"]
+
+    table = study / "judged" / "predictions.csv"
+    lines = table.read_text().splitlines()
+    half = len(lines) // 2  # the models, one after another: a table for each
+    assert lines[half].startswith("majority,")
+    assert lines[half + 1].startswith("pooled-logistic,")
+    (study / "one.csv").write_text("\n".join(lines[: half + 1]) + "\n")
+    tabbed = [line.replace(",", "\t") for line in (lines[0], *lines[half + 1 :])]
+    (study / "two.tsv").write_text("\n".join(tabbed) + "\n")
+    again = mil(
+        "evaluate", "one.csv", "two.tsv", "--time-unit", "moons", "--out", "tables", cwd=study
+    )
+    assert "moons." in again.stdout
+    told = json.loads((study / "tables" / "metrics.json").read_text())
+    assert told == found | {"unit": "moons"}
+    alone = mil("evaluate", "judged", "--models", "pooled-logistic", cwd=study)
+    assert "units of time" in alone.stdout
+    assert "majority" not in alone.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({}, ["--prevalence", "event=0.3"], "of classes; t.csv is of survival. Leave them out."),
+        ({}, ["--models", "dsmil"], "t.csv has no model 'dsmil'; it has majority"),
+        ({"fold": "site"}, [], "t.csv: Predictions of survival lack fold. Add what is missing."),
+        ({"s_": "x_"}, [], "t.csv: Predictions of survival need columns s_<time> of two"),
+        ({"risk": "said"}, [], "or of survival time, event, risk and s_<time>"),
+        ({"majority,0,0": "majority,0,x"}, [], "t.csv: column fold must hold numbers"),
+    ],
+)  # fmt: skip
+def test_tables_that_cannot_be_judged_say_what_they_lack(study, mil, change, options, said):
+    header = "model,repeat,fold,case,slide,time,event,risk,s_1,s_2"
+    rows = [f"majority,0,{i % 2},c{i},c{i},{i + 1},1,{-i},0.9,0.5" for i in range(4)]
+    text = "\n".join([header, *rows]) + "\n"
+    for old, new in change.items():
+        assert old in text
+        text = text.replace(old, new)
+    (study / "t.csv").write_text(text)
+    done = mil("evaluate", "t.csv", *options, cwd=study, check=False)
+    assert done.returncode in (1, 2)
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_unit_of_time_is_not_for_classes(study, mil):
+    columns = "model,repeat,fold,case,slide,label,p_a,p_b,time,event,risk"  # rides along
+    rows = [f"m,0,{i % 2},c{i},c{i},{'ab'[i % 2]},0.6,0.4,3,1,2" for i in range(6)]
+    (study / "classes.csv").write_text("\n".join([columns, *rows]) + "\n")
+    done = mil("evaluate", "classes.csv", "--time-unit", "days", cwd=study, check=False)
+    assert "--time-unit is of survival; classes.csv is of classes. Leave it out." in done.stderr
+    assert "6 cases, 6 slides, 2 classes" in mil("evaluate", "classes.csv", cwd=study).stdout
+
+
 def test_page_of_other_outcomes_is_refused(study):
     crossval(asked(study, models=("majority",)))
     table = (study / "cohort.csv").read_text().splitlines()

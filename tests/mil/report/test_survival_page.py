@@ -124,9 +124,12 @@ def test_the_tables_print_what_was_evaluated(report):
         assert told.endswith(f" {c.value:.2f}{limits}{note}{over} {rest}"), told
         told = row_of(source, "<h3>High against low risk", result.model)
         held = report.predictions.mean_risks(result.model)
-        for high in (True, False):
-            inside = (held.risk > 0) == high
-            assert f" {int(held.event[inside].sum())}/{inside.sum()} " in told
+        high, low = (
+            f"{int(held.event[inside].sum())}/{inside.sum()} "
+            for inside in (held.risk > 0, held.risk <= 0)
+        )
+        assert told.startswith(f"{result.model} {high}")
+        assert f"expected {low}" in told
         if groups.p is None:
             assert told.count("\N{EN DASH}") == 4
         else:
