@@ -127,6 +127,7 @@ def render(report: SurvivalReport) -> str:
         groups_by_model=[risk_groups(predictions, each) for each in predictions.models],
         hard=[c.case for c in cards if c.pairs and c.verdicts[place].wrong > 0.5],
         hard_by_all=[c.case for c in cards if c.pairs and c.missed],
+        telling=sum(verdict.rank is not None for verdict in cards[0].verdicts),
         cards=cards,
         middle=float(predictions.horizons[len(predictions.horizons) // 2]),
         dozen=DOZEN,

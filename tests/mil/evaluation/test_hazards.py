@@ -9,6 +9,7 @@ from lifelines import CoxPHFitter
 from lifelines.statistics import proportional_hazard_test
 from statsmodels.stats.multitest import multipletests
 
+from mil.errors import RunError
 from mil.evaluation.design import fit_design
 from mil.evaluation.hazards import hazard_table, read_hazards, write_hazards
 from tests.mil.followed import drawn
@@ -95,6 +96,11 @@ def test_table_comes_back_to_the_digits_it_was_written_with(tmp_path):
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "cox.csv").read_bytes()
     assert {each.penalty for each in back["mean"]} == {"Firth"}
     assert {each.p_proportional for each in back["mean"]} == {None}
+    (tmp_path / "again.csv").write_text("model,analysis\nabmil,univariable,age,1.2,old\n")
+    with pytest.raises(
+        RunError, match=r"again.csv is not a table of hazards.*Put it back, or remove it"
+    ):
+        read_hazards(tmp_path / "again.csv")
     for ours, theirs in zip(back["abmil"], tables["abmil"], strict=True):
         assert (ours.analysis, ours.term) == (theirs.analysis, theirs.term)
         for name in ("ratio", "low", "high", "p", "p_holm", "p_bonferroni", "p_proportional"):
