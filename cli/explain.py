@@ -258,20 +258,22 @@ def report(options: ReportOptions) -> None:
 def run_report(options: ReportOptions) -> Path:
     """Write the page and print where it is."""
     from cli.console import Bars, say
+    from mil.report import page, survival_page
     from mil.report.files import write_figures
-    from mil.report.gather import gather
-    from mil.report.page import write_page
+    from mil.report.frame import write_page
+    from mil.report.gather import gather, gather_survival
+    from mil.report.survival import write_survival_figures
     from mil.runs import open_run
 
     run = open_run(options.run)
-    if run.settings.get("task") == "survival":
-        raise UsageError(
-            f"{run.path} is a run of survival, of which there is no page yet: see its metrics.json, and "
-            "the curves in survival/."
-        )
     path = options.out or run.path / "report.html"
-    report = gather(run, progress=Bars())
-    write_page(path, report)
-    write_figures(path.parent / "figures", report.evaluation, report.predictions)
+    if run.settings.get("task") == "survival":
+        risks = gather_survival(run, progress=Bars())
+        write_page(path, survival_page.render(risks))
+        write_survival_figures(path.parent / "survival", risks.predictions, risks.evaluation.unit)
+    else:
+        report = gather(run, progress=Bars())
+        write_page(path, page.render(report))
+        write_figures(path.parent / "figures", report.evaluation, report.predictions)
     say(f"Report: {path.absolute()}")
     return path

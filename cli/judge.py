@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mil.evaluation.comparison import Comparison, PairTest
     from mil.evaluation.evaluate import Evaluation
     from mil.evaluation.intervals import Estimate
-    from mil.evaluation.predictions import Predictions
+    from mil.evaluation.predictions import CaseTable, Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,10 @@ class EvaluateOptions(_TableOptions, JudgeSettings):
             "help": "A run, a table of predictions, or one table per fold.",
         }
     )
+    time_unit: str = field(
+        default="",
+        metadata={"help": "Of a table of survival: what its times count; a run says it itself."},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +74,27 @@ class CompareOptions(_TableOptions):
     examples=[
         "mil evaluate run --models abmil --out judged",
         "mil evaluate run/predictions.csv --interval wilson-cc --prevalence LMS=0.4,DDLPS=0.3",
+        "mil evaluate run-survival --out judged-survival",
     ],
 )
 def evaluate(options: EvaluateOptions) -> None:
     """Judge predictions, also those of another tool: each class, calibration, sets; with intervals.
 
     Tables of STAMP, CLAM and slideflow are read as they are; so is any with a case or slide, a label
-    and one p_CLASS per class. The case is the unit: its slides are averaged.
+    and one p_CLASS per class, or of survival a time, event, risk and one s_TIME per time of a curve. The
+    case is the unit: its slides are averaged.
     """
+    from mil.evaluation.survival_predictions import is_survival
+
+    _check_out(options.out)
+    tables = _tables(options.inputs)
+    if is_survival(tables[0]):
+        _evaluate_survival(options, tables)
+    else:
+        _evaluate_classes(options, tables)
+
+
+def _evaluate_classes(options: EvaluateOptions, tables: Sequence[Path]) -> None:
     from cli.console import say
     from cli.learn import show_evaluation
     from mil.evaluation.evaluate import evaluate as judge
@@ -85,8 +102,9 @@ def evaluate(options: EvaluateOptions) -> None:
     from mil.evaluation.predictions import write_predictions
     from mil.runs import write_json
 
-    _check_out(options.out)
-    predictions = _read(options.inputs, options)
+    if options.time_unit:
+        raise UsageError(f"--time-unit is of survival; {tables[0]} is of classes. Leave it out.")
+    predictions = _read(tables, options)
     evaluation = judge(predictions, part_of(options, JudgeSettings))
     show_evaluation(evaluation)
     _show_more(evaluation)
@@ -96,6 +114,41 @@ def evaluate(options: EvaluateOptions) -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         write_predictions(options.out / "predictions.csv", predictions)
+        write_json(options.out / "metrics.json", evaluation.to_json())
+        _write_rows(options.out / "metrics.csv", rows(evaluation))
+        say(f"Numbers: {options.out / 'metrics.json'}, {options.out / 'metrics.csv'}")
+
+
+def _evaluate_survival(options: EvaluateOptions, tables: Sequence[Path]) -> None:
+    from cli.console import say
+    from cli.survival import show_survival
+    from mil.evaluation.evaluate_survival import evaluate_survival, rows
+    from mil.evaluation.survival_predictions import (
+        SurvivalPredictions,
+        joined,
+        read_survival,
+        write_survival,
+    )
+    from mil.runs import open_run, write_json
+
+    if options.classes or options.cohort or part_of(options, JudgeSettings) != JudgeSettings():
+        raise UsageError(
+            "--classes, --cohort, --interval, --prevalence and --coverage are of classes; "
+            f"{tables[0]} is of survival. Leave them out."
+        )
+    predictions = joined(*map(read_survival, tables))
+    if options.models:
+        _check_models(options.models, predictions, tables[0])
+        chosen = predictions.table["model"].isin(options.models)
+        predictions = SurvivalPredictions(predictions.table[chosen].reset_index(drop=True))
+    runs = [open_run(path) for path in options.inputs if (path / "run.json").is_file()]
+    told = [run.settings["time_unit"] for run in runs if "time_unit" in run.settings]
+    unit = options.time_unit or (told[0] if told else "units of time")
+    evaluation = evaluate_survival(predictions, unit)
+    show_survival(evaluation)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_survival(options.out / "predictions.csv", predictions)
         write_json(options.out / "metrics.json", evaluation.to_json())
         _write_rows(options.out / "metrics.csv", rows(evaluation))
         say(f"Numbers: {options.out / 'metrics.json'}, {options.out / 'metrics.csv'}")
@@ -121,7 +174,7 @@ def compare(options: CompareOptions) -> None:
     from mil.runs import write_json
 
     _check_out(options.out)
-    first, second = (_read([path], options) for path in (options.first, options.second))
+    first, second = (_read(_tables([path]), options) for path in (options.first, options.second))
     found = compare_tables(first, second, (str(options.first), str(options.second)))
     _show_comparison(found)
     if options.out:
@@ -136,29 +189,35 @@ def _check_out(out: Path | None) -> None:
         raise UsageError(f"--out {out} is a run folder. Choose another.")
 
 
-def _read(paths: Sequence[Path], options: _TableOptions) -> "Predictions":
-    """The predictions of a run, or of the tables given."""
+def _tables(paths: Sequence[Path]) -> list[Path]:
+    """The tables given, or those of runs, as these wrote them."""
+    from mil.runs import check_results, open_run
+
+    for path in paths:
+        if (path / "run.json").is_file():
+            check_results(open_run(path))
+    return [path / "predictions.csv" if path.is_dir() else path for path in paths]
+
+
+def _check_models(asked: Sequence[str], found: "CaseTable", table: Path) -> None:
+    if unknown := [name for name in asked if name not in found.models]:
+        raise UsageError(f"{table} has no model {unknown[0]!r}; it has {', '.join(found.models)}.")
+
+
+def _read(tables: Sequence[Path], options: _TableOptions) -> "Predictions":
+    """The predictions of the tables."""
     from cli.console import warn
     from mil.cohort import read_table
     from mil.evaluation.predictions import Predictions
     from mil.evaluation.tables import Told, read_tables
-    from mil.runs import check_results, open_run
 
-    tables = []
-    for path in paths:
-        if (path / "run.json").is_file():
-            check_results(open_run(path))
-        tables.append(path / "predictions.csv" if path.is_dir() else path)
     told = {}
     if options.cohort:
         told = {row.slide: Told(row.case, row.label) for row in read_table(options.cohort)}
     found, notes = read_tables(tables, told, options.classes)
     for note in notes:
         warn(note)
-    if unknown := [name for name in options.models if name not in found.models]:
-        raise UsageError(
-            f"{tables[0]} has no model {unknown[0]!r}; it has {', '.join(found.models)}."
-        )
+    _check_models(options.models, found, tables[0])
     if not options.models:
         return found
     return Predictions(found.table[found.table["model"].isin(options.models)], found.classes)

@@ -52,7 +52,8 @@ def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
         tables = hazards_beside(predictions, columns)
         write_hazards(options.out / "survival" / "cox.csv", tables)
         show_hazards(tables)
-    say(f"Run folder: {options.out}. Kaplan-Meier curves: {options.out / 'survival'}")
+    say(f"Kaplan-Meier curves: {options.out / 'survival'}")
+    say(f"Run folder: {options.out}. Next: mil report {options.out}")
     return evaluation
 
 

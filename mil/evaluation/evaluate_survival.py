@@ -21,6 +21,14 @@ from mil.evaluation.survival_predictions import CaseRisks, SurvivalPredictions
 
 # Of the groups' log-rank p, wherever it is shown.
 CAVEAT = "below .05 about twice as often as it says; see README"
+# Measured where there is nothing to find: see ``GroupTest`` and ``harrell_interval``.
+LOG_RANK_OF_NOISE = (
+    "Without any signal it is below .05 in 13 % of cohorts of 40 and 14 % of cohorts of 20."
+)
+HARRELL_OF_NOISE = (
+    "Of Cox models of 8 columns of noise, scored through 5 folds of 40 cases, it holds 0.50 in 84 % of "
+    "cohorts."
+)
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,18 @@ def evaluate_survival(predictions: SurvivalPredictions, unit: str) -> SurvivalEv
             for model, group in zip(models, groups, strict=True)
         ),
     )
+
+
+def rows(evaluation: SurvivalEvaluation) -> list[dict[str, object]]:
+    """Every number of each model, one row each: model, metric, and its fields."""
+    found: list[dict[str, object]] = []
+    for each in evaluation.models:
+        found.append({"model": each.model, "metric": "harrell", **asdict(each.harrell)})
+        groups = {f"groups.{name}": number for name, number in asdict(each.groups).items()}
+        numbers = {"uno": each.uno, "auc": each.auc, "ibs": each.ibs} | groups
+        found += [{"model": each.model, "metric": name, "value": x} for name, x in numbers.items()]
+    guessing = {"model": "(guessing)", "metric": "ibs", "value": evaluation.guessing_ibs}
+    return [*found, guessing]
 
 
 def _result(model: str, repeats: list[CaseRisks], at: Floats, groups: GroupTest) -> SurvivalResult:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from features.whole import whole
-from mil.errors import FitError
+from mil.errors import FitError, RunError
 from mil.evaluation.comparison import holm
 from mil.evaluation.cox import CoxFit, fit_cox
 from mil.evaluation.metrics import Bools, Floats
@@ -81,6 +81,30 @@ def write_hazards(path: Path, tables: Mapping[str, Sequence[Hazard]]) -> None:
                 shown = [f"{value:.6g}" for value in numbers]
                 shown.append("" if each.p_proportional is None else f"{each.p_proportional:.6g}")
                 writer.writerow([model, each.analysis, each.term, *shown, each.penalty])
+
+
+def read_hazards(path: Path) -> dict[str, tuple[Hazard, ...]]:
+    """The tables by model, as ``write_hazards`` wrote them.
+
+    Raises:
+        RunError: the file holds another table.
+    """
+    tables: dict[str, tuple[Hazard, ...]] = {}
+    with path.open(newline="") as file:
+        lines = list(csv.reader(file))[1:]
+    try:
+        for model, analysis, term, *numbers, proportional, penalty in lines:
+            ratio, low, high, p, holms, bonferronis = map(float, numbers)
+            tested = float(proportional) if proportional else None
+            adjusted = (p, holms, bonferronis, tested)
+            each = Hazard(analysis, term, ratio, low, high, *adjusted, penalty)
+            tables[model] = (*tables.get(model, ()), each)
+    except ValueError as error:
+        raise RunError(
+            f"{path} is not a table of hazards as `mil crossval` writes it ({error}). Put it back, or remove "
+            "it."
+        ) from error
+    return tables
 
 
 _Told = tuple[

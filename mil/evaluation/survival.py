@@ -88,6 +88,15 @@ def censoring(time: Floats, event: Bools) -> Curve:
     return Curve(order, survival, nothing, nothing, np.zeros(len(order), dtype=np.int64))
 
 
+def median_follow_up(time: Floats, event: Bools) -> float | None:
+    """How long half would have been observed had none had its event; None where that is not reached.
+
+    Kaplan-Meier's curve with the roles of event and censoring exchanged (M. Schemper, T. Smith, A note on
+    quantifying follow-up in studies of failure time, Control Clin Trials 1996, 17:343).
+    """
+    return censoring(time, event).median()
+
+
 def number_at_risk(time: Floats, at: Floats) -> Ints:
     """(T,) cases that are still observed at each time, without event before it."""
     found: Ints = len(time) - np.searchsorted(np.sort(time), at, side="left")
@@ -130,6 +139,12 @@ def log_rank(time: Floats, event: Bools, group: Ints) -> LogRank | None:
     return LogRank(statistic, rank, float(chi2.sf(statistic, rank)))
 
 
+def expected_events(time: Floats, event: Bools, inside: Bools) -> float:
+    """Events that the cases ``inside`` (n,) would have at everybody's hazard, as the log-rank test has it."""
+    met = np.unique(time[event], return_counts=True)
+    return float(sum(d * inside[time >= t].mean() for t, d in zip(*met, strict=True)))
+
+
 def harrell_c(time: Floats, event: Bools, risk: Floats) -> float | None:
     """Share of comparable pairs whose earlier event has the higher risk, ties of risk counting half.
 
@@ -138,6 +153,16 @@ def harrell_c(time: Floats, event: Bools, risk: Floats) -> float | None:
     """
     before, higher = _pairs(time, event, risk)
     return float((before * higher).sum() / before.sum()) if before.any() else None
+
+
+def misordered(time: Floats, event: Bools, risk: Floats) -> tuple[Floats, Ints]:
+    """(n,) comparable pairs of each case that are ranked wrongly, ties of risk a half; (n,) all of them.
+
+    The share of their sums is 1 - C of Harrell.
+    """
+    before, higher = _pairs(time, event, risk)
+    wrong = before * (1 - higher)
+    return wrong.sum(axis=0) + wrong.sum(axis=1), before.sum(axis=0) + before.sum(axis=1)
 
 
 def harrell_interval(time: Floats, event: Bools, risk: Floats, c: float | None = None) -> Interval:

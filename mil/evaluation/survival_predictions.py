@@ -139,16 +139,46 @@ def write_survival(path: Path, predictions: SurvivalPredictions) -> None:
         predictions.table.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def read_survival(path: Path) -> SurvivalPredictions:
-    """Read a table as ``write_survival`` wrote it.
+def is_survival(path: Path) -> bool:
+    """Whether a table of predictions tells outcomes and risks, and no class.
 
     Raises:
-        RunError: no such file, a number that is not one, or an inconsistent table.
+        RunError: it cannot be read.
     """
+    columns = _read(path, nrows=0).columns
+    return {"time", "event", "risk"} <= set(columns) and "label" not in columns
+
+
+def read_survival(path: Path) -> SurvivalPredictions:
+    """Read a table as ``write_survival`` wrote it; with tabs if it is called .tsv.
+
+    Raises:
+        RunError: no such file, a number that is not one, or an inconsistent table; the message names the
+            file.
+    """
+    table = _read(path)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        return _parsed(table)
+    except RunError as error:
+        raise RunError(f"{path}: {error}") from error
+
+
+def _read(path: Path, nrows: int | None = None) -> pd.DataFrame:
+    try:
+        return pd.read_csv(
+            path,
+            sep="\t" if path.suffix.lower() == ".tsv" else ",",
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8",
+            nrows=nrows,
+        )
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise RunError(f"{path} cannot be read as a table of predictions: {error}.") from error
+
+
+def _parsed(table: pd.DataFrame) -> SurvivalPredictions:
+    """The table with its numbers as numbers."""
     _check_columns(table)
     for name in table.columns:
         if name in NAMES:
@@ -156,7 +186,7 @@ def read_survival(path: Path) -> SurvivalPredictions:
         try:
             table[name] = table[name].map(int if name in NUMBERS else float)
         except ValueError as error:
-            raise RunError(f"{path}: column {name} must hold numbers; got {error}.") from error
+            raise RunError(f"column {name} must hold numbers; got {error}.") from error
     return SurvivalPredictions(table)
 
 

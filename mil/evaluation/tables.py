@@ -159,12 +159,12 @@ def _label_and_probabilities(
             return name, found
     if set(SURVIVAL_COLUMNS) <= set(table.columns):
         raise RunError(
-            f"{path} is of a survival run, which has no classes. `mil crossval` has judged it: see "
-            "metrics.json beside it; `mil decision RUN` and `mil nomogram --task survival` read it."
+            f"{path} is of a survival run, which has no classes. `mil evaluate` judges it by itself; "
+            "`mil decision RUN` and `mil nomogram --task survival` read it, too."
         )
     raise RunError(
         f"{path} holds no probability of two or more classes; got columns {', '.join(table.columns)}. "
-        "Give one column p_<class> per class."
+        "Give one column p_<class> per class, or of survival time, event, risk and s_<time>."
     )
 
 

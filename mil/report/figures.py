@@ -160,28 +160,33 @@ def roc_key(curve: RocCurve) -> str:
     )
 
 
-def interval_axis() -> str:
-    """The scale from 0 to 100 % above the column of intervals."""
+def interval_axis(full: float = 100) -> str:
+    """The scale from 0 to ``full`` above the column of intervals."""
     labels = "".join(
-        f'<text x="{at}%" y="11" text-anchor="middle">{at}</text>' for at in (0, 25, 50, 75, 100)
+        f'<text x="{at}%" y="11" text-anchor="middle">{at * full / 100:g}</text>'
+        for at in (0, 25, 50, 75, 100)
     )
     return f'<svg class="axis" aria-hidden="true">{labels}</svg>'
 
 
-def interval_mark(name: str, estimate: Estimate, chance: float) -> str:
+def interval_mark(name: str, estimate: Estimate, chance: float, *, as_share: bool = True) -> str:
     """One row of the forest plot: a point, its interval, and the line of chance through all rows.
 
     Args:
         name: what is measured.
         estimate: a share; without limits only the point is drawn.
         chance: where the dashed line stands.
+        as_share: read out in per cent, not as a number.
     """
     told, marks = f"{name}: undefined", ""
     if estimate.value is not None:
-        told = f"{name}: {percent(estimate.value)}"
+        told = f"{name}: {percent(estimate.value) if as_share else f'{estimate.value:.2f}'}"
         marks = f'<circle cx="{_at(estimate.value)}" cy="50%" r="4.5"/>'
         if estimate.low is not None and estimate.high is not None:
-            told += f", 95 % interval {between([estimate.low, estimate.high])}"
+            limits = f"{estimate.low:.2f} to {estimate.high:.2f}"
+            told += (
+                f", 95 % interval {between([estimate.low, estimate.high]) if as_share else limits}"
+            )
             marks = _whisker(estimate.low, estimate.high) + marks
         else:
             marks = marks.replace("<circle", '<circle class="open"')

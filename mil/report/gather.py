@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,17 +13,24 @@ from mil.cohort import Cohort, assemble, parted, read_table
 from mil.errors import LeakageError, RunError
 from mil.evaluation.comparison import compare_models
 from mil.evaluation.evaluate import Evaluation, evaluate
+from mil.evaluation.evaluate_survival import evaluate_survival
+from mil.evaluation.hazards import read_hazards
 from mil.evaluation.predictions import Predictions, read_predictions
+from mil.evaluation.survival_predictions import SurvivalPredictions, read_survival
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small, scale_stops
 from mil.fitted import load_fitted
 from mil.heads.registry import HEADS
-from mil.report.page import Heatmap, Report
+from mil.outcome import EVENT, with_outcomes
+from mil.report.frame import Heatmap
+from mil.report.page import Report
+from mil.report.survival_page import SurvivalReport
 from mil.runs import Run, check_results, written
 from mil.spelling import among
 from mil.splits import Fold, read_folds
 
 SCARCE = 10  # cases per class below which one case moves sensitivity by more than ten points
+SCARCE_EVENTS = 20  # their number, not that of cases, says how much is known
 
 
 def gather(run: Run, *, progress: Progress | None = None) -> Report:
@@ -33,30 +41,51 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
         CohortError: its table or its bags are no longer there.
     """
     cohort, folds = judged_cohort(run)
-    settings = run.settings
-    rows = read_table(Path(settings["cohort"]))
     predictions = read_predictions(run.path / "predictions.csv")
     check_labels(predictions, cohort)
     evaluation = evaluate(predictions)
     return Report(
-        title="/".join(run.path.absolute().parts[-2:]),
-        created=run.info["finished"].replace("T", " ").replace("+00:00", " UTC"),
+        **_facts(run, cohort, folds, progress or Silent()),
         warnings=tuple(_warnings(cohort, evaluation)),
-        asked=(len({row.case for row in rows}), len(rows)),
-        aside=len({row.case for row in parted(rows)[1]}),
-        cohort=_cohort_table(cohort),
-        excluded=cohort.excluded,
-        folds=_folds_table(cohort, folds),
         predictions=predictions,
         evaluation=evaluation,
         comparison=compare_models(predictions),
         confounders=confounders_of(cohort, folds)[0],
-        heatmaps=_heatmaps(run, cohort, folds, progress or Silent()),
-        heatmap_scale=scale_stops(),
-        recipe=cohort.recipe,
-        settings=settings,
-        versions=run.info["versions"],
     )
+
+
+def gather_survival(run: Run, *, progress: Progress | None = None) -> SurvivalReport:
+    """The same of survival; raises likewise."""
+    cohort, folds = judged_cohort(run)
+    predictions = read_survival(run.path / "predictions.csv")
+    _check_outcomes(predictions, cohort)
+    hazards = run.path / "survival" / "cox.csv"
+    return SurvivalReport(
+        **_facts(run, cohort, folds, progress or Silent()),
+        warnings=tuple(_survival_warnings(cohort)),
+        predictions=predictions,
+        evaluation=evaluate_survival(predictions, run.settings["time_unit"]),
+        hazards=read_hazards(hazards) if hazards.is_file() else {},
+    )
+
+
+def _facts(run: Run, cohort: Cohort, folds: Sequence[Fold], progress: Progress) -> dict[str, Any]:
+    """The fields of ``Facts`` but its warnings."""
+    rows = read_table(Path(run.settings["cohort"]))
+    return {
+        "title": "/".join(run.path.absolute().parts[-2:]),
+        "created": run.info["finished"].replace("T", " ").replace("+00:00", " UTC"),
+        "asked": (len({row.case for row in rows}), len(rows)),
+        "aside": len({row.case for row in parted(rows)[1]}),
+        "cohort": _cohort_table(cohort),
+        "excluded": cohort.excluded,
+        "folds": _folds_table(cohort, folds),
+        "heatmaps": _heatmaps(run, cohort, folds, progress),
+        "heatmap_scale": scale_stops(),
+        "recipe": cohort.recipe,
+        "settings": run.settings,
+        "versions": run.info["versions"],
+    }
 
 
 def judged_cohort(run: Run) -> tuple[Cohort, tuple[Fold, ...]]:
@@ -73,13 +102,21 @@ def judged_cohort(run: Run) -> tuple[Cohort, tuple[Fold, ...]]:
     check_results(run)
     settings = run.settings
     rows, _ = parted(read_table(Path(settings["cohort"])))
+    survival = settings.get("task") == "survival"
+    if survival:
+        rows = with_outcomes(rows, settings["time"], settings["event"], source=settings["cohort"])
     folds = read_folds(run.path / "folds.json")
     if settings.get("finetune", "off") == "per-fold":
         from mil.finetune.per_fold import cohort_as_tested  # brings every backbone along
 
         cohort = cohort_as_tested(rows, folds, run.fold_store)
     else:
-        cohort = assemble(rows, Path(settings["store"]), allow_missing=settings["allow_missing"])
+        cohort = assemble(
+            rows,
+            Path(settings["store"]),
+            allow_missing=settings["allow_missing"],
+            survival=survival,
+        )
     _check_bags(run, cohort)
     return cohort, folds
 
@@ -106,19 +143,21 @@ def check_labels(predictions: Predictions, cohort: Cohort) -> None:
         )
 
 
+def _check_outcomes(predictions: SurvivalPredictions, cohort: Cohort) -> None:
+    """Cases still have the outcome they were judged by."""
+    columns = (predictions.table[name] for name in ("case", "time", "event"))
+    judged = {case: (time, event == 1) for case, time, event in zip(*columns, strict=True)}
+    changed = [c.name for c in cohort.cases if judged.get(c.name) != (c.time, c.label == EVENT)]
+    if changed:
+        raise RunError(
+            f"{len(changed)} cases have another outcome than in the run, e.g. {changed[0]}. "
+            "Run `mil crossval` again."
+        )
+
+
 def _warnings(cohort: Cohort, evaluation: Evaluation) -> list[str]:
     """What a reader must know before any number."""
-    found = []
-    if str(cohort.recipe.get("weights", "")).startswith("random"):
-        found.append(
-            "The backbone's weights are random: nothing in it was learnt from images. The numbers show "
-            "that the path works, not what a trained backbone would reach."
-        )
-    if cohort.unknown_weights:
-        found.append(
-            f"The backbone's weights, {cohort.unknown_weights}, do not say which cases they have seen. If "
-            "they were trained on cases of this cohort, none of the numbers can be believed."
-        )
+    found = _of_backbone(cohort)
     counts = Counter(case.label for case in cohort.cases)
     fewest = min(counts.values())
     scarce = ", ".join(sorted(label for label, count in counts.items() if count == fewest))
@@ -128,11 +167,7 @@ def _warnings(cohort: Cohort, evaluation: Evaluation) -> list[str]:
             f"right moves such a class's sensitivity by {100 / fewest:.0f} points; read the intervals, "
             "not the middle."
         )
-    if len({case.site for case in cohort.cases}) > 1:
-        found.append(
-            "The cases come from several sites. Unless folds follow the site (--folds site), a model may "
-            "have learnt to tell sites apart."
-        )
+    found += _of_sites(cohort)
     constant = [
         r for r in evaluation.models if r.model == "majority" and r.accuracy.value is not None
     ]
@@ -145,14 +180,53 @@ def _warnings(cohort: Cohort, evaluation: Evaluation) -> list[str]:
     return found
 
 
+def _survival_warnings(cohort: Cohort) -> list[str]:
+    """The same of survival."""
+    found = _of_backbone(cohort)
+    events = sum(case.label == EVENT for case in cohort.cases)
+    if events < SCARCE_EVENTS:
+        found.append(
+            f"Few events: {events}. What is known of who is at risk comes from them, and each is in many of "
+            "the pairs that C counts; read the intervals, not the middle."
+        )
+    return found + _of_sites(cohort)
+
+
+def _of_backbone(cohort: Cohort) -> list[str]:
+    found = []
+    if str(cohort.recipe.get("weights", "")).startswith("random"):
+        found.append(
+            "The backbone's weights are random: nothing in it was learnt from images. The numbers show "
+            "that the path works, not what a trained backbone would reach."
+        )
+    if cohort.unknown_weights:
+        found.append(
+            f"The backbone's weights, {cohort.unknown_weights}, do not say which cases they have seen. If "
+            "they were trained on cases of this cohort, none of the numbers can be believed."
+        )
+    return found
+
+
+def _of_sites(cohort: Cohort) -> list[str]:
+    if len({case.site for case in cohort.cases}) < 2:
+        return []
+    return [
+        "The cases come from several sites. Unless folds follow the site (--folds site), a model may "
+        "have learnt to tell sites apart."
+    ]
+
+
 def _cohort_table(cohort: Cohort) -> pd.DataFrame:
     rows = []
     for case in cohort.cases:
         row: dict[str, object] = {"case": case.name, "label": case.label}
+        if case.time is not None:
+            row["time"] = case.time
         row |= {"slides": len(case.bags), "tiles": sum(len(bag) for bag in case.bags)}
         if case.site:
             row["site"] = case.site
-        rows.append(row | dict(case.other))
+        further = {f"{k} in the table" if k in row else k: v for k, v in case.other.items()}
+        rows.append(row | further)
     return pd.DataFrame(rows)
 
 

@@ -17,6 +17,7 @@ from mil.evaluation.survival import Curve, kaplan_meier, log_rank, number_at_ris
 from mil.evaluation.survival_predictions import SurvivalPredictions
 
 COLOURS = ("#0b6e8a", "#b3261e", "#7a5195", "#5b6770", "#ef8a17")
+RISKS = ("low risk", "high risk")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,15 +114,21 @@ def write_groups(path: Path, groups: Sequence[Group]) -> None:
                 )
 
 
+def risk_groups(predictions: SurvivalPredictions, model: str) -> tuple[Group, ...]:
+    """The cases above and below the median training risk; one group where a model tells none apart."""
+    held = predictions.mean_risks(model)
+    group = (held.risk > 0).astype(np.int64)
+    return groups_of(held.time, held.event, group, RISKS)
+
+
 def write_survival_figures(folder: Path, predictions: SurvivalPredictions, unit: str) -> None:
     """Per model that tells cases apart, curves of those above and below the median training risk."""
     folder.mkdir(parents=True, exist_ok=True)
     for model in predictions.models:
         held = predictions.mean_risks(model)
-        group = (held.risk > 0).astype(np.int64)
-        groups = groups_of(held.time, held.event, group, ("low risk", "high risk"))
+        groups = risk_groups(predictions, model)
         write_groups(folder / f"{model}.csv", groups)
-        tested = log_rank(held.time, held.event, group)
+        tested = log_rank(held.time, held.event, (held.risk > 0).astype(np.int64))
         said = f"log-rank p {_p(tested.p)},\n{CAVEAT}" if tested else "one group only"
         figure = draw_groups(groups, f"{model}, parted at the training median: {said}", unit)
         save_figure(figure, folder / model)

@@ -19,6 +19,7 @@ from mil.evaluation.evaluate_survival import CAVEAT
 from mil.evaluation.survival_predictions import read_survival
 from mil.runs import open_run
 from tests.mil.followed import followed_cohort
+from tests.mil.report.parsed import Page, check_page
 
 
 def read_csv(path):
@@ -173,10 +174,147 @@ def test_few_censored_cases_do_not_forbid_folds(study):
     assert (study / "run" / "metrics.json").exists()
 
 
-def test_page_and_shuffles_say_that_they_are_of_classes(study, capsys):
+def test_page_tells_what_the_run_has_measured(study, mil):
+    """As it is typed: the run ends with the line that makes its page."""
+    rows = [line.split(",") for line in (study / "cohort.csv").read_text().splitlines()]
+    rows[0].append("label")  # a class rides along, and is not the outcome
+    for row in rows[1:]:
+        row[0] = row[0].replace("c007", "<script>alert(7)</script>")
+        row.append("LMS" if row[0] < "c015" else "SS")
+        row[2] = "" if row[0] == "c005" else row[2]
+    (study / "cohort.csv").write_text("".join(",".join(row) + "\n" for row in rows))
+    done = mil(
+        "crossval", "cohort.csv", "store", "--task", "survival", "--time", "OS.time", "--event", "OS",
+        "--time-unit", "months", "--models", "majority,pooled-logistic,abmil", "--folds", "3",
+        "--epochs", "2", "--clinical", "age", "--allow-missing", "--out", "run", cwd=study,
+    )  # fmt: skip
+    last = done.stdout.splitlines()[-1]
+    assert last == "Run folder: run. Next: mil report run"
+    for figure in (study / "run" / "survival").iterdir():
+        figure.rename(figure.with_suffix(f"{figure.suffix}.before"))
+    (study / "run" / "survival" / "cox.csv.before").rename(study / "run" / "survival" / "cox.csv")
+    done = mil(*last.split("Next: mil ")[1].split(), cwd=study)
+    assert done.stdout.strip().endswith(f"Report: {study / 'run' / 'report.html'}")
+    for name in ("abmil.png", "abmil.svg", "abmil.csv"):  # drawn again, to the same bytes
+        drawn = study / "run" / "survival" / name
+        assert drawn.read_bytes() == drawn.with_suffix(f"{drawn.suffix}.before").read_bytes()
+
+    source = (study / "run" / "report.html").read_text()
+    check_page(source)
+    text = Page(source).text()
+    found = json.loads((study / "run" / "metrics.json").read_text())
+    slides = sum("c005" not in row[0] for row in rows[1:])
+    assert f"29 cases, {found['n_events']} events, {slides} slides" in text
+    for model in found["models"]:
+        c = model["harrell"]
+        limits = (
+            "every case has the same risk"
+            if c["low"] is None
+            else f"{c['low']:.2f} to {c['high']:.2f}"
+        )
+        numbers = f"{model['uno']:.2f} {model['auc']:.2f} {model['ibs']:.3f}"
+        assert f"{c['value']:.2f} {limits} {numbers}" in text
+        if (statistic := model["groups"]["statistic"]) is not None:
+            assert f"expected {statistic:.2f}" in text
+    for row in read_csv(study / "run" / "survival" / "cox.csv"):
+        ratio, low, high = (float(row[name]) for name in ("hazard_ratio", "low", "high"))
+        assert f"{row['term']} {ratio:.2f} {low:.2f} to {high:.2f}" in text
+    left_out = sum(row[0] == "c005" for row in rows[1:])
+    assert f"{left_out} \N{MULTIPLICATION SIGN} no outcome" in text
+    assert "<script" not in source
+    assert "attention of abmil" in text
+    assert "label in the table, cases (%)" in text
+    told = {row[0]: (row[2], row[3]) for row in rows[1:]}
+    for case, (time, dead) in told.items():
+        said = "event after" if dead == "1" else "last seen without event after"
+        shown = f"{case} {said}: {float(time or 0):g} months"
+        assert (shown in text) == (case != "c005"), shown
+
+
+def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(study, mil, capsys):
     crossval(asked(study))
-    with pytest.raises(UsageError, match="is a run of survival, of which there is no page yet"):
+    said = capsys.readouterr().out
+    done = mil("evaluate", "run", "--out", "judged", cwd=study)
+    assert [line for line in done.stdout.splitlines() if line in said.splitlines()] == (
+        done.stdout.splitlines()[:-1]
+    )
+    for name in ("metrics.json", "predictions.csv"):
+        assert (study / "judged" / name).read_bytes() == (study / "run" / name).read_bytes(), name
+    found = json.loads((study / "run" / "metrics.json").read_text())
+    rows = {(r["model"], r["metric"]): r for r in read_csv(study / "judged" / "metrics.csv")}
+    for model in found["models"]:
+        name = model["model"]
+        assert float(rows[name, "harrell"]["value"]) == model["harrell"]["value"]
+        assert rows[name, "harrell"]["low"] == str(model["harrell"]["low"] or "")
+        assert float(rows[name, "ibs"]["value"]) == model["ibs"]
+        assert rows[name, "groups.p_holm"]["value"] == str(model["groups"]["p_holm"] or "")
+    assert float(rows["(guessing)", "ibs"]["value"]) == found["guessing_ibs"]
+
+    table = study / "judged" / "predictions.csv"
+    lines = table.read_text().splitlines()
+    half = len(lines) // 2  # the models, one after another: a table for each
+    assert lines[half].startswith("majority,")
+    assert lines[half + 1].startswith("pooled-logistic,")
+    (study / "one.csv").write_text("\n".join(lines[: half + 1]) + "\n")
+    tabbed = [line.replace(",", "\t") for line in (lines[0], *lines[half + 1 :])]
+    (study / "two.tsv").write_text("\n".join(tabbed) + "\n")
+    again = mil(
+        "evaluate", "one.csv", "two.tsv", "--time-unit", "moons", "--out", "tables", cwd=study
+    )
+    assert "moons." in again.stdout
+    told = json.loads((study / "tables" / "metrics.json").read_text())
+    assert told == found | {"unit": "moons"}
+    alone = mil("evaluate", "judged", "--models", "pooled-logistic", cwd=study)
+    assert "units of time" in alone.stdout
+    assert "majority" not in alone.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({}, ["--prevalence", "event=0.3"], "of classes; t.csv is of survival. Leave them out."),
+        ({}, ["--models", "dsmil"], "t.csv has no model 'dsmil'; it has majority"),
+        ({"fold": "site"}, [], "t.csv: Predictions of survival lack fold. Add what is missing."),
+        ({"s_": "x_"}, [], "t.csv: Predictions of survival need columns s_<time> of two"),
+        ({"risk": "said"}, [], "or of survival time, event, risk and s_<time>"),
+        ({"majority,0,0": "majority,0,x"}, [], "t.csv: column fold must hold numbers"),
+    ],
+)  # fmt: skip
+def test_tables_that_cannot_be_judged_say_what_they_lack(study, mil, change, options, said):
+    header = "model,repeat,fold,case,slide,time,event,risk,s_1,s_2"
+    rows = [f"majority,0,{i % 2},c{i},c{i},{i + 1},1,{-i},0.9,0.5" for i in range(4)]
+    text = "\n".join([header, *rows]) + "\n"
+    for old, new in change.items():
+        assert old in text
+        text = text.replace(old, new)
+    (study / "t.csv").write_text(text)
+    done = mil("evaluate", "t.csv", *options, cwd=study, check=False)
+    assert done.returncode in (1, 2)
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_unit_of_time_is_not_for_classes(study, mil):
+    columns = "model,repeat,fold,case,slide,label,p_a,p_b,time,event,risk"  # rides along
+    rows = [f"m,0,{i % 2},c{i},c{i},{'ab'[i % 2]},0.6,0.4,3,1,2" for i in range(6)]
+    (study / "classes.csv").write_text("\n".join([columns, *rows]) + "\n")
+    done = mil("evaluate", "classes.csv", "--time-unit", "days", cwd=study, check=False)
+    assert "--time-unit is of survival; classes.csv is of classes. Leave it out." in done.stderr
+    assert "6 cases, 6 slides, 2 classes" in mil("evaluate", "classes.csv", cwd=study).stdout
+
+
+def test_page_of_other_outcomes_is_refused(study):
+    crossval(asked(study, models=("majority",)))
+    table = (study / "cohort.csv").read_text().splitlines()
+    fields = table[1].split(",")
+    fields[2] = str(float(fields[2]) + 1)
+    (study / "cohort.csv").write_text("\n".join([table[0], ",".join(fields), *table[2:]]))
+    with pytest.raises(RunError, match="1 cases have another outcome than in the run"):
         run_report(ReportOptions(run=study / "run"))
+
+
+def test_shuffles_say_that_they_are_of_classes(study):
+    crossval(asked(study))
     with pytest.raises(UsageError, match="Put model chance"):
         run_null(study / "run", study / "null", 2)
 

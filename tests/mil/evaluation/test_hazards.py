@@ -9,8 +9,9 @@ from lifelines import CoxPHFitter
 from lifelines.statistics import proportional_hazard_test
 from statsmodels.stats.multitest import multipletests
 
+from mil.errors import RunError
 from mil.evaluation.design import fit_design
-from mil.evaluation.hazards import hazard_table, write_hazards
+from mil.evaluation.hazards import hazard_table, read_hazards, write_hazards
 from tests.mil.followed import drawn
 
 
@@ -80,6 +81,30 @@ def test_table_is_written_row_by_row(tmp_path):
     assert [row["term"] for row in rows] == [each.term for each in found]
     assert float(rows[0]["hazard_ratio"]) == pytest.approx(found[0].ratio, rel=1e-5)
     assert {row["analysis"] for row in rows} == {"univariable", "multivariable"}
+
+
+def test_table_comes_back_to_the_digits_it_was_written_with(tmp_path):
+    columns, time, event = columns_of()
+    parted = {"parted": (np.arange(40) < 20) * 1.0}
+    tables = {
+        "abmil": hazard_table(columns, time, event),
+        "mean": hazard_table(parted, time[:40], parted["parted"] > 0),
+    }
+    write_hazards(tmp_path / "cox.csv", tables)
+    back = read_hazards(tmp_path / "cox.csv")
+    write_hazards(tmp_path / "again.csv", back)
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "cox.csv").read_bytes()
+    assert {each.penalty for each in back["mean"]} == {"Firth"}
+    assert {each.p_proportional for each in back["mean"]} == {None}
+    (tmp_path / "again.csv").write_text("model,analysis\nabmil,univariable,age,1.2,old\n")
+    with pytest.raises(
+        RunError, match=r"again.csv is not a table of hazards.*Put it back, or remove it"
+    ):
+        read_hazards(tmp_path / "again.csv")
+    for ours, theirs in zip(back["abmil"], tables["abmil"], strict=True):
+        assert (ours.analysis, ours.term) == (theirs.analysis, theirs.term)
+        for name in ("ratio", "low", "high", "p", "p_holm", "p_bonferroni", "p_proportional"):
+            assert getattr(ours, name) == pytest.approx(getattr(theirs, name), rel=1e-5), name
 
 
 def test_words_are_held_against_the_most_frequent_and_numbers_keep_their_unit():

@@ -18,12 +18,15 @@ from mil.evaluation.survival import (
     brier,
     censoring,
     dynamic_auc,
+    expected_events,
     harrell_c,
     harrell_interval,
     integrated_brier,
     kaplan_meier,
     log_rank,
     mean_dynamic_auc,
+    median_follow_up,
+    misordered,
     number_at_risk,
     uno_c,
 )
@@ -63,6 +66,52 @@ def test_harrell_c_is_that_of_all_pairs_and_of_lifelines(seed, ties):
     time, event, risk = cohort(seed, ties=ties)
     assert harrell_c(time, event, risk) == pytest.approx(slow_c(time, event, risk), rel=1e-12)
     assert harrell_c(time, event, risk) == pytest.approx(concordance_index(time, -risk, event))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_pairs_of_each_case_that_are_ranked_wrongly_add_up_to_harrells_c(seed, ties):
+    time, event, risk = cohort(seed, ties=ties)
+    wrong, pairs = misordered(time, event, risk)
+    for i in range(len(time)):
+        told = [0.0, 0]
+        for j in range(len(time)):
+            for a, b in ((i, j), (j, i)):  # a pair of the case, whichever of both came first
+                if event[a] and (time[a] < time[b] or (time[a] == time[b] and not event[b])):
+                    told[0] += 1.0 if risk[a] < risk[b] else 0.5 * (risk[a] == risk[b])
+                    told[1] += 1
+        assert [wrong[i], pairs[i]] == told
+    assert 1 - wrong.sum() / pairs.sum() == pytest.approx(harrell_c(time, event, risk))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_events_expected_are_those_of_the_log_rank_test(seed, ties):
+    time, event, risk = cohort(seed, ties=ties)
+    inside = risk > np.median(risk)
+    expected = [expected_events(time, event, part) for part in (inside, ~inside)]
+    assert sum(expected) == pytest.approx(event.sum())
+    seen, variance = event[inside].sum(), 0.0
+    for t in np.unique(time[event]):
+        n, a, d = (time >= t).sum(), inside[time >= t].sum(), event[time == t].sum()
+        variance += d * a / n * (1 - a / n) * (n - d) / max(n - 1, 1)
+    statistic = log_rank(time, event, inside.astype(int)).statistic
+    assert (seen - expected[0]) ** 2 / variance == pytest.approx(statistic)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_median_follow_up_is_that_of_the_exchanged_curve(seed):
+    time, event, _ = cohort(seed)
+    theirs = KaplanMeierFitter().fit(time, ~event).median_survival_time_
+    assert (median_follow_up(time, event) or np.inf) == theirs
+
+
+def test_median_follow_up_at_a_tie_takes_the_event_first():
+    time, event = np.array([1.0, 1, 2, 2]), np.array([True, False, False, True])
+    # One leaves at 1 of the three that have had no event before: two thirds; then one of one, at 2.
+    assert slow_censoring(time, event, 1.0) == pytest.approx(2 / 3)
+    assert median_follow_up(time, event) == 2.0
+    assert median_follow_up(time, np.ones(4, dtype=bool)) is None
 
 
 @pytest.mark.parametrize("ties", [False, True])

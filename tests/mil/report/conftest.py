@@ -7,7 +7,8 @@ import pytest
 from mil.evaluation.comparison import compare_models
 from mil.evaluation.evaluate import evaluate
 from mil.evaluation.predictions import Predictions
-from mil.report.page import Heatmap, Report
+from mil.report.frame import Heatmap
+from mil.report.page import Report
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(24)
 FOLDS = 4
