@@ -20,7 +20,8 @@ SURVIVAL_MODELS = ("majority", "pooled-logistic", "mean", "abmil")
 
 def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
     """Write the run folder, print the comparison, draw the curves."""
-    from cli.console import say
+    from cli.console import say, warn
+    from mil.errors import FitError
     from mil.evaluation.evaluate_survival import evaluate_survival
     from mil.evaluation.hazards import write_hazards
     from mil.evaluation.survival_predictions import write_survival
@@ -49,9 +50,13 @@ def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
     finish_run(run)
     show_survival(evaluation)
     if columns:
-        tables = hazards_beside(predictions, columns)
-        write_hazards(options.out / "survival" / "cox.csv", tables)
-        show_hazards(tables)
+        try:
+            tables = hazards_beside(predictions, columns)
+        except FitError as error:  # of too few events, say: the run itself is whole
+            warn(f"No Cox regression beside the clinical columns: {error}")
+        else:
+            write_hazards(options.out / "survival" / "cox.csv", tables)
+            show_hazards(tables)
     say(f"Kaplan-Meier curves: {options.out / 'survival'}")
     say(f"Run folder: {options.out}. Next: mil report {options.out}")
     return evaluation

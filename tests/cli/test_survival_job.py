@@ -14,7 +14,7 @@ from cli.options import UsageError
 from cli.predict import PredictOptions, predict
 from features.bags import write_bag
 from mil.audit.run import audit_run
-from mil.errors import CohortError, RunError
+from mil.errors import CohortError, FitError, RunError
 from mil.evaluation.evaluate_survival import CAVEAT
 from mil.evaluation.survival_predictions import read_survival
 from mil.runs import open_run
@@ -361,6 +361,19 @@ def test_outcomes_of_tcga_join_bags_made_for_them(realdata, tmp_path, capsys):
     assert models["pooled-logistic"]["harrell"]["low"] > 0.6
     assert models["pooled-logistic"]["groups"]["p"] < 0.001
     assert models["majority"]["harrell"]["value"] == 0.5
+
+
+def test_columns_that_cannot_be_fitted_leave_the_run_whole(study, capsys, monkeypatch):
+    def refused(*_given):
+        raise FitError("a single event")
+
+    monkeypatch.setattr("cli.survival.hazards_beside", refused)
+    crossval(asked(study, clinical=("age",)))
+    assert (
+        "No Cox regression beside the clinical columns: a single event" in capsys.readouterr().err
+    )
+    assert open_run(study / "run").complete
+    assert not (study / "run" / "survival" / "cox.csv").exists()
 
 
 def test_risk_stands_beside_the_clinical_columns_it_is_asked_for(study, capsys):
