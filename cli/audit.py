@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cli.app import app
 from cli.options import UsageError, verb, writable
+from cli.pages import fill
 
 if TYPE_CHECKING:
     from mil.audit.confounders import Confounder
@@ -178,7 +179,9 @@ def _write_run(out: Path, found: "Audit") -> None:
     pictures = {"confounders.png": draw_confounders(found), "certainty.png": draw_certainty(found)}
     for name, png in pictures.items():
         (out / name).write_bytes(png)
-    page = _page(
+    page = fill(
+        "audit.html",
+        {},
         title=f"Audit of {found.title}",
         lead=_lead(found),
         summary=found.summary,
@@ -222,7 +225,9 @@ def _audit_table(options: AuditOptions) -> int:
         rows = [asdict(each) for each in found]
         write_json(options.out / "audit.json", {"title": options.input.name, "findings": rows})
         _write_csv(options.out / "audit.csv", rows)
-        page = _page(
+        page = fill(
+            "audit.html",
+            {},
             title=f"Audit of {options.input.name}",
             lead=lead,
             summary=None,
@@ -262,16 +267,3 @@ def _write_csv(path: Path, rows: "Sequence[Mapping[str, object]]") -> None:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _page(**told: object) -> str:
-    """One page that holds its pictures."""
-    from importlib.resources import files
-
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = files("cli").joinpath("audit.html").read_text(encoding="utf-8")
-    return environment.from_string(source).render(**told)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from cli.app import app
 from cli.extract import TABLE_SUFFIXES, SlideOptions, jobs_of, recipes_of, slides_in
 from cli.options import UsageError, verb, writable
+from cli.pages import fill
 from features.errors import FeaturesError
 from mil.settings import SplitSettings
 from mil.summary import Summary, listed, tally
@@ -322,18 +323,10 @@ def _page(
     label_of: Mapping[str, str],
 ) -> str:
     """One page, problems first; its pictures lie beside it."""
-    from importlib.resources import files
-
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"classes": _classes, "quote": quote, "size": _size, "row": _shown}
     urgency = ("failed", "excluded", "ready")
-    return environment.from_string(
-        files("cli").joinpath("check.html").read_text(encoding="utf-8")
-    ).render(
+    return fill(
+        "check.html",
+        {"classes": _classes, "quote": quote, "size": _size, "row": _shown},
         title=f"Check of {options.inputs[0].name}",
         summary=summary,
         count=Counter(found.status for found in checks),
