@@ -393,7 +393,7 @@ def main() -> None:
             ]
             rows = [row for head in heads for row in epochs(head, asked.rounds, asked.peer, folder)]
             print_table(header, rows)
-            save("learning", header, rows, facts)
+            save(f"learning-{'-'.join(heads)}", header, rows, facts)
         if "scaling" in asked.only:
             header = ["what", "CPU s", "us per tile", "MiB beyond the bag"]
             rows = scaling(heads[0], folder)
