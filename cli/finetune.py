@@ -1,5 +1,6 @@
 """`mil finetune`: labelled slides to a backbone that knows its cases."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,16 @@ from mil.finetune.settings import FinetuneSettings
 from mil.settings import FitSettings, SplitSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cli.learn import CrossvalOptions
     from features.recipe import Recipe
+    from mil.cohort import Row
     from mil.evaluation.predictions import Predictions
+    from mil.finetune.per_fold import Tuning
     from mil.finetune.tiles import LabelledSlide
     from mil.runs import Run
+    from mil.splits import Fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +109,7 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     from cli.cohort import facts as facts_of
     from cli.console import Bars, warn
     from mil.duplicates import lookalikes
-    from mil.finetune.per_fold import Tuning, cohort_as_tested, cross_validate_per_fold
-    from mil.finetune.ranks import ranks
+    from mil.finetune.per_fold import cohort_as_tested, cross_validate_per_fold
     from mil.runs import start_run, update_run
     from mil.splits import folds_sha256, split_cases, write_folds
 
@@ -115,9 +118,8 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
             "Fine-tuning per fold needs every row of the table: leave out --allow-missing, and take the rows "
             "that cannot be used out of the table."
         )
-    said = {"inputs": [str(options.cohort)], "out": str(options.out)}
-    tuned = build(FinetuneOptions, said, options.finetune_config)
-    slides, recipe, rows = labelled_slides(tuned), recipe_of(tuned), to_learn_from(options.cohort)
+    tuned = tuned_by(options)
+    slides, rows = labelled_slides(tuned), to_learn_from(options.cohort)
     cases = {row.case: row for row in sorted(rows, key=lambda row: row.case)}
     folds = split_cases(
         list(cases),
@@ -128,18 +130,7 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     data = facts(slides) | {"tuning": plain(tuned), "folds_sha256": folds_sha256(folds)}
     run = start_run(options.out, "crossval", plain(options), data, overwrite=options.overwrite)
     write_folds(options.out / "folds.json", folds)
-    with ranks(tuned.device) as together:
-        if together.size > 1:
-            raise UsageError("A cross-validation is one process: start it without torchrun.")
-        tuning = Tuning(
-            rows=rows,
-            slides=slides,
-            recipe=recipe,
-            settings=part_of(tuned, FinetuneSettings),
-            store=run.fold_store,
-            ranks=together,
-            workers=tuned.workers,
-        )
+    with tuning_of(tuned, rows, slides, run.fold_store) as tuning:
         predictions = cross_validate_per_fold(
             tuning,
             folds,
@@ -154,6 +145,41 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
         warn(str(pair))
     told = facts_of(tested) | clinical_facts(tested, options.models, options.clinical)
     return update_run(run, **told), predictions
+
+
+def tuned_by(options: "CrossvalOptions") -> FinetuneOptions:
+    """The settings by which each fold of a cross-validation fine-tunes."""
+    said = {"inputs": [str(options.cohort)], "out": str(options.out)}
+    return build(FinetuneOptions, said, options.finetune_config)
+
+
+@contextmanager
+def tuning_of(
+    tuned: FinetuneOptions,
+    rows: "Sequence[Row]",
+    slides: "Sequence[LabelledSlide]",
+    store: "Callable[[Fold], Path]",
+) -> "Iterator[Tuning]":
+    """How each fold makes its bags, with what there is to compute on.
+
+    Raises:
+        UsageError: there are several processes.
+    """
+    from mil.finetune.per_fold import Tuning
+    from mil.finetune.ranks import ranks
+
+    with ranks(tuned.device) as together:
+        if together.size > 1:
+            raise UsageError("A cross-validation is one process: start it without torchrun.")
+        yield Tuning(
+            rows=rows,
+            slides=slides,
+            recipe=recipe_of(tuned),
+            settings=part_of(tuned, FinetuneSettings),
+            store=store,
+            ranks=together,
+            workers=tuned.workers,
+        )
 
 
 def labelled_slides(options: SlideOptions) -> "list[LabelledSlide]":

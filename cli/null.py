@@ -1,14 +1,15 @@
 """`mil check RUN --null N`: the user's own cross-validation where there is nothing to find."""
 
 import csv
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.cohort import assembled, facts
 from cli.learn import CrossvalOptions
-from cli.options import UsageError, build, part_of, writable
+from cli.options import UsageError, build, part_of, plain, writable
 from mil.settings import FitSettings, SplitSettings
 
 if TYPE_CHECKING:
@@ -42,12 +43,8 @@ def run_null(path: Path, out: Path, n: int) -> int:
             f"{path} is a run of survival; --null shuffles classes. Put model chance into the run: it learns "
             "from outcomes dealt out anew."
         )
-    if options.store is None:
-        raise UsageError(
-            f"{path} fine-tuned a backbone in each fold; --null repeats runs over one bag store only. "
-            "Run `mil crossval` on bags of a backbone that has seen none of these labels."
-        )
-    cohort = assembled(options, options.store)
+    per_fold = options.finetune == "per-fold"
+    cohort = _as_tested(run, options) if per_fold else assembled(options, options.store)
     if any(
         run.info[name] != fact for name, fact in facts(cohort).items() if name in ("bags", "labels")
     ):
@@ -56,10 +53,15 @@ def run_null(path: Path, out: Path, n: int) -> int:
     done = {each.shuffle for each in found}
     missing = [number for number in range(1, n + 1) if number not in done]
 
-    crossval = _Again(options.models, part_of(options, FitSettings), options.seed)
-    split = part_of(options, SplitSettings)
+    settings, split = part_of(options, FitSettings), part_of(options, SplitSettings)
+    crossval = (
+        _TunedAgain(options, out / "shuffles")
+        if per_fold
+        else _Again(options.models, settings, options.seed)
+    )
+    workers = 1 if per_fold else 0  # fine-tuning takes all cores by itself
     with Bars().task("shuffles", len(missing), "shuffles") as advance:
-        for rows in shuffles(cohort, options.models, split, crossval, missing, workers=0):
+        for rows in shuffles(cohort, options.models, split, crossval, missing, workers=workers):
             found = sorted([*found, *rows], key=lambda row: row.shuffle)
             _write(out, found, run)
             advance(1)
@@ -79,9 +81,8 @@ def run_null(path: Path, out: Path, n: int) -> int:
         warn(
             f"{n} shuffles see only gross leaks, and p cannot fall below {1 / (n + 1):.2f}. Use 20 or more."
         )
-    if seen := sorted(
-        {name for case in cohort.cases for bag in case.bags for name in bag.trained_on}
-    ):
+    seen = {name for case in cohort.cases for bag in case.bags for name in bag.trained_on}
+    if seen and not per_fold:
         warn(
             f"The backbone was fine-tuned on {len(seen)} cases with their true labels; shuffling what comes "
             "after it cannot show what it has seen."
@@ -109,6 +110,66 @@ class _Again:
         return cross_validate(
             cohort, folds, self.models, self.settings, seed=self.seed + number, workers=1
         )
+
+
+@dataclass(frozen=True)
+class _TunedAgain:
+    """The run's own fine-tuning, extraction and cross-validation of another cohort.
+
+    Attributes:
+        options: of the run.
+        folder: for what each shuffle makes; what an interrupted one has left is taken up, then removed.
+    """
+
+    options: CrossvalOptions
+    folder: Path
+
+    def __call__(self, cohort: "Cohort", folds: "Sequence[Fold]", number: int) -> "Predictions":
+        from cli.cohort import to_learn_from
+        from cli.console import Bars
+        from cli.finetune import labelled_slides, tuned_by, tuning_of
+        from mil.finetune.per_fold import cross_validate_per_fold
+
+        options, folder = self.options, self.folder / str(number)
+        tuned = tuned_by(options)
+        label = {case.name: case.label for case in cohort.cases}
+        rows = [replace(row, label=label[row.case]) for row in to_learn_from(options.cohort)]
+        slides = [replace(slide, label=label[slide.job.case]) for slide in labelled_slides(tuned)]
+
+        def store(fold: "Fold") -> Path:
+            return folder / f"r{fold.repeat}-f{fold.index}" / "bags"
+
+        with tuning_of(tuned, rows, slides, store) as tuning:
+            found = cross_validate_per_fold(
+                tuning,
+                folds,
+                options.models,
+                part_of(options, FitSettings),
+                seed=options.seed + number,
+                keep=lambda _model, _fold, fitter: fitter(),
+                progress=Bars(),
+            )
+        shutil.rmtree(folder)
+        return found
+
+
+def _as_tested(run: "Run", options: CrossvalOptions) -> "Cohort":
+    """The cohort of a run that fine-tuned in each fold.
+
+    Raises:
+        UsageError: the settings of fine-tuning have changed since.
+    """
+    from cli.cohort import to_learn_from
+    from cli.finetune import tuned_by
+    from mil.finetune.per_fold import cohort_as_tested
+    from mil.splits import read_folds
+
+    if plain(tuned_by(options)) != run.info["tuning"]:
+        raise UsageError(
+            f"{options.finetune_config} has changed since {run.path}. Run `mil crossval` again."
+        )
+    folds = read_folds(run.path / "folds.json")
+    return cohort_as_tested(to_learn_from(options.cohort), folds, run.fold_store)
 
 
 def _shown(verdict: "Verdict") -> list[str]:

@@ -19,9 +19,14 @@ REALDATA = REPO.parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take long come first, so that no worker is left alone with one at the end."""
+    """Files that take long come first, so that no worker is left alone with one at the end.
+
+    The longest makes the demo; meanwhile the other worker is given files that can do without.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    waiting = {item.path for item in items if "demo" in item.fixturenames}
+    longest = REPO / "tests" / "test_documents.py"
+    items.sort(key=lambda item: (item.path != longest, item.path not in slow, item.path in waiting))
 
 
 @pytest.fixture(autouse=True, scope="session")

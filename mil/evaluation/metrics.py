@@ -6,7 +6,6 @@ Everywhere: truth is (n,) class indices, p is (n, C) probabilities, one row per 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
-from sklearn.metrics import roc_curve
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -167,5 +166,7 @@ def roc_points(truth: Ints, p: Floats, class_index: int) -> tuple[Floats, Floats
     positive = truth == class_index
     if positive.all() or not positive.any():
         return np.empty(0), np.empty(0)
+    from sklearn.metrics import roc_curve
+
     fpr, tpr, _ = roc_curve(positive, p[:, class_index])
     return fpr, tpr

@@ -5,21 +5,27 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from lessons import RECIPE, alone, images, lesson, tune
 from safetensors.torch import load_file, save_file
 
+from cli import null
+from cli.learn import CrossvalOptions
+from cli.options import build
 from features.extract import extract
 from features.progress import Silent
 from mil.cohort import Row, assemble
 from mil.crossval import check_seen, cross_validate
 from mil.errors import CohortError, LeakageError
 from mil.evaluation.evaluate import evaluate
+from mil.evaluation.predictions import read_predictions
 from mil.finetune import per_fold
 from mil.finetune.per_fold import Tuning, cohort_as_tested, cross_validate_per_fold
 from mil.finetune.settings import FinetuneSettings
+from mil.runs import open_run
 from mil.settings import FitSettings
-from mil.splits import Fold
+from mil.splits import Fold, read_folds
 
 pytestmark = pytest.mark.slow
 
@@ -237,6 +243,26 @@ def test_the_command_refuses_a_tuned_backbone_and_tunes_per_fold(study, mil):
     assert first.read_bytes() == again.read_bytes()
     mil("report", "run", cwd=study)
     assert (study / "run" / "report.html").stat().st_size > 10_000
+    mil("check", "run", "--null", "2", "--out", "null", cwd=study)
+    with (study / "null" / "null.csv").open(newline="") as file:
+        assert [row["model"] for row in csv.DictReader(file)] == 2 * ["tile-vote", "abmil"]
+    assert not list((study / "null" / "shuffles").iterdir())
+    check_null_is_the_run(study / "run", study / "true labels")
+    (study / "tuned" / "run.json").write_text(
+        (study / "tuned" / "run.json").read_text().replace('"epochs": 2', '"epochs": 3')
+    )
+    refused = mil("check", "run", "--null", "2", "--out", "other", cwd=study, check=False)
+    assert "run.json has changed since" in refused.stderr
+
+
+def check_null_is_the_run(path, folder):
+    """On the true labels, what a shuffle repeats is the run itself."""
+    run, options = open_run(path), build(CrossvalOptions, {}, path / "run.json")
+    cohort, folds = null._as_tested(run, options), read_folds(path / "folds.json")
+    found = null._TunedAgain(options, folder)(cohort, folds, 0)
+    pd.testing.assert_frame_equal(
+        found.table, read_predictions(path / "predictions.csv").table, check_exact=True
+    )
 
 
 def test_predictions_say_which_cases_the_backbone_has_seen(study, mil):
