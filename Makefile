@@ -9,7 +9,7 @@ demo: .venv/ready
 	$(BIN)/mil demo --out $(DEMO)
 
 test: check
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/test-ready
 	$(BIN)/ruff check .

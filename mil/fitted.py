@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from features.sealed import check_seal, seal
 from features.whole import whole
@@ -75,7 +75,7 @@ def save_fitted(path: Path, fitted: Fitted) -> None:
     with whole(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n")
     with whole(path) as temporary:
-        save_file(state, temporary, metadata={"card": json.dumps(card)})
+        temporary.write_bytes(save(state, metadata={"card": json.dumps(card)}))
 
 
 def load_fitted(path: Path) -> Fitted:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from features.backbones.registry import load_backbone
@@ -136,7 +136,7 @@ def _save(path: Path, tensors: State, card: Mapping[str, Any]) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     sealed = {**card, "sha256": seal(plain, card)}
     with whole(path) as temporary:
-        save_file(plain, temporary, metadata={"card": json.dumps(sealed)})
+        temporary.write_bytes(save(plain, metadata={"card": json.dumps(sealed)}))
 
 
 def _load(path: Path) -> tuple[dict[str, Any], State]:
