@@ -8,8 +8,12 @@ DEMO ?= demo
 demo: .venv/ready
 	$(BIN)/mil demo --out $(DEMO)
 
-test: check
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+# Types are checked beside the tests: they take one core half a minute.
+test: .venv/test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy & types=$$!; \
+		$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder && wait $$types
 
 check: .venv/test-ready
 	$(BIN)/ruff check .
@@ -19,14 +23,17 @@ check: .venv/test-ready
 bench: .venv/test-ready
 	$(BIN)/python -m benchmarks.speed
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than 3.11. Pass a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/ready: .venv/made pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-.venv/test-ready: .venv/ready
+.venv/test-ready: .venv/made pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 

@@ -157,7 +157,7 @@ class TrainOptions(_CohortOptions, FitSettings):
         "mil crossval cohort.csv store --models majority,tile-vote,mean,abmil --folds 5 --out run",
         "mil crossval --config run/run.json --models mean --out again",
         "mil crossval cohort.csv --finetune per-fold --finetune-config tuned/run.json --models "
-        "tile-vote --folds 2 --out run-tuned",
+        "tile-vote --seeds 1 --folds 2 --out run-tuned",
         "mil crossval cohort.csv store --task survival --time-unit months --models majority,abmil --folds 3 "
         "--out run-survival",
     ],
