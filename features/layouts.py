@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError  # the error of torch.load, which here unpickles no objects
 from typing import Any
 
 import h5py
@@ -285,10 +284,6 @@ def named(path: Path) -> Iterator[None]:
     """Every way a file can be broken, as an error that names it."""
     try:
         yield
-    except UnpicklingError as error:
-        raise BagError(
-            f"{path}: holds Python objects, which may run code when loaded. Save a bare tensor."
-        ) from error
     except BROKEN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BagError(f"{path}: cannot be read ({reason}). Write or copy it again.") from error
@@ -375,9 +370,17 @@ def _patches(path: Path, patches: Path | None) -> Path | None:
 
 
 def _tensor(path: Path) -> NDArray[Any]:
+    """The one tensor of a .pt file; whatever else it holds is refused, and never made."""
+    from pickle import UnpicklingError  # only the error: what is no tensor is refused with it
+
     import torch
 
-    held = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise BagError(
+            f"{path}: holds Python objects, which may run code when loaded. Save a bare tensor."
+        ) from error
     if not isinstance(held, torch.Tensor):
         raise BagError(
             f"{path}: holds a {type(held).__name__}, not a tensor. Save the features alone."

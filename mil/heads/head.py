@@ -189,9 +189,15 @@ class Head(nn.Module, ABC):
         return type(self).summarise is not Head.summarise
 
     def merge(self, parts: Sequence[tuple[Tensor, ...]]) -> HeadOutput:
-        """The answer to bags from what ``summarise`` said of their tiles, chunk after chunk."""
+        """The answer to bags from what ``summarise`` said of their tiles, chunk after chunk.
+
+        Raises:
+            FitError: the head has no such answer.
+        """
         del parts
-        raise NotImplementedError(f"{type(self).__name__} cannot summarise a chunk")
+        raise FitError(
+            f"{type(self).__name__} joins no chunks of a bag: whoever defines summarise defines merge, too."
+        )
 
     def auxiliary_loss(self, output: HeadOutput, labels: Tensor, mask: Tensor) -> Tensor:
         """(B,) a loss of the head's own on each bag, added in training with its weight; none by default."""
@@ -199,8 +205,16 @@ class Head(nn.Module, ABC):
         return output.logits.new_zeros(len(output.logits))
 
     def solve(self, training: Training) -> None:
-        """Learn without steps, where ``learns_from`` says so: set the buffers that ``pool`` reads."""
-        raise NotImplementedError(f"{type(self).__name__} learns from {self.learns_from}")
+        """Learn without steps, where ``learns_from`` says so: set the buffers that ``pool`` reads.
+
+        Raises:
+            FitError: the head is trained by steps.
+        """
+        del training
+        raise FitError(
+            f"{type(self).__name__} learns from {self.learns_from}, by steps. A head that learns from slides "
+            "or a table defines solve."
+        )
 
     @torch.no_grad()
     def prepare(self, tiles: Tensor, class_counts: Tensor) -> None:

@@ -33,7 +33,6 @@ FAILURES = (
     AssertionError,
     AttributeError,
     LookupError,
-    NotImplementedError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -340,6 +339,22 @@ def law_tiles_enter_by_their_embedding(build: Build) -> None:
     _equal(after.pool(tiles, mask, None).logits, head(features, mask).logits, "from embedded tiles")
 
 
+def law_chunks_are_the_whole(build: Build) -> None:
+    """A head that takes a bag in chunks answers as to all tiles at once."""
+    head = _head(build)
+    if not head.takes_chunks():
+        return
+    features, mask = _batch(head)
+    longest = [LENGTHS.index(max(LENGTHS))]
+    bag, mask = features[longest], mask[longest]  # (1, N, D): chunks are of bags taken one by one
+    for length in (1, 4, max(LENGTHS)):
+        parts = [
+            head.summarise(head.standardise(chunk, real), real)
+            for chunk, real in zip(bag.split(length, 1), mask.split(length, 1), strict=True)
+        ]
+        _same(head.merge(parts), head(bag, mask), mask, f"chunks of {length}")
+
+
 LAWS: tuple[Callable[[Build], None], ...] = (
     law_output_is_whole,
     law_padding_changes_nothing,
@@ -362,6 +377,7 @@ LAWS: tuple[Callable[[Build], None], ...] = (
     law_no_label_goes_in,
     law_contributions_add_up,
     law_tiles_enter_by_their_embedding,
+    law_chunks_are_the_whole,
 )
 
 

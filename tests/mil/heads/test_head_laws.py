@@ -239,6 +239,14 @@ class DoesNotAddUp(AttentionPooling):
         return replaced(output, logits=2 * output.logits)
 
 
+class ForgetsChunks(AttentionPooling):
+    """Answers from the last chunk alone."""
+
+    def merge(self, parts):
+        whole = super().merge(parts)
+        return replaced(whole, logits=super().merge(parts[-1:]).logits)
+
+
 BROKEN = [
     (laws.law_output_is_whole, ReturnsTuple),
     (laws.law_output_is_whole, PaddingScoresZero),
@@ -271,12 +279,16 @@ BROKEN = [
     (laws.law_no_label_goes_in, TakesLabels),
     (laws.law_contributions_add_up, DoesNotAddUp),
     (laws.law_tiles_enter_by_their_embedding, OrderSensitive),
+    (laws.law_chunks_are_the_whole, DoesNotAddUp),
+    (laws.law_chunks_are_the_whole, ForgetsChunks),
+    (laws.law_chunks_are_the_whole, ForgetsClasses),
+    (laws.law_chunks_are_the_whole, OrderSensitive),
 ]
 # Of these one law sees the fault, and no other does.
 SEEN_BY_ONE = [
     DropsGradient, ForgetsState, ForgetsClasses, HidesTiles, LearnsFromPadding, MixesTypes, BlowsUpInHalf,
     ShortCut, TakesLabels, RefusesHalf, OrderSensitive, LosesOnPadding,
-    DoesNotAddUp,
+    DoesNotAddUp, ForgetsChunks,
 ]  # fmt: skip
 
 
