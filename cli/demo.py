@@ -28,9 +28,10 @@ def demo(options: DemoOptions) -> None:
     Slides and annotations, bags, cross-validation, heatmap and report are left in the folder to look at.
     """
     from cli.console import Bars, say
-    from cli.explain import ExplainOptions, ReportOptions, run_explain, run_report
+    from cli.explain import ExplainOptions, run_explain
     from cli.extract import ExtractOptions, run_extract
     from cli.learn import CrossvalOptions, run_crossval
+    from cli.report import ReportOptions, run_report
     from features.synthetic import CohortSpec, write_cohort
 
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""`mil explain` and `mil report`: what to look at."""
+"""`mil explain`: why a model says what it says, tile by tile."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
+from cli.explain_all import explain_all
 from cli.maps import (
     PIXEL_METHODS,
     answering,
     class_asked,
-    explain_all,
     known_tiles,
     model_for,
     opened,
@@ -94,16 +94,6 @@ class ExplainOptions:
         metadata={
             "help": "Also paint the map on the slide itself, as a pyramidal OME-TIFF; needs the slide."
         },
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """Settings of `mil report`."""
-
-    run: Path = field(metadata={"argument": "RUN", "help": "A finished run of `mil crossval`."})
-    out: Path | None = field(
-        default=None, metadata={"help": "The page to write; RUN/report.html if not given."}
     )
 
 
@@ -247,33 +237,3 @@ def _check_asked(options: ExplainOptions) -> None:
         raise UsageError(f"--mpp is more than 0; got {options.mpp:g}.")
     if (options.input is None) != options.all:
         raise UsageError("Give one bag or slide to explain, or --all for every slide of the run.")
-
-
-@verb(app, ReportOptions, examples=["mil report run"])
-def report(options: ReportOptions) -> None:
-    """Write the run as one self-contained page: open it in any browser, send it to anyone."""
-    run_report(options)
-
-
-def run_report(options: ReportOptions) -> Path:
-    """Write the page and print where it is."""
-    from cli.console import Bars, say
-    from mil.report import page, survival_page
-    from mil.report.files import write_figures
-    from mil.report.frame import write_page
-    from mil.report.gather import gather, gather_survival
-    from mil.report.survival import write_survival_figures
-    from mil.runs import open_run
-
-    run = open_run(options.run)
-    path = options.out or run.path / "report.html"
-    if run.settings.get("task") == "survival":
-        risks = gather_survival(run, progress=Bars())
-        write_page(path, survival_page.render(risks))
-        write_survival_figures(path.parent / "survival", risks.predictions, risks.evaluation.unit)
-    else:
-        report = gather(run, progress=Bars())
-        write_page(path, page.render(report))
-        write_figures(path.parent / "figures", report.evaluation, report.predictions)
-    say(f"Report: {path.absolute()}")
-    return path

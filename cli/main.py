@@ -15,8 +15,8 @@ from mil.errors import MilError
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 for _file in (
-    "demo", "check", "extract", "convert", "learn", "predict", "judge", "external", "audit", "finetune",
-    "explain", "view", "concepts", "decision", "nomogram", "protocol", "doctor",
+    "demo", "check", "extract", "convert", "learn", "predict", "evaluate", "compare", "external", "audit",
+    "finetune", "explain", "report", "view", "concepts", "decision", "nomogram", "protocol", "doctor",
 ):  # fmt: skip
     importlib.import_module(f"cli.{_file}")  # enters the file's verbs, in the order help lists them
 

@@ -350,7 +350,9 @@ def law_chunks_are_the_whole(build: Build) -> None:
     for length in (1, 4, max(LENGTHS)):
         parts = [
             head.summarise(head.standardise(chunk, real), real)
-            for chunk, real in zip(bag.split(length, 1), mask.split(length, 1), strict=True)
+            for chunk, real in zip(
+                torch.split(bag, length, 1), torch.split(mask, length, 1), strict=True
+            )
         ]
         _same(head.merge(parts), head(bag, mask), mask, f"chunks of {length}")
 

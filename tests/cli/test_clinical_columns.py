@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from cli.explain import ReportOptions, report
 from cli.learn import CrossvalOptions, TrainOptions, run_crossval, train
 from cli.predict import PredictOptions, predict
+from cli.report import ReportOptions, report
 from features.bags import write_bag
 from mil.errors import CohortError, RunError
 from tests.mil.made import made_bag

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from cli.explain import ReportOptions, run_report
 from cli.learn import CrossvalOptions, crossval
 from cli.options import UsageError
+from cli.report import ReportOptions, run_report
 from features.bags import write_bag
 from mil.errors import FitError
 from tests.mil.test_combined import two_classes

@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 
-from cli.judge import EvaluateOptions, evaluate
+from cli.evaluate import EvaluateOptions, evaluate
 from cli.options import UsageError
 from mil.errors import RunError
 from tests.mil.evaluation.conftest import made_up

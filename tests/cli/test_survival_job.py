@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cli.explain import ReportOptions, run_report
 from cli.learn import CrossvalOptions, TrainOptions, crossval, train
 from cli.null import run_null
 from cli.options import UsageError
 from cli.predict import PredictOptions, predict
+from cli.report import ReportOptions, run_report
 from features.bags import write_bag
 from mil.audit.run import audit_run
 from mil.errors import CohortError, FitError, RunError

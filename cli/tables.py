@@ -1,0 +1,118 @@
+"""Tables of predictions on the command line: how they are read, shown and kept."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.options import UsageError, writable
+
+if TYPE_CHECKING:
+    from mil.evaluation.intervals import Estimate
+    from mil.evaluation.predictions import CaseTable, Predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """How tables are read, and where the numbers go."""
+
+    cohort: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Table with case, slide and label, for predictions that name slides only."
+        },
+    )
+    classes: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Names of the classes that a table calls 0, 1, ..., with commas between.",
+            "split": ",",
+        },
+    )
+    models: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "Only these, with commas between; all if not given.", "split": ","},
+    )
+    out: Path | None = field(
+        default=None, metadata={"help": "Folder for the numbers as JSON and CSV."}
+    )
+
+
+def check_out(out: Path | None) -> None:
+    """Refuse a place that cannot be written to, or is a run."""
+    if out and writable(out) and (out / "run.json").exists():
+        raise UsageError(f"--out {out} is a run folder. Choose another.")
+
+
+def tables_of(paths: Sequence[Path]) -> list[Path]:
+    """The tables given, or those of runs, as these wrote them."""
+    from mil.runs import check_results, open_run
+
+    for path in paths:
+        if (path / "run.json").is_file():
+            check_results(open_run(path))
+    return [path / "predictions.csv" if path.is_dir() else path for path in paths]
+
+
+def check_models(asked: Sequence[str], found: "CaseTable", table: Path) -> None:
+    """Refuse a model that the table does not hold."""
+    if unknown := [name for name in asked if name not in found.models]:
+        raise UsageError(f"{table} has no model {unknown[0]!r}; it has {', '.join(found.models)}.")
+
+
+def read_asked(tables: Sequence[Path], options: TableOptions) -> "Predictions":
+    """The predictions of the tables."""
+    from cli.console import warn
+    from mil.cohort import read_table
+    from mil.evaluation.predictions import Predictions
+    from mil.evaluation.tables import Told, read_tables
+
+    told = {}
+    if options.cohort:
+        told = {row.slide: Told(row.case, row.label) for row in read_table(options.cohort)}
+    found, notes = read_tables(tables, told, options.classes)
+    for note in notes:
+        warn(note)
+    check_models(options.models, found, tables[0])
+    if not options.models:
+        return found
+    return Predictions(found.table[found.table["model"].isin(options.models)], found.classes)
+
+
+def shown(estimate: "Estimate") -> str:
+    """A number with its limits."""
+    if estimate.value is None:
+        return "undefined"
+    if estimate.low is None:
+        return f"{estimate.value:.2f} (no interval)"
+    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+
+
+def shown_p(value: float) -> str:
+    """A p value to three places."""
+    return "<.001" if value < 0.001 else f"{value:.3f}"
+
+
+def keep_numbers(
+    out: Path, name: str, told: Mapping[str, object], rows: Sequence[Mapping[str, object]]
+) -> None:
+    """Write ``<name>.json`` and ``<name>.csv``, and say where they are."""
+    from cli.console import say
+    from mil.runs import write_json
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / f"{name}.json", told)
+    write_rows(out / f"{name}.csv", rows)
+    say(f"Numbers: {out / f'{name}.json'}, {out / f'{name}.csv'}")
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """A CSV that appears whole; what a row lacks stays empty."""
+    from features.whole import whole
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
