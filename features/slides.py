@@ -25,9 +25,11 @@ MAX_UPSAMPLING = 1.5  # beyond this a tile would show detail that was never scan
 SAME_SCALE = 5e-4  # of a tile's side: less than this apart, pixels are taken as they are
 MOST_DAMAGE = 500  # blocks of an overview that cannot be read before the slide is given up
 LEAST_BLOCK_PX = 16  # of an overview: damage smaller than this is left white
-BAND_PIXELS = (
-    1 << 23
-)  # of a level read at once for an overview: a slide of one level may have 10^10
+# Of a level, read at once: a slide of one level may have 10^10 pixels.
+BAND_PIXELS = 1 << 23  # for an overview
+FIELD_PIXELS = (
+    1 << 24
+)  # for a field; a tile has 10^5, a tile of a pyramid's top may see the whole slide
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,8 @@ class Slide:
             for extent, side in zip((width, height), size_px, strict=True)
         ):
             return self._pixels.read(view, (round(x), round(y)), size_px)
+        if width * height > FIELD_PIXELS and max(size_px) > LEAST_BLOCK_PX:
+            return self._in_halves(corner_l0, field_l0, size_px, view)
         left, top = int(np.floor(x + 1e-6)), int(np.floor(y + 1e-6))
         whole = (_least_whole(x + width - left), _least_whole(y + height - top))
         raw = Image.fromarray(self._pixels.read(view, (left, top), whole))
@@ -204,6 +208,32 @@ class Slide:
             min(x - left + width, whole[0]), min(y - top + height, whole[1]),
         )  # fmt: skip
         return np.asarray(raw.resize(size_px, Image.Resampling.BILINEAR, box=box))
+
+    def _in_halves(
+        self,
+        corner_l0: tuple[float, float],
+        field_l0: tuple[float, float],
+        size_px: tuple[int, int],
+        view: View,
+    ) -> NDArray[np.uint8]:
+        """A rectangle cut across its longer side; what lies outside the slide is not read."""
+        axis = int(size_px[1] > size_px[0])
+        step, middle, parts = field_l0[axis] / size_px[axis], size_px[axis] // 2, []
+        for first, last in ((0, middle), (middle, size_px[axis])):
+            # Resampling looks one pixel beyond a half, so that no seam shows.
+            start, end = max(0, first - 1), min(size_px[axis], last + 1)
+            corner, field, size = list(corner_l0), list(field_l0), list(size_px)
+            corner[axis] += start * step
+            field[axis], size[axis] = (end - start) * step, end - start
+            if any(at >= side for at, side in zip(corner, self.size_l0, strict=True)):
+                seen = np.full((size[1], size[0], 3), 255, np.uint8)
+            else:
+                seen = self._field(
+                    (corner[0], corner[1]), (field[0], field[1]), (size[0], size[1]), view
+                )
+            kept = slice(first - start, last - start)
+            parts.append(seen[:, kept] if axis == 0 else seen[kept])
+        return np.concatenate(parts, axis=1 - axis)
 
 
 class _Pixels:

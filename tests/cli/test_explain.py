@@ -102,28 +102,6 @@ def test_one_slide_or_all_of_them(trained, tmp_path, every):
         run_explain(ExplainOptions(run=trained, input=given, all=every, out=tmp_path))
 
 
-def test_all_methods_on_all_slides_are_ranked(trained, tmp_path, capsys):
-    run = json.loads((trained / "run.json").read_text())
-    run["bags"] = {}
-    for slide in ("a", "b", "c"):
-        write_bag(tmp_path / "store" / f"{slide}.h5", made_bag(slide, n_tiles=25))
-        run["bags"][slide] = ""
-    run["settings"]["store"] = str(tmp_path / "store")
-    (trained / "run.json").write_text(json.dumps(run))
-    [path] = run_explain(ExplainOptions(run=trained, all=True, out=tmp_path / "out"))
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * 7
-    assert {row["slide"] for row in rows} == {"a", "b", "c"}
-    for row in rows:
-        assert float(row["gain"]) == pytest.approx(
-            float(row["insertion"]) - float(row["deletion"]), abs=1e-5
-        )
-    told = capsys.readouterr().out
-    assert "better than random" in told
-    assert "Most faithful for abmil" in told or "No method's maps of abmil" in told
-
-
 def test_pixels_need_the_slide(trained, tmp_path):
     write_bag(tmp_path / "s.h5", made_bag("s"))
     asked = {"run": trained, "input": tmp_path / "s.h5", "method": "grad-cam", "out": tmp_path}

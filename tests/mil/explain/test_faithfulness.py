@@ -24,7 +24,7 @@ from mil.explain.faithfulness import (
 from mil.explain.figure import draw_explanation
 from mil.explain.methods import METHODS
 from mil.explain.quality import quality_warnings
-from mil.explain.sanity import likeness_to_untrained
+from mil.explain.sanity import DRAWS, likeness_to_untrained, sanity_warnings
 from mil.training import fit
 from tests.mil.explain.made_questions import COHORT, physically, planted_question, untrained
 from tests.mil.made import QUICK
@@ -218,6 +218,26 @@ def test_map_that_does_not_know_the_model_is_like_itself():
     lengths = np.linalg.norm(question.features[0].numpy(), axis=1)
     told = likeness_to_untrained(question, lambda asked: some_scores(asked, lengths))
     assert told == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("likeness", "n_tiles", "warned"),
+    [(None, 9, False), (0.49, 400, False), (0.51, 400, True), (0.55, 5, False), (0.7, 5, True)],
+)
+def test_likeness_beyond_chance_is_told(likeness, n_tiles, warned):
+    scores = some_scores(untrained("abmil", n_tiles=n_tiles), np.arange(n_tiles))
+    told = sanity_warnings(likeness, scores)
+    assert [f"(rank correlation {likeness:.2f})" in each for each in told] == [True] * warned
+
+
+@pytest.mark.parametrize("n_tiles", [5, 8, 12])
+def test_unrelated_maps_of_few_tiles_are_seldom_called_alike(n_tiles):
+    rng = np.random.default_rng(0)
+    scores = some_scores(untrained("abmil", n_tiles=n_tiles), np.arange(n_tiles))
+    ranks = np.argsort(rng.random((1000, DRAWS, n_tiles)), axis=-1)
+    of_each = 1 - 6 * ((ranks - np.arange(n_tiles)) ** 2).sum(-1) / (n_tiles * (n_tiles**2 - 1))
+    told = [bool(sanity_warnings(float(mean), scores)) for mean in np.abs(of_each).mean(axis=1)]
+    assert np.mean(told) < 0.08
 
 
 def test_quality_is_told_where_the_map_lies_on_flagged_tiles():

@@ -1,0 +1,99 @@
+"""`mil explain --all`: what it says of the whole run, and what it must not keep to itself."""
+
+import csv
+import json
+
+import pytest
+
+from cli.explain import ExplainOptions, run_explain
+from features.bags import write_bag
+from mil.fitted import save_fitted
+from mil.runs import finish_run, start_run
+from mil.training import fit
+from tests.features.making import box_ring, feature, write_geojson
+from tests.mil.made import QUICK, made_bag, made_cohort
+
+SLIDES = ("a", "b", "c")
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run of `mil train` and the store of three slides it names; the first is of a case it learnt from."""
+    cohort = made_cohort()
+    for slide in SLIDES:
+        write_bag(tmp_path / "store" / f"{slide}.h5", made_bag(slide, n_tiles=9))
+    facts = {
+        "recipe": dict(cohort.recipe), "bags": dict.fromkeys(SLIDES, ""), "classes": cohort.classes,
+        "cases": dict(zip(SLIDES, (cohort.cases[0].name, "new-1", "new-2"), strict=True)),
+    }  # fmt: skip
+    settings = {"model": "abmil", "store": str(tmp_path / "store")}
+    run = start_run(tmp_path / "trained", "train", settings, facts)
+    run.model_path("abmil").parent.mkdir()
+    fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    save_fitted(run.model_path("abmil"), fitted)
+    return finish_run(run).path
+
+
+@pytest.fixture
+def explained(trained, tmp_path, capsys):
+    """What `--all` prints, and the rows of its table: explained(...) -> (str, list of dict)."""
+
+    def explain(**given):
+        [path] = run_explain(ExplainOptions(run=trained, all=True, out=tmp_path / "out", **given))
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+        return " ".join("".join(capsys.readouterr()).split()), rows
+
+    return explain
+
+
+def test_all_methods_on_all_slides_are_ranked(explained):
+    told, rows = explained()
+    assert len(rows) == 3 * 7
+    assert {row["slide"] for row in rows} == set(SLIDES)
+    for row in rows:
+        assert float(row["gain"]) == pytest.approx(
+            float(row["insertion"]) - float(row["deletion"]), abs=1e-5
+        )
+    assert "better than random" in told
+    assert "Most faithful for abmil" in told or "No method's maps of abmil" in told
+
+
+def test_slides_that_taught_the_model_are_counted(explained):
+    assert "Of 3 slides 1 may have taught the model." in explained()[0]
+
+
+def test_a_run_that_may_have_guessed_has_no_most_faithful_method(trained, explained):
+    found = {"model": "abmil", "correct": 7, "n": 20, "p_chance": 0.001, "p_majority": 0.3}
+    (trained / "metrics.json").write_text(json.dumps({"models": [found]}))
+    told, _ = explained()
+    assert "No better than random: abmil may as well guess in this run (7 of 20" in told
+    assert "Most faithful" not in told
+
+
+def test_a_slide_without_a_drawing_or_with_nothing_known_in_it_is_ranked_all_the_same(
+    explained, tmp_path
+):
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    write_geojson(drawn / "a.geojson", feature(box_ring(0, 0, 3 * 448, 448)))
+    write_geojson(drawn / "b.geojson", feature(box_ring(0, 448, 448, 896)))  # beside all tiles
+    told, rows = explained(regions=drawn)
+    assert "No drawing of 1 slide: c." in told
+    known = {
+        slide: {row["known_auc"] != "" for row in rows if row["slide"] == slide} for slide in SLIDES
+    }
+    assert known == {"a": {True}, "b": {False}, "c": {False}}
+
+
+def test_a_method_that_does_not_suit_the_model_is_named_with_the_reason(explained, monkeypatch):
+    from mil.errors import FitError
+    from mil.explain import methods
+
+    def refuse(question):
+        raise FitError("No such answer for this model.")
+
+    monkeypatch.setitem(methods.METHODS, "evidence", refuse)
+    told, rows = explained()
+    assert "No such answer for this model." in told
+    assert {row["method"] for row in rows} == set(methods.METHODS) - {"evidence"}

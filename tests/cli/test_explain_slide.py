@@ -1,0 +1,234 @@
+"""What `mil explain` takes from the slide itself: its size, its scale, its pixels as they were embedded."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+
+from cli.explain import ExplainOptions, run_explain
+from cli.maps import MOST_PX, RANDOM_WEIGHTS, class_asked, opened, picture_of
+from cli.options import UsageError
+from features.bags import write_bag
+from features.errors import SlideError
+from features.extract import extract
+from features.plan import SlideJob
+from features.recipe import Recipe
+from mil.cohort import Case
+from mil.explain.question import ask
+from mil.fitted import save_fitted
+from mil.runs import finish_run, open_run, start_run
+from mil.training import fit
+from tests.features.making import box_ring, feature, noise, write_geojson, write_tiff
+from tests.mil.made import QUICK, cohort_of, made_bag, made_cohort
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run of `mil train` on made-up bags; of slide "s" the table knows case and label."""
+    return run_of(tmp_path / "trained", made_cohort(), labels={"s": "class-a"}, cases={"s": "s"})
+
+
+def run_of(path, cohort, **facts):
+    data = {"recipe": dict(cohort.recipe), "cases": {}} | facts
+    run = start_run(path, "train", {"model": "abmil"}, data)
+    run.model_path("abmil").parent.mkdir()
+    fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    save_fitted(run.model_path("abmil"), fitted)
+    return finish_run(run).path
+
+
+# --- the slide of the bag
+
+
+def test_a_slide_that_says_no_scale_has_that_of_its_bag(tmp_path):
+    write_tiff(tmp_path / "s.tiff", [noise(900, 2700)], mpp=None)
+    bag = made_bag("s", size_l0=(2700, 900), mpp_l0=(0.3, 0.3))
+    with pytest.raises(SlideError, match="micrometres"), opened(tmp_path / "s.tiff", bag, None):
+        pass
+    told = replace(bag, mpp_source="argument")
+    with opened(tmp_path / "s.tiff", told, None) as slide:
+        assert slide.mpp == (0.3, 0.3)
+    with opened(tmp_path / "s.tiff", told, 0.4) as slide:
+        assert slide.mpp == (0.4, 0.4)
+
+
+def test_a_slide_of_another_size_is_refused(tmp_path):
+    write_tiff(tmp_path / "s.tiff", [noise(900, 2700)])
+    with (
+        pytest.raises(UsageError, match=r"2700 x 900 pixels, the bag's slide 900 x 2700\. Give"),
+        opened(tmp_path / "s.tiff", made_bag("s", size_l0=(900, 2700)), None),
+    ):
+        pass
+
+
+# --- the scale of the picture
+
+
+@pytest.mark.parametrize(("mpp", "size"), [(1.0, (675, 225)), (0.5, (1350, 450))])
+def test_the_picture_is_of_the_scale_asked_for(tmp_path, mpp, size):
+    write_tiff(tmp_path / "s.tiff", [noise(900, 2700)])
+    with opened(tmp_path / "s.tiff", made_bag("s", size_l0=(2700, 900)), None) as slide:
+        assert picture_of(slide, mpp).size == size
+        assert max(picture_of(slide, 0.1).size) <= 2700  # no finer than the slide
+
+
+def test_too_large_a_picture_is_refused_with_the_scale_that_is_not(tmp_path):
+    write_tiff(tmp_path / "s.tiff", [noise(900, 2700)])
+    with opened(tmp_path / "s.tiff", made_bag("s", size_l0=(2700, 900)), None) as slide:
+        least = 2700 * 0.25 / MOST_PX
+        with pytest.raises(UsageError, match=rf"67500 pixels.*Ask for {least:.2g} or more"):
+            picture_of(slide, 0.01)
+        assert picture_of(slide, 1.01 * least).size
+
+
+def test_mpp_is_that_of_the_map_and_of_the_finest_level(trained, tmp_path):
+    write_bag(tmp_path / "s.h5", made_bag("s", size_l0=(2700, 900)))
+    asked = {"run": trained, "input": tmp_path / "s.h5", "mpp": 0.5}
+    with pytest.raises(UsageError, match="--mpp needs the slide itself: pass --slides"):
+        run_explain(ExplainOptions(**asked, out=tmp_path / "out"))
+    (tmp_path / "slides").mkdir()
+    write_tiff(tmp_path / "slides" / "s.tiff", [noise(900, 2700)])
+    given = asked | {"slides": tmp_path / "slides", "ome_tiff": True}
+    png, *_, painted = run_explain(ExplainOptions(**given, out=tmp_path / "out"))
+    with tifffile.TiffFile(painted) as tiff:
+        assert tiff.series[0].shape == (450, 1350, 3)
+    coarse, *_ = run_explain(ExplainOptions(**given | {"mpp": 8.0}, out=tmp_path / "coarse"))
+    assert png.read_bytes() != coarse.read_bytes()
+    with pytest.raises(UsageError, match="--mpp is more than 0; got -1"):
+        run_explain(ExplainOptions(**asked | {"mpp": -1.0}, out=tmp_path / "out"))
+
+
+# --- the class
+
+
+@pytest.mark.parametrize(
+    ("regions", "named", "label", "wanted"),
+    [
+        (True, None, "class-a", "class-a"),
+        (True, "class-b", "class-a", "class-b"),
+        (False, None, "class-a", None),
+        (True, None, "a class no model knows", None),
+    ],
+)
+def test_beside_regions_the_class_is_that_of_the_table(tmp_path, regions, named, label, wanted):
+    run = open_run(run_of(tmp_path / "run", made_cohort(), labels={"s": label}, cases={"s": "s"}))
+    cohort = made_cohort()
+    fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    options = ExplainOptions(
+        run=run.path, out=tmp_path, class_name=named, regions=tmp_path if regions else None
+    )
+    assert class_asked(options, run, made_bag("s"), fitted) == wanted
+
+
+def test_the_class_of_the_table_is_what_the_map_explains(trained, tmp_path):
+    bag = made_bag("s", n_tiles=12)
+    write_bag(tmp_path / "s.h5", bag)
+    write_geojson(tmp_path / "s.geojson", feature(box_ring(0, 0, 3 * 448, 448)))
+    for label in ("class-a", "class-b"):
+        info = json.loads((trained / "run.json").read_text()) | {"labels": {"s": label}}
+        (trained / "run.json").write_text(json.dumps(info))
+        asked = {"run": trained, "input": tmp_path / "s.h5", "regions": tmp_path}
+        *_, told = run_explain(ExplainOptions(**asked, method="evidence", out=tmp_path / "out"))
+        assert json.loads(told.read_text())["class"] == label
+
+
+# --- what is refused before any work
+
+
+def test_a_place_that_cannot_be_written_is_refused_first(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"is a file\. Name a folder"):
+        run_explain(ExplainOptions(run=trained, input=tmp_path / "none.h5", out=tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"all": True, "input": None}, "Of survival only --method attention"),
+        ({"method": "evidence"}, "Of survival only --method attention"),
+        ({"class_name": "class-a"}, "a run of survival has none"),
+        ({"regions": "regions"}, "a run of survival has none"),
+    ],
+)
+def test_what_is_not_known_of_a_risk_is_refused(trained, tmp_path, given, said):
+    info = json.loads((trained / "run.json").read_text())
+    info["settings"]["task"] = "survival"
+    (trained / "run.json").write_text(json.dumps(info))
+    asked = {"run": trained, "input": tmp_path / "s.h5", "out": tmp_path / "out"}
+    with pytest.raises(UsageError, match=said):
+        run_explain(ExplainOptions(**(asked | given)))
+    assert not (tmp_path / "out").exists()
+
+
+# --- the pixels
+
+
+def tissue_like(colours, seed):
+    """Pixels between glass and two stains, by Beer and Lambert."""
+    amounts = np.random.default_rng(seed).gamma(2.0, 0.35, (448, 448, 2))
+    return np.clip(255 * np.exp(-amounts @ np.asarray(colours)), 0, 255).astype(np.uint8)
+
+
+STAINS = {
+    "a": ([0.65, 0.70, 0.29], [0.07, 0.99, 0.11]),
+    "b": ([0.50, 0.75, 0.43], [0.2, 0.9, 0.35]),
+}
+
+
+@pytest.fixture
+def embedded(tmp_path):
+    """A model on bags of two slides, of which b's stain was brought to a's before it was embedded."""
+    for seed, (name, colours) in enumerate(STAINS.items()):
+        write_tiff(tmp_path / f"{name}.tiff", [tissue_like(colours, seed)], mpp=0.5)
+        write_geojson(tmp_path / f"{name}.geojson", feature(box_ring(0, 0, 448, 448)))
+    recipe = Recipe(
+        backbone="resnet18", weights="random", mpp=0.5, tile=64, precision="fp32", max_tiles=6,
+        stain="reinhard", stain_reference=("a",),
+    )  # fmt: skip
+    jobs = [
+        SlideJob(slide=name, files=(tmp_path / f"{name}.tiff",), annotations=tmp_path, case=name)
+        for name in STAINS
+    ]
+    extract(jobs, recipe, tmp_path / "store")
+    from features.bags import read_bag
+
+    cases = [
+        Case(name=name, label=name, bags=(read_bag(tmp_path / "store" / f"{name}.h5"),), other={})
+        for name in STAINS
+    ]
+    return run_of(tmp_path / "run", cohort_of(cases))
+
+
+def test_grad_cam_looks_at_tiles_as_they_were_embedded(embedded, tmp_path, capsys, monkeypatch):
+    asked = {"run": embedded, "input": tmp_path / "store" / "b.h5", "method": "grad-cam"}
+    given = asked | {"slides": tmp_path, "out": tmp_path / "out"}
+    paths = run_explain(ExplainOptions(**given))
+    assert [path.name for path in paths[-2:]] == [
+        "b-abmil-evidence-tiles.png", "b-abmil-evidence-grad-cam.png",
+    ]  # fmt: skip
+    told = " ".join("".join(capsys.readouterr()).split())
+    assert RANDOM_WEIGHTS in told
+    assert "answer otherwise" not in told
+    monkeypatch.setattr("features.recolour.recolouring", lambda *_: None)
+    run_explain(ExplainOptions(**given))
+    assert "answer otherwise" in " ".join("".join(capsys.readouterr()).split())
+
+
+def test_bags_of_another_tool_have_no_network_to_look_into(embedded, tmp_path):
+    info = json.loads((embedded / "run.json").read_text())
+    info["recipe"]["region"] = "converted"
+    (embedded / "run.json").write_text(json.dumps(info))
+    asked = {"run": embedded, "input": tmp_path / "store" / "b.h5", "method": "grad-cam"}
+    with pytest.raises(UsageError, match="made by another tool"):
+        run_explain(ExplainOptions(**asked, slides=tmp_path, out=tmp_path / "out"))
+
+
+def test_a_bag_of_another_width_is_refused(trained, tmp_path):
+    from mil.errors import FitError
+
+    cohort = made_cohort()
+    fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    with pytest.raises(FitError, match="tiles have 7 features, the model reads 5"):
+        ask(fitted, made_bag("s", dim=7))
