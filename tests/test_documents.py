@@ -1,5 +1,6 @@
 """Every command of the README and of the help texts is run as it is printed."""
 
+import functools
 import re
 import shlex
 import shutil
@@ -23,6 +24,7 @@ def readme_commands():
     return [line for block in blocks("console") for line in block.splitlines() if line.strip()]
 
 
+@functools.cache
 def help_examples(verb):
     """The examples a verb's help prints, read from what it prints."""
     done = subprocess.run(

@@ -116,10 +116,9 @@ def assert_ends_as(whole, table, out, mil):
     assert told == wanted
 
 
-@pytest.mark.parametrize("fits", [1, 7])
-def test_killed_with_all_its_workers(table, whole, tmp_path, mil, fits):
+def test_killed_with_all_its_workers(table, whole, tmp_path, mil):
     run = Started(table, tmp_path / "run")
-    run.wait_for(fits)
+    run.wait_for(7)  # all of one model and some of the next
     os.killpg(run.process.pid, signal.SIGKILL)
     run.process.communicate()
     assert run.all_gone()

@@ -103,47 +103,6 @@ def test_shuffled_labels_come_out_at_chance(demo, tmp_path):
     assert 28 <= right <= 53
 
 
-def test_run_json_repeats_the_run_exactly(demo, tmp_path, mil):
-    out = tmp_path / "again"
-    mil(
-        "crossval", "--config", demo / "run" / "run.json", "--models", "majority,mean", "--out", out
-    )
-    first = [
-        r for r in read_csv(demo / "run" / "predictions.csv") if r["model"] in ("majority", "mean")
-    ]
-    assert read_csv(out / "predictions.csv") == first
-
-
-def test_a_killed_cross_validation_goes_on_and_ends_the_same(demo, tmp_path, mil):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    asked = [
-        "crossval",
-        demo / "cohort.csv",
-        demo / "store",
-        "--models",
-        "mean,abmil",
-        "--epochs",
-        "20",
-        "--seeds",
-        "1",
-    ]
-    mil(*asked, "--out", whole)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cli", *map(str, asked), "--out", str(killed)]
-    )
-    deadline = time.monotonic() + 120
-    while len(list(killed.glob("models/*.safetensors"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    kept = {path: path.stat().st_mtime_ns for path in killed.glob("models/*.safetensors")}
-    assert 3 <= len(kept) < 10
-    assert not (killed / "predictions.csv").exists()
-    mil(*asked, "--out", killed)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert (killed / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
-
-
 def test_a_finished_run_is_not_overwritten_unasked(study, mil):
     asked = ["crossval", "cohort.csv", "store", "--models", "majority", "--out", "run"]
     mil(*asked, cwd=study)
@@ -241,12 +200,7 @@ def test_the_report_is_one_page_that_says_the_weights_are_random(demo):
 
 def test_names_from_the_table_are_escaped_in_the_report(study, mil):
     evil = "<script>alert(1)</script>"
-    (study / "evil.csv").write_text(
-        (study / "cohort.csv")
-        .read_text()
-        .replace("LMS", f'"{evil}"')
-        .replace("slide,label", "slide,label")
-    )
+    (study / "evil.csv").write_text((study / "cohort.csv").read_text().replace("LMS", f'"{evil}"'))
     mil("crossval", "evil.csv", "store", "--models", "majority", "--out", "evil", cwd=study)
     mil("report", "evil", cwd=study)
     page = (study / "evil" / "report.html").read_text()
