@@ -165,6 +165,7 @@ def _shown(each: "Confounder", n: int) -> list[str]:
 
 
 def _write_run(out: Path, found: "Audit") -> None:
+    from features.whole import write_whole
     from mil.report.audit import draw_certainty, draw_confounders
     from mil.runs import write_json
 
@@ -178,7 +179,7 @@ def _write_run(out: Path, found: "Audit") -> None:
     )
     pictures = {"confounders.png": draw_confounders(found), "certainty.png": draw_certainty(found)}
     for name, png in pictures.items():
-        (out / name).write_bytes(png)
+        write_whole(out / name, png)
     page = fill(
         "audit.html",
         {},
@@ -190,7 +191,7 @@ def _write_run(out: Path, found: "Audit") -> None:
         flagged=[each.association.found for each in found.confounders],
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
     )
-    (out / "index.html").write_text(page, encoding="utf-8")
+    write_whole(out / "index.html", page)
 
 
 def _lead(found: "Audit") -> str:
@@ -206,6 +207,7 @@ def _lead(found: "Audit") -> str:
 
 def _audit_table(options: AuditOptions) -> int:
     from cli.console import complain, say, warn
+    from features.whole import write_whole
     from mil.evaluation.arithmetic import check_published
     from mil.evaluation.published import read_published
     from mil.runs import write_json
@@ -245,7 +247,7 @@ def _audit_table(options: AuditOptions) -> int:
             flagged=[each.impossible for each in found],
             pictures={},
         )
-        (options.out / "index.html").write_text(page, encoding="utf-8")
+        write_whole(options.out / "index.html", page)
         say(f"Page: {options.out / 'index.html'}")
     return len(impossible)
 

@@ -109,6 +109,7 @@ def run_check(options: CheckOptions) -> int:
     rows = _rows(options)
     from cli.console import Bars, complain, say, show_table, warn
     from features.preflight import check_slides
+    from features.whole import write_whole
 
     options.out.mkdir(parents=True, exist_ok=True)
     label_of = {row.slide: row.label for row in rows}
@@ -133,7 +134,7 @@ def run_check(options: CheckOptions) -> int:
     for text in summary.problems:
         complain(text)
     page = options.out / "index.html"
-    page.write_text(_page(options, summary, checks, label_of), encoding="utf-8")
+    write_whole(page, _page(options, summary, checks, label_of))
     say(f"Page: {page}")
     return len(summary.problems)
 

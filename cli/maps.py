@@ -162,7 +162,7 @@ def write_map(
     """The four files of a map; the verdict is said too."""
     from cli.console import Bars, say, warn
     from features.slides import file_name
-    from features.whole import whole
+    from features.whole import write_whole
     from mil.explain.examine import facts_of
     from mil.explain.figure import TRUE_TO, draw_explanation
     from mil.explain.scores import write_csv, write_geojson
@@ -200,8 +200,7 @@ def write_map(
         warnings=facts["warnings"],
         picture=picture,
     )
-    with whole(paths[0]) as temporary:
-        temporary.write_bytes(drawn)
+    write_whole(paths[0], drawn)
     write_csv(paths[1], scores)
     write_geojson(paths[2], scores)
     write_json(paths[3], facts | {"guessing": guessing})
@@ -214,7 +213,7 @@ def write_risk_map(
     """Where a model of survival looks; what a tile does to a risk is not measured."""
     from cli.console import warn
     from features.slides import file_name
-    from features.whole import whole
+    from features.whole import write_whole
     from mil.explain.attention import attention_scores
     from mil.explain.heatmap import draw_heatmap
     from mil.explain.quality import quality_warnings
@@ -226,10 +225,8 @@ def write_risk_map(
         warn(f"  {warning}")
     base = out / f"{file_name(bag.slide)}-{fitted.model}-attention"
     paths = [base.with_name(base.name + suffix) for suffix in (".png", ".csv", ".geojson")]
-    with whole(paths[0]) as temporary:
-        temporary.write_bytes(
-            draw_heatmap(scores, caption="\n".join([caption, *warnings]), picture=picture)
-        )
+    drawn = draw_heatmap(scores, caption="\n".join([caption, *warnings]), picture=picture)
+    write_whole(paths[0], drawn)
     write_csv(paths[1], scores)
     write_geojson(paths[2], scores)
     return scores, paths
@@ -243,6 +240,7 @@ def write_tiles(
 
     from cli.console import warn
     from features.tiling import SlideTiles, TileGrid
+    from features.whole import write_whole
     from mil.explain.contact import draw_contact, draw_tile_maps, ends_of
     from mil.explain.gradcam import recomputed_warning, tile_maps
     from mil.explain.single_tile import single_tile_scores
@@ -252,7 +250,7 @@ def write_tiles(
     tiles = SlideTiles(slide, grid)
     sheet = base.with_name(f"{base.stem}-tiles.png")
     verdict = examined.faithfulness.verdict
-    sheet.write_bytes(draw_contact(scores, tiles.read, caption=verdict))
+    write_whole(sheet, draw_contact(scores, tiles.read, caption=verdict))
     if options.method not in PIXEL_METHODS:
         return [sheet]
     top, _ = ends_of(scores)
@@ -274,9 +272,8 @@ def write_tiles(
         warn(f"  {warning}")
     inside = base.with_name(f"{base.stem}-{options.method}.png")
     caption = "\n".join([f"Tiles: {verdict}.", *told])
-    inside.write_bytes(
-        draw_tile_maps(scores, top, tiles.read, found, method=options.method, caption=caption)
-    )
+    drawn = draw_tile_maps(scores, top, tiles.read, found, method=options.method, caption=caption)
+    write_whole(inside, drawn)
     return [sheet, inside]
 
 

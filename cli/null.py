@@ -26,6 +26,7 @@ FEW = 20  # shuffles below which the picture is told to be a rough one
 def run_null(path: Path, out: Path, n: int) -> int:
     """Run the shuffles that ``out`` does not hold yet, say what they say; the number of leaking models."""
     from cli.console import Bars, complain, say, show_table, warn
+    from features.whole import write_whole
     from mil.evaluation.evaluate import evaluate
     from mil.evaluation.predictions import read_predictions
     from mil.null import judge, shuffles
@@ -75,7 +76,7 @@ def run_null(path: Path, out: Path, n: int) -> int:
         ["model", "AUC", f"mean of {n} shuffles", "between", "p", "says"],
         [_shown(verdict) for verdict in verdicts],
     )
-    (out / "null.png").write_bytes(draw_null(verdicts))
+    write_whole(out / "null.png", draw_null(verdicts))
     say(f"Each shuffle: {out / 'null.csv'}. Picture: {out / 'null.png'}")
     if n < FEW:
         warn(

@@ -55,6 +55,7 @@ def predict(options: PredictOptions) -> None:
     """Predict slides and their cases with a trained model; no label is needed."""
     from cli.console import complain, say, show_table
     from cli.inputs import bags_for, only_model
+    from features.whole import whole
     from mil.cohort import read_table
     from mil.evaluation.predictions import PREFIX
     from mil.runs import open_run
@@ -78,8 +79,7 @@ def predict(options: PredictOptions) -> None:
     header = ["level", "case", "slide", "tiles", "predicted", "trained_on_it"]
     shown = ["risk"] if fitted.timeline else list(fitted.classes)
     header += shown if fitted.timeline else [PREFIX + name for name in shown]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with whole(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([header, *rows])
     show_table(

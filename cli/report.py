@@ -26,9 +26,9 @@ def report(options: ReportOptions) -> None:
 def run_report(options: ReportOptions) -> Path:
     """Write the page and print where it is."""
     from cli.console import Bars, say
+    from features.whole import write_whole
     from mil.report import page, survival_page
     from mil.report.files import write_figures
-    from mil.report.frame import write_page
     from mil.report.gather import gather, gather_survival
     from mil.report.survival import write_survival_figures
     from mil.runs import open_run
@@ -37,11 +37,11 @@ def run_report(options: ReportOptions) -> Path:
     path = options.out or run.path / "report.html"
     if run.settings.get("task") == "survival":
         risks = gather_survival(run, progress=Bars())
-        write_page(path, survival_page.render(risks))
+        write_whole(path, survival_page.render(risks))
         write_survival_figures(path.parent / "survival", risks.predictions, risks.evaluation.unit)
     else:
         report = gather(run, progress=Bars())
-        write_page(path, page.render(report))
+        write_whole(path, page.render(report))
         write_figures(path.parent / "figures", report.evaluation, report.predictions)
     say(f"Report: {path.absolute()}")
     return path

@@ -43,7 +43,7 @@ from features.layouts import (
     seen_by,
 )
 from features.slides import slide_name
-from features.whole import whole
+from features.whole import write_whole
 
 NOTABLE = 0.01  # relative difference between two statements of one scale that is reported
 FARTHEST_L0 = 2**31  # no slide is that wide; CLAM stores coordinates in 32 bits
@@ -144,7 +144,7 @@ def write_stamp(path: Path, bag: Bag) -> None:
         "feat_type": "tile",
     }
     coords_um = (bag.coords_l0 * bag.mpp_l0).astype(np.float32)
-    _write_whole(path, _hdf5({"feats": feats, "coords": coords_um}, root=attributes))
+    write_whole(path, _hdf5({"feats": feats, "coords": coords_um}, root=attributes))
 
 
 def write_clam(folder: Path, bag: Bag) -> None:
@@ -166,7 +166,7 @@ def write_clam(folder: Path, bag: Bag) -> None:
     features = np.asarray(bag.features).astype(np.float32)
     image = io.BytesIO()
     torch.save(torch.from_numpy(features), image)
-    _write_whole(folder / "pt_files" / f"{bag.slide}.pt", image)
+    write_whole(folder / "pt_files" / f"{bag.slide}.pt", image.getbuffer())
     place = {
         "patch_size": bag.tile_px,
         "patch_level": 0,
@@ -175,7 +175,7 @@ def write_clam(folder: Path, bag: Bag) -> None:
         "name": bag.slide,
     }
     held = {"features": features, "coords": bag.coords_l0.astype(np.int32)}
-    _write_whole(folder / "h5_files" / f"{bag.slide}.h5", _hdf5(held, coords=place))
+    write_whole(folder / "h5_files" / f"{bag.slide}.h5", _hdf5(held, coords=place))
 
 
 # ----------------------------------------------------------------------------- from file to bag
@@ -338,7 +338,7 @@ def _hdf5(
     *,
     root: Mapping[str, Any] | None = None,
     coords: Mapping[str, Any] | None = None,
-) -> io.BytesIO:
+) -> memoryview:
     """An HDF5 file in memory: a full disk cannot leave half of it."""
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
@@ -346,9 +346,4 @@ def _hdf5(
             file.create_dataset(name, data=values)
         file.attrs.update(root or {})
         file["coords"].attrs.update(coords or {})
-    return image
-
-
-def _write_whole(path: Path, image: io.BytesIO) -> None:
-    with whole(path) as temporary:
-        temporary.write_bytes(image.getbuffer())
+    return image.getbuffer()

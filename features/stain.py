@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from features.bags import fingerprint
 from features.errors import FeaturesError
 from features.quality import COLOURED, OPAQUE
-from features.whole import whole
+from features.whole import write_whole
 
 METHODS = ("macenko", "reinhard")
 FORMAT, FORMAT_VERSION = "mil-stain", 1
@@ -170,8 +170,7 @@ def normalise(tiles: NDArray[np.uint8], source: Stain, target: Stain) -> NDArray
 def save_reference(path: Path, reference: StainReference) -> None:
     """Write a reference as JSON; it appears whole or not at all."""
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(reference)}
-    with whole(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(document, indent=1) + "\n")
 
 
 def load_reference(path: Path) -> StainReference:

@@ -32,6 +32,16 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, content: str | bytes | memoryview) -> None:
+    """Write a file that appears whole; text as UTF-8.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    with whole(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def _flush_folder(folder: Path) -> None:
     """Make the rename last; some network folders cannot be flushed."""
     with contextlib.suppress(OSError):

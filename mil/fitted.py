@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from features.sealed import check_seal, seal
-from features.whole import whole
+from features.whole import write_whole
 from mil.baselines.encoding import Encoding
 from mil.errors import FitError
 from mil.heads.head import Head, HeadSettings
@@ -72,10 +72,8 @@ def save_fitted(path: Path, fitted: Fitted) -> None:
         "sarcomil": __version__,
     }
     card["sha256"] = seal(state, card)
-    with whole(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(card, indent=1) + "\n")
-    with whole(path) as temporary:
-        temporary.write_bytes(save(state, metadata={"card": json.dumps(card)}))
+    write_whole(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
+    write_whole(path, save(state, metadata={"card": json.dumps(card)}))
 
 
 def load_fitted(path: Path) -> Fitted:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from features.store import locked
-from features.whole import whole
+from features.whole import write_whole
 from mil.errors import RunError
 from mil.splits import Fold
 from mil.version import __version__
@@ -239,8 +239,7 @@ def open_run(path: Path) -> Run:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that it appears whole; what is not finite is an error, not a NaN in the file."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    with whole(path) as temporary:
-        temporary.write_text(text)
+    write_whole(path, text)
 
 
 def _hold(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.whole import whole
+from features.whole import write_whole
 from mil.errors import CohortError, LeakageError, RunError
 from mil.settings import SplitSettings
 
@@ -102,8 +102,7 @@ def inner_split(
 
 def write_folds(path: Path, folds: Sequence[Fold]) -> None:
     """Write folds as JSON, to be looked at and used again."""
-    with whole(path) as temporary:
-        temporary.write_text(_text(folds))
+    write_whole(path, _text(folds))
 
 
 def folds_sha256(folds: Sequence[Fold]) -> str:

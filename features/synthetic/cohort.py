@@ -32,6 +32,7 @@ from shapely.ops import unary_union
 from features.errors import FeaturesError
 from features.synthetic.drawing import colour, draw_fold, draw_ground, draw_key, make_look
 from features.synthetic.strokes import CELLS, Rng, sprite_bank
+from features.whole import write_whole
 
 SUBTYPES = ("DDLPS", "LMS", "SS", "MPNST")
 MPP = 0.25
@@ -205,7 +206,7 @@ def _write_geojson(path: Path, regions: list[tuple[str, Any]], origin: str) -> N
         for number, (name, geometry) in enumerate(regions)
     ]
     text = json.dumps({"type": "FeatureCollection", "features": features})
-    path.write_text(text + "\n", encoding="utf-8")
+    write_whole(path, text + "\n")
 
 
 def _write_pyramid(path: Path, rgb: NDArray[np.uint8]) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from features.bags import Bag
 from features.errors import SlideError
 from features.slides import Slide, open_slide
-from features.whole import whole
+from features.whole import whole, write_whole
 from mil.concepts.find import Concepts
 from mil.evaluation.evaluate import evaluate
 from mil.report.figures import between, percent
@@ -144,8 +144,7 @@ def write_concepts(
         ],
     )
     path = folder / "concepts.html"
-    with whole(path) as temporary:
-        temporary.write_text(render(found, files, title=title, random=random), encoding="utf-8")
+    write_whole(path, render(found, files, title=title, random=random))
     return path
 
 

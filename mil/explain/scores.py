@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.bags import Bag
-from features.whole import whole
+from features.whole import whole, write_whole
 from mil.explain.question import Question
 
 
@@ -87,8 +87,7 @@ def write_geojson(path: Path, scores: TileScores) -> None:
     """Tiles with their scores as measurements, for QuPath: drag the file onto the opened slide."""
     features = [_feature(scores, index) for index in range(len(scores.values))]
     collection = {"type": "FeatureCollection", "features": features}
-    with whole(path) as temporary:
-        temporary.write_text(json.dumps(collection, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(collection, allow_nan=False) + "\n")
 
 
 def _feature(scores: TileScores, index: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from features.backbones.registry import load_backbone
 from features.sealed import check_seal, seal
-from features.whole import whole
+from features.whole import whole, write_whole
 from mil.errors import FitError
 from mil.finetune.network import TileClassifier
 from mil.finetune.settings import FinetuneSettings
@@ -110,8 +110,7 @@ def write_tuned(folder: Path, classifier: TileClassifier, card: Mapping[str, Any
         valid = card["valid_losses"] or [""] * len(card["losses"])
         for epoch, losses in enumerate(zip(card["losses"], valid, strict=True), start=1):
             writer.writerow([epoch, *losses])
-    with whole(folder / "card.json") as temporary:
-        temporary.write_text(json.dumps(card, indent=1) + "\n")
+    write_whole(folder / "card.json", json.dumps(card, indent=1) + "\n")
     _save(folder / CLASSIFIER, classifier.head.state_dict(), card)
     _save(folder / WEIGHTS, _under("network.", classifier.backbone.state_dict()), card)
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -135,8 +134,7 @@ def load_classifier(folder: Path) -> tuple[TileClassifier, Mapping[str, Any]]:
 def _save(path: Path, tensors: State, card: Mapping[str, Any]) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     sealed = {**card, "sha256": seal(plain, card)}
-    with whole(path) as temporary:
-        temporary.write_bytes(save(plain, metadata={"card": json.dumps(sealed)}))
+    write_whole(path, save(plain, metadata={"card": json.dumps(sealed)}))
 
 
 def _load(path: Path) -> tuple[dict[str, Any], State]:

@@ -18,7 +18,7 @@ from features.plan import SlideJob
 from features.progress import Progress
 from features.recipe import Recipe
 from features.targets import targets
-from features.whole import whole
+from features.whole import write_whole
 from mil.cohort import Row, assemble
 from mil.crossval import check_fit, check_seen, fold_seed
 from mil.errors import FitError, LeakageError, ProtocolError
@@ -215,8 +215,7 @@ class Rerun:
         path = self._folder(arm, part) / "embedding.json"
         if not path.exists() or any(outcome.status == "done" for outcome in outcomes):
             told = {"seconds": time.perf_counter() - began}
-            with whole(path) as temporary:
-                temporary.write_text(json.dumps(told))
+            write_whole(path, json.dumps(told))
 
     def _told(self, arm: Arm, part: Part) -> dict[str, float]:
         """How long embedding took; once for all parts of a frozen arm."""

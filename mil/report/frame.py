@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from features.whole import whole
 from mil.evaluation.intervals import Estimate
 from mil.report import figures
 from mil.report.figures import between, percent
@@ -79,12 +77,6 @@ class FoldRow:
     fold: int
     counts: tuple[int, ...]
     cases: tuple[str, ...]
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write a page as UTF-8; the file appears whole or not at all."""
-    with whole(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
 
 
 def fill(template: str, facts: Facts, groups: Sequence[str], **findings: object) -> str:

@@ -52,6 +52,14 @@ def test_transformers_have_their_tokens_in_their_places(name):
     np.testing.assert_allclose(found.margins, expected, atol=1e-4)
 
 
+def of_two_colours(module):
+    """A backbone that reads pixels as they are and gives two features."""
+    return Backbone(
+        name="two-colours", module=PooledFeatures(module).eval(), dim=2, input_px=96, mean=(0, 0, 0),
+        std=(1, 1, 1), weights="none", weights_sha256="", licence="",
+    )  # fmt: skip
+
+
 class Reader(nn.Module):
     """A transformer's ends: a class token that reads, in its only block, how red each place is."""
 
@@ -75,10 +83,7 @@ class Reader(nn.Module):
 
 
 def test_class_token_is_followed_to_the_places_it_has_read():
-    backbone = Backbone(
-        name="reader", module=PooledFeatures(Reader()).eval(), dim=2, input_px=96, mean=(0, 0, 0),
-        std=(1, 1, 1), weights="none", weights_sha256="", licence="",
-    )  # fmt: skip
+    backbone = of_two_colours(Reader())
     tile = np.zeros((1, 96, 96, 3), np.uint8)
     tile[0, :24, 72:, 0] = 255  # red in one corner
     [inside] = tile_maps(reddish_question(), backbone, tile).maps
@@ -148,10 +153,7 @@ def reddish_question():
 
 @pytest.mark.parametrize("guided", [False, True])
 def test_tile_that_speaks_against_the_class_shows_where_it_does(guided):
-    backbone = Backbone(
-        name="reddish", module=PooledFeatures(Reddish()).eval(), dim=2, input_px=96, mean=(0, 0, 0),
-        std=(1, 1, 1), weights="none", weights_sha256="", licence="",
-    )  # fmt: skip
+    backbone = of_two_colours(Reddish())
     question = reddish_question()
     question.fitted.head.classify.weight.data[1] = torch.tensor([1.0, -2.0])
     tile = np.zeros((2, 96, 96, 3), np.uint8)
@@ -164,10 +166,7 @@ def test_tile_that_speaks_against_the_class_shows_where_it_does(guided):
 
 @pytest.mark.parametrize("guided", [False, True])
 def test_map_lies_where_the_class_is(guided):
-    backbone = Backbone(
-        name="reddish", module=PooledFeatures(Reddish()).eval(), dim=2, input_px=96, mean=(0, 0, 0),
-        std=(1, 1, 1), weights="none", weights_sha256="", licence="",
-    )  # fmt: skip
+    backbone = of_two_colours(Reddish())
     tile = np.zeros((1, 96, 96, 3), np.uint8)
     tile[0, :48, :48, 0] = 255  # red, which counts
     tile[0, 48:, 48:, 2] = 255  # blue, which does not

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mil.evaluation.comparison import PairTest
-from mil.report.frame import DASH, write_page
+from mil.report.frame import DASH
 from mil.report.page import best, headline, in_words, render
 from tests.mil.report.parsed import NASTY, Page, check_page, check_text_only
 
@@ -242,18 +242,6 @@ def _contrast(one, other):
 
     low, high = sorted([luminance(one), luminance(other)])
     return (high + 0.05) / (low + 0.05)
-
-
-def test_the_file_appears_whole_or_not_at_all(make, tmp_path):
-    path = tmp_path / "report.html"
-    write_page(path, render(make(title="Größe")))
-    before = path.read_text(encoding="utf-8")
-    assert "Größe" in before
-    assert before.endswith("</html>\n") or before.endswith("</html>")
-    with pytest.raises(KeyError):
-        write_page(path, render(make(folds=pd.DataFrame({"case": []}))))
-    assert path.read_text(encoding="utf-8") == before
-    assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_the_page_is_written_without_torch():
