@@ -37,16 +37,24 @@ def tissue_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     Source: N. Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979), for the threshold.
     """
-    high = rgb.max(axis=-1).astype(np.int32)
-    low = rgb.min(axis=-1).astype(np.int32)
+    red, green, blue = np.moveaxis(rgb, -1, 0)  # ``rgb.max(axis=-1)`` takes twenty times as long
+    high = np.maximum(np.maximum(red, green), blue).astype(np.int32)
+    low = np.minimum(np.minimum(red, green), blue).astype(np.int32)
     saturation = np.where(high > 0, 255 * (high - low) // np.maximum(high, 1), 0)
     lit = high > DARK
     threshold = max(otsu(saturation[lit]), LEAST_SATURATION) if lit.any() else 255
-    mask = ndimage.median_filter((lit & (saturation > threshold)).astype(np.uint8), size=5)
+    mask = _majority((lit & (saturation > threshold)).astype(np.uint8))
     # Closing ends by eroding: without a margin, tissue would shrink from the picture's own edge.
     margin = CLOSING_STEPS
     closed: NDArray[np.bool_] = ndimage.binary_closing(np.pad(mask, margin), iterations=margin)
     return closed[margin:-margin, margin:-margin]
+
+
+def _majority(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether most of the 5 x 5 pixels around each are set: their median, by sums along each axis."""
+    for axis in (0, 1):
+        mask = ndimage.correlate1d(mask, np.ones(5), axis=axis, output=np.uint8)
+    return mask > 12
 
 
 def otsu(values: NDArray[np.int32]) -> int:

@@ -4,7 +4,8 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -76,21 +77,36 @@ class Survey:
 
     Attributes:
         overview: the whole slide, small.
-        tissue: found by colour, in level-0 pixels.
-        area: what tiles are laid over, in level-0 pixels.
-        tumour_of_tissue: fraction of the tissue that is annotated; NaN without annotation.
+        size_l0: (width, height) of the slide.
+        drawn: what is annotated and not excluded, in level-0 pixels; None without annotation.
         origin: the frame of the annotation, ``level0`` or ``bounds``; empty without.
         drawing: all that is annotated; None without.
         notes: what a user should know of how the slide and its annotation were read.
     """
 
     overview: Image.Image
-    tissue: Region
-    area: Region
-    tumour_of_tissue: float = math.nan
+    size_l0: tuple[int, int]
+    drawn: Region | None = None
     origin: str = ""
     drawing: annotations.Drawing | None = None
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def tissue(self) -> Region:
+        """Found by colour, in level-0 pixels; most of what a survey costs, where it is asked for."""
+        return tissue_in(self.overview, self.size_l0)
+
+    @property
+    def area(self) -> Region:
+        """What tiles are laid over, in level-0 pixels."""
+        return self.tissue if self.drawn is None else self.drawn
+
+    @cached_property
+    def tumour_of_tissue(self) -> float:
+        """Fraction of the tissue that is annotated; NaN without annotation, or without tissue."""
+        if self.drawn is None or not self.tissue.area:
+            return math.nan
+        return annotations.polygons_of(self.drawn & self.tissue).area / self.tissue.area
 
 
 def survey(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
@@ -100,35 +116,32 @@ def survey(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
         AnnotationError: the annotation cannot be read, lacks the class, or lies outside the slide.
         SlideError: the slide cannot be read.
     """
-    overview = slide.thumbnail(OVERVIEW_PX)
-    tissue = tissue_in(overview, slide.size_l0)
+    seen = Survey(
+        overview=slide.thumbnail(OVERVIEW_PX),
+        size_l0=slide.size_l0,
+        notes=_of_colour(slide, recipe),
+    )
     file = job.annotation()
     if file is None:
-        return Survey(
-            overview=overview, tissue=tissue, area=tissue, notes=_of_colour(slide, recipe)
-        )
+        return seen
     drawing = annotations.read_annotations(file)
     drawn = drawing.region(recipe.classes)
     everything = shapely.union_all([annotation.polygon for annotation in drawing.annotations])
     # ASAP counts from level 0 whatever the slide; QuPath's files do not say what they count from.
     told = recipe.annotation_origin
     origin = "level0" if told == "auto" and file.suffix.lower() == ".xml" else told
-    placed = place(annotations.polygons_of(everything), slide, origin, lambda: tissue)
+    placed = place(annotations.polygons_of(everything), slide, origin, lambda: seen.tissue)
     kept = annotations.polygons_of(drawn - drawing.excluded(recipe.exclude))
-    area = annotations.polygons_of(translate(kept, *placed.offset_l0))
-    within = annotations.polygons_of(area & tissue).area
-    return Survey(
-        overview=overview,
-        tissue=tissue,
-        area=area,
-        tumour_of_tissue=within / tissue.area if tissue.area else math.nan,
+    return replace(
+        seen,
+        drawn=annotations.polygons_of(translate(kept, *placed.offset_l0)),
         origin=placed.origin,
         drawing=drawing,
         notes=(
             *drawing.notes,
             *([placed.reason] if any(slide.bounds_l0) else []),
             *_not_drawn(drawing, recipe.exclude),
-            *_of_colour(slide, recipe),
+            *seen.notes,
         ),
     )
 
@@ -163,7 +176,7 @@ def tiles_of(slide: Slide, job: SlideJob, seen: Survey, recipe: Recipe) -> TileG
             f"{job.slide}: no tissue is found by colour, so the tumour's part of it is not known. Extract "
             "such slides without --min-tumour-of-tissue."
         )
-    if seen.tumour_of_tissue < recipe.min_tumour_of_tissue:
+    if recipe.min_tumour_of_tissue and seen.tumour_of_tissue < recipe.min_tumour_of_tissue:
         raise SlideExcluded(
             f"{job.slide}: {seen.tumour_of_tissue:.0%} of the tissue is annotated, less than "
             f"--min-tumour-of-tissue {recipe.min_tumour_of_tissue:g}."

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import shapely
 from making import GLASS, STAIN, stained
+from scipy import ndimage
 from shapely.geometry import MultiPolygon, Polygon, box
 
-from features.masks import coverage, otsu, polygons_from_mask, tissue_mask
+from features.masks import _majority, coverage, otsu, polygons_from_mask, tissue_mask
 
 
 def clipped_area(ring, left, top, right, bottom):
@@ -162,3 +163,11 @@ def test_outline_lies_on_its_pixels():
     outline = polygons_from_mask(mask, (200, 50))
     assert outline.bounds == (50, 10, 90, 20)
     assert not outline.contains(shapely.Point(65, 17.5))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (60, 41)])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_most_of_25_pixels_are_their_median(shape, share):
+    mask = (np.random.default_rng(0).random(shape) < share).astype(np.uint8)
+    expected = ndimage.median_filter(mask, size=5).astype(bool)
+    assert np.array_equal(_majority(mask), expected)
