@@ -302,10 +302,10 @@ def _proved_shrinks(file: int, number: int, level: Level, referee: _Referee) -> 
 
 def _is_mean(shrunk: NDArray[np.uint8], tile: NDArray[np.uint8], shrink: int) -> bool:
     """Whether a shrunk tile is near enough to the mean over squares of the whole one."""
-    height, width, _ = shrunk.shape
-    squares = tile.reshape(height, shrink, width, shrink, 3)
-    error = shrunk - squares.mean(axis=(1, 3), dtype=np.float32)
-    return bool(np.sqrt(np.mean(error**2)) <= MAX_SHRINK_RMS)
+    mean = tile.astype(np.float32)
+    for _ in range(shrink.bit_length() - 1):  # by halves: a mean over two axes takes ten times as long
+        mean = (mean[::2, ::2] + mean[1::2, ::2] + mean[::2, 1::2] + mean[1::2, 1::2]) / 4
+    return bool(np.sqrt(np.mean((shrunk - mean) ** 2)) <= MAX_SHRINK_RMS)
 
 
 def _find_levels(path: Path, handle: openslide.OpenSlide) -> dict[int, Level]:
