@@ -302,7 +302,7 @@ def _proved_shrinks(file: int, number: int, level: Level, referee: _Referee) -> 
 
 def _is_mean(shrunk: NDArray[np.uint8], tile: NDArray[np.uint8], shrink: int) -> bool:
     """Whether a shrunk tile is near enough to the mean over squares of the whole one."""
-    mean = tile.astype(np.float32)
+    mean = tile.astype(float)
     # By halves: ``mean(axis=(1, 3))`` over squares takes ten times as long.
     for _ in range(shrink.bit_length() - 1):
         mean = (mean[::2, ::2] + mean[1::2, ::2] + mean[::2, 1::2] + mean[1::2, 1::2]) / 4
