@@ -76,7 +76,8 @@ class ExplainOptions:
     regions: Path | None = field(
         default=None,
         metadata={
-            "help": "Folder of annotations of what a map should find, by slide: how well does it?"
+            "help": "Folder of annotations of what a map should find, by slide: how well does it? Then the "
+            "class of the table is explained, whatever the model calls, unless --class names one."
         },
     )
     annotations: Path | None = field(
@@ -127,8 +128,7 @@ def run_explain(options: ExplainOptions) -> list[Path]:
     from mil.explain.faithfulness import random_curves
     from mil.explain.pyramid import FINEST_MPP, write_ome_tiff
     from mil.explain.question import ask
-    from mil.explain.worth import guessing
-    from mil.runs import open_run
+    from mil.runs import check_bag, open_run
 
     _check_asked(options)
     run = open_run(options.run)
@@ -146,6 +146,7 @@ def run_explain(options: ExplainOptions) -> list[Path]:
         weights=options.weights,
         slide_mpp=options.slide_mpp,
     )
+    check_bag(run, bag)
     file = _slide_of(options, bag)
     fitted, caption = model_for(run, bag, options)
     with opened(file, bag, options.slide_mpp) if file else nullcontext() as slide:
@@ -159,13 +160,7 @@ def run_explain(options: ExplainOptions) -> list[Path]:
             random = random_curves(question, progress=Bars())
             examined = examine(question, method, random, known_tiles(options.regions, bag))
             scores = examined.scores
-            paths = write_map(
-                options.out,
-                examined,
-                caption,
-                guessing=guessing(run, fitted.model),
-                picture=picture,
-            )
+            paths = write_map(options.out, examined, caption, run, picture)
             if slide:
                 paths += write_tiles(paths[0], examined, slide, options, run)
         if slide and options.ome_tiff:
@@ -233,7 +228,7 @@ def _check_asked(options: ExplainOptions) -> None:
         near = get_close_matches(options.method, known, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"No method {options.method!r}.{hint} Known: {', '.join(known)}.")
-    if options.mpp is not None and not options.mpp > 0:
-        raise UsageError(f"--mpp is more than 0; got {options.mpp:g}.")
+    if options.mpp is not None and not 0 < options.mpp < float("inf"):
+        raise UsageError(f"--mpp is a number above 0; got {options.mpp:g}.")
     if (options.input is None) != options.all:
         raise UsageError("Give one bag or slide to explain, or --all for every slide of the run.")

@@ -16,29 +16,40 @@ if TYPE_CHECKING:
 
 
 def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
-    """Every method on every slide: a table on paper, and one to keep, which grows slide by slide."""
+    """Every method on every slide: a table on paper, and one to keep.
+
+    The table grows slide by slide in ``*.part.csv``, from which the same command goes on after a kill.
+    """
     import pandas as pd
 
     from cli.console import Bars, counted, say, show_table, warn
-    from features.whole import whole
+    from features.whole import write_whole
     from mil.explain.examine import conclusion, summarise_methods
-    from mil.explain.worth import guessing
+    from mil.explain.worth import guessing, unjudged
 
+    asked = _fingerprint(options, run)
     rows: list[dict[str, Any]] = []
     unsuited: dict[str, str] = {}
-    seen, path = 0, options.out
     undrawn: list[str] = []
+    vain: list[str] = []
+    seen, path = 0, options.out
     with Bars().task("slides", len(run.info["bags"]), "slides") as advance:
         for slide in run.info["bags"]:
             bag, fitted, caption = _held(options, run, slide)
-            seen += not caption.endswith(UNSEEN)
-            known = _known_if_any(options, bag, undrawn)
-            rows += _rows(options, run, fitted, bag, known, unsuited)
             path = options.out / f"faithfulness-{fitted.model}.csv"
-            with whole(path) as temporary:
-                pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
+            part = path.with_suffix(".part.csv")
+            rows = rows or _kept(part, asked)
+            seen += not caption.endswith(UNSEEN)
+            known = _known_if_any(options, bag, undrawn, vain)
+            if slide not in {row["slide"] for row in rows}:
+                new = _rows(options, run, fitted, bag, known, unsuited)
+                rows += [{"asked": asked, **row} for row in new]
+                write_whole(part, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
             advance(1)
-    methods = summarise_methods(pd.DataFrame(rows))
+    table = pd.DataFrame(rows).drop(columns="asked")
+    write_whole(path, table.to_csv(index=False, float_format="%.6g"))
+    path.with_suffix(".part.csv").unlink()
+    methods = summarise_methods(table)
     header = [
         "method", "deletion", "(random)", "insertion", "gain", "infidelity", "better than random",
         "known tiles",
@@ -56,11 +67,14 @@ def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
     )  # fmt: skip
     for reason in unsuited.values():
         say(reason)
-    if undrawn:
-        say(f"No drawing of {counted(len(undrawn), 'slide')}: {', '.join(undrawn[:5])}.")
+    for what, slides in (("No drawing", undrawn), ("No tile, or every one, in the drawing", vain)):
+        if slides:
+            say(f"{what} of {counted(len(slides), 'slide')}: {', '.join(slides)}.")
     if seen:
         warn(f"Of {counted(len(run.info['bags']), 'slide')} {seen} may have taught the model.")
     model = str(rows[0]["model"])
+    if told := unjudged(run):
+        warn(told)
     if told := guessing(run, model):
         warn(told)
     else:
@@ -69,26 +83,50 @@ def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
     return [path]
 
 
+def _fingerprint(options: "ExplainOptions", run: "Run") -> str:
+    """What the rows of a table answer: another question's are not taken up."""
+    from features.bags import fingerprint
+
+    regions = str(options.regions and options.regions.resolve())
+    asked = {"class": options.class_name, "model": options.model, "regions": regions}
+    return fingerprint({"run": run.info, **asked})
+
+
+def _kept(part: Path, asked: str) -> list[dict[str, Any]]:
+    """The rows that the same command, cut off, has left."""
+    import pandas as pd
+
+    if not part.is_file():
+        return []
+    rows: Any = pd.read_csv(part).to_dict("records")
+    return list(rows) if all(row.get("asked") == asked for row in rows) else []
+
+
 def _held(options: "ExplainOptions", run: "Run", slide: str) -> "tuple[Bag, Fitted, str]":
     """A slide's bag, its model, and what that has to do with its case."""
     from features.bags import read_bag
+    from mil.runs import check_bag
 
     bag = read_bag(_store_of(run, slide) / f"{slide}.h5")
+    check_bag(run, bag)
     return bag, *model_for(run, bag, options)
 
 
 def _known_if_any(
-    options: "ExplainOptions", bag: "Bag", undrawn: list[str]
+    options: "ExplainOptions", bag: "Bag", undrawn: list[str], vain: list[str]
 ) -> "NDArray[np.bool_] | None":
-    """The known tiles, where some are and some are not; a slide without a drawing is noted."""
-    from features.errors import AnnotationError
+    """The known tiles, where some are and some are not; a slide that has none such is noted."""
+    from features.errors import AnnotationMissing
 
     try:
         known = known_tiles(options.regions, bag)
-    except AnnotationError:
+    except AnnotationMissing:
         undrawn.append(bag.slide)
         return None
-    return None if known is None or known.all() == known.any() else known
+    if known is not None and known.all() == known.any():
+        vain.append(bag.slide)
+        return None
+    return known
 
 
 def _rows(

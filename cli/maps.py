@@ -103,9 +103,11 @@ def known_tiles(regions: Path | None, bag: "Bag") -> "NDArray[np.bool_] | None":
 
     from features.annotations import find_annotation, polygons_of, read_annotations
     from features.masks import coverage
+    from features.recipe import ALWAYS_EXCLUDED
 
     drawing = read_annotations(find_annotation(regions, bag.slide, bag.slide))
-    area = polygons_of(shapely.union_all([each.polygon for each in drawing.annotations]))
+    drawn = shapely.union_all([each.polygon for each in drawing.annotations])
+    area = polygons_of(drawn - drawing.excluded(ALWAYS_EXCLUDED))
     x, y = (bag.coords_l0 - (bag.bounds_l0 if bag.annotation_origin == "bounds" else (0, 0))).T
     return coverage(area, x.astype(float), y.astype(float), bag.side_l0) >= 0.5
 
@@ -124,11 +126,14 @@ def answering(question: "Question") -> str:
 
 @contextmanager
 def opened(file: Path, bag: "Bag", slide_mpp: float | None) -> "Iterator[Slide]":
-    """The slide a bag was made from.
+    """The slide a bag was made from; a file of other content is told of.
 
     Raises:
         UsageError: it is of another size.
     """
+    from cli.console import warn
+    from features.bags import fingerprint
+    from features.plan import SlideJob, identities
     from features.slides import open_slide
 
     told = bag.mpp_l0[0] if bag.mpp_source != "file" else None
@@ -137,6 +142,11 @@ def opened(file: Path, bag: "Bag", slide_mpp: float | None) -> "Iterator[Slide]"
             raise UsageError(
                 f"{file} is {slide.size_l0[0]} x {slide.size_l0[1]} pixels, the bag's slide "
                 f"{bag.size_l0[0]} x {bag.size_l0[1]}. Give the slide the bag was made from."
+            )
+        held = fingerprint({"files": identities(SlideJob(slide=bag.slide, files=(file,)))})
+        if bag.source_sha256 not in ("", held):
+            warn(
+                f"{file} is not the file the bag of {bag.slide} was made from: its pixels may be others."
             )
         yield slide
 
@@ -157,24 +167,34 @@ def picture_of(slide: "Slide", mpp: float) -> "Image.Image":
 
 
 def write_map(
-    out: Path, examined: "Examined", caption: str, *, guessing: str, picture: "Image.Image | None"
+    out: Path, examined: "Examined", caption: str, run: "Run", picture: "Image.Image | None"
 ) -> list[Path]:
-    """The four files of a map; the verdict is said too."""
+    """The four files of a map; the verdict is said too.
+
+    Where another class is explained than the model calls, their names say so.
+    """
     from cli.console import Bars, say, warn
     from features.slides import file_name
     from features.whole import write_whole
     from mil.explain.examine import facts_of
     from mil.explain.figure import TRUE_TO, draw_explanation
     from mil.explain.scores import write_csv, write_geojson
+    from mil.explain.worth import guessing, unjudged
     from mil.runs import write_json
 
-    scores, class_name = examined.scores, examined.question.class_name
+    scores, called = examined.scores, examined.question.called
+    class_name = examined.question.class_name
     facts = facts_of(examined, progress=Bars())
+    facts["guessing"] = guessing(run, scores.model)
+    facts["warnings"] += filter(None, [unjudged(run)])
     told = facts["faithfulness"]
-    if guessing:
-        warn(f"  {guessing}")
-    lead = f"{TRUE_TO} " if guessing else ""
-    say(f"  {class_name}, probability {facts['probability']:.2f}. {lead}{told['verdict']}.")
+    asked = f"{class_name}, probability {facts['probability']:.2f}"
+    if class_name != called:
+        asked += f"; the model calls {called}"
+    if facts["guessing"]:
+        warn(f"  {facts['guessing']}")
+    lead = f"{TRUE_TO} " if facts["guessing"] else ""
+    say(f"  {asked}. {lead}{told['verdict']}.")
     likeness = told["likeness_to_untrained"]
     say(
         f"  infidelity {told['infidelity']:.2f} (0: scores tell what each tile changes, 1: nothing of it), "
@@ -188,22 +208,23 @@ def write_map(
         )
     for warning in facts["warnings"]:
         warn(f"  {warning}")
-    base = out / f"{file_name(scores.bag.slide)}-{scores.model}-{scores.method}"
+    of_class = "" if class_name == called else f"-{file_name(class_name)}"
+    base = out / f"{file_name(scores.bag.slide)}-{scores.model}-{scores.method}{of_class}"
     suffixes = (".png", ".csv", ".geojson", ".json")
     paths = [base.with_name(base.name + suffix) for suffix in suffixes]
     drawn = draw_explanation(
         scores,
         examined.faithfulness,
-        caption=f"{caption}\n{class_name}, probability {facts['probability']:.2f}",
+        caption=f"{caption}\n{asked}",
         class_name=class_name,
-        guessing=guessing,
+        guessing=facts["guessing"],
         warnings=facts["warnings"],
         picture=picture,
     )
     write_whole(paths[0], drawn)
     write_csv(paths[1], scores)
     write_geojson(paths[2], scores)
-    write_json(paths[3], facts | {"guessing": guessing})
+    write_json(paths[3], facts)
     return paths
 
 

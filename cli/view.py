@@ -92,7 +92,10 @@ def _checked(server: "Viewer") -> str:
     """Ask the server as a browser would, and say what came."""
     import json
     import threading
+    from urllib.error import HTTPError
     from urllib.request import ProxyHandler, build_opener
+
+    from mil.errors import RunError
 
     ask = build_opener(ProxyHandler({})).open
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -110,6 +113,8 @@ def _checked(server: "Viewer") -> str:
         if server.gallery.layers:
             with ask(f"{server.address}slides/{shown}/scores/0.json") as answer:
                 told.append(f"scores of {len(json.load(answer)['values'])} tiles")
+    except HTTPError as error:  # whose body says why
+        raise RunError(error.read().decode()) from error
     finally:
         server.shutdown()
     return f"Served {', '.join(told)} of {slide['slide']}."

@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon
 
-from features.errors import AnnotationError
+from features.errors import AnnotationError, AnnotationMissing
 from features.unpack import EXPORT, read_unpacked
 
 Region = Polygon | MultiPolygon
@@ -203,7 +203,8 @@ def find_annotation(folder: Path, slide_file: str, slide: str) -> Path:
     A slide ``site-1/a`` has its annotation in ``<folder>/site-1``.
 
     Raises:
-        AnnotationError: the folder holds none, or more than one.
+        AnnotationMissing: the folder holds none.
+        AnnotationError: it holds more than one.
     """
     inside = (
         folder / PurePosixPath(slide).parent
@@ -223,7 +224,7 @@ def find_annotation(folder: Path, slide_file: str, slide: str) -> Path:
             f"{slide}: annotated by {' and by '.join(path.name for path in found)} in {folder}. "
             "Keep the one that counts and move the others away."
         )
-    raise AnnotationError(
+    raise AnnotationMissing(
         f"{slide}: no annotation in {folder}. Export it from QuPath as {slide}.geojson, or leave out "
         "--annotations to use the tissue instead."
     )

@@ -35,6 +35,10 @@ class AnnotationError(FeaturesError):
     """An annotation file is missing, malformed or lacks the class asked for."""
 
 
+class AnnotationMissing(AnnotationError):
+    """A slide has no annotation."""
+
+
 class BackboneError(FeaturesError):
     """A backbone is unknown or its weights cannot be loaded."""
 

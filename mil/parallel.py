@@ -17,7 +17,9 @@ from joblib.externals.loky import ProcessPoolExecutor, wait
 from mil.errors import FitError
 
 ENGINES = ("loky", "ray")
-START_S = 8.0  # that processes must save to be worth their start: each imports and loads for 5 CPU s
+START_S = (
+    8.0  # that processes must save to be worth their start: each imports and loads for 5 CPU s
+)
 LOAD_S = 2.5  # of a first task: optimisers and kernels are loaded when they are first used
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 WATCH_S = 0.5

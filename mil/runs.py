@@ -29,6 +29,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from features.bags import Bag
 from features.store import locked
 from features.whole import write_whole
 from mil.errors import RunError
@@ -213,6 +214,19 @@ def written(run: Run, path: Path) -> Path:
         again = f"run `mil {run.info.get('command', 'crossval')}` again"
         raise RunError(f"{path} is not as the run wrote it. Put it back, or {again}.")
     return path
+
+
+def check_bag(run: Run, bag: Bag) -> None:
+    """Refuse a bag that is not the one the run has read under this name.
+
+    Raises:
+        RunError: it has changed.
+    """
+    if run.info.get("bags", {}).get(bag.slide, bag.data_sha256) != bag.data_sha256:
+        raise RunError(
+            f"The bag of {bag.slide} has changed since {run.path} was made. Put the old one back, or make "
+            "the run again."
+        )
 
 
 def sha256_of(path: Path) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mil.explain.gradcam import TileMaps
-from mil.explain.heatmap import OPACITY, SIGNED_COLOURS, SIGNED_SCALE, SIGNED_TICKS
+from mil.explain.heatmap import OPACITY, SIGNED_COLOURS, SIGNED_SCALE, SIGNED_TICKS, unit_of
 from mil.explain.scores import TileScores
 
 Read = Callable[[int], NDArray[np.uint8]]
@@ -89,9 +89,7 @@ def draw_tile_maps(
     )  # fmt: skip
     bar.ax.set_xticklabels(list(SIGNED_TICKS.values()), fontsize=7)
     bar.ax.minorticks_off()
-    bar.set_label(
-        f"margin of {scores.target}, were all like this place", fontsize=8, parse_math=False
-    )
+    bar.set_label(f"{unit_of(scores)}, spread over its places", fontsize=8, parse_math=False)
     return _png(figure)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, wilcoxon
 
 from features.progress import Progress, Silent
 from mil.explain.faithfulness import (
@@ -144,6 +144,8 @@ class MethodSummary:
         infidelity: 0 where scores tell what each tile changes, 1 where they tell nothing of it.
         better: slides on which the map beats random orders.
         p: of so many by chance, times the number of methods.
+        p_behind: of a gain that differs so from that of the method that gains most, by Wilcoxon's signed-rank
+            test over slides; 1 for that method itself.
         auc: of known tiles, where there are any.
     """
 
@@ -156,12 +158,15 @@ class MethodSummary:
     infidelity: float
     better: int
     p: float
+    p_behind: float
     auc: float | None
 
 
 def summarise_methods(table: pd.DataFrame) -> list[MethodSummary]:
     """The methods of a cohort's rows, the most faithful first: that of the largest mean gain."""
     found = []
+    gains = table.pivot_table("gain", "slide", "method")
+    ahead = gains[gains.mean().idxmax()]
     for name, rows in table.groupby("method", sort=False):
         better = int(rows["better"].sum())
         chance = binomtest(better, len(rows), SIGNIFICANT, alternative="greater").pvalue
@@ -172,6 +177,7 @@ def summarise_methods(table: pd.DataFrame) -> list[MethodSummary]:
                 slides=len(rows),
                 better=better,
                 p=min(1.0, float(chance) * table["method"].nunique()),
+                p_behind=_p_of_difference((ahead - gains[name]).dropna()),
                 auc=float(aucs.mean()) if len(aucs) else None,
                 **{
                     key: float(rows[key].mean())
@@ -182,6 +188,10 @@ def summarise_methods(table: pd.DataFrame) -> list[MethodSummary]:
     return sorted(found, key=lambda each: -each.gain)
 
 
+def _p_of_difference(differences: "pd.Series[float]") -> float:
+    return float(wilcoxon(differences).pvalue) if differences.any() else 1.0
+
+
 def conclusion(methods: Sequence[MethodSummary], model: str) -> str:
     """Which method to use for a model, or that none tells more than chance."""
     able = [each for each in methods if each.p <= SIGNIFICANT]
@@ -190,10 +200,13 @@ def conclusion(methods: Sequence[MethodSummary], model: str) -> str:
             f"No method's maps of {model} are better than random orders of tiles: show none of them as an "
             "explanation."
         )
-    best = able[0]
+    best, *others = able
+    alike = [each.method for each in others if each.p_behind > SIGNIFICANT]
+    untold = f" These slides do not tell it from {', '.join(alike)}." if alike else ""
     return (
         f"Most faithful for {model}: {best.method} (insertion less deletion {best.gain:.3f}; better than "
-        f"random on {best.better} of {best.slides} slides). This is faith to the model, right or wrong."
+        f"random on {best.better} of {best.slides} slides).{untold} This is faith to the model, right or "
+        "wrong."
     )
 
 

@@ -21,7 +21,7 @@ SCALE = LogNorm(1 / 16, 16, clip=True)
 COLOURS = colormaps["viridis"]
 TICKS = {1 / 16: "1/16", 1 / 4: "1/4", 1: "1", 4: "4", 16: "16"}
 UNIT = "times a uniform share"
-# What the margin would be if the slide were all like the tile: linear up to 1, logarithmic beyond.
+# In units of the slide's margin, see ``TileScores.relative``: linear up to 1, logarithmic beyond.
 SIGNED_SCALE = SymLogNorm(1.0, vmin=-64, vmax=64, clip=True)
 SIGNED_COLOURS = colormaps["coolwarm"]
 SIGNED_TICKS = {x: f"{x:+g}" if x else "0" for x in (-64, -16, -4, -1, 0, 1, 4, 16, 64)}
@@ -83,7 +83,11 @@ def show_heatmap(
 
 def unit_of(scores: TileScores) -> str:
     """What the numbers beside the scale are."""
-    return f"margin of {scores.target}, were all like this" if scores.target else UNIT
+    if not scores.target:
+        return UNIT
+    if scores.method == "single-tile":
+        return f"margin of {scores.target}, were all tiles like this one"
+    return f"{len(scores.values)} times the tile's share of the margin of {scores.target}"
 
 
 def scale_of(scores: TileScores) -> tuple[Normalize, Colormap]:

@@ -49,6 +49,11 @@ class Question:
         return self.fitted.classes[self.target]
 
     @cached_property
+    def called(self) -> str:
+        """The class that the model calls."""
+        return self.fitted.classes[int(run_head(self.fitted, self.bag).logits[0].argmax())]
+
+    @cached_property
     def features(self) -> Tensor:
         """(1, N, D) float32."""
         return collate([self.bag.features]).features.float()
@@ -119,11 +124,13 @@ def ask(fitted: Fitted, bag: Bag, class_name: str | None = None) -> Question:
             f"{bag.slide}: tiles have {bag.features.shape[1]} features, the model reads {dim}. Give a bag of "
             "the run's own store."
         )
-    called = int(run_head(fitted, bag).logits[0].argmax())
-    if class_name is None:
-        return Question(fitted=fitted, bag=bag, target=called)
-    if class_name not in fitted.classes:
+    if not (len(bag) and np.isfinite(bag.features).all()):
+        raise FitError(
+            f"{bag.slide}: the bag has no tile, or values that are no numbers. Extract the slide again."
+        )
+    if class_name not in (None, *fitted.classes):
         raise FitError(f"No class {class_name!r}; the model knows {', '.join(fitted.classes)}.")
+    class_name = class_name or Question(fitted=fitted, bag=bag, target=0).called
     return Question(fitted=fitted, bag=bag, target=fitted.classes.index(class_name))
 
 

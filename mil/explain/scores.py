@@ -25,8 +25,9 @@ class TileScores:
         method: how the scores were made, e.g. ``attention``.
         model: the model's name.
         values: (N,) the scores themselves; for attention the weights, which sum to 1.
-        relative: (N,) the same on the scale that is drawn; for attention 1 is a uniform share, for signed
-            scores it is the slide's margin if all tiles were like this one.
+        relative: (N,) the same on the scale that is drawn: for attention 1 is a uniform share; shares of the
+            margin are times N, so that their mean is what they sum to; the answer to a single tile is the
+            margin itself, if all tiles were like this one.
         target: the class that positive scores speak for; empty where scores have no sign.
         facts: numbers on the map as a whole; ``gap`` is by how much the sum misses what is ``explained``.
     """
@@ -69,18 +70,21 @@ def signed(
 
 
 def write_csv(path: Path, scores: TileScores) -> None:
-    """One row per tile, in the bag's order; positions and sides in level-0 pixels."""
+    """One row per tile, in the bag's order; positions and sides in level-0 pixels.
+
+    Column class is what positive scores speak for; it is empty where scores have no sign.
+    """
     bag = scores.bag
     with whole(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        header = ["slide", "x_l0", "y_l0", "width_l0", "height_l0", "coverage"]
+        header = ["slide", "x_l0", "y_l0", "width_l0", "height_l0", "coverage", "class"]
         writer.writerow([*header, scores.method, f"{scores.method}_relative"])
         width, height = (round(side, 2) for side in bag.side_l0)
         for (x, y), covered, value, relative in zip(
             bag.coords_l0, bag.coverage, scores.values, scores.relative, strict=True
         ):
             place = [bag.slide, int(x), int(y), width, height, round(float(covered), 4)]
-            writer.writerow([*place, f"{value:.8g}", f"{relative:.6g}"])
+            writer.writerow([*place, scores.target, f"{value:.8g}", f"{relative:.6g}"])
 
 
 def write_geojson(path: Path, scores: TileScores) -> None:
@@ -95,7 +99,8 @@ def _feature(scores: TileScores, index: int) -> dict[str, Any]:
     x, y = (float(value) for value in scores.bag.coords_l0[index] - scores.bag.bounds_l0)
     right, bottom = round(x + scores.bag.side_l0[0], 2), round(y + scores.bag.side_l0[1], 2)
     ring = [[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]
-    name = f"{scores.bag.slide}/{scores.model}/{scores.method}/{index}"
+    name = f"{scores.bag.slide}/{scores.model}/{scores.method}/{scores.target}/{index}"
+    told = f"{scores.method} for {scores.target}" if scores.target else scores.method
     return {
         "type": "Feature",
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
@@ -103,8 +108,8 @@ def _feature(scores: TileScores, index: int) -> dict[str, Any]:
         "properties": {
             "objectType": "tile",
             "measurements": {
-                scores.method: float(f"{scores.values[index]:.6g}"),
-                f"{scores.method} relative": float(f"{scores.relative[index]:.6g}"),
+                told: float(f"{scores.values[index]:.6g}"),
+                f"{told} relative": float(f"{scores.relative[index]:.6g}"),
                 "coverage": round(float(scores.bag.coverage[index]), 4),
             },
         },

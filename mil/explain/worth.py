@@ -8,7 +8,7 @@ GUESSING = 0.05  # p above which a model may as well have guessed
 
 
 def guessing(run: Run, model: str) -> str:
-    """A sentence where the run found its model no better than guessing; empty where it did not.
+    """A sentence where the run could not tell its model from guessing; empty where it could.
 
     A map can be true to such a model, and still shows nothing but how it guesses.
     """
@@ -23,6 +23,16 @@ def guessing(run: Run, model: str) -> str:
         return ""
     right = f"{found[model]['correct']:g} of {found[model]['n']} right, p = {p:.2g}"
     return (
-        f"No better than random: {model} may as well guess in this run ({right}), so that its maps say "
-        "nothing of the disease."
+        f"No better than random: this run cannot tell {model} from guessing ({right}), so that its maps "
+        "need not say anything of the disease."
+    )
+
+
+def unjudged(run: Run) -> str:
+    """A sentence where nobody has measured what the model knows; empty where a cross-validation has."""
+    if run.info["command"] == "crossval":
+        return ""
+    return (
+        "Nobody has measured whether this model knows anything: `mil train` does not. Believe its maps as "
+        "far as `mil crossval` with the same settings finds more than guessing."
     )

@@ -20,7 +20,7 @@ from mil.explain.worth import guessing
 from mil.fitted import Fitted, load_fitted
 from mil.heads.registry import HEADS
 from mil.report.page import case_cards
-from mil.runs import Run, check_results, written
+from mil.runs import Run, check_bag, check_results, written
 from mil.spelling import among
 from mil.splits import Fold, read_folds
 from mil.view.layers import layers_of, score
@@ -144,7 +144,7 @@ class Gallery:
     def _scored(self, number: int, layer: int) -> tuple[TileScores, Fitted, str]:
         """A layer's scores, by which model, and what that has to do with the case."""
         bag = self._bag(number)
-        self._check_bag(bag)
+        check_bag(self.run, bag)
         fitted, relation = self._model_for(self.layers[layer].model, self.slides[number])
         return score(self.layers[layer].method, fitted, bag), fitted, relation
 
@@ -220,11 +220,6 @@ class Gallery:
         else:
             store = Path(settings["store"])
         return read_bag(store / f"{slide}.h5")
-
-    def _check_bag(self, bag: Bag) -> None:
-        """The bag is still the one the run has learnt from."""
-        if self.run.info["bags"].get(bag.slide, bag.data_sha256) != bag.data_sha256:
-            raise RunError(f"The bag of {bag.slide} has changed since the run. Make the run again.")
 
     def _open_slide(self, number: int) -> DeepZoom:
         name = self.slides[number]

@@ -14,7 +14,7 @@ from mil.errors import RunError
 from mil.fitted import save_fitted
 from mil.runs import finish_run, start_run
 from mil.training import fit
-from tests.features.making import noise, write_tiff
+from tests.features.making import box_ring, feature, noise, write_geojson, write_tiff
 from tests.mil.made import QUICK, made_bag, made_cohort
 
 
@@ -77,11 +77,13 @@ def test_each_method_leaves_a_map_of_its_own_that_says_how_true_it_is(trained, t
                 run=trained, input=path, method=method, class_name="class-b", out=tmp_path / "out"
             )
         )
-        told = json.loads((tmp_path / "out" / f"s-abmil-{method}.json").read_text())
+        told = json.loads((tmp_path / "out" / f"s-abmil-{method}-class-b.json").read_text())
         assert (told["method"], told["class"]) == (method, "class-b")
         assert "than random orders of tiles" in told["faithfulness"]["verdict"]
-        with (tmp_path / "out" / f"s-abmil-{method}.csv").open() as file:
-            values = [float(row[method]) for row in csv.DictReader(file)]
+        with (tmp_path / "out" / f"s-abmil-{method}-class-b.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert {row["class"] for row in rows} == {"class-b"}
+        values = [float(row[method]) for row in rows]
         assert sum(values) == pytest.approx(
             told["map"]["explained" if method == "evidence" else "sum"], abs=1e-5
         )
@@ -121,8 +123,8 @@ def test_map_of_a_model_that_may_have_guessed_says_so(trained, tmp_path, p, told
     run_explain(ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out"))
     guessing = json.loads((tmp_path / "out" / "s-abmil-attention.json").read_text())["guessing"]
     sentence = (
-        "No better than random: abmil may as well guess in this run (7 of 20 right, p = 0.3), so that its "
-        "maps say nothing of the disease."
+        "No better than random: this run cannot tell abmil from guessing (7 of 20 right, p = 0.3), so that "
+        "its maps need not say anything of the disease."
     )
     assert guessing == (sentence if told else "")
 
@@ -135,3 +137,50 @@ def test_tiles_inside_what_was_drawn_are_the_known_ones(tmp_path):
     moved = made_bag("s", bounds_l0=(448, 0), annotation_origin="bounds")
     assert known_tiles(tmp_path, moved).tolist() == [False, False, True, True, False, False]
     assert known_tiles(None, moved) is None
+
+
+def test_a_class_that_is_not_called_has_files_of_its_own_and_is_told_of(trained, tmp_path, capsys):
+    write_bag(tmp_path / "s.h5", made_bag("s"))
+    left = {}
+    for name in (None, "class-a", "class-b"):
+        asked = {"run": trained, "input": tmp_path / "s.h5", "method": "evidence"}
+        *_, path = run_explain(ExplainOptions(**asked, class_name=name, out=tmp_path / "out"))
+        left[name] = (path.name, json.loads(path.read_text()))
+    called = left[None][1]["class"]
+    [other] = {"class-a", "class-b"} - {called}
+    assert left[called] == left[None]
+    assert left[other][0] == f"s-abmil-evidence-{other}.json"
+    assert f"{other}, probability" in (told := capsys.readouterr().out)
+    assert f"; the model calls {called}." in told
+    ids = [
+        {tile["id"] for tile in json.loads(path.read_text())["features"]}
+        for path in sorted((tmp_path / "out").glob("*.geojson"))
+    ]
+    assert not ids[0] & ids[1]
+
+
+def test_a_model_that_nobody_has_judged_says_so(trained, tmp_path, capsys):
+    write_bag(tmp_path / "s.h5", made_bag("s"))
+    *_, path = run_explain(
+        ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out")
+    )
+    [told] = [each for each in json.loads(path.read_text())["warnings"] if "Nobody" in each]
+    assert "`mil crossval`" in told
+    assert " ".join(told.split()) in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_bag_that_changed_since_the_run_is_refused(trained, tmp_path):
+    write_bag(tmp_path / "s.h5", made_bag("s"))
+    info = json.loads((trained / "run.json").read_text()) | {"bags": {"s": "another"}}
+    (trained / "run.json").write_text(json.dumps(info))
+    with pytest.raises(RunError, match="The bag of s has changed"):
+        run_explain(ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out"))
+
+
+def test_what_is_to_be_ignored_is_not_what_a_map_should_find(tmp_path):
+    drawn = [
+        feature(box_ring(0, 0, 2 * 448, 448)),
+        feature(box_ring(448, 0, 4 * 448, 448), classification="Ignore*"),
+    ]
+    write_geojson(tmp_path / "s.geojson", *drawn)
+    assert known_tiles(tmp_path, made_bag("s")).tolist() == [True] + 5 * [False]

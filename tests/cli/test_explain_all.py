@@ -5,8 +5,11 @@ import json
 
 import pytest
 
+from cli import explain_all
 from cli.explain import ExplainOptions, run_explain
-from features.bags import write_bag
+from features.bags import read_bag, write_bag
+from features.errors import AnnotationError
+from mil.errors import RunError
 from mil.fitted import save_fitted
 from mil.runs import finish_run, start_run
 from mil.training import fit
@@ -22,8 +25,9 @@ def trained(tmp_path):
     cohort = made_cohort()
     for slide in SLIDES:
         write_bag(tmp_path / "store" / f"{slide}.h5", made_bag(slide, n_tiles=9))
+    held = {name: read_bag(tmp_path / "store" / f"{name}.h5").data_sha256 for name in SLIDES}
     facts = {
-        "recipe": dict(cohort.recipe), "bags": dict.fromkeys(SLIDES, ""), "classes": cohort.classes,
+        "recipe": dict(cohort.recipe), "bags": held, "classes": cohort.classes,
         "cases": dict(zip(SLIDES, (cohort.cases[0].name, "new-1", "new-2"), strict=True)),
     }  # fmt: skip
     settings = {"model": "abmil", "store": str(tmp_path / "store")}
@@ -67,7 +71,7 @@ def test_a_run_that_may_have_guessed_has_no_most_faithful_method(trained, explai
     found = {"model": "abmil", "correct": 7, "n": 20, "p_chance": 0.001, "p_majority": 0.3}
     (trained / "metrics.json").write_text(json.dumps({"models": [found]}))
     told, _ = explained()
-    assert "No better than random: abmil may as well guess in this run (7 of 20" in told
+    assert "No better than random: this run cannot tell abmil from guessing (7 of 20" in told
     assert "Most faithful" not in told
 
 
@@ -80,6 +84,7 @@ def test_a_slide_without_a_drawing_or_with_nothing_known_in_it_is_ranked_all_the
     write_geojson(drawn / "b.geojson", feature(box_ring(0, 448, 448, 896)))  # beside all tiles
     told, rows = explained(regions=drawn)
     assert "No drawing of 1 slide: c." in told
+    assert "No tile, or every one, in the drawing of 1 slide: b." in told
     known = {
         slide: {row["known_auc"] != "" for row in rows if row["slide"] == slide} for slide in SLIDES
     }
@@ -97,3 +102,47 @@ def test_a_method_that_does_not_suit_the_model_is_named_with_the_reason(explaine
     told, rows = explained()
     assert "No such answer for this model." in told
     assert {row["method"] for row in rows} == set(methods.METHODS) - {"evidence"}
+
+
+def test_a_drawing_that_cannot_be_read_ends_it(explained, tmp_path):
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "a.geojson").write_text("{not JSON")
+    with pytest.raises(AnnotationError, match=r"a\.geojson"):
+        explained(regions=tmp_path / "drawn")
+
+
+def test_what_was_cut_off_goes_on_and_ends_the_same(explained, tmp_path, monkeypatch):
+    said, rows = explained()
+    (tmp_path / "out" / "faithfulness-abmil.csv").unlink()
+    done, whole = [], explain_all._rows
+
+    def cut(options, run, fitted, bag, known, unsuited):
+        if bag.slide == "c" and "c" not in done:
+            done.append("c")
+            raise KeyboardInterrupt
+        done.append(bag.slide)
+        return whole(options, run, fitted, bag, known, unsuited)
+
+    monkeypatch.setattr(explain_all, "_rows", cut)
+    with pytest.raises(KeyboardInterrupt):
+        explained()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["faithfulness-abmil.part.csv"]
+    assert explained() == (said, rows)
+    assert done == ["a", "b", "c", "c"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["faithfulness-abmil.csv"]
+
+
+def test_rows_of_another_question_are_not_taken_up(explained, tmp_path, monkeypatch):
+    part = tmp_path / "out" / "faithfulness-abmil.part.csv"
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_args, **_given: None)
+    _, called = explained()
+    assert part.is_file()
+    _, rows = explained(class_name="class-a")
+    assert {row["class"] for row in rows} == {"class-a"}
+    assert {row["class"] for row in called} != {"class-a"} or rows == called
+
+
+def test_a_changed_bag_ends_it(explained, tmp_path):
+    write_bag(tmp_path / "store" / "b.h5", made_bag("b", n_tiles=9, seed=1))
+    with pytest.raises(RunError, match="The bag of b has changed"):
+        explained()

@@ -10,10 +10,10 @@ import tifffile
 from cli.explain import ExplainOptions, run_explain
 from cli.maps import MOST_PX, RANDOM_WEIGHTS, class_asked, opened, picture_of
 from cli.options import UsageError
-from features.bags import write_bag
+from features.bags import fingerprint, write_bag
 from features.errors import SlideError
 from features.extract import extract
-from features.plan import SlideJob
+from features.plan import SlideJob, identities
 from features.recipe import Recipe
 from mil.cohort import Case
 from mil.explain.question import ask
@@ -63,6 +63,16 @@ def test_a_slide_of_another_size_is_refused(tmp_path):
         pass
 
 
+def test_a_file_of_other_content_is_told_of(tmp_path, capsys):
+    write_tiff(tmp_path / "s.tiff", [noise(900, 2700)])
+    held = fingerprint({"files": identities(SlideJob(slide="s", files=(tmp_path / "s.tiff",)))})
+    for source, told in ((held, False), ("another", True), ("", False)):
+        bag = made_bag("s", size_l0=(2700, 900), source_sha256=source)
+        with opened(tmp_path / "s.tiff", bag, None):
+            pass
+        assert ("is not the file the bag of s" in " ".join(capsys.readouterr().err.split())) is told
+
+
 # --- the scale of the picture
 
 
@@ -96,8 +106,9 @@ def test_mpp_is_that_of_the_map_and_of_the_finest_level(trained, tmp_path):
         assert tiff.series[0].shape == (450, 1350, 3)
     coarse, *_ = run_explain(ExplainOptions(**given | {"mpp": 8.0}, out=tmp_path / "coarse"))
     assert png.read_bytes() != coarse.read_bytes()
-    with pytest.raises(UsageError, match="--mpp is more than 0; got -1"):
-        run_explain(ExplainOptions(**asked | {"mpp": -1.0}, out=tmp_path / "out"))
+    for wrong in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="--mpp is a number above 0"):
+            run_explain(ExplainOptions(**asked | {"mpp": wrong}, out=tmp_path / "out"))
 
 
 # --- the class
@@ -232,3 +243,13 @@ def test_a_bag_of_another_width_is_refused(trained, tmp_path):
     fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
     with pytest.raises(FitError, match="tiles have 7 features, the model reads 5"):
         ask(fitted, made_bag("s", dim=7))
+
+
+@pytest.mark.parametrize("features", [np.zeros((0, 5)), np.full((3, 5), np.nan)])
+def test_a_bag_without_numbers_is_refused(features):
+    from mil.errors import FitError
+
+    cohort = made_cohort()
+    fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    with pytest.raises(FitError, match="s: the bag has no tile, or values that are no numbers"):
+        ask(fitted, made_bag("s", features.astype(np.float32)))

@@ -1,5 +1,7 @@
 """`mil view` serves until it is interrupted, checks itself, and says what it cannot do."""
 
+import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,6 +48,17 @@ def test_it_serves_until_interrupted_and_ends_cleanly(viewed):
 def test_check_fetches_from_itself_and_stops(mil, viewed):
     done = mil("view", viewed[0].path, "--check")
     assert "scores of 6 tiles" in done.stdout
+
+
+def test_check_says_why_the_server_has_no_answer(mil, viewed, tmp_path):
+    run = shutil.copytree(viewed[0].path, tmp_path / "run")
+    info = json.loads((run / "run.json").read_text())
+    info["settings"]["store"] = str(tmp_path / "gone")
+    (run / "run.json").write_text(json.dumps(info))
+    done = mil("view", run, "--check", check=False)
+    assert done.returncode == 1
+    assert str(tmp_path / "gone") in done.stderr
+    assert "HTTP Error" not in done.stderr
 
 
 def test_a_port_that_is_taken_is_said(mil, viewed):

@@ -119,9 +119,9 @@ def test_row_of_the_table_is_what_it_says(tmp_path):
     scores = scores_of((0.25, 0.75), coords_l0=coords, coverage=coverage, side_l0=(448.0, 447.128))
     write_csv(tmp_path / "s.csv", scores)
     assert (tmp_path / "s.csv").read_text() == (
-        "slide,x_l0,y_l0,width_l0,height_l0,coverage,attention,attention_relative\n"
-        "s1,10,20,448.0,447.13,0.6123,0.25,0.5\n"
-        "s1,458,20,448.0,447.13,1.0,0.75,1.5\n"
+        "slide,x_l0,y_l0,width_l0,height_l0,coverage,class,attention,attention_relative\n"
+        "s1,10,20,448.0,447.13,0.6123,,0.25,0.5\n"
+        "s1,458,20,448.0,447.13,1.0,,0.75,1.5\n"
     )
 
 

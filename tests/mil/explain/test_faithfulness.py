@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import wilcoxon
 from sklearn.metrics import roc_auc_score
 
 from mil.errors import FitError
@@ -282,6 +283,31 @@ def test_methods_are_ranked_by_gain_and_a_model_that_reads_nothing_has_none():
     assert conclusion(hopeless, "abmil").startswith(
         "No method's maps of abmil are better than random"
     )
+
+
+@pytest.mark.parametrize(("ahead_on", "told_apart"), [(11, False), (20, True)])
+def test_methods_that_slides_do_not_tell_apart_are_named_together(ahead_on, told_apart):
+    rng = np.random.default_rng(0)
+    gains = rng.normal(0.6, 0.1, 20)
+    behind = gains - np.where(np.arange(20) < ahead_on, 0.05, -0.05) * rng.uniform(0.9, 1.1, 20)
+    told = {
+        "better": True,
+        "deletion": 0.2,
+        "deletion_random": 0.8,
+        "insertion": 0.8,
+        "infidelity": 0.1,
+    }
+    rows = [
+        {"slide": f"s{i}", "method": method, "gain": each[i], **told}
+        for method, each in (("evidence", gains), ("attention", behind))
+        for i in range(20)
+    ]
+    methods = summarise_methods(pd.DataFrame(rows))
+    assert [each.method for each in methods] == ["evidence", "attention"]
+    assert methods[0].p_behind == 1
+    assert methods[1].p_behind == wilcoxon(gains, behind).pvalue
+    said = conclusion(methods, "abmil")
+    assert ("do not tell it from attention" in said) is not told_apart
 
 
 @pytest.mark.parametrize("name", ["s1", "$x", r"$\frac{1}{2$", "<b>&amp;"])

@@ -230,7 +230,9 @@ def test_a_layer_of_a_model_that_may_have_guessed_says_so(server, gallery, viewe
     finally:
         path.unlink()
     assert told["gated-abmil"] == told["mean"] == []
-    assert told["abmil"][0].startswith("No better than random: abmil may as well guess")
+    assert told["abmil"][0].startswith(
+        "No better than random: this run cannot tell abmil from guessing"
+    )
 
 
 def test_of_survival_and_of_heads_that_do_not_add_up_less_is_shown():
@@ -285,7 +287,7 @@ def test_a_bag_that_changed_since_the_run_is_not_scored(viewed, tmp_path):
     bag = read_bag(path)
     write_bag(path, replace(bag, features=np.asarray(bag.features) + 1))
     gallery = Gallery(run, found)
-    with pytest.raises(RunError, match="has changed since the run"):
+    with pytest.raises(RunError, match="has changed since"):
         gallery.scores(number_of(gallery, SLIDE), 0)
 
 
