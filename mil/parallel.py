@@ -17,10 +17,8 @@ from joblib.externals.loky import ProcessPoolExecutor, wait
 from mil.errors import FitError
 
 ENGINES = ("loky", "ray")
-START_S = (
-    8.0  # that processes must save to be worth their start: each imports and loads for 5 CPU s
-)
-LOAD_S = 2.5  # of a first task: optimisers and kernels are loaded when they are first used
+# That processes must save to be worth their start: each imports and loads for 5 CPU s.
+START_S = 8.0
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 WATCH_S = 0.5
 
@@ -59,7 +57,8 @@ def each(
         started = time.perf_counter()
         result = work(*task)
         took = time.perf_counter() - started
-        slowest = max(slowest, took if number else took - LOAD_S)
+        # The first loads here what a process would have to load: it says little of those to come.
+        slowest = max(slowest, took if number else took - START_S)
         yield number, result
 
 

@@ -63,8 +63,7 @@ def test_small_work_starts_no_process(tmp_path):
 
 def test_processes_are_started_once_they_are_worth_it(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
-    monkeypatch.setattr("mil.parallel.START_S", 0.5)
-    monkeypatch.setattr("mil.parallel.LOAD_S", 0.0)
+    monkeypatch.setattr("mil.parallel.START_S", 0.2)
     found = list(each(Mark(tmp_path, 0.1), [(n,) for n in range(8)], workers=0))
     assert results(found) == {n: n for n in range(8)}
     own = [number for number, (_, pid) in found if pid == os.getpid()]
@@ -74,7 +73,6 @@ def test_processes_are_started_once_they_are_worth_it(tmp_path, monkeypatch):
 def test_what_the_first_task_loads_starts_no_process(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
     monkeypatch.setattr("mil.parallel.START_S", 0.5)
-    monkeypatch.setattr("mil.parallel.LOAD_S", 0.4)
     work = Mark(tmp_path, 0.0)
 
     def slow_at_first(number):
