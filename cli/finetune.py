@@ -29,7 +29,10 @@ class FinetuneOptions(SlideOptions, FinetuneSettings):
     """Settings of `mil finetune`."""
 
     inputs: tuple[Path, ...] = field(
-        metadata={"argument": "COHORT.csv", "help": "Table with case, slide and label."}
+        metadata={
+            "argument": "COHORT.csv",
+            "help": "Table with case, slide and label; rows whose column split says test are left alone.",
+        }
     )
     out: Path = field(
         metadata={"help": "The run folder to write: weights.safetensors and its card."}

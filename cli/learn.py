@@ -28,7 +28,10 @@ class _CohortOptions:
     """Where cases and bags come from."""
 
     cohort: Path = field(
-        metadata={"argument": "COHORT.csv", "help": "Table with case, slide and label."}
+        metadata={
+            "argument": "COHORT.csv",
+            "help": "Table with case, slide and label; rows whose column split says test are left alone.",
+        }
     )
     out: Path = field(metadata={"help": "The run folder to write."})
     allow_missing: bool = field(

@@ -19,7 +19,10 @@ ALIASES = {
     "label": ("label",),
     "site": ("site",),
     "mpp": ("mpp",),
+    "split": ("split",),
 }
+TRAIN = ("", "train", "training", "development")  # what column split may say
+TEST = ("test", "testing", "external", "held-out", "holdout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class Row:
         label: the case's class; empty where not known.
         site: where it was made; empty where not known.
         mpp: micrometres per level-0 pixel, overriding the file; None where not given.
+        split: whether it is learnt from or kept aside, as written; ``parted`` reads it.
         time: until the event or the end of observation, in a cohort of survival.
         other: all further columns.
     """
@@ -41,6 +45,7 @@ class Row:
     label: str = ""
     site: str = ""
     mpp: float | None = None
+    split: str = ""
     time: float | None = None
     other: Mapping[str, str] = field(default_factory=dict)
 
@@ -153,12 +158,19 @@ def read_table(path: Path) -> tuple[Row, ...]:
 
 
 def parted(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
-    """(rows to learn from, rows kept for `mil external`: those whose column split is ``test``).
+    """(rows to learn from, rows kept for `mil external`), by column split: ``TRAIN`` or ``TEST``.
 
     Raises:
-        CohortError: a case has rows of both.
+        CohortError: another word stands in the column, or a case has rows of both.
     """
-    held = tuple(row for row in rows if row.other.get("split", "").casefold() == "test")
+    for row in rows:
+        if row.split.casefold() not in TRAIN + TEST:
+            raise CohortError(
+                f"Line {row.line} of the table, slide {row.slide!r}: split is {row.split!r}. Write train, or "
+                "nothing, for what is learnt from and test for what is kept for `mil external`. Folds are "
+                "made here: a set to validate on is written train."
+            )
+    held = tuple(row for row in rows if row.split.casefold() in TEST)
     slides = {row.slide for row in held}
     rest = tuple(row for row in rows if row.slide not in slides)
     if both := among((row.case for row in rest), (row.case for row in held)):
@@ -273,6 +285,7 @@ def _row(path: Path, line: int, columns: Mapping[str, str], fields: Mapping[str,
         label=ours.get("label", ""),
         site=ours.get("site", ""),
         mpp=mpp,
+        split=ours.get("split", ""),
         other={name: value for name, value in fields.items() if name not in columns.values()},
     )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mil.cohort import Case, Row, number
 from mil.errors import CohortError, FitError
 
-OF_THE_STUDY = ("split", "time", "event")  # columns that say how a case is used, or how it ended
+OF_THE_STUDY = ("time", "event")  # columns that say how a case ended
 REVEALED = 0.9  # share of the cases whose label a column may tell before it is remarked on
 MISSING = ("", "?", "-", "na", "n/a", "nan", "unknown")
 

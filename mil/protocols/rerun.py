@@ -19,7 +19,7 @@ from features.progress import Progress
 from features.recipe import Recipe
 from features.targets import targets
 from features.whole import write_whole
-from mil.cohort import Row, assemble
+from mil.cohort import Row, assemble, parted
 from mil.crossval import check_fit, check_seen, fold_seed
 from mil.errors import FitError, LeakageError, ProtocolError
 from mil.evaluation.evaluate import evaluate
@@ -129,7 +129,7 @@ class Rerun:
         if arm.test == "tiles":
             return (Part(0, tuple(cases), tuple(cases)),)
         if arm.test == "external":
-            return (_external(cases),)
+            return (_external(self.rows),)
         folds = split_cases(
             list(cases),
             [row.label for row in cases.values()],
@@ -304,26 +304,25 @@ def _tile_measures(
     return float(np.mean(truth == called)), float(precision), float(recall)
 
 
-def _external(cases: Mapping[str, Row]) -> Part:
-    """Trained on the cases of one side of the split column, tested on those of the other.
+def _external(rows: Sequence[Row]) -> Part:
+    """Trained on the cases that are learnt from, tested on those that the table keeps aside.
 
     Raises:
-        ProtocolError: the table does not say which are which.
+        CohortError: the table does not say which are which.
+        ProtocolError: no case is left to test, or none of a class to train on.
     """
-    side = {name: row.other.get("split", "").lower() for name, row in cases.items()}
-    unknown = sorted(name for name, told in side.items() if told not in ("train", "test"))
-    if unknown:
+    rest, held = parted(rows)
+    absent = {row.label for row in rows} - {row.label for row in rest}
+    if not held:
         raise ProtocolError(
-            f"The study tests on cases of other hospitals. {len(unknown)} cases of the table are neither, "
-            f"e.g. {unknown[0]}: fill a column split with train or test."
+            "The study tests on cases of other hospitals, and the table marks none: write test in a column "
+            "split in their rows."
         )
-    train = tuple(name for name, told in side.items() if told == "train")
-    test = tuple(name for name, told in side.items() if told == "test")
-    absent = {row.label for row in cases.values()} - {cases[name].label for name in train}
-    if not test or absent:
+    if absent:
         raise ProtocolError(
-            f"Column split gives no case to test, or none of {', '.join(sorted(absent))} to train on."
+            f"Column split leaves no case of {', '.join(sorted(absent))} to train on. Mend the column."
         )
+    train, test = (tuple(sorted({row.case for row in side})) for side in (rest, held))
     return Part(0, train, test)
 
 

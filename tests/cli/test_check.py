@@ -14,7 +14,10 @@ import pytest
 
 from cli import check as module
 from cli.check import CheckOptions, run_check
+from cli.cohort import to_learn_from
+from cli.finetune import FinetuneOptions, labelled_slides
 from features.synthetic import CohortSpec, write_cohort
+from mil.errors import CohortError
 
 REPO = Path(__file__).parent.parent.parent
 
@@ -259,3 +262,23 @@ def test_cases_kept_aside_are_told_and_not_counted(study, capsys):
     _, said, _ = checked(study, capsys, inputs=(study / "split.csv",))
     assert "kept aside: 4 cases with split=test" in said
     assert "cases: 4, of which 4 have a label" in said
+
+
+def test_column_split_is_read_alike_by_all_that_learn(study, capsys, tmp_path):
+    table = tmp_path / "cohort.csv"
+    text = (study / "split.csv").read_text()
+    table.write_text(text.replace("split", "Split", 1).replace(",test", ",External"))
+    _, said, _ = checked(study, capsys, inputs=(table,))
+    assert "kept aside: 4 cases with split=test" in said
+    tuning = FinetuneOptions(inputs=(table,), slides=study / "slides", out=tmp_path / "out")
+    learnt = {row.slide for row in to_learn_from(table)}
+    assert learnt == {slide.job.slide for slide in labelled_slides(tuning)}
+    assert len(learnt) == 4
+    table.write_text(text.replace(",test", ",validation", 1))
+    for read in (
+        lambda: checked(study, capsys, inputs=(table,)),
+        lambda: labelled_slides(tuning),
+        lambda: to_learn_from(table),
+    ):
+        with pytest.raises(CohortError, match="split is 'validation'"):
+            read()

@@ -272,8 +272,8 @@ def test_a_log_that_was_cut_or_cannot_be_written_is_an_error(run, unseen, place)
         log_reading([place[1] / "absent" / "log"], reading)
 
 
-def table_of(path, *rows):
-    path.write_text("\n".join(["case,slide,label,split", *rows]))
+def table_of(path, *rows, head="split"):
+    path.write_text("\n".join([f"case,slide,label,{head}", *rows]))
     return read_table(path)
 
 
@@ -288,6 +288,29 @@ def test_rows_kept_aside_are_those_that_say_test(tmp_path):
         CohortError, match=r"Case 'a' has slides with split=test and slides without"
     ):
         parted(table_of(tmp_path / "t.csv", "a,a1,x,train", "a,a2,x,test"))
+
+
+@pytest.mark.parametrize("head", ["Split", "SPLIT", " split "])
+@pytest.mark.parametrize("said", ["test", " TEST ", "Testing", "external", "Held-out", "holdout"])
+def test_whoever_keeps_cases_aside_keeps_them_however_it_is_written(tmp_path, head, said):
+    rows = table_of(tmp_path / "t.csv", f"a,a1,x,{said}", "b,b1,y,Training", "c,c1,x,", head=head)
+    rest, held = parted(rows)
+    assert ([row.slide for row in rest], [row.slide for row in held]) == (["b1", "c1"], ["a1"])
+    assert all(not row.other for row in rows)
+
+
+@pytest.mark.parametrize("said", ["validation", "val", "tset", "test set", "0", "?"])
+def test_a_word_that_says_neither_is_refused_with_its_row(tmp_path, said):
+    rows = table_of(tmp_path / "t.csv", "a,a1,x,train", f"b,b1,y,{said}", head="Split")
+    with pytest.raises(CohortError) as told:
+        parted(rows)
+    assert f"Line 3 of the table, slide 'b1': split is {said!r}. Write train" in str(told.value)
+    assert "a set to validate on is written train" in str(told.value)
+
+
+def test_two_columns_that_say_what_is_kept_aside_are_refused(tmp_path):
+    with pytest.raises(CohortError, match=r"'Split' and 'split' both mean split\. Remove one"):
+        table_of(tmp_path / "t.csv", "a,a1,x,test,train", head="Split,split")
 
 
 def test_a_table_without_the_column_is_all_to_learn_from(tmp_path):

@@ -89,7 +89,7 @@ def test_identifier_is_left_out_but_numbers_that_all_differ_are_not():
 
 
 def test_columns_of_the_study_are_not_read_unless_asked_for():
-    cases = told(*({"age": str(i), "Time": str(i), "event": "1", "split": "a"} for i in range(4)))
+    cases = told(*({"age": str(i), "Time": str(i), "event": "1"} for i in range(4)))
     assert clinical_columns(cases, ()) == ("age",)
     assert clinical_columns(cases, ("Time",)) == ("Time",)
 

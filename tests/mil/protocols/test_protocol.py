@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, precision_score, recall_score
 
 from features.errors import FeaturesError
 from mil.cohort import Row
-from mil.errors import ProtocolError
+from mil.errors import CohortError, ProtocolError
 from mil.protocols.protocol import HELD_OUT, KINDS, MEASURES, TESTS, Arm, changed, load, names
 from mil.protocols.rerun import Part, SlideTiles, _external, slide_predictions, summed_up
 
@@ -159,25 +159,25 @@ def test_cases_that_have_trained_are_not_judged():
 
 
 def rows(*splits):
-    return {
-        f"c{i}": Row(line=i, case=f"c{i}", slide=f"s{i}", label="ab"[i % 2], other={"split": split})
+    return [
+        Row(line=i, case=f"c{i}", slide=f"s{i}", label="ab"[i % 2], split=split)
         for i, split in enumerate(splits)
-    }
+    ]
 
 
 def test_an_external_test_is_what_the_table_says():
-    part = _external(rows("train", "Train", "test", "test"))
+    part = _external(rows("train", "", "test", "External"))
     assert (part.train, part.test) == (("c0", "c1"), ("c2", "c3"))
 
 
 @pytest.mark.parametrize(
-    ("splits", "said"),
+    ("splits", "error", "said"),
     [
-        (("train", "train", "", "test"), "fill a column split"),
-        (("train", "train", "train"), "no case to test"),
-        (("train", "test", "test", "test"), "none of b to train on"),
+        (("train", "train", "val", "test"), CohortError, "split is 'val'"),
+        (("train", "train", ""), ProtocolError, "the table marks none"),
+        (("train", "test", "test", "test"), ProtocolError, "no case of b to train on"),
     ],
 )
-def test_a_table_that_cannot_carry_it_is_refused(splits, said):
-    with pytest.raises(ProtocolError, match=said):
+def test_a_table_that_cannot_carry_it_is_refused(splits, error, said):
+    with pytest.raises(error, match=said):
         _external(rows(*splits))
