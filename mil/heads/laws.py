@@ -24,9 +24,11 @@ from mil.heads.head import Head, HeadOutput, HeadSettings
 
 Build = Callable[[], Head]
 LENGTHS = (5, 9, 1, 7)  # tiles of the bags of one batch
+LONG = 3000  # tiles of a bag of whose end a head might lose sight
 GARBAGE = (float("inf"), float("-inf"), float("nan"), 1e30, -1e30)
 LARGE = 65504.0  # the largest number that half precision holds
 TOLERANCE = 1e-5
+IN_ORDER = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 # What a head under test may fail with instead of an answer.
 FAILURES = (
     ArithmeticError,
@@ -41,6 +43,10 @@ FAILURES = (
 
 def check_head(head: Head | type[Head] | Build) -> None:
     """Hold a head to all laws.
+
+    No law can tell of every head whether the attention it reports is what it pools by: that of DSMIL leaves
+    out the critical tiles, which answer for themselves, and TransMIL's tiles have read one another before.
+    A head that is nothing but its attention says ``adds_up``, and is held to it.
 
     Args:
         head: a subclass of ``Head``, judged with 2 and with 5 classes; a function that makes a fresh head;
@@ -141,6 +147,39 @@ def law_order_changes_nothing(build: Build) -> None:
         _equal(shuffled.attention, straight.attention[:, :, order], "the attention")
         if straight.tile_logits is not None and shuffled.tile_logits is not None:
             _equal(shuffled.tile_logits, straight.tile_logits[:, order], "the tile logits")
+
+
+def law_coords_change_nothing(build: Build) -> None:
+    """A head that is not ``positional`` says the same to the last bit wherever its tiles lie."""
+    head = _head(build)
+    if head.positional:
+        return
+    features, mask = _batch(head)
+    nowhere = _tensors(head(features, mask))
+    coords = 256 * torch.arange(2 * mask.numel()).view(*mask.shape, 2)  # (B, N, 2)
+    for name, value in _tensors(head(features, mask, coords)).items():
+        assert torch.equal(value, nowhere[name]), f"{name} depends on coords"
+
+
+def law_long_bag_is_read_whole(build: Build) -> None:
+    """Of thousands of tiles the last count as the first.
+
+    Another order changes nothing; of a positional head, which has no such law, other tiles at the end do.
+    """
+    head = _head(build)
+    generator = torch.Generator().manual_seed(2)
+    bag = torch.randn(1, LONG, head.settings.dim, generator=generator)
+    tiles = torch.ones(1, LONG, dtype=torch.bool)
+    with torch.no_grad():
+        logits = head(bag, tiles).logits
+        if head.positional:
+            bag[:, -10:] *= 50
+            assert not torch.equal(head(bag, tiles).logits, logits), (
+                "the last ten tiles are ignored"
+            )
+        else:
+            order = torch.randperm(LONG, generator=generator)
+            _equal(head(bag[:, order], tiles).logits, logits, "the logits in two orders")
 
 
 def law_one_tile_is_a_bag(build: Build) -> None:
@@ -304,20 +343,30 @@ def law_inference_mode_is_borne(build: Build) -> None:
 
 
 def law_no_label_goes_in(build: Build) -> None:
-    """``forward`` takes features, mask and coords alone, so that no answer depends on the truth."""
+    """``forward`` takes features, mask and coords alone, so that no answer depends on the truth.
+
+    They are given in this order, whatever a head calls them.
+    """
     for method in ("forward", "pool"):
-        taken = tuple(inspect.signature(getattr(build(), method)).parameters)
-        assert taken == ("features", "mask", "coords"), f"{method} takes {', '.join(taken)}"
+        taken = inspect.signature(getattr(build(), method)).parameters
+        in_order = [name for name, each in taken.items() if each.kind in IN_ORDER]
+        assert len(in_order) == len(taken) == 3, (
+            f"{method} takes {', '.join(taken)}; it is given features, mask and coords, and no more"
+        )
 
 
 def law_contributions_add_up(build: Build) -> None:
-    """A head that says so is, of any selection of tiles, attention times tile logits summed over them."""
+    """A head that says so is, of any selection of tiles, attention times tile logits summed over them.
+
+    Attention is the softmax of the scores, so that of a selection follows from that of all tiles.
+    """
     head = _head(build)
     if not head.adds_up:
         return
     features, mask = _batch(head)
     whole = head(features, mask)
     assert whole.tile_logits is not None, "a head that adds up tells what each tile says"
+    _equal(whole.attention, whole.scores.softmax(-1), "the attention and the softmax of the scores")
     fewer = mask.clone()
     fewer[:, 1::2] = False
     for kept in (mask, fewer):
@@ -362,6 +411,8 @@ LAWS: tuple[Callable[[Build], None], ...] = (
     law_padding_changes_nothing,
     law_attention_is_a_share,
     law_order_changes_nothing,
+    law_coords_change_nothing,
+    law_long_bag_is_read_whole,
     law_one_tile_is_a_bag,
     law_evaluation_is_deterministic,
     law_batch_equals_loop,

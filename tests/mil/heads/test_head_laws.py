@@ -10,6 +10,7 @@ from mil.heads import check_head, laws
 from mil.heads.attention import AttentionPooling
 from mil.heads.head import Head, HeadSettings
 from mil.heads.laws import FAILURES, LAWS
+from mil.heads.layers import masked_softmax
 from mil.heads.registry import HEADS
 
 
@@ -84,6 +85,26 @@ class OrderSensitive(Plain):
     def pool(self, features, mask, coords):
         output = super().pool(features, mask, coords)
         return replaced(output, logits=output.logits + features[:, 0, :1])
+
+
+class ReadsPlaces(Plain):
+    """Knows where its tiles lie, and does not say so."""
+
+    def pool(self, features, mask, coords):
+        output = super().pool(features, mask, coords)
+        place = 0 if coords is None else coords.float().mean()
+        return replaced(output, logits=output.logits + place)
+
+
+class StopsEarly(Plain):
+    """Sees the first thousand tiles alone."""
+
+    def pool(self, features, mask, coords):
+        return super().pool(features, mask & (torch.arange(mask.shape[1]) < 1000), coords)
+
+
+class StopsEarlyInOrder(StopsEarly):
+    positional = True
 
 
 class NeedsTwoTiles(Plain):
@@ -217,6 +238,13 @@ class TakesLabels(Plain):
         return super().forward(features, mask, coords)
 
 
+class TakesMore(Plain):
+    """Room for whatever else a caller may know."""
+
+    def pool(self, features, mask, coords, **more):
+        return super().pool(features, mask, coords)
+
+
 class ReturnsTuple(Plain):
     def pool(self, features, mask, coords):
         output = super().pool(features, mask, coords)
@@ -239,6 +267,15 @@ class DoesNotAddUp(AttentionPooling):
         return replaced(output, logits=2 * output.logits)
 
 
+class ReportsAnother(AttentionPooling):
+    """Reports as attention the reverse of what it pools by."""
+
+    def merge(self, parts):
+        output = super().merge(parts)
+        reverse = masked_softmax(-output.scores, ~output.scores[:, 0].isinf())
+        return replaced(output, attention=reverse)
+
+
 class ForgetsChunks(AttentionPooling):
     """Answers from the last chunk alone."""
 
@@ -257,6 +294,10 @@ BROKEN = [
     (laws.law_attention_is_a_share, IgnoresMask),
     (laws.law_attention_is_a_share, WeighsTwice),
     (laws.law_order_changes_nothing, OrderSensitive),
+    (laws.law_coords_change_nothing, ReadsPlaces),
+    (laws.law_long_bag_is_read_whole, OrderSensitive),
+    (laws.law_long_bag_is_read_whole, StopsEarly),
+    (laws.law_long_bag_is_read_whole, StopsEarlyInOrder),
     (laws.law_one_tile_is_a_bag, NeedsTwoTiles),
     (laws.law_evaluation_is_deterministic, StochasticInEval),
     (laws.law_batch_equals_loop, MixesBags),
@@ -277,7 +318,9 @@ BROKEN = [
     (laws.law_autocast_is_borne, BlowsUpInHalf),
     (laws.law_inference_mode_is_borne, ShortCut),
     (laws.law_no_label_goes_in, TakesLabels),
+    (laws.law_no_label_goes_in, TakesMore),
     (laws.law_contributions_add_up, DoesNotAddUp),
+    (laws.law_contributions_add_up, ReportsAnother),
     (laws.law_tiles_enter_by_their_embedding, OrderSensitive),
     (laws.law_chunks_are_the_whole, DoesNotAddUp),
     (laws.law_chunks_are_the_whole, ForgetsChunks),
@@ -288,7 +331,7 @@ BROKEN = [
 SEEN_BY_ONE = [
     DropsGradient, ForgetsState, ForgetsClasses, HidesTiles, LearnsFromPadding, MixesTypes, BlowsUpInHalf,
     ShortCut, TakesLabels, RefusesHalf, OrderSensitive, LosesOnPadding,
-    DoesNotAddUp, ForgetsChunks,
+    DoesNotAddUp, ForgetsChunks, ReadsPlaces, StopsEarly, StopsEarlyInOrder, ReportsAnother, TakesMore,
 ]  # fmt: skip
 
 
@@ -351,6 +394,14 @@ def test_positional_head_may_depend_on_order():
         positional = True
 
     laws.law_order_changes_nothing(partial(Positional, HeadSettings(dim=7, n_classes=3)))
+
+
+def test_a_head_names_what_it_is_given_as_it_likes():
+    class OfOtherNames(AttentionPooling):
+        def pool(self, f, m, c):
+            return super().pool(f, m, c)
+
+    check_head(OfOtherNames)
 
 
 def test_heads_of_the_registry_are_heads():
