@@ -11,6 +11,7 @@ import pandas as pd
 
 from features.whole import whole
 from mil.errors import RunError
+from mil.evaluation.separator import separator_of
 
 NAMES = ("model", "case", "slide", "label")
 NUMBERS = ("repeat", "fold")
@@ -147,13 +148,15 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
 def read_predictions(path: str | Path) -> Predictions:
     """Read a table of predictions; the classes are its p_ columns, in their order.
 
-    Names such as NA, 007 or 1e5 stay as written. Columns that are not ours are read as text.
+    Commas, semicolons or tabs stand between the columns. Names such as NA, 007 or 1e5 stay as written.
+    Columns that are not ours are read as text.
 
     Raises:
         RunError: no such file, a number that is not one, or an inconsistent table.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        sep = separator_of(Path(path))
+        table = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as exc:
         raise RunError(f"{path} cannot be read as a table of predictions: {exc}.") from exc
     classes = tuple(name[len(PREFIX) :] for name in table.columns if name.startswith(PREFIX))

@@ -16,6 +16,7 @@ from features.whole import whole
 from mil.errors import RunError
 from mil.evaluation.metrics import Bools, Floats, Ints
 from mil.evaluation.predictions import CaseTable
+from mil.evaluation.separator import separator_of
 
 NAMES = ("model", "case", "slide")
 NUMBERS = ("repeat", "fold", "event")
@@ -150,7 +151,7 @@ def is_survival(path: Path) -> bool:
 
 
 def read_survival(path: Path) -> SurvivalPredictions:
-    """Read a table as ``write_survival`` wrote it; with tabs if it is called .tsv.
+    """Read a table as ``write_survival`` wrote it; also with semicolons or tabs.
 
     Raises:
         RunError: no such file, a number that is not one, or an inconsistent table; the message names the
@@ -167,7 +168,7 @@ def _read(path: Path, nrows: int | None = None) -> pd.DataFrame:
     try:
         return pd.read_csv(
             path,
-            sep="\t" if path.suffix.lower() == ".tsv" else ",",
+            sep=separator_of(path),
             dtype=str,
             keep_default_na=False,
             encoding="utf-8",

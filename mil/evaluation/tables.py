@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from features.slides import slide_name
 from mil.errors import RunError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions, read_predictions
+from mil.evaluation.separator import separator_of
 from mil.evaluation.survival_predictions import COLUMNS as SURVIVAL_COLUMNS
 
 ALIASES = {
@@ -43,7 +45,7 @@ def read_tables(
     """Read one table, or the tables of the folds of one cross-validation.
 
     Args:
-        paths: CSV, or TSV by its suffix. Several without a column fold are folds, in this order.
+        paths: CSV, with commas, semicolons or tabs. Several without a column fold are folds, in this order.
         told: case and label by slide, where the tables do not say.
         classes: names of the classes that the tables call 0, 1, ...
 
@@ -60,7 +62,7 @@ def read_tables(
             found = read_predictions(path)
             table, names, said = found.table, found.classes, list[str]()
         else:
-            table, names, said = _translated(path, table, number, told or {}, classes)
+            table, names, said = _translated(path, _bare(path, table), number, told or {}, classes)
         asked = asked or names
         if set(names) != set(asked):
             raise RunError(
@@ -73,11 +75,19 @@ def read_tables(
 
 
 def _read(path: Path) -> pd.DataFrame:
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
-        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8")
+        sep = separator_of(path)
+        return pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as exc:
         raise RunError(f"{path} cannot be read as a table of predictions: {exc}.") from exc
+
+
+def _bare(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its slides called as a cohort table calls them: CLAM may leave .h5 behind a name."""
+    slide = _column(path, table, ALIASES["slide"])
+    if slide is None:
+        return table
+    return table.assign(**{slide: table[slide].map(lambda name: name and slide_name(name))})
 
 
 def _translated(

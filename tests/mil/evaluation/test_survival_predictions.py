@@ -11,6 +11,7 @@ from mil.evaluation.survival_predictions import (
     SurvivalPredictions,
     column_of,
     horizons_of,
+    is_survival,
     read_survival,
     write_survival,
 )
@@ -44,6 +45,14 @@ def test_table_comes_back_as_it_was_written(tmp_path):
     write_survival(tmp_path / "p.csv", predictions)
     back = read_survival(tmp_path / "p.csv")
     pd.testing.assert_frame_equal(back.table, predictions.table, check_exact=True)
+
+
+@pytest.mark.parametrize("sep", ["\t", ";"])
+def test_table_is_read_with_tabs_and_semicolons_too(sep, tmp_path):
+    predictions = SurvivalPredictions(table_of()[0])
+    predictions.table.to_csv(tmp_path / "p.csv", index=False, sep=sep)
+    assert is_survival(tmp_path / "p.csv")
+    pd.testing.assert_frame_equal(read_survival(tmp_path / "p.csv").table, predictions.table)
 
 
 def test_models_are_judged_by_cases():

@@ -13,8 +13,8 @@ LABELS = ["LMS", "SS", "LMS", "SS", "SS", "LMS"]
 P = np.array([0.9, 0.2, 0.7, 0.6, 0.1, 0.4])  # of LMS
 
 
-def written(path, table):
-    table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+def written(path, table, sep=","):
+    table.to_csv(path, index=False, sep=sep)
     return path
 
 
@@ -127,10 +127,31 @@ def test_our_own_table_comes_back_as_it_was(make, tmp_path):
     assert notes == ()
 
 
-def test_tabs_and_names_that_look_like_numbers(tmp_path):
+@pytest.mark.parametrize("sep", ["\t", ";"])
+def test_tabs_and_semicolons_and_names_that_look_like_numbers(sep, make, tmp_path):
     table = pd.read_csv(ours(tmp_path / "a.csv")).assign(case=[f"00{i}" for i in range(6)])
-    found, _ = read_tables([written(tmp_path / "a.tsv", table)])
+    found, _ = read_tables([written(tmp_path / "b.csv", table, sep)])
     assert found.case_scores("model", 0).case[0] == "000"
+    predictions = make()
+    whole, notes = read_tables([written(tmp_path / "c.csv", predictions.table, sep)])
+    pd.testing.assert_frame_equal(whole.table, predictions.table)
+    assert notes == ()
+
+
+def test_number_with_a_comma_in_a_table_with_semicolons_is_named(tmp_path):
+    table = pd.read_csv(ours(tmp_path / "a.csv")).assign(p_LMS="0,5")
+    with pytest.raises(RunError, match=r"p_LMS must hold numbers; got .*'0,5'"):
+        read_tables([written(tmp_path / "b.csv", table, ";")])
+
+
+@pytest.mark.parametrize("name", ["{}.h5", "{}.svs", "/features/h5_files/{}.h5"])
+def test_slides_are_found_whatever_file_they_are_named_after(name, tmp_path):
+    told = {f"s{i}": Told(f"case{i}", LABELS[i]) for i in range(6)}
+    table = pd.read_csv(clam(tmp_path / "a.csv")).drop(columns="Y")
+    table["slide_id"] = table["slide_id"].map(name.format)
+    found, _ = read_tables([written(tmp_path / "b.csv", table)], told, NAMES)
+    assert found.table["slide"].tolist() == list(told)
+    assert found.case_scores("model", 0).case == tuple(f"case{i}" for i in range(6))
 
 
 @pytest.mark.parametrize(
