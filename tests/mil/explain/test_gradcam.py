@@ -12,8 +12,9 @@ from features.backbones.registry import Backbone, PooledFeatures, load_backbone
 from features.embed import preprocess
 from mil.errors import FitError
 from mil.explain.contact import draw_contact, draw_tile_maps, ends_of, spread_over
-from mil.explain.gradcam import TileAnswer, recomputed_warning, tile_maps
+from mil.explain.gradcam import recomputed_warning, tile_maps
 from mil.explain.methods import METHODS
+from mil.heads.ensemble import members_of
 from tests.mil.explain.made_questions import untrained
 
 TILES = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), dtype=np.uint8)
@@ -26,13 +27,17 @@ def small(name):
 
 @pytest.mark.parametrize("name", ALIASES)
 def test_every_registered_network_has_a_map(name):
+    """Without biases an answer is the sum of what its places add, so some place speaks as it does."""
     backbone = small(name)
     question = untrained("abmil", dim=backbone.dim)
+    for key, parameter in question.fitted.head.named_parameters():
+        if key.endswith("bias"):
+            nn.init.zeros_(parameter)
     found = tile_maps(question, backbone, TILES)
     assert found.maps.shape == (2, 96, 96)
     assert (found.maps >= 0).all()
     assert np.isfinite(found.maps).all()
-    assert found.maps.any()
+    assert found.maps.any(axis=(1, 2)).all()
     assert found.warnings == ()
 
 
@@ -50,6 +55,8 @@ def test_transformers_have_their_tokens_in_their_places(name):
     with torch.inference_mode():
         expected = question.margin(backbone.module(images).unsqueeze(1)).numpy()
     np.testing.assert_allclose(found.margins, expected, atol=1e-4)
+    reads_class_token = name in ("test_vit", "deit_tiny_patch16_224")
+    assert ["no true zero" in each for each in found.warnings] == [True] * reads_class_token
 
 
 def of_two_colours(module):
@@ -98,6 +105,10 @@ def test_network_without_map_or_tokens_is_refused():
         def forward_features(self, images):
             return images.flatten(2)
 
+        def forward_head(self, tokens, pre_logits):
+            assert pre_logits
+            return tokens[:, 0]
+
     backbone = replace(small("resnet18"), module=PooledFeatures(Flat()))
     with pytest.raises(FitError, match="neither a map nor a last block of tokens"):
         tile_maps(untrained("abmil", dim=backbone.dim), backbone, TILES)
@@ -113,15 +124,18 @@ def test_answer_from_pixels_is_that_from_features(members):
     np.testing.assert_allclose(tile_maps(question, backbone, TILES).margins, expected, atol=1e-5)
 
 
-def test_map_is_the_rectified_sum_of_channels_by_their_mean_gradient():
+@pytest.mark.parametrize("members", [1, 2])
+def test_map_is_the_rectified_sum_of_centred_channels_by_their_mean_gradient(members):
     backbone = small("resnet18")
-    question = untrained("abmil", dim=backbone.dim)
-    model = TileAnswer(backbone, question).eval()
+    question = untrained("abmil", dim=backbone.dim, members=members)
     images = preprocess(torch.from_numpy(TILES), backbone)
-    activation = model.backbone.forward_features(images).detach().requires_grad_()
+    activation = backbone.module.forward_features(images).detach().requires_grad_()
     features = activation.mean(dim=(2, 3)).unsqueeze(1)
-    (gradient,) = torch.autograd.grad(question.margin(features).sum(), activation)
-    expected = torch.relu((gradient.mean(dim=(2, 3), keepdim=True) * activation).sum(dim=1))
+    margins = question.margin(features)
+    (gradient,) = torch.autograd.grad(margins.abs().sum(), activation)
+    centre = torch.stack([head.shift for head in members_of(question.fitted.head)]).mean(dim=0)
+    centred = activation - centre.view(-1, 1, 1)
+    expected = torch.relu((gradient.mean(dim=(2, 3), keepdim=True) * centred).sum(dim=1))
     expected = nn.functional.interpolate(expected[:, None], (96, 96), mode="bilinear")[:, 0]
     found = tile_maps(question, backbone, TILES).maps
     np.testing.assert_allclose(found, expected.detach().double().numpy(), rtol=1e-3, atol=1e-9)
@@ -149,6 +163,48 @@ def reddish_question():
     nn.init.zeros_(head.classify.weight), nn.init.zeros_(head.classify.bias)
     head.classify.weight.data[1, 0] = 1
     return question
+
+
+class InNHWC(Reddish):
+    """The same, channels last."""
+
+    output_fmt = "NHWC"
+
+    def forward_features(self, images):
+        return super().forward_features(images).permute(0, 2, 3, 1)
+
+
+class InTokens(Reddish):
+    """The same as tokens, behind a class token that the mean leaves out."""
+
+    output_fmt, num_prefix_tokens = "NLC", 1
+
+    def forward_features(self, images):
+        tokens = super().forward_features(images).flatten(2).transpose(1, 2)
+        return torch.cat([1 + tokens[:, :1], tokens], dim=1)
+
+    def forward_head(self, tokens, pre_logits):
+        assert pre_logits
+        return tokens[:, 1:].mean(dim=1)
+
+
+@pytest.mark.parametrize("shift", [(0.1, 0.8), (0.8, 0.1), (0.5, 0.5)])
+@pytest.mark.parametrize("network", [Reddish, InNHWC, InTokens])
+def test_places_lit_are_those_that_would_answer_alike_as_tiles_of_their_own(network, shift):
+    question = reddish_question()
+    head = question.fitted.head
+    head.shift.copy_(torch.tensor(shift))
+    head.classify.weight.data[1] = torch.tensor([1.0, -2.0])
+    tiles = np.random.default_rng(0).integers(0, 255, (6, 4, 4, 3)).repeat(24, 1).repeat(24, 2)
+    places = torch.from_numpy(tiles[:, ::24, ::24, ::2] / 255).float()  # (6, 4, 4, 2)
+    alone = question.margin(places.view(-1, 1, 2)).view(6, 4, 4)
+    answers = alone.mean(dim=(1, 2))
+    expected = torch.relu(alone * answers.sign().view(-1, 1, 1)) / 16
+    expected = nn.functional.interpolate(expected[:, None], (96, 96), mode="bilinear")[:, 0]
+    found = tile_maps(question, of_two_colours(network()), tiles.astype(np.uint8))
+    np.testing.assert_allclose(found.margins, answers.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(found.maps, expected.detach().numpy(), atol=1e-6)
+    assert found.warnings == ()
 
 
 @pytest.mark.parametrize("guided", [False, True])
