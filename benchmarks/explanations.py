@@ -62,7 +62,7 @@ def measure(size: int, seed: int, bags: int, *, shuffled: bool) -> dict[str, lis
             judged, located = judge(question, scores, random), localise(scores, keys)
             found[name].append(
                 [
-                    judged.curves.deletion_area[0], random.deletion_area.mean(),
+                    judged.curves.deletion_area[0], judged.random.deletion_area.mean(),
                     judged.curves.gain[0], judged.better_than_random, located.auc,
                 ]
             )  # fmt: skip

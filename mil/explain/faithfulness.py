@@ -1,11 +1,14 @@
 """How true a map is: does the answer fall when the tiles it points at are taken away?
 
-The map's order of tiles is set against random orders of the same bag and the same model. It says whether
-the map tells what the *model* reads; whether the model is right is for the evaluation to say.
+The map's order of tiles is set against random orders of the same bag and the same model: of single tiles,
+or, where a region has one score, of regions, since neighbours that leave together move the answer further
+than as many tiles from everywhere. It says whether the map tells what the *model* reads; whether the model
+is right is for the evaluation to say.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from features.progress import Progress, Silent
 from mil.errors import FitError
 from mil.evaluation.metrics import placements
 from mil.explain.question import Question
+from mil.explain.regions import BY_REGION, regions_of
 from mil.explain.scores import TileScores
 
 Floats = NDArray[np.float64]
@@ -68,10 +72,12 @@ class Faithfulness:
     Attributes:
         curves: of the map, one row.
         random: of random orders.
+        ordered: what those are orders of, tiles or regions.
     """
 
     curves: Curves
     random: Curves
+    ordered: str = "tiles"
 
     @property
     def p(self) -> float:
@@ -99,7 +105,7 @@ class Faithfulness:
         """In words."""
         word = "Better" if self.better_than_random else "No better"
         return (
-            f"{word} than random orders of tiles (p = {self.p:.2g}): beats "
+            f"{word} than random orders of {self.ordered} (p = {self.p:.2g}): beats "
             f"{self.deletion_percentile:.0f} of 100 by deletion, {self.insertion_percentile:.0f} by insertion"
         )
 
@@ -129,13 +135,22 @@ def random_curves(
     *,
     seed: int = 0,
     progress: Progress | None = None,
+    regions: NDArray[np.int64] | None = None,
 ) -> Curves:
-    """Curves of random orders, to be shared by all maps of one question."""
+    """Curves of random orders, to be shared by all maps of one question.
+
+    Args:
+        question: what is asked.
+        orders: how many.
+        seed: of the draw.
+        progress: told of each order.
+        regions: (N,) of the tiles, where those of a region stay together.
+    """
     rng = np.random.default_rng(seed)
     found = []
     with (progress or Silent()).task("random orders", orders, "orders") as advance:
         for _ in range(orders):
-            found.append(curves_of(question, rng.permutation(len(question.bag))[None]))
+            found.append(curves_of(question, _drawn(len(question.bag), regions, rng)[None]))
             advance(1)
     return Curves(
         shares=found[0].shares,
@@ -144,19 +159,34 @@ def random_curves(
     )
 
 
+@lru_cache(maxsize=1)
+def region_curves(question: Question) -> tuple[NDArray[np.int64], Curves]:
+    """The regions of a question's tiles (N,) and curves of random orders of them."""
+    regions = regions_of(question)
+    return regions, random_curves(question, regions=regions)
+
+
 def judge(question: Question, scores: TileScores, random: Curves) -> Faithfulness:
-    """Set a map against random orders; where scores are equal their order is drawn, several times."""
+    """Set a map against random orders; where scores are equal their order is drawn, several times.
+
+    Args:
+        question: what was asked.
+        scores: the map.
+        random: of single tiles; a map of regions is set against orders of those.
+    """
+    by_region = scores.method in BY_REGION
+    regions, random = region_curves(question) if by_region else (None, random)
     rng = np.random.default_rng(0)
     ties = len(np.unique(scores.relative)) < len(scores.relative)
-    keys = [rng.random(len(scores.relative)) for _ in range(TIE_BREAKS if ties else 1)]
-    orders = np.stack([np.lexsort((key, -scores.relative)) for key in keys])
+    drawn = [_drawn(len(scores.bag), regions, rng) for _ in range(TIE_BREAKS if ties else 1)]
+    orders = np.stack([each[np.argsort(-scores.relative[each], kind="stable")] for each in drawn])
     found = curves_of(question, orders)
     mean = Curves(
         shares=found.shares,
         deletion=found.deletion.mean(axis=0, keepdims=True),
         insertion=found.insertion.mean(axis=0, keepdims=True),
     )
-    return Faithfulness(curves=mean, random=random)
+    return Faithfulness(curves=mean, random=random, ordered="regions" if by_region else "tiles")
 
 
 def curves_of(question: Question, orders: NDArray[np.int64], steps: int = N_STEPS) -> Curves:
@@ -281,6 +311,17 @@ def sensitivity(
 def _only(features: Tensor | tuple[Tensor]) -> Tensor:
     """The one tensor that captum hands on, at times in a tuple."""
     return features[0] if isinstance(features, tuple) else features
+
+
+def _drawn(
+    n_tiles: int, regions: NDArray[np.int64] | None, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """A random order of tiles (N,), those of a region together where regions (N,) are given."""
+    order = rng.permutation(n_tiles)
+    if regions is None:
+        return order
+    places = rng.permutation(regions.max() + 1)[regions]
+    return order[np.argsort(places[order], kind="stable")]
 
 
 def _area(curves: Floats, shares: Floats) -> Floats:

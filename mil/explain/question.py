@@ -24,7 +24,7 @@ TILES_AT_ONCE = (
 )  # of all selections that are answered together: some 64 MB at a width of 128
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # itself alone: what is known of it can be kept
 class Question:
     """Why does this model say that of this bag?
 

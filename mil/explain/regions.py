@@ -10,6 +10,7 @@ from torch import Tensor
 from mil.explain.question import Question
 from mil.explain.scores import TileScores, signed
 
+BY_REGION = ("ablation", "shapley")  # methods that give all tiles of a region one score
 N_REGIONS = 12
 N_PERMUTATIONS = 50
 SEED = 0

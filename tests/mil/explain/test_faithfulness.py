@@ -15,16 +15,19 @@ from sklearn.metrics import roc_auc_score
 from mil.errors import FitError
 from mil.explain.examine import conclusion, examine, facts_of, row_of, summarise_methods
 from mil.explain.faithfulness import (
+    _drawn,
     curves_of,
     infidelity,
     judge,
     localise,
     random_curves,
+    region_curves,
     sensitivity,
 )
 from mil.explain.figure import draw_explanation
 from mil.explain.methods import METHODS
 from mil.explain.quality import quality_warnings
+from mil.explain.regions import regions_of
 from mil.explain.sanity import DRAWS, likeness_to_untrained, sanity_warnings
 from mil.training import fit
 from tests.mil.explain.made_questions import COHORT, physically, planted_question, untrained
@@ -96,6 +99,43 @@ def test_random_maps_are_called_better_than_random_as_rarely_as_said():
     maps = [some_scores(question, rng.random(len(question.bag))) for _ in range(200)]
     called = sum(judge(question, scores, random).better_than_random for scores in maps)
     assert called <= 20  # 10 expected
+
+
+def gathered_question():
+    """A question on a bag whose planted tiles lie side by side."""
+    question, keys = planted_question()
+    return question.about(question.features[:, np.argsort(keys)])
+
+
+@pytest.mark.parametrize("method", ["ablation", "shapley"])
+def test_random_maps_of_regions_are_called_better_than_random_as_rarely_as_said(method):
+    question, rng = gathered_question(), np.random.default_rng(5)
+    regions, tiles = regions_of(question), random_curves(question)
+    called = 0
+    for _ in range(200):
+        scores = some_scores(question, rng.random(regions.max() + 1)[regions])
+        called += judge(question, replace(scores, method=method), tiles).better_than_random
+    assert called <= 20  # 10 expected
+
+
+def test_in_random_orders_of_regions_tiles_of_one_stay_together():
+    question = gathered_question()
+    regions, _ = region_curves(question)
+    order = _drawn(len(regions), regions, np.random.default_rng(0))
+    assert sorted(order) == list(range(len(regions)))
+    assert np.count_nonzero(np.diff(regions[order])) == regions.max() == 11
+
+
+def test_maps_of_regions_share_random_orders_of_regions_and_say_so():
+    question, _ = planted_question()
+    random = random_curves(question)
+    found = {name: examine(question, name, random).faithfulness for name in METHODS}
+    assert found["ablation"].random is found["shapley"].random is not random
+    assert all(each.random is random for each in [found["evidence"], found["attention"]])
+    assert "than random orders of regions (p = " in found["shapley"].verdict
+    assert "than random orders of tiles (p = " in found["evidence"].verdict
+    other = planted_question(case=7)[0]
+    assert examine(other, "ablation", random).faithfulness.random is not found["ablation"].random
 
 
 def test_flat_map_is_no_better_than_random():
