@@ -1,5 +1,6 @@
 """`mil explain --all`: every method on every slide of a run, and which is the most faithful."""
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
         [
             [
                 each.method, f"{each.deletion:.3f}", f"{each.deletion_random:.3f}", f"{each.insertion:.3f}",
-                f"{each.gain:.3f}", f"{each.infidelity:.2f}", f"{each.better}/{each.slides}",
+                f"{each.gain:.3f}", "-" if isnan(each.infidelity) else f"{each.infidelity:.2f}",
+                f"{each.better}/{each.slides}",
                 "-" if each.auc is None else f"{each.auc:.3f}",
             ]
             for each in methods

@@ -196,8 +196,9 @@ def write_map(
     lead = f"{TRUE_TO} " if facts["guessing"] else ""
     say(f"  {asked}. {lead}{told['verdict']}.")
     likeness = told["likeness_to_untrained"]
+    infidelity = "undefined" if told["infidelity"] is None else f"{told['infidelity']:.2f}"
     say(
-        f"  infidelity {told['infidelity']:.2f} (0: scores tell what each tile changes, 1: nothing of it), "
+        f"  infidelity {infidelity} (0: scores tell what each tile changes, 1: nothing of it), "
         f"sensitivity {told['sensitivity']:.2f}"
         + ("" if likeness is None else f", likeness to an untrained head's map {likeness:.2f}")
     )

@@ -6,6 +6,7 @@ than as many tiles from everywhere. It says whether the map tells what the *mode
 is right is for the evaluation to say.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +29,7 @@ N_ORDERS = 100
 N_STEPS = 20
 TIE_BREAKS = 10  # orders of equal scores that are averaged
 SIGNIFICANT = 0.05
+SAME_MARGIN = 1e-4  # of a margin: less is rounding of sums over thousands of tiles
 ROUNDING = 1e-6  # of a probability; gains that differ by less are equal
 
 
@@ -235,13 +237,14 @@ def localise(scores: TileScores, known: NDArray[np.bool_]) -> Localisation:
 
 def infidelity(
     question: Question, scores: TileScores, *, samples: int = 200, seed: int = 0
-) -> float:
+) -> float | None:
     """How little the scores tell of the change when random tiles leave: 0 is all, 1 is nothing.
 
     The infidelity of C.-K. Yeh et al., NeurIPS 2019 (equation 1), of keep masks from which a random half
     of the tiles is taken, the scores scaled and shifted at best: a head that averages answers no less when
     half of all like tiles are gone, one that adds does. Divided by that of the best even score, so that
-    models and methods compare.
+    models and methods compare. None where that leaves nothing but rounding: where the answer does not move,
+    and of a single tile.
     """
     from captum.metrics import infidelity as measured
 
@@ -267,8 +270,11 @@ def infidelity(
         )
 
     even = torch.ones(len(question.bag), 1, dtype=torch.float64)
+    untold = of(even)
+    if math.sqrt(untold) <= SAME_MARGIN * (1 + abs(float(answers(keep)))):
+        return None
     own = torch.from_numpy(scores.values)[:, None]
-    return of(torch.cat([own, even], dim=1)) / max(of(even), np.finfo(float).tiny)
+    return of(torch.cat([own, even], dim=1)) / untold
 
 
 def sensitivity(

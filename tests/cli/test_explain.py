@@ -89,6 +89,13 @@ def test_each_method_leaves_a_map_of_its_own_that_says_how_true_it_is(trained, t
         )
 
 
+def test_of_a_single_tile_nothing_is_told_that_is_not_known(trained, tmp_path, capsys):
+    path = tmp_path / "s.h5"
+    write_bag(path, made_bag("s", n_tiles=1))
+    run_explain(ExplainOptions(run=trained, input=path, method="evidence", out=tmp_path / "out"))
+    assert "infidelity undefined (0: scores tell" in " ".join(capsys.readouterr().out.split())
+
+
 def test_unknown_method_is_refused_with_the_nearest(trained, tmp_path):
     asked = {"run": trained, "input": tmp_path / "s.h5", "out": tmp_path}
     with pytest.raises(UsageError, match="Did you mean 'attention'"):

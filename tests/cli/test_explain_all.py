@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 
@@ -20,11 +21,11 @@ SLIDES = ("a", "b", "c")
 
 
 @pytest.fixture
-def trained(tmp_path):
+def trained(tmp_path, request):
     """A run of `mil train` and the store of three slides it names; the first is of a case it learnt from."""
-    cohort = made_cohort()
+    cohort, n_tiles = made_cohort(), getattr(request, "param", 9)
     for slide in SLIDES:
-        write_bag(tmp_path / "store" / f"{slide}.h5", made_bag(slide, n_tiles=9))
+        write_bag(tmp_path / "store" / f"{slide}.h5", made_bag(slide, n_tiles=n_tiles))
     held = {name: read_bag(tmp_path / "store" / f"{name}.h5").data_sha256 for name in SLIDES}
     facts = {
         "recipe": dict(cohort.recipe), "bags": held, "classes": cohort.classes,
@@ -61,6 +62,13 @@ def test_all_methods_on_all_slides_are_ranked(explained):
         )
     assert "better than random" in told
     assert "Most faithful for abmil" in told or "No method's maps of abmil" in told
+
+
+@pytest.mark.parametrize("trained", [1], indirect=True)
+def test_infidelity_to_single_tiles_is_printed_as_a_dash(explained):
+    told, rows = explained()
+    assert {row["infidelity"] for row in rows} == {""}
+    assert len(re.findall(r" - [01]/3", told)) == 7
 
 
 def test_slides_that_taught_the_model_are_counted(explained):

@@ -219,6 +219,38 @@ def test_infidelity_is_that_of_a_loop():
     assert infidelity(question, scores) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("n_tiles", [1, 20])
+def test_infidelity_to_an_answer_that_does_not_move_is_undefined(n_tiles):
+    constant = untrained("majority", n_tiles=n_tiles)
+    assert infidelity(constant, some_scores(constant, np.arange(n_tiles))) is None
+
+
+@pytest.mark.parametrize("model", ["mean", "abmil", "dsmil"])
+@pytest.mark.parametrize("n_tiles", [30, 500])
+def test_infidelity_tells_rounding_from_small_answers(model, n_tiles):
+    question = untrained(model, n_tiles=n_tiles)
+    alike = question.about(30 * question.features[:, :1].repeat(1, n_tiles, 1))
+    moved = alike.about(alike.features + 0.05 * question.features)
+    scores = some_scores(question, np.arange(n_tiles))
+    assert infidelity(alike, scores) is None
+    assert 0 <= infidelity(moved, scores) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("model", ["mean", "abmil", "transmil"])
+def test_infidelity_of_a_single_tile_is_undefined_and_leaves_the_mean(model):
+    alone, several = (untrained(model, n_tiles=n_tiles) for n_tiles in (1, 20))
+    rows = [
+        row_of(examine(asked, "single-tile", random_curves(asked))) for asked in (alone, several)
+    ]
+    assert rows[0]["infidelity"] is None
+    assert [each.infidelity for each in summarise_methods(pd.DataFrame(rows))] == [
+        rows[1]["infidelity"]
+    ]
+    assert np.isnan(summarise_methods(pd.DataFrame(rows[:1]))[0].infidelity)
+    facts = facts_of(examine(alone, "single-tile", random_curves(alone)))
+    assert json.loads(json.dumps(facts, allow_nan=False))["faithfulness"]["infidelity"] is None
+
+
 @pytest.mark.parametrize(("model", "most"), [("mean", 0.1), ("abmil", 0.7)])
 def test_infidelity_tells_true_maps_from_others(model, most):
     """Where a few tiles hold all attention, what they change is no straight line."""
