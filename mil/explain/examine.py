@@ -197,7 +197,7 @@ def conclusion(methods: Sequence[MethodSummary], model: str) -> str:
     able = [each for each in methods if each.p <= SIGNIFICANT]
     if not able:
         return (
-            f"No method's maps of {model} are better than random orders of tiles: show none of them as an "
+            f"No method's maps of {model} are better than random orders: show none of them as an "
             "explanation."
         )
     best, *others = able
