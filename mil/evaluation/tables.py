@@ -104,7 +104,7 @@ def _checked(
         first, more = moved.iloc[0], len(moved) - 1
         raise RunError(
             f"Case {first['case']} is {first['label']} in {path} and {wanted[moved.index[0]]} in the cohort "
-            f"table{f', and {more} more differ' * (more > 0)}. Mend the labels."
+            f"table{f', and {more} more differ' * (more > 0)}. Mend the labels, or the names in --classes."
         )
     return []
 

@@ -116,7 +116,9 @@ def test_labels_that_are_not_the_cohort_tables_are_refused(made, classes, tmp_pa
     told["s5"] = Told("p5", "")  # a case whose label nobody knows contradicts none
     read_tables([path], told, classes)
     told["s3"] = Told("p3", "MFS")
-    with pytest.raises(RunError, match=r"Case p3 is SS in .*p\.csv and MFS in the cohort table\. "):
+    with pytest.raises(
+        RunError, match=r"Case p3 is SS in .*p\.csv and MFS in the cohort table\. Mend"
+    ):
         read_tables([path], told, classes)
     told["s4"] = Told("p4", "LMS")
     with pytest.raises(RunError, match=r"Case p3 is SS .* table, and 1 more differ"):
