@@ -123,7 +123,9 @@ def _show_more(evaluation: "Evaluation") -> None:
     from cli.console import say, show_table
 
     say("")
-    header = ["model", "macro F1", "MCC", "kappa", "average precision", "p guessing", "p majority"]
+    of_two = f" of {evaluation.classes[1]}" if len(evaluation.classes) == 2 else ""
+    precision = f"average precision{of_two}"
+    header = ["model", "macro F1", "MCC", "kappa", precision, "p guessing", "p majority"]
     rows = [
         [
             each.model,
@@ -182,6 +184,9 @@ def _show_calibration(evaluation: "Evaluation") -> None:
         )
     show_table(header, rows)
     say("ECE by chance: what so few cases give though every probability be right.")
+    for result in evaluation.models:
+        if (mended := result.calibration.temperature) and mended.note:
+            say(f"Temperature of {result.model}: {mended.note}.")
 
 
 def _show_sets(evaluation: "Evaluation") -> None:

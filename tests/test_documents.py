@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mil.evaluation.evaluate_survival import CAVEAT
 from tests.verbs import VERBS
 
 REPO = Path(__file__).parent.parent
@@ -94,6 +95,10 @@ def test_the_readme_shows_only_commands_that_are_run_here():
 
 def test_the_demo_is_run_as_its_help_says():
     assert help_examples("demo") == ["mil demo --out demo"]
+
+
+def test_the_readme_says_of_the_log_rank_p_what_every_run_says():
+    assert f"is {CAVEAT}" in " ".join(README.split())
 
 
 def test_the_readme_names_no_path_or_address_of_a_machine():

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit, softmax
-from scipy.stats import chi2, norm
+from scipy.stats import chi2, norm, rankdata
 
 from mil.evaluation.bootstrap import bca, case_weights, leave_one_out
 from mil.evaluation.intervals import Estimate, exact
@@ -21,7 +21,8 @@ NEAREST = 1e-6  # to 0 and 1
 RESAMPLES, SIMULATED, SEED = 2000, 1000, 0
 SPAN = 0.75  # share of the cases that a point of the smoothed curve looks at
 STEPS = 30
-Mending = Callable[[CaseScores], tuple[Floats, float | None]]
+COLDEST, HOTTEST = -3.0, 3.0  # logarithms of temperatures tried
+Mending = Callable[[CaseScores], tuple[Floats, tuple[float, ...]]]
 SEPARATED = Estimate(None, None, None, "none", "undefined: the cases are separated, or all alike")
 
 
@@ -46,7 +47,8 @@ class ClassCalibration:
         intercept: of the same with slope 1; above 0, the class is more frequent than said.
         ici: mean distance of the smoothed curve from the diagonal (Austin & Steyerberg 2019,
             doi:10.1002/sim.8281); e50 and e90 are its median and 90 % quantile.
-        p_hosmer_lemeshow: for comparison with what others print; means little below 100 cases.
+        p_hosmer_lemeshow: of the first repeat, for comparison with what others print; means little below 100
+            cases.
     """
 
     name: str
@@ -66,11 +68,13 @@ class Recalibrated:
         parameter: mean temperature over folds; None for Platt's, which has two per class.
         brier: mean Brier score after it.
         log_loss: mean log loss after it.
+        note: where the search for a temperature ended at its highest, in how many folds; else empty.
     """
 
     parameter: float | None
     brier: float
     log_loss: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -216,18 +220,25 @@ def hosmer_lemeshow(
 ) -> tuple[float, float]:
     """Chi-squared over groups of like probability (Hosmer & Lemeshow 1980), and its p value.
 
+    Cases of one probability stay together, and groups are counted from the middle outwards, so that the
+    other class's probabilities give the same; what lies on the very middle of an even number is a group more.
+
     Args:
         positive: (n,) True for the class looked for.
         p: (n,) its probability.
         groups: as equal in size as can be.
         development: whether the model was fitted on these cases: two degrees of freedom fewer.
     """
-    order = np.argsort(p, kind="stable")
-    total = 0.0
-    for own in np.array_split(order, groups):
-        n, expected = len(own), float(np.clip(p[own], NEAREST, 1 - NEAREST).sum())
+    n_cases = len(p)
+    # Midranks from the middle, in groups: whole numbers in 2 n_cases, so that both ends round alike.
+    away = groups * (2 * rankdata(np.round(p, 12)) - 1 - n_cases) / (2 * n_cases)
+    place = np.sign(away) * np.floor(np.abs(away) + (0.5 if groups % 2 else 1.0))
+    total, found = 0.0, np.unique(place)
+    for each in found:
+        own = place == each
+        n, expected = int(own.sum()), float(np.clip(p[own], NEAREST, 1 - NEAREST).sum())
         total += (float(positive[own].sum()) - expected) ** 2 / (expected * (1 - expected / n))
-    return total, float(chi2.sf(total, groups - 2 * development))
+    return total, float(chi2.sf(total, len(found) - 2 * development))
 
 
 def calibration_error(truth: Ints, p: Floats) -> tuple[float, float, float]:
@@ -280,20 +291,20 @@ def temperature(truth: Ints, p: Floats) -> float:
     def loss(log_t: float) -> float:
         return log_loss(truth, softmax(scores / np.exp(log_t), axis=1))
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=(COLDEST, HOTTEST), method="bounded").x))
 
 
-def temperature_scaled(scores: CaseScores) -> tuple[Floats, float | None]:
-    """(n, C) probabilities, each fold's tempered by what the other folds say; and the mean temperature."""
-    found, temperatures = np.empty_like(scores.p), []
+def temperature_scaled(scores: CaseScores) -> tuple[Floats, tuple[float, ...]]:
+    """(n, C) probabilities, each fold's tempered by what the other folds say; and the folds' temperatures."""
+    found, temperatures = np.empty_like(scores.p), list[float]()
     for own in _folds(scores):
         temperatures.append(temperature(scores.truth[~own], scores.p[~own]))
         line = np.log(np.maximum(scores.p[own], NEAREST)) / temperatures[-1]
         found[own] = softmax(line, axis=1)
-    return found, float(np.mean(temperatures))
+    return found, tuple(temperatures)
 
 
-def platt_scaled(scores: CaseScores) -> tuple[Floats, float | None]:
+def platt_scaled(scores: CaseScores) -> tuple[Floats, tuple[float, ...]]:
     """(n, C) probabilities, each class's logit mended by a line learnt on the other folds.
 
     Platt 1999, with his targets just inside 0 and 1, which keep separated cases finite. More than
@@ -307,7 +318,7 @@ def platt_scaled(scores: CaseScores) -> tuple[Floats, float | None]:
             found[own, k] = expit(a * _logits(scores.p[own, k]) + b)
     if len(asked) == 1:
         found[:, 0] = 1 - found[:, 1]
-    return found / found.sum(axis=1, keepdims=True), None
+    return found / found.sum(axis=1, keepdims=True), ()
 
 
 def platt(positive: Bools, p: Floats) -> tuple[float, float]:
@@ -326,9 +337,6 @@ def _of_class(positive: Bools, p: Sequence[Floats], index: int, name: str) -> Cl
         [np.abs(smoothed(each[:, index], positive.astype(float)) - each[:, index]) for each in p]
     )
     groups = min(10, len(positive) // 5)
-    p_hl = (
-        [hosmer_lemeshow(positive, each[:, index], groups)[1] for each in p] if groups > 2 else []
-    )
     return ClassCalibration(
         name=name,
         slope=_normal([slope for slope, _ in known]) if whole else SEPARATED,
@@ -336,7 +344,9 @@ def _of_class(positive: Bools, p: Sequence[Floats], index: int, name: str) -> Cl
         ici=float(away.mean()),
         e50=float(np.quantile(away, 0.5)),
         e90=float(np.quantile(away, 0.9)),
-        p_hosmer_lemeshow=float(np.mean(p_hl)) if p_hl else None,
+        p_hosmer_lemeshow=hosmer_lemeshow(positive, p[0][:, index], groups)[1]
+        if groups > 2
+        else None,
     )
 
 
@@ -385,10 +395,20 @@ def _recalibrated(repeats: Sequence[CaseScores], mend: Mending) -> Recalibrated 
     if any(len(np.unique(each.fold)) < 2 for each in repeats):
         return None
     mended = [mend(each) for each in repeats]
-    parameters = [parameter for _, parameter in mended if parameter is not None]
+    parameters = [each for _, of_folds in mended for each in of_folds]
     truth = repeats[0].truth
     return Recalibrated(
         parameter=float(np.mean(parameters)) if parameters else None,
         brier=float(np.mean([brier(truth, p).mean() for p, _ in mended])),
         log_loss=float(np.mean([log_loss(truth, p) for p, _ in mended])),
+        note=_at_the_bound(parameters),
     )
+
+
+def _at_the_bound(temperatures: Sequence[float]) -> str:
+    hottest = 0.999 * float(np.exp(HOTTEST))
+    n_hottest = sum(each > hottest for each in temperatures)
+    if n_hottest == 0:
+        return ""
+    where = f" in {n_hottest} of {len(temperatures)} folds" * (n_hottest < len(temperatures))
+    return f"at the bound of the search{where}: the scores carry nothing{' there' * bool(where)}"

@@ -164,7 +164,7 @@ def average_precisions(truth: Ints, p: Sequence[Floats]) -> tuple[Estimate, ...]
         p: (n, C) probabilities of each repeat.
 
     Returns:
-        C estimates and, last, that of their mean.
+        C estimates and, last, that of their mean; undefined where there is no case of the class, or no other.
     """
     n_classes = p[0].shape[1]
     weights = np.vstack(
@@ -174,6 +174,8 @@ def average_precisions(truth: Ints, p: Sequence[Floats]) -> tuple[Estimate, ...]
     of_class = np.stack(
         [
             np.mean([metrics.average_precision(truth == k, q[:, k], weights) for q in p], axis=0)
+            if (truth != k).any()
+            else np.full(len(weights), np.nan)
             for k in range(n_classes)
         ]
     )
@@ -228,7 +230,7 @@ def _class_auc(repeats: Sequence[CaseScores], index: int) -> tuple[Estimate, Est
 def _resampled(values: Floats, truth: Ints) -> Estimate:
     value, left_out, replicates = values[0], values[1 : 1 + len(truth)], values[1 + len(truth) :]
     if math.isnan(value):
-        return Estimate(None, None, None, "none", "undefined: a class without a case")
+        return Estimate(None, None, None, "none", "undefined: needs cases of it and of others")
     found = bca(value, replicates, np.nan_to_num(left_out), truth)
     if found is None:
         note = "no interval: every resample of these cases gives the same"

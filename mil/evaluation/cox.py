@@ -6,18 +6,20 @@ Regression, Biometrics 2001).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 from scipy.stats import norm
 
 from mil.errors import FitError
 from mil.evaluation.metrics import Bools, Floats
-
-STEPS, HALVINGS = 200, 30
-LONGEST = 5.0  # that a coefficient, on standardised rows, moves in one step
-CONVERGED = 1e-9
-MONOTONE = 15.0  # spreads of a row times its coefficient beyond which a likelihood has no top
+from mil.evaluation.newton import (
+    Derivatives,
+    climb,
+    half_log_determinant,
+    standardised,
+    turned,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class CoxFit:
 
     Attributes:
         coefficients: (K,) log hazard ratio per unit of each column.
-        covariance: (K, K) inverse of the information at the fit.
+        covariance: (K, K) inverse of the information at the fit; infinite where the others say the same.
         log_likelihood: partial, without the penalty.
     """
 
@@ -47,14 +49,6 @@ class CoxFit:
         return found
 
 
-class _Derivatives(NamedTuple):
-    """Log likelihood, its gradient (K,), and the information (K, K)."""
-
-    value: float
-    gradient: Floats
-    information: Floats
-
-
 def fit_cox(
     rows: Floats, time: Floats, event: Bools, *, ridge: float = 0.0, firth: bool = False
 ) -> CoxFit:
@@ -72,35 +66,19 @@ def fit_cox(
     """
     if not event.any():
         raise FitError("A Cox model needs an event. Add cases, or observe them for longer.")
-    centre, spread = rows.mean(axis=0), rows.std(axis=0)
-    spread = np.where((spread > 0) & (ridge == 0), spread, 1.0)  # a ridge weighs rows as they are
-    scaled = (rows - centre) / spread
-    penalty = np.full(rows.shape[1], ridge)
-    beta = np.zeros(rows.shape[1])
-    value, at = _penalised(scaled, time, event, beta, penalty, firth=firth)
-    for _step in range(STEPS):
-        gradient = at.gradient - penalty * beta
-        if firth:
-            gradient = gradient + _firth_gradient(scaled, time, event, beta, at.information)
-        step = _solve(at.information + np.diag(penalty), gradient)
-        step *= min(1.0, LONGEST / max(float(np.abs(step).max(initial=0)), 1e-300))
-        for _half in range(HALVINGS):
-            new, there = _penalised(scaled, time, event, beta + step, penalty, firth=firth)
-            if new >= value - CONVERGED * abs(value):
-                break
-            step /= 2
-        beta, value, at = beta + step, new, there
-        if float(np.abs(step).max(initial=0)) < 1e-7:
-            break
-    else:
-        raise FitError("The Cox model found no end. Use fewer columns.")
-    if not (ridge or firth) and float(np.abs(beta).max(initial=0)) > MONOTONE:
-        raise FitError(
-            "The Cox likelihood rises without end: a column parts those with events from the rest. Use "
-            "Firth's penalty, or leave the column out."
-        )
-    covariance = _solve(at.information + np.diag(penalty), np.eye(len(beta)))
-    return CoxFit(beta / spread, covariance / np.outer(spread, spread), at.value)
+    scaled, _, spread = standardised(rows)
+    if ridge:  # it weighs rows as they are
+        scaled, spread = rows - rows.mean(axis=0), np.ones(rows.shape[1])
+    start = _derivatives(scaled, time, event, np.zeros(len(rows))).information
+    turn = turned(start + ridge * np.eye(len(start)))
+    weight = ridge * turn.back.T @ turn.back
+    at = partial(_penalised, scaled @ turn.back, time, event, weight, firth=firth)
+    found, top = climb(at, len(weight))
+    return CoxFit(
+        turn.back @ found / spread,
+        turn.covariance(top.information) / np.outer(spread, spread),
+        partial_likelihood(scaled @ turn.back @ found, time, event),
+    )
 
 
 def partial_likelihood(risk: Floats, time: Floats, event: Bools) -> float:
@@ -138,27 +116,36 @@ def breslow(risk: Floats, time: Floats, event: Bools) -> Baseline:
 
 
 def _penalised(
-    rows: Floats, time: Floats, event: Bools, beta: Floats, penalty: Floats, *, firth: bool
-) -> tuple[float, _Derivatives]:
-    at = _derivatives(rows, time, event, rows @ beta)
-    value = at.value - 0.5 * float(penalty @ beta**2)
+    rows: Floats, time: Floats, event: Bools, weight: Floats, beta: Floats, *, firth: bool
+) -> Derivatives:
+    """Less half the square of the coefficients in ``weight`` (K, K), and with Firth's penalty if asked."""
+    value, gradient, information = _derivatives(rows, time, event, rows @ beta)
     if firth:
-        sign, logarithm = np.linalg.slogdet(at.information)
-        value = value + 0.5 * float(logarithm) if sign > 0 else -np.inf
-    return value, at
+        value += half_log_determinant(information)
+        gradient = gradient + _firth_gradient(rows, time, event, beta, information)
+    pull = weight @ beta
+    return Derivatives(value - 0.5 * float(pull @ beta), gradient - pull, information + weight)
 
 
-def _derivatives(rows: Floats, time: Floats, event: Bools, risk: Floats) -> _Derivatives:
+def _derivatives(rows: Floats, time: Floats, event: Bools, risk: Floats) -> Derivatives:
     """Of Efron's partial likelihood."""
-    weights = _risk_sets(time, event) * np.exp(risk - risk.max())  # (E, n)
-    totals = weights.sum(axis=1)
-    weights = weights / totals[:, None]
-    means = weights @ rows  # (E, K)
-    return _Derivatives(
-        float(risk[event].sum() - np.log(totals).sum() - event.sum() * risk.max()),
+    shares, totals = _shares(time, event, risk)
+    means = shares @ rows  # (E, K)
+    return Derivatives(
+        float(risk[event].sum() - totals.sum()),
         rows[event].sum(axis=0) - means.sum(axis=0),
-        (rows * weights.sum(axis=0)[:, None]).T @ rows - means.T @ means,
+        (rows * shares.sum(axis=0)[:, None]).T @ rows - means.T @ means,
     )
+
+
+def _shares(time: Floats, event: Bools, risk: Floats) -> tuple[Floats, Floats]:
+    """(E, n) each case's share of the hazard that an event is drawn from, and the logarithm of that (E,)."""
+    sets = _risk_sets(time, event)
+    # Of each set by itself, so that no set's hazards all round to 0.
+    highest = np.where(sets > 0, risk, -np.inf).max(axis=1, keepdims=True)
+    weights = sets * np.exp(np.minimum(risk - highest, 0))
+    totals = weights.sum(axis=1, keepdims=True)
+    return weights / totals, (np.log(totals) + highest)[:, 0]
 
 
 def _risk_sets(time: Floats, event: Bools) -> Floats:
@@ -179,17 +166,10 @@ def _firth_gradient(
     Half the trace of the inverse information times its derivative, which is the third central moment of
     the rows in each risk set.
     """
-    inverse = _solve(information, np.eye(len(beta)))
-    risk = rows @ beta
+    inverse = np.linalg.pinv(information)
     gradient = np.zeros(len(beta))
-    for weight in _risk_sets(time, event) * np.exp(risk - risk.max()):
-        share = weight / weight.sum()
+    for share in _shares(time, event, rows @ beta)[0]:
         away = rows - share @ rows
         lengths = np.einsum("nk,kl,nl->n", away, inverse, away)
         gradient += 0.5 * (share * lengths) @ away
     return gradient
-
-
-def _solve(matrix: Floats, right: Floats) -> Floats:
-    """The solution of least length, so that a column that says nothing gets 0."""
-    return np.asarray(np.linalg.lstsq(matrix, right, rcond=1e-12)[0], dtype=np.float64)

@@ -1,6 +1,6 @@
 """From the table of predictions to each model's numbers, per case and with intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -44,8 +44,8 @@ class ModelResult:
         balanced_accuracy: mean sensitivity of the classes.
         auc: macro one-vs-rest AUC of pooled cases; for two classes that of class 1.
         auc_delong: the same AUC with DeLong's interval on the logit scale.
-        average_precision: macro, as the AUC.
-        macro_f1: mean F1 of the classes that have a case.
+        average_precision: macro, or that of class 1 of two, whose other class has another.
+        macro_f1: mean F1 of the classes that have a case; undefined, as the next two, where only one has.
         mcc: Matthews' correlation.
         kappa: Cohen's.
         p_chance: how often guessing evenly is right on as many cases or more.
@@ -173,8 +173,10 @@ def _result(
         "mcc": metrics.mcc,
         "kappa": metrics.kappa,
     }
-    of_each = {
-        name: tuple(float(metric(each)) for each in tables) for name, metric in of_confusion.items()
+    told_apart = np.count_nonzero(counts) > 1
+    of_each: dict[str, tuple[float | None, ...]] = {
+        name: tuple(float(metric(each)) if told_apart else None for each in tables)
+        for name, metric in of_confusion.items()
     }
     per_repeat: dict[str, tuple[float | None, ...]] = {
         "accuracy": _each(metrics.accuracy, repeats),
@@ -204,7 +206,7 @@ def _result(
         auc_delong=auc_delong,
         average_precision=average_precision,
         **{
-            name: _laid_at(float(np.mean(of_each[name])), metric, table, note)
+            name: _laid_at(of_each[name], metric, table, note)
             for name, metric in of_confusion.items()
         },
         p_chance=p_no_better(correct, len(truth), 1 / len(classes)),
@@ -218,8 +220,14 @@ def _result(
     )
 
 
-def _laid_at(mean: float, metric: Callable[[Floats], Floats], table: Floats, note: str) -> Estimate:
+def _laid_at(
+    values: Sequence[float | None], metric: Callable[[Floats], Floats], table: Floats, note: str
+) -> Estimate:
     """The mean over repeats, with the interval of their mean confusion matrix moved to it."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return Estimate(None, None, None, "none", "undefined: cases of one class only")
+    mean = float(np.mean(known))
     found = confusion_interval(metric, table)
     off = mean - float(metric(table))
     return estimate(

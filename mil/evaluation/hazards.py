@@ -35,7 +35,8 @@ class Hazard:
         p_holm: adjusted for all terms of the analysis.
         p_bonferroni: likewise.
         p_proportional: that the ratio is the same at all times (P. Grambsch, T. Therneau, Biometrika 1994,
-            81:515, on ranks of time); None of a penalised fit, which has no such test.
+            81:515, on ranks of time); None of a penalised fit, which has no such test, and where columns say
+            the same, so that nobody knows their ratios.
         penalty: ``none``, or ``Firth`` where the likelihood has no top.
     """
 
@@ -114,13 +115,13 @@ _Told = tuple[
 
 def _terms(columns: Mapping[str, Floats], time: Floats, event: Bools) -> list[_Told]:
     rows = np.stack(list(columns.values()), axis=1)
-    proportional: list[float | None]
+    proportional: list[float | None] = [None] * rows.shape[1]
     try:
         fitted, penalty = fit_cox(rows, time, event), "none"
-        proportional = list(proportionality(fitted, rows, time, event))
+        if np.isfinite(fitted.errors).all():
+            proportional = list(proportionality(fitted, rows, time, event))
     except FitError:
         fitted, penalty = fit_cox(rows, time, event, firth=True), "Firth"
-        proportional = [None] * rows.shape[1]
     numbers = zip(
         map(float, fitted.coefficients),
         map(float, fitted.errors),

@@ -7,6 +7,7 @@ separation in logistic regression, Stat Med 2002, 21:2409).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.special import expit, log_expit
@@ -16,10 +17,15 @@ from mil.errors import FitError
 from mil.evaluation.cox import Baseline, breslow, fit_cox, partial_likelihood
 from mil.evaluation.design import Design, Table, fit_design
 from mil.evaluation.metrics import Bools, Floats
+from mil.evaluation.newton import (
+    Derivatives,
+    climb,
+    half_log_determinant,
+    standardised,
+    turned,
+)
 from mil.outcome import Outcomes
 
-STEPS, HALVINGS, LONGEST = 200, 30, 5.0
-MONOTONE = 12.0  # spreads of a row times its coefficient beyond which a likelihood has no top
 ENTER, STAY = 0.10, 0.05  # p of a column alone, then beside the others that entered
 
 Truth = Bools | Outcomes
@@ -32,7 +38,7 @@ class Regression:
     Attributes:
         design: how columns become numbers.
         coefficients: (K,) log odds or log hazard ratios.
-        errors: (K,) standard errors.
+        errors: (K,) standard errors; infinite where the others say the same.
         intercept: of log odds; of a Cox regression what makes the mean case 0.
         baseline: of a Cox regression, the hazard of a case whose linear predictor is 0.
         log_likelihood: without a penalty.
@@ -149,57 +155,39 @@ def _cox(design: Design, rows: Floats, outcomes: Outcomes) -> Regression:
 
 
 def _logistic(design: Design, rows: Floats, truth: Bools, *, firth: bool) -> Regression:
-    """By Newton's steps on standardised rows; Firth's adds half the logarithm of the information.
+    """Firth's adds half the logarithm of the information's determinant.
 
     Raises:
         FitError: the likelihood has no top.
     """
-    centre, spread = rows.mean(axis=0), rows.std(axis=0)
-    spread = np.where(spread > 0, spread, 1.0)
-    x = np.column_stack([np.ones(len(rows)), (rows - centre) / spread])  # (n, 1 + K)
-    beta = np.zeros(x.shape[1])
-    value, information = _value(x, truth, beta, firth=firth)
-    for _step in range(STEPS):
-        p = expit(x @ beta)
-        residual = truth - p
-        if firth:
-            weighted = x * np.sqrt(p * (1 - p))[:, None]
-            leverage = np.einsum("nk,kl,nl->n", weighted, np.linalg.pinv(information), weighted)
-            residual = residual + leverage * (0.5 - p)
-        step = np.linalg.lstsq(information, x.T @ residual, rcond=1e-12)[0]
-        step *= min(1.0, LONGEST / max(float(np.abs(step).max()), 1e-300))
-        for _half in range(HALVINGS):
-            new, there = _value(x, truth, beta + step, firth=firth)
-            if new >= value - 1e-10 * abs(value):
-                break
-            step = step / 2
-        beta, value, information = beta + step, new, there
-        if not firth and float(np.abs(beta).max()) > MONOTONE:
-            raise FitError("A column parts the classes: the likelihood has no top.")
-        if float(np.abs(step).max()) < 1e-8:
-            break
-    else:
-        raise FitError("The logistic regression found no end. Use fewer columns.")
+    scaled, centre, spread = standardised(rows)
+    x = np.column_stack([np.ones(len(rows)), scaled])  # (n, 1 + K)
+    turn = turned(x.T @ x / 4)
+    across = x @ turn.back
+    found, top = climb(partial(_derivatives, across, truth, firth=firth), across.shape[1])
+    beta = turn.back @ found
     coefficients = beta[1:] / spread
-    errors = np.sqrt(np.diag(np.linalg.pinv(information)))[1:] / spread
     return Regression(
         design,
         coefficients,
-        errors,
+        np.sqrt(np.diag(turn.covariance(top.information)))[1:] / spread,
         float(beta[0] - coefficients @ centre),
         None,
-        _value(x, truth, beta, firth=False)[0],
+        _derivatives(across, truth, found, firth=False).value,
         "Firth" if firth else "none",
     )
 
 
-def _value(x: Floats, truth: Bools, beta: Floats, *, firth: bool) -> tuple[float, Floats]:
-    """The log likelihood, with Firth's penalty if asked, and the information."""
+def _derivatives(x: Floats, truth: Bools, beta: Floats, *, firth: bool) -> Derivatives:
+    """Of the log likelihood, with Firth's penalty if asked."""
     linear = x @ beta
-    value = float(np.where(truth, log_expit(linear), log_expit(-linear)).sum())
     p = expit(linear)
-    information: Floats = (x * (p * (1 - p))[:, None]).T @ x
+    value = float(np.where(truth, log_expit(linear), log_expit(-linear)).sum())
+    residual = truth - p
+    weighted = x * np.sqrt(p * expit(-linear))[:, None]
+    information: Floats = weighted.T @ weighted
     if firth:
-        sign, logarithm = np.linalg.slogdet(information)
-        value = value + 0.5 * float(logarithm) if sign > 0 else -np.inf
-    return value, information
+        value += half_log_determinant(information)
+        leverage = np.einsum("nk,kl,nl->n", weighted, np.linalg.pinv(information), weighted)
+        residual = residual + leverage * (0.5 - p)
+    return Derivatives(value, x.T @ residual, information)

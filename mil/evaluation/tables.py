@@ -46,14 +46,15 @@ def read_tables(
 
     Args:
         paths: CSV, with commas, semicolons or tabs. Several without a column fold are folds, in this order.
-        told: case and label by slide, where the tables do not say.
+        told: case and label by slide, where the tables do not say; where they do, labels must agree.
         classes: names of the classes that the tables call 0, 1, ...
 
     Returns:
         The predictions, and what had to be assumed.
 
     Raises:
-        RunError: a table cannot be understood; the message names the column wanted.
+        RunError: a table cannot be understood, and the message names the column wanted; or its labels are
+            not those of ``told``, and the message names a case.
     """
     tables, notes, asked = [], list[str](), tuple[str, ...]()
     for number, path in enumerate(paths):
@@ -63,6 +64,7 @@ def read_tables(
             table, names, said = found.table, found.classes, list[str]()
         else:
             table, names, said = _translated(path, _bare(path, table), number, told or {}, classes)
+        said += _checked(path, table, names, told or {})
         asked = asked or names
         if set(names) != set(asked):
             raise RunError(
@@ -77,9 +79,34 @@ def read_tables(
 def _read(path: Path) -> pd.DataFrame:
     try:
         sep = separator_of(path)
-        return pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8")
+        table = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as exc:
         raise RunError(f"{path} cannot be read as a table of predictions: {exc}.") from exc
+    if "level" in table.columns and "slide" in set(table["level"]):  # as `mil predict` writes it
+        return table[table["level"] == "slide"].reset_index(drop=True)
+    return table
+
+
+def _checked(
+    path: Path, table: pd.DataFrame, classes: Sequence[str], told: Mapping[str, Told]
+) -> list[str]:
+    """Refuse labels that are not the cohort table's; what is said where the two cannot be compared."""
+    by_slide = {slide: each.label for slide, each in told.items() if each.label}
+    by_case = {each.case: each.label for each in told.values() if each.label}
+    wanted = table["slide"].map(by_slide).fillna(table["case"].map(by_case))
+    if not set(wanted.dropna()) & set(classes):
+        return [
+            "Labels are the table's: the cohort table has others. Where the classes are numbered, name them "
+            "(--classes) to have both compared."
+        ] * bool(wanted.notna().any())
+    moved = table[wanted.notna() & (wanted != table["label"])].drop_duplicates("case")
+    if len(moved):
+        first, more = moved.iloc[0], len(moved) - 1
+        raise RunError(
+            f"Case {first['case']} is {first['label']} in {path} and {wanted[moved.index[0]]} in the cohort "
+            f"table{f', and {more} more differ' * (more > 0)}. Mend the labels, or the names in --classes."
+        )
+    return []
 
 
 def _bare(path: Path, table: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,6 @@ from mil.evaluation.evaluate import Evaluation, ModelResult
 from mil.evaluation.evaluate_survival import (
     CAVEAT,
     HARRELL_OF_NOISE,
-    LOG_RANK_OF_NOISE,
     SurvivalEvaluation,
     SurvivalResult,
 )
@@ -96,7 +95,7 @@ def survival_limitations(
         )
     if any(result.groups.p is not None for result in evaluation.models):
         said.append(
-            f"The log-rank p, and so Holm's of it, is {CAVEAT}. {LOG_RANK_OF_NOISE} The cases of one "
+            f"The log-rank p, and so Holm's of it, is {CAVEAT}: the cases of one "
             "cross-validation do not come to their groups independently."
         )
     said += _of_times(evaluation, outcomes)

@@ -7,7 +7,6 @@ import numpy as np
 
 from mil.evaluation.evaluate_survival import (
     CAVEAT,
-    LOG_RANK_OF_NOISE,
     SurvivalEvaluation,
     SurvivalResult,
 )
@@ -133,7 +132,6 @@ def render(report: SurvivalReport) -> str:
         dozen=DOZEN,
         risks=RISKS,
         caveat=CAVEAT,
-        of_noise=LOG_RANK_OF_NOISE,
         methods=sorted({each.harrell.method for each in evaluation.models if each.harrell.low}),
         survival_plot=drawn(survival_plot),
         group_key=drawn(group_key),

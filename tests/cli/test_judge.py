@@ -43,6 +43,7 @@ def test_evaluate_prints_and_writes_every_number(tables, mil):
     )  # fmt: skip
     for said in (
         "macro F1",
+        "average precision of c1",
         "p guessing",
         "sensitivity",
         "PPV there",

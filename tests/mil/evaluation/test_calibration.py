@@ -98,6 +98,27 @@ def test_hosmer_lemeshow_equals_statsmodels():
             assert ours == pytest.approx((theirs.statistic, theirs.pvalue))
 
 
+@pytest.mark.parametrize("n", [15, 16, 25, 60, 61, 120])
+@pytest.mark.parametrize("groups", [3, 4, 9, 10])
+@pytest.mark.parametrize("levels", [4, 16, 2**20])  # many ties, few, none
+def test_hosmer_lemeshow_is_the_same_of_either_class_and_in_any_order(n, groups, levels):
+    rng = np.random.default_rng(n)
+    p = rng.integers(1, levels, n) / levels
+    y = rng.random(n) < p
+    found = hosmer_lemeshow(y, p, groups)
+    assert found == pytest.approx(hosmer_lemeshow(~y, 1 - p, groups), rel=1e-9)
+    order = rng.permutation(n)
+    assert found == pytest.approx(hosmer_lemeshow(y[order], p[order], groups), rel=1e-9)
+
+
+def test_hosmer_lemeshow_of_repeats_is_that_of_the_first():
+    first, second = scores(4, (20, 25)), scores(5, (20, 25))
+    found = calibrate([first, second], ["a", "b"]).per_class
+    assert found[0].p_hosmer_lemeshow == pytest.approx(found[1].p_hosmer_lemeshow, rel=1e-9)
+    positive = first.truth == 1
+    assert found[1].p_hosmer_lemeshow == hosmer_lemeshow(positive, first.p[:, 1], 9)[1]
+
+
 def test_the_calibration_error_equals_its_definition():
     for seed in range(20):
         each = scores(seed)
@@ -163,6 +184,18 @@ def test_the_temperature_equals_scikit_learns_and_no_other_is_better():
             for t in (found, 0.98 * found, 1.02 * found)
         }
         assert min(losses, key=losses.get) == found
+
+
+def test_a_temperature_at_the_bound_of_the_search_is_called_so():
+    """Answers that are wrong more often than right are best forgotten."""
+    each = scores(0, counts=(20, 20))
+    wrong = CaseScores(each.case, 1 - each.truth, each.p, each.fold)
+    found = calibrate([wrong], ["a", "b"]).temperature
+    assert found.parameter == pytest.approx(np.exp(3), rel=1e-4)
+    assert found.note == "at the bound of the search: the scores carry nothing"
+    assert calibrate([each], ["a", "b"]).temperature.note == ""
+    both = calibrate([each, wrong], ["a", "b"]).temperature.note
+    assert both == "at the bound of the search in 3 of 6 folds: the scores carry nothing there"
 
 
 def test_platts_line_equals_scikit_learns():

@@ -48,6 +48,18 @@ def test_what_is_of_the_matrix_is_averaged_over_repeats_too(make):
         assert told.low < told.value < told.high
 
 
+@pytest.mark.parametrize("counts", [(6, 0), (0, 6), (0, 0, 6)])
+def test_of_one_class_nothing_that_tells_classes_apart_is_defined(make, counts):
+    result = evaluate(make(counts=counts, repeats=2)).models[0]
+    assert result.accuracy.value is not None
+    for name in ("auc", "average_precision", "macro_f1", "mcc", "kappa"):
+        assert getattr(result, name).value is None
+        assert "undefined" in getattr(result, name).note
+    assert [each.average_precision.value for each in result.per_class] == [None] * len(counts)
+    assert result.per_repeat["macro_f1"] == (None, None)
+    json.dumps(evaluate(make(counts=counts)).to_json(), allow_nan=False)
+
+
 def left_out_one_by_one(answers):
     """A model's answers, (cases, 2), to ten cases of each of two classes, one per fold."""
     n = len(answers)

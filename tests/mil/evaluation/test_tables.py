@@ -108,6 +108,61 @@ def test_slides_find_their_cases_in_the_cohort_table(tmp_path):
         read_tables([tmp_path / "p.csv"], told, NAMES)
 
 
+@pytest.mark.parametrize(("made", "classes"), [(ours, ()), (stamp, ()), (clam, NAMES)])
+def test_labels_that_are_not_the_cohort_tables_are_refused(made, classes, tmp_path):
+    path = made(tmp_path / "p.csv")
+    told = {f"s{i}": Told(f"p{i}", name) for i, name in enumerate(LABELS)}
+    assert read_tables([path], told, classes)[1] == ()
+    told["s5"] = Told("p5", "")  # a case whose label nobody knows contradicts none
+    read_tables([path], told, classes)
+    told["s3"] = Told("p3", "MFS")
+    with pytest.raises(
+        RunError, match=r"Case p3 is SS in .*p\.csv and MFS in the cohort table\. Mend"
+    ):
+        read_tables([path], told, classes)
+    told["s4"] = Told("p4", "LMS")
+    with pytest.raises(RunError, match=r"Case p3 is SS .* table, and 1 more differ"):
+        read_tables([path], told, classes)
+
+
+def test_labels_of_a_run_of_ours_are_compared_with_the_cohort_tables(make, tmp_path):
+    predictions = make()
+    write_predictions(tmp_path / "predictions.csv", predictions)
+    first = predictions.table.iloc[0]
+    other = next(name for name in predictions.classes if name != first["label"])
+    told = {first["slide"]: Told(first["case"], other)}
+    with pytest.raises(RunError, match=f"Case {first['case']} is {first['label']} in"):
+        read_tables([tmp_path / "predictions.csv"], told)
+
+
+def test_numbered_classes_are_not_compared_with_names(tmp_path):
+    told = {f"s{i}": Told(f"p{i}", "LMS") for i in range(6)}
+    found, notes = read_tables([clam(tmp_path / "p.csv")], told)
+    assert found.table["label"].tolist() == ["0", "1", "0", "1", "1", "0"]
+    assert "name them (--classes) to have both compared" in notes[0]
+
+
+def test_table_of_mil_predict_is_read_by_its_slides(tmp_path):
+    """The rows of its cases, which name no slide, say nothing more."""
+    slides = pd.DataFrame(
+        {
+            "level": "slide",
+            "case": "p0",
+            "slide": ["a", "b"],
+            "p_LMS": [0.9, 0.5],
+            "p_SS": [0.1, 0.5],
+        }
+    )
+    cases = pd.DataFrame(
+        {"level": "case", "case": "p0", "slide": "", "p_LMS": [0.7], "p_SS": [0.3]}
+    )
+    path = written(tmp_path / "predict.csv", pd.concat([slides, cases]))
+    told = {name: Told("p0", "LMS") for name in "ab"}
+    found, _ = read_tables([path], told)
+    assert found.table["slide"].tolist() == ["a", "b"]
+    assert found.case_scores("model", 0).p.tolist() == [[pytest.approx(0.7), pytest.approx(0.3)]]
+
+
 def test_tables_of_folds_are_put_together(tmp_path):
     parts = [stamp(tmp_path / f"{i}.csv", slice(2 * i, 2 * i + 2)) for i in range(3)]
     found, _ = read_tables(parts)

@@ -174,6 +174,17 @@ def test_an_undefined_auc_is_a_dash_with_its_reason(make):
     assert "nan" not in page.text()
 
 
+def test_of_two_classes_the_average_precision_names_its_own(make):
+    assert "average precision of SS" in Page(render(make(classes=("LMS", "SS")))).text()
+    assert "average precision of" not in Page(render(make())).text()
+
+
+def test_of_one_class_what_tells_classes_apart_is_a_dash(make):
+    text = Page(render(make(classes=("LMS", "SS"), absent="SS", n=10, models=("abmil",)))).text()
+    assert text.count(f"{DASH} undefined: cases of one class only") == 3  # macro F1, MCC, kappa
+    assert "None" not in text
+
+
 def test_each_fold_names_the_cases_it_tests(make):
     report = make(repeats=2)
     source = render(report)
