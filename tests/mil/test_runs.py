@@ -263,12 +263,12 @@ def test_crash_while_writing_leaves_the_former_file(path, monkeypatch):
     run = start(path)
     before = (path / "run.json").read_text()
 
-    def full(self, text, *args, **kwargs):
-        with self.open("w") as file:
-            file.write(text[:20])
+    def full(self, content):
+        with self.open("wb") as file:
+            file.write(content[:20])
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="disk full"):
         update_run(run, complete=True)
     assert (path / "run.json").read_text() == before
