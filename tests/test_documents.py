@@ -1,6 +1,7 @@
 """Every command of the README and of the help texts is run as it is printed."""
 
 import functools
+import json
 import re
 import shlex
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.learn import CrossvalOptions
+from cli.options import plain
 from mil.evaluation.evaluate_survival import CAVEAT
 from tests.verbs import VERBS
 
@@ -36,6 +39,16 @@ def help_examples(verb):
     return [line.strip() for line in after.splitlines() if line.strip().startswith("mil ")]
 
 
+def main_command():
+    """The README's cross-validation of the demo cohort, which `mil demo` has run already."""
+    [command] = [
+        line
+        for line in readme_commands()
+        if line.startswith("mil crossval cohort.csv store --models")
+    ]
+    return command
+
+
 @pytest.fixture(scope="module")
 def walked(demo, mil, tmp_path_factory):
     """A user's folder in which every command of the README, then every further example, was run."""
@@ -43,11 +56,13 @@ def walked(demo, mil, tmp_path_factory):
     for name in ("cohort.csv", "split.csv", "slides", "annotations"):
         (folder / name).symlink_to(demo / name)
     shutil.copytree(demo / "store", folder / "store")  # `mil external` writes its log there
+    shutil.copytree(demo / "run", folder / "run")
     commands = [line for line in readme_commands() if line.startswith("mil ")]
     examples = [line for verb in VERBS for line in help_examples(verb)]
     commands += [
         line for line in examples if line not in commands and not line.startswith("mil demo")
     ]
+    commands.remove(main_command())
     for command in commands:
         mil(*shlex.split(command)[1:], cwd=folder)
     return folder
@@ -56,6 +71,24 @@ def walked(demo, mil, tmp_path_factory):
 def test_the_readme_shows_every_verb():
     told = {line.split(" ", 1)[1] + " " for line in readme_commands()}
     assert not [verb for verb in VERBS if not any(line.startswith(verb + " ") for line in told)]
+
+
+@pytest.mark.slow
+def test_the_demo_has_run_the_readmes_cross_validation(demo):
+    """To the last setting, so that it need not be run again."""
+    _, _, cohort, store, *words = shlex.split(main_command())
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    asked = CrossvalOptions(
+        cohort=demo / cohort,
+        store=demo / store,
+        out=demo / given.pop("--out"),
+        models=tuple(given.pop("--models").split(",")),
+        folds=given.pop("--folds"),
+    )
+    assert not given
+    run = json.loads((demo / "run" / "run.json").read_text())
+    assert (run["command"], run["complete"]) == ("crossval", True)
+    assert json.loads(json.dumps(plain(asked))) == run["settings"]
 
 
 @pytest.mark.slow
