@@ -27,12 +27,12 @@ from torch import Tensor
 
 from benchmarks import digits, published
 from benchmarks.table import print_table, save
-from mil.cohort import Case, assemble, read_table
-from mil.evaluation.metrics import macro_auc
+from mil.data.cohort import Case, assemble, read_table
+from mil.evaluation.classification.metrics import macro_auc
 from mil.heads.head import Head
-from mil.predicting import probabilities
+from mil.learning.prediction import probabilities
+from mil.learning.training import fit
 from mil.settings import FitSettings
-from mil.training import fit
 from tests.mil.made import folds_of, planted_cohort
 
 BASE = FitSettings(precision="fp32", seeds=1, train_tiles=512)  # the defaults of the time

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from benchmarks.table import print_table, save
-from mil.cohort import Case
-from mil.evaluation.metrics import macro_auc, placements
-from mil.fitted import Fitted
-from mil.predicting import run_head
+from mil.data.cohort import Case
+from mil.evaluation.classification.metrics import macro_auc, placements
+from mil.learning.fitted import Fitted
+from mil.learning.prediction import run_head
+from mil.learning.training import fit
 from mil.settings import FitSettings
-from mil.training import fit
 from tests.mil.made import made_case
 
 TRAIN_IMAGES = 1000

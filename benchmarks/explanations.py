@@ -22,9 +22,9 @@ from benchmarks.digits import SETTINGS, Bags, made
 from benchmarks.table import print_table, save
 from mil.explain.faithfulness import judge, localise, random_curves
 from mil.explain.methods import METHODS
-from mil.explain.question import ask
-from mil.fitted import Fitted
-from mil.training import fit
+from mil.explain.target import explanation_target
+from mil.learning.fitted import Fitted
+from mil.learning.training import fit
 
 EXPECTED = {  # deletion area and tile AUC at 30 and 60 training bags
     "single-tile": ((0.329, 0.843), (0.363, 0.841)),
@@ -55,7 +55,7 @@ def measure(size: int, seed: int, bags: int, *, shuffled: bool) -> dict[str, lis
     fitted, test = fitted_on(size, seed, shuffled=shuffled)
     found: dict[str, list[list[float]]] = {name: [] for name in METHODS}
     for case, keys in list(zip(test.cases, test.keys, strict=True))[:bags]:
-        question = ask(fitted, case.bags[0])
+        question = explanation_target(fitted, case.bags[0])
         random = random_curves(question)
         for name, method in METHODS.items():
             scores = method(question)

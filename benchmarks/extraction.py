@@ -56,7 +56,7 @@ def ours(folder: Path, precision: str, workers: int) -> dict[str, float]:
 
 def given(folder: Path, coords: np.ndarray, side: float, mpp: float) -> None:
     """A bag whose tiles are to be read."""
-    from features.bags import Bag, write_bag
+    from features.bags.bag import Bag, write_bag
 
     bag = Bag(
         slide="slide", features=np.ones((len(coords), 1), np.float32), coords_l0=coords,
@@ -67,12 +67,12 @@ def given(folder: Path, coords: np.ndarray, side: float, mpp: float) -> None:
 
 
 def extract_here(folder: Path, precision: str, workers: int) -> dict[str, float]:
-    from features.bags import read_bag
-    from features.extract import Run
-    from features.plan import SlideJob
+    from features.bags.bag import read_bag
+    from features.extraction.extract import Run
+    from features.extraction.outputs import store_specs
+    from features.extraction.survey import SlideJob
     from features.progress import Silent
     from features.recipe import Recipe
-    from features.targets import targets
 
     with np.load(folder / "peer.npz") as held:
         coords, side, theirs = held["coords"], float(held["side"]), held["features"]
@@ -88,7 +88,7 @@ def extract_here(folder: Path, precision: str, workers: int) -> dict[str, float]
     )
     job = SlideJob(slide="slide", files=(folder / "slide.tif",), coordinates=folder / "given.h5")
     with tempfile.TemporaryDirectory() as store:
-        run = Run([job], targets([recipe], Path(store)), "cpu")
+        run = Run([job], store_specs([recipe], Path(store)), "cpu")
         cpu, wall = time.process_time(), time.perf_counter()
         with run.embedding(workers, Silent()):
             (outcome,) = run.slide(job) or []
@@ -183,8 +183,8 @@ def compare(python: Path, rounds: int) -> None:
 
 def tiles_here(slide: Path, n_tiles: int) -> dict[str, float]:
     """Extract so many small tiles with a tiny network: everything but the network shows."""
-    from features.extract import extract
-    from features.plan import SlideJob
+    from features.extraction.extract import extract
+    from features.extraction.survey import SlideJob
     from features.recipe import Recipe
 
     recipe = Recipe(backbone=TINY, weights="random", mpp=0.25, tile=32, precision="fp32")

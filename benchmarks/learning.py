@@ -55,9 +55,9 @@ PARTS = part(0, TRAIN), part(TRAIN, VALID), part(TRAIN + VALID, TEST)
 
 def own(head: str, precision: str, folder: Path) -> Callable[[], list[float]]:
     """The library's fit, an inner part to choose the epoch by, all tiles of each bag."""
-    from mil.predicting import probabilities
+    from mil.learning.prediction import probabilities
+    from mil.learning.training import fit
     from mil.settings import FitSettings
-    from mil.training import fit
 
     train, valid, test = ([_case(folder, name) for name in names] for names in PARTS)
     settings = FitSettings(
@@ -69,8 +69,8 @@ def own(head: str, precision: str, folder: Path) -> Callable[[], list[float]]:
 
 
 def _case(folder: Path, name: str):
-    from features.bags import Bag
-    from mil.cohort import Case
+    from features.bags.bag import Bag
+    from mil.data.cohort import Case
 
     tiles = np.load(folder / "half" / f"{name}.npy", mmap_mode="r")
     bag = Bag(
@@ -182,8 +182,8 @@ def step(size: int, chunk_tiles: int, head: str, folder: Path) -> Callable[[], l
     """Three training steps on one bag that is a map of a file, whose pages are in memory before."""
     from mil.heads.head import HeadSettings
     from mil.heads.registry import build_head
+    from mil.learning.epochs import Example, train_by_steps
     from mil.settings import FitSettings
-    from mil.steps import Example, train_by_steps
 
     bag = np.memmap(folder / "long", np.float16, "r", shape=(max(SIZES), DIM))[:size]
     bag.max()  # its pages are there before memory is looked at
@@ -313,7 +313,7 @@ def small_heads(rounds: int) -> list[list[str]]:
     """
     import torch
 
-    from mil.crossval import cross_validate
+    from mil.learning.crossval import cross_validate
     from mil.settings import FitSettings
     from tests.mil.made import cohort_of, folds_of, made_case
 
@@ -348,8 +348,8 @@ def small_heads(rounds: int) -> list[list[str]]:
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
         with (
-            mock.patch("mil.training.one_thread", contextlib.nullcontext),
-            mock.patch("mil.crossval.one_thread", contextlib.nullcontext),
+            mock.patch("mil.learning.training.one_thread", contextlib.nullcontext),
+            mock.patch("mil.learning.crossval.one_thread", contextlib.nullcontext),
         ):
             found.setdefault(two_threads, []).append(seconds("fp32", 1))
         for name, precision, workers in (

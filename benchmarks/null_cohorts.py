@@ -28,14 +28,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.table import print_table, save
-from mil.cohort import Cohort
-from mil.crossval import cross_validate
-from mil.evaluation.metrics import macro_auc
+from mil.data.cohort import Cohort
+from mil.evaluation.classification.metrics import macro_auc
 from mil.evaluation.predictions import PREFIX
 from mil.heads.registry import HEADS
-from mil.predicting import probabilities
+from mil.learning.crossval import cross_validate
+from mil.learning.prediction import probabilities
+from mil.learning.training import fit
 from mil.settings import FitSettings
-from mil.training import fit
 from tests.mil.made import cohort_of, folds_of, made_case
 
 CASES_PER_CLASS, N_CLASSES, N_TILES, DIM = 10, 3, 16, 16

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from features.folders import group_tiles
+from features.tiles.folders import group_tiles
 
 
 def write_table(tiles: Path, path: Path) -> None:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from benchmarks.table import print_table, save
-from features.bags import Bag
-from mil.cohort import Case
+from features.bags.bag import Bag
+from mil.data.cohort import Case
 from mil.evaluation.intervals import wilson
-from mil.predicting import probabilities
+from mil.learning.prediction import probabilities
+from mil.learning.training import fit
 from mil.settings import FitSettings
-from mil.training import fit
 
 PUBLISHED = {
     ("musk1", "abmil"): (0.892, 0.040),

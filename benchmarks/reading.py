@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.table import print_table, save
-from features.jpeg_tiles import JpegTiles
+from features.slides.jpeg_tiles import JpegTiles
 
 SIDE, TILE, QUALITY = 7168, 256, 80
 MAX_TILES = 800

@@ -51,9 +51,9 @@ def own_extraction(slide: Path, precision: str) -> int:
     from shapely import box
 
     from features.backbones.registry import load_backbone
-    from features.embed import embed
-    from features.slides import open_slide
-    from features.tiling import SlideTiles, lay_grid
+    from features.extraction.embed import embed
+    from features.slides.slide import open_slide
+    from features.tiles.grid import SlideTiles, lay_grid
 
     backbone = load_backbone(BACKBONE, "random")
     with open_slide(slide) as opened:
@@ -64,8 +64,8 @@ def own_extraction(slide: Path, precision: str) -> int:
 
 
 def _cohort() -> list:
-    from features.bags import Bag
-    from mil.cohort import Case
+    from features.bags.bag import Bag
+    from mil.data.cohort import Case
 
     rng = np.random.default_rng(0)
     cases = []
@@ -109,8 +109,8 @@ def plain_training() -> int:
 
 def own_training(model: str) -> int:
     """The library's fit on the same bags, all tiles of each."""
+    from mil.learning.training import fit
     from mil.settings import FitSettings
-    from mil.training import fit
 
     settings = FitSettings(seeds=1, epochs=EPOCHS, batch_bags=1, train_tiles=N_TILES)
     fit(model, _cohort(), (), ("a", "b"), settings, seed=0)

@@ -22,15 +22,22 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from benchmarks.table import print_table, save
 from mil.evaluation import intervals
 from mil.evaluation.bootstrap import bca, case_weights, leave_one_out, percentile
-from mil.evaluation.calibration import slope_and_intercept
-from mil.evaluation.classification import INTERVALS
+from mil.evaluation.classification.calibration import slope_and_intercept
+from mil.evaluation.classification.conformal import future_coverage, threshold
+from mil.evaluation.classification.metrics import (
+    average_precision,
+    brier,
+    kappa,
+    macro_f1,
+    placements,
+    predicted,
+)
+from mil.evaluation.classification.per_class import INTERVALS
+from mil.evaluation.classification.power import mcnemar_power
 from mil.evaluation.comparison import corrected_t, delong_test, mcnemar_exact, permutation_tests
-from mil.evaluation.conformal import future_coverage, threshold
-from mil.evaluation.cox import fit_cox
-from mil.evaluation.metrics import average_precision, brier, kappa, macro_f1, placements, predicted
-from mil.evaluation.power import mcnemar_power
 from mil.evaluation.predictions import CaseScores
-from mil.evaluation.survival import harrell_interval
+from mil.evaluation.regression.cox import fit_cox
+from mil.evaluation.survival.metrics import harrell_interval
 
 HEADER = ["what", "cases", "truth", "method", "found", "aim", "cohorts"]
 RESAMPLES = 1000

@@ -13,12 +13,12 @@ from cli.pages import fill
 
 if TYPE_CHECKING:
     from mil.audit.confounders import Confounder
+    from mil.audit.consistency import Finding
+    from mil.audit.published import PublishedTable
     from mil.audit.run import Audit
-    from mil.cohort import Cohort
-    from mil.evaluation.arithmetic import Finding
+    from mil.data.cohort import Cohort
+    from mil.data.splits import Fold
     from mil.evaluation.predictions import Predictions
-    from mil.evaluation.published import PublishedTable
-    from mil.splits import Fold
 
 HEADER = (
     "could have been told by",
@@ -88,11 +88,11 @@ def audit(options: AuditOptions) -> None:
 
 def _audit_run(options: AuditOptions) -> int:
     from cli.console import complain, say, show_table, warn
+    from mil.audit.consistency import check_published
+    from mil.audit.published import read_published
     from mil.audit.run import audit_run
-    from mil.evaluation.arithmetic import check_published
     from mil.evaluation.predictions import read_predictions
-    from mil.evaluation.published import read_published
-    from mil.runs import open_run
+    from mil.runs.folder import open_run
 
     run = open_run(options.input)
     found = audit_run(run, curve_model=options.curve, crossval=_Again(options.input))
@@ -130,8 +130,8 @@ class _Again:
         from cli.console import Bars
         from cli.learn import CrossvalOptions
         from cli.options import build, part_of, wrong_use
-        from mil.crossval import cross_validate
         from mil.heads.registry import check_names
+        from mil.learning.crossval import cross_validate
         from mil.settings import FitSettings
 
         with wrong_use():
@@ -165,9 +165,9 @@ def _shown(each: "Confounder", n: int) -> list[str]:
 
 
 def _write_run(out: Path, found: "Audit") -> None:
-    from features.whole import write_whole
+    from features.files.atomic import write_atomic
     from mil.report.audit import draw_certainty, draw_confounders
-    from mil.runs import write_json
+    from mil.runs.folder import write_json
 
     write_json(out / "audit.json", found.to_json())
     _write_csv(
@@ -179,7 +179,7 @@ def _write_run(out: Path, found: "Audit") -> None:
     )
     pictures = {"confounders.png": draw_confounders(found), "certainty.png": draw_certainty(found)}
     for name, png in pictures.items():
-        write_whole(out / name, png)
+        write_atomic(out / name, png)
     page = fill(
         "audit.html",
         {},
@@ -191,7 +191,7 @@ def _write_run(out: Path, found: "Audit") -> None:
         flagged=[each.association.found for each in found.confounders],
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
     )
-    write_whole(out / "index.html", page)
+    write_atomic(out / "index.html", page)
 
 
 def _lead(found: "Audit") -> str:
@@ -207,10 +207,10 @@ def _lead(found: "Audit") -> str:
 
 def _audit_table(options: AuditOptions) -> int:
     from cli.console import complain, say, warn
-    from features.whole import write_whole
-    from mil.evaluation.arithmetic import check_published
-    from mil.evaluation.published import read_published
-    from mil.runs import write_json
+    from features.files.atomic import write_atomic
+    from mil.audit.consistency import check_published
+    from mil.audit.published import read_published
+    from mil.runs.folder import write_json
 
     table = read_published(options.input)
     found = check_published(table.rows)
@@ -247,7 +247,7 @@ def _audit_table(options: AuditOptions) -> int:
             flagged=[each.impossible for each in found],
             pictures={},
         )
-        write_whole(options.out / "index.html", page)
+        write_atomic(options.out / "index.html", page)
         say(f"Page: {options.out / 'index.html'}")
     return len(impossible)
 
@@ -263,9 +263,9 @@ def _table_lead(table: "PublishedTable", impossible: "Sequence[Finding]") -> str
 
 def _write_csv(path: Path, rows: "Sequence[Mapping[str, object]]") -> None:
     """Replace a table; one without a row has no header either."""
-    from features.whole import whole
+    from features.files.atomic import atomic_path
 
-    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)

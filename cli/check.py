@@ -14,13 +14,13 @@ from cli.extract import TABLE_SUFFIXES, SlideOptions, jobs_of, recipes_of, slide
 from cli.options import UsageError, verb, writable
 from cli.pages import fill
 from features.errors import FeaturesError
+from mil.data.summary import Summary, listed, tally
 from mil.settings import SplitSettings
-from mil.summary import Summary, listed, tally
 
 if TYPE_CHECKING:
-    from features.plan import SlideJob
-    from features.preflight import ScaleCheck, SlideCheck
-    from mil.cohort import Row
+    from features.extraction.preflight import ScaleCheck, SlideCheck
+    from features.extraction.survey import SlideJob
+    from mil.data.cohort import Row
 
 COLUMNS = (
     "slide", "case", "label", "tile_mpp", "status", "tiles", "tiles_drawn", "bytes", "seconds", "level",
@@ -108,8 +108,8 @@ def run_check(options: CheckOptions) -> int:
         raise UsageError("A folder of tile images has the scale of its files: give one --mpp.")
     rows = _rows(options)
     from cli.console import Bars, complain, say, show_table, warn
-    from features.preflight import check_slides
-    from features.whole import write_whole
+    from features.extraction.preflight import check_slides
+    from features.files.atomic import write_atomic
 
     options.out.mkdir(parents=True, exist_ok=True)
     label_of = {row.slide: row.label for row in rows}
@@ -134,7 +134,7 @@ def run_check(options: CheckOptions) -> int:
     for text in summary.problems:
         complain(text)
     page = options.out / "index.html"
-    write_whole(page, _page(options, summary, checks, label_of))
+    write_atomic(page, _page(options, summary, checks, label_of))
     say(f"Page: {page}")
     return len(summary.problems)
 
@@ -151,7 +151,7 @@ def summarise(
     _of_scanners(said, checks)
     _of_work(said, options, checks)
     if rows:
-        from mil.feasibility import of_cases
+        from mil.data.feasibility import of_cases
 
         _of_files(said, options, jobs)
         ready = {found.slide for found in checks if found.status == "ready"}
@@ -204,7 +204,7 @@ def _of_scanners(said: Summary, checks: "Sequence[SlideCheck]") -> None:
 
 
 def _of_work(said: Summary, options: CheckOptions, checks: "Sequence[SlideCheck]") -> None:
-    from features.preflight import DIMS, UNKNOWN_DIM, bag_bytes
+    from features.extraction.preflight import DIMS, UNKNOWN_DIM, bag_bytes
 
     scales = [scale for found in checks for scale in found.scales if scale.status == "ready"]
     if not scales:
@@ -252,7 +252,7 @@ def _of_files(said: Summary, options: CheckOptions, jobs: "Sequence[SlideJob]") 
 
 
 def _rows(options: CheckOptions) -> "Sequence[Row]":
-    from mil.cohort import read_table
+    from mil.data.cohort import read_table
 
     path = options.inputs[0]
     return read_table(path) if path.suffix.lower() in TABLE_SUFFIXES else ()
@@ -284,7 +284,7 @@ def _shown(found: "SlideCheck", scale: "ScaleCheck") -> list[str]:
 
 
 def _csv_rows(found: "SlideCheck", label: str, options: CheckOptions) -> Iterator[dict[str, Any]]:
-    from features.preflight import bag_bytes
+    from features.extraction.preflight import bag_bytes
 
     width, height = found.size_l0 or ("", "")
     for scale in found.scales:

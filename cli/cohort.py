@@ -11,11 +11,11 @@ from mil.settings import FitSettings, SplitSettings
 
 if TYPE_CHECKING:
     from cli.learn import CrossvalOptions, TrainOptions
-    from mil.cohort import Cohort, Row
-    from mil.combined import Combination
-    from mil.fitted import Fitted
-    from mil.runs import Run
-    from mil.splits import Fold
+    from mil.data.cohort import Cohort, Row
+    from mil.data.splits import Fold
+    from mil.learning.combined import Combination
+    from mil.learning.fitted import Fitted
+    from mil.runs.folder import Run
 
 
 def begun(
@@ -27,8 +27,8 @@ def begun(
         options: of the cross-validation.
         strata: by what each case is dealt to folds, in the order of the cases.
     """
-    from mil.runs import start_run
-    from mil.splits import folds_sha256, split_cases, write_folds
+    from mil.data.splits import folds_sha256, split_cases, write_folds
+    from mil.runs.folder import start_run
 
     cohort = assembled(options, options.store)
     sites = [case.site for case in cohort.cases]
@@ -49,7 +49,7 @@ def reading(options: "CrossvalOptions") -> "Sequence[str]":
 def combination(options: "CrossvalOptions", cohort: "Cohort", run: "Run") -> "Combination":
     """The model and the columns that are combined."""
     from mil.baselines.encoding import clinical_columns
-    from mil.combined import Combination
+    from mil.learning.combined import Combination
 
     return Combination(
         cohort,
@@ -64,9 +64,9 @@ def combination(options: "CrossvalOptions", cohort: "Cohort", run: "Run") -> "Co
 def assembled(options: "CrossvalOptions | TrainOptions", store: Path | None) -> "Cohort":
     """The cohort of a verb; what is left out, or looks alike, is told."""
     from cli.console import complain, warn
-    from mil.cohort import assemble
-    from mil.duplicates import lookalikes
-    from mil.outcome import with_outcomes
+    from mil.data.cohort import assemble
+    from mil.data.duplicates import lookalikes
+    from mil.data.outcomes import with_outcomes
 
     assert store
     rows, source = to_learn_from(options.cohort), options.cohort.name
@@ -95,9 +95,9 @@ def to_learn_from(table: Path) -> "Sequence[Row]":
         CohortError: nothing is left.
     """
     from cli.console import counted, say
-    from mil.cohort import parted, read_table
+    from mil.data.cohort import read_table, split_train_test
 
-    rows, held = parted(read_table(table))
+    rows, held = split_train_test(read_table(table))
     if not rows:
         raise CohortError(
             f"{table}: every row has split=test, and none is left to learn from. Change column split."
@@ -153,7 +153,7 @@ class KeptIn:
 
     def __call__(self, model: str, fold: "Fold", fitter: "Callable[[], Fitted]") -> "Fitted":
         """The fit of a model on a fold: from its file, or from the fitter."""
-        from mil.fitted import load_fitted, save_fitted
+        from mil.learning.fitted import load_fitted, save_fitted
 
         path = self.run.model_path(model, fold)
         if path.exists():

@@ -35,9 +35,9 @@ def concepts(options: ConceptOptions) -> None:
     from cli.inputs import slide_files
     from mil.concepts.find import find_concepts
     from mil.concepts.page import write_concepts
-    from mil.evaluation.evaluate import evaluate
+    from mil.evaluation.classification.evaluate import evaluate
     from mil.report.gather import judged_cohort
-    from mil.runs import open_run
+    from mil.runs.folder import open_run
 
     writable(options.out)
     found_files = slide_files(options.slides) if options.slides else {}

@@ -11,8 +11,8 @@ from cli.extract import slides_in
 from cli.options import UsageError, verb, writable, wrong_use
 
 if TYPE_CHECKING:
-    from features.bags import Bag
-    from features.layouts import Given
+    from features.bags.bag import Bag
+    from features.bags.layouts import Given
 
 SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npz", ".csv")
 TARGETS = ("stamp", "clam")
@@ -158,10 +158,10 @@ class _Work:
 
     def _export(self, path: Path) -> "Bag | None":
         """Write a bag in the other tool's layout; None where its file is there already."""
-        from features.bags import read_bag, validate_bag
+        from features.bags.bag import read_bag, validate_bag
+        from features.bags.interchange import write_clam, write_stamp
+        from features.bags.layouts import OURS, recognise
         from features.errors import BagError
-        from features.interchange import write_clam, write_stamp
-        from features.layouts import OURS, recognise
 
         layout, out = recognise(path), self._options.out
         if layout != OURS:
@@ -183,10 +183,10 @@ class _Work:
 
     def _take_in(self, slide: str, path: Path) -> "Bag | None":
         """Write a foreign file as a bag; None where the same bag is there already."""
-        from features.bags import read_bag, request_of, write_bag
+        from features.bags.bag import read_bag, request_of, write_bag
+        from features.bags.interchange import read_foreign, remarks
+        from features.bags.layouts import OURS, recognise
         from features.errors import BagError
-        from features.interchange import read_foreign, remarks
-        from features.layouts import OURS, recognise
 
         layout = recognise(path) if self._options.layout == "auto" else self._options.layout
         bag = read_foreign(path, layout=layout, given=self._given_for(slide), slide=slide)
@@ -210,7 +210,7 @@ class _Work:
         from dataclasses import replace
 
         from features.errors import BagError
-        from features.slides import open_slide
+        from features.slides.slide import open_slide
 
         if not self._options.slides:
             return self._given
@@ -237,7 +237,7 @@ def _given(options: ConvertOptions) -> "Given":
     Raises:
         UsageError: a value that cannot be, or one that has no use with --to.
     """
-    from features.layouts import LAYOUTS, Given
+    from features.bags.layouts import LAYOUTS, Given
 
     with wrong_use():
         given = Given(
@@ -272,7 +272,7 @@ def _files(options: ConvertOptions) -> Mapping[str, Path]:
     Raises:
         UsageError: a folder without any, a slide given twice, or files that would replace themselves.
     """
-    from features.slides import slide_name
+    from features.slides.slide import slide_name
 
     files: dict[str, Path] = {}
     for path in (file for given in options.inputs for file in _files_in(given)):
@@ -303,7 +303,7 @@ def _files_in(given: Path) -> Sequence[Path]:
 
 def _first_bag(store: Path) -> "Bag | None":
     """One of the bags a store holds: all others must have its recipe."""
-    from features.bags import read_bag
+    from features.bags.bag import read_bag
     from features.errors import BagError
 
     for path in sorted(store.glob("*.h5")):

@@ -45,17 +45,17 @@ def decision(options: DecisionOptions) -> None:
     import numpy as np
 
     from cli.console import say
-    from mil.evaluation.decision import (
+    from mil.evaluation.decision_curves import (
         decision_curves,
         nearest_horizon,
         survival_decision_curves,
         write_curves,
     )
     from mil.evaluation.predictions import read_predictions
-    from mil.evaluation.survival_predictions import read_survival
+    from mil.evaluation.survival.predictions import read_survival
     from mil.report.decision import draw_decisions
     from mil.report.survival import save_figure
-    from mil.runs import check_results, open_run
+    from mil.runs.folder import check_results, open_run
 
     run = open_run(options.run)
     if run.info["command"] != "crossval" or not run.complete:

@@ -37,9 +37,9 @@ def examine(folder: Path) -> tuple[dict[str, str], list[str]]:
     import torch
 
     from features.backbones.imagenet import ALIASES
-    from features.embed import resolve_device
+    from features.extraction.embed import resolve_device
     from features.precision import resolve_precision
-    from mil.runs import versions
+    from mil.runs.folder import versions
 
     problems = []
     device = resolve_device("auto")

@@ -20,8 +20,8 @@ from cli.tables import (
 from mil.settings import JudgeSettings
 
 if TYPE_CHECKING:
-    from mil.evaluation.classification import ClassResult
-    from mil.evaluation.evaluate import Evaluation
+    from mil.evaluation.classification.evaluate import Evaluation
+    from mil.evaluation.classification.per_class import ClassResult
     from mil.evaluation.intervals import Estimate
 
 
@@ -57,7 +57,7 @@ def evaluate(options: EvaluateOptions) -> None:
     and one p_CLASS per class, or of survival a time, event, risk and one s_TIME per time of a curve. The
     case is the unit: its slides are averaged.
     """
-    from mil.evaluation.survival_predictions import is_survival
+    from mil.evaluation.survival.predictions import is_survival
 
     check_out(options.out)
     tables = tables_of(options.inputs)
@@ -69,8 +69,8 @@ def evaluate(options: EvaluateOptions) -> None:
 
 def _evaluate_classes(options: EvaluateOptions, tables: Sequence[Path]) -> None:
     from cli.learn import show_evaluation
-    from mil.evaluation.evaluate import evaluate as judge
-    from mil.evaluation.evaluate import rows
+    from mil.evaluation.classification.evaluate import evaluate as judge
+    from mil.evaluation.classification.evaluate import rows
     from mil.evaluation.predictions import write_predictions
 
     if options.time_unit:
@@ -89,14 +89,14 @@ def _evaluate_classes(options: EvaluateOptions, tables: Sequence[Path]) -> None:
 
 def _evaluate_survival(options: EvaluateOptions, tables: Sequence[Path]) -> None:
     from cli.survival import show_survival
-    from mil.evaluation.evaluate_survival import evaluate_survival, rows
-    from mil.evaluation.survival_predictions import (
+    from mil.evaluation.survival.evaluate import evaluate_survival, rows
+    from mil.evaluation.survival.predictions import (
         SurvivalPredictions,
         joined,
         read_survival,
         write_survival,
     )
-    from mil.runs import open_run
+    from mil.runs.folder import open_run
 
     if options.classes or options.cohort or part_of(options, JudgeSettings) != JudgeSettings():
         raise UsageError(

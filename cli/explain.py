@@ -22,7 +22,7 @@ from cli.maps import (
 from cli.options import UsageError, verb, writable
 
 if TYPE_CHECKING:
-    from features.bags import Bag
+    from features.bags.bag import Bag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +124,11 @@ def run_explain(options: ExplainOptions) -> list[Path]:
     """Write the files of one map, or the summary of all, and print where they are."""
     from cli.console import Bars, say
     from cli.inputs import bags_for
-    from mil.explain.examine import examine
+    from mil.explain.assess import assess_map
     from mil.explain.faithfulness import random_curves
     from mil.explain.pyramid import FINEST_MPP, write_ome_tiff
-    from mil.explain.question import ask
-    from mil.runs import check_bag, open_run
+    from mil.explain.target import explanation_target
+    from mil.runs.folder import check_bag, open_run
 
     _check_asked(options)
     run = open_run(options.run)
@@ -155,10 +155,10 @@ def run_explain(options: ExplainOptions) -> list[Path]:
         if survival:
             scores, paths = write_risk_map(options.out, fitted, bag, caption, picture)
         else:
-            question = ask(fitted, bag, class_asked(options, run, bag, fitted))
+            question = explanation_target(fitted, bag, class_asked(options, run, bag, fitted))
             method = answering(question) if options.method in PIXEL_METHODS else options.method
             random = random_curves(question, progress=Bars())
-            examined = examine(question, method, random, known_tiles(options.regions, bag))
+            examined = assess_map(question, method, random, known_tiles(options.regions, bag))
             scores = examined.scores
             paths = write_map(options.out, examined, caption, run, picture)
             if slide:

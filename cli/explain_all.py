@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cli.explain import ExplainOptions
-    from features.bags import Bag
-    from mil.fitted import Fitted
-    from mil.runs import Run
+    from features.bags.bag import Bag
+    from mil.learning.fitted import Fitted
+    from mil.runs.folder import Run
 
 
 def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
@@ -24,9 +24,9 @@ def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
     import pandas as pd
 
     from cli.console import Bars, counted, say, show_table, warn
-    from features.whole import write_whole
-    from mil.explain.examine import conclusion, summarise_methods
-    from mil.explain.worth import guessing, unjudged
+    from features.files.atomic import write_atomic
+    from mil.explain.assess import conclusion, summarise_methods
+    from mil.explain.caveats import chance_caveat, external_caveat
 
     asked = _fingerprint(options, run)
     rows: list[dict[str, Any]] = []
@@ -45,10 +45,10 @@ def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
             if slide not in {row["slide"] for row in rows}:
                 new = _rows(options, run, fitted, bag, known, unsuited)
                 rows += [{"asked": asked, **row} for row in new]
-                write_whole(part, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
+                write_atomic(part, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
             advance(1)
     table = pd.DataFrame(rows).drop(columns="asked")
-    write_whole(path, table.to_csv(index=False, float_format="%.6g"))
+    write_atomic(path, table.to_csv(index=False, float_format="%.6g"))
     path.with_suffix(".part.csv").unlink()
     methods = summarise_methods(table)
     header = [
@@ -75,9 +75,9 @@ def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
     if seen:
         warn(f"Of {counted(len(run.info['bags']), 'slide')} {seen} may have taught the model.")
     model = str(rows[0]["model"])
-    if told := unjudged(run):
+    if told := external_caveat(run):
         warn(told)
-    if told := guessing(run, model):
+    if told := chance_caveat(run, model):
         warn(told)
     else:
         say(conclusion(methods, model))
@@ -87,7 +87,7 @@ def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
 
 def _fingerprint(options: "ExplainOptions", run: "Run") -> str:
     """What the rows of a table answer: another question's are not taken up."""
-    from features.bags import fingerprint
+    from features.bags.bag import fingerprint
 
     regions = str(options.regions and options.regions.resolve())
     asked = {"class": options.class_name, "model": options.model, "regions": regions}
@@ -106,8 +106,8 @@ def _kept(part: Path, asked: str) -> list[dict[str, Any]]:
 
 def _held(options: "ExplainOptions", run: "Run", slide: str) -> "tuple[Bag, Fitted, str]":
     """A slide's bag, its model, and what that has to do with its case."""
-    from features.bags import read_bag
-    from mil.runs import check_bag
+    from features.bags.bag import read_bag
+    from mil.runs.folder import check_bag
 
     bag = read_bag(_store_of(run, slide) / f"{slide}.h5")
     check_bag(run, bag)
@@ -141,16 +141,16 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """A row for each method that suits the model; of the others, why not."""
     from mil.errors import FitError
-    from mil.explain.examine import examine, row_of
+    from mil.explain.assess import assess_map, summary_row
     from mil.explain.faithfulness import random_curves
     from mil.explain.methods import METHODS
-    from mil.explain.question import ask
+    from mil.explain.target import explanation_target
 
-    question = ask(fitted, bag, class_asked(options, run, bag, fitted))
+    question = explanation_target(fitted, bag, class_asked(options, run, bag, fitted))
     random, rows = random_curves(question), []
     for method in METHODS:
         try:
-            rows.append(row_of(examine(question, method, random, known)))
+            rows.append(summary_row(assess_map(question, method, random, known)))
         except FitError as error:
             unsuited[method] = str(error)
     return rows
@@ -158,7 +158,7 @@ def _rows(
 
 def _store_of(run: "Run", slide: str) -> Path:
     """Where the run's bag of a slide lies."""
-    from mil.splits import read_folds
+    from mil.data.splits import read_folds
 
     if run.settings.get("finetune", "off") != "per-fold":
         return Path(run.settings["store"])

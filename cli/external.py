@@ -59,10 +59,10 @@ def external(options: ExternalOptions) -> None:
     """
     from cli.console import complain, counted, say
     from cli.learn import show_evaluation
-    from mil.cohort import assemble, parted, read_table
-    from mil.evaluation.evaluate import evaluate
+    from mil.data.cohort import assemble, read_table, split_train_test
+    from mil.evaluation.classification.evaluate import evaluate
     from mil.evaluation.predictions import write_predictions
-    from mil.external import (
+    from mil.runs.external import (
         check_first,
         check_unseen,
         earlier,
@@ -72,12 +72,12 @@ def external(options: ExternalOptions) -> None:
         predict_together,
         reading_of,
     )
-    from mil.runs import open_run, write_json
+    from mil.runs.folder import open_run, write_json
 
     run = open_run(options.run)
     out = writable(run.path / "external" / (options.name or options.cohort.stem))
     members = ensemble_of(run, options.model)
-    rest, held = parted(read_table(options.cohort))
+    rest, held = split_train_test(read_table(options.cohort))
     cohort = assemble(
         held or rest, options.store, allow_missing=options.allow_missing, source=options.cohort.name
     )

@@ -14,9 +14,9 @@ from features.errors import FeaturesError
 from features.recipe import Recipe, RecipeAtAnyScale
 
 if TYPE_CHECKING:
-    from features.plan import SlideJob
-    from features.store import Outcome
-    from mil.cohort import Row
+    from features.bags.store import Outcome
+    from features.extraction.survey import SlideJob
+    from mil.data.cohort import Row
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 ENGINES = ("local", "ray")
@@ -145,7 +145,7 @@ def run_extract(options: ExtractOptions) -> int:
     writable(options.out)
     from cli.console import Bars, complain, counted, say, warn
     from features.backbones.registry import timm_name
-    from features.extract import extract as extract_here
+    from features.extraction.extract import extract as extract_here
 
     with wrong_use():
         timm_name(options.backbone)
@@ -157,7 +157,7 @@ def run_extract(options: ExtractOptions) -> int:
         say("No --annotations: every tile of tissue is used, tumour or not.")
     extract_slides = extract_here
     if options.engine == "ray":
-        from features.cluster import extract_on_ray
+        from features.extraction.cluster import extract_on_ray
 
         extract_slides = extract_on_ray
     began = time.perf_counter()
@@ -245,7 +245,7 @@ def jobs_of(options: SlideOptions) -> "Sequence[SlideJob]":
     Raises:
         UsageError: inputs of different kinds, or options that do not apply to them.
     """
-    from mil.cohort import read_table
+    from mil.data.cohort import read_table
 
     tables = [path for path in options.inputs if path.suffix.lower() in TABLE_SUFFIXES]
     if tables:
@@ -271,7 +271,7 @@ def jobs_of(options: SlideOptions) -> "Sequence[SlideJob]":
 
 def _path_jobs(options: SlideOptions, path: Path) -> "list[SlideJob]":
     """A slide file, the slides of a folder, or the slides whose tile images it holds."""
-    from features.plan import SlideJob
+    from features.extraction.survey import SlideJob
 
     if not path.is_dir():
         return [_slide_job(options, path)]
@@ -300,8 +300,8 @@ def _path_jobs(options: SlideOptions, path: Path) -> "list[SlideJob]":
 
 
 def _slide_job(options: SlideOptions, path: Path) -> "SlideJob":
-    from features.plan import SlideJob
-    from features.slides import slide_name
+    from features.extraction.survey import SlideJob
+    from features.slides.slide import slide_name
 
     return SlideJob(
         slide=slide_name(path.name),
@@ -326,7 +326,7 @@ def _apart(jobs: "Sequence[SlideJob]") -> "list[SlideJob]":
 def _table_jobs(options: SlideOptions, rows: "Sequence[Row]", folder: Path) -> "list[SlideJob]":
     """The slides of a table, found by name in a folder of slides or of tile images."""
     from features.errors import SlideError
-    from features.plan import SlideJob
+    from features.extraction.survey import SlideJob
 
     if not folder.is_dir():
         raise UsageError(f"--slides {folder}: no such folder.")
@@ -366,7 +366,7 @@ def _table_jobs(options: SlideOptions, rows: "Sequence[Row]", folder: Path) -> "
 
 def slides_in(folder: Path) -> dict[str, tuple[Path, ...]]:
     """The slide files of a folder and those below it, by bare name and by name with its folders."""
-    from features.slides import SLIDE_SUFFIXES, slide_name
+    from features.slides.slide import SLIDE_SUFFIXES, slide_name
 
     found: dict[str, tuple[Path, ...]] = {}
     for path in sorted(folder.rglob("*")):
@@ -382,7 +382,7 @@ def _tiles_in(folder: Path) -> dict[str, tuple[Path, ...]]:
     import openslide
 
     from features.errors import SlideError
-    from features.folders import group_tiles
+    from features.tiles.folders import group_tiles
 
     try:
         tiles = group_tiles(folder)

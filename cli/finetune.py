@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from cli.learn import CrossvalOptions
     from features.recipe import Recipe
-    from mil.cohort import Row
+    from mil.data.cohort import Row
+    from mil.data.splits import Fold
     from mil.evaluation.predictions import Predictions
     from mil.finetune.per_fold import Tuning
     from mil.finetune.tiles import LabelledSlide
-    from mil.runs import Run
-    from mil.splits import Fold
+    from mil.runs.folder import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,9 @@ def run_finetune(options: FinetuneOptions) -> None:
     from cli.console import Bars, say
     from features.backbones.registry import timm_name
     from features.progress import Silent
-    from mil.finetune.ranks import ranks
+    from mil.finetune.distributed import ranks
     from mil.finetune.training import finetune as train
-    from mil.runs import finish_run, start_run
+    from mil.runs.folder import finish_run, start_run
 
     with wrong_use():
         timm_name(options.backbone)
@@ -111,10 +111,10 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     from cli.cohort import KeptIn, clinical_facts, to_learn_from
     from cli.cohort import facts as facts_of
     from cli.console import Bars, warn
-    from mil.duplicates import lookalikes
+    from mil.data.duplicates import lookalikes
+    from mil.data.splits import folds_sha256, split_cases, write_folds
     from mil.finetune.per_fold import cohort_as_tested, cross_validate_per_fold
-    from mil.runs import start_run, update_run
-    from mil.splits import folds_sha256, split_cases, write_folds
+    from mil.runs.folder import start_run, update_run
 
     if options.allow_missing:
         raise UsageError(
@@ -168,8 +168,8 @@ def tuning_of(
     Raises:
         UsageError: there are several processes.
     """
+    from mil.finetune.distributed import ranks
     from mil.finetune.per_fold import Tuning
-    from mil.finetune.ranks import ranks
 
     with ranks(tuned.device) as together:
         if together.size > 1:
@@ -192,14 +192,14 @@ def labelled_slides(options: SlideOptions) -> "list[LabelledSlide]":
         UsageError: no table was given.
         CohortError: a row has no label.
     """
-    from mil.cohort import parted, read_table
+    from mil.data.cohort import read_table, split_train_test
     from mil.errors import CohortError
     from mil.finetune.tiles import LabelledSlide
 
     jobs = jobs_of(options)
     if not all(job.case for job in jobs):
         raise UsageError("Fine-tuning needs labels: give a table with case, slide and label.")
-    label_of = {row.slide: row.label for row in parted(read_table(options.inputs[0]))[0]}
+    label_of = {row.slide: row.label for row in split_train_test(read_table(options.inputs[0]))[0]}
     without = sorted(name for name, label in label_of.items() if not label)
     if without:
         raise CohortError(

@@ -7,15 +7,15 @@ from typing import Any
 
 from cli.extract import slides_in
 from cli.options import UsageError
-from features.bags import Bag, read_bag
+from features.bags.bag import Bag, read_bag
 from features.errors import BackboneError
-from features.plan import SlideJob
+from features.extraction.survey import SlideJob
 from features.recipe import Recipe
-from features.slides import slide_name
-from features.stain import Stain, StainReference, save_reference
+from features.slides.slide import slide_name
+from features.tiles.stain import Stain, StainReference, save_reference
 from mil.errors import FitError, RunError
-from mil.fitted import Fitted, load_fitted
-from mil.runs import Run, written
+from mil.learning.fitted import Fitted, load_fitted
+from mil.runs.folder import Run, written
 
 LEARNT_FROM = {
     "tiles": "folders of tiles",
@@ -87,7 +87,9 @@ def _extract(
     slide_mpp: float | None,
 ) -> None:
     from cli.console import Bars
-    from features.extract import extract  # brings every backbone along, which bags do not need
+    from features.extraction.extract import (
+        extract,  # brings every backbone along, which bags do not need
+    )
 
     if recipe["region"] not in ("annotations", "tissue"):
         raise UsageError(

@@ -18,9 +18,9 @@ from mil.settings import (
 )
 
 if TYPE_CHECKING:
-    from mil.evaluation.evaluate import Evaluation
+    from mil.evaluation.classification.evaluate import Evaluation
     from mil.evaluation.predictions import Predictions
-    from mil.runs import Run
+    from mil.runs.folder import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,11 +178,11 @@ def crossval(options: CrossvalOptions) -> None:
 def run_crossval(options: CrossvalOptions) -> "Evaluation":
     """Write the run folder, print the comparison."""
     from cli.console import say
+    from mil.evaluation.classification.evaluate import evaluate
     from mil.evaluation.comparison import compare_models
-    from mil.evaluation.evaluate import evaluate
     from mil.evaluation.predictions import write_predictions
     from mil.heads.registry import check_chunks, check_names
-    from mil.runs import finish_run, write_json
+    from mil.runs.folder import finish_run, write_json
 
     with wrong_use():
         check_names(options.models)
@@ -208,9 +208,9 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
 def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
     """Cross-validate on the bags of a store."""
     from cli.console import Bars
-    from mil.combined import combine
-    from mil.crossval import cross_validate
     from mil.evaluation.predictions import concat
+    from mil.learning.combined import combine
+    from mil.learning.crossval import cross_validate
 
     cohort, folds, run = begun(options, lambda cohort: [case.label for case in cohort.cases])
     predictions = cross_validate(
@@ -243,10 +243,10 @@ def train(options: TrainOptions) -> None:
     It is not judged here: no case is left to judge it by. `mil crossval` says what to expect of it.
     """
     from cli.console import say
-    from mil.crossval import fit_cases
-    from mil.fitted import save_fitted
     from mil.heads.registry import check_chunks, check_names, check_outcomes
-    from mil.runs import finish_run, start_run
+    from mil.learning.crossval import fit_cases
+    from mil.learning.fitted import save_fitted
+    from mil.runs.folder import finish_run, start_run
 
     survival = options.task == "survival"
     with wrong_use():

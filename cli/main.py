@@ -9,8 +9,7 @@ import typer
 
 from cli.app import app
 from cli.options import UsageError
-from features.errors import FeaturesError
-from mil.errors import MilError
+from features.errors import SarcomilError
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
@@ -35,7 +34,7 @@ def main() -> None:
         _fail(_said(error), WRONG_USE)
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
-    except (FeaturesError, MilError) as error:
+    except SarcomilError as error:
         if "--debug" in arguments:
             raise
         _fail(str(error), FAILED)

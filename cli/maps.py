@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
     from cli.explain import ExplainOptions
     from features.backbones.registry import Backbone
-    from features.bags import Bag
-    from features.embed import Tiles
-    from features.slides import Slide
-    from features.tiling import SlideTiles
-    from mil.explain.examine import Examined
-    from mil.explain.question import Question
+    from features.bags.bag import Bag
+    from features.extraction.embed import Tiles
+    from features.slides.slide import Slide
+    from features.tiles.grid import SlideTiles
+    from mil.explain.assess import AssessedMap
     from mil.explain.scores import TileScores
-    from mil.fitted import Fitted
-    from mil.runs import Run
+    from mil.explain.target import ExplanationTarget
+    from mil.learning.fitted import Fitted
+    from mil.runs.folder import Run
 
 
 def model_for(run: "Run", bag: "Bag", options: "ExplainOptions") -> "tuple[Fitted, str]":
     """The model to explain, and what it has to do with the case."""
-    from mil.fitted import load_fitted
-    from mil.runs import check_results, written
-    from mil.splits import read_folds
+    from mil.data.splits import read_folds
+    from mil.learning.fitted import load_fitted
+    from mil.runs.folder import check_results, written
 
     case = run.case_of(bag.slide, bag.case)
     if run.info["command"] == "train":
@@ -81,9 +81,9 @@ def _relation(fitted: "Fitted", case: str) -> str:
     """What the model itself says of having seen the case."""
     if not case:
         return "its case is not known: the model may have seen it"
-    from mil.spelling import among
+    from mil.data.names import matching
 
-    seen = among([case], fitted.trained_on)
+    seen = matching([case], fitted.trained_on)
     return "trained on this case" if seen else UNSEEN
 
 
@@ -101,9 +101,9 @@ def known_tiles(regions: Path | None, bag: "Bag") -> "NDArray[np.bool_] | None":
         return None
     import shapely
 
-    from features.annotations import find_annotation, polygons_of, read_annotations
-    from features.masks import coverage
     from features.recipe import ALWAYS_EXCLUDED
+    from features.regions.annotations import find_annotation, polygons_of, read_annotations
+    from features.regions.masks import coverage
 
     drawing = read_annotations(find_annotation(regions, bag.slide, bag.slide))
     drawn = shapely.union_all([each.polygon for each in drawing.annotations])
@@ -112,7 +112,7 @@ def known_tiles(regions: Path | None, bag: "Bag") -> "NDArray[np.bool_] | None":
     return coverage(area, x.astype(float), y.astype(float), bag.side_l0) >= 0.5
 
 
-def answering(question: "Question") -> str:
+def answering(question: "ExplanationTarget") -> str:
     """Evidence where the answer is a sum over tiles, else the answer to single tiles."""
     from mil.errors import FitError
     from mil.explain.evidence import evidence_scores
@@ -132,9 +132,9 @@ def opened(file: Path, bag: "Bag", slide_mpp: float | None) -> "Iterator[Slide]"
         UsageError: it is of another size.
     """
     from cli.console import warn
-    from features.bags import fingerprint
-    from features.plan import SlideJob, identities
-    from features.slides import open_slide
+    from features.bags.bag import fingerprint
+    from features.extraction.survey import SlideJob, identities
+    from features.slides.slide import open_slide
 
     told = bag.mpp_l0[0] if bag.mpp_source != "file" else None
     with open_slide(file, mpp=slide_mpp or told) as slide:
@@ -167,26 +167,26 @@ def picture_of(slide: "Slide", mpp: float) -> "Image.Image":
 
 
 def write_map(
-    out: Path, examined: "Examined", caption: str, run: "Run", picture: "Image.Image | None"
+    out: Path, examined: "AssessedMap", caption: str, run: "Run", picture: "Image.Image | None"
 ) -> list[Path]:
     """The four files of a map; the verdict is said too.
 
     Where another class is explained than the model calls, their names say so.
     """
     from cli.console import Bars, say, warn
-    from features.slides import file_name
-    from features.whole import write_whole
-    from mil.explain.examine import facts_of
+    from features.files.atomic import write_atomic
+    from features.slides.slide import file_name
+    from mil.explain.assess import map_card
+    from mil.explain.caveats import chance_caveat, external_caveat
     from mil.explain.figure import TRUE_TO, draw_explanation
     from mil.explain.scores import write_csv, write_geojson
-    from mil.explain.worth import guessing, unjudged
-    from mil.runs import write_json
+    from mil.runs.folder import write_json
 
     scores, called = examined.scores, examined.question.called
     class_name = examined.question.class_name
-    facts = facts_of(examined, progress=Bars())
-    facts["guessing"] = guessing(run, scores.model)
-    facts["warnings"] += filter(None, [unjudged(run)])
+    facts = map_card(examined, progress=Bars())
+    facts["guessing"] = chance_caveat(run, scores.model)
+    facts["warnings"] += filter(None, [external_caveat(run)])
     told = facts["faithfulness"]
     asked = f"{class_name}, probability {facts['probability']:.2f}"
     if class_name != called:
@@ -222,7 +222,7 @@ def write_map(
         warnings=facts["warnings"],
         picture=picture,
     )
-    write_whole(paths[0], drawn)
+    write_atomic(paths[0], drawn)
     write_csv(paths[1], scores)
     write_geojson(paths[2], scores)
     write_json(paths[3], facts)
@@ -234,8 +234,8 @@ def write_risk_map(
 ) -> "tuple[TileScores, list[Path]]":
     """Where a model of survival looks; what a tile does to a risk is not measured."""
     from cli.console import warn
-    from features.slides import file_name
-    from features.whole import write_whole
+    from features.files.atomic import write_atomic
+    from features.slides.slide import file_name
     from mil.explain.attention import attention_scores
     from mil.explain.heatmap import draw_heatmap
     from mil.explain.quality import quality_warnings
@@ -248,22 +248,22 @@ def write_risk_map(
     base = out / f"{file_name(bag.slide)}-{fitted.model}-attention"
     paths = [base.with_name(base.name + suffix) for suffix in (".png", ".csv", ".geojson")]
     drawn = draw_heatmap(scores, caption="\n".join([caption, *warnings]), picture=picture)
-    write_whole(paths[0], drawn)
+    write_atomic(paths[0], drawn)
     write_csv(paths[1], scores)
     write_geojson(paths[2], scores)
     return scores, paths
 
 
 def write_tiles(
-    base: Path, examined: "Examined", slide: "Slide", options: "ExplainOptions", run: "Run"
+    base: Path, examined: "AssessedMap", slide: "Slide", options: "ExplainOptions", run: "Run"
 ) -> list[Path]:
     """The highest and lowest tiles, and for a method of pixels where in the highest the answer lies."""
     import numpy as np
 
     from cli.console import warn
-    from features.tiling import SlideTiles, TileGrid
-    from features.whole import write_whole
-    from mil.explain.contact import draw_contact, draw_tile_maps, ends_of
+    from features.files.atomic import write_atomic
+    from features.tiles.grid import SlideTiles, TileGrid
+    from mil.explain.contact_sheet import draw_contact, draw_tile_maps, ends_of
     from mil.explain.gradcam import recomputed_warning, tile_maps
     from mil.explain.single_tile import single_tile_scores
 
@@ -272,7 +272,7 @@ def write_tiles(
     tiles = SlideTiles(slide, grid)
     sheet = base.with_name(f"{base.stem}-tiles.png")
     verdict = examined.faithfulness.verdict
-    write_whole(sheet, draw_contact(scores, tiles.read, caption=verdict))
+    write_atomic(sheet, draw_contact(scores, tiles.read, caption=verdict))
     if options.method not in PIXEL_METHODS:
         return [sheet]
     top, _ = ends_of(scores)
@@ -295,7 +295,7 @@ def write_tiles(
     inside = base.with_name(f"{base.stem}-{options.method}.png")
     caption = "\n".join([f"Tiles: {verdict}.", *told])
     drawn = draw_tile_maps(scores, top, tiles.read, found, method=options.method, caption=caption)
-    write_whole(inside, drawn)
+    write_atomic(inside, drawn)
     return [sheet, inside]
 
 
@@ -309,7 +309,7 @@ def _backbone_of(
     """
     from cli.inputs import recipe_from
     from features.backbones.registry import load_backbone
-    from features.recolour import recolouring, stain_reference
+    from features.tiles.normalisation import recolouring, stain_reference
 
     recipe = run.info["recipe"]
     if recipe.get("region") == "converted":

@@ -9,8 +9,8 @@ from cli.app import app
 from cli.options import UsageError, verb, writable
 
 if TYPE_CHECKING:
-    from mil.cohort import Row
-    from mil.evaluation.regression import Truth
+    from mil.data.cohort import Row
+    from mil.evaluation.regression.models import Truth
 
 DECIMALS = 6
 
@@ -77,8 +77,8 @@ def nomogram(options: NomogramOptions) -> None:
     It is not judged here: no case is left to judge it by. `mil crossval` with model clinical does that.
     """
     from cli.console import say, show_table, warn
-    from mil.evaluation.nomogram import make_nomogram, write_nomogram
-    from mil.evaluation.regression import fit_regression
+    from mil.evaluation.regression.models import fit_regression
+    from mil.evaluation.regression.nomogram import make_nomogram, write_nomogram
     from mil.report.nomogram import draw_nomogram
     from mil.report.survival import save_figure
 
@@ -108,8 +108,8 @@ def _cases(options: NomogramOptions) -> "list[Row]":
     """One row per case that has an outcome; the columns are facts of the case."""
     from cli.cohort import to_learn_from
     from cli.console import complain
+    from mil.data.outcomes import with_outcomes
     from mil.errors import CohortError
-    from mil.outcome import with_outcomes
 
     rows, source = to_learn_from(options.cohort), options.cohort.name
     if options.task == "survival":
@@ -135,7 +135,7 @@ def _truth(options: NomogramOptions, rows: "Sequence[Row]") -> "tuple[Truth, str
     """What the regression is fitted to, and its name."""
     import numpy as np
 
-    from mil.outcome import EVENT, Outcomes
+    from mil.data.outcomes import EVENT, Outcomes
 
     if options.task == "survival":
         time = np.array([row.time for row in rows], dtype=np.float64)
@@ -149,7 +149,7 @@ def _truth(options: NomogramOptions, rows: "Sequence[Row]") -> "tuple[Truth, str
 
 
 def _unit(options: NomogramOptions) -> str:
-    from mil.runs import open_run
+    from mil.runs.folder import open_run
 
     if options.time_unit:
         return options.time_unit
@@ -177,8 +177,8 @@ def _scores(options: NomogramOptions, rows: "Sequence[Row]", positive: str) -> l
 
     from mil.errors import RunError
     from mil.evaluation.predictions import read_predictions
-    from mil.evaluation.survival_predictions import read_survival
-    from mil.runs import check_results, open_run
+    from mil.evaluation.survival.predictions import read_survival
+    from mil.runs.folder import check_results, open_run
 
     assert options.run
     assert options.model

@@ -13,11 +13,11 @@ from cli.options import UsageError, build, part_of, plain, writable
 from mil.settings import FitSettings, SplitSettings
 
 if TYPE_CHECKING:
-    from mil.cohort import Cohort
+    from mil.audit.permutation import Shuffle, Verdict
+    from mil.data.cohort import Cohort
+    from mil.data.splits import Fold
     from mil.evaluation.predictions import Predictions
-    from mil.null import Shuffle, Verdict
-    from mil.runs import Run
-    from mil.splits import Fold
+    from mil.runs.folder import Run
 
 COLUMNS = ("shuffle", "model", "auc", "accuracy")
 FEW = 20  # shuffles below which the picture is told to be a rough one
@@ -26,12 +26,12 @@ FEW = 20  # shuffles below which the picture is told to be a rough one
 def run_null(path: Path, out: Path, n: int) -> int:
     """Run the shuffles that ``out`` does not hold yet, say what they say; the number of leaking models."""
     from cli.console import Bars, complain, say, show_table, warn
-    from features.whole import write_whole
-    from mil.evaluation.evaluate import evaluate
+    from features.files.atomic import write_atomic
+    from mil.audit.permutation import judge, shuffles
+    from mil.evaluation.classification.evaluate import evaluate
     from mil.evaluation.predictions import read_predictions
-    from mil.null import judge, shuffles
     from mil.report.null import draw_null
-    from mil.runs import check_results, open_run
+    from mil.runs.folder import check_results, open_run
 
     run = open_run(path)
     if run.info["command"] != "crossval" or not run.complete:
@@ -76,7 +76,7 @@ def run_null(path: Path, out: Path, n: int) -> int:
         ["model", "AUC", f"mean of {n} shuffles", "between", "p", "says"],
         [_shown(verdict) for verdict in verdicts],
     )
-    write_whole(out / "null.png", draw_null(verdicts))
+    write_atomic(out / "null.png", draw_null(verdicts))
     say(f"Each shuffle: {out / 'null.csv'}. Picture: {out / 'null.png'}")
     if n < FEW:
         warn(
@@ -106,7 +106,7 @@ class _Again:
     seed: int
 
     def __call__(self, cohort: "Cohort", folds: "Sequence[Fold]", number: int) -> "Predictions":
-        from mil.crossval import cross_validate
+        from mil.learning.crossval import cross_validate
 
         return cross_validate(
             cohort, folds, self.models, self.settings, seed=self.seed + number, workers=1
@@ -162,8 +162,8 @@ def _as_tested(run: "Run", options: CrossvalOptions) -> "Cohort":
     """
     from cli.cohort import to_learn_from
     from cli.finetune import tuned_by
+    from mil.data.splits import read_folds
     from mil.finetune.per_fold import cohort_as_tested
-    from mil.splits import read_folds
 
     if plain(tuned_by(options)) != run.info["tuning"]:
         raise UsageError(
@@ -201,7 +201,7 @@ def _kept(out: Path, run: "Run") -> list["Shuffle"]:
     """
     import json
 
-    from mil.null import Shuffle
+    from mil.audit.permutation import Shuffle
 
     out.mkdir(parents=True, exist_ok=True)
     path = out / "null.json"
@@ -218,15 +218,15 @@ def _kept(out: Path, run: "Run") -> list["Shuffle"]:
 
 
 def _seal(card: Mapping[str, Any]) -> str:
-    from features.bags import fingerprint
+    from features.bags.bag import fingerprint
 
     return fingerprint({name: fact for name, fact in card.items() if name != "sha256"})
 
 
 def _write(out: Path, found: Sequence["Shuffle"], run: "Run") -> None:
     """Keep the shuffles, sealed, for a later call; null.csv shows them."""
-    from features.whole import whole
-    from mil.runs import write_json
+    from features.files.atomic import atomic_path
+    from mil.runs.folder import write_json
 
     card = {
         "predictions": run.info["results"]["predictions.csv"],
@@ -234,7 +234,7 @@ def _write(out: Path, found: Sequence["Shuffle"], run: "Run") -> None:
     }
     write_json(out / "null.json", card | {"sha256": _seal(card)})
     with (
-        whole(out / "null.csv") as temporary,
+        atomic_path(out / "null.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)

@@ -18,8 +18,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from features.errors import FeaturesError
-from mil.errors import MilError
+from features.errors import SarcomilError
 
 T = TypeVar("T")
 
@@ -91,7 +90,7 @@ def wrong_use() -> Iterator[None]:
     """What a settings class or a registry refuses was asked for wrongly, before any work was done."""
     try:
         yield
-    except (FeaturesError, MilError) as error:
+    except SarcomilError as error:
         raise UsageError(str(error)) from error
 
 

@@ -10,8 +10,8 @@ from cli.app import app
 from cli.options import verb
 
 if TYPE_CHECKING:
-    from features.bags import Bag
-    from mil.fitted import Fitted
+    from features.bags.bag import Bag
+    from mil.learning.fitted import Fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,10 @@ def predict(options: PredictOptions) -> None:
     """Predict slides and their cases with a trained model; no label is needed."""
     from cli.console import complain, say, show_table
     from cli.inputs import bags_for, only_model
-    from features.whole import whole
-    from mil.cohort import read_table
+    from features.files.atomic import atomic_path
+    from mil.data.cohort import read_table
     from mil.evaluation.predictions import PREFIX
-    from mil.runs import open_run
+    from mil.runs.folder import open_run
 
     run = open_run(options.run)
     fitted = only_model(run)
@@ -79,7 +79,7 @@ def predict(options: PredictOptions) -> None:
     header = ["level", "case", "slide", "tiles", "predicted", "trained_on_it"]
     shown = ["risk"] if fitted.timeline else list(fitted.classes)
     header += shown if fitted.timeline else [PREFIX + name for name in shown]
-    with whole(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([header, *rows])
     show_table(
@@ -120,7 +120,7 @@ def _predicted_rows(
 
 def _answer(fitted: "Fitted", bag: "Bag", other: Mapping[str, str]) -> list[float]:
     """The probabilities of a slide, or its risk alone."""
-    from mil.predicting import probabilities, risk
+    from mil.learning.prediction import probabilities, risk
 
     if fitted.timeline:
         return [risk(fitted, bag, (), other)[0]]
@@ -130,11 +130,11 @@ def _answer(fitted: "Fitted", bag: "Bag", other: Mapping[str, str]) -> list[floa
 def _row(
     level: str, fitted: "Fitted", case: str, slide: str, tiles: int, p: Sequence[float]
 ) -> list[str]:
-    from mil.spelling import among
+    from mil.data.names import matching
 
     if fitted.timeline:
         predicted = "high risk" if p[0] > 0 else "low risk"
     else:
         predicted = fitted.classes[max(range(len(p)), key=p.__getitem__)]
-    seen = ("yes" if among([case], fitted.trained_on) else "no") if case else "unknown"
+    seen = ("yes" if matching([case], fitted.trained_on) else "no") if case else "unknown"
     return [level, case or slide, slide, str(tiles), predicted, seen, *(repr(value) for value in p)]

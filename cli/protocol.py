@@ -14,7 +14,7 @@ from cli.options import plain, verb, writable, wrong_use
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mil.cohort import Row
+    from mil.data.cohort import Row
     from mil.evaluation.comparison import PairTest
     from mil.protocols.protocol import Protocol
     from mil.protocols.rerun import ArmResult
@@ -141,14 +141,14 @@ def run(options: RunOptions) -> None:
     """
     from cli.console import Bars, say
     from features.backbones.registry import timm_name
-    from mil.cohort import read_table
+    from mil.data.cohort import read_table
     from mil.errors import ProtocolError
     from mil.evaluation.comparison import compare
     from mil.evaluation.predictions import write_predictions
-    from mil.finetune.ranks import ranks
+    from mil.finetune.distributed import ranks
     from mil.protocols.protocol import changed, load
     from mil.protocols.rerun import Rerun, together
-    from mil.runs import finish_run, start_run, write_json
+    from mil.runs.folder import finish_run, start_run, write_json
 
     with wrong_use():
         protocol = changed(load(options.name), options.set)
@@ -241,9 +241,9 @@ def _rows(results: "Sequence[ArmResult]") -> list[dict[str, Any]]:
 
 
 def _write(out: Path, results: "Sequence[ArmResult]") -> None:
-    from features.whole import whole
+    from features.files.atomic import atomic_path
 
-    with whole(out / "results.csv") as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(out / "results.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(_rows(results))

@@ -26,22 +26,22 @@ def report(options: ReportOptions) -> None:
 def run_report(options: ReportOptions) -> Path:
     """Write the page and print where it is."""
     from cli.console import Bars, say
-    from features.whole import write_whole
+    from features.files.atomic import write_atomic
     from mil.report import page, survival_page
     from mil.report.files import write_figures
     from mil.report.gather import gather, gather_survival
     from mil.report.survival import write_survival_figures
-    from mil.runs import open_run
+    from mil.runs.folder import open_run
 
     run = open_run(options.run)
     path = options.out or run.path / "report.html"
     if run.settings.get("task") == "survival":
         risks = gather_survival(run, progress=Bars())
-        write_whole(path, survival_page.render(risks))
+        write_atomic(path, survival_page.render(risks))
         write_survival_figures(path.parent / "survival", risks.predictions, risks.evaluation.unit)
     else:
         report = gather(run, progress=Bars())
-        write_whole(path, page.render(report))
+        write_atomic(path, page.render(report))
         write_figures(path.parent / "figures", report.evaluation, report.predictions)
     say(f"Report: {path.absolute()}")
     return path

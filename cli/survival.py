@@ -9,11 +9,11 @@ from cli.options import UsageError, part_of, writable, wrong_use
 from mil.settings import DEFAULT_MODELS, FitSettings, SplitSettings
 
 if TYPE_CHECKING:
-    from mil.cohort import Cohort
-    from mil.evaluation.evaluate_survival import SurvivalEvaluation
-    from mil.evaluation.hazards import Hazard
-    from mil.evaluation.survival_predictions import SurvivalPredictions
-    from mil.runs import Run
+    from mil.data.cohort import Cohort
+    from mil.evaluation.survival.evaluate import SurvivalEvaluation
+    from mil.evaluation.survival.hazards import Hazard
+    from mil.evaluation.survival.predictions import SurvivalPredictions
+    from mil.runs.folder import Run
 
 SURVIVAL_MODELS = ("majority", "pooled-logistic", "mean", "abmil")
 
@@ -22,12 +22,12 @@ def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
     """Write the run folder, print the comparison, draw the curves."""
     from cli.console import say, warn
     from mil.errors import FitError
-    from mil.evaluation.evaluate_survival import evaluate_survival
-    from mil.evaluation.hazards import write_hazards
-    from mil.evaluation.survival_predictions import write_survival
+    from mil.evaluation.survival.evaluate import evaluate_survival
+    from mil.evaluation.survival.hazards import write_hazards
+    from mil.evaluation.survival.predictions import write_survival
     from mil.heads.registry import check_chunks, check_names, check_outcomes
     from mil.report.survival import write_survival_figures
-    from mil.runs import finish_run, write_json
+    from mil.runs.folder import finish_run, write_json
 
     if options.models == DEFAULT_MODELS:
         options = replace(options, models=SURVIVAL_MODELS)
@@ -68,10 +68,10 @@ def _predicted(
     """Cross-validate on the bags of a store; with what the table says of each case, if it is asked."""
     from cli.console import Bars
     from mil.baselines.encoding import clinical_columns
-    from mil.combined import combine_survival
-    from mil.crossval import cross_validate_survival
-    from mil.evaluation.survival_predictions import joined
+    from mil.evaluation.survival.predictions import joined
     from mil.heads.registry import reads_table
+    from mil.learning.combined import combine_survival
+    from mil.learning.crossval import cross_validate_survival
 
     split = part_of(options, SplitSettings)
     cohort, folds, run = begun(options, lambda cohort: strata(cohort, split))
@@ -104,7 +104,7 @@ def _predicted(
 
 def strata(cohort: "Cohort", split: SplitSettings) -> list[str]:
     """By what folds are stratified: the event; where too few are censored for it, nothing."""
-    from mil.outcome import CENSORED, EVENT
+    from mil.data.outcomes import CENSORED, EVENT
 
     labels = [case.label for case in cohort.cases]
     needed = int(split.folds) if split.folds.isdecimal() else 2
@@ -115,8 +115,8 @@ def hazards_beside(
     predictions: "SurvivalPredictions", columns: dict[str, dict[str, str]]
 ) -> "dict[str, tuple[Hazard, ...]]":
     """Per model that tells cases apart, its risk out of fold, in standard deviations, beside the columns."""
-    from mil.evaluation.design import fit_design
-    from mil.evaluation.hazards import hazard_table
+    from mil.evaluation.regression.design import fit_design
+    from mil.evaluation.survival.hazards import hazard_table
 
     tables = {}
     for model in predictions.models:
@@ -157,7 +157,7 @@ def show_hazards(tables: "dict[str, tuple[Hazard, ...]]") -> None:
 def show_survival(evaluation: "SurvivalEvaluation") -> None:
     """The comparison as a table on the terminal."""
     from cli.console import counted, say, show_table
-    from mil.evaluation.evaluate_survival import CAVEAT
+    from mil.evaluation.survival.evaluate import CAVEAT
 
     first, last = evaluation.horizons
     say(

@@ -47,7 +47,7 @@ def check_out(out: Path | None) -> None:
 
 def tables_of(paths: Sequence[Path]) -> list[Path]:
     """The tables given, or those of runs, as these wrote them."""
-    from mil.runs import check_results, open_run
+    from mil.runs.folder import check_results, open_run
 
     for path in paths:
         if (path / "run.json").is_file():
@@ -64,7 +64,7 @@ def check_models(asked: Sequence[str], found: "CaseTable", table: Path) -> None:
 def read_asked(tables: Sequence[Path], options: TableOptions) -> "Predictions":
     """The predictions of the tables."""
     from cli.console import warn
-    from mil.cohort import read_table
+    from mil.data.cohort import read_table
     from mil.evaluation.predictions import Predictions
     from mil.evaluation.tables import Told, read_tables
 
@@ -99,7 +99,7 @@ def keep_numbers(
 ) -> None:
     """Write ``<name>.json`` and ``<name>.csv``, and say where they are."""
     from cli.console import say
-    from mil.runs import write_json
+    from mil.runs.folder import write_json
 
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"{name}.json", told)
@@ -109,10 +109,10 @@ def keep_numbers(
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """A CSV that appears whole; what a row lacks stays empty."""
-    from features.whole import whole
+    from features.files.atomic import atomic_path
 
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -1,7 +1,7 @@
 """Where labels enter: learn the case's subtype from bags, judge it honestly, explain it.
 
-Each room is imported by its own name, e.g. ``from mil.crossval import cross_validate``; importing the
-package costs nothing.
+Each module is imported by its own name, e.g. ``from mil.learning.crossval import cross_validate``;
+importing the package costs nothing.
 """
 
 from mil.version import __version__

@@ -1,24 +1,28 @@
-"""Errors of ``mil``; each message says what, what was got, and the remedy.
+"""Errors of ``mil``; each message says what is wrong, what was found, and the remedy.
 
-MilError
-├── CohortError    the table does not join to the bags, or cannot carry the folds asked for
-├── LeakageError   a reported case would be judged by something that has seen it
-├── FitError       a model cannot be fitted or loaded
-├── RunError       a run folder or table of predictions is missing, incomplete or inconsistent
-└── ProtocolError  a published study is not known, or does not suit the cohort
+SarcomilError (``features.errors``)
+└── MilError
+    ├── CohortError       the table does not join to the bags, or cannot carry the requested folds
+    ├── LeakageError      a reported case would be judged by a model that has seen it
+    ├── FitError          a model cannot be fitted or loaded
+    ├── RunError          a run folder is missing, incomplete or inconsistent
+    ├── PredictionsError  a table of predictions is missing, malformed or inconsistent
+    └── ProtocolError     a published study is not known, or does not suit the cohort
 """
 
+from features.errors import SarcomilError
 
-class MilError(Exception):
-    """Base of every error a user can mend in ``mil``."""
+
+class MilError(SarcomilError):
+    """What is wrong with a cohort, a model, a run or its predictions."""
 
 
 class CohortError(MilError):
-    """The table does not join to the bags, or cannot carry the folds asked for."""
+    """The table does not join to the bags, or cannot carry the requested folds."""
 
 
 class LeakageError(MilError):
-    """A reported case would be judged by something that has seen it."""
+    """A reported case would be judged by a model that has seen it."""
 
 
 class FitError(MilError):
@@ -26,7 +30,11 @@ class FitError(MilError):
 
 
 class RunError(MilError):
-    """A run folder or table of predictions is missing, incomplete or inconsistent."""
+    """A run folder is missing, incomplete or inconsistent."""
+
+
+class PredictionsError(MilError):
+    """A table of predictions is missing, malformed or inconsistent."""
 
 
 class ProtocolError(MilError):

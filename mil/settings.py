@@ -131,14 +131,14 @@ class FitSettings:
             )
         if not 0 <= self.focal_gamma < math.inf:
             raise FitError(f"focal_gamma is 0 or more; got {self.focal_gamma}. Use 2.")
-        if self.lowers != "cross-entropy" and self.label_smoothing:
+        if self.loss_name != "cross-entropy" and self.label_smoothing:
             raise FitError(
-                f"label_smoothing {self.label_smoothing} belongs to cross-entropy; the {self.lowers} loss "
+                f"label_smoothing {self.label_smoothing} belongs to cross-entropy; the {self.loss_name} loss "
                 "has none. Leave one of them out."
             )
 
     @property
-    def lowers(self) -> str:
+    def loss_name(self) -> str:
         """The loss itself, ``auto`` resolved."""
         return LOSSES[self.task][0] if self.loss == "auto" else self.loss
 

@@ -14,7 +14,8 @@ import sys
 import threading
 
 NEEDED = (
-    "cli.main", "features.extract", "mil.crossval", "mil.finetune.per_fold", "mil.report.gather",
+    "cli.main", "features.extraction.extract", "mil.learning.crossval", "mil.finetune.per_fold",
+    "mil.report.gather",
 )  # fmt: skip
 
 

@@ -42,7 +42,9 @@ def test_imports_run_from_cli_to_mil_to_features():
 def test_an_import_against_the_direction_is_found(tmp_path):
     for package in MAY_IMPORT:
         (tmp_path / package).mkdir()
-    (tmp_path / "features" / "leak.py").write_text("def f():\n    from mil.cohort import Case\n")
+    (tmp_path / "features" / "leak.py").write_text(
+        "def f():\n    from mil.data.cohort import Case\n"
+    )
     (tmp_path / "mil" / "up.py").write_text("import cli.main\n")
     assert against_direction(tmp_path) == [
         "features/leak.py:2 imports mil",

@@ -13,7 +13,7 @@ import pytest
 
 from cli.learn import CrossvalOptions
 from cli.options import plain
-from mil.evaluation.evaluate_survival import CAVEAT
+from mil.evaluation.survival.evaluate import CAVEAT
 from tests.verbs import VERBS
 
 REPO = Path(__file__).parent.parent

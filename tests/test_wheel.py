@@ -86,7 +86,7 @@ def test_the_command_works_after_a_clean_install(clean):
 
 def test_the_packages_are_imported_from_the_clean_environment(clean):
     code = (
-        "import features.extract, mil.crossval, mil.report.page, cli.main\n"
+        "import features.extraction.extract, mil.learning.crossval, mil.report.page, cli.main\n"
         "print(features.__file__, mil.__file__, cli.__file__, sep='\\n')"
     )
     python = clean / "venv" / "bin" / "python"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.errors import BackboneError
+from features.files.checksum import verify_checksum
 from features.recipe import RecipeAtAnyScale
-from features.sealed import check_seal
 
 SAME_SCALE = 0.1  # of the mpp: closer than this is the scale the weights were trained at
 
@@ -57,7 +57,7 @@ def read_card(path: Path) -> Card | None:
         return None
     try:
         held = json.loads(told)
-        check_seal(state, held)
+        verify_checksum(state, held)
         return Card(
             backbone=str(held["backbone"]),
             mpp=float(held["mpp"]),

@@ -30,9 +30,9 @@ from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 from shapely.ops import unary_union
 
 from features.errors import FeaturesError
+from features.files.atomic import write_atomic
 from features.synthetic.drawing import colour, draw_fold, draw_ground, draw_key, make_look
 from features.synthetic.strokes import CELLS, Rng, sprite_bank
-from features.whole import write_whole
 
 SUBTYPES = ("DDLPS", "LMS", "SS", "MPNST")
 MPP = 0.25
@@ -206,7 +206,7 @@ def _write_geojson(path: Path, regions: list[tuple[str, Any]], origin: str) -> N
         for number, (name, geometry) in enumerate(regions)
     ]
     text = json.dumps({"type": "FeatureCollection", "features": features})
-    write_whole(path, text + "\n")
+    write_atomic(path, text + "\n")
 
 
 def _write_pyramid(path: Path, rgb: NDArray[np.uint8]) -> None:

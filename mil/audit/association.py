@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.comparison import holm
-from mil.evaluation.metrics import Floats, Ints
 
 SHUFFLES = 4999
 MOST_EXACT = 5000  # arrangements of the labels up to which all are tried

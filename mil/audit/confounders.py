@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mil.audit.alone import right_alone
 from mil.audit.association import Association, Associations, associate
 from mil.audit.predictors import predictors_of
-from mil.cohort import Cohort
-from mil.splits import Fold
+from mil.audit.single_predictor import right_alone
+from mil.data.cohort import Cohort
+from mil.data.splits import Fold
 
 
 @dataclass(frozen=True)

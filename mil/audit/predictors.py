@@ -8,12 +8,12 @@ from datetime import datetime
 import numpy as np
 from PIL import Image
 
-from features.bags import Bag
-from features.quality import bits
-from features.stain import DENSITY, LEAST_DENSITY
+from features.bags.bag import Bag
+from features.tiles.quality import bits
+from features.tiles.stain import DENSITY, LEAST_DENSITY
 from mil.audit.association import Predictor
-from mil.cohort import Case, Cohort
-from mil.evaluation.metrics import Floats
+from mil.data.cohort import Case, Cohort
+from mil.evaluation.arrays import Floats
 
 SCANNER = ("scanner", "scanner model", "device")
 DATE = ("date", "scan date", "scanned", "year")

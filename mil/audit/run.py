@@ -7,19 +7,19 @@ from dataclasses import asdict, dataclass
 
 from mil.audit.association import Associations
 from mil.audit.confounders import Confounder, confounders_of
-from mil.audit.expect import Point, Width, cases_for, learning_curve, least_right, widths
-from mil.cohort import Cohort
-from mil.duplicates import lookalikes
+from mil.audit.sample_size import Point, Width, cases_for, learning_curve, least_right, widths
+from mil.data.cohort import Cohort
+from mil.data.duplicates import lookalikes
+from mil.data.names import matching
+from mil.data.splits import Fold, split_cases
+from mil.data.summary import Summary, listed
 from mil.errors import MilError, RunError
-from mil.evaluation.evaluate import Evaluation, evaluate
-from mil.evaluation.metrics import confusion, predicted
+from mil.evaluation.classification.evaluate import Evaluation, evaluate
+from mil.evaluation.classification.metrics import confusion, predicted
 from mil.evaluation.predictions import Predictions, read_predictions
 from mil.report.gather import check_labels, judged_cohort
-from mil.runs import Run
+from mil.runs.folder import Run
 from mil.settings import SplitSettings
-from mil.spelling import among
-from mil.splits import Fold, split_cases
-from mil.summary import Summary, listed
 
 FEW = 5  # training cases of a class below which no model can be said to have learnt it
 HALF_WIDTH = 0.1
@@ -270,7 +270,7 @@ def _of_models(said: Summary, run: Run, folds: Sequence[Fold], predictions: Pred
             card = run.model_path(model, fold).with_suffix(".json")
             if card.exists():
                 kept += 1
-                if among(fold.test, json.loads(card.read_text())["trained_on"]):
+                if matching(fold.test, json.loads(card.read_text())["trained_on"]):
                     leaking.append(card.stem)
     said.facts["kept fits"] = (
         f"{kept}, {len(leaking)} of which have seen a case they were tested on"

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from mil.baselines.inner import Floats, inner_folds, standard_of
-from mil.evaluation.cox import fit_cox, partial_likelihood
+from mil.baselines.nested_cv import Floats, inner_folds, standard_of
+from mil.data.outcomes import Outcomes
+from mil.evaluation.regression.cox import fit_cox, partial_likelihood
 from mil.heads.head import Training
-from mil.outcome import Outcomes
 
 
 def solve_cox(

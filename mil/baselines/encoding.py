@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mil.cohort import Case, Row, number
+from mil.data.cohort import Case, Row, number
 from mil.errors import CohortError, FitError
 
 OF_THE_STUDY = ("time", "event")  # columns that say how a case ended

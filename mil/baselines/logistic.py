@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from mil.baselines.cox import solve_cox
-from mil.baselines.inner import Floats, Ints, counted_by_case, inner_folds, standard_of
-from mil.batches import collate
+from mil.baselines.nested_cv import Floats, Ints, counted_by_case, inner_folds, standard_of
 from mil.heads.head import Head, HeadOutput, HeadSettings, Training
 from mil.heads.layers import masked_softmax, uniform_scores
+from mil.learning.batches import collate
 
 COSTS = (0.01, 0.1, 1.0, 10.0, 100.0)  # small is a strong penalty
 USUAL_COST = 1.0

@@ -13,8 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mil.baselines.inner import Floats, InnerFold, Ints, counted_by_case, inner_folds, standard_of
 from mil.baselines.logistic import mean_of_tiles, rows_of
+from mil.baselines.nested_cv import (
+    Floats,
+    InnerFold,
+    Ints,
+    counted_by_case,
+    inner_folds,
+    standard_of,
+)
 from mil.heads.head import Head, HeadOutput, HeadSettings, Training
 from mil.heads.layers import masked_softmax, uniform_scores
 from mil.heads.registry import register

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from features.bags import Bag
-from mil.baselines.inner import Floats, Ints, Standard, standard_of
+from features.bags.bag import Bag
 from mil.baselines.logistic import USUAL_COST, fit_logistic
-from mil.cohort import Case, Cohort
-from mil.crossval import check_seen
+from mil.baselines.nested_cv import Floats, Ints, Standard, standard_of
+from mil.data.cohort import Case, Cohort
+from mil.data.splits import Fold
 from mil.errors import CohortError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
-from mil.splits import Fold
+from mil.learning.crossval import check_seen
 
 TILES_PER_CASE = 1000  # that clusters are found in: each case counts the same, however large
 

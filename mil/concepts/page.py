@@ -15,12 +15,12 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 from PIL import Image
 
-from features.bags import Bag
+from features.bags.bag import Bag
 from features.errors import SlideError
-from features.slides import Slide, open_slide
-from features.whole import whole, write_whole
+from features.files.atomic import atomic_path, write_atomic
+from features.slides.slide import Slide, open_slide
 from mil.concepts.find import Concepts
-from mil.evaluation.evaluate import evaluate
+from mil.evaluation.classification.evaluate import evaluate
 from mil.report.figures import between, percent
 
 EXAMPLES = 8  # tiles of each concept, of as many cases as there are
@@ -144,7 +144,7 @@ def write_concepts(
         ],
     )
     path = folder / "concepts.html"
-    write_whole(path, render(found, files, title=title, random=random))
+    write_atomic(path, render(found, files, title=title, random=random))
     return path
 
 
@@ -193,7 +193,7 @@ def _pair(
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

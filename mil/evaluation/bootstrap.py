@@ -8,8 +8,8 @@ there is no interval.
 import numpy as np
 from scipy.stats import norm
 
+from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.intervals import Interval
-from mil.evaluation.metrics import Floats, Ints
 
 
 def case_weights(truth: Ints, resamples: int, seed: int) -> Floats:

@@ -10,10 +10,11 @@ from scipy.stats import binomtest, chi2, norm
 from scipy.stats import t as student
 
 from mil.errors import RunError
-from mil.evaluation.evaluate import ranks_nothing
+from mil.evaluation.arrays import Bools, Floats
+from mil.evaluation.classification.evaluate import ranks_nothing
+from mil.evaluation.classification.metrics import accuracy, brier, macro_auc, predicted
+from mil.evaluation.classification.power import Power, power
 from mil.evaluation.intervals import auc_influence, stratified_variance
-from mil.evaluation.metrics import Bools, Floats, accuracy, brier, macro_auc, predicted
-from mil.evaluation.power import Power, power
 from mil.evaluation.predictions import CaseScores, Predictions
 
 EXACT_UP_TO = 12  # cases; all 4,096 sign changes are tried up to here, 9,999 drawn ones beyond

@@ -13,7 +13,8 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import beta, norm
 
-from mil.evaluation.metrics import Bools, Floats, Ints, macro_auc, placements
+from mil.evaluation.arrays import Bools, Floats, Ints
+from mil.evaluation.classification.metrics import macro_auc, placements
 
 NEWCOMBE = "Newcombe method 5"
 

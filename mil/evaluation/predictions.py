@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features.whole import whole
+from features.files.atomic import atomic_path
+from mil.data.delimiter import guess_delimiter
 from mil.errors import RunError
-from mil.evaluation.separator import separator_of
 
 NAMES = ("model", "case", "slide", "label")
 NUMBERS = ("repeat", "fold")
@@ -139,7 +139,7 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
 
     Names are quoted and floats carry all their digits, so that reading gives equal values.
     """
-    with whole(Path(path)) as temporary:
+    with atomic_path(Path(path)) as temporary:
         predictions.table.to_csv(
             temporary, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
         )
@@ -155,7 +155,7 @@ def read_predictions(path: str | Path) -> Predictions:
         RunError: no such file, a number that is not one, or an inconsistent table.
     """
     try:
-        sep = separator_of(Path(path))
+        sep = guess_delimiter(Path(path))
         table = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as exc:
         raise RunError(f"{path} cannot be read as a table of predictions: {exc}.") from exc
@@ -238,15 +238,15 @@ def _check_probabilities(table: pd.DataFrame, columns: list[str]) -> None:
     p = table[columns].to_numpy(dtype=np.float64)
     # Written so that NaN fails both.
     inside = ((p >= 0) & (p <= 1)).all(axis=1)
-    whole = np.abs(p.sum(axis=1) - 1) <= SUM_TOLERANCE
+    normalised = np.abs(p.sum(axis=1) - 1) <= SUM_TOLERANCE
     if not inside.all():
         row = int(np.argmin(inside))
         raise RunError(
             f"{_where(table, row)}: probabilities must lie in [0, 1]; got {_some(p[row])}. "
             "Give softmax outputs, not logits; look for a diverged fit where they are nan."
         )
-    if not whole.all():
-        row = int(np.argmin(whole))
+    if not normalised.all():
+        row = int(np.argmin(normalised))
         raise RunError(
             f"{_where(table, row)}: probabilities must sum to 1 within {SUM_TOLERANCE}; "
             f"got {p[row].sum():.6g}. Give softmax outputs over all classes."

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from features.slides import slide_name
+from features.slides.slide import slide_name
+from mil.data.delimiter import guess_delimiter
 from mil.errors import RunError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions, read_predictions
-from mil.evaluation.separator import separator_of
-from mil.evaluation.survival_predictions import COLUMNS as SURVIVAL_COLUMNS
+from mil.evaluation.survival.predictions import COLUMNS as SURVIVAL_COLUMNS
 
 ALIASES = {
     "case": ("case", "case_id", "patient", "patient_id", "submitter_id"),
@@ -78,7 +78,7 @@ def read_tables(
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        sep = separator_of(path)
+        sep = guess_delimiter(path)
         table = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as exc:
         raise RunError(f"{path} cannot be read as a table of predictions: {exc}.") from exc

@@ -1,10 +1,10 @@
 """The weight a head gives each tile. It says where the head looks, not what it concludes."""
 
-from features.bags import Bag
+from features.bags.bag import Bag
 from mil.errors import FitError
 from mil.explain.scores import TileScores
-from mil.fitted import Fitted
-from mil.predicting import run_head
+from mil.learning.fitted import Fitted
+from mil.learning.prediction import run_head
 
 
 def attention_scores(fitted: Fitted, bag: Bag, target: int | None = None) -> TileScores:

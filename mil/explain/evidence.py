@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from mil.errors import FitError
-from mil.explain.question import Question
 from mil.explain.scores import TileScores, signed
+from mil.explain.target import ExplanationTarget
 from mil.heads.ensemble import mean_logits, members_of
 
 TOLERANCE = 1e-4  # of the sum of contributions, relative to their size
@@ -14,7 +14,7 @@ POINTS = 64  # on the way of an ensemble's logits
 
 
 @torch.inference_mode()
-def evidence_scores(question: Question) -> TileScores:
+def evidence_scores(question: ExplanationTarget) -> TileScores:
     """Attention times the tile's own logits; over tiles it sums to the bag's margin.
 
     An ensemble answers with the logarithm of a mean of probabilities, which is no sum over members. How much
@@ -44,7 +44,7 @@ def evidence_scores(question: Question) -> TileScores:
     return signed(question, "evidence", values.numpy(), facts)
 
 
-def _mean_slope(question: Question, logits: Tensor) -> Tensor:
+def _mean_slope(question: ExplanationTarget, logits: Tensor) -> Tensor:
     """(M, C) mean gradient of the ensemble's margin on the straight way from 0 to its members' logits."""
     at, weights = np.polynomial.legendre.leggauss(POINTS)
     with torch.inference_mode(mode=False), torch.enable_grad():
@@ -56,7 +56,7 @@ def _mean_slope(question: Question, logits: Tensor) -> Tensor:
     return found
 
 
-def _not_a_sum(question: Question) -> FitError:
+def _not_a_sum(question: ExplanationTarget) -> FitError:
     return FitError(
         f"The answer of {question.fitted.model} does not come as a sum over tiles, so none has a share to "
         "show. Use --method single-tile, or a model such as abmil."

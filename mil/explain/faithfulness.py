@@ -18,10 +18,10 @@ from torch import Tensor
 
 from features.progress import Progress, Silent
 from mil.errors import FitError
-from mil.evaluation.metrics import placements
-from mil.explain.question import Question
+from mil.evaluation.classification.metrics import placements
 from mil.explain.regions import BY_REGION, regions_of
 from mil.explain.scores import TileScores
+from mil.explain.target import ExplanationTarget
 
 Floats = NDArray[np.float64]
 
@@ -132,7 +132,7 @@ class Localisation:
 
 
 def random_curves(
-    question: Question,
+    question: ExplanationTarget,
     orders: int = N_ORDERS,
     *,
     seed: int = 0,
@@ -162,13 +162,13 @@ def random_curves(
 
 
 @lru_cache(maxsize=1)
-def region_curves(question: Question) -> tuple[NDArray[np.int64], Curves]:
+def region_curves(question: ExplanationTarget) -> tuple[NDArray[np.int64], Curves]:
     """The regions of a question's tiles (N,) and curves of random orders of them."""
     regions = regions_of(question)
     return regions, random_curves(question, regions=regions)
 
 
-def judge(question: Question, scores: TileScores, random: Curves) -> Faithfulness:
+def judge(question: ExplanationTarget, scores: TileScores, random: Curves) -> Faithfulness:
     """Set a map against random orders; where scores are equal their order is drawn, several times.
 
     Args:
@@ -191,7 +191,9 @@ def judge(question: Question, scores: TileScores, random: Curves) -> Faithfulnes
     return Faithfulness(curves=mean, random=random, ordered="regions" if by_region else "tiles")
 
 
-def curves_of(question: Question, orders: NDArray[np.int64], steps: int = N_STEPS) -> Curves:
+def curves_of(
+    question: ExplanationTarget, orders: NDArray[np.int64], steps: int = N_STEPS
+) -> Curves:
     """Curves of orders (R, N) in some twenty equal steps; the bag is never empty.
 
     Tiles that are taken away leave the bag shorter: nothing is put in their place (compare V. Petsiuk,
@@ -236,7 +238,7 @@ def localise(scores: TileScores, known: NDArray[np.bool_]) -> Localisation:
 
 
 def infidelity(
-    question: Question, scores: TileScores, *, samples: int = 200, seed: int = 0
+    question: ExplanationTarget, scores: TileScores, *, samples: int = 200, seed: int = 0
 ) -> float | None:
     """How little the scores tell of the change when random tiles leave: 0 is all, 1 is nothing.
 
@@ -278,8 +280,8 @@ def infidelity(
 
 
 def sensitivity(
-    question: Question,
-    method: Callable[[Question], TileScores],
+    question: ExplanationTarget,
+    method: Callable[[ExplanationTarget], TileScores],
     *,
     radius: float = 0.05,
     samples: int = 5,

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from features.backbones.registry import Backbone
-from features.embed import preprocess
+from features.extraction.embed import preprocess
 from mil.errors import FitError
-from mil.explain.question import Question
+from mil.explain.target import ExplanationTarget
 
 SAME_FEATURE = 1e-4  # of the largest: less is rounding
 SAME_ANSWER = 0.1  # of a margin: more between stored and recomputed features is not rounding
@@ -43,7 +43,7 @@ class TileAnswer(nn.Module):
         FitError: the backbone has no map.
     """
 
-    def __init__(self, backbone: Backbone, question: Question, images: Tensor) -> None:
+    def __init__(self, backbone: Backbone, question: ExplanationTarget, images: Tensor) -> None:
         super().__init__()
         self.backbone = copy.deepcopy(backbone.module).eval()
         self.head = copy.deepcopy(question.fitted.head).eval()
@@ -148,7 +148,11 @@ class TileMaps:
 
 
 def tile_maps(
-    question: Question, backbone: Backbone, tiles: NDArray[np.uint8], *, guided: bool = False
+    question: ExplanationTarget,
+    backbone: Backbone,
+    tiles: NDArray[np.uint8],
+    *,
+    guided: bool = False,
 ) -> TileMaps:
     """Grad-CAM of single tiles (R. Selvaraju et al., ICCV 2017, equations 1 and 2), on centred activations.
 

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from mil.errors import FitError
-from mil.explain.question import Question
 from mil.explain.scores import TileScores, signed
+from mil.explain.target import ExplanationTarget
 
 STEPS = 50
 TILES_AT_ONCE = 8192  # that carry a gradient together
 
 
-def gradient_scores(question: Question) -> TileScores:
+def gradient_scores(question: ExplanationTarget) -> TileScores:
     """Gradient times (tile - mean training tile), summed over the features."""
     features = question.features.clone().requires_grad_()
     (slope,) = torch.autograd.grad(_sloping(question)(features).sum(), features)
@@ -21,7 +21,7 @@ def gradient_scores(question: Question) -> TileScores:
     return signed(question, "gradient", values.numpy(), _gap(question, values))
 
 
-def integrated_gradients_scores(question: Question) -> TileScores:
+def integrated_gradients_scores(question: ExplanationTarget) -> TileScores:
     """Integrated gradients (M. Sundararajan et al., ICML 2017, equation 1) on the bag's features.
 
     Every tile starts as the mean training tile. The scores sum to the margin less that of a bag of mean
@@ -39,7 +39,7 @@ def integrated_gradients_scores(question: Question) -> TileScores:
     return signed(question, "integrated-gradients", values.numpy(), _gap(question, values))
 
 
-def _sloping(question: Question) -> Callable[[Tensor], Tensor]:
+def _sloping(question: ExplanationTarget) -> Callable[[Tensor], Tensor]:
     """The margin, if it has a slope.
 
     Raises:
@@ -57,7 +57,7 @@ def _sloping(question: Question) -> Callable[[Tensor], Tensor]:
     return margin
 
 
-def _gap(question: Question, values: Tensor) -> dict[str, float]:
+def _gap(question: ExplanationTarget, values: Tensor) -> dict[str, float]:
     """How far scores are from summing to the change from a bag of mean tiles."""
     with torch.inference_mode():
         start = question.baseline.expand_as(question.features)

@@ -8,8 +8,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from features.errors import SlideError
-from features.slides import Slide
-from features.whole import whole
+from features.files.atomic import atomic_path
+from features.slides.slide import Slide
 from mil.explain.heatmap import OPACITY, tile_colours
 from mil.explain.scores import TileScores
 
@@ -46,7 +46,10 @@ def write_ome_tiff(
     while max(_size_at(slide, mpps[-1])) > SMALLEST_PX:
         mpps.append(2 * mpps[-1])
     colours = tile_colours(scores)
-    with whole(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=True, ome=True) as tiff:
+    with (
+        atomic_path(path) as temporary,
+        tifffile.TiffWriter(temporary, bigtiff=True, ome=True) as tiff,
+    ):
         for level, here in enumerate(mpps):
             width, height = _size_at(slide, here)
             tiff.write(

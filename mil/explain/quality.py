@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from features.quality import FLAGS
+from features.tiles.quality import FLAGS
 from mil.explain.scores import TileScores
 
 TOLD_MASS = 0.05  # of a map on flagged tiles, from which it is worth a sentence

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.explain.question import Question
 from mil.explain.scores import TileScores, signed
+from mil.explain.target import ExplanationTarget
 
 BY_REGION = ("ablation", "shapley")  # methods that give all tiles of a region one score
 N_REGIONS = 12
@@ -16,7 +16,7 @@ N_PERMUTATIONS = 50
 SEED = 0
 
 
-def regions_of(question: Question, at_most: int = N_REGIONS) -> NDArray[np.int64]:
+def regions_of(question: ExplanationTarget, at_most: int = N_REGIONS) -> NDArray[np.int64]:
     """(N,) the region of each tile: compact groups by k-means of where tiles lie."""
     from sklearn.cluster import KMeans
 
@@ -28,7 +28,7 @@ def regions_of(question: Question, at_most: int = N_REGIONS) -> NDArray[np.int64
     return found
 
 
-def ablation_scores(question: Question) -> TileScores:
+def ablation_scores(question: ExplanationTarget) -> TileScores:
     """How far the margin falls when a region is left out, shared evenly among its tiles.
 
     Where several regions show the same, leaving one out changes nothing: Shapley values share that.
@@ -45,7 +45,7 @@ def ablation_scores(question: Question) -> TileScores:
     return _shared(question, "ablation", told, regions)
 
 
-def shapley_scores(question: Question) -> TileScores:
+def shapley_scores(question: ExplanationTarget) -> TileScores:
     """Shapley values of regions by sampled orders (J. Castro et al., Computers & OR 2009).
 
     They sum to the margin less that of a bag of the mean training tile alone.
@@ -65,13 +65,13 @@ def shapley_scores(question: Question) -> TileScores:
     return _shared(question, "shapley", told, regions)
 
 
-def _keeping(question: Question) -> Callable[[Tensor], Tensor]:
+def _keeping(question: ExplanationTarget) -> Callable[[Tensor], Tensor]:
     """From keep masks (K, N) of ones and zeros to margins (K,)."""
     return lambda keep: torch.from_numpy(question.margin_of_kept(keep.numpy() > 0.5))
 
 
 def _shared(
-    question: Question, method: str, told: Tensor, regions: NDArray[np.int64]
+    question: ExplanationTarget, method: str, told: Tensor, regions: NDArray[np.int64]
 ) -> TileScores:
     sizes = np.bincount(regions)
     values = told[0].double().numpy() / sizes[regions]

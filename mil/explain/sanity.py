@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from mil.explain.question import Question
 from mil.explain.scores import TileScores
+from mil.explain.target import ExplanationTarget
 from mil.heads.ensemble import members_of
 from mil.heads.registry import build_head
 
@@ -18,7 +18,10 @@ ALIKE = 0.5  # rank correlation from which a map is said to show little of what 
 
 
 def likeness_to_untrained(
-    question: Question, method: Callable[[Question], TileScores], *, draws: int = DRAWS
+    question: ExplanationTarget,
+    method: Callable[[ExplanationTarget], TileScores],
+    *,
+    draws: int = DRAWS,
 ) -> float | None:
     """Mean absolute rank correlation of a map with those of the same head with fresh weights.
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.bags import Bag
-from features.whole import whole, write_whole
-from mil.explain.question import Question
+from features.bags.bag import Bag
+from features.files.atomic import atomic_path, write_atomic
+from mil.explain.target import ExplanationTarget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class TileScores:
 
 
 def signed(
-    question: Question,
+    question: ExplanationTarget,
     method: str,
     values: NDArray[np.float64],
     facts: Mapping[str, float],
@@ -75,7 +75,7 @@ def write_csv(path: Path, scores: TileScores) -> None:
     Column class is what positive scores speak for; it is empty where scores have no sign.
     """
     bag = scores.bag
-    with whole(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         header = ["slide", "x_l0", "y_l0", "width_l0", "height_l0", "coverage", "class"]
         writer.writerow([*header, scores.method, f"{scores.method}_relative"])
@@ -91,7 +91,7 @@ def write_geojson(path: Path, scores: TileScores) -> None:
     """Tiles with their scores as measurements, for QuPath: drag the file onto the opened slide."""
     features = [_feature(scores, index) for index in range(len(scores.values))]
     collection = {"type": "FeatureCollection", "features": features}
-    write_whole(path, json.dumps(collection, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(collection, allow_nan=False) + "\n")
 
 
 def _feature(scores: TileScores, index: int) -> dict[str, Any]:

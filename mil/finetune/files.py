@@ -20,8 +20,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from features.backbones.registry import load_backbone
-from features.sealed import check_seal, seal
-from features.whole import whole, write_whole
+from features.files.atomic import atomic_path, write_atomic
+from features.files.checksum import card_checksum, verify_checksum
 from mil.errors import FitError
 from mil.finetune.network import TileClassifier
 from mil.finetune.settings import FinetuneSettings
@@ -102,7 +102,7 @@ def finished_card(folder: Path, request: str) -> Mapping[str, Any] | None:
 def write_tuned(folder: Path, classifier: TileClassifier, card: Mapping[str, Any]) -> None:
     """Write the results; the weights, which say that all is done, come last."""
     with (
-        whole(folder / "history.csv") as temporary,
+        atomic_path(folder / "history.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
@@ -110,7 +110,7 @@ def write_tuned(folder: Path, classifier: TileClassifier, card: Mapping[str, Any
         valid = card["valid_losses"] or [""] * len(card["losses"])
         for epoch, losses in enumerate(zip(card["losses"], valid, strict=True), start=1):
             writer.writerow([epoch, *losses])
-    write_whole(folder / "card.json", json.dumps(card, indent=1) + "\n")
+    write_atomic(folder / "card.json", json.dumps(card, indent=1) + "\n")
     _save(folder / CLASSIFIER, classifier.head.state_dict(), card)
     _save(folder / WEIGHTS, _under("network.", classifier.backbone.state_dict()), card)
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -133,8 +133,8 @@ def load_classifier(folder: Path) -> tuple[TileClassifier, Mapping[str, Any]]:
 
 def _save(path: Path, tensors: State, card: Mapping[str, Any]) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    sealed = {**card, "sha256": seal(plain, card)}
-    write_whole(path, save(plain, metadata={"card": json.dumps(sealed)}))
+    sealed = {**card, "sha256": card_checksum(plain, card)}
+    write_atomic(path, save(plain, metadata={"card": json.dumps(sealed)}))
 
 
 def _load(path: Path) -> tuple[dict[str, Any], State]:
@@ -142,7 +142,7 @@ def _load(path: Path) -> tuple[dict[str, Any], State]:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {})["card"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        check_seal(state, card)
+        verify_checksum(state, card)
         return card, state
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise FitError(

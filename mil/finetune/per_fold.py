@@ -7,22 +7,22 @@ from pathlib import Path
 import pandas as pd
 
 from features.backbones.registry import load_backbone
-from features.extract import extract
+from features.extraction.extract import extract
 from features.progress import Progress
 from features.recipe import Recipe
-from features.recolour import stain_reference
-from mil.cohort import Case, Cohort, Row, assemble
-from mil.crossval import Fitter, cross_validate
+from features.tiles.normalisation import stain_reference
+from mil.data.cohort import Case, Cohort, Row, assemble
+from mil.data.names import matching
+from mil.data.splits import Fold
 from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import Predictions
+from mil.finetune.distributed import Ranks
 from mil.finetune.files import WEIGHTS
-from mil.finetune.ranks import Ranks
 from mil.finetune.settings import FinetuneSettings
 from mil.finetune.tiles import LabelledSlide
 from mil.finetune.training import finetune
+from mil.learning.crossval import Fitter, cross_validate
 from mil.settings import FitSettings
-from mil.spelling import among
-from mil.splits import Fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:
     seen = set(load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed).trained_on)
     if recipe.stain != "off":
         seen |= set(stain_reference(recipe, [slide.job for slide in tuning.slides]).cases)
-    if leaked := among((name for fold in folds for name in fold.test), seen):
+    if leaked := matching((name for fold in folds for name in fold.test), seen):
         raise LeakageError(
             f"The first weights or the target stain have seen {', '.join(leaked[:3])}, which would be "
             "tested. Start from weights and a stain of other cases."

@@ -14,17 +14,17 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from features.embed import MOST_FAILED, MOST_WORKERS, Tiles
 from features.errors import FeaturesError, ScaleError, TileError
-from features.folders import FolderTiles, open_folder
-from features.plan import SlideJob, share_per_case, survey, tiles_of
+from features.extraction.embed import MOST_FAILED, MOST_WORKERS, Tiles
+from features.extraction.survey import SlideJob, share_per_case, survey, tiles_of
 from features.progress import Progress
-from features.quality import bits, quality_flags
 from features.recipe import Recipe
-from features.recolour import recolouring
-from features.slides import open_slide
-from features.stain import StainReference
-from features.tiling import SlideTiles, TileGrid, TileSource, drawn
+from features.slides.slide import open_slide
+from features.tiles.folders import FolderTiles, open_folder
+from features.tiles.grid import SlideTiles, TileGrid, TileSource, drawn
+from features.tiles.normalisation import recolouring
+from features.tiles.quality import bits, quality_flags
+from features.tiles.stain import StainReference
 from mil.errors import FitError
 
 OPEN_SLIDES = 64  # kept open; an epoch reads shelf by shelf of so many

@@ -11,17 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from features.annotations import annotation_sha256
 from features.backbones.registry import Backbone, load_backbone
-from features.bags import fingerprint
-from features.embed import preprocess
-from features.plan import identities
+from features.bags.bag import fingerprint
+from features.extraction.embed import preprocess
+from features.extraction.survey import identities
 from features.precision import resolve_precision
 from features.progress import Advance, Progress, Silent
 from features.recipe import Recipe
-from features.recolour import stain_reference
-from features.stain import StainReference
+from features.regions.annotations import annotation_sha256
+from features.tiles.normalisation import stain_reference
+from features.tiles.stain import StainReference
+from mil.data.splits import inner_split
 from mil.errors import FitError
+from mil.finetune.distributed import Ranks
 from mil.finetune.files import (
     Progressed,
     finished_card,
@@ -30,11 +32,9 @@ from mil.finetune.files import (
     write_tuned,
 )
 from mil.finetune.network import TileClassifier, jittered, parameter_groups
-from mil.finetune.ranks import Ranks
 from mil.finetune.settings import FinetuneSettings
 from mil.finetune.tiles import Batch, LabelledSlide, TilePool, balanced, check_usable
 from mil.settings import sets_cases_aside
-from mil.splits import inner_split
 from mil.version import __version__
 
 INITIAL, VALIDATION = 1, 2  # chance besides that of the epochs

@@ -88,7 +88,7 @@ class Protocol:
         """The settings of a stage: Recipe, SplitSettings, FitSettings or FinetuneSettings.
 
         Raises:
-            FeaturesError, MilError: a value that the stage refuses.
+            SarcomilError: a value that the stage refuses.
             ProtocolError: a value of another type.
         """
         held = {**self.settings.get(section, {}), **more}
@@ -115,7 +115,7 @@ class Protocol:
         """Refuse settings that a stage would refuse, before any work.
 
         Raises:
-            FeaturesError, MilError: naming the value.
+            SarcomilError: naming the value.
         """
         for section in KINDS:
             self.settings_of(section)

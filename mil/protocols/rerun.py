@@ -12,28 +12,28 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_fscore_support
 
-from features.bags import Bag, read_bag
-from features.extract import extract
-from features.plan import SlideJob
+from features.bags.bag import Bag, read_bag
+from features.extraction.extract import extract
+from features.extraction.outputs import store_specs
+from features.extraction.survey import SlideJob
+from features.files.atomic import write_atomic
 from features.progress import Progress
 from features.recipe import Recipe
-from features.targets import targets
-from features.whole import write_whole
-from mil.cohort import Row, assemble, parted
-from mil.crossval import check_fit, check_seen, fold_seed
+from mil.data.cohort import Row, assemble, split_train_test
+from mil.data.names import matching
+from mil.data.splits import Fold, split_cases
 from mil.errors import FitError, LeakageError, ProtocolError
-from mil.evaluation.evaluate import evaluate
+from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
+from mil.finetune.distributed import Ranks
 from mil.finetune.files import WEIGHTS, load_classifier
-from mil.finetune.ranks import Ranks
 from mil.finetune.tiles import LabelledSlide
 from mil.finetune.training import finetune
-from mil.fitted import load_fitted, save_fitted
-from mil.predicting import run_head
+from mil.learning.crossval import check_fit, check_seen, fold_seed
+from mil.learning.fitted import load_fitted, save_fitted
+from mil.learning.prediction import run_head
+from mil.learning.training import fit
 from mil.protocols.protocol import Arm, Protocol
-from mil.spelling import among
-from mil.splits import Fold, split_cases
-from mil.training import fit
 
 TILE_MODEL = (
     "tile-vote"  # the classifier of frozen arms: two fully connected layers on single tiles
@@ -162,7 +162,7 @@ class Rerun:
             workers=self.workers,
             progress=self.progress,
         )
-        leaked = among(part.test, card["trained_on"])
+        leaked = matching(part.test, card["trained_on"])
         if leaked and arm.test != "tiles":
             raise LeakageError(
                 f"{arm.name}: the weights or the stain have seen {', '.join(leaked[:3])}, which would be "
@@ -215,7 +215,7 @@ class Rerun:
         path = self._folder(arm, part) / "embedding.json"
         if not path.exists() or any(outcome.status == "done" for outcome in outcomes):
             told = {"seconds": time.perf_counter() - began}
-            write_whole(path, json.dumps(told))
+            write_atomic(path, json.dumps(told))
 
     def _told(self, arm: Arm, part: Part) -> dict[str, float]:
         """How long embedding took; once for all parts of a frozen arm."""
@@ -239,7 +239,7 @@ class Rerun:
 
     def _store(self, arm: Arm, part: Part, *, trained_on: bool = False) -> Path:
         """The bags a part is tested on, or those a frozen arm's classifier learns from."""
-        made = targets(
+        made = store_specs(
             [self._recipe(arm, part)],
             self._folder(arm, part) / "store",
             hold_out_tiles=self.protocol.hold_out_tiles if arm.test == "tiles" else 0,
@@ -311,7 +311,7 @@ def _external(rows: Sequence[Row]) -> Part:
         CohortError: the table does not say which are which.
         ProtocolError: no case is left to test, or none of a class to train on.
     """
-    rest, held = parted(rows)
+    rest, held = split_train_test(rows)
     absent = {row.label for row in rows} - {row.label for row in rest}
     if not held:
         raise ProtocolError(

@@ -6,8 +6,8 @@ import numpy as np
 from markupsafe import escape
 from matplotlib.ticker import MaxNLocator
 
-from mil.evaluation.metrics import Floats
-from mil.evaluation.survival import number_at_risk
+from mil.evaluation.arrays import Floats
+from mil.evaluation.survival.metrics import number_at_risk
 from mil.report.figures import DASHES
 from mil.report.survival import Group
 

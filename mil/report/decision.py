@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from mil.evaluation.decision import TREAT_ALL, TREAT_NONE, DecisionCurve
+from mil.evaluation.decision_curves import TREAT_ALL, TREAT_NONE, DecisionCurve
 from mil.report.survival import COLOURS
 
 

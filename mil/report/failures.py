@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mil.evaluation.classification.metrics import predicted
 from mil.evaluation.comparison import mostly_right
-from mil.evaluation.metrics import predicted
 from mil.evaluation.predictions import Predictions
 from mil.report.table_one import Variable, table_one
 

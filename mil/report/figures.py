@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import escape
 
-from mil.evaluation.calibration import Bin
-from mil.evaluation.decision import DecisionCurve
-from mil.evaluation.evaluate import ModelResult
+from mil.evaluation.arrays import Floats, Ints
+from mil.evaluation.classification.calibration import Bin
+from mil.evaluation.classification.evaluate import ModelResult
+from mil.evaluation.classification.metrics import placements, roc_points
+from mil.evaluation.decision_curves import DecisionCurve
 from mil.evaluation.intervals import Estimate
-from mil.evaluation.metrics import Floats, Ints, placements, roc_points
 from mil.evaluation.predictions import Predictions
 
 N_COLOURS = 8

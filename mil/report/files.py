@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mil.evaluation.evaluate import Evaluation
+from mil.evaluation.classification.evaluate import Evaluation
 from mil.evaluation.predictions import Predictions
 from mil.report.figures import curves_of
 

@@ -9,25 +9,25 @@ import pandas as pd
 
 from features.progress import Progress, Silent
 from mil.audit.confounders import confounders_of
-from mil.cohort import Cohort, assemble, parted, read_table
+from mil.data.cohort import Cohort, assemble, read_table, split_train_test
+from mil.data.names import matching
+from mil.data.outcomes import EVENT, with_outcomes
+from mil.data.splits import Fold, read_folds
 from mil.errors import LeakageError, RunError
+from mil.evaluation.classification.evaluate import Evaluation, evaluate
 from mil.evaluation.comparison import compare_models
-from mil.evaluation.evaluate import Evaluation, evaluate
-from mil.evaluation.evaluate_survival import evaluate_survival
-from mil.evaluation.hazards import read_hazards
 from mil.evaluation.predictions import Predictions, read_predictions
-from mil.evaluation.survival_predictions import SurvivalPredictions, read_survival
+from mil.evaluation.survival.evaluate import evaluate_survival
+from mil.evaluation.survival.hazards import read_hazards
+from mil.evaluation.survival.predictions import SurvivalPredictions, read_survival
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small, scale_stops
-from mil.fitted import load_fitted
 from mil.heads.registry import HEADS
-from mil.outcome import EVENT, with_outcomes
+from mil.learning.fitted import load_fitted
 from mil.report.frame import Heatmap
 from mil.report.page import Report
 from mil.report.survival_page import SurvivalReport
-from mil.runs import Run, check_results, written
-from mil.spelling import among
-from mil.splits import Fold, read_folds
+from mil.runs.folder import Run, check_results, written
 
 SCARCE = 10  # cases per class below which one case moves sensitivity by more than ten points
 SCARCE_EVENTS = 20  # their number, not that of cases, says how much is known
@@ -76,7 +76,7 @@ def _facts(run: Run, cohort: Cohort, folds: Sequence[Fold], progress: Progress) 
         "title": "/".join(run.path.absolute().parts[-2:]),
         "created": run.info["finished"].replace("T", " ").replace("+00:00", " UTC"),
         "asked": (len({row.case for row in rows}), len(rows)),
-        "aside": len({row.case for row in parted(rows)[1]}),
+        "aside": len({row.case for row in split_train_test(rows)[1]}),
         "cohort": _cohort_table(cohort),
         "excluded": cohort.excluded,
         "folds": _folds_table(cohort, folds),
@@ -101,7 +101,7 @@ def judged_cohort(run: Run) -> tuple[Cohort, tuple[Fold, ...]]:
         )
     check_results(run)
     settings = run.settings
-    rows, _ = parted(read_table(Path(settings["cohort"])))
+    rows, _ = split_train_test(read_table(Path(settings["cohort"])))
     survival = settings.get("task") == "survival"
     if survival:
         rows = with_outcomes(rows, settings["time"], settings["event"], source=settings["cohort"])
@@ -251,7 +251,7 @@ def _heatmaps(
             if not run.model_path(model, fold).exists():
                 continue  # removed to save space; the page says that maps are missing
             fitted = load_fitted(written(run, run.model_path(model, fold)))
-            seen = among(fold.test, fitted.trained_on)
+            seen = matching(fold.test, fitted.trained_on)
             if seen:
                 raise LeakageError(
                     f"{run.model_path(model, fold)} was trained on {seen[0]}, which fold {fold.index} tests. "

@@ -4,17 +4,17 @@ import math
 
 import numpy as np
 
-from mil.audit.expect import cases_for
+from mil.audit.sample_size import cases_for
+from mil.data.outcomes import Outcomes
+from mil.evaluation.classification.evaluate import Evaluation, ModelResult
 from mil.evaluation.comparison import Comparison
-from mil.evaluation.evaluate import Evaluation, ModelResult
-from mil.evaluation.evaluate_survival import (
+from mil.evaluation.survival.evaluate import (
     CAVEAT,
     HARRELL_OF_NOISE,
     SurvivalEvaluation,
     SurvivalResult,
 )
-from mil.evaluation.survival import misordered, number_at_risk
-from mil.outcome import Outcomes
+from mil.evaluation.survival.metrics import misordered, number_at_risk
 
 FEW = 10  # cases of a class
 WIDE = 0.2  # an interval

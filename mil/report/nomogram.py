@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mil.evaluation.nomogram import MOST, Nomogram, round_marks
+from mil.evaluation.regression.nomogram import MOST, Nomogram, round_marks
 
 INK, FOUND = "#1f2a30", "#0b6e8a"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from mil.null import CHANCE, Verdict
+from mil.audit.permutation import CHANCE, Verdict
 
 INK, FOUND, ALARM = "#5b6770", "#0b6e8a", "#b3261e"
 

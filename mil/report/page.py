@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mil.audit.confounders import Confounder
+from mil.evaluation.classification.evaluate import Evaluation, ModelResult
+from mil.evaluation.classification.metrics import predicted
 from mil.evaluation.comparison import Comparison, PairTest
-from mil.evaluation.decision import DecisionCurve, decision_curves
-from mil.evaluation.evaluate import Evaluation, ModelResult
-from mil.evaluation.metrics import predicted
+from mil.evaluation.decision_curves import DecisionCurve, decision_curves
 from mil.evaluation.predictions import CaseScores, Predictions
 from mil.report import figures
 from mil.report.failures import failures

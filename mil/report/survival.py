@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from features.whole import whole
-from mil.evaluation.evaluate_survival import CAVEAT
-from mil.evaluation.metrics import Bools, Floats, Ints
-from mil.evaluation.survival import Curve, kaplan_meier, log_rank, number_at_risk
-from mil.evaluation.survival_predictions import SurvivalPredictions
+from features.files.atomic import atomic_path
+from mil.evaluation.arrays import Bools, Floats, Ints
+from mil.evaluation.survival.evaluate import CAVEAT
+from mil.evaluation.survival.metrics import Curve, kaplan_meier, log_rank, number_at_risk
+from mil.evaluation.survival.predictions import SurvivalPredictions
 
 COLOURS = ("#0b6e8a", "#b3261e", "#7a5195", "#5b6770", "#ef8a17")
 RISKS = ("low risk", "high risk")
@@ -83,13 +83,13 @@ def save_figure(figure: Figure, stem: Path) -> None:
     """Write ``stem``.png and ``stem``.svg; the same picture gives the same bytes."""
     with rc_context({"svg.hashsalt": "mil", "svg.fonttype": "none"}):
         for kind, said in (("png", {"Software": None}), ("svg", {"Date": None})):
-            with whole(stem.with_name(f"{stem.name}.{kind}")) as temporary:
+            with atomic_path(stem.with_name(f"{stem.name}.{kind}")) as temporary:
                 figure.savefig(temporary, format=kind, dpi=150, metadata=said)
 
 
 def write_groups(path: Path, groups: Sequence[Group]) -> None:
     """One row per group and time at which a case had its event or was last seen."""
-    with whole(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
             ["group", "time", "at_risk", "events", "censored", "survival", "low", "high"]

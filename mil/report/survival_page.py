@@ -5,21 +5,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mil.evaluation.evaluate_survival import (
+from mil.data.outcomes import CENSORED, EVENT, Outcomes
+from mil.evaluation.arrays import Floats
+from mil.evaluation.survival.evaluate import (
     CAVEAT,
     SurvivalEvaluation,
     SurvivalResult,
 )
-from mil.evaluation.hazards import Hazard
-from mil.evaluation.metrics import Floats
-from mil.evaluation.survival import (
+from mil.evaluation.survival.hazards import Hazard
+from mil.evaluation.survival.metrics import (
     expected_events,
     kaplan_meier,
     median_follow_up,
     misordered,
 )
-from mil.evaluation.survival_predictions import CaseRisks, SurvivalPredictions
-from mil.outcome import CENSORED, EVENT, Outcomes
+from mil.evaluation.survival.predictions import CaseRisks, SurvivalPredictions
 from mil.report.curves import group_key, survival_plot
 from mil.report.frame import (
     Facts,

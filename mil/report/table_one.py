@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mil.evaluation.metrics import Floats
+from mil.evaluation.arrays import Floats
 
 RESAMPLES = 9999
 MOST_LEVELS = 12  # of a column in words; more are names rather than groups

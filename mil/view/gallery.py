@@ -6,23 +6,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from features.bags import Bag, read_bag
-from features.deepzoom import OVERLAP_PX, TILE_PX, DeepZoom
+from features.bags.bag import Bag, read_bag
 from features.errors import SlideError
+from features.slides.deepzoom import OVERLAP_PX, TILE_PX, DeepZoom
+from mil.data.names import matching
+from mil.data.splits import Fold, read_folds
 from mil.errors import LeakageError, RunError
 from mil.evaluation.predictions import read_predictions
+from mil.explain.caveats import chance_caveat
 from mil.explain.faithfulness import Curves, judge, random_curves
 from mil.explain.heatmap import scale_bar, tile_colours, unit_of
 from mil.explain.quality import quality_warnings
-from mil.explain.question import ask
 from mil.explain.scores import TileScores
-from mil.explain.worth import guessing
-from mil.fitted import Fitted, load_fitted
+from mil.explain.target import explanation_target
 from mil.heads.registry import HEADS
+from mil.learning.fitted import Fitted, load_fitted
 from mil.report.page import case_cards
-from mil.runs import Run, check_bag, check_results, written
-from mil.spelling import among
-from mil.splits import Fold, read_folds
+from mil.runs.folder import Run, check_bag, check_results, written
 from mil.view.layers import layers_of, score
 
 OPEN_SLIDES = 16  # kept open at once
@@ -155,18 +155,20 @@ class Gallery:
             return {"better": True, "says": "How true this is, `mil explain` measures."}
         with self._computing:
             scores, fitted, _ = self._scored(number, layer)
-            found = judge(ask(fitted, scores.bag), scores, self._random(number, model))
+            found = judge(
+                explanation_target(fitted, scores.bag), scores, self._random(number, model)
+            )
         return {"better": found.better_than_random, "says": f"{found.verdict}."}
 
     def _random_orders(self, number: int, model: str) -> Curves:
         fitted, _ = self._model_for(model, self.slides[number])
-        return random_curves(ask(fitted, self._bag(number)))
+        return random_curves(explanation_target(fitted, self._bag(number)))
 
     def _scores(self, number: int, layer: int) -> dict[str, Any]:
         """A layer's score and colour of each tile, in the order of the slide's tiles."""
         with self._computing:
             scores, _, relation = self._scored(number, layer)
-        told = guessing(self.run, self.layers[layer].model)
+        told = chance_caveat(self.run, self.layers[layer].model)
         colours = tile_colours(scores).round().astype(int) @ [1 << 16, 1 << 8, 1]
         return {
             "relation": relation,
@@ -203,7 +205,7 @@ class Gallery:
         case = self.case_of[slide]
         fold = self._fold_of[case]
         fitted = self._fitted(model, fold)
-        if among([case], fitted.trained_on):
+        if matching([case], fitted.trained_on):
             raise LeakageError(
                 f"{self.run.model_path(model, fold)} was trained on {case}, which fold {fold.index} tests. "
                 "Run `mil crossval` again."

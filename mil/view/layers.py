@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from features.bags import Bag
+from features.bags.bag import Bag
 from mil.explain.attention import attention_scores
 from mil.explain.methods import METHODS
-from mil.explain.question import ask
 from mil.explain.scores import TileScores
-from mil.fitted import Fitted
+from mil.explain.target import explanation_target
 from mil.heads.registry import HEADS
+from mil.learning.fitted import Fitted
 
 # Those that are computed while one waits, by whether a model, by name, has such to show.
 SUITS: Mapping[str, Callable[[str], bool]] = {
@@ -23,7 +23,7 @@ def score(method: str, fitted: Fitted, bag: Bag) -> TileScores:
     """One bag under one fitted model."""
     if method == "attention":  # answers no question: the same for every class, or for a risk
         return attention_scores(fitted, bag)
-    return METHODS[method](ask(fitted, bag))
+    return METHODS[method](explanation_target(fitted, bag))
 
 
 @dataclass(frozen=True)

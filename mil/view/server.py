@@ -26,8 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
 
-from features.errors import FeaturesError
-from mil.errors import MilError
+from features.errors import SarcomilError
 from mil.view.gallery import Gallery
 
 HOST = "127.0.0.1"
@@ -95,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, answer: Callable[..., tuple[str, bytes]], *numbers: int) -> None:
         try:
             kind, body = answer(self.server.gallery, *numbers)
-        except (FeaturesError, MilError) as error:
+        except SarcomilError as error:
             self._refuse(HTTPStatus.CONFLICT, str(error))
         except IndexError:
             self._refuse(HTTPStatus.NOT_FOUND, "There is no slide or layer of this number.")

@@ -69,7 +69,7 @@ def test_a_call_cut_off_goes_on_to_the_same_table(kept, monkeypatch, tmp_path):
 
 def test_a_leak_ends_with_1_and_a_red_line(kept, monkeypatch, tmp_path, capsys):
     folder, _ = kept
-    monkeypatch.setattr("mil.null.CHANCE", -9.0)
+    monkeypatch.setattr("mil.audit.permutation.CHANCE", -9.0)
     assert module.run_null(folder / "run", tmp_path, 2) == 1
     assert "mean: finds signal in shuffled labels" in capsys.readouterr().err
 

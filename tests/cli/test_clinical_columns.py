@@ -9,7 +9,7 @@ import pytest
 from cli.learn import CrossvalOptions, TrainOptions, run_crossval, train
 from cli.predict import PredictOptions, predict
 from cli.report import ReportOptions, report
-from features.bags import write_bag
+from features.bags.bag import write_bag
 from mil.errors import CohortError, RunError
 from tests.mil.made import made_bag
 

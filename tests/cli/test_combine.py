@@ -7,7 +7,7 @@ import pytest
 from cli.learn import CrossvalOptions, crossval
 from cli.options import UsageError
 from cli.report import ReportOptions, run_report
-from features.bags import write_bag
+from features.bags.bag import write_bag
 from mil.errors import FitError
 from tests.mil.test_combined import two_classes
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from features.bags import Bag, read_bag, request_of, write_bag
-from features.interchange import write_clam, write_stamp
+from features.bags.bag import Bag, read_bag, request_of, write_bag
+from features.bags.interchange import write_clam, write_stamp
 from tests.features.making import stained, write_tiff
 
 RECIPE = {"backbone": "resnet18", "weights": "random", "precision": "fp32", "region": "tissue"}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.bags import write_bag
+from features.bags.bag import write_bag
 from tests.mil.made import made_bag
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from cli.decision import DecisionOptions, decision
 from cli.learn import CrossvalOptions, TrainOptions, crossval, train
 from cli.options import UsageError
-from features.bags import write_bag
+from features.bags.bag import write_bag
 from mil.errors import RunError
 from tests.mil.followed import followed_cohort
 

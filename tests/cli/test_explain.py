@@ -9,11 +9,11 @@ import tifffile
 from cli.explain import ExplainOptions, run_explain
 from cli.maps import known_tiles
 from cli.options import UsageError
-from features.bags import write_bag
+from features.bags.bag import write_bag
 from mil.errors import RunError
-from mil.fitted import save_fitted
-from mil.runs import finish_run, start_run
-from mil.training import fit
+from mil.learning.fitted import save_fitted
+from mil.learning.training import fit
+from mil.runs.folder import finish_run, start_run
 from tests.features.making import box_ring, feature, noise, write_geojson, write_tiff
 from tests.mil.made import QUICK, made_bag, made_cohort
 

@@ -8,12 +8,12 @@ import pytest
 
 from cli import explain_all
 from cli.explain import ExplainOptions, run_explain
-from features.bags import read_bag, write_bag
+from features.bags.bag import read_bag, write_bag
 from features.errors import AnnotationError
 from mil.errors import RunError
-from mil.fitted import save_fitted
-from mil.runs import finish_run, start_run
-from mil.training import fit
+from mil.learning.fitted import save_fitted
+from mil.learning.training import fit
+from mil.runs.folder import finish_run, start_run
 from tests.features.making import box_ring, feature, write_geojson
 from tests.mil.made import QUICK, made_bag, made_cohort
 

@@ -10,16 +10,16 @@ import tifffile
 from cli.explain import ExplainOptions, run_explain
 from cli.maps import MOST_PX, RANDOM_WEIGHTS, class_asked, opened, picture_of
 from cli.options import UsageError
-from features.bags import fingerprint, write_bag
+from features.bags.bag import fingerprint, write_bag
 from features.errors import SlideError
-from features.extract import extract
-from features.plan import SlideJob, identities
+from features.extraction.extract import extract
+from features.extraction.survey import SlideJob, identities
 from features.recipe import Recipe
-from mil.cohort import Case
-from mil.explain.question import ask
-from mil.fitted import save_fitted
-from mil.runs import finish_run, open_run, start_run
-from mil.training import fit
+from mil.data.cohort import Case
+from mil.explain.target import explanation_target
+from mil.learning.fitted import save_fitted
+from mil.learning.training import fit
+from mil.runs.folder import finish_run, open_run, start_run
 from tests.features.making import box_ring, feature, noise, write_geojson, write_tiff
 from tests.mil.made import QUICK, cohort_of, made_bag, made_cohort
 
@@ -203,7 +203,7 @@ def embedded(tmp_path):
         for name in STAINS
     ]
     extract(jobs, recipe, tmp_path / "store")
-    from features.bags import read_bag
+    from features.bags.bag import read_bag
 
     cases = [
         Case(name=name, label=name, bags=(read_bag(tmp_path / "store" / f"{name}.h5"),), other={})
@@ -222,7 +222,7 @@ def test_grad_cam_looks_at_tiles_as_they_were_embedded(embedded, tmp_path, capsy
     told = " ".join("".join(capsys.readouterr()).split())
     assert RANDOM_WEIGHTS in told
     assert "answer otherwise" not in told
-    monkeypatch.setattr("features.recolour.recolouring", lambda *_: None)
+    monkeypatch.setattr("features.tiles.normalisation.recolouring", lambda *_: None)
     run_explain(ExplainOptions(**given))
     assert "answer otherwise" in " ".join("".join(capsys.readouterr()).split())
 
@@ -242,7 +242,7 @@ def test_a_bag_of_another_width_is_refused(trained, tmp_path):
     cohort = made_cohort()
     fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
     with pytest.raises(FitError, match="tiles have 7 features, the model reads 5"):
-        ask(fitted, made_bag("s", dim=7))
+        explanation_target(fitted, made_bag("s", dim=7))
 
 
 @pytest.mark.parametrize("features", [np.zeros((0, 5)), np.full((3, 5), np.nan)])
@@ -252,4 +252,4 @@ def test_a_bag_without_numbers_is_refused(features):
     cohort = made_cohort()
     fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
     with pytest.raises(FitError, match="s: the bag has no tile, or values that are no numbers"):
-        ask(fitted, made_bag("s", features.astype(np.float32)))
+        explanation_target(fitted, made_bag("s", features.astype(np.float32)))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from features.bags import write_bag
+from features.bags.bag import write_bag
 from mil.evaluation.predictions import read_predictions
 from tests.mil.made import planted_cohort
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from features.bags import read_bag
+from features.bags.bag import read_bag
 from features.synthetic import key_tiles
 
 pytestmark = pytest.mark.slow
@@ -49,10 +49,10 @@ def test_attention_beats_chance_and_mean_pooling_on_the_demo(demo):
 
 
 def test_attention_ranks_the_planted_tiles_first_in_cases_it_has_not_seen(demo):
+    from mil.data.splits import read_folds
     from mil.explain.attention import attention_scores
-    from mil.fitted import load_fitted
-    from mil.runs import open_run
-    from mil.splits import read_folds
+    from mil.learning.fitted import load_fitted
+    from mil.runs.folder import open_run
 
     run = open_run(demo / "run")
     label_free = []
@@ -79,11 +79,11 @@ def test_each_fold_tests_one_case_of_each_subtype(demo):
 
 def test_shuffled_labels_come_out_at_chance(demo, tmp_path):
     """Over several shufflings; 160 predictions at 1 in 4 give 40 right, 28 to 53 in 98 % of trials."""
-    from mil.cohort import assemble, read_table
-    from mil.crossval import cross_validate
-    from mil.evaluation.evaluate import evaluate
+    from mil.data.cohort import assemble, read_table
+    from mil.data.splits import split_cases
+    from mil.evaluation.classification.evaluate import evaluate
+    from mil.learning.crossval import cross_validate
     from mil.settings import FitSettings, SplitSettings
-    from mil.splits import split_cases
 
     rows = read_csv(demo / "cohort.csv")
     right = 0.0

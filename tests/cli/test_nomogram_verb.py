@@ -7,7 +7,7 @@ import pytest
 from cli.learn import CrossvalOptions, crossval
 from cli.nomogram import NomogramOptions, _cases, _truth, nomogram
 from cli.options import UsageError
-from features.bags import write_bag
+from features.bags.bag import write_bag
 from mil.errors import CohortError
 from tests.mil.followed import followed_cohort
 

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from cli.learn import CrossvalOptions, run_crossval
-from features.bags import write_bag
+from features.bags.bag import write_bag
+from mil.data.splits import folds_sha256, read_folds
 from mil.errors import RunError
-from mil.runs import open_run, update_run
-from mil.splits import folds_sha256, read_folds
+from mil.runs.folder import open_run, update_run
 from tests.mil.made import made_bag
 
 

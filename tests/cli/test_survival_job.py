@@ -12,12 +12,12 @@ from cli.null import run_null
 from cli.options import UsageError
 from cli.predict import PredictOptions, predict
 from cli.report import ReportOptions, run_report
-from features.bags import write_bag
+from features.bags.bag import write_bag
 from mil.audit.run import audit_run
 from mil.errors import CohortError, FitError, RunError
-from mil.evaluation.evaluate_survival import CAVEAT
-from mil.evaluation.survival_predictions import read_survival
-from mil.runs import open_run
+from mil.evaluation.survival.evaluate import CAVEAT
+from mil.evaluation.survival.predictions import read_survival
+from mil.runs.folder import open_run
 from tests.mil.followed import followed_cohort
 from tests.mil.report.parsed import Page, check_page
 

@@ -8,7 +8,7 @@ from cli.cohort import assembled
 from cli.extract import SlideOptions, warn_of_weights
 from cli.learn import CrossvalOptions
 from features.backbones.registry import load_backbone
-from features.bags import write_bag
+from features.bags.bag import write_bag
 from mil.finetune.files import _save
 from tests.mil.made import RECIPE, made_bag
 

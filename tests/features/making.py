@@ -8,7 +8,7 @@ import tifffile
 from torch import nn
 
 from features.backbones.registry import Backbone
-from features.tiling import TileGrid
+from features.tiles.grid import TileGrid
 
 STAIN, GLASS = (200, 60, 120), (255, 255, 255)
 

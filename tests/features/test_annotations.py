@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 from making import box_ring, feature, write_geojson
 from shapely.geometry import LinearRing
 
-from features.annotations import SUFFIXES, annotation_sha256, find_annotation, read_annotations
 from features.errors import AnnotationError
+from features.regions.annotations import (
+    SUFFIXES,
+    annotation_sha256,
+    find_annotation,
+    read_annotations,
+)
 
 SQUARE = box_ring(0, 0, 10, 10)
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import box_ring
 
-from features.annotations import read_annotations
-from features.asap import read_asap
 from features.errors import AnnotationError
+from features.regions.annotations import read_annotations
+from features.regions.asap import read_asap
 
 SQUARE = box_ring(0, 0, 10, 10)[:-1]
 CAMELYON = ("_0", "_1", "_2", "Tumor", "Exclusion", "metastases", "normal", "hole")

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from features import bags, whole
-from features.bags import (
+from features.bags import bag as bags
+from features.bags.bag import (
     Bag,
     compact,
     fingerprint,
@@ -21,6 +21,7 @@ from features.bags import (
     write_bag,
 )
 from features.errors import BagError
+from features.files import atomic as whole
 
 RECIPE = {"backbone": "resnet18.tv_in1k", "precision": "fp32", "weights": "random", "tile": 224}
 

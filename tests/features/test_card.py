@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from features.backbones.card import Card, read_card
 from features.backbones.registry import load_backbone
 from features.errors import BackboneError
+from features.files.checksum import card_checksum
 from features.recipe import Recipe
-from features.sealed import seal
 
 CARD = {"backbone": "test_resnet", "mpp": 0.5, "tile": 224, "trained_on": ["a", "b"]}
 
@@ -18,7 +18,7 @@ CARD = {"backbone": "test_resnet", "mpp": 0.5, "tile": 224, "trained_on": ["a", 
 def weights(path, card, name="test_resnet"):
     state = load_backbone(name, "random").module.network.state_dict()
     if isinstance(card, dict):
-        card = json.dumps(card | {"sha256": seal(state, card)})
+        card = json.dumps(card | {"sha256": card_checksum(state, card)})
     metadata = {"card": card}
     save_file(state, path, metadata=metadata if card is not None else None)
     return path

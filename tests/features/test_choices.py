@@ -22,18 +22,18 @@ from making import (
 )
 from PIL import Image
 
-from features import extract as module
-from features.bags import Bag, read_bag, write_bag
+from features.bags.bag import Bag, read_bag, write_bag
 from features.errors import BagError, FeaturesError
-from features.extract import extract
-from features.origin import ORIGINS
-from features.plan import SlideJob
-from features.quality import FLAGS
+from features.extraction import extract as module
+from features.extraction.extract import extract
+from features.extraction.outputs import HELD_OUT
+from features.extraction.survey import SlideJob
 from features.recipe import ORIGINS as RECIPE_ORIGINS
 from features.recipe import REMARKS, STAINS, Recipe
-from features.slides import slide_name
-from features.stain import METHODS
-from features.targets import HELD_OUT
+from features.regions.annotation_frame import ORIGINS
+from features.slides.slide import slide_name
+from features.tiles.quality import FLAGS
+from features.tiles.stain import METHODS
 
 RECIPE = Recipe(backbone="mean-colour", mpp=0.5, tile=64, precision="fp32", max_tiles=9)
 MPPS = (0.17, 0.2204, 0.2527, 0.2985, 0.3031, 0.5021)
@@ -335,7 +335,7 @@ def corrupted(path, tile_numbers):
 def big(request, tmp_path, monkeypatch):
     """16 x 16 file tiles of 64 px, each of them one tile of the grid, decoded in either way."""
     if request.param == "openslide":
-        monkeypatch.setattr("features.slides.JpegTiles.open", lambda *a, **k: None)
+        monkeypatch.setattr("features.slides.slide.JpegTiles.open", lambda *a, **k: None)
     write_tiff(tmp_path / "a.tiff", [noise(1024, 1024)], mpp=0.5, compression="jpeg", tile=(64, 64))
     write_geojson(tmp_path / "a.geojson", feature(box_ring(0, 0, 1024, 1024)))
     return tmp_path

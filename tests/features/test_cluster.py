@@ -18,13 +18,13 @@ import ray.exceptions
 from making import noise, write_tiff
 from ray.cluster_utils import Cluster
 
-from features.cluster import MOST_ATTEMPTS, _Crew, extract_on_ray
+from features.bags.store import Outcome, Store
 from features.errors import BackboneError, BagError, FeaturesError
-from features.extract import extract
-from features.plan import SlideJob
+from features.extraction.cluster import MOST_ATTEMPTS, _Crew, extract_on_ray
+from features.extraction.extract import extract
+from features.extraction.outputs import store_specs
+from features.extraction.survey import SlideJob
 from features.recipe import Recipe
-from features.store import Outcome, Store
-from features.targets import targets
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def watch():
     import time
     from pathlib import Path
 
-    from features.tiling import SlideTiles
+    from features.tiles.grid import SlideTiles
 
     read, folder = SlideTiles.read, Path(os.environ["SARCOMIL_TEST_MARKS"])
 
@@ -279,7 +279,7 @@ DEATHS = [
 def crew(fake, names, out, count=1):
     """(slide, status) as they come from a crew of ``count`` workers."""
     made = [SlideJob(slide=name, case="P", files=()) for name in names]
-    filled = targets([RECIPE], out)
+    filled = store_specs([RECIPE], out)
     workers = _Crew(fake, (made, filled, "cpu", False, 1), {"num_cpus": 1})
     return {slide: outcomes[0].status for slide, outcomes in workers.each(made, count)}
 
@@ -320,7 +320,7 @@ def test_workers_that_die_before_their_first_slide_end_the_run(tmp_path):
 
 
 def test_slide_of_another_process_is_asked_for_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("features.cluster.WAIT_S", 0)
+    monkeypatch.setattr("features.extraction.cluster.WAIT_S", 0)
     elsewhere = ["s1"] * 5
     found = crew(
         FakeRay(lambda s: elsewhere.pop() and None if s in elsewhere else done(s)), NAMES, tmp_path

@@ -9,8 +9,8 @@ import pytest
 from making import noise
 from PIL import ImageCms
 
-from features.colour import to_srgb
 from features.errors import SlideError
+from features.slides.icc import to_srgb
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 # The sRGB profile with the primaries of red and blue exchanged: a scanner that swaps both channels.

@@ -24,16 +24,18 @@ from pathlib import Path
 import pytest
 from making import MeanColour, fake_backbone, noise, stained, write_tiff
 
-from features import bags, embed, store
-from features import extract as module
-from features import whole as writing
-from features.bags import validate_bag
+from features.bags import bag as bags
+from features.bags import store
+from features.bags.bag import validate_bag
+from features.bags.store import Outcome, Store
 from features.errors import BagError
-from features.extract import extract
-from features.plan import SlideJob
+from features.extraction import embed
+from features.extraction import extract as module
+from features.extraction.extract import extract
+from features.extraction.survey import SlideJob
+from features.files import atomic as writing
 from features.recipe import Recipe
-from features.store import Outcome, Store
-from features.tiling import SlideTiles
+from features.tiles.grid import SlideTiles
 
 RECIPE = Recipe(backbone="mean-colour", mpp=0.5, tile=32, precision="fp32", max_tiles=100)
 NAMES = ("a", "b", "c")

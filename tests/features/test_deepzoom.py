@@ -4,9 +4,9 @@ import numpy as np
 import openslide
 import pytest
 
-from features import deepzoom
-from features.deepzoom import DeepZoom
 from features.errors import SlideError, TileError
+from features.slides import deepzoom
+from features.slides.deepzoom import DeepZoom
 from tests.features.making import noise, write_tiff
 
 

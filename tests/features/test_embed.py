@@ -9,8 +9,8 @@ from making import ArrayTiles, MeanColour, fake_backbone, noise
 from torch import nn
 
 from features.backbones.registry import load_backbone
-from features.embed import BATCH_TILES, embed, preprocess, resolve_device
 from features.errors import FeaturesError, SlideError
+from features.extraction.embed import BATCH_TILES, embed, preprocess, resolve_device
 from features.precision import resolve_precision
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -111,7 +111,7 @@ def test_number_of_workers_changes_nothing(resnet, pictures):
 
 def test_batch_size_changes_only_rounding(resnet, pictures, monkeypatch):
     usual = embed(pictures, resnet, precision="fp32", device="cpu")
-    monkeypatch.setattr("features.embed.BATCH_TILES", 3)
+    monkeypatch.setattr("features.extraction.embed.BATCH_TILES", 3)
     assert embed(pictures, resnet, precision="fp32", device="cpu") == pytest.approx(
         usual, rel=1e-4, abs=1e-5
     )

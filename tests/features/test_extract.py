@@ -27,14 +27,14 @@ from making import (
 )
 from PIL import Image
 
-from features import embed as embedding
-from features import extract as module
-from features.bags import read_bag, request_of
+from features.bags.bag import read_bag, request_of
 from features.errors import BagError, FeaturesError
-from features.extract import extract
-from features.plan import SlideJob
+from features.extraction import embed as embedding
+from features.extraction import extract as module
+from features.extraction.extract import extract
+from features.extraction.survey import SlideJob
+from features.files.atomic import atomic_path
 from features.recipe import Recipe
-from features.whole import whole
 
 RECIPE = Recipe(backbone="mean-colour", mpp=0.5, tile=64, precision="fp32", max_tiles=9)
 
@@ -193,12 +193,12 @@ def test_failure_is_recorded_with_its_reason_and_remedy(cohort, spoil, reason):
 
 
 def test_unforeseen_error_is_recorded_with_its_traceback(cohort, monkeypatch):
-    whole = module.tiles_of
+    real = module.tiles_of
 
     def fails_on_b(slide, *settings):
         if slide.name == "b":
             raise ZeroDivisionError("unforeseen")
-        return whole(slide, *settings)
+        return real(slide, *settings)
 
     monkeypatch.setattr(module, "tiles_of", fails_on_b)
     assert statuses(run(cohort)) == {"a": "done", "b": "failed", "c": "done"}
@@ -210,12 +210,12 @@ def test_unforeseen_error_is_recorded_with_its_traceback(cohort, monkeypatch):
 def test_full_disk_fails_the_slide_and_leaves_nothing(cohort, monkeypatch):
     @contextmanager
     def full(path):
-        with whole(path) as temporary:
+        with atomic_path(path) as temporary:
             yield temporary
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("features.bags.whole", full)
+        patched.setattr("features.bags.bag.whole", full)
         outcomes = run(cohort)
     assert set(statuses(outcomes).values()) == {"failed"}
     assert "No space left" in failures(cohort)[0]["reason"]
@@ -271,11 +271,11 @@ def test_changed_scale_redoes_the_slide(cohort):
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-50], lambda raw: bytes(len(raw))])
 def test_broken_bag_is_made_again(cohort, damage):
     run(cohort)
-    whole = contents(cohort)
+    before = contents(cohort)
     path = cohort / "store" / "b.h5"
     path.write_bytes(damage(path.read_bytes()))
     assert statuses(run(cohort)) == {"a": "skipped", "b": "done", "c": "skipped"}
-    assert contents(cohort) == whole
+    assert contents(cohort) == before
 
 
 CHANGES = {
@@ -395,8 +395,8 @@ def test_interrupt_leaves_the_tables_of_what_is_done_and_what_failed(cohort):
 
 
 def test_a_tile_that_no_worker_embedded_fails_the_slide(cohort, monkeypatch):
-    whole = embedding.walk
-    monkeypatch.setattr(embedding, "walk", lambda grid: whole(grid)[:-1])
+    real = embedding.walk
+    monkeypatch.setattr(embedding, "walk", lambda grid: real(grid)[:-1])
     (outcome,) = run(cohort, "a")
     assert (outcome.status, outcome.reason) == ("failed", "AssertionError: a tile was lost")
     assert not contents(cohort)

@@ -4,7 +4,7 @@ from making import noise
 from PIL import Image
 
 from features.errors import SlideError
-from features.folders import group_tiles, open_folder
+from features.tiles.folders import group_tiles, open_folder
 
 
 def save(folder, name, picture=None):

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from features.bags import read_bag, validate_bag, write_bag
-from features.errors import BagError
-from features.interchange import (
+from features.bags.bag import read_bag, validate_bag, write_bag
+from features.bags.interchange import (
     read_foreign,
     remarks,
     write_clam,
     write_stamp,
 )
-from features.layouts import LAYOUTS, Given, recognise
-from mil.cohort import Row, assemble
-from mil.crossval import check_seen
+from features.bags.layouts import LAYOUTS, Given, recognise
+from features.errors import BagError
+from mil.data.cohort import Row, assemble
+from mil.data.splits import Fold
 from mil.errors import CohortError, LeakageError
-from mil.splits import Fold
+from mil.learning.crossval import check_seen
 
 N, DIM = 6, 4
 FEATURES = np.random.default_rng(0).normal(size=(N, DIM)).astype(np.float32)
@@ -766,7 +766,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, write, step
         raise OSError("disk gone")
 
     bag = made(tmp_path)
-    monkeypatch.setattr(f"features.whole.{step}", fail)
+    monkeypatch.setattr(f"features.files.atomic.{step}", fail)
     with pytest.raises(OSError, match="disk gone"):
         write(tmp_path / "out" / "s", bag)
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []

@@ -12,10 +12,10 @@ import tifffile
 from making import noise, write_tiff
 from PIL import Image
 
-from features import jpeg_tiles as module
 from features.errors import TileError
-from features.jpeg_tiles import JpegTiles, Level
-from features.slides import on_white
+from features.slides import jpeg_tiles as module
+from features.slides.jpeg_tiles import JpegTiles, Level
+from features.slides.slide import on_white
 
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (2, 1), "4:2:0": (2, 2)}
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from making import MeanColour, fake_backbone, write_tiff
 
-from features import extract as module
-from features.extract import extract
-from features.plan import SlideJob
+from features.extraction import extract as module
+from features.extraction.extract import extract
+from features.extraction.survey import SlideJob
 from features.recipe import Recipe
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,7 @@ from making import GLASS, STAIN, stained
 from scipy import ndimage
 from shapely.geometry import MultiPolygon, Polygon, box
 
-from features.masks import _majority, coverage, otsu, polygons_from_mask, tissue_mask
+from features.regions.masks import _majority, coverage, otsu, polygons_from_mask, tissue_mask
 
 
 def clipped_area(ring, left, top, right, bottom):

@@ -10,8 +10,8 @@ from making import write_tiff
 from shapely.geometry import MultiPolygon, box
 
 from features.errors import AnnotationError
-from features.origin import ORIGINS, place
-from features.slides import Slide, open_slide
+from features.regions.annotation_frame import ORIGINS, place
+from features.slides.slide import Slide, open_slide
 
 CORNER, EXTENT = (300, 200), (500, 400)
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from features.plan import SlideJob, shard
+from features.extraction.survey import SlideJob, shard
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ import pytest
 from making import STAIN, box_ring, fake_backbone, feature, stained, write_geojson, write_tiff
 from PIL import Image
 
-from features import annotations, picture, preflight
-from features import extract as extraction
 from features.backbones.imagenet import ALIASES
-from features.bags import Bag, compact, write_bag
-from features.plan import SlideJob
-from features.preflight import bag_bytes, check_slide, check_slides
+from features.bags.bag import Bag, compact, write_bag
+from features.extraction import extract as extraction
+from features.extraction import picture, preflight
+from features.extraction.preflight import bag_bytes, check_slide, check_slides
+from features.extraction.survey import SlideJob
 from features.recipe import Recipe
-from features.slides import open_slide
+from features.regions import annotations
+from features.slides.slide import open_slide
 
 RECIPE = Recipe(mpp=0.5, tile=32, precision="fp32")
 
@@ -215,7 +216,7 @@ def test_a_bag_takes_about_the_bytes_foretold(tmp_path):
 
 def test_no_torch():
     code = (
-        "import sys, features.preflight, features.picture as p; p._font(15)\n"
+        "import sys, features.extraction.preflight, features.extraction.picture as p; p._font(15)\n"
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

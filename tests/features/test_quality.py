@@ -6,8 +6,8 @@ from PIL import Image
 from scipy import ndimage
 
 from features.errors import FeaturesError
-from features.quality import FLAGS, bits, flag_names, quality_flags
-from features.slides import on_white, open_slide
+from features.slides.slide import on_white, open_slide
+from features.tiles.quality import FLAGS, bits, flag_names, quality_flags
 
 SIDE = 224
 BACKGROUND, BLUR, PEN = FLAGS["background"], FLAGS["blur"], FLAGS["pen"]

@@ -6,18 +6,18 @@ import shapely
 from making import box_ring, fake_backbone, feature, write_geojson
 from shapely.geometry import Polygon
 
-from features import extract as module
-from features.annotations import read_annotations
-from features.bags import read_bag, write_bag
+from features.bags.bag import read_bag, write_bag
+from features.bags.interchange import read_foreign
+from features.bags.layouts import Given
 from features.errors import AnnotationError, ScaleError, SlideError
-from features.extract import extract
-from features.folders import group_tiles, open_folder
-from features.interchange import read_foreign
-from features.layouts import Given
-from features.masks import tissue_region
-from features.plan import SlideJob
+from features.extraction import extract as module
+from features.extraction.extract import extract
+from features.extraction.survey import SlideJob
 from features.recipe import Recipe
-from features.slides import open_slide
+from features.regions.annotations import read_annotations
+from features.regions.masks import tissue_region
+from features.slides.slide import open_slide
+from features.tiles.folders import group_tiles, open_folder
 
 pytestmark = pytest.mark.realdata
 

@@ -1,4 +1,4 @@
-"""Rows on the disk against plain arrays in memory."""
+"""FeatureSpool on the disk against plain arrays in memory."""
 
 import os
 import resource
@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from features import rows as module
-from features.rows import Rows
+from features.extraction import spool as module
+from features.extraction.spool import FeatureSpool
 
 HERE = Path(__file__).parents[2]
 
 
 def filled(folder, values, order=None):
-    """Rows that hold an array, put in pieces of one to three in some order."""
-    held = Rows(folder, len(values), values.shape[1])
+    """FeatureSpool that hold an array, put in pieces of one to three in some order."""
+    held = FeatureSpool(folder, len(values), values.shape[1])
     numbers = np.arange(len(values)) if order is None else np.asarray(order)
     start = 0
     while start < len(numbers):
@@ -58,7 +58,7 @@ def test_any_order_any_mask_any_slice_is_that_of_an_array(tmp_path_factory, data
 def test_rows_never_filled_are_known_and_not_read(tmp_path):
     values = seeded(50, 7)
     some = np.array([3, 4, 5, 20, 31])
-    with Rows(tmp_path, 50, 7) as rows:
+    with FeatureSpool(tmp_path, 50, 7) as rows:
         rows.put(some, values[some])
         assert np.flatnonzero(rows.filled).tolist() == some.tolist()
         assert np.array_equal(rows.kept(rows.filled)[:], values[some])
@@ -76,7 +76,7 @@ def test_half_precision_view_is_that_of_an_array(tmp_path, dtype):
 @pytest.mark.parametrize("given_as", [np.float64, np.float16, np.float32])
 def test_values_of_any_format_and_layout_are_put_as_float32(tmp_path, given_as):
     values = np.asfortranarray(seeded(20, 9).astype(given_as))
-    with Rows(tmp_path, 40, 9) as rows:
+    with FeatureSpool(tmp_path, 40, 9) as rows:
         rows.put(np.arange(0, 40, 2), values[:, :])
         assert np.array_equal(rows.kept(rows.filled)[:], values.astype(np.float32))
 
@@ -88,7 +88,7 @@ def test_a_row_put_again_is_the_last(tmp_path):
 
 
 def test_as_many_values_as_numbers(tmp_path):
-    with Rows(tmp_path, 5, 3) as rows, pytest.raises(ValueError, match="shorter"):
+    with FeatureSpool(tmp_path, 5, 3) as rows, pytest.raises(ValueError, match="shorter"):
         rows.put(np.arange(3), np.ones((2, 3), np.float32))
 
 
@@ -96,7 +96,7 @@ def test_threads_fill_and_read_at_once(tmp_path):
     values = seeded(4_000, 64)
     order = np.random.default_rng(1).permutation(len(values)).reshape(-1, 20)
     wrong = []
-    with Rows(tmp_path, len(values), 64) as rows:
+    with FeatureSpool(tmp_path, len(values), 64) as rows:
 
         def work(mine):
             for numbers in mine:
@@ -157,7 +157,7 @@ def run(folder, code):
 import os, resource, signal
 import numpy as np
 from pathlib import Path
-from features.rows import Rows
+from features.extraction.spool import Rows
 rows = Rows(Path({str(folder)!r}), 1000, 100)
 {code}
 """

@@ -6,9 +6,9 @@ import pytest
 from making import noise, write_tiff
 from PIL import Image
 
-from features import slides
 from features.errors import ScaleError, SlideError
-from features.slides import open_slide, slide_name
+from features.slides import slide as slides
+from features.slides.slide import open_slide, slide_name
 
 MPP = {"40x": 0.25, "16x": 0.625, "4x": 2.5}
 RAMP = 0.12  # grey levels per level-0 pixel, the same in x (red) and y (green)

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from features.errors import FeaturesError
-from features.stain import (
+from features.tiles.stain import (
     METHODS,
     Stain,
     StainReference,

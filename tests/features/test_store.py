@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import store as module
+from features.bags import store as module
+from features.bags.store import COLUMNS, Outcome, Store, differences
 from features.errors import BagError
-from features.store import COLUMNS, Outcome, Store, differences
 
 PATIENCE_S = 120
 AWKWARD = [
@@ -94,8 +94,8 @@ def test_file_of_a_dead_claim_means_nothing(store):
 HAMMER = """
 import os, random, sys, time
 from pathlib import Path
-from features import store
-from features.store import Store
+from features.bags import store
+from features.bags.store import Store
 
 folder, mine, lock = Path(sys.argv[1]), 0, store._lock
 

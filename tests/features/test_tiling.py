@@ -8,8 +8,8 @@ from making import noise, write_tiff
 from shapely.geometry import box
 
 from features.errors import ScaleError
-from features.slides import open_slide
-from features.tiling import BLOCK_L0, SlideTiles, TileGrid, lay_grid, sample, walk
+from features.slides.slide import open_slide
+from features.tiles.grid import BLOCK_L0, SlideTiles, TileGrid, lay_grid, sample, walk
 
 MPPS = (0.17, 0.2204, 0.2527, 0.2985, 0.3031, 0.5021)
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import box_ring, feature
 
-from features import unpack as module
-from features.annotations import read_annotations
 from features.errors import AnnotationError
+from features.files import unpack as module
+from features.regions.annotations import read_annotations
 
 SQUARE = box_ring(0, 0, 10, 10)
 

@@ -2,26 +2,26 @@
 
 import pytest
 
-from features.whole import whole, write_whole
+from features.files.atomic import atomic_path, write_atomic
 
 
 @pytest.mark.parametrize("content", ["Größe\n", b"\x00\xff", memoryview(b"seen")])
 def test_a_file_holds_what_it_was_given(tmp_path, content):
     path = tmp_path / "new" / "folder" / "file"
-    write_whole(path, content)
+    write_atomic(path, content)
     assert path.read_bytes() == (content.encode() if isinstance(content, str) else bytes(content))
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_what_fails_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "file"
-    write_whole(path, "old")
+    write_atomic(path, "old")
 
     def cut_off(temporary):
         temporary.write_text("half of the ne")
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), whole(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
         cut_off(temporary)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from mil.cohort import Cohort
-from mil.outcome import CENSORED, EVENT
+from mil.data.cohort import Cohort
+from mil.data.outcomes import CENSORED, EVENT
+from mil.data.splits import Fold, split_cases
 from mil.settings import SplitSettings
-from mil.splits import Fold, split_cases
 from tests.mil.made import made_case
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from features.bags import Bag
-from mil.cohort import Case, Cohort
+from features.bags.bag import Bag
+from mil.data.cohort import Case, Cohort
+from mil.data.splits import Fold, split_cases
 from mil.settings import FitSettings, SplitSettings
-from mil.splits import Fold, split_cases
 
 RECIPE: dict[str, Any] = {"backbone": "toy", "weights": "pretrained", "mpp": 0.5, "tile": 224}
 QUICK = FitSettings(seeds=1, epochs=3, width=8, dropout=0.1)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from mil.batches import MOST_PADDING, TILES_AT_ONCE, alike, collate, draw, run_in_chunks
 from mil.errors import FitError
 from mil.heads.head import Head, HeadSettings
 from mil.heads.registry import HEADS, build_head
+from mil.learning.batches import MOST_PADDING, TILES_AT_ONCE, alike, collate, draw, run_in_chunks
 
 
 def bag(n_tiles, seed=0, dtype=np.float32):

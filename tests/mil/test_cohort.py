@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
-from features.bags import write_bag
-from mil.cohort import Row, assemble, read_table
+from features.bags.bag import write_bag
+from mil.data.cohort import Row, assemble, read_table
+from mil.data.names import matching
 from mil.errors import CohortError
-from mil.spelling import among
 from tests.mil.made import RECIPE, made_bag, made_cohort
 
 
@@ -195,7 +195,10 @@ def test_one_name_in_two_spellings_is_refused(table, column, first, second):
 
 
 def test_names_are_found_in_any_spelling():
-    assert among(["case-02", "case-01", "case-1"], ["Case_01", "CASE 02"]) == ["case-01", "case-02"]
+    assert matching(["case-02", "case-01", "case-1"], ["Case_01", "CASE 02"]) == [
+        "case-01",
+        "case-02",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -205,8 +208,8 @@ def test_names_are_found_in_any_spelling():
      "case-0\N{SOFT HYPHEN}2"],
 )  # fmt: skip
 def test_one_case_is_known_again_however_it_is_written(table, twin):
-    assert among(["case-02"], [twin]) == ["case-02"]
-    assert among([twin], ["case-02"]) == [twin]
+    assert matching(["case-02"], [twin]) == ["case-02"]
+    assert matching([twin], ["case-02"]) == [twin]
     with pytest.raises(CohortError, match="differ in spelling only"):
         read_table(table(f"case,slide,label\ncase-02,s1,a\n{twin.strip()},s2,b\n"))
 
@@ -215,7 +218,7 @@ def test_one_case_is_known_again_however_it_is_written(table, twin):
     ("one", "other"), [("1-12", "11-2"), ("-1", "1"), ("P1-12", "P11-2"), ("case-12", "case-1")]
 )
 def test_a_dash_between_numbers_tells_cases_apart(one, other):
-    assert among([one], [other]) == []
+    assert matching([one], [other]) == []
 
 
 def test_numbers_in_names_are_no_spelling(table):

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import mil.combined
-from mil.cohort import Cohort
-from mil.combined import SELECTED, Combination, combine, combine_survival
-from mil.crossval import fit_cases, fit_fold, fold_seed
+import mil.learning.combined
+from mil.data.cohort import Cohort
 from mil.errors import CohortError, LeakageError
-from mil.evaluation.evaluate import evaluate
-from mil.evaluation.evaluate_survival import evaluate_survival
+from mil.evaluation.classification.evaluate import evaluate
+from mil.evaluation.survival.evaluate import evaluate_survival
+from mil.learning.combined import SELECTED, Combination, combine, combine_survival
+from mil.learning.crossval import fit_cases, fit_fold, fold_seed
 from mil.settings import FitSettings
 from tests.mil.followed import folds_by_event, followed_cohort
 from tests.mil.made import cohort_of, folds_of, made_bag, made_case, made_cohort
@@ -80,7 +80,7 @@ def test_score_of_a_training_case_comes_from_others_of_its_fold(monkeypatch):
         trained.append({case.name for case in cases})
         return fit_cases(model, cases, *given)
 
-    monkeypatch.setattr(mil.combined, "fit_cases", noted)
+    monkeypatch.setattr(mil.learning.combined, "fit_cases", noted)
     asked = combination(cohort)
     scored = []
     plain = Combination._score

@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from mil.cohort import Case
-from mil.crossval import check_seen, cross_validate, fit_fold, fit_parts, fold_seed
+from mil.data.cohort import Case
+from mil.data.splits import Fold
 from mil.errors import CohortError, FitError, LeakageError
 from mil.explain.attention import attention_scores
-from mil.fitted import load_fitted, save_fitted
 from mil.heads.registry import HEADS, check_chunks
+from mil.learning.crossval import check_seen, cross_validate, fit_fold, fit_parts, fold_seed
+from mil.learning.fitted import load_fitted, save_fitted
 from mil.settings import FEW_CASES, FitSettings
-from mil.splits import Fold
 from tests.mil.made import (
     QUICK,
     RECIPE,
@@ -354,7 +354,7 @@ def test_majority_predicts_the_shares_of_its_training_part():
 def test_predictions_are_the_fold_model_on_the_tested_slides():
     folds = folds_of(COHORT)
     table = run(COHORT, ["mean"], folds=folds).table
-    from mil.predicting import probabilities
+    from mil.learning.prediction import probabilities
 
     for fold in folds:
         fitted = fit_fold(COHORT, "mean", fold, QUICK, 0)

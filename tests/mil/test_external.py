@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from features.bags import write_bag
-from mil.batches import collate
-from mil.cohort import Case, assemble, parted, read_table
-from mil.crossval import cross_validate
+from features.bags.bag import write_bag
+from mil.data.cohort import Case, assemble, read_table, split_train_test
+from mil.data.splits import write_folds
 from mil.errors import CohortError, FitError, LeakageError, RunError
 from mil.evaluation.predictions import write_predictions
-from mil.external import (
+from mil.learning.batches import collate
+from mil.learning.crossval import cross_validate
+from mil.learning.fitted import save_fitted
+from mil.learning.training import fit
+from mil.runs.external import (
     check_first,
     check_unseen,
     earlier,
@@ -24,10 +27,7 @@ from mil.external import (
     predict_together,
     reading_of,
 )
-from mil.fitted import save_fitted
-from mil.runs import Run, finish_run, start_run
-from mil.splits import write_folds
-from mil.training import fit
+from mil.runs.folder import Run, finish_run, start_run
 from tests.mil.made import QUICK, cohort_of, folds_of, made_case, made_cohort
 
 MODELS = ("abmil", "tile-vote-logits", "majority")
@@ -279,7 +279,7 @@ def table_of(path, *rows, head="split"):
 
 def test_rows_kept_aside_are_those_that_say_test(tmp_path):
     rows = table_of(tmp_path / "t.csv", "a,a1,x,train", "b,b1,y,", "c,c1,x,Test", "c,c2,x,test")
-    rest, held = parted(rows)
+    rest, held = split_train_test(rows)
     assert ([row.slide for row in rest], [row.slide for row in held]) == (
         ["a1", "b1"],
         ["c1", "c2"],
@@ -287,14 +287,14 @@ def test_rows_kept_aside_are_those_that_say_test(tmp_path):
     with pytest.raises(
         CohortError, match=r"Case 'a' has slides with split=test and slides without"
     ):
-        parted(table_of(tmp_path / "t.csv", "a,a1,x,train", "a,a2,x,test"))
+        split_train_test(table_of(tmp_path / "t.csv", "a,a1,x,train", "a,a2,x,test"))
 
 
 @pytest.mark.parametrize("head", ["Split", "SPLIT", " split "])
 @pytest.mark.parametrize("said", ["test", " TEST ", "Testing", "external", "Held-out", "holdout"])
 def test_whoever_keeps_cases_aside_keeps_them_however_it_is_written(tmp_path, head, said):
     rows = table_of(tmp_path / "t.csv", f"a,a1,x,{said}", "b,b1,y,Training", "c,c1,x,", head=head)
-    rest, held = parted(rows)
+    rest, held = split_train_test(rows)
     assert ([row.slide for row in rest], [row.slide for row in held]) == (["b1", "c1"], ["a1"])
     assert all(not row.other for row in rows)
 
@@ -303,7 +303,7 @@ def test_whoever_keeps_cases_aside_keeps_them_however_it_is_written(tmp_path, he
 def test_a_word_that_says_neither_is_refused_with_its_row(tmp_path, said):
     rows = table_of(tmp_path / "t.csv", "a,a1,x,train", f"b,b1,y,{said}", head="Split")
     with pytest.raises(CohortError) as told:
-        parted(rows)
+        split_train_test(rows)
     assert f"Line 3 of the table, slide 'b1': split is {said!r}. Write train" in str(told.value)
     assert "a set to validate on is written train" in str(told.value)
 
@@ -315,7 +315,7 @@ def test_two_columns_that_say_what_is_kept_aside_are_refused(tmp_path):
 
 def test_a_table_without_the_column_is_all_to_learn_from(tmp_path):
     (tmp_path / "t.csv").write_text("case,slide,label\na,a1,x\nb,b1,y\n")
-    rest, held = parted(read_table(tmp_path / "t.csv"))
+    rest, held = split_train_test(read_table(tmp_path / "t.csv"))
     assert (len(rest), held) == (2, ())
 
 
@@ -324,4 +324,4 @@ def test_what_is_kept_aside_joins_to_bags_like_any_cohort(tmp_path):
         case = made_case(name, "x", np.random.default_rng(ord(name[0])).normal(size=(4, 5)))
         write_bag(tmp_path / "store" / f"{name}-s1.h5", case.bags[0])
     rows = table_of(tmp_path / "t.csv", "a1,a1-s1,x,test", "b1,b1-s1,y,test")
-    assert len(assemble(parted(rows)[1], tmp_path / "store", source="t").cases) == 2
+    assert len(assemble(split_train_test(rows)[1], tmp_path / "store", source="t").cases) == 2

@@ -9,19 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.bags import read_bag, write_bag
-from mil.cohort import assemble, read_table
-from mil.crossval import cross_validate
+from features.bags.bag import read_bag, write_bag
+from mil.data.cohort import assemble, read_table
+from mil.data.splits import read_folds, write_folds
 from mil.errors import CohortError, LeakageError, RunError
+from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.comparison import compare_models
-from mil.evaluation.evaluate import evaluate
 from mil.evaluation.predictions import write_predictions
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small
-from mil.fitted import load_fitted, save_fitted
+from mil.learning.crossval import cross_validate
+from mil.learning.fitted import load_fitted, save_fitted
 from mil.report.gather import SCARCE, gather
-from mil.runs import finish_run, open_run, start_run, update_run
-from mil.splits import read_folds, write_folds
+from mil.runs.folder import finish_run, open_run, start_run, update_run
 from tests.mil.made import QUICK, RECIPE, folds_of, made_bag, made_cohort
 
 MODELS = ("majority", "mean", "abmil", "gated-abmil")

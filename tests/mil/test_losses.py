@@ -9,9 +9,15 @@ import torch
 from sklearn.metrics import log_loss
 
 from mil.errors import FitError
-from mil.losses import cox_efron, cross_entropy, discrete_survival_nll, focal, multilabel_bce
+from mil.learning.losses import (
+    cox_efron,
+    cross_entropy,
+    discrete_survival_nll,
+    focal,
+    multilabel_bce,
+)
+from mil.learning.training import fit
 from mil.settings import FitSettings
-from mil.training import fit
 from tests.mil.made import QUICK, made_cohort, planted_cohort
 
 RNG = np.random.default_rng(0)

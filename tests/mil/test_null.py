@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from mil.cohort import Case
-from mil.crossval import cross_validate
+from mil.audit.permutation import CHANCE, Shuffle, judge, shuffle_labels, shuffles
+from mil.data.cohort import Case
 from mil.errors import CohortError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
-from mil.null import CHANCE, Shuffle, judge, shuffle_labels, shuffles
+from mil.learning.crossval import cross_validate
 from mil.report.null import draw_null
 from mil.settings import SplitSettings
 from tests.mil.made import QUICK, cohort_of, made_cohort, planted_cohort

@@ -2,10 +2,10 @@
 
 import pytest
 
-from features.bags import write_bag
-from mil.cohort import assemble, read_table
+from features.bags.bag import write_bag
+from mil.data.cohort import assemble, read_table
+from mil.data.outcomes import with_outcomes
 from mil.errors import CohortError
-from mil.outcome import with_outcomes
 from tests.mil.made import made_bag
 
 

@@ -12,13 +12,13 @@ import pytest
 import ray
 from joblib.externals.loky import wait
 
-from features.bags import FileMap, read_bag, write_bag
-from features.cluster import each_on_ray
+from features.bags.bag import FileMap, read_bag, write_bag
 from features.errors import BagError
-from mil.crossval import _FoldWork, cross_validate
+from features.extraction.cluster import each_on_ray
 from mil.errors import FitError, LeakageError
 from mil.heads.registry import HEADS
-from mil.parallel import _cores, each
+from mil.learning.crossval import _FoldWork, cross_validate
+from mil.learning.parallel import _cores, run_tasks
 from tests.mil.made import QUICK, cohort_of, folds_of, made_bag, made_cohort
 from tests.mil.work import Killed, Mark, NotesMaps, keep_none
 
@@ -45,26 +45,26 @@ def results(found):
 
 
 def test_results_carry_the_number_of_their_task(tmp_path):
-    found = list(each(Mark(tmp_path, 0.2), [(n,) for n in range(8)], workers=4))
+    found = list(run_tasks(Mark(tmp_path, 0.2), [(n,) for n in range(8)], workers=4))
     assert [number for number, _ in found] != sorted(number for number, _ in found)
     assert results(found) == {n: n for n in range(8)}
     assert os.getpid() not in {pid for _, (_, pid) in found}
 
 
 def test_one_worker_is_this_process(tmp_path):
-    found = list(each(Mark(tmp_path), [(n,) for n in range(8)], workers=1))
+    found = list(run_tasks(Mark(tmp_path), [(n,) for n in range(8)], workers=1))
     assert {pid for _, (_, pid) in found} == {os.getpid()}
 
 
 def test_small_work_starts_no_process(tmp_path):
-    found = list(each(Mark(tmp_path, 0.001), [(n,) for n in range(8)], workers=0))
+    found = list(run_tasks(Mark(tmp_path, 0.001), [(n,) for n in range(8)], workers=0))
     assert {pid for _, (_, pid) in found} == {os.getpid()}
 
 
 def test_processes_are_started_once_they_are_worth_it(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
-    monkeypatch.setattr("mil.parallel.START_S", 0.2)
-    found = list(each(Mark(tmp_path, 0.1), [(n,) for n in range(8)], workers=0))
+    monkeypatch.setattr("mil.learning.parallel.START_S", 0.2)
+    found = list(run_tasks(Mark(tmp_path, 0.1), [(n,) for n in range(8)], workers=0))
     assert results(found) == {n: n for n in range(8)}
     own = [number for number, (_, pid) in found if pid == os.getpid()]
     assert own == [0]
@@ -72,14 +72,14 @@ def test_processes_are_started_once_they_are_worth_it(tmp_path, monkeypatch):
 
 def test_what_the_first_task_loads_starts_no_process(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
-    monkeypatch.setattr("mil.parallel.START_S", 0.5)
+    monkeypatch.setattr("mil.learning.parallel.START_S", 0.5)
     work = Mark(tmp_path, 0.0)
 
     def slow_at_first(number):
         time.sleep(0.4 * (number == 0))
         return work(number)
 
-    found = list(each(slow_at_first, [(n,) for n in range(8)], workers=0))
+    found = list(run_tasks(slow_at_first, [(n,) for n in range(8)], workers=0))
     assert {pid for _, (_, pid) in found} == {os.getpid()}
 
 
@@ -100,12 +100,12 @@ def workers_of(folder):
 @pytest.mark.parametrize("error", [FitError, LeakageError, BagError, ValueError])
 def test_an_error_arrives_as_it_was_raised_and_ends_the_workers(tmp_path, error):
     with pytest.raises(error, match=r"^number 5 failed$"):
-        list(each(Mark(tmp_path, 0.01, 5, error), [(n,) for n in range(8)], workers=2))
+        list(run_tasks(Mark(tmp_path, 0.01, 5, error), [(n,) for n in range(8)], workers=2))
     assert gone(workers_of(tmp_path))
 
 
 def test_a_consumer_that_stops_ends_the_workers(tmp_path):
-    found = each(Mark(tmp_path, 0.3), [(n,) for n in range(40)], workers=2)
+    found = run_tasks(Mark(tmp_path, 0.3), [(n,) for n in range(40)], workers=2)
     next(found)
     found.close()
     assert gone(workers_of(tmp_path))
@@ -114,12 +114,12 @@ def test_a_consumer_that_stops_ends_the_workers(tmp_path):
 
 def test_a_killed_worker_is_told_with_the_remedy(tmp_path):
     with pytest.raises(FitError, match=r"killed.*memory.*--workers"):
-        list(each(Killed(tmp_path), [(n,) for n in range(8)], workers=2))
+        list(run_tasks(Killed(tmp_path), [(n,) for n in range(8)], workers=2))
 
 
 def test_unknown_engine_is_refused():
     with pytest.raises(FitError, match="loky or ray; got 'dask'"):
-        list(each(print, [(1,)], engine="dask"))
+        list(run_tasks(print, [(1,)], engine="dask"))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -217,9 +217,9 @@ def test_interrupt_right_after_work_was_handed_over_kills_no_thread(monkeypatch,
             raise KeyboardInterrupt
         return wait(running, **given)
 
-    monkeypatch.setattr("mil.parallel.wait", interrupted)
+    monkeypatch.setattr("mil.learning.parallel.wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(each(Mark(tmp_path, 0.05), [(n,) for n in range(12)], workers=2))
+        list(run_tasks(Mark(tmp_path, 0.05), [(n,) for n in range(12)], workers=2))
 
 
 def test_a_system_that_counts_no_own_cores_is_asked_for_all(monkeypatch):

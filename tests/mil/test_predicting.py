@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from features.bags import read_bag, write_bag
+from features.bags.bag import read_bag, write_bag
 from mil.errors import CohortError, FitError
 from mil.heads.registry import HEADS
-from mil.predicting import probabilities, run_head
-from mil.training import fit
+from mil.learning.prediction import probabilities, run_head
+from mil.learning.training import fit
 from tests.mil.made import QUICK, RECIPE, made_bag, made_cohort, made_columns
 
 COHORT = made_cohort((2, 3))

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.store import locked
-from mil import runs
+from features.bags.store import locked
+from mil.data.splits import Fold
 from mil.errors import RunError
-from mil.runs import (
+from mil.runs import folder as runs
+from mil.runs.folder import (
     FORMAT,
     Run,
     check_results,
@@ -22,7 +23,6 @@ from mil.runs import (
     write_json,
     written,
 )
-from mil.splits import Fold
 
 SETTINGS = {"models": ["abmil"], "folds": "5", "seed": 0, "out": "/a", "overwrite": False}
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mil.data.splits import Fold, inner_split, read_folds, split_cases, write_folds
 from mil.errors import CohortError, LeakageError, RunError
 from mil.settings import SplitSettings
-from mil.splits import Fold, inner_split, read_folds, split_cases, write_folds
 from tests.mil.made import folds_of, made_cohort
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from mil.batches import collate
 from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head
+from mil.learning.batches import collate
+from mil.learning.epochs import Group, _train_step
 from mil.settings import FitSettings
-from mil.steps import Group, _train_step
 
 PLAIN = FitSettings(precision="fp32", dropout=0.0)
 

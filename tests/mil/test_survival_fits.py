@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from mil.cohort import Cohort
-from mil.crossval import cross_validate_survival
+from mil.data.cohort import Cohort
+from mil.data.outcomes import Outcomes
 from mil.errors import FitError, LeakageError
-from mil.evaluation.evaluate_survival import evaluate_survival
-from mil.fitted import load_fitted, save_fitted
+from mil.evaluation.survival.evaluate import evaluate_survival
 from mil.heads.registry import HEADS
-from mil.outcome import Outcomes
-from mil.predicting import probabilities, risk
+from mil.learning.crossval import cross_validate_survival
+from mil.learning.fitted import load_fitted, save_fitted
+from mil.learning.prediction import probabilities, risk
+from mil.learning.survival import _dealt, _loss, fit_survival
 from mil.settings import FitSettings
-from mil.survival import _dealt, _loss, fit_survival
 from tests.mil.followed import folds_by_event, followed_cohort
 from tests.mil.made import made_bag
 
@@ -193,7 +193,7 @@ def test_cox_loss_compares_within_the_step_alone():
 
 
 def test_model_of_survival_gives_no_probabilities_of_classes_nor_one_of_classes_a_risk(planted):
-    from mil.training import fit
+    from mil.learning.training import fit
 
     classes = fit(
         "mean", planted.cases, (), planted.classes, FitSettings(epochs=1, width=4), seed=0

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from mil.data.outcomes import Outcomes
 from mil.errors import FitError
-from mil.evaluation.survival import kaplan_meier
-from mil.outcome import Outcomes
-from mil.timeline import (
+from mil.evaluation.survival.metrics import kaplan_meier
+from mil.learning.risk_model import (
     Intervals,
     centred,
     happened,

@@ -12,18 +12,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
-from mil import steps
-from mil.batches import collate
 from mil.errors import FitError, LeakageError
-from mil.fitted import load_fitted, save_fitted
 from mil.heads.head import HeadSettings
 from mil.heads.laws import LAWS, law_gradients_reach_every_parameter
 from mil.heads.layers import Dropout
 from mil.heads.registry import HEADS, build_head
-from mil.predicting import probabilities, run_head
+from mil.learning import epochs as steps
+from mil.learning.batches import collate
+from mil.learning.epochs import _bag_steps, _tile_steps
+from mil.learning.fitted import load_fitted, save_fitted
+from mil.learning.prediction import probabilities, run_head
+from mil.learning.training import _examples, fit
 from mil.settings import FEW_CASES, FitSettings
-from mil.steps import _bag_steps, _tile_steps
-from mil.training import _examples, fit
 from tests.mil.made import QUICK, RECIPE, cohort_of, made_case, made_cohort, planted_cohort
 
 COHORT = made_cohort((3, 4))

@@ -9,19 +9,19 @@ import pytest
 from PIL import Image
 from scipy.stats import binom
 
-from features.bags import write_bag
-from mil.audit.expect import cases_for, learning_curve, least_right, widths
+from features.bags.bag import write_bag
+from mil.audit.consistency import check_published
+from mil.audit.published import read_published
 from mil.audit.run import TABLE, audit_run, results_table
-from mil.cohort import assemble, read_table
-from mil.crossval import cross_validate
-from mil.evaluation.arithmetic import check_published
+from mil.audit.sample_size import cases_for, learning_curve, least_right, widths
+from mil.data.cohort import assemble, read_table
+from mil.data.splits import write_folds
 from mil.evaluation.intervals import wilson
 from mil.evaluation.predictions import write_predictions
-from mil.evaluation.published import read_published
-from mil.fitted import save_fitted
+from mil.learning.crossval import cross_validate
+from mil.learning.fitted import save_fitted
 from mil.report.audit import draw_certainty, draw_confounders
-from mil.runs import finish_run, open_run, start_run, update_run
-from mil.splits import write_folds
+from mil.runs.folder import finish_run, open_run, start_run, update_run
 from tests.mil.made import QUICK, folds_of, made_cohort, planted_cohort
 
 MODELS = ("majority", "mean")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mil.audit.alone import right_alone
 from mil.audit.association import Predictor
 from mil.audit.predictors import predictors_of
+from mil.audit.single_predictor import right_alone
 from tests.mil.made import cohort_of, folds_of, made_bag, made_cohort
 
 

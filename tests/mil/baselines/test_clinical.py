@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features.bags import write_bag
+from features.bags.bag import write_bag
 from mil.baselines.encoding import (
     Column,
     Encoding,
@@ -14,12 +14,12 @@ from mil.baselines.encoding import (
     readable,
     revealing_columns,
 )
-from mil.cohort import assemble, read_table
-from mil.crossval import cross_validate, fit_fold
+from mil.data.cohort import assemble, read_table
 from mil.errors import CohortError, FitError
-from mil.fitted import load_fitted, save_fitted
-from mil.predicting import probabilities
-from mil.training import fit
+from mil.learning.crossval import cross_validate, fit_fold
+from mil.learning.fitted import load_fitted, save_fitted
+from mil.learning.prediction import probabilities
+from mil.learning.training import fit
 from tests.mil.made import QUICK, cohort_of, folds_of, made_bag, made_case
 
 

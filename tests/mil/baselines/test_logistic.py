@@ -10,12 +10,12 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mil.baselines.inner import inner_folds
 from mil.baselines.logistic import COSTS, choose_cost, fit_logistic
+from mil.baselines.nested_cv import inner_folds
 from mil.baselines.pooled import shuffled
 from mil.baselines.quantiles import LEVELS, QuantileLogistic
-from mil.batches import collate
 from mil.heads.head import HeadSettings
+from mil.learning.batches import collate
 from tests.mil.baselines.made import made_training, means, said, solved
 
 

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import binom
 
-from mil.baselines.inner import inner_folds, standard_of
-from mil.crossval import cross_validate
+from mil.baselines.nested_cv import inner_folds, standard_of
 from mil.heads.head import HeadSettings
 from mil.heads.laws import LAWS, law_saving_is_identity
 from mil.heads.registry import HEADS, build_head
+from mil.learning.crossval import cross_validate
 from mil.settings import BASELINE_NAMES, HEAD_NAMES, FitSettings
 from tests.mil.baselines.made import N_CLASSES, SOLVED, made_training, said, solved
 from tests.mil.made import cohort_of, folds_of, made_case

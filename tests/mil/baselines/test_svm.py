@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from mil.baselines import svm
-from mil.baselines.inner import inner_folds, standard_of
+from mil.baselines.nested_cv import inner_folds, standard_of
 from mil.baselines.svm import (
     LEAST_SLOPE,
     Setting,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mil.concepts.find import cluster, find_concepts
+from mil.data.splits import Fold
 from mil.errors import CohortError
-from mil.evaluation.evaluate import evaluate
-from mil.splits import Fold
+from mil.evaluation.classification.evaluate import evaluate
 from tests.mil.made import cohort_of, folds_of, made_case, made_cohort, planted_cohort, relabelled
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
+from mil.audit.consistency import check_published, check_row
+from mil.audit.published import read_published
 from mil.errors import RunError
-from mil.evaluation.arithmetic import check_published, check_row
-from mil.evaluation.published import read_published
 
 PUBLISHED = Path(__file__).parent / "published"
 

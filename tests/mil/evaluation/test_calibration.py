@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss as theirs_log_loss
 from statsmodels.nonparametric.smoothers_lowess import lowess
 from statsmodels.stats.diagnostic_gen import test_chisquare_binning as chisquare_binning
 
-from mil.evaluation.calibration import (
+from mil.evaluation.classification.calibration import (
     calibrate,
     calibration_error,
     hosmer_lemeshow,
@@ -27,7 +27,7 @@ from mil.evaluation.calibration import (
     temperature,
     temperature_scaled,
 )
-from mil.evaluation.metrics import brier, predicted
+from mil.evaluation.classification.metrics import brier, predicted
 from mil.evaluation.predictions import CaseScores
 from tests import twins
 

@@ -8,16 +8,16 @@ from scipy.stats import binom, bootstrap
 from sklearn import metrics as theirs
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from mil.evaluation import metrics
 from mil.evaluation.bootstrap import bca, case_weights, leave_one_out, percentile
-from mil.evaluation.classification import (
+from mil.evaluation.classification.evaluate import evaluate
+from mil.evaluation.classification.per_class import (
     average_precisions,
     class_results,
+    metrics,
     p_no_better,
     proportion,
     spread,
 )
-from mil.evaluation.evaluate import evaluate
 from mil.evaluation.intervals import confusion_interval, predictive_value, wilson_continuity
 from mil.evaluation.predictions import CaseScores
 from mil.settings import JudgeSettings

@@ -12,6 +12,8 @@ from statsmodels.stats.contingency_tables import cochrans_q, mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from mil.errors import RunError
+from mil.evaluation.classification.metrics import predicted
+from mil.evaluation.classification.power import mcnemar_power, power
 from mil.evaluation.comparison import (
     Difference,
     cochran_q,
@@ -24,8 +26,6 @@ from mil.evaluation.comparison import (
     mcnemar_exact,
     permutation_tests,
 )
-from mil.evaluation.metrics import predicted
-from mil.evaluation.power import mcnemar_power, power
 from mil.evaluation.predictions import CaseScores, Predictions
 from tests import twins
 

@@ -9,7 +9,7 @@ from scipy.special import softmax
 from scipy.stats import beta, kstest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from mil.evaluation.conformal import (
+from mil.evaluation.classification.conformal import (
     cases_needed,
     conformal,
     future_coverage,

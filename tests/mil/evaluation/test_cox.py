@@ -7,7 +7,7 @@ from lifelines import BreslowFlemingHarringtonFitter, CoxPHFitter
 from scipy.optimize import minimize
 
 from mil.errors import FitError
-from mil.evaluation.cox import breslow, fit_cox, partial_likelihood
+from mil.evaluation.regression.cox import breslow, fit_cox, partial_likelihood
 from tests.mil.followed import drawn
 
 
@@ -142,7 +142,7 @@ def test_survival_stays_a_probability_whatever_the_risk():
 def test_partial_likelihood_is_the_losses():
     import torch
 
-    from mil.losses import cox_efron
+    from mil.learning.losses import cox_efron
 
     rows, time, event = cohort(9, ties=True)
     loss = cox_efron(*map(torch.tensor, (rows[:, 0], time, event)))

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mil.errors import RunError
-from mil.evaluation.decision import (
+from mil.evaluation.decision_curves import (
     TREAT_ALL,
     TREAT_NONE,
     decision_curves,
@@ -18,7 +18,7 @@ from mil.evaluation.decision import (
     write_curves,
 )
 from mil.evaluation.predictions import Predictions
-from mil.evaluation.survival_predictions import SurvivalPredictions
+from mil.evaluation.survival.predictions import SurvivalPredictions
 from mil.report.decision import draw_decisions
 from mil.report.survival import save_figure
 from tests.mil.evaluation.test_survival_predictions import table_of

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.evaluation import metrics
-from mil.evaluation.evaluate import evaluate
+from mil.evaluation.classification import metrics
+from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.intervals import (
     Estimate,
     balanced_accuracy_interval,
@@ -167,7 +167,7 @@ def test_a_perfect_model_has_finite_limits(make):
 
 def test_judging_needs_no_torch():
     code = (
-        "import sys, mil.evaluation.evaluate, mil.evaluation.comparison; "
+        "import sys, mil.evaluation.classification.evaluate, mil.evaluation.comparison; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

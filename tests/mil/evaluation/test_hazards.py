@@ -10,8 +10,8 @@ from lifelines.statistics import proportional_hazard_test
 from statsmodels.stats.multitest import multipletests
 
 from mil.errors import RunError
-from mil.evaluation.design import fit_design
-from mil.evaluation.hazards import hazard_table, read_hazards, write_hazards
+from mil.evaluation.regression.design import fit_design
+from mil.evaluation.survival.hazards import hazard_table, read_hazards, write_hazards
 from tests.mil.followed import drawn
 
 

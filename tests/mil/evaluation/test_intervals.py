@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from mil.evaluation.classification.metrics import macro_auc
 from mil.evaluation.intervals import (
     balanced_accuracy_interval,
     delong_variance,
@@ -13,7 +14,6 @@ from mil.evaluation.intervals import (
     shared_variance,
     wilson,
 )
-from mil.evaluation.metrics import macro_auc
 from tests import twins
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from mil.evaluation import metrics
+from mil.evaluation.classification import metrics
 from tests import twins
 
 

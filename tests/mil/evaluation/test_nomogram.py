@@ -8,10 +8,10 @@ import statsmodels.api as sm
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from mil.data.outcomes import Outcomes
 from mil.errors import FitError
-from mil.evaluation.nomogram import make_nomogram, round_marks, write_nomogram
-from mil.evaluation.regression import fit_regression, select_columns
-from mil.outcome import Outcomes
+from mil.evaluation.regression.models import fit_regression, select_columns
+from mil.evaluation.regression.nomogram import make_nomogram, round_marks, write_nomogram
 from mil.report.nomogram import draw_nomogram
 from mil.report.survival import save_figure
 
@@ -100,7 +100,7 @@ def test_points_of_a_case_are_the_sum_of_those_on_its_scales():
 def test_cox_nomogram_is_calibrated_to_the_cases_it_was_made_of():
     table, _, outcomes = made(n=400)
     fitted = fit_regression(table, outcomes)
-    from mil.evaluation.survival import kaplan_meier
+    from mil.evaluation.survival.metrics import kaplan_meier
 
     told = fitted.probability(fitted.linear(table), 0.7).mean()
     seen = 1 - kaplan_meier(outcomes.time, outcomes.event).at(np.array([0.7]))[0]

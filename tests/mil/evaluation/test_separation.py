@@ -7,11 +7,11 @@ import statsmodels.api as sm
 from lifelines import CoxPHFitter
 from scipy.optimize import linprog
 
+from mil.data.outcomes import Outcomes
 from mil.errors import FitError
-from mil.evaluation.cox import fit_cox
-from mil.evaluation.hazards import hazard_table
-from mil.evaluation.regression import fit_regression
-from mil.outcome import Outcomes
+from mil.evaluation.regression.cox import fit_cox
+from mil.evaluation.regression.models import fit_regression
+from mil.evaluation.survival.hazards import hazard_table
 
 
 def parts(sides):

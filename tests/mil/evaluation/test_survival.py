@@ -13,8 +13,8 @@ from sksurv.metrics import (
 )
 from sksurv.util import Surv
 
-from mil.evaluation import survival
-from mil.evaluation.survival import (
+from mil.evaluation.survival import metrics as survival
+from mil.evaluation.survival.metrics import (
     brier,
     censoring,
     dynamic_auc,

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from mil.errors import RunError
-from mil.evaluation.evaluate_survival import evaluate_survival
-from mil.evaluation.survival import harrell_c, log_rank
-from mil.evaluation.survival_predictions import (
+from mil.evaluation.survival.evaluate import evaluate_survival
+from mil.evaluation.survival.metrics import harrell_c, log_rank
+from mil.evaluation.survival.predictions import (
     SurvivalPredictions,
     column_of,
     horizons_of,

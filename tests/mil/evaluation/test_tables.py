@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mil.errors import RunError
-from mil.evaluation.evaluate import evaluate
+from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.predictions import write_predictions
 from mil.evaluation.tables import Told, read_tables
 

@@ -6,12 +6,12 @@ from functools import cache
 import numpy as np
 import torch
 
-from mil.explain.question import Question, ask
-from mil.fitted import Fitted
+from mil.explain.target import ExplanationTarget, explanation_target
 from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head
+from mil.learning.fitted import Fitted
+from mil.learning.training import fit
 from mil.settings import FitSettings
-from mil.training import fit
 from tests.mil.made import QUICK, made_bag, planted_cohort
 
 COHORT, KEYS = planted_cohort(n_classes=3, per_class=6)
@@ -26,7 +26,7 @@ def learnt(model="abmil", seeds=1):
 def planted_question(model="abmil", seeds=1, case=0):
     """A question on a bag of planted tiles, and which of them they are."""
     bag = COHORT.cases[case].bags[0]
-    return ask(learnt(model, seeds), bag), KEYS[bag.slide]
+    return explanation_target(learnt(model, seeds), bag), KEYS[bag.slide]
 
 
 def untrained(model, *, n_tiles=9, n_classes=3, dim=5, members=1, seed=0, **given):
@@ -41,7 +41,7 @@ def untrained(model, *, n_tiles=9, n_classes=3, dim=5, members=1, seed=0, **give
         model=model, head=head, classes=tuple("abcdef"[:n_classes]), recipe=bag.recipe,
         recipe_sha256=bag.recipe_sha256, trained_on=(), settings=QUICK, seed=0,
     )  # fmt: skip
-    return Question(fitted=fitted, bag=bag, target=1)
+    return ExplanationTarget(fitted=fitted, bag=bag, target=1)
 
 
 def physically(question, keep):

@@ -11,12 +11,12 @@ from shapely.geometry import box, shape
 from mil.errors import FitError
 from mil.explain.attention import attention_scores
 from mil.explain.scores import TileScores, write_csv, write_geojson
-from mil.fitted import Fitted
 from mil.heads.attention import AttentionPooling
 from mil.heads.head import HeadSettings
 from mil.heads.registry import HEADS
-from mil.predicting import run_head
-from mil.training import fit
+from mil.learning.fitted import Fitted
+from mil.learning.prediction import run_head
+from mil.learning.training import fit
 from tests.mil.made import QUICK, RECIPE, made_bag, made_cohort
 
 COHORT = made_cohort((3, 3))

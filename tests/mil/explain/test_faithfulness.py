@@ -13,7 +13,7 @@ from scipy.stats import wilcoxon
 from sklearn.metrics import roc_auc_score
 
 from mil.errors import FitError
-from mil.explain.examine import conclusion, examine, facts_of, row_of, summarise_methods
+from mil.explain.assess import assess_map, conclusion, map_card, summarise_methods, summary_row
 from mil.explain.faithfulness import (
     _drawn,
     curves_of,
@@ -29,7 +29,7 @@ from mil.explain.methods import METHODS
 from mil.explain.quality import quality_warnings
 from mil.explain.regions import regions_of
 from mil.explain.sanity import DRAWS, likeness_to_untrained, sanity_warnings
-from mil.training import fit
+from mil.learning.training import fit
 from tests.mil.explain.made_questions import COHORT, physically, planted_question, untrained
 from tests.mil.made import QUICK
 
@@ -70,7 +70,7 @@ def test_area_is_the_mean_over_the_share_of_tiles():
 def test_planted_tiles_are_found_and_the_map_is_better_than_random(method, seeds):
     for case in (0, 7, 14):
         question, keys = planted_question(seeds=seeds, case=case)
-        examined = examine(question, method, random_curves(question), keys)
+        examined = assess_map(question, method, random_curves(question), keys)
         assert examined.localisation.auc >= 0.95
         assert examined.localisation.pointing
         assert examined.faithfulness.better_than_random
@@ -129,13 +129,13 @@ def test_in_random_orders_of_regions_tiles_of_one_stay_together():
 def test_maps_of_regions_share_random_orders_of_regions_and_say_so():
     question, _ = planted_question()
     random = random_curves(question)
-    found = {name: examine(question, name, random).faithfulness for name in METHODS}
+    found = {name: assess_map(question, name, random).faithfulness for name in METHODS}
     assert found["ablation"].random is found["shapley"].random is not random
     assert all(each.random is random for each in [found["evidence"], found["attention"]])
     assert "than random orders of regions (p = " in found["shapley"].verdict
     assert "than random orders of tiles (p = " in found["evidence"].verdict
     other = planted_question(case=7)[0]
-    assert examine(other, "ablation", random).faithfulness.random is not found["ablation"].random
+    assert assess_map(other, "ablation", random).faithfulness.random is not found["ablation"].random
 
 
 def test_flat_map_is_no_better_than_random():
@@ -240,14 +240,15 @@ def test_infidelity_tells_rounding_from_small_answers(model, n_tiles):
 def test_infidelity_of_a_single_tile_is_undefined_and_leaves_the_mean(model):
     alone, several = (untrained(model, n_tiles=n_tiles) for n_tiles in (1, 9))
     rows = [
-        row_of(examine(asked, "single-tile", random_curves(asked))) for asked in (alone, several)
+        summary_row(assess_map(asked, "single-tile", random_curves(asked)))
+        for asked in (alone, several)
     ]
     assert rows[0]["infidelity"] is None
     assert [each.infidelity for each in summarise_methods(pd.DataFrame(rows))] == [
         rows[1]["infidelity"]
     ]
     assert np.isnan(summarise_methods(pd.DataFrame(rows[:1]))[0].infidelity)
-    facts = facts_of(examine(alone, "single-tile", random_curves(alone)))
+    facts = map_card(assess_map(alone, "single-tile", random_curves(alone)))
     assert json.loads(json.dumps(facts, allow_nan=False))["faithfulness"]["infidelity"] is None
 
 
@@ -323,8 +324,8 @@ def test_quality_is_told_where_the_map_lies_on_flagged_tiles():
 
 def test_facts_hold_everything_as_json():
     question, keys = planted_question(seeds=3)
-    examined = examine(question, "evidence", random_curves(question), keys)
-    facts = json.loads(json.dumps(facts_of(examined), allow_nan=False))
+    examined = assess_map(question, "evidence", random_curves(question), keys)
+    facts = json.loads(json.dumps(map_card(examined), allow_nan=False))
     assert facts["faithfulness"]["verdict"].startswith("Better than random")
     assert facts["localisation"]["auc"] > 0.95
     probability = float(physically(question, np.ones(len(keys), bool))[0].exp())
@@ -337,7 +338,8 @@ def test_methods_are_ranked_by_gain_and_a_model_that_reads_nothing_has_none():
         question, keys = planted_question(case=case)
         random, known = random_curves(question), None if case == 5 else keys
         rows += [
-            row_of(examine(question, name, random, known)) for name in ("attention", "ablation")
+            summary_row(assess_map(question, name, random, known))
+            for name in ("attention", "ablation")
         ]
     assert rows[0]["p"] != rows[0]["known_p"]
     assert "known_p" not in rows[2]
@@ -385,7 +387,7 @@ def test_methods_that_slides_do_not_tell_apart_are_named_together(ahead_on, told
 @pytest.mark.parametrize("name", ["s1", "$x", r"$\frac{1}{2$", "<b>&amp;"])
 def test_figure_is_a_picture_whatever_the_names_and_shows_the_verdict(name):
     question = untrained("abmil", n_tiles=30)
-    examined = examine(question, "evidence", random_curves(question))
+    examined = assess_map(question, "evidence", random_curves(question))
     scores = replace(examined.scores, bag=replace(question.bag, slide=name), target=name)
     plain = draw_explanation(scores, examined.faithfulness, class_name=name, caption=name)
     assert Image.open(io.BytesIO(plain)).format == "PNG"

@@ -9,9 +9,9 @@ from torch import nn
 
 from features.backbones.imagenet import ALIASES
 from features.backbones.registry import Backbone, PooledFeatures, load_backbone
-from features.embed import preprocess
+from features.extraction.embed import preprocess
 from mil.errors import FitError
-from mil.explain.contact import draw_contact, draw_tile_maps, ends_of, spread_over
+from mil.explain.contact_sheet import draw_contact, draw_tile_maps, ends_of, spread_over
 from mil.explain.gradcam import recomputed_warning, tile_maps
 from mil.explain.methods import METHODS
 from mil.heads.ensemble import members_of

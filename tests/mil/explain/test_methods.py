@@ -11,17 +11,17 @@ from captum.attr import InputXGradient
 
 from mil.errors import FitError
 from mil.explain import regions as regions_module
+from mil.explain.assess import assess_map
 from mil.explain.evidence import evidence_scores
-from mil.explain.examine import examine
 from mil.explain.faithfulness import random_curves
 from mil.explain.gradients import gradient_scores, integrated_gradients_scores
 from mil.explain.methods import METHODS
-from mil.explain.question import ask
 from mil.explain.regions import ablation_scores, regions_of, shapley_scores
 from mil.explain.single_tile import single_tile_scores
+from mil.explain.target import explanation_target
 from mil.heads.ensemble import Ensemble, members_of
 from mil.heads.registry import HEADS
-from mil.training import fit
+from mil.learning.training import fit
 from tests.mil.explain.made_questions import (
     COHORT,
     physically,
@@ -162,10 +162,10 @@ def test_sum_that_does_not_come_out_is_told():
     """Votes are steps: what lies between them no slope can see."""
     question = untrained("tile-vote-votes", n_tiles=30)
     random = random_curves(question, 5)
-    [told] = examine(question, "integrated-gradients", random).warnings
+    [told] = assess_map(question, "integrated-gradients", random).warnings
     assert "do not read them as shares" in told
     assert (
-        examine(
+        assess_map(
             untrained("abmil"), "integrated-gradients", random_curves(untrained("abmil"), 5)
         ).warnings
         == ()
@@ -263,19 +263,19 @@ def test_every_method_is_the_same_each_time_and_leaves_the_bag_alone(method):
 def test_class_that_is_called_is_explained_unless_another_is_named():
     question, _ = planted_question()
     assert question.class_name == COHORT.cases[0].label
-    other = ask(question.fitted, question.bag, COHORT.classes[2])
+    other = explanation_target(question.fitted, question.bag, COHORT.classes[2])
     assert other.target == 2
     with pytest.raises(FitError, match="No class 'LMS'; the model knows class-0"):
-        ask(question.fitted, question.bag, "LMS")
+        explanation_target(question.fitted, question.bag, "LMS")
 
 
 def test_model_of_the_table_has_no_tile_to_explain():
     fitted = fit("clinical", COHORT.cases, (), COHORT.classes, QUICK, seed=0)
     with pytest.raises(FitError, match="reads the table and no tiles"):
-        ask(fitted, COHORT.cases[0].bags[0])
+        explanation_target(fitted, COHORT.cases[0].bags[0])
 
 
 def test_bag_of_another_recipe_is_not_explained():
     question, _ = planted_question()
     with pytest.raises(FitError, match="does not suit"):
-        ask(question.fitted, made_bag("s", dim=32, recipe={"mpp": 1}))
+        explanation_target(question.fitted, made_bag("s", dim=32, recipe={"mpp": 1}))

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from features.errors import SlideError
-from features.slides import open_slide
+from features.slides.slide import open_slide
 from mil.explain import pyramid
 from mil.explain.heatmap import OPACITY, tile_colours
 from mil.explain.pyramid import write_ome_tiff

@@ -3,10 +3,10 @@
 import numpy as np
 from PIL import Image
 
-from features.plan import SlideJob
+from features.extraction.survey import SlideJob
 from features.progress import Silent
 from features.recipe import Recipe
-from mil.finetune.ranks import Ranks, ranks
+from mil.finetune.distributed import Ranks, ranks
 from mil.finetune.settings import FinetuneSettings
 from mil.finetune.tiles import LabelledSlide, TilePool
 from mil.finetune.training import finetune

@@ -18,10 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from features.backbones.registry import load_backbone
-from features.bags import read_bag
-from features.embed import preprocess
+from features.bags.bag import read_bag
 from features.errors import BackboneError
-from features.extract import extract
+from features.extraction.embed import preprocess
+from features.extraction.extract import extract
 from mil.errors import CohortError, FitError
 from mil.finetune import files, training
 from mil.finetune.files import load_classifier

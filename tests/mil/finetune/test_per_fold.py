@@ -13,19 +13,19 @@ from safetensors.torch import load_file, save_file
 from cli import null
 from cli.learn import CrossvalOptions
 from cli.options import build
-from features.extract import extract
+from features.extraction.extract import extract
 from features.progress import Silent
-from mil.cohort import Row, assemble
-from mil.crossval import check_seen, cross_validate
+from mil.data.cohort import Row, assemble
+from mil.data.splits import Fold, read_folds
 from mil.errors import CohortError, LeakageError
-from mil.evaluation.evaluate import evaluate
+from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.predictions import read_predictions
 from mil.finetune import per_fold
 from mil.finetune.per_fold import Tuning, cohort_as_tested, cross_validate_per_fold
 from mil.finetune.settings import FinetuneSettings
-from mil.runs import open_run
+from mil.learning.crossval import check_seen, cross_validate
+from mil.runs.folder import open_run
 from mil.settings import FitSettings
-from mil.splits import Fold, read_folds
 
 pytestmark = pytest.mark.slow
 

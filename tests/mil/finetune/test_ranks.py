@@ -13,7 +13,7 @@ from lessons import QUICK, RECIPE, lessons, results, tune
 from safetensors.torch import load_file
 
 from mil.errors import FitError
-from mil.finetune.ranks import Ranks, ranks
+from mil.finetune.distributed import Ranks, ranks
 from mil.finetune.training import finetune
 
 HERE, REPO = Path(__file__).parent, Path(__file__).parents[3]
@@ -36,7 +36,7 @@ def train_together(folder):
 
 
 def lessons_of(folder):
-    from features.plan import SlideJob
+    from features.extraction.survey import SlideJob
     from mil.finetune.tiles import LabelledSlide
 
     names = sorted({path.name.rsplit("-", 2)[0] for path in (folder / "tiles").iterdir()})

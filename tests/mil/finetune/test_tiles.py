@@ -9,9 +9,9 @@ from lessons import RECIPE, TILE, lesson, lessons, pool_of
 from PIL import Image
 
 from features.errors import TileError
-from features.folders import FolderTiles
 from features.recipe import Recipe
-from features.tiling import drawn
+from features.tiles.folders import FolderTiles
+from features.tiles.grid import drawn
 from mil.errors import FitError
 from mil.finetune.tiles import LabelledSlide, TileCache, balanced, check_usable, turned
 

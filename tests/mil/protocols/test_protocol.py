@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, precision_score, recall_score
 
 from features.errors import FeaturesError
-from mil.cohort import Row
+from mil.data.cohort import Row
 from mil.errors import CohortError, ProtocolError
 from mil.protocols.protocol import HELD_OUT, KINDS, MEASURES, TESTS, Arm, changed, load, names
 from mil.protocols.rerun import Part, SlideTiles, _external, slide_predictions, summed_up

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from features.bags import read_bag, write_bag
-from mil.cohort import Row
+from features.bags.bag import read_bag, write_bag
+from mil.data.cohort import Row
 from mil.errors import FitError, LeakageError
-from mil.finetune.ranks import Ranks
+from mil.finetune.distributed import Ranks
 from mil.protocols.protocol import changed, load
 from mil.protocols.rerun import Rerun
 from tests.mil.made import made_bag

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.comparison import compare_models
-from mil.evaluation.evaluate import evaluate
 from mil.evaluation.predictions import Predictions
 from mil.report.frame import Heatmap
 from mil.report.page import Report

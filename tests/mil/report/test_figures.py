@@ -4,8 +4,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from mil.evaluation.classification.metrics import macro_auc
 from mil.evaluation.intervals import Estimate
-from mil.evaluation.metrics import macro_auc
 from mil.report.figures import (
     between,
     interval_axis,

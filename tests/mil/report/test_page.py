@@ -124,7 +124,7 @@ def test_an_interval_down_to_chance_is_said_to_show_nothing(make):
 
 
 def _evaluate(table, classes):
-    from mil.evaluation.evaluate import evaluate
+    from mil.evaluation.classification.evaluate import evaluate
     from mil.evaluation.predictions import Predictions
 
     return evaluate(Predictions(table.reset_index(drop=True), classes))

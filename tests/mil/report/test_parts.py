@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import Table2x2
 
-from mil.audit.expect import cases_for
+from mil.audit.sample_size import cases_for
 from mil.evaluation.comparison import compare_models
 from mil.report.failures import failures
 from mil.report.files import write_figures

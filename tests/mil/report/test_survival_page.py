@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.evaluation.evaluate_survival import CAVEAT, evaluate_survival
-from mil.evaluation.hazards import hazard_table
-from mil.evaluation.survival_predictions import SurvivalPredictions, column_of
-from mil.outcome import CENSORED, EVENT
+from mil.data.outcomes import CENSORED, EVENT
+from mil.evaluation.survival.evaluate import CAVEAT, evaluate_survival
+from mil.evaluation.survival.hazards import hazard_table
+from mil.evaluation.survival.predictions import SurvivalPredictions, column_of
 from mil.report.curves import survival_plot
 from mil.report.frame import Heatmap
 from mil.report.survival import risk_groups

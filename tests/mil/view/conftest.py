@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features.bags import write_bag
-from mil.crossval import cross_validate
+from features.bags.bag import write_bag
+from mil.data.splits import write_folds
 from mil.evaluation.predictions import write_predictions
-from mil.fitted import save_fitted
-from mil.runs import finish_run, start_run
-from mil.splits import write_folds
+from mil.learning.crossval import cross_validate
+from mil.learning.fitted import save_fitted
+from mil.runs.folder import finish_run, start_run
 from mil.view.gallery import Gallery
 from mil.view.server import Viewer
 from tests.features.making import noise, write_tiff

@@ -1,0 +1,405 @@
+"""The bag of one slide on disk: layout, whole writes, validated reads.
+
+One HDF5 file per slide; TRIDENT, CLAM, Patho-Bench and torchmil readers open it unchanged.
+
+    /features   (N, D) float16 or float32, contiguous  attrs encoder, name, savetodir, precision,
+                                                       weights, weights_sha256
+    /coords     (N, 2) int64, top-left, level 0        attrs patch_size, patch_size_level0,
+                                                       patch_size_level0_exact, level0_magnification,
+                                                       target_magnification, overlap, name, savetodir,
+                                                       level0_width, level0_height, level0_mpp_x,
+                                                       level0_mpp_y, mpp_source, target_mpp, bounds
+    /coverage   (N,) float32, fraction of the tile inside the region
+    /tile_flags (N,) uint8, what features.tiles.quality remarks: 1 background, 2 blur, 4 pen
+    /thumbnail  (bytes,) uint8, a JPEG of the whole slide, so that maps can be drawn without it
+    /           attrs format, format_version, slide, case, recipe, recipe_sha256, request_sha256,
+                annotation_sha256, annotation_origin, trained_on, data_sha256, source_sha256, n_tiles,
+                n_failed, tumour_of_tissue (NaN if unknown), reader, versions, complete (written last)
+"""
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import math
+import mmap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import BagError
+from features.files.atomic import atomic_path
+
+FORMAT, FORMAT_VERSION = "mil-bag", 1
+PER_TILE = ("features", "coords", "coverage", "tile_flags")
+NAMED_VERSIONS = ("sarcomil", "torch", "timm", "openslide-bin", "numpy")
+SEAL = "facts_sha256"  # bags of before 2026-11-21 have none
+CHUNK_BYTES = 8 << 20
+FLOAT16_ERROR = 1e-3  # relative rounding error up to which half precision is kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bag:
+    """The embedded tiles of one slide.
+
+    Attributes:
+        slide: its name.
+        features: (N, D) float16 or float32: an array, or what gives one for a slice.
+        coords_l0: (N, 2) int64, top-left (x, y) in level-0 pixels.
+        coverage: (N,) float32, fraction of each tile inside the region.
+        side_l0: (width, height) of a tile in level-0 pixels, not rounded.
+        size_l0: (width, height) of the slide in level-0 pixels.
+        mpp_l0: micrometres per level-0 pixel, (x, y).
+        mpp_source: ``table``, ``option``, ``file``, ``given``, or ``magnification`` (nominal).
+        tile_px: side of a tile as it was read.
+        target_mpp: micrometres per pixel of a tile as it was read.
+        recipe: everything that shapes features and is the same for all slides of a store.
+        request_sha256: fingerprint of the recipe and of this slide's own inputs.
+        annotation_sha256: of the annotation file; empty where tissue was used.
+        source_sha256: fingerprint of the slide's files; one slide under two names has it twice.
+        case: if known at extraction.
+        trained_on: cases the backbone has seen.
+        bounds_l0: (x, y) of the scanned part's corner in level 0; QuPath's coordinates count from it.
+        thumbnail: JPEG bytes of the whole slide, or empty.
+        tile_flags: (N,) uint8 of ``features.tiles.quality``; none given is zero.
+        n_failed: tiles that could not be decoded and are not in the bag.
+        tumour_of_tissue: fraction of the tissue inside the annotation; NaN if unknown.
+        annotation_origin: the frame of the annotation, ``level0`` or ``bounds``; empty if none.
+        reader: what decoded the tiles.
+    """
+
+    slide: str
+    features: NDArray[np.float16] | NDArray[np.float32]
+    coords_l0: NDArray[np.int64]
+    coverage: NDArray[np.float32]
+    side_l0: tuple[float, float]
+    size_l0: tuple[int, int]
+    mpp_l0: tuple[float, float]
+    mpp_source: str
+    tile_px: int
+    target_mpp: float
+    recipe: Mapping[str, Any]
+    request_sha256: str = ""
+    annotation_sha256: str = ""
+    source_sha256: str = ""
+    case: str = ""
+    trained_on: tuple[str, ...] = ()
+    bounds_l0: tuple[int, int] = (0, 0)
+    thumbnail: bytes = field(default=b"", repr=False)
+    tile_flags: NDArray[np.uint8] | None = field(default=None, repr=False)
+    n_failed: int = 0
+    tumour_of_tissue: float = math.nan
+    annotation_origin: str = ""
+    reader: str = ""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def dim(self) -> int:
+        """Length of a feature vector."""
+        return int(self.features.shape[1])
+
+    @cached_property
+    def data_sha256(self) -> str:
+        """Fingerprint of what learning reads: features, coordinates and coverage."""
+        return _data_sha256(_chunks(self.features), self.coords_l0, self.coverage)
+
+    @property
+    def recipe_sha256(self) -> str:
+        """Fingerprint of the recipe: equal for all bags that may be used together."""
+        return fingerprint(self.recipe)
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of settings, independent of their order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def compact(features: Any) -> Any:
+    """Half precision where it keeps the features to 0.1 %, else unchanged."""
+    error = norm = 0.0
+    for chunk in _chunks(features):
+        with np.errstate(over="ignore"):
+            half = chunk.astype(np.float16)
+        if not np.isfinite(half).all():
+            return features
+        error += float(np.square(half.astype(np.float64) - chunk).sum())
+        norm += float(np.square(chunk.astype(np.float64)).sum())
+    return features.astype(np.float16) if error <= FLOAT16_ERROR**2 * norm else features
+
+
+def write_bag(path: Path, bag: Bag) -> None:
+    """Write a bag so that it appears whole or not at all.
+
+    The file is written beside its place, opened again and validated, and only then put there. Features
+    are copied piece by piece.
+
+    Raises:
+        BagError: the arrays do not belong together or are not finite.
+        OSError: the disk is full or not writable; nothing is left behind.
+    """
+    _check_arrays(bag)
+    with atomic_path(path) as temporary:
+        with _Sink(temporary, "w+b") as sink:
+            sink.take(bag)
+        validate_bag(temporary)
+
+
+def read_bag(path: Path) -> Bag:
+    """Read a bag; features stay on disk, mapped into memory, until they are touched.
+
+    Raises:
+        BagError: the file is missing, is not a bag, was not completed, or its rows do not match.
+    """
+    with _opened(path) as file:
+        root, coords = file.attrs, file["coords"]
+        place = coords.attrs
+        side_l0 = place["patch_size_level0_exact"]
+        return Bag(
+            slide=str(root["slide"]),
+            features=_mapped(path, file["features"]),
+            coords_l0=coords[:],
+            coverage=file["coverage"][:],
+            side_l0=(float(side_l0[0]), float(side_l0[1])),
+            size_l0=(int(place["level0_width"]), int(place["level0_height"])),
+            mpp_l0=(float(place["level0_mpp_x"]), float(place["level0_mpp_y"])),
+            mpp_source=str(place["mpp_source"]),
+            tile_px=int(place["patch_size"]),
+            target_mpp=float(place["target_mpp"]),
+            recipe=dict(json.loads(root["recipe"])),
+            request_sha256=str(root["request_sha256"]),
+            annotation_sha256=str(root["annotation_sha256"]),
+            source_sha256=str(root["source_sha256"]),
+            case=str(root["case"]),
+            trained_on=tuple(json.loads(root["trained_on"])),
+            bounds_l0=(int(place["bounds"][0]), int(place["bounds"][1])),
+            thumbnail=file["thumbnail"][:].tobytes(),
+            tile_flags=file["tile_flags"][:],
+            n_failed=int(root["n_failed"]),
+            tumour_of_tissue=float(root.get("tumour_of_tissue", math.nan)),
+            annotation_origin=str(root.get("annotation_origin", "")),
+            reader=str(root.get("reader", "")),
+        )
+
+
+def validate_bag(path: Path) -> None:
+    """Open a bag as a reader would and check that it is whole.
+
+    Raises:
+        BagError: it is not.
+    """
+    with _opened(path) as file:
+        finite = all(np.isfinite(chunk).all() for chunk in _chunks(file["features"]))
+        if not finite:
+            raise BagError(f"{path}: features are not finite. Extract the slide again.")
+        held = _data_sha256(_chunks(file["features"]), file["coords"][:], file["coverage"][:])
+        if held != file.attrs["data_sha256"]:
+            raise BagError(
+                f"{path}: its data are not those it was written with. Extract the slide again."
+            )
+
+
+def request_of(path: Path) -> str | None:
+    """The request a complete bag answers; None where there is no complete bag."""
+    try:
+        validate_bag(path)
+        with _opened(path) as file:
+            return str(file.attrs["request_sha256"])
+    except BagError:
+        return None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Any:
+    """A complete bag, open for reading; every way it can be broken is a BagError."""
+    if not path.is_file():
+        raise BagError(f"{path}: no such bag. Make it with `mil extract`.")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT or file.attrs.get("complete") != 1:
+                raise BagError(f"{path}: not a complete {FORMAT} file. Extract the slide again.")
+            if file.attrs["format_version"] > FORMAT_VERSION:
+                raise BagError(f"{path}: written by a newer version. Upgrade sarcomil.")
+            if file.attrs.get(SEAL, _sealed(file.attrs)) != _sealed(file.attrs):
+                raise BagError(
+                    f"{path}: what it says of its slide, its recipe and the cases its backbone has seen is "
+                    "not what it was written with. Extract the slide again."
+                )
+            rows = {name: len(file[name]) for name in PER_TILE}
+            if set(rows.values()) != {file.attrs["n_tiles"]}:
+                raise BagError(
+                    f"{path}: {file.attrs['n_tiles']} tiles announced, rows are {rows}. Extract it again."
+                )
+            yield file
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise BagError(
+            f"{path}: cannot be read as a bag ({error}). Extract the slide again."
+        ) from error
+
+
+def _mapped(path: Path, dataset: Any) -> NDArray[Any]:
+    """The dataset as a read-only map of the file: contiguous and uncompressed, so this is free."""
+    offset = dataset.id.get_offset()
+    if offset is None:  # an empty or a chunked dataset, as other tools write
+        atomic_path: NDArray[Any] = dataset[:]
+        return atomic_path
+    return FileMap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
+
+
+class FileMap(np.memmap):
+    """A map of a file that goes to another process as its place in the file, not as its numbers."""
+
+    def __reduce__(self) -> Any:
+        base: object = self.base
+        if isinstance(base, mmap.mmap):
+            return FileMap, (self.filename, self.dtype, "r", self.offset, self.shape)
+        return np.asarray(self).__reduce__()  # rows of a map, or what was computed from one
+
+
+def _chunks(features: Any) -> Iterator[NDArray[np.floating]]:
+    """Features piece by piece, so that a bag of any size is handled in little memory."""
+    rows = max(1, CHUNK_BYTES // max(1, 4 * features.shape[-1]))
+    for start in range(0, len(features), rows):
+        yield np.asarray(features[start : start + rows])
+
+
+def _data_sha256(
+    features: Iterable[NDArray[np.floating]],
+    coords: NDArray[np.int64],
+    coverage: NDArray[np.float32],
+) -> str:
+    digest = hashlib.sha256()
+    for values in itertools.chain(features, (coords, coverage)):
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
+def _sealed(attrs: Mapping[str, Any]) -> str:
+    """Fingerprint of all that a bag says of itself: edited by hand, it would be believed."""
+    return fingerprint({n: str(v) for n, v in attrs.items() if n not in (SEAL, "complete")})
+
+
+def _check_arrays(bag: Bag) -> None:
+    n_tiles = len(bag.features)
+    fits = bag.coords_l0.shape == (n_tiles, 2) and bag.coverage.shape == (n_tiles,)
+    fits &= bag.tile_flags is None or bag.tile_flags.shape == (n_tiles,)
+    if bag.features.ndim != 2 or not fits or n_tiles == 0:
+        raise BagError(
+            f"{bag.slide}: features {bag.features.shape}, coords {bag.coords_l0.shape} and coverage "
+            f"{bag.coverage.shape} do not belong together. Give (N, D), (N, 2) and (N,) with N >= 1."
+        )
+    if not all(np.isfinite(chunk).all() for chunk in _chunks(bag.features)):
+        raise BagError(
+            f"{bag.slide}: features are not finite. Use --precision fp32 or other weights."
+        )
+
+
+class _Sink(io.FileIO):
+    """The file HDF5 writes to. It keeps a failed write to itself until HDF5 has closed.
+
+    HDF5 does not survive a full disk in good order: told of it, it may end the process.
+    """
+
+    error: OSError | None = None
+
+    def take(self, bag: Bag) -> None:
+        """Write a bag.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._tell)  # after HDF5 has closed, whatever it made of the gap
+            # From 1.10 on, HDF5 keeps checksums of its own structure: a damaged file is seen and refused.
+            _fill(closing.enter_context(h5py.File(self, "w", libver=("v110", "v110"))), bag)
+
+    def _tell(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def write(self, data: Any) -> int:
+        """Write all of it, or remember why not."""
+        rest = memoryview(data).cast("B")
+        while rest and self.error is None:
+            try:
+                rest = rest[super().write(rest) :]
+            except OSError as error:
+                self.error = error
+        return len(memoryview(data).cast("B"))
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size, or remember why not."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+
+def _fill(file: Any, bag: Bag) -> None:
+    """Put a bag into an empty HDF5 file; ``complete`` comes last."""
+    features = file.create_dataset("features", bag.features.shape, bag.features.dtype)
+    start = 0
+    for chunk in _chunks(bag.features):
+        features[start : start + len(chunk)] = chunk
+        start += len(chunk)
+    features.attrs.update(
+        encoder=str(bag.recipe.get("backbone", "")),
+        name=bag.slide,
+        savetodir="",  # TRIDENT's field; a path of the extracting machine has no use in a shared file
+        precision=str(bag.recipe.get("precision", "")),
+        weights=str(bag.recipe.get("weights", "")),
+        weights_sha256=str(bag.recipe.get("weights_sha256", "")),
+    )
+    coords = file.create_dataset("coords", data=bag.coords_l0.astype(np.int64))
+    coords.attrs.update(
+        patch_size=bag.tile_px,
+        patch_size_level0=round(bag.side_l0[0]),
+        patch_size_level0_exact=bag.side_l0,
+        level0_magnification=round(10 / bag.mpp_l0[0], 2),
+        target_magnification=round(10 / bag.target_mpp, 2),
+        overlap=0,
+        name=bag.slide,
+        savetodir="",
+        level0_width=bag.size_l0[0],
+        level0_height=bag.size_l0[1],
+        level0_mpp_x=bag.mpp_l0[0],
+        level0_mpp_y=bag.mpp_l0[1],
+        mpp_source=bag.mpp_source,
+        target_mpp=bag.target_mpp,
+        bounds=bag.bounds_l0,
+    )
+    file.create_dataset("coverage", data=bag.coverage.astype(np.float32))
+    flags = np.zeros(len(bag), dtype=np.uint8) if bag.tile_flags is None else bag.tile_flags
+    file.create_dataset("tile_flags", data=flags)
+    file.create_dataset("thumbnail", data=np.frombuffer(bag.thumbnail, dtype=np.uint8))
+    file.attrs.update(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        slide=bag.slide,
+        case=bag.case,
+        recipe=json.dumps(bag.recipe, sort_keys=True),
+        recipe_sha256=bag.recipe_sha256,
+        request_sha256=bag.request_sha256,
+        annotation_sha256=bag.annotation_sha256,
+        trained_on=json.dumps(bag.trained_on),
+        n_tiles=len(bag),
+        n_failed=bag.n_failed,
+        tumour_of_tissue=bag.tumour_of_tissue,
+        annotation_origin=bag.annotation_origin,
+        reader=bag.reader,
+        data_sha256=bag.data_sha256,
+        source_sha256=bag.source_sha256,
+        versions=json.dumps({name: metadata.version(name) for name in NAMED_VERSIONS}),
+    )
+    file.attrs[SEAL] = _sealed(file.attrs)
+    file.attrs["complete"] = 1

@@ -1,0 +1,324 @@
+"""Tiles to features: every worker reads a batch of tiles and runs the network on it, slide after slide."""
+
+import contextlib
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from features.backbones.folding import halved
+from features.backbones.registry import Backbone
+from features.errors import FeaturesError, TileError
+from features.precision import resolve_precision
+from features.progress import Advance
+from features.threads import keep_freed_memory, one_thread
+from features.tiles.grid import BLOCK_L0, TileSource, walk
+
+BATCH_TILES = 8  # more costs memory on a CPU and gains nothing
+GPU_BATCH_TILES = 128
+MOST_WORKERS = 16  # beyond this the disk or the GPU binds, and each holds a batch in memory
+MOST_FAILED = 0.01  # of a slide's tiles may be unreadable; beyond, the slide is
+Tiles = NDArray[np.uint8]
+
+
+class Clock:
+    """Seconds by stage, summed over threads."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time a block as part of a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[stage] += time.perf_counter() - started
+
+
+class Embedder:
+    """A backbone on its device: (B, H, W, 3) uint8 tiles -> (B, dim) float32, from any thread.
+
+    In half precision batch norms are folded and weights cast once; fp32 runs timm's network as it is.
+    On a GPU every thread has its own stream and page-locked memory, so that one thread's copy runs
+    beside another's kernels.
+
+    Raises:
+        FeaturesError: a feature is not finite.
+    """
+
+    def __init__(self, backbone: Backbone, *, precision: str, device: str) -> None:
+        self.backbone = backbone
+        self.device = resolve_device(device)
+        self.dtype = resolve_precision(precision, self.device)
+        network = backbone.module
+        if self.dtype != torch.float32:
+            network = halved(network, self.dtype)
+        self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.batch_tiles = GPU_BATCH_TILES if self.device.type == "cuda" else BATCH_TILES
+        self._own = threading.local()
+
+    def __call__(self, tiles: Tiles, clock: Clock) -> NDArray[np.float32]:
+        """Embed a batch; time is entered under ``prepare`` and ``forward``."""
+        lower = (
+            torch.autocast(self.device.type, self.dtype)
+            if self.dtype != torch.float32
+            else contextlib.nullcontext()
+        )
+        with torch.inference_mode(), self._stream(), lower:
+            with clock("prepare"):
+                images = preprocess(self._moved(tiles), self.backbone)
+            with clock("forward"):
+                features: NDArray[np.float32] = self.network(images).float().cpu().numpy()
+        if not np.isfinite(features).all():
+            raise FeaturesError(
+                f"{self.backbone.name} ({self.backbone.weights}) gave features that are not finite in "
+                f"{str(self.dtype).removeprefix('torch.')}. Use --precision fp32, or other weights."
+            )
+        return features
+
+    def _stream(self) -> Any:
+        if self.device.type != "cuda":
+            return contextlib.nullcontext()
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._own.stream)
+
+    def _moved(self, tiles: Tiles) -> Tensor:
+        held = torch.from_numpy(tiles if tiles.flags.writeable else tiles.copy())
+        if self.device.type != "cuda":
+            return held.to(self.device)
+        pinned = getattr(self._own, "pinned", None)
+        if pinned is None or pinned.shape[1:] != held.shape[1:] or len(pinned) < len(held):
+            pinned = self._own.pinned = held.pin_memory()
+        else:
+            pinned[: len(held)].copy_(held)
+        return pinned[: len(held)].to(self.device, non_blocking=True)
+
+
+@dataclass
+class Work:
+    """The tiles of one slide at one scale, and what is done with them.
+
+    Attributes:
+        source: hands out (tile_px, tile_px, 3) RGB tiles.
+        put: takes row numbers of the grid and their (B, dim) features, from any thread.
+        advance: told the number of tiles after each batch.
+        flag: (B, H, W, 3) tiles -> (B,) uint8, before ``recolour``.
+        recolour: (B, H, W, 3) tiles -> the same, before the network.
+        clock: how long the stages took.
+        flags: (N,) what ``flag`` said.
+        unreadable: what was wrong with each tile that could not be decoded, by row number.
+        given_up: a batch failed, and with it the slide.
+    """
+
+    source: TileSource
+    put: Callable[[NDArray[np.int64], NDArray[np.float32]], None]
+    advance: Advance = lambda _count: None
+    flag: Callable[[Tiles], NDArray[np.uint8]] | None = None
+    recolour: Callable[[Tiles], Tiles] | None = None
+    clock: Clock = field(init=False, default_factory=Clock)
+    flags: NDArray[np.uint8] = field(init=False)
+    unreadable: dict[int, str] = field(init=False, default_factory=dict)
+    given_up: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.flags = np.zeros(len(self.source.grid), dtype=np.uint8)
+
+
+class Workers:
+    """Threads that embed; they go from one slide to the next without a pause. A context manager.
+
+    Reading and computing overlap because each worker does both, for a batch of its own; the batches,
+    and so the features, are the same for any number of workers.
+
+    Args:
+        embedder: the network.
+        count: threads; 0 takes one per core.
+    """
+
+    def __init__(self, embedder: Embedder, count: int = 0) -> None:
+        self.embedder = embedder
+        self._pool = ThreadPoolExecutor(count or min(os.cpu_count() or 1, MOST_WORKERS), "embed")
+        self._one_thread = one_thread()
+        self._stopped = False
+
+    def __enter__(self) -> "Workers":
+        self._one_thread.__enter__()
+        if self.embedder.device.type == "cpu":
+            keep_freed_memory()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self._pool.shutdown()
+        self._one_thread.__exit__(kind, error, at)
+
+    def stop(self) -> None:
+        """Take no more batches; who waits for some gets ``CancelledError``."""
+        self._stopped = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def embed(self, *works: Work) -> None:
+        """Embed everything; several scales of one slide are read side by side, block by block.
+
+        Raises:
+            TileError: more tiles than ``MOST_FAILED`` cannot be read.
+            FeaturesError: features are not finite, or a source fails otherwise.
+            CancelledError: the workers were stopped.
+        """
+        batches = sorted(
+            (batch for work in works for batch in self._batches(work)), key=lambda batch: batch[0]
+        )
+        jobs: list[Future[None]] = []
+        try:
+            for _, work, rows in batches:
+                jobs.append(self._pool.submit(self._embed_batch, work, rows))
+            _first_failure(jobs)
+        except RuntimeError as error:
+            if self._stopped:  # meanwhile: the pool takes no more
+                raise CancelledError from error
+            raise
+        finally:  # an unreadable slide or an interrupt must not wait for the rest
+            # Those taken from a stopped pool never end, so only what runs is waited for.
+            wait([job for job in jobs if not job.cancel()])
+
+    def _batches(self, work: Work) -> Iterator[tuple[tuple[int, int], Work, NDArray[np.int64]]]:
+        grid = work.source.grid
+        order, step = walk(grid), self.embedder.batch_tiles
+        for start in range(0, len(order), step):
+            rows = order[start : start + step]
+            x, y = grid.coords_l0[rows[0]] // BLOCK_L0
+            yield (int(y), int(x)), work, rows
+
+    def _embed_batch(self, work: Work, rows: NDArray[np.int64]) -> None:
+        if work.given_up:
+            return
+        try:
+            self._embed_tiles(work, rows)
+        except BaseException:
+            work.given_up = True  # the other workers need not wait until this is heard of
+            raise
+
+    def _embed_tiles(self, work: Work, rows: NDArray[np.int64]) -> None:
+        tiles, readable = [], []
+        with work.clock("read"):
+            for row in rows:
+                try:
+                    tiles.append(work.source.read(int(row)))
+                    readable.append(row)
+                except TileError as error:
+                    work.unreadable[int(row)] = str(error)
+                    failed, n_tiles = len(work.unreadable), len(work.source.grid)
+                    if failed > MOST_FAILED * n_tiles:
+                        raise TileError(
+                            f"{failed} or more of {n_tiles} tiles cannot be decoded, and at most "
+                            f"{MOST_FAILED:.0%} may be left out: {error}"
+                        ) from error
+        if tiles:
+            numbers, batch = np.array(readable), np.stack(tiles)
+            with work.clock("prepare"):
+                if work.flag:
+                    work.flags[numbers] = work.flag(batch)
+                if work.recolour:
+                    batch = work.recolour(batch)
+            features = self.embedder(batch, work.clock)
+            with work.clock("write"):
+                work.put(numbers, features)
+        work.advance(len(rows))
+
+
+def _first_failure(jobs: Sequence["Future[None]"]) -> None:
+    """Wait for all jobs, or until one fails; its error is raised."""
+    for job in jobs:
+        job.result()
+
+
+def embed(
+    source: TileSource,
+    backbone: Backbone,
+    *,
+    precision: str = "auto",
+    device: str = "auto",
+    workers: int = 0,
+    advance: Advance = lambda _count: None,
+) -> NDArray[np.float32]:
+    """Embed every tile of a source, in the source's order.
+
+    Args:
+        source: hands out (tile_px, tile_px, 3) RGB tiles.
+        backbone: the network and its preprocessing.
+        precision: ``auto`` (bf16 where the hardware has it natively), ``fp32``, ``bf16``, ``fp16``.
+        device: ``auto`` (a GPU if there is one), or a torch device.
+        workers: threads; 0 takes one per core.
+        advance: told the number of tiles after each batch.
+
+    Returns:
+        (N, dim) features.
+
+    Raises:
+        FeaturesError: a feature is not finite, or a tile cannot be read.
+    """
+    features = np.empty((len(source.grid), backbone.dim), dtype=np.float32)
+
+    def put(rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        features[rows] = values
+
+    work = Work(source, put, advance)
+    with Workers(Embedder(backbone, precision=precision, device=device), workers) as pool:
+        pool.embed(work)
+    for reason in work.unreadable.values():
+        raise TileError(reason)
+    return features
+
+
+def preprocess(tiles: Tensor, backbone: Backbone) -> Tensor:
+    """RGB bytes to what the weights expect.
+
+    Args:
+        tiles: (B, H, W, 3) uint8.
+        backbone: gives input size, mean and std.
+
+    Returns:
+        (B, 3, input_px, input_px) float32, channels last in memory.
+    """
+    images = tiles.permute(0, 3, 1, 2).float() / 255
+    if images.shape[-1] != backbone.input_px:
+        size = (backbone.input_px, backbone.input_px)
+        images = nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+    mean = torch.tensor(backbone.mean, device=tiles.device).view(3, 1, 1)
+    std = torch.tensor(backbone.std, device=tiles.device).view(3, 1, 1)
+    return (images - mean) / std
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device meant by a name; ``auto`` is the GPU if there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise FeaturesError(
+            f"device {device!r} is unknown to torch. Use auto, cpu or cuda."
+        ) from error
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise FeaturesError(f"device {device!r}, but torch sees no GPU. Use --device cpu.")
+    return where

@@ -1,0 +1,412 @@
+"""A cohort of slides to a store of bags: one bad slide never stops the run, a second run resumes."""
+
+import contextlib
+import io
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from features.backbones.registry import load_backbone
+from features.bags import bag as bags
+from features.bags.bag import Bag
+from features.bags.store import Outcome
+from features.errors import (
+    BagError,
+    ScaleError,
+    SlideExcluded,
+)
+from features.extraction.embed import Embedder, Work, Workers
+from features.extraction.outputs import (
+    StoreSpec,
+    check_names,
+    check_store,
+    resolved_recipe,
+    store_specs,
+)
+from features.extraction.slide_task import (
+    SlideTask,
+    failing_together,
+    notify_bag,
+    request_key,
+    sample_rows,
+)
+from features.extraction.spool import FeatureSpool
+from features.extraction.survey import (
+    SlideJob,
+    identities,
+    largest_first,
+    shard,
+    share_per_case,
+    survey,
+    tiles_of,
+)
+from features.progress import Progress, Silent
+from features.recipe import Recipe
+from features.regions.annotations import annotation_sha256
+from features.slides.slide import Slide, open_slide
+from features.tiles.folders import FolderTiles, open_folder
+from features.tiles.grid import SlideTiles, TileSource
+from features.tiles.normalisation import recolouring, stain_reference
+from features.tiles.quality import bits, quality_flags
+from features.tiles.stain import (
+    save_reference,
+)
+
+THUMBNAIL_PX = 512
+SLIDES_AT_ONCE = 2  # while one is embedded, the next is opened and the last one written
+TABLES_EVERY_S = 10.0
+WAIT_S = 0.5  # between looks at slides another process works on
+
+
+def extract(  # noqa: PLR0913 - one argument per choice
+    jobs: Sequence[SlideJob],
+    recipe: Recipe | Sequence[Recipe],
+    out: Path,
+    *,
+    device: str = "auto",
+    workers: int = 0,
+    overwrite: bool = False,
+    hold_out_tiles: int = 0,
+    part: tuple[int, int] = (1, 1),
+    progress: Progress | None = None,
+) -> tuple[Outcome, ...]:
+    """Extract every slide into ``<out>/<slide>.h5``; all outcomes go to ``<out>/extract.csv``.
+
+    A bag that answers the same request (recipe, slide, annotation, scale) is kept as it is. Several
+    processes may fill one store: each slide is done once, by whoever claims it first.
+
+    Args:
+        jobs: the slides, each name once; the largest is begun first.
+        recipe: how to tile and embed; several that differ in mpp are read side by side, each into
+            ``<out>/mpp-<mpp>``.
+        out: the bag store.
+        device: torch device, or ``auto``.
+        workers: threads that read tiles and run the network; 0 takes one per core.
+        overwrite: redo bags of another recipe instead of refusing the store.
+        hold_out_tiles: that many of each slide's other tiles go into a store of their own, whose name
+            says that it shares its cases.
+        part: (i, n) does the i-th of n parts; stains and shares of cases are those of all slides.
+        progress: told of slides and tiles.
+
+    Returns:
+        One outcome per slide of the part and store, in the order of ``jobs``.
+
+    Raises:
+        BagError: the store holds bags of another recipe, or two jobs have one name.
+        BackboneError: the backbone cannot be loaded.
+    """
+    recipes = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
+    run = Run(
+        jobs, store_specs(recipes, out, hold_out_tiles=hold_out_tiles), device, overwrite=overwrite
+    )
+    progress = progress or Silent()
+    found: dict[str, list[Outcome]] = {}
+    mine, written = shard(run.jobs, *part), time.monotonic()
+    try:
+        with (
+            run.embedding(workers, progress),
+            progress.task("slides", len(mine), "slides") as advance,
+            contextlib.closing(_each(run, largest_first(mine))) as each,
+        ):
+            for job, outcomes in each:
+                found[job.slide] = outcomes
+                advance(1)
+                if time.monotonic() - written > TABLES_EVERY_S:
+                    run.write_tables()
+                    written = time.monotonic()
+    finally:  # also when interrupted: what is done is on record
+        run.write_tables()
+    return tuple(o for job in jobs if job.slide in found for o in found[job.slide])
+
+
+def _each(
+    run: "Run", jobs: Sequence[SlideJob]
+) -> Generator[tuple[SlideJob, list[Outcome]], None, None]:
+    """The outcomes of all jobs as they come; what another process works on comes last."""
+    elsewhere = []
+    working: dict[Future[list[Outcome] | None], SlideJob] = {}
+    with ThreadPoolExecutor(SLIDES_AT_ONCE, "slide") as pool:
+        try:
+            for job in jobs:
+                working[pool.submit(run.slide, job)] = job
+            for future in as_completed(working):
+                outcomes = future.result()
+                if outcomes is None:
+                    elsewhere.append(working[future])
+                else:
+                    yield working[future], outcomes
+        except BaseException:
+            run.stop()
+            for future in working:
+                future.cancel()
+            raise
+    while elsewhere:
+        job = elsewhere.pop(0)
+        outcomes = run.slide(job)
+        if outcomes is not None:
+            yield job, outcomes
+        else:
+            elsewhere.append(job)
+            time.sleep(WAIT_S)
+
+
+class Run:
+    """What all slides of a run share. Made once per process, also by the workers of a cluster.
+
+    Raises:
+        BagError: a store holds bags of another recipe, or two jobs have one name.
+        BackboneError: the backbone cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[SlideJob],
+        filled: Sequence[StoreSpec],
+        device: str,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        check_names(jobs)
+        if any(job.coordinates for job in jobs) and any(target.held_out for target in filled):
+            raise BagError(
+                "Given coordinates say which tiles to read: there are no others to hold out. Leave out "
+                "--hold-out-tiles or --coordinates."
+            )
+        recipe = filled[0].recipe
+        self.started = time.time()
+        self.targets = filled
+        self.backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
+        self.embedder = Embedder(self.backbone, precision=recipe.precision, device=device)
+        self.reference = stain_reference(recipe, jobs) if recipe.stain != "off" else None
+        self.resolved = [
+            resolved_recipe(target, self.backbone, jobs, device, self.reference)
+            for target in filled
+        ]
+        with contextlib.ExitStack() as filling:
+            for target, resolved in zip(filled, self.resolved, strict=True):
+                filling.enter_context(target.store.filling(resolved))
+                if not overwrite:
+                    check_store(target.store, resolved)
+                if self.reference:
+                    with target.store.alone():
+                        save_reference(target.store.path / "stain-reference.json", self.reference)
+            self._filling = filling.pop_all()
+        self.jobs = list(jobs)
+        self.shares = [share_per_case(jobs, target.recipe) for target in filled]
+        self.workers: Workers | None = None
+        self.progress: Progress = Silent()
+
+    @contextlib.contextmanager
+    def embedding(self, workers: int, progress: Progress) -> Iterator[None]:
+        """Have the threads that embed."""
+        self.progress = progress
+        with self._filling, Workers(self.embedder, workers) as self.workers:
+            yield
+
+    def stop(self) -> None:
+        """Let the slides in work end without a bag."""
+        if self.workers:
+            self.workers.stop()
+
+    def write_tables(self) -> None:
+        """Write every store's tables."""
+        for target in self.targets:
+            target.store.write_tables()
+
+    def slide(self, job: SlideJob) -> list[Outcome] | None:
+        """Extract one slide for every target; None where another process works on it."""
+        started = time.perf_counter()
+        with contextlib.ExitStack() as held:
+            for target in self.targets:
+                if not held.enter_context(target.store.claim(job.slide)):
+                    return None
+            parts = [
+                SlideTask(
+                    target,
+                    resolved,
+                    share.get(job.slide, target.recipe.max_tiles),
+                    Outcome(
+                        slide=job.slide,
+                        case=job.case,
+                        status="failed",
+                        store=str(target.store.path),
+                    ),
+                )
+                for target, resolved, share in zip(
+                    self.targets, self.resolved, self.shares, strict=True
+                )
+            ]
+            failing_together(parts, lambda: self._make(job, parts))
+            for part in parts:
+                if part.outcome.status != "skipped":
+                    part.outcome = replace(part.outcome, seconds=time.perf_counter() - started)
+                part.target.store.record(part.outcome, since=self.started)
+                if part.outcome.status in ("excluded", "failed"):
+                    part.set_aside()
+        return [part.outcome for part in parts]
+
+    def _make(self, job: SlideJob, parts: Sequence[SlideTask]) -> None:
+        """The bags of a slide that are not there yet."""
+        annotation = job.annotation()
+        drawn_sha256 = annotation_sha256(annotation) if annotation else ""
+        sources = identities(job)
+        for part in parts:
+            part.request = request_key(part, job, sources, drawn_sha256)
+            if part.find(job.files):
+                notify_bag(part)
+        parts = [part for part in parts if not part.finished]
+        if not parts:
+            return
+        with contextlib.ExitStack() as opened:
+            base = {
+                "annotation_sha256": drawn_sha256,
+                "source_sha256": bags.fingerprint({"files": sources}),
+            }
+            make = self._of_tiles if job.from_tiles else self._of_slide
+            make(job, parts, base, opened)
+
+    def _of_slide(
+        self,
+        job: SlideJob,
+        parts: Sequence[SlideTask],
+        base: dict[str, Any],
+        opened: contextlib.ExitStack,
+    ) -> None:
+        """Lay tiles over the slide's tumour, or its tissue; embed them at all scales together."""
+        began = time.perf_counter()
+        slide = opened.enter_context(
+            open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source)
+        )
+        seen = survey(slide, job, parts[0].target.recipe)
+        for part in parts:
+            part.outcome = replace(
+                part.outcome,
+                tumour_of_tissue=seen.tumour_of_tissue,
+                mpp=slide.mpp[0],
+                mpp_source=slide.mpp_source,
+                annotation_origin=seen.origin,
+                reader=_reader(slide, part.target.recipe),
+                notes=" ".join(seen.notes),
+            )
+            with part.guarded():
+                grid = tiles_of(slide, job, seen, part.target.recipe)
+                part.grid = grid[sample_rows(part, len(grid), job)]
+                self._prepare(part, SlideTiles(slide, part.grid), slide, opened)
+        overview = seen.overview.copy()
+        overview.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+        base |= {
+            "size_l0": slide.size_l0,
+            "mpp_l0": slide.mpp,
+            "mpp_source": slide.mpp_source,
+            "bounds_l0": slide.bounds_l0,
+            "thumbnail": _jpeg(overview),
+            "tumour_of_tissue": seen.tumour_of_tissue,
+            "annotation_origin": seen.origin,
+        }
+        self._embed(job, parts, base, time.perf_counter() - began)
+
+    def _of_tiles(
+        self,
+        job: SlideJob,
+        parts: Sequence[SlideTask],
+        base: dict[str, Any],
+        opened: contextlib.ExitStack,
+    ) -> None:
+        """Embed the tile images of one slide."""
+        if job.mpp is None:
+            raise ScaleError(
+                f"{job.slide}: tile images carry no micrometres per pixel. Pass --slide-mpp, e.g. 0.5 "
+                "for 20x."
+            )
+        for part in parts:
+            source = open_folder(job.files, mpp=job.mpp, tile_px=part.target.recipe.tile)
+            part.outcome = replace(part.outcome, mpp=job.mpp, mpp_source=job.mpp_source)
+            with part.guarded():
+                rows = sample_rows(part, len(source.grid), job)
+                files = tuple(source.files[row] for row in rows)
+                part.grid = source.grid[rows]
+                self._prepare(part, FolderTiles(part.grid, files, job.mpp), None, opened)
+            base |= {"size_l0": source.size_l0, "mpp_l0": (job.mpp, job.mpp)}
+        self._embed(job, parts, base | {"mpp_source": job.mpp_source}, 0.0)
+
+    def _prepare(
+        self, part: SlideTask, source: TileSource, slide: Slide | None, opened: contextlib.ExitStack
+    ) -> None:
+        """All that embedding one part needs."""
+        recipe, n_tiles = part.target.recipe, len(source.grid)
+        recolour = recolouring(source, slide, recipe, self.reference)
+        folder = part.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        part.rows = opened.enter_context(FeatureSpool(folder, n_tiles, self.backbone.dim))
+        name = f"{part.outcome.slide}" + (f" at {recipe.mpp:g}" if len(self.targets) > 1 else "")
+        advance = opened.enter_context(self.progress.task(name, n_tiles, "tiles"))
+        part.work = Work(source, part.rows.put, advance, flag=quality_flags, recolour=recolour)
+
+    def _embed(
+        self, job: SlideJob, parts: Sequence[SlideTask], base: Mapping[str, Any], opening_s: float
+    ) -> None:
+        """Run the network over all parts, and write their bags."""
+        assert self.workers is not None
+        ready = [part for part in parts if part.work and not part.finished]
+        self.workers.embed(*(part.work for part in ready if part.work))
+        for part in ready:
+            assert part.work is not None
+            with part.guarded():
+                began = time.perf_counter()
+                bag = self._bag(job, part, base)
+                bags.write_bag(part.path, bag)
+                stages = part.work.clock.seconds
+                stages["open"] += opening_s / len(ready)
+                stages["write"] += time.perf_counter() - began
+                part.finish(
+                    status="done", n_tiles=len(bag), n_unreadable=bag.n_failed, stages=dict(stages)
+                )
+
+    def _bag(self, job: SlideJob, part: SlideTask, base: Mapping[str, Any]) -> Bag:
+        """The bag of one part: what was read, less what the recipe drops."""
+        assert part.work
+        assert part.rows
+        assert part.grid is not None
+        recipe, flags = part.target.recipe, part.work.flags
+        assert part.rows.filled.sum() + len(part.work.unreadable) == len(flags), "a tile was lost"
+        keep = part.rows.filled & ((flags & bits(recipe.drop)) == 0)
+        if not keep.any():
+            raise SlideExcluded(
+                f"{job.slide}: --drop {', '.join(recipe.drop)} leaves none of {len(flags)} tiles."
+            )
+        grid = part.grid[np.flatnonzero(keep)]
+        return Bag(
+            slide=job.slide,
+            features=bags.compact(part.rows.kept(keep)),
+            coords_l0=grid.coords_l0,
+            coverage=grid.coverage,
+            side_l0=grid.side_l0,
+            tile_px=grid.tile_px,
+            target_mpp=grid.mpp,
+            recipe=part.resolved,
+            request_sha256=part.request,
+            case=job.case,
+            trained_on=self.backbone.trained_on,
+            tile_flags=flags[keep],
+            reader=part.outcome.reader or "images",
+            n_failed=len(part.work.unreadable),
+            **base,
+        )
+
+
+def _reader(slide: Slide, recipe: Recipe) -> str:
+    """What decodes the tiles, and how much smaller than stored."""
+    shrink = slide.view_for(recipe.mpp).shrink
+    return slide.reader if shrink == 1 else f"{slide.reader} at 1/{shrink}"
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Regions of a slide: annotations drawn by a pathologist, and masks of tissue."""

@@ -1,0 +1,1 @@
+"""Tiles of a slide: the grid, quality flags, stain normalisation."""

@@ -1,0 +1,287 @@
+"""Stain normalisation: render a slide as if it had been stained like the reference.
+
+The statistics of a slide are fitted once from a sample of all its tiles; fitted per tile they would
+follow the tissue instead of the stain. The reference is fitted once from named slides, whose cases it
+remembers, so that a cross-validation can tell what it has seen.
+
+``macenko``: M. Macenko et al., A method for normalizing histology slides for quantitative analysis,
+ISBI 2009. ``reinhard``: E. Reinhard et al., Color transfer between images, IEEE Computer Graphics and
+Applications 21(5), 2001.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.bags.bag import fingerprint
+from features.errors import FeaturesError
+from features.files.atomic import write_atomic
+from features.tiles.quality import COLOURED, OPAQUE
+
+METHODS = ("macenko", "reinhard")
+FORMAT, FORMAT_VERSION = "mil-stain", 1
+
+WHITE = 255
+LEAST_DENSITY = 0.15  # beta of Macenko et al.: what absorbs less in every channel is glass
+TAIL = 1  # alpha of Macenko et al., in per cent: the robust minimum and maximum
+LEAST_PIXELS, MOST_PIXELS = 8000, 250_000  # a sixth of one 224 px tile; more do not move the tails
+LEAST_ANGLE = 10.0  # degrees between two stains: real H&E has 15 to 50, cartilage without eosin 6
+
+DENSITY = -np.log10(np.maximum(np.arange(256), 1) / WHITE)  # eq. 1 of Macenko et al.
+# 1 where a pixel's darkest channel counts as stained, falling to 0 for white.
+STAINED = np.minimum(DENSITY / LEAST_DENSITY, 1).astype(np.float32)
+# Reinhard et al., eq. 4 and 6.
+LMS_FROM_RGB = np.array(
+    [[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]]
+)
+LAB_FROM_LMS = np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]]) / np.sqrt([[3], [6], [2]])
+
+
+@dataclass(frozen=True)
+class Stain:
+    """How one slide, or the reference, is stained.
+
+    Attributes:
+        method: one of ``METHODS``.
+        values: two triples. ``macenko``: optical density (R, G, B) of strong haematoxylin and of strong
+            eosin, in this order. ``reinhard``: mean and standard deviation of l, alpha and beta, in natural
+            logarithms.
+
+    Raises:
+        FeaturesError: the method is unknown, or the values are not 2 x 3 finite numbers.
+    """
+
+    method: str
+    values: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        _check_method(self.method)
+        try:
+            good = np.shape(self.values) == (2, 3) and bool(np.isfinite(self.values).all())
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise FeaturesError(
+                f"A stain has 2 x 3 finite numbers; got {self.values!r}. Fit it again."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values that ``from_json`` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Stain":
+        """The stain that ``to_json`` wrote.
+
+        Raises:
+            FeaturesError: it is not one.
+        """
+        try:
+            return cls(str(document["method"]), _triples(document["values"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FeaturesError(
+                f"Not a stain: {document!r} ({error!r}). Give method and values as they were written."
+            ) from error
+
+
+@dataclass(frozen=True)
+class StainReference:
+    """The stain to render all slides in, and where it comes from.
+
+    Attributes:
+        target: its statistics.
+        slides: the slides it was fitted on.
+        cases: their cases, which must not be tested on a model that used it; empty if unknown.
+
+    Raises:
+        FeaturesError: no slide is named.
+    """
+
+    target: Stain
+    slides: tuple[str, ...]
+    cases: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.slides:
+            raise FeaturesError("A stain reference names no slide. Name those it was fitted on.")
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of all that is in it."""
+        return fingerprint(asdict(self))
+
+
+def fit_stain(method: str, tiles: NDArray[np.uint8]) -> Stain:
+    """Measure how the tissue of some tiles is stained.
+
+    Args:
+        method: one of ``METHODS``.
+        tiles: (B, H, W, 3) RGB, a sample of one slide (or of the reference slides); 20 to 100 will do.
+
+    Raises:
+        FeaturesError: the method is unknown; there is too little stained tissue; or it has one colour only.
+    """
+    _check_method(method)
+    pixels = _stained_pixels(tiles)
+    if len(pixels) < LEAST_PIXELS:
+        raise FeaturesError(
+            f"{len(pixels)} stained pixels in {len(tiles)} tiles; {LEAST_PIXELS} are needed to measure a "
+            "stain. Take more tiles, or leave stain normalisation off for slides that are not H&E."
+        )
+    fit = _fit_macenko if method == "macenko" else _fit_reinhard
+    return Stain(method, _triples(fit(pixels[:: 1 + len(pixels) // MOST_PIXELS])))
+
+
+def normalise(tiles: NDArray[np.uint8], source: Stain, target: Stain) -> NDArray[np.uint8]:
+    """Render tiles stained like ``source`` as if they were stained like ``target``.
+
+    White stays white under both methods. Safe to call from several threads.
+
+    Args:
+        tiles: (B, H, W, 3) RGB.
+        source: of the slide the tiles come from.
+        target: of the reference.
+
+    Returns:
+        (B, H, W, 3), a new array.
+
+    Raises:
+        FeaturesError: the two were fitted by different methods.
+    """
+    if source.method != target.method:
+        raise FeaturesError(
+            f"The slide was measured by {source.method}, the reference by {target.method}. "
+            "Fit both by one method."
+        )
+    transfer = _transfer_macenko if source.method == "macenko" else _transfer_reinhard
+    result = np.empty_like(tiles)
+    # One tile at a time stays in the processor's cache.
+    for tile, place in zip(tiles, result, strict=True):
+        place[:] = transfer(tile, np.array(source.values), np.array(target.values))
+    return result
+
+
+def save_reference(path: Path, reference: StainReference) -> None:
+    """Write a reference as JSON; it appears whole or not at all."""
+    document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(reference)}
+    write_atomic(path, json.dumps(document, indent=1) + "\n")
+
+
+def load_reference(path: Path) -> StainReference:
+    """Read a reference that ``save_reference`` wrote.
+
+    Raises:
+        FeaturesError: the file is missing, is not a stain reference, or was written by a newer version.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT or document["format_version"] > FORMAT_VERSION:
+            raise ValueError(f"not {FORMAT} of version {FORMAT_VERSION} or older")
+        slides, cases = document["slides"], document["cases"]
+        if not (isinstance(slides, list) and isinstance(cases, list)):
+            raise ValueError(f"slides and cases are lists; got {slides!r} and {cases!r}")
+        target = Stain.from_json(document["target"])
+        return StainReference(target, tuple(map(str, slides)), tuple(map(str, cases)))
+    except (OSError, KeyError, TypeError, ValueError, FeaturesError) as error:
+        raise FeaturesError(
+            f"{path}: cannot be read as a stain reference ({type(error).__name__}: {error}). "
+            "Fit the reference again."
+        ) from error
+
+
+def _triples(rows: Iterable[Iterable[float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(map(float, row)) for row in rows)
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        near = get_close_matches(method, METHODS, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise FeaturesError(f"No stain method {method!r}.{hint} Known: {', '.join(METHODS)}.")
+
+
+def _stained_pixels(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(P, 3) pixels whose colour says something about the stain: no glass, grey, black or ink."""
+    red, green, blue = np.moveaxis(tiles, -1, 0)
+    low = np.minimum(np.minimum(red, green), blue)
+    spread = np.maximum(np.maximum(red, green), blue) - low
+    telling = (DENSITY[low] >= LEAST_DENSITY) & (low >= OPAQUE) & (spread >= COLOURED)
+    return np.asarray(tiles[telling])
+
+
+def _fit_macenko(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(2, 3) optical density of strong haematoxylin and strong eosin: the steps of Algorithm 1."""
+    density = DENSITY[pixels]
+    # The axes of the SVD of the densities, not centred: the plane of two stains holds the origin.
+    _, axes = np.linalg.eigh(density.T @ density)
+    plane = axes[:, :0:-1] * np.where(axes[:, :0:-1].sum(axis=0) < 0, -1, 1)
+    along, across = (density @ plane).T
+    angles = np.percentile(np.arctan2(across, along), (TAIL, 100 - TAIL))
+    apart = np.degrees(angles[1] - angles[0])
+    if apart < LEAST_ANGLE:
+        raise FeaturesError(
+            f"The tissue has one colour only: its two stains are {apart:.1f} degrees apart. Take more "
+            "tiles, use reinhard, or leave stain normalisation off for this slide."
+        )
+    stains = np.stack([np.cos(angles), np.sin(angles)], axis=1) @ plane.T
+    # Haematoxylin is blue, eosin pink: the one that absorbs more red is haematoxylin.
+    stains = stains[np.argsort(-stains[:, 0])]
+    amounts = density @ np.linalg.pinv(stains)  # eq. 3
+    return np.asarray(stains * np.percentile(amounts, 100 - TAIL, axis=0)[:, None])
+
+
+def _transfer_macenko(
+    tile: NDArray[np.uint8], source: NDArray[np.float64], target: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """The amounts of the source's stains, mixed from the target's: a 3 x 3 matrix on densities.
+
+    As in the paper, what two stains cannot explain is lost: red cells, ink, a tint of the glass.
+    """
+    matrix = (-np.log(10) * np.linalg.pinv(source) @ target).astype(np.float32)
+    logarithm = DENSITY.astype(np.float32)[tile] @ matrix
+    return _to_uint8(WHITE * np.exp(np.minimum(logarithm, 0)))
+
+
+def _log_lms(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(..., 3) logarithms of the cone responses (eq. 4 and 5); black counts as 1 of 255."""
+    lms = pixels.astype(np.float32) @ LMS_FROM_RGB.T.astype(np.float32)
+    return np.asarray(np.log(np.maximum(lms, 1)))
+
+
+def _fit_reinhard(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(2, 3) mean and standard deviation of l, alpha and beta over stained pixels."""
+    lab = _log_lms(pixels).astype(np.float64) @ LAB_FROM_LMS.T
+    mean, deviation = lab.mean(axis=0), lab.std(axis=0)
+    if deviation.min() < 1e-4:
+        raise FeaturesError(
+            f"The tissue has one colour only (standard deviations {deviation.round(6).tolist()}). "
+            "Take more tiles, or leave stain normalisation off for this slide."
+        )
+    return np.stack([mean, deviation])
+
+
+def _transfer_reinhard(
+    tile: NDArray[np.uint8], source: NDArray[np.float64], target: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Shift and scale l, alpha and beta (eq. 10 and 11), of stained pixels only.
+
+    The paper changes every pixel, glass too. Here the change fades out between stained and white.
+    """
+    back = np.linalg.inv(LAB_FROM_LMS)
+    matrix = back @ np.diag(target[1] / source[1]) @ LAB_FROM_LMS
+    shift = back @ (target[0] - target[1] / source[1] * source[0])
+    logarithm = _log_lms(tile) @ matrix.T.astype(np.float32) + shift.astype(np.float32)
+    lms = np.exp(np.minimum(logarithm, np.log(np.float32(WHITE))))  # no cone sees more than white
+    rgb = lms @ np.linalg.inv(LMS_FROM_RGB).T.astype(np.float32)
+    low = np.minimum(np.minimum(tile[..., 0], tile[..., 1]), tile[..., 2])
+    return _to_uint8(tile + STAINED[low][..., None] * (rgb - tile))
+
+
+def _to_uint8(rgb: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.asarray(np.clip(rgb + 0.5, 0, WHITE), np.uint8)

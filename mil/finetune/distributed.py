@@ -1,0 +1,92 @@
+"""One process, or several that `torchrun` has started: the one file that knows torch.distributed."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import Tensor, nn
+
+from features.extraction.embed import resolve_device
+from mil.errors import FitError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together.
+
+    Attributes:
+        number: from 0; the first one alone writes.
+        size: how many there are.
+        device: this one's own.
+    """
+
+    number: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.number == 0
+
+    def joined(self, module: nn.Module) -> nn.Module:
+        """The module such that ``backward`` averages gradients over all processes.
+
+        On GPUs norms use the whole batch's statistics. gloo has no such norm: on CPUs each process
+        normalises by its own share of the batch, and the first one's running statistics are kept.
+        """
+        if self.size == 1:
+            return module
+        if self.device.type == "cuda":
+            module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        # A network cut before its classifier may hold parameters that no feature depends on.
+        return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def meet(self) -> None:
+        """Wait until all are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def check_alike(self, weights: Iterable[Tensor]) -> None:
+        """Refuse to go on where the processes hold different weights.
+
+        Raises:
+            FitError: they do.
+        """
+        if self.size > 1:
+            sums = torch.stack([weight.detach().double().sum() for weight in weights])
+            least, most = sums.clone(), sums.clone()
+            dist.all_reduce(least, dist.ReduceOp.MIN)
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+            if not torch.equal(least, most):
+                raise FitError(
+                    "The processes have come to different weights. Start all of them with one command and "
+                    "one version, or use a single process."
+                )
+
+
+@contextmanager
+def ranks(device: str) -> Iterator[Ranks]:
+    """This process alone, or its place among those of `torchrun`; ``auto`` gives each its own GPU."""
+    where = resolve_device(device)
+    if not dist.is_torchelastic_launched():
+        yield Ranks(0, 1, where)
+        return
+    if where.type == "cuda":
+        where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(where)
+    dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), where)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,1 @@
+"""From bags and outcomes to fitted models, fold by fold."""

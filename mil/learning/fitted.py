@@ -1,0 +1,126 @@
+"""A trained model and its file: what it is, what it has seen, and how it was made."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from features.files.atomic import write_atomic
+from features.files.checksum import card_checksum, verify_checksum
+from mil.baselines.encoding import Encoding
+from mil.errors import FitError
+from mil.heads.head import Head, HeadSettings
+from mil.heads.registry import build_head
+from mil.learning.risk_model import Timeline, timeline_from_json
+from mil.settings import FitSettings
+from mil.version import __version__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A trained model with what is needed to use it rightly.
+
+    Attributes:
+        model: the head's name.
+        head: in evaluation mode.
+        classes: names in the order of the logits.
+        recipe: how the bags it learnt from were made; others are refused.
+        recipe_sha256: its fingerprint.
+        trained_on: names of all cases it has seen: to train, to choose an epoch, or through its backbone.
+        settings: how it was trained.
+        seed: of weights, draws and order.
+        losses: mean training loss per epoch.
+        valid_losses: loss on the inner validation cases per epoch; empty without them.
+        encoding: how the table's columns become a row, where it learnt from those and not from tiles.
+        timeline: how its logits become a risk and survival over time, of survival.
+    """
+
+    model: str
+    head: Head
+    classes: tuple[str, ...]
+    recipe: Mapping[str, Any]
+    recipe_sha256: str
+    trained_on: tuple[str, ...]
+    settings: FitSettings
+    seed: int
+    losses: tuple[float, ...] = ()
+    valid_losses: tuple[float, ...] = ()
+    encoding: Encoding | None = None
+    timeline: Timeline | None = None
+
+
+def save_fitted(path: Path, fitted: Fitted) -> None:
+    """Write the weights as safetensors, with a card inside and, to be read, beside them."""
+    state = {name: value.contiguous() for name, value in fitted.head.state_dict().items()}
+    card = {
+        "model": fitted.model,
+        "classes": fitted.classes,
+        "dim": fitted.head.settings.dim,
+        "recipe": dict(fitted.recipe),
+        "recipe_sha256": fitted.recipe_sha256,
+        "trained_on": fitted.trained_on,
+        "settings": asdict(fitted.settings),
+        "seed": fitted.seed,
+        "losses": fitted.losses,
+        "valid_losses": fitted.valid_losses,
+        "encoding": fitted.encoding and fitted.encoding.to_json(),
+        "timeline": fitted.timeline and fitted.timeline.to_json(),
+        "sarcomil": __version__,
+    }
+    card["sha256"] = card_checksum(state, card)
+    write_atomic(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
+    write_atomic(path, save(state, metadata={"card": json.dumps(card)}))
+
+
+def load_fitted(path: Path) -> Fitted:
+    """Read a model as ``save_fitted`` wrote it.
+
+    Raises:
+        FitError: the file is missing, is not such a model, or names a head that is not known.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {})["card"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        verify_checksum(state, card)
+        told = card["settings"]
+        settings = FitSettings(**told | {"clinical": tuple(told.get("clinical", ()))})
+        shape = HeadSettings(
+            dim=card["dim"],
+            n_classes=len(card["classes"]),
+            width=settings.width,
+            dropout=settings.dropout,
+            survival=settings.task == "survival",
+        )
+        head = build_head(card["model"], shape, settings.seeds)
+        head.load_state_dict(state)
+        return Fitted(
+            model=card["model"],
+            head=head.eval(),
+            classes=tuple(card["classes"]),
+            recipe=card["recipe"],
+            recipe_sha256=card["recipe_sha256"],
+            trained_on=tuple(card["trained_on"]),
+            settings=settings,
+            seed=card["seed"],
+            losses=tuple(card["losses"]),
+            valid_losses=tuple(card["valid_losses"]),
+            encoding=Encoding.from_json(card["encoding"]) if card.get("encoding") else None,
+            timeline=timeline_from_json(card["timeline"]) if card.get("timeline") else None,
+        )
+    except (
+        OSError,
+        SafetensorError,
+        KeyError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        FitError,
+    ) as error:
+        raise FitError(
+            f"{path}: not a model of this library ({error}). Fit it again with `mil train`."
+        ) from error
