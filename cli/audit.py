@@ -92,7 +92,7 @@ def _audit_run(options: AuditOptions) -> int:
     from mil.audit.published import read_published
     from mil.audit.run import audit_run
     from mil.evaluation.predictions import read_predictions
-    from mil.runs.folder import open_run
+    from mil.runs.run import open_run
 
     run = open_run(options.input)
     found = audit_run(run, curve_model=options.curve, crossval=_Again(options.input))
@@ -167,7 +167,7 @@ def _shown(each: "Confounder", n: int) -> list[str]:
 def _write_run(out: Path, found: "Audit") -> None:
     from features.files.atomic import write_atomic
     from mil.report.audit import draw_certainty, draw_confounders
-    from mil.runs.folder import write_json
+    from mil.runs.files import write_json
 
     write_json(out / "audit.json", found.to_json())
     _write_csv(
@@ -210,7 +210,7 @@ def _audit_table(options: AuditOptions) -> int:
     from features.files.atomic import write_atomic
     from mil.audit.consistency import check_published
     from mil.audit.published import read_published
-    from mil.runs.folder import write_json
+    from mil.runs.files import write_json
 
     table = read_published(options.input)
     found = check_published(table.rows)

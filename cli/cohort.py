@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mil.data.splits import Fold
     from mil.learning.combined import Combination
     from mil.learning.fitted import Fitted
-    from mil.runs.folder import Run
+    from mil.runs.run import Run
 
 
 def begun(
@@ -28,7 +28,7 @@ def begun(
         strata: by what each case is dealt to folds, in the order of the cases.
     """
     from mil.data.splits import folds_sha256, split_cases, write_folds
-    from mil.runs.folder import start_run
+    from mil.runs.record import start_run
 
     cohort = assembled(options, options.store)
     sites = [case.site for case in cohort.cases]

@@ -36,21 +36,20 @@ def concepts(options: ConceptOptions) -> None:
     from mil.concepts.find import find_concepts
     from mil.concepts.page import write_concepts
     from mil.evaluation.classification.evaluate import evaluate
-    from mil.report.gather import judged_cohort
-    from mil.runs.folder import open_run
+    from mil.runs.run import open_run
 
     writable(options.out)
     found_files = slide_files(options.slides) if options.slides else {}
     run = open_run(options.run)
-    if run.settings.get("task") == "survival" or run.settings.get("finetune", "off") != "off":
+    if run.task == "survival" or run.settings.finetunes:
         raise UsageError(
             f"{run.path}: concepts need classes, and bags by one backbone. Give a run of `mil crossval` on "
             "labels without --finetune."
         )
-    cohort, folds = judged_cohort(run)
+    cohort, folds = run.cohort(), run.folds
     found = find_concepts(cohort, folds, n_concepts=options.concepts, seed=options.seed)
-    random = str(cohort.recipe.get("weights", "")).startswith("random")
-    title = "/".join(run.path.absolute().parts[-2:])
+    random = run.random_backbone
+    title = run.title
     page = write_concepts(options.out, found, found_files, title=title, random=random)
     [result] = evaluate(found.predictions).models
     say(

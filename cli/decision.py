@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.app import app
-from cli.options import UsageError, verb
+from cli.options import UsageError, verb, wrong_use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,20 +55,19 @@ def decision(options: DecisionOptions) -> None:
     from mil.evaluation.survival.predictions import read_survival
     from mil.report.decision import draw_decisions
     from mil.report.survival import save_figure
-    from mil.runs.folder import check_results, open_run
+    from mil.runs.run import open_run
 
     run = open_run(options.run)
-    if run.info["command"] != "crossval" or not run.complete:
-        raise UsageError(f"{run.path} is not a finished cross-validation. Give the --out of one.")
-    check_results(run)
+    with wrong_use():
+        run.require_finished()
     thresholds = np.linspace(options.lowest, options.highest, 46)
-    table = run.path / "predictions.csv"
-    if run.settings.get("task") == "survival":
+    table = run.predictions_path
+    if run.task == "survival":
         risks = read_survival(table)
         asked = options.horizon or float(np.median(risks.horizons))
         at = float(risks.horizons[nearest_horizon(risks, asked)])
         curves = survival_decision_curves(risks, at, thresholds, seed=options.seed)
-        what = f"event until {at:g} {run.settings['time_unit']}"
+        what = f"event until {at:g} {run.settings.time_unit}"
     else:
         predictions = read_predictions(table)
         positive = options.positive or _second_of_two(predictions.classes)

@@ -39,7 +39,7 @@ def examine(folder: Path) -> tuple[dict[str, str], list[str]]:
     from features.backbones.imagenet import ALIASES
     from features.extraction.embed import resolve_device
     from features.precision import resolve_precision
-    from mil.runs.folder import versions
+    from mil.runs.record import versions
 
     problems = []
     device = resolve_device("auto")

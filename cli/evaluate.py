@@ -96,7 +96,7 @@ def _evaluate_survival(options: EvaluateOptions, tables: Sequence[Path]) -> None
         read_survival,
         write_survival,
     )
-    from mil.runs.folder import open_run
+    from mil.runs.run import open_run
 
     if options.classes or options.cohort or part_of(options, JudgeSettings) != JudgeSettings():
         raise UsageError(
@@ -109,7 +109,7 @@ def _evaluate_survival(options: EvaluateOptions, tables: Sequence[Path]) -> None
         chosen = predictions.table["model"].isin(options.models)
         predictions = SurvivalPredictions(predictions.table[chosen].reset_index(drop=True))
     runs = [open_run(path) for path in options.inputs if (path / "run.json").is_file()]
-    told = [run.settings["time_unit"] for run in runs if "time_unit" in run.settings]
+    told = [run.settings.time_unit for run in runs]
     unit = options.time_unit or (told[0] if told else "units of time")
     evaluation = evaluate_survival(predictions, unit)
     show_survival(evaluation)

@@ -128,11 +128,11 @@ def run_explain(options: ExplainOptions) -> list[Path]:
     from mil.explain.faithfulness import random_curves
     from mil.explain.pyramid import FINEST_MPP, write_ome_tiff
     from mil.explain.target import explanation_target
-    from mil.runs.folder import check_bag, open_run
+    from mil.runs.run import open_run
 
     _check_asked(options)
     run = open_run(options.run)
-    survival = run.settings.get("task") == "survival"
+    survival = run.task == "survival"
     if survival:
         _check_survival(options)
     writable(options.out)
@@ -140,15 +140,16 @@ def run_explain(options: ExplainOptions) -> list[Path]:
         return explain_all(options, run)
     [bag] = bags_for(
         [options.input],
-        run.info["recipe"],
+        run.recipe,
         run.path / "bags",
         annotations=options.annotations,
         weights=options.weights,
         slide_mpp=options.slide_mpp,
     )
-    check_bag(run, bag)
+    run.check_bag(bag)
     file = _slide_of(options, bag)
-    fitted, caption = model_for(run, bag, options)
+    fitted, relation = model_for(run, bag, options)
+    caption = str(relation)
     with opened(file, bag, options.slide_mpp) if file else nullcontext() as slide:
         picture = picture_of(slide, options.mpp) if slide and options.mpp else None
         say(f"{bag.slide}: {caption}")

@@ -4,7 +4,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.maps import UNSEEN, class_asked, known_tiles, model_for
+from cli.maps import class_asked, known_tiles, model_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cli.explain import ExplainOptions
     from features.bags.bag import Bag
     from mil.learning.fitted import Fitted
-    from mil.runs.folder import Run
+    from mil.runs.run import Relation, Run
 
 
 def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
@@ -34,13 +34,13 @@ def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
     undrawn: list[str] = []
     vain: list[str] = []
     seen, path = 0, options.out
-    with Bars().task("slides", len(run.info["bags"]), "slides") as advance:
-        for slide in run.info["bags"]:
-            bag, fitted, caption = _held(options, run, slide)
+    with Bars().task("slides", len(run.bags), "slides") as advance:
+        for slide in run.bags:
+            bag, fitted, relation = _held(options, run, slide)
             path = options.out / f"faithfulness-{fitted.model}.csv"
             part = path.with_suffix(".part.csv")
             rows = rows or _kept(part, asked)
-            seen += not caption.endswith(UNSEEN)
+            seen += relation.seen is not False
             known = _known_if_any(options, bag, undrawn, vain)
             if slide not in {row["slide"] for row in rows}:
                 new = _rows(options, run, fitted, bag, known, unsuited)
@@ -73,7 +73,7 @@ def explain_all(options: "ExplainOptions", run: "Run") -> list[Path]:
         if slides:
             say(f"{what} of {counted(len(slides), 'slide')}: {', '.join(slides)}.")
     if seen:
-        warn(f"Of {counted(len(run.info['bags']), 'slide')} {seen} may have taught the model.")
+        warn(f"Of {counted(len(run.bags), 'slide')} {seen} may have taught the model.")
     model = str(rows[0]["model"])
     if told := external_caveat(run):
         warn(told)
@@ -104,13 +104,9 @@ def _kept(part: Path, asked: str) -> list[dict[str, Any]]:
     return list(rows) if all(row.get("asked") == asked for row in rows) else []
 
 
-def _held(options: "ExplainOptions", run: "Run", slide: str) -> "tuple[Bag, Fitted, str]":
+def _held(options: "ExplainOptions", run: "Run", slide: str) -> "tuple[Bag, Fitted, Relation]":
     """A slide's bag, its model, and what that has to do with its case."""
-    from features.bags.bag import read_bag
-    from mil.runs.folder import check_bag
-
-    bag = read_bag(_store_of(run, slide) / f"{slide}.h5")
-    check_bag(run, bag)
+    bag = run.bag(slide)
     return bag, *model_for(run, bag, options)
 
 
@@ -154,14 +150,3 @@ def _rows(
         except FitError as error:
             unsuited[method] = str(error)
     return rows
-
-
-def _store_of(run: "Run", slide: str) -> Path:
-    """Where the run's bag of a slide lies."""
-    from mil.data.splits import read_folds
-
-    if run.settings.get("finetune", "off") != "per-fold":
-        return Path(run.settings["store"])
-    case = run.case_of(slide)
-    folds = read_folds(run.path / "folds.json")
-    return next(run.fold_store(fold) for fold in folds if case in fold.test)

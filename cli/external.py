@@ -66,17 +66,17 @@ def external(options: ExternalOptions) -> None:
         check_first,
         check_unseen,
         earlier,
-        ensemble_of,
         log_reading,
         logs_of,
         predict_together,
         reading_of,
     )
-    from mil.runs.folder import open_run, write_json
+    from mil.runs.files import write_json
+    from mil.runs.run import open_run
 
     run = open_run(options.run)
     out = writable(run.path / "external" / (options.name or options.cohort.stem))
-    members = ensemble_of(run, options.model)
+    members = run.ensemble(options.model)
     rest, held = split_train_test(read_table(options.cohort))
     cohort = assemble(
         held or rest, options.store, allow_missing=options.allow_missing, source=options.cohort.name

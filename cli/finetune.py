@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mil.evaluation.predictions import Predictions
     from mil.finetune.per_fold import Tuning
     from mil.finetune.tiles import LabelledSlide
-    from mil.runs.folder import Run
+    from mil.runs.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def run_finetune(options: FinetuneOptions) -> None:
     from features.progress import Silent
     from mil.finetune.distributed import ranks
     from mil.finetune.training import finetune as train
-    from mil.runs.folder import finish_run, start_run
+    from mil.runs.record import finish_run, start_run
 
     with wrong_use():
         timm_name(options.backbone)
@@ -113,8 +113,9 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     from cli.console import Bars, warn
     from mil.data.duplicates import lookalikes
     from mil.data.splits import folds_sha256, split_cases, write_folds
-    from mil.finetune.per_fold import cohort_as_tested, cross_validate_per_fold
-    from mil.runs.folder import start_run, update_run
+    from mil.finetune.per_fold import cross_validate_per_fold
+    from mil.runs.cases import cohort_as_tested
+    from mil.runs.record import start_run, update_run
 
     if options.allow_missing:
         raise UsageError(

@@ -13,9 +13,7 @@ from features.extraction.survey import SlideJob
 from features.recipe import Recipe
 from features.slides.slide import slide_name
 from features.tiles.stain import Stain, StainReference, save_reference
-from mil.errors import FitError, RunError
-from mil.learning.fitted import Fitted, load_fitted
-from mil.runs.folder import Run, written
+from mil.errors import FitError
 
 LEARNT_FROM = {
     "tiles": "folders of tiles",
@@ -36,20 +34,6 @@ def slide_files(folder: Path) -> dict[str, Path]:
     if not found:
         raise UsageError(f"--slides {folder}: holds no slides. Name the folder that does.")
     return found
-
-
-def only_model(run: Run) -> Fitted:
-    """The model of a `mil train` run.
-
-    Raises:
-        RunError: the run is a cross-validation, or was not finished.
-    """
-    if run.info["command"] != "train":
-        raise RunError(
-            f"{run.path} is a cross-validation: its models exist to be judged. Fit one on all cases "
-            "with `mil train`, then predict with that."
-        )
-    return load_fitted(written(run, run.model_path(run.settings["model"])))
 
 
 def bags_for(

@@ -20,7 +20,7 @@ from mil.settings import (
 if TYPE_CHECKING:
     from mil.evaluation.classification.evaluate import Evaluation
     from mil.evaluation.predictions import Predictions
-    from mil.runs.folder import Run
+    from mil.runs.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,8 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
     from mil.evaluation.comparison import compare_models
     from mil.evaluation.predictions import write_predictions
     from mil.heads.registry import check_chunks, check_names
-    from mil.runs.folder import finish_run, write_json
+    from mil.runs.files import write_json
+    from mil.runs.record import finish_run
 
     with wrong_use():
         check_names(options.models)
@@ -246,7 +247,7 @@ def train(options: TrainOptions) -> None:
     from mil.heads.registry import check_chunks, check_names, check_outcomes
     from mil.learning.crossval import fit_cases
     from mil.learning.fitted import save_fitted
-    from mil.runs.folder import finish_run, start_run
+    from mil.runs.record import finish_run, start_run
 
     survival = options.task == "survival"
     with wrong_use():

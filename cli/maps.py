@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from cli.options import UsageError
 
 PIXEL_METHODS = ("grad-cam", "guided-grad-cam")
-UNSEEN = "not trained on this case"
 MOST_PX = 12_000  # longer side of a picture that is made as a whole
 RANDOM_WEIGHTS = "The backbone has random weights: what lights up in a tile was not learnt."
 
@@ -29,26 +28,13 @@ if TYPE_CHECKING:
     from mil.explain.scores import TileScores
     from mil.explain.target import ExplanationTarget
     from mil.learning.fitted import Fitted
-    from mil.runs.folder import Run
+    from mil.runs.run import Relation, Run
 
 
-def model_for(run: "Run", bag: "Bag", options: "ExplainOptions") -> "tuple[Fitted, str]":
+def model_for(run: "Run", bag: "Bag", options: "ExplainOptions") -> "tuple[Fitted, Relation]":
     """The model to explain, and what it has to do with the case."""
-    from mil.data.splits import read_folds
-    from mil.learning.fitted import load_fitted
-    from mil.runs.folder import check_results, written
-
-    case = run.case_of(bag.slide, bag.case)
-    if run.info["command"] == "train":
-        name = _explainable(run, [run.settings["model"]], options)
-        fitted = load_fitted(written(run, run.model_path(name)))
-        return fitted, _relation(fitted, case)
-    check_results(run)
-    model = _explainable(run, run.settings["models"], options)
-    folds = [fold for fold in read_folds(run.path / "folds.json") if fold.repeat == 0]
-    fold = next((fold for fold in folds if case in fold.test), folds[0])
-    fitted = load_fitted(written(run, run.model_path(model, fold)))
-    return fitted, f"model of fold {fold.index}, {_relation(fitted, case)}"
+    model = _explainable(run, run.models, options)
+    return run.model_for(bag.slide, model, case=bag.case)
 
 
 def _explainable(run: "Run", held: Sequence[str], options: "ExplainOptions") -> str:
@@ -77,22 +63,12 @@ def _explainable(run: "Run", held: Sequence[str], options: "ExplainOptions") -> 
     )
 
 
-def _relation(fitted: "Fitted", case: str) -> str:
-    """What the model itself says of having seen the case."""
-    if not case:
-        return "its case is not known: the model may have seen it"
-    from mil.data.names import matching
-
-    seen = matching([case], fitted.trained_on)
-    return "trained on this case" if seen else UNSEEN
-
-
 def class_asked(options: "ExplainOptions", run: "Run", bag: "Bag", fitted: "Fitted") -> str | None:
     """The class to explain: as asked; beside regions, which show what the case has, the table's; or None."""
     if options.class_name or options.regions is None:
         return options.class_name
-    label = run.info.get("labels", {}).get(run.case_of(bag.slide, bag.case))
-    return str(label) if label in fitted.classes else None
+    label = run.label_of(run.case_of(bag.slide, bag.case))
+    return label if label in fitted.classes else None
 
 
 def known_tiles(regions: Path | None, bag: "Bag") -> "NDArray[np.bool_] | None":
@@ -180,7 +156,7 @@ def write_map(
     from mil.explain.caveats import chance_caveat, external_caveat
     from mil.explain.figure import TRUE_TO, draw_explanation
     from mil.explain.scores import write_csv, write_geojson
-    from mil.runs.folder import write_json
+    from mil.runs.files import write_json
 
     scores, called = examined.scores, examined.question.called
     class_name = examined.question.class_name
@@ -311,7 +287,7 @@ def _backbone_of(
     from features.backbones.registry import load_backbone
     from features.tiles.normalisation import recolouring, stain_reference
 
-    recipe = run.info["recipe"]
+    recipe = run.recipe
     if recipe.get("region") == "converted":
         raise UsageError("The bags were made by another tool, whose network is not here.")
     asked = recipe_from(recipe, options.weights, run.path / "bags")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.options import UsageError, verb, writable
+from cli.options import UsageError, verb, writable, wrong_use
 
 if TYPE_CHECKING:
     from mil.data.cohort import Row
@@ -149,11 +149,11 @@ def _truth(options: NomogramOptions, rows: "Sequence[Row]") -> "tuple[Truth, str
 
 
 def _unit(options: NomogramOptions) -> str:
-    from mil.runs.folder import open_run
+    from mil.runs.run import open_run
 
     if options.time_unit:
         return options.time_unit
-    return str(open_run(options.run).settings.get("time_unit", "days")) if options.run else "days"
+    return open_run(options.run).settings.time_unit if options.run else "days"
 
 
 def _tell_of_labels(options: NomogramOptions, rows: "Sequence[Row]", what: str) -> None:
@@ -176,23 +176,21 @@ def _scores(options: NomogramOptions, rows: "Sequence[Row]", positive: str) -> l
     from scipy.special import logit
 
     from mil.errors import RunError
-    from mil.evaluation.predictions import read_predictions
     from mil.evaluation.survival.predictions import read_survival
-    from mil.runs.folder import check_results, open_run
+    from mil.runs.run import open_run
 
     assert options.run
     assert options.model
     run = open_run(options.run)
-    if run.info["command"] != "crossval" or not run.complete:
-        raise UsageError(f"{run.path} is not a finished cross-validation. Give the --out of one.")
-    check_results(run)
-    if run.settings.get("task", "diagnosis") != options.task:
-        raise UsageError(f"{run.path} is a run of {run.settings['task']}, not of {options.task}.")
+    with wrong_use():
+        run.require_finished()
+    if run.task != options.task:
+        raise UsageError(f"{run.path} is a run of {run.task}, not of {options.task}.")
     if options.task == "survival":
-        held = read_survival(run.path / "predictions.csv").mean_risks(options.model)
+        held = read_survival(run.predictions_path).mean_risks(options.model)
         told = dict(zip(held.case, held.risk, strict=True))
     else:
-        table = read_predictions(run.path / "predictions.csv")
+        table = run.predictions()
         if positive not in table.classes:
             raise RunError(f"{run.path} has no class {positive!r}.")
         each = [table.case_scores(options.model, repeat) for repeat in table.repeats]

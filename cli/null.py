@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.cohort import assembled, facts
 from cli.learn import CrossvalOptions
-from cli.options import UsageError, build, part_of, plain, writable
+from cli.options import UsageError, build, part_of, plain, writable, wrong_use
 from mil.settings import FitSettings, SplitSettings
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mil.data.cohort import Cohort
     from mil.data.splits import Fold
     from mil.evaluation.predictions import Predictions
-    from mil.runs.folder import Run
+    from mil.runs.run import Run
 
 COLUMNS = ("shuffle", "model", "auc", "accuracy")
 FEW = 20  # shuffles below which the picture is told to be a rough one
@@ -31,12 +31,11 @@ def run_null(path: Path, out: Path, n: int) -> int:
     from mil.evaluation.classification.evaluate import evaluate
     from mil.evaluation.predictions import read_predictions
     from mil.report.null import draw_null
-    from mil.runs.folder import check_results, open_run
+    from mil.runs.run import open_run
 
     run = open_run(path)
-    if run.info["command"] != "crossval" or not run.complete:
-        raise UsageError(f"{path} is not a finished cross-validation. Give the --out of one.")
-    check_results(run)
+    with wrong_use():
+        run.require_finished()
     writable(out)
     options = build(CrossvalOptions, {}, path / "run.json")
     if options.task == "survival":
@@ -46,9 +45,8 @@ def run_null(path: Path, out: Path, n: int) -> int:
         )
     per_fold = options.finetune == "per-fold"
     cohort = _as_tested(run, options) if per_fold else assembled(options, options.store)
-    if any(
-        run.info[name] != fact for name, fact in facts(cohort).items() if name in ("bags", "labels")
-    ):
+    tested = facts(cohort)
+    if (run.bags, run.labels) != (tested["bags"], tested["labels"]):
         raise UsageError(f"The bags or labels have changed since {path}. Run `mil crossval` again.")
     found = _kept(out, run)
     done = {each.shuffle for each in found}
@@ -162,14 +160,13 @@ def _as_tested(run: "Run", options: CrossvalOptions) -> "Cohort":
     """
     from cli.cohort import to_learn_from
     from cli.finetune import tuned_by
-    from mil.data.splits import read_folds
-    from mil.finetune.per_fold import cohort_as_tested
+    from mil.runs.cases import cohort_as_tested
 
-    if plain(tuned_by(options)) != run.info["tuning"]:
+    if plain(tuned_by(options)) != run.finetuning:
         raise UsageError(
             f"{options.finetune_config} has changed since {run.path}. Run `mil crossval` again."
         )
-    folds = read_folds(run.path / "folds.json")
+    folds = run.folds
     return cohort_as_tested(to_learn_from(options.cohort), folds, run.fold_store)
 
 
@@ -208,7 +205,7 @@ def _kept(out: Path, run: "Run") -> list["Shuffle"]:
     if not path.exists():
         return []
     held = json.loads(path.read_text())
-    if held.get("predictions") != run.info["results"]["predictions.csv"]:
+    if held.get("predictions") != run.predictions_sha256:
         raise UsageError(f"{out} holds shuffles of another run. Choose another --out.")
     if held.get("sha256") != _seal(held):
         raise UsageError(
@@ -226,10 +223,10 @@ def _seal(card: Mapping[str, Any]) -> str:
 def _write(out: Path, found: Sequence["Shuffle"], run: "Run") -> None:
     """Keep the shuffles, sealed, for a later call; null.csv shows them."""
     from features.files.atomic import atomic_path
-    from mil.runs.folder import write_json
+    from mil.runs.files import write_json
 
     card = {
-        "predictions": run.info["results"]["predictions.csv"],
+        "predictions": run.predictions_sha256,
         "shuffles": [[each.shuffle, each.model, each.auc, each.accuracy] for each in found],
     }
     write_json(out / "null.json", card | {"sha256": _seal(card)})

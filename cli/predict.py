@@ -54,14 +54,14 @@ class PredictOptions:
 def predict(options: PredictOptions) -> None:
     """Predict slides and their cases with a trained model; no label is needed."""
     from cli.console import complain, say, show_table
-    from cli.inputs import bags_for, only_model
+    from cli.inputs import bags_for
     from features.files.atomic import atomic_path
     from mil.data.cohort import read_table
     from mil.evaluation.predictions import PREFIX
-    from mil.runs.folder import open_run
+    from mil.runs.run import open_run
 
     run = open_run(options.run)
-    fitted = only_model(run)
+    fitted = run.only_model()
     bags = bags_for(
         options.inputs,
         fitted.recipe,

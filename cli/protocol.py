@@ -148,7 +148,8 @@ def run(options: RunOptions) -> None:
     from mil.finetune.distributed import ranks
     from mil.protocols.protocol import changed, load
     from mil.protocols.rerun import Rerun, together
-    from mil.runs.folder import finish_run, start_run, write_json
+    from mil.runs.files import write_json
+    from mil.runs.record import finish_run, start_run
 
     with wrong_use():
         protocol = changed(load(options.name), options.set)

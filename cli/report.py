@@ -31,11 +31,11 @@ def run_report(options: ReportOptions) -> Path:
     from mil.report.files import write_figures
     from mil.report.gather import gather, gather_survival
     from mil.report.survival import write_survival_figures
-    from mil.runs.folder import open_run
+    from mil.runs.run import open_run
 
     run = open_run(options.run)
     path = options.out or run.path / "report.html"
-    if run.settings.get("task") == "survival":
+    if run.task == "survival":
         risks = gather_survival(run, progress=Bars())
         write_atomic(path, survival_page.render(risks))
         write_survival_figures(path.parent / "survival", risks.predictions, risks.evaluation.unit)

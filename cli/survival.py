@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mil.evaluation.survival.evaluate import SurvivalEvaluation
     from mil.evaluation.survival.hazards import Hazard
     from mil.evaluation.survival.predictions import SurvivalPredictions
-    from mil.runs.folder import Run
+    from mil.runs.run import Run
 
 SURVIVAL_MODELS = ("majority", "pooled-logistic", "mean", "abmil")
 
@@ -27,7 +27,8 @@ def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
     from mil.evaluation.survival.predictions import write_survival
     from mil.heads.registry import check_chunks, check_names, check_outcomes
     from mil.report.survival import write_survival_figures
-    from mil.runs.folder import finish_run, write_json
+    from mil.runs.files import write_json
+    from mil.runs.record import finish_run
 
     if options.models == DEFAULT_MODELS:
         options = replace(options, models=SURVIVAL_MODELS)

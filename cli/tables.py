@@ -47,11 +47,11 @@ def check_out(out: Path | None) -> None:
 
 def tables_of(paths: Sequence[Path]) -> list[Path]:
     """The tables given, or those of runs, as these wrote them."""
-    from mil.runs.folder import check_results, open_run
+    from mil.runs.run import open_run
 
     for path in paths:
         if (path / "run.json").is_file():
-            check_results(open_run(path))
+            open_run(path).check_results()
     return [path / "predictions.csv" if path.is_dir() else path for path in paths]
 
 
@@ -99,7 +99,7 @@ def keep_numbers(
 ) -> None:
     """Write ``<name>.json`` and ``<name>.csv``, and say where they are."""
     from cli.console import say
-    from mil.runs.folder import write_json
+    from mil.runs.files import write_json
 
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"{name}.json", told)

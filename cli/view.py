@@ -50,7 +50,7 @@ def view(options: ViewOptions) -> None:
     """
     from cli.console import counted, say
     from cli.inputs import slide_files
-    from mil.runs.folder import open_run
+    from mil.runs.run import open_run
     from mil.view.gallery import Gallery
     from mil.view.server import Viewer
 

@@ -16,9 +16,9 @@ from mil.data.summary import Summary, listed
 from mil.errors import MilError, RunError
 from mil.evaluation.classification.evaluate import Evaluation, evaluate
 from mil.evaluation.classification.metrics import confusion, predicted
-from mil.evaluation.predictions import Predictions, read_predictions
-from mil.report.gather import check_labels, judged_cohort
-from mil.runs.folder import Run
+from mil.evaluation.predictions import Predictions
+from mil.report.gather import check_labels
+from mil.runs.run import Run
 from mil.settings import SplitSettings
 
 FEW = 5  # training cases of a class below which no model can be said to have learnt it
@@ -91,13 +91,13 @@ def audit_run(
         RunError: the run is of survival or no finished cross-validation, or its files or bags have changed.
         CohortError: its table or its bags are no longer there.
     """
-    if run.settings.get("task") == "survival":
+    if run.task == "survival":
         raise RunError(
             f"{run.path} is a survival run; the audit asks what tells classes apart. Run `mil crossval` with "
             "the event as label, or read the hazard ratios of `mil crossval --task survival --clinical`."
         )
-    cohort, folds = judged_cohort(run)
-    predictions = read_predictions(run.path / "predictions.csv")
+    cohort, folds = run.cohort(), run.folds
+    predictions = run.predictions()
     check_labels(predictions, cohort)
     evaluation = evaluate(predictions)
     confounders, associations = confounders_of(cohort, folds)
@@ -116,7 +116,7 @@ def audit_run(
     _of_certainty(said, evaluation)
     _of_curve(said, curve_model, curve)
     return Audit(
-        title="/".join(run.path.absolute().parts[-2:]),
+        title=run.title,
         evaluation=evaluation,
         confounders=confounders,
         associations=associations,

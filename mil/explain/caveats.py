@@ -2,7 +2,7 @@
 
 import json
 
-from mil.runs.folder import Run
+from mil.runs.run import Run
 
 GUESSING = 0.05  # p above which a model may as well have guessed
 
@@ -13,7 +13,7 @@ def chance_caveat(run: Run, model: str) -> str:
     A map can be true to such a model, and still shows nothing but how it guesses.
     """
     path = run.path / "metrics.json"
-    if run.settings.get("task") == "survival" or not path.is_file():
+    if run.task == "survival" or not path.is_file():
         return ""
     found = {each["model"]: each for each in json.loads(path.read_text())["models"]}
     if model not in found:
@@ -30,7 +30,7 @@ def chance_caveat(run: Run, model: str) -> str:
 
 def external_caveat(run: Run) -> str:
     """A sentence where nobody has measured what the model knows; empty where a cross-validation has."""
-    if run.info["command"] == "crossval":
+    if run.cross_validated:
         return ""
     return (
         "Nobody has measured whether this model knows anything: `mil train` does not. Believe its maps as "

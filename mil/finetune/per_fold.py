@@ -11,7 +11,7 @@ from features.extraction.extract import extract
 from features.progress import Progress
 from features.recipe import Recipe
 from features.tiles.normalisation import stain_reference
-from mil.data.cohort import Case, Cohort, Row, assemble
+from mil.data.cohort import Cohort, Row, assemble
 from mil.data.names import matching
 from mil.data.splits import Fold
 from mil.errors import FitError, LeakageError
@@ -115,19 +115,6 @@ def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress) -> Cohort:
         if outcome.status in ("failed", "excluded"):
             raise FitError(outcome.reason)
     return assemble(tuning.rows, store)
-
-
-def cohort_as_tested(
-    rows: Sequence[Row], folds: Sequence[Fold], stores: Callable[[Fold], Path]
-) -> Cohort:
-    """Every case with the bags by which it was tested in the first repeat."""
-    cases: list[Case] = []
-    cohort = None
-    for fold in (fold for fold in folds if fold.repeat == 0):
-        cohort = assemble(rows, stores(fold))
-        cases += cohort.named(fold.test)
-    assert cohort
-    return replace(cohort, cases=tuple(sorted(cases, key=lambda case: case.name)))
 
 
 def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:

@@ -2,32 +2,29 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from features.progress import Progress, Silent
 from mil.audit.confounders import confounders_of
-from mil.data.cohort import Cohort, assemble, read_table, split_train_test
-from mil.data.names import matching
-from mil.data.outcomes import EVENT, with_outcomes
-from mil.data.splits import Fold, read_folds
-from mil.errors import LeakageError, RunError
+from mil.data.cohort import Cohort, read_table, split_train_test
+from mil.data.outcomes import EVENT
+from mil.data.splits import Fold
+from mil.errors import RunError
 from mil.evaluation.classification.evaluate import Evaluation, evaluate
 from mil.evaluation.comparison import compare_models
-from mil.evaluation.predictions import Predictions, read_predictions
+from mil.evaluation.predictions import Predictions
 from mil.evaluation.survival.evaluate import evaluate_survival
 from mil.evaluation.survival.hazards import read_hazards
 from mil.evaluation.survival.predictions import SurvivalPredictions, read_survival
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small, scale_stops
 from mil.heads.registry import HEADS
-from mil.learning.fitted import load_fitted
 from mil.report.frame import Heatmap
 from mil.report.page import Report
 from mil.report.survival_page import SurvivalReport
-from mil.runs.folder import Run, check_results, written
+from mil.runs.run import Run
 
 SCARCE = 10  # cases per class below which one case moves sensitivity by more than ten points
 SCARCE_EVENTS = 20  # their number, not that of cases, says how much is known
@@ -40,8 +37,8 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
         RunError: the run is not a finished cross-validation.
         CohortError: its table or its bags are no longer there.
     """
-    cohort, folds = judged_cohort(run)
-    predictions = read_predictions(run.path / "predictions.csv")
+    cohort, folds = run.cohort(), run.folds
+    predictions = run.predictions()
     check_labels(predictions, cohort)
     evaluation = evaluate(predictions)
     return Report(
@@ -56,25 +53,25 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
 
 def gather_survival(run: Run, *, progress: Progress | None = None) -> SurvivalReport:
     """The same of survival; raises likewise."""
-    cohort, folds = judged_cohort(run)
-    predictions = read_survival(run.path / "predictions.csv")
+    cohort, folds = run.cohort(), run.folds
+    predictions = read_survival(run.predictions_path)
     _check_outcomes(predictions, cohort)
     hazards = run.path / "survival" / "cox.csv"
     return SurvivalReport(
         **_facts(run, cohort, folds, progress or Silent()),
         warnings=tuple(_survival_warnings(cohort)),
         predictions=predictions,
-        evaluation=evaluate_survival(predictions, run.settings["time_unit"]),
+        evaluation=evaluate_survival(predictions, run.settings.time_unit),
         hazards=read_hazards(hazards) if hazards.is_file() else {},
     )
 
 
 def _facts(run: Run, cohort: Cohort, folds: Sequence[Fold], progress: Progress) -> dict[str, Any]:
     """The fields of ``Facts`` but its warnings."""
-    rows = read_table(Path(run.settings["cohort"]))
+    rows = read_table(run.table)
     return {
-        "title": "/".join(run.path.absolute().parts[-2:]),
-        "created": run.info["finished"].replace("T", " ").replace("+00:00", " UTC"),
+        "title": run.title,
+        "created": run.finished,
         "asked": (len({row.case for row in rows}), len(rows)),
         "aside": len({row.case for row in split_train_test(rows)[1]}),
         "cohort": _cohort_table(cohort),
@@ -83,53 +80,9 @@ def _facts(run: Run, cohort: Cohort, folds: Sequence[Fold], progress: Progress) 
         "heatmaps": _heatmaps(run, cohort, folds, progress),
         "heatmap_scale": scale_stops(),
         "recipe": cohort.recipe,
-        "settings": run.settings,
-        "versions": run.info["versions"],
+        "settings": run.settings.stored,
+        "versions": run.versions,
     }
-
-
-def judged_cohort(run: Run) -> tuple[Cohort, tuple[Fold, ...]]:
-    """The cases of a finished cross-validation with the bags they were tested on, and its folds.
-
-    Raises:
-        RunError: the run is not a finished cross-validation, or its bags have changed since.
-        CohortError: its table or its bags are no longer there.
-    """
-    if run.info["command"] != "crossval" or not run.complete:
-        raise RunError(
-            f"{run.path} is not a finished cross-validation. Finish `mil crossval` first."
-        )
-    check_results(run)
-    settings = run.settings
-    rows, _ = split_train_test(read_table(Path(settings["cohort"])))
-    survival = settings.get("task") == "survival"
-    if survival:
-        rows = with_outcomes(rows, settings["time"], settings["event"], source=settings["cohort"])
-    folds = read_folds(run.path / "folds.json")
-    if settings.get("finetune", "off") == "per-fold":
-        from mil.finetune.per_fold import cohort_as_tested  # brings every backbone along
-
-        cohort = cohort_as_tested(rows, folds, run.fold_store)
-    else:
-        cohort = assemble(
-            rows,
-            Path(settings["store"]),
-            allow_missing=settings["allow_missing"],
-            survival=survival,
-        )
-    _check_bags(run, cohort)
-    return cohort, folds
-
-
-def _check_bags(run: Run, cohort: Cohort) -> None:
-    """The bags are still those the run has learnt from, and no other."""
-    now = {bag.slide: bag.data_sha256 for case in cohort.cases for bag in case.bags}
-    then = run.info["bags"]
-    changed = sorted(slide for slide in {*now, *then} if now.get(slide) != then.get(slide))
-    if changed:
-        raise RunError(
-            f"{len(changed)} bags have changed since the run, e.g. {changed[0]}. Run `mil crossval` again."
-        )
 
 
 def check_labels(predictions: Predictions, cohort: Cohort) -> None:
@@ -240,7 +193,7 @@ def _heatmaps(
     run: Run, cohort: Cohort, folds: Sequence[Fold], progress: Progress
 ) -> dict[str, Heatmap]:
     """Attention of the first attention model on each slide of the first repeat's test cases."""
-    attending = [name for name in run.settings["models"] if HEADS[name].learns_attention]
+    attending = [name for name in run.models if HEADS[name].learns_attention]
     drawn: dict[str, Heatmap] = {}
     if not attending:
         return drawn
@@ -250,13 +203,7 @@ def _heatmaps(
         for fold in (fold for fold in folds if fold.repeat == 0):
             if not run.model_path(model, fold).exists():
                 continue  # removed to save space; the page says that maps are missing
-            fitted = load_fitted(written(run, run.model_path(model, fold)))
-            seen = matching(fold.test, fitted.trained_on)
-            if seen:
-                raise LeakageError(
-                    f"{run.model_path(model, fold)} was trained on {seen[0]}, which fold {fold.index} tests. "
-                    "Run `mil crossval` again."
-                )
+            fitted = run.load(model, fold)
             for case in cohort.named(fold.test):
                 for bag in case.bags:
                     caption = f"attention of {model}, fold {fold.index}: case not seen"

@@ -18,15 +18,16 @@ import torch
 from mil.baselines.tile_vote import TileVoteLogits
 from mil.data.cohort import Cohort
 from mil.data.names import matching
-from mil.data.splits import Fold, read_folds
-from mil.errors import FitError, LeakageError, RunError
+from mil.data.splits import Fold
+from mil.errors import LeakageError, RunError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
 from mil.heads.ensemble import members_of
 from mil.heads.registry import HEADS
 from mil.learning.crossval import check_seen
-from mil.learning.fitted import Fitted, load_fitted
+from mil.learning.fitted import Fitted
 from mil.learning.prediction import run_head
-from mil.runs.folder import Run, check_results, sha256_of, written
+from mil.runs.files import sha256_of
+from mil.runs.run import Run
 
 LOG = "readings.jsonl"
 LOGIT = "logit_"
@@ -56,42 +57,6 @@ class Reading:
     bags: tuple[str, ...]
 
 
-def ensemble_of(run: Run, model: str) -> tuple[Fitted, ...]:
-    """The fits of one model in every fold and repeat of a cross-validation.
-
-    Raises:
-        RunError: the run is not a finished cross-validation, has no such model, or fine-tuned a backbone
-            in each fold, so that its models read different features.
-        FitError: a fit was not kept.
-    """
-    if run.info["command"] != "crossval" or not run.complete:
-        raise RunError(
-            f"{run.path} is not a finished cross-validation. Finish `mil crossval` first."
-        )
-    check_results(run)
-    if "+" in model or model.startswith("clinical-selected"):
-        raise RunError(
-            f"{model} is a regression made anew in each fold by --combine, of which no fit is kept: it "
-            f"cannot be read on external cases. Name one of {', '.join(run.settings['models'])}."
-        )
-    if model not in run.settings["models"]:
-        raise RunError(
-            f"{run.path} has no model {model!r}. Known: {', '.join(run.settings['models'])}."
-        )
-    if run.settings.get("finetune", "off") != "off":
-        raise RunError(
-            f"{run.path} fine-tuned a backbone in each fold: its models read different features and are no "
-            "ensemble over one bag store. Run `mil crossval` on bags of one backbone."
-        )
-    paths = [run.model_path(model, fold) for fold in read_folds(run.path / "folds.json")]
-    if missing := [path.name for path in paths if not path.exists()]:
-        raise FitError(
-            f"{len(missing)} of {len(paths)} fits of {model} are not in {run.path / 'models'}, e.g. "
-            f"{missing[0]}. Run `mil crossval` again."
-        )
-    return tuple(load_fitted(written(run, path)) for path in paths)
-
-
 def check_unseen(run: Run, members: Sequence[Fitted], cohort: Cohort) -> None:
     """Refuse cases that any of the models, their backbone or their stain has seen, under any name.
 
@@ -99,9 +64,9 @@ def check_unseen(run: Run, members: Sequence[Fitted], cohort: Cohort) -> None:
         LeakageError: naming them.
     """
     names = [case.name for case in cohort.cases]
-    known = {*run.info["labels"], *(name for member in members for name in member.trained_on)}
+    known = {*run.labels, *(name for member in members for name in member.trained_on)}
     seen = matching(names, known)
-    held = set(run.info["bags"].values())
+    held = set(run.bags.values())
     seen += [
         case.name
         for case in cohort.cases
@@ -167,7 +132,7 @@ def reading_of(run: Run, model: str, table: Path, cohort: Cohort) -> Reading:
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         model=model,
         run=str(run.path.absolute()),
-        predictions_sha256=run.info["results"]["predictions.csv"],
+        predictions_sha256=run.predictions_sha256,
         table=str(table.absolute()),
         table_sha256=sha256_of(table),
         cases=tuple(case.name for case in cohort.cases),

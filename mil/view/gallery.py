@@ -6,13 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from features.bags.bag import Bag, read_bag
 from features.errors import SlideError
 from features.slides.deepzoom import OVERLAP_PX, TILE_PX, DeepZoom
-from mil.data.names import matching
-from mil.data.splits import Fold, read_folds
-from mil.errors import LeakageError, RunError
-from mil.evaluation.predictions import read_predictions
+from mil.errors import RunError
 from mil.explain.caveats import chance_caveat
 from mil.explain.faithfulness import Curves, judge, random_curves
 from mil.explain.heatmap import scale_bar, tile_colours, unit_of
@@ -20,9 +16,9 @@ from mil.explain.quality import quality_warnings
 from mil.explain.scores import TileScores
 from mil.explain.target import explanation_target
 from mil.heads.registry import HEADS
-from mil.learning.fitted import Fitted, load_fitted
+from mil.learning.fitted import Fitted
 from mil.report.page import case_cards
-from mil.runs.folder import Run, check_bag, check_results, written
+from mil.runs.run import Relation, Run
 from mil.view.layers import layers_of, score
 
 OPEN_SLIDES = 16  # kept open at once
@@ -43,50 +39,42 @@ class Gallery:
     """
 
     def __init__(self, run: Run, files: Mapping[str, Path]) -> None:
-        if run.info["command"] not in ("crossval", "train") or not run.complete:
-            raise RunError(
-                f"{run.path} is not a finished run of `mil crossval` or `mil train`. Finish it first."
-            )
-        check_results(run)
+        run.require_finished("crossval", "train")
         self.run = run
-        self.case_of: Mapping[str, str] = run.info["cases"]
+        self.case_of = run.cases
         self.slides = tuple(self.case_of)
         if not self.slides:
-            raise RunError(f"{run.path} names no slides. Run `mil crossval` again.")
+            raise RunError(f"{run.path} names no slides. Make the run again.")
         self.files = {slide: files[slide] for slide in self.slides if slide in files}
-        self._judged = run.info["command"] == "crossval"
-        models = run.settings["models"] if self._judged else [run.settings["model"]]
-        self._survival = run.settings.get("task") == "survival"
-        self.layers = layers_of(models, survival=self._survival)
-        self._fold_of = self._folds() if self._judged else {}
+        self._survival = run.task == "survival"
+        self.layers = layers_of(run.models, survival=self._survival)
         self._computing = threading.Lock()
         self.scores = lru_cache(KEPT_LAYERS)(self._scores)
         self.verdict = lru_cache(KEPT_LAYERS)(self._verdict)
         self._random = lru_cache(KEPT_LAYERS)(self._random_orders)
-        self._bag = lru_cache(KEPT_LAYERS)(self._read_bag)
+        self._bag = lru_cache(KEPT_LAYERS)(lambda number: run.bag(self.slides[number]))
         self._pyramid = lru_cache(OPEN_SLIDES)(self._open_slide)
-        self._fitted = lru_cache(OPEN_SLIDES)(self._load_fitted)
+        self._model_for = lru_cache(OPEN_SLIDES)(run.model_for)
 
     def contents(self) -> dict[str, Any]:
         """Cases with their slides and what each model said of them, and the layers there are."""
-        info = self.run.info
         number = {slide: index for index, slide in enumerate(self.slides)}
         said = self._said()
         cases: dict[str, dict[str, Any]] = {}
         for slide, name in self.case_of.items():
             case = cases.setdefault(
                 name,
-                {"case": name, "label": info.get("labels", {}).get(name, ""), "slides": []}
+                {"case": name, "label": self.run.label_of(name), "slides": []}
                 | {"said": said.get(name, {})},
             )
             case["slides"].append(
                 {"number": number[slide], "slide": slide, "file": slide in self.files}
             )
         return {
-            "title": "/".join(self.run.path.absolute().parts[-2:]),
-            "command": info["command"],
-            "classes": info.get("classes", []),
-            "random": str(info["recipe"].get("weights", "")).startswith("random"),
+            "title": self.run.title,
+            "command": self.run.command,
+            "classes": self.run.classes,
+            "random": self.run.random_backbone,
             "layers": [{"model": layer.model, "method": layer.method} for layer in self.layers],
             "cases": sorted(cases.values(), key=lambda case: str(case["case"])),
         }
@@ -141,11 +129,10 @@ class Gallery:
             )
         return self._pyramid(number).tile(level, column, row)
 
-    def _scored(self, number: int, layer: int) -> tuple[TileScores, Fitted, str]:
+    def _scored(self, number: int, layer: int) -> tuple[TileScores, Fitted, Relation]:
         """A layer's scores, by which model, and what that has to do with the case."""
         bag = self._bag(number)
-        check_bag(self.run, bag)
-        fitted, relation = self._model_for(self.layers[layer].model, self.slides[number])
+        fitted, relation = self._model_for(self.slides[number], self.layers[layer].model)
         return score(self.layers[layer].method, fitted, bag), fitted, relation
 
     def _verdict(self, number: int, layer: int) -> dict[str, Any]:
@@ -161,7 +148,7 @@ class Gallery:
         return {"better": found.better_than_random, "says": f"{found.verdict}."}
 
     def _random_orders(self, number: int, model: str) -> Curves:
-        fitted, _ = self._model_for(model, self.slides[number])
+        fitted, _ = self._model_for(self.slides[number], model)
         return random_curves(explanation_target(fitted, self._bag(number)))
 
     def _scores(self, number: int, layer: int) -> dict[str, Any]:
@@ -171,7 +158,7 @@ class Gallery:
         told = chance_caveat(self.run, self.layers[layer].model)
         colours = tile_colours(scores).round().astype(int) @ [1 << 16, 1 << 8, 1]
         return {
-            "relation": relation,
+            "relation": str(relation),
             "warnings": [*filter(None, [told]), *quality_warnings(scores)],
             "values": [float(f"{value:.4g}") for value in scores.values],
             "relative": [float(f"{value:.4g}") for value in scores.relative],
@@ -180,16 +167,11 @@ class Gallery:
             "unit": unit_of(scores),
         }
 
-    def _folds(self) -> dict[str, Fold]:
-        """The fold of the first repeat that tests each case."""
-        folds = read_folds(self.run.path / "folds.json")
-        return {case: fold for fold in folds if fold.repeat == 0 for case in fold.test}
-
     def _said(self) -> dict[str, dict[str, Any]]:
         """By case and model: probabilities out of fold, and whether they name the truth."""
-        if not self._judged or self._survival:  # which has no truth to miss
+        if not self.run.cross_validated or self._survival:  # which has no truth to miss
             return {}
-        predictions = read_predictions(self.run.path / "predictions.csv")
+        predictions = self.run.predictions()
         return {
             card.case: {
                 model: {"p": [round(p, 4) for p in verdict.p], "right": verdict.right}
@@ -197,31 +179,6 @@ class Gallery:
             }
             for card in case_cards(predictions)
         }
-
-    def _model_for(self, model: str, slide: str) -> tuple[Fitted, str]:
-        """The model to score a slide with, and what it has to do with the slide's case."""
-        if not self._judged:
-            return self._fitted(model, None), "the model has learnt from this case"
-        case = self.case_of[slide]
-        fold = self._fold_of[case]
-        fitted = self._fitted(model, fold)
-        if matching([case], fitted.trained_on):
-            raise LeakageError(
-                f"{self.run.model_path(model, fold)} was trained on {case}, which fold {fold.index} tests. "
-                "Run `mil crossval` again."
-            )
-        return fitted, f"model of fold {fold.index}: case not seen"
-
-    def _load_fitted(self, model: str, fold: Fold | None) -> Fitted:
-        return load_fitted(written(self.run, self.run.model_path(model, fold)))
-
-    def _read_bag(self, number: int) -> Bag:
-        slide, settings = self.slides[number], self.run.settings
-        if settings.get("finetune", "off") == "per-fold":
-            store = self.run.fold_store(self._fold_of[self.case_of[slide]])
-        else:
-            store = Path(settings["store"])
-        return read_bag(store / f"{slide}.h5")
 
     def _open_slide(self, number: int) -> DeepZoom:
         name = self.slides[number]

@@ -13,7 +13,7 @@ from features.errors import AnnotationError
 from mil.errors import RunError
 from mil.learning.fitted import save_fitted
 from mil.learning.training import fit
-from mil.runs.folder import finish_run, start_run
+from mil.runs.record import finish_run, start_run
 from tests.features.making import box_ring, feature, write_geojson
 from tests.mil.made import QUICK, made_bag, made_cohort
 

@@ -19,7 +19,8 @@ from mil.data.cohort import Case
 from mil.explain.target import explanation_target
 from mil.learning.fitted import save_fitted
 from mil.learning.training import fit
-from mil.runs.folder import finish_run, open_run, start_run
+from mil.runs.record import finish_run, start_run
+from mil.runs.run import open_run
 from tests.features.making import box_ring, feature, noise, write_geojson, write_tiff
 from tests.mil.made import QUICK, cohort_of, made_bag, made_cohort
 

@@ -52,7 +52,7 @@ def test_attention_ranks_the_planted_tiles_first_in_cases_it_has_not_seen(demo):
     from mil.data.splits import read_folds
     from mil.explain.attention import attention_scores
     from mil.learning.fitted import load_fitted
-    from mil.runs.folder import open_run
+    from mil.runs.run import open_run
 
     run = open_run(demo / "run")
     label_free = []

@@ -7,7 +7,7 @@ import pytest
 from cli.null import _kept, _write
 from cli.options import UsageError
 from mil.audit.permutation import Shuffle
-from mil.runs.folder import Run
+from mil.runs.run import Run
 
 FOUND = [Shuffle(1, "majority", None, 0.5), Shuffle(1, "mean", 0.25, 0.125)]
 

@@ -8,7 +8,8 @@ from cli.learn import CrossvalOptions, run_crossval
 from features.bags.bag import write_bag
 from mil.data.splits import folds_sha256, read_folds
 from mil.errors import RunError
-from mil.runs.folder import open_run, update_run
+from mil.runs.record import update_run
+from mil.runs.run import open_run
 from tests.mil.made import made_bag
 
 

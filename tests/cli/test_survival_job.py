@@ -17,7 +17,7 @@ from mil.audit.run import audit_run
 from mil.errors import CohortError, FitError, RunError
 from mil.evaluation.survival.evaluate import CAVEAT
 from mil.evaluation.survival.predictions import read_survival
-from mil.runs.folder import open_run
+from mil.runs.run import open_run
 from tests.mil.followed import followed_cohort
 from tests.mil.report.parsed import Page, check_page
 

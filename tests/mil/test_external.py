@@ -21,13 +21,13 @@ from mil.runs.external import (
     check_first,
     check_unseen,
     earlier,
-    ensemble_of,
     log_reading,
     logs_of,
     predict_together,
     reading_of,
 )
-from mil.runs.folder import Run, finish_run, start_run
+from mil.runs.record import finish_run, start_run
+from mil.runs.run import Run
 from tests.mil.made import QUICK, cohort_of, folds_of, made_case, made_cohort
 
 MODELS = ("abmil", "tile-vote-logits", "majority")
@@ -79,7 +79,7 @@ def softmax(x):
 
 
 def test_an_ensemble_is_every_fit_of_the_model(run):
-    members = ensemble_of(run, "abmil")
+    members = run.ensemble("abmil")
     assert [member.model for member in members] == ["abmil"] * 6
     assert len({member.trained_on for member in members}) == 6
 
@@ -89,14 +89,14 @@ def test_a_member_that_another_run_has_written_is_refused(run, tmp_path):
     first, second = sorted((copied.path / "models").glob("abmil-*.safetensors"))[:2]
     shutil.copy(second, first)
     with pytest.raises(RunError, match=f"{first.name} is not as the run wrote it"):
-        ensemble_of(copied, "abmil")
-    assert len(ensemble_of(copied, "tile-vote-logits")) == 6
+        copied.ensemble("abmil")
+    assert len(copied.ensemble("tile-vote-logits")) == 6
 
 
 @torch.inference_mode()
 def test_tiles_are_averaged_over_models_slides_and_tiles_before_the_softmax(run, unseen):
     """The twin: all tile logits of all models and slides of a case in one list, its mean, then softmax."""
-    members = ensemble_of(run, "tile-vote-logits")
+    members = run.ensemble("tile-vote-logits")
     table = predict_together(members, unseen).table
     for case in unseen.cases:
         logits = []
@@ -134,7 +134,7 @@ def test_every_seed_of_a_fit_is_a_network_of_its_own(unseen):
 
 @torch.inference_mode()
 def test_slides_of_an_attention_model_count_alike(run, unseen):
-    members = ensemble_of(run, "abmil")
+    members = run.ensemble("abmil")
     table = predict_together(members, unseen).table
     for case in unseen.cases:
         slides = [
@@ -153,7 +153,7 @@ def test_slides_of_an_attention_model_count_alike(run, unseen):
 def test_a_label_no_model_knows_is_refused(run, unseen):
     strange = cohort_of([replace(unseen.cases[0], label="class-z"), *unseen.cases[1:]])
     with pytest.raises(RunError, match="class-z"):
-        predict_together(ensemble_of(run, "majority"), strange)
+        predict_together(run.ensemble("majority"), strange)
 
 
 def test_a_missing_fit_is_told(run):
@@ -162,20 +162,20 @@ def test_a_missing_fit_is_told(run):
     path.unlink()
     try:
         with pytest.raises(FitError, match="1 of 6 fits of majority"):
-            ensemble_of(run, "majority")
+            run.ensemble("majority")
     finally:
         path.write_bytes(held)
     with pytest.raises(RunError, match=r"no model 'mean'\. Known: abmil"):
-        ensemble_of(run, "mean")
+        run.ensemble("mean")
 
 
 def test_a_combined_model_is_said_to_have_no_fit(run):
-    with pytest.raises(RunError, match=r"made anew in each fold by --combine.* Name one of abmil"):
-        ensemble_of(run, "abmil+clinical")
+    with pytest.raises(RunError, match=r"fitted anew in each fold.* Name one of abmil"):
+        run.ensemble("abmil+clinical")
 
 
 def test_seen_cases_are_refused_under_any_name(run, unseen):
-    members = ensemble_of(run, "majority")
+    members = run.ensemble("majority")
     check_unseen(run, members, unseen)
     known = made_cohort((4, 4), seed=1).cases[0]
     renamed = Case(name="new", label=known.label, bags=known.bags)

@@ -21,7 +21,8 @@ from mil.explain.heatmap import draw_small
 from mil.learning.crossval import cross_validate
 from mil.learning.fitted import load_fitted, save_fitted
 from mil.report.gather import SCARCE, gather
-from mil.runs.folder import finish_run, open_run, start_run, update_run
+from mil.runs.record import finish_run, start_run, update_run
+from mil.runs.run import open_run
 from tests.mil.made import QUICK, RECIPE, folds_of, made_bag, made_cohort
 
 MODELS = ("majority", "mean", "abmil", "gated-abmil")
@@ -80,7 +81,7 @@ def run(original, tmp_path):
     shutil.copytree(original, folder)
     run = open_run(folder / "run")
     moved = {"cohort": str(folder / "cohort.csv"), "store": str(folder / "store")}
-    return update_run(run, settings={**run.settings, **moved})
+    return update_run(run, settings={**run.settings.stored, **moved})
 
 
 def store_of(run):
@@ -104,7 +105,7 @@ def test_numbers_are_those_of_the_predictions(run):
 def test_page_is_called_as_the_folder(run):
     report = gather(run)
     assert report.title == f"{run.path.parent.name}/run"
-    assert report.created == run.info["finished"].replace("T", " ").replace("+00:00", " UTC")
+    assert report.created == run.finished
 
 
 def test_cases_are_told_with_slides_tiles_and_further_columns(run):
@@ -131,8 +132,8 @@ def test_folds_name_each_case_once_per_repeat(run):
 def test_recipe_settings_and_versions_are_handed_on(run):
     report = gather(run)
     assert report.recipe == RECIPE
-    assert report.settings == run.settings
-    assert report.versions == run.info["versions"]
+    assert report.settings == run.settings.stored
+    assert report.versions == run.versions
 
 
 def test_each_slide_has_the_map_of_the_model_that_did_not_see_its_case(run):

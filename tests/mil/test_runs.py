@@ -10,19 +10,10 @@ import pytest
 from features.bags.store import locked
 from mil.data.splits import Fold
 from mil.errors import RunError
-from mil.runs import folder as runs
-from mil.runs.folder import (
-    FORMAT,
-    Run,
-    check_results,
-    finish_run,
-    open_run,
-    start_run,
-    update_run,
-    versions,
-    write_json,
-    written,
-)
+from mil.runs import record
+from mil.runs.files import FORMAT, write_json
+from mil.runs.record import finish_run, start_run, update_run, versions
+from mil.runs.run import Run, open_run
 
 SETTINGS = {"models": ["abmil"], "folds": "5", "seed": 0, "out": "/a", "overwrite": False}
 
@@ -77,7 +68,7 @@ def test_last_facts_are_kept(path):
 
 def test_settings_come_back(path):
     start(path)
-    assert open_run(path).settings == SETTINGS
+    assert open_run(path).settings.stored == SETTINGS
 
 
 def test_update_leaves_the_former_value_alone(path):
@@ -90,7 +81,7 @@ def test_update_leaves_the_former_value_alone(path):
 def test_finished_run_is_refused(path):
     finish_run(start(path))
     with pytest.raises(
-        RunError, match=r"holds a finished run. Choose another --out, or pass --over"
+        RunError, match=r"holds a finished run. Choose another folder, or set overwrite"
     ):
         start(path)
 
@@ -170,7 +161,7 @@ def test_interrupted_run_of_another_command_is_refused(path):
 
 def test_interrupted_run_with_other_settings_is_replaced_with_its_models_where_asked(path):
     model = with_model(start(path))
-    assert start(path, overwrite=True, seed=1).settings["seed"] == 1
+    assert start(path, overwrite=True, seed=1).settings.seed == 1
     assert not model.exists()
 
 
@@ -210,7 +201,7 @@ def test_folder_whose_run_file_is_none_is_refused(path, text):
 
 
 def test_missing_run_is_refused(path):
-    with pytest.raises(RunError, match=r"not a run folder .*Give the --out of a run"):
+    with pytest.raises(RunError, match=r"not a run folder .*Name the folder of a run"):
         open_run(path)
 
 
@@ -286,7 +277,7 @@ def test_models_of_folds_have_names_of_their_own(path):
 
 def test_versions_name_this_library_and_what_it_stands_on():
     found = versions()
-    assert {"sarcomil", "python", *runs.NAMED_VERSIONS} == set(found)
+    assert {"sarcomil", "python", *record.NAMED_VERSIONS} == set(found)
     assert all(found.values())
 
 
@@ -313,16 +304,16 @@ def test_results_edited_after_the_run_are_refused(path, name):
     run = start(path)
     (path / name).write_text("as written")
     run = finish_run(run)
-    check_results(run)
+    run.check_results()
     (path / name).write_text("as wished")
     with pytest.raises(RunError, match=f"{name} is not as the run wrote it"):
-        check_results(open_run(path))
+        open_run(path).check_results()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_run_that_another_process_writes_is_refused_and_left_alone(path, overwrite):
     started = with_model(start(path))
-    runs._release(path)  # this process goes on as another one
+    record._release(path)  # this process goes on as another one
     fitting = started.with_name(".abmil.safetensors.7.7.tmp")
     fitting.write_text("half")
     before = (path / "run.json").read_text()
@@ -365,10 +356,10 @@ def test_a_model_put_in_place_of_the_runs_own_is_refused(path):
     run = start(path)
     model = with_model(run)
     run = finish_run(run)
-    assert written(run, model) == model
+    assert run.verified(model) == model
     model.write_text("of another run")
-    with pytest.raises(RunError, match=r"abmil.safetensors is not as .*`mil crossval` again"):
-        written(open_run(path), model)
+    with pytest.raises(RunError, match=r"abmil.safetensors is not as .*make the run again"):
+        open_run(path).verified(model)
 
 
 def test_a_model_removed_to_save_space_spoils_no_result(path):
@@ -376,7 +367,7 @@ def test_a_model_removed_to_save_space_spoils_no_result(path):
     with_model(run)
     run = finish_run(run)
     run.model_path("abmil").unlink()
-    check_results(run)
+    run.check_results()
 
 
 def test_a_slides_case_is_the_one_stated_or_that_of_the_table(path):

@@ -21,7 +21,8 @@ from mil.evaluation.predictions import write_predictions
 from mil.learning.crossval import cross_validate
 from mil.learning.fitted import save_fitted
 from mil.report.audit import draw_certainty, draw_confounders
-from mil.runs.folder import finish_run, open_run, start_run, update_run
+from mil.runs.record import finish_run, start_run, update_run
+from mil.runs.run import open_run
 from tests.mil.made import QUICK, folds_of, made_cohort, planted_cohort
 
 MODELS = ("majority", "mean")

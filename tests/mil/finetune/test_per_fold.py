@@ -24,7 +24,7 @@ from mil.finetune import per_fold
 from mil.finetune.per_fold import Tuning, cohort_as_tested, cross_validate_per_fold
 from mil.finetune.settings import FinetuneSettings
 from mil.learning.crossval import check_seen, cross_validate
-from mil.runs.folder import open_run
+from mil.runs.run import open_run
 from mil.settings import FitSettings
 
 pytestmark = pytest.mark.slow

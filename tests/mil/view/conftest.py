@@ -10,7 +10,7 @@ from mil.data.splits import write_folds
 from mil.evaluation.predictions import write_predictions
 from mil.learning.crossval import cross_validate
 from mil.learning.fitted import save_fitted
-from mil.runs.folder import finish_run, start_run
+from mil.runs.record import finish_run, start_run
 from mil.view.gallery import Gallery
 from mil.view.server import Viewer
 from tests.features.making import noise, write_tiff

@@ -5,7 +5,6 @@ import json
 import shutil
 import socket
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import openslide
@@ -25,19 +24,19 @@ from mil.explain.single_tile import single_tile_scores
 from mil.explain.target import explanation_target as question_of
 from mil.heads.registry import HEADS
 from mil.learning.fitted import load_fitted
-from mil.runs.folder import Run
+from mil.runs.run import Run
 from mil.view.gallery import Gallery
 from mil.view.layers import Layer, layers_of
 from mil.view.server import Viewer
 from tests.features.making import noise, write_tiff
-from tests.mil.view.asking import explanation_target
+from tests.mil.view.asking import ask
 from tests.mil.view.conftest import NASTY
 
 SLIDE = f"{NASTY}-s1"
 
 
 def got(server, path):
-    status, _, body = explanation_target(server, path)
+    status, _, body = ask(server, path)
     assert status == 200, body
     return json.loads(body)
 
@@ -47,7 +46,7 @@ def number_of(gallery, slide):
 
 
 def bag_path(run, slide):
-    return Path(run.settings["store"]) / f"{slide}.h5"
+    return run.settings.store / f"{slide}.h5"
 
 
 # --- who is answered -------------------------------------------------------------------------------
@@ -69,7 +68,7 @@ def test_every_viewer_has_a_token_of_its_own(gallery):
 )
 @pytest.mark.parametrize("path", ["", "contents.json", "slides/0/slide.json"])
 def test_a_wrong_token_is_refused_before_anything_is_looked_at(server, change, path):
-    status, _, body = explanation_target(server, path, token=change(server.token))
+    status, _, body = ask(server, path, token=change(server.token))
     assert (status, body) == (403, b"Open the address that `mil view` has printed.")
 
 
@@ -87,18 +86,18 @@ def test_a_wrong_token_is_refused_before_anything_is_looked_at(server, change, p
 )
 def test_another_host_is_refused(server, hosts):
     """A name that its owner makes point here must not reach the slides (DNS rebinding)."""
-    status, _, body = explanation_target(server, "contents.json", host=hosts(server.server_port))
+    status, _, body = ask(server, "contents.json", host=hosts(server.server_port))
     assert (status, body) == (421, b"This server answers to 127.0.0.1 only.")
 
 
 def test_both_names_of_this_machine_are_answered(server):
     for name in ("127.0.0.1", "localhost"):
-        assert explanation_target(server, "", host=[f"{name}:{server.server_port}"])[0] == 200
+        assert ask(server, "", host=[f"{name}:{server.server_port}"])[0] == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE"])
 def test_only_get_is_answered(server, method):
-    assert explanation_target(server, "contents.json", method=method)[0] == 501
+    assert ask(server, "contents.json", method=method)[0] == 501
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,7 @@ def test_only_get_is_answered(server, method):
     ],
 )  # fmt: skip
 def test_what_is_not_in_the_table_of_routes_is_not_there(server, path):
-    assert explanation_target(server, path)[0] == 404
+    assert ask(server, path)[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def test_what_is_not_in_the_table_of_routes_is_not_there(server, path):
      "slides/99/tiles/3/0_0.jpg"],
 )  # fmt: skip
 def test_a_number_there_is_not_is_not_found(server, path):
-    assert explanation_target(server, path)[0] == 404
+    assert ask(server, path)[0] == 404
 
 
 def test_garbage_on_the_line_does_not_end_the_server(server):
@@ -134,12 +133,12 @@ def test_garbage_on_the_line_does_not_end_the_server(server):
     ):
         with socket.create_connection(("127.0.0.1", server.server_port)) as client:
             client.sendall(line)
-    assert explanation_target(server, "")[0] == 200
+    assert ask(server, "")[0] == 200
 
 
 def test_every_answer_forbids_foreign_scripts_and_embedding(server):
     for path in ("", "contents.json", "nothing"):
-        _, headers, _ = explanation_target(server, path)
+        _, headers, _ = ask(server, path)
         policy = headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
@@ -151,7 +150,7 @@ def test_every_answer_forbids_foreign_scripts_and_embedding(server):
 
 
 def test_the_page_asks_nothing_of_the_network_and_writes_no_markup(server):
-    page = explanation_target(server, "")[2].decode()
+    page = ask(server, "")[2].decode()
     for word in ("http:", "https:", "innerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert word not in page
 
@@ -170,23 +169,20 @@ def test_tiles_are_those_of_openslides_deepzoom_generator(server, gallery, viewe
             columns, rows = theirs.level_tiles[level]
             for column, row in {(0, 0), (columns - 1, rows - 1), (columns - 1, 0)}:
                 place = f"slides/{number}/tiles/{level}/{column}_{row}.jpg"
-                status, headers, body = explanation_target(server, place)
+                status, headers, body = ask(server, place)
                 assert status == 200
                 assert headers["Content-Type"] == "image/jpeg"
                 expected = io.BytesIO()
                 theirs.get_tile(level, (column, row)).save(expected, "JPEG", quality=JPEG_QUALITY)
                 assert body == expected.getvalue()
-            assert (
-                explanation_target(server, f"slides/{number}/tiles/{level}/{columns}_0.jpg")[0]
-                == 409
-            )
+            assert ask(server, f"slides/{number}/tiles/{level}/{columns}_0.jpg")[0] == 409
 
 
 def test_scores_are_of_the_model_that_has_not_seen_the_case(server, gallery, viewed):
     run = viewed[0]
     folds = read_folds(run.path / "folds.json")
     for number, slide in enumerate(gallery.slides):
-        [fold] = [fold for fold in folds if run.info["cases"][slide] in fold.test]
+        [fold] = [fold for fold in folds if run.cases[slide] in fold.test]
         for index, layer in enumerate(gallery.layers):
             fitted = load_fitted(run.model_path(layer.model, fold))
             bag = read_bag(bag_path(run, slide))
@@ -198,7 +194,7 @@ def test_scores_are_of_the_model_that_has_not_seen_the_case(server, gallery, vie
             scores = got(server, f"slides/{number}/scores/{index}.json")
             assert np.allclose(scores["values"], expected.values, rtol=1e-3, atol=1e-4)
             assert scores["unit"] == unit_of(expected)
-            assert scores["relation"] == f"model of fold {fold.index}: case not seen"
+            assert scores["relation"] == f"model of fold {fold.index}, not trained on this case"
     methods = ("attention", "evidence", "single-tile")
     assert [(layer.model, layer.method) for layer in gallery.layers] == [
         *((model, method) for model in ("abmil", "gated-abmil") for method in methods),
@@ -261,7 +257,7 @@ def test_a_slide_without_its_file_is_shown_by_its_bag(server, gallery):
     slide = got(server, f"slides/{number}/slide.json")
     assert slide["zoom"] is None
     assert len(slide["coords"]) == 6
-    status, _, body = explanation_target(server, f"slides/{number}/tiles/9/0_0.jpg")
+    status, _, body = ask(server, f"slides/{number}/tiles/9/0_0.jpg")
     assert status == 409
     assert b"--slides" in body
 
@@ -270,9 +266,9 @@ def elsewhere(viewed, tmp_path):
     """The run with a store and models of its own, to be changed."""
     run, found = viewed
     shutil.copytree(run.path, tmp_path / "run")
-    for slide in run.info["cases"]:
+    for slide in run.cases:
         write_bag(tmp_path / "store" / f"{slide}.h5", read_bag(bag_path(run, slide)))
-    settings = dict(run.settings) | {"store": str(tmp_path / "store")}
+    settings = dict(run.settings.stored) | {"store": str(tmp_path / "store")}
     return Run(tmp_path / "run", dict(run.info) | {"settings": settings}), found
 
 
@@ -316,5 +312,5 @@ def test_a_model_that_has_seen_the_case_is_not_shown(viewed, tmp_path):
 def test_an_unfinished_run_is_refused(viewed):
     run, found = viewed
     for change in ({"complete": False}, {"command": "finetune"}):
-        with pytest.raises(RunError, match="not a finished run"):
+        with pytest.raises(RunError, match="not a finished cross-validation or training"):
             Gallery(Run(run.path, dict(run.info) | change), found)

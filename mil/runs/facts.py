@@ -1,0 +1,183 @@
+"""What run.json says of a run, under typed names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mil.data.splits import Fold
+from mil.errors import RunError
+from mil.runs import files
+from mil.runs.settings import RunSettings
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What run.json of a run folder says, and whether its results are as the run wrote them.
+
+    Attributes:
+        path: the folder.
+        info: the content of run.json.
+        moved: where ``store`` and ``cohort`` lie now, if they have moved since.
+    """
+
+    path: Path
+    info: Mapping[str, Any]
+    moved: Mapping[str, Path] = field(default_factory=dict)
+
+    # What was done.
+
+    @property
+    def command(self) -> str:
+        """The command that made the run: ``crossval``, ``train``, ``finetune`` or ``protocol``."""
+        return str(self.info["command"])
+
+    @property
+    def settings(self) -> RunSettings:
+        """The resolved settings; running from them repeats the run."""
+        return RunSettings(self.info["settings"])
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.settings.task
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end."""
+        return bool(self.info.get("complete"))
+
+    @property
+    def cross_validated(self) -> bool:
+        """Whether this is a cross-validation; else its models were trained on all cases."""
+        return self.command == "crossval"
+
+    @property
+    def title(self) -> str:
+        """The folder's name behind that of the folder it is in."""
+        return "/".join(self.path.absolute().parts[-2:])
+
+    @property
+    def finished(self) -> str:
+        """Date and time of the end, in UTC."""
+        return str(self.info["finished"]).replace("T", " ").replace("+00:00", " UTC")
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the libraries that the numbers depend on."""
+        versions: Mapping[str, str] = self.info["versions"]
+        return versions
+
+    @property
+    def predictions_sha256(self) -> str:
+        """Fingerprint of the predictions, by which a cross-validation is known again."""
+        return str(self.info["results"][files.PREDICTIONS])
+
+    @property
+    def finetuning(self) -> Mapping[str, Any]:
+        """The settings by which each fold fine-tuned its backbone; empty without."""
+        settings: Mapping[str, Any] = self.info.get("tuning", {})
+        return settings
+
+    # Cases, slides and bags.
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels, sorted."""
+        return tuple(self.info.get("classes", ()))
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The label of each case."""
+        labels: Mapping[str, str] = self.info.get("labels", {})
+        return labels
+
+    @property
+    def cases(self) -> Mapping[str, str]:
+        """The case of each slide."""
+        cases: Mapping[str, str] = self.info.get("cases", {})
+        return cases
+
+    @property
+    def bags(self) -> Mapping[str, str]:
+        """The fingerprint of each slide's bag."""
+        bags: Mapping[str, str] = self.info.get("bags", {})
+        return bags
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """How the bags were made."""
+        recipe: Mapping[str, Any] = self.info.get("recipe", {})
+        return recipe
+
+    @property
+    def random_backbone(self) -> bool:
+        """Whether the backbone's weights were random."""
+        return str(self.recipe.get("weights", "")).startswith("random")
+
+    def case_of(self, slide: str, case: str = "") -> str:
+        """The case of a slide: ``case`` where its bag names one, else that of the table, else empty."""
+        return case or self.cases.get(slide, "")
+
+    def label_of(self, case: str) -> str:
+        """The label of a case; empty where the run does not know it."""
+        return str(self.labels.get(case, ""))
+
+    # Results.
+
+    def require_finished(self, *commands: str) -> None:
+        """Refuse a run that is not finished, or whose results are not those it has written.
+
+        Args:
+            commands: that may have made it; ``crossval`` if not given.
+
+        Raises:
+            RunError: naming what is wrong.
+        """
+        kinds = {"crossval": "cross-validation", "train": "training"}
+        commands = commands or ("crossval",)
+        if self.command not in commands or not self.complete:
+            kind = " or ".join(kinds.get(name, name) for name in commands)
+            raise RunError(
+                f"{self.path} is not a finished {kind}. Finish it first, or name the folder of one."
+            )
+        self.check_results()
+
+    def check_results(self) -> None:
+        """Refuse results that are not those the run has written; models are checked where they are read.
+
+        Raises:
+            RunError: naming the file.
+        """
+        for name in self.info.get("results", {}):
+            if name in files.RESULTS:
+                self.verified(self.path / name)
+
+    def verified(self, path: Path) -> Path:
+        """A file of the run, as the run wrote it.
+
+        Raises:
+            RunError: it is not.
+        """
+        checksum = self.info.get("results", {}).get(path.relative_to(self.path).as_posix())
+        if checksum and not (path.is_file() and files.sha256_of(path) == checksum):
+            raise RunError(
+                f"{path} is not as the run wrote it. Put it back, or make the run again."
+            )
+        return path
+
+    # Places of files.
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that were fitted."""
+        return self.settings.models
+
+    def model_path(self, model: str, fold: Fold | None = None) -> Path:
+        """The file of a model: that of a fold, or the one trained on all cases."""
+        suffix = "" if fold is None else f"-r{fold.repeat}-f{fold.index}"
+        return self.path / "models" / f"{model}{suffix}.safetensors"
+
+    def fold_store(self, fold: Fold) -> Path:
+        """The folder of the bags by the backbone that was fine-tuned in a fold."""
+        return self.path / "folds" / f"r{fold.repeat}-f{fold.index}" / "store"

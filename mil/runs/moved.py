@@ -1,0 +1,92 @@
+"""A bag store or a cohort table that has moved since a run: checked once, and remembered in its folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from features.bags.bag import read_bag
+from features.errors import BagError
+from mil.data.cohort import Row
+from mil.errors import RunError
+from mil.runs.files import MOVED, write_json
+
+
+def read_moved(path: Path) -> dict[str, Path]:
+    """The new places that a run folder remembers, under ``store`` and ``cohort``.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
+    if not (path / MOVED).exists():
+        return {}
+    try:
+        places: dict[str, str] = json.loads((path / MOVED).read_text())
+        return {name: Path(place) for name, place in places.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path / MOVED}: cannot be read ({error}). Remove it, and name the new places again."
+        ) from error
+
+
+def write_moved(path: Path, places: Mapping[str, Path]) -> None:
+    """Remember new places in a run folder."""
+    write_json(path / MOVED, {name: str(place) for name, place in places.items()})
+
+
+def check_store(path: Path, bags: Mapping[str, str], store: Path, *, finetuned: bool) -> None:
+    """Refuse a store that does not hold the very bags of a run.
+
+    Args:
+        path: the run.
+        bags: fingerprint of each slide's bag.
+        store: the folder that should hold them.
+        finetuned: whether each fold has made its own bags, which are in the run folder.
+
+    Raises:
+        RunError: a bag is missing, or another.
+    """
+    if finetuned:
+        raise RunError(
+            f"{path} keeps the bags of its fine-tuned backbones in its own folder. Leave store out."
+        )
+    for slide, checksum in bags.items():
+        try:
+            actual = read_bag(store / f"{slide}.h5").data_sha256
+        except BagError as error:
+            raise RunError(
+                f"{store} is not the bag store of {path}: {error} Name the store with its bags."
+            ) from error
+        if actual != checksum:
+            raise RunError(
+                f"{store} is not the bag store of {path}: its bag of {slide} has other content. Name the "
+                "store with the run's own bags."
+            )
+
+
+def check_table(
+    path: Path, cases: Mapping[str, str], labels: Mapping[str, str], rows: Sequence[Row]
+) -> None:
+    """Refuse a table that does not give the slides of a run the same cases and outcomes.
+
+    Args:
+        path: the run.
+        cases: the case of each slide.
+        labels: the label of each case.
+        rows: of the table, with the outcome as label.
+
+    Raises:
+        RunError: a slide is missing, or has another case or label.
+    """
+    by_slide = {row.slide: row for row in rows}
+    for slide, case in cases.items():
+        row = by_slide.get(slide)
+        if row is None:
+            raise RunError(
+                f"The table is not that of {path}: it has no slide {slide}. Name the run's own."
+            )
+        label = labels.get(case, row.label)
+        if (row.case, row.label) != (case, label):
+            raise RunError(
+                f"The table is not that of {path}: it gives slide {slide} case {row.case!r} with "
+                f"{row.label!r}, the run {case!r} with {label!r}. Name the run's own."
+            )

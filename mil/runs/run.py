@@ -1,0 +1,319 @@
+"""A run folder as it is read: its cases and bags, its folds, its predictions and its models."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from features.bags.bag import Bag, read_bag
+from mil.data.cohort import Cohort, Row, assemble, read_table, split_train_test
+from mil.data.names import matching
+from mil.data.outcomes import with_outcomes
+from mil.data.splits import Fold, read_folds
+from mil.errors import CohortError, FitError, LeakageError, RunError
+from mil.runs import files
+from mil.runs.cases import cohort_as_tested
+from mil.runs.facts import RunFacts
+from mil.runs.moved import check_store, check_table, read_moved, write_moved
+
+if TYPE_CHECKING:  # torch comes only with what needs it
+    from mil.evaluation.predictions import Predictions
+    from mil.learning.fitted import Fitted
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What a model has to do with a case.
+
+    Attributes:
+        fold: whose model it is; None for a model trained on all cases.
+        seen: whether it was trained on the case; None where the case is not known.
+    """
+
+    fold: Fold | None
+    seen: bool | None
+
+    def __str__(self) -> str:
+        words = {
+            None: "its case is not known: the model may have seen it",
+            True: "trained on this case",
+            False: "not trained on this case",
+        }[self.seen]
+        return words if self.fold is None else f"model of fold {self.fold.index}, {words}"
+
+
+@dataclass(frozen=True)
+class Run(RunFacts):
+    """An existing run folder."""
+
+    # Cases, slides and bags.
+
+    @property
+    def table(self) -> Path:
+        """Where the cohort table is."""
+        return self.moved.get("cohort", self.settings.cohort)
+
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of the table that are learnt from, with the outcome as label.
+
+        Raises:
+            CohortError: the table is gone, or cannot be read.
+        """
+        try:
+            rows, _ = split_train_test(read_table(self.table))
+        except CohortError as error:
+            if self.table.exists():
+                raise
+            raise CohortError(
+                f"{error} If it has moved, open the run with its new place (cohort=...)."
+            ) from error
+        if self.task == "survival":
+            settings = self.settings
+            rows = with_outcomes(rows, settings.time, settings.event, source=str(self.table))
+        return tuple(rows)
+
+    def cohort(self) -> Cohort:
+        """The cases of a finished cross-validation with the bags they were tested on.
+
+        Raises:
+            RunError: the run is not a finished cross-validation, or its bags have changed since.
+            CohortError: its table or its bags are no longer where they were.
+        """
+        self.require_finished()
+        rows, settings = self.rows(), self.settings
+        if settings.finetunes:
+            cohort = cohort_as_tested(rows, self.folds, self.fold_store)
+        else:
+            cohort = assemble(
+                rows,
+                self._store(),
+                allow_missing=settings.allow_missing,
+                survival=self.task == "survival",
+            )
+        self._check_bags(cohort)
+        return cohort
+
+    def bag(self, slide: str) -> Bag:
+        """The bag of a slide: of a fine-tuned backbone, the one by which the slide was tested.
+
+        Raises:
+            BagError: it is missing or damaged.
+            RunError: it has changed since the run.
+        """
+        if self.settings.finetunes:
+            fold = self.fold_of(self.case_of(slide))
+            if fold is None:
+                raise RunError(f"{self.path} has tested no slide {slide}. Name one of its slides.")
+            store = self.fold_store(fold)
+        else:
+            store = self._store()
+        bag = read_bag(store / f"{slide}.h5")
+        self.check_bag(bag)
+        return bag
+
+    def check_bag(self, bag: Bag) -> None:
+        """Refuse a bag that is not the one the run has read under this name.
+
+        Raises:
+            RunError: it has changed.
+        """
+        if self.bags.get(bag.slide, bag.data_sha256) != bag.data_sha256:
+            raise RunError(
+                f"The bag of {bag.slide} has changed since {self.path} was made. Put the old one back, or "
+                "make the run again."
+            )
+
+    def _store(self) -> Path:
+        store = self.moved.get("store", self.settings.store)
+        if store is None:
+            raise RunError(f"{self.path} names no bag store. Make the run again.")
+        if not store.is_dir():
+            raise CohortError(
+                f"{store}: no such bag store. If it has moved, open the run with its new place (store=...)."
+            )
+        return store
+
+    def _check_bags(self, cohort: Cohort) -> None:
+        """Refuse bags that are not those the run has learnt from, all of them and no other."""
+        now = {bag.slide: bag.data_sha256 for case in cohort.cases for bag in case.bags}
+        changed = sorted(s for s in {*now, *self.bags} if now.get(s) != self.bags.get(s))
+        if changed:
+            raise RunError(
+                f"{len(changed)} bags have changed since the run, e.g. {changed[0]}. Put the old ones back, "
+                "or make the run again."
+            )
+
+    # Results.
+
+    @property
+    def predictions_path(self) -> Path:
+        """The table of predictions, as the run wrote it."""
+        return self.verified(self.path / files.PREDICTIONS)
+
+    def predictions(self) -> "Predictions":
+        """The predictions out of fold.
+
+        Raises:
+            RunError: they are not those the run has written, or cannot be read.
+        """
+        from mil.evaluation.predictions import read_predictions
+
+        return read_predictions(self.predictions_path)
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        """Who was trained on and who was tested.
+
+        Raises:
+            RunError: there are none, or they are not those the run has written.
+        """
+        return read_folds(self.verified(self.path / files.FOLDS))
+
+    def fold_of(self, case: str) -> Fold | None:
+        """The fold of the first repeat that tests a case; None where none does."""
+        return next((fold for fold in self.folds if fold.repeat == 0 and case in fold.test), None)
+
+    # Models.
+
+    def load(self, model: str, fold: Fold | None = None) -> "Fitted":
+        """A model as the run wrote it.
+
+        Raises:
+            LeakageError: the model of a fold was trained on a case that the fold tests.
+            RunError: the file is not the one the run has written.
+            FitError: it is missing.
+        """
+        from mil.learning.fitted import load_fitted
+
+        path = self.model_path(model, fold)
+        fitted = load_fitted(self.verified(path))
+        if fold and (seen := matching(fold.test, fitted.trained_on)):
+            raise LeakageError(
+                f"{path} was trained on {seen[0]}, which fold {fold.index} tests. Make the run again."
+            )
+        return fitted
+
+    def model_for(self, slide: str, model: str, *, case: str = "") -> "tuple[Fitted, Relation]":
+        """The model to score a slide with: in a cross-validation, one that has not seen its case.
+
+        Args:
+            slide: name of the slide.
+            model: name of the model.
+            case: the slide's case, where its bag names one.
+
+        Returns:
+            the model, and what it has to do with the case.
+
+        Raises:
+            LeakageError: the model of the fold that tests the case was trained on it.
+            RunError: a file is not as the run wrote it.
+            FitError: the model is missing.
+        """
+        case = self.case_of(slide, case)
+        if not self.cross_validated:
+            fitted = self.load(model)
+            return fitted, Relation(None, _has_seen(fitted, case))
+        self.check_results()
+        folds = [fold for fold in self.folds if fold.repeat == 0]
+        fold = next((fold for fold in folds if case in fold.test), None)
+        if fold is None:  # of another cohort, or kept aside
+            return self._first_unseeing(model, folds, case)
+        return self.load(model, fold), Relation(fold, seen=False)
+
+    def _first_unseeing(
+        self, model: str, folds: list[Fold], case: str
+    ) -> "tuple[Fitted, Relation]":
+        """The first fold's model that was not trained on a case; the first of all where every one was."""
+        choices = ((fold, self.load(model, fold)) for fold in folds)
+        first_fold, first = next(choices)
+        seen = _has_seen(first, case)
+        if seen:
+            for fold, fitted in choices:
+                if not _has_seen(fitted, case):
+                    return fitted, Relation(fold, seen=False)
+        return first, Relation(first_fold, seen)
+
+    def ensemble(self, model: str) -> "tuple[Fitted, ...]":
+        """The fits of one model in every fold and repeat of a finished cross-validation.
+
+        Raises:
+            RunError: the run is not a finished cross-validation, has no such model, or fine-tuned a backbone
+                in each fold, so that its models read different features.
+            FitError: a fit was not kept.
+        """
+        self.require_finished()
+        known = ", ".join(self.models)
+        if "+" in model or model.startswith("clinical-selected"):
+            raise RunError(
+                f"{model} is a regression fitted anew in each fold from a model's score and clinical "
+                f"columns, and its fits are not kept. Name one of {known}."
+            )
+        if model not in self.models:
+            raise RunError(f"{self.path} has no model {model!r}. Known: {known}.")
+        if self.settings.finetunes:
+            raise RunError(
+                f"{self.path} fine-tuned a backbone in each fold: its models read different features and are "
+                "no ensemble over one bag store. Cross-validate on bags of one backbone."
+            )
+        folds = self.folds
+        missing = [p.name for fold in folds if not (p := self.model_path(model, fold)).exists()]
+        if missing:
+            raise FitError(
+                f"{len(missing)} of {len(folds)} fits of {model} are not in {self.path / 'models'}, e.g. "
+                f"{missing[0]}. Make the run again."
+            )
+        return tuple(self.load(model, fold) for fold in folds)
+
+    def only_model(self) -> "Fitted":
+        """The model that was trained on all cases.
+
+        Raises:
+            RunError: the run is a cross-validation, or its model is not the one it wrote.
+            FitError: the model is missing.
+        """
+        if self.command != "train":
+            raise RunError(
+                f"{self.path} is a cross-validation: its models exist to be judged. Train one on all cases, "
+                "then predict with that."
+            )
+        return self.load(self.models[0])
+
+
+def open_run(path: Path, *, store: Path | None = None, cohort: Path | None = None) -> Run:
+    """Open a run folder for reading.
+
+    A bag store or a cohort table that has moved is named once and remembered in the folder.
+
+    Args:
+        path: the folder.
+        store: where the run's bag store is now.
+        cohort: where the run's cohort table is now.
+
+    Raises:
+        RunError: there is no run, it was written by a newer version, or ``store`` or ``cohort`` is another.
+        CohortError: ``cohort`` cannot be read.
+    """
+    try:
+        info = json.loads((path / files.RUN).read_text())
+        version = int(info["format_version"]) if info["format"] == files.FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: not a run folder ({error}). Name the folder of a run.") from error
+    if version is None or version > files.FORMAT_VERSION:
+        raise RunError(f"{path}: run.json is of another format. Upgrade sarcomil, or run again.")
+    run = Run(path, info, read_moved(path))
+    places = {"store": store, "cohort": cohort}
+    new = {name: place.absolute() for name, place in places.items() if place is not None}
+    if not new:
+        return run
+    run = Run(path, info, {**run.moved, **new})
+    if store is not None:
+        check_store(run.path, run.bags, store, finetuned=run.settings.finetunes)
+    if cohort is not None:
+        check_table(run.path, run.cases, run.labels, run.rows())
+    write_moved(path, run.moved)
+    return run
+
+
+def _has_seen(fitted: "Fitted", case: str) -> bool | None:
+    """Whether a model was trained on a case; None where the case is not known."""
+    return bool(matching([case], fitted.trained_on)) if case else None

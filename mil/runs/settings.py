@@ -1,0 +1,91 @@
+"""The settings of a run, typed, as run.json holds them."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mil.settings import FitSettings, SplitSettings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run was told to do.
+
+    Attributes:
+        stored: every setting under the name it has in run.json; repeating a run starts from these.
+    """
+
+    stored: Mapping[str, Any]
+
+    @property
+    def fit(self) -> FitSettings:
+        """How each model was trained."""
+        return self._part(FitSettings)
+
+    @property
+    def split(self) -> SplitSettings:
+        """How cases were divided into folds."""
+        return self._part(SplitSettings)
+
+    @property
+    def task(self) -> str:
+        """Name of the task: what was learnt of a case."""
+        return str(self.stored.get("task", "diagnosis"))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that were fitted; one where all cases were trained on."""
+        return tuple(self.stored.get("models") or [self.stored["model"]])
+
+    @property
+    def cohort(self) -> Path:
+        """The cohort table as it was called then."""
+        return Path(self.stored["cohort"])
+
+    @property
+    def store(self) -> Path | None:
+        """The bag store; None where each fold has made its own bags."""
+        return Path(self.stored["store"]) if self.stored.get("store") else None
+
+    @property
+    def allow_missing(self) -> bool:
+        """Whether slides without a bag or a label were left out rather than refused."""
+        return bool(self.stored.get("allow_missing"))
+
+    @property
+    def finetunes(self) -> bool:
+        """Whether a backbone was fine-tuned in each fold."""
+        return bool(self.stored.get("finetune", "off") != "off")
+
+    @property
+    def time(self) -> str:
+        """The column of times until the event."""
+        return str(self.stored.get("time", "time"))
+
+    @property
+    def event(self) -> str:
+        """The column that says whether the event was seen."""
+        return str(self.stored.get("event", "event"))
+
+    @property
+    def time_unit(self) -> str:
+        """What times count."""
+        return str(self.stored.get("time_unit", "days"))
+
+    @property
+    def seed(self) -> int:
+        """Seed of folds and fits."""
+        return int(self.stored.get("seed", 0))
+
+    def _part(self, kind: type[T]) -> T:
+        names = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        values = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.stored.items()
+            if name in names
+        }
+        return kind(**values)
