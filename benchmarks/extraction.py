@@ -68,7 +68,7 @@ def given(folder: Path, coords: np.ndarray, side: float, mpp: float) -> None:
 
 def extract_here(folder: Path, precision: str, workers: int) -> dict[str, float]:
     from features.bags.bag import read_bag
-    from features.extraction.extract import Run
+    from features.extraction.extract import ExtractionRun
     from features.extraction.outputs import store_specs
     from features.extraction.survey import SlideJob
     from features.progress import Silent
@@ -88,7 +88,7 @@ def extract_here(folder: Path, precision: str, workers: int) -> dict[str, float]
     )
     job = SlideJob(slide="slide", files=(folder / "slide.tif",), coordinates=folder / "given.h5")
     with tempfile.TemporaryDirectory() as store:
-        run = Run([job], store_specs([recipe], Path(store)), "cpu")
+        run = ExtractionRun([job], store_specs([recipe], Path(store)), "cpu")
         cpu, wall = time.process_time(), time.perf_counter()
         with run.embedding(workers, Silent()):
             (outcome,) = run.slide(job) or []

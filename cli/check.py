@@ -204,7 +204,8 @@ def _of_scanners(said: Summary, checks: "Sequence[SlideCheck]") -> None:
 
 
 def _of_work(said: Summary, options: CheckOptions, checks: "Sequence[SlideCheck]") -> None:
-    from features.extraction.preflight import DIMS, UNKNOWN_DIM, bag_bytes
+    from features.backbones.table import feature_dim
+    from features.extraction.preflight import UNKNOWN_DIM, bag_bytes
 
     scales = [scale for found in checks for scale in found.scales if scale.status == "ready"]
     if not scales:
@@ -224,8 +225,8 @@ def _of_work(said: Summary, options: CheckOptions, checks: "Sequence[SlideCheck]
     above = next(p for p in (options.out.absolute(), *options.out.absolute().parents) if p.exists())
     free = shutil.disk_usage(above).free
     dim = (
-        f"{DIMS[options.backbone]} features of {options.backbone}"
-        if options.backbone in DIMS
+        f"{feature_dim(options.backbone)} features of {options.backbone}"
+        if feature_dim(options.backbone)
         else f"{UNKNOWN_DIM} features, as those of {options.backbone} are not known without the model"
     )
     said.facts["disk"] = (

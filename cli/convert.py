@@ -12,7 +12,7 @@ from cli.options import UsageError, verb, writable, wrong_use
 
 if TYPE_CHECKING:
     from features.bags.bag import Bag
-    from features.bags.layouts import Given
+    from features.bags.layouts import SourceFacts
 
 SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npz", ".csv")
 TARGETS = ("stamp", "clam")
@@ -132,7 +132,7 @@ def run_convert(options: ConvertOptions) -> int:
 class _Work:
     """One run over files: what is asked of each, and what became of them."""
 
-    def __init__(self, options: ConvertOptions, given: "Given") -> None:
+    def __init__(self, options: ConvertOptions, given: "SourceFacts") -> None:
         self.done = self.kept = self.tiles = 0
         self.dims: set[int] = set()
         self.remarks: dict[str, list[str]] = {}
@@ -160,11 +160,11 @@ class _Work:
         """Write a bag in the other tool's layout; None where its file is there already."""
         from features.bags.bag import read_bag, validate_bag
         from features.bags.interchange import write_clam, write_stamp
-        from features.bags.layouts import OURS, recognise
+        from features.bags.layouts import NATIVE, detect_layout
         from features.errors import BagError
 
-        layout, out = recognise(path), self._options.out
-        if layout != OURS:
+        layout, out = detect_layout(path), self._options.out
+        if layout != NATIVE:
             raise BagError(
                 f"{path}: a {layout} file, not a bag. Convert it to a bag first, without --to."
             )
@@ -183,29 +183,31 @@ class _Work:
 
     def _take_in(self, slide: str, path: Path) -> "Bag | None":
         """Write a foreign file as a bag; None where the same bag is there already."""
-        from features.bags.bag import read_bag, request_of, write_bag
-        from features.bags.interchange import read_foreign, remarks
-        from features.bags.layouts import OURS, recognise
+        from features.bags.bag import read_bag, read_request, write_bag
+        from features.bags.interchange import conversion_notes, read_foreign
+        from features.bags.layouts import NATIVE, detect_layout
         from features.errors import BagError
 
-        layout = recognise(path) if self._options.layout == "auto" else self._options.layout
+        layout = detect_layout(path) if self._options.layout == "auto" else self._options.layout
         bag = read_foreign(path, layout=layout, given=self._given_for(slide), slide=slide)
         self._first = self._first or bag
         _check_alike(path, bag, self._first)
         target = self._options.out / f"{slide}.h5"
         if target.exists() and not self._options.overwrite:
-            same = request_of(target) == bag.request_sha256
+            same = read_request(target) == bag.request_sha256
             if same and read_bag(target).data_sha256 == bag.data_sha256:
                 return None
             raise BagError(
                 f"{path}: {target} holds something else. Pass --overwrite to replace it, or another --out."
             )
         write_bag(target, bag)
-        for text in ["A bag already, copied as it is."] if layout == OURS else remarks(bag):
+        for text in (
+            ["A bag already, copied as it is."] if layout == NATIVE else conversion_notes(bag)
+        ):
             self.remarks.setdefault(text, []).append(slide)
         return bag
 
-    def _given_for(self, slide: str) -> "Given":
+    def _given_for(self, slide: str) -> "SourceFacts":
         """What was given, with the scale and size of the slide itself where --slides has it."""
         from dataclasses import replace
 
@@ -231,16 +233,16 @@ class _Work:
             )
 
 
-def _given(options: ConvertOptions) -> "Given":
+def _given(options: ConvertOptions) -> "SourceFacts":
     """What the command line says of foreign files.
 
     Raises:
         UsageError: a value that cannot be, or one that has no use with --to.
     """
-    from features.bags.layouts import LAYOUTS, Given
+    from features.bags.layouts import LAYOUTS, SourceFacts
 
     with wrong_use():
-        given = Given(
+        given = SourceFacts(
             slide_mpp=(options.slide_mpp, options.slide_mpp)
             if options.slide_mpp is not None
             else None,
@@ -255,7 +257,7 @@ def _given(options: ConvertOptions) -> "Given":
         raise UsageError(f"--to is one of {', '.join(TARGETS)}; got {options.to!r}.")
     if options.layout not in ("auto", *LAYOUTS):
         raise UsageError(f"--from is auto or one of {', '.join(LAYOUTS)}; got {options.layout!r}.")
-    if options.to and (given != Given() or options.slides or options.layout != "auto"):
+    if options.to and (given != SourceFacts() or options.slides or options.layout != "auto"):
         raise UsageError(
             "--to writes bags, which know their scale: leave out --from and the scales."
         )

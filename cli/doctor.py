@@ -36,7 +36,7 @@ def examine(folder: Path) -> tuple[dict[str, str], list[str]]:
     import openslide
     import torch
 
-    from features.backbones.imagenet import ALIASES
+    from features.backbones.table import list_backbones
     from features.extraction.embed import resolve_device
     from features.precision import resolve_precision
     from mil.runs.record import versions
@@ -49,7 +49,7 @@ def examine(folder: Path) -> tuple[dict[str, str], list[str]]:
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU, no GPU seen",
         "precision of auto": precision,
         "threads": str(torch.get_num_threads()),
-        "short backbone names": ", ".join(ALIASES),
+        "short backbone names": ", ".join(list_backbones()),
     }
     if tuple(map(int, openslide.__library_version__.split(".")[:3])) < (4, 0, 1):
         problems.append(

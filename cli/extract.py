@@ -144,11 +144,11 @@ def run_extract(options: ExtractOptions) -> int:
     jobs = jobs_of(options)
     writable(options.out)
     from cli.console import Bars, complain, counted, say, warn
-    from features.backbones.registry import timm_name
+    from features.backbones.registry import resolve_name
     from features.extraction.extract import extract as extract_here
 
     with wrong_use():
-        timm_name(options.backbone)
+        resolve_name(options.backbone)
     recipes = recipes_of(options)
     warn_of_weights(options)
     if len(recipes) > 1 and jobs[0].from_tiles:
@@ -204,7 +204,7 @@ def warn_of_weights(options: SlideOptions) -> None:
 
     if card := read_card(Path(options.weights)):
         for mpp in options.mpp:
-            if remark := card.unlike(mpp, options):
+            if remark := card.scale_mismatch(mpp, options):
                 warn(remark)
     elif options.weights not in ("pretrained", "random") and Path(options.weights).is_file():
         warn(

@@ -73,14 +73,14 @@ def finetune(options: FinetuneOptions) -> None:
 def run_finetune(options: FinetuneOptions) -> None:
     """Write the run folder; every process computes, the first one writes and speaks."""
     from cli.console import Bars, say
-    from features.backbones.registry import timm_name
+    from features.backbones.registry import resolve_name
     from features.progress import Silent
     from mil.finetune.distributed import ranks
     from mil.finetune.training import finetune as train
     from mil.runs.record import finish_run, start_run
 
     with wrong_use():
-        timm_name(options.backbone)
+        resolve_name(options.backbone)
     writable(options.out)
     slides, recipe = labelled_slides(options), recipe_of(options)
     with ranks(options.device) as together:

@@ -109,7 +109,7 @@ def opened(file: Path, bag: "Bag", slide_mpp: float | None) -> "Iterator[Slide]"
     """
     from cli.console import warn
     from features.bags.bag import fingerprint
-    from features.extraction.survey import SlideJob, identities
+    from features.extraction.survey import SlideJob, identify_files
     from features.slides.slide import open_slide
 
     told = bag.mpp_l0[0] if bag.mpp_source != "file" else None
@@ -119,7 +119,7 @@ def opened(file: Path, bag: "Bag", slide_mpp: float | None) -> "Iterator[Slide]"
                 f"{file} is {slide.size_l0[0]} x {slide.size_l0[1]} pixels, the bag's slide "
                 f"{bag.size_l0[0]} x {bag.size_l0[1]}. Give the slide the bag was made from."
             )
-        held = fingerprint({"files": identities(SlideJob(slide=bag.slide, files=(file,)))})
+        held = fingerprint({"files": identify_files(SlideJob(slide=bag.slide, files=(file,)))})
         if bag.source_sha256 not in ("", held):
             warn(
                 f"{file} is not the file the bag of {bag.slide} was made from: its pixels may be others."

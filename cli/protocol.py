@@ -140,7 +140,7 @@ def run(options: RunOptions) -> None:
     the same command.
     """
     from cli.console import Bars, say
-    from features.backbones.registry import timm_name
+    from features.backbones.registry import resolve_name
     from mil.data.cohort import read_table
     from mil.errors import ProtocolError
     from mil.evaluation.comparison import compare
@@ -155,7 +155,7 @@ def run(options: RunOptions) -> None:
         protocol = changed(load(options.name), options.set)
         protocol.check()
         for arm in protocol.arms:
-            timm_name(arm.backbone)
+            resolve_name(arm.backbone)
     jobs = jobs_of(
         SlideOptions(
             inputs=(options.cohort,),

@@ -1,4 +1,4 @@
-"""What a weights file says of itself: which network, at which scale, trained on whose tiles."""
+"""The card of a weights file: which network, at which scale, trained on the tiles of which cases."""
 
 import json
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class Card:
     tile: int
     trained_on: tuple[str, ...]
 
-    def unlike(self, mpp: float, recipe: RecipeAtAnyScale) -> str:
-        """In what the tiles to embed differ from those it was trained on; empty where they do not."""
+    def scale_mismatch(self, mpp: float, recipe: RecipeAtAnyScale) -> str:
+        """How the tiles to embed differ from those of the training; empty if they do not."""
         if abs(mpp - self.mpp) <= SAME_SCALE * self.mpp and recipe.tile == self.tile:
             return ""
         return (
@@ -38,10 +38,12 @@ class Card:
 
 
 def read_card(path: Path) -> Card | None:
-    """The card inside a safetensors file; None where it has none, as published weights, or is no such file.
+    """Read the card inside a safetensors file; None for another file, or one without a card.
+
+    Published weights have no card.
 
     Raises:
-        BackboneError: there is one, but not of this library's, or not the one these weights were saved with.
+        BackboneError: the card is not of this library, or these weights were not saved with it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -49,23 +51,23 @@ def read_card(path: Path) -> Card | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            told = (file.metadata() or {}).get("card")
-            state = {name: file.get_tensor(name) for name in file.keys()} if told else {}  # noqa: SIM118
+            text = (file.metadata() or {}).get("card")
+            state = {name: file.get_tensor(name) for name in file.keys()} if text else {}  # noqa: SIM118
     except (OSError, SafetensorError):
-        return None  # whoever loads it says what is wrong
-    if told is None:
+        return None  # loading the weights reports what is wrong
+    if text is None:
         return None
     try:
-        held = json.loads(told)
-        verify_checksum(state, held)
+        card = json.loads(text)
+        verify_checksum(state, card)
         return Card(
-            backbone=str(held["backbone"]),
-            mpp=float(held["mpp"]),
-            tile=int(held["tile"]),
-            trained_on=tuple(map(str, held["trained_on"])),
+            backbone=str(card["backbone"]),
+            mpp=float(card["mpp"]),
+            tile=int(card["tile"]),
+            trained_on=tuple(map(str, card["trained_on"])),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BackboneError(
-            f"{path}: its card cannot be read ({error!r}), so which cases it has seen is not known. Make "
-            "it again with `mil finetune`."
+            f"{path}: its card cannot be read ({error!r}), so which cases it has seen is not known. "
+            "Fine-tune the backbone again."
         ) from error

@@ -1,4 +1,4 @@
-"""From a name and a source of weights to a network that turns tiles into features."""
+"""Load a backbone by its name and the source of its weights."""
 
 import hashlib
 import logging
@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import huggingface_hub
+import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
 
 from features.backbones.card import read_card
-from features.backbones.imagenet import ALIASES
+from features.backbones.table import BackboneEntry, find_backbone, list_backbones
 from features.errors import BackboneError
 
 
@@ -77,140 +78,210 @@ class PooledFeatures(nn.Module):
         return features
 
 
-def timm_name(name: str) -> str:
-    """The timm model behind an alias or a timm name.
+def resolve_name(name: str) -> str:
+    """The full name of a backbone: timm's, or the name an installed package gave it.
 
     Raises:
-        BackboneError: neither; the message names the nearest.
+        BackboneError: there is no such backbone; the message names the nearest.
     """
-    if name in ALIASES:
-        return ALIASES[name]
+    return _resolve(name).timm_name or name
+
+
+def _resolve(name: str) -> BackboneEntry:
+    if entry := find_backbone(name):
+        return entry
     if timm.is_model(name):
-        return name
-    known = list(dict.fromkeys([*ALIASES, *timm.list_models()]))
-    near = get_close_matches(name, known, 3)
+        return BackboneEntry(name, name)
+    names = list(dict.fromkeys([*list_backbones(), *timm.list_models()]))
+    near = get_close_matches(name, names, 3)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise BackboneError(
-        f"No backbone {name!r}.{hint} Short names: {', '.join(ALIASES)}; any timm name works too."
+        f"No backbone {name!r}.{hint} Short names: {', '.join(list_backbones())}; any timm name works too."
     )
 
 
 def load_backbone(name: str, weights: str, *, seed: int = 0) -> Backbone:
-    """Build a backbone and fill it with weights.
+    """Build a backbone and load its weights.
 
     Args:
-        name: an alias of ``ALIASES`` or any timm model name.
-        weights: ``pretrained`` (timm's hub, then its cache), ``random``, or the path of a
+        name: one of ``features.backbones.table.list_backbones()`` or any timm model name.
+        weights: ``pretrained`` (from timm's cache or hub), ``random``, or the path of a
             ``.safetensors`` or ``.pth`` file.
         seed: of the random weights.
 
     Raises:
-        BackboneError: unknown name, weights that cannot be had offline, or a file that does not fit.
+        BackboneError: the name is unknown, the weights are not available offline, or the file does not fit.
     """
-    full_name = timm_name(name)
+    entry = _resolve(name)
+    if entry.build:
+        return _load_installed(entry, weights, seed)
+    full_name = entry.timm_name
     if weights == "random":
-        network, told = _seeded(full_name, seed, pretrained=False), f"random (seed {seed})"
+        network = _create_seeded(full_name, seed, pretrained=False)
     elif weights == "pretrained":
-        network, told = _pretrained(full_name), "pretrained"
+        network = _load_pretrained(full_name)
     else:
-        network, told = _from_file(full_name, Path(weights)), Path(weights).name
+        network = _load_file(full_name, Path(weights))
     config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
     module = PooledFeatures(network).eval().requires_grad_(requires_grad=False)
+    dim = _measure_dim(module, config["input_size"][-1])
+    _check_dim(entry, dim)
     return Backbone(
         name=full_name,
         module=module,
-        dim=_dim(module, config["input_size"][-1]),
+        dim=dim,
         input_px=config["input_size"][-1],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
-        weights=told,
+        weights=_describe_weights(weights, seed),
         weights_sha256=_fingerprint(module),
         licence=str(config.get("license") or "not stated"),
         trained_on=card.trained_on if (card := read_card(Path(weights))) else (),
     )
 
 
-def _seeded(full_name: str, seed: int, **kwargs: Any) -> nn.Module:
+def _describe_weights(weights: str, seed: int) -> str:
+    if weights == "random":
+        return f"random (seed {seed})"
+    return weights if weights == "pretrained" else Path(weights).name
+
+
+def _load_installed(entry: BackboneEntry, weights: str, seed: int) -> Backbone:
+    """The backbone of an installed package, see ``features.backbones.table``."""
+    assert entry.build
+    path = None if weights in ("random", "pretrained") else Path(weights)
+    if path:
+        _check_file(entry.name, path)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = entry.build(pretrained=weights == "pretrained")
+        if path:
+            module.load_state_dict(_read_state(path))
+        module = module.eval().requires_grad_(requires_grad=False)
+        dim = _measure_dim(module, entry.input_px)
+    except Exception as error:
+        source = path.name if path else f"its {weights} weights"
+        raise BackboneError(
+            f"Backbone {entry.name!r} of an installed package cannot be loaded with {source}: "
+            f"{_first_line(error)}. Update the package, or choose another backbone or other weights."
+        ) from error
+    _check_dim(entry, dim)
+    return Backbone(
+        name=entry.name,
+        module=module,
+        dim=dim,
+        input_px=entry.input_px,
+        mean=entry.mean,
+        std=entry.std,
+        weights=_describe_weights(weights, seed),
+        weights_sha256=_fingerprint(module),
+        licence=entry.licence,
+        trained_on=card.trained_on if path and (card := read_card(path)) else (),
+    )
+
+
+def _check_dim(entry: BackboneEntry, dim: int) -> None:
+    if entry.dim not in (None, dim):
+        raise BackboneError(
+            f"Backbone {entry.name!r} gives {dim} features per tile, and its entry says {entry.dim}. Update "
+            "the package of the entry, or choose another backbone."
+        )
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return dict(safetensors.torch.load_file(path))
+    return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _create_seeded(full_name: str, seed: int, **kwargs: Any) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _create(full_name, **kwargs)
 
 
-def _pretrained(full_name: str) -> nn.Module:
-    """Timm's weights: from the cache without asking the network, else from the network."""
+def _load_pretrained(full_name: str) -> nn.Module:
+    """A timm network with its published weights, from the cache or else from the network."""
     try:
         if cached := _cached_weights(full_name):
             return _create(full_name, pretrained=True, pretrained_cfg_overlay={"file": cached})
-        _reach_hub()
+        _check_hub_reachable()
         return _create(full_name, pretrained=True)
     except Exception as error:
         raise BackboneError(
-            f"No pretrained weights for {full_name}: {_first_line(error)}. Without a network, pass "
-            f"--weights FILE (a .safetensors or .pth of timm's {full_name}), or --weights random to try "
-            "the pipeline without learnt features."
+            f"No pretrained weights for {full_name}: {_first_line(error)}. Without a network, set weights "
+            f"to a .safetensors or .pth file of timm's {full_name}, or to random to try the pipeline "
+            "without learnt features."
         ) from error
 
 
 def _cached_weights(full_name: str) -> str | None:
-    """Where an earlier download lies, if there was one."""
+    """The file of an earlier download; None if there was none."""
     config = timm.get_pretrained_cfg(full_name)
     if config is None or not config.hf_hub_id:
         return None
-    found = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
-    return found if isinstance(found, str) else None
+    file = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
+    return file if isinstance(file, str) else None
 
 
-def _reach_hub() -> None:
-    """Fail at once where no name can be resolved; the hub's own client would retry for a minute."""
+def _check_hub_reachable() -> None:
+    """Fail at once without a network; the hub's own client would retry for a minute."""
     host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname
     if not getproxies() and not huggingface_hub.constants.HF_HUB_OFFLINE:
         socket.getaddrinfo(host, 443)
 
 
-def _from_file(full_name: str, path: Path) -> nn.Module:
+def _check_file(full_name: str, path: Path) -> None:
+    """Refuse a weights file that is missing, or whose card names another network."""
     if not path.is_file():
         raise BackboneError(
-            f"--weights {path}: no such file. Pass a .safetensors or .pth file, pretrained or random."
+            f"{path}: no such weights file. Set weights to a .safetensors or .pth file, to pretrained or "
+            "to random."
         )
     card = read_card(path)
     if card and card.backbone != full_name:
         raise BackboneError(
-            f"{path.name} was trained as {card.backbone}, not {full_name}. Pass --backbone {card.backbone}."
+            f"{path.name} was trained as {card.backbone}, not {full_name}. Set backbone to {card.backbone}."
         )
+
+
+def _load_file(full_name: str, path: Path) -> nn.Module:
+    _check_file(full_name, path)
     overlay = {"file": str(path)}
     try:
-        network = _seeded(full_name, 0, pretrained=True, pretrained_cfg_overlay=overlay)
+        network = _create_seeded(full_name, 0, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:
         raise BackboneError(
             f"{path.name} does not fit {full_name}: {_first_line(error)}. "
-            "Name the architecture the file was saved from with --backbone."
+            "Set backbone to the architecture the file was saved from."
         ) from error
-    held = set(timm.models.load_state_dict(str(path)))
-    misfit = _misfit(network, _seeded(full_name, 0, pretrained=False), held)
+    names = set(timm.models.load_state_dict(str(path)))
+    misfit = _describe_misfit(network, _create_seeded(full_name, 0, pretrained=False), names)
     if misfit:
         raise BackboneError(
             f"{path.name} {misfit} of {full_name}. "
-            "Name the architecture the file was saved from with --backbone."
+            "Set backbone to the architecture the file was saved from."
         )
     return network
 
 
-def _misfit(network: nn.Module, start: nn.Module, held: set[str]) -> str:
-    """How a file's weights differ from the architecture's; empty where they fit.
+def _describe_misfit(network: nn.Module, start: nn.Module, names: set[str]) -> str:
+    """How a file's weights differ from the architecture's; empty if they fit.
 
-    timm takes what fits and leaves the rest as it was. What the file lacks is seen by its name and by
-    its value, that of the same random start; what it holds in vain (resnet101 into resnet50, which fits
-    cut short) is seen where all other names are the network's own.
+    timm loads the weights that fit and leaves the others at their random start. A weight that the file
+    lacks has a name that is not in the file and still has its random value. Weights without a use
+    (resnet101 loaded into resnet50) show where all other names are the network's own.
 
     Args:
         network: loaded from the file.
         start: the same network before it was loaded.
-        held: names of the weights in the file.
+        names: of the weights in the file.
     """
     loaded = PooledFeatures(network).network.state_dict()
     before = PooledFeatures(start).network.state_dict()
     own = {key for key in loaded if not key.endswith("num_batches_tracked")}
-    missing = sorted(key for key in own - held if torch.equal(loaded[key], before[key]))
+    missing = sorted(key for key in own - names if torch.equal(loaded[key], before[key]))
     if missing:
         return f"lacks {len(missing)} weights ({missing[0]} ...)"
     config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
@@ -219,12 +290,12 @@ def _misfit(network: nn.Module, start: nn.Module, held: set[str]) -> str:
     parts = {key.split(".")[0] for key in own}
     unused = sorted(
         key
-        for key in held - loaded.keys()
+        for key in names - loaded.keys()
         if key.split(".")[0] in parts and not key.startswith(heads)
     )
     return (
         f"holds {len(unused)} weights ({unused[0]} ...) that are none"
-        if unused and own <= held
+        if unused and own <= names
         else ""
     )
 
@@ -236,8 +307,8 @@ def _create(full_name: str, **kwargs: Any) -> nn.Module:
     return network
 
 
-def _dim(module: nn.Module, input_px: int) -> int:
-    """Length of a feature vector, measured: the attribute in timm means other things for some."""
+def _measure_dim(module: nn.Module, input_px: int) -> int:
+    """Length of a feature vector, measured: timm's attribute differs from it for some networks."""
     with torch.inference_mode():
         return int(module(torch.zeros(1, 3, input_px, input_px)).shape[1])
 

@@ -39,9 +39,9 @@ from features.errors import BagError
 from features.files.atomic import atomic_path
 
 FORMAT, FORMAT_VERSION = "mil-bag", 1
-PER_TILE = ("features", "coords", "coverage", "tile_flags")
-NAMED_VERSIONS = ("sarcomil", "torch", "timm", "openslide-bin", "numpy")
-SEAL = "facts_sha256"  # bags of before 2026-11-21 have none
+TILE_DATASETS = ("features", "coords", "coverage", "tile_flags")
+RECORDED_VERSIONS = ("sarcomil", "torch", "timm", "openslide-bin", "numpy")
+FACTS_SHA256 = "facts_sha256"  # bags of before 2026-11-21 have none
 CHUNK_BYTES = 8 << 20
 FLOAT16_ERROR = 1e-3  # relative rounding error up to which half precision is kept
 
@@ -149,7 +149,7 @@ def write_bag(path: Path, bag: Bag) -> None:
     """
     _check_arrays(bag)
     with atomic_path(path) as temporary:
-        with _Sink(temporary, "w+b") as sink:
+        with _BagFile(temporary, "w+b") as sink:
             sink.take(bag)
         validate_bag(temporary)
 
@@ -160,13 +160,13 @@ def read_bag(path: Path) -> Bag:
     Raises:
         BagError: the file is missing, is not a bag, was not completed, or its rows do not match.
     """
-    with _opened(path) as file:
+    with _open_bag(path) as file:
         root, coords = file.attrs, file["coords"]
         place = coords.attrs
         side_l0 = place["patch_size_level0_exact"]
         return Bag(
             slide=str(root["slide"]),
-            features=_mapped(path, file["features"]),
+            features=_map_dataset(path, file["features"]),
             coords_l0=coords[:],
             coverage=file["coverage"][:],
             side_l0=(float(side_l0[0]), float(side_l0[1])),
@@ -197,7 +197,7 @@ def validate_bag(path: Path) -> None:
     Raises:
         BagError: it is not.
     """
-    with _opened(path) as file:
+    with _open_bag(path) as file:
         finite = all(np.isfinite(chunk).all() for chunk in _chunks(file["features"]))
         if not finite:
             raise BagError(f"{path}: features are not finite. Extract the slide again.")
@@ -208,18 +208,18 @@ def validate_bag(path: Path) -> None:
             )
 
 
-def request_of(path: Path) -> str | None:
+def read_request(path: Path) -> str | None:
     """The request a complete bag answers; None where there is no complete bag."""
     try:
         validate_bag(path)
-        with _opened(path) as file:
+        with _open_bag(path) as file:
             return str(file.attrs["request_sha256"])
     except BagError:
         return None
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Any:
+def _open_bag(path: Path) -> Any:
     """A complete bag, open for reading; every way it can be broken is a BagError."""
     if not path.is_file():
         raise BagError(f"{path}: no such bag. Make it with `mil extract`.")
@@ -229,12 +229,12 @@ def _opened(path: Path) -> Any:
                 raise BagError(f"{path}: not a complete {FORMAT} file. Extract the slide again.")
             if file.attrs["format_version"] > FORMAT_VERSION:
                 raise BagError(f"{path}: written by a newer version. Upgrade sarcomil.")
-            if file.attrs.get(SEAL, _sealed(file.attrs)) != _sealed(file.attrs):
+            if file.attrs.get(FACTS_SHA256, _facts_sha256(file.attrs)) != _facts_sha256(file.attrs):
                 raise BagError(
                     f"{path}: what it says of its slide, its recipe and the cases its backbone has seen is "
                     "not what it was written with. Extract the slide again."
                 )
-            rows = {name: len(file[name]) for name in PER_TILE}
+            rows = {name: len(file[name]) for name in TILE_DATASETS}
             if set(rows.values()) != {file.attrs["n_tiles"]}:
                 raise BagError(
                     f"{path}: {file.attrs['n_tiles']} tiles announced, rows are {rows}. Extract it again."
@@ -246,7 +246,7 @@ def _opened(path: Path) -> Any:
         ) from error
 
 
-def _mapped(path: Path, dataset: Any) -> NDArray[Any]:
+def _map_dataset(path: Path, dataset: Any) -> NDArray[Any]:
     """The dataset as a read-only map of the file: contiguous and uncompressed, so this is free."""
     offset = dataset.id.get_offset()
     if offset is None:  # an empty or a chunked dataset, as other tools write
@@ -283,9 +283,9 @@ def _data_sha256(
     return digest.hexdigest()
 
 
-def _sealed(attrs: Mapping[str, Any]) -> str:
+def _facts_sha256(attrs: Mapping[str, Any]) -> str:
     """Fingerprint of all that a bag says of itself: edited by hand, it would be believed."""
-    return fingerprint({n: str(v) for n, v in attrs.items() if n not in (SEAL, "complete")})
+    return fingerprint({n: str(v) for n, v in attrs.items() if n not in (FACTS_SHA256, "complete")})
 
 
 def _check_arrays(bag: Bag) -> None:
@@ -303,7 +303,7 @@ def _check_arrays(bag: Bag) -> None:
         )
 
 
-class _Sink(io.FileIO):
+class _BagFile(io.FileIO):
     """The file HDF5 writes to. It keeps a failed write to itself until HDF5 has closed.
 
     HDF5 does not survive a full disk in good order: told of it, it may end the process.
@@ -320,7 +320,7 @@ class _Sink(io.FileIO):
         with contextlib.ExitStack() as closing:
             closing.callback(self._tell)  # after HDF5 has closed, whatever it made of the gap
             # From 1.10 on, HDF5 keeps checksums of its own structure: a damaged file is seen and refused.
-            _fill(closing.enter_context(h5py.File(self, "w", libver=("v110", "v110"))), bag)
+            _write_hdf5(closing.enter_context(h5py.File(self, "w", libver=("v110", "v110"))), bag)
 
     def _tell(self) -> None:
         if self.error is not None:
@@ -345,7 +345,7 @@ class _Sink(io.FileIO):
             return size or 0
 
 
-def _fill(file: Any, bag: Bag) -> None:
+def _write_hdf5(file: Any, bag: Bag) -> None:
     """Put a bag into an empty HDF5 file; ``complete`` comes last."""
     features = file.create_dataset("features", bag.features.shape, bag.features.dtype)
     start = 0
@@ -399,7 +399,7 @@ def _fill(file: Any, bag: Bag) -> None:
         reader=bag.reader,
         data_sha256=bag.data_sha256,
         source_sha256=bag.source_sha256,
-        versions=json.dumps({name: metadata.version(name) for name in NAMED_VERSIONS}),
+        versions=json.dumps({name: metadata.version(name) for name in RECORDED_VERSIONS}),
     )
-    file.attrs[SEAL] = _sealed(file.attrs)
+    file.attrs[FACTS_SHA256] = _facts_sha256(file.attrs)
     file.attrs["complete"] = 1

@@ -29,28 +29,33 @@ from numpy.typing import NDArray
 from features.bags.bag import Bag, fingerprint, read_bag, validate_bag
 from features.bags.layouts import (
     LAYOUTS,
-    OURS,
+    NATIVE,
     READERS,
     SEEN,
     TOOLS,
-    Found,
-    Given,
-    agreed,
-    is_ours,
-    named,
-    recognise,
-    seen_by,
+    ForeignBag,
+    SourceFacts,
+    detect_layout,
+    is_bag,
+    naming_errors,
+    read_seen_cases,
+    reconcile,
 )
 from features.errors import BagError
 from features.files.atomic import write_atomic
 from features.slides.slide import slide_name
 
-NOTABLE = 0.01  # relative difference between two statements of one scale that is reported
-FARTHEST_L0 = 2**31  # no slide is that wide; CLAM stores coordinates in 32 bits
+SCALE_TOLERANCE = 0.01  # relative difference between two statements of one scale that is reported
+MAX_COORD_L0 = 2**31  # no slide is that wide; CLAM stores coordinates in 32 bits
 
 
 def read_foreign(
-    path: Path, *, layout: str = "auto", given: Given | None = None, slide: str = "", case: str = ""
+    path: Path,
+    *,
+    layout: str = "auto",
+    given: SourceFacts | None = None,
+    slide: str = "",
+    case: str = "",
 ) -> Bag:
     """Read one slide's features as another tool wrote them; a bag of ours is returned as it is.
 
@@ -67,17 +72,17 @@ def read_foreign(
     Raises:
         BagError: the file cannot be read, does not say enough, or its numbers cannot be true.
     """
-    layout = recognise(path) if layout == "auto" or is_ours(path) else layout
-    if layout == OURS:
+    layout = detect_layout(path) if layout == "auto" or is_bag(path) else layout
+    if layout == NATIVE:
         validate_bag(path)
         return read_bag(path)
     if layout not in LAYOUTS:
         raise BagError(f"No layout {layout!r}. Known: auto, {', '.join(LAYOUTS)}.")
-    given = given or Given()
-    with named(path):
+    given = given or SourceFacts()
+    with naming_errors(path):
         found = READERS[layout](path, given)
-        seen = seen_by(path)
-    bag = _bag(path, layout, found, given)
+        seen = read_seen_cases(path)
+    bag = _build_bag(path, layout, found, given)
     if stained := seen.get("stain_reference"):
         bag = replace(bag, recipe={**bag.recipe, "stain_reference": stained})
     trained_on = tuple(seen.get("trained_on", ()))
@@ -87,7 +92,7 @@ def read_foreign(
     return replace(bag, request_sha256=fingerprint(asked))
 
 
-def remarks(bag: Bag) -> tuple[str, ...]:
+def conversion_notes(bag: Bag) -> tuple[str, ...]:
     """What whoever uses a converted bag should know, in sentences."""
     found = []
     doubled = len(bag) - len(np.unique(bag.coords_l0, axis=0))
@@ -103,7 +108,7 @@ def remarks(bag: Bag) -> tuple[str, ...]:
             "The scale is the nominal one of its magnification. --slide-mpp gives the true one."
         )
     nominal = bag.recipe.get("mpp")
-    if nominal and abs(bag.target_mpp / nominal - 1) > NOTABLE:
+    if nominal and abs(bag.target_mpp / nominal - 1) > SCALE_TOLERANCE:
         found.append(
             f"Tiles are said to be {nominal:.4g} micrometres per pixel, but lie {bag.side_l0[0]:g} "
             f"level-0 pixels wide, which makes {bag.target_mpp:.4g}."
@@ -133,7 +138,7 @@ def write_stamp(path: Path, bag: Bag) -> None:
         "held_out"
     ):  # STAMP has no word for it, and it must not be taken for the sample
         extractor.append("held-out tiles")
-    seen = _seen(bag)
+    seen = _seen_cases(bag)
     attributes = {
         **({SEEN: json.dumps(seen)} if seen else {}),
         "stamp_version": "2.0.0",  # STAMP refuses files of versions newer than itself
@@ -144,7 +149,7 @@ def write_stamp(path: Path, bag: Bag) -> None:
         "feat_type": "tile",
     }
     coords_um = (bag.coords_l0 * bag.mpp_l0).astype(np.float32)
-    write_atomic(path, _hdf5({"feats": feats, "coords": coords_um}, root=attributes))
+    write_atomic(path, _hdf5_image({"feats": feats, "coords": coords_um}, root=attributes))
 
 
 def write_clam(folder: Path, bag: Bag) -> None:
@@ -158,7 +163,7 @@ def write_clam(folder: Path, bag: Bag) -> None:
     """
     import torch
 
-    if _seen(bag):
+    if _seen_cases(bag):
         raise BagError(
             f"{bag.slide}: its backbone or stain was fitted on cases that a .pt file cannot name, so they "
             "could be tested unnoticed. Use --to stamp, or bags of a backbone and stain fitted on none."
@@ -175,26 +180,26 @@ def write_clam(folder: Path, bag: Bag) -> None:
         "name": bag.slide,
     }
     held = {"features": features, "coords": bag.coords_l0.astype(np.int32)}
-    write_atomic(folder / "h5_files" / f"{bag.slide}.h5", _hdf5(held, coords=place))
+    write_atomic(folder / "h5_files" / f"{bag.slide}.h5", _hdf5_image(held, coords=place))
 
 
 # ----------------------------------------------------------------------------- from file to bag
 
 
-def _bag(path: Path, layout: str, found: Found, given: Given) -> Bag:
+def _build_bag(path: Path, layout: str, found: ForeignBag, given: SourceFacts) -> Bag:
     """What was found and given, checked against each other and put into one frame."""
-    features = _features(path, found.features)
-    tile_px = agreed(path, "--tile", found.tile_px, given.tile_px)
+    features = _check_features(path, found.features)
+    tile_px = reconcile(path, "--tile", found.tile_px, given.tile_px)
     if not tile_px:
         raise BagError(
             f"{path}: does not say how many pixels wide a tile was read. Pass --tile, e.g. 224; for CLAM, "
             "--patches, the folder of its coordinates."
         )
-    mpp, source = _scale(path, found, given)
-    told_mpp = agreed(path, "--mpp", found.target_mpp, given.target_mpp)
-    side = _side(path, found, given, mpp, tile_px * told_mpp if told_mpp else None)
+    mpp, source = _slide_mpp(path, found, given)
+    told_mpp = reconcile(path, "--mpp", found.target_mpp, given.target_mpp)
+    side = _tile_side(path, found, given, mpp, tile_px * told_mpp if told_mpp else None)
     target_mpp = side[0] * mpp[0] / tile_px
-    coords = _coords(path, found, given, mpp, target_mpp)
+    coords = _level0_coords(path, found, given, mpp, target_mpp)
     if len(coords) != len(features):
         raise BagError(
             f"{path}: {len(features)} feature vectors for {len(coords)} coordinates. They are not of one "
@@ -202,7 +207,7 @@ def _bag(path: Path, layout: str, found: Found, given: Given) -> Bag:
         )
     if found.centred:
         coords -= np.array(side) / 2
-    size = agreed(path, "the slide's size", found.size_l0, given.slide_size)
+    size = reconcile(path, "the slide's size", found.size_l0, given.slide_size)
     _check_inside(path, coords, side, size)
     end = np.ceil((coords + side).max(axis=0))
     return Bag(
@@ -217,7 +222,7 @@ def _bag(path: Path, layout: str, found: Found, given: Given) -> Bag:
         tile_px=int(tile_px),
         target_mpp=target_mpp,
         recipe={
-            "backbone": agreed(path, "--encoder", found.encoder, given.encoder) or "unknown",
+            "backbone": reconcile(path, "--encoder", found.encoder, given.encoder) or "unknown",
             "weights": f"converted from {TOOLS[layout]}",
             "precision": f"fp{8 * features.dtype.itemsize}",
             "mpp": told_mpp or target_mpp,
@@ -230,7 +235,9 @@ def _bag(path: Path, layout: str, found: Found, given: Given) -> Bag:
     )
 
 
-def _scale(path: Path, found: Found, given: Given) -> tuple[tuple[float, float], str]:
+def _slide_mpp(
+    path: Path, found: ForeignBag, given: SourceFacts
+) -> tuple[tuple[float, float], str]:
     """Micrometres per level-0 pixel, (x, y), and where they are from."""
     if given.slide_mpp:
         return given.slide_mpp, given.mpp_source
@@ -242,12 +249,16 @@ def _scale(path: Path, found: Found, given: Given) -> tuple[tuple[float, float],
     )
 
 
-def _side(
-    path: Path, found: Found, given: Given, mpp: tuple[float, float], side_um: float | None
+def _tile_side(
+    path: Path,
+    found: ForeignBag,
+    given: SourceFacts,
+    mpp: tuple[float, float],
+    side_um: float | None,
 ) -> tuple[float, float]:
     """(width, height) of a tile in level-0 pixels."""
     given_l0 = (given.tile_l0, given.tile_l0) if given.tile_l0 else None
-    told_l0 = agreed(path, "--tile-l0", found.side_l0, given_l0)
+    told_l0 = reconcile(path, "--tile-l0", found.side_l0, given_l0)
     if told_l0:
         return (float(told_l0[0]), float(told_l0[1]))
     if side_um:
@@ -258,7 +269,7 @@ def _side(
     )
 
 
-def _features(path: Path, raw: NDArray[Any]) -> Any:
+def _check_features(path: Path, raw: NDArray[Any]) -> Any:
     """(N, D) float16 or float32, finite."""
     if raw.dtype.kind not in "fiu":
         raise BagError(f"{path}: features of type {raw.dtype}. Give floating-point numbers.")
@@ -280,8 +291,8 @@ def _features(path: Path, raw: NDArray[Any]) -> Any:
     return kept
 
 
-def _coords(
-    path: Path, found: Found, given: Given, mpp: tuple[float, float], target_mpp: float
+def _level0_coords(
+    path: Path, found: ForeignBag, given: SourceFacts, mpp: tuple[float, float], target_mpp: float
 ) -> NDArray[np.float64]:
     """(N, 2) in level-0 pixels, corners or centres as found."""
     raw = found.coords[0] if found.coords.ndim == 3 and len(found.coords) == 1 else found.coords
@@ -289,7 +300,7 @@ def _coords(
         raise BagError(
             f"{path}: coordinates {raw.shape} of {raw.dtype} are not (tiles, 2) numbers."
         )
-    unit = agreed(path, "--unit", found.unit, given.unit)
+    unit = reconcile(path, "--unit", found.unit, given.unit)
     if unit is None:
         step = np.diff(np.unique(raw[:, 0].astype(float))).min(initial=np.inf)
         raise BagError(
@@ -298,7 +309,7 @@ def _coords(
         )
     unit_um = {"px": np.array(mpp), "um": 1.0, "tile": target_mpp}[unit]
     coords: NDArray[np.float64] = raw.astype(np.float64) * (unit_um / np.array(mpp))
-    if not (np.abs(coords) < FARTHEST_L0).all():
+    if not (np.abs(coords) < MAX_COORD_L0).all():
         raise BagError(
             f"{path}: coordinates are not finite or beyond every slide. Extract it again."
         )
@@ -327,13 +338,13 @@ def _check_inside(
 # ----------------------------------------------------------------------------- writing
 
 
-def _seen(bag: Bag) -> dict[str, Any]:
+def _seen_cases(bag: Bag) -> dict[str, Any]:
     """Whom the backbone and the stain were fitted on; empty where on nobody."""
     told = {"trained_on": bag.trained_on, "stain_reference": bag.recipe.get("stain_reference")}
     return {name: value for name, value in told.items() if value}
 
 
-def _hdf5(
+def _hdf5_image(
     arrays: Mapping[str, NDArray[Any]],
     *,
     root: Mapping[str, Any] | None = None,

@@ -18,7 +18,7 @@ from features.bags.bag import FORMAT
 from features.errors import BagError
 
 UNITS = ("px", "um", "tile")
-OURS = "mil"
+NATIVE = "mil"
 SEEN = "sarcomil_seen"  # root attribute of the HDF5 files written from bags
 NEVER_FEATURES = {
     "",
@@ -38,14 +38,14 @@ ALIASES = {
     "x": ("x", "x_l0", "coord_x", "x_coord"),
     "y": ("y", "y_l0", "coord_y", "y_coord"),
 }
-BROKEN = (
+READ_ERRORS = (
     *(OSError, EOFError, zipfile.BadZipFile, ValueError, ArithmeticError),
     *(LookupError, TypeError, AttributeError, RuntimeError),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class SourceFacts:
     """What a user knows and a foreign file may not say; None leaves it to the file.
 
     Attributes:
@@ -85,7 +85,7 @@ class Given:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class ForeignBag:
     """What a foreign file says; None where it does not."""
 
     features: NDArray[Any]
@@ -101,7 +101,7 @@ class Found:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def recognise(path: Path) -> str:
+def detect_layout(path: Path) -> str:
     """The layout of a file, by what is in it: one of ``LAYOUTS``, or ``mil`` for a bag of ours.
 
     Raises:
@@ -110,9 +110,9 @@ def recognise(path: Path) -> str:
     if not path.is_file():
         raise BagError(f"{path}: no such file. Check the path.")
     if h5py.is_hdf5(path):
-        return _recognise_hdf5(path)
-    members = _members(path)
-    if any(name.endswith("data.pkl") for name in members) or _begins(path, b"\x80\x02"):
+        return _detect_hdf5_layout(path)
+    members = _zip_members(path)
+    if any(name.endswith("data.pkl") for name in members) or _starts_with(path, b"\x80\x02"):
         return "slideflow" if path.with_suffix(".index.npz").is_file() else "clam"
     if members and all(name.endswith(".npy") for name in members):
         return "npz"
@@ -124,15 +124,15 @@ def recognise(path: Path) -> str:
     )
 
 
-def is_ours(path: Path) -> bool:
+def is_bag(path: Path) -> bool:
     """Whether a file is a bag of ours, whatever layout else it could be read as."""
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
-    with named(path), h5py.File(path, "r") as file:
+    with naming_errors(path), h5py.File(path, "r") as file:
         return bool(file.attrs.get("format") == FORMAT)
 
 
-def seen_by(path: Path) -> dict[str, Any]:
+def read_seen_cases(path: Path) -> dict[str, Any]:
     """Whom backbone and stain were fitted on, if this library wrote the file: ``SEEN``, else empty."""
     if not h5py.is_hdf5(path):
         return {}
@@ -140,7 +140,7 @@ def seen_by(path: Path) -> dict[str, Any]:
         return dict(json.loads(file.attrs.get(SEEN, "{}")))
 
 
-def agreed(path: Path, what: str, told: Any, given: Any) -> Any:
+def reconcile(path: Path, what: str, told: Any, given: Any) -> Any:
     """The one that is known; None where neither is.
 
     Raises:
@@ -154,28 +154,28 @@ def agreed(path: Path, what: str, told: Any, given: Any) -> Any:
     return told
 
 
-def _read_trident(path: Path, given: Given) -> Found:
+def _read_trident(path: Path, given: SourceFacts) -> ForeignBag:
     del given
     with h5py.File(path, "r") as file:
         said = _attributes(file)
-        return Found(
+        return ForeignBag(
             features=_array(file, "features"),
             coords=_array(file, "coords"),
             encoder=said.get("encoder"),
             more={"overlap": int(said.get("overlap", 0))},
-            **_place(said),
+            **_tile_geometry(said),
         )
 
 
-def _read_clam(path: Path, given: Given) -> Found:
+def _read_clam(path: Path, given: SourceFacts) -> ForeignBag:
     said: dict[str, Any] = {}
     if h5py.is_hdf5(path):
         with h5py.File(path, "r") as file:
             features, coords = _array(file, "features"), _array(file, "coords")
             said = _attributes(file)
     else:
-        features, coords = _tensor(path), None
-    patches = _patches(path, given.patches)
+        features, coords = _read_tensor(path), None
+    patches = _find_patches(path, given.patches)
     if patches:
         with h5py.File(patches, "r") as file:
             here, said = _array(file, "coords"), _attributes(file)
@@ -188,10 +188,10 @@ def _read_clam(path: Path, given: Given) -> Found:
         raise BagError(
             f"{path}: a tensor without coordinates. Pass --patches, the folder of CLAM's."
         )
-    return Found(features=features, coords=coords, **_place(said))
+    return ForeignBag(features=features, coords=coords, **_tile_geometry(said))
 
 
-def _read_stamp(path: Path, given: Given) -> Found:
+def _read_stamp(path: Path, given: SourceFacts) -> ForeignBag:
     with h5py.File(path, "r") as file:
         said = _attributes(file)
         features = _array(file, "feats" if "feats" in file else "patch_embeddings")
@@ -205,8 +205,8 @@ def _read_stamp(path: Path, given: Given) -> Found:
     told = "um" if "tile_size_um" in said else said.get("unit")
     unit = told if told in UNITS else None
     side_um = said.get("tile_size_um", said.get("tile_size") if unit == "um" else None)
-    tile_px = agreed(path, "--tile", said.get("tile_size_px"), given.tile_px)
-    return Found(
+    tile_px = reconcile(path, "--tile", said.get("tile_size_px"), given.tile_px)
+    return ForeignBag(
         features=features,
         coords=coords,
         unit=unit,
@@ -217,13 +217,13 @@ def _read_stamp(path: Path, given: Given) -> Found:
     )
 
 
-def _read_slideflow(path: Path, given: Given) -> Found:
+def _read_slideflow(path: Path, given: SourceFacts) -> ForeignBag:
     with np.load(path.with_suffix(".index.npz"), allow_pickle=False) as held:
         coords = held["arr_0"]
     config = path.with_name("bags_config.json")
     said = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     tile_px, tile_um = (
-        agreed(path, "--tile", said.get("tile_px"), given.tile_px),
+        reconcile(path, "--tile", said.get("tile_px"), given.tile_px),
         said.get("tile_um"),
     )
     target_mpp = None
@@ -233,8 +233,8 @@ def _read_slideflow(path: Path, given: Given) -> Found:
         target_mpp = tile_um / tile_px
     extractor = said.get("extractor") or {}
     kept = {"extractor": extractor, "normalizer": said.get("normalizer")} if said else {}
-    return Found(
-        features=_tensor(path),
+    return ForeignBag(
+        features=_read_tensor(path),
         coords=coords,
         centred=True,
         tile_px=tile_px,
@@ -244,14 +244,16 @@ def _read_slideflow(path: Path, given: Given) -> Found:
     )
 
 
-def _read_npz(path: Path, given: Given) -> Found:
+def _read_npz(path: Path, given: SourceFacts) -> ForeignBag:
     with np.load(path, allow_pickle=False) as held:
-        features, coords = (held[_alias(path, held.files, what)] for what in ("features", "coords"))
+        features, coords = (
+            held[_match_column(path, held.files, what)] for what in ("features", "coords")
+        )
         tile_px = int(held["tile_px"]) if "tile_px" in held.files else None
-    return Found(features=features, coords=coords, unit=given.unit or "px", tile_px=tile_px)
+    return ForeignBag(features=features, coords=coords, unit=given.unit or "px", tile_px=tile_px)
 
 
-def _read_csv(path: Path, given: Given) -> Found:
+def _read_csv(path: Path, given: SourceFacts) -> ForeignBag:
     delimiter, header = _csv_columns(path)
     odd = sorted({name.lower() for name in header} & NEVER_FEATURES)
     if odd:
@@ -262,12 +264,12 @@ def _read_csv(path: Path, given: Given) -> Found:
     table = np.loadtxt(rows, delimiter=delimiter, ndmin=2, comments=None, quotechar='"')
     if table.shape[1] != len(header):
         raise BagError(f"{path}: {len(header)} columns in the header, {table.shape[1]} below it.")
-    at = [header.index(_alias(path, header, what)) for what in ("x", "y")]
+    at = [header.index(_match_column(path, header, what)) for what in ("x", "y")]
     features = np.delete(table, at, axis=1)
-    return Found(features=features, coords=table[:, at], unit=given.unit or "px")
+    return ForeignBag(features=features, coords=table[:, at], unit=given.unit or "px")
 
 
-READERS: dict[str, Callable[[Path, Given], Found]] = {
+READERS: dict[str, Callable[[Path, SourceFacts], ForeignBag]] = {
     "trident": _read_trident,
     "clam": _read_clam,
     "stamp": _read_stamp,
@@ -280,19 +282,19 @@ TOOLS = {name: name for name in LAYOUTS} | {"trident": "TRIDENT", "clam": "CLAM"
 
 
 @contextlib.contextmanager
-def named(path: Path) -> Iterator[None]:
+def naming_errors(path: Path) -> Iterator[None]:
     """Every way a file can be broken, as an error that names it."""
     try:
         yield
-    except BROKEN as error:
+    except READ_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BagError(f"{path}: cannot be read ({reason}). Write or copy it again.") from error
 
 
-def _recognise_hdf5(path: Path) -> str:
-    with named(path), h5py.File(path, "r") as file:
+def _detect_hdf5_layout(path: Path) -> str:
+    with naming_errors(path), h5py.File(path, "r") as file:
         if file.attrs.get("format") == FORMAT:
-            return OURS
+            return NATIVE
         if "feats" in file or "patch_embeddings" in file:
             return "stamp"
         if "features" in file:
@@ -303,7 +305,7 @@ def _recognise_hdf5(path: Path) -> str:
         )
 
 
-def _members(path: Path) -> list[str]:
+def _zip_members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as file:
             return file.namelist()
@@ -311,7 +313,7 @@ def _members(path: Path) -> list[str]:
         return []
 
 
-def _begins(path: Path, magic: bytes) -> bool:
+def _starts_with(path: Path, magic: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(magic)) == magic
 
@@ -338,7 +340,7 @@ def _array(file: Any, name: str) -> NDArray[Any]:
     return values
 
 
-def _place(said: Mapping[str, Any]) -> dict[str, Any]:
+def _tile_geometry(said: Mapping[str, Any]) -> dict[str, Any]:
     """What attributes in TRIDENT's or CLAM's words say of a slide's tiles."""
     place: dict[str, Any] = {}
     if "patch_size" in said:
@@ -359,7 +361,7 @@ def _place(said: Mapping[str, Any]) -> dict[str, Any]:
     return place
 
 
-def _patches(path: Path, patches: Path | None) -> Path | None:
+def _find_patches(path: Path, patches: Path | None) -> Path | None:
     """The file of coordinates that belongs to a features file."""
     if patches is None or patches.is_file():
         return patches
@@ -369,7 +371,7 @@ def _patches(path: Path, patches: Path | None) -> Path | None:
     raise BagError(f"{path}: no {path.stem}.h5 or {path.stem}_patches.h5 in --patches {patches}.")
 
 
-def _tensor(path: Path) -> NDArray[Any]:
+def _read_tensor(path: Path) -> NDArray[Any]:
     """The one tensor of a .pt file; whatever else it holds is refused, and never made."""
     from pickle import UnpicklingError  # only the error: what is no tensor is refused with it
 
@@ -390,7 +392,7 @@ def _tensor(path: Path) -> NDArray[Any]:
     return values
 
 
-def _alias(path: Path, names: Sequence[str], what: str) -> str:
+def _match_column(path: Path, names: Sequence[str], what: str) -> str:
     """The one of the names that means ``what``."""
     found = [name for name in names if name.lower() in ALIASES[what]]
     if len(found) != 1:
@@ -411,5 +413,5 @@ def _csv_columns(path: Path) -> tuple[str, list[str]]:
     delimiter = max(",;\t", key=first.count)
     header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
     for what in ("x", "y"):
-        _alias(path, header, what)
+        _match_column(path, header, what)
     return delimiter, header

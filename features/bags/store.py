@@ -36,7 +36,7 @@ COLUMNS = (
     "slide", "case", "status", "tiles", "unreadable", "seconds", "tiles_per_s", "tumour_of_tissue",
     "mpp", "mpp_source", "annotation_origin", "reader", "reason", "notes",
 )  # fmt: skip
-LONGEST_NAME = 180  # bytes; with what a temporary adds, file systems take 255
+MAX_NAME_BYTES = 180  # bytes; with what a temporary adds, file systems take 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,19 +99,19 @@ class Store:
         """
         with (self._kept() / "recipe").open("a+", encoding="utf-8") as file:
             with self.alone():
-                if _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):  # nobody fills it
+                if _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):  # nobody fills it
                     file.truncate(0)
                     json.dump(recipe, file)
                     file.flush()
                 else:
                     file.seek(0)
-                    changes = differences(json.load(file), json.loads(json.dumps(recipe)))
+                    changes = recipe_differences(json.load(file), json.loads(json.dumps(recipe)))
                     if changes:
                         raise BagError(
                             f"{self.path} is being filled by another process with another recipe "
                             f"({changes}). Use another --out, or wait for it."
                         )
-                _lock(file, fcntl.LOCK_SH)
+                _flock(file, fcntl.LOCK_SH)
             yield
 
     @contextlib.contextmanager
@@ -122,7 +122,7 @@ class Store:
             BagError: the folder's file system has no locks.
         """
         path = self._aside(slide, ".claim")
-        with locked(path) as mine:
+        with lock_file(path) as mine:
             if mine:
                 self._sweep(slide)
             yield mine
@@ -132,7 +132,7 @@ class Store:
     def record(self, outcome: Outcome, *, since: float = math.inf) -> None:
         """Note an outcome; that a slide was there already does not efface who made it after ``since``."""
         path = self._aside(outcome.slide, ".json")
-        if outcome.status == "skipped" and (before := _outcome_in(path)):
+        if outcome.status == "skipped" and (before := _read_outcome(path)):
             if path.stat().st_mtime > since:
                 return
             if before.status in ("done", "skipped"):  # how it was made remains on record
@@ -141,7 +141,7 @@ class Store:
 
     def outcomes(self) -> list[Outcome]:
         """The last outcome of every slide, by name."""
-        found = [_outcome_in(path) for path in self.path.glob(".extract/*.json")]
+        found = [_read_outcome(path) for path in self.path.glob(".extract/*.json")]
         return sorted((outcome for outcome in found if outcome), key=lambda outcome: outcome.slide)
 
     def write_tables(self) -> None:
@@ -151,7 +151,7 @@ class Store:
             for path in (everything, failures):
                 _remove_temporaries(path)
             outcomes = self.outcomes()
-            _write_csv(everything, COLUMNS, [_row(outcome) for outcome in outcomes])
+            _write_csv(everything, COLUMNS, [_table_row(outcome) for outcome in outcomes])
             failed = [
                 {"slide": o.slide, "reason": o.reason, "details": o.details}
                 for o in outcomes
@@ -169,7 +169,7 @@ class Store:
 
     def _aside(self, slide: str, suffix: str) -> Path:
         name = file_name(slide)
-        if len(os.fsencode(name)) > LONGEST_NAME:
+        if len(os.fsencode(name)) > MAX_NAME_BYTES:
             name = hashlib.sha256(os.fsencode(name)).hexdigest()
         return self._kept() / f"{name}{suffix}"
 
@@ -182,11 +182,11 @@ class Store:
     def alone(self) -> Iterator[None]:
         """Wait until no other process is here."""
         with (self._kept() / "lock").open("a") as file:
-            _lock(file, fcntl.LOCK_EX)
+            _flock(file, fcntl.LOCK_EX)
             yield
 
 
-def differences(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+def recipe_differences(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """What the first few settings were and would be; empty where nothing differs."""
     changes = [
         f"{key} {held.get(key)} -> {value}"
@@ -196,7 +196,7 @@ def differences(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     return ", ".join(changes[:4])
 
 
-def _outcome_in(path: Path) -> Outcome | None:
+def _read_outcome(path: Path) -> Outcome | None:
     """A recorded outcome; None where there is none, or a power cut left a part of it."""
     known = {entry.name for entry in fields(Outcome)}
     try:
@@ -220,14 +220,14 @@ def glob_escape(name: str) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
+def lock_file(path: Path) -> Iterator[bool]:
     """Hold a lock on a file; its content says to people who holds it."""
     while True:
         with path.open("a+") as file:
-            if not _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if not _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 yield False
                 return
-            if not _is_at(file, path):  # its last holder removed it before we had the lock
+            if not _is_same_file(file, path):  # its last holder removed it before we had the lock
                 continue
             file.truncate(0)
             file.write(f"{socket.gethostname()} {os.getpid()} {time.strftime('%F %T')}\n")
@@ -236,7 +236,7 @@ def locked(path: Path) -> Iterator[bool]:
             return
 
 
-def _lock(file: TextIO, how: int) -> bool:
+def _flock(file: TextIO, how: int) -> bool:
     """Lock a file until it is closed; False if another process has it and ``how`` is not to wait."""
     try:
         fcntl.flock(file, how)
@@ -250,14 +250,14 @@ def _lock(file: TextIO, how: int) -> bool:
     return True
 
 
-def _is_at(file: TextIO, path: Path) -> bool:
+def _is_same_file(file: TextIO, path: Path) -> bool:
     try:
         return os.fstat(file.fileno()).st_ino == path.stat().st_ino
     except FileNotFoundError:
         return False
 
 
-def _row(outcome: Outcome) -> dict[str, str]:
+def _table_row(outcome: Outcome) -> dict[str, str]:
     made = outcome.status in ("done", "skipped") and outcome.seconds
     rate = outcome.n_tiles / outcome.seconds if made else None
     return {
@@ -268,8 +268,8 @@ def _row(outcome: Outcome) -> dict[str, str]:
         "unreadable": str(outcome.n_unreadable),
         "seconds": f"{outcome.seconds:.2f}",
         "tiles_per_s": "" if rate is None else f"{rate:.1f}",
-        "tumour_of_tissue": _number(outcome.tumour_of_tissue, ".3f"),
-        "mpp": _number(outcome.mpp, ".4f"),
+        "tumour_of_tissue": _format_number(outcome.tumour_of_tissue, ".3f"),
+        "mpp": _format_number(outcome.mpp, ".4f"),
         "mpp_source": outcome.mpp_source,
         "annotation_origin": outcome.annotation_origin,
         "reader": outcome.reader,
@@ -278,7 +278,7 @@ def _row(outcome: Outcome) -> dict[str, str]:
     }
 
 
-def _number(value: float, form: str) -> str:
+def _format_number(value: float, form: str) -> str:
     return "" if math.isnan(value) else format(value, form)
 
 

@@ -18,14 +18,14 @@ from features.errors import FeaturesError
 from features.extraction.extract import (
     SLIDES_AT_ONCE,
     WAIT_S,
-    Run,
+    ExtractionRun,
 )
 from features.extraction.outputs import StoreSpec, check_names, store_specs
 from features.extraction.survey import SlideJob, largest_first, shard
 from features.progress import Progress, Silent
 from features.recipe import Recipe
 
-MOST_ATTEMPTS = 3  # a slide that ends its worker this often is given up
+MAX_ATTEMPTS = 3  # a slide that ends its worker this often is given up
 CPUS_PER_WORKER = 4  # where there is no GPU and none was asked for
 T = TypeVar("T")
 
@@ -51,17 +51,17 @@ def extract_on_ray(  # noqa: PLR0913 - as extract
     Raises:
         FeaturesError: ray is not installed, or as ``extract``.
     """
-    ray = _ray()
+    ray = _connect_ray()
     check_names(jobs)
     recipes = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
     filled = store_specs(
-        [_absolute(r) for r in recipes], out.absolute(), hold_out_tiles=hold_out_tiles
+        [_absolute_recipe(r) for r in recipes], out.absolute(), hold_out_tiles=hold_out_tiles
     )
-    everywhere = [_anywhere(job) for job in jobs]
+    everywhere = [_absolute_job(job) for job in jobs]
     order = largest_first(shard(everywhere, *part))
-    count, needs = _shares(ray, workers)
+    count, needs = _worker_resources(ray, workers)
     told = (everywhere, filled, device, overwrite, needs["num_cpus"])
-    crew = _Crew(ray, told, needs)
+    crew = _WorkerPool(ray, told, needs)
     found: dict[str, list[Outcome]] = {}
     progress = progress or Silent()
     try:
@@ -76,7 +76,7 @@ def extract_on_ray(  # noqa: PLR0913 - as extract
     return tuple(outcome for job in order for outcome in found[job.slide])
 
 
-def each_on_ray(
+def run_on_ray(
     work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], workers: int = 0
 ) -> Iterator[tuple[int, T]]:
     """Call ``work(*task)`` for each task, one CPU each; yields its number and result as they come.
@@ -91,9 +91,9 @@ def each_on_ray(
     Raises:
         FeaturesError: ray is not installed, or a call's workers keep dying; else what ``work`` raises.
     """
-    ray = _ray()
+    ray = _connect_ray()
     held = ray.put(work)
-    call = ray.remote(_call).options(num_cpus=1, max_retries=MOST_ATTEMPTS - 1)
+    call = ray.remote(_call).options(num_cpus=1, max_retries=MAX_ATTEMPTS - 1)
     waiting = deque(enumerate(tasks))
     running: dict[Any, int] = {}
     try:
@@ -107,9 +107,9 @@ def each_on_ray(
                 del running[ref]
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
-    except _deaths(ray) as error:
+    except _worker_errors(ray) as error:
         raise FeaturesError(
-            f"{MOST_ATTEMPTS} workers died of one call: {str(error).splitlines()[0]} Often memory: use "
+            f"{MAX_ATTEMPTS} workers died of one call: {str(error).splitlines()[0]} Often memory: use "
             "fewer --workers."
         ) from error
     finally:
@@ -133,13 +133,13 @@ class _Worker:
         threads: int,
     ) -> None:
         self._told = (jobs, filled, device, overwrite, threads)
-        self._run: Run | None = None
+        self._run: ExtractionRun | None = None
 
     def prepare(self) -> FeaturesError | None:
         """Load the network and check the stores; an error is handed back whole, ray would wrap it."""
         jobs, filled, device, overwrite, threads = self._told
         try:
-            self._run = Run(jobs, filled, device, overwrite=overwrite)
+            self._run = ExtractionRun(jobs, filled, device, overwrite=overwrite)
         except FeaturesError as error:
             return error
         self._embedding = self._run.embedding(threads, Silent())
@@ -154,7 +154,7 @@ class _Worker:
 
 
 @dataclass
-class _Crew:
+class _WorkerPool:
     """The workers, what each is at, and what is still to be done."""
 
     ray: Any
@@ -176,7 +176,7 @@ class _Crew:
                 worker, slide = self.at_work.pop(task)
                 try:
                     result = self.ray.get(task)
-                except _deaths(self.ray) as error:
+                except _worker_errors(self.ray) as error:
                     yield from self._lost(worker, slide, queue, str(error))
                     continue
                 if isinstance(result, FeaturesError):
@@ -220,7 +220,7 @@ class _Crew:
             self.ray.kill(worker)  # one that is only out of reach would keep its slide and its CPUs
             self._hire()
         self.attempts[slide] = self.attempts.get(slide, 0) + 1
-        if self.attempts[slide] < MOST_ATTEMPTS:
+        if self.attempts[slide] < MAX_ATTEMPTS:
             if slide:
                 queue.appendleft(slide)
             return
@@ -239,7 +239,7 @@ class _Crew:
                 slide=slide,
                 case=case,
                 status="failed",
-                reason=f"{slide}: {MOST_ATTEMPTS} workers died of it. Often memory: lower --workers.",
+                reason=f"{slide}: {MAX_ATTEMPTS} workers died of it. Often memory: lower --workers.",
                 details=why,
                 store=str(target.store.path),
             )
@@ -248,13 +248,13 @@ class _Crew:
         return outcomes
 
 
-def _deaths(ray: Any) -> tuple[type[Exception], ...]:
+def _worker_errors(ray: Any) -> tuple[type[Exception], ...]:
     """The errors by which ray tells that a worker is gone."""
     told = ray.exceptions
     return told.RayActorError, told.OutOfMemoryError, told.NodeDiedError, told.WorkerCrashedError
 
 
-def _ray() -> Any:
+def _connect_ray() -> Any:
     """Ray, joined to its cluster."""
     try:
         import ray
@@ -275,7 +275,7 @@ def _ray() -> Any:
     return ray
 
 
-def _shares(ray: Any, workers: int) -> tuple[int, dict[str, float]]:
+def _worker_resources(ray: Any, workers: int) -> tuple[int, dict[str, float]]:
     """How many workers the cluster has room for, and what each takes."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [int(node.get("CPU", 0)) for node in nodes]
@@ -286,7 +286,7 @@ def _shares(ray: Any, workers: int) -> tuple[int, dict[str, float]]:
     return max(1, sum(n // share for n in cpus)), {"num_cpus": share}
 
 
-def _anywhere(job: SlideJob) -> SlideJob:
+def _absolute_job(job: SlideJob) -> SlideJob:
     """The job with paths that hold in any folder."""
     return replace(
         job,
@@ -296,7 +296,7 @@ def _anywhere(job: SlideJob) -> SlideJob:
     )
 
 
-def _absolute(recipe: Recipe) -> Recipe:
+def _absolute_recipe(recipe: Recipe) -> Recipe:
     """The recipe with its files by full path."""
 
     def full(name: str) -> str:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from features.backbones.folding import halved
+from features.backbones.folding import to_half_precision
 from features.backbones.registry import Backbone
 from features.errors import FeaturesError, TileError
 from features.precision import resolve_precision
@@ -26,8 +26,8 @@ from features.tiles.grid import BLOCK_L0, TileSource, walk
 
 BATCH_TILES = 8  # more costs memory on a CPU and gains nothing
 GPU_BATCH_TILES = 128
-MOST_WORKERS = 16  # beyond this the disk or the GPU binds, and each holds a batch in memory
-MOST_FAILED = 0.01  # of a slide's tiles may be unreadable; beyond, the slide is
+MAX_WORKERS = 16  # beyond this the disk or the GPU binds, and each holds a batch in memory
+MAX_UNREADABLE = 0.01  # of a slide's tiles may be unreadable; beyond, the slide is
 Tiles = NDArray[np.uint8]
 
 
@@ -66,7 +66,7 @@ class Embedder:
         self.dtype = resolve_precision(precision, self.device)
         network = backbone.module
         if self.dtype != torch.float32:
-            network = halved(network, self.dtype)
+            network = to_half_precision(network, self.dtype)
         self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batch_tiles = GPU_BATCH_TILES if self.device.type == "cuda" else BATCH_TILES
         self._own = threading.local()
@@ -152,7 +152,7 @@ class Workers:
 
     def __init__(self, embedder: Embedder, count: int = 0) -> None:
         self.embedder = embedder
-        self._pool = ThreadPoolExecutor(count or min(os.cpu_count() or 1, MOST_WORKERS), "embed")
+        self._pool = ThreadPoolExecutor(count or min(os.cpu_count() or 1, MAX_WORKERS), "embed")
         self._one_thread = one_thread()
         self._stopped = False
 
@@ -181,7 +181,7 @@ class Workers:
         """Embed everything; several scales of one slide are read side by side, block by block.
 
         Raises:
-            TileError: more tiles than ``MOST_FAILED`` cannot be read.
+            TileError: more tiles than ``MAX_UNREADABLE`` cannot be read.
             FeaturesError: features are not finite, or a source fails otherwise.
             CancelledError: the workers were stopped.
         """
@@ -192,7 +192,7 @@ class Workers:
         try:
             for _, work, rows in batches:
                 jobs.append(self._pool.submit(self._embed_batch, work, rows))
-            _first_failure(jobs)
+            _wait_for_all(jobs)
         except RuntimeError as error:
             if self._stopped:  # meanwhile: the pool takes no more
                 raise CancelledError from error
@@ -228,10 +228,10 @@ class Workers:
                 except TileError as error:
                     work.unreadable[int(row)] = str(error)
                     failed, n_tiles = len(work.unreadable), len(work.source.grid)
-                    if failed > MOST_FAILED * n_tiles:
+                    if failed > MAX_UNREADABLE * n_tiles:
                         raise TileError(
                             f"{failed} or more of {n_tiles} tiles cannot be decoded, and at most "
-                            f"{MOST_FAILED:.0%} may be left out: {error}"
+                            f"{MAX_UNREADABLE:.0%} may be left out: {error}"
                         ) from error
         if tiles:
             numbers, batch = np.array(readable), np.stack(tiles)
@@ -246,7 +246,7 @@ class Workers:
         work.advance(len(rows))
 
 
-def _first_failure(jobs: Sequence["Future[None]"]) -> None:
+def _wait_for_all(jobs: Sequence["Future[None]"]) -> None:
     """Wait for all jobs, or until one fails; its error is raised."""
     for job in jobs:
         job.result()

@@ -31,20 +31,20 @@ from features.extraction.outputs import (
 )
 from features.extraction.slide_task import (
     SlideTask,
-    failing_together,
-    notify_bag,
     request_key,
     sample_rows,
+    share_failure,
+    skip_existing,
 )
 from features.extraction.spool import FeatureSpool
 from features.extraction.survey import (
     SlideJob,
-    identities,
+    allocate_tiles,
+    identify_files,
     largest_first,
+    lay_tiles,
     shard,
-    share_per_case,
-    survey,
-    tiles_of,
+    survey_slide,
 )
 from features.progress import Progress, Silent
 from features.recipe import Recipe
@@ -102,7 +102,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
         BackboneError: the backbone cannot be loaded.
     """
     recipes = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
-    run = Run(
+    run = ExtractionRun(
         jobs, store_specs(recipes, out, hold_out_tiles=hold_out_tiles), device, overwrite=overwrite
     )
     progress = progress or Silent()
@@ -112,7 +112,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
         with (
             run.embedding(workers, progress),
             progress.task("slides", len(mine), "slides") as advance,
-            contextlib.closing(_each(run, largest_first(mine))) as each,
+            contextlib.closing(_iterate_outcomes(run, largest_first(mine))) as each,
         ):
             for job, outcomes in each:
                 found[job.slide] = outcomes
@@ -125,8 +125,8 @@ def extract(  # noqa: PLR0913 - one argument per choice
     return tuple(o for job in jobs if job.slide in found for o in found[job.slide])
 
 
-def _each(
-    run: "Run", jobs: Sequence[SlideJob]
+def _iterate_outcomes(
+    run: "ExtractionRun", jobs: Sequence[SlideJob]
 ) -> Generator[tuple[SlideJob, list[Outcome]], None, None]:
     """The outcomes of all jobs as they come; what another process works on comes last."""
     elsewhere = []
@@ -156,7 +156,7 @@ def _each(
             time.sleep(WAIT_S)
 
 
-class Run:
+class ExtractionRun:
     """What all slides of a run share. Made once per process, also by the workers of a cluster.
 
     Raises:
@@ -198,7 +198,7 @@ class Run:
                         save_reference(target.store.path / "stain-reference.json", self.reference)
             self._filling = filling.pop_all()
         self.jobs = list(jobs)
-        self.shares = [share_per_case(jobs, target.recipe) for target in filled]
+        self.shares = [allocate_tiles(jobs, target.recipe) for target in filled]
         self.workers: Workers | None = None
         self.progress: Progress = Silent()
 
@@ -242,7 +242,7 @@ class Run:
                     self.targets, self.resolved, self.shares, strict=True
                 )
             ]
-            failing_together(parts, lambda: self._make(job, parts))
+            share_failure(parts, lambda: self._make(job, parts))
             for part in parts:
                 if part.outcome.status != "skipped":
                     part.outcome = replace(part.outcome, seconds=time.perf_counter() - started)
@@ -255,11 +255,11 @@ class Run:
         """The bags of a slide that are not there yet."""
         annotation = job.annotation()
         drawn_sha256 = annotation_sha256(annotation) if annotation else ""
-        sources = identities(job)
+        sources = identify_files(job)
         for part in parts:
             part.request = request_key(part, job, sources, drawn_sha256)
             if part.find(job.files):
-                notify_bag(part)
+                skip_existing(part)
         parts = [part for part in parts if not part.finished]
         if not parts:
             return
@@ -283,7 +283,7 @@ class Run:
         slide = opened.enter_context(
             open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source)
         )
-        seen = survey(slide, job, parts[0].target.recipe)
+        seen = survey_slide(slide, job, parts[0].target.recipe)
         for part in parts:
             part.outcome = replace(
                 part.outcome,
@@ -291,11 +291,11 @@ class Run:
                 mpp=slide.mpp[0],
                 mpp_source=slide.mpp_source,
                 annotation_origin=seen.origin,
-                reader=_reader(slide, part.target.recipe),
+                reader=_reader_note(slide, part.target.recipe),
                 notes=" ".join(seen.notes),
             )
             with part.guarded():
-                grid = tiles_of(slide, job, seen, part.target.recipe)
+                grid = lay_tiles(slide, job, seen, part.target.recipe)
                 part.grid = grid[sample_rows(part, len(grid), job)]
                 self._prepare(part, SlideTiles(slide, part.grid), slide, opened)
         overview = seen.overview.copy()
@@ -305,7 +305,7 @@ class Run:
             "mpp_l0": slide.mpp,
             "mpp_source": slide.mpp_source,
             "bounds_l0": slide.bounds_l0,
-            "thumbnail": _jpeg(overview),
+            "thumbnail": _encode_jpeg(overview),
             "tumour_of_tissue": seen.tumour_of_tissue,
             "annotation_origin": seen.origin,
         }
@@ -351,7 +351,7 @@ class Run:
     def _embed(
         self, job: SlideJob, parts: Sequence[SlideTask], base: Mapping[str, Any], opening_s: float
     ) -> None:
-        """Run the network over all parts, and write their bags."""
+        """ExtractionRun the network over all parts, and write their bags."""
         assert self.workers is not None
         ready = [part for part in parts if part.work and not part.finished]
         self.workers.embed(*(part.work for part in ready if part.work))
@@ -400,13 +400,13 @@ class Run:
         )
 
 
-def _reader(slide: Slide, recipe: Recipe) -> str:
+def _reader_note(slide: Slide, recipe: Recipe) -> str:
     """What decodes the tiles, and how much smaller than stored."""
     shrink = slide.view_for(recipe.mpp).shrink
     return slide.reader if shrink == 1 else f"{slide.reader} at 1/{shrink}"
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def _encode_jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

@@ -7,7 +7,7 @@ from typing import Any
 
 from features.backbones.registry import Backbone
 from features.bags import bag as bags
-from features.bags.store import Store, differences
+from features.bags.store import Store, recipe_differences
 from features.errors import (
     BagError,
 )
@@ -20,7 +20,7 @@ from features.tiles.stain import (
     StainReference,
 )
 
-HELD_OUT = "-HOLD-OUT-SHARES-CASES"
+HOLD_OUT_SUFFIX = "-HOLD-OUT-SHARES-CASES"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def store_specs(
         path = out if len(recipes) == 1 else out / f"mpp-{recipe.mpp:g}"
         found.append(StoreSpec(recipe, Store(path)))
         if hold_out_tiles:
-            held = path.absolute().with_name(path.absolute().name + HELD_OUT)
+            held = path.absolute().with_name(path.absolute().name + HOLD_OUT_SUFFIX)
             found.append(StoreSpec(recipe, Store(held), hold_out_tiles))
     return tuple(found)
 
@@ -122,7 +122,7 @@ def check_store(store: Store, resolved: Mapping[str, Any]) -> None:
             held = bags.read_bag(path).recipe
         except BagError:
             continue  # broken: it will be made again
-        changes = differences(held, resolved)
+        changes = recipe_differences(held, resolved)
         if changes:
             raise BagError(
                 f"{store.path} holds bags of another recipe ({path.name}: {changes}). Use another --out, "

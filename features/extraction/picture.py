@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 Laid = tuple[TileGrid, TileGrid]  # all tiles that qualify, and those drawn of them
 # Okabe and Ito's colours, which colour-blind readers tell apart, on a paled slide.
 INK, QUIET, ALERT, WHITE = "#1b1f22", "#596167", "#a34a00", "#ffffff"
-DRAWN, EXCLUDED, OTHER = "#f0e442", "#d55e00", "#dcdfe1"
+ANNOTATED, EXCLUDED, OTHER = "#f0e442", "#d55e00", "#dcdfe1"
 TILE, TILE_DRAWN = (86, 180, 233, 75), (0, 114, 178, 115)
 MARGIN_PX, PANEL_PX, SMALL_PANEL_PX = 24, 1000, 720
-FINER = 2  # overlays are drawn this much larger: Pillow's lines have no soft edges
+OVERSAMPLING = 2  # overlays are drawn this much larger: Pillow's lines have no soft edges
 SPECK_PX = 6  # tissue outlined is wider than this
 BARS_MM = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 
@@ -42,10 +42,12 @@ class Outline:
     bold: bool = True
 
 
-def outlines(slide: Slide, job: SlideJob, recipe: Recipe, seen: Survey | None) -> list[Outline]:
+def preview_outlines(
+    slide: Slide, job: SlideJob, recipe: Recipe, seen: Survey | None
+) -> list[Outline]:
     """What is outlined, the most important last; of a slide that failed, its annotation as it is."""
     lines = [Outline(seen.tissue, QUIET, "tissue", bold=False)] if seen else []
-    drawing = seen.drawing if seen else _drawing(job)
+    drawing = seen.drawing if seen else _read_drawing(job)
     if drawing is None:
         return lines
     offset = slide.bounds_l0 if seen and seen.origin == "bounds" else (0, 0)
@@ -54,7 +56,7 @@ def outlines(slide: Slide, job: SlideJob, recipe: Recipe, seen: Survey | None) -
     for region, colour, meaning in (
         (shapely.union_all(others), OTHER, "other classes"),
         (drawing.excluded(recipe.exclude), EXCLUDED, "taken away"),
-        (drawing.excluded(recipe.classes), DRAWN, " or ".join(recipe.classes)),
+        (drawing.excluded(recipe.classes), ANNOTATED, " or ".join(recipe.classes)),
     ):
         if not region.is_empty:
             moved = translate(polygons_of(region), *offset)
@@ -62,12 +64,12 @@ def outlines(slide: Slide, job: SlideJob, recipe: Recipe, seen: Survey | None) -
     return lines
 
 
-def _drawing(job: SlideJob) -> Drawing | None:
+def _read_drawing(job: SlideJob) -> Drawing | None:
     file = job.annotation()
     return read_annotations(file) if file else None
 
 
-def draw(
+def draw_preview(
     found: "SlideCheck",
     overview: Image.Image,
     lines: Sequence[Outline],
@@ -78,7 +80,7 @@ def draw(
     panels = [_panel(found, overview, lines, tiles, side) for tiles in laid]
     width, height = panels[0].size
     text_px = max(width, SMALL_PANEL_PX)
-    said = [textwrap.wrap(_in_words(scale), text_px // 8) for scale in found.scales]
+    said = [textwrap.wrap(_format_scale(scale), text_px // 8) for scale in found.scales]
     top = 84 + 22 * max(map(len, said))
     title = _font(24, bold=True)
     wide = max(
@@ -89,7 +91,7 @@ def draw(
     sheet = Image.new("RGB", (MARGIN_PX + wide, top + height + 76), WHITE)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN_PX, 16), found.slide, INK, title)
-    pen.text((MARGIN_PX, 50), _facts(found), QUIET, _font(15))
+    pen.text((MARGIN_PX, 50), _format_facts(found), QUIET, _font(15))
     for number, (panel, words, scale) in enumerate(zip(panels, said, found.scales, strict=True)):
         left = MARGIN_PX + number * (text_px + MARGIN_PX)
         colour = INK if scale.status == "ready" else ALERT
@@ -113,12 +115,12 @@ def _panel(
     scale = side_px / max(found.size_l0)
     size = (max(1, round(found.size_l0[0] * scale)), max(1, round(found.size_l0[1] * scale)))
     slide = Image.blend(overview.resize(size), Image.new("RGB", size, WHITE), 0.3).convert("RGBA")
-    over = Image.new("RGBA", (size[0] * FINER, size[1] * FINER))
+    over = Image.new("RGBA", (size[0] * OVERSAMPLING, size[1] * OVERSAMPLING))
     pen = ImageDraw.Draw(over)
     for grid, colour in zip(laid or (), (TILE, TILE_DRAWN), strict=False):
-        _squares(pen, grid, scale * FINER, colour)
+        _squares(pen, grid, scale * OVERSAMPLING, colour)
     for line in lines:
-        _outline(pen, line, scale * FINER)
+        _outline(pen, line, scale * OVERSAMPLING)
     slide.alpha_composite(over.resize(size, Image.Resampling.BOX))
     ImageDraw.Draw(slide).rectangle((0, 0, size[0] - 1, size[1] - 1), outline="#dcdfe1")
     return slide.convert("RGB")
@@ -139,12 +141,12 @@ def _outline(pen: ImageDraw.ImageDraw, line: Outline, scale: float) -> None:
         ring
         for part in shapely.get_parts(line.region.simplify(0.5 / scale))
         for ring in (part.exterior, *part.interiors)
-        if line.bold or ring.length * scale > 4 * SPECK_PX * FINER
+        if line.bold or ring.length * scale > 4 * SPECK_PX * OVERSAMPLING
     ]
     for colour, width in _strokes(line):
         for ring in rings:
             points = (np.asarray(ring.coords)[:, :2] * scale).ravel().tolist()
-            pen.line(points, colour, width * FINER, joint="curve")
+            pen.line(points, colour, width * OVERSAMPLING, joint="curve")
 
 
 def _strokes(line: Outline) -> list[tuple[str, int]]:
@@ -180,7 +182,7 @@ def _key_px(lines: Sequence[Outline]) -> int:
     return 300 + sum(54 + round(_font(15).getlength(line.meaning)) for line in lines)
 
 
-def _facts(found: "SlideCheck") -> str:
+def _format_facts(found: "SlideCheck") -> str:
     assert found.size_l0
     parts = [
         f"{found.size_l0[0]:,} x {found.size_l0[1]:,} px of {found.mpp:.4g} µm ({found.mpp_source})"
@@ -192,7 +194,7 @@ def _facts(found: "SlideCheck") -> str:
     return "   ".join(parts)
 
 
-def _in_words(scale: "ScaleCheck") -> str:
+def _format_scale(scale: "ScaleCheck") -> str:
     if scale.status != "ready":
         return scale.reason
     return f"At {scale.mpp:g} µm per pixel: {scale.n_drawn:,} drawn of {scale.n_tiles:,} tiles"

@@ -13,15 +13,16 @@ import numpy as np
 import openslide
 from PIL import Image
 
+from features.backbones.table import feature_dim
 from features.errors import FeaturesError, ScaleError, SlideExcluded
-from features.extraction.picture import Laid, draw, outlines
+from features.extraction.picture import Laid, draw_preview, preview_outlines
 from features.extraction.survey import (
     SlideJob,
     Survey,
-    identities,
-    share_per_case,
-    survey,
-    tiles_of,
+    allocate_tiles,
+    identify_files,
+    lay_tiles,
+    survey_slide,
 )
 from features.progress import Progress, Silent
 from features.recipe import Recipe
@@ -30,15 +31,9 @@ from features.slides.slide import Slide, file_name, open_slide
 from features.tiles.folders import open_folder
 from features.tiles.grid import TileGrid, sample
 
-IDENTITY_BYTES = 1 << 20
-MOST_THREADS = 16  # each holds a slide and its overview
+MAX_THREADS = 16  # each holds a slide and its overview
 MM2 = 1e6  # square micrometres
-DIMS = {
-    "resnetv2_50": 2048, "resnet50v2": 2048, "vgg19": 512, "inceptionv3": 2048, "efficientnetv2s": 1280,
-    "densenet121": 1024, "densenet161": 2208, "inception_resnet_v2": 1536, "resnet50": 2048,
-    "xception": 2048, "resnet18": 512,
-}  # fmt: skip
-UNKNOWN_DIM = 2048
+UNKNOWN_DIM = 2048  # assumed of a backbone whose features cannot be counted before it is built
 TILE_BYTES = 8 + 8 + 4 + 1  # of a tile besides its features: coordinates, coverage, flags
 BAG_BYTES = 90_000  # of a bag besides its tiles: thumbnail and attributes
 
@@ -130,12 +125,12 @@ def check_slides(
     Yields:
         One per job, in their order. A slide that would fail is told so and raises nothing.
     """
-    threads = min(MOST_THREADS, max(2, os.cpu_count() or 2))
+    threads = min(MAX_THREADS, max(2, os.cpu_count() or 2))
     with (
         ThreadPoolExecutor(threads, "check") as pool,
         (progress or Silent()).task("slides", len(jobs), "slides") as advance,
     ):
-        shares = [share_per_case(jobs, recipe, pool.map) for recipe in recipes]
+        shares = [allocate_tiles(jobs, recipe, pool.map) for recipe in recipes]
 
         def check(job: SlideJob) -> SlideCheck:
             mine = [
@@ -158,30 +153,30 @@ def check_slide(job: SlideJob, recipes: Sequence[Recipe], pictures: Path) -> Sli
     )
     slide: Slide | None = None
     with contextlib.ExitStack() as opened:
-        with _told_of(found.scales):
+        with _record_errors(found.scales):
             job.annotation()
-            found.identity = identities(job)
+            found.identity = identify_files(job)
             if job.from_tiles:
-                _count_images(job, recipes, found)
+                _inspect_images(job, recipes, found)
             else:
                 slide = opened.enter_context(
                     open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source)
                 )
         if slide:
-            _look(slide, job, recipes, found, pictures)
+            _inspect_slide(slide, job, recipes, found, pictures)
     return found
 
 
 def bag_bytes(n_tiles: int, backbone: str) -> int:
-    """What a bag takes on the disk: features of 16 bits, as ``features.bags.bag.compact`` makes them.
+    """Size of a bag on the disk, with features of 16 bits as ``features.bags.bag.compact`` makes them.
 
-    A backbone that ``DIMS`` does not know is taken to give ``UNKNOWN_DIM`` features.
+    A backbone with an unknown number of features is assumed to give ``UNKNOWN_DIM``.
     """
-    return BAG_BYTES + n_tiles * (2 * DIMS.get(backbone, UNKNOWN_DIM) + TILE_BYTES)
+    return BAG_BYTES + n_tiles * (2 * (feature_dim(backbone) or UNKNOWN_DIM) + TILE_BYTES)
 
 
 @contextlib.contextmanager
-def _told_of(scales: Sequence[ScaleCheck]) -> Iterator[None]:
+def _record_errors(scales: Sequence[ScaleCheck]) -> Iterator[None]:
     """What goes wrong inside is the fate of these scales: a bad slide must not end the check."""
     try:
         yield
@@ -192,17 +187,19 @@ def _told_of(scales: Sequence[ScaleCheck]) -> Iterator[None]:
             scale.reason = str(error) if known else f"{type(error).__name__}: {error}"
 
 
-def _count_images(job: SlideJob, recipes: Sequence[Recipe], found: SlideCheck) -> None:
+def _inspect_images(job: SlideJob, recipes: Sequence[Recipe], found: SlideCheck) -> None:
     if job.mpp is None:
         raise ScaleError(
             f"{job.slide}: tile images carry no micrometres per pixel. Pass --slide-mpp, e.g. 0.5 for 20x."
         )
     found.mpp, found.mpp_source, found.reader = job.mpp, job.mpp_source, "images"
     for recipe, scale in zip(recipes, found.scales, strict=True):
-        _settle(open_folder(job.files, mpp=job.mpp, tile_px=recipe.tile).grid, job, recipe, scale)
+        _sample_scale(
+            open_folder(job.files, mpp=job.mpp, tile_px=recipe.tile).grid, job, recipe, scale
+        )
 
 
-def _look(
+def _inspect_slide(
     slide: Slide, job: SlideJob, recipes: Sequence[Recipe], found: SlideCheck, pictures: Path
 ) -> None:
     """All there is to know of an open slide, and its picture."""
@@ -211,8 +208,8 @@ def _look(
     found.file_format = openslide.OpenSlide.detect_format(slide.path) or ""
     laid: list[Laid | None] = [None] * len(recipes)
     seen = None
-    with _told_of(found.scales):
-        seen = survey(slide, job, recipes[0])
+    with _record_errors(found.scales):
+        seen = survey_slide(slide, job, recipes[0])
         pixel_mm2 = slide.mpp[0] * slide.mpp[1] / MM2
         found.origin, found.notes = seen.origin, seen.notes
         if seen.drawing:
@@ -221,7 +218,7 @@ def _look(
         if np.isfinite(seen.tumour_of_tissue):
             found.tumour_of_tissue = seen.tumour_of_tissue
         laid = [
-            _lay(slide, job, seen, recipe, scale)
+            _lay_scale(slide, job, seen, recipe, scale)
             for recipe, scale in zip(recipes, found.scales, strict=True)
         ]
     picture = None
@@ -229,27 +226,27 @@ def _look(
         Exception
     ):  # a slide that failed may show nothing; that was told above
         overview = seen.overview if seen else slide.thumbnail(OVERVIEW_PX)
-        lines = outlines(slide, job, recipes[0], seen)
-        picture = draw(found, overview, lines, laid)
+        lines = preview_outlines(slide, job, recipes[0], seen)
+        picture = draw_preview(found, overview, lines, laid)
     if picture:
         found.picture = pictures / f"{file_name(job.slide)}.png"
         # A palette: a quarter of the bytes and a tenth of the time, and no one sees it.
         picture.quantize(method=Image.Quantize.FASTOCTREE).save(found.picture)
 
 
-def _lay(
+def _lay_scale(
     slide: Slide, job: SlideJob, seen: Survey, recipe: Recipe, scale: ScaleCheck
 ) -> Laid | None:
     laid = None
-    with _told_of([scale]):
-        grid = tiles_of(slide, job, seen, recipe)
+    with _record_errors([scale]):
+        grid = lay_tiles(slide, job, seen, recipe)
         view = slide.view_for(recipe.mpp)
         scale.level, scale.shrink = view.level, view.shrink
-        laid = _settle(grid, job, recipe, scale)
+        laid = _sample_scale(grid, job, recipe, scale)
     return laid
 
 
-def _settle(grid: TileGrid, job: SlideJob, recipe: Recipe, scale: ScaleCheck) -> Laid:
+def _sample_scale(grid: TileGrid, job: SlideJob, recipe: Recipe, scale: ScaleCheck) -> Laid:
     """All tiles and those drawn of them, as extraction draws."""
     kept = sample(grid, recipe.max_tiles, seed=recipe.seed, name=job.slide)
     drawn = grid if job.coordinates else kept

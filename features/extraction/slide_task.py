@@ -24,7 +24,7 @@ from features.extraction.spool import FeatureSpool
 from features.extraction.survey import SlideJob
 from features.tiles.grid import TileGrid, drawn, held_out
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUTDATED = ".outdated"
 
 
@@ -56,8 +56,8 @@ class SlideTask:
     def find(self, files: Sequence[Path]) -> bool:
         """Whether the bag asked for is there, or was set aside; one that lacks tiles may be mended."""
         aside = self.path.with_name(self.path.name + OUTDATED)
-        if bags.request_of(self.path) != self.request:
-            if bags.request_of(aside) != self.request:
+        if bags.read_request(self.path) != self.request:
+            if bags.read_request(aside) != self.request:
                 return False
             aside.replace(self.path)
         newest = max(path.stat().st_mtime for path in files)
@@ -80,7 +80,7 @@ class SlideTask:
             self.finish(status="failed", reason=str(error))
         except Exception as error:  # noqa: BLE001 - the one guard
             reason = f"{type(error).__name__}: {error}"
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
                 reason = (
                     f"{self.outcome.slide}: no room in {self.target.store.path} ({error}). Free some, "
                     "then run the same command again."
@@ -88,23 +88,23 @@ class SlideTask:
             self.finish(status="failed", reason=reason, details=traceback.format_exc())
 
 
-def failing_together(parts: Sequence[SlideTask], work: Callable[[], None]) -> None:
+def share_failure(parts: Sequence[SlideTask], work: Callable[[], None]) -> None:
     """Do the work; what goes wrong for the whole slide is the outcome of every part not settled yet."""
     with contextlib.ExitStack() as guards:
         failed = SlideTask(parts[0].target, {}, 0, parts[0].outcome)
-        guards.callback(lambda: _spread(failed, parts))
+        guards.callback(lambda: _copy_failure(failed, parts))
         guards.enter_context(failed.guarded())
         work()
 
 
-def _spread(failed: SlideTask, parts: Sequence[SlideTask]) -> None:
+def _copy_failure(failed: SlideTask, parts: Sequence[SlideTask]) -> None:
     for part in parts:
         if failed.finished and not part.finished:
             told = failed.outcome
             part.finish(status=told.status, reason=told.reason, details=told.details)
 
 
-def notify_bag(part: SlideTask) -> None:
+def skip_existing(part: SlideTask) -> None:
     """The outcome of a slide whose bag is there already."""
     bag = bags.read_bag(part.path)
     part.finish(

@@ -109,7 +109,7 @@ class Survey:
         return annotations.polygons_of(self.drawn & self.tissue).area / self.tissue.area
 
 
-def survey(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
+def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
     """Look at a slide and its annotation.
 
     Raises:
@@ -119,7 +119,7 @@ def survey(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
     seen = Survey(
         overview=slide.thumbnail(OVERVIEW_PX),
         size_l0=slide.size_l0,
-        notes=_of_colour(slide, recipe),
+        notes=_colour_notes(slide, recipe),
     )
     file = job.annotation()
     if file is None:
@@ -140,13 +140,13 @@ def survey(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
         notes=(
             *drawing.notes,
             *([placed.reason] if any(slide.bounds_l0) else []),
-            *_not_drawn(drawing, recipe.exclude),
+            *_missing_exclusions(drawing, recipe.exclude),
             *seen.notes,
         ),
     )
 
 
-def _not_drawn(drawing: annotations.Drawing, exclude: tuple[str, ...]) -> list[str]:
+def _missing_exclusions(drawing: annotations.Drawing, exclude: tuple[str, ...]) -> list[str]:
     """A class to exclude that is asked for by name and is not there may be misspelt."""
     return [
         f"No annotation of class {name!r} to exclude."
@@ -155,13 +155,13 @@ def _not_drawn(drawing: annotations.Drawing, exclude: tuple[str, ...]) -> list[s
     ]
 
 
-def _of_colour(slide: Slide, recipe: Recipe) -> tuple[str, ...]:
+def _colour_notes(slide: Slide, recipe: Recipe) -> tuple[str, ...]:
     if recipe.icc == "off" or slide.color_profile is not None:
         return ()
     return ("The file has no colour profile: its pixels are as stored.",)
 
 
-def tiles_of(slide: Slide, job: SlideJob, seen: Survey, recipe: Recipe) -> TileGrid:
+def lay_tiles(slide: Slide, job: SlideJob, seen: Survey, recipe: Recipe) -> TileGrid:
     """All tiles that meet the recipe, before any is drawn.
 
     Raises:
@@ -170,7 +170,7 @@ def tiles_of(slide: Slide, job: SlideJob, seen: Survey, recipe: Recipe) -> TileG
         BagError: the coordinates to take are of tiles of another size.
     """
     if job.coordinates:
-        return _foreign_grid(slide, job.coordinates, recipe)
+        return _grid_of_bag(slide, job.coordinates, recipe)
     if job.annotations and recipe.min_tumour_of_tissue and math.isnan(seen.tumour_of_tissue):
         raise SlideError(
             f"{job.slide}: no tissue is found by colour, so the tumour's part of it is not known. Extract "
@@ -212,7 +212,7 @@ def shard(jobs: Sequence[SlideJob], number: int, of: int) -> list[SlideJob]:
     return largest_first(sorted(jobs, key=lambda job: job.slide))[number - 1 :: of]
 
 
-def share_per_case(
+def allocate_tiles(
     jobs: Sequence[SlideJob], recipe: Recipe, each: Callable[..., Iterable[int]] = map
 ) -> dict[str, int]:
     """How many tiles each slide gives where a case's tiles are drawn from all its slides at once.
@@ -231,7 +231,7 @@ def share_per_case(
     for job in jobs:
         cases.setdefault(job.case or f"slide {job.slide}", []).append(job)
     for case, mine in cases.items():
-        counts = list(each(lambda job: _count(job, recipe), mine)) if len(mine) > 1 else [0]
+        counts = list(each(lambda job: _count_tiles(job, recipe), mine)) if len(mine) > 1 else [0]
         if sum(counts) > recipe.max_tiles:
             rng = np.random.default_rng([recipe.seed, *case.encode()])
             numbers = rng.multivariate_hypergeometric(counts, recipe.max_tiles)
@@ -239,7 +239,7 @@ def share_per_case(
     return share
 
 
-def identities(job: SlideJob) -> tuple[str, ...]:
+def identify_files(job: SlideJob) -> tuple[str, ...]:
     """What tells the slide's files from others.
 
     Raises:
@@ -250,10 +250,10 @@ def identities(job: SlideJob) -> tuple[str, ...]:
         raise SlideError(
             f"{job.slide}: no such file {missing[0]}. Check the path, or --slides and the slide column."
         )
-    return tuple(_identity(path) for path in job.files)
+    return tuple(_identify_file(path) for path in job.files)
 
 
-def _foreign_grid(slide: Slide, path: Path, recipe: Recipe) -> TileGrid:
+def _grid_of_bag(slide: Slide, path: Path, recipe: Recipe) -> TileGrid:
     bag = read_bag(path)
     side = (recipe.tile * recipe.mpp / slide.mpp[0], recipe.tile * recipe.mpp / slide.mpp[1])
     if not np.allclose(side, bag.side_l0, rtol=SAME_EXTENT):
@@ -264,18 +264,18 @@ def _foreign_grid(slide: Slide, path: Path, recipe: Recipe) -> TileGrid:
     return TileGrid(bag.coords_l0, bag.coverage, recipe.tile, recipe.mpp, side)
 
 
-def _count(job: SlideJob, recipe: Recipe) -> int:
+def _count_tiles(job: SlideJob, recipe: Recipe) -> int:
     """Tiles of a slide before any is drawn; 0 where it will fail, which its own turn will tell."""
     try:
         if job.from_tiles:
             return len(job.files)
         with open_slide(job.files[0], mpp=job.mpp) as slide:
-            return len(tiles_of(slide, job, survey(slide, job, recipe), recipe))
+            return len(lay_tiles(slide, job, survey_slide(slide, job, recipe), recipe))
     except FeaturesError:
         return 0
 
 
-def _identity(path: Path) -> str:
+def _identify_file(path: Path) -> str:
     """Size and both ends of a file: changes with its content, yet costs nothing on a slide of gigabytes."""
     with path.open("rb") as file:
         ends = file.read(IDENTITY_BYTES)

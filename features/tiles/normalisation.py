@@ -13,7 +13,7 @@ from features.errors import (
     TileError,
 )
 from features.extraction.embed import Tiles
-from features.extraction.survey import SlideJob, survey, tiles_of
+from features.extraction.survey import SlideJob, lay_tiles, survey_slide
 from features.recipe import Recipe
 from features.slides.icc import to_srgb
 from features.slides.slide import Slide, open_slide
@@ -54,7 +54,7 @@ def stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainReference:
             tiles.append(_looked_at(source, None))
             continue
         with open_slide(job.files[0], mpp=job.mpp) as slide:
-            grid = tiles_of(slide, job, survey(slide, job, recipe), recipe)
+            grid = lay_tiles(slide, job, survey_slide(slide, job, recipe), recipe)
             tiles.append(_looked_at(SlideTiles(slide, grid), _srgb(slide, recipe)))
     return StainReference(
         fit_stain(recipe.stain, np.concatenate(tiles)),

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import FeaturesError, ScaleError, TileError
-from features.extraction.embed import MOST_FAILED, MOST_WORKERS, Tiles
-from features.extraction.survey import SlideJob, share_per_case, survey, tiles_of
+from features.extraction.embed import MAX_UNREADABLE, MAX_WORKERS, Tiles
+from features.extraction.survey import SlideJob, allocate_tiles, lay_tiles, survey_slide
 from features.progress import Progress
 from features.recipe import Recipe
 from features.slides.slide import open_slide
@@ -83,7 +83,7 @@ class TilePool:
         self._opening = threading.Lock()
         self._unreadable: dict[int, set[int]] = {}
         self._cache: TileCache | None = None
-        share = share_per_case([slide.job for slide in slides], recipe)
+        share = allocate_tiles([slide.job for slide in slides], recipe)
         with progress.task("laying tiles", len(slides), "slides") as advance:
             for slide in slides:
                 try:
@@ -144,9 +144,9 @@ class TilePool:
             workers: threads that read; 0 takes one per core.
 
         Raises:
-            TileError: more tiles of a slide than ``MOST_FAILED`` cannot be decoded.
+            TileError: more tiles of a slide than ``MAX_UNREADABLE`` cannot be decoded.
         """
-        workers = workers or min(os.cpu_count() or 1, MOST_WORKERS)
+        workers = workers or min(os.cpu_count() or 1, MAX_WORKERS)
         waiting: list[Future[Batch]] = []
         with ThreadPoolExecutor(workers, "read") as pool:
             try:
@@ -163,7 +163,7 @@ class TilePool:
         """One tile as the network is to see it; None where it cannot be decoded.
 
         Raises:
-            TileError: that makes more than ``MOST_FAILED`` of the slide's tiles.
+            TileError: that makes more than ``MAX_UNREADABLE`` of the slide's tiles.
         """
         if self._cache and (kept := self._cache.get((slide, number))) is not None:
             return kept
@@ -173,7 +173,7 @@ class TilePool:
         except TileError:
             failed = self._unreadable.setdefault(slide, set())
             failed.add(number)
-            if len(failed) > MOST_FAILED * self.counts[slide]:
+            if len(failed) > MAX_UNREADABLE * self.counts[slide]:
                 raise
             return None
         if recolour:
@@ -201,7 +201,7 @@ class TilePool:
         if job.from_tiles:
             return self._folder(job).grid
         with open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source) as slide:
-            return tiles_of(slide, job, survey(slide, job, self.recipe), self.recipe)
+            return lay_tiles(slide, job, survey_slide(slide, job, self.recipe), self.recipe)
 
     def _folder(self, job: SlideJob) -> FolderTiles:
         if job.mpp is None:

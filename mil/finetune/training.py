@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from features.backbones.registry import Backbone, load_backbone
 from features.bags.bag import fingerprint
 from features.extraction.embed import preprocess
-from features.extraction.survey import identities
+from features.extraction.survey import identify_files
 from features.precision import resolve_precision
 from features.progress import Advance, Progress, Silent
 from features.recipe import Recipe
@@ -271,7 +271,13 @@ def _request(
             "settings": asdict(settings) | {"tile_cache": None},
             "stain": reference.target.to_json() if reference else None,
             "slides": [
-                [slide.job.slide, slide.job.case, slide.label, slide.job.mpp, identities(slide.job)]
+                [
+                    slide.job.slide,
+                    slide.job.case,
+                    slide.label,
+                    slide.job.mpp,
+                    identify_files(slide.job),
+                ]
                 for slide in slides
             ],
             "annotations": [annotation_sha256(path) if path else "" for path in drawings],

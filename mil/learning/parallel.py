@@ -43,9 +43,9 @@ def run_tasks(
     if engine not in ENGINES:
         raise FitError(f"engine is {' or '.join(ENGINES)}; got {engine!r}. Use loky.")
     if engine == "ray":
-        from features.extraction.cluster import each_on_ray
+        from features.extraction.cluster import run_on_ray
 
-        yield from each_on_ray(work, tasks, workers)
+        yield from run_on_ray(work, tasks, workers)
         return
     count = workers or _cores()
     slowest = 0.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from features.bags.bag import Bag, read_bag, request_of, write_bag
+from features.bags.bag import Bag, read_bag, read_request, write_bag
 from features.bags.interchange import write_clam, write_stamp
 from tests.features.making import stained, write_tiff
 
@@ -181,7 +181,7 @@ def test_a_missing_scale_is_one_line_with_the_remedy(folder, mil):
 def test_a_bag_is_copied_and_said_to_be_one(folder, mil):
     done = mil("convert", "store/a.h5", "--out", "copy", cwd=folder)
     assert "a: A bag already, copied as it is." in done.stdout
-    assert request_of(folder / "copy" / "a.h5") == "asked"
+    assert read_request(folder / "copy" / "a.h5") == "asked"
     write_bag(folder / "store" / "a.h5", bag("a", 99))  # other features, the same request
     again = mil("convert", "store/a.h5", "--out", "copy", cwd=folder, check=False)
     assert "copy/a.h5 holds something else" in again.stderr

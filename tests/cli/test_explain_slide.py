@@ -13,7 +13,7 @@ from cli.options import UsageError
 from features.bags.bag import fingerprint, write_bag
 from features.errors import SlideError
 from features.extraction.extract import extract
-from features.extraction.survey import SlideJob, identities
+from features.extraction.survey import SlideJob, identify_files
 from features.recipe import Recipe
 from mil.data.cohort import Case
 from mil.explain.target import explanation_target
@@ -66,7 +66,7 @@ def test_a_slide_of_another_size_is_refused(tmp_path):
 
 def test_a_file_of_other_content_is_told_of(tmp_path, capsys):
     write_tiff(tmp_path / "s.tiff", [noise(900, 2700)])
-    held = fingerprint({"files": identities(SlideJob(slide="s", files=(tmp_path / "s.tiff",)))})
+    held = fingerprint({"files": identify_files(SlideJob(slide="s", files=(tmp_path / "s.tiff",)))})
     for source, told in ((held, False), ("another", True), ("", False)):
         bag = made_bag("s", size_l0=(2700, 900), source_sha256=source)
         with opened(tmp_path / "s.tiff", bag, None):

@@ -10,8 +10,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from features.backbones.imagenet import ALIASES
-from features.backbones.registry import PooledFeatures, load_backbone, timm_name
+from features.backbones.registry import PooledFeatures, load_backbone, resolve_name
+from features.backbones.table import BACKBONES
 from features.errors import BackboneError
 
 SMALL = "test_resnet"  # timm's own, 0.4 million weights
@@ -55,8 +55,8 @@ def pooled(network):
 
 
 def test_every_alias_is_a_timm_model_with_weights():
-    assert set(ALIASES) <= set(DIMS)
-    for full_name in ALIASES.values():
+    assert set(BACKBONES) <= set(DIMS)
+    for full_name in (entry.timm_name for entry in BACKBONES.values()):
         config = timm.get_pretrained_cfg(full_name)
         assert full_name == f"{config.architecture}.{config.tag}"
         assert config.has_weights
@@ -65,7 +65,7 @@ def test_every_alias_is_a_timm_model_with_weights():
 @pytest.mark.parametrize("name", DIMS)
 def test_backbone_gives_the_length_of_its_last_feature_map(name):
     with torch.device("meta"):
-        network = timm.create_model(timm_name(name), num_classes=0).eval()
+        network = timm.create_model(resolve_name(name), num_classes=0).eval()
         side = network.pretrained_cfg["input_size"][-1]
         features = PooledFeatures(network)(torch.zeros(2, 3, side, side))
     assert features.shape == (2, DIMS[name])
@@ -123,7 +123,7 @@ def test_typo_is_answered_with_the_nearest_name(typo, meant):
 
 def test_nonsense_is_answered_with_the_short_names():
     with pytest.raises(BackboneError, match=r"Short names: .*resnet18"):
-        timm_name("@@@@")
+        resolve_name("@@@@")
 
 
 def test_random_weights_follow_the_seed():
@@ -139,7 +139,7 @@ def test_random_weights_leave_the_global_generator_alone():
     assert torch.equal(torch.rand(4), expected)
 
 
-def saved(resnet, path, *, classifier=True, wrap=None, prefix="", metadata=None):
+def save_network(resnet, path, *, classifier=True, wrap=None, prefix="", metadata=None):
     state = {
         prefix + key: value.clone()
         for key, value in resnet.state_dict().items()
@@ -155,7 +155,7 @@ def saved(resnet, path, *, classifier=True, wrap=None, prefix="", metadata=None)
 @pytest.mark.parametrize("classifier", [True, False], ids=["with classifier", "without"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_file_gives_the_features_it_was_saved_with(resnet, tmp_path, suffix, classifier):
-    path = saved(resnet, tmp_path / f"w{suffix}", classifier=classifier)
+    path = save_network(resnet, tmp_path / f"w{suffix}", classifier=classifier)
     backbone = load_backbone(SMALL, path)
     assert torch.allclose(features_of(backbone), pooled(resnet), rtol=1e-5, atol=1e-6)
     assert backbone.weights == f"w{suffix}"
@@ -172,14 +172,14 @@ def test_classifier_beside_a_norm_of_the_network_is_left_out(tmp_path):
 
 
 def test_fingerprint_depends_on_the_weights_not_on_the_file(resnet, tmp_path):
-    one = load_backbone(SMALL, saved(resnet, tmp_path / "a.pth"))
-    two = load_backbone(SMALL, saved(resnet, tmp_path / "b.safetensors", classifier=False))
+    one = load_backbone(SMALL, save_network(resnet, tmp_path / "a.pth"))
+    two = load_backbone(SMALL, save_network(resnet, tmp_path / "b.safetensors", classifier=False))
     assert one.weights_sha256 == two.weights_sha256
     assert one.weights_sha256 != load_backbone(SMALL, "random").weights_sha256
 
 
 def test_checkpoint_of_a_training_run_is_read(resnet, tmp_path):
-    path = saved(resnet, tmp_path / "w.pth", wrap="state_dict", prefix="module.")
+    path = save_network(resnet, tmp_path / "w.pth", wrap="state_dict", prefix="module.")
     assert torch.allclose(features_of(load_backbone(SMALL, path)), pooled(resnet), rtol=1e-5)
 
 
@@ -197,7 +197,7 @@ def test_file_of_another_architecture_is_refused(tmp_path, name):
         shapes = timm.create_model(name, num_classes=0).state_dict()
     state = {k: torch.zeros(v.shape) for k, v in shapes.items() if "pre_logits" not in k}
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(BackboneError, match=r"^w\.pth .*resnet18.*--backbone"):
+    with pytest.raises(BackboneError, match=r"^w\.pth .*resnet18.*Set backbone"):
         load_backbone("resnet18", str(tmp_path / "w.pth"))
 
 
@@ -255,7 +255,7 @@ def test_garbage_is_refused(tmp_path, suffix):
 
 
 def test_missing_file_is_refused():
-    with pytest.raises(BackboneError, match=r"--weights nowhere\.pth: no such file"):
+    with pytest.raises(BackboneError, match=r"nowhere\.pth: no such weights file"):
         load_backbone(SMALL, "nowhere.pth")
 
 
@@ -266,8 +266,9 @@ def test_pretrained_offline_names_both_ways_out(monkeypatch, tmp_path):
         load_backbone("resnet18", "pretrained")
     message = str(caught.value)
     assert "No pretrained weights for resnet18.tv_in1k" in message
-    assert "--weights FILE" in message
-    assert "--weights random" in message
+    assert "set weights to a .safetensors or .pth file" in message
+    assert "or to random" in message
+    assert "--" not in message
     assert "\n" not in message
 
 
@@ -302,25 +303,25 @@ def test_weights_in_the_hubs_cache_are_used_without_a_network(tmp_path):
     )
     done = in_a_process(code, HF_HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    told, total = done.stdout.split()
-    assert told == "pretrained"
+    weights, total = done.stdout.split()
+    assert weights == "pretrained"
     assert float(total) == pytest.approx(float(timm_model.conv1.weight.detach().sum()), rel=1e-5)
 
 
 def test_an_empty_cache_without_a_network_fails_at_once_and_in_one_line(tmp_path):
     code = (
         "import socket\n"
-        "asked = []\n"
-        "def none(host, *_a, **_k): asked.append(host); raise OSError('no name')\n"
+        "hosts = []\n"
+        "def none(host, *_a, **_k): hosts.append(host); raise OSError('no name')\n"
         "socket.getaddrinfo = none\n"
         "from features.backbones.registry import load_backbone\n"
         "try:\n    load_backbone('resnet18', 'pretrained')\n"
-        "except Exception as error:\n    print(type(error).__name__, len(asked), error)\n"
+        "except Exception as error:\n    print(type(error).__name__, len(hosts), error)\n"
     )
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "")
     done = in_a_process(code, HF_HOME=str(tmp_path), **proxies)
     assert done.stdout.startswith(
         "BackboneError 1 No pretrained weights for resnet18.tv_in1k: no name."
     )
-    assert "--weights FILE" in done.stdout
+    assert "set weights to a .safetensors or .pth file" in done.stdout
     assert done.stderr == ""

@@ -16,7 +16,7 @@ from features.bags.bag import (
     compact,
     fingerprint,
     read_bag,
-    request_of,
+    read_request,
     validate_bag,
     write_bag,
 )
@@ -196,7 +196,7 @@ def assert_broken(path):
         with pytest.raises(BagError, match=r"s\.h5") as caught:
             action(path)
         assert "xtract" in str(caught.value)
-    assert request_of(path) is None
+    assert read_request(path) is None
 
 
 def test_missing_bag_is_refused(tmp_path):
@@ -270,7 +270,7 @@ def test_bag_of_a_newer_version_is_refused(path):
     edit(path, lambda file: file.attrs.update(format_version=2))
     with pytest.raises(BagError, match="Upgrade sarcomil"):
         read_bag(path)
-    assert request_of(path) is None
+    assert read_request(path) is None
 
 
 @pytest.mark.parametrize("name", ["features", "coords", "coverage", "tile_flags"])
@@ -296,7 +296,7 @@ def test_features_that_are_not_finite_do_not_validate(path):
     edit(path, lambda file: file["features"].__setitem__((2, 3), np.nan))
     with pytest.raises(BagError, match="not finite"):
         validate_bag(path)
-    assert request_of(path) is None
+    assert read_request(path) is None
 
 
 def test_damage_to_the_files_structure_is_seen(path):
@@ -311,7 +311,7 @@ def test_damage_to_the_files_structure_is_seen(path):
 
 
 def test_request_of_a_complete_bag_is_what_it_answers(path):
-    assert request_of(path) == "asked"
+    assert read_request(path) == "asked"
 
 
 def test_chunked_bag_of_another_tool_is_read(path):
@@ -391,9 +391,9 @@ def test_killed_while_writing_leaves_nothing_that_counts(tmp_path, prepare):
     done = run(tmp_path, prepare)
     assert done.returncode == -9, done.stderr
     assert list(tmp_path.glob("*.h5")) == []
-    assert request_of(tmp_path / "s.h5") is None
+    assert read_request(tmp_path / "s.h5") is None
     write_bag(tmp_path / "s.h5", bag())
-    assert request_of(tmp_path / "s.h5") == "asked"
+    assert read_request(tmp_path / "s.h5") == "asked"
 
 
 @pytest.mark.parametrize("limit", [0, 1, 100, 2_000, 50_000, 400_000, 799_999, 815_000, 830_000])

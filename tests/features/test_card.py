@@ -38,9 +38,7 @@ def test_published_weights_have_none(tmp_path):
 
 def test_another_architecture_is_named(tmp_path):
     path = weights(tmp_path / "w.safetensors", CARD)
-    with pytest.raises(
-        BackboneError, match=r"trained as test_resnet, not test_vit\. Pass --backbone"
-    ):
+    with pytest.raises(BackboneError, match=r"trained as test_resnet, not test_vit\. Set backbone"):
         load_backbone("test_vit", str(path))
 
 
@@ -72,11 +70,11 @@ def test_a_card_that_cannot_be_read_is_refused_not_taken_for_none(tmp_path, brok
 
 
 @pytest.mark.parametrize(
-    ("mpp", "tile", "told"),
+    ("mpp", "tile", "differs"),
     [(0.5, 224, False), (0.52, 224, False), (0.25, 224, True), (0.5, 256, True)],
 )
-def test_other_scales_are_told(mpp, tile, told):
+def test_other_scales_are_reported(mpp, tile, differs):
     card = Card(backbone="b", mpp=0.5, tile=224, trained_on=())
-    remark = card.unlike(mpp, Recipe(tile=tile))
-    assert bool(remark) == told
-    assert not told or f"{tile} px at {mpp:g}" in remark
+    message = card.scale_mismatch(mpp, Recipe(tile=tile))
+    assert bool(message) == differs
+    assert not differs or f"{tile} px at {mpp:g}" in message

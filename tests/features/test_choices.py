@@ -26,7 +26,6 @@ from features.bags.bag import Bag, read_bag, write_bag
 from features.errors import BagError, FeaturesError
 from features.extraction import extract as module
 from features.extraction.extract import extract
-from features.extraction.outputs import HELD_OUT
 from features.extraction.survey import SlideJob
 from features.recipe import ORIGINS as RECIPE_ORIGINS
 from features.recipe import REMARKS, STAINS, Recipe
@@ -131,7 +130,7 @@ def test_one_scale_that_fails_keeps_the_others(slides):
 
 def test_hold_out_shares_no_tile_with_the_sample_and_says_that_it_shares_cases(slides):
     outcomes = run(slides, hold_out_tiles=20)
-    held = slides / f"store{HELD_OUT}"
+    held = slides / f"store{HOLD_OUT_SUFFIX}"
     assert "SHARES-CASES" in held.name
     assert [o.n_tiles for o in outcomes] == [9, 20, 9, 20]
     for name in "ab":
@@ -434,7 +433,9 @@ def test_tile_images_are_drawn_and_held_out_like_the_tiles_of_a_slide(tmp_path):
     few = replace(RECIPE, max_tiles=5)
     outcomes = extract([job], few, tmp_path / "store", device="cpu", hold_out_tiles=4)
     assert [o.n_tiles for o in outcomes] == [5, 4]
-    sample, held = (read_bag(tmp_path / name / "s.h5") for name in ("store", f"store{HELD_OUT}"))
+    sample, held = (
+        read_bag(tmp_path / name / "s.h5") for name in ("store", f"store{HOLD_OUT_SUFFIX}")
+    )
     assert not {*map(tuple, sample.coords_l0)} & {*map(tuple, held.coords_l0)}
     for bag in (sample, held):
         for corner, features in zip(bag.coords_l0, bag.features, strict=True):
@@ -568,4 +569,4 @@ def test_hold_out_of_the_present_folder_has_a_name(slides, monkeypatch):
     (slides / "here").mkdir()
     monkeypatch.chdir(slides / "here")
     extract(jobs(slides, "a"), RECIPE, Path(), device="cpu", hold_out_tiles=3)
-    assert (slides / f"here{HELD_OUT}" / "a.h5").is_file()
+    assert (slides / f"here{HOLD_OUT_SUFFIX}" / "a.h5").is_file()

@@ -20,7 +20,7 @@ from ray.cluster_utils import Cluster
 
 from features.bags.store import Outcome, Store
 from features.errors import BackboneError, BagError, FeaturesError
-from features.extraction.cluster import MOST_ATTEMPTS, _Crew, extract_on_ray
+from features.extraction.cluster import MAX_ATTEMPTS, _WorkerPool, extract_on_ray
 from features.extraction.extract import extract
 from features.extraction.outputs import store_specs
 from features.extraction.survey import SlideJob
@@ -280,7 +280,7 @@ def crew(fake, names, out, count=1):
     """(slide, status) as they come from a crew of ``count`` workers."""
     made = [SlideJob(slide=name, case="P", files=()) for name in names]
     filled = store_specs([RECIPE], out)
-    workers = _Crew(fake, (made, filled, "cpu", False, 1), {"num_cpus": 1})
+    workers = _WorkerPool(fake, (made, filled, "cpu", False, 1), {"num_cpus": 1})
     return {slide: outcomes[0].status for slide, outcomes in workers.each(made, count)}
 
 
@@ -300,9 +300,9 @@ def test_a_slide_its_workers_die_of_takes_no_other_with_it(tmp_path, death, coun
     fake = FakeRay(play)
     found = crew(fake, NAMES, tmp_path, count)
     assert found == {name: "failed" if name == "s2" else "done" for name in NAMES}
-    assert begun["s2"] == MOST_ATTEMPTS
-    assert len(fake.killed) == MOST_ATTEMPTS  # nobody out of reach keeps its claims
-    assert set(fake.lost.values()) <= {1, MOST_ATTEMPTS}  # others at most the first time
+    assert begun["s2"] == MAX_ATTEMPTS
+    assert len(fake.killed) == MAX_ATTEMPTS  # nobody out of reach keeps its claims
+    assert set(fake.lost.values()) <= {1, MAX_ATTEMPTS}  # others at most the first time
     assert len(fake.lost) <= 2
 
 

@@ -170,7 +170,7 @@ def before_write():
 
 
 def mid_write(nth=2):
-    write = bags._Sink.write
+    write = bags._BagFile.write
     seen = Counter()
 
     def dying(self, data):
@@ -182,7 +182,7 @@ def mid_write(nth=2):
                 kill()
         return write(self, data)
 
-    bags._Sink.write = dying
+    bags._BagFile.write = dying
 
 
 def before_validation():
@@ -593,7 +593,7 @@ def fills(slides, out, log, meet, names, told):
             meet.wait(PATIENCE_S)
         return fake_backbone(Slow())
 
-    write_bag, slide = bags.write_bag, module.Run.slide
+    write_bag, slide = bags.write_bag, module.ExtractionRun.slide
 
     def logging_bag(path, bag):
         logged(log, f"bag {bag.slide}")
@@ -606,7 +606,7 @@ def fills(slides, out, log, meet, names, told):
         return outcomes
 
     module.load_backbone, module.WAIT_S = load_slow, 0.05
-    bags.write_bag, module.Run.slide = logging_bag, logging_slide
+    bags.write_bag, module.ExtractionRun.slide = logging_bag, logging_slide
     told.put(statuses(run(slides, out, names)))
 
 
@@ -737,7 +737,7 @@ def test_stain_reference_is_written_by_one_process_at_a_time(slides, tmp_path, m
 
     def looking(path, reference):
         with (tmp_path / ".extract" / "lock").open("a") as file:
-            free.append(store._lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            free.append(store._flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
         save(path, reference)
 
     monkeypatch.setattr(module, "save_reference", looking)

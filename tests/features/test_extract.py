@@ -27,7 +27,7 @@ from making import (
 )
 from PIL import Image
 
-from features.bags.bag import read_bag, request_of
+from features.bags.bag import read_bag, read_request
 from features.errors import BagError, FeaturesError
 from features.extraction import embed as embedding
 from features.extraction import extract as module
@@ -200,7 +200,7 @@ def test_unforeseen_error_is_recorded_with_its_traceback(cohort, monkeypatch):
             raise ZeroDivisionError("unforeseen")
         return real(slide, *settings)
 
-    monkeypatch.setattr(module, "tiles_of", fails_on_b)
+    monkeypatch.setattr(module, "lay_tiles", fails_on_b)
     assert statuses(run(cohort)) == {"a": "done", "b": "failed", "c": "done"}
     (row,) = failures(cohort)
     assert row["reason"] == "ZeroDivisionError: unforeseen"
@@ -215,7 +215,7 @@ def test_full_disk_fails_the_slide_and_leaves_nothing(cohort, monkeypatch):
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("features.bags.bag.whole", full)
+        patched.setattr("features.bags.bag.atomic_path", full)
         outcomes = run(cohort)
     assert set(statuses(outcomes).values()) == {"failed"}
     assert "No space left" in failures(cohort)[0]["reason"]
@@ -442,7 +442,7 @@ def test_features_that_are_not_finite_fail_the_slide(cohort, monkeypatch):
     (outcome,) = run(cohort, "a")
     assert outcome.status == "failed"
     assert "not finite" in outcome.reason
-    assert request_of(cohort / "store" / "a.h5") is None
+    assert read_request(cohort / "store" / "a.h5") is None
 
 
 def tile_files(folder, *places):

@@ -8,7 +8,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from features.backbones.folding import folded, halved
+from features.backbones.folding import fold_batch_norms, to_half_precision
 from features.backbones.registry import PooledFeatures
 from features.threads import one_thread
 
@@ -78,7 +78,7 @@ NETWORKS = {  # norms before and after; what is left follows something other tha
 def test_folded_network_gives_the_same_features(name):
     module = backbone(name)
     whole = copy.deepcopy(module)
-    result = folded(module)
+    result = fold_batch_norms(module)
     assert (len(norms(whole)), len(norms(result))) == NETWORKS[name]
     assert_same(whole, result)
 
@@ -87,14 +87,14 @@ def test_folded_network_gives_the_same_features(name):
 def test_folding_is_exact_to_the_last_digits_of_double_precision(name):
     """Also where a network with random weights multiplies each rounding by a million."""
     module = backbone(name).double()
-    assert_same(module, folded(copy.deepcopy(module)), images().double(), apart=1e-7)
+    assert_same(module, fold_batch_norms(copy.deepcopy(module)), images().double(), apart=1e-7)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
 def test_transformer_is_left_as_it_is(name):
     module = backbone(name, img_size=PX)
     weights = {key: value.clone() for key, value in module.state_dict().items()}
-    assert folded(module) is module
+    assert fold_batch_norms(module) is module
     assert module.state_dict().keys() == weights.keys()
     assert all(torch.equal(value, weights[key]) for key, value in module.state_dict().items())
     with torch.inference_mode():
@@ -106,7 +106,7 @@ def test_transformer_is_left_as_it_is(name):
 def test_halving_leaves_the_original_untouched(name, dtype):
     module = backbone(name, **({"img_size": PX} if "vit" in name else {}))
     text, weights = str(module), {key: value.clone() for key, value in module.state_dict().items()}
-    result = halved(module, dtype)
+    result = to_half_precision(module, dtype)
     assert result is not module
     assert str(module) == text
     held = module.state_dict()
@@ -124,7 +124,7 @@ def test_halving_leaves_the_original_untouched(name, dtype):
 
 
 def test_norms_that_are_left_keep_their_precision():
-    result = halved(backbone("resnetv2_50"), torch.bfloat16)
+    result = to_half_precision(backbone("resnetv2_50"), torch.bfloat16)
     assert len(norms(result)) == 17
     assert {norm.running_var.dtype for norm in norms(result)} == {torch.float32}
     assert {norm.weight.dtype for norm in norms(result)} == {torch.float32}
@@ -270,7 +270,7 @@ LEFT = (
 def test_only_what_nothing_else_sees_is_folded(kind):
     module = trained(kind())
     whole, weight = copy.deepcopy(module), module.conv.weight.clone()
-    result = folded(module)
+    result = fold_batch_norms(module)
     assert result is module
     assert len(norms(result)) == (0 if kind in FOLDED else 2)
     assert torch.equal(module.conv.weight, weight) == (kind in LEFT)

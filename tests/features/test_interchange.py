@@ -11,12 +11,12 @@ import torch
 
 from features.bags.bag import read_bag, validate_bag, write_bag
 from features.bags.interchange import (
+    conversion_notes,
     read_foreign,
-    remarks,
     write_clam,
     write_stamp,
 )
-from features.bags.layouts import LAYOUTS, Given, recognise
+from features.bags.layouts import LAYOUTS, SourceFacts, detect_layout
 from features.errors import BagError
 from mil.data.cohort import Row, assemble
 from mil.data.splits import Fold
@@ -26,7 +26,7 @@ from mil.learning.crossval import check_seen
 N, DIM = 6, 4
 FEATURES = np.random.default_rng(0).normal(size=(N, DIM)).astype(np.float32)
 COORDS = np.array([[1024 + 512 * (i % 3), 2048 + 512 * (i // 3)] for i in range(N)])
-MPP = Given(slide_mpp=(0.25, 0.25))
+MPP = SourceFacts(slide_mpp=(0.25, 0.25))
 TRIDENT = {
     "patch_size": 256,
     "patch_size_level0": 512,
@@ -131,7 +131,7 @@ def test_every_layout_is_tested():
 def test_every_layout_becomes_the_same_bag(tmp_path, layout):
     write, given = WAYS[layout]
     path = write(tmp_path)
-    assert recognise(path) == layout
+    assert detect_layout(path) == layout
     bag = read_foreign(path, given=given(tmp_path), case="c")
     write_bag(tmp_path / "bag.h5", bag)
     read = read_bag(tmp_path / "bag.h5")
@@ -147,7 +147,7 @@ def test_every_layout_becomes_the_same_bag(tmp_path, layout):
     assert read.recipe["mpp"] == pytest.approx(0.5)
     assert read.recipe["precision"] == ("fp16" if layout == "stamp" else "fp32")
     assert read.recipe["weights"].lower() == f"converted from {layout}"
-    assert remarks(read) == ()
+    assert conversion_notes(read) == ()
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_the_encoder_is_named_or_unknown(tmp_path, layout, encoder):
 
 def test_the_file_decides_and_not_its_name(tmp_path):
     path = stamp(tmp_path / "trident" / "clam").rename(tmp_path / "s.csv")
-    assert recognise(path) == "stamp"
+    assert detect_layout(path) == "stamp"
     assert len(read_foreign(path, given=MPP)) == N
 
 
@@ -205,7 +205,7 @@ def test_an_unknown_layout_is_refused_with_those_known(tmp_path):
 def test_a_bag_of_ours_stays_as_it_is(tmp_path):
     bag = read_foreign(trident(tmp_path), given=MPP, slide="s")
     write_bag(tmp_path / "ours.h5", bag)
-    assert recognise(tmp_path / "ours.h5") == "mil"
+    assert detect_layout(tmp_path / "ours.h5") == "mil"
     again = read_foreign(tmp_path / "ours.h5", slide="other")
     assert (again.slide, again.request_sha256) == ("s", bag.request_sha256)
     assert again.data_sha256 == bag.data_sha256
@@ -220,7 +220,7 @@ def test_micrometres_without_a_scale_are_refused_with_the_remedy(tmp_path):
 
 
 def test_micrometres_become_pixels_per_axis(tmp_path):
-    given = Given(slide_mpp=(0.25, 0.5))
+    given = SourceFacts(slide_mpp=(0.25, 0.5))
     bag = read_foreign(stamp(tmp_path), given=given)
     assert np.array_equal(bag.coords_l0, np.round(COORDS * [1, 0.5]))
     assert bag.side_l0 == (512, 256)
@@ -287,7 +287,7 @@ def test_what_contradicts_the_file_is_refused(tmp_path, change, said):
 )
 def test_given_nonsense_is_refused_at_birth(change):
     with pytest.raises(BagError, match=next(iter(change))):
-        Given(**change)
+        SourceFacts(**change)
 
 
 def test_tridents_scale_is_nominal_and_says_so(tmp_path):
@@ -297,21 +297,21 @@ def test_tridents_scale_is_nominal_and_says_so(tmp_path):
         "magnification",
         (10_000, 8_000),
     )
-    assert any("nominal" in text for text in remarks(bag))
+    assert any("nominal" in text for text in conversion_notes(bag))
 
 
 @pytest.mark.parametrize(("mpp", "told"), [(0.2515, False), (0.2527, True), (0.2475, True)])
 def test_tridents_side_is_compared_with_the_true_scale(tmp_path, mpp, told):
-    bag = read_foreign(trident(tmp_path), given=Given(slide_mpp=(mpp, mpp)))
+    bag = read_foreign(trident(tmp_path), given=SourceFacts(slide_mpp=(mpp, mpp)))
     assert bag.side_l0 == (512, 512)  # what was read, whatever it was meant to be
     assert bag.target_mpp == pytest.approx(2 * mpp)
     assert bag.recipe["mpp"] == 0.5
-    assert any(f"{2 * mpp:.4g}" in text for text in remarks(bag)) == told
+    assert any(f"{2 * mpp:.4g}" in text for text in conversion_notes(bag)) == told
 
 
 def test_tridents_rounded_side_is_seen_without_a_scale(tmp_path):
     bag = read_foreign(trident(tmp_path, patch_size_level0=500))
-    assert any("500 level-0 pixels wide" in text for text in remarks(bag))
+    assert any("500 level-0 pixels wide" in text for text in conversion_notes(bag))
 
 
 def test_nothing_is_none_though_it_is_written_as_text(tmp_path):
@@ -323,7 +323,7 @@ def test_nothing_is_none_though_it_is_written_as_text(tmp_path):
 
 def test_attributes_on_the_root_count_too(tmp_path):
     path = hdf5(tmp_path / "s.h5", {"features": FEATURES, "coords": COORDS}, root=TRIDENT)
-    assert recognise(path) == "trident"
+    assert detect_layout(path) == "trident"
     assert read_foreign(path).side_l0 == (512, 512)
 
 
@@ -361,7 +361,7 @@ def test_clam_without_patches_asks_for_them_or_for_the_numbers(tmp_path):
 
 def test_clams_tensor_takes_its_coordinates_from_the_patches(tmp_path):
     torch.save(torch.from_numpy(FEATURES), tmp_path / "s.pt")
-    assert recognise(tmp_path / "s.pt") == "clam"
+    assert detect_layout(tmp_path / "s.pt") == "clam"
     with pytest.raises(BagError, match=r"without coordinates\. Pass --patches"):
         read_foreign(tmp_path / "s.pt", given=AT_20X)
     folder = patches(tmp_path, name="s_patches.h5", patch_size_level0=512)  # TRIDENT's name
@@ -383,7 +383,7 @@ def test_clams_patches_must_be_those_of_the_features(tmp_path):
 
 
 def test_slideflows_centres_become_corners_of_tiles_of_odd_width(tmp_path):
-    given = Given(slide_mpp=(0.25, 0.2))
+    given = SourceFacts(slide_mpp=(0.25, 0.2))
     bag = read_foreign(slideflow(tmp_path), given=given)
     assert bag.side_l0 == pytest.approx((512, 640))
     assert np.array_equal(bag.coords_l0, COORDS + 256 - [256, 320])
@@ -566,7 +566,7 @@ def test_doubled_and_overhanging_tiles_are_remarked_on(tmp_path):
     coords = COORDS.copy()
     coords[1] = coords[0]
     coords[2] = (9_999, 100)
-    told = remarks(read_foreign(trident(tmp_path, coords=coords), given=MPP))
+    told = conversion_notes(read_foreign(trident(tmp_path, coords=coords), given=MPP))
     assert told == (
         "1 of 6 tiles lie on another one's coordinates.",
         "1 of 6 tiles reach over the slide's edge.",
@@ -614,11 +614,11 @@ def test_bags_of_two_foreign_stores_are_not(tmp_path):
 
 def test_the_recipe_does_not_depend_on_the_slides_own_scale(tmp_path):
     path = trident(tmp_path)
-    bags = [read_foreign(path, given=Given(slide_mpp=(mpp, mpp))) for mpp in (0.25, 0.2527)]
+    bags = [read_foreign(path, given=SourceFacts(slide_mpp=(mpp, mpp))) for mpp in (0.25, 0.2527)]
     assert len({bag.recipe_sha256 for bag in bags}) == 1
     assert len({bag.request_sha256 for bag in bags}) == 2
     clams = clam(tmp_path)
-    known = Given(slide_mpp=(0.2527, 0.2527), target_mpp=0.5, patches=patches(tmp_path))
+    known = SourceFacts(slide_mpp=(0.2527, 0.2527), target_mpp=0.5, patches=patches(tmp_path))
     assert read_foreign(clams, given=known).recipe["mpp"] == 0.5
 
 
@@ -627,7 +627,7 @@ def test_the_recipe_does_not_depend_on_the_slides_own_scale(tmp_path):
 
 def made(tmp_path, **changes):
     """A bag on a slide whose pixels are not square and whose tiles are no whole pixels."""
-    given = Given(slide_mpp=(0.2527, 0.2508))
+    given = SourceFacts(slide_mpp=(0.2527, 0.2508))
     bag = read_foreign(stamp(tmp_path), given=given, slide="a.b")
     return dataclasses.replace(bag, **changes)
 
@@ -654,7 +654,7 @@ def test_to_stamp_and_back(tmp_path):
     far = 200_000 + np.arange(2 * N).reshape(N, 2) * 1000
     bag = made(tmp_path, coords_l0=far, features=FEATURES)
     write_stamp(tmp_path / "a.b.h5", bag)
-    back = read_foreign(tmp_path / "a.b.h5", given=Given(slide_mpp=bag.mpp_l0))
+    back = read_foreign(tmp_path / "a.b.h5", given=SourceFacts(slide_mpp=bag.mpp_l0))
     assert np.abs(back.coords_l0 - far).max() < 0.5
     assert np.array_equal(back.features, FEATURES.astype(np.float16))
     assert back.side_l0 == pytest.approx(bag.side_l0)
@@ -676,7 +676,7 @@ def test_to_clam_and_back(tmp_path):
     with h5py.File(path) as file:
         assert sorted(file) == ["coords", "features"]
         assert (file["features"].dtype, file["coords"].dtype) == (np.float32, np.int32)
-    known = Given(slide_mpp=bag.mpp_l0)
+    known = SourceFacts(slide_mpp=bag.mpp_l0)
     with_patches = dataclasses.replace(known, patches=path.parent)
     for back in (
         read_foreign(path, given=known),
@@ -779,24 +779,24 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, write, step
 def test_a_real_file_in_stamps_names_says_nothing_and_is_read_once_told(realdata, tmp_path):
     """Its integers step by 512: nothing in it says whether these are pixels or micrometres."""
     path = realdata / "bags" / "stamp-TCGA-AD-6964.h5"
-    assert recognise(path) == "stamp"
-    given = Given(slide_mpp=(0.25, 0.25), tile_px=512, tile_l0=512.0)
+    assert detect_layout(path) == "stamp"
+    given = SourceFacts(slide_mpp=(0.25, 0.25), tile_px=512, tile_l0=512.0)
     with pytest.raises(BagError, match=r"step by 512\)\. Pass --unit"):
         read_foreign(path, given=given)
     bag = read_foreign(path, given=dataclasses.replace(given, unit="px"))
     write_bag(tmp_path / "s.h5", bag)
     validate_bag(tmp_path / "s.h5")
-    assert (len(bag), bag.dim, remarks(bag)) == (777, 512, ())
+    assert (len(bag), bag.dim, conversion_notes(bag)) == (777, 512, ())
 
 
 @pytest.mark.realdata
 def test_a_real_npz_whose_last_row_runs_over_the_edge(realdata, tmp_path):
     path = realdata / "bags" / "CMU-1-Small-Region-resnet50.npz"
-    given = Given(slide_mpp=(0.499, 0.499), slide_size=(2220, 2967), tile_l0=256.0)
+    given = SourceFacts(slide_mpp=(0.499, 0.499), slide_size=(2220, 2967), tile_l0=256.0)
     bag = read_foreign(path, given=given)
     write_bag(tmp_path / "s.h5", bag)
     assert (len(bag), bag.dim, bag.tile_px) == (52, 2048, 256)
-    [told] = remarks(bag)
+    [told] = conversion_notes(bag)
     assert "reach over the slide's edge" in told
     with pytest.raises(BagError, match="outside the slide"):
         read_foreign(path, given=dataclasses.replace(given, slide_size=(1500, 2967)))

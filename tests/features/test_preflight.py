@@ -7,7 +7,7 @@ import pytest
 from making import STAIN, box_ring, fake_backbone, feature, stained, write_geojson, write_tiff
 from PIL import Image
 
-from features.backbones.imagenet import ALIASES
+from features.backbones.table import BACKBONES, feature_dim
 from features.bags.bag import Bag, compact, write_bag
 from features.extraction import extract as extraction
 from features.extraction import picture, preflight
@@ -133,7 +133,9 @@ def test_the_picture_shows_tiles_where_they_lie(cohort, tmp_path):
     few = replace(RECIPE, max_tiles=10)
     found = check_slide(cohort[0], [few], tmp_path)
     with open_slide(cohort[0].files[0]) as slide:
-        grid = preflight.tiles_of(slide, cohort[0], preflight.survey(slide, cohort[0], few), few)
+        grid = preflight.lay_tiles(
+            slide, cohort[0], preflight.survey_slide(slide, cohort[0], few), few
+        )
     drawn = preflight.sample(grid, 10, seed=0, name="good")
     panel = np.asarray(Image.open(found.picture).convert("RGB"))[-76 - 1000 : -76, 24:1024]
     blueness = {"drawn": [], "left": [], "outside": []}
@@ -168,7 +170,7 @@ def test_an_unforeseen_error_is_told_and_ends_nothing(cohort, tmp_path, monkeypa
     def fails(slide, job, recipe):
         raise RuntimeError("surprise")
 
-    monkeypatch.setattr(preflight, "survey", fails)
+    monkeypatch.setattr(preflight, "survey_slide", fails)
     checks = list(check_slides(cohort[:2], [RECIPE], tmp_path))
     assert [found.scales[0].reason for found in checks] == ["RuntimeError: surprise"] * 2
 
@@ -189,17 +191,17 @@ def test_tile_images_are_counted(tmp_path):
     assert "Pass --slide-mpp" in scale.reason
 
 
-@pytest.mark.parametrize("name", sorted(preflight.DIMS))
+@pytest.mark.parametrize("name", ["resnetv2_50", "resnet18.tv_in1k", *BACKBONES])
 def test_dims_are_those_of_the_backbones(name):
     import timm
     import torch
 
-    from features.backbones.registry import PooledFeatures
+    from features.backbones.registry import PooledFeatures, resolve_name
 
     with torch.device("meta"):
-        network = PooledFeatures(timm.create_model(ALIASES.get(name, name), pretrained=False))
+        network = PooledFeatures(timm.create_model(resolve_name(name), pretrained=False))
         shape = network.eval()(torch.empty(1, 3, 299, 299)).shape
-    assert shape == (1, preflight.DIMS[name])
+    assert shape == (1, feature_dim(name))
 
 
 def test_a_bag_takes_about_the_bytes_foretold(tmp_path):

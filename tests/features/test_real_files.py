@@ -8,7 +8,7 @@ from shapely.geometry import Polygon
 
 from features.bags.bag import read_bag, write_bag
 from features.bags.interchange import read_foreign
-from features.bags.layouts import Given
+from features.bags.layouts import SourceFacts
 from features.errors import AnnotationError, ScaleError, SlideError
 from features.extraction import extract as module
 from features.extraction.extract import extract
@@ -167,7 +167,7 @@ def test_foreign_bag_is_extracted_again_on_its_own_grid(realdata, tmp_path):
     """52 tiles of another tool, the last row of which runs over the slide's edge."""
     slide = realdata / "slides" / "CMU-1-Small-Region.svs"
     with open_slide(slide) as opened:
-        told = Given(slide_mpp=opened.mpp, slide_size=opened.size_l0, tile_l0=256.0)
+        told = SourceFacts(slide_mpp=opened.mpp, slide_size=opened.size_l0, tile_l0=256.0)
     foreign = read_foreign(
         realdata / "bags" / "CMU-1-Small-Region-resnet50.npz", given=told, slide=slide.stem
     )

@@ -157,8 +157,8 @@ def run(folder, code):
 import os, resource, signal
 import numpy as np
 from pathlib import Path
-from features.extraction.spool import Rows
-rows = Rows(Path({str(folder)!r}), 1000, 100)
+from features.extraction.spool import FeatureSpool
+rows = FeatureSpool(Path({str(folder)!r}), 1000, 100)
 {code}
 """
     return subprocess.run(

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.bags import store as module
-from features.bags.store import COLUMNS, Outcome, Store, differences
+from features.bags.store import COLUMNS, Outcome, Store, recipe_differences
 from features.errors import BagError
 
 PATIENCE_S = 120
@@ -140,8 +140,8 @@ def test_claim_never_has_two_holders_however_many_processes_want_it(tmp_path):
 
 
 def test_claim_never_has_two_holders_among_threads(store, monkeypatch):
-    lock = module._lock
-    monkeypatch.setattr(module, "_lock", lambda *told: time.sleep(0.001) or lock(*told))
+    lock = module._flock
+    monkeypatch.setattr(module, "_flock", lambda *told: time.sleep(0.001) or lock(*told))
     alone, meet = threading.Lock(), threading.Barrier(8)
     two, held = [], []
 
@@ -168,7 +168,7 @@ def test_claim_never_has_two_holders_among_threads(store, monkeypatch):
 
 def test_claim_of_a_file_removed_under_the_lock_is_made_anew(store, monkeypatch):
     """The unlink race, step by step: the file is opened, then its last holder removes it."""
-    path, lock, removed = store.path / ".extract" / "a.claim", module._lock, []
+    path, lock, removed = store.path / ".extract" / "a.claim", module._flock, []
 
     def late(file, how):
         if not removed:
@@ -176,7 +176,7 @@ def test_claim_of_a_file_removed_under_the_lock_is_made_anew(store, monkeypatch)
             path.unlink()
         return lock(file, how)
 
-    monkeypatch.setattr(module, "_lock", late)
+    monkeypatch.setattr(module, "_flock", late)
     with store.claim("a") as mine:
         assert mine
         assert path.exists()
@@ -412,7 +412,7 @@ def test_reader_of_the_table_never_sees_a_part_of_it(store):
     """One thread writes tables of 1 and 400 rows in turn, another reads."""
     many = [outcome(f"s{number:03}", reason="r" * 200) for number in range(400)]
     stop, seen, errors = threading.Event(), set(), []
-    module._write_csv(store._kept().parent / "extract.csv", COLUMNS, [module._row(many[0])])
+    module._write_csv(store._kept().parent / "extract.csv", COLUMNS, [module._table_row(many[0])])
 
     def read():
         while not stop.is_set():
@@ -425,7 +425,7 @@ def test_reader_of_the_table_never_sees_a_part_of_it(store):
     reader.start()
     for turn in range(60):
         told = many if turn % 2 else many[:1]
-        module._write_csv(store.path / "extract.csv", COLUMNS, [module._row(o) for o in told])
+        module._write_csv(store.path / "extract.csv", COLUMNS, [module._table_row(o) for o in told])
     stop.set()
     reader.join(PATIENCE_S)
     assert seen <= {1, 400}
@@ -494,9 +494,9 @@ def test_recipe_cut_short_by_a_power_cut_binds_nobody(store):
 
 
 def test_differences_are_told_by_name():
-    assert differences({"a": 1, "b": 2}, {"a": 1, "b": 2}) == ""
-    assert differences({"a": 1}, {"a": 2, "b": None}) == "a 1 -> 2"
-    assert differences({}, dict.fromkeys("abcdef", 1)).count("->") == 4
+    assert recipe_differences({"a": 1, "b": 2}, {"a": 1, "b": 2}) == ""
+    assert recipe_differences({"a": 1}, {"a": 2, "b": None}) == "a 1 -> 2"
+    assert recipe_differences({}, dict.fromkeys("abcdef", 1)).count("->") == 4
 
 
 def test_bags_are_those_one_can_see(store):

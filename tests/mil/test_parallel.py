@@ -14,7 +14,7 @@ from joblib.externals.loky import wait
 
 from features.bags.bag import FileMap, read_bag, write_bag
 from features.errors import BagError
-from features.extraction.cluster import each_on_ray
+from features.extraction.cluster import run_on_ray
 from mil.errors import FitError, LeakageError
 from mil.heads.registry import HEADS
 from mil.learning.crossval import _FoldWork, cross_validate
@@ -202,7 +202,7 @@ class TestOnRay:
 
     def test_no_more_run_at_once_than_asked(self, local_ray, tmp_path):
         started = time.monotonic()
-        found = list(each_on_ray(Mark(tmp_path, 0.1), [(n,) for n in range(4)], workers=1))
+        found = list(run_on_ray(Mark(tmp_path, 0.1), [(n,) for n in range(4)], workers=1))
         assert results(found) == {n: n for n in range(4)}
         assert time.monotonic() - started > 0.6
 

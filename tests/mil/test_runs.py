@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.bags.store import locked
+from features.bags.store import lock_file
 from mil.data.splits import Fold
 from mil.errors import RunError
 from mil.runs import record
@@ -318,7 +318,7 @@ def test_a_run_that_another_process_writes_is_refused_and_left_alone(path, overw
     fitting.write_text("half")
     before = (path / "run.json").read_text()
     with (
-        locked(path / ".lock"),
+        lock_file(path / ".lock"),
         pytest.raises(
             RunError, match=rf"written by another process \(.* {os.getpid()} .*Wait for it"
         ),
@@ -332,14 +332,14 @@ def test_a_run_that_another_process_writes_is_refused_and_left_alone(path, overw
 
 def test_a_folder_that_another_process_has_just_opened_is_refused(path):
     path.mkdir(parents=True)
-    with locked(path / ".lock"), pytest.raises(RunError, match="written by another process"):
+    with lock_file(path / ".lock"), pytest.raises(RunError, match="written by another process"):
         start(path)
     assert [p.name for p in path.iterdir()] == [".lock"]
 
 
 def test_a_run_is_held_until_it_is_finished(path):
     run = start(path)
-    with locked(path / ".lock") as free:
+    with lock_file(path / ".lock") as free:
         assert not free
     finish_run(run)
     assert [p.name for p in path.iterdir()] == ["run.json"]

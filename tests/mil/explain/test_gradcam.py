@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from features.backbones.imagenet import ALIASES
 from features.backbones.registry import Backbone, PooledFeatures, load_backbone
+from features.backbones.table import BACKBONES
 from features.extraction.embed import preprocess
 from mil.errors import FitError
 from mil.explain.contact_sheet import draw_contact, draw_tile_maps, ends_of, spread_over
@@ -25,7 +25,7 @@ def small(name):
     return replace(load_backbone(name, "random"), input_px=96)
 
 
-@pytest.mark.parametrize("name", ALIASES)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_every_registered_network_has_a_map(name):
     """Without biases an answer is the sum of what its places add, so some place speaks as it does."""
     backbone = small(name)

@@ -7,13 +7,18 @@ import timm
 import torch
 from torch import nn
 
-from features.backbones.imagenet import ALIASES
 from features.backbones.registry import Backbone, PooledFeatures, load_backbone
+from features.backbones.table import BACKBONES
 from mil.errors import FitError
 from mil.finetune.network import TileClassifier, blocks_of, jittered, parameter_groups
 from mil.finetune.settings import FinetuneSettings
 
-NAMES = [*ALIASES.values(), "test_vit", "test_convnext", "test_efficientnet"]
+NAMES = [
+    *(entry.timm_name for entry in BACKBONES.values()),
+    "test_vit",
+    "test_convnext",
+    "test_efficientnet",
+]
 
 
 @pytest.fixture(scope="module")
