@@ -26,6 +26,7 @@ from features.bags.bag import Bag, read_bag, write_bag
 from features.errors import BagError, FeaturesError
 from features.extraction import extract as module
 from features.extraction.extract import extract
+from features.extraction.outputs import HOLD_OUT_SUFFIX
 from features.extraction.survey import SlideJob
 from features.recipe import ORIGINS as RECIPE_ORIGINS
 from features.recipe import REMARKS, STAINS, Recipe
