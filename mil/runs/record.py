@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from features.bags.store import locked
+from features.bags.store import lock_file
 from mil.errors import RunError
 from mil.runs.files import (
     FORMAT,
@@ -144,7 +144,7 @@ def _lock(path: Path) -> None:
     """Let no other process write the folder."""
     path.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        if not stack.enter_context(locked(path / LOCK)):
+        if not stack.enter_context(lock_file(path / LOCK)):
             raise RunError(
                 f"{path} is being written by another process ({(path / LOCK).read_text().strip()}). "
                 "Wait for it, or choose another folder."

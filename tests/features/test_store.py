@@ -97,13 +97,13 @@ from pathlib import Path
 from features.bags import store
 from features.bags.store import Store
 
-folder, mine, lock = Path(sys.argv[1]), 0, store._lock
+folder, mine, lock = Path(sys.argv[1]), 0, store._flock
 
 def after_a_pause(file, how):  # between opening and locking, in which the file may be removed
     time.sleep(random.random() / 500)
     return lock(file, how)
 
-store._lock = after_a_pause
+store._flock = after_a_pause
 (folder / f"ready.{os.getpid()}").touch()
 while not (folder / "go").exists():
     time.sleep(0.001)
