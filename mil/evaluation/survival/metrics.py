@@ -240,7 +240,13 @@ def mean_dynamic_auc(time: Floats, event: Bools, risk: Floats, at: Floats) -> fl
 
 
 def brier(time: Floats, event: Bools, survival: Floats, at: Floats) -> Floats:
-    """(T,) mean squared error of the survival probability at each time.
+    """(T,) mean of ``brier_errors`` over the cases."""
+    mean: Floats = brier_errors(time, event, survival, at).mean(axis=0)
+    return mean
+
+
+def brier_errors(time: Floats, event: Bools, survival: Floats, at: Floats) -> Floats:
+    """(n, T) squared error of each case's survival probability, weighted for censoring.
 
     E. Graf et al., Assessment and comparison of prognostic classification schemes for survival data, Stat
     Med 1999, 18:2529.
@@ -258,9 +264,8 @@ def brier(time: Floats, event: Bools, survival: Floats, at: Floats) -> Floats:
     there = time[:, None] > at
     # Where none is observed any more there is nothing to weigh.
     weights = there / np.where(there.any(axis=0), of_time, 1.0)
-    error = gone * survival**2 / of_case + weights * (1 - survival) ** 2
-    found: Floats = error.mean(axis=0)
-    return found
+    errors: Floats = gone * survival**2 / of_case + weights * (1 - survival) ** 2
+    return errors
 
 
 def integrated_brier(time: Floats, event: Bools, survival: Floats, at: Floats) -> float:
