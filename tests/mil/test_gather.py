@@ -1,6 +1,5 @@
 """What the report shows is what the run did, with bags, labels and models that are still the run's."""
 
-import csv
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -10,60 +9,18 @@ import pandas as pd
 import pytest
 
 from features.bags.bag import read_bag, write_bag
-from mil.data.cohort import assemble, read_table
-from mil.data.splits import read_folds, write_folds
+from mil.data.splits import read_folds
 from mil.errors import CohortError, LeakageError, RunError
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.comparison import compare_models
-from mil.evaluation.predictions import write_predictions
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small
-from mil.learning.crossval import cross_validate
-from mil.learning.fitted import load_fitted, save_fitted
+from mil.learning.fitted import load_fitted
 from mil.report.gather import SCARCE, gather
-from mil.runs.record import finish_run, start_run, update_run
+from mil.runs.record import update_run
 from mil.runs.run import open_run
-from tests.mil.made import QUICK, RECIPE, folds_of, made_bag, made_cohort
-
-MODELS = ("majority", "mean", "abmil", "gated-abmil")
-
-
-def write_cohort(folder, cohort, **columns):
-    """The table and the store of a cohort."""
-    with (folder / "cohort.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["case", "slide", "label", *columns])
-        for i, case in enumerate(cohort.cases):
-            for bag in case.bags:
-                extra = [values[i] for values in columns.values()]
-                writer.writerow([case.name, bag.slide, case.label, *extra])
-                write_bag(folder / "store" / f"{bag.slide}.h5", bag)
-
-
-def make_run(folder, cohort, models=MODELS, **columns):
-    """A finished run as `mil crossval` leaves it."""
-    write_cohort(folder, cohort, **columns)
-    cohort = assemble(read_table(folder / "cohort.csv"), folder / "store", allow_missing=True)
-    settings = {
-        "cohort": str(folder / "cohort.csv"),
-        "store": str(folder / "store"),
-        "allow_missing": True,
-        "models": list(models),
-    }
-    run = start_run(folder / "run", "crossval", settings)
-    bags = {bag.slide: bag.data_sha256 for case in cohort.cases for bag in case.bags}
-    run = update_run(run, bags=bags)
-    folds = folds_of(cohort, folds="2", repeats=2)
-    write_folds(run.path / "folds.json", folds)
-
-    def keep(model, fold, fitter):
-        fitted = fitter()
-        save_fitted(run.model_path(model, fold), fitted)
-        return fitted
-
-    predictions = cross_validate(cohort, folds, models, QUICK, seed=0, keep=keep)
-    write_predictions(run.path / "predictions.csv", predictions)
-    return finish_run(run)
+from tests.mil.made import RECIPE, made_bag, made_cohort
+from tests.mil.made_runs import make_run, write_cohort
 
 
 @pytest.fixture(scope="module")
