@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cli.app import app
 from cli.options import UsageError, verb, writable
 from cli.pages import fill
+from cli.runs import MOVED_COHORT, MOVED_STORE
 
 if TYPE_CHECKING:
     from mil.audit.confounders import Confounder
@@ -55,6 +56,8 @@ class AuditOptions:
             "training cases."
         },
     )
+    store: Path | None = field(default=None, metadata=MOVED_STORE)
+    cohort: Path | None = field(default=None, metadata=MOVED_COHORT)
 
 
 @verb(
@@ -94,7 +97,7 @@ def _audit_run(options: AuditOptions) -> int:
     from mil.evaluation.predictions import read_predictions
     from mil.runs.run import open_run
 
-    run = open_run(options.input)
+    run = open_run(options.input, store=options.store, cohort=options.cohort)
     found = audit_run(run, curve_model=options.curve, crossval=_Again(options.input))
     if options.out:
         from mil.audit.run import results_table

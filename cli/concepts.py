@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cli.app import app
 from cli.options import UsageError, verb, writable
+from cli.runs import MOVED_COHORT, MOVED_STORE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,8 @@ class ConceptOptions:
     )
     concepts: int = field(default=12, metadata={"help": "How many clusters of tiles to find."})
     seed: int = field(default=0, metadata={"help": "Of the tiles drawn and the first centres."})
+    store: Path | None = field(default=None, metadata=MOVED_STORE)
+    cohort: Path | None = field(default=None, metadata=MOVED_COHORT)
 
     def __post_init__(self) -> None:
         if self.concepts < 2:
@@ -40,7 +43,7 @@ def concepts(options: ConceptOptions) -> None:
 
     writable(options.out)
     found_files = slide_files(options.slides) if options.slides else {}
-    run = open_run(options.run)
+    run = open_run(options.run, store=options.store, cohort=options.cohort)
     if run.task == "survival" or run.settings.finetunes:
         raise UsageError(
             f"{run.path}: concepts need classes, and bags by one backbone. Give a run of `mil crossval` on "

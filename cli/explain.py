@@ -20,6 +20,7 @@ from cli.maps import (
     write_tiles,
 )
 from cli.options import UsageError, verb, writable
+from cli.runs import MOVED_COHORT, MOVED_STORE
 
 if TYPE_CHECKING:
     from features.bags.bag import Bag
@@ -96,6 +97,8 @@ class ExplainOptions:
             "help": "Also paint the map on the slide itself, as a pyramidal OME-TIFF; needs the slide."
         },
     )
+    store: Path | None = field(default=None, metadata=MOVED_STORE)
+    cohort: Path | None = field(default=None, metadata=MOVED_COHORT)
 
 
 @verb(
@@ -131,7 +134,7 @@ def run_explain(options: ExplainOptions) -> list[Path]:
     from mil.runs.run import open_run
 
     _check_asked(options)
-    run = open_run(options.run)
+    run = open_run(options.run, store=options.store, cohort=options.cohort)
     survival = run.task == "survival"
     if survival:
         _check_survival(options)

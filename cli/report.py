@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cli.app import app
 from cli.options import verb
+from cli.runs import MOVED_COHORT, MOVED_STORE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,8 @@ class ReportOptions:
     out: Path | None = field(
         default=None, metadata={"help": "The page to write; RUN/report.html if not given."}
     )
+    store: Path | None = field(default=None, metadata=MOVED_STORE)
+    cohort: Path | None = field(default=None, metadata=MOVED_COHORT)
 
 
 @verb(app, ReportOptions, examples=["mil report run"])
@@ -33,7 +36,7 @@ def run_report(options: ReportOptions) -> Path:
     from mil.report.survival import write_survival_figures
     from mil.runs.run import open_run
 
-    run = open_run(options.run)
+    run = open_run(options.run, store=options.store, cohort=options.cohort)
     path = options.out or run.path / "report.html"
     if run.task == "survival":
         risks = gather_survival(run, progress=Bars())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cli.app import app
 from cli.options import UsageError, verb
+from cli.runs import MOVED_COHORT, MOVED_STORE
 
 if TYPE_CHECKING:
     from mil.view.server import Viewer
@@ -29,6 +30,8 @@ class ViewOptions:
     check: bool = field(
         default=False, metadata={"help": "Fetch the page and one tile, say so, and stop."}
     )
+    store: Path | None = field(default=None, metadata=MOVED_STORE)
+    cohort: Path | None = field(default=None, metadata=MOVED_COHORT)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= MOST_PORT:
@@ -55,7 +58,7 @@ def view(options: ViewOptions) -> None:
     from mil.view.server import Viewer
 
     found = slide_files(options.slides) if options.slides else {}
-    gallery = Gallery(open_run(options.run), found)
+    gallery = Gallery(open_run(options.run, store=options.store, cohort=options.cohort), found)
     say(
         f"{counted(len(gallery.slides), 'slide')}, {len(gallery.files)} with a file; "
         f"{counted(len(gallery.layers), 'layer')} of scores."

@@ -1,0 +1,20 @@
+"""A store and a table that have moved are named once on the command line."""
+
+import shutil
+
+from tests.mil.made import made_cohort
+from tests.mil.made_runs import make_run
+
+
+def test_a_run_is_reported_after_its_store_and_its_table_have_moved(mil, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    make_run(old, made_cohort((3, 3)), ["majority", "mean"])
+    shutil.move(old, new)
+    failed = mil("report", "run", cwd=new, check=False)
+    assert failed.returncode == 1
+    assert "If it has moved, open the run with its new place" in failed.stderr
+    refused = mil("report", "run", "--cohort", "cohort.csv", "--store", ".", cwd=new, check=False)
+    assert "is not the bag store of run" in refused.stderr
+    mil("report", "run", "--cohort", "cohort.csv", "--store", "store", cwd=new)
+    mil("report", "run", cwd=new)
+    mil("audit", "run", cwd=new, check=False)
