@@ -191,14 +191,14 @@ def _write_run(out: Path, found: "Audit") -> None:
         summary=found.summary,
         header=HEADER,
         rows=[_shown(each, found.evaluation.n_cases) for each in found.confounders],
-        flagged=[each.association.found for each in found.confounders],
+        flagged=[each.association.significant for each in found.confounders],
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
     )
     write_atomic(out / "index.html", page)
 
 
 def _lead(found: "Audit") -> str:
-    flagged = [each.association.name for each in found.confounders if each.association.found]
+    flagged = [each.association.name for each in found.confounders if each.association.significant]
     asked = sum(each.association.auc is not None for each in found.confounders)
     if flagged:
         return f"{', '.join(flagged)} tells the classes apart without the tissue."

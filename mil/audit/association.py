@@ -1,8 +1,7 @@
-"""How far one fact of a case tells its class, and how far it would by chance.
+"""Association of one variable with the class of a case, against label permutations.
 
-The measure is the macro one-vs-rest AUC at its best: of each class against the rest, in whichever
-direction the fact points. At 20 cases that is well above .5 where there is nothing, so that it is read
-against the same measure on labels dealt out anew to whole cases, and never alone.
+The measure is a macro one-vs-rest AUC; for each class the direction that fits better counts. At 20 cases it
+is well above .5 even without an association, so it is compared with the same measure under permuted labels.
 """
 
 import math
@@ -18,22 +17,22 @@ from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.comparison import holm
 
 SHUFFLES = 4999
-MOST_EXACT = 5000  # arrangements of the labels up to which all are tried
+MOST_EXACT = 5000  # label permutations; up to here all are tried
 ALPHA = 0.05
 ROUNDING = 1e-9
-MOST_AT_ONCE = 5_000_000  # numbers of a block of shuffles
+MOST_AT_ONCE = 5_000_000  # numbers in a block of permutations
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """One fact of every case.
+    """One variable, known for every case.
 
     Attributes:
-        name: what it is.
-        values: (n, d) numbers, nan where not known; of categories (n, 1) codes.
+        name: name for people.
+        values: (n, d) numbers, nan where missing; (n, 1) codes of categories.
         categorical: whether the values are codes without an order.
-        reason: why there is no data; then there are no values.
-        note: what a reader should know of the values.
+        reason: why there are no values.
+        note: remark on the values for the reader.
     """
 
     name: str
@@ -45,18 +44,18 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Association:
-    """What labels dealt out anew say of one predictor.
+    """Label permutation test of one predictor.
 
     Attributes:
-        name: of the predictor.
+        name: name of the predictor.
         auc: macro one-vs-rest AUC in the direction that fits best; None without data.
-        chance: its median over the shuffles.
-        noticed: what one shuffle in twenty reaches.
-        p: share of shuffles, the true labels among them, that reach the AUC (Phipson & Smyth 2010).
-        p_holm: adjusted for all predictors.
-        exact: whether every arrangement of the labels was tried.
+        chance: median AUC over the permutations.
+        noticed: AUC that one permutation in twenty reaches.
+        p: share of permutations, the true labels among them, that reach the AUC (Phipson & Smyth 2010).
+        p_holm: p adjusted over all predictors.
+        exact: whether all permutations of the labels were tried.
         reason: why there is no data.
-        note: of the values.
+        note: remark on the values.
     """
 
     name: str
@@ -70,27 +69,27 @@ class Association:
     note: str = ""
 
     @property
-    def found(self) -> bool:
-        """Whether it tells the classes apart beyond chance, all predictors considered."""
+    def significant(self) -> bool:
+        """Whether the association is significant after adjustment over all predictors."""
         return self.p_holm is not None and self.p_holm <= ALPHA
 
     def to_json(self) -> dict[str, object]:
-        """The fields and the verdict as plain values."""
-        return asdict(self) | {"found": self.found}
+        """The fields as plain values, and whether the association is significant (``found``)."""
+        return asdict(self) | {"found": self.significant}
 
 
 @dataclass(frozen=True)
 class Associations:
-    """All predictors of one cohort.
+    """Associations of all predictors of a cohort.
 
     Attributes:
-        each: one per predictor, in their order.
-        largest: the AUC that the best of the numeric predictors reaches in one shuffle of twenty; None
-            without any.
-        numeric: how many those are.
+        results: one per predictor, in their order.
+        largest: AUC that the best numeric predictor reaches in one permutation in twenty; None where there
+            is no numeric predictor.
+        numeric: number of numeric predictors.
     """
 
-    each: tuple[Association, ...]
+    results: tuple[Association, ...]
     largest: float | None
     numeric: int
 
@@ -98,32 +97,32 @@ class Associations:
 def associate(
     predictors: Sequence[Predictor], truth: Ints, *, shuffles: int = SHUFFLES, seed: int = 0
 ) -> Associations:
-    """Hold each predictor's AUC against shuffled labels, the same shuffles for all.
+    """Test the AUC of each predictor against permuted labels, the same permutations for all.
 
     Args:
-        predictors: of the same n cases.
+        predictors: variables of the same n cases.
         truth: (n,) class indices; every class has a case.
-        shuffles: of the labels; all arrangements are tried where there are few.
-        seed: of the shuffles.
+        shuffles: number of permutations; all are tried where there are few.
+        seed: seed of the permutations.
     """
-    dealt, exact = _arrangements(truth, shuffles, seed)
-    asked = [each for each in predictors if each.values is not None]
-    seen = {each.name: best_auc(each, truth[None])[0] for each in asked}
-    under = {each.name: best_auc(each, dealt) for each in asked}
+    permuted, exact = _permutations(truth, shuffles, seed)
+    available = [predictor for predictor in predictors if predictor.values is not None]
+    observed = {predictor.name: best_auc(predictor, truth[None])[0] for predictor in available}
+    null = {predictor.name: best_auc(predictor, permuted) for predictor in available}
     p = {
-        name: (np.sum(under[name] >= seen[name] - ROUNDING) + (not exact))
-        / (len(dealt) + (not exact))
-        for name in seen
+        name: (np.sum(null[name] >= observed[name] - ROUNDING) + (not exact))
+        / (len(permuted) + (not exact))
+        for name in observed
     }
     adjusted = dict(zip(p, holm(list(p.values())), strict=True))
-    each = tuple(
+    results = tuple(
         Association(predictor.name, reason=predictor.reason)
         if predictor.values is None
         else Association(
             predictor.name,
-            float(seen[predictor.name]),
-            float(np.median(under[predictor.name])),
-            float(np.quantile(under[predictor.name], 1 - ALPHA)),
+            float(observed[predictor.name]),
+            float(np.median(null[predictor.name])),
+            float(np.quantile(null[predictor.name], 1 - ALPHA)),
             float(p[predictor.name]),
             float(adjusted[predictor.name]),
             exact,
@@ -131,16 +130,16 @@ def associate(
         )
         for predictor in predictors
     )
-    numeric = [under[each.name] for each in asked if not each.categorical]
+    numeric = [null[predictor.name] for predictor in available if not predictor.categorical]
     largest = float(np.quantile(np.max(numeric, axis=0), 1 - ALPHA)) if numeric else None
-    return Associations(each, largest, len(numeric))
+    return Associations(results, largest, len(numeric))
 
 
 def best_auc(predictor: Predictor, labels: Ints) -> Floats:
-    """(B,) macro AUC in the direction that fits best, of B labellings (B, n) of the same cases.
+    """Macro AUC (B,) in the direction that fits best, for B labellings (B, n) of the same cases.
 
-    Of several numbers (colour channels) the best one; of categories, that of the share each class has
-    within the case's own category.
+    For several numbers (colour channels) it is that of the best one; for categories, that of the share of
+    each class within the category of the case.
     """
     assert predictor.values is not None
     n_classes = int(labels.max()) + 1
@@ -154,16 +153,16 @@ def best_auc(predictor: Predictor, labels: Ints) -> Floats:
     ranks = rankdata(np.where(np.isnan(values), middle, values), axis=0)  # (n, d)
     folded = []
     for k in range(n_classes):
-        mine = (labels == k).astype(np.float64)
-        m = mine.sum(axis=1, keepdims=True)
-        auc = ((mine @ ranks) / m - (m + 1) / 2) / (labels.shape[1] - m)  # (B, d)
+        members = (labels == k).astype(np.float64)
+        m = members.sum(axis=1, keepdims=True)
+        auc = ((members @ ranks) / m - (m + 1) / 2) / (labels.shape[1] - m)  # (B, d)
         folded.append(np.maximum(auc, 1 - auc))
     best: Floats = np.mean(folded, axis=0).max(axis=1)
     return best
 
 
 def _category_auc(codes: npt.NDArray[np.intp], labels: Ints, n_classes: int) -> Floats:
-    """As ``best_auc``: the AUC of each class's share within a category, from counts."""
+    """As ``best_auc``: the AUC of the share of each class within a category, from counts."""
     member = np.eye(codes.max() + 1)[codes]  # (n, S)
     one_hot = np.eye(n_classes)[labels]  # (B, n, K)
     counts = np.einsum("ns,bnk->bsk", member, one_hot)
@@ -177,25 +176,25 @@ def _category_auc(codes: npt.NDArray[np.intp], labels: Ints, n_classes: int) -> 
     return auc
 
 
-def _arrangements(truth: Ints, shuffles: int, seed: int) -> tuple[Ints, bool]:
-    """((B, n) labels dealt out anew, whether these are all there are)."""
+def _permutations(truth: Ints, shuffles: int, seed: int) -> tuple[Ints, bool]:
+    """Permuted labels (B, n), and whether these are all permutations."""
     counts = np.bincount(truth)
     ways = math.factorial(len(truth)) // math.prod(math.factorial(int(c)) for c in counts)
     if ways <= min(shuffles + 1, MOST_EXACT):
-        return np.array(list(_every(tuple(range(len(truth))), counts.tolist()))), True
+        return np.array(list(_labellings(tuple(range(len(truth))), counts.tolist()))), True
     rng = np.random.default_rng(seed)
     return rng.permuted(np.tile(truth, (shuffles, 1)), axis=1), False
 
 
-def _every(places: tuple[int, ...], counts: Sequence[int]) -> Iterator[Ints]:
-    """All ways to give so many of the places to each class."""
+def _labellings(places: tuple[int, ...], counts: Sequence[int]) -> Iterator[Ints]:
+    """All ways to assign the places to classes with these counts."""
     if len(counts) == 1:
         yield np.full(len(places), 0)
         return
     *others, last = counts
     for chosen in combinations(range(len(places)), last):
-        left = tuple(place for i, place in enumerate(places) if i not in chosen)
+        free = tuple(place for i, place in enumerate(places) if i not in chosen)
         labels = np.full(len(places), len(others))
-        for rest in _every(left, others):
-            labels[[i for i in range(len(places)) if i not in chosen]] = rest
+        for labelling in _labellings(free, others):
+            labels[[i for i in range(len(places)) if i not in chosen]] = labelling
             yield labels.copy()

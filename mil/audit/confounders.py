@@ -1,4 +1,4 @@
-"""Facts of the cases beside their tissue, and whether they alone could tell the classes apart."""
+"""Possible confounders: variables beside the tissue that alone could separate the classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,19 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from mil.audit.association import Association, Associations, associate
-from mil.audit.predictors import predictors_of
-from mil.audit.single_predictor import right_alone
+from mil.audit.predictors import cohort_predictors
+from mil.audit.single_predictor import count_correct_alone
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold
 
 
 @dataclass(frozen=True)
 class Confounder:
-    """A fact of the cases beside their tissue.
+    """A variable of the cases beside their tissue.
 
     Attributes:
-        association: with the label, against shuffled labels.
-        right: cases that it alone calls rightly in the run's folds, mean over repeats; None without data.
+        association: association with the label, against permuted labels.
+        right: cases that it alone classifies correctly in the run's folds, mean over repeats; None without
+            data.
     """
 
     association: Association
@@ -26,27 +27,36 @@ class Confounder:
 
     @property
     def verdict(self) -> str:
-        """In words."""
-        told = self.association
-        if told.auc is None or told.noticed is None or told.p is None:
-            return told.reason
-        if told.found:
+        """The result in words."""
+        association = self.association
+        if association.auc is None or association.noticed is None or association.p is None:
+            return association.reason
+        if association.significant:
             return "TELLS THE CLASSES APART"
-        if told.p <= 0.05:
+        if association.p <= 0.05:
             return "may do: alone, not among all that were asked"
-        return f"no sign; an AUC below {told.noticed:.2f} could not show"
+        return f"no sign; an AUC below {association.noticed:.2f} could not show"
 
 
-def confounders_of(
+def find_confounders(
     cohort: Cohort, folds: Sequence[Fold]
 ) -> tuple[tuple[Confounder, ...], Associations]:
-    """Ask every fact of the cases; one per fact, and what chance gives to the best of them."""
+    """Test all variables of a cohort.
+
+    Returns:
+        One confounder per variable, and their associations together.
+    """
     truth = np.array([cohort.classes.index(case.label) for case in cohort.cases])
-    predictors = predictors_of(cohort)
+    predictors = cohort_predictors(cohort)
     associations = associate(predictors, truth)
     names = [case.name for case in cohort.cases]
-    found = tuple(
-        Confounder(told, None if each.values is None else right_alone(each, names, truth, folds))
-        for each, told in zip(predictors, associations.each, strict=True)
+    confounders = tuple(
+        Confounder(
+            association,
+            None
+            if predictor.values is None
+            else count_correct_alone(predictor, names, truth, folds),
+        )
+        for predictor, association in zip(predictors, associations.results, strict=True)
     )
-    return found, associations
+    return confounders, associations

@@ -1,11 +1,11 @@
-"""Whether the numbers of a published table can all be true of the same cases.
+"""Consistency of published results: whether the numbers of a row can come from the same cases.
 
-Accuracy, sensitivity, specificity, precision and F1 are five views of four counts, so that most tables
-say more than they can hold. Every number is taken as the range that its printed digits leave: .83 is
-anything from .825 to .835. A row is called impossible only where no counts in these ranges agree.
+Accuracy, sensitivity, specificity, precision and F1 are functions of four counts, so most tables are
+overdetermined. Every number stands for the range that its printed digits allow: .83 is anything from .825 to
+.835. A row is impossible only where no counts agree with all ranges.
 
-The rules are those of two classes. A row of more (column classes) holds means over the classes, of
-which fewer rules are known.
+The rules are for two classes. A row of more classes (column ``classes``) contains means over the classes, for
+which fewer rules exist.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import binomtest, norm
 
-from mil.audit.published import PARTS, SLACK, Printed, Published, completed
+from mil.audit.published import PARTS, SLACK, Printed, Published, complete_counts
 
 OUT_OF = {
     "accuracy": ("n",), "sensitivity": ("n_pos",), "specificity": ("n_neg",), "precision": ("tp", "fp"),
@@ -29,19 +29,21 @@ RIGHT = {
 METHODS: dict[str, Literal["wilsoncc", "wilson", "exact"]] = {
     "Wilson with continuity correction": "wilsoncc", "Wilson": "wilson", "Clopper-Pearson": "exact",
 }  # fmt: skip
-MOST_TABLES = 5_000_000  # of counts, tried for a row; one that allows more is hardly bound
+MOST_TABLES = (
+    5_000_000  # tables of counts tried for a row; a row that allows more is hardly constrained
+)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule says of a row.
+    """Result of a rule for a row.
 
     Attributes:
-        line: in the file.
-        name: of the row.
-        rule: its name.
-        impossible: no cases can give these numbers; else a remark that a reader should know.
-        text: the numbers.
+        line: line in the file.
+        name: name of the row.
+        rule: name of the rule.
+        impossible: True where no cases can give these numbers; otherwise the finding is a remark.
+        text: the numbers in words.
     """
 
     line: int
@@ -52,22 +54,22 @@ class Finding:
 
 
 def check_published(rows: Sequence[Published]) -> tuple[Finding, ...]:
-    """Apply every rule to every row; what is impossible comes first."""
-    found = (finding for row in rows for finding in check_row(row))
-    return tuple(sorted(found, key=lambda finding: not finding.impossible))
+    """Apply all rules to all rows; impossible rows come first."""
+    findings = (finding for row in rows for finding in check_row(row))
+    return tuple(sorted(findings, key=lambda finding: not finding.impossible))
 
 
 def check_row(row: Published) -> tuple[Finding, ...]:
-    """What the rules say of one row."""
+    """Apply all rules to one row."""
     rules = _MULTICLASS if row.counts.get("classes", 2) > 2 else _RULES
-    found = [
+    findings = [
         Finding(row.line, row.name, name, impossible, text)
         for name, impossible, rule in rules
         for text in rule(row)
     ]
-    if not any(finding.impossible for finding in found) and rules is _RULES:
-        found += [Finding(row.line, row.name, "one table", True, t) for t in _one_table(row)]  # noqa: FBT003
-    return tuple(found)
+    if not any(finding.impossible for finding in findings) and rules is _RULES:
+        findings += [Finding(row.line, row.name, "one table", True, t) for t in _one_table(row)]  # noqa: FBT003
+    return tuple(findings)
 
 
 def _range(row: Published) -> Iterator[str]:
@@ -88,19 +90,19 @@ def _sums(row: Published) -> Iterator[str]:
         if whole in counts and (
             total > counts[whole] or (len(known) == 2 and total < counts[whole])
         ):
-            told = " and ".join(f"{part} {counts[part]}" for part in known)
-            yield f"{told} make {total}, not the {counts[whole]} of {whole}."
+            named = " and ".join(f"{part} {counts[part]}" for part in known)
+            yield f"{named} make {total}, not the {counts[whole]} of {whole}."
 
 
 def _whole(row: Published) -> Iterator[str]:
-    """A share of n cases is k/n with k whole."""
-    counts = completed(row.counts)
+    """A share of n cases is k / n with a whole k."""
+    counts = complete_counts(row.counts)
     if row.averaged:
         return
     if {"n", "n_pos"} <= counts.keys() and "prevalence" in row.rates:
-        share, told = counts["n_pos"] / counts["n"], row.rates["prevalence"]
-        if not told.meets(share, share):
-            yield f"prevalence {told.text}, but {counts['n_pos']} of {counts['n']} are {share:.2%}."
+        share, prevalence = counts["n_pos"] / counts["n"], row.rates["prevalence"]
+        if not prevalence.meets(share, share):
+            yield f"prevalence {prevalence.text}, but {counts['n_pos']} of {counts['n']} are {share:.2%}."
     for name, parts in OUT_OF.items():
         if name not in row.rates or not set(parts) <= counts.keys():
             continue
@@ -122,7 +124,7 @@ def _between(row: Published) -> Iterator[str]:
     if not {"accuracy", "sensitivity", "specificity"} <= row.rates.keys():
         return
     accuracy, sides = row.rates["accuracy"], (row.rates["sensitivity"], row.rates["specificity"])
-    # Where ranges only touch, one number would have been printed in two ways.
+    # Ranges that only touch could be one number, printed in two ways.
     above = accuracy.low >= max(side.high for side in sides) - SLACK
     if not above and accuracy.high > min(side.low for side in sides) + SLACK:
         return
@@ -138,13 +140,13 @@ def _between(row: Published) -> Iterator[str]:
 
 
 def _f1(row: Published) -> Iterator[str]:
-    """F1 is the harmonic mean of precision and sensitivity; of means over folds it is at most that."""
+    """F1 is the harmonic mean of precision and sensitivity; for means over folds at most that."""
     if not {"f1", "precision", "sensitivity"} <= row.rates.keys():
         return
     f1, p, r = (row.rates[name] for name in ("f1", "precision", "sensitivity"))
     low, high = _harmonic(p.low, r.low), _harmonic(p.high, r.high)
     averaged = row.averaged or row.counts.get("classes", 2) > 2
-    # The harmonic mean is concave: by Jensen, a mean of F1 is at most the F1 of the means.
+    # The harmonic mean is concave, so by Jensen a mean of F1 is at most the F1 of the means.
     if not f1.meets(0.0 if averaged else low, high):
         yield (
             f"f1 {f1.text}, but precision {p.text} and sensitivity {r.text} give "
@@ -153,16 +155,16 @@ def _f1(row: Published) -> Iterator[str]:
 
 
 def _prevalence(row: Published) -> Iterator[str]:
-    """Precision and accuracy each imply a share of positives; it is one share."""
+    """Precision and accuracy imply the same share of positives."""
     if row.averaged or not {"sensitivity", "specificity"} <= row.rates.keys():
         return
-    found = dict(_implied(row))
-    counts = completed(row.counts)
+    shares = dict(_implied(row))
+    counts = complete_counts(row.counts)
     if {"n", "n_pos"} <= counts.keys():
         share = counts["n_pos"] / counts["n"]
-        found["the counts"] = (share, share)
-    for one, (low, high) in found.items():
-        for other, (least, most) in found.items():
+        shares["the counts"] = (share, share)
+    for one, (low, high) in shares.items():
+        for other, (least, most) in shares.items():
             if high < least - SLACK:
                 yield (
                     f"with sensitivity and specificity, {one} imply {_span(low, high)} positives, {other} "
@@ -173,27 +175,29 @@ def _prevalence(row: Published) -> Iterator[str]:
 def _balanced(row: Published) -> Iterator[str]:
     if not {"balanced_accuracy", "sensitivity", "specificity"} <= row.rates.keys():
         return
-    told, a, b = (row.rates[x] for x in ("balanced_accuracy", "sensitivity", "specificity"))
-    if not told.meets((a.low + b.low) / 2, (a.high + b.high) / 2):
+    balanced, a, b = (row.rates[x] for x in ("balanced_accuracy", "sensitivity", "specificity"))
+    if not balanced.meets((a.low + b.low) / 2, (a.high + b.high) / 2):
         yield (
-            f"balanced accuracy {told.text}, but sensitivity {a.text} and specificity {b.text} have the "
+            f"balanced accuracy {balanced.text}, but sensitivity {a.text} and specificity {b.text} have the "
             f"mean {(a.value + b.value) / 2:.3f}."
         )
 
 
 def _one_table(row: Published) -> Iterator[str]:
-    """Some table of whole counts must give all the numbers at once."""
-    if row.averaged or "n" not in completed(row.counts):
+    """Some table of whole counts must give all numbers at once."""
+    if row.averaged or "n" not in complete_counts(row.counts):
         return
     if len(row.rates.keys() - {"auc"}) >= 2 and _no_table(row):
-        told = ", ".join(f"{name} {rate.text}" for name, rate in row.rates.items() if name != "auc")
+        rates = ", ".join(
+            f"{name} {rate.text}" for name, rate in row.rates.items() if name != "auc"
+        )
         counts = ", ".join(f"{name} {count}" for name, count in row.counts.items())
-        yield f"no table of whole cases with {counts} gives {told}."
+        yield f"no table of whole cases with {counts} gives {rates}."
 
 
 def _trivial(row: Published) -> Iterator[str]:
-    """What needs no model should stand beside every result."""
-    counts = completed(row.counts)
+    """Results should be above those of trivial rules."""
+    counts = complete_counts(row.counts)
     if not {"n", "n_pos"} <= counts.keys() or not counts["n"]:
         return
     positive = counts["n_pos"] / counts["n"]
@@ -211,8 +215,8 @@ def _trivial(row: Published) -> Iterator[str]:
 
 
 def _intervals(row: Published) -> Iterator[str]:
-    """By which method an interval was made, as far as its limits tell."""
-    counts = completed(row.counts)
+    """The method of an interval, as far as its limits identify it."""
+    counts = complete_counts(row.counts)
     for name, rate in row.rates.items():
         if rate.limits is None:
             continue
@@ -221,8 +225,8 @@ def _intervals(row: Published) -> Iterator[str]:
         elif name in OUT_OF and set(OUT_OF[name]) <= counts.keys():
             n = sum(counts[part] for part in OUT_OF[name])
             methods = {how for k in _counts_in(rate, n) for how in _reproducing(int(k), n, rate)}
-            told = " or ".join(sorted(methods)) or f"none of {', '.join([*METHODS, 'Wald'])}"
-            yield f"the interval of {name} {rate.text} over {n} cases is {told}."
+            matching = " or ".join(sorted(methods)) or f"none of {', '.join([*METHODS, 'Wald'])}"
+            yield f"the interval of {name} {rate.text} over {n} cases is {matching}."
 
 
 def _auc_limits(rate: Printed) -> Iterator[str]:
@@ -257,7 +261,7 @@ _MULTICLASS = (
 
 
 def _counts_in(rate: Printed, n: int) -> range:
-    """The whole numbers k with k/n in the printed range."""
+    """The whole numbers k with k / n in the printed range."""
     return range(
         max(0, math.ceil(rate.low * n - SLACK * n)),
         min(n, math.floor(rate.high * n + SLACK * n)) + 1,
@@ -265,23 +269,23 @@ def _counts_in(rate: Printed, n: int) -> range:
 
 
 def _no_table(row: Published) -> bool:
-    """Whether no (tp, tn) for any number of positives gives all rates; False where too many to try."""
-    counts = completed(row.counts)
+    """Whether no (tp, tn) for any number of positives gives all rates; False where there are too many."""
+    counts = complete_counts(row.counts)
     n = counts["n"]
     divisions = [counts["n_pos"]] if "n_pos" in counts else range(n + 1)
-    tried = []
+    candidates = []
     for n_pos in divisions:
         tp = _allowed(row.rates.get("sensitivity"), n_pos, counts.get("tp"))
         tn = _allowed(row.rates.get("specificity"), n - n_pos, counts.get("tn"))
         if len(tp) and len(tn):
-            tried.append((n_pos, tp, tn))
-    if sum(len(tp) * len(tn) for _, tp, tn in tried) > MOST_TABLES:
+            candidates.append((n_pos, tp, tn))
+    if sum(len(tp) * len(tn) for _, tp, tn in candidates) > MOST_TABLES:
         return False
-    return not any(_fits(row, n, *each) for each in tried)
+    return not any(_fits(row, n, *table) for table in candidates)
 
 
 def _allowed(rate: Printed | None, n: int, known: int | None) -> range:
-    """The counts out of n that a rate allows."""
+    """The counts of n that a rate allows."""
     if known is not None:
         return range(known, known + 1)
     if rate is None or (n == 0 and _may_be_undefined(rate)):
@@ -290,16 +294,16 @@ def _allowed(rate: Printed | None, n: int, known: int | None) -> range:
 
 
 def _may_be_undefined(rate: Printed) -> bool:
-    """A share of no cases is printed as 0 or as 1."""
+    """Whether a rate could stand for a share of no cases, which is printed as 0 or 1."""
     return rate.low <= 0 or rate.high >= 1
 
 
 def _fits(row: Published, n: int, n_pos: int, tps: range, tns: range) -> bool:
-    """Whether some of these counts give the rates that mix them."""
+    """Whether some of these counts give the rates that depend on both."""
     tp, tn = np.array(tps, dtype=float)[:, None], np.array(tns, dtype=float)[None]
     fp, fn = n - n_pos - tn, n_pos - tp
     with np.errstate(invalid="ignore", divide="ignore"):
-        given = {
+        formulas = {
             "accuracy": (tp + tn) / n,
             "precision": tp / (tp + fp),
             "npv": tn / (tn + fn),
@@ -309,19 +313,19 @@ def _fits(row: Published, n: int, n_pos: int, tps: range, tns: range) -> bool:
         }
     fits = np.ones((len(tps), len(tns)), dtype=bool)
     for name, rate in row.rates.items():
-        if name in given:
-            made = given[name]
-            inside = (made >= rate.low - SLACK) & (made <= rate.high + SLACK)
-            fits &= inside | (np.isnan(made) & _may_be_undefined(rate))
+        if name in formulas:
+            values = formulas[name]
+            inside = (values >= rate.low - SLACK) & (values <= rate.high + SLACK)
+            fits &= inside | (np.isnan(values) & _may_be_undefined(rate))
     return bool(fits.any())
 
 
 def _implied(row: Published) -> Iterator[tuple[str, tuple[float, float]]]:
-    """(the numbers, (least, most) share of positives that they allow beside both rates)."""
+    """Pairs of a number and the (least, most) share of positives that it allows beside both rates."""
     sens, spec = row.rates["sensitivity"], row.rates["specificity"]
 
     def odds(value: float, hit: float, miss: float) -> float:
-        """Of the class that is named, from the share of right names."""
+        """Odds of the predicted class, from the predictive value."""
         top, bottom = value * (1 - miss), (1 - value) * hit
         return top / bottom if bottom > 0 else math.inf
 
@@ -370,7 +374,7 @@ def _reproducing(k: int, n: int, rate: Printed) -> Iterator[str]:
         name: binomtest(k, n).proportion_ci(0.95, method=method) for name, method in METHODS.items()
     }
     half = float(norm.ppf(0.975)) * math.sqrt(k / n * (1 - k / n) / n)
-    limits = {name: (float(found.low), float(found.high)) for name, found in made.items()}
+    limits = {name: (float(interval.low), float(interval.high)) for name, interval in made.items()}
     limits["Wald"] = max(0.0, k / n - half), min(1.0, k / n + half)
     for name, (low, high) in limits.items():
         if rate.limits[0].meets(low, low) and rate.limits[1].meets(high, high):

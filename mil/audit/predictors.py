@@ -1,4 +1,4 @@
-"""What a bag and the table say of a case besides its tissue."""
+"""Variables of a case beside its tissue, from its bags and the table."""
 
 import io
 import math
@@ -18,14 +18,14 @@ from mil.evaluation.arrays import Floats
 SCANNER = ("scanner", "scanner model", "device")
 DATE = ("date", "scan date", "scanned", "year")
 DATE_FORMATS = ("%Y", "%Y-%m-%d", "%Y-%m", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y")
-GLASS_DENSITY = 0.06  # of the darkest channel: what absorbs less is glass
+GLASS_DENSITY = 0.06  # of the darkest channel; pixels that absorb less are glass
 MOST_KINDS = 50
-LEAST_PIXELS = 200  # of a thumbnail, before their mean is a colour
-MM2 = 1e6  # square micrometres
+LEAST_PIXELS = 200  # of a thumbnail, for a mean colour
+MM2 = 1e6  # square micrometres per square millimetre
 
 
-def predictors_of(cohort: Cohort) -> tuple[Predictor, ...]:
-    """Everything that could tell the classes apart without the tissue; one entry each, data or none."""
+def cohort_predictors(cohort: Cohort) -> tuple[Predictor, ...]:
+    """All variables that could separate the classes without the tissue, also those without data."""
     numbers: tuple[tuple[str, Callable[[Case], Sequence[float]], str], ...] = (
         ("tiles (bag size)", lambda case: [sum(len(bag) for bag in case.bags)], ""),
         ("slides of the case", lambda case: [len(case.bags)], ""),
@@ -37,16 +37,16 @@ def predictors_of(cohort: Cohort) -> tuple[Predictor, ...]:
         ("blurred tiles", lambda case: [_flagged(case, "blur")], "share of the bag"),
         ("pen on tiles", lambda case: [_flagged(case, "pen")], "share of the bag"),
     )  # fmt: skip
-    found = [
-        _numeric(name, np.array([of(case) for case in cohort.cases], dtype=np.float64), note)
-        for name, of, note in numbers
+    predictors = [
+        _numeric(name, np.array([read(case) for case in cohort.cases], dtype=np.float64), note)
+        for name, read, note in numbers
     ]
-    found.append(_category("site", [case.site for case in cohort.cases], "site"))
-    found.append(_category("scanner", _column(cohort, SCANNER), SCANNER[0]))
+    predictors.append(_category("site", [case.site for case in cohort.cases], "site"))
+    predictors.append(_category("scanner", _column(cohort, SCANNER), SCANNER[0]))
     readers = ["+".join(sorted({bag.reader for bag in case.bags})) for case in cohort.cases]
-    found.append(_category("how slides were read", readers, ""))
-    found.append(_dates(_column(cohort, DATE)))
-    return tuple(found)
+    predictors.append(_category("how slides were read", readers, ""))
+    predictors.append(_dates(_column(cohort, DATE)))
+    return tuple(predictors)
 
 
 def _numeric(name: str, values: Floats, note: str = "") -> Predictor:
@@ -61,7 +61,7 @@ def _numeric(name: str, values: Floats, note: str = "") -> Predictor:
 
 
 def _category(name: str, values: Sequence[str], columns: str) -> Predictor:
-    """Categories; where some are blank, blank is one of them."""
+    """Categories; if some values are blank, blank is a category."""
     if not any(values):
         remedy = f": the table has no column {columns}" if columns else ""
         return Predictor(name, reason=f"no data{remedy}")
@@ -95,10 +95,10 @@ def _day(text: str, form: str) -> float:
 
 
 def _column(cohort: Cohort, names: Sequence[str]) -> list[str]:
-    """The table's column of one of these names; blank where there is none."""
+    """The column of the table with one of these names; blank where there is none."""
     written = {name.casefold().replace("_", " "): name for name in cohort.cases[0].other}
-    ours = next((written[name] for name in names if name in written), "")
-    return [case.other.get(ours, "") for case in cohort.cases]
+    column = next((written[name] for name in names if name in written), "")
+    return [case.other.get(column, "") for case in cohort.cases]
 
 
 def _area_mm2(bag: Bag) -> float:
@@ -113,9 +113,9 @@ def _flagged(case: Case, name: str) -> float:
 
 
 def _colour(case: Case, *, stained: bool) -> Sequence[float]:
-    """Mean optical density (R, G, B) of the tissue or the glass on the thumbnails; nan without any."""
-    found = [mean for bag in case.bags for mean in _densities(bag, stained=stained)]
-    return list(np.mean(found, axis=0)) if found else [math.nan] * 3
+    """Mean optical density (R, G, B) of the tissue or the glass on the thumbnails; nan without thumbnails."""
+    means = [mean for bag in case.bags for mean in _densities(bag, stained=stained)]
+    return list(np.mean(means, axis=0)) if means else [math.nan] * 3
 
 
 def _densities(bag: Bag, *, stained: bool) -> Iterator[Floats]:
@@ -124,9 +124,9 @@ def _densities(bag: Bag, *, stained: bool) -> Iterator[Floats]:
     with Image.open(io.BytesIO(bag.thumbnail)) as picture:
         density = DENSITY[np.asarray(picture.convert("RGB"))].reshape(-1, 3)
     darkest = density.max(axis=1)
-    asked = darkest >= LEAST_DENSITY if stained else darkest <= GLASS_DENSITY
-    if asked.sum() >= LEAST_PIXELS:
-        yield density[asked].mean(axis=0)
+    chosen = darkest >= LEAST_DENSITY if stained else darkest <= GLASS_DENSITY
+    if chosen.sum() >= LEAST_PIXELS:
+        yield density[chosen].mean(axis=0)
 
 
 def _mean(values: Iterator[float]) -> float:

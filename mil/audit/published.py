@@ -1,4 +1,4 @@
-"""A published table of results, every number as the range that its printed digits leave."""
+"""Published tables of results, with every number as the range that its printed digits allow."""
 
 import csv
 import math
@@ -34,7 +34,7 @@ NAMES = ("model", "name", "method", "row", "set", "system")
 ABSENT = ("", "-", "\N{EN DASH}", "\N{EM DASH}", "na", "n/a", "nan", "none")
 PARTS = {"n": ("n_pos", "n_neg"), "n_pos": ("tp", "fn"), "n_neg": ("fp", "tn")}
 SLACK = 1e-9
-MISPRINT = 2.0  # a number without a sign up to here is no per cent
+MISPRINT = 2.0  # a number without a % sign up to here is a share
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 
 
@@ -43,11 +43,12 @@ class Printed:
     """A share as printed.
 
     Attributes:
-        text: as it stands in the table.
-        value: the same as a share.
-        low, high: what its digits leave for the true value.
-        limits: its confidence limits, each with its own digits; None where not printed.
-        averaged: whether a spread is printed with it: it is a mean, over folds or repeats.
+        text: text in the table.
+        value: value as a share.
+        low: lower end of the range that the digits allow.
+        high: upper end of that range.
+        limits: confidence limits, with the ranges of their own digits; None where not printed.
+        averaged: whether a spread is printed with it, so that it is a mean over folds or repeats.
     """
 
     text: str
@@ -58,7 +59,7 @@ class Printed:
     averaged: bool = False
 
     def meets(self, low: float, high: float) -> bool:
-        """Whether it may lie in this range."""
+        """Whether the value may lie in a range."""
         return low <= self.high + SLACK and high >= self.low - SLACK
 
 
@@ -73,7 +74,7 @@ class Published:
 
     @property
     def averaged(self) -> bool:
-        """Whether any of its numbers is a mean over folds."""
+        """Whether a number of the row is a mean over folds."""
         return any(rate.averaged for rate in self.rates.values())
 
 
@@ -82,7 +83,7 @@ class PublishedTable:
     """A table of results.
 
     Attributes:
-        rows: in the order of the file.
+        rows: rows in the order of the file.
         unread: columns that no rule reads.
     """
 
@@ -93,18 +94,19 @@ class PublishedTable:
 def read_published(path: Path) -> PublishedTable:
     """Read a table of results: CSV with commas, semicolons or tabs, one row per model.
 
-    A share may be printed as ``.83``, ``83 %``, ``0.83 ± 0.02`` or ``0.83 (0.71-0.92)``; limits and
+    A share may be written as ``.83``, ``83 %``, ``0.83 ± 0.02`` or ``0.83 (0.71-0.92)``; limits and
     spread may also stand in columns ``accuracy_low``, ``accuracy_high``, ``accuracy_sd``. A cell is in per
-    cent where it or its header says so; those that say nothing are where none of their column is a share.
+    cent where it or its header has a % sign. Cells without a sign are in per cent where no cell of their
+    column is a share.
 
     Raises:
-        RunError: no such file, no column that a rule reads, a cell that is no number, or a column of shares
-            and per cents that nothing tells apart.
+        RunError: no such file, no column that a rule reads, a cell that is not a number, or a column that
+            mixes shares and per cents without % signs.
     """
     header, lines = _cells(path)
     columns = _columns(path, header)
-    found = {name for name in columns.values() if name.split("@")[0] in RATES}
-    if not found:
+    names = {name for name in columns.values() if name.split("@")[0] in RATES}
+    if not names:
         raise RunError(
             f"{path}: no column of results; it has {', '.join(header)}. Name them accuracy, sensitivity, "
             "specificity, precision, f1, n, n_pos."
@@ -121,21 +123,21 @@ def read_published(path: Path) -> PublishedTable:
     return PublishedTable(rows, unread)
 
 
-def completed(counts: Mapping[str, int]) -> dict[str, int]:
-    """The counts with those that follow from two others."""
+def complete_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts, completed by those that follow from two others."""
     known = dict(counts)
     for whole, (one, other) in reversed(PARTS.items()):
         if whole not in known and {one, other} <= known.keys():
             known[whole] = known[one] + known[other]
     for whole, (one, other) in PARTS.items():
-        for mine, theirs in ((one, other), (other, one)):
-            if whole in known and known.get(theirs, math.inf) <= known[whole]:
-                known.setdefault(mine, known[whole] - known[theirs])
+        for part, counterpart in ((one, other), (other, one)):
+            if whole in known and known.get(counterpart, math.inf) <= known[whole]:
+                known.setdefault(part, known[whole] - known[counterpart])
     return known
 
 
 def _cells(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The header, and (line, cell by column) of each row."""
+    """The header, and the line number and cells by column of each row."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -158,30 +160,32 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, str]:
-    """Column of the file to ours: a rate, a count, ``name``, or a rate with @low, @high or @sd."""
+    """Name by column of the file: a rate, a count, ``name``, or a rate with @low, @high or @sd."""
     known = {alias: name for name, aliases in (RATES | COUNTS).items() for alias in aliases}
-    found: dict[str, str] = {}
+    columns: dict[str, str] = {}
     for column in header:
         plain = re.sub(r"[\W_]+", " ", column.casefold()).strip()
         stem, _, end = plain.rpartition(" ")
         stem = stem.removesuffix(" ci")
         if plain in known:
-            ours = known[plain]
+            field_name = known[plain]
         elif known.get(stem) in RATES and end in ("low", "high", "sd"):
-            ours = f"{known[stem]}@{end}"
-        elif plain in NAMES and "name" not in found.values():
-            ours = "name"
+            field_name = f"{known[stem]}@{end}"
+        elif plain in NAMES and "name" not in columns.values():
+            field_name = "name"
         else:
             continue
-        if ours in found.values():
-            twin = next(name for name, mine in found.items() if mine == ours)
-            raise RunError(f"{path}: columns {twin!r} and {column!r} both mean {ours}. Remove one.")
-        found[column] = ours
-    return found
+        if field_name in columns.values():
+            twin = next(name for name, other in columns.items() if other == field_name)
+            raise RunError(
+                f"{path}: columns {twin!r} and {column!r} both mean {field_name}. Remove one."
+            )
+        columns[column] = field_name
+    return columns
 
 
 def _in_percent(path: Path, column: str, cells: Sequence[str]) -> bool:
-    """Whether cells without a sign are in per cent; a share just above 1 is a misprint, not a per cent."""
+    """Whether cells without a % sign are in per cent; a number just above 1 is a misprinted share."""
     if "%" in column:
         return True
     numbers = [NUMBER.match(cell) for cell in cells if "%" not in cell]
@@ -199,37 +203,37 @@ def _in_percent(path: Path, column: str, cells: Sequence[str]) -> bool:
 def _published(
     path: Path, line: int, fields: Mapping[str, str], columns: Mapping[str, str], percent: set[str]
 ) -> Published:
-    told = {ours: fields[column] for column, ours in columns.items()}
-    told = {ours: cell for ours, cell in told.items() if cell.casefold() not in ABSENT}
+    cells = {name: fields[column] for column, name in columns.items()}
+    cells = {name: cell for name, cell in cells.items() if cell.casefold() not in ABSENT}
     rates, counts = {}, {}
-    for ours, cell in told.items():
+    for name, cell in cells.items():
         try:
-            if ours in RATES:
-                rates[ours] = _printed(ours, told, per_cent=ours in percent)
-            elif ours in COUNTS:
-                counts[ours] = int(cell)
+            if name in RATES:
+                rates[name] = _printed(name, cells, per_cent=name in percent)
+            elif name in COUNTS:
+                counts[name] = int(cell)
         except ValueError as error:
             raise RunError(
-                f"{path}, line {line}: {ours} is {cell!r}, which is not a number as a table prints it "
+                f"{path}, line {line}: {name} is {cell!r}, which is not a number as a table prints it "
                 f"({error}). Write .83, 83 %, 0.83 ± 0.02 or 0.83 (0.71-0.92); leave it empty where unknown."
             ) from error
     if any(count < 0 for count in counts.values()):
-        raise RunError(f"{path}, line {line}: a count is below 0. Mend the table.")
-    if completed(counts).get("n", 1) == 0:
-        raise RunError(f"{path}, line {line}: a row of no case. Mend n, or leave it empty.")
-    return Published(line, told.get("name", f"line {line}"), rates, counts)
+        raise RunError(f"{path}, line {line}: a count is below 0. Correct the table.")
+    if complete_counts(counts).get("n", 1) == 0:
+        raise RunError(f"{path}, line {line}: a row of no case. Correct n, or leave it empty.")
+    return Published(line, cells.get("name", f"line {line}"), rates, counts)
 
 
-def _printed(ours: str, told: Mapping[str, str], *, per_cent: bool) -> Printed:
-    """A cell, with the limits and the spread beside it."""
-    cell = told[ours]
+def _printed(name: str, cells: Mapping[str, str], *, per_cent: bool) -> Printed:
+    """A cell with its limits and spread."""
+    cell = cells[name]
     numbers = [
         match.group().lstrip("+")
         for match in NUMBER.finditer(re.sub(r"(?<=\d)\s*[-\N{EN DASH}]", " ", cell))
     ]
     rest = re.sub(r"\b(to|ci)\b|[\s%()\[\],;:\N{EN DASH}±+-]|\d|\.", "", cell.casefold())
     spread = "±" in cell or "+-" in cell or "+/-" in cell
-    beside = [told.get(f"{ours}@low", ""), told.get(f"{ours}@high", "")]
+    beside = [cells.get(f"{name}@low", ""), cells.get(f"{name}@high", "")]
     limits = numbers[-2:] if len(numbers) >= 3 else beside if all(beside) else []
     if (
         not numbers
@@ -250,12 +254,12 @@ def _printed(ours: str, told: Mapping[str, str], *, per_cent: bool) -> Printed:
         value.low,
         value.high,
         (pair[0], pair[1]) if pair else None,
-        averaged=spread or f"{ours}@sd" in told,
+        averaged=spread or f"{name}@sd" in cells,
     )
 
 
 def _ranged(text: str, *, per_cent: bool) -> Printed:
-    """What the digits of a number leave: half a unit of the last one to each side."""
+    """The range that the digits of a number allow: half a unit of the last digit to each side."""
     scale = 100 if per_cent else 1
     value, half = float(text) / scale, 0.5 * 10.0 ** -len(text.partition(".")[2]) / scale
     least, most = (0.0, 1.0) if 0 <= value <= 1 else (-math.inf, math.inf)

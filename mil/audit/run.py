@@ -6,8 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from mil.audit.association import Associations
-from mil.audit.confounders import Confounder, confounders_of
-from mil.audit.sample_size import Point, Width, cases_for, learning_curve, least_right, widths
+from mil.audit.confounders import Confounder, find_confounders
+from mil.audit.sample_size import (
+    Point,
+    Width,
+    cases_for_width,
+    fewest_correct,
+    interval_widths,
+    learning_curve,
+)
 from mil.data.cohort import Cohort
 from mil.data.duplicates import lookalikes
 from mil.data.names import matching
@@ -100,7 +107,7 @@ def audit_run(
     predictions = run.predictions()
     check_labels(predictions, cohort)
     evaluation = evaluate(predictions)
-    confounders, associations = confounders_of(cohort, folds)
+    confounders, associations = find_confounders(cohort, folds)
     lead = max(evaluation.models, key=lambda result: result.correct)
     label_of = {case.name: case.label for case in cohort.cases}
     curve: tuple[Point, ...] = ()
@@ -120,7 +127,7 @@ def audit_run(
         evaluation=evaluation,
         confounders=confounders,
         associations=associations,
-        widths=widths(lead.correct / lead.n, lead.n),
+        widths=interval_widths(lead.correct / lead.n, lead.n),
         curve_model=curve_model,
         curve=curve,
         summary=said,
@@ -160,7 +167,7 @@ def _of_confounders(
         )
     for each in confounders:
         told = each.association
-        if told.found:
+        if told.significant:
             level = (
                 f", and no fewer than the best model ({best:g})"
                 if each.right is not None and each.right >= best
@@ -299,7 +306,7 @@ def _of_models(said: Summary, run: Run, folds: Sequence[Fold], predictions: Pred
 def _of_certainty(said: Summary, evaluation: Evaluation) -> None:
     lead = max(evaluation.models, key=lambda result: result.correct)
     share = max(evaluation.majority_share, evaluation.chance_accuracy)
-    least = least_right(lead.n, share)
+    least = fewest_correct(lead.n, share)
     said.facts["to beat guessing"] = (
         f"of {lead.n} cases, {least} right are needed (one-sided 5 %) where always naming the most frequent "
         f"class gets {share:.0%}; {lead.model} has {lead.correct:g}"
@@ -309,8 +316,8 @@ def _of_certainty(said: Summary, evaluation: Evaluation) -> None:
     value, low, high = lead.accuracy.value, lead.accuracy.low, lead.accuracy.high
     said.facts["interval"] = (
         f"{lead.model} {value:.2f} ({low:.2f} to {high:.2f}); for ± {HALF_WIDTH:.2f} at this accuracy "
-        f"{cases_for(lead.correct / lead.n, HALF_WIDTH)} cases are needed, for ± {HALF_WIDTH / 2:.2f} "
-        f"{cases_for(lead.correct / lead.n, HALF_WIDTH / 2)}"
+        f"{cases_for_width(lead.correct / lead.n, HALF_WIDTH)} cases are needed, for ± {HALF_WIDTH / 2:.2f} "
+        f"{cases_for_width(lead.correct / lead.n, HALF_WIDTH / 2)}"
     )
     if least is None or lead.correct < least:
         said.warnings.append(

@@ -1,4 +1,4 @@
-"""What so many cases can show: widths of intervals, and the fewest right answers that beat guessing."""
+"""Sample size: widths of intervals, the fewest correct cases that beat guessing, and learning curves."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Width:
-    """The Wilson interval that an accuracy would have at n cases."""
+    """Wilson interval of an accuracy at n cases."""
 
     n: int
     low: float
@@ -27,12 +27,13 @@ class Width:
 
 @dataclass(frozen=True)
 class Point:
-    """One model learnt from a share of its training cases.
+    """Accuracy of a model trained on a share of its training cases.
 
     Attributes:
         train: mean number of training cases.
         accuracy: on all cases, mean over repeats.
-        low, high: Wilson limits.
+        low: lower Wilson limit.
+        high: upper Wilson limit.
     """
 
     train: float
@@ -41,24 +42,25 @@ class Point:
     high: float
 
 
-def widths(accuracy: float, n: int) -> tuple[Width, ...]:
-    """The interval of an accuracy at several numbers of cases, n among them."""
-    found = [(size, wilson(accuracy * size, size)) for size in sorted({*SIZES, n})]
-    return tuple(Width(size, interval.low, interval.high) for size, interval in found)
+def interval_widths(accuracy: float, n: int) -> tuple[Width, ...]:
+    """Wilson intervals of an accuracy at several numbers of cases, n among them."""
+    intervals = [(size, wilson(accuracy * size, size)) for size in sorted({*SIZES, n})]
+    return tuple(Width(size, interval.low, interval.high) for size, interval in intervals)
 
 
-def cases_for(accuracy: float, half_width: float) -> int:
-    """The fewest cases at which the interval of an accuracy is no wider than twice this."""
+def cases_for_width(accuracy: float, half_width: float) -> int:
+    """The fewest cases at which half the width of the interval of an accuracy is at most ``half_width``."""
     n = 1
-    while (found := wilson(accuracy * n, n)).high - found.low > 2 * half_width:
+    while (interval := wilson(accuracy * n, n)).high - interval.low > 2 * half_width:
         n += 1
     return n
 
 
-def least_right(n: int, share: float) -> int | None:
-    """The fewest of n right that guessing rightly with this probability reaches in at most 5 %.
+def fewest_correct(n: int, share: float) -> int | None:
+    """The fewest correct of n cases that guessing reaches with a probability of at most 5 %.
 
-    None where not even n of n is so rare.
+    None where guessing gets all n right more often than that. ``share`` is the probability that one guess is
+    right.
     """
     k = int(binom.isf(ALPHA, n, share)) + 1  # P(X >= k) <= ALPHA
     return k if k <= n else None
@@ -69,18 +71,18 @@ def learning_curve(
     label_of: dict[str, str],
     crossval: Callable[[Sequence[Fold]], Predictions],
 ) -> tuple[Point, ...]:
-    """The same cross-validation with a quarter, a half, three quarters and all of the training cases.
+    """Repeat a cross-validation with a quarter, a half, three quarters and all of the training cases.
 
-    Each part holds the ones before it and at least one case of every class; test cases stay the same.
+    Each subset contains the smaller ones and at least one case of every class; test cases stay the same.
 
     Args:
-        folds: of a run.
+        folds: folds of a run.
         label_of: class of each case.
-        crossval: predicts the test cases of some folds by one model.
+        crossval: predicts the test cases of the folds with one model.
     """
     points = []
     for share in SHARES:
-        reduced = [_reduced(fold, label_of, share) for fold in folds]
+        reduced = [_reduce_fold(fold, label_of, share) for fold in folds]
         [result] = evaluate(crossval(reduced)).models
         interval = wilson(result.correct, result.n)
         points.append(
@@ -94,14 +96,14 @@ def learning_curve(
     return tuple(points)
 
 
-def _reduced(fold: Fold, label_of: dict[str, str], share: float) -> Fold:
-    """A fold with a share of its training cases, of every class alike."""
+def _reduce_fold(fold: Fold, label_of: dict[str, str], share: float) -> Fold:
+    """A fold with the same share of the training cases of every class."""
     rng = np.random.default_rng([fold.repeat, fold.index])
-    kept: set[str] = set()
+    remaining: set[str] = set()
     for label in sorted({label_of[name] for name in fold.train}):
-        mine = [
+        members = [
             str(name) for name in rng.permutation([n for n in fold.train if label_of[n] == label])
         ]
-        kept |= set(mine[: max(1, round(share * len(mine)))])
-    train = tuple(name for name in fold.train if name in kept)
+        remaining |= set(members[: max(1, round(share * len(members)))])
+    train = tuple(name for name in fold.train if name in remaining)
     return Fold(repeat=fold.repeat, index=fold.index, train=train, test=fold.test)

@@ -1,4 +1,4 @@
-"""A fact of the case as a model of its own, in the folds of a run: what it gets right alone."""
+"""A single predictor as a model of its own in the folds of a run."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,18 @@ from mil.data.splits import Fold
 from mil.evaluation.arrays import Floats, Ints
 
 
-def right_alone(
+def count_correct_alone(
     predictor: Predictor, names: Sequence[str], truth: Ints, folds: Sequence[Fold]
 ) -> float:
-    """Cases called rightly by logistic regression on the predictor alone, averaged over repeats.
+    """Cases classified correctly by logistic regression on one predictor, averaged over repeats.
 
-    Everything is fitted on the training cases of a fold: scale, median for what is not known, categories.
+    Scale, the median for missing values and categories are fitted on the training cases of each fold.
 
     Args:
-        predictor: with values of n cases.
-        names: n cases, in the order of the values.
+        predictor: a variable with values for n cases.
+        names: names of the n cases in the order of the values.
         truth: (n,) class indices.
-        folds: of these cases.
+        folds: folds of these cases.
     """
     place = {name: i for i, name in enumerate(names)}
     right = 0
@@ -34,7 +34,7 @@ def right_alone(
 
 
 def _encoded(predictor: Predictor, train: Ints) -> Floats:
-    """(n, ...) rows for a linear model, by what the training cases say."""
+    """Rows (n, ...) for a linear model, fitted on the training cases."""
     assert predictor.values is not None
     values = predictor.values
     if predictor.categorical:

@@ -1,4 +1,4 @@
-"""Types of arrays in signatures."""
+"""Array types for signatures."""
 
 import numpy as np
 import numpy.typing as npt

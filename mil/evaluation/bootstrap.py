@@ -1,8 +1,8 @@
-"""Intervals by drawing whole cases anew within each class; a case takes its slides and repeats along.
+"""Stratified bootstrap intervals: cases are resampled within each class, with all their slides and repeats.
 
-A statistic here is a function of weights (B, n), how often each case counts, to B numbers, so that
-all resamples are one matrix product. What no case shows cannot be drawn: where all resamples agree
-there is no interval.
+A statistic is a function from weights (B, n), how often each case counts, to B numbers, so that all
+resamples are one matrix product. Where all resamples agree there is no interval: errors that no case
+shows cannot be drawn.
 """
 
 import numpy as np
@@ -13,12 +13,12 @@ from mil.evaluation.intervals import Interval
 
 
 def case_weights(truth: Ints, resamples: int, seed: int) -> Floats:
-    """How often each case is drawn; classes keep their numbers of cases.
+    """How often each case is drawn; the number of cases per class is fixed.
 
     Args:
         truth: (n,) class indices.
-        resamples: B.
-        seed: of the draws.
+        resamples: number of resamples, B.
+        seed: seed of the draws.
 
     Returns:
         (B, n) counts.
@@ -26,18 +26,20 @@ def case_weights(truth: Ints, resamples: int, seed: int) -> Floats:
     rng = np.random.default_rng(seed)
     weights = np.zeros((resamples, len(truth)))
     for name in np.unique(truth):
-        own = np.flatnonzero(truth == name)
-        weights[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), resamples)
+        members = np.flatnonzero(truth == name)
+        weights[:, members] = rng.multinomial(
+            len(members), np.full(len(members), 1 / len(members)), resamples
+        )
     return weights
 
 
 def leave_one_out(n: int) -> Floats:
-    """(n, n) weights that leave out each case in turn."""
+    """Weights (n, n) that leave out one case per row."""
     return 1 - np.eye(n)
 
 
 def percentile(replicates: Floats, confidence: float = 0.95) -> Interval | None:
-    """The middle share of the resamples; None where they all agree or one is undefined."""
+    """Percentile interval of the resamples; None where they all agree or one is undefined."""
     if not np.ptp(replicates) > 0:  # also nan
         return None
     low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -50,24 +52,27 @@ def bca(
     """Bias-corrected and accelerated interval of stratified samples (Efron 1987; Davison & Hinkley 5.4).
 
     Args:
-        value: the statistic of all cases.
-        replicates: (B,) of the resamples.
-        left_out: (n,) of all cases but one; not read for a class with one case.
+        value: the statistic on all cases.
+        replicates: (B,) the statistic on each resample.
+        left_out: (n,) the statistic without each case; ignored for a class with one case.
         truth: (n,) class indices.
         confidence: in (0, 1).
 
     Returns:
-        The interval; that of percentiles where value lies outside all resamples, None as there.
+        The interval; the percentile interval where ``value`` lies outside all resamples; None as in
+        ``percentile``.
     """
-    found = percentile(replicates, confidence)
+    simple = percentile(replicates, confidence)
     below = (np.mean(replicates < value) + np.mean(replicates <= value)) / 2
-    if found is None or not 0 < below < 1:
-        return found
+    if simple is None or not 0 < below < 1:
+        return simple
     cubes = squares = 0.0
-    for name in np.unique(truth):
-        own = left_out[truth == name]
-        if len(own) > 1:
-            influence = (len(own) - 1) * (own.mean() - own) / len(own)
+    for group in np.unique(truth):
+        class_values = left_out[truth == group]
+        if len(class_values) > 1:
+            influence = (
+                (len(class_values) - 1) * (class_values.mean() - class_values) / len(class_values)
+            )
             cubes, squares = cubes + np.sum(influence**3), squares + np.sum(influence**2)
     acceleration = cubes / (6 * squares**1.5) if squares > 0 else 0.0
     bias = norm.ppf(below)

@@ -1,4 +1,4 @@
-"""Which model is right where another is wrong: paired tests on cases."""
+"""Paired comparison of models on the same cases."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,21 @@ from scipy.stats import t as student
 
 from mil.errors import RunError
 from mil.evaluation.arrays import Bools, Floats
-from mil.evaluation.classification.evaluate import ranks_nothing
+from mil.evaluation.classification.evaluate import depends_on_fold_alone
 from mil.evaluation.classification.metrics import accuracy, brier, macro_auc, predicted
 from mil.evaluation.classification.power import Power, power
 from mil.evaluation.intervals import auc_influence, stratified_variance
 from mil.evaluation.predictions import CaseScores, Predictions
 
-EXACT_UP_TO = 12  # cases; all 4,096 sign changes are tried up to here, 9,999 drawn ones beyond
+EXACT_UP_TO = 12  # cases; up to here all 4,096 sign changes are tried, beyond it 9,999 are drawn
 DRAWS, SEED = 9999, 0
 
-Scores = Mapping[str, Sequence[CaseScores]]  # of each model, by repeat
+Scores = Mapping[str, Sequence[CaseScores]]  # the repeats of each model
 
 
 @dataclass(frozen=True)
 class Difference:
-    """First minus second, with its 95 % limits, p value, and p adjusted over all pairs."""
+    """First minus second with 95 % limits, the p value, and p adjusted over all pairs."""
 
     value: float
     low: float
@@ -39,19 +39,19 @@ class PairTest:
     """Two models on the same cases.
 
     Attributes:
-        first: a model; the reference where one was asked for.
+        first: a model; the reference if there is one.
         second: the model compared with it.
         n: cases.
-        only_first: cases that only the first calls rightly.
-        only_second: cases that only the second calls rightly.
-        p: exact McNemar, two-sided; 1 where they never differ.
-        p_holm: p adjusted for all pairs tested together.
-        auc: macro AUC, paired DeLong; None where one has none or their difference no variance.
-        brier: mean Brier score, first minus second; below 0 the first's probabilities are better.
-        p_brier: of the Brier score, by swapping the models' answers case by case.
-        p_brier_holm: likewise adjusted.
-        p_folds: of accuracy over folds, Nadeau and Bengio's corrected t; None where folds differ.
-        p_folds_holm: likewise adjusted.
+        only_first: cases that only the first classifies correctly.
+        only_second: cases that only the second classifies correctly.
+        p: two-sided exact McNemar test; 1 where the models never differ.
+        p_holm: p adjusted over all pairs tested together.
+        auc: difference in macro AUC by paired DeLong; None where it or its variance is undefined.
+        brier: difference in mean Brier score; below 0 the first model's probabilities are better.
+        p_brier: permutation test of the Brier score, swapping the two models' predictions of a case.
+        p_brier_holm: p_brier adjusted likewise.
+        p_folds: Nadeau and Bengio's corrected t test of accuracy over folds; None where folds differ.
+        p_folds_holm: p_folds adjusted likewise.
     """
 
     first: str
@@ -75,7 +75,7 @@ class PairTest:
 
 @dataclass(frozen=True)
 class Cochran:
-    """Cochran's Q: whether any of several models is right more often than another."""
+    """Cochran's Q test that several models are right equally often."""
 
     models: int
     q: float
@@ -84,7 +84,7 @@ class Cochran:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All pairs, all models together, and what the number of cases can show."""
+    """Tests of all pairs, of all models together, and the power with this number of cases."""
 
     pairs: tuple[PairTest, ...]
     cochran: Cochran | None
@@ -92,20 +92,20 @@ class Comparison:
 
     def to_json(self) -> dict[str, object]:
         """The fields as plain values; the power also as a sentence."""
-        return {**asdict(self), "says": str(self.power)}
+        return {**asdict(self), "power": self.power.to_json(), "says": str(self.power)}
 
 
 def compare(predictions: Predictions, reference: str | None = None) -> tuple[PairTest, ...]:
-    """The pairs of ``compare_models``."""
+    """Test the models of one table pair by pair; see ``compare_models``."""
     return compare_models(predictions, reference).pairs
 
 
 def compare_models(predictions: Predictions, reference: str | None = None) -> Comparison:
-    """Test the models of one table against one another.
+    """Test the models of one table against each other.
 
     Args:
-        predictions: of one or more models; one model has no pair.
-        reference: compare only this model with each other; None compares all pairs.
+        predictions: predictions of one or more models.
+        reference: model that the others are compared with; None compares all pairs.
 
     Raises:
         RunError: the reference is none of the models.
@@ -126,18 +126,18 @@ def compare_tables(
 ) -> Comparison:
     """Test the models of one table against those of another, over the same cases.
 
-    Models of the same name are tested against one another; where no name is in both, each of the
-    first with each of the second. Folds and repeats may differ.
+    Models of the same name are paired; where no name is in both tables, every model of the first is
+    paired with every model of the second. Folds and repeats may differ.
 
     Args:
-        first: a table.
-        second: another; its classes may stand in another order.
-        names: what the tables are called in results and messages.
+        first: predictions of some models.
+        second: predictions of others; the order of classes may differ.
+        names: names of the tables in results and messages.
 
     Raises:
-        RunError: the tables have other classes, cases or labels.
+        RunError: the tables differ in classes, cases or labels.
     """
-    second = _in_the_order_of(first, second, names)
+    second = _matched(first, second, names)
     shared = [name for name in first.models if name in second.models]
     pairs = [(a, a) for a in shared] or list(product(first.models, second.models))
     scores = {
@@ -147,20 +147,20 @@ def compare_tables(
         if any(model in pair for pair in pairs)
     }
     a, b = names
-    return compare_scores(scores, [(f"{a}: {one}", f"{b}: {other}") for one, other in pairs])
+    return compare_scores(scores, [(f"{a}: {model}", f"{b}: {rival}") for model, rival in pairs])
 
 
 def compare_scores(scores: Scores, pairs: Sequence[tuple[str, str]]) -> Comparison:
-    """Test pairs of models, each kind of p adjusted over the pairs by Holm's procedure.
+    """Test pairs of models; each kind of p is adjusted over the pairs by Holm's procedure.
 
-    A case counts as right where the model calls it rightly in more than half of its repeats, and
-    its scores are means over them: every repeat has its say, and a case remains one case.
+    A case is right where the model classifies it correctly in more than half of the repeats; scores are
+    means over repeats. Repeats do not count as more cases.
 
     Args:
-        scores: of each model, over the same cases in the same order.
-        pairs: names of two models each.
+        scores: predictions of each model for the same cases in the same order.
+        pairs: pairs of names.
     """
-    right = {name: mostly_right(each) for name, each in scores.items()}
+    right = {name: mostly_right(repeats) for name, repeats in scores.items()}
     n = len(next(iter(right.values())))
     counts = [
         (int(np.sum(right[a] & ~right[b])), int(np.sum(right[b] & ~right[a]))) for a, b in pairs
@@ -172,7 +172,7 @@ def compare_scores(scores: Scores, pairs: Sequence[tuple[str, str]]) -> Comparis
     p_brier = permutation_tests(briers.reshape(len(pairs), n))
     p_brier_holm = holm(p_brier)
     p_folds = [folds_test(scores[a], scores[b]) for a, b in pairs]
-    p_folds_holm = _holm_of_known(p_folds)
+    p_folds_holm = _holm_of_defined(p_folds)
     tests = tuple(
         PairTest(
             first=a,
@@ -196,21 +196,22 @@ def compare_scores(scores: Scores, pairs: Sequence[tuple[str, str]]) -> Comparis
 
 
 def mostly_right(repeats: Sequence[CaseScores]) -> Bools:
-    """(n,) True where the model is right in more than half of the repeats."""
-    found: Bools = np.mean([predicted(each.p) == each.truth for each in repeats], axis=0) > 0.5
-    return found
+    """Whether each case is classified correctly in more than half of the repeats, (n,)."""
+    right = [predicted(scores.p) == scores.truth for scores in repeats]
+    majority: Bools = np.mean(right, axis=0) > 0.5
+    return majority
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided p value of the exact McNemar test from the two discordant counts."""
-    differ = only_first + only_second
-    return float(binomtest(only_first, differ).pvalue) if differ else 1.0
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979, Scand J Stat 6:65), in the order given."""
+    """Holm's step-down adjustment (1979, Scand J Stat 6:65), in the order of the input."""
     adjusted, running = [1.0] * len(p), 0.0
-    for rank, index in enumerate(sorted(range(len(p)), key=lambda each: p[each])):
+    for rank, index in enumerate(sorted(range(len(p)), key=lambda index: p[index])):
         running = max(running, min(1.0, (len(p) - rank) * p[index]))
         adjusted[index] = running
     return adjusted
@@ -219,13 +220,13 @@ def holm(p: Sequence[float]) -> list[float]:
 def delong_test(
     first: Sequence[CaseScores], second: Sequence[CaseScores], confidence: float = 0.95
 ) -> Difference | None:
-    """Difference of two macro AUCs of the same cases (DeLong et al. 1988, Biometrics 44:837).
+    """Difference of two macro AUCs on the same cases (DeLong et al. 1988, Biometrics 44:837).
 
-    AUCs and what each case adds to them are means over the repeats of each model.
+    AUCs and the influence of each case on them are means over the repeats of each model.
 
     Returns:
-        None where an AUC is undefined, or where the difference has no variance to judge it by:
-        a class with one case, or the same difference whatever the case. p_holm is p.
+        The difference, with p_holm equal to p. None where an AUC is undefined, or where the variance of
+        the difference is 0 or cannot be estimated (a class with one case).
     """
     values = [_auc(repeats) for repeats in (first, second)]
     if values[0] is None or values[1] is None:
@@ -242,14 +243,14 @@ def delong_test(
 
 
 def permutation_tests(differences: Floats) -> list[float]:
-    """Two-sided p values of mean differences, each case's sign changed or not.
+    """Two-sided p values of mean differences by sign flips.
 
-    Swapping two models' answers to a case changes the sign of its difference. All changes are
-    tried for few cases; otherwise 9,999 are drawn, and the observed one counts among them
+    Swapping two models' predictions of a case flips the sign of its difference. All flips are tried for
+    few cases; otherwise 9,999 are drawn, and the observed one is counted among them
     (Phipson & Smyth 2010, doi:10.2202/1544-6115.1585).
 
     Args:
-        differences: (pairs, n) of a score of each case.
+        differences: (pairs, n) difference in the score of each case.
     """
     n = differences.shape[1]
     if n <= EXACT_UP_TO:
@@ -260,17 +261,17 @@ def permutation_tests(differences: Floats) -> list[float]:
         extra = 1
     observed = np.abs(differences.sum(axis=1))
     drawn = np.abs(signs @ differences.T)
-    # Equal sums in another order of adding differ in the last bits.
+    # Equal sums may differ in the last bits by the order of addition.
     reaching = (drawn >= observed - 1e-9 * np.abs(differences).sum(axis=1)).sum(axis=0)
-    return [float(each) for each in (reaching + extra) / (len(signs) + extra)]
+    return [float(p) for p in (reaching + extra) / (len(signs) + extra)]
 
 
 def folds_test(first: Sequence[CaseScores], second: Sequence[CaseScores]) -> float | None:
     """P value of the mean difference in accuracy over folds and repeats; None where folds differ.
 
-    Nadeau & Bengio 2003 (doi:10.1023/A:1024068626366): folds share training cases, so that their
-    variance is raised from 1 / J to 1 / J + n_test / n_train. A plain t test over 5 x 3 folds errs in
-    a quarter of studies.
+    Nadeau & Bengio 2003 (doi:10.1023/A:1024068626366): folds share training cases, so the factor of the
+    variance is raised from 1 / J to 1 / J + n_test / n_train. A plain t test over 5 x 3 folds rejects
+    falsely in a quarter of studies.
     """
     if len(first) != len(second) or any(
         (a.fold != b.fold).any() for a, b in zip(first, second, strict=True)
@@ -293,11 +294,11 @@ def corrected_t(differences: Floats, test_to_train: float) -> float | None:
     """Two-sided p value of Nadeau and Bengio's corrected resampled t test.
 
     Args:
-        differences: (J,) one per fold.
-        test_to_train: tested cases over training cases of a fold.
+        differences: (J,) difference in accuracy of each fold.
+        test_to_train: ratio of test cases to training cases of a fold.
 
     Returns:
-        None where all folds differ by the same amount, which no t test can judge.
+        The p value; None where all folds differ by the same amount, so that the t statistic is infinite.
     """
     mean, variance, folds = differences.mean(), differences.var(ddof=1), len(differences)
     if not variance > 1e-24:
@@ -319,32 +320,27 @@ def cochran_q(right: Bools) -> Cochran:
     return Cochran(k, q, float(chi2.sf(q, k - 1)))
 
 
-def _in_the_order_of(
-    first: Predictions, second: Predictions, names: tuple[str, str]
-) -> Predictions:
-    """The second table with the first's order of classes, once it is seen to be of the same cases."""
+def _matched(first: Predictions, second: Predictions, names: tuple[str, str]) -> Predictions:
+    """The second table with the classes in the order of the first; checks that the cases are the same."""
     a, b = names
     if set(first.classes) != set(second.classes):
         raise RunError(
             f"{a} has the classes {', '.join(first.classes)}; {b} has {', '.join(second.classes)}. "
-            "Models are compared on the same question; name the classes alike (--classes)."
+            "Models are compared on the same classes; give both tables the same names of classes (classes)."
         )
     labels = [
-        dict(zip(each.table["case"], each.table["label"], strict=True)) for each in (first, second)
+        dict(zip(part.table["case"], part.table["label"], strict=True)) for part in (first, second)
     ]
-    for (one, mine), (other, theirs) in (
-        ((a, labels[0]), (b, labels[1])),
-        ((b, labels[1]), (a, labels[0])),
-    ):
-        if lacking := sorted(set(mine) - set(theirs)):
+    for full, partial, cases in ((a, b, labels), (b, a, labels[::-1])):
+        if lacking := sorted(set(cases[0]) - set(cases[1])):
             raise RunError(
-                f"{other} lacks {len(lacking)} of the {len(mine)} cases of {one}, e.g. {lacking[0]}. "
+                f"{partial} lacks {len(lacking)} of the {len(cases[0])} cases of {full}, e.g. {lacking[0]}. "
                 "Paired tests need the same cases; predict them with both."
             )
     if moved := sorted(case for case in labels[0] if labels[0][case] != labels[1][case]):
         raise RunError(
             f"Case {moved[0]} is {labels[0][moved[0]]} in {a} and {labels[1][moved[0]]} in {b}"
-            f"{f', and {len(moved) - 1} more differ' * (len(moved) > 1)}. Mend the labels."
+            f"{f', and {len(moved) - 1} more differ' * (len(moved) > 1)}. Correct the labels."
         )
     return Predictions(second.table, first.classes)
 
@@ -354,27 +350,29 @@ def _repeats(predictions: Predictions, model: str) -> list[CaseScores]:
 
 
 def _brier_cases(repeats: Sequence[CaseScores]) -> Floats:
-    return np.asarray(np.mean([brier(each.truth, each.p) for each in repeats], axis=0))
+    return np.asarray(np.mean([brier(scores.truth, scores.p) for scores in repeats], axis=0))
 
 
 def _auc(repeats: Sequence[CaseScores]) -> float | None:
-    values = [macro_auc(each.truth, each.p) for each in repeats]
-    known = [value for value in values if value is not None]
-    if not known or all(ranks_nothing(each) for each in repeats):
+    values = [macro_auc(scores.truth, scores.p) for scores in repeats]
+    defined = [value for value in values if value is not None]
+    if not defined or all(depends_on_fold_alone(scores) for scores in repeats):
         return None
-    return float(np.mean(known))
+    return float(np.mean(defined))
 
 
 def _influence(repeats: Sequence[CaseScores]) -> Floats:
-    return np.asarray(np.mean([auc_influence(each.truth, each.p) for each in repeats], axis=0))
+    return np.asarray(
+        np.mean([auc_influence(scores.truth, scores.p) for scores in repeats], axis=0)
+    )
 
 
 def _auc_differences(scores: Scores, pairs: Sequence[tuple[str, str]]) -> list[Difference | None]:
-    found = [delong_test(scores[a], scores[b]) for a, b in pairs]
-    adjusted = iter(holm([each.p for each in found if each]))
-    return [each and replace(each, p_holm=next(adjusted)) for each in found]
+    tests = [delong_test(scores[a], scores[b]) for a, b in pairs]
+    adjusted = iter(holm([test.p for test in tests if test]))
+    return [test and replace(test, p_holm=next(adjusted)) for test in tests]
 
 
-def _holm_of_known(p: Sequence[float | None]) -> list[float | None]:
-    known = iter(holm([each for each in p if each is not None]))
-    return [None if each is None else next(known) for each in p]
+def _holm_of_defined(p: Sequence[float | None]) -> list[float | None]:
+    adjusted = iter(holm([value for value in p if value is not None]))
+    return [None if value is None else next(adjusted) for value in p]

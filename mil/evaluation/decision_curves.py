@@ -1,9 +1,9 @@
-"""Decision curves: what acting on a model's probabilities is worth, against treating all or none.
+"""Decision curves: the net benefit of acting on a model's probabilities, beside treating all or none.
 
 A. Vickers, E. Elkin, Decision curve analysis, Med Decis Making 2006, 26:565; for survival A. Vickers et al.,
-BMC Med Inform Decis Mak 2008, 8:53. A threshold is the probability from which one would act: who acts from
-t on holds a missed case for (1 - t) / t times as bad as a needless treatment. Which thresholds are
-sensible is for clinicians to say, before the curve is seen.
+BMC Med Inform Decis Mak 2008, 8:53. A threshold is the lowest probability at which one would act. Acting
+from t on means that a missed case is judged (1 - t) / t times as bad as a needless treatment. Clinicians
+choose the sensible range of thresholds before they see the curve.
 """
 
 import csv
@@ -23,9 +23,8 @@ from mil.evaluation.survival.predictions import SurvivalPredictions
 TREAT_ALL, TREAT_NONE = "treat all", "treat none"
 DRAWS = 1000
 
-Benefit = Callable[
-    [Ints, Floats], Floats
-]  # of these cases (with repetition), by these probabilities
+# From indices of cases (with repetition) and their probabilities to net benefits (T,).
+Benefit = Callable[[Ints, Floats], Floats]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +33,10 @@ class DecisionCurve:
 
     Attributes:
         name: of the model, or ``treat all`` or ``treat none``.
-        threshold: (T,)
-        benefit: (T,)
-        low: (T,) pointwise 95 % band from cases drawn with repetition, the same for all curves.
-        high: (T,)
+        threshold: (T,) probabilities.
+        benefit: (T,) net benefit.
+        low: (T,) lower limit of a pointwise 95 % bootstrap band; all curves share the resampled cases.
+        high: (T,) upper limit.
     """
 
     name: str
@@ -48,35 +47,34 @@ class DecisionCurve:
 
 
 def net_benefit(positive: Bools, p: Floats, thresholds: Floats) -> Floats:
-    """(T,) share of true positives less that of false ones at the odds of each threshold.
+    """Net benefit (T,): share of true positives less the share of false ones times the threshold's odds.
 
     Args:
         positive: (n,) True for the class that one would act on.
-        p: (n,) its probability; from the threshold on one acts.
+        p: (n,) its probability; one acts where it reaches the threshold.
         thresholds: (T,) in (0, 1).
     """
     acts = p[:, None] >= thresholds
     odds = thresholds / (1 - thresholds)
-    found: Floats = np.where(positive[:, None], acts, -odds * acts).mean(axis=0)
-    return found
+    benefit: Floats = np.where(positive[:, None], acts, -odds * acts).mean(axis=0)
+    return benefit
 
 
 def survival_net_benefit(
     time: Floats, event: Bools, p: Floats, horizon: float, thresholds: Floats
 ) -> Floats:
-    """(T,) the same for events until a horizon, their share among those acted on by Kaplan-Meier.
+    """Net benefit (T,) for events before a horizon; their share among treated cases is by Kaplan-Meier.
 
     Args:
         time: (n,).
         event: (n,).
         p: (n,) probability of the event until the horizon.
-        horizon: in the unit of time.
+        horizon: in the unit of ``time``.
         thresholds: (T,) in (0, 1).
     """
-    found = np.zeros(len(thresholds))
-    met: dict[
-        int, float
-    ] = {}  # by how many are acted on: a higher threshold acts on some of the same
+    benefit = np.zeros(len(thresholds))
+    # By number of treated cases: a higher threshold treats a subset, so equal numbers are equal cases.
+    met: dict[int, float] = {}
     for place, t in enumerate(thresholds):
         acts = p >= t
         count = int(acts.sum())
@@ -85,8 +83,8 @@ def survival_net_benefit(
         if count not in met:
             curve = kaplan_meier(time[acts], event[acts])
             met[count] = 1 - float(curve.at(np.array([horizon]))[0])
-        found[place] = count / len(p) * (met[count] - (1 - met[count]) * t / (1 - t))
-    return found
+        benefit[place] = count / len(p) * (met[count] - (1 - met[count]) * t / (1 - t))
+    return benefit
 
 
 def decision_curves(
@@ -97,7 +95,7 @@ def decision_curves(
     A case's probability is its mean over slides and repeats.
 
     Raises:
-        RunError: there is no such class, or a threshold outside (0, 1).
+        RunError: no such class, or a threshold outside (0, 1).
     """
     if positive not in predictions.classes:
         known = ", ".join(predictions.classes)
@@ -107,31 +105,36 @@ def decision_curves(
         m: [predictions.case_scores(m, r) for r in predictions.repeats] for m in predictions.models
     }
     truth = scores[predictions.models[0]][0].truth == place
-    told = {m: np.mean([one.p[:, place] for one in each], axis=0) for m, each in scores.items()}
-    return _curves(told, thresholds, lambda at, p: net_benefit(truth[at], p, thresholds), seed)
+    probabilities = {
+        m: np.mean([repeat.p[:, place] for repeat in repeats], axis=0)
+        for m, repeats in scores.items()
+    }
+    return _curves(
+        probabilities, thresholds, lambda at, p: net_benefit(truth[at], p, thresholds), seed
+    )
 
 
 def survival_decision_curves(
     predictions: SurvivalPredictions, horizon: float, thresholds: Floats, *, seed: int = 0
 ) -> tuple[DecisionCurve, ...]:
-    """Each model's curve for the event until the predicted horizon that is nearest to the one asked for.
+    """Each model's curve for the event before the predicted time nearest to ``horizon``.
 
     Raises:
         RunError: a threshold outside (0, 1).
     """
     place = nearest_horizon(predictions, horizon)
-    held = {m: predictions.mean_risks(m) for m in predictions.models}
-    first, at_time = held[predictions.models[0]], float(predictions.horizons[place])
-    told = {m: 1 - one.survival[:, place] for m, one in held.items()}
+    risks = {m: predictions.mean_risks(m) for m in predictions.models}
+    first, at_time = risks[predictions.models[0]], float(predictions.horizons[place])
+    probabilities = {m: 1 - model_risks.survival[:, place] for m, model_risks in risks.items()}
 
     def benefit(at: Ints, p: Floats) -> Floats:
         return survival_net_benefit(first.time[at], first.event[at], p, at_time, thresholds)
 
-    return _curves(told, thresholds, benefit, seed)
+    return _curves(probabilities, thresholds, benefit, seed)
 
 
 def nearest_horizon(predictions: SurvivalPredictions, horizon: float) -> int:
-    """The place of the predicted time that is nearest."""
+    """Index of the predicted time nearest to ``horizon``."""
     return int(np.argmin(np.abs(predictions.horizons - horizon)))
 
 
@@ -146,16 +149,18 @@ def write_curves(path: Path, curves: Sequence[DecisionCurve]) -> None:
 
 
 def _curves(
-    told: Mapping[str, Floats], thresholds: Floats, benefit: Benefit, seed: int
+    probabilities: Mapping[str, Floats], thresholds: Floats, benefit: Benefit, seed: int
 ) -> tuple[DecisionCurve, ...]:
     if not ((thresholds > 0) & (thresholds < 1)).all():
-        raise RunError("A threshold is a probability above 0 and below 1. Use 0.05 to 0.5.")
-    n = len(next(iter(told.values())))
-    told = {**told, TREAT_ALL: np.ones(n)}
+        raise RunError(
+            "A threshold is a probability above 0 and below 1. Use 0.05 to 0.5, for example."
+        )
+    n = len(next(iter(probabilities.values())))
+    probabilities = {**probabilities, TREAT_ALL: np.ones(n)}
     rng, every = np.random.default_rng(seed), np.arange(n)
     drawn = [rng.integers(0, n, n) for _ in range(DRAWS)]
     curves = []
-    for name, p in told.items():
+    for name, p in probabilities.items():
         spread = np.stack([benefit(at, p[at]) for at in drawn])
         low, high = np.quantile(spread, [0.025, 0.975], axis=0)
         curves.append(DecisionCurve(name, thresholds, benefit(every, p), low, high))

@@ -1,7 +1,7 @@
 """Confidence intervals that hold their level at a handful of cases per class.
 
-They state the sampling error of cases only. That out-of-fold cases share training cases is not
-in them; the spread over repeats shows part of it. Of models of noise scored through 5 folds they hold
+They state the sampling error of cases only, not that out-of-fold predictions share training cases; the
+spread over repeats shows part of that. For models of pure noise in 5-fold cross-validation they contain
 .5 in .85 to .91 of 200 cohorts (benchmarks.statistics, part noise).
 """
 
@@ -21,7 +21,7 @@ NEWCOMBE = "Newcombe method 5"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % confidence limits; None where undefined, and the note says why."""
+    """A number with its 95 % confidence limits; None where undefined, with the reason in the note."""
 
     value: float | None
     low: float | None
@@ -32,7 +32,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Interval:
-    """Two-sided confidence limits, and how they were found."""
+    """Two-sided confidence limits and the name of their method."""
 
     low: float
     high: float
@@ -110,7 +110,7 @@ def predictive_value(
     prevalence: float,
     confidence: float = 0.95,
 ) -> tuple[float, Interval]:
-    """Share of true alarms where the class is as frequent as stated, by Bayes' rule.
+    """Positive predictive value at a stated prevalence, by Bayes' rule.
 
     The limits are those of the ratio of two shares, sensitivity and false alarms, from Wilson's limits
     of each (Donner & Zou 2012, doi:10.1177/0962280210383082). Exact coverage at nominal .95, both shares
@@ -119,25 +119,27 @@ def predictive_value(
     give (clears, hits, 1 - prevalence).
 
     Args:
-        hits: cases of the class called so, and all of them.
-        clears: other cases not called so, and all of them.
-        prevalence: of the class, in (0, 1).
+        hits: cases of the class that are called so, and all cases of the class.
+        clears: other cases that are not called so, and all other cases.
+        prevalence: prevalence of the class, in (0, 1).
         confidence: in (0, 1).
 
     Returns:
-        The value, nan where nothing is ever called; and its limits.
+        The value, nan where the class is never called, and its limits.
     """
     misses = clears[1] - clears[0]
-    found, false = hits[0] / hits[1], misses / clears[1]
+    sensitivity, false_alarms = hits[0] / hits[1], misses / clears[1]
     least, most = wilson(*hits, confidence), wilson(misses, clears[1], confidence)
-    both = found * false
-    x, y = least.low * (2 * found - least.low), most.high * (2 * false - most.high)
+    both = sensitivity * false_alarms
+    x, y = least.low * (2 * sensitivity - least.low), most.high * (2 * false_alarms - most.high)
     low = x / (both + np.sqrt(both**2 - x * y)) if x > 0 else 0.0
-    x, y = least.high * (2 * found - least.high), most.low * (2 * false - most.low)
+    x, y = least.high * (2 * sensitivity - least.high), most.low * (2 * false_alarms - most.low)
     high = (both + np.sqrt(both**2 - x * y)) / y if y > 0 else np.inf
     odds = prevalence / (1 - prevalence)
-    ratio = found / false if false > 0 else np.inf if found > 0 else np.nan
-    value, low, high = (1 - 1 / (1 + odds * each) for each in (ratio, low, high))
+    ratio = (
+        sensitivity / false_alarms if false_alarms > 0 else np.inf if sensitivity > 0 else np.nan
+    )
+    value, low, high = (1 - 1 / (1 + odds * number) for number in (ratio, low, high))
     return float(value), Interval(float(low), float(high), "ratio of Wilson limits")
 
 
@@ -149,31 +151,31 @@ def _check_share(successes: float, n: float) -> None:
 def confusion_interval(
     metric: Callable[[Floats], Floats], counts: Floats, confidence: float = 0.95, draws: int = 2000
 ) -> Interval:
-    """Interval of a number of the confusion matrix: the middle of what matrices it speaks for.
+    """Credible interval of a metric of the confusion matrix, by drawing plausible matrices.
 
-    Each row, a class's cases by what they are called, is drawn from its Dirichlet distribution. The
-    prior is worth one right case and one wrong case in all, shared evenly by the cells, so that 20
-    of 20 right leaves room for errors that did not occur. Cases per class are kept.
+    Each row (the cases of one class by predicted class) is drawn from its Dirichlet posterior. The prior
+    weighs one correct and one wrong case in all, shared evenly by the cells, so that 20 of 20 correct
+    leaves room for errors that did not occur. The number of cases per class is fixed.
 
     Coverage at nominal .95 of macro F1, MCC and kappa, sensitivity .5 to .95, 500 to 1,000 cohorts each:
     2 x 10 .908-.955, 2 x 15 .933-.954, 3 x 10 .922-.949, 4 x 5 .874-.951, 3 + 5 + 8 + 14 .895-.944.
-    The case bootstrap there (percentile and BCa) falls to .60-.76 at sensitivity .95, because errors that
-    did not occur cannot be drawn.
+    The case bootstrap (percentile and BCa) falls to .60-.76 at sensitivity .95, because errors that did
+    not occur cannot be drawn.
 
     Args:
         metric: from (..., C, C) counts, rows the truth, to (...,) numbers.
-        counts: (C, C) cases; need not be whole, as a mean over repeats is not.
+        counts: (C, C) cases; means over repeats need not be whole.
         confidence: in (0, 1).
-        draws: matrices drawn, from a fixed seed.
+        draws: number of matrices drawn, from a fixed seed.
     """
     size, per_class = len(counts), counts.sum(axis=1, keepdims=True)
     prior = np.where(np.eye(size) > 0, 1 / size, 1 / (size * (size - 1)))
     drawn = np.random.default_rng(0).standard_gamma(counts + prior, size=(draws, size, size))
     tail = (1 - confidence) / 2
-    found = metric(per_class * drawn / np.maximum(drawn.sum(axis=-1, keepdims=True), 1e-300))
-    low, high = np.quantile(found, [tail, 1 - tail])
+    values = metric(per_class * drawn / np.maximum(drawn.sum(axis=-1, keepdims=True), 1e-300))
+    low, high = np.quantile(values, [tail, 1 - tail])
     value = float(metric(counts))
-    # The prior draws the middle inwards; the limits must not pass by the value itself.
+    # The prior pulls the limits inwards; they must still contain the value itself.
     return Interval(min(float(low), value), max(float(high), value), "Dirichlet")
 
 
@@ -183,7 +185,7 @@ def balanced_accuracy_interval(
     """Wilson's interval with the effective number of cases K^2 / sum(1 / n_k).
 
     A mean of K independent proportions has variance sum(p_k (1 - p_k) / n_k) / K^2. Taking the
-    mean for every p_k makes it Wilson's, errs on the wide side (p (1 - p) is concave), and gives
+    mean for every p_k makes it Wilson's interval, errs on the wide side (p (1 - p) is concave), and gives
     the interval of the accuracy where all classes have equally many cases.
 
     Coverage at nominal .95, 40,000 cohorts each: 4 x 5 cases .935-1.00, 3 x 10 .930-.975, 2 x 5
@@ -198,8 +200,8 @@ def balanced_accuracy_interval(
     """
     present = class_counts[class_counts > 0]
     n = len(present) ** 2 / float(np.sum(1 / present))
-    found = wilson(balanced_accuracy * n, n, confidence)
-    return Interval(found.low, found.high, "Wilson, effective n")
+    interval = wilson(balanced_accuracy * n, n, confidence)
+    return Interval(interval.low, interval.high, "Wilson, effective n")
 
 
 def newcombe_auc(auc: float, n_pos: int, n_neg: int, confidence: float = 0.95) -> Interval:
@@ -219,12 +221,12 @@ def newcombe_auc(auc: float, n_pos: int, n_neg: int, confidence: float = 0.95) -
 def newcombe_macro_auc(
     auc: float, class_counts: Ints, shared: float, confidence: float = 0.95
 ) -> Interval:
-    """Newcombe's method 5 with V the mean over classes, times the share that averaging leaves.
+    """Newcombe's method 5 for a macro AUC: the mean variance over classes times ``shared``.
 
     Args:
         auc: macro one-vs-rest AUC.
         class_counts: (C,) cases per class, all > 0.
-        shared: from `shared_variance`; 1 for two classes.
+        shared: what averaging leaves of the variance, from `shared_variance`; 1 for two classes.
         confidence: in (0, 1).
 
     Raises:
@@ -241,7 +243,7 @@ def newcombe_macro_auc(
             more = ((m + n) / 2 - 1) * ((1 - t) / (2 - t) + t / (1 + t))
             return (t - at) ** 2 - z2 * float(np.mean(t * (1 - t) * (1 + more) / (m * n)))
 
-        # Just below at: the variance is 0 at exactly 1, which is not the root wanted.
+        # Just below ``at``: the variance is 0 at exactly 1, which is not the root in question.
         return float(brentq(excess, 0.0, at * (1 - 1e-12), xtol=1e-14)) if at > 0 else 0.0
 
     # V(t) = V(1 - t), so one side serves both.
@@ -279,7 +281,7 @@ def logit_delong_macro_auc(
 
     Args:
         truth: (n,) class indices; every class has a case.
-        repeats: (n, C) scores of each repeat; of two classes the second is asked about.
+        repeats: (n, C) scores of each repeat; for two classes the AUC is that of the second.
         confidence: in (0, 1).
     """
     auc = float(np.mean([macro_auc(truth, p) for p in repeats]))
@@ -296,9 +298,9 @@ def logit_delong_macro_auc(
 
 
 def auc_influence(truth: Ints, p: Floats) -> Floats:
-    """(n,) what each case adds to the macro AUC beyond its mean; class 1 alone of two."""
-    asked = [1] if p.shape[1] == 2 else range(p.shape[1])
-    return np.asarray(np.mean([_influence(truth == k, p[:, k]) for k in asked], axis=0))
+    """Influence (n,) of each case on the macro AUC; for two classes on that of class 1."""
+    class_indices = [1] if p.shape[1] == 2 else range(p.shape[1])
+    return np.asarray(np.mean([_influence(truth == k, p[:, k]) for k in class_indices], axis=0))
 
 
 def delong_variance(positive: Bools, score: Floats) -> float:
@@ -307,12 +309,12 @@ def delong_variance(positive: Bools, score: Floats) -> float:
 
 
 def shared_variance(truth: Ints, p: Floats) -> float:
-    """Variance of the macro AUC over the mean variance of its one-vs-rest AUCs.
+    """Variance of the macro AUC divided by the mean variance of its one-vs-rest AUCs.
 
-    They are about the same cases but not the same question, so that their mean varies less than
-    each: about 0.35 of it for four classes. Both variances are DeLong's; the macro one resamples
-    cases within classes. Kept in [1 / C, 1]; 1 for two classes, and where it cannot be estimated
-    (a class with one case, or all AUCs at 0 or 1).
+    The one-vs-rest AUCs share their cases but are not fully correlated, so their mean varies less than
+    they do: about 0.35 as much for four classes. Both variances are DeLong's; the macro one resamples
+    cases within classes. The ratio is clipped to [1 / C, 1]; it is 1 for two classes, and where it
+    cannot be estimated (a class with one case, or all AUCs at 0 or 1).
 
     Args:
         truth: (n,) class indices; every class has a case.
@@ -331,15 +333,15 @@ def shared_variance(truth: Ints, p: Floats) -> float:
 def macro_auc_interval(truth: Ints, p: Floats, confidence: float = 0.95) -> Interval:
     """Interval of the macro one-vs-rest AUC; for two classes exactly `newcombe_auc`.
 
-    Newcombe's method 5 alone takes the C one-vs-rest AUCs for one and the same and covers .99 or
-    more; times `shared_variance` it is a third narrower. Coverage at nominal .95, softmax of
+    Newcombe's method 5 alone treats the C one-vs-rest AUCs as one and covers .99 or more; with
+    `shared_variance` it is a third narrower. Coverage at nominal .95, softmax of
     Gaussian scores, true macro AUC .7, .8, .9, .95, 20,000 cohorts each (standard error .0015):
 
     4 x 5 cases: .951 .954 .960 .971; 3 x 10: .950 .953 .958 .969; 2 x 10: .955 .954 .961 .965;
     2 x 15: .953 .957 .962 .963; 3 + 5 + 8 + 14: .950 .953 .960 .967; 4 x 20: .951 .955 .966 .977.
 
-    Lowest seen: .91 to .93 where the smallest class has 2 or 3 cases or is alone in being hard.
-    DeLong's macro variance on the logit scale covers .932 to .976 there (4,000 cohorts each).
+    Lowest coverage: .91 to .93 where the smallest class has 2 or 3 cases or is the only hard one.
+    DeLong's macro variance on the logit scale covers .932 to .976 in these settings (4,000 cohorts each).
 
     Args:
         truth: (n,) class indices.
@@ -358,12 +360,14 @@ def macro_auc_interval(truth: Ints, p: Floats, confidence: float = 0.95) -> Inte
 
 def _z(confidence: float) -> float:
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence lies in (0, 1); got {confidence}. For 95 % write 0.95.")
+        raise ValueError(
+            f"confidence must lie in (0, 1); got {confidence}. For 95 % set it to 0.95."
+        )
     return float(norm.ppf((1 + confidence) / 2))
 
 
 def _influence(positive: Bools, score: Floats) -> Floats:
-    """(n,) what each case adds to the AUC beyond its mean, as parts of the whole."""
+    """Influence (n,) of each case on the AUC."""
     below, above = placements(positive, score)
     influence = np.empty(len(score))
     influence[positive] = (below - below.mean()) / len(below)
@@ -372,7 +376,7 @@ def _influence(positive: Bools, score: Floats) -> Floats:
 
 
 def stratified_variance(influence: Floats, group: Ints | Bools) -> float:
-    """Variance of the sum when cases are drawn anew within each group; nan below two in one."""
+    """Variance of the summed influence when cases are resampled within groups; nan where a group has one."""
     parts = [influence[group == name] for name in np.unique(group)]
     if min(map(len, parts)) < 2:
         return float("nan")

@@ -23,7 +23,7 @@ def draw_confounders(audit: Audit) -> bytes:
         told = each.association
         assert told.auc is not None
         assert told.noticed is not None
-        colour = ALARM if told.found else INK
+        colour = ALARM if told.significant else INK
         left.barh(place, told.noticed - HALF, left=HALF, color=CHANCE, height=0.8)
         left.plot([told.chance] * 2, [place - 0.4, place + 0.4], color=INK, linewidth=1)
         left.barh(place, told.auc - HALF, left=HALF, color=colour, height=0.34)

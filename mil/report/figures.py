@@ -100,7 +100,7 @@ def roc_plot(model: str, curves: Sequence[RocCurve]) -> str:
 
 def reliability_plot(model: str, bins: Sequence[Bin]) -> str:
     """How often the class named is right where so much was said of it, with exact intervals."""
-    told = "; ".join(f"said {percent(each.said)}, right {each.k} of {each.n}" for each in bins)
+    told = "; ".join(f"said {percent(each.predicted)}, right {each.k} of {each.n}" for each in bins)
     marks = "".join(_reliability_mark(each) for each in bins)
     axes = ("probability of the class named", "share that is right")
     return _square(f"Reliability of {model}. {told}", *axes, marks)
@@ -228,7 +228,7 @@ def _tick(share: float) -> str:
 
 
 def _reliability_mark(each: Bin) -> str:
-    x, right = SIDE * each.said, each.k / each.n
+    x, right = SIDE * each.predicted, each.k / each.n
     low, middle, high = (SIDE * (1 - share) for share in (each.low, right, each.high))
     return (
         f'<line class="whisker" x1="{x:.4g}" x2="{x:.4g}" y1="{low:.4g}" y2="{high:.4g}"/>'

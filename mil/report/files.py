@@ -126,7 +126,7 @@ def _draw_confusion(evaluation: Evaluation) -> Draw:
 
 def _reliability_table(evaluation: Evaluation) -> pd.DataFrame:
     rows = [
-        (each.model, one.said, one.k, one.n, one.low, one.high)
+        (each.model, one.predicted, one.k, one.n, one.low, one.high)
         for each in evaluation.models
         for one in each.calibration.curve
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from features.progress import Progress, Silent
-from mil.audit.confounders import confounders_of
+from mil.audit.confounders import find_confounders
 from mil.data.cohort import Cohort, read_table, split_train_test
 from mil.data.outcomes import EVENT
 from mil.data.splits import Fold
@@ -47,7 +47,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
         predictions=predictions,
         evaluation=evaluation,
         comparison=compare_models(predictions),
-        confounders=confounders_of(cohort, folds)[0],
+        confounders=find_confounders(cohort, folds)[0],
     )
 
 

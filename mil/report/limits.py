@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from mil.audit.sample_size import cases_for
+from mil.audit.sample_size import cases_for_width
 from mil.data.outcomes import Outcomes
 from mil.evaluation.classification.evaluate import Evaluation, ModelResult
 from mil.evaluation.comparison import Comparison
@@ -41,7 +41,7 @@ def limitations(
             "agrees with what was seen."
         )
         if high - low > WIDE:
-            needed = cases_for(lead.correct / lead.n, WIDE / 2)
+            needed = cases_for_width(lead.correct / lead.n, WIDE / 2)
             said.append(
                 f"An interval of {100 * WIDE:.0f} points would take about {needed} cases at this accuracy."
             )

@@ -15,7 +15,7 @@ from mil.evaluation.classification.per_class import (
     Spread,
     average_precisions,
     class_results,
-    estimate,
+    make_estimate,
     p_no_better,
     spread,
 )
@@ -194,10 +194,10 @@ def _result(
         )
     return ModelResult(
         model=model,
-        accuracy=estimate(correct / len(truth), wilson(correct, len(truth))),
+        accuracy=make_estimate(correct / len(truth), wilson(correct, len(truth))),
         correct=correct,
         n=len(truth),
-        balanced_accuracy=estimate(
+        balanced_accuracy=make_estimate(
             float(np.mean(balanced)),
             balanced_accuracy_interval(float(np.mean(balanced)), counts),
             note,
@@ -230,7 +230,7 @@ def _laid_at(
     mean = float(np.mean(known))
     found = confusion_interval(metric, table)
     off = mean - float(metric(table))
-    return estimate(
+    return make_estimate(
         mean, replace(found, low=max(-1.0, found.low + off), high=min(1.0, found.high + off)), note
     )
 
@@ -246,7 +246,7 @@ def _auc(repeats: list[CaseScores], absent: list[str]) -> tuple[Estimate, Estima
     why = ""
     if not known:
         why = f"undefined: no case of {', '.join(absent)}"
-    elif all(ranks_nothing(each) for each in repeats):
+    elif all(depends_on_fold_alone(each) for each in repeats):
         why = "undefined: the answer depends on the fold alone"
     if why:
         undefined = Estimate(None, None, None, "none", why)
@@ -254,8 +254,8 @@ def _auc(repeats: list[CaseScores], absent: list[str]) -> tuple[Estimate, Estima
     truth, auc = repeats[0].truth, float(np.mean(known))
     shared = float(np.mean([shared_variance(each.truth, each.p) for each in repeats]))
     return (
-        estimate(auc, newcombe_macro_auc(auc, np.bincount(truth), shared)),
-        estimate(auc, logit_delong_macro_auc(truth, [each.p for each in repeats])),
+        make_estimate(auc, newcombe_macro_auc(auc, np.bincount(truth), shared)),
+        make_estimate(auc, logit_delong_macro_auc(truth, [each.p for each in repeats])),
     )
 
 
@@ -284,7 +284,7 @@ def rows(evaluation: Evaluation) -> list[dict[str, object]]:
     return found
 
 
-def ranks_nothing(scores: CaseScores) -> bool:
+def depends_on_fold_alone(scores: CaseScores) -> bool:
     """Whether a model's answers follow from which classes a fold tests, as the majority rule's do.
 
     Its pooled AUC would only rank the folds, and those the wrong way round: a fold that tests more
@@ -294,7 +294,7 @@ def ranks_nothing(scores: CaseScores) -> bool:
     answers: dict[bytes, list[int]] = {}
     folds = [np.flatnonzero(scores.fold == fold) for fold in np.unique(scores.fold)]
     if all(len({*scores.truth[tested].tolist()}) == 1 for tested in folds):
-        return _learnt_counts_only(scores)
+        return _reflects_counts_only(scores)
     for tested in folds:
         counts = np.bincount(scores.truth[tested], minlength=n_classes)
         answers.setdefault(counts.tobytes(), []).extend(tested.tolist())
@@ -302,7 +302,7 @@ def ranks_nothing(scores: CaseScores) -> bool:
     return bool(alike) and all(np.ptp(p, axis=0).max() == 0 for p in alike)
 
 
-def _learnt_counts_only(scores: CaseScores) -> bool:
+def _reflects_counts_only(scores: CaseScores) -> bool:
     """Of folds that test one class each, as leave-one-out's: whether a class is likeliest where not tested.
 
     A perfect model and one that knows only counts both answer all cases of a class alike; but the counts

@@ -1,6 +1,6 @@
-"""Numbers from true classes and probabilities, and nothing about their uncertainty.
+"""Classification metrics from true classes and probabilities, without intervals.
 
-Everywhere: truth is (n,) class indices, p is (n, C) probabilities, one row per case.
+Throughout: truth is (n,) class indices, p is (n, C) probabilities, one row per case.
 """
 
 import numpy as np
@@ -12,13 +12,13 @@ _TINY = 1e-300  # divides 0 by what would be 0
 
 
 def predicted(p: Floats) -> Ints:
-    """(n,) index of the most probable class; among equals the lowest index."""
-    called: Ints = np.argmax(p, axis=1)
-    return called
+    """Index (n,) of the most probable class; the lowest index among equals."""
+    most_probable: Ints = np.argmax(p, axis=1)
+    return most_probable
 
 
 def confusion(truth: Ints, p: Floats) -> Ints:
-    """(C, C) counts; rows are the truth, columns the prediction."""
+    """Confusion matrix (C, C) of counts; rows are the truth, columns the prediction."""
     counts = np.zeros((p.shape[1], p.shape[1]), dtype=np.int64)
     np.add.at(counts, (truth, predicted(p)), 1)
     return counts
@@ -30,7 +30,7 @@ def accuracy(truth: Ints, p: Floats) -> float:
 
 
 def sensitivity(truth: Ints, p: Floats) -> Floats:
-    """(C,) share of the cases of each class called by its name; nan where a class has no case."""
+    """Sensitivity (C,) of each class; nan where a class has no case."""
     counts = confusion(truth, p)
     totals = counts.sum(axis=1)
     return np.where(totals > 0, np.diag(counts) / np.maximum(totals, 1), np.nan)
@@ -42,16 +42,16 @@ def balanced_accuracy(truth: Ints, p: Floats) -> float:
 
 
 def brier(truth: Ints, p: Floats) -> Floats:
-    """(n,) squared distance of the probabilities from the truth, summed over classes: 0 to 2.
+    """Brier score (n,) of each case, summed over classes: 0 to 2.
 
-    For two classes it is twice the square that is often printed.
+    For two classes it is twice the one-class Brier score that is often printed.
     """
     distance: Floats = ((p - np.eye(p.shape[1])[truth]) ** 2).sum(axis=1)
     return distance
 
 
 def macro_f1(counts: Floats | Ints) -> Floats:
-    """Mean over the classes that have a case of 2 TP / (2 TP + FP + FN).
+    """Mean F1, 2 TP / (2 TP + FP + FN), over the classes that have a case.
 
     Args:
         counts: (..., C, C) cases; rows are the truth.
@@ -59,54 +59,54 @@ def macro_f1(counts: Floats | Ints) -> Floats:
     Returns:
         (...,) one number per matrix.
     """
-    found, called = counts.sum(axis=-1), counts.sum(axis=-2)
+    actual, called = counts.sum(axis=-1), counts.sum(axis=-2)
     right = np.diagonal(counts, axis1=-2, axis2=-1)
-    f1 = 2 * right / np.maximum(found + called, _TINY)
-    present = found > 0
+    f1 = 2 * right / np.maximum(actual + called, _TINY)
+    present = actual > 0
     return np.asarray((f1 * present).sum(axis=-1) / present.sum(axis=-1))
 
 
 def mcc(counts: Floats | Ints) -> Floats:
-    """Matthews' correlation of C classes (Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006).
+    """Matthews correlation coefficient of C classes (Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006).
 
     Args:
         counts: (..., C, C) cases; rows are the truth.
 
     Returns:
-        (...,) one number per matrix; 0 where only one class is called, or only one occurs.
+        (...,) one number per matrix; 0 where only one class is predicted or only one occurs.
     """
-    found, called = counts.sum(axis=-1), counts.sum(axis=-2)
-    n, right = found.sum(axis=-1), np.trace(counts, axis1=-2, axis2=-1)
-    shared = right * n - (found * called).sum(axis=-1)
-    both = (n**2 - (found**2).sum(axis=-1)) * (n**2 - (called**2).sum(axis=-1))
+    actual, called = counts.sum(axis=-1), counts.sum(axis=-2)
+    n, right = actual.sum(axis=-1), np.trace(counts, axis1=-2, axis2=-1)
+    shared = right * n - (actual * called).sum(axis=-1)
+    both = (n**2 - (actual**2).sum(axis=-1)) * (n**2 - (called**2).sum(axis=-1))
     return np.asarray(np.where(both > 0, shared / np.sqrt(np.maximum(both, _TINY)), 0.0))
 
 
 def kappa(counts: Floats | Ints) -> Floats:
-    """Cohen's kappa: agreement beyond what the two margins give (1960, doi:10.1177/001316446002000104).
+    """Cohen's kappa: agreement beyond chance given the margins (1960, doi:10.1177/001316446002000104).
 
     Args:
         counts: (..., C, C) cases; rows are the truth.
 
     Returns:
-        (...,) one number per matrix; 0 where truth and calls are one and the same class.
+        (...,) one number per matrix; 0 where the truth and the prediction are one and the same class.
     """
-    found, called = counts.sum(axis=-1), counts.sum(axis=-2)
-    n, right = found.sum(axis=-1), np.trace(counts, axis1=-2, axis2=-1)
-    expected = (found * called).sum(axis=-1) / n
+    actual, called = counts.sum(axis=-1), counts.sum(axis=-2)
+    n, right = actual.sum(axis=-1), np.trace(counts, axis1=-2, axis2=-1)
+    expected = (actual * called).sum(axis=-1) / n
     return np.asarray((right - expected) / np.maximum(n - expected, _TINY))
 
 
 def average_precision(positive: Bools, score: Floats, weights: Floats | None = None) -> Floats:
-    """Sum over thresholds of precision times gain in recall, without interpolation.
+    """Average precision: precision times gain in recall, summed over thresholds without interpolation.
 
     Args:
-        positive: (n,) True for the class looked for, at least one.
-        score: (n,) larger speaks for positive; equal scores share a threshold.
-        weights: (..., n) how often each case counts; once each if not given.
+        positive: (n,) True for the positive class, at least one.
+        score: (n,) larger for the positive class; equal scores share a threshold.
+        weights: (..., n) how often each case counts; once by default.
 
     Returns:
-        (...,) one number per row of weights; nan where no positive counts.
+        (...,) one number per row of weights; nan where no positive case counts.
     """
     weights = np.ones(len(score)) if weights is None else weights
     order = np.argsort(-score, kind="stable")
@@ -121,13 +121,13 @@ def average_precision(positive: Bools, score: Floats, weights: Floats | None = N
 
 
 def placements(positive: Bools, score: Floats) -> tuple[Floats, Floats]:
-    """How far each case stands on its own side of the other group, ties counting half.
+    """Placement of each case among the cases of the other group, ties counting half.
 
-    Both means are the AUC. By ranks, in O(n log n): Sun & Xu 2014, doi:10.1109/LSP.2014.2337313.
+    The mean of either is the AUC. By ranks in O(n log n): Sun & Xu 2014, doi:10.1109/LSP.2014.2337313.
 
     Args:
-        positive: (n,) True for the class looked for; both groups must have a case.
-        score: (n,) larger speaks for positive.
+        positive: (n,) True for the positive class; both groups must have a case.
+        score: (n,) larger for the positive class.
 
     Returns:
         (m,) share of the negatives below each positive, (n - m,) share of the positives above
@@ -143,22 +143,21 @@ def placements(positive: Bools, score: Floats) -> tuple[Floats, Floats]:
 def macro_auc(truth: Ints, p: Floats) -> float | None:
     """Mean over classes of the AUC of p[:, k] for class k against the rest.
 
-    All cases are pooled; an AUC per fold of four cases would be noise. For two classes it is the
-    AUC of class 1. None where a class has no case.
+    All cases are pooled, because an AUC of a fold of four cases would be noise. For two classes it is
+    the AUC of class 1. None where a class has no case.
     """
     counts = np.bincount(truth, minlength=p.shape[1])
     if (counts == 0).any():
         return None
-    asked = [1] if p.shape[1] == 2 else range(p.shape[1])
-    return float(np.mean([placements(truth == k, p[:, k])[0].mean() for k in asked]))
+    class_indices = [1] if p.shape[1] == 2 else range(p.shape[1])
+    return float(np.mean([placements(truth == k, p[:, k])[0].mean() for k in class_indices]))
 
 
 def roc_points(truth: Ints, p: Floats, class_index: int) -> tuple[Floats, Floats]:
-    """Corners of the ROC curve of one class against the rest, from (0, 0) to (1, 1).
+    """ROC curve of one class against the rest, from (0, 0) to (1, 1).
 
     Returns:
-        False positive rates and true positive rates; both empty where the class, or its rest,
-        has no case.
+        False positive rates and true positive rates; both empty where the class or the rest has no case.
     """
     positive = truth == class_index
     if positive.all() or not positive.any():

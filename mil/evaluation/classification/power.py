@@ -1,69 +1,73 @@
-"""What a number of cases can show of the difference between two models."""
+"""Statistical power of the paired comparison of two models."""
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.stats import binom
 
-GAIN, WORSE_ONLY, LEVEL, WANTED = 0.15, 0.05, 0.05, 0.8
+GAIN, WORSE_ONLY, LEVEL, POWER = 0.15, 0.05, 0.05, 0.8
 
 
 @dataclass(frozen=True)
 class Power:
-    """What so many cases can show.
+    """Power of exact McNemar at .05 with a number of cases.
 
     Attributes:
         n: cases.
         gain: a true difference in accuracy.
-        found: share of studies in which exact McNemar finds it at .05.
-        needed: the difference found in four of five studies; None if none is.
-        cases_needed: cases for which gain is found in four of five studies.
+        power: share of studies in which exact McNemar detects it at .05.
+        needed: the smallest difference detected with 80 % power; None where there is none.
+        cases_needed: cases with which ``gain`` is detected with 80 % power.
     """
 
     n: int
     gain: float
-    found: float
+    power: float
     needed: float | None
     cases_needed: int
 
     def __str__(self) -> str:
-        points, share = round(100 * self.gain), 100 * self.found
+        points, share = round(100 * self.gain), 100 * self.power
         more = f"; one of {100 * self.needed:.0f} points in 80 %" if self.needed is not None else ""
         return (
             f"At {self.n} cases a true difference of {points} points is found in {share:.0f} % of studies"
             f"{more}. For {points} points in 80 % it takes {self.cases_needed} cases."
         )
 
+    def to_json(self) -> dict[str, object]:
+        """The fields as plain values; the power is called ``found``."""
+        return {"found" if name == "power" else name: value for name, value in asdict(self).items()}
+
 
 def power(n: int, gain: float = GAIN) -> Power:
-    """What exact McNemar at .05 finds with n cases, where the worse model alone is right on 5 %.
+    """Power with n cases, where the worse model alone is right on 5 % of them.
 
     Raises:
-        ValueError: gain outside [0.01, 0.9]: no number of cases finds nothing, and more cannot be.
+        ValueError: gain outside [0.01, 0.9]; no number of cases detects less, and more is impossible.
     """
     if not 0.01 <= gain <= 1 - 2 * WORSE_ONLY:
-        raise ValueError(f"gain lies in [0.01, 0.9]; got {gain}. For 15 points write 0.15.")
+        raise ValueError(f"gain must lie in [0.01, 0.9]; got {gain}. For 15 points set it to 0.15.")
     highest = 100 - round(200 * WORSE_ONLY)  # beyond, the shares would add up to more than 1
     points = bisect_left(
-        range(1, highest + 1), WANTED, key=lambda each: mcnemar_power(n, each / 100)
+        range(1, highest + 1), POWER, key=lambda percent: mcnemar_power(n, percent / 100)
     )
     cases = 2
-    while mcnemar_power(cases, gain) < WANTED:
+    while mcnemar_power(cases, gain) < POWER:
         cases *= 2
-    needed = bisect_left(range(cases), WANTED, key=lambda each: mcnemar_power(each, gain))
-    found = mcnemar_power(n, gain)
-    return Power(n, gain, found, (points + 1) / 100 if points < highest else None, needed)
+    needed = bisect_left(range(cases), POWER, key=lambda size: mcnemar_power(size, gain))
+    share = mcnemar_power(n, gain)
+    return Power(n, gain, share, (points + 1) / 100 if points < highest else None, needed)
 
 
 def mcnemar_power(n: int, gain: float, worse_only: float = WORSE_ONLY) -> float:
-    """How often exact McNemar finds at .05 that a model is better by ``gain``.
+    """Power of exact McNemar at .05 for a model that is better by ``gain``.
 
     Args:
         n: cases.
         gain: true difference in accuracy.
-        worse_only: true share of cases that only the worse model calls rightly; the better alone
-            calls worse_only + gain.
+        worse_only: true share of cases that only the worse model classifies correctly; for the better
+            model the share is worse_only + gain.
     """
     differing = 2 * worse_only + gain
     discordant = np.arange(n + 1)

@@ -1,1 +1,1 @@
-"""Regressions on columns of the table: logistic, Cox, and the nomogram drawn from them."""
+"""Regressions on clinical columns: logistic, Cox, and nomograms."""

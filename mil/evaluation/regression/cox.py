@@ -1,7 +1,7 @@
-"""Proportional hazards: the fit, and survival over time from it. Numbers only, no torch.
+"""Cox regression, and survival over time from it.
 
-Ties by Efron (JASA 1977, 72:557). A penalty keeps the fit finite where cases are few: ridge, or Firth's,
-which also halves the bias (G. Heinze, M. Schemper, A Solution to the Problem of Monotone Likelihood in Cox
+Ties by Efron (JASA 1977, 72:557). A penalty keeps the fit finite with few cases: ridge, or Firth's, which
+also reduces the bias (G. Heinze, M. Schemper, A Solution to the Problem of Monotone Likelihood in Cox
 Regression, Biometrics 2001).
 """
 
@@ -24,12 +24,12 @@ from mil.evaluation.regression.maximise import (
 
 @dataclass(frozen=True, eq=False)
 class CoxFit:
-    """A fit of proportional hazards.
+    """A fit of Cox regression.
 
     Attributes:
         coefficients: (K,) log hazard ratio per unit of each column.
-        covariance: (K, K) inverse of the information at the fit; infinite where the others say the same.
-        log_likelihood: partial, without the penalty.
+        covariance: (K, K) inverse information at the fit; infinite where a coefficient is not identified.
+        log_likelihood: partial log likelihood without the penalty.
     """
 
     coefficients: Floats
@@ -38,46 +38,46 @@ class CoxFit:
 
     @property
     def errors(self) -> Floats:
-        """(K,) standard errors."""
-        found: Floats = np.sqrt(np.diag(self.covariance))
-        return found
+        """Standard errors (K,)."""
+        errors: Floats = np.sqrt(np.diag(self.covariance))
+        return errors
 
     @property
     def p(self) -> Floats:
-        """(K,) two-sided p values by Wald."""
-        found: Floats = 2 * norm.sf(np.abs(self.coefficients / self.errors))
-        return found
+        """Two-sided Wald p values (K,)."""
+        p: Floats = 2 * norm.sf(np.abs(self.coefficients / self.errors))
+        return p
 
 
 def fit_cox(
     rows: Floats, time: Floats, event: Bools, *, ridge: float = 0.0, firth: bool = False
 ) -> CoxFit:
-    """Maximise the partial likelihood by Newton's steps.
+    """Maximise the partial likelihood by Newton's method.
 
     Args:
-        rows: (n, K).
-        time: (n,).
-        event: (n,) bool.
-        ridge: half of it times the squared length of the coefficients is taken off.
-        firth: half the logarithm of the information's determinant is added.
+        rows: (n, K) columns.
+        time: (n,) time of the event or of censoring.
+        event: (n,) True where the event was observed.
+        ridge: weight of the penalty ``ridge / 2 * |coefficients|^2``.
+        firth: add Firth's penalty, half the log determinant of the information.
 
     Raises:
-        FitError: no event, or the likelihood rises without end: some column parts the cases.
+        FitError: no event, or the maximum likelihood estimate does not exist.
     """
     if not event.any():
-        raise FitError("A Cox model needs an event. Add cases, or observe them for longer.")
+        raise FitError("Cox regression needs an event; got none. Add cases, or longer follow-up.")
     scaled, _, spread = standardised(rows)
-    if ridge:  # it weighs rows as they are
+    if ridge:  # the penalty is of coefficients per unit
         scaled, spread = rows - rows.mean(axis=0), np.ones(rows.shape[1])
     start = _derivatives(scaled, time, event, np.zeros(len(rows))).information
-    turn = eigenbasis(start + ridge * np.eye(len(start)))
-    weight = ridge * turn.back.T @ turn.back
-    at = partial(_penalised, scaled @ turn.back, time, event, weight, firth=firth)
-    found, top = maximise(at, len(weight))
+    basis = eigenbasis(start + ridge * np.eye(len(start)))
+    weight = ridge * basis.back.T @ basis.back
+    at = partial(_penalised, scaled @ basis.back, time, event, weight, firth=firth)
+    rotated, top = maximise(at, len(weight))
     return CoxFit(
-        turn.back @ found / spread,
-        turn.covariance(top.information) / np.outer(spread, spread),
-        partial_likelihood(scaled @ turn.back @ found, time, event),
+        basis.back @ rotated / spread,
+        basis.covariance(top.information) / np.outer(spread, spread),
+        partial_likelihood(scaled @ basis.back @ rotated, time, event),
     )
 
 
@@ -88,28 +88,28 @@ def partial_likelihood(risk: Floats, time: Floats, event: Bools) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """The cumulative hazard of a case at risk 0, a step function (Breslow 1974, Biometrics 30:89).
+    """Cumulative hazard of a case of log hazard ratio 0, a step function (Breslow 1974, Biometrics 30:89).
 
     Attributes:
-        time: (E,) distinct times of events, ascending.
-        hazard: (E,) cumulative, from each of these times on.
+        time: (E,) distinct event times, ascending.
+        hazard: (E,) cumulative hazard from that time on.
     """
 
     time: Floats
     hazard: Floats
 
     def survival(self, risk: Floats, at: Floats) -> Floats:
-        """(n, T) probability of no event until ``at`` (T,), of cases of log hazard ratios (n,)."""
+        """Probability (n, T) of no event until ``at`` (T,) for log hazard ratios (n,)."""
         place = np.searchsorted(self.time, at, side="right")
         hazard = np.concatenate([[0.0], self.hazard])[place]  # (T,)
         with np.errstate(divide="ignore"):
             log_hazard = np.log(hazard)
-        found: Floats = np.exp(-np.exp(np.minimum(log_hazard + risk[:, None], 50.0)))
-        return found
+        survival: Floats = np.exp(-np.exp(np.minimum(log_hazard + risk[:, None], 50.0)))
+        return survival
 
 
 def breslow(risk: Floats, time: Floats, event: Bools) -> Baseline:
-    """The baseline of cases of log hazard ratios (n,)."""
+    """Breslow's baseline of cases with log hazard ratios (n,)."""
     at, deaths = np.unique(time[event], return_counts=True)
     observed = np.array([np.logaddexp.reduce(risk[time >= t]) for t in at])
     return Baseline(at, np.cumsum(deaths * np.exp(-observed)))
@@ -118,7 +118,7 @@ def breslow(risk: Floats, time: Floats, event: Bools) -> Baseline:
 def _penalised(
     rows: Floats, time: Floats, event: Bools, weight: Floats, beta: Floats, *, firth: bool
 ) -> Derivatives:
-    """Less half the square of the coefficients in ``weight`` (K, K), and with Firth's penalty if asked."""
+    """Derivatives of the penalised partial likelihood; ``weight`` (K, K) is the ridge penalty's matrix."""
     value, gradient, information = _derivatives(rows, time, event, rows @ beta)
     if firth:
         value += half_log_determinant(information)
@@ -128,7 +128,7 @@ def _penalised(
 
 
 def _derivatives(rows: Floats, time: Floats, event: Bools, risk: Floats) -> Derivatives:
-    """Of Efron's partial likelihood."""
+    """Derivatives of Efron's partial likelihood."""
     shares, totals = _shares(time, event, risk)
     means = shares @ rows  # (E, K)
     return Derivatives(
@@ -139,9 +139,9 @@ def _derivatives(rows: Floats, time: Floats, event: Bools, risk: Floats) -> Deri
 
 
 def _shares(time: Floats, event: Bools, risk: Floats) -> tuple[Floats, Floats]:
-    """(E, n) each case's share of the hazard that an event is drawn from, and the logarithm of that (E,)."""
+    """Share (E, n) of each case in the hazard of each event's risk set, and the log of that hazard (E,)."""
     sets = _risk_sets(time, event)
-    # Of each set by itself, so that no set's hazards all round to 0.
+    # Shifted within each risk set, so that no set's hazards all round to 0.
     highest = np.where(sets > 0, risk, -np.inf).max(axis=1, keepdims=True)
     weights = sets * np.exp(np.minimum(risk - highest, 0))
     totals = weights.sum(axis=1, keepdims=True)
@@ -149,7 +149,7 @@ def _shares(time: Floats, event: Bools, risk: Floats) -> tuple[Floats, Floats]:
 
 
 def _risk_sets(time: Floats, event: Bools) -> Floats:
-    """(E, n) who each event is compared with: the l-th of d tied ones meets these less l/d of their share."""
+    """Risk sets (E, n) by Efron: the l-th of d tied events counts the tied cases with weight 1 - l / d."""
     sets = []
     for t in np.unique(time[event]):
         tied = (time == t) & event
@@ -163,8 +163,8 @@ def _firth_gradient(
 ) -> Floats:
     """Gradient (K,) of half the logarithm of the information's determinant.
 
-    Half the trace of the inverse information times its derivative, which is the third central moment of
-    the rows in each risk set.
+    It is half the trace of the inverse information times the information's derivative, the third central
+    moment of the rows in each risk set.
     """
     inverse = np.linalg.pinv(information)
     gradient = np.zeros(len(beta))

@@ -1,4 +1,4 @@
-"""From columns of text to the rows of a regression whose coefficients a reader can use."""
+"""Design matrices: from columns of text to the rows of a regression."""
 
 import math
 from collections import Counter
@@ -11,18 +11,18 @@ from mil.baselines.encoding import MISSING
 from mil.data.cohort import number
 from mil.evaluation.arrays import Floats
 
-Table = Mapping[str, Sequence[str]]  # column to the values of n cases
+Table = Mapping[str, Sequence[str]]  # values of n cases by column
 
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """One number of a row.
+    """One column of the design matrix.
 
     Attributes:
-        column: of the table.
-        level: the word that it is 1 for; empty for a column of numbers, which keeps its unit.
-        reference: the most frequent word, for which all terms of the column are 0.
-        middle: the median of numbers, in place of a missing one.
+        column: name of the column in the table.
+        level: category that it is 1 for; empty for a numeric column, which keeps its unit.
+        reference: most frequent category, for which all terms of the column are 0.
+        middle: median of a numeric column, which replaces missing values.
     """
 
     column: str
@@ -32,42 +32,42 @@ class Term:
 
     @property
     def name(self) -> str:
-        """To be shown: ``age``, or ``sex: female`` where the others are the reference."""
+        """Name for people: ``age``, or ``sex: female`` for a category."""
         return f"{self.column}: {self.level}" if self.level else self.column
 
-    def of(self, value: str) -> float:
-        """The number of a field."""
+    def encode(self, value: str) -> float:
+        """The number that stands for a field of the table."""
         if self.level:
             return float(value == self.level)
-        held = number(value)
-        return held if math.isfinite(held) else self.middle
+        numeric = number(value)
+        return numeric if math.isfinite(numeric) else self.middle
 
 
 @dataclass(frozen=True)
 class Design:
-    """How columns become rows; fitted on the cases that a regression is fitted on."""
+    """Encoding of columns as rows, fitted on the cases that a regression is fitted on."""
 
     terms: tuple[Term, ...]
 
     def rows(self, table: Table) -> Floats:
-        """(n, K) of n cases."""
+        """Design matrix (n, K) of n cases."""
         n_cases = len(next(iter(table.values())))
-        columns = [[term.of(value) for value in table[term.column]] for term in self.terms]
+        columns = [[term.encode(value) for value in table[term.column]] for term in self.terms]
         return np.array(columns, dtype=np.float64).reshape(len(columns), n_cases).T
 
 
 def fit_design(table: Table) -> Design:
-    """The terms of all columns; one that says the same of every case, or another word of each, has none."""
+    """Fit the terms of all columns; constant columns and those that are unique to each case have none."""
     terms: list[Term] = []
     for column, values in table.items():
-        held = [value for value in values if value.casefold() not in MISSING]
-        numbers = [number(value) for value in held]
+        filled = [value for value in values if value.casefold() not in MISSING]
+        numbers = [number(value) for value in filled]
         if all(map(math.isfinite, numbers)):
             if len(set(numbers)) > 1:
                 terms.append(Term(column=column, middle=float(np.median(numbers))))
             continue
-        counts = Counter(sorted(held))
-        if len(counts) == len(held) > 2:
+        counts = Counter(sorted(filled))
+        if len(counts) == len(filled) > 2:
             continue
         [(reference, _), *others] = counts.most_common()
         terms += [Term(column=column, level=word, reference=reference) for word, _ in others]

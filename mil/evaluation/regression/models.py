@@ -1,8 +1,8 @@
-"""Plain regressions on columns of the table, for nomograms and clinical models: logistic, or Cox.
+"""Logistic and Cox regression on clinical columns, for nomograms and clinical models.
 
-Where a column parts the cases the likelihood has no top; the fit is then Firth's (D. Firth, Bias reduction of
-maximum likelihood estimates, Biometrika 1993; G. Heinze, M. Schemper, A solution to the problem of
-separation in logistic regression, Stat Med 2002, 21:2409).
+Where the maximum likelihood estimate does not exist (separation), the fit uses Firth's penalty
+(D. Firth, Bias reduction of maximum likelihood estimates, Biometrika 1993; G. Heinze, M. Schemper, A
+solution to the problem of separation in logistic regression, Stat Med 2002, 21:2409).
 """
 
 from collections.abc import Sequence
@@ -26,22 +26,22 @@ from mil.evaluation.regression.maximise import (
     standardised,
 )
 
-ENTER, STAY = 0.10, 0.05  # p of a column alone, then beside the others that entered
+ENTER, STAY = 0.10, 0.05  # p of a column alone, and beside the other selected columns
 
 Truth = Bools | Outcomes
 
 
 @dataclass(frozen=True, eq=False)
 class Regression:
-    """A regression on columns.
+    """A regression on clinical columns.
 
     Attributes:
-        design: how columns become numbers.
-        coefficients: (K,) log odds or log hazard ratios.
-        errors: (K,) standard errors; infinite where the others say the same.
-        intercept: of log odds; of a Cox regression what makes the mean case 0.
-        baseline: of a Cox regression, the hazard of a case whose linear predictor is 0.
-        log_likelihood: without a penalty.
+        design: encoding of the columns.
+        coefficients: (K,) log odds ratios or log hazard ratios.
+        errors: (K,) standard errors; infinite where a coefficient is not identified.
+        intercept: log odds where all terms are 0; in Cox regression it centres the linear predictor.
+        baseline: in Cox regression, the hazard of a case whose linear predictor is 0.
+        log_likelihood: without the penalty.
         penalty: ``none`` or ``Firth``.
     """
 
@@ -54,12 +54,12 @@ class Regression:
     penalty: str
 
     def linear(self, table: Table) -> Floats:
-        """(n,) log odds, or log hazard ratios to the mean case."""
-        found: Floats = self.intercept + self.design.rows(table) @ self.coefficients
-        return found
+        """Linear predictor (n,): log odds, or log hazard ratios to the mean case."""
+        linear: Floats = self.intercept + self.design.rows(table) @ self.coefficients
+        return linear
 
     def probability(self, linear: Floats, horizon: float | None = None) -> Floats:
-        """(n,) of the class, or of the event until the horizon.
+        """Probability (n,) of the class, or of the event before the horizon.
 
         Raises:
             FitError: a Cox regression without a horizon.
@@ -68,28 +68,28 @@ class Regression:
             odds: Floats = expit(linear)
             return odds
         if horizon is None:
-            raise FitError("A probability of survival needs a time. Give a horizon.")
-        found: Floats = 1 - self.baseline.survival(linear, np.array([horizon]))[:, 0]
-        return found
+            raise FitError("A probability of survival needs a time; got none. Set horizon.")
+        probability: Floats = 1 - self.baseline.survival(linear, np.array([horizon]))[:, 0]
+        return probability
 
 
 def fit_regression(table: Table, truth: Truth, design: Design | None = None) -> Regression:
-    """Fit the columns of a table, without a penalty where that has a top, else with Firth's.
+    """Fit the columns of a table, with Firth's penalty where the maximum likelihood estimate does not exist.
 
     Args:
-        table: column to the values of n cases.
-        truth: (n,) bool of a class, or the outcomes.
-        design: of these columns; fitted if not given.
+        table: values of n cases by column.
+        truth: (n,) True for the class, or the outcomes.
+        design: encoding of the columns; fitted by default.
 
     Raises:
-        FitError: one class or no event only.
+        FitError: only one class, or no event.
     """
     design = design or fit_design(table)
     rows = design.rows(table)
     if isinstance(truth, Outcomes):
         return _cox(design, rows, truth)
     if truth.all() or not truth.any():
-        raise FitError("A logistic regression needs cases of both classes.")
+        raise FitError("Logistic regression needs cases of both classes; got one.")
     try:
         return _logistic(design, rows, truth, firth=False)
     except FitError:
@@ -97,29 +97,34 @@ def fit_regression(table: Table, truth: Truth, design: Design | None = None) -> 
 
 
 def select_columns(table: Table, truth: Truth) -> tuple[str, ...]:
-    """Columns with p below .10 alone; the least of them dropped until each has p below .05 beside the rest.
+    """Select columns in two steps: p below .10 alone, then backward elimination until all have p below .05.
 
-    By likelihood ratio, a column with all its terms; as in two steps the clinical models of the radiology
-    literature are made. To be called on training cases only: what is selected on all is not judged by them.
+    P values are from likelihood ratio tests of a column with all its terms. Call it on training cases only:
+    cases that took part in the selection cannot judge the model.
     """
-    kept = {
-        name: values for name, values in table.items() if _p_of({name: values}, {}, truth) < ENTER
+    selected = {
+        name: values
+        for name, values in table.items()
+        if _likelihood_ratio_p({name: values}, {}, truth) < ENTER
     }
-    while kept:
-        p = {name: _p_of(kept, _without(kept, name), truth) for name in kept}
+    while selected:
+        p = {
+            name: _likelihood_ratio_p(selected, _without(selected, name), truth)
+            for name in selected
+        }
         worst = max(reversed(p), key=p.__getitem__)
         if p[worst] < STAY:
             break
-        kept = _without(kept, worst)
-    return tuple(kept)
+        selected = _without(selected, worst)
+    return tuple(selected)
 
 
 def _without(table: Table, name: str) -> dict[str, Sequence[str]]:
     return {other: values for other, values in table.items() if other != name}
 
 
-def _p_of(larger: Table, smaller: Table, truth: Truth) -> float:
-    """Of the likelihood ratio of two nested sets of columns; 1 where the larger has no further term."""
+def _likelihood_ratio_p(larger: Table, smaller: Table, truth: Truth) -> float:
+    """Likelihood ratio test of two nested sets of columns; 1 where the larger has no further term."""
     n_terms = len(fit_design(larger).terms) - len(fit_design(smaller).terms)
     if n_terms == 0:
         return 1.0
@@ -155,31 +160,31 @@ def _cox(design: Design, rows: Floats, outcomes: Outcomes) -> Regression:
 
 
 def _logistic(design: Design, rows: Floats, truth: Bools, *, firth: bool) -> Regression:
-    """Firth's adds half the logarithm of the information's determinant.
+    """Fit by Newton's method.
 
     Raises:
-        FitError: the likelihood has no top.
+        FitError: the maximum likelihood estimate does not exist.
     """
     scaled, centre, spread = standardised(rows)
     x = np.column_stack([np.ones(len(rows)), scaled])  # (n, 1 + K)
-    turn = eigenbasis(x.T @ x / 4)
-    across = x @ turn.back
-    found, top = maximise(partial(_derivatives, across, truth, firth=firth), across.shape[1])
-    beta = turn.back @ found
+    basis = eigenbasis(x.T @ x / 4)
+    across = x @ basis.back
+    rotated, top = maximise(partial(_derivatives, across, truth, firth=firth), across.shape[1])
+    beta = basis.back @ rotated
     coefficients = beta[1:] / spread
     return Regression(
         design,
         coefficients,
-        np.sqrt(np.diag(turn.covariance(top.information)))[1:] / spread,
+        np.sqrt(np.diag(basis.covariance(top.information)))[1:] / spread,
         float(beta[0] - coefficients @ centre),
         None,
-        _derivatives(across, truth, found, firth=False).value,
+        _derivatives(across, truth, rotated, firth=False).value,
         "Firth" if firth else "none",
     )
 
 
 def _derivatives(x: Floats, truth: Bools, beta: Floats, *, firth: bool) -> Derivatives:
-    """Of the log likelihood, with Firth's penalty if asked."""
+    """Derivatives of the log likelihood, with or without Firth's penalty."""
     linear = x @ beta
     p = expit(linear)
     value = float(np.where(truth, log_expit(linear), log_expit(-linear)).sum())

@@ -1,1 +1,1 @@
-"""How well risks order the cases by the time of their event."""
+"""Judging predictions of survival."""

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mil.audit.association import Predictor, associate, best_auc
-from mil.audit.predictors import predictors_of
+from mil.audit.predictors import cohort_predictors
 from tests.mil.made import cohort_of, made_bag, made_cohort
 
 
@@ -18,17 +18,17 @@ def truth_of(cohort):
 
 def twin(predictor, truth):
     """The macro AUC by scikit-learn, one class after the other."""
-    found = []
+    by_class = []
     for k in np.unique(truth):
-        mine = truth == k
+        members = truth == k
         if predictor.categorical:
             code = predictor.values[:, 0]
-            scores = [np.array([mine[code == c].mean() for c in code])]
-            found.append([roc_auc_score(mine, scores[0])])
+            scores = [np.array([members[code == c].mean() for c in code])]
+            by_class.append([roc_auc_score(members, scores[0])])
         else:
-            aucs = [roc_auc_score(mine, column) for column in predictor.values.T]
-            found.append([max(auc, 1 - auc) for auc in aucs])
-    return np.mean(found, axis=0).max()
+            aucs = [roc_auc_score(members, column) for column in predictor.values.T]
+            by_class.append([max(auc, 1 - auc) for auc in aucs])
+    return np.mean(by_class, axis=0).max()
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -44,35 +44,37 @@ def test_the_measure_agrees_with_scikit_learn(seed):
 def test_with_few_cases_every_arrangement_is_tried():
     truth = np.array([0, 0, 0, 1, 1])
     predictor = Predictor("x", np.array([[1.0], [2], [4], [3], [5]]))
-    [told] = associate([predictor], truth).each
+    [association] = associate([predictor], truth).results
     every = set(permutations(truth.tolist()))
     reached = [twin(predictor, np.array(order)) >= twin(predictor, truth) - 1e-9 for order in every]
-    assert told.exact
-    assert told.p == pytest.approx(np.mean(reached))
+    assert association.exact
+    assert association.p == pytest.approx(np.mean(reached))
 
 
 def test_three_classes_are_arranged_in_all_ways():
     truth = np.array([0, 0, 1, 1, 2])
     predictor = Predictor("x", np.arange(5.0)[:, None])
-    [told] = associate([predictor], truth).each
+    [association] = associate([predictor], truth).results
     every = set(permutations(truth.tolist()))
     assert len(every) == 30
     reached = [twin(predictor, np.array(order)) >= twin(predictor, truth) - 1e-9 for order in every]
-    assert (told.exact, told.p) == (True, pytest.approx(np.mean(reached)))
+    assert (association.exact, association.p) == (True, pytest.approx(np.mean(reached)))
 
 
 def test_the_number_of_arrangements_decides_whether_they_are_drawn():
     truth = np.repeat([0, 1], 10)
     predictor = Predictor("x", np.arange(20.0)[:, None])
-    [told] = associate([predictor], truth, shuffles=99, seed=1).each
-    assert not told.exact
-    assert told.p == pytest.approx(0.01)
+    [association] = associate([predictor], truth, shuffles=99, seed=1).results
+    assert not association.exact
+    assert association.p == pytest.approx(0.01)
 
 
-def test_a_site_of_each_case_tells_nothing_however_well_it_fits():
+def test_a_site_unique_to_every_case_is_no_association():
     truth = np.arange(12) % 3
-    [told] = associate([Predictor("site", np.arange(12.0)[:, None], categorical=True)], truth).each
-    assert (told.auc, told.chance, told.p) == (1, 1, 1)
+    [association] = associate(
+        [Predictor("site", np.arange(12.0)[:, None], categorical=True)], truth
+    ).results
+    assert (association.auc, association.chance, association.p) == (1, 1, 1)
 
 
 def test_null_cohorts_are_called_confounded_as_often_as_they_should_be():
@@ -86,8 +88,8 @@ def test_null_cohorts_are_called_confounded_as_often_as_they_should_be():
             Predictor("stain", rng.normal(size=(n, 3))),
             Predictor("site", rng.integers(0, 4, size=(n, 1)).astype(float), categorical=True),
         ]
-        found = associate(predictors, truth, shuffles=199, seed=seed)
-        called += any(each.found for each in found.each)
+        associations = associate(predictors, truth, shuffles=199, seed=seed)
+        called += any(association.significant for association in associations.results)
     # Of 300 at 5 %, more than 25 come up in less than one of a hundred.
     assert called <= 25
 
@@ -105,35 +107,37 @@ def planted(*, by):
 
 def confounders(cohort):
     return {
-        each.name for each in associate(predictors_of(cohort), truth_of(cohort)).each if each.found
+        association.name
+        for association in associate(cohort_predictors(cohort), truth_of(cohort)).results
+        if association.significant
     }
 
 
-def test_a_site_that_is_the_label_is_found():
+def test_a_site_that_is_the_label_is_significant():
     cohort = planted(
         by=lambda label, i, rng: ("Ankara" if label == "class-a" else "Bursa", 9 + i % 3)
     )
     assert confounders(cohort) == {"site"}
 
 
-def test_a_tile_count_that_follows_the_label_is_found():
+def test_a_tile_count_that_follows_the_label_is_significant():
     cohort = planted(
         by=lambda label, i, rng: ("", int(rng.integers(5, 20)) + 9 * (label == "class-a"))
     )
     assert confounders(cohort) == {"tiles (bag size)"}
 
 
-def test_nothing_planted_nothing_found():
+def test_nothing_planted_is_not_significant():
     cohort = planted(by=lambda label, i, rng: (f"site {i % 3}", int(rng.integers(5, 40))))
     assert confounders(cohort) == set()
 
 
-def test_the_best_of_several_needs_more_than_each_alone():
+def test_the_best_of_several_needs_more_than_one_alone():
     rng = np.random.default_rng(0)
     truth = np.arange(20) % 2
     several = [Predictor(str(i), rng.normal(size=(20, 1))) for i in range(8)]
-    found = associate(several, truth)
-    assert found.numeric == 8
-    assert found.largest > max(each.noticed for each in found.each)
+    associations = associate(several, truth)
+    assert associations.numeric == 8
+    assert associations.largest > max(association.noticed for association in associations.results)
     alone = associate(several[:1], truth)
-    assert alone.largest == pytest.approx(alone.each[0].noticed)
+    assert alone.largest == pytest.approx(alone.results[0].noticed)

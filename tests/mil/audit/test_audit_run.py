@@ -13,7 +13,7 @@ from features.bags.bag import write_bag
 from mil.audit.consistency import check_published
 from mil.audit.published import read_published
 from mil.audit.run import TABLE, audit_run, results_table
-from mil.audit.sample_size import cases_for, learning_curve, least_right, widths
+from mil.audit.sample_size import cases_for_width, fewest_correct, interval_widths, learning_curve
 from mil.data.cohort import assemble, read_table
 from mil.data.splits import write_folds
 from mil.evaluation.intervals import wilson
@@ -136,7 +136,7 @@ def test_the_pictures_are_pictures(audit):
 
 
 def test_widths_are_wilsons_and_hold_the_cohorts_own_size():
-    found = widths(0.7, 37)
+    found = interval_widths(0.7, 37)
     assert [each.n for each in found] == [10, 20, 30, 37, 50, 100, 250, 500]
     for each in found:
         interval = wilson(0.7 * each.n, each.n)
@@ -149,7 +149,7 @@ def test_the_cases_needed_are_the_fewest(accuracy, half):
         found = wilson(accuracy * n, n)
         return found.high - found.low
 
-    n = cases_for(accuracy, half)
+    n = cases_for_width(accuracy, half)
     assert width(n) <= 2 * half < width(n - 1)
 
 
@@ -158,11 +158,11 @@ def test_the_cases_needed_are_the_fewest(accuracy, half):
 def test_the_least_right_is_the_least(n, share):
     pmf = binom.pmf(range(n + 1), n, share)
     slow = [k for k in range(n + 1) if sum(pmf[k:]) <= 0.05]
-    assert least_right(n, share) == (slow[0] if slow else None)
+    assert fewest_correct(n, share) == (slow[0] if slow else None)
 
 
 def test_four_classes_at_chance_need_9_of_20():
-    assert [least_right(n, 0.25) for n in (20, 30, 50, 250)] == [9, 13, 19, 75]
+    assert [fewest_correct(n, 0.25) for n in (20, 30, 50, 250)] == [9, 13, 19, 75]
 
 
 def test_the_learning_curve_tests_the_same_cases_on_nested_parts_of_the_training():

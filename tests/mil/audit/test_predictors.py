@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from mil.audit.association import Predictor
-from mil.audit.predictors import predictors_of
-from mil.audit.single_predictor import right_alone
+from mil.audit.predictors import cohort_predictors
+from mil.audit.single_predictor import count_correct_alone
 from tests.mil.made import cohort_of, folds_of, made_bag, made_cohort
 
 
@@ -22,8 +22,8 @@ def thumbnail(tissue, glass):
     return out.getvalue()
 
 
-def told(cohort):
-    return {each.name: each for each in predictors_of(cohort)}
+def predictors_by_name(cohort):
+    return {predictor.name: predictor for predictor in cohort_predictors(cohort)}
 
 
 def with_bags(**of_case):
@@ -51,23 +51,23 @@ def with_columns(**columns):
 
 def test_tiles_and_slides_are_counted_over_the_case():
     cohort = made_cohort((4, 4), slides=2)
-    found = told(cohort)
-    assert found["tiles (bag size)"].values[:, 0].tolist() == [
+    by_name = predictors_by_name(cohort)
+    assert by_name["tiles (bag size)"].values[:, 0].tolist() == [
         sum(len(bag) for bag in case.bags) for case in cohort.cases
     ]
-    assert set(found["slides of the case"].values[:, 0]) == {1, 2}
+    assert set(by_name["slides of the case"].values[:, 0]) == {1, 2}
 
 
 def test_the_area_of_a_slide_is_in_square_millimetres():
-    found = told(with_bags(size_l0=lambda i: (4000 * (i + 1), 8000)))
-    assert found["slide area"].values[:, 0].tolist() == [2.0 * (i + 1) for i in range(8)]
+    by_name = predictors_by_name(with_bags(size_l0=lambda i: (4000 * (i + 1), 8000)))
+    assert by_name["slide area"].values[:, 0].tolist() == [2.0 * (i + 1) for i in range(8)]
 
 
 def test_stain_and_glass_are_the_optical_density_of_their_own_pixels():
-    found = told(
+    by_name = predictors_by_name(
         with_bags(thumbnail=lambda i: thumbnail((200 - 5 * i, 100, 160), (240, 242, 250 - i)))
     )
-    stain, glass = found["mean stain"].values, found["background only"].values
+    stain, glass = by_name["mean stain"].values, by_name["background only"].values
     assert stain[0] == pytest.approx(-np.log10(np.array([200, 100, 160]) / 255), abs=0.01)
     assert glass[0] == pytest.approx(-np.log10(np.array([240, 242, 250]) / 255), abs=0.01)
     assert (np.diff(stain[:, 0]) > 0).all()
@@ -76,28 +76,30 @@ def test_stain_and_glass_are_the_optical_density_of_their_own_pixels():
 
 def test_flags_of_tiles_are_shares_of_the_bag():
     flags = np.array([4, 4, 6, 0, 0, 0], np.uint8)
-    found = told(with_bags(tile_flags=lambda i: flags if i else np.zeros(6, np.uint8)))
-    assert found["pen on tiles"].values[:, 0].tolist() == [0, *[0.5] * 7]
-    assert found["blurred tiles"].values[:, 0].tolist() == [0, *[pytest.approx(1 / 6)] * 7]
-    assert found["background tiles"].reason == "the same for all cases (0)"
+    by_name = predictors_by_name(
+        with_bags(tile_flags=lambda i: flags if i else np.zeros(6, np.uint8))
+    )
+    assert by_name["pen on tiles"].values[:, 0].tolist() == [0, *[0.5] * 7]
+    assert by_name["blurred tiles"].values[:, 0].tolist() == [0, *[pytest.approx(1 / 6)] * 7]
+    assert by_name["background tiles"].reason == "the same for all cases (0)"
 
 
-def test_what_is_missing_is_said_and_not_guessed():
-    found = told(made_cohort((4, 4), slides=1))
-    assert found["mean stain"].reason == "no data: known for 0 of 8 cases"
-    assert found["site"].reason == "no data: the table has no column site"
-    assert found["scanner"].reason == "no data: the table has no column scanner"
-    assert found["date"].reason == "no data: the table has no column date"
-    assert found["slide area"].reason == "the same for all cases (100.4)"
-    assert found["how slides were read"].reason == "no data"
+def test_missing_data_has_a_reason():
+    by_name = predictors_by_name(made_cohort((4, 4), slides=1))
+    assert by_name["mean stain"].reason == "no data: known for 0 of 8 cases"
+    assert by_name["site"].reason == "no data: the table has no column site"
+    assert by_name["scanner"].reason == "no data: the table has no column scanner"
+    assert by_name["date"].reason == "no data: the table has no column date"
+    assert by_name["slide area"].reason == "the same for all cases (100.4)"
+    assert by_name["how slides were read"].reason == "no data"
 
 
-def test_columns_of_the_table_are_found_in_any_spelling():
-    found = told(
+def test_columns_of_the_table_match_in_any_spelling():
+    by_name = predictors_by_name(
         with_columns(Scanner_Model=["GT450"] * 4 + ["DP200"] * 4, Year=["2019"] * 4 + ["2021"] * 4)
     )
-    assert found["scanner"].values[:, 0].tolist() == [1] * 4 + [0] * 4
-    assert np.diff(found["date"].values[[0, 7], 0]) == 731  # 2020 was a leap year
+    assert by_name["scanner"].values[:, 0].tolist() == [1] * 4 + [0] * 4
+    assert np.diff(by_name["date"].values[[0, 7], 0]) == 731  # 2020 was a leap year
 
 
 @pytest.mark.parametrize(
@@ -112,22 +114,24 @@ def test_columns_of_the_table_are_found_in_any_spelling():
     ],
 )
 def test_dates_become_days_if_all_are_written_alike(dates, days):
-    found = told(with_columns(date=dates))["date"]
+    by_name = predictors_by_name(with_columns(date=dates))["date"]
     if days is None:
-        assert "not all written alike" in found.reason
+        assert "not all written alike" in by_name.reason
     else:
-        assert np.nanmax(found.values) - np.nanmin(found.values) == days
+        assert np.nanmax(by_name.values) - np.nanmin(by_name.values) == days
 
 
-def test_a_blank_is_a_kind_of_its_own_and_is_told():
-    found = told(with_columns(scanner=["A", "A", "A", "A", "B", "B", "", ""]))["scanner"]
-    assert len(np.unique(found.values)) == 3
-    assert found.note == "3 kinds, 2 cases blank"
+def test_a_blank_is_a_category_with_a_note():
+    by_name = predictors_by_name(with_columns(scanner=["A", "A", "A", "A", "B", "B", "", ""]))[
+        "scanner"
+    ]
+    assert len(np.unique(by_name.values)) == 3
+    assert by_name.note == "3 kinds, 2 cases blank"
 
 
 def test_a_kind_for_nearly_every_case_is_not_compared():
-    found = told(with_columns(scanner=["A", "A", *"BCDEFG"]))["scanner"]
-    assert found.reason == "7 kinds in 8 cases: too many to compare"
+    by_name = predictors_by_name(with_columns(scanner=["A", "A", *"BCDEFG"]))["scanner"]
+    assert by_name.reason == "7 kinds in 8 cases: too many to compare"
 
 
 def test_alone_a_fact_is_learnt_from_training_cases_only():
@@ -138,10 +142,10 @@ def test_alone_a_fact_is_learnt_from_training_cases_only():
     folds = folds_of(cohort, folds="3", repeats=2)
     label = Predictor("site", truth[:, None].astype(float), categorical=True)
     own = Predictor("site", np.arange(12.0)[:, None], categorical=True)
-    assert right_alone(label, names, truth, folds) == 12
-    assert right_alone(own, names, truth, folds) <= 6
+    assert count_correct_alone(label, names, truth, folds) == 12
+    assert count_correct_alone(own, names, truth, folds) <= 6
     number = Predictor("x", np.where(np.arange(12) == 3, np.nan, truth)[:, None].astype(float))
-    assert right_alone(number, names, truth, folds) >= 11
+    assert count_correct_alone(number, names, truth, folds) >= 11
 
 
 def test_alone_nothing_is_always_wrong_when_one_case_is_left_out():
@@ -150,4 +154,4 @@ def test_alone_nothing_is_always_wrong_when_one_case_is_left_out():
     names = [case.name for case in cohort.cases]
     truth = np.array([cohort.classes.index(case.label) for case in cohort.cases])
     nothing = Predictor("x", np.zeros((10, 1)))
-    assert right_alone(nothing, names, truth, folds_of(cohort, folds="loo")) == 0
+    assert count_correct_alone(nothing, names, truth, folds_of(cohort, folds="loo")) == 0

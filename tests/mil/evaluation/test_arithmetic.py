@@ -19,51 +19,53 @@ def findings(name):
     return check_published(read_published(PUBLISHED / name).rows)
 
 
-def impossible(found):
-    return [(each.name, each.rule) for each in found if each.impossible]
+def impossible(checked):
+    return [(finding.name, finding.rule) for finding in checked if finding.impossible]
 
 
 def row(tmp_path, header, line):
     path = tmp_path / "table.csv"
     path.write_text(f"{header}\n{line}\n", encoding="utf-8")
-    [found] = read_published(path).rows
-    return found
+    [published] = read_published(path).rows
+    return published
 
 
 def rules(tmp_path, header, line):
-    return [each.rule for each in check_row(row(tmp_path, header, line)) if each.impossible]
+    return [
+        finding.rule for finding in check_row(row(tmp_path, header, line)) if finding.impossible
+    ]
 
 
 def test_all_ten_accuracies_of_the_metastasis_study_exceed_what_they_average():
-    found = findings("metastasis.csv")
-    assert [each.rule for each in found] == ["accuracy lies between"] * 10
-    assert all(each.impossible for each in found)
-    assert "accuracy .90 is above both sensitivity .85 and specificity .84" in found[8].text
+    checked = findings("metastasis.csv")
+    assert [finding.rule for finding in checked] == ["accuracy lies between"] * 10
+    assert all(finding.impossible for finding in checked)
+    assert "accuracy .90 is above both sensitivity .85 and specificity .84" in checked[8].text
 
 
-def test_the_misprints_of_the_lipoma_study_are_found_and_nothing_else():
-    found = findings("lipoma.csv")
-    assert impossible(found) == [
+def test_only_the_misprints_of_the_lipoma_study_are_impossible():
+    checked = findings("lipoma.csv")
+    assert impossible(checked) == [
         ("LDH, train", "whole cases"),
         ("sexes, both cohorts", "sum of parts"),
     ]
-    texts = [each.text for each in found if each.impossible]
+    texts = [finding.text for finding in checked if finding.impossible]
     assert texts[0] == "specificity 44.09 %, but 49 of 51 cases are 96.08%."
     assert texts[1] == "n_pos 60 and n_neg 62 make 122, not the 127 of n."
 
 
 def test_the_intervals_of_the_lipoma_study_are_wilsons_with_continuity_correction():
-    told = [each.text for each in findings("lipoma.csv") if each.rule == "interval"]
-    of_shares = [text for text in told if "auc" not in text]
+    texts = [finding.text for finding in findings("lipoma.csv") if finding.rule == "interval"]
+    of_shares = [text for text in texts if "auc" not in text]
     assert len(of_shares) == 12
     assert all(text.endswith("is Wilson with continuity correction.") for text in of_shares)
-    assert sum("Wald" in text for text in told) == 5
+    assert sum("Wald" in text for text in texts) == 5
 
 
 def test_the_grading_study_is_possible_and_below_what_needs_no_model():
-    found = findings("grading.csv")
-    assert impossible(found) == [("as in the text", "whole cases")]
-    counted = Counter(each.name for each in found if each.rule == "what needs no model")
+    checked = findings("grading.csv")
+    assert impossible(checked) == [("as in the text", "whole cases")]
+    counted = Counter(finding.name for finding in checked if finding.rule == "what needs no model")
     assert counted == dict.fromkeys(("Clinical", "Volume", "Combined", "T1FSGd", "T2FS"), 2)
 
 
@@ -84,9 +86,9 @@ def test_no_table_made_from_counts_is_called_impossible(tmp_path, digits):
             precision_score(truth, called) if tp + fp else None,
             f1_score(truth, called) if tp and tp + fp else None,
         ]
-        told = ["" if rate is None else f"{rate:.{digits}f}" for rate in rates]
+        printed = ["" if rate is None else f"{rate:.{digits}f}" for rate in rates]
         counts = [len(truth), sum(truth)] if rng.random() < 0.5 else [len(truth), ""]
-        lines.append(",".join(map(str, told + counts)))
+        lines.append(",".join(map(str, printed + counts)))
     path = tmp_path / "table.csv"
     path.write_text("acc,sens,spec,ppv,f1,n,n_pos\n" + "\n".join(lines), encoding="utf-8")
     assert impossible(check_published(read_published(path).rows)) == []
@@ -109,8 +111,8 @@ def test_no_mean_over_classes_or_over_folds_is_called_impossible(tmp_path):
             for sides in [np.arange(10) % 2] * 5
         ]
         a, p, r, f = (
-            np.mean([measure(*fold, **given) for fold in folds])
-            for measure, given in (
+            np.mean([measure(*fold, **options) for fold in folds])
+            for measure, options in (
                 (accuracy_score, {}),
                 (precision_score, {"zero_division": 0}),
                 (recall_score, {}),
@@ -150,7 +152,7 @@ def test_no_mean_over_classes_or_over_folds_is_called_impossible(tmp_path):
         ("acc,sens,f1,n", ".950,.900,.500,20", "one table"),
     ],
 )
-def test_each_rule_finds_its_own_and_only_that(tmp_path, header, line, rule):
+def test_rules_apply_only_to_their_own_errors(tmp_path, header, line, rule):
     assert rules(tmp_path, header, line) == ([rule] if rule else [])
 
 
@@ -160,26 +162,29 @@ def test_the_search_for_a_table_agrees_with_four_loops(tmp_path):
     def ratio(part, whole):
         return {part / whole} if whole else {0, 1}
 
-    made = {
-        each
+    possible_rates = {
+        rates
         for tp, fn, fp, tn in product(range(8), repeat=4)
         if tp + fn + fp + tn == 7
-        for each in product(ratio(tp + tn, 7), ratio(tp, tp + fn), ratio(2 * tp, 2 * tp + fp + fn))
+        for rates in product(ratio(tp + tn, 7), ratio(tp, tp + fn), ratio(2 * tp, 2 * tp + fp + fn))
     }
-    columns = [sorted({f"{each[i]:.2f}" for each in made}) for i in range(3)]
-    asked = list(product(*columns))[::17]
+    columns = [sorted({f"{rates[i]:.2f}" for rates in possible_rates}) for i in range(3)]
+    combinations = list(product(*columns))[::17]
     path = tmp_path / "table.csv"
-    path.write_text("acc,sens,f1,n\n" + "\n".join(",".join(each) + ",7" for each in asked))
-    found = {
-        each.line - 2 for each in check_published(read_published(path).rows) if each.impossible
+    path.write_text("acc,sens,f1,n\n" + "\n".join(",".join(rates) + ",7" for rates in combinations))
+    refused = {
+        rates.line - 2 for rates in check_published(read_published(path).rows) if rates.impossible
     }
     possible = {
         i
-        for i, told in enumerate(asked)
-        if any(all(abs(float(t) - x) < 0.00501 for t, x in zip(told, m, strict=True)) for m in made)
+        for i, texts in enumerate(combinations)
+        if any(
+            all(abs(float(t) - x) < 0.00501 for t, x in zip(texts, m, strict=True))
+            for m in possible_rates
+        )
     }
     assert possible
-    assert found == set(range(len(asked))) - possible
+    assert refused == set(range(len(combinations))) - possible
 
 
 @pytest.mark.parametrize(
@@ -200,14 +205,16 @@ def test_a_cell_is_read_with_the_room_its_digits_leave(tmp_path, cell, low, high
         with pytest.raises(RunError, match=r"line 2: accuracy is .*Write \.83"):
             row(tmp_path, "accuracy;n", f"{cell};")
         return
-    told = row(tmp_path, "accuracy;n", f"{cell};").rates["accuracy"]
-    assert (told.low, told.high) == pytest.approx((low, high))
-    assert (told.limits and tuple(each.value for each in told.limits)) == pytest.approx(limits)
-    assert told.averaged == averaged
+    printed = row(tmp_path, "accuracy;n", f"{cell};").rates["accuracy"]
+    assert (printed.low, printed.high) == pytest.approx((low, high))
+    assert (printed.limits and tuple(limit.value for limit in printed.limits)) == pytest.approx(
+        limits
+    )
+    assert printed.averaged == averaged
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "has a header and a row"),
         ("model,colour\na,b\n", "no column of results; it has model, colour"),
@@ -220,9 +227,9 @@ def test_a_cell_is_read_with_the_room_its_digits_leave(tmp_path, cell, low, high
         ("accuracy,n\n.8\n", "line 2: 1 fields under 2 columns"),
     ],
 )
-def test_what_is_no_table_of_results_is_refused(tmp_path, text, said):
+def test_what_is_no_table_of_results_is_refused(tmp_path, text, message):
     (tmp_path / "table.csv").write_text(text)
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(RunError, match=message):
         read_published(tmp_path / "table.csv")
     with pytest.raises(RunError, match="cannot be read"):
         read_published(tmp_path / "absent.csv")
@@ -234,20 +241,22 @@ def test_columns_that_no_rule_reads_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "expected"),
     [
         ("typo,1.3,0.75,0.85", [("typo", "range")]),
         ("typo,0.8,0.75,1.03", [("typo", "range")]),
         ("signed,80 %,75 %,85 %", []),
     ],
 )
-def test_another_row_does_not_turn_shares_into_per_cents(tmp_path, other, told):
+def test_another_row_does_not_turn_shares_into_per_cents(tmp_path, other, expected):
     (tmp_path / "table.csv").write_text(
         f"model,accuracy,sensitivity,specificity,n,n_pos\nok,0.80,0.75,0.85,40,20\n{other},40,20\n"
     )
-    found = check_published(read_published(tmp_path / "table.csv").rows)
-    assert [each for each in impossible(found) if each[1] == "range"] == told
-    assert not [each for each in found if each.name in ("ok", "signed") and each.impossible]
+    checked = check_published(read_published(tmp_path / "table.csv").rows)
+    assert [finding for finding in impossible(checked) if finding[1] == "range"] == expected
+    assert not [
+        finding for finding in checked if finding.name in ("ok", "signed") and finding.impossible
+    ]
 
 
 def test_shares_and_per_cents_without_a_sign_are_refused(tmp_path):
@@ -257,6 +266,8 @@ def test_shares_and_per_cents_without_a_sign_are_refused(tmp_path):
 
 
 def test_limits_in_columns_of_their_own_may_carry_the_sign(tmp_path):
-    told = row(tmp_path, "accuracy,accuracy_low,accuracy_high", "80 %,75 %,0.85").rates["accuracy"]
-    assert told.limits
-    assert [each.value for each in told.limits] == pytest.approx([0.75, 0.85])
+    printed = row(tmp_path, "accuracy,accuracy_low,accuracy_high", "80 %,75 %,0.85").rates[
+        "accuracy"
+    ]
+    assert printed.limits
+    assert [limit.value for limit in printed.limits] == pytest.approx([0.75, 0.85])

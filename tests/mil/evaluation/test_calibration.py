@@ -9,7 +9,7 @@ import statsmodels.api as sm
 from scipy.special import expit, logit, softmax
 from sklearn.calibration import _sigmoid_calibration, _TemperatureScaling
 from sklearn.metrics import brier_score_loss, d2_brier_score
-from sklearn.metrics import log_loss as theirs_log_loss
+from sklearn.metrics import log_loss as sklearn_log_loss
 from statsmodels.nonparametric.smoothers_lowess import lowess
 from statsmodels.stats.diagnostic_gen import test_chisquare_binning as chisquare_binning
 
@@ -17,22 +17,24 @@ from mil.evaluation.classification.calibration import (
     calibrate,
     calibration_error,
     hosmer_lemeshow,
+    reliability,
+    slope_and_intercept,
+    smoothed,
+)
+from mil.evaluation.classification.metrics import brier, predicted
+from mil.evaluation.classification.recalibration import (
     log_loss,
     logistic,
     platt,
     platt_scaled,
-    reliability,
-    slope_and_intercept,
-    smoothed,
     temperature,
     temperature_scaled,
 )
-from mil.evaluation.classification.metrics import brier, predicted
 from mil.evaluation.predictions import CaseScores
 from tests import twins
 
 
-def said_and_true(seed, n=60, sharper=1.0, shift=0.0):
+def predicted_and_true(seed, n=60, sharper=1.0, shift=0.0):
     """Probabilities that are too extreme by ``sharper`` and too low by ``shift``, and what came true."""
     rng = np.random.default_rng(seed)
     line = rng.normal(0, 1.2, n)
@@ -49,7 +51,7 @@ def scores(seed, counts=(9, 8, 10), folds=3, sharper=1.0):
 
 def test_slope_and_intercept_equal_statsmodels():
     for seed in range(10):
-        p, y = said_and_true(seed, sharper=1.5, shift=0.5)
+        p, y = predicted_and_true(seed, sharper=1.5, shift=0.5)
         line = logit(p)
         (slope, slope_error), (level, level_error) = slope_and_intercept(y, p)
         sloped = sm.GLM(y.astype(float), sm.add_constant(line), family=sm.families.Binomial()).fit()
@@ -59,11 +61,11 @@ def test_slope_and_intercept_equal_statsmodels():
         assert (level, level_error) == pytest.approx((flat.params[0], flat.bse[0]), rel=1e-4)
 
 
-def test_what_was_put_in_is_found():
-    p, y = said_and_true(0, n=40_000, sharper=2.0, shift=0.7)
+def test_planted_slope_and_intercept_are_recovered():
+    p, y = predicted_and_true(0, n=40_000, sharper=2.0, shift=0.7)
     (slope, _), _ = slope_and_intercept(y, p)
     assert slope == pytest.approx(0.5, abs=0.03)
-    p, y = said_and_true(1, n=40_000, shift=0.7)
+    p, y = predicted_and_true(1, n=40_000, shift=0.7)
     _, (level, _) = slope_and_intercept(y, p)
     assert level == pytest.approx(0.7, abs=0.05)
     assert hosmer_lemeshow(y, p)[1] < 1e-6
@@ -79,9 +81,9 @@ def test_separated_or_constant_cases_have_no_slope():
 
 def test_the_smoothed_curve_equals_statsmodels_lowess():
     for seed in range(10):
-        p, y = said_and_true(seed, n=37)
-        theirs = lowess(y.astype(float), p, frac=0.75, it=0, delta=0, return_sorted=False)
-        np.testing.assert_allclose(smoothed(p, y.astype(float)), theirs, atol=1e-8)
+        p, y = predicted_and_true(seed, n=37)
+        reference = lowess(y.astype(float), p, frac=0.75, it=0, delta=0, return_sorted=False)
+        np.testing.assert_allclose(smoothed(p, y.astype(float)), reference, atol=1e-8)
     straight = np.linspace(0, 1, 20)
     np.testing.assert_allclose(smoothed(straight, 2 * straight + 1), 2 * straight + 1, atol=1e-9)
     constant = smoothed(np.full(6, 0.4), np.array([0.0, 1, 0, 0, 1, 1]))
@@ -90,12 +92,12 @@ def test_the_smoothed_curve_equals_statsmodels_lowess():
 
 def test_hosmer_lemeshow_equals_statsmodels():
     for seed in range(10):
-        p, y = said_and_true(seed, n=120)
+        p, y = predicted_and_true(seed, n=120)
         counts, expected = np.column_stack([~y, y]).astype(float), np.column_stack([1 - p, p])
         for development, df in ((False, 10), (True, 8)):
-            theirs = chisquare_binning(counts, expected, sort_var=p, bins=10, df=df)
-            ours = hosmer_lemeshow(y, p, development=development)
-            assert ours == pytest.approx((theirs.statistic, theirs.pvalue))
+            reference = chisquare_binning(counts, expected, sort_var=p, bins=10, df=df)
+            statistic = hosmer_lemeshow(y, p, development=development)
+            assert statistic == pytest.approx((reference.statistic, reference.pvalue))
 
 
 @pytest.mark.parametrize("n", [15, 16, 25, 60, 61, 120])
@@ -105,69 +107,75 @@ def test_hosmer_lemeshow_is_the_same_of_either_class_and_in_any_order(n, groups,
     rng = np.random.default_rng(n)
     p = rng.integers(1, levels, n) / levels
     y = rng.random(n) < p
-    found = hosmer_lemeshow(y, p, groups)
-    assert found == pytest.approx(hosmer_lemeshow(~y, 1 - p, groups), rel=1e-9)
+    statistic = hosmer_lemeshow(y, p, groups)
+    assert statistic == pytest.approx(hosmer_lemeshow(~y, 1 - p, groups), rel=1e-9)
     order = rng.permutation(n)
-    assert found == pytest.approx(hosmer_lemeshow(y[order], p[order], groups), rel=1e-9)
+    assert statistic == pytest.approx(hosmer_lemeshow(y[order], p[order], groups), rel=1e-9)
 
 
 def test_hosmer_lemeshow_of_repeats_is_that_of_the_first():
     first, second = scores(4, (20, 25)), scores(5, (20, 25))
-    found = calibrate([first, second], ["a", "b"]).per_class
-    assert found[0].p_hosmer_lemeshow == pytest.approx(found[1].p_hosmer_lemeshow, rel=1e-9)
+    results = calibrate([first, second], ["a", "b"]).per_class
+    assert results[0].p_hosmer_lemeshow == pytest.approx(results[1].p_hosmer_lemeshow, rel=1e-9)
     positive = first.truth == 1
-    assert found[1].p_hosmer_lemeshow == hosmer_lemeshow(positive, first.p[:, 1], 9)[1]
+    assert results[1].p_hosmer_lemeshow == hosmer_lemeshow(positive, first.p[:, 1], 9)[1]
 
 
 def test_the_calibration_error_equals_its_definition():
     for seed in range(20):
-        each = scores(seed)
-        found, expected, p_value = calibration_error(each.truth, each.p)
-        assert found == pytest.approx(twins.calibration_error(each.truth, each.p))
+        case_scores = scores(seed)
+        error, expected, p_value = calibration_error(case_scores.truth, case_scores.p)
+        assert error == pytest.approx(twins.calibration_error(case_scores.truth, case_scores.p))
         assert 0 < expected < 0.5
         assert 0 < p_value <= 1
 
 
 def test_few_cases_have_a_calibration_error_though_calibration_be_perfect():
     """Over cohorts whose labels follow their probabilities: its expectation, and a p that is uniform."""
-    found, expected, p = [], [], []
+    errors, expected, p = [], [], []
     for seed in range(200):
         rng = np.random.default_rng(seed)
         probabilities = softmax(1.5 * rng.normal(size=(25, 3)), axis=1)
         truth = np.array([rng.choice(3, p=row) for row in probabilities])
-        for each, into in zip(
-            calibration_error(truth, probabilities), (found, expected, p), strict=True
+        for value, values in zip(
+            calibration_error(truth, probabilities), (errors, expected, p), strict=True
         ):
-            into.append(each)
-    assert np.mean(found) == pytest.approx(np.mean(expected), abs=0.01)
-    assert np.mean(found) > 0.1
+            values.append(value)
+    assert np.mean(errors) == pytest.approx(np.mean(expected), abs=0.01)
+    assert np.mean(errors) > 0.1
     assert np.mean(np.array(p) <= 0.1) == pytest.approx(0.1, abs=0.06)
     sure = np.eye(3)[truth][:, [1, 2, 0]] * 0.98 + 0.01 - 0.01 / 3
     assert calibration_error(truth, sure / sure.sum(axis=1, keepdims=True))[2] < 0.01
 
 
 def test_bins_hold_all_cases_equal_probabilities_together_and_exact_limits():
-    each = scores(0, counts=(20, 20, 20))
-    right = predicted(each.p) == each.truth
-    bins = reliability(each.p.max(axis=1), right)
+    case_scores = scores(0, counts=(20, 20, 20))
+    right = predicted(case_scores.p) == case_scores.truth
+    bins = reliability(case_scores.p.max(axis=1), right)
     assert sum(b.n for b in bins) == 60
     assert sum(b.k for b in bins) == right.sum()
-    assert [b.said for b in bins] == sorted(b.said for b in bins)
+    assert [b.predicted for b in bins] == sorted(b.predicted for b in bins)
     assert all(b.low <= b.k / b.n <= b.high and b.n >= 4 for b in bins)
     (one,) = reliability(np.full(20, 0.25), np.arange(20) < 5)
-    assert (one.said, one.k, one.n) == (0.25, 5, 20)
+    assert (one.predicted, one.k, one.n) == (0.25, 5, 20)
 
 
 def test_the_scores_equal_scikit_learn(make):
-    each = scores(0)
-    found = calibrate([each], ["a", "b", "c"])
-    assert found.brier.value == pytest.approx(
-        brier_score_loss(each.truth, each.p, labels=[0, 1, 2], scale_by_half=False)
+    case_scores = scores(0)
+    calibration = calibrate([case_scores], ["a", "b", "c"])
+    assert calibration.brier.value == pytest.approx(
+        brier_score_loss(case_scores.truth, case_scores.p, labels=[0, 1, 2], scale_by_half=False)
     )
-    assert found.scaled_brier.value == pytest.approx(d2_brier_score(each.truth, each.p))
-    assert found.log_loss == pytest.approx(theirs_log_loss(each.truth, each.p))
-    assert found.brier.low < found.brier.value < found.brier.high
-    assert found.scaled_brier.low < found.scaled_brier.value < found.scaled_brier.high
+    assert calibration.scaled_brier.value == pytest.approx(
+        d2_brier_score(case_scores.truth, case_scores.p)
+    )
+    assert calibration.log_loss == pytest.approx(sklearn_log_loss(case_scores.truth, case_scores.p))
+    assert calibration.brier.low < calibration.brier.value < calibration.brier.high
+    assert (
+        calibration.scaled_brier.low
+        < calibration.scaled_brier.value
+        < calibration.scaled_brier.high
+    )
     two = scores(1, counts=(8, 9))
     halved = brier_score_loss(two.truth, two.p[:, 1])
     assert calibrate([two], ["a", "b"]).brier.value == pytest.approx(2 * halved)
@@ -175,32 +183,32 @@ def test_the_scores_equal_scikit_learn(make):
 
 def test_the_temperature_equals_scikit_learns_and_no_other_is_better():
     for seed, sharper in ((0, 1.0), (1, 3.0), (2, 0.5)):
-        each = scores(seed, counts=(40, 40, 40), sharper=sharper)
-        found = temperature(each.truth, each.p)
-        theirs = _TemperatureScaling().fit(np.log(each.p), each.truth)
-        assert found == pytest.approx(1 / theirs.beta_, rel=1e-3)
+        case_scores = scores(seed, counts=(40, 40, 40), sharper=sharper)
+        fitted = temperature(case_scores.truth, case_scores.p)
+        reference = _TemperatureScaling().fit(np.log(case_scores.p), case_scores.truth)
+        assert fitted == pytest.approx(1 / reference.beta_, rel=1e-3)
         losses = {
-            t: log_loss(each.truth, softmax(np.log(each.p) / t, axis=1))
-            for t in (found, 0.98 * found, 1.02 * found)
+            t: log_loss(case_scores.truth, softmax(np.log(case_scores.p) / t, axis=1))
+            for t in (fitted, 0.98 * fitted, 1.02 * fitted)
         }
-        assert min(losses, key=losses.get) == found
+        assert min(losses, key=losses.get) == fitted
 
 
 def test_a_temperature_at_the_bound_of_the_search_is_called_so():
     """Answers that are wrong more often than right are best forgotten."""
-    each = scores(0, counts=(20, 20))
-    wrong = CaseScores(each.case, 1 - each.truth, each.p, each.fold)
-    found = calibrate([wrong], ["a", "b"]).temperature
-    assert found.parameter == pytest.approx(np.exp(3), rel=1e-4)
-    assert found.note == "at the bound of the search: the scores carry nothing"
-    assert calibrate([each], ["a", "b"]).temperature.note == ""
-    both = calibrate([each, wrong], ["a", "b"]).temperature.note
+    case_scores = scores(0, counts=(20, 20))
+    wrong = CaseScores(case_scores.case, 1 - case_scores.truth, case_scores.p, case_scores.fold)
+    scaled = calibrate([wrong], ["a", "b"]).temperature
+    assert scaled.parameter == pytest.approx(np.exp(3), rel=1e-4)
+    assert scaled.note == "at the bound of the search: the scores carry nothing"
+    assert calibrate([case_scores], ["a", "b"]).temperature.note == ""
+    both = calibrate([case_scores, wrong], ["a", "b"]).temperature.note
     assert both == "at the bound of the search in 3 of 6 folds: the scores carry nothing there"
 
 
 def test_platts_line_equals_scikit_learns():
     for seed in range(5):
-        p, y = said_and_true(seed, sharper=2)
+        p, y = predicted_and_true(seed, sharper=2)
         slope, intercept = platt(y, p)
         a, b = _sigmoid_calibration(logit(p), y.astype(float))
         assert (slope, intercept) == pytest.approx((-a, -b), abs=1e-3)
@@ -212,29 +220,32 @@ def test_platts_line_equals_scikit_learns():
 @pytest.mark.parametrize("mend", [temperature_scaled, platt_scaled])
 @pytest.mark.parametrize("counts", [(20, 20), (15, 15, 15)])
 def test_a_fold_is_mended_by_the_other_folds_alone(mend, counts):
-    each = scores(3, counts, sharper=4.0)
-    mended, _ = mend(each)
+    case_scores = scores(3, counts, sharper=4.0)
+    mended, _ = mend(case_scores)
     np.testing.assert_allclose(mended.sum(axis=1), 1)
-    assert log_loss(each.truth, mended) < log_loss(each.truth, each.p)
+    assert log_loss(case_scores.truth, mended) < log_loss(case_scores.truth, case_scores.p)
     # Other labels in fold 0 change what the other folds become, and fold 0 not at all.
-    truth = each.truth.copy()
-    own = each.fold == 0
+    truth = case_scores.truth.copy()
+    own = case_scores.fold == 0
     truth[own] = (truth[own] + 1) % len(counts)
-    again, _ = mend(CaseScores(each.case, truth, each.p, each.fold))
+    again, _ = mend(CaseScores(case_scores.case, truth, case_scores.p, case_scores.fold))
     np.testing.assert_array_equal(again[own], mended[own])
     assert not np.allclose(again[~own], mended[~own])
 
 
 def test_one_fold_cannot_be_mended_by_others():
-    each = scores(0, folds=1)
-    found = calibrate([each], ["a", "b", "c"])
-    assert found.temperature is None
-    assert found.platt is None
+    case_scores = scores(0, folds=1)
+    calibration = calibrate([case_scores], ["a", "b", "c"])
+    assert calibration.temperature is None
+    assert calibration.platt is None
 
 
 def test_repeats_are_means_and_never_more_cases():
-    each = scores(0)
-    once, thrice = calibrate([each], ["a", "b", "c"]), calibrate([each] * 3, ["a", "b", "c"])
+    case_scores = scores(0)
+    once, thrice = (
+        calibrate([case_scores], ["a", "b", "c"]),
+        calibrate([case_scores] * 3, ["a", "b", "c"]),
+    )
     for a, b in zip(once.per_class, thrice.per_class, strict=True):
         assert (a.slope.value, a.slope.low) == pytest.approx((b.slope.value, b.slope.low))
         assert a.ici == pytest.approx(b.ici)
@@ -247,9 +258,9 @@ def test_extreme_and_constant_probabilities_are_finite_and_plain():
     truth = np.repeat([0, 1], 10)
     names, fold = tuple(map(str, range(20))), np.arange(20) % 4
     for p in (np.eye(2)[truth], np.eye(2)[1 - truth], np.full((20, 2), 0.5)):
-        found = calibrate([CaseScores(names, truth, p, fold)], ["a", "b"])
-        json.dumps(found.to_json(), allow_nan=False)
-        assert found.per_class[0].slope.value is None
-    assert found.scaled_brier.value == 0
-    assert found.log_loss == pytest.approx(math.log(2))
+        calibration = calibrate([CaseScores(names, truth, p, fold)], ["a", "b"])
+        json.dumps(calibration.to_json(), allow_nan=False)
+        assert calibration.per_class[0].slope.value is None
+    assert calibration.scaled_brier.value == 0
+    assert calibration.log_loss == pytest.approx(math.log(2))
     assert brier(truth, p).tolist() == [0.5] * 20

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import binom, bootstrap
-from sklearn import metrics as theirs
+from sklearn import metrics as sklearn_metrics
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from mil.evaluation.bootstrap import bca, case_weights, leave_one_out, percentile
@@ -56,10 +56,10 @@ def scores_of(tp, fn, fp, tn):
     return CaseScores(names, truth, np.eye(2)[called], np.zeros(len(truth), np.int64))
 
 
-def judged(scores, **asked):
+def judged(scores, **options):
     n_classes = scores.p.shape[1]
     precisions = average_precisions(scores.truth, [scores.p])[:n_classes]
-    return class_results([scores], [f"c{k}" for k in range(n_classes)], precisions, **asked)
+    return class_results([scores], [f"c{k}" for k in range(n_classes)], precisions, **options)
 
 
 def drawn(seed, counts=(6, 5, 9), ties=False):
@@ -76,17 +76,19 @@ def drawn(seed, counts=(6, 5, 9), ties=False):
 def test_the_lipoma_study_as_printed(model):
     cells, printed = LIPOMA[model]
     scores = scores_of(*cells)
-    found = judged(scores)[1]
+    result = judged(scores)[1]
     values = [metrics.accuracy(scores.truth, scores.p)]
-    values += [each.value for each in (found.sensitivity, found.specificity, found.ppv, found.npv)]
+    values += [
+        share.value for share in (result.sensitivity, result.specificity, result.ppv, result.npv)
+    ]
     assert [round(100 * value, 2) for value in values] == list(printed)
 
 
 @pytest.mark.parametrize("model", LIPOMA_LIMITS)
 def test_the_lipoma_studys_intervals_are_wilsons_with_continuity_correction(model):
-    found = judged(scores_of(*LIPOMA[model][0]), interval="wilson-cc")[1]
-    shown = [found.sensitivity, found.specificity, found.ppv, found.npv]
-    limits = [(round(100 * each.low, 2), round(100 * each.high, 2)) for each in shown]
+    result = judged(scores_of(*LIPOMA[model][0]), interval="wilson-cc")[1]
+    shown = [result.sensitivity, result.specificity, result.ppv, result.npv]
+    limits = [(round(100 * share.low, 2), round(100 * share.high, 2)) for share in shown]
     assert limits == list(LIPOMA_LIMITS[model])
     assert (shown[0].k, shown[0].n) == (LIPOMA[model][0][0], sum(LIPOMA[model][0][:2]))
 
@@ -95,10 +97,10 @@ def test_the_lipoma_studys_intervals_are_wilsons_with_continuity_correction(mode
 def test_the_grading_study_as_printed(model):
     cells, (precision, sensitivity, specificity, f1, accuracy) = GRADING[model]
     scores = scores_of(*cells)
-    found = judged(scores)[1]
-    assert round(found.ppv.value, 2) == precision
-    assert round(found.sensitivity.value, 2) == sensitivity
-    assert round(found.specificity.value, 2) == specificity
+    result = judged(scores)[1]
+    assert round(result.ppv.value, 2) == precision
+    assert round(result.sensitivity.value, 2) == sensitivity
+    assert round(result.specificity.value, 2) == specificity
     assert round(metrics.accuracy(scores.truth, scores.p), 2) == accuracy
     assert round(2 * cells[0] / (2 * cells[0] + cells[1] + cells[2]), 2) == f1
     # The class looked for occurs often, and its F1 is high; the mean over both classes is not.
@@ -116,10 +118,14 @@ def test_numbers_of_the_confusion_matrix_equal_scikit_learn_and_statsmodels(ties
     for seed in range(30):
         truth, p = drawn(seed, ties=ties)
         counts, called = metrics.confusion(truth, p), metrics.predicted(p)
-        f1 = theirs.f1_score(truth, called, average="macro", zero_division=0)
+        f1 = sklearn_metrics.f1_score(truth, called, average="macro", zero_division=0)
         assert metrics.macro_f1(counts) == pytest.approx(f1)
-        assert metrics.mcc(counts) == pytest.approx(theirs.matthews_corrcoef(truth, called))
-        assert metrics.kappa(counts) == pytest.approx(theirs.cohen_kappa_score(truth, called))
+        assert metrics.mcc(counts) == pytest.approx(
+            sklearn_metrics.matthews_corrcoef(truth, called)
+        )
+        assert metrics.kappa(counts) == pytest.approx(
+            sklearn_metrics.cohen_kappa_score(truth, called)
+        )
         assert metrics.kappa(counts) == pytest.approx(cohens_kappa(counts).kappa)
         assert metrics.macro_f1(counts) == pytest.approx(twins.macro_f1(counts))
         assert metrics.mcc(counts) == pytest.approx(twins.mcc(truth, called))
@@ -142,17 +148,17 @@ def test_average_precision_equals_scikit_learn_and_its_definition():
         rng = np.random.default_rng(seed)
         positive = rng.permutation(np.arange(12) < rng.integers(1, 12))
         score = rng.normal(size=12) if seed % 2 else rng.integers(0, 4, 12).astype(float)
-        found = metrics.average_precision(positive, score)
-        assert found == pytest.approx(theirs.average_precision_score(positive, score))
-        assert found == pytest.approx(twins.average_precision(positive, score))
+        precision = metrics.average_precision(positive, score)
+        assert precision == pytest.approx(sklearn_metrics.average_precision_score(positive, score))
+        assert precision == pytest.approx(twins.average_precision(positive, score))
         weights = rng.integers(0, 3, (4, 12)).astype(float)
         weights[:, np.flatnonzero(positive)[0]] = 1
-        for row, each in zip(
+        for row, row_weights in zip(
             metrics.average_precision(positive, score, weights), weights, strict=True
         ):
-            kept = each > 0
-            again = theirs.average_precision_score(
-                positive[kept], score[kept], sample_weight=each[kept]
+            counted = row_weights > 0
+            again = sklearn_metrics.average_precision_score(
+                positive[counted], score[counted], sample_weight=row_weights[counted]
             )
             assert row == pytest.approx(again)
 
@@ -160,8 +166,10 @@ def test_average_precision_equals_scikit_learn_and_its_definition():
 def test_average_precision_of_classes_and_their_mean():
     truth, p = drawn(3)
     *of_class, macro = average_precisions(truth, [p])
-    assert macro.value == pytest.approx(theirs.average_precision_score(np.eye(3)[truth], p))
-    assert np.mean([each.value for each in of_class]) == pytest.approx(macro.value)
+    assert macro.value == pytest.approx(
+        sklearn_metrics.average_precision_score(np.eye(3)[truth], p)
+    )
+    assert np.mean([estimate.value for estimate in of_class]) == pytest.approx(macro.value)
     assert macro.low < macro.value < macro.high
     truth, p = drawn(3, (6, 7))
     *of_class, macro = average_precisions(truth, [p])
@@ -200,15 +208,15 @@ def test_percentile_and_bca_equal_scipy_on_the_same_draws(seed):
     left_out = [difference(np.delete(x, i), y) for i in range(9)]
     left_out += [difference(x, np.delete(y, i)) for i in range(12)]
     for method in ("percentile", "BCa"):
-        found = bootstrap((x, y), difference, n_resamples=400, method=method, rng=seed)
-        drawn = found.bootstrap_distribution
-        ours = (
+        reference = bootstrap((x, y), difference, n_resamples=400, method=method, rng=seed)
+        drawn = reference.bootstrap_distribution
+        interval = (
             percentile(drawn)
             if method == "percentile"
             else bca(float(difference(x, y)), drawn, np.array(left_out), truth)
         )
-        assert (ours.low, ours.high) == pytest.approx(tuple(found.confidence_interval))
-        assert ours.method.endswith(method)
+        assert (interval.low, interval.high) == pytest.approx(tuple(reference.confidence_interval))
+        assert interval.method.endswith(method)
 
 
 def test_bca_falls_back_and_gives_up_where_it_must():
@@ -221,10 +229,10 @@ def test_bca_falls_back_and_gives_up_where_it_must():
 
 def test_a_share_of_nothing_is_undefined_with_its_reason():
     scores = scores_of(0, 4, 0, 6)  # nothing is called positive
-    found = judged(scores)[1]
-    assert found.ppv.value is None
-    assert found.ppv.note == "undefined: no case was called c1"
-    assert (found.npv.k, found.npv.n) == (6, 10)
+    result = judged(scores)[1]
+    assert result.ppv.value is None
+    assert result.ppv.note == "undefined: no case was called c1"
+    assert (result.npv.k, result.npv.n) == (6, 10)
     assert judged(scores_of(0, 0, 2, 3))[1].sensitivity.note == "undefined: no case of c1"
     assert judged(scores_of(0, 0, 2, 3))[1].auc.value is None
     assert proportion(3, 3, "", "exact").high == 1
@@ -232,11 +240,11 @@ def test_a_share_of_nothing_is_undefined_with_its_reason():
 
 def test_shares_of_repeats_are_means_over_the_same_cases():
     parts = [scores_of(19, 1, 2, 16), scores_of(17, 3, 0, 18)]
-    precisions = average_precisions(parts[0].truth, [each.p for each in parts])
-    found = class_results(parts, ["c0", "c1"], precisions)[1]
-    assert (found.sensitivity.k, found.sensitivity.n) == (18, 20)
-    assert (found.ppv.k, found.ppv.n) == (18, 19)
-    assert found.n == 20
+    precisions = average_precisions(parts[0].truth, [part.p for part in parts])
+    result = class_results(parts, ["c0", "c1"], precisions)[1]
+    assert (result.sensitivity.k, result.sensitivity.n) == (18, 20)
+    assert (result.ppv.k, result.ppv.n) == (18, 19)
+    assert result.n == 20
 
 
 def test_guessing_as_well():
@@ -292,18 +300,18 @@ def test_continuity_corrected_limits_equal_scipy_and_are_wider():
 
     for n in (1, 2, 5, 20, 137):
         for k in range(n + 1):
-            ours = wilson_continuity(k, n)
+            interval = wilson_continuity(k, n)
             scipys = binomtest(k, n).proportion_ci(0.95, "wilsoncc")
-            assert (ours.low, ours.high) == pytest.approx(tuple(scipys), abs=1e-12)
-            assert ours.low <= wilson(k, n).low <= wilson(k, n).high <= ours.high
+            assert (interval.low, interval.high) == pytest.approx(tuple(scipys), abs=1e-12)
+            assert interval.low <= wilson(k, n).low <= wilson(k, n).high <= interval.high
 
 
 def test_a_perfect_confusion_matrix_leaves_room_for_errors_that_did_not_occur():
     for counts in (np.diag([10.0, 10.0]), np.diag([5.0] * 4)):
         for metric in (metrics.macro_f1, metrics.mcc, metrics.kappa):
-            found = confusion_interval(metric, counts)
-            assert found.high == 1
-            assert 0.6 < found.low < 0.93
+            interval = confusion_interval(metric, counts)
+            assert interval.high == 1
+            assert 0.6 < interval.low < 0.93
     few = confusion_interval(metrics.kappa, np.diag([5.0, 5.0]))
     many = confusion_interval(metrics.kappa, np.diag([50.0, 50.0]))
     assert few.low < many.low
@@ -318,24 +326,26 @@ def test_the_confusion_interval_covers_where_the_bootstrap_does_not():
     true = float(metrics.macro_f1(p * 5))
     tables = [np.stack([rng.multinomial(5, row) for row in p]).astype(float) for _ in range(300)]
     limits = [confusion_interval(metrics.macro_f1, table, draws=400) for table in tables]
-    assert np.mean([each.low <= true <= each.high for each in limits]) > 0.89
+    assert np.mean([interval.low <= true <= interval.high for interval in limits]) > 0.89
 
 
 def test_spread_over_repeats_is_of_repeats_alone():
-    found = spread([0.5, 0.7, 0.6])
-    assert (found.mean, found.least, found.most) == (pytest.approx(0.6), 0.5, 0.7)
-    assert found.sd == pytest.approx(0.1)
+    of_three = spread([0.5, 0.7, 0.6])
+    assert (of_three.mean, of_three.least, of_three.most) == (pytest.approx(0.6), 0.5, 0.7)
+    assert of_three.sd == pytest.approx(0.1)
     assert spread([0.5]).sd is None
     assert spread([0.5, None]) is None
 
 
 def test_settings_reach_the_evaluation(make):
     predictions = make(repeats=1)
-    asked = JudgeSettings(interval="wilson", prevalence=("c0=0.1", "c2=0.5"))
-    plain, told = (evaluate(predictions, each).models[0].per_class for each in (None, asked))
+    settings = JudgeSettings(interval="wilson", prevalence=("c0=0.1", "c2=0.5"))
+    plain, stated = (
+        evaluate(predictions, option).models[0].per_class for option in (None, settings)
+    )
     assert plain[0].sensitivity.method == "Clopper-Pearson"
-    assert told[0].sensitivity.method == "Wilson"
+    assert stated[0].sensitivity.method == "Wilson"
     assert plain[0].at_prevalence is None
-    assert told[0].at_prevalence.prevalence == 0.1
-    assert told[1].at_prevalence is None
-    assert told[0].at_prevalence.ppv.value < told[0].ppv.value  # rarer than in the cohort
+    assert stated[0].at_prevalence.prevalence == 0.1
+    assert stated[1].at_prevalence is None
+    assert stated[0].at_prevalence.ppv.value < stated[0].ppv.value  # rarer than in the cohort

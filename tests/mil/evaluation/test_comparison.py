@@ -35,8 +35,8 @@ def test_mcnemar_equals_its_definition_and_statsmodels():
         for c in range(15):
             assert mcnemar_exact(b, c) == pytest.approx(twins.mcnemar_exact(b, c))
             if b + c:
-                theirs = mcnemar([[3, b], [c, 4]], exact=True).pvalue
-                assert mcnemar_exact(b, c) == pytest.approx(min(theirs, 1.0))
+                reference = mcnemar([[3, b], [c, 4]], exact=True).pvalue
+                assert mcnemar_exact(b, c) == pytest.approx(min(reference, 1.0))
     assert mcnemar_exact(0, 0) == 1
 
 
@@ -53,7 +53,7 @@ def test_no_pair_no_adjustment():
     assert holm([]) == []
 
 
-def test_all_pairs_or_the_reference_with_each(make):
+def test_all_pairs_or_the_reference_against_the_others(make):
     predictions = make(models=("a", "b", "c"))
     assert [(t.first, t.second) for t in compare(predictions)] == [
         ("a", "b"),
@@ -75,12 +75,12 @@ def test_counts_are_cases_right_in_more_than_half_of_the_repeats(make):
             scores = predictions.case_scores(model, repeat)
             votes += predicted(scores.p) == scores.truth
         right[model] = votes > 2
-    (found,) = compare(predictions)
-    assert found.n == 17
-    assert found.only_first == sum(right["abmil"] & ~right["votes"])
-    assert found.only_second == sum(right["votes"] & ~right["abmil"])
-    assert found.p == found.p_holm == twins.mcnemar_exact(found.only_first, found.only_second)
-    json.dumps(found.to_json(), allow_nan=False)
+    (pair,) = compare(predictions)
+    assert pair.n == 17
+    assert pair.only_first == sum(right["abmil"] & ~right["votes"])
+    assert pair.only_second == sum(right["votes"] & ~right["abmil"])
+    assert pair.p == pair.p_holm == twins.mcnemar_exact(pair.only_first, pair.only_second)
+    json.dumps(pair.to_json(), allow_nan=False)
 
 
 def test_repeats_are_not_more_cases(make):
@@ -97,26 +97,26 @@ def two_models(seed, counts=(8, 9)):
     rng = np.random.default_rng(seed)
     n, fold = sum(counts), np.arange(sum(counts)) % 4
     truth = np.repeat(np.arange(len(counts)), counts)
-    found = []
+    models = []
     for signal in (1.0, 1.5):
         score = rng.normal(size=(n, len(counts))) + signal * np.eye(len(counts))[truth]
         p = np.exp(score) / np.exp(score).sum(axis=1, keepdims=True)
-        found.append(CaseScores(tuple(map(str, range(n))), truth, p, fold))
-    return found
+        models.append(CaseScores(tuple(map(str, range(n))), truth, p, fold))
+    return models
 
 
 def test_paired_delong_equals_its_definition():
     for seed in range(40):
         a, b = two_models(seed)
-        found = delong_test([a], [b])
+        difference = delong_test([a], [b])
         positive = a.truth == 1
         value, variance = twins.delong_paired(positive, a.p[:, 1], b.p[:, 1])
-        assert found.value == pytest.approx(value)
-        assert found.p == pytest.approx(2 * norm.sf(abs(value) / variance**0.5))
+        assert difference.value == pytest.approx(value)
+        assert difference.p == pytest.approx(2 * norm.sf(abs(value) / variance**0.5))
         half = norm.ppf(0.975) * variance**0.5
-        assert found.low == pytest.approx(max(-1, value - half))
+        assert difference.low == pytest.approx(max(-1, value - half))
         mirrored = delong_test([b], [a])
-        assert (mirrored.value, mirrored.p) == pytest.approx((-found.value, found.p))
+        assert (mirrored.value, mirrored.p) == pytest.approx((-difference.value, difference.p))
 
 
 def test_paired_delong_of_three_classes_is_about_the_mean_of_three_aucs():
@@ -124,9 +124,9 @@ def test_paired_delong_of_three_classes_is_about_the_mean_of_three_aucs():
     errors, values = [], []
     for seed in range(300):
         a, b = two_models(seed, (10, 10, 10))
-        found = delong_test([a], [b])
-        values.append(found.value)
-        errors.append((found.high - found.value) / norm.ppf(0.975))
+        difference = delong_test([a], [b])
+        values.append(difference.value)
+        errors.append((difference.high - difference.value) / norm.ppf(0.975))
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.12)
 
 
@@ -144,15 +144,15 @@ def test_permutation_tests_equal_scipy_and_all_sign_changes():
     few = rng.normal(0.3, 1, size=(3, 9))
     for row, p in zip(few, permutation_tests(few), strict=True):
         sums = [abs(np.dot(signs, row)) for signs in product((1, -1), repeat=9)]
-        assert p == pytest.approx(np.mean([each >= abs(row.sum()) - 1e-9 for each in sums]))
-        theirs = permutation_test((row,), np.sum, permutation_type="samples", n_resamples=np.inf)
-        assert p == pytest.approx(theirs.pvalue, abs=1e-9)
+        assert p == pytest.approx(np.mean([total >= abs(row.sum()) - 1e-9 for total in sums]))
+        reference = permutation_test((row,), np.sum, permutation_type="samples", n_resamples=np.inf)
+        assert p == pytest.approx(reference.pvalue, abs=1e-9)
     many = rng.normal(0.4, 1, size=(4, 25))
     for row, p in zip(many, permutation_tests(many), strict=True):
-        theirs = permutation_test(
+        reference = permutation_test(
             (row,), np.sum, permutation_type="samples", n_resamples=9999, rng=1
         )
-        assert p == pytest.approx(theirs.pvalue, abs=0.02)
+        assert p == pytest.approx(reference.pvalue, abs=0.02)
     assert permutation_tests(np.zeros((1, 20))) == [1.0]
     assert permutation_tests(np.ones((1, 20))) == [pytest.approx(1e-4)]
 
@@ -181,16 +181,16 @@ def test_folds_are_compared_only_where_they_are_the_same():
     )
     assert folds_test([a], [replace(b, fold=b.fold[::-1])]) is None
     assert folds_test([a], [b, b]) is None
-    whole = [replace(each, fold=np.zeros(17, np.int64)) for each in (a, b)]
+    whole = [replace(scores, fold=np.zeros(17, np.int64)) for scores in (a, b)]
     assert folds_test([whole[0]], [whole[1]]) is None
 
 
 def test_cochran_equals_statsmodels_and_mcnemar_for_two():
     for seed in range(20):
         right = np.random.default_rng(seed).random((14, 4)) < [0.5, 0.6, 0.7, 0.8]
-        theirs = cochrans_q(right.astype(int))
-        found = cochran_q(right)
-        assert (found.q, found.p) == pytest.approx((theirs.statistic, theirs.pvalue))
+        reference = cochrans_q(right.astype(int))
+        test = cochran_q(right)
+        assert (test.q, test.p) == pytest.approx((reference.statistic, reference.pvalue))
         b, c = np.sum(right[:, 0] & ~right[:, 1]), np.sum(right[:, 1] & ~right[:, 0])
         assert cochran_q(right[:, :2]).q == pytest.approx((b - c) ** 2 / (b + c))
     assert cochran_q(np.ones((5, 3), bool)).p == 1
@@ -209,26 +209,28 @@ def test_power_of_fifteen_points_as_simulated_and_by_its_definition():
     assert mcnemar_power(5, 0.9) == 0  # five discordant cases cannot reach p = .05
 
 
-def test_power_is_said_in_words():
-    found = power(20)
-    assert str(found).startswith(
+def test_power_is_put_in_words():
+    twenty = power(20)
+    assert str(twenty).startswith(
         "At 20 cases a true difference of 15 points is found in 10 % of studies"
     )
     assert (
-        mcnemar_power(found.cases_needed, 0.15) >= 0.8 > mcnemar_power(found.cases_needed - 1, 0.15)
+        mcnemar_power(twenty.cases_needed, 0.15)
+        >= 0.8
+        > mcnemar_power(twenty.cases_needed - 1, 0.15)
     )
-    assert mcnemar_power(20, found.needed) >= 0.8 > mcnemar_power(20, found.needed - 0.01)
+    assert mcnemar_power(20, twenty.needed) >= 0.8 > mcnemar_power(20, twenty.needed - 0.01)
     assert power(4).needed is None
     for gain in (0.0, 0.95, float("nan")):
-        with pytest.raises(ValueError, match="gain lies in"):
+        with pytest.raises(ValueError, match="gain must lie in"):
             power(20, gain)
 
 
 def test_two_tables_are_compared_model_by_model(make):
     a, b = make(models=("abmil", "votes"), seed=1), make(models=("votes", "other"), seed=2)
-    found = compare_tables(a, b, ("old", "new"))
-    assert [(t.first, t.second) for t in found.pairs] == [("old: votes", "new: votes")]
-    assert found.cochran is None
+    comparison = compare_tables(a, b, ("old", "new"))
+    assert [(t.first, t.second) for t in comparison.pairs] == [("old: votes", "new: votes")]
+    assert comparison.cochran is None
     apart = compare_tables(make(models=("a", "b")), make(models=("c",), seed=3))
     assert [(t.first, t.second) for t in apart.pairs] == [("A: a", "B: c"), ("A: b", "B: c")]
     assert apart.cochran.models == 3
@@ -252,7 +254,7 @@ def test_tables_of_other_cases_labels_or_classes_are_refused(make):
         compare_tables(fewer, a)
     table = a.table.copy()
     table.loc[table["case"] == "case03", "label"] = "c0"
-    with pytest.raises(RunError, match=r"Case case03 is c1 in A and c0 in B\. Mend"):
+    with pytest.raises(RunError, match=r"Case case03 is c1 in A and c0 in B\. Correct"):
         compare_tables(a, Predictions(table, a.classes))
     with pytest.raises(RunError, match="A has the classes c0, c1, c2; B has c0, c1"):
         compare_tables(a, make(counts=(6, 6)))

@@ -37,8 +37,8 @@ def test_sets_equal_their_definition_also_with_ties():
         truth, p = drawn(rng, (6, 4, 11))
         p = np.round(p, 1) if seed % 2 else p
         for coverage in (0.5, 0.8, 0.9):
-            found = prediction_sets(truth, p, coverage)
-            np.testing.assert_array_equal(found, twins.conformal_sets(truth, p, coverage))
+            sets = prediction_sets(truth, p, coverage)
+            np.testing.assert_array_equal(sets, twins.conformal_sets(truth, p, coverage))
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_mapie_sets_are_the_same_for_new_cases(coverage):
         referee = SplitConformalClassifier(AsGiven(), confidence_level=coverage)
         referee.conformalize(p[own], truth[own])
         _, sets = referee.predict_set(new)
-        held = new[:, k] >= threshold(p[own, k], coverage)
-        np.testing.assert_array_equal(held, sets[:, k, 0])
+        contained = new[:, k] >= threshold(p[own, k], coverage)
+        np.testing.assert_array_equal(contained, sets[:, k, 0])
 
 
-def test_each_class_is_covered_among_new_cases():
+def test_every_class_is_covered_among_new_cases():
     """Over calibrations by 12 and 25 cases: 90 % or more, a little more, and Beta around it."""
     covers = {12: [], 25: []}
     for seed in range(400):
@@ -104,14 +104,14 @@ def test_each_class_is_covered_among_new_cases():
         new, q = drawn(rng, (400, 400))
         for k, n in enumerate((12, 25)):
             covers[n].append(np.mean(q[new == k, k] >= threshold(p[truth == k, k], 0.9)))
-    for n, found in covers.items():
+    for n, coverages in covers.items():
         left_out = int((n + 1) * 0.1)
-        assert np.mean(found) == pytest.approx(1 - left_out / (n + 1), abs=0.012)
-        assert np.mean(found) >= 0.9
-        jittered = np.array(found) + np.random.default_rng(0).uniform(-1, 1, 400) / 800
+        assert np.mean(coverages) == pytest.approx(1 - left_out / (n + 1), abs=0.012)
+        assert np.mean(coverages) >= 0.9
+        jittered = np.array(coverages) + np.random.default_rng(0).uniform(-1, 1, 400) / 800
         assert kstest(jittered, beta(n + 1 - left_out, left_out).cdf).pvalue > 1e-3
         limits = future_coverage(n, 0.9)
-        inside = (np.array(found) >= limits.low) & (np.array(found) <= limits.high)
+        inside = (np.array(coverages) >= limits.low) & (np.array(coverages) <= limits.high)
         assert np.mean(inside) == pytest.approx(0.95, abs=0.04)
 
 
@@ -127,12 +127,14 @@ def test_the_cohorts_own_cases_are_covered_class_by_class():
 
 def test_too_few_cases_abstain_and_say_what_is_needed():
     truth, p = drawn(np.random.default_rng(0), (5, 5, 5, 5), signal=3)
-    found = conformal([scores(truth, p)], ["DDLPS", "LMS", "MPNST", "SS"])
-    assert found.answered.k == 0
-    assert found.right.value is None
-    assert found.mean_size == 4
-    assert found.sizes == (0, 0, 0, 0, 20)
-    assert str(found).startswith("90 % needs 9 calibration cases per class; DDLPS has 5, LMS has 5")
+    result = conformal([scores(truth, p)], ["DDLPS", "LMS", "MPNST", "SS"])
+    assert result.answered.k == 0
+    assert result.right.value is None
+    assert result.mean_size == 4
+    assert result.sizes == (0, 0, 0, 0, 20)
+    assert str(result).startswith(
+        "90 % needs 9 calibration cases per class; DDLPS has 5, LMS has 5"
+    )
     eased = conformal([scores(truth, p)], ["DDLPS", "LMS", "MPNST", "SS"], coverage=0.8)
     assert eased.mean_size < 4
     assert "80 % needs 4 calibration cases per class: there are enough" in str(eased)
@@ -141,20 +143,20 @@ def test_too_few_cases_abstain_and_say_what_is_needed():
 def test_answers_are_counted_and_repeats_averaged():
     truth, p = drawn(np.random.default_rng(3), (20, 20), signal=2)
     other = np.clip(p + 0.0, 0, 1)[:, ::-1]
-    found = conformal([scores(truth, p)], ["a", "b"])
+    result = conformal([scores(truth, p)], ["a", "b"])
     sets = prediction_sets(truth, p, 0.9)
     alone = sets.sum(axis=1) == 1
-    assert found.answered.k == alone.sum()
-    assert found.right.k == np.sum(alone & sets[np.arange(40), truth])
-    assert sum(found.sizes) == 40
-    assert found.mean_size == pytest.approx(sets.sum() / 40)
+    assert result.answered.k == alone.sum()
+    assert result.right.k == np.sum(alone & sets[np.arange(40), truth])
+    assert sum(result.sizes) == 40
+    assert result.mean_size == pytest.approx(sets.sum() / 40)
     even = conformal([scores(truth, p), scores(truth, other)], ["a", "b"])
     assert even.mean_size == 2  # on average the two repeats say nothing
-    json.dumps(found.to_json(), allow_nan=False)
+    json.dumps(result.to_json(), allow_nan=False)
 
 
 def test_a_class_without_a_case_is_never_ruled_out():
     truth, p = drawn(np.random.default_rng(0), (12, 12, 0))
-    found = conformal([scores(truth, p)], ["a", "b", "c"])
+    result = conformal([scores(truth, p)], ["a", "b", "c"])
     assert prediction_sets(truth, p, 0.9)[:, 2].all()
-    assert not found.per_class[2].feasible
+    assert not result.per_class[2].feasible

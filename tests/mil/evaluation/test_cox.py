@@ -36,13 +36,13 @@ def slow_likelihood(rows, time, event, beta):
 def test_fit_is_that_of_lifelines(seed, ties):
     rows, time, event = cohort(seed, ties=ties)
     table = pd.DataFrame(rows, columns=list("abc")).assign(t=time, e=event)
-    theirs, ours = CoxPHFitter().fit(table, "t", "e"), fit_cox(rows, time, event)
-    np.testing.assert_allclose(ours.coefficients, theirs.params_, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(ours.errors, theirs.standard_errors_, rtol=1e-4)
-    np.testing.assert_allclose(ours.p, theirs.summary["p"], rtol=1e-3)
-    assert ours.log_likelihood == pytest.approx(theirs.log_likelihood_, rel=1e-8)
-    assert ours.log_likelihood == pytest.approx(
-        slow_likelihood(rows, time, event, ours.coefficients), rel=1e-9
+    reference, fitted = CoxPHFitter().fit(table, "t", "e"), fit_cox(rows, time, event)
+    np.testing.assert_allclose(fitted.coefficients, reference.params_, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(fitted.errors, reference.standard_errors_, rtol=1e-4)
+    np.testing.assert_allclose(fitted.p, reference.summary["p"], rtol=1e-3)
+    assert fitted.log_likelihood == pytest.approx(reference.log_likelihood_, rel=1e-8)
+    assert fitted.log_likelihood == pytest.approx(
+        slow_likelihood(rows, time, event, fitted.coefficients), rel=1e-9
     )
 
 
@@ -60,21 +60,21 @@ def test_penalised_fit_is_the_top_a_general_optimiser_finds(penalty, ties):
 
     def information(beta):
         """Of the mean rows of the risk sets, by differences of the gradient."""
-        found = np.zeros((3, 3))
+        total = np.zeros((3, 3))
         risk = np.exp(rows @ beta)
         for t in set(time[event]):
             dead = (time == t) & event
             for rank in range(dead.sum()):
                 w = risk * ((time >= t) - rank / dead.sum() * dead)
-                found += np.cov(rows.T, aweights=np.maximum(w, 0), ddof=0)
-        return found
+                total += np.cov(rows.T, aweights=np.maximum(w, 0), ddof=0)
+        return total
 
-    given = {"ridge": 3.0} if penalty == "ridge" else {"firth": True}
+    options = {"ridge": 3.0} if penalty == "ridge" else {"firth": True}
     best = minimize(below, np.zeros(3), method="BFGS", options={"gtol": 1e-7}).x
-    np.testing.assert_allclose(fit_cox(rows, time, event, **given).coefficients, best, atol=2e-4)
+    np.testing.assert_allclose(fit_cox(rows, time, event, **options).coefficients, best, atol=2e-4)
 
 
-def test_column_that_parts_the_events_is_refused_without_a_penalty_and_finite_with_firths():
+def test_column_that_separates_the_events_is_refused_without_a_penalty_and_finite_with_firths():
     rng = np.random.default_rng(0)
     rows, time = (np.arange(30) < 15).astype(float)[:, None], rng.exponential(size=30)
     event = rows[:, 0] > 0
@@ -114,29 +114,31 @@ def test_units_of_a_column_change_its_coefficient_alone():
 
 def test_baseline_without_covariates_is_nelson_aalens():
     _, time, event = cohort(6)
-    found = breslow(np.zeros(len(time)), time, event)
-    theirs = BreslowFlemingHarringtonFitter().fit(time, event)
-    told = found.survival(np.zeros(1), found.time)[0]
-    np.testing.assert_allclose(told, theirs.survival_function_at_times(found.time), rtol=1e-10)
+    curve = breslow(np.zeros(len(time)), time, event)
+    reference = BreslowFlemingHarringtonFitter().fit(time, event)
+    expected = curve.survival(np.zeros(1), curve.time)[0]
+    np.testing.assert_allclose(
+        expected, reference.survival_function_at_times(curve.time), rtol=1e-10
+    )
 
 
 def test_baseline_of_a_fit_is_that_of_lifelines():
     rows, time, event = cohort(7)
     table = pd.DataFrame(rows, columns=list("abc")).assign(t=time, e=event)
-    theirs = CoxPHFitter().fit(table, "t", "e")
-    risk = (rows - rows.mean(axis=0)) @ theirs.params_.to_numpy()
-    at = np.sort(time[event])[[2, 10, 20]]  # between events theirs is drawn straight
-    expected = theirs.predict_survival_function(table, times=at).T
+    reference = CoxPHFitter().fit(table, "t", "e")
+    risk = (rows - rows.mean(axis=0)) @ reference.params_.to_numpy()
+    at = np.sort(time[event])[[2, 10, 20]]  # between events reference is drawn straight
+    expected = reference.predict_survival_function(table, times=at).T
     np.testing.assert_allclose(breslow(risk, time, event).survival(risk, at), expected, rtol=1e-6)
 
 
 def test_survival_stays_a_probability_whatever_the_risk():
     _, time, event = cohort(8)
-    found = breslow(np.zeros(len(time)), time, event).survival(
+    curve = breslow(np.zeros(len(time)), time, event).survival(
         np.array([-800.0, 0.0, 800.0]), np.array([0.0, 1e9])
     )
-    assert (found[:, 0] == 1).all()
-    assert (found[[0, 2], 1] == [1, 0]).all()
+    assert (curve[:, 0] == 1).all()
+    assert (curve[[0, 2], 1] == [1, 0]).all()
 
 
 def test_partial_likelihood_is_the_losses():

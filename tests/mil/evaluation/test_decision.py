@@ -54,8 +54,8 @@ def test_perfect_probabilities_are_worth_the_prevalence_and_wrong_ones_harm():
 def test_of_survival_without_censoring_it_is_that_of_the_event_until_then(seed):
     rng = np.random.default_rng(seed)
     time, p = rng.exponential(size=40), rng.random(40)
-    found = survival_net_benefit(time, np.ones(40, dtype=bool), p, 0.8, AT)
-    np.testing.assert_allclose(found, net_benefit(time <= 0.8, p, AT), atol=1e-12)
+    benefit = survival_net_benefit(time, np.ones(40, dtype=bool), p, 0.8, AT)
+    np.testing.assert_allclose(benefit, net_benefit(time <= 0.8, p, AT), atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -66,10 +66,10 @@ def test_dcurves_finds_the_same(seed):
     rng = np.random.default_rng(seed)
     p, time, event = rng.random(60), rng.exponential(size=60), rng.random(60) < 0.7
     table = pd.DataFrame({"y": time < 0.8, "p": p, "time": time, "event": event.astype(int)})
-    asked = {"modelnames": ["p"], "thresholds": AT.tolist()}
-    of_class = dca(data=table, outcome="y", **asked).query("model == 'p'")["net_benefit"]
+    options = {"modelnames": ["p"], "thresholds": AT.tolist()}
+    of_class = dca(data=table, outcome="y", **options).query("model == 'p'")["net_benefit"]
     np.testing.assert_allclose(net_benefit(time < 0.8, p, AT), of_class, atol=1e-12)
-    met = dca(data=table, outcome="event", time=0.8, time_to_outcome_col="time", **asked)
+    met = dca(data=table, outcome="event", time=0.8, time_to_outcome_col="time", **options)
     np.testing.assert_allclose(
         survival_net_benefit(time, event, p, 0.8, AT),
         met.query("model == 'p'")["net_benefit"],
@@ -101,28 +101,28 @@ def predictions(seed=0, n=40):
 
 
 def test_curves_of_all_models_stand_beside_treating_all_and_none():
-    held = predictions()
-    found = {c.name: c for c in decision_curves(held, "b", AT)}
-    assert list(found) == ["good", "noise", TREAT_ALL, TREAT_NONE]
-    scores = held.case_scores("good", 0)
+    table = predictions()
+    curves = {c.name: c for c in decision_curves(table, "b", AT)}
+    assert list(curves) == ["good", "noise", TREAT_ALL, TREAT_NONE]
+    scores = table.case_scores("good", 0)
     np.testing.assert_allclose(
-        found["good"].benefit, net_benefit(scores.truth == 1, scores.p[:, 1], AT)
+        curves["good"].benefit, net_benefit(scores.truth == 1, scores.p[:, 1], AT)
     )
     share = (scores.truth == 1).mean()
-    np.testing.assert_allclose(found[TREAT_ALL].benefit, share - (1 - share) * AT / (1 - AT))
-    assert (found[TREAT_NONE].benefit == 0).all()
-    assert found["good"].benefit[2] > found["noise"].benefit[2]
-    for curve in found.values():
+    np.testing.assert_allclose(curves[TREAT_ALL].benefit, share - (1 - share) * AT / (1 - AT))
+    assert (curves[TREAT_NONE].benefit == 0).all()
+    assert curves["good"].benefit[2] > curves["noise"].benefit[2]
+    for curve in curves.values():
         assert (curve.low <= curve.benefit + 1e-12).all()
         assert (curve.benefit <= curve.high + 1e-12).all()
 
 
 def test_band_is_as_wide_as_the_standard_error_says():
     [curve, *_] = decision_curves(predictions(n=120), "a", AT)
-    held = predictions(n=120).case_scores("good", 0)
-    acts = held.p[:, :1] >= AT
-    each = np.where(held.truth[:, None] == 0, acts, -AT / (1 - AT) * acts)
-    expected = 2 * 1.96 * each.std(axis=0) / np.sqrt(120)
+    scores = predictions(n=120).case_scores("good", 0)
+    acts = scores.p[:, :1] >= AT
+    benefits = np.where(scores.truth[:, None] == 0, acts, -AT / (1 - AT) * acts)
+    expected = 2 * 1.96 * benefits.std(axis=0) / np.sqrt(120)
     np.testing.assert_allclose((curve.high - curve.low)[:3], expected[:3], rtol=0.15)
 
 
@@ -133,10 +133,10 @@ def test_band_is_the_same_for_the_same_seed_and_other_for_another():
 
 
 def test_survival_has_curves_at_the_nearest_horizon():
-    held = SurvivalPredictions(table_of(repeats=1)[0])
-    at = float(held.horizons[10])
-    curves = survival_decision_curves(held, at + 1e-3, AT)
-    risks = held.mean_risks("true")
+    table = SurvivalPredictions(table_of(repeats=1)[0])
+    at = float(table.horizons[10])
+    curves = survival_decision_curves(table, at + 1e-3, AT)
+    risks = table.mean_risks("true")
     expected = survival_net_benefit(risks.time, risks.event, 1 - risks.survival[:, 10], at, AT)
     [true] = [curve for curve in curves if curve.name == "true"]
     np.testing.assert_allclose(true.benefit, expected)
@@ -148,10 +148,11 @@ def test_no_one_acted_on_is_worth_nothing():
 
 
 @pytest.mark.parametrize(
-    ("positive", "at", "said"), [("d", AT, "No class 'd'"), ("a", AT + 0.5, "above 0 and below 1")]
+    ("positive", "at", "message"),
+    [("d", AT, "No class 'd'"), ("a", AT + 0.5, "above 0 and below 1")],
 )
-def test_what_cannot_be_asked_is_refused(positive, at, said):
-    with pytest.raises(RunError, match=said):
+def test_unknown_class_and_bad_threshold_are_refused(positive, at, message):
+    with pytest.raises(RunError, match=message):
         decision_curves(predictions(), positive, at)
 
 
@@ -161,8 +162,8 @@ def test_curves_are_drawn_and_tabulated(tmp_path):
     save_figure(draw_decisions(curves, "a against the rest"), tmp_path / "d")
     with (tmp_path / "d.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 4 * len(AT)
-    told = (tmp_path / "d.svg").read_text()
-    assert all(name in told for name in ("good", "noise", TREAT_ALL, TREAT_NONE))
+    svg = (tmp_path / "d.svg").read_text()
+    assert all(name in svg for name in ("good", "noise", TREAT_ALL, TREAT_NONE))
 
 
 def test_no_model_has_the_colour_of_treating_all_and_the_legend_lies_on_no_curve():

@@ -20,32 +20,32 @@ from mil.evaluation.predictions import Predictions
 def test_one_repeat_is_the_metrics_and_their_intervals(make):
     predictions = make(repeats=1)
     scores = predictions.case_scores("votes", 0)
-    found = evaluate(predictions).models[1]
-    assert found.model == "votes"
-    assert found.n == 12
-    assert found.correct == np.trace(metrics.confusion(scores.truth, scores.p))
-    assert found.accuracy.value == metrics.accuracy(scores.truth, scores.p)
-    interval = wilson(found.correct, 12)
-    assert (found.accuracy.low, found.accuracy.high) == (interval.low, interval.high)
+    result = evaluate(predictions).models[1]
+    assert result.model == "votes"
+    assert result.n == 12
+    assert result.correct == np.trace(metrics.confusion(scores.truth, scores.p))
+    assert result.accuracy.value == metrics.accuracy(scores.truth, scores.p)
+    interval = wilson(result.correct, 12)
+    assert (result.accuracy.low, result.accuracy.high) == (interval.low, interval.high)
     auc = macro_auc_interval(scores.truth, scores.p)
-    assert found.auc == Estimate(
+    assert result.auc == Estimate(
         metrics.macro_auc(scores.truth, scores.p), auc.low, auc.high, auc.method
     )
     balanced = metrics.balanced_accuracy(scores.truth, scores.p)
     interval = balanced_accuracy_interval(balanced, np.array([3, 4, 5]))
-    assert found.balanced_accuracy == Estimate(
+    assert result.balanced_accuracy == Estimate(
         balanced, interval.low, interval.high, "Wilson, effective n"
     )
-    np.testing.assert_array_equal(found.confusion, metrics.confusion(scores.truth, scores.p))
+    np.testing.assert_array_equal(result.confusion, metrics.confusion(scores.truth, scores.p))
 
 
 def test_what_is_of_the_matrix_is_averaged_over_repeats_too(make):
-    found = evaluate(make(repeats=3)).models[0]
+    result = evaluate(make(repeats=3)).models[0]
     for name in ("macro_f1", "mcc", "kappa"):
-        told = getattr(found, name)
-        assert told.value == pytest.approx(np.mean(found.per_repeat[name]), abs=1e-12)
-        assert told.value == pytest.approx(found.spread[name].mean, abs=1e-12)
-        assert told.low < told.value < told.high
+        estimate = getattr(result, name)
+        assert estimate.value == pytest.approx(np.mean(result.per_repeat[name]), abs=1e-12)
+        assert estimate.value == pytest.approx(result.spread[name].mean, abs=1e-12)
+        assert estimate.low < estimate.value < estimate.high
 
 
 @pytest.mark.parametrize("counts", [(6, 0), (0, 6), (0, 0, 6)])
@@ -55,7 +55,9 @@ def test_of_one_class_nothing_that_tells_classes_apart_is_defined(make, counts):
     for name in ("auc", "average_precision", "macro_f1", "mcc", "kappa"):
         assert getattr(result, name).value is None
         assert "undefined" in getattr(result, name).note
-    assert [each.average_precision.value for each in result.per_class] == [None] * len(counts)
+    assert [of_class.average_precision.value for of_class in result.per_class] == [None] * len(
+        counts
+    )
     assert result.per_repeat["macro_f1"] == (None, None)
     json.dumps(evaluate(make(counts=counts)).to_json(), allow_nan=False)
 
@@ -66,45 +68,47 @@ def left_out_one_by_one(answers):
     names = [f"c{i:02d}" for i in range(n)]
     table = {"model": "m", "repeat": 0, "fold": range(n), "case": names, "slide": names}
     label = np.where(np.arange(n) < n // 2, "a", "b")
-    told = {"label": label, "p_a": answers[:, 0], "p_b": answers[:, 1]}
-    return Predictions(pd.DataFrame(table | told), ("a", "b"))
+    answers_by_column = {"label": label, "p_a": answers[:, 0], "p_b": answers[:, 1]}
+    return Predictions(pd.DataFrame(table | answers_by_column), ("a", "b"))
 
 
 def test_a_perfect_model_that_leaves_one_out_ranks_and_the_counts_do_not():
     perfect = np.eye(2)[np.arange(20) // 10]
-    found = evaluate(left_out_one_by_one(perfect)).models[0]
-    assert (found.auc.value, found.average_precision.value) == (1.0, 1.0)
-    assert [each.auc.value for each in found.per_class] == [1.0, 1.0]
+    result = evaluate(left_out_one_by_one(perfect)).models[0]
+    assert (result.auc.value, result.average_precision.value) == (1.0, 1.0)
+    assert [of_class.auc.value for of_class in result.per_class] == [1.0, 1.0]
     counts = (10 - perfect) / 19
     assert evaluate(left_out_one_by_one(counts)).models[0].auc.value is None
 
 
 def test_one_case_is_judged():
-    found = evaluate(left_out_one_by_one(np.array([[0.7, 0.3]]))).models[0]
-    assert (found.n, found.auc.value) == (1, None)
+    result = evaluate(left_out_one_by_one(np.array([[0.7, 0.3]]))).models[0]
+    assert (result.n, result.auc.value) == (1, None)
 
 
 def test_the_cohort_is_counted_in_cases(predictions):
-    found = evaluate(predictions)
-    assert (found.n_cases, found.n_slides, found.repeats) == (12, 18, (0, 1))
-    assert found.class_counts == (3, 4, 5)
-    assert found.chance_accuracy == pytest.approx(1 / 3)
-    assert found.majority_share == pytest.approx(5 / 12)
+    evaluation = evaluate(predictions)
+    assert (evaluation.n_cases, evaluation.n_slides, evaluation.repeats) == (12, 18, (0, 1))
+    assert evaluation.class_counts == (3, 4, 5)
+    assert evaluation.chance_accuracy == pytest.approx(1 / 3)
+    assert evaluation.majority_share == pytest.approx(5 / 12)
 
 
 def test_repeats_are_averaged_and_never_more_cases(make):
     predictions = make(repeats=3)
     scores = [predictions.case_scores("abmil", repeat) for repeat in range(3)]
-    found = evaluate(predictions).models[0]
-    counts = [np.trace(metrics.confusion(each.truth, each.p)) for each in scores]
-    assert found.correct == pytest.approx(np.mean(counts))
+    result = evaluate(predictions).models[0]
+    counts = [np.trace(metrics.confusion(of_repeat.truth, of_repeat.p)) for of_repeat in scores]
+    assert result.correct == pytest.approx(np.mean(counts))
     interval = wilson(np.mean(counts), 12)
-    assert (found.accuracy.low, found.accuracy.high) == pytest.approx((interval.low, interval.high))
-    aucs = [metrics.macro_auc(each.truth, each.p) for each in scores]
-    assert found.auc.value == pytest.approx(np.mean(aucs))
-    assert found.per_repeat["auc"] == tuple(aucs)
-    assert found.per_repeat["accuracy"] == pytest.approx([count / 12 for count in counts])
-    assert found.confusion.sum() == pytest.approx(12)
+    assert (result.accuracy.low, result.accuracy.high) == pytest.approx(
+        (interval.low, interval.high)
+    )
+    aucs = [metrics.macro_auc(of_repeat.truth, of_repeat.p) for of_repeat in scores]
+    assert result.auc.value == pytest.approx(np.mean(aucs))
+    assert result.per_repeat["auc"] == tuple(aucs)
+    assert result.per_repeat["accuracy"] == pytest.approx([count / 12 for count in counts])
+    assert result.confusion.sum() == pytest.approx(12)
 
 
 def test_the_same_repeat_thrice_changes_nothing(make):
@@ -132,8 +136,8 @@ def test_order_of_rows_changes_nothing(predictions):
     for seed in range(5):
         table = predictions.table.sample(frac=1, random_state=seed)
         mixed = evaluate(Predictions(table, predictions.classes)).to_json()
-        whole["models"].sort(key=lambda each: each["model"])
-        mixed["models"].sort(key=lambda each: each["model"])
+        whole["models"].sort(key=lambda result: result["model"])
+        mixed["models"].sort(key=lambda result: result["model"])
         assert mixed == whole
 
 
@@ -143,23 +147,23 @@ def test_two_classes_take_the_auc_of_class_1(make):
     assert evaluate(predictions).models[0].auc.value == metrics.macro_auc(scores.truth, scores.p)
 
 
-def test_an_absent_class_is_said_and_json_holds_no_nan(predictions):
+def test_an_absent_class_is_noted_and_json_has_no_nan(predictions):
     table = predictions.table[predictions.table["label"] != "c1"]
-    found = evaluate(Predictions(table, predictions.classes))
-    result = found.models[0]
+    evaluation = evaluate(Predictions(table, predictions.classes))
+    result = evaluation.models[0]
     assert result.auc == Estimate(None, None, None, "none", "undefined: no case of c1")
     assert result.per_repeat["auc"] == (None, None)
     assert result.balanced_accuracy.note == "no case of c1: mean of the other classes"
     assert 0 <= result.balanced_accuracy.value <= 1
-    back = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert back == found.to_json()
+    back = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
+    assert back == evaluation.to_json()
     assert back["models"][0]["auc"]["value"] is None
     assert back["class_counts"] == [3, 0, 5]
 
 
 def test_a_perfect_model_has_finite_limits(make):
-    found = evaluate(make(signal=60.0)).models[0]
-    for estimate in (found.accuracy, found.balanced_accuracy, found.auc):
+    result = evaluate(make(signal=60.0)).models[0]
+    for estimate in (result.accuracy, result.balanced_accuracy, result.auc):
         assert estimate.value == 1
         assert estimate.high == 1
         assert 0.5 < estimate.low < 1
@@ -188,7 +192,7 @@ def test_a_model_with_one_answer_per_fold_has_no_auc():
     majority, model = evaluate(Predictions(table, ("a", "b"))).models
     assert majority.auc.value is None
     assert "the fold alone" in majority.auc.note
-    for each in (majority.average_precision, *(c.auc for c in majority.per_class)):
-        assert each == majority.auc
+    for estimate in (majority.average_precision, *(c.auc for c in majority.per_class)):
+        assert estimate == majority.auc
     assert model.auc.value is not None
     assert model.per_class[0].auc.value is not None

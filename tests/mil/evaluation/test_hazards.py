@@ -25,23 +25,23 @@ def columns_of(seed=0, n=80):
 @pytest.mark.parametrize("seed", range(3))
 def test_table_is_that_of_lifelines_and_statsmodels(seed):
     columns, time, event = columns_of(seed)
-    found = hazard_table(columns, time, event)
+    hazards = hazard_table(columns, time, event)
     table = pd.DataFrame(columns).assign(t=time, e=event)
     fitted = CoxPHFitter().fit(table, "t", "e")
     tested = proportional_hazard_test(fitted, table, time_transform="rank").p_value
-    together = [each for each in found if each.analysis == "multivariable"]
-    assert [each.term for each in together] == list(columns)
+    together = [hazard for hazard in hazards if hazard.analysis == "multivariable"]
+    assert [hazard.term for hazard in together] == list(columns)
     summary = fitted.summary
     np.testing.assert_allclose([e.ratio for e in together], summary["exp(coef)"], rtol=1e-4)
     np.testing.assert_allclose([e.low for e in together], summary["exp(coef) lower 95%"], rtol=1e-4)
     np.testing.assert_allclose([e.p for e in together], summary["p"], rtol=1e-3)
     np.testing.assert_allclose([e.p_proportional for e in together], tested, rtol=1e-3)
-    p = [each.p for each in together]
+    p = [hazard.p for hazard in together]
     for method in ("holm", "bonferroni"):
         expected = multipletests(p, method=method)[1]
         np.testing.assert_allclose([getattr(e, f"p_{method}") for e in together], expected)
     alone = CoxPHFitter().fit(table[["age", "t", "e"]], "t", "e").summary
-    [age] = [e for e in found if e.analysis == "univariable" and e.term == "age"]
+    [age] = [e for e in hazards if e.analysis == "univariable" and e.term == "age"]
     assert age.ratio == pytest.approx(alone.loc["age", "exp(coef)"], rel=1e-4)
 
 
@@ -51,63 +51,63 @@ def test_hazard_that_turns_round_is_seen_and_a_steady_one_is_not():
     steady, turning = rng.normal(size=n), (np.arange(n) % 2).astype(float)
     # First the ones die fast, and who is left of them slowly.
     time = np.where(turning == 1, rng.weibull(0.5, n), rng.weibull(2.5, n)) * np.exp(-steady / 2)
-    found = hazard_table({"steady": steady, "turning": turning}, time, np.ones(n, dtype=bool))
-    p = {e.term: e.p_proportional for e in found if e.analysis == "multivariable"}
+    hazards = hazard_table({"steady": steady, "turning": turning}, time, np.ones(n, dtype=bool))
+    p = {e.term: e.p_proportional for e in hazards if e.analysis == "multivariable"}
     assert p["turning"] < 0.001
     alone = hazard_table(*columns_of(1))
     assert all(e.p_proportional > 0.01 for e in alone)
 
 
-def test_column_that_parts_the_events_is_penalised_and_said_so():
+def test_column_that_separates_the_events_is_penalised_and_marked():
     rng = np.random.default_rng(0)
-    parted = (np.arange(40) < 20).astype(float)
-    found = hazard_table({"parted": parted}, rng.exponential(size=40), parted > 0)
-    [each] = found
-    assert (each.penalty, each.p_proportional) == ("Firth", None)
-    assert 1 < each.low < each.ratio < each.high < 1e4
+    separating = (np.arange(40) < 20).astype(float)
+    hazards = hazard_table({"separating": separating}, rng.exponential(size=40), separating > 0)
+    [hazard] = hazards
+    assert (hazard.penalty, hazard.p_proportional) == ("Firth", None)
+    assert 1 < hazard.low < hazard.ratio < hazard.high < 1e4
 
 
 def test_column_that_does_not_vary_is_left_out():
     columns, time, event = columns_of()
-    found = hazard_table(columns | {"same": np.ones(len(time))}, time, event)
-    assert "same" not in {each.term for each in found}
+    hazards = hazard_table(columns | {"same": np.ones(len(time))}, time, event)
+    assert "same" not in {hazard.term for hazard in hazards}
 
 
 def test_table_is_written_row_by_row(tmp_path):
-    found = hazard_table(*columns_of())
-    write_hazards(tmp_path / "cox.csv", {"abmil": found})
+    hazards = hazard_table(*columns_of())
+    write_hazards(tmp_path / "cox.csv", {"abmil": hazards})
     with (tmp_path / "cox.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["term"] for row in rows] == [each.term for each in found]
-    assert float(rows[0]["hazard_ratio"]) == pytest.approx(found[0].ratio, rel=1e-5)
+    assert [row["term"] for row in rows] == [hazard.term for hazard in hazards]
+    assert float(rows[0]["hazard_ratio"]) == pytest.approx(hazards[0].ratio, rel=1e-5)
     assert {row["analysis"] for row in rows} == {"univariable", "multivariable"}
 
 
 def test_table_comes_back_to_the_digits_it_was_written_with(tmp_path):
     columns, time, event = columns_of()
-    parted = {"parted": (np.arange(40) < 20) * 1.0}
+    separating = {"separating": (np.arange(40) < 20) * 1.0}
     tables = {
         "abmil": hazard_table(columns, time, event),
-        "mean": hazard_table(parted, time[:40], parted["parted"] > 0),
+        "mean": hazard_table(separating, time[:40], separating["separating"] > 0),
     }
     write_hazards(tmp_path / "cox.csv", tables)
     back = read_hazards(tmp_path / "cox.csv")
     write_hazards(tmp_path / "again.csv", back)
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "cox.csv").read_bytes()
-    assert {each.penalty for each in back["mean"]} == {"Firth"}
-    assert {each.p_proportional for each in back["mean"]} == {None}
+    assert {hazard.penalty for hazard in back["mean"]} == {"Firth"}
+    assert {hazard.p_proportional for hazard in back["mean"]} == {None}
     (tmp_path / "again.csv").write_text("model,analysis\nabmil,univariable,age,1.2,old\n")
     with pytest.raises(
         RunError, match=r"again.csv is not a table of hazards.*Put it back, or remove it"
     ):
         read_hazards(tmp_path / "again.csv")
-    for ours, theirs in zip(back["abmil"], tables["abmil"], strict=True):
-        assert (ours.analysis, ours.term) == (theirs.analysis, theirs.term)
+    for hazard, original in zip(back["abmil"], tables["abmil"], strict=True):
+        assert (hazard.analysis, hazard.term) == (original.analysis, original.term)
         for name in ("ratio", "low", "high", "p", "p_holm", "p_bonferroni", "p_proportional"):
-            assert getattr(ours, name) == pytest.approx(getattr(theirs, name), rel=1e-5), name
+            assert getattr(hazard, name) == pytest.approx(getattr(original, name), rel=1e-5), name
 
 
-def test_words_are_held_against_the_most_frequent_and_numbers_keep_their_unit():
+def test_categories_have_the_most_frequent_as_reference_and_numbers_their_unit():
     table = {
         "age": ["40", "", "60", "80", "50"],
         "site": ["leg", "arm", "leg", "neck", "NA"],

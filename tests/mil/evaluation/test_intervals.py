@@ -25,10 +25,10 @@ def limits(interval):
 def test_wilson_and_exact_equal_scipy(n):
     for k in range(n + 1):
         for confidence in (0.8, 0.95, 0.99):
-            theirs = binomtest(k, n).proportion_ci(confidence, "wilson")
-            assert limits(wilson(k, n, confidence)) == pytest.approx(tuple(theirs), abs=1e-12)
-            theirs = binomtest(k, n).proportion_ci(confidence, "exact")
-            assert limits(exact(k, n, confidence)) == pytest.approx(tuple(theirs), abs=1e-9)
+            reference = binomtest(k, n).proportion_ci(confidence, "wilson")
+            assert limits(wilson(k, n, confidence)) == pytest.approx(tuple(reference), abs=1e-12)
+            reference = binomtest(k, n).proportion_ci(confidence, "exact")
+            assert limits(exact(k, n, confidence)) == pytest.approx(tuple(reference), abs=1e-9)
 
 
 def test_wilson_is_the_score_test_inverted_also_between_whole_counts():
@@ -41,7 +41,7 @@ def test_wilson_is_the_score_test_inverted_also_between_whole_counts():
 
 def test_golden_proportions():
     """Sensitivity 19/20 and specificity 16/18 of Yang et al. 2022; specificities of Navarro."""
-    for found, percent in [
+    for interval, percent in [
         (wilson(19, 20), (76.39, 99.11)),
         (wilson(16, 18), (67.20, 96.90)),
         (exact(19, 20), (75.13, 99.87)),
@@ -49,9 +49,9 @@ def test_golden_proportions():
         (exact(10, 25), (21.1, 61.3)),
         (exact(18, 25), (50.6, 87.9)),
     ]:
-        assert limits(found) == pytest.approx([p / 100 for p in percent], abs=6e-4)
-    for found, percent in [(wilson(19, 20), (76.39, 99.11)), (wilson(16, 18), (67.20, 96.90))]:
-        assert [round(100 * each, 2) for each in limits(found)] == list(percent)
+        assert limits(interval) == pytest.approx([p / 100 for p in percent], abs=6e-4)
+    for interval, percent in [(wilson(19, 20), (76.39, 99.11)), (wilson(16, 18), (67.20, 96.90))]:
+        assert [round(100 * limit, 2) for limit in limits(interval)] == list(percent)
 
 
 def test_nonsense_is_refused():
@@ -59,7 +59,7 @@ def test_nonsense_is_refused():
         with pytest.raises(ValueError, match="successes"):
             wilson(k, n)
     for confidence in (0, 1, 95):
-        with pytest.raises(ValueError, match="confidence lies in"):
+        with pytest.raises(ValueError, match="confidence must lie in"):
             wilson(1, 2, confidence)
     for value, pos, neg in [(1.1, 5, 5), (-0.1, 5, 5), (0.5, 0, 5), (float("nan"), 5, 5)]:
         with pytest.raises(ValueError, match="AUC in"):
@@ -113,9 +113,9 @@ def test_logit_delong_by_hand_and_its_fall_back():
     score = np.array([0.9, 0.8, 0.4, 0.6, 0.1, 0.4, 0.3, 0.7, 0.2])
     value, error = twins.auc(truth, score), twins.delong_variance(truth, score) ** 0.5
     centre, half = np.log(value / (1 - value)), 1.959964 * error / (value * (1 - value))
-    found = logit_delong_auc(truth, score)
-    assert limits(found) == pytest.approx(1 / (1 + np.exp(-(centre + np.array([-half, half])))))
-    assert found.method == "DeLong, logit scale"
+    interval = logit_delong_auc(truth, score)
+    assert limits(interval) == pytest.approx(1 / (1 + np.exp(-(centre + np.array([-half, half])))))
+    assert interval.method == "DeLong, logit scale"
     perfect = logit_delong_auc(truth, truth.astype(float))
     assert perfect == newcombe_auc(1.0, 4, 5)
     single = logit_delong_auc(np.array([True, False, False]), np.array([0.5, 0.2, 0.8]))
@@ -141,8 +141,8 @@ def test_shared_variance_where_it_cannot_be_estimated():
 
 def test_balanced_accuracy_of_equal_classes_has_the_interval_of_the_accuracy():
     for k in range(21):
-        found = balanced_accuracy_interval(k / 20, np.array([5, 5, 5, 5]))
-        assert limits(found) == pytest.approx(limits(wilson(k, 20)))
+        interval = balanced_accuracy_interval(k / 20, np.array([5, 5, 5, 5]))
+        assert limits(interval) == pytest.approx(limits(wilson(k, 20)))
     few = balanced_accuracy_interval(0.8, np.array([5, 45]))
     assert limits(few) == pytest.approx(limits(wilson(0.8 * 18, 18)))
     assert few == balanced_accuracy_interval(0.8, np.array([0, 5, 45]))
@@ -161,8 +161,8 @@ def test_macro_auc_interval_covers(counts, signal):
         return truth, np.exp(score) / np.exp(score).sum(axis=1, keepdims=True)
 
     true_auc = macro_auc(*draw([20_000] * len(counts)))
-    found = [macro_auc_interval(*draw(counts)) for _ in range(600)]
-    covered = np.mean([each.low <= true_auc <= each.high for each in found])
+    intervals = [macro_auc_interval(*draw(counts)) for _ in range(600)]
+    covered = np.mean([interval.low <= true_auc <= interval.high for interval in intervals])
     assert covered >= 0.93 - 3 * (0.93 * 0.07 / 600) ** 0.5
     # Wide enough is easy; taking all one-vs-rest AUCs for one and the same covers .99 or more.
     assert covered <= 0.98
@@ -174,5 +174,5 @@ def test_balanced_accuracy_interval_covers(counts):
     counts = np.array(counts)
     for share in (0.5, 0.8, 0.9):
         means = (rng.binomial(counts, share, size=(1500, len(counts))) / counts).mean(axis=1)
-        found = [balanced_accuracy_interval(float(mean), counts) for mean in means]
-        assert np.mean([each.low <= share <= each.high for each in found]) >= 0.93
+        intervals = [balanced_accuracy_interval(float(mean), counts) for mean in means]
+        assert np.mean([interval.low <= share <= interval.high for interval in intervals]) >= 0.93

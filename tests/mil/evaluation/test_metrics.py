@@ -80,8 +80,8 @@ def test_an_absent_class_is_undefined_not_guessed():
     assert metrics.macro_auc(truth, p) is None
     np.testing.assert_array_equal(metrics.sensitivity(truth, p), [0.5, 1.0, np.nan])
     assert metrics.balanced_accuracy(truth, p) == 0.75
-    assert [each.size for each in metrics.roc_points(truth, p, 2)] == [0, 0]
-    assert [each.size for each in metrics.roc_points(np.zeros(3, int), p, 0)] == [0, 0]
+    assert [rates.size for rates in metrics.roc_points(truth, p, 2)] == [0, 0]
+    assert [rates.size for rates in metrics.roc_points(np.zeros(3, int), p, 0)] == [0, 0]
 
 
 def test_counts_of_the_published_grading_study():

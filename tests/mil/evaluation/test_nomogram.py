@@ -33,15 +33,19 @@ def made(seed=0, n=120):
 @pytest.mark.parametrize("seed", range(4))
 def test_logistic_regression_is_that_of_statsmodels(seed):
     table, truth, _ = made(seed)
-    ours = fit_regression(table, truth)
-    theirs = sm.Logit(truth * 1.0, sm.add_constant(ours.design.rows(table))).fit(disp=0, tol=1e-12)
-    np.testing.assert_allclose([ours.intercept, *ours.coefficients], theirs.params, rtol=1e-6)
-    np.testing.assert_allclose(ours.errors, theirs.bse[1:], rtol=1e-5)
-    assert ours.log_likelihood == pytest.approx(theirs.llf, rel=1e-10)
-    assert ours.penalty == "none"
+    fitted = fit_regression(table, truth)
+    reference = sm.Logit(truth * 1.0, sm.add_constant(fitted.design.rows(table))).fit(
+        disp=0, tol=1e-12
+    )
+    np.testing.assert_allclose(
+        [fitted.intercept, *fitted.coefficients], reference.params, rtol=1e-6
+    )
+    np.testing.assert_allclose(fitted.errors, reference.bse[1:], rtol=1e-5)
+    assert fitted.log_likelihood == pytest.approx(reference.llf, rel=1e-10)
+    assert fitted.penalty == "none"
 
 
-def test_parted_classes_are_fitted_by_firth_to_the_top_of_the_penalised_likelihood():
+def test_separated_classes_are_fitted_by_firth_to_the_top_of_the_penalised_likelihood():
     rng = np.random.default_rng(0)
     x = np.sort(rng.normal(size=16))
     table, truth = {"x": [f"{v:.8f}" for v in x]}, x > x[8]
@@ -60,7 +64,7 @@ def test_parted_classes_are_fitted_by_firth_to_the_top_of_the_penalised_likeliho
     np.testing.assert_allclose([fitted.intercept, *fitted.coefficients], best, rtol=1e-4)
 
 
-def test_firths_fit_of_one_column_of_words_adds_half_a_case_to_each_cell():
+def test_firths_fit_of_one_category_adds_half_a_case_to_every_cell():
     """Of a 2 x 2 table Firth's penalty is Jeffreys' prior: odds of counts plus a half."""
     word = ["a"] * 10 + ["b"] * 10
     truth = np.array([False] * 10 + [True] * 7 + [False] * 3)
@@ -102,19 +106,19 @@ def test_cox_nomogram_is_calibrated_to_the_cases_it_was_made_of():
     fitted = fit_regression(table, outcomes)
     from mil.evaluation.survival.metrics import kaplan_meier
 
-    told = fitted.probability(fitted.linear(table), 0.7).mean()
+    predicted = fitted.probability(fitted.linear(table), 0.7).mean()
     seen = 1 - kaplan_meier(outcomes.time, outcomes.event).at(np.array([0.7]))[0]
-    assert told == pytest.approx(seen, abs=0.03)
+    assert predicted == pytest.approx(seen, abs=0.03)
 
 
 @pytest.mark.parametrize("kind", ["logistic", "cox"])
 def test_selection_keeps_what_tells_and_little_else(kind):
-    kept = []
+    selected = []
     for seed in range(10):
         table, truth, outcomes = made(seed, n=200)
-        kept += select_columns(table, truth if kind == "logistic" else outcomes)
-    assert min(kept.count("age"), kept.count("size"), kept.count("sex")) >= 6
-    assert kept.count("noise") + kept.count("site") <= 4
+        selected += select_columns(table, truth if kind == "logistic" else outcomes)
+    assert min(selected.count("age"), selected.count("size"), selected.count("sex")) >= 6
+    assert selected.count("noise") + selected.count("site") <= 4
 
 
 def test_column_that_says_nothing_is_never_selected():
@@ -145,12 +149,12 @@ def test_marks_are_round_and_hold_both_ends(low, high, marks):
 
 def test_what_cannot_be_drawn_is_refused():
     table, truth, outcomes = made()
-    with pytest.raises(FitError, match="A horizon belongs to survival"):
+    with pytest.raises(FitError, match="A Cox regression needs a horizon"):
         make_nomogram(fit_regression(table, truth), table, 1.0)
-    with pytest.raises(FitError, match="A horizon belongs to survival"):
+    with pytest.raises(FitError, match="A Cox regression needs a horizon"):
         make_nomogram(fit_regression(table, outcomes), table)
     same = {"same": ["x"] * len(truth)}
-    with pytest.raises(FitError, match="No column says anything"):
+    with pytest.raises(FitError, match="No column has an effect"):
         make_nomogram(fit_regression(same, truth), same)
     with pytest.raises(FitError, match="both classes"):
         fit_regression(table, np.ones(len(truth), dtype=bool))

@@ -1,4 +1,4 @@
-"""Where a column parts the cases: Firth's penalty there and nowhere else, judged by linear programmes."""
+"""Where a column separates the cases: Firth's penalty there and nowhere else, judged by linear programmes."""
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,10 @@ from mil.evaluation.survival.hazards import hazard_table
 
 def parts(sides):
     """K. Konis 2007: some b has ``sides @ b`` nowhere below 0 and somewhere above it."""
-    found = linprog(
+    solution = linprog(
         -sides.sum(axis=0), A_ub=-sides, b_ub=np.zeros(len(sides)), bounds=(-1, 1), method="highs"
     )
-    return -found.fun > 1e-6
+    return -solution.fun > 1e-6
 
 
 def logistic_sides(rows, truth):
@@ -34,7 +34,7 @@ def cox_sides(rows, time, event):
 
 
 def made(seed):
-    """Ages, a level of 1 to 4 cases, classes and outcomes; every second level parts the cases."""
+    """Ages, a level of 1 to 4 cases, classes and outcomes; every second level separates the cases."""
     rng = np.random.default_rng(seed)
     n, few = int(rng.choice([20, 40, 60, 100, 200])), int(rng.integers(1, 5))
     rare, age = np.arange(n) < few, rng.integers(30, 90, n) * rng.choice([1e-4, 1.0, 1e5])
@@ -50,36 +50,36 @@ def made(seed):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_firths_penalty_is_taken_where_a_linear_programme_parts_the_cases_and_only_there(seed):
+def test_firths_penalty_is_taken_where_a_linear_programme_separates_the_cases_and_only_there(seed):
     table, rows, truth, outcomes = made(seed)
     scaled = (rows - rows.mean(axis=0)) / rows.std(axis=0)
     logistic, cox = fit_regression(table, truth), fit_regression(table, outcomes)
-    parted = parts(logistic_sides(scaled, truth))
-    parted_in_time = parts(cox_sides(scaled, outcomes.time, outcomes.event))
-    assert parted >= seed % 2
-    assert parted_in_time >= seed % 2
+    separated = parts(logistic_sides(scaled, truth))
+    separated_in_time = parts(cox_sides(scaled, outcomes.time, outcomes.event))
+    assert separated >= seed % 2
+    assert separated_in_time >= seed % 2
     assert (logistic.penalty, cox.penalty) == tuple(
-        "Firth" if each else "none" for each in (parted, parted_in_time)
+        "Firth" if separation else "none" for separation in (separated, separated_in_time)
     )
     for fitted in (logistic, cox):
         width = fitted.errors * rows.std(axis=0)
         assert (width > 0.02).all()
         assert (width < 10).all()
         assert (np.abs(fitted.coefficients) * rows.std(axis=0) < 10).all()
-    if not parted:
-        theirs = sm.Logit(truth * 1.0, sm.add_constant(scaled)).fit(disp=0, tol=1e-12)
+    if not separated:
+        reference = sm.Logit(truth * 1.0, sm.add_constant(scaled)).fit(disp=0, tol=1e-12)
         np.testing.assert_allclose(
-            logistic.coefficients * rows.std(axis=0), theirs.params[1:], rtol=1e-5
+            logistic.coefficients * rows.std(axis=0), reference.params[1:], rtol=1e-5
         )
-        np.testing.assert_allclose(logistic.errors * rows.std(axis=0), theirs.bse[1:], rtol=1e-5)
-    if not parted_in_time:
-        given = pd.DataFrame(scaled).assign(t=outcomes.time, e=outcomes.event)
-        theirs = CoxPHFitter().fit(given, "t", "e", fit_options={"step_size": 0.25})
+        np.testing.assert_allclose(logistic.errors * rows.std(axis=0), reference.bse[1:], rtol=1e-5)
+    if not separated_in_time:
+        frame = pd.DataFrame(scaled).assign(t=outcomes.time, e=outcomes.event)
+        reference = CoxPHFitter().fit(frame, "t", "e", fit_options={"step_size": 0.25})
         np.testing.assert_allclose(
-            cox.coefficients * rows.std(axis=0), theirs.params_, rtol=2e-4, atol=1e-6
+            cox.coefficients * rows.std(axis=0), reference.params_, rtol=2e-4, atol=1e-6
         )
         np.testing.assert_allclose(
-            cox.errors * rows.std(axis=0), theirs.standard_errors_, rtol=2e-4
+            cox.errors * rows.std(axis=0), reference.standard_errors_, rtol=2e-4
         )
 
 
@@ -90,9 +90,9 @@ def test_nearly_parted_classes_keep_their_likelihoods_top_in_any_unit(unit):
     truth = x > 0
     truth[[19, 20]] = [True, False]
     fitted = fit_regression({"x": [f"{v * unit:.12g}" for v in x]}, truth)
-    theirs = sm.Logit(truth * 1.0, sm.add_constant(x)).fit(disp=0, tol=1e-12, maxiter=200)
+    reference = sm.Logit(truth * 1.0, sm.add_constant(x)).fit(disp=0, tol=1e-12, maxiter=200)
     assert fitted.penalty == "none"
-    np.testing.assert_allclose(fitted.coefficients[0] * unit, theirs.params[1], rtol=1e-5)
+    np.testing.assert_allclose(fitted.coefficients[0] * unit, reference.params[1], rtol=1e-5)
 
 
 def test_columns_that_part_the_cases_together_only():
@@ -121,10 +121,10 @@ def test_of_columns_that_say_the_same_nobody_knows_the_share():
         [alone.coefficients[1], alone.errors[1]],
         rtol=1e-6,
     )
-    told = [f"{v:.6f}" for v in age]
-    assert np.isinf(fit_regression({"age": told, "again": told}, event).errors).all()
+    ages = [f"{v:.6f}" for v in age]
+    assert np.isinf(fit_regression({"age": ages, "again": ages}, event).errors).all()
     both = hazard_table({"age": age, "months": 12 * age}, time, event)[2:]
-    assert [(each.low, each.high, each.p, each.p_proportional) for each in both] == [
+    assert [(hazard.low, hazard.high, hazard.p, hazard.p_proportional) for hazard in both] == [
         (0.0, np.inf, 1.0, None)
     ] * 2
 
@@ -145,8 +145,8 @@ def test_hazard_ratio_of_a_level_without_an_event_has_an_interval():
     time, event, level = rng.exponential(20, 24), rng.random(24) < 0.6, np.arange(24) < 3
     time[:3], event[:3] = [60, 70, 80], False
     columns = {"age": rng.normal(60, 9, 24), "margin: R1": level * 1.0}
-    for each in hazard_table(columns, time, event):
-        if each.term == "margin: R1":
-            assert each.penalty == "Firth"
-            assert 0 < 5 * each.low < each.ratio < each.high / 5
-            assert each.p > 0.01
+    for hazard in hazard_table(columns, time, event):
+        if hazard.term == "margin: R1":
+            assert hazard.penalty == "Firth"
+            assert 0 < 5 * hazard.low < hazard.ratio < hazard.high / 5
+            assert hazard.p > 0.01

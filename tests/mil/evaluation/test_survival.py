@@ -70,17 +70,17 @@ def test_harrell_c_is_that_of_all_pairs_and_of_lifelines(seed, ties):
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_pairs_of_each_case_that_are_ranked_wrongly_add_up_to_harrells_c(seed, ties):
+def test_misordered_pairs_of_cases_add_up_to_harrells_c(seed, ties):
     time, event, risk = cohort(seed, ties=ties)
     wrong, pairs = misordered(time, event, risk)
     for i in range(len(time)):
-        told = [0.0, 0]
+        expected = [0.0, 0]
         for j in range(len(time)):
             for a, b in ((i, j), (j, i)):  # a pair of the case, whichever of both came first
                 if event[a] and (time[a] < time[b] or (time[a] == time[b] and not event[b])):
-                    told[0] += 1.0 if risk[a] < risk[b] else 0.5 * (risk[a] == risk[b])
-                    told[1] += 1
-        assert [wrong[i], pairs[i]] == told
+                    expected[0] += 1.0 if risk[a] < risk[b] else 0.5 * (risk[a] == risk[b])
+                    expected[1] += 1
+        assert [wrong[i], pairs[i]] == expected
     assert 1 - wrong.sum() / pairs.sum() == pytest.approx(harrell_c(time, event, risk))
 
 
@@ -102,8 +102,8 @@ def test_events_expected_are_those_of_the_log_rank_test(seed, ties):
 @pytest.mark.parametrize("seed", range(6))
 def test_median_follow_up_is_that_of_the_exchanged_curve(seed):
     time, event, _ = cohort(seed)
-    theirs = KaplanMeierFitter().fit(time, ~event).median_survival_time_
-    assert (median_follow_up(time, event) or np.inf) == theirs
+    reference = KaplanMeierFitter().fit(time, ~event).median_survival_time_
+    assert (median_follow_up(time, event) or np.inf) == reference
 
 
 def test_median_follow_up_at_a_tie_takes_the_event_first():
@@ -118,15 +118,15 @@ def test_median_follow_up_at_a_tie_takes_the_event_first():
 @pytest.mark.parametrize("seed", range(10))
 def test_kaplan_meier_and_its_limits_are_those_of_lifelines(seed, ties):
     time, event, _ = cohort(seed, ties=ties)
-    theirs, ours = KaplanMeierFitter().fit(time, event), kaplan_meier(time, event)
-    np.testing.assert_allclose(ours.survival, theirs.survival_function_at_times(ours.time))
-    known = (ours.survival > 0) & (ours.survival < 1)
-    limits = theirs.confidence_interval_.loc[ours.time].to_numpy()[known]
-    np.testing.assert_allclose(np.stack([ours.low, ours.high], axis=1)[known], limits)
-    assert (ours.median() or np.inf) == theirs.median_survival_time_
-    table = theirs.event_table.loc[ours.time]
-    assert number_at_risk(time, ours.time).tolist() == table["at_risk"].tolist()
-    assert ours.censored.tolist() == table["censored"].tolist()
+    reference, curve = KaplanMeierFitter().fit(time, event), kaplan_meier(time, event)
+    np.testing.assert_allclose(curve.survival, reference.survival_function_at_times(curve.time))
+    known = (curve.survival > 0) & (curve.survival < 1)
+    limits = reference.confidence_interval_.loc[curve.time].to_numpy()[known]
+    np.testing.assert_allclose(np.stack([curve.low, curve.high], axis=1)[known], limits)
+    assert (curve.median() or np.inf) == reference.median_survival_time_
+    table = reference.event_table.loc[curve.time]
+    assert number_at_risk(time, curve.time).tolist() == table["at_risk"].tolist()
+    assert curve.censored.tolist() == table["censored"].tolist()
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -135,10 +135,10 @@ def test_kaplan_meier_and_its_limits_are_those_of_lifelines(seed, ties):
 def test_log_rank_is_that_of_lifelines(seed, groups, ties):
     time, event, _ = cohort(seed, ties=ties)
     group = np.random.default_rng(seed).integers(0, groups, len(time))
-    theirs = multivariate_logrank_test(time, group, event)
-    ours = log_rank(time, event, group)
-    assert ours.statistic == pytest.approx(theirs.test_statistic, rel=1e-8)
-    assert ours.p == pytest.approx(theirs.p_value, rel=1e-8)
+    reference = multivariate_logrank_test(time, group, event)
+    test = log_rank(time, event, group)
+    assert test.statistic == pytest.approx(reference.test_statistic, rel=1e-8)
+    assert test.p == pytest.approx(reference.p_value, rel=1e-8)
 
 
 def test_log_rank_of_one_group_or_no_event_is_none():
@@ -160,17 +160,19 @@ def test_what_is_weighted_by_censoring_is_that_of_scikit_survival(seed):
     time, event, risk = cohort(seed)
     seen = Surv.from_arrays(event, time)
     at = np.quantile(time[event], np.linspace(0.1, 0.8, 6))
-    told = 1 / (1 + np.exp(risk[:, None] / 3 + at / 500))
+    survival = 1 / (1 + np.exp(risk[:, None] / 3 + at / 500))
     until = float(np.quantile(time, 0.8))
     assert uno_c(time, event, risk, until) == pytest.approx(
         concordance_index_ipcw(seen, seen, risk, tau=until)[0], rel=1e-9
     )
-    np.testing.assert_allclose(brier(time, event, told, at), brier_score(seen, seen, told, at)[1])
-    assert integrated_brier(time, event, told, at) == pytest.approx(
-        integrated_brier_score(seen, seen, told, at), rel=1e-9
+    np.testing.assert_allclose(
+        brier(time, event, survival, at), brier_score(seen, seen, survival, at)[1]
     )
-    each, mean = cumulative_dynamic_auc(seen, seen, risk, at)
-    np.testing.assert_allclose(dynamic_auc(time, event, risk, at), each)
+    assert integrated_brier(time, event, survival, at) == pytest.approx(
+        integrated_brier_score(seen, seen, survival, at), rel=1e-9
+    )
+    aucs, mean = cumulative_dynamic_auc(seen, seen, risk, at)
+    np.testing.assert_allclose(dynamic_auc(time, event, risk, at), aucs)
     assert mean_dynamic_auc(time, event, risk, at) == pytest.approx(mean, rel=1e-9)
 
 
@@ -186,26 +188,26 @@ def test_without_censoring_the_weights_are_one():
     rng = np.random.default_rng(0)
     time, risk = rng.exponential(size=40), rng.normal(size=40)
     event, at = np.ones(40, dtype=bool), np.quantile(time, [0.2, 0.5, 0.8])
-    told = rng.random((40, 3))
-    plain = ((time[:, None] > at) - told) ** 2
-    np.testing.assert_allclose(brier(time, event, told, at), plain.mean(axis=0))
+    survival = rng.random((40, 3))
+    plain = ((time[:, None] > at) - survival) ** 2
+    np.testing.assert_allclose(brier(time, event, survival, at), plain.mean(axis=0))
     assert uno_c(time, event, risk, np.inf) == pytest.approx(harrell_c(time, event, risk))
 
 
 def test_uno_c_does_not_move_with_censoring_where_harrells_does():
     """The true C until 1 of proportional hazards; long followed, then half censored early."""
     rng = np.random.default_rng(0)
-    ours, harrell = [], []
+    uno, harrell = [], []
     for _ in range(25):
         risk = rng.normal(size=400)
         met = rng.exponential(size=400) * np.exp(-1.2 * risk)
         left = rng.exponential(size=400) * 0.6
         true = uno_c(met, np.ones(400, dtype=bool), risk, 1.0)
         time, event = np.minimum(met, left), met <= left
-        ours.append(uno_c(time, event, risk, 1.0) - true)
+        uno.append(uno_c(time, event, risk, 1.0) - true)
         harrell.append(harrell_c(time, event, risk) - true)
-    assert abs(np.mean(ours)) < 0.01
-    assert np.mean(harrell) > 2 * abs(np.mean(ours))
+    assert abs(np.mean(uno)) < 0.01
+    assert np.mean(harrell) > 2 * abs(np.mean(uno))
 
 
 def test_higher_risk_everywhere_is_worth_one_and_its_opposite_nothing():
@@ -214,9 +216,9 @@ def test_higher_risk_everywhere_is_worth_one_and_its_opposite_nothing():
     for sign, best in ((-1, 1.0), (1, 0.0)):
         assert harrell_c(time, event, sign * time) == best
         assert dynamic_auc(time, event, sign * time, at).tolist() == [best, best]
-        found = harrell_interval(time, event, sign * time)
-        assert 0 <= found.low <= best <= found.high <= 1
-        assert 0 < found.high - found.low < 0.5
+        interval = harrell_interval(time, event, sign * time)
+        assert 0 <= interval.low <= best <= interval.high <= 1
+        assert 0 < interval.high - interval.low < 0.5
 
 
 def test_what_is_undefined_is_none():
@@ -234,9 +236,9 @@ def test_interval_covers_the_truth_and_is_wider_for_fewer_cases():
     true = np.mean([harrell_c(*drawn(rng, 1500)) for _ in range(3)])
     inside, widths = 0, {20: [], 80: []}
     for _ in range(200):
-        for n, found in widths.items():
+        for n, widths_at_n in widths.items():
             interval = harrell_interval(*drawn(rng, n))
-            found.append(interval.high - interval.low)
+            widths_at_n.append(interval.high - interval.low)
             inside += interval.low <= true <= interval.high
     assert 0.91 <= inside / 400 <= 0.975
     assert np.mean(widths[20]) > 1.6 * np.mean(widths[80])

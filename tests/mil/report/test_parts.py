@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import Table2x2
 
-from mil.audit.sample_size import cases_for
+from mil.audit.sample_size import cases_for_width
 from mil.evaluation.comparison import compare_models
 from mil.report.failures import failures
 from mil.report.files import write_figures
@@ -151,7 +151,7 @@ def test_cases_needed_are_those_of_the_audit(make):
     report = make()
     lead = best(report.evaluation)
     told = " ".join(limitations(report.evaluation, lead, report.comparison, 0))
-    assert f"would take about {cases_for(lead.correct / lead.n, 0.1)} cases" in told
+    assert f"would take about {cases_for_width(lead.correct / lead.n, 0.1)} cases" in told
 
 
 def test_each_figure_is_a_picture_twice_and_its_numbers(make, tmp_path):
