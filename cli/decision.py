@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.app import app
-from cli.options import UsageError, verb, wrong_use
+from cli.options import UsageError, verb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +58,7 @@ def decision(options: DecisionOptions) -> None:
     from mil.runs.run import open_run
 
     run = open_run(options.run)
-    with wrong_use():
-        run.require_finished()
+    run.require_finished()
     thresholds = np.linspace(options.lowest, options.highest, 46)
     table = run.predictions_path
     if run.task == "survival":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.options import UsageError, verb, writable, wrong_use
+from cli.options import UsageError, verb, writable
 
 if TYPE_CHECKING:
     from mil.data.cohort import Row
@@ -182,8 +182,7 @@ def _scores(options: NomogramOptions, rows: "Sequence[Row]", positive: str) -> l
     assert options.run
     assert options.model
     run = open_run(options.run)
-    with wrong_use():
-        run.require_finished()
+    run.require_finished()
     if run.task != options.task:
         raise UsageError(f"{run.path} is a run of {run.task}, not of {options.task}.")
     if options.task == "survival":

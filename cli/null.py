@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.cohort import assembled, facts
 from cli.learn import CrossvalOptions
-from cli.options import UsageError, build, part_of, plain, writable, wrong_use
+from cli.options import UsageError, build, part_of, plain, writable
 from mil.settings import FitSettings, SplitSettings
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def run_null(path: Path, out: Path, n: int) -> int:
     from mil.runs.run import open_run
 
     run = open_run(path)
-    with wrong_use():
-        run.require_finished()
+    run.require_finished()
     writable(out)
     options = build(CrossvalOptions, {}, path / "run.json")
     if options.task == "survival":

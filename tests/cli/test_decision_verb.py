@@ -43,7 +43,7 @@ def test_curves_of_survival(study):
 
 def test_run_that_is_not_one_is_refused(study):
     train(TrainOptions(**study, model="majority"))
-    with pytest.raises(UsageError, match="not a finished cross-validation"):
+    with pytest.raises(RunError, match="not a finished cross-validation"):
         decision(DecisionOptions(run=study["out"]))
 
 

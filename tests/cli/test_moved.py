@@ -8,6 +8,7 @@ from tests.mil.made_runs import make_run
 
 def test_a_run_is_reported_after_its_store_and_its_table_have_moved(mil, tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
     make_run(old, made_cohort((3, 3)), ["majority", "mean"])
     shutil.move(old, new)
     failed = mil("report", "run", cwd=new, check=False)
