@@ -31,7 +31,7 @@ from benchmarks.table import print_table, save
 from mil.data.cohort import Cohort
 from mil.evaluation.classification.metrics import macro_auc
 from mil.evaluation.predictions import PREFIX
-from mil.heads.registry import HEADS
+from mil.heads.registry import MODELS
 from mil.learning.crossval import cross_validate
 from mil.learning.prediction import probabilities
 from mil.learning.training import fit
@@ -173,7 +173,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     cohorts = range(asked.first, asked.first + asked.cohorts)
-    known = CONTRASTS | {m: partial(honest, m) for m in HEADS if m != "majority"}
+    known = CONTRASTS | {m: partial(honest, m) for m in MODELS if m != "majority"}
     measures = {name: known[name] for name in (asked.models.split(",") if asked.models else known)}
     header = [
         "model",

@@ -8,10 +8,9 @@ from cli.app import app
 from cli.cohort import KeptIn, assembled, begun, clinical_facts, combination, facts
 from cli.options import part_of, plain, verb, writable, wrong_use
 from mil.errors import CohortError, FitError
+from mil.heads.registry import baseline_names, head_names, installed_heads
 from mil.settings import (
-    BASELINE_NAMES,
     DEFAULT_MODELS,
-    HEAD_NAMES,
     SEEDS,
     FitSettings,
     SplitSettings,
@@ -21,6 +20,16 @@ if TYPE_CHECKING:
     from mil.evaluation.classification.evaluate import Evaluation
     from mil.evaluation.predictions import Predictions
     from mil.runs.run import Run
+
+
+def installed_models() -> str:
+    """The heads of other installed packages, and those of them that cannot be used."""
+    heads = installed_heads()
+    usable = ", ".join(f"{head.name} ({head.package})" for head in heads if not head.problem)
+    broken = [f"{head.name} ({head.package}): {head.problem}" for head in heads if head.problem]
+    return (f" Installed: {usable}." if usable else "") + "".join(
+        f" Warning: cannot be used: {head}." for head in broken
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +76,9 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
     models: tuple[str, ...] = field(
         default=DEFAULT_MODELS,
         metadata={
-            "help": f"Heads ({', '.join(HEAD_NAMES)}) and baselines "
-            f"({', '.join(BASELINE_NAMES)}), with commas between.",
+            "help": f"Heads ({', '.join(head_names())}) and baselines "
+            f"({', '.join(baseline_names())}), with commas between.",
+            "more_help": installed_models,
             "split": ",",
         },
     )

@@ -43,10 +43,10 @@ def _explainable(run: "Run", held: Sequence[str], options: "ExplainOptions") -> 
     Raises:
         UsageError: the run does not hold it, or it has no attention to show.
     """
-    from mil.heads.registry import HEADS
+    from mil.heads.registry import head_class
 
     asked = options.model
-    attending = [name for name in held if HEADS[name].learns_attention]
+    attending = [name for name in held if head_class(name).learns_attention]
     able = attending if options.method == "attention" and not options.all else list(held)
     if (asked or "") in able:
         return str(asked)

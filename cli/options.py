@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
+import typer.core
 
 from features.errors import SarcomilError
 
@@ -34,7 +35,8 @@ def verb(
 
     The function's name is the command's, its docstring the help. ``metadata`` of a field may hold
     ``help``, ``flag`` (another option name), ``argument`` (a metavar: positional), ``split`` (a
-    character between the items of one option), ``once`` (not kept with a run's settings).
+    character between the items of one option), ``once`` (not kept with a run's settings), ``more_help`` (a
+    function whose text follows the help, called when the help is shown).
     """
 
     def enter(function: Callable[[T], None]) -> Callable[[T], None]:
@@ -53,10 +55,29 @@ def verb(
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         epilog = "\n\n".join(["Examples:", *(f"  {example}" for example in examples)])
         name = function.__name__.rstrip("_").replace("_", "-")
-        app.command(name, help=inspect.getdoc(function), epilog=epilog)(command)
+        more = {
+            f.name: f.metadata["more_help"]
+            for f in dataclasses.fields(options)  # type: ignore[arg-type]
+            if "more_help" in f.metadata
+        }
+        shown = type("Command", (_Command,), {"more_help": more})
+        app.command(name, cls=shown, help=inspect.getdoc(function), epilog=epilog)(command)
         return function
 
     return enter
+
+
+class _Command(typer.core.TyperCommand):
+    """A command with options whose help is completed when it is shown, as it takes time to learn."""
+
+    more_help: ClassVar[Mapping[str, Callable[[], str]]] = {}
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Complete the help, then show it."""
+        for parameter in self.params:
+            if parameter.name in self.more_help and isinstance(parameter, typer.core.TyperOption):
+                parameter.help = f"{parameter.help}{self.more_help[parameter.name]()}"
+        super().format_help(ctx, formatter)
 
 
 def build(options: type[T], said: Mapping[str, Any], config: Path | None) -> T:

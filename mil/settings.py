@@ -7,15 +7,6 @@ from dataclasses import dataclass, field
 
 from mil.errors import CohortError, FitError, RunError
 
-# By name alone, so that the command line can list them; the classes are in mil.heads.registry.
-BASELINE_NAMES = (
-    "majority", "chance", "clinical", "tile-vote", "tile-vote-votes", "tile-vote-logits", "linear-probe",
-    "pooled-logistic", "pooled-svm", "quantile-logistic",
-)  # fmt: skip
-HEAD_NAMES = (
-    "mean", "max", "lse", "abmil", "gated-abmil", "additive-abmil", "clam-sb", "clam-mb", "dsmil",
-    "transmil", "dtfd",
-)  # fmt: skip
 DEFAULT_MODELS = ("majority", "tile-vote", "mean", "abmil")
 LOSSES = {"diagnosis": ("cross-entropy", "focal"), "survival": ("cox", "discrete")}
 SEEDS = 2**32

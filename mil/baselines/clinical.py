@@ -4,10 +4,8 @@ from torch import Tensor
 
 from mil.baselines.logistic import LogisticHead, mean_of_tiles
 from mil.heads.head import HeadSettings
-from mil.heads.registry import register
 
 
-@register("clinical")
 class Clinical(LogisticHead):
     """Logistic regression on the clinical columns; its bag is one row of an ``Encoding``."""
 

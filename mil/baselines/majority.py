@@ -5,10 +5,8 @@ from torch import Tensor
 
 from mil.heads.head import Head, HeadOutput, HeadSettings
 from mil.heads.layers import masked_softmax, uniform_scores
-from mil.heads.registry import register
 
 
-@register("majority")
 class Majority(Head):
     """Predicts the training shares of the classes for every bag; learns nothing else.
 

@@ -7,10 +7,8 @@ from torch import Tensor
 
 from mil.baselines.logistic import LogisticHead, mean_of_tiles
 from mil.heads.head import HeadSettings, Training
-from mil.heads.registry import register
 
 
-@register("pooled-logistic")
 class PooledLogistic(LogisticHead):
     """Logistic regression on the mean of the tiles."""
 
@@ -22,7 +20,6 @@ class PooledLogistic(LogisticHead):
         return mean_of_tiles(features, mask)
 
 
-@register("chance")
 class Chance(PooledLogistic):
     """The same where the training cases' labels were dealt out anew: there is nothing to learn.
 

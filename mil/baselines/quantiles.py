@@ -11,13 +11,11 @@ from torch import Tensor
 
 from mil.baselines.logistic import LogisticHead
 from mil.heads.head import HeadSettings
-from mil.heads.registry import register
 
 LEVELS = np.arange(5, 100, 10) / 100  # the middles of the deciles, as in the paper
 COLUMNS = 64  # features that are sorted at a time: the copy that sorting makes stays small
 
 
-@register("quantile-logistic")
 class QuantileLogistic(LogisticHead):
     """Logistic regression on ten quantiles of every feature."""
 

@@ -24,7 +24,6 @@ from mil.baselines.nested_cv import (
 )
 from mil.heads.head import Head, HeadOutput, HeadSettings, Training
 from mil.heads.layers import masked_softmax, uniform_scores
-from mil.heads.registry import register
 
 SHARE = 0.2  # of the features, by F
 FEWEST = 5  # features: what the study's model was left with
@@ -67,7 +66,6 @@ class Machine(NamedTuple):
     gamma: float
 
 
-@register("pooled-svm")
 class PooledSvm(Head):
     """An RBF-SVM on the mean of the tiles; classes one against the rest, each with its Platt scale.
 

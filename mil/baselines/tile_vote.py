@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from mil.heads.head import Head, HeadOutput, HeadSettings
 from mil.heads.layers import masked_softmax, tile_embedding, uniform_scores
-from mil.heads.registry import register
 
 
 class TileClassifier(Head):
@@ -54,7 +53,6 @@ def mean_of_probabilities(tile_logits: Tensor, attention: Tensor) -> Tensor:
     return torch.logsumexp(weighted, dim=1)
 
 
-@register("tile-vote")
 class TileVote(TileClassifier):
     """Two fully connected layers per tile; the bag is the mean of tile probabilities."""
 
@@ -67,7 +65,6 @@ class TileVote(TileClassifier):
         return mean_of_probabilities(tile_logits, attention)
 
 
-@register("tile-vote-votes")
 class TileVotes(TileVote):
     """The same classifier; every tile has one vote, for its most probable class.
 
@@ -86,7 +83,6 @@ class TileVotes(TileVote):
         return torch.log((counts + 1 / n_classes) / (n_tiles + 1)) + (smooth - smooth.detach())
 
 
-@register("tile-vote-logits")
 class TileVoteLogits(TileVote):
     """The same classifier; the bag is the mean of tile logits: a geometric mean of probabilities."""
 
@@ -97,7 +93,6 @@ class TileVoteLogits(TileVote):
         return (attention @ tile_logits).squeeze(1)
 
 
-@register("linear-probe")
 class LinearProbe(TileClassifier):
     """Multinomial logistic regression on single tiles; the bag is the mean of tile probabilities."""
 

@@ -5,10 +5,8 @@ from torch import Tensor, nn
 
 from mil.heads.head import Head, HeadOutput, HeadSettings
 from mil.heads.layers import GatedAttention, mask_scores, masked_softmax, tile_embedding
-from mil.heads.registry import register
 
 
-@register("additive-abmil")
 class AdditiveAttention(Head):
     """Weighs tiles first, classifies each by a network of two layers, and adds up (its additive form).
 

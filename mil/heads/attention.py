@@ -5,10 +5,8 @@ from torch import Tensor, nn
 
 from mil.heads.head import HeadSettings
 from mil.heads.pooling import WeightedPooling
-from mil.heads.registry import register
 
 
-@register("abmil")
 class AttentionPooling(WeightedPooling):
     """A weighted mean of embedded tiles, the weights learnt (Ilse 2018, equations 7 and 8)."""
 
@@ -26,7 +24,6 @@ class AttentionPooling(WeightedPooling):
         return scores
 
 
-@register("gated-abmil")
 class GatedAttentionPooling(AttentionPooling):
     """Attention with a sigmoid gate beside the tanh (Ilse 2018, equation 9)."""
 

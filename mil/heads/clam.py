@@ -14,13 +14,11 @@ from mil.heads.layers import (
     masked_softmax,
     tile_embedding,
 )
-from mil.heads.registry import register
 
 N_EVIDENCE = 8  # B: tiles at each end of the attention that get a label of their own
 INSTANCE_WEIGHT = 0.3 / 0.7  # c2 / c1, the tiles' loss beside the slide's
 
 
-@register("clam-sb")
 class SingleBranchClam(Head):
     """Gated attention with one map, and clustering of the tiles at its ends (equations 1 to 3).
 
@@ -88,7 +86,6 @@ class SingleBranchClam(Head):
         return INSTANCE_WEIGHT * torch.stack(losses)
 
 
-@register("clam-mb")
 class MultiBranchClam(SingleBranchClam):
     """The same with an attention map and a slide embedding for each class."""
 

@@ -5,10 +5,8 @@ from torch.nn.functional import cross_entropy
 
 from mil.heads.head import Head, HeadOutput, HeadSettings
 from mil.heads.layers import classify_maps, mask_scores, masked_softmax, tile_embedding
-from mil.heads.registry import register
 
 
-@register("dsmil")
 class DualStream(Head):
     """The highest tile of each class, and all tiles weighed by how like it they are (equations 3 to 7).
 

@@ -6,12 +6,10 @@ from torch.nn.functional import cross_entropy
 
 from mil.heads.head import Head, HeadOutput, HeadSettings
 from mil.heads.layers import GatedAttention, mask_scores, tile_embedding
-from mil.heads.registry import register
 
 N_PSEUDO = 5  # pseudo-bags, M; fewer where a bag has fewer tiles
 
 
-@register("dtfd")
 class DoubleTier(Head):
     """Attention within each pseudo-bag, then attention between their embeddings (AFS).
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from mil.heads.head import Head, HeadOutput, HeadSettings
 from mil.heads.layers import mask_scores, tile_embedding
-from mil.heads.registry import register
 
 SHARPNESS = 1.0  # r of log-sum-exp pooling: the mean at 0, the maximum at infinity
 
@@ -83,7 +82,6 @@ class WeightedPooling(Head):
         )
 
 
-@register("mean")
 class MeanPooling(WeightedPooling):
     """The mean of the embedded tiles, then a linear classifier: every tile counts the same."""
 
@@ -92,7 +90,6 @@ class MeanPooling(WeightedPooling):
         return tiles.new_zeros(*tiles.shape[:2], 1)
 
 
-@register("max")
 class MaxPooling(Head):
     """The maximum of each embedded dimension over tiles, then a linear classifier.
 
@@ -125,7 +122,6 @@ class MaxPooling(Head):
         )
 
 
-@register("lse")
 class LogSumExpPooling(Head):
     """A smooth maximum of each embedded dimension over tiles, then a linear classifier.
 

@@ -1,52 +1,258 @@
-"""Heads by name. Adding one is one file with one decorator, and its import below.
+"""Heads and baselines by name: a table, whose classes are imported when they are first used.
 
-A baseline is a head too: the same contract, the same folds, the same table.
+A baseline is a head too: the same contract, the same folds, the same table of predictions. Names are known
+without torch. Three sources are asked for a name, and it may stand in only one of them:
+
+- ``MODELS``, the heads and baselines of this package: one row for each;
+- heads of other installed packages, by entry points of the group ``sarcomil.heads``, in ``pyproject.toml``::
+
+      [project.entry-points."sarcomil.heads"]
+      my-head = "my_package.heads:MyHead"
+
+- heads that a program has registered for itself with ``register_head``.
 """
 
-from collections.abc import Callable, Sequence
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
+from typing import TYPE_CHECKING
 
 from mil.errors import FitError
-from mil.heads.ensemble import Ensemble
-from mil.heads.head import Head, HeadSettings
 
-HEADS: dict[str, type[Head]] = {}
+if TYPE_CHECKING:
+    from mil.heads.head import Head, HeadSettings
+
+MODELS: dict[str, str] = {
+    "mean": "mil.heads.pooling:MeanPooling",
+    "max": "mil.heads.pooling:MaxPooling",
+    "lse": "mil.heads.pooling:LogSumExpPooling",
+    "abmil": "mil.heads.attention:AttentionPooling",
+    "gated-abmil": "mil.heads.attention:GatedAttentionPooling",
+    "additive-abmil": "mil.heads.additive:AdditiveAttention",
+    "clam-sb": "mil.heads.clam:SingleBranchClam",
+    "clam-mb": "mil.heads.clam:MultiBranchClam",
+    "dsmil": "mil.heads.dsmil:DualStream",
+    "transmil": "mil.heads.transmil:TransMIL",
+    "dtfd": "mil.heads.dtfd:DoubleTier",
+    "majority": "mil.baselines.majority:Majority",
+    "chance": "mil.baselines.pooled:Chance",
+    "clinical": "mil.baselines.clinical:Clinical",
+    "tile-vote": "mil.baselines.tile_vote:TileVote",
+    "tile-vote-votes": "mil.baselines.tile_vote:TileVotes",
+    "tile-vote-logits": "mil.baselines.tile_vote:TileVoteLogits",
+    "linear-probe": "mil.baselines.tile_vote:LinearProbe",
+    "pooled-logistic": "mil.baselines.pooled:PooledLogistic",
+    "pooled-svm": "mil.baselines.svm:PooledSvm",
+    "quantile-logistic": "mil.baselines.quantiles:QuantileLogistic",
+}
+ENTRY_POINTS = "sarcomil.heads"
 
 
-def register(name: str) -> Callable[[type[Head]], type[Head]]:
-    """Enter a head under a name."""
+@dataclass(frozen=True, kw_only=True)
+class InstalledHead:
+    """A head that another package offers by an entry point.
 
-    def enter(head: type[Head]) -> type[Head]:
-        if name in HEADS:
-            raise ValueError(f"two heads are named {name!r}: {HEADS[name]} and {head}")
-        HEADS[name] = head
-        return head
+    Attributes:
+        name: of the head.
+        package: the distribution that offers it.
+        reference: ``module:Class``.
+        problem: why it cannot be used; empty where nothing is known against it.
+    """
 
-    return enter
+    name: str
+    package: str
+    reference: str
+    problem: str = ""
 
 
-def build_head(name: str, settings: HeadSettings, members: int = 1) -> Head:
-    """A fresh head, or several as an ensemble; what takes no steps has no chance to average over.
+_registered: dict[str, "type[Head]"] = {}  # by this program, for itself
+
+
+def head_names() -> tuple[str, ...]:
+    """The heads of this package."""
+    return tuple(name for name, place in MODELS.items() if place.startswith("mil.heads."))
+
+
+def baseline_names() -> tuple[str, ...]:
+    """The baselines of this package."""
+    return tuple(name for name, place in MODELS.items() if place.startswith("mil.baselines."))
+
+
+def model_names() -> tuple[str, ...]:
+    """Every name that can be asked for: this package's, installed ones, registered ones."""
+    installed = [head.name for head in installed_heads()]
+    return tuple(dict.fromkeys([*MODELS, *installed, *_registered]))
+
+
+@cache
+def installed_heads() -> tuple[InstalledHead, ...]:
+    """The heads that other installed packages offer, by name; none is imported.
+
+    A name that is not free, or a package whose module is missing, is told in ``problem``.
+    """
+    from importlib.metadata import entry_points
+
+    rows = []
+    for entry in entry_points(group=ENTRY_POINTS):
+        package = entry.dist.name if entry.dist else "unknown package"
+        rows.append(InstalledHead(name=entry.name, package=package, reference=entry.value))
+    rows = sorted(dict.fromkeys(rows), key=lambda row: (row.name, row.package))
+    return tuple(
+        InstalledHead(**{**vars(row), "problem": _installed_problem(row, rows)}) for row in rows
+    )
+
+
+def _installed_problem(head: InstalledHead, rows: Sequence[InstalledHead]) -> str:
+    """What speaks against a head before it is imported."""
+    if head.name in MODELS:
+        return f"its name is that of {MODELS[head.name]}"
+    if rivals := [row.package for row in rows if row.name == head.name and row != head]:
+        return f"its name is also that of a head of {', '.join(rivals)}"
+    module, _, _ = head.reference.partition(":")
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        return f"there is no module {module.partition('.')[0]!r}"
+    return ""
+
+
+def register_head(name: str, head: "type[Head]") -> None:
+    """Give a head of one's own a name, for as long as this program runs.
+
+    Workers that the program starts, here or on a cluster, know it too. A class that is defined again, as in
+    a notebook, takes the place of the one before.
 
     Raises:
-        FitError: no head has this name.
+        FitError: the name is another head's, or this is no head.
     """
-    check_names([name])
-    heads = [HEADS[name](settings) for _ in range(members if HEADS[name].takes_steps() else 1)]
+    from mil.heads.head import Head
+
+    if not (isinstance(head, type) and issubclass(head, Head)):
+        raise FitError(f"{name}: a head is a subclass of mil.heads.head.Head; got {head!r}.")
+    if not name or "," in name or name != name.strip():
+        raise FitError(f"A head's name is text without commas and outer blanks; got {name!r}.")
+    taken = _reference_of(name)
+    if taken and taken != _class_reference(head):
+        raise FitError(f"Two models are named {name!r}: {taken} and {_class_reference(head)}.")
+    if name not in MODELS:
+        _registered[name] = head
+
+
+def registered_heads() -> "Mapping[str, type[Head]]":
+    """The heads this program has registered for itself: what another process must be told."""
+    return dict(_registered)
+
+
+def model_name(model: "str | type[Head]") -> str:
+    """The name of a model that is given by name or by its class; an unnamed class gets its own name.
+
+    Raises:
+        FitError: of ``register_head``.
+    """
+    if isinstance(model, str):
+        return model
+    place = _class_reference(model)
+    known = {**MODELS, **{row.name: row.reference for row in installed_heads() if not row.problem}}
+    names = [name for name, reference in known.items() if reference == place]
+    names += [name for name, head in _registered.items() if head is model]
+    if names:
+        return names[0]
+    register_head(model.__name__, model)
+    return model.__name__
+
+
+def head_class(name: str) -> "type[Head]":
+    """The class of a head.
+
+    Raises:
+        FitError: no head has this name, two have it, or the package that offers it is broken.
+    """
+    offers = [head for head in installed_heads() if head.name == name]
+    if problems := [head for head in offers if head.problem]:
+        raise FitError(_cannot_use(problems[0], problems[0].problem))
+    if offers:
+        return _import_installed(offers[0])
+    if name in _registered:
+        return _registered[name]
+    if name in MODELS:
+        return _import_class(MODELS[name])
+    known = model_names()
+    near = get_close_matches(name, known, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise FitError(f"No model {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+def _reference_of(name: str) -> str:
+    """Where the head of this name lies, as ``module:Class``; empty where the name is free."""
+    if name in MODELS:
+        return MODELS[name]
+    if name in _registered:
+        return _class_reference(_registered[name])
+    return next((row.reference for row in installed_heads() if row.name == name), "")
+
+
+def _class_reference(head: type) -> str:
+    return f"{head.__module__}:{head.__qualname__}"
+
+
+@cache
+def _import_class(reference: str) -> "type[Head]":
+    """The class at ``module:Class``."""
+    module, _, qualname = reference.partition(":")
+    value: type[Head] = importlib.import_module(module)  # type: ignore[assignment]
+    for part in qualname.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _import_installed(offer: InstalledHead) -> "type[Head]":
+    """The class of another package, which may fail in any way.
+
+    Raises:
+        FitError: naming the package.
+    """
+    from mil.heads.head import Head
+
+    try:
+        value = _import_class(offer.reference)
+    except Exception as error:  # whatever that package's code raises
+        raise FitError(_cannot_use(offer, f"{type(error).__name__}: {error}")) from error
+    if not (isinstance(value, type) and issubclass(value, Head)):
+        raise FitError(_cannot_use(offer, "it is not a subclass of mil.heads.head.Head"))
+    return value
+
+
+def _cannot_use(offer: InstalledHead, problem: str) -> str:
+    return (
+        f"Model {offer.name!r} of the installed package {offer.package} ({offer.reference}) cannot be used: "
+        f"{problem}. Update or remove that package, or leave the model out."
+    )
+
+
+def build_head(name: str, settings: "HeadSettings", members: int = 1) -> "Head":
+    """A fresh head, or several as an ensemble; a head that is not trained by steps is always one.
+
+    Raises:
+        FitError: of ``head_class``.
+    """
+    from mil.heads.ensemble import Ensemble
+
+    build = head_class(name)
+    heads = [build(settings) for _ in range(members if build.takes_steps() else 1)]
     return heads[0] if len(heads) == 1 else Ensemble(heads)
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse unknown or repeated names before any work is done.
+    """Refuse unknown, unusable or repeated names before any work is done.
 
     Raises:
-        FitError: naming the nearest known.
+        FitError: of ``head_class``, or a name is repeated.
     """
+    installed = {head.name for head in installed_heads()}
     for name in names:
-        if name not in HEADS:
-            near = get_close_matches(name, HEADS, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise FitError(f"No model {name!r}.{hint} Known: {', '.join(HEADS)}.")
+        if name not in MODELS or name in installed:  # our own need not be imported to be known
+            head_class(name)
     if len(set(names)) < len(names):
         raise FitError(f"A model is named twice in {', '.join(names)}. Name each once.")
 
@@ -57,12 +263,16 @@ def check_chunks(names: Sequence[str], chunk_tiles: int) -> None:
     Raises:
         FitError: naming the head.
     """
+    if not chunk_tiles:
+        return
+    from mil.heads.head import Head
+
     for name in names:
-        head = HEADS[name]
-        if chunk_tiles and head.learns_from == "bags" and head.summarise is Head.summarise:
+        head = head_class(name)
+        if head.learns_from == "bags" and head.summarise is Head.summarise:
             raise FitError(
-                f"{name} looks at all tiles of a bag together and takes no chunks of it. Leave "
-                "--chunk-tiles out, draw fewer with --train-tiles, or leave out the model."
+                f"{name} looks at all tiles of a bag together, so a bag cannot be divided into chunks. Set "
+                "chunk_tiles to 0, set train_tiles lower, or leave out the model."
             )
 
 
@@ -73,16 +283,11 @@ def check_outcomes(names: Sequence[str]) -> None:
         FitError: naming the model, and those that learn survival.
     """
     for name in names:
-        if not HEADS[name].takes_outcomes():
-            able = ", ".join(other for other, head in HEADS.items() if head.takes_outcomes())
+        if not head_class(name).takes_outcomes():
+            able = ", ".join(other for other in MODELS if head_class(other).takes_outcomes())
             raise FitError(f"{name} learns classes, not survival. Use one of {able}.")
 
 
 def reads_table(names: Sequence[str]) -> bool:
     """Whether one of the models learns from the table's columns."""
-    return any(HEADS[name].learns_from == "table" for name in names)
-
-
-# Importing a head's file enters it.
-from mil.baselines import clinical, majority, pooled, quantiles, svm, tile_vote  # noqa: E402, F401
-from mil.heads import additive, attention, clam, dsmil, dtfd, pooling, transmil  # noqa: E402, F401
+    return any(head_class(name).learns_from == "table" for name in names)

@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 
 from mil.heads.head import Head, HeadOutput, HeadSettings
 from mil.heads.layers import mask_scores, tile_embedding
-from mil.heads.registry import register
 
 HEADS = 8
 RESIDUAL = 33  # tokens that the convolution beside the attention sees
@@ -23,7 +22,6 @@ RECOMPUTE = 20_000  # tokens from which the first layer is computed again for it
 PRODUCTS = 20_000  # tokens up to which their products with the landmarks are kept for the gradient
 
 
-@register("transmil")
 class TransMIL(Head):
     """Two layers of attention between all tiles, a convolution over their square between them.
 

@@ -20,7 +20,7 @@ from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
 from mil.evaluation.survival.predictions import COLUMNS as SURVIVAL_COLUMNS
 from mil.evaluation.survival.predictions import SurvivalPredictions, column_of, horizons_of
-from mil.heads.registry import HEADS, check_names, check_outcomes, reads_table
+from mil.heads.registry import check_names, check_outcomes, head_class, reads_table
 from mil.learning.fitted import Fitted
 from mil.learning.parallel import run_tasks
 from mil.learning.prediction import probabilities, risk
@@ -160,7 +160,7 @@ def fit_parts(
     """
     check_names([model])
     names, labels = [case.name for case in cases], [case.label for case in cases]
-    if not (HEADS[model].takes_steps() and settings.stops_early(labels)):
+    if not (head_class(model).takes_steps() and settings.stops_early(labels)):
         return tuple(cases), ()
     train, valid = inner_split(names, labels, seed)
     return (

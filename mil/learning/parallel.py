@@ -5,16 +5,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from joblib.externals.loky import ProcessPoolExecutor, wait
 
 from mil.errors import FitError
+from mil.heads.registry import register_head, registered_heads
+
+if TYPE_CHECKING:
+    from mil.heads.head import Head
 
 ENGINES = ("loky", "ray")
 # That processes must save to be worth their start: each imports and loads for 5 CPU s.
@@ -45,14 +50,14 @@ def run_tasks(
     if engine == "ray":
         from features.extraction.cluster import run_on_ray
 
-        yield from run_on_ray(work, tasks, workers)
+        yield from run_on_ray(_with_heads(work), tasks, workers)
         return
     count = workers or _cores()
     slowest = 0.0
     for number, task in enumerate(tasks):
         saved = slowest * (len(tasks) - number) * (1 - 1 / count)
         if count > 1 and saved >= (0.0 if workers else START_S):
-            yield from _in_processes(work, list(enumerate(tasks))[number:], count)
+            yield from _in_processes(_with_heads(work), list(enumerate(tasks))[number:], count)
             return
         started = time.perf_counter()
         result = work(*task)
@@ -60,6 +65,24 @@ def run_tasks(
         # The first loads here what a process would have to load: it says little of those to come.
         slowest = max(slowest, took if number else took - START_S)
         yield number, result
+
+
+@dataclass(frozen=True)
+class _WithHeads:
+    """Work together with the heads that this program has registered, which other processes do not know."""
+
+    work: Work[Any]
+    heads: Mapping[str, "type[Head]"]
+
+    def __call__(self, *task: Any) -> Any:
+        for name, head in self.heads.items():
+            register_head(name, head)
+        return self.work(*task)
+
+
+def _with_heads(work: Work[T]) -> Work[T]:
+    heads = registered_heads()
+    return _WithHeads(work, heads) if heads else work
 
 
 def _cores() -> int:

@@ -15,7 +15,7 @@ from mil.data.outcomes import EVENT, Outcomes
 from mil.errors import FitError, LeakageError
 from mil.evaluation.arrays import Floats
 from mil.heads.head import Head, HeadSettings, Training
-from mil.heads.registry import HEADS, check_names, check_outcomes, reads_table
+from mil.heads.registry import check_names, check_outcomes, head_class, reads_table
 from mil.learning.batches import TILES_AT_ONCE, Batch, Features, alike, collate, draw
 from mil.learning.epochs import Example, History, autocast, run_bags, run_epochs
 from mil.learning.fitted import Fitted
@@ -67,7 +67,7 @@ def fit_survival(
     validation cases the epoch of their lowest loss is kept; without, the last.
 
     Args:
-        model: a name of ``HEADS`` that can learn survival.
+        model: a name of ``mil.heads.registry`` that can learn survival.
         train: cases to learn from, with time and label.
         valid: further training cases to choose the epoch by; empty trains a fixed number of epochs.
         settings: how to train.
@@ -84,7 +84,7 @@ def fit_survival(
     outcomes = outcomes_of(train)
     if not outcomes.event.any():
         raise FitError("No training case has an event. Use fewer folds.")
-    discrete = settings.loss_name == "discrete" and HEADS[model].takes_steps()
+    discrete = settings.loss_name == "discrete" and head_class(model).takes_steps()
     cuts = interval_cuts(outcomes, settings.intervals) if discrete else None
     encoding = fit_encoding(train, settings.clinical) if reads_table([model]) else None
     lesson = _Lesson(_bags(train, encoding), outcomes, cuts)

@@ -15,7 +15,7 @@ from mil.data.cohort import Case
 from mil.errors import FitError, LeakageError
 from mil.heads.ensemble import Ensemble
 from mil.heads.head import Head, HeadSettings, Training
-from mil.heads.registry import HEADS, build_head, check_names, reads_table
+from mil.heads.registry import build_head, check_names, head_class, reads_table
 from mil.learning.batches import draw
 from mil.learning.epochs import Example, History, train_by_steps
 from mil.learning.fitted import Fitted
@@ -39,7 +39,7 @@ def fit(
     tiles they have. With validation cases the epoch of their lowest loss is kept; without, the last.
 
     Args:
-        model: a name of ``HEADS``.
+        model: a name of ``mil.heads.registry``.
         train: cases to learn from; every class is among them.
         valid: further training cases to choose the epoch by; empty trains a fixed number of epochs.
         classes: names in the order of the logits.
@@ -92,7 +92,7 @@ def fit_seeds(
     """One head, or as many as there are seeds, averaged; what they answer is still to be named.
 
     Args:
-        model: a name of ``HEADS``.
+        model: a name of ``mil.heads.registry``.
         shape: of the head.
         cases: all that are seen.
         settings: how to train.
@@ -101,7 +101,7 @@ def fit_seeds(
     """
     keep_freed_memory()
     heads, histories = [], []
-    for own_seed in seeds_from(seed, settings.seeds if HEADS[model].takes_steps() else 1):
+    for own_seed in seeds_from(seed, settings.seeds if head_class(model).takes_steps() else 1):
         with torch.random.fork_rng(devices=[]), one_thread():
             torch.manual_seed(own_seed)
             heads.append(build_head(model, shape))

@@ -20,7 +20,7 @@ from mil.evaluation.survival.hazards import read_hazards
 from mil.evaluation.survival.predictions import SurvivalPredictions, read_survival
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small, scale_stops
-from mil.heads.registry import HEADS
+from mil.heads.registry import head_class
 from mil.report.frame import Heatmap
 from mil.report.page import Report
 from mil.report.survival_page import SurvivalReport
@@ -193,7 +193,7 @@ def _heatmaps(
     run: Run, cohort: Cohort, folds: Sequence[Fold], progress: Progress
 ) -> dict[str, Heatmap]:
     """Attention of the first attention model on each slide of the first repeat's test cases."""
-    attending = [name for name in run.models if HEADS[name].learns_attention]
+    attending = [name for name in run.models if head_class(name).learns_attention]
     drawn: dict[str, Heatmap] = {}
     if not attending:
         return drawn

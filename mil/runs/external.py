@@ -22,7 +22,7 @@ from mil.data.splits import Fold
 from mil.errors import LeakageError, RunError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
 from mil.heads.ensemble import members_of
-from mil.heads.registry import HEADS
+from mil.heads.registry import head_class
 from mil.learning.crossval import check_seen
 from mil.learning.fitted import Fitted
 from mil.learning.prediction import run_head
@@ -99,7 +99,7 @@ def predict_together(members: Sequence[Fitted], cohort: Cohort) -> Predictions:
     """
     first = members[0]
     networks = [one for member in members for one in _networks(member)]
-    per_tile = issubclass(HEADS[first.model], TileVoteLogits)
+    per_tile = issubclass(head_class(first.model), TileVoteLogits)
     rows: list[dict[str, object]] = []
     for case in cohort.cases:
         slides = torch.stack(

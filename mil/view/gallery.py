@@ -15,7 +15,7 @@ from mil.explain.heatmap import scale_bar, tile_colours, unit_of
 from mil.explain.quality import quality_warnings
 from mil.explain.scores import TileScores
 from mil.explain.target import explanation_target
-from mil.heads.registry import HEADS
+from mil.heads.registry import head_class
 from mil.learning.fitted import Fitted
 from mil.report.page import case_cards
 from mil.runs.run import Relation, Run
@@ -138,7 +138,7 @@ class Gallery:
     def _verdict(self, number: int, layer: int) -> dict[str, Any]:
         """Whether a layer tells what its model reads, as `mil explain` says it."""
         model = self.layers[layer].model
-        if not HEADS[model].adds_up or self._survival:
+        if not head_class(model).adds_up or self._survival:
             return {"better": True, "says": "How true this is, `mil explain` measures."}
         with self._computing:
             scores, fitted, _ = self._scored(number, layer)

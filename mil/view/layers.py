@@ -8,14 +8,14 @@ from mil.explain.attention import attention_scores
 from mil.explain.methods import METHODS
 from mil.explain.scores import TileScores
 from mil.explain.target import explanation_target
-from mil.heads.registry import HEADS
+from mil.heads.registry import head_class
 from mil.learning.fitted import Fitted
 
 # Those that are computed while one waits, by whether a model, by name, has such to show.
 SUITS: Mapping[str, Callable[[str], bool]] = {
-    "attention": lambda model: HEADS[model].learns_attention,
-    "evidence": lambda model: HEADS[model].adds_up,
-    "single-tile": lambda model: HEADS[model].learns_from in ("bags", "tiles"),
+    "attention": lambda model: head_class(model).learns_attention,
+    "evidence": lambda model: head_class(model).adds_up,
+    "single-tile": lambda model: head_class(model).learns_from in ("bags", "tiles"),
 }
 
 
@@ -38,7 +38,7 @@ def layers_of(models: Sequence[str], *, survival: bool = False) -> tuple[Layer, 
     """Every layer of a run's models, attention first; of survival, which asks about no class, only that."""
     return tuple(
         Layer(model, name)
-        for model in sorted(models, key=lambda name: not HEADS[name].learns_attention)
+        for model in sorted(models, key=lambda name: not head_class(name).learns_attention)
         for name, suits in SUITS.items()
         if suits(model) and (name == "attention" or not survival)
     )

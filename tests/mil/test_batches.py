@@ -9,7 +9,7 @@ import torch
 
 from mil.errors import FitError
 from mil.heads.head import Head, HeadSettings
-from mil.heads.registry import HEADS, build_head
+from mil.heads.registry import MODELS, build_head, head_class
 from mil.learning.batches import MOST_PADDING, TILES_AT_ONCE, alike, collate, draw, run_in_chunks
 
 
@@ -118,7 +118,7 @@ def test_long_bags_are_computed_alone():
     assert alike([300, 300], at_once=500) == [[1], [0]]
 
 
-CHUNKED = [name for name, head in HEADS.items() if head.summarise is not Head.summarise]
+CHUNKED = [name for name in MODELS if head_class(name).summarise is not Head.summarise]
 
 
 def test_attention_and_mean_take_chunks():
@@ -185,7 +185,7 @@ def test_dropout_is_drawn_again_for_the_gradient_as_it_was():
     torch.testing.assert_close(head.embed[0].weight.grad, again.embed[0].weight.grad)
 
 
-@pytest.mark.parametrize("model", [name for name in HEADS if name not in CHUNKED])
+@pytest.mark.parametrize("model", [name for name in MODELS if name not in CHUNKED])
 def test_head_without_chunks_says_so(model):
     with pytest.raises(FitError, match=r"takes no chunks.*--chunk-tiles"):
         run_in_chunks(head_of(model).eval(), bag(50), 7)

@@ -16,7 +16,7 @@ from mil.data.cohort import Case
 from mil.data.splits import Fold
 from mil.errors import CohortError, FitError, LeakageError
 from mil.explain.attention import attention_scores
-from mil.heads.registry import HEADS, check_chunks
+from mil.heads.registry import MODELS, check_chunks
 from mil.learning.crossval import check_seen, cross_validate, fit_fold, fit_parts, fold_seed
 from mil.learning.fitted import load_fitted, save_fitted
 from mil.settings import FEW_CASES, FitSettings
@@ -293,19 +293,19 @@ def of_model(predictions, model):
 
 @pytest.fixture(scope="module")
 def all_models():
-    return run(COHORT, list(HEADS))
+    return run(COHORT, list(MODELS))
 
 
-@pytest.mark.parametrize("model", HEADS)
+@pytest.mark.parametrize("model", MODELS)
 def test_a_model_alone_predicts_as_among_others(all_models, model):
     alone = of_model(run(COHORT, [model]), model)
     pd.testing.assert_frame_equal(alone, of_model(all_models, model), check_exact=True)
 
 
 def test_order_of_models_changes_no_prediction(all_models):
-    backwards = run(COHORT, list(HEADS)[::-1])
-    assert backwards.models == tuple(HEADS)[::-1]
-    for model in HEADS:
+    backwards = run(COHORT, list(MODELS)[::-1])
+    assert backwards.models == tuple(MODELS)[::-1]
+    for model in MODELS:
         pd.testing.assert_frame_equal(
             of_model(backwards, model), of_model(all_models, model), check_exact=True
         )
@@ -378,7 +378,7 @@ def test_early_stopping_sees_the_training_cases_alone():
 
 
 @pytest.mark.parametrize("settings", [QUICK, replace(QUICK, early_stopping="always")])
-@pytest.mark.parametrize("model", HEADS)
+@pytest.mark.parametrize("model", MODELS)
 def test_what_a_tested_case_holds_moves_nothing_in_the_fit(model, settings):
     """A giant outlier in a tested case: neither scale nor weights nor chosen epoch know of it."""
     fold = folds_of(COHORT)[0]

@@ -16,7 +16,7 @@ from features.bags.bag import FileMap, read_bag, write_bag
 from features.errors import BagError
 from features.extraction.cluster import run_on_ray
 from mil.errors import FitError, LeakageError
-from mil.heads.registry import HEADS
+from mil.heads.registry import MODELS
 from mil.learning.crossval import _FoldWork, cross_validate
 from mil.learning.parallel import _cores, run_tasks
 from tests.mil.made import QUICK, cohort_of, folds_of, made_bag, made_cohort
@@ -26,7 +26,7 @@ COHORT = made_cohort((5, 5), slides=2)
 PATIENCE_S = 120
 
 
-def run(cohort=COHORT, models=tuple(HEADS), settings=QUICK, **given):
+def run(cohort=COHORT, models=tuple(MODELS), settings=QUICK, **given):
     return cross_validate(cohort, folds_of(cohort), models, settings, seed=0, **given).table
 
 

@@ -8,7 +8,7 @@ import torch
 
 from features.bags.bag import read_bag, write_bag
 from mil.errors import CohortError, FitError
-from mil.heads.registry import HEADS
+from mil.heads.registry import MODELS
 from mil.learning.prediction import probabilities, run_head
 from mil.learning.training import fit
 from tests.mil.made import QUICK, RECIPE, made_bag, made_cohort, made_columns
@@ -19,10 +19,10 @@ TOLD = made_columns("s")
 
 @pytest.fixture(scope="module")
 def fitted():
-    return {name: fit(name, COHORT.cases, (), COHORT.classes, QUICK, seed=0) for name in HEADS}
+    return {name: fit(name, COHORT.cases, (), COHORT.classes, QUICK, seed=0) for name in MODELS}
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", MODELS)
 def test_probabilities_are_the_softmax_of_the_logits(fitted, name):
     p = probabilities(fitted[name], made_bag("s"), TOLD)
     logits = run_head(fitted[name], made_bag("s"), TOLD).logits[0].double()
@@ -39,7 +39,7 @@ def test_no_gradient_is_kept(fitted):
     assert not run_head(fitted["abmil"], made_bag("s")).logits.requires_grad
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_bag_of_a_file_is_predicted_as_the_bag_itself(fitted, tmp_path, name, dtype):
     mine = made_bag("s", np.random.default_rng(0).normal(size=(9, 5)).astype(dtype))
@@ -49,7 +49,7 @@ def test_bag_of_a_file_is_predicted_as_the_bag_itself(fitted, tmp_path, name, dt
     assert probabilities(fitted[name], held, TOLD) == probabilities(fitted[name], mine, TOLD)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", MODELS)
 def test_half_precision_moves_probabilities_by_its_rounding_alone(fitted, name):
     features = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
     single = probabilities(fitted[name], made_bag("s", features), TOLD)
@@ -82,7 +82,7 @@ def test_bag_of_another_recipe_is_refused_with_what_differs(fitted):
     assert "tile" not in told.split("(")[1].split(")")[0]
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", MODELS)
 def test_every_model_refuses_another_recipe(fitted, name):
     with pytest.raises(FitError, match="tile 256 where it learnt from 224"):
         probabilities(fitted[name], made_bag("s", recipe=RECIPE | {"tile": 256}))

@@ -10,7 +10,7 @@ from mil.data.cohort import Cohort
 from mil.data.outcomes import Outcomes
 from mil.errors import FitError, LeakageError
 from mil.evaluation.survival.evaluate import evaluate_survival
-from mil.heads.registry import HEADS
+from mil.heads.registry import MODELS, head_class
 from mil.learning.crossval import cross_validate_survival
 from mil.learning.fitted import load_fitted, save_fitted
 from mil.learning.prediction import probabilities, risk
@@ -65,11 +65,11 @@ def test_risk_that_is_not_there_comes_out_at_a_half(model):
 
 
 def test_every_model_that_can_learns_survival_and_every_other_is_refused():
-    assert {name for name, head in HEADS.items() if head.takes_outcomes()} == ABLE
+    assert {name for name in MODELS if head_class(name).takes_outcomes()} == ABLE
     cohort = followed_cohort(16, n_tiles=5)
     found = judged(cohort, sorted(ABLE), replace(QUICK, epochs=1))
     assert set(found) == ABLE
-    for name in set(HEADS) - ABLE:
+    for name in set(MODELS) - ABLE:
         with pytest.raises(FitError, match=rf"{name} learns classes, not survival"):
             fit_survival(name, cohort.cases, (), QUICK, seed=0)
 

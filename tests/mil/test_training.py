@@ -16,7 +16,7 @@ from mil.errors import FitError, LeakageError
 from mil.heads.head import HeadSettings
 from mil.heads.laws import LAWS, law_gradients_reach_every_parameter
 from mil.heads.layers import Dropout
-from mil.heads.registry import HEADS, build_head
+from mil.heads.registry import MODELS, build_head, head_class
 from mil.learning import epochs as steps
 from mil.learning.batches import collate
 from mil.learning.epochs import _bag_steps, _tile_steps
@@ -27,7 +27,7 @@ from mil.settings import FEW_CASES, FitSettings
 from tests.mil.made import QUICK, RECIPE, cohort_of, made_case, made_cohort, planted_cohort
 
 COHORT = made_cohort((3, 4))
-LEARNING = [name for name, head in HEADS.items() if head.takes_steps()]
+LEARNING = [name for name in MODELS if head_class(name).takes_steps()]
 
 
 def fit_all(model="abmil", cohort=COHORT, settings=QUICK, *, seed=0, valid=()):
@@ -44,7 +44,7 @@ def same_weights(first, second):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("model", HEADS)
+@pytest.mark.parametrize("model", MODELS)
 def test_a_seed_gives_the_same_weights_and_losses(model):
     first, second = fit_all(model, seed=5), fit_all(model, seed=5)
     assert same_weights(first, second)
@@ -70,7 +70,7 @@ def test_fit_does_not_depend_on_what_was_drawn_before():
     assert same_weights(first, fit_all())
 
 
-@pytest.mark.parametrize("model", HEADS)
+@pytest.mark.parametrize("model", MODELS)
 def test_generators_of_the_process_are_left_alone(model):
     torch.manual_seed(11)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
@@ -235,7 +235,7 @@ def test_majority_has_no_loss():
     assert fit_all("majority").losses == ()
 
 
-PLANTED = [name for name in LEARNING if HEADS[name].learns_from == "bags"]
+PLANTED = [name for name in LEARNING if head_class(name).learns_from == "bags"]
 
 
 @pytest.mark.parametrize("model", PLANTED)
@@ -339,7 +339,7 @@ def test_scale_is_taken_from_the_training_cases():
     np.testing.assert_allclose(fitted.head.scale, spread, rtol=1e-5)
 
 
-@pytest.mark.parametrize("model", HEADS)
+@pytest.mark.parametrize("model", MODELS)
 def test_outlier_in_an_inner_case_moves_no_scale(model):
     valid = made_case("z", "class-a", np.full((3, 5), 1e3, dtype=np.float32))
     fitted = fit(model, COHORT.cases, [valid], COHORT.classes, QUICK, seed=0)
@@ -425,7 +425,7 @@ def test_early_stopping_waits_for_enough_cases(early_stopping, n_cases, stops):
     )
 
 
-@pytest.fixture(params=list(HEADS))
+@pytest.fixture(params=list(MODELS))
 def kept(request, tmp_path):
     """A fit and where it was saved."""
     fitted = fit_all(request.param, valid=(COHORT.cases[1], COHORT.cases[-1]))
@@ -688,7 +688,7 @@ def test_dropout_does_nothing_in_evaluation_or_without_a_share():
 SEVERAL = replace(QUICK, seeds=3)
 
 
-@pytest.mark.parametrize("model", [name for name in HEADS if name not in LEARNING])
+@pytest.mark.parametrize("model", [name for name in MODELS if name not in LEARNING])
 def test_what_takes_no_steps_is_fitted_once_whatever_the_seeds(model):
     assert same_weights(fit_all(model), fit_all(model, settings=SEVERAL))
 
@@ -704,7 +704,7 @@ def test_seeds_are_averaged(model):
     torch.testing.assert_close(
         told, torch.stack([run_head(m, bag).attention for m in members]).mean(0)
     )
-    assert fitted.head.learns_attention == HEADS[model].learns_attention
+    assert fitted.head.learns_attention == head_class(model).learns_attention
 
 
 def test_members_are_fits_of_their_own_and_the_first_is_that_of_one_seed():

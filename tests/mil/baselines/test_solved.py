@@ -12,26 +12,24 @@ from scipy.stats import binom
 from mil.baselines.nested_cv import inner_folds, standard_of
 from mil.heads.head import HeadSettings
 from mil.heads.laws import LAWS, law_saving_is_identity
-from mil.heads.registry import HEADS, build_head
+from mil.heads.registry import MODELS, baseline_names, build_head, head_class, head_names
 from mil.learning.crossval import cross_validate
-from mil.settings import BASELINE_NAMES, HEAD_NAMES, FitSettings
+from mil.settings import FitSettings
 from tests.mil.baselines.made import N_CLASSES, SOLVED, made_training, said, solved
 from tests.mil.made import cohort_of, folds_of, made_case
 
 OF_A_HEAD_THAT_KNOWS = [law for law in LAWS if law is not law_saving_is_identity]  # see below
-LEARNING = [name for name in BASELINE_NAMES if name not in ("majority", "chance", "clinical")]
+LEARNING = [name for name in baseline_names() if name not in ("majority", "chance", "clinical")]
 
 
 def test_all_solved_baselines_are_tested_here():
-    assert set(SOLVED) == {
-        n for n, head in HEADS.items() if head.learns_from in ("slides", "table")
-    }
+    assert set(SOLVED) == {n for n in MODELS if head_class(n).learns_from in ("slides", "table")}
 
 
 def test_names_of_the_command_line_are_those_of_the_registry():
-    assert set(BASELINE_NAMES) | set(HEAD_NAMES) == set(HEADS)
-    for names, package in ((BASELINE_NAMES, "mil.baselines"), (HEAD_NAMES, "mil.heads")):
-        assert all(HEADS[name].__module__.startswith(package) for name in names)
+    assert set(baseline_names()) | set(head_names()) == set(MODELS)
+    for names, package in ((baseline_names(), "mil.baselines"), (head_names(), "mil.heads")):
+        assert all(head_class(name).__module__.startswith(package) for name in names)
 
 
 @pytest.mark.parametrize("law", OF_A_HEAD_THAT_KNOWS, ids=lambda law: law.__name__)

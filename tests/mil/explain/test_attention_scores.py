@@ -13,7 +13,7 @@ from mil.explain.attention import attention_scores
 from mil.explain.scores import TileScores, write_csv, write_geojson
 from mil.heads.attention import AttentionPooling
 from mil.heads.head import HeadSettings
-from mil.heads.registry import HEADS
+from mil.heads.registry import MODELS, head_class
 from mil.learning.fitted import Fitted
 from mil.learning.prediction import run_head
 from mil.learning.training import fit
@@ -79,7 +79,9 @@ def test_of_several_maps_that_of_the_predicted_class_is_shown(sign, lit):
     assert np.flatnonzero(attention_scores(fitted, bag).values).tolist() == [lit]
 
 
-@pytest.mark.parametrize("model", [name for name in HEADS if not HEADS[name].learns_attention])
+@pytest.mark.parametrize(
+    "model", [name for name in MODELS if not head_class(name).learns_attention]
+)
 def test_model_without_learnt_attention_is_refused_with_the_remedy(model):
     fitted = fit(model, COHORT.cases, (), COHORT.classes, QUICK, seed=0)
     with pytest.raises(FitError, match=f"{model} learns no attention.*--model abmil"):
@@ -88,7 +90,7 @@ def test_model_without_learnt_attention_is_refused_with_the_remedy(model):
 
 def test_baselines_and_plain_pooling_learn_no_attention():
     assert {"majority", "tile-vote", "mean", "max"} <= {
-        name for name in HEADS if not HEADS[name].learns_attention
+        name for name in MODELS if not head_class(name).learns_attention
     }
 
 

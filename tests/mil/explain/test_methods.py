@@ -20,7 +20,7 @@ from mil.explain.regions import ablation_scores, regions_of, shapley_scores
 from mil.explain.single_tile import single_tile_scores
 from mil.explain.target import explanation_target
 from mil.heads.ensemble import Ensemble, members_of
-from mil.heads.registry import HEADS
+from mil.heads.registry import MODELS, head_class
 from mil.learning.training import fit
 from tests.mil.explain.made_questions import (
     COHORT,
@@ -30,7 +30,7 @@ from tests.mil.explain.made_questions import (
 )
 from tests.mil.made import QUICK, made_bag
 
-READS_TILES = [name for name, head in HEADS.items() if head.learns_from in ("bags", "tiles")]
+READS_TILES = [name for name in MODELS if head_class(name).learns_from in ("bags", "tiles")]
 ADDING = ["abmil", "gated-abmil", "additive-abmil", "clam-sb", "clam-mb", "mean", "dtfd",
           "tile-vote-logits"]  # fmt: skip
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mil.baselines.majority import Majority
 from mil.errors import FitError
 from mil.heads.head import HeadSettings
-from mil.heads.registry import build_head, check_names, register
+from mil.heads.registry import build_head, check_names
 
 SETTINGS = HeadSettings(dim=6, n_classes=3, width=8, dropout=0.5)
 OF_TILES = ["tile-vote", "tile-vote-votes", "tile-vote-logits", "linear-probe"]
@@ -234,8 +233,3 @@ def test_unknown_name_without_a_near_one_lists_the_known():
 def test_name_given_twice_is_refused():
     with pytest.raises(FitError, match="named twice"):
         check_names(["mean", "abmil", "mean"])
-
-
-def test_two_heads_cannot_take_one_name():
-    with pytest.raises(ValueError, match="two heads are named 'majority'"):
-        register("majority")(type("Other", (Majority,), {}))

@@ -11,22 +11,22 @@ from mil.heads.attention import AttentionPooling
 from mil.heads.head import Head, HeadSettings
 from mil.heads.laws import FAILURES, LAWS
 from mil.heads.layers import masked_softmax
-from mil.heads.registry import HEADS
+from mil.heads.registry import MODELS, head_class
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("n_classes", [2, 4])
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", MODELS)
 def test_head_keeps_the_law(name, n_classes, law):
-    law(partial(HEADS[name], HeadSettings(dim=7, n_classes=n_classes, width=10, dropout=0.2)))
+    law(partial(head_class(name), HeadSettings(dim=7, n_classes=n_classes, width=10, dropout=0.2)))
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, head in HEADS.items() if head.learns_from != "tiles"]
+    "name", [name for name in MODELS if head_class(name).learns_from != "tiles"]
 )
 def test_head_with_one_output_keeps_the_laws(name):
     """As a risk is; what classifies tiles has no meaning then, nor has a tier's cross-entropy."""
-    build = partial(HEADS[name], HeadSettings(dim=7, n_classes=1, width=10))
+    build = partial(head_class(name), HeadSettings(dim=7, n_classes=1, width=10))
     for law in LAWS:
         if name != "dtfd" or law is not laws.law_gradients_reach_every_parameter:
             law(build)
@@ -354,9 +354,9 @@ def test_report_names_the_broken_law_and_no_other(broken):
 @pytest.mark.parametrize("name", ["abmil", "dtfd"])
 def test_head_is_checked_as_class_as_factory_and_as_itself(name):
     shape = HeadSettings(dim=7, n_classes=3, width=10)
-    head = HEADS[name](shape)
+    head = head_class(name)(shape)
     before = {key: value.clone() for key, value in head.state_dict().items()}
-    for given in (HEADS[name], partial(HEADS[name], shape), head):
+    for given in (head_class(name), partial(head_class(name), shape), head):
         check_head(given)
     assert all(torch.equal(value, before[key]) for key, value in head.state_dict().items())
 
@@ -405,7 +405,7 @@ def test_a_head_names_what_it_is_given_as_it_likes():
 
 
 def test_heads_of_the_registry_are_heads():
-    assert all(issubclass(head, Head) for head in HEADS.values())
+    assert all(issubclass(head, Head) for head in map(head_class, MODELS))
 
 
 @pytest.mark.parametrize("thing", [None, "mean", int, torch.nn.Linear])

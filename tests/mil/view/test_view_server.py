@@ -22,7 +22,7 @@ from mil.explain.faithfulness import judge, random_curves
 from mil.explain.heatmap import unit_of
 from mil.explain.single_tile import single_tile_scores
 from mil.explain.target import explanation_target as question_of
-from mil.heads.registry import HEADS
+from mil.heads.registry import head_class
 from mil.learning.fitted import load_fitted
 from mil.runs.run import Run
 from mil.view.gallery import Gallery
@@ -212,7 +212,7 @@ def test_a_layer_is_shown_with_how_true_it_is(server, gallery, viewed, monkeypat
     index = gallery.layers.index(Layer("abmil", "evidence"))
     told = got(server, f"slides/{number}/verdicts/{index}.json")
     assert told == {"better": found.better_than_random, "says": f"{found.verdict}."}
-    monkeypatch.setattr(HEADS["gated-abmil"], "adds_up", False)  # too slow to wait for
+    monkeypatch.setattr(head_class("gated-abmil"), "adds_up", False)  # too slow to wait for
     index = gallery.layers.index(Layer("gated-abmil", "attention"))
     assert "`mil explain` measures" in got(server, f"slides/{number}/verdicts/{index}.json")["says"]
 

@@ -1,0 +1,277 @@
+"""Heads of other packages and of one's own program: on the command line, in workers, on a cluster."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.bags.bag import read_bag, write_bag
+from mil.errors import FitError
+from mil.heads import registry
+from mil.heads.attention import AttentionPooling
+from mil.heads.registry import (
+    check_names,
+    head_class,
+    installed_heads,
+    model_name,
+    model_names,
+    register_head,
+)
+from mil.learning.fitted import load_fitted
+from mil.learning.prediction import probabilities
+from tests.mil.made import made_bag
+
+HEAD = """
+    from torch import nn
+    from mil.heads.head import Head, HeadOutput
+    from mil.heads.layers import masked_softmax, uniform_scores
+
+    class Deep(Head):
+        def __init__(self, settings):
+            super().__init__(settings)
+            self.embed = nn.Linear(settings.dim, settings.width)
+            self.classify = nn.Linear(settings.width, settings.n_classes)
+
+        def pool(self, features, mask, coords):
+            scores = uniform_scores(mask)
+            attention = masked_softmax(scores, mask)
+            embedding = (attention @ self.embed(features)).squeeze(1)
+            return HeadOutput(logits=self.classify(embedding), attention=attention, scores=scores,
+                              embedding=embedding)
+"""
+SCRIPT = (
+    textwrap.dedent(HEAD)
+    + """
+import sys
+from mil.heads.registry import register_head
+from mil.learning.crossval import cross_validate
+from tests.mil.made import QUICK, folds_of, made_cohort
+
+if __name__ == "__main__":
+    register_head("deep", Deep)
+    cohort = made_cohort((4, 4))
+    folds = folds_of(cohort, folds="2")
+    serial = cross_validate(cohort, folds, ["deep"], QUICK, seed=0, workers=1)
+    parallel = cross_validate(cohort, folds, ["deep"], QUICK, seed=0, workers=2, engine=sys.argv[1])
+    assert parallel.table.equals(serial.table)
+"""
+)
+
+
+def install(folder, package, entry_points, source=HEAD):
+    """What pip writes for a package of one module with entry points."""
+    (folder / package).mkdir(parents=True)
+    (folder / package / "__init__.py").write_text("")
+    (folder / package / "heads.py").write_text(textwrap.dedent(source))
+    info = folder / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    rows = [f"{name} = {reference}" for name, reference in entry_points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[sarcomil.heads]", *rows, ""]))
+
+
+@pytest.fixture
+def on_path(monkeypatch):
+    """Makes a folder of packages part of this program, and forgets it afterwards."""
+
+    def add(folder):
+        monkeypatch.syspath_prepend(str(folder))
+        registry.installed_heads.cache_clear()
+
+    yield add
+    monkeypatch.undo()
+    registry.installed_heads.cache_clear()
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """The registered heads of a program that has just started."""
+    monkeypatch.setattr(registry, "_registered", {})
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site-packages")
+    install(folder, "deepmil", {"deep": "deepmil.heads:Deep"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    (folder / "store").mkdir()
+    rows = ["case,slide,label"]
+    for number in range(8):
+        rng = np.random.default_rng(number)
+        features = (rng.normal(size=(20, 6)) + number % 2).astype(np.float16)
+        write_bag(folder / "store" / f"s{number}.h5", made_bag(f"s{number}", features))
+        rows.append(f"c{number},s{number},{'ab'[number % 2]}")
+    (folder / "cohort.csv").write_text("\n".join(rows) + "\n")
+    return folder / "cohort.csv"
+
+
+def command(packages, *arguments):
+    paths = [str(packages), os.environ.get("PYTHONPATH", str(Path.cwd()))]
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def crossval(packages, table, out, models, *options):
+    return command(
+        packages, "-m", "cli", "crossval", table, table.parent / "store", "--models", models, "--folds", "2",
+        "--epochs", "3", "--seeds", "1", "--out", out, *options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def serial(packages, table, tmp_path_factory):
+    out = tmp_path_factory.mktemp("serial") / "run"
+    result = crossval(packages, table, out, "deep,mean", "--workers", "1")
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def test_installed_head_runs_from_the_command_line(packages, table, serial, tmp_path):
+    result = crossval(packages, table, tmp_path / "run", "deep,mean", "--workers", "2")
+    assert result.returncode == 0, result.stderr
+    predictions = tmp_path / "run" / "predictions.csv"
+    assert set(pd.read_csv(predictions)["model"]) == {"deep", "mean"}
+    assert predictions.read_bytes() == (serial / "predictions.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_installed_head_runs_on_a_cluster(packages, table, serial, tmp_path):
+    pytest.importorskip("ray")
+    result = crossval(packages, table, tmp_path / "run", "deep,mean", "--engine", "ray")
+    assert result.returncode == 0, result.stderr
+    predictions = tmp_path / "run" / "predictions.csv"
+    assert predictions.read_bytes() == (serial / "predictions.csv").read_bytes()
+
+
+def test_help_lists_installed_heads_and_what_is_wrong_with_them(packages, tmp_path):
+    install(tmp_path, "brokenmil", {"lost": "nowhere.heads:Deep", "abmil": "brokenmil.heads:Deep"})
+    result = command(f"{tmp_path}{os.pathsep}{packages}", "-m", "cli", "crossval", "--help")
+    words = " ".join(result.stdout.replace("│", " ").split())
+    assert "Installed: deep (deepmil)." in words
+    assert "lost (brokenmil): there is no module 'nowhere'" in words
+    assert "abmil (brokenmil): its name is that of mil.heads.attention:AttentionPooling" in words
+
+
+def test_help_imports_neither_torch_nor_the_package(packages):
+    code = (
+        "import sys; from cli.main import app; from typer.testing import CliRunner; "
+        "assert 'deepmil' in CliRunner().invoke(app, ['crossval', '--help']).output; "
+        "assert not {'torch', 'deepmil'} & {*sys.modules}"
+    )
+    result = command(packages, "-c", code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_saved_model_of_an_installed_head_is_loaded(packages, table, serial, on_path):
+    on_path(packages)
+    fitted = load_fitted(next((serial / "models").glob("deep*.safetensors")))
+    assert type(fitted.head).__module__ == "deepmil.heads"
+    assert sum(probabilities(fitted, read_bag(table.parent / "store" / "s0.h5"))) == pytest.approx(
+        1
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise OSError('no licence')", "OSError: no licence"),
+        ("Other = 1", "AttributeError: .*Deep"),
+        ("class Deep: pass", "not a subclass of mil.heads.head.Head"),
+    ],
+)
+def test_broken_package_is_named_when_its_head_is_requested(tmp_path, on_path, source, reason):
+    package = f"broken{abs(hash(source))}"
+    install(tmp_path, package, {"broken": f"{package}.heads:Deep"}, source)
+    on_path(tmp_path)
+    check_names(["mean", "abmil"])
+    for request in (lambda: head_class("broken"), lambda: check_names(["mean", "broken"])):
+        with pytest.raises(
+            FitError, match=rf"'broken' of the installed package {package}.*{reason}"
+        ):
+            request()
+
+
+def test_name_of_two_packages_is_an_error(tmp_path, on_path):
+    install(tmp_path, "onemil", {"deep": "onemil.heads:Deep"})
+    install(tmp_path, "twomil", {"deep": "twomil.heads:Deep", "mean": "twomil.heads:Deep"})
+    on_path(tmp_path)
+    assert {head.name: bool(head.problem) for head in installed_heads()} == {
+        "deep": True,
+        "mean": True,
+    }
+    with pytest.raises(FitError, match=r"'deep' of the installed package onemil.*head of twomil"):
+        head_class("deep")
+    for request in (lambda: head_class("mean"), lambda: check_names(["mean"])):
+        with pytest.raises(FitError, match=r"its name is that of mil\.heads\.pooling:MeanPooling"):
+            request()
+    assert head_class("max").__name__ == "MaxPooling"
+
+
+class Deep(AttentionPooling):
+    pass
+
+
+def test_registered_head_has_a_name(session):
+    register_head("deep", Deep)
+    assert head_class("deep") is Deep
+    assert model_names()[-1] == "deep"
+    assert model_name(Deep) == "deep"
+    register_head("deep", type("Deep", (Deep,), {"__module__": __name__}))  # defined once more
+    assert head_class("deep") is not Deep
+
+
+def test_taken_name_is_refused(session, packages, on_path):
+    on_path(packages)
+    for name in ("majority", "deep"):
+        with pytest.raises(FitError, match=f"Two models are named '{name}'"):
+            register_head(name, Deep)
+    register_head("deeper", Deep)
+    with pytest.raises(FitError, match="Two models are named 'deeper'"):
+        register_head("deeper", AttentionPooling)
+
+
+@pytest.mark.parametrize("name", ["", "a,b", " a"])
+def test_name_that_cannot_be_listed_is_refused(session, name):
+    with pytest.raises(FitError, match="without commas"):
+        register_head(name, Deep)
+
+
+def test_what_is_no_head_is_refused(session):
+    with pytest.raises(FitError, match=r"subclass of mil\.heads\.head\.Head; got <class 'int'>"):
+        register_head("number", int)
+
+
+def test_classes_stand_for_their_names(session, packages, on_path):
+    on_path(packages)
+    assert model_name("anything") == "anything"
+    assert model_name(AttentionPooling) == "abmil"
+    assert model_name(head_class("deep")) == "deep"
+
+    class Shallow(Deep):
+        pass
+
+    assert model_name(Shallow) == "Shallow"
+    assert head_class("Shallow") is Shallow
+
+
+@pytest.mark.parametrize("engine", ["loky", pytest.param("ray", marks=pytest.mark.slow)])
+def test_head_of_a_script_is_known_in_its_workers(tmp_path, engine):
+    """Its class is in no module that a worker could import."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    result = command(tmp_path, tmp_path / "script.py", engine)
+    assert result.returncode == 0, result.stderr
