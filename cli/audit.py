@@ -1,6 +1,5 @@
 """`mil audit`: what else could explain a result, and whether printed numbers can be true."""
 
-import base64
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from cli.app import app
 from cli.options import UsageError, verb, writable
-from cli.pages import fill
 from cli.runs import MOVED_COHORT, MOVED_STORE
 
 if TYPE_CHECKING:
@@ -170,6 +168,7 @@ def _shown(each: "Confounder", n: int) -> list[str]:
 def _write_run(out: Path, found: "Audit") -> None:
     from features.files.atomic import write_atomic
     from mil.report.audit import draw_certainty, draw_confounders
+    from mil.report.template import render_template
     from mil.runs.files import write_json
 
     write_json(out / "audit.json", found.to_json())
@@ -183,16 +182,15 @@ def _write_run(out: Path, found: "Audit") -> None:
     pictures = {"confounders.png": draw_confounders(found), "certainty.png": draw_certainty(found)}
     for name, png in pictures.items():
         write_atomic(out / name, png)
-    page = fill(
-        "audit.html",
-        {},
+    page = render_template(
+        "report/audit.html",
         title=f"Audit of {found.title}",
         lead=_lead(found),
         summary=found.summary,
         header=HEADER,
         rows=[_shown(each, found.evaluation.n_cases) for each in found.confounders],
         flagged=[each.association.significant for each in found.confounders],
-        pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
+        pictures=pictures,
     )
     write_atomic(out / "index.html", page)
 
@@ -213,6 +211,7 @@ def _audit_table(options: AuditOptions) -> int:
     from features.files.atomic import write_atomic
     from mil.audit.consistency import check_published
     from mil.audit.published import read_published
+    from mil.report.template import render_template
     from mil.runs.files import write_json
 
     table = read_published(options.input)
@@ -230,9 +229,8 @@ def _audit_table(options: AuditOptions) -> int:
         rows = [asdict(each) for each in found]
         write_json(options.out / "audit.json", {"title": options.input.name, "findings": rows})
         _write_csv(options.out / "audit.csv", rows)
-        page = fill(
-            "audit.html",
-            {},
+        page = render_template(
+            "report/audit.html",
             title=f"Audit of {options.input.name}",
             lead=lead,
             summary=None,

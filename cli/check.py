@@ -12,7 +12,6 @@ from urllib.parse import quote
 from cli.app import app
 from cli.extract import TABLE_SUFFIXES, SlideOptions, jobs_of, recipes_of, slides_in
 from cli.options import UsageError, verb, writable
-from cli.pages import fill
 from features.errors import FeaturesError
 from mil.data.summary import Summary, listed, tally
 from mil.settings import SplitSettings
@@ -325,10 +324,14 @@ def _page(
     label_of: Mapping[str, str],
 ) -> str:
     """One page, problems first; its pictures lie beside it."""
+    from mil.report.template import render_template
+
     urgency = ("failed", "excluded", "ready")
-    return fill(
-        "check.html",
-        {"classes": _classes, "quote": quote, "size": _size, "row": _shown},
+    return render_template(
+        "report/check.html",
+        classes=_classes,
+        quote=quote,
+        row=_shown,
         title=f"Check of {options.inputs[0].name}",
         summary=summary,
         count=Counter(found.status for found in checks),

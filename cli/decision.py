@@ -54,7 +54,7 @@ def decision(options: DecisionOptions) -> None:
     from mil.evaluation.predictions import read_predictions
     from mil.evaluation.survival.predictions import read_survival
     from mil.report.decision import draw_decisions
-    from mil.report.survival import save_figure
+    from mil.report.saving import save_figure
     from mil.runs.run import open_run
 
     run = open_run(options.run)

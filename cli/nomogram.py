@@ -80,7 +80,7 @@ def nomogram(options: NomogramOptions) -> None:
     from mil.evaluation.regression.models import fit_regression
     from mil.evaluation.regression.nomogram import make_nomogram, write_nomogram
     from mil.report.nomogram import draw_nomogram
-    from mil.report.survival import save_figure
+    from mil.report.saving import save_figure
 
     writable(options.out)
     rows = _cases(options)

@@ -29,22 +29,12 @@ def report(options: ReportOptions) -> None:
 def run_report(options: ReportOptions) -> Path:
     """Write the page and print where it is."""
     from cli.console import Bars, say
-    from features.files.atomic import write_atomic
-    from mil.report import page, survival_page
-    from mil.report.files import write_figures
-    from mil.report.gather import gather, gather_survival
-    from mil.report.survival import write_survival_figures
+    from mil.report.gather import gather
+    from mil.report.page import write_report
     from mil.runs.run import open_run
 
     run = open_run(options.run, store=options.store, cohort=options.cohort)
     path = options.out or run.path / "report.html"
-    if run.task == "survival":
-        risks = gather_survival(run, progress=Bars())
-        write_atomic(path, survival_page.render(risks))
-        write_survival_figures(path.parent / "survival", risks.predictions, risks.evaluation.unit)
-    else:
-        report = gather(run, progress=Bars())
-        write_atomic(path, page.render(report))
-        write_figures(path.parent / "figures", report.evaluation, report.predictions)
+    write_report(gather(run, progress=Bars()), path)
     say(f"Report: {path.absolute()}")
     return path

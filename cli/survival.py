@@ -26,7 +26,7 @@ def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
     from mil.evaluation.survival.hazards import write_hazards
     from mil.evaluation.survival.predictions import write_survival
     from mil.heads.registry import check_chunks, check_names, check_outcomes
-    from mil.report.survival import write_survival_figures
+    from mil.report.risk_groups import write_survival_figures
     from mil.runs.files import write_json
     from mil.runs.record import finish_run
 

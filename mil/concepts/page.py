@@ -6,13 +6,10 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
 from PIL import Image
 
 from features.bags.bag import Bag
@@ -21,7 +18,7 @@ from features.files.atomic import atomic_path, write_atomic
 from features.slides.slide import Slide, open_slide
 from mil.concepts.find import Concepts
 from mil.evaluation.classification.evaluate import evaluate
-from mil.report.figures import between, percent
+from mil.report.template import render_template
 
 EXAMPLES = 8  # tiles of each concept, of as many cases as there are
 PICTURE_PX = 112
@@ -154,8 +151,9 @@ def render(found: Concepts, files: Mapping[str, Path], *, title: str, random: bo
     weights = found.weights.mean(axis=0)  # (C, K)
     steady = (np.sign(found.weights) == np.sign(weights)).all(axis=0)
     labels = np.array([case.label for case in found.cases])
-    return _template().render(
-        title=title,
+    return render_template(
+        "concepts/page.html",
+        title=f"Concepts of {title}",
         random=random,
         judged=evaluate(found.predictions),
         classes=found.classes,
@@ -197,14 +195,3 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]])
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=percent, between=between)
-    return environment.from_string(
-        files("mil.concepts").joinpath("page.html").read_text(encoding="utf-8")
-    )

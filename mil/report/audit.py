@@ -1,14 +1,12 @@
 """The audit of a run as pictures."""
 
-import io
-
 import numpy as np
 from matplotlib.figure import Figure
 
 from mil.audit.run import Audit
+from mil.report.saving import ACCENT, ALARM, INK, PALE, png_bytes
 
 HALF = 0.5  # the AUC of a score that knows nothing: bars start there
-INK, FOUND, ALARM, CHANCE = "#5b6770", "#0b6e8a", "#b3261e", "#d5dadd"
 
 
 def draw_confounders(audit: Audit) -> bytes:
@@ -24,14 +22,14 @@ def draw_confounders(audit: Audit) -> bytes:
         assert told.auc is not None
         assert told.noticed is not None
         colour = ALARM if told.significant else INK
-        left.barh(place, told.noticed - HALF, left=HALF, color=CHANCE, height=0.8)
+        left.barh(place, told.noticed - HALF, left=HALF, color=PALE, height=0.8)
         left.plot([told.chance] * 2, [place - 0.4, place + 0.4], color=INK, linewidth=1)
         left.barh(place, told.auc - HALF, left=HALF, color=colour, height=0.34)
         right.barh(place, each.right, color=colour, height=0.5)
     for place, result in zip(places[len(known) :], models, strict=True):
         if result.auc.value is not None:
-            left.barh(place, result.auc.value - HALF, left=HALF, color=FOUND, height=0.34)
-        right.barh(place, result.correct, color=FOUND, height=0.5)
+            left.barh(place, result.auc.value - HALF, left=HALF, color=ACCENT, height=0.34)
+        right.barh(place, result.correct, color=ACCENT, height=0.5)
     left.set_xlim(0.3, 1.0)
     left.set_xlabel("macro AUC")
     left.set_title(
@@ -47,7 +45,7 @@ def draw_confounders(audit: Audit) -> bytes:
     left.set_yticks(places, names)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def draw_certainty(audit: Audit) -> bytes:
@@ -58,11 +56,11 @@ def draw_certainty(audit: Audit) -> bytes:
     n = [width.n for width in audit.widths]
     low, high = [width.low for width in audit.widths], [width.high for width in audit.widths]
     lead = max(audit.evaluation.models, key=lambda result: result.correct)
-    axes[0].fill_between(n, low, high, color=CHANCE)
+    axes[0].fill_between(n, low, high, color=PALE)
     axes[0].axhline(lead.correct / lead.n, color=INK, linewidth=1)
     own = next(width for width in audit.widths if width.n == lead.n)
-    axes[0].plot([own.n] * 2, [own.low, own.high], color=FOUND, linewidth=3)
-    axes[0].annotate(f" {own.n} cases", (own.n, own.high), color=FOUND, fontsize=9, va="bottom")
+    axes[0].plot([own.n] * 2, [own.low, own.high], color=ACCENT, linewidth=3)
+    axes[0].annotate(f" {own.n} cases", (own.n, own.high), color=ACCENT, fontsize=9, va="bottom")
     axes[0].axhline(
         audit.evaluation.majority_share, color=INK, linewidth=0.8, linestyle=(0, (4, 3))
     )
@@ -80,17 +78,11 @@ def draw_certainty(audit: Audit) -> bytes:
         below = [point.accuracy - point.low for point in audit.curve]
         above = [point.high - point.accuracy for point in audit.curve]
         axes[1].errorbar(
-            x, y, yerr=[below, above], color=FOUND, marker="o", capsize=3, linewidth=1.5
+            x, y, yerr=[below, above], color=ACCENT, marker="o", capsize=3, linewidth=1.5
         )
         axes[1].set_xlabel("training cases")
         axes[1].set_title(f"Learning curve of {audit.curve_model}", loc="left", fontsize=9)
     for each in axes:
         each.set_ylim(0, 1)
         each.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=150)
-    return out.getvalue()
+    return png_bytes(figure)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from mil.evaluation.decision_curves import TREAT_ALL, TREAT_NONE, DecisionCurve
-from mil.report.survival import COLOURS
+from mil.report.risk_groups import COLOURS
 
 
 def draw_decisions(curves: Sequence[DecisionCurve], title: str) -> Figure:
@@ -20,7 +20,7 @@ def draw_decisions(curves: Sequence[DecisionCurve], title: str) -> Figure:
             curve.threshold, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0
         )
     for name, dashes in ((TREAT_ALL, (4, 3)), (TREAT_NONE, (1, 2))):
-        [curve] = [one for one in curves if one.name == name]
+        curve = next(curve for curve in curves if curve.name == name)
         axes.plot(curve.threshold, curve.benefit, color="black", linestyle=(0, dashes), label=name)
     highest = max(float(curve.high.max()) for curve in curves)
     axes.set_ylim(-0.25 * highest - 0.01, highest * 1.05 + 0.01)

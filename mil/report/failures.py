@@ -43,7 +43,7 @@ def failures(predictions: Predictions, model: str, cohort: pd.DataFrame) -> Fail
         cohort: one row per case, with ``case`` and ``label``.
     """
     repeats = [predictions.case_scores(model, repeat) for repeat in predictions.repeats]
-    p = np.mean([each.p for each in repeats], axis=0)
+    p = np.mean([scores.p for scores in repeats], axis=0)
     cases, truth, called = repeats[0].case, repeats[0].truth, predicted(p)
     names = predictions.classes
     wrong = np.flatnonzero(called != truth)

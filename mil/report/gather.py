@@ -1,6 +1,5 @@
-"""From a run folder to everything its page shows; heatmaps are drawn by models that never saw the case."""
+"""From a run folder to everything its page shows. Heatmaps come from models that have not seen the case."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from mil.data.cohort import Cohort, read_table, split_train_test
 from mil.data.outcomes import EVENT
 from mil.data.splits import Fold
 from mil.errors import RunError
-from mil.evaluation.classification.evaluate import Evaluation, evaluate
+from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.comparison import compare_models
 from mil.evaluation.predictions import Predictions
 from mil.evaluation.survival.evaluate import evaluate_survival
@@ -21,16 +20,18 @@ from mil.evaluation.survival.predictions import SurvivalPredictions, read_surviv
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small, scale_stops
 from mil.heads.registry import head_class
-from mil.report.frame import Heatmap
-from mil.report.page import Report
-from mil.report.survival_page import SurvivalReport
+from mil.report.facts import Facts, Heatmap
+from mil.report.sections import Report, load_sections
 from mil.runs.run import Run
 
-SCARCE = 10  # cases per class below which one case moves sensitivity by more than ten points
-SCARCE_EVENTS = 20  # their number, not that of cases, says how much is known
+# The sections of each task's page.
+PAGES = {
+    "diagnosis": "mil.report.diagnosis_sections:DiagnosisSections",
+    "survival": "mil.report.survival_sections:SurvivalSections",
+}
 
 
-def gather(run: Run, *, progress: Progress | None = None) -> Report:
+def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, Any]:
     """Collect what the page of a finished cross-validation shows.
 
     Raises:
@@ -38,51 +39,59 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report:
         CohortError: its table or its bags are no longer there.
     """
     cohort, folds = run.cohort(), run.folds
-    predictions = run.predictions()
-    check_labels(predictions, cohort)
-    evaluation = evaluate(predictions)
+    page = PAGES[run.task]
+    predictions, evaluation, comparison = _judge(run, cohort)
+    warnings = [
+        *_backbone_warnings(cohort),
+        *load_sections(page).warnings(cohort, evaluation),
+        *_site_warnings(cohort),
+    ]
+    hazards = run.path / "survival" / "cox.csv"
     return Report(
-        **_facts(run, cohort, folds, progress or Silent()),
-        warnings=tuple(_warnings(cohort, evaluation)),
+        page=page,
+        facts=_facts(run, cohort, folds, warnings, progress or Silent()),
         predictions=predictions,
         evaluation=evaluation,
-        comparison=compare_models(predictions),
-        confounders=find_confounders(cohort, folds)[0],
-    )
-
-
-def gather_survival(run: Run, *, progress: Progress | None = None) -> SurvivalReport:
-    """The same of survival; raises likewise."""
-    cohort, folds = run.cohort(), run.folds
-    predictions = read_survival(run.predictions_path)
-    _check_outcomes(predictions, cohort)
-    hazards = run.path / "survival" / "cox.csv"
-    return SurvivalReport(
-        **_facts(run, cohort, folds, progress or Silent()),
-        warnings=tuple(_survival_warnings(cohort)),
-        predictions=predictions,
-        evaluation=evaluate_survival(predictions, run.settings.time_unit),
+        comparison=comparison,
+        confounders=() if run.task == "survival" else find_confounders(cohort, folds)[0],
         hazards=read_hazards(hazards) if hazards.is_file() else {},
     )
 
 
-def _facts(run: Run, cohort: Cohort, folds: Sequence[Fold], progress: Progress) -> dict[str, Any]:
-    """The fields of ``Facts`` but its warnings."""
+def _judge(run: Run, cohort: Cohort) -> tuple[Any, Any, Any]:
+    """The predictions, their evaluation and the comparison of models."""
+    if run.task == "survival":
+        risks = read_survival(run.predictions_path)
+        _check_outcomes(risks, cohort)
+        return risks, evaluate_survival(risks, run.settings.time_unit), None
+    predictions = run.predictions()
+    check_labels(predictions, cohort)
+    return predictions, evaluate(predictions), compare_models(predictions)
+
+
+def _facts(
+    run: Run,
+    cohort: Cohort,
+    folds: Sequence[Fold],
+    warnings: Sequence[str],
+    progress: Progress,
+) -> Facts:
     rows = read_table(run.table)
-    return {
-        "title": run.title,
-        "created": run.finished,
-        "asked": (len({row.case for row in rows}), len(rows)),
-        "aside": len({row.case for row in split_train_test(rows)[1]}),
-        "cohort": _cohort_table(cohort),
-        "excluded": cohort.excluded,
-        "folds": _folds_table(cohort, folds),
-        "heatmaps": _heatmaps(run, cohort, folds, progress),
-        "heatmap_scale": scale_stops(),
-        "recipe": cohort.recipe,
-        "settings": run.settings.stored,
-        "versions": run.versions,
-    }
+    return Facts(
+        title=run.title,
+        created=run.finished,
+        warnings=tuple(warnings),
+        in_table=(len({row.case for row in rows}), len(rows)),
+        external=len({row.case for row in split_train_test(rows)[1]}),
+        cohort=_cohort_table(cohort),
+        excluded=cohort.excluded,
+        folds=_folds_table(cohort, folds),
+        heatmaps=_heatmaps(run, cohort, folds, progress),
+        heatmap_scale=scale_stops(),
+        recipe=cohort.recipe,
+        settings=run.settings.stored,
+        versions=run.versions,
+    )
 
 
 def check_labels(predictions: Predictions, cohort: Cohort) -> None:
@@ -92,7 +101,7 @@ def check_labels(predictions: Predictions, cohort: Cohort) -> None:
     if changed:
         raise RunError(
             f"{len(changed)} cases have another label than in the run, e.g. {changed[0]}. "
-            "Run `mil crossval` again."
+            "Make the run again."
         )
 
 
@@ -104,68 +113,31 @@ def _check_outcomes(predictions: SurvivalPredictions, cohort: Cohort) -> None:
     if changed:
         raise RunError(
             f"{len(changed)} cases have another outcome than in the run, e.g. {changed[0]}. "
-            "Run `mil crossval` again."
+            "Make the run again."
         )
 
 
-def _warnings(cohort: Cohort, evaluation: Evaluation) -> list[str]:
-    """What a reader must know before any number."""
-    found = _of_backbone(cohort)
-    counts = Counter(case.label for case in cohort.cases)
-    fewest = min(counts.values())
-    scarce = ", ".join(sorted(label for label, count in counts.items() if count == fewest))
-    if fewest < SCARCE:
-        found.append(
-            f"Few cases: {scarce} {'have' if ', ' in scarce else 'has'} {fewest}. One case more or less "
-            f"right moves such a class's sensitivity by {100 / fewest:.0f} points; read the intervals, "
-            "not the middle."
-        )
-    found += _of_sites(cohort)
-    constant = [
-        r for r in evaluation.models if r.model == "majority" and r.accuracy.value is not None
-    ]
-    if any((r.accuracy.value or 0) < evaluation.majority_share - 1e-9 for r in constant):
-        found.append(
-            "Folds leave out unequal shares of the classes, so each model trains on fewer cases of the class "
-            "it is asked about. That pulls the majority rule, and every weak model, below guessing: a model "
-            "must beat the line 'always the most frequent class', not the majority row."
-        )
-    return found
-
-
-def _survival_warnings(cohort: Cohort) -> list[str]:
-    """The same of survival."""
-    found = _of_backbone(cohort)
-    events = sum(case.label == EVENT for case in cohort.cases)
-    if events < SCARCE_EVENTS:
-        found.append(
-            f"Few events: {events}. What is known of who is at risk comes from them, and each is in many of "
-            "the pairs that C counts; read the intervals, not the middle."
-        )
-    return found + _of_sites(cohort)
-
-
-def _of_backbone(cohort: Cohort) -> list[str]:
-    found = []
+def _backbone_warnings(cohort: Cohort) -> list[str]:
+    warnings = []
     if str(cohort.recipe.get("weights", "")).startswith("random"):
-        found.append(
-            "The backbone's weights are random: nothing in it was learnt from images. The numbers show "
-            "that the path works, not what a trained backbone would reach."
+        warnings.append(
+            "The backbone's weights are random: it has learned nothing from images. The numbers show that "
+            "the pipeline works, not what a trained backbone would reach."
         )
     if cohort.unknown_weights:
-        found.append(
-            f"The backbone's weights, {cohort.unknown_weights}, do not say which cases they have seen. If "
-            "they were trained on cases of this cohort, none of the numbers can be believed."
+        warnings.append(
+            f"The backbone's weights, {cohort.unknown_weights}, do not say which cases they were trained on. "
+            "If those include cases of this cohort, none of the numbers can be believed."
         )
-    return found
+    return warnings
 
 
-def _of_sites(cohort: Cohort) -> list[str]:
+def _site_warnings(cohort: Cohort) -> list[str]:
     if len({case.site for case in cohort.cases}) < 2:
         return []
     return [
-        "The cases come from several sites. Unless folds follow the site (--folds site), a model may "
-        "have learnt to tell sites apart."
+        "The cases come from several sites. Unless the folds hold out whole sites, a model may have learned "
+        "to recognise the site instead of the disease."
     ]
 
 

@@ -4,8 +4,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mil.evaluation.regression.nomogram import MOST, Nomogram, round_marks
+from mil.report.saving import ACCENT
 
-INK, FOUND = "#1f2a30", "#0b6e8a"
+INK = "#1f2a30"
 
 
 def draw_nomogram(nomogram: Nomogram, title: str) -> Figure:
@@ -24,7 +25,7 @@ def draw_nomogram(nomogram: Nomogram, title: str) -> Figure:
     totals = [total for total in round_marks(0.0, most) if total <= most]
     _line(axes, 2 - n_lines, "total points", [(f"{t:g}", t / most) for t in totals], INK)
     readings = [(f"{share:g}", total / most) for total, share in nomogram.readings()]
-    _line(axes, 1 - n_lines, "probability", readings, FOUND)
+    _line(axes, 1 - n_lines, "probability", readings, ACCENT)
     return figure
 
 

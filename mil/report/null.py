@@ -1,13 +1,11 @@
 """The shuffles of `mil check --null` as a picture."""
 
-import io
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
 from mil.audit.permutation import CHANCE, Verdict
-
-INK, FOUND, ALARM = "#5b6770", "#0b6e8a", "#b3261e"
+from mil.report.saving import ACCENT, ALARM, INK, png_bytes
 
 
 def draw_null(verdicts: Sequence[Verdict]) -> bytes:
@@ -27,7 +25,7 @@ def draw_null(verdicts: Sequence[Verdict]) -> bytes:
         mean = sum(verdict.aucs) / n
         colour = ALARM if verdict.invents else INK
         axes.plot([mean, mean], [place - 0.33, place + 0.33], color=colour, linewidth=2)
-        axes.plot([observed], [place], "D", markersize=6, color=FOUND, zorder=3)
+        axes.plot([observed], [place], "D", markersize=6, color=ACCENT, zorder=3)
     axes.axvline(CHANCE, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_yticks(range(len(shown)), [verdict.model for verdict, _ in reversed(shown)])
     axes.set_xlim(0, 1.02)
@@ -36,6 +34,4 @@ def draw_null(verdicts: Sequence[Verdict]) -> bytes:
         "Dots: shuffled labels, bar: their mean. Diamond: the true labels.", loc="left", fontsize=9
     )
     axes.spines[["top", "right"]].set_visible(False)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=150)
-    return out.getvalue()
+    return png_bytes(figure)

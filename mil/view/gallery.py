@@ -17,7 +17,7 @@ from mil.explain.scores import TileScores
 from mil.explain.target import explanation_target
 from mil.heads.registry import head_class
 from mil.learning.fitted import Fitted
-from mil.report.page import case_cards
+from mil.report.class_cards import case_cards
 from mil.runs.run import Relation, Run
 from mil.view.layers import layers_of, score
 

@@ -23,10 +23,10 @@ from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
 from typing import Any
 
 from features.errors import SarcomilError
+from mil.report.template import render_template
 from mil.view.gallery import Gallery
 
 HOST = "127.0.0.1"
@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
 @cache
 def page() -> str:
     """The page; it asks for all data itself, so that nothing has to be put into it."""
-    return files("mil.view").joinpath("page.html").read_text(encoding="utf-8")
+    return render_template("view/page.html")
 
 
 @cache

@@ -16,7 +16,8 @@ from mil.evaluation.comparison import compare_models
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small
 from mil.learning.fitted import load_fitted
-from mil.report.gather import SCARCE, gather
+from mil.report.diagnosis_sections import FEW
+from mil.report.gather import gather
 from mil.runs.record import update_run
 from mil.runs.run import open_run
 from tests.mil.made import RECIPE, made_bag, made_cohort
@@ -61,13 +62,13 @@ def test_numbers_are_those_of_the_predictions(run):
 
 def test_page_is_called_as_the_folder(run):
     report = gather(run)
-    assert report.title == f"{run.path.parent.name}/run"
-    assert report.created == run.finished
+    assert report.facts.title == f"{run.path.parent.name}/run"
+    assert report.facts.created == run.finished
 
 
 def test_cases_are_told_with_slides_tiles_and_further_columns(run):
     cohort = made_cohort((3, 3))
-    assert gather(run).cohort.to_dict("records") == [
+    assert gather(run).facts.cohort.to_dict("records") == [
         {
             "case": case.name,
             "label": case.label,
@@ -80,7 +81,7 @@ def test_cases_are_told_with_slides_tiles_and_further_columns(run):
 
 
 def test_folds_name_each_case_once_per_repeat(run):
-    folds = gather(run).folds
+    folds = gather(run).facts.folds
     assert Counter(map(tuple, folds[["repeat", "case"]].to_numpy().tolist())) == Counter(
         (repeat, case.name) for repeat in (0, 1) for case in made_cohort((3, 3)).cases
     )
@@ -88,25 +89,25 @@ def test_folds_name_each_case_once_per_repeat(run):
 
 def test_recipe_settings_and_versions_are_handed_on(run):
     report = gather(run)
-    assert report.recipe == RECIPE
-    assert report.settings == run.settings.stored
-    assert report.versions == run.versions
+    assert report.facts.recipe == RECIPE
+    assert report.facts.settings == run.settings.stored
+    assert report.facts.versions == run.versions
 
 
 def test_each_slide_has_the_map_of_the_model_that_did_not_see_its_case(run):
-    heatmaps = gather(run).heatmaps
+    heatmaps = gather(run).facts.heatmaps
     cohort = made_cohort((3, 3))
     assert set(heatmaps) == {bag.slide for case in cohort.cases for bag in case.bags}
     first, second = [fold for fold in read_folds(run.path / "folds.json") if fold.repeat == 0]
     for fold, other in ((first, second), (second, first)):
-        mine, its = (load_fitted(run.model_path("abmil", each)) for each in (fold, other))
+        unseen, seen = (load_fitted(run.model_path("abmil", f)) for f in (fold, other))
         for case in cohort.named(fold.test):
-            assert case.name not in mine.trained_on
-            assert case.name in its.trained_on
+            assert case.name not in unseen.trained_on
+            assert case.name in seen.trained_on
             for bag in case.bags:
-                held = read_bag(store_of(run) / f"{bag.slide}.h5")
-                assert heatmaps[bag.slide].png == draw_small(attention_scores(mine, held))
-                assert heatmaps[bag.slide].png != draw_small(attention_scores(its, held))
+                stored = read_bag(store_of(run) / f"{bag.slide}.h5")
+                assert heatmaps[bag.slide].png == draw_small(attention_scores(unseen, stored))
+                assert heatmaps[bag.slide].png != draw_small(attention_scores(seen, stored))
 
 
 def test_caption_says_model_and_fold_and_that_the_case_was_not_seen(run):
@@ -116,7 +117,7 @@ def test_caption_says_model_and_fold_and_that_the_case_was_not_seen(run):
         if fold.repeat == 0
         for name in fold.test
     }
-    for slide, heatmap in gather(run).heatmaps.items():
+    for slide, heatmap in gather(run).facts.heatmaps.items():
         fold = fold_of[slide.split("-")[0]]
         for fact in ("attention of abmil", f"fold {fold}", "case not seen"):
             assert fact in heatmap.caption
@@ -135,12 +136,14 @@ def test_model_that_saw_the_case_draws_no_map(run):
 def test_removed_models_leave_their_slides_without_a_map(run):
     first, second, *_ = read_folds(run.path / "folds.json")
     run.model_path("abmil", first).unlink()
-    drawn = gather(run).heatmaps
+    drawn = gather(run).facts.heatmaps
     assert {slide.split("-")[0] for slide in drawn} == set(second.test)
 
 
 def test_run_without_attention_has_no_maps(tmp_path):
-    assert gather(make_run(tmp_path, made_cohort((2, 2)), ["majority", "mean"])).heatmaps == {}
+    assert (
+        gather(make_run(tmp_path, made_cohort((2, 2)), ["majority", "mean"])).facts.heatmaps == {}
+    )
 
 
 def test_unfinished_run_is_refused(run):
@@ -193,13 +196,13 @@ def test_rows_that_were_left_out_are_told(tmp_path):
     rest = replace(cohort, cases=cohort.cases[1:])
     run = make_run(tmp_path, rest, ["majority"])
     change_table(run, "a1,a1-s1", "a0,a0-s1,class-a\na1,a1-s1")
-    ((slide, reason),) = gather(run).excluded
+    ((slide, reason),) = gather(run).facts.excluded
     assert slide == "a0-s1"
     assert "no such bag" in reason
 
 
 def warnings_of(folder, cohort, **columns):
-    return gather(make_run(folder, cohort, ["majority"], **columns)).warnings
+    return gather(make_run(folder, cohort, ["majority"], **columns)).facts.warnings
 
 
 def with_weights(cohort, weights):
@@ -211,7 +214,7 @@ def with_weights(cohort, weights):
     return replace(cohort, cases=tuple(cases))
 
 
-ENOUGH = made_cohort((SCARCE, SCARCE), slides=1, n_tiles=1)
+ENOUGH = made_cohort((FEW, FEW), slides=1, n_tiles=1)
 
 
 def test_nothing_is_warned_of_where_all_is_well(tmp_path):
@@ -220,30 +223,30 @@ def test_nothing_is_warned_of_where_all_is_well(tmp_path):
 
 @pytest.mark.parametrize("weights", ["random", "random (seed 0)"])
 def test_random_weights_are_called_random(tmp_path, weights):
-    (told,) = warnings_of(tmp_path, with_weights(ENOUGH, weights))
-    assert told.startswith("The backbone's weights are random")
+    (warning,) = warnings_of(tmp_path, with_weights(ENOUGH, weights))
+    assert warning.startswith("The backbone's weights are random")
 
 
 def test_weights_that_do_not_say_whom_they_have_seen_are_told(tmp_path):
-    (told,) = warnings_of(tmp_path, with_weights(ENOUGH, "mine.pth"))
-    assert told.startswith(
-        "The backbone's weights, mine.pth, do not say which cases they have seen"
+    (warning,) = warnings_of(tmp_path, with_weights(ENOUGH, "mine.pth"))
+    assert warning.startswith(
+        "The backbone's weights, mine.pth, do not say which cases they were trained on"
     )
 
 
 def test_few_cases_are_told_with_what_one_case_moves(tmp_path):
-    (told,) = warnings_of(tmp_path, made_cohort((SCARCE, 4), slides=1, n_tiles=1))
-    assert told.startswith("Few cases: class-b has 4.")
-    assert "by 25 points" in told
+    (warning,) = warnings_of(tmp_path, made_cohort((FEW, 4), slides=1, n_tiles=1))
+    assert warning.startswith("Few cases: class-b has 4.")
+    assert "by 25 points" in warning
 
 
 def test_several_sites_are_told(tmp_path):
-    (told,) = warnings_of(tmp_path, ENOUGH, site=["x", "y"] * SCARCE)
-    assert "several sites" in told
+    (warning,) = warnings_of(tmp_path, ENOUGH, site=["x", "y"] * FEW)
+    assert "several sites" in warning
 
 
 def test_one_site_is_no_warning(tmp_path):
-    assert warnings_of(tmp_path, ENOUGH, site=["x"] * 2 * SCARCE) == ()
+    assert warnings_of(tmp_path, ENOUGH, site=["x"] * 2 * FEW) == ()
 
 
 def test_progress_is_told_of_every_slide(run):

@@ -20,7 +20,7 @@ from mil.evaluation.decision_curves import (
 from mil.evaluation.predictions import Predictions
 from mil.evaluation.survival.predictions import SurvivalPredictions
 from mil.report.decision import draw_decisions
-from mil.report.survival import save_figure
+from mil.report.saving import save_figure
 from tests.mil.evaluation.test_survival_predictions import table_of
 from tests.mil.followed import drawn
 

@@ -7,8 +7,8 @@ import pytest
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.comparison import compare_models
 from mil.evaluation.predictions import Predictions
-from mil.report.frame import Heatmap
-from mil.report.page import Report
+from mil.report.facts import Facts, Heatmap
+from mil.report.sections import Report
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(24)
 FOLDS = 4
@@ -45,7 +45,7 @@ def _report(
                     rows.append((*where, *(p / p.sum())))
     columns = ["model", "repeat", "fold", "case", "slide", "label", *(f"p_{c}" for c in classes)]
     predictions = Predictions(pd.DataFrame(rows, columns=columns), tuple(classes))
-    values = {
+    facts = {
         "title": "run-7",
         "created": "2025-03-01T12:00:00+00:00",
         "warnings": (),
@@ -58,7 +58,7 @@ def _report(
                 "site": [None, "Oslo"] * (n // 2),
             }
         ),
-        "asked": (n + 1, sum(map(len, slides.values())) + 1),
+        "in_table": (n + 1, sum(map(len, slides.values())) + 1),
         "excluded": (("case-90", "no annotation"),),
         "folds": pd.DataFrame(
             [
@@ -68,9 +68,6 @@ def _report(
             ],
             columns=["repeat", "fold", "case", "label"],
         ),
-        "predictions": predictions,
-        "evaluation": evaluate(predictions),
-        "comparison": compare_models(predictions),
         "heatmaps": {
             slide: Heatmap(png=PNG, caption=f"abmil on {slide}")
             for case in cases[3:]
@@ -81,7 +78,13 @@ def _report(
         "settings": {"folds": FOLDS, "models": list(models)},
         "versions": {"sarcomil": "0.1.0"},
     }
-    return Report(**(values | changes))
+    return Report(
+        page="mil.report.diagnosis_sections:DiagnosisSections",
+        facts=Facts(**(facts | changes)),
+        predictions=predictions,
+        evaluation=evaluate(predictions),
+        comparison=compare_models(predictions),
+    )
 
 
 @pytest.fixture(scope="session")

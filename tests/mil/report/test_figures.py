@@ -6,13 +6,12 @@ import pytest
 
 from mil.evaluation.classification.metrics import macro_auc
 from mil.evaluation.intervals import Estimate
-from mil.report.figures import (
-    between,
+from mil.report.formats import between, percent
+from mil.report.plots import (
+    curve_key,
     interval_axis,
     interval_mark,
-    percent,
     roc_curves,
-    roc_key,
     roc_plot,
 )
 
@@ -81,10 +80,10 @@ def test_figures_are_whole_and_say_what_they_show(scores):
         assert root.get("role") == "img"
         assert root[0].tag == "title"
     assert "<i>. <b>: AUC" in ElementTree.fromstring(drawn[0])[0].text
-    told = ElementTree.fromstring(drawn[1])[0].text.replace("\N{NO-BREAK SPACE}", " ")
-    assert told == '<"&>: 90 %, 95 % interval 70 to 97 %'
+    text = ElementTree.fromstring(drawn[1])[0].text.replace("\N{NO-BREAK SPACE}", " ")
+    assert text == '<"&>: 90 %, 95 % interval 70 to 97 %'
     assert ElementTree.fromstring(drawn[2])[0].text == "m: undefined"
-    for svg in (interval_axis(), roc_key(curves[0])):
+    for svg in (interval_axis(), curve_key(curves[0])):
         assert ElementTree.fromstring(svg).get("aria-hidden") == "true"
 
 

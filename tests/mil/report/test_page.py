@@ -1,13 +1,15 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from mil.evaluation.comparison import PairTest
-from mil.report.frame import DASH
-from mil.report.page import best, headline, in_words, render
+from mil.report.diagnosis_sections import DiagnosisSections, describe_test
+from mil.report.formats import DASH
+from mil.report.page import render
 from tests.mil.report.parsed import NASTY, Page, check_page, check_text_only
 
 SHAPES = {
@@ -37,10 +39,10 @@ def test_every_case_and_every_slide_is_shown_once_among_the_cases(report):
     source = render(report)
     cases = source[source.index('<section id="cases">') : source.index('<section id="cohort">')]
     names = re.findall(r"<h3>(.*?)</h3>", cases)
-    assert sorted(names) == sorted(report.cohort["case"])
+    assert sorted(names) == sorted(report.facts.cohort["case"])
     for slide in report.predictions.table["slide"].unique():
         drawn = f"<figcaption><b>{slide}</b>abmil on {slide}</figcaption>" in cases
-        assert drawn == (slide in report.heatmaps)
+        assert drawn == (slide in report.facts.heatmaps)
         assert drawn or slide in cases
 
 
@@ -82,23 +84,33 @@ def _range(estimate):
     return f"{100 * estimate.value:.0f} %, 95 % interval {limits}"
 
 
+def headline(report, evaluation=None):
+    """The headline of a report, or of one with another evaluation."""
+    return DiagnosisSections(replace(report, evaluation=evaluation or report.evaluation)).headline()
+
+
+def best(report):
+    return DiagnosisSections(report).lead
+
+
 def test_the_headline_is_the_best_model_and_says_that_it_was_picked(make):
-    evaluation = make().evaluation
+    report = make()
+    evaluation = report.evaluation
     lead = max(evaluation.models, key=lambda result: result.accuracy.value)
-    first, second, *_ = (each.replace("\N{NO-BREAK SPACE}", " ") for each in headline(evaluation))
+    first, second, *_ = (text.replace("\N{NO-BREAK SPACE}", " ") for text in headline(report))
     assert first.startswith(
         f"Of 20 cases, {lead.model} named the right class in {lead.correct:.0f} ("
     )
     assert f"({_range(lead.accuracy)}); guessing gives 25 %" in first
     assert "best of 3 models" in second
     assert "optimistic" in second
-    assert not any("best of" in each for each in headline(make(models=("abmil",)).evaluation))
+    assert not any("best of" in text for text in headline(make(models=("abmil",))))
 
 
 def test_the_headline_of_repeats_is_a_mean(make):
-    evaluation = make(repeats=3).evaluation
-    said = headline(evaluation)[0]
-    assert f"in {best(evaluation).correct:.1f} on average over 3 repeats" in said
+    report = make(repeats=3)
+    first = headline(report)[0]
+    assert f"in {best(report).correct:.1f} on average over 3 repeats" in first
 
 
 def test_models_as_good_as_the_best_are_named(make):
@@ -107,7 +119,7 @@ def test_models_as_good_as_the_best_are_named(make):
     same = table[table["model"] == "abmil"]
     both = pd.concat([same, same.assign(model="twin")])
     evaluation = _evaluate(both, report.predictions.classes)
-    assert "level with twin" in headline(evaluation)[1]
+    assert "level with twin" in headline(report, evaluation)[1]
 
 
 def test_an_interval_down_to_chance_is_said_to_show_nothing(make):
@@ -115,12 +127,12 @@ def test_an_interval_down_to_chance_is_said_to_show_nothing(make):
     table = report.predictions.table.copy()
     table[report.predictions.p_columns] = 0.25
     flat = _evaluate(table, report.predictions.classes)
-    assert any("do not show" in each for each in headline(flat))
+    assert any("do not show" in text for text in headline(report, flat))
     table[report.predictions.p_columns] = pd.get_dummies(table["label"])[
         list(report.predictions.classes)
     ].to_numpy(dtype=float)
     perfect = _evaluate(table, report.predictions.classes)
-    assert not any("do not show" in each for each in headline(perfect))
+    assert not any("do not show" in text for text in headline(report, perfect))
 
 
 def _evaluate(table, classes):
@@ -131,21 +143,21 @@ def _evaluate(table, classes):
 
 
 @pytest.mark.parametrize(
-    ("test", "said"),
+    ("test", "text"),
     [
         (PairTest("a", "b", 20, 9, 0, 0.004, 0.012), "a alone is right on 9, b alone on 0 of 20"),
-        (PairTest("a", "b", 20, 9, 0, 0.004, 0.012), "More than chance explains"),
-        (PairTest("a", "b", 20, 7, 0, 0.016, 0.094), "Chance could do this"),
+        (PairTest("a", "b", 20, 9, 0, 0.004, 0.012), "This is more than chance explains."),
+        (PairTest("a", "b", 20, 7, 0, 0.016, 0.094), "Chance could explain this."),
         (PairTest("a", "b", 20, 0, 0, 1.0, 1.0), "right and wrong on the same cases"),
     ],
 )
-def test_a_paired_test_is_told_in_words(test, said):
-    assert said in in_words(test)
+def test_a_paired_test_is_described_in_words(test, text):
+    assert text in describe_test(test)
 
 
 def test_cases_stand_hardest_first_with_the_class_each_model_named(make):
     report = make()
-    lead = best(report.evaluation).model
+    lead = best(report).model
     scores = report.predictions.case_scores(lead, 0)
     p_true = scores.p[range(len(scores.case)), scores.truth]
     hardest = [scores.case[row] for row in p_true.argsort(kind="stable")]
@@ -188,7 +200,7 @@ def test_of_one_class_what_tells_classes_apart_is_a_dash(make):
 def test_each_fold_names_the_cases_it_tests(make):
     report = make(repeats=2)
     source = render(report)
-    for _, rows in report.folds.groupby(["repeat", "fold"]):
+    for _, rows in report.facts.folds.groupby(["repeat", "fold"]):
         assert f">{', '.join(sorted(rows['case']))}</td>" in source
 
 
@@ -222,7 +234,7 @@ def _named(make, nasty):
         settings={nasty: nasty},
         versions={nasty: nasty},
     )
-    report.cohort[nasty] = nasty
+    report.facts.cohort[nasty] = nasty
     return report
 
 
@@ -256,5 +268,6 @@ def _contrast(one, other):
 
 
 def test_the_page_is_written_without_torch():
-    code = "import mil.report.page, sys; sys.exit('torch' in sys.modules)"
+    modules = "mil.report.page, mil.report.diagnosis_sections, mil.report.survival_sections"
+    code = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,10 +11,13 @@ from mil.data.outcomes import CENSORED, EVENT
 from mil.evaluation.survival.evaluate import CAVEAT, evaluate_survival
 from mil.evaluation.survival.hazards import hazard_table
 from mil.evaluation.survival.predictions import SurvivalPredictions, column_of
-from mil.report.curves import survival_plot
-from mil.report.frame import Heatmap
-from mil.report.survival import risk_groups
-from mil.report.survival_page import SurvivalReport, best, headline, render, risk_cards
+from mil.report.facts import Facts, Heatmap
+from mil.report.kaplan_meier import survival_plot
+from mil.report.page import render
+from mil.report.risk_cards import risk_cards
+from mil.report.risk_groups import risk_groups
+from mil.report.sections import Report
+from mil.report.survival_sections import SurvivalSections
 from tests.mil.followed import drawn
 from tests.mil.report.conftest import PNG
 from tests.mil.report.parsed import NASTY, Page, check_page, check_text_only
@@ -67,17 +70,14 @@ def made(
     cohort = {"case": cases, "label": label, "time": time, "slides": 1, "tiles": 900 + np.arange(n)}
     folds = [(r, (i + r) % 4, cases[i], label[i]) for r in range(repeats) for i in range(n)]
     columns = {"the risk": risk, "age": rng.normal(60, 9, n)}
-    values = {
+    facts = {
         "title": "run-7",
         "created": "2025-03-01 12:00:00 UTC",
         "warnings": (),
-        "asked": (n + 1, n + 9),
+        "in_table": (n + 1, n + 9),
         "cohort": pd.DataFrame(cohort),
         "excluded": (("case-90", "no outcome"),),
         "folds": pd.DataFrame(folds, columns=["repeat", "fold", "case", "label"]),
-        "predictions": predictions,
-        "evaluation": evaluate_survival(predictions, unit),
-        "hazards": {"told": hazard_table(columns, time, event)} if beside else {},
         "heatmaps": {
             f"{case}/0": Heatmap(png=PNG, caption=f"abmil on {case}/0")
             for case in cases
@@ -88,7 +88,18 @@ def made(
         "settings": {"folds": 4},
         "versions": {"sarcomil": "0.1.0"},
     }
-    return SurvivalReport(**(values | changes))
+    return Report(
+        page="mil.report.survival_sections:SurvivalSections",
+        facts=Facts(**(facts | changes)),
+        predictions=predictions,
+        evaluation=evaluate_survival(predictions, unit),
+        comparison=None,
+        hazards={"told": hazard_table(columns, time, event)} if beside else {},
+    )
+
+
+def best(report):
+    return SurvivalSections(report).lead
 
 
 @pytest.fixture(params=SHAPES.values(), ids=SHAPES.keys())
@@ -143,30 +154,31 @@ def test_the_tables_print_what_was_evaluated(report):
 def test_the_headline_is_the_model_of_the_highest_c_with_what_flatters_it():
     report = made()
     lead = max(report.evaluation.models, key=lambda each: each.harrell.value)
-    assert best(report.evaluation) is lead
+    assert best(report) is lead
     c = lead.harrell
     text = Page(render(report)).text()
-    assert f"{lead.model} put the one whose event came first at the higher risk" in text
+    assert f"{lead.model} put the case whose event came first at the higher risk" in text
     assert f"{c.value:.2f} (Harrell's C, 95 % interval {c.low:.2f} to {c.high:.2f})" in text
     assert "It is the best of 3 models" in text
     assert "reaches down to guessing" not in text
     assert "reaches down to guessing" in Page(render(made(models=("noise",)))).text()
-    assert "no closer to what happened" in Page(render(made(models=("noise",)))).text()
+    assert "no closer to the outcomes" in Page(render(made(models=("noise",)))).text()
 
 
 def test_pairs_that_cannot_be_compared_are_said_to_be_none():
     report = made(models=("told",))
     table = report.predictions.table.assign(event=0)
     table.loc[table["time"] == table["time"].max(), "event"] = 1  # the last of all
-    evaluation = evaluate_survival(SurvivalPredictions(table), "days")
-    risks = report.predictions.case_risks("told", 0)
-    assert headline(evaluation, risks)[0].startswith("No two cases can be compared")
+    predictions = SurvivalPredictions(table)
+    evaluation = evaluate_survival(predictions, "days")
+    sections = SurvivalSections(replace(report, predictions=predictions, evaluation=evaluation))
+    assert sections.headline()[0].startswith("No two cases can be compared")
 
 
 def test_cases_stand_hardest_first_by_their_own_pairs():
     """Against every pair, one by one, over three repeats of which each has its own risks."""
     report = made(repeats=3)
-    lead = best(report.evaluation).model
+    lead = best(report).model
     shares = {}
     for repeat in report.predictions.repeats:
         held = report.predictions.case_risks(lead, repeat)
@@ -181,8 +193,8 @@ def test_cases_stand_hardest_first_by_their_own_pairs():
     expected = sorted(shares, key=lambda case: (-round(np.mean(shares[case]), 9), case))
     assert re.findall(r"<h3>(case-\d\d)</h3>", render(report)) == expected
     [card] = [c for c in risk_cards(report.predictions, "days") if c.case == expected[0]]
-    place = report.evaluation.models.index(best(report.evaluation))
-    assert card.verdicts[place].wrong == pytest.approx(np.mean(shares[expected[0]]))
+    place = report.evaluation.models.index(best(report))
+    assert card.verdicts[place].misordered == pytest.approx(np.mean(shares[expected[0]]))
     assert np.mean(shares[expected[0]]) > np.mean(shares[expected[-1]])
 
 
@@ -190,13 +202,13 @@ def test_every_case_tells_what_became_of_it_and_where_its_slides_are():
     report = made()
     source = render(report)
     cases = source[source.index('<section id="cases">') : source.index('<section id="cohort">')]
-    for case, time, label in report.cohort[["case", "time", "label"]].itertuples(index=False):
+    for case, time, label in report.facts.cohort[["case", "time", "label"]].itertuples(index=False):
         said = "event after" if label == EVENT else "last seen without event after"
         at = cases.index(f"<h3>{case}</h3>")
         article = Page(cases[at : cases.index("</article>", at)]).text()
         assert f"{said}: {time:g} days" in article
         assert f"abmil on {case}/0" in article
-    for case in report.cohort["case"][::5]:
+    for case in report.facts.cohort["case"][::5]:
         assert f"slides without heatmap: {case}/1" in Page(cases).text()
 
 
@@ -217,7 +229,7 @@ def test_cases_that_every_model_ranks_wrongly_are_named_and_the_flat_one_does_no
     report = made()
     cards = risk_cards(report.predictions, "days")
     missed = {c.case for c in cards if c.missed}
-    assert missed == {c.case for c in cards if all(v.wrong > 0.5 for v in c.verdicts[1:])}
+    assert missed == {c.case for c in cards if all(v.misordered > 0.5 for v in c.verdicts[1:])}
     assert missed, "the made-up cohort has such a case"
     text = Page(render(report)).text()
     told = re.search(r"Every model that tells cases apart does for ([^.]*)\.", text)[1]
@@ -260,19 +272,21 @@ def test_the_cox_table_is_shown_as_it_was_computed():
     text = Page(render(report)).text()
     for each in report.hazards["told"]:
         assert f"{each.term} {each.ratio:.2f} {each.low:.2f} to {each.high:.2f}" in text
-    assert "those here hold 2 columns and" in text
+    assert "those of this page have 2 columns and" in text
     without = Page(render(made(beside=False))).text()
     assert "Beside the clinical columns Cox" not in without
-    assert "whether it says more than age, stage and grade do is not known" in without
+    assert (
+        "Whether the risk adds anything to age, stage and grade is therefore not known" in without
+    )
 
 
 def test_limits_are_those_of_the_data():
     report = made()
-    lead, evaluation = best(report.evaluation), report.evaluation
+    lead, evaluation = best(report), report.evaluation
     text = Page(render(report)).text()
     c = lead.harrell
     assert f"With {N} cases and {evaluation.n_events} events the C of {lead.model}" in text
-    assert f"anything between {c.low:.2f} and {c.high:.2f} agrees" in text
+    assert f"anything between {c.low:.2f} and {c.high:.2f} is compatible" in text
     held = report.predictions.case_risks("told", 0)
     pairs = sum(
         bool(held.event[i]) and held.time[i] < held.time[j] for i in range(N) for j in range(N)
@@ -280,10 +294,15 @@ def test_limits_are_those_of_the_data():
     assert f"Of {N * (N - 1) // 2} pairs of cases {pairs} can be compared" in text
     left = int((held.time >= AT[-1]).sum())
     assert f"Nothing is judged beyond 900 days, when {left} of {N} cases are still observed" in text
-    assert "covers less than it says" in text
+    assert "covers less than its 95 %" in text
     assert "The folds were drawn once" in text
     assert "The folds were drawn once" not in Page(render(made(repeats=2))).text()
-    sited = replace(report, cohort=report.cohort.assign(site=["Oslo", "Rome"] * (N // 2)))
+    sited = replace(
+        report,
+        facts=replace(
+            report.facts, cohort=report.facts.cohort.assign(site=["Oslo", "Rome"] * (N // 2))
+        ),
+    )
     assert "The cases come from 2 sites" in Page(render(sited)).text()
 
 
@@ -308,6 +327,6 @@ def _named(nasty):
         warnings=(nasty,), excluded=((nasty, nasty),), recipe={nasty: {nasty: nasty}},
         settings={nasty: nasty}, versions={nasty: nasty},
     )  # fmt: skip
-    report.cohort[nasty] = [nasty, f"{nasty}2"] * (N // 2)
+    report.facts.cohort[nasty] = [nasty, f"{nasty}2"] * (N // 2)
     told = {nasty: tuple(replace(h, term=nasty) for h in report.hazards["told"])}
     return replace(report, hazards=told)

@@ -17,6 +17,7 @@ from mil.evaluation.classification.metrics import placements, roc_points
 from mil.evaluation.decision_curves import DecisionCurve
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.predictions import Predictions
+from mil.report.formats import between, percent
 
 N_COLOURS = 8
 DASHES = ("none", "7 3", "2 3", "9 3 2 3")  # curves differ without colour, too
@@ -40,26 +41,6 @@ class RocCurve:
     auc: float
     fpr: Floats
     tpr: Floats
-
-
-def percent(share: float, digits: int = 0) -> str:
-    """A share in per cent; only exactly 0 and 1 are written as 0 % and 100 %."""
-    text = f"{100 * share:.{digits}f}"
-    if float(text) in {0.0, 100.0} and share not in {0.0, 1.0}:
-        if digits == 0:
-            return percent(share, 1)
-        step = 10.0**-digits
-        text = f"< {step:g}" if share < 0.5 else f"> {100 - step:g}"
-    return f"{text}\N{NO-BREAK SPACE}%"
-
-
-def between(shares: Sequence[float | None]) -> str:
-    """The range of shares, e.g. limits of an interval or values over repeats: 70 to 97 %."""
-    known = [share for share in shares if share is not None]
-    if not known:
-        return "\N{EN DASH}"
-    low, high = percent(min(known)), percent(max(known))
-    return high if low == high else f"{low[:-2]} to {high}"
 
 
 def roc_curves(classes: Sequence[str], truth: Ints, p: Floats) -> tuple[RocCurve, ...]:
@@ -91,19 +72,19 @@ def curves_of(predictions: Predictions, result: ModelResult) -> tuple[RocCurve, 
 
 def roc_plot(model: str, curves: Sequence[RocCurve]) -> str:
     """ROC curves of one model in a square with its diagonal and axes."""
-    told = "; ".join(f"{curve.name}: AUC {curve.auc:.2f}" for curve in curves)
+    text = "; ".join(f"{curve.name}: AUC {curve.auc:.2f}" for curve in curves)
     # Later curves are drawn first: where two coincide, the dashes let the one below show.
     lines = "".join(_roc_line(curve) for curve in reversed(curves))
     axes = ("false positive rate", "true positive rate")
-    return _square(f"ROC curves of {model}. {told}", *axes, lines)
+    return _square(f"ROC curves of {model}. {text}", *axes, lines)
 
 
 def reliability_plot(model: str, bins: Sequence[Bin]) -> str:
-    """How often the class named is right where so much was said of it, with exact intervals."""
-    told = "; ".join(f"said {percent(each.predicted)}, right {each.k} of {each.n}" for each in bins)
-    marks = "".join(_reliability_mark(each) for each in bins)
+    """How often the named class is right, by the probability it was given, with exact intervals."""
+    text = "; ".join(f"predicted {percent(b.predicted)}, right {b.k} of {b.n}" for b in bins)
+    marks = "".join(_reliability_mark(b) for b in bins)
     axes = ("probability of the class named", "share that is right")
-    return _square(f"Reliability of {model}. {told}", *axes, marks)
+    return _square(f"Reliability of {model}. {text}", *axes, marks)
 
 
 def decision_plot(model: str, positive: str, curve: DecisionCurve, treat_all: DecisionCurve) -> str:
@@ -123,9 +104,9 @@ def decision_plot(model: str, positive: str, curve: DecisionCurve, treat_all: De
         f'<text x="{x:g}" y="{SIDE + 18:g}" text-anchor="middle">{share:g}</text>'
         for x, share in zip((0, SIDE), ends, strict=True)
     )
-    told = f"Decision curve of {model}, acting on {positive}: net benefit and its 95 % band"
+    text = f"Decision curve of {model}, acting on {positive}: net benefit and its 95 % band"
     return (
-        f'<svg class="roc" viewBox="-46 -8 296 294" role="img"><title>{escape(told)}</title>'
+        f'<svg class="roc" viewBox="-46 -8 296 294" role="img"><title>{escape(text)}</title>'
         f'<rect class="frame" width="{SIDE:g}" height="{SIDE:g}"/>'
         f'<line class="reference" x1="0" y1="{zero:.4g}" x2="{SIDE:g}" y2="{zero:.4g}"/>{marks}'
         f'<text x="-8" y="{zero + 4:.4g}" text-anchor="end">0</text>'
@@ -139,11 +120,11 @@ def decision_plot(model: str, positive: str, curve: DecisionCurve, treat_all: De
     )
 
 
-def _square(told: str, across: str, upwards: str, inside: str) -> str:
-    """A square of shares with its diagonal, axes and what is drawn in it."""
+def _square(text: str, across: str, upwards: str, inside: str) -> str:
+    """A square of shares with its diagonal, its axes and the marks in it; ``text`` describes it."""
     ticks = "".join(_tick(share) for share in (0.0, 0.5, 1.0))
     return (
-        f'<svg class="roc" viewBox="-46 -8 296 294" role="img"><title>{escape(told)}</title>'
+        f'<svg class="roc" viewBox="-46 -8 296 294" role="img"><title>{escape(text)}</title>'
         f'<rect class="frame" width="{SIDE:g}" height="{SIDE:g}"/>'
         f'<line class="reference" x1="0" y1="{SIDE:g}" x2="{SIDE:g}" y2="0"/>{ticks}{inside}'
         f'<text x="{SIDE / 2:g}" y="{SIDE + 38:g}" text-anchor="middle">{across}</text>'
@@ -152,7 +133,7 @@ def _square(told: str, across: str, upwards: str, inside: str) -> str:
     )
 
 
-def roc_key(curve: RocCurve) -> str:
+def curve_key(curve: RocCurve) -> str:
     """A short stroke in the colour and dashes of a curve, for the legend."""
     return (
         f'<svg class="key" width="28" height="10" aria-hidden="true">'
@@ -174,18 +155,18 @@ def interval_mark(name: str, estimate: Estimate, chance: float, *, as_share: boo
     """One row of the forest plot: a point, its interval, and the line of chance through all rows.
 
     Args:
-        name: what is measured.
+        name: of the row.
         estimate: a share; without limits only the point is drawn.
         chance: where the dashed line stands.
         as_share: read out in per cent, not as a number.
     """
-    told, marks = f"{name}: undefined", ""
+    text, marks = f"{name}: undefined", ""
     if estimate.value is not None:
-        told = f"{name}: {percent(estimate.value) if as_share else f'{estimate.value:.2f}'}"
+        text = f"{name}: {percent(estimate.value) if as_share else f'{estimate.value:.2f}'}"
         marks = f'<circle cx="{_at(estimate.value)}" cy="50%" r="4.5"/>'
         if estimate.low is not None and estimate.high is not None:
             limits = f"{estimate.low:.2f} to {estimate.high:.2f}"
-            told += (
+            text += (
                 f", 95 % interval {between([estimate.low, estimate.high]) if as_share else limits}"
             )
             marks = _whisker(estimate.low, estimate.high) + marks
@@ -193,7 +174,7 @@ def interval_mark(name: str, estimate: Estimate, chance: float, *, as_share: boo
             marks = marks.replace("<circle", '<circle class="open"')
     line = _at(chance)
     return (
-        f'<svg class="mark" role="img"><title>{escape(told)}</title>'
+        f'<svg class="mark" role="img"><title>{escape(text)}</title>'
         f'<line class="reference" x1="{line}" x2="{line}" y1="0" y2="100%"/>{marks}</svg>'
     )
 
@@ -227,9 +208,9 @@ def _tick(share: float) -> str:
     )
 
 
-def _reliability_mark(each: Bin) -> str:
-    x, right = SIDE * each.predicted, each.k / each.n
-    low, middle, high = (SIDE * (1 - share) for share in (each.low, right, each.high))
+def _reliability_mark(point: Bin) -> str:
+    x, right = SIDE * point.predicted, point.k / point.n
+    low, middle, high = (SIDE * (1 - share) for share in (point.low, right, point.high))
     return (
         f'<line class="whisker" x1="{x:.4g}" x2="{x:.4g}" y1="{low:.4g}" y2="{high:.4g}"/>'
         f'<circle class="bin" cx="{x:.4g}" cy="{middle:.4g}" r="4.5"/>'

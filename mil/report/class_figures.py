@@ -1,4 +1,4 @@
-"""The figures of the report as files for a paper: each as PNG, SVG and the CSV it was drawn from."""
+"""The figures of a diagnosis as files for a paper: PNG, SVG and the CSV that was drawn."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,23 +8,24 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from features.files.atomic import atomic_path
 from mil.evaluation.classification.evaluate import Evaluation
 from mil.evaluation.predictions import Predictions
-from mil.report.figures import curves_of
+from mil.report.plots import curves_of
+from mil.report.saving import DASHES, PALETTE, plain_text, save_figure
 
-# Okabe & Ito 2008, told apart without colour vision; the page's own palette follows the same.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7176", "#b8a800")
-STYLES = ("-", "--", ":", "-.")
 DPI = 200
 
 Draw = Callable[[Any, pd.DataFrame], None]
 
 
-def write_figures(folder: Path, evaluation: Evaluation, predictions: Predictions) -> list[Path]:
-    """Draw every figure; returns the files, PNG, SVG and CSV of each.
+def write_class_figures(
+    folder: Path, evaluation: Evaluation, predictions: Predictions
+) -> list[Path]:
+    """Draw every figure; returns the paths, PNG, SVG and CSV of each.
 
     Args:
-        folder: is made where it is not there; figures of the same name are replaced.
+        folder: created if needed; figures of the same name are replaced.
         evaluation: of the predictions.
         predictions: out of fold.
     """
@@ -42,15 +43,8 @@ def write_figures(folder: Path, evaluation: Evaluation, predictions: Predictions
 
 def _accuracy_table(evaluation: Evaluation) -> pd.DataFrame:
     rows = [
-        (
-            each.model,
-            each.correct,
-            each.n,
-            each.accuracy.value,
-            each.accuracy.low,
-            each.accuracy.high,
-        )
-        for each in evaluation.models
+        (r.model, r.correct, r.n, r.accuracy.value, r.accuracy.low, r.accuracy.high)
+        for r in evaluation.models
     ]
     return pd.DataFrame(rows, columns=["model", "right", "cases", "accuracy", "low", "high"])
 
@@ -62,15 +56,14 @@ def _draw_accuracy(evaluation: Evaluation) -> Callable[[pd.DataFrame], Figure]:
         at = np.arange(len(table))[::-1]
         middle = table["accuracy"].to_numpy(float)
         reach = [middle - table["low"].to_numpy(float), table["high"].to_numpy(float) - middle]
-        axis.errorbar(middle, at, xerr=reach, fmt="o", color=COLOURS[0], capsize=0)
-        for share, told in (
-            (evaluation.chance_accuracy, "guessing"), (evaluation.majority_share, "most frequent class"),
-        ):  # fmt: skip
-            axis.axvline(
-                share, color="#888888", linestyle=":" if told == "guessing" else "--", label=told
-            )
+        axis.errorbar(middle, at, xerr=reach, fmt="o", color=PALETTE[0], capsize=0)
+        for share, dashes, label in (
+            (evaluation.chance_accuracy, ":", "guessing"),
+            (evaluation.majority_share, "--", "most frequent class"),
+        ):
+            axis.axvline(share, color="#888888", linestyle=dashes, label=label)
         axis.set(xlim=(0, 1), yticks=at, xlabel="accuracy, 95 % interval")
-        axis.set_yticklabels([_plain(name) for name in table["model"]])
+        axis.set_yticklabels([plain_text(name) for name in table["model"]])
         axis.legend(frameon=False, fontsize="small", loc="lower right")
         return figure
 
@@ -89,9 +82,9 @@ def _roc_table(evaluation: Evaluation, predictions: Predictions) -> pd.DataFrame
 def _draw_roc(axis: Any, table: pd.DataFrame) -> None:
     axis.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
     for number, (name, part) in enumerate(table.groupby("class", sort=False)):
-        look = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
-        told = f"{_plain(name)}, AUC {part['auc'].iloc[0]:.2f}"
-        axis.plot(part["fpr"], part["tpr"], label=told, **look)
+        look = {"color": PALETTE[number % len(PALETTE)], "linestyle": DASHES[number % len(DASHES)]}
+        label = f"{plain_text(name)}, AUC {part['auc'].iloc[0]:.2f}"
+        axis.plot(part["fpr"], part["tpr"], label=label, **look)
     axis.set(xlim=(0, 1), ylim=(0, 1), ylabel="true positive rate", aspect="equal")
     if len(table):
         axis.legend(frameon=False, fontsize="xx-small", loc="lower right")
@@ -99,8 +92,8 @@ def _draw_roc(axis: Any, table: pd.DataFrame) -> None:
 
 def _confusion_table(evaluation: Evaluation) -> pd.DataFrame:
     rows = [
-        (each.model, truth, named, each.confusion[i, j])
-        for each in evaluation.models
+        (result.model, truth, named, result.confusion[i, j])
+        for result in evaluation.models
         for i, truth in enumerate(evaluation.classes)
         for j, named in enumerate(evaluation.classes)
     ]
@@ -108,7 +101,7 @@ def _confusion_table(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def _draw_confusion(evaluation: Evaluation) -> Draw:
-    names = [_plain(name) for name in evaluation.classes]
+    names = [plain_text(name) for name in evaluation.classes]
     totals = np.maximum(np.array(evaluation.class_counts), 1)
 
     def draw(axis: Any, table: pd.DataFrame) -> None:
@@ -126,9 +119,9 @@ def _draw_confusion(evaluation: Evaluation) -> Draw:
 
 def _reliability_table(evaluation: Evaluation) -> pd.DataFrame:
     rows = [
-        (each.model, one.predicted, one.k, one.n, one.low, one.high)
-        for each in evaluation.models
-        for one in each.calibration.curve
+        (result.model, point.predicted, point.k, point.n, point.low, point.high)
+        for result in evaluation.models
+        for point in result.calibration.curve
     ]
     return pd.DataFrame(rows, columns=["model", "said", "right", "cases", "low", "high"])
 
@@ -137,15 +130,15 @@ def _draw_reliability(axis: Any, table: pd.DataFrame) -> None:
     share = (table["right"] / table["cases"]).to_numpy(float)
     reach = [share - table["low"].to_numpy(float), table["high"].to_numpy(float) - share]
     axis.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
-    axis.errorbar(table["said"], share, yerr=reach, fmt="o", color=COLOURS[0])
+    axis.errorbar(table["said"], share, yerr=reach, fmt="o", color=PALETTE[0])
     axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is right", aspect="equal")
 
 
 def _save_models(
     path: Path, table: pd.DataFrame, evaluation: Evaluation, draw: Draw, across: str
 ) -> list[Path]:
-    """One panel a model."""
-    models = [each.model for each in evaluation.models]
+    """One panel per model."""
+    models = [result.model for result in evaluation.models]
 
     def panels(table: pd.DataFrame) -> Figure:
         columns = min(4, len(models))
@@ -153,7 +146,7 @@ def _save_models(
         figure = Figure(figsize=(3.1 * columns, 3.2 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
         for axis, model in zip(axes.flat, models, strict=False):
-            axis.set_title(_plain(model), fontsize="medium")
+            axis.set_title(plain_text(model), fontsize="medium")
             axis.set_xlabel(across)
             draw(axis, table[table["model"] == model])
         for axis in axes.flat[len(models) :]:
@@ -164,14 +157,7 @@ def _save_models(
 
 
 def _save(path: Path, table: pd.DataFrame, draw: Callable[[pd.DataFrame], Figure]) -> list[Path]:
-    files = [path.with_suffix(suffix) for suffix in (".csv", ".png", ".svg")]
-    table.to_csv(files[0], index=False, lineterminator="\n")
-    figure = draw(table)
-    figure.savefig(files[1], dpi=DPI)
-    figure.savefig(files[2], metadata={"Date": None})
-    return files
-
-
-def _plain(name: object) -> str:
-    """A name as it is, also where matplotlib would read mathematics in it."""
-    return str(name).replace("$", r"\$")
+    numbers = path.with_suffix(".csv")
+    with atomic_path(numbers) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    return [numbers, *save_figure(draw(table), path, dpi=DPI)]

@@ -1,4 +1,4 @@
-"""Kaplan-Meier curves of the groups a model tells apart: a picture with the numbers at risk, and a table."""
+"""Kaplan-Meier curves of the risk groups of a model: a figure with the numbers at risk, and a table."""
 
 import csv
 from collections.abc import Sequence
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from features.files.atomic import atomic_path
@@ -15,6 +14,7 @@ from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.survival.evaluate import CAVEAT
 from mil.evaluation.survival.metrics import Curve, kaplan_meier, log_rank, number_at_risk
 from mil.evaluation.survival.predictions import SurvivalPredictions
+from mil.report.saving import save_figure
 
 COLOURS = ("#0b6e8a", "#b3261e", "#7a5195", "#5b6770", "#ef8a17")
 RISKS = ("low risk", "high risk")
@@ -28,7 +28,7 @@ class Group:
         name: to be shown.
         time: (n,) of its cases.
         event: (n,)
-        curve: Kaplan-Meier's.
+        curve: the Kaplan-Meier estimate.
     """
 
     name: str
@@ -52,7 +52,7 @@ def groups_of(time: Floats, event: Bools, group: Ints, names: Sequence[str]) -> 
 
 
 def draw_groups(groups: Sequence[Group], title: str, unit: str) -> Figure:
-    """Curves with their limits and a tick for each end of observation, and the numbers at risk below."""
+    """Curves with their limits and a tick for each censored case; below, the numbers at risk."""
     figure = Figure(figsize=(6.4, 4.2 + 0.28 * len(groups)), layout="constrained")
     axes, below = figure.subplots(2, 1, height_ratios=[1, 0.08 + 0.08 * len(groups)], sharex=True)
     end = max(float(group.time.max()) for group in groups)
@@ -77,14 +77,6 @@ def draw_groups(groups: Sequence[Group], title: str, unit: str) -> Figure:
         side.spines[["top", "right"]].set_visible(False)
     below.spines["left"].set_visible(False)
     return figure
-
-
-def save_figure(figure: Figure, stem: Path) -> None:
-    """Write ``stem``.png and ``stem``.svg; the same picture gives the same bytes."""
-    with rc_context({"svg.hashsalt": "mil", "svg.fonttype": "none"}):
-        for kind, said in (("png", {"Software": None}), ("svg", {"Date": None})):
-            with atomic_path(stem.with_name(f"{stem.name}.{kind}")) as temporary:
-                figure.savefig(temporary, format=kind, dpi=150, metadata=said)
 
 
 def write_groups(path: Path, groups: Sequence[Group]) -> None:
@@ -115,23 +107,24 @@ def write_groups(path: Path, groups: Sequence[Group]) -> None:
 
 
 def risk_groups(predictions: SurvivalPredictions, model: str) -> tuple[Group, ...]:
-    """The cases above and below the median training risk; one group where a model tells none apart."""
-    held = predictions.mean_risks(model)
-    group = (held.risk > 0).astype(np.int64)
-    return groups_of(held.time, held.event, group, RISKS)
+    """The cases above and below the median training risk; one group where all risks are equal."""
+    risks = predictions.mean_risks(model)
+    return groups_of(risks.time, risks.event, (risks.risk > 0).astype(np.int64), RISKS)
 
 
-def write_survival_figures(folder: Path, predictions: SurvivalPredictions, unit: str) -> None:
-    """Per model that tells cases apart, curves of those above and below the median training risk."""
+def write_survival_figures(folder: Path, predictions: SurvivalPredictions, unit: str) -> list[Path]:
+    """Kaplan-Meier curves of the risk groups of each model, as PNG, SVG and CSV; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
+    paths = []
     for model in predictions.models:
-        held = predictions.mean_risks(model)
+        risks = predictions.mean_risks(model)
         groups = risk_groups(predictions, model)
         write_groups(folder / f"{model}.csv", groups)
-        tested = log_rank(held.time, held.event, (held.risk > 0).astype(np.int64))
-        said = f"log-rank p {_p(tested.p)},\n{CAVEAT}" if tested else "one group only"
-        figure = draw_groups(groups, f"{model}, parted at the training median: {said}", unit)
-        save_figure(figure, folder / model)
+        test = log_rank(risks.time, risks.event, (risks.risk > 0).astype(np.int64))
+        result = f"log-rank p {_p(test.p)},\n{CAVEAT}" if test else "one group only"
+        figure = draw_groups(groups, f"{model}, split at the training median: {result}", unit)
+        paths += [folder / f"{model}.csv", *save_figure(figure, folder / model)]
+    return paths
 
 
 def _p(p: float) -> str:
@@ -142,11 +135,12 @@ def _draw_curve(axes: Any, group: Group, colour: str) -> None:
     curve = group.curve
     last = float(group.time.max())
     time = np.concatenate([[0.0], curve.time, [last]])
-    told = [
-        np.concatenate([[1.0], each, each[-1:]]) for each in (curve.survival, curve.low, curve.high)
-    ]
+    share, low, high = (
+        np.concatenate([[1.0], values, values[-1:]])
+        for values in (curve.survival, curve.low, curve.high)
+    )
     label = f"{group.name}: {int(group.event.sum())} events in {len(group.time)}"
-    axes.step(time, told[0], where="post", color=colour, label=label)
-    axes.fill_between(time, told[1], told[2], step="post", color=colour, alpha=0.15, linewidth=0)
+    axes.step(time, share, where="post", color=colour, label=label)
+    axes.fill_between(time, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
     ends = curve.censored > 0
     axes.plot(curve.time[ends], curve.survival[ends], "|", color=colour, markersize=7)

@@ -1,4 +1,4 @@
-"""Kaplan-Meier's curves drawn as inline SVG, in the colours of the page."""
+"""Kaplan-Meier curves drawn as inline SVG, in the colours of the page."""
 
 from collections.abc import Sequence
 
@@ -8,22 +8,19 @@ from matplotlib.ticker import MaxNLocator
 
 from mil.evaluation.arrays import Floats
 from mil.evaluation.survival.metrics import number_at_risk
-from mil.report.figures import DASHES
-from mil.report.survival import Group
+from mil.report.plots import DASHES
+from mil.report.risk_groups import Group
 
-WIDTH, HEIGHT, LINE = (
-    320.0,
-    190.0,
-    17.0,
-)  # of the frame and of a line of text, in units of the viewBox
+WIDTH, HEIGHT = 320.0, 190.0  # of the frame, in units of the viewBox
+LINE = 17.0  # height of a line of text
 LEFT, RIGHT = 74.0, 12.0  # room for the names of groups, and for the last tick
 
 
-def survival_plot(told: str, groups: Sequence[Group], unit: str) -> str:
-    """Curves with their limits, a tick for each end of observation, and below how many are still observed.
+def survival_plot(description: str, groups: Sequence[Group], unit: str) -> str:
+    """Curves with their limits and a tick for each censored case; below, the numbers at risk.
 
     Args:
-        told: what is drawn, for those who do not see it.
+        description: the figure in words, for those who do not see it.
         groups: in the order of their colours.
         unit: of time.
     """
@@ -39,7 +36,7 @@ def survival_plot(told: str, groups: Sequence[Group], unit: str) -> str:
     height = HEIGHT + (3.4 + len(groups)) * LINE + 14
     return (
         f'<svg class="km" viewBox="{-LEFT:g} -8 {LEFT + WIDTH + RIGHT:g} {height:g}" role="img">'
-        f"<title>{escape(told)}</title>"
+        f"<title>{escape(description)}</title>"
         f'<rect class="frame" width="{WIDTH:g}" height="{HEIGHT:g}"/>{curves}{times}{shares}'
         f"{_text(WIDTH / 2, HEIGHT + 2.1 * LINE, f'time in {unit}')}"
         f'<text transform="translate(-42 {HEIGHT / 2:g}) rotate(-90)" text-anchor="middle">'
@@ -60,8 +57,8 @@ def _curve(group: Group, place: int, end: float) -> str:
     curve = group.curve
     time = np.concatenate([[0.0], curve.time, [group.time.max()]])
     middle, low, high = (
-        _steps(time, np.concatenate([[1.0], each, each[-1:]]), end)
-        for each in (curve.survival, curve.low, curve.high)
+        _steps(time, np.concatenate([[1.0], share, share[-1:]]), end)
+        for share in (curve.survival, curve.low, curve.high)
     )
     ends = "".join(
         f'<line class="curve k{place}" x1="{_across(t, end):.4g}" x2="{_across(t, end):.4g}" '

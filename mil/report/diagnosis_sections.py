@@ -1,0 +1,202 @@
+"""The sections of a diagnosis: accuracy, AUC, confusion, calibration, decision curves, confounders."""
+
+from collections import Counter
+from pathlib import Path
+
+from mil.audit.sample_size import cases_for_width
+from mil.data.cohort import Cohort
+from mil.evaluation.classification.evaluate import Evaluation, ModelResult
+from mil.evaluation.comparison import Comparison, PairTest
+from mil.evaluation.decision_curves import decision_curves
+from mil.evaluation.predictions import Predictions
+from mil.report import plots
+from mil.report.class_cards import case_cards
+from mil.report.class_figures import write_class_figures
+from mil.report.failures import failures
+from mil.report.formats import between, correct, count, percent
+from mil.report.sections import (
+    THRESHOLDS,
+    Decision,
+    Report,
+    Sections,
+    design_limits,
+    picked_sentence,
+    selection_limit,
+)
+from mil.report.table_one import table_one
+from mil.report.template import svg
+
+FEW = 10  # cases of a class; below it one case moves sensitivity by more than ten points
+WIDE = 0.2  # an interval
+
+DiagnosisReport = Report[Predictions, Evaluation, Comparison]
+
+
+class DiagnosisSections(Sections[DiagnosisReport]):
+    """A run that predicts a class."""
+
+    template = "report/diagnosis.html"
+    folder = "figures"
+
+    @staticmethod
+    def warnings(cohort: Cohort, evaluation: Evaluation) -> list[str]:
+        """Classes of few cases, and folds that pull weak models below chance."""
+        warnings = []
+        counts = Counter(case.label for case in cohort.cases)
+        fewest = min(counts.values())
+        scarce = ", ".join(sorted(label for label, number in counts.items() if number == fewest))
+        if fewest < FEW:
+            warnings.append(
+                f"Few cases: {scarce} {'have' if ', ' in scarce else 'has'} {fewest}. One case more or less "
+                f"right moves the sensitivity of such a class by {100 / fewest:.0f} points. Read the "
+                "intervals rather than the estimates."
+            )
+        majority = [
+            result.accuracy.value for result in evaluation.models if result.model == "majority"
+        ]
+        if any(v is not None and v < evaluation.majority_share - 1e-9 for v in majority):
+            warnings.append(
+                "Each fold leaves out unequal shares of the classes, so that a model trains on fewer cases "
+                "of the class it is tested on. That pulls the majority rule, and every weak model, below "
+                "chance. Compare a model with the line 'always the most frequent class', not with the "
+                "majority row."
+            )
+        return warnings
+
+    @property
+    def lead(self) -> ModelResult:
+        """The model that is right on most cases; among equals the first."""
+        return max(self.report.evaluation.models, key=lambda result: result.correct)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.report.evaluation.classes
+
+    def headline(self) -> tuple[str, ...]:
+        """The accuracy of the best model with its interval, and what flatters it."""
+        evaluation, lead = self.report.evaluation, self.lead
+        majority, repeats = evaluation.majority_share, len(evaluation.repeats)
+        value, low, high = lead.accuracy.value, lead.accuracy.low, lead.accuracy.high
+        assert value is not None
+        assert low is not None
+        assert high is not None
+        sentences = [
+            f"Of {count(lead.n)} cases, {lead.model} named the right class in "
+            f"{correct(lead.correct, repeats)}{f' on average over {repeats} repeats' * (repeats > 1)} "
+            f"({percent(value)}, 95\N{NO-BREAK SPACE}% interval {between([low, high])}); "
+            f"guessing gives {percent(evaluation.chance_accuracy)}, always naming the most frequent "
+            f"class {percent(majority)}."
+        ]
+        if len(evaluation.models) > 1:
+            equals = [r.model for r in evaluation.models if r.correct == lead.correct][1:]
+            sentences.append(picked_sentence(len(evaluation.models), equals))
+        if low <= max(majority, evaluation.chance_accuracy):
+            sentences.append(
+                "Its interval reaches down to what needs no model: these cases alone do not show that "
+                "it has learned the classes."
+            )
+        return tuple(sentences)
+
+    def limitations(self) -> tuple[str, ...]:
+        """What so many cases of so many classes cannot show."""
+        evaluation, lead = self.report.evaluation, self.lead
+        low, high = lead.accuracy.low, lead.accuracy.high
+        limits = []
+        if low is not None and high is not None:
+            limits.append(
+                f"With {lead.n} cases the accuracy of {lead.model} is known to within "
+                f"{100 * (high - low):.0f} points: anything between {100 * low:.0f} and {100 * high:.0f} % "
+                "is compatible with these results."
+            )
+            if high - low > WIDE:
+                needed = cases_for_width(lead.correct / lead.n, WIDE / 2)
+                limits.append(
+                    f"An interval of {100 * WIDE:.0f} points would take about {needed} cases at this "
+                    "accuracy."
+                )
+        small = [
+            f"{name} ({number})"
+            for name, number in zip(evaluation.classes, evaluation.class_counts, strict=True)
+            if number < FEW
+        ]
+        if small:
+            limits.append(
+                f"Fewer than {FEW} cases: {', '.join(small)}. The sensitivity of such a class and its row of "
+                "the confusion matrix depend on single cases."
+            )
+        if len(evaluation.models) > 1:
+            limits.append(str(self.report.comparison.power))
+            limits.append(selection_limit(len(evaluation.models)))
+        return (*limits, *design_limits(len(evaluation.repeats), self.report.facts.n_sites))
+
+    def values(self) -> dict[str, object]:
+        """Results, tests, curves, errors and cards."""
+        report, lead = self.report, self.lead
+        evaluation, predictions, cohort = report.evaluation, report.predictions, report.facts.cohort
+        place = evaluation.models.index(lead)
+        cards = case_cards(predictions)
+        # Hardest first: the least probability for the true class. The sort is stable, by case name.
+        cards.sort(
+            key=lambda card: card.verdicts[place].p[evaluation.classes.index(card.outcome[1])]
+        )
+        return {
+            "lead": lead,
+            "place": place,
+            "tests": [(describe_test(test), test) for test in report.comparison.pairs],
+            "decisions": self._decisions(),
+            "errors": failures(predictions, lead.model, cohort),
+            "described": table_one(cohort, evaluation.classes),
+            "curves": [plots.curves_of(predictions, result) for result in evaluation.models],
+            "cards": cards,
+            "methods": _interval_methods(evaluation),
+            "roc_plot": svg(plots.roc_plot),
+            "roc_key": svg(plots.curve_key),
+            "reliability_plot": svg(plots.reliability_plot),
+        }
+
+    def write_figures(self, folder: Path) -> list[Path]:
+        """Accuracy, ROC curves, confusion matrices and reliability."""
+        return write_class_figures(folder, self.report.evaluation, self.report.predictions)
+
+    def _decisions(self) -> list[Decision]:
+        """The curves of the best model for each class to act on that has a case."""
+        predictions, classes = self.report.predictions, self.groups
+        table = predictions.table
+        alone = Predictions(
+            table[table["model"] == self.lead.model].reset_index(drop=True), classes
+        )
+        present = set(table["label"].astype(str))
+        positives = classes[1:] if len(classes) == 2 else classes
+        return [
+            Decision(name, decision_curves(alone, name, THRESHOLDS))
+            for name in positives
+            if name in present
+        ]
+
+
+def describe_test(test: PairTest) -> str:
+    """A paired test as a sentence."""
+    if not test.only_first + test.only_second:
+        return f"{test.first} and {test.second} are right and wrong on the same cases."
+    verdict = (
+        "This is more than chance explains." if test.p_holm < 0.05 else "Chance could explain this."
+    )
+    return (
+        f"{test.first} alone is right on {test.only_first}, {test.second} alone on "
+        f"{test.only_second} of {count(test.n)} cases. {verdict}"
+    )
+
+
+def _interval_methods(evaluation: Evaluation) -> list[str]:
+    """The methods of the intervals, each once."""
+    results = evaluation.models
+    return [
+        f"{name} by {method}"
+        for name, methods in (
+            ("accuracy", {result.accuracy.method for result in results}),
+            ("balanced accuracy", {result.balanced_accuracy.method for result in results}),
+            ("AUC", {result.auc.method for result in results if result.auc.low is not None}),
+        )
+        for method in sorted(methods)
+    ]

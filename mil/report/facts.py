@@ -1,0 +1,156 @@
+"""The facts of a run that every page shows, whatever the task: cohort, folds, recipe, settings, heatmaps."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+CARDS_SHOWN = 30  # further cases are folded away, so that the page opens at once
+ROWS_SHOWN = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heatmap:
+    """A picture of one slide's tiles.
+
+    Attributes:
+        png: the picture, 320 to 480 px wide.
+        caption: the model and fold that drew it, and whether that model has seen the case.
+    """
+
+    png: bytes
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a page shows of any run.
+
+    Attributes:
+        title: the name of the run.
+        created: ISO date-time.
+        warnings: what a reader must know before any number.
+        in_table: cases and slides that the cohort's table names.
+        external: cases of these that are reserved for an external test.
+        cohort: one row per case: case, label, slides, tiles, and any further columns.
+        excluded: (what, reason) of all that was left out.
+        folds: repeat, fold, case, label; the fold is the one that tests the case.
+        heatmaps: by slide; may lack some or all.
+        heatmap_scale: (colour as #rrggbb, meaning) along the one scale of all heatmaps.
+        recipe: how the bags were made; nested mappings of plain values.
+        settings: the resolved settings of the run; nested likewise.
+        versions: of the software, by name.
+    """
+
+    title: str
+    created: str
+    warnings: tuple[str, ...]
+    in_table: tuple[int, int]
+    external: int = 0
+    cohort: pd.DataFrame
+    excluded: tuple[tuple[str, str], ...]
+    folds: pd.DataFrame
+    heatmaps: Mapping[str, Heatmap]
+    heatmap_scale: tuple[tuple[str, str], ...] = ()
+    recipe: Mapping[str, object]
+    settings: Mapping[str, object]
+    versions: Mapping[str, str]
+
+    @property
+    def n_sites(self) -> int:
+        """Distinct sites in the table; 0 where it names none."""
+        if "site" not in self.cohort:
+            return 0
+        return int(self.cohort["site"].replace("", None).nunique())
+
+
+@dataclass(frozen=True)
+class FoldRow:
+    """The cases one fold tests, and their number for each label."""
+
+    fold: int
+    counts: tuple[int, ...]
+    cases: tuple[str, ...]
+
+
+def page_values(facts: Facts, groups: Sequence[str]) -> dict[str, object]:
+    """What the template of every run's page needs.
+
+    Args:
+        facts: of the run.
+        groups: the labels of its cases, in their order.
+    """
+    return {
+        "title": facts.title,
+        "facts": facts,
+        "groups": groups,
+        "group_rows": _group_rows(facts.cohort, groups),
+        "left_out": Counter(reason for _, reason in facts.excluded).most_common(),
+        "tiles": int(facts.cohort["tiles"].sum()) if "tiles" in facts.cohort else None,
+        "shown": CARDS_SHOWN,
+        "rows_shown": ROWS_SHOWN,
+        "numeric": set(facts.cohort.select_dtypes("number").columns),
+        "folds": _fold_rows(facts.folds, groups),
+        "definitions": [
+            (name, list(_flatten(values)))
+            for name, values in (
+                ("How the bags were made", facts.recipe),
+                ("Settings of the run", facts.settings),
+                ("Versions", facts.versions),
+            )
+        ],
+    }
+
+
+def _group_rows(
+    cohort: pd.DataFrame, groups: Sequence[str]
+) -> list[tuple[str, int, int | None, int | None]]:
+    """Label, cases, slides and tiles; None where the cohort does not count them."""
+    label = cohort["label"].astype(str)
+
+    def total(name: str, column: str) -> int | None:
+        return int(cohort.loc[label == name, column].sum()) if column in cohort else None
+
+    return [
+        (name, int((label == name).sum()), total(name, "slides"), total(name, "tiles"))
+        for name in groups
+    ]
+
+
+def _fold_rows(table: pd.DataFrame, groups: Sequence[str]) -> list[tuple[int, list[FoldRow]]]:
+    """The folds of each repeat."""
+    tested: dict[tuple[int, int], list[tuple[str, str]]] = {}
+    columns = (table[name] for name in ("repeat", "fold", "case", "label"))
+    for repeat, fold, case, label in zip(*columns, strict=True):
+        tested.setdefault((int(repeat), int(fold)), []).append((str(case), str(label)))
+    repeats: dict[int, list[FoldRow]] = {}
+    for (number, index), members in sorted(tested.items()):
+        counts = Counter(label for _, label in members)
+        row = FoldRow(
+            fold=index,
+            counts=tuple(counts[name] for name in groups),
+            cases=tuple(sorted(case for case, _ in members)),
+        )
+        repeats.setdefault(number, []).append(row)
+    return list(repeats.items())
+
+
+def _flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names and texts of nested mappings."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _text(value)
+
+
+def _text(value: object) -> str:
+    if value is None or value in ([], (), {}):
+        return "none"
+    if isinstance(value, (list, tuple)) and not any(isinstance(v, (list, dict)) for v in value):
+        return ", ".join(_text(entry) for entry in value)
+    if isinstance(value, (bool, list, tuple, Mapping)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)

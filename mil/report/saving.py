@@ -1,0 +1,39 @@
+"""Figures of matplotlib as bytes and as files; the same figure gives the same bytes."""
+
+import io
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from features.files.atomic import atomic_path
+
+DPI = 150
+# Okabe & Ito 2008, distinguishable without colour vision; the page's own palette follows the same.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7176", "#b8a800")
+DASHES = ("-", "--", ":", "-.")
+INK, ACCENT, ALARM, PALE = "#5b6770", "#0b6e8a", "#b3261e", "#d5dadd"
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, stem: Path, *, dpi: int = DPI) -> list[Path]:
+    """Write ``stem``.png and ``stem``.svg; returns the two paths."""
+    paths = []
+    with rc_context({"svg.hashsalt": "mil", "svg.fonttype": "none"}):
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            path = stem.with_name(f"{stem.name}.{kind}")
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
+            paths.append(path)
+    return paths
+
+
+def plain_text(name: object) -> str:
+    """A name as it is, also where matplotlib would read mathematics in it."""
+    return str(name).replace("$", r"\$")

@@ -1,0 +1,169 @@
+"""The sections of one task on a page, and the sentences that all tasks share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from mil.audit.confounders import Confounder
+from mil.data.cohort import Cohort
+from mil.evaluation.decision_curves import TREAT_ALL, TREAT_NONE, DecisionCurve
+from mil.evaluation.survival.hazards import Hazard
+from mil.report.facts import Facts
+from mil.report.formats import join_names
+
+THRESHOLDS = np.linspace(0.05, 0.5, 46)
+
+PredictionsT = TypeVar("PredictionsT")
+EvaluationT = TypeVar("EvaluationT")
+ComparisonT = TypeVar("ComparisonT")
+ReportT = TypeVar("ReportT", bound="Report[Any, Any, Any]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Generic[PredictionsT, EvaluationT, ComparisonT]):
+    """Everything that the page of a run shows.
+
+    Attributes:
+        page: the sections of its task, as ``module:class``.
+        facts: of the run, whatever its task.
+        predictions: out of fold.
+        evaluation: of these predictions.
+        comparison: of the models on the same cases.
+        confounders: facts of the cases, besides the tissue, that might predict the outcome.
+        hazards: Cox regressions by model, of its risk beside columns of the table; may be empty.
+    """
+
+    page: str
+    facts: Facts
+    predictions: PredictionsT
+    evaluation: EvaluationT
+    comparison: ComparisonT
+    confounders: tuple[Confounder, ...] = ()
+    hazards: Mapping[str, tuple[Hazard, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Decision curves of one outcome to act on.
+
+    Attributes:
+        title: the outcome in words.
+        curves: one per model, then those of treating all and none.
+    """
+
+    title: str
+    curves: tuple[DecisionCurve, ...]
+
+    def of(self, name: str) -> DecisionCurve:
+        """The curve of a model, of treating all or of treating none."""
+        return next(curve for curve in self.curves if curve.name == name)
+
+    @property
+    def models(self) -> tuple[DecisionCurve, ...]:
+        """The curves of the models."""
+        return tuple(c for c in self.curves if c.name not in (TREAT_ALL, TREAT_NONE))
+
+
+class Sections(ABC, Generic[ReportT]):
+    """The sections of one task; each task has one subclass and one template.
+
+    Attributes:
+        template: extends ``report/run.html``.
+        folder: where the page's figures are written, beside the page.
+    """
+
+    template: ClassVar[str]
+    folder: ClassVar[str]
+
+    def __init__(self, report: ReportT) -> None:
+        self.report = report
+
+    @staticmethod
+    @abstractmethod
+    def warnings(cohort: Cohort, evaluation: Any) -> list[str]:
+        """What a reader must know of these cases before any number."""
+
+    @property
+    @abstractmethod
+    def groups(self) -> tuple[str, ...]:
+        """The labels of the cases, in their order."""
+
+    @abstractmethod
+    def headline(self) -> tuple[str, ...]:
+        """The result in plain sentences, with what flatters it."""
+
+    @abstractmethod
+    def limitations(self) -> tuple[str, ...]:
+        """What the data cannot show: sentences that a paper on this run owes its readers."""
+
+    @abstractmethod
+    def values(self) -> dict[str, object]:
+        """What the template needs beside the facts, the headline and the limitations."""
+
+    @abstractmethod
+    def write_figures(self, folder: Path) -> list[Path]:
+        """Write the figures of the page as files for a paper; returns their paths."""
+
+
+def load_sections(page: str) -> type[Sections[Any]]:
+    """The class that ``module:class`` names."""
+    module, _, name = page.partition(":")
+    sections: type[Sections[Any]] = getattr(import_module(module), name)
+    return sections
+
+
+def picked_sentence(n_models: int, equals: Sequence[str]) -> str:
+    """That the headline's model was picked after the results were seen.
+
+    Args:
+        n_models: models of the run.
+        equals: further models with the same result.
+    """
+    level = f", level with {join_names(equals)}" if equals else ""
+    return (
+        f"It is the best of {n_models} models compared on the same cases{level}. "
+        "Picking the best after seeing the results makes its number optimistic."
+    )
+
+
+def selection_limit(n_models: int) -> str:
+    """What trying several models on the same cases leaves open."""
+    return (
+        f"{n_models} models were tried on the same cases. The best of them looks better than it is; only "
+        "new cases, which had no part in the choice, can say by how much."
+    )
+
+
+def design_limits(n_repeats: int, n_sites: int) -> list[str]:
+    """What one cross-validation of one cohort leaves open, whatever its task.
+
+    Args:
+        n_repeats: of the cross-validation.
+        n_sites: distinct sites in the cohort table; 0 where it names none.
+    """
+    limits = []
+    if n_repeats == 1:
+        limits.append(
+            "The folds were drawn once. Another draw gives other numbers; several repeats would show how "
+            "far apart."
+        )
+    limits.append(
+        {
+            0: "The table names no site, so nothing is known about slides from another hospital.",
+            1: "All cases come from one site, so nothing is known about slides from another hospital.",
+        }.get(
+            n_sites,
+            f"The cases come from {n_sites} sites. Unless the folds hold out whole sites, the numbers say "
+            "little about a site that took no part.",
+        )
+    )
+    limits.append(
+        "Every number comes from cross-validation within one cohort. No case is from outside, and the model "
+        "that would be used in practice is none of those that were tested."
+    )
+    return limits
