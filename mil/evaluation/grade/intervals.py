@@ -1,0 +1,81 @@
+"""Confidence intervals of ordered grades that hold their level at 20 cases.
+
+They state the sampling error of cases only: that out-of-fold cases share training cases is not in them.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import t as student
+
+from mil.evaluation.arrays import Floats, Ints
+from mil.evaluation.intervals import Interval
+
+DRAWS, SEED = 2000, 0
+LEAST_WEIGHT = 0.5  # of a row with one case, which has no variance of its own
+
+
+def graded_interval(
+    metric: Callable[[Floats], Floats], counts: Floats, confidence: float = 0.95
+) -> Interval:
+    """Interval of a metric of the ranked confusion matrix: the middle of the matrices drawn from it.
+
+    Each row, the cases of one true grade by predicted grade, is drawn from a Dirichlet distribution. The
+    prior is worth one exact case and one missed case, shared evenly by the cells, so that errors that did
+    not occur are possible. The weights of a row are then scaled to its cases less one, which gives each
+    drawn share the sampling variance of a proportion; without that the intervals of few cases are too
+    short. Cases per grade are kept. Benchmark and figures: benchmarks.grade_intervals.
+
+    Args:
+        metric: from (..., K, K) counts, rows the true grade, to (...,) numbers.
+        counts: (K, K) cases; means over repeats need not be whole.
+        confidence: in (0, 1).
+    """
+    size, per_grade = len(counts), counts.sum(axis=1, keepdims=True)
+    prior = np.where(np.eye(size) > 0, 1 / size, 1 / (size * (size - 1)))
+    weights = counts + prior
+    weights = weights * np.maximum(per_grade - 1, LEAST_WEIGHT) / weights.sum(axis=1, keepdims=True)
+    drawn = np.random.default_rng(SEED).standard_gamma(weights, size=(DRAWS, size, size))
+    shares = drawn / np.maximum(drawn.sum(axis=-1, keepdims=True), 1e-300)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(metric(per_grade * shares), [tail, 1 - tail])
+    value = float(metric(counts))
+    # The prior draws the middle inwards; the limits must still enclose the value.
+    return Interval(min(float(low), value), max(float(high), value), "Dirichlet, n - 1")
+
+
+def somers_interval(
+    truth: Ints, repeats: list[Floats], value: float, confidence: float = 0.95
+) -> Interval | None:
+    """Interval of Somers' D given the true grade, on Fisher's z scale with Student's t.
+
+    The variance comes from the influence of each case on the ratio of pairs (infinitesimal jackknife), the
+    mean over repeats. None where it is 0, as it is where every pair is ranked rightly.
+
+    Args:
+        truth: (n,) true grades, not all equal.
+        repeats: (n,) scores of each repeat.
+        value: where the interval is laid: the mean over repeats.
+        confidence: in (0, 1).
+    """
+    influence = np.mean([_somers_influence(truth, score) for score in repeats], axis=0)
+    n = len(truth)
+    variance = float((influence**2).sum()) * n / (n - 1)
+    if not (variance > 1e-20 and abs(value) < 1):
+        return None
+    quantile = float(student.isf((1 - confidence) / 2, n - 1))
+    half = quantile * np.sqrt(variance) / (1 - value**2)
+    middle = np.arctanh(value)
+    return Interval(
+        float(np.tanh(middle - half)), float(np.tanh(middle + half)), "influence, Fisher's z"
+    )
+
+
+def _somers_influence(truth: Ints, score: Floats) -> Floats:
+    """(n,) what each case adds to Somers' D beyond its mean."""
+    order = np.sign(truth[:, None] - truth)
+    agreement = order * np.sign(score[:, None] - score)
+    pairs = np.abs(order)
+    value = agreement.sum() / pairs.sum()
+    away: Floats = 2 * (agreement - value * pairs).sum(axis=1) / pairs.sum()
+    return away
