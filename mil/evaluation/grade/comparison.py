@@ -90,7 +90,7 @@ class GradeComparison:
 
     def to_json(self) -> dict[str, object]:
         """The fields as plain values; what can be shown also as a sentence."""
-        return {"task": "grade", **asdict(self), "says": str(self)}
+        return {"task": "grade", **asdict(self), "power": self.power.to_json(), "says": str(self)}
 
 
 def compare_grade_models(

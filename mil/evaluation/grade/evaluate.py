@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from mil.evaluation.arrays import Floats
-from mil.evaluation.classification.evaluate import ranks_nothing
-from mil.evaluation.classification.per_class import Spread, estimate, spread
+from mil.evaluation.classification.evaluate import depends_on_fold_alone
+from mil.evaluation.classification.per_class import Spread, make_estimate, spread
 from mil.evaluation.grade import metrics
 from mil.evaluation.grade.intervals import graded_interval, somers_interval
 from mil.evaluation.grade.predictions import GradePredictions
@@ -191,7 +191,7 @@ def evaluate_model(model: str, repeats: Sequence[CaseScores]) -> GradeResult:
         estimates |= {"quadratic_kappa": ONE_GRADE, "linear_kappa": ONE_GRADE}
     for name in shares:
         share = float(np.mean(values[name]))
-        estimates[name] = estimate(share, wilson(share * len(truth), len(truth)))
+        estimates[name] = make_estimate(share, wilson(share * len(truth), len(truth)))
     estimates["somers_d"], somers = _somers(repeats)
     per_repeat: dict[str, tuple[float | None, ...]] = {
         name: tuple(None if estimates[name].value is None else value for value in values[name])
@@ -220,7 +220,7 @@ def _laid_at(
     interval = graded_interval(metric, table)
     shift = mean - float(metric(table))
     low, high = max(least, interval.low + shift), min(most, interval.high + shift)
-    return estimate(mean, replace(interval, low=low, high=high))
+    return make_estimate(mean, replace(interval, low=low, high=high))
 
 
 def _somers(repeats: Sequence[CaseScores]) -> tuple[Estimate, tuple[float | None, ...]]:
@@ -231,7 +231,7 @@ def _somers(repeats: Sequence[CaseScores]) -> tuple[Estimate, tuple[float | None
     known = [value for value in values if value is not None]
     if not known:
         return ONE_GRADE, nothing
-    if all(ranks_nothing(one) for one in repeats):
+    if all(depends_on_fold_alone(one) for one in repeats):
         note = "undefined: predictions follow from the fold alone"
         return Estimate(None, None, None, "none", note), nothing
     mean = float(np.mean(known))
@@ -239,4 +239,4 @@ def _somers(repeats: Sequence[CaseScores]) -> tuple[Estimate, tuple[float | None
     if interval is None:
         note = "no limits: the ranking has no variance among these cases"
         return Estimate(mean, None, None, "none", note), values
-    return estimate(mean, interval), values
+    return make_estimate(mean, interval), values
