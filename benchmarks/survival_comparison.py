@@ -57,7 +57,7 @@ class Scenario:
         met_at = rng.exponential(np.exp(-self.strength * true))
         left_at = rng.exponential(self.follow_up, size=n)
         time, event = np.minimum(met_at, left_at), met_at <= left_at
-        at = np.linspace(*np.quantile(time, [0.1, 0.8]), 5)
+        at = times_of(time)
         return [
             [self._risks(rng, true, shared, level, (time, event), at) for _ in range(self.repeats)]
             for level in self.noise
@@ -78,6 +78,12 @@ class Scenario:
         survival = np.exp(-np.exp(risk)[:, None] * at)
         names = tuple(f"{i:04d}" for i in range(len(true)))
         return CaseRisks(names, *outcome, risk, survival, np.zeros(len(true), np.int64))
+
+
+def times_of(time: Floats) -> Floats:
+    """(5,) times at which survival is predicted."""
+    early, late = (float(t) for t in np.quantile(time, [0.1, 0.8]))
+    return np.linspace(early, late, 5)
 
 
 SCENARIOS = (
@@ -111,7 +117,7 @@ def rows_of(scenario: Scenario, cohorts: int) -> Iterator[Row]:
             alarms.append(difference.p <= 0.05)
             smallest = detectable_difference(first, second)
             detectable.append(np.nan if smallest is None else smallest)
-            at = np.linspace(*np.quantile(first[0].time, [0.1, 0.8]), 5)
+            at = times_of(first[0].time)
             test = ibs_difference(first, second, at)
             brier.append(test is not None and test.p <= 0.05)
         row = (scenario.name, str(n), f"{np.mean(events):.0f}", f"{true:.2f}")

@@ -212,7 +212,7 @@ def kappa_difference(
     left_out = _mean_kappa(without, cells[0]) - _mean_kappa(without, cells[1])
     error = math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
     half = float(student.isf(LEVEL / 2, n - 1)) * error
-    p = _kappa_swap_p(*cells, abs(float(value[0])))
+    p = _kappa_swap_p(cells[0], cells[1], abs(float(value[0])))
     center = float(value[0])
     return Difference(center, max(-2.0, center - half), min(2.0, center + half), p, p)
 
