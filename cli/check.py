@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cli.app import app
-from cli.extract import TABLE_SUFFIXES, SlideOptions, jobs_of, recipes_of, slides_in
+from cli.extract import TABLE_SUFFIXES, SlideOptions, jobs_of, recipes_of
 from cli.options import UsageError, verb, writable
 from features.errors import FeaturesError
 from mil.data.summary import Summary, listed, tally
@@ -240,6 +240,8 @@ def _of_work(said: Summary, options: CheckOptions, checks: "Sequence[SlideCheck]
 
 def _of_files(said: Summary, options: CheckOptions, jobs: "Sequence[SlideJob]") -> None:
     """Files that the table does not name."""
+    from features.slides.find import slides_in
+
     if options.slides is None or jobs[0].from_tiles:
         return
     named = {path for job in jobs for path in job.files}

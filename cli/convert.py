@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.extract import slides_in
 from cli.options import UsageError, verb, writable, wrong_use
 
 if TYPE_CHECKING:
@@ -133,6 +132,8 @@ class _Work:
     """One run over files: what is asked of each, and what became of them."""
 
     def __init__(self, options: ConvertOptions, given: "SourceFacts") -> None:
+        from features.slides.find import slides_in
+
         self.done = self.kept = self.tiles = 0
         self.dims: set[int] = set()
         self.remarks: dict[str, list[str]] = {}

@@ -272,6 +272,7 @@ def jobs_of(options: SlideOptions) -> "Sequence[SlideJob]":
 def _path_jobs(options: SlideOptions, path: Path) -> "list[SlideJob]":
     """A slide file, the slides of a folder, or the slides whose tile images it holds."""
     from features.extraction.survey import SlideJob
+    from features.slides.find import slides_in
 
     if not path.is_dir():
         return [_slide_job(options, path)]
@@ -327,6 +328,7 @@ def _table_jobs(options: SlideOptions, rows: "Sequence[Row]", folder: Path) -> "
     """The slides of a table, found by name in a folder of slides or of tile images."""
     from features.errors import SlideError
     from features.extraction.survey import SlideJob
+    from features.slides.find import slides_in
 
     if not folder.is_dir():
         raise UsageError(f"--slides {folder}: no such folder.")
@@ -362,19 +364,6 @@ def _table_jobs(options: SlideOptions, rows: "Sequence[Row]", folder: Path) -> "
         )
         for row in rows
     ]
-
-
-def slides_in(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The slide files of a folder and those below it, by bare name and by name with its folders."""
-    from features.slides.slide import SLIDE_SUFFIXES, slide_name
-
-    found: dict[str, tuple[Path, ...]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SLIDE_SUFFIXES and path.is_file():
-            inside = path.relative_to(folder).as_posix()
-            for name in dict.fromkeys([slide_name(path.name), slide_name(inside)]):
-                found[name] = (*found.get(name, ()), path)
-    return found
 
 
 def _tiles_in(folder: Path) -> dict[str, tuple[Path, ...]]:

@@ -283,9 +283,9 @@ def _backbone_of(
     Raises:
         UsageError: the bags came from another tool.
     """
-    from cli.inputs import recipe_from
     from features.backbones.registry import load_backbone
     from features.tiles.normalisation import recolouring, stain_reference
+    from mil.runs.inputs import recipe_from
 
     recipe = run.recipe
     if recipe.get("region") == "converted":

@@ -1,7 +1,5 @@
-"""`mil predict`: new slides by a model that was trained."""
+"""`mil predict`: predict new slides with a trained model."""
 
-import csv
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +8,9 @@ from cli.app import app
 from cli.options import verb
 
 if TYPE_CHECKING:
-    from features.bags.bag import Bag
-    from mil.learning.fitted import Fitted
+    from collections.abc import Sequence
+
+    from mil.runs.predict import PredictedRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +52,10 @@ class PredictOptions:
 )
 def predict(options: PredictOptions) -> None:
     """Predict slides and their cases with a trained model; no label is needed."""
-    from cli.console import complain, say, show_table
+    from cli.console import say
     from cli.inputs import bags_for
-    from features.files.atomic import atomic_path
     from mil.data.cohort import read_table
-    from mil.evaluation.predictions import PREFIX
+    from mil.runs.predict import predict_slides, value_names, write_predicted
     from mil.runs.run import open_run
 
     run = open_run(options.run)
@@ -70,71 +68,24 @@ def predict(options: PredictOptions) -> None:
         weights=options.weights,
         slide_mpp=options.slide_mpp,
     )
-    told = {row.slide: row for row in read_table(options.cohort)} if options.cohort else {}
-    stated = {slide: row.case for slide, row in told.items()}
-    others = {slide: row.other for slide, row in told.items()}
-    cases = [run.case_of(bag.slide, stated.get(bag.slide) or bag.case) for bag in bags]
-    rows = _predicted_rows(fitted, bags, cases, others)
+    rows = predict_slides(run, fitted, bags, read_table(options.cohort) if options.cohort else ())
     path = options.out or run.path / "predict.csv"
-    header = ["level", "case", "slide", "tiles", "predicted", "trained_on_it"]
-    shown = ["risk"] if fitted.timeline else list(fitted.classes)
-    header += shown if fitted.timeline else [PREFIX + name for name in shown]
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerows([header, *rows])
-    show_table(
-        ["case", "slide", "predicted", *shown],
-        [[row[1], row[2], row[4], *(f"{float(p):.2f}" for p in row[6:])] for row in rows],
-    )
-    known = sorted({row[1] for row in rows if row[5] == "yes"})
-    if known:
-        complain(f"The model was trained on {', '.join(known)}: their predictions prove nothing.")
-    unknown = [row[2] for row in rows if row[5] == "unknown" and row[2]]
-    if unknown:
-        complain(
-            f"The case of {', '.join(unknown)} is not known, so the model may have seen it. Pass --cohort."
-        )
+    write_predicted(path, rows, fitted)
+    _show_predicted(rows, value_names(fitted))
     say(f"Predictions: {path}")
 
 
-def _predicted_rows(
-    fitted: "Fitted",
-    bags: "Sequence[Bag]",
-    cases: Sequence[str],
-    others: Mapping[str, Mapping[str, str]],
-) -> list[list[str]]:
-    """A row per slide, then a row per case with the mean over its slides; no case is a case alone."""
-    of_case: dict[str, list[tuple[Bag, list[float]]]] = {}
-    rows = []
-    for bag, case in zip(bags, cases, strict=True):
-        p = _answer(fitted, bag, others.get(bag.slide, {}))
-        of_case.setdefault(case or bag.slide, []).append((bag, p))
-        rows.append(_row("slide", fitted, case, bag.slide, len(bag), p))
-    for name, slides in of_case.items():
-        mean = [sum(column) / len(slides) for column in zip(*(p for _, p in slides), strict=True)]
-        case = name if name in cases else ""
-        rows.append(_row("case", fitted, case, "", sum(len(bag) for bag, _ in slides), mean))
-        rows[-1][1] = name
-    return rows
+def _show_predicted(rows: "Sequence[PredictedRow]", names: "Sequence[str]") -> None:
+    """Print the rows, and of which cases they prove nothing."""
+    from cli.console import complain, show_table
 
-
-def _answer(fitted: "Fitted", bag: "Bag", other: Mapping[str, str]) -> list[float]:
-    """The probabilities of a slide, or its risk alone."""
-    from mil.learning.prediction import probabilities, risk
-
-    if fitted.timeline:
-        return [risk(fitted, bag, (), other)[0]]
-    return probabilities(fitted, bag, other)
-
-
-def _row(
-    level: str, fitted: "Fitted", case: str, slide: str, tiles: int, p: Sequence[float]
-) -> list[str]:
-    from mil.data.names import matching
-
-    if fitted.timeline:
-        predicted = "high risk" if p[0] > 0 else "low risk"
-    else:
-        predicted = fitted.classes[max(range(len(p)), key=p.__getitem__)]
-    seen = ("yes" if matching([case], fitted.trained_on) else "no") if case else "unknown"
-    return [level, case or slide, slide, str(tiles), predicted, seen, *(repr(value) for value in p)]
+    show_table(
+        ["case", "slide", "predicted", *names],
+        [[row.case, row.slide, row.predicted, *(f"{v:.2f}" for v in row.values)] for row in rows],
+    )
+    if seen := sorted({row.case for row in rows if row.trained_on == "yes"}):
+        complain(f"The model was trained on {', '.join(seen)}: their predictions prove nothing.")
+    if unknown := [row.slide for row in rows if row.trained_on == "unknown" and row.slide]:
+        complain(
+            f"The case of {', '.join(unknown)} is not known, so the model may have seen it. Pass --cohort."
+        )

@@ -1,60 +1,121 @@
-"""Cases that no model of a run has seen, read once by the ensemble of all its fits, and the log of it.
+"""One-time external validation: one model of a run on cases that none of its fits has seen.
 
-The cases are those a table marks with ``split`` = ``test``, or all of a table without such a mark. Whoever
-reads them with a second model can choose between the two by the score, and then no unseen case is left: a
-second model is refused. Every reading is written down where the next one will look, beside the table, in the
-bag store and in the run, so that neither a new store nor a new table nor a copy of the run forgets it.
+The cases are those a table marks with ``split`` = ``test``, or all cases of a table without such marks. They
+are predicted by the ensemble of all fits of the model in the cross-validation.
 """
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from mil.baselines.tile_vote import TileVoteLogits
-from mil.data.cohort import Cohort
+from mil.data.cohort import Cohort, assemble, read_table, split_train_test
 from mil.data.names import matching
 from mil.data.splits import Fold
-from mil.errors import LeakageError, RunError
-from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
+from mil.errors import LeakageError
+from mil.evaluation.classification.evaluate import Evaluation, evaluate
+from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions, write_predictions
 from mil.heads.ensemble import members_of
 from mil.heads.registry import head_class
 from mil.learning.crossval import check_seen
 from mil.learning.fitted import Fitted
 from mil.learning.prediction import run_head
-from mil.runs.files import sha256_of
+from mil.runs.files import write_json
 from mil.runs.run import Run
+from mil.runs.validation_log import (
+    ValidationRecord,
+    append_record,
+    check_same_model,
+    earlier_records,
+    log_paths,
+    new_record,
+)
 
-LOG = "readings.jsonl"
 LOGIT = "logit_"
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One reading of external cases.
+@dataclass(frozen=True, kw_only=True)
+class ExternalValidation:
+    """One model on cases that none of its fits has seen.
 
     Attributes:
-        date: of it, UTC.
-        model: that read them.
-        run: its folder.
-        predictions_sha256: of the run's cross-validation, by which the model is known again.
-        table, table_sha256: the table.
-        cases: read.
-        bags: their fingerprints.
+        record: what the logs say of it.
+        earlier: records of the same model on any of these cases.
+        n_members: fits in the ensemble.
+        predictions: of the ensemble, one row per slide.
+        evaluation: of the predictions.
+        path: the folder with predictions.csv and metrics.json.
+        logs: the files that record the validation.
     """
 
-    date: str
-    model: str
-    run: str
-    predictions_sha256: str
-    table: str
-    table_sha256: str
-    cases: tuple[str, ...]
-    bags: tuple[str, ...]
+    record: ValidationRecord
+    earlier: tuple[ValidationRecord, ...]
+    n_members: int
+    predictions: Predictions
+    evaluation: Evaluation
+    path: Path
+    logs: tuple[Path, ...]
+
+
+def external_validation(
+    run: Run,
+    model: str,
+    table: Path,
+    store: Path,
+    *,
+    name: str | None = None,
+    allow_missing: bool = False,
+    notify: Callable[[str], None] | None = None,
+) -> ExternalValidation:
+    """Test one model of a finished cross-validation on unseen cases, and record it.
+
+    Args:
+        run: the cross-validation.
+        model: the model, chosen by the cross-validation.
+        table: cases, slides and labels; where some rows say ``split`` = ``test``, only those are used.
+        store: the bag store of these slides.
+        name: of the folder in ``external`` of the run; that of the table if not given.
+        allow_missing: go on without slides that lack a bag or a label.
+        notify: told of each row that is left out.
+
+    Raises:
+        LeakageError: a case has been seen, or another model has been tested on one of the cases.
+        RunError: the run has no such model or is not finished, or a log cannot be read or written.
+        CohortError: the table and the store do not go together.
+        FitError: a fit is missing, or a bag was made by another recipe.
+    """
+    members = run.ensemble(model)
+    train_rows, test_rows = split_train_test(read_table(table))
+    rows = test_rows or train_rows
+    cohort = assemble(rows, store, allow_missing=allow_missing, source=table.name)
+    for row, reason in cohort.excluded:
+        if notify:
+            notify(f"Left out: {row}: {reason}")
+    check_unseen(run, members, cohort)
+    record = new_record(run, model, table, cohort)
+    logs = log_paths(table, store, run.path)
+    earlier = earlier_records(logs, record)
+    check_same_model(earlier, record)
+    predictions = predict_ensemble(members, cohort)  # uses no label: the cases are still unseen
+    path = run.path / "external" / (name or table.stem)
+    path.mkdir(parents=True, exist_ok=True)
+    append_record(logs, record)
+    write_predictions(path / "predictions.csv", predictions)
+    evaluation = evaluate(predictions)
+    facts = {"members": len(members), "table_sha256": record.table_sha256, "read": record.date}
+    write_json(path / "metrics.json", evaluation.to_json() | facts)
+    return ExternalValidation(
+        record=record,
+        earlier=earlier,
+        n_members=len(members),
+        predictions=predictions,
+        evaluation=evaluation,
+        path=path,
+        logs=logs,
+    )
 
 
 def check_unseen(run: Run, members: Sequence[Fitted], cohort: Cohort) -> None:
@@ -66,23 +127,23 @@ def check_unseen(run: Run, members: Sequence[Fitted], cohort: Cohort) -> None:
     names = [case.name for case in cohort.cases]
     known = {*run.labels, *(name for member in members for name in member.trained_on)}
     seen = matching(names, known)
-    held = set(run.bags.values())
+    checksums = set(run.bags.values())
     seen += [
         case.name
         for case in cohort.cases
-        if case.name not in seen and any(bag.data_sha256 in held for bag in case.bags)
+        if case.name not in seen and any(bag.data_sha256 in checksums for bag in case.bags)
     ]
     if seen:
         raise LeakageError(
-            f"{len(seen)} of {len(names)} cases have been learnt from by this run, e.g. "
-            f"{', '.join(seen[:3])}. External cases are ones it has not seen: take these out of the table, "
-            "or mark cases with split=test before `mil crossval`, which then leaves them alone."
+            f"{len(seen)} of {len(names)} cases were used to train this run, e.g. {', '.join(seen[:3])}. "
+            "External cases are ones it has not seen: take these out of the table, or mark cases with "
+            "split=test before the cross-validation, which then leaves them alone."
         )
     check_seen(cohort, [Fold(repeat=0, index=0, train=(), test=tuple(names))])
 
 
-def predict_together(members: Sequence[Fitted], cohort: Cohort) -> Predictions:
-    """The mean of the models' logits, over the slides of a case too, and only then the softmax.
+def predict_ensemble(members: Sequence[Fitted], cohort: Cohort) -> Predictions:
+    """Average the logits of all models and of all slides of a case, then take the softmax.
 
     As in Navarro et al. 2021 (doi:10.3390/cancers13122866): 15 models of 3 x 5 folds, one score per
     patient. A fit of several seeds counts as so many models. A model whose logits are themselves means over
@@ -98,7 +159,7 @@ def predict_together(members: Sequence[Fitted], cohort: Cohort) -> Predictions:
         RunError: a case has a label that the models do not know.
     """
     first = members[0]
-    networks = [one for member in members for one in _networks(member)]
+    networks = [network for member in members for network in _networks(member)]
     per_tile = issubclass(head_class(first.model), TileVoteLogits)
     rows: list[dict[str, object]] = []
     for case in cohort.cases:
@@ -113,9 +174,9 @@ def predict_together(members: Sequence[Fitted], cohort: Cohort) -> Predictions:
         weight = torch.tensor([float(len(bag)) if per_tile else 1.0 for bag in case.bags]).double()
         p = torch.softmax((weight / weight.sum()) @ slides, dim=0)
         for bag, logits in zip(case.bags, slides, strict=True):
-            told = (first.model, 0, 0, case.name, bag.slide, case.label)
+            facts = (first.model, 0, 0, case.name, bag.slide, case.label)
             rows.append(
-                dict(zip(COLUMNS, told, strict=True))
+                dict(zip(COLUMNS, facts, strict=True))
                 | {PREFIX + n: float(v) for n, v in zip(first.classes, p, strict=True)}
                 | {LOGIT + n: float(v) for n, v in zip(first.classes, logits, strict=True)}
             )
@@ -124,87 +185,3 @@ def predict_together(members: Sequence[Fitted], cohort: Cohort) -> Predictions:
 
 def _networks(fitted: Fitted) -> tuple[Fitted, ...]:
     return tuple(replace(fitted, head=head) for head in members_of(fitted.head))
-
-
-def reading_of(run: Run, model: str, table: Path, cohort: Cohort) -> Reading:
-    """What the log will say of a reading that is made now."""
-    return Reading(
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=model,
-        run=str(run.path.absolute()),
-        predictions_sha256=run.predictions_sha256,
-        table=str(table.absolute()),
-        table_sha256=sha256_of(table),
-        cases=tuple(case.name for case in cohort.cases),
-        bags=tuple(bag.data_sha256 for case in cohort.cases for bag in case.bags),
-    )
-
-
-def logs_of(table: Path, store: Path, run: Path) -> tuple[Path, Path, Path]:
-    """Where readings of these cases are written: beside the table, in the store, and in the run's folder."""
-    return table.with_name(f"{table.stem}.{LOG}"), store / LOG, run / "external" / LOG
-
-
-def earlier(logs: Sequence[Path], reading: Reading) -> tuple[Reading, ...]:
-    """The readings of any of the same cases that the logs hold, each once, by date.
-
-    Raises:
-        RunError: a log cannot be read: a line that is lost would let a second model in.
-    """
-    held = {each for log in logs for each in _read(log)}
-    return tuple(
-        sorted(
-            (
-                each
-                for each in held
-                if set(each.bags) & set(reading.bags) or matching(each.cases, reading.cases)
-            ),
-            key=lambda each: each.date,
-        )
-    )
-
-
-def check_first(before: Sequence[Reading], reading: Reading) -> None:
-    """Refuse a second model on cases that another has been read on.
-
-    Raises:
-        LeakageError: naming the first.
-    """
-    for each in before:
-        if (each.model, each.predictions_sha256) != (reading.model, reading.predictions_sha256):
-            raise LeakageError(
-                f"These cases were read by {each.model} of {each.run} on {each.date}. A second model, here "
-                f"{reading.model} of {reading.run}, could be chosen by its score on them, and the better "
-                "score of two is not what unseen cases will give. Report the first; judge models against "
-                "each other by `mil crossval`, and this one on cases that none has been read on."
-            )
-
-
-def log_reading(logs: Sequence[Path], reading: Reading) -> None:
-    """Add a line to each log; nothing in them is ever changed.
-
-    Raises:
-        RunError: a log cannot be written to.
-    """
-    for log in logs:
-        try:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(reading)) + "\n")
-        except OSError as error:
-            raise RunError(
-                f"{log}: cannot be written to ({error.strerror}), and a reading that is not logged is not "
-                "made. Give the table and the store a folder of your own."
-            ) from error
-
-
-def _read(log: Path) -> Iterator[Reading]:
-    if not log.exists():
-        return
-    for number, line in enumerate(log.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            told = json.loads(line)
-            yield Reading(**told | {"cases": tuple(told["cases"]), "bags": tuple(told["bags"])})
-        except (ValueError, TypeError, KeyError) as error:
-            raise RunError(
-                f"{log}, line {number}: not a reading as it was written ({error}). Put the line back."
-            ) from error

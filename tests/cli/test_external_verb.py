@@ -29,7 +29,7 @@ def files(folder):
     return {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
 
 
-def test_cases_kept_aside_are_not_learnt_from(developed):
+def test_cases_for_testing_are_not_trained_on(developed):
     folder, done = developed
     assert "6 cases of split.csv with split=test: left alone" in done.stdout
     info = json.loads((folder / "run" / "run.json").read_text())
@@ -43,12 +43,12 @@ def test_the_audit_leaves_them_alone_too(developed, mil):
     assert "class-0 6, class-1 6" in done.stdout
 
 
-def test_one_model_reads_them_and_a_second_is_refused(developed, mil, tmp_path):
+def test_one_model_is_tested_and_a_second_is_refused(developed, mil, tmp_path):
     folder, _ = developed
     several = mil(
         "external", "run", "split.csv", "store", "--model", "majority,mean", cwd=folder, check=False
     )
-    assert (several.returncode, "read by one model" in several.stderr) == (2, True)
+    assert (several.returncode, "test one model" in several.stderr) == (2, True)
     unsaid = mil("external", "run", "split.csv", "store", cwd=folder, check=False)
     assert (unsaid.returncode, "--model is missing" in unsaid.stderr) == (2, True)
     path = mil(
@@ -72,8 +72,8 @@ def test_one_model_reads_them_and_a_second_is_refused(developed, mil, tmp_path):
     predictions = read_predictions(out / "predictions.csv")
     assert predictions.models == ("mean",)
     assert sorted(predictions.table["case"]) == ["a0", "a3", "a6", "b0", "b3", "b6"]
-    told = json.loads((out / "metrics.json").read_text())
-    assert (told["n_cases"], told["members"]) == (6, 6)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["n_cases"], metrics["members"]) == (6, 6)
     for log in (folder / "split.readings.jsonl", folder / "store" / "readings.jsonl"):
         [line] = log.read_text().splitlines()
         assert json.loads(line)["model"] == "mean"
@@ -83,11 +83,11 @@ def test_one_model_reads_them_and_a_second_is_refused(developed, mil, tmp_path):
         "external", "run", "split.csv", "store", "--model", "majority", cwd=folder, check=False
     )
     assert second.returncode == 1
-    assert "read by mean of" in second.stderr
+    assert "used to test mean of" in second.stderr
     assert before == files(folder)
 
     again = mil("external", "run", "split.csv", "store", "--model", "mean", cwd=folder)
-    assert "Read before by the same model, 1 time," in again.stdout
+    assert "Tested before with the same model, 1 time," in again.stdout
     assert len((folder / "store" / "readings.jsonl").read_text().splitlines()) == 2
 
 
@@ -108,7 +108,7 @@ def test_cases_the_run_has_learnt_from_are_refused(developed, mil):
         check=False,
     )
     assert done.returncode == 1
-    assert "12 of 18 cases have been learnt from" in done.stderr
+    assert "12 of 18 cases were used to train" in done.stderr
     assert not (folder / "all.readings.jsonl").exists()
 
 

@@ -176,7 +176,7 @@ def test_explain_uses_the_fold_that_left_the_case_out(demo, tmp_path, mil):
 def test_a_cross_validation_is_not_a_model_to_predict_with(demo, mil):
     done = mil("predict", demo / "run", demo / "store" / "case-01-s1.h5", check=False)
     assert done.returncode == 1
-    assert "mil train" in done.stderr
+    assert "Train one on all cases" in done.stderr
 
 
 def test_explain_writes_a_table_a_picture_and_tiles_for_qupath(demo):

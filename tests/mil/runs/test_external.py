@@ -1,4 +1,4 @@
-"""An ensemble is the mean of logits, its cases are unseen, and they are read by one model."""
+"""An ensemble is the mean of logits, its cases are unseen, and one model is tested on them."""
 
 import json
 import shutil
@@ -17,17 +17,16 @@ from mil.learning.batches import collate
 from mil.learning.crossval import cross_validate
 from mil.learning.fitted import save_fitted
 from mil.learning.training import fit
-from mil.runs.external import (
-    check_first,
-    check_unseen,
-    earlier,
-    log_reading,
-    logs_of,
-    predict_together,
-    reading_of,
-)
+from mil.runs.external import check_unseen, external_validation, predict_ensemble
 from mil.runs.record import finish_run, start_run
 from mil.runs.run import Run
+from mil.runs.validation_log import (
+    append_record,
+    check_same_model,
+    earlier_records,
+    log_paths,
+    new_record,
+)
 from tests.mil.made import QUICK, cohort_of, folds_of, made_case, made_cohort
 
 MODELS = ("abmil", "tile-vote-logits", "majority")
@@ -38,12 +37,12 @@ def run(tmp_path_factory):
     """Two repeats of three folds, every fit kept."""
     cohort = made_cohort((4, 4), seed=1)
     folds = folds_of(cohort, folds="3", repeats=2)
-    told = {
+    facts = {
         "labels": {case.name: case.label for case in cohort.cases},
         "bags": {bag.slide: bag.data_sha256 for case in cohort.cases for bag in case.bags},
     }
     path = tmp_path_factory.mktemp("external") / "run"
-    run = start_run(path, "crossval", {"models": MODELS}, told)
+    run = start_run(path, "crossval", {"models": MODELS}, facts)
 
     def keep(model, fold, fitter):
         fitted = fitter()
@@ -97,15 +96,15 @@ def test_a_member_that_another_run_has_written_is_refused(run, tmp_path):
 def test_tiles_are_averaged_over_models_slides_and_tiles_before_the_softmax(run, unseen):
     """The twin: all tile logits of all models and slides of a case in one list, its mean, then softmax."""
     members = run.ensemble("tile-vote-logits")
-    table = predict_together(members, unseen).table
+    table = predict_ensemble(members, unseen).table
     for case in unseen.cases:
         logits = []
         for member in members:
             for bag in case.bags:
                 logits.extend(member.head(*collate([bag.features])).tile_logits[0].numpy())
         p = softmax(np.mean(np.array(logits, dtype=np.float64), axis=0))
-        told = table[table["case"] == case.name][["p_class-a", "p_class-b"]].to_numpy()
-        assert told == pytest.approx(np.tile(p, (len(case.bags), 1)), abs=1e-6)
+        rows = table[table["case"] == case.name][["p_class-a", "p_class-b"]].to_numpy()
+        assert rows == pytest.approx(np.tile(p, (len(case.bags), 1)), abs=1e-6)
 
 
 def test_every_seed_of_a_fit_is_a_network_of_its_own(unseen):
@@ -123,11 +122,11 @@ def test_every_seed_of_a_fit_is_a_network_of_its_own(unseen):
     bag = unseen.cases[1].bags[0]
     logits = [
         head(*collate([bag.features])).logits[0].detach().numpy()
-        for each in fits
-        for head in each.head.members
+        for member in fits
+        for head in member.head.members
     ]
-    told = predict_together(fits, unseen).table
-    p = told[told["case"] == "x2"][["p_class-a", "p_class-b"]].to_numpy()[0]
+    rows = predict_ensemble(fits, unseen).table
+    p = rows[rows["case"] == "x2"][["p_class-a", "p_class-b"]].to_numpy()[0]
     assert len(logits) == 4
     assert p == pytest.approx(softmax(np.mean(logits, axis=0)), abs=1e-6)
 
@@ -135,17 +134,17 @@ def test_every_seed_of_a_fit_is_a_network_of_its_own(unseen):
 @torch.inference_mode()
 def test_slides_of_an_attention_model_count_alike(run, unseen):
     members = run.ensemble("abmil")
-    table = predict_together(members, unseen).table
+    table = predict_ensemble(members, unseen).table
     for case in unseen.cases:
         slides = [
             np.mean([m.head(*collate([bag.features])).logits[0].numpy() for m in members], axis=0)
             for bag in case.bags
         ]
-        told = table[table["case"] == case.name]
-        assert told[["logit_class-a", "logit_class-b"]].to_numpy() == pytest.approx(
+        rows = table[table["case"] == case.name]
+        assert rows[["logit_class-a", "logit_class-b"]].to_numpy() == pytest.approx(
             np.array(slides), abs=1e-6
         )
-        assert told[["p_class-a", "p_class-b"]].to_numpy()[0] == pytest.approx(
+        assert rows[["p_class-a", "p_class-b"]].to_numpy()[0] == pytest.approx(
             softmax(np.mean(slides, axis=0)), abs=1e-6
         )
 
@@ -153,23 +152,23 @@ def test_slides_of_an_attention_model_count_alike(run, unseen):
 def test_a_label_no_model_knows_is_refused(run, unseen):
     strange = cohort_of([replace(unseen.cases[0], label="class-z"), *unseen.cases[1:]])
     with pytest.raises(RunError, match="class-z"):
-        predict_together(run.ensemble("majority"), strange)
+        predict_ensemble(run.ensemble("majority"), strange)
 
 
-def test_a_missing_fit_is_told(run):
+def test_a_missing_fit_is_an_error(run):
     path = next((run.path / "models").glob("majority-r1-f2.safetensors"))
-    held = path.read_bytes()
+    content = path.read_bytes()
     path.unlink()
     try:
         with pytest.raises(FitError, match="1 of 6 fits of majority"):
             run.ensemble("majority")
     finally:
-        path.write_bytes(held)
+        path.write_bytes(content)
     with pytest.raises(RunError, match=r"no model 'mean'\. Known: abmil"):
         run.ensemble("mean")
 
 
-def test_a_combined_model_is_said_to_have_no_fit(run):
+def test_a_combined_model_has_no_fit(run):
     with pytest.raises(RunError, match=r"fitted anew in each fold.* Name one of abmil"):
         run.ensemble("abmil+clinical")
 
@@ -181,7 +180,7 @@ def test_seen_cases_are_refused_under_any_name(run, unseen):
     renamed = Case(name="new", label=known.label, bags=known.bags)
     spelled = replace(unseen.cases[0], name=known.name.upper())
     for case in (known, renamed, spelled):
-        with pytest.raises(LeakageError, match="1 of 3 cases have been learnt from"):
+        with pytest.raises(LeakageError, match="1 of 3 cases were used to train"):
             check_unseen(run, members, cohort_of([case, *unseen.cases[1:]]))
 
 
@@ -201,29 +200,31 @@ def place(tmp_path):
     return tmp_path / "table.csv", tmp_path / "store", tmp_path / "run"
 
 
-def test_a_reading_is_added_to_every_log_and_none_is_lost(run, unseen, place):
-    reading = reading_of(run, "abmil", place[0], unseen)
-    logs = logs_of(*place)
-    log_reading(logs, reading)
+def test_a_record_is_added_to_every_log_and_none_is_lost(run, unseen, place):
+    record = new_record(run, "abmil", place[0], unseen)
+    logs = log_paths(*place)
+    append_record(logs, record)
     first = [log.read_bytes() for log in logs]
-    log_reading(logs, replace(reading, date="2030-01-01"))
+    append_record(logs, replace(record, date="2030-01-01"))
     for log, before in zip(logs, first, strict=True):
         assert log.read_bytes().startswith(before)
         assert [json.loads(line)["model"] for line in log.read_text().splitlines()] == ["abmil"] * 2
-    assert [each.date for each in earlier(logs, reading)] == [reading.date, "2030-01-01"]
+    assert [entry.date for entry in earlier_records(logs, record)] == [record.date, "2030-01-01"]
 
 
 def test_the_same_model_may_read_again_and_no_other(run, unseen, place):
-    reading, logs = reading_of(run, "abmil", place[0], unseen), logs_of(*place)
-    assert earlier(logs, reading) == ()
-    log_reading(logs, reading)
-    check_first(earlier(logs, reading), reading)
+    record, logs = new_record(run, "abmil", place[0], unseen), log_paths(*place)
+    assert earlier_records(logs, record) == ()
+    append_record(logs, record)
+    check_same_model(earlier_records(logs, record), record)
     for other in (
-        replace(reading, model="mean"),
-        replace(reading, predictions_sha256="of another run"),
+        replace(record, model="mean"),
+        replace(record, predictions_sha256="of another run"),
     ):
-        with pytest.raises(LeakageError, match=r"read by abmil .* could be chosen by its score"):
-            check_first(earlier(logs, other), other)
+        with pytest.raises(
+            LeakageError, match=r"used to test abmil .* could be chosen by its score"
+        ):
+            check_same_model(earlier_records(logs, other), other)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ def test_the_same_model_may_read_again_and_no_other(run, unseen, place):
 )
 def test_no_way_round_the_log(run, unseen, place, way):
     table, store, folder = place
-    log_reading(logs_of(*place), reading_of(run, "abmil", table, unseen))
+    append_record(log_paths(*place), new_record(run, "abmil", table, unseen))
     if way == "one case less":
         unseen = cohort_of(unseen.cases[:2])
     elif way == "another store":
@@ -249,27 +250,27 @@ def test_no_way_round_the_log(run, unseen, place, way):
         unseen = cohort_of(
             [made_case(case.name, case.label, np.ones((3, 5), np.float32)) for case in unseen.cases]
         )
-    second = replace(reading_of(run, "majority", place[0], unseen), table=str(table))
-    with pytest.raises(LeakageError, match="read by abmil"):
-        check_first(earlier(logs_of(table, store, folder), second), second)
+    second = replace(new_record(run, "majority", place[0], unseen), table=str(table))
+    with pytest.raises(LeakageError, match="used to test abmil"):
+        check_same_model(earlier_records(log_paths(table, store, folder), second), second)
 
 
 def test_other_cases_in_the_same_store_are_free(run, unseen, place):
-    log_reading(logs_of(*place), reading_of(run, "abmil", place[0], unseen))
+    append_record(log_paths(*place), new_record(run, "abmil", place[0], unseen))
     others = cohort_of(
         [made_case(f"y{i}", f"class-{'ab'[i]}", np.eye(5)[i : i + 2]) for i in range(2)]
     )
-    assert earlier(logs_of(*place), reading_of(run, "majority", place[0], others)) == ()
+    assert earlier_records(log_paths(*place), new_record(run, "majority", place[0], others)) == ()
 
 
 def test_a_log_that_was_cut_or_cannot_be_written_is_an_error(run, unseen, place):
-    reading, logs = reading_of(run, "abmil", place[0], unseen), logs_of(*place)
-    log_reading(logs, reading)
+    record, logs = new_record(run, "abmil", place[0], unseen), log_paths(*place)
+    append_record(logs, record)
     logs[0].write_text(logs[0].read_text()[:40])
-    with pytest.raises(RunError, match="line 1: not a reading"):
-        earlier(logs, reading)
+    with pytest.raises(RunError, match="line 1: not a record"):
+        earlier_records(logs, record)
     with pytest.raises(RunError, match="cannot be written"):
-        log_reading([place[1] / "absent" / "log"], reading)
+        append_record([place[1] / "absent" / "log"], record)
 
 
 def table_of(path, *rows, head="split"):
@@ -277,10 +278,10 @@ def table_of(path, *rows, head="split"):
     return read_table(path)
 
 
-def test_rows_kept_aside_are_those_that_say_test(tmp_path):
+def test_rows_for_testing_are_those_that_say_test(tmp_path):
     rows = table_of(tmp_path / "t.csv", "a,a1,x,train", "b,b1,y,", "c,c1,x,Test", "c,c2,x,test")
-    rest, held = split_train_test(rows)
-    assert ([row.slide for row in rest], [row.slide for row in held]) == (
+    train_rows, test_rows = split_train_test(rows)
+    assert ([row.slide for row in train_rows], [row.slide for row in test_rows]) == (
         ["a1", "b1"],
         ["c1", "c2"],
     )
@@ -291,37 +292,73 @@ def test_rows_kept_aside_are_those_that_say_test(tmp_path):
 
 
 @pytest.mark.parametrize("head", ["Split", "SPLIT", " split "])
-@pytest.mark.parametrize("said", ["test", " TEST ", "Testing", "external", "Held-out", "holdout"])
-def test_whoever_keeps_cases_aside_keeps_them_however_it_is_written(tmp_path, head, said):
-    rows = table_of(tmp_path / "t.csv", f"a,a1,x,{said}", "b,b1,y,Training", "c,c1,x,", head=head)
-    rest, held = split_train_test(rows)
-    assert ([row.slide for row in rest], [row.slide for row in held]) == (["b1", "c1"], ["a1"])
+@pytest.mark.parametrize("word", ["test", " TEST ", "Testing", "external", "Held-out", "holdout"])
+def test_words_for_testing_are_understood_in_any_spelling(tmp_path, head, word):
+    rows = table_of(tmp_path / "t.csv", f"a,a1,x,{word}", "b,b1,y,Training", "c,c1,x,", head=head)
+    train_rows, test_rows = split_train_test(rows)
+    assert ([row.slide for row in train_rows], [row.slide for row in test_rows]) == (
+        ["b1", "c1"],
+        ["a1"],
+    )
     assert all(not row.other for row in rows)
 
 
-@pytest.mark.parametrize("said", ["validation", "val", "tset", "test set", "0", "?"])
-def test_a_word_that_says_neither_is_refused_with_its_row(tmp_path, said):
-    rows = table_of(tmp_path / "t.csv", "a,a1,x,train", f"b,b1,y,{said}", head="Split")
-    with pytest.raises(CohortError) as told:
+@pytest.mark.parametrize("word", ["validation", "val", "tset", "test set", "0", "?"])
+def test_a_word_that_says_neither_is_refused_with_its_row(tmp_path, word):
+    rows = table_of(tmp_path / "t.csv", "a,a1,x,train", f"b,b1,y,{word}", head="Split")
+    with pytest.raises(CohortError) as caught:
         split_train_test(rows)
-    assert f"Line 3 of the table, slide 'b1': split is {said!r}. Write train" in str(told.value)
-    assert "a set to validate on is written train" in str(told.value)
+    assert f"Line 3 of the table, slide 'b1': split is {word!r}. Write train" in str(caught.value)
+    assert "a set to validate on is written train" in str(caught.value)
 
 
-def test_two_columns_that_say_what_is_kept_aside_are_refused(tmp_path):
+def test_two_split_columns_are_refused(tmp_path):
     with pytest.raises(CohortError, match=r"'Split' and 'split' both mean split\. Remove one"):
         table_of(tmp_path / "t.csv", "a,a1,x,test,train", head="Split,split")
 
 
 def test_a_table_without_the_column_is_all_to_learn_from(tmp_path):
     (tmp_path / "t.csv").write_text("case,slide,label\na,a1,x\nb,b1,y\n")
-    rest, held = split_train_test(read_table(tmp_path / "t.csv"))
-    assert (len(rest), held) == (2, ())
+    train_rows, test_rows = split_train_test(read_table(tmp_path / "t.csv"))
+    assert (len(train_rows), test_rows) == (2, ())
 
 
-def test_what_is_kept_aside_joins_to_bags_like_any_cohort(tmp_path):
+def test_rows_for_testing_join_to_bags_like_any_cohort(tmp_path):
     for name in ("a1", "b1"):
         case = made_case(name, "x", np.random.default_rng(ord(name[0])).normal(size=(4, 5)))
         write_bag(tmp_path / "store" / f"{name}-s1.h5", case.bags[0])
     rows = table_of(tmp_path / "t.csv", "a1,a1-s1,x,test", "b1,b1-s1,y,test")
     assert len(assemble(split_train_test(rows)[1], tmp_path / "store", source="t").cases) == 2
+
+
+@pytest.fixture
+def cohort_on_disk(tmp_path, unseen):
+    """The table and the bag store of the unseen cases, with one slide that has no bag."""
+    lines = ["case,slide,label"]
+    for case in unseen.cases:
+        for bag in case.bags:
+            write_bag(tmp_path / "store" / f"{bag.slide}.h5", bag)
+            lines.append(f"{case.name},{bag.slide},{case.label}")
+    (tmp_path / "table.csv").write_text("\n".join([*lines, "x9,x9-s1,class-b"]))
+    return tmp_path / "table.csv", tmp_path / "store"
+
+
+def test_a_validation_returns_what_it_has_written(run, unseen, cohort_on_disk, tmp_path):
+    copied = Run(shutil.copytree(run.path, tmp_path / "run"), run.info)
+    messages = []
+    validation = external_validation(
+        copied, "abmil", *cohort_on_disk, name="other", allow_missing=True, notify=messages.append
+    )
+    assert [message.split(":")[1] for message in messages] == [" x9-s1"]
+    assert validation.path == copied.path / "external" / "other"
+    assert validation.n_members == 6
+    members = copied.ensemble("abmil")
+    expected = predict_ensemble(members, unseen).table
+    assert validation.predictions.table.equals(expected)
+    metrics = json.loads((validation.path / "metrics.json").read_text())
+    assert metrics["models"] == validation.evaluation.to_json()["models"]
+    assert all(log.is_file() for log in validation.logs)
+    again = external_validation(copied, "abmil", *cohort_on_disk, allow_missing=True)
+    assert (validation.earlier, again.earlier) == ((), (validation.record,))
+    with pytest.raises(LeakageError, match="used to test abmil"):
+        external_validation(copied, "majority", *cohort_on_disk, allow_missing=True)

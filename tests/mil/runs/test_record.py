@@ -37,7 +37,7 @@ def with_model(run):
     return model
 
 
-def test_run_says_what_was_asked_and_by_what(path):
+def test_run_json_holds_settings_versions_and_machine(path):
     info = start(path).info
     assert (info["format"], info["format_version"], info["command"]) == (FORMAT, 1, "crossval")
     assert info["settings"] == SETTINGS
@@ -59,7 +59,7 @@ def test_run_is_complete_only_when_finished(path):
     assert open_run(path).complete
 
 
-def test_last_facts_are_kept(path):
+def test_last_facts_are_written(path):
     finish_run(update_run(start(path), classes=["a"]), n=3)
     info = open_run(path).info
     assert (info["classes"], info["n"]) == (["a"], 3)
@@ -96,7 +96,7 @@ def test_refused_run_is_left_as_it_was(path):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_finished_run_is_replaced_with_its_models_where_asked(path, seed):
+def test_finished_run_is_overwritten_with_its_models(path, seed):
     model = with_model(finish_run(start(path)))
     assert not start(path, overwrite=True, seed=seed).complete
     assert not model.exists()
@@ -159,7 +159,7 @@ def test_interrupted_run_of_another_command_is_refused(path):
         start(path, command="train")
 
 
-def test_interrupted_run_with_other_settings_is_replaced_with_its_models_where_asked(path):
+def test_interrupted_run_with_other_settings_is_overwritten_with_its_models(path):
     model = with_model(start(path))
     assert start(path, overwrite=True, seed=1).settings.seed == 1
     assert not model.exists()
@@ -276,9 +276,9 @@ def test_models_of_folds_have_names_of_their_own(path):
 
 
 def test_versions_name_this_library_and_what_it_stands_on():
-    found = versions()
-    assert {"sarcomil", "python", *record.NAMED_VERSIONS} == set(found)
-    assert all(found.values())
+    names = versions()
+    assert {"sarcomil", "python", *record.NAMED_VERSIONS} == set(names)
+    assert all(names.values())
 
 
 def test_what_an_overwritten_run_has_written_goes_with_it(path):
@@ -337,7 +337,7 @@ def test_a_folder_that_another_process_has_just_opened_is_refused(path):
     assert [p.name for p in path.iterdir()] == [".lock"]
 
 
-def test_a_run_is_held_until_it_is_finished(path):
+def test_a_run_is_locked_until_it_is_finished(path):
     run = start(path)
     with lock_file(path / ".lock") as free:
         assert not free

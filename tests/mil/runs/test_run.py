@@ -292,7 +292,7 @@ def test_only_mil_runs_knows_the_keys_of_run_json():
         'settings.stored["task"]',
     ],
 )
-def test_a_lookup_elsewhere_is_found(tmp_path, line):
+def test_a_lookup_elsewhere_is_reported(tmp_path, line):
     for folder in ("mil/runs", "mil/report", "cli"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "file.py").write_text(f"x = {line}\n")

@@ -1,0 +1,134 @@
+"""Bags for a model: read as they are, or extracted from slides the way its own bags were."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from features.bags.bag import Bag, read_bag
+from features.errors import AnnotationError, BackboneError
+from features.extraction.survey import SlideJob
+from features.progress import Progress, Silent
+from features.recipe import Recipe
+from features.slides.slide import slide_name
+from features.tiles.stain import Stain, StainReference, save_reference
+from mil.errors import FitError, RunError
+
+FOREIGN_REGIONS = {
+    "tiles": "folders of tiles",
+    "coordinates": "tiles at given places",
+    "converted": "features of another tool that were converted",
+}
+
+
+def bags_for(
+    inputs: Sequence[Path],
+    recipe: Mapping[str, Any],
+    store: Path,
+    *,
+    annotations: Path | None = None,
+    weights: str | None = None,
+    slide_mpp: float | None = None,
+    progress: Progress | None = None,
+) -> list[Bag]:
+    """The bag of each input; slides are extracted by the recipe of a model.
+
+    Args:
+        inputs: bags (.h5) or slides.
+        recipe: how the model's own bags were made.
+        store: where bags of slides are written.
+        annotations: folder with the slides' annotations.
+        weights: the backbone's weights file, if the recipe names one.
+        slide_mpp: micrometres per level-0 pixel, where the slides do not say.
+        progress: told of slides and tiles.
+
+    Raises:
+        RunError, AnnotationError: as ``check_inputs``.
+        BackboneError: the weights file is not given.
+        FitError: a slide could not be extracted.
+    """
+    check_inputs(inputs, recipe, annotations)
+    slides = [path for path in inputs if path.suffix != ".h5"]
+    if slides:
+        from features.extraction.extract import extract  # imports every backbone
+
+        jobs = [
+            SlideJob(
+                slide=slide_name(path.name),
+                files=(path,),
+                annotations=annotations if recipe["region"] == "annotations" else None,
+                mpp=slide_mpp,
+            )
+            for path in slides
+        ]
+        settings = recipe_from(recipe, weights, store)
+        for outcome in extract(jobs, settings, store, progress=progress or Silent()):
+            if outcome.status in ("failed", "excluded"):
+                raise FitError(outcome.reason)
+    return [
+        read_bag(path if path.suffix == ".h5" else store / f"{slide_name(path.name)}.h5")
+        for path in inputs
+    ]
+
+
+def check_inputs(
+    inputs: Sequence[Path], recipe: Mapping[str, Any], annotations: Path | None
+) -> None:
+    """Refuse, before any work, inputs that cannot become bags of a model.
+
+    Raises:
+        RunError: an input is given twice, or bags like the model's cannot be extracted from slides.
+        AnnotationError: the model needs annotated slides, and no annotations are given.
+    """
+    if len(set(inputs)) < len(inputs):
+        raise RunError("An input is given twice. Name each bag or slide once.")
+    if all(path.suffix == ".h5" for path in inputs):
+        return
+    if recipe["region"] not in ("annotations", "tissue"):
+        source = FOREIGN_REGIONS.get(recipe["region"], "foreign bags")
+        raise RunError(
+            f"The model was trained on {source}: make bags of the new slides in the same way, and give those."
+        )
+    if recipe["region"] == "annotations" and annotations is None:
+        raise AnnotationError(
+            f"The model was trained on tiles inside {' or '.join(recipe['classes'])}. Set annotations to the "
+            "folder with the slide's GeoJSON."
+        )
+
+
+def recipe_from(recipe: Mapping[str, Any], weights: str | None, store: Path) -> Recipe:
+    """The settings that make bags like those of a resolved recipe.
+
+    A stain to normalise to is written into ``store``, where extraction takes it from.
+
+    Args:
+        recipe: as bags hold it.
+        weights: the backbone's weights file, if the recipe names one.
+        store: where the new bags will be.
+
+    Raises:
+        BackboneError: the weights were a file that is not given.
+    """
+    trained_weights = str(recipe["weights"])
+    random = trained_weights.startswith("random")
+    if trained_weights != "pretrained" and not random and weights is None:
+        raise BackboneError(
+            f"The bags were made with the weights file {trained_weights}. Set weights to that file."
+        )
+    values: dict[str, Any] = {
+        entry.name: tuple(value) if isinstance(value, list) else value
+        for entry in fields(Recipe)
+        if (value := recipe.get(entry.name)) not in (None, [])  # not used by such bags: any will do
+    }
+    if random:
+        values["weights"] = "random"
+    elif trained_weights != "pretrained":
+        values["weights"] = str(weights)
+    if reference := recipe.get("stain_reference"):
+        path = store / "stain-reference.json"
+        store.mkdir(parents=True, exist_ok=True)
+        stain = Stain.from_json(reference["target"])
+        slides, cases = tuple(reference["slides"]), tuple(reference["cases"])
+        save_reference(path, StainReference(stain, slides, cases))
+        values["stain_reference"] = (str(path),)
+    return Recipe(**values)

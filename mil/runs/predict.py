@@ -1,0 +1,128 @@
+"""New slides and their cases, predicted by a model that was trained on all cases."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.bags.bag import Bag
+from features.files.atomic import atomic_path
+from mil.data.cohort import Row
+from mil.data.names import matching
+from mil.evaluation.predictions import PREFIX
+from mil.learning.fitted import Fitted
+from mil.learning.prediction import probabilities, risk
+from mil.runs.run import Run
+
+COLUMNS = ("level", "case", "slide", "tiles", "predicted", "trained_on_it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedRow:
+    """What a model predicts of one slide or one case.
+
+    Attributes:
+        level: ``slide`` or ``case``.
+        case: its name; that of the slide where the case is not known.
+        slide: its name; empty for a case.
+        n_tiles: tiles that were read.
+        predicted: the class, or whether the risk is high or low.
+        trained_on: whether the model was trained on the case: ``yes``, ``no`` or ``unknown``.
+        values: a probability per class, or the risk alone; of a case the mean over its slides.
+    """
+
+    level: str
+    case: str
+    slide: str
+    n_tiles: int
+    predicted: str
+    trained_on: str
+    values: tuple[float, ...]
+
+
+def predict_slides(
+    run: Run, fitted: Fitted, bags: Sequence[Bag], table: Sequence[Row] = ()
+) -> list[PredictedRow]:
+    """Predict each slide, then each case as the mean over its slides.
+
+    A slide whose case is not known counts as a case by itself.
+
+    Args:
+        run: a run that has trained one model on all cases; it knows the cases of its own slides.
+        fitted: its model.
+        bags: one per slide, made by the model's recipe.
+        table: rows that say which case each slide belongs to, with the clinical columns a model may read.
+
+    Raises:
+        FitError: a bag was made by another recipe.
+        CohortError: the model reads a column that the table does not have.
+    """
+    rows = {row.slide: row for row in table}
+    by_case: dict[str, list[PredictedRow]] = {}
+    slides, known = [], set()
+    for bag in bags:
+        row = rows.get(bag.slide)
+        case = run.case_of(bag.slide, (row.case if row else "") or bag.case)
+        values = _predict(fitted, bag, row.other if row else {})
+        slide = _row("slide", fitted, case, bag.slide, len(bag), values)
+        slides.append(slide)
+        by_case.setdefault(slide.case, []).append(slide)
+        known.add(case)
+    cases = []
+    for name, members in by_case.items():
+        columns = zip(*(member.values for member in members), strict=True)
+        mean = tuple(sum(column) / len(members) for column in columns)
+        n_tiles = sum(member.n_tiles for member in members)
+        cases.append(_row("case", fitted, name if name in known else "", name, n_tiles, mean))
+    return slides + cases
+
+
+def value_names(fitted: Fitted) -> list[str]:
+    """What the values of a row are: the classes, or the risk."""
+    return ["risk"] if fitted.timeline else list(fitted.classes)
+
+
+def write_predicted(path: Path, rows: Sequence[PredictedRow], fitted: Fitted) -> None:
+    """Write rows as CSV; probabilities stand in columns ``p_<class>``, in full precision."""
+    names = value_names(fitted) if fitted.timeline else [PREFIX + n for n in fitted.classes]
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*COLUMNS, *names])
+        for row in rows:
+            facts = (
+                row.level,
+                row.case,
+                row.slide,
+                str(row.n_tiles),
+                row.predicted,
+                row.trained_on,
+            )
+            writer.writerow([*facts, *(repr(value) for value in row.values)])
+
+
+def _predict(fitted: Fitted, bag: Bag, columns: Mapping[str, str]) -> tuple[float, ...]:
+    """The probabilities of a slide, or its risk alone."""
+    if fitted.timeline:
+        return (risk(fitted, bag, (), columns)[0],)
+    return tuple(probabilities(fitted, bag, columns))
+
+
+def _row(
+    level: str, fitted: Fitted, case: str, slide: str, n_tiles: int, values: tuple[float, ...]
+) -> PredictedRow:
+    if fitted.timeline:
+        predicted = "high risk" if values[0] > 0 else "low risk"
+    else:
+        predicted = fitted.classes[max(range(len(values)), key=values.__getitem__)]
+    trained_on = "unknown"
+    if case:
+        trained_on = "yes" if matching([case], fitted.trained_on) else "no"
+    return PredictedRow(
+        level=level,
+        case=case or slide,
+        slide=slide if level == "slide" else "",
+        n_tiles=n_tiles,
+        predicted=predicted,
+        trained_on=trained_on,
+        values=values,
+    )
