@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cli.app import app
 from cli.options import UsageError, part_of, verb, writable, wrong_use
 from features.errors import FeaturesError
-from features.recipe import Recipe, RecipeAtAnyScale
+from features.recipe import BaseRecipe, Recipe
 
 if TYPE_CHECKING:
     from features.bags.store import Outcome
@@ -27,7 +27,7 @@ STAGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlideOptions(RecipeAtAnyScale):
+class SlideOptions(BaseRecipe):
     """What `mil extract` and `mil check` need to know of slides and tiles."""
 
     inputs: tuple[Path, ...] = field(
@@ -189,7 +189,7 @@ def run_extract(options: ExtractOptions) -> int:
 
 def recipes_of(options: SlideOptions) -> "list[Recipe]":
     """One recipe per scale."""
-    common = asdict(part_of(options, RecipeAtAnyScale))
+    common = asdict(part_of(options, BaseRecipe))
     with wrong_use():
         recipes = [Recipe(**common, mpp=mpp) for mpp in options.mpp]
     if len(set(options.mpp)) < len(options.mpp):

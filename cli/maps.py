@@ -78,12 +78,13 @@ def known_tiles(regions: Path | None, bag: "Bag") -> "NDArray[np.bool_] | None":
     import shapely
 
     from features.recipe import ALWAYS_EXCLUDED
-    from features.regions.annotations import find_annotation, polygons_of, read_annotations
+    from features.regions.annotations import find_annotation, read_annotations
+    from features.regions.drawing import polygonal_parts
     from features.regions.masks import coverage
 
     drawing = read_annotations(find_annotation(regions, bag.slide, bag.slide))
     drawn = shapely.union_all([each.polygon for each in drawing.annotations])
-    area = polygons_of(drawn - drawing.excluded(ALWAYS_EXCLUDED))
+    area = polygonal_parts(drawn - drawing.union(ALWAYS_EXCLUDED))
     x, y = (bag.coords_l0 - (bag.bounds_l0 if bag.annotation_origin == "bounds" else (0, 0))).T
     return coverage(area, x.astype(float), y.astype(float), bag.side_l0) >= 0.5
 
@@ -284,13 +285,13 @@ def _backbone_of(
         UsageError: the bags came from another tool.
     """
     from features.backbones.registry import load_backbone
-    from features.tiles.normalisation import recolouring, stain_reference
+    from features.tiles.normalisation import resolve_stain_reference, tile_normaliser
     from mil.runs.inputs import recipe_from
 
     recipe = run.recipe
     if recipe.get("region") == "converted":
         raise UsageError("The bags were made by another tool, whose network is not here.")
     asked = recipe_from(recipe, options.weights, run.path / "bags")
-    reference = stain_reference(asked, ()) if asked.stain != "off" else None
-    recolour = recolouring(tiles, tiles.slide, asked, reference)
+    reference = resolve_stain_reference(asked, ()) if asked.stain != "off" else None
+    recolour = tile_normaliser(tiles, tiles.slide, asked, reference)
     return load_backbone(recipe["backbone"], asked.weights), recolour

@@ -1,25 +1,25 @@
-"""Errors of the library; each message says what is wrong, what was found, and the remedy.
+"""Errors of the library; each message says what is wrong, what was got, and what to do.
 
 SarcomilError
 ├── FeaturesError
 │   ├── SlideError          a slide cannot be opened or read
 │   │   ├── ScaleError      a slide's micrometres per pixel are unknown or implausible
-│   │   ├── TileError       the pixels of one place cannot be decoded; the rest may be readable
-│   │   └── SlideExcluded   a rule of the recipe leaves the slide out: no failure
+│   │   ├── TileError       some pixels of a slide cannot be decoded; others may be readable
+│   │   └── SlideExcluded   a rule of the recipe leaves the slide out; not a failure
 │   ├── AnnotationError     an annotation file is missing, malformed or lacks the requested class
-│   │   └── AnnotationMissing
+│   │   └── AnnotationMissing  a slide has no annotation
 │   ├── BackboneError       a backbone is unknown or its weights cannot be loaded
-│   └── BagError            a bag is missing, incomplete, or made by another recipe
+│   └── BagError            a bag is missing, incomplete, or made with another recipe
 └── MilError                see ``mil.errors``
 """
 
 
 class SarcomilError(Exception):
-    """Base of every error that a user can mend."""
+    """Base of every error that a user can resolve."""
 
 
 class FeaturesError(SarcomilError):
-    """What is wrong with slides, annotations, backbones or bags."""
+    """Base of the errors of slides, annotations, backbones and bags."""
 
 
 class SlideError(FeaturesError):
@@ -31,15 +31,15 @@ class ScaleError(SlideError):
 
 
 class TileError(SlideError):
-    """The pixels of one place cannot be decoded; the rest of the slide may be whole."""
+    """Some pixels of a slide cannot be decoded; others may be readable."""
 
 
 class SlideExcluded(SlideError):
-    """A rule of the recipe leaves the slide out: no failure."""
+    """A rule of the recipe leaves the slide out; not a failure."""
 
 
 class AnnotationError(FeaturesError):
-    """An annotation file is missing, malformed or lacks the class asked for."""
+    """An annotation file is missing, malformed or lacks the requested class."""
 
 
 class AnnotationMissing(AnnotationError):
@@ -51,4 +51,4 @@ class BackboneError(FeaturesError):
 
 
 class BagError(FeaturesError):
-    """A bag is missing, incomplete, or made by another recipe."""
+    """A bag is missing, incomplete, or made with another recipe."""

@@ -1,4 +1,4 @@
-"""Which number format a network computes in."""
+"""The number format a network computes in."""
 
 import torch
 
@@ -8,11 +8,17 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """The number format of the network; ``auto`` is bf16 where it is native, else fp32."""
+    """The dtype for a precision; ``auto`` is bf16 where the device supports it natively, else fp32.
+
+    Raises:
+        FeaturesError: the precision is unknown.
+    """
     if precision in DTYPES:
         return DTYPES[precision]
     if precision != "auto":
-        raise FeaturesError(f"precision is auto, {', '.join(DTYPES)}; got {precision!r}. Use auto.")
+        raise FeaturesError(
+            f"precision is one of auto, {', '.join(DTYPES)}; got {precision!r}. Use auto."
+        )
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

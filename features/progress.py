@@ -1,4 +1,4 @@
-"""How long work reports that it goes on, without knowing who listens."""
+"""Progress of long work: the interface through which it is reported."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -8,17 +8,17 @@ Advance = Callable[[int], None]
 
 
 class Progress(Protocol):
-    """Something that shows named tasks; the command line passes one that draws bars."""
+    """Shows the progress of named tasks; the command line passes one that draws bars."""
 
     def task(self, name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
-        """Open a task of ``total`` units; the value entered advances it by a count."""
+        """Open a task of ``total`` units as a context; calling its value advances the task by a count."""
 
 
 class Silent:
-    """The listener that says nothing: the default everywhere in the library."""
+    """Shows nothing: the default everywhere in the library."""
 
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
-        """Open a task nobody sees."""
+        """Open a task without showing it."""
         del name, total, unit
         yield lambda _count: None

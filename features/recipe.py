@@ -1,4 +1,4 @@
-"""How a bag is made: the settings of extraction. No torch here, so the command line starts at once."""
+"""The recipe of a bag: the settings of extraction. Imports no torch, for a fast start of the command line."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,87 +7,95 @@ from features.errors import FeaturesError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ORIGINS = ("auto", "level0", "bounds")
-SAMPLED_PER = ("slide", "case")
+SAMPLING_UNITS = ("slide", "case")
 ICC = ("off", "srgb")
 STAINS = ("off", "macenko", "reinhard")
-ALWAYS_EXCLUDED = ("Ignore*",)  # QuPath's own class for what is not to be looked at
-REMARKS = ("background", "blur", "pen")
+ALWAYS_EXCLUDED = ("Ignore*",)  # QuPath's own class for areas to be ignored
+QUALITY_FLAGS = ("background", "blur", "pen")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeAtAnyScale:
-    """A recipe without its scale; defaults follow the report the project started from."""
+class BaseRecipe:
+    """A recipe without its scale."""
 
     backbone: str = field(
         default="resnetv2_50",
-        metadata={"help": "Backbone: an alias of `mil doctor`, or any timm name."},
+        metadata={"help": "Backbone that embeds tiles: a registered name, or any timm name."},
     )
     weights: str = field(
-        default="pretrained", metadata={"help": "`pretrained`, `random`, or a local weights file."}
+        default="pretrained",
+        metadata={"help": "Weights of the backbone: `pretrained`, `random`, or a local file."},
     )
-    tile: int = field(default=224, metadata={"help": "Side of a tile in pixels at --mpp."})
+    tile: int = field(
+        default=224, metadata={"help": "Side of a tile in pixels, at the tile's mpp."}
+    )
     min_coverage: float = field(
-        default=0.6, metadata={"help": "Least fraction of a tile inside the region."}
+        default=0.6, metadata={"help": "Smallest fraction of a tile inside the region."}
     )
     classes: tuple[str, ...] = field(
         default=("Tumor",),
-        metadata={"help": "Annotation class to use; repeatable.", "flag": "--class"},
+        metadata={"help": "Annotation class to take tiles from; repeatable.", "flag": "--class"},
     )
     exclude: tuple[str, ...] = field(
         default=ALWAYS_EXCLUDED,
-        metadata={"help": "Annotation class to take away; repeatable.", "flag": "--exclude-class"},
+        metadata={"help": "Annotation class to leave out; repeatable.", "flag": "--exclude-class"},
     )
     annotation_origin: str = field(
         default="auto",
         metadata={
-            "help": "Where annotations count from: `level0`, `bounds` (the scanned part, as QuPath does "
-            "for MIRAX and SCN), or `auto`: where they fit the tissue."
+            "help": "Frame of the annotations' coordinates: `level0` (the slide's corner), `bounds` (the "
+            "corner of the scanned part, as in QuPath for MIRAX and SCN), or `auto`: the one that fits."
         },
     )
     min_tumour_of_tissue: float = field(
         default=0.0,
         metadata={
-            "help": "Leave out slides with less of their tissue annotated than this fraction."
+            "help": "Leave out slides with less than this fraction of their tissue annotated."
         },
     )
     max_tiles: int = field(
-        default=2000, metadata={"help": "At most this many tiles, drawn with --seed."}
+        default=2000, metadata={"help": "Largest number of tiles, drawn at random."}
     )
     sample_per: str = field(
         default="slide",
         metadata={
-            "help": "--max-tiles counts per `slide` or per `case`; each slide gives at least one tile."
+            "help": "Apply the largest number of tiles per `slide` or per `case`; each slide gives at least "
+            "one tile."
         },
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the tile draw and of random weights."})
+    seed: int = field(
+        default=0, metadata={"help": "Seed for drawing tiles and for random weights."}
+    )
     precision: str = field(
         default="auto",
-        metadata={"help": "`auto`, `fp32`, `bf16` or `fp16`; auto: bf16 where native."},
+        metadata={
+            "help": "`auto`, `fp32`, `bf16` or `fp16`; `auto` is bf16 where the device supports it."
+        },
     )
 
     drop: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "Leave out tiles flagged `background`, `blur` or `pen`; repeatable. Flags are always "
-            "kept in the bag."
+            "help": "Leave out tiles flagged `background`, `blur` or `pen`; repeatable. All flags are "
+            "stored in the bag."
         },
     )
     icc: str = field(
         default="off",
         metadata={
-            "help": "`srgb` applies the scanner's colour profile; `off` takes pixels as stored."
+            "help": "`srgb` applies the scanner's colour profile; `off` uses the pixels as stored."
         },
     )
     stain: str = field(
         default="off",
-        metadata={"help": "`macenko` or `reinhard` normalises stains to --stain-reference."},
+        metadata={"help": "`macenko` or `reinhard` normalises the stain to the stain reference."},
     )
     stain_reference: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "Slides of the table to take the target stain from, or the stain-reference.json of "
-            "another store; repeatable. Cross-validation refuses to test the cases of these slides: take "
-            "those of a case outside the cohort, --stain-reference other/stain-reference.json."
+            "help": "Slides of the table that give the target stain, or the stain-reference.json of "
+            "another store; repeatable. Cross-validation refuses to test on the cases of these slides, so "
+            "better take slides of a case outside the cohort."
         },
     )
 
@@ -112,32 +120,45 @@ class RecipeAtAnyScale:
             raise FeaturesError("classes names at least one annotation class; got none. Use Tumor.")
 
     def _check_choices(self) -> None:
-        for name, known in (
+        for name, choices in (
             ("precision", PRECISIONS),
             ("annotation_origin", ORIGINS),
-            ("sample_per", SAMPLED_PER),
+            ("sample_per", SAMPLING_UNITS),
             ("icc", ICC),
             ("stain", STAINS),
         ):
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in choices:
                 raise FeaturesError(
-                    f"{name} is one of {', '.join(known)}; got {getattr(self, name)!r}. Use {known[0]}."
+                    f"{name} is one of {', '.join(choices)}; got {getattr(self, name)!r}. Use {choices[0]}."
                 )
         if (self.stain != "off") != bool(self.stain_reference):
             raise FeaturesError(
-                "stain and stain_reference go together. Name the slides to take the stain from with "
-                "--stain-reference, or leave both out."
+                f"stain and stain_reference go together; got stain {self.stain} and "
+                f"{len(self.stain_reference)} reference slides. Set stain_reference to the slides that give "
+                "the target stain, or leave both unset."
             )
-        unknown = [remark for remark in self.drop if remark not in REMARKS]
+        unknown = [flag for flag in self.drop if flag not in QUALITY_FLAGS]
         if unknown:
             raise FeaturesError(
-                f"drop takes {', '.join(REMARKS)}; got {unknown[0]!r}. Use one of these, or none."
+                f"drop takes {', '.join(QUALITY_FLAGS)}; got {unknown[0]!r}. Use one of these, or none."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(RecipeAtAnyScale):
-    """What a user asks of extraction, at one scale."""
+class Recipe(BaseRecipe):
+    """The settings of extraction at one scale.
+
+    Attributes:
+        mpp: micrometres per pixel of a tile; 0.25 is 40x, 1.0 is 10x.
+
+    Raises:
+        FeaturesError: a setting is out of range.
+
+    Example:
+        >>> from features.recipe import Recipe
+        >>> Recipe(backbone="resnet18", tile=224, mpp=1.0).max_tiles
+        2000
+    """
 
     mpp: float = 0.25
 

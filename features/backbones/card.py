@@ -6,7 +6,7 @@ from pathlib import Path
 
 from features.errors import BackboneError
 from features.files.checksum import verify_checksum
-from features.recipe import RecipeAtAnyScale
+from features.recipe import BaseRecipe
 
 SAME_SCALE = 0.1  # of the mpp: closer than this is the scale the weights were trained at
 
@@ -27,7 +27,7 @@ class Card:
     tile: int
     trained_on: tuple[str, ...]
 
-    def scale_mismatch(self, mpp: float, recipe: RecipeAtAnyScale) -> str:
+    def scale_mismatch(self, mpp: float, recipe: BaseRecipe) -> str:
         """How the tiles to embed differ from those of the training; empty if they do not."""
         if abs(mpp - self.mpp) <= SAME_SCALE * self.mpp and recipe.tile == self.tile:
             return ""

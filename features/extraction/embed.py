@@ -22,7 +22,7 @@ from features.errors import FeaturesError, TileError
 from features.precision import resolve_precision
 from features.progress import Advance
 from features.threads import keep_freed_memory, one_thread
-from features.tiles.grid import BLOCK_L0, TileSource, walk
+from features.tiles.grid import BLOCK_L0, TileSource, reading_order
 
 BATCH_TILES = 8  # more costs memory on a CPU and gains nothing
 GPU_BATCH_TILES = 128
@@ -203,7 +203,7 @@ class Workers:
 
     def _batches(self, work: Work) -> Iterator[tuple[tuple[int, int], Work, NDArray[np.int64]]]:
         grid = work.source.grid
-        order, step = walk(grid), self.embedder.batch_tiles
+        order, step = reading_order(grid), self.embedder.batch_tiles
         for start in range(0, len(order), step):
             rows = order[start : start + step]
             x, y = grid.coords_l0[rows[0]] // BLOCK_L0

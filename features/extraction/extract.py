@@ -52,8 +52,8 @@ from features.regions.annotations import annotation_sha256
 from features.slides.slide import Slide, open_slide
 from features.tiles.folders import FolderTiles, open_folder
 from features.tiles.grid import SlideTiles, TileSource
-from features.tiles.normalisation import recolouring, stain_reference
-from features.tiles.quality import bits, quality_flags
+from features.tiles.normalisation import resolve_stain_reference, tile_normaliser
+from features.tiles.quality import flag_bits, quality_flags
 from features.tiles.stain import (
     save_reference,
 )
@@ -183,7 +183,7 @@ class ExtractionRun:
         self.targets = filled
         self.backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
         self.embedder = Embedder(self.backbone, precision=recipe.precision, device=device)
-        self.reference = stain_reference(recipe, jobs) if recipe.stain != "off" else None
+        self.reference = resolve_stain_reference(recipe, jobs) if recipe.stain != "off" else None
         self.resolved = [
             resolved_recipe(target, self.backbone, jobs, device, self.reference)
             for target in filled
@@ -340,7 +340,7 @@ class ExtractionRun:
     ) -> None:
         """All that embedding one part needs."""
         recipe, n_tiles = part.target.recipe, len(source.grid)
-        recolour = recolouring(source, slide, recipe, self.reference)
+        recolour = tile_normaliser(source, slide, recipe, self.reference)
         folder = part.path.parent
         folder.mkdir(parents=True, exist_ok=True)
         part.rows = opened.enter_context(FeatureSpool(folder, n_tiles, self.backbone.dim))
@@ -375,7 +375,7 @@ class ExtractionRun:
         assert part.grid is not None
         recipe, flags = part.target.recipe, part.work.flags
         assert part.rows.filled.sum() + len(part.work.unreadable) == len(flags), "a tile was lost"
-        keep = part.rows.filled & ((flags & bits(recipe.drop)) == 0)
+        keep = part.rows.filled & ((flags & flag_bits(recipe.drop)) == 0)
         if not keep.any():
             raise SlideExcluded(
                 f"{job.slide}: --drop {', '.join(recipe.drop)} leaves none of {len(flags)} tiles."

@@ -15,7 +15,7 @@ from features.extraction.embed import resolve_device
 from features.extraction.survey import SlideJob
 from features.precision import DTYPES, resolve_precision
 from features.recipe import Recipe
-from features.tiles.normalisation import as_told
+from features.tiles.normalisation import reference_to_json
 from features.tiles.stain import (
     StainReference,
 )
@@ -80,7 +80,7 @@ def resolved_recipe(
         "precision": precision,
         "region": region,
         "held_out": target.held_out,
-        "stain_reference": as_told(reference) if reference else None,
+        "stain_reference": reference_to_json(reference) if reference else None,
     }
     if region != "annotations":
         unused = {

@@ -14,7 +14,8 @@ from shapely.affinity import translate
 
 from features.extraction.survey import SlideJob, Survey
 from features.recipe import Recipe
-from features.regions.annotations import Drawing, Region, polygons_of, read_annotations
+from features.regions.annotations import read_annotations
+from features.regions.drawing import Drawing, Region, polygonal_parts
 from features.slides.slide import Slide
 from features.tiles.grid import TileGrid
 
@@ -55,11 +56,11 @@ def preview_outlines(
     others = [a.polygon for a in drawing.annotations if not any(map(a.is_class, named))]
     for region, colour, meaning in (
         (shapely.union_all(others), OTHER, "other classes"),
-        (drawing.excluded(recipe.exclude), EXCLUDED, "taken away"),
-        (drawing.excluded(recipe.classes), ANNOTATED, " or ".join(recipe.classes)),
+        (drawing.union(recipe.exclude), EXCLUDED, "taken away"),
+        (drawing.union(recipe.classes), ANNOTATED, " or ".join(recipe.classes)),
     ):
         if not region.is_empty:
-            moved = translate(polygons_of(region), *offset)
+            moved = translate(polygonal_parts(region), *offset)
             lines.append(Outline(moved, colour, meaning))
     return lines
 

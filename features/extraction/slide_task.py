@@ -22,7 +22,7 @@ from features.extraction.embed import Work
 from features.extraction.outputs import StoreSpec
 from features.extraction.spool import FeatureSpool
 from features.extraction.survey import SlideJob
-from features.tiles.grid import TileGrid, drawn, held_out
+from features.tiles.grid import TileGrid, draw_rows, draw_unused_rows
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUTDATED = ".outdated"
@@ -129,8 +129,8 @@ def sample_rows(part: SlideTask, n_tiles: int, job: SlideJob) -> NDArray[np.int6
         return np.arange(n_tiles)
     seed, wanted = part.target.recipe.seed, part.target.held_out
     if not wanted:
-        return drawn(n_tiles, part.at_most, seed=seed, name=job.slide)
-    rows = held_out(n_tiles, part.at_most, wanted, seed=seed, name=job.slide)
+        return draw_rows(n_tiles, part.at_most, seed=seed, name=job.slide)
+    rows = draw_unused_rows(n_tiles, part.at_most, wanted, seed=seed, name=job.slide)
     if not len(rows):
         raise SlideExcluded(
             f"{job.slide}: all of its {n_tiles} tiles are in the sample; none is left to hold out. Lower "

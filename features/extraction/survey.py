@@ -17,9 +17,9 @@ from features.bags.bag import read_bag
 from features.errors import BagError, FeaturesError, SlideError, SlideExcluded
 from features.recipe import ALWAYS_EXCLUDED, Recipe
 from features.regions import annotations
-from features.regions.annotation_frame import place
-from features.regions.annotations import Region
-from features.regions.masks import OVERVIEW_PX, tissue_in
+from features.regions.annotation_frame import find_frame
+from features.regions.drawing import Drawing, Region, polygonal_parts
+from features.regions.masks import OVERVIEW_PX, tissue_from_overview
 from features.slides.slide import Slide, open_slide
 from features.tiles.grid import TileGrid, lay_grid
 
@@ -88,13 +88,13 @@ class Survey:
     size_l0: tuple[int, int]
     drawn: Region | None = None
     origin: str = ""
-    drawing: annotations.Drawing | None = None
+    drawing: Drawing | None = None
     notes: tuple[str, ...] = ()
 
     @cached_property
     def tissue(self) -> Region:
         """Found by colour, in level-0 pixels; most of what a survey costs, where it is asked for."""
-        return tissue_in(self.overview, self.size_l0)
+        return tissue_from_overview(self.overview, self.size_l0)
 
     @property
     def area(self) -> Region:
@@ -106,7 +106,7 @@ class Survey:
         """Fraction of the tissue that is annotated; NaN without annotation, or without tissue."""
         if self.drawn is None or not self.tissue.area:
             return math.nan
-        return annotations.polygons_of(self.drawn & self.tissue).area / self.tissue.area
+        return polygonal_parts(self.drawn & self.tissue).area / self.tissue.area
 
 
 def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
@@ -127,14 +127,13 @@ def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
     drawing = annotations.read_annotations(file)
     drawn = drawing.region(recipe.classes)
     everything = shapely.union_all([annotation.polygon for annotation in drawing.annotations])
-    # ASAP counts from level 0 whatever the slide; QuPath's files do not say what they count from.
-    told = recipe.annotation_origin
-    origin = "level0" if told == "auto" and file.suffix.lower() == ".xml" else told
-    placed = place(annotations.polygons_of(everything), slide, origin, lambda: seen.tissue)
-    kept = annotations.polygons_of(drawn - drawing.excluded(recipe.exclude))
+    requested = recipe.annotation_origin
+    origin = drawing.origin if requested == "auto" else requested
+    placed = find_frame(polygonal_parts(everything), slide, origin, lambda: seen.tissue)
+    kept = polygonal_parts(drawn - drawing.union(recipe.exclude))
     return replace(
         seen,
-        drawn=annotations.polygons_of(translate(kept, *placed.offset_l0)),
+        drawn=polygonal_parts(translate(kept, *placed.offset_l0)),
         origin=placed.origin,
         drawing=drawing,
         notes=(
@@ -146,12 +145,12 @@ def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
     )
 
 
-def _missing_exclusions(drawing: annotations.Drawing, exclude: tuple[str, ...]) -> list[str]:
+def _missing_exclusions(drawing: Drawing, exclude: tuple[str, ...]) -> list[str]:
     """A class to exclude that is asked for by name and is not there may be misspelt."""
     return [
         f"No annotation of class {name!r} to exclude."
         for name in exclude
-        if name not in ALWAYS_EXCLUDED and drawing.excluded([name]).is_empty
+        if name not in ALWAYS_EXCLUDED and drawing.union([name]).is_empty
     ]
 
 

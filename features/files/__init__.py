@@ -1,1 +1,1 @@
-"""Files written atomically, checked by checksum, read unpacked."""
+"""Files: atomic writing, checksums, unpacking."""

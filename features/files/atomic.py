@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing: a file appears complete or not at all."""
 
 import contextlib
 import os
@@ -11,11 +11,14 @@ TEMPORARY = ".tmp"
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary place beside a file; what the block writes there takes the file's place at its end.
+    """A temporary path beside a file; at the end of the block it replaces the file.
 
-    Flushed to the disk, then renamed, and the folder flushed too: a reader, and whoever looks after a
-    power cut, finds the old file or the new one. Where the block fails, the old one stays and nothing
-    is left behind; a killed process leaves ``.<name>.<process>.<thread>.tmp``.
+    The temporary file is flushed to disk, then renamed, then the folder is flushed: readers see the old file
+    or the new one, also after a power failure. If the block fails, the old file stays and the temporary one
+    is deleted; a killed process leaves ``.<name>.<process>.<thread>.tmp``.
+
+    Args:
+        path: the file; its folder is made if it does not exist.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -33,7 +36,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str | bytes | memoryview) -> None:
-    """Write a file that appears whole; text as UTF-8.
+    """Write a file atomically; text as UTF-8.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -43,7 +46,7 @@ def write_atomic(path: Path, content: str | bytes | memoryview) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the rename last; some network folders cannot be flushed."""
+    """Make the rename permanent; some network folders cannot be flushed."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

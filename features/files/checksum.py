@@ -1,4 +1,4 @@
-"""The seal of a weights file: a card says whose weights these are, and neither may change alone."""
+"""Checksum over a weights file and its card, so that neither can change without the other."""
 
 import hashlib
 import json
@@ -9,20 +9,25 @@ from torch import Tensor
 
 
 def card_checksum(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:
-    """SHA-256 of the weights and of all the card says, but for its own ``sha256``."""
-    told = {name: fact for name, fact in card.items() if name != "sha256"}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    """SHA-256 of the weights and of the card without its own ``sha256``.
+
+    Args:
+        state: the tensors by name.
+        card: what the weights file says of itself, as plain JSON values.
+    """
+    facts = {name: value for name, value in card.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(state):
         digest.update(name.encode() + state[name].numpy().tobytes())
     return digest.hexdigest()
 
 
 def verify_checksum(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
-    """Refuse a card that was edited, or that came from other weights.
+    """Refuse a card that was edited or belongs to other weights.
 
     Raises:
-        ValueError: weights and card are not those that were sealed.
-        KeyError: the card has no seal.
+        ValueError: weights and card do not match the checksum.
+        KeyError: the card has no checksum.
     """
     if card["sha256"] != card_checksum(state, card):
-        raise ValueError("its weights or its card are not those it was saved with")
+        raise ValueError("its weights or its card were changed after saving")

@@ -1,4 +1,4 @@
-"""The bytes of a file, unpacked."""
+"""Reading annotation files that may be packed as ``.gz`` or ``.zip``."""
 
 import gzip
 import lzma
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from features.errors import AnnotationError
 
-LARGEST_BYTES = 2 << 30  # unpacked: a million cells take 1 GiB; beyond it is a mistake or a bomb
+LARGEST_BYTES = 2 << 30  # unpacked: a million cells take 1 GiB; more is a mistake or a zip bomb
 EXPORT = "In QuPath: File > Export objects as GeoJSON."
 
 
 def read_unpacked(path: Path) -> bytearray:
-    """The bytes of a file, unpacked if it is a ``.gz`` or a ``.zip`` of one file.
+    """Read the bytes of a file, unpacked if it is a ``.gz`` or a ``.zip`` of one file.
 
     Raises:
         AnnotationError: the file is missing, damaged, over ``LARGEST_BYTES``, or not one file.
@@ -29,6 +29,7 @@ def read_unpacked(path: Path) -> bytearray:
             return _read_all(path, stream.read)
     except (
         OSError,
+        ValueError,  # a path with a null character
         EOFError,
         RuntimeError,  # a zip with a password, or packed by a method Python does not know
         zipfile.BadZipFile,
@@ -42,25 +43,25 @@ def read_unpacked(path: Path) -> bytearray:
 
 def _read_zipped(path: Path) -> bytearray:
     with zipfile.ZipFile(path) as archive:
-        # A Mac adds a shadow file for each file it zips.
-        held = [n for n in archive.namelist() if not n.endswith("/") and "__MACOSX/" not in n]
-        if len(held) != 1:
+        # macOS adds a shadow file for each file it zips.
+        members = [n for n in archive.namelist() if not n.endswith("/") and "__MACOSX/" not in n]
+        if len(members) != 1:
             raise AnnotationError(
-                f"{path.name}: holds {len(held)} files instead of one. "
+                f"{path.name}: contains {len(members)} files instead of one. "
                 "Unpack it and keep one annotation file per slide."
             )
-        with archive.open(held[0]) as stream:
+        with archive.open(members[0]) as stream:
             return _read_all(path, stream.read)
 
 
 def _read_all(path: Path, read: Callable[[int], bytes]) -> bytearray:
-    """All bytes of a stream, in pieces: a bomb of some kB is stopped before it fills the memory."""
+    """Read a stream in pieces, so that a zip bomb is stopped before it fills the memory."""
     raw = bytearray()
     while piece := read(1 << 20):
         raw += piece
         if len(raw) > LARGEST_BYTES:
             raise AnnotationError(
-                f"{path.name}: holds more than {LARGEST_BYTES / 2**30:g} GiB once unpacked. "
+                f"{path.name}: more than {LARGEST_BYTES / 2**30:g} GiB once unpacked. "
                 "Export the annotations without detections and cells."
             )
     return raw

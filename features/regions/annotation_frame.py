@@ -1,4 +1,4 @@
-"""Where a drawing lies on its slide: QuPath may count from the corner of the scanned part."""
+"""The coordinate frame of a drawing: QuPath may count from the corner of the scanned part."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ import shapely
 from shapely.affinity import translate
 
 from features.errors import AnnotationError
-from features.regions.annotations import Region
+from features.recipe import ORIGINS
+from features.regions.drawing import Region
 from features.slides.slide import Slide
 
-ORIGINS = ("auto", "level0", "bounds")
-FITS = 0.9  # of the drawn area inside the scanned part: freehand strokes run over edges
-CLEAR = 1.5  # this many times the tissue of the other frame decides
+MIN_INSIDE = 0.9  # of the drawn area in the scanned part: freehand strokes run over its edges
+MIN_TISSUE_RATIO = 1.5  # times the tissue of the other frame; less is undecided
 
 
 @dataclass(frozen=True)
-class Placed:
-    """Where the corner of a drawing's frame lies on the slide.
+class AnnotationFrame:
+    """Where the origin of a drawing's coordinates lies on the slide.
 
     Attributes:
-        offset_l0: (x, y) in level-0 pixels, to be added to everything drawn in the same file.
+        offset_l0: (x, y) in level-0 pixels, to be added to all coordinates of the file.
         origin: ``level0`` if the drawing counts from the slide's corner, ``bounds`` if from the corner
             of its scanned part.
         reason: why, as a sentence.
@@ -32,84 +32,88 @@ class Placed:
     reason: str
 
 
-def place(drawn: Region, slide: Slide, origin: str, tissue: Callable[[], Region]) -> Placed:
-    """Find the frame in which a drawing was made.
+def find_frame(
+    drawn: Region, slide: Slide, origin: str, tissue: Callable[[], Region]
+) -> AnnotationFrame:
+    """Find the coordinate frame of a drawing.
 
-    QuPath crops MIRAX and Leica SCN slides to their scanned part and counts from its corner; ASAP, and
-    QuPath with ``--no-crop``, count from the corner of level 0. The file does not say which. ``auto``
-    takes the one frame in which the drawing lies within the scanned part (``FITS`` of its area), else
-    the one with ``CLEAR`` times the tissue of the other, else ``bounds``, which is QuPath's default.
+    QuPath crops MIRAX and Leica SCN slides to their scanned part and counts from its corner. ASAP, and
+    QuPath where cropping is switched off, count from the corner of level 0. QuPath's files do not say
+    which. ``auto`` takes the one frame in which the drawing lies within the scanned part (``MIN_INSIDE`` of
+    its area), else the one with ``MIN_TISSUE_RATIO`` times the tissue of the other, else ``bounds``,
+    QuPath's default.
 
     Args:
-        drawn: what the file holds, best the union of all classes: the more, the surer. Its offset
-            holds for every region of the file, those to be taken away included.
-        slide: its size, and where its scanned part lies.
+        drawn: the union of all classes of the file: the more is drawn, the surer the choice. The offset
+            applies to every region of the file, excluded ones too.
+        slide: gives its size, and where its scanned part lies.
         origin: one of ``ORIGINS``.
-        tissue: makes the tissue's polygons in level-0 pixels; called only if they must decide.
+        tissue: segments the tissue, as polygons in level-0 pixels; called only if it has to decide.
 
     Raises:
         AnnotationError: the drawing lies outside the slide, or ``origin`` is unknown.
     """
     if origin not in ORIGINS:
         raise AnnotationError(
-            f"--annotation-origin {origin!r} is unknown. Pass one of {', '.join(ORIGINS)}."
+            f"annotation_origin is one of {', '.join(ORIGINS)}; got {origin!r}. Use auto."
         )
-    placed = _chosen(drawn, slide, origin, tissue)
-    if not _shifted(drawn, placed.offset_l0).intersects(shapely.box(0, 0, *slide.size_l0)):
+    frame = _choose_frame(drawn, slide, origin, tissue)
+    if not _shift(drawn, frame.offset_l0).intersects(shapely.box(0, 0, *slide.size_l0)):
         left, top, right, bottom = drawn.bounds
         width, height = slide.size_l0
         raise AnnotationError(
-            f"{slide.name}: what is drawn, x {left:.0f} to {right:.0f} and y {top:.0f} to {bottom:.0f}, "
-            f"lies outside the slide of {width} x {height} pixels (origin: {placed.origin}). Check that "
-            "the annotation is this slide's and in full-resolution pixels, or try another "
-            "--annotation-origin."
+            f"{slide.name}: the drawing, x {left:.0f} to {right:.0f} and y {top:.0f} to {bottom:.0f}, "
+            f"lies outside the slide of {width} x {height} pixels (origin: {frame.origin}). Check that "
+            "the annotation is this slide's and in full-resolution pixels, or set another "
+            "annotation_origin."
         )
-    return placed
+    return frame
 
 
-def _chosen(drawn: Region, slide: Slide, origin: str, tissue: Callable[[], Region]) -> Placed:
+def _choose_frame(
+    drawn: Region, slide: Slide, origin: str, tissue: Callable[[], Region]
+) -> AnnotationFrame:
     level0 = (0, 0)
     bounds = slide.bounds_l0
     if bounds == level0:
-        return Placed(level0, "level0", "The slide's scanned part starts at its corner.")
+        return AnnotationFrame(level0, "level0", "The slide's scanned part starts at its corner.")
     if origin == "level0":
-        return Placed(level0, "level0", "Asked for.")
+        return AnnotationFrame(level0, "level0", "Set by annotation_origin.")
     if origin == "bounds":
-        return Placed(bounds, "bounds", "Asked for.")
+        return AnnotationFrame(bounds, "bounds", "Set by annotation_origin.")
     scanned = translate(shapely.box(0, 0, *slide.bounds_size_l0), *bounds)
-    from_level0, from_bounds = _shares(drawn, scanned, bounds)
-    if (from_level0 >= FITS) != (from_bounds >= FITS):
+    from_level0, from_bounds = _fractions_inside(drawn, scanned, bounds)
+    if (from_level0 >= MIN_INSIDE) != (from_bounds >= MIN_INSIDE):
         reason = (
-            f"Of the drawing, {from_level0:.0%} lies in the scanned part if it counts from the slide's "
-            f"corner, {from_bounds:.0%} if from the scanned part's."
+            f"{from_level0:.0%} of the drawing lies in the scanned part if it counts from the slide's "
+            f"corner, {from_bounds:.0%} if it counts from the scanned part's."
         )
-        if from_bounds >= FITS:
-            return Placed(bounds, "bounds", reason)
-        return Placed(level0, "level0", reason)
-    from_level0, from_bounds = _shares(drawn, tissue(), bounds)
+        if from_bounds >= MIN_INSIDE:
+            return AnnotationFrame(bounds, "bounds", reason)
+        return AnnotationFrame(level0, "level0", reason)
+    from_level0, from_bounds = _fractions_inside(drawn, tissue(), bounds)
     reason = (
-        f"Of the drawing, {from_level0:.0%} is tissue if it counts from the slide's corner, "
-        f"{from_bounds:.0%} if from the scanned part's"
+        f"{from_level0:.0%} of the drawing is tissue if it counts from the slide's corner, "
+        f"{from_bounds:.0%} if it counts from the scanned part's"
     )
-    if from_level0 > CLEAR * from_bounds:
-        return Placed(level0, "level0", f"{reason}.")
-    if from_bounds > CLEAR * from_level0:
-        return Placed(bounds, "bounds", f"{reason}.")
-    return Placed(
+    if from_level0 > MIN_TISSUE_RATIO * from_bounds:
+        return AnnotationFrame(level0, "level0", f"{reason}.")
+    if from_bounds > MIN_TISSUE_RATIO * from_level0:
+        return AnnotationFrame(bounds, "bounds", f"{reason}.")
+    return AnnotationFrame(
         bounds,
         "bounds",
-        f"{reason}: undecided, so QuPath's default. Pass --annotation-origin level0 if the tiles "
+        f"{reason}: undecided, so QuPath's default is used. Set annotation_origin to level0 if the tiles "
         "lie beside the drawing.",
     )
 
 
-def _shares(drawn: Region, area: Region, offset: tuple[int, int]) -> tuple[float, float]:
+def _fractions_inside(drawn: Region, area: Region, offset: tuple[int, int]) -> tuple[float, float]:
     """The fractions of the drawing that lie in an area: as it is, and moved by the offset."""
-    both = (drawn, _shifted(drawn, offset))
-    unmoved, moved = ((there & area).area / drawn.area for there in both)
-    return unmoved, moved
+    moved = _shift(drawn, offset)
+    return (drawn & area).area / drawn.area, (moved & area).area / drawn.area
 
 
-def _shifted(drawn: Region, offset: tuple[int, int]) -> Region:
+def _shift(drawn: Region, offset: tuple[int, int]) -> Region:
     moved: Region = translate(drawn, *offset)
     return moved

@@ -1,4 +1,4 @@
-"""Where the tissue is, and how much of a square a region covers."""
+"""Tissue segmentation by colour, and the fraction of a tile that a region covers."""
 
 import numpy as np
 import shapely
@@ -7,27 +7,21 @@ from PIL import Image
 from scipy import ndimage
 from shapely.geometry import MultiPolygon
 
-from features.regions.annotations import Region, polygons_of
-from features.slides.slide import Slide
+from features.regions.drawing import Region, polygonal_parts
 
 OVERVIEW_PX = 1024
-DARK = 25  # of 255: fluorescence and scanner background is black and must not count as tissue
-LEAST_SATURATION = 12  # of 255: below this, glass and paper grey
+MIN_BRIGHTNESS = 25  # of 255: black background of fluorescence and scanners is not tissue
+MIN_SATURATION = 12  # of 255: glass and grey paper are below
 CLOSING_STEPS = 2  # thumbnail pixels: gaps up to twice this wide are filled
 
 
-def tissue_region(slide: Slide) -> Region:
-    """The tissue of a slide as polygons in level-0 pixels; empty for a blank slide."""
-    return tissue_in(slide.thumbnail(OVERVIEW_PX), slide.size_l0)
-
-
-def tissue_in(overview: Image.Image, size_l0: tuple[int, int]) -> Region:
-    """The tissue seen in an overview of the whole slide, as polygons in level-0 pixels."""
+def tissue_from_overview(overview: Image.Image, size_l0: tuple[int, int]) -> Region:
+    """The tissue in an overview of the whole slide, as polygons in level-0 pixels; empty if there is none."""
     return polygons_from_mask(tissue_mask(np.asarray(overview)), size_l0)
 
 
 def tissue_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Coloured and not dark: saturation above Otsu's threshold, small specks and holes mended.
+    """Pixels that are coloured and not dark: saturation above Otsu's threshold, specks and holes closed.
 
     Args:
         rgb: (H, W, 3) overview of a slide.
@@ -41,24 +35,24 @@ def tissue_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     high = np.maximum(np.maximum(red, green), blue).astype(np.int32)
     low = np.minimum(np.minimum(red, green), blue).astype(np.int32)
     saturation = np.where(high > 0, 255 * (high - low) // np.maximum(high, 1), 0)
-    lit = high > DARK
-    threshold = max(otsu(saturation[lit]), LEAST_SATURATION) if lit.any() else 255
-    mask = _majority((lit & (saturation > threshold)).astype(np.uint8))
-    # Closing ends by eroding: without a margin, tissue would shrink from the picture's own edge.
+    lit = high > MIN_BRIGHTNESS
+    threshold = max(otsu_threshold(saturation[lit]), MIN_SATURATION) if lit.any() else 255
+    mask = majority_filter((lit & (saturation > threshold)).astype(np.uint8))
+    # Closing ends with an erosion: without a margin, tissue would shrink from the image's own edge.
     margin = CLOSING_STEPS
     closed: NDArray[np.bool_] = ndimage.binary_closing(np.pad(mask, margin), iterations=margin)
     return closed[margin:-margin, margin:-margin]
 
 
-def _majority(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether most of the 5 x 5 pixels around each are set: their median, by sums along each axis."""
+def majority_filter(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Median of the 5 x 5 pixels around each pixel, by sums along both axes."""
     for axis in (0, 1):
         mask = ndimage.correlate1d(mask, np.ones(5), axis=axis, output=np.uint8)
     return mask > 12
 
 
-def otsu(values: NDArray[np.int32]) -> int:
-    """The threshold in 0..255 that separates two groups best (largest variance between them)."""
+def otsu_threshold(values: NDArray[np.int32]) -> int:
+    """Otsu's threshold in 0..255: the one with the largest variance between the two groups."""
     counts = np.bincount(values.ravel(), minlength=256).astype(float)
     below = np.cumsum(counts)
     above = below[-1] - below
@@ -86,13 +80,13 @@ def polygons_from_mask(mask: NDArray[np.bool_], size_l0: tuple[int, int]) -> Reg
         return MultiPolygon()
     scale_x, scale_y = size_l0[0] / width, size_l0[1] / height
     runs = shapely.box(start * scale_x, row * scale_y, stop * scale_x, (row + 1) * scale_y)
-    return polygons_of(shapely.union_all(runs))
+    return polygonal_parts(shapely.union_all(runs))
 
 
 def coverage(
     area: Region, x_l0: NDArray[np.float64], y_l0: NDArray[np.float64], side_l0: tuple[float, float]
 ) -> NDArray[np.float64]:
-    """The fraction of each square that lies in a region, exact.
+    """The exact fraction of each square that lies in a region.
 
     Args:
         area: polygons in level-0 pixels.

@@ -1,1 +1,1 @@
-"""Whole-slide images: opening them, and reading squares at a stated scale."""
+"""Whole-slide images: opening them, and reading them at any mpp."""

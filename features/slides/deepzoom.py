@@ -1,4 +1,4 @@
-"""A slide as DeepZoom tiles: small JPEGs of every power of two of its size, for a viewer in the browser."""
+"""A slide as a DeepZoom pyramid of JPEG tiles, for a viewer in the browser."""
 
 import io
 import threading
@@ -9,8 +9,8 @@ from openslide.deepzoom import DeepZoomGenerator
 
 from features.errors import SlideError, TileError
 
-TILE_PX, OVERLAP_PX = 510, 1  # OpenSlide's advice: with the overlap a power of two
-MOST_PIXELS = 1 << 24  # of the file decoded for one tile: a slide of one level may have 10^10
+TILE_PX, OVERLAP_PX = 510, 1  # as OpenSlide advises: with the overlap a power of two
+MAX_DECODED_PIXELS = 1 << 24  # for one tile: a slide of one level may have 10^10
 JPEG_QUALITY = 80
 
 
@@ -20,7 +20,7 @@ class DeepZoom:
     Attributes:
         path: the file.
         size_l0: (width, height) in level-0 pixels; tiles cover all of it, bounds not subtracted.
-        levels: how many there are; the last is level 0 of the file.
+        levels: the number of levels; the last is level 0 of the file.
         coarsest: the first level that is served; coarser ones would decode too much of the file.
 
     Raises:
@@ -33,16 +33,18 @@ class DeepZoom:
         self.size_l0: tuple[int, int] = self._pyramid.level_dimensions[-1]
         self.levels = self._pyramid.level_count
         self.coarsest = next(
-            level for level in range(self.levels) if self._cost(level) <= MOST_PIXELS
+            level
+            for level in range(self.levels)
+            if self._decoded_pixels(level) <= MAX_DECODED_PIXELS
         )
         self._replacing = threading.Lock()
 
     def tile(self, level: int, column: int, row: int) -> bytes:
-        """A tile as a JPEG's bytes.
+        """Read one tile, as the bytes of a JPEG.
 
         Raises:
             SlideError: there is no such tile.
-            TileError: its pixels cannot be decoded; others may be whole.
+            TileError: its pixels cannot be decoded; other tiles may be intact.
         """
         pyramid = self._pyramid
         if not (
@@ -51,8 +53,8 @@ class DeepZoom:
             and 0 <= row < pyramid.level_tiles[level][1]
         ):
             raise SlideError(
-                f"{self.path.name} has no tile {column}, {row} of level {level}. Ask for one of levels "
-                f"{self.coarsest} to {self.levels - 1}."
+                f"{self.path.name} has no tile {column}, {row} of level {level}. Levels "
+                f"{self.coarsest} to {self.levels - 1} can be read."
             )
         try:
             picture = pyramid.get_tile(level, (column, row))
@@ -76,12 +78,12 @@ class DeepZoom:
             ) from error
 
     def _replace(self, failed: DeepZoomGenerator) -> None:
-        """OpenSlide remembers its first error and fails ever after: put a fresh handle in place."""
+        """Open the slide anew: after its first error, an OpenSlide handle fails at every read."""
         with self._replacing:
             if self._pyramid is failed:
                 self._pyramid = self._open()
 
-    def _cost(self, level: int) -> int:
-        """Pixels of the file behind the first tile of a level."""
+    def _decoded_pixels(self, level: int) -> int:
+        """How many pixels of the file are decoded for the first tile of a level."""
         _, _, (width, height) = self._pyramid.get_tile_coordinates(level, (0, 0))
         return width * height

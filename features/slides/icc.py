@@ -1,4 +1,4 @@
-"""From the scanner's colours to sRGB, by the ICC profile a slide carries."""
+"""Colour management: from the scanner's colours to sRGB by the slide's ICC profile."""
 
 import io
 from collections.abc import Callable
@@ -11,20 +11,20 @@ from PIL import Image, ImageCms
 from features.errors import SlideError
 
 
-def to_srgb(profile: bytes | Any) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None:
-    """Build a slide's colour transform; do this once per slide.
+def srgb_transform(profile: bytes | Any) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None:
+    """Build a slide's colour transform, once per slide.
 
     The profile's own rendering intent is used, as OpenSlide advises.
 
     Args:
-        profile: ICC bytes, or what OpenSlide's ``color_profile`` gives: a Pillow profile, or None.
+        profile: ICC bytes, or the value of OpenSlide's ``color_profile``: a Pillow profile or None.
 
     Returns:
-        A function from (H, W, 3) or (B, H, W, 3) RGB to the same shape in sRGB, which several threads may
-        call at once. None for a slide without a profile.
+        A function from (H, W, 3) or (B, H, W, 3) RGB to the same shape in sRGB, safe to call from several
+        threads. None for a slide without a profile.
 
     Raises:
-        SlideError: the profile is damaged, or is not of an RGB scanner.
+        SlideError: the profile is damaged or is not an RGB profile.
     """
     if not profile:
         return None
@@ -37,17 +37,17 @@ def to_srgb(profile: bytes | Any) -> Callable[[NDArray[np.uint8]], NDArray[np.ui
             "RGB",
             "RGB",
             ImageCms.Intent(ImageCms.getDefaultIntent(profile)),
-            # Pillow converts without the GIL; Little CMS lets threads share a transform without a cache.
+            # Pillow converts without the GIL; without a cache, threads may share a Little CMS transform.
             ImageCms.Flags.NOCACHE,
         )
     except (ImageCms.PyCMSError, ValueError) as error:
         raise SlideError(
             f"The slide's ICC profile cannot be used ({error}). "
-            "Pass --icc off to keep the colours as they were scanned."
+            "Set icc to off to use the colours as they were scanned."
         ) from error
 
     def convert(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        tall = Image.fromarray(tiles.reshape(-1, *tiles.shape[-2:]))  # one tile above the other
-        return np.asarray(transform.apply(tall)).reshape(tiles.shape)
+        stacked = Image.fromarray(tiles.reshape(-1, *tiles.shape[-2:]))  # one tile above the other
+        return np.asarray(transform.apply(stacked)).reshape(tiles.shape)
 
     return convert

@@ -1,4 +1,4 @@
-"""A tiled JPEG TIFF read by its own tiles, several times faster than OpenSlide, or not at all."""
+"""Reader of tiled JPEG TIFFs, several times faster than OpenSlide and verified against it."""
 
 import os
 import struct
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from features.errors import TileError
 
-SHRINKS = (2, 4, 8)  # besides full size, what libjpeg makes of 8 x 8 blocks without a remainder
-PROOFS, CANDIDATES = 5, 16  # tiles compared per level; tiles to choose from if some are damaged
+SHRINKS = (2, 4, 8)  # besides full size, the factors by which libjpeg can reduce 8 x 8 blocks
+VERIFIED_TILES, SAMPLED_TILES = 5, 16  # compared per level; to choose from if some are damaged
 MAX_BLEND_DIFF = 2  # grey values: OpenSlide blends neighbouring pixels with weights of 7 bits
 MAX_SHRINK_RMS = 2.5  # grey values, 40 dB; on H&E, bilinear and box resampling differ by 1.6 to 3
-JPEG = 7  # TIFF's number of that compression
-SOI, EOI = b"\xff\xd8", b"\xff\xd9"  # how a JPEG begins and ends
+JPEG = 7  # TIFF's number for that compression
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"  # start and end of a JPEG
 ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"  # an APP14 marker up to its transform
 TRANSFORMS = {2: b"\x00", 6: b"\x01"}  # TIFF photometric RGB, YCbCr -> the marker's transform
 
@@ -38,7 +38,7 @@ class Level:
         tile: (width, height) of a JPEG tile.
         offsets: (N,) int64, where each tile begins in the file; row by row.
         byte_counts: (N,) int64, its compressed length.
-        head: what goes before every tile: tables, and a marker that tells what its colours are.
+        head: prepended to every tile: tables, and a marker that gives its colour space.
     """
 
     size: tuple[int, int]
@@ -58,14 +58,14 @@ class Level:
         return column * self.tile[0], row * self.tile[1]
 
     def samples(self) -> list[int]:
-        """Tiles to compare: the fullest, the last (it reaches over the border), the first, others."""
+        """Tiles to compare: the largest, the last (it extends over the border), the first, and others."""
         by_size = np.argsort(self.byte_counts)[::-1]
-        spread = by_size[np.linspace(0, len(by_size) - 1, CANDIDATES).astype(int)]
+        spread = by_size[np.linspace(0, len(by_size) - 1, SAMPLED_TILES).astype(int)]
         order = [int(by_size[0]), len(by_size) - 1, 0, *spread[1:].tolist()]
         return list(dict.fromkeys(order))
 
     def jpeg(self, file: int, index: int) -> bytes:
-        """A tile's compressed bytes from a file descriptor, made a JPEG of their own.
+        """Read a tile from a file descriptor, as a complete JPEG.
 
         Raises:
             ValueError: there is no JPEG.
@@ -77,15 +77,15 @@ class Level:
         return self.head + stored[len(SOI) :]
 
     def decode(self, file: int, index: int, shrink: int) -> NDArray[np.uint8]:
-        """One tile from a file descriptor: (tile height / shrink, tile width / shrink, 3) RGB.
+        """Decode a tile from a file descriptor: (tile height / shrink, tile width / shrink, 3) RGB.
 
         Raises:
-            ValueError: it is not a JPEG of that size, or libjpeg warns, which OpenSlide refuses too.
+            ValueError: it is not a JPEG of that size, or libjpeg warns, which is an error in OpenSlide too.
             OSError: as ``jpeg``.
         """
         jpeg = self.jpeg(file, index)
         height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
-        if (width, height) != self.tile:  # also bounds what a damaged header may ask for
+        if (width, height) != self.tile:  # also limits the memory a damaged header can request
             raise ValueError(f"its JPEG is of another size, {width} x {height}")
         rgb: NDArray[np.uint8] = simplejpeg.decode_jpeg(
             jpeg,
@@ -101,7 +101,7 @@ class JpegTiles:
     """The pixels of a tiled JPEG TIFF or SVS without OpenSlide; safe to read from several threads.
 
     Attributes:
-        levels: OpenSlide's level -> the shrinks it can be read at; 1 is always among them.
+        levels: OpenSlide's level -> the verified shrinks at which it can be read; 1 is always among them.
     """
 
     levels: Mapping[int, tuple[int, ...]]
@@ -114,28 +114,28 @@ class JpegTiles:
         self._cache: OrderedDict[tuple[int, int, int], Future[NDArray[np.uint8]]] = OrderedDict()
         self._cache_bytes, self._cached = cache_bytes, 0
         referee = _Referee(path)
-        proved = {
-            number: _proved_shrinks(self._file, number, level, referee)
+        verified = {
+            number: _verify_shrinks(self._file, number, level, referee)
             for number, level in stored.items()
         }
         referee.close()
-        self.levels = MappingProxyType({n: shrinks for n, shrinks in proved.items() if shrinks})
+        self.levels = MappingProxyType({n: shrinks for n, shrinks in verified.items() if shrinks})
 
     @classmethod
     def open(
         cls, path: Path, handle: openslide.OpenSlide, *, cache_bytes: int = 96 << 20
     ) -> "JpegTiles | None":
-        """A reader of the levels that are proved equal to OpenSlide's, or None where none is.
+        """Open the levels that are verified to equal OpenSlide's; None where no level is.
 
-        Sample tiles of each level are compared with OpenSlide. At full size they must be identical;
-        where OpenSlide blends neighbouring pixels, because a tile's corner is no whole level-0 pixel,
-        within 2 grey values of that blend. A shrunk tile must lie within a root mean square of 2.5
+        Sample tiles of each level are compared with OpenSlide. At full size they must be identical. Where
+        OpenSlide blends neighbouring pixels, because a tile's corner is not at a whole level-0 pixel, they
+        must be within 2 grey values of that blend. A shrunk tile must be within a root mean square of 2.5
         grey values of the mean over each square of full-size pixels.
 
         Args:
             path: the slide file.
-            handle: the same slide, asked for its geometry only: a failed read would spoil it.
-            cache_bytes: most memory that decoded tiles may keep.
+            handle: the same slide; only its geometry is used, since a failed read would break it.
+            cache_bytes: the memory that decoded tiles may occupy.
         """
         stored = _find_levels(path, handle)
         if not stored or not hasattr(os, "pread"):  # Windows has none
@@ -146,24 +146,24 @@ class JpegTiles:
     def read(
         self, level: int, shrink: int, x: int, y: int, width: int, height: int
     ) -> NDArray[np.uint8]:
-        """A rectangle of a level, shrunk; what lies outside the level is white.
+        """Read a rectangle of a level, shrunk; pixels outside the level are white.
 
         Args:
             level: a key of ``levels``.
-            shrink: one of its shrinks; pixel i is level pixels i * shrink to (i + 1) * shrink. What
-                remains of a side that ``shrink`` does not divide counts as outside.
+            shrink: one of its shrinks; pixel i covers level pixels i * shrink to (i + 1) * shrink. The
+                remainder of a side that ``shrink`` does not divide counts as outside.
             x: left edge in pixels of the shrunk level; may lie outside it.
-            y: top edge likewise.
+            y: top edge, in the same pixels.
             width: of the result, in the same pixels.
-            height: likewise.
+            height: of the result, in the same pixels.
 
         Returns:
-            (height, width, 3) RGB, the caller's own.
+            (height, width, 3) RGB, a new array.
 
         Raises:
-            TileError: a JPEG tile that is needed cannot be decoded; the others stay readable.
+            TileError: a JPEG tile that is needed cannot be decoded; others stay readable.
         """
-        assert shrink in self.levels[level], f"level {level} is not proved at 1/{shrink}"
+        assert shrink in self.levels[level], f"level {level} is not verified at 1/{shrink}"
         stored = self._stored[level]
         tile_w, tile_h = (side // shrink for side in stored.tile)
         left, right = max(x, 0), min(x + width, stored.size[0] // shrink)
@@ -188,19 +188,19 @@ class JpegTiles:
         return out
 
     def close(self) -> None:
-        """Close the file; a read that needs it afterwards is a TileError."""
-        self._file = -1  # the old number may soon be another file's
+        """Close the file; a later read that needs it raises a TileError."""
+        self._file = -1  # the old number may soon belong to another file
         self._release()
         with self._lock:
             self._cache.clear()
             self._cached = 0
 
     def _tile(self, level: int, shrink: int, index: int) -> NDArray[np.uint8]:
-        """One decoded tile, shared and so not to be changed; decoded once, whoever else waits."""
+        """One decoded tile, decoded once for all threads that wait for it; shared, so not to be modified."""
         key = (level, shrink, index)
         with self._lock:
             tile = self._cache.get(key)
-            known = tile is not None
+            cached = tile is not None
             if tile is None:
                 tile = self._cache[key] = Future()
                 self._cached += self._bytes_of(key)
@@ -208,7 +208,7 @@ class JpegTiles:
                     self._cached -= self._bytes_of(self._cache.popitem(last=False)[0])
             else:
                 self._cache.move_to_end(key)
-        if not known:
+        if not cached:
             try:
                 tile.set_result(self._decode(level, shrink, index))
             except BaseException as error:
@@ -240,7 +240,7 @@ class JpegTiles:
 
 
 class _Referee:
-    """OpenSlide on a handle of its own, opened anew after an error, which a handle never forgets."""
+    """OpenSlide on a separate handle, reopened after an error, since a failed handle stays unusable."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._handle = path, openslide.OpenSlide(path)
@@ -248,11 +248,11 @@ class _Referee:
     def confirms(
         self, number: int, level: Level, index: int, tile: NDArray[np.uint8] | None
     ) -> bool | None:
-        """Whether OpenSlide reads the tile so; None where it cannot be asked, or fails as well."""
+        """Whether OpenSlide reads the same tile; None where it cannot be compared, or fails as well."""
         downsample = self._handle.level_downsamples[number]
         corner = level.corner(index)
         x_l0, y_l0 = (int(np.ceil(start * downsample - 1e-6)) for start in corner)
-        # OpenSlide draws that many level pixels to the right and below, blending neighbours.
+        # OpenSlide draws with this offset, a fraction of a level pixel, and blends neighbours.
         right, below = x_l0 / downsample - corner[0], y_l0 / downsample - corner[1]
         width, height = (
             min(side, size - start) - int(shift > 1e-6)
@@ -263,7 +263,7 @@ class _Referee:
         if not width or not height:
             return None
         try:
-            theirs = np.asarray(self._handle.read_region((x_l0, y_l0), number, (width, height)))
+            reference = np.asarray(self._handle.read_region((x_l0, y_l0), number, (width, height)))
         except (openslide.OpenSlideError, OSError):
             self.close()
             self._handle = openslide.OpenSlide(self._path)
@@ -271,17 +271,17 @@ class _Referee:
         if tile is None:
             return False
         if max(right, below) <= 1e-6:
-            return np.array_equal(theirs[..., :3], tile[:height, :width])
+            return np.array_equal(reference[..., :3], tile[:height, :width])
         blend = (1 - right) * tile[:, :width] + right * np.roll(tile, -1, axis=1)[:, :width]
         blend = (1 - below) * blend[:height] + below * np.roll(blend, -1, axis=0)[:height]
-        return bool(np.abs(theirs[..., :3] - blend).max() <= MAX_BLEND_DIFF)
+        return bool(np.abs(reference[..., :3] - blend).max() <= MAX_BLEND_DIFF)
 
     def close(self) -> None:
         self._handle.close()
 
 
-def _proved_shrinks(file: int, number: int, level: Level, referee: _Referee) -> tuple[int, ...]:
-    """The shrinks at which the level's sample tiles are right; none where the level is not."""
+def _verify_shrinks(file: int, number: int, level: Level, referee: _Referee) -> tuple[int, ...]:
+    """The shrinks at which the level's sample tiles equal OpenSlide's; empty where the level does not."""
     shrinks, confirmed = list(SHRINKS), 0
     for index in level.samples():
         try:
@@ -292,25 +292,25 @@ def _proved_shrinks(file: int, number: int, level: Level, referee: _Referee) -> 
         if verdict is False:
             return ()
         if verdict is None or tile is None:
-            continue  # damaged, or a sliver: evidence neither for nor against
+            continue  # damaged, or at a border: neither confirms nor refutes
         shrinks = [n for n in shrinks if _is_mean(level.decode(file, index, n), tile, n)]
         confirmed += 1
-        if confirmed == PROOFS:
+        if confirmed == VERIFIED_TILES:
             break
     return (1, *shrinks) if confirmed else ()
 
 
 def _is_mean(shrunk: NDArray[np.uint8], tile: NDArray[np.uint8], shrink: int) -> bool:
-    """Whether a shrunk tile is near enough to the mean over squares of the whole one."""
+    """Whether a shrunk tile is close enough to the mean over squares of the full-size tile."""
     mean = tile.astype(float)
-    # By halves: ``mean(axis=(1, 3))`` over squares takes ten times as long.
+    # Halve repeatedly: ``mean(axis=(1, 3))`` over squares takes ten times as long.
     for _ in range(shrink.bit_length() - 1):
         mean = (mean[::2, ::2] + mean[1::2, ::2] + mean[::2, 1::2] + mean[1::2, 1::2]) / 4
     return bool(np.sqrt(np.mean((shrunk - mean) ** 2)) <= MAX_SHRINK_RMS)
 
 
 def _find_levels(path: Path, handle: openslide.OpenSlide) -> dict[int, Level]:
-    """OpenSlide's levels that are one JPEG-tiled page each, by their exact size."""
+    """OpenSlide's levels that match exactly one JPEG-tiled page in size."""
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
@@ -320,15 +320,15 @@ def _find_levels(path: Path, handle: openslide.OpenSlide) -> dict[int, Level]:
             }
             return {
                 number: level
-                for number, found in matches.items()
-                if len(found) == 1 and (level := _level(found[0], number, handle.properties))
+                for number, sized in matches.items()
+                if len(sized) == 1 and (level := _level(sized[0], number, handle.properties))
             }
     except (ValueError, LookupError, TypeError, AttributeError, OSError, struct.error):
         return {}  # not a TIFF, or none that tifffile understands
 
 
 def _level(page: tifffile.TiffPage, number: int, properties: Mapping[str, str]) -> Level | None:
-    """A page as a level, where its tiles are whole colour JPEGs side by side."""
+    """A page as a level; None unless its tiles are complete colour JPEGs side by side."""
     if not page.is_tiled or page.compression != JPEG or page.photometric not in TRANSFORMS:
         return None
     offsets, counts = (np.array(n, np.int64) for n in (page.dataoffsets, page.databytecounts))
@@ -337,13 +337,13 @@ def _level(page: tifffile.TiffPage, number: int, properties: Mapping[str, str]) 
         tile=(page.tilewidth, page.tilelength),
         offsets=offsets,
         byte_counts=counts,
-        # Added last, since the last Adobe marker counts; without one libjpeg would guess.
+        # Added last, since the last Adobe marker counts; without one, libjpeg guesses the colour space.
         head=(page.jpegtables or SOI).removesuffix(EOI) + ADOBE + TRANSFORMS[page.photometric],
     )
-    # OpenSlide tells no such tile, or a smaller one, where tiles overlap.
-    told = [
+    # Where tiles overlap, OpenSlide reports no tile size or a smaller one.
+    reported = [
         properties.get(f"openslide.level[{number}].tile-{side}") for side in ("width", "height")
     ]
-    plain = told == [str(side) for side in level.tile] and not any(n % 16 for n in level.tile)
-    whole = len(offsets) == level.across * -(-level.size[1] // level.tile[1]) and counts.all()
-    return level if plain and whole else None
+    regular = reported == [str(side) for side in level.tile] and not any(n % 16 for n in level.tile)
+    complete = len(offsets) == level.across * -(-level.size[1] // level.tile[1]) and counts.all()
+    return level if regular and complete else None

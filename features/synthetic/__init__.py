@@ -1,4 +1,4 @@
-"""The demo cohort: drawn slides of four sarcoma subtypes, with known key tiles."""
+"""The demo cohort: synthetic slides of four sarcoma subtypes with known key tiles."""
 
 from features.synthetic.cohort import SUBTYPES, CohortSpec, key_tiles, write_cohort
 

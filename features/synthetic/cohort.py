@@ -1,11 +1,10 @@
-"""The demo cohort as files: what lies where on each slide, and what is written about it.
+"""The demo cohort as files: slides, annotations, key regions and the table.
 
-Each slide is tissue on glass with fat, stroma and a spindle cell tumour that is drawn alike for
-every subtype. Only in a few compact *key regions* of the tumour does the subtype show: vacuolated
-cells (DDLPS), fascicles (LMS), glands (SS) or whorls around vessels (MPNST). Stain, cellularity and
-collagen vary from slide to slide and know nothing of the label, so a mean over all tiles drowns
-the signal that attention finds. `_draw_slide` hands the label to `draw_key` alone, with a generator
-of its own.
+Each slide is tissue on glass with fat, stroma and a spindle cell tumour that looks the same for every
+subtype. The subtype shows only in a few compact *key regions* of the tumour: vacuolated cells (DDLPS),
+fascicles (LMS), glands (SS) or whorls around vessels (MPNST). Stain, cellularity and collagen vary from
+slide to slide independently of the label, so that a mean over all tiles drowns the signal that attention
+picks up. `draw_slide` passes the label to `draw_key` only, with a separate random generator.
 """
 
 from __future__ import annotations
@@ -31,25 +30,28 @@ from shapely.ops import unary_union
 
 from features.errors import FeaturesError
 from features.files.atomic import write_atomic
-from features.synthetic.drawing import colour, draw_fold, draw_ground, draw_key, make_look
+from features.synthetic.drawing import draw_fold, draw_ground, draw_key, make_look, to_rgb
 from features.synthetic.strokes import CELLS, Rng, sprite_bank
 
 SUBTYPES = ("DDLPS", "LMS", "SS", "MPNST")
 MPP = 0.25
-_KEY_AREA_PX = 480_000  # about 750 px across: whole tiles of 112 um fall inside
-_LABELS, _PLAN, _LOOK, _GROUND, _KEYS = range(1, 6)  # one random stream for each purpose
+_KEY_AREA_PX = 480_000  # about 750 px across: contains whole tiles of 112 um
+_LABELS, _PLAN, _LOOK, _GROUND, _KEYS = range(1, 6)  # one random stream per purpose
 _COLOURS = {"Tumor": [200, 0, 0], "Ignore*": [180, 180, 180], "Key": [0, 120, 200]}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CohortSpec:
-    """How large the demo cohort is and how hard.
+    """Size and difficulty of the demo cohort.
 
     Attributes:
-        cases_per_class: cases of each of the four subtypes, one slide a case.
+        cases_per_class: cases of each of the four subtypes, with one slide per case.
         side_px: width and height of a slide at 0.25 mpp.
-        key_fraction: share of the tumour area that carries the subtype's pattern, in (0, 0.3].
+        key_fraction: fraction of the tumour area that shows the subtype's pattern, in (0, 0.3].
         seed: the same seed writes the same slides.
+
+    Raises:
+        FeaturesError: a setting is out of range.
     """
 
     cases_per_class: int = 5
@@ -60,20 +62,20 @@ class CohortSpec:
     def __post_init__(self) -> None:
         if self.cases_per_class < 1:
             raise FeaturesError(
-                f"cases_per_class is at least 1; got {self.cases_per_class}. Write 5 for a demo."
+                f"cases_per_class is at least 1; got {self.cases_per_class}. Use 5 for a demo."
             )
         if not 1280 <= self.side_px <= 16384:
             raise FeaturesError(
                 f"side_px is between 1280 and 16384; got {self.side_px}. "
-                "Smaller slides hold no whole key tile; 4096 is the default."
+                "Use 4096; smaller slides contain no whole key tile."
             )
         if not 0 < self.key_fraction <= 0.3:
             raise FeaturesError(
                 f"key_fraction is a fraction in (0, 0.3]; got {self.key_fraction}. "
-                "For 20 % of the tumour write 0.2."
+                "For 20 % of the tumour use 0.2."
             )
         if self.seed < 0:
-            raise FeaturesError(f"seed is not negative; got {self.seed}. Pass 0 or more.")
+            raise FeaturesError(f"seed is 0 or more; got {self.seed}. Use 0.")
 
 
 def write_cohort(
@@ -85,13 +87,13 @@ def write_cohort(
     """Draw the demo cohort and write its slides, annotations, key regions and table.
 
     Args:
-        folder: made if absent; gets `cohort.csv`, `split.csv` (the same, one case of each subtype kept
-            for an external test), `slides/`, `annotations/` and `key_regions/`.
+        folder: made if absent; receives `cohort.csv`, `split.csv` (the same cases, one of each subtype
+            set aside as an external test), `slides/`, `annotations/` and `key_regions/`.
         spec: size and difficulty.
         progress: called with 1 after each slide.
 
     Returns:
-        Path of `cohort.csv` with the columns case, slide, label, time (in months), event; written last.
+        Path of `cohort.csv` with the columns case, slide, label, time (months) and event; written last.
     """
     for name in ("slides", "annotations", "key_regions"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,7 @@ def write_cohort(
     digits = max(2, len(str(len(labels))))
     cases = [f"case-{i:0{digits}d}" for i in range(1, len(labels) + 1)]
     for kind in CELLS:
-        sprite_bank(kind)  # once, before the threads ask for them together
+        sprite_bank(kind)  # once, before the threads use them together
     with ThreadPoolExecutor(2) as pool:
         jobs = [
             pool.submit(_write_slide, folder, f"{case}-s1", spec, i, label)
@@ -114,7 +116,7 @@ def write_cohort(
         rows.writerow(("case", "slide", "label", "time", "event"))
         rng = np.random.default_rng([spec.seed, len(cases)])
         for case, label in zip(cases, labels, strict=True):
-            rows.writerow((case, f"{case}-s1", label, *_followed(label, rng)))
+            rows.writerow((case, f"{case}-s1", label, *_draw_follow_up(label, rng)))
     _write_split(folder / "split.csv", cases, labels)
     return table
 
@@ -128,15 +130,15 @@ def _write_split(path: Path, cases: Sequence[str], labels: Sequence[str]) -> Non
             rows.writerow((case, f"{case}-s1", label, "test" if last[label] == case else "train"))
 
 
-def _followed(label: str, rng: np.random.Generator) -> tuple[str, int]:
-    """Months until the event, or until the end of observation (0); each subtype has its own hazard."""
-    met = rng.exponential(80 / 3 ** SUBTYPES.index(label))
-    left = rng.uniform(12, 72)
-    return f"{min(met, left):.1f}", int(met <= left)
+def _draw_follow_up(label: str, rng: Rng) -> tuple[str, int]:
+    """Months until the event (1) or censoring (0); each subtype has its own hazard."""
+    event = rng.exponential(80 / 3 ** SUBTYPES.index(label))
+    censoring = rng.uniform(12, 72)
+    return f"{min(event, censoring):.1f}", int(event <= censoring)
 
 
 def key_tiles(key_regions: Path, coords_l0: NDArray[Any], side_l0: float) -> NDArray[np.bool_]:
-    """Say which tiles show the planted pattern.
+    """Which tiles show the planted pattern.
 
     Args:
         key_regions: a GeoJSON file from `key_regions/`.
@@ -144,7 +146,7 @@ def key_tiles(key_regions: Path, coords_l0: NDArray[Any], side_l0: float) -> NDA
         side_l0: side of a tile, level 0 pixels.
 
     Returns:
-        (N,) bool, True where at least half of the tile lies in the planted regions.
+        (N,) bool, True where at least half of the tile lies in the key regions.
     """
     features = json.loads(key_regions.read_text(encoding="utf-8"))["features"]
     regions = unary_union([shape(feature["geometry"]) for feature in features])
@@ -155,7 +157,7 @@ def key_tiles(key_regions: Path, coords_l0: NDArray[Any], side_l0: float) -> NDA
 
 
 def _labels(spec: CohortSpec) -> list[str]:
-    """Balanced labels in the order of the cases, never sorted: a name must not give one away."""
+    """Balanced labels in the order of the cases, never sorted: a case name must not reveal its label."""
     rng = np.random.default_rng([spec.seed, _LABELS])
     labels = sorted(SUBTYPES * spec.cases_per_class)
     while labels == sorted(labels):
@@ -169,11 +171,11 @@ def _write_slide(folder: Path, slide: str, spec: CohortSpec, index: int, label: 
     _write_geojson(folder / "annotations" / f"{slide}.geojson", regions, f"{spec.seed}/{slide}")
     keys = [("Key", key) for key in plan.keys]
     _write_geojson(folder / "key_regions" / f"{slide}.geojson", keys, f"{spec.seed}/{slide}")
-    _write_pyramid(folder / "slides" / f"{slide}.tiff", _draw_slide(spec, index, label))
+    _write_pyramid(folder / "slides" / f"{slide}.tiff", draw_slide(spec, index, label))
 
 
-def _draw_slide(spec: CohortSpec, index: int, label: str) -> NDArray[np.uint8]:
-    """Draw slide `index`; outside the key regions the pixels do not depend on `label`."""
+def draw_slide(spec: CohortSpec, index: int, label: str) -> NDArray[np.uint8]:
+    """Draw slide `index`, (side, side, 3) RGB; `label` changes pixels in the key regions only."""
     plan = _plan(spec, index)
     look = make_look(np.random.default_rng([spec.seed, _LOOK, index]))
     rng = np.random.default_rng([spec.seed, _GROUND, index])
@@ -186,10 +188,10 @@ def _draw_slide(spec: CohortSpec, index: int, label: str) -> NDArray[np.uint8]:
         satellites=plan.satellites,
     )
     rng = np.random.default_rng([spec.seed, _KEYS, index])
-    draw_fold(canvas, plan.fold)  # before the keys: it copies what lies around it
+    draw_fold(canvas, plan.fold)  # before the key regions: it copies its surroundings
     for key in plan.keys:
         draw_key(canvas, key, label, rng)
-    return colour(canvas, look)
+    return to_rgb(canvas, look)
 
 
 def _write_geojson(path: Path, regions: list[tuple[str, Any]], origin: str) -> None:
@@ -210,7 +212,7 @@ def _write_geojson(path: Path, regions: list[tuple[str, Any]], origin: str) -> N
 
 
 def _write_pyramid(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write a tiled JPEG TIFF of three levels, as plain pages: OpenSlide skips subIFDs here."""
+    """Write a tiled JPEG TIFF of three levels as plain pages: OpenSlide skips subIFDs in such files."""
     level = Image.fromarray(rgb)
     with tifffile.TiffWriter(path) as tiff:
         for power in range(3):
@@ -230,12 +232,12 @@ def _write_pyramid(path: Path, rgb: NDArray[np.uint8]) -> None:
             level = level.reduce(4)
 
 
-# --- where things lie -------------------------------------------------------------------------
+# --- layout of a slide ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Regions of one slide in level 0 pixels; made without the label."""
+    """Regions of one slide in level-0 pixels; independent of the label."""
 
     tissue: Any
     tumour: Any  # a polygon; its hole is necrosis
@@ -245,7 +247,7 @@ class _Plan:
 
 
 def _plan(spec: CohortSpec, index: int) -> _Plan:
-    """Lay out slide `index`: one arrangement, jittered, turned and mirrored."""
+    """Lay out slide `index`: one arrangement, jittered, rotated and mirrored."""
     rng = np.random.default_rng([spec.seed, _PLAN, index])
     side = spec.side_px
     turn, mirror = 90 * int(rng.integers(4)), 1 - 2 * int(rng.integers(2))
@@ -258,11 +260,11 @@ def _plan(spec: CohortSpec, index: int) -> _Plan:
         return shapely.set_precision(affinity.scale(unit, side, side, origin=(0, 0)), 0.01)
 
     x, y = 0.41 + rng.uniform(-0.01, 0.01, 2)
-    way = rng.uniform(0, 2 * math.pi)
-    hole = place(x + 0.18 * math.cos(way), y + 0.18 * math.sin(way), 0.05, 0.08)
+    angle = rng.uniform(0, 2 * math.pi)
+    hole = place(x + 0.18 * math.cos(angle), y + 0.18 * math.sin(angle), 0.05, 0.08)
     tumour = place(x, y, 0.345, 0.05).difference(hole)
     satellites = MultiPolygon([place(0.82, 0.8, 0.13, 0.06), place(0.2, 0.865, 0.105, 0.06)])
-    lean = way + rng.choice([-1, 1]) * rng.uniform(0.7, 1.0)
+    lean = angle + rng.choice([-1, 1]) * rng.uniform(0.7, 1.0)
     strip = place(x + 0.27 * math.cos(lean), y + 0.27 * math.sin(lean), 0.12, 0.02)
     strip = affinity.rotate(affinity.scale(strip, 1.0, 0.14), rng.uniform(0, 180))
     fold = shapely.set_precision(strip, 0.01)
@@ -273,7 +275,7 @@ def _plan(spec: CohortSpec, index: int) -> _Plan:
 
 
 def _blob(rng: Rng, wobble: float, squareness: float = 2.0) -> Polygon:
-    """A star-shaped outline of about unit radius around the origin; squareness 2 is round."""
+    """A star-shaped outline of about unit radius around the origin; a squareness of 2 is round."""
     theta = np.linspace(0, 2 * math.pi, 96, endpoint=False)
     norm = np.abs(np.cos(theta)) ** squareness + np.abs(np.sin(theta)) ** squareness
     radius = norm ** (-1 / squareness)
@@ -285,32 +287,35 @@ def _blob(rng: Rng, wobble: float, squareness: float = 2.0) -> Polygon:
 
 
 def _place_keys(tumour: Any, free: Any, fraction: float, rng: Rng) -> list[Any]:
-    """Lay equal compact regions without overlap whose areas sum to `fraction` of the tumour."""
+    """Place compact regions of equal area without overlap that make up `fraction` of the tumour."""
     count = max(1, round(fraction * tumour.area / _KEY_AREA_PX))
     area = fraction * tumour.area / count
     for _ in range(100):
         keys: list[Any] = []
-        left = free
+        vacant = free
         while len(keys) < count:
             key: Any = _blob(rng, 0.05)
-            grow = math.sqrt(area / key.area)
-            key = affinity.scale(key, grow, grow, origin=(0, 0))
-            centres = left.buffer(-1.05 * math.sqrt(area / math.pi))
+            growth = math.sqrt(area / key.area)
+            key = affinity.scale(key, growth, growth, origin=(0, 0))
+            centres = vacant.buffer(-1.05 * math.sqrt(area / math.pi))
             if centres.is_empty:
                 break
-            at = _point_in(centres, rng)
-            key = shapely.set_precision(affinity.translate(key, *at), 0.01)
-            if left.contains(key):
+            centre = _random_point(centres, rng)
+            key = shapely.set_precision(affinity.translate(key, *centre), 0.01)
+            if vacant.contains(key):
                 keys.append(key)
-                left = left.difference(key.buffer(0.1 * math.sqrt(area)))
+                vacant = vacant.difference(key.buffer(0.1 * math.sqrt(area)))
         else:
             return keys
-    raise ValueError(f"key regions do not fit: key_fraction {fraction}. Lower it towards 0.2.")
+    raise FeaturesError(
+        f"key_fraction {fraction} leaves no place for key regions without overlap. Set it to 0.2 or lower."
+    )
 
 
-def _point_in(region: Any, rng: Rng) -> tuple[float, float]:
+def _random_point(region: Any, rng: Rng) -> tuple[float, float]:
+    """A uniformly drawn point of a region."""
     x0, y0, x1, y1 = region.bounds
     while True:
-        at = float(rng.uniform(x0, x1)), float(rng.uniform(y0, y1))
-        if region.contains(shapely.Point(at)):
-            return at
+        point = float(rng.uniform(x0, x1)), float(rng.uniform(y0, y1))
+        if region.contains(shapely.Point(point)):
+            return point

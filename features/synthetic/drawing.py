@@ -1,7 +1,7 @@
-"""Drawing a slide: the ground that all subtypes share, and the pattern of each.
+"""Drawing a synthetic slide: the ground that all subtypes share, and the pattern of each.
 
-Everything is drawn on a canvas of optical densities and becomes colour once, by Beer-Lambert. Only
-`draw_key` reads the label.
+Everything is drawn on a canvas of optical densities, which becomes colour once, by the Beer-Lambert law.
+Only `draw_key` reads the label.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from features.synthetic.strokes import (
     Canvas,
     Floats,
     Rng,
-    around,
+    draw_disc,
+    draw_vessel,
     enlarge,
-    ground,
-    hollow,
+    mottled_ground,
     noise,
-    raster,
+    polar_points,
+    rasterise,
     scatter,
     sites,
     soft_mask,
     stamp,
-    vessel,
 )
 
 _STEPS = 200  # canvas units per unit of optical density
@@ -41,19 +41,19 @@ _STEPS = 200  # canvas units per unit of optical density
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What differs between slides whatever the subtype: laboratory stain, build of the tumour."""
+    """What differs between slides independently of the subtype: the stain and the texture of the tumour."""
 
     stains: Floats  # (2, 3) optical density of haematoxylin and eosin in R, G, B
     glass: Floats  # (3,) intensity without tissue
     pitch: float  # px between cells of the shared tumour
     eosin: float  # ground level of the shared tumour, canvas units
     patchiness: float  # contrast between its crowded and its loose parts
-    collagen: float  # share of it that carries collagen fibres
-    lymphocytes: float  # share of its sites with a lymphocyte
+    collagen: float  # fraction of it with collagen fibres
+    lymphocytes: float  # fraction of its sites with a lymphocyte
 
 
 def make_look(rng: Rng) -> Look:
-    """Pick the stain and the build of one slide."""
+    """Draw the stain and the texture of one slide at random."""
     stains = np.array([[0.62, 0.71, 0.33], [0.10, 0.88, 0.46]]) + rng.uniform(-0.045, 0.045, (2, 3))
     stains = stains / np.linalg.norm(stains, axis=1, keepdims=True)
     stains = stains * np.exp(rng.uniform(-0.22, 0.22, (2, 1)))
@@ -71,21 +71,21 @@ def make_look(rng: Rng) -> Look:
 def draw_ground(
     side: int, look: Look, rng: Rng, *, tissue: Any, tumour: Any, satellites: Any
 ) -> Canvas:
-    """Everything that all subtypes share: glass, fat, stroma, necrosis and spindle cell tumour.
+    """Draw what all subtypes share: glass, fat, stroma, necrosis and spindle cell tumour.
 
-    The regions come in level 0 pixels; the hole of `tumour` is necrosis.
+    The regions are in level-0 pixels; the hole of `tumour` is necrosis.
     """
     size = (-(-side // COARSE),) * 2
-    necrosis = raster(Polygon(tumour.interiors[0]), size)
-    tumour = raster(unary_union([tumour, satellites]), size)  # as coarse maps from here on
-    edge = gaussian_filter(raster(tissue, size), 3) + 0.12 * noise(size, rng, (6, 24))
+    necrosis = rasterise(Polygon(tumour.interiors[0]), size)
+    tumour = rasterise(unary_union([tumour, satellites]), size)  # as coarse maps from here on
+    edge = gaussian_filter(rasterise(tissue, size), 3) + 0.12 * noise(size, rng, (6, 24))
     tissue = edge > 0.5
-    near = gaussian_filter(tumour + necrosis, 12) > 0.02
-    fat = (noise(size, rng, (90,)) > 0.3) & ~near
+    beside_tumour = gaussian_filter(tumour + necrosis, 12) > 0.02
+    fat = (noise(size, rng, (90,)) > 0.3) & ~beside_tumour
     stroma = tissue * (1 - tumour) * (1 - necrosis) * ~fat
     eosin = look.eosin * tumour + 40 * stroma + 60 * necrosis
     haematoxylin = 14 * tumour + 5 * stroma + 16 * necrosis
-    canvas = ground(haematoxylin, eosin, side, rng)
+    canvas = mottled_ground(haematoxylin, eosin, side, rng)
     flow = math.pi * 0.9 * noise(size, rng, (110, 60))
     scatter(canvas, "fibre", stroma, 30, flow, rng)
     scatter(canvas, "thin", stroma * 0.5, 70, flow, rng)
@@ -96,7 +96,7 @@ def draw_ground(
     scatter(canvas, "spindle", tumour * crowd, look.pitch, flow, rng)
     scatter(canvas, "lymphocyte", tumour * look.lymphocytes + stroma * 0.03, 50, flow, rng)
     for x, y in sites(tumour * 0.5, 420, rng):
-        vessel(canvas, x, y, rng.uniform(16, 30), rng)
+        draw_vessel(canvas, x, y, rng.uniform(16, 30), rng)
     _draw_fat(canvas, fat & tissue, rng)
     canvas *= (enlarge(gaussian_filter(tissue.astype(np.float32), 0.7), side) > 0.5)[None]
     return canvas
@@ -117,14 +117,17 @@ def _draw_fat(canvas: Canvas, fat: NDArray[np.bool_], rng: Rng) -> None:
 
 
 def draw_fold(canvas: Canvas, fold: Any) -> None:
-    """Tissue lying on itself: a neighbouring strip is added on top."""
+    """Draw a tissue fold: a neighbouring strip is added on top."""
     (x, y), window, mask = soft_mask(canvas, fold)
     over = canvas[:, y : y + mask.shape[0], x : x + mask.shape[1]]
     over += (mask * (0.75 * window[:, ::-1] + 25 * (window.max(0) > 4))).astype(np.int16)
 
 
-def colour(canvas: Canvas, look: Look) -> NDArray[np.uint8]:
-    """Beer-Lambert through a table over both densities, packed in 32 bits for one fast gather."""
+def to_rgb(canvas: Canvas, look: Look) -> NDArray[np.uint8]:
+    """Colour a canvas by the Beer-Lambert law, (side, side, 3) RGB.
+
+    A table over both densities, packed in 32 bits, makes it one fast look-up.
+    """
     level = np.arange(256, dtype=np.float32) / _STEPS
     density = level[:, None, None] * look.stains[0] + level[None, :, None] * look.stains[1]
     table = np.zeros((256, 256, 4), np.uint8)
@@ -136,29 +139,29 @@ def colour(canvas: Canvas, look: Look) -> NDArray[np.uint8]:
     return np.ascontiguousarray(rgbx[..., :3])
 
 
-# --- the four patterns ------------------------------------------------------------------------
+# --- patterns of the subtypes -------------------------------------------------------------------
 
 
 def draw_key(canvas: Canvas, key: Any, label: str, rng: Rng) -> None:
-    """Draw the subtype's pattern on a sheet of its own and lay it in: nothing leaves the region."""
+    """Draw the subtype's pattern on a separate canvas and blend it in within the key region."""
     (x, y), window, mask = soft_mask(canvas, key)
     height, width = mask.shape
     side = max(height, width)
-    sheet = _PATTERNS[label](side, rng)[:, :height, :width]
+    pattern = _PATTERNS[label](side, rng)[:, :height, :width]
     view = canvas[:, y : y + height, x : x + width]
-    view[:] = (window + mask * (sheet - window)).astype(np.int16)
+    view[:] = (window + mask * (pattern - window)).astype(np.int16)
 
 
 def _fascicles(side: int, rng: Rng) -> Canvas:
     """LMS: long parallel bundles of blunt-ended nuclei that cross at right angles."""
     size = (-(-side // COARSE),) * 2
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
-    way = rng.uniform(0, math.pi)
-    along = x * math.cos(way) + y * math.sin(way) + 4 * noise(size, rng, (30,))
+    angle = rng.uniform(0, math.pi)
+    along = x * math.cos(angle) + y * math.sin(angle) + 4 * noise(size, rng, (30,))
     crossing = np.sin(2 * math.pi * along / 44 + rng.uniform(0, 7)) > 0
-    flow = way + np.where(crossing, math.pi / 2, 0) + 0.08 * noise(size, rng, (20,))
+    flow = angle + np.where(crossing, math.pi / 2, 0) + 0.08 * noise(size, rng, (20,))
     full = np.ones(size, np.float32)
-    canvas = ground(8 * full, 60 * full, side, rng)
+    canvas = mottled_ground(8 * full, 60 * full, side, rng)
     scatter(canvas, "muscle", full, 29, flow, rng)
     scatter(canvas, "blunt", full, 38, flow, rng)
     return canvas
@@ -168,20 +171,20 @@ def _glands(side: int, rng: Rng) -> Canvas:
     """SS: epithelial nests, most with a lumen, in a dense spindle ground."""
     size = (-(-side // COARSE),) * 2
     full = np.ones(size, np.float32)
-    canvas = ground(26 * full, 30 * full, side, rng)
+    canvas = mottled_ground(26 * full, 30 * full, side, rng)
     flow = math.pi * noise(size, rng, (60,))
     scatter(canvas, "spindle", full, 33, flow, rng)
     for x, y in sites(full, 165, rng):
         radius = rng.uniform(58, 84)
         lumen = rng.random() < 0.85
-        hollow(canvas, (x, y), radius, (34, 34), rng)
+        draw_disc(canvas, (x, y), radius, (34, 34), rng)
         for ring in (0.86, 0.6) if lumen else (0.86, 0.56, 0.24):
             turns = np.arange(0, 2 * math.pi, 25 / (ring * radius)) + rng.uniform(0, 1)
             out = ring * radius + rng.normal(0, 3, len(turns))
-            stamp(canvas, "plump", around(x, y, out, turns), turns, rng)
+            stamp(canvas, "plump", polar_points(x, y, out, turns), turns, rng)
         if lumen:
             secretion = (0, int(rng.integers(0, 12)))
-            hollow(canvas, (x, y), rng.uniform(0.3, 0.42) * radius, secretion, rng)
+            draw_disc(canvas, (x, y), rng.uniform(0.3, 0.42) * radius, secretion, rng)
     return canvas
 
 
@@ -191,14 +194,14 @@ def _whorls(side: int, rng: Rng) -> Canvas:
     full = np.ones(size, np.float32)
     vessels = sites(full, 310, rng)
     yx = np.argwhere(full > 0) * COARSE
-    _, which = cKDTree(vessels[:, ::-1]).query(yx)
-    dy, dx = (yx - vessels[which, ::-1]).T.reshape(2, *size)
+    _, nearest = cKDTree(vessels[:, ::-1]).query(yx)
+    dy, dx = (yx - vessels[nearest, ::-1]).T.reshape(2, *size)
     flow = np.arctan2(dy, dx) + math.pi / 2
     crowd = np.clip(2.1 - np.hypot(dy, dx) / 80 + 0.12 * noise(size, rng, (12,)), 0, 1)
-    canvas = ground(20 * full, 24 + 16 * crowd, side, rng)
+    canvas = mottled_ground(20 * full, 24 + 16 * crowd, side, rng)
     scatter(canvas, "wavy", 0.15 + 0.85 * crowd, 32, flow, rng)
     for x, y in vessels:
-        vessel(canvas, x, y, rng.uniform(18, 30), rng)
+        draw_vessel(canvas, x, y, rng.uniform(18, 30), rng)
     return canvas
 
 
@@ -206,23 +209,23 @@ def _vacuoles(side: int, rng: Rng) -> Canvas:
     """DDLPS: lipoblasts, clear vacuoles that press dark nuclei into crescents, in a pale ground."""
     size = (-(-side // COARSE),) * 2
     full = np.ones(size, np.float32)
-    canvas = ground(8 * full, 28 * full, side, rng)
+    canvas = mottled_ground(8 * full, 28 * full, side, rng)
     flow = math.pi * noise(size, rng, (60,))
     scatter(canvas, "spindle", full, 50, flow, rng)
     for x, y in sites(full, 80, rng):
         radius = rng.uniform(20, 44)
-        way = rng.uniform(0, 2 * math.pi)
-        hollow(canvas, (x, y), radius, (0, 3), rng)
+        angle = rng.uniform(0, 2 * math.pi)
+        draw_disc(canvas, (x, y), radius, (0, 3), rng)
         stamp(
             canvas,
             "crescent",
-            around(x, y, 0.98 * radius, way),
-            np.array([way + math.pi / 2]),
+            polar_points(x, y, 0.98 * radius, angle),
+            np.array([angle + math.pi / 2]),
             rng,
         )
-        buds = way + rng.uniform(1, 5, int(rng.integers(0, 4)))
-        for bud_x, bud_y in around(x, y, 1.25 * radius, buds):
-            hollow(canvas, (bud_x, bud_y), 9, (0, 3), rng)
+        buds = angle + rng.uniform(1, 5, int(rng.integers(0, 4)))
+        for bud_x, bud_y in polar_points(x, y, 1.25 * radius, buds):
+            draw_disc(canvas, (bud_x, bud_y), 9, (0, 3), rng)
     return canvas
 
 

@@ -1,7 +1,7 @@
-"""Strokes: noise, masks, cells and vessels, laid on a canvas; they know of no slide or subtype.
+"""Elements of a synthetic slide: noise, masks, cells and vessels, independent of slide and subtype.
 
-A *canvas*, (2, H, W) int16, holds two optical densities, haematoxylin and eosin, in steps of 1/200.
-What steers the drawing lies on *coarse maps*, one pixel for eight.
+A *canvas*, (2, H, W) int16, has two optical densities, haematoxylin and eosin, in steps of 1/200. Densities
+and directions of the drawing are *coarse maps* with one pixel per eight.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Floats = NDArray[np.floating[Any]]
 Canvas = NDArray[np.int16]
 Rng = np.random.Generator
 
-COARSE = 8  # level 0 pixels per pixel of the maps that steer the drawing
+COARSE = 8  # level-0 pixels per pixel of a coarse map
 _ANGLES = 24  # sprite orientations in half a turn
 _VARIANTS = 8
 
@@ -39,14 +39,16 @@ def noise(size: tuple[int, int], rng: Rng, periods: tuple[int, ...]) -> Floats:
 
 
 def enlarge(coarse: Floats, side: int) -> Floats:
-    """Blow a coarse map up to (side, side), in 8 bits: the values are 0 to 1."""
+    """Enlarge a coarse map of values 0 to 1 to (side, side), in 8 bits."""
     image = Image.fromarray((255 * np.clip(coarse, 0, 1)).astype(np.uint8))
-    whole = image.resize((image.width * COARSE, image.height * COARSE), Image.Resampling.BILINEAR)
-    return np.asarray(whole)[:side, :side] * np.float32(1 / 255)
+    enlarged = image.resize(
+        (image.width * COARSE, image.height * COARSE), Image.Resampling.BILINEAR
+    )
+    return np.asarray(enlarged)[:side, :side] * np.float32(1 / 255)
 
 
-def raster(region: Any, size: tuple[int, int]) -> Floats:
-    """1 inside a region of level 0 pixels, 0 outside, on the coarse map."""
+def rasterise(region: Any, size: tuple[int, int]) -> Floats:
+    """A region in level-0 pixels as a coarse map: 1 inside, 0 outside."""
     image = Image.new("L", size[::-1])
     pen = ImageDraw.Draw(image)
     for polygon in getattr(region, "geoms", [region]):
@@ -57,7 +59,7 @@ def raster(region: Any, size: tuple[int, int]) -> Floats:
 
 
 def soft_mask(canvas: Canvas, region: Any) -> tuple[tuple[int, int], Canvas, Floats]:
-    """Corner of a region's box, a copy of the canvas there, and a soft mask inside the region."""
+    """Corner of a region's bounding box, a copy of the canvas in it, and a soft mask of the region."""
     x0, y0, x1, y1 = (int(edge) for edge in region.bounds)
     x0, y0 = max(x0, 0), max(y0, 0)
     x1, y1 = min(x1 + 1, canvas.shape[2]), min(y1 + 1, canvas.shape[1])
@@ -78,8 +80,8 @@ def _grain() -> NDArray[np.int16]:
     return np.asarray(3 * fine / fine.std() + 4 * flecks / flecks.std(), np.int16)
 
 
-def ground(haematoxylin: Floats, eosin: Floats, side: int, rng: Rng) -> Canvas:
-    """A canvas with the given coarse levels, mottled in several octaves."""
+def mottled_ground(haematoxylin: Floats, eosin: Floats, side: int, rng: Rng) -> Canvas:
+    """A canvas with the given levels (coarse maps), mottled in several octaves."""
     mottle = np.clip(1 + 0.14 * noise(eosin.shape, rng, (3, 7, 18, 40)), 0.3, 1.8)
     canvas = np.empty((2, side, side), np.int16)
     grain = np.roll(_grain(), rng.integers(0, 512, 2), (0, 1))
@@ -88,13 +90,13 @@ def ground(haematoxylin: Floats, eosin: Floats, side: int, rng: Rng) -> Canvas:
         smooth = enlarge(gaussian_filter(level * mottle, 1.0) / 255, side)
         canvas[channel] = 255 * smooth
         canvas[channel] += np.tile(grain, (times, times))[:side, :side] >> (1 - channel)
-        # glass carries no grain: the levels there are zero
+        # glass has no grain: its levels are zero
         canvas[channel] *= smooth > 0.01
     return canvas
 
 
 def sites(density: Floats, pitch: float, rng: Rng) -> NDArray[np.float64]:
-    """Points (N, 2), x and y, on a jittered grid, thinned to a coarse density of 0 to 1."""
+    """Points (N, 2), x and y, on a jittered grid, thinned to a density of 0 to 1 (coarse map)."""
     height, width = (edge * COARSE for edge in density.shape)
     y, x = np.mgrid[0.0 : height + pitch : pitch, 0.0 : width + pitch : pitch]
     x[1::2] += pitch / 2
@@ -107,14 +109,14 @@ def sites(density: Floats, pitch: float, rng: Rng) -> NDArray[np.float64]:
 def scatter(
     canvas: Canvas, kind: str, density: Floats, pitch: float, flow: Floats, rng: Rng
 ) -> None:
-    """Stamp cells of a kind at a density (coarse, 0 to 1) along a flow of angles (coarse)."""
+    """Stamp cells of a kind at a density of 0 to 1, in directions of `flow` (both coarse maps)."""
     xy = sites(density, pitch, rng)
     column, row = (xy // COARSE).astype(int).T
     stamp(canvas, kind, xy, flow[row, column] + rng.normal(0, 0.12, len(xy)), rng)
 
 
 def stamp(canvas: Canvas, kind: str, xy: NDArray[Any], angles: NDArray[Any], rng: Rng) -> None:
-    """Lay sprites on the canvas: the darker haematoxylin wins, eosin adds up."""
+    """Draw sprites on the canvas: the darker haematoxylin wins, eosin adds up."""
     bank = sprite_bank(kind)
     turns = np.rint(angles / math.pi * _ANGLES).astype(int) % _ANGLES
     picks = rng.integers(0, _VARIANTS, len(xy))
@@ -132,11 +134,11 @@ def stamp(canvas: Canvas, kind: str, xy: NDArray[Any], angles: NDArray[Any], rng
             under[1] += part[1]
 
 
-def hollow(
-    canvas: Canvas, at: tuple[float, float], radius: float, fill: tuple[int, int], rng: Rng
+def draw_disc(
+    canvas: Canvas, centre: tuple[float, float], radius: float, fill: tuple[int, int], rng: Rng
 ) -> None:
-    """Clear an irregular disc to `fill` (haematoxylin, eosin) and give it a thin pink rim."""
-    x, y = at
+    """Fill an irregular disc with `fill` (haematoxylin, eosin) and draw a thin pink rim."""
+    x, y = centre
     reach = int(1.3 * radius) + 4
     x0, y0 = max(round(x) - reach, 0), max(round(y) - reach, 0)
     view = canvas[:, y0 : round(y) + reach, x0 : round(x) + reach]
@@ -154,18 +156,18 @@ def hollow(
         view[channel] = view[channel] + inside * (fill[channel] - view[channel]) + channel * rim
 
 
-def vessel(canvas: Canvas, x: float, y: float, radius: float, rng: Rng) -> None:
-    """A capillary: pink wall, clear lumen, a few red cells, flat nuclei around."""
-    hollow(canvas, (x, y), radius + 7, (10, 60), rng)
-    hollow(canvas, (x, y), radius, (0, 3), rng)
+def draw_vessel(canvas: Canvas, x: float, y: float, radius: float, rng: Rng) -> None:
+    """Draw a capillary: pink wall, clear lumen, a few red cells, flat nuclei around it."""
+    draw_disc(canvas, (x, y), radius + 7, (10, 60), rng)
+    draw_disc(canvas, (x, y), radius, (0, 3), rng)
     red = int(radius / 5)
-    for cell in around(x, y, rng.uniform(0, radius - 11, red), rng.uniform(0, 7, red)):
-        hollow(canvas, (cell[0], cell[1]), 10, (2, 80), rng)
+    for cell in polar_points(x, y, rng.uniform(0, radius - 11, red), rng.uniform(0, 7, red)):
+        draw_disc(canvas, (cell[0], cell[1]), 10, (2, 80), rng)
     turns = np.arange(0, 2 * math.pi, 55 / (radius + 6)) + rng.uniform(0, 1)
-    stamp(canvas, "thin", around(x, y, radius + 6, turns), turns + math.pi / 2, rng)
+    stamp(canvas, "thin", polar_points(x, y, radius + 6, turns), turns + math.pi / 2, rng)
 
 
-def around(x: float, y: float, radius: Any, angle: Any) -> NDArray[Any]:
+def polar_points(x: float, y: float, radius: Any, angle: Any) -> NDArray[Any]:
     """Points (N, 2) at one or many polar coordinates around x, y."""
     points = np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=-1)
     return points.reshape(-1, 2)
@@ -220,11 +222,11 @@ CELLS = {
 def sprite_bank(kind: str) -> list[list[Canvas]]:
     """The sprites of a kind, [variant][angle]; each (2, side, side)."""
     rng = np.random.default_rng([7, list(CELLS).index(kind)])
-    return [_turned(CELLS[kind], rng) for _ in range(_VARIANTS)]
+    return [_draw_at_angles(CELLS[kind], rng) for _ in range(_VARIANTS)]
 
 
-def _turned(cell: _Cell, rng: Rng) -> list[Canvas]:
-    """One cell of a kind, drawn at every angle."""
+def _draw_at_angles(cell: _Cell, rng: Rng) -> list[Canvas]:
+    """Sprites of one randomly drawn cell, one for each angle."""
     reach = int(1.25 * max(cell.half_length[1], cell.body[0]))
     a, b = rng.uniform(*cell.half_length), rng.uniform(*cell.half_width)
     bend, wave = cell.bend * rng.uniform(0.5, 1.2), cell.wave * rng.normal(0, 0.8)

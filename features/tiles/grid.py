@@ -1,4 +1,4 @@
-"""A grid of tiles over a region, at a stated scale."""
+"""Tile grids: laid over a region at a given mpp, sampled, and read."""
 
 import zlib
 from dataclasses import dataclass, replace
@@ -9,14 +9,12 @@ import shapely
 from numpy.typing import NDArray
 
 from features.errors import ScaleError
-from features.regions.annotations import Region, polygons_of
+from features.regions.drawing import Region, polygonal_parts
 from features.regions.masks import coverage
 from features.slides.slide import MAX_UPSAMPLING, Slide
 
-BLOCK_L0 = (
-    4096  # level-0 pixels: the decoded tiles of one block and its neighbours fit a small cache
-)
-ROUNDING = 1e-9  # of a tile: a tile covered by exactly the least fraction is kept
+BLOCK_L0 = 4096  # level-0 pixels: decoded tiles of a block and its neighbours fit a small cache
+ROUNDING = 1e-9  # of a tile, so that a coverage of exactly min_coverage passes
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class TileGrid:
 
 
 class TileSource(Protocol):
-    """Anything that hands out tiles by number: a slide with a grid, a folder of images."""
+    """Anything that reads tiles by number: a slide with a grid, a folder of tile images."""
 
     @property
     def grid(self) -> TileGrid:
@@ -72,16 +70,16 @@ class SlideTiles:
 def lay_grid(
     area: Region, slide: Slide, *, tile_px: int, mpp: float, min_coverage: float
 ) -> TileGrid:
-    """Lay square tiles edge to edge from the slide's origin and keep those the region covers.
+    """Lay square tiles edge to edge from the slide's origin and select those the region covers.
 
     The grid is the same for every region of a slide, so tiles never overlap or repeat.
 
     Args:
         area: polygons in level-0 pixels.
-        slide: gives size and scale.
+        slide: gives its size and mpp.
         tile_px: side of a tile in pixels at ``mpp``.
         mpp: micrometres per pixel.
-        min_coverage: the least fraction of a tile inside the region.
+        min_coverage: the smallest fraction of a tile inside the region.
 
     Raises:
         ScaleError: the slide was scanned too coarsely for ``mpp``.
@@ -89,52 +87,58 @@ def lay_grid(
     if max(slide.mpp) > mpp * MAX_UPSAMPLING:
         raise ScaleError(
             f"{slide.path.name} was scanned at {max(slide.mpp):g} micrometres per pixel; tiles at "
-            f"{mpp:g} would show detail that is not there. Use --mpp {max(slide.mpp):.2g} or coarser."
+            f"{mpp:g} would show detail that was never scanned. Set mpp to {max(slide.mpp):.2g} or coarser."
         )
     side = (tile_px * mpp / slide.mpp[0], tile_px * mpp / slide.mpp[1])
     width, height = slide.size_l0
-    inside = polygons_of(area & shapely.box(0, 0, width, height))
+    inside = polygonal_parts(area & shapely.box(0, 0, width, height))
     if inside.is_empty:
         columns = rows = np.arange(0)
     else:
         left, top, right, bottom = inside.bounds
         columns = np.arange(int(left // side[0]), int(np.ceil(right / side[0])))
         rows = np.arange(int(top // side[1]), int(np.ceil(bottom / side[1])))
-    # Row by row, so that neighbouring reads share decoded pixels.
+    # Row by row: neighbouring reads share decoded pixels.
     row, column = (index.ravel() for index in np.meshgrid(rows, columns, indexing="ij"))
     coords = np.stack([np.rint(column * side[0]), np.rint(row * side[1])], axis=1)
     covered = coverage(inside, coords[:, 0], coords[:, 1], side)
-    keep = (covered >= min_coverage - ROUNDING) & (covered > 0)
+    inside_enough = (covered >= min_coverage - ROUNDING) & (covered > 0)
     return TileGrid(
-        coords[keep].astype(np.int64), covered[keep].astype(np.float32), tile_px, mpp, side
+        coords[inside_enough].astype(np.int64),
+        covered[inside_enough].astype(np.float32),
+        tile_px,
+        mpp,
+        side,
     )
 
 
 def sample(grid: TileGrid, max_tiles: int, *, seed: int, name: str) -> TileGrid:
-    """At most ``max_tiles`` of the grid, drawn without replacement, in grid order.
+    """At most ``max_tiles`` tiles of the grid, drawn without replacement, in grid order.
 
     The draw depends on the seed and the slide's name only, not on the other slides of a run.
     """
-    return grid[drawn(len(grid), max_tiles, seed=seed, name=name)]
+    return grid[draw_rows(len(grid), max_tiles, seed=seed, name=name)]
 
 
-def drawn(n_tiles: int, at_most: int, *, seed: int, name: str) -> NDArray[np.int64]:
-    """The row numbers that ``sample`` takes of so many tiles."""
-    if n_tiles <= at_most:
+def draw_rows(n_tiles: int, max_tiles: int, *, seed: int, name: str) -> NDArray[np.int64]:
+    """The row numbers of the tiles that ``sample`` draws from a grid of ``n_tiles``, in ascending order."""
+    if n_tiles <= max_tiles:
         return np.arange(n_tiles)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    return np.sort(rng.choice(n_tiles, size=at_most, replace=False))
+    return np.sort(rng.choice(n_tiles, size=max_tiles, replace=False))
 
 
-def held_out(n_tiles: int, at_most: int, n_held: int, *, seed: int, name: str) -> NDArray[np.int64]:
-    """At most ``n_held`` of the rows that ``sample`` leaves: the same slide, and no tile in common."""
-    taken = drawn(n_tiles, at_most, seed=seed, name=name)
-    left = np.setdiff1d(np.arange(n_tiles), taken)
-    return left[drawn(len(left), n_held, seed=seed, name=f"{name}: held out")]
+def draw_unused_rows(
+    n_tiles: int, max_tiles: int, max_unused: int, *, seed: int, name: str
+) -> NDArray[np.int64]:
+    """At most ``max_unused`` row numbers among those that ``draw_rows`` does not draw, in ascending order."""
+    drawn = draw_rows(n_tiles, max_tiles, seed=seed, name=name)
+    unused = np.setdiff1d(np.arange(n_tiles), drawn)
+    return unused[draw_rows(len(unused), max_unused, seed=seed, name=f"{name}: held out")]
 
 
-def walk(grid: TileGrid) -> NDArray[np.int64]:
-    """The order to read a grid in: block after block of the slide, so that decoded pixels are used again.
+def reading_order(grid: TileGrid) -> NDArray[np.int64]:
+    """The order in which to read a grid: block by block of the slide, so that decoded pixels are reused.
 
     Returns:
         (N,) row numbers of the grid.

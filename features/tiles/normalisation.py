@@ -1,4 +1,4 @@
-"""The colours tiles are given before they are embedded: sRGB, then the stain of a reference."""
+"""Colour normalisation before embedding: to sRGB, then to the stain of a reference."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -7,15 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from features.errors import (
-    FeaturesError,
-    SlideError,
-    TileError,
-)
+from features.errors import FeaturesError, SlideError, TileError
 from features.extraction.embed import Tiles
 from features.extraction.survey import SlideJob, lay_tiles, survey_slide
 from features.recipe import Recipe
-from features.slides.icc import to_srgb
+from features.slides.icc import srgb_transform
 from features.slides.slide import Slide, open_slide
 from features.tiles.folders import open_folder
 from features.tiles.grid import SlideTiles, TileSource
@@ -27,88 +23,91 @@ from features.tiles.stain import (
     normalise,
 )
 
-STAIN_TILES = 32  # of a slide, from which its stain is estimated
+STAIN_TILES = 32  # tiles of a slide from which its stain is estimated
 
 
-def stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainReference:
-    """The stain to normalise to: as saved, or taken from the slides the recipe names.
+def resolve_stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainReference:
+    """The stain to normalise to: loaded from a file, or fitted on the slides the recipe names.
 
     Raises:
-        FeaturesError: a slide is not among the jobs, or holds too little tissue.
+        FeaturesError: a slide is not among the jobs, or has too little tissue.
     """
-    told = recipe.stain_reference
-    if len(told) == 1 and told[0].endswith(".json"):
-        return load_reference(Path(told[0]))
+    names = recipe.stain_reference
+    if len(names) == 1 and names[0].endswith(".json"):
+        return load_reference(Path(names[0]))
     by_name = {job.slide: job for job in jobs}
-    missing = [name for name in told if name not in by_name]
+    missing = [name for name in names if name not in by_name]
     if missing:
         raise FeaturesError(
-            f"--stain-reference {missing[0]}: no such slide among those of this run. Name slides of the "
-            "table, or the stain-reference.json of a store."
+            f"stain_reference names {missing[0]}, which is not among the slides of this run. Name slides of "
+            "the table, or the stain-reference.json of a store."
         )
     tiles = []
-    for name in told:
+    for name in names:
         job = by_name[name]
         if job.from_tiles:
             source = open_folder(job.files, mpp=job.mpp or recipe.mpp, tile_px=recipe.tile)
-            tiles.append(_looked_at(source, None))
+            tiles.append(_sample_tiles(source, None))
             continue
         with open_slide(job.files[0], mpp=job.mpp) as slide:
             grid = lay_tiles(slide, job, survey_slide(slide, job, recipe), recipe)
-            tiles.append(_looked_at(SlideTiles(slide, grid), _srgb(slide, recipe)))
+            tiles.append(_sample_tiles(SlideTiles(slide, grid), _slide_srgb(slide, recipe)))
     return StainReference(
         fit_stain(recipe.stain, np.concatenate(tiles)),
-        slides=told,
-        cases=tuple(sorted({by_name[name].case for name in told})),
+        slides=names,
+        cases=tuple(sorted({by_name[name].case for name in names})),
     )
 
 
-def recolouring(
+def tile_normaliser(
     source: TileSource, slide: Slide | None, recipe: Recipe, reference: StainReference | None
 ) -> Callable[[Tiles], Tiles] | None:
-    """From a slide's tiles as they are read to those that are embedded; None where they stay as read.
+    """The colour normalisation of one slide's tiles; None where tiles are embedded as they are read.
 
     Args:
-        source: the tiles, of which some are looked at for the slide's stain.
-        slide: whose colour profile may be applied; None for tile images, which have none.
-        recipe: says whether it is.
+        source: the tiles; a sample of them is read to fit the slide's stain.
+        slide: gives the colour profile; None for tile images, which have none.
+        recipe: its ``icc`` decides whether the profile is applied.
         reference: the stain to normalise to, if any.
+
+    Returns:
+        A function from (B, H, W, 3) RGB to the same shape, or None.
     """
-    before = _srgb(slide, recipe) if slide else None
-    return _stained(reference.target, source, before) if reference else before
+    to_srgb = _slide_srgb(slide, recipe) if slide else None
+    return _stain_normaliser(reference.target, source, to_srgb) if reference else to_srgb
 
 
-def as_told(reference: StainReference) -> dict[str, Any]:
-    """A reference as a recipe tells of it."""
+def reference_to_json(reference: StainReference) -> dict[str, Any]:
+    """A reference as it stands in the recipe of a bag."""
     target = reference.target.to_json()
     return {"target": target, "slides": list(reference.slides), "cases": list(reference.cases)}
 
 
-def _looked_at(source: TileSource, recolour: Callable[[Tiles], Tiles] | None) -> Tiles:
-    """Some tiles from all over a source."""
-    seen = []
+def _sample_tiles(source: TileSource, to_srgb: Callable[[Tiles], Tiles] | None) -> Tiles:
+    """At most ``STAIN_TILES`` tiles, evenly spaced over a source."""
+    readable = []
     for row in np.unique(np.linspace(0, len(source.grid) - 1, STAIN_TILES).astype(int)):
-        with contextlib.suppress(TileError):  # counted when its turn to be embedded comes
-            seen.append(source.read(int(row)))
-    if not seen:
+        with contextlib.suppress(TileError):  # counted later, when the tile is to be embedded
+            readable.append(source.read(int(row)))
+    if not readable:
         raise SlideError(
-            "None of the tiles looked at for their stain can be decoded. Copy the file again."
+            "None of the tiles sampled for their stain can be decoded. Copy the file again."
         )
-    tiles = np.stack(seen)
-    return recolour(tiles) if recolour else tiles
+    tiles = np.stack(readable)
+    return to_srgb(tiles) if to_srgb else tiles
 
 
-def _srgb(slide: Slide, recipe: Recipe) -> Callable[[Tiles], Tiles] | None:
-    return to_srgb(slide.color_profile) if recipe.icc == "srgb" else None
+def _slide_srgb(slide: Slide, recipe: Recipe) -> Callable[[Tiles], Tiles] | None:
+    return srgb_transform(slide.color_profile) if recipe.icc == "srgb" else None
 
 
-def _stained(
-    target: Stain, source: TileSource, before: Callable[[Tiles], Tiles] | None
+def _stain_normaliser(
+    target: Stain, source: TileSource, to_srgb: Callable[[Tiles], Tiles] | None
 ) -> Callable[[Tiles], Tiles]:
-    """Normalise from this slide's stain to the reference's."""
-    own = fit_stain(target.method, _looked_at(source, before))
+    """The normalisation from this slide's stain to the reference's."""
+    stain = fit_stain(target.method, _sample_tiles(source, to_srgb))
 
-    def recolour(tiles: Tiles) -> Tiles:
-        return normalise(before(tiles) if before else tiles, own, target)
+    def normalise_tiles(tiles: Tiles) -> Tiles:
+        return normalise(to_srgb(tiles) if to_srgb else tiles, stain, target)
 
-    return recolour
+    return normalise_tiles

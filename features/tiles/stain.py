@@ -1,8 +1,8 @@
 """Stain normalisation: render a slide as if it had been stained like the reference.
 
-The statistics of a slide are fitted once from a sample of all its tiles; fitted per tile they would
-follow the tissue instead of the stain. The reference is fitted once from named slides, whose cases it
-remembers, so that a cross-validation can tell what it has seen.
+The statistics of a slide are fitted once on a sample of all its tiles; fitted per tile, they would follow
+the tissue instead of the stain. The reference is fitted once on named slides and stores their cases, so
+that a cross-validation knows which cases it has seen.
 
 ``macenko``: M. Macenko et al., A method for normalizing histology slides for quantitative analysis,
 ISBI 2009. ``reinhard``: E. Reinhard et al., Color transfer between images, IEEE Computer Graphics and
@@ -28,14 +28,14 @@ METHODS = ("macenko", "reinhard")
 FORMAT, FORMAT_VERSION = "mil-stain", 1
 
 WHITE = 255
-LEAST_DENSITY = 0.15  # beta of Macenko et al.: what absorbs less in every channel is glass
+MIN_DENSITY = 0.15  # beta of Macenko et al.: a pixel that absorbs less in every channel is glass
 TAIL = 1  # alpha of Macenko et al., in per cent: the robust minimum and maximum
-LEAST_PIXELS, MOST_PIXELS = 8000, 250_000  # a sixth of one 224 px tile; more do not move the tails
-LEAST_ANGLE = 10.0  # degrees between two stains: real H&E has 15 to 50, cartilage without eosin 6
+MIN_PIXELS, MAX_PIXELS = 8000, 250_000  # a sixth of one 224 px tile; more do not move the tails
+MIN_ANGLE = 10.0  # degrees between two stains: real H&E has 15 to 50, cartilage without eosin 6
 
 DENSITY = -np.log10(np.maximum(np.arange(256), 1) / WHITE)  # eq. 1 of Macenko et al.
 # 1 where a pixel's darkest channel counts as stained, falling to 0 for white.
-STAINED = np.minimum(DENSITY / LEAST_DENSITY, 1).astype(np.float32)
+STAINED = np.minimum(DENSITY / MIN_DENSITY, 1).astype(np.float32)
 # Reinhard et al., eq. 4 and 6.
 LMS_FROM_RGB = np.array(
     [[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]]
@@ -45,7 +45,7 @@ LAB_FROM_LMS = np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]]) / np.sqrt([[3], [6]
 
 @dataclass(frozen=True)
 class Stain:
-    """How one slide, or the reference, is stained.
+    """The stain of one slide or of the reference.
 
     Attributes:
         method: one of ``METHODS``.
@@ -63,10 +63,10 @@ class Stain:
     def __post_init__(self) -> None:
         _check_method(self.method)
         try:
-            good = np.shape(self.values) == (2, 3) and bool(np.isfinite(self.values).all())
+            valid = np.shape(self.values) == (2, 3) and bool(np.isfinite(self.values).all())
         except (TypeError, ValueError):
-            good = False
-        if not good:
+            valid = False
+        if not valid:
             raise FeaturesError(
                 f"A stain has 2 x 3 finite numbers; got {self.values!r}. Fit it again."
             )
@@ -80,7 +80,7 @@ class Stain:
         """The stain that ``to_json`` wrote.
 
         Raises:
-            FeaturesError: it is not one.
+            FeaturesError: the document is not a stain.
         """
         try:
             return cls(str(document["method"]), _triples(document["values"]))
@@ -92,12 +92,12 @@ class Stain:
 
 @dataclass(frozen=True)
 class StainReference:
-    """The stain to render all slides in, and where it comes from.
+    """The stain to which all slides are normalised, and where it comes from.
 
     Attributes:
         target: its statistics.
-        slides: the slides it was fitted on.
-        cases: their cases, which must not be tested on a model that used it; empty if unknown.
+        slides: the slides on which it was fitted.
+        cases: their cases, on which a model that used it must not be tested; empty if unknown.
 
     Raises:
         FeaturesError: no slide is named.
@@ -109,7 +109,9 @@ class StainReference:
 
     def __post_init__(self) -> None:
         if not self.slides:
-            raise FeaturesError("A stain reference names no slide. Name those it was fitted on.")
+            raise FeaturesError(
+                "A stain reference needs at least one slide; got none. Name the slides of its fit."
+            )
 
     @property
     def sha256(self) -> str:
@@ -118,57 +120,57 @@ class StainReference:
 
 
 def fit_stain(method: str, tiles: NDArray[np.uint8]) -> Stain:
-    """Measure how the tissue of some tiles is stained.
+    """Fit the stain of a sample of tiles.
 
     Args:
         method: one of ``METHODS``.
         tiles: (B, H, W, 3) RGB, a sample of one slide (or of the reference slides); 20 to 100 will do.
 
     Raises:
-        FeaturesError: the method is unknown; there is too little stained tissue; or it has one colour only.
+        FeaturesError: the method is unknown, there is too little stained tissue, or it has one colour only.
     """
     _check_method(method)
     pixels = _stained_pixels(tiles)
-    if len(pixels) < LEAST_PIXELS:
+    if len(pixels) < MIN_PIXELS:
         raise FeaturesError(
-            f"{len(pixels)} stained pixels in {len(tiles)} tiles; {LEAST_PIXELS} are needed to measure a "
+            f"{len(pixels)} stained pixels in {len(tiles)} tiles; {MIN_PIXELS} are needed to measure a "
             "stain. Take more tiles, or leave stain normalisation off for slides that are not H&E."
         )
     fit = _fit_macenko if method == "macenko" else _fit_reinhard
-    return Stain(method, _triples(fit(pixels[:: 1 + len(pixels) // MOST_PIXELS])))
+    return Stain(method, _triples(fit(pixels[:: 1 + len(pixels) // MAX_PIXELS])))
 
 
 def normalise(tiles: NDArray[np.uint8], source: Stain, target: Stain) -> NDArray[np.uint8]:
     """Render tiles stained like ``source`` as if they were stained like ``target``.
 
-    White stays white under both methods. Safe to call from several threads.
+    White stays white with both methods. Safe to call from several threads.
 
     Args:
         tiles: (B, H, W, 3) RGB.
-        source: of the slide the tiles come from.
-        target: of the reference.
+        source: the stain of the slide the tiles come from.
+        target: the stain of the reference.
 
     Returns:
         (B, H, W, 3), a new array.
 
     Raises:
-        FeaturesError: the two were fitted by different methods.
+        FeaturesError: the two were fitted with different methods.
     """
     if source.method != target.method:
         raise FeaturesError(
-            f"The slide was measured by {source.method}, the reference by {target.method}. "
-            "Fit both by one method."
+            f"The slide's stain was fitted with {source.method}, the reference's with {target.method}. "
+            "Fit both with the same method."
         )
     transfer = _transfer_macenko if source.method == "macenko" else _transfer_reinhard
     result = np.empty_like(tiles)
-    # One tile at a time stays in the processor's cache.
-    for tile, place in zip(tiles, result, strict=True):
-        place[:] = transfer(tile, np.array(source.values), np.array(target.values))
+    # Tile by tile, so that the arrays stay in the processor's cache.
+    for tile, normalised in zip(tiles, result, strict=True):
+        normalised[:] = transfer(tile, np.array(source.values), np.array(target.values))
     return result
 
 
 def save_reference(path: Path, reference: StainReference) -> None:
-    """Write a reference as JSON; it appears whole or not at all."""
+    """Write a reference as JSON, atomically."""
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(reference)}
     write_atomic(path, json.dumps(document, indent=1) + "\n")
 
@@ -201,32 +203,32 @@ def _triples(rows: Iterable[Iterable[float]]) -> tuple[tuple[float, ...], ...]:
 
 def _check_method(method: str) -> None:
     if method not in METHODS:
-        near = get_close_matches(method, METHODS, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        close = get_close_matches(method, METHODS, 1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise FeaturesError(f"No stain method {method!r}.{hint} Known: {', '.join(METHODS)}.")
 
 
 def _stained_pixels(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(P, 3) pixels whose colour says something about the stain: no glass, grey, black or ink."""
+    """(P, 3) pixels whose colour comes from the stain: no glass, grey, black or ink."""
     red, green, blue = np.moveaxis(tiles, -1, 0)
     low = np.minimum(np.minimum(red, green), blue)
     spread = np.maximum(np.maximum(red, green), blue) - low
-    telling = (DENSITY[low] >= LEAST_DENSITY) & (low >= OPAQUE) & (spread >= COLOURED)
-    return np.asarray(tiles[telling])
+    stained = (DENSITY[low] >= MIN_DENSITY) & (low >= OPAQUE) & (spread >= COLOURED)
+    return np.asarray(tiles[stained])
 
 
 def _fit_macenko(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(2, 3) optical density of strong haematoxylin and strong eosin: the steps of Algorithm 1."""
     density = DENSITY[pixels]
-    # The axes of the SVD of the densities, not centred: the plane of two stains holds the origin.
+    # The axes of the SVD of the densities, not centred: the plane of two stains contains the origin.
     _, axes = np.linalg.eigh(density.T @ density)
     plane = axes[:, :0:-1] * np.where(axes[:, :0:-1].sum(axis=0) < 0, -1, 1)
     along, across = (density @ plane).T
     angles = np.percentile(np.arctan2(across, along), (TAIL, 100 - TAIL))
-    apart = np.degrees(angles[1] - angles[0])
-    if apart < LEAST_ANGLE:
+    angle = np.degrees(angles[1] - angles[0])
+    if angle < MIN_ANGLE:
         raise FeaturesError(
-            f"The tissue has one colour only: its two stains are {apart:.1f} degrees apart. Take more "
+            f"The tissue has one colour only: its two stains are {angle:.1f} degrees apart. Take more "
             "tiles, use reinhard, or leave stain normalisation off for this slide."
         )
     stains = np.stack([np.cos(angles), np.sin(angles)], axis=1) @ plane.T
@@ -239,9 +241,9 @@ def _fit_macenko(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 def _transfer_macenko(
     tile: NDArray[np.uint8], source: NDArray[np.float64], target: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """The amounts of the source's stains, mixed from the target's: a 3 x 3 matrix on densities.
+    """Replace the source's stains by the target's in the same amounts: a 3 x 3 matrix on densities.
 
-    As in the paper, what two stains cannot explain is lost: red cells, ink, a tint of the glass.
+    As in the paper, colours that are no mixture of two stains are lost: red cells, ink, tinted glass.
     """
     matrix = (-np.log(10) * np.linalg.pinv(source) @ target).astype(np.float32)
     logarithm = DENSITY.astype(np.float32)[tile] @ matrix
@@ -269,15 +271,17 @@ def _fit_reinhard(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 def _transfer_reinhard(
     tile: NDArray[np.uint8], source: NDArray[np.float64], target: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """Shift and scale l, alpha and beta (eq. 10 and 11), of stained pixels only.
+    """Shift and scale l, alpha and beta (eq. 10 and 11) of stained pixels.
 
-    The paper changes every pixel, glass too. Here the change fades out between stained and white.
+    The paper changes every pixel, glass included. Here the change fades out from stained to white.
     """
     back = np.linalg.inv(LAB_FROM_LMS)
     matrix = back @ np.diag(target[1] / source[1]) @ LAB_FROM_LMS
     shift = back @ (target[0] - target[1] / source[1] * source[0])
     logarithm = _log_lms(tile) @ matrix.T.astype(np.float32) + shift.astype(np.float32)
-    lms = np.exp(np.minimum(logarithm, np.log(np.float32(WHITE))))  # no cone sees more than white
+    lms = np.exp(
+        np.minimum(logarithm, np.log(np.float32(WHITE)))
+    )  # no response exceeds that of white
     rgb = lms @ np.linalg.inv(LMS_FROM_RGB).T.astype(np.float32)
     low = np.minimum(np.minimum(tile[..., 0], tile[..., 1]), tile[..., 2])
     return _to_uint8(tile + STAINED[low][..., None] * (rgb - tile))

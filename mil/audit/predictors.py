@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from features.bags.bag import Bag
-from features.tiles.quality import bits
-from features.tiles.stain import DENSITY, LEAST_DENSITY
+from features.tiles.quality import flag_bits
+from features.tiles.stain import DENSITY, MIN_DENSITY
 from mil.audit.association import Predictor
 from mil.data.cohort import Case, Cohort
 from mil.evaluation.arrays import Floats
@@ -109,7 +109,7 @@ def _flagged(case: Case, name: str) -> float:
     flags = [
         np.zeros(len(b), np.uint8) if b.tile_flags is None else b.tile_flags for b in case.bags
     ]
-    return float(np.mean((np.concatenate(flags) & bits([name])) > 0))
+    return float(np.mean((np.concatenate(flags) & flag_bits([name])) > 0))
 
 
 def _colour(case: Case, *, stained: bool) -> Sequence[float]:
@@ -124,7 +124,7 @@ def _densities(bag: Bag, *, stained: bool) -> Iterator[Floats]:
     with Image.open(io.BytesIO(bag.thumbnail)) as picture:
         density = DENSITY[np.asarray(picture.convert("RGB"))].reshape(-1, 3)
     darkest = density.max(axis=1)
-    chosen = darkest >= LEAST_DENSITY if stained else darkest <= GLASS_DENSITY
+    chosen = darkest >= MIN_DENSITY if stained else darkest <= GLASS_DENSITY
     if chosen.sum() >= LEAST_PIXELS:
         yield density[chosen].mean(axis=0)
 

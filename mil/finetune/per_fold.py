@@ -10,7 +10,7 @@ from features.backbones.registry import load_backbone
 from features.extraction.extract import extract
 from features.progress import Progress
 from features.recipe import Recipe
-from features.tiles.normalisation import stain_reference
+from features.tiles.normalisation import resolve_stain_reference
 from mil.data.cohort import Cohort, Row, assemble
 from mil.data.names import matching
 from mil.data.splits import Fold
@@ -126,7 +126,7 @@ def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:
     recipe = tuning.recipe
     seen = set(load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed).trained_on)
     if recipe.stain != "off":
-        seen |= set(stain_reference(recipe, [slide.job for slide in tuning.slides]).cases)
+        seen |= set(resolve_stain_reference(recipe, [slide.job for slide in tuning.slides]).cases)
     if leaked := matching((name for fold in folds for name in fold.test), seen):
         raise LeakageError(
             f"The first weights or the target stain have seen {', '.join(leaked[:3])}, which would be "

@@ -21,9 +21,9 @@ from features.progress import Progress
 from features.recipe import Recipe
 from features.slides.slide import open_slide
 from features.tiles.folders import FolderTiles, open_folder
-from features.tiles.grid import SlideTiles, TileGrid, TileSource, drawn
-from features.tiles.normalisation import recolouring
-from features.tiles.quality import bits, quality_flags
+from features.tiles.grid import SlideTiles, TileGrid, TileSource, draw_rows
+from features.tiles.normalisation import tile_normaliser
+from features.tiles.quality import flag_bits, quality_flags
 from features.tiles.stain import StainReference
 from mil.errors import FitError
 
@@ -92,7 +92,7 @@ class TilePool:
                     self.unusable.append((slide.job.slide, str(error)))
                 else:
                     at_most = share.get(slide.job.slide, recipe.max_tiles)
-                    rows = drawn(len(grid), at_most, seed=recipe.seed, name=slide.job.slide)
+                    rows = draw_rows(len(grid), at_most, seed=recipe.seed, name=slide.job.slide)
                     self.slides.append(slide)
                     self._rows.append(rows)
                     self._grids.append(grid)
@@ -194,7 +194,7 @@ class TilePool:
                 tiles[place] = turned(tile, int(turn))
                 usable[place] = True
         if self.recipe.drop:
-            usable &= (quality_flags(tiles) & bits(self.recipe.drop)) == 0
+            usable &= (quality_flags(tiles) & flag_bits(self.recipe.drop)) == 0
         return Batch(tiles, chosen[:, 0], usable, factors)
 
     def _lay(self, job: SlideJob) -> TileGrid:
@@ -224,10 +224,10 @@ class TilePool:
         job = self.slides[number].job
         if job.from_tiles:
             source: TileSource = self._folder(job)
-            return source, recolouring(source, None, self.recipe, self._reference)
+            return source, tile_normaliser(source, None, self.recipe, self._reference)
         slide = open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source)
         source = SlideTiles(slide, self._grids[number])
-        return source, recolouring(source, slide, self.recipe, self._reference)
+        return source, tile_normaliser(source, slide, self.recipe, self._reference)
 
 
 class TileCache:

@@ -19,7 +19,7 @@ from features.precision import resolve_precision
 from features.progress import Advance, Progress, Silent
 from features.recipe import Recipe
 from features.regions.annotations import annotation_sha256
-from features.tiles.normalisation import stain_reference
+from features.tiles.normalisation import resolve_stain_reference
 from features.tiles.stain import StainReference
 from mil.data.splits import inner_split
 from mil.errors import FitError
@@ -78,7 +78,7 @@ def finetune(
     progress = progress or Silent()
     backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
     jobs = [slide.job for slide in slides]
-    reference = stain_reference(recipe, jobs) if recipe.stain != "off" else None
+    reference = resolve_stain_reference(recipe, jobs) if recipe.stain != "off" else None
     request = _request(slides, recipe, settings, backbone, reference)
     card = finished_card(out, request)
     if card is None:

@@ -223,7 +223,7 @@ def test_grad_cam_looks_at_tiles_as_they_were_embedded(embedded, tmp_path, capsy
     told = " ".join("".join(capsys.readouterr()).split())
     assert RANDOM_WEIGHTS in told
     assert "answer otherwise" not in told
-    monkeypatch.setattr("features.tiles.normalisation.recolouring", lambda *_: None)
+    monkeypatch.setattr("features.tiles.normalisation.tile_normaliser", lambda *_: None)
     run_explain(ExplainOptions(**given))
     assert "answer otherwise" in " ".join("".join(capsys.readouterr()).split())
 

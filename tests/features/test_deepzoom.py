@@ -11,14 +11,14 @@ from tests.features.making import noise, write_tiff
 
 
 def test_levels_that_would_decode_too_much_are_not_served(tmp_path, monkeypatch):
-    monkeypatch.setattr(deepzoom, "MOST_PIXELS", 1024**2)
+    monkeypatch.setattr(deepzoom, "MAX_DECODED_PIXELS", 1024**2)
     picture = noise(3000, 2000)
     flat = DeepZoom(write_tiff(tmp_path / "flat.tiff", [picture]))
     deep = DeepZoom(write_tiff(tmp_path / "deep.tiff", [picture, picture[::4, ::4]]))
     assert flat.levels == deep.levels == 13
     assert flat.coarsest == 12 - 1  # 1022 pixels of the file a side; one level up it is 2044
     assert deep.coarsest == 0
-    with pytest.raises(SlideError, match="levels 11 to 12"):
+    with pytest.raises(SlideError, match="Levels 11 to 12"):
         flat.tile(10, 0, 0)
 
 

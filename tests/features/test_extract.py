@@ -161,8 +161,8 @@ def test_one_bad_slide_stops_no_other(cohort):
     [
         (lambda f: (f / "b.tiff").unlink(), "no such file"),
         (lambda f: (f / "b.tiff").write_bytes(b""), "not a slide OpenSlide can open"),
-        (lambda f: write_tiff(f / "b.tiff", [stained()], mpp=None), "--slide-mpp"),
-        (lambda f: write_tiff(f / "b.tiff", [stained()], mpp=2.0), "Use --mpp 2 or coarser"),
+        (lambda f: write_tiff(f / "b.tiff", [stained()], mpp=None), "Set slide_mpp"),
+        (lambda f: write_tiff(f / "b.tiff", [stained()], mpp=2.0), "Set mpp to 2 or coarser"),
         (lambda f: (f / "b.geojson").unlink(), "no annotation in .*b.geojson"),
         (lambda f: (f / "b.geojson").write_text("{"), "cannot be read as GeoJSON"),
         (
@@ -469,7 +469,7 @@ def test_tile_images_become_a_bag(tmp_path):
 def test_tile_images_without_a_scale_name_the_remedy(tmp_path):
     tiles = SlideJob(slide="s", files=tile_files(tmp_path, (0, 0)), from_tiles=True)
     (outcome,) = extract([tiles], RECIPE, tmp_path / "store", device="cpu")
-    assert "Pass --slide-mpp" in outcome.reason
+    assert "Set slide_mpp" in outcome.reason
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from PIL import Image
 from features.errors import TileError
 from features.slides import jpeg_tiles as module
 from features.slides.jpeg_tiles import JpegTiles, Level
-from features.slides.slide import on_white
+from features.slides.slide import flatten_on_white
 
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (2, 1), "4:2:0": (2, 2)}
 
@@ -107,7 +107,7 @@ def by_openslide(handle, level, x, y, width, height):
     """The rectangle as OpenSlide reads it; only for downsamples that are whole numbers."""
     downsample = round(handle.level_downsamples[level])
     corner = (x * downsample, y * downsample)
-    return np.asarray(on_white(handle.read_region(corner, level, (width, height))))
+    return np.asarray(flatten_on_white(handle.read_region(corner, level, (width, height))))
 
 
 def rectangles(size, count, seed=0):

@@ -5,7 +5,13 @@ from making import GLASS, STAIN, stained
 from scipy import ndimage
 from shapely.geometry import MultiPolygon, Polygon, box
 
-from features.regions.masks import _majority, coverage, otsu, polygons_from_mask, tissue_mask
+from features.regions.masks import (
+    coverage,
+    majority_filter,
+    otsu_threshold,
+    polygons_from_mask,
+    tissue_mask,
+)
 
 
 def clipped_area(ring, left, top, right, bottom):
@@ -104,11 +110,11 @@ def test_otsu_equals_trying_every_threshold():
             for _ in range(rng.integers(1, 4))
         ]
         values = np.clip(np.concatenate(groups), 0, 255).astype(np.int32)
-        assert otsu(values) == brute_otsu(values)
+        assert otsu_threshold(values) == brute_otsu(values)
 
 
 def test_otsu_of_one_value_is_zero():
-    assert otsu(np.full(9, 77, np.int32)) == 0
+    assert otsu_threshold(np.full(9, 77, np.int32)) == 0
 
 
 @pytest.mark.parametrize("grey", [255, 243, 128, 26, 25, 0])
@@ -170,4 +176,4 @@ def test_outline_lies_on_its_pixels():
 def test_most_of_25_pixels_are_their_median(shape, share):
     mask = (np.random.default_rng(0).random(shape) < share).astype(np.uint8)
     expected = ndimage.median_filter(mask, size=5).astype(bool)
-    assert np.array_equal(_majority(mask), expected)
+    assert np.array_equal(majority_filter(mask), expected)

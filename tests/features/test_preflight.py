@@ -124,7 +124,7 @@ def test_each_scale_has_a_fate_of_its_own(slide_file, tmp_path):
     recipes = [replace(RECIPE, mpp=mpp) for mpp in (0.1, 0.5, 1)]
     found = check_slide(job, recipes, tmp_path)
     assert [scale.status for scale in found.scales] == ["failed", "ready", "ready"]
-    assert "Use --mpp 0.5 or coarser" in found.scales[0].reason
+    assert "Set mpp to 0.5 or coarser" in found.scales[0].reason
     assert [scale.n_tiles for scale in found.scales] == [0, 8 * 16, 4 * 8]
     assert found.status == "failed"
 
@@ -152,7 +152,7 @@ def test_the_picture_shows_tiles_where_they_lie(cohort, tmp_path):
 def test_what_is_drawn_is_shown_also_where_no_tile_comes_of_it(cohort, tmp_path):
     wrong_class = next(job for job in cohort if job.slide == "other")
     found = check_slide(wrong_class, [RECIPE], tmp_path)
-    assert "it holds Stroma x1" in found.scales[0].reason
+    assert "the file has Stroma x1" in found.scales[0].reason
     picture = Image.open(found.picture).convert("RGB")
     colours = {colour for _, colour in picture.getcolors(1 << 24)}
     assert any(np.abs(np.subtract(colour, (0xDC, 0xDF, 0xE1))).max() < 12 for colour in colours)
@@ -235,7 +235,7 @@ def test_real_slides_are_looked_at(realdata, tmp_path):
         "ready", 0.499, "file", "aperio",
     )  # fmt: skip
     assert cmu.picture.is_file()
-    assert "--slide-mpp" in found["TCGA-CR-7395-01A-01-TS1"].scales[0].reason
+    assert "Set slide_mpp" in found["TCGA-CR-7395-01A-01-TS1"].scales[0].reason
     assert found["fluorescence-DAPI"].file_format == "hamamatsu"
     for name in ("blank", "broken", "unopenable", "unreadable"):
         assert found[name].status == "failed"

@@ -15,7 +15,7 @@ from features.extraction.extract import extract
 from features.extraction.survey import SlideJob
 from features.recipe import Recipe
 from features.regions.annotations import read_annotations
-from features.regions.masks import tissue_region
+from features.regions.masks import OVERVIEW_PX, tissue_from_overview
 from features.slides.slide import open_slide
 from features.tiles.folders import group_tiles, open_folder
 
@@ -67,12 +67,13 @@ def test_annotated_tissue_of_an_aperio_slide_becomes_its_tiles(realdata, tmp_pat
 
 def test_tissue_of_an_aperio_slide_is_about_a_third_of_it(realdata):
     with open_slide(realdata / "slides" / f"{CMU}.svs") as slide:
-        share = tissue_region(slide).area / (2220 * 2967)
+        overview = slide.thumbnail(OVERVIEW_PX)
+        share = tissue_from_overview(overview, slide.size_l0).area / (2220 * 2967)
     assert 0.25 < share < 0.45
 
 
 def test_slide_without_a_scale_is_refused(realdata):
-    with pytest.raises(ScaleError, match=f"{TCGA}.*--slide-mpp"):
+    with pytest.raises(ScaleError, match=f"{TCGA}.*Set slide_mpp"):
         open_slide(realdata / "slides" / f"{TCGA}.svs")
 
 
@@ -120,7 +121,7 @@ def test_bad_slide_is_one_clear_error_and_no_bag(realdata, tmp_path, name, mpp):
     assert outcome.status == "failed"
     assert outcome.reason.startswith(name)
     assert "\n" not in outcome.reason
-    assert re.search(r"Copy|Pass --slide-mpp", outcome.reason)
+    assert re.search(r"Copy|Set slide_mpp", outcome.reason)
     assert outcome.details == ""
     assert list(tmp_path.glob("*.h5")) == []
 

@@ -180,7 +180,7 @@ def test_methods_are_named_and_not_mixed():
     tiles = render(amounts(), ROSE)
     with pytest.raises(FeaturesError, match=r"'macenco'.*Did you mean 'macenko'.*reinhard"):
         fit_stain("macenco", tiles[:0])
-    with pytest.raises(FeaturesError, match="macenko, the reference by reinhard"):
+    with pytest.raises(FeaturesError, match="macenko, the reference's with reinhard"):
         normalise(tiles, fit_stain("macenko", tiles), fit_stain("reinhard", tiles))
 
 

@@ -13,7 +13,7 @@ from shapely.ops import unary_union
 
 from features.errors import FeaturesError
 from features.synthetic import SUBTYPES, CohortSpec, key_tiles, write_cohort
-from features.synthetic.cohort import _draw_slide, _labels, _plan
+from features.synthetic.cohort import _labels, _plan, draw_slide
 
 SMALL = CohortSpec(cases_per_class=1, side_px=1536)
 
@@ -113,13 +113,13 @@ def test_the_same_seed_writes_the_same_cohort(cohort, tmp_path):
 
 def test_another_seed_draws_another_slide():
     other = CohortSpec(cases_per_class=1, side_px=1536, seed=1)
-    here, there = (_draw_slide(spec, 0, "LMS") for spec in (SMALL, other))
+    here, there = (draw_slide(spec, 0, "LMS") for spec in (SMALL, other))
     assert np.mean(here != there) > 0.3
     assert _plan(SMALL, 0) != _plan(other, 0)
 
 
 def test_the_label_never_leaves_the_key_regions():
-    drawn = {label: _draw_slide(SMALL, 2, label) for label in SUBTYPES}
+    drawn = {label: draw_slide(SMALL, 2, label) for label in SUBTYPES}
     inside = unary_union(_plan(SMALL, 2).keys)
     y, x = np.mgrid[:1536, :1536] + 0.5
     outside = ~shapely.contains_xy(inside.buffer(1), x, y)
@@ -155,9 +155,9 @@ def test_slides_of_every_size_can_be_planned():
     [
         ("cases_per_class", 0, "at least 1; got 0"),
         ("side_px", 512, "got 512"),
-        ("key_fraction", 20, "write 0.2"),
-        ("key_fraction", 0.0, "write 0.2"),
-        ("seed", -1, "Pass 0 or more"),
+        ("key_fraction", 20, "use 0.2"),
+        ("key_fraction", 0.0, "use 0.2"),
+        ("seed", -1, "0 or more.*Use 0"),
     ],
 )
 def test_nonsense_is_refused_with_the_remedy(field, value, remedy):

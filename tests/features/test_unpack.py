@@ -45,7 +45,7 @@ def test_zip_of_one_file_is_read(tmp_path, beside, suffix):
 def test_zip_of_none_or_several_files_is_refused(tmp_path, count):
     entries = [(f"{i}.geojson", json.dumps([feature(SQUARE)])) for i in range(count)]
     path = zipped(tmp_path / "s.zip", *entries)
-    with pytest.raises(AnnotationError, match=rf"^s\.zip: holds {count} files.*Unpack it"):
+    with pytest.raises(AnnotationError, match=rf"^s\.zip: contains {count} files.*Unpack it"):
         read_annotations(path)
 
 

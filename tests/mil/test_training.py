@@ -573,7 +573,7 @@ def test_a_model_that_was_changed_is_refused(tmp_path, part):
     else:
         card["classes"] = card["classes"][::-1]
     save_file(state, path, metadata={"card": json.dumps(card)})
-    with pytest.raises(FitError, match="not those it was saved with"):
+    with pytest.raises(FitError, match="changed after saving"):
         load_fitted(path)
 
 

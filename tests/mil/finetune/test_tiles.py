@@ -11,7 +11,7 @@ from PIL import Image
 from features.errors import TileError
 from features.recipe import Recipe
 from features.tiles.folders import FolderTiles
-from features.tiles.grid import drawn
+from features.tiles.grid import draw_rows
 from mil.errors import FitError
 from mil.finetune.tiles import LabelledSlide, TileCache, balanced, check_usable, turned
 
@@ -35,7 +35,7 @@ def test_an_epoch_takes_each_slides_share_once_and_others_the_next_time(tmp_path
 def test_the_pool_holds_the_tiles_a_bag_would(tmp_path):
     slide = lesson(tmp_path, "many", "red", n_tiles=9)
     with pool_of([slide], replace(RECIPE, max_tiles=4)) as pool:
-        rows = drawn(9, 4, seed=0, name="many")
+        rows = draw_rows(9, 4, seed=0, name="many")
         held = [pool.read(0, number) for number in range(pool.counts[0])]
     assert len(held) == len(rows) == 4
     for row, tile in zip(rows, held, strict=True):

@@ -9,7 +9,7 @@ from shapely.geometry import box
 
 from features.errors import ScaleError
 from features.slides.slide import open_slide
-from features.tiles.grid import BLOCK_L0, SlideTiles, TileGrid, lay_grid, sample, walk
+from features.tiles.grid import BLOCK_L0, SlideTiles, TileGrid, lay_grid, reading_order, sample
 
 MPPS = (0.17, 0.2204, 0.2527, 0.2985, 0.3031, 0.5021)
 
@@ -135,7 +135,7 @@ def test_grid_equals_testing_every_tile():
 
 
 def test_upsampling_is_refused_with_the_remedy():
-    with pytest.raises(ScaleError, match=r"s\.svs was scanned at 0.5 .* Use --mpp 0.5 or coarser"):
+    with pytest.raises(ScaleError, match=r"s\.svs was scanned at 0.5 .* Set mpp to 0.5 or coarser"):
         lay(box(0, 0, 900, 900), fake_slide(0.5), mpp=0.25)
 
 
@@ -217,7 +217,9 @@ def test_walk_meets_every_tile_once_and_never_comes_back_to_a_block(side):
     rng = np.random.default_rng(0)
     coords = np.unique(rng.integers(-2, 40_000 // side, (400, 2)), axis=0) * side
     coords = rng.permutation(coords).astype(np.int64)
-    order = walk(TileGrid(coords, np.ones(len(coords), np.float32), 224, 0.5, (side, side)))
+    order = reading_order(
+        TileGrid(coords, np.ones(len(coords), np.float32), 224, 0.5, (side, side))
+    )
     assert sorted(order.tolist()) == list(range(len(coords)))
     blocks = [tuple(block) for block in coords[order] // max(BLOCK_L0, side)]
     entered = [

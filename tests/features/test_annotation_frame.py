@@ -10,7 +10,8 @@ from making import write_tiff
 from shapely.geometry import MultiPolygon, box
 
 from features.errors import AnnotationError
-from features.regions.annotation_frame import ORIGINS, place
+from features.recipe import ORIGINS
+from features.regions.annotation_frame import find_frame
 from features.slides.slide import Slide, open_slide
 
 CORNER, EXTENT = (300, 200), (500, 400)
@@ -44,7 +45,7 @@ def test_the_stand_in_is_like_a_slide():
 def test_slide_that_is_scanned_from_its_corner_counts_from_it(tmp_path, origin):
     path = write_tiff(tmp_path / "a.tiff", [np.zeros((256, 256, 3), np.uint8)])
     with open_slide(path) as slide:
-        placed = place(box(10, 10, 50, 50), slide, origin, never)
+        placed = find_frame(box(10, 10, 50, 50), slide, origin, never)
     assert (placed.offset_l0, placed.origin) == ((0, 0), "level0")
 
 
@@ -53,7 +54,7 @@ def test_slide_that_is_scanned_from_its_corner_counts_from_it(tmp_path, origin):
 )
 @pytest.mark.parametrize("drawn", [box(0, 0, 100, 100), box(400, 300, 450, 350)])
 def test_what_is_asked_for_is_obeyed(drawn, origin, offset):
-    placed = place(drawn, Cropped(), origin, never)
+    placed = find_frame(drawn, Cropped(), origin, never)
     assert (placed.offset_l0, placed.origin) == (offset, origin)
 
 
@@ -69,7 +70,7 @@ def test_what_is_asked_for_is_obeyed(drawn, origin, offset):
     ],
 )
 def test_the_only_frame_that_fits_is_taken_without_a_look_at_the_tissue(drawn, origin):
-    placed = place(drawn, Cropped(), "auto", never)
+    placed = find_frame(drawn, Cropped(), "auto", never)
     assert (placed.offset_l0, placed.origin) == (CORNER if origin == "bounds" else (0, 0), origin)
     assert "lies in the scanned part" in placed.reason
 
@@ -84,7 +85,7 @@ def test_the_only_frame_that_fits_is_taken_without_a_look_at_the_tissue(drawn, o
     ],
 )
 def test_tissue_decides_between_two_frames_that_fit(tissue, origin):
-    placed = place(box(310, 210, 400, 300), Cropped(), "auto", lambda: tissue)
+    placed = find_frame(box(310, 210, 400, 300), Cropped(), "auto", lambda: tissue)
     assert placed.origin == origin
     assert "is tissue" in placed.reason
     assert "undecided" not in placed.reason
@@ -96,25 +97,25 @@ def test_tissue_decides_between_two_frames_that_fit(tissue, origin):
     ids=["none", "everywhere", "nearly as much"],
 )
 def test_undecided_is_what_qupath_does_by_default_and_says_so(tissue):
-    placed = place(box(310, 210, 400, 300), Cropped(), "auto", lambda: tissue)
+    placed = find_frame(box(310, 210, 400, 300), Cropped(), "auto", lambda: tissue)
     assert (placed.offset_l0, placed.origin) == (CORNER, "bounds")
     assert "undecided" in placed.reason
-    assert "--annotation-origin level0" in placed.reason
+    assert "Set annotation_origin to level0" in placed.reason
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
 @pytest.mark.parametrize("slide", [Cropped(), Cropped(bounds_l0=(0, 0))], ids=["cropped", "whole"])
 def test_drawing_beside_the_slide_is_refused(origin, slide):
     with pytest.raises(
-        AnnotationError, match=r"^a: .*x 5000 to 6000.*1000 x 800.*--annotation-orig"
+        AnnotationError, match=r"^a: .*x 5000 to 6000.*1000 x 800.*set another annotation_origin"
     ):
-        place(box(5000, 5000, 6000, 6000), slide, origin, nowhere)
+        find_frame(box(5000, 5000, 6000, 6000), slide, origin, nowhere)
 
 
 @pytest.mark.parametrize("origin", ["", "Level0", "qupath"])
 def test_unknown_origin_is_refused(origin):
     with pytest.raises(AnnotationError, match="auto, level0, bounds"):
-        place(box(0, 0, 1, 1), Cropped(), origin, never)
+        find_frame(box(0, 0, 1, 1), Cropped(), origin, never)
 
 
 @given(
@@ -129,7 +130,7 @@ def test_drawing_round_the_only_tissue_is_placed_on_it(corner, left, top, truth)
     tissue = box(x, y, x + 0.1 * EXTENT[0], y + 0.1 * EXTENT[1])
     dx, dy = corner if truth == "bounds" else (0, 0)
     drawn = shapely.transform(tissue, lambda xy: xy - (dx, dy))
-    placed = place(drawn, slide, "auto", lambda: tissue)
+    placed = find_frame(drawn, slide, "auto", lambda: tissue)
     on_tissue = shapely.transform(drawn, lambda xy: xy + placed.offset_l0) & tissue
     if max(abs(corner[0]), abs(corner[1])) > 50:  # else the frames lie too near to tell
         assert placed.origin == truth

@@ -161,7 +161,7 @@ def test_given_scale_overrides_the_file_exactly(slide_file):
 
 def test_unknown_scale_names_the_remedy(tmp_path):
     path = write_tiff(tmp_path / "s.tiff", [noise(300, 300)], mpp=None)
-    with pytest.raises(ScaleError, match=r"^s\.tiff .*--slide-mpp"):
+    with pytest.raises(ScaleError, match=r"^s\.tiff: .*Set slide_mpp"):
         open_slide(path)
 
 
@@ -173,7 +173,7 @@ def test_unknown_scale_is_mended_by_a_given_one(tmp_path):
 
 @pytest.mark.parametrize("mpp", [0.01, 30.0, 0.0, -0.25, float("nan"), float("inf")])
 def test_implausible_given_scale_is_refused(slide_file, mpp):
-    with pytest.raises(ScaleError, match="--slide-mpp"):
+    with pytest.raises(ScaleError, match="Set slide_mpp"):
         open_slide(slide_file, mpp=mpp)
 
 

@@ -1,0 +1,245 @@
+"""What a person has drawn on a slide: classified regions as valid polygons, and how a reader builds them."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import MultiPolygon, Polygon
+
+from features.errors import AnnotationError
+
+Region = Polygon | MultiPolygon
+UNCLASSIFIED = "(unclassified)"
+MAX_COORDINATE_PX = 1e9  # no slide is as large; beyond it, areas are no longer exact to a pixel
+NOTABLE_CHANGE = 0.01  # a repair that changes an area by more than this fraction is reported
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One drawn region.
+
+    Attributes:
+        class_names: the classification, from the base class to the derived ones; empty if none.
+        name: the free name of the object, if any.
+        polygon: valid polygons with holes, in full-resolution pixels of the image as it was opened
+            for drawing; ``features.regions.annotation_frame`` finds where its corner lies on the slide.
+    """
+
+    class_names: tuple[str, ...]
+    name: str
+    polygon: Region
+
+    @property
+    def class_name(self) -> str:
+        """The whole class as QuPath writes it: ``Tumor: Positive``, or ``(unclassified)``."""
+        return ": ".join(self.class_names) or UNCLASSIFIED
+
+    def is_class(self, name: str) -> bool:
+        """Whether ``name`` is this annotation's base class or its whole class.
+
+        Letter case, surrounding blanks and QuPath's closing ``*`` do not matter. An annotation without
+        a class matches ``unclassified`` and nothing else.
+        """
+        if not self.class_names:
+            return name.strip().casefold() in (UNCLASSIFIED, UNCLASSIFIED.strip("()"))
+        whole, requested = _normalise_class(self.class_name), _normalise_class(name)
+        return requested in (whole, whole[:1])
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The annotations of one file.
+
+    Attributes:
+        source: the file's name.
+        annotations: every drawn region, in the order of the file.
+        notes: plain sentences on what was skipped or repaired in reading; empty if nothing was.
+        origin: the frame its coordinates are in, as ``Recipe.annotation_origin``; ``auto`` where the format
+            leaves it open.
+    """
+
+    source: str
+    annotations: tuple[Annotation, ...]
+    notes: tuple[str, ...] = ()
+    origin: str = "auto"
+
+    def histogram(self) -> Counter[str]:
+        """How many annotations each class has; ``(unclassified)`` counts those without."""
+        return Counter(annotation.class_name for annotation in self.annotations)
+
+    def region(self, classes: Iterable[str]) -> Region:
+        """The union of all annotations of the given classes: overlaps count once.
+
+        Args:
+            classes: class names as ``Annotation.is_class`` takes them.
+
+        Returns:
+            Polygons in the pixels of the file, never empty.
+
+        Raises:
+            AnnotationError: no annotation has one of the classes; the message lists those there are.
+        """
+        names = tuple(classes)
+        region = self.union(names)
+        if not region.is_empty:
+            return region
+        counts = self.histogram()
+        listing = ", ".join(f"{name} x{count}" for name, count in counts.most_common(8))
+        raise AnnotationError(
+            f"{self.source}: no annotation of class {' or '.join(map(repr, names))}; the file has "
+            f"{listing or 'no annotations'}.{_suggest_class(names, counts)} Set classes to a class of the "
+            "file, or set the class in QuPath and export again."
+            + "".join(f" {note}" for note in self.notes)
+        )
+
+    def union(self, classes: Iterable[str]) -> Region:
+        """As ``region``, but an empty polygon where no annotation has one of the classes."""
+        names = tuple(classes)
+        polygons = [a.polygon for a in self.annotations if any(map(a.is_class, names))]
+        return polygonal_parts(shapely.union_all(polygons))
+
+
+@dataclass
+class DrawingBuilder:
+    """Builds the drawing of one file: a reader adds its annotations and counts what it leaves out.
+
+    Attributes:
+        source: the file's name.
+        origin: as that of ``Drawing``.
+        annotations: what has been added, in the order of the file.
+        counts: per sentence on what was skipped or changed, how often; they become the notes.
+        repairs: (change of the area as a fraction, class and place) of each repaired outline.
+    """
+
+    source: str
+    origin: str = "auto"
+    annotations: list[Annotation] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    repairs: list[tuple[float, str]] = field(default_factory=list)
+
+    def add(self, class_names: tuple[str, ...], name: str, geometry: dict[str, Any]) -> None:
+        """Add the polygons of one GeoJSON geometry, repaired; one without an area is only counted.
+
+        Raises:
+            AnnotationError: the coordinates are malformed.
+        """
+        try:
+            polygons = [Polygon(shell, holes) for shell, *holes in _polygon_rings(geometry)]
+            region, change = _repair(polygons)
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+            shapely.GEOSException,
+        ) as error:
+            raise AnnotationError(
+                f"{self.source}: a {geometry.get('type')} has malformed coordinates ({error}). "
+                "Export the annotations again."
+            ) from error
+        if region.is_empty:
+            self.counts["Objects without an area ignored"] += 1
+            return
+        annotation = Annotation(class_names, name, region)
+        self.annotations.append(annotation)
+        if change is not None:
+            self.counts["Outlines that cross or touch themselves repaired"] += 1
+            x, y = region.representative_point().coords[0]
+            self.repairs.append((change, f"{annotation.class_name} near ({x:.0f}, {y:.0f})"))
+
+    def build(self) -> Drawing:
+        """The drawing, with one note per count and one on the areas that repairs changed."""
+        notes = [f"{sentence}: {count}." for sentence, count in self.counts.items()]
+        notable = [repair for repair in self.repairs if abs(repair[0]) > NOTABLE_CHANGE]
+        if notable:
+            largest = sorted(notable, key=lambda repair: -abs(repair[0]))[:5]
+            notes.append(
+                f"Repairs changed the area of {len(notable)} by more than {NOTABLE_CHANGE:.0%} of the "
+                "repaired area, compared with the even-odd rule, which leaves out what a stroke encircles "
+                "twice: " + ", ".join(f"{place} {change:+.1%}" for change, place in largest) + "."
+            )
+        return Drawing(self.source, tuple(self.annotations), tuple(notes), self.origin)
+
+
+def polygonal_parts(geometry: shapely.Geometry) -> Region:
+    """The parts of a geometry that have an area; repairs and intersections leave stray lines and points."""
+    if isinstance(geometry, Polygon | MultiPolygon):
+        return geometry
+    parts = [
+        part for part in shapely.get_parts(geometry) if isinstance(part, Polygon | MultiPolygon)
+    ]
+    return polygonal_parts(shapely.union_all(parts)) if parts else MultiPolygon()
+
+
+def _normalise_class(name: str) -> tuple[str, ...]:
+    """A class name without letter case, blanks and asterisks, split into base and derived classes."""
+    parts = unicodedata.normalize("NFKC", name).casefold().split(":")
+    return tuple(part.strip().removesuffix("*").rstrip() for part in parts)
+
+
+def _suggest_class(requested: Sequence[str], present: Iterable[str]) -> str:
+    """A sentence that names the class the user may mean; empty if none is similar."""
+    folded = {name.casefold(): name for name in present}
+    close = [match for name in requested for match in get_close_matches(name.casefold(), folded, 1)]
+    if close and folded[close[0]] != UNCLASSIFIED:
+        return f" Did you mean {folded[close[0]]!r}?"
+    if UNCLASSIFIED in folded:
+        return " Annotations without a class are taken by the class name unclassified."
+    return ""
+
+
+def _polygon_rings(geometry: dict[str, Any]) -> Iterator[list[NDArray[np.float64]]]:
+    """The rings of each polygon of a GeoJSON geometry, the shell first."""
+    kind = geometry.get("type")
+    if kind == "GeometryCollection":
+        for part in geometry["geometries"]:
+            yield from _polygon_rings(part)
+    elif kind in ("Polygon", "MultiPolygon"):
+        coordinates = geometry["coordinates"]
+        for rings in [coordinates] if kind == "Polygon" else coordinates:
+            if rings:
+                yield [_check_ring(ring) for ring in rings]
+
+
+def _check_ring(points: Any) -> NDArray[np.float64]:
+    """(n, 2) corners of a ring; shapely closes it if need be.
+
+    Raises:
+        ValueError: it is not a list of x, y pairs, or a coordinate lies beyond any slide.
+    """
+    ring = np.asarray(points, dtype=np.float64)
+    if ring.ndim != 2 or ring.shape[1] < 2:
+        raise ValueError("a ring is not a list of x, y pairs")
+    if not (np.abs(ring[:, :2]) < MAX_COORDINATE_PX).all():
+        raise ValueError("a coordinate is not a number or lies beyond any slide")
+    return ring[:, :2]
+
+
+def _repair(polygons: list[Polygon]) -> tuple[Region, float | None]:
+    """Valid polygons, and by how much the repair changed their area; None where nothing was repaired.
+
+    The change is measured against the even-odd rule, which leaves out what a stroke encircles twice. It
+    is a fraction of the repaired area, and negative where holes overlap each other.
+    """
+    drawn = polygons[0] if len(polygons) == 1 else MultiPolygon(polygons)
+    if drawn.is_valid:
+        return drawn, None
+    repaired = polygonal_parts(shapely.union_all([_fill_stroke(polygon) for polygon in polygons]))
+    if not repaired.area:
+        return MultiPolygon(), None
+    return repaired, 1 - shapely.make_valid(drawn).area / repaired.area
+
+
+def _fill_stroke(polygon: Polygon) -> Region:
+    """The area the shell's stroke winds around, less the areas the holes' strokes wind around."""
+    rings = shapely.polygons([polygon.exterior, *polygon.interiors])
+    shell, *holes = shapely.make_valid(rings, method="structure", keep_collapsed=False)
+    return polygonal_parts(shell - shapely.union_all(holes))
