@@ -177,7 +177,7 @@ def test_one_bad_slide_stops_no_other(cohort):
             lambda f: write_geojson(
                 f / "b.geojson", feature(box_ring(0, 0, 99, 99), classification="Stroma")
             ),
-            "it holds Stroma x1",
+            "the file has Stroma x1",
         ),
     ],
 )
@@ -193,7 +193,7 @@ def test_failure_is_recorded_with_its_reason_and_remedy(cohort, spoil, reason):
 
 
 def test_unforeseen_error_is_recorded_with_its_traceback(cohort, monkeypatch):
-    real = module.tiles_of
+    real = module.lay_tiles
 
     def fails_on_b(slide, *settings):
         if slide.name == "b":
@@ -395,8 +395,8 @@ def test_interrupt_leaves_the_tables_of_what_is_done_and_what_failed(cohort):
 
 
 def test_a_tile_that_no_worker_embedded_fails_the_slide(cohort, monkeypatch):
-    real = embedding.walk
-    monkeypatch.setattr(embedding, "walk", lambda grid: real(grid)[:-1])
+    real = embedding.reading_order
+    monkeypatch.setattr(embedding, "reading_order", lambda grid: real(grid)[:-1])
     (outcome,) = run(cohort, "a")
     assert (outcome.status, outcome.reason) == ("failed", "AssertionError: a tile was lost")
     assert not contents(cohort)
@@ -469,7 +469,7 @@ def test_tile_images_become_a_bag(tmp_path):
 def test_tile_images_without_a_scale_name_the_remedy(tmp_path):
     tiles = SlideJob(slide="s", files=tile_files(tmp_path, (0, 0)), from_tiles=True)
     (outcome,) = extract([tiles], RECIPE, tmp_path / "store", device="cpu")
-    assert "Set slide_mpp" in outcome.reason
+    assert "Pass --slide-mpp" in outcome.reason
 
 
 @pytest.mark.parametrize(
