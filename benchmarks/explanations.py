@@ -9,7 +9,7 @@ random orders, and the AUC of its scores for the key tiles. EXPECTED are areas a
 plain loop on the same protocol.
 
 The last rows are of a model whose training labels were shuffled: its maps are faithful to what it has made
-up; whether they find the key tiles is another question.
+up; whether they find the key tiles is another target.
 """
 
 import argparse
@@ -55,11 +55,11 @@ def measure(size: int, seed: int, bags: int, *, shuffled: bool) -> dict[str, lis
     fitted, test = fitted_on(size, seed, shuffled=shuffled)
     found: dict[str, list[list[float]]] = {name: [] for name in METHODS}
     for case, keys in list(zip(test.cases, test.keys, strict=True))[:bags]:
-        question = explanation_target(fitted, case.bags[0])
-        random = random_curves(question)
+        target = explanation_target(fitted, case.bags[0])
+        random = random_curves(target)
         for name, method in METHODS.items():
-            scores = method(question)
-            judged, located = judge(question, scores, random), localise(scores, keys)
+            scores = method(target)
+            judged, located = judge(target, scores, random), localise(scores, keys)
             found[name].append(
                 [
                     judged.curves.deletion_area[0], judged.random.deletion_area.mean(),

@@ -1,4 +1,4 @@
-"""`mil concepts`: what recurs among the tiles of a run's cohort."""
+"""`mil concepts`: recurring kinds of tiles in a run's cohort."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,47 +15,42 @@ class ConceptOptions:
     run: Path = field(metadata={"argument": "RUN", "help": "A finished run of `mil crossval`."})
     out: Path = field(metadata={"help": "Folder for the page and its tables."})
     slides: Path | None = field(
-        default=None, metadata={"help": "Folder with the slides; tiles are grey without it."}
+        default=None, metadata={"help": "Folder with the slides; without it tiles are grey."}
     )
-    concepts: int = field(default=12, metadata={"help": "How many clusters of tiles to find."})
-    seed: int = field(default=0, metadata={"help": "Of the tiles drawn and the first centres."})
+    concepts: int = field(default=12, metadata={"help": "Number of clusters of tiles."})
+    seed: int = field(
+        default=0, metadata={"help": "Seed of the sampled tiles and the initial centres."}
+    )
     store: Path | None = field(default=None, metadata=MOVED_STORE)
     cohort: Path | None = field(default=None, metadata=MOVED_COHORT)
 
     def __post_init__(self) -> None:
         if self.concepts < 2:
-            raise UsageError(f"--concepts {self.concepts}: at least 2 can be told apart.")
+            raise UsageError(f"--concepts {self.concepts}: use 2 or more.")
 
 
 @verb(app, ConceptOptions, examples=["mil concepts run --slides slides --out concepts"])
 def concepts(options: ConceptOptions) -> None:
-    """Show what the backbone tells apart: clusters of tiles, their share per case, their weight per class.
+    """Show what the backbone distinguishes: clusters of tiles, their share per case, their weight per class.
 
-    How well the shares alone diagnose is measured by the run's own folds, with clusters of the training
-    cases only; the clusters that are shown are of all cases.
+    How well the shares alone diagnose is measured on the run's own folds, with clusters of the training
+    cases only. The clusters on the page come from all cases.
     """
     from cli.console import say
     from cli.inputs import slide_files
-    from mil.concepts.find import find_concepts
-    from mil.concepts.page import write_concepts
-    from mil.evaluation.classification.evaluate import evaluate
+    from mil.concepts.run import write_run_concepts
     from mil.runs.run import open_run
 
     writable(options.out)
-    found_files = slide_files(options.slides) if options.slides else {}
-    run = open_run(options.run, store=options.store, cohort=options.cohort)
-    if run.task == "survival" or run.settings.finetunes:
-        raise UsageError(
-            f"{run.path}: concepts need classes, and bags by one backbone. Give a run of `mil crossval` on "
-            "labels without --finetune."
-        )
-    cohort, folds = run.cohort(), run.folds
-    found = find_concepts(cohort, folds, n_concepts=options.concepts, seed=options.seed)
-    random = run.random_backbone
-    title = run.title
-    page = write_concepts(options.out, found, found_files, title=title, random=random)
-    [result] = evaluate(found.predictions).models
+    written = write_run_concepts(
+        open_run(options.run, store=options.store, cohort=options.cohort),
+        options.out,
+        files=slide_files(options.slides),
+        n_concepts=options.concepts,
+        seed=options.seed,
+    )
+    result = written.result
     say(
         f"Shares of {options.concepts} concepts alone name the class of {result.correct:.4g} of {result.n} "
-        f"cases out of fold. Page: {page.absolute()}"
+        f"cases out of fold. Page: {written.page.absolute()}"
     )

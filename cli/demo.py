@@ -28,7 +28,7 @@ def demo(options: DemoOptions) -> None:
     Slides and annotations, bags, cross-validation, heatmap and report are left in the folder to look at.
     """
     from cli.console import Bars, say
-    from cli.explain import ExplainOptions, run_explain
+    from cli.explain import ExplainOptions, explain
     from cli.extract import ExtractOptions, run_extract
     from cli.learn import CrossvalOptions, run_crossval
     from cli.report import ReportOptions, run_report
@@ -67,7 +67,7 @@ def demo(options: DemoOptions) -> None:
         )
     )
     say("4/5 Explain one slide (mil explain)")
-    run_explain(
+    explain(
         ExplainOptions(
             run=out / "run", input=out / "store" / "case-01-s1.h5", out=out / "explained"
         )

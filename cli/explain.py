@@ -1,29 +1,26 @@
 """`mil explain`: why a model says what it says, tile by tile."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.explain_all import explain_all
-from cli.maps import (
-    PIXEL_METHODS,
-    answering,
-    class_asked,
-    known_tiles,
-    model_for,
-    opened,
-    picture_of,
-    write_map,
-    write_risk_map,
-    write_tiles,
-)
-from cli.options import UsageError, verb, writable
+from cli.options import UsageError, verb, writable, wrong_use
 from cli.runs import MOVED_COHORT, MOVED_STORE
+from mil.explain.methods import list_methods
 
 if TYPE_CHECKING:
     from features.bags.bag import Bag
+    from mil.explain.compare_methods import MethodComparison
+    from mil.explain.request import MapRequest
+    from mil.explain.write import Explanation
+    from mil.runs.run import Run
+
+METHODS_HELP = ". ".join(
+    f"{method.name}: {method.description}" + (" (needs the slide)" if method.needs_slide else "")
+    for method in list_methods()
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +38,7 @@ class ExplainOptions:
         },
     )
     out: Path = field(metadata={"help": "Folder for the CSV, the PNG, the GeoJSON and the JSON."})
-    method: str = field(
-        default="attention",
-        metadata={
-            "help": "attention: where the head looks. evidence: each tile's share of the answer, exact. "
-            "single-tile: the answer to each tile alone. integrated-gradients, gradient: the slope of the "
-            "answer. ablation, shapley: what regions are worth. grad-cam, guided-grad-cam: evidence, and "
-            "where in its top tiles it lies; they need the slide."
-        },
-    )
+    method: str = field(default="attention", metadata={"help": f"{METHODS_HELP}."})
     all: bool = field(
         default=False,
         metadata={
@@ -58,16 +47,24 @@ class ExplainOptions:
     )
     class_name: str | None = field(
         default=None,
-        metadata={"flag": "--class", "help": "The class to explain; the one called if not given."},
+        metadata={
+            "flag": "--class",
+            "help": "The class to explain; the predicted class if not given. A model of survival explains "
+            "its risk.",
+        },
     )
     model: str | None = field(
-        default=None, metadata={"help": "The model; the run's first attention model if not given."}
+        default=None,
+        metadata={
+            "help": "The model; if not given the first of the run that suits the method, attention models "
+            "first."
+        },
     )
     mpp: float | None = field(
         default=None,
         metadata={
             "help": "Micrometres per pixel of the slide under the map, and of the finest OME-TIFF level; the "
-            "bag's small picture, and 1, if not given. Needs the slide."
+            "bag's thumbnail, and 1, if not given. Needs the slide."
         },
     )
     slides: Path | None = field(
@@ -77,8 +74,8 @@ class ExplainOptions:
     regions: Path | None = field(
         default=None,
         metadata={
-            "help": "Folder of annotations of what a map should find, by slide: how well does it? Then the "
-            "class of the table is explained, whatever the model calls, unless --class names one."
+            "help": "Folder of annotations, by slide, of what a map should find: how well does it? The "
+            "class of the table is then explained instead of the predicted one, unless --class names one."
         },
     )
     annotations: Path | None = field(
@@ -89,7 +86,7 @@ class ExplainOptions:
     )
     slide_mpp: float | None = field(
         default=None,
-        metadata={"help": "Micrometres per level-0 pixel, where the slide does not say."},
+        metadata={"help": "Micrometres per level-0 pixel, if the slide does not say."},
     )
     ome_tiff: bool = field(
         default=False,
@@ -114,125 +111,166 @@ class ExplainOptions:
     ],
 )
 def explain(options: ExplainOptions) -> None:
-    """Show why a model says what it says, tile by tile, and how true that picture is.
+    """Show why a model says what it says, tile by tile, and how faithful that map is to the model.
 
-    Each map comes as CSV, heatmap PNG, tiles for QuPath, and JSON of what was measured. It is judged by
-    taking its tiles away and putting them back, beside random orders: a map that is no better than random
-    says so on its face. In a cross-validation the model is used that has not seen the slide's case.
+    Each map is written as CSV, heatmap PNG, tiles for QuPath, and JSON of its measures. It is tested by
+    removing its tiles and inserting them again, beside random orders: a map that is no better than random
+    says so on its face. In a cross-validation, the model that has not seen the slide's case is explained.
     """
-    run_explain(options)
-
-
-def run_explain(options: ExplainOptions) -> list[Path]:
-    """Write the files of one map, or the summary of all, and print where they are."""
-    from cli.console import Bars, say
-    from cli.inputs import bags_for
-    from mil.explain.assess import assess_map
-    from mil.explain.faithfulness import random_curves
-    from mil.explain.pyramid import FINEST_MPP, write_ome_tiff
-    from mil.explain.target import explanation_target
     from mil.runs.run import open_run
 
-    _check_asked(options)
+    if (options.input is None) != options.all:
+        raise UsageError("Give one bag or slide to explain, or --all for every slide of the run.")
+    request = _map_request(options)
     run = open_run(options.run, store=options.store, cohort=options.cohort)
-    survival = run.task == "survival"
-    if survival:
-        _check_survival(options)
     writable(options.out)
     if options.input is None:
-        return explain_all(options, run)
+        _explain_all(options, run)
+    else:
+        _explain_one(options, options.input, run, request)
+
+
+def _map_request(options: ExplainOptions) -> "MapRequest":
+    """The map that is requested, refused before any work if it cannot be."""
+    from mil.explain.request import MapRequest
+
+    with wrong_use():
+        request = MapRequest(
+            method=options.method,
+            model=options.model,
+            target=options.class_name,
+            regions=options.regions,
+            mpp=options.mpp,
+            ome_tiff=options.ome_tiff,
+        )
+        if options.input is not None:
+            available = options.slides is not None or options.input.suffix != ".h5"
+            request.check_slide(available=available)
+    return request
+
+
+def _explain_all(options: ExplainOptions, run: "Run") -> None:
+    from cli.console import Bars
+    from mil.explain.compare_methods import compare_methods
+
+    show_comparison(
+        compare_methods(
+            run,
+            options.out,
+            model=options.model,
+            target=options.class_name,
+            regions=options.regions,
+            progress=Bars(),
+        )
+    )
+
+
+def _explain_one(options: ExplainOptions, path: Path, run: "Run", request: "MapRequest") -> None:
+    from cli.console import Bars, warn
+    from cli.inputs import bags_for
+    from mil.explain.request import SlideFile
+    from mil.explain.write import explain_slide
+
     [bag] = bags_for(
-        [options.input],
+        [path],
         run.recipe,
         run.path / "bags",
         annotations=options.annotations,
         weights=options.weights,
         slide_mpp=options.slide_mpp,
     )
-    run.check_bag(bag)
-    file = _slide_of(options, bag)
-    fitted, relation = model_for(run, bag, options)
-    caption = str(relation)
-    with opened(file, bag, options.slide_mpp) if file else nullcontext() as slide:
-        picture = picture_of(slide, options.mpp) if slide and options.mpp else None
-        say(f"{bag.slide}: {caption}")
-        if survival:
-            scores, paths = write_risk_map(options.out, fitted, bag, caption, picture)
-        else:
-            question = explanation_target(fitted, bag, class_asked(options, run, bag, fitted))
-            method = answering(question) if options.method in PIXEL_METHODS else options.method
-            random = random_curves(question, progress=Bars())
-            examined = assess_map(question, method, random, known_tiles(options.regions, bag))
-            scores = examined.scores
-            paths = write_map(options.out, examined, caption, run, picture)
-            if slide:
-                paths += write_tiles(paths[0], examined, slide, options, run)
-        if slide and options.ome_tiff:
-            paths.append(paths[0].with_suffix(".ome.tiff"))
-            write_ome_tiff(paths[-1], slide, scores, mpp=options.mpp or FINEST_MPP)
-    for path in paths:
-        say(f"  {path}")
-    return paths
+    file = _slide_file(path, options.slides, bag)
+    slide = None
+    if file is not None:
+        slide = SlideFile(path=file, mpp=options.slide_mpp, weights=options.weights)
+    show_explanation(
+        explain_slide(run, bag, options.out, request, slide=slide, notify=warn, progress=Bars())
+    )
 
 
-def _slide_of(options: ExplainOptions, bag: "Bag") -> Path | None:
-    """The file of the bag's slide, if it was given.
+def _slide_file(path: Path, slides: Path | None, bag: "Bag") -> Path | None:
+    """The file of the bag's slide, if it is available.
 
     Raises:
-        UsageError: the folder does not hold it, or what was asked for needs it.
+        UsageError: the folder does not hold it.
     """
     from cli.inputs import slide_files
 
-    if options.input and options.input.suffix != ".h5":
-        return options.input
-    if options.slides is None:
-        needs = {
-            "--ome-tiff": options.ome_tiff,
-            "--mpp": options.mpp is not None,
-            f"--method {options.method}": options.method in PIXEL_METHODS,
-        }
-        for what, asked in needs.items():
-            if asked:
-                raise UsageError(
-                    f"{what} needs the slide itself: pass --slides, a folder that holds {bag.slide}."
-                )
+    if path.suffix != ".h5":
+        return path
+    if slides is None:
         return None
-    found = slide_files(options.slides).get(bag.slide)
-    if found is None:
-        raise UsageError(f"--slides {options.slides}: holds no slide {bag.slide}.")
-    return found
+    file = slide_files(slides).get(bag.slide)
+    if file is None:
+        raise UsageError(f"--slides {slides}: holds no slide {bag.slide}.")
+    return file
 
 
-def _check_survival(options: ExplainOptions) -> None:
-    """Refuse what is not known of a risk.
+def show_explanation(explanation: "Explanation") -> None:
+    """Print the answer, how faithful the map is, warnings, and where the files are."""
+    from cli.console import say, warn
 
-    Raises:
-        UsageError: another method, or what asks about classes.
-    """
-    if options.method != "attention" or options.all:
-        raise UsageError("Of survival only --method attention is explained, slide by slide.")
-    if options.class_name or options.regions:
-        raise UsageError(
-            "--class and --regions ask about a class; a run of survival has none. Leave them out."
+    assessed, card = explanation.assessed, explanation.card["faithfulness"]
+    say(f"{assessed.scores.bag.slide}: {explanation.relation}")
+    if explanation.guessing:
+        warn(f"  {explanation.guessing}")
+    say(f"  {explanation.answer}. {explanation.verdict}")
+    infidelity = "undefined" if card["infidelity"] is None else f"{card['infidelity']:.2f}"
+    similarity = card["likeness_to_untrained"]
+    say(
+        f"  infidelity {infidelity} (0: scores predict what each tile changes, 1: nothing of it), "
+        f"sensitivity {card['sensitivity']:.2f}"
+        + (
+            ""
+            if similarity is None
+            else f", similarity to an untrained head's map {similarity:.2f}"
         )
+    )
+    if known := assessed.localisation:
+        say(
+            f"  known tiles: AUC {known.auc:.3f} (p = {known.p:.2g}), {100 * known.mass:.0f} % of the map on "
+            f"{100 * known.share:.0f} % of the tiles, its top {'inside' if known.pointing else 'outside'}"
+        )
+    for warning in explanation.warnings:
+        warn(f"  {warning}")
+    for path in explanation.paths:
+        say(f"  {path}")
 
 
-def _check_asked(options: ExplainOptions) -> None:
-    """Refuse what cannot be, before any work.
+def show_comparison(comparison: "MethodComparison") -> None:
+    """Print the methods, the most faithful first, with the conclusion."""
+    from cli.console import counted, say, show_table, warn
 
-    Raises:
-        UsageError: an unknown method, or no slide, or one beside --all.
-    """
-    from difflib import get_close_matches
-
-    from mil.explain.methods import METHODS
-
-    known = [*METHODS, *PIXEL_METHODS]
-    if options.method not in known:
-        near = get_close_matches(options.method, known, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"No method {options.method!r}.{hint} Known: {', '.join(known)}.")
-    if options.mpp is not None and not 0 < options.mpp < float("inf"):
-        raise UsageError(f"--mpp is a number above 0; got {options.mpp:g}.")
-    if (options.input is None) != options.all:
-        raise UsageError("Give one bag or slide to explain, or --all for every slide of the run.")
+    header = [
+        "method", "deletion", "(random)", "insertion", "gain", "infidelity", "better than random",
+        "known tiles",
+    ]  # fmt: skip
+    rows = [
+        [
+            method.method, f"{method.deletion:.3f}", f"{method.deletion_random:.3f}",
+            f"{method.insertion:.3f}", f"{method.gain:.3f}",
+            "-" if isnan(method.infidelity) else f"{method.infidelity:.2f}",
+            f"{method.better}/{method.slides}",
+            "-" if method.auc is None else f"{method.auc:.3f}",
+        ]
+        for method in comparison.methods
+    ]  # fmt: skip
+    show_table(header, rows)
+    for reason in comparison.unsuited.values():
+        say(reason)
+    for problem, slides in (
+        ("No annotation", comparison.undrawn),
+        ("No tile, or every tile, in the regions", comparison.uninformative),
+    ):
+        if slides:
+            say(f"{problem} of {counted(len(slides), 'slide')}: {', '.join(slides)}.")
+    if comparison.n_seen:
+        warn(
+            f"The model may have been trained on {comparison.n_seen} of "
+            f"{counted(comparison.n_slides, 'slide')}."
+        )
+    for warning in comparison.warnings:
+        warn(warning)
+    if comparison.conclusion:
+        say(comparison.conclusion)
+    say(f"  {comparison.path}")

@@ -1,1 +1,1 @@
-"""What recurs among a cohort's tiles, and which class it goes with."""
+"""Recurring kinds of tiles in a cohort, and the classes they go with."""

@@ -1,7 +1,7 @@
-"""Concepts: clusters of tiles by their features, their share in each case, and what shares say of the class.
+"""Concepts: clusters of tiles by their features, their share in each case, and how shares predict the class.
 
-Clusters know no labels, yet they are found anew in the training cases of each fold wherever a number is
-reported; one more set, found in all cases, is there to be looked at.
+Clustering uses no labels. Still, for every reported number the clusters come from the training cases of each
+fold alone. One more set of clusters, from all cases, is for display.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from mil.errors import CohortError
 from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
 from mil.learning.crossval import check_seen
 
-TILES_PER_CASE = 1000  # that clusters are found in: each case counts the same, however large
+TILES_PER_CASE = 1000  # sample for clustering: every case counts the same, however large
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Centres of tiles whose features were standardised.
+    """Cluster centres in standardised features.
 
     Attributes:
-        standard: of the features.
+        standard: the standardisation.
         centres: (K, D).
     """
 
@@ -36,7 +36,7 @@ class Clusters:
     centres: Floats
 
     def distances(self, bag: Bag) -> Floats:
-        """(N, K) of each tile to each centre."""
+        """(N, K) distances of tiles to centres."""
         tiles = self.standard(np.asarray(bag.features, dtype=np.float64))
         squared = (
             np.square(tiles).sum(axis=1, keepdims=True)
@@ -47,7 +47,7 @@ class Clusters:
         return distances
 
     def shares(self, case: Case) -> Floats:
-        """(K,) share of the case's tiles that are nearest to each centre; they sum to 1."""
+        """(K,) share of the case's tiles nearest to each centre; they sum to 1."""
         nearest = np.concatenate([self.distances(bag).argmin(axis=1) for bag in case.bags])
         shares: Floats = np.bincount(nearest, minlength=len(self.centres)) / len(nearest)
         return shares
@@ -55,15 +55,15 @@ class Clusters:
 
 @dataclass(frozen=True, kw_only=True)
 class Concepts:
-    """What was found.
+    """Clusters of a cohort's tiles with their shares and weights.
 
     Attributes:
         classes: names.
         cases: in the order of the rows of ``shares``.
-        clusters: of all cases: to be looked at.
+        clusters: from all cases, for display.
         shares: (n, K) of each case, by these clusters.
-        weights: (F, C, K) by fold: what one standard deviation more of a concept adds to the logit of a
-            class, less the mean of all classes; fitted on the training cases of the fold.
+        weights: (F, C, K) per fold: what one standard deviation more of a concept adds to the logit of a
+            class, less the mean over all classes; fitted on the training cases of the fold.
         predictions: out of fold, with clusters and weights of each fold's training cases only.
     """
 
@@ -76,13 +76,13 @@ class Concepts:
 
 
 def find_concepts(cohort: Cohort, folds: Sequence[Fold], *, n_concepts: int, seed: int) -> Concepts:
-    """Cluster the tiles of a cohort, and weigh the clusters' shares for each class.
+    """Cluster the tiles of a cohort, and weight the clusters' shares for each class.
 
     Args:
-        cohort: its bags by one backbone.
+        cohort: with bags of one backbone.
         folds: of its cases.
-        n_concepts: how many clusters.
-        seed: of the tiles drawn and the first centres.
+        n_concepts: number of clusters.
+        seed: of the sampled tiles and the initial centres.
 
     Raises:
         CohortError: there are fewer tiles than concepts, or a fold trains on no case of a class.
@@ -93,27 +93,27 @@ def find_concepts(cohort: Cohort, folds: Sequence[Fold], *, n_concepts: int, see
         missing = {*cohort.classes} - {case.label for case in cohort.named(fold.train)}
         if missing:
             raise CohortError(
-                f"Nobody of class {min(missing)} trains in fold {fold.index} of repeat {fold.repeat}. Use a "
+                f"No case of class {min(missing)} trains in fold {fold.index} of repeat {fold.repeat}. Use a "
                 "run with other folds."
             )
-    rows = [row for fold in folds for row in _predicted(cohort, fold, n_concepts, seed)]
+    rows = [row for fold in folds for row in _predict_fold(cohort, fold, n_concepts, seed)]
     columns = [*COLUMNS, *(PREFIX + name for name in cohort.classes)]
     clusters = cluster(cohort.cases, n_concepts, seed=seed)
     shares = np.stack([clusters.shares(case) for case in cohort.cases])
-    trained = [np.array([case.name in fold.train for case in cohort.cases]) for fold in folds]
+    training = [np.array([case.name in fold.train for case in cohort.cases]) for fold in folds]
     labels = _labels(cohort.cases, cohort.classes)
     return Concepts(
         classes=cohort.classes,
         cases=cohort.cases,
         clusters=clusters,
         shares=shares,
-        weights=np.stack([_weights(shares[part], labels[part]) for part in trained]),
+        weights=np.stack([_weights(shares[part], labels[part]) for part in training]),
         predictions=Predictions(pd.DataFrame(rows, columns=columns), cohort.classes),
     )
 
 
 def cluster(cases: Sequence[Case], n_concepts: int, *, seed: int) -> Clusters:
-    """k-means on the standardised features of as many tiles of each case.
+    """k-means on the standardised features of equally many tiles per case.
 
     Raises:
         CohortError: there are fewer tiles than concepts.
@@ -121,37 +121,39 @@ def cluster(cases: Sequence[Case], n_concepts: int, *, seed: int) -> Clusters:
     from sklearn.cluster import MiniBatchKMeans
 
     rng = np.random.default_rng(seed)
-    tiles = np.concatenate([_drawn(case, rng) for case in cases])
+    tiles = np.concatenate([_sample_tiles(case, rng) for case in cases])
     if len(tiles) < n_concepts:
         raise CohortError(
-            f"{n_concepts} concepts cannot be found in {len(tiles)} tiles. Ask for fewer with --concepts."
+            f"{len(tiles)} tiles are too few for {n_concepts} concepts. Set n_concepts lower."
         )
     standard = standard_of(tiles, np.ones(len(tiles)))
-    found = MiniBatchKMeans(n_concepts, n_init=3, random_state=seed).fit(
+    kmeans = MiniBatchKMeans(n_concepts, n_init=3, random_state=seed).fit(
         standard(tiles).astype(np.float32)
     )
-    return Clusters(standard, found.cluster_centers_.astype(np.float64))
+    return Clusters(standard, kmeans.cluster_centers_.astype(np.float64))
 
 
-def _drawn(case: Case, rng: np.random.Generator) -> Floats:
-    """Some tiles of a case, (n, D)."""
+def _sample_tiles(case: Case, rng: np.random.Generator) -> Floats:
+    """A random sample of a case's tiles, (n, D)."""
     tiles = np.concatenate([np.asarray(bag.features) for bag in case.bags]).astype(np.float64)
     chosen = rng.permutation(len(tiles))[:TILES_PER_CASE]
     return tiles[np.sort(chosen)]
 
 
-def _predicted(cohort: Cohort, fold: Fold, n_concepts: int, seed: int) -> list[list[object]]:
+def _predict_fold(cohort: Cohort, fold: Fold, n_concepts: int, seed: int) -> list[list[object]]:
     """A row per tested case, from clusters and weights of the training cases."""
     train, test = cohort.named(fold.train), cohort.named(fold.test)
     clusters = cluster(train, n_concepts, seed=seed)
     rows = np.stack([clusters.shares(case) for case in train])
     weight, bias = _fit(rows, _labels(train, cohort.classes))
-    told = []
+    predicted = []
     for case in test:
         logits = weight @ clusters.shares(case) + bias
         p = np.exp(logits - np.logaddexp.reduce(logits))
-        told.append(["concepts", fold.repeat, fold.index, case.name, case.name, case.label, *p])
-    return told
+        predicted.append(
+            ["concepts", fold.repeat, fold.index, case.name, case.name, case.label, *p]
+        )
+    return predicted
 
 
 def _weights(shares: Floats, labels: Ints) -> Floats:

@@ -1,4 +1,4 @@
-"""The concepts of a cohort as one page: their tiles, where they are, what they speak for."""
+"""The concepts of a cohort as one page: their tiles, their share in each case, and their weights."""
 
 import base64
 import contextlib
@@ -20,20 +20,20 @@ from mil.concepts.find import Concepts
 from mil.evaluation.classification.evaluate import evaluate
 from mil.report.template import render_template
 
-EXAMPLES = 8  # tiles of each concept, of as many cases as there are
+EXAMPLES = 8  # tiles shown per concept, from as many cases as possible
 PICTURE_PX = 112
 GREY = (150, 150, 150)
-NAMED = 3  # concepts named for each side of a pair of classes
+NAMED = 3  # concepts named for either side of a pair of classes
 
 
 @dataclass(frozen=True)
 class Example:
-    """A tile that is typical of a concept.
+    """A typical tile of a concept.
 
     Attributes:
-        case: its case.
+        case: the tile's case.
         label: the case's class.
-        bag: its slide's tiles.
+        bag: of the tile's slide.
         index: of the tile in the bag.
     """
 
@@ -43,46 +43,49 @@ class Example:
     index: int
 
 
-def examples(found: Concepts) -> list[list[Example]]:
-    """For each concept the tiles nearest to its centre, at first one of each case."""
-    nearest: list[list[tuple[int, float, Example]]] = [[] for _ in found.clusters.centres]
-    for case in found.cases:
-        held: list[list[tuple[float, Example]]] = [[] for _ in nearest]
+def choose_examples(concepts: Concepts) -> list[list[Example]]:
+    """For each concept the tiles nearest to its centre, taking cases in turn."""
+    nearest: list[list[tuple[int, float, Example]]] = [[] for _ in concepts.clusters.centres]
+    for case in concepts.cases:
+        per_concept: list[list[tuple[float, Example]]] = [[] for _ in nearest]
         for bag in case.bags:
-            distances = found.clusters.distances(bag)
-            own = distances.argmin(axis=1)
-            for concept, of_concept in enumerate(held):
-                rows = np.flatnonzero(own == concept)
+            distances = concepts.clusters.distances(bag)
+            assigned = distances.argmin(axis=1)
+            for concept, candidates in enumerate(per_concept):
+                rows = np.flatnonzero(assigned == concept)
                 for row in rows[np.argsort(distances[rows, concept])][:EXAMPLES]:
                     example = Example(case.name, case.label, bag, int(row))
-                    of_concept.append((float(distances[row, concept]), example))
-        for concept, of_concept in enumerate(held):
-            ordered = sorted(of_concept, key=lambda pair: pair[0])
-            nearest[concept] += [(turn, d, each) for turn, (d, each) in enumerate(ordered)]
+                    candidates.append((float(distances[row, concept]), example))
+        for concept, candidates in enumerate(per_concept):
+            ordered = sorted(candidates, key=lambda pair: pair[0])
+            nearest[concept] += [(turn, d, example) for turn, (d, example) in enumerate(ordered)]
     return [
-        [each for _, _, each in sorted(tiles, key=lambda tile: tile[:2])[:EXAMPLES]]
+        [example for _, _, example in sorted(tiles, key=lambda tile: tile[:2])[:EXAMPLES]]
         for tiles in nearest
     ]
 
 
-def pictures(shown: Sequence[Sequence[Example]], files: Mapping[str, Path]) -> list[list[str]]:
-    """The examples as addresses that hold a JPEG; grey where the slide or the place cannot be read."""
-    wanted: dict[str, list[tuple[int, int]]] = {}
-    for row, of_concept in enumerate(shown):
-        for column, example in enumerate(of_concept):
-            wanted.setdefault(example.bag.slide, []).append((row, column))
-    found = [["" for _ in of_concept] for of_concept in shown]
-    for name, places in wanted.items():
-        slide = _opened(shown[places[0][0]][places[0][1]].bag, files.get(name))
-        for row, column in places:
-            found[row][column] = _picture(slide, shown[row][column])
+def encode_tiles(
+    examples: Sequence[Sequence[Example]], files: Mapping[str, Path]
+) -> list[list[str]]:
+    """The examples as data URLs of JPEGs; grey where slide or tile cannot be read."""
+    by_slide: dict[str, list[tuple[int, int]]] = {}
+    for row, concept_examples in enumerate(examples):
+        for column, example in enumerate(concept_examples):
+            by_slide.setdefault(example.bag.slide, []).append((row, column))
+    urls = [["" for _ in concept_examples] for concept_examples in examples]
+    for name, positions in by_slide.items():
+        row, column = positions[0]
+        slide = _open_slide(examples[row][column].bag, files.get(name))
+        for row, column in positions:
+            urls[row][column] = _encode_tile(slide, examples[row][column])
         if slide:
             slide.__exit__(None, None, None)
-    return found
+    return urls
 
 
-def _opened(bag: Bag, path: Path | None) -> Slide | None:
-    """The slide of a bag; None where there is no file of it that can be opened."""
+def _open_slide(bag: Bag, path: Path | None) -> Slide | None:
+    """The slide of a bag; None without a file that can be opened."""
     if path is None:
         return None
     try:
@@ -92,7 +95,7 @@ def _opened(bag: Bag, path: Path | None) -> Slide | None:
     return slide if slide.size_l0 == bag.size_l0 else None
 
 
-def _picture(slide: Slide | None, example: Example) -> str:
+def _encode_tile(slide: Slide | None, example: Example) -> str:
     bag = example.bag
     picture = Image.new("RGB", (PICTURE_PX, PICTURE_PX), GREY)
     if slide:
@@ -107,28 +110,28 @@ def _picture(slide: Slide | None, example: Example) -> str:
 
 
 def write_concepts(
-    folder: Path, found: Concepts, files: Mapping[str, Path], *, title: str, random: bool
+    folder: Path, concepts: Concepts, files: Mapping[str, Path], *, title: str, random: bool
 ) -> Path:
     """Write ``concepts.html``, ``shares.csv`` (a row per case) and ``weights.csv`` (per fold and class).
 
     Args:
-        folder: to write to.
-        found: what is shown.
-        files: the slide files there are, by slide.
-        title: the name of the run.
-        random: the backbone's weights are.
+        folder: for the files.
+        concepts: the content.
+        files: the available slide files, by slide.
+        title: name of the run.
+        random: whether the backbone's weights are random.
 
     Returns:
         the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = [str(number + 1) for number in range(found.shares.shape[1])]
+    numbers = [str(number + 1) for number in range(concepts.shares.shape[1])]
     _write_csv(
         folder / "shares.csv",
         ["case", "label", *numbers],
         [
             [case.name, case.label, *(f"{share:.6g}" for share in shares)]
-            for case, shares in zip(found.cases, found.shares, strict=True)
+            for case, shares in zip(concepts.cases, concepts.shares, strict=True)
         ],
     )
     _write_csv(
@@ -136,52 +139,52 @@ def write_concepts(
         ["fit", "class", *numbers],
         [
             [str(fit), name, *(f"{weight:.6g}" for weight in row)]
-            for fit, of_fold in enumerate(found.weights)
-            for name, row in zip(found.classes, of_fold, strict=True)
+            for fit, fold_weights in enumerate(concepts.weights)
+            for name, row in zip(concepts.classes, fold_weights, strict=True)
         ],
     )
     path = folder / "concepts.html"
-    write_atomic(path, render(found, files, title=title, random=random))
+    write_atomic(path, render(concepts, files, title=title, random=random))
     return path
 
 
-def render(found: Concepts, files: Mapping[str, Path], *, title: str, random: bool) -> str:
-    """The page as one HTML document without script or network; every name escaped."""
-    shown = examples(found)
-    weights = found.weights.mean(axis=0)  # (C, K)
-    steady = (np.sign(found.weights) == np.sign(weights)).all(axis=0)
-    labels = np.array([case.label for case in found.cases])
+def render(concepts: Concepts, files: Mapping[str, Path], *, title: str, random: bool) -> str:
+    """The page as one HTML document without script or network access; every name is escaped."""
+    examples = choose_examples(concepts)
+    weights = concepts.weights.mean(axis=0)  # (C, K)
+    steady = (np.sign(concepts.weights) == np.sign(weights)).all(axis=0)
+    labels = np.array([case.label for case in concepts.cases])
     return render_template(
         "concepts/page.html",
         title=f"Concepts of {title}",
         random=random,
-        judged=evaluate(found.predictions),
-        classes=found.classes,
-        n_fits=len(found.weights),
+        judged=evaluate(concepts.predictions),
+        classes=concepts.classes,
+        n_fits=len(concepts.weights),
         weights=weights,
         steady=steady,
         strongest=max(float(np.abs(weights).max()), 1e-9),
-        missing=sorted({bag.slide for case in found.cases for bag in case.bags} - set(files)),
-        shown=[
+        missing=sorted({bag.slide for case in concepts.cases for bag in case.bags} - set(files)),
+        examples=[
             list(zip(*pair, strict=True))
-            for pair in zip(shown, pictures(shown, files), strict=True)
+            for pair in zip(examples, encode_tiles(examples, files), strict=True)
         ],
-        shares=found.shares,
-        by_class=[(name, np.flatnonzero(labels == name)) for name in found.classes],
-        cases=[case.name for case in found.cases],
+        shares=concepts.shares,
+        by_class=[(name, np.flatnonzero(labels == name)) for name in concepts.classes],
+        cases=[case.name for case in concepts.cases],
         pairs=[
-            _pair(found.classes, weights, i, j)
-            for i, j in combinations(range(len(found.classes)), 2)
+            _compare_pair(concepts.classes, weights, i, j)
+            for i, j in combinations(range(len(concepts.classes)), 2)
         ],
     )
 
 
-def _pair(
+def _compare_pair(
     classes: Sequence[str], weights: np.ndarray, first: int, second: int
 ) -> tuple[str, str, list[int], list[int]]:
-    """Two classes, and the concepts that speak most for the one against the other."""
+    """Two classes, and the concepts that separate them most, for either side."""
     gap = weights[first] - weights[second]
-    order, least = np.argsort(gap), np.abs(gap).max() / 2  # what says less is not worth a name
+    order, least = np.argsort(gap), np.abs(gap).max() / 2  # weaker ones are not named
     return (
         classes[first],
         classes[second],

@@ -1,4 +1,4 @@
-"""One map with everything that was measured of it, and the same over a cohort."""
+"""A map with its measures, and the comparison of methods over a cohort."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,27 +22,27 @@ from mil.explain.faithfulness import (
 )
 from mil.explain.methods import METHODS
 from mil.explain.quality import quality_warnings
-from mil.explain.sanity import likeness_to_untrained, sanity_warnings
+from mil.explain.sanity import sanity_warnings, similarity_to_untrained
 from mil.explain.scores import TileScores
 from mil.explain.target import ExplanationTarget
 
-TOLD_GAP = 0.05  # of what is explained, from which the scores are no shares of it
-ROUNDING_GAP = 0.01  # of a margin
+NOTABLE_GAP = 0.05  # relative to the score; with a larger gap the values are no shares of it
+ROUNDING_GAP = 0.01  # of a score
 
 
 @dataclass(frozen=True, kw_only=True)
 class AssessedMap:
-    """A map and how true it is.
+    """A map and how faithful it is.
 
     Attributes:
-        question: what was asked.
-        scores: the answer, tile by tile.
-        faithfulness: beside random orders of the same bag.
-        localisation: beside tiles that are known to matter, if any are.
-        warnings: sentences on sums that do not come out and tiles of poor quality.
+        target: what is explained.
+        scores: of each tile.
+        faithfulness: comparison with random orders of the same bag.
+        localisation: comparison with tiles that are known to matter, if there are any.
+        warnings: sentences about incomplete sums and tiles of poor quality.
     """
 
-    question: ExplanationTarget
+    target: ExplanationTarget
     scores: TileScores
     faithfulness: Faithfulness
     localisation: Localisation | None
@@ -50,83 +50,88 @@ class AssessedMap:
 
 
 def assess_map(
-    question: ExplanationTarget, method: str, random: Curves, known: NDArray[np.bool_] | None = None
+    target: ExplanationTarget,
+    method: str,
+    random: Curves,
+    known: NDArray[np.bool_] | None = None,
 ) -> AssessedMap:
-    """Make one map and hold it against random orders and, where given, known tiles.
+    """Make one map and compare it with random orders and, if there are any, with known tiles.
 
     Raises:
         FitError: the method does not suit the model.
     """
-    scores = METHODS[method](question)
+    scores = METHODS[method](target)
     return AssessedMap(
-        question=question,
+        target=target,
         scores=scores,
-        faithfulness=judge(question, scores, random),
+        faithfulness=judge(target, scores, random),
         localisation=None if known is None else localise(scores, known),
         warnings=(*_gap_warnings(scores), *quality_warnings(scores)),
     )
 
 
-def map_card(examined: AssessedMap, *, progress: Progress | None = None) -> dict[str, Any]:
-    """All that is known of a map, as JSON holds it; the slower measures are made here."""
-    question, scores = examined.question, examined.scores
+def map_card(assessed: AssessedMap, *, progress: Progress | None = None) -> dict[str, Any]:
+    """All measures of a map as JSON values; computes the slower ones."""
+    target, scores = assessed.target, assessed.scores
     method = METHODS[scores.method]
-    whole = np.ones((1, len(scores.bag)), dtype=bool)
+    all_tiles = np.ones((1, len(scores.bag)), dtype=bool)
     with (progress or Silent()).task("measures of the map", 3, "measures") as advance:
-        told = infidelity(question, scores)
+        infidelity_value = infidelity(target, scores)
         advance(1)
-        moved = sensitivity(question, method)
+        sensitivity_value = sensitivity(target, method)
         advance(1)
-        likeness = likeness_to_untrained(question, method)
+        similarity = similarity_to_untrained(target, method)
         advance(1)
     return {
         "slide": scores.bag.slide,
         "model": scores.model,
         "method": scores.method,
-        "class": question.class_name,
-        "probability": float(question.probability_of_kept(whole)[0]),
-        "margin": float(question.margin_of_kept(whole)[0]),
+        **target.quantity.to_json(
+            answer=float(target.subset_answers(all_tiles)[0]),
+            score=float(target.subset_scores(all_tiles)[0]),
+        ),
         "map": {name: float(value) for name, value in scores.facts.items()},
-        "faithfulness": measures(examined.faithfulness)
+        "faithfulness": curve_measures(assessed.faithfulness)
         | {
-            "verdict": examined.faithfulness.verdict,
-            "infidelity": told,
-            "sensitivity": moved,
-            "likeness_to_untrained": likeness,
+            "verdict": assessed.faithfulness.verdict,
+            "infidelity": infidelity_value,
+            "sensitivity": sensitivity_value,
+            "likeness_to_untrained": similarity,
         },
-        "localisation": examined.localisation and asdict(examined.localisation),
-        "warnings": [*examined.warnings, *sanity_warnings(likeness, scores)],
+        "localisation": assessed.localisation and asdict(assessed.localisation),
+        "warnings": [*assessed.warnings, *sanity_warnings(similarity, scores)],
     }
 
 
-def measures(faithfulness: Faithfulness) -> dict[str, float]:
-    """The numbers of the curves."""
-    own, random = faithfulness.curves, faithfulness.random
+def curve_measures(faithfulness: Faithfulness) -> dict[str, float]:
+    """Areas and percentiles of the curves."""
+    curves, random = faithfulness.curves, faithfulness.random
     return {
-        "deletion": float(own.deletion_area[0]),
+        "deletion": float(curves.deletion_area[0]),
         "deletion_random": float(random.deletion_area.mean()),
         "deletion_percentile": faithfulness.deletion_percentile,
-        "insertion": float(own.insertion_area[0]),
+        "insertion": float(curves.insertion_area[0]),
         "insertion_random": float(random.insertion_area.mean()),
         "insertion_percentile": faithfulness.insertion_percentile,
-        "gain": float(own.gain[0]),
+        "gain": float(curves.gain[0]),
         "p": faithfulness.p,
     }
 
 
-def summary_row(examined: AssessedMap) -> dict[str, Any]:
+def summary_row(assessed: AssessedMap) -> dict[str, Any]:
     """One map as a row of a cohort's table."""
-    question, scores, located = examined.question, examined.scores, examined.localisation
+    target, scores, localisation = assessed.target, assessed.scores, assessed.localisation
+    known = asdict(localisation) if localisation else {}
     return {
         "slide": scores.bag.slide,
         "model": scores.model,
         "method": scores.method,
-        "class": question.class_name,
-        "better": examined.faithfulness.better_than_random,
-        **measures(examined.faithfulness),
-        "infidelity": infidelity(question, scores),
+        "class": target.name,
+        "better": assessed.faithfulness.better_than_random,
+        **curve_measures(assessed.faithfulness),
+        "infidelity": infidelity(target, scores),
         "gap": scores.facts.get("gap"),
-        **{f"known_{name}": value for name, value in (asdict(located) if located else {}).items()},
+        **{f"known_{name}": value for name, value in known.items()},
     }
 
 
@@ -135,18 +140,17 @@ class MethodSummary:
     """One method over the slides of a cohort; areas, gain and infidelity are means.
 
     Attributes:
-        method: its name.
-        slides: how many.
-        deletion: probability left, on average over the deletion; random orders leave
-            ``deletion_random``.
-        insertion: likewise, of what is put in.
+        method: name of the method.
+        slides: number of slides.
+        deletion: mean answer over the deletion; of random orders ``deletion_random``.
+        insertion: mean answer over the insertion.
         gain: insertion less deletion.
-        infidelity: 0 where scores tell what each tile changes, 1 where they tell nothing of it.
+        infidelity: 0 if scores predict what each tile changes, 1 if they predict nothing.
         better: slides on which the map beats random orders.
-        p: of so many by chance, times the number of methods.
-        p_behind: of a gain that differs so from that of the method that gains most, by Wilcoxon's signed-rank
-            test over slides; 1 for that method itself.
-        auc: of known tiles, where there are any.
+        p: p value of ``better`` slides under chance, times the number of methods (Bonferroni).
+        p_behind: p value of the difference in gain from the method with the largest, by Wilcoxon's
+            signed-rank test over slides; 1 for that method itself.
+        auc: mean AUC for known tiles, if there are any.
     """
 
     method: str
@@ -163,15 +167,15 @@ class MethodSummary:
 
 
 def summarise_methods(table: pd.DataFrame) -> list[MethodSummary]:
-    """The methods of a cohort's rows, the most faithful first: that of the largest mean gain."""
-    found = []
+    """The methods of a cohort's rows, by mean gain: the most faithful first."""
+    summaries = []
     gains = table.pivot_table("gain", "slide", "method")
     ahead = gains[gains.mean().idxmax()]
     for name, rows in table.groupby("method", sort=False):
         better = int(rows["better"].sum())
         chance = binomtest(better, len(rows), SIGNIFICANT, alternative="greater").pvalue
         aucs = rows["known_auc"].dropna() if "known_auc" in rows else rows["gain"][:0]
-        found.append(
+        summaries.append(
             MethodSummary(
                 method=str(name),
                 slides=len(rows),
@@ -185,7 +189,7 @@ def summarise_methods(table: pd.DataFrame) -> list[MethodSummary]:
                 },
             )
         )
-    return sorted(found, key=lambda each: -each.gain)
+    return sorted(summaries, key=lambda summary: -summary.gain)
 
 
 def _p_of_difference(differences: "pd.Series[float]") -> float:
@@ -193,31 +197,30 @@ def _p_of_difference(differences: "pd.Series[float]") -> float:
 
 
 def conclusion(methods: Sequence[MethodSummary], model: str) -> str:
-    """Which method to use for a model, or that none tells more than chance."""
-    able = [each for each in methods if each.p <= SIGNIFICANT]
+    """Which method to use for a model, or that none is better than chance."""
+    able = [summary for summary in methods if summary.p <= SIGNIFICANT]
     if not able:
         return (
-            f"No method's maps of {model} are better than random orders: show none of them as an "
+            f"No method's maps of {model} are better than random orders: do not show any of them as an "
             "explanation."
         )
     best, *others = able
-    alike = [each.method for each in others if each.p_behind > SIGNIFICANT]
-    untold = f" These slides do not tell it from {', '.join(alike)}." if alike else ""
+    alike = [summary.method for summary in others if summary.p_behind > SIGNIFICANT]
+    ties = f" These slides do not separate it from {', '.join(alike)}." if alike else ""
     return (
         f"Most faithful for {model}: {best.method} (insertion less deletion {best.gain:.3f}; better than "
-        f"random on {best.better} of {best.slides} slides).{untold} This is faith to the model, right or "
-        "wrong."
+        f"random on {best.better} of {best.slides} slides).{ties} This is faithfulness to the model, "
+        "right or wrong."
     )
 
 
 def _gap_warnings(scores: TileScores) -> tuple[str, ...]:
-    """A sentence where scores that should sum to the answer do not; a bare gradient promises no sum."""
+    """A sentence if scores miss the sum that they should have; a plain gradient promises none."""
     if scores.method == "gradient" or "gap" not in scores.facts:
         return ()
     gap, explained = scores.facts["gap"], scores.facts["explained"]
-    if abs(gap) <= max(TOLD_GAP * abs(explained), ROUNDING_GAP):
+    if abs(gap) <= max(NOTABLE_GAP * abs(explained), ROUNDING_GAP):
         return ()
     return (
-        f"The scores sum to {explained + gap:.3g} where {explained:.3g} is to be explained: do not read them "
-        "as shares.",
+        f"The scores sum to {explained + gap:.3g} instead of {explained:.3g}: do not read them as shares.",
     )

@@ -1,38 +1,50 @@
-"""Whether a model knows anything that its maps could show."""
+"""Whether a model has learnt anything that its maps could show."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from mil.runs.run import Run
 
-GUESSING = 0.05  # p above which a model may as well have guessed
+GUESSING = 0.05  # p value above which a model may be guessing
+CHANCE_CONCORDANCE = 0.5
 
 
 def chance_caveat(run: Run, model: str) -> str:
-    """A sentence where the run could not tell its model from guessing; empty where it could.
+    """A sentence if the run cannot distinguish its model from guessing; else empty.
 
-    A map can be true to such a model, and still shows nothing but how it guesses.
+    A map can be faithful to such a model, and still shows nothing but how it guesses.
     """
     path = run.path / "metrics.json"
-    if run.task == "survival" or not path.is_file():
+    if not path.is_file():
         return ""
-    found = {each["model"]: each for each in json.loads(path.read_text())["models"]}
-    if model not in found:
+    results = {result["model"]: result for result in json.loads(path.read_text())["models"]}
+    measured = _guessing(results[model]) if model in results else ""
+    if not measured:
         return ""
-    p = max(found[model].get(name) or 0.0 for name in ("p_chance", "p_majority"))
-    if p <= GUESSING:
-        return ""
-    right = f"{found[model]['correct']:g} of {found[model]['n']} right, p = {p:.2g}"
     return (
-        f"No better than random: this run cannot tell {model} from guessing ({right}), so that its maps "
-        "need not say anything of the disease."
+        f"No better than random: this run cannot distinguish {model} from guessing ({measured}), so its maps "
+        "need not say anything about the disease."
     )
 
 
-def external_caveat(run: Run) -> str:
-    """A sentence where nobody has measured what the model knows; empty where a cross-validation has."""
+def _guessing(result: Mapping[str, Any]) -> str:
+    """How a model compares with chance, if chance explains its result; else empty."""
+    if concordance := result.get("harrell"):
+        low = concordance["low"]
+        if low is not None and low > CHANCE_CONCORDANCE:
+            return ""
+        interval = "" if low is None else f", 95 % interval from {low:.2f}"
+        return f"concordance {concordance['value']:.2f}{interval}"
+    p = max(result.get(name) or 0.0 for name in ("p_chance", "p_majority"))
+    return f"{result['correct']:g} of {result['n']} right, p = {p:.2g}" if p > GUESSING else ""
+
+
+def validation_caveat(run: Run) -> str:
+    """A sentence if nobody has measured what the model has learnt; else empty."""
     if run.cross_validated:
         return ""
     return (
-        "Nobody has measured whether this model knows anything: `mil train` does not. Believe its maps as "
-        "far as `mil crossval` with the same settings finds more than guessing."
+        "Nobody has measured whether this model has learnt anything: it was trained on all cases. Trust its "
+        "maps only as far as a cross-validation with the same settings finds more than guessing."
     )

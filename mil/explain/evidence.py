@@ -1,63 +1,85 @@
-"""What each tile contributes to the answer, where the answer is their sum: no approximation."""
+"""What each tile contributes to the score, where the logits are a sum over tiles: no approximation."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mil.errors import FitError
-from mil.explain.scores import TileScores, signed
+from mil.explain.scores import TileScores, signed_scores
+from mil.explain.single_tile import single_tile_scores
 from mil.explain.target import ExplanationTarget
-from mil.heads.ensemble import mean_logits, members_of
+from mil.heads.ensemble import members_of
 
 TOLERANCE = 1e-4  # of the sum of contributions, relative to their size
-POINTS = 64  # on the way of an ensemble's logits
+POINTS = 64  # quadrature points along the path of an ensemble's logits
 
 
 @torch.inference_mode()
-def evidence_scores(question: ExplanationTarget) -> TileScores:
-    """Attention times the tile's own logits; over tiles it sums to the bag's margin.
+def evidence_scores(target: ExplanationTarget) -> TileScores:
+    """Attention times the score of the tile's own logits; over tiles it sums to the bag's score.
 
-    An ensemble answers with the logarithm of a mean of probabilities, which is no sum over members. How much
-    of its margin is each member's is given by integrated gradients from no logits at all, so that here too
-    the tiles sum to the margin.
+    A constant in the score, such as the risk of the median training case, is shared out by attention. An
+    ensemble of classifiers computes the logarithm of a mean of probabilities, which is no sum over members.
+    Each member's part of its margin comes from integrated gradients along the path from logits of 0, so
+    that here too the tiles sum to the margin.
 
     Raises:
-        FitError: the head's answer is no sum over tiles.
+        FitError: the logits are no sum over tiles, or the score is not linear in them.
     """
-    mask = torch.ones(question.features.shape[:2], dtype=torch.bool)
-    contributions, answers = [], []
-    for head in members_of(question.fitted.head):
-        output = head(question.features, mask)
+    _check_linear(target)
+    mask = torch.ones(target.features.shape[:2], dtype=torch.bool)
+    contributions, logits, attentions = [], [], []
+    for head in members_of(target.fitted.head):
+        output = head(target.features, mask)
         if output.tile_logits is None:
-            raise _not_a_sum(question)
+            raise _not_a_sum(target)
         attention = output.attention[0].T.double()  # (N, A)
         contributed = attention * output.tile_logits[0].double()  # (N, C)
         gap = (contributed.sum(dim=0) - output.logits[0]).abs().max()
         if gap > TOLERANCE * (1 + contributed.abs().sum(dim=0).max()):
-            raise _not_a_sum(question)
+            raise _not_a_sum(target)
         contributions.append(contributed)
-        answers.append(contributed.sum(dim=0))
-    slopes = _mean_slope(question, torch.stack(answers))  # (M, C)
+        logits.append(contributed.sum(dim=0))
+        attentions.append(attention.mean(dim=1))
+    slopes = _mean_slope(target, torch.stack(logits))  # (M, C)
     values = torch.einsum("mnc,mc->n", torch.stack(contributions), slopes)
-    answer = float(question.margin(question.features)[0])
-    facts = {"explained": answer, "gap": float(values.sum()) - answer}
-    return signed(question, "evidence", values.numpy(), facts)
+    if constant := float(target.quantity.score(torch.zeros_like(logits[0]))):
+        values += constant * torch.stack(attentions).mean(dim=0)
+    score = float(target.score(target.features)[0])
+    facts = {"explained": score, "gap": float(values.sum()) - score}
+    return signed_scores(target, "evidence", values.numpy(), facts)
 
 
-def _mean_slope(question: ExplanationTarget, logits: Tensor) -> Tensor:
-    """(M, C) mean gradient of the ensemble's margin on the straight way from 0 to its members' logits."""
+def evidence_or_single_tile(target: ExplanationTarget) -> TileScores:
+    """Evidence where the score is a sum over tiles, else the scores of single tiles."""
+    try:
+        return evidence_scores(target)
+    except FitError:
+        return single_tile_scores(target)
+
+
+def _mean_slope(target: ExplanationTarget, logits: Tensor) -> Tensor:
+    """(M, C) mean gradient of the score on the straight path from 0 to the members' logits."""
     at, weights = np.polynomial.legendre.leggauss(POINTS)
     with torch.inference_mode(mode=False), torch.enable_grad():
-        way = torch.from_numpy((at + 1) / 2).view(-1, 1, 1) * logits.clone()  # (P, M, C)
-        way.requires_grad_()
-        margins = question.margin_of(mean_logits(list(way.unbind(dim=1))))  # (P,)
-        (slopes,) = torch.autograd.grad(margins.sum(), way)
-    found: Tensor = torch.einsum("p,pmc->mc", torch.from_numpy(weights / 2), slopes)
-    return found
+        path = torch.from_numpy((at + 1) / 2).view(-1, 1, 1) * logits.clone()  # (P, M, C)
+        path.requires_grad_()
+        scores = target.quantity.score(target.quantity.merge(list(path.unbind(dim=1))))  # (P,)
+        (slopes,) = torch.autograd.grad(scores.sum(), path)
+    mean: Tensor = torch.einsum("p,pmc->mc", torch.from_numpy(weights / 2), slopes)
+    return mean
 
 
-def _not_a_sum(question: ExplanationTarget) -> FitError:
+def _check_linear(target: ExplanationTarget) -> None:
+    if not target.quantity.linear:
+        raise FitError(
+            f"The {target.quantity.label} of this model is not linear in its logits, so no tile has an exact "
+            "share of it. Use method single-tile or shapley."
+        )
+
+
+def _not_a_sum(target: ExplanationTarget) -> FitError:
     return FitError(
-        f"The answer of {question.fitted.model} does not come as a sum over tiles, so none has a share to "
-        "show. Use --method single-tile, or a model such as abmil."
+        f"The answer of {target.fitted.model} is not a sum over tiles, so no tile has a share to show. Use "
+        "method single-tile, or a model such as abmil."
     )

@@ -1,9 +1,9 @@
-"""How true a map is: does the answer fall when the tiles it points at are taken away?
+"""How faithful a map is: does the answer fall when the tiles it points at are removed?
 
-The map's order of tiles is set against random orders of the same bag and the same model: of single tiles,
-or, where a region has one score, of regions, since neighbours that leave together move the answer further
-than as many tiles from everywhere. It says whether the map tells what the *model* reads; whether the model
-is right is for the evaluation to say.
+The map's order of tiles is compared with random orders of the same bag under the same model. Where all
+tiles of a region have one score, these are orders of regions, because neighbours that leave together move
+the answer further than as many scattered tiles. The measure says whether the map shows what the *model*
+reads. Whether the model is right is for the evaluation to say.
 """
 
 import math
@@ -19,7 +19,8 @@ from torch import Tensor
 from features.progress import Progress, Silent
 from mil.errors import FitError
 from mil.evaluation.classification.metrics import placements
-from mil.explain.regions import BY_REGION, regions_of
+from mil.explain.methods import METHODS
+from mil.explain.regions import assign_regions
 from mil.explain.scores import TileScores
 from mil.explain.target import ExplanationTarget
 
@@ -27,20 +28,20 @@ Floats = NDArray[np.float64]
 
 N_ORDERS = 100
 N_STEPS = 20
-TIE_BREAKS = 10  # orders of equal scores that are averaged
+TIE_BREAKS = 10  # random orders of equal scores to average
 SIGNIFICANT = 0.05
-SAME_MARGIN = 1e-4  # of a margin: less is rounding of sums over thousands of tiles
-ROUNDING = 1e-6  # of a probability; gains that differ by less are equal
+SAME_SCORE = 1e-4  # relative: less is rounding of sums over thousands of tiles
+ROUNDING = 1e-6  # of a probability, or of the largest answer: gains that differ by less are equal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """Probability of the class as tiles go and come, for one or more orders.
+    """The answer, a probability or a risk, as tiles are removed and inserted, for one or more orders.
 
     Attributes:
-        shares: (S,) share of the tiles taken, from 0 to all but one, and put in, from one to all.
-        deletion: (R, S) after the first tiles of the order were taken away.
-        insertion: (R, S) with the first tiles of the order alone.
+        shares: (S,) share of the tiles: removed, from 0 to all but one, and inserted, from one to all.
+        deletion: (R, S) answers after the first tiles of the order were removed.
+        insertion: (R, S) answers to the first tiles of the order alone.
     """
 
     shares: Floats
@@ -49,17 +50,17 @@ class Curves:
 
     @property
     def deletion_area(self) -> Floats:
-        """(R,) mean probability over the deletion; low where the first tiles carry the answer."""
+        """(R,) mean answer over the deletion; low if the first tiles carry it."""
         return _area(self.deletion, self.shares)
 
     @property
     def insertion_area(self) -> Floats:
-        """(R,) mean probability over the insertion; high where the first tiles suffice."""
+        """(R,) mean answer over the insertion; high if the first tiles suffice."""
         return _area(self.insertion, self.shares)
 
     @property
     def gain(self) -> Floats:
-        """(R,) insertion less deletion: 0 on average where the order means nothing.
+        """(R,) insertion less deletion: 0 on average if the order means nothing.
 
         S. Bluecher, J. Vielhaben, N. Strodthoff, Decoupling Pixel Flipping and Occlusion Strategy for
         Consistent XAI Benchmarks, TMLR 2024: their symmetric relevance gain.
@@ -74,7 +75,7 @@ class Faithfulness:
     Attributes:
         curves: of the map, one row.
         random: of random orders.
-        ordered: what those are orders of, tiles or regions.
+        ordered: what those orders permute: tiles or regions.
     """
 
     curves: Curves
@@ -83,24 +84,26 @@ class Faithfulness:
 
     @property
     def p(self) -> float:
-        """Share of orders, the map's own among them, whose gain is at least the map's."""
-        reached = self.random.gain >= self.curves.gain[0] - ROUNDING
+        """Share of orders, the map's own included, whose gain is at least the map's."""
+        reached = self.random.gain >= self.curves.gain[0] - self._rounding
         return float((1 + reached.sum()) / (1 + len(reached)))
 
     @property
     def better_than_random(self) -> bool:
-        """Whether chance would rarely do as well."""
+        """Whether random orders rarely do as well."""
         return self.p <= SIGNIFICANT
 
     @property
     def deletion_percentile(self) -> float:
-        """Percent of random orders after which more of the answer is left; ties count half."""
-        return _percentile(self.random.deletion_area - self.curves.deletion_area[0])
+        """Percent of random orders whose deletion leaves more of the answer; ties count half."""
+        ahead = self.random.deletion_area - self.curves.deletion_area[0]
+        return _percentile(ahead, self._rounding)
 
     @property
     def insertion_percentile(self) -> float:
-        """Percent of random orders that build up less of the answer; ties count half."""
-        return _percentile(self.curves.insertion_area[0] - self.random.insertion_area)
+        """Percent of random orders whose insertion restores less of the answer; ties count half."""
+        ahead = self.curves.insertion_area[0] - self.random.insertion_area
+        return _percentile(ahead, self._rounding)
 
     @property
     def verdict(self) -> str:
@@ -111,17 +114,23 @@ class Faithfulness:
             f"{self.deletion_percentile:.0f} of 100 by deletion, {self.insertion_percentile:.0f} by insertion"
         )
 
+    @property
+    def _rounding(self) -> float:
+        """Differences of areas up to this are rounding."""
+        answers = (self.random.deletion, self.random.insertion)
+        return ROUNDING * max(1.0, *(float(np.abs(rows).max()) for rows in answers))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Localisation:
     """How well a map finds tiles that are known to matter.
 
     Attributes:
-        auc: probability that a known tile scores above another.
-        mass: share of the map's positive scores that lies on known tiles.
-        share: share of the tiles that are known: the mass of a flat map.
+        auc: probability that a known tile scores above another tile.
+        mass: share of the map's positive scores on known tiles.
+        share: share of the tiles that are known; the mass of a flat map.
         pointing: whether the highest tile is a known one.
-        p: of an AUC this high by chance, one-sided (Mann-Whitney).
+        p: one-sided p value of the AUC (Mann-Whitney).
     """
 
     auc: float
@@ -132,94 +141,98 @@ class Localisation:
 
 
 def random_curves(
-    question: ExplanationTarget,
+    target: ExplanationTarget,
     orders: int = N_ORDERS,
     *,
     seed: int = 0,
     progress: Progress | None = None,
     regions: NDArray[np.int64] | None = None,
 ) -> Curves:
-    """Curves of random orders, to be shared by all maps of one question.
+    """Curves of random orders, shared by all maps of one target.
 
     Args:
-        question: what is asked.
-        orders: how many.
-        seed: of the draw.
-        progress: told of each order.
-        regions: (N,) of the tiles, where those of a region stay together.
+        target: what is explained.
+        orders: number of orders.
+        seed: of the random orders.
+        progress: advances by one per order.
+        regions: (N,) region of each tile; tiles of a region then stay together.
     """
     rng = np.random.default_rng(seed)
-    found = []
+    drawn = []
     with (progress or Silent()).task("random orders", orders, "orders") as advance:
         for _ in range(orders):
-            found.append(curves_of(question, _drawn(len(question.bag), regions, rng)[None]))
+            order = draw_order(len(target.bag), regions, rng)
+            drawn.append(order_curves(target, order[None]))
             advance(1)
     return Curves(
-        shares=found[0].shares,
-        deletion=np.concatenate([each.deletion for each in found]),
-        insertion=np.concatenate([each.insertion for each in found]),
+        shares=drawn[0].shares,
+        deletion=np.concatenate([curves.deletion for curves in drawn]),
+        insertion=np.concatenate([curves.insertion for curves in drawn]),
     )
 
 
 @lru_cache(maxsize=1)
-def region_curves(question: ExplanationTarget) -> tuple[NDArray[np.int64], Curves]:
-    """The regions of a question's tiles (N,) and curves of random orders of them."""
-    regions = regions_of(question)
-    return regions, random_curves(question, regions=regions)
+def region_curves(target: ExplanationTarget) -> tuple[NDArray[np.int64], Curves]:
+    """The region of each tile (N,), and curves of random orders of the regions."""
+    regions = assign_regions(target)
+    return regions, random_curves(target, regions=regions)
 
 
-def judge(question: ExplanationTarget, scores: TileScores, random: Curves) -> Faithfulness:
-    """Set a map against random orders; where scores are equal their order is drawn, several times.
+def judge(target: ExplanationTarget, scores: TileScores, random: Curves) -> Faithfulness:
+    """Compare a map with random orders; ties are broken at random, several times.
 
     Args:
-        question: what was asked.
+        target: what is explained.
         scores: the map.
-        random: of single tiles; a map of regions is set against orders of those.
+        random: curves of random orders of tiles; a map of regions is compared with orders of regions.
     """
-    by_region = scores.method in BY_REGION
-    regions, random = region_curves(question) if by_region else (None, random)
+    by_region = METHODS[scores.method].by_region
+    regions, random = region_curves(target) if by_region else (None, random)
     rng = np.random.default_rng(0)
     ties = len(np.unique(scores.relative)) < len(scores.relative)
-    drawn = [_drawn(len(scores.bag), regions, rng) for _ in range(TIE_BREAKS if ties else 1)]
-    orders = np.stack([each[np.argsort(-scores.relative[each], kind="stable")] for each in drawn])
-    found = curves_of(question, orders)
+    n_draws = TIE_BREAKS if ties else 1
+    drawn = [draw_order(len(scores.bag), regions, rng) for _ in range(n_draws)]
+    orders = [order[np.argsort(-scores.relative[order], kind="stable")] for order in drawn]
+    curves = order_curves(target, np.stack(orders))
     mean = Curves(
-        shares=found.shares,
-        deletion=found.deletion.mean(axis=0, keepdims=True),
-        insertion=found.insertion.mean(axis=0, keepdims=True),
+        shares=curves.shares,
+        deletion=curves.deletion.mean(axis=0, keepdims=True),
+        insertion=curves.insertion.mean(axis=0, keepdims=True),
     )
     return Faithfulness(curves=mean, random=random, ordered="regions" if by_region else "tiles")
 
 
-def curves_of(
-    question: ExplanationTarget, orders: NDArray[np.int64], steps: int = N_STEPS
+def order_curves(
+    target: ExplanationTarget, orders: NDArray[np.int64], steps: int = N_STEPS
 ) -> Curves:
     """Curves of orders (R, N) in some twenty equal steps; the bag is never empty.
 
-    Tiles that are taken away leave the bag shorter: nothing is put in their place (compare V. Petsiuk,
+    Removed tiles leave the bag shorter: nothing replaces them (compare V. Petsiuk,
     A. Das, K. Saenko, RISE, BMVC 2018, section 4.2, for pixels).
     """
     n_tiles = orders.shape[1]
-    taken = np.unique(np.linspace(0, n_tiles - 1, min(steps, n_tiles - 1) + 1).round().astype(int))
-    rank = np.argsort(orders, axis=1)[:, None, :]  # (R, 1, N)
-    counts = taken[None, :, None]  # (1, S, 1)
-    deletion, insertion = (
-        question.probability_of_kept(kept.reshape(-1, n_tiles)).reshape(len(orders), -1)
-        for kept in (rank >= counts, rank <= counts)
+    steps_at = np.unique(
+        np.linspace(0, n_tiles - 1, min(steps, n_tiles - 1) + 1).round().astype(int)
     )
-    return Curves(shares=taken / max(1, n_tiles - 1), deletion=deletion, insertion=insertion)
+    rank = np.argsort(orders, axis=1)[:, None, :]  # (R, 1, N)
+    counts = steps_at[None, :, None]  # (1, S, 1)
+    deletion, insertion = (
+        target.subset_answers(keep.reshape(-1, n_tiles)).reshape(len(orders), -1)
+        for keep in (rank >= counts, rank <= counts)
+    )
+    return Curves(shares=steps_at / max(1, n_tiles - 1), deletion=deletion, insertion=insertion)
 
 
 def localise(scores: TileScores, known: NDArray[np.bool_]) -> Localisation:
-    """Hold a map against tiles that are known to matter, planted or annotated.
+    """Compare a map with tiles that are known to matter, planted or annotated.
 
     Raises:
         FitError: all tiles are known, or none.
     """
     if known.all() or not known.any():
         raise FitError(
-            f"{scores.bag.slide}: {int(known.sum())} of {len(known)} tiles lie in the regions. To locate "
-            "means to tell tiles inside from tiles outside; give regions that hold some of them."
+            f"{scores.bag.slide}: {int(known.sum())} of {len(known)} tiles lie in the regions. Localisation "
+            "compares tiles inside with tiles outside; give regions that contain some of them."
         )
     from scipy.stats import mannwhitneyu
 
@@ -238,98 +251,98 @@ def localise(scores: TileScores, known: NDArray[np.bool_]) -> Localisation:
 
 
 def infidelity(
-    question: ExplanationTarget, scores: TileScores, *, samples: int = 200, seed: int = 0
+    target: ExplanationTarget, scores: TileScores, *, samples: int = 200, seed: int = 0
 ) -> float | None:
-    """How little the scores tell of the change when random tiles leave: 0 is all, 1 is nothing.
+    """How badly the scores predict the change when random tiles leave: 0 is perfectly, 1 is not at all.
 
-    The infidelity of C.-K. Yeh et al., NeurIPS 2019 (equation 1), of keep masks from which a random half
-    of the tiles is taken, the scores scaled and shifted at best: a head that averages answers no less when
-    half of all like tiles are gone, one that adds does. Divided by that of the best even score, so that
-    models and methods compare. None where that leaves nothing but rounding: where the answer does not move,
-    and of a single tile.
+    The infidelity of C.-K. Yeh et al., NeurIPS 2019 (equation 1), for masks that remove a random half of
+    the tiles. The scores are first scaled and shifted for the best fit, because a head that averages does
+    not fall when half of all equal tiles leave, while a head that adds does. Divided by the infidelity of
+    the best uniform score, so that models and methods compare. None if only rounding is left: for an
+    answer that does not move, and for a single tile.
     """
-    from captum.metrics import infidelity as measured
+    from captum.metrics import infidelity as captum_infidelity
 
     generator = torch.Generator().manual_seed(seed)
-    left_out = (torch.rand(samples, len(question.bag), generator=generator) < 0.5).double()
-    keep = torch.ones(1, len(question.bag), dtype=torch.float64)
+    left_out = (torch.rand(samples, len(target.bag), generator=generator) < 0.5).double()
+    keep = torch.ones(1, len(target.bag), dtype=torch.float64)
 
-    def answers(masks: Tensor) -> Tensor:
-        return torch.from_numpy(question.margin_of_kept(masks.numpy() > 0.5))
+    def score(masks: Tensor) -> Tensor:
+        return torch.from_numpy(target.subset_scores(masks.numpy() > 0.5))
 
-    change = answers(keep) - answers(keep - left_out)
+    change = score(keep) - score(keep - left_out)
 
-    def of(columns: Tensor) -> float:
-        fitted: Tensor = torch.linalg.lstsq(left_out @ columns, change[:, None], driver="gelsd")[0]
+    def best_fit_infidelity(columns: Tensor) -> float:
+        solution = torch.linalg.lstsq(left_out @ columns, change[:, None], driver="gelsd")
         return float(
-            measured(
-                answers,
+            captum_infidelity(
+                score,
                 lambda masks: (left_out, masks - left_out),
                 keep,
-                (columns @ fitted).T,
+                (columns @ solution[0]).T,
                 n_perturb_samples=samples,
             )
         )
 
-    even = torch.ones(len(question.bag), 1, dtype=torch.float64)
-    untold = of(even)
-    if math.sqrt(untold) <= SAME_MARGIN * (1 + abs(float(answers(keep)))):
+    uniform = torch.ones(len(target.bag), 1, dtype=torch.float64)
+    unexplained = best_fit_infidelity(uniform)
+    if math.sqrt(unexplained) <= SAME_SCORE * (1 + abs(float(score(keep)))):
         return None
-    own = torch.from_numpy(scores.values)[:, None]
-    return of(torch.cat([own, even], dim=1)) / untold
+    values = torch.from_numpy(scores.values)[:, None]
+    return best_fit_infidelity(torch.cat([values, uniform], dim=1)) / unexplained
 
 
 def sensitivity(
-    question: ExplanationTarget,
+    target: ExplanationTarget,
     method: Callable[[ExplanationTarget], TileScores],
     *,
     radius: float = 0.05,
     samples: int = 5,
 ) -> float:
-    """The largest relative change of a map when every feature is moved a little.
+    """The largest relative change of a map under small perturbations of every feature.
 
-    The sensitivity of C.-K. Yeh et al., NeurIPS 2019 (definition 2), relative to the map's length; the
-    features are moved evenly up to ``radius`` times their spread over the bag's tiles.
+    The sensitivity of C.-K. Yeh et al., NeurIPS 2019 (definition 2), relative to the map's norm. The
+    perturbations are uniform, up to ``radius`` times the features' spread over the bag's tiles.
     """
     from captum.metrics import sensitivity_max
 
-    spread = float(question.features[0].std(dim=0, correction=0).square().mean().sqrt())
+    spread = float(target.features[0].std(dim=0, correction=0).square().mean().sqrt())
     generator = torch.Generator().manual_seed(0)
 
-    def moved(features: Tensor | tuple[Tensor]) -> Tensor:
-        bag = _only(features)
+    def perturb(features: Tensor | tuple[Tensor]) -> Tensor:
+        bag = _single_tensor(features)
         return bag + radius * spread * (torch.rand(bag.shape, generator=generator) * 2 - 1)
 
-    def explained(features: Tensor | tuple[Tensor]) -> tuple[Tensor]:
-        about = question.about(_only(features))
-        with torch.enable_grad():  # captum asks without
-            # In a tuple: of a bare tensor captum divides by the length of each row, here of each tile.
-            return (torch.from_numpy(method(about).values).unsqueeze(0),)
+    def explain(features: Tensor | tuple[Tensor]) -> tuple[Tensor]:
+        perturbed = target.with_features(_single_tensor(features))
+        with torch.enable_grad():  # captum calls this without
+            # In a tuple: captum divides a bare tensor by the norm of each row, here of each tile.
+            return (torch.from_numpy(method(perturbed).values).unsqueeze(0),)
 
-    told: Tensor = sensitivity_max(
-        explained,
-        question.features,
-        moved,
+    largest: Tensor = sensitivity_max(
+        explain,
+        target.features,
+        perturb,
         n_perturb_samples=samples,
         max_examples_per_batch=1,
     )
-    return float(told)
+    return float(largest)
 
 
-def _only(features: Tensor | tuple[Tensor]) -> Tensor:
-    """The one tensor that captum hands on, at times in a tuple."""
+def _single_tensor(features: Tensor | tuple[Tensor]) -> Tensor:
+    """The tensor that captum passes, sometimes in a tuple."""
     return features[0] if isinstance(features, tuple) else features
 
 
-def _drawn(
+def draw_order(
     n_tiles: int, regions: NDArray[np.int64] | None, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """A random order of tiles (N,), those of a region together where regions (N,) are given."""
+    """A random order of tiles (N,); with regions (N,), the tiles of a region stay together."""
     order = rng.permutation(n_tiles)
     if regions is None:
         return order
-    places = rng.permutation(regions.max() + 1)[regions]
-    return order[np.argsort(places[order], kind="stable")]
+    ranks = rng.permutation(regions.max() + 1)[regions]
+    return order[np.argsort(ranks[order], kind="stable")]
 
 
 def _area(curves: Floats, shares: Floats) -> Floats:
@@ -339,6 +352,6 @@ def _area(curves: Floats, shares: Floats) -> Floats:
     return np.asarray(np.trapezoid(curves, shares, axis=1))
 
 
-def _percentile(ahead: Floats) -> float:
-    """Percent of differences that are above 0, those of 0 counting half."""
-    return float(100 * np.mean((ahead > ROUNDING) + 0.5 * (np.abs(ahead) <= ROUNDING)))
+def _percentile(ahead: Floats, rounding: float) -> float:
+    """Percent of differences above 0; those within rounding count half."""
+    return float(100 * np.mean((ahead > rounding) + 0.5 * (np.abs(ahead) <= rounding)))

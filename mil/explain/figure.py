@@ -1,4 +1,4 @@
-"""A map and, beside it, how true it is: nobody sees the one without the other."""
+"""A map with its faithfulness beside it: nobody sees one without the other."""
 
 import io
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from mil.explain.faithfulness import Faithfulness
 from mil.explain.heatmap import overlay, show_heatmap
 from mil.explain.scores import TileScores
 
-TRUE_TO = "To the model itself:"  # before the verdict, where the model is told to guess
+TO_THE_MODEL = "To the model itself:"  # before the verdict on a model that may be guessing
 MAP_PX = 780  # width of the map at 150 dots per inch
-MAP, CHANCE, LOUD = "#1b5e9c", "#9a9a9a", "#b00020"
+MAP_COLOUR, CHANCE_COLOUR, ALERT_COLOUR = "#1b5e9c", "#9a9a9a", "#b00020"
 
 
 def draw_explanation(
@@ -23,7 +23,8 @@ def draw_explanation(
     faithfulness: Faithfulness,
     *,
     caption: str = "",
-    class_name: str = "",
+    answer_label: str = "",
+    limits: tuple[float, float] | None = (0, 1),
     guessing: str = "",
     warnings: Sequence[str] = (),
     picture: Image.Image | None = None,
@@ -34,10 +35,11 @@ def draw_explanation(
         scores: of one slide.
         faithfulness: of these scores.
         caption: a line under the title.
-        class_name: the class whose probability the curves show.
-        guessing: a sentence that comes before the verdict, where the model may as well have guessed.
-        warnings: sentences printed below, each on a line.
-        picture: of the whole slide, to be seen in full; the bag's thumbnail if not given.
+        answer_label: what the curves show, e.g. the probability of a class.
+        limits: of the curves' axis; fitted to the curves if None.
+        guessing: a sentence before the verdict, for a model that may be guessing.
+        warnings: sentences printed below, one a line.
+        picture: of the whole slide, shown in full; the bag's thumbnail if not given.
 
     Returns:
         A PNG file's bytes.
@@ -51,37 +53,40 @@ def draw_explanation(
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, width_ratios=[2, 1])
     show_heatmap(figure.add_subplot(grid[:, 0]), canvas, scores, caption)
-    found, chance = faithfulness.curves, faithfulness.random
-    percent = 100 * found.shares
-    for row, name, own, drawn, area in (
-        (0, "taken away", found.deletion[0], chance.deletion, found.deletion_area[0]),
-        (1, "put in", found.insertion[0], chance.insertion, found.insertion_area[0]),
+    curves, random = faithfulness.curves, faithfulness.random
+    percent = 100 * curves.shares
+    for row, name, answers, random_answers, area in (
+        (0, "removed", curves.deletion[0], random.deletion, curves.deletion_area[0]),
+        (1, "inserted", curves.insertion[0], random.insertion, curves.insertion_area[0]),
     ):
         axes = figure.add_subplot(grid[row, 1])
-        low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
+        low, high = np.quantile(random_answers, [0.05, 0.95], axis=0)
         axes.fill_between(
-            percent, low, high, color=CHANCE, alpha=0.35, lw=0, label="9 in 10 random orders"
+            percent, low, high, color=CHANCE_COLOUR, alpha=0.35, lw=0, label="9 in 10 random orders"
         )
-        axes.plot(percent, drawn.mean(axis=0), color=CHANCE, lw=1)
-        axes.plot(percent, own, color=MAP, lw=1.6, label=f"this map, area {area:.2f}")
-        _dress(axes, name, class_name)
-    verdict = f"{TRUE_TO} {faithfulness.verdict}." if guessing else f"{faithfulness.verdict}."
-    told = [*filter(None, [guessing]), verdict, *warnings]
-    loud = not faithfulness.better_than_random or len(told) > 1
+        axes.plot(percent, random_answers.mean(axis=0), color=CHANCE_COLOUR, lw=1)
+        axes.plot(percent, answers, color=MAP_COLOUR, lw=1.6, label=f"this map, area {area:.2f}")
+        _label_axes(axes, name, answer_label, limits)
+    verdict = f"{TO_THE_MODEL} {faithfulness.verdict}." if guessing else f"{faithfulness.verdict}."
+    sentences = [*filter(None, [guessing]), verdict, *warnings]
+    alert = not faithfulness.better_than_random or len(sentences) > 1
     figure.supxlabel(
-        "\n".join(told),
-        fontsize=8, color=LOUD if loud else "black", parse_math=False, x=0.01, ha="left",
+        "\n".join(sentences),
+        fontsize=8, color=ALERT_COLOUR if alert else "black", parse_math=False, x=0.01, ha="left",
     )  # fmt: skip
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150 * max(1.0, canvas.shape[1] / MAP_PX))
     return buffer.getvalue()
 
 
-def _dress(axes: Axes, name: str, class_name: str) -> None:
+def _label_axes(
+    axes: Axes, name: str, answer_label: str, limits: tuple[float, float] | None
+) -> None:
     axes.set_xlim(0, 100)
-    axes.set_ylim(0, 1)
+    if limits is not None:
+        axes.set_ylim(*limits)
     axes.set_xlabel(f"% of tiles {name}, highest first", fontsize=8)
-    axes.set_ylabel(f"probability of {class_name}", fontsize=8, parse_math=False)
+    axes.set_ylabel(answer_label, fontsize=8, parse_math=False)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False, loc="best")

@@ -1,4 +1,4 @@
-"""Where in a tile the answer comes from: class activation maps of backbone and head as one network."""
+"""Where in a tile the score comes from: class activation maps of backbone and head as one network."""
 
 import copy
 import math
@@ -15,106 +15,109 @@ from features.extraction.embed import preprocess
 from mil.errors import FitError
 from mil.explain.target import ExplanationTarget
 
-SAME_FEATURE = 1e-4  # of the largest: less is rounding
-SAME_ANSWER = 0.1  # of a margin: more between stored and recomputed features is not rounding
-NO_ZERO = "{} gives no mean over its places, so its maps have no true zero: compare bright places with dim."
+SAME_FEATURE = 1e-4  # relative to the largest: less is rounding
+SAME_SCORE = 0.1  # relative: a larger change between stored and recomputed features is not rounding
+NO_ZERO = (
+    "{} does not average over positions, so its maps have no true zero: compare bright positions with dim "
+    "ones."
+)
 
 
-class TileAnswer(nn.Module):
-    """From the pixels of tiles to the margin of each as a slide of its own.
+class TileScorer(nn.Module):
+    """From the pixels of tiles to the score of each as a slide of its own.
 
-    ``layer`` is where the map passes that is looked into, as (B, C, h, w) whatever the architecture. Where
-    features are the mean of the backbone's last map, as of every convolutional network and of transformers
-    that average their tokens, it is that map, centred as the head centres features. Of other transformers it
-    is their tokens in their places as they enter the last block (behind it, a network that reads its class
-    token reads no other); where zero lies for the head is not known of those. No list of layer names is
-    needed.
+    ``layer`` is an identity through which the examined map passes, as (B, C, h, w) for any architecture.
+    If features are the mean of the backbone's last map, as in every convolutional network and in
+    transformers that average their tokens, it is that map, centred as the head centres features. In other
+    transformers it is the tokens at their positions on entering the last block (after that block, a network
+    that reads its class token reads no other token); the head's zero is then unknown. No list of layer
+    names is needed.
 
     Args:
-        backbone: that made the bag.
-        question: gives head and class.
-        images: (B, 3, H, W) as ``preprocess`` makes them, on which it is seen what features are.
+        backbone: the network that made the bag.
+        target: supplies the head and the quantity.
+        images: (B, 3, H, W) from ``preprocess``, to test whether features are the mean of the map.
 
     Attributes:
         centred: whether features are the mean of the map.
-        sign: (B,) by which the margins are multiplied, or a number.
+        sign: (B,) factor of the scores, or a number.
 
     Raises:
         FitError: the backbone has no map.
     """
 
-    def __init__(self, backbone: Backbone, question: ExplanationTarget, images: Tensor) -> None:
+    def __init__(self, backbone: Backbone, target: ExplanationTarget, images: Tensor) -> None:
         super().__init__()
         self.backbone = copy.deepcopy(backbone.module).eval()
-        self.head = copy.deepcopy(question.fitted.head).eval()
-        self.centre = question.baseline
+        self.head = copy.deepcopy(target.fitted.head).eval()
+        self.centre = target.baseline
         self.layer = nn.Identity()
-        self.margin_of = question.margin_of
+        self.quantity = target.quantity
         self.sign: Tensor | float = 1.0
-        self.centred = self._takes_mean(images)
+        self.centred = self._averages(images)
         if not self.centred:
-            self._look_into_last_block()
+            self._hook_last_block()
         for module in self.modules():
             if getattr(module, "inplace", False):
-                module.inplace = False  # type: ignore[assignment]  # captum keeps what such a step would overwrite
+                module.inplace = False  # type: ignore[assignment]  # captum keeps inputs that this would overwrite
 
     @property
     def n_rectifiers(self) -> int:
-        """Rectifiers that guided backpropagation can guide; none in networks of SiLU or GELU."""
+        """ReLUs that guided backpropagation can modify; networks of SiLU or GELU have none."""
         return sum(isinstance(module, nn.ReLU) for module in self.backbone.modules())
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) as ``preprocess`` makes them -> (B,)."""
+        """(B, 3, H, W) from ``preprocess`` -> (B,)."""
         if self.centred:
-            last = self._in_places(self.backbone.forward_features(images))  # type: ignore[operator]
+            last = self._spatial(self.backbone.forward_features(images))  # type: ignore[operator]
             features = self.layer(last - self.centre.view(-1, 1, 1)).mean(dim=(2, 3)) + self.centre
         else:
             features = self.backbone(images)
         mask = torch.ones(len(features), 1, dtype=torch.bool)
-        margin: Tensor = self.margin_of(self.head(features.unsqueeze(1), mask).logits)
-        return self.sign * margin
+        scores = self.quantity.score(self.head(features.unsqueeze(1), mask).logits)
+        return self.sign * scores
 
     @torch.inference_mode()
-    def _takes_mean(self, images: Tensor) -> bool:
-        """Whether the backbone's feature vectors are the mean of what it has in places."""
+    def _averages(self, images: Tensor) -> bool:
+        """Whether the backbone's feature vectors are the mean of its last map."""
         features = self.backbone.forward_features(images)  # type: ignore[operator]
         if features.ndim < 3:
             return False
-        mean, given = self._in_places(features).mean(dim=(2, 3)), self.backbone(images)
-        return mean.shape == given.shape and torch.allclose(
-            mean, given, rtol=0, atol=SAME_FEATURE * float(given.abs().max())
+        mean, vectors = self._spatial(features).mean(dim=(2, 3)), self.backbone(images)
+        return mean.shape == vectors.shape and torch.allclose(
+            mean, vectors, rtol=0, atol=SAME_FEATURE * float(vectors.abs().max())
         )
 
-    def _in_places(self, features: Tensor) -> Tensor:
+    def _spatial(self, features: Tensor) -> Tensor:
         """The backbone's last map, or the last tokens of (B, T, C) that fill a square, as (B, C, h, w)."""
         if features.ndim == 3:
-            return square_of(features)
+            return arrange_square(features)
         return features.permute(0, 3, 1, 2) if self.backbone.channels_last else features
 
-    def _look_into_last_block(self) -> None:
+    def _hook_last_block(self) -> None:
         network = self.backbone.network
         block = getattr(network, "blocks", [None])[-1]
         if not hasattr(block, "norm1"):
             raise FitError(
                 f"{type(network).__name__} has neither a map nor a last block of tokens to look into. Use "
-                "--method evidence or single-tile."
+                "method evidence or single-tile."
             )
         prefix = int(getattr(network, "num_prefix_tokens", 0))
-        block.norm1 = nn.Sequential(block.norm1, InPlaces(self.layer, prefix))
+        block.norm1 = nn.Sequential(block.norm1, SpatialTokens(self.layer, prefix))
 
 
-def square_of(tokens: Tensor) -> Tensor:
-    """The last tokens of (B, T, C), as many as fill a square, in their places: (B, C, h, w)."""
+def arrange_square(tokens: Tensor) -> Tensor:
+    """The last tokens of (B, T, C), as many as fill a square, at their positions: (B, C, h, w)."""
     side = math.isqrt(tokens.shape[1])
     return torch.unflatten(tokens[:, -(side**2) :].transpose(1, 2), 2, (side, side))
 
 
-class InPlaces(nn.Module):
-    """Passes tokens (B, T, C) through a layer as the square of places (B, C, h, w) that they stand for.
+class SpatialTokens(nn.Module):
+    """Passes tokens (B, T, C) through a layer as the square map (B, C, h, w) that they form.
 
     Args:
-        layer: leaves the shape.
-        prefix: tokens at the start, at most, that stand for no place.
+        layer: keeps the shape.
+        prefix: number of leading tokens without a position, at most.
     """
 
     def __init__(self, layer: nn.Module, prefix: int) -> None:
@@ -126,29 +129,29 @@ class InPlaces(nn.Module):
         first = tokens.shape[1] - math.isqrt(tokens.shape[1]) ** 2
         if first not in (0, self.prefix):
             raise FitError(
-                f"The backbone's {tokens.shape[1]} tokens fill no square, so none has a place in the tile."
+                f"The backbone's {tokens.shape[1]} tokens form no square: their positions are unknown."
             )
-        through = self.layer(square_of(tokens)).flatten(2).transpose(1, 2)
+        through = self.layer(arrange_square(tokens)).flatten(2).transpose(1, 2)
         return torch.cat([tokens[:, :first], through], dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TileMaps:
-    """What in some tiles speaks as they do: for the class, or in a tile that speaks against it, against.
+    """Where in tiles their score comes from: what raises it, or in a tile with a negative score, lowers it.
 
     Attributes:
-        maps: (K, H, W) nonnegative, of the size of the tiles; zero throughout where no place does.
-        margins: (K,) the answer to each tile alone, from its pixels.
+        maps: (K, H, W) nonnegative, of the size of the tiles; all zero if no position agrees with the score.
+        scores: (K,) the score of each tile alone, from its pixels.
         warnings: sentences to print.
     """
 
     maps: NDArray[np.float64]
-    margins: NDArray[np.float64]
+    scores: NDArray[np.float64]
     warnings: tuple[str, ...]
 
 
 def tile_maps(
-    question: ExplanationTarget,
+    target: ExplanationTarget,
     backbone: Backbone,
     tiles: NDArray[np.uint8],
     *,
@@ -156,29 +159,32 @@ def tile_maps(
 ) -> TileMaps:
     """Grad-CAM of single tiles (R. Selvaraju et al., ICCV 2017, equations 1 and 2), on centred activations.
 
-    The head reads features less the mean training tile. What it subtracts is taken from every place, so that
-    zero is where the head's zero is and the map's sign is that of what a place adds. Of raw activations, as
-    in the paper, whose classifier subtracts nothing, that offset would light all places or none.
+    The head reads features less the mean training tile. The same offset is subtracted at every position, so
+    that the map's zero is the head's, and its sign that of the position's contribution. With raw
+    activations, as in the paper, whose classifier subtracts nothing, the offset would light up all
+    positions or none.
 
     Args:
-        question: gives head and class.
-        backbone: that made the bag.
+        target: supplies the head and the quantity.
+        backbone: the network that made the bag.
         tiles: (K, H, W, 3) RGB.
-        guided: multiply by guided backpropagation (section 3.2), which is close to a detector of edges.
+        guided: multiply by guided backpropagation (section 3.2), which is close to an edge detector.
     """
     from captum.attr import GuidedGradCam, LayerGradCam
 
     images = preprocess(torch.from_numpy(tiles), backbone).contiguous()
-    model = TileAnswer(backbone, question, images)
+    model = TileScorer(backbone, target, images)
     with torch.inference_mode():
-        margins = model(images).double().numpy()
-    model.sign = torch.from_numpy(np.where(margins < 0, -1.0, 1.0)).float()
+        scores = model(images).double().numpy()
+    model.sign = torch.from_numpy(np.where(scores < 0, -1.0, 1.0)).float()
     remarks = [] if model.centred else [NO_ZERO.format(backbone.name)]
     if guided:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU")
-            told: Tensor = GuidedGradCam(model, model.layer).attribute(images.requires_grad_())
-        maps = told.detach().clamp_min(0).sum(dim=1, keepdim=True)
+            attributions: Tensor = GuidedGradCam(model, model.layer).attribute(
+                images.requires_grad_()
+            )
+        maps = attributions.detach().clamp_min(0).sum(dim=1, keepdim=True)
         remarks.append(
             "Guided backpropagation shows edges and the network's own grid, whatever was learnt."
             if model.n_rectifiers
@@ -191,15 +197,24 @@ def tile_maps(
     shown = nn.functional.interpolate(
         maps.detach(), tuple(tiles.shape[1:3]), mode="bilinear", align_corners=False
     )
-    return TileMaps(maps=shown[:, 0].double().numpy(), margins=margins, warnings=tuple(remarks))
+    return TileMaps(maps=shown[:, 0].double().numpy(), scores=scores, warnings=tuple(remarks))
 
 
-def recomputed_warning(stored: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[str, ...]:
-    """A sentence where pixels do not give the answers the bag gives, (K,) margins of single tiles."""
-    worst = float(np.abs(stored - found).max())
-    if worst <= SAME_ANSWER * (1 + float(np.abs(stored).max())):
+def guided_tile_maps(
+    target: ExplanationTarget, backbone: Backbone, tiles: NDArray[np.uint8]
+) -> TileMaps:
+    """``tile_maps`` with guided backpropagation."""
+    return tile_maps(target, backbone, tiles, guided=True)
+
+
+def recomputed_warning(
+    stored: NDArray[np.float64], recomputed: NDArray[np.float64]
+) -> tuple[str, ...]:
+    """A sentence if scores (K,) of single tiles from pixels differ from those of the bag."""
+    worst = float(np.abs(stored - recomputed).max())
+    if worst <= SAME_SCORE * (1 + float(np.abs(stored).max())):
         return ()
     return (
-        f"Tiles read again answer otherwise than the bag's (by up to {worst:.2g}): was it made from this "
+        f"Tiles read again score differently from the bag's (by up to {worst:.2g}): was it made from this "
         "slide, with these weights?",
     )

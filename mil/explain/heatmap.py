@@ -21,7 +21,7 @@ SCALE = LogNorm(1 / 16, 16, clip=True)
 COLOURS = colormaps["viridis"]
 TICKS = {1 / 16: "1/16", 1 / 4: "1/4", 1: "1", 4: "4", 16: "16"}
 UNIT = "times a uniform share"
-# In units of the slide's margin, see ``TileScores.relative``: linear up to 1, logarithmic beyond.
+# In units of the slide's score, see ``TileScores.relative``: linear up to 1, logarithmic beyond.
 SIGNED_SCALE = SymLogNorm(1.0, vmin=-64, vmax=64, clip=True)
 SIGNED_COLOURS = colormaps["coolwarm"]
 SIGNED_TICKS = {x: f"{x:+g}" if x else "0" for x in (-64, -16, -4, -1, 0, 1, 4, 16, 64)}
@@ -63,14 +63,14 @@ def draw_heatmap(
 def show_heatmap(
     axes: Axes, canvas: NDArray[np.uint8], scores: TileScores, caption: str = ""
 ) -> None:
-    """Put the map ``overlay`` made of some scores into axes, with its title and colour bar."""
+    """Show the map that ``overlay`` made in axes, with title and colour bar."""
     axes.imshow(canvas)
     axes.set_axis_off()
     title = f"{scores.bag.slide}: {scores.method} of {scores.model}, {len(scores.values)} tiles"
     axes.set_title(
         title + (f"\n{caption}" if caption else ""), fontsize=9, loc="left", parse_math=False
     )
-    norm, colours = scale_of(scores)
+    norm, colours = choose_scale(scores)
     ticks = SIGNED_TICKS if scores.target else TICKS
     bar = axes.get_figure(root=True).colorbar(  # type: ignore[union-attr]
         ScalarMappable(norm, colours), ax=axes, alpha=OPACITY, extend="both", shrink=0.9, pad=0.02,
@@ -78,25 +78,25 @@ def show_heatmap(
     )  # fmt: skip
     bar.ax.set_yticklabels(list(ticks.values()), fontsize=8)
     bar.ax.minorticks_off()
-    bar.set_label(unit_of(scores), fontsize=8, parse_math=False)
+    bar.set_label(describe_unit(scores), fontsize=8, parse_math=False)
 
 
-def unit_of(scores: TileScores) -> str:
-    """What the numbers beside the scale are."""
+def describe_unit(scores: TileScores) -> str:
+    """Unit of the numbers beside the scale."""
     if not scores.target:
         return UNIT
     if scores.method == "single-tile":
-        return f"margin of {scores.target}, were all tiles like this one"
-    return f"{len(scores.values)} times the tile's share of the margin of {scores.target}"
+        return f"{scores.quantity} if all tiles were like this one"
+    return f"{len(scores.values)} times the tile's share of the {scores.quantity}"
 
 
-def scale_of(scores: TileScores) -> tuple[Normalize, Colormap]:
-    """Shares have the scale of shares; scores for and against a class one that is white at nothing."""
+def choose_scale(scores: TileScores) -> tuple[Normalize, Colormap]:
+    """A sequential scale for attention, a diverging one that is white at 0 for signed scores."""
     return (SIGNED_SCALE, SIGNED_COLOURS) if scores.target else (SCALE, COLOURS)
 
 
 def draw_small(scores: TileScores, *, width_px: int = 360) -> bytes:
-    """The same map without title and colour bar, for a page that explains the scale once; PNG."""
+    """The map without title and colour bar, for a page that explains the scale once; PNG."""
     image = Image.fromarray(overlay(scores))
     image = image.resize((width_px, max(1, round(image.height * width_px / image.width))))
     buffer = io.BytesIO()
@@ -105,7 +105,7 @@ def draw_small(scores: TileScores, *, width_px: int = 360) -> bytes:
 
 
 def scale_stops() -> tuple[tuple[str, str], ...]:
-    """(colour, meaning) at the ticks of the scale, for a page that shows many small maps."""
+    """(colour, label) at the ticks of the attention scale, for a page with many small maps."""
     return tuple(
         (
             to_hex(_on_white(COLOURS(SCALE(tick)))),
@@ -116,23 +116,22 @@ def scale_stops() -> tuple[tuple[str, str], ...]:
 
 
 def scale_bar(scores: TileScores) -> tuple[tuple[str, str], ...]:
-    """(colour, label) at the ticks of their scale, opaque, as ``tile_colours`` has them."""
-    norm, colours = scale_of(scores)
+    """(colour, label) at the ticks of the scores' scale, opaque like ``tile_colours``."""
+    norm, colours = choose_scale(scores)
     ticks = SIGNED_TICKS if scores.target else TICKS
     return tuple((to_hex(colours(norm(tick))), label) for tick, label in ticks.items())
 
 
 def tile_colours(scores: TileScores) -> NDArray[np.float32]:
-    """The colour of each tile on the scale, (N, 3) from 0 to 255, opaque."""
-    norm, colour_of = scale_of(scores)
-    colours: NDArray[np.float32] = (colour_of(norm(scores.relative))[:, :3] * 255).astype(
-        np.float32
-    )
-    return colours
+    """(N, 3) the opaque colour of each tile, from 0 to 255."""
+    norm, colormap = choose_scale(scores)
+    colours = colormap(norm(scores.relative))[:, :3] * 255
+    opaque: NDArray[np.float32] = colours.astype(np.float32)
+    return opaque
 
 
 def _on_white(colour: Sequence[float]) -> tuple[float, float, float]:
-    """A colour as the half-transparent overlay shows it on glass."""
+    """A colour as the transparent overlay shows it on glass."""
     red, green, blue = (OPACITY * part + 1 - OPACITY for part in colour[:3])
     return red, green, blue
 
@@ -142,8 +141,8 @@ def overlay(scores: TileScores, picture: Image.Image | None = None) -> NDArray[n
 
     Args:
         scores: of one slide.
-        picture: of the whole slide, at any size; the bag's thumbnail if not given. Where that is not
-            either, the tiles lie on grey, which ends where they do.
+        picture: of the whole slide, at any size; the bag's thumbnail if not given. Without either, the
+            tiles lie on grey that ends with them.
     """
     bag = scores.bag
     corner, extent = np.zeros(2), np.array(bag.size_l0, dtype=float)
@@ -156,14 +155,14 @@ def overlay(scores: TileScores, picture: Image.Image | None = None) -> NDArray[n
         shape = np.maximum(1, np.round(extent * (BLANK_PX / extent.max()))).astype(int)
         base = np.full((shape[1], shape[0], 3), 238, dtype=np.uint8)
     height, width = base.shape[:2]
-    zoom, places = np.array([width, height]) / extent, bag.coords_l0 - corner
+    zoom, positions = np.array([width, height]) / extent, bag.coords_l0 - corner
     colours = tile_colours(scores)
     # Rounded first: a corner at 20.000000000000004 must not paint pixel 20.
-    first = np.floor(np.round(places * zoom, 3)).astype(int)  # (N, 2) as (x, y)
-    last = np.ceil(np.round((places + bag.side_l0) * zoom, 3)).astype(int)
+    first = np.floor(np.round(positions * zoom, 3)).astype(int)  # (N, 2) as (x, y)
+    last = np.ceil(np.round((positions + bag.side_l0) * zoom, 3)).astype(int)
     painted = np.full((height, width, 3), np.nan, dtype=np.float32)
     for (x0, y0), (x1, y1), colour in zip(first, last, colours, strict=True):
         painted[y0:y1, x0:x1] = colour
-    shown = ~np.isnan(painted)
-    base[shown] = (OPACITY * painted + (1 - OPACITY) * base)[shown].astype(np.uint8)
+    covered = ~np.isnan(painted)
+    base[covered] = (OPACITY * painted + (1 - OPACITY) * base)[covered].astype(np.uint8)
     return base

@@ -1,21 +1,169 @@
-"""The methods by name; all answer the same question with the same kind of scores."""
+"""The table of explanation methods. Adding one is one file and one row here."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from mil.explain.attention import attention_scores
-from mil.explain.evidence import evidence_scores
-from mil.explain.gradients import gradient_scores, integrated_gradients_scores
-from mil.explain.regions import ablation_scores, shapley_scores
-from mil.explain.scores import TileScores
-from mil.explain.single_tile import single_tile_scores
-from mil.explain.target import ExplanationTarget
+from mil.errors import FitError
 
-METHODS: Mapping[str, Callable[[ExplanationTarget], TileScores]] = {
-    "attention": lambda question: attention_scores(question.fitted, question.bag, question.target),
-    "evidence": evidence_scores,
-    "single-tile": single_tile_scores,
-    "integrated-gradients": integrated_gradients_scores,
-    "gradient": gradient_scores,
-    "ablation": ablation_scores,
-    "shapley": shapley_scores,
-}
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from features.backbones.registry import Backbone
+    from mil.explain.gradcam import TileMaps
+    from mil.explain.scores import TileScores
+    from mil.explain.target import ExplanationTarget
+    from mil.heads.head import Head
+
+
+def _reads_tiles(head: "type[Head]") -> bool:
+    return head.learns_from in ("bags", "tiles")
+
+
+def _reads_bags(head: "type[Head]") -> bool:
+    return head.learns_from != "table"
+
+
+def _learns_attention(head: "type[Head]") -> bool:
+    return head.learns_attention
+
+
+def _adds_up(head: "type[Head]") -> bool:
+    return head.adds_up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """An explanation method; called with a target it returns its scores.
+
+    Attributes:
+        name: on the command line and in file names.
+        function: ``module:function`` from an ``ExplanationTarget`` to ``TileScores``.
+        description: one sentence.
+        suits: whether a class of heads has such maps.
+        pixels: ``module:function`` from (target, backbone, tiles (K, H, W, 3)) to ``TileMaps``, of a method
+            that also looks into tiles; it needs the slide.
+        by_region: whether all tiles of a region have one score.
+        linear_only: whether the score must be linear in the logits.
+        instant: whether a viewer can compute it on demand.
+    """
+
+    name: str
+    function: str
+    description: str
+    suits: "Callable[[type[Head]], bool]" = _reads_tiles
+    pixels: str = ""
+    by_region: bool = False
+    linear_only: bool = False
+    instant: bool = False
+
+    @property
+    def needs_slide(self) -> bool:
+        """Whether the slide's pixels are needed."""
+        return bool(self.pixels)
+
+    def __call__(self, target: "ExplanationTarget") -> "TileScores":
+        """Score the tiles."""
+        scores: TileScores = _resolve(self.function)(target)
+        return scores
+
+    def tile_maps(
+        self, target: "ExplanationTarget", backbone: "Backbone", tiles: "NDArray[np.uint8]"
+    ) -> "TileMaps":
+        """Look into tiles (K, H, W, 3) of a slide."""
+        maps: TileMaps = _resolve(self.pixels)(target, backbone, tiles)
+        return maps
+
+
+_ROWS = (
+    Method(
+        name="attention",
+        function="mil.explain.attention:target_attention",
+        description="where the head looks",
+        suits=_learns_attention,
+        instant=True,
+    ),
+    Method(
+        name="evidence",
+        function="mil.explain.evidence:evidence_scores",
+        description="each tile's exact share of the score",
+        suits=_adds_up,
+        linear_only=True,
+        instant=True,
+    ),
+    Method(
+        name="single-tile",
+        function="mil.explain.single_tile:single_tile_scores",
+        description="the score of each tile as a slide of its own",
+        instant=True,
+    ),
+    Method(
+        name="integrated-gradients",
+        function="mil.explain.gradients:integrated_gradients_scores",
+        description="the gradient along the way from the mean training tile",
+    ),
+    Method(
+        name="gradient",
+        function="mil.explain.gradients:gradient_scores",
+        description="the gradient times the distance from the mean training tile",
+    ),
+    Method(
+        name="ablation",
+        function="mil.explain.regions:ablation_scores",
+        description="how far the score falls without a region",
+        suits=_reads_bags,
+        by_region=True,
+    ),
+    Method(
+        name="shapley",
+        function="mil.explain.regions:shapley_scores",
+        description="Shapley values of regions",
+        suits=_reads_bags,
+        by_region=True,
+    ),
+    Method(
+        name="grad-cam",
+        function="mil.explain.evidence:evidence_or_single_tile",
+        description="evidence, and where in the highest tiles it lies",
+        pixels="mil.explain.gradcam:tile_maps",
+    ),
+    Method(
+        name="guided-grad-cam",
+        function="mil.explain.evidence:evidence_or_single_tile",
+        description="the same with guided backpropagation, which shows edges",
+        pixels="mil.explain.gradcam:guided_tile_maps",
+    ),
+)
+
+METHODS: Mapping[str, Method] = {row.name: row for row in _ROWS}
+
+
+def list_methods() -> tuple[Method, ...]:
+    """All explanation methods; loads no torch."""
+    return tuple(METHODS.values())
+
+
+def bag_methods() -> tuple[Method, ...]:
+    """The methods that need nothing but a bag."""
+    return tuple(method for method in METHODS.values() if not method.needs_slide)
+
+
+def find_method(name: str) -> Method:
+    """A method by its name.
+
+    Raises:
+        FitError: there is none; the message names the nearest.
+    """
+    if name not in METHODS:
+        near = get_close_matches(name, METHODS, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise FitError(f"No method {name!r}.{hint} Known: {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def _resolve(reference: str) -> Any:
+    module, _, function = reference.partition(":")
+    return getattr(import_module(module), function)

@@ -14,22 +14,22 @@ from mil.explain.heatmap import OPACITY, tile_colours
 from mil.explain.scores import TileScores
 
 SIDE_PX = 512  # of a stored tile
-FINEST_MPP = 1.0  # 10x: cells are still seen, and a slide of 10^10 pixels takes minutes
+FINEST_MPP = 1.0  # 10x: cells are still visible, and a slide of 10^10 pixels takes minutes
 SMALLEST_PX = 1024  # longer side below which no further level is stored
 
 
 def write_ome_tiff(
     path: Path, slide: Slide, scores: TileScores, *, mpp: float = FINEST_MPP
 ) -> None:
-    """Write the slide with coloured tiles; the file appears whole or not at all.
+    """Write the slide with coloured tiles; the file appears complete or not at all.
 
-    Each level is read from the slide and painted tile by tile, so that no level is ever held whole.
+    Each level is read from the slide and painted tile by tile, so that no level is in memory as a whole.
 
     Args:
         path: ``*.ome.tiff``.
-        slide: the one that was scored.
+        slide: the slide that was scored.
         scores: of its tiles.
-        mpp: micrometres per pixel of the finest level; the slide's own where that is coarser.
+        mpp: micrometres per pixel of the finest level; the slide's own if that is coarser.
 
     Raises:
         SlideError: the scores are of a slide of another size.
@@ -50,10 +50,10 @@ def write_ome_tiff(
         atomic_path(path) as temporary,
         tifffile.TiffWriter(temporary, bigtiff=True, ome=True) as tiff,
     ):
-        for level, here in enumerate(mpps):
-            width, height = _size_at(slide, here)
+        for level, level_mpp in enumerate(mpps):
+            width, height = _size_at(slide, level_mpp)
             tiff.write(
-                _tiles(slide, scores, colours, here),
+                _tiles(slide, scores, colours, level_mpp),
                 shape=(height, width, 3),
                 dtype=np.uint8,
                 tile=(SIDE_PX, SIDE_PX),
@@ -62,15 +62,15 @@ def write_ome_tiff(
                 compressionargs={"level": 85},
                 subifds=0 if level else len(mpps) - 1,
                 subfiletype=int(level > 0),
-                resolution=(1e4 / here, 1e4 / here),
+                resolution=(1e4 / level_mpp, 1e4 / level_mpp),
                 resolutionunit="CENTIMETER",
                 maxworkers=1,
-                metadata=None if level else _described(scores, here),
+                metadata=None if level else _ome_metadata(scores, level_mpp),
             )
 
 
-def _described(scores: TileScores, mpp: float) -> dict[str, object]:
-    """What the OME header says."""
+def _ome_metadata(scores: TileScores, mpp: float) -> dict[str, object]:
+    """Entries of the OME header."""
     return {
         "axes": "YXS",
         "Name": f"{scores.bag.slide}: {scores.method} of {scores.model}",
@@ -82,10 +82,10 @@ def _described(scores: TileScores, mpp: float) -> dict[str, object]:
 
 
 def _size_at(slide: Slide, mpp: float) -> tuple[int, int]:
-    """(width, height) in pixels at a scale, square even where the slide's own are not."""
+    """(width, height) in square pixels at a scale, even if the slide's own are not square."""
     width, height = (
-        max(1, int(np.ceil(side * own / mpp - 1e-6)))
-        for side, own in zip(slide.size_l0, slide.mpp, strict=True)
+        max(1, int(np.ceil(side * slide_mpp / mpp - 1e-6)))
+        for side, slide_mpp in zip(slide.size_l0, slide.mpp, strict=True)
     )
     return width, height
 
@@ -107,6 +107,6 @@ def _tiles(
             starts, ends = np.clip(first - corner, 0, None), np.clip(last - corner, 0, None)
             for index in np.flatnonzero(inside):
                 (x0, y0), (x1, y1) = starts[index], ends[index]
-                seen = pixels[y0:y1, x0:x1]
-                seen[:] = OPACITY * colours[index] + (1 - OPACITY) * seen
+                covered = pixels[y0:y1, x0:x1]
+                covered[:] = OPACITY * colours[index] + (1 - OPACITY) * covered
             yield pixels

@@ -18,18 +18,19 @@ from mil.explain.target import ExplanationTarget
 
 @dataclass(frozen=True, kw_only=True)
 class TileScores:
-    """What an explanation says of each tile of one slide.
+    """One score for each tile of a slide.
 
     Attributes:
         bag: the tiles.
-        method: how the scores were made, e.g. ``attention``.
-        model: the model's name.
+        method: name of the explanation method, e.g. ``attention``.
+        model: name of the model.
         values: (N,) the scores themselves; for attention the weights, which sum to 1.
-        relative: (N,) the same on the scale that is drawn: for attention 1 is a uniform share; shares of the
-            margin are times N, so that their mean is what they sum to; the answer to a single tile is the
-            margin itself, if all tiles were like this one.
-        target: the class that positive scores speak for; empty where scores have no sign.
-        facts: numbers on the map as a whole; ``gap`` is by how much the sum misses what is ``explained``.
+        relative: (N,) the scores on the scale of the drawing. For attention 1 is a uniform share. Shares of
+            a score are multiplied by N, so that their mean is the whole. The score of a single tile stays
+            as it is.
+        target: the class, or other name, that positive scores speak for; empty for scores without a sign.
+        quantity: name of the number that is shared out, e.g. ``margin of LMS``; empty likewise.
+        facts: numbers on the map as a whole; ``gap`` is the sum of the scores less what is ``explained``.
     """
 
     bag: Bag
@@ -38,33 +39,35 @@ class TileScores:
     values: NDArray[np.float64]
     relative: NDArray[np.float64]
     target: str = ""
+    quantity: str = ""
     facts: Mapping[str, float] = field(default_factory=dict)
 
 
-def signed(
-    question: ExplanationTarget,
+def signed_scores(
+    target: ExplanationTarget,
     method: str,
     values: NDArray[np.float64],
     facts: Mapping[str, float],
     *,
     relative: NDArray[np.float64] | None = None,
 ) -> TileScores:
-    """Scores that speak for or against the class asked about, in units of its margin.
+    """Scores that speak for or against a target, in units of what is explained.
 
     Args:
-        question: what was asked.
-        method: its name.
-        values: (N,) shares of the margin.
+        target: what is explained.
+        method: name of the explanation method.
+        values: (N,) shares of the score.
         facts: numbers on the map as a whole.
-        relative: (N,) the scores on the drawn scale, where they are not shares.
+        relative: (N,) the scores on the scale of the drawing, where they are not shares.
     """
     return TileScores(
-        bag=question.bag,
+        bag=target.bag,
         method=method,
-        model=question.fitted.model,
+        model=target.fitted.model,
         values=values,
         relative=values * len(values) if relative is None else relative,
-        target=question.class_name,
+        target=target.name,
+        quantity=target.quantity.label,
         facts=facts,
     )
 
@@ -72,7 +75,7 @@ def signed(
 def write_csv(path: Path, scores: TileScores) -> None:
     """One row per tile, in the bag's order; positions and sides in level-0 pixels.
 
-    Column class is what positive scores speak for; it is empty where scores have no sign.
+    Column class is what positive scores speak for; it is empty for scores without a sign.
     """
     bag = scores.bag
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
@@ -80,27 +83,27 @@ def write_csv(path: Path, scores: TileScores) -> None:
         header = ["slide", "x_l0", "y_l0", "width_l0", "height_l0", "coverage", "class"]
         writer.writerow([*header, scores.method, f"{scores.method}_relative"])
         width, height = (round(side, 2) for side in bag.side_l0)
-        for (x, y), covered, value, relative in zip(
+        for (x, y), coverage, value, relative in zip(
             bag.coords_l0, bag.coverage, scores.values, scores.relative, strict=True
         ):
-            place = [bag.slide, int(x), int(y), width, height, round(float(covered), 4)]
-            writer.writerow([*place, scores.target, f"{value:.8g}", f"{relative:.6g}"])
+            position = [bag.slide, int(x), int(y), width, height, round(float(coverage), 4)]
+            writer.writerow([*position, scores.target, f"{value:.8g}", f"{relative:.6g}"])
 
 
 def write_geojson(path: Path, scores: TileScores) -> None:
-    """Tiles with their scores as measurements, for QuPath: drag the file onto the opened slide."""
+    """Write tiles with their scores as measurements for QuPath: drag the file onto the opened slide."""
     features = [_feature(scores, index) for index in range(len(scores.values))]
     collection = {"type": "FeatureCollection", "features": features}
     write_atomic(path, json.dumps(collection, allow_nan=False) + "\n")
 
 
 def _feature(scores: TileScores, index: int) -> dict[str, Any]:
-    # QuPath counts from the corner of the scanned part.
+    # QuPath's origin is the corner of the scanned area.
     x, y = (float(value) for value in scores.bag.coords_l0[index] - scores.bag.bounds_l0)
     right, bottom = round(x + scores.bag.side_l0[0], 2), round(y + scores.bag.side_l0[1], 2)
     ring = [[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]
     name = f"{scores.bag.slide}/{scores.model}/{scores.method}/{scores.target}/{index}"
-    told = f"{scores.method} for {scores.target}" if scores.target else scores.method
+    label = f"{scores.method} for {scores.target}" if scores.target else scores.method
     return {
         "type": "Feature",
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
@@ -108,8 +111,8 @@ def _feature(scores: TileScores, index: int) -> dict[str, Any]:
         "properties": {
             "objectType": "tile",
             "measurements": {
-                told: float(f"{scores.values[index]:.6g}"),
-                f"{told} relative": float(f"{scores.relative[index]:.6g}"),
+                label: float(f"{scores.values[index]:.6g}"),
+                f"{label} relative": float(f"{scores.relative[index]:.6g}"),
                 "coverage": round(float(scores.bag.coverage[index]), 4),
             },
         },

@@ -1,1 +1,1 @@
-"""A finished run in the browser: slides at any zoom, with what a model says of each tile."""
+"""A finished run in the browser: slides at any zoom, with each tile's scores."""

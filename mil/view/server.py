@@ -1,4 +1,4 @@
-"""A gallery over HTTP for this machine's browser: read only, behind a token, a fixed table of routes.
+"""A gallery over HTTP for a browser on this machine: read only, behind a token, with a fixed table of routes.
 
     GET /<token>/                                            the page
     GET /<token>/contents.json
@@ -8,7 +8,7 @@
     GET /<token>/slides/<number>/scores/<layer>.json
     GET /<token>/slides/<number>/verdicts/<layer>.json
 
-Nothing of a request becomes part of a path on disk: slides and layers are asked for by number.
+No part of a request becomes part of a path on disk: slides and layers are requested by number.
 """
 
 import base64
@@ -30,7 +30,7 @@ from mil.report.template import render_template
 from mil.view.gallery import Gallery
 
 HOST = "127.0.0.1"
-IDLE_SECONDS = 60  # until a connection nobody uses is closed
+IDLE_SECONDS = 60  # until an idle connection is closed
 NUMBER = r"([0-9]{1,7})"
 
 
@@ -38,8 +38,8 @@ class Viewer(ThreadingHTTPServer):
     """Serves one gallery until it is shut down.
 
     Args:
-        gallery: what is shown.
-        port: to listen on; 0 takes a free one.
+        gallery: the content.
+        port: to listen on; 0 chooses a free one.
 
     Raises:
         OSError: the port is taken.
@@ -55,19 +55,19 @@ class Viewer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where the page is; whoever has it may look."""
+        """URL of the page; whoever has it may look."""
         return f"http://{HOST}:{self.server_port}/{self.token}/"
 
     def handle_error(
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any
     ) -> None:
-        """A browser that no longer waits for a tile is no error."""
+        """Ignore a browser that no longer waits for a tile."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request; every other verb than GET is refused by the base class."""
+    """One request; the base class refuses every method but GET."""
 
     server: Viewer
     protocol_version = "HTTP/1.1"
@@ -76,20 +76,20 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        """Answer from the table of routes, once host and token are right."""
+        """Answer from the table of routes if host and token are right."""
         if self.headers.get_all("Host", []) not in [[host] for host in self.server.hosts]:
-            # Else a page elsewhere whose name is made to mean this machine could read the answers.
+            # Else a foreign page whose name resolves to this machine could read the answers (DNS rebinding).
             self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "This server answers to 127.0.0.1 only.")
             return
-        token, _, rest = self.path[1:].partition("/")
+        token, _, route = self.path[1:].partition("/")
         if not hmac.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode()):
-            self._refuse(HTTPStatus.FORBIDDEN, "Open the address that `mil view` has printed.")
+            self._refuse(HTTPStatus.FORBIDDEN, "Open the address that the viewer printed.")
             return
         for pattern, answer in ROUTES:
-            if found := pattern.fullmatch(rest):
-                self._answer(answer, *map(int, found.groups()))
+            if match := pattern.fullmatch(route):
+                self._answer(answer, *map(int, match.groups()))
                 return
-        self._refuse(HTTPStatus.NOT_FOUND, "There is nothing here.")
+        self._refuse(HTTPStatus.NOT_FOUND, "No such address.")
 
     def _answer(self, answer: Callable[..., tuple[str, bytes]], *numbers: int) -> None:
         try:
@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         except SarcomilError as error:
             self._refuse(HTTPStatus.CONFLICT, str(error))
         except IndexError:
-            self._refuse(HTTPStatus.NOT_FOUND, "There is no slide or layer of this number.")
+            self._refuse(HTTPStatus.NOT_FOUND, "No slide or layer has this number.")
         else:
             self._send(HTTPStatus.OK, kind, body)
 
@@ -106,11 +106,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)
-        kept = kind == "image/jpeg" and status == HTTPStatus.OK
+        cached = kind == "image/jpeg" and status == HTTPStatus.OK
         for name, value in {
             "Content-Type": kind,
             "Content-Length": str(len(body)),
-            "Cache-Control": "private, max-age=3600" if kept else "no-store",
+            "Cache-Control": "private, max-age=3600" if cached else "no-store",
             "Content-Security-Policy": policy(),
             "Cross-Origin-Resource-Policy": "same-origin",
             "Referrer-Policy": "no-referrer",
@@ -121,18 +121,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the terminal is the user's."""
+        """Print nothing: the terminal is the user's."""
 
 
 @cache
 def page() -> str:
-    """The page; it asks for all data itself, so that nothing has to be put into it."""
+    """The page; it requests all data itself, so it needs no templating."""
     return render_template("view/page.html")
 
 
 @cache
 def policy() -> str:
-    """Only the page's own style and script, and what this server answers."""
+    """Content security policy: the page's own style and script, and this server's answers."""
     hashes = {}
     for kind in ("style", "script"):
         [text] = re.findall(rf"<{kind}>(.*?)</{kind}>", page(), flags=re.DOTALL)

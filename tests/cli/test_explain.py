@@ -6,11 +6,11 @@ import json
 import pytest
 import tifffile
 
-from cli.explain import ExplainOptions, run_explain
-from cli.maps import known_tiles
+from cli.explain import ExplainOptions, explain
 from cli.options import UsageError
 from features.bags.bag import write_bag
 from mil.errors import RunError
+from mil.explain.known import known_tiles
 from mil.learning.fitted import save_fitted
 from mil.learning.training import fit
 from mil.runs.record import finish_run, start_run
@@ -34,7 +34,7 @@ def test_slide_in_a_folder_is_explained_inside_out_and_beside_its_namesake(train
     for slide in ("site-1/a", "site-2/a"):
         path = tmp_path / "store" / f"{slide}.h5"
         write_bag(path, made_bag(slide))
-        run_explain(ExplainOptions(run=trained, input=path, out=tmp_path / "out"))
+        explain(ExplainOptions(run=trained, input=path, out=tmp_path / "out"))
     left = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")}
     assert left == {
         f"site-{site}%2Fa-abmil-attention.{suffix}"
@@ -50,7 +50,7 @@ def test_a_model_that_another_fit_has_replaced_is_not_explained(trained, tmp_pat
     path = tmp_path / "a.h5"
     write_bag(path, made_bag("a"))
     with pytest.raises(RunError, match="not as the run wrote it"):
-        run_explain(ExplainOptions(run=trained, input=path, out=tmp_path / "out"))
+        explain(ExplainOptions(run=trained, input=path, out=tmp_path / "out"))
 
 
 def test_the_map_is_painted_on_the_slide_of_the_bag_or_the_folder_is_asked_for(trained, tmp_path):
@@ -58,12 +58,13 @@ def test_the_map_is_painted_on_the_slide_of_the_bag_or_the_folder_is_asked_for(t
     write_bag(tmp_path / "a.h5", bag)
     asked = {"run": trained, "input": tmp_path / "a.h5", "out": tmp_path / "out", "ome_tiff": True}
     with pytest.raises(
-        UsageError, match="--ome-tiff needs the slide itself: pass --slides, a folder that holds a"
+        UsageError, match=r"ome_tiff needs the slide itself\. Set slides to the folder"
     ):
-        run_explain(ExplainOptions(**asked))
+        explain(ExplainOptions(**asked))
     (tmp_path / "slides").mkdir()
     write_tiff(tmp_path / "slides" / "a.tiff", [noise(900, 2700)])
-    *_, path = run_explain(ExplainOptions(**asked, slides=tmp_path / "slides"))
+    explain(ExplainOptions(**asked, slides=tmp_path / "slides"))
+    [path] = (tmp_path / "out").glob("*.ome.tiff")
     with tifffile.TiffFile(path) as tiff:
         assert tiff.series[0].shape == (225, 675, 3)  # of 0.25 micrometres per pixel, at 1
 
@@ -72,7 +73,7 @@ def test_each_method_leaves_a_map_of_its_own_that_says_how_true_it_is(trained, t
     path = tmp_path / "s.h5"
     write_bag(path, made_bag("s", n_tiles=30))
     for method, ordered in (("evidence", "tiles"), ("shapley", "regions")):
-        run_explain(
+        explain(
             ExplainOptions(
                 run=trained, input=path, method=method, class_name="class-b", out=tmp_path / "out"
             )
@@ -92,34 +93,34 @@ def test_each_method_leaves_a_map_of_its_own_that_says_how_true_it_is(trained, t
 def test_of_a_single_tile_nothing_is_told_that_is_not_known(trained, tmp_path, capsys):
     path = tmp_path / "s.h5"
     write_bag(path, made_bag("s", n_tiles=1))
-    run_explain(ExplainOptions(run=trained, input=path, method="evidence", out=tmp_path / "out"))
-    assert "infidelity undefined (0: scores tell" in " ".join(capsys.readouterr().out.split())
+    explain(ExplainOptions(run=trained, input=path, method="evidence", out=tmp_path / "out"))
+    assert "infidelity undefined (0: scores predict" in " ".join(capsys.readouterr().out.split())
 
 
 def test_unknown_method_is_refused_with_the_nearest(trained, tmp_path):
     asked = {"run": trained, "input": tmp_path / "s.h5", "out": tmp_path}
     with pytest.raises(UsageError, match="Did you mean 'attention'"):
-        run_explain(ExplainOptions(method="atention", **asked))
+        explain(ExplainOptions(method="atention", **asked))
     with pytest.raises(UsageError, match=r"No method 'deep-lift'.*shapley"):
-        run_explain(ExplainOptions(method="deep-lift", **asked))
+        explain(ExplainOptions(method="deep-lift", **asked))
 
 
 @pytest.mark.parametrize("every", [True, False])
 def test_one_slide_or_all_of_them(trained, tmp_path, every):
     given = tmp_path / "s.h5" if every else None
     with pytest.raises(UsageError, match="or --all"):
-        run_explain(ExplainOptions(run=trained, input=given, all=every, out=tmp_path))
+        explain(ExplainOptions(run=trained, input=given, all=every, out=tmp_path))
 
 
 def test_pixels_need_the_slide(trained, tmp_path):
     write_bag(tmp_path / "s.h5", made_bag("s"))
     asked = {"run": trained, "input": tmp_path / "s.h5", "method": "grad-cam", "out": tmp_path}
-    with pytest.raises(UsageError, match="grad-cam needs the slide itself: pass --slides"):
-        run_explain(ExplainOptions(**asked))
+    with pytest.raises(UsageError, match=r"grad-cam needs the slide itself\. Set slides"):
+        explain(ExplainOptions(**asked))
     (tmp_path / "slides").mkdir()
     write_tiff(tmp_path / "slides" / "other.tiff", [noise(300, 300)])
     with pytest.raises(UsageError, match="holds no slide s"):
-        run_explain(ExplainOptions(**asked, slides=tmp_path / "slides"))
+        explain(ExplainOptions(**asked, slides=tmp_path / "slides"))
 
 
 @pytest.mark.parametrize(("p", "told"), [(0.3, True), (0.01, False)])
@@ -127,11 +128,11 @@ def test_map_of_a_model_that_may_have_guessed_says_so(trained, tmp_path, p, told
     found = {"model": "abmil", "correct": 7.0, "n": 20, "p_chance": 0.001, "p_majority": p}
     (trained / "metrics.json").write_text(json.dumps({"models": [found]}))
     write_bag(tmp_path / "s.h5", made_bag("s"))
-    run_explain(ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out"))
+    explain(ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out"))
     guessing = json.loads((tmp_path / "out" / "s-abmil-attention.json").read_text())["guessing"]
     sentence = (
-        "No better than random: this run cannot tell abmil from guessing (7 of 20 right, p = 0.3), so that "
-        "its maps need not say anything of the disease."
+        "No better than random: this run cannot distinguish abmil from guessing (7 of 20 right, p = 0.3), so "
+        "its maps need not say anything about the disease."
     )
     assert guessing == (sentence if told else "")
 
@@ -143,7 +144,6 @@ def test_tiles_inside_what_was_drawn_are_the_known_ones(tmp_path):
     assert known_tiles(tmp_path, made_bag("s")).tolist() == [False, True, True, False, False, False]
     moved = made_bag("s", bounds_l0=(448, 0), annotation_origin="bounds")
     assert known_tiles(tmp_path, moved).tolist() == [False, False, True, True, False, False]
-    assert known_tiles(None, moved) is None
 
 
 def test_a_class_that_is_not_called_has_files_of_its_own_and_is_told_of(trained, tmp_path, capsys):
@@ -151,14 +151,15 @@ def test_a_class_that_is_not_called_has_files_of_its_own_and_is_told_of(trained,
     left = {}
     for name in (None, "class-a", "class-b"):
         asked = {"run": trained, "input": tmp_path / "s.h5", "method": "evidence"}
-        *_, path = run_explain(ExplainOptions(**asked, class_name=name, out=tmp_path / "out"))
+        explain(ExplainOptions(**asked, class_name=name, out=tmp_path / "out"))
+        path = max((tmp_path / "out").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
         left[name] = (path.name, json.loads(path.read_text()))
     called = left[None][1]["class"]
     [other] = {"class-a", "class-b"} - {called}
     assert left[called] == left[None]
     assert left[other][0] == f"s-abmil-evidence-{other}.json"
     assert f"{other}, probability" in (told := capsys.readouterr().out)
-    assert f"; the model calls {called}." in told
+    assert f"; the model predicts {called}." in told
     ids = [
         {tile["id"] for tile in json.loads(path.read_text())["features"]}
         for path in sorted((tmp_path / "out").glob("*.geojson"))
@@ -168,12 +169,12 @@ def test_a_class_that_is_not_called_has_files_of_its_own_and_is_told_of(trained,
 
 def test_a_model_that_nobody_has_judged_says_so(trained, tmp_path, capsys):
     write_bag(tmp_path / "s.h5", made_bag("s"))
-    *_, path = run_explain(
-        ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out")
-    )
-    [told] = [each for each in json.loads(path.read_text())["warnings"] if "Nobody" in each]
-    assert "`mil crossval`" in told
-    assert " ".join(told.split()) in " ".join(capsys.readouterr().err.split())
+    explain(ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out"))
+    [path] = (tmp_path / "out").glob("*.json")
+    warnings = json.loads(path.read_text())["warnings"]
+    [caveat] = [warning for warning in warnings if "Nobody" in warning]
+    assert "a cross-validation with the same settings" in caveat
+    assert " ".join(caveat.split()) in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_bag_that_changed_since_the_run_is_refused(trained, tmp_path):
@@ -181,7 +182,7 @@ def test_a_bag_that_changed_since_the_run_is_refused(trained, tmp_path):
     info = json.loads((trained / "run.json").read_text()) | {"bags": {"s": "another"}}
     (trained / "run.json").write_text(json.dumps(info))
     with pytest.raises(RunError, match="The bag of s has changed"):
-        run_explain(ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out"))
+        explain(ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out"))
 
 
 def test_what_is_to_be_ignored_is_not_what_a_map_should_find(tmp_path):

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from cli import explain_all
-from cli.explain import ExplainOptions, run_explain
+from cli.explain import ExplainOptions, explain
 from features.bags.bag import read_bag, write_bag
 from features.errors import AnnotationError
-from mil.errors import RunError
+from mil.errors import FitError, RunError
+from mil.explain import compare_methods, methods
 from mil.learning.fitted import save_fitted
 from mil.learning.training import fit
 from mil.runs.record import finish_run, start_run
@@ -43,13 +43,13 @@ def trained(tmp_path, request):
 def explained(trained, tmp_path, capsys):
     """What `--all` prints, and the rows of its table: explained(...) -> (str, list of dict)."""
 
-    def explain(**given):
-        [path] = run_explain(ExplainOptions(run=trained, all=True, out=tmp_path / "out", **given))
-        with path.open() as file:
+    def explain_all(**options):
+        explain(ExplainOptions(run=trained, all=True, out=tmp_path / "out", **options))
+        with (tmp_path / "out" / "faithfulness-abmil.csv").open() as file:
             rows = list(csv.DictReader(file))
         return " ".join("".join(capsys.readouterr()).split()), rows
 
-    return explain
+    return explain_all
 
 
 def test_all_methods_on_all_slides_are_ranked(explained):
@@ -72,14 +72,14 @@ def test_infidelity_to_single_tiles_is_printed_as_a_dash(explained):
 
 
 def test_slides_that_taught_the_model_are_counted(explained):
-    assert "Of 3 slides 1 may have taught the model." in explained()[0]
+    assert "The model may have been trained on 1 of 3 slides." in explained()[0]
 
 
 def test_a_run_that_may_have_guessed_has_no_most_faithful_method(trained, explained):
     found = {"model": "abmil", "correct": 7, "n": 20, "p_chance": 0.001, "p_majority": 0.3}
     (trained / "metrics.json").write_text(json.dumps({"models": [found]}))
     told, _ = explained()
-    assert "No better than random: this run cannot tell abmil from guessing (7 of 20" in told
+    assert "No better than random: this run cannot distinguish abmil from guessing (7 of 20" in told
     assert "Most faithful" not in told
 
 
@@ -91,8 +91,8 @@ def test_a_slide_without_a_drawing_or_with_nothing_known_in_it_is_ranked_all_the
     write_geojson(drawn / "a.geojson", feature(box_ring(0, 0, 3 * 448, 448)))
     write_geojson(drawn / "b.geojson", feature(box_ring(0, 448, 448, 896)))  # beside all tiles
     told, rows = explained(regions=drawn)
-    assert "No drawing of 1 slide: c." in told
-    assert "No tile, or every one, in the drawing of 1 slide: b." in told
+    assert "No annotation of 1 slide: c." in told
+    assert "No tile, or every tile, in the regions of 1 slide: b." in told
     known = {
         slide: {row["known_auc"] != "" for row in rows if row["slide"] == slide} for slide in SLIDES
     }
@@ -100,16 +100,15 @@ def test_a_slide_without_a_drawing_or_with_nothing_known_in_it_is_ranked_all_the
 
 
 def test_a_method_that_does_not_suit_the_model_is_named_with_the_reason(explained, monkeypatch):
-    from mil.errors import FitError
-    from mil.explain import methods
-
-    def refuse(question):
+    def refuse(target):
         raise FitError("No such answer for this model.")
 
-    monkeypatch.setitem(methods.METHODS, "evidence", refuse)
+    monkeypatch.setattr("mil.explain.evidence.evidence_scores", refuse)
     told, rows = explained()
     assert "No such answer for this model." in told
-    assert {row["method"] for row in rows} == set(methods.METHODS) - {"evidence"}
+    assert {row["method"] for row in rows} == {method.name for method in methods.bag_methods()} - {
+        "evidence"
+    }
 
 
 def test_a_drawing_that_cannot_be_read_ends_it(explained, tmp_path):
@@ -122,16 +121,16 @@ def test_a_drawing_that_cannot_be_read_ends_it(explained, tmp_path):
 def test_what_was_cut_off_goes_on_and_ends_the_same(explained, tmp_path, monkeypatch):
     said, rows = explained()
     (tmp_path / "out" / "faithfulness-abmil.csv").unlink()
-    done, whole = [], explain_all._rows
+    done, target_of = [], compare_methods.explanation_target
 
-    def cut(options, run, fitted, bag, known, unsuited):
+    def cut(fitted, bag, name=None):
         if bag.slide == "c" and "c" not in done:
             done.append("c")
             raise KeyboardInterrupt
         done.append(bag.slide)
-        return whole(options, run, fitted, bag, known, unsuited)
+        return target_of(fitted, bag, name)
 
-    monkeypatch.setattr(explain_all, "_rows", cut)
+    monkeypatch.setattr(compare_methods, "explanation_target", cut)
     with pytest.raises(KeyboardInterrupt):
         explained()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["faithfulness-abmil.part.csv"]

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 import tifffile
 
-from cli.explain import ExplainOptions, run_explain
-from cli.maps import MOST_PX, RANDOM_WEIGHTS, class_asked, opened, picture_of
+from cli.explain import ExplainOptions, explain
 from cli.options import UsageError
 from features.bags.bag import fingerprint, write_bag
-from features.errors import SlideError
+from features.errors import BackboneError, SlideError
 from features.extraction.extract import extract
 from features.extraction.survey import SlideJob, identify_files
 from features.recipe import Recipe
 from mil.data.cohort import Case
+from mil.explain.models import choose_target
+from mil.explain.slides import MOST_PX, draw_picture, open_bag_slide
 from mil.explain.target import explanation_target
+from mil.explain.write import RANDOM_WEIGHTS
 from mil.learning.fitted import save_fitted
 from mil.learning.training import fit
 from mil.runs.record import finish_run, start_run
@@ -43,35 +45,42 @@ def run_of(path, cohort, **facts):
 # --- the slide of the bag
 
 
+def opened(file, bag, *, slide_mpp=None, notices=None):
+    return open_bag_slide(file, bag, slide_mpp, [].append if notices is None else notices.append)
+
+
 def test_a_slide_that_says_no_scale_has_that_of_its_bag(tmp_path):
     write_tiff(tmp_path / "s.tiff", [noise(900, 2700)], mpp=None)
     bag = made_bag("s", size_l0=(2700, 900), mpp_l0=(0.3, 0.3))
-    with pytest.raises(SlideError, match="micrometres"), opened(tmp_path / "s.tiff", bag, None):
+    with pytest.raises(SlideError, match="micrometres"), opened(tmp_path / "s.tiff", bag):
         pass
     told = replace(bag, mpp_source="argument")
-    with opened(tmp_path / "s.tiff", told, None) as slide:
+    with opened(tmp_path / "s.tiff", told) as slide:
         assert slide.mpp == (0.3, 0.3)
-    with opened(tmp_path / "s.tiff", told, 0.4) as slide:
+    with opened(tmp_path / "s.tiff", told, slide_mpp=0.4) as slide:
         assert slide.mpp == (0.4, 0.4)
 
 
 def test_a_slide_of_another_size_is_refused(tmp_path):
     write_tiff(tmp_path / "s.tiff", [noise(900, 2700)])
     with (
-        pytest.raises(UsageError, match=r"2700 x 900 pixels, the bag's slide 900 x 2700\. Give"),
-        opened(tmp_path / "s.tiff", made_bag("s", size_l0=(900, 2700)), None),
+        pytest.raises(SlideError, match=r"2700 x 900 pixels, the bag's slide 900 x 2700\. Give"),
+        opened(tmp_path / "s.tiff", made_bag("s", size_l0=(900, 2700))),
     ):
         pass
 
 
-def test_a_file_of_other_content_is_told_of(tmp_path, capsys):
+def test_a_file_of_other_content_is_noticed(tmp_path):
     write_tiff(tmp_path / "s.tiff", [noise(900, 2700)])
-    held = fingerprint({"files": identify_files(SlideJob(slide="s", files=(tmp_path / "s.tiff",)))})
-    for source, told in ((held, False), ("another", True), ("", False)):
+    own = fingerprint({"files": identify_files(SlideJob(slide="s", files=(tmp_path / "s.tiff",)))})
+    for source, count in ((own, 0), ("another", 1), ("", 0)):
         bag = made_bag("s", size_l0=(2700, 900), source_sha256=source)
-        with opened(tmp_path / "s.tiff", bag, None):
+        notices = []
+        with opened(tmp_path / "s.tiff", bag, notices=notices):
             pass
-        assert ("is not the file the bag of s" in " ".join(capsys.readouterr().err.split())) is told
+        assert ["is not the file that the bag of s" in notice for notice in notices] == [
+            True
+        ] * count
 
 
 # --- the scale of the picture
@@ -80,43 +89,47 @@ def test_a_file_of_other_content_is_told_of(tmp_path, capsys):
 @pytest.mark.parametrize(("mpp", "size"), [(1.0, (675, 225)), (0.5, (1350, 450))])
 def test_the_picture_is_of_the_scale_asked_for(tmp_path, mpp, size):
     write_tiff(tmp_path / "s.tiff", [noise(900, 2700)])
-    with opened(tmp_path / "s.tiff", made_bag("s", size_l0=(2700, 900)), None) as slide:
-        assert picture_of(slide, mpp).size == size
-        assert max(picture_of(slide, 0.1).size) <= 2700  # no finer than the slide
+    with opened(tmp_path / "s.tiff", made_bag("s", size_l0=(2700, 900))) as slide:
+        assert draw_picture(slide, mpp).size == size
+        assert max(draw_picture(slide, 0.1).size) <= 2700  # no finer than the slide
 
 
 def test_too_large_a_picture_is_refused_with_the_scale_that_is_not(tmp_path):
     write_tiff(tmp_path / "s.tiff", [noise(900, 2700)])
-    with opened(tmp_path / "s.tiff", made_bag("s", size_l0=(2700, 900)), None) as slide:
+    with opened(tmp_path / "s.tiff", made_bag("s", size_l0=(2700, 900))) as slide:
         least = 2700 * 0.25 / MOST_PX
-        with pytest.raises(UsageError, match=rf"67500 pixels.*Ask for {least:.2g} or more"):
-            picture_of(slide, 0.01)
-        assert picture_of(slide, 1.01 * least).size
+        with pytest.raises(SlideError, match=rf"67500 pixels.*Set mpp to {least:.2g} or more"):
+            draw_picture(slide, 0.01)
+        assert draw_picture(slide, 1.01 * least).size
 
 
 def test_mpp_is_that_of_the_map_and_of_the_finest_level(trained, tmp_path):
     write_bag(tmp_path / "s.h5", made_bag("s", size_l0=(2700, 900)))
     asked = {"run": trained, "input": tmp_path / "s.h5", "mpp": 0.5}
-    with pytest.raises(UsageError, match="--mpp needs the slide itself: pass --slides"):
-        run_explain(ExplainOptions(**asked, out=tmp_path / "out"))
+    with pytest.raises(UsageError, match=r"mpp needs the slide itself\. Set slides"):
+        explain(ExplainOptions(**asked, out=tmp_path / "out"))
     (tmp_path / "slides").mkdir()
     write_tiff(tmp_path / "slides" / "s.tiff", [noise(900, 2700)])
     given = asked | {"slides": tmp_path / "slides", "ome_tiff": True}
-    png, *_, painted = run_explain(ExplainOptions(**given, out=tmp_path / "out"))
+    explain(ExplainOptions(**given, out=tmp_path / "out"))
+    [painted] = (tmp_path / "out").glob("*.ome.tiff")
     with tifffile.TiffFile(painted) as tiff:
         assert tiff.series[0].shape == (450, 1350, 3)
-    coarse, *_ = run_explain(ExplainOptions(**given | {"mpp": 8.0}, out=tmp_path / "coarse"))
-    assert png.read_bytes() != coarse.read_bytes()
+    explain(ExplainOptions(**given | {"mpp": 8.0}, out=tmp_path / "coarse"))
+    fine, coarse = (
+        (tmp_path / folder / "s-abmil-attention.png").read_bytes() for folder in ("out", "coarse")
+    )
+    assert fine != coarse
     for wrong in (-1.0, float("inf"), float("nan")):
-        with pytest.raises(UsageError, match="--mpp is a number above 0"):
-            run_explain(ExplainOptions(**asked | {"mpp": wrong}, out=tmp_path / "out"))
+        with pytest.raises(UsageError, match="mpp is a number above 0"):
+            explain(ExplainOptions(**asked | {"mpp": wrong}, out=tmp_path / "out"))
 
 
 # --- the class
 
 
 @pytest.mark.parametrize(
-    ("regions", "named", "label", "wanted"),
+    ("regions", "named", "label", "expected"),
     [
         (True, None, "class-a", "class-a"),
         (True, "class-b", "class-a", "class-b"),
@@ -124,14 +137,12 @@ def test_mpp_is_that_of_the_map_and_of_the_finest_level(trained, tmp_path):
         (True, None, "a class no model knows", None),
     ],
 )
-def test_beside_regions_the_class_is_that_of_the_table(tmp_path, regions, named, label, wanted):
+def test_beside_regions_the_class_is_that_of_the_table(tmp_path, regions, named, label, expected):
     run = open_run(run_of(tmp_path / "run", made_cohort(), labels={"s": label}, cases={"s": "s"}))
     cohort = made_cohort()
     fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
-    options = ExplainOptions(
-        run=run.path, out=tmp_path, class_name=named, regions=tmp_path if regions else None
-    )
-    assert class_asked(options, run, made_bag("s"), fitted) == wanted
+    chosen = choose_target(run, made_bag("s"), fitted, named, tmp_path if regions else None)
+    assert chosen == expected
 
 
 def test_the_class_of_the_table_is_what_the_map_explains(trained, tmp_path):
@@ -142,8 +153,10 @@ def test_the_class_of_the_table_is_what_the_map_explains(trained, tmp_path):
         info = json.loads((trained / "run.json").read_text()) | {"labels": {"s": label}}
         (trained / "run.json").write_text(json.dumps(info))
         asked = {"run": trained, "input": tmp_path / "s.h5", "regions": tmp_path}
-        *_, told = run_explain(ExplainOptions(**asked, method="evidence", out=tmp_path / "out"))
-        assert json.loads(told.read_text())["class"] == label
+        out = tmp_path / label
+        explain(ExplainOptions(**asked, method="evidence", out=out))
+        [card] = out.glob("*.json")
+        assert json.loads(card.read_text())["class"] == label
 
 
 # --- what is refused before any work
@@ -152,26 +165,7 @@ def test_the_class_of_the_table_is_what_the_map_explains(trained, tmp_path):
 def test_a_place_that_cannot_be_written_is_refused_first(trained, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"is a file\. Name a folder"):
-        run_explain(ExplainOptions(run=trained, input=tmp_path / "none.h5", out=tmp_path / "file"))
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"all": True, "input": None}, "Of survival only --method attention"),
-        ({"method": "evidence"}, "Of survival only --method attention"),
-        ({"class_name": "class-a"}, "a run of survival has none"),
-        ({"regions": "regions"}, "a run of survival has none"),
-    ],
-)
-def test_what_is_not_known_of_a_risk_is_refused(trained, tmp_path, given, said):
-    info = json.loads((trained / "run.json").read_text())
-    info["settings"]["task"] = "survival"
-    (trained / "run.json").write_text(json.dumps(info))
-    asked = {"run": trained, "input": tmp_path / "s.h5", "out": tmp_path / "out"}
-    with pytest.raises(UsageError, match=said):
-        run_explain(ExplainOptions(**(asked | given)))
-    assert not (tmp_path / "out").exists()
+        explain(ExplainOptions(run=trained, input=tmp_path / "none.h5", out=tmp_path / "file"))
 
 
 # --- the pixels
@@ -216,16 +210,15 @@ def embedded(tmp_path):
 def test_grad_cam_looks_at_tiles_as_they_were_embedded(embedded, tmp_path, capsys, monkeypatch):
     asked = {"run": embedded, "input": tmp_path / "store" / "b.h5", "method": "grad-cam"}
     given = asked | {"slides": tmp_path, "out": tmp_path / "out"}
-    paths = run_explain(ExplainOptions(**given))
-    assert [path.name for path in paths[-2:]] == [
-        "b-abmil-evidence-tiles.png", "b-abmil-evidence-grad-cam.png",
-    ]  # fmt: skip
+    explain(ExplainOptions(**given))
+    names = {path.name for path in (tmp_path / "out").glob("*evidence-*.png")}
+    assert names == {"b-abmil-evidence-tiles.png", "b-abmil-evidence-grad-cam.png"}
     told = " ".join("".join(capsys.readouterr()).split())
     assert RANDOM_WEIGHTS in told
-    assert "answer otherwise" not in told
+    assert "score differently" not in told
     monkeypatch.setattr("features.tiles.normalisation.tile_normaliser", lambda *_: None)
-    run_explain(ExplainOptions(**given))
-    assert "answer otherwise" in " ".join("".join(capsys.readouterr()).split())
+    explain(ExplainOptions(**given))
+    assert "score differently" in " ".join("".join(capsys.readouterr()).split())
 
 
 def test_bags_of_another_tool_have_no_network_to_look_into(embedded, tmp_path):
@@ -233,8 +226,8 @@ def test_bags_of_another_tool_have_no_network_to_look_into(embedded, tmp_path):
     info["recipe"]["region"] = "converted"
     (embedded / "run.json").write_text(json.dumps(info))
     asked = {"run": embedded, "input": tmp_path / "store" / "b.h5", "method": "grad-cam"}
-    with pytest.raises(UsageError, match="made by another tool"):
-        run_explain(ExplainOptions(**asked, slides=tmp_path, out=tmp_path / "out"))
+    with pytest.raises(BackboneError, match="made by another tool"):
+        explain(ExplainOptions(**asked, slides=tmp_path, out=tmp_path / "out"))
 
 
 def test_a_bag_of_another_width_is_refused(trained, tmp_path):
@@ -252,5 +245,5 @@ def test_a_bag_without_numbers_is_refused(features):
 
     cohort = made_cohort()
     fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
-    with pytest.raises(FitError, match="s: the bag has no tile, or values that are no numbers"):
+    with pytest.raises(FitError, match="s: the bag has no tile, or values that are not finite"):
         explanation_target(fitted, made_bag("s", features.astype(np.float32)))

@@ -38,26 +38,26 @@ def test_each_case_counts_the_same_among_the_tiles_that_are_clustered():
 
 
 def test_planted_tiles_are_found_and_their_class_called_out_of_fold(planted):
-    found = find_concepts(planted, folds_of(planted, folds="3"), n_concepts=5, seed=0)
-    [result] = evaluate(found.predictions).models
+    concepts = find_concepts(planted, folds_of(planted, folds="3"), n_concepts=5, seed=0)
+    [result] = evaluate(concepts.predictions).models
     assert result.correct >= 16  # of 18
-    assert np.allclose(found.shares.sum(axis=1), 1)
-    assert found.weights.shape == (3, 3, 5)
-    assert np.allclose(found.weights.sum(axis=1), 0, atol=1e-9)
+    assert np.allclose(concepts.shares.sum(axis=1), 1)
+    assert concepts.weights.shape == (3, 3, 5)
+    assert np.allclose(concepts.weights.sum(axis=1), 0, atol=1e-9)
     # The concept that speaks most for a class is the one its cases hold more of than all others do.
-    labels = np.array([case.label for case in found.cases])
-    for index, name in enumerate(found.classes):
-        strongest = found.weights.mean(axis=0)[index].argmax()
-        means = [found.shares[labels == each, strongest].mean() for each in found.classes]
-        assert found.classes[int(np.argmax(means))] == name
+    labels = np.array([case.label for case in concepts.cases])
+    for index, name in enumerate(concepts.classes):
+        strongest = concepts.weights.mean(axis=0)[index].argmax()
+        means = [concepts.shares[labels == other, strongest].mean() for other in concepts.classes]
+        assert concepts.classes[int(np.argmax(means))] == name
 
 
 def test_shuffled_labels_are_not_called(planted):
     correct = []
     for seed in range(4):
         shuffled = relabelled(planted, seed)
-        found = find_concepts(shuffled, folds_of(shuffled, folds="3"), n_concepts=5, seed=0)
-        correct.append(evaluate(found.predictions).models[0].correct)
+        concepts = find_concepts(shuffled, folds_of(shuffled, folds="3"), n_concepts=5, seed=0)
+        correct.append(evaluate(concepts.predictions).models[0].correct)
     assert np.mean(correct) <= 9  # of 18, six by chance
 
 
@@ -74,22 +74,22 @@ def test_nothing_of_a_tested_case_reaches_what_judges_it(planted):
         return replace(case, bags=bags, label=rest[0])
 
     twisted = cohort_of([changed(case) for case in planted.cases])
-    told = []
+    tables = []
     for cohort in (planted, twisted):
         table = find_concepts(cohort, [fold], n_concepts=5, seed=0).predictions.table
-        told.append(table[table["case"] == judged].filter(like="p_").to_numpy())
-    assert np.array_equal(*told)
+        tables.append(table[table["case"] == judged].filter(like="p_").to_numpy())
+    assert np.array_equal(*tables)
 
 
 def test_a_class_that_nobody_trains_is_an_error(planted):
     names = [case.name for case in planted.cases if case.label == "class-0"]
     others = tuple(case.name for case in planted.cases if case.label != "class-0")
     fold = Fold(repeat=0, index=0, train=others, test=tuple(names))
-    with pytest.raises(CohortError, match="Nobody of class class-0 trains in fold 0"):
+    with pytest.raises(CohortError, match="No case of class class-0 trains in fold 0"):
         find_concepts(planted, [fold], n_concepts=5, seed=0)
 
 
 def test_more_concepts_than_tiles_is_an_error():
     cohort = made_cohort((2, 2), slides=1, n_tiles=3)
-    with pytest.raises(CohortError, match="Ask for fewer with --concepts"):
+    with pytest.raises(CohortError, match="Set n_concepts lower"):
         cluster(cohort.cases, 50, seed=0)

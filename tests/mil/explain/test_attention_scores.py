@@ -84,7 +84,7 @@ def test_of_several_maps_that_of_the_predicted_class_is_shown(sign, lit):
 )
 def test_model_without_learnt_attention_is_refused_with_the_remedy(model):
     fitted = fit(model, COHORT.cases, (), COHORT.classes, QUICK, seed=0)
-    with pytest.raises(FitError, match=f"{model} learns no attention.*--model abmil"):
+    with pytest.raises(FitError, match=f"{model} learns no attention.*e.g. abmil"):
         attention_scores(fitted, made_bag("s"))
 
 

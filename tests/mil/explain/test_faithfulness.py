@@ -15,23 +15,25 @@ from sklearn.metrics import roc_auc_score
 from mil.errors import FitError
 from mil.explain.assess import assess_map, conclusion, map_card, summarise_methods, summary_row
 from mil.explain.faithfulness import (
-    _drawn,
-    curves_of,
+    draw_order,
     infidelity,
     judge,
     localise,
+    order_curves,
     random_curves,
     region_curves,
     sensitivity,
 )
 from mil.explain.figure import draw_explanation
-from mil.explain.methods import METHODS
+from mil.explain.methods import METHODS, bag_methods
 from mil.explain.quality import quality_warnings
-from mil.explain.regions import regions_of
-from mil.explain.sanity import DRAWS, likeness_to_untrained, sanity_warnings
+from mil.explain.regions import assign_regions
+from mil.explain.sanity import DRAWS, sanity_warnings, similarity_to_untrained
 from mil.learning.training import fit
-from tests.mil.explain.made_questions import COHORT, physically, planted_question, untrained
+from tests.mil.explain.made_targets import COHORT, physically, planted_target, untrained
 from tests.mil.made import QUICK
+
+BAG_METHODS = [method.name for method in bag_methods()]
 
 
 def with_values(scores, values):
@@ -39,28 +41,28 @@ def with_values(scores, values):
     return replace(scores, values=values, relative=values)
 
 
-def some_scores(question, values):
-    return with_values(METHODS["single-tile"](question), values)
+def some_scores(target, values):
+    return with_values(METHODS["single-tile"](target), values)
 
 
 @pytest.mark.parametrize("model", ["abmil", "dsmil", "tile-vote"])
 @pytest.mark.parametrize("n_tiles", [1, 2, 9, 35])
 def test_curves_are_those_of_a_loop(model, n_tiles):
-    question = untrained(model, n_tiles=n_tiles, members=2)
+    target = untrained(model, n_tiles=n_tiles, members=2)
     order = np.random.default_rng(1).permutation(n_tiles)
-    curves = curves_of(question, order[None])
+    curves = order_curves(target, order[None])
     counts = np.rint(curves.shares * max(1, n_tiles - 1)).astype(int)
     assert len(set(counts)) == min(n_tiles, 21)
     for k, left, put in zip(counts, curves.deletion[0], curves.insertion[0], strict=True):
         kept = np.isin(np.arange(n_tiles), order[k:])
-        assert left == pytest.approx(float(physically(question, kept)[1].exp()), abs=2e-5)
+        assert left == pytest.approx(float(physically(target, kept)[1].exp()), abs=2e-5)
         kept = np.isin(np.arange(n_tiles), order[: k + 1])
-        assert put == pytest.approx(float(physically(question, kept)[1].exp()), abs=2e-5)
+        assert put == pytest.approx(float(physically(target, kept)[1].exp()), abs=2e-5)
 
 
 def test_area_is_the_mean_over_the_share_of_tiles():
-    question = untrained("abmil", n_tiles=5)
-    curves = curves_of(question, np.arange(5)[None])
+    target = untrained("abmil", n_tiles=5)
+    curves = order_curves(target, np.arange(5)[None])
     by_hand = (curves.deletion[0, 1:] + curves.deletion[0, :-1]).mean() / 2
     assert curves.deletion_area[0] == pytest.approx(by_hand)
 
@@ -69,21 +71,21 @@ def test_area_is_the_mean_over_the_share_of_tiles():
 @pytest.mark.parametrize("method", ["attention", "evidence", "single-tile"])
 def test_planted_tiles_are_found_and_the_map_is_better_than_random(method, seeds):
     for case in (0, 7, 14):
-        question, keys = planted_question(seeds=seeds, case=case)
-        examined = assess_map(question, method, random_curves(question), keys)
-        assert examined.localisation.auc >= 0.95
-        assert examined.localisation.pointing
-        assert examined.faithfulness.better_than_random
-        assert examined.faithfulness.verdict.startswith("Better than random")
+        target, keys = planted_target(seeds=seeds, case=case)
+        assessed = assess_map(target, method, random_curves(target), keys)
+        assert assessed.localisation.auc >= 0.95
+        assert assessed.localisation.pointing
+        assert assessed.faithfulness.better_than_random
+        assert assessed.faithfulness.verdict.startswith("Better than random")
 
 
 def test_the_worst_order_is_no_better_than_random():
-    question, _ = planted_question()
-    best = METHODS["single-tile"](question)
-    random = random_curves(question)
+    target, _ = planted_target()
+    best = METHODS["single-tile"](target)
+    random = random_curves(target)
     good, bad = (
-        judge(question, best, random),
-        judge(question, with_values(best, -best.values), random),
+        judge(target, best, random),
+        judge(target, with_values(best, -best.values), random),
     )
     assert good.p == pytest.approx(1 / 101)
     assert bad.p == 1
@@ -93,75 +95,73 @@ def test_the_worst_order_is_no_better_than_random():
 
 
 def test_random_maps_are_called_better_than_random_as_rarely_as_said():
-    question, _ = planted_question()
-    random = random_curves(question)
+    target, _ = planted_target()
+    random = random_curves(target)
     rng = np.random.default_rng(5)
-    maps = [some_scores(question, rng.random(len(question.bag))) for _ in range(200)]
-    called = sum(judge(question, scores, random).better_than_random for scores in maps)
+    maps = [some_scores(target, rng.random(len(target.bag))) for _ in range(200)]
+    called = sum(judge(target, scores, random).better_than_random for scores in maps)
     assert called <= 20  # 10 expected
 
 
-def gathered_question():
-    """A question on a bag whose planted tiles lie side by side."""
-    question, keys = planted_question()
-    return question.about(question.features[:, np.argsort(keys)])
+def gathered_target():
+    """A target on a bag whose planted tiles lie side by side."""
+    target, keys = planted_target()
+    return target.with_features(target.features[:, np.argsort(keys)])
 
 
 @pytest.mark.parametrize("method", ["ablation", "shapley"])
 def test_random_maps_of_regions_are_called_better_than_random_as_rarely_as_said(method):
-    question, rng = gathered_question(), np.random.default_rng(5)
-    regions, tiles = regions_of(question), random_curves(question)
+    target, rng = gathered_target(), np.random.default_rng(5)
+    regions, tiles = assign_regions(target), random_curves(target)
     called = 0
     for _ in range(200):
-        scores = some_scores(question, rng.random(regions.max() + 1)[regions])
-        called += judge(question, replace(scores, method=method), tiles).better_than_random
+        scores = some_scores(target, rng.random(regions.max() + 1)[regions])
+        called += judge(target, replace(scores, method=method), tiles).better_than_random
     assert called <= 20  # 10 expected
 
 
 def test_in_random_orders_of_regions_tiles_of_one_stay_together():
-    question = gathered_question()
-    regions, _ = region_curves(question)
-    order = _drawn(len(regions), regions, np.random.default_rng(0))
+    target = gathered_target()
+    regions, _ = region_curves(target)
+    order = draw_order(len(regions), regions, np.random.default_rng(0))
     assert sorted(order) == list(range(len(regions)))
     assert np.count_nonzero(np.diff(regions[order])) == regions.max() == 11
 
 
 def test_maps_of_regions_share_random_orders_of_regions_and_say_so():
-    question, _ = planted_question()
-    random = random_curves(question)
-    found = {name: assess_map(question, name, random).faithfulness for name in METHODS}
+    target, _ = planted_target()
+    random = random_curves(target)
+    found = {name: assess_map(target, name, random).faithfulness for name in BAG_METHODS}
     assert found["ablation"].random is found["shapley"].random is not random
     assert all(each.random is random for each in [found["evidence"], found["attention"]])
     assert "than random orders of regions (p = " in found["shapley"].verdict
     assert "than random orders of tiles (p = " in found["evidence"].verdict
-    other = planted_question(case=7)[0]
+    other = planted_target(case=7)[0]
     assert assess_map(other, "ablation", random).faithfulness.random is not found["ablation"].random
 
 
 def test_flat_map_is_no_better_than_random():
-    question, _ = planted_question()
-    found = judge(
-        question, some_scores(question, np.ones(len(question.bag))), random_curves(question)
-    )
+    target, _ = planted_target()
+    found = judge(target, some_scores(target, np.ones(len(target.bag))), random_curves(target))
     assert found.p > 0.2
 
 
 @pytest.mark.parametrize("model", ["majority", "mean"])
 def test_map_of_a_model_that_reads_nothing_is_no_better_than_random(model):
     fitted = fit(model, COHORT.cases, (), COHORT.classes, QUICK, seed=0)
-    question = replace(planted_question()[0], fitted=fitted)
+    target = replace(planted_target()[0], fitted=fitted)
     if model == "mean":
         torch.nn.init.zeros_(fitted.head.classify.weight)
-    for values in (np.arange(len(question.bag)), -np.arange(len(question.bag))):
-        found = judge(question, some_scores(question, values), random_curves(question))
+    for values in (np.arange(len(target.bag)), -np.arange(len(target.bag))):
+        found = judge(target, some_scores(target, values), random_curves(target))
         assert found.p == 1
         assert found.deletion_percentile == found.insertion_percentile == 50
 
 
 def test_localisation_is_what_it_says():
-    question, keys = planted_question()
+    target, keys = planted_target()
     rng = np.random.default_rng(0)
-    scores = some_scores(question, np.round(rng.normal(size=len(keys)), 1))
+    scores = some_scores(target, np.round(rng.normal(size=len(keys)), 1))
     found = localise(scores, keys)
     assert found.auc == pytest.approx(roc_auc_score(keys, scores.relative))
     positive = np.maximum(scores.relative, 0)
@@ -171,52 +171,50 @@ def test_localisation_is_what_it_says():
 
 
 def test_flat_map_locates_nothing():
-    question, keys = planted_question()
-    found = localise(some_scores(question, np.ones(len(keys))), keys)
+    target, keys = planted_target()
+    found = localise(some_scores(target, np.ones(len(keys))), keys)
     assert (found.auc, found.p, found.pointing) == (0.5, 1.0, False)
     assert found.mass == pytest.approx(found.share)
 
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_regions_with_all_tiles_or_none_are_refused(inside):
-    question, keys = planted_question()
-    with pytest.raises(FitError, match="tiles inside from tiles outside"):
-        localise(some_scores(question, np.ones(len(keys))), np.full(len(keys), inside))
+    target, keys = planted_target()
+    with pytest.raises(FitError, match="tiles inside with tiles outside"):
+        localise(some_scores(target, np.ones(len(keys))), np.full(len(keys), inside))
 
 
 def test_infidelity_is_nothing_where_scores_tell_all_and_one_where_they_tell_nothing():
-    question = untrained("abmil", n_tiles=20)
+    target = untrained("abmil", n_tiles=20)
     keep = np.ones((1, 20), bool)
 
-    class Linear(type(question)):
+    class Linear(type(target)):
         """Answers with the sum of what is kept."""
 
-        def margin_of_kept(self, keep):
+        def subset_scores(self, keep):
             return keep @ np.arange(20.0)
 
-    linear = Linear(**{name: getattr(question, name) for name in ("fitted", "bag", "target")})
-    assert linear.margin_of_kept(keep)[0] == 190
-    assert infidelity(linear, some_scores(question, np.arange(20))) == pytest.approx(0, abs=1e-9)
-    assert infidelity(linear, some_scores(question, 3 * np.arange(20))) == pytest.approx(
-        0, abs=1e-9
-    )
-    assert infidelity(linear, some_scores(question, (-1.0) ** np.arange(20))) > 0.5
-    assert infidelity(linear, some_scores(question, np.zeros(20))) == pytest.approx(1)
+    linear = Linear(**{name: getattr(target, name) for name in ("fitted", "bag", "quantity")})
+    assert linear.subset_scores(keep)[0] == 190
+    assert infidelity(linear, some_scores(target, np.arange(20))) == pytest.approx(0, abs=1e-9)
+    assert infidelity(linear, some_scores(target, 3 * np.arange(20))) == pytest.approx(0, abs=1e-9)
+    assert infidelity(linear, some_scores(target, (-1.0) ** np.arange(20))) > 0.5
+    assert infidelity(linear, some_scores(target, np.zeros(20))) == pytest.approx(1)
 
 
 def test_infidelity_is_that_of_a_loop():
-    question = untrained("dsmil", n_tiles=12)
-    scores = METHODS["single-tile"](question)
+    target = untrained("dsmil", n_tiles=12)
+    scores = METHODS["single-tile"](target)
     generator = torch.Generator().manual_seed(0)
     out = (torch.rand(200, 12, generator=generator) < 0.5).numpy()
-    whole = question.margin_of_kept(np.ones((1, 12), bool))[0]
-    change = np.array([whole - question.margin_of_kept(~row[None])[0] for row in out])
+    whole = target.subset_scores(np.ones((1, 12), bool))[0]
+    change = np.array([whole - target.subset_scores(~row[None])[0] for row in out])
     told, count = out @ scores.values, out.sum(axis=1)
     both = np.stack([told, count], axis=1)
     scaled = both @ np.linalg.solve(both.T @ both, both.T @ change)
     even = count * (count @ change) / (count @ count)
     expected = ((scaled - change) ** 2).mean() / ((even - change) ** 2).mean()
-    assert infidelity(question, scores) == pytest.approx(expected, rel=1e-4)
+    assert infidelity(target, scores) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("n_tiles", [1, 20])
@@ -228,10 +226,10 @@ def test_infidelity_to_an_answer_that_does_not_move_is_undefined(n_tiles):
 @pytest.mark.parametrize("model", ["mean", "abmil", "dsmil"])
 @pytest.mark.parametrize("n_tiles", [30, 500])
 def test_infidelity_tells_rounding_from_small_answers(model, n_tiles):
-    question = untrained(model, n_tiles=n_tiles)
-    alike = question.about(30 * question.features[:, :1].repeat(1, n_tiles, 1))
-    moved = alike.about(alike.features + 0.05 * question.features)
-    scores = some_scores(question, np.arange(n_tiles))
+    target = untrained(model, n_tiles=n_tiles)
+    alike = target.with_features(30 * target.features[:, :1].repeat(1, n_tiles, 1))
+    moved = alike.with_features(alike.features + 0.05 * target.features)
+    scores = some_scores(target, np.arange(n_tiles))
     assert infidelity(alike, scores) is None
     assert 0 <= infidelity(moved, scores) <= 1 + 1e-9
 
@@ -255,42 +253,42 @@ def test_infidelity_of_a_single_tile_is_undefined_and_leaves_the_mean(model):
 @pytest.mark.parametrize(("model", "most"), [("mean", 0.1), ("abmil", 0.7)])
 def test_infidelity_tells_true_maps_from_others(model, most):
     """Where a few tiles hold all attention, what they change is no straight line."""
-    question, _ = planted_question(model)
-    evidence = METHODS["evidence"](question)
+    target, _ = planted_target(model)
+    evidence = METHODS["evidence"](target)
     rng = np.random.default_rng(0)
-    others = [some_scores(question, rng.permutation(evidence.values)) for _ in range(5)]
-    assert infidelity(question, evidence) < most
-    assert min(infidelity(question, other) for other in others) > 0.9
+    others = [some_scores(target, rng.permutation(evidence.values)) for _ in range(5)]
+    assert infidelity(target, evidence) < most
+    assert min(infidelity(target, other) for other in others) > 0.9
 
 
 def test_sensitivity_is_that_of_a_loop():
-    question, _ = planted_question()
-    features, method = question.features, METHODS["evidence"]
+    target, _ = planted_target()
+    features, method = target.features, METHODS["evidence"]
     spread = float((features[0] - features[0].mean(dim=0)).square().mean().sqrt())
-    plain, generator, found = method(question).values, torch.Generator().manual_seed(0), []
+    plain, generator, found = method(target).values, torch.Generator().manual_seed(0), []
     for _ in range(5):
         noise = torch.rand(features.shape, generator=generator) * 2 - 1
-        moved = method(question.about(features + 0.05 * spread * noise)).values
+        moved = method(target.with_features(features + 0.05 * spread * noise)).values
         found.append(np.linalg.norm(moved - plain) / np.linalg.norm(plain))
-    assert sensitivity(question, method) == pytest.approx(max(found), rel=1e-3)
-    assert sensitivity(question, method, radius=0.001) < sensitivity(question, method) / 10
+    assert sensitivity(target, method) == pytest.approx(max(found), rel=1e-3)
+    assert sensitivity(target, method, radius=0.001) < sensitivity(target, method) / 10
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BAG_METHODS)
 def test_sensitivity_is_had_of_every_method(method):
     assert sensitivity(untrained("abmil"), METHODS[method], samples=2) >= 0
 
 
 @pytest.mark.parametrize("method", ["attention", "evidence", "single-tile"])
 def test_maps_of_untrained_heads_are_unlike(method):
-    question, _ = planted_question(seeds=3)
-    assert likeness_to_untrained(question, METHODS[method]) < 0.4
+    target, _ = planted_target(seeds=3)
+    assert similarity_to_untrained(target, METHODS[method]) < 0.4
 
 
 def test_map_that_does_not_know_the_model_is_like_itself():
-    question, _ = planted_question()
-    lengths = np.linalg.norm(question.features[0].numpy(), axis=1)
-    told = likeness_to_untrained(question, lambda asked: some_scores(asked, lengths))
+    target, _ = planted_target()
+    lengths = np.linalg.norm(target.features[0].numpy(), axis=1)
+    told = similarity_to_untrained(target, lambda asked: some_scores(asked, lengths))
     assert told == pytest.approx(1)
 
 
@@ -315,30 +313,30 @@ def test_unrelated_maps_of_few_tiles_are_seldom_called_alike(n_tiles):
 
 
 def test_quality_is_told_where_the_map_lies_on_flagged_tiles():
-    question = untrained("abmil", n_tiles=10, tile_flags=np.array([2] + [0] * 8 + [4], np.uint8))
-    [told] = quality_warnings(some_scores(question, [9] + [1] * 8 + [-5]))
+    target = untrained("abmil", n_tiles=10, tile_flags=np.array([2] + [0] * 8 + [4], np.uint8))
+    [told] = quality_warnings(some_scores(target, [9] + [1] * 8 + [-5]))
     assert told.startswith("53 % of this map lies on the 1 tiles flagged blur (10 % of all)")
-    assert quality_warnings(some_scores(question, np.ones(10))) == ()
+    assert quality_warnings(some_scores(target, np.ones(10))) == ()
     assert quality_warnings(some_scores(untrained("abmil"), np.ones(9))) == ()
 
 
 def test_facts_hold_everything_as_json():
-    question, keys = planted_question(seeds=3)
-    examined = assess_map(question, "evidence", random_curves(question), keys)
-    facts = json.loads(json.dumps(map_card(examined), allow_nan=False))
+    target, keys = planted_target(seeds=3)
+    assessed = assess_map(target, "evidence", random_curves(target), keys)
+    facts = json.loads(json.dumps(map_card(assessed), allow_nan=False))
     assert facts["faithfulness"]["verdict"].startswith("Better than random")
     assert facts["localisation"]["auc"] > 0.95
-    probability = float(physically(question, np.ones(len(keys), bool))[0].exp())
+    probability = float(physically(target, np.ones(len(keys), bool))[0].exp())
     assert facts["probability"] == pytest.approx(probability, abs=1e-5)
 
 
 def test_methods_are_ranked_by_gain_and_a_model_that_reads_nothing_has_none():
     rows = []
     for case in (0, 5, 7, 14):
-        question, keys = planted_question(case=case)
-        random, known = random_curves(question), None if case == 5 else keys
+        target, keys = planted_target(case=case)
+        random, known = random_curves(target), None if case == 5 else keys
         rows += [
-            summary_row(assess_map(question, name, random, known))
+            summary_row(assess_map(target, name, random, known))
             for name in ("attention", "ablation")
         ]
     assert rows[0]["p"] != rows[0]["known_p"]
@@ -381,15 +379,15 @@ def test_methods_that_slides_do_not_tell_apart_are_named_together(ahead_on, told
     assert methods[0].p_behind == 1
     assert methods[1].p_behind == wilcoxon(gains, behind).pvalue
     said = conclusion(methods, "abmil")
-    assert ("do not tell it from attention" in said) is not told_apart
+    assert ("do not separate it from attention" in said) is not told_apart
 
 
 @pytest.mark.parametrize("name", ["s1", "$x", r"$\frac{1}{2$", "<b>&amp;"])
 def test_figure_is_a_picture_whatever_the_names_and_shows_the_verdict(name):
-    question = untrained("abmil", n_tiles=30)
-    examined = assess_map(question, "evidence", random_curves(question))
-    scores = replace(examined.scores, bag=replace(question.bag, slide=name), target=name)
-    plain = draw_explanation(scores, examined.faithfulness, class_name=name, caption=name)
+    target = untrained("abmil", n_tiles=30)
+    assessed = assess_map(target, "evidence", random_curves(target))
+    scores = replace(assessed.scores, bag=replace(target.bag, slide=name), target=name)
+    plain = draw_explanation(scores, assessed.faithfulness, answer_label=name, caption=name)
     assert Image.open(io.BytesIO(plain)).format == "PNG"
-    warned = draw_explanation(scores, examined.faithfulness, class_name=name, warnings=[name])
+    warned = draw_explanation(scores, assessed.faithfulness, answer_label=name, warnings=[name])
     assert warned != plain

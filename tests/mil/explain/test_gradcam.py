@@ -11,11 +11,16 @@ from features.backbones.registry import Backbone, PooledFeatures, load_backbone
 from features.backbones.table import BACKBONES
 from features.extraction.embed import preprocess
 from mil.errors import FitError
-from mil.explain.contact_sheet import draw_contact, draw_tile_maps, ends_of, spread_over
+from mil.explain.contact_sheet import (
+    draw_contact_sheet,
+    draw_tile_maps,
+    extreme_tiles,
+    spread_score,
+)
 from mil.explain.gradcam import recomputed_warning, tile_maps
 from mil.explain.methods import METHODS
 from mil.heads.ensemble import members_of
-from tests.mil.explain.made_questions import untrained
+from tests.mil.explain.made_targets import untrained
 
 TILES = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), dtype=np.uint8)
 
@@ -29,11 +34,11 @@ def small(name):
 def test_every_registered_network_has_a_map(name):
     """Without biases an answer is the sum of what its places add, so some place speaks as it does."""
     backbone = small(name)
-    question = untrained("abmil", dim=backbone.dim)
-    for key, parameter in question.fitted.head.named_parameters():
+    target = untrained("abmil", dim=backbone.dim)
+    for key, parameter in target.fitted.head.named_parameters():
         if key.endswith("bias"):
             nn.init.zeros_(parameter)
-    found = tile_maps(question, backbone, TILES)
+    found = tile_maps(target, backbone, TILES)
     assert found.maps.shape == (2, 96, 96)
     assert (found.maps >= 0).all()
     assert np.isfinite(found.maps).all()
@@ -46,15 +51,15 @@ def test_every_registered_network_has_a_map(name):
 )
 def test_transformers_have_their_tokens_in_their_places(name):
     backbone = load_backbone(name, "random")
-    question = untrained("abmil", dim=backbone.dim)
+    target = untrained("abmil", dim=backbone.dim)
     tiles = np.random.default_rng(0).integers(0, 255, (2, *[backbone.input_px] * 2, 3), np.uint8)
-    found = tile_maps(question, backbone, tiles)
+    found = tile_maps(target, backbone, tiles)
     assert found.maps.shape == tiles.shape[:3]
     assert found.maps.any()
     images = preprocess(torch.from_numpy(tiles), backbone)
     with torch.inference_mode():
-        expected = question.margin(backbone.module(images).unsqueeze(1)).numpy()
-    np.testing.assert_allclose(found.margins, expected, atol=1e-4)
+        expected = target.score(backbone.module(images).unsqueeze(1)).numpy()
+    np.testing.assert_allclose(found.scores, expected, atol=1e-4)
     reads_class_token = name in ("test_vit", "deit_tiny_patch16_224")
     assert ["no true zero" in each for each in found.warnings] == [True] * reads_class_token
 
@@ -93,7 +98,7 @@ def test_class_token_is_followed_to_the_places_it_has_read():
     backbone = of_two_colours(Reader())
     tile = np.zeros((1, 96, 96, 3), np.uint8)
     tile[0, :24, 72:, 0] = 255  # red in one corner
-    [inside] = tile_maps(reddish_question(), backbone, tile).maps
+    [inside] = tile_maps(reddish_target(), backbone, tile).maps
     assert np.unravel_index(inside.argmax(), inside.shape) < (24, 96)
     assert inside[:24, 72:].mean() > 20 * inside[48:, :48].mean()
 
@@ -117,27 +122,27 @@ def test_network_without_map_or_tokens_is_refused():
 @pytest.mark.parametrize("members", [1, 2])
 def test_answer_from_pixels_is_that_from_features(members):
     backbone = small("resnet18")
-    question = untrained("gated-abmil", dim=backbone.dim, members=members)
+    target = untrained("gated-abmil", dim=backbone.dim, members=members)
     images = preprocess(torch.from_numpy(TILES), backbone)
     with torch.inference_mode():
-        expected = question.margin(backbone.module(images).unsqueeze(1)).numpy()
-    np.testing.assert_allclose(tile_maps(question, backbone, TILES).margins, expected, atol=1e-5)
+        expected = target.score(backbone.module(images).unsqueeze(1)).numpy()
+    np.testing.assert_allclose(tile_maps(target, backbone, TILES).scores, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("members", [1, 2])
 def test_map_is_the_rectified_sum_of_centred_channels_by_their_mean_gradient(members):
     backbone = small("resnet18")
-    question = untrained("abmil", dim=backbone.dim, members=members)
+    target = untrained("abmil", dim=backbone.dim, members=members)
     images = preprocess(torch.from_numpy(TILES), backbone)
     activation = backbone.module.forward_features(images).detach().requires_grad_()
     features = activation.mean(dim=(2, 3)).unsqueeze(1)
-    margins = question.margin(features)
+    margins = target.score(features)
     (gradient,) = torch.autograd.grad(margins.abs().sum(), activation)
-    centre = torch.stack([head.shift for head in members_of(question.fitted.head)]).mean(dim=0)
+    centre = torch.stack([head.shift for head in members_of(target.fitted.head)]).mean(dim=0)
     centred = activation - centre.view(-1, 1, 1)
     expected = torch.relu((gradient.mean(dim=(2, 3), keepdim=True) * centred).sum(dim=1))
     expected = nn.functional.interpolate(expected[:, None], (96, 96), mode="bilinear")[:, 0]
-    found = tile_maps(question, backbone, TILES).maps
+    found = tile_maps(target, backbone, TILES).maps
     np.testing.assert_allclose(found, expected.detach().double().numpy(), rtol=1e-3, atol=1e-9)
 
 
@@ -154,15 +159,15 @@ class Reddish(nn.Module):
         return self.act(nn.functional.avg_pool2d(images[:, [0, 2]], 24))
 
 
-def reddish_question():
+def reddish_target():
     """A head that says class 1 by the red."""
-    question = untrained("mean", dim=2)
-    head = question.fitted.head
+    target = untrained("mean", dim=2)
+    head = target.fitted.head
     head.shift.zero_(), head.scale.fill_(1)
     head.embed, head.classify = nn.Identity(), nn.Linear(2, 3)
     nn.init.zeros_(head.classify.weight), nn.init.zeros_(head.classify.bias)
     head.classify.weight.data[1, 0] = 1
-    return question
+    return target
 
 
 class InNHWC(Reddish):
@@ -191,18 +196,18 @@ class InTokens(Reddish):
 @pytest.mark.parametrize("shift", [(0.1, 0.8), (0.8, 0.1), (0.5, 0.5)])
 @pytest.mark.parametrize("network", [Reddish, InNHWC, InTokens])
 def test_places_lit_are_those_that_would_answer_alike_as_tiles_of_their_own(network, shift):
-    question = reddish_question()
-    head = question.fitted.head
+    target = reddish_target()
+    head = target.fitted.head
     head.shift.copy_(torch.tensor(shift))
     head.classify.weight.data[1] = torch.tensor([1.0, -2.0])
     tiles = np.random.default_rng(0).integers(0, 255, (6, 4, 4, 3)).repeat(24, 1).repeat(24, 2)
     places = torch.from_numpy(tiles[:, ::24, ::24, ::2] / 255).float()  # (6, 4, 4, 2)
-    alone = question.margin(places.view(-1, 1, 2)).view(6, 4, 4)
+    alone = target.score(places.view(-1, 1, 2)).view(6, 4, 4)
     answers = alone.mean(dim=(1, 2))
     expected = torch.relu(alone * answers.sign().view(-1, 1, 1)) / 16
     expected = nn.functional.interpolate(expected[:, None], (96, 96), mode="bilinear")[:, 0]
-    found = tile_maps(question, of_two_colours(network()), tiles.astype(np.uint8))
-    np.testing.assert_allclose(found.margins, answers.detach().numpy(), atol=1e-5)
+    found = tile_maps(target, of_two_colours(network()), tiles.astype(np.uint8))
+    np.testing.assert_allclose(found.scores, answers.detach().numpy(), atol=1e-5)
     np.testing.assert_allclose(found.maps, expected.detach().numpy(), atol=1e-6)
     assert found.warnings == ()
 
@@ -210,12 +215,12 @@ def test_places_lit_are_those_that_would_answer_alike_as_tiles_of_their_own(netw
 @pytest.mark.parametrize("guided", [False, True])
 def test_tile_that_speaks_against_the_class_shows_where_it_does(guided):
     backbone = of_two_colours(Reddish())
-    question = reddish_question()
-    question.fitted.head.classify.weight.data[1] = torch.tensor([1.0, -2.0])
+    target = reddish_target()
+    target.fitted.head.classify.weight.data[1] = torch.tensor([1.0, -2.0])
     tile = np.zeros((2, 96, 96, 3), np.uint8)
     tile[0, :48, :48, 0] = tile[0, 48:, 48:, 2] = 255  # red speaks for it, blue more against
     tile[1, :48, :48, 0] = 255
-    against, for_it = tile_maps(question, backbone, tile, guided=guided).maps
+    against, for_it = tile_maps(target, backbone, tile, guided=guided).maps
     assert against[56:, 56:].mean() > 20 * against[:40, :40].mean()
     assert for_it[:40, :40].mean() > 20 * for_it[56:, 56:].mean()
 
@@ -226,7 +231,7 @@ def test_map_lies_where_the_class_is(guided):
     tile = np.zeros((1, 96, 96, 3), np.uint8)
     tile[0, :48, :48, 0] = 255  # red, which counts
     tile[0, 48:, 48:, 2] = 255  # blue, which does not
-    found = tile_maps(reddish_question(), backbone, tile, guided=guided)
+    found = tile_maps(reddish_target(), backbone, tile, guided=guided)
     [inside] = found.maps
     assert inside[:40, :40].mean() > 20 * inside[56:, 56:].mean()
     assert len(found.warnings) == guided  # that it shows edges
@@ -241,9 +246,9 @@ def test_guiding_what_cannot_be_guided_is_said():
 
 def test_network_and_head_are_left_as_they_were():
     backbone = small("resnet18")
-    question = untrained("abmil", dim=backbone.dim)
+    target = untrained("abmil", dim=backbone.dim)
     before = backbone.module(torch.ones(1, 3, 96, 96))
-    tile_maps(question, backbone, TILES, guided=True)
+    tile_maps(target, backbone, TILES, guided=True)
     torch.testing.assert_close(backbone.module(torch.ones(1, 3, 96, 96)), before)
     assert all(m.inplace for m in backbone.module.modules() if isinstance(m, nn.ReLU))
 
@@ -251,18 +256,18 @@ def test_network_and_head_are_left_as_they_were():
 def test_features_of_other_pixels_are_noticed():
     assert recomputed_warning(np.array([3.0, -1]), np.array([3.01, -1.02])) == ()
     [told] = recomputed_warning(np.array([3.0, -1]), np.array([3.0, 0.5]))
-    assert "otherwise than the bag's (by up to 1.5)" in told
+    assert "differently from the bag's (by up to 1.5)" in told
 
 
 def test_score_is_the_mean_of_what_is_spread():
     inside = np.random.default_rng(0).random((8, 8))
-    assert spread_over(-3.0, inside).mean() == pytest.approx(-3)
+    assert spread_score(-3.0, inside).mean() == pytest.approx(-3)
 
 
 @pytest.mark.parametrize("n_tiles", [1, 2, 7, 30])
 def test_ends_are_the_highest_and_the_lowest_and_none_is_both(n_tiles):
     scores = METHODS["single-tile"](untrained("abmil", n_tiles=n_tiles))
-    top, bottom = ends_of(scores)
+    top, bottom = extreme_tiles(scores)
     assert not {*top} & {*bottom}
     assert len(top) + len(bottom) == min(n_tiles, 12)
     assert top[0] == scores.relative.argmax()
@@ -271,9 +276,9 @@ def test_ends_are_the_highest_and_the_lowest_and_none_is_both(n_tiles):
 
 @pytest.mark.parametrize("method", ["attention", "evidence"])
 def test_sheets_are_pictures(method):
-    question = untrained("abmil", n_tiles=15)
-    scores = METHODS[method](question)
-    assert draw_contact(scores, lambda index: TILES[index % 2]).startswith(b"\x89PNG")
+    target = untrained("abmil", n_tiles=15)
+    scores = METHODS[method](target)
+    assert draw_contact_sheet(scores, lambda index: TILES[index % 2]).startswith(b"\x89PNG")
     if method == "evidence":
         backbone = small("resnet18")
         found = tile_maps(untrained("abmil", dim=backbone.dim), backbone, TILES)

@@ -161,7 +161,7 @@ def test_scores_and_bag_are_left_alone():
     np.testing.assert_array_equal(scores.bag.coords_l0, coords)
 
 
-def test_bag_without_a_thumbnail_is_drawn_on_grey_that_ends_with_its_tiles():
+def test_bag_without_a_thumbnail_isdraw_order_on_grey_that_ends_with_its_tiles():
     canvas = overlay(scores_of((4, 4), [(2, 1), (5, 2)], thumbnail=b""))
     assert canvas.shape == (BLANK_PX // 2, BLANK_PX, 3)  # four tiles by two
     assert (canvas[-1, 0] == 238).all()

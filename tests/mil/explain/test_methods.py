@@ -15,21 +15,23 @@ from mil.explain.assess import assess_map
 from mil.explain.evidence import evidence_scores
 from mil.explain.faithfulness import random_curves
 from mil.explain.gradients import gradient_scores, integrated_gradients_scores
-from mil.explain.methods import METHODS
-from mil.explain.regions import ablation_scores, regions_of, shapley_scores
+from mil.explain.methods import METHODS, bag_methods
+from mil.explain.quantity import quantity
+from mil.explain.regions import ablation_scores, assign_regions, shapley_scores
 from mil.explain.single_tile import single_tile_scores
 from mil.explain.target import explanation_target
 from mil.heads.ensemble import Ensemble, members_of
 from mil.heads.registry import MODELS, head_class
 from mil.learning.training import fit
-from tests.mil.explain.made_questions import (
+from tests.mil.explain.made_targets import (
     COHORT,
     physically,
-    planted_question,
+    planted_target,
     untrained,
 )
 from tests.mil.made import QUICK, made_bag
 
+BAG_METHODS = [method.name for method in bag_methods()]
 READS_TILES = [name for name in MODELS if head_class(name).learns_from in ("bags", "tiles")]
 ADDING = ["abmil", "gated-abmil", "additive-abmil", "clam-sb", "clam-mb", "mean", "dtfd",
           "tile-vote-logits"]  # fmt: skip
@@ -38,35 +40,35 @@ ADDING = ["abmil", "gated-abmil", "additive-abmil", "clam-sb", "clam-mb", "mean"
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("model", READS_TILES)
 def test_tiles_that_are_left_out_are_as_if_they_had_never_been(model, members):
-    question = untrained(model, members=members)
+    target = untrained(model, members=members)
     rng = np.random.default_rng(0)
     keep = rng.random((6, 9)) < 0.5
     keep[:, 4] = True
-    found = question.logits_of_kept(keep)
+    found = target.subset_logits(keep)
     for row, kept in zip(found, keep, strict=True):
-        torch.testing.assert_close(row, physically(question, kept), atol=2e-5, rtol=0)
+        torch.testing.assert_close(row, physically(target, kept), atol=2e-5, rtol=0)
 
 
 def test_bag_of_no_tile_is_answered_as_the_mean_training_tile():
-    question = untrained("abmil")
-    found = question.margin_of_kept(np.zeros((1, 9), dtype=bool))
-    mean_tile = question.margin(question.fitted.head.shift.view(1, 1, -1))
+    target = untrained("abmil")
+    found = target.subset_scores(np.zeros((1, 9), dtype=bool))
+    mean_tile = target.score(target.fitted.head.shift.view(1, 1, -1))
     assert found[0] == pytest.approx(float(mean_tile.detach()[0]), abs=1e-6)
 
 
 def test_margin_does_not_know_what_is_added_to_all_logits():
-    question = untrained("abmil")
+    target = untrained("abmil")
     logits = torch.randn(4, 3)
-    torch.testing.assert_close(question.margin_of(logits), question.margin_of(logits + 7))
-    assert float(question.margin_of(torch.tensor([0.0, 3.0, 0.0]))) == pytest.approx(2)
+    torch.testing.assert_close(target.quantity.score(logits), target.quantity.score(logits + 7))
+    assert float(target.quantity.score(torch.tensor([0.0, 3.0, 0.0]))) == pytest.approx(2)
 
 
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("model", ADDING)
 def test_evidence_sums_to_the_margin(model, members):
-    question = untrained(model, n_tiles=40, members=members)
-    margin = float(question.margin(question.features).detach()[0])
-    scores = evidence_scores(question)
+    target = untrained(model, n_tiles=40, members=members)
+    margin = float(target.score(target.features).detach()[0])
+    scores = evidence_scores(target)
     assert scores.values.sum() == pytest.approx(margin, abs=1e-5)
     assert scores.relative.mean() == pytest.approx(margin, abs=1e-5)
     assert scores.facts["explained"] == pytest.approx(margin, abs=1e-5)
@@ -74,79 +76,79 @@ def test_evidence_sums_to_the_margin(model, members):
 
 
 def test_evidence_of_an_ensemble_of_one_and_the_same_is_that_of_one():
-    question = untrained("abmil", n_tiles=40)
-    alone = evidence_scores(question).values
-    head = question.fitted.head
-    twice = replace(question, fitted=replace(question.fitted, head=Ensemble([head, head])))
+    target = untrained("abmil", n_tiles=40)
+    alone = evidence_scores(target).values
+    head = target.fitted.head
+    twice = replace(target, fitted=replace(target.fitted, head=Ensemble([head, head])))
     np.testing.assert_allclose(evidence_scores(twice).values, alone, atol=1e-6)
 
 
 def test_evidence_of_an_ensemble_at_odds_still_sums_to_its_answer():
     """Each member is sure, of another class: the mean of their margins is far from theirs together."""
-    question = untrained("mean", n_tiles=12, members=2)
-    for member, sure in zip(members_of(question.fitted.head), (0, 1), strict=True):
+    target = untrained("mean", n_tiles=12, members=2)
+    for member, sure in zip(members_of(target.fitted.head), (0, 1), strict=True):
         member.classify.bias.data[sure] = 8.0
-    margin = float(question.margin(question.features).detach()[0])
+    margin = float(target.score(target.features).detach()[0])
     apart = [
         float(
-            question.margin_of(
-                member(question.features, torch.ones(1, 12, dtype=torch.bool)).logits
+            target.quantity.score(
+                member(target.features, torch.ones(1, 12, dtype=torch.bool)).logits
             ).detach()
         )
-        for member in members_of(question.fitted.head)
+        for member in members_of(target.fitted.head)
     ]
     assert abs(np.mean(apart) - margin) > 0.5
-    assert evidence_scores(question).values.sum() == pytest.approx(margin, abs=1e-5)
+    assert evidence_scores(target).values.sum() == pytest.approx(margin, abs=1e-5)
 
 
 @pytest.mark.parametrize("model", ["dsmil", "max", "lse", "transmil", "tile-vote"])
 def test_answer_that_is_no_sum_has_no_evidence(model):
-    with pytest.raises(FitError, match=f"{model} does not come as a sum.*single-tile"):
+    with pytest.raises(FitError, match=f"{model} is not a sum over tiles.*single-tile"):
         evidence_scores(untrained(model, n_tiles=12))
 
 
 def test_single_tile_is_the_answer_to_the_tile_alone():
-    question = untrained("dsmil")
-    scores = single_tile_scores(question)
+    target = untrained("dsmil")
+    scores = single_tile_scores(target)
     for index, value in enumerate(scores.values):
-        alone = question.margin_of(physically(question, np.arange(9) == index))
+        alone = target.quantity.score(physically(target, np.arange(9) == index))
         assert value == pytest.approx(float(alone), abs=1e-5)
     np.testing.assert_array_equal(scores.values, scores.relative)
 
 
-def linear_question(**given):
+def linear_target(**given):
     """A head that is linear in its features: the mean over tiles of a linear classifier's logits."""
-    question = untrained("mean", **given)
-    question.fitted.head.embed = torch.nn.Identity()
-    question.fitted.head.classify = torch.nn.Linear(5, 3)
-    return question
+    target = untrained("mean", **given)
+    target.fitted.head.embed = torch.nn.Identity()
+    target.fitted.head.classify = torch.nn.Linear(5, 3)
+    return target
 
 
 def test_on_a_linear_head_all_slopes_are_weight_times_distance_from_the_mean_tile():
-    question = linear_question()
-    head = question.fitted.head
+    target = linear_target()
+    head = target.fitted.head
     weight = (head.classify.weight[1] - head.classify.weight.mean(dim=0)) / head.scale  # (D,)
-    expected = ((question.features[0] - head.shift) @ weight / 9).detach().double().numpy()
+    expected = ((target.features[0] - head.shift) @ weight / 9).detach().double().numpy()
     for method in (gradient_scores, integrated_gradients_scores):
-        np.testing.assert_allclose(method(question).values, expected, atol=1e-5)
-        assert abs(method(question).facts["gap"]) < 1e-5
+        np.testing.assert_allclose(method(target).values, expected, atol=1e-5)
+        assert abs(method(target).facts["gap"]) < 1e-5
 
 
 def test_gradient_is_captums_in_the_frame_of_the_mean_tile():
-    question = untrained("gated-abmil")
-    told = InputXGradient(lambda moved: question.margin(moved + question.baseline)).attribute(
-        (question.features - question.baseline).requires_grad_()
+    target = untrained("gated-abmil")
+    told = InputXGradient(lambda moved: target.score(moved + target.baseline)).attribute(
+        (target.features - target.baseline).requires_grad_()
     )
     expected = told.sum(dim=-1)[0].detach().double().numpy()
-    np.testing.assert_allclose(gradient_scores(question).values, expected, atol=1e-6)
+    np.testing.assert_allclose(gradient_scores(target).values, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_integrated_gradients_are_complete(seeds):
-    question, _ = planted_question(seeds=seeds)
-    scores = integrated_gradients_scores(question)
-    start = question.baseline.expand_as(question.features)
-    change = float((question.margin(question.features) - question.margin(start)).detach()[0])
+    target, _ = planted_target(seeds=seeds)
+    scores = integrated_gradients_scores(target)
+    start = target.baseline.expand_as(target.features)
+    change = float((target.score(target.features) - target.score(start)).detach()[0])
     assert scores.values.sum() == pytest.approx(change, rel=0.01)
     gap = scores.facts["gap"]
     assert gap == pytest.approx(scores.values.sum() - change, abs=1e-5)
@@ -154,15 +156,15 @@ def test_integrated_gradients_are_complete(seeds):
 
 @pytest.mark.parametrize("method", [gradient_scores, integrated_gradients_scores])
 def test_answer_without_a_slope_has_no_gradient(method):
-    with pytest.raises(FitError, match="majority has no slope"):
+    with pytest.raises(FitError, match="majority has no gradient"):
         method(untrained("majority"))
 
 
 def test_sum_that_does_not_come_out_is_told():
     """Votes are steps: what lies between them no slope can see."""
-    question = untrained("tile-vote-votes", n_tiles=30)
-    random = random_curves(question, 5)
-    [told] = assess_map(question, "integrated-gradients", random).warnings
+    target = untrained("tile-vote-votes", n_tiles=30)
+    random = random_curves(target, 5)
+    [told] = assess_map(target, "integrated-gradients", random).warnings
     assert "do not read them as shares" in told
     assert (
         assess_map(
@@ -172,25 +174,31 @@ def test_sum_that_does_not_come_out_is_told():
     )
 
 
+def of_class(target, name):
+    """The same bag and model, another class."""
+    return replace(target, quantity=quantity(target.fitted, name))
+
+
 def test_attention_per_class_is_that_of_the_class_asked_about():
-    question = untrained("clam-mb", n_tiles=12)
-    maps = [METHODS["attention"](replace(question, target=target)).values for target in range(3)]
+    target = untrained("clam-mb", n_tiles=12)
+    classes = target.fitted.classes
+    maps = [METHODS["attention"](of_class(target, name)).values for name in classes]
     with torch.inference_mode():
-        expected = question.fitted.head(
-            question.features, torch.ones(1, 12, dtype=torch.bool)
+        expected = target.fitted.head(
+            target.features, torch.ones(1, 12, dtype=torch.bool)
         ).attention[0]
     np.testing.assert_allclose(maps, expected.double().numpy(), atol=1e-7)
     assert not np.array_equal(maps[0], maps[1])
 
 
-def enumerated_shapley(question, regions):
+def enumerated_shapley(target, regions):
     """The definition: every coalition of regions, weighed by the orders in which it comes first."""
     count = regions.max() + 1
     answers = {}
     for size in range(count + 1):
         for coalition in itertools.combinations(range(count), size):
             keep = np.isin(regions, coalition)[None]
-            answers[frozenset(coalition)] = question.margin_of_kept(keep)[0]
+            answers[frozenset(coalition)] = target.subset_scores(keep)[0]
     values = np.zeros(count)
     for coalition, answer in answers.items():
         for one in set(range(count)) - coalition:
@@ -201,72 +209,72 @@ def enumerated_shapley(question, regions):
 
 def test_shapley_values_are_those_of_all_coalitions(monkeypatch):
     monkeypatch.setattr(regions_module, "N_PERMUTATIONS", 3000)
-    question = untrained("abmil", n_tiles=12)
+    target = untrained("abmil", n_tiles=12)
     monkeypatch.setattr(
-        regions_module, "regions_of", lambda question: np.arange(12, dtype=np.int64) // 2
+        regions_module, "assign_regions", lambda target: np.arange(12, dtype=np.int64) // 2
     )
     regions = np.arange(12) // 2
-    expected = enumerated_shapley(question, regions)
-    found = shapley_scores(question).values
+    expected = enumerated_shapley(target, regions)
+    found = shapley_scores(target).values
     spread = np.ptp(expected)
     np.testing.assert_allclose(found, expected[regions] / 2, atol=0.04 * spread)
     assert found.sum() == pytest.approx(expected.sum(), abs=1e-5)
 
 
 def test_shapley_values_sum_to_the_change_from_no_tile():
-    question, _ = planted_question(seeds=3)
-    n_tiles = len(question.bag)
-    ends = question.margin_of_kept(np.array([[False] * n_tiles, [True] * n_tiles]))
-    assert shapley_scores(question).values.sum() == pytest.approx(ends[1] - ends[0], abs=1e-4)
+    target, _ = planted_target(seeds=3)
+    n_tiles = len(target.bag)
+    ends = target.subset_scores(np.array([[False] * n_tiles, [True] * n_tiles]))
+    assert shapley_scores(target).values.sum() == pytest.approx(ends[1] - ends[0], abs=1e-4)
 
 
 def test_ablation_is_the_fall_when_a_region_leaves():
-    question = untrained("dsmil", n_tiles=30)
-    regions = regions_of(question)
-    scores = ablation_scores(question)
-    whole = float(question.margin_of(physically(question, np.ones(30, bool))))
+    target = untrained("dsmil", n_tiles=30)
+    regions = assign_regions(target)
+    scores = ablation_scores(target)
+    whole = float(target.quantity.score(physically(target, np.ones(30, bool))))
     for region in range(regions.max() + 1):
         inside = regions == region
-        fall = whole - float(question.margin_of(physically(question, ~inside)))
+        fall = whole - float(target.quantity.score(physically(target, ~inside)))
         assert scores.values[inside].sum() == pytest.approx(fall, abs=1e-5)
         assert np.ptp(scores.values[inside]) == 0
 
 
 def test_regions_are_compact_and_a_bag_of_few_tiles_has_fewer():
-    question = untrained("abmil", n_tiles=60)
-    regions = regions_of(question)
+    target = untrained("abmil", n_tiles=60)
+    regions = assign_regions(target)
     assert len(set(regions)) == regions_module.N_REGIONS
     assert np.count_nonzero(np.diff(regions)) == regions_module.N_REGIONS - 1  # tiles lie in a row
-    assert len(set(regions_of(untrained("abmil", n_tiles=4)))) == 4
+    assert len(set(assign_regions(untrained("abmil", n_tiles=4)))) == 4
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BAG_METHODS)
 @pytest.mark.parametrize("n_tiles", [1, 2, 7])
 def test_every_method_answers_for_few_tiles_and_says_for_what(method, n_tiles):
-    question = untrained("abmil", n_tiles=n_tiles, members=2)
-    scores = METHODS[method](question)
+    target = untrained("abmil", n_tiles=n_tiles, members=2)
+    scores = METHODS[method](target)
     assert scores.values.shape == scores.relative.shape == (n_tiles,)
     assert np.isfinite(scores.values).all()
     assert (scores.method, scores.model) == (method, "abmil")
     assert scores.target == ("" if method == "attention" else "b")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BAG_METHODS)
 def test_every_method_is_the_same_each_time_and_leaves_the_bag_alone(method):
-    question = untrained("abmil", n_tiles=20)
-    before = question.bag.features.copy()
-    first, second = METHODS[method](question), METHODS[method](question)
+    target = untrained("abmil", n_tiles=20)
+    before = target.bag.features.copy()
+    first, second = METHODS[method](target), METHODS[method](target)
     np.testing.assert_array_equal(first.values, second.values)
-    np.testing.assert_array_equal(question.bag.features, before)
+    np.testing.assert_array_equal(target.bag.features, before)
 
 
 def test_class_that_is_called_is_explained_unless_another_is_named():
-    question, _ = planted_question()
-    assert question.class_name == COHORT.cases[0].label
-    other = explanation_target(question.fitted, question.bag, COHORT.classes[2])
-    assert other.target == 2
+    target, _ = planted_target()
+    assert target.name == COHORT.cases[0].label
+    other = explanation_target(target.fitted, target.bag, COHORT.classes[2])
+    assert other.quantity.index == 2
     with pytest.raises(FitError, match="No class 'LMS'; the model knows class-0"):
-        explanation_target(question.fitted, question.bag, "LMS")
+        explanation_target(target.fitted, target.bag, "LMS")
 
 
 def test_model_of_the_table_has_no_tile_to_explain():
@@ -276,6 +284,6 @@ def test_model_of_the_table_has_no_tile_to_explain():
 
 
 def test_bag_of_another_recipe_is_not_explained():
-    question, _ = planted_question()
+    target, _ = planted_target()
     with pytest.raises(FitError, match="does not suit"):
-        explanation_target(question.fitted, made_bag("s", dim=32, recipe={"mpp": 1}))
+        explanation_target(target.fitted, made_bag("s", dim=32, recipe={"mpp": 1}))

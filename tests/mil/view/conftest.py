@@ -15,7 +15,7 @@ from mil.view.gallery import Gallery
 from mil.view.server import Viewer
 from tests.features.making import noise, write_tiff
 from tests.mil.made import QUICK, cohort_of, folds_of, made_cohort
-from tests.mil.view.asking import served
+from tests.mil.view.requests import served
 
 MODELS = ("majority", "mean", "abmil", "gated-abmil")
 SIZE = (2700, 1100)  # of every slide: tiles of 448 in a row at the top

@@ -8,8 +8,8 @@ import openslide
 import pytest
 
 from tests.chromium import chromium
-from tests.mil.view.asking import ask
 from tests.mil.view.conftest import NASTY, SIZE
+from tests.mil.view.requests import fetch
 
 SLIDE = f"{NASTY}-s1"
 
@@ -37,7 +37,7 @@ def page(browser, server):
 
 def scores(server, layer):
     number = server.gallery.slides.index(SLIDE)
-    return json.loads(ask(server, f"slides/{number}/scores/{layer}.json")[2])
+    return json.loads(fetch(server, f"slides/{number}/scores/{layer}.json")[2])
 
 
 def colour_at(page, canvas, x, y):
@@ -70,14 +70,14 @@ def test_names_of_cases_are_text_and_the_hardest_case_comes_first(page, server):
     )
     cases = server.gallery.contents()["cases"]
     classes = server.gallery.contents()["classes"]
-    truth = {c["case"]: c["said"]["abmil"]["p"][classes.index(c["label"])] for c in cases}
+    truth = {c["case"]: c["predictions"]["abmil"]["p"][classes.index(c["label"])] for c in cases}
     assert listed == sorted(truth, key=truth.__getitem__)
     assert NASTY in listed
     assert page.value("document.querySelector('[onclick], #list b, #case b')") is None
     marks = page.value(
         "[...document.querySelectorAll('#list button')].map(b => b.children[0].textContent)"
     )
-    right = {c["case"]: c["said"]["abmil"]["right"] for c in cases}
+    right = {c["case"]: c["predictions"]["abmil"]["right"] for c in cases}
     assert marks == ["✓" if right[name] else "✗" for name in listed]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import openslide
 import pytest
 from openslide.deepzoom import DeepZoomGenerator
+from tests.mil.view.asking import ask
 
 from features.bags.bag import read_bag, write_bag
 from features.errors import SlideError
@@ -19,17 +20,17 @@ from mil.errors import LeakageError, RunError
 from mil.explain.attention import attention_scores
 from mil.explain.evidence import evidence_scores
 from mil.explain.faithfulness import judge, random_curves
-from mil.explain.heatmap import unit_of
+from mil.explain.heatmap import describe_unit
 from mil.explain.single_tile import single_tile_scores
-from mil.explain.target import explanation_target as question_of
+from mil.explain.target import explanation_target
 from mil.heads.registry import head_class
 from mil.learning.fitted import load_fitted
 from mil.runs.run import Run
+from mil.settings import FitSettings
 from mil.view.gallery import Gallery
-from mil.view.layers import Layer, layers_of
+from mil.view.layers import Layer, list_layers
 from mil.view.server import Viewer
 from tests.features.making import noise, write_tiff
-from tests.mil.view.asking import ask
 from tests.mil.view.conftest import NASTY
 
 SLIDE = f"{NASTY}-s1"
@@ -69,7 +70,7 @@ def test_every_viewer_has_a_token_of_its_own(gallery):
 @pytest.mark.parametrize("path", ["", "contents.json", "slides/0/slide.json"])
 def test_a_wrong_token_is_refused_before_anything_is_looked_at(server, change, path):
     status, _, body = ask(server, path, token=change(server.token))
-    assert (status, body) == (403, b"Open the address that `mil view` has printed.")
+    assert (status, body) == (403, b"Open the address that the viewer printed.")
 
 
 @pytest.mark.parametrize(
@@ -187,13 +188,13 @@ def test_scores_are_of_the_model_that_has_not_seen_the_case(server, gallery, vie
             fitted = load_fitted(run.model_path(layer.model, fold))
             bag = read_bag(bag_path(run, slide))
             expected = {
-                "attention": lambda question: attention_scores(fitted, bag),  # noqa: B023
+                "attention": lambda target: attention_scores(fitted, bag),  # noqa: B023
                 "evidence": evidence_scores,
                 "single-tile": single_tile_scores,
-            }[layer.method](question_of(fitted, bag))
+            }[layer.method](explanation_target(fitted, bag))
             scores = got(server, f"slides/{number}/scores/{index}.json")
             assert np.allclose(scores["values"], expected.values, rtol=1e-3, atol=1e-4)
-            assert scores["unit"] == unit_of(expected)
+            assert scores["unit"] == describe_unit(expected)
             assert scores["relation"] == f"model of fold {fold.index}, not trained on this case"
     methods = ("attention", "evidence", "single-tile")
     assert [(layer.model, layer.method) for layer in gallery.layers] == [
@@ -207,14 +208,14 @@ def test_a_layer_is_shown_with_how_true_it_is(server, gallery, viewed, monkeypat
     [fold] = [f for f in read_folds(run.path / "folds.json") if f.repeat == 0 and NASTY in f.test]
     number = gallery.slides.index(SLIDE)
     fitted = load_fitted(run.model_path("abmil", fold))
-    question = question_of(fitted, read_bag(bag_path(run, SLIDE)))
-    found = judge(question, evidence_scores(question), random_curves(question))
+    target = explanation_target(fitted, read_bag(bag_path(run, SLIDE)))
+    found = judge(target, evidence_scores(target), random_curves(target))
     index = gallery.layers.index(Layer("abmil", "evidence"))
     told = got(server, f"slides/{number}/verdicts/{index}.json")
     assert told == {"better": found.better_than_random, "says": f"{found.verdict}."}
     monkeypatch.setattr(head_class("gated-abmil"), "adds_up", False)  # too slow to wait for
     index = gallery.layers.index(Layer("gated-abmil", "attention"))
-    assert "`mil explain` measures" in got(server, f"slides/{number}/verdicts/{index}.json")["says"]
+    assert "takes long to measure" in got(server, f"slides/{number}/verdicts/{index}.json")["says"]
 
 
 def test_a_layer_of_a_model_that_may_have_guessed_says_so(server, gallery, viewed):
@@ -230,14 +231,21 @@ def test_a_layer_of_a_model_that_may_have_guessed_says_so(server, gallery, viewe
         path.unlink()
     assert told["gated-abmil"] == told["mean"] == []
     assert told["abmil"][0].startswith(
-        "No better than random: this run cannot tell abmil from guessing"
+        "No better than random: this run cannot distinguish abmil from guessing"
     )
 
 
-def test_of_survival_and_of_heads_that_do_not_add_up_less_is_shown():
-    told = [layer.method for layer in layers_of(["abmil", "mean"], survival=True)]
-    assert told == ["attention"]
-    assert [layer.method for layer in layers_of(["transmil"])] == ["attention", "single-tile"]
+def test_methods_that_do_not_suit_a_head_or_its_score_have_no_layer():
+    linear, discrete = (
+        [layer.method for layer in list_layers(["abmil"], FitSettings(task="survival", loss=loss))]
+        for loss in ("cox", "discrete")
+    )
+    assert linear == ["attention", "evidence", "single-tile"]
+    assert discrete == ["attention", "single-tile"]
+    assert [layer.method for layer in list_layers(["transmil"], FitSettings())] == [
+        "attention",
+        "single-tile",
+    ]
 
 
 def test_contents_say_of_each_case_what_the_predictions_say(server, viewed):
@@ -247,7 +255,7 @@ def test_contents_say_of_each_case_what_the_predictions_say(server, viewed):
     for case in contents["cases"]:
         [line] = [x for x in table if x.startswith('"abmil"') and f'"{case["case"]}"' in x]
         p = [float(value) for value in line.split(",")[-2:]]
-        said = case["said"]["abmil"]
+        said = case["predictions"]["abmil"]
         assert np.allclose(said["p"], p, atol=1e-4)
         assert said["right"] == (contents["classes"][int(np.argmax(p))] == case["label"])
 
@@ -259,7 +267,7 @@ def test_a_slide_without_its_file_is_shown_by_its_bag(server, gallery):
     assert len(slide["coords"]) == 6
     status, _, body = ask(server, f"slides/{number}/tiles/9/0_0.jpg")
     assert status == 409
-    assert b"--slides" in body
+    assert b"with slides set to the folder" in body
 
 
 def elsewhere(viewed, tmp_path):

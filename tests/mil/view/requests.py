@@ -1,4 +1,4 @@
-"""Ask a viewer as a program would that means no good."""
+"""Requests to a viewer, also hostile ones."""
 
 import http.client
 import threading
@@ -17,7 +17,7 @@ def served(server):
         thread.join()
 
 
-def ask(server, path, *, method="GET", host=None, token=None):
+def fetch(server, path, *, method="GET", host=None, token=None):
     """(status, headers, body); ``path`` comes after the token."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
     try:

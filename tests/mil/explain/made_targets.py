@@ -1,4 +1,4 @@
-"""Questions to explain: small models fitted on planted tiles, and heads whose answer is known by hand."""
+"""Targets to explain: small models fitted on planted tiles, and heads whose answer is known by hand."""
 
 from dataclasses import replace
 from functools import cache
@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import torch
 
+from mil.explain.quantity import quantity
 from mil.explain.target import ExplanationTarget, explanation_target
 from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head
@@ -23,30 +24,30 @@ def learnt(model="abmil", seeds=1):
     return fit(model, COHORT.cases, (), COHORT.classes, replace(LEARNT, seeds=seeds), seed=0)
 
 
-def planted_question(model="abmil", seeds=1, case=0):
-    """A question on a bag of planted tiles, and which of them they are."""
+def planted_target(model="abmil", seeds=1, case=0):
+    """A target on a bag of planted tiles, and which of them they are."""
     bag = COHORT.cases[case].bags[0]
     return explanation_target(learnt(model, seeds), bag), KEYS[bag.slide]
 
 
-def untrained(model, *, n_tiles=9, n_classes=3, dim=5, members=1, seed=0, **given):
-    """A question to a head with fresh weights on random tiles."""
+def untrained(model, *, n_tiles=9, n_classes=3, dim=5, members=1, seed=0, **changes):
+    """A target to a head with fresh weights on random tiles."""
     torch.manual_seed(seed)
     head = build_head(model, HeadSettings(dim=dim, n_classes=n_classes, width=8), members).eval()
     for part in getattr(head, "members", [head]):
         part.shift.normal_()
         part.scale.fill_(0.7)
-    bag = made_bag("s", n_tiles=n_tiles, dim=dim, seed=seed, **given)
+    bag = made_bag("s", n_tiles=n_tiles, dim=dim, seed=seed, **changes)
     fitted = Fitted(
         model=model, head=head, classes=tuple("abcdef"[:n_classes]), recipe=bag.recipe,
         recipe_sha256=bag.recipe_sha256, trained_on=(), settings=QUICK, seed=0,
     )  # fmt: skip
-    return ExplanationTarget(fitted=fitted, bag=bag, target=1)
+    return ExplanationTarget(fitted=fitted, bag=bag, quantity=quantity(fitted, fitted.classes[1]))
 
 
-def physically(question, keep):
+def physically(target, keep):
     """The definition: the head on a bag that holds only the tiles kept."""
     with torch.inference_mode():
-        features = question.features[:, torch.from_numpy(np.flatnonzero(keep))]
+        features = target.features[:, torch.from_numpy(np.flatnonzero(keep))]
         mask = torch.ones(features.shape[:2], dtype=torch.bool)
-        return question.fitted.head(features, mask).logits[0].log_softmax(-1)
+        return target.fitted.head(features, mask).logits[0].log_softmax(-1)

@@ -1,0 +1,58 @@
+"""The concepts of a finished cross-validation: find them, measure them and write their page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mil.concepts.find import Concepts, find_concepts
+from mil.concepts.page import write_concepts
+from mil.errors import RunError
+from mil.evaluation.classification.evaluate import ModelResult, evaluate
+from mil.runs.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConcepts:
+    """Concepts of a run, how well they diagnose, and where they were written.
+
+    Attributes:
+        concepts: the clusters, their shares and weights.
+        result: of the shares alone, out of fold.
+        page: the HTML page; tables lie beside it.
+    """
+
+    concepts: Concepts
+    result: ModelResult
+    page: Path
+
+
+def write_run_concepts(
+    run: Run,
+    folder: Path,
+    *,
+    files: Mapping[str, Path],
+    n_concepts: int = 12,
+    seed: int = 0,
+) -> RunConcepts:
+    """Find the concepts of a run's cohort and write their page and tables.
+
+    Args:
+        run: a finished cross-validation on classes, with bags of one backbone.
+        folder: for the page and its tables.
+        files: the available slide files, by slide.
+        n_concepts: number of clusters.
+        seed: of the sampled tiles and the initial centres.
+
+    Raises:
+        RunError: the run is of another kind.
+        CohortError: there are fewer tiles than concepts, or a fold lacks a class.
+    """
+    if run.task == "survival" or run.settings.finetunes:
+        raise RunError(
+            f"{run.path}: concepts need classes, and bags by one backbone. Give a cross-validation on labels "
+            "without fine-tuning."
+        )
+    concepts = find_concepts(run.cohort(), run.folds, n_concepts=n_concepts, seed=seed)
+    page = write_concepts(folder, concepts, files, title=run.title, random=run.random_backbone)
+    [result] = evaluate(concepts.predictions).models
+    return RunConcepts(concepts=concepts, result=result, page=page)

@@ -1,0 +1,55 @@
+"""Which model of a run, and which of its classes, a request means."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from features.bags.bag import Bag
+from mil.errors import FitError
+from mil.explain.methods import Method
+from mil.explain.quantity import quantity_names
+from mil.heads.registry import head_class
+from mil.learning.fitted import Fitted
+from mil.runs.run import Run
+
+
+def choose_model(run: Run, method: Method | None = None, model: str | None = None) -> str:
+    """The requested model, or the first that suits the method, attention models first.
+
+    Args:
+        run: a cross-validation or a trained model.
+        method: the explanation method; all of them if not given.
+        model: the name requested.
+
+    Raises:
+        FitError: the run has no such model, or it does not suit the method.
+    """
+    names = run.models
+    able = [name for name in names if method is None or method.suits(head_class(name))]
+    if model in able:
+        return str(model)
+    if model is None and able:
+        return min(able, key=lambda name: not head_class(name).learns_attention)
+    raise FitError(_refusal(run, method, model, names, able))
+
+
+def _refusal(
+    run: Run, method: Method | None, model: str | None, names: Sequence[str], able: Sequence[str]
+) -> str:
+    label = method.name if method else "the methods"
+    problem = f"has no model {model!r}" if model else f"has no model that suits {label}"
+    if model in names:
+        problem = f"{model} does not suit {label}"
+    return (
+        f"{run.path}: {problem}. Of its models {', '.join(names)}, {label} can explain "
+        f"{', '.join(able) or 'none'}. Choose another model or method, or run with abmil."
+    )
+
+
+def choose_target(
+    run: Run, bag: Bag, fitted: Fitted, target: str | None, regions: Path | None
+) -> str | None:
+    """The requested target; beside regions, which show what the case has, the case's class; else None."""
+    if target or regions is None:
+        return target
+    label = run.label_of(run.case_of(bag.slide, bag.case))
+    return label if label in quantity_names(fitted) else None
