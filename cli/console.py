@@ -1,7 +1,8 @@
 """What the user sees: bars, tables and one red line for an error."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +18,9 @@ from rich.progress import (
 from rich.text import Text
 
 from cli.options import progress_is_wanted
+
+if TYPE_CHECKING:
+    from mil.evaluation.display import Table
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -85,6 +89,18 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         first, *others = zip(row, widths, strict=True)
         cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
         say("  ".join(cells).rstrip())
+
+
+def show_tables(tables: "Iterable[Table]") -> None:
+    """Tables of results with their titles and notes, a blank line between them."""
+    for index, table in enumerate(tables):
+        if index:
+            say("")
+        if table.title:
+            say(table.title)
+        show_table(table.header, table.rows)
+        for note in table.notes:
+            say(note)
 
 
 def counted(number: int, what: str) -> str:

@@ -58,8 +58,7 @@ def external(options: ExternalOptions) -> None:
     `mil crossval` leaves alone, or those of a table of their own. Each validation is recorded beside the
     table, in STORE and in RUN; a second model on these cases is refused.
     """
-    from cli.console import complain, counted, say
-    from cli.learn import show_evaluation
+    from cli.console import complain, counted, say, show_tables
     from mil.runs.external import external_validation
     from mil.runs.run import open_run
 
@@ -79,6 +78,6 @@ def external(options: ExternalOptions) -> None:
     if earlier:
         times = counted(len(earlier), "time")
         say(f"Tested before with the same model, {times}, first on {earlier[0].date}.")
-    show_evaluation(validation.evaluation)
+    show_tables(validation.evaluation.tables()[:1])
     logs = ", ".join(map(str, validation.logs))
     say(f"Predictions: {validation.path / 'predictions.csv'}. Logged: {logs}")

@@ -187,7 +187,7 @@ def crossval(options: CrossvalOptions) -> None:
 
 def run_crossval(options: CrossvalOptions) -> "Evaluation":
     """Write the run folder, print the comparison."""
-    from cli.console import say
+    from cli.console import say, show_tables
     from mil.evaluation.classification.evaluate import evaluate
     from mil.evaluation.comparison import compare_models
     from mil.evaluation.predictions import write_predictions
@@ -211,7 +211,7 @@ def run_crossval(options: CrossvalOptions) -> "Evaluation":
     write_json(options.out / "metrics.json", evaluation.to_json())
     write_json(options.out / "comparison.json", compare_models(predictions).to_json())
     finish_run(run)
-    show_evaluation(evaluation)
+    show_tables(evaluation.tables()[:1])
     say(f"Run folder: {options.out}. Next: mil report {options.out}")
     return evaluation
 
@@ -275,29 +275,3 @@ def train(options: TrainOptions) -> None:
     save_fitted(path, fitted)
     finish_run(run)
     say(f"{options.model} fitted on {len(cohort.cases)} cases: {path}")
-
-
-def show_evaluation(evaluation: "Evaluation") -> None:
-    """The comparison as a table on the terminal."""
-    from cli.console import counted, say, show_table
-
-    def shown(estimate: object) -> str:
-        value, low, high = (getattr(estimate, name) for name in ("value", "low", "high"))
-        return "undefined" if value is None else f"{value:.2f} ({low:.2f} to {high:.2f})"
-
-    say(
-        f"{evaluation.n_cases} cases, {counted(evaluation.n_slides, 'slide')}, "
-        f"{len(evaluation.classes)} classes; 95 % intervals over cases."
-    )
-    rows = [
-        [
-            result.model,
-            f"{result.correct:.{0 if len(evaluation.repeats) == 1 else 1}f}/{result.n}",
-            shown(result.accuracy),
-            shown(result.balanced_accuracy),
-            shown(result.auc),
-        ]
-        for result in evaluation.models
-    ]
-    rows.append(["(guessing)", "", f"{evaluation.chance_accuracy:.2f}", "", "0.50"])
-    show_table(["model", "right", "accuracy", "balanced accuracy", "macro AUC"], rows)

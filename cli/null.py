@@ -64,7 +64,7 @@ def run_null(path: Path, out: Path, n: int) -> int:
             _write(out, found, run)
             advance(1)
     observed = {
-        result.model: result.auc.value
+        result.model: result.metrics["auc"].value
         for result in evaluate(read_predictions(path / "predictions.csv")).models
         if result.model in options.models
     }
@@ -172,13 +172,15 @@ def _as_tested(run: "Run", options: CrossvalOptions) -> "Cohort":
 def _shown(verdict: "Verdict") -> list[str]:
     if verdict.observed is None or verdict.noticed is None or verdict.p_value is None:
         return [verdict.model, "undefined", "", "", "", "ranks nothing"]
+    from mil.evaluation.display import format_p
+
     mean = sum(verdict.aucs) / len(verdict.aucs)
     return [
         verdict.model,
         f"{verdict.observed:.2f}",
         f"{mean:.3f}",
         f"{min(verdict.aucs):.2f} to {max(verdict.aucs):.2f}",
-        f"{verdict.p_value:.3f}",
+        format_p(verdict.p_value),
         _conclusion(verdict, verdict.noticed),
     ]
 

@@ -20,10 +20,10 @@ SURVIVAL_MODELS = ("majority", "pooled-logistic", "mean", "abmil")
 
 def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
     """Write the run folder, print the comparison, draw the curves."""
-    from cli.console import say, warn
+    from cli.console import say, show_tables, warn
     from mil.errors import FitError
     from mil.evaluation.survival.evaluate import evaluate_survival
-    from mil.evaluation.survival.hazards import write_hazards
+    from mil.evaluation.survival.hazards import hazard_tables, write_hazards
     from mil.evaluation.survival.predictions import write_survival
     from mil.heads.registry import check_chunks, check_names, check_outcomes
     from mil.report.risk_groups import write_survival_figures
@@ -49,7 +49,7 @@ def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
     write_json(options.out / "metrics.json", evaluation.to_json())
     write_survival_figures(options.out / "survival", predictions, options.time_unit)
     finish_run(run)
-    show_survival(evaluation)
+    show_tables(evaluation.tables())
     if columns:
         try:
             tables = hazards_beside(predictions, columns)
@@ -57,7 +57,7 @@ def run_survival(options: CrossvalOptions) -> "SurvivalEvaluation":
             warn(f"No Cox regression beside the clinical columns: {error}")
         else:
             write_hazards(options.out / "survival" / "cox.csv", tables)
-            show_hazards(tables)
+            show_tables(hazard_tables(tables))
     say(f"Kaplan-Meier curves: {options.out / 'survival'}")
     say(f"Run folder: {options.out}. Next: mil report {options.out}")
     return evaluation
@@ -131,72 +131,3 @@ def hazards_beside(
         risk = {f"{model} risk (per SD)": held.risk / held.risk.std()}
         tables[model] = hazard_table(risk | rows, held.time, held.event)
     return tables
-
-
-def show_hazards(tables: "dict[str, tuple[Hazard, ...]]") -> None:
-    """Each model's risk beside what the table says of the case."""
-    from cli.console import say, show_table
-
-    rows = [
-        [
-            each.term,
-            f"{each.ratio:.2f} ({each.low:.2f} to {each.high:.2f})",
-            _p(each.p),
-            _p(each.p_holm),
-            _p(each.p_bonferroni),
-            _p(each.p_proportional),
-        ]
-        for table in tables.values()
-        for each in table
-        if each.analysis == "multivariable"
-    ]
-    if rows:
-        say("Cox regression of the risk out of fold beside the clinical columns:")
-        show_table(["term", "hazard ratio", "p", "Holm", "Bonferroni", "proportional"], rows)
-
-
-def show_survival(evaluation: "SurvivalEvaluation") -> None:
-    """The comparison as a table on the terminal."""
-    from cli.console import counted, say, show_table
-    from mil.evaluation.survival.evaluate import CAVEAT
-
-    first, last = evaluation.horizons
-    say(
-        f"{evaluation.n_cases} cases, {counted(evaluation.n_events, 'event')}, "
-        f"{counted(evaluation.n_slides, 'slide')}; 95 % intervals over cases. Survival is judged from "
-        f"{first:.4g} to {last:.4g} {evaluation.unit}."
-    )
-
-    def shown(value: float | None, form: str = ".2f") -> str:
-        return "undefined" if value is None else f"{value:{form}}"
-
-    rows = []
-    for result in evaluation.models:
-        c, groups = result.harrell, result.groups
-        limits = "" if c.low is None else f" ({c.low:.2f} to {c.high:.2f})"
-        rows.append(
-            [
-                result.model,
-                shown(c.value) + limits,
-                shown(result.uno),
-                shown(result.auc),
-                shown(result.ibs, ".3f"),
-                f"{groups.high}/{groups.low}",
-                _p(groups.p),
-                _p(groups.p_holm),
-            ]
-        )
-    rows.append(
-        ["(guessing)", "0.50", "0.50", "0.50", f"{evaluation.guessing_ibs:.3f}", "", "", ""]
-    )
-    show_table(
-        ["model", "Harrell C", "Uno C", "AUC(t)", "IBS", "high/low", "log-rank p", "Holm"], rows
-    )
-    if any(result.groups.p is not None for result in evaluation.models):
-        say(f"The log-rank p is {CAVEAT}.")
-
-
-def _p(p: float | None) -> str:
-    if p is None:
-        return "undefined"
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"

@@ -1,4 +1,4 @@
-"""Tables of predictions on the command line: how they are read, shown and kept."""
+"""Tables of predictions on the command line: how they are read and written."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from cli.options import UsageError, writable
 
 if TYPE_CHECKING:
-    from mil.evaluation.intervals import Estimate
     from mil.evaluation.predictions import CaseTable, Predictions
 
 
@@ -78,20 +77,6 @@ def read_asked(tables: Sequence[Path], options: TableOptions) -> "Predictions":
     if not options.models:
         return found
     return Predictions(found.table[found.table["model"].isin(options.models)], found.classes)
-
-
-def shown(estimate: "Estimate") -> str:
-    """A number with its limits."""
-    if estimate.value is None:
-        return "undefined"
-    if estimate.low is None:
-        return f"{estimate.value:.2f} (no interval)"
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
-
-
-def shown_p(value: float) -> str:
-    """A p value to three places."""
-    return "<.001" if value < 0.001 else f"{value:.3f}"
 
 
 def keep_numbers(

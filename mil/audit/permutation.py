@@ -97,7 +97,7 @@ class _Shuffled:
         shuffled, folds = shuffle_labels(self.cohort, self.split, number)
         results = evaluate(self.crossval(shuffled, folds, number)).models
         return [
-            Shuffle(number, result.model, result.auc.value, result.correct / result.n)
+            Shuffle(number, result.model, result.metrics["auc"].value, result.correct / result.n)
             for result in results
             if result.model in self.models
         ]

@@ -108,7 +108,7 @@ def audit_run(
     check_labels(predictions, cohort)
     evaluation = evaluate(predictions)
     confounders, associations = find_confounders(cohort, folds)
-    lead = max(evaluation.models, key=lambda result: result.correct)
+    lead = evaluation.best()
     label_of = {case.name: case.label for case in cohort.cases}
     curve: tuple[Point, ...] = ()
     if curve_model and crossval:
@@ -304,7 +304,7 @@ def _of_models(said: Summary, run: Run, folds: Sequence[Fold], predictions: Pred
 
 
 def _of_certainty(said: Summary, evaluation: Evaluation) -> None:
-    lead = max(evaluation.models, key=lambda result: result.correct)
+    lead = evaluation.best()
     share = max(evaluation.majority_share, evaluation.chance_accuracy)
     least = fewest_correct(lead.n, share)
     said.facts["to beat guessing"] = (
@@ -313,7 +313,11 @@ def _of_certainty(said: Summary, evaluation: Evaluation) -> None:
         if least is not None
         else f"{lead.n} cases are too few for any model to show that it beats guessing"
     )
-    value, low, high = lead.accuracy.value, lead.accuracy.low, lead.accuracy.high
+    value, low, high = (
+        lead.metrics["accuracy"].value,
+        lead.metrics["accuracy"].low,
+        lead.metrics["accuracy"].high,
+    )
     said.facts["interval"] = (
         f"{lead.model} {value:.2f} ({low:.2f} to {high:.2f}); for ± {HALF_WIDTH:.2f} at this accuracy "
         f"{cases_for_width(lead.correct / lead.n, HALF_WIDTH)} cases are needed, for ± {HALF_WIDTH / 2:.2f} "

@@ -11,9 +11,10 @@ from scipy.stats import t as student
 
 from mil.errors import RunError
 from mil.evaluation.arrays import Bools, Floats
-from mil.evaluation.classification.evaluate import depends_on_fold_alone
 from mil.evaluation.classification.metrics import accuracy, brier, macro_auc, predicted
+from mil.evaluation.classification.model_scores import depends_on_fold_alone
 from mil.evaluation.classification.power import Power, power
+from mil.evaluation.display import UNDEFINED, Table, format_count, format_p
 from mil.evaluation.intervals import auc_influence, stratified_variance
 from mil.evaluation.predictions import CaseScores, Predictions
 
@@ -94,6 +95,27 @@ class Comparison:
         """The fields as plain values; the power also as a sentence."""
         return {**asdict(self), "power": self.power.to_json(), "says": str(self.power)}
 
+    def rows(self) -> list[dict[str, object]]:
+        """One flat row per pair: ``auc.value`` is called ``auc_value``, and so on."""
+        return [_flatten(pair.to_json()) for pair in self.pairs]
+
+    def tables(self) -> list[Table]:
+        """The tests as text."""
+        if not self.pairs:
+            return []
+        pairs = format_count(len(self.pairs), "pair")
+        notes = [f"{self.pairs[0].n} cases; p adjusted over {pairs} (Holm)."]
+        if self.cochran:
+            p = format_p(self.cochran.p)
+            notes.append(f"All {self.cochran.models} models alike (Cochran's Q): {p}")
+        header = [
+            "first", "second", "only first", "only second", "p", "AUC", "p AUC", "Brier", "p Brier",
+            "p folds",
+        ]  # fmt: skip
+        return [
+            Table("", header, [_pair_row(pair) for pair in self.pairs], [*notes, str(self.power)])
+        ]
+
 
 def compare(predictions: Predictions, reference: str | None = None) -> tuple[PairTest, ...]:
     """Test the models of one table pair by pair; see ``compare_models``."""
@@ -161,6 +183,14 @@ def compare_scores(scores: Scores, pairs: Sequence[tuple[str, str]]) -> Comparis
         pairs: pairs of names.
     """
     right = {name: mostly_right(repeats) for name, repeats in scores.items()}
+    together = cochran_q(np.stack(list(right.values()), axis=1)) if len(right) > 2 else None
+    n = len(next(iter(right.values())))
+    return Comparison(_test_pairs(scores, right, pairs), together, power(n))
+
+
+def _test_pairs(
+    scores: Scores, right: Mapping[str, Bools], pairs: Sequence[tuple[str, str]]
+) -> tuple[PairTest, ...]:
     n = len(next(iter(right.values())))
     counts = [
         (int(np.sum(right[a] & ~right[b])), int(np.sum(right[b] & ~right[a]))) for a, b in pairs
@@ -173,7 +203,7 @@ def compare_scores(scores: Scores, pairs: Sequence[tuple[str, str]]) -> Comparis
     p_brier_holm = holm(p_brier)
     p_folds = [folds_test(scores[a], scores[b]) for a, b in pairs]
     p_folds_holm = _holm_of_defined(p_folds)
-    tests = tuple(
+    return tuple(
         PairTest(
             first=a,
             second=b,
@@ -191,8 +221,6 @@ def compare_scores(scores: Scores, pairs: Sequence[tuple[str, str]]) -> Comparis
         )
         for i, (a, b) in enumerate(pairs)
     )
-    together = cochran_q(np.stack(list(right.values()), axis=1)) if len(right) > 2 else None
-    return Comparison(tests, together, power(n))
 
 
 def mostly_right(repeats: Sequence[CaseScores]) -> Bools:
@@ -343,6 +371,32 @@ def _matched(first: Predictions, second: Predictions, names: tuple[str, str]) ->
             f"{f', and {len(moved) - 1} more differ' * (len(moved) > 1)}. Correct the labels."
         )
     return Predictions(second.table, first.classes)
+
+
+def _pair_row(test: PairTest) -> list[str]:
+    auc = test.auc
+    return [
+        test.first,
+        test.second,
+        f"{test.only_first}",
+        f"{test.only_second}",
+        format_p(test.p_holm),
+        f"{auc.value:+.2f} ({auc.low:+.2f} to {auc.high:+.2f})" if auc else UNDEFINED,
+        format_p(auc.p_holm) if auc else "",
+        f"{test.brier:+.3f}",
+        format_p(test.p_brier_holm),
+        "" if test.p_folds_holm is None else format_p(test.p_folds_holm),
+    ]
+
+
+def _flatten(fields: Mapping[str, object]) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}_{inner}": part for inner, part in value.items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _repeats(predictions: Predictions, model: str) -> list[CaseScores]:

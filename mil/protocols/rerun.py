@@ -262,7 +262,10 @@ def summed_up(
     if arm.test != "tiles":  # cases that have trained are no evidence about cases
         predictions = slide_predictions(arm.name, tested, classes)
         [result] = evaluate(predictions).models
-        for name, found in (("case_accuracy", result.accuracy), ("case_auc", result.auc)):
+        for name, found in (
+            ("case_accuracy", result.metrics["accuracy"]),
+            ("case_auc", result.metrics["auc"]),
+        ):
             measures[name] = found.value
             if found.low is not None and found.high is not None:
                 intervals[name] = (found.low, found.high)

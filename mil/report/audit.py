@@ -27,8 +27,10 @@ def draw_confounders(audit: Audit) -> bytes:
         left.barh(place, told.auc - HALF, left=HALF, color=colour, height=0.34)
         right.barh(place, each.right, color=colour, height=0.5)
     for place, result in zip(places[len(known) :], models, strict=True):
-        if result.auc.value is not None:
-            left.barh(place, result.auc.value - HALF, left=HALF, color=ACCENT, height=0.34)
+        if result.metrics["auc"].value is not None:
+            left.barh(
+                place, result.metrics["auc"].value - HALF, left=HALF, color=ACCENT, height=0.34
+            )
         right.barh(place, result.correct, color=ACCENT, height=0.5)
     left.set_xlim(0.3, 1.0)
     left.set_xlabel("macro AUC")
@@ -55,7 +57,7 @@ def draw_certainty(audit: Audit) -> bytes:
     axes = np.atleast_1d(figure.subplots(1, panels))
     n = [width.n for width in audit.widths]
     low, high = [width.low for width in audit.widths], [width.high for width in audit.widths]
-    lead = max(audit.evaluation.models, key=lambda result: result.correct)
+    lead = audit.evaluation.best()
     axes[0].fill_between(n, low, high, color=PALE)
     axes[0].axhline(lead.correct / lead.n, color=INK, linewidth=1)
     own = next(width for width in audit.widths if width.n == lead.n)

@@ -43,7 +43,14 @@ def write_class_figures(
 
 def _accuracy_table(evaluation: Evaluation) -> pd.DataFrame:
     rows = [
-        (r.model, r.correct, r.n, r.accuracy.value, r.accuracy.low, r.accuracy.high)
+        (
+            r.model,
+            r.correct,
+            r.n,
+            r.metrics["accuracy"].value,
+            r.metrics["accuracy"].low,
+            r.metrics["accuracy"].high,
+        )
         for r in evaluation.models
     ]
     return pd.DataFrame(rows, columns=["model", "right", "cases", "accuracy", "low", "high"])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mil.audit.sample_size import cases_for_width
 from mil.data.cohort import Cohort
-from mil.evaluation.classification.evaluate import Evaluation, ModelResult
+from mil.evaluation.classification.evaluate import Evaluation
+from mil.evaluation.classification.results import ModelResult
 from mil.evaluation.comparison import Comparison, PairTest
 from mil.evaluation.decision_curves import decision_curves
 from mil.evaluation.predictions import Predictions
@@ -52,7 +53,9 @@ class DiagnosisSections(Sections[DiagnosisReport]):
                 "intervals rather than the estimates."
             )
         majority = [
-            result.accuracy.value for result in evaluation.models if result.model == "majority"
+            result.metrics["accuracy"].value
+            for result in evaluation.models
+            if result.model == "majority"
         ]
         if any(v is not None and v < evaluation.majority_share - 1e-9 for v in majority):
             warnings.append(
@@ -66,7 +69,7 @@ class DiagnosisSections(Sections[DiagnosisReport]):
     @property
     def lead(self) -> ModelResult:
         """The model that is right on most cases; among equals the first."""
-        return max(self.report.evaluation.models, key=lambda result: result.correct)
+        return self.report.evaluation.best()
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -77,7 +80,8 @@ class DiagnosisSections(Sections[DiagnosisReport]):
         """The accuracy of the best model with its interval, and what flatters it."""
         evaluation, lead = self.report.evaluation, self.lead
         majority, repeats = evaluation.majority_share, len(evaluation.repeats)
-        value, low, high = lead.accuracy.value, lead.accuracy.low, lead.accuracy.high
+        accuracy = lead.metrics["accuracy"]
+        value, low, high = accuracy.value, accuracy.low, accuracy.high
         assert value is not None
         assert low is not None
         assert high is not None
@@ -101,7 +105,7 @@ class DiagnosisSections(Sections[DiagnosisReport]):
     def limitations(self) -> tuple[str, ...]:
         """What so many cases of so many classes cannot show."""
         evaluation, lead = self.report.evaluation, self.lead
-        low, high = lead.accuracy.low, lead.accuracy.high
+        low, high = lead.metrics["accuracy"].low, lead.metrics["accuracy"].high
         limits = []
         if low is not None and high is not None:
             limits.append(
@@ -191,12 +195,16 @@ def describe_test(test: PairTest) -> str:
 def _interval_methods(evaluation: Evaluation) -> list[str]:
     """The methods of the intervals, each once."""
     results = evaluation.models
+    aucs = [result.metrics["auc"] for result in results]
     return [
         f"{name} by {method}"
         for name, methods in (
-            ("accuracy", {result.accuracy.method for result in results}),
-            ("balanced accuracy", {result.balanced_accuracy.method for result in results}),
-            ("AUC", {result.auc.method for result in results if result.auc.low is not None}),
+            ("accuracy", {result.metrics["accuracy"].method for result in results}),
+            (
+                "balanced accuracy",
+                {result.metrics["balanced_accuracy"].method for result in results},
+            ),
+            ("AUC", {auc.method for auc in aucs if auc.low is not None}),
         )
         for method in sorted(methods)
     ]

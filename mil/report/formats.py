@@ -54,11 +54,6 @@ def in_units(time: float | None, unit: str) -> str:
     return "not reached" if time is None else f"{time:.4g} {unit}"
 
 
-def p_value(p: float) -> str:
-    """A p value in a table."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
 def join_names(names: Sequence[str]) -> str:
     """Names in a sentence: ``a, b and c``."""
     return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + [names[-1]])

@@ -12,8 +12,8 @@ from markupsafe import escape
 
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.classification.calibration import Bin
-from mil.evaluation.classification.evaluate import ModelResult
 from mil.evaluation.classification.metrics import placements, roc_points
+from mil.evaluation.classification.results import ModelResult
 from mil.evaluation.decision_curves import DecisionCurve
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.predictions import Predictions

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from features.files.atomic import atomic_path
 from mil.evaluation.arrays import Bools, Floats, Ints
+from mil.evaluation.display import format_p
 from mil.evaluation.survival.evaluate import CAVEAT
 from mil.evaluation.survival.metrics import Curve, kaplan_meier, log_rank, number_at_risk
 from mil.evaluation.survival.predictions import SurvivalPredictions
@@ -128,7 +129,7 @@ def write_survival_figures(folder: Path, predictions: SurvivalPredictions, unit:
 
 
 def _p(p: float) -> str:
-    return "< .001" if p < 0.001 else "= " + f"{p:.3f}".removeprefix("0")
+    return format_p(p) if p < 0.001 else f"= {format_p(p)}"
 
 
 def _draw_curve(axes: Any, group: Group, colour: str) -> None:

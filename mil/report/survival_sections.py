@@ -68,7 +68,7 @@ class SurvivalSections(Sections[SurvivalReport]):
     @property
     def lead(self) -> SurvivalResult:
         """The model of the highest C; among equals the first."""
-        return max(self.report.evaluation.models, key=lambda result: result.harrell.value or 0.0)
+        return self.report.evaluation.best()
 
     @property
     def outcomes(self) -> Outcomes:
@@ -85,7 +85,7 @@ class SurvivalSections(Sections[SurvivalReport]):
     def headline(self) -> tuple[str, ...]:
         """Harrell's C of the best model with its interval, and what flatters it."""
         evaluation, lead, outcomes = self.report.evaluation, self.lead, self.outcomes
-        c, unit, repeats = lead.harrell, evaluation.unit, len(evaluation.repeats)
+        c, unit, repeats = lead.metrics["harrell"], evaluation.unit, len(evaluation.repeats)
         if c.value is None:
             return ("No two cases can be compared: no event came before another case's time.",)
         limits = (
@@ -98,14 +98,17 @@ class SurvivalSections(Sections[SurvivalReport]):
             f"(Harrell's C{limits}); guessing gives 0.50."
         ]
         if len(evaluation.models) > 1:
-            equals = [r.model for r in evaluation.models if r.harrell.value == c.value][1:]
+            equals = [r.model for r in evaluation.models if r.metrics["harrell"].value == c.value][
+                1:
+            ]
             sentences.append(picked_sentence(len(evaluation.models), equals))
         if c.low is None or c.low <= 0.5:
             sentences.append(
                 "Its interval reaches down to guessing: these cases alone do not show that it has learned "
                 "who is at risk."
             )
-        if lead.ibs >= evaluation.guessing_ibs:
+        ibs = lead.metrics["ibs"].value
+        if ibs is not None and ibs >= evaluation.guessing_ibs:
             sentences.append(
                 "Its probabilities are no closer to the outcomes than one Kaplan-Meier curve of all these "
                 "cases. Use the order of its risks, not its probabilities."
@@ -175,7 +178,9 @@ class SurvivalSections(Sections[SurvivalReport]):
             "dozen": DOZEN,
             "risks": RISKS,
             "caveat": CAVEAT,
-            "methods": sorted({r.harrell.method for r in evaluation.models if r.harrell.low}),
+            "methods": sorted(
+                {r.metrics["harrell"].method for r in evaluation.models if r.metrics["harrell"].low}
+            ),
             "survival_plot": svg(survival_plot),
             "group_key": svg(group_key),
             "describe_groups": describe_groups,
@@ -215,7 +220,7 @@ def describe_groups(title: str, groups: tuple[Group, ...]) -> str:
 
 def _interval_limits(evaluation: SurvivalEvaluation, lead: SurvivalResult) -> list[str]:
     """What the width of the interval of C leaves open."""
-    n, events, c = evaluation.n_cases, evaluation.n_events, lead.harrell
+    n, events, c = evaluation.n_cases, evaluation.n_events, lead.metrics["harrell"]
     if c.low is None or c.high is None:
         return []
     width = c.high - c.low

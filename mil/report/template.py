@@ -7,6 +7,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mil.evaluation.display import format_p
 from mil.evaluation.intervals import Estimate
 from mil.report import formats, plots
 
@@ -46,7 +47,7 @@ def _environment() -> Environment:
         cell=formats.cell,
         count=formats.count,
         correct=formats.correct,
-        p_value=formats.p_value,
+        p_value=format_p,
         image=image,
         time=formats.in_units,
     )

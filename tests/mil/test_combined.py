@@ -42,7 +42,7 @@ def combination(cohort, *, settings=None, keep=keep_none, columns=("age", "arm")
 
 def judged(cohort, folds):
     found = evaluate(combine(combination(cohort), folds)).models
-    return {result.model: result.auc.value for result in found}
+    return {result.model: result.metrics["auc"].value for result in found}
 
 
 def test_both_together_tell_more_than_the_columns_alone():
@@ -60,7 +60,7 @@ def test_where_nothing_tells_neither_does():
         cohort = two_classes(30, seed, telling=False)
         asked = replace(combination(cohort), model="mean", settings=FitSettings(epochs=3, width=8))
         found = evaluate(combine(asked, folds_of(cohort, folds="3", seed=seed))).models
-        aucs += [result.auc.value for result in found if result.model == "mean+clinical"]
+        aucs += [result.metrics["auc"].value for result in found if result.model == "mean+clinical"]
     assert abs(np.mean(aucs) - 0.5) < 3.3 * 0.11 / 8**0.5
 
 
@@ -164,6 +164,6 @@ def test_survival_is_combined_by_cox_regressions():
     predictions = combine_survival(asked, folds_by_event(cohort))
     found = {m.model: m for m in evaluate_survival(predictions, "days").models}
     assert set(found) == {SELECTED, COMBINED}
-    assert found[SELECTED].harrell.low > 0.5
-    assert found[COMBINED].harrell.value > 0.65
+    assert found[SELECTED].metrics["harrell"].low > 0.5
+    assert found[COMBINED].metrics["harrell"].value > 0.65
     assert found[COMBINED].groups.p < 0.05

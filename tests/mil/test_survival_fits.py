@@ -44,10 +44,10 @@ def planted():
 def test_planted_risk_is_found_in_cases_that_were_not_seen(planted, loss):
     found = judged(planted, ["majority", *TELLING], replace(QUICK, loss=loss))
     for model in TELLING:
-        assert found[model].harrell.low > 0.55, model
+        assert found[model].metrics["harrell"].low > 0.55, model
         assert found[model].groups.p < 0.05, model
-    assert found["pooled-logistic"].ibs < found["majority"].ibs
-    assert found["majority"].harrell.value == 0.5
+    assert found["pooled-logistic"].metrics["ibs"].value < found["majority"].metrics["ibs"].value
+    assert found["majority"].metrics["harrell"].value == 0.5
 
 
 @pytest.mark.parametrize("model", ["pooled-logistic", "chance", "abmil"])
@@ -60,7 +60,9 @@ def test_risk_that_is_not_there_comes_out_at_a_half(model):
         judged(followed_cohort(30, planted=planted, seed=s, n_tiles=8), [model], settings, s)[model]
         for s in range(n)
     ]
-    assert abs(np.mean([each.harrell.value for each in found]) - 0.5) < 3.3 * 0.08 / n**0.5
+    assert (
+        abs(np.mean([each.metrics["harrell"].value for each in found]) - 0.5) < 3.3 * 0.08 / n**0.5
+    )
     assert sum(each.groups.p < 0.05 for each in found) <= 3
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from mil.evaluation.arrays import Floats
-from mil.evaluation.classification.evaluate import depends_on_fold_alone
+from mil.evaluation.classification.model_scores import depends_on_fold_alone
 from mil.evaluation.classification.per_class import Spread, make_estimate, spread
 from mil.evaluation.grade import metrics
 from mil.evaluation.grade.intervals import graded_interval, somers_interval

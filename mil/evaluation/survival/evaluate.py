@@ -1,26 +1,22 @@
-"""From the table of risks to each model's numbers, per case and with intervals."""
+"""Evaluation of predictions of survival: the numbers of each model, per case and with intervals."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.comparison import holm
+from mil.evaluation.display import Table, format_count, format_p
 from mil.evaluation.intervals import Estimate
-from mil.evaluation.survival.metrics import (
-    LogRank,
-    harrell_c,
-    harrell_interval,
-    integrated_brier,
-    kaplan_meier,
-    log_rank,
-    mean_dynamic_auc,
-    uno_c,
-)
+from mil.evaluation.metric import Metric, metrics_to_json
+from mil.evaluation.survival.metric_table import METRICS, ModelRisks, harrell_per_repeat
+from mil.evaluation.survival.metrics import LogRank, log_rank
 from mil.evaluation.survival.predictions import CaseRisks, SurvivalPredictions
 
-# Measured where there is nothing to find: see ``GroupTest`` and ``harrell_interval``. The first is of the
-# groups' log-rank p and stands wherever that is shown.
+MetricTable = Sequence[Metric[ModelRisks]]
+
+# Measured where there is nothing to find: see ``GroupTest`` and ``harrell_interval``. The first concerns the
+# log-rank p of the risk groups and is printed wherever that is.
 CAVEAT = "below .05 in 11 to 14 % of cohorts without any risk"
 HARRELL_OF_NOISE = (
     "Of Cox models of 8 columns of noise, scored through 5 folds of 40 cases, it holds 0.50 in 84 % of "
@@ -30,21 +26,20 @@ HARRELL_OF_NOISE = (
 
 @dataclass(frozen=True)
 class GroupTest:
-    """Whether the cases of high and of low risk, parted at the training median, differ in hazard.
+    """Log-rank test of the risk groups, split at the median training risk.
 
-    Each case's group comes from models that have not seen it, but the groups of different cases do not
-    come about independently of each other, so that p is approximate and leans low (J. Subramanian, R. Simon,
-    Stat Med 2011, 30:642): of 100 runs on cohorts of 40 without signal, four models on 25 of them, 11 had p
-    below .05, and of cohorts of risks through 5 folds 13 % at 40 cases and 14 % at 20. Adjusting for the
-    models tested together does not mend this.
+    The group of a case comes from models that have not seen it, but the groups of different cases are not
+    independent, so that p is approximate and too small (J. Subramanian, R. Simon, Stat Med 2011, 30:642): of
+    100 runs on cohorts of 40 without signal, four models on 25 of them, 11 had p below .05; of cohorts of
+    risks through 5 folds, 13 % at 40 cases and 14 % at 20. Adjustment over the models does not correct this.
 
     Attributes:
         high: cases above the median training risk.
-        low: the others.
-        statistic: of the log-rank test on one degree of freedom; None where there is one group only.
-        p: None likewise.
-        p_holm: adjusted for all models tested together.
-        p_bonferroni: likewise, the plainer and harsher way.
+        low: the other cases.
+        statistic: log-rank statistic on one degree of freedom; None where there is only one group.
+        p: p value; None likewise.
+        p_holm: p adjusted over all models by Holm.
+        p_bonferroni: p adjusted over all models by Bonferroni.
     """
 
     high: int
@@ -60,20 +55,14 @@ class SurvivalResult:
     """What one model achieved; the unit is the case, and numbers are means over repeats.
 
     Attributes:
-        model: its name.
-        harrell: C over all comparable pairs, with its interval.
-        uno: C that does not depend on who was censored; None where undefined.
-        auc: time-dependent, averaged over the horizons.
-        ibs: integrated Brier score; smaller is better.
+        model: name of the model.
+        metrics: estimates by the names of the table of metrics, in its order.
         groups: high against low risk.
         per_repeat: Harrell's C of each repeat.
     """
 
     model: str
-    harrell: Estimate
-    uno: float | None
-    auc: float | None
-    ibs: float
+    metrics: Mapping[str, Estimate]
     groups: GroupTest
     per_repeat: tuple[float | None, ...]
 
@@ -84,13 +73,14 @@ class SurvivalEvaluation:
 
     Attributes:
         n_cases: cases.
-        n_events: those whose event was seen.
+        n_events: cases whose event was observed.
         n_slides: distinct slides.
-        unit: of time.
-        horizons: the first and the last time at which survival was predicted.
-        guessing_ibs: integrated Brier score of the Kaplan-Meier curve of all cases, given to each.
-        repeats: the repeats found.
-        models: one result per model, in the order of the table.
+        unit: unit of time.
+        horizons: first and last time at which survival is predicted.
+        repeats: numbers of the repeats.
+        models: one result per model, in the order of the table of predictions.
+        guesses: value of a metric for guessing, by name, where it has one.
+        metric_table: the metrics of every model.
     """
 
     n_cases: int
@@ -98,112 +88,158 @@ class SurvivalEvaluation:
     n_slides: int
     unit: str
     horizons: tuple[float, float]
-    guessing_ibs: float
     repeats: tuple[int, ...]
     models: tuple[SurvivalResult, ...]
+    guesses: Mapping[str, float]
+    metric_table: MetricTable = METRICS
+
+    @property
+    def guessing_ibs(self) -> float:
+        """Integrated Brier score of the Kaplan-Meier curve of all cases, given to each case."""
+        return self.guesses["ibs"]
+
+    def best(self) -> SurvivalResult:
+        """The model with the highest Harrell's C; the first among equals."""
+        return max(self.models, key=lambda result: result.metrics["harrell"].value or 0.0)
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers, text, lists and dicts; None for what is undefined."""
-        return {"task": "survival", **asdict(self)}
+        return {
+            "task": "survival",
+            "n_cases": self.n_cases,
+            "n_events": self.n_events,
+            "n_slides": self.n_slides,
+            "unit": self.unit,
+            "horizons": list(self.horizons),
+            "guessing_ibs": self.guessing_ibs,
+            "repeats": list(self.repeats),
+            "models": [
+                {
+                    "model": result.model,
+                    **metrics_to_json(self.metric_table, result.metrics),
+                    "groups": asdict(result.groups),
+                    "per_repeat": list(result.per_repeat),
+                }
+                for result in self.models
+            ],
+        }
+
+    def rows(self) -> list[dict[str, object]]:
+        """Every number of each model, one row each: model, metric, and its fields."""
+        rows: list[dict[str, object]] = []
+        for result in self.models:
+            rows += [
+                {
+                    "model": result.model,
+                    "metric": metric.name,
+                    **metric.fields(result.metrics[metric.name]),
+                }
+                for metric in self.metric_table
+            ]
+            rows += [
+                {"model": result.model, "metric": f"groups.{name}", "value": value}
+                for name, value in asdict(result.groups).items()
+            ]
+        return [*rows, {"model": "(guessing)", "metric": "ibs", "value": self.guessing_ibs}]
+
+    def tables(self) -> list[Table]:
+        """The results as text; the first table is the summary."""
+        first, last = self.horizons
+        title = (
+            f"{self.n_cases} cases, {format_count(self.n_events, 'event')}, "
+            f"{format_count(self.n_slides, 'slide')}; 95 % intervals over cases. Survival is judged from "
+            f"{first:.4g} to {last:.4g} {self.unit}."
+        )
+        header = [
+            "model",
+            *(m.heading() for m in self.metric_table),
+            "high/low",
+            "log-rank p",
+            "Holm",
+        ]
+        rows = [
+            [
+                result.model,
+                *(metric.format(result.metrics[metric.name]) for metric in self.metric_table),
+                f"{result.groups.high}/{result.groups.low}",
+                format_p(result.groups.p),
+                format_p(result.groups.p_holm),
+            ]
+            for result in self.models
+        ]
+        guesses = [
+            f"{self.guesses[m.name]:.{m.digits}f}" if m.name in self.guesses else ""
+            for m in self.metric_table
+        ]
+        tested = any(result.groups.p is not None for result in self.models)
+        notes = [f"The log-rank p is {CAVEAT}."] if tested else []
+        return [Table(title, header, [*rows, ["(guessing)", *guesses, "", "", ""]], notes)]
 
 
-def evaluate_survival(predictions: SurvivalPredictions, unit: str) -> SurvivalEvaluation:
-    """Judge every model of the table over its cases.
+def evaluate_survival(
+    predictions: SurvivalPredictions, unit: str, metric_table: MetricTable = METRICS
+) -> SurvivalEvaluation:
+    """Evaluate every model of the table over its cases.
 
-    With several repeats each number is the mean over repeats, and the interval is laid at that mean for
-    the cases there are; groups are cut by each case's mean risk.
+    With several repeats each metric is the mean over repeats, and its interval is laid around that mean for
+    the number of cases; groups are split by the mean risk of each case.
 
     Args:
         predictions: out-of-fold risks; the slides of a case are averaged.
-        unit: of time.
+        unit: unit of time.
+        metric_table: the metrics to compute.
     """
-    at, models = predictions.horizons, predictions.models
-    first = predictions.case_risks(models[0], predictions.repeats[0])
-    tests = [_test(predictions.mean_risks(model)) for model in models]
-    groups = _adjusted(tests)
-    curve = kaplan_meier(first.time, first.event).at(at)
+    at = predictions.horizons
+    models = {
+        name: ModelRisks(
+            tuple(predictions.case_risks(name, repeat) for repeat in predictions.repeats), at
+        )
+        for name in predictions.models
+    }
+    groups = _test_groups([predictions.mean_risks(model) for model in models])
+    first = models[predictions.models[0]]
     return SurvivalEvaluation(
-        n_cases=len(first.case),
+        n_cases=len(first.time),
         n_events=int(first.event.sum()),
         n_slides=int(predictions.table["slide"].nunique()),
         unit=unit,
         horizons=(float(at[0]), float(at[-1])),
-        guessing_ibs=integrated_brier(
-            first.time, first.event, np.tile(curve, (len(first.case), 1)), at
-        ),
         repeats=predictions.repeats,
         models=tuple(
-            _result(
-                model,
-                [predictions.case_risks(model, repeat) for repeat in predictions.repeats],
-                at,
-                group,
-            )
-            for model, group in zip(models, groups, strict=True)
+            _evaluate_model(name, risks, group, metric_table)
+            for (name, risks), group in zip(models.items(), groups, strict=True)
         ),
+        guesses={metric.name: metric.guess(first) for metric in metric_table if metric.guess},
+        metric_table=metric_table,
     )
 
 
-def rows(evaluation: SurvivalEvaluation) -> list[dict[str, object]]:
-    """Every number of each model, one row each: model, metric, and its fields."""
-    found: list[dict[str, object]] = []
-    for each in evaluation.models:
-        found.append({"model": each.model, "metric": "harrell", **asdict(each.harrell)})
-        groups = {f"groups.{name}": number for name, number in asdict(each.groups).items()}
-        numbers = {"uno": each.uno, "auc": each.auc, "ibs": each.ibs} | groups
-        found += [{"model": each.model, "metric": name, "value": x} for name, x in numbers.items()]
-    guessing = {"model": "(guessing)", "metric": "ibs", "value": evaluation.guessing_ibs}
-    return [*found, guessing]
-
-
-def _result(model: str, repeats: list[CaseRisks], at: Floats, groups: GroupTest) -> SurvivalResult:
-    time, event, last = repeats[0].time, repeats[0].event, float(at[-1])
-    each = tuple(harrell_c(time, event, one.risk) for one in repeats)
+def _evaluate_model(
+    model: str, risks: ModelRisks, groups: GroupTest, metric_table: MetricTable
+) -> SurvivalResult:
     return SurvivalResult(
         model=model,
-        harrell=_harrell(time, event, repeats, each),
-        uno=_mean([uno_c(time, event, one.risk, last) for one in repeats]),
-        auc=_mean([mean_dynamic_auc(time, event, one.risk, at) for one in repeats]),
-        ibs=float(np.mean([integrated_brier(time, event, one.survival, at) for one in repeats])),
+        metrics={metric.name: metric.estimate(risks) for metric in metric_table},
         groups=groups,
-        per_repeat=each,
+        per_repeat=harrell_per_repeat(risks),
     )
 
 
-def _harrell(
-    time: Floats, event: Bools, repeats: list[CaseRisks], each: tuple[float | None, ...]
-) -> Estimate:
-    value = _mean(each)
-    if value is None:
-        return Estimate(None, None, None, "none", "undefined: no two cases can be compared")
-    if all(np.ptp(one.risk) == 0 for one in repeats):
-        return Estimate(value, None, None, "none", "every case has the same risk")
-    # The interval of the repeat whose C is nearest the mean, laid at the mean.
-    nearest = int(np.argmin([abs((one or 0.0) - value) for one in each]))
-    found = harrell_interval(time, event, repeats[nearest].risk, value)
-    return Estimate(value, found.low, found.high, found.method)
-
-
-def _mean(values: list[float | None] | tuple[float | None, ...]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _test(risks: CaseRisks) -> tuple[int, int, LogRank | None]:
-    high = risks.risk > 0
-    return (
-        int(high.sum()),
-        int((~high).sum()),
-        log_rank(risks.time, risks.event, high.astype(np.int64)),
-    )
-
-
-def _adjusted(tests: list[tuple[int, int, LogRank | None]]) -> list[GroupTest]:
-    known = [test.p for _, _, test in tests if test]
-    stepped = iter(holm(known))
-    return [
-        GroupTest(high, low, test.statistic, test.p, next(stepped), min(1.0, len(known) * test.p))
-        if test
-        else GroupTest(high, low, None, None, None, None)
-        for high, low, test in tests
+def _test_groups(models: Sequence[CaseRisks]) -> list[GroupTest]:
+    """The log-rank tests of all models, adjusted over them."""
+    high = [risks.risk > 0 for risks in models]
+    tests: list[LogRank | None] = [
+        log_rank(risks.time, risks.event, group.astype(np.int64))
+        for risks, group in zip(models, high, strict=True)
     ]
+    defined = [test.p for test in tests if test]
+    adjusted = iter(holm(defined))
+    groups = []
+    for group, test in zip(high, tests, strict=True):
+        sizes = int(group.sum()), int((~group).sum())
+        if test is None:
+            groups.append(GroupTest(*sizes, None, None, None, None))
+            continue
+        bonferroni = min(1.0, len(defined) * test.p)
+        groups.append(GroupTest(*sizes, test.statistic, test.p, next(adjusted), bonferroni))
+    return groups

@@ -1,4 +1,4 @@
-"""A table of hazard ratios, each alone and all together, with the test that they stay the same over time."""
+"""Tables of hazard ratios, univariable and multivariable, with a test of proportional hazards."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from features.files.atomic import atomic_path
 from mil.errors import FitError, RunError
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.comparison import holm
+from mil.evaluation.display import Table, format_p
 from mil.evaluation.regression.cox import CoxFit, fit_cox
 
 HEADER = (
@@ -20,24 +21,26 @@ HEADER = (
     "penalty",
 )  # fmt: skip
 
+NUMBERS = ("ratio", "low", "high", "p", "p_holm", "p_bonferroni", "p_proportional")
+
 
 @dataclass(frozen=True)
 class Hazard:
-    """What one term does to the hazard.
+    """Hazard ratio of one term.
 
     Attributes:
         analysis: ``univariable``, the term alone, or ``multivariable``, beside all others.
-        term: its name.
-        ratio: of hazards, per unit of the term.
-        low: 95 % limits by Wald.
-        high: likewise.
-        p: by Wald.
-        p_holm: adjusted for all terms of the analysis.
-        p_bonferroni: likewise.
-        p_proportional: that the ratio is the same at all times (P. Grambsch, T. Therneau, Biometrika 1994,
-            81:515, on ranks of time); None of a penalised fit, which has no such test, and where columns say
-            the same, so that nobody knows their ratios.
-        penalty: ``none``, or ``Firth`` where the likelihood has no top.
+        term: name of the term.
+        ratio: hazard ratio per unit of the term.
+        low: lower 95 % limit, by Wald.
+        high: upper limit.
+        p: p value, by Wald.
+        p_holm: p adjusted over all terms of the analysis by Holm.
+        p_bonferroni: p adjusted likewise by Bonferroni.
+        p_proportional: p value of the test of proportional hazards (P. Grambsch, T. Therneau, Biometrika
+            1994, 81:515, on ranks of time); None for a penalised fit, which has no such test, and where
+            columns are collinear, so that their ratios are not identified.
+        penalty: ``none``, or ``Firth`` where the maximum likelihood estimate does not exist.
     """
 
     analysis: str
@@ -53,42 +56,62 @@ class Hazard:
 
 
 def hazard_table(columns: Mapping[str, Floats], time: Floats, event: Bools) -> tuple[Hazard, ...]:
-    """Cox regressions of the outcome on each column alone, and on all of them.
+    """Cox regression on each column alone, and on all columns together.
 
     Args:
-        columns: name to (n,) numbers; one that does not vary is left out.
-        time: (n,).
-        event: (n,).
+        columns: (n,) numbers by name; constant columns are left out.
+        time: (n,) time of the event or of censoring.
+        event: (n,) True where the event was observed.
 
     Raises:
         FitError: no event.
     """
-    kept = {name: values for name, values in columns.items() if np.ptp(values) > 0}
-    alone = [_terms({name: values}, time, event)[0] for name, values in kept.items()]
-    found = _adjusted("univariable", list(kept), alone)
-    if len(kept) > 1:
-        found += _adjusted("multivariable", list(kept), _terms(kept, time, event))
-    return tuple(found)
+    varying = {name: values for name, values in columns.items() if np.ptp(values) > 0}
+    alone = [_fit_terms({name: values}, time, event)[0] for name, values in varying.items()]
+    hazards = _adjusted("univariable", list(varying), alone)
+    if len(varying) > 1:
+        hazards += _adjusted("multivariable", list(varying), _fit_terms(varying, time, event))
+    return tuple(hazards)
+
+
+def hazard_tables(tables: Mapping[str, Sequence[Hazard]]) -> list[Table]:
+    """The multivariable hazard ratios of all models as text; empty if there are none."""
+    rows = [
+        [
+            hazard.term,
+            f"{hazard.ratio:.2f} ({hazard.low:.2f} to {hazard.high:.2f})",
+            format_p(hazard.p),
+            format_p(hazard.p_holm),
+            format_p(hazard.p_bonferroni),
+            format_p(hazard.p_proportional),
+        ]
+        for table in tables.values()
+        for hazard in table
+        if hazard.analysis == "multivariable"
+    ]
+    if not rows:
+        return []
+    title = "Cox regression of the risk out of fold beside the clinical columns:"
+    return [Table(title, ["term", "hazard ratio", "p", "Holm", "Bonferroni", "proportional"], rows)]
 
 
 def write_hazards(path: Path, tables: Mapping[str, Sequence[Hazard]]) -> None:
-    """One row per model, analysis and term."""
+    """Write one row per model, analysis and term as CSV."""
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["model", *HEADER])
         for model, table in tables.items():
-            for each in table:
-                numbers = [each.ratio, each.low, each.high, each.p, each.p_holm, each.p_bonferroni]
-                shown = [f"{value:.6g}" for value in numbers]
-                shown.append("" if each.p_proportional is None else f"{each.p_proportional:.6g}")
-                writer.writerow([model, each.analysis, each.term, *shown, each.penalty])
+            for hazard in table:
+                numbers = [getattr(hazard, name) for name in NUMBERS]
+                fields = ["" if value is None else f"{value:.6g}" for value in numbers]
+                writer.writerow([model, hazard.analysis, hazard.term, *fields, hazard.penalty])
 
 
 def read_hazards(path: Path) -> dict[str, tuple[Hazard, ...]]:
-    """The tables by model, as ``write_hazards`` wrote them.
+    """Read the tables by model, as ``write_hazards`` wrote them.
 
     Raises:
-        RunError: the file holds another table.
+        RunError: the file contains another table.
     """
     tables: dict[str, tuple[Hazard, ...]] = {}
     with path.open(newline="") as file:
@@ -98,22 +121,21 @@ def read_hazards(path: Path) -> dict[str, tuple[Hazard, ...]]:
             ratio, low, high, p, holms, bonferronis = map(float, numbers)
             tested = float(proportional) if proportional else None
             adjusted = (p, holms, bonferronis, tested)
-            each = Hazard(analysis, term, ratio, low, high, *adjusted, penalty)
-            tables[model] = (*tables.get(model, ()), each)
+            hazard = Hazard(analysis, term, ratio, low, high, *adjusted, penalty)
+            tables[model] = (*tables.get(model, ()), hazard)
     except ValueError as error:
         raise RunError(
-            f"{path} is not a table of hazards as `mil crossval` writes it ({error}). Put it back, or remove "
-            "it."
+            f"{path} is not a table of hazards as a run writes it ({error}). Put it back, or remove it."
         ) from error
     return tables
 
 
-_Told = tuple[
+_Term = tuple[
     float, float, float, float | None, str
 ]  # coefficient, error, p, p_proportional, penalty
 
 
-def _terms(columns: Mapping[str, Floats], time: Floats, event: Bools) -> list[_Told]:
+def _fit_terms(columns: Mapping[str, Floats], time: Floats, event: Bools) -> list[_Term]:
     rows = np.stack(list(columns.values()), axis=1)
     proportional: list[float | None] = [None] * rows.shape[1]
     try:
@@ -128,19 +150,19 @@ def _terms(columns: Mapping[str, Floats], time: Floats, event: Bools) -> list[_T
         map(float, fitted.p),
         strict=True,
     )
-    return [(*told, tested, penalty) for told, tested in zip(numbers, proportional, strict=True)]
+    return [(*term, tested, penalty) for term, tested in zip(numbers, proportional, strict=True)]
 
 
 def proportionality(fitted: CoxFit, rows: Floats, time: Floats, event: Bools) -> Floats:
-    """(K,) p that each coefficient does not change over time.
+    """P values (K,) of the test of proportional hazards.
 
-    The correlation of the scaled Schoenfeld residuals of events with the rank of their time.
+    The test is of the correlation between scaled Schoenfeld residuals and the rank of the event time.
 
     Args:
-        fitted: of these cases, without a penalty.
-        rows: (n, K).
-        time: (n,).
-        event: (n,).
+        fitted: fit of these cases without a penalty.
+        rows: (n, K) columns.
+        time: (n,) time of the event or of censoring.
+        event: (n,) True where the event was observed.
     """
     from lifelines import CoxPHFitter
     from lifelines.statistics import proportional_hazard_test
@@ -157,7 +179,7 @@ def proportionality(fitted: CoxFit, rows: Floats, time: Floats, event: Bools) ->
     return np.atleast_1d(np.asarray(tested.p_value, dtype=np.float64))
 
 
-def _adjusted(analysis: str, names: Sequence[str], terms: Sequence[_Told]) -> list[Hazard]:
+def _adjusted(analysis: str, names: Sequence[str], terms: Sequence[_Term]) -> list[Hazard]:
     stepped = holm([p for _, _, p, _, _ in terms])
     half = float(norm.isf(0.025))
     return [

@@ -24,16 +24,19 @@ def test_one_repeat_is_the_metrics_and_their_intervals(make):
     assert result.model == "votes"
     assert result.n == 12
     assert result.correct == np.trace(metrics.confusion(scores.truth, scores.p))
-    assert result.accuracy.value == metrics.accuracy(scores.truth, scores.p)
+    assert result.metrics["accuracy"].value == metrics.accuracy(scores.truth, scores.p)
     interval = wilson(result.correct, 12)
-    assert (result.accuracy.low, result.accuracy.high) == (interval.low, interval.high)
+    assert (result.metrics["accuracy"].low, result.metrics["accuracy"].high) == (
+        interval.low,
+        interval.high,
+    )
     auc = macro_auc_interval(scores.truth, scores.p)
-    assert result.auc == Estimate(
+    assert result.metrics["auc"] == Estimate(
         metrics.macro_auc(scores.truth, scores.p), auc.low, auc.high, auc.method
     )
     balanced = metrics.balanced_accuracy(scores.truth, scores.p)
     interval = balanced_accuracy_interval(balanced, np.array([3, 4, 5]))
-    assert result.balanced_accuracy == Estimate(
+    assert result.metrics["balanced_accuracy"] == Estimate(
         balanced, interval.low, interval.high, "Wilson, effective n"
     )
     np.testing.assert_array_equal(result.confusion, metrics.confusion(scores.truth, scores.p))
@@ -42,7 +45,7 @@ def test_one_repeat_is_the_metrics_and_their_intervals(make):
 def test_what_is_of_the_matrix_is_averaged_over_repeats_too(make):
     result = evaluate(make(repeats=3)).models[0]
     for name in ("macro_f1", "mcc", "kappa"):
-        estimate = getattr(result, name)
+        estimate = result.metrics[name]
         assert estimate.value == pytest.approx(np.mean(result.per_repeat[name]), abs=1e-12)
         assert estimate.value == pytest.approx(result.spread[name].mean, abs=1e-12)
         assert estimate.low < estimate.value < estimate.high
@@ -51,10 +54,10 @@ def test_what_is_of_the_matrix_is_averaged_over_repeats_too(make):
 @pytest.mark.parametrize("counts", [(6, 0), (0, 6), (0, 0, 6)])
 def test_of_one_class_nothing_that_tells_classes_apart_is_defined(make, counts):
     result = evaluate(make(counts=counts, repeats=2)).models[0]
-    assert result.accuracy.value is not None
+    assert result.metrics["accuracy"].value is not None
     for name in ("auc", "average_precision", "macro_f1", "mcc", "kappa"):
-        assert getattr(result, name).value is None
-        assert "undefined" in getattr(result, name).note
+        assert result.metrics[name].value is None
+        assert "undefined" in result.metrics[name].note
     assert [of_class.average_precision.value for of_class in result.per_class] == [None] * len(
         counts
     )
@@ -75,15 +78,15 @@ def left_out_one_by_one(answers):
 def test_a_perfect_model_that_leaves_one_out_ranks_and_the_counts_do_not():
     perfect = np.eye(2)[np.arange(20) // 10]
     result = evaluate(left_out_one_by_one(perfect)).models[0]
-    assert (result.auc.value, result.average_precision.value) == (1.0, 1.0)
+    assert (result.metrics["auc"].value, result.metrics["average_precision"].value) == (1.0, 1.0)
     assert [of_class.auc.value for of_class in result.per_class] == [1.0, 1.0]
     counts = (10 - perfect) / 19
-    assert evaluate(left_out_one_by_one(counts)).models[0].auc.value is None
+    assert evaluate(left_out_one_by_one(counts)).models[0].metrics["auc"].value is None
 
 
 def test_one_case_is_judged():
     result = evaluate(left_out_one_by_one(np.array([[0.7, 0.3]]))).models[0]
-    assert (result.n, result.auc.value) == (1, None)
+    assert (result.n, result.metrics["auc"].value) == (1, None)
 
 
 def test_the_cohort_is_counted_in_cases(predictions):
@@ -101,11 +104,11 @@ def test_repeats_are_averaged_and_never_more_cases(make):
     counts = [np.trace(metrics.confusion(of_repeat.truth, of_repeat.p)) for of_repeat in scores]
     assert result.correct == pytest.approx(np.mean(counts))
     interval = wilson(np.mean(counts), 12)
-    assert (result.accuracy.low, result.accuracy.high) == pytest.approx(
+    assert (result.metrics["accuracy"].low, result.metrics["accuracy"].high) == pytest.approx(
         (interval.low, interval.high)
     )
     aucs = [metrics.macro_auc(of_repeat.truth, of_repeat.p) for of_repeat in scores]
-    assert result.auc.value == pytest.approx(np.mean(aucs))
+    assert result.metrics["auc"].value == pytest.approx(np.mean(aucs))
     assert result.per_repeat["auc"] == tuple(aucs)
     assert result.per_repeat["accuracy"] == pytest.approx([count / 12 for count in counts])
     assert result.confusion.sum() == pytest.approx(12)
@@ -118,7 +121,7 @@ def test_the_same_repeat_thrice_changes_nothing(make):
     b = evaluate(Predictions(thrice, once.classes)).models
     for one, three in zip(a, b, strict=True):
         for name in ("accuracy", "balanced_accuracy", "auc"):
-            x, y = getattr(one, name), getattr(three, name)
+            x, y = one.metrics[name], three.metrics[name]
             assert (x.value, x.low, x.high) == pytest.approx((y.value, y.low, y.high))
 
 
@@ -144,17 +147,19 @@ def test_order_of_rows_changes_nothing(predictions):
 def test_two_classes_take_the_auc_of_class_1(make):
     predictions = make(counts=(6, 7), repeats=1)
     scores = predictions.case_scores("abmil", 0)
-    assert evaluate(predictions).models[0].auc.value == metrics.macro_auc(scores.truth, scores.p)
+    assert evaluate(predictions).models[0].metrics["auc"].value == metrics.macro_auc(
+        scores.truth, scores.p
+    )
 
 
 def test_an_absent_class_is_noted_and_json_has_no_nan(predictions):
     table = predictions.table[predictions.table["label"] != "c1"]
     evaluation = evaluate(Predictions(table, predictions.classes))
     result = evaluation.models[0]
-    assert result.auc == Estimate(None, None, None, "none", "undefined: no case of c1")
+    assert result.metrics["auc"] == Estimate(None, None, None, "none", "undefined: no case of c1")
     assert result.per_repeat["auc"] == (None, None)
-    assert result.balanced_accuracy.note == "no case of c1: mean of the other classes"
-    assert 0 <= result.balanced_accuracy.value <= 1
+    assert result.metrics["balanced_accuracy"].note == "no case of c1: mean of the other classes"
+    assert 0 <= result.metrics["balanced_accuracy"].value <= 1
     back = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
     assert back == evaluation.to_json()
     assert back["models"][0]["auc"]["value"] is None
@@ -163,7 +168,11 @@ def test_an_absent_class_is_noted_and_json_has_no_nan(predictions):
 
 def test_a_perfect_model_has_finite_limits(make):
     result = evaluate(make(signal=60.0)).models[0]
-    for estimate in (result.accuracy, result.balanced_accuracy, result.auc):
+    for estimate in (
+        result.metrics["accuracy"],
+        result.metrics["balanced_accuracy"],
+        result.metrics["auc"],
+    ):
         assert estimate.value == 1
         assert estimate.high == 1
         assert 0.5 < estimate.low < 1
@@ -190,9 +199,9 @@ def test_a_model_with_one_answer_per_fold_has_no_auc():
     table = pd.DataFrame(rows, columns=columns)
     table["p_b"] = 1 - table["p_a"]
     majority, model = evaluate(Predictions(table, ("a", "b"))).models
-    assert majority.auc.value is None
-    assert "the fold alone" in majority.auc.note
-    for estimate in (majority.average_precision, *(c.auc for c in majority.per_class)):
-        assert estimate == majority.auc
-    assert model.auc.value is not None
+    assert majority.metrics["auc"].value is None
+    assert "the fold alone" in majority.metrics["auc"].note
+    for estimate in (majority.metrics["average_precision"], *(c.auc for c in majority.per_class)):
+        assert estimate == majority.metrics["auc"]
+    assert model.metrics["auc"].value is not None
     assert model.per_class[0].auc.value is not None

@@ -60,21 +60,25 @@ def test_models_are_judged_by_cases():
     found = evaluate_survival(SurvivalPredictions(table), "months")
     null, true = found.models
     assert (found.n_cases, found.n_events, found.n_slides) == (N, event.sum(), N * 3 // 2)
-    assert true.harrell.value == pytest.approx(harrell_c(time, event, risk))
-    assert true.harrell.low > null.harrell.low
-    assert true.ibs < found.guessing_ibs < null.ibs
+    assert true.metrics["harrell"].value == pytest.approx(harrell_c(time, event, risk))
+    assert true.metrics["harrell"].low > null.metrics["harrell"].low
+    assert true.metrics["ibs"].value < found.guessing_ibs < null.metrics["ibs"].value
     high = (risk > np.median(risk)).astype(int)
     assert true.groups.p == pytest.approx(log_rank(time, event, high).p)
     assert true.groups.high == high.sum()
     assert true.groups.p_bonferroni == pytest.approx(2 * true.groups.p)
     assert true.groups.p <= true.groups.p_holm <= true.groups.p_bonferroni
-    assert null.harrell.value == pytest.approx(np.mean(null.per_repeat))
+    assert null.metrics["harrell"].value == pytest.approx(np.mean(null.per_repeat))
 
 
 def test_model_that_says_the_same_of_all_is_worth_a_half_without_an_interval():
     table = table_of(models=("majority",))[0].assign(risk=0.0)
     [found] = evaluate_survival(SurvivalPredictions(table), "days").models
-    assert (found.harrell.value, found.harrell.low, found.groups.p) == (0.5, None, None)
+    assert (found.metrics["harrell"].value, found.metrics["harrell"].low, found.groups.p) == (
+        0.5,
+        None,
+        None,
+    )
 
 
 def test_row_order_changes_no_number():

@@ -53,16 +53,18 @@ def test_the_table_prints_what_was_evaluated(report):
     for result in evaluation.models:
         k = f"{result.correct:.0f}" if repeats == 1 else f"{result.correct:.1f}"
         row = [f"{result.model} {k}/{result.n}"]
-        row.append(f"{result.model}: {_range(result.accuracy)}")  # read out for the forest plot
-        row.append(_printed(result.accuracy))
+        row.append(
+            f"{result.model}: {_range(result.metrics['accuracy'])}"
+        )  # read out for the forest plot
+        row.append(_printed(result.metrics["accuracy"]))
         if repeats > 1:
             values = result.per_repeat["accuracy"]
             row.append(f"{100 * min(values):.0f} to {100 * max(values):.0f} %")
-        row.append(_printed(result.balanced_accuracy))
-        if result.auc.value is None:
-            row.append(f"{DASH} {result.auc.note}")
+        row.append(_printed(result.metrics["balanced_accuracy"]))
+        if result.metrics["auc"].value is None:
+            row.append(f"{DASH} {result.metrics['auc'].note}")
         else:
-            auc = result.auc
+            auc = result.metrics["auc"]
             row.append(f"{auc.value:.2f} {auc.low:.2f} to {auc.high:.2f}")
         at = text.index(row[0])
         for part in row:
@@ -96,12 +98,12 @@ def best(report):
 def test_the_headline_is_the_best_model_and_says_that_it_was_picked(make):
     report = make()
     evaluation = report.evaluation
-    lead = max(evaluation.models, key=lambda result: result.accuracy.value)
+    lead = max(evaluation.models, key=lambda result: result.metrics["accuracy"].value)
     first, second, *_ = (text.replace("\N{NO-BREAK SPACE}", " ") for text in headline(report))
     assert first.startswith(
         f"Of 20 cases, {lead.model} named the right class in {lead.correct:.0f} ("
     )
-    assert f"({_range(lead.accuracy)}); guessing gives 25 %" in first
+    assert f"({_range(lead.metrics['accuracy'])}); guessing gives 25 %" in first
     assert "best of 3 models" in second
     assert "optimistic" in second
     assert not any("best of" in text for text in headline(make(models=("abmil",))))

@@ -143,7 +143,7 @@ def test_limitations_carry_the_numbers_of_the_run(make):
     report.facts.cohort.drop(columns="site", inplace=True)
     lead = DiagnosisSections(report).lead
     text = limitations(report)
-    low, high = lead.accuracy.low, lead.accuracy.high
+    low, high = lead.metrics["accuracy"].low, lead.metrics["accuracy"].high
     assert f"between {100 * low:.0f} and {100 * high:.0f} %" in text
     assert "names no site" in text
     assert str(compare_models(report.predictions).power) in text

@@ -125,13 +125,14 @@ def row_of(source, section, name):
 def test_the_tables_print_what_was_evaluated(report):
     source, evaluation = render(report), report.evaluation
     for result in evaluation.models:
-        c, groups = result.harrell, result.groups
+        c, groups = result.metrics["harrell"], result.groups
         told = row_of(source, "<h2>Models compared", result.model)
         limits = "" if c.low is None else f" {c.low:.2f} to {c.high:.2f}"
         note = f" {c.note}" if c.note else ""
         spread = [x for x in result.per_repeat if x is not None]
         over = f" {min(spread):.2f} to {max(spread):.2f}" * (len(evaluation.repeats) > 1)
-        rest = f"{result.uno:.2f} {result.auc:.2f} {result.ibs:.3f}"
+        uno, auc, ibs = (result.metrics[name].value for name in ("uno", "auc", "ibs"))
+        rest = f"{uno:.2f} {auc:.2f} {ibs:.3f}"
         assert told.endswith(f" {c.value:.2f}{limits}{note}{over} {rest}"), told
         told = row_of(source, "<h3>High against low risk", result.model)
         held = report.predictions.mean_risks(result.model)
@@ -153,9 +154,9 @@ def test_the_tables_print_what_was_evaluated(report):
 
 def test_the_headline_is_the_model_of_the_highest_c_with_what_flatters_it():
     report = made()
-    lead = max(report.evaluation.models, key=lambda each: each.harrell.value)
+    lead = max(report.evaluation.models, key=lambda each: each.metrics["harrell"].value)
     assert best(report) is lead
-    c = lead.harrell
+    c = lead.metrics["harrell"]
     text = Page(render(report)).text()
     assert f"{lead.model} put the case whose event came first at the higher risk" in text
     assert f"{c.value:.2f} (Harrell's C, 95 % interval {c.low:.2f} to {c.high:.2f})" in text
@@ -284,7 +285,7 @@ def test_limits_are_those_of_the_data():
     report = made()
     lead, evaluation = best(report), report.evaluation
     text = Page(render(report)).text()
-    c = lead.harrell
+    c = lead.metrics["harrell"]
     assert f"With {N} cases and {evaluation.n_events} events the C of {lead.model}" in text
     assert f"anything between {c.low:.2f} and {c.high:.2f} is compatible" in text
     held = report.predictions.case_risks("told", 0)
