@@ -7,7 +7,8 @@ from pathlib import Path
 from mil.concepts.find import Concepts, find_concepts
 from mil.concepts.page import write_concepts
 from mil.errors import RunError
-from mil.evaluation.classification.evaluate import ModelResult, evaluate
+from mil.evaluation.classification.evaluate import evaluate
+from mil.evaluation.classification.results import ModelResult
 from mil.runs.run import Run
 
 
