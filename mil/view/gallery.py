@@ -17,9 +17,9 @@ from mil.explain.scores import TileScores
 from mil.explain.target import explanation_target
 from mil.heads.registry import head_class
 from mil.learning.fitted import Fitted
-from mil.report.class_cards import case_cards
 from mil.runs.run import Relation, Run
 from mil.view.layers import list_layers
+from mil.view.predictions import case_predictions
 
 OPEN_SLIDES = 16  # cached at once
 CACHED_LAYERS = 256  # of one slide each, a few hundred kilobytes
@@ -60,7 +60,7 @@ class Gallery:
     def contents(self) -> dict[str, Any]:
         """Cases with their slides and each model's prediction, and the layers."""
         number = {slide: index for index, slide in enumerate(self.slides)}
-        predictions = self._predictions()
+        predictions = case_predictions(self.run)
         cases: dict[str, dict[str, Any]] = {}
         for slide, name in self.case_of.items():
             case = cases.setdefault(
@@ -165,19 +165,6 @@ class Gallery:
             "colours": colours.tolist(),
             "bar": scale_bar(scores),
             "unit": describe_unit(scores),
-        }
-
-    def _predictions(self) -> dict[str, dict[str, Any]]:
-        """By case and model: probabilities out of fold, and whether the likeliest class is the true one."""
-        if not self.run.cross_validated or self.run.task == "survival":
-            return {}
-        predictions = self.run.predictions()
-        return {
-            card.case: {
-                model: {"p": [round(p, 4) for p in verdict.p], "right": verdict.right}
-                for model, verdict in zip(predictions.models, card.verdicts, strict=True)
-            }
-            for card in case_cards(predictions)
         }
 
     def _open_slide(self, number: int) -> DeepZoom:
