@@ -36,9 +36,9 @@ def nowhere():
 
 
 def test_the_stand_in_is_like_a_slide():
-    told = get_type_hints(Slide)
+    slide_hints = get_type_hints(Slide)
     hints = get_type_hints(Cropped)
-    assert all(told[name] == kind for name, kind in hints.items() if name != "name")
+    assert all(slide_hints[name] == kind for name, kind in hints.items() if name != "name")
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
@@ -53,7 +53,7 @@ def test_slide_that_is_scanned_from_its_corner_counts_from_it(tmp_path, origin):
     ("origin", "offset"), [("level0", (0, 0)), ("bounds", CORNER)], ids=["level0", "bounds"]
 )
 @pytest.mark.parametrize("drawn", [box(0, 0, 100, 100), box(400, 300, 450, 350)])
-def test_what_is_asked_for_is_obeyed(drawn, origin, offset):
+def test_frame_that_is_set_is_used(drawn, origin, offset):
     placed = find_frame(drawn, Cropped(), origin, never)
     assert (placed.offset_l0, placed.origin) == (offset, origin)
 

@@ -27,7 +27,7 @@ ASAP = (
 
 @pytest.mark.parametrize("stem", ["a.b", "a.b.svs"])
 @pytest.mark.parametrize("suffix", [*SUFFIXES, ".GeoJSON", ".XML", ".Json.GZ"])
-def test_annotation_is_found_by_slide_or_slide_file(tmp_path, stem, suffix):
+def test_annotation_is_matched_by_slide_or_slide_file(tmp_path, stem, suffix):
     write_geojson(tmp_path / f"{stem}{suffix}")
     write_geojson(tmp_path / "a.b.c.geojson")
     (tmp_path / "a.b.txt").touch()

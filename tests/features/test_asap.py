@@ -87,7 +87,7 @@ def test_group_within_the_tumour_is_taken_away_by_its_whole_name(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["Polygon", "Rectangle", "Spline"])
-def test_what_has_area_is_read_and_a_spline_is_told(tmp_path, kind):
+def test_what_has_area_is_read_and_a_spline_is_noted(tmp_path, kind):
     drawing = read(tmp_path, asap(drawn(kind=kind)))
     assert drawing.region(["Tumor"]).area == 100
     splines = ("Splines read as polygons through their control points: 1.",)

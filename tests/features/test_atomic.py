@@ -6,7 +6,7 @@ from features.files.atomic import atomic_path, write_atomic
 
 
 @pytest.mark.parametrize("content", ["Größe\n", b"\x00\xff", memoryview(b"seen")])
-def test_a_file_holds_what_it_was_given(tmp_path, content):
+def test_a_file_contains_what_was_written(tmp_path, content):
     path = tmp_path / "new" / "folder" / "file"
     write_atomic(path, content)
     assert path.read_bytes() == (content.encode() if isinstance(content, str) else bytes(content))

@@ -41,9 +41,9 @@ def test_a_damaged_place_spoils_no_other(tmp_path):
     whole = DeepZoom(path).tile(11, 3, 3)
     with openslide.OpenSlide(path) as slide:
         assert slide.dimensions == (2000, 2000)
-    held = bytearray(path.read_bytes())
-    held[2000:60000] = bytes(58000)  # of the first tiles' deflate streams
-    path.write_bytes(held)
+    raw = bytearray(path.read_bytes())
+    raw[2000:60000] = bytes(58000)  # of the first tiles' deflate streams
+    path.write_bytes(raw)
     pyramid = DeepZoom(path)
     with pytest.raises(TileError, match="cannot be read"):
         pyramid.tile(11, 0, 0)

@@ -125,8 +125,8 @@ CORNERS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3, 
 def test_any_scribble_is_what_its_stroke_winds_around(tmp_path_factory, shell, hole):
     assume(len(set(shell)) > 2 and len(set(hole)) > 2)
     shell, hole = [*shell, shell[0]], [*hole, hole[0]]
-    held = read(tmp_path_factory.mktemp("s"), feature(shell, hole)).annotations
-    polygon = held[0].polygon if held else shapely.Polygon()
+    annotations = read(tmp_path_factory.mktemp("s"), feature(shell, hole)).annotations
+    polygon = annotations[0].polygon if annotations else shapely.Polygon()
     assert polygon.is_valid
     lines = shapely.union_all([LinearRing(shell), LinearRing(hole)])
     for x in np.arange(0.3, 9, 1.1):
@@ -159,17 +159,17 @@ def test_parts_that_overlap_count_once(tmp_path):
     assert one(tmp_path, feature(geometry=parts)).polygon.area == pytest.approx(150)
 
 
-def test_mending_that_changes_an_area_is_told(tmp_path):
+def test_repair_that_changes_an_area_is_reported(tmp_path):
     drawing = read(tmp_path, [feature(CROSSING), feature(BOW_TIE), feature(SQUARE)])
-    mended, changed = drawing.notes
-    assert mended == "Outlines that cross or touch themselves repaired: 2."
+    repairs, changes = drawing.notes
+    assert repairs == "Outlines that cross or touch themselves repaired: 2."
     share = 20 * 60 / CROSSING_AREA
     assert re.search(
-        rf"area of 1 by more than 1% .*Tumor near \(\d+, \d+\) \+{share:.1%}\.$", changed
+        rf"area of 1 by more than 1% .*Tumor near \(\d+, \d+\) \+{share:.1%}\.$", changes
     )
 
 
-def test_mending_that_changes_less_than_a_hundredth_is_counted_only(tmp_path):
+def test_repair_that_changes_less_than_a_hundredth_is_counted_only(tmp_path):
     thin = [[0, 0], [999, 0], [999, 6], [40, 6], [40, -4], [41, -4], [41, 9], [0, 9]]
     drawing = read(tmp_path, [feature(thin)])
     assert drawing.notes == ("Outlines that cross or touch themselves repaired: 1.",)
@@ -194,55 +194,59 @@ def test_geometry_collection_gives_its_polygons(tmp_path):
 
 
 def test_overlapping_annotations_count_once(tmp_path):
-    held = read(tmp_path, [feature(SQUARE), feature(box_ring(5, 0, 15, 10))])
-    assert held.region(["Tumor"]).area == 150
+    drawing = read(tmp_path, [feature(SQUARE), feature(box_ring(5, 0, 15, 10))])
+    assert drawing.region(["Tumor"]).area == 150
 
 
 def test_derived_class_counts_with_its_base(tmp_path):
-    held = read(tmp_path, [feature(SQUARE, classification={"names": ["Tumor", "Positive"]})])
-    assert held.region(["Tumor"]).area == 100
+    drawing = read(tmp_path, [feature(SQUARE, classification={"names": ["Tumor", "Positive"]})])
+    assert drawing.region(["Tumor"]).area == 100
 
 
 def test_base_class_does_not_count_as_the_derived_one(tmp_path):
     derived = feature(SQUARE, classification={"names": ["Tumor", "Positive"]})
     base = feature(box_ring(50, 0, 51, 1), classification="Tumor")
-    held = read(tmp_path, [derived, base])
-    assert held.region(["tumor: positive"]).area == 100
-    assert held.region(["Tumor:Positive"]).area == 100
-    assert held.union(["Positive"]).is_empty
+    drawing = read(tmp_path, [derived, base])
+    assert drawing.region(["tumor: positive"]).area == 100
+    assert drawing.region(["Tumor:Positive"]).area == 100
+    assert drawing.union(["Positive"]).is_empty
 
 
-@pytest.mark.parametrize("wanted", ["tumor", " TUMOR ", "Tumor"])
-def test_letter_case_and_blanks_do_not_matter(tmp_path, wanted):
-    held = read(tmp_path, [feature(SQUARE, classification="Tumor ")])
-    assert held.region([wanted]).area == 100
+@pytest.mark.parametrize("requested", ["tumor", " TUMOR ", "Tumor"])
+def test_letter_case_and_blanks_do_not_matter(tmp_path, requested):
+    drawing = read(tmp_path, [feature(SQUARE, classification="Tumor ")])
+    assert drawing.region([requested]).area == 100
 
 
 def test_several_classes_are_united(tmp_path):
-    held = read(tmp_path, [feature(SQUARE), feature(box_ring(20, 0, 21, 1), classification="Bone")])
-    assert held.region(["Tumor", "Bone"]).area == 101
+    drawing = read(
+        tmp_path, [feature(SQUARE), feature(box_ring(20, 0, 21, 1), classification="Bone")]
+    )
+    assert drawing.region(["Tumor", "Bone"]).area == 101
 
 
-@pytest.mark.parametrize("held", ["Ignore*", "Ignore", "ignore* "])
-@pytest.mark.parametrize("wanted", ["Ignore*", "IGNORE", " ignore *"])
-def test_asterisk_of_ignored_classes_does_not_matter(tmp_path, held, wanted):
-    assert read(tmp_path, [feature(SQUARE, classification=held)]).union([wanted]).area == 100
+@pytest.mark.parametrize("written", ["Ignore*", "Ignore", "ignore* "])
+@pytest.mark.parametrize("requested", ["Ignore*", "IGNORE", " ignore *"])
+def test_asterisk_of_ignored_classes_does_not_matter(tmp_path, written, requested):
+    assert read(tmp_path, [feature(SQUARE, classification=written)]).union([requested]).area == 100
 
 
 def test_accents_typed_in_two_ways_are_the_same(tmp_path):
-    held = read(tmp_path, [feature(SQUARE, classification="Bo\u0308sartig")])
-    assert held.region(["b\u00f6sartig"]).area == 100
+    drawing = read(tmp_path, [feature(SQUARE, classification="Bo\u0308sartig")])
+    assert drawing.region(["b\u00f6sartig"]).area == 100
 
 
-@pytest.mark.parametrize("wanted", ["unclassified", "Unclassified", " (UNCLASSIFIED) "])
-def test_unclassified_is_taken_when_named(tmp_path, wanted):
-    held = read(tmp_path, [feature(SQUARE, classification=None), feature(box_ring(50, 0, 51, 1))])
-    assert held.region([wanted]).area == 100
+@pytest.mark.parametrize("requested", ["unclassified", "Unclassified", " (UNCLASSIFIED) "])
+def test_unclassified_is_taken_when_named(tmp_path, requested):
+    drawing = read(
+        tmp_path, [feature(SQUARE, classification=None), feature(box_ring(50, 0, 51, 1))]
+    )
+    assert drawing.region([requested]).area == 100
 
 
-@pytest.mark.parametrize("wanted", ["", "*", "None", ":"])
-def test_unclassified_is_not_taken_by_an_empty_name(tmp_path, wanted):
-    assert read(tmp_path, [feature(SQUARE, classification=None)]).union([wanted]).is_empty
+@pytest.mark.parametrize("requested", ["", "*", "None", ":"])
+def test_unclassified_is_not_taken_by_an_empty_name(tmp_path, requested):
+    assert read(tmp_path, [feature(SQUARE, classification=None)]).union([requested]).is_empty
 
 
 def test_missing_class_tells_how_to_take_the_unclassified_and_what_was_skipped(tmp_path):
@@ -264,21 +268,21 @@ def test_histogram_counts_whole_classes(tmp_path):
 
 
 def test_unclassified_is_never_tumour(tmp_path):
-    held = read(tmp_path, [feature(SQUARE, classification=None, name="Tumor")])
+    drawing = read(tmp_path, [feature(SQUARE, classification=None, name="Tumor")])
     with pytest.raises(AnnotationError, match=r"\(unclassified\) x1"):
-        held.region(["Tumor"])
+        drawing.region(["Tumor"])
 
 
-@pytest.mark.parametrize("wanted", ["Tumour", "tumour", "TUMOUR"])
-@pytest.mark.parametrize("held", ["Tumor", "TUMOR"])
-def test_missing_class_gives_the_counts_and_the_nearest_name(tmp_path, wanted, held):
-    items = [feature(SQUARE, classification=name) for name in (held, held, "Stroma")]
+@pytest.mark.parametrize("requested", ["Tumour", "tumour", "TUMOUR"])
+@pytest.mark.parametrize("written", ["Tumor", "TUMOR"])
+def test_missing_class_gives_the_counts_and_the_nearest_name(tmp_path, requested, written):
+    items = [feature(SQUARE, classification=name) for name in (written, written, "Stroma")]
     with pytest.raises(AnnotationError) as caught:
-        read(tmp_path, items).region([wanted])
+        read(tmp_path, items).region([requested])
     message = str(caught.value)
     assert "s.geojson: no annotation of class" in message
-    assert f"{held} x2, Stroma x1" in message
-    assert f"Did you mean '{held}'?" in message
+    assert f"{written} x2, Stroma x1" in message
+    assert f"Did you mean '{written}'?" in message
 
 
 def test_empty_file_lacks_the_class(tmp_path):
@@ -292,9 +296,9 @@ def test_excluded_classes_are_united(tmp_path):
         feature(box_ring(0, 0, 2, 2), classification="Ignore*"),
         feature(box_ring(1, 0, 3, 2), classification="ignore*"),
     ]
-    held = read(tmp_path, items)
-    assert held.union(["Ignore*"]).area == 6
-    assert (held.region(["Tumor"]) - held.union(["Ignore*"])).area == 94
+    drawing = read(tmp_path, items)
+    assert drawing.union(["Ignore*"]).area == 6
+    assert (drawing.region(["Tumor"]) - drawing.union(["Ignore*"])).area == 94
 
 
 def test_nothing_excluded_is_an_empty_region(tmp_path):

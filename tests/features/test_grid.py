@@ -43,7 +43,7 @@ def test_grid_does_not_move_with_the_region():
 
 
 @pytest.mark.parametrize("mpp", MPPS)
-def test_side_in_micrometres_is_that_asked(mpp):
+def test_side_in_micrometres_is_as_requested(mpp):
     grid = lay(box(0, 0, 4000, 3000), fake_slide(mpp))
     assert grid.side_l0[0] * mpp == pytest.approx(112)
     assert grid.side_l0[1] * mpp == pytest.approx(112)
@@ -63,7 +63,7 @@ def test_unequal_scales_give_tiles_square_in_micrometres():
 
 
 @pytest.mark.parametrize("mpp", [*MPPS, 0.25, 0.1])
-def test_tile_covered_by_exactly_the_least_fraction_is_kept(mpp):
+def test_tile_covered_by_exactly_the_smallest_fraction_is_used(mpp):
     slide = fake_slide(mpp)
     side = 224 * 0.5 / mpp
     for column in range(3):
@@ -76,7 +76,7 @@ def test_tile_covered_by_less_is_left_out():
     assert len(lay(box(0, 0, 0.5999 * 448, 448), fake_slide())) == 0
 
 
-def test_all_of_a_tile_can_be_asked():
+def test_whole_tiles_can_be_required():
     assert corners(lay(box(0, 0, 448, 448), fake_slide(), min_coverage=1.0)) == [(0, 0)]
 
 
@@ -87,7 +87,7 @@ def test_border_tile_is_judged_by_its_full_area():
     assert corners(lay(box(-100, -100, 9999, 9999), slide)) == [(0, 0), (224, 0)]
 
 
-def test_coverage_is_kept_with_each_tile():
+def test_coverage_is_stored_with_every_tile():
     grid = lay(box(0, 0, 448 + 336, 448), fake_slide())
     assert grid.coverage.tolist() == [1.0, 0.75]
 
@@ -99,8 +99,8 @@ def test_tile_needs_no_single_annotation_to_cover_it():
 
 def test_overlapping_annotations_give_no_tile_twice():
     area = shapely.union_all([box(0, 0, 1500, 1500), box(700, 700, 2400, 2400)])
-    found = corners(lay(area, fake_slide()))
-    assert len(found) == len(set(found)) > 10
+    squares = corners(lay(area, fake_slide()))
+    assert len(squares) == len(set(squares)) > 10
 
 
 @pytest.mark.parametrize("mpp", MPPS)
@@ -206,9 +206,9 @@ def test_sample_is_spread_over_the_grid(grid):
 
 
 def test_sample_of_enough_is_the_grid_itself(grid):
-    kept = sample(grid, 1000, seed=0, name="a")
-    assert np.array_equal(kept.coords_l0, grid.coords_l0)
-    assert np.array_equal(kept.coverage, grid.coverage)
+    sampled = sample(grid, 1000, seed=0, name="a")
+    assert np.array_equal(sampled.coords_l0, grid.coords_l0)
+    assert np.array_equal(sampled.coverage, grid.coverage)
 
 
 @pytest.mark.parametrize("side", [56, 224, 1000.7, 5000])

@@ -80,8 +80,8 @@ def write_abbreviated(path, level, *, tile=256, rgb=False, empty=()):
                 jpeg = jpeg.replace(named, bytes({82: 1, 71: 2, 66: 3}.get(n, n) for n in named))
             parts = list(segments(jpeg))
             tables = b"".join(data for marker, data in parts if marker in (0xDB, 0xC4))
-            kept = [data for marker, data in parts if marker is None or 0xC0 <= marker < 0xC4]
-            tiles.append(b"" if len(tiles) in empty else b"\xff\xd8" + b"".join(kept))
+            markers = [data for marker, data in parts if marker is None or 0xC0 <= marker < 0xC4]
+            tiles.append(b"" if len(tiles) in empty else b"\xff\xd8" + b"".join(markers))
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(
             iter(tiles),
@@ -167,7 +167,7 @@ def test_every_rectangle_is_what_openslide_reads(tmp_path, tile, subsampling):
 
 @pytest.mark.parametrize("rgb", [True, False])
 @pytest.mark.parametrize("form", ["whole", "abbreviated"])
-def test_colours_are_told_by_the_tiff_not_guessed(tmp_path, rgb, form):
+def test_colours_are_read_from_the_tiff_not_guessed(tmp_path, rgb, form):
     write = write_jpeg if form == "whole" else write_abbreviated
     path = write(tmp_path / "s.tif", picture(700, 900), rgb=rgb)
     with tifffile.TiffFile(path) as tiff:
@@ -411,7 +411,7 @@ WRONG = {
 def test_a_decoder_that_differs_is_not_used(slide, monkeypatch, wrong):
     decode = module.simplejpeg.decode_jpeg
     monkeypatch.setattr(
-        module.simplejpeg, "decode_jpeg", lambda *told, **named: wrong(decode(*told, **named))
+        module.simplejpeg, "decode_jpeg", lambda *args, **named: wrong(decode(*args, **named))
     )
     assert opened(slide) is None
 
@@ -423,7 +423,7 @@ def test_a_decoder_that_reads_what_openslide_refuses_is_not_used(slide, monkeypa
     monkeypatch.setattr(
         module.simplejpeg,
         "decode_jpeg",
-        lambda *told, **named: decode(*told, **(named | {"strict": False})),
+        lambda *args, **named: decode(*args, **(named | {"strict": False})),
     )
     assert list(opened(slide).levels) == [1]
 
@@ -447,8 +447,8 @@ def test_a_decoder_wrong_on_a_fractional_level_is_not_used_there(tmp_path, monke
 def test_a_shrunk_decode_that_is_no_mean_is_not_used(slide, monkeypatch, name):
     decode = module.simplejpeg.decode_jpeg
 
-    def wrong_at_a_quarter(*told, min_height, **named):
-        rgb = decode(*told, min_height=min_height, **named)
+    def wrong_at_a_quarter(*args, min_height, **named):
+        rgb = decode(*args, min_height=min_height, **named)
         return WRONG[name](rgb) if min_height == 256 // 4 else rgb
 
     monkeypatch.setattr(module.simplejpeg, "decode_jpeg", wrong_at_a_quarter)
@@ -500,8 +500,8 @@ def test_eight_threads_read_the_same_pixels_and_decode_each_tile_once(slide, dec
     expected = [alone.read(0, 1, *where) for where in wheres]
     decodes.clear()
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda where: reader.read(0, 1, *where), wheres))
-    for got, want in zip(found, expected, strict=True):
+        results = list(pool.map(lambda where: reader.read(0, 1, *where), wheres))
+    for got, want in zip(results, expected, strict=True):
         np.testing.assert_array_equal(got, want)
     assert len(decodes) == len(set(decodes))
 
@@ -534,9 +534,9 @@ def test_what_is_read_is_the_callers_to_change(slide):
     reader = opened(slide)
     for where in [(256, 256, 256, 256), (300, 300, 100, 100), (256, 0, 256, 512)]:
         first = reader.read(0, 1, *where)
-        kept = first.copy()
+        copy = first.copy()
         first[:] = 0
-        np.testing.assert_array_equal(reader.read(0, 1, *where), kept)
+        np.testing.assert_array_equal(reader.read(0, 1, *where), copy)
 
 
 def test_threads_that_wait_for_a_damaged_tile_all_hear_of_it(slide):

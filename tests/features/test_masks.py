@@ -17,15 +17,15 @@ from features.regions.masks import (
 def clipped_area(ring, left, top, right, bottom):
     """Sutherland and Hodgman: cut the ring along each side in turn, then the shoelace sum."""
     for axis, limit, sign in ((0, left, 1), (0, right, -1), (1, top, 1), (1, bottom, -1)):
-        kept = []
+        corners = []
         for a, b in zip(ring, [*ring[1:], *ring[:1]], strict=True):
             inside_a, inside_b = sign * (a[axis] - limit) >= 0, sign * (b[axis] - limit) >= 0
             if inside_a:
-                kept.append(a)
+                corners.append(a)
             if inside_a != inside_b:
                 t = (limit - a[axis]) / (b[axis] - a[axis])
-                kept.append((a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])))
-        ring = kept
+                corners.append((a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])))
+        ring = corners
         if not ring:
             return 0.0
     pairs = zip(ring, [*ring[1:], *ring[:1]], strict=True)

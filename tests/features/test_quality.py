@@ -124,15 +124,15 @@ def cut(picture):
 
 @pytest.mark.realdata
 def test_real_tiles_are_what_their_names_say(realdata):
-    found = {}
+    flags = {}
     for path in sorted((realdata / "tiles" / "quality").glob("*.png")):
         with Image.open(path) as image:
-            found[path.stem] = quality_flags(np.asarray(flatten_on_white(image))[None])[0]
-    assert found["no-tissue"] == found["almost-white-1"] == BACKGROUND
-    assert found["high-nuclei-score-level2"] == found["low-nuclei-score-level1"] == 0
+            flags[path.stem] = quality_flags(np.asarray(flatten_on_white(image))[None])[0]
+    assert flags["no-tissue"] == flags["almost-white-1"] == BACKGROUND
+    assert flags["high-nuclei-score-level2"] == flags["low-nuclei-score-level1"] == 0
     for name in ("medium-nuclei-score-green-pen-level1", "no-tissue-green-pen", "tcga-red-pen"):
-        assert found[name] & PEN, name
-    assert found["no-tissue-red-pen"] & BLUR  # a tenth of it is pure red only in one corner
+        assert flags[name] & PEN, name
+    assert flags["no-tissue-red-pen"] & BLUR  # a tenth of it is pure red only in one corner
 
 
 @pytest.mark.realdata

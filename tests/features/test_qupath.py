@@ -136,7 +136,7 @@ def test_what_nobody_drew_is_skipped_before_its_outline_is_read(tmp_path, kind, 
 
 
 @pytest.mark.parametrize(
-    ("name", "kept"),
+    ("name", "count"),
     [
         ("PathDetectionObject", 0),
         ("PathCellObject", 0),
@@ -149,10 +149,10 @@ def test_what_nobody_drew_is_skipped_before_its_outline_is_read(tmp_path, kind, 
         (["x"], 1),
     ],
 )
-def test_old_files_name_the_kind_in_the_id(tmp_path, name, kept):
+def test_old_files_name_the_kind_in_the_id(tmp_path, name, count):
     item = feature(SQUARE) | {"id": name}
     del item["properties"]["objectType"]
-    assert len(read(tmp_path, [item]).annotations) == kept
+    assert len(read(tmp_path, [item]).annotations) == count
 
 
 def test_two_hundred_thousand_detections_are_skipped(tmp_path):
@@ -179,7 +179,7 @@ def test_nested_objects_are_read_at_any_depth(tmp_path, where):
 
 
 @pytest.mark.parametrize(
-    ("plane", "kept"),
+    ("plane", "count"),
     [
         ({"c": -1, "z": 0, "t": 0}, 1),
         ({"c": 2, "z": 0, "t": 0}, 1),
@@ -191,12 +191,12 @@ def test_nested_objects_are_read_at_any_depth(tmp_path, where):
         ({"z": 2}, 0),
     ],
 )
-def test_only_the_first_plane_is_read(tmp_path, plane, kept):
+def test_only_the_first_plane_is_read(tmp_path, plane, count):
     geometry = {"type": "Polygon", "coordinates": [SQUARE], "plane": plane, "isEllipse": True}
     drawing = read(tmp_path, [feature(geometry=geometry)])
-    assert len(drawing.annotations) == kept
-    told = () if kept else ("Objects on another plane than z=0, t=0 skipped: 1.",)
-    assert drawing.notes == told
+    assert len(drawing.annotations) == count
+    notes = () if count else ("Objects on another plane than z=0, t=0 skipped: 1.",)
+    assert drawing.notes == notes
 
 
 def test_points_and_lines_are_counted(tmp_path):

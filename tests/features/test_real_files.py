@@ -30,8 +30,8 @@ def _small_backbone(monkeypatch):
     monkeypatch.setattr(module, "load_backbone", lambda name, weights, *, seed: fake_backbone())
 
 
-def extracted(path, out, **told):
-    job = SlideJob(slide=path.stem, files=(path,), **told)
+def extracted(path, out, **fields):
+    job = SlideJob(slide=path.stem, files=(path,), **fields)
     (outcome,) = extract([job], RECIPE, out, device="cpu")
     return outcome
 
@@ -55,9 +55,9 @@ def test_annotated_tissue_of_an_aperio_slide_becomes_its_tiles(realdata, tmp_pat
             share = (area & shapely.box(x, y, x + side, y + side)).area / side**2
             if share >= 0.6:
                 expected[x, y] = share
-    found = dict(zip(map(tuple, bag.coords_l0.tolist()), bag.coverage.tolist(), strict=True))
-    assert found == pytest.approx(expected, abs=1e-6)
-    assert len(found) > 500
+    coverage = dict(zip(map(tuple, bag.coords_l0.tolist()), bag.coverage.tolist(), strict=True))
+    assert coverage == pytest.approx(expected, abs=1e-6)
+    assert len(coverage) > 500
     with open_slide(realdata / "slides" / f"{CMU}.svs") as slide:
         for index in (0, 200, len(bag) - 1):
             x, y = bag.coords_l0[index]
@@ -77,7 +77,7 @@ def test_slide_without_a_scale_is_refused(realdata):
         open_slide(realdata / "slides" / f"{TCGA}.svs")
 
 
-def test_slide_without_a_scale_is_done_with_a_given_one(realdata, tmp_path):
+def test_slide_without_a_scale_is_read_at_the_scale_of_the_caller(realdata, tmp_path):
     path = realdata / "slides" / f"{TCGA}.svs"
     assert extracted(path, tmp_path).status == "failed"
     outcome = extracted(path, tmp_path, mpp=0.5)
@@ -131,15 +131,15 @@ def test_json_of_another_tool_is_refused(realdata):
         read_annotations(realdata / "annotations" / "not-geojson-darwin.json")
 
 
-def test_annotation_without_classes_says_what_it_holds(realdata):
+def test_annotation_without_classes_says_what_it_has(realdata):
     path = realdata / "annotations" / "qupath-0.5-names.geojson"
-    held = read_annotations(path)
-    assert len(held.annotations) == 3
-    assert all(a.polygon.is_valid and a.polygon.area > 0 and a.name for a in held.annotations)
+    drawing = read_annotations(path)
+    assert len(drawing.annotations) == 3
+    assert all(a.polygon.is_valid and a.polygon.area > 0 and a.name for a in drawing.annotations)
     with pytest.raises(
-        AnnotationError, match=r"qupath-0\.5.*\(unclassified\) x3.*set it in QuPath"
+        AnnotationError, match=r"qupath-0\.5.*\(unclassified\) x3.*set the class in QuPath"
     ):
-        held.region(("Tumor",))
+        drawing.region(("Tumor",))
 
 
 def test_tile_images_are_grouped_into_their_blocks(realdata):
@@ -168,9 +168,9 @@ def test_foreign_bag_is_extracted_again_on_its_own_grid(realdata, tmp_path):
     """52 tiles of another tool, the last row of which runs over the slide's edge."""
     slide = realdata / "slides" / "CMU-1-Small-Region.svs"
     with open_slide(slide) as opened:
-        told = SourceFacts(slide_mpp=opened.mpp, slide_size=opened.size_l0, tile_l0=256.0)
+        facts = SourceFacts(slide_mpp=opened.mpp, slide_size=opened.size_l0, tile_l0=256.0)
     foreign = read_foreign(
-        realdata / "bags" / "CMU-1-Small-Region-resnet50.npz", given=told, slide=slide.stem
+        realdata / "bags" / "CMU-1-Small-Region-resnet50.npz", given=facts, slide=slide.stem
     )
     write_bag(tmp_path / "foreign.h5", foreign)
     recipe = Recipe(backbone="resnet18", weights="random", tile=256, mpp=foreign.mpp_l0[0])
@@ -180,5 +180,5 @@ def test_foreign_bag_is_extracted_again_on_its_own_grid(realdata, tmp_path):
     again = read_bag(tmp_path / "store" / f"{slide.stem}.h5")
     assert np.array_equal(again.coords_l0, foreign.coords_l0)
     assert (again.coords_l0[:, 1] + 256 > again.size_l0[1]).any()
-    with np.load(realdata / "bags" / "CMU-1-Small-Region-resnet50.npz") as held:
-        assert np.array_equal(again.coords_l0, held["coords"])
+    with np.load(realdata / "bags" / "CMU-1-Small-Region-resnet50.npz") as archive:
+        assert np.array_equal(again.coords_l0, archive["coords"])

@@ -52,8 +52,8 @@ def slides(tmp_path):
 
 
 def jobs(folder, names="ab", **changes):
-    told = {"annotations": folder, "case": "P-1"} | changes
-    return [SlideJob(slide=name, files=(folder / f"{name}.tiff",), **told) for name in names]
+    fields = {"annotations": folder, "case": "P-1"} | changes
+    return [SlideJob(slide=name, files=(folder / f"{name}.tiff",), **fields) for name in names]
 
 
 def run(folder, recipe=RECIPE, names="ab", out="store", changes=None, **options):
@@ -128,13 +128,13 @@ def test_one_scale_that_fails_keeps_the_others(slides):
 
 def test_hold_out_shares_no_tile_with_the_sample_and_says_that_it_shares_cases(slides):
     outcomes = run(slides, hold_out_tiles=20)
-    held = slides / f"store{HOLD_OUT_SUFFIX}"
-    assert "SHARES-CASES" in held.name
+    reserve = slides / f"store{HOLD_OUT_SUFFIX}"
+    assert "SHARES-CASES" in reserve.name
     assert [o.n_tiles for o in outcomes] == [9, 20, 9, 20]
     for name in "ab":
-        assert not places(slides / "store" / f"{name}.h5") & places(held / f"{name}.h5")
-    ours, its = (read_bag(folder / "a.h5") for folder in (slides / "store", held))
-    assert ours.recipe_sha256 != its.recipe_sha256  # they cannot be taken for one store
+        assert not places(slides / "store" / f"{name}.h5") & places(reserve / f"{name}.h5")
+    sample, its = (read_bag(folder / "a.h5") for folder in (slides / "store", reserve))
+    assert sample.recipe_sha256 != its.recipe_sha256  # they cannot be taken for one store
     assert its.recipe["held_out"] == 20
 
 
@@ -145,10 +145,10 @@ def test_hold_out_does_not_change_the_sample(slides):
         assert (slides / "store" / name).read_bytes() == (slides / "other" / name).read_bytes()
 
 
-def test_nothing_left_to_hold_out_is_said(slides):
-    sample, held = run(slides, replace(RECIPE, max_tiles=100), names="a", hold_out_tiles=5)
-    assert (sample.status, held.status) == ("done", "excluded")
-    assert "none is left to hold out" in held.reason
+def test_nothing_left_to_hold_out_is_reported(slides):
+    sample, reserve = run(slides, replace(RECIPE, max_tiles=100), names="a", hold_out_tiles=5)
+    assert (sample.status, reserve.status) == ("done", "excluded")
+    assert "none is left to hold out" in reserve.reason
 
 
 def test_tiles_per_case_are_drawn_from_all_its_slides(slides):
@@ -192,7 +192,7 @@ def test_slide_with_too_little_tumour_is_excluded_with_the_reason(tmp_path):
     assert outcome.status == "done"
 
 
-def test_flags_are_kept_and_drop_nothing_unless_asked(tmp_path):
+def test_flags_are_stored_and_drop_nothing_by_default(tmp_path):
     picture = noise(512, 512)
     picture[:256] = 250  # glass
     write_tiff(tmp_path / "a.tiff", [picture], mpp=0.5)
@@ -248,8 +248,8 @@ def test_stain_is_taken_from_the_reference_and_recorded(two_stains, method):
         return np.abs(a.mean(axis=0) - b.mean(axis=0)).sum()
 
     assert apart("normalised") < 0.4 * apart("store")
-    told = read_bag(two_stains / "normalised" / "b.h5").recipe["stain_reference"]
-    assert (told["slides"], told["cases"]) == (["a"], ["P-1"])
+    reference = read_bag(two_stains / "normalised" / "b.h5").recipe["stain_reference"]
+    assert (reference["slides"], reference["cases"]) == (["a"], ["P-1"])
 
 
 def test_saved_reference_gives_the_same_bags(two_stains):
@@ -263,7 +263,7 @@ def test_saved_reference_gives_the_same_bags(two_stains):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"stain": "macenko"}, "go together"),
         ({"stain_reference": ("a",)}, "go together"),
@@ -275,8 +275,8 @@ def test_saved_reference_gives_the_same_bags(two_stains):
         ({"min_tumour_of_tissue": 60}, "For 60 % write 0.6"),
     ],
 )
-def test_nonsense_is_refused_with_the_remedy(changes, told):
-    with pytest.raises(FeaturesError, match=told):
+def test_nonsense_is_refused_with_the_remedy(changes, message):
+    with pytest.raises(FeaturesError, match=message):
         replace(RECIPE, **changes)
 
 
@@ -287,7 +287,7 @@ def test_stain_of_an_unknown_slide_is_refused(slides):
         run(slides, replace(RECIPE, stain="macenko", stain_reference=("z",)))
 
 
-def given(folder, corners, side):
+def write_coordinates(folder, corners, side):
     bag = Bag(
         slide="a", features=np.ones((len(corners), 2), np.float32), coords_l0=np.array(corners),
         coverage=np.ones(len(corners), np.float32), side_l0=(side, side), size_l0=(512, 512),
@@ -299,7 +299,7 @@ def given(folder, corners, side):
 
 def test_given_coordinates_are_read_again_in_their_order(slides):
     corners = [[448, 480], [3, 7], [100, 50]]  # not on a grid, and over the edge
-    path = given(slides, corners, 64.0)
+    path = write_coordinates(slides, corners, 64.0)
     run(slides, names="a", changes={"annotations": None, "coordinates": path})
     bag = read_bag(slides / "store" / "a.h5")
     assert bag.coords_l0.tolist() == corners
@@ -311,7 +311,7 @@ def test_given_coordinates_are_read_again_in_their_order(slides):
 
 
 def test_given_coordinates_of_another_extent_are_refused_with_the_settings_to_use(slides):
-    path = given(slides, [[0, 0]], 100.0)
+    path = write_coordinates(slides, [[0, 0]], 100.0)
     (outcome,) = run(slides, names="a", changes={"annotations": None, "coordinates": path})
     assert outcome.status == "failed"
     assert "Use --tile 100 --mpp 0.5" in outcome.reason
@@ -401,11 +401,11 @@ def test_slides_of_one_name_in_two_folders_have_two_bags(slides):
     first, second = (read_bag(slides / "store" / f"site-{n}" / "x.h5") for n in (0, 1))
     assert (first.slide, second.slide) == ("site-0/x", "site-1/x")
     assert not np.array_equal(first.features, second.features)
-    held = json.loads((slides / "store" / ".extract" / "site-0%2Fx.json").read_text())
-    assert held["status"] == "done"
+    outcome = json.loads((slides / "store" / ".extract" / "site-0%2Fx.json").read_text())
+    assert outcome["status"] == "done"
 
 
-def test_stages_of_the_time_are_told(slides):
+def test_times_of_the_stages_are_recorded(slides):
     (outcome,) = run(slides, names="a")
     assert set(outcome.stages) == {"open", "read", "prepare", "forward", "write"}
     assert all(seconds > 0 for seconds in outcome.stages.values())
@@ -433,21 +433,21 @@ def test_tile_images_are_drawn_and_held_out_like_the_tiles_of_a_slide(tmp_path):
     few = replace(RECIPE, max_tiles=5)
     outcomes = extract([job], few, tmp_path / "store", device="cpu", hold_out_tiles=4)
     assert [o.n_tiles for o in outcomes] == [5, 4]
-    sample, held = (
+    sample, reserve = (
         read_bag(tmp_path / name / "s.h5") for name in ("store", f"store{HOLD_OUT_SUFFIX}")
     )
-    assert not {*map(tuple, sample.coords_l0)} & {*map(tuple, held.coords_l0)}
-    for bag in (sample, held):
+    assert not {*map(tuple, sample.coords_l0)} & {*map(tuple, reserve.coords_l0)}
+    for bag in (sample, reserve):
         for corner, features in zip(bag.coords_l0, bag.features, strict=True):
             expected = noise(64, 64, corner[0] // 64).mean(axis=(0, 1)) / 255
             assert np.abs(features - expected).max() < 0.02
 
 
 def test_nothing_can_be_held_out_of_given_coordinates(slides):
-    path = given(slides, [[0, 0]], 64.0)
-    told = {"annotations": None, "coordinates": path}
+    path = write_coordinates(slides, [[0, 0]], 64.0)
+    changes = {"annotations": None, "coordinates": path}
     with pytest.raises(BagError, match="no others to hold out"):
-        run(slides, names="a", changes=told, hold_out_tiles=3)
+        run(slides, names="a", changes=changes, hold_out_tiles=3)
 
 
 def test_parts_of_a_run_draw_what_the_whole_draws(slides):

@@ -60,7 +60,7 @@ def test_level_is_the_finest_where_all_are_too_coarse(pyramid):
 
 
 @pytest.mark.parametrize("at", MPP)
-def test_field_of_view_is_as_asked_within_half_a_percent(pyramid, at):
+def test_field_of_view_is_as_requested_within_half_a_percent(pyramid, at):
     side_l0 = 112 * MPP[at] / 0.25
     tile = pyramid.read(400, 300, 112, MPP[at])
     for axis, channel in ((1, 0), (0, 1)):
@@ -79,7 +79,7 @@ def test_field_of_view_of_a_broken_number_of_pixels_is_not_cut(tmp_path):
 
 @pytest.mark.parametrize("corner", [(0, 0), (402, 303), (877, 478)])
 @pytest.mark.parametrize("at", MPP)
-def test_field_of_view_starts_where_asked_within_a_pixel_of_the_level(pyramid, at, corner):
+def test_field_of_view_starts_where_requested_within_a_pixel_of_the_level(pyramid, at, corner):
     tile = pyramid.read(*corner, 112, MPP[at])
     pixel = 4 if at == "4x" else 1
     assert abs(seen(tile, 1, 0)[0] - corner[0]) < pixel
@@ -153,7 +153,7 @@ def test_scale_comes_from_the_file(tmp_path):
         assert slide.mpp_source == "file"
 
 
-def test_given_scale_overrides_the_file_exactly(slide_file):
+def test_scale_of_the_caller_overrides_the_file_exactly(slide_file):
     with open_slide(slide_file, mpp=0.2204) as slide:
         assert slide.mpp == (0.2204, 0.2204)
         assert slide.mpp_source == "given"
@@ -165,14 +165,14 @@ def test_unknown_scale_names_the_remedy(tmp_path):
         open_slide(path)
 
 
-def test_unknown_scale_is_mended_by_a_given_one(tmp_path):
+def test_unknown_scale_is_set_by_the_caller(tmp_path):
     path = write_tiff(tmp_path / "s.tiff", [noise(300, 300)], mpp=None)
     with open_slide(path, mpp=0.5) as slide:
         assert slide.mpp == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("mpp", [0.01, 30.0, 0.0, -0.25, float("nan"), float("inf")])
-def test_implausible_given_scale_is_refused(slide_file, mpp):
+def test_implausible_scale_of_the_caller_is_refused(slide_file, mpp):
     with pytest.raises(ScaleError, match="Set slide_mpp"):
         open_slide(slide_file, mpp=mpp)
 
@@ -275,20 +275,20 @@ def test_thumbnail_read_in_bands_is_that_read_in_one_piece(tmp_path, monkeypatch
 @pytest.mark.parametrize("mpp", [0.6, 1.3, 2.0])
 def test_a_field_read_in_pieces_is_that_read_in_one(tmp_path, monkeypatch, x, y, side, mpp):
     path = write_tiff(tmp_path / "s.tiff", [noise(803, 601)])
-    read, asked = [], []
+    read, pixels = [], []
     region = slides._read_region
 
     def counted(handle, level, corner, size):
-        asked.append(size[0] * size[1])
+        pixels.append(size[0] * size[1])
         return region(handle, level, corner, size)
 
     monkeypatch.setattr(slides, "_read_region", counted)
     for pixels in (1 << 30, 1 << 14):
         monkeypatch.setattr(slides, "FIELD_PIXELS", pixels)
-        asked.clear()
+        pixels.clear()
         with open_slide(path) as slide:
             read.append(slide.read(x, y, side, mpp).astype(int))
     assert read[0].shape == read[1].shape
     assert np.abs(read[0] - read[1]).max() <= 1  # rounding
-    assert len(asked) > 1
-    assert max(asked) < 1.2 * (1 << 14)
+    assert len(pixels) > 1
+    assert max(pixels) < 1.2 * (1 << 14)

@@ -57,11 +57,11 @@ def distance(left, right):
 @pytest.mark.parametrize("strength", [(0.5, 0.35), (0.25, 0.5)])
 def test_macenko_finds_the_planted_stains_in_fixed_order(stains, strength):
     amount = amounts()
-    found = np.array(fit_stain("macenko", render(amount, stains, strength)).values)
-    assert degrees(found, stains).max() < 3
+    fitted = np.array(fit_stain("macenko", render(amount, stains, strength)).values)
+    assert degrees(fitted, stains).max() < 3
     dense = 10 ** -(amount @ (np.array(strength)[:, None] * stains)).max(axis=-1) < 10**-0.15
     strong = np.percentile(amount[dense], 99, axis=0) * strength
-    assert np.linalg.norm(found, axis=1) == pytest.approx(strong, rel=0.1)
+    assert np.linalg.norm(fitted, axis=1) == pytest.approx(strong, rel=0.1)
 
 
 def test_macenko_is_the_paper_step_by_step():
@@ -77,8 +77,8 @@ def test_macenko_is_the_paper_step_by_step():
     vectors = np.array([np.cos(a) * axes[0] + np.sin(a) * axes[1] for a in angles])  # 8
     vectors = vectors[::-1] if vectors[0, 0] < vectors[1, 0] else vectors
     strong = np.percentile(np.linalg.lstsq(vectors.T, density.T)[0], 99, axis=1)
-    found = fit_stain("macenko", tiles).values
-    np.testing.assert_allclose(found, vectors * strong[:, None], rtol=1e-6)
+    fitted = fit_stain("macenko", tiles).values
+    np.testing.assert_allclose(fitted, vectors * strong[:, None], rtol=1e-6)
 
 
 def test_reinhard_is_the_paper_step_by_step():
