@@ -275,20 +275,20 @@ def test_thumbnail_read_in_bands_is_that_read_in_one_piece(tmp_path, monkeypatch
 @pytest.mark.parametrize("mpp", [0.6, 1.3, 2.0])
 def test_a_field_read_in_pieces_is_that_read_in_one(tmp_path, monkeypatch, x, y, side, mpp):
     path = write_tiff(tmp_path / "s.tiff", [noise(803, 601)])
-    read, pixels = [], []
+    read, decoded = [], []
     region = slides._read_region
 
     def counted(handle, level, corner, size):
-        pixels.append(size[0] * size[1])
+        decoded.append(size[0] * size[1])
         return region(handle, level, corner, size)
 
     monkeypatch.setattr(slides, "_read_region", counted)
     for pixels in (1 << 30, 1 << 14):
         monkeypatch.setattr(slides, "FIELD_PIXELS", pixels)
-        pixels.clear()
+        decoded.clear()
         with open_slide(path) as slide:
             read.append(slide.read(x, y, side, mpp).astype(int))
     assert read[0].shape == read[1].shape
     assert np.abs(read[0] - read[1]).max() <= 1  # rounding
-    assert len(pixels) > 1
-    assert max(pixels) < 1.2 * (1 << 14)
+    assert len(decoded) > 1
+    assert max(decoded) < 1.2 * (1 << 14)
