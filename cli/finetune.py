@@ -1,6 +1,5 @@
-"""`mil finetune`: labelled slides to a backbone that knows its cases."""
+"""`mil finetune`: train a backbone on labelled slides; its weights know their cases."""
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,8 @@ from mil.finetune.settings import FinetuneSettings
 from mil.settings import FitSettings, SplitSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from cli.learn import CrossvalOptions
     from features.recipe import Recipe
@@ -71,39 +71,33 @@ def finetune(options: FinetuneOptions) -> None:
 
 
 def run_finetune(options: FinetuneOptions) -> None:
-    """Write the run folder; every process computes, the first one writes and speaks."""
+    """Write the run folder; every process computes, the first one writes and prints."""
     from cli.console import Bars, say
     from features.backbones.registry import resolve_name
-    from features.progress import Silent
     from mil.finetune.distributed import ranks
-    from mil.finetune.training import finetune as train
-    from mil.runs.record import finish_run, start_run
+    from mil.finetune.run import finetune_run
+    from mil.runs.record import NewRun
 
     with wrong_use():
         resolve_name(options.backbone)
     writable(options.out)
     slides, recipe = labelled_slides(options), recipe_of(options)
-    with ranks(options.device) as together:
-        if together.first:
-            run = start_run(
-                options.out, "finetune", plain(options), facts(slides), overwrite=options.overwrite
-            )
-            if together.device.type == "cpu":
-                say(f"No GPU: {recipe.backbone} is trained on the CPU, which is slow.")
+    with ranks(options.device) as process:
+        if process.first:
             warn_of_weights(options)
-        together.meet()
-        card = train(
+            if process.device.type == "cpu":
+                say(f"No GPU: {recipe.backbone} is trained on the CPU, which is slow.")
+        card = finetune_run(
+            NewRun(path=options.out, settings=plain(options), overwrite=options.overwrite),
             slides,
             recipe,
             part_of(options, FinetuneSettings),
-            options.out,
-            ranks=together,
+            ranks=process,
             workers=options.workers,
-            progress=Bars() if together.first else Silent(),
+            progress=Bars(),
         )
-        if together.first:
-            finish_run(run, trained_on=card["trained_on"])
-            _tell(options, card)
+        if process.first:
+            _show_card(card, options.out)
 
 
 def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
@@ -114,6 +108,7 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     from mil.data.duplicates import lookalikes
     from mil.data.splits import folds_sha256, split_cases, write_folds
     from mil.finetune.per_fold import cross_validate_per_fold
+    from mil.finetune.run import slide_facts
     from mil.runs.cases import cohort_as_tested
     from mil.runs.record import start_run, update_run
 
@@ -131,7 +126,7 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
         [row.site for row in cases.values()],
         part_of(options, SplitSettings),
     )
-    data = facts(slides) | {"tuning": plain(tuned), "folds_sha256": folds_sha256(folds)}
+    data = slide_facts(slides) | {"tuning": plain(tuned), "folds_sha256": folds_sha256(folds)}
     run = start_run(options.out, "crossval", plain(options), data, overwrite=options.overwrite)
     write_folds(options.out / "folds.json", folds)
     with tuning_of(tuned, rows, slides, run.fold_store) as tuning:
@@ -147,43 +142,34 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
     tested = cohort_as_tested(rows, folds, run.fold_store)
     for pair in lookalikes(tested):
         warn(str(pair))
-    told = facts_of(tested) | clinical_facts(tested, options.models, options.clinical)
-    return update_run(run, **told), predictions
+    facts = facts_of(tested) | clinical_facts(tested, options.models, options.clinical)
+    return update_run(run, **facts), predictions
 
 
 def tuned_by(options: "CrossvalOptions") -> FinetuneOptions:
     """The settings by which each fold of a cross-validation fine-tunes."""
-    said = {"inputs": [str(options.cohort)], "out": str(options.out)}
-    return build(FinetuneOptions, said, options.finetune_config)
+    values = {"inputs": [str(options.cohort)], "out": str(options.out)}
+    return build(FinetuneOptions, values, options.finetune_config)
 
 
-@contextmanager
 def tuning_of(
     tuned: FinetuneOptions,
     rows: "Sequence[Row]",
     slides: "Sequence[LabelledSlide]",
     store: "Callable[[Fold], Path]",
-) -> "Iterator[Tuning]":
-    """How each fold makes its bags, with what there is to compute on.
+) -> "AbstractContextManager[Tuning]":
+    """How each fold makes its bags, with the device to compute on."""
+    from mil.finetune.per_fold import open_tuning
 
-    Raises:
-        UsageError: there are several processes.
-    """
-    from mil.finetune.distributed import ranks
-    from mil.finetune.per_fold import Tuning
-
-    with ranks(tuned.device) as together:
-        if together.size > 1:
-            raise UsageError("A cross-validation is one process: start it without torchrun.")
-        yield Tuning(
-            rows=rows,
-            slides=slides,
-            recipe=recipe_of(tuned),
-            settings=part_of(tuned, FinetuneSettings),
-            store=store,
-            ranks=together,
-            workers=tuned.workers,
-        )
+    return open_tuning(
+        rows,
+        slides,
+        recipe_of(tuned),
+        part_of(tuned, FinetuneSettings),
+        store,
+        device=tuned.device,
+        workers=tuned.workers,
+    )
 
 
 def labelled_slides(options: SlideOptions) -> "list[LabelledSlide]":
@@ -193,21 +179,13 @@ def labelled_slides(options: SlideOptions) -> "list[LabelledSlide]":
         UsageError: no table was given.
         CohortError: a row has no label.
     """
-    from mil.data.cohort import read_table, split_train_test
-    from mil.errors import CohortError
-    from mil.finetune.tiles import LabelledSlide
+    from mil.data.cohort import read_table
+    from mil.finetune.run import label_slides
 
     jobs = jobs_of(options)
     if not all(job.case for job in jobs):
         raise UsageError("Fine-tuning needs labels: give a table with case, slide and label.")
-    label_of = {row.slide: row.label for row in split_train_test(read_table(options.inputs[0]))[0]}
-    without = sorted(name for name, label in label_of.items() if not label)
-    if without:
-        raise CohortError(
-            f"{len(without)} of {len(label_of)} slides have no label, e.g. {without[0]}. Fill the label "
-            "column, or take them out of the table."
-        )
-    return [LabelledSlide(job, label_of[job.slide]) for job in jobs if job.slide in label_of]
+    return label_slides(jobs, read_table(options.inputs[0]))
 
 
 def recipe_of(options: SlideOptions) -> "Recipe":
@@ -221,28 +199,17 @@ def recipe_of(options: SlideOptions) -> "Recipe":
     return recipes_of(options)[0]
 
 
-def facts(slides: "list[LabelledSlide]") -> dict[str, Any]:
-    """What run.json says of the data."""
-    return {
-        "classes": sorted({slide.label for slide in slides}),
-        "labels": {slide.job.case: slide.label for slide in slides},
-        "cases": {slide.job.slide: slide.job.case for slide in slides},
-        "excluded": [],
-    }
-
-
-def _tell(options: FinetuneOptions, card: "Mapping[str, Any]") -> None:
+def _show_card(card: "Mapping[str, Any]", out: Path) -> None:
     from cli.console import counted, say
 
-    losses = card["losses"]
-    kept = card["kept_epoch"]
-    how = "the best on the inner cases" if card["valid_losses"] else "the last"
+    losses, kept_epoch = card["losses"], card["kept_epoch"]
+    reason = "the best on the inner cases" if card["valid_losses"] else "the last"
     say(
         f"{card['backbone']} trained on {counted(len(card['trained_on']), 'case')}: loss {losses[0]:.3f} "
-        f"after the first epoch, {losses[kept - 1]:.3f} after epoch {kept}, which is kept ({how})."
+        f"after the first epoch, {losses[kept_epoch - 1]:.3f} after epoch {kept_epoch}, which is kept "
+        f"({reason})."
     )
     say(
-        f"Weights: {options.out / 'weights.safetensors'}. Cases they have seen cannot be tested with them; "
-        "judge this training with `mil crossval --finetune per-fold --finetune-config "
-        f"{options.out / 'run.json'}`."
+        f"Weights: {out / 'weights.safetensors'}. Cases they have seen cannot be tested with them; judge "
+        f"this training with `mil crossval --finetune per-fold --finetune-config {out / 'run.json'}`."
     )

@@ -1,7 +1,6 @@
 """`mil protocol`: published studies, looked up and rerun."""
 
-import csv
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,8 @@ from cli.options import plain, verb, writable, wrong_use
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mil.data.cohort import Row
-    from mil.evaluation.comparison import PairTest
-    from mil.protocols.protocol import Protocol
-    from mil.protocols.rerun import ArmResult
+    from features.extraction.survey import SlideJob
+    from mil.protocols.run import ProtocolResult
 
 studies = typer.Typer(
     name="protocol",
@@ -27,8 +24,6 @@ studies = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(studies)
-
-COLUMNS = ("arm", "backbone", "measure", "published", "measured", "low", "high", "cases", "tiles")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +56,7 @@ class RunOptions:
         default=(),
         metadata={
             "help": "Change a setting of the study, as in extract.weights=random; repeatable. The result "
-            "says what was changed."
+            "lists the changes."
         },
     )
     slide_mpp: float | None = field(
@@ -77,26 +72,26 @@ class RunOptions:
 
 @verb(studies, ListOptions, examples=["mil protocol list"])
 def list_(options: ListOptions) -> None:
-    """The studies there are."""
+    """List the studies that can be repeated."""
     del options
     from cli.console import say, show_table
-    from mil.protocols.protocol import load, names
+    from mil.protocols.protocol import load_protocol, protocol_names
 
-    known = [load(name) for name in names()]
-    show_table(["name", "arms"], [[each.name, str(len(each.arms))] for each in known])
+    protocols = [load_protocol(name) for name in protocol_names()]
+    show_table(["name", "arms"], [[study.name, str(len(study.arms))] for study in protocols])
     say("")
-    for each in known:
-        say(f"{each.name}: {each.title}. {each.source}.")
+    for study in protocols:
+        say(f"{study.name}: {study.title}. {study.source}.")
 
 
 @verb(studies, ShowOptions, examples=["mil protocol show usta-phase1"])
 def show(options: ShowOptions) -> None:
-    """What a study did and printed, which settings its source states and which were chosen here."""
+    """Show what a study did and printed, which settings its source states and which were chosen here."""
     from cli.console import say, show_table
-    from mil.protocols.protocol import MEASURES, load
+    from mil.protocols.protocol import MEASURES, load_protocol
 
     with wrong_use():
-        protocol = load(options.name)
+        protocol = load_protocol(options.name)
     say(f"{protocol.title}\n{protocol.source}\nOn {protocol.published_on}.\n")
     show_table(
         ["arm", "backbone", "weights", "tested on", "printed"],
@@ -114,8 +109,8 @@ def show(options: ShowOptions) -> None:
         ],
     )
     for title, reasons in (
-        ("Stated by the source", protocol.stated),
-        ("Chosen here", protocol.ours),
+        ("Stated by the source", protocol.from_source),
+        ("Chosen here", protocol.chosen_here),
     ):
         say(f"\n{title}")
         for key, reason in reasons.items():
@@ -134,29 +129,38 @@ def show(options: ShowOptions) -> None:
     ],
 )
 def run(options: RunOptions) -> None:
-    """Do what a study did on your own slides; printed and measured figures side by side.
+    """Repeat a study on your own slides; printed and measured figures stand side by side.
 
-    Without --set it is done as the study did it, with published weights. An interrupted run is taken up by
-    the same command.
+    Without --set everything is done as in the study, with published weights. The same command continues an
+    interrupted run.
     """
     from cli.console import Bars, say
-    from features.backbones.registry import resolve_name
     from mil.data.cohort import read_table
-    from mil.errors import ProtocolError
-    from mil.evaluation.comparison import compare
-    from mil.evaluation.predictions import write_predictions
-    from mil.finetune.distributed import ranks
-    from mil.protocols.protocol import changed, load
-    from mil.protocols.rerun import Rerun, together
-    from mil.runs.files import write_json
-    from mil.runs.record import finish_run, start_run
+    from mil.protocols.protocol import load_protocol, with_changes
+    from mil.protocols.run import run_protocol
+    from mil.runs.record import NewRun
 
     with wrong_use():
-        protocol = changed(load(options.name), options.set)
+        protocol = with_changes(load_protocol(options.name), options.set)
         protocol.check()
-        for arm in protocol.arms:
-            resolve_name(arm.backbone)
-    jobs = jobs_of(
+    writable(options.out)
+    result = run_protocol(
+        NewRun(path=options.out, settings=plain(options), overwrite=options.overwrite),
+        protocol,
+        read_table(options.cohort),
+        _jobs(options),
+        device=options.device,
+        workers=options.workers,
+        progress=Bars(),
+        notify=say,
+    )
+    _show_result(result)
+    say(f"Results: {options.out / 'results.csv'}")
+
+
+def _jobs(options: RunOptions) -> "Sequence[SlideJob]":
+    """The slides of the table."""
+    return jobs_of(
         SlideOptions(
             inputs=(options.cohort,),
             out=options.out,
@@ -165,98 +169,10 @@ def run(options: RunOptions) -> None:
             slide_mpp=options.slide_mpp,
         )
     )
-    rows = read_table(options.cohort)
-    if without := [row.slide for row in rows if not row.label]:
-        raise ProtocolError(
-            f"{len(without)} slides have no label, e.g. {without[0]}. Fill the column."
-        )
-    writable(options.out)
-    results: list[ArmResult] = []
-    with ranks(options.device) as one:
-        rerun = Rerun(
-            protocol=protocol,
-            rows=rows,
-            jobs=jobs,
-            out=options.out,
-            ranks=one,
-            workers=options.workers,
-            progress=Bars(),
-        )
-        for arm in protocol.arms:
-            rerun.parts(arm)  # what the cohort cannot carry is told before any work
-        held = start_run(
-            options.out,
-            "protocol",
-            plain(options),
-            {"protocol": asdict(protocol), "labels": {row.case: row.label for row in rows}},
-            overwrite=options.overwrite,
-        )
-        say(f"{protocol.title}. {protocol.source}.")
-        for result in rerun.results():
-            results.append(result)
-            say(_line(result))
-    predictions = together(results)
-    pairs: list[PairTest] = []
-    if predictions is not None:
-        write_predictions(options.out / "predictions.csv", predictions)
-        if protocol.compare and set(protocol.compare) <= set(predictions.models):
-            pairs = [
-                test
-                for test in compare(predictions)
-                if {test.first, test.second} == set(protocol.compare)
-            ]
-    _write(options.out, results)
-    write_json(options.out / "comparison.json", [pair.to_json() for pair in pairs])
-    finish_run(held)
-    _tell(protocol, rows, results, pairs)
-    say(f"Results: {options.out / 'results.csv'}")
 
 
-def _line(result: "ArmResult") -> str:
-    """One arm, as soon as it is done."""
-    speed = result.n_tiles / result.seconds if result.seconds else 0.0
-    return (
-        f"{result.arm.name}: {result.n_tiles} tiles of {result.n_cases} cases tested, "
-        f"accuracy {result.measures['accuracy']:.2f} over tiles; embedded at {speed:.1f} tiles/s, "
-        f"{result.seconds / result.n_cases:.1f} s a case."
-    )
-
-
-def _rows(results: "Sequence[ArmResult]") -> list[dict[str, Any]]:
-    """Every measure of every arm, printed and measured."""
-    return [
-        {
-            "arm": result.arm.name,
-            "backbone": result.arm.backbone,
-            "measure": name,
-            "published": result.arm.published.get(name),
-            "measured": value,
-            "low": result.intervals.get(name, (None, None))[0],
-            "high": result.intervals.get(name, (None, None))[1],
-            "cases": result.n_cases,
-            "tiles": result.n_tiles,
-        }
-        for result in results
-        for name, value in result.measures.items()
-    ]
-
-
-def _write(out: Path, results: "Sequence[ArmResult]") -> None:
-    from features.files.atomic import atomic_path
-
-    with atomic_path(out / "results.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(_rows(results))
-
-
-def _tell(
-    protocol: "Protocol",
-    rows: "Sequence[Row]",
-    results: "Sequence[ArmResult]",
-    pairs: "Sequence[PairTest]",
-) -> None:
-    """Printed and measured side by side, and how far that may be read."""
+def _show_result(result: "ProtocolResult") -> None:
+    """Printed and measured figures side by side, and how far they may be compared."""
     from cli.console import say, show_table, warn
     from mil.protocols.protocol import MEASURES
 
@@ -267,36 +183,27 @@ def _tell(
         limits = "" if row["low"] is None else f" ({row['low']:.2f} to {row['high']:.2f})"
         return number(row["measured"]) + limits
 
-    def ran(row: "dict[str, Any]") -> str:
-        other = "arms.backbone" in protocol.changed
+    def arm(row: "dict[str, Any]") -> str:
+        other = "arms.backbone" in result.protocol.changed
         return f"{row['arm']}, here {row['backbone']}" if other else str(row["arm"])
 
     say("")
     show_table(
         ["arm", "measure", "printed", "here"],
         [
-            [ran(row), MEASURES[row["measure"]], number(row["published"]), measured(row)]
-            for row in _rows(results)
+            [arm(row), MEASURES[row["measure"]], number(row["published"]), measured(row)]
+            for row in result.rows()
         ],
     )
-    for pair in pairs:
+    for pair in result.pairs:
         say(
             f"{pair.first} against {pair.second}, case by case: {pair.only_first} cases right in the first "
             f"only, {pair.only_second} in the second only; exact McNemar p {pair.p:.3f}."
         )
-    cases = {row.case: row.label for row in rows}
-    warn(
-        f"The data differ: printed was measured on {protocol.published_on}; here are {len(cases)} cases of "
-        f"{len(set(cases.values()))} classes. A difference says nothing about either."
-    )
-    warn("Measures over tiles have no interval: tiles of one case are not independent.")
-    if any(result.arm.test == "tiles" for result in results):
-        warn(
-            "Other tiles of cases that were trained on show how well cases are remembered, not diagnosed."
-        )
-    if protocol.changed:
-        changes = ", ".join(f"{key}={value}" for key, value in protocol.changed.items())
-        warn(f"Changed from the study: {changes}.")
+    for sentence in result.limitations():
+        warn(sentence)
+    protocol = result.protocol
     say(
-        f"{len(protocol.ours)} settings are not stated by the source: `mil protocol show {protocol.name}`."
+        f"{len(protocol.chosen_here)} settings are not stated by the source: "
+        f"`mil protocol show {protocol.name}`."
     )

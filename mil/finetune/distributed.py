@@ -19,9 +19,9 @@ class Ranks:
     """This process among those that train together.
 
     Attributes:
-        number: from 0; the first one alone writes.
-        size: how many there are.
-        device: this one's own.
+        number: from 0; only the first one writes.
+        size: number of processes.
+        device: the device of this process.
     """
 
     number: int
@@ -30,10 +30,10 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this process writes files and prints."""
         return self.number == 0
 
-    def joined(self, module: nn.Module) -> nn.Module:
+    def distribute(self, module: nn.Module) -> nn.Module:
         """The module such that ``backward`` averages gradients over all processes.
 
         On GPUs norms use the whole batch's statistics. gloo has no such norm: on CPUs each process
@@ -52,16 +52,16 @@ class Ranks:
             dist.all_reduce(value)
         return value
 
-    def meet(self) -> None:
-        """Wait until all are here."""
+    def wait(self) -> None:
+        """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
 
-    def check_alike(self, weights: Iterable[Tensor]) -> None:
-        """Refuse to go on where the processes hold different weights.
+    def check_equal(self, weights: Iterable[Tensor]) -> None:
+        """Refuse to continue where the processes have different weights.
 
         Raises:
-            FitError: they do.
+            FitError: the weights differ.
         """
         if self.size > 1:
             sums = torch.stack([weight.detach().double().sum() for weight in weights])

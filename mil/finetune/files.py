@@ -1,4 +1,4 @@
-"""What fine-tuning leaves on disk: a checkpoint while it runs, then weights that know their cases.
+"""The files of fine-tuning: a checkpoint while it runs, then weights that know their cases.
 
 <out>/weights.safetensors     the backbone, by timm's names, with the card inside
 <out>/classifier.safetensors  the head on it, with the same card
@@ -37,8 +37,8 @@ class Progressed:
     """How far training has come.
 
     Attributes:
-        losses: of training, per epoch done.
-        valid_losses: of the inner validation cases; empty without them.
+        losses: training loss per finished epoch.
+        valid_losses: loss on the inner validation cases; empty without them.
         best: the classifier's weights after the best epoch; empty where the last one is kept.
     """
 
@@ -54,23 +54,23 @@ def write_checkpoint(
     optimizer: torch.optim.Optimizer,
     progressed: Progressed,
 ) -> None:
-    """Keep all that the next epoch starts from; every epoch seeds its own chance."""
+    """Write all that the next epoch starts from; every epoch has a random seed of its own."""
     tensors = {f"now.{name}": value for name, value in classifier.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in progressed.best.items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
-    told = {
+    card = {
         "request": request,
         "losses": progressed.losses,
         "valid_losses": progressed.valid_losses,
     }
-    _save(folder / CHECKPOINT, tensors, told)
+    _save(folder / CHECKPOINT, tensors, card)
 
 
 def read_checkpoint(
     folder: Path, request: str, classifier: TileClassifier, optimizer: torch.optim.Optimizer
 ) -> Progressed:
-    """Take up what an interrupted run of the same request has left; else start at the beginning.
+    """The progress of an interrupted run of the same request; else the beginning.
 
     Raises:
         FitError: a checkpoint of the request cannot be read.
@@ -78,8 +78,8 @@ def read_checkpoint(
     path = folder / CHECKPOINT
     if not path.is_file():
         return Progressed()
-    told, tensors = _load(path)
-    if told.get("request") != request:
+    card, tensors = _load(path)
+    if card.get("request") != request:
         return Progressed()
     classifier.load_state_dict(_under("now.", tensors))
     states: dict[int, State] = {}
@@ -87,7 +87,7 @@ def read_checkpoint(
         number, _, name = key.partition(".")
         states.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
-    return Progressed(told["losses"], told["valid_losses"], _under("best.", tensors))
+    return Progressed(card["losses"], card["valid_losses"], _under("best.", tensors))
 
 
 def finished_card(folder: Path, request: str) -> Mapping[str, Any] | None:
@@ -117,7 +117,7 @@ def write_tuned(folder: Path, classifier: TileClassifier, card: Mapping[str, Any
 
 
 def load_classifier(folder: Path) -> tuple[TileClassifier, Mapping[str, Any]]:
-    """The tile classifier that `mil finetune` left, in evaluation mode, and its card.
+    """The tile classifier that fine-tuning has written, in evaluation mode, and its card.
 
     Raises:
         FitError: there is none.
@@ -146,7 +146,7 @@ def _load(path: Path) -> tuple[dict[str, Any], State]:
         return card, state
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise FitError(
-            f"{path}: not a file of `mil finetune` ({error!r}). Remove it and fine-tune again."
+            f"{path}: not a file of fine-tuning ({error!r}). Remove it and fine-tune again."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""A backbone with a classifier on it, of which chosen parts learn, each at its own rate."""
+"""A backbone with a classifier, of which chosen parts are trained, each at its own learning rate."""
 
 from typing import Any
 
@@ -43,8 +43,8 @@ class TileClassifier(nn.Module):
         """Switch what learns to training mode, and only that."""
         super().train(mode)
         for module in self.backbone.modules():
-            held = list(module.parameters())
-            if held and not any(parameter.requires_grad for parameter in held):
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
                 module.eval()
         return self
 
@@ -122,7 +122,7 @@ def _fully_connected(dim: int, n_classes: int, settings: FinetuneSettings) -> nn
 def _frozen_blocks(n_blocks: int, settings: FinetuneSettings) -> int:
     if settings.train == "last" and settings.last_blocks > n_blocks:
         raise FitError(
-            f"The backbone has {n_blocks} blocks; got --last-blocks {settings.last_blocks}. Use --train all."
+            f"The backbone has {n_blocks} blocks; got last_blocks {settings.last_blocks}. Set train to all."
         )
     return {"head": n_blocks, "last": n_blocks - settings.last_blocks, "all": 0}[settings.train]
 
@@ -133,6 +133,6 @@ def _checkpoint(backbone: Backbone) -> None:
         network.set_grad_checkpointing(True)
     except (AssertionError, AttributeError) as error:
         raise FitError(
-            f"timm has no gradient checkpointing for {backbone.name}. Leave out --grad-checkpointing, and "
-            "lower --batch-tiles if memory is short."
+            f"timm has no gradient checkpointing for {backbone.name}. Turn grad_checkpointing off, "
+            "and lower batch_tiles if memory is short."
         ) from error

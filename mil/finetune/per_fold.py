@@ -1,6 +1,7 @@
-"""Cross-validation of the whole path: each fold fine-tunes, extracts and fits on its own training cases."""
+"""Cross-validation of the whole pipeline: each fold fine-tunes, extracts and fits on its training cases."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mil.data.names import matching
 from mil.data.splits import Fold
 from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import Predictions
-from mil.finetune.distributed import Ranks
+from mil.finetune.distributed import Ranks, ranks
 from mil.finetune.files import WEIGHTS
 from mil.finetune.settings import FinetuneSettings
 from mil.finetune.tiles import LabelledSlide
@@ -35,7 +36,7 @@ class Tuning:
         recipe: of tiles, and the backbone to start from.
         settings: of fine-tuning.
         store: the folder of each fold's bags; weights go to ``tuned`` beside it.
-        ranks, workers: what to compute on.
+        ranks, workers: the device and the threads to compute with.
     """
 
     rows: Sequence[Row]
@@ -45,6 +46,45 @@ class Tuning:
     store: Callable[[Fold], Path]
     ranks: Ranks
     workers: int = 0
+
+
+@contextmanager
+def open_tuning(
+    rows: Sequence[Row],
+    slides: Sequence[LabelledSlide],
+    recipe: Recipe,
+    settings: FinetuneSettings,
+    store: Callable[[Fold], Path],
+    *,
+    device: str = "auto",
+    workers: int = 0,
+) -> Iterator[Tuning]:
+    """Prepare how each fold makes its bags, on a device of this process.
+
+    Args:
+        rows: of the table, one per slide.
+        slides: the same slides, labelled.
+        recipe: of tiles, and the backbone to start from.
+        settings: of fine-tuning.
+        store: the folder of each fold's bags.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        workers: threads that read tiles; 0 takes one per core.
+
+    Raises:
+        FitError: several processes were started.
+    """
+    with ranks(device) as process:
+        if process.size > 1:
+            raise FitError("A cross-validation is one process: start it without torchrun.")
+        yield Tuning(
+            rows=rows,
+            slides=slides,
+            recipe=recipe,
+            settings=settings,
+            store=store,
+            ranks=process,
+            workers=workers,
+        )
 
 
 def cross_validate_per_fold(
@@ -59,15 +99,15 @@ def cross_validate_per_fold(
 ) -> Predictions:
     """Predict every case by models whose backbone has not seen it either.
 
-    What an interrupted run has left is taken up: weights, bags and fits.
+    Weights, bags and fits of an interrupted run are used again.
 
     Args:
         tuning: how bags are made.
         folds: who trains and who is tested.
-        models: as of ``cross_validate``, like all that follow.
+        models: names of the models, as in ``cross_validate``.
         settings: how each is trained.
         seed: every fit's own seed follows from it.
-        keep: may hand back a fit it has kept.
+        keep: may return a stored fit instead of fitting.
         progress: told of slides, steps and fits.
 
     Raises:
@@ -83,14 +123,14 @@ def cross_validate_per_fold(
                 cohort, [fold], models, settings, seed=seed, keep=keep, progress=progress
             )
         )
-    table = pd.concat([each.table for each in tables], ignore_index=True)
+    table = pd.concat([predictions.table for predictions in tables], ignore_index=True)
     order = {model: place for place, model in enumerate(models)}
     table = table.sort_values("model", key=lambda names: names.map(order), kind="stable")
     return Predictions(table.reset_index(drop=True), tables[0].classes)
 
 
 def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress) -> Cohort:
-    """The cohort as a backbone sees it that was fine-tuned on one fold's training cases."""
+    """The cohort with bags by a backbone that was fine-tuned on one fold's training cases."""
     store = tuning.store(fold)
     tuned = store.with_name("tuned")
     finetune(
@@ -118,7 +158,7 @@ def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress) -> Cohort:
 
 
 def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:
-    """Refuse, before any work, a start that has seen a case that would be tested.
+    """Refuse, before any work, first weights or a stain that have seen a case that would be tested.
 
     Raises:
         LeakageError: naming the cases.
@@ -136,7 +176,7 @@ def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:
 
 @dataclass(frozen=True)
 class _Named:
-    """Progress whose tasks say which fold they are of."""
+    """Progress whose tasks name their fold."""
 
     progress: Progress
     prefix: str

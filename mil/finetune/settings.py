@@ -17,11 +17,12 @@ class FinetuneSettings:
     train: str = field(
         default="all",
         metadata={
-            "help": "What learns: `head` (the classifier only), `last` (the last blocks too) or `all`."
+            "help": "What is trained: `head` (the classifier only), `last` (the last blocks too) or `all`."
         },
     )
     last_blocks: int = field(
-        default=1, metadata={"help": "With --train last: how many of the backbone's last blocks."}
+        default=1,
+        metadata={"help": "With `last` for train: how many last blocks."},
     )
     hidden: tuple[int, ...] = field(
         default=(),
@@ -30,36 +31,47 @@ class FinetuneSettings:
             "split": ",",
         },
     )
-    dropout: float = field(default=0.25, metadata={"help": "Before each layer of the classifier."})
-    epochs: int = field(default=10, metadata={"help": "Draws of tiles from all training slides."})
-    tiles_per_slide: int = field(
-        default=64, metadata={"help": "Tiles drawn of each slide in each epoch."}
+    dropout: float = field(
+        default=0.25, metadata={"help": "Dropout before each layer of the classifier."}
     )
-    batch_tiles: int = field(default=32, metadata={"help": "Tiles per step, over all processes."})
+    epochs: int = field(
+        default=10,
+        metadata={"help": "Epochs; each draws tiles from all training slides anew."},
+    )
+    tiles_per_slide: int = field(
+        default=64, metadata={"help": "Tiles drawn from each slide in each epoch."}
+    )
+    batch_tiles: int = field(
+        default=32, metadata={"help": "Tiles per training step, over all processes."}
+    )
     learning_rate: float = field(
-        default=3e-4, metadata={"help": "Of AdamW, at the classifier; falls along a cosine."}
+        default=3e-4,
+        metadata={"help": "Learning rate of AdamW for the classifier, with cosine decay."},
     )
     layer_decay: float = field(
         default=0.9,
-        metadata={"help": "Each block learns at this fraction of the rate of the block after it."},
+        metadata={
+            "help": "Learning rate of each block as a fraction of that of the block after it."
+        },
     )
     warmup: float = field(
-        default=1.0, metadata={"help": "Epochs over which the learning rate rises from 0."}
+        default=1.0, metadata={"help": "Epochs of linear warm-up of the learning rate."}
     )
     weight_decay: float = field(
-        default=0.05, metadata={"help": "Of AdamW; norms and biases have none."}
+        default=0.05, metadata={"help": "Weight decay of AdamW; norms and biases have none."}
     )
     jitter: float = field(
         default=0.1,
         metadata={
-            "help": "Brightness, contrast and saturation of each tile vary by up to this fraction; tiles "
-            "are always turned and mirrored at random."
+            "help": "Brightness, contrast and saturation of each tile vary at random by up to this fraction; "
+            "tiles are always rotated and mirrored at random."
         },
     )
     grad_checkpointing: bool = field(
         default=False,
         metadata={
-            "help": "Compute activations again instead of keeping them: slower, in a fraction of the memory."
+            "help": "Gradient checkpointing: recompute activations instead of storing them. Slower, but "
+            "needs a fraction of the memory."
         },
     )
     early_stopping: str = field(
@@ -72,8 +84,8 @@ class FinetuneSettings:
     tile_cache: float = field(
         default=0.0,
         metadata={
-            "help": "Gigabytes of tiles kept on disk beside --out while it runs; the rest is read from the "
-            "slides."
+            "help": "Gigabytes of tiles cached in the output folder during training; all others are read "
+            "from the slides."
         },
     )
 
@@ -82,7 +94,7 @@ class FinetuneSettings:
             for name in names.split():
                 value = getattr(self, name)
                 if not fits(value):
-                    raise FitError(f"{name} is {what}; got {value!r}. See `mil finetune --help`.")
+                    raise FitError(f"{name} is {what}; got {value!r}. Give such a value.")
 
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {

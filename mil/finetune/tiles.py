@@ -160,13 +160,13 @@ class TilePool:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def read(self, slide: int, number: int) -> Tiles | None:
-        """One tile as the network is to see it; None where it cannot be decoded.
+        """One tile as the network takes it; None where it cannot be decoded.
 
         Raises:
-            TileError: that makes more than ``MAX_UNREADABLE`` of the slide's tiles.
+            TileError: more than ``MAX_UNREADABLE`` of the slide's tiles cannot be decoded.
         """
-        if self._cache and (kept := self._cache.get((slide, number))) is not None:
-            return kept
+        if self._cache and (tile := self._cache.get((slide, number))) is not None:
+            return tile
         source, recolour = self._source(slide)
         try:
             tile = source.read(int(self._rows[slide][number]))
@@ -206,12 +206,12 @@ class TilePool:
     def _folder(self, job: SlideJob) -> FolderTiles:
         if job.mpp is None:
             raise ScaleError(
-                f"{job.slide}: tile images carry no micrometres per pixel. Pass --slide-mpp, e.g. 0.5."
+                f"{job.slide}: tile images carry no micrometres per pixel. Set slide_mpp, e.g. to 0.5."
             )
         return open_folder(job.files, mpp=job.mpp, tile_px=self.recipe.tile)
 
     def _source(self, number: int) -> tuple[TileSource, Callable[[Tiles], Tiles] | None]:
-        """An open slide; the one not asked for the longest is let go, and closes with its last reader."""
+        """An open slide. The least recently used one is dropped, and closes with its last reader."""
         with self._opening:
             if number not in self._opened:
                 self._opened[number] = self._open(number)
@@ -231,7 +231,7 @@ class TilePool:
 
 
 class TileCache:
-    """As many tiles as fit, in a file without a name, which is gone with its process."""
+    """A bounded cache of tiles in a nameless file, which is removed with its process."""
 
     def __init__(self, folder: Path, slots: int, side_px: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -243,16 +243,16 @@ class TileCache:
         self._filling = threading.Lock()
 
     def get(self, key: tuple[int, int]) -> Tiles | None:
-        """A tile, if it is kept."""
+        """A tile, if it is cached."""
         slot = self._slot_of.get(key)
         if slot is None:
             return None
         n_bytes = math.prod(self._shape)
-        held = os.pread(self._file.fileno(), n_bytes, slot * n_bytes)
-        return np.frombuffer(held, dtype=np.uint8).reshape(self._shape)
+        content = os.pread(self._file.fileno(), n_bytes, slot * n_bytes)
+        return np.frombuffer(content, dtype=np.uint8).reshape(self._shape)
 
     def put(self, key: tuple[int, int], tile: Tiles) -> None:
-        """Keep a tile while there is room.
+        """Cache a tile while there is room.
 
         Raises:
             OSError: the disk is full.

@@ -1,4 +1,4 @@
-"""The epochs of fine-tuning: labelled slides in, weights that know their cases out."""
+"""Training of a backbone on labelled slides; its weights know their cases."""
 
 import contextlib
 import math
@@ -37,7 +37,7 @@ from mil.finetune.tiles import Batch, LabelledSlide, TilePool, balanced, check_u
 from mil.settings import sets_cases_aside
 from mil.version import __version__
 
-INITIAL, VALIDATION = 1, 2  # chance besides that of the epochs
+INITIAL, VALIDATION = 1, 2  # random seeds beside those of the epochs
 
 
 def finetune(
@@ -52,10 +52,10 @@ def finetune(
 ) -> Mapping[str, Any]:
     """Train a backbone on the tiles of labelled slides.
 
-    Classes weigh alike, within a class its cases, within a case its slides. The weights kept are those
-    of the epoch with the lowest loss on an inner part of the cases where the settings set one aside,
-    else those of the last. What an interrupted run of the same request has left is taken up; on one
-    CPU thread the result is the same to the last bit.
+    Classes have equal weight, within a class its cases, within a case its slides. The weights of the
+    epoch with the lowest loss on an inner part of the cases are kept where the settings set one aside,
+    else those of the last epoch. An interrupted run of the same request is continued; on one CPU thread
+    the result is the same to the last bit.
 
     Args:
         slides: all of which may be trained on.
@@ -74,7 +74,7 @@ def finetune(
         CohortError: too few cases of a class to set some aside.
     """
     if recipe.precision == "fp16":
-        raise FitError("Training in fp16 loses small gradients. Use --precision bf16 or fp32.")
+        raise FitError("Training in fp16 loses small gradients. Set precision to bf16 or fp32.")
     progress = progress or Silent()
     backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
     jobs = [slide.job for slide in slides]
@@ -90,7 +90,7 @@ def finetune(
             card = _card(training, progressed, reference, request)
             if ranks.first:
                 write_tuned(out, training.classifier, card)
-    ranks.meet()
+    ranks.wait()
     return card
 
 
@@ -126,13 +126,13 @@ class _Training:
         self.steps_per_epoch = math.ceil(per_epoch / settings.batch_tiles)
         if per_epoch < self.steps_per_epoch * ranks.size:
             raise FitError(
-                f"{ranks.size} processes share steps of {settings.batch_tiles} tiles. Raise --batch-tiles."
+                f"{ranks.size} processes share steps of {settings.batch_tiles} tiles. Set batch_tiles higher."
             )
 
     def run(self, out: Path, request: str, progress: Progress) -> Progressed:
-        """All epochs that are not done yet; leaves the classifier as it is to be kept."""
+        """Run all epochs that are not done yet; the classifier ends with the weights to keep."""
         progressed = read_checkpoint(out, request, self.classifier, self.optimizer)
-        module = self.ranks.joined(self.classifier)
+        module = self.ranks.distribute(self.classifier)
         done, epochs = len(progressed.losses), self.settings.epochs
         total = (epochs - done) * self.steps_per_epoch
         with progress.task("fine-tuning", total, "steps") as advance:
@@ -142,18 +142,18 @@ class _Training:
                 if self.valid:
                     progressed.valid_losses.append(_finite(self._validate(), epoch))
                     if int(np.argmin(progressed.valid_losses)) == epoch:
-                        held = self.classifier.state_dict()
-                        progressed.best = {name: value.clone() for name, value in held.items()}
-                self.ranks.check_alike(self.classifier.parameters())
+                        state = self.classifier.state_dict()
+                        progressed.best = {name: value.clone() for name, value in state.items()}
+                self.ranks.check_equal(self.classifier.parameters())
                 if self.ranks.first:
                     write_checkpoint(out, request, self.classifier, self.optimizer, progressed)
-                self.ranks.meet()
+                self.ranks.wait()
         if progressed.best:
             self.classifier.load_state_dict(progressed.best)
         self.classifier.eval()
         if not all(bool(weight.isfinite().all()) for weight in self.classifier.parameters()):
             raise FitError(
-                "The last step left weights that are not finite. Use a smaller --learning-rate."
+                "The last step left weights that are not finite. Use a smaller learning_rate."
             )
         return progressed
 
@@ -165,8 +165,8 @@ class _Training:
         turns = rng.integers(8, size=len(chosen))
         factors = 1 + self.settings.jitter * rng.uniform(-1, 1, size=(len(chosen), 3))
         parts = np.array_split(np.arange(len(chosen)), self.steps_per_epoch)
-        mine = [part[self.ranks.number :: self.ranks.size] for part in parts]
-        steps = [(chosen[rows], turns[rows], factors[rows]) for rows in mine]
+        shares = [part[self.ranks.number :: self.ranks.size] for part in parts]
+        steps = [(chosen[rows], turns[rows], factors[rows]) for rows in shares]
         total = torch.zeros((), dtype=torch.float64)
         module.train()
         for number, batch in enumerate(self.pool.batches(steps, self.workers)):
@@ -186,11 +186,11 @@ class _Training:
         chosen = self.pool.draw(self.valid, self.settings.tiles_per_slide, rng)
         weights = torch.from_numpy(balanced(self.pool, chosen, self.valid)).float()
         parts = np.array_split(chosen, math.ceil(len(chosen) / self.settings.batch_tiles))
-        mine = parts[self.ranks.number :: self.ranks.size]
-        as_it_is = [(part, np.zeros(len(part), np.int64), np.ones((len(part), 3))) for part in mine]
+        shares = parts[self.ranks.number :: self.ranks.size]
+        plain = [(part, np.zeros(len(part), np.int64), np.ones((len(part), 3))) for part in shares]
         self.classifier.eval()
         total = torch.zeros((), dtype=torch.float64)
-        for batch in self.pool.batches(as_it_is, self.workers):
+        for batch in self.pool.batches(plain, self.workers):
             total += self._loss(self.classifier, batch, weights).cpu()
         return float(self.ranks.total(total.to(self.ranks.device))) / len(chosen)
 
@@ -232,14 +232,14 @@ def learning_fraction(at: float, epochs: int, warmup: float) -> float:
 
 @contextlib.contextmanager
 def _seeded(*seeds: int) -> Iterator[None]:
-    """Chance of its own for dropout and first weights, so that no state of it has to be kept."""
+    """Seed dropout and first weights separately, so that no generator state has to be stored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
         yield
 
 
 def _parts(pool: TilePool, settings: FinetuneSettings, seed: int) -> tuple[list[int], list[int]]:
-    """Numbers of the slides to train on and of those to choose the epoch by, never of one case."""
+    """Indices of the slides to train on and of those to choose the epoch by; no case is in both."""
     label_of = {slide.job.case: slide.label for slide in pool.slides}
     names = sorted(label_of)
     everyone = list(range(len(pool.slides)))
@@ -252,7 +252,7 @@ def _parts(pool: TilePool, settings: FinetuneSettings, seed: int) -> tuple[list[
 
 def _finite(loss: float, epoch: int) -> float:
     if not math.isfinite(loss):
-        raise FitError(f"The loss is {loss} in epoch {epoch + 1}. Use a smaller --learning-rate.")
+        raise FitError(f"The loss is {loss} in epoch {epoch + 1}. Use a smaller learning_rate.")
     return loss
 
 
@@ -263,7 +263,7 @@ def _request(
     backbone: Backbone,
     reference: StainReference | None,
 ) -> str:
-    """What a finished file or a checkpoint must answer to be used: all that shapes the weights."""
+    """Fingerprint of all that shapes the weights; a finished file or a checkpoint of another is not used."""
     drawings = [slide.job.annotation() for slide in slides]
     return fingerprint(
         {
@@ -288,7 +288,7 @@ def _request(
 def _card(
     training: _Training, progressed: Progressed, reference: StainReference | None, request: str
 ) -> dict[str, Any]:
-    """What the weights are and whom they have seen: also through their first weights and the stain."""
+    """What the weights are and which cases they have seen, also through first weights and the stain."""
     pool, backbone = training.pool, training.backbone
     cases = {slide.job.case for slide in pool.slides}
     seen = cases | set(backbone.trained_on) | set(reference.cases if reference else ())

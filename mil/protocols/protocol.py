@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from importlib import resources
 from typing import Any, get_type_hints
@@ -21,7 +21,6 @@ KINDS: Mapping[str, type[Any]] = {
     "finetune": FinetuneSettings,
 }
 HELD_OUT = "hold_out_tiles"  # beside the settings of fine-tuning: tiles per slide to test on
-TESTS = ("folds", "tiles", "external")
 MEASURES = {
     "accuracy": "accuracy, tiles",
     "precision": "precision, tiles",
@@ -37,12 +36,12 @@ class Arm:
 
     Attributes:
         name: as the study calls it.
-        backbone: as of `mil extract`.
-        mpp: where it differs from the study's.
+        backbone: name of the backbone, as a recipe names it.
+        mpp: micrometres per pixel, where they differ from the study's.
         finetune: whether the backbone is trained; else it is frozen and a classifier is trained on it.
         start: the arm whose weights it starts from; empty for the weights of the recipe.
         test: ``folds``, ``tiles`` (others of the cases trained on) or ``external`` (split=test).
-        published: measure to the figure printed.
+        published: the printed figure of each measure.
     """
 
     name: str
@@ -59,15 +58,16 @@ class Protocol:
     """A study that can be rerun.
 
     Attributes:
-        name: of its file.
-        title, source, published_on, measured: what it is, of whom, on what, and over what it counts.
+        name: name of its file.
+        title, source, published_on, measured: what it is, who published it, on which data, and over what the
+            figures were measured.
         classes, cases_per_class: of the study's cohort.
-        settings: section (extract, split, fit, finetune) to the settings of that stage.
-        stated, ours: ``section.setting`` to what the source says, or to why it was chosen here; each
-            setting stands in one of the two.
+        settings: the settings of each section: extract, split, fit, finetune.
+        from_source: what the source says of each ``section.setting`` it states.
+        chosen_here: why each other ``section.setting`` was chosen so.
         arms: in the order they are run.
         compare: two arms to test against each other, case by case; may be empty.
-        changed: ``section.setting`` to what a user has put in place of the study's.
+        changed: each ``section.setting`` that a user has changed, with its new value.
     """
 
     name: str
@@ -78,8 +78,8 @@ class Protocol:
     classes: int
     cases_per_class: int
     settings: Mapping[str, Mapping[str, Any]]
-    stated: Mapping[str, str]
-    ours: Mapping[str, str]
+    from_source: Mapping[str, str]
+    chosen_here: Mapping[str, str]
     arms: tuple[Arm, ...]
     compare: tuple[str, ...] = ()
     changed: Mapping[str, str] = field(default_factory=dict)
@@ -91,11 +91,11 @@ class Protocol:
             SarcomilError: a value that the stage refuses.
             ProtocolError: a value of another type.
         """
-        held = {**self.settings.get(section, {}), **more}
-        held.pop(HELD_OUT, None)
+        values = {**self.settings.get(section, {}), **more}
+        values.pop(HELD_OUT, None)
         try:
             return KINDS[section](
-                **{n: tuple(v) if isinstance(v, list) else v for n, v in held.items()}
+                **{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
             )
         except (TypeError, AttributeError) as error:
             raise ProtocolError(f"{section}: a value has the wrong type ({error}).") from error
@@ -112,44 +112,60 @@ class Protocol:
         return int(self.settings.get("finetune", {}).get(HELD_OUT, 0))
 
     def check(self) -> None:
-        """Refuse settings that a stage would refuse, before any work.
+        """Refuse settings or backbones that a stage would refuse, before any work.
 
         Raises:
             SarcomilError: naming the value.
         """
+        from features.backbones.registry import resolve_name
+
         for section in KINDS:
             self.settings_of(section)
         for arm in self.arms:
             self.recipe_of(arm)
+            resolve_name(arm.backbone)
+
+    def to_json(self) -> dict[str, Any]:
+        """The protocol as run.json holds it."""
+        values = asdict(self)
+        return values | {"stated": values.pop("from_source"), "ours": values.pop("chosen_here")}
 
 
-def names() -> list[str]:
-    """The protocols there are."""
+def protocol_names() -> list[str]:
+    """Names of the protocols that can be run."""
     files = resources.files("mil.protocols").iterdir()
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
 
-def load(name: str) -> Protocol:
+def load_protocol(name: str) -> Protocol:
     """Read a protocol.
 
     Raises:
         ProtocolError: there is none of this name.
     """
-    if name not in names():
-        near = get_close_matches(name, names(), 1)
+    names = protocol_names()
+    if name not in names:
+        near = get_close_matches(name, names, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ProtocolError(f"No protocol {name!r}.{hint} Known: {', '.join(names())}.")
-    told = tomllib.loads((resources.files("mil.protocols") / f"{name}.toml").read_text("utf-8"))
-    arms = tuple(Arm(**arm) for arm in told.pop("arms"))
-    settings = {section: told.pop(section) for section in KINDS if section in told}
-    compare = tuple(told.pop("compare", ()))
-    return Protocol(name=name, settings=settings, arms=arms, compare=compare, **told)
+        raise ProtocolError(f"No protocol {name!r}.{hint} Known: {', '.join(names)}.")
+    content = tomllib.loads((resources.files("mil.protocols") / f"{name}.toml").read_text("utf-8"))
+    arms = tuple(Arm(**arm) for arm in content.pop("arms"))
+    settings = {section: content.pop(section) for section in KINDS if section in content}
+    return Protocol(
+        name=name,
+        settings=settings,
+        arms=arms,
+        compare=tuple(content.pop("compare", ())),
+        from_source=content.pop("stated"),
+        chosen_here=content.pop("ours"),
+        **content,
+    )
 
 
-def changed(protocol: Protocol, changes: Sequence[str]) -> Protocol:
-    """The protocol with settings of one's own, each written ``section.setting=value``.
+def with_changes(protocol: Protocol, changes: Sequence[str]) -> Protocol:
+    """The protocol with changed settings, each written ``section.setting=value``.
 
-    ``arms.backbone`` changes all arms; ``arms`` keeps only those named, with semicolons between.
+    ``arms.backbone`` changes all arms; ``arms`` keeps only the named arms, with semicolons between.
 
     Raises:
         ProtocolError: not such a change, or no such setting of the protocol.
@@ -158,44 +174,51 @@ def changed(protocol: Protocol, changes: Sequence[str]) -> Protocol:
         key, equals, text = change.partition("=")
         section, _, name = key.partition(".")
         if not equals or not text:
-            raise ProtocolError(f"{change!r} is no change: write extract.max_tiles=200.")
+            raise ProtocolError(
+                f"{change!r} is not a change: write for instance extract.max_tiles=200."
+            )
         if key == "arms":
-            protocol = replace(protocol, arms=_named(protocol, text.split(";")))
+            protocol = replace(protocol, arms=_select_arms(protocol, text.split(";")))
         elif section == "arms" and name in ("backbone", "mpp"):
-            given = {name: _typed(key, _value(text), str if name == "backbone" else float)}
-            protocol = replace(protocol, arms=tuple(replace(a, **given) for a in protocol.arms))
+            value = _typed(key, _value(text), str if name == "backbone" else float)
+            arms = tuple(replace(arm, **{name: value}) for arm in protocol.arms)
+            protocol = replace(protocol, arms=arms)
         elif key == "extract.backbone":
             raise ProtocolError(
                 f"Every arm of {protocol.name} has a {name} of its own, so {key} would change nothing. "
                 f"Write arms.{name}={text}."
             )
         elif section in KINDS and name:
-            known = _known(section, name)
-            held = protocol.settings.get(section, {})
-            value = text if isinstance(held.get(name), str) else _value(text)
-            if known[name] and not isinstance(value, list):
+            is_list = _setting_is_list(section, name)
+            values = protocol.settings.get(section, {})
+            value = text if isinstance(values.get(name), str) else _value(text)
+            if is_list and not isinstance(value, list):
                 value = text.split(",")
             value = _typed(key, value, _hint(section, name))
-            settings = {**protocol.settings, section: {**held, name: value}}
+            settings = {**protocol.settings, section: {**values, name: value}}
             protocol = replace(protocol, settings=settings)
         else:
             raise ProtocolError(
-                f"{key!r} is no setting. Sections: {', '.join(KINDS)}; also arms, arms.backbone, arms.mpp."
+                f"{key!r} is not a setting. Sections: {', '.join(KINDS)}; also arms, arms.backbone, arms.mpp."
             )
         protocol = replace(protocol, changed={**protocol.changed, key: text})
     return protocol
 
 
-def _known(section: str, name: str) -> dict[str, bool]:
-    """The settings of a section, and whether each is a list."""
-    known = {each.name: isinstance(each.default, tuple) for each in fields(KINDS[section])}
+def _setting_is_list(section: str, name: str) -> bool:
+    """Whether a setting of a section is a list.
+
+    Raises:
+        ProtocolError: the section has no such setting.
+    """
+    lists = {entry.name: isinstance(entry.default, tuple) for entry in fields(KINDS[section])}
     if section == "finetune":
-        known[HELD_OUT] = False
-    if name not in known:
-        near = get_close_matches(name, known, 1)
+        lists[HELD_OUT] = False
+    if name not in lists:
+        near = get_close_matches(name, lists, 1)
         hint = f" Did you mean {section}.{near[0]}?" if near else ""
         raise ProtocolError(f"No setting {section}.{name}.{hint}")
-    return known
+    return lists[name]
 
 
 def _hint(section: str, name: str) -> Any:
@@ -203,10 +226,10 @@ def _hint(section: str, name: str) -> Any:
 
 
 def _typed(key: str, value: Any, hint: Any) -> Any:
-    """The value as the setting holds it.
+    """The value with the type of the setting.
 
     Raises:
-        ProtocolError: it is of another type.
+        ProtocolError: it has another type.
     """
     if isinstance(value, bool) and hint is not bool:
         raise ProtocolError(f"{key} is {value!r}: not a {getattr(hint, '__name__', hint)}.")
@@ -218,18 +241,18 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         raise ProtocolError(f"{key} is {value!r}: {error.errors()[0]['msg']}.") from error
 
 
-def _named(protocol: Protocol, wanted: Sequence[str]) -> tuple[Arm, ...]:
+def _select_arms(protocol: Protocol, names: Sequence[str]) -> tuple[Arm, ...]:
     known = [arm.name for arm in protocol.arms]
-    for name in wanted:
+    for name in names:
         if name not in known:
             raise ProtocolError(f"No arm {name!r} in {protocol.name}. Known: {'; '.join(known)}.")
-    kept = tuple(arm for arm in protocol.arms if arm.name in wanted)
-    for arm in kept:
-        if arm.start and arm.start not in wanted:
+    arms = tuple(arm for arm in protocol.arms if arm.name in names)
+    for arm in arms:
+        if arm.start and arm.start not in names:
             raise ProtocolError(
-                f"{arm.name} starts from the weights of {arm.start}: name that too."
+                f"{arm.name} starts from the weights of {arm.start}: name that arm too."
             )
-    return kept
+    return arms
 
 
 def _value(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Do what a study did on one's own cohort: each arm's tile predictions, and what follows from them."""
+"""A study repeated on one's own cohort: tile predictions of each arm, and the measures over them."""
 
 import json
 import time
@@ -41,8 +41,8 @@ TILE_MODEL = (
 
 
 @dataclass(frozen=True)
-class Part:
-    """Who trains and who is tested; in an arm tested on further tiles they are the same cases."""
+class Split:
+    """Training and test cases; in an arm that is tested on other tiles they are the same cases."""
 
     index: int
     train: tuple[str, ...]
@@ -51,10 +51,10 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class SlideTiles:
+class TilePredictions:
     """The class probabilities of one tested slide's tiles, (N, C)."""
 
-    part: Part
+    split: Split
     case: str
     slide: str
     label: str
@@ -63,15 +63,15 @@ class SlideTiles:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArmResult:
-    """What one arm came to on this cohort.
+    """The result of one arm on this cohort.
 
     Attributes:
-        arm: what was done.
-        measures: as named in ``MEASURES``; over tiles the mean of the parts. None where undefined.
+        arm: the arm.
+        measures: as named in ``MEASURES``; over tiles the mean of the splits. None where undefined.
         intervals: 95 % limits of the measures over cases.
-        predictions: the slides' mean probabilities; None where the tested cases have trained.
-        n_tiles, n_cases: tested.
-        seconds: that embedding the tested tiles took.
+        predictions: mean probabilities of each slide; None where the tested cases were trained on.
+        n_tiles, n_cases: number of tested tiles and cases.
+        seconds: time to embed the tested tiles.
     """
 
     arm: Arm
@@ -85,14 +85,14 @@ class ArmResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Rerun:
-    """A protocol on a cohort, ready to be run.
+    """A protocol and a cohort to run it on.
 
     Attributes:
-        protocol: what is to be done.
+        protocol: what to do.
         rows: of the table, each with a label.
         jobs: the same slides.
-        out: where weights, bags and fits go; what an interrupted run has left there is taken up.
-        ranks, workers: what to compute on.
+        out: folder for weights, bags and fits; those of an interrupted run are used again.
+        ranks, workers: the device and the threads to compute with.
         progress: told of slides, steps and tiles.
     """
 
@@ -118,73 +118,74 @@ class Rerun:
             FitError: a slide cannot be used, or a training failed.
         """
         for arm in self.protocol.arms:
-            parts = self.parts(arm)
-            tested = [tiles for part in parts for tiles in self._tested(arm, part)]
-            seconds = sum(self._told(arm, part)["seconds"] for part in parts)
-            yield summed_up(arm, tested, self.classes, seconds)
+            splits = self.splits(arm)
+            tested = [tiles for split in splits for tiles in self._predict_tiles(arm, split)]
+            seconds = sum(self._embedding_seconds(arm, split) for split in splits)
+            yield summarise_arm(arm, tested, self.classes, seconds)
 
-    def parts(self, arm: Arm) -> tuple[Part, ...]:
-        """Who trains and who is tested in an arm."""
+    def splits(self, arm: Arm) -> tuple[Split, ...]:
+        """Training and test cases of an arm."""
         cases = {row.case: row for row in sorted(self.rows, key=lambda row: row.case)}
         if arm.test == "tiles":
-            return (Part(0, tuple(cases), tuple(cases)),)
+            return (Split(0, tuple(cases), tuple(cases)),)
         if arm.test == "external":
-            return (_external(self.rows),)
+            return (_external_split(self.rows),)
         folds = split_cases(
             list(cases),
             [row.label for row in cases.values()],
             [row.site for row in cases.values()],
             self.protocol.settings_of("split"),
         )
-        return tuple(Part(fold.index, fold.train, fold.test, fold.repeat) for fold in folds)
+        return tuple(Split(fold.index, fold.train, fold.test, fold.repeat) for fold in folds)
 
-    def _tested(self, arm: Arm, part: Part) -> Iterator[SlideTiles]:
-        """The tested tiles of a part, by a classifier trained on its other side."""
-        classify = self._tuned(arm, part) if arm.finetune else self._on_frozen(arm, part)
+    def _predict_tiles(self, arm: Arm, split: Split) -> Iterator[TilePredictions]:
+        """Predict the tiles of the test cases with a classifier trained on the training cases."""
+        train = self._finetuned_classifier if arm.finetune else self._frozen_classifier
+        classify = train(arm, split)
         for row in self.rows:
-            if row.case in part.test:
-                bag = read_bag(self._store(arm, part) / f"{row.slide}.h5")
+            if row.case in split.test:
+                bag = read_bag(self._store(arm, split) / f"{row.slide}.h5")
                 with torch.inference_mode():
                     p = torch.softmax(classify(bag).double(), dim=-1).numpy()
-                yield SlideTiles(part, row.case, row.slide, row.label, p)
+                yield TilePredictions(split, row.case, row.slide, row.label, p)
 
-    def _tuned(self, arm: Arm, part: Part) -> Callable[[Bag], torch.Tensor]:
-        """Fine-tune on the part's training cases, embed its test cases."""
-        folder = self._folder(arm, part) / "tuned"
+    def _finetuned_classifier(self, arm: Arm, split: Split) -> Callable[[Bag], torch.Tensor]:
+        """Fine-tune on the split's training cases, embed its test cases."""
+        folder = self._folder(arm, split) / "tuned"
         label_of = {row.slide: row.label for row in self.rows}
-        train = [LabelledSlide(j, label_of[j.slide]) for j in self.jobs if j.case in part.train]
+        train = [LabelledSlide(j, label_of[j.slide]) for j in self.jobs if j.case in split.train]
         card = finetune(
             train,
-            self._recipe(arm, part),
+            self._recipe(arm, split),
             self.protocol.settings_of("finetune"),
             folder,
             ranks=self.ranks,
             workers=self.workers,
             progress=self.progress,
         )
-        leaked = matching(part.test, card["trained_on"])
+        leaked = matching(split.test, card["trained_on"])
         if leaked and arm.test != "tiles":
             raise LeakageError(
                 f"{arm.name}: the weights or the stain have seen {', '.join(leaked[:3])}, which would be "
                 "tested. Start from those of other cases."
             )
-        recipe = replace(self._recipe(arm, part), weights=str(folder / WEIGHTS))
-        self._embed(arm, part, recipe, [job for job in self.jobs if job.case in part.test])
+        recipe = replace(self._recipe(arm, split), weights=str(folder / WEIGHTS))
+        self._embed(arm, split, recipe, [job for job in self.jobs if job.case in split.test])
         head = load_classifier(folder)[0].head
         return lambda bag: head(torch.from_numpy(np.asarray(bag.features, dtype=np.float32)))
 
-    def _on_frozen(self, arm: Arm, part: Part) -> Callable[[Bag], torch.Tensor]:
-        """Embed all cases once, train a tile classifier on the part's training cases."""
-        self._embed(arm, part, self._recipe(arm, part), self.jobs)
-        folder = self._folder(arm, part)
-        path = folder / f"classifier-r{part.repeat}-f{part.index}.safetensors"
-        cohort = assemble(self.rows, self._store(arm, part, trained_on=True))
-        tested = part.test if arm.test != "tiles" else ()
-        fold = Fold(repeat=part.repeat, index=part.index, train=part.train, test=tested)
+    def _frozen_classifier(self, arm: Arm, split: Split) -> Callable[[Bag], torch.Tensor]:
+        """Embed all cases once, train a tile classifier on the split's training cases."""
+        self._embed(arm, split, self._recipe(arm, split), self.jobs)
+        folder = self._folder(arm, split)
+        path = folder / f"classifier-r{split.repeat}-f{split.index}.safetensors"
+        cohort = assemble(self.rows, self._store(arm, split, trained_on=True))
+        tested = split.test if arm.test != "tiles" else ()
+        fold = Fold(repeat=split.repeat, index=split.index, train=split.train, test=tested)
         check_seen(cohort, [fold])
         settings, seed = self.protocol.settings_of("fit"), self.protocol.settings_of("split").seed
         if not path.exists():
-            cases, own_seed = cohort.named(part.train), fold_seed(seed, fold)
+            cases, own_seed = cohort.named(split.train), fold_seed(seed, fold)
             save_fitted(path, fit(TILE_MODEL, cases, (), cohort.classes, settings, seed=own_seed))
         fitted = load_fitted(path)
         check_fit(cohort, TILE_MODEL, fold, settings, seed, fitted)
@@ -196,13 +197,13 @@ class Rerun:
 
         return classify
 
-    def _embed(self, arm: Arm, part: Part, recipe: Recipe, jobs: Sequence[SlideJob]) -> None:
-        """Make the bags of a part, and keep the time it took."""
+    def _embed(self, arm: Arm, split: Split, recipe: Recipe, jobs: Sequence[SlideJob]) -> None:
+        """Make the bags of a split, and note how long it took."""
         began = time.perf_counter()
         outcomes = extract(
             jobs,
             recipe,
-            self._folder(arm, part) / "store",
+            self._folder(arm, split) / "store",
             device=str(self.ranks.device),
             workers=self.workers,
             overwrite=True,  # bags of weights that an interrupted run with other data has left
@@ -212,49 +213,48 @@ class Rerun:
         for outcome in outcomes:
             if outcome.status in ("failed", "excluded"):
                 raise FitError(outcome.reason)
-        path = self._folder(arm, part) / "embedding.json"
+        path = self._folder(arm, split) / "embedding.json"
         if not path.exists() or any(outcome.status == "done" for outcome in outcomes):
-            told = {"seconds": time.perf_counter() - began}
-            write_atomic(path, json.dumps(told))
+            write_atomic(path, json.dumps({"seconds": time.perf_counter() - began}))
 
-    def _told(self, arm: Arm, part: Part) -> dict[str, float]:
-        """How long embedding took; once for all parts of a frozen arm."""
-        told: dict[str, float] = json.loads(
-            (self._folder(arm, part) / "embedding.json").read_text()
+    def _embedding_seconds(self, arm: Arm, split: Split) -> float:
+        """Seconds that embedding took; once for all splits of a frozen arm, which share their bags."""
+        if not arm.finetune and (split.index, split.repeat) != (0, 0):
+            return 0.0
+        return float(
+            json.loads((self._folder(arm, split) / "embedding.json").read_text())["seconds"]
         )
-        first = part.index == part.repeat == 0
-        return told if arm.finetune or first else {"seconds": 0.0}
 
-    def _recipe(self, arm: Arm, part: Part) -> Recipe:
+    def _recipe(self, arm: Arm, split: Split) -> Recipe:
         if not arm.start:
             return self.protocol.recipe_of(arm)
         start = next(other for other in self.protocol.arms if other.name == arm.start)
-        weights = str(self._folder(start, part) / "tuned" / WEIGHTS)
+        weights = str(self._folder(start, split) / "tuned" / WEIGHTS)
         return self.protocol.recipe_of(arm, weights=weights)
 
-    def _folder(self, arm: Arm, part: Part) -> Path:
-        """Of what an arm makes: with each part its own network where one is trained."""
+    def _folder(self, arm: Arm, split: Split) -> Path:
+        """The folder of an arm, or of one split of it where each split trains a network of its own."""
         folder = self.out / "arms" / "".join(c if c.isalnum() else "-" for c in arm.name)
-        return folder / f"r{part.repeat}-f{part.index}" if arm.finetune else folder
+        return folder / f"r{split.repeat}-f{split.index}" if arm.finetune else folder
 
-    def _store(self, arm: Arm, part: Part, *, trained_on: bool = False) -> Path:
-        """The bags a part is tested on, or those a frozen arm's classifier learns from."""
+    def _store(self, arm: Arm, split: Split, *, trained_on: bool = False) -> Path:
+        """The bags a split is tested on, or those a frozen arm's classifier learns from."""
         made = store_specs(
-            [self._recipe(arm, part)],
-            self._folder(arm, part) / "store",
+            [self._recipe(arm, split)],
+            self._folder(arm, split) / "store",
             hold_out_tiles=self.protocol.hold_out_tiles if arm.test == "tiles" else 0,
         )
         return made[0 if trained_on else -1].store.path
 
 
-def summed_up(
-    arm: Arm, tested: Sequence[SlideTiles], classes: Sequence[str], seconds: float
+def summarise_arm(
+    arm: Arm, tested: Sequence[TilePredictions], classes: Sequence[str], seconds: float
 ) -> ArmResult:
-    """Measures over tiles, as the mean of the parts, and over cases."""
-    by_part: dict[tuple[int, int], list[SlideTiles]] = {}
+    """Measures over tiles, as the mean of the splits, and over cases."""
+    by_split: dict[tuple[int, int], list[TilePredictions]] = {}
     for tiles in tested:
-        by_part.setdefault((tiles.part.repeat, tiles.part.index), []).append(tiles)
-    over_tiles = np.mean([_tile_measures(held, classes) for held in by_part.values()], axis=0)
+        by_split.setdefault((tiles.split.repeat, tiles.split.index), []).append(tiles)
+    over_tiles = np.mean([_tile_measures(tiles, classes) for tiles in by_split.values()], axis=0)
     measures: dict[str, float | None] = dict(
         zip(("accuracy", "precision", "recall"), map(float, over_tiles), strict=True)
     )
@@ -262,13 +262,11 @@ def summed_up(
     if arm.test != "tiles":  # cases that have trained are no evidence about cases
         predictions = slide_predictions(arm.name, tested, classes)
         [result] = evaluate(predictions).models
-        for name, found in (
-            ("case_accuracy", result.metrics["accuracy"]),
-            ("case_auc", result.metrics["auc"]),
-        ):
-            measures[name] = found.value
-            if found.low is not None and found.high is not None:
-                intervals[name] = (found.low, found.high)
+        for name, metric in (("case_accuracy", "accuracy"), ("case_auc", "auc")):
+            estimate = result.metrics[metric]
+            measures[name] = estimate.value
+            if estimate.low is not None and estimate.high is not None:
+                intervals[name] = (estimate.low, estimate.high)
     return ArmResult(
         arm=arm,
         measures=measures,
@@ -281,57 +279,58 @@ def summed_up(
 
 
 def slide_predictions(
-    model: str, tested: Sequence[SlideTiles], classes: Sequence[str]
+    model: str, tested: Sequence[TilePredictions], classes: Sequence[str]
 ) -> Predictions:
     """One row per slide: the mean probabilities of its tiles."""
     rows = []
     for tiles in tested:
-        given = (model, tiles.part.repeat, tiles.part.index, tiles.case, tiles.slide, tiles.label)
+        facts = (model, tiles.split.repeat, tiles.split.index, tiles.case, tiles.slide, tiles.label)
         p = {PREFIX + name: v for name, v in zip(classes, tiles.p.mean(axis=0), strict=True)}
-        rows.append(dict(zip(COLUMNS, given, strict=True)) | p)
+        rows.append(dict(zip(COLUMNS, facts, strict=True)) | p)
     columns = [*COLUMNS, *(PREFIX + name for name in classes)]
     return Predictions(pd.DataFrame(rows, columns=columns), tuple(classes))
 
 
 def _tile_measures(
-    held: Sequence[SlideTiles], classes: Sequence[str]
+    slides: Sequence[TilePredictions], classes: Sequence[str]
 ) -> tuple[float, float, float]:
-    """Accuracy, and macro precision and recall, over all tiles of a part; 0 for a class never called."""
+    """Accuracy, and macro precision and recall, over all tiles of a split; 0 for a class never called."""
     truth = np.concatenate(
-        [np.full(len(tiles.p), list(classes).index(tiles.label)) for tiles in held]
+        [np.full(len(tiles.p), list(classes).index(tiles.label)) for tiles in slides]
     )
-    called = np.concatenate([tiles.p.argmax(axis=1) for tiles in held])
+    called = np.concatenate([tiles.p.argmax(axis=1) for tiles in slides])
     precision, recall, _, _ = precision_recall_fscore_support(
         truth, called, labels=sorted(set(truth)), average="macro", zero_division=0
     )
     return float(np.mean(truth == called)), float(precision), float(recall)
 
 
-def _external(rows: Sequence[Row]) -> Part:
-    """Trained on the cases that are learnt from, tested on those that the table keeps aside.
+def _external_split(rows: Sequence[Row]) -> Split:
+    """Train on the cases for training, test on those that column split marks for testing.
 
     Raises:
-        CohortError: the table does not say which are which.
+        CohortError: the column cannot be read.
         ProtocolError: no case is left to test, or none of a class to train on.
     """
-    rest, held = split_train_test(rows)
-    absent = {row.label for row in rows} - {row.label for row in rest}
-    if not held:
+    train_rows, test_rows = split_train_test(rows)
+    absent = {row.label for row in rows} - {row.label for row in train_rows}
+    if not test_rows:
         raise ProtocolError(
-            "The study tests on cases of other hospitals, and the table marks none: write test in a column "
-            "split in their rows."
+            "The study tests on cases of other hospitals, and the table marks none. Write test into the rows "
+            "of such cases, in a column split."
         )
     if absent:
         raise ProtocolError(
             f"Column split leaves no case of {', '.join(sorted(absent))} to train on. Mend the column."
         )
-    train, test = (tuple(sorted({row.case for row in side})) for side in (rest, held))
-    return Part(0, train, test)
+    train, test = (tuple(sorted({row.case for row in side})) for side in (train_rows, test_rows))
+    return Split(0, train, test)
 
 
-def together(results: Sequence[ArmResult]) -> Predictions | None:
+def join_predictions(results: Sequence[ArmResult]) -> Predictions | None:
     """One table of all arms that judge cases, each a model; None where none does."""
-    held = [result.predictions for result in results if result.predictions is not None]
-    if not held:
+    tables = [result.predictions for result in results if result.predictions is not None]
+    if not tables:
         return None
-    return Predictions(pd.concat([each.table for each in held], ignore_index=True), held[0].classes)
+    table = pd.concat([predictions.table for predictions in tables], ignore_index=True)
+    return Predictions(table, tables[0].classes)

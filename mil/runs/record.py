@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +39,25 @@ NAMED_VERSIONS = (
 )
 
 _locks: dict[Path, contextlib.ExitStack] = {}  # the folders that this process writes
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRun:
+    """A run folder that is to be written.
+
+    Attributes:
+        path: the folder.
+        settings: resolved, enough to repeat the run, as JSON can hold them.
+        overwrite: replace a finished run instead of refusing.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    overwrite: bool = False
+
+    def start(self, command: str, data: Mapping[str, Any] | None = None) -> Run:
+        """Open the folder for writing; see ``start_run``."""
+        return start_run(self.path, command, self.settings, data, overwrite=self.overwrite)
 
 
 def start_run(

@@ -10,7 +10,8 @@ from cli.options import UsageError
 from features.synthetic import CohortSpec, write_cohort
 from mil.errors import CohortError, LeakageError
 from mil.evaluation.predictions import read_predictions
-from mil.protocols.protocol import names
+from mil.protocols import run as library
+from mil.protocols.protocol import protocol_names
 
 pytestmark = pytest.mark.slow
 
@@ -35,12 +36,12 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("protocol")
     write_cohort(folder, CohortSpec(cases_per_class=2, side_px=1280))
     head, *lines = (folder / "cohort.csv").read_text().splitlines()
-    seen, told = set(), [f"{head},split"]
+    seen, table = set(), [f"{head},split"]
     for line in lines:
         label = line.split(",")[head.split(",").index("label")]
-        told.append(f"{line},{'test' if label in seen else 'train'}")
+        table.append(f"{line},{'test' if label in seen else 'train'}")
         seen.add(label)
-    (folder / "cohort.csv").write_text("\n".join(told) + "\n")
+    (folder / "cohort.csv").write_text("\n".join(table) + "\n")
     return folder
 
 
@@ -60,22 +61,22 @@ def rows_of(out):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", protocol_names())
 def test_a_study_is_rerun_and_its_figures_stand_beside_ours(study, tmp_path, capsys, name):
     module.run(options(study, tmp_path / "out", name))
-    said = capsys.readouterr()
-    assert "The data differ" in said.err
-    assert "Changed from the study: extract.weights=random" in said.err
-    assert "printed" in said.out
-    assert ", here test_resnet" in said.out
+    output = capsys.readouterr()
+    assert "The data differ" in output.err
+    assert "Changed from the study: extract.weights=random" in output.err
+    assert "printed" in output.out
+    assert ", here test_resnet" in output.out
     rows = rows_of(tmp_path / "out")
     assert {row["backbone"] for row in rows} == {"test_resnet"}
     published = [float(row["published"]) for row in rows if row["published"]]
     assert published
     assert all(0 <= float(row["measured"]) <= 1 for row in rows if row["measured"])
     assert json.loads((tmp_path / "out" / "run.json").read_text())["complete"]
-    held_out = [row for row in rows if "held-out tiles" in row["arm"]]
-    assert not [row for row in held_out if row["measure"].startswith("case")]
+    same_cases = [row for row in rows if "held-out tiles" in row["arm"]]
+    assert not [row for row in same_cases if row["measure"].startswith("case")]
     predictions = read_predictions(tmp_path / "out" / "predictions.csv")
     tested = {"foersch-subtypes": 4}.get(name, 8)
     assert predictions.table.groupby("model")["case"].nunique().eq(tested).all()
@@ -87,15 +88,15 @@ def test_a_study_is_rerun_and_its_figures_stand_beside_ours(study, tmp_path, cap
 
 def test_a_run_cut_off_is_taken_up_and_says_the_same(study, tmp_path, monkeypatch, capsys):
     module.run(options(study, tmp_path / "whole", "usta-phase2"))
-    told = module._line
+    describe = library._describe_arm
 
     def cut(result):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_line", cut)
+    monkeypatch.setattr(library, "_describe_arm", cut)
     with pytest.raises(KeyboardInterrupt):
         module.run(options(study, tmp_path / "cut", "usta-phase2"))
-    monkeypatch.setattr(module, "_line", told)
+    monkeypatch.setattr(library, "_describe_arm", describe)
     weights = sorted((tmp_path / "cut").rglob("weights.safetensors"))
     stamps = [path.stat().st_mtime_ns for path in weights]
     assert len(weights) == 2
@@ -113,29 +114,31 @@ def test_weights_that_have_seen_the_tested_cases_are_refused(study, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "words"),
     [
         ("split.folds=site", CohortError, "have no site|one site only"),
         ("arms.backbone=no_such_network", UsageError, "no_such_network"),
     ],
 )
-def test_what_cannot_be_is_refused_before_the_folder_is_begun(study, tmp_path, change, error, said):
-    with pytest.raises(error, match=said):
+def test_what_cannot_be_is_refused_before_the_folder_is_begun(
+    study, tmp_path, change, error, words
+):
+    with pytest.raises(error, match=words):
         module.run(options(study, tmp_path / "x", "usta-phase1", change))
     assert not (tmp_path / "x").exists()
 
 
-def test_show_says_who_chose_each_setting(mil):
-    said = mil("protocol", "show", "usta-phase1").stdout
-    stated, ours = said.split("Chosen here")
+def test_show_separates_settings_of_the_source_from_ours(mil):
+    output = mil("protocol", "show", "usta-phase1").stdout
+    stated, ours = output.split("Chosen here")
     assert "extract.min_coverage = 0.6: only tiles with at least 60 % tumour are taken" in stated
     assert "extract.tile = 224: no size is given" in ours
     assert "0.49" in stated
 
 
 def test_list_names_them_all(mil):
-    said = mil("protocol", "list").stdout
-    assert all(name in said for name in names())
+    output = mil("protocol", "list").stdout
+    assert all(name in output for name in protocol_names())
 
 
 def test_a_finished_run_is_not_replaced_unasked(mil, study, tmp_path):

@@ -29,16 +29,16 @@ def images(folder, slide, colour, *, n_tiles=6, seed=0, spread=40):
     return tuple(sorted(files))
 
 
-def lesson(folder, slide, label, case="", *, colour=None, **given):
-    files = images(folder, slide, colour or COLOURS[label], **given)
+def lesson(folder, slide, label, case="", *, colour=None, **keywords):
+    files = images(folder, slide, colour or COLOURS[label], **keywords)
     job = SlideJob(slide=slide, files=files, mpp=0.5, case=case or slide, from_tiles=True)
     return LabelledSlide(job, label)
 
 
-def lessons(folder, per_class=3, **given):
+def lessons(folder, per_class=3, **keywords):
     """Cases red-0, blue-0, red-1 ...: the label is the colour."""
     return [
-        lesson(folder, f"{label}-{i}", label, **given)
+        lesson(folder, f"{label}-{i}", label, **keywords)
         for i in range(per_class)
         for label in COLOURS
     ]
@@ -49,12 +49,12 @@ def pool_of(slides, recipe=RECIPE):
 
 
 def alone() -> Ranks:
-    with ranks("cpu") as together:
-        return together
+    with ranks("cpu") as process:
+        return process
 
 
-def tune(slides, out, settings=QUICK, recipe=RECIPE, **given):
-    return finetune(slides, recipe, settings, out, ranks=alone(), workers=1, **given)
+def tune(slides, out, settings=QUICK, recipe=RECIPE, **keywords):
+    return finetune(slides, recipe, settings, out, ranks=alone(), workers=1, **keywords)
 
 
 def results(folder):

@@ -45,14 +45,14 @@ def test_what_was_learnt_holds_on_new_tiles(taught, tmp_path):
     _, tuned = taught
     card = json.loads((tuned / "card.json").read_text())
     assert card["losses"][-1] < card["losses"][0] / 2
-    classifier, told = load_classifier(tuned)
-    assert told["classes"] == ["blue", "red"]
+    classifier, card = load_classifier(tuned)
+    assert card["classes"] == ["blue", "red"]
     backbone = load_backbone("test_resnet", str(tuned / "weights.safetensors"))
     for slide in lessons(tmp_path / "new", per_class=2, seed=9):
         tiles = torch.from_numpy(np.stack([_pixels(path) for path in slide.job.files]))
         with torch.inference_mode():
-            said = classifier(preprocess(tiles, backbone)).argmax(dim=1)
-        assert [told["classes"][i] for i in said] == [slide.label] * len(tiles)
+            called = classifier(preprocess(tiles, backbone)).argmax(dim=1)
+        assert [card["classes"][i] for i in called] == [slide.label] * len(tiles)
 
 
 def test_bags_know_the_cases_of_their_backbone(taught, tmp_path):
@@ -80,17 +80,19 @@ def test_what_starts_from_tuned_weights_has_seen_their_cases_too(taught, tmp_pat
 
 def test_the_head_alone_leaves_the_backbone_as_it_was(tmp_path):
     tune(lessons(tmp_path / "tiles"), tmp_path / "out", replace(QUICK, train="head"))
-    kept = load_backbone("test_resnet", str(tmp_path / "out" / "weights.safetensors"))
-    assert kept.weights_sha256 == load_backbone("test_resnet", "random").weights_sha256
+    tuned_backbone = load_backbone("test_resnet", str(tmp_path / "out" / "weights.safetensors"))
+    assert tuned_backbone.weights_sha256 == load_backbone("test_resnet", "random").weights_sha256
 
 
 def test_last_blocks_change_and_the_others_do_not(tmp_path):
     tune(lessons(tmp_path / "tiles"), tmp_path / "out", replace(QUICK, train="last", last_blocks=2))
     start = load_backbone("test_resnet", "random").module.state_dict()
-    kept = load_backbone("test_resnet", str(tmp_path / "out" / "weights.safetensors")).module
+    tuned_backbone = load_backbone(
+        "test_resnet", str(tmp_path / "out" / "weights.safetensors")
+    ).module
     changed = {
         name.split(".")[1]
-        for name, v in kept.state_dict().items()
+        for name, v in tuned_backbone.state_dict().items()
         if not torch.equal(v, start[name])
     }
     assert changed == {"layer3", "layer4"}
@@ -153,7 +155,9 @@ def test_a_killed_run_goes_on_to_the_bytes_of_one_that_nothing_disturbed(after, 
     with pytest.MonkeyPatch.context() as patch:
         epoch = training._Training._epoch
         patch.setattr(
-            training._Training, "_epoch", lambda *given: epochs.append(given[2]) or epoch(*given)
+            training._Training,
+            "_epoch",
+            lambda *keywords: epochs.append(keywords[2]) or epoch(*keywords),
         )
         tune(slides, tmp_path / "cut", WITH_CHANCE)
     assert epochs == ([2, 3] if after == 5 else [0, 1, 2, 3])
@@ -193,9 +197,7 @@ def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     for card in ({}, {"card": "[]"}, {"card": '{"request": "r"}'}):
         save_file({"now.a": torch.ones(1)}, path, metadata=card)
-        with pytest.raises(
-            FitError, match=r"checkpoint\.safetensors: not a file of `mil finetune`"
-        ):
+        with pytest.raises(FitError, match=r"checkpoint\.safetensors: not a file of fine-tuning"):
             files.read_checkpoint(tmp_path, "r", None, None)
 
 
@@ -209,7 +211,7 @@ def test_weights_whose_card_was_emptied_by_hand_do_not_embed(tmp_path):
     emptied = json.dumps(card | {"trained_on": []})
     save_file(load_file(path), path, metadata={"card": emptied})
     recipe = replace(RECIPE, weights=str(path))
-    with pytest.raises(BackboneError, match=r"its card were changed after saving.*Make it again"):
+    with pytest.raises(BackboneError, match=r"its card were changed after saving.*Fine-tune"):
         extract(
             [slide.job for slide in slides], recipe, tmp_path / "store", device="cpu", workers=1
         )
@@ -217,7 +219,7 @@ def test_weights_whose_card_was_emptied_by_hand_do_not_embed(tmp_path):
         tune(slides, tmp_path / "out", replace(QUICK, epochs=1))
 
 
-def test_the_kept_epoch_is_the_best_of_inner_cases_which_do_not_train(tmp_path, monkeypatch):
+def test_the_weights_are_of_the_epoch_best_on_inner_cases_which_do_not_train(tmp_path, monkeypatch):
     slides = lessons(tmp_path / "tiles", per_class=5)
     slides.append(replace(slides[0], job=replace(slides[0].job, slide="red-0-again")))
     drawn, draw = [], training.TilePool.draw
@@ -238,8 +240,10 @@ def test_the_kept_epoch_is_the_best_of_inner_cases_which_do_not_train(tmp_path, 
     monkeypatch.setattr(training._Training, "_validate", validate)
     card = tune(slides, tmp_path / "out", replace(QUICK, early_stopping="always"))
     assert card["kept_epoch"] == 2
-    kept = load_backbone("test_resnet", str(tmp_path / "out" / "weights.safetensors")).module
-    for name, value in kept.state_dict().items():
+    tuned_backbone = load_backbone(
+        "test_resnet", str(tmp_path / "out" / "weights.safetensors")
+    ).module
+    for name, value in tuned_backbone.state_dict().items():
         assert torch.equal(value, states[1][f"backbone.{name}"])
     train, valid = drawn[0], drawn[1]
     assert drawn == [train, valid] * 3
@@ -251,10 +255,10 @@ def test_the_kept_epoch_is_the_best_of_inner_cases_which_do_not_train(tmp_path, 
 
 def test_validation_is_the_balanced_mean_loss(tmp_path, monkeypatch):
     """The slow twin: a loop over classes, cases and tiles."""
-    held = {}
+    values = {}
 
     def grab(self):
-        held["loss"], held["training"] = real(self), self
+        values["loss"], values["training"] = real(self), self
         network = self.classifier.eval()
         means = []
         for label in self.classes:
@@ -268,8 +272,8 @@ def test_validation_is_the_balanced_mean_loss(tmp_path, monkeypatch):
                     p = torch.log_softmax(logits, dim=1)[:, self.classes.index(label)]
                     of_class.append(-float(p.mean()))
             means.append(np.mean(of_class))
-        held["twin"] = np.mean(means)
-        return held["loss"]
+        values["twin"] = np.mean(means)
+        return values["loss"]
 
     real = training._Training._validate
     monkeypatch.setattr(training._Training, "_validate", grab)
@@ -280,7 +284,7 @@ def test_validation_is_the_balanced_mean_loss(tmp_path, monkeypatch):
     ]
     settings = replace(QUICK, epochs=1, early_stopping="always", tiles_per_slide=9)
     tune(slides, tmp_path / "out", settings)
-    assert held["loss"] == pytest.approx(held["twin"], rel=1e-5)
+    assert values["loss"] == pytest.approx(values["twin"], rel=1e-5)
 
 
 def test_rates_rise_then_fall_along_a_cosine():
@@ -292,15 +296,15 @@ def test_rates_rise_then_fall_along_a_cosine():
     assert learning_fraction(0, 1, 0) == 1
 
 
-def test_what_cannot_be_trained_is_said_in_one_line(tmp_path):
+def test_requests_that_cannot_be_trained_are_refused(tmp_path):
     slides = lessons(tmp_path / "tiles")
-    with pytest.raises(FitError, match=r"fp16 .*Use --precision bf16"):
+    with pytest.raises(FitError, match=r"fp16 .*Set precision to bf16"):
         tune(slides, tmp_path / "out", recipe=replace(RECIPE, precision="fp16"))
     with pytest.raises(FitError, match="Two or more classes"):
         tune([s for s in slides if s.label == "red"], tmp_path / "out")
     with pytest.raises(CohortError, match="two training cases of every class"):
         tune(slides[:3], tmp_path / "out", replace(QUICK, early_stopping="always"))
-    with pytest.raises(FitError, match=r"Use a smaller --learning-rate"):
+    with pytest.raises(FitError, match=r"Use a smaller learning_rate"):
         tune(slides, tmp_path / "out", _wild(), replace(RECIPE, seed=1))
 
 

@@ -88,7 +88,7 @@ def test_every_weight_that_learns_is_in_one_group_and_rates_fall_towards_the_ima
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):
             for weight in module.parameters():
-                [group] = [g for g in groups if any(weight is held for held in g["params"])]
+                [group] = [g for g in groups if any(weight is member for member in g["params"])]
                 assert group["weight_decay"] == 0
 
 
@@ -117,7 +117,7 @@ def test_the_head_alone_learns_on_an_unchanging_backbone():
     assert torch.equal(network(images())[:2], network(images(4))[:2])
 
 
-def test_hidden_layers_are_as_wide_as_asked():
+def test_hidden_layers_have_the_requested_widths():
     widths = [m.out_features for m in classifier(hidden=(7, 5)).head if isinstance(m, nn.Linear)]
     assert widths == [7, 5, 3]
 
@@ -137,12 +137,14 @@ def test_checkpointing_changes_no_gradient():
         torch.testing.assert_close(plain, again)
 
 
-def test_what_cannot_be_trained_as_asked_is_said(shapes):
-    with pytest.raises(FitError, match=r"no gradient checkpointing for vgg19.*Leave out"):
+def test_settings_that_do_not_suit_the_backbone_are_refused(shapes):
+    with pytest.raises(
+        FitError, match=r"no gradient checkpointing for vgg19.*grad_checkpointing off"
+    ):
         TileClassifier(
             on_meta(shapes, "vgg19.tv_in1k"), 2, FinetuneSettings(grad_checkpointing=True)
         )
-    with pytest.raises(FitError, match="has 5 blocks; got --last-blocks 6"):
+    with pytest.raises(FitError, match="has 5 blocks; got last_blocks 6"):
         classifier(train="last", last_blocks=6)
     backbone = load_backbone("test_resnet", "random")
     without = replace(backbone, module=nn.Sequential())

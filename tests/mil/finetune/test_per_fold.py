@@ -21,9 +21,10 @@ from mil.errors import CohortError, LeakageError
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.predictions import read_predictions
 from mil.finetune import per_fold
-from mil.finetune.per_fold import Tuning, cohort_as_tested, cross_validate_per_fold
+from mil.finetune.per_fold import Tuning, cross_validate_per_fold
 from mil.finetune.settings import FinetuneSettings
 from mil.learning.crossval import check_seen, cross_validate
+from mil.runs.cases import cohort_as_tested
 from mil.runs.run import open_run
 from mil.settings import FitSettings
 
@@ -85,13 +86,13 @@ def bags(folder, slides, weights):
     return folder
 
 
-def tuning_of(folder, slides, rows, **given):
-    told = {
+def tuning_of(folder, slides, rows, **changes):
+    values = {
         "rows": rows, "slides": slides, "recipe": RECIPE, "settings": replace(LONG, epochs=2),
         "store": lambda fold: folder / f"r{fold.repeat}-f{fold.index}" / "store",
         "ranks": alone(), "workers": 1,
     }  # fmt: skip
-    return Tuning(**told | given)
+    return Tuning(**values | changes)
 
 
 def test_a_backbone_is_refused_on_its_own_training_cases(noise):
@@ -119,15 +120,15 @@ def test_what_the_guard_refuses_would_have_looked_like_skill(noise, tmp_path):
     assert evaluate(honest).models[0].correct <= 6
 
 
-def test_each_fold_has_a_backbone_of_its_training_cases_only(noise, tmp_path):
+def test_backbones_of_folds_are_trained_on_their_training_cases_only(noise, tmp_path):
     _, slides, rows = noise
     tuning = tuning_of(tmp_path, slides, rows)
     models = ["tile-vote", "majority"]
-    found = cross_validate_per_fold(
+    predictions = cross_validate_per_fold(
         tuning, FOLDS, models, FIT, seed=0, keep=keep, progress=Silent()
     )
-    assert found.models == tuple(models)
-    assert len(found.table) == 2 * len(CASES)
+    assert predictions.models == tuple(models)
+    assert len(predictions.table) == 2 * len(CASES)
     tested = cohort_as_tested(rows, FOLDS, tuning.store)
     assert [case.name for case in tested.cases] == sorted(CASES)
     recipes = set()
@@ -137,13 +138,13 @@ def test_each_fold_has_a_backbone_of_its_training_cases_only(noise, tmp_path):
         for case in cohort.cases:
             assert case.bags[0].trained_on == tuple(sorted(fold.train))
         check_seen(cohort, [fold])
-        [other] = [each for each in FOLDS if each is not fold]
+        [other] = [candidate for candidate in FOLDS if candidate is not fold]
         with pytest.raises(LeakageError):
             check_seen(cohort, [other])
         for name in fold.test:
-            [mine] = tested.named([name])
-            [held] = cohort.named([name])
-            assert mine.bags[0].data_sha256 == held.bags[0].data_sha256
+            [case] = tested.named([name])
+            [expected] = cohort.named([name])
+            assert case.bags[0].data_sha256 == expected.bags[0].data_sha256
     assert len(recipes) == 2
     mixed = tmp_path / "mixed"
     mixed.mkdir()
@@ -180,11 +181,11 @@ def test_an_interrupted_run_goes_on_and_comes_to_the_same(noise, tmp_path, monke
         patch.setattr(per_fold, "extract", cut)
         with pytest.raises(Stop):
             run(tmp_path / "cut")
-    kept = sorted((tmp_path / "cut").rglob("*.h5")) + sorted((tmp_path / "cut").rglob("weights*"))
-    times = [path.stat().st_mtime_ns for path in kept]
-    assert len(kept) == len(CASES) + 2
+    paths = sorted((tmp_path / "cut").rglob("*.h5")) + sorted((tmp_path / "cut").rglob("weights*"))
+    times = [path.stat().st_mtime_ns for path in paths]
+    assert len(paths) == len(CASES) + 2
     assert run(tmp_path / "cut").equals(whole)
-    assert [path.stat().st_mtime_ns for path in kept] == times
+    assert [path.stat().st_mtime_ns for path in paths] == times
 
 
 def test_a_start_that_has_seen_a_test_case_is_refused_before_any_work(noise, tmp_path):
@@ -259,9 +260,9 @@ def check_null_is_the_run(path, folder):
     """On the true labels, what a shuffle repeats is the run itself."""
     run, options = open_run(path), build(CrossvalOptions, {}, path / "run.json")
     cohort, folds = null._as_tested(run, options), read_folds(path / "folds.json")
-    found = null._TunedAgain(options, folder)(cohort, folds, 0)
+    again = null._TunedAgain(options, folder)(cohort, folds, 0)
     pd.testing.assert_frame_equal(
-        found.table, read_predictions(path / "predictions.csv").table, check_exact=True
+        again.table, read_predictions(path / "predictions.csv").table, check_exact=True
     )
 
 
@@ -301,7 +302,7 @@ def test_predictions_say_which_cases_the_backbone_has_seen(study, mil):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "words"),
     [
         (["crossval", "cohort.csv", "--out", "x"], "STORE is missing"),
         (["crossval", "cohort.csv", "--finetune", "per-fold", "--out", "x"], "go together"),
@@ -315,10 +316,10 @@ def test_predictions_say_which_cases_the_backbone_has_seen(study, mil):
         (["finetune", "cohort.csv", "--config", "tuning.toml", "--epochs", "0", "--out", "x"], "epochs is"),
     ],
 )  # fmt: skip
-def test_wrong_use_is_one_line(study, mil, arguments, said):
+def test_wrong_use_is_one_line(study, mil, arguments, words):
     done = mil(*arguments, cwd=study, check=False)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (study / "x").exists()
 

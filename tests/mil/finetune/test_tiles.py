@@ -21,7 +21,7 @@ def plain_steps(chosen, size=4):
     return [(part, np.zeros(len(part), np.int64), np.ones((len(part), 3))) for part in parts]
 
 
-def test_an_epoch_takes_each_slides_share_once_and_others_the_next_time(tmp_path):
+def test_an_epoch_draws_a_share_of_every_slide_and_the_next_one_others(tmp_path):
     with pool_of([*lessons(tmp_path), lesson(tmp_path, "short", "red", n_tiles=2)]) as pool:
         first, again, other = (
             pool.draw(range(7), 4, np.random.default_rng(seed)) for seed in (1, 1, 2)
@@ -36,9 +36,9 @@ def test_the_pool_holds_the_tiles_a_bag_would(tmp_path):
     slide = lesson(tmp_path, "many", "red", n_tiles=9)
     with pool_of([slide], replace(RECIPE, max_tiles=4)) as pool:
         rows = draw_rows(9, 4, seed=0, name="many")
-        held = [pool.read(0, number) for number in range(pool.counts[0])]
-    assert len(held) == len(rows) == 4
-    for row, tile in zip(rows, held, strict=True):
+        tiles = [pool.read(0, number) for number in range(pool.counts[0])]
+    assert len(tiles) == len(rows) == 4
+    for row, tile in zip(rows, tiles, strict=True):
         assert np.array_equal(tile, np.asarray(Image.open(slide.job.files[row])))
 
 
@@ -143,7 +143,7 @@ def test_slides_without_tiles_are_named(tmp_path):
             check_usable(pool)
 
 
-def test_slides_beyond_those_kept_open_are_opened_again(tmp_path, monkeypatch):
+def test_slides_that_were_closed_are_opened_again(tmp_path, monkeypatch):
     monkeypatch.setattr("mil.finetune.tiles.OPEN_SLIDES", 2)
     slides = lessons(tmp_path)
     with pool_of(slides, Recipe(**vars(RECIPE))) as pool:

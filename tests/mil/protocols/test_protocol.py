@@ -9,8 +9,22 @@ from sklearn.metrics import accuracy_score, precision_score, recall_score
 from features.errors import FeaturesError
 from mil.data.cohort import Row
 from mil.errors import CohortError, ProtocolError
-from mil.protocols.protocol import HELD_OUT, KINDS, MEASURES, TESTS, Arm, changed, load, names
-from mil.protocols.rerun import Part, SlideTiles, _external, slide_predictions, summed_up
+from mil.protocols.protocol import (
+    HELD_OUT,
+    KINDS,
+    MEASURES,
+    Arm,
+    load_protocol,
+    protocol_names,
+    with_changes,
+)
+from mil.protocols.rerun import (
+    Split,
+    TilePredictions,
+    _external_split,
+    slide_predictions,
+    summarise_arm,
+)
 
 PRINTED = {
     "usta-phase1": [0.49, 0.41, 0.39, 0.27],
@@ -20,66 +34,66 @@ PRINTED = {
 }
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", protocol_names())
 def test_printed_figures_are_those_of_the_source(name):
-    assert [v for arm in load(name).arms for v in arm.published.values()] == PRINTED[name]
+    assert [v for arm in load_protocol(name).arms for v in arm.published.values()] == PRINTED[name]
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", protocol_names())
 def test_every_setting_is_either_stated_or_ours(name):
-    protocol = load(name)
-    held = {f"{s}.{n}" for s, settings in protocol.settings.items() for n in settings}
-    told = [*protocol.stated, *protocol.ours]
-    assert len(set(told)) == len(told)
-    of_arms = {f"arms.{each.name}" for each in fields(Arm)}
-    assert held <= set(told)
-    assert set(told) <= held | of_arms
+    protocol = load_protocol(name)
+    settings = {f"{s}.{n}" for s, values in protocol.settings.items() for n in values}
+    explained = [*protocol.from_source, *protocol.chosen_here]
+    assert len(set(explained)) == len(explained)
+    of_arms = {f"arms.{entry.name}" for entry in fields(Arm)}
+    assert settings <= set(explained)
+    assert set(explained) <= settings | of_arms
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", protocol_names())
 def test_settings_are_those_of_the_stages_and_pass_them(name):
-    protocol = load(name)
+    protocol = load_protocol(name)
     protocol.check()
     for section, settings in protocol.settings.items():
-        known = {each.name for each in fields(KINDS[section])} | {HELD_OUT}
+        known = {entry.name for entry in fields(KINDS[section])} | {HELD_OUT}
         assert set(settings) <= known
     for arm in protocol.arms:
-        assert arm.test in TESTS
+        assert arm.test in ("folds", "tiles", "external")
         assert set(arm.published) <= set(MEASURES)
-        assert not arm.start or arm.start in {each.name for each in protocol.arms}
+        assert not arm.start or arm.start in {other.name for other in protocol.arms}
         assert arm.test != "tiles" or protocol.hold_out_tiles
     assert set(protocol.compare) <= {arm.name for arm in protocol.arms}
 
 
 def test_changes_are_made_and_remembered():
-    protocol = changed(
-        load("usta-phase4"),
+    protocol = with_changes(
+        load_protocol("usta-phase4"),
         ["extract.max_tiles=20", "split.folds=2", "arms.backbone=resnet18", "arms=40x;16x"],
     )
     assert protocol.settings["extract"]["max_tiles"] == 20
     assert protocol.settings_of("split").folds == "2"
     assert [arm.backbone for arm in protocol.arms] == ["resnet18", "resnet18"]
     assert list(protocol.changed) == ["extract.max_tiles", "split.folds", "arms.backbone", "arms"]
-    assert load("usta-phase4").settings["extract"]["max_tiles"] == 2000
+    assert load_protocol("usta-phase4").settings["extract"]["max_tiles"] == 2000
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [
-        ("extract.max_tiles", "is no change"),
+        ("extract.max_tiles", "is not a change"),
         ("extract.max_tile=3", "Did you mean extract.max_tiles"),
-        ("extraxt.max_tiles=3", "is no setting"),
+        ("extraxt.max_tiles=3", "is not a setting"),
         ("arms=41x", "No arm '41x'"),
         ("arms=16x", "starts from the weights of 40x"),
     ],
 )
-def test_what_is_no_change_is_refused(change, said):
-    with pytest.raises(ProtocolError, match=said):
-        changed(load("usta-phase4"), [change])
+def test_what_is_no_change_is_refused(change, words):
+    with pytest.raises(ProtocolError, match=words):
+        with_changes(load_protocol("usta-phase4"), [change])
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [
         ("extract.max_tiles=many", "extract.max_tiles is 'many'"),
         ("fit.epochs=1.5", "fit.epochs is 1.5"),
@@ -89,56 +103,56 @@ def test_what_is_no_change_is_refused(change, said):
         ("extract.backbone=vgg19", r"Write arms\.backbone=vgg19"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_before_any_work_with_its_name(change, said):
-    with pytest.raises(ProtocolError, match=said):
-        changed(load("usta-phase1"), [change])
+def test_a_value_that_cannot_be_is_refused_before_any_work_with_its_name(change, words):
+    with pytest.raises(ProtocolError, match=words):
+        with_changes(load_protocol("usta-phase1"), [change])
 
 
 def test_an_arms_scale_that_cannot_be_is_refused_before_any_work():
     with pytest.raises(FeaturesError, match="mpp is micrometres per pixel"):
-        changed(load("usta-phase1"), ["arms.mpp=-1"]).check()
+        with_changes(load_protocol("usta-phase1"), ["arms.mpp=-1"]).check()
 
 
 def test_numbers_of_a_list_are_numbers():
-    protocol = changed(load("usta-phase2"), ["finetune.hidden=512,256"])
+    protocol = with_changes(load_protocol("usta-phase2"), ["finetune.hidden=512,256"])
     assert protocol.settings_of("finetune").hidden == (512, 256)
 
 
 def test_an_unknown_study_names_the_nearest():
     with pytest.raises(ProtocolError, match="Did you mean usta-phase"):
-        load("usta-phase")
+        load_protocol("usta-phase")
 
 
 def tiles_of(rng, classes, per_class, parts):
     """Slides with random probabilities, dealt to parts."""
-    found = []
+    slides = []
     for label in classes:
         for i in range(per_class):
             name = f"{label}{i}"
             p = rng.dirichlet(np.ones(len(classes)), size=int(rng.integers(3, 9)))
-            found.append(SlideTiles(Part(i % parts, (), ()), name, f"{name}-s1", label, p))
-    return found
+            slides.append(TilePredictions(Split(i % parts, (), ()), name, f"{name}-s1", label, p))
+    return slides
 
 
-def test_measures_over_tiles_are_the_mean_of_what_scikit_learn_says_of_each_part():
+def test_measures_over_tiles_are_the_mean_of_what_scikit_learn_computes_for_the_splits():
     classes = ("a", "b", "c")
     tested = tiles_of(np.random.default_rng(0), classes, 4, 2)
-    result = summed_up(Arm(name="x", backbone="y", published={}), tested, classes, 1.0)
-    by_part = []
+    result = summarise_arm(Arm(name="x", backbone="y", published={}), tested, classes, 1.0)
+    by_split = []
     for index in (0, 1):
-        held = [each for each in tested if each.part.index == index]
-        truth = [each.label for each in held for _ in each.p]
-        called = [classes[k] for each in held for k in each.p.argmax(axis=1)]
-        by_part.append(
+        members = [slide for slide in tested if slide.split.index == index]
+        truth = [slide.label for slide in members for _ in slide.p]
+        called = [classes[k] for slide in members for k in slide.p.argmax(axis=1)]
+        by_split.append(
             [
                 accuracy_score(truth, called),
                 precision_score(truth, called, average="macro", zero_division=0),
                 recall_score(truth, called, average="macro", zero_division=0),
             ]
         )
-    found = [result.measures[name] for name in ("accuracy", "precision", "recall")]
-    assert found == pytest.approx(np.mean(by_part, axis=0).tolist())
-    assert result.n_tiles == sum(len(each.p) for each in tested)
+    measured = [result.measures[name] for name in ("accuracy", "precision", "recall")]
+    assert measured == pytest.approx(np.mean(by_split, axis=0).tolist())
+    assert result.n_tiles == sum(len(slide.p) for slide in tested)
     assert result.n_cases == 12
 
 
@@ -146,14 +160,14 @@ def test_cases_are_judged_by_the_mean_of_their_tiles():
     classes = ("a", "b")
     tested = tiles_of(np.random.default_rng(1), classes, 3, 3)
     table = slide_predictions("x", tested, classes).table
-    for (_, row), each in zip(table.iterrows(), tested, strict=True):
-        assert [row["p_a"], row["p_b"]] == pytest.approx(each.p.mean(axis=0).tolist())
+    for (_, row), slide in zip(table.iterrows(), tested, strict=True):
+        assert [row["p_a"], row["p_b"]] == pytest.approx(slide.p.mean(axis=0).tolist())
 
 
 def test_cases_that_have_trained_are_not_judged():
     tested = tiles_of(np.random.default_rng(2), ("a", "b"), 3, 1)
     arm = Arm(name="x", backbone="y", published={}, test="tiles")
-    result = summed_up(arm, tested, ("a", "b"), 1.0)
+    result = summarise_arm(arm, tested, ("a", "b"), 1.0)
     assert result.predictions is None
     assert set(result.measures) == {"accuracy", "precision", "recall"}
 
@@ -166,18 +180,18 @@ def rows(*splits):
 
 
 def test_an_external_test_is_what_the_table_says():
-    part = _external(rows("train", "", "test", "External"))
-    assert (part.train, part.test) == (("c0", "c1"), ("c2", "c3"))
+    split = _external_split(rows("train", "", "test", "External"))
+    assert (split.train, split.test) == (("c0", "c1"), ("c2", "c3"))
 
 
 @pytest.mark.parametrize(
-    ("splits", "error", "said"),
+    ("splits", "error", "words"),
     [
         (("train", "train", "val", "test"), CohortError, "split is 'val'"),
         (("train", "train", ""), ProtocolError, "the table marks none"),
         (("train", "test", "test", "test"), ProtocolError, "no case of b to train on"),
     ],
 )
-def test_a_table_that_cannot_carry_it_is_refused(splits, error, said):
-    with pytest.raises(error, match=said):
-        _external(rows(*splits))
+def test_a_table_that_cannot_carry_it_is_refused(splits, error, words):
+    with pytest.raises(error, match=words):
+        _external_split(rows(*splits))

@@ -10,12 +10,12 @@ from features.bags.bag import read_bag, write_bag
 from mil.data.cohort import Row
 from mil.errors import FitError, LeakageError
 from mil.finetune.distributed import Ranks
-from mil.protocols.protocol import changed, load
+from mil.protocols.protocol import load_protocol, with_changes
 from mil.protocols.rerun import Rerun
 from tests.mil.made import made_bag
 
 ROWS = [Row(line=i, case=f"c{i}", slide=f"s{i}", label="ab"[i % 2]) for i in range(8)]
-ASKED = ("arms=ResNet50V2", "split.folds=2", "fit.epochs=2", "fit.seeds=1", "fit.width=4")
+CHANGES = ("arms=ResNet50V2", "split.folds=2", "fit.epochs=2", "fit.seeds=1", "fit.width=4")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def rerun(tmp_path, monkeypatch):
 
 def with_settings(out, *more):
     return Rerun(
-        protocol=changed(load("usta-phase1"), [*ASKED, *more]),
+        protocol=with_changes(load_protocol("usta-phase1"), [*CHANGES, *more]),
         rows=ROWS,
         jobs=[],
         out=out,
@@ -44,10 +44,10 @@ def with_settings(out, *more):
 
 def tiles_of(rerun):
     [arm] = rerun.protocol.arms
-    return [tiles for part in rerun.parts(arm) for tiles in rerun._tested(arm, part)]
+    return [tiles for split in rerun.splits(arm) for tiles in rerun._predict_tiles(arm, split)]
 
 
-def test_a_kept_classifier_says_the_same(rerun):
+def test_a_stored_classifier_predicts_the_same(rerun):
     first, again = tiles_of(rerun), tiles_of(rerun)
     assert len(list((rerun.out / "arms").rglob("classifier-*.safetensors"))) == 2
     assert all(np.array_equal(a.p, b.p) for a, b in zip(first, again, strict=True))
@@ -57,31 +57,31 @@ def test_a_kept_classifier_says_the_same(rerun):
     ("change", "error"),
     [("split.seed=7", LeakageError), ("fit.epochs=1", FitError), ("fit.width=5", FitError)],
 )
-def test_a_classifier_kept_from_another_request_is_refused(rerun, change, error):
+def test_a_classifier_of_another_request_is_refused(rerun, change, error):
     tiles_of(rerun)
     with pytest.raises(error, match=r"trained and would be tested|kept was another fit"):
         tiles_of(with_settings(rerun.out, change))
 
 
-def test_a_classifier_kept_from_fewer_training_cases_is_refused(rerun):
+def test_a_classifier_of_fewer_training_cases_is_refused(rerun):
     tiles_of(rerun)
     [arm] = rerun.protocol.arms
-    part = rerun.parts(arm)[0]
-    wider = replace(part, train=(*part.train, part.test[0]), test=part.test[1:])
+    split = rerun.splits(arm)[0]
+    wider = replace(split, train=(*split.train, split.test[0]), test=split.test[1:])
     with pytest.raises(FitError, match="the cases it learnt from"):
-        rerun._on_frozen(arm, wider)
+        rerun._frozen_classifier(arm, wider)
 
 
 def test_every_repeat_has_classifiers_of_its_own(rerun):
     repeated = with_settings(rerun.out, "split.repeats=2")
-    found = tiles_of(repeated)
-    kept = sorted(path.name for path in (rerun.out / "arms").rglob("classifier-*.safetensors"))
-    assert kept == [f"classifier-r{r}-f{f}.safetensors" for r in (0, 1) for f in (0, 1)]
-    assert {(t.part.repeat, t.case) for t in found} == {
+    tiles = tiles_of(repeated)
+    names = sorted(path.name for path in (rerun.out / "arms").rglob("classifier-*.safetensors"))
+    assert names == [f"classifier-r{r}-f{f}.safetensors" for r in (0, 1) for f in (0, 1)]
+    assert {(t.split.repeat, t.case) for t in tiles} == {
         (r, row.case) for r in (0, 1) for row in ROWS
     }
     bag = read_bag(next((rerun.out / "arms").rglob("s0.h5")))
-    of_case = [t.p for t in found if t.case == "c0"]
+    of_case = [t.p for t in tiles if t.case == "c0"]
     assert len(of_case) == 2
     assert len(of_case[0]) == len(bag)
     assert not np.array_equal(of_case[0], of_case[1])

@@ -1,0 +1,162 @@
+"""A run folder of a published protocol: its arms on one's own cohort, printed and measured figures."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from features.extraction.survey import SlideJob
+from features.files.atomic import atomic_path
+from features.progress import Progress, Silent
+from mil.data.cohort import Row
+from mil.errors import ProtocolError
+from mil.evaluation.comparison import PairTest, compare
+from mil.evaluation.predictions import write_predictions
+from mil.finetune.distributed import ranks
+from mil.protocols.protocol import Protocol
+from mil.protocols.rerun import ArmResult, Rerun, join_predictions
+from mil.runs.files import write_json
+from mil.runs.record import NewRun, finish_run
+
+COLUMNS = ("arm", "backbone", "measure", "published", "measured", "low", "high", "cases", "tiles")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolResult:
+    """A protocol on a cohort.
+
+    Attributes:
+        protocol: what was done.
+        labels: of the cases.
+        arms: in the order they were run.
+        pairs: the arms that the study compares, tested case by case.
+    """
+
+    protocol: Protocol
+    labels: Mapping[str, str]
+    arms: tuple[ArmResult, ...]
+    pairs: tuple[PairTest, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every measure of every arm, printed and measured; columns as in ``COLUMNS``."""
+        return [
+            {
+                "arm": result.arm.name,
+                "backbone": result.arm.backbone,
+                "measure": name,
+                "published": result.arm.published.get(name),
+                "measured": value,
+                "low": result.intervals.get(name, (None, None))[0],
+                "high": result.intervals.get(name, (None, None))[1],
+                "cases": result.n_cases,
+                "tiles": result.n_tiles,
+            }
+            for result in self.arms
+            for name, value in result.measures.items()
+        ]
+
+    def limitations(self) -> list[str]:
+        """How far printed and measured figures may be compared."""
+        sentences = [
+            f"The data differ: printed was measured on {self.protocol.published_on}; here are "
+            f"{len(self.labels)} cases of {len(set(self.labels.values()))} classes. A difference says "
+            "nothing about either.",
+            "Measures over tiles have no interval: tiles of one case are not independent.",
+        ]
+        if any(result.arm.test == "tiles" for result in self.arms):
+            sentences.append(
+                "Other tiles of cases that were trained on show how well cases are remembered, not diagnosed."
+            )
+        if self.protocol.changed:
+            changes = ", ".join(f"{key}={value}" for key, value in self.protocol.changed.items())
+            sentences.append(f"Changed from the study: {changes}.")
+        return sentences
+
+
+def run_protocol(
+    new_run: NewRun,
+    protocol: Protocol,
+    rows: Sequence[Row],
+    jobs: Sequence[SlideJob],
+    *,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress | None = None,
+    notify: Callable[[str], None] = lambda _message: None,
+) -> ProtocolResult:
+    """Do what a study did on one's own slides, and write the run folder; an interrupted run is continued.
+
+    Args:
+        new_run: the folder to write.
+        protocol: what to do.
+        rows: of the cohort table, each with a label.
+        jobs: the same slides.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        workers: threads; 0 is one per core.
+        progress: told of slides, steps and tiles.
+        notify: told of the study, and of each arm as soon as it is done.
+
+    Raises:
+        ProtocolError: a slide has no label, or the cohort cannot carry the protocol.
+        RunError: the folder holds another run, or another process writes it.
+        LeakageError: weights have seen a case that would be tested.
+        FitError: a slide cannot be used, or a training failed.
+    """
+    if unlabelled := [row.slide for row in rows if not row.label]:
+        raise ProtocolError(
+            f"{len(unlabelled)} slides have no label, e.g. {unlabelled[0]}. Fill the label column."
+        )
+    labels = {row.case: row.label for row in rows}
+    arms: list[ArmResult] = []
+    with ranks(device) as process:
+        rerun = Rerun(
+            protocol=protocol,
+            rows=rows,
+            jobs=jobs,
+            out=new_run.path,
+            ranks=process,
+            workers=workers,
+            progress=progress or Silent(),
+        )
+        for arm in protocol.arms:
+            rerun.splits(arm)  # a cohort that cannot carry the protocol is refused before any work
+        run = new_run.start("protocol", {"protocol": protocol.to_json(), "labels": labels})
+        notify(f"{protocol.title}. {protocol.source}.")
+        for arm_result in rerun.results():
+            arms.append(arm_result)
+            notify(_describe_arm(arm_result))
+    pairs = _compare_arms(new_run, protocol, arms)
+    result = ProtocolResult(protocol=protocol, labels=labels, arms=tuple(arms), pairs=pairs)
+    with (
+        atomic_path(new_run.path / "results.csv") as temporary,
+        temporary.open("w", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(result.rows())
+    write_json(new_run.path / "comparison.json", [pair.to_json() for pair in pairs])
+    finish_run(run)
+    return result
+
+
+def _compare_arms(
+    new_run: NewRun, protocol: Protocol, arms: Sequence[ArmResult]
+) -> tuple[PairTest, ...]:
+    """Write the predictions of all arms that test cases; test the two that the study compares."""
+    predictions = join_predictions(arms)
+    if predictions is None:
+        return ()
+    write_predictions(new_run.path / "predictions.csv", predictions)
+    pair = set(protocol.compare)
+    if not pair or not pair <= set(predictions.models):
+        return ()
+    return tuple(test for test in compare(predictions) if {test.first, test.second} == pair)
+
+
+def _describe_arm(result: ArmResult) -> str:
+    speed = result.n_tiles / result.seconds if result.seconds else 0.0
+    return (
+        f"{result.arm.name}: {result.n_tiles} tiles of {result.n_cases} cases tested, "
+        f"accuracy {result.measures['accuracy']:.2f} over tiles; embedded at {speed:.1f} tiles/s, "
+        f"{result.seconds / result.n_cases:.1f} s a case."
+    )
