@@ -92,7 +92,7 @@ def nomogram(options: NomogramOptions) -> None:
     fitted = fit_regression(table, truth)
     made = make_nomogram(fitted, table, options.horizon)
     if fitted.penalty != "none":
-        warn("A column parts the cases: the regression is fitted with Firth's penalty.")
+        warn("A column separates the cases: the regression is fitted with Firth's penalty.")
     options.out.mkdir(parents=True, exist_ok=True)
     write_nomogram(options.out / "nomogram.csv", made)
     title = f"Probability of {what}; fitted on {len(rows)} cases"

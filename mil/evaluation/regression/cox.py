@@ -6,13 +6,13 @@ Regression, Biometrics 2001).
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
-from scipy.stats import norm
 
 from mil.errors import FitError
 from mil.evaluation.arrays import Bools, Floats
+from mil.evaluation.regression.inference import Inference, Profile, wald
 from mil.evaluation.regression.maximise import (
     Derivatives,
     eigenbasis,
@@ -30,11 +30,13 @@ class CoxFit:
         coefficients: (K,) log hazard ratio per unit of each column.
         covariance: (K, K) inverse information at the fit; infinite where a coefficient is not identified.
         log_likelihood: partial log likelihood without the penalty.
+        profile: the penalised likelihood, for limits and p values under Firth's penalty; else None.
     """
 
     coefficients: Floats
     covariance: Floats
     log_likelihood: float
+    profile: Profile | None = None
 
     @property
     def errors(self) -> Floats:
@@ -42,11 +44,10 @@ class CoxFit:
         errors: Floats = np.sqrt(np.diag(self.covariance))
         return errors
 
-    @property
-    def p(self) -> Floats:
-        """Two-sided Wald p values (K,)."""
-        p: Floats = 2 * norm.sf(np.abs(self.coefficients / self.errors))
-        return p
+    @cached_property
+    def inference(self) -> Inference:
+        """Limits and p values: profile likelihood under Firth's penalty, else Wald's."""
+        return self.profile.inference() if self.profile else wald(self.coefficients, self.errors)
 
 
 def fit_cox(
@@ -74,10 +75,12 @@ def fit_cox(
     weight = ridge * basis.back.T @ basis.back
     at = partial(_penalised, scaled @ basis.back, time, event, weight, firth=firth)
     rotated, top = maximise(at, len(weight))
+    contrasts = basis.back / spread[:, None]
     return CoxFit(
         basis.back @ rotated / spread,
         basis.covariance(top.information) / np.outer(spread, spread),
         partial_likelihood(scaled @ basis.back @ rotated, time, event),
+        Profile(at, rotated, top, contrasts, basis.unknown) if firth else None,
     )
 
 

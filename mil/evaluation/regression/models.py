@@ -7,7 +7,7 @@ solution to the problem of separation in logistic regression, Stat Med 2002, 21:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from scipy.special import expit, log_expit
@@ -18,6 +18,7 @@ from mil.errors import FitError
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.regression.cox import Baseline, breslow, fit_cox, partial_likelihood
 from mil.evaluation.regression.design import Design, Table, fit_design
+from mil.evaluation.regression.inference import Inference, Profile, wald
 from mil.evaluation.regression.maximise import (
     Derivatives,
     eigenbasis,
@@ -43,6 +44,7 @@ class Regression:
         baseline: in Cox regression, the hazard of a case whose linear predictor is 0.
         log_likelihood: without the penalty.
         penalty: ``none`` or ``Firth``.
+        profile: the penalised likelihood, for limits and p values under Firth's penalty; else None.
     """
 
     design: Design
@@ -52,6 +54,12 @@ class Regression:
     baseline: Baseline | None
     log_likelihood: float
     penalty: str
+    profile: Profile | None = None
+
+    @cached_property
+    def inference(self) -> Inference:
+        """Limits and p values: profile likelihood under Firth's penalty, else Wald's."""
+        return self.profile.inference() if self.profile else wald(self.coefficients, self.errors)
 
     def linear(self, table: Table) -> Floats:
         """Linear predictor (n,): log odds, or log hazard ratios to the mean case."""
@@ -156,6 +164,7 @@ def _cox(design: Design, rows: Floats, outcomes: Outcomes) -> Regression:
         breslow(risk - centre, outcomes.time, outcomes.event),
         fitted.log_likelihood,
         penalty,
+        fitted.profile,
     )
 
 
@@ -169,7 +178,8 @@ def _logistic(design: Design, rows: Floats, truth: Bools, *, firth: bool) -> Reg
     x = np.column_stack([np.ones(len(rows)), scaled])  # (n, 1 + K)
     basis = eigenbasis(x.T @ x / 4)
     across = x @ basis.back
-    rotated, top = maximise(partial(_derivatives, across, truth, firth=firth), across.shape[1])
+    at = partial(_derivatives, across, truth, firth=firth)
+    rotated, top = maximise(at, across.shape[1])
     beta = basis.back @ rotated
     coefficients = beta[1:] / spread
     return Regression(
@@ -180,6 +190,9 @@ def _logistic(design: Design, rows: Floats, truth: Bools, *, firth: bool) -> Reg
         None,
         _derivatives(across, truth, rotated, firth=False).value,
         "Firth" if firth else "none",
+        Profile(at, rotated, top, basis.back[1:] / spread[:, None], basis.unknown[1:])
+        if firth
+        else None,
     )
 
 

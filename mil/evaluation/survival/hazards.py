@@ -4,10 +4,10 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from features.files.atomic import atomic_path
 from mil.errors import FitError, RunError
@@ -32,9 +32,9 @@ class Hazard:
         analysis: ``univariable``, the term alone, or ``multivariable``, beside all others.
         term: name of the term.
         ratio: hazard ratio per unit of the term.
-        low: lower 95 % limit, by Wald.
-        high: upper limit.
-        p: p value, by Wald.
+        low: lower 95 % limit: Wald's, or of the profile penalised likelihood under Firth's penalty.
+        high: upper limit; infinite where it does not exist.
+        p: p value: Wald's, or of the penalised likelihood ratio test under Firth's penalty.
         p_holm: p adjusted over all terms of the analysis by Holm.
         p_bonferroni: p adjusted likewise by Bonferroni.
         p_proportional: p value of the test of proportional hazards (P. Grambsch, T. Therneau, Biometrika
@@ -130,9 +130,15 @@ def read_hazards(path: Path) -> dict[str, tuple[Hazard, ...]]:
     return tables
 
 
-_Term = tuple[
-    float, float, float, float | None, str
-]  # coefficient, error, p, p_proportional, penalty
+class _Term(NamedTuple):
+    """A fitted term: log hazard ratio with limits, p values, and the penalty of the fit."""
+
+    coefficient: float
+    low: float
+    high: float
+    p: float
+    p_proportional: float | None
+    penalty: str
 
 
 def _fit_terms(columns: Mapping[str, Floats], time: Floats, event: Bools) -> list[_Term]:
@@ -144,13 +150,12 @@ def _fit_terms(columns: Mapping[str, Floats], time: Floats, event: Bools) -> lis
             proportional = list(proportionality(fitted, rows, time, event))
     except FitError:
         fitted, penalty = fit_cox(rows, time, event, firth=True), "Firth"
-    numbers = zip(
-        map(float, fitted.coefficients),
-        map(float, fitted.errors),
-        map(float, fitted.p),
-        strict=True,
-    )
-    return [(*term, tested, penalty) for term, tested in zip(numbers, proportional, strict=True)]
+    inference = fitted.inference
+    numbers = np.stack([fitted.coefficients, inference.low, inference.high, inference.p], axis=1)
+    return [
+        _Term(*map(float, row), p_proportional, penalty)
+        for row, p_proportional in zip(numbers, proportional, strict=True)
+    ]
 
 
 def proportionality(fitted: CoxFit, rows: Floats, time: Floats, event: Bools) -> Floats:
@@ -180,22 +185,24 @@ def proportionality(fitted: CoxFit, rows: Floats, time: Floats, event: Bools) ->
 
 
 def _adjusted(analysis: str, names: Sequence[str], terms: Sequence[_Term]) -> list[Hazard]:
-    stepped = holm([p for _, _, p, _, _ in terms])
-    half = float(norm.isf(0.025))
+    stepped = holm([term.p for term in terms])
     return [
         Hazard(
             analysis,
             name,
-            float(np.exp(b)),
-            float(np.exp(b - half * error)),
-            float(np.exp(b + half * error)),
-            p,
-            adjusted,
-            min(1.0, len(terms) * p),
-            tested,
-            penalty,
+            _ratio(term.coefficient),
+            _ratio(term.low),
+            _ratio(term.high),
+            term.p,
+            p_holm,
+            min(1.0, len(terms) * term.p),
+            term.p_proportional,
+            term.penalty,
         )
-        for name, (b, error, p, tested, penalty), adjusted in zip(
-            names, terms, stepped, strict=True
-        )
+        for name, term, p_holm in zip(names, terms, stepped, strict=True)
     ]
+
+
+def _ratio(coefficient: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.exp(coefficient))

@@ -39,7 +39,7 @@ def test_fit_is_that_of_lifelines(seed, ties):
     reference, fitted = CoxPHFitter().fit(table, "t", "e"), fit_cox(rows, time, event)
     np.testing.assert_allclose(fitted.coefficients, reference.params_, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(fitted.errors, reference.standard_errors_, rtol=1e-4)
-    np.testing.assert_allclose(fitted.p, reference.summary["p"], rtol=1e-3)
+    np.testing.assert_allclose(fitted.inference.p, reference.summary["p"], rtol=1e-3)
     assert fitted.log_likelihood == pytest.approx(reference.log_likelihood_, rel=1e-8)
     assert fitted.log_likelihood == pytest.approx(
         slow_likelihood(rows, time, event, fitted.coefficients), rel=1e-9
@@ -109,7 +109,7 @@ def test_units_of_a_column_change_its_coefficient_alone():
     scaled = fit_cox(rows * [1, 1000, 1], time, event)
     plain = fit_cox(rows, time, event)
     np.testing.assert_allclose(scaled.coefficients, plain.coefficients / [1, 1000, 1], rtol=1e-5)
-    np.testing.assert_allclose(scaled.p, plain.p, rtol=1e-4)
+    np.testing.assert_allclose(scaled.inference.p, plain.inference.p, rtol=1e-4)
 
 
 def test_baseline_without_covariates_is_nelson_aalens():

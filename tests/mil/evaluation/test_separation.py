@@ -113,7 +113,7 @@ def test_of_columns_that_say_the_same_nobody_knows_the_share():
     time, event = rng.exponential(size=80) * np.exp(-age), rng.random(80) < 0.7
     fitted = fit_cox(np.column_stack([age, size, 1000 * age + 3]), time, event)
     assert np.isinf(fitted.errors).tolist() == [True, False, True]
-    assert fitted.p.tolist() == [1.0, pytest.approx(fitted.p[1]), 1.0]
+    assert fitted.inference.p.tolist() == [1.0, pytest.approx(fitted.inference.p[1]), 1.0]
     alone = fit_cox(np.column_stack([age, size]), time, event)
     assert fitted.log_likelihood == pytest.approx(alone.log_likelihood, rel=1e-9)
     np.testing.assert_allclose(
