@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from mil.evaluation.arrays import Floats, Ints
-from mil.evaluation.comparison import holm
+from mil.evaluation.paired_tests import holm
 
 SHUFFLES = 4999
 MOST_EXACT = 5000  # label permutations; up to here all are tried

@@ -11,7 +11,9 @@ from scipy.stats import t as student
 from mil.errors import RunError
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.classification.power import Power, power
-from mil.evaluation.comparison import (
+from mil.evaluation.grade.metrics import distances, median_grade, quadratic_kappa
+from mil.evaluation.grade.predictions import GradePredictions
+from mil.evaluation.paired_tests import (
     DRAWS,
     EXACT_UP_TO,
     SEED,
@@ -20,8 +22,6 @@ from mil.evaluation.comparison import (
     mcnemar_exact,
     permutation_tests,
 )
-from mil.evaluation.grade.metrics import distances, median_grade, quadratic_kappa
-from mil.evaluation.grade.predictions import GradePredictions
 from mil.evaluation.predictions import CaseScores
 
 LEVEL, POWER = 0.05, 0.8

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from mil.errors import RunError
 from mil.evaluation.arrays import Bools, Floats
-from mil.evaluation.comparison import Difference, holm, permutation_tests
+from mil.evaluation.paired_tests import Difference, holm, permutation_tests
 from mil.evaluation.survival.metrics import brier_errors
 from mil.evaluation.survival.predictions import CaseRisks, SurvivalPredictions
 

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from mil.evaluation.comparison import holm
 from mil.evaluation.display import Table, format_count, format_p
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.metric import Metric, metrics_to_json
+from mil.evaluation.paired_tests import holm
 from mil.evaluation.survival.metric_table import METRICS, ModelRisks, harrell_per_repeat
 from mil.evaluation.survival.metrics import LogRank, log_rank
 from mil.evaluation.survival.predictions import CaseRisks, SurvivalPredictions

@@ -12,8 +12,8 @@ import pandas as pd
 from features.files.atomic import atomic_path
 from mil.errors import FitError, RunError
 from mil.evaluation.arrays import Bools, Floats
-from mil.evaluation.comparison import holm
 from mil.evaluation.display import Table, format_p
+from mil.evaluation.paired_tests import holm
 from mil.evaluation.regression.cox import CoxFit, fit_cox
 
 HEADER = (
@@ -151,10 +151,12 @@ def _fit_terms(columns: Mapping[str, Floats], time: Floats, event: Bools) -> lis
     except FitError:
         fitted, penalty = fit_cox(rows, time, event, firth=True), "Firth"
     inference = fitted.inference
-    numbers = np.stack([fitted.coefficients, inference.low, inference.high, inference.p], axis=1)
+    numbers = zip(
+        fitted.coefficients, inference.low, inference.high, inference.p, proportional, strict=True
+    )
     return [
-        _Term(*map(float, row), p_proportional, penalty)
-        for row, p_proportional in zip(numbers, proportional, strict=True)
+        _Term(float(b), float(low), float(high), float(p), p_proportional, penalty)
+        for b, low, high, p, p_proportional in numbers
     ]
 
 

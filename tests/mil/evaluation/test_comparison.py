@@ -14,14 +14,11 @@ from statsmodels.stats.multitest import multipletests
 from mil.errors import RunError
 from mil.evaluation.classification.metrics import predicted
 from mil.evaluation.classification.power import mcnemar_power, power
-from mil.evaluation.comparison import (
+from mil.evaluation.comparison import compare, compare_tables, delong_test, folds_test
+from mil.evaluation.paired_tests import (
     Difference,
     cochran_q,
-    compare,
-    compare_tables,
     corrected_t,
-    delong_test,
-    folds_test,
     holm,
     mcnemar_exact,
     permutation_tests,
