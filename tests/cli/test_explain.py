@@ -53,23 +53,28 @@ def test_a_model_that_another_fit_has_replaced_is_not_explained(trained, tmp_pat
         explain(ExplainOptions(run=trained, input=path, out=tmp_path / "out"))
 
 
-def test_the_map_is_painted_on_the_slide_of_the_bag_or_the_folder_is_asked_for(trained, tmp_path):
+def test_the_map_is_painted_on_the_slide_of_the_bag_or_refused_without_it(trained, tmp_path):
     bag = made_bag("a", size_l0=(2700, 900))
     write_bag(tmp_path / "a.h5", bag)
-    asked = {"run": trained, "input": tmp_path / "a.h5", "out": tmp_path / "out", "ome_tiff": True}
+    settings = {
+        "run": trained,
+        "input": tmp_path / "a.h5",
+        "out": tmp_path / "out",
+        "ome_tiff": True,
+    }
     with pytest.raises(
         UsageError, match=r"ome_tiff needs the slide itself\. Set slides to the folder"
     ):
-        explain(ExplainOptions(**asked))
+        explain(ExplainOptions(**settings))
     (tmp_path / "slides").mkdir()
     write_tiff(tmp_path / "slides" / "a.tiff", [noise(900, 2700)])
-    explain(ExplainOptions(**asked, slides=tmp_path / "slides"))
+    explain(ExplainOptions(**settings, slides=tmp_path / "slides"))
     [path] = (tmp_path / "out").glob("*.ome.tiff")
     with tifffile.TiffFile(path) as tiff:
         assert tiff.series[0].shape == (225, 675, 3)  # of 0.25 micrometres per pixel, at 1
 
 
-def test_each_method_leaves_a_map_of_its_own_that_says_how_true_it_is(trained, tmp_path):
+def test_every_method_leaves_a_map_of_its_own_that_says_how_faithful_it_is(trained, tmp_path):
     path = tmp_path / "s.h5"
     write_bag(path, made_bag("s", n_tiles=30))
     for method, ordered in (("evidence", "tiles"), ("shapley", "regions")):
@@ -78,19 +83,19 @@ def test_each_method_leaves_a_map_of_its_own_that_says_how_true_it_is(trained, t
                 run=trained, input=path, method=method, class_name="class-b", out=tmp_path / "out"
             )
         )
-        told = json.loads((tmp_path / "out" / f"s-abmil-{method}-class-b.json").read_text())
-        assert (told["method"], told["class"]) == (method, "class-b")
-        assert f"than random orders of {ordered} (" in told["faithfulness"]["verdict"]
+        card = json.loads((tmp_path / "out" / f"s-abmil-{method}-class-b.json").read_text())
+        assert (card["method"], card["class"]) == (method, "class-b")
+        assert f"than random orders of {ordered} (" in card["faithfulness"]["verdict"]
         with (tmp_path / "out" / f"s-abmil-{method}-class-b.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert {row["class"] for row in rows} == {"class-b"}
         values = [float(row[method]) for row in rows]
         assert sum(values) == pytest.approx(
-            told["map"]["explained" if method == "evidence" else "sum"], abs=1e-5
+            card["map"]["explained" if method == "evidence" else "sum"], abs=1e-5
         )
 
 
-def test_of_a_single_tile_nothing_is_told_that_is_not_known(trained, tmp_path, capsys):
+def test_measures_of_a_single_tile_are_undefined(trained, tmp_path, capsys):
     path = tmp_path / "s.h5"
     write_bag(path, made_bag("s", n_tiles=1))
     explain(ExplainOptions(run=trained, input=path, method="evidence", out=tmp_path / "out"))
@@ -98,35 +103,35 @@ def test_of_a_single_tile_nothing_is_told_that_is_not_known(trained, tmp_path, c
 
 
 def test_unknown_method_is_refused_with_the_nearest(trained, tmp_path):
-    asked = {"run": trained, "input": tmp_path / "s.h5", "out": tmp_path}
+    settings = {"run": trained, "input": tmp_path / "s.h5", "out": tmp_path}
     with pytest.raises(UsageError, match="Did you mean 'attention'"):
-        explain(ExplainOptions(method="atention", **asked))
+        explain(ExplainOptions(method="atention", **settings))
     with pytest.raises(UsageError, match=r"No method 'deep-lift'.*shapley"):
-        explain(ExplainOptions(method="deep-lift", **asked))
+        explain(ExplainOptions(method="deep-lift", **settings))
 
 
 @pytest.mark.parametrize("every", [True, False])
 def test_one_slide_or_all_of_them(trained, tmp_path, every):
-    given = tmp_path / "s.h5" if every else None
+    bag_path = tmp_path / "s.h5" if every else None
     with pytest.raises(UsageError, match="or --all"):
-        explain(ExplainOptions(run=trained, input=given, all=every, out=tmp_path))
+        explain(ExplainOptions(run=trained, input=bag_path, all=every, out=tmp_path))
 
 
 def test_pixels_need_the_slide(trained, tmp_path):
     write_bag(tmp_path / "s.h5", made_bag("s"))
-    asked = {"run": trained, "input": tmp_path / "s.h5", "method": "grad-cam", "out": tmp_path}
+    settings = {"run": trained, "input": tmp_path / "s.h5", "method": "grad-cam", "out": tmp_path}
     with pytest.raises(UsageError, match=r"grad-cam needs the slide itself\. Set slides"):
-        explain(ExplainOptions(**asked))
+        explain(ExplainOptions(**settings))
     (tmp_path / "slides").mkdir()
     write_tiff(tmp_path / "slides" / "other.tiff", [noise(300, 300)])
     with pytest.raises(UsageError, match="holds no slide s"):
-        explain(ExplainOptions(**asked, slides=tmp_path / "slides"))
+        explain(ExplainOptions(**settings, slides=tmp_path / "slides"))
 
 
-@pytest.mark.parametrize(("p", "told"), [(0.3, True), (0.01, False)])
-def test_map_of_a_model_that_may_have_guessed_says_so(trained, tmp_path, p, told):
-    found = {"model": "abmil", "correct": 7.0, "n": 20, "p_chance": 0.001, "p_majority": p}
-    (trained / "metrics.json").write_text(json.dumps({"models": [found]}))
+@pytest.mark.parametrize(("p", "warned"), [(0.3, True), (0.01, False)])
+def test_map_of_a_model_that_may_have_guessed_says_so(trained, tmp_path, p, warned):
+    result = {"model": "abmil", "correct": 7.0, "n": 20, "p_chance": 0.001, "p_majority": p}
+    (trained / "metrics.json").write_text(json.dumps({"models": [result]}))
     write_bag(tmp_path / "s.h5", made_bag("s"))
     explain(ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out"))
     guessing = json.loads((tmp_path / "out" / "s-abmil-attention.json").read_text())["guessing"]
@@ -134,7 +139,7 @@ def test_map_of_a_model_that_may_have_guessed_says_so(trained, tmp_path, p, told
         "No better than random: this run cannot distinguish abmil from guessing (7 of 20 right, p = 0.3), so "
         "its maps need not say anything about the disease."
     )
-    assert guessing == (sentence if told else "")
+    assert guessing == (sentence if warned else "")
 
 
 def test_tiles_inside_what_was_drawn_are_the_known_ones(tmp_path):
@@ -146,20 +151,20 @@ def test_tiles_inside_what_was_drawn_are_the_known_ones(tmp_path):
     assert known_tiles(tmp_path, moved).tolist() == [False, False, True, True, False, False]
 
 
-def test_a_class_that_is_not_called_has_files_of_its_own_and_is_told_of(trained, tmp_path, capsys):
+def test_a_class_that_is_not_predicted_has_files_of_its_own(trained, tmp_path, capsys):
     write_bag(tmp_path / "s.h5", made_bag("s"))
     left = {}
     for name in (None, "class-a", "class-b"):
-        asked = {"run": trained, "input": tmp_path / "s.h5", "method": "evidence"}
-        explain(ExplainOptions(**asked, class_name=name, out=tmp_path / "out"))
+        settings = {"run": trained, "input": tmp_path / "s.h5", "method": "evidence"}
+        explain(ExplainOptions(**settings, class_name=name, out=tmp_path / "out"))
         path = max((tmp_path / "out").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
         left[name] = (path.name, json.loads(path.read_text()))
     called = left[None][1]["class"]
     [other] = {"class-a", "class-b"} - {called}
     assert left[called] == left[None]
     assert left[other][0] == f"s-abmil-evidence-{other}.json"
-    assert f"{other}, probability" in (told := capsys.readouterr().out)
-    assert f"; the model predicts {called}." in told
+    assert f"{other}, probability" in (output := capsys.readouterr().out)
+    assert f"; the model predicts {called}." in output
     ids = [
         {tile["id"] for tile in json.loads(path.read_text())["features"]}
         for path in sorted((tmp_path / "out").glob("*.geojson"))

@@ -26,9 +26,9 @@ def trained(tmp_path, request):
     cohort, n_tiles = made_cohort(), getattr(request, "param", 9)
     for slide in SLIDES:
         write_bag(tmp_path / "store" / f"{slide}.h5", made_bag(slide, n_tiles=n_tiles))
-    held = {name: read_bag(tmp_path / "store" / f"{name}.h5").data_sha256 for name in SLIDES}
+    checksums = {name: read_bag(tmp_path / "store" / f"{name}.h5").data_sha256 for name in SLIDES}
     facts = {
-        "recipe": dict(cohort.recipe), "bags": held, "classes": cohort.classes,
+        "recipe": dict(cohort.recipe), "bags": checksums, "classes": cohort.classes,
         "cases": dict(zip(SLIDES, (cohort.cases[0].name, "new-1", "new-2"), strict=True)),
     }  # fmt: skip
     settings = {"model": "abmil", "store": str(tmp_path / "store")}
@@ -53,22 +53,22 @@ def explained(trained, tmp_path, capsys):
 
 
 def test_all_methods_on_all_slides_are_ranked(explained):
-    told, rows = explained()
+    output, rows = explained()
     assert len(rows) == 3 * 7
     assert {row["slide"] for row in rows} == set(SLIDES)
     for row in rows:
         assert float(row["gain"]) == pytest.approx(
             float(row["insertion"]) - float(row["deletion"]), abs=1e-5
         )
-    assert "better than random" in told
-    assert "Most faithful for abmil" in told or "No method's maps of abmil" in told
+    assert "better than random" in output
+    assert "Most faithful for abmil" in output or "No method's maps of abmil" in output
 
 
 @pytest.mark.parametrize("trained", [1], indirect=True)
 def test_infidelity_to_single_tiles_is_printed_as_a_dash(explained):
-    told, rows = explained()
+    output, rows = explained()
     assert {row["infidelity"] for row in rows} == {""}
-    assert len(re.findall(r" - [01]/3", told)) == 7
+    assert len(re.findall(r" - [01]/3", output)) == 7
 
 
 def test_slides_that_taught_the_model_are_counted(explained):
@@ -76,11 +76,13 @@ def test_slides_that_taught_the_model_are_counted(explained):
 
 
 def test_a_run_that_may_have_guessed_has_no_most_faithful_method(trained, explained):
-    found = {"model": "abmil", "correct": 7, "n": 20, "p_chance": 0.001, "p_majority": 0.3}
-    (trained / "metrics.json").write_text(json.dumps({"models": [found]}))
-    told, _ = explained()
-    assert "No better than random: this run cannot distinguish abmil from guessing (7 of 20" in told
-    assert "Most faithful" not in told
+    result = {"model": "abmil", "correct": 7, "n": 20, "p_chance": 0.001, "p_majority": 0.3}
+    (trained / "metrics.json").write_text(json.dumps({"models": [result]}))
+    output, _ = explained()
+    assert (
+        "No better than random: this run cannot distinguish abmil from guessing (7 of 20" in output
+    )
+    assert "Most faithful" not in output
 
 
 def test_a_slide_without_a_drawing_or_with_nothing_known_in_it_is_ranked_all_the_same(
@@ -90,9 +92,9 @@ def test_a_slide_without_a_drawing_or_with_nothing_known_in_it_is_ranked_all_the
     drawn.mkdir()
     write_geojson(drawn / "a.geojson", feature(box_ring(0, 0, 3 * 448, 448)))
     write_geojson(drawn / "b.geojson", feature(box_ring(0, 448, 448, 896)))  # beside all tiles
-    told, rows = explained(regions=drawn)
-    assert "No annotation of 1 slide: c." in told
-    assert "No tile, or every tile, in the regions of 1 slide: b." in told
+    output, rows = explained(regions=drawn)
+    assert "No annotation of 1 slide: c." in output
+    assert "No tile, or every tile, in the regions of 1 slide: b." in output
     known = {
         slide: {row["known_auc"] != "" for row in rows if row["slide"] == slide} for slide in SLIDES
     }
@@ -104,8 +106,8 @@ def test_a_method_that_does_not_suit_the_model_is_named_with_the_reason(explaine
         raise FitError("No such answer for this model.")
 
     monkeypatch.setattr("mil.explain.evidence.evidence_scores", refuse)
-    told, rows = explained()
-    assert "No such answer for this model." in told
+    output, rows = explained()
+    assert "No such answer for this model." in output
     assert {row["method"] for row in rows} == {method.name for method in methods.bag_methods()} - {
         "evidence"
     }
@@ -119,7 +121,7 @@ def test_a_drawing_that_cannot_be_read_ends_it(explained, tmp_path):
 
 
 def test_what_was_cut_off_goes_on_and_ends_the_same(explained, tmp_path, monkeypatch):
-    said, rows = explained()
+    output, rows = explained()
     (tmp_path / "out" / "faithfulness-abmil.csv").unlink()
     done, target_of = [], compare_methods.explanation_target
 
@@ -134,14 +136,14 @@ def test_what_was_cut_off_goes_on_and_ends_the_same(explained, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         explained()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["faithfulness-abmil.part.csv"]
-    assert explained() == (said, rows)
+    assert explained() == (output, rows)
     assert done == ["a", "b", "c", "c"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["faithfulness-abmil.csv"]
 
 
 def test_rows_of_another_question_are_not_taken_up(explained, tmp_path, monkeypatch):
     part = tmp_path / "out" / "faithfulness-abmil.part.csv"
-    monkeypatch.setattr("pathlib.Path.unlink", lambda *_args, **_given: None)
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_args, **_named: None)
     _, called = explained()
     assert part.is_file()
     _, rows = explained(class_name="class-a")

@@ -54,10 +54,10 @@ def test_a_slide_that_says_no_scale_has_that_of_its_bag(tmp_path):
     bag = made_bag("s", size_l0=(2700, 900), mpp_l0=(0.3, 0.3))
     with pytest.raises(SlideError, match="micrometres"), opened(tmp_path / "s.tiff", bag):
         pass
-    told = replace(bag, mpp_source="argument")
-    with opened(tmp_path / "s.tiff", told) as slide:
+    stated_mpp = replace(bag, mpp_source="argument")
+    with opened(tmp_path / "s.tiff", stated_mpp) as slide:
         assert slide.mpp == (0.3, 0.3)
-    with opened(tmp_path / "s.tiff", told, slide_mpp=0.4) as slide:
+    with opened(tmp_path / "s.tiff", stated_mpp, slide_mpp=0.4) as slide:
         assert slide.mpp == (0.4, 0.4)
 
 
@@ -87,7 +87,7 @@ def test_a_file_of_other_content_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize(("mpp", "size"), [(1.0, (675, 225)), (0.5, (1350, 450))])
-def test_the_picture_is_of_the_scale_asked_for(tmp_path, mpp, size):
+def test_the_picture_has_the_requested_scale(tmp_path, mpp, size):
     write_tiff(tmp_path / "s.tiff", [noise(900, 2700)])
     with opened(tmp_path / "s.tiff", made_bag("s", size_l0=(2700, 900))) as slide:
         assert draw_picture(slide, mpp).size == size
@@ -105,24 +105,24 @@ def test_too_large_a_picture_is_refused_with_the_scale_that_is_not(tmp_path):
 
 def test_mpp_is_that_of_the_map_and_of_the_finest_level(trained, tmp_path):
     write_bag(tmp_path / "s.h5", made_bag("s", size_l0=(2700, 900)))
-    asked = {"run": trained, "input": tmp_path / "s.h5", "mpp": 0.5}
+    settings = {"run": trained, "input": tmp_path / "s.h5", "mpp": 0.5}
     with pytest.raises(UsageError, match=r"mpp needs the slide itself\. Set slides"):
-        explain(ExplainOptions(**asked, out=tmp_path / "out"))
+        explain(ExplainOptions(**settings, out=tmp_path / "out"))
     (tmp_path / "slides").mkdir()
     write_tiff(tmp_path / "slides" / "s.tiff", [noise(900, 2700)])
-    given = asked | {"slides": tmp_path / "slides", "ome_tiff": True}
-    explain(ExplainOptions(**given, out=tmp_path / "out"))
+    with_slide = settings | {"slides": tmp_path / "slides", "ome_tiff": True}
+    explain(ExplainOptions(**with_slide, out=tmp_path / "out"))
     [painted] = (tmp_path / "out").glob("*.ome.tiff")
     with tifffile.TiffFile(painted) as tiff:
         assert tiff.series[0].shape == (450, 1350, 3)
-    explain(ExplainOptions(**given | {"mpp": 8.0}, out=tmp_path / "coarse"))
+    explain(ExplainOptions(**with_slide | {"mpp": 8.0}, out=tmp_path / "coarse"))
     fine, coarse = (
         (tmp_path / folder / "s-abmil-attention.png").read_bytes() for folder in ("out", "coarse")
     )
     assert fine != coarse
     for wrong in (-1.0, float("inf"), float("nan")):
         with pytest.raises(UsageError, match="mpp is a number above 0"):
-            explain(ExplainOptions(**asked | {"mpp": wrong}, out=tmp_path / "out"))
+            explain(ExplainOptions(**settings | {"mpp": wrong}, out=tmp_path / "out"))
 
 
 # --- the class
@@ -152,9 +152,9 @@ def test_the_class_of_the_table_is_what_the_map_explains(trained, tmp_path):
     for label in ("class-a", "class-b"):
         info = json.loads((trained / "run.json").read_text()) | {"labels": {"s": label}}
         (trained / "run.json").write_text(json.dumps(info))
-        asked = {"run": trained, "input": tmp_path / "s.h5", "regions": tmp_path}
+        settings = {"run": trained, "input": tmp_path / "s.h5", "regions": tmp_path}
         out = tmp_path / label
-        explain(ExplainOptions(**asked, method="evidence", out=out))
+        explain(ExplainOptions(**settings, method="evidence", out=out))
         [card] = out.glob("*.json")
         assert json.loads(card.read_text())["class"] == label
 
@@ -208,16 +208,16 @@ def embedded(tmp_path):
 
 
 def test_grad_cam_looks_at_tiles_as_they_were_embedded(embedded, tmp_path, capsys, monkeypatch):
-    asked = {"run": embedded, "input": tmp_path / "store" / "b.h5", "method": "grad-cam"}
-    given = asked | {"slides": tmp_path, "out": tmp_path / "out"}
-    explain(ExplainOptions(**given))
+    settings = {"run": embedded, "input": tmp_path / "store" / "b.h5", "method": "grad-cam"}
+    with_slide = settings | {"slides": tmp_path, "out": tmp_path / "out"}
+    explain(ExplainOptions(**with_slide))
     names = {path.name for path in (tmp_path / "out").glob("*evidence-*.png")}
     assert names == {"b-abmil-evidence-tiles.png", "b-abmil-evidence-grad-cam.png"}
-    told = " ".join("".join(capsys.readouterr()).split())
-    assert RANDOM_WEIGHTS in told
-    assert "score differently" not in told
+    output = " ".join("".join(capsys.readouterr()).split())
+    assert RANDOM_WEIGHTS in output
+    assert "score differently" not in output
     monkeypatch.setattr("features.tiles.normalisation.tile_normaliser", lambda *_: None)
-    explain(ExplainOptions(**given))
+    explain(ExplainOptions(**with_slide))
     assert "score differently" in " ".join("".join(capsys.readouterr()).split())
 
 
@@ -225,9 +225,9 @@ def test_bags_of_another_tool_have_no_network_to_look_into(embedded, tmp_path):
     info = json.loads((embedded / "run.json").read_text())
     info["recipe"]["region"] = "converted"
     (embedded / "run.json").write_text(json.dumps(info))
-    asked = {"run": embedded, "input": tmp_path / "store" / "b.h5", "method": "grad-cam"}
+    settings = {"run": embedded, "input": tmp_path / "store" / "b.h5", "method": "grad-cam"}
     with pytest.raises(BackboneError, match="made by another tool"):
-        explain(ExplainOptions(**asked, slides=tmp_path, out=tmp_path / "out"))
+        explain(ExplainOptions(**settings, slides=tmp_path, out=tmp_path / "out"))
 
 
 def test_a_bag_of_another_width_is_refused(trained, tmp_path):

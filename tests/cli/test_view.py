@@ -14,8 +14,8 @@ from tests.conftest import REPO, environment
 
 
 def test_it_serves_until_interrupted_and_ends_cleanly(viewed):
-    run, found = viewed
-    folder = next(iter(found.values())).parent
+    run, files = viewed
+    folder = next(iter(files.values())).parent
     command = [
         sys.executable,
         "-u",
@@ -61,7 +61,7 @@ def test_check_says_why_the_server_has_no_answer(mil, viewed, tmp_path):
     assert "HTTP Error" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_said(mil, viewed):
+def test_an_occupied_port_is_refused(mil, viewed):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -29,7 +29,7 @@ def concepts():
     return find_concepts(cohort, folds_of(cohort, folds="2"), n_concepts=4, seed=0)
 
 
-def test_examples_are_the_nearest_tiles_of_the_concept_at_first_one_of_each_case(concepts):
+def test_examples_are_the_nearest_tiles_of_the_concept_from_many_cases(concepts):
     for concept, shown in enumerate(choose_examples(concepts)):
         assert len(shown) <= EXAMPLES
         holding = {

@@ -31,13 +31,13 @@ def test_shares_are_counts_of_nearest_centres(planted):
         assert np.allclose(clusters.shares(case), np.array(counts) / sum(counts))
 
 
-def test_each_case_counts_the_same_among_the_tiles_that_are_clustered():
+def test_every_case_counts_the_same_in_clustering():
     many, few = np.zeros((5000, 2), np.float32), np.ones((1000, 2), np.float32)
     cases = [made_case("a", "x", many), made_case("b", "y", few)]
     assert np.allclose(cluster(cases, 2, seed=0).standard.centre, 0.5)
 
 
-def test_planted_tiles_are_found_and_their_class_called_out_of_fold(planted):
+def test_planted_concepts_predict_their_class_out_of_fold(planted):
     concepts = find_concepts(planted, folds_of(planted, folds="3"), n_concepts=5, seed=0)
     [result] = evaluate(concepts.predictions).models
     assert result.correct >= 16  # of 18

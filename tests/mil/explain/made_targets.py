@@ -46,7 +46,7 @@ def untrained(model, *, n_tiles=9, n_classes=3, dim=5, members=1, seed=0, **chan
 
 
 def physically(target, keep):
-    """The definition: the head on a bag that holds only the tiles kept."""
+    """The definition: the head on a bag that holds only these tiles."""
     with torch.inference_mode():
         features = target.features[:, torch.from_numpy(np.flatnonzero(keep))]
         mask = torch.ones(features.shape[:2], dtype=torch.bool)

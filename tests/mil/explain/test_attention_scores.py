@@ -27,10 +27,10 @@ def abmil():
     return fit("abmil", COHORT.cases, (), COHORT.classes, QUICK, seed=0)
 
 
-def scores_of(values=(0.5, 0.3, 0.2), **given):
+def scores_of(values=(0.5, 0.3, 0.2), **changes):
     values = np.array(values)
     return TileScores(
-        bag=made_bag("s1", n_tiles=len(values), **given),
+        bag=made_bag("s1", n_tiles=len(values), **changes),
         method="attention",
         model="abmil",
         values=values,
@@ -180,10 +180,10 @@ def test_features_are_tiles_with_their_measurements(geojson):
 def test_ids_are_unique_uuids(geojson):
     ids = [feature["id"] for feature in geojson[1]["features"]]
     assert len(set(ids)) == len(ids)
-    assert all(str(uuid.UUID(each)) == each for each in ids)
+    assert all(str(uuid.UUID(name)) == name for name in ids)
 
 
-def test_file_is_the_same_each_time(tmp_path):
+def test_file_is_repeatable(tmp_path):
     for name in ("a", "b"):
         write_geojson(tmp_path / name, scores_of())
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

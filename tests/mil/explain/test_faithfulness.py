@@ -54,10 +54,10 @@ def test_curves_are_those_of_a_loop(model, n_tiles):
     counts = np.rint(curves.shares * max(1, n_tiles - 1)).astype(int)
     assert len(set(counts)) == min(n_tiles, 21)
     for k, left, put in zip(counts, curves.deletion[0], curves.insertion[0], strict=True):
-        kept = np.isin(np.arange(n_tiles), order[k:])
-        assert left == pytest.approx(float(physically(target, kept)[1].exp()), abs=2e-5)
-        kept = np.isin(np.arange(n_tiles), order[: k + 1])
-        assert put == pytest.approx(float(physically(target, kept)[1].exp()), abs=2e-5)
+        subset = np.isin(np.arange(n_tiles), order[k:])
+        assert left == pytest.approx(float(physically(target, subset)[1].exp()), abs=2e-5)
+        subset = np.isin(np.arange(n_tiles), order[: k + 1])
+        assert put == pytest.approx(float(physically(target, subset)[1].exp()), abs=2e-5)
 
 
 def test_area_is_the_mean_over_the_share_of_tiles():
@@ -69,7 +69,7 @@ def test_area_is_the_mean_over_the_share_of_tiles():
 
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("method", ["attention", "evidence", "single-tile"])
-def test_planted_tiles_are_found_and_the_map_is_better_than_random(method, seeds):
+def test_planted_tiles_score_highest_and_the_map_is_better_than_random(method, seeds):
     for case in (0, 7, 14):
         target, keys = planted_target(seeds=seeds, case=case)
         assessed = assess_map(target, method, random_curves(target), keys)
@@ -94,7 +94,7 @@ def test_the_worst_order_is_no_better_than_random():
     assert max(bad.deletion_percentile, bad.insertion_percentile) < 5
 
 
-def test_random_maps_are_called_better_than_random_as_rarely_as_said():
+def test_random_maps_are_called_better_than_random_at_the_nominal_rate():
     target, _ = planted_target()
     random = random_curves(target)
     rng = np.random.default_rng(5)
@@ -110,7 +110,7 @@ def gathered_target():
 
 
 @pytest.mark.parametrize("method", ["ablation", "shapley"])
-def test_random_maps_of_regions_are_called_better_than_random_as_rarely_as_said(method):
+def test_random_maps_of_regions_are_called_better_than_random_at_the_nominal_rate(method):
     target, rng = gathered_target(), np.random.default_rng(5)
     regions, tiles = assign_regions(target), random_curves(target)
     called = 0
@@ -131,19 +131,25 @@ def test_in_random_orders_of_regions_tiles_of_one_stay_together():
 def test_maps_of_regions_share_random_orders_of_regions_and_say_so():
     target, _ = planted_target()
     random = random_curves(target)
-    found = {name: assess_map(target, name, random).faithfulness for name in BAG_METHODS}
-    assert found["ablation"].random is found["shapley"].random is not random
-    assert all(each.random is random for each in [found["evidence"], found["attention"]])
-    assert "than random orders of regions (p = " in found["shapley"].verdict
-    assert "than random orders of tiles (p = " in found["evidence"].verdict
+    judged = {name: assess_map(target, name, random).faithfulness for name in BAG_METHODS}
+    assert judged["ablation"].random is judged["shapley"].random is not random
+    assert all(
+        faithfulness.random is random for faithfulness in [judged["evidence"], judged["attention"]]
+    )
+    assert "than random orders of regions (p = " in judged["shapley"].verdict
+    assert "than random orders of tiles (p = " in judged["evidence"].verdict
     other = planted_target(case=7)[0]
-    assert assess_map(other, "ablation", random).faithfulness.random is not found["ablation"].random
+    assert (
+        assess_map(other, "ablation", random).faithfulness.random is not judged["ablation"].random
+    )
 
 
 def test_flat_map_is_no_better_than_random():
     target, _ = planted_target()
-    found = judge(target, some_scores(target, np.ones(len(target.bag))), random_curves(target))
-    assert found.p > 0.2
+    faithfulness = judge(
+        target, some_scores(target, np.ones(len(target.bag))), random_curves(target)
+    )
+    assert faithfulness.p > 0.2
 
 
 @pytest.mark.parametrize("model", ["majority", "mean"])
@@ -153,28 +159,28 @@ def test_map_of_a_model_that_reads_nothing_is_no_better_than_random(model):
     if model == "mean":
         torch.nn.init.zeros_(fitted.head.classify.weight)
     for values in (np.arange(len(target.bag)), -np.arange(len(target.bag))):
-        found = judge(target, some_scores(target, values), random_curves(target))
-        assert found.p == 1
-        assert found.deletion_percentile == found.insertion_percentile == 50
+        faithfulness = judge(target, some_scores(target, values), random_curves(target))
+        assert faithfulness.p == 1
+        assert faithfulness.deletion_percentile == faithfulness.insertion_percentile == 50
 
 
 def test_localisation_is_what_it_says():
     target, keys = planted_target()
     rng = np.random.default_rng(0)
     scores = some_scores(target, np.round(rng.normal(size=len(keys)), 1))
-    found = localise(scores, keys)
-    assert found.auc == pytest.approx(roc_auc_score(keys, scores.relative))
+    localisation = localise(scores, keys)
+    assert localisation.auc == pytest.approx(roc_auc_score(keys, scores.relative))
     positive = np.maximum(scores.relative, 0)
-    assert found.mass == pytest.approx(positive[keys].sum() / positive.sum())
-    assert found.share == keys.mean()
-    assert found.pointing == bool(keys[scores.relative.argmax()])
+    assert localisation.mass == pytest.approx(positive[keys].sum() / positive.sum())
+    assert localisation.share == keys.mean()
+    assert localisation.pointing == bool(keys[scores.relative.argmax()])
 
 
 def test_flat_map_locates_nothing():
     target, keys = planted_target()
-    found = localise(some_scores(target, np.ones(len(keys))), keys)
-    assert (found.auc, found.p, found.pointing) == (0.5, 1.0, False)
-    assert found.mass == pytest.approx(found.share)
+    localisation = localise(some_scores(target, np.ones(len(keys))), keys)
+    assert (localisation.auc, localisation.p, localisation.pointing) == (0.5, 1.0, False)
+    assert localisation.mass == pytest.approx(localisation.share)
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -209,8 +215,8 @@ def test_infidelity_is_that_of_a_loop():
     out = (torch.rand(200, 12, generator=generator) < 0.5).numpy()
     whole = target.subset_scores(np.ones((1, 12), bool))[0]
     change = np.array([whole - target.subset_scores(~row[None])[0] for row in out])
-    told, count = out @ scores.values, out.sum(axis=1)
-    both = np.stack([told, count], axis=1)
+    predicted, count = out @ scores.values, out.sum(axis=1)
+    both = np.stack([predicted, count], axis=1)
     scaled = both @ np.linalg.solve(both.T @ both, both.T @ change)
     even = count * (count @ change) / (count @ count)
     expected = ((scaled - change) ** 2).mean() / ((even - change) ** 2).mean()
@@ -238,11 +244,11 @@ def test_infidelity_tells_rounding_from_small_answers(model, n_tiles):
 def test_infidelity_of_a_single_tile_is_undefined_and_leaves_the_mean(model):
     alone, several = (untrained(model, n_tiles=n_tiles) for n_tiles in (1, 9))
     rows = [
-        summary_row(assess_map(asked, "single-tile", random_curves(asked)))
-        for asked in (alone, several)
+        summary_row(assess_map(target, "single-tile", random_curves(target)))
+        for target in (alone, several)
     ]
     assert rows[0]["infidelity"] is None
-    assert [each.infidelity for each in summarise_methods(pd.DataFrame(rows))] == [
+    assert [summary.infidelity for summary in summarise_methods(pd.DataFrame(rows))] == [
         rows[1]["infidelity"]
     ]
     assert np.isnan(summarise_methods(pd.DataFrame(rows[:1]))[0].infidelity)
@@ -265,12 +271,12 @@ def test_sensitivity_is_that_of_a_loop():
     target, _ = planted_target()
     features, method = target.features, METHODS["evidence"]
     spread = float((features[0] - features[0].mean(dim=0)).square().mean().sqrt())
-    plain, generator, found = method(target).values, torch.Generator().manual_seed(0), []
+    plain, generator, changes = method(target).values, torch.Generator().manual_seed(0), []
     for _ in range(5):
         noise = torch.rand(features.shape, generator=generator) * 2 - 1
         moved = method(target.with_features(features + 0.05 * spread * noise)).values
-        found.append(np.linalg.norm(moved - plain) / np.linalg.norm(plain))
-    assert sensitivity(target, method) == pytest.approx(max(found), rel=1e-3)
+        changes.append(np.linalg.norm(moved - plain) / np.linalg.norm(plain))
+    assert sensitivity(target, method) == pytest.approx(max(changes), rel=1e-3)
     assert sensitivity(target, method, radius=0.001) < sensitivity(target, method) / 10
 
 
@@ -288,18 +294,20 @@ def test_maps_of_untrained_heads_are_unlike(method):
 def test_map_that_does_not_know_the_model_is_like_itself():
     target, _ = planted_target()
     lengths = np.linalg.norm(target.features[0].numpy(), axis=1)
-    told = similarity_to_untrained(target, lambda asked: some_scores(asked, lengths))
-    assert told == pytest.approx(1)
+    similarity = similarity_to_untrained(target, lambda target: some_scores(target, lengths))
+    assert similarity == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
-    ("likeness", "n_tiles", "warned"),
+    ("similarity", "n_tiles", "warned"),
     [(None, 9, False), (0.49, 400, False), (0.51, 400, True), (0.55, 5, False), (0.7, 5, True)],
 )
-def test_likeness_beyond_chance_is_told(likeness, n_tiles, warned):
+def test_similarity_beyond_chance_is_a_warning(similarity, n_tiles, warned):
     scores = some_scores(untrained("abmil", n_tiles=n_tiles), np.arange(n_tiles))
-    told = sanity_warnings(likeness, scores)
-    assert [f"(rank correlation {likeness:.2f})" in each for each in told] == [True] * warned
+    warnings = sanity_warnings(similarity, scores)
+    assert [f"(rank correlation {similarity:.2f})" in warning for warning in warnings] == [
+        True
+    ] * warned
 
 
 @pytest.mark.parametrize("n_tiles", [5, 8, 12])
@@ -307,15 +315,19 @@ def test_unrelated_maps_of_few_tiles_are_seldom_called_alike(n_tiles):
     rng = np.random.default_rng(0)
     scores = some_scores(untrained("abmil", n_tiles=n_tiles), np.arange(n_tiles))
     ranks = np.argsort(rng.random((1000, DRAWS, n_tiles)), axis=-1)
-    of_each = 1 - 6 * ((ranks - np.arange(n_tiles)) ** 2).sum(-1) / (n_tiles * (n_tiles**2 - 1))
-    told = [bool(sanity_warnings(float(mean), scores)) for mean in np.abs(of_each).mean(axis=1)]
-    assert np.mean(told) < 0.08
+    correlations = 1 - 6 * ((ranks - np.arange(n_tiles)) ** 2).sum(-1) / (
+        n_tiles * (n_tiles**2 - 1)
+    )
+    warned = [
+        bool(sanity_warnings(float(mean), scores)) for mean in np.abs(correlations).mean(axis=1)
+    ]
+    assert np.mean(warned) < 0.08
 
 
-def test_quality_is_told_where_the_map_lies_on_flagged_tiles():
+def test_a_map_on_flagged_tiles_is_a_warning():
     target = untrained("abmil", n_tiles=10, tile_flags=np.array([2] + [0] * 8 + [4], np.uint8))
-    [told] = quality_warnings(some_scores(target, [9] + [1] * 8 + [-5]))
-    assert told.startswith("53 % of this map lies on the 1 tiles flagged blur (10 % of all)")
+    [warning] = quality_warnings(some_scores(target, [9] + [1] * 8 + [-5]))
+    assert warning.startswith("53 % of this map lies on the 1 tiles flagged blur (10 % of all)")
     assert quality_warnings(some_scores(target, np.ones(10))) == ()
     assert quality_warnings(some_scores(untrained("abmil"), np.ones(9))) == ()
 
@@ -348,21 +360,21 @@ def test_methods_are_ranked_by_gain_and_a_model_that_reads_nothing_has_none():
         if row["method"] == methods[0].method and "known_auc" in row
     ]
     assert methods[0].auc == pytest.approx(np.mean(aucs))
-    assert [each.slides for each in methods] == [4, 4]
+    assert [summary.slides for summary in methods] == [4, 4]
     assert methods[0].gain >= methods[1].gain
     assert conclusion(methods, "abmil").startswith(f"Most faithful for abmil: {methods[0].method}")
-    hopeless = [replace(each, p=1.0) for each in methods]
+    hopeless = [replace(summary, p=1.0) for summary in methods]
     assert conclusion(hopeless, "abmil").startswith(
         "No method's maps of abmil are better than random"
     )
 
 
-@pytest.mark.parametrize(("ahead_on", "told_apart"), [(11, False), (20, True)])
-def test_methods_that_slides_do_not_tell_apart_are_named_together(ahead_on, told_apart):
+@pytest.mark.parametrize(("ahead_on", "separated"), [(11, False), (20, True)])
+def test_methods_that_slides_do_not_separate_are_named_together(ahead_on, separated):
     rng = np.random.default_rng(0)
     gains = rng.normal(0.6, 0.1, 20)
     behind = gains - np.where(np.arange(20) < ahead_on, 0.05, -0.05) * rng.uniform(0.9, 1.1, 20)
-    told = {
+    constants = {
         "better": True,
         "deletion": 0.2,
         "deletion_random": 0.8,
@@ -370,16 +382,16 @@ def test_methods_that_slides_do_not_tell_apart_are_named_together(ahead_on, told
         "infidelity": 0.1,
     }
     rows = [
-        {"slide": f"s{i}", "method": method, "gain": each[i], **told}
-        for method, each in (("evidence", gains), ("attention", behind))
+        {"slide": f"s{i}", "method": method, "gain": values[i], **constants}
+        for method, values in (("evidence", gains), ("attention", behind))
         for i in range(20)
     ]
     methods = summarise_methods(pd.DataFrame(rows))
-    assert [each.method for each in methods] == ["evidence", "attention"]
+    assert [summary.method for summary in methods] == ["evidence", "attention"]
     assert methods[0].p_behind == 1
     assert methods[1].p_behind == wilcoxon(gains, behind).pvalue
-    said = conclusion(methods, "abmil")
-    assert ("do not separate it from attention" in said) is not told_apart
+    sentence = conclusion(methods, "abmil")
+    assert ("do not separate it from attention" in sentence) is not separated
 
 
 @pytest.mark.parametrize("name", ["s1", "$x", r"$\frac{1}{2$", "<b>&amp;"])

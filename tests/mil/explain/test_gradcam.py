@@ -38,12 +38,12 @@ def test_every_registered_network_has_a_map(name):
     for key, parameter in target.fitted.head.named_parameters():
         if key.endswith("bias"):
             nn.init.zeros_(parameter)
-    found = tile_maps(target, backbone, TILES)
-    assert found.maps.shape == (2, 96, 96)
-    assert (found.maps >= 0).all()
-    assert np.isfinite(found.maps).all()
-    assert found.maps.any(axis=(1, 2)).all()
-    assert found.warnings == ()
+    inside_maps = tile_maps(target, backbone, TILES)
+    assert inside_maps.maps.shape == (2, 96, 96)
+    assert (inside_maps.maps >= 0).all()
+    assert np.isfinite(inside_maps.maps).all()
+    assert inside_maps.maps.any(axis=(1, 2)).all()
+    assert inside_maps.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -53,15 +53,17 @@ def test_transformers_have_their_tokens_in_their_places(name):
     backbone = load_backbone(name, "random")
     target = untrained("abmil", dim=backbone.dim)
     tiles = np.random.default_rng(0).integers(0, 255, (2, *[backbone.input_px] * 2, 3), np.uint8)
-    found = tile_maps(target, backbone, tiles)
-    assert found.maps.shape == tiles.shape[:3]
-    assert found.maps.any()
+    inside_maps = tile_maps(target, backbone, tiles)
+    assert inside_maps.maps.shape == tiles.shape[:3]
+    assert inside_maps.maps.any()
     images = preprocess(torch.from_numpy(tiles), backbone)
     with torch.inference_mode():
         expected = target.score(backbone.module(images).unsqueeze(1)).numpy()
-    np.testing.assert_allclose(found.scores, expected, atol=1e-4)
+    np.testing.assert_allclose(inside_maps.scores, expected, atol=1e-4)
     reads_class_token = name in ("test_vit", "deit_tiny_patch16_224")
-    assert ["no true zero" in each for each in found.warnings] == [True] * reads_class_token
+    assert ["no true zero" in warning for warning in inside_maps.warnings] == [
+        True
+    ] * reads_class_token
 
 
 def of_two_colours(module):
@@ -142,8 +144,10 @@ def test_map_is_the_rectified_sum_of_centred_channels_by_their_mean_gradient(mem
     centred = activation - centre.view(-1, 1, 1)
     expected = torch.relu((gradient.mean(dim=(2, 3), keepdim=True) * centred).sum(dim=1))
     expected = nn.functional.interpolate(expected[:, None], (96, 96), mode="bilinear")[:, 0]
-    found = tile_maps(target, backbone, TILES).maps
-    np.testing.assert_allclose(found, expected.detach().double().numpy(), rtol=1e-3, atol=1e-9)
+    inside_maps = tile_maps(target, backbone, TILES).maps
+    np.testing.assert_allclose(
+        inside_maps, expected.detach().double().numpy(), rtol=1e-3, atol=1e-9
+    )
 
 
 class Reddish(nn.Module):
@@ -206,10 +210,10 @@ def test_places_lit_are_those_that_would_answer_alike_as_tiles_of_their_own(netw
     answers = alone.mean(dim=(1, 2))
     expected = torch.relu(alone * answers.sign().view(-1, 1, 1)) / 16
     expected = nn.functional.interpolate(expected[:, None], (96, 96), mode="bilinear")[:, 0]
-    found = tile_maps(target, of_two_colours(network()), tiles.astype(np.uint8))
-    np.testing.assert_allclose(found.scores, answers.detach().numpy(), atol=1e-5)
-    np.testing.assert_allclose(found.maps, expected.detach().numpy(), atol=1e-6)
-    assert found.warnings == ()
+    inside_maps = tile_maps(target, of_two_colours(network()), tiles.astype(np.uint8))
+    np.testing.assert_allclose(inside_maps.scores, answers.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(inside_maps.maps, expected.detach().numpy(), atol=1e-6)
+    assert inside_maps.warnings == ()
 
 
 @pytest.mark.parametrize("guided", [False, True])
@@ -231,17 +235,17 @@ def test_map_lies_where_the_class_is(guided):
     tile = np.zeros((1, 96, 96, 3), np.uint8)
     tile[0, :48, :48, 0] = 255  # red, which counts
     tile[0, 48:, 48:, 2] = 255  # blue, which does not
-    found = tile_maps(reddish_target(), backbone, tile, guided=guided)
-    [inside] = found.maps
+    inside_maps = tile_maps(reddish_target(), backbone, tile, guided=guided)
+    [inside] = inside_maps.maps
     assert inside[:40, :40].mean() > 20 * inside[56:, 56:].mean()
-    assert len(found.warnings) == guided  # that it shows edges
+    assert len(inside_maps.warnings) == guided  # that it shows edges
 
 
-def test_guiding_what_cannot_be_guided_is_said():
+def test_guiding_a_network_without_relu_is_a_warning():
     backbone = small("efficientnetv2s")
-    found = tile_maps(untrained("abmil", dim=backbone.dim), backbone, TILES, guided=True)
-    [told] = found.warnings
-    assert "has no ReLU" in told
+    inside_maps = tile_maps(untrained("abmil", dim=backbone.dim), backbone, TILES, guided=True)
+    [warning] = inside_maps.warnings
+    assert "has no ReLU" in warning
 
 
 def test_network_and_head_are_left_as_they_were():
@@ -255,8 +259,8 @@ def test_network_and_head_are_left_as_they_were():
 
 def test_features_of_other_pixels_are_noticed():
     assert recomputed_warning(np.array([3.0, -1]), np.array([3.01, -1.02])) == ()
-    [told] = recomputed_warning(np.array([3.0, -1]), np.array([3.0, 0.5]))
-    assert "differently from the bag's (by up to 1.5)" in told
+    [warning] = recomputed_warning(np.array([3.0, -1]), np.array([3.0, 0.5]))
+    assert "differently from the bag's (by up to 1.5)" in warning
 
 
 def test_score_is_the_mean_of_what_is_spread():
@@ -281,12 +285,17 @@ def test_sheets_are_pictures(method):
     assert draw_contact_sheet(scores, lambda index: TILES[index % 2]).startswith(b"\x89PNG")
     if method == "evidence":
         backbone = small("resnet18")
-        found = tile_maps(untrained("abmil", dim=backbone.dim), backbone, TILES)
+        inside_maps = tile_maps(untrained("abmil", dim=backbone.dim), backbone, TILES)
         png = draw_tile_maps(
-            scores, [3, 4], lambda index: TILES[index % 2], found, method="grad-cam", caption="$x_"
+            scores,
+            [3, 4],
+            lambda index: TILES[index % 2],
+            inside_maps,
+            method="grad-cam",
+            caption="$x_",
         )
         assert png.startswith(b"\x89PNG")
-        nothing = replace(found, maps=np.zeros_like(found.maps))
+        nothing = replace(inside_maps, maps=np.zeros_like(inside_maps.maps))
         assert (
             draw_tile_maps(scores, [3, 4], lambda _index: TILES[0], nothing, method="grad-cam")
             != png

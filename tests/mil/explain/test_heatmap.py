@@ -32,7 +32,7 @@ def jpeg(size=SIZE, colour=(GREY, GREY, GREY)):
     return buffer.getvalue()
 
 
-def scores_of(relative, places, *, slide="s1", thumbnail=None, **given):
+def scores_of(relative, places, *, slide="s1", thumbnail=None, **changes):
     """Scores of tiles at (column, row) of a grid over the thumbnail."""
     facts = {
         "coords_l0": np.array(places, dtype=np.int64).reshape(-1, 2) * SIDE * ZOOM,
@@ -42,7 +42,7 @@ def scores_of(relative, places, *, slide="s1", thumbnail=None, **given):
     }
     relative = np.array(relative, dtype=float)
     return TileScores(
-        bag=made_bag(slide, n_tiles=len(relative), **(facts | given)),
+        bag=made_bag(slide, n_tiles=len(relative), **(facts | changes)),
         method="attention",
         model="abmil",
         values=relative / len(relative),
@@ -66,8 +66,8 @@ PLACES = [(0, 0), (3, 2), (11, 7), (4, 2)]
 def test_tiles_have_the_colour_of_their_score():
     relative = (1.0, 4.0, 0.25, 1 / 3)
     canvas = overlay(scores_of(relative, PLACES))
-    for place, each in zip(PLACES, relative, strict=True):
-        assert np.abs(tile(canvas, *place).astype(float) - blended(each)).max() <= 1
+    for place, score in zip(PLACES, relative, strict=True):
+        assert np.abs(tile(canvas, *place).astype(float) - blended(score)).max() <= 1
 
 
 def test_pixels_outside_the_tiles_are_left_as_they_were():
@@ -130,7 +130,7 @@ def test_uniform_share_is_the_middle_of_the_scale():
 
 @pytest.mark.parametrize(("beyond", "end"), [(0.0, 1 / 16), (1e-9, 1 / 16), (500.0, 16)])
 def test_scores_beyond_the_scale_have_the_colour_of_its_end(beyond, end):
-    first, last = (tile(overlay(scores_of((each,), [(2, 2)])), 2, 2) for each in (beyond, end))
+    first, last = (tile(overlay(scores_of((score,), [(2, 2)])), 2, 2) for score in (beyond, end))
     np.testing.assert_array_equal(first, last)
 
 
@@ -174,7 +174,7 @@ def test_a_row_of_very_many_tiles_without_a_thumbnail_still_has_a_pixel():
     assert overlay(scores).shape == (1, BLANK_PX, 3)
 
 
-def test_picture_given_takes_the_thumbnails_place_at_its_own_size():
+def test_a_picture_replaces_the_thumbnail_at_its_own_size():
     scores = scores_of((4,), [(0, 0)])
     picture = Image.new("RGB", (3 * SIZE[0], 3 * SIZE[1]), (0, 0, 0))
     canvas = overlay(scores, picture)
@@ -207,7 +207,7 @@ def test_heatmap_shows_the_colours_of_the_tiles():
     assert near.sum() > 100
 
 
-def test_heatmap_is_the_same_each_time():
+def test_heatmap_is_repeatable():
     scores = scores_of((1, 4, 0.25, 9), PLACES)
     assert draw_heatmap(scores) == draw_heatmap(scores)
 

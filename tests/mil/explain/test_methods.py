@@ -44,16 +44,16 @@ def test_tiles_that_are_left_out_are_as_if_they_had_never_been(model, members):
     rng = np.random.default_rng(0)
     keep = rng.random((6, 9)) < 0.5
     keep[:, 4] = True
-    found = target.subset_logits(keep)
-    for row, kept in zip(found, keep, strict=True):
-        torch.testing.assert_close(row, physically(target, kept), atol=2e-5, rtol=0)
+    logits = target.subset_logits(keep)
+    for row, subset in zip(logits, keep, strict=True):
+        torch.testing.assert_close(row, physically(target, subset), atol=2e-5, rtol=0)
 
 
 def test_bag_of_no_tile_is_answered_as_the_mean_training_tile():
     target = untrained("abmil")
-    found = target.subset_scores(np.zeros((1, 9), dtype=bool))
+    scores = target.subset_scores(np.zeros((1, 9), dtype=bool))
     mean_tile = target.score(target.fitted.head.shift.view(1, 1, -1))
-    assert found[0] == pytest.approx(float(mean_tile.detach()[0]), abs=1e-6)
+    assert scores[0] == pytest.approx(float(mean_tile.detach()[0]), abs=1e-6)
 
 
 def test_margin_does_not_know_what_is_added_to_all_logits():
@@ -116,9 +116,9 @@ def test_single_tile_is_the_answer_to_the_tile_alone():
     np.testing.assert_array_equal(scores.values, scores.relative)
 
 
-def linear_target(**given):
+def linear_target(**settings):
     """A head that is linear in its features: the mean over tiles of a linear classifier's logits."""
-    target = untrained("mean", **given)
+    target = untrained("mean", **settings)
     target.fitted.head.embed = torch.nn.Identity()
     target.fitted.head.classify = torch.nn.Linear(5, 3)
     return target
@@ -136,10 +136,10 @@ def test_on_a_linear_head_all_slopes_are_weight_times_distance_from_the_mean_til
 
 def test_gradient_is_captums_in_the_frame_of_the_mean_tile():
     target = untrained("gated-abmil")
-    told = InputXGradient(lambda moved: target.score(moved + target.baseline)).attribute(
+    attributions = InputXGradient(lambda moved: target.score(moved + target.baseline)).attribute(
         (target.features - target.baseline).requires_grad_()
     )
-    expected = told.sum(dim=-1)[0].detach().double().numpy()
+    expected = attributions.sum(dim=-1)[0].detach().double().numpy()
     np.testing.assert_allclose(gradient_scores(target).values, expected, atol=1e-6)
 
 
@@ -160,12 +160,12 @@ def test_answer_without_a_slope_has_no_gradient(method):
         method(untrained("majority"))
 
 
-def test_sum_that_does_not_come_out_is_told():
+def test_an_incomplete_sum_is_a_warning():
     """Votes are steps: what lies between them no slope can see."""
     target = untrained("tile-vote-votes", n_tiles=30)
     random = random_curves(target, 5)
-    [told] = assess_map(target, "integrated-gradients", random).warnings
-    assert "do not read them as shares" in told
+    [warning] = assess_map(target, "integrated-gradients", random).warnings
+    assert "do not read them as shares" in warning
     assert (
         assess_map(
             untrained("abmil"), "integrated-gradients", random_curves(untrained("abmil"), 5)
@@ -179,7 +179,7 @@ def of_class(target, name):
     return replace(target, quantity=quantity(target.fitted, name))
 
 
-def test_attention_per_class_is_that_of_the_class_asked_about():
+def test_attention_per_class_is_that_of_the_explained_class():
     target = untrained("clam-mb", n_tiles=12)
     classes = target.fitted.classes
     maps = [METHODS["attention"](of_class(target, name)).values for name in classes]
@@ -215,10 +215,10 @@ def test_shapley_values_are_those_of_all_coalitions(monkeypatch):
     )
     regions = np.arange(12) // 2
     expected = enumerated_shapley(target, regions)
-    found = shapley_scores(target).values
+    values = shapley_scores(target).values
     spread = np.ptp(expected)
-    np.testing.assert_allclose(found, expected[regions] / 2, atol=0.04 * spread)
-    assert found.sum() == pytest.approx(expected.sum(), abs=1e-5)
+    np.testing.assert_allclose(values, expected[regions] / 2, atol=0.04 * spread)
+    assert values.sum() == pytest.approx(expected.sum(), abs=1e-5)
 
 
 def test_shapley_values_sum_to_the_change_from_no_tile():
@@ -260,7 +260,7 @@ def test_every_method_answers_for_few_tiles_and_says_for_what(method, n_tiles):
 
 
 @pytest.mark.parametrize("method", BAG_METHODS)
-def test_every_method_is_the_same_each_time_and_leaves_the_bag_alone(method):
+def test_every_method_is_repeatable_and_leaves_the_bag_alone(method):
     target = untrained("abmil", n_tiles=20)
     before = target.bag.features.copy()
     first, second = METHODS[method](target), METHODS[method](target)

@@ -142,7 +142,7 @@ def test_opacity_is_that_of_the_slider(page):
 
 
 def test_the_tile_under_the_cursor_tells_its_scores_and_a_click_pins_it(page, server):
-    told = scores(server, 0)
+    layer_scores = scores(server, 0)
     x, y = window_of(page, 448 * 2 + 100, 100)
     page.mouse("mouseMoved", x, y)
     page.until("hovered === 2")
@@ -151,10 +151,10 @@ def test_the_tile_under_the_cursor_tells_its_scores_and_a_click_pins_it(page, se
     page.mouse("mouseMoved", *window_of(page, 700, 900))
     page.until("hovered === -1")
     values = page.value("[...document.querySelectorAll('#tile dd')].map(d => d.textContent)")
-    rank = 1 + sum(value > told["relative"][2] for value in told["relative"])
+    rank = 1 + sum(value > layer_scores["relative"][2] for value in layer_scores["relative"])
     assert values[0] == "3 of 6"
-    assert np.isclose(float(values[3]), told["values"][2], rtol=1e-2)
-    assert np.isclose(float(values[4]), told["relative"][2], rtol=1e-2)
+    assert np.isclose(float(values[3]), layer_scores["values"][2], rtol=1e-2)
+    assert np.isclose(float(values[4]), layer_scores["relative"][2], rtol=1e-2)
     assert values[5] == f"{rank} of 6"
     left, right = (window_of(page, edge, 0)[0] for edge in (448 * 2, 448 * 3))
     frame = page.value("(r => [r.left, r.right])($('pin').getBoundingClientRect())")

@@ -56,7 +56,7 @@ def survival_run(tmp_path_factory):
     return finish_run(run)
 
 
-def test_contents_hold_the_risk_of_each_case(survival_run):
+def test_contents_hold_the_risk_of_every_case(survival_run):
     contents = Gallery(survival_run, {}).contents()
     assert len(contents["cases"]) == 16
     for case in contents["cases"]:

@@ -121,7 +121,7 @@ def test_what_is_not_in_the_table_of_routes_is_not_there(server, path):
      "slides/99/slide.json", "slides/99/overview.jpg", "slides/0/scores/99.json", "slides/99/scores/0.json",
      "slides/99/tiles/3/0_0.jpg"],
 )  # fmt: skip
-def test_a_number_there_is_not_is_not_found(server, path):
+def test_an_unknown_number_gives_404(server, path):
     assert ask(server, path)[0] == 404
 
 
@@ -209,10 +209,13 @@ def test_a_layer_is_shown_with_how_true_it_is(server, gallery, viewed, monkeypat
     number = gallery.slides.index(SLIDE)
     fitted = load_fitted(run.model_path("abmil", fold))
     target = explanation_target(fitted, read_bag(bag_path(run, SLIDE)))
-    found = judge(target, evidence_scores(target), random_curves(target))
+    faithfulness = judge(target, evidence_scores(target), random_curves(target))
     index = gallery.layers.index(Layer("abmil", "evidence"))
-    told = got(server, f"slides/{number}/verdicts/{index}.json")
-    assert told == {"better": found.better_than_random, "says": f"{found.verdict}."}
+    verdict = got(server, f"slides/{number}/verdicts/{index}.json")
+    assert verdict == {
+        "better": faithfulness.better_than_random,
+        "says": f"{faithfulness.verdict}.",
+    }
     monkeypatch.setattr(head_class("gated-abmil"), "adds_up", False)  # too slow to wait for
     index = gallery.layers.index(Layer("gated-abmil", "attention"))
     assert "takes long to measure" in got(server, f"slides/{number}/verdicts/{index}.json")["says"]
@@ -220,17 +223,17 @@ def test_a_layer_is_shown_with_how_true_it_is(server, gallery, viewed, monkeypat
 
 def test_a_layer_of_a_model_that_may_have_guessed_says_so(server, gallery, viewed):
     path = viewed[0].path / "metrics.json"
-    found = {"correct": 3, "n": 6, "p_chance": 0.6, "p_majority": 0.6}
-    path.write_text(json.dumps({"models": [{"model": "abmil", **found}]}))
+    result = {"correct": 3, "n": 6, "p_chance": 0.6, "p_majority": 0.6}
+    path.write_text(json.dumps({"models": [{"model": "abmil", **result}]}))
     try:
-        told = {
+        warnings = {
             layer.model: got(server, f"slides/0/scores/{index}.json")["warnings"]
             for index, layer in enumerate(gallery.layers)
         }
     finally:
         path.unlink()
-    assert told["gated-abmil"] == told["mean"] == []
-    assert told["abmil"][0].startswith(
+    assert warnings["gated-abmil"] == warnings["mean"] == []
+    assert warnings["abmil"][0].startswith(
         "No better than random: this run cannot distinguish abmil from guessing"
     )
 
@@ -248,16 +251,16 @@ def test_methods_that_do_not_suit_a_head_or_its_score_have_no_layer():
     ]
 
 
-def test_contents_say_of_each_case_what_the_predictions_say(server, viewed):
+def test_contents_hold_the_predictions_of_every_case(server, viewed):
     contents = got(server, "contents.json")
     table = (viewed[0].path / "predictions.csv").read_text().splitlines()
     assert len(contents["cases"]) == 6
     for case in contents["cases"]:
         [line] = [x for x in table if x.startswith('"abmil"') and f'"{case["case"]}"' in x]
         p = [float(value) for value in line.split(",")[-2:]]
-        said = case["predictions"]["abmil"]
-        assert np.allclose(said["p"], p, atol=1e-4)
-        assert said["right"] == (contents["classes"][int(np.argmax(p))] == case["label"])
+        prediction = case["predictions"]["abmil"]
+        assert np.allclose(prediction["p"], p, atol=1e-4)
+        assert prediction["right"] == (contents["classes"][int(np.argmax(p))] == case["label"])
 
 
 def test_a_slide_without_its_file_is_shown_by_its_bag(server, gallery):
@@ -272,12 +275,12 @@ def test_a_slide_without_its_file_is_shown_by_its_bag(server, gallery):
 
 def elsewhere(viewed, tmp_path):
     """The run with a store and models of its own, to be changed."""
-    run, found = viewed
+    run, files = viewed
     shutil.copytree(run.path, tmp_path / "run")
     for slide in run.cases:
         write_bag(tmp_path / "store" / f"{slide}.h5", read_bag(bag_path(run, slide)))
     settings = dict(run.settings.stored) | {"store": str(tmp_path / "store")}
-    return Run(tmp_path / "run", dict(run.info) | {"settings": settings}), found
+    return Run(tmp_path / "run", dict(run.info) | {"settings": settings}), files
 
 
 def test_the_file_of_another_slide_is_refused(viewed, tmp_path):
@@ -289,25 +292,25 @@ def test_the_file_of_another_slide_is_refused(viewed, tmp_path):
 
 
 def test_a_bag_that_changed_since_the_run_is_not_scored(viewed, tmp_path):
-    run, found = elsewhere(viewed, tmp_path)
+    run, files = elsewhere(viewed, tmp_path)
     path = bag_path(run, SLIDE)
     bag = read_bag(path)
     write_bag(path, replace(bag, features=np.asarray(bag.features) + 1))
-    gallery = Gallery(run, found)
+    gallery = Gallery(run, files)
     with pytest.raises(RunError, match="has changed since"):
         gallery.scores(number_of(gallery, SLIDE), 0)
 
 
 def test_a_model_that_has_seen_the_case_is_not_shown(viewed, tmp_path):
-    run, found = elsewhere(viewed, tmp_path)
+    run, files = elsewhere(viewed, tmp_path)
     first, second = (
         run.model_path("abmil", fold) for fold in read_folds(run.path / "folds.json")[:2]
     )
     shutil.copy(first, second)
     with pytest.raises(RunError, match="not as the run wrote it"):
-        [Gallery(run, found).scores(number, 0) for number in range(6)]
+        [Gallery(run, files).scores(number, 0) for number in range(6)]
     run.info["results"].clear()  # a run that has kept no fingerprints
-    gallery = Gallery(run, found)
+    gallery = Gallery(run, files)
     refused = 0
     for number in range(len(gallery.slides)):
         try:
@@ -318,7 +321,7 @@ def test_a_model_that_has_seen_the_case_is_not_shown(viewed, tmp_path):
 
 
 def test_an_unfinished_run_is_refused(viewed):
-    run, found = viewed
+    run, files = viewed
     for change in ({"complete": False}, {"command": "finetune"}):
         with pytest.raises(RunError, match="not a finished cross-validation or training"):
-            Gallery(Run(run.path, dict(run.info) | change), found)
+            Gallery(Run(run.path, dict(run.info) | change), files)
