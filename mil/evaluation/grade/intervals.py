@@ -11,12 +11,15 @@ from scipy.stats import t as student
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.intervals import Interval
 
-DRAWS, SEED = 2000, 0
+SEED = 0
 LEAST_WEIGHT = 0.5  # of a row with one case, which has no variance of its own
 
 
 def graded_interval(
-    metric: Callable[[Floats], Floats], counts: Floats, confidence: float = 0.95
+    metric: Callable[[Floats], Floats],
+    counts: Floats,
+    confidence: float = 0.95,
+    draws: int = 2000,
 ) -> Interval:
     """Interval of a metric of the ranked confusion matrix: the middle of the matrices drawn from it.
 
@@ -30,12 +33,13 @@ def graded_interval(
         metric: from (..., K, K) counts, rows the true grade, to (...,) numbers.
         counts: (K, K) cases; means over repeats need not be whole.
         confidence: in (0, 1).
+        draws: matrices drawn, from a fixed seed.
     """
     size, per_grade = len(counts), counts.sum(axis=1, keepdims=True)
     prior = np.where(np.eye(size) > 0, 1 / size, 1 / (size * (size - 1)))
     weights = counts + prior
     weights = weights * np.maximum(per_grade - 1, LEAST_WEIGHT) / weights.sum(axis=1, keepdims=True)
-    drawn = np.random.default_rng(SEED).standard_gamma(weights, size=(DRAWS, size, size))
+    drawn = np.random.default_rng(SEED).standard_gamma(weights, size=(draws, size, size))
     shares = drawn / np.maximum(drawn.sum(axis=-1, keepdims=True), 1e-300)
     tail = (1 - confidence) / 2
     low, high = np.quantile(metric(per_grade * shares), [tail, 1 - tail])

@@ -156,7 +156,7 @@ def test_a_planted_difference_is_seen_and_equal_models_rarely_differ():
     assert (hits >= 48).all()
 
 
-def test_each_kind_of_p_is_adjusted_over_the_pairs():
+def test_p_is_adjusted_over_the_pairs_kind_by_kind():
     models = {str(k): two_models(k, far=(k % 3, 1))[0] for k in range(4)}
     truth = models["0"][0].truth
     models = {n: [scores_of(truth, grades(model)[0])] for n, model in models.items()}
