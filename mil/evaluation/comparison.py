@@ -13,13 +13,15 @@ from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.classification.metrics import accuracy, brier, macro_auc, predicted
 from mil.evaluation.classification.model_scores import depends_on_fold_alone
 from mil.evaluation.classification.power import Power, power
-from mil.evaluation.display import UNDEFINED, Table, format_count, format_p
+from mil.evaluation.display import Table, format_count, format_p
 from mil.evaluation.intervals import auc_influence, stratified_variance
 from mil.evaluation.paired_tests import (
     Cochran,
     Difference,
     cochran_q,
     corrected_t,
+    flatten,
+    format_difference,
     holm,
     mcnemar_exact,
     permutation_tests,
@@ -82,7 +84,7 @@ class Comparison:
 
     def rows(self) -> list[dict[str, object]]:
         """One flat row per pair: ``auc.value`` is called ``auc_value``, and so on."""
-        return [_flatten(pair.to_json()) for pair in self.pairs]
+        return [flatten(pair.to_json()) for pair in self.pairs]
 
     def tables(self) -> list[Table]:
         """The tests as text."""
@@ -290,29 +292,17 @@ def _matched(first: Predictions, second: Predictions, names: tuple[str, str]) ->
 
 
 def _pair_row(test: PairTest) -> list[str]:
-    auc = test.auc
     return [
         test.first,
         test.second,
         f"{test.only_first}",
         f"{test.only_second}",
         format_p(test.p_holm),
-        f"{auc.value:+.2f} ({auc.low:+.2f} to {auc.high:+.2f})" if auc else UNDEFINED,
-        format_p(auc.p_holm) if auc else "",
+        *format_difference(test.auc),
         f"{test.brier:+.3f}",
         format_p(test.p_brier_holm),
         "" if test.p_folds_holm is None else format_p(test.p_folds_holm),
     ]
-
-
-def _flatten(fields: Mapping[str, object]) -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}_{inner}": part for inner, part in value.items()}
-        else:
-            flat[name] = value
-    return flat
 
 
 def _repeats(predictions: Predictions, model: str) -> list[CaseScores]:

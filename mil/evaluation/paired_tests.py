@@ -1,7 +1,7 @@
 """Paired tests, and the adjustment of their p values. They know numbers, not models."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -10,6 +10,7 @@ from scipy.stats import binomtest, chi2
 from scipy.stats import t as student
 
 from mil.evaluation.arrays import Bools, Floats
+from mil.evaluation.display import UNDEFINED, format_p
 
 EXACT_UP_TO = 12  # cases; up to here all 4,096 sign changes are tried, beyond it 9,999 are drawn
 DRAWS, SEED = 9999, 0
@@ -102,3 +103,24 @@ def cochran_q(right: Bools) -> Cochran:
     apart = float((of_case * (k - of_case)).sum())
     q = (k - 1) * k * float(((of_model - of_model.mean()) ** 2).sum()) / apart if apart else 0.0
     return Cochran(k, q, float(chi2.sf(q, k - 1)))
+
+
+def format_difference(difference: Difference | None, digits: int = 2) -> tuple[str, str]:
+    """A difference with its limits, and its adjusted p, as text."""
+    if difference is None:
+        return UNDEFINED, ""
+    value, low, high = (
+        f"{number:+.{digits}f}" for number in (difference.value, difference.low, difference.high)
+    )
+    return f"{value} ({low} to {high})", format_p(difference.p_holm)
+
+
+def flatten(fields: Mapping[str, object]) -> dict[str, object]:
+    """The fields of a pair in one level: ``auc.value`` becomes ``auc_value``."""
+    flat: dict[str, object] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}_{inner}": part for inner, part in value.items()}
+        else:
+            flat[name] = value
+    return flat

@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from mil.errors import RunError
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.classification.power import Power, power
+from mil.evaluation.display import Table, format_count, format_p
 from mil.evaluation.grade.metrics import distances, median_grade, quadratic_kappa
 from mil.evaluation.grade.predictions import GradePredictions
 from mil.evaluation.paired_tests import (
@@ -18,6 +19,8 @@ from mil.evaluation.paired_tests import (
     EXACT_UP_TO,
     SEED,
     Difference,
+    flatten,
+    format_difference,
     holm,
     mcnemar_exact,
     permutation_tests,
@@ -91,6 +94,34 @@ class GradeComparison:
     def to_json(self) -> dict[str, object]:
         """The fields as plain values; what can be shown also as a sentence."""
         return {"task": "grade", **asdict(self), "power": self.power.to_json(), "says": str(self)}
+
+    def rows(self) -> list[dict[str, object]]:
+        """One flat row per pair: ``mae.value`` is called ``mae_value``, and so on."""
+        return [flatten(pair.to_json()) for pair in self.pairs]
+
+    def tables(self) -> list[Table]:
+        """The tests as text."""
+        if not self.pairs:
+            return []
+        pairs = format_count(len(self.pairs), "pair")
+        notes = [f"{self.pairs[0].n} cases; p adjusted over {pairs} (Holm).", str(self)]
+        header = [
+            "first", "second", "only first", "only second", "p", "absolute error", "p error", "kappa",
+            "p kappa",
+        ]  # fmt: skip
+        rows = [
+            [
+                pair.first,
+                pair.second,
+                f"{pair.only_first}",
+                f"{pair.only_second}",
+                format_p(pair.p_holm),
+                *format_difference(pair.mae),
+                *format_difference(pair.kappa),
+            ]
+            for pair in self.pairs
+        ]
+        return [Table("", header, rows, notes)]
 
 
 def compare_grade_models(

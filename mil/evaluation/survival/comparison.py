@@ -11,7 +11,14 @@ from scipy.stats import t as student
 
 from mil.errors import RunError
 from mil.evaluation.arrays import Bools, Floats
-from mil.evaluation.paired_tests import Difference, holm, permutation_tests
+from mil.evaluation.display import Table, format_count
+from mil.evaluation.paired_tests import (
+    Difference,
+    flatten,
+    format_difference,
+    holm,
+    permutation_tests,
+)
 from mil.evaluation.survival.metrics import brier_errors
 from mil.evaluation.survival.predictions import CaseRisks, SurvivalPredictions
 
@@ -73,6 +80,28 @@ class SurvivalComparison:
     def to_json(self) -> dict[str, object]:
         """The fields as plain values; what can be shown also as a sentence."""
         return {"task": "survival", **asdict(self), "says": str(self)}
+
+    def rows(self) -> list[dict[str, object]]:
+        """One flat row per pair: ``harrell.value`` is called ``harrell_value``, and so on."""
+        return [flatten(pair.to_json()) for pair in self.pairs]
+
+    def tables(self) -> list[Table]:
+        """The tests as text."""
+        if not self.pairs:
+            return []
+        pairs, events = format_count(len(self.pairs), "pair"), format_count(self.events, "event")
+        notes = [f"{self.n} cases, {events}; p adjusted over {pairs} (Holm).", str(self)]
+        header = ["first", "second", "Harrell C", "p C", "IBS", "p IBS"]
+        rows = [
+            [
+                pair.first,
+                pair.second,
+                *format_difference(pair.harrell),
+                *format_difference(pair.ibs, digits=3),
+            ]
+            for pair in self.pairs
+        ]
+        return [Table("", header, rows, notes)]
 
 
 def compare_survival_models(

@@ -189,7 +189,15 @@ def test_models_of_one_table():
         RunError, match=r"No model 'x' to compare with\. Known: abmil, votes, noise"
     ):
         compare_grade_models(predictions, "x")
+    (table,) = comparison.tables()
+    assert table.rows[0][:4] == ["abmil", "votes", "14", "4"]
+    assert (comparison.pairs[0].only_first, comparison.pairs[0].only_second) == (14, 4)
+    mae = comparison.pairs[0].mae
+    assert table.rows[0][5] == f"{mae.value:+.2f} ({mae.low:+.2f} to {mae.high:+.2f})"
+    assert list(table.notes) == ["30 cases; p adjusted over 3 pairs (Holm).", str(comparison)]
+    assert comparison.rows()[0]["kappa_p_holm"] == comparison.pairs[0].kappa.p_holm
     alone = compare_grade_models(grade_predictions(models=("abmil",)))
+    assert alone.tables() == []
     assert alone.pairs == ()
     assert "grades is found" not in str(alone)
 

@@ -9,11 +9,11 @@ from sklearn.metrics import cohen_kappa_score
 from mil.errors import RunError
 from mil.evaluation.grade.evaluate import (
     BASELINE,
-    TITLES,
     evaluate_grades,
     evaluate_model,
     median_of_training,
 )
+from mil.evaluation.grade.metric_table import METRICS
 from mil.evaluation.grade.predictions import GradePredictions, check_grades, grades_of
 from mil.evaluation.intervals import wilson
 from tests.mil.evaluation.grades import GRADES, grade_predictions, grade_table, scores_of
@@ -49,7 +49,7 @@ def test_values_are_means_over_repeats_of_those_of_scikit_learn():
     share = np.trace(result.confusion) / 20
     assert result.metrics["exact"].value == pytest.approx(share)
     assert result.metrics["exact"].low == pytest.approx(wilson(share * 20, 20).low)
-    assert set(result.metrics) == set(TITLES)
+    assert list(result.metrics) == [metric.name for metric in METRICS]
     for estimate in result.metrics.values():
         assert estimate.low <= estimate.value <= estimate.high
 
@@ -116,7 +116,8 @@ def test_a_perfect_ranking_has_no_limits_of_somers_d():
 
 def test_two_grades_have_no_share_within_one():
     evaluation = evaluate_grades(grade_predictions(counts=(6, 6)))
-    assert "within_one" not in evaluation.models[0].metrics
+    estimate = evaluation.models[0].metrics["within_one"]
+    assert (estimate.value, "never farther apart" in estimate.note) == (None, True)
     assert evaluation.grades == ("1", "2")
 
 
@@ -127,14 +128,34 @@ def test_evaluation_as_plain_values():
     assert written["grades"] == ["1", "2", "3"]
     assert written["grade_counts"] == [8, 7, 5]
     assert (written["n_cases"], written["n_slides"]) == (20, 30)
-    assert written["models"][0]["metrics"]["mae"]["method"] == "Dirichlet, n - 1"
+    assert written["models"][0]["mae"]["method"] == "Dirichlet, n - 1"
     assert np.sum(written["models"][1]["confusion"]) == pytest.approx(20)
     assert written["baseline"]["model"] == BASELINE
     rows = evaluation.rows()
-    assert len(rows) == 3 * len(TITLES)
+    assert len(rows) == 3 * len(METRICS)
     assert rows[0]["model"] == "abmil"
     assert rows[0]["metric"] == "quadratic_kappa"
     assert {"value", "low", "high", "method", "note"} < set(rows[0])
+
+
+def test_evaluation_as_text():
+    evaluation = evaluate_grades(grade_predictions(counts=(8, 7, 5), repeats=1))
+    summary, further, confusion, _ = evaluation.tables()
+    assert summary.title.startswith(
+        "20 cases (8 of grade 1, 7 of grade 2, 5 of grade 3), 30 slides"
+    )
+    assert "median of the predicted distribution" in summary.notes[0]
+    assert list(summary.header) == [
+        "model", "kappa, quadratic", "mean absolute error", "exact", "within one",
+    ]  # fmt: skip
+    assert [row[0] for row in summary.rows] == ["abmil", "votes", BASELINE]
+    kappa = evaluation.models[0].metrics["quadratic_kappa"]
+    assert summary.rows[0][1] == f"{kappa.value:.2f} ({kappa.low:.2f} to {kappa.high:.2f})"
+    assert list(further.header) == ["model", "Somers' D", "kappa, linear", "mean error"]
+    assert further.rows[2][1] == "undefined"
+    assert confusion.title.startswith("abmil: cases by true grade (rows)")
+    assert [row[0] for row in confusion.rows] == ["1", "2", "3"]
+    assert [sum(map(float, row[1:])) for row in confusion.rows] == [8, 7, 5]
 
 
 def test_best_has_the_highest_kappa_then_the_smallest_error():

@@ -255,6 +255,16 @@ def test_models_of_one_table():
     written = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
     assert written["says"] == str(comparison)
     assert written["pairs"][1]["second"] == "noise"
+    (text,) = comparison.tables()
+    harrell = comparison.pairs[0].harrell
+    assert text.rows[0][:3] == [
+        "null", "true", f"{harrell.value:+.2f} ({harrell.low:+.2f} to {harrell.high:+.2f})",
+    ]  # fmt: skip
+    assert list(text.notes) == [
+        "24 cases, 12 events; p adjusted over 3 pairs (Holm).",
+        str(comparison),
+    ]
+    assert comparison.rows()[0]["ibs_p_holm"] == comparison.pairs[0].ibs.p_holm
     with_reference = compare_survival_models(predictions, "true")
     assert [(t.first, t.second) for t in with_reference.pairs] == [
         ("true", "null"), ("true", "noise"),
@@ -265,6 +275,7 @@ def test_models_of_one_table():
         compare_survival_models(predictions, "x")
     one_model = SurvivalPredictions(table_of(models=("true",))[0])
     assert compare_survival_models(one_model).pairs == ()
+    assert compare_survival_models(one_model).tables() == []
 
 
 def test_models_of_two_tables():
