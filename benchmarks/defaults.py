@@ -27,13 +27,14 @@ from torch import Tensor
 
 from benchmarks import digits, published
 from benchmarks.table import print_table, save
-from mil.data.cohort import Case, assemble, read_table
+from mil.data.case import Case
+from mil.data.cohort import assemble
+from mil.data.table import read_table
 from mil.evaluation.classification.metrics import macro_auc
 from mil.heads.head import Head
-from mil.learning.prediction import probabilities
-from mil.learning.training import fit
+from mil.learning.training import fit_model
 from mil.settings import FitSettings
-from tests.mil.made import folds_of, planted_cohort
+from tests.mil.made import folds_of, planted_cohort, probabilities
 
 BASE = FitSettings(precision="fp32", seeds=1, train_tiles=512)  # the defaults of the time
 HEADS = ("abmil", "gated-abmil")
@@ -146,7 +147,7 @@ def measure(parts: Sequence[Part], settings: FitSettings, seed: int) -> Found:
         for train, test in parts:
             classes = tuple(sorted({case.label for case in train}))
             started = time.process_time()
-            fitted = fit(model, train, (), classes, settings, seed=seed)
+            fitted = fit_model(model, train, (), classes, settings, seed=seed)
             cpu += time.process_time() - started
             truth += [classes.index(case.label) for case in test]
             p += [probabilities(fitted, case.bags[0]) for case in test]

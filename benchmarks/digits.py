@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from benchmarks.table import print_table, save
-from mil.data.cohort import Case
+from mil.data.case import Case
 from mil.evaluation.classification.metrics import macro_auc, placements
-from mil.learning.fitted import Fitted
+from mil.learning.fitted import FittedModel
 from mil.learning.prediction import run_head
-from mil.learning.training import fit
+from mil.learning.training import fit_model
 from mil.settings import FitSettings
 from tests.mil.made import made_case
 
@@ -130,7 +130,7 @@ def made(task: str, count: int, seed: int) -> tuple[Bags, Bags]:
     return make(train, count, rng), make(test, n_test, rng)
 
 
-def judge(fitted: Fitted, bags: Bags) -> tuple[float, float]:
+def judge(fitted: FittedModel, bags: Bags) -> tuple[float, float]:
     """(macro AUC of bags, AUC of attention for key tiles as a mean over the bags that hold both kinds)."""
     outputs = [run_head(fitted, case.bags[0]) for case in bags.cases]
     truth = np.array([fitted.classes.index(case.label) for case in bags.cases])
@@ -151,7 +151,7 @@ def one(
     """(AUC of bags, AUC of tiles) of one fit on new bags."""
     train, test = made(task, count, seed)
     classes = tuple(sorted({case.label for case in train.cases}))
-    fitted = fit(model, train.cases, (), classes, settings, seed=seed)
+    fitted = fit_model(model, train.cases, (), classes, settings, seed=seed)
     return judge(fitted, test)
 
 

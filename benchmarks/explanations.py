@@ -23,8 +23,8 @@ from benchmarks.table import print_table, save
 from mil.explain.faithfulness import judge, localise, random_curves
 from mil.explain.methods import METHODS
 from mil.explain.target import explanation_target
-from mil.learning.fitted import Fitted
-from mil.learning.training import fit
+from mil.learning.fitted import FittedModel
+from mil.learning.training import fit_model
 
 EXPECTED = {  # deletion area and tile AUC at 30 and 60 training bags
     "single-tile": ((0.329, 0.843), (0.363, 0.841)),
@@ -39,7 +39,7 @@ HEADER = ["model", "method", "deletion (SD)", "expected", "random", "gain", "bea
           "tile AUC (SD)", "expected of tiles"]  # fmt: skip
 
 
-def fitted_on(size: int, seed: int, *, shuffled: bool) -> tuple[Fitted, Bags]:
+def fitted_on(size: int, seed: int, *, shuffled: bool) -> tuple[FittedModel, Bags]:
     """An attention model, and bags it has not seen; shuffled is a model of nothing."""
     train, test = made("subtype", size, seed)
     cases = train.cases
@@ -47,7 +47,7 @@ def fitted_on(size: int, seed: int, *, shuffled: bool) -> tuple[Fitted, Bags]:
         labels = np.random.default_rng(seed).permutation([case.label for case in cases])
         cases = [replace(c, label=str(label)) for c, label in zip(cases, labels, strict=True)]
     classes = tuple(sorted({case.label for case in cases}))
-    return fit("abmil", cases, (), classes, SETTINGS, seed=seed), test
+    return fit_model("abmil", cases, (), classes, SETTINGS, seed=seed), test
 
 
 def measure(size: int, seed: int, bags: int, *, shuffled: bool) -> dict[str, list[float]]:

@@ -24,6 +24,7 @@ from benchmarks.statistics import met
 from benchmarks.table import print_table, save
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.bootstrap import bca, case_weights, leave_one_out
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.grade.comparison import kappa_difference, mae_difference
 from mil.evaluation.grade.intervals import graded_interval, somers_interval
 from mil.evaluation.grade.metrics import (
@@ -33,7 +34,6 @@ from mil.evaluation.grade.metrics import (
     somers_d,
 )
 from mil.evaluation.intervals import Interval, confusion_interval
-from mil.evaluation.predictions import CaseScores
 
 HEADER = ["what", "cases", "truth", "method", "share", "mean width", "aim", "cohorts"]
 COHORTS = ((8, 7, 5), (12, 8, 4), (14, 14, 12), (20, 18, 12))

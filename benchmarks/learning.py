@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -55,22 +57,22 @@ PARTS = part(0, TRAIN), part(TRAIN, VALID), part(TRAIN + VALID, TEST)
 
 def own(head: str, precision: str, folder: Path) -> Callable[[], list[float]]:
     """The library's fit, an inner part to choose the epoch by, all tiles of each bag."""
-    from mil.learning.prediction import probabilities
-    from mil.learning.training import fit
+    from mil.learning.training import fit_model
     from mil.settings import FitSettings
+    from tests.mil.made import probabilities
 
     train, valid, test = ([_case(folder, name) for name in names] for names in PARTS)
     settings = FitSettings(
         seeds=1, epochs=EPOCHS, width=WIDTH, batch_bags=1, train_tiles=0, precision=precision,
         learning_rate=2e-4, patience=EPOCHS,
     )  # fmt: skip
-    fitted = fit(head, train, valid, ("0", "1"), settings, seed=0)
+    fitted = fit_model(head, train, valid, ("0", "1"), settings, seed=0)
     return lambda: [probabilities(fitted, case.bags[0])[1] for case in test]
 
 
 def _case(folder: Path, name: str):
     from features.bags.bag import Bag
-    from mil.data.cohort import Case
+    from mil.data.case import Case
 
     tiles = np.load(folder / "half" / f"{name}.npy", mmap_mode="r")
     bag = Bag(
@@ -180,21 +182,25 @@ BEFORE: list[float] = []  # MiB held when it began to count
 
 def step(size: int, chunk_tiles: int, head: str, folder: Path) -> Callable[[], list[float]]:
     """Three training steps on one bag that is a map of a file, whose pages are in memory before."""
+    from functools import partial
+
     from mil.heads.head import HeadSettings
     from mil.heads.registry import build_head
-    from mil.learning.epochs import Example, train_by_steps
+    from mil.learning.epochs import run_epochs
     from mil.settings import FitSettings
+    from mil.tasks.diagnosis_objective import ClassObjective
 
     bag = np.memmap(folder / "long", np.float16, "r", shape=(max(SIZES), DIM))[:size]
     bag.max()  # its pages are there before memory is looked at
     built = build_head(head, HeadSettings(dim=DIM, n_classes=2, width=WIDTH))
     settings = FitSettings(seeds=1, epochs=1, width=WIDTH, train_tiles=0, chunk_tiles=chunk_tiles)
-    rng, example = np.random.default_rng(0), [Example(bag, 0, 1.0)]
+    case: Any = SimpleNamespace(name="a", label="a", bags=[SimpleNamespace(features=bag)])
+    rng, objective = np.random.default_rng(0), ClassObjective([case], (), ("a",))
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     BEFORE.append(peak_mib())
     for _ in range(3):
         started = time.process_time()
-        train_by_steps(built, example, [], settings, rng)
+        run_epochs(built, settings, partial(objective.epoch, built, settings, rng), None)
         SPENT.append(time.process_time() - started)
     return list
 

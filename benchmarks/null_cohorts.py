@@ -30,13 +30,12 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.table import print_table, save
 from mil.data.cohort import Cohort
 from mil.evaluation.classification.metrics import macro_auc
-from mil.evaluation.predictions import PREFIX
+from mil.evaluation.classification.predictions import PREFIX
 from mil.heads.registry import MODELS
 from mil.learning.crossval import cross_validate
-from mil.learning.prediction import probabilities
-from mil.learning.training import fit
+from mil.learning.training import fit_model
 from mil.settings import FitSettings
-from tests.mil.made import cohort_of, folds_of, made_case
+from tests.mil.made import cohort_of, folds_of, made_case, probabilities
 
 CASES_PER_CLASS, N_CLASSES, N_TILES, DIM = 10, 3, 16, 16
 WITHIN, HIGH = 0.03, 0.7
@@ -99,7 +98,7 @@ def epoch_by_tested_fold(cohort: Cohort, seed: int) -> tuple[float, float]:
     names = [PREFIX + name for name in cohort.classes]
     for fold in folds_of(cohort, seed=seed):
         train, test = cohort.named(fold.train), cohort.named(fold.test)
-        fitted = fit("abmil", train, test, cohort.classes, settings, seed=seed)
+        fitted = fit_model("abmil", train, test, cohort.classes, settings, seed=seed)
         rows = [
             [case.name, case.label, *probabilities(fitted, bag)]
             for case in test

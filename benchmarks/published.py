@@ -18,11 +18,11 @@ import torch
 
 from benchmarks.table import print_table, save
 from features.bags.bag import Bag
-from mil.data.cohort import Case
+from mil.data.case import Case
 from mil.evaluation.intervals import wilson
-from mil.learning.prediction import probabilities
-from mil.learning.training import fit
+from mil.learning.training import fit_model
 from mil.settings import FitSettings
+from tests.mil.made import probabilities
 
 PUBLISHED = {
     ("musk1", "abmil"): (0.892, 0.040),
@@ -61,7 +61,7 @@ def fold_accuracy(path: Path, model: str, repeat: int, fold: int) -> tuple[int, 
     mask = masks[repeat, fold]
     train = [case for case, used in zip(cases, mask, strict=True) if used]
     test = [case for case, used in zip(cases, mask, strict=True) if not used]
-    fitted = fit(model, train, (), CLASSES, SETTINGS, seed=100 * repeat + fold)
+    fitted = fit_model(model, train, (), CLASSES, SETTINGS, seed=100 * repeat + fold)
     right = sum(
         CLASSES[int(np.argmax(probabilities(fitted, case.bags[0])))] == case.label for case in test
     )

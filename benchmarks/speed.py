@@ -65,7 +65,7 @@ def own_extraction(slide: Path, precision: str) -> int:
 
 def _cohort() -> list:
     from features.bags.bag import Bag
-    from mil.data.cohort import Case
+    from mil.data.case import Case
 
     rng = np.random.default_rng(0)
     cases = []
@@ -109,11 +109,11 @@ def plain_training() -> int:
 
 def own_training(model: str) -> int:
     """The library's fit on the same bags, all tiles of each."""
-    from mil.learning.training import fit
+    from mil.learning.training import fit_model
     from mil.settings import FitSettings
 
     settings = FitSettings(seeds=1, epochs=EPOCHS, batch_bags=1, train_tiles=N_TILES)
-    fit(model, _cohort(), (), ("a", "b"), settings, seed=0)
+    fit_model(model, _cohort(), (), ("a", "b"), settings, seed=0)
     return EPOCHS
 
 

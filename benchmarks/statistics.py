@@ -34,9 +34,9 @@ from mil.evaluation.classification.metrics import (
 )
 from mil.evaluation.classification.per_class import INTERVALS
 from mil.evaluation.classification.power import mcnemar_power
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.comparison import delong_test
 from mil.evaluation.paired_tests import corrected_t, mcnemar_exact, permutation_tests
-from mil.evaluation.predictions import CaseScores
 from mil.evaluation.regression.cox import fit_cox
 from mil.evaluation.survival.metrics import harrell_interval
 

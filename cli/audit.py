@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from cli.app import app
 from cli.options import UsageError, verb, writable
 from cli.runs import MOVED_COHORT, MOVED_STORE
+from mil.evaluation.classification.predictions import ClassPredictions
+from mil.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
     from mil.audit.confounders import Confounder
@@ -92,7 +94,6 @@ def _audit_run(options: AuditOptions) -> int:
     from mil.audit.consistency import check_published
     from mil.audit.published import read_published
     from mil.audit.run import audit_run
-    from mil.evaluation.predictions import read_predictions
     from mil.runs.run import open_run
 
     run = open_run(options.input, store=options.store, cohort=options.cohort)
@@ -102,7 +103,7 @@ def _audit_run(options: AuditOptions) -> int:
 
         options.out.mkdir(parents=True, exist_ok=True)
         path = options.out / "results.csv"
-        _write_csv(path, results_table(read_predictions(run.path / "predictions.csv")))
+        _write_csv(path, results_table(ClassPredictions.expect(run.predictions())))
         rows = read_published(path).rows
         wrong = [each for each in check_published(rows) if each.impossible]
         found.summary.facts["arithmetic"] = f"{len(rows)} rows of results, {len(wrong)} impossible"

@@ -19,7 +19,7 @@ from mil.settings import SplitSettings
 if TYPE_CHECKING:
     from features.extraction.preflight import ScaleCheck, SlideCheck
     from features.extraction.survey import SlideJob
-    from mil.data.cohort import Row
+    from mil.data.case import Row
 
 COLUMNS = (
     "slide", "case", "label", "tile_mpp", "status", "tiles", "tiles_drawn", "bytes", "seconds", "level",
@@ -87,11 +87,11 @@ def check(options: CheckOptions) -> None:
     tiles it would give, and check.csv. Ends with 1 if a slide would fail.
     """
     if options.null:
-        from cli.null import run_null
+        from cli.permute import run_permutations
 
         if len(options.inputs) != 1:
             raise UsageError("--null takes one run of `mil crossval` as its input.")
-        problems = run_null(options.inputs[0], options.out, options.null)
+        problems = run_permutations(options.inputs[0], options.out, options.null)
     else:
         problems = run_check(options)
     if problems:
@@ -254,7 +254,7 @@ def _of_files(said: Summary, options: CheckOptions, jobs: "Sequence[SlideJob]") 
 
 
 def _rows(options: CheckOptions) -> "Sequence[Row]":
-    from mil.data.cohort import read_table
+    from mil.data.table import read_table
 
     path = options.inputs[0]
     return read_table(path) if path.suffix.lower() in TABLE_SUFFIXES else ()

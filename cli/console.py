@@ -77,6 +77,11 @@ def warn(text: str) -> None:
     err.print(Text(text, style="yellow"), soft_wrap=True)
 
 
+def notify(text: str) -> None:
+    """What a library function has to say while it works."""
+    warn(text)
+
+
 def complain(text: str) -> None:
     """The one red line."""
     err.print(Text(text, style="red"), soft_wrap=True)

@@ -45,14 +45,14 @@ def decision(options: DecisionOptions) -> None:
     import numpy as np
 
     from cli.console import say
+    from mil.evaluation.classification.predictions import ClassPredictions
     from mil.evaluation.decision_curves import (
         decision_curves,
         nearest_horizon,
         survival_decision_curves,
         write_curves,
     )
-    from mil.evaluation.predictions import read_predictions
-    from mil.evaluation.survival.predictions import read_survival
+    from mil.evaluation.survival.predictions import RiskPredictions
     from mil.report.decision import draw_decisions
     from mil.report.saving import save_figure
     from mil.runs.run import open_run
@@ -60,15 +60,14 @@ def decision(options: DecisionOptions) -> None:
     run = open_run(options.run)
     run.require_finished()
     thresholds = np.linspace(options.lowest, options.highest, 46)
-    table = run.predictions_path
-    if run.task == "survival":
-        risks = read_survival(table)
+    if run.task.name == "survival":
+        risks = RiskPredictions.expect(run.predictions())
         asked = options.horizon or float(np.median(risks.horizons))
         at = float(risks.horizons[nearest_horizon(risks, asked)])
         curves = survival_decision_curves(risks, at, thresholds, seed=options.seed)
-        what = f"event until {at:g} {run.settings.time_unit}"
+        what = f"event until {at:g} {risks.unit}"
     else:
-        predictions = read_predictions(table)
+        predictions = ClassPredictions.expect(run.predictions())
         positive = options.positive or _second_of_two(predictions.classes)
         curves = decision_curves(predictions, positive, thresholds, seed=options.seed)
         what = f"{positive} against the rest"

@@ -1,7 +1,7 @@
 """`mil evaluate`: numbers of predictions, ours or another tool's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cli.app import app
@@ -49,14 +49,15 @@ def evaluate(options: EvaluateOptions) -> None:
     and one p_CLASS per class, or of survival a time, event, risk and one s_TIME per time of a curve. The
     case is the unit: its slides are averaged.
     """
-    from mil.evaluation.survival.predictions import is_survival
+    from mil.evaluation.classification.predictions import ClassPredictions
+    from mil.evaluation.predictions import kind_of, read_text_table
 
     check_out(options.out)
     tables = tables_of(options.inputs)
-    if is_survival(tables[0]):
-        _evaluate_survival(options, tables)
-    else:
+    if kind_of(list(read_text_table(tables[0]).columns)) is ClassPredictions:
         _evaluate_classes(options, tables)
+    else:
+        _evaluate_others(options, tables)
 
 
 def _evaluate_classes(options: EvaluateOptions, tables: Sequence[Path]) -> None:
@@ -74,32 +75,29 @@ def _evaluate_classes(options: EvaluateOptions, tables: Sequence[Path]) -> None:
         keep_numbers(options.out, "metrics", evaluation.to_json(), evaluation.rows())
 
 
-def _evaluate_survival(options: EvaluateOptions, tables: Sequence[Path]) -> None:
+def _evaluate_others(options: EvaluateOptions, tables: Sequence[Path]) -> None:
     from cli.console import show_tables
-    from mil.evaluation.survival.evaluate import evaluate_survival
-    from mil.evaluation.survival.predictions import (
-        SurvivalPredictions,
-        joined,
-        read_survival,
-        write_survival,
-    )
+    from mil.evaluation.judge import evaluate as judge
+    from mil.evaluation.predictions import concat, read_predictions, write_predictions
+    from mil.evaluation.survival.predictions import RiskPredictions
     from mil.runs.run import open_run
 
     if options.classes or options.cohort or part_of(options, JudgeSettings) != JudgeSettings():
         raise UsageError(
-            "--classes, --cohort, --interval, --prevalence and --coverage are of classes; "
-            f"{tables[0]} is of survival. Leave them out."
+            "--classes, --cohort, --interval, --prevalence and --coverage are for predictions of classes; "
+            f"{tables[0]} holds none. Leave them out."
         )
-    predictions = joined(*map(read_survival, tables))
+    predictions = concat([read_predictions(table) for table in tables])
     if options.models:
         check_models(options.models, predictions, tables[0])
-        chosen = predictions.table["model"].isin(options.models)
-        predictions = SurvivalPredictions(predictions.table[chosen].reset_index(drop=True))
-    runs = [open_run(path) for path in options.inputs if (path / "run.json").is_file()]
-    told = [run.settings.time_unit for run in runs]
-    unit = options.time_unit or (told[0] if told else "units of time")
-    evaluation = evaluate_survival(predictions, unit)
+        predictions = predictions.select(options.models)
+    for path in options.inputs:
+        if (path / "run.json").is_file():
+            predictions = open_run(path).task.adopt(predictions)
+    if options.time_unit:
+        predictions = replace(RiskPredictions.expect(predictions), unit=options.time_unit)
+    evaluation = judge(predictions)
     show_tables(evaluation.tables())
     if options.out:
-        write_survival(options.out / "predictions.csv", predictions)
+        write_predictions(options.out / "predictions.csv", predictions)
         keep_numbers(options.out, "metrics", evaluation.to_json(), evaluation.rows())

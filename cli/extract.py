@@ -16,7 +16,7 @@ from features.recipe import BaseRecipe, Recipe
 if TYPE_CHECKING:
     from features.bags.store import Outcome
     from features.extraction.survey import SlideJob
-    from mil.data.cohort import Row
+    from mil.data.case import Row
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 ENGINES = ("local", "ray")
@@ -245,7 +245,7 @@ def jobs_of(options: SlideOptions) -> "Sequence[SlideJob]":
     Raises:
         UsageError: inputs of different kinds, or options that do not apply to them.
     """
-    from mil.data.cohort import read_table
+    from mil.data.table import read_table
 
     tables = [path for path in options.inputs if path.suffix.lower() in TABLE_SUFFIXES]
     if tables:

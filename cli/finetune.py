@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from cli.learn import CrossvalOptions
     from features.recipe import Recipe
-    from mil.data.cohort import Row
+    from mil.data.case import Row
     from mil.data.splits import Fold
-    from mil.evaluation.predictions import Predictions
     from mil.finetune.per_fold import Tuning
     from mil.finetune.tiles import LabelledSlide
-    from mil.runs.run import Run
+    from mil.runs.cross_validation import CrossValidation
+    from mil.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,25 +100,32 @@ def run_finetune(options: FinetuneOptions) -> None:
             _show_card(card, options.out)
 
 
-def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
+def cross_validate_per_fold(options: "CrossvalOptions") -> "CrossValidation":
     """Cross-validate with a backbone fine-tuned in each fold, as the settings of `mil finetune` say."""
-    from cli.cohort import KeptIn, clinical_facts, to_learn_from
-    from cli.cohort import facts as facts_of
-    from cli.console import Bars, warn
-    from mil.data.duplicates import lookalikes
+    from cli.console import Bars, notify
     from mil.data.splits import folds_sha256, split_cases, write_folds
-    from mil.finetune.per_fold import cross_validate_per_fold
+    from mil.data.table import training_rows
+    from mil.finetune import per_fold
     from mil.finetune.run import slide_facts
     from mil.runs.cases import cohort_as_tested
+    from mil.runs.cross_validation import (
+        StoredFits,
+        clinical_facts,
+        cohort_facts,
+        judge_and_finish,
+        notify_cohort,
+    )
     from mil.runs.record import start_run, update_run
+    from mil.tasks.registry import task_from
 
     if options.allow_missing:
         raise UsageError(
             "Fine-tuning per fold needs every row of the table: leave out --allow-missing, and take the rows "
             "that cannot be used out of the table."
         )
-    tuned = tuned_by(options)
-    slides, rows = labelled_slides(tuned), to_learn_from(options.cohort)
+    tuned, task = tuned_by(options), task_from(plain(options))
+    models = options.models or task.default_models
+    slides, (rows, _) = labelled_slides(tuned), training_rows(options.cohort)
     cases = {row.case: row for row in sorted(rows, key=lambda row: row.case)}
     folds = split_cases(
         list(cases),
@@ -127,23 +134,23 @@ def predicted_per_fold(options: "CrossvalOptions") -> "tuple[Run, Predictions]":
         part_of(options, SplitSettings),
     )
     data = slide_facts(slides) | {"tuning": plain(tuned), "folds_sha256": folds_sha256(folds)}
-    run = start_run(options.out, "crossval", plain(options), data, overwrite=options.overwrite)
+    settings = plain(options) | {"models": list(models)}
+    run = start_run(options.out, "crossval", settings, data, overwrite=options.overwrite)
     write_folds(options.out / "folds.json", folds)
-    with tuning_of(tuned, rows, slides, run.fold_store) as tuning:
-        predictions = cross_validate_per_fold(
+    with tuning_of(tuned, rows, slides, run.fold_store, task) as tuning:
+        predictions = per_fold.cross_validate_per_fold(
             tuning,
             folds,
-            options.models,
+            models,
             part_of(options, FitSettings),
             seed=options.seed,
-            keep=KeptIn(run),
+            fitter=StoredFits(run),
             progress=Bars(),
         )
-    tested = cohort_as_tested(rows, folds, run.fold_store)
-    for pair in lookalikes(tested):
-        warn(str(pair))
-    facts = facts_of(tested) | clinical_facts(tested, options.models, options.clinical)
-    return update_run(run, **facts), predictions
+    tested = cohort_as_tested(rows, folds, run.fold_store, task)
+    notify_cohort(tested, notify)
+    facts = cohort_facts(tested) | clinical_facts(tested, models, options.clinical, notify)
+    return judge_and_finish(update_run(run, **facts), tested, predictions)
 
 
 def tuned_by(options: "CrossvalOptions") -> FinetuneOptions:
@@ -157,6 +164,7 @@ def tuning_of(
     rows: "Sequence[Row]",
     slides: "Sequence[LabelledSlide]",
     store: "Callable[[Fold], Path]",
+    task: "Task",
 ) -> "AbstractContextManager[Tuning]":
     """How each fold makes its bags, with the device to compute on."""
     from mil.finetune.per_fold import open_tuning
@@ -167,6 +175,7 @@ def tuning_of(
         recipe_of(tuned),
         part_of(tuned, FinetuneSettings),
         store,
+        task=task,
         device=tuned.device,
         workers=tuned.workers,
     )
@@ -179,7 +188,7 @@ def labelled_slides(options: SlideOptions) -> "list[LabelledSlide]":
         UsageError: no table was given.
         CohortError: a row has no label.
     """
-    from mil.data.cohort import read_table
+    from mil.data.table import read_table
     from mil.finetune.run import label_slides
 
     jobs = jobs_of(options)

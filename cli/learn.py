@@ -1,25 +1,19 @@
-"""`mil crossval`, `mil train`: from bags to fits, and what they are worth."""
+"""`mil crossval`, `mil train`: from bags to fitted models, and how good they are."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cli.app import app
-from cli.cohort import KeptIn, assembled, begun, clinical_facts, combination, facts
-from cli.options import part_of, plain, verb, writable, wrong_use
-from mil.errors import CohortError, FitError
+from cli.options import UsageError, part_of, plain, verb, writable
+from mil.errors import FitError
 from mil.heads.registry import baseline_names, head_names, installed_heads
-from mil.settings import (
-    DEFAULT_MODELS,
-    SEEDS,
-    FitSettings,
-    SplitSettings,
-)
+from mil.settings import SEEDS, FitSettings, SplitSettings
+from mil.tasks.names import TaskColumns
 
 if TYPE_CHECKING:
-    from mil.evaluation.classification.evaluate import Evaluation
-    from mil.evaluation.predictions import Predictions
-    from mil.runs.run import Run
+    from mil.data.cohort import Cohort
+    from mil.runs.cross_validation import CrossValidation
 
 
 def installed_models() -> str:
@@ -33,32 +27,21 @@ def installed_models() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _CohortOptions:
+class _CohortOptions(TaskColumns):
     """Where cases and bags come from."""
 
     cohort: Path = field(
         metadata={
             "argument": "COHORT.csv",
-            "help": "Table with case, slide and label; rows whose column split says test are left alone.",
+            "help": "Table with case, slide and label; rows whose column split says test are not used.",
         }
     )
     out: Path = field(metadata={"help": "The run folder to write."})
     allow_missing: bool = field(
-        default=False, metadata={"help": "Go on without slides that lack a bag or a label."}
+        default=False, metadata={"help": "Go on without slides that lack a bag or an outcome."}
     )
     overwrite: bool = field(
         default=False, metadata={"help": "Replace a finished run.", "once": True}
-    )
-    time: str = field(
-        default="time",
-        metadata={"help": "With --task survival: the column of times until the event."},
-    )
-    event: str = field(
-        default="event",
-        metadata={"help": "With --task survival: the column that is 1 where it was seen, else 0."},
-    )
-    time_unit: str = field(
-        default="days", metadata={"help": "What the times count; stands in tables and figures."}
     )
 
 
@@ -74,27 +57,27 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
         },
     )
     models: tuple[str, ...] = field(
-        default=DEFAULT_MODELS,
+        default=(),
         metadata={
-            "help": f"Heads ({', '.join(head_names())}) and baselines "
-            f"({', '.join(baseline_names())}), with commas between.",
+            "help": f"Heads ({', '.join(head_names())}) and baselines ({', '.join(baseline_names())}), with "
+            "commas between. A comparison that suits the task if not given.",
             "more_help": installed_models,
             "split": ",",
         },
     )
-
     combine: str = field(
         default="",
         metadata={
-            "help": "A model whose score is put beside the clinical columns, both inside each fold: adds "
-            "clinical-selected (p < .10 alone, < .05 together) and MODEL+clinical. Two classes, or survival."
+            "help": "A model whose score is combined with the clinical columns, both inside each fold: adds "
+            "clinical-selected (p < .10 alone, < .05 together) and MODEL+clinical. For two classes, or "
+            "survival."
         },
     )
-    finetune: str = field(
+    finetune: Literal["off", "per-fold"] = field(
         default="off",
         metadata={
-            "help": "`per-fold` trains a backbone on each fold's training cases and extracts all slides by "
-            "it."
+            "help": "`per-fold` fine-tunes a backbone on each fold's training cases and extracts all slides "
+            "with it."
         },
     )
     finetune_config: Path | None = field(
@@ -104,7 +87,7 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
             "run.json of such a run."
         },
     )
-    engine: str = field(
+    engine: Literal["loky", "ray"] = field(
         default="loky",
         metadata={
             "help": "Where fits run: `loky`, processes of this machine, or `ray`, those of a cluster.",
@@ -121,25 +104,23 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
     )
 
     def __post_init__(self) -> None:
-        if self.engine not in ("loky", "ray"):
-            raise FitError(f"engine is loky or ray; got {self.engine!r}. Use loky.")
-        if not all(self.models) or not self.models:
-            raise FitError(
-                "models has an empty name. Name them with commas between, as mean,abmil."
+        if not all(self.models):
+            raise UsageError(
+                "--models has an empty name. Name them with commas between, as mean,abmil."
             )
         if self.workers < 0:
-            raise FitError(f"workers is 0 or more; got {self.workers}. Leave it out.")
+            raise UsageError(f"--workers is 0 or more; got {self.workers}. Leave it out.")
         FitSettings.__post_init__(self)
         SplitSettings.__post_init__(self)
-        if self.finetune not in ("off", "per-fold"):
-            raise CohortError(f"finetune is off or per-fold; got {self.finetune!r}. Use per-fold.")
         per_fold = self.finetune == "per-fold"
         if per_fold and self.combine:
-            raise FitError("--combine fits within each fold's training part. Leave --finetune out.")
+            raise UsageError(
+                "--combine fits within each fold's training part. Leave --finetune out."
+            )
         if per_fold != (self.finetune_config is not None):
-            raise CohortError("--finetune per-fold and --finetune-config FILE go together.")
+            raise UsageError("--finetune per-fold and --finetune-config FILE go together.")
         if per_fold == (self.store is not None):
-            raise CohortError(
+            raise UsageError(
                 "--finetune per-fold makes its own bags: leave out STORE."
                 if per_fold
                 else "STORE is missing: the bag store of `mil extract`."
@@ -177,74 +158,39 @@ class TrainOptions(_CohortOptions, FitSettings):
 )
 def crossval(options: CrossvalOptions) -> None:
     """Cross-validate models on whole cases: every case is predicted by models that never saw it."""
-    if options.task == "survival":
-        from cli.survival import run_survival
-
-        run_survival(options)
-    else:
-        run_crossval(options)
+    run_crossval(options)
 
 
-def run_crossval(options: CrossvalOptions) -> "Evaluation":
+def run_crossval(options: CrossvalOptions) -> "CrossValidation":
     """Write the run folder, print the comparison."""
-    from cli.console import say, show_tables
-    from mil.evaluation.classification.evaluate import evaluate
-    from mil.evaluation.comparison import compare_models
-    from mil.evaluation.predictions import write_predictions
-    from mil.heads.registry import check_chunks, check_names
-    from mil.runs.files import write_json
-    from mil.runs.record import finish_run
+    from cli.console import Bars, notify
+    from cli.show import show_cross_validation
+    from mil.runs.cross_validation import run_cross_validation
 
-    with wrong_use():
-        check_names(options.models)
-        check_names([options.combine] if options.combine else [])
-        check_chunks([*options.models, *filter(None, [options.combine])], options.chunk_tiles)
     writable(options.out)
     if options.finetune == "per-fold":
-        from cli.finetune import predicted_per_fold
+        from cli.finetune import cross_validate_per_fold
 
-        run, predictions = predicted_per_fold(options)
+        result = cross_validate_per_fold(options)
     else:
-        run, predictions = _predicted(options)
-    write_predictions(options.out / "predictions.csv", predictions)
-    evaluation = evaluate(predictions)
-    write_json(options.out / "metrics.json", evaluation.to_json())
-    write_json(options.out / "comparison.json", compare_models(predictions).to_json())
-    finish_run(run)
-    show_tables(evaluation.tables()[:1])
-    say(f"Run folder: {options.out}. Next: mil report {options.out}")
-    return evaluation
-
-
-def _predicted(options: CrossvalOptions) -> "tuple[Run, Predictions]":
-    """Cross-validate on the bags of a store."""
-    from cli.console import Bars
-    from mil.evaluation.predictions import concat
-    from mil.learning.combined import combine
-    from mil.learning.crossval import cross_validate
-
-    cohort, folds, run = begun(options, lambda cohort: [case.label for case in cohort.cases])
-    predictions = cross_validate(
-        cohort,
-        folds,
-        options.models,
-        part_of(options, FitSettings),
-        seed=options.seed,
-        keep=KeptIn(run),
-        engine=options.engine,
-        workers=options.workers,
-        progress=Bars(),
-    )
-    if options.combine:
-        combined = combine(
-            combination(options, cohort, run),
-            folds,
+        cohort = _load(options, options.store)
+        models = options.models or cohort.task.default_models
+        result = run_cross_validation(
+            cohort,
+            models,
+            options.out,
+            fit=part_of(options, FitSettings),
+            split=part_of(options, SplitSettings),
+            combine_model=options.combine,
             engine=options.engine,
             workers=options.workers,
+            overwrite=options.overwrite,
+            settings=plain(options) | {"models": list(models)},
             progress=Bars(),
+            notify=notify,
         )
-        predictions = concat([predictions, combined])
-    return run, predictions
+    show_cross_validation(result)
+    return result
 
 
 @verb(app, TrainOptions, examples=["mil train cohort.csv store --model abmil --out trained"])
@@ -253,25 +199,32 @@ def train(options: TrainOptions) -> None:
 
     It is not judged here: no case is left to judge it by. `mil crossval` says what to expect of it.
     """
-    from cli.console import say
-    from mil.heads.registry import check_chunks, check_names, check_outcomes
-    from mil.learning.crossval import fit_cases
-    from mil.learning.fitted import save_fitted
-    from mil.runs.record import finish_run, start_run
+    from cli.console import notify, say
+    from mil.runs.cross_validation import train_on_all
 
-    survival = options.task == "survival"
-    with wrong_use():
-        check_names([options.model])
-        if survival:
-            check_outcomes([options.model])
-        check_chunks([options.model], options.chunk_tiles)
     writable(options.out)
-    cohort = assembled(options, options.store)
-    told = facts(cohort) | clinical_facts(cohort, [options.model], options.clinical)
-    run = start_run(options.out, "train", plain(options), told, overwrite=options.overwrite)
-    settings = part_of(options, FitSettings)
-    fitted = fit_cases(options.model, cohort.cases, cohort.classes, settings, options.seed)
-    path = run.model_path(options.model)
-    save_fitted(path, fitted)
-    finish_run(run)
-    say(f"{options.model} fitted on {len(cohort.cases)} cases: {path}")
+    cohort = _load(options, options.store)
+    run, fitted = train_on_all(
+        cohort,
+        options.model,
+        options.out,
+        fit=part_of(options, FitSettings),
+        seed=options.seed,
+        overwrite=options.overwrite,
+        settings=plain(options),
+        notify=notify,
+    )
+    say(f"{fitted.model} fitted on {len(cohort.cases)} cases: {run.model_path(fitted.model)}")
+
+
+def _load(options: _CohortOptions, store: Path | None) -> "Cohort":
+    """The cohort of a verb that learns."""
+    from cli.console import notify
+    from mil.data.cohort import load_cohort
+    from mil.tasks.registry import task_from
+
+    assert store
+    task = task_from(plain(options))
+    return load_cohort(
+        options.cohort, store, task=task, allow_missing=options.allow_missing, notify=notify
+    )

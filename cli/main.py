@@ -14,7 +14,8 @@ from features.errors import SarcomilError
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 for _file in (
-    "demo", "check", "extract", "convert", "learn", "predict", "evaluate", "compare", "external", "audit",
+    "demo", "check", "extract", "convert", "learn", "predict", "evaluate", "compare", "external",
+    "audit", "permute",
     "finetune", "explain", "report", "view", "concepts", "decision", "nomogram", "protocol", "doctor",
 ):  # fmt: skip
     importlib.import_module(f"cli.{_file}")  # enters the file's verbs, in the order help lists them

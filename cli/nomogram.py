@@ -9,7 +9,7 @@ from cli.app import app
 from cli.options import UsageError, verb, writable
 
 if TYPE_CHECKING:
-    from mil.data.cohort import Row
+    from mil.data.case import Row
     from mil.evaluation.regression.models import Truth
 
 DECIMALS = 6
@@ -106,12 +106,12 @@ def nomogram(options: NomogramOptions) -> None:
 
 def _cases(options: NomogramOptions) -> "list[Row]":
     """One row per case that has an outcome; the columns are facts of the case."""
-    from cli.cohort import to_learn_from
     from cli.console import complain
     from mil.data.outcomes import with_outcomes
+    from mil.data.table import training_rows
     from mil.errors import CohortError
 
-    rows, source = to_learn_from(options.cohort), options.cohort.name
+    (rows, _), source = training_rows(options.cohort), options.cohort.name
     if options.task == "survival":
         rows = with_outcomes(rows, options.time, options.event, source=source)
     for name in options.clinical:
@@ -153,7 +153,11 @@ def _unit(options: NomogramOptions) -> str:
 
     if options.time_unit:
         return options.time_unit
-    return open_run(options.run).settings.time_unit if options.run else "days"
+    if not options.run:
+        return "days"
+    from mil.evaluation.survival.predictions import RiskPredictions
+
+    return RiskPredictions.expect(open_run(options.run).predictions()).unit
 
 
 def _tell_of_labels(options: NomogramOptions, rows: "Sequence[Row]", what: str) -> None:
@@ -176,20 +180,21 @@ def _scores(options: NomogramOptions, rows: "Sequence[Row]", positive: str) -> l
     from scipy.special import logit
 
     from mil.errors import RunError
-    from mil.evaluation.survival.predictions import read_survival
+    from mil.evaluation.classification.predictions import ClassPredictions
+    from mil.evaluation.survival.predictions import RiskPredictions
     from mil.runs.run import open_run
 
     assert options.run
     assert options.model
     run = open_run(options.run)
     run.require_finished()
-    if run.task != options.task:
-        raise UsageError(f"{run.path} is a run of {run.task}, not of {options.task}.")
+    if run.task.name != options.task:
+        raise UsageError(f"{run.path} is a run of {run.task.name}, not of {options.task}.")
     if options.task == "survival":
-        held = read_survival(run.predictions_path).mean_risks(options.model)
+        held = RiskPredictions.expect(run.predictions()).mean_risks(options.model)
         told = dict(zip(held.case, held.risk, strict=True))
     else:
-        table = run.predictions()
+        table = ClassPredictions.expect(run.predictions())
         if positive not in table.classes:
             raise RunError(f"{run.path} has no class {positive!r}.")
         each = [table.case_scores(options.model, repeat) for repeat in table.repeats]

@@ -54,7 +54,7 @@ def predict(options: PredictOptions) -> None:
     """Predict slides and their cases with a trained model; no label is needed."""
     from cli.console import say
     from cli.inputs import bags_for
-    from mil.data.cohort import read_table
+    from mil.data.table import read_table
     from mil.runs.predict import predict_slides, value_names, write_predicted
     from mil.runs.run import open_run
 

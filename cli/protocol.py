@@ -135,7 +135,7 @@ def run(options: RunOptions) -> None:
     interrupted run.
     """
     from cli.console import Bars, say
-    from mil.data.cohort import read_table
+    from mil.data.table import read_table
     from mil.protocols.protocol import load_protocol, with_changes
     from mil.protocols.run import run_protocol
     from mil.runs.record import NewRun

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from cli.options import UsageError, writable
 
 if TYPE_CHECKING:
-    from mil.evaluation.predictions import CaseTable, Predictions
+    from mil.evaluation.classification.predictions import ClassPredictions
+    from mil.evaluation.predictions import Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +55,16 @@ def tables_of(paths: Sequence[Path]) -> list[Path]:
     return [path / "predictions.csv" if path.is_dir() else path for path in paths]
 
 
-def check_models(asked: Sequence[str], found: "CaseTable", table: Path) -> None:
+def check_models(asked: Sequence[str], found: "Predictions", table: Path) -> None:
     """Refuse a model that the table does not hold."""
     if unknown := [name for name in asked if name not in found.models]:
         raise UsageError(f"{table} has no model {unknown[0]!r}; it has {', '.join(found.models)}.")
 
 
-def read_asked(tables: Sequence[Path], options: TableOptions) -> "Predictions":
+def read_asked(tables: Sequence[Path], options: TableOptions) -> "ClassPredictions":
     """The predictions of the tables."""
     from cli.console import warn
-    from mil.data.cohort import read_table
-    from mil.evaluation.predictions import Predictions
+    from mil.data.table import read_table
     from mil.evaluation.tables import Told, read_tables
 
     told = {}
@@ -76,7 +76,7 @@ def read_asked(tables: Sequence[Path], options: TableOptions) -> "Predictions":
     check_models(options.models, found, tables[0])
     if not options.models:
         return found
-    return Predictions(found.table[found.table["model"].isin(options.models)], found.classes)
+    return found.select(options.models)
 
 
 def keep_numbers(

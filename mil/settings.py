@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mil.errors import CohortError, FitError, RunError
+from mil.errors import CohortError, FitError, PredictionsError
+from mil.tasks.names import DEFAULT_TASK, TASKS
 
-DEFAULT_MODELS = ("majority", "tile-vote", "mean", "abmil")
-LOSSES = {"diagnosis": ("cross-entropy", "focal"), "survival": ("cox", "discrete")}
 SEEDS = 2**32
 WIDEST = 65536  # of a head's embedding; more is a slip of the hand, not a choice
 FEW_CASES = 60  # below this an inner validation part is too small to choose an epoch by
@@ -19,9 +18,11 @@ class FitSettings:
     """How one model is trained; defaults suit 20 to 50 cases."""
 
     task: str = field(
-        default="diagnosis",
+        default=DEFAULT_TASK,
         metadata={
-            "help": "`diagnosis`: the case's class; or `survival`: the time until its event."
+            "help": "What is predicted: "
+            + "; ".join(f"`{name}`, {row.predicts}" for name, row in TASKS.items())
+            + "."
         },
     )
     epochs: int = field(default=60, metadata={"help": "Passes over the training bags."})
@@ -68,8 +69,10 @@ class FitSettings:
     loss: str = field(
         default="auto",
         metadata={
-            "help": "Of a diagnosis `cross-entropy`, or `focal`: less of what is already right; of survival "
-            "`cox`, or `discrete`: a hazard for each of --intervals. `auto` is the first of each."
+            "help": "What training minimises; `auto` is the first of the task's. "
+            + ", ".join(f"{name}: {' or '.join(row.losses)}" for name, row in TASKS.items())
+            + ". `focal` gives cases that are already right less weight; `discrete` learns a hazard for each "
+            "of several intervals of time."
         },
     )
     intervals: int = field(
@@ -111,9 +114,9 @@ class FitSettings:
         self._check_loss()
 
     def _check_loss(self) -> None:
-        if self.task not in LOSSES:
-            raise FitError(f"task is {' or '.join(LOSSES)}; got {self.task!r}. Use diagnosis.")
-        known = LOSSES[self.task]
+        if self.task not in TASKS:
+            raise FitError(f"task is {' or '.join(TASKS)}; got {self.task!r}. Use {DEFAULT_TASK}.")
+        known = TASKS[self.task].losses
         if self.loss not in ("auto", *known):
             raise FitError(f"loss is {' or '.join(known)}; got {self.loss!r}. Use {known[0]}.")
         if not 0 <= self.label_smoothing < 1:
@@ -131,7 +134,7 @@ class FitSettings:
     @property
     def loss_name(self) -> str:
         """The loss itself, ``auto`` resolved."""
-        return LOSSES[self.task][0] if self.loss == "auto" else self.loss
+        return TASKS[self.task].losses[0] if self.loss == "auto" else self.loss
 
     def _check_counts(self) -> None:
         for name in ("epochs", "width", "batch_bags", "seeds", "patience", "intervals"):
@@ -211,9 +214,13 @@ class JudgeSettings:
 
     def __post_init__(self) -> None:
         if self.interval not in ("exact", "wilson", "wilson-cc"):
-            raise RunError(f"interval is exact, wilson or wilson-cc; got {self.interval!r}.")
+            raise PredictionsError(
+                f"interval is exact, wilson or wilson-cc; got {self.interval!r}."
+            )
         if not 0 < self.coverage < 1:
-            raise RunError(f"coverage is a fraction in (0, 1); got {self.coverage}. Use 0.9.")
+            raise PredictionsError(
+                f"coverage is a fraction in (0, 1); got {self.coverage}. Use 0.9."
+            )
         self.shares()
 
     def shares(self) -> dict[str, float]:
@@ -226,7 +233,7 @@ class JudgeSettings:
             except ValueError:
                 found[name] = math.nan
             if not (name and 0 < found[name] < 1):
-                raise RunError(
+                raise PredictionsError(
                     f"prevalence names a class and its share, between 0 and 1; got {stated!r}. Write LMS=0.3."
                 )
         return found

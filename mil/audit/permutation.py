@@ -1,10 +1,11 @@
-"""What a pipeline finds where there is nothing to find: the same fits on shuffled labels of cases.
+"""Label permutation test: what a pipeline finds where there is nothing to find.
 
-The labels move between whole cases, so that bags, folds, models and settings stay what they are and only
-the link from image to label is cut. A pipeline that still ranks cases above chance has let the answer in.
+Outcomes are shuffled between whole cases, so that bags, folds, models and settings stay what they are and
+only the link from image to outcome is cut. A pipeline that still orders cases better than chance leaks the
+answer.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,51 +14,59 @@ from scipy import stats
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold, split_cases
 from mil.errors import CohortError
-from mil.evaluation.classification.evaluate import evaluate
+from mil.evaluation.judge import evaluate
 from mil.evaluation.predictions import Predictions
 from mil.learning.parallel import run_tasks
 from mil.settings import SplitSettings
 
-CHANCE = 0.5  # the AUC of a score that knows nothing
 ALARM = 0.01  # how often a sound pipeline may be called leaking, over all its models
-DRAWS = 100  # of labels, until every fold has a training case of each class
+DRAWS = 100  # of outcomes, until every fold has a training case of each class
 
 Crossval = Callable[[Cohort, Sequence[Fold], int], Predictions]
 
 
 @dataclass(frozen=True)
-class Shuffle:
-    """One model on one shuffle of the labels; the AUC is None where it is undefined."""
+class Permutation:
+    """One model on one shuffle of the outcomes.
 
-    shuffle: int
+    Attributes:
+        number: of the shuffle; its seed.
+        model: its name.
+        value: the task's metric; None where it is undefined.
+    """
+
+    number: int
     model: str
-    auc: float | None
-    accuracy: float
+    value: float | None
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the shuffles say of one model.
+class PermutationTest:
+    """What the shuffles show of one model.
 
     Attributes:
         model: its name.
-        aucs: macro AUC of each shuffle; empty for a model that ranks nothing.
-        observed: its macro AUC with the true labels.
-        p_value: share of shuffles, the true labels counted among them, that reach the observed AUC
-            (Phipson & Smyth 2010, doi:10.2202/1544-6115.1585); None without an AUC.
-        noticed: the least mean AUC of the shuffles that would have raised the alarm.
-        invents: whether their mean is above .5 beyond chance.
+        metric: that was computed, as AUC or Harrell's C.
+        chance: the metric of a model that knows nothing.
+        values: the metric of each shuffle; empty for a model that orders nothing.
+        observed: the metric with the true outcomes.
+        p_value: share of shuffles, the true outcomes counted among them, that reach the observed metric
+            (Phipson & Smyth 2010, doi:10.2202/1544-6115.1585); None without a metric.
+        alarm_at: the least mean of the shuffles that would have raised the alarm.
+        leaks: whether their mean is above chance by more than chance explains.
     """
 
     model: str
-    aucs: tuple[float, ...]
+    metric: str
+    chance: float
+    values: tuple[float, ...]
     observed: float | None
     p_value: float | None
-    noticed: float | None
-    invents: bool
+    alarm_at: float | None
+    leaks: bool
 
 
-def shuffles(
+def permute(
     cohort: Cohort,
     models: Sequence[str],
     split: SplitSettings,
@@ -65,11 +74,11 @@ def shuffles(
     numbers: Sequence[int],
     *,
     workers: int = 1,
-) -> Iterator[list[Shuffle]]:
-    """Cross-validate on shuffled labels, once for each number; yields as they come.
+) -> Iterator[list[Permutation]]:
+    """Cross-validate on shuffled outcomes, once for each number; yields as they are done.
 
     Args:
-        cohort: with its true labels.
+        cohort: with its true outcomes.
         models: of the pipeline.
         split: as the pipeline divides cases; the folds are drawn anew for each shuffle.
         crossval: the pipeline itself, as crossval(cohort, folds, seed).
@@ -93,34 +102,37 @@ class _Shuffled:
     split: SplitSettings
     crossval: Crossval
 
-    def __call__(self, number: int) -> list[Shuffle]:
-        shuffled, folds = shuffle_labels(self.cohort, self.split, number)
-        results = evaluate(self.crossval(shuffled, folds, number)).models
-        return [
-            Shuffle(number, result.model, result.metrics["auc"].value, result.correct / result.n)
-            for result in results
-            if result.model in self.models
-        ]
+    def __call__(self, number: int) -> list[Permutation]:
+        shuffled, folds = shuffle_outcomes(self.cohort, self.split, number)
+        values = metric_by_model(self.cohort, self.crossval(shuffled, folds, number))
+        return [Permutation(number, name, v) for name, v in values.items() if name in self.models]
 
 
-def shuffle_labels(
+def metric_by_model(cohort: Cohort, predictions: Predictions) -> dict[str, float | None]:
+    """The task's metric of each model."""
+    metric, _ = cohort.task.null_metric
+    return {r.model: r.metrics[metric].value for r in evaluate(predictions).models}
+
+
+def shuffle_outcomes(
     cohort: Cohort, split: SplitSettings, number: int
 ) -> tuple[Cohort, tuple[Fold, ...]]:
-    """The cohort with its labels dealt out anew to whole cases, and folds of it.
+    """The cohort with its outcomes shuffled between whole cases, and folds of it.
 
     Raises:
         CohortError: whatever was drawn, a fold trains without a class, as with small sites.
     """
     rng = np.random.default_rng([number, len(cohort.cases)])
     for draw in range(DRAWS):
-        labels = [str(label) for label in rng.permutation([case.label for case in cohort.cases])]
+        order = rng.permutation(len(cohort.cases))
         cases = tuple(
-            replace(case, label=label) for case, label in zip(cohort.cases, labels, strict=True)
+            replace(case, label=cohort.cases[i].label, time=cohort.cases[i].time)
+            for case, i in zip(cohort.cases, order, strict=True)
         )
         try:
             folds = split_cases(
                 [case.name for case in cases],
-                labels,
+                cohort.task.strata([case.label for case in cases], split.folds),
                 [case.site for case in cases],
                 replace(split, seed=split.seed + number),
             )
@@ -132,34 +144,41 @@ def shuffle_labels(
     raise AssertionError("unreachable: the last draw returns or raises")
 
 
-def judge(found: Sequence[Shuffle], observed: dict[str, float | None]) -> tuple[Verdict, ...]:
-    """What the shuffles say of each model.
+def judge_permutations(
+    permutations: Sequence[Permutation],
+    observed: Mapping[str, float | None],
+    metric: str,
+    chance: float,
+) -> tuple[PermutationTest, ...]:
+    """What the shuffles show of each model.
 
-    The mean AUC of the shuffles is held against .5 by a one-sided t test, at a level of 1 % over all
-    models (Bonferroni). Means below .5 raise no alarm: pooled scores of held-out folds lean that way,
-    because a fold trains on fewer of whatever it tests.
+    The mean of the shuffles is compared with chance by a one-sided t test, at a level of 1 % over all models
+    (Bonferroni). Means below chance raise no alarm: pooled scores of held-out folds lean that way, because a
+    fold trains on fewer of whatever it tests.
     """
-    verdicts = []
+    tests = []
     for model, score in observed.items():
-        aucs = [
-            run_tasks.auc
-            for run_tasks in found
-            if run_tasks.model == model and run_tasks.auc is not None
-        ]
-        if score is None or len(aucs) < 2:
-            verdicts.append(Verdict(model, tuple(aucs), score, None, None, invents=False))
+        values = [p.value for p in permutations if p.model == model and p.value is not None]
+        if score is None or len(values) < 2:
+            tests.append(
+                PermutationTest(
+                    model, metric, chance, tuple(values), score, None, None, leaks=False
+                )
+            )
             continue
-        error = float(np.std(aucs, ddof=1)) / len(aucs) ** 0.5
-        above = float(stats.t.isf(ALARM / len(observed), len(aucs) - 1)) * error
-        reaching = sum(auc >= score for auc in aucs)
-        verdicts.append(
-            Verdict(
+        error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+        alarm_at = chance + float(stats.t.isf(ALARM / len(observed), len(values) - 1)) * error
+        reaching = sum(value >= score for value in values)
+        tests.append(
+            PermutationTest(
                 model,
-                tuple(aucs),
+                metric,
+                chance,
+                tuple(values),
                 score,
-                (1 + reaching) / (1 + len(aucs)),
-                CHANCE + above,
-                invents=float(np.mean(aucs)) > CHANCE + above,
+                (1 + reaching) / (1 + len(values)),
+                alarm_at,
+                leaks=float(np.mean(values)) > alarm_at,
             )
         )
-    return tuple(verdicts)
+    return tuple(tests)

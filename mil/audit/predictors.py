@@ -12,7 +12,8 @@ from features.bags.bag import Bag
 from features.tiles.quality import flag_bits
 from features.tiles.stain import DENSITY, MIN_DENSITY
 from mil.audit.association import Predictor
-from mil.data.cohort import Case, Cohort
+from mil.data.case import Case
+from mil.data.cohort import Cohort
 from mil.evaluation.arrays import Floats
 
 SCANNER = ("scanner", "scanner model", "device")

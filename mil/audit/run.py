@@ -23,8 +23,9 @@ from mil.data.summary import Summary, listed
 from mil.errors import MilError, RunError
 from mil.evaluation.classification.evaluate import Evaluation, evaluate
 from mil.evaluation.classification.metrics import confusion, predicted
+from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.predictions import Predictions
-from mil.report.gather import check_labels
+from mil.report.gather import check_outcomes
 from mil.runs.run import Run
 from mil.settings import SplitSettings
 
@@ -98,14 +99,14 @@ def audit_run(
         RunError: the run is of survival or no finished cross-validation, or its files or bags have changed.
         CohortError: its table or its bags are no longer there.
     """
-    if run.task == "survival":
+    if run.task.name == "survival":
         raise RunError(
             f"{run.path} is a survival run; the audit asks what tells classes apart. Run `mil crossval` with "
             "the event as label, or read the hazard ratios of `mil crossval --task survival --clinical`."
         )
     cohort, folds = run.cohort(), run.folds
-    predictions = run.predictions()
-    check_labels(predictions, cohort)
+    predictions = ClassPredictions.expect(run.predictions())
+    check_outcomes(predictions, cohort)
     evaluation = evaluate(predictions)
     confounders, associations = find_confounders(cohort, folds)
     lead = evaluation.best()
@@ -134,7 +135,7 @@ def audit_run(
     )
 
 
-def results_table(predictions: Predictions) -> list[dict[str, str]]:
+def results_table(predictions: ClassPredictions) -> list[dict[str, str]]:
     """Each model's numbers as a study would print them: one class against the rest, each repeat."""
     rows = []
     for model in predictions.models:
@@ -191,7 +192,7 @@ def _of_confounders(
 
 
 def _of_sites(
-    said: Summary, cohort: Cohort, folds: Sequence[Fold], predictions: Predictions, model: str
+    said: Summary, cohort: Cohort, folds: Sequence[Fold], predictions: ClassPredictions, model: str
 ) -> None:
     """Whether sites were held out, whether they could be, and how the best model does at each."""
     site = {case.name: case.site for case in cohort.cases}
@@ -269,7 +270,9 @@ def _of_folds(said: Summary, folds: Sequence[Fold], label_of: dict[str, str]) ->
         )
 
 
-def _of_models(said: Summary, run: Run, folds: Sequence[Fold], predictions: Predictions) -> None:
+def _of_models(
+    said: Summary, run: Run, folds: Sequence[Fold], predictions: ClassPredictions
+) -> None:
     """That no kept fit has seen what it was tested on, and every case was tested by the fold that says so."""
     kept, leaking = 0, []
     for model in predictions.models:

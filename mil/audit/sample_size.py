@@ -8,6 +8,7 @@ from scipy.stats import binom
 
 from mil.data.splits import Fold
 from mil.evaluation.classification.evaluate import evaluate
+from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.intervals import wilson
 from mil.evaluation.predictions import Predictions
 
@@ -83,7 +84,7 @@ def learning_curve(
     points = []
     for share in SHARES:
         reduced = [_reduce_fold(fold, label_of, share) for fold in folds]
-        [result] = evaluate(crossval(reduced)).models
+        [result] = evaluate(ClassPredictions.expect(crossval(reduced))).models
         interval = wilson(result.correct, result.n)
         points.append(
             Point(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mil.data.cohort import Case, Row, number
+from mil.data.case import Case, Row
+from mil.data.values import read_number
 from mil.errors import CohortError, FitError
 
 OF_THE_STUDY = ("time", "event")  # columns that say how a case ended
@@ -164,7 +165,7 @@ def revealing_columns(cases: Sequence[Case | Row], names: Sequence[str]) -> tupl
 
 def _tells_time(cases: Sequence[Case | Row], name: str) -> bool:
     """Whether a column is the time of survival in nine of ten cases in which it is a number."""
-    held = [(number(case.other[name]), case.time) for case in cases if case.time is not None]
+    held = [(read_number(case.other[name]), case.time) for case in cases if case.time is not None]
     known = [value == time for value, time in held if math.isfinite(value)]
     return bool(known) and sum(known) >= REVEALED * len(known)
 
@@ -186,5 +187,5 @@ def _fit_column(name: str, values: Sequence[str]) -> Column | str:
 
 def _number(text: str) -> float | None:
     """The number a field holds; None where it is missing or something else."""
-    held = number(text)
+    held = read_number(text)
     return held if math.isfinite(held) else None

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from features.bags.bag import Bag
 from mil.baselines.logistic import USUAL_COST, fit_logistic
 from mil.baselines.nested_cv import Floats, Ints, Standard, standard_of
-from mil.data.cohort import Case, Cohort
+from mil.data.case import Case
+from mil.data.cohort import Cohort
 from mil.data.splits import Fold
 from mil.errors import CohortError
-from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
+from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
 from mil.learning.crossval import check_seen
 
 TILES_PER_CASE = 1000  # sample for clustering: every case counts the same, however large
@@ -72,7 +73,7 @@ class Concepts:
     clusters: Clusters
     shares: Floats
     weights: Floats
-    predictions: Predictions
+    predictions: ClassPredictions
 
 
 def find_concepts(cohort: Cohort, folds: Sequence[Fold], *, n_concepts: int, seed: int) -> Concepts:
@@ -108,7 +109,7 @@ def find_concepts(cohort: Cohort, folds: Sequence[Fold], *, n_concepts: int, see
         clusters=clusters,
         shares=shares,
         weights=np.stack([_weights(shares[part], labels[part]) for part in training]),
-        predictions=Predictions(pd.DataFrame(rows, columns=columns), cohort.classes),
+        predictions=ClassPredictions(pd.DataFrame(rows, columns=columns), cohort.classes),
     )
 
 

@@ -48,7 +48,7 @@ def write_run_concepts(
         RunError: the run is of another kind.
         CohortError: there are fewer tiles than concepts, or a fold lacks a class.
     """
-    if run.task == "survival" or run.settings.finetunes:
+    if not run.task.has_classes or run.settings.finetunes:
         raise RunError(
             f"{run.path}: concepts need classes, and bags by one backbone. Give a cross-validation on labels "
             "without fine-tuning."

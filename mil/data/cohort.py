@@ -1,73 +1,16 @@
-"""The study's table, joined to its bags: every row is used, or named with the reason."""
+"""Cases joined to their bags: every row of the table is used, or listed with the reason."""
 
-import csv
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features.bags.bag import Bag, read_bag, validate_bag
 from features.errors import BagError
-from features.slides.slide import slide_name
-from mil.data.names import matching, normalised
+from mil.data.case import Case, Row
+from mil.data.table import training_rows
 from mil.errors import CohortError
-
-ALIASES = {
-    "case": ("case", "case_id", "patient", "patient_id"),
-    "slide": ("slide", "slide_id", "filename"),
-    "label": ("label",),
-    "site": ("site",),
-    "mpp": ("mpp",),
-    "split": ("split",),
-}
-TRAIN = ("", "train", "training", "development")  # what column split may say
-TEST = ("test", "testing", "external", "held-out", "holdout")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One slide of the table.
-
-    Attributes:
-        line: its line in the file, the header being line 1.
-        label: the case's class; empty where not known.
-        site: where it was made; empty where not known.
-        mpp: micrometres per level-0 pixel, overriding the file; None where not given.
-        split: whether it is learnt from or kept aside, as written; ``parted`` reads it.
-        time: until the event or the end of observation, in a cohort of survival.
-        other: all further columns.
-    """
-
-    line: int
-    case: str
-    slide: str
-    label: str = ""
-    site: str = ""
-    mpp: float | None = None
-    split: str = ""
-    time: float | None = None
-    other: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A patient: the unit of splits, labels, intervals and tests.
-
-    Attributes:
-        label: its class; in a cohort of survival whether its event was seen.
-        time: until the event or the end of observation, in a cohort of survival.
-        other: all further columns of the table, as its first slide has them.
-        differing: those of them in which its slides differ.
-    """
-
-    name: str
-    label: str
-    bags: tuple[Bag, ...]
-    site: str = ""
-    time: float | None = None
-    other: Mapping[str, str] = field(default_factory=dict)
-    differing: tuple[str, ...] = ()
+from mil.tasks.registry import task_class
+from mil.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +19,47 @@ class Cohort:
 
     Attributes:
         cases: sorted by name.
-        classes: the labels, sorted.
+        classes: the labels, in the order of the task.
+        task: what is asked of a case.
         excluded: (row, reason) of every row of the table that is not used.
+        table: the file it was read from; None for rows that came from elsewhere.
+        store: the folder of its bags.
     """
 
     cases: tuple[Case, ...]
     classes: tuple[str, ...]
+    task: Task
     excluded: tuple[tuple[str, str], ...] = ()
+    table: Path | None = None
+    store: Path | None = None
+
+    def origin(self) -> tuple[Path, Path]:
+        """(table, store) that it was loaded from, absolute.
+
+        Raises:
+            CohortError: it was not loaded from files.
+        """
+        if self.table is None or self.store is None:
+            raise CohortError(
+                "This cohort was put together in memory, so that a run could not find it again. Use "
+                "load_cohort on a table and a store."
+            )
+        return self.table.absolute(), self.store.absolute()
+
+    @property
+    def names(self) -> list[str]:
+        """Of the cases."""
+        return [case.name for case in self.cases]
+
+    @property
+    def labels(self) -> list[str]:
+        """Of the cases."""
+        return [case.label for case in self.cases]
+
+    @property
+    def bags(self) -> list[Bag]:
+        """Of all cases."""
+        return [bag for case in self.cases for bag in case.bags]
 
     @property
     def recipe(self) -> Mapping[str, object]:
@@ -101,11 +78,11 @@ class Cohort:
 
     @property
     def unknown_weights(self) -> str:
-        """The backbone's weights file, where it does not say which cases it has seen; empty where known."""
-        told = str(self.recipe.get("weights", ""))
-        known = told.startswith(("pretrained", "random", "converted from"))
-        seen = any(bag.trained_on for case in self.cases for bag in case.bags)
-        return "" if known or seen else told
+        """The backbone's weights file, where it does not state its training cases; else empty."""
+        weights = str(self.recipe.get("weights", ""))
+        documented = weights.startswith(("pretrained", "random", "converted from"))
+        trained_on = any(bag.trained_on for bag in self.bags)
+        return "" if documented or trained_on else weights
 
     def named(self, names: Sequence[str]) -> tuple[Case, ...]:
         """The cases of these names, in the cohort's order.
@@ -113,240 +90,128 @@ class Cohort:
         Raises:
             CohortError: there is no such case.
         """
-        wanted = set(names)
-        unknown = sorted(wanted - {case.name for case in self.cases})
+        requested = set(names)
+        unknown = sorted(requested - {case.name for case in self.cases})
         if unknown:
             raise CohortError(
                 f"{len(unknown)} cases are not in the cohort, e.g. {unknown[0]!r}. Use its own folds."
             )
-        return tuple(case for case in self.cases if case.name in wanted)
+        return tuple(case for case in self.cases if case.name in requested)
 
 
-def read_table(path: Path) -> tuple[Row, ...]:
-    """Read a cohort table with at least case and slide: CSV with commas, semicolons or tabs.
+def load_cohort(
+    table: str | Path,
+    store: str | Path,
+    *,
+    task: Task | None = None,
+    allow_missing: bool = False,
+    notify: Callable[[str], None] | None = None,
+) -> Cohort:
+    """Read the study's table and join it to its bags.
 
-    Raises:
-        CohortError: a column is missing, a field is empty or malformed, or a slide comes twice.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
-            delimiter = max(",;\t", key=first.count)  # spreadsheets of many countries write ;
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter)
-            lines = [(reader.line_num, fields) for fields in reader if any(map(str.strip, fields))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CohortError(
-            f"{path}: cannot be read as a table ({error}). Save it as CSV UTF-8."
-        ) from error
-    if not lines:
-        raise CohortError(f"{path}: the table is empty. Give a header with case, slide and label.")
-    header = [name.strip() for name in lines[0][1]]
-    columns = _columns(path, header)
-    rows = []
-    for number, fields in lines[1:]:
-        if len(fields) != len(header):
-            raise CohortError(
-                f"{path}, line {number}: {len(fields)} fields under {len(header)} columns. "
-                "Quote fields that hold commas."
-            )
-        rows.append(
-            _row(path, number, columns, dict(zip(header, map(str.strip, fields), strict=True)))
-        )
-    _check_rows(path, rows)
-    return tuple(rows)
+    Rows with split=test are left out: they are kept for external validation.
 
-
-def split_train_test(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
-    """(rows to learn from, rows kept for `mil external`), by column split: ``TRAIN`` or ``TEST``.
+    Args:
+        table: CSV with case, slide and the columns of the task (label, for a diagnosis).
+        store: folder with one ``<slide>.h5`` per slide.
+        task: what is asked of a case; a diagnosis if not given.
+        allow_missing: go on without slides that lack a bag or an outcome; they are listed as excluded.
+        notify: called with what a reader should know of the cohort.
 
     Raises:
-        CohortError: another word stands in the column, or a case has rows of both.
+        CohortError: the table cannot be read, a row cannot be used, or too few classes remain.
+
+    Example:
+        cohort = load_cohort("cohort.csv", "store")
+        print(len(cohort.cases), cohort.classes)
     """
-    for row in rows:
-        if row.split.casefold() not in TRAIN + TEST:
-            raise CohortError(
-                f"Line {row.line} of the table, slide {row.slide!r}: split is {row.split!r}. Write train, or "
-                "nothing, for what is learnt from and test for what is kept for `mil external`. Folds are "
-                "made here: a set to validate on is written train."
-            )
-    held = tuple(row for row in rows if row.split.casefold() in TEST)
-    slides = {row.slide for row in held}
-    rest = tuple(row for row in rows if row.slide not in slides)
-    if both := matching((row.case for row in rest), (row.case for row in held)):
-        raise CohortError(
-            f"Case {both[0]!r} has slides with split=test and slides without. A case is learnt from or kept "
-            "aside whole; mend the table."
-        )
-    return rest, held
+    table = Path(table)
+    rows, n_test = training_rows(table)
+    if n_test and notify:
+        cases = "1 case" if n_test == 1 else f"{n_test} cases"
+        notify(f"{cases} of {table.name} with split=test: kept for external validation.")
+    cohort = assemble(rows, Path(store), task=task, allow_missing=allow_missing, source=table.name)
+    return replace(cohort, table=table)
 
 
 def assemble(
     rows: Sequence[Row],
     store: Path,
     *,
+    task: Task | None = None,
     allow_missing: bool = False,
     source: str = "the table",
-    survival: bool = False,
 ) -> Cohort:
-    """Join the table to the bags of a store.
+    """Join rows of a table to the bags of a store.
 
     Args:
-        rows: of ``read_table``.
+        rows: as ``read_table`` returns them.
         store: folder with one ``<slide>.h5`` per slide.
-        allow_missing: go on without slides that lack a bag or a label; they are listed as excluded.
+        task: what is asked of a case; a diagnosis if not given.
+        allow_missing: go on without slides that lack a bag or an outcome; they are listed as excluded.
         source: the table, for messages.
-        survival: the rows are of ``with_outcomes``.
 
     Raises:
-        CohortError: a row lacks a bag or a label, bags differ in recipe, or fewer than two classes, or no
-            event, remain.
+        CohortError: a row lacks a bag or an outcome, bags differ in recipe, or too few classes remain.
     """
+    task = task or task_class()()
+    rows = task.label_rows(rows, source)
     if not any(row.label for row in rows):
         raise CohortError(f"{source} has no labels. Give it a column label with each case's class.")
-    bags, excluded = _bags(rows, store, "outcome" if survival else "label")
+    bags, excluded = _read_bags(rows, store, task.outcome)
     if excluded and not allow_missing:
-        shown = "; ".join(f"{what} ({reason})" for what, reason in excluded[:5])
+        listing = "; ".join(f"{slide} ({reason})" for slide, reason in excluded[:5])
         more = f" and {len(excluded) - 5} more" if len(excluded) > 5 else ""
         raise CohortError(
-            f"{len(excluded)} of {len(rows)} rows of {source} cannot be used: {shown}{more}. "
-            "Mend them, or pass --allow-missing to go on without them."
+            f"{len(excluded)} of {len(rows)} rows of {source} cannot be used: {listing}{more}. "
+            "Correct them, or set allow_missing to go on without them."
         )
     if not bags:
-        raise CohortError(f"No row of {source} has a bag in {store}. Make them with `mil extract`.")
+        raise CohortError(
+            f"No row of {source} has a bag in {store}. Extract the slides into this folder first."
+        )
     _check_recipes(list(bags.values()))
     _check_twins({row.slide: row.case for row in rows}, list(bags.values()))
-    cases = []
-    used = [row for row in rows if row.slide in bags]
     # Sorted, so that the order of the table's rows changes no fold and no fit.
-    for name in sorted({row.case for row in used}):
-        mine = sorted((row for row in used if row.case == name), key=lambda row: row.slide)
-        cases.append(
-            Case(
-                name=name,
-                label=mine[0].label,
-                bags=tuple(bags[row.slide] for row in mine),
-                site=mine[0].site,
-                time=mine[0].time,
-                other=mine[0].other,
-                differing=tuple(
-                    name for name in mine[0].other if len({row.other[name] for row in mine}) > 1
-                ),
-            )
-        )
-    classes = tuple(sorted({case.label for case in cases}))
-    if survival and classes == ("censored",):
-        raise CohortError(f"{source} holds no event: nothing can be learnt of when it happens.")
-    if len(classes) < 2 and not survival:
-        raise CohortError(
-            f"{source} holds one class only, {classes[0]!r}. Diagnosis needs two or more labels."
-        )
-    return Cohort(cases=tuple(cases), classes=classes, excluded=tuple(excluded))
-
-
-def _columns(path: Path, header: Sequence[str]) -> dict[str, str]:
-    """Our column names to those of the file."""
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    if twice:
-        raise CohortError(f"{path}: column {twice[0]!r} comes twice. Rename one.")
-    found = {}
-    for ours, aliases in ALIASES.items():
-        matches = [name for name in header if name.lower() in aliases]
-        if len(matches) > 1:
-            raise CohortError(
-                f"{path}: columns {matches[0]!r} and {matches[1]!r} both mean {ours}. Remove one."
-            )
-        if matches:
-            found[ours] = matches[0]
-    for ours in ("case", "slide"):
-        if ours not in found:
-            raise CohortError(
-                f"{path}: no column {ours}; it has {', '.join(header)}. Name one {ours} (or "
-                f"{', '.join(ALIASES[ours][1:])})."
-            )
-    return found
-
-
-def _row(path: Path, line: int, columns: Mapping[str, str], fields: Mapping[str, str]) -> Row:
-    ours = {name: fields[column] for name, column in columns.items()}
-    for name in ("case", "slide"):
-        if not ours[name]:
-            raise CohortError(f"{path}, line {line}: {name} is empty. Fill it in.")
-    mpp = number(ours["mpp"]) if ours.get("mpp") else None
-    if mpp is not None and not 0 < mpp < math.inf:
-        raise CohortError(
-            f"{path}, line {line}: mpp is {ours['mpp']!r}; micrometres per pixel are a number "
-            "such as 0.25. Leave it empty to take the slide's own."
-        )
-    return Row(
-        line=line,
-        case=ours["case"],
-        slide=slide_name(ours["slide"]),
-        label=ours.get("label", ""),
-        site=ours.get("site", ""),
-        mpp=mpp,
-        split=ours.get("split", ""),
-        other={name: value for name, value in fields.items() if name not in columns.values()},
+    usable = [row for row in rows if row.slide in bags]
+    cases = tuple(
+        _make_case([row for row in usable if row.case == name], bags)
+        for name in sorted({row.case for row in usable})
+    )
+    return Cohort(
+        cases=cases,
+        classes=task.order_classes([case.label for case in cases], source),
+        task=task,
+        excluded=tuple(excluded),
+        store=store,
     )
 
 
-def number(text: str) -> float:
-    """The number a field holds; NaN where it holds none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def _make_case(rows: Sequence[Row], bags: Mapping[str, Bag]) -> Case:
+    rows = sorted(rows, key=lambda row: row.slide)
+    first = rows[0]
+    return Case(
+        name=first.case,
+        label=first.label,
+        bags=tuple(bags[row.slide] for row in rows),
+        site=first.site,
+        time=first.time,
+        other=first.other,
+        differing=tuple(name for name in first.other if len({row.other[name] for row in rows}) > 1),
+    )
 
 
-def _check_rows(path: Path, rows: Sequence[Row]) -> None:
-    """A slide comes once; a case has one label and one site; one name has one spelling."""
-    if not rows:
-        raise CohortError(f"{path}: a header but no rows. Give one row per slide.")
-    for name in ("case", "label", "site"):
-        _check_spelling(path, name, (getattr(row, name) for row in rows))
-    lines: dict[str, Row] = {}
-    cases: dict[str, Row] = {}
-    for row in rows:
-        first = lines.setdefault(row.slide, row)
-        if first is not row:
-            raise CohortError(
-                f"{path}: slide {row.slide!r} comes on lines {first.line} and {row.line}. Keep one."
-            )
-        known = cases.setdefault(row.case, row)
-        for name in ("label", "site"):
-            if getattr(known, name) != getattr(row, name):
-                raise CohortError(
-                    f"{path}: case {row.case!r} has {name} {getattr(known, name)!r} on line "
-                    f"{known.line} and {getattr(row, name)!r} on line {row.line}. A case has one "
-                    f"{name}; mend the table."
-                )
-
-
-def _check_spelling(path: Path, what: str, names: Iterable[str]) -> None:
-    """Names that differ only in case, spaces, dashes or dots are one name written twice."""
-    seen: dict[str, str] = {}
-    for name in names:
-        twin = seen.setdefault(normalised(name), name)
-        if twin != name:
-            raise CohortError(
-                f"{path}: {what} {twin!r} and {name!r} differ in spelling only. Write them alike if they "
-                "are one, or make the difference plain."
-            )
-
-
-def _bags(
-    rows: Sequence[Row], store: Path, needed: str
+def _read_bags(
+    rows: Sequence[Row], store: Path, outcome: str
 ) -> tuple[dict[str, Bag], list[tuple[str, str]]]:
     """The bags by slide, and the rows that cannot be used with the reason."""
     if not store.is_dir():
-        raise CohortError(
-            f"{store}: no such bag store. Make it with `mil extract ... --out {store}`."
-        )
+        raise CohortError(f"{store}: no such bag store. Extract the slides into this folder first.")
     bags: dict[str, Bag] = {}
     excluded = []
     for row in rows:
         if not row.label:
-            excluded.append((row.slide, f"no {needed}"))
+            excluded.append((row.slide, f"no {outcome}"))
             continue
         try:
             validate_bag(store / f"{row.slide}.h5")
@@ -362,22 +227,22 @@ def _bags(
         if bag.case and bag.case != row.case:
             raise CohortError(
                 f"{store / row.slide}.h5 was extracted for case {bag.case!r}, but the table gives the "
-                f"slide to case {row.case!r}. Mend the table, or extract again."
+                f"slide to case {row.case!r}. Correct the table, or extract again."
             )
         bags[row.slide] = bag
     return bags, excluded
 
 
 def _check_twins(case_of: Mapping[str, str], bags: Sequence[Bag]) -> None:
-    """The same slide under two names would train and be tested."""
-    seen: dict[str, Bag] = {}
+    """Refuse the same slide under two names: it would be trained on and tested."""
+    first_with: dict[str, Bag] = {}
     for bag in bags:
         for fingerprint in {bag.source_sha256, bag.data_sha256} - {""}:
-            twin = seen.setdefault(fingerprint, bag)
+            twin = first_with.setdefault(fingerprint, bag)
             if twin is not bag:
                 raise CohortError(
                     f"Slides {twin.slide!r} (case {case_of[twin.slide]!r}) and {bag.slide!r} (case "
-                    f"{case_of[bag.slide]!r}) are one and the same. Keep one of them in the table."
+                    f"{case_of[bag.slide]!r}) are the same slide. Keep one of them in the table."
                 )
 
 

@@ -13,6 +13,7 @@ from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.classification.metrics import accuracy, brier, macro_auc, predicted
 from mil.evaluation.classification.model_scores import depends_on_fold_alone
 from mil.evaluation.classification.power import Power, power
+from mil.evaluation.classification.predictions import CaseScores, ClassPredictions
 from mil.evaluation.display import Table, format_count, format_p
 from mil.evaluation.intervals import auc_influence, stratified_variance
 from mil.evaluation.paired_tests import (
@@ -26,7 +27,6 @@ from mil.evaluation.paired_tests import (
     mcnemar_exact,
     permutation_tests,
 )
-from mil.evaluation.predictions import CaseScores, Predictions
 
 Scores = Mapping[str, Sequence[CaseScores]]  # the repeats of each model
 
@@ -104,12 +104,12 @@ class Comparison:
         ]
 
 
-def compare(predictions: Predictions, reference: str | None = None) -> tuple[PairTest, ...]:
+def compare(predictions: ClassPredictions, reference: str | None = None) -> tuple[PairTest, ...]:
     """Test the models of one table pair by pair; see ``compare_models``."""
     return compare_models(predictions, reference).pairs
 
 
-def compare_models(predictions: Predictions, reference: str | None = None) -> Comparison:
+def compare_models(predictions: ClassPredictions, reference: str | None = None) -> Comparison:
     """Test the models of one table against each other.
 
     Args:
@@ -131,7 +131,7 @@ def compare_models(predictions: Predictions, reference: str | None = None) -> Co
 
 
 def compare_tables(
-    first: Predictions, second: Predictions, names: tuple[str, str] = ("A", "B")
+    first: ClassPredictions, second: ClassPredictions, names: tuple[str, str] = ("A", "B")
 ) -> Comparison:
     """Test the models of one table against those of another, over the same cases.
 
@@ -266,7 +266,9 @@ def folds_test(first: Sequence[CaseScores], second: Sequence[CaseScores]) -> flo
     return corrected_t(np.array(differences), float(np.mean(shares)))
 
 
-def _matched(first: Predictions, second: Predictions, names: tuple[str, str]) -> Predictions:
+def _matched(
+    first: ClassPredictions, second: ClassPredictions, names: tuple[str, str]
+) -> ClassPredictions:
     """The second table with the classes in the order of the first; checks that the cases are the same."""
     a, b = names
     if set(first.classes) != set(second.classes):
@@ -288,7 +290,7 @@ def _matched(first: Predictions, second: Predictions, names: tuple[str, str]) ->
             f"Case {moved[0]} is {labels[0][moved[0]]} in {a} and {labels[1][moved[0]]} in {b}"
             f"{f', and {len(moved) - 1} more differ' * (len(moved) > 1)}. Correct the labels."
         )
-    return Predictions(second.table, first.classes)
+    return ClassPredictions(second.table, first.classes)
 
 
 def _pair_row(test: PairTest) -> list[str]:
@@ -305,7 +307,7 @@ def _pair_row(test: PairTest) -> list[str]:
     ]
 
 
-def _repeats(predictions: Predictions, model: str) -> list[CaseScores]:
+def _repeats(predictions: ClassPredictions, model: str) -> list[CaseScores]:
     return [predictions.case_scores(model, repeat) for repeat in predictions.repeats]
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from features.files.atomic import atomic_path
-from mil.errors import RunError
+from mil.errors import PredictionsError
 from mil.evaluation.arrays import Bools, Floats, Ints
-from mil.evaluation.predictions import Predictions
+from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.survival.metrics import kaplan_meier
-from mil.evaluation.survival.predictions import SurvivalPredictions
+from mil.evaluation.survival.predictions import RiskPredictions
 
 TREAT_ALL, TREAT_NONE = "treat all", "treat none"
 DRAWS = 1000
@@ -88,18 +88,18 @@ def survival_net_benefit(
 
 
 def decision_curves(
-    predictions: Predictions, positive: str, thresholds: Floats, *, seed: int = 0
+    predictions: ClassPredictions, positive: str, thresholds: Floats, *, seed: int = 0
 ) -> tuple[DecisionCurve, ...]:
     """Each model's curve for one class against the rest, with treat-all and treat-none.
 
     A case's probability is its mean over slides and repeats.
 
     Raises:
-        RunError: no such class, or a threshold outside (0, 1).
+        PredictionsError: no such class, or a threshold outside (0, 1).
     """
     if positive not in predictions.classes:
         known = ", ".join(predictions.classes)
-        raise RunError(f"No class {positive!r} among the predictions. Name one of {known}.")
+        raise PredictionsError(f"No class {positive!r} among the predictions. Name one of {known}.")
     place = predictions.classes.index(positive)
     scores = {
         m: [predictions.case_scores(m, r) for r in predictions.repeats] for m in predictions.models
@@ -115,12 +115,12 @@ def decision_curves(
 
 
 def survival_decision_curves(
-    predictions: SurvivalPredictions, horizon: float, thresholds: Floats, *, seed: int = 0
+    predictions: RiskPredictions, horizon: float, thresholds: Floats, *, seed: int = 0
 ) -> tuple[DecisionCurve, ...]:
     """Each model's curve for the event before the predicted time nearest to ``horizon``.
 
     Raises:
-        RunError: a threshold outside (0, 1).
+        PredictionsError: a threshold outside (0, 1).
     """
     place = nearest_horizon(predictions, horizon)
     risks = {m: predictions.mean_risks(m) for m in predictions.models}
@@ -133,7 +133,7 @@ def survival_decision_curves(
     return _curves(probabilities, thresholds, benefit, seed)
 
 
-def nearest_horizon(predictions: SurvivalPredictions, horizon: float) -> int:
+def nearest_horizon(predictions: RiskPredictions, horizon: float) -> int:
     """Index of the predicted time nearest to ``horizon``."""
     return int(np.argmin(np.abs(predictions.horizons - horizon)))
 
@@ -152,7 +152,7 @@ def _curves(
     probabilities: Mapping[str, Floats], thresholds: Floats, benefit: Benefit, seed: int
 ) -> tuple[DecisionCurve, ...]:
     if not ((thresholds > 0) & (thresholds < 1)).all():
-        raise RunError(
+        raise PredictionsError(
             "A threshold is a probability above 0 and below 1. Use 0.05 to 0.5, for example."
         )
     n = len(next(iter(probabilities.values())))

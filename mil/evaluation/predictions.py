@@ -1,46 +1,96 @@
-"""The one table that every model writes and all judging reads."""
+"""The table of predictions out of fold, which every model writes and all judging reads.
+
+One row per model, repeat and slide: model, repeat, fold, case, slide, then what became of the case and what
+the model answers. Which columns those are makes the kind of a table: probabilities of classes, risks, grades.
+"""
 
 import csv
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from typing import ClassVar, Self, cast
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from features.files.atomic import atomic_path
-from mil.data.delimiter import guess_delimiter
-from mil.errors import RunError
+from mil.data.values import guess_delimiter
+from mil.errors import PredictionsError
 
-NAMES = ("model", "case", "slide", "label")
-NUMBERS = ("repeat", "fold")
-COLUMNS = ("model", "repeat", "fold", "case", "slide", "label")
-PREFIX = "p_"
-SUM_TOLERANCE = 1e-3  # single-precision softmax, and tables rounded to four digits
+KEYS = ("model", "repeat", "fold", "case", "slide")
+COUNTERS = ("repeat", "fold")  # columns of integers
+# Kinds of tables; the first whose columns are there reads the file.
+KINDS = (
+    "mil.evaluation.survival.predictions:RiskPredictions",
+    "mil.evaluation.grade.predictions:GradePredictions",
+    "mil.evaluation.classification.predictions:ClassPredictions",
+)
 
 
 @dataclass(frozen=True, eq=False)
-class CaseScores:
-    """What one model said of each case in one repeat, its slides averaged.
+class Predictions(ABC):
+    """Predictions out of fold of one or more models over the same cases and folds.
 
     Attributes:
-        case: n case names, sorted.
-        truth: (n,) index of the true class.
-        p: (n, C) probabilities; each row sums to 1.
-        fold: (n,) the fold in which the case was predicted.
+        table: one row per model, repeat and slide; further columns are not read. Not to be changed in place.
+        outcome_columns: what became of a case.
+        answers: what models answer, in messages.
+        evaluator, comparer: functions that judge such predictions, ``module:name``.
+
+    Raises:
+        PredictionsError: the table contradicts itself; the message names the row, case or model.
     """
 
-    case: tuple[str, ...]
-    truth: npt.NDArray[np.int64]
-    p: npt.NDArray[np.float64]
-    fold: npt.NDArray[np.int64]
-
-
-class CaseTable:
-    """What tables of predictions have in common: a row per model, repeat and slide."""
-
+    outcome_columns: ClassVar[tuple[str, ...]]
+    answers: ClassVar[str]
+    evaluator: ClassVar[str]
+    comparer: ClassVar[str]
     table: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        self._check_columns()
+        if self.table.empty:
+            raise PredictionsError("Predictions hold no row. Predict at least one fold.")
+        self._check_types()
+        self._check_values()
+        _check_slides(self.table)
+        self._check_outcomes()
+        _check_folds(self.table)
+        _check_same_cases(self.table)
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, columns: Sequence[str]) -> bool:
+        """Whether a table with these columns is of this kind."""
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, table: pd.DataFrame) -> Self:
+        """A table of text as predictions.
+
+        Raises:
+            PredictionsError: a cell is no number, or the table contradicts itself.
+        """
+
+    @classmethod
+    def expect(cls, predictions: "Predictions") -> Self:
+        """The predictions themselves, if they are of this kind.
+
+        Raises:
+            PredictionsError: they are of another.
+        """
+        if not isinstance(predictions, cls):
+            raise PredictionsError(
+                f"These predictions hold {predictions.answers}, not {cls.answers}. Give a table or a run "
+                f"with {cls.answers}."
+            )
+        return predictions
+
+    @property
+    @abstractmethod
+    def answer_columns(self) -> list[str]:
+        """The columns of what a model answers."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -55,87 +105,86 @@ class CaseTable:
     def rows_of(self, model: str, repeat: int) -> pd.DataFrame:
         """The rows of one model in one repeat, by case and slide.
 
-        In a fixed order, so that the floating-point mean of slides is independent of the table's.
+        The order is fixed, so that the floating-point mean over slides does not depend on the table's.
 
         Raises:
-            RunError: the table holds no such model or repeat.
+            PredictionsError: the table holds no such model or repeat.
         """
         rows = self.table[(self.table["model"] == model) & (self.table["repeat"] == repeat)]
         if rows.empty:
-            raise RunError(
+            raise PredictionsError(
                 f"No predictions of model '{model}' in repeat {repeat}. "
-                f"Known models: {', '.join(self.models)}; repeats: {_some(self.repeats)}."
+                f"Models: {', '.join(self.models)}; repeats: {first_few(self.repeats)}."
             )
         return rows.sort_values(["case", "slide"])
 
-
-@dataclass(frozen=True, eq=False)
-class Predictions(CaseTable):
-    """Out-of-fold probabilities of one or more models over the same cases and folds.
-
-    Attributes:
-        table: one row per model, repeat and slide: model, case, slide, label (str), repeat, fold
-            (integers) and one p_<class> (float) per class. Other columns ride along unread.
-            Not to be changed in place.
-        classes: class names, in the order in which probabilities are read.
-
-    Raises:
-        RunError: the table contradicts itself; the message names the row, case or model.
-    """
-
-    table: pd.DataFrame
-    classes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        _check_columns(self.table, self.classes)
-        _check_kinds(self.table)
-        _check_labels(self.table, self.classes)
-        _check_probabilities(self.table, self.p_columns)
-        _check_units(self.table)
-        _check_models_alike(self.table)
-
-    @property
-    def p_columns(self) -> list[str]:
-        """Names of the probability columns, in the order of the classes."""
-        return [PREFIX + name for name in self.classes]
-
-    def case_scores(self, model: str, repeat: int) -> CaseScores:
-        """Average the slides of each case for one model in one repeat.
+    def select(self, models: Sequence[str]) -> Self:
+        """The predictions of some models.
 
         Raises:
-            RunError: the table holds no such model or repeat.
+            PredictionsError: one of them is not there.
         """
-        by_case = self.rows_of(model, repeat).groupby("case", sort=True)
-        first = by_case[["label", "fold"]].first()
-        place = {name: index for index, name in enumerate(self.classes)}
-        return CaseScores(
-            case=tuple(str(name) for name in first.index),
-            truth=np.array([place[label] for label in first["label"]], dtype=np.int64),
-            p=by_case[self.p_columns].mean().to_numpy(dtype=np.float64),
-            fold=first["fold"].to_numpy(dtype=np.int64),
-        )
+        if unknown := [name for name in models if name not in self.models]:
+            raise PredictionsError(
+                f"There is no model {unknown[0]!r} among {', '.join(self.models)}. Name one of these."
+            )
+        rows = self.table[self.table["model"].isin(models)]
+        return replace(self, table=rows.reset_index(drop=True))
+
+    def outcomes_by_case(self) -> dict[str, tuple[object, ...]]:
+        """What became of each case, as the outcome columns hold it."""
+        columns = (self.table[name] for name in self.outcome_columns)
+        pairs = zip(self.table["case"], zip(*columns, strict=True), strict=True)
+        return {str(case): outcome for case, outcome in pairs}
+
+    @abstractmethod
+    def _check_columns(self) -> None: ...
+
+    @abstractmethod
+    def _check_values(self) -> None: ...
+
+    def _check_types(self) -> None:
+        for name in ("model", "case", "slide"):
+            check_text(self.table, name)
+        for name in COUNTERS:
+            if not pd.api.types.is_integer_dtype(self.table[name]):
+                raise PredictionsError(
+                    f"Column {name} must hold integers; got {self.table[name].dtype}. "
+                    f"Number every {name} from 0."
+                )
+
+    def _check_outcomes(self) -> None:
+        """One outcome per case."""
+        outcomes = self.table[["case", *self.outcome_columns]].drop_duplicates()
+        for case in outcomes.loc[outcomes.duplicated("case"), "case"]:
+            rows = outcomes.loc[outcomes["case"] == case, list(self.outcome_columns)]
+            listing = sorted(" ".join(map(str, row)) for row in rows.to_numpy().tolist())
+            raise PredictionsError(
+                f"Case '{case}' has two outcomes ({', '.join(self.outcome_columns)}): {first_few(listing)}. "
+                "A case has one outcome; correct the cohort table."
+            )
 
 
 def concat(parts: Sequence[Predictions]) -> Predictions:
     """Put the tables of several models or repeats under one another.
 
     Raises:
-        RunError: no part, parts with different classes, or parts that contradict one another.
+        PredictionsError: no part, parts of different kinds or answers, or parts that contradict one another.
     """
     if not parts:
-        raise RunError("No predictions to put together; got an empty list. Predict a model first.")
-    classes = parts[0].classes
+        raise PredictionsError("There are no predictions to join. Predict with a model first.")
+    first = parts[0]
     for part in parts[1:]:
-        if part.classes != classes:
-            raise RunError(
-                f"Predictions with classes {_some(part.classes)} cannot join those with classes "
-                f"{_some(classes)}. Predict both from one cohort."
+        if type(part) is not type(first) or part.answer_columns != first.answer_columns:
+            raise PredictionsError(
+                f"Predictions with columns {first_few(part.answer_columns)} cannot join those with "
+                f"{first_few(first.answer_columns)}. Predict both from one cohort."
             )
-    return Predictions(pd.concat([part.table for part in parts], ignore_index=True), classes)
+    return replace(first, table=pd.concat([part.table for part in parts], ignore_index=True))
 
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
-    """Write the table as CSV; the file appears whole or not at all.
+    """Write the table as CSV; the file appears complete or not at all.
 
     Names are quoted and floats carry all their digits, so that reading gives equal values.
     """
@@ -146,162 +195,143 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Read a table of predictions; the classes are its p_ columns, in their order.
+    """Read a table of predictions of any kind, with commas, semicolons or tabs.
 
-    Commas, semicolons or tabs stand between the columns. Names such as NA, 007 or 1e5 stay as written.
-    Columns that are not ours are read as text.
+    Names such as NA, 007 or 1e5 stay as written. Columns that are not ours are read as text.
 
     Raises:
-        RunError: no such file, a number that is not one, or an inconsistent table.
+        PredictionsError: no such file, a number that is not one, or an inconsistent table; the message names
+            the file.
+    """
+    table = read_text_table(Path(path))
+    try:
+        return kind_of(list(table.columns)).parse(table)
+    except PredictionsError as error:
+        raise PredictionsError(f"{path}: {error}") from error
+
+
+def kind_of(columns: Sequence[str]) -> type[Predictions]:
+    """The kind of a table with these columns; tables of classes where no kind is recognised."""
+    kinds = [_resolve(target) for target in KINDS]
+    return next((kind for kind in kinds if kind.recognises(columns)), kinds[-1])
+
+
+def read_text_table(path: Path) -> pd.DataFrame:
+    """A table of text cells.
+
+    Raises:
+        PredictionsError: the file cannot be read.
     """
     try:
-        sep = guess_delimiter(Path(path))
-        table = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as exc:
-        raise RunError(f"{path} cannot be read as a table of predictions: {exc}.") from exc
-    classes = tuple(name[len(PREFIX) :] for name in table.columns if name.startswith(PREFIX))
-    _check_columns(table, classes)
-    for name in (*NUMBERS, *(PREFIX + each for each in classes)):
+        delimiter = guess_delimiter(path)
+        return pd.read_csv(path, sep=delimiter, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise PredictionsError(
+            f"{path} cannot be read as a table of predictions: {error}."
+        ) from error
+
+
+def parse_numbers(table: pd.DataFrame, integers: Sequence[str], floats: Sequence[str]) -> None:
+    """Turn columns of text into numbers, in place, by Python's own parser: floats keep their last bit.
+
+    Raises:
+        PredictionsError: naming the column.
+    """
+    for name in (*integers, *floats):
         try:
-            # Python's own parser: every float comes back to the last bit.
-            table[name] = table[name].map(int if name in NUMBERS else float)
-        except ValueError as exc:
-            raise RunError(f"{path}: column {name} must hold numbers; got {exc}.") from exc
-    return Predictions(table, classes)
+            table[name] = table[name].map(int if name in integers else float)
+        except ValueError as error:
+            raise PredictionsError(f"column {name} must hold numbers; got {error}.") from error
 
 
-def _some(names: Iterable[object], limit: int = 5) -> str:
-    """The first few of a collection, for a message."""
-    every = [str(name) for name in names]
-    return ", ".join(every[:limit]) + (f" and {len(every) - limit} more" if every[limit:] else "")
+def check_text(table: pd.DataFrame, name: str) -> None:
+    """Refuse cells that are empty or no text.
 
-
-def _check_columns(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
-    found = [name for name in table.columns if str(name).startswith(PREFIX)]
-    if not found:
-        raise RunError(
-            f"Predictions hold no probability; got columns {_some(table.columns, 12)}. "
-            "Give one column p_<class> per class."
+    Raises:
+        PredictionsError: naming the column and a cell.
+    """
+    if bad := [value for value in table[name] if not (isinstance(value, str) and value)]:
+        raise PredictionsError(
+            f"Column {name} must hold text; got {bad[0]!r}. Fill it in, and read it as text, so that 007 and "
+            "NA stay what they are."
         )
-    if len(classes) < 2 or len(set(classes)) < len(classes):
-        raise RunError(
-            f"Predictions need two or more distinct classes; got {_some(classes)}. "
-            "Give one column p_<class> per class."
-        )
-    wanted = [*COLUMNS, *(PREFIX + name for name in classes)]
-    if missing := [name for name in wanted if name not in table.columns]:
-        raise RunError(
-            f"Predictions lack {_some(missing)}; got columns {_some(table.columns, 12)}. "
+
+
+def require_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
+    """Refuse a table that lacks columns, or has one twice.
+
+    Raises:
+        PredictionsError: naming them.
+    """
+    if missing := [name for name in names if name not in table.columns]:
+        raise PredictionsError(
+            f"Predictions lack {first_few(missing)}; got columns {first_few(table.columns, 12)}. "
             "Add what is missing."
         )
-    if twice := table.columns[table.columns.duplicated()].tolist():
-        raise RunError(f"Predictions hold column {_some(twice)} twice. Rename or drop one.")
-    if strange := [name for name in found if name not in wanted]:
-        raise RunError(
-            f"Predictions hold {_some(strange)} beside the classes {_some(classes)}. "
-            "Rename the column, or name the class."
-        )
-    if table.empty:
-        raise RunError("Predictions hold no row. Predict at least one fold.")
-
-
-def _check_kinds(table: pd.DataFrame) -> None:
-    for name in NAMES:
-        if strange := [value for value in table[name] if not (isinstance(value, str) and value)]:
-            raise RunError(
-                f"Column {name} must hold text; got {strange[0]!r}. Fill it in, and read it as "
-                "text, so that 007 and NA stay what they are."
-            )
-    for name in NUMBERS:
-        if not pd.api.types.is_integer_dtype(table[name]):
-            raise RunError(
-                f"Column {name} must hold integers; got {table[name].dtype}. "
-                f"Number every {name} from 0."
-            )
-
-
-def _check_labels(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
-    strange = table[~table["label"].isin(classes)]
-    if len(strange):
-        raise RunError(
-            f"Case '{strange['case'].iloc[0]}' has the label '{strange['label'].iloc[0]}', which "
-            f"is none of the classes {_some(classes)}. Mend the label, or add its p_ column."
+    if repeated := table.columns[table.columns.duplicated()].tolist():
+        raise PredictionsError(
+            f"Predictions hold column {first_few(repeated)} twice. Rename or drop one."
         )
 
 
-def _check_probabilities(table: pd.DataFrame, columns: list[str]) -> None:
-    if strange := [name for name in columns if not pd.api.types.is_float_dtype(table[name])]:
-        raise RunError(
-            f"Column {strange[0]} must hold floats; got {table[strange[0]].dtype}. "
-            "Give probabilities, not votes or names."
-        )
-    p = table[columns].to_numpy(dtype=np.float64)
-    # Written so that NaN fails both.
-    inside = ((p >= 0) & (p <= 1)).all(axis=1)
-    normalised = np.abs(p.sum(axis=1) - 1) <= SUM_TOLERANCE
-    if not inside.all():
-        row = int(np.argmin(inside))
-        raise RunError(
-            f"{_where(table, row)}: probabilities must lie in [0, 1]; got {_some(p[row])}. "
-            "Give softmax outputs, not logits; look for a diverged fit where they are nan."
-        )
-    if not normalised.all():
-        row = int(np.argmin(normalised))
-        raise RunError(
-            f"{_where(table, row)}: probabilities must sum to 1 within {SUM_TOLERANCE}; "
-            f"got {p[row].sum():.6g}. Give softmax outputs over all classes."
-        )
+def locate(table: pd.DataFrame, row: int) -> str:
+    """A row of the table in words."""
+    cells = table.iloc[row]
+    return f"Model '{cells['model']}', repeat {cells['repeat']}, slide '{cells['slide']}'"
 
 
-def _where(table: pd.DataFrame, row: int) -> str:
-    at = table.iloc[row]
-    return f"Model '{at['model']}', repeat {at['repeat']}, slide '{at['slide']}'"
+def first_few(names: Iterable[object], limit: int = 5) -> str:
+    """The first few of a collection, for a message."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:limit]) + (f" and {len(texts) - limit} more" if texts[limit:] else "")
 
 
-def _check_units(table: pd.DataFrame) -> None:
-    """One row per slide, one label per case, one fold per case and repeat."""
-    twice = table.duplicated(["model", "repeat", "slide"]).to_numpy()
-    if twice.any():
-        raise RunError(
-            f"{_where(table, int(np.argmax(twice)))} is predicted twice. Keep one row per model, "
+def _resolve(target: str) -> type[Predictions]:
+    module, _, name = target.partition(":")
+    return cast("type[Predictions]", getattr(import_module(module), name))
+
+
+def _check_slides(table: pd.DataFrame) -> None:
+    """One row per model, repeat and slide."""
+    repeated = table.duplicated(["model", "repeat", "slide"]).to_numpy()
+    if repeated.any():
+        raise PredictionsError(
+            f"{locate(table, int(repeated.argmax()))} is predicted twice. Keep one row per model, "
             "repeat and slide; a slide belongs to one case and one fold."
         )
-    labels = table[["case", "label"]].drop_duplicates()
-    for case in labels.loc[labels.duplicated("case"), "case"]:
-        found = sorted(labels.loc[labels["case"] == case, "label"])
-        raise RunError(
-            f"Case '{case}' has two labels: {_some(found)}. A label belongs to the case; "
-            "mend the cohort table."
-        )
+
+
+def _check_folds(table: pd.DataFrame) -> None:
+    """One fold per case and repeat."""
     places = table[["model", "repeat", "case", "fold"]].drop_duplicates()
     split = places[places.duplicated(["model", "repeat", "case"])]
     if len(split):
         model, repeat, case, _ = split.iloc[0]
-        mine = places[(places["model"] == model) & (places["repeat"] == repeat)]
-        folds = sorted(mine.loc[mine["case"] == case, "fold"])
-        raise RunError(
-            f"Case '{case}' lies in folds {_some(folds)} of repeat {repeat}. Split cases, "
+        rows = places[(places["model"] == model) & (places["repeat"] == repeat)]
+        folds = sorted(rows.loc[rows["case"] == case, "fold"])
+        raise PredictionsError(
+            f"Case '{case}' lies in folds {first_few(folds)} of repeat {repeat}. Split cases, "
             "not slides: otherwise the model has seen the patient it is judged on."
         )
 
 
-def _check_models_alike(table: pd.DataFrame) -> None:
+def _check_same_cases(table: pd.DataFrame) -> None:
     """Every model predicted every case in every repeat, in the same fold as the others."""
-    every = set(table["case"])
+    cases = set(table["case"])
     for repeat in sorted(table["repeat"].unique()):
         in_repeat = table[table["repeat"] == repeat]
         first: dict[str, int] = {}
         for model in table["model"].unique():
             rows = in_repeat[in_repeat["model"] == model]
-            mine = dict(zip(rows["case"], rows["fold"], strict=True))
-            if missing := sorted(every - set(mine)):
-                raise RunError(
-                    f"Model '{model}' lacks {len(missing)} of {len(every)} cases in repeat "
-                    f"{repeat}: {_some(missing)}. Run every model over the same cohort and folds."
+            fold_of = dict(zip(rows["case"], rows["fold"], strict=True))
+            if missing := sorted(cases - set(fold_of)):
+                raise PredictionsError(
+                    f"Model '{model}' lacks {len(missing)} of {len(cases)} cases in repeat "
+                    f"{repeat}: {first_few(missing)}. Run every model over the same cohort and folds."
                 )
-            first = first or mine
-            if moved := sorted(case for case in every if first[case] != mine[case]):
-                raise RunError(
-                    f"Model '{model}' predicted case {_some(moved)} in another fold of repeat "
+            first = first or fold_of
+            if moved := sorted(case for case in cases if first[case] != fold_of[case]):
+                raise PredictionsError(
+                    f"Model '{model}' predicted case {first_few(moved)} in another fold of repeat "
                     f"{repeat} than the models before it. Run every model over the same folds."
                 )

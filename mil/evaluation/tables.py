@@ -12,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from features.slides.slide import slide_name
-from mil.data.delimiter import guess_delimiter
-from mil.errors import RunError
-from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions, read_predictions
+from mil.data.values import guess_delimiter
+from mil.errors import PredictionsError
+from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
+from mil.evaluation.predictions import read_predictions
 from mil.evaluation.survival.predictions import COLUMNS as SURVIVAL_COLUMNS
 
 ALIASES = {
@@ -41,7 +42,7 @@ def read_tables(
     paths: Sequence[Path],
     told: Mapping[str, Told] | None = None,
     classes: Sequence[str] = (),
-) -> tuple[Predictions, tuple[str, ...]]:
+) -> tuple[ClassPredictions, tuple[str, ...]]:
     """Read one table, or the tables of the folds of one cross-validation.
 
     Args:
@@ -53,27 +54,27 @@ def read_tables(
         The predictions, and what had to be assumed.
 
     Raises:
-        RunError: a table cannot be understood, and the message names the column wanted; or its labels are
-            not those of ``told``, and the message names a case.
+        PredictionsError: a table cannot be understood, and the message names the column wanted; or its
+            labels are not those of ``told``, and the message names a case.
     """
     tables, notes, asked = [], list[str](), tuple[str, ...]()
     for number, path in enumerate(paths):
         table = _read(path)
         if set(COLUMNS) <= set(table.columns):
-            found = read_predictions(path)
+            found = ClassPredictions.expect(read_predictions(path))
             table, names, said = found.table, found.classes, list[str]()
         else:
             table, names, said = _translated(path, _bare(path, table), number, told or {}, classes)
         said += _checked(path, table, names, told or {})
         asked = asked or names
         if set(names) != set(asked):
-            raise RunError(
+            raise PredictionsError(
                 f"{path} has the classes {', '.join(names)}; {paths[0]} has {', '.join(asked)}. "
                 "Give tables of one question."
             )
         tables.append(table)
         notes += [each for each in said if each not in notes]
-    return Predictions(pd.concat(tables, ignore_index=True), asked), tuple(notes)
+    return ClassPredictions(pd.concat(tables, ignore_index=True), asked), tuple(notes)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -81,7 +82,7 @@ def _read(path: Path) -> pd.DataFrame:
         sep = guess_delimiter(path)
         table = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as exc:
-        raise RunError(f"{path} cannot be read as a table of predictions: {exc}.") from exc
+        raise PredictionsError(f"{path} cannot be read as a table of predictions: {exc}.") from exc
     if "level" in table.columns and "slide" in set(table["level"]):  # as `mil predict` writes it
         return table[table["level"] == "slide"].reset_index(drop=True)
     return table
@@ -102,7 +103,7 @@ def _checked(
     moved = table[wanted.notna() & (wanted != table["label"])].drop_duplicates("case")
     if len(moved):
         first, more = moved.iloc[0], len(moved) - 1
-        raise RunError(
+        raise PredictionsError(
             f"Case {first['case']} is {first['label']} in {path} and {wanted[moved.index[0]]} in the cohort "
             f"table{f', and {more} more differ' * (more > 0)}. Mend the labels, or the names in --classes."
         )
@@ -129,7 +130,7 @@ def _translated(
     label, probability = _label_and_probabilities(path, table, columns["label"])
     case, slide = columns["case"], columns["slide"]
     if case is None and slide is None:
-        raise RunError(
+        raise PredictionsError(
             f"{path} names no case; got columns {', '.join(table.columns)}. Name one case or slide."
         )
     notes = []
@@ -139,7 +140,7 @@ def _translated(
     elif told:
         cases = slides.map({name: each.case for name, each in told.items()})
         if cases.isna().any():
-            raise RunError(
+            raise PredictionsError(
                 f"{path}: the cohort table has no slide {slides[cases.isna()].iloc[0]!r}. Add its row."
             )
     else:
@@ -149,7 +150,7 @@ def _translated(
             "its intervals are too narrow; say which with --cohort."
         )
     if label is None and not told:
-        raise RunError(
+        raise PredictionsError(
             f"{path} has no label; got columns {', '.join(table.columns)}. Name one label, or pass --cohort."
         )
     labels = table[label] if label is not None else _labels_told(path, cases, told)
@@ -168,14 +169,18 @@ def _translated(
         try:
             found[PREFIX + named[_plain(ours)]] = table[column].map(float)
         except ValueError as exc:
-            raise RunError(f"{path}: column {column} must hold numbers; got {exc}.") from exc
+            raise PredictionsError(
+                f"{path}: column {column} must hold numbers; got {exc}."
+            ) from exc
     return found, tuple(named.values()), notes
 
 
 def _column(path: Path, table: pd.DataFrame, names: Sequence[str]) -> str | None:
     found = [name for name in table.columns if name.lower() in names]
     if len(found) > 1:
-        raise RunError(f"{path}: columns {found[0]} and {found[1]} mean the same. Remove one.")
+        raise PredictionsError(
+            f"{path}: columns {found[0]} and {found[1]} mean the same. Remove one."
+        )
     return found[0] if found else None
 
 
@@ -195,11 +200,11 @@ def _label_and_probabilities(
         if len(found) >= 2 and set(table[name]) <= set(found):
             return name, found
     if set(SURVIVAL_COLUMNS) <= set(table.columns):
-        raise RunError(
+        raise PredictionsError(
             f"{path} is of a survival run, which has no classes. `mil evaluate` judges it by itself; "
             "`mil decision RUN` and `mil nomogram --task survival` read it, too."
         )
-    raise RunError(
+    raise PredictionsError(
         f"{path} holds no probability of two or more classes; got columns {', '.join(table.columns)}. "
         "Give one column p_<class> per class, or of survival time, event, risk and s_<time>."
     )
@@ -208,7 +213,7 @@ def _label_and_probabilities(
 def _labels_told(path: Path, cases: pd.Series, told: Mapping[str, Told]) -> pd.Series:
     labels = cases.map({each.case: each.label for each in told.values()})
     if labels.isna().any():
-        raise RunError(
+        raise PredictionsError(
             f"{path}: the cohort table has no case {cases[labels.isna()].iloc[0]!r}. Add its row."
         )
     return labels
@@ -220,7 +225,7 @@ def _named(path: Path, found: tuple[str, ...], classes: Sequence[str]) -> dict[s
     if not classes or set(classes) == set(plain):
         return {name: name for name in plain}
     if len(classes) != len(found) or set(plain) != {str(number) for number in range(len(found))}:
-        raise RunError(
+        raise PredictionsError(
             f"{path} has the classes {', '.join(found)}; --classes gives {', '.join(classes)} as names of "
             "classes counted from 0. Leave it out, or name as many as the table counts."
         )
@@ -238,4 +243,4 @@ def _whole(path: Path, table: pd.DataFrame, column: str | None, otherwise: int) 
     try:
         return table[column].map(int)
     except ValueError as exc:
-        raise RunError(f"{path}: column {column} must hold integers; got {exc}.") from exc
+        raise PredictionsError(f"{path}: column {column} must hold integers; got {exc}.") from exc

@@ -4,11 +4,11 @@ from features.bags.bag import Bag
 from mil.errors import FitError
 from mil.explain.scores import TileScores
 from mil.explain.target import ExplanationTarget
-from mil.learning.fitted import Fitted
+from mil.learning.fitted import FittedModel
 from mil.learning.prediction import run_head
 
 
-def attention_scores(fitted: Fitted, bag: Bag, index: int | None = None) -> TileScores:
+def attention_scores(fitted: FittedModel, bag: Bag, index: int | None = None) -> TileScores:
     """Attention of a fitted head over one bag.
 
     Args:

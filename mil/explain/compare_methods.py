@@ -27,7 +27,7 @@ from mil.explain.known import known_tiles
 from mil.explain.methods import bag_methods
 from mil.explain.models import choose_model, choose_target
 from mil.explain.target import explanation_target
-from mil.learning.fitted import Fitted
+from mil.learning.fitted import FittedModel
 from mil.runs.run import Run
 
 Rows = list[dict[str, Any]]
@@ -179,7 +179,7 @@ def _informative_tiles(
 
 
 def _method_rows(
-    fitted: Fitted,
+    fitted: FittedModel,
     bag: Bag,
     label: str | None,
     known: NDArray[np.bool_] | None,

@@ -8,7 +8,7 @@ from mil.errors import FitError
 from mil.explain.methods import Method
 from mil.explain.quantity import quantity_names
 from mil.heads.registry import head_class
-from mil.learning.fitted import Fitted
+from mil.learning.fitted import FittedModel
 from mil.runs.run import Run
 
 
@@ -46,7 +46,7 @@ def _refusal(
 
 
 def choose_target(
-    run: Run, bag: Bag, fitted: Fitted, target: str | None, regions: Path | None
+    run: Run, bag: Bag, fitted: FittedModel, target: str | None, regions: Path | None
 ) -> str | None:
     """The requested target; beside regions, which show what the case has, the case's class; else None."""
     if target or regions is None:

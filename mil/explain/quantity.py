@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mil.errors import FitError
 from mil.heads.ensemble import mean_logits
-from mil.learning.fitted import Fitted
-from mil.learning.risk_model import HazardRatio, Intervals
+from mil.learning.fitted import FittedModel
+from mil.tasks.risk_model import HazardRatio, IntervalHazards
 
 RISK = "risk"
 NONLINEAR_LOSSES = ("discrete",)  # whose models have a score that is not linear in the logits
@@ -198,17 +198,17 @@ class SurvivalDeficit(LogHazardRatio):
         return f"risk {answer:+.2f} (mean survival below that of the median training case)"
 
 
-def quantity_names(fitted: Fitted) -> tuple[str, ...]:
+def quantity_names(fitted: FittedModel) -> tuple[str, ...]:
     """What can be explained of a model: one of its classes, or its risk."""
-    return (RISK,) if fitted.timeline else fitted.classes
+    return fitted.classes
 
 
-def predicted_name(fitted: Fitted, logits: Tensor) -> str:
+def predicted_name(fitted: FittedModel, logits: Tensor) -> str:
     """What is explained unless another name is requested: the predicted class of logits (C,), or the risk."""
-    return RISK if fitted.timeline else fitted.classes[int(logits.argmax())]
+    return fitted.classes[fitted.readout.index(logits)]
 
 
-def quantity(fitted: Fitted, name: str) -> Quantity:
+def quantity(fitted: FittedModel, name: str) -> Quantity:
     """A model's quantity by its name.
 
     Raises:
@@ -216,10 +216,10 @@ def quantity(fitted: Fitted, name: str) -> Quantity:
     """
     names = quantity_names(fitted)
     if name not in names:
-        kind = "class" if fitted.timeline is None else "target"
+        kind = "class" if len(names) > 1 else "target"
         raise FitError(f"No {kind} {name!r}; the model knows {', '.join(names)}.")
-    if isinstance(fitted.timeline, Intervals):
-        return SurvivalDeficit(fitted.timeline.centre)
-    if isinstance(fitted.timeline, HazardRatio):
-        return LogHazardRatio(fitted.timeline.centre)
+    if isinstance(fitted.readout, IntervalHazards):
+        return SurvivalDeficit(fitted.readout.centre)
+    if isinstance(fitted.readout, HazardRatio):
+        return LogHazardRatio(fitted.readout.centre)
     return ClassMargin(name, fitted.classes.index(name))

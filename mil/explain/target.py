@@ -17,7 +17,7 @@ from mil.heads.ensemble import members_of
 from mil.heads.head import Head
 from mil.heads.layers import masked_softmax
 from mil.learning.batches import collate
-from mil.learning.fitted import Fitted
+from mil.learning.fitted import FittedModel
 from mil.learning.prediction import run_head
 
 TILES_AT_ONCE = 1 << 17  # over all subsets in one batch: some 64 MB at a width of 128
@@ -36,7 +36,7 @@ class ExplanationTarget:
         quantity: the number, as a function of the logits.
     """
 
-    fitted: Fitted
+    fitted: FittedModel
     bag: Bag
     quantity: Quantity
 
@@ -100,7 +100,7 @@ class ExplanationTarget:
         return [_subset_runner(head, self.features) for head in members_of(self.fitted.head)]
 
 
-def explanation_target(fitted: Fitted, bag: Bag, name: str | None = None) -> ExplanationTarget:
+def explanation_target(fitted: FittedModel, bag: Bag, name: str | None = None) -> ExplanationTarget:
     """What a model computes of a bag, ready to be explained.
 
     Args:

@@ -5,18 +5,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
 from features.backbones.registry import load_backbone
 from features.extraction.extract import extract
 from features.progress import Progress
 from features.recipe import Recipe
 from features.tiles.normalisation import resolve_stain_reference
-from mil.data.cohort import Cohort, Row, assemble
+from mil.data.case import Row
+from mil.data.cohort import Cohort, assemble
 from mil.data.names import matching
 from mil.data.splits import Fold
 from mil.errors import FitError, LeakageError
-from mil.evaluation.predictions import Predictions
+from mil.evaluation.predictions import Predictions, concat
 from mil.finetune.distributed import Ranks, ranks
 from mil.finetune.files import WEIGHTS
 from mil.finetune.settings import FinetuneSettings
@@ -24,6 +23,7 @@ from mil.finetune.tiles import LabelledSlide
 from mil.finetune.training import finetune
 from mil.learning.crossval import Fitter, cross_validate
 from mil.settings import FitSettings
+from mil.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class Tuning:
 
     Attributes:
         rows: of the table, one per slide.
+        task: what is asked of a case.
         slides: the same slides, labelled.
         recipe: of tiles, and the backbone to start from.
         settings: of fine-tuning.
@@ -40,6 +41,7 @@ class Tuning:
     """
 
     rows: Sequence[Row]
+    task: Task
     slides: Sequence[LabelledSlide]
     recipe: Recipe
     settings: FinetuneSettings
@@ -56,6 +58,7 @@ def open_tuning(
     settings: FinetuneSettings,
     store: Callable[[Fold], Path],
     *,
+    task: Task,
     device: str = "auto",
     workers: int = 0,
 ) -> Iterator[Tuning]:
@@ -67,6 +70,7 @@ def open_tuning(
         recipe: of tiles, and the backbone to start from.
         settings: of fine-tuning.
         store: the folder of each fold's bags.
+        task: what is asked of a case.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: threads that read tiles; 0 takes one per core.
 
@@ -78,6 +82,7 @@ def open_tuning(
             raise FitError("A cross-validation is one process: start it without torchrun.")
         yield Tuning(
             rows=rows,
+            task=task,
             slides=slides,
             recipe=recipe,
             settings=settings,
@@ -94,7 +99,7 @@ def cross_validate_per_fold(
     settings: FitSettings,
     *,
     seed: int,
-    keep: Fitter,
+    fitter: Fitter,
     progress: Progress,
 ) -> Predictions:
     """Predict every case by models whose backbone has not seen it either.
@@ -107,7 +112,7 @@ def cross_validate_per_fold(
         models: names of the models, as in ``cross_validate``.
         settings: how each is trained.
         seed: every fit's own seed follows from it.
-        keep: may return a stored fit instead of fitting.
+        fitter: may return a stored fit instead of fitting.
         progress: told of slides, steps and fits.
 
     Raises:
@@ -120,13 +125,13 @@ def cross_validate_per_fold(
         cohort = fold_cohort(tuning, fold, _Named(progress, f"fold {number + 1}/{len(folds)}: "))
         tables.append(
             cross_validate(
-                cohort, [fold], models, settings, seed=seed, keep=keep, progress=progress
+                cohort, [fold], models, settings, seed=seed, fitter=fitter, progress=progress
             )
         )
-    table = pd.concat([predictions.table for predictions in tables], ignore_index=True)
+    joined = concat(tables)
     order = {model: place for place, model in enumerate(models)}
-    table = table.sort_values("model", key=lambda names: names.map(order), kind="stable")
-    return Predictions(table.reset_index(drop=True), tables[0].classes)
+    table = joined.table.sort_values("model", key=lambda names: names.map(order), kind="stable")
+    return replace(joined, table=table.reset_index(drop=True))
 
 
 def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress) -> Cohort:
@@ -154,7 +159,7 @@ def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress) -> Cohort:
     for outcome in outcomes:
         if outcome.status in ("failed", "excluded"):
             raise FitError(outcome.reason)
-    return assemble(tuning.rows, store)
+    return assemble(tuning.rows, store, task=tuning.task)
 
 
 def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:

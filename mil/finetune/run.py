@@ -6,7 +6,8 @@ from typing import Any
 from features.extraction.survey import SlideJob
 from features.progress import Progress, Silent
 from features.recipe import Recipe
-from mil.data.cohort import Row, split_train_test
+from mil.data.case import Row
+from mil.data.table import split_train_test
 from mil.errors import CohortError
 from mil.finetune.distributed import Ranks
 from mil.finetune.settings import FinetuneSettings

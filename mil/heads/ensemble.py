@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from mil.heads.head import Head, HeadOutput
 
@@ -45,8 +46,8 @@ class Ensemble(Head):
         )
 
     def _mean(self, outputs: Sequence[HeadOutput]) -> HeadOutput:
-        """Logits of classes are logarithms of mean probabilities, of survival means of logits."""
-        averaged = _mean_of_risks if self.settings.survival else mean_logits
+        """Probabilities of classes and of exceeding a grade are averaged, log hazards as they are."""
+        averaged = AVERAGES[self.settings.outcome]
         told = [o.tile_logits for o in outputs if o.tile_logits is not None]
         padding = outputs[0].scores.isinf().all(dim=1).unsqueeze(-1)  # (B, N, 1)
         return HeadOutput(
@@ -69,5 +70,17 @@ def mean_logits(logits: Sequence[Tensor]) -> Tensor:
     return torch.logsumexp(stacked, dim=0) - math.log(len(logits))
 
 
-def _mean_of_risks(logits: Sequence[Tensor]) -> Tensor:
+def mean_of_logits(logits: Sequence[Tensor]) -> Tensor:
+    """The members' mean logits, from logits (..., C) of each."""
     return torch.stack(list(logits)).mean(dim=0)
+
+
+def mean_log_odds(logits: Sequence[Tensor]) -> Tensor:
+    """Log odds of the members' mean probabilities, from log odds (..., C) of each."""
+    stacked = torch.stack(list(logits))
+    above, below = logsigmoid(stacked).logsumexp(dim=0), logsigmoid(-stacked).logsumexp(dim=0)
+    return above - below
+
+
+# By ``HeadSettings.outcome``.
+AVERAGES = {"classes": mean_logits, "times": mean_of_logits, "ordered": mean_log_odds}

@@ -32,14 +32,15 @@ class HeadSettings:
         n_classes: classes.
         width: length of a tile's embedding.
         dropout: on the embedding, in training.
-        survival: whether the logits are of hazards, and not of classes.
+        outcome: how the logits are read: ``classes`` by softmax, ``times`` as hazards, ``ordered`` as the
+            log odds of exceeding each grade but the last.
     """
 
     dim: int
     n_classes: int
     width: int = 128
     dropout: float = 0.25
-    survival: bool = False
+    outcome: str = "classes"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,35 +1,36 @@
-"""Every model, every fold, one table of predictions."""
+"""Every model on every fold: one table of predictions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import pandas as pd
 
-from features.bags.bag import Bag
 from features.errors import SarcomilError
 from features.progress import Progress, Silent
 from features.threads import one_thread
 from mil.baselines.encoding import readable
-from mil.data.cohort import Case, Cohort
+from mil.data.case import Case
+from mil.data.cohort import Cohort
 from mil.data.names import matching
-from mil.data.outcomes import EVENT
 from mil.data.splits import Fold, inner_split
 from mil.errors import FitError, LeakageError
-from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
-from mil.evaluation.survival.predictions import COLUMNS as SURVIVAL_COLUMNS
-from mil.evaluation.survival.predictions import SurvivalPredictions, column_of, horizons_of
-from mil.heads.registry import check_names, check_outcomes, head_class, reads_table
-from mil.learning.fitted import Fitted
+from mil.evaluation.predictions import Predictions
+from mil.heads.registry import check_names, head_class, reads_table
+from mil.learning.fitted import FittedModel
 from mil.learning.parallel import run_tasks
-from mil.learning.prediction import probabilities, risk
-from mil.learning.survival import fit_survival, outcomes_of
-from mil.learning.training import fit, seen_by
+from mil.learning.prediction import predict
+from mil.learning.training import fit_model, seen_by
 from mil.settings import FitSettings
+from mil.tasks.task import Fields, Task
 
-Fitter = Callable[[str, Fold, Callable[[], Fitted]], Fitted]
-Row = dict[str, object]
+Fitter = Callable[[str, Fold, Callable[[], FittedModel]], FittedModel]
+
+
+def fit_anew(model: str, fold: Fold, fit: Callable[[], FittedModel]) -> FittedModel:
+    """The default of ``cross_validate``: no fit is stored or taken up."""
+    del model, fold
+    return fit()
 
 
 def cross_validate(  # noqa: PLR0913 - what, and how it is run
@@ -39,7 +40,7 @@ def cross_validate(  # noqa: PLR0913 - what, and how it is run
     settings: FitSettings,
     *,
     seed: int,
-    keep: Fitter = lambda _model, _fold, fitter: fitter(),
+    fitter: Fitter = fit_anew,
     engine: str = "loky",
     workers: int = 1,
     progress: Progress | None = None,
@@ -51,66 +52,33 @@ def cross_validate(  # noqa: PLR0913 - what, and how it is run
         folds: who trains and who is tested; the same for all models.
         models: names of heads or baselines, in the order of the table.
         settings: how each is trained.
-        seed: every fit's own seed follows from it, the repeat and the fold.
-        keep: called as keep(model, fold, fitter); may hand back a fit it has kept, else calls fitter.
+        seed: the seed of every fit follows from it, the repeat and the fold.
+        fitter: called as fitter(model, fold, fit); may return a fit that was stored, else calls fit.
             With several workers it is called in theirs.
         engine: ``loky``, processes of this machine, or ``ray``, those of a cluster.
         workers: fits at once; 0 takes one per core where that is worth their start. The predictions are
             the same for any number.
-        progress: told of each fit.
+        progress: is advanced by each fit.
 
     Raises:
-        CohortError: a column that a model reads is not in the table, or not a fact of the case.
-        LeakageError: a backbone, or a fit that was kept, has seen a case that would be tested with it.
-        FitError: a fit that was kept is of another model, or one cannot be made.
+        CohortError: a column that a model reads is not in the table, or differs between slides of a case.
+        LeakageError: a backbone, or a stored fit, has seen a case that would be tested with it.
+        FitError: a stored fit is of another model, or one cannot be made.
     """
-    work = _FoldWork(cohort, settings, seed, keep)
-    rows = _tested(work, folds, models, engine, workers, progress)
-    columns = [*COLUMNS, *(PREFIX + name for name in cohort.classes)]
-    return Predictions(pd.DataFrame(rows, columns=columns), cohort.classes)
-
-
-def cross_validate_survival(  # noqa: PLR0913 - as cross_validate
-    cohort: Cohort,
-    folds: Sequence[Fold],
-    models: Sequence[str],
-    settings: FitSettings,
-    *,
-    seed: int,
-    keep: Fitter = lambda _model, _fold, fitter: fitter(),
-    engine: str = "loky",
-    workers: int = 1,
-    progress: Progress | None = None,
-) -> SurvivalPredictions:
-    """Predict every case's risk and survival by models that have not seen it; all as ``cross_validate``."""
-    check_outcomes(models)
-    told = outcomes_of(cohort.cases)
-    horizons = horizons_of(told.time, told.event)
-    work = _FoldWork(cohort, settings, seed, keep, horizons)
-    rows = _tested(work, folds, models, engine, workers, progress)
-    columns = [*SURVIVAL_COLUMNS, *map(column_of, horizons)]
-    return SurvivalPredictions(pd.DataFrame(rows, columns=columns))
-
-
-def _tested(
-    work: "_FoldWork",
-    folds: Sequence[Fold],
-    models: Sequence[str],
-    engine: str,
-    workers: int,
-    progress: Progress | None,
-) -> list[Row]:
-    """The rows of every model and fold, in this order."""
-    check_seen(work.cohort, folds)
+    cohort.task.check_models(models)
+    check_seen(cohort, folds)
     if reads_table(models):
-        readable(work.cohort.cases, work.settings.clinical)
+        readable(cohort.cases, settings.clinical)
+    columns = cohort.task.answer_columns(cohort.cases, cohort.classes)
+    work = _FoldWork(cohort, settings, seed, fitter, columns)
     tasks = [(model, fold) for model in models for fold in folds]
-    done: dict[int, list[Row]] = {}
+    done: dict[int, list[Fields]] = {}
     with (progress or Silent()).task("cross-validation", len(tasks), "fits") as advance:
         for number, rows in run_tasks(work, tasks, engine=engine, workers=workers):
             done[number] = rows
             advance(1)
-    return [row for number in sorted(done) for row in done[number]]
+    ordered = [row for number in sorted(done) for row in done[number]]
+    return cohort.task.make_predictions(ordered, cohort.cases, cohort.classes)
 
 
 @dataclass(frozen=True)
@@ -120,38 +88,68 @@ class _FoldWork:
     cohort: Cohort
     settings: FitSettings
     seed: int
-    keep: Fitter
-    horizons: tuple[float, ...] = ()  # of survival
+    fitter: Fitter
+    columns: tuple[str, ...]
 
-    def __call__(self, model: str, fold: Fold) -> list[Row]:
-        fitter = partial(fit_fold, self.cohort, model, fold, self.settings, self.seed)
-        at = f"{model}, repeat {fold.repeat}, fold {fold.index}"
+    def __call__(self, model: str, fold: Fold) -> list[Fields]:
+        fit = partial(fit_fold, self.cohort, model, fold, self.settings, self.seed)
         try:
             with one_thread():
-                fitted = self.keep(model, fold, fitter)
+                fitted = self.fitter(model, fold, fit)
                 check_fit(self.cohort, model, fold, self.settings, self.seed, fitted)
-                return _predict_fold(self.cohort, fitted, fold, self.horizons)
+                return self._predict_fold(fitted, fold)
         except SarcomilError as error:
-            raise type(error)(f"{at}: {error}") from error
+            raise type(error)(
+                f"{model}, repeat {fold.repeat}, fold {fold.index}: {error}"
+            ) from error
+
+    def _predict_fold(self, fitted: FittedModel, fold: Fold) -> list[Fields]:
+        """One row per slide of the fold's test cases."""
+        return [
+            prediction_keys(fitted.model, fold, case, bag.slide)
+            | self.cohort.task.outcome_fields(case)
+            | predict(fitted, bag, case.other, self.columns)
+            for case in self.cohort.named(fold.test)
+            for bag in case.bags
+        ]
 
 
-def fit_fold(cohort: Cohort, model: str, fold: Fold, settings: FitSettings, seed: int) -> Fitted:
+def prediction_keys(model: str, fold: Fold, case: Case, slide: str) -> Fields:
+    """The columns that say which model predicted what, in which fold."""
+    return {
+        "model": model,
+        "repeat": fold.repeat,
+        "fold": fold.index,
+        "case": case.name,
+        "slide": slide,
+    }
+
+
+def fit_fold(
+    cohort: Cohort, model: str, fold: Fold, settings: FitSettings, seed: int
+) -> FittedModel:
     """Fit one model on the training cases of one fold."""
     cases = cohort.named(fold.train)
-    return fit_cases(model, cases, cohort.classes, settings, fold_seed(seed, fold))
+    return fit_cases(
+        model, cases, cohort.classes, settings, fold_seed(seed, fold), task=cohort.task
+    )
 
 
 def fit_cases(
-    model: str, cases: Sequence[Case], classes: Sequence[str], settings: FitSettings, seed: int
-) -> Fitted:
+    model: str,
+    cases: Sequence[Case],
+    classes: Sequence[str],
+    settings: FitSettings,
+    seed: int,
+    *,
+    task: Task | None = None,
+) -> FittedModel:
     """Fit one model on cases, of which it may set some aside to choose the epoch by."""
-    train, valid = fit_parts(model, cases, settings, seed)
-    if settings.task == "survival":
-        return fit_survival(model, train, valid, settings, seed=seed)
-    return fit(model, train, valid, classes, settings, seed=seed)
+    train, valid = set_aside(model, cases, settings, seed)
+    return fit_model(model, train, valid, classes, settings, seed=seed, task=task)
 
 
-def fit_parts(
+def set_aside(
     model: str, cases: Sequence[Case], settings: FitSettings, seed: int
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """(train, valid): some cases set aside to choose the epoch by, if the settings say so.
@@ -170,7 +168,7 @@ def fit_parts(
 
 
 def fold_seed(seed: int, fold: Fold) -> int:
-    """A seed of its own for each repeat and fold, the same for all models."""
+    """A seed for each repeat and fold, the same for all models."""
     return int(np.random.SeedSequence([seed, fold.repeat, fold.index]).generate_state(1)[0])
 
 
@@ -181,79 +179,56 @@ def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
         LeakageError: naming the cases.
     """
     tested = {name for fold in folds for name in fold.test}
-    trained = {name for case in cohort.cases for bag in case.bags for name in bag.trained_on}
+    trained = {name for bag in cohort.bags for name in bag.trained_on}
     if leaked := matching(tested, trained):
         raise LeakageError(
             f"The backbone of these bags was trained on {len(leaked)} cases that would be tested, e.g. "
-            f"{', '.join(leaked[:3])}. Use bags of a backbone that has not seen them, or "
-            "--finetune per-fold."
+            f"{', '.join(leaked[:3])}. Use bags of a backbone that has not seen them, or fine-tune the "
+            "backbone within each fold."
         )
-    if leaked := matching(tested, _stained_to(cohort)):
+    if leaked := matching(tested, _stain_cases(cohort)):
         raise LeakageError(
             f"The stains of these bags are normalised to slides of {', '.join(leaked[:3])}, which would be "
-            "tested. Extract with the --stain-reference of a case that is not in the cohort."
+            "tested. Extract with a stain_reference whose case is not in the cohort."
         )
 
 
-def _stained_to(cohort: Cohort) -> set[str]:
+def _stain_cases(cohort: Cohort) -> set[str]:
     """The cases whose slides all stains were normalised to."""
-    told = cohort.recipe.get("stain_reference")
-    if not isinstance(told, Mapping):
+    reference = cohort.recipe.get("stain_reference")
+    if not isinstance(reference, Mapping):
         return set()
-    own = {
+    in_cohort = {
         case.name
         for case in cohort.cases
-        if matching((bag.slide for bag in case.bags), told["slides"])
+        if matching((bag.slide for bag in case.bags), reference["slides"])
     }
-    return own | set(told["cases"])
+    return in_cohort | set(reference["cases"])
 
 
 def check_fit(
-    cohort: Cohort, model: str, fold: Fold, settings: FitSettings, seed: int, fitted: Fitted
+    cohort: Cohort,
+    model: str,
+    fold: Fold,
+    settings: FitSettings,
+    seed: int,
+    fitted: FittedModel,
 ) -> None:
-    """Refuse a fit that is not the one ``fit_fold`` would make: it may have been kept from before.
+    """Refuse a fit that is not the one ``fit_fold`` would make: it may have been stored earlier.
 
     Raises:
         LeakageError: it has seen a case that would be tested with it.
         FitError: it is of another model or other settings, or has seen other cases.
     """
     if leaked := matching(fold.test, fitted.trained_on):
-        raise LeakageError(f"{fitted.model}: {', '.join(leaked)} trained and would be tested.")
-    seen = tuple(sorted(seen_by(cohort.named(fold.train))))
-    asked = model, settings, fold_seed(seed, fold), cohort.recipe_sha256, seen
-    held = fitted.model, fitted.settings, fitted.seed, fitted.recipe_sha256, fitted.trained_on
-    if held != asked:
-        raise FitError(
-            f"kept was another fit (of {fitted.model}): its settings, its bags or the cases it learnt from "
-            "differ. Remove its file and run again, or choose another --out."
+        raise LeakageError(
+            f"{fitted.model} was trained on {', '.join(leaked)}, which would be tested."
         )
-
-
-def _predict_fold(
-    cohort: Cohort, fitted: Fitted, fold: Fold, horizons: tuple[float, ...]
-) -> list[Row]:
-    """One row per slide of the fold's test cases."""
-    rows: list[Row] = []
-    for case in cohort.named(fold.test):
-        for bag in case.bags:
-            given = {
-                "model": fitted.model,
-                "repeat": fold.repeat,
-                "fold": fold.index,
-                "case": case.name,
-                "slide": bag.slide,
-            }
-            if fitted.timeline:
-                told = {"time": case.time, "event": int(case.label == EVENT)}
-                rows.append(given | told | _risk_of(fitted, bag, case, horizons))
-                continue
-            given["label"] = case.label
-            p = dict(zip(fitted.classes, probabilities(fitted, bag, case.other), strict=True))
-            rows.append(given | {PREFIX + name: value for name, value in p.items()})
-    return rows
-
-
-def _risk_of(fitted: Fitted, bag: Bag, case: Case, horizons: tuple[float, ...]) -> Row:
-    """The risk of a slide, and its survival until each horizon."""
-    found, survival = risk(fitted, bag, horizons, case.other)
-    return {"risk": found, **dict(zip(map(column_of, horizons), survival, strict=True))}
+    cases = tuple(sorted(seen_by(cohort.named(fold.train))))
+    expected = model, settings, fold_seed(seed, fold), cohort.recipe_sha256, cases
+    stored = fitted.model, fitted.settings, fitted.seed, fitted.recipe_sha256, fitted.trained_on
+    if stored != expected:
+        raise FitError(
+            f"the stored fit (of {fitted.model}) is another one: its settings, its bags or its training "
+            "cases differ. Remove its file and run again, or write to another folder."
+        )

@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from features.files.atomic import write_atomic
 from features.files.checksum import card_checksum, verify_checksum
@@ -15,33 +16,33 @@ from mil.baselines.encoding import Encoding
 from mil.errors import FitError
 from mil.heads.head import Head, HeadSettings
 from mil.heads.registry import build_head
-from mil.learning.risk_model import Timeline, timeline_from_json
+from mil.learning.readout import Readout
 from mil.settings import FitSettings
+from mil.tasks.registry import task_class
 from mil.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """A trained model with what is needed to use it rightly.
+class FittedModel:
+    """A trained model with what is needed to use it correctly.
 
     Attributes:
         model: the head's name.
         head: in evaluation mode.
-        classes: names in the order of the logits.
+        readout: how its logits are read.
         recipe: how the bags it learnt from were made; others are refused.
-        recipe_sha256: its fingerprint.
+        recipe_sha256: fingerprint of the recipe.
         trained_on: names of all cases it has seen: to train, to choose an epoch, or through its backbone.
         settings: how it was trained.
         seed: of weights, draws and order.
         losses: mean training loss per epoch.
         valid_losses: loss on the inner validation cases per epoch; empty without them.
         encoding: how the table's columns become a row, where it learnt from those and not from tiles.
-        timeline: how its logits become a risk and survival over time, of survival.
     """
 
     model: str
     head: Head
-    classes: tuple[str, ...]
+    readout: Readout
     recipe: Mapping[str, Any]
     recipe_sha256: str
     trained_on: tuple[str, ...]
@@ -50,15 +51,23 @@ class Fitted:
     losses: tuple[float, ...] = ()
     valid_losses: tuple[float, ...] = ()
     encoding: Encoding | None = None
-    timeline: Timeline | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of what can be explained: the classes; of a single score its name."""
+        return self.readout.classes
+
+    def save(self, path: str | Path) -> None:
+        """Write the model; see ``save_model``."""
+        save_model(Path(path), self)
 
 
-def save_fitted(path: Path, fitted: Fitted) -> None:
-    """Write the weights as safetensors, with a card inside and, to be read, beside them."""
+def save_model(path: Path, fitted: FittedModel) -> None:
+    """Write the weights as safetensors, with a card inside and, for readers, beside them."""
     state = {name: value.contiguous() for name, value in fitted.head.state_dict().items()}
     card = {
         "model": fitted.model,
-        "classes": fitted.classes,
+        "classes": fitted.readout.outputs,
         "dim": fitted.head.settings.dim,
         "recipe": dict(fitted.recipe),
         "recipe_sha256": fitted.recipe_sha256,
@@ -68,7 +77,7 @@ def save_fitted(path: Path, fitted: Fitted) -> None:
         "losses": fitted.losses,
         "valid_losses": fitted.valid_losses,
         "encoding": fitted.encoding and fitted.encoding.to_json(),
-        "timeline": fitted.timeline and fitted.timeline.to_json(),
+        "timeline": fitted.readout.to_json(),
         "sarcomil": __version__,
     }
     card["sha256"] = card_checksum(state, card)
@@ -76,8 +85,8 @@ def save_fitted(path: Path, fitted: Fitted) -> None:
     write_atomic(path, save(state, metadata={"card": json.dumps(card)}))
 
 
-def load_fitted(path: Path) -> Fitted:
-    """Read a model as ``save_fitted`` wrote it.
+def load_model(path: str | Path) -> FittedModel:
+    """Read a model as ``save_model`` wrote it.
 
     Raises:
         FitError: the file is missing, is not such a model, or names a head that is not known.
@@ -87,31 +96,7 @@ def load_fitted(path: Path) -> Fitted:
             card = json.loads((file.metadata() or {})["card"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         verify_checksum(state, card)
-        told = card["settings"]
-        settings = FitSettings(**told | {"clinical": tuple(told.get("clinical", ()))})
-        shape = HeadSettings(
-            dim=card["dim"],
-            n_classes=len(card["classes"]),
-            width=settings.width,
-            dropout=settings.dropout,
-            survival=settings.task == "survival",
-        )
-        head = build_head(card["model"], shape, settings.seeds)
-        head.load_state_dict(state)
-        return Fitted(
-            model=card["model"],
-            head=head.eval(),
-            classes=tuple(card["classes"]),
-            recipe=card["recipe"],
-            recipe_sha256=card["recipe_sha256"],
-            trained_on=tuple(card["trained_on"]),
-            settings=settings,
-            seed=card["seed"],
-            losses=tuple(card["losses"]),
-            valid_losses=tuple(card["valid_losses"]),
-            encoding=Encoding.from_json(card["encoding"]) if card.get("encoding") else None,
-            timeline=timeline_from_json(card["timeline"]) if card.get("timeline") else None,
-        )
+        return _from_card(card, state)
     except (
         OSError,
         SafetensorError,
@@ -122,5 +107,33 @@ def load_fitted(path: Path) -> Fitted:
         FitError,
     ) as error:
         raise FitError(
-            f"{path}: not a model of this library ({error}). Fit it again with `mil train`."
+            f"{path}: not a model of this library ({error}). Fit the model again."
         ) from error
+
+
+def _from_card(card: Mapping[str, Any], state: Mapping[str, Tensor]) -> FittedModel:
+    fields = card["settings"]
+    settings = FitSettings(**fields | {"clinical": tuple(fields.get("clinical", ()))})
+    task = task_class(settings.task)
+    shape = HeadSettings(
+        dim=card["dim"],
+        n_classes=len(card["classes"]),
+        width=settings.width,
+        dropout=settings.dropout,
+        outcome=task.head_outcome,
+    )
+    head = build_head(card["model"], shape, settings.seeds)
+    head.load_state_dict(state)
+    return FittedModel(
+        model=card["model"],
+        head=head.eval(),
+        readout=task.readout_from_json(card["classes"], card.get("timeline")),
+        recipe=card["recipe"],
+        recipe_sha256=card["recipe_sha256"],
+        trained_on=tuple(card["trained_on"]),
+        settings=settings,
+        seed=card["seed"],
+        losses=tuple(card["losses"]),
+        valid_losses=tuple(card["valid_losses"]),
+        encoding=Encoding.from_json(card["encoding"]) if card.get("encoding") else None,
+    )

@@ -1,32 +1,30 @@
-"""A fitted model's probabilities for bags; no label is needed."""
+"""What a fitted model answers for bags; no outcome is needed."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-import numpy as np
 import torch
 
 from features.bags.bag import Bag
 from mil.errors import FitError
 from mil.heads.head import HeadOutput
 from mil.learning.batches import collate, run_in_chunks
-from mil.learning.fitted import Fitted
+from mil.learning.fitted import FittedModel
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 @torch.inference_mode()
-def run_head(fitted: Fitted, bag: Bag, other: Mapping[str, str] = EMPTY) -> HeadOutput:
+def run_head(fitted: FittedModel, bag: Bag, other: Mapping[str, str] = EMPTY) -> HeadOutput:
     """The head on all tiles of one bag, as a batch of one.
 
     Args:
         fitted: the model.
-        bag: of the model's own recipe.
-        other: what the table says of the bag's case; read by a model that learnt from that, and not
-            from tiles.
+        bag: made with the model's own recipe.
+        other: further columns of the table for the bag's case; read by a model that learnt from those.
 
     Raises:
-        FitError: the bag was made by another recipe than the model's.
+        FitError: the bag was made with another recipe than the model's.
         CohortError: the model reads a column that is not in ``other``.
     """
     if bag.recipe_sha256 != fitted.recipe_sha256:
@@ -48,28 +46,23 @@ def run_head(fitted: Fitted, bag: Bag, other: Mapping[str, str] = EMPTY) -> Head
     return output
 
 
-def probabilities(fitted: Fitted, bag: Bag, other: Mapping[str, str] = EMPTY) -> list[float]:
-    """(C,) probabilities of one bag, in the order of ``fitted.classes``.
+def predict(
+    fitted: FittedModel,
+    bag: Bag,
+    other: Mapping[str, str] = EMPTY,
+    columns: Sequence[str] = (),
+) -> dict[str, float]:
+    """What a model answers for one bag: ``p_<class>`` of each class, or a ``risk``.
+
+    Args:
+        fitted: the model.
+        bag: made with the model's own recipe.
+        other: further columns of the table for the bag's case.
+        columns: of a table of predictions, where more is asked than every model of the kind can answer, as
+            survival until a time.
 
     Raises:
-        FitError: as ``run_head``, or a model of survival.
+        FitError, CohortError: as ``run_head``.
     """
-    if fitted.timeline:
-        raise FitError(f"{fitted.model} learnt survival, not classes. Ask for its risk.")
     logits = run_head(fitted, bag, other).logits[0].double()
-    return [float(p) for p in torch.softmax(logits, dim=0)]
-
-
-def risk(
-    fitted: Fitted, bag: Bag, at: Sequence[float], other: Mapping[str, str] = EMPTY
-) -> tuple[float, list[float]]:
-    """The risk of one bag, 0 being the median training case, and its survival until each time ``at``.
-
-    Raises:
-        FitError: as ``run_head``, or a model of classes.
-    """
-    if fitted.timeline is None:
-        raise FitError(f"{fitted.model} learnt classes, not survival. Ask for probabilities.")
-    logits = run_head(fitted, bag, other).logits.double().numpy()
-    survival = fitted.timeline.survival(logits, np.array(at))[0]
-    return float(fitted.timeline.risk(logits)[0]), [float(p) for p in survival]
+    return fitted.readout.answer(logits, columns)

@@ -19,20 +19,22 @@ from features.extraction.survey import SlideJob
 from features.files.atomic import write_atomic
 from features.progress import Progress
 from features.recipe import Recipe
-from mil.data.cohort import Row, assemble, split_train_test
+from mil.data.case import Row
+from mil.data.cohort import assemble
 from mil.data.names import matching
 from mil.data.splits import Fold, split_cases
+from mil.data.table import split_train_test
 from mil.errors import FitError, LeakageError, ProtocolError
 from mil.evaluation.classification.evaluate import evaluate
-from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
+from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
 from mil.finetune.distributed import Ranks
 from mil.finetune.files import WEIGHTS, load_classifier
 from mil.finetune.tiles import LabelledSlide
 from mil.finetune.training import finetune
 from mil.learning.crossval import check_fit, check_seen, fold_seed
-from mil.learning.fitted import load_fitted, save_fitted
+from mil.learning.fitted import load_model, save_model
 from mil.learning.prediction import run_head
-from mil.learning.training import fit
+from mil.learning.training import fit_model
 from mil.protocols.protocol import Arm, Protocol
 
 TILE_MODEL = (
@@ -77,7 +79,7 @@ class ArmResult:
     arm: Arm
     measures: Mapping[str, float | None]
     intervals: Mapping[str, tuple[float, float]]
-    predictions: Predictions | None
+    predictions: ClassPredictions | None
     n_tiles: int
     n_cases: int
     seconds: float
@@ -186,8 +188,10 @@ class Rerun:
         settings, seed = self.protocol.settings_of("fit"), self.protocol.settings_of("split").seed
         if not path.exists():
             cases, own_seed = cohort.named(split.train), fold_seed(seed, fold)
-            save_fitted(path, fit(TILE_MODEL, cases, (), cohort.classes, settings, seed=own_seed))
-        fitted = load_fitted(path)
+            save_model(
+                path, fit_model(TILE_MODEL, cases, (), cohort.classes, settings, seed=own_seed)
+            )
+        fitted = load_model(path)
         check_fit(cohort, TILE_MODEL, fold, settings, seed, fitted)
 
         def classify(bag: Bag) -> torch.Tensor:
@@ -280,7 +284,7 @@ def summarise_arm(
 
 def slide_predictions(
     model: str, tested: Sequence[TilePredictions], classes: Sequence[str]
-) -> Predictions:
+) -> ClassPredictions:
     """One row per slide: the mean probabilities of its tiles."""
     rows = []
     for tiles in tested:
@@ -288,7 +292,7 @@ def slide_predictions(
         p = {PREFIX + name: v for name, v in zip(classes, tiles.p.mean(axis=0), strict=True)}
         rows.append(dict(zip(COLUMNS, facts, strict=True)) | p)
     columns = [*COLUMNS, *(PREFIX + name for name in classes)]
-    return Predictions(pd.DataFrame(rows, columns=columns), tuple(classes))
+    return ClassPredictions(pd.DataFrame(rows, columns=columns), tuple(classes))
 
 
 def _tile_measures(
@@ -327,10 +331,10 @@ def _external_split(rows: Sequence[Row]) -> Split:
     return Split(0, train, test)
 
 
-def join_predictions(results: Sequence[ArmResult]) -> Predictions | None:
+def join_predictions(results: Sequence[ArmResult]) -> ClassPredictions | None:
     """One table of all arms that judge cases, each a model; None where none does."""
     tables = [result.predictions for result in results if result.predictions is not None]
     if not tables:
         return None
     table = pd.concat([predictions.table for predictions in tables], ignore_index=True)
-    return Predictions(table, tables[0].classes)
+    return ClassPredictions(table, tables[0].classes)

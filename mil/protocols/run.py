@@ -8,7 +8,7 @@ from typing import Any
 from features.extraction.survey import SlideJob
 from features.files.atomic import atomic_path
 from features.progress import Progress, Silent
-from mil.data.cohort import Row
+from mil.data.case import Row
 from mil.errors import ProtocolError
 from mil.evaluation.comparison import PairTest, compare
 from mil.evaluation.predictions import write_predictions

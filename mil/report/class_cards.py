@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mil.evaluation.classification.metrics import predicted
-from mil.evaluation.predictions import CaseScores, Predictions
+from mil.evaluation.classification.predictions import CaseScores, ClassPredictions
 from mil.report.cards import Card, make_cards
 
 
@@ -30,7 +30,7 @@ class ClassVerdict:
         return not self.right
 
 
-def case_cards(predictions: Predictions) -> list[Card[ClassVerdict]]:
+def case_cards(predictions: ClassPredictions) -> list[Card[ClassVerdict]]:
     """One card per case, by name."""
     scores = {
         model: [predictions.case_scores(model, repeat) for repeat in predictions.repeats]

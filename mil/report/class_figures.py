@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from features.files.atomic import atomic_path
 from mil.evaluation.classification.evaluate import Evaluation
-from mil.evaluation.predictions import Predictions
+from mil.evaluation.classification.predictions import ClassPredictions
 from mil.report.plots import curves_of
 from mil.report.saving import DASHES, PALETTE, plain_text, save_figure
 
@@ -20,7 +20,7 @@ Draw = Callable[[Any, pd.DataFrame], None]
 
 
 def write_class_figures(
-    folder: Path, evaluation: Evaluation, predictions: Predictions
+    folder: Path, evaluation: Evaluation, predictions: ClassPredictions
 ) -> list[Path]:
     """Draw every figure; returns the paths, PNG, SVG and CSV of each.
 
@@ -77,10 +77,10 @@ def _draw_accuracy(evaluation: Evaluation) -> Callable[[pd.DataFrame], Figure]:
     return draw
 
 
-def _roc_table(evaluation: Evaluation, predictions: Predictions) -> pd.DataFrame:
+def _roc_table(evaluation: Evaluation, predictions: ClassPredictions) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = []
     for result in evaluation.models:
-        for curve in curves_of(predictions, result):
+        for curve in curves_of(ClassPredictions.expect(predictions), result):
             points = zip(curve.fpr, curve.tpr, strict=True)
             rows += [(result.model, curve.name, curve.auc, fpr, tpr) for fpr, tpr in points]
     return pd.DataFrame(rows, columns=["model", "class", "auc", "fpr", "tpr"])

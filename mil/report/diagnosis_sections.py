@@ -6,10 +6,10 @@ from pathlib import Path
 from mil.audit.sample_size import cases_for_width
 from mil.data.cohort import Cohort
 from mil.evaluation.classification.evaluate import Evaluation
+from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.classification.results import ModelResult
 from mil.evaluation.comparison import Comparison, PairTest
 from mil.evaluation.decision_curves import decision_curves
-from mil.evaluation.predictions import Predictions
 from mil.report import plots
 from mil.report.class_cards import case_cards
 from mil.report.class_figures import write_class_figures
@@ -30,7 +30,7 @@ from mil.report.template import svg
 FEW = 10  # cases of a class; below it one case moves sensitivity by more than ten points
 WIDE = 0.2  # an interval
 
-DiagnosisReport = Report[Predictions, Evaluation, Comparison]
+DiagnosisReport = Report[ClassPredictions, Evaluation, Comparison]
 
 
 class DiagnosisSections(Sections[DiagnosisReport]):
@@ -166,11 +166,8 @@ class DiagnosisSections(Sections[DiagnosisReport]):
     def _decisions(self) -> list[Decision]:
         """The curves of the best model for each class to act on that has a case."""
         predictions, classes = self.report.predictions, self.groups
-        table = predictions.table
-        alone = Predictions(
-            table[table["model"] == self.lead.model].reset_index(drop=True), classes
-        )
-        present = set(table["label"].astype(str))
+        alone = predictions.select([self.lead.model])
+        present = set(predictions.table["label"].astype(str))
         positives = classes[1:] if len(classes) == 2 else classes
         return [
             Decision(name, decision_curves(alone, name, THRESHOLDS))

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from mil.evaluation.classification.metrics import predicted
+from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.comparison import mostly_right
-from mil.evaluation.predictions import Predictions
 from mil.report.table_one import Variable, table_one
 
 SURE = 0.8  # a wrong call with at least this probability
@@ -34,7 +34,7 @@ class Failures:
     against: tuple[Variable, ...]
 
 
-def failures(predictions: Predictions, model: str, cohort: pd.DataFrame) -> Failures:
+def failures(predictions: ClassPredictions, model: str, cohort: pd.DataFrame) -> Failures:
     """The errors of a model; a case is called what most of its probability says, mean over repeats.
 
     Args:
@@ -64,5 +64,5 @@ def failures(predictions: Predictions, model: str, cohort: pd.DataFrame) -> Fail
     )
 
 
-def _right(predictions: Predictions, model: str) -> np.ndarray:
+def _right(predictions: ClassPredictions, model: str) -> np.ndarray:
     return mostly_right([predictions.case_scores(model, repeat) for repeat in predictions.repeats])

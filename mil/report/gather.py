@@ -7,28 +7,19 @@ import pandas as pd
 
 from features.progress import Progress, Silent
 from mil.audit.confounders import find_confounders
-from mil.data.cohort import Cohort, read_table, split_train_test
-from mil.data.outcomes import EVENT
+from mil.data.cohort import Cohort
 from mil.data.splits import Fold
+from mil.data.table import read_table, split_train_test
 from mil.errors import RunError
-from mil.evaluation.classification.evaluate import evaluate
-from mil.evaluation.comparison import compare_models
+from mil.evaluation.judge import compare, evaluate
 from mil.evaluation.predictions import Predictions
-from mil.evaluation.survival.evaluate import evaluate_survival
 from mil.evaluation.survival.hazards import read_hazards
-from mil.evaluation.survival.predictions import SurvivalPredictions, read_survival
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small, scale_stops
 from mil.heads.registry import head_class
 from mil.report.facts import Facts, Heatmap
 from mil.report.sections import Report, load_sections
 from mil.runs.run import Run
-
-# The sections of each task's page.
-PAGES = {
-    "diagnosis": "mil.report.diagnosis_sections:DiagnosisSections",
-    "survival": "mil.report.survival_sections:SurvivalSections",
-}
 
 
 def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, Any]:
@@ -39,7 +30,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         CohortError: its table or its bags are no longer there.
     """
     cohort, folds = run.cohort(), run.folds
-    page = PAGES[run.task]
+    page = run.task.page
     predictions, evaluation, comparison = _judge(run, cohort)
     warnings = [
         *_backbone_warnings(cohort),
@@ -53,20 +44,16 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         predictions=predictions,
         evaluation=evaluation,
         comparison=comparison,
-        confounders=() if run.task == "survival" else find_confounders(cohort, folds)[0],
+        confounders=find_confounders(cohort, folds)[0] if run.task.has_classes else (),
         hazards=read_hazards(hazards) if hazards.is_file() else {},
     )
 
 
 def _judge(run: Run, cohort: Cohort) -> tuple[Any, Any, Any]:
     """The predictions, their evaluation and the comparison of models."""
-    if run.task == "survival":
-        risks = read_survival(run.predictions_path)
-        _check_outcomes(risks, cohort)
-        return risks, evaluate_survival(risks, run.settings.time_unit), None
     predictions = run.predictions()
-    check_labels(predictions, cohort)
-    return predictions, evaluate(predictions), compare_models(predictions)
+    check_outcomes(predictions, cohort)
+    return predictions, evaluate(predictions), compare(predictions)
 
 
 def _facts(
@@ -94,22 +81,18 @@ def _facts(
     )
 
 
-def check_labels(predictions: Predictions, cohort: Cohort) -> None:
-    """Cases still have the label they were judged by."""
-    judged = dict(zip(predictions.table["case"], predictions.table["label"], strict=True))
-    changed = [case.name for case in cohort.cases if judged.get(case.name) != case.label]
-    if changed:
-        raise RunError(
-            f"{len(changed)} cases have another label than in the run, e.g. {changed[0]}. "
-            "Make the run again."
-        )
+def check_outcomes(predictions: Predictions, cohort: Cohort) -> None:
+    """Refuse cases whose outcome is not the one they were judged by.
 
-
-def _check_outcomes(predictions: SurvivalPredictions, cohort: Cohort) -> None:
-    """Cases still have the outcome they were judged by."""
-    columns = (predictions.table[name] for name in ("case", "time", "event"))
-    judged = {case: (time, event == 1) for case, time, event in zip(*columns, strict=True)}
-    changed = [c.name for c in cohort.cases if judged.get(c.name) != (c.time, c.label == EVENT)]
+    Raises:
+        RunError: naming one.
+    """
+    judged = predictions.outcomes_by_case()
+    changed = [
+        case.name
+        for case in cohort.cases
+        if judged.get(case.name) != tuple(cohort.task.outcome_fields(case).values())
+    ]
     if changed:
         raise RunError(
             f"{len(changed)} cases have another outcome than in the run, e.g. {changed[0]}. "

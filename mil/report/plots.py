@@ -13,10 +13,10 @@ from markupsafe import escape
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.classification.calibration import Bin
 from mil.evaluation.classification.metrics import placements, roc_points
+from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.classification.results import ModelResult
 from mil.evaluation.decision_curves import DecisionCurve
 from mil.evaluation.intervals import Estimate
-from mil.evaluation.predictions import Predictions
 from mil.report.formats import between, percent
 
 N_COLOURS = 8
@@ -63,7 +63,7 @@ def roc_curves(classes: Sequence[str], truth: Ints, p: Floats) -> tuple[RocCurve
     return tuple(curves)
 
 
-def curves_of(predictions: Predictions, result: ModelResult) -> tuple[RocCurve, ...]:
+def curves_of(predictions: ClassPredictions, result: ModelResult) -> tuple[RocCurve, ...]:
     """ROC curves of a model over all cases of the first repeat; none of a class whose AUC is undefined."""
     scores = predictions.case_scores(result.model, predictions.repeats[0])
     curves = roc_curves(predictions.classes, scores.truth, scores.p)

@@ -6,7 +6,7 @@ import numpy as np
 
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.survival.metrics import misordered
-from mil.evaluation.survival.predictions import CaseRisks, SurvivalPredictions
+from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
 from mil.report.cards import Card, make_cards
 
 
@@ -34,7 +34,7 @@ class RiskVerdict:
         return None if self.rank is None else self.misordered > 0.5
 
 
-def risk_cards(predictions: SurvivalPredictions, unit: str) -> list[Card[RiskVerdict]]:
+def risk_cards(predictions: RiskPredictions, unit: str) -> list[Card[RiskVerdict]]:
     """One card per case, by name; ``unit`` is that of time."""
     first = [
         predictions.case_risks(predictions.models[0], repeat) for repeat in predictions.repeats
@@ -53,7 +53,7 @@ def risk_cards(predictions: SurvivalPredictions, unit: str) -> list[Card[RiskVer
     )
 
 
-def _verdicts(predictions: SurvivalPredictions, model: str, pairs: Ints) -> list[RiskVerdict]:
+def _verdicts(predictions: RiskPredictions, model: str, pairs: Ints) -> list[RiskVerdict]:
     """The answers of one model."""
     mean = predictions.mean_risks(model)
     repeats = [predictions.case_risks(model, repeat) for repeat in predictions.repeats]

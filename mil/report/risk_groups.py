@@ -14,7 +14,7 @@ from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.display import format_p
 from mil.evaluation.survival.evaluate import CAVEAT
 from mil.evaluation.survival.metrics import Curve, kaplan_meier, log_rank, number_at_risk
-from mil.evaluation.survival.predictions import SurvivalPredictions
+from mil.evaluation.survival.predictions import RiskPredictions
 from mil.report.saving import save_figure
 
 COLOURS = ("#0b6e8a", "#b3261e", "#7a5195", "#5b6770", "#ef8a17")
@@ -107,13 +107,13 @@ def write_groups(path: Path, groups: Sequence[Group]) -> None:
                 )
 
 
-def risk_groups(predictions: SurvivalPredictions, model: str) -> tuple[Group, ...]:
+def risk_groups(predictions: RiskPredictions, model: str) -> tuple[Group, ...]:
     """The cases above and below the median training risk; one group where all risks are equal."""
     risks = predictions.mean_risks(model)
     return groups_of(risks.time, risks.event, (risks.risk > 0).astype(np.int64), RISKS)
 
 
-def write_survival_figures(folder: Path, predictions: SurvivalPredictions, unit: str) -> list[Path]:
+def write_survival_figures(folder: Path, predictions: RiskPredictions, unit: str) -> list[Path]:
     """Kaplan-Meier curves of the risk groups of each model, as PNG, SVG and CSV; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

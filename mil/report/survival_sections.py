@@ -23,7 +23,7 @@ from mil.evaluation.survival.metrics import (
     misordered,
     number_at_risk,
 )
-from mil.evaluation.survival.predictions import CaseRisks, SurvivalPredictions
+from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
 from mil.report.formats import count, in_units
 from mil.report.kaplan_meier import group_key, survival_plot
 from mil.report.risk_cards import risk_cards
@@ -45,7 +45,7 @@ FEW_EVENTS = 20  # the number of events, not that of cases, limits what can be l
 WIDE = 0.2  # an interval
 PER_COLUMN = 10  # events; P. Peduzzi et al., J Clin Epidemiol 1995, 48:1503
 
-SurvivalReport = Report[SurvivalPredictions, SurvivalEvaluation, None]
+SurvivalReport = Report[RiskPredictions, SurvivalEvaluation, None]
 
 
 class SurvivalSections(Sections[SurvivalReport]):
@@ -196,7 +196,7 @@ class SurvivalSections(Sections[SurvivalReport]):
         place = nearest_horizon(predictions, float(np.median(predictions.horizons)))
         horizon = float(predictions.horizons[place])
         table = predictions.table
-        alone = SurvivalPredictions(table[table["model"] == self.lead.model].reset_index(drop=True))
+        alone = RiskPredictions(table[table["model"] == self.lead.model].reset_index(drop=True))
         return Decision(
             f"event until {horizon:.4g} {self.report.evaluation.unit}",
             survival_decision_curves(alone, horizon, THRESHOLDS),

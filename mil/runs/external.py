@@ -12,16 +12,18 @@ import pandas as pd
 import torch
 
 from mil.baselines.tile_vote import TileVoteLogits
-from mil.data.cohort import Cohort, assemble, read_table, split_train_test
+from mil.data.cohort import Cohort, assemble
 from mil.data.names import matching
 from mil.data.splits import Fold
+from mil.data.table import read_table, split_train_test
 from mil.errors import LeakageError
 from mil.evaluation.classification.evaluate import Evaluation, evaluate
-from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions, write_predictions
+from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
+from mil.evaluation.predictions import write_predictions
 from mil.heads.ensemble import members_of
 from mil.heads.registry import head_class
 from mil.learning.crossval import check_seen
-from mil.learning.fitted import Fitted
+from mil.learning.fitted import FittedModel
 from mil.learning.prediction import run_head
 from mil.runs.files import write_json
 from mil.runs.run import Run
@@ -54,7 +56,7 @@ class ExternalValidation:
     record: ValidationRecord
     earlier: tuple[ValidationRecord, ...]
     n_members: int
-    predictions: Predictions
+    predictions: ClassPredictions
     evaluation: Evaluation
     path: Path
     logs: tuple[Path, ...]
@@ -118,7 +120,7 @@ def external_validation(
     )
 
 
-def check_unseen(run: Run, members: Sequence[Fitted], cohort: Cohort) -> None:
+def check_unseen(run: Run, members: Sequence[FittedModel], cohort: Cohort) -> None:
     """Refuse cases that any of the models, their backbone or their stain has seen, under any name.
 
     Raises:
@@ -142,7 +144,7 @@ def check_unseen(run: Run, members: Sequence[Fitted], cohort: Cohort) -> None:
     check_seen(cohort, [Fold(repeat=0, index=0, train=(), test=tuple(names))])
 
 
-def predict_ensemble(members: Sequence[Fitted], cohort: Cohort) -> Predictions:
+def predict_ensemble(members: Sequence[FittedModel], cohort: Cohort) -> ClassPredictions:
     """Average the logits of all models and of all slides of a case, then take the softmax.
 
     As in Navarro et al. 2021 (doi:10.3390/cancers13122866): 15 models of 3 x 5 folds, one score per
@@ -180,8 +182,8 @@ def predict_ensemble(members: Sequence[Fitted], cohort: Cohort) -> Predictions:
                 | {PREFIX + n: float(v) for n, v in zip(first.classes, p, strict=True)}
                 | {LOGIT + n: float(v) for n, v in zip(first.classes, logits, strict=True)}
             )
-    return Predictions(pd.DataFrame(rows), first.classes)
+    return ClassPredictions(pd.DataFrame(rows), first.classes)
 
 
-def _networks(fitted: Fitted) -> tuple[Fitted, ...]:
+def _networks(fitted: FittedModel) -> tuple[FittedModel, ...]:
     return tuple(replace(fitted, head=head) for head in members_of(fitted.head))

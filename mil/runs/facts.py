@@ -9,6 +9,7 @@ from mil.data.splits import Fold
 from mil.errors import RunError
 from mil.runs import files
 from mil.runs.settings import RunSettings
+from mil.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class RunFacts:
         return RunSettings(self.info["settings"])
 
     @property
-    def task(self) -> str:
-        """Name of the task."""
+    def task(self) -> Task:
+        """What was asked of a case."""
         return self.settings.task
 
     @property

@@ -26,7 +26,8 @@ from features.files.atomic import write_atomic
 
 FORMAT, FORMAT_VERSION = "mil-run", 1
 RUN, MOVED, FOLDS, PREDICTIONS = "run.json", "moved.json", "folds.json", "predictions.csv"
-RESULTS = (FOLDS, PREDICTIONS, "metrics.json", "comparison.json")
+METRICS, COMPARISON = "metrics.json", "comparison.json"
+RESULTS = (FOLDS, PREDICTIONS, METRICS, COMPARISON)
 LOCK = ".lock"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from features.bags.bag import read_bag
 from features.errors import BagError
-from mil.data.cohort import Row
+from mil.data.case import Row
 from mil.errors import RunError
 from mil.runs.files import MOVED, write_json
 

@@ -1,17 +1,16 @@
 """New slides and their cases, predicted by a model that was trained on all cases."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.bags.bag import Bag
 from features.files.atomic import atomic_path
-from mil.data.cohort import Row
+from mil.data.case import Row
 from mil.data.names import matching
-from mil.evaluation.predictions import PREFIX
-from mil.learning.fitted import Fitted
-from mil.learning.prediction import probabilities, risk
+from mil.learning.fitted import FittedModel
+from mil.learning.prediction import predict
 from mil.runs.run import Run
 
 COLUMNS = ("level", "case", "slide", "tiles", "predicted", "trained_on_it")
@@ -41,7 +40,7 @@ class PredictedRow:
 
 
 def predict_slides(
-    run: Run, fitted: Fitted, bags: Sequence[Bag], table: Sequence[Row] = ()
+    run: Run, fitted: FittedModel, bags: Sequence[Bag], table: Sequence[Row] = ()
 ) -> list[PredictedRow]:
     """Predict each slide, then each case as the mean over its slides.
 
@@ -63,7 +62,7 @@ def predict_slides(
     for bag in bags:
         row = rows.get(bag.slide)
         case = run.case_of(bag.slide, (row.case if row else "") or bag.case)
-        values = _predict(fitted, bag, row.other if row else {})
+        values = tuple(predict(fitted, bag, row.other if row else {}).values())
         slide = _row("slide", fitted, case, bag.slide, len(bag), values)
         slides.append(slide)
         by_case.setdefault(slide.case, []).append(slide)
@@ -77,14 +76,14 @@ def predict_slides(
     return slides + cases
 
 
-def value_names(fitted: Fitted) -> list[str]:
+def value_names(fitted: FittedModel) -> list[str]:
     """What the values of a row are: the classes, or the risk."""
-    return ["risk"] if fitted.timeline else list(fitted.classes)
+    return list(fitted.classes)
 
 
-def write_predicted(path: Path, rows: Sequence[PredictedRow], fitted: Fitted) -> None:
+def write_predicted(path: Path, rows: Sequence[PredictedRow], fitted: FittedModel) -> None:
     """Write rows as CSV; probabilities stand in columns ``p_<class>``, in full precision."""
-    names = value_names(fitted) if fitted.timeline else [PREFIX + n for n in fitted.classes]
+    names = fitted.readout.answer_names
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*COLUMNS, *names])
@@ -100,20 +99,10 @@ def write_predicted(path: Path, rows: Sequence[PredictedRow], fitted: Fitted) ->
             writer.writerow([*facts, *(repr(value) for value in row.values)])
 
 
-def _predict(fitted: Fitted, bag: Bag, columns: Mapping[str, str]) -> tuple[float, ...]:
-    """The probabilities of a slide, or its risk alone."""
-    if fitted.timeline:
-        return (risk(fitted, bag, (), columns)[0],)
-    return tuple(probabilities(fitted, bag, columns))
-
-
 def _row(
-    level: str, fitted: Fitted, case: str, slide: str, n_tiles: int, values: tuple[float, ...]
+    level: str, fitted: FittedModel, case: str, slide: str, n_tiles: int, values: tuple[float, ...]
 ) -> PredictedRow:
-    if fitted.timeline:
-        predicted = "high risk" if values[0] > 0 else "low risk"
-    else:
-        predicted = fitted.classes[max(range(len(values)), key=values.__getitem__)]
+    predicted = fitted.readout.verdict(dict(zip(fitted.readout.answer_names, values, strict=True)))
     trained_on = "unknown"
     if case:
         trained_on = "yes" if matching([case], fitted.trained_on) else "no"

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.bags.bag import Bag, read_bag
-from mil.data.cohort import Cohort, Row, assemble, read_table, split_train_test
+from mil.data.case import Row
+from mil.data.cohort import Cohort, assemble
 from mil.data.names import matching
-from mil.data.outcomes import with_outcomes
 from mil.data.splits import Fold, read_folds
+from mil.data.table import read_table, split_train_test
 from mil.errors import CohortError, FitError, LeakageError, RunError
 from mil.runs import files
 from mil.runs.cases import cohort_as_tested
@@ -18,7 +19,7 @@ from mil.runs.moved import check_store, check_table, read_moved, write_moved
 
 if TYPE_CHECKING:  # torch comes only with what needs it
     from mil.evaluation.predictions import Predictions
-    from mil.learning.fitted import Fitted
+    from mil.learning.fitted import FittedModel
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Run(RunFacts):
         return self.moved.get("cohort", self.settings.cohort)
 
     def rows(self) -> tuple[Row, ...]:
-        """The rows of the table that are learnt from, with the outcome as label.
+        """The rows of the table that are trained on.
 
         Raises:
             CohortError: the table is gone, or cannot be read.
@@ -67,9 +68,6 @@ class Run(RunFacts):
             raise CohortError(
                 f"{error} If it has moved, open the run with its new place (cohort=...)."
             ) from error
-        if self.task == "survival":
-            settings = self.settings
-            rows = with_outcomes(rows, settings.time, settings.event, source=str(self.table))
         return tuple(rows)
 
     def cohort(self) -> Cohort:
@@ -82,13 +80,14 @@ class Run(RunFacts):
         self.require_finished()
         rows, settings = self.rows(), self.settings
         if settings.finetunes:
-            cohort = cohort_as_tested(rows, self.folds, self.fold_store)
+            cohort = cohort_as_tested(rows, self.folds, self.fold_store, self.task)
         else:
             cohort = assemble(
                 rows,
                 self._store(),
                 allow_missing=settings.allow_missing,
-                survival=self.task == "survival",
+                task=self.task,
+                source=str(self.table),
             )
         self._check_bags(cohort)
         return cohort
@@ -158,7 +157,7 @@ class Run(RunFacts):
         """
         from mil.evaluation.predictions import read_predictions
 
-        return read_predictions(self.predictions_path)
+        return self.task.adopt(read_predictions(self.predictions_path))
 
     @property
     def folds(self) -> tuple[Fold, ...]:
@@ -175,7 +174,7 @@ class Run(RunFacts):
 
     # Models.
 
-    def load(self, model: str, fold: Fold | None = None) -> "Fitted":
+    def load(self, model: str, fold: Fold | None = None) -> "FittedModel":
         """A model as the run wrote it.
 
         Raises:
@@ -183,17 +182,19 @@ class Run(RunFacts):
             RunError: the file is not the one the run has written.
             FitError: it is missing.
         """
-        from mil.learning.fitted import load_fitted
+        from mil.learning.fitted import load_model
 
         path = self.model_path(model, fold)
-        fitted = load_fitted(self.verified(path))
+        fitted = load_model(self.verified(path))
         if fold and (seen := matching(fold.test, fitted.trained_on)):
             raise LeakageError(
                 f"{path} was trained on {seen[0]}, which fold {fold.index} tests. Make the run again."
             )
         return fitted
 
-    def model_for(self, slide: str, model: str, *, case: str = "") -> "tuple[Fitted, Relation]":
+    def model_for(
+        self, slide: str, model: str, *, case: str = ""
+    ) -> "tuple[FittedModel, Relation]":
         """The model to score a slide with: in a cross-validation, one that has not seen its case.
 
         Args:
@@ -222,7 +223,7 @@ class Run(RunFacts):
 
     def _first_unseeing(
         self, model: str, folds: list[Fold], case: str
-    ) -> "tuple[Fitted, Relation]":
+    ) -> "tuple[FittedModel, Relation]":
         """The first fold's model that was not trained on a case; the first of all where every one was."""
         choices = ((fold, self.load(model, fold)) for fold in folds)
         first_fold, first = next(choices)
@@ -233,7 +234,7 @@ class Run(RunFacts):
                     return fitted, Relation(fold, seen=False)
         return first, Relation(first_fold, seen)
 
-    def ensemble(self, model: str) -> "tuple[Fitted, ...]":
+    def ensemble(self, model: str) -> "tuple[FittedModel, ...]":
         """The fits of one model in every fold and repeat of a finished cross-validation.
 
         Raises:
@@ -264,7 +265,7 @@ class Run(RunFacts):
             )
         return tuple(self.load(model, fold) for fold in folds)
 
-    def only_model(self) -> "Fitted":
+    def only_model(self) -> "FittedModel":
         """The model that was trained on all cases.
 
         Raises:
@@ -309,11 +310,11 @@ def open_run(path: Path, *, store: Path | None = None, cohort: Path | None = Non
     if store is not None:
         check_store(run.path, run.bags, store, finetuned=run.settings.finetunes)
     if cohort is not None:
-        check_table(run.path, run.cases, run.labels, run.rows())
+        check_table(run.path, run.cases, run.labels, run.task.label_rows(run.rows(), str(cohort)))
     write_moved(path, run.moved)
     return run
 
 
-def _has_seen(fitted: "Fitted", case: str) -> bool | None:
+def _has_seen(fitted: "FittedModel", case: str) -> bool | None:
     """Whether a model was trained on a case; None where the case is not known."""
     return bool(matching([case], fitted.trained_on)) if case else None

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mil.settings import FitSettings, SplitSettings
+from mil.tasks.registry import task_from
+from mil.tasks.task import Task
 
 T = TypeVar("T")
 
@@ -32,9 +34,9 @@ class RunSettings:
         return self._part(SplitSettings)
 
     @property
-    def task(self) -> str:
-        """Name of the task: what was learnt of a case."""
-        return str(self.stored.get("task", "diagnosis"))
+    def task(self) -> Task:
+        """What was asked of a case."""
+        return task_from(self.stored)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -60,21 +62,6 @@ class RunSettings:
     def finetunes(self) -> bool:
         """Whether a backbone was fine-tuned in each fold."""
         return bool(self.stored.get("finetune", "off") != "off")
-
-    @property
-    def time(self) -> str:
-        """The column of times until the event."""
-        return str(self.stored.get("time", "time"))
-
-    @property
-    def event(self) -> str:
-        """The column that says whether the event was seen."""
-        return str(self.stored.get("event", "event"))
-
-    @property
-    def time_unit(self) -> str:
-        """What times count."""
-        return str(self.stored.get("time_unit", "days"))
 
     @property
     def seed(self) -> int:

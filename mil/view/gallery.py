@@ -16,7 +16,7 @@ from mil.explain.quality import quality_warnings
 from mil.explain.scores import TileScores
 from mil.explain.target import explanation_target
 from mil.heads.registry import head_class
-from mil.learning.fitted import Fitted
+from mil.learning.fitted import FittedModel
 from mil.runs.run import Relation, Run
 from mil.view.layers import list_layers
 from mil.view.predictions import case_predictions
@@ -130,7 +130,7 @@ class Gallery:
             )
         return self._pyramid(number).tile(level, column, row)
 
-    def _scored(self, number: int, layer: int) -> tuple[TileScores, Fitted, Relation]:
+    def _scored(self, number: int, layer: int) -> tuple[TileScores, FittedModel, Relation]:
         """A layer's scores, the model behind them, and what it has to do with the case."""
         bag = self._bag(number)
         fitted, relation = self._model_for(self.slides[number], self.layers[layer].model)

@@ -9,7 +9,7 @@ from mil.explain.quantity import NONLINEAR_LOSSES
 from mil.explain.scores import TileScores
 from mil.explain.target import explanation_target
 from mil.heads.registry import head_class
-from mil.learning.fitted import Fitted
+from mil.learning.fitted import FittedModel
 from mil.settings import FitSettings
 
 
@@ -20,7 +20,7 @@ class Layer:
     model: str
     method: str
 
-    def score(self, fitted: Fitted, bag: Bag) -> TileScores:
+    def score(self, fitted: FittedModel, bag: Bag) -> TileScores:
         """Scores of one bag's tiles under a fit of the model."""
         return METHODS[self.method](explanation_target(fitted, bag))
 

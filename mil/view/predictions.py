@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from mil.evaluation.survival.predictions import read_survival
+from mil.evaluation.classification.predictions import ClassPredictions
+from mil.evaluation.survival.predictions import RiskPredictions
 from mil.report.class_cards import case_cards
 from mil.runs.run import Run
 
@@ -17,11 +18,15 @@ def case_predictions(run: Run) -> CasePredictions:
     """
     if not run.cross_validated:
         return {}
-    return _risks(run) if run.task == "survival" else _probabilities(run)
-
-
-def _probabilities(run: Run) -> CasePredictions:
     predictions = run.predictions()
+    if isinstance(predictions, ClassPredictions):
+        return _probabilities(predictions)
+    if isinstance(predictions, RiskPredictions):
+        return _risks(predictions)
+    return {}
+
+
+def _probabilities(predictions: ClassPredictions) -> CasePredictions:
     return {
         card.case: {
             model: {"p": [round(p, 4) for p in verdict.p], "right": verdict.right}
@@ -31,8 +36,7 @@ def _probabilities(run: Run) -> CasePredictions:
     }
 
 
-def _risks(run: Run) -> CasePredictions:
-    predictions = read_survival(run.predictions_path)
+def _risks(predictions: RiskPredictions) -> CasePredictions:
     by_case: CasePredictions = {}
     for model in predictions.models:
         risks = predictions.mean_risks(model)

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from cli.cohort import to_learn_from
 
 from cli import check as module
 from cli.check import CheckOptions, run_check
-from cli.cohort import to_learn_from
 from cli.finetune import FinetuneOptions, labelled_slides
 from features.synthetic import CohortSpec, write_cohort
 from mil.errors import CohortError

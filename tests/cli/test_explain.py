@@ -11,8 +11,8 @@ from cli.options import UsageError
 from features.bags.bag import write_bag
 from mil.errors import RunError
 from mil.explain.known import known_tiles
-from mil.learning.fitted import save_fitted
-from mil.learning.training import fit
+from mil.learning.fitted import save_model
+from mil.learning.training import fit_model
 from mil.runs.record import finish_run, start_run
 from tests.features.making import box_ring, feature, noise, write_geojson, write_tiff
 from tests.mil.made import QUICK, made_bag, made_cohort
@@ -25,8 +25,8 @@ def trained(tmp_path):
     data = {"recipe": dict(cohort.recipe), "cases": {}}
     run = start_run(tmp_path / "trained", "train", {"model": "abmil"}, data)
     run.model_path("abmil").parent.mkdir()
-    fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
-    save_fitted(run.model_path("abmil"), fitted)
+    fitted = fit_model("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    save_model(run.model_path("abmil"), fitted)
     return finish_run(run).path
 
 
@@ -45,8 +45,8 @@ def test_slide_in_a_folder_is_explained_inside_out_and_beside_its_namesake(train
 
 def test_a_model_that_another_fit_has_replaced_is_not_explained(trained, tmp_path):
     cohort = made_cohort(seed=1)
-    other = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=1)
-    save_fitted(trained / "models" / "abmil.safetensors", other)
+    other = fit_model("abmil", cohort.cases, (), cohort.classes, QUICK, seed=1)
+    save_model(trained / "models" / "abmil.safetensors", other)
     path = tmp_path / "a.h5"
     write_bag(path, made_bag("a"))
     with pytest.raises(RunError, match="not as the run wrote it"):

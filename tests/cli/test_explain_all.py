@@ -11,8 +11,8 @@ from features.bags.bag import read_bag, write_bag
 from features.errors import AnnotationError
 from mil.errors import FitError, RunError
 from mil.explain import compare_methods, methods
-from mil.learning.fitted import save_fitted
-from mil.learning.training import fit
+from mil.learning.fitted import save_model
+from mil.learning.training import fit_model
 from mil.runs.record import finish_run, start_run
 from tests.features.making import box_ring, feature, write_geojson
 from tests.mil.made import QUICK, made_bag, made_cohort
@@ -34,8 +34,8 @@ def trained(tmp_path, request):
     settings = {"model": "abmil", "store": str(tmp_path / "store")}
     run = start_run(tmp_path / "trained", "train", settings, facts)
     run.model_path("abmil").parent.mkdir()
-    fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
-    save_fitted(run.model_path("abmil"), fitted)
+    fitted = fit_model("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    save_model(run.model_path("abmil"), fitted)
     return finish_run(run).path
 
 

@@ -14,13 +14,13 @@ from features.errors import BackboneError, SlideError
 from features.extraction.extract import extract
 from features.extraction.survey import SlideJob, identify_files
 from features.recipe import Recipe
-from mil.data.cohort import Case
+from mil.data.case import Case
 from mil.explain.models import choose_target
 from mil.explain.slides import MOST_PX, draw_picture, open_bag_slide
 from mil.explain.target import explanation_target
 from mil.explain.write import RANDOM_WEIGHTS
-from mil.learning.fitted import save_fitted
-from mil.learning.training import fit
+from mil.learning.fitted import save_model
+from mil.learning.training import fit_model
 from mil.runs.record import finish_run, start_run
 from mil.runs.run import open_run
 from tests.features.making import box_ring, feature, noise, write_geojson, write_tiff
@@ -37,8 +37,8 @@ def run_of(path, cohort, **facts):
     data = {"recipe": dict(cohort.recipe), "cases": {}} | facts
     run = start_run(path, "train", {"model": "abmil"}, data)
     run.model_path("abmil").parent.mkdir()
-    fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
-    save_fitted(run.model_path("abmil"), fitted)
+    fitted = fit_model("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    save_model(run.model_path("abmil"), fitted)
     return finish_run(run).path
 
 
@@ -140,7 +140,7 @@ def test_mpp_is_that_of_the_map_and_of_the_finest_level(trained, tmp_path):
 def test_beside_regions_the_class_is_that_of_the_table(tmp_path, regions, named, label, expected):
     run = open_run(run_of(tmp_path / "run", made_cohort(), labels={"s": label}, cases={"s": "s"}))
     cohort = made_cohort()
-    fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    fitted = fit_model("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
     chosen = choose_target(run, made_bag("s"), fitted, named, tmp_path if regions else None)
     assert chosen == expected
 
@@ -234,7 +234,7 @@ def test_a_bag_of_another_width_is_refused(trained, tmp_path):
     from mil.errors import FitError
 
     cohort = made_cohort()
-    fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    fitted = fit_model("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
     with pytest.raises(FitError, match="tiles have 7 features, the model reads 5"):
         explanation_target(fitted, made_bag("s", dim=7))
 
@@ -244,6 +244,6 @@ def test_a_bag_without_numbers_is_refused(features):
     from mil.errors import FitError
 
     cohort = made_cohort()
-    fitted = fit("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    fitted = fit_model("abmil", cohort.cases, (), cohort.classes, QUICK, seed=0)
     with pytest.raises(FitError, match="s: the bag has no tile, or values that are not finite"):
         explanation_target(fitted, made_bag("s", features.astype(np.float32)))

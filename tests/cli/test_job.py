@@ -51,13 +51,13 @@ def test_attention_beats_chance_and_mean_pooling_on_the_demo(demo):
 def test_attention_ranks_the_planted_tiles_first_in_cases_it_has_not_seen(demo):
     from mil.data.splits import read_folds
     from mil.explain.attention import attention_scores
-    from mil.learning.fitted import load_fitted
+    from mil.learning.fitted import load_model
     from mil.runs.run import open_run
 
     run = open_run(demo / "run")
     label_free = []
     for fold in read_folds(demo / "run" / "folds.json"):
-        fitted = load_fitted(run.model_path("abmil", fold))
+        fitted = load_model(run.model_path("abmil", fold))
         assert not set(fitted.trained_on) & set(fold.test)
         for row in read_csv(demo / "cohort.csv"):
             if row["case"] in fold.test:
@@ -79,8 +79,9 @@ def test_each_fold_tests_one_case_of_each_subtype(demo):
 
 def test_shuffled_labels_come_out_at_chance(demo, tmp_path):
     """Over several shufflings; 160 predictions at 1 in 4 give 40 right, 28 to 53 in 98 % of trials."""
-    from mil.data.cohort import assemble, read_table
+    from mil.data.cohort import assemble
     from mil.data.splits import split_cases
+    from mil.data.table import read_table
     from mil.evaluation.classification.evaluate import evaluate
     from mil.learning.crossval import cross_validate
     from mil.settings import FitSettings, SplitSettings

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cli.null import run_null
 
 from cli.learn import CrossvalOptions, TrainOptions, crossval, train
-from cli.null import run_null
 from cli.options import UsageError
 from cli.predict import PredictOptions, predict
 from cli.report import ReportOptions, run_report
 from features.bags.bag import write_bag
 from mil.audit.run import audit_run
 from mil.errors import CohortError, FitError, RunError
+from mil.evaluation.predictions import read_predictions
 from mil.evaluation.survival.evaluate import CAVEAT
-from mil.evaluation.survival.predictions import read_survival
 from mil.runs.run import open_run
 from tests.mil.followed import followed_cohort
 from tests.mil.report.parsed import Page, check_page
@@ -63,7 +63,7 @@ def test_run_holds_predictions_numbers_and_curves(study, capsys):
     run = study / "run"
     found = {m["model"]: m for m in json.loads((run / "metrics.json").read_text())["models"]}
     assert found["pooled-logistic"]["harrell"]["low"] > 0.5
-    assert read_survival(run / "predictions.csv").models == ("majority", "pooled-logistic")
+    assert read_predictions(run / "predictions.csv").models == ("majority", "pooled-logistic")
     svg = (run / "survival" / "pooled-logistic.svg").read_text()
     assert "time in months" in svg
     assert "log-rank p" in svg

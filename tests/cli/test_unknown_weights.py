@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-
 from cli.cohort import assembled
+
 from cli.extract import SlideOptions, warn_of_weights
 from cli.learn import CrossvalOptions
 from features.backbones.registry import load_backbone

@@ -18,7 +18,8 @@ from features.bags.interchange import (
 )
 from features.bags.layouts import LAYOUTS, SourceFacts, detect_layout
 from features.errors import BagError
-from mil.data.cohort import Row, assemble
+from mil.data.case import Row
+from mil.data.cohort import assemble
 from mil.data.splits import Fold
 from mil.errors import CohortError, LeakageError
 from mil.learning.crossval import check_seen

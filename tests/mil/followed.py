@@ -8,6 +8,7 @@ from mil.data.cohort import Cohort
 from mil.data.outcomes import CENSORED, EVENT
 from mil.data.splits import Fold, split_cases
 from mil.settings import SplitSettings
+from mil.tasks.survival import Survival
 from tests.mil.made import made_case
 
 
@@ -33,7 +34,7 @@ def followed_cohort(n=40, *, planted=True, seed=0, dim=8, n_tiles=30):
             slides.append(rng.permutation(features).astype(np.float32))
         case = made_case(f"c{i:03d}", EVENT if event[i] else CENSORED, *slides)
         cases.append(replace(case, time=float(time[i])))
-    return Cohort(cases=tuple(cases), classes=(CENSORED, EVENT))
+    return Cohort(cases=tuple(cases), classes=(CENSORED, EVENT), task=Survival())
 
 
 def folds_by_event(cohort, folds="5", seed=0, repeats=1) -> tuple[Fold, ...]:

@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 
 from features.bags.bag import Bag
-from mil.data.cohort import Case, Cohort
+from mil.data.case import Case
+from mil.data.cohort import Cohort
 from mil.data.splits import Fold, split_cases
+from mil.evaluation.survival.predictions import column_of
+from mil.learning.prediction import EMPTY, predict
 from mil.settings import FitSettings, SplitSettings
+from mil.tasks.diagnosis import Diagnosis
 
 RECIPE: dict[str, Any] = {"backbone": "toy", "weights": "pretrained", "mpp": 0.5, "tile": 224}
 QUICK = FitSettings(seeds=1, epochs=3, width=8, dropout=0.1)
@@ -59,7 +63,8 @@ def made_columns(name: str) -> dict[str, str]:
 
 
 def cohort_of(cases: Sequence[Case]) -> Cohort:
-    return Cohort(cases=tuple(cases), classes=tuple(sorted({case.label for case in cases})))
+    classes = tuple(sorted({case.label for case in cases}))
+    return Cohort(cases=tuple(cases), classes=classes, task=Diagnosis())
 
 
 def made_cohort(
@@ -122,3 +127,15 @@ def folds_of(cohort: Cohort, **settings: Any) -> tuple[Fold, ...]:
         [case.site for case in cohort.cases],
         SplitSettings(**settings),
     )
+
+
+def probabilities(fitted, bag, other=EMPTY) -> list[float]:
+    """What a model of classes answers, in the order of the classes."""
+    return [predict(fitted, bag, other)[f"p_{name}"] for name in fitted.classes]
+
+
+def risk(fitted, bag, times=(), other=EMPTY) -> tuple[float, list[float]]:
+    """What a model of survival answers: the risk, and survival until each time."""
+    columns = [column_of(time) for time in times]
+    answer = predict(fitted, bag, other, columns)
+    return answer["risk"], [answer[name] for name in columns]

@@ -3,11 +3,12 @@
 import csv
 
 from features.bags.bag import write_bag
-from mil.data.cohort import assemble, read_table
+from mil.data.cohort import assemble
 from mil.data.splits import write_folds
+from mil.data.table import read_table
 from mil.evaluation.predictions import write_predictions
 from mil.learning.crossval import cross_validate
-from mil.learning.fitted import save_fitted
+from mil.learning.fitted import save_model
 from mil.runs.record import finish_run, start_run, update_run
 from tests.mil.made import QUICK, folds_of
 
@@ -50,9 +51,9 @@ def make_run(folder, cohort, models=MODELS, **columns):
 
     def keep(model, fold, fitter):
         fitted = fitter()
-        save_fitted(run.model_path(model, fold), fitted)
+        save_model(run.model_path(model, fold), fitted)
         return fitted
 
-    predictions = cross_validate(cohort, folds, models, QUICK, seed=0, keep=keep)
+    predictions = cross_validate(cohort, folds, models, QUICK, seed=0, fitter=keep)
     write_predictions(run.path / "predictions.csv", predictions)
     return finish_run(run)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from features.bags.bag import write_bag
-from mil.data.cohort import Row, assemble, read_table
+from mil.data.case import Row
+from mil.data.cohort import assemble
 from mil.data.names import matching
+from mil.data.table import read_table
 from mil.errors import CohortError
 from tests.mil.made import RECIPE, made_bag, made_cohort
 

@@ -10,7 +10,7 @@ from mil.data.cohort import Cohort
 from mil.errors import CohortError, LeakageError
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.survival.evaluate import evaluate_survival
-from mil.learning.combined import SELECTED, Combination, combine, combine_survival
+from mil.learning.combined import SELECTED, Combination, combine
 from mil.learning.crossval import fit_cases, fit_fold, fold_seed
 from mil.settings import FitSettings
 from tests.mil.followed import folds_by_event, followed_cohort
@@ -36,8 +36,8 @@ def two_classes(n=60, seed=0, *, telling=True):
     return cohort_of(cases)
 
 
-def combination(cohort, *, settings=None, keep=keep_none, columns=("age", "arm")):
-    return Combination(cohort, MODEL, columns, settings or FitSettings(), 0, keep)
+def combination(cohort, *, settings=None, fitter=keep_none, columns=("age", "arm")):
+    return Combination(cohort, MODEL, columns, settings or FitSettings(), 0, fitter)
 
 
 def judged(cohort, folds):
@@ -121,19 +121,19 @@ def test_kept_fit_is_taken_and_refused_if_it_has_seen_a_test_case():
         asked.append((model, fold.index))
         return fitter()
 
-    combine(combination(cohort, keep=keep), folds)
+    combine(combination(cohort, fitter=keep), folds)
     assert asked == [(MODEL, fold.index) for fold in folds]
     settings = FitSettings()
     cheat = fit_cases(MODEL, cohort.cases, cohort.classes, settings, 0)
     with pytest.raises(LeakageError, match="trained and would be tested"):
-        combine(combination(cohort, keep=lambda *_: cheat), folds)
+        combine(combination(cohort, fitter=lambda *_: cheat), folds)
 
 
 def test_fit_of_the_fold_is_that_of_the_cross_validation():
     cohort = two_classes(20)
     [fold, *_] = folds_of(cohort)
     ours = []
-    combination(cohort, keep=lambda _m, _f, fitter: ours.append(fitter()) or ours[-1])(fold)
+    combination(cohort, fitter=lambda _m, _f, fitter: ours.append(fitter()) or ours[-1])(fold)
     theirs = fit_fold(cohort, MODEL, fold, FitSettings(), 0)
     assert ours[0].seed == theirs.seed == fold_seed(0, fold)
     assert bool((ours[0].head.weight == theirs.head.weight).all())
@@ -159,9 +159,9 @@ def test_survival_is_combined_by_cox_regressions():
         replace(case, other={"age": f"{60 - 8 * np.log(case.time / 500) + 8 * rng.normal():.1f}"})
         for case in plain.cases
     )
-    cohort = Cohort(cases=cases, classes=plain.classes)
+    cohort = Cohort(cases=cases, classes=plain.classes, task=plain.task)
     asked = combination(cohort, settings=FitSettings(task="survival"), columns=("age",))
-    predictions = combine_survival(asked, folds_by_event(cohort))
+    predictions = combine(asked, folds_by_event(cohort))
     found = {m.model: m for m in evaluate_survival(predictions, "days").models}
     assert set(found) == {SELECTED, COMBINED}
     assert found[SELECTED].metrics["harrell"].low > 0.5

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from mil.data.cohort import Case
+from mil.data.case import Case
 from mil.data.splits import Fold
 from mil.errors import CohortError, FitError, LeakageError
 from mil.explain.attention import attention_scores
 from mil.heads.registry import MODELS, check_chunks
-from mil.learning.crossval import check_seen, cross_validate, fit_fold, fit_parts, fold_seed
-from mil.learning.fitted import load_fitted, save_fitted
+from mil.learning.crossval import check_seen, cross_validate, fit_fold, fold_seed, set_aside
+from mil.learning.fitted import load_model, save_model
 from mil.settings import FEW_CASES, FitSettings
 from tests.mil.made import (
     QUICK,
@@ -66,7 +66,7 @@ def planted():
         fits[fold] = fitter()
         return fits[fold]
 
-    return cohort, keys, run(cohort, settings=LEARNER, keep=keep), fits
+    return cohort, keys, run(cohort, settings=LEARNER, fitter=keep), fits
 
 
 def test_planted_signal_is_found(planted):
@@ -175,7 +175,7 @@ def test_leakage_is_noticed_before_any_fit():
         raise AssertionError("a fit was asked for")
 
     with pytest.raises(LeakageError):
-        run(retrained(COHORT, ("a0",)), keep=keep)
+        run(retrained(COHORT, ("a0",)), fitter=keep)
 
 
 @pytest.mark.parametrize("spelling", ["A0", "\uff410"])
@@ -188,7 +188,7 @@ def test_a_case_in_another_spelling_is_the_case(spelling):
     fold = next(fold for fold in folds if "a0" in fold.test)
     fitted = replace(fit_fold(COHORT, "mean", fold, QUICK, 0), trained_on=(spelling,))
     with pytest.raises(LeakageError, match="mean: a0 trained and"):
-        run(COHORT, models=["mean"], keep=lambda *_: fitted)
+        run(COHORT, models=["mean"], fitter=lambda *_: fitted)
 
 
 def test_backbone_that_saw_only_other_cases_is_taken():
@@ -226,7 +226,7 @@ def test_kept_fit_that_saw_a_tested_case_is_leakage():
     folds = folds_of(COHORT)
     other = fit_fold(COHORT, "mean", folds[1], QUICK, 0)
     with pytest.raises(LeakageError, match=f"mean: {', '.join(sorted(folds[0].test))} trained and"):
-        run(COHORT, ["mean"], folds=folds, keep=lambda _model, _fold, _fitter: other)
+        run(COHORT, ["mean"], folds=folds, fitter=lambda _model, _fold, _fitter: other)
 
 
 def test_kept_fit_that_chose_its_epoch_by_a_tested_case_is_leakage():
@@ -234,14 +234,14 @@ def test_kept_fit_that_chose_its_epoch_by_a_tested_case_is_leakage():
     honest = fit_fold(COHORT, "mean", folds[0], QUICK, 0)
     peeking = replace(honest, trained_on=(*honest.trained_on, folds[0].test[0]))
     with pytest.raises(LeakageError, match=folds[0].test[0]):
-        run(COHORT, ["mean"], folds=folds[:1], keep=lambda _model, _fold, _fitter: peeking)
+        run(COHORT, ["mean"], folds=folds[:1], fitter=lambda _model, _fold, _fitter: peeking)
 
 
 def test_kept_fit_of_another_model_is_refused():
     folds = folds_of(COHORT)
     other = fit_fold(COHORT, "mean", folds[0], QUICK, 0)
     with pytest.raises(FitError, match=r"kept was another fit \(of mean\)"):
-        run(COHORT, ["abmil"], folds=folds[:1], keep=lambda _model, _fold, _fitter: other)
+        run(COHORT, ["abmil"], folds=folds[:1], fitter=lambda _model, _fold, _fitter: other)
 
 
 def test_kept_fit_of_fewer_training_cases_is_refused():
@@ -250,7 +250,7 @@ def test_kept_fit_of_fewer_training_cases_is_refused():
     moved = replace(fold, train=fold.train[1:])
     other = fit_fold(COHORT, "mean", moved, QUICK, 0)
     with pytest.raises(FitError, match="or the cases it learnt from differ"):
-        run(COHORT, ["mean"], folds=[fold], keep=lambda _model, _fold, _fitter: other)
+        run(COHORT, ["mean"], folds=[fold], fitter=lambda _model, _fold, _fitter: other)
 
 
 def test_kept_fit_on_a_backbone_that_has_seen_more_is_refused():
@@ -258,7 +258,7 @@ def test_kept_fit_on_a_backbone_that_has_seen_more_is_refused():
     told = retrained(COHORT, ("elsewhere",))
     other = fit_fold(COHORT, "mean", fold, QUICK, 0)
     with pytest.raises(FitError, match="or the cases it learnt from differ"):
-        run(told, ["mean"], folds=[fold], keep=lambda _model, _fold, _fitter: other)
+        run(told, ["mean"], folds=[fold], fitter=lambda _model, _fold, _fitter: other)
 
 
 def test_every_fit_is_offered_for_keeping_and_used():
@@ -269,22 +269,22 @@ def test_every_fit_is_offered_for_keeping_and_used():
         return fitter()
 
     folds = folds_of(COHORT)
-    run(COHORT, ["mean", "majority"], folds=folds, keep=keep)
+    run(COHORT, ["mean", "majority"], folds=folds, fitter=keep)
     assert asked == [(model, fold) for model in ("mean", "majority") for fold in folds]
 
 
 def test_kept_fits_give_the_predictions_of_fresh_ones(tmp_path):
     def saving(model, fold, fitter):
         fitted = fitter()
-        save_fitted(tmp_path / f"{model}{fold.index}.safetensors", fitted)
+        save_model(tmp_path / f"{model}{fold.index}.safetensors", fitted)
         return fitted
 
     def kept(model, fold, fitter):
-        return load_fitted(tmp_path / f"{model}{fold.index}.safetensors")
+        return load_model(tmp_path / f"{model}{fold.index}.safetensors")
 
     models = ["majority", "tile-vote", "abmil"]
-    fresh = run(COHORT, models, keep=saving).table
-    pd.testing.assert_frame_equal(run(COHORT, models, keep=kept).table, fresh, check_exact=True)
+    fresh = run(COHORT, models, fitter=saving).table
+    pd.testing.assert_frame_equal(run(COHORT, models, fitter=kept).table, fresh, check_exact=True)
 
 
 def of_model(predictions, model):
@@ -354,7 +354,7 @@ def test_majority_predicts_the_shares_of_its_training_part():
 def test_predictions_are_the_fold_model_on_the_tested_slides():
     folds = folds_of(COHORT)
     table = run(COHORT, ["mean"], folds=folds).table
-    from mil.learning.prediction import probabilities
+    from tests.mil.made import probabilities
 
     for fold in folds:
         fitted = fit_fold(COHORT, "mean", fold, QUICK, 0)
@@ -419,12 +419,12 @@ def test_every_fold_and_repeat_has_a_seed_of_its_own():
 
 
 def test_few_cases_give_none_up():
-    train, valid = fit_parts("mean", COHORT.cases, QUICK, 0)
+    train, valid = set_aside("mean", COHORT.cases, QUICK, 0)
     assert (train, valid) == (COHORT.cases, ())
 
 
 def test_inner_cases_are_set_aside_whole():
-    train, valid = fit_parts("mean", COHORT.cases, replace(QUICK, early_stopping="always"), 0)
+    train, valid = set_aside("mean", COHORT.cases, replace(QUICK, early_stopping="always"), 0)
     assert {case.name for case in valid} | {case.name for case in train} == {
         case.name for case in COHORT.cases
     }
@@ -492,7 +492,7 @@ def test_a_kept_fit_of_another_request_is_refused(change):
 
     with pytest.raises(FitError, match="kept was another fit"):
         cross_validate(
-            cohort, folds, ["mean"], asked["settings"], seed=asked["seed"], keep=keep, workers=1
+            cohort, folds, ["mean"], asked["settings"], seed=asked["seed"], fitter=keep, workers=1
         )
 
 

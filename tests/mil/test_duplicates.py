@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made import cohort_of, made_bag, made_cohort, planted_cohort
 
-from mil.data.cohort import Case
+from mil.data.case import Case
 from mil.data.duplicates import lookalikes
 
 SIDE = 448  # level-0 pixels of a tile, at 0.25 micrometres per pixel
@@ -100,6 +100,7 @@ def test_tiles_that_all_look_alike_or_lie_nowhere_prove_nothing():
 
 
 def test_the_cohort_of_the_demo_raises_no_alarm(demo, mil):
-    from mil.data.cohort import assemble, read_table
+    from mil.data.cohort import assemble
+    from mil.data.table import read_table
 
     assert lookalikes(assemble(read_table(demo / "cohort.csv"), demo / "store")) == ()

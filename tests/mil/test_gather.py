@@ -15,7 +15,7 @@ from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.comparison import compare_models
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small
-from mil.learning.fitted import load_fitted
+from mil.learning.fitted import load_model
 from mil.report.diagnosis_sections import FEW
 from mil.report.gather import gather
 from mil.runs.record import update_run
@@ -100,7 +100,7 @@ def test_each_slide_has_the_map_of_the_model_that_did_not_see_its_case(run):
     assert set(heatmaps) == {bag.slide for case in cohort.cases for bag in case.bags}
     first, second = [fold for fold in read_folds(run.path / "folds.json") if fold.repeat == 0]
     for fold, other in ((first, second), (second, first)):
-        unseen, seen = (load_fitted(run.model_path("abmil", f)) for f in (fold, other))
+        unseen, seen = (load_model(run.model_path("abmil", f)) for f in (fold, other))
         for case in cohort.named(fold.test):
             assert case.name not in unseen.trained_on
             assert case.name in seen.trained_on

@@ -16,7 +16,7 @@ from mil.learning.losses import (
     focal,
     multilabel_bce,
 )
-from mil.learning.training import fit
+from mil.learning.training import fit_model
 from mil.settings import FitSettings
 from tests.mil.made import QUICK, made_cohort, planted_cohort
 
@@ -201,8 +201,8 @@ def test_gradient_is_that_of_differences(loss):
 def test_fit_lowers_the_loss_asked_for(given):
     cohort, _ = planted_cohort(2, 3)
     settings = FitSettings(seeds=1, epochs=30, width=16, learning_rate=1e-2, dropout=0)
-    fitted = fit("mean", cohort.cases, (), cohort.classes, replace(settings, **given), seed=0)
-    plain = fit("mean", cohort.cases, (), cohort.classes, settings, seed=0)
+    fitted = fit_model("mean", cohort.cases, (), cohort.classes, replace(settings, **given), seed=0)
+    plain = fit_model("mean", cohort.cases, (), cohort.classes, settings, seed=0)
     assert fitted.losses[-1] < 0.8 * fitted.losses[0]
     assert abs(fitted.losses[0] - plain.losses[0]) > 1e-3
 
@@ -212,7 +212,9 @@ def test_inner_cases_are_judged_by_the_loss_asked_for():
     valid, train = cohort.cases[:1], cohort.cases[1:]
     given = replace(QUICK, epochs=1, learning_rate=1e-30)
     losses = [
-        fit("mean", train, valid, cohort.classes, replace(given, loss=loss), seed=0).valid_losses
+        fit_model(
+            "mean", train, valid, cohort.classes, replace(given, loss=loss), seed=0
+        ).valid_losses
         for loss in ("cross-entropy", "focal")
     ]
     assert 0 < losses[1][0] < losses[0][0]

@@ -6,15 +6,15 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from mil.report.null import draw_null
 from PIL import Image
 from scipy import stats
 
 from mil.audit.permutation import CHANCE, Shuffle, judge, shuffle_labels, shuffles
-from mil.data.cohort import Case
+from mil.data.case import Case
 from mil.errors import CohortError
-from mil.evaluation.predictions import COLUMNS, PREFIX, Predictions
+from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
 from mil.learning.crossval import cross_validate
-from mil.report.null import draw_null
 from mil.settings import SplitSettings
 from tests.mil.made import QUICK, cohort_of, made_cohort, planted_cohort
 
@@ -42,7 +42,7 @@ def knowing(cohort, folds, seed):
             fixed = ("leaky", fold.repeat, fold.index, case.name, case.bags[0].slide, case.label)
             rows.append(dict(zip(COLUMNS, fixed, strict=True)) | told)
     columns = [*COLUMNS, *(PREFIX + name for name in cohort.classes)]
-    return Predictions(pd.DataFrame(rows, columns=columns), cohort.classes)
+    return ClassPredictions(pd.DataFrame(rows, columns=columns), cohort.classes)
 
 
 def test_labels_move_between_whole_cases():

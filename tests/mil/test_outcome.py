@@ -3,8 +3,9 @@
 import pytest
 
 from features.bags.bag import write_bag
-from mil.data.cohort import assemble, read_table
+from mil.data.cohort import assemble
 from mil.data.outcomes import with_outcomes
+from mil.data.table import read_table
 from mil.errors import CohortError
 from tests.mil.made import made_bag
 

@@ -174,7 +174,7 @@ def test_what_is_sent_to_a_worker_holds_no_features(stored):
 
 def test_workers_open_the_same_files(stored, tmp_path):
     folds = folds_of(stored, folds="3")
-    cross_validate(stored, folds, ["mean"], QUICK, seed=0, workers=2, keep=NotesMaps(tmp_path))
+    cross_validate(stored, folds, ["mean"], QUICK, seed=0, workers=2, fitter=NotesMaps(tmp_path))
     assert os.getpid() not in workers_of(tmp_path)
     for path in tmp_path.iterdir():
         for case in stored.cases:

@@ -9,9 +9,9 @@ import torch
 from features.bags.bag import read_bag, write_bag
 from mil.errors import CohortError, FitError
 from mil.heads.registry import MODELS
-from mil.learning.prediction import probabilities, run_head
-from mil.learning.training import fit
-from tests.mil.made import QUICK, RECIPE, made_bag, made_cohort, made_columns
+from mil.learning.prediction import run_head
+from mil.learning.training import fit_model
+from tests.mil.made import QUICK, RECIPE, made_bag, made_cohort, made_columns, probabilities
 
 COHORT = made_cohort((2, 3))
 TOLD = made_columns("s")
@@ -19,7 +19,9 @@ TOLD = made_columns("s")
 
 @pytest.fixture(scope="module")
 def fitted():
-    return {name: fit(name, COHORT.cases, (), COHORT.classes, QUICK, seed=0) for name in MODELS}
+    return {
+        name: fit_model(name, COHORT.cases, (), COHORT.classes, QUICK, seed=0) for name in MODELS
+    }
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -7,8 +7,9 @@ from torch.nn.functional import cross_entropy
 from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head
 from mil.learning.batches import collate
-from mil.learning.epochs import Group, _train_step
 from mil.settings import FitSettings
+from mil.tasks.diagnosis_objective import ClassObjective, Group
+from tests.mil.made import made_cohort
 
 PLAIN = FitSettings(precision="fp32", dropout=0.0)
 
@@ -27,5 +28,7 @@ def test_a_bag_weighs_as_much_in_the_heads_own_loss_as_in_the_other(model):
         loss = loss + head.auxiliary_loss(output, label[None], batch.mask).sum()
         wanted += float(weight * loss.detach()) / 3
     still = torch.optim.SGD(head.parameters(), lr=0.0)
-    found = _train_step(head, still, [Group(collate(bags), labels, weights)], PLAIN)
-    assert found == pytest.approx(wanted, rel=1e-5)
+    cohort = made_cohort()
+    objective = ClassObjective(cohort.cases, (), cohort.classes)
+    loss = objective._train_step(head, still, [Group(collate(bags), labels, weights)], PLAIN)
+    assert loss == pytest.approx(wanted, rel=1e-5)

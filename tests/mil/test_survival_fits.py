@@ -11,13 +11,14 @@ from mil.data.outcomes import Outcomes
 from mil.errors import FitError, LeakageError
 from mil.evaluation.survival.evaluate import evaluate_survival
 from mil.heads.registry import MODELS, head_class
-from mil.learning.crossval import cross_validate_survival
-from mil.learning.fitted import load_fitted, save_fitted
-from mil.learning.prediction import probabilities, risk
-from mil.learning.survival import _dealt, _loss, fit_survival
+from mil.learning.crossval import cross_validate
+from mil.learning.fitted import load_model, save_model
+from mil.learning.training import fit_model
 from mil.settings import FitSettings
+from mil.tasks.survival import Survival
+from mil.tasks.survival_objective import SurvivalObjective, _draw_steps
 from tests.mil.followed import folds_by_event, followed_cohort
-from tests.mil.made import made_bag
+from tests.mil.made import made_bag, probabilities, risk
 
 QUICK = FitSettings(
     task="survival", epochs=15, width=16, learning_rate=5e-3, early_stopping="never"
@@ -31,7 +32,7 @@ ABLE = {
 
 def judged(cohort, models, settings=QUICK, seed=0, **given):
     folds = folds_by_event(cohort, seed=seed)
-    predictions = cross_validate_survival(cohort, folds, models, settings, seed=seed, **given)
+    predictions = cross_validate(cohort, folds, models, settings, seed=seed, **given)
     return {m.model: m for m in evaluate_survival(predictions, "days").models}
 
 
@@ -73,16 +74,16 @@ def test_every_model_that_can_learns_survival_and_every_other_is_refused():
     assert set(found) == ABLE
     for name in set(MODELS) - ABLE:
         with pytest.raises(FitError, match=rf"{name} learns classes, not survival"):
-            fit_survival(name, cohort.cases, (), QUICK, seed=0)
+            fit_model(name, cohort.cases, (), (), QUICK, seed=0, task=Survival())
 
 
 @pytest.mark.parametrize("loss", ["cox", "discrete"])
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_fit_comes_back_from_its_file(planted, tmp_path, loss, seeds):
     settings = replace(QUICK, loss=loss, seeds=seeds, epochs=2, intervals=3)
-    fitted = fit_survival("abmil", planted.cases[:40], (), settings, seed=1)
-    save_fitted(tmp_path / "m.safetensors", fitted)
-    back = load_fitted(tmp_path / "m.safetensors")
+    fitted = fit_model("abmil", planted.cases[:40], (), (), settings, seed=1, task=Survival())
+    save_model(tmp_path / "m.safetensors", fitted)
+    back = load_model(tmp_path / "m.safetensors")
     bag, at = planted.cases[50].bags[0], [100.0, 500.0]
     assert risk(back, bag, at) == risk(fitted, bag, at)
     assert back.timeline == fitted.timeline
@@ -90,7 +91,9 @@ def test_fit_comes_back_from_its_file(planted, tmp_path, loss, seeds):
 
 
 def test_several_fits_are_averaged_in_their_logits(planted):
-    fitted = fit_survival("mean", planted.cases, (), replace(QUICK, seeds=3, epochs=2), seed=1)
+    fitted = fit_model(
+        "mean", planted.cases, (), (), replace(QUICK, seeds=3, epochs=2), seed=1, task=Survival()
+    )
     features = torch.from_numpy(planted.cases[0].bags[0].features[None])
     mask = torch.ones(features.shape[:2], dtype=torch.bool)
     each = [member(features, mask).logits for member in fitted.head.members]
@@ -108,7 +111,8 @@ def test_case_is_the_unit_however_many_slides_it_has(planted):
     bag = planted.cases[0].bags[0]
     for model in ("pooled-logistic", "majority"):
         once, twice = (
-            fit_survival(model, cases, (), settings, seed=0) for cases in (planted.cases, doubled)
+            fit_model(model, cases, (), (), settings, seed=0, task=Survival())
+            for cases in (planted.cases, doubled)
         )
         assert risk(once, bag, [300.0])[0] == pytest.approx(risk(twice, bag, [300.0])[0], abs=1e-4)
         np.testing.assert_allclose(once.timeline.hazard, twice.timeline.hazard, rtol=1e-4)
@@ -116,15 +120,15 @@ def test_case_is_the_unit_however_many_slides_it_has(planted):
 
 def test_backbone_that_has_seen_a_case_is_refused(planted):
     tainted = replace(planted.cases[0], bags=(made_bag("c000-s1", dim=8, trained_on=("c005",)),))
-    cohort = Cohort(cases=(tainted, *planted.cases[1:]), classes=planted.classes)
+    cohort = Cohort(cases=(tainted, *planted.cases[1:]), classes=planted.classes, task=planted.task)
     with pytest.raises(LeakageError, match="c005"):
         judged(cohort, ["majority"])
 
 
 def test_fit_that_has_seen_a_test_case_is_refused(planted):
-    cheat = fit_survival("majority", planted.cases, (), QUICK, seed=0)
+    cheat = fit_model("majority", planted.cases, (), (), QUICK, seed=0, task=Survival())
     with pytest.raises(LeakageError, match="trained and would be tested"):
-        judged(planted, ["majority"], keep=lambda _model, _fold, _fitter: cheat)
+        judged(planted, ["majority"], fitter=lambda _model, _fold, _fitter: cheat)
 
 
 def test_outcomes_of_the_test_part_change_no_prediction(planted):
@@ -133,7 +137,7 @@ def test_outcomes_of_the_test_part_change_no_prediction(planted):
     changed = tuple(
         replace(c, time=c.time * 3 + 1) if c.name in tested else c for c in planted.cases
     )
-    other = Cohort(cases=changed, classes=planted.classes)
+    other = Cohort(cases=changed, classes=planted.classes, task=planted.task)
     fits = []
     for cohort in (planted, other):
 
@@ -141,9 +145,7 @@ def test_outcomes_of_the_test_part_change_no_prediction(planted):
             fits.append(fitter())
             return fits[-1]
 
-        cross_validate_survival(
-            cohort, folds, ["mean"], replace(QUICK, epochs=2), seed=0, keep=keep
-        )
+        cross_validate(cohort, folds, ["mean"], replace(QUICK, epochs=2), seed=0, fitter=keep)
     assert fits[0].timeline == fits[1].timeline
     for a, b in zip(fits[0].head.parameters(), fits[1].head.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -152,34 +154,36 @@ def test_outcomes_of_the_test_part_change_no_prediction(planted):
 def test_same_seed_gives_the_same_predictions(planted):
     folds, settings = folds_by_event(planted, "2"), replace(QUICK, epochs=1)
     first, second = (
-        cross_validate_survival(planted, folds, ["mean"], settings, seed=3).table for _ in range(2)
+        cross_validate(planted, folds, ["mean"], settings, seed=3).table for _ in range(2)
     )
     assert first.equals(second)
 
 
 def test_epoch_is_chosen_on_training_cases_that_are_set_aside(planted):
     settings = replace(QUICK, early_stopping="always", patience=1, epochs=40, learning_rate=0.05)
-    fitted = fit_survival("abmil", planted.cases[:40], planted.cases[40:], settings, seed=0)
+    fitted = fit_model(
+        "abmil", planted.cases[:40], planted.cases[40:], (), settings, seed=0, task=Survival()
+    )
     assert len(fitted.valid_losses) == len(fitted.losses) < 40
     assert set(fitted.trained_on) == {case.name for case in planted.cases}
 
 
 def test_case_in_both_parts_is_refused(planted):
     with pytest.raises(LeakageError, match="choose the epoch"):
-        fit_survival("mean", planted.cases, planted.cases[:1], QUICK, seed=0)
+        fit_model("mean", planted.cases, planted.cases[:1], (), QUICK, seed=0, task=Survival())
 
 
 def test_training_without_an_event_is_refused(planted):
     censored = [case for case in planted.cases if case.label == "censored"]
     with pytest.raises(FitError, match="No training case has an event"):
-        fit_survival("mean", censored, (), QUICK, seed=0)
+        fit_model("mean", censored, (), (), QUICK, seed=0, task=Survival())
 
 
 @pytest.mark.parametrize(("n", "size"), [(33, 16), (40, 4), (7, 16), (50, 1)])
 def test_steps_hold_every_case_once_and_their_share_of_events(n, size):
     rng = np.random.default_rng(0)
     outcomes = Outcomes(rng.random(n), np.arange(n) % 3 == 0)
-    steps = list(_dealt(outcomes, size, rng))
+    steps = list(_draw_steps(outcomes, size, rng))
     assert sorted(np.concatenate(steps).tolist()) == list(range(n))
     events = [int(outcomes.event[step].sum()) for step in steps]
     assert min(events) >= 1
@@ -189,20 +193,24 @@ def test_steps_hold_every_case_once_and_their_share_of_events(n, size):
 
 def test_cox_loss_compares_within_the_step_alone():
     outcomes = Outcomes(np.array([1.0, 2, 3]), np.array([True, False, True]))
-    loss = _loss(torch.tensor([[1.0], [0.0], [2.0]]), outcomes, None)
+    cases = followed_cohort(4).cases
+    objective = SurvivalObjective(cases, ())
+    loss = objective._loss(torch.tensor([[1.0], [0.0], [2.0]]), outcomes)
     expected = np.log(np.e + 1 + np.e**2) - 1 + 0  # the last event is alone in its risk set
     assert float(loss) == pytest.approx(expected / 2, rel=1e-6)
 
 
 def test_model_of_survival_gives_no_probabilities_of_classes_nor_one_of_classes_a_risk(planted):
-    from mil.learning.training import fit
+    from mil.learning.training import fit_model
 
-    classes = fit(
+    classes = fit_model(
         "mean", planted.cases, (), planted.classes, FitSettings(epochs=1, width=4), seed=0
     )
     with pytest.raises(FitError, match="learnt classes, not survival"):
         risk(classes, planted.cases[0].bags[0], [1.0])
-    fitted = fit_survival("mean", planted.cases, (), replace(QUICK, epochs=1), seed=0)
+    fitted = fit_model(
+        "mean", planted.cases, (), (), replace(QUICK, epochs=1), seed=0, task=Survival()
+    )
     with pytest.raises(FitError, match="learnt survival"):
         probabilities(fitted, planted.cases[0].bags[0])
 

@@ -19,12 +19,20 @@ from mil.heads.layers import Dropout
 from mil.heads.registry import MODELS, build_head, head_class
 from mil.learning import epochs as steps
 from mil.learning.batches import collate
-from mil.learning.epochs import _bag_steps, _tile_steps
-from mil.learning.fitted import load_fitted, save_fitted
-from mil.learning.prediction import probabilities, run_head
-from mil.learning.training import _examples, fit
+from mil.learning.fitted import load_model, save_model
+from mil.learning.prediction import run_head
+from mil.learning.training import fit_model
 from mil.settings import FEW_CASES, FitSettings
-from tests.mil.made import QUICK, RECIPE, cohort_of, made_case, made_cohort, planted_cohort
+from mil.tasks.diagnosis_objective import _bag_steps, _tile_steps, make_examples
+from tests.mil.made import (
+    QUICK,
+    RECIPE,
+    cohort_of,
+    made_case,
+    made_cohort,
+    planted_cohort,
+    probabilities,
+)
 
 COHORT = made_cohort((3, 4))
 LEARNING = [name for name in MODELS if head_class(name).takes_steps()]
@@ -32,7 +40,7 @@ LEARNING = [name for name in MODELS if head_class(name).takes_steps()]
 
 def fit_all(model="abmil", cohort=COHORT, settings=QUICK, *, seed=0, valid=()):
     train = [case for case in cohort.cases if case not in valid]
-    return fit(model, train, valid, cohort.classes, settings, seed=seed)
+    return fit_model(model, train, valid, cohort.classes, settings, seed=seed)
 
 
 def weights_of(fitted):
@@ -108,20 +116,20 @@ UNEVEN = [
 
 def case_shares(cases, classes=("a", "b")):
     """Each case's share of all weight."""
-    examples, _ = _examples(cases, classes)
+    examples, _ = make_examples(cases, classes)
     weights = iter([example.weight for example in examples])
     shares = np.array([sum(next(weights) for _ in case.bags) for case in cases])
     return shares / shares.sum()
 
 
 def test_weight_of_a_bag_is_that_of_its_class_over_cases_and_slides():
-    examples, _ = _examples(UNEVEN, ("a", "b"))
+    examples, _ = make_examples(UNEVEN, ("a", "b"))
     expected = [9 / 2 / 2 / n for n in (1, 3, 3, 3)] + [9 / 2 / 3 / n for n in (2, 2, 1, 2, 2)]
     np.testing.assert_allclose([example.weight for example in examples], expected)
 
 
 def test_mean_weight_is_one():
-    examples, _ = _examples(UNEVEN, ("a", "b"))
+    examples, _ = make_examples(UNEVEN, ("a", "b"))
     assert np.mean([example.weight for example in examples]) == pytest.approx(1)
 
 
@@ -130,7 +138,7 @@ def test_cases_of_a_class_weigh_the_same_and_so_do_classes():
 
 
 def test_class_counts_are_of_cases():
-    assert _examples(UNEVEN, ("a", "b"))[1].tolist() == [2, 3]
+    assert make_examples(UNEVEN, ("a", "b"))[1].tolist() == [2, 3]
 
 
 def test_splitting_a_case_into_two_slides_moves_no_weight():
@@ -157,7 +165,7 @@ def bags_of(groups):
 
 def tile_weights(cases):
     """(label, weight) of every tile of one epoch."""
-    examples, _ = _examples(cases, ("a", "b"))
+    examples, _ = make_examples(cases, ("a", "b"))
     groups = groups_of(_tile_steps, examples)
     return torch.cat([g.labels for g in groups]), torch.cat([g.weights for g in groups])
 
@@ -177,7 +185,7 @@ def test_duplicating_every_tile_of_a_bag_moves_no_weight(n_copies):
     marked = np.full((3, 3), 77, dtype=np.float32)
     shares = []
     for tiles in (marked, np.repeat(marked, n_copies, axis=0)):
-        examples, _ = _examples([made_case("a0", "a", tiles), *UNEVEN[1:]], ("a", "b"))
+        examples, _ = make_examples([made_case("a0", "a", tiles), *UNEVEN[1:]], ("a", "b"))
         groups = groups_of(_tile_steps, examples)
         features = torch.cat([g.bags.features for g in groups])
         weights = torch.cat([g.weights for g in groups])
@@ -186,7 +194,7 @@ def test_duplicating_every_tile_of_a_bag_moves_no_weight(n_copies):
 
 
 def test_every_bag_is_seen_once_an_epoch():
-    examples, _ = _examples(UNEVEN, ("a", "b"))
+    examples, _ = make_examples(UNEVEN, ("a", "b"))
     steps = list(_bag_steps(examples, replace(QUICK, batch_bags=4), np.random.default_rng(0)))
     assert [sum(len(group.labels) for group in step) for step in steps] == [4, 4, 1]
     seen = sorted(float(tiles.sum()) for step in steps for tiles, _, _ in bags_of(step))
@@ -195,21 +203,21 @@ def test_every_bag_is_seen_once_an_epoch():
 
 
 def test_bags_keep_their_own_label_and_weight_when_shuffled():
-    examples, _ = _examples(UNEVEN, ("a", "b"))
+    examples, _ = make_examples(UNEVEN, ("a", "b"))
     told = {float(e.features[0, 0]): (e.label, pytest.approx(e.weight)) for e in examples}
     for tiles, label, weight in bags_of(groups_of(_bag_steps, examples, seed=1)):
         assert told[float(tiles[0, 0])] == (label, weight)
 
 
 def test_tiles_keep_the_label_of_their_slide_when_shuffled():
-    examples, _ = _examples(UNEVEN, ("a", "b"))
+    examples, _ = make_examples(UNEVEN, ("a", "b"))
     label_of = {tuple(tile): e.label for e in examples for tile in e.features.tolist()}
     for tiles, label, _ in bags_of(groups_of(_tile_steps, examples)):
         assert label_of[tuple(tiles[0].tolist())] == label
 
 
 def test_order_of_bags_changes_from_epoch_to_epoch():
-    examples, _ = _examples(UNEVEN, ("a", "b"))
+    examples, _ = make_examples(UNEVEN, ("a", "b"))
     rng = np.random.default_rng(0)
     first, second = (
         [float(t[0, 0]) for step in _bag_steps(examples, QUICK, rng) for t, _, _ in bags_of(step)]
@@ -220,14 +228,14 @@ def test_order_of_bags_changes_from_epoch_to_epoch():
 
 
 def test_no_step_holds_more_tiles_than_asked():
-    examples, _ = _examples(UNEVEN, ("a", "b"))
+    examples, _ = make_examples(UNEVEN, ("a", "b"))
     settings = replace(QUICK, train_tiles=3)
     groups = groups_of(_bag_steps, examples, settings)
     assert max(group.bags.features.shape[1] for group in groups) == 3
 
 
 def test_majority_says_the_shares_of_training_cases_not_slides():
-    fitted = fit("majority", UNEVEN, (), ("a", "b"), QUICK, seed=0)
+    fitted = fit_model("majority", UNEVEN, (), ("a", "b"), QUICK, seed=0)
     assert probabilities(fitted, UNEVEN[0].bags[0]) == pytest.approx([2 / 5, 3 / 5])
 
 
@@ -254,7 +262,7 @@ def test_planted_signal_is_found_in_cases_that_did_not_train(model):
     train = [case for case in cohort.cases if int(case.name[1:]) < 8]
     held_out = [case for case in cohort.cases if case not in train]
     settings = FitSettings(seeds=1, epochs=20, width=32, learning_rate=5e-3)
-    fitted = fit(model, train, (), cohort.classes, settings, seed=0)
+    fitted = fit_model(model, train, (), cohort.classes, settings, seed=0)
     right = [
         np.argmax(probabilities(fitted, case.bags[0])) == cohort.classes.index(case.label)
         for case in held_out
@@ -311,8 +319,8 @@ def test_inner_cases_change_no_weight_of_an_epoch():
     valid = (COHORT.cases[0], COHORT.cases[-1])
     one = replace(QUICK, epochs=1)
     train = [case for case in COHORT.cases if case not in valid]
-    without = fit("abmil", train, (), COHORT.classes, one, seed=0)
-    assert same_weights(without, fit("abmil", train, valid, COHORT.classes, one, seed=0))
+    without = fit_model("abmil", train, (), COHORT.classes, one, seed=0)
+    assert same_weights(without, fit_model("abmil", train, valid, COHORT.classes, one, seed=0))
 
 
 def test_inner_loss_weighs_cases_not_slides():
@@ -321,14 +329,14 @@ def test_inner_loss_weighs_cases_not_slides():
     losses = []
     for copies in (1, 4):
         valid = [made_case("x", "class-a", *[bag] * copies), made_case("y", "class-b", -bag)]
-        fitted = fit("mean", train, valid, ("class-a", "class-b"), QUICK, seed=0)
+        fitted = fit_model("mean", train, valid, ("class-a", "class-b"), QUICK, seed=0)
         losses.append(fitted.valid_losses)
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
 def test_case_that_trains_cannot_choose_the_epoch():
     with pytest.raises(LeakageError, match="a1 would train and choose the epoch"):
-        fit("abmil", COHORT.cases, COHORT.cases[1:2], COHORT.classes, QUICK, seed=0)
+        fit_model("abmil", COHORT.cases, COHORT.cases[1:2], COHORT.classes, QUICK, seed=0)
 
 
 def test_scale_is_taken_from_the_training_cases():
@@ -342,7 +350,7 @@ def test_scale_is_taken_from_the_training_cases():
 @pytest.mark.parametrize("model", MODELS)
 def test_outlier_in_an_inner_case_moves_no_scale(model):
     valid = made_case("z", "class-a", np.full((3, 5), 1e3, dtype=np.float32))
-    fitted = fit(model, COHORT.cases, [valid], COHORT.classes, QUICK, seed=0)
+    fitted = fit_model(model, COHORT.cases, [valid], COHORT.classes, QUICK, seed=0)
     plain = fit_all(model)
     assert torch.equal(fitted.head.shift, plain.head.shift)
     assert torch.equal(fitted.head.scale, plain.head.scale)
@@ -359,23 +367,23 @@ def test_diverging_loss_is_refused_with_the_remedy(model, learning_rate):
 def test_inner_loss_that_is_no_number_is_refused():
     valid = made_case("z", "class-a", np.full((3, 5), np.inf, dtype=np.float32))
     with pytest.raises(FitError, match="loss is nan in epoch 1"):
-        fit("mean", COHORT.cases, [valid], COHORT.classes, QUICK, seed=0)
+        fit_model("mean", COHORT.cases, [valid], COHORT.classes, QUICK, seed=0)
 
 
 def test_class_without_a_training_case_is_refused():
     with pytest.raises(FitError, match="No case of class-b to train on"):
-        fit("abmil", COHORT.cases[:3], (), COHORT.classes, QUICK, seed=0)
+        fit_model("abmil", COHORT.cases[:3], (), COHORT.classes, QUICK, seed=0)
 
 
 def test_no_training_case_is_refused():
     with pytest.raises(FitError, match="No case of class-a, class-b to train on"):
-        fit("majority", (), (), COHORT.classes, QUICK, seed=0)
+        fit_model("majority", (), (), COHORT.classes, QUICK, seed=0)
 
 
 def test_label_that_is_no_class_is_refused():
     stranger = made_case("z", "class-z", np.ones((2, 5), dtype=np.float32))
     with pytest.raises(FitError, match="'class-z' is none of the classes class-a, class-b"):
-        fit("abmil", [*COHORT.cases, stranger], (), COHORT.classes, QUICK, seed=0)
+        fit_model("abmil", [*COHORT.cases, stranger], (), COHORT.classes, QUICK, seed=0)
 
 
 def test_unknown_model_is_refused():
@@ -430,13 +438,13 @@ def kept(request, tmp_path):
     """A fit and where it was saved."""
     fitted = fit_all(request.param, valid=(COHORT.cases[1], COHORT.cases[-1]))
     path = tmp_path / "models" / f"{request.param}-r0-f0.safetensors"
-    save_fitted(path, fitted)
+    save_model(path, fitted)
     return fitted, path
 
 
 def test_kept_model_predicts_to_the_last_bit_what_it_did(kept):
     fitted, path = kept
-    loaded = load_fitted(path)
+    loaded = load_model(path)
     for case in COHORT.cases:
         for bag in case.bags:
             assert probabilities(loaded, bag, case.other) == probabilities(fitted, bag, case.other)
@@ -446,7 +454,7 @@ def test_kept_model_predicts_to_the_last_bit_what_it_did(kept):
 
 def test_kept_model_knows_all_it_knew(kept):
     fitted, path = kept
-    loaded = load_fitted(path)
+    loaded = load_model(path)
     assert replace(loaded, head=fitted.head) == fitted
 
 
@@ -461,7 +469,7 @@ def test_card_beside_the_model_says_what_the_card_inside_does(kept):
 @pytest.fixture
 def abmil_path(tmp_path):
     path = tmp_path / "abmil.safetensors"
-    save_fitted(path, fit_all())
+    save_model(path, fit_all())
     return path
 
 
@@ -469,27 +477,25 @@ def abmil_path(tmp_path):
 def test_model_that_is_cut_off_is_refused(abmil_path, n_bytes):
     abmil_path.write_bytes(abmil_path.read_bytes()[:n_bytes])
     with pytest.raises(FitError, match=r"abmil\.safetensors: not a model of this library"):
-        load_fitted(abmil_path)
+        load_model(abmil_path)
 
 
 def test_garbage_is_refused(abmil_path):
     abmil_path.write_bytes(np.random.default_rng(0).bytes(4000))
     with pytest.raises(FitError, match="not a model"):
-        load_fitted(abmil_path)
+        load_model(abmil_path)
 
 
 @pytest.mark.parametrize("name", ["absent.safetensors", "."])
 def test_model_that_is_not_there_is_refused(tmp_path, name):
     with pytest.raises(FitError, match="not a model"):
-        load_fitted(tmp_path / name)
+        load_model(tmp_path / name)
 
 
 def rewritten(path, change):
     """The model with its card changed."""
     card = json.loads(path.with_suffix(".json").read_text())
-    state = {
-        name: value.contiguous() for name, value in load_fitted(path).head.state_dict().items()
-    }
+    state = {name: value.contiguous() for name, value in load_model(path).head.state_dict().items()}
     save_file(state, path, metadata={"card": json.dumps(change(card))})
 
 
@@ -512,13 +518,13 @@ def rewritten(path, change):
 def test_card_that_does_not_fit_the_weights_is_refused(abmil_path, change):
     rewritten(abmil_path, change)
     with pytest.raises(FitError, match=r"abmil\.safetensors: not a model of this library"):
-        load_fitted(abmil_path)
+        load_model(abmil_path)
 
 
 def test_weights_without_a_card_are_refused(abmil_path):
     save_file({"w": torch.zeros(2)}, abmil_path)
     with pytest.raises(FitError, match="not a model"):
-        load_fitted(abmil_path)
+        load_model(abmil_path)
 
 
 def test_single_and_half_precision_bags_train_together():
@@ -548,7 +554,7 @@ def test_learning_rate_falls_along_a_cosine(monkeypatch):
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
     cohort = made_cohort((2, 2), slides=1)
     settings = replace(QUICK, epochs=4, learning_rate=0.01, batch_bags=99)
-    fit("mean", cohort.cases, (), cohort.classes, settings, seed=0)
+    fit_model("mean", cohort.cases, (), cohort.classes, settings, seed=0)
     expected = [0.01 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
     assert rates == pytest.approx(expected)
 
@@ -557,14 +563,14 @@ def test_what_the_backbone_has_seen_the_model_has_seen():
     cohort = made_cohort((2, 2), slides=1)
     bag = replace(cohort.cases[0].bags[0], trained_on=("elsewhere",))
     cases = (replace(cohort.cases[0], bags=(bag,)), *cohort.cases[1:])
-    assert "elsewhere" in fit("mean", cases, (), cohort.classes, QUICK, seed=0).trained_on
+    assert "elsewhere" in fit_model("mean", cases, (), cohort.classes, QUICK, seed=0).trained_on
 
 
 @pytest.mark.parametrize("part", ["weights", "classes"])
 def test_a_model_that_was_changed_is_refused(tmp_path, part):
     cohort = made_cohort((2, 2), slides=1)
     path = tmp_path / "m.safetensors"
-    save_fitted(path, fit("mean", cohort.cases, (), cohort.classes, QUICK, seed=0))
+    save_model(path, fit_model("mean", cohort.cases, (), cohort.classes, QUICK, seed=0))
     with safe_open(path, framework="pt") as file:
         card = json.loads(file.metadata()["card"])
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -573,8 +579,8 @@ def test_a_model_that_was_changed_is_refused(tmp_path, part):
     else:
         card["classes"] = card["classes"][::-1]
     save_file(state, path, metadata={"card": json.dumps(card)})
-    with pytest.raises(FitError, match="changed after saving"):
-        load_fitted(path)
+    with pytest.raises(FitError, match="not those it was saved with"):
+        load_model(path)
 
 
 def padded_share(groups):
@@ -586,7 +592,7 @@ def padded_share(groups):
 def test_less_than_a_tenth_of_an_epoch_is_padding(batch_bags):
     lengths = np.random.default_rng(0).integers(20, 400, 40)
     cases = [made_case(f"{'ab'[i % 2]}{i}", "ab"[i % 2], *slides(n)) for i, n in enumerate(lengths)]
-    examples, _ = _examples(cases, ("a", "b"))
+    examples, _ = make_examples(cases, ("a", "b"))
     settings = replace(QUICK, batch_bags=batch_bags, train_tiles=0)
     assert padded_share(groups_of(_bag_steps, examples, settings)) < 0.1
     together = collate([e.features for e in examples])
@@ -606,7 +612,7 @@ def test_a_step_in_groups_is_the_step_at_once(model, monkeypatch):
 
 
 def test_all_tiles_train_where_none_are_drawn():
-    examples, _ = _examples(UNEVEN, ("a", "b"))
+    examples, _ = make_examples(UNEVEN, ("a", "b"))
     for steps_of in (_bag_steps, _tile_steps):
         groups = groups_of(steps_of, examples, replace(QUICK, train_tiles=0))
         assert sum(len(tiles) for tiles, _, _ in bags_of(groups)) == sum(
@@ -729,8 +735,8 @@ def test_an_ensemble_obeys_the_laws_of_heads(model, law):
 @pytest.mark.parametrize("model", LEARNING)
 def test_an_ensemble_comes_back_from_disk_the_same(model, tmp_path):
     fitted = fit_all(model, settings=SEVERAL)
-    save_fitted(tmp_path / "m.safetensors", fitted)
-    loaded = load_fitted(tmp_path / "m.safetensors")
+    save_model(tmp_path / "m.safetensors", fitted)
+    loaded = load_model(tmp_path / "m.safetensors")
     for case in COHORT.cases:
         assert probabilities(loaded, case.bags[0]) == probabilities(fitted, case.bags[0])
 
@@ -747,6 +753,6 @@ def test_transmil_reads_all_tiles_and_not_the_first_of_them():
             tiles[rng.random(250) < 0.05] += direction
         cases.append(made_case(f"c{number}", "ab"[number % 2], tiles.astype(np.float32)))
     settings = FitSettings(seeds=1, epochs=8, width=64, batch_bags=1, precision="fp32")
-    fitted = fit("transmil", cases[:16], [], ("a", "b"), settings, seed=0)
+    fitted = fit_model("transmil", cases[:16], [], ("a", "b"), settings, seed=0)
     said = [probabilities(fitted, case.bags[0])[1] for case in cases[16:]]
     assert roc_auc_score([case.label == "b" for case in cases[16:]], said) > 0.9

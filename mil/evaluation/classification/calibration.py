@@ -12,6 +12,7 @@ from scipy.stats import chi2, norm, rankdata
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.bootstrap import bca, case_weights, leave_one_out
 from mil.evaluation.classification.metrics import brier, predicted
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.classification.recalibration import (
     NEAREST,
     Recalibrated,
@@ -23,7 +24,6 @@ from mil.evaluation.classification.recalibration import (
     temperature_scaled,
 )
 from mil.evaluation.intervals import Estimate, exact
-from mil.evaluation.predictions import CaseScores
 
 RESAMPLES, SIMULATED, SEED = 2000, 1000, 0
 SPAN = 0.75  # share of the cases used for each point of the smoothed curve

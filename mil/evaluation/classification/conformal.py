@@ -15,8 +15,8 @@ from scipy.stats import beta
 
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.classification.per_class import Proportion, proportion
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.intervals import Interval
-from mil.evaluation.predictions import CaseScores
 
 
 @dataclass(frozen=True)

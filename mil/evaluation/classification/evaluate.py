@@ -14,6 +14,7 @@ from mil.evaluation.classification.per_class import (
     p_no_better,
     spread,
 )
+from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.classification.results import (
     MetricTable,
     ModelResult,
@@ -29,7 +30,6 @@ from mil.evaluation.classification.tables import (
 )
 from mil.evaluation.display import Table, format_count
 from mil.evaluation.intervals import Estimate
-from mil.evaluation.predictions import Predictions
 from mil.settings import JudgeSettings
 
 
@@ -104,7 +104,7 @@ class Evaluation:
 
 
 def evaluate(
-    predictions: Predictions,
+    predictions: ClassPredictions,
     settings: JudgeSettings | None = None,
     metric_table: MetricTable = METRICS,
 ) -> Evaluation:

@@ -9,8 +9,8 @@ import numpy as np
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.classification import metrics
 from mil.evaluation.classification.per_class import average_precisions
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.intervals import Estimate
-from mil.evaluation.predictions import CaseScores
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from scipy.stats import binom
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.bootstrap import bca, case_weights, leave_one_out
 from mil.evaluation.classification import metrics
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.intervals import (
     Estimate,
     Interval,
@@ -20,7 +21,6 @@ from mil.evaluation.intervals import (
     wilson,
     wilson_continuity,
 )
-from mil.evaluation.predictions import CaseScores
 
 INTERVALS = {"exact": exact, "wilson": wilson, "wilson-cc": wilson_continuity}
 RESAMPLES, SEED = 2000, 0

@@ -12,7 +12,7 @@ from scipy.special import expit, logit, softmax
 
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.classification.metrics import brier
-from mil.evaluation.predictions import CaseScores
+from mil.evaluation.classification.predictions import CaseScores
 
 NEAREST = 1e-6  # to 0 and 1
 STEPS = 30

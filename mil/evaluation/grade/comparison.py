@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from mil.errors import RunError
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.classification.power import Power, power
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.display import Table, format_count, format_p
 from mil.evaluation.grade.metrics import distances, median_grade, quadratic_kappa
 from mil.evaluation.grade.predictions import GradePredictions
@@ -25,7 +26,6 @@ from mil.evaluation.paired_tests import (
     mcnemar_exact,
     permutation_tests,
 )
-from mil.evaluation.predictions import CaseScores
 
 LEVEL, POWER = 0.05, 0.8
 

@@ -7,13 +7,13 @@ import numpy as np
 
 from mil.evaluation.arrays import Floats
 from mil.evaluation.classification.per_class import Spread, spread
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.display import Table, format_count
 from mil.evaluation.grade.metric_table import METRICS, ModelGrades, model_grades
 from mil.evaluation.grade.metrics import median_grade
 from mil.evaluation.grade.predictions import GradePredictions
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.metric import Metric, metrics_to_json
-from mil.evaluation.predictions import CaseScores
 
 BASELINE = "(median training grade)"
 MEDIAN = "The predicted grade is the median of the predicted distribution: it has the least absolute error."

@@ -8,6 +8,7 @@ import numpy as np
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.classification.model_scores import depends_on_fold_alone
 from mil.evaluation.classification.per_class import make_estimate
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.grade.intervals import graded_interval, somers_interval
 from mil.evaluation.grade.metrics import (
     exact_accuracy,
@@ -23,7 +24,6 @@ from mil.evaluation.grade.metrics import (
 )
 from mil.evaluation.intervals import Estimate, wilson
 from mil.evaluation.metric import Metric
-from mil.evaluation.predictions import CaseScores
 
 ONE_GRADE = "undefined: cases of one grade only"
 TWO_GRADES = "undefined: two grades are never farther apart than one"

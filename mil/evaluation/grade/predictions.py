@@ -1,49 +1,68 @@
-"""The table of predicted grades: model, repeat, fold, case, slide, grade and one ``g_<grade>`` each.
+"""Predictions of ordered grades: the true grade, and one ``g_<grade>`` per grade, the lowest first.
 
-``grade`` is the true grade of the case, as text. The columns ``g_<grade>`` hold the probability of each
-grade and stand in the order of the grades, lowest first.
+``grade`` is the true grade of the case, as text; ``g_<grade>`` holds the probability of each grade.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
-from mil.errors import RunError
+from mil.errors import PredictionsError
 from mil.evaluation.arrays import Floats
-from mil.evaluation.predictions import CaseScores, CaseTable
+from mil.evaluation.classification.predictions import CaseScores
+from mil.evaluation.predictions import (
+    COUNTERS,
+    KEYS,
+    Predictions,
+    check_text,
+    first_few,
+    locate,
+    parse_numbers,
+    require_columns,
+)
 
-NAMES = ("model", "case", "slide", "grade")
-NUMBERS = ("repeat", "fold")
-COLUMNS = ("model", "repeat", "fold", "case", "slide", "grade")
+COLUMNS = (*KEYS, "grade")
 PREFIX = "g_"
 SUM_TOLERANCE = 1e-3  # single-precision softmax, and tables rounded to four digits
 
 
 @dataclass(frozen=True, eq=False)
-class GradePredictions(CaseTable):
-    """Out-of-fold probabilities of ordered grades, of one or more models over the same cases and folds.
+class GradePredictions(Predictions):
+    """Probabilities of ordered grades out of fold.
 
     Attributes:
-        table: one row per model, repeat and slide; columns as above. Not to be changed in place.
+        table: with columns ``COLUMNS`` and one ``g_<grade>`` per grade.
         grades: names of the grades, lowest first.
 
     Raises:
-        RunError: the table contradicts itself; the message names the row, case or model.
+        PredictionsError: the table contradicts itself; the message names the row, case or model.
     """
 
-    table: pd.DataFrame
+    outcome_columns: ClassVar[tuple[str, ...]] = ("grade",)
+    answers: ClassVar[str] = "probabilities of grades"
+    evaluator: ClassVar[str] = "mil.evaluation.grade.evaluate:evaluate_grades"
+    comparer: ClassVar[str] = "mil.evaluation.grade.comparison:compare_grade_models"
     grades: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        check_grades(self.grades)
-        _check_columns(self.table, self.p_columns)
-        _check_values(self.table, self.grades, self.p_columns)
-        _check_cases(self.table)
+    @classmethod
+    def recognises(cls, columns: Sequence[str]) -> bool:
+        """Whether there is a true grade and probabilities of grades."""
+        return "grade" in columns and any(name.startswith(PREFIX) for name in columns)
+
+    @classmethod
+    def parse(cls, table: pd.DataFrame) -> "GradePredictions":
+        """A table of text as predictions; the grades are its g_ columns, in their order."""
+        grades = grades_of(table)
+        require_columns(table, COLUMNS)
+        parse_numbers(table, COUNTERS, [PREFIX + name for name in grades])
+        return cls(table, grades)
 
     @property
-    def p_columns(self) -> list[str]:
+    def answer_columns(self) -> list[str]:
         """Names of the probability columns, in the order of the grades."""
         return [PREFIX + name for name in self.grades]
 
@@ -51,16 +70,42 @@ class GradePredictions(CaseTable):
         """Average the slides of each case for one model in one repeat; truth is the index of the grade.
 
         Raises:
-            RunError: the table holds no such model or repeat.
+            PredictionsError: the table holds no such model or repeat.
         """
         by_case = self.rows_of(model, repeat).groupby("case", sort=True)
         first = by_case[["grade", "fold"]].first()
         return CaseScores(
             case=tuple(str(name) for name in first.index),
             truth=np.array([self.grades.index(name) for name in first["grade"]], dtype=np.int64),
-            p=by_case[self.p_columns].mean().to_numpy(dtype=np.float64),
+            p=by_case[self.answer_columns].mean().to_numpy(dtype=np.float64),
             fold=first["fold"].to_numpy(dtype=np.int64),
         )
+
+    def _check_columns(self) -> None:
+        check_grades(self.grades)
+        require_columns(self.table, [*COLUMNS, *self.answer_columns])
+        columns = [str(name) for name in self.table.columns]
+        if unexpected := [
+            n for n in columns if n.startswith(PREFIX) and n not in self.answer_columns
+        ]:
+            raise PredictionsError(
+                f"Predictions hold {unexpected[0]} beside the grades {', '.join(self.grades)}. Rename the "
+                "column, or name the grade."
+            )
+
+    def _check_types(self) -> None:
+        super()._check_types()
+        check_text(self.table, "grade")
+
+    def _check_values(self) -> None:
+        unknown = self.table[~self.table["grade"].isin(self.grades)]
+        if len(unknown):
+            case, grade = unknown[["case", "grade"]].iloc[0]
+            raise PredictionsError(
+                f"Case {case!r} has grade {grade!r}, which is none of {', '.join(self.grades)}. Correct the "
+                "grade, or add its column g_<grade>."
+            )
+        _check_probabilities(self.table, self.table[self.answer_columns].to_numpy(dtype=np.float64))
 
 
 def grades_of(table: pd.DataFrame) -> tuple[str, ...]:
@@ -72,10 +117,10 @@ def check_grades(grades: tuple[str, ...]) -> None:
     """Refuse what is no order of two or more grades.
 
     Raises:
-        RunError: fewer than two grades, a grade twice, or numbers that do not rise.
+        PredictionsError: fewer than two grades, a grade twice, or numbers that do not rise.
     """
     if len(grades) < 2 or len(set(grades)) < len(grades):
-        raise RunError(
+        raise PredictionsError(
             f"An ordinal outcome needs two or more distinct grades; got {', '.join(grades) or 'none'}. "
             "Give one column g_<grade> per grade, the lowest first."
         )
@@ -83,44 +128,11 @@ def check_grades(grades: tuple[str, ...]) -> None:
         numbers = [float(name) for name in grades]
     except ValueError:
         return  # names stand in the order stated
-    if any(b <= a for a, b in pairwise(numbers)):
-        raise RunError(
+    if any(higher <= lower for lower, higher in pairwise(numbers)):
+        raise PredictionsError(
             f"Grades must rise from the lowest to the highest; got {', '.join(grades)}. Sort the columns "
             "g_<grade>."
         )
-
-
-def _check_columns(table: pd.DataFrame, columns: list[str]) -> None:
-    if missing := [name for name in (*COLUMNS, *columns) if name not in table.columns]:
-        raise RunError(f"Predictions of grades lack {', '.join(missing)}. Add what is missing.")
-    if repeated := table.columns[table.columns.duplicated()].tolist():
-        raise RunError(f"Predictions hold column {repeated[0]} twice. Rename or drop one.")
-    if strange := [n for n in table.columns if str(n).startswith(PREFIX) and n not in columns]:
-        raise RunError(
-            f"Predictions hold {strange[0]} beside the grades {', '.join(columns)}. Rename the column, or "
-            "name the grade."
-        )
-    if table.empty:
-        raise RunError("Predictions hold no row. Predict at least one fold.")
-
-
-def _check_values(table: pd.DataFrame, grades: tuple[str, ...], columns: list[str]) -> None:
-    for name in NAMES:
-        if strange := [value for value in table[name] if not (isinstance(value, str) and value)]:
-            raise RunError(
-                f"Column {name} must hold text; got {strange[0]!r}. Fill it in, and read it as text."
-            )
-    for name in NUMBERS:
-        if not pd.api.types.is_integer_dtype(table[name]):
-            raise RunError(f"Column {name} must hold integers; got {table[name].dtype}.")
-    unknown = table[~table["grade"].isin(grades)]
-    if len(unknown):
-        case, grade = unknown[["case", "grade"]].iloc[0]
-        raise RunError(
-            f"Case {case!r} has grade {grade!r}, which is none of {', '.join(grades)}. Mend the grade, or "
-            f"add its column g_<grade>."
-        )
-    _check_probabilities(table, table[columns].to_numpy(dtype=np.float64))
 
 
 def _check_probabilities(table: pd.DataFrame, p: Floats) -> None:
@@ -128,37 +140,7 @@ def _check_probabilities(table: pd.DataFrame, p: Floats) -> None:
     proper = ((p >= 0) & (p <= 1)).all(axis=1) & (np.abs(p.sum(axis=1) - 1) <= SUM_TOLERANCE)
     if not proper.all():
         row = int(np.argmin(proper))
-        model, slide = table[["model", "slide"]].iloc[row]
-        shown = ", ".join(f"{value:.6g}" for value in p[row])
-        raise RunError(
-            f"Model {model!r}, slide {slide!r}: the probabilities of the grades must lie in [0, 1] and sum "
-            f"to 1; got {shown}. Look for a diverged fit where they are nan."
+        raise PredictionsError(
+            f"{locate(table, row)}: the probabilities of the grades must lie in [0, 1] and sum to 1; got "
+            f"{first_few(f'{value:.6g}' for value in p[row])}. Look for a diverged fit where they are nan."
         )
-
-
-def _check_cases(table: pd.DataFrame) -> None:
-    """One row per slide; one grade per case; one fold per case and repeat; all models alike."""
-    if (duplicate := table.duplicated(["model", "repeat", "slide"])).any():
-        raise RunError(
-            f"Slide {table['slide'][duplicate].iloc[0]!r} is predicted twice by one model in one repeat."
-        )
-    outcomes = table[["case", "grade"]].drop_duplicates()
-    if (differing := outcomes["case"].duplicated()).any():
-        raise RunError(
-            f"Case {outcomes['case'][differing].iloc[0]!r} has two grades. Mend the cohort table."
-        )
-    places = table[["model", "repeat", "case", "fold"]].drop_duplicates()
-    if (split := places.duplicated(["model", "repeat", "case"])).any():
-        raise RunError(
-            f"Case {places['case'][split].iloc[0]!r} lies in two folds of one repeat. Split cases, not "
-            "slides."
-        )
-    every = set(zip(places["repeat"], places["case"], places["fold"], strict=True))
-    n_places = table["case"].nunique() * table["repeat"].nunique()
-    for model, rows in places.groupby("model"):
-        of_model = set(zip(rows["repeat"], rows["case"], rows["fold"], strict=True))
-        if of_model != every or len(of_model) != n_places:
-            raise RunError(
-                f"Model {model!r} did not predict every case in every repeat in the same fold as the others. "
-                "Run every model over the same cohort and folds."
-            )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mil.baselines.encoding import MISSING
-from mil.data.cohort import number
+from mil.data.values import read_number
 from mil.evaluation.arrays import Floats
 
 Table = Mapping[str, Sequence[str]]  # values of n cases by column
@@ -39,7 +39,7 @@ class Term:
         """The number that stands for a field of the table."""
         if self.level:
             return float(value == self.level)
-        numeric = number(value)
+        numeric = read_number(value)
         return numeric if math.isfinite(numeric) else self.middle
 
 
@@ -61,7 +61,7 @@ def fit_design(table: Table) -> Design:
     terms: list[Term] = []
     for column, values in table.items():
         filled = [value for value in values if value.casefold() not in MISSING]
-        numbers = [number(value) for value in filled]
+        numbers = [read_number(value) for value in filled]
         if all(map(math.isfinite, numbers)):
             if len(set(numbers)) > 1:
                 terms.append(Term(column=column, middle=float(np.median(numbers))))

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
-from mil.errors import RunError
+from mil.errors import PredictionsError
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.display import Table, format_count
 from mil.evaluation.paired_tests import (
@@ -20,7 +20,7 @@ from mil.evaluation.paired_tests import (
     permutation_tests,
 )
 from mil.evaluation.survival.metrics import brier_errors
-from mil.evaluation.survival.predictions import CaseRisks, SurvivalPredictions
+from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
 
 LEVEL, POWER = 0.05, 0.8
 COIN_TO_PERFECT = 0.5  # C of a perfect model minus C of a coin
@@ -105,7 +105,7 @@ class SurvivalComparison:
 
 
 def compare_survival_models(
-    predictions: SurvivalPredictions, reference: str | None = None
+    predictions: RiskPredictions, reference: str | None = None
 ) -> SurvivalComparison:
     """Test the models of one table against one another.
 
@@ -114,11 +114,13 @@ def compare_survival_models(
         reference: compare only this model with every other; None compares all pairs.
 
     Raises:
-        RunError: the reference is none of the models.
+        PredictionsError: the reference is none of the models.
     """
     models = predictions.models
     if reference is not None and reference not in models:
-        raise RunError(f"No model '{reference}' to compare with. Known: {', '.join(models)}.")
+        raise PredictionsError(
+            f"No model '{reference}' to compare with. Known: {', '.join(models)}."
+        )
     pairs = (
         list(combinations(models, 2))
         if reference is None
@@ -129,8 +131,8 @@ def compare_survival_models(
 
 
 def compare_survival_tables(
-    first: SurvivalPredictions,
-    second: SurvivalPredictions,
+    first: RiskPredictions,
+    second: RiskPredictions,
     names: tuple[str, str] = ("A", "B"),
 ) -> SurvivalComparison:
     """Test the models of one table against those of another over the same cases.
@@ -145,7 +147,7 @@ def compare_survival_tables(
         names: names of the tables in results and messages.
 
     Raises:
-        RunError: the tables have other cases, times or events.
+        PredictionsError: the tables have other cases, times or events.
     """
     _check_same_outcomes(first, second, names)
     shared = [name for name in first.models if name in second.models]
@@ -277,7 +279,7 @@ def _detectable_sentence(pairs: Sequence[SurvivalPairTest], n: int, events: int)
     )
 
 
-def _repeats(predictions: SurvivalPredictions, model: str) -> list[CaseRisks]:
+def _repeats(predictions: RiskPredictions, model: str) -> list[CaseRisks]:
     return [predictions.case_risks(model, repeat) for repeat in predictions.repeats]
 
 
@@ -362,7 +364,7 @@ def _adjust(differences: Sequence[Difference | None]) -> list[Difference | None]
 
 
 def _check_same_outcomes(
-    first: SurvivalPredictions, second: SurvivalPredictions, names: tuple[str, str]
+    first: RiskPredictions, second: RiskPredictions, names: tuple[str, str]
 ) -> None:
     outcomes = [
         {
@@ -378,7 +380,7 @@ def _check_same_outcomes(
         ((names[1], outcomes[1]), (names[0], outcomes[0])),
     ):
         if lacking := sorted(set(cases) - set(others)):
-            raise RunError(
+            raise PredictionsError(
                 f"{other} lacks {len(lacking)} of the {len(cases)} cases of {name}, e.g. {lacking[0]}. "
                 "Paired tests need the same cases; predict them with both."
             )
@@ -386,7 +388,7 @@ def _check_same_outcomes(
         case = differing[0]
         (time, event), (other_time, other_event) = outcomes[0][case], outcomes[1][case]
         more = f", and {len(differing) - 1} more differ" * (len(differing) > 1)
-        raise RunError(
+        raise PredictionsError(
             f"Case {case} has time {time:g} and event {event:d} in {names[0]}, but time {other_time:g} and "
             f"event {other_event:d} in {names[1]}{more}. Mend the outcomes."
         )

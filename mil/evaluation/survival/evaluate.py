@@ -11,7 +11,7 @@ from mil.evaluation.metric import Metric, metrics_to_json
 from mil.evaluation.paired_tests import holm
 from mil.evaluation.survival.metric_table import METRICS, ModelRisks, harrell_per_repeat
 from mil.evaluation.survival.metrics import LogRank, log_rank
-from mil.evaluation.survival.predictions import CaseRisks, SurvivalPredictions
+from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
 
 MetricTable = Sequence[Metric[ModelRisks]]
 
@@ -177,7 +177,7 @@ class SurvivalEvaluation:
 
 
 def evaluate_survival(
-    predictions: SurvivalPredictions, unit: str, metric_table: MetricTable = METRICS
+    predictions: RiskPredictions, unit: str, metric_table: MetricTable = METRICS
 ) -> SurvivalEvaluation:
     """Evaluate every model of the table over its cases.
 

@@ -14,12 +14,13 @@ from mil.audit.consistency import check_published
 from mil.audit.published import read_published
 from mil.audit.run import TABLE, audit_run, results_table
 from mil.audit.sample_size import cases_for_width, fewest_correct, interval_widths, learning_curve
-from mil.data.cohort import assemble, read_table
+from mil.data.cohort import assemble
 from mil.data.splits import write_folds
+from mil.data.table import read_table
 from mil.evaluation.intervals import wilson
 from mil.evaluation.predictions import write_predictions
 from mil.learning.crossval import cross_validate
-from mil.learning.fitted import save_fitted
+from mil.learning.fitted import save_model
 from mil.report.audit import draw_certainty, draw_confounders
 from mil.runs.record import finish_run, start_run, update_run
 from mil.runs.run import open_run
@@ -50,11 +51,11 @@ def run(tmp_path_factory):
 
     def keep(model, fold, fitter):
         fitted = fitter()
-        save_fitted(run.model_path(model, fold), fitted)
+        save_model(run.model_path(model, fold), fitted)
         return fitted
 
     write_folds(run.path / "folds.json", folds)
-    predictions = cross_validate(cohort, folds, MODELS, QUICK, seed=0, keep=keep)
+    predictions = cross_validate(cohort, folds, MODELS, QUICK, seed=0, fitter=keep)
     write_predictions(run.path / "predictions.csv", predictions)
     return finish_run(run)
 

@@ -14,13 +14,13 @@ from mil.baselines.encoding import (
     readable,
     revealing_columns,
 )
-from mil.data.cohort import assemble, read_table
+from mil.data.cohort import assemble
+from mil.data.table import read_table
 from mil.errors import CohortError, FitError
 from mil.learning.crossval import cross_validate, fit_fold
-from mil.learning.fitted import load_fitted, save_fitted
-from mil.learning.prediction import probabilities
-from mil.learning.training import fit
-from tests.mil.made import QUICK, cohort_of, folds_of, made_bag, made_case
+from mil.learning.fitted import load_model, save_model
+from mil.learning.training import fit_model
+from tests.mil.made import QUICK, cohort_of, folds_of, made_bag, made_case, probabilities
 
 
 def told(*columns, labels="abab"):
@@ -138,9 +138,9 @@ def two_slides(tmp_path, second="61"):
 def test_case_whose_slides_differ_in_a_clinical_column_is_refused(tmp_path):
     cohort = two_slides(tmp_path)
     with pytest.raises(CohortError, match=r"Slides of case 'a' differ in 'age'.*--clinical"):
-        fit("clinical", cohort.cases, (), cohort.classes, QUICK, seed=0)
+        fit_model("clinical", cohort.cases, (), cohort.classes, QUICK, seed=0)
     only_sex = replace(QUICK, clinical=("sex",))
-    fitted = fit("clinical", cohort.cases, (), cohort.classes, only_sex, seed=0)
+    fitted = fit_model("clinical", cohort.cases, (), cohort.classes, only_sex, seed=0)
     assert [column.name for column in fitted.encoding.columns] == ["sex"]
 
 
@@ -150,7 +150,7 @@ def test_slides_that_agree_are_one_case(tmp_path):
 
 def test_other_models_do_not_mind_slides_that_differ(tmp_path):
     cohort = two_slides(tmp_path)
-    fit("majority", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    fit_model("majority", cohort.cases, (), cohort.classes, QUICK, seed=0)
 
 
 def clinical_cohort(n=20, seed=0):
@@ -174,7 +174,7 @@ def test_clinical_signal_is_found():
 
 def test_tiles_say_nothing_to_the_clinical_model():
     cohort = clinical_cohort()
-    fitted = fit("clinical", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    fitted = fit_model("clinical", cohort.cases, (), cohort.classes, QUICK, seed=0)
     case = cohort.cases[1]
     first, second = (probabilities(fitted, bag, case.other) for bag in case.bags)
     assert first == second
@@ -185,7 +185,7 @@ def test_number_of_slides_moves_nothing():
     single = cohort_of([replace(case, bags=case.bags[:1]) for case in cohort.cases])
     p = []
     for each in (cohort, single):
-        fitted = fit("clinical", each.cases, (), each.classes, QUICK, seed=0)
+        fitted = fit_model("clinical", each.cases, (), each.classes, QUICK, seed=0)
         p.append([probabilities(fitted, case.bags[0], case.other)[0] for case in each.cases])
     np.testing.assert_allclose(p[0], p[1], atol=1e-3)
 
@@ -207,11 +207,11 @@ def test_tested_case_moves_nothing_in_the_encoding():
 
 def test_encoding_is_kept_with_the_model_and_guarded(tmp_path):
     cohort = clinical_cohort()
-    fitted = fit("clinical", cohort.cases, (), cohort.classes, QUICK, seed=0)
+    fitted = fit_model("clinical", cohort.cases, (), cohort.classes, QUICK, seed=0)
     path = tmp_path / "clinical.safetensors"
-    save_fitted(path, fitted)
+    save_model(path, fitted)
     case = cohort.cases[0]
-    loaded = load_fitted(path)
+    loaded = load_model(path)
     assert loaded.encoding == fitted.encoding
     assert probabilities(loaded, case.bags[0], case.other) == probabilities(
         fitted, case.bags[0], case.other
@@ -221,7 +221,7 @@ def test_encoding_is_kept_with_the_model_and_guarded(tmp_path):
     assert raw.count(middle) == 1
     path.write_bytes(raw.replace(middle, middle[:-1] + (b"1" if middle[-1:] != b"1" else b"2")))
     with pytest.raises(FitError, match="changed after saving"):
-        load_fitted(path)
+        load_model(path)
 
 
 def test_columns_are_checked_before_any_fit():

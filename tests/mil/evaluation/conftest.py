@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.evaluation.predictions import Predictions
+from mil.evaluation.classification.predictions import ClassPredictions
 
 
 def made_up(
     counts=(3, 4, 5), models=("abmil", "votes"), repeats=2, slides=2, seed=0, signal=1.0
-) -> Predictions:
+) -> ClassPredictions:
     rng = np.random.default_rng(seed)
     classes = tuple(f"c{k}" for k in range(len(counts)))
     truth = np.repeat(np.arange(len(counts)), counts)
@@ -32,11 +32,11 @@ def made_up(
                             **{f"p_{name}": p[k] for k, name in enumerate(classes)},
                         }
                     )
-    return Predictions(pd.DataFrame(rows), classes)
+    return ClassPredictions(pd.DataFrame(rows), classes)
 
 
 @pytest.fixture
-def predictions() -> Predictions:
+def predictions() -> ClassPredictions:
     return made_up()
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.grade.predictions import GradePredictions
-from mil.evaluation.predictions import CaseScores
 
 GRADES = ("1", "2", "3")
 

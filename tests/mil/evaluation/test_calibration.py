@@ -22,6 +22,7 @@ from mil.evaluation.classification.calibration import (
     smoothed,
 )
 from mil.evaluation.classification.metrics import brier, predicted
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.classification.recalibration import (
     log_loss,
     logistic,
@@ -30,7 +31,6 @@ from mil.evaluation.classification.recalibration import (
     temperature,
     temperature_scaled,
 )
-from mil.evaluation.predictions import CaseScores
 from tests import twins
 
 

@@ -18,8 +18,8 @@ from mil.evaluation.classification.per_class import (
     proportion,
     spread,
 )
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.intervals import confusion_interval, predictive_value, wilson_continuity
-from mil.evaluation.predictions import CaseScores
 from mil.settings import JudgeSettings
 from tests import twins
 

@@ -14,6 +14,7 @@ from statsmodels.stats.multitest import multipletests
 from mil.errors import RunError
 from mil.evaluation.classification.metrics import predicted
 from mil.evaluation.classification.power import mcnemar_power, power
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.comparison import compare, compare_tables, delong_test, folds_test
 from mil.evaluation.paired_tests import (
     Difference,
@@ -23,7 +24,7 @@ from mil.evaluation.paired_tests import (
     mcnemar_exact,
     permutation_tests,
 )
-from mil.evaluation.predictions import CaseScores, Predictions
+from mil.evaluation.predictions import Predictions
 from tests import twins
 
 

@@ -16,7 +16,7 @@ from mil.evaluation.classification.conformal import (
     prediction_sets,
     threshold,
 )
-from mil.evaluation.predictions import CaseScores
+from mil.evaluation.classification.predictions import CaseScores
 from tests import twins
 
 

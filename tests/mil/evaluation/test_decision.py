@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.errors import RunError
+from mil.errors import PredictionsError
+from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.decision_curves import (
     TREAT_ALL,
     TREAT_NONE,
@@ -17,8 +18,7 @@ from mil.evaluation.decision_curves import (
     survival_net_benefit,
     write_curves,
 )
-from mil.evaluation.predictions import Predictions
-from mil.evaluation.survival.predictions import SurvivalPredictions
+from mil.evaluation.survival.predictions import RiskPredictions
 from mil.report.decision import draw_decisions
 from mil.report.saving import save_figure
 from tests.mil.evaluation.test_survival_predictions import table_of
@@ -97,7 +97,7 @@ def predictions(seed=0, n=40):
             p = rng.dirichlet(1 + strength * (np.array(list("abc")) == label))
             rows.append([model, 0, i % 5, f"c{i:02d}", f"s{i:02d}", label, *p])
     columns = ["model", "repeat", "fold", "case", "slide", "label", "p_a", "p_b", "p_c"]
-    return Predictions(pd.DataFrame(rows, columns=columns), ("a", "b", "c"))
+    return ClassPredictions(pd.DataFrame(rows, columns=columns), ("a", "b", "c"))
 
 
 def test_curves_of_all_models_stand_beside_treating_all_and_none():
@@ -133,7 +133,7 @@ def test_band_is_the_same_for_the_same_seed_and_other_for_another():
 
 
 def test_survival_has_curves_at_the_nearest_horizon():
-    table = SurvivalPredictions(table_of(repeats=1)[0])
+    table = RiskPredictions(table_of(repeats=1)[0])
     at = float(table.horizons[10])
     curves = survival_decision_curves(table, at + 1e-3, AT)
     risks = table.mean_risks("true")
@@ -152,7 +152,7 @@ def test_no_one_acted_on_is_worth_nothing():
     [("d", AT, "No class 'd'"), ("a", AT + 0.5, "above 0 and below 1")],
 )
 def test_unknown_class_and_bad_threshold_are_refused(positive, at, message):
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(PredictionsError, match=message):
         decision_curves(predictions(), positive, at)
 
 

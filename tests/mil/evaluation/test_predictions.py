@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.errors import RunError
-from mil.evaluation.predictions import Predictions, concat, read_predictions, write_predictions
+from mil.errors import PredictionsError
+from mil.evaluation.classification.predictions import ClassPredictions
+from mil.evaluation.predictions import concat, read_predictions, write_predictions
 
 
 def test_models_keep_their_order_and_repeats_ascend(make):
@@ -31,7 +32,7 @@ def test_order_of_rows_changes_no_bit(make):
     whole = make(slides=5)
     for seed in range(20):
         table = whole.table.sample(frac=1, random_state=seed)
-        mixed = Predictions(table, whole.classes)
+        mixed = ClassPredictions(table, whole.classes)
         for model in whole.models:
             a, b = whole.case_scores(model, 1), mixed.case_scores(model, 1)
             assert a.case == b.case
@@ -41,9 +42,9 @@ def test_order_of_rows_changes_no_bit(make):
 
 
 def test_unknown_model_and_repeat_are_named(predictions):
-    with pytest.raises(RunError, match=r"No predictions of model 'clam'.*abmil, votes"):
+    with pytest.raises(PredictionsError, match=r"No predictions of model 'clam'.*abmil, votes"):
         predictions.case_scores("clam", 0)
-    with pytest.raises(RunError, match="in repeat 7"):
+    with pytest.raises(PredictionsError, match="in repeat 7"):
         predictions.case_scores("votes", 7)
 
 
@@ -111,28 +112,30 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_contradictions_are_refused(predictions, name):
     change, message = BROKEN[name]
-    with pytest.raises(RunError, match=re.escape(message)):
-        Predictions(change(predictions.table.copy()), predictions.classes)
+    with pytest.raises(PredictionsError, match=re.escape(message)):
+        ClassPredictions(change(predictions.table.copy()), predictions.classes)
 
 
 @pytest.mark.parametrize("classes", [("c0",), ("c0", "c1", "c1")])
 def test_classes_are_two_or_more_and_distinct(predictions, classes):
-    with pytest.raises(RunError, match="two or more distinct classes"):
-        Predictions(predictions.table, classes)
+    with pytest.raises(PredictionsError, match="two or more distinct classes"):
+        ClassPredictions(predictions.table, classes)
 
 
 def test_a_model_missing_from_a_whole_repeat_is_named(predictions):
     table = predictions.table
     table = table[~((table.model == "votes") & (table.repeat == 1))]
-    with pytest.raises(RunError, match=r"'votes' lacks 12 of 12 cases in repeat 1.*and 7 more"):
-        Predictions(table, predictions.classes)
+    with pytest.raises(
+        PredictionsError, match=r"'votes' lacks 12 of 12 cases in repeat 1.*and 7 more"
+    ):
+        ClassPredictions(table, predictions.classes)
 
 
 def test_rounded_and_single_precision_probabilities_pass(predictions):
     table = predictions.table
-    columns = predictions.p_columns
-    Predictions(table.assign(**table[columns].round(4)), predictions.classes)
-    Predictions(table.astype(dict.fromkeys(columns, np.float32)), predictions.classes)
+    columns = predictions.answer_columns
+    ClassPredictions(table.assign(**table[columns].round(4)), predictions.classes)
+    ClassPredictions(table.astype(dict.fromkeys(columns, np.float32)), predictions.classes)
 
 
 def test_concat_puts_models_together(make):
@@ -143,11 +146,13 @@ def test_concat_puts_models_together(make):
 
 
 def test_concat_refuses_what_does_not_fit(make):
-    with pytest.raises(RunError, match="empty list"):
+    with pytest.raises(PredictionsError, match="empty list"):
         concat([])
-    with pytest.raises(RunError, match="classes c0, c1 cannot join those with classes c0, c1, c2"):
+    with pytest.raises(
+        PredictionsError, match="classes c0, c1 cannot join those with classes c0, c1, c2"
+    ):
         concat([make(models=("a",)), make(counts=(3, 4), models=("b",))])
-    with pytest.raises(RunError, match="is predicted twice"):
+    with pytest.raises(PredictionsError, match="is predicted twice"):
         concat([make(models=("a",)), make(models=("a",))])
 
 
@@ -166,7 +171,7 @@ def test_csv_gives_back_names_and_every_bit(tmp_path, make):
     table["label"] = table["label"].map({"c0": "NA", "c1": "1.0"})
     table = table.rename(columns={"p_c0": "p_NA", "p_c1": "p_1.0"})
     table["p_NA"] = 1 - table["p_1.0"]
-    nasty = Predictions(table, ("NA", "1.0"))
+    nasty = ClassPredictions(table, ("NA", "1.0"))
     write_predictions(tmp_path / "predictions.csv", nasty)
     back = read_predictions(tmp_path / "predictions.csv")
     assert back.classes == nasty.classes
@@ -175,32 +180,32 @@ def test_csv_gives_back_names_and_every_bit(tmp_path, make):
 
 
 def test_csv_of_single_precision_gives_equal_values(tmp_path, predictions):
-    table = predictions.table.astype(dict.fromkeys(predictions.p_columns, np.float32))
-    single = Predictions(table, predictions.classes)
+    table = predictions.table.astype(dict.fromkeys(predictions.answer_columns, np.float32))
+    single = ClassPredictions(table, predictions.classes)
     write_predictions(tmp_path / "p.csv", single)
     back = read_predictions(tmp_path / "p.csv").table
-    for name in predictions.p_columns:
+    for name in predictions.answer_columns:
         np.testing.assert_array_equal(back[name], table[name].astype(np.float64))
 
 
 def test_unreadable_files_are_named(tmp_path, predictions):
     path = tmp_path / "p.csv"
-    with pytest.raises(RunError, match=r"p\.csv cannot be read"):
+    with pytest.raises(PredictionsError, match=r"p\.csv cannot be read"):
         read_predictions(path)
     path.write_text("")
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(PredictionsError, match="cannot be read"):
         read_predictions(path)
     path.write_bytes(b"model,case\n\xff\xfe,\x80\n")
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(PredictionsError, match="cannot be read"):
         read_predictions(path)
     write_predictions(path, predictions)
     text = path.read_text()
     path.write_text(text.replace('"abmil",0,', '"abmil",0.5,', 1))
-    with pytest.raises(RunError, match=r"column repeat must hold numbers.*0\.5"):
+    with pytest.raises(PredictionsError, match=r"column repeat must hold numbers.*0\.5"):
         read_predictions(path)
     path.write_text("model,repeat,fold,case,slide,label,p_a,p_b\nm,0,0,c,s,a,x,0.5\n")
-    with pytest.raises(RunError, match=r"column p_a must hold numbers.*'x'"):
+    with pytest.raises(PredictionsError, match=r"column p_a must hold numbers.*'x'"):
         read_predictions(path)
     path.write_text("model,repeat\nm,0\n")
-    with pytest.raises(RunError, match="hold no probability"):
+    with pytest.raises(PredictionsError, match="hold no probability"):
         read_predictions(path)

@@ -13,7 +13,7 @@ from sksurv.metrics import integrated_brier_score
 from sksurv.util import Surv
 from statsmodels.stats.multitest import multipletests
 
-from mil.errors import RunError
+from mil.errors import PredictionsError
 from mil.evaluation.survival.comparison import (
     SurvivalComparison,
     SurvivalPairTest,
@@ -25,7 +25,7 @@ from mil.evaluation.survival.comparison import (
     ibs_difference,
 )
 from mil.evaluation.survival.metrics import brier, brier_errors, harrell_c, integrated_brier
-from mil.evaluation.survival.predictions import CaseRisks, SurvivalPredictions
+from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
 from tests import twins
 from tests.mil.evaluation.test_survival_predictions import table_of
 from tests.mil.followed import drawn
@@ -244,7 +244,7 @@ def test_p_is_adjusted_over_the_pairs():
 
 
 def test_models_of_one_table():
-    predictions = SurvivalPredictions(table_of(models=("null", "true", "noise"))[0])
+    predictions = RiskPredictions(table_of(models=("null", "true", "noise"))[0])
     comparison = compare_survival_models(predictions)
     assert [(t.first, t.second) for t in comparison.pairs] == [
         ("null", "true"), ("null", "noise"), ("true", "noise"),
@@ -270,10 +270,10 @@ def test_models_of_one_table():
         ("true", "null"), ("true", "noise"),
     ]  # fmt: skip
     with pytest.raises(
-        RunError, match=r"No model 'x' to compare with\. Known: null, true, noise\."
+        PredictionsError, match=r"No model 'x' to compare with\. Known: null, true, noise\."
     ):
         compare_survival_models(predictions, "x")
-    one_model = SurvivalPredictions(table_of(models=("true",))[0])
+    one_model = RiskPredictions(table_of(models=("true",))[0])
     assert compare_survival_models(one_model).pairs == ()
     assert compare_survival_models(one_model).tables() == []
 
@@ -281,14 +281,14 @@ def test_models_of_one_table():
 def test_models_of_two_tables():
     table, *_ = table_of(models=("null", "true"))
     fewer = table[table["repeat"] == 0]
-    first, second = SurvivalPredictions(table), SurvivalPredictions(fewer)
+    first, second = RiskPredictions(table), RiskPredictions(fewer)
     comparison = compare_survival_tables(first, second, ("old", "new"))
     assert [(t.first, t.second) for t in comparison.pairs] == [
         ("old: null", "new: null"), ("old: true", "new: true"),
     ]  # fmt: skip
     assert comparison.pairs[1].harrell.value == pytest.approx(0)  # the same risk in all repeats
     assert comparison.pairs[0].ibs is not None
-    other = SurvivalPredictions(fewer[fewer["model"] == "true"].assign(model="best"))
+    other = RiskPredictions(fewer[fewer["model"] == "true"].assign(model="best"))
     crossed = compare_survival_tables(first, other).pairs
     assert [(t.first, t.second) for t in crossed] == [
         ("A: null", "B: best"),
@@ -299,23 +299,23 @@ def test_models_of_two_tables():
 def test_brier_scores_at_other_times_are_not_compared():
     table, *_ = table_of()
     fewer = table.drop(columns=[name for name in table.columns if name.startswith("s_")][-1])
-    pairs = compare_survival_tables(SurvivalPredictions(table), SurvivalPredictions(fewer)).pairs
+    pairs = compare_survival_tables(RiskPredictions(table), RiskPredictions(fewer)).pairs
     assert all(pair.ibs is None and pair.harrell is not None for pair in pairs)
 
 
 def test_tables_of_other_cases_or_outcomes_are_refused():
     table, *_ = table_of()
-    first = SurvivalPredictions(table)
-    fewer = SurvivalPredictions(table[table["case"] != "c03"])
-    with pytest.raises(RunError, match=r"B lacks 1 of the 24 cases of A, e\.g\. c03"):
+    first = RiskPredictions(table)
+    fewer = RiskPredictions(table[table["case"] != "c03"])
+    with pytest.raises(PredictionsError, match=r"B lacks 1 of the 24 cases of A, e\.g\. c03"):
         compare_survival_tables(first, fewer)
-    with pytest.raises(RunError, match=r"old lacks 1 of the 24 cases of new, e\.g\. c03"):
+    with pytest.raises(PredictionsError, match=r"old lacks 1 of the 24 cases of new, e\.g\. c03"):
         compare_survival_tables(fewer, first, ("old", "new"))
     later = table.assign(time=np.where(table["case"] == "c05", 3.5, table["time"]))
     with pytest.raises(
-        RunError, match=r"Case c05 has time .* but time 3\.5 and event . in B\. Mend"
+        PredictionsError, match=r"Case c05 has time .* but time 3\.5 and event . in B\. Mend"
     ):
-        compare_survival_tables(first, SurvivalPredictions(later))
+        compare_survival_tables(first, RiskPredictions(later))
 
 
 def pair_with(detectable):

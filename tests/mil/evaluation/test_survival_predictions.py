@@ -4,16 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.errors import RunError
+from mil.errors import PredictionsError
+from mil.evaluation.predictions import read_predictions, write_predictions
 from mil.evaluation.survival.evaluate import evaluate_survival
 from mil.evaluation.survival.metrics import harrell_c, log_rank
 from mil.evaluation.survival.predictions import (
-    SurvivalPredictions,
+    RiskPredictions,
+    choose_horizons,
     column_of,
-    horizons_of,
-    is_survival,
-    read_survival,
-    write_survival,
 )
 from tests.mil.followed import drawn
 
@@ -24,7 +22,7 @@ def table_of(models=("null", "true"), repeats=2, seed=0):
     """Two slides of every other case; `true` says the risk, and its high half dies sooner."""
     rng = np.random.default_rng(seed)
     time, event, risk = drawn(rng, N)
-    at = horizons_of(time, event)
+    at = choose_horizons(time, event)
     rows = []
     for model in models:
         for repeat in range(repeats):
@@ -41,23 +39,23 @@ def table_of(models=("null", "true"), repeats=2, seed=0):
 
 
 def test_table_comes_back_as_it_was_written(tmp_path):
-    predictions = SurvivalPredictions(table_of()[0])
-    write_survival(tmp_path / "p.csv", predictions)
-    back = read_survival(tmp_path / "p.csv")
+    predictions = RiskPredictions(table_of()[0])
+    write_predictions(tmp_path / "p.csv", predictions)
+    back = read_predictions(tmp_path / "p.csv")
     pd.testing.assert_frame_equal(back.table, predictions.table, check_exact=True)
 
 
 @pytest.mark.parametrize("sep", ["\t", ";"])
 def test_table_is_read_with_tabs_and_semicolons_too(sep, tmp_path):
-    predictions = SurvivalPredictions(table_of()[0])
+    predictions = RiskPredictions(table_of()[0])
     predictions.table.to_csv(tmp_path / "p.csv", index=False, sep=sep)
-    assert is_survival(tmp_path / "p.csv")
-    pd.testing.assert_frame_equal(read_survival(tmp_path / "p.csv").table, predictions.table)
+    assert isinstance(read_predictions(tmp_path / "p.csv"), RiskPredictions)
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "p.csv").table, predictions.table)
 
 
 def test_models_are_judged_by_cases():
     table, time, event, risk = table_of()
-    found = evaluate_survival(SurvivalPredictions(table), "months")
+    found = evaluate_survival(RiskPredictions(table))
     null, true = found.models
     assert (found.n_cases, found.n_events, found.n_slides) == (N, event.sum(), N * 3 // 2)
     assert true.metrics["harrell"].value == pytest.approx(harrell_c(time, event, risk))
@@ -73,7 +71,7 @@ def test_models_are_judged_by_cases():
 
 def test_model_that_says_the_same_of_all_is_worth_a_half_without_an_interval():
     table = table_of(models=("majority",))[0].assign(risk=0.0)
-    [found] = evaluate_survival(SurvivalPredictions(table), "days").models
+    [found] = evaluate_survival(RiskPredictions(table)).models
     assert (found.metrics["harrell"].value, found.metrics["harrell"].low, found.groups.p) == (
         0.5,
         None,
@@ -84,13 +82,13 @@ def test_model_that_says_the_same_of_all_is_worth_a_half_without_an_interval():
 def test_row_order_changes_no_number():
     table = table_of()[0]
     shuffled = table.sample(frac=1, random_state=0).sort_values("model", kind="stable")
-    first, second = (evaluate_survival(SurvivalPredictions(t), "d") for t in (table, shuffled))
+    first, second = (evaluate_survival(RiskPredictions(t)) for t in (table, shuffled))
     assert first.to_json() == second.to_json()
 
 
 def test_horizons_rise_and_end_while_cases_are_observed():
     time, event, _ = drawn(np.random.default_rng(0), 40)
-    at = np.array(horizons_of(time, event))
+    at = np.array(choose_horizons(time, event))
     assert len(at) == 20
     assert (np.diff(at) > 0).all()
     assert at[0] >= time[event].min()
@@ -102,28 +100,28 @@ def test_horizons_rise_and_end_while_cases_are_observed():
     [
         (lambda t: t.drop(columns="risk"), "lack risk"),
         (lambda t: t.iloc[:0], "no row"),
-        (lambda t: t.assign(risk=np.nan), "risk holds what is not finite"),
+        (lambda t: t.assign(risk=np.nan), "risk holds values that are not finite"),
         (lambda t: t.assign(event=2), "an event 0 or 1"),
         (lambda t: t.assign(time=-1.0), "A time is 0 or more"),
         (lambda t: t.assign(**{t.columns[-1]: 1.5}), r"probability in \[0, 1\]"),
         (lambda t: t.assign(**{t.columns[-1]: 1.0}), "rises with time"),
         (lambda t: t.rename(columns={t.columns[-1]: "s_late"}), "names no time"),
-        (lambda t: t.rename(columns={t.columns[-1]: "s_0"}), "rising times"),
+        (lambda t: t.rename(columns={t.columns[-1]: "s_0"}), "ascending times"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "predicted twice"),
         (lambda t: t.assign(time=[t["time"][0] + 1, *t["time"][1:]]).assign(case="c00"), "two outcomes"),
-        (lambda t: t.assign(fold=range(len(t))), "lies in two folds|same fold as the others"),
-        (lambda t: t[~((t["model"] == "true") & (t["case"] == "c00"))], "did not predict every case"),
+        (lambda t: t.assign(fold=range(len(t))), "lies in folds|in another fold"),
+        (lambda t: t[~((t["model"] == "true") & (t["case"] == "c00"))], "lacks 1 of 24 cases"),
     ],
 )  # fmt: skip
 def test_table_that_contradicts_itself_is_refused(change, said):
-    with pytest.raises(RunError, match=said):
-        SurvivalPredictions(change(table_of()[0]))
+    with pytest.raises(PredictionsError, match=said):
+        RiskPredictions(change(table_of()[0]))
 
 
 def test_file_that_is_none_is_refused(tmp_path):
-    with pytest.raises(RunError, match="cannot be read"):
-        read_survival(tmp_path / "none.csv")
+    with pytest.raises(PredictionsError, match="cannot be read"):
+        read_predictions(tmp_path / "none.csv")
     table = table_of()[0]
     table.assign(risk="high").to_csv(tmp_path / "p.csv", index=False)
-    with pytest.raises(RunError, match="column risk must hold numbers"):
-        read_survival(tmp_path / "p.csv")
+    with pytest.raises(PredictionsError, match="column risk must hold numbers"):
+        read_predictions(tmp_path / "p.csv")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.errors import RunError
+from mil.errors import PredictionsError
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.predictions import write_predictions
 from mil.evaluation.tables import Told, read_tables
@@ -104,7 +104,7 @@ def test_slides_find_their_cases_in_the_cohort_table(tmp_path):
     np.testing.assert_allclose(scores.p[:, 0], P.reshape(3, 2).mean(axis=1))
     assert scores.truth.tolist() == [0, 1, 1]
     del told["s5"]
-    with pytest.raises(RunError, match=r"no slide 's5'\. Add its row"):
+    with pytest.raises(PredictionsError, match=r"no slide 's5'\. Add its row"):
         read_tables([tmp_path / "p.csv"], told, NAMES)
 
 
@@ -117,11 +117,11 @@ def test_labels_that_are_not_the_cohort_tables_are_refused(made, classes, tmp_pa
     read_tables([path], told, classes)
     told["s3"] = Told("p3", "MFS")
     with pytest.raises(
-        RunError, match=r"Case p3 is SS in .*p\.csv and MFS in the cohort table\. Mend"
+        PredictionsError, match=r"Case p3 is SS in .*p\.csv and MFS in the cohort table\. Mend"
     ):
         read_tables([path], told, classes)
     told["s4"] = Told("p4", "LMS")
-    with pytest.raises(RunError, match=r"Case p3 is SS .* table, and 1 more differ"):
+    with pytest.raises(PredictionsError, match=r"Case p3 is SS .* table, and 1 more differ"):
         read_tables([path], told, classes)
 
 
@@ -131,7 +131,7 @@ def test_labels_of_a_run_of_ours_are_compared_with_the_cohort_tables(make, tmp_p
     first = predictions.table.iloc[0]
     other = next(name for name in predictions.classes if name != first["label"])
     told = {first["slide"]: Told(first["case"], other)}
-    with pytest.raises(RunError, match=f"Case {first['case']} is {first['label']} in"):
+    with pytest.raises(PredictionsError, match=f"Case {first['case']} is {first['label']} in"):
         read_tables([tmp_path / "predictions.csv"], told)
 
 
@@ -168,9 +168,9 @@ def test_tables_of_folds_are_put_together(tmp_path):
     found, _ = read_tables(parts)
     assert found.table["fold"].tolist() == [0, 0, 1, 1, 2, 2]
     assert evaluate(found).n_cases == 6
-    with pytest.raises(RunError, match="predicted twice"):
+    with pytest.raises(PredictionsError, match="predicted twice"):
         read_tables([parts[0], parts[0]])
-    with pytest.raises(RunError, match=r"has the classes 0, 1; .* has LMS, SS"):
+    with pytest.raises(PredictionsError, match=r"has the classes 0, 1; .* has LMS, SS"):
         read_tables([parts[0], clam(tmp_path / "clam.csv")])
 
 
@@ -195,7 +195,7 @@ def test_tabs_and_semicolons_and_names_that_look_like_numbers(sep, make, tmp_pat
 
 def test_number_with_a_comma_in_a_table_with_semicolons_is_named(tmp_path):
     table = pd.read_csv(ours(tmp_path / "a.csv")).assign(p_LMS="0,5")
-    with pytest.raises(RunError, match=r"p_LMS must hold numbers; got .*'0,5'"):
+    with pytest.raises(PredictionsError, match=r"p_LMS must hold numbers; got .*'0,5'"):
         read_tables([written(tmp_path / "b.csv", table, ";")])
 
 
@@ -225,24 +225,26 @@ def test_slides_are_found_whatever_file_they_are_named_after(name, tmp_path):
 )
 def test_what_cannot_be_understood_is_named(change, said, tmp_path):
     path = written(tmp_path / "b.csv", change(pd.read_csv(ours(tmp_path / "a.csv"))))
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(PredictionsError, match=said):
         read_tables([path])
 
 
 def test_table_of_survival_is_called_so(tmp_path):
     header = "model,repeat,fold,case,slide,time,event,risk,s_10,s_20"
     (tmp_path / "p.csv").write_text(f"{header}\nm,0,0,a,a1,3,1,0.5,0.9,0.8\n")
-    with pytest.raises(RunError, match=r"is of a survival run, which has no classes.*mil decision"):
+    with pytest.raises(
+        PredictionsError, match=r"is of a survival run, which has no classes.*mil decision"
+    ):
         read_tables([tmp_path / "p.csv"])
 
 
 def test_names_for_classes_that_are_not_numbered_are_refused(tmp_path):
-    with pytest.raises(RunError, match="--classes gives a, b, c"):
+    with pytest.raises(PredictionsError, match="--classes gives a, b, c"):
         read_tables([clam(tmp_path / "c.csv")], classes=("a", "b", "c"))
     with pytest.raises(
-        RunError, match="--classes gives DDLPS, SS as names of classes counted from 0"
+        PredictionsError, match="--classes gives DDLPS, SS as names of classes counted from 0"
     ):
         read_tables([ours(tmp_path / "o.csv")], classes=("DDLPS", "SS"))
     assert read_tables([ours(tmp_path / "o.csv")], classes=NAMES[::-1])[0].classes == NAMES
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(PredictionsError, match="cannot be read"):
         read_tables([tmp_path / "none.csv"])

@@ -10,8 +10,8 @@ from mil.explain.quantity import quantity
 from mil.explain.target import ExplanationTarget, explanation_target
 from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head
-from mil.learning.fitted import Fitted
-from mil.learning.training import fit
+from mil.learning.fitted import FittedModel
+from mil.learning.training import fit_model
 from mil.settings import FitSettings
 from tests.mil.made import QUICK, made_bag, planted_cohort
 
@@ -21,7 +21,7 @@ LEARNT = FitSettings(seeds=1, epochs=40, learning_rate=5e-3, width=32, precision
 
 @cache
 def learnt(model="abmil", seeds=1):
-    return fit(model, COHORT.cases, (), COHORT.classes, replace(LEARNT, seeds=seeds), seed=0)
+    return fit_model(model, COHORT.cases, (), COHORT.classes, replace(LEARNT, seeds=seeds), seed=0)
 
 
 def planted_target(model="abmil", seeds=1, case=0):
@@ -38,7 +38,7 @@ def untrained(model, *, n_tiles=9, n_classes=3, dim=5, members=1, seed=0, **chan
         part.shift.normal_()
         part.scale.fill_(0.7)
     bag = made_bag("s", n_tiles=n_tiles, dim=dim, seed=seed, **changes)
-    fitted = Fitted(
+    fitted = FittedModel(
         model=model, head=head, classes=tuple("abcdef"[:n_classes]), recipe=bag.recipe,
         recipe_sha256=bag.recipe_sha256, trained_on=(), settings=QUICK, seed=0,
     )  # fmt: skip

@@ -14,9 +14,9 @@ from mil.explain.scores import TileScores, write_csv, write_geojson
 from mil.heads.attention import AttentionPooling
 from mil.heads.head import HeadSettings
 from mil.heads.registry import MODELS, head_class
-from mil.learning.fitted import Fitted
+from mil.learning.fitted import FittedModel
 from mil.learning.prediction import run_head
-from mil.learning.training import fit
+from mil.learning.training import fit_model
 from tests.mil.made import QUICK, RECIPE, made_bag, made_cohort
 
 COHORT = made_cohort((3, 3))
@@ -24,7 +24,7 @@ COHORT = made_cohort((3, 3))
 
 @pytest.fixture(scope="module")
 def abmil():
-    return fit("abmil", COHORT.cases, (), COHORT.classes, QUICK, seed=0)
+    return fit_model("abmil", COHORT.cases, (), COHORT.classes, QUICK, seed=0)
 
 
 def scores_of(values=(0.5, 0.3, 0.2), **changes):
@@ -41,7 +41,7 @@ def scores_of(values=(0.5, 0.3, 0.2), **changes):
 @pytest.mark.parametrize("model", ["abmil", "gated-abmil"])
 @pytest.mark.parametrize("n_tiles", [1, 2, 100])
 def test_attention_sums_to_one(model, n_tiles):
-    fitted = fit(model, COHORT.cases, (), COHORT.classes, QUICK, seed=0)
+    fitted = fit_model(model, COHORT.cases, (), COHORT.classes, QUICK, seed=0)
     scores = attention_scores(fitted, made_bag("s", n_tiles=n_tiles))
     assert scores.values.sum() == pytest.approx(1, abs=1e-6)
     assert scores.relative.mean() == pytest.approx(1, abs=1e-6)
@@ -72,7 +72,7 @@ class MapPerClass(AttentionPooling):
 def test_of_several_maps_that_of_the_predicted_class_is_shown(sign, lit):
     head = MapPerClass(HeadSettings(dim=5, n_classes=2)).eval()
     bag = made_bag("s", np.full((4, 5), sign, dtype=np.float32))
-    fitted = Fitted(
+    fitted = FittedModel(
         model="maps", head=head, classes=("a", "b"), recipe=RECIPE, recipe_sha256=bag.recipe_sha256,
         trained_on=(), settings=QUICK, seed=0,
     )  # fmt: skip
@@ -83,7 +83,7 @@ def test_of_several_maps_that_of_the_predicted_class_is_shown(sign, lit):
     "model", [name for name in MODELS if not head_class(name).learns_attention]
 )
 def test_model_without_learnt_attention_is_refused_with_the_remedy(model):
-    fitted = fit(model, COHORT.cases, (), COHORT.classes, QUICK, seed=0)
+    fitted = fit_model(model, COHORT.cases, (), COHORT.classes, QUICK, seed=0)
     with pytest.raises(FitError, match=f"{model} learns no attention.*e.g. abmil"):
         attention_scores(fitted, made_bag("s"))
 

@@ -29,7 +29,7 @@ from mil.explain.methods import METHODS, bag_methods
 from mil.explain.quality import quality_warnings
 from mil.explain.regions import assign_regions
 from mil.explain.sanity import DRAWS, sanity_warnings, similarity_to_untrained
-from mil.learning.training import fit
+from mil.learning.training import fit_model
 from tests.mil.explain.made_targets import COHORT, physically, planted_target, untrained
 from tests.mil.made import QUICK
 
@@ -154,7 +154,7 @@ def test_flat_map_is_no_better_than_random():
 
 @pytest.mark.parametrize("model", ["majority", "mean"])
 def test_map_of_a_model_that_reads_nothing_is_no_better_than_random(model):
-    fitted = fit(model, COHORT.cases, (), COHORT.classes, QUICK, seed=0)
+    fitted = fit_model(model, COHORT.cases, (), COHORT.classes, QUICK, seed=0)
     target = replace(planted_target()[0], fitted=fitted)
     if model == "mean":
         torch.nn.init.zeros_(fitted.head.classify.weight)

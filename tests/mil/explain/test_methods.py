@@ -22,7 +22,7 @@ from mil.explain.single_tile import single_tile_scores
 from mil.explain.target import explanation_target
 from mil.heads.ensemble import Ensemble, members_of
 from mil.heads.registry import MODELS, head_class
-from mil.learning.training import fit
+from mil.learning.training import fit_model
 from tests.mil.explain.made_targets import (
     COHORT,
     physically,
@@ -278,7 +278,7 @@ def test_class_that_is_called_is_explained_unless_another_is_named():
 
 
 def test_model_of_the_table_has_no_tile_to_explain():
-    fitted = fit("clinical", COHORT.cases, (), COHORT.classes, QUICK, seed=0)
+    fitted = fit_model("clinical", COHORT.cases, (), COHORT.classes, QUICK, seed=0)
     with pytest.raises(FitError, match="reads the table and no tiles"):
         explanation_target(fitted, COHORT.cases[0].bags[0])
 

@@ -15,10 +15,9 @@ from mil.explain.faithfulness import judge, random_curves
 from mil.explain.heatmap import describe_unit
 from mil.explain.methods import METHODS, bag_methods
 from mil.explain.target import explanation_target
-from mil.learning.prediction import risk
-from mil.learning.survival import fit_survival
 from mil.settings import FitSettings
 from tests.mil.followed import followed_cohort
+from tests.mil.made import risk
 
 COHORT = followed_cohort(40)
 SETTINGS = FitSettings(
@@ -30,7 +29,7 @@ SETTINGS = FitSettings(
 @cache
 def fitted_risk(model="abmil", seeds=1, loss="cox"):
     settings = replace(SETTINGS, seeds=seeds, loss=loss)
-    return fit_survival(model, COHORT.cases, (), settings, seed=0)
+    return fit_model(model, COHORT.cases, (), (), settings, seed=0, task=COHORT.task)
 
 
 def risk_target(model="abmil", seeds=1, loss="cox", case=0):

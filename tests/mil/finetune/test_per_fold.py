@@ -15,7 +15,8 @@ from cli.learn import CrossvalOptions
 from cli.options import build
 from features.extraction.extract import extract
 from features.progress import Silent
-from mil.data.cohort import Row, assemble
+from mil.data.case import Row
+from mil.data.cohort import assemble
 from mil.data.splits import Fold, read_folds
 from mil.errors import CohortError, LeakageError
 from mil.evaluation.classification.evaluate import evaluate

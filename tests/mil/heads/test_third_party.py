@@ -22,9 +22,8 @@ from mil.heads.registry import (
     model_names,
     register_head,
 )
-from mil.learning.fitted import load_fitted
-from mil.learning.prediction import probabilities
-from tests.mil.made import made_bag
+from mil.learning.fitted import load_model
+from tests.mil.made import made_bag, probabilities
 
 HEAD = """
     from torch import nn
@@ -179,7 +178,7 @@ def test_help_imports_neither_torch_nor_the_package(packages):
 
 def test_saved_model_of_an_installed_head_is_loaded(packages, table, serial, on_path):
     on_path(packages)
-    fitted = load_fitted(next((serial / "models").glob("deep*.safetensors")))
+    fitted = load_model(next((serial / "models").glob("deep*.safetensors")))
     assert type(fitted.head).__module__ == "deepmil.heads"
     assert sum(probabilities(fitted, read_bag(table.parent / "store" / "s0.h5"))) == pytest.approx(
         1

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, precision_score, recall_score
 
 from features.errors import FeaturesError
-from mil.data.cohort import Row
+from mil.data.case import Row
 from mil.errors import CohortError, ProtocolError
 from mil.protocols.protocol import (
     HELD_OUT,

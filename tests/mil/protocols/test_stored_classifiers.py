@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from features.bags.bag import read_bag, write_bag
-from mil.data.cohort import Row
+from mil.data.case import Row
 from mil.errors import FitError, LeakageError
 from mil.finetune.distributed import Ranks
 from mil.protocols.protocol import load_protocol, with_changes

@@ -127,10 +127,10 @@ def test_models_as_good_as_the_best_are_named(make):
 def test_an_interval_down_to_chance_is_said_to_show_nothing(make):
     report = make()
     table = report.predictions.table.copy()
-    table[report.predictions.p_columns] = 0.25
+    table[report.predictions.answer_columns] = 0.25
     flat = _evaluate(table, report.predictions.classes)
     assert any("do not show" in text for text in headline(report, flat))
-    table[report.predictions.p_columns] = pd.get_dummies(table["label"])[
+    table[report.predictions.answer_columns] = pd.get_dummies(table["label"])[
         list(report.predictions.classes)
     ].to_numpy(dtype=float)
     perfect = _evaluate(table, report.predictions.classes)
@@ -139,9 +139,9 @@ def test_an_interval_down_to_chance_is_said_to_show_nothing(make):
 
 def _evaluate(table, classes):
     from mil.evaluation.classification.evaluate import evaluate
-    from mil.evaluation.predictions import Predictions
+    from mil.evaluation.classification.predictions import ClassPredictions
 
-    return evaluate(Predictions(table.reset_index(drop=True), classes))
+    return evaluate(ClassPredictions(table.reset_index(drop=True), classes))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from mil.data.outcomes import CENSORED, EVENT
 from mil.evaluation.survival.evaluate import CAVEAT, evaluate_survival
 from mil.evaluation.survival.hazards import hazard_table
-from mil.evaluation.survival.predictions import SurvivalPredictions, column_of
+from mil.evaluation.survival.predictions import RiskPredictions, column_of
 from mil.report.facts import Facts, Heatmap
 from mil.report.kaplan_meier import survival_plot
 from mil.report.page import render
@@ -65,7 +65,7 @@ def made(
                         | {"event": int(event[i]), "risk": said[i]}
                         | dict(zip(map(column_of, AT), s, strict=True))
                     )  # fmt: skip
-    predictions = SurvivalPredictions(pd.DataFrame(rows))
+    predictions = RiskPredictions(pd.DataFrame(rows))
     label = np.where(event, EVENT, CENSORED)
     cohort = {"case": cases, "label": label, "time": time, "slides": 1, "tiles": 900 + np.arange(n)}
     folds = [(r, (i + r) % 4, cases[i], label[i]) for r in range(repeats) for i in range(n)]
@@ -170,7 +170,7 @@ def test_pairs_that_cannot_be_compared_are_said_to_be_none():
     report = made(models=("told",))
     table = report.predictions.table.assign(event=0)
     table.loc[table["time"] == table["time"].max(), "event"] = 1  # the last of all
-    predictions = SurvivalPredictions(table)
+    predictions = RiskPredictions(table)
     evaluation = evaluate_survival(predictions, "days")
     sections = SurvivalSections(replace(report, predictions=predictions, evaluation=evaluation))
     assert sections.headline()[0].startswith("No two cases can be compared")

@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from features.bags.bag import write_bag
-from mil.data.cohort import Case, assemble, read_table, split_train_test
+from mil.data.case import Case
+from mil.data.cohort import assemble
 from mil.data.splits import write_folds
+from mil.data.table import read_table, split_train_test
 from mil.errors import CohortError, FitError, LeakageError, RunError
 from mil.evaluation.predictions import write_predictions
 from mil.learning.batches import collate
 from mil.learning.crossval import cross_validate
-from mil.learning.fitted import save_fitted
-from mil.learning.training import fit
+from mil.learning.fitted import save_model
+from mil.learning.training import fit_model
 from mil.runs.external import check_unseen, external_validation, predict_ensemble
 from mil.runs.record import finish_run, start_run
 from mil.runs.run import Run
@@ -46,7 +48,7 @@ def run(tmp_path_factory):
 
     def keep(model, fold, fitter):
         fitted = fitter()
-        save_fitted(run.model_path(model, fold), fitted)
+        save_model(run.model_path(model, fold), fitted)
         return fitted
 
     write_folds(path / "folds.json", folds)
@@ -109,7 +111,7 @@ def test_tiles_are_averaged_over_models_slides_and_tiles_before_the_softmax(run,
 
 def test_every_seed_of_a_fit_is_a_network_of_its_own(unseen):
     fits = [
-        fit(
+        fit_model(
             "abmil",
             made_cohort((4, 4), seed=seed).cases,
             (),

@@ -10,8 +10,8 @@ import pytest
 
 from features.bags.bag import read_bag, write_bag
 from mil.errors import CohortError, FitError, LeakageError, RunError
-from mil.learning.fitted import save_fitted
-from mil.learning.training import fit
+from mil.learning.fitted import save_model
+from mil.learning.training import fit_model
 from mil.runs.record import finish_run, start_run, update_run
 from mil.runs.run import Relation, Run, open_run
 from mil.settings import FitSettings, SplitSettings
@@ -141,8 +141,8 @@ def test_a_fold_model_that_has_seen_a_tested_case_is_refused(run):
 def refit(run, fold, names):
     """Put a model into a fold that has seen other cases."""
     cases = [replace(case, name=name) for case, name in zip(COHORT.cases, names, strict=True)]
-    save_fitted(
-        run.model_path("abmil", fold), fit("abmil", cases, (), COHORT.classes, QUICK, seed=0)
+    save_model(
+        run.model_path("abmil", fold), fit_model("abmil", cases, (), COHORT.classes, QUICK, seed=0)
     )
 
 
@@ -175,8 +175,8 @@ def test_a_slide_of_unknown_case_may_have_been_seen(run):
 
 def test_a_model_trained_on_all_cases_says_whom_it_has_seen(tmp_path):
     run = start_run(tmp_path / "run", "train", {"model": "abmil"}, {"cases": {"a0-s1": "a0"}})
-    save_fitted(
-        run.model_path("abmil"), fit("abmil", COHORT.cases, (), COHORT.classes, QUICK, seed=0)
+    save_model(
+        run.model_path("abmil"), fit_model("abmil", COHORT.cases, (), COHORT.classes, QUICK, seed=0)
     )
     run = finish_run(run)
     assert run.only_model().model == "abmil"

@@ -9,7 +9,7 @@ from features.bags.bag import write_bag
 from mil.data.splits import write_folds
 from mil.evaluation.predictions import write_predictions
 from mil.learning.crossval import cross_validate
-from mil.learning.fitted import save_fitted
+from mil.learning.fitted import save_model
 from mil.runs.record import finish_run, start_run
 from mil.view.gallery import Gallery
 from mil.view.server import Viewer
@@ -50,10 +50,10 @@ def viewed(tmp_path_factory):
 
     def keep(model, fold, fitter):
         fitted = fitter()
-        save_fitted(run.model_path(model, fold), fitted)
+        save_model(run.model_path(model, fold), fitted)
         return fitted
 
-    predictions = cross_validate(cohort, folds, MODELS, QUICK, seed=0, keep=keep)
+    predictions = cross_validate(cohort, folds, MODELS, QUICK, seed=0, fitter=keep)
     write_predictions(run.path / "predictions.csv", predictions)
     smooth = np.kron(noise(SIZE[1] // 20, SIZE[0] // 20), np.ones((20, 20, 1), np.uint8))
     path = write_tiff(folder / "a0.tiff", [smooth, smooth[::2, ::2]])

@@ -7,18 +7,18 @@ import pytest
 
 from features.bags.bag import read_bag, write_bag
 from mil.data.splits import write_folds
-from mil.evaluation.survival.predictions import write_survival
+from mil.evaluation.predictions import write_predictions
 from mil.explain.compare_methods import compare_methods
 from mil.explain.methods import bag_methods
 from mil.explain.request import MapRequest
 from mil.explain.write import explain_slide
-from mil.learning.crossval import cross_validate_survival
-from mil.learning.fitted import save_fitted
-from mil.learning.prediction import risk
+from mil.learning.crossval import cross_validate
+from mil.learning.fitted import save_model
 from mil.runs.record import finish_run, start_run
 from mil.settings import FitSettings
 from mil.view.gallery import Gallery
 from tests.mil.followed import folds_by_event, followed_cohort
+from tests.mil.made import risk
 
 SETTINGS = FitSettings(
     task="survival", epochs=5, width=16, learning_rate=5e-3, early_stopping="never", seeds=1
@@ -48,11 +48,11 @@ def survival_run(tmp_path_factory):
 
     def save(model, fold, fitter):
         fitted = fitter()
-        save_fitted(run.model_path(model, fold), fitted)
+        save_model(run.model_path(model, fold), fitted)
         return fitted
 
-    predictions = cross_validate_survival(cohort, folds, models, SETTINGS, seed=0, keep=save)
-    write_survival(run.path / "predictions.csv", predictions)
+    predictions = cross_validate(cohort, folds, models, SETTINGS, seed=0, keep=save)
+    write_predictions(run.path / "predictions.csv", predictions)
     return finish_run(run)
 
 

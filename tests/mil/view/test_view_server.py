@@ -24,7 +24,7 @@ from mil.explain.heatmap import describe_unit
 from mil.explain.single_tile import single_tile_scores
 from mil.explain.target import explanation_target
 from mil.heads.registry import head_class
-from mil.learning.fitted import load_fitted
+from mil.learning.fitted import load_model
 from mil.runs.run import Run
 from mil.settings import FitSettings
 from mil.view.gallery import Gallery
@@ -185,7 +185,7 @@ def test_scores_are_of_the_model_that_has_not_seen_the_case(server, gallery, vie
     for number, slide in enumerate(gallery.slides):
         [fold] = [fold for fold in folds if run.cases[slide] in fold.test]
         for index, layer in enumerate(gallery.layers):
-            fitted = load_fitted(run.model_path(layer.model, fold))
+            fitted = load_model(run.model_path(layer.model, fold))
             bag = read_bag(bag_path(run, slide))
             expected = {
                 "attention": lambda target: attention_scores(fitted, bag),  # noqa: B023
@@ -207,7 +207,7 @@ def test_a_layer_is_shown_with_how_true_it_is(server, gallery, viewed, monkeypat
     run = viewed[0]
     [fold] = [f for f in read_folds(run.path / "folds.json") if f.repeat == 0 and NASTY in f.test]
     number = gallery.slides.index(SLIDE)
-    fitted = load_fitted(run.model_path("abmil", fold))
+    fitted = load_model(run.model_path("abmil", fold))
     target = explanation_target(fitted, read_bag(bag_path(run, SLIDE)))
     faithfulness = judge(target, evidence_scores(target), random_curves(target))
     index = gallery.layers.index(Layer("abmil", "evidence"))

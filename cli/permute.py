@@ -1,0 +1,162 @@
+"""`mil permute`: the user's own cross-validation where there is nothing to find."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.app import app
+from cli.learn import CrossvalOptions
+from cli.options import UsageError, build, plain, verb, writable
+
+if TYPE_CHECKING:
+    from mil.audit.permutation import PermutationTest
+    from mil.data.cohort import Cohort
+    from mil.data.splits import Fold
+    from mil.evaluation.predictions import Predictions
+    from mil.runs.run import Run
+
+METRICS = {"auc": "AUC", "harrell": "Harrell C", "quadratic_kappa": "quadratic kappa"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PermuteOptions:
+    """Settings of `mil permute`."""
+
+    run: Path = field(metadata={"argument": "RUN", "help": "A run of `mil crossval`."})
+    times: int = field(default=20, metadata={"help": "Number of shuffles; 20 or more see leaks."})
+    out: Path = field(metadata={"help": "Folder for the shuffles as JSON and CSV, and a picture."})
+
+    def __post_init__(self) -> None:
+        if self.times < 2:
+            raise UsageError(f"--times is a number of shuffles from 2; got {self.times}. Use 20.")
+
+
+@verb(app, PermuteOptions, examples=["mil permute developed --times 20 --out permuted"])
+def permute(options: PermuteOptions) -> None:
+    """Repeat a cross-validation with outcomes shuffled between cases: every model must fall to chance.
+
+    A model that still orders cases better than chance has been shown the answer by something in the
+    pipeline. Shuffles that an interrupted call has finished are not repeated.
+    """
+    if run_permutations(options.run, options.out, options.times):
+        raise SystemExit(1)
+
+
+def run_permutations(path: Path, out: Path, times: int) -> int:
+    """Run the shuffles and print what they show; the number of leaking models."""
+    from cli.console import Bars, complain, say, show_table, warn
+    from mil.audit.permutation_run import FEW, permute_run
+    from mil.runs.run import open_run
+
+    run = open_run(path)
+    run.require_finished()
+    writable(out)
+    crossval = _Finetuned.of(run, out / "shuffles") if run.settings.finetunes else None
+    tests = permute_run(
+        run, times, out, crossval=crossval, workers=1 if crossval else 0, progress=Bars()
+    )
+    metric = METRICS[tests[0].metric]
+    show_table(
+        ["model", metric, f"mean of {times} shuffles", "range", "p", "result"],
+        [_row(test) for test in tests],
+    )
+    say(f"Each shuffle: {out / 'permutation.csv'}. Picture: {out / 'permutation.png'}")
+    if times < FEW:
+        warn(
+            f"{times} shuffles show only gross leaks, and p cannot fall below {1 / (times + 1):.2f}. Use "
+            f"{FEW} or more."
+        )
+    seen = {name for bag in run.cohort().bags for name in bag.trained_on}
+    if seen and not crossval:
+        warn(
+            f"The backbone was fine-tuned on {len(seen)} cases with their true outcomes; shuffling what "
+            "comes after it cannot show what it has seen."
+        )
+    leaking = [test.model for test in tests if test.leaks]
+    if leaking:
+        complain(
+            f"{', '.join(leaking)}: finds signal in shuffled outcomes. Something about the tested cases "
+            "reaches the fits; trust none of these numbers."
+        )
+    return len(leaking)
+
+
+def _row(test: "PermutationTest") -> list[str]:
+    if test.observed is None or test.alarm_at is None or test.p_value is None:
+        return [test.model, "undefined", "", "", "", "orders no cases"]
+    mean = sum(test.values) / len(test.values)
+    result = "too few shuffles to tell"
+    if test.leaks:
+        result = "LEAKS"
+    elif test.alarm_at < 1:
+        result = f"at chance (alarm from {test.alarm_at:.2f})"
+    return [
+        test.model,
+        f"{test.observed:.2f}",
+        f"{mean:.3f}",
+        f"{min(test.values):.2f} to {max(test.values):.2f}",
+        f"{test.p_value:.3f}",
+        result,
+    ]
+
+
+@dataclass(frozen=True)
+class _Finetuned:
+    """The run's own fine-tuning, extraction and cross-validation of another cohort.
+
+    Attributes:
+        options: of the run.
+        folder: for what each shuffle makes; what an interrupted one has left is taken up, then removed.
+    """
+
+    options: CrossvalOptions
+    folder: Path
+
+    @classmethod
+    def of(cls, run: "Run", folder: Path) -> "_Finetuned":
+        """The pipeline of a run.
+
+        Raises:
+            UsageError: the settings of fine-tuning have changed since.
+        """
+        from cli.finetune import tuned_by
+
+        options = build(CrossvalOptions, {}, run.path / "run.json")
+        if plain(tuned_by(options)) != run.finetuning:
+            raise UsageError(
+                f"{options.finetune_config} has changed since {run.path}. Run `mil crossval` again."
+            )
+        return cls(options, folder)
+
+    def __call__(self, cohort: "Cohort", folds: "Sequence[Fold]", number: int) -> "Predictions":
+        from cli.console import Bars
+        from cli.finetune import labelled_slides, tuned_by, tuning_of
+        from cli.options import part_of
+        from mil.data.table import training_rows
+        from mil.finetune.per_fold import cross_validate_per_fold
+        from mil.learning.crossval import fit_anew
+        from mil.settings import FitSettings
+
+        options, folder = self.options, self.folder / str(number)
+        tuned = tuned_by(options)
+        label = {case.name: case.label for case in cohort.cases}
+        rows = [replace(row, label=label[row.case]) for row in training_rows(options.cohort)[0]]
+        slides = [replace(slide, label=label[slide.job.case]) for slide in labelled_slides(tuned)]
+
+        def store(fold: "Fold") -> Path:
+            return folder / f"r{fold.repeat}-f{fold.index}" / "bags"
+
+        with tuning_of(tuned, rows, slides, store, cohort.task) as tuning:
+            predictions = cross_validate_per_fold(
+                tuning,
+                folds,
+                options.models,
+                part_of(options, FitSettings),
+                seed=options.seed + number,
+                fitter=fit_anew,
+                progress=Bars(),
+            )
+        shutil.rmtree(folder)
+        return predictions

@@ -1,0 +1,134 @@
+"""The label permutation test of a finished cross-validation, resumed where it stopped."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.bags.bag import fingerprint
+from features.files.atomic import atomic_path, write_atomic
+from features.progress import Progress, Silent
+from mil.audit.permutation import (
+    Crossval,
+    Permutation,
+    PermutationTest,
+    judge_permutations,
+    metric_by_model,
+    permute,
+)
+from mil.data.cohort import Cohort
+from mil.data.splits import Fold
+from mil.errors import RunError
+from mil.evaluation.predictions import Predictions
+from mil.learning.crossval import cross_validate
+from mil.report.permutation import draw_permutations
+from mil.runs.files import write_json
+from mil.runs.run import Run
+from mil.settings import FitSettings
+
+COLUMNS = ("shuffle", "model", "metric", "value")
+FEW = 20  # shuffles below which only gross leaks are seen
+
+
+def permute_run(
+    run: Run,
+    times: int,
+    out: Path,
+    *,
+    crossval: Crossval | None = None,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> tuple[PermutationTest, ...]:
+    """Repeat a run's cross-validation on shuffled outcomes; writes permutation.json, .csv and .png.
+
+    Args:
+        run: a finished cross-validation.
+        times: number of shuffles; those that ``out`` already holds are not repeated.
+        out: folder for the results.
+        crossval: the pipeline; the run's own models on its bags if not given. A run that fine-tuned a
+            backbone in each fold needs its own.
+        workers: shuffles at once; 0 takes one per core where that is worth their start.
+        progress: is advanced by each shuffle.
+
+    Raises:
+        RunError: the run is not finished, its bags or outcomes have changed, or ``out`` holds shuffles of
+            another run.
+        CohortError: no shuffle was found that the folds can carry.
+    """
+    cohort, models = run.cohort(), run.models
+    pipeline = crossval or SamePipeline(models, run.settings.fit, run.settings.split.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    permutations = _read(out, run)
+    done = {permutation.number for permutation in permutations}
+    missing = [number for number in range(1, times + 1) if number not in done]
+    with (progress or Silent()).task("shuffles", len(missing), "shuffles") as advance:
+        for rows in permute(cohort, models, run.settings.split, pipeline, missing, workers=workers):
+            permutations = sorted([*permutations, *rows], key=lambda row: row.number)
+            _write(out, permutations, run)
+            advance(1)
+    observed = metric_by_model(cohort, run.predictions())
+    metric, chance = cohort.task.null_metric
+    tests = judge_permutations(
+        [permutation for permutation in permutations if permutation.number <= times],
+        {model: value for model, value in observed.items() if model in models},
+        metric,
+        chance,
+    )
+    write_atomic(out / "permutation.png", draw_permutations(tests))
+    return tests
+
+
+@dataclass(frozen=True)
+class SamePipeline:
+    """A run's own cross-validation of another cohort; may be sent to another process."""
+
+    models: Sequence[str]
+    settings: FitSettings
+    seed: int
+
+    def __call__(self, cohort: Cohort, folds: Sequence[Fold], number: int) -> Predictions:
+        """Cross-validate the cohort."""
+        return cross_validate(
+            cohort, folds, self.models, self.settings, seed=self.seed + number, workers=1
+        )
+
+
+def _read(out: Path, run: Run) -> list[Permutation]:
+    """The shuffles that an earlier call has left, if they are of the same run."""
+    path = out / "permutation.json"
+    if not path.exists():
+        return []
+    card = json.loads(path.read_text())
+    if card.get("predictions") != run.predictions_sha256:
+        raise RunError(f"{out} holds shuffles of another run. Choose another folder.")
+    if card.get("sha256") != _checksum(card):
+        raise RunError(
+            f"{path} is not as it was written. Remove it, and the shuffles are run again."
+        )
+    return [Permutation(*row) for row in card["shuffles"]]
+
+
+def _checksum(card: Mapping[str, Any]) -> str:
+    return fingerprint({name: fact for name, fact in card.items() if name != "sha256"})
+
+
+def _write(out: Path, permutations: Sequence[Permutation], run: Run) -> None:
+    """Store the shuffles with a checksum, for a later call; permutation.csv is for readers."""
+    metric, _ = run.task.null_metric
+    card = {
+        "predictions": run.predictions_sha256,
+        "metric": metric,
+        "shuffles": [[p.number, p.model, p.value] for p in permutations],
+    }
+    write_json(out / "permutation.json", card | {"sha256": _checksum(card)})
+    with (
+        atomic_path(out / "permutation.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(
+            [p.number, p.model, metric, "" if p.value is None else p.value] for p in permutations
+        )

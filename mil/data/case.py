@@ -1,0 +1,56 @@
+"""A row of the study's table, and a case with its bags."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from features.bags.bag import Bag
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One slide of the table.
+
+    Attributes:
+        line: its line in the file; the header is line 1.
+        case: the patient.
+        slide: the slide's name, without folder and suffix.
+        label: the case's class; empty where it is not known.
+        site: where the slide was made; empty where it is not known.
+        mpp: micrometres per level-0 pixel, overriding the file; None where the table has none.
+        split: whether the row is for training or testing, as written; see ``split_train_test``.
+        time: until the event or the end of observation, in a cohort with follow-up.
+        other: all further columns.
+    """
+
+    line: int
+    case: str
+    slide: str
+    label: str = ""
+    site: str = ""
+    mpp: float | None = None
+    split: str = ""
+    time: float | None = None
+    other: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A patient: the unit of splits, labels, intervals and tests.
+
+    Attributes:
+        name: as in the table.
+        label: its class; with follow-up, whether its event was observed.
+        bags: one per slide, sorted by slide.
+        site: where its slides were made; empty where it is not known.
+        time: until the event or the end of observation, in a cohort with follow-up.
+        other: all further columns of the table, as its first slide has them.
+        differing: names of the further columns in which its slides differ.
+    """
+
+    name: str
+    label: str
+    bags: tuple[Bag, ...]
+    site: str = ""
+    time: float | None = None
+    other: Mapping[str, str] = field(default_factory=dict)
+    differing: tuple[str, ...] = ()

@@ -1,0 +1,77 @@
+"""Evaluation and comparison of predictions of any kind."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mil.evaluation.display import Table
+from mil.evaluation.predictions import Predictions
+
+if TYPE_CHECKING:
+    from mil.settings import JudgeSettings
+
+
+class Evaluation(Protocol):
+    """What every evaluation offers, whatever was predicted."""
+
+    @property
+    def models(self) -> Sequence[Any]:
+        """One result per model, in the order of the table."""
+
+    @property
+    def n_cases(self) -> int:
+        """Cases."""
+
+    @property
+    def n_slides(self) -> int:
+        """Distinct slides."""
+
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        """Repeats of the cross-validation."""
+
+    def to_json(self) -> dict[str, object]:
+        """Plain numbers, text, lists and dicts; None for what is undefined."""
+
+    def rows(self) -> list[dict[str, object]]:
+        """Every number with its limits, one row each."""
+
+    def tables(self) -> Sequence[Table]:
+        """For a terminal; the first has one row per model."""
+
+
+class Comparison(Protocol):
+    """What every comparison of models offers."""
+
+    def to_json(self) -> Mapping[str, object]:
+        """Plain numbers, text, lists and dicts."""
+
+
+def evaluate(predictions: Predictions, settings: "JudgeSettings | None" = None) -> Evaluation:
+    """Judge every model over the cases of a table.
+
+    Args:
+        predictions: out of fold; the slides of a case are averaged.
+        settings: intervals, prevalence, coverage; the defaults if not given.
+
+    Raises:
+        PredictionsError: a setting does not suit what was predicted.
+
+    Example:
+        evaluation = evaluate(read_predictions("run/predictions.csv"))
+        for result in evaluation.models:
+            print(result.model)
+    """
+    judged: Evaluation = _resolve(predictions.evaluator)(predictions, settings)
+    return judged
+
+
+def compare(predictions: Predictions) -> Comparison:
+    """Test the models of a table against each other over the same cases."""
+    compared: Comparison = _resolve(predictions.comparer)(predictions)
+    return compared
+
+
+def _resolve(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)

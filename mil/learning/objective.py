@@ -1,0 +1,51 @@
+"""What one fit minimises: bags of training cases with their outcomes, for epochs and solvers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mil.heads.head import Head, Training
+from mil.learning.batches import Features
+from mil.learning.readout import Readout
+from mil.settings import FitSettings
+
+
+class Objective(ABC):
+    """Training cases of one fit, and the loss over them.
+
+    Attributes:
+        outputs: names of the logits.
+        slides: (N, D) features of every training slide, in the order of the cases.
+        counts: (C,) training cases per output, for heads that learn from counts.
+        validates: whether there are cases to choose the epoch by.
+    """
+
+    outputs: tuple[str, ...]
+    slides: Sequence[Features]
+    counts: Tensor
+    validates: bool
+
+    @abstractmethod
+    def training(self, seed: int) -> Training:
+        """The training part for heads that are solved."""
+
+    @abstractmethod
+    def epoch(
+        self,
+        head: Head,
+        settings: FitSettings,
+        rng: np.random.Generator,
+        optimizer: torch.optim.Optimizer,
+    ) -> list[float]:
+        """One pass over the training cases; the loss of each step."""
+
+    @abstractmethod
+    def validate(self, head: Head, settings: FitSettings) -> float:
+        """The loss on the inner validation cases."""
+
+    @abstractmethod
+    def readout(self, head: Head, settings: FitSettings) -> Readout:
+        """How the logits of a trained head are read."""

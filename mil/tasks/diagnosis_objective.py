@@ -1,0 +1,227 @@
+"""Training for classes: every class weighs the same, and every case within its class."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mil.baselines.encoding import Encoding
+from mil.data.case import Case
+from mil.errors import FitError
+from mil.heads.head import Head, HeadOutput, Training
+from mil.learning.batches import TILES_AT_ONCE, Batch, Features, alike, collate, draw
+from mil.learning.epochs import autocast, run_bags
+from mil.learning.losses import cross_entropy, focal
+from mil.learning.objective import Objective
+from mil.learning.readout import ClassReadout
+from mil.settings import FitSettings
+
+TILES_PER_STEP = 256  # where single tiles are the bags
+
+
+@dataclass(frozen=True)
+class Example:
+    """One bag with its case's class and its weight in the loss."""
+
+    features: Features
+    label: int
+    weight: float
+
+
+class Group(NamedTuple):
+    """The part of a step that is computed at once.
+
+    Attributes:
+        bags: padded, or one bag (N, D) that is too long to be taken at once.
+        labels: (B,)
+        weights: (B,)
+    """
+
+    bags: Batch | Features
+    labels: Tensor
+    weights: Tensor
+
+
+class ClassObjective(Objective):
+    """Cross-entropy or focal loss over slides, or over tiles that carry their slide's label.
+
+    Args:
+        train: cases to learn from; every class is among them.
+        valid: further training cases to choose the epoch by.
+        classes: names in the order of the logits.
+        encoding: how clinical columns become a row, in place of tiles.
+
+    Raises:
+        FitError: a class without a training case, or a label that is no class.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[Case],
+        valid: Sequence[Case],
+        classes: Sequence[str],
+        encoding: Encoding | None = None,
+    ) -> None:
+        absent = set(classes) - {case.label for case in train}
+        if absent:
+            raise FitError(
+                f"No case of {', '.join(sorted(absent))} to train on. Add one, or drop the class."
+            )
+        self.outputs = tuple(classes)
+        self.cases = train
+        self.examples, self.counts = make_examples(train, classes, encoding)
+        self.validation = make_examples(valid, classes, encoding)[0] if valid else []
+        self.slides = [example.features for example in self.examples]
+        self.validates = bool(valid)
+
+    def training(self, seed: int) -> Training:
+        """Labels and weights of the slides."""
+        n_slides = [len(case.bags) for case in self.cases]
+        return Training(
+            features=self.slides,
+            labels=np.array([example.label for example in self.examples], dtype=np.int64),
+            weights=np.array([example.weight for example in self.examples]),
+            cases=np.repeat(np.arange(len(self.cases)), n_slides),
+            seed=seed,
+        )
+
+    def epoch(
+        self,
+        head: Head,
+        settings: FitSettings,
+        rng: np.random.Generator,
+        optimizer: torch.optim.Optimizer,
+    ) -> list[float]:
+        """All bags once, or all tiles once for a head that learns from tiles."""
+        steps = _tile_steps if head.learns_from == "tiles" else _bag_steps
+        return [
+            self._train_step(head, optimizer, step, settings)
+            for step in steps(self.examples, settings, rng)
+        ]
+
+    @torch.inference_mode()
+    def validate(self, head: Head, settings: FitSettings) -> float:
+        """Weighted loss over all tiles of the inner validation cases."""
+        head.eval()
+        losses = []
+        bags = [example.features for example in self.validation]
+        for group in _group_bags(self.validation, bags, settings):
+            with autocast(settings):
+                output, _ = run_bags(head, group.bags, settings)
+            loss = self.loss(output, group.labels, group.weights, settings)
+            losses.append(float(loss) * len(group.labels))
+        return sum(losses) / sum(example.weight for example in self.validation)
+
+    def readout(self, head: Head, settings: FitSettings) -> ClassReadout:
+        """Probabilities of the classes."""
+        del head, settings
+        return ClassReadout(self.outputs)
+
+    def loss(
+        self, output: HeadOutput, labels: Tensor, weights: Tensor, settings: FitSettings
+    ) -> Tensor:
+        """The chosen loss of each bag times its weight, averaged over the batch."""
+        logits = output.logits.float()
+        if settings.loss_name == "focal":
+            return focal(logits, labels, weights, gamma=settings.focal_gamma)
+        return cross_entropy(logits, labels, weights, smoothing=settings.label_smoothing)
+
+    def _train_step(
+        self,
+        head: Head,
+        optimizer: torch.optim.Optimizer,
+        step: Sequence[Group],
+        settings: FitSettings,
+    ) -> float:
+        """One step on the mean loss over all bags of its groups; returns that loss."""
+        optimizer.zero_grad(set_to_none=True)
+        n_bags = sum(len(group.labels) for group in step)
+        total = 0.0
+        for group in step:
+            with autocast(settings):
+                output, mask = run_bags(head, group.bags, settings)
+                loss = self.loss(output, group.labels, group.weights, settings)
+                auxiliary = head.auxiliary_loss(output, group.labels, mask)  # (B,)
+                loss = loss + (auxiliary * group.weights).mean()
+            share = loss * (len(group.labels) / n_bags)
+            share.backward()  # type: ignore[no-untyped-call]
+            total += float(share.detach())
+        optimizer.step()
+        return total
+
+
+def make_examples(
+    cases: Sequence[Case], classes: Sequence[str], encoding: Encoding | None = None
+) -> tuple[list[Example], Tensor]:
+    """The bags of cases with balanced weights of mean 1, and (C,) the number of cases per class.
+
+    With an encoding, a bag is the row of clinical columns of its case.
+
+    Raises:
+        FitError: a label is none of the classes.
+    """
+    unknown = sorted({case.label for case in cases} - set(classes))
+    if unknown:
+        raise FitError(f"Label {unknown[0]!r} is none of the classes {', '.join(classes)}. Add it.")
+    labels = [list(classes).index(case.label) for case in cases]
+    counts = np.bincount(labels, minlength=len(classes))
+    examples = []
+    present = int((counts > 0).sum())
+    for case, label in zip(cases, labels, strict=True):
+        case_weight = len(cases) / present / counts[label]
+        for bag in case.bags:
+            features = encoding.row(case.name, case.other) if encoding else bag.features
+            examples.append(Example(features, label, case_weight / len(case.bags)))
+    mean = sum(example.weight for example in examples) / len(examples)
+    scaled = [Example(e.features, e.label, e.weight / mean) for e in examples]
+    return scaled, torch.tensor(counts, dtype=torch.float32)
+
+
+def _bag_steps(
+    examples: Sequence[Example], settings: FitSettings, rng: np.random.Generator
+) -> Iterator[list[Group]]:
+    """All bags once, shuffled, a few per step."""
+    order = rng.permutation(len(examples))
+    for start in range(0, len(order), settings.batch_bags):
+        chosen = [examples[i] for i in order[start : start + settings.batch_bags]]
+        drawn = [draw(e.features, settings.train_tiles, rng) for e in chosen]
+        yield list(_group_bags(chosen, drawn, settings))
+
+
+def _group_bags(
+    examples: Sequence[Example], drawn: Sequence[Features], settings: FitSettings
+) -> Iterator[Group]:
+    """The examples with the tiles drawn from each, bags of similar length together."""
+    for members in alike([len(bag) for bag in drawn], settings.chunk_tiles or TILES_AT_ONCE):
+        bags: Batch | Features = drawn[members[0]]
+        if not 0 < settings.chunk_tiles < len(bags):
+            bags = collate([drawn[i] for i in members])
+        labels = torch.tensor([examples[i].label for i in members])
+        weights = torch.tensor([examples[i].weight for i in members], dtype=torch.float32)
+        yield Group(bags, labels, weights)
+
+
+def _tile_steps(
+    examples: Sequence[Example], settings: FitSettings, rng: np.random.Generator
+) -> Iterator[list[Group]]:
+    """Tiles of all bags, shuffled, each a bag of its own that carries its slide's label."""
+    drawn = [draw(e.features, settings.train_tiles, rng) for e in examples]
+    tiles = torch.cat([collate([bag]).features[0] for bag in drawn])  # (M, D)
+    labels = torch.cat(
+        [torch.full((len(d),), e.label) for d, e in zip(drawn, examples, strict=True)]
+    )
+    # A slide with many tiles weighs no more than one with few; the mean weight stays 1.
+    weights = torch.cat(
+        [
+            torch.full((len(d),), e.weight * len(tiles) / len(examples) / len(d))
+            for d, e in zip(drawn, examples, strict=True)
+        ]
+    )
+    order = torch.from_numpy(rng.permutation(len(tiles)))
+    for chosen in torch.split(order, TILES_PER_STEP):
+        mask = torch.ones(len(chosen), 1, dtype=torch.bool)
+        batch = Batch(tiles[chosen].unsqueeze(1), mask)  # (B, 1, D)
+        yield [Group(batch, labels[chosen], weights[chosen])]

@@ -1,0 +1,179 @@
+"""The contract of every task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from mil.data.case import Case, Row
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mil.baselines.encoding import Encoding
+    from mil.evaluation.predictions import Predictions
+    from mil.evaluation.regression.models import Regression, Truth
+    from mil.learning.objective import Objective
+    from mil.learning.readout import Readout
+    from mil.settings import FitSettings
+
+Fields = dict[str, object]
+
+
+class Task(ABC):
+    """A question about a case; concrete tasks are frozen dataclasses whose fields are columns and units.
+
+    Attributes:
+        name: in ``mil.tasks.registry``.
+        outcome: what the table must state of a case.
+        default_models: models that are compared when none are named.
+        head_outcome: how logits are read, as ``mil.heads.head.HeadSettings.outcome``.
+        null_metric: (metric, its value for a model that knows nothing), for the permutation test.
+        page: class with the sections of its page, ``module:name``.
+        has_classes: whether labels are classes that other facts of a case may tell apart.
+    """
+
+    name: ClassVar[str]
+    outcome: ClassVar[str]
+    default_models: ClassVar[tuple[str, ...]]
+    head_outcome: ClassVar[str]
+    null_metric: ClassVar[tuple[str, float]]
+    page: ClassVar[str]
+    has_classes: ClassVar[bool] = True
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """The task with those of its fields that the settings hold."""
+        names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        values = {name: settings[name] for name in names if settings.get(name) is not None}
+        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
+
+    def to_settings(self) -> dict[str, Any]:
+        """Its fields, as ``from_settings`` reads them."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    # The table
+
+    @abstractmethod
+    def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
+        """Rows with the outcome in ``label`` (and ``time``); a row without one has an empty label.
+
+        Raises:
+            CohortError: a column is missing or malformed; the message names ``source``.
+        """
+
+    @abstractmethod
+    def order_classes(self, labels: Sequence[str], source: str) -> tuple[str, ...]:
+        """The distinct labels of the cases in their order.
+
+        Raises:
+            CohortError: nothing can be learnt from these labels.
+        """
+
+    @abstractmethod
+    def strata(self, labels: Sequence[str], folds: str) -> list[str]:
+        """By what cases with these labels are stratified when they are divided into folds."""
+
+    # Learning
+
+    @abstractmethod
+    def check_models(self, names: Sequence[str]) -> None:
+        """Refuse models that cannot learn this outcome, before any work is done.
+
+        Raises:
+            FitError: naming the model, and models that can.
+        """
+
+    @abstractmethod
+    def objective(
+        self,
+        train: Sequence[Case],
+        valid: Sequence[Case],
+        classes: Sequence[str],
+        settings: "FitSettings",
+        encoding: "Encoding | None",
+        *,
+        by_steps: bool,
+    ) -> "Objective":
+        """What one fit minimises.
+
+        Args:
+            train: cases to learn from.
+            valid: further training cases to choose the epoch by; may be empty.
+            classes: of the cohort.
+            settings: how to train.
+            encoding: how clinical columns become a row, for models that read those instead of tiles.
+            by_steps: whether the model is trained by gradient steps.
+
+        Raises:
+            FitError: the training cases lack an outcome that every fit needs.
+        """
+
+    @classmethod
+    @abstractmethod
+    def readout_from_json(cls, outputs: Sequence[str], card: Mapping[str, Any] | None) -> "Readout":
+        """The readout of a model's card, as its ``to_json`` wrote it."""
+
+    # Predictions
+
+    @abstractmethod
+    def answer_columns(self, cases: Sequence[Case], classes: Sequence[str]) -> tuple[str, ...]:
+        """The columns of a table of predictions that hold what a model answers."""
+
+    @abstractmethod
+    def outcome_fields(self, case: Case) -> Fields:
+        """The columns of a table of predictions that hold what became of a case."""
+
+    @abstractmethod
+    def make_predictions(
+        self, rows: Sequence[Fields], cases: Sequence[Case], classes: Sequence[str]
+    ) -> "Predictions":
+        """The table of predictions with these rows."""
+
+    def adopt(self, predictions: "Predictions") -> "Predictions":
+        """Predictions of this task read from a file, with what only the task knows, as units."""
+        return predictions
+
+    def write_extras(
+        self,
+        folder: "Path",
+        predictions: "Predictions",
+        columns: Mapping[str, Mapping[str, str]],
+    ) -> tuple[str, ...]:
+        """Files of a run beside its predictions; returns what a reader should know of them.
+
+        Args:
+            folder: of the run.
+            predictions: out of fold.
+            columns: clinical columns by case, where models read them; else empty.
+        """
+        del folder, predictions, columns
+        return ()
+
+    # Clinical columns beside a model's score
+
+    @abstractmethod
+    def check_combinable(self, classes: Sequence[str]) -> None:
+        """Refuse a cohort whose outcome no regression here takes.
+
+        Raises:
+            CohortError: saying which it takes.
+        """
+
+    @abstractmethod
+    def regression_truth(self, cases: Sequence[Case], classes: Sequence[str]) -> "Truth":
+        """The outcomes as a regression on columns takes them."""
+
+    @abstractmethod
+    def regression_score(self, answer: Mapping[str, float]) -> float:
+        """A model's answer for a case as one number for a regression: log odds, or a risk."""
+
+    @abstractmethod
+    def regression_answers(
+        self,
+        regression: "Regression",
+        train: Mapping[str, Sequence[str]],
+        test: Mapping[str, Sequence[str]],
+        columns: Sequence[str],
+    ) -> list[Fields]:
+        """What a regression on columns answers for test cases, as ``answer_columns`` names it."""
