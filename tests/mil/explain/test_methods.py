@@ -1,7 +1,10 @@
 """Every method against its definition: enumeration, closed forms, and heads known by hand."""
 
+import importlib
 import itertools
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -287,3 +290,21 @@ def test_bag_of_another_recipe_is_not_explained():
     target, _ = planted_target()
     with pytest.raises(FitError, match="does not suit"):
         explanation_target(target.fitted, made_bag("s", dim=32, recipe={"mpp": 1}))
+
+
+def test_methods_are_listed_without_torch():
+    code = (
+        "import sys; from mil.explain.methods import list_methods; "
+        "print(len(list_methods()), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(len(METHODS)), "False"]
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_every_row_of_the_table_has_its_functions_and_a_description(method):
+    for reference in filter(None, [method.function, method.pixels]):
+        module, _, function = reference.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+    assert method.description
+    assert method.suits(head_class("abmil"))
