@@ -1,19 +1,17 @@
-"""Fits in several processes at once: the same work in the same order of results, only sooner."""
+"""Tasks in several processes at once, with the results of one process."""
 
-import contextlib
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from joblib.externals.loky import ProcessPoolExecutor, wait
+from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 
 from mil.errors import FitError
 from mil.heads.registry import register_head, registered_heads
@@ -22,10 +20,9 @@ if TYPE_CHECKING:
     from mil.heads.head import Head
 
 ENGINES = ("loky", "ray")
-# That processes must save to be worth their start: each imports and loads for 5 CPU s.
-START_S = 8.0
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+START_S = 8.0  # seconds that processes must save to be worth their start: each loads for 5 CPU s
 WATCH_S = 0.5
+IDLE_S = 1.0  # seconds after which a process ends that has nothing left to do
 
 T = TypeVar("T")
 Work = Callable[..., T]
@@ -34,13 +31,15 @@ Work = Callable[..., T]
 def run_tasks(
     work: Work[T], tasks: Sequence[tuple[Any, ...]], *, engine: str = "loky", workers: int = 1
 ) -> Iterator[tuple[int, T]]:
-    """Call ``work(*task)`` for each task; yields its number and result as they come.
+    """Call ``work(*task)`` for each task; yields the task's number and its result as they come.
+
+    Processes of this machine are shared by the whole program: exhaust or close one iterator before the next.
 
     Args:
-        work: called in other processes, so that what it holds can be sent there; it is sent once.
+        work: called in other processes, to which it is sent once; so it can be pickled.
         tasks: arguments of each call.
         engine: ``loky``, processes of this machine, or ``ray``, those of a cluster.
-        workers: how many at once. 1 starts none; 0 takes one per core, where that is worth their start.
+        workers: calls at once. 1 starts no process; 0 takes one per core, where that is worth their start.
 
     Raises:
         FitError: the engine is unknown, or a process was killed.
@@ -56,13 +55,15 @@ def run_tasks(
     slowest = 0.0
     for number, task in enumerate(tasks):
         saved = slowest * (len(tasks) - number) * (1 - 1 / count)
-        if count > 1 and saved >= (0.0 if workers else START_S):
-            yield from _in_processes(_with_heads(work), list(enumerate(tasks))[number:], count)
+        processes = _n_processes(count, len(tasks) - number)
+        if processes > 1 and saved >= (0.0 if workers else START_S):
+            remaining = list(enumerate(tasks))[number:]
+            yield from _run_in_processes(_with_heads(work), remaining, processes)
             return
         started = time.perf_counter()
         result = work(*task)
         took = time.perf_counter() - started
-        # The first loads here what a process would have to load: it says little of those to come.
+        # The first task loads what a process would have to load, so its time says little of the others.
         slowest = max(slowest, took if number else took - START_S)
         yield number, result
 
@@ -85,73 +86,80 @@ def _with_heads(work: Work[T]) -> Work[T]:
     return _WithHeads(work, heads) if heads else work
 
 
+def _n_processes(workers: int, n_tasks: int) -> int:
+    """How many processes are of use; 1 where no other can be started."""
+    return min(workers, n_tasks, effective_n_jobs(workers))
+
+
 def _cores() -> int:
-    """Those this process may use, where the system says so."""
+    """Cores that this process may use, or all where the system does not say."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1  # macOS
 
 
-def _in_processes(
+def _run_in_processes(
     work: Work[T], tasks: Sequence[tuple[int, tuple[Any, ...]]], count: int
 ) -> Iterator[tuple[int, T]]:
-    """The same in processes that end with this one, however it ends."""
-    count = min(count, len(tasks))
-    pool = ProcessPoolExecutor(
-        count, initializer=_begin, initargs=(work, os.getpid()), env=ONE_THREAD
-    )
-    waiting = iter(tasks)
-    running: dict[Any, int] = {}
+    """Call in processes that end with this one, however it ends."""
+    results: Generator[tuple[int, T], None, None] | None = None
     try:
-        while True:
-            with _interrupts_held():
-                # No more than the pool hands on at once, see below.
-                for number, task in islice(waiting, 2 * count - len(running)):
-                    running[pool.submit(_call, task)] = number
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
+        with _blocked_interrupts(), parallel_config("loky", inner_max_num_threads=1):
+            results = Parallel(
+                n_jobs=count,
+                return_as="generator_unordered",
+                batch_size=1,
+                max_nbytes=None,
+                idle_worker_timeout=IDLE_S,
+                initializer=_StartWorker(work, os.getpid()),
+            )(delayed(_call)(number, task) for number, task in tasks)
+        for result in results:  # noqa: UP028 - "yield from" would close it outside of what follows
+            yield result
     except BrokenProcessPool as error:
         raise FitError(
-            "A process was killed at its fit, often for want of memory. Use fewer --workers; what was "
-            "finished is kept."
+            "A worker process was killed during its fit, often because memory ran out. Set workers lower; "
+            "finished fits are kept."
         ) from error
     finally:
-        # loky's thread dies with a KeyError if it is shut down before it has handed on what it was given.
-        while not all(future.running() or future.done() for future in running):
-            time.sleep(0.001)
-        # All at once: one that outlives another for a moment would tell of a broken pipe.
-        for pid in list(pool._processes or ()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        pool.shutdown(wait=True, kill_workers=True)
+        if results is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # joblib warns of results that nobody collects
+                results.close()  # ends the processes where results are left
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """An interrupt is for this process alone: those it starts here inherit that theirs is blocked."""
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _blocked_interrupts() -> Iterator[None]:
+    """Let processes that start here inherit a blocked SIGINT: an interrupt is for the parent alone."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_work: list[Work[Any]] = []  # of a process that was started here
+_work: list[Work[Any]] = []  # of a worker process
 
 
-def _begin(work: Work[Any], parent: int) -> None:
-    _work[:] = [work]
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+class _StartWorker:
+    """Brings the work to a process, once, and ends the process when its parent has ended."""
+
+    def __init__(self, work: Work[Any], parent: int) -> None:
+        self.work, self.parent = work, parent
+
+    def __call__(self) -> None:
+        _work[:] = [self.work]
+        threading.Thread(target=_end_with, args=(self.parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that started it has ended: nobody waits for its fits."""
+    """End this process when its parent has ended: nobody waits for its fits."""
     while os.getppid() == parent:
         time.sleep(WATCH_S)
     os._exit(1)
 
 
-def _call(task: tuple[Any, ...]) -> Any:
-    return _work[0](*task)
+def _call(number: int, task: tuple[Any, ...]) -> tuple[int, Any]:
+    return number, _work[0](*task)

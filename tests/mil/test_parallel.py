@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
-from joblib.externals.loky import wait
 
 from features.bags.bag import FileMap, read_bag, write_bag
 from features.errors import BagError
@@ -26,8 +27,8 @@ COHORT = made_cohort((5, 5), slides=2)
 PATIENCE_S = 120
 
 
-def run(cohort=COHORT, models=tuple(MODELS), settings=QUICK, **given):
-    return cross_validate(cohort, folds_of(cohort), models, settings, seed=0, **given).table
+def run(cohort=COHORT, models=tuple(MODELS), settings=QUICK, **how):
+    return cross_validate(cohort, folds_of(cohort), models, settings, seed=0, **how).table
 
 
 @pytest.fixture(scope="module")
@@ -40,33 +41,33 @@ def test_any_number_of_workers_gives_the_serial_table(serial, workers):
     pd.testing.assert_frame_equal(run(workers=workers), serial, check_exact=True)
 
 
-def results(found):
-    return {number: result for number, (result, _) in found}
+def numbers(pairs):
+    return {number: result for number, (result, _) in pairs}
 
 
 def test_results_carry_the_number_of_their_task(tmp_path):
-    found = list(run_tasks(Mark(tmp_path, 0.2), [(n,) for n in range(8)], workers=4))
-    assert [number for number, _ in found] != sorted(number for number, _ in found)
-    assert results(found) == {n: n for n in range(8)}
-    assert os.getpid() not in {pid for _, (_, pid) in found}
+    pairs = list(run_tasks(Mark(tmp_path, 0.2), [(n,) for n in range(8)], workers=4))
+    assert [number for number, _ in pairs] != sorted(number for number, _ in pairs)
+    assert numbers(pairs) == {n: n for n in range(8)}
+    assert os.getpid() not in {pid for _, (_, pid) in pairs}
 
 
 def test_one_worker_is_this_process(tmp_path):
-    found = list(run_tasks(Mark(tmp_path), [(n,) for n in range(8)], workers=1))
-    assert {pid for _, (_, pid) in found} == {os.getpid()}
+    pairs = list(run_tasks(Mark(tmp_path), [(n,) for n in range(8)], workers=1))
+    assert {pid for _, (_, pid) in pairs} == {os.getpid()}
 
 
 def test_small_work_starts_no_process(tmp_path):
-    found = list(run_tasks(Mark(tmp_path, 0.001), [(n,) for n in range(8)], workers=0))
-    assert {pid for _, (_, pid) in found} == {os.getpid()}
+    pairs = list(run_tasks(Mark(tmp_path, 0.001), [(n,) for n in range(8)], workers=0))
+    assert {pid for _, (_, pid) in pairs} == {os.getpid()}
 
 
 def test_processes_are_started_once_they_are_worth_it(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
     monkeypatch.setattr("mil.learning.parallel.START_S", 0.2)
-    found = list(run_tasks(Mark(tmp_path, 0.1), [(n,) for n in range(8)], workers=0))
-    assert results(found) == {n: n for n in range(8)}
-    own = [number for number, (_, pid) in found if pid == os.getpid()]
+    pairs = list(run_tasks(Mark(tmp_path, 0.1), [(n,) for n in range(8)], workers=0))
+    assert numbers(pairs) == {n: n for n in range(8)}
+    own = [number for number, (_, pid) in pairs if pid == os.getpid()]
     assert own == [0]
 
 
@@ -79,8 +80,8 @@ def test_what_the_first_task_loads_starts_no_process(tmp_path, monkeypatch):
         time.sleep(0.4 * (number == 0))
         return work(number)
 
-    found = list(run_tasks(slow_at_first, [(n,) for n in range(8)], workers=0))
-    assert {pid for _, (_, pid) in found} == {os.getpid()}
+    pairs = list(run_tasks(slow_at_first, [(n,) for n in range(8)], workers=0))
+    assert {pid for _, (_, pid) in pairs} == {os.getpid()}
 
 
 def gone(pids):
@@ -105,15 +106,15 @@ def test_an_error_arrives_as_it_was_raised_and_ends_the_workers(tmp_path, error)
 
 
 def test_a_consumer_that_stops_ends_the_workers(tmp_path):
-    found = run_tasks(Mark(tmp_path, 0.3), [(n,) for n in range(40)], workers=2)
-    next(found)
-    found.close()
+    pairs = run_tasks(Mark(tmp_path, 0.3), [(n,) for n in range(40)], workers=2)
+    next(pairs)
+    pairs.close()
     assert gone(workers_of(tmp_path))
     assert len(list(tmp_path.iterdir())) < 40
 
 
-def test_a_killed_worker_is_told_with_the_remedy(tmp_path):
-    with pytest.raises(FitError, match=r"killed.*memory.*--workers"):
+def test_killed_worker_is_reported_with_the_remedy(tmp_path):
+    with pytest.raises(FitError, match=r"killed.*memory.*Set workers lower"):
         list(run_tasks(Killed(tmp_path), [(n,) for n in range(8)], workers=2))
 
 
@@ -196,33 +197,58 @@ class TestOnRay:
 
     def test_an_error_arrives_as_it_was_raised(self, local_ray):
         bad = replace(QUICK, learning_rate=1e36, epochs=6)
-        with pytest.raises(FitError, match=r"^mean, repeat 0, fold \d: .*--learning-rate") as told:
+        with pytest.raises(
+            FitError, match=r"^mean, repeat 0, fold \d: .*--learning-rate"
+        ) as failure:
             run(models=["mean"], settings=bad, engine="ray")
-        assert type(told.value) is FitError
+        assert type(failure.value) is FitError
 
-    def test_no_more_run_at_once_than_asked(self, local_ray, tmp_path):
+    def test_no_more_run_at_once_than_workers(self, local_ray, tmp_path):
         started = time.monotonic()
-        found = list(run_on_ray(Mark(tmp_path, 0.1), [(n,) for n in range(4)], workers=1))
-        assert results(found) == {n: n for n in range(4)}
+        pairs = list(run_on_ray(Mark(tmp_path, 0.1), [(n,) for n in range(4)], workers=1))
+        assert numbers(pairs) == {n: n for n in range(4)}
         assert time.monotonic() - started > 0.6
 
 
-def test_interrupt_right_after_work_was_handed_over_kills_no_thread(monkeypatch, tmp_path):
-    """pytest makes an error of what a thread dies of."""
-    waits = []
-
-    def interrupted(running, **given):
-        waits.append(running)
-        if len(waits) == 3:
-            raise KeyboardInterrupt
-        return wait(running, **given)
-
-    monkeypatch.setattr("mil.learning.parallel.wait", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        list(run_tasks(Mark(tmp_path, 0.05), [(n,) for n in range(12)], workers=2))
+@pytest.mark.parametrize("delay_s", [0.0, 0.01, 0.3, 1.0, 2.0])
+def test_interrupt_at_any_moment_kills_no_thread(tmp_path, delay_s):
+    """Before the first process runs, or between results. pytest makes an error of what a thread dies of."""
+    interrupt = threading.Timer(delay_s, signal.raise_signal, [signal.SIGINT])
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the interrupt may come before the first result
+        interrupt.start()
+        for _ in run_tasks(Mark(tmp_path, 0.003), [(n,) for n in range(5000)], workers=2):
+            pass
+    assert gone(workers_of(tmp_path))
 
 
-def test_a_system_that_counts_no_own_cores_is_asked_for_all(monkeypatch):
+def test_workers_end_with_the_last_result(tmp_path):
+    results = run_tasks(Mark(tmp_path), [(n,) for n in range(8)], workers=2)
+    assert len(list(results)) == 8
+    assert gone(workers_of(tmp_path))
+
+
+def test_several_runs_follow_each_other(tmp_path):
+    for name, count in (("first", 8), ("second", 3)):
+        (tmp_path / name).mkdir()
+        tasks = [(n,) for n in range(count)]
+        pairs = run_tasks(Mark(tmp_path / name), tasks, workers=2)
+        assert numbers(pairs) == {n: n for n in range(count)}
+    assert workers_of(tmp_path / "first").isdisjoint(workers_of(tmp_path / "second"))
+
+
+def test_where_no_process_can_be_started_this_one_does_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("mil.learning.parallel.effective_n_jobs", lambda _workers: 1)
+    pairs = list(run_tasks(Mark(tmp_path), [(n,) for n in range(3)], workers=2))
+    assert {pid for _, (_, pid) in pairs} == {os.getpid()}
+
+
+def test_system_without_signal_masks_starts_processes(tmp_path, monkeypatch):
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    pairs = list(run_tasks(Mark(tmp_path), [(n,) for n in range(4)], workers=2))
+    assert os.getpid() not in {pid for _, (_, pid) in pairs}
+
+
+def test_system_that_counts_no_own_cores_counts_all(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert _cores() == 3
