@@ -1,13 +1,16 @@
-"""What the table says of a case, without a look at its tiles: a logistic regression on its columns."""
+"""A linear model on the clinical columns of the table; no tile is seen."""
 
 from torch import Tensor
 
-from mil.baselines.logistic import LogisticHead, mean_of_tiles
+from mil.baselines.linear import LinearHead, mean_of_tiles
 from mil.heads.head import HeadSettings
 
 
-class Clinical(LogisticHead):
-    """Logistic regression on the clinical columns; its bag is one row of an ``Encoding``."""
+class Clinical(LinearHead):
+    """Logistic regression, or its counterpart for the outcome, on the clinical columns.
+
+    A bag is one row of an ``Encoding``.
+    """
 
     learns_from = "table"
 

@@ -1,17 +1,20 @@
-"""Ridge-penalised Cox regression on one row per case, for the heads that are solved."""
+"""Cox regression with an L2 penalty, for times until an event."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from mil.baselines.nested_cv import Floats, inner_folds, standard_of
+from mil.baselines.nested_cv import Floats, Ints, inner_folds
+from mil.baselines.ridge import COSTS, USUAL_COST, LinearFit, span_of
 from mil.data.outcomes import Outcomes
 from mil.evaluation.regression.cox import fit_cox, partial_likelihood
 from mil.heads.head import Training
 
 
 def solve_cox(
-    rows: Floats, training: Training, costs: tuple[float, ...], usual: float
-) -> tuple[Floats, float]:
-    """(weight (1, E), cost): the cost of the highest cross-validated partial likelihood.
+    rows: Floats, training: Training, costs: Sequence[float] = COSTS, usual: float = USUAL_COST
+) -> LinearFit:
+    """The fit by the cost of the highest cross-validated partial likelihood; one logit, the risk.
 
     P. Verweij, H. van Houwelingen, Cross-validation in survival analysis, Stat Med 1993: a fit on part of
     the cases is judged by what the others add to the likelihood of all.
@@ -24,39 +27,32 @@ def solve_cox(
     """
     assert training.time is not None
     _, first, case = np.unique(training.cases, return_index=True, return_inverse=True)
-    of_case = np.zeros((len(first), rows.shape[1]))
-    np.add.at(of_case, case, rows)
-    of_case /= np.bincount(case)[:, None]
+    case_rows = np.zeros((len(first), rows.shape[1]))
+    np.add.at(case_rows, case, rows)
+    case_rows /= np.bincount(case)[:, None]
     outcomes = Outcomes(training.time[first], training.labels[first] > 0)
     cost = usual
     if folds := inner_folds(training):
-        kept = [np.unique(case[fold.train]) for fold in folds]
-        gains = [_gain(of_case, outcomes, kept, each) for each in costs]
+        trains = [np.unique(case[fold.train]) for fold in folds]
+        gains = [_likelihood_gain(case_rows, outcomes, trains, candidate) for candidate in costs]
         cost = costs[int(np.argmax(gains))]
-    return _weight(of_case, outcomes, cost)[None], cost
+    return LinearFit(_fit_weight(case_rows, outcomes, cost)[None], np.zeros(1), cost)
 
 
-def _gain(
-    rows: Floats,
-    outcomes: Outcomes,
-    kept: list[np.ndarray[tuple[int], np.dtype[np.int64]]],
-    cost: float,
+def _likelihood_gain(
+    rows: Floats, outcomes: Outcomes, trains: Sequence[Ints], cost: float
 ) -> float:
-    """Sum over folds of the likelihood of all cases less that of those the fold has trained on."""
+    """Sum over folds of the likelihood of all cases minus that of the fold's training cases."""
     gain = 0.0
-    for train in kept:
-        risk = rows @ _weight(rows[train], outcomes[train], cost)
+    for train in trains:
+        risk = rows @ _fit_weight(rows[train], outcomes[train], cost)
         gain += partial_likelihood(risk, outcomes.time, outcomes.event)
         gain -= partial_likelihood(risk[train], outcomes.time[train], outcomes.event[train])
     return gain
 
 
-def _weight(rows: Floats, outcomes: Outcomes, cost: float) -> Floats:
-    """(E,) of rows (n, E) as they are given."""
-    standard = standard_of(rows, np.ones(len(rows)))
-    scale = standard.spread * np.sqrt(rows.shape[1])
-    # Under an L2 penalty the weights lie in the span of the rows: n coordinates say what E do.
-    turned, lengths, axes = np.linalg.svd((rows - standard.centre) / scale, full_matrices=False)
-    fitted = fit_cox(turned * lengths, outcomes.time, outcomes.event, ridge=1 / cost)
-    found: Floats = fitted.coefficients @ axes / scale
-    return found
+def _fit_weight(rows: Floats, outcomes: Outcomes, cost: float) -> Floats:
+    """Weights (E,) on rows (n, E) in their own units."""
+    span = span_of(rows, np.ones(len(rows)))
+    fitted = fit_cox(span.rows, outcomes.time, outcomes.event, ridge=1 / cost)
+    return span.weight(fitted.coefficients)

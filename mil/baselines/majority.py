@@ -1,16 +1,16 @@
-"""The classes' shares among the training cases: what can be said without looking."""
+"""The shares of the classes among the training cases: a prediction that sees no bag."""
 
 import torch
 from torch import Tensor
 
-from mil.heads.head import Head, HeadOutput, HeadSettings
+from mil.heads.head import Head, HeadOutput, HeadSettings, Outcome
 from mil.heads.layers import masked_softmax, uniform_scores
 
 
 class Majority(Head):
-    """Predicts the training shares of the classes for every bag; learns nothing else.
+    """Predicts the training shares of the classes, or of the levels, for every bag; learns nothing else.
 
-    Of survival it gives every bag the curve of all training cases.
+    For times every bag has the curve of all training cases.
     """
 
     learns_from = "counts"
@@ -21,12 +21,13 @@ class Majority(Head):
         self.register_buffer("log_share", torch.zeros(settings.n_classes))
 
     @classmethod
-    def takes_outcomes(cls) -> bool:
-        """One hazard for all."""
+    def supports(cls, outcome: Outcome) -> bool:
+        """Every kind: no bag matters."""
+        del outcome
         return True
 
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
-        """Say the same of every bag."""
+        """The same logits for every bag."""
         del coords
         scores = uniform_scores(mask)  # (B, 1, N)
         return HeadOutput(
@@ -38,6 +39,10 @@ class Majority(Head):
 
     @torch.no_grad()
     def prepare(self, tiles: Tensor, class_counts: Tensor) -> None:
-        """Take the classes' shares; each class has a training case."""
+        """Count the classes, of which each has a training case; of ordered levels, those above each level."""
         del tiles
+        if self.settings.outcome == "ordered":
+            below = class_counts.cumsum(0)[:-1]  # (K - 1,)
+            self.log_share.copy_(torch.log((class_counts.sum() - below) / below))
+            return
         self.log_share.copy_(torch.log(class_counts / class_counts.sum()))

@@ -1,16 +1,16 @@
-"""The mean of a slide's tiles, and the plainest classifier on it; and the same with nothing to learn."""
+"""The mean of a slide's tiles with a linear model, and the same with shuffled labels."""
 
 from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
 
-from mil.baselines.logistic import LogisticHead, mean_of_tiles
+from mil.baselines.linear import LinearHead, mean_of_tiles
 from mil.heads.head import HeadSettings, Training
 
 
-class PooledLogistic(LogisticHead):
-    """Logistic regression on the mean of the tiles."""
+class PooledLogistic(LinearHead):
+    """Logistic regression, or its counterpart for the outcome, on the mean of the tiles."""
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings, settings.dim)
@@ -21,26 +21,24 @@ class PooledLogistic(LogisticHead):
 
 
 class Chance(PooledLogistic):
-    """The same where the training cases' labels were dealt out anew: there is nothing to learn.
+    """The same after the labels of the training cases were shuffled: there is nothing to learn.
 
-    How far such a model strays from guessing is how far any other may by luck. The majority model has
-    no such luck: it says the same of every case.
+    Any other model may differ from guessing by luck as much as this one does. The majority model has no such
+    luck: it predicts the same for every case.
     """
 
     def solve(self, training: Training) -> None:
         """Shuffle the labels, case by case, then fit."""
-        super().solve(shuffled(training))
+        super().solve(shuffle_outcomes(training))
 
 
-def shuffled(training: Training) -> Training:
-    """The same slides, the labels dealt out anew to the cases; as many cases per class as before.
-
-    Of survival, the times and events.
-    """
+def shuffle_outcomes(training: Training) -> Training:
+    """The same slides with the outcomes of cases permuted, so there are as many cases per class as before."""
     _, first, case = np.unique(training.cases, return_index=True, return_inverse=True)
-    dealt = np.random.default_rng(training.seed).permutation(first)
-    labels = training.labels[dealt]
-    if training.time is not None:
-        return replace(training, labels=labels[case], time=training.time[dealt][case])
+    permuted = np.random.default_rng(training.seed).permutation(first)
+    labels = training.labels[permuted]
+    if training.outcome != "classes":  # every case weighs the same, whatever its outcome
+        time = None if training.time is None else training.time[permuted][case]
+        return replace(training, labels=labels[case], time=time)
     weights = 1 / (np.bincount(labels)[labels] * np.bincount(case))[case]
     return replace(training, labels=labels[case], weights=weights / weights.mean())

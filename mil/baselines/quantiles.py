@@ -1,7 +1,7 @@
 """SAMPLER: a slide by the distribution of each feature over its tiles.
 
 Mukashyaka et al. 2024, doi:10.1016/j.ebiom.2023.104908: ten quantiles of every feature, side by side,
-and a logistic regression on them. One magnification here, as a bag has one.
+and a logistic regression on them. A bag has one magnification, so one is used here.
 """
 
 import numpy as np
@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.baselines.logistic import LogisticHead
+from mil.baselines.linear import LinearHead
 from mil.heads.head import HeadSettings
 
 LEVELS = np.arange(5, 100, 10) / 100  # the middles of the deciles, as in the paper
-COLUMNS = 64  # features that are sorted at a time: the copy that sorting makes stays small
+COLUMNS = 64  # features that are sorted at a time, so that the copy made by sorting stays small
 
 
-class QuantileLogistic(LogisticHead):
-    """Logistic regression on ten quantiles of every feature."""
+class QuantileLogistic(LinearHead):
+    """Logistic regression, or its counterpart for the outcome, on ten quantiles of every feature."""
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings, len(LEVELS) * settings.dim)
@@ -38,7 +38,7 @@ class QuantileLogistic(LogisticHead):
 
 
 def quantiles(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(10, D) of values (N, D) along tiles, between neighbours by straight lines."""
+    """(10, D) of values (N, D) along tiles, interpolated linearly."""
     # Sorted by numpy, which takes a twentieth of torch's time.
     ordered = np.sort(np.ascontiguousarray(values.T), axis=1)  # (D, N)
     places = LEVELS * (len(values) - 1)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mil.baselines.logistic import mean_of_tiles, rows_of
+from mil.baselines.linear import describe_slides, mean_of_tiles
 from mil.baselines.nested_cv import (
     Floats,
     InnerFold,
@@ -119,7 +119,7 @@ class PooledSvm(Head):
     def solve(self, training: Training) -> None:
         """Choose the setting on inner folds, scale what it said there, and fit on all training slides."""
         training = counted_by_case(training)
-        rows, labels, weights = rows_of(self, training), training.labels, training.weights
+        rows, labels, weights = describe_slides(self, training), training.labels, training.weights
         folds = inner_folds(training)
         setting, slope, offset = USUAL, np.ones(len(self.bias)), np.zeros(len(self.bias))
         if folds:

@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.bags.bag import Bag
-from mil.baselines.logistic import USUAL_COST, fit_logistic
+from mil.baselines.logistic import fit_logistic
 from mil.baselines.nested_cv import Floats, Ints, Standard, standard_of
+from mil.baselines.ridge import USUAL_COST
 from mil.data.case import Case
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold

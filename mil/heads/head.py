@@ -2,10 +2,10 @@
 
     forward(features (B, N, D), mask (B, N) bool, coords (B, N, 2) or None) -> HeadOutput
 
-- mask is True where a tile is real; what lies in padding changes nothing;
-- the order of tiles changes nothing, unless the head declares ``positional``;
-- one return type, whole, whatever the head; no labels inside, so inference cannot depend on truth;
-- evaluation is deterministic; a bag of one tile works; a bag without a tile is refused.
+- mask is True where a tile is real; the content of padding changes nothing;
+- the order of tiles changes nothing, unless the head is ``positional``;
+- every head returns a complete HeadOutput; no labels go in, so predictions cannot depend on the truth;
+- evaluation is deterministic; a bag of one tile works; a bag without tiles is refused.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +20,10 @@ from torch import Tensor, nn
 
 from mil.errors import FitError
 
-ROWS_AT_ONCE = 256  # tiles that are scaled while they are in the cache
+ROWS_AT_ONCE = 256  # tiles that are scaled while they are in the processor's cache
+# What the logits are of: classes, by log probabilities; times until an event, by a risk or by hazards; or
+# ordered levels 0 to K - 1, by the K - 1 logits of P(level > k), which never rise with k.
+Outcome = Literal["classes", "times", "ordered"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,30 +32,29 @@ class HeadSettings:
 
     Attributes:
         dim: length of a feature vector.
-        n_classes: classes.
+        n_classes: number of logits.
         width: length of a tile's embedding.
-        dropout: on the embedding, in training.
-        outcome: how the logits are read: ``classes`` by softmax, ``times`` as hazards, ``ordered`` as the
-            log odds of exceeding each grade but the last.
+        dropout: of the embedding, in training.
+        outcome: what the logits are of.
     """
 
     dim: int
     n_classes: int
     width: int = 128
     dropout: float = 0.25
-    outcome: str = "classes"
+    outcome: Outcome = "classes"
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOutput:
-    """What a head says of a batch of bags.
+    """The output of a head for a batch of bags.
 
     Attributes:
         logits: (B, C).
         attention: (B, A, N) one map, or one per class; each sums to 1 over tiles, 0 on padding.
         scores: (B, A, N) the same before normalisation; -inf on padding.
-        embedding: (B, E) what the logits are read from.
-        tile_logits: (B, N, C) the classifier on single tiles, where the head has such; 0 on padding.
+        embedding: (B, E) from which the logits are computed.
+        tile_logits: (B, N, C) the classifier applied to single tiles, if the head has one; 0 on padding.
         aux: further tensors for the head's own losses.
     """
 
@@ -66,16 +68,17 @@ class HeadOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The training part of a fold, for heads that are solved.
+    """The training part of a fold, for heads that are fitted at once and not by steps.
 
     Attributes:
         features: one (N, D) array per slide, as stored.
-        labels: (slides,) index of each slide's class.
-        weights: (slides,) of mean 1; every class weighs the same, and every case within it.
-        cases: (slides,) index of each slide's case; whatever is divided further is divided by case.
-        seed: of everything that is drawn.
-        time: (slides,) until the event of each slide's case or the end of its observation, of survival; the
-            labels are then 1 where the event was seen, and every case weighs the same.
+        labels: (slides,) index of each slide's class or level; of times 1 where the event was observed.
+        weights: (slides,) of mean 1. Every case weighs the same; of classes, every class does, and every case
+            within its class.
+        cases: (slides,) index of each slide's case. Any further division is by case.
+        seed: of all random draws.
+        time: (slides,) until the event of the slide's case or the end of its observation, if it is of times.
+        outcome: the kind of outcome, which decides how a linear model is fitted.
     """
 
     features: Sequence[NDArray[Any]]
@@ -84,24 +87,29 @@ class Training:
     cases: NDArray[np.int64]
     seed: int
     time: NDArray[np.float64] | None = None
+    outcome: Outcome = "classes"
+
+    def __post_init__(self) -> None:
+        if self.time is not None:
+            object.__setattr__(self, "outcome", "times")
 
 
 class Head(nn.Module, ABC):
     """Base of all heads: checks the batch, standardises features, then calls ``pool``.
 
-    The scale of features is part of the model: ``prepare`` takes it from the training tiles, so that it
-    is fitted inside the fold and saved with the weights.
+    The scale of features is part of the model: ``prepare`` estimates it from the training tiles, so it is
+    fitted inside the fold and saved with the weights.
 
     Attributes:
-        positional: whether the order or place of tiles matters.
-        learns_from: ``bags``; ``tiles``, each a bag of its own with its slide's label; ``counts`` of
-            classes alone; ``slides``, all at once and without steps, by ``solve``; or ``table``, likewise,
-            a slide being one row of what the table says of its case.
-        learns_attention: whether the attention is learnt, so that it can explain.
-        adds_up: whether the score of a tile is its own, and the logits are attention times ``tile_logits``
-            summed over tiles: then what each tile contributes is known exactly.
-        embed: where a head has it, what ``pool`` does first, to each tile by itself; the features enter
-            nowhere else, so a bag whose tiles are left out by turns is embedded once.
+        positional: whether the order or position of tiles matters.
+        learns_from: ``bags``, trained by steps; ``tiles``, the same with each tile as a bag that has its
+            slide's label; ``counts`` of the classes alone; ``slides``, fitted at once by ``solve``; or
+            ``table``, likewise, where a slide is one row of the table's columns.
+        learns_attention: whether attention is learnt, so that it can explain.
+        adds_up: whether a tile's score depends on that tile alone and the logits are attention times
+            ``tile_logits``, summed over tiles. Then the contribution of each tile is exact.
+        embed: if a head has it, the first step of ``pool``, on each tile by itself. Features enter nowhere
+            else, so a bag is embedded once when tiles are left out one by one.
     """
 
     positional: bool = False
@@ -146,8 +154,8 @@ class Head(nn.Module, ABC):
     def standardise(self, features: Tensor, mask: Tensor) -> Tensor:
         """(B, N, D) centred and scaled, zero on padding; in the format of autocast where that is on.
 
-        A few rows at a time, so that they stay in the cache and no bag is held in single precision that
-        is computed on in half.
+        A few rows at a time: they stay in the cache, and no bag is copied to single precision if the
+        computation is in half precision.
         """
         kind = features.device.type
         lower = torch.is_autocast_enabled(kind)
@@ -156,7 +164,7 @@ class Head(nn.Module, ABC):
         for start in range(0, features.shape[1], ROWS_AT_ONCE):
             rows = features[:, start : start + ROWS_AT_ONCE].float()
             scaled[:, start : start + ROWS_AT_ONCE] = (rows - self.shift) / self.scale
-        # Padding may hold anything, also NaN, and NaN times zero is NaN.
+        # Padding may contain anything, even NaN, and NaN times zero is NaN.
         return scaled if mask.all() else scaled.masked_fill(~mask.unsqueeze(-1), 0.0)
 
     @classmethod
@@ -165,8 +173,13 @@ class Head(nn.Module, ABC):
         return cls.learns_from in ("bags", "tiles")
 
     @classmethod
-    def takes_outcomes(cls) -> bool:
-        """Whether it can learn survival: of bags, and by no loss of its own on classes."""
+    def supports(cls, outcome: Outcome) -> bool:
+        """Whether it can learn this kind of outcome. Classes always; others if a loss of cases trains it."""
+        return outcome == "classes" or cls.supports_case_loss()
+
+    @classmethod
+    def supports_case_loss(cls) -> bool:
+        """Whether a loss of cases can train it: it learns from bags, and no loss of its own needs a class."""
         return cls.learns_from == "bags" and cls.auxiliary_loss is Head.auxiliary_loss
 
     @abstractmethod
@@ -174,39 +187,40 @@ class Head(nn.Module, ABC):
         """The head itself, on standardised features that are zero on padding."""
 
     def summarise(self, features: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """What some tiles of each bag add to it, for bags that are taken in chunks; arguments as ``pool``.
+        """The share of some tiles in the answer, for bags divided into chunks; arguments as ``pool``.
 
         Raises:
             FitError: the head looks at all tiles of a bag together.
         """
         del features, mask
         raise FitError(
-            f"{type(self).__name__} looks at all tiles of a bag together and takes no chunks of it. "
-            "Leave --chunk-tiles out, or draw fewer with --train-tiles."
+            f"{type(self).__name__} looks at all tiles of a bag together, so a bag cannot be divided into "
+            "chunks. Set chunk_tiles to 0, or set train_tiles lower."
         )
 
     def takes_chunks(self) -> bool:
-        """Whether a bag may be taken a chunk of tiles after the other."""
+        """Whether a bag can be divided into chunks of tiles."""
         return type(self).summarise is not Head.summarise
 
     def merge(self, parts: Sequence[tuple[Tensor, ...]]) -> HeadOutput:
-        """The answer to bags from what ``summarise`` said of their tiles, chunk after chunk.
+        """The answer to bags from the summaries of their chunks.
 
         Raises:
             FitError: the head has no such answer.
         """
         del parts
         raise FitError(
-            f"{type(self).__name__} joins no chunks of a bag: whoever defines summarise defines merge, too."
+            f"{type(self).__name__} cannot join the chunks of a bag. A head that defines summarise must "
+            "define merge."
         )
 
     def auxiliary_loss(self, output: HeadOutput, labels: Tensor, mask: Tensor) -> Tensor:
-        """(B,) a loss of the head's own on each bag, added in training with its weight; none by default."""
+        """(B,) further loss of each bag, added in training with the bag's weight; none by default."""
         del labels, mask
         return output.logits.new_zeros(len(output.logits))
 
     def solve(self, training: Training) -> None:
-        """Learn without steps, where ``learns_from`` says so: set the buffers that ``pool`` reads.
+        """Fit at once, if ``learns_from`` is ``slides`` or ``table``: set the buffers that ``pool`` reads.
 
         Raises:
             FitError: the head is trained by steps.
@@ -214,20 +228,20 @@ class Head(nn.Module, ABC):
         del training
         raise FitError(
             f"{type(self).__name__} learns from {self.learns_from}, by steps. A head that learns from slides "
-            "or a table defines solve."
+            "or from a table must define solve."
         )
 
     @torch.no_grad()
     def prepare(self, tiles: Tensor, class_counts: Tensor) -> None:
-        """Take from the training part what is not learnt by gradient.
+        """Estimate from the training part what is not learnt by gradient.
 
         Args:
-            tiles: (M, D) training tiles; each feature is centred, and one spread scales them all.
+            tiles: (M, D) training tiles. Each feature is centred; one spread scales all features.
             class_counts: (C,) training cases per class.
         """
         del class_counts
         self.shift.copy_(tiles.mean(dim=0))
-        # One scale for all: with a scale for each, a feature that hardly varied is blown up by the first
-        # tile in which it does.
+        # One scale for all: with a scale per feature, one that hardly varied in training would be blown up by
+        # the first tile in which it does.
         spread = tiles.std(dim=0, correction=0).square().mean().sqrt()
         self.scale.fill_(float(spread.clamp_min(1e-6)))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from mil.errors import FitError
 
 if TYPE_CHECKING:
-    from mil.heads.head import Head, HeadSettings
+    from mil.heads.head import Head, HeadSettings, Outcome
 
 MODELS: dict[str, str] = {
     "mean": "mil.heads.pooling:MeanPooling",
@@ -49,6 +49,11 @@ MODELS: dict[str, str] = {
     "quantile-logistic": "mil.baselines.quantiles:QuantileLogistic",
 }
 ENTRY_POINTS = "sarcomil.heads"
+OUTCOMES: "dict[Outcome, str]" = {
+    "classes": "classes",
+    "times": "survival",
+    "ordered": "an ordered outcome",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,16 +281,16 @@ def check_chunks(names: Sequence[str], chunk_tiles: int) -> None:
             )
 
 
-def check_outcomes(names: Sequence[str]) -> None:
-    """Refuse models that learn classes only, before any work is done.
+def check_outcomes(names: Sequence[str], outcome: "Outcome" = "times") -> None:
+    """Refuse models that cannot learn this kind of outcome, before any work is done.
 
     Raises:
-        FitError: naming the model, and those that learn survival.
+        FitError: naming the model, and those that can.
     """
     for name in names:
-        if not head_class(name).takes_outcomes():
-            able = ", ".join(other for other in MODELS if head_class(other).takes_outcomes())
-            raise FitError(f"{name} learns classes, not survival. Use one of {able}.")
+        if not head_class(name).supports(outcome):
+            able = ", ".join(other for other in MODELS if head_class(other).supports(outcome))
+            raise FitError(f"{name} learns classes, not {OUTCOMES[outcome]}. Use one of {able}.")
 
 
 def reads_table(names: Sequence[str]) -> bool:

@@ -88,7 +88,8 @@ def _with_heads(work: Work[T]) -> Work[T]:
 
 def _n_processes(workers: int, n_tasks: int) -> int:
     """How many processes are of use; 1 where no other can be started."""
-    return min(workers, n_tasks, effective_n_jobs(workers))
+    startable: int = effective_n_jobs(workers)
+    return min(workers, n_tasks, startable)
 
 
 def _cores() -> int:

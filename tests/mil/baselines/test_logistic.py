@@ -10,10 +10,11 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mil.baselines.logistic import COSTS, choose_cost, fit_logistic
+from mil.baselines.logistic import choose_cost, fit_logistic
 from mil.baselines.nested_cv import inner_folds
-from mil.baselines.pooled import shuffled
+from mil.baselines.pooled import shuffle_outcomes
 from mil.baselines.quantiles import LEVELS, QuantileLogistic
+from mil.baselines.ridge import COSTS
 from mil.heads.head import HeadSettings
 from mil.learning.batches import collate
 from tests.mil.baselines.made import made_training, means, said, solved
@@ -115,7 +116,7 @@ def test_quantiles_tell_apart_what_means_do_not():
 
 def test_chance_learns_what_was_dealt_out_anew():
     training = made_training(slides=3)
-    head, plain = solved("chance", training), solved("pooled-logistic", shuffled(training))
+    head, plain = solved("chance", training), solved("pooled-logistic", shuffle_outcomes(training))
     assert torch.equal(head.weight, plain.weight)
     assert not torch.equal(head.weight, solved("pooled-logistic", training).weight)
 
@@ -123,15 +124,15 @@ def test_chance_learns_what_was_dealt_out_anew():
 @pytest.mark.parametrize("seed", range(5))
 def test_labels_are_dealt_to_cases_and_every_class_weighs_the_same(seed):
     training = replace(made_training(slides=3), seed=seed)
-    dealt = shuffled(training)
-    assert (dealt.labels != training.labels).any()
-    pairs = set(zip(dealt.cases.tolist(), dealt.labels.tolist(), strict=True))
+    permuted = shuffle_outcomes(training)
+    assert (permuted.labels != training.labels).any()
+    pairs = set(zip(permuted.cases.tolist(), permuted.labels.tolist(), strict=True))
     assert len(pairs) == len(set(training.cases.tolist()))
     assert sorted(label for _, label in pairs) == sorted([0, 1, 2] * 6)
     np.testing.assert_allclose(
-        np.bincount(dealt.labels, dealt.weights) / dealt.weights.sum(), 1 / 3
+        np.bincount(permuted.labels, permuted.weights) / permuted.weights.sum(), 1 / 3
     )
-    of_case = np.bincount(dealt.cases, dealt.weights)
+    of_case = np.bincount(permuted.cases, permuted.weights)
     np.testing.assert_allclose(of_case, of_case[0])
-    assert dealt.weights.mean() == pytest.approx(1)
-    assert np.array_equal(shuffled(training).labels, dealt.labels)
+    assert permuted.weights.mean() == pytest.approx(1)
+    assert np.array_equal(shuffle_outcomes(training).labels, permuted.labels)

@@ -630,7 +630,7 @@ def test_bags_longer_than_a_chunk_train_as_they_would_at_once():
 
 
 def test_head_that_takes_no_chunks_is_refused_in_training():
-    with pytest.raises(FitError, match=r"MaxPooling looks at all tiles.*--chunk-tiles"):
+    with pytest.raises(FitError, match=r"MaxPooling looks at all tiles.*chunk_tiles"):
         fit_all("max", settings=replace(QUICK, chunk_tiles=2))
 
 

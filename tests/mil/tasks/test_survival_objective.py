@@ -68,7 +68,7 @@ def test_risk_that_is_not_there_comes_out_at_a_half(model):
 
 
 def test_every_model_that_can_learns_survival_and_every_other_is_refused():
-    assert {name for name in MODELS if head_class(name).takes_outcomes()} == ABLE
+    assert {name for name in MODELS if head_class(name).supports("times")} == ABLE
     cohort = followed_cohort(16, n_tiles=5)
     found = judged(cohort, sorted(ABLE), replace(QUICK, epochs=1))
     assert set(found) == ABLE
