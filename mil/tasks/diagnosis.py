@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mil.baselines.encoding import Encoding
     from mil.evaluation.predictions import Predictions
     from mil.evaluation.regression.models import Regression, Truth
+    from mil.heads.head import Outcome
     from mil.learning.objective import Objective
     from mil.learning.readout import Readout
     from mil.settings import FitSettings
@@ -24,7 +25,7 @@ class Diagnosis(Task):
     name: ClassVar[str] = "diagnosis"
     outcome: ClassVar[str] = "label"
     default_models: ClassVar[tuple[str, ...]] = ("majority", "tile-vote", "mean", "abmil")
-    head_outcome: ClassVar[str] = "classes"
+    head_outcome: "ClassVar[Outcome]" = "classes"
     null_metric: ClassVar[tuple[str, float]] = ("auc", 0.5)
     page: ClassVar[str] = "mil.report.diagnosis_sections:DiagnosisSections"
 

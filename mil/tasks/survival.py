@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mil.evaluation.regression.models import Regression, Truth
     from mil.evaluation.survival.hazards import Hazard
     from mil.evaluation.survival.predictions import RiskPredictions
+    from mil.heads.head import Outcome
     from mil.learning.objective import Objective
     from mil.learning.readout import Readout
     from mil.settings import FitSettings
@@ -29,7 +30,7 @@ class Survival(FollowUpColumns, Task):
     name: ClassVar[str] = "survival"
     outcome: ClassVar[str] = "outcome"
     default_models: ClassVar[tuple[str, ...]] = ("majority", "pooled-logistic", "mean", "abmil")
-    head_outcome: ClassVar[str] = "times"
+    head_outcome: "ClassVar[Outcome]" = "times"
     null_metric: ClassVar[tuple[str, float]] = ("harrell", 0.5)
     page: ClassVar[str] = "mil.report.survival_sections:SurvivalSections"
     has_classes: ClassVar[bool] = False

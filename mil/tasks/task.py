@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mil.baselines.encoding import Encoding
     from mil.evaluation.predictions import Predictions
     from mil.evaluation.regression.models import Regression, Truth
+    from mil.heads.head import Outcome
     from mil.learning.objective import Objective
     from mil.learning.readout import Readout
     from mil.settings import FitSettings
@@ -36,7 +37,7 @@ class Task(ABC):
     name: ClassVar[str]
     outcome: ClassVar[str]
     default_models: ClassVar[tuple[str, ...]]
-    head_outcome: ClassVar[str]
+    head_outcome: "ClassVar[Outcome]"
     null_metric: ClassVar[tuple[str, float]]
     page: ClassVar[str]
     has_classes: ClassVar[bool] = True

@@ -187,5 +187,7 @@ def test_dropout_is_drawn_again_for_the_gradient_as_it_was():
 
 @pytest.mark.parametrize("model", [name for name in MODELS if name not in CHUNKED])
 def test_head_without_chunks_says_so(model):
-    with pytest.raises(FitError, match=r"looks at all tiles of a bag together.*Set chunk_tiles to 0"):
+    with pytest.raises(
+        FitError, match=r"looks at all tiles of a bag together.*Set chunk_tiles to 0"
+    ):
         run_in_chunks(head_of(model).eval(), bag(50), 7)
