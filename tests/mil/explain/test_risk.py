@@ -15,6 +15,7 @@ from mil.explain.faithfulness import judge, random_curves
 from mil.explain.heatmap import describe_unit
 from mil.explain.methods import METHODS, bag_methods
 from mil.explain.target import explanation_target
+from mil.learning.training import fit_model
 from mil.settings import FitSettings
 from tests.mil.followed import followed_cohort
 from tests.mil.made import risk

@@ -51,7 +51,7 @@ def survival_run(tmp_path_factory):
         save_model(run.model_path(model, fold), fitted)
         return fitted
 
-    predictions = cross_validate(cohort, folds, models, SETTINGS, seed=0, keep=save)
+    predictions = cross_validate(cohort, folds, models, SETTINGS, seed=0, fitter=save)
     write_predictions(run.path / "predictions.csv", predictions)
     return finish_run(run)
 

@@ -10,7 +10,6 @@ import numpy as np
 import openslide
 import pytest
 from openslide.deepzoom import DeepZoomGenerator
-from tests.mil.view.asking import ask
 
 from features.bags.bag import read_bag, write_bag
 from features.errors import SlideError
@@ -32,12 +31,13 @@ from mil.view.layers import Layer, list_layers
 from mil.view.server import Viewer
 from tests.features.making import noise, write_tiff
 from tests.mil.view.conftest import NASTY
+from tests.mil.view.requests import fetch
 
 SLIDE = f"{NASTY}-s1"
 
 
 def got(server, path):
-    status, _, body = ask(server, path)
+    status, _, body = fetch(server, path)
     assert status == 200, body
     return json.loads(body)
 
@@ -69,7 +69,7 @@ def test_every_viewer_has_a_token_of_its_own(gallery):
 )
 @pytest.mark.parametrize("path", ["", "contents.json", "slides/0/slide.json"])
 def test_a_wrong_token_is_refused_before_anything_is_looked_at(server, change, path):
-    status, _, body = ask(server, path, token=change(server.token))
+    status, _, body = fetch(server, path, token=change(server.token))
     assert (status, body) == (403, b"Open the address that the viewer printed.")
 
 
@@ -87,18 +87,18 @@ def test_a_wrong_token_is_refused_before_anything_is_looked_at(server, change, p
 )
 def test_another_host_is_refused(server, hosts):
     """A name that its owner makes point here must not reach the slides (DNS rebinding)."""
-    status, _, body = ask(server, "contents.json", host=hosts(server.server_port))
+    status, _, body = fetch(server, "contents.json", host=hosts(server.server_port))
     assert (status, body) == (421, b"This server answers to 127.0.0.1 only.")
 
 
 def test_both_names_of_this_machine_are_answered(server):
     for name in ("127.0.0.1", "localhost"):
-        assert ask(server, "", host=[f"{name}:{server.server_port}"])[0] == 200
+        assert fetch(server, "", host=[f"{name}:{server.server_port}"])[0] == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE"])
 def test_only_get_is_answered(server, method):
-    assert ask(server, "contents.json", method=method)[0] == 501
+    assert fetch(server, "contents.json", method=method)[0] == 501
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_only_get_is_answered(server, method):
     ],
 )  # fmt: skip
 def test_what_is_not_in_the_table_of_routes_is_not_there(server, path):
-    assert ask(server, path)[0] == 404
+    assert fetch(server, path)[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_what_is_not_in_the_table_of_routes_is_not_there(server, path):
      "slides/99/tiles/3/0_0.jpg"],
 )  # fmt: skip
 def test_an_unknown_number_gives_404(server, path):
-    assert ask(server, path)[0] == 404
+    assert fetch(server, path)[0] == 404
 
 
 def test_garbage_on_the_line_does_not_end_the_server(server):
@@ -134,12 +134,12 @@ def test_garbage_on_the_line_does_not_end_the_server(server):
     ):
         with socket.create_connection(("127.0.0.1", server.server_port)) as client:
             client.sendall(line)
-    assert ask(server, "")[0] == 200
+    assert fetch(server, "")[0] == 200
 
 
 def test_every_answer_forbids_foreign_scripts_and_embedding(server):
     for path in ("", "contents.json", "nothing"):
-        _, headers, _ = ask(server, path)
+        _, headers, _ = fetch(server, path)
         policy = headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
@@ -151,7 +151,7 @@ def test_every_answer_forbids_foreign_scripts_and_embedding(server):
 
 
 def test_the_page_asks_nothing_of_the_network_and_writes_no_markup(server):
-    page = ask(server, "")[2].decode()
+    page = fetch(server, "")[2].decode()
     for word in ("http:", "https:", "innerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert word not in page
 
@@ -170,13 +170,13 @@ def test_tiles_are_those_of_openslides_deepzoom_generator(server, gallery, viewe
             columns, rows = theirs.level_tiles[level]
             for column, row in {(0, 0), (columns - 1, rows - 1), (columns - 1, 0)}:
                 place = f"slides/{number}/tiles/{level}/{column}_{row}.jpg"
-                status, headers, body = ask(server, place)
+                status, headers, body = fetch(server, place)
                 assert status == 200
                 assert headers["Content-Type"] == "image/jpeg"
                 expected = io.BytesIO()
                 theirs.get_tile(level, (column, row)).save(expected, "JPEG", quality=JPEG_QUALITY)
                 assert body == expected.getvalue()
-            assert ask(server, f"slides/{number}/tiles/{level}/{columns}_0.jpg")[0] == 409
+            assert fetch(server, f"slides/{number}/tiles/{level}/{columns}_0.jpg")[0] == 409
 
 
 def test_scores_are_of_the_model_that_has_not_seen_the_case(server, gallery, viewed):
@@ -268,7 +268,7 @@ def test_a_slide_without_its_file_is_shown_by_its_bag(server, gallery):
     slide = got(server, f"slides/{number}/slide.json")
     assert slide["zoom"] is None
     assert len(slide["coords"]) == 6
-    status, _, body = ask(server, f"slides/{number}/tiles/9/0_0.jpg")
+    status, _, body = fetch(server, f"slides/{number}/tiles/9/0_0.jpg")
     assert status == 409
     assert b"with slides set to the folder" in body
 
