@@ -69,8 +69,8 @@ def given(folder: Path, coords: np.ndarray, side: float, mpp: float) -> None:
 def extract_here(folder: Path, precision: str, workers: int) -> dict[str, float]:
     from features.bags.bag import read_bag
     from features.extraction.extract import ExtractionRun
+    from features.extraction.jobs import SlideJob
     from features.extraction.outputs import store_specs
-    from features.extraction.survey import SlideJob
     from features.progress import Silent
     from features.recipe import Recipe
 
@@ -184,7 +184,7 @@ def compare(python: Path, rounds: int) -> None:
 def tiles_here(slide: Path, n_tiles: int) -> dict[str, float]:
     """Extract so many small tiles with a tiny network: everything but the network shows."""
     from features.extraction.extract import extract
-    from features.extraction.survey import SlideJob
+    from features.extraction.jobs import SlideJob
     from features.recipe import Recipe
 
     recipe = Recipe(backbone=TINY, weights="random", mpp=0.25, tile=32, precision="fp32")

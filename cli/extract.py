@@ -1,24 +1,19 @@
 """`mil extract`: slides to bags."""
 
-import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
 from cli.options import UsageError, part_of, verb, writable, wrong_use
-from features.errors import FeaturesError
+from features.errors import FeaturesError, InputError
 from features.recipe import BaseRecipe, Recipe
 
 if TYPE_CHECKING:
-    from features.bags.store import Outcome
-    from features.extraction.survey import SlideJob
-    from mil.data.case import Row
+    from features.extraction.jobs import JobSettings, SlideJob
+    from features.extraction.run import Extraction
 
-TABLE_SUFFIXES = (".csv", ".tsv")
 ENGINES = ("local", "ray")
 STAGES = {
     "open": "opening slides", "read": "decoding tiles", "prepare": "resizing and colour",
@@ -28,7 +23,7 @@ STAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class SlideOptions(BaseRecipe):
-    """What `mil extract` and `mil check` need to know of slides and tiles."""
+    """The options of slides and tiles, common to `mil extract`, `mil check` and `mil finetune`."""
 
     inputs: tuple[Path, ...] = field(
         metadata={
@@ -39,8 +34,8 @@ class SlideOptions(BaseRecipe):
     mpp: tuple[float, ...] = field(
         default=(0.25,),
         metadata={
-            "help": "Micrometres per pixel of a tile: 0.25 is 40x, 0.625 16x. Several, as in "
-            "0.25,0.625, are read together, one store each.",
+            "help": "Micrometres per pixel of a tile: 0.25 is 40x, 0.625 is 16x. Several, as in "
+            "0.25,0.625, are read together and make one store each.",
             "split": ",",
         },
     )
@@ -55,13 +50,13 @@ class SlideOptions(BaseRecipe):
     slide_mpp: float | None = field(
         default=None,
         metadata={
-            "help": "Micrometres per level-0 pixel of all slides, whatever their files say; a table's mpp "
-            "column goes first."
+            "help": "Micrometres per level-0 pixel of all slides, whatever their files say. An mpp column "
+            "of the table goes first."
         },
     )
     coordinates: Path | None = field(
         default=None,
-        metadata={"help": "Folder of bags whose tiles are read again, instead of laying a grid."},
+        metadata={"help": "Folder of bags whose tiles are read again, instead of a new grid."},
     )
 
 
@@ -72,8 +67,8 @@ class ExtractOptions(SlideOptions):
     hold_out_tiles: int = field(
         default=0,
         metadata={
-            "help": "Embed this many of each slide's other tiles into a store of their own, which shares "
-            "its cases: no test set for a diagnosis."
+            "help": "Also embed so many other tiles of every slide into a second store. It shares the cases "
+            "of the first, so it is no test set for a diagnosis."
         },
     )
     device: str = field(default="auto", metadata={"help": "`auto`, `cpu`, `cuda` or `cuda:1`."})
@@ -83,7 +78,7 @@ class ExtractOptions(SlideOptions):
     shard: str = field(
         default="1/1",
         metadata={
-            "help": "Do part i of n, as in 2/4: the same command with each i does all.",
+            "help": "Extract part i of n, as in 2/4. Run the command once for every i.",
             "once": True,
         },
     )
@@ -93,7 +88,7 @@ class ExtractOptions(SlideOptions):
     )
     overwrite: bool = field(
         default=False,
-        metadata={"help": "Make bags of another recipe again instead of refusing.", "once": True},
+        metadata={"help": "Replace bags of another recipe instead of refusing them.", "once": True},
     )
 
     def __post_init__(self) -> None:
@@ -102,14 +97,14 @@ class ExtractOptions(SlideOptions):
             raise FeaturesError(f"engine is {' or '.join(ENGINES)}; got {self.engine!r}.")
         if self.hold_out_tiles < 0:
             raise FeaturesError(f"hold_out_tiles is 0 or more; got {self.hold_out_tiles}.")
-        part_of_run(self.shard)
+        parse_shard(self.shard)
 
 
-def part_of_run(text: str) -> tuple[int, int]:
+def parse_shard(text: str) -> tuple[int, int]:
     """``2/4`` as (2, 4).
 
     Raises:
-        FeaturesError: not a part of a whole.
+        FeaturesError: it is no part of a whole.
     """
     number, slash, of = text.partition("/")
     if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
@@ -133,61 +128,64 @@ def extract(options: ExtractOptions) -> None:
 
     Tiles are laid where the annotation covers at least --min-coverage of them. A second run goes on
     where the first stopped, several processes may fill one store, and a slide that fails does not stop
-    the others: extract.csv says what became of each. `mil check` looks at everything beforehand.
+    the others: extract.csv lists the outcome of each. `mil check` checks everything beforehand.
     """
     if run_extract(options):
         raise SystemExit(1)
 
 
 def run_extract(options: ExtractOptions) -> int:
-    """Extract and print what became of the slides; the number that failed."""
-    jobs = jobs_of(options)
-    writable(options.out)
-    from cli.console import Bars, complain, counted, say, warn
+    """Extract and print the outcomes; the number of slides that failed."""
+    from cli.console import Bars, warn
     from features.backbones.registry import resolve_name
-    from features.extraction.extract import extract as extract_here
+    from features.extraction.run import extract_jobs
 
+    jobs, recipes = slide_jobs(options), recipes_of(options)
+    writable(options.out)
     with wrong_use():
         resolve_name(options.backbone)
-    recipes = recipes_of(options)
-    warn_of_weights(options)
-    if len(recipes) > 1 and jobs[0].from_tiles:
-        raise UsageError("A folder of tile images has the scale of its files: give one --mpp.")
-    if jobs[0].region == "tissue":
-        say("No --annotations: every tile of tissue is used, tumour or not.")
-    extract_slides = extract_here
-    if options.engine == "ray":
-        from features.extraction.cluster import extract_on_ray
+    with wrong_use(InputError):
+        result = extract_jobs(
+            jobs,
+            recipes,
+            options.out,
+            engine=options.engine,
+            device=options.device,
+            workers=options.workers,
+            overwrite=options.overwrite,
+            hold_out_tiles=options.hold_out_tiles,
+            part=parse_shard(options.shard),
+            progress=Bars(),
+            notify=warn,
+        )
+    show_extraction(result)
+    return len(result.failed)
 
-        extract_slides = extract_on_ray
-    began = time.perf_counter()
-    outcomes = extract_slides(
-        jobs,
-        recipes,
-        options.out,
-        device=options.device,
-        workers=options.workers,
-        overwrite=options.overwrite,
-        hold_out_tiles=options.hold_out_tiles,
-        part=part_of_run(options.shard),
-        progress=Bars(),
+
+def slide_jobs(options: SlideOptions) -> "tuple[SlideJob, ...]":
+    """The slides that the command line names.
+
+    Raises:
+        UsageError: inputs of different kinds, or options that do not apply to them.
+    """
+    from mil.data.jobs import read_jobs
+
+    with wrong_use(InputError):
+        return read_jobs(options.inputs, options.slides, job_settings(options))
+
+
+def job_settings(options: SlideOptions) -> "JobSettings":
+    """What applies to all slides."""
+    from features.extraction.jobs import JobSettings
+
+    return JobSettings(
+        annotations=options.annotations,
+        slide_mpp=options.slide_mpp,
+        coordinates=options.coordinates,
     )
-    _tell(outcomes, time.perf_counter() - began, options.out)
-    for outcome in outcomes:
-        if outcome.status == "excluded":
-            warn(outcome.reason)
-        if outcome.notes and outcome.status == "done":
-            warn(f"{outcome.slide}: {outcome.notes}")
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    for outcome in failed:
-        complain(outcome.reason)
-    if failed:
-        table = Path(failed[0].store) / "failures.csv"
-        complain(f"{len(failed)} of {counted(len(outcomes), 'slide')} failed: {table}")
-    return len(failed)
 
 
-def recipes_of(options: SlideOptions) -> "list[Recipe]":
+def recipes_of(options: SlideOptions) -> list[Recipe]:
     """One recipe per scale."""
     common = asdict(part_of(options, BaseRecipe))
     with wrong_use():
@@ -197,32 +195,42 @@ def recipes_of(options: SlideOptions) -> "list[Recipe]":
     return recipes
 
 
-def warn_of_weights(options: SlideOptions) -> None:
-    """Say at which scales the weights were not trained, and where their file does not know their cases."""
-    from cli.console import warn
-    from features.backbones.card import read_card
+def show_extraction(result: "Extraction") -> None:
+    """Print the outcomes, the time of the stages, and what failed."""
+    from cli.console import complain, counted, say, show_table, warn
 
-    if card := read_card(Path(options.weights)):
-        for mpp in options.mpp:
-            if remark := card.scale_mismatch(mpp, options):
-                warn(remark)
-    elif options.weights not in ("pretrained", "random") and Path(options.weights).is_file():
-        warn(
-            f"{options.weights} does not say which cases it has seen. If it was trained on any of yours, no "
-            "test on them can be believed; weights of `mil finetune` carry a card that says so."
+    say(_counts(result))
+    spent = result.stage_seconds
+    if total := sum(spent.values()):
+        rows = [[stage, f"{spent[stage]:.1f} s", f"{spent[stage] / total:.0%}"] for stage in STAGES]
+        show_table(["stage", "time of all threads", "share"], rows)
+        slowest = max(STAGES, key=lambda stage: spent[stage])
+        say(f"Bottleneck: {STAGES[slowest]}.")
+    for outcome in result.outcomes:
+        if outcome.status == "excluded":
+            warn(outcome.reason)
+        if outcome.notes and outcome.status == "done":
+            warn(f"{outcome.slide}: {outcome.notes}")
+    for outcome in result.failed:
+        complain(outcome.reason)
+    if result.failed:
+        table = Path(result.failed[0].store) / "failures.csv"
+        complain(
+            f"{len(result.failed)} of {counted(len(result.outcomes), 'slide')} failed: {table}"
         )
 
 
-def _tell(outcomes: "Sequence[Outcome]", seconds: float, out: Path) -> None:
-    """What was done, and where the time went."""
-    from cli.console import counted, say, show_table
+def _counts(result: "Extraction") -> str:
+    from cli.console import counted
 
-    count = Counter(outcome.status for outcome in outcomes)
-    done = [outcome for outcome in outcomes if outcome.status == "done"]
+    count = Counter(outcome.status for outcome in result.outcomes)
+    done = result.with_status("done")
     tiles = sum(outcome.n_tiles for outcome in done)
     parts = [f"{counted(count['done'], 'slide')} embedded"]
     if done:
-        parts[0] += f", {tiles} tiles in {seconds:.0f} s ({tiles / seconds:.1f} tiles/s)"
+        parts[0] += (
+            f", {tiles} tiles in {result.seconds:.0f} s ({tiles / result.seconds:.1f} tiles/s)"
+        )
     if count["skipped"]:
         parts.append(f"{count['skipped']} were there already")
     if count["excluded"]:
@@ -230,153 +238,4 @@ def _tell(outcomes: "Sequence[Outcome]", seconds: float, out: Path) -> None:
     unreadable = sum(outcome.n_unreadable for outcome in done)
     if unreadable:
         parts.append(f"{counted(unreadable, 'tile')} could not be decoded and left out")
-    say("; ".join(parts) + f". Bags: {out}")
-    spent = {stage: sum(o.stages.get(stage, 0.0) for o in done) for stage in STAGES}
-    if total := sum(spent.values()):
-        rows = [[stage, f"{spent[stage]:.1f} s", f"{spent[stage] / total:.0%}"] for stage in STAGES]
-        show_table(["stage", "time of all threads", "share"], rows)
-        slowest = max(STAGES, key=lambda stage: spent[stage])
-        say(f"Bottleneck: {STAGES[slowest]}.")
-
-
-def jobs_of(options: SlideOptions) -> "Sequence[SlideJob]":
-    """The slides meant by the command line.
-
-    Raises:
-        UsageError: inputs of different kinds, or options that do not apply to them.
-    """
-    from mil.data.table import read_table
-
-    tables = [path for path in options.inputs if path.suffix.lower() in TABLE_SUFFIXES]
-    if tables:
-        if len(options.inputs) > 1:
-            raise UsageError("Give one table, or slides, not both.")
-        if options.slides is None:
-            raise UsageError("A table needs --slides, the folder that holds its slides.")
-        jobs = _table_jobs(options, read_table(tables[0]), options.slides)
-    else:
-        if options.slides is not None:
-            raise UsageError("--slides goes with a table; slide files are given as they are.")
-        jobs = _apart([job for path in options.inputs for job in _path_jobs(options, path)])
-    if options.annotations and not options.annotations.is_dir():
-        raise UsageError(f"--annotations {options.annotations}: no such folder.")
-    if options.coordinates is None:
-        return jobs
-    if options.annotations or jobs[0].from_tiles:
-        raise UsageError(
-            "--coordinates says which tiles to read: leave out --annotations and tile images."
-        )
-    return [replace(job, coordinates=options.coordinates / f"{job.slide}.h5") for job in jobs]
-
-
-def _path_jobs(options: SlideOptions, path: Path) -> "list[SlideJob]":
-    """A slide file, the slides of a folder, or the slides whose tile images it holds."""
-    from features.extraction.survey import SlideJob
-    from features.slides.find import slides_in
-
-    if not path.is_dir():
-        return [_slide_job(options, path)]
-    tiles = _tiles_in(path)
-    if not tiles:
-        found = sorted({file for files in slides_in(path).values() for file in files})
-        if not found:
-            raise UsageError(f"{path}: holds neither slides nor tile images <slide>-<x>-<y>.png.")
-        return [_slide_job(options, file) for file in found]
-    if options.annotations:
-        raise UsageError("--annotations go with slides; a folder of tiles has no use for them.")
-    if options.slide_mpp is None:
-        raise UsageError(
-            "Tile images carry no micrometres per pixel. Pass --slide-mpp, e.g. 0.5 for 20x."
-        )
-    return [
-        SlideJob(
-            slide=name,
-            files=files,
-            mpp=options.slide_mpp,
-            mpp_source="option",
-            from_tiles=True,
-        )
-        for name, files in tiles.items()
-    ]
-
-
-def _slide_job(options: SlideOptions, path: Path) -> "SlideJob":
-    from features.extraction.survey import SlideJob
-    from features.slides.slide import slide_name
-
-    return SlideJob(
-        slide=slide_name(path.name),
-        files=(path,),
-        annotations=options.annotations,
-        mpp=options.slide_mpp,
-        mpp_source="option",
-    )
-
-
-def _apart(jobs: "Sequence[SlideJob]") -> "list[SlideJob]":
-    """Slides that are called alike take the name of their folder too: site-1/a and site-2/a."""
-    times = Counter(job.slide for job in jobs)
-    return [
-        replace(job, slide=f"{job.files[0].absolute().parent.name}/{job.slide}")
-        if times[job.slide] > 1 and not job.from_tiles
-        else job
-        for job in jobs
-    ]
-
-
-def _table_jobs(options: SlideOptions, rows: "Sequence[Row]", folder: Path) -> "list[SlideJob]":
-    """The slides of a table, found by name in a folder of slides or of tile images."""
-    from features.errors import SlideError
-    from features.extraction.survey import SlideJob
-    from features.slides.find import slides_in
-
-    if not folder.is_dir():
-        raise UsageError(f"--slides {folder}: no such folder.")
-    wanted = {row.slide for row in rows}
-    found = slides_in(folder)
-    for name in sorted(wanted & set(found)):
-        if len(found[name]) > 1:
-            first, second = (path.relative_to(folder) for path in found[name][:2])
-            raise SlideError(
-                f"Two files are one slide's: {first} and {second} in {folder}. Name the folder in the "
-                f"slide column, {first.with_suffix('')}, or keep one."
-            )
-    tiles = {} if wanted & set(found) else _tiles_in(folder)
-    from_tiles = bool(wanted & set(tiles))
-    if from_tiles and options.annotations:
-        raise UsageError("--annotations go with slides; a folder of tiles has no use for them.")
-    if not from_tiles and not wanted & set(found):
-        near = get_close_matches(rows[0].slide, found, 1)
-        hint = f" Is {rows[0].slide} meant to be {near[0]}?" if near else ""
-        raise SlideError(
-            f"None of the table's {len(wanted)} slides is in {folder}, which holds {len(found)} slides, "
-            f"e.g. {next(iter(found), 'none')}.{hint} Check --slides and the slide column."
-        )
-    return [
-        SlideJob(
-            slide=row.slide,
-            files=(tiles if from_tiles else found).get(row.slide, (folder / row.slide,)),
-            annotations=options.annotations,
-            mpp=row.mpp or options.slide_mpp,
-            mpp_source="table" if row.mpp else "option",
-            case=row.case,
-            from_tiles=from_tiles,
-        )
-        for row in rows
-    ]
-
-
-def _tiles_in(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The tile images of a folder by slide; none where it is not a folder of tiles."""
-    import openslide
-
-    from features.errors import SlideError
-    from features.tiles.folders import group_tiles
-
-    try:
-        tiles = group_tiles(folder)
-    except SlideError:
-        return {}
-    # A slide may be called S21-4711-3.tiff: what OpenSlide knows is a slide, whatever its name.
-    first = next(iter(tiles.values()))[0]
-    return {} if openslide.OpenSlide.detect_format(first) else tiles
+    return "; ".join(parts) + f". Bags: {result.store}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.app import app
-from cli.extract import SlideOptions, jobs_of, recipes_of, warn_of_weights
+from cli.extract import SlideOptions, recipes_of, slide_jobs
 from cli.options import UsageError, build, part_of, plain, verb, writable, wrong_use
 from mil.finetune.settings import FinetuneSettings
 from mil.settings import FitSettings, SplitSettings
@@ -72,7 +72,8 @@ def finetune(options: FinetuneOptions) -> None:
 
 def run_finetune(options: FinetuneOptions) -> None:
     """Write the run folder; every process computes, the first one writes and prints."""
-    from cli.console import Bars, say
+    from cli.console import Bars, say, warn
+    from features.backbones.card import weights_notes
     from features.backbones.registry import resolve_name
     from mil.finetune.distributed import ranks
     from mil.finetune.run import finetune_run
@@ -84,7 +85,8 @@ def run_finetune(options: FinetuneOptions) -> None:
     slides, recipe = labelled_slides(options), recipe_of(options)
     with ranks(options.device) as process:
         if process.first:
-            warn_of_weights(options)
+            for note in weights_notes([recipe]):
+                warn(note)
             if process.device.type == "cpu":
                 say(f"No GPU: {recipe.backbone} is trained on the CPU, which is slow.")
         card = finetune_run(
@@ -191,7 +193,7 @@ def labelled_slides(options: SlideOptions) -> "list[LabelledSlide]":
     from mil.data.table import read_table
     from mil.finetune.run import label_slides
 
-    jobs = jobs_of(options)
+    jobs = slide_jobs(options)
     if not all(job.case for job in jobs):
         raise UsageError("Fine-tuning needs labels: give a table with case, slide and label.")
     return label_slides(jobs, read_table(options.inputs[0]))

@@ -107,11 +107,11 @@ def build(options: type[T], said: Mapping[str, Any], config: Path | None) -> T:
 
 
 @contextlib.contextmanager
-def wrong_use() -> Iterator[None]:
+def wrong_use(kind: type[SarcomilError] = SarcomilError) -> Iterator[None]:
     """What a settings class or a registry refuses was asked for wrongly, before any work was done."""
     try:
         yield
-    except SarcomilError as error:
+    except kind as error:
         raise UsageError(str(error)) from error
 
 

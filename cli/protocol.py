@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cli.app import app
-from cli.extract import SlideOptions, jobs_of
+from cli.extract import SlideOptions, slide_jobs
 from cli.options import plain, verb, writable, wrong_use
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from features.extraction.survey import SlideJob
+    from features.extraction.jobs import SlideJob
     from mil.protocols.run import ProtocolResult
 
 studies = typer.Typer(
@@ -160,7 +160,7 @@ def run(options: RunOptions) -> None:
 
 def _jobs(options: RunOptions) -> "Sequence[SlideJob]":
     """The slides of the table."""
-    return jobs_of(
+    return slide_jobs(
         SlideOptions(
             inputs=(options.cohort,),
             out=options.out,

@@ -9,7 +9,8 @@ SarcomilError
 │   ├── AnnotationError     an annotation file is missing, malformed or lacks the requested class
 │   │   └── AnnotationMissing  a slide has no annotation
 │   ├── BackboneError       a backbone is unknown or its weights cannot be loaded
-│   └── BagError            a bag is missing, incomplete, or made with another recipe
+│   ├── BagError            a bag is missing, incomplete, or made with another recipe
+│   └── InputError          arguments exclude each other, or name files that do not exist
 └── MilError                see ``mil.errors``
 """
 
@@ -52,3 +53,7 @@ class BackboneError(FeaturesError):
 
 class BagError(FeaturesError):
     """A bag is missing, incomplete, or made with another recipe."""
+
+
+class InputError(FeaturesError):
+    """Arguments exclude each other, or name files that do not exist."""

@@ -1,12 +1,13 @@
 """The card of a weights file: which network, at which scale, trained on the tiles of which cases."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.errors import BackboneError
 from features.files.checksum import verify_checksum
-from features.recipe import BaseRecipe
+from features.recipe import BaseRecipe, Recipe
 
 SAME_SCALE = 0.1  # of the mpp: closer than this is the scale the weights were trained at
 
@@ -71,3 +72,24 @@ def read_card(path: Path) -> Card | None:
             f"{path}: its card cannot be read ({error!r}), so which cases it has seen is not known. "
             "Fine-tune the backbone again."
         ) from error
+
+
+def weights_notes(recipes: Sequence[Recipe]) -> list[str]:
+    """Remarks on a weights file: tiles unlike those of its training, or unknown training cases.
+
+    Args:
+        recipes: that differ in mpp only.
+
+    Raises:
+        BackboneError: the file's card is not of this library, or its weights were not saved with it.
+    """
+    weights = recipes[0].weights
+    if card := read_card(Path(weights)):
+        notes = (card.scale_mismatch(recipe.mpp, recipe) for recipe in recipes)
+        return [note for note in notes if note]
+    if weights in ("pretrained", "random") or not Path(weights).is_file():
+        return []
+    return [
+        f"{weights} does not say which cases it has seen. If it was trained on any of yours, no "
+        "test on them can be believed; weights that this library fine-tuned carry a card that says so."
+    ]

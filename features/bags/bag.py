@@ -1,4 +1,4 @@
-"""The bag of one slide on disk: layout, whole writes, validated reads.
+"""The bag of one slide: its HDF5 layout, atomic writing and validated reading.
 
 One HDF5 file per slide; TRIDENT, CLAM, Patho-Bench and torchmil readers open it unchanged.
 
@@ -10,8 +10,8 @@ One HDF5 file per slide; TRIDENT, CLAM, Patho-Bench and torchmil readers open it
                                                        level0_width, level0_height, level0_mpp_x,
                                                        level0_mpp_y, mpp_source, target_mpp, bounds
     /coverage   (N,) float32, fraction of the tile inside the region
-    /tile_flags (N,) uint8, what features.tiles.quality remarks: 1 background, 2 blur, 4 pen
-    /thumbnail  (bytes,) uint8, a JPEG of the whole slide, so that maps can be drawn without it
+    /tile_flags (N,) uint8, flags of features.tiles.quality: 1 background, 2 blur, 4 pen
+    /thumbnail  (bytes,) uint8, a JPEG of the whole slide, so that maps need no slide
     /           attrs format, format_version, slide, case, recipe, recipe_sha256, request_sha256,
                 annotation_sha256, annotation_origin, trained_on, data_sha256, source_sha256, n_tiles,
                 n_failed, tumour_of_tissue (NaN if unknown), reader, versions, complete (written last)
@@ -41,9 +41,9 @@ from features.files.atomic import atomic_path
 FORMAT, FORMAT_VERSION = "mil-bag", 1
 TILE_DATASETS = ("features", "coords", "coverage", "tile_flags")
 RECORDED_VERSIONS = ("sarcomil", "torch", "timm", "openslide-bin", "numpy")
-FACTS_SHA256 = "facts_sha256"  # bags of before 2026-11-21 have none
+FACTS_SHA256 = "facts_sha256"  # missing in bags from before 2026-11-21
 CHUNK_BYTES = 8 << 20
-FLOAT16_ERROR = 1e-3  # relative rounding error up to which half precision is kept
+FLOAT16_ERROR = 1e-3  # largest relative rounding error at which half precision is used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Bag:
 
     Attributes:
         slide: its name.
-        features: (N, D) float16 or float32: an array, or what gives one for a slice.
+        features: (N, D) float16 or float32: an array, or an object that returns one for a slice.
         coords_l0: (N, 2) int64, top-left (x, y) in level-0 pixels.
         coverage: (N,) float32, fraction of each tile inside the region.
         side_l0: (width, height) of a tile in level-0 pixels, not rounded.
@@ -61,15 +61,15 @@ class Bag:
         mpp_source: ``table``, ``option``, ``file``, ``given``, or ``magnification`` (nominal).
         tile_px: side of a tile as it was read.
         target_mpp: micrometres per pixel of a tile as it was read.
-        recipe: everything that shapes features and is the same for all slides of a store.
+        recipe: all settings that shape features and are the same for all slides of a store.
         request_sha256: fingerprint of the recipe and of this slide's own inputs.
-        annotation_sha256: of the annotation file; empty where tissue was used.
-        source_sha256: fingerprint of the slide's files; one slide under two names has it twice.
+        annotation_sha256: of the annotation file; empty if tissue was used.
+        source_sha256: fingerprint of the slide's files; equal for one slide under two names.
         case: if known at extraction.
-        trained_on: cases the backbone has seen.
-        bounds_l0: (x, y) of the scanned part's corner in level 0; QuPath's coordinates count from it.
+        trained_on: cases the backbone was trained on.
+        bounds_l0: (x, y) of the corner of the scanned area in level 0, the origin of QuPath's coordinates.
         thumbnail: JPEG bytes of the whole slide, or empty.
-        tile_flags: (N,) uint8 of ``features.tiles.quality``; none given is zero.
+        tile_flags: (N,) uint8 of ``features.tiles.quality``; None stands for zeros.
         n_failed: tiles that could not be decoded and are not in the bag.
         tumour_of_tissue: fraction of the tissue inside the annotation; NaN if unknown.
         annotation_origin: the frame of the annotation, ``level0`` or ``bounds``; empty if none.
@@ -110,7 +110,7 @@ class Bag:
 
     @cached_property
     def data_sha256(self) -> str:
-        """Fingerprint of what learning reads: features, coordinates and coverage."""
+        """Fingerprint of the arrays that learning reads: features, coordinates and coverage."""
         return _data_sha256(_chunks(self.features), self.coords_l0, self.coverage)
 
     @property
@@ -125,7 +125,7 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 
 
 def compact(features: Any) -> Any:
-    """Half precision where it keeps the features to 0.1 %, else unchanged."""
+    """Half precision if that changes the features by at most 0.1 %, else unchanged."""
     error = norm = 0.0
     for chunk in _chunks(features):
         with np.errstate(over="ignore"):
@@ -138,10 +138,9 @@ def compact(features: Any) -> Any:
 
 
 def write_bag(path: Path, bag: Bag) -> None:
-    """Write a bag so that it appears whole or not at all.
+    """Write a bag atomically: it appears complete or not at all.
 
-    The file is written beside its place, opened again and validated, and only then put there. Features
-    are copied piece by piece.
+    The file is written under a temporary name, validated, and then renamed. Features are copied in chunks.
 
     Raises:
         BagError: the arrays do not belong together or are not finite.
@@ -149,39 +148,39 @@ def write_bag(path: Path, bag: Bag) -> None:
     """
     _check_arrays(bag)
     with atomic_path(path) as temporary:
-        with _BagFile(temporary, "w+b") as sink:
-            sink.take(bag)
+        with _BagFile(temporary, "w+b") as file:
+            file.write_bag(bag)
         validate_bag(temporary)
 
 
 def read_bag(path: Path) -> Bag:
-    """Read a bag; features stay on disk, mapped into memory, until they are touched.
+    """Read a bag; features stay on disk, mapped into memory, until they are used.
 
     Raises:
-        BagError: the file is missing, is not a bag, was not completed, or its rows do not match.
+        BagError: the file is missing, is no bag, is incomplete, or its arrays differ in length.
     """
     with _open_bag(path) as file:
         root, coords = file.attrs, file["coords"]
-        place = coords.attrs
-        side_l0 = place["patch_size_level0_exact"]
+        geometry = coords.attrs
+        side_l0 = geometry["patch_size_level0_exact"]
         return Bag(
             slide=str(root["slide"]),
             features=_map_dataset(path, file["features"]),
             coords_l0=coords[:],
             coverage=file["coverage"][:],
             side_l0=(float(side_l0[0]), float(side_l0[1])),
-            size_l0=(int(place["level0_width"]), int(place["level0_height"])),
-            mpp_l0=(float(place["level0_mpp_x"]), float(place["level0_mpp_y"])),
-            mpp_source=str(place["mpp_source"]),
-            tile_px=int(place["patch_size"]),
-            target_mpp=float(place["target_mpp"]),
+            size_l0=(int(geometry["level0_width"]), int(geometry["level0_height"])),
+            mpp_l0=(float(geometry["level0_mpp_x"]), float(geometry["level0_mpp_y"])),
+            mpp_source=str(geometry["mpp_source"]),
+            tile_px=int(geometry["patch_size"]),
+            target_mpp=float(geometry["target_mpp"]),
             recipe=dict(json.loads(root["recipe"])),
             request_sha256=str(root["request_sha256"]),
             annotation_sha256=str(root["annotation_sha256"]),
             source_sha256=str(root["source_sha256"]),
             case=str(root["case"]),
             trained_on=tuple(json.loads(root["trained_on"])),
-            bounds_l0=(int(place["bounds"][0]), int(place["bounds"][1])),
+            bounds_l0=(int(geometry["bounds"][0]), int(geometry["bounds"][1])),
             thumbnail=file["thumbnail"][:].tobytes(),
             tile_flags=file["tile_flags"][:],
             n_failed=int(root["n_failed"]),
@@ -192,7 +191,7 @@ def read_bag(path: Path) -> Bag:
 
 
 def validate_bag(path: Path) -> None:
-    """Open a bag as a reader would and check that it is whole.
+    """Check that a bag is complete and unchanged.
 
     Raises:
         BagError: it is not.
@@ -201,15 +200,17 @@ def validate_bag(path: Path) -> None:
         finite = all(np.isfinite(chunk).all() for chunk in _chunks(file["features"]))
         if not finite:
             raise BagError(f"{path}: features are not finite. Extract the slide again.")
-        held = _data_sha256(_chunks(file["features"]), file["coords"][:], file["coverage"][:])
-        if held != file.attrs["data_sha256"]:
+        data_sha256 = _data_sha256(
+            _chunks(file["features"]), file["coords"][:], file["coverage"][:]
+        )
+        if data_sha256 != file.attrs["data_sha256"]:
             raise BagError(
-                f"{path}: its data are not those it was written with. Extract the slide again."
+                f"{path}: its data have changed since it was written. Extract the slide again."
             )
 
 
 def read_request(path: Path) -> str | None:
-    """The request a complete bag answers; None where there is no complete bag."""
+    """The fingerprint of the request that a bag was made for; None if there is no complete bag."""
     try:
         validate_bag(path)
         with _open_bag(path) as file:
@@ -220,9 +221,9 @@ def read_request(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _open_bag(path: Path) -> Any:
-    """A complete bag, open for reading; every way it can be broken is a BagError."""
+    """Open a complete bag for reading; every error of a broken file becomes a BagError."""
     if not path.is_file():
-        raise BagError(f"{path}: no such bag. Make it with `mil extract`.")
+        raise BagError(f"{path}: no such bag. Extract the slide first.")
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT or file.attrs.get("complete") != 1:
@@ -231,13 +232,14 @@ def _open_bag(path: Path) -> Any:
                 raise BagError(f"{path}: written by a newer version. Upgrade sarcomil.")
             if file.attrs.get(FACTS_SHA256, _facts_sha256(file.attrs)) != _facts_sha256(file.attrs):
                 raise BagError(
-                    f"{path}: what it says of its slide, its recipe and the cases its backbone has seen is "
-                    "not what it was written with. Extract the slide again."
+                    f"{path}: its record of slide, recipe and cases that its backbone was trained on has "
+                    "changed since it was written. Extract the slide again."
                 )
             rows = {name: len(file[name]) for name in TILE_DATASETS}
             if set(rows.values()) != {file.attrs["n_tiles"]}:
                 raise BagError(
-                    f"{path}: {file.attrs['n_tiles']} tiles announced, rows are {rows}. Extract it again."
+                    f"{path}: its record names {file.attrs['n_tiles']} tiles, its arrays have {rows}. "
+                    "Extract the slide again."
                 )
             yield file
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
@@ -247,26 +249,26 @@ def _open_bag(path: Path) -> Any:
 
 
 def _map_dataset(path: Path, dataset: Any) -> NDArray[Any]:
-    """The dataset as a read-only map of the file: contiguous and uncompressed, so this is free."""
+    """Map a dataset into memory, read-only; free, as it is contiguous and uncompressed."""
     offset = dataset.id.get_offset()
     if offset is None:  # an empty or a chunked dataset, as other tools write
-        atomic_path: NDArray[Any] = dataset[:]
-        return atomic_path
+        values: NDArray[Any] = dataset[:]
+        return values
     return FileMap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
 
 
 class FileMap(np.memmap):
-    """A map of a file that goes to another process as its place in the file, not as its numbers."""
+    """A memory map that is pickled as its place in the file, not as its numbers."""
 
     def __reduce__(self) -> Any:
         base: object = self.base
         if isinstance(base, mmap.mmap):
             return FileMap, (self.filename, self.dtype, "r", self.offset, self.shape)
-        return np.asarray(self).__reduce__()  # rows of a map, or what was computed from one
+        return np.asarray(self).__reduce__()  # rows of a map, or a result computed from one
 
 
 def _chunks(features: Any) -> Iterator[NDArray[np.floating]]:
-    """Features piece by piece, so that a bag of any size is handled in little memory."""
+    """Features in chunks, so that a bag of any size needs little memory."""
     rows = max(1, CHUNK_BYTES // max(1, 4 * features.shape[-1]))
     for start in range(0, len(features), rows):
         yield np.asarray(features[start : start + rows])
@@ -284,60 +286,60 @@ def _data_sha256(
 
 
 def _facts_sha256(attrs: Mapping[str, Any]) -> str:
-    """Fingerprint of all that a bag says of itself: edited by hand, it would be believed."""
+    """Fingerprint of a bag's attributes, so that an edit by hand is noticed."""
     return fingerprint({n: str(v) for n, v in attrs.items() if n not in (FACTS_SHA256, "complete")})
 
 
 def _check_arrays(bag: Bag) -> None:
     n_tiles = len(bag.features)
-    fits = bag.coords_l0.shape == (n_tiles, 2) and bag.coverage.shape == (n_tiles,)
-    fits &= bag.tile_flags is None or bag.tile_flags.shape == (n_tiles,)
-    if bag.features.ndim != 2 or not fits or n_tiles == 0:
+    matching = bag.coords_l0.shape == (n_tiles, 2) and bag.coverage.shape == (n_tiles,)
+    matching &= bag.tile_flags is None or bag.tile_flags.shape == (n_tiles,)
+    if bag.features.ndim != 2 or not matching or n_tiles == 0:
         raise BagError(
             f"{bag.slide}: features {bag.features.shape}, coords {bag.coords_l0.shape} and coverage "
             f"{bag.coverage.shape} do not belong together. Give (N, D), (N, 2) and (N,) with N >= 1."
         )
     if not all(np.isfinite(chunk).all() for chunk in _chunks(bag.features)):
         raise BagError(
-            f"{bag.slide}: features are not finite. Use --precision fp32 or other weights."
+            f"{bag.slide}: features are not finite. Set precision to fp32, or use other weights."
         )
 
 
 class _BagFile(io.FileIO):
-    """The file HDF5 writes to. It keeps a failed write to itself until HDF5 has closed.
+    """The file that HDF5 writes to; a failed write is reported only after HDF5 has closed it.
 
-    HDF5 does not survive a full disk in good order: told of it, it may end the process.
+    HDF5 does not handle a full disk well: an error while it writes may end the process.
     """
 
     error: OSError | None = None
 
-    def take(self, bag: Bag) -> None:
+    def write_bag(self, bag: Bag) -> None:
         """Write a bag.
 
         Raises:
             OSError: the disk is full.
         """
         with contextlib.ExitStack() as closing:
-            closing.callback(self._tell)  # after HDF5 has closed, whatever it made of the gap
-            # From 1.10 on, HDF5 keeps checksums of its own structure: a damaged file is seen and refused.
+            closing.callback(self._raise_error)  # after HDF5 has closed the file
+            # From 1.10 on, HDF5 stores checksums of its own structure, so that a damaged file is refused.
             _write_hdf5(closing.enter_context(h5py.File(self, "w", libver=("v110", "v110"))), bag)
 
-    def _tell(self) -> None:
+    def _raise_error(self) -> None:
         if self.error is not None:
             raise self.error
 
     def write(self, data: Any) -> int:
-        """Write all of it, or remember why not."""
-        rest = memoryview(data).cast("B")
-        while rest and self.error is None:
+        """Write all of it, or store the error."""
+        unwritten = memoryview(data).cast("B")
+        while unwritten and self.error is None:
             try:
-                rest = rest[super().write(rest) :]
+                unwritten = unwritten[super().write(unwritten) :]
             except OSError as error:
                 self.error = error
         return len(memoryview(data).cast("B"))
 
     def truncate(self, size: int | None = None) -> int:
-        """Set the size, or remember why not."""
+        """Set the size, or store the error."""
         try:
             return super().truncate(size)
         except OSError as error:
@@ -346,7 +348,7 @@ class _BagFile(io.FileIO):
 
 
 def _write_hdf5(file: Any, bag: Bag) -> None:
-    """Put a bag into an empty HDF5 file; ``complete`` comes last."""
+    """Write a bag into an empty HDF5 file; ``complete`` is written last."""
     features = file.create_dataset("features", bag.features.shape, bag.features.dtype)
     start = 0
     for chunk in _chunks(bag.features):
@@ -355,7 +357,7 @@ def _write_hdf5(file: Any, bag: Bag) -> None:
     features.attrs.update(
         encoder=str(bag.recipe.get("backbone", "")),
         name=bag.slide,
-        savetodir="",  # TRIDENT's field; a path of the extracting machine has no use in a shared file
+        savetodir="",  # TRIDENT's field; a path of this machine is useless in a shared file
         precision=str(bag.recipe.get("precision", "")),
         weights=str(bag.recipe.get("weights", "")),
         weights_sha256=str(bag.recipe.get("weights_sha256", "")),

@@ -1,20 +1,23 @@
-"""A folder of bags that several processes fill: who works on what, and what became of it.
+"""A folder of bags that several processes fill: claims on slides, outcomes and tables.
 
     <store>/<slide>.h5              the bags
     <store>/extract.csv             every slide of every run, with its outcome
     <store>/failures.csv            those that failed, with details; absent if none
     <store>/.extract/<slide>.claim  locked by the process that works on the slide
     <store>/.extract/<slide>.json   the slide's last outcome; the tables are made of these
-    <store>/.extract/recipe         locked by all processes that fill the store; says by which recipe
-    <store>/.extract/lock           locked for the moment in which what they share is changed
+    <store>/.extract/recipe         their recipe; locked, shared, by all processes that fill the store
+    <store>/.extract/lock           locked while a process changes what they share
 
-A claim is a lock of the operating system: it ends with its process, however that ends, and a file left
+A claim is a lock of the operating system: it ends with its process, even a killed one, and a file left
 behind means nothing. In the names of these files a slide's ``/`` is ``%2F``.
+
+The package filelock offers no lock that several processes of one recipe can share, and falls back to files
+that outlive a killed process where the system has no locks; so ``flock`` is called here. It is imported
+when a lock is taken: on systems without it, stores can be read but not filled.
 """
 
 import contextlib
 import csv
-import fcntl
 import hashlib
 import json
 import math
@@ -31,29 +34,32 @@ from features.errors import BagError
 from features.files.atomic import TEMPORARY, atomic_path
 from features.slides.slide import file_name
 
-STATUSES = ("done", "skipped", "excluded", "failed")
 COLUMNS = (
     "slide", "case", "status", "tiles", "unreadable", "seconds", "tiles_per_s", "tumour_of_tissue",
     "mpp", "mpp_source", "annotation_origin", "reader", "reason", "notes",
 )  # fmt: skip
-MAX_NAME_BYTES = 180  # bytes; with what a temporary adds, file systems take 255
+MAX_NAME_BYTES = 180  # file systems take 255, of which a temporary name adds some
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one slide.
+    """The outcome of extracting one slide.
 
     Attributes:
         slide: its name.
-        status: ``done``, ``skipped`` (a bag answered already), ``excluded`` (by a rule of the recipe) or
-            ``failed``.
-        n_tiles: in the bag.
+        status: ``done``, ``skipped`` (the bag existed), ``excluded`` (by a rule of the recipe) or ``failed``.
+        case: if known.
+        n_tiles: tiles in the bag.
         n_unreadable: tiles that could not be decoded and are not in the bag.
         seconds: from opening the slide to the written bag.
         tumour_of_tissue: fraction of the tissue that is annotated; NaN if unknown.
-        reason: of an exclusion or a failure, with the remedy.
+        mpp: micrometres per level-0 pixel, along x.
+        mpp_source: where ``mpp`` comes from.
+        annotation_origin: the frame of the annotation, ``level0`` or ``bounds``; empty if none.
+        reader: what decoded the tiles.
+        reason: why the slide was excluded or failed, with the remedy.
         details: the traceback of an unforeseen error.
-        notes: what a user should know of a slide that was done.
+        notes: remarks on a slide that was done.
         store: the folder of the bag.
         stages: seconds by stage (open, read, prepare, forward, write), summed over threads.
     """
@@ -83,23 +89,23 @@ class Store:
     path: Path
 
     def bag(self, slide: str) -> Path:
-        """Where the slide's bag lies."""
+        """The path of a slide's bag."""
         return self.path / f"{slide}.h5"
 
     def bags(self) -> list[Path]:
-        """The bags there are."""
+        """The paths of all bags."""
         return sorted(p for p in self.path.rglob("*.h5") if not p.name.startswith("."))
 
     @contextlib.contextmanager
     def filling(self, recipe: Mapping[str, Any]) -> Iterator[None]:
-        """Fill the store by a recipe; other processes may join, with the same one.
+        """Register this process as filling the store; others may join with the same recipe.
 
         Raises:
-            BagError: another process fills it by another recipe, or the file system has no locks.
+            BagError: another process fills the store with another recipe, or the file system has no locks.
         """
-        with (self._kept() / "recipe").open("a+", encoding="utf-8") as file:
-            with self.alone():
-                if _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):  # nobody fills it
+        with (self._folder() / "recipe").open("a+", encoding="utf-8") as file:
+            with self.exclusive():
+                if _flock(file, wait=False):  # no other process fills the store
                     file.truncate(0)
                     json.dump(recipe, file)
                     file.flush()
@@ -109,45 +115,47 @@ class Store:
                     if changes:
                         raise BagError(
                             f"{self.path} is being filled by another process with another recipe "
-                            f"({changes}). Use another --out, or wait for it."
+                            f"({changes}). Set out to another folder, or wait for that process."
                         )
-                _flock(file, fcntl.LOCK_SH)
+                _flock(file, shared=True)
             yield
 
     @contextlib.contextmanager
     def claim(self, slide: str) -> Iterator[bool]:
-        """Hold the slide for this process; False if another holds it.
+        """Claim the slide for this process; yields False if another process has it.
 
         Raises:
             BagError: the folder's file system has no locks.
         """
         path = self._aside(slide, ".claim")
-        with lock_file(path) as mine:
-            if mine:
+        with lock_file(path) as claimed:
+            if claimed:
                 self._sweep(slide)
-            yield mine
-            if mine:
+            yield claimed
+            if claimed:
                 path.unlink(missing_ok=True)
 
     def record(self, outcome: Outcome, *, since: float = math.inf) -> None:
-        """Note an outcome; that a slide was there already does not efface who made it after ``since``."""
+        """Record an outcome; one that was skipped does not replace an outcome recorded after ``since``."""
         path = self._aside(outcome.slide, ".json")
         if outcome.status == "skipped" and (before := _read_outcome(path)):
             if path.stat().st_mtime > since:
                 return
-            if before.status in ("done", "skipped"):  # how it was made remains on record
+            if before.status in ("done", "skipped"):  # the record of how it was made stays
                 outcome = replace(before, status="skipped")
         _replace_text(path, lambda file: json.dump(asdict(outcome), file))
 
     def outcomes(self) -> list[Outcome]:
         """The last outcome of every slide, by name."""
-        found = [_read_outcome(path) for path in self.path.glob(".extract/*.json")]
-        return sorted((outcome for outcome in found if outcome), key=lambda outcome: outcome.slide)
+        outcomes = [_read_outcome(path) for path in self.path.glob(".extract/*.json")]
+        return sorted(
+            (outcome for outcome in outcomes if outcome), key=lambda outcome: outcome.slide
+        )
 
     def write_tables(self) -> None:
         """Write ``extract.csv`` and ``failures.csv`` from the outcomes."""
         everything, failures = self.path / "extract.csv", self.path / "failures.csv"
-        with self.alone():  # else what is written last may have been read first
+        with self.exclusive():  # else an older state could be written last
             for path in (everything, failures):
                 _remove_temporaries(path)
             outcomes = self.outcomes()
@@ -162,7 +170,7 @@ class Store:
             else:
                 failures.unlink(missing_ok=True)
 
-    def _kept(self) -> Path:
+    def _folder(self) -> Path:
         folder = self.path / ".extract"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -171,63 +179,71 @@ class Store:
         name = file_name(slide)
         if len(os.fsencode(name)) > MAX_NAME_BYTES:
             name = hashlib.sha256(os.fsencode(name)).hexdigest()
-        return self._kept() / f"{name}{suffix}"
+        return self._folder() / f"{name}{suffix}"
 
     def _sweep(self, slide: str) -> None:
-        """Remove what writers of this slide left when they were killed."""
+        """Remove the temporary files of killed writers of this slide."""
         for path in (self.bag(slide), self._aside(slide, ".json")):
             _remove_temporaries(path)
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until no other process is here."""
-        with (self._kept() / "lock").open("a") as file:
-            _flock(file, fcntl.LOCK_EX)
+    def exclusive(self) -> Iterator[None]:
+        """Wait until no other process changes what all share, and keep others out."""
+        with (self._folder() / "lock").open("a") as file:
+            _flock(file)
             yield
 
 
-def recipe_differences(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """What the first few settings were and would be; empty where nothing differs."""
+def recipe_differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
+    """The first few settings that differ, as ``tile 224 -> 256``; empty if none does."""
     changes = [
-        f"{key} {held.get(key)} -> {value}"
-        for key, value in asked.items()
-        if held.get(key) != value
+        f"{key} {stored.get(key)} -> {value}"
+        for key, value in requested.items()
+        if stored.get(key) != value
     ]
     return ", ".join(changes[:4])
 
 
 def _read_outcome(path: Path) -> Outcome | None:
-    """A recorded outcome; None where there is none, or a power cut left a part of it."""
+    """A recorded outcome; None if there is none, or a power cut left a part of it."""
     known = {entry.name for entry in fields(Outcome)}
     try:
-        held = json.loads(path.read_text())
-        return Outcome(**{key: value for key, value in held.items() if key in known})
+        record = json.loads(path.read_text())
+        return Outcome(**{key: value for key, value in record.items() if key in known})
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
 
 
 def _remove_temporaries(path: Path) -> None:
-    """Remove what killed writers of a file left; the caller knows that nobody writes it now."""
-    for left in path.parent.glob(f".{glob_escape(path.name)}.*{TEMPORARY}"):
-        writer = left.name[len(path.name) + 2 : -len(TEMPORARY)]
-        if re.fullmatch(r"[\d.]+", writer):  # else a file of another slide, one called <this>.h5.x
-            left.unlink(missing_ok=True)
+    """Remove the temporary files of killed writers of a file that no process writes now."""
+    for temporary in path.parent.glob(f".{glob_escape(path.name)}.*{TEMPORARY}"):
+        writer = temporary.name[len(path.name) + 2 : -len(TEMPORARY)]
+        if re.fullmatch(r"[\d.]+", writer):  # else it belongs to another slide, called <this>.h5.x
+            temporary.unlink(missing_ok=True)
 
 
 def glob_escape(name: str) -> str:
-    """A name for use in a pattern: its own brackets and stars mean themselves."""
+    """Escape a name for use in a glob pattern."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 @contextlib.contextmanager
 def lock_file(path: Path) -> Iterator[bool]:
-    """Hold a lock on a file; its content says to people who holds it."""
+    """Lock a file for this process; yields False if another process has the lock.
+
+    The file names the host, the process and the time of the lock, for people to read.
+
+    Raises:
+        BagError: the file system has no locks.
+    """
     while True:
         with path.open("a+") as file:
-            if not _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if not _flock(file, wait=False):
                 yield False
                 return
-            if not _is_same_file(file, path):  # its last holder removed it before we had the lock
+            if not _is_same_file(
+                file, path
+            ):  # the last holder removed it before it was locked here
                 continue
             file.truncate(0)
             file.write(f"{socket.gethostname()} {os.getpid()} {time.strftime('%F %T')}\n")
@@ -236,16 +252,24 @@ def lock_file(path: Path) -> Iterator[bool]:
             return
 
 
-def _flock(file: TextIO, how: int) -> bool:
-    """Lock a file until it is closed; False if another process has it and ``how`` is not to wait."""
+def _flock(file: TextIO, *, shared: bool = False, wait: bool = True) -> bool:
+    """Lock a file until it is closed; False if ``wait`` is off and another process has the lock."""
     try:
-        fcntl.flock(file, how)
+        import fcntl
+
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except ImportError as error:
+        raise BagError(
+            f"{Path(file.name).parent}: this operating system has no file locks that end with their process, "
+            "so that a folder cannot be filled. Work on Linux, macOS or WSL."
+        ) from error
     except OSError as error:
         raise BagError(
             f"{Path(file.name).parent}: this file system has no locks ({error}), so that two processes "
-            "would do the same work. Use a folder on a local disk, or on a share mounted with them."
+            "would do the same work. Use a folder on a local disk, or on a share mounted with locks."
         ) from error
     return True
 
@@ -258,8 +282,8 @@ def _is_same_file(file: TextIO, path: Path) -> bool:
 
 
 def _table_row(outcome: Outcome) -> dict[str, str]:
-    made = outcome.status in ("done", "skipped") and outcome.seconds
-    rate = outcome.n_tiles / outcome.seconds if made else None
+    has_bag = outcome.status in ("done", "skipped") and outcome.seconds
+    rate = outcome.n_tiles / outcome.seconds if has_bag else None
     return {
         "slide": outcome.slide,
         "case": outcome.case,
@@ -294,7 +318,7 @@ def _write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, str]])
 def _replace_text(path: Path, fill: Any) -> None:
     """Write a text file so that a reader sees the old one or the new one.
 
-    Slides may have names that are not UTF-8; those are written with their bytes spelt out.
+    Slide names that are not UTF-8 are written with their bytes escaped.
     """
     with (
         atomic_path(path) as temporary,

@@ -1,7 +1,7 @@
-"""Work on a Ray cluster: slides to extract, one worker per GPU or share of CPUs, and calls of any kind.
+"""Work on a Ray cluster: extraction with one worker per GPU or share of CPUs, and calls of any kind.
 
-The only file that imports ray (extra ``cluster``). Workers of extraction fill the same store with the same
-claims and outcomes as processes of one machine do; the store must lie on a disk that all nodes see.
+The only file that imports ray (extra ``cluster``). Workers of extraction fill one store with the same claims
+and outcomes as processes of one machine; the store must be on a disk that all nodes see.
 """
 
 import logging
@@ -20,13 +20,13 @@ from features.extraction.extract import (
     WAIT_S,
     ExtractionRun,
 )
+from features.extraction.jobs import SlideJob, largest_first, shard
 from features.extraction.outputs import StoreSpec, check_names, store_specs
-from features.extraction.survey import SlideJob, largest_first, shard
 from features.progress import Progress, Silent
 from features.recipe import Recipe
 
-MAX_ATTEMPTS = 3  # a slide that ends its worker this often is given up
-CPUS_PER_WORKER = 4  # where there is no GPU and none was asked for
+MAX_ATTEMPTS = 3  # a slide at which so many workers died has failed
+CPUS_PER_WORKER = 4  # by default, without a GPU
 T = TypeVar("T")
 
 
@@ -42,10 +42,10 @@ def extract_on_ray(  # noqa: PLR0913 - as extract
     part: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
 ) -> tuple[Outcome, ...]:
-    """Extract slides on all nodes of a Ray cluster, or on this machine where there is none.
+    """Extract slides on all nodes of a Ray cluster, or on this machine without one.
 
-    Joins the cluster that ``RAY_ADDRESS`` names. A worker that dies is replaced and its slides are done
-    again by another. Arguments are those of ``extract``, but ``workers`` are the threads, and CPUs, of one
+    Joins the cluster that ``RAY_ADDRESS`` names. A worker that dies is replaced, and its slides are
+    repeated. Arguments are those of ``extract``, but ``workers`` is the number of threads and CPUs of one
     worker.
 
     Raises:
@@ -57,42 +57,43 @@ def extract_on_ray(  # noqa: PLR0913 - as extract
     filled = store_specs(
         [_absolute_recipe(r) for r in recipes], out.absolute(), hold_out_tiles=hold_out_tiles
     )
-    everywhere = [_absolute_job(job) for job in jobs]
-    order = largest_first(shard(everywhere, *part))
+    absolute_jobs = [_absolute_job(job) for job in jobs]
+    order = largest_first(shard(absolute_jobs, *part))
     count, needs = _worker_resources(ray, workers)
-    told = (everywhere, filled, device, overwrite, needs["num_cpus"])
-    crew = _WorkerPool(ray, told, needs)
-    found: dict[str, list[Outcome]] = {}
+    setup = (absolute_jobs, filled, device, overwrite, needs["num_cpus"])
+    pool = _WorkerPool(ray, setup, needs)
+    results: dict[str, list[Outcome]] = {}
     progress = progress or Silent()
     try:
         with progress.task("slides", len(order), "slides") as advance:
-            for slide, outcomes in crew.each(order, min(count, len(order))):
-                found[slide] = outcomes
+            for slide, outcomes in pool.run(order, min(count, len(order))):
+                results[slide] = outcomes
                 advance(1)
     finally:
-        crew.dismiss()
+        pool.shutdown()
     for target in filled:
         target.store.write_tables()
-    return tuple(outcome for job in order for outcome in found[job.slide])
+    return tuple(outcome for job in order for outcome in results[job.slide])
 
 
 def run_on_ray(
     work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], workers: int = 0
 ) -> Iterator[tuple[int, T]]:
-    """Call ``work(*task)`` for each task, one CPU each; yields its number and result as they come.
+    """Call ``work(*task)`` for every task on one CPU; yields numbers and results as they finish.
 
-    Files that ``work`` names must lie where all nodes see them. A call whose worker dies is repeated.
+    Files that ``work`` uses must be on a disk that all nodes see. A call whose worker dies is repeated.
 
     Args:
-        work: sent once to each node.
-        tasks: arguments of each call.
+        work: sent once to every node.
+        tasks: arguments of the calls.
         workers: calls at once; 0 is as many as the cluster has CPUs.
 
     Raises:
-        FeaturesError: ray is not installed, or a call's workers keep dying; else what ``work`` raises.
+        FeaturesError: ray is not installed, or the workers of a call keep dying.
+        Exception: whatever ``work`` raises.
     """
     ray = _connect_ray()
-    held = ray.put(work)
+    stored_work = ray.put(work)
     call = ray.remote(_call).options(num_cpus=1, max_retries=MAX_ATTEMPTS - 1)
     waiting = deque(enumerate(tasks))
     running: dict[Any, int] = {}
@@ -100,7 +101,7 @@ def run_on_ray(
         while waiting or running:
             while waiting and (not workers or len(running) < workers):
                 number, task = waiting.popleft()
-                running[call.remote(held, *task)] = number
+                running[call.remote(stored_work, *task)] = number
             done, _ = ray.wait(list(running))
             for ref in done:
                 yield running[ref], ray.get(ref)
@@ -109,8 +110,8 @@ def run_on_ray(
         raise error.cause from error
     except _worker_errors(ray) as error:
         raise FeaturesError(
-            f"{MAX_ATTEMPTS} workers died of one call: {str(error).splitlines()[0]} Often memory: use "
-            "fewer --workers."
+            f"{MAX_ATTEMPTS} workers died of one call: {str(error).splitlines()[0]} Often for lack of "
+            "memory: set workers lower."
         ) from error
     finally:
         for ref in running:
@@ -122,7 +123,7 @@ def _call(work: Callable[..., T], *task: Any) -> T:
 
 
 class _Worker:
-    """Lives on a node, with the network loaded once; two slides at a time, as on one machine."""
+    """A Ray actor with the network loaded once; extracts two slides at a time."""
 
     def __init__(
         self,
@@ -132,12 +133,12 @@ class _Worker:
         overwrite: bool,  # noqa: FBT001 - passed on by ray
         threads: int,
     ) -> None:
-        self._told = (jobs, filled, device, overwrite, threads)
+        self._setup = (jobs, filled, device, overwrite, threads)
         self._run: ExtractionRun | None = None
 
     def prepare(self) -> FeaturesError | None:
-        """Load the network and check the stores; an error is handed back whole, ray would wrap it."""
-        jobs, filled, device, overwrite, threads = self._told
+        """Load the network and check the stores; errors are returned, as ray would wrap them."""
+        jobs, filled, device, overwrite, threads = self._setup
         try:
             self._run = ExtractionRun(jobs, filled, device, overwrite=overwrite)
         except FeaturesError as error:
@@ -148,36 +149,36 @@ class _Worker:
         return None
 
     def slide(self, name: str) -> list[Outcome] | None:
-        """Extract one slide; None where another process works on it."""
+        """Extract one slide; None if another process works on it."""
         assert self._run
         return self._run.slide(self._jobs[name])
 
 
 @dataclass
 class _WorkerPool:
-    """The workers, what each is at, and what is still to be done."""
+    """The workers of an extraction, their running tasks and the failed attempts by slide."""
 
     ray: Any
-    told: tuple[Any, ...]
+    setup: tuple[Any, ...]
     needs: dict[str, float]
-    at_work: dict[Any, tuple[Any, str]] = field(default_factory=dict)  # task -> worker, slide
+    running: dict[Any, tuple[Any, str]] = field(default_factory=dict)  # task -> worker, slide
     workers: list[Any] = field(default_factory=list)
     attempts: dict[str, int] = field(default_factory=dict)
 
-    def each(self, jobs: Sequence[SlideJob], count: int) -> Iterator[tuple[str, list[Outcome]]]:
-        """Outcomes as they come."""
+    def run(self, jobs: Sequence[SlideJob], count: int) -> Iterator[tuple[str, list[Outcome]]]:
+        """Extract slides on ``count`` workers; yields outcomes as they finish."""
         queue = deque(job.slide for job in jobs)
         for _ in range(count):
-            self._hire()
-        while queue or any(slide for _, slide in self.at_work.values()):
-            self._give_out(queue)
-            done, _ = self.ray.wait(list(self.at_work), timeout=WAIT_S)
+            self._start_worker()
+        while queue or any(slide for _, slide in self.running.values()):
+            self._assign(queue)
+            done, _ = self.ray.wait(list(self.running), timeout=WAIT_S)
             for task in done:
-                worker, slide = self.at_work.pop(task)
+                worker, slide = self.running.pop(task)
                 try:
                     result = self.ray.get(task)
                 except _worker_errors(self.ray) as error:
-                    yield from self._lost(worker, slide, queue, str(error))
+                    yield from self._replace_worker(worker, slide, queue, str(error))
                     continue
                 if isinstance(result, FeaturesError):
                     raise result
@@ -187,38 +188,38 @@ class _WorkerPool:
                 elif slide:
                     yield slide, result
 
-    def dismiss(self) -> None:
-        """Let the workers go."""
+    def shutdown(self) -> None:
+        """End all workers."""
         for worker in self.workers:
             self.ray.kill(worker)
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         kind = self.ray.remote(_Worker).options(max_concurrency=SLIDES_AT_ONCE, **self.needs)
-        worker = kind.remote(*self.told)
+        worker = kind.remote(*self.setup)
         self.workers.append(worker)
-        self.at_work[worker.prepare.remote()] = (worker, "")  # slides come when it is ready
+        self.running[worker.prepare.remote()] = (worker, "")  # it gets slides once it is ready
 
-    def _give_out(self, queue: "deque[str]") -> None:
-        """Give every worker that is ready as many slides as it handles at once.
+    def _assign(self, queue: "deque[str]") -> None:
+        """Assign to every worker that is ready as many slides as it handles at once.
 
-        A slide at which a worker died is done alone: if it was the cause, it takes no other with it.
+        A slide at which a worker died is repeated alone, as it may end the next worker too.
         """
         for worker in self.workers:
-            mine = [slide for other, slide in self.at_work.values() if other is worker]
-            while queue and "" not in mine and len(mine) < SLIDES_AT_ONCE:
-                if mine and any(slide in self.attempts for slide in (*mine, queue[0])):
+            slides = [slide for owner, slide in self.running.values() if owner is worker]
+            while queue and "" not in slides and len(slides) < SLIDES_AT_ONCE:
+                if slides and any(slide in self.attempts for slide in (*slides, queue[0])):
                     break
-                mine.append(queue.popleft())
-                self.at_work[worker.slide.remote(mine[-1])] = (worker, mine[-1])
+                slides.append(queue.popleft())
+                self.running[worker.slide.remote(slides[-1])] = (worker, slides[-1])
 
-    def _lost(
-        self, worker: Any, slide: str, queue: "deque[str]", why: str
+    def _replace_worker(
+        self, worker: Any, slide: str, queue: "deque[str]", reason: str
     ) -> Iterator[tuple[str, list[Outcome]]]:
-        """A worker died: replace it, and do its slide again unless it keeps dying of it."""
+        """Replace a worker that died, and repeat its slide unless it has failed too often."""
         if worker in self.workers:
             self.workers.remove(worker)
-            self.ray.kill(worker)  # one that is only out of reach would keep its slide and its CPUs
-            self._hire()
+            self.ray.kill(worker)  # an unreachable worker would keep its slide and its CPUs
+            self._start_worker()
         self.attempts[slide] = self.attempts.get(slide, 0) + 1
         if self.attempts[slide] < MAX_ATTEMPTS:
             if slide:
@@ -226,21 +227,22 @@ class _WorkerPool:
             return
         if not slide:
             raise FeaturesError(
-                f"Workers die before their first slide: {why.splitlines()[0]} See the node's ray logs; "
-                "often memory."
+                f"Workers die before their first slide: {reason.splitlines()[0]} See ray's logs on the "
+                "node; often for lack of memory."
             )
-        yield slide, self._give_up(slide, why)
+        yield slide, self._record_failure(slide, reason)
 
-    def _give_up(self, slide: str, why: str) -> list[Outcome]:
+    def _record_failure(self, slide: str, reason: str) -> list[Outcome]:
         outcomes = []
-        case = next(job.case for job in self.told[0] if job.slide == slide)
-        for target in self.told[1]:
+        case = next(job.case for job in self.setup[0] if job.slide == slide)
+        for target in self.setup[1]:
             outcome = Outcome(
                 slide=slide,
                 case=case,
                 status="failed",
-                reason=f"{slide}: {MAX_ATTEMPTS} workers died of it. Often memory: lower --workers.",
-                details=why,
+                reason=f"{slide}: {MAX_ATTEMPTS} workers died at it. Often for lack of memory: set "
+                "workers lower.",
+                details=reason,
                 store=str(target.store.path),
             )
             target.store.record(outcome)
@@ -249,25 +251,29 @@ class _WorkerPool:
 
 
 def _worker_errors(ray: Any) -> tuple[type[Exception], ...]:
-    """The errors by which ray tells that a worker is gone."""
-    told = ray.exceptions
-    return told.RayActorError, told.OutOfMemoryError, told.NodeDiedError, told.WorkerCrashedError
+    """Ray's errors for a worker that died."""
+    errors = ray.exceptions
+    return (
+        errors.RayActorError,
+        errors.OutOfMemoryError,
+        errors.NodeDiedError,
+        errors.WorkerCrashedError,
+    )
 
 
 def _connect_ray() -> Any:
-    """Ray, joined to its cluster."""
+    """Import ray and connect to the cluster."""
     try:
         import ray
         import ray.exceptions
     except ImportError as error:
         raise FeaturesError(
-            "--engine ray needs the package ray. Install it: pip install 'sarcomil[cluster]'."
+            "The engine ray needs the package ray. Install it: pip install 'sarcomil[cluster]'."
         ) from error
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a hospital's machine does not call home
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no reports from a hospital's machine
     if not ray.is_initialized():
         ray.init(
-            address=os.environ.get("RAY_ADDRESS")
-            or "local",  # never a cluster that happens to be there
+            address=os.environ.get("RAY_ADDRESS") or "local",  # never a cluster found by chance
             log_to_driver=False,
             include_dashboard=False,
             logging_level=logging.ERROR,
@@ -276,7 +282,7 @@ def _connect_ray() -> Any:
 
 
 def _worker_resources(ray: Any, workers: int) -> tuple[int, dict[str, float]]:
-    """How many workers the cluster has room for, and what each takes."""
+    """The number of workers that fit into the cluster, and the resources of one."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
@@ -287,7 +293,7 @@ def _worker_resources(ray: Any, workers: int) -> tuple[int, dict[str, float]]:
 
 
 def _absolute_job(job: SlideJob) -> SlideJob:
-    """The job with paths that hold in any folder."""
+    """The job with absolute paths."""
     return replace(
         job,
         files=tuple(path.absolute() for path in job.files),
@@ -297,7 +303,7 @@ def _absolute_job(job: SlideJob) -> SlideJob:
 
 
 def _absolute_recipe(recipe: Recipe) -> Recipe:
-    """The recipe with its files by full path."""
+    """The recipe with absolute paths."""
 
     def full(name: str) -> str:
         return str(Path(name).absolute()) if Path(name).is_file() else name

@@ -1,4 +1,4 @@
-"""Tiles to features: every worker reads a batch of tiles and runs the network on it, slide after slide."""
+"""Embed tiles: every worker thread reads a batch of tiles and runs the network on it."""
 
 import contextlib
 import os
@@ -26,8 +26,10 @@ from features.tiles.grid import BLOCK_L0, TileSource, reading_order
 
 BATCH_TILES = 8  # more costs memory on a CPU and gains nothing
 GPU_BATCH_TILES = 128
-MAX_WORKERS = 16  # beyond this the disk or the GPU binds, and each holds a batch in memory
-MAX_UNREADABLE = 0.01  # of a slide's tiles may be unreadable; beyond, the slide is
+MAX_WORKERS = (
+    16  # beyond this the disk or the GPU is the limit, and each worker needs memory for a batch
+)
+MAX_UNREADABLE = 0.01  # fraction of a slide's tiles; beyond it, the slide fails
 Tiles = NDArray[np.uint8]
 
 
@@ -52,9 +54,8 @@ class Clock:
 class Embedder:
     """A backbone on its device: (B, H, W, 3) uint8 tiles -> (B, dim) float32, from any thread.
 
-    In half precision batch norms are folded and weights cast once; fp32 runs timm's network as it is.
-    On a GPU every thread has its own stream and page-locked memory, so that one thread's copy runs
-    beside another's kernels.
+    In half precision batch norms are folded and weights cast once; fp32 runs the network unchanged. On a
+    GPU every thread has its own stream and page-locked memory, so that copies and kernels overlap.
 
     Raises:
         FeaturesError: a feature is not finite.
@@ -69,81 +70,81 @@ class Embedder:
             network = to_half_precision(network, self.dtype)
         self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batch_tiles = GPU_BATCH_TILES if self.device.type == "cuda" else BATCH_TILES
-        self._own = threading.local()
+        self._local = threading.local()
 
     def __call__(self, tiles: Tiles, clock: Clock) -> NDArray[np.float32]:
-        """Embed a batch; time is entered under ``prepare`` and ``forward``."""
-        lower = (
+        """Embed a batch; the clock counts its time as ``prepare`` and ``forward``."""
+        autocast = (
             torch.autocast(self.device.type, self.dtype)
             if self.dtype != torch.float32
             else contextlib.nullcontext()
         )
-        with torch.inference_mode(), self._stream(), lower:
+        with torch.inference_mode(), self._stream(), autocast:
             with clock("prepare"):
-                images = preprocess(self._moved(tiles), self.backbone)
+                images = preprocess(self._to_device(tiles), self.backbone)
             with clock("forward"):
                 features: NDArray[np.float32] = self.network(images).float().cpu().numpy()
         if not np.isfinite(features).all():
             raise FeaturesError(
                 f"{self.backbone.name} ({self.backbone.weights}) gave features that are not finite in "
-                f"{str(self.dtype).removeprefix('torch.')}. Use --precision fp32, or other weights."
+                f"{str(self.dtype).removeprefix('torch.')}. Set precision to fp32, or use other weights."
             )
         return features
 
     def _stream(self) -> Any:
         if self.device.type != "cuda":
             return contextlib.nullcontext()
-        if not hasattr(self._own, "stream"):
-            self._own.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        return torch.cuda.stream(self._own.stream)
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._local.stream)
 
-    def _moved(self, tiles: Tiles) -> Tensor:
-        held = torch.from_numpy(tiles if tiles.flags.writeable else tiles.copy())
+    def _to_device(self, tiles: Tiles) -> Tensor:
+        batch = torch.from_numpy(tiles if tiles.flags.writeable else tiles.copy())
         if self.device.type != "cuda":
-            return held.to(self.device)
-        pinned = getattr(self._own, "pinned", None)
-        if pinned is None or pinned.shape[1:] != held.shape[1:] or len(pinned) < len(held):
-            pinned = self._own.pinned = held.pin_memory()
+            return batch.to(self.device)
+        pinned = getattr(self._local, "pinned", None)
+        if pinned is None or pinned.shape[1:] != batch.shape[1:] or len(pinned) < len(batch):
+            pinned = self._local.pinned = batch.pin_memory()
         else:
-            pinned[: len(held)].copy_(held)
-        return pinned[: len(held)].to(self.device, non_blocking=True)
+            pinned[: len(batch)].copy_(batch)
+        return pinned[: len(batch)].to(self.device, non_blocking=True)
 
 
 @dataclass
 class Work:
-    """The tiles of one slide at one scale, and what is done with them.
+    """The tiles of one slide at one scale, with the functions that process them.
 
     Attributes:
-        source: hands out (tile_px, tile_px, 3) RGB tiles.
+        source: returns (tile_px, tile_px, 3) RGB tiles.
         put: takes row numbers of the grid and their (B, dim) features, from any thread.
-        advance: told the number of tiles after each batch.
-        flag: (B, H, W, 3) tiles -> (B,) uint8, before ``recolour``.
-        recolour: (B, H, W, 3) tiles -> the same, before the network.
+        advance: called with the number of tiles after each batch.
+        flag: (B, H, W, 3) tiles -> (B,) uint8, before ``normalise``.
+        normalise: (B, H, W, 3) tiles -> the same, before the network.
         clock: how long the stages took.
-        flags: (N,) what ``flag`` said.
-        unreadable: what was wrong with each tile that could not be decoded, by row number.
-        given_up: a batch failed, and with it the slide.
+        flags: (N,) the results of ``flag``.
+        unreadable: the error of each tile that could not be decoded, by row number.
+        failed: a batch failed, and with it the slide.
     """
 
     source: TileSource
     put: Callable[[NDArray[np.int64], NDArray[np.float32]], None]
     advance: Advance = lambda _count: None
     flag: Callable[[Tiles], NDArray[np.uint8]] | None = None
-    recolour: Callable[[Tiles], Tiles] | None = None
+    normalise: Callable[[Tiles], Tiles] | None = None
     clock: Clock = field(init=False, default_factory=Clock)
     flags: NDArray[np.uint8] = field(init=False)
     unreadable: dict[int, str] = field(init=False, default_factory=dict)
-    given_up: bool = field(init=False, default=False)
+    failed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.flags = np.zeros(len(self.source.grid), dtype=np.uint8)
 
 
 class Workers:
-    """Threads that embed; they go from one slide to the next without a pause. A context manager.
+    """Threads that embed one slide after another without a pause. A context manager.
 
-    Reading and computing overlap because each worker does both, for a batch of its own; the batches,
-    and so the features, are the same for any number of workers.
+    Reading and computing overlap because each worker does both for its own batch. The batches, and so the
+    features, are the same for any number of workers.
 
     Args:
         embedder: the network.
@@ -173,16 +174,16 @@ class Workers:
         self._one_thread.__exit__(kind, error, at)
 
     def stop(self) -> None:
-        """Take no more batches; who waits for some gets ``CancelledError``."""
+        """Stop after the running batches; threads that wait for others get ``CancelledError``."""
         self._stopped = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def embed(self, *works: Work) -> None:
-        """Embed everything; several scales of one slide are read side by side, block by block.
+        """Embed all tiles; several scales of one slide are read together, block by block.
 
         Raises:
-            TileError: more tiles than ``MAX_UNREADABLE`` cannot be read.
-            FeaturesError: features are not finite, or a source fails otherwise.
+            TileError: more than ``MAX_UNREADABLE`` of the tiles cannot be read.
+            FeaturesError: features are not finite, or a source fails in another way.
             CancelledError: the workers were stopped.
         """
         batches = sorted(
@@ -194,11 +195,11 @@ class Workers:
                 jobs.append(self._pool.submit(self._embed_batch, work, rows))
             _wait_for_all(jobs)
         except RuntimeError as error:
-            if self._stopped:  # meanwhile: the pool takes no more
+            if self._stopped:  # stopped meanwhile: the pool refuses new batches
                 raise CancelledError from error
             raise
-        finally:  # an unreadable slide or an interrupt must not wait for the rest
-            # Those taken from a stopped pool never end, so only what runs is waited for.
+        finally:  # an unreadable slide or an interrupt must not wait for the other batches
+            # Batches removed from a stopped pool never end, so only those that run are waited for.
             wait([job for job in jobs if not job.cancel()])
 
     def _batches(self, work: Work) -> Iterator[tuple[tuple[int, int], Work, NDArray[np.int64]]]:
@@ -210,12 +211,12 @@ class Workers:
             yield (int(y), int(x)), work, rows
 
     def _embed_batch(self, work: Work, rows: NDArray[np.int64]) -> None:
-        if work.given_up:
+        if work.failed:
             return
         try:
             self._embed_tiles(work, rows)
         except BaseException:
-            work.given_up = True  # the other workers need not wait until this is heard of
+            work.failed = True  # the other workers skip the batches of this slide
             raise
 
     def _embed_tiles(self, work: Work, rows: NDArray[np.int64]) -> None:
@@ -238,8 +239,8 @@ class Workers:
             with work.clock("prepare"):
                 if work.flag:
                     work.flags[numbers] = work.flag(batch)
-                if work.recolour:
-                    batch = work.recolour(batch)
+                if work.normalise:
+                    batch = work.normalise(batch)
             features = self.embedder(batch, work.clock)
             with work.clock("write"):
                 work.put(numbers, features)
@@ -264,12 +265,12 @@ def embed(
     """Embed every tile of a source, in the source's order.
 
     Args:
-        source: hands out (tile_px, tile_px, 3) RGB tiles.
+        source: returns (tile_px, tile_px, 3) RGB tiles.
         backbone: the network and its preprocessing.
-        precision: ``auto`` (bf16 where the hardware has it natively), ``fp32``, ``bf16``, ``fp16``.
+        precision: ``auto`` (bf16 if the hardware has it natively), ``fp32``, ``bf16``, ``fp16``.
         device: ``auto`` (a GPU if there is one), or a torch device.
         workers: threads; 0 takes one per core.
-        advance: told the number of tiles after each batch.
+        advance: called with the number of tiles after each batch.
 
     Returns:
         (N, dim) features.
@@ -291,7 +292,7 @@ def embed(
 
 
 def preprocess(tiles: Tensor, backbone: Backbone) -> Tensor:
-    """RGB bytes to what the weights expect.
+    """Resize and normalise RGB tiles as the weights expect.
 
     Args:
         tiles: (B, H, W, 3) uint8.
@@ -314,11 +315,11 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        where = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError as error:
         raise FeaturesError(
-            f"device {device!r} is unknown to torch. Use auto, cpu or cuda."
+            f"device is {device!r}, which torch does not know. Set device to auto, cpu or cuda."
         ) from error
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise FeaturesError(f"device {device!r}, but torch sees no GPU. Use --device cpu.")
-    return where
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise FeaturesError(f"device is {device!r}, but torch sees no GPU. Set device to cpu.")
+    return resolved

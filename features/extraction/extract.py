@@ -1,4 +1,4 @@
-"""A cohort of slides to a store of bags: one bad slide never stops the run, a second run resumes."""
+"""Extract the slides of a cohort into a store of bags; a bad slide stops nothing, a second run resumes."""
 
 import contextlib
 import io
@@ -22,6 +22,7 @@ from features.errors import (
     SlideExcluded,
 )
 from features.extraction.embed import Embedder, Work, Workers
+from features.extraction.jobs import SlideJob, identify_files, largest_first, shard
 from features.extraction.outputs import (
     StoreSpec,
     check_names,
@@ -37,15 +38,7 @@ from features.extraction.slide_task import (
     skip_existing,
 )
 from features.extraction.spool import FeatureSpool
-from features.extraction.survey import (
-    SlideJob,
-    allocate_tiles,
-    identify_files,
-    largest_first,
-    lay_tiles,
-    shard,
-    survey_slide,
-)
+from features.extraction.survey import allocate_tiles, lay_tiles, survey_slide
 from features.progress import Progress, Silent
 from features.recipe import Recipe
 from features.regions.annotations import annotation_sha256
@@ -78,21 +71,21 @@ def extract(  # noqa: PLR0913 - one argument per choice
 ) -> tuple[Outcome, ...]:
     """Extract every slide into ``<out>/<slide>.h5``; all outcomes go to ``<out>/extract.csv``.
 
-    A bag that answers the same request (recipe, slide, annotation, scale) is kept as it is. Several
-    processes may fill one store: each slide is done once, by whoever claims it first.
+    A bag that was made of the same recipe, slide, annotation and scale is not made again. Several processes
+    may fill one store: every slide is extracted once, by the process that claims it first.
 
     Args:
-        jobs: the slides, each name once; the largest is begun first.
-        recipe: how to tile and embed; several that differ in mpp are read side by side, each into
+        jobs: the slides, with unique names; the largest is extracted first.
+        recipe: how to tile and embed; several that differ in mpp are read together, into
             ``<out>/mpp-<mpp>``.
         out: the bag store.
         device: torch device, or ``auto``.
         workers: threads that read tiles and run the network; 0 takes one per core.
-        overwrite: redo bags of another recipe instead of refusing the store.
-        hold_out_tiles: that many of each slide's other tiles go into a store of their own, whose name
-            says that it shares its cases.
-        part: (i, n) does the i-th of n parts; stains and shares of cases are those of all slides.
-        progress: told of slides and tiles.
+        overwrite: replace bags of another recipe instead of refusing the store.
+        hold_out_tiles: so many of every slide's other tiles go into a store of their own, whose name says
+            that it shares its cases.
+        part: (i, n) extracts the i-th of n parts; stains and shares of cases are those of all slides.
+        progress: shows slides and tiles.
 
     Returns:
         One outcome per slide of the part and store, in the order of ``jobs``.
@@ -106,29 +99,29 @@ def extract(  # noqa: PLR0913 - one argument per choice
         jobs, store_specs(recipes, out, hold_out_tiles=hold_out_tiles), device, overwrite=overwrite
     )
     progress = progress or Silent()
-    found: dict[str, list[Outcome]] = {}
-    mine, written = shard(run.jobs, *part), time.monotonic()
+    results: dict[str, list[Outcome]] = {}
+    own_jobs, written = shard(run.jobs, *part), time.monotonic()
     try:
         with (
             run.embedding(workers, progress),
-            progress.task("slides", len(mine), "slides") as advance,
-            contextlib.closing(_iterate_outcomes(run, largest_first(mine))) as each,
+            progress.task("slides", len(own_jobs), "slides") as advance,
+            contextlib.closing(_iterate_outcomes(run, largest_first(own_jobs))) as outcomes_by_job,
         ):
-            for job, outcomes in each:
-                found[job.slide] = outcomes
+            for job, outcomes in outcomes_by_job:
+                results[job.slide] = outcomes
                 advance(1)
                 if time.monotonic() - written > TABLES_EVERY_S:
                     run.write_tables()
                     written = time.monotonic()
-    finally:  # also when interrupted: what is done is on record
+    finally:  # also after an interrupt
         run.write_tables()
-    return tuple(o for job in jobs if job.slide in found for o in found[job.slide])
+    return tuple(o for job in jobs if job.slide in results for o in results[job.slide])
 
 
 def _iterate_outcomes(
     run: "ExtractionRun", jobs: Sequence[SlideJob]
 ) -> Generator[tuple[SlideJob, list[Outcome]], None, None]:
-    """The outcomes of all jobs as they come; what another process works on comes last."""
+    """The outcomes of all jobs as they finish; slides that another process works on come last."""
     elsewhere = []
     working: dict[Future[list[Outcome] | None], SlideJob] = {}
     with ThreadPoolExecutor(SLIDES_AT_ONCE, "slide") as pool:
@@ -157,7 +150,7 @@ def _iterate_outcomes(
 
 
 class ExtractionRun:
-    """What all slides of a run share. Made once per process, also by the workers of a cluster.
+    """The network, stores and recipes that all slides share; one per process, also on a cluster.
 
     Raises:
         BagError: a store holds bags of another recipe, or two jobs have one name.
@@ -173,10 +166,10 @@ class ExtractionRun:
         overwrite: bool = False,
     ) -> None:
         check_names(jobs)
-        if any(job.coordinates for job in jobs) and any(target.held_out for target in filled):
+        if any(job.coordinates for job in jobs) and any(target.hold_out for target in filled):
             raise BagError(
-                "Given coordinates say which tiles to read: there are no others to hold out. Leave out "
-                "--hold-out-tiles or --coordinates."
+                "coordinates names the tiles to read, so that there are no others to hold out. Leave out "
+                "hold_out_tiles or coordinates."
             )
         recipe = filled[0].recipe
         self.started = time.time()
@@ -194,7 +187,7 @@ class ExtractionRun:
                 if not overwrite:
                     check_store(target.store, resolved)
                 if self.reference:
-                    with target.store.alone():
+                    with target.store.exclusive():
                         save_reference(target.store.path / "stain-reference.json", self.reference)
             self._filling = filling.pop_all()
         self.jobs = list(jobs)
@@ -204,27 +197,27 @@ class ExtractionRun:
 
     @contextlib.contextmanager
     def embedding(self, workers: int, progress: Progress) -> Iterator[None]:
-        """Have the threads that embed."""
+        """Run the threads that embed."""
         self.progress = progress
         with self._filling, Workers(self.embedder, workers) as self.workers:
             yield
 
     def stop(self) -> None:
-        """Let the slides in work end without a bag."""
+        """End the running slides without a bag."""
         if self.workers:
             self.workers.stop()
 
     def write_tables(self) -> None:
-        """Write every store's tables."""
+        """Write the tables of every store."""
         for target in self.targets:
             target.store.write_tables()
 
     def slide(self, job: SlideJob) -> list[Outcome] | None:
-        """Extract one slide for every target; None where another process works on it."""
+        """Extract one slide for every store; None if another process works on it."""
         started = time.perf_counter()
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as claims:
             for target in self.targets:
-                if not held.enter_context(target.store.claim(job.slide)):
+                if not claims.enter_context(target.store.claim(job.slide)):
                     return None
             parts = [
                 SlideTask(
@@ -252,13 +245,13 @@ class ExtractionRun:
         return [part.outcome for part in parts]
 
     def _make(self, job: SlideJob, parts: Sequence[SlideTask]) -> None:
-        """The bags of a slide that are not there yet."""
+        """Make the bags of a slide that do not exist yet."""
         annotation = job.annotation()
         drawn_sha256 = annotation_sha256(annotation) if annotation else ""
         sources = identify_files(job)
         for part in parts:
             part.request = request_key(part, job, sources, drawn_sha256)
-            if part.find(job.files):
+            if part.find_bag(job.files):
                 skip_existing(part)
         parts = [part for part in parts if not part.finished]
         if not parts:
@@ -268,37 +261,37 @@ class ExtractionRun:
                 "annotation_sha256": drawn_sha256,
                 "source_sha256": bags.fingerprint({"files": sources}),
             }
-            make = self._of_tiles if job.from_tiles else self._of_slide
+            make = self._embed_images if job.from_tiles else self._embed_slide
             make(job, parts, base, opened)
 
-    def _of_slide(
+    def _embed_slide(
         self,
         job: SlideJob,
         parts: Sequence[SlideTask],
         base: dict[str, Any],
         opened: contextlib.ExitStack,
     ) -> None:
-        """Lay tiles over the slide's tumour, or its tissue; embed them at all scales together."""
-        began = time.perf_counter()
+        """Lay tiles over the slide's tumour or tissue, and embed them at all scales together."""
+        started = time.perf_counter()
         slide = opened.enter_context(
             open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source)
         )
-        seen = survey_slide(slide, job, parts[0].target.recipe)
+        view = survey_slide(slide, job, parts[0].target.recipe)
         for part in parts:
             part.outcome = replace(
                 part.outcome,
-                tumour_of_tissue=seen.tumour_of_tissue,
+                tumour_of_tissue=view.tumour_of_tissue,
                 mpp=slide.mpp[0],
                 mpp_source=slide.mpp_source,
-                annotation_origin=seen.origin,
+                annotation_origin=view.origin,
                 reader=_reader_note(slide, part.target.recipe),
-                notes=" ".join(seen.notes),
+                notes=" ".join(view.notes),
             )
             with part.guarded():
-                grid = lay_tiles(slide, job, seen, part.target.recipe)
+                grid = lay_tiles(slide, job, view, part.target.recipe)
                 part.grid = grid[sample_rows(part, len(grid), job)]
                 self._prepare(part, SlideTiles(slide, part.grid), slide, opened)
-        overview = seen.overview.copy()
+        overview = view.overview.copy()
         overview.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
         base |= {
             "size_l0": slide.size_l0,
@@ -306,12 +299,12 @@ class ExtractionRun:
             "mpp_source": slide.mpp_source,
             "bounds_l0": slide.bounds_l0,
             "thumbnail": _encode_jpeg(overview),
-            "tumour_of_tissue": seen.tumour_of_tissue,
-            "annotation_origin": seen.origin,
+            "tumour_of_tissue": view.tumour_of_tissue,
+            "annotation_origin": view.origin,
         }
-        self._embed(job, parts, base, time.perf_counter() - began)
+        self._embed(job, parts, base, time.perf_counter() - started)
 
-    def _of_tiles(
+    def _embed_images(
         self,
         job: SlideJob,
         parts: Sequence[SlideTask],
@@ -321,7 +314,7 @@ class ExtractionRun:
         """Embed the tile images of one slide."""
         if job.mpp is None:
             raise ScaleError(
-                f"{job.slide}: tile images carry no micrometres per pixel. Pass --slide-mpp, e.g. 0.5 "
+                f"{job.slide}: tile images carry no micrometres per pixel. Set slide_mpp, e.g. to 0.5 "
                 "for 20x."
             )
         for part in parts:
@@ -338,15 +331,15 @@ class ExtractionRun:
     def _prepare(
         self, part: SlideTask, source: TileSource, slide: Slide | None, opened: contextlib.ExitStack
     ) -> None:
-        """All that embedding one part needs."""
+        """Prepare the spool, the progress and the work of one part."""
         recipe, n_tiles = part.target.recipe, len(source.grid)
-        recolour = tile_normaliser(source, slide, recipe, self.reference)
+        normalise = tile_normaliser(source, slide, recipe, self.reference)
         folder = part.path.parent
         folder.mkdir(parents=True, exist_ok=True)
         part.rows = opened.enter_context(FeatureSpool(folder, n_tiles, self.backbone.dim))
         name = f"{part.outcome.slide}" + (f" at {recipe.mpp:g}" if len(self.targets) > 1 else "")
         advance = opened.enter_context(self.progress.task(name, n_tiles, "tiles"))
-        part.work = Work(source, part.rows.put, advance, flag=quality_flags, recolour=recolour)
+        part.work = Work(source, part.rows.put, advance, flag=quality_flags, normalise=normalise)
 
     def _embed(
         self, job: SlideJob, parts: Sequence[SlideTask], base: Mapping[str, Any], opening_s: float
@@ -358,18 +351,18 @@ class ExtractionRun:
         for part in ready:
             assert part.work is not None
             with part.guarded():
-                began = time.perf_counter()
+                started = time.perf_counter()
                 bag = self._bag(job, part, base)
                 bags.write_bag(part.path, bag)
                 stages = part.work.clock.seconds
                 stages["open"] += opening_s / len(ready)
-                stages["write"] += time.perf_counter() - began
+                stages["write"] += time.perf_counter() - started
                 part.finish(
                     status="done", n_tiles=len(bag), n_unreadable=bag.n_failed, stages=dict(stages)
                 )
 
     def _bag(self, job: SlideJob, part: SlideTask, base: Mapping[str, Any]) -> Bag:
-        """The bag of one part: what was read, less what the recipe drops."""
+        """The bag of one part, without the tiles that the recipe drops."""
         assert part.work
         assert part.rows
         assert part.grid is not None
@@ -378,12 +371,12 @@ class ExtractionRun:
         keep = part.rows.filled & ((flags & flag_bits(recipe.drop)) == 0)
         if not keep.any():
             raise SlideExcluded(
-                f"{job.slide}: --drop {', '.join(recipe.drop)} leaves none of {len(flags)} tiles."
+                f"{job.slide}: drop ({', '.join(recipe.drop)}) leaves none of {len(flags)} tiles. Drop less."
             )
         grid = part.grid[np.flatnonzero(keep)]
         return Bag(
             slide=job.slide,
-            features=bags.compact(part.rows.kept(keep)),
+            features=bags.compact(part.rows.select(keep)),
             coords_l0=grid.coords_l0,
             coverage=grid.coverage,
             side_l0=grid.side_l0,
@@ -401,7 +394,7 @@ class ExtractionRun:
 
 
 def _reader_note(slide: Slide, recipe: Recipe) -> str:
-    """What decodes the tiles, and how much smaller than stored."""
+    """The reader that decodes the tiles, and the factor by which it shrinks them."""
     shrink = slide.view_for(recipe.mpp).shrink
     return slide.reader if shrink == 1 else f"{slide.reader} at 1/{shrink}"
 

@@ -1,4 +1,4 @@
-"""The stores of a run, and what their bags must have in common."""
+"""The stores of an extraction, and the settings that their bags must share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from features.errors import (
     BagError,
 )
 from features.extraction.embed import resolve_device
-from features.extraction.survey import SlideJob
+from features.extraction.jobs import SlideJob
 from features.precision import DTYPES, resolve_precision
 from features.recipe import Recipe
 from features.tiles.normalisation import reference_to_json
@@ -25,31 +25,31 @@ HOLD_OUT_SUFFIX = "-HOLD-OUT-SHARES-CASES"
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """One store to fill: a recipe, and which of a slide's tiles it takes.
+    """One store to fill, with its recipe and its choice of tiles.
 
     Attributes:
-        recipe: what was asked.
-        store: where.
-        held_out: 0 for the tiles drawn by the recipe; else this many of those it leaves.
+        recipe: as requested.
+        store: the folder of bags.
+        hold_out: 0 for the tiles drawn by the recipe; else the number of other tiles to take.
     """
 
     recipe: Recipe
     store: Store
-    held_out: int = 0
+    hold_out: int = 0
 
 
 def store_specs(
     recipes: Sequence[Recipe], out: Path, *, hold_out_tiles: int = 0
 ) -> tuple[StoreSpec, ...]:
-    """The stores of a run: ``out`` itself, or one folder in it per scale, and their hold-outs beside them."""
-    found = []
+    """The stores of an extraction: ``out`` or one folder in it per scale, and their hold-outs."""
+    specs = []
     for recipe in recipes:
         path = out if len(recipes) == 1 else out / f"mpp-{recipe.mpp:g}"
-        found.append(StoreSpec(recipe, Store(path)))
+        specs.append(StoreSpec(recipe, Store(path)))
         if hold_out_tiles:
-            held = path.absolute().with_name(path.absolute().name + HOLD_OUT_SUFFIX)
-            found.append(StoreSpec(recipe, Store(held), hold_out_tiles))
-    return tuple(found)
+            beside = path.absolute().with_name(path.absolute().name + HOLD_OUT_SUFFIX)
+            specs.append(StoreSpec(recipe, Store(beside), hold_out_tiles))
+    return tuple(specs)
 
 
 def resolved_recipe(
@@ -59,14 +59,14 @@ def resolved_recipe(
     device: str,
     reference: StainReference | None = None,
 ) -> dict[str, Any]:
-    """The recipe with every choice made: what two bags must share to be used together."""
+    """The recipe with every automatic choice resolved; bags are used together if it is equal."""
     recipe = target.recipe
     dtype = resolve_precision(recipe.precision, resolve_device(device))
-    precision = next(name for name, meant in DTYPES.items() if meant is dtype)
+    precision = next(name for name, known in DTYPES.items() if known is dtype)
     regions = {job.region for job in jobs}
     if len(regions) > 1:
         raise BagError(
-            f"One store takes one kind of region; got {' and '.join(sorted(regions))}. Extract them "
+            f"A store has one kind of region; got {' and '.join(sorted(regions))}. Extract them "
             "into two stores."
         )
     region = regions.pop() if regions else "tissue"
@@ -79,7 +79,7 @@ def resolved_recipe(
         "std": backbone.std,
         "precision": precision,
         "region": region,
-        "held_out": target.held_out,
+        "held_out": target.hold_out,
         "stain_reference": reference_to_json(reference) if reference else None,
     }
     if region != "annotations":
@@ -92,7 +92,7 @@ def resolved_recipe(
         settings |= unused
     if region in ("tiles", "coordinates"):
         settings |= {"min_coverage": None}
-    if region == "tiles":  # their scale and extent are those of the image files
+    if region == "tiles":  # the image files set their scale and extent
         settings |= {"mpp": None}
     return {
         key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()
@@ -100,31 +100,31 @@ def resolved_recipe(
 
 
 def check_names(jobs: Sequence[SlideJob]) -> None:
-    """Refuse two slides of one name, also where the file system knows no letter case."""
-    seen: dict[str, SlideJob] = {}
+    """Refuse two slides of one name, also if they differ in letter case only."""
+    first: dict[str, SlideJob] = {}
     for job in jobs:
-        other = seen.setdefault(job.slide.casefold(), job)
-        if other is not job:
+        twin = first.setdefault(job.slide.casefold(), job)
+        if twin is not job:
             raise BagError(
-                f"Two slides are named {job.slide!r}: {other.files[0]} and {job.files[0]}. "
+                f"Two slides are named {job.slide!r}: {twin.files[0]} and {job.files[0]}. "
                 "Rename one, or extract them into two stores."
             )
 
 
 def check_store(store: Store, resolved: Mapping[str, Any]) -> None:
-    """Refuse to mix bags.
+    """Refuse to mix bags of two recipes.
 
     Raises:
         BagError: the store holds bags of another recipe.
     """
     for path in store.bags():
         try:
-            held = bags.read_bag(path).recipe
+            stored = bags.read_bag(path).recipe
         except BagError:
-            continue  # broken: it will be made again
-        changes = recipe_differences(held, resolved)
+            continue  # a broken bag is extracted again
+        changes = recipe_differences(stored, resolved)
         if changes:
             raise BagError(
-                f"{store.path} holds bags of another recipe ({path.name}: {changes}). Use another --out, "
-                "or --overwrite to make them again."
+                f"{store.path} has bags of another recipe ({path.name}: {changes}). Set out to another "
+                "folder, or set overwrite to extract them again."
             )

@@ -1,4 +1,4 @@
-"""A slide as a picture: what was drawn on it, and the tiles it would give."""
+"""Draw a picture of a slide with its annotations and the tiles that extraction would take."""
 
 import textwrap
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ import shapely
 from PIL import Image, ImageDraw, ImageFont
 from shapely.affinity import translate
 
-from features.extraction.survey import SlideJob, Survey
+from features.extraction.jobs import SlideJob
+from features.extraction.survey import Survey
 from features.recipe import Recipe
 from features.regions.annotations import read_annotations
 from features.regions.drawing import Drawing, Region, polygonal_parts
@@ -22,20 +23,20 @@ from features.tiles.grid import TileGrid
 if TYPE_CHECKING:
     from features.extraction.preflight import ScaleCheck, SlideCheck
 
-Laid = tuple[TileGrid, TileGrid]  # all tiles that qualify, and those drawn of them
-# Okabe and Ito's colours, which colour-blind readers tell apart, on a paled slide.
+Laid = tuple[TileGrid, TileGrid]  # all tiles that qualify, and the sample of them
+# The palette of Okabe and Ito, which colour-blind readers can distinguish, on a paled slide.
 INK, QUIET, ALERT, WHITE = "#1b1f22", "#596167", "#a34a00", "#ffffff"
 ANNOTATED, EXCLUDED, OTHER = "#f0e442", "#d55e00", "#dcdfe1"
 TILE, TILE_DRAWN = (86, 180, 233, 75), (0, 114, 178, 115)
 MARGIN_PX, PANEL_PX, SMALL_PANEL_PX = 24, 1000, 720
-OVERSAMPLING = 2  # overlays are drawn this much larger: Pillow's lines have no soft edges
+OVERSAMPLING = 2  # overlays are drawn larger and shrunk, as Pillow draws no soft edges
 SPECK_PX = 6  # tissue outlined is wider than this
 BARS_MM = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 
 
 @dataclass(frozen=True)
 class Outline:
-    """The outline of a region in level-0 pixels; what was drawn by hand is bold."""
+    """The outline of a region in level-0 pixels; annotations are bold."""
 
     region: Region
     colour: str
@@ -44,14 +45,14 @@ class Outline:
 
 
 def preview_outlines(
-    slide: Slide, job: SlideJob, recipe: Recipe, seen: Survey | None
+    slide: Slide, job: SlideJob, recipe: Recipe, view: Survey | None
 ) -> list[Outline]:
-    """What is outlined, the most important last; of a slide that failed, its annotation as it is."""
-    lines = [Outline(seen.tissue, QUIET, "tissue", bold=False)] if seen else []
-    drawing = seen.drawing if seen else _read_drawing(job)
+    """The outlines of tissue and annotations, the most important last, also of a slide that failed."""
+    lines = [Outline(view.tissue, QUIET, "tissue", bold=False)] if view else []
+    drawing = view.drawing if view else _read_drawing(job)
     if drawing is None:
         return lines
-    offset = slide.bounds_l0 if seen and seen.origin == "bounds" else (0, 0)
+    offset = slide.bounds_l0 if view and view.origin == "bounds" else (0, 0)
     named = (*recipe.classes, *recipe.exclude)
     others = [a.polygon for a in drawing.annotations if not any(map(a.is_class, named))]
     for region, colour, meaning in (
@@ -71,50 +72,52 @@ def _read_drawing(job: SlideJob) -> Drawing | None:
 
 
 def draw_preview(
-    found: "SlideCheck",
+    check: "SlideCheck",
     overview: Image.Image,
     lines: Sequence[Outline],
     laid: Sequence[Laid | None],
 ) -> Image.Image:
-    """The slide once per scale, with what was drawn on it and the tiles it would give."""
+    """The slide once per scale, with its annotations and the tiles it would give."""
     side = PANEL_PX if len(laid) == 1 else SMALL_PANEL_PX
-    panels = [_panel(found, overview, lines, tiles, side) for tiles in laid]
+    panels = [_panel(check, overview, lines, tiles, side) for tiles in laid]
     width, height = panels[0].size
     text_px = max(width, SMALL_PANEL_PX)
-    said = [textwrap.wrap(_format_scale(scale), text_px // 8) for scale in found.scales]
-    top = 84 + 22 * max(map(len, said))
+    captions = [textwrap.wrap(_format_scale(scale), text_px // 8) for scale in check.scales]
+    top = 84 + 22 * max(map(len, captions))
     title = _font(24, bold=True)
     wide = max(
         len(panels) * (text_px + MARGIN_PX),
         _key_px(lines),
-        round(title.getlength(found.slide)) + MARGIN_PX,
+        round(title.getlength(check.slide)) + MARGIN_PX,
     )
     sheet = Image.new("RGB", (MARGIN_PX + wide, top + height + 76), WHITE)
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN_PX, 16), found.slide, INK, title)
-    pen.text((MARGIN_PX, 50), _format_facts(found), QUIET, _font(15))
-    for number, (panel, words, scale) in enumerate(zip(panels, said, found.scales, strict=True)):
+    pen.text((MARGIN_PX, 16), check.slide, INK, title)
+    pen.text((MARGIN_PX, 50), _format_facts(check), QUIET, _font(15))
+    for number, (panel, words, scale) in enumerate(
+        zip(panels, captions, check.scales, strict=True)
+    ):
         left = MARGIN_PX + number * (text_px + MARGIN_PX)
         colour = INK if scale.status == "ready" else ALERT
         pen.multiline_text((left, 76), "\n".join(words), colour, _font(15), spacing=5)
         sheet.paste(panel, (left, top))
-    assert found.size_l0
-    assert found.mpp
-    _scale_bar(pen, found.mpp * found.size_l0[0] / width / 1000, width, top + height + 12)
+    assert check.size_l0
+    assert check.mpp
+    _scale_bar(pen, check.mpp * check.size_l0[0] / width / 1000, width, top + height + 12)
     _key(pen, lines, y=top + height + 42, tiles=any(laid))
     return sheet
 
 
 def _panel(
-    found: "SlideCheck",
+    check: "SlideCheck",
     overview: Image.Image,
     lines: Sequence[Outline],
     laid: Laid | None,
     side_px: int,
 ) -> Image.Image:
-    assert found.size_l0
-    scale = side_px / max(found.size_l0)
-    size = (max(1, round(found.size_l0[0] * scale)), max(1, round(found.size_l0[1] * scale)))
+    assert check.size_l0
+    scale = side_px / max(check.size_l0)
+    size = (max(1, round(check.size_l0[0] * scale)), max(1, round(check.size_l0[1] * scale)))
     slide = Image.blend(overview.resize(size), Image.new("RGB", size, WHITE), 0.3).convert("RGBA")
     over = Image.new("RGBA", (size[0] * OVERSAMPLING, size[1] * OVERSAMPLING))
     pen = ImageDraw.Draw(over)
@@ -130,7 +133,7 @@ def _panel(
 def _squares(
     pen: ImageDraw.ImageDraw, grid: TileGrid, scale: float, colour: tuple[int, ...]
 ) -> None:
-    edge = int(min(grid.side_l0) * scale > 12)  # where there is room, neighbours are told apart
+    edge = int(min(grid.side_l0) * scale > 12)  # a gap between neighbours, if there is room
     left_top = grid.coords_l0 * scale + edge
     right_bottom = np.maximum(left_top + np.multiply(grid.side_l0, scale) - 2 * edge, left_top + 1)
     for box in np.hstack([left_top, right_bottom]).tolist():
@@ -151,12 +154,12 @@ def _outline(pen: ImageDraw.ImageDraw, line: Outline, scale: float) -> None:
 
 
 def _strokes(line: Outline) -> list[tuple[str, int]]:
-    """A bold line has a dark casing, to be seen on any ground."""
+    """Colours and widths of a line; a bold one has a dark casing, so that it shows on any background."""
     return [(INK, 5), (line.colour, 3)] if line.bold else [(line.colour, 1)]
 
 
 def _scale_bar(pen: ImageDraw.ImageDraw, mm_per_px: float, panel_px: int, y: int) -> None:
-    """1 mm long, or as much of it as fits."""
+    """Draw a scale bar of 1 mm, or less if it does not fit."""
     mm = next((mm for mm in BARS_MM if mm / mm_per_px <= 0.4 * panel_px), BARS_MM[-1])
     right = MARGIN_PX + mm / mm_per_px
     pen.rectangle((MARGIN_PX, y + 8, right, y + 11), INK)
@@ -164,7 +167,7 @@ def _scale_bar(pen: ImageDraw.ImageDraw, mm_per_px: float, panel_px: int, y: int
 
 
 def _key(pen: ImageDraw.ImageDraw, lines: Sequence[Outline], *, y: int, tiles: bool) -> None:
-    """What each colour means."""
+    """Draw the key of the colours."""
     x, font = float(MARGIN_PX), _font(15)
     for line in reversed(lines):
         for colour, width in _strokes(line):
@@ -183,15 +186,15 @@ def _key_px(lines: Sequence[Outline]) -> int:
     return 300 + sum(54 + round(_font(15).getlength(line.meaning)) for line in lines)
 
 
-def _format_facts(found: "SlideCheck") -> str:
-    assert found.size_l0
+def _format_facts(check: "SlideCheck") -> str:
+    assert check.size_l0
     parts = [
-        f"{found.size_l0[0]:,} x {found.size_l0[1]:,} px of {found.mpp:.4g} µm ({found.mpp_source})"
+        f"{check.size_l0[0]:,} x {check.size_l0[1]:,} px of {check.mpp:.4g} µm ({check.mpp_source})"
     ]
-    if found.tissue_mm2 is not None:
-        parts.append(f"tissue {found.tissue_mm2:.1f} mm²")
-    if found.tumour_of_tissue is not None:
-        parts.append(f"{found.tumour_of_tissue:.0%} of it annotated")
+    if check.tissue_mm2 is not None:
+        parts.append(f"tissue {check.tissue_mm2:.1f} mm²")
+    if check.tumour_of_tissue is not None:
+        parts.append(f"{check.tumour_of_tissue:.0%} of it annotated")
     return "   ".join(parts)
 
 
@@ -203,7 +206,7 @@ def _format_scale(scale: "ScaleCheck") -> str:
 
 @cache
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own DejaVu: Pillow's has no letter beyond ASCII."""
+    """DejaVu as it comes with matplotlib; Pillow's own font has only ASCII letters."""
     import matplotlib
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"

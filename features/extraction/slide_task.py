@@ -1,4 +1,4 @@
-"""One slide's share in one store, on its way to a bag."""
+"""The work on one slide for one store, and its outcome."""
 
 import contextlib
 import errno
@@ -19,9 +19,9 @@ from features.errors import (
     SlideExcluded,
 )
 from features.extraction.embed import Work
+from features.extraction.jobs import SlideJob
 from features.extraction.outputs import StoreSpec
 from features.extraction.spool import FeatureSpool
-from features.extraction.survey import SlideJob
 from features.tiles.grid import TileGrid, draw_rows, draw_unused_rows
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -30,11 +30,23 @@ OUTDATED = ".outdated"
 
 @dataclass
 class SlideTask:
-    """One slide's share in one store, on its way to a bag."""
+    """The work on one slide for one store.
+
+    Attributes:
+        target: the store.
+        resolved: its recipe with every automatic choice resolved.
+        max_tiles: of the bag.
+        outcome: so far.
+        request: fingerprint of the inputs that the bag must answer.
+        grid: the tiles of the bag.
+        work: their embedding.
+        rows: their features.
+        finished: the outcome is final.
+    """
 
     target: StoreSpec
     resolved: Mapping[str, Any]
-    at_most: int  # tiles
+    max_tiles: int
     outcome: Outcome
     request: str = ""
     grid: TileGrid | None = None
@@ -44,17 +56,17 @@ class SlideTask:
 
     @property
     def path(self) -> Path:
-        """Of its bag."""
+        """The path of its bag."""
         return self.target.store.bag(self.outcome.slide)
 
     def set_aside(self) -> None:
-        """A bag made of what the slide or its annotation was before must not be taken for one of now."""
+        """Rename a bag that was made of other inputs, so that it is not taken for the present ones."""
         if self.request:
-            with contextlib.suppress(OSError):  # there was none
+            with contextlib.suppress(OSError):  # there is no bag
                 self.path.replace(self.path.with_name(self.path.name + OUTDATED))
 
-    def find(self, files: Sequence[Path]) -> bool:
-        """Whether the bag asked for is there, or was set aside; one that lacks tiles may be mended."""
+    def find_bag(self, files: Sequence[Path]) -> bool:
+        """Whether the requested bag exists; one that lacks tiles is outdated by newer files."""
         aside = self.path.with_name(self.path.name + OUTDATED)
         if bags.read_request(self.path) != self.request:
             if bags.read_request(aside) != self.request:
@@ -64,12 +76,12 @@ class SlideTask:
         return not (bags.read_bag(self.path).n_failed and newest > self.path.stat().st_mtime)
 
     def finish(self, **changes: Any) -> None:
-        """Settle the outcome."""
+        """Make the outcome final."""
         self.outcome, self.finished = replace(self.outcome, **changes), True
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Whatever goes wrong inside is this part's outcome: a bad slide must not cost the night."""
+        """Turn every error inside into this task's outcome, so that a bad slide does not stop the others."""
         try:
             yield
         except CancelledError:
@@ -83,13 +95,13 @@ class SlideTask:
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 reason = (
                     f"{self.outcome.slide}: no room in {self.target.store.path} ({error}). Free some, "
-                    "then run the same command again."
+                    "then extract again."
                 )
             self.finish(status="failed", reason=reason, details=traceback.format_exc())
 
 
 def share_failure(parts: Sequence[SlideTask], work: Callable[[], None]) -> None:
-    """Do the work; what goes wrong for the whole slide is the outcome of every part not settled yet."""
+    """Do the work; an error of the whole slide becomes the outcome of every unfinished part."""
     with contextlib.ExitStack() as guards:
         failed = SlideTask(parts[0].target, {}, 0, parts[0].outcome)
         guards.callback(lambda: _copy_failure(failed, parts))
@@ -100,12 +112,12 @@ def share_failure(parts: Sequence[SlideTask], work: Callable[[], None]) -> None:
 def _copy_failure(failed: SlideTask, parts: Sequence[SlideTask]) -> None:
     for part in parts:
         if failed.finished and not part.finished:
-            told = failed.outcome
-            part.finish(status=told.status, reason=told.reason, details=told.details)
+            failure = failed.outcome
+            part.finish(status=failure.status, reason=failure.reason, details=failure.details)
 
 
 def skip_existing(part: SlideTask) -> None:
-    """The outcome of a slide whose bag is there already."""
+    """Finish a task whose bag exists already."""
     bag = bags.read_bag(part.path)
     part.finish(
         status="skipped",
@@ -123,24 +135,24 @@ def sample_rows(part: SlideTask, n_tiles: int, job: SlideJob) -> NDArray[np.int6
     """The rows of a grid that go into a part's bag.
 
     Raises:
-        SlideExcluded: the sample took all tiles, so that none is left to hold out.
+        SlideExcluded: the sample has all tiles, so that none is left to hold out.
     """
     if job.coordinates:
         return np.arange(n_tiles)
-    seed, wanted = part.target.recipe.seed, part.target.held_out
-    if not wanted:
-        return draw_rows(n_tiles, part.at_most, seed=seed, name=job.slide)
-    rows = draw_unused_rows(n_tiles, part.at_most, wanted, seed=seed, name=job.slide)
+    seed, count = part.target.recipe.seed, part.target.hold_out
+    if not count:
+        return draw_rows(n_tiles, part.max_tiles, seed=seed, name=job.slide)
+    rows = draw_unused_rows(n_tiles, part.max_tiles, count, seed=seed, name=job.slide)
     if not len(rows):
         raise SlideExcluded(
-            f"{job.slide}: all of its {n_tiles} tiles are in the sample; none is left to hold out. Lower "
-            "--max-tiles."
+            f"{job.slide}: all of its {n_tiles} tiles are in the sample; none is left to hold out. Set "
+            "max_tiles lower."
         )
     return rows
 
 
 def request_key(part: SlideTask, job: SlideJob, sources: Sequence[str], drawn_sha256: str) -> str:
-    """What a bag must answer to be kept: its recipe and the slide's own inputs."""
+    """Fingerprint of the recipe and of the slide's own inputs; a bag with another one is outdated."""
     return bags.fingerprint(
         {
             "recipe": dict(part.resolved),
@@ -150,6 +162,6 @@ def request_key(part: SlideTask, job: SlideJob, sources: Sequence[str], drawn_sh
             "mpp": job.mpp,
             "annotation_sha256": drawn_sha256,
             "coordinates": bags.read_bag(job.coordinates).data_sha256 if job.coordinates else None,
-            "max_tiles": part.at_most,
+            "max_tiles": part.max_tiles,
         }
     )

@@ -1,4 +1,4 @@
-"""Feature rows that wait on the disk while a slide is embedded: memory stays flat for any number of tiles."""
+"""Feature rows stored on the disk while a slide is embedded, so that memory does not grow with the tiles."""
 
 import os
 import tempfile
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 
 class FeatureSpool:
-    """(N, D) float32 rows of a slide in the making, filled in any order by several threads.
+    """(N, D) float32 rows of a slide, filled in any order by several threads.
 
-    The file has no name, so that the system removes it also when the process is killed.
+    The file has no name, so that the system removes it even if the process is killed.
 
     Args:
-        folder: on the disk that will hold the bag.
+        folder: on the disk of the bag.
         n_rows: of the grid.
         dim: length of a row.
     """
@@ -47,28 +47,28 @@ class FeatureSpool:
         """
         for number, row in zip(numbers, np.ascontiguousarray(values, np.float32), strict=True):
             data, place = memoryview(row).cast("B"), int(number) * self._row_bytes
-            while data:  # a nearly full disk takes a part, and refuses the next
+            while data:  # a nearly full disk writes a part and refuses the next
                 written = os.pwrite(self._file.fileno(), data, place)
                 data, place = data[written:], place + written
         self.filled[numbers] = True
 
-    def kept(
-        self, keep: NDArray[np.bool_], dtype: type[np.floating[Any]] = np.float32
+    def select(
+        self, rows: NDArray[np.bool_], dtype: type[np.floating[Any]] = np.float32
     ) -> "SpooledRows":
-        """The rows to keep, as an array that is read when it is sliced."""
-        return SpooledRows(self, np.flatnonzero(keep), np.dtype(dtype))
+        """The rows of a (N,) mask, as an array that is read when it is sliced."""
+        return SpooledRows(self, np.flatnonzero(rows), np.dtype(dtype))
 
-    def _read(self, first: int, into: NDArray[np.float32]) -> None:
-        """Read rows from ``first`` on."""
+    def read_into(self, first: int, into: NDArray[np.float32]) -> None:
+        """Fill an array with the rows from ``first`` on."""
         data, place = into.data.cast("B"), first * self._row_bytes
-        while data:  # the system hands out at most 2 GiB at once
+        while data:  # the system reads at most 2 GiB at once
             count = os.preadv(self._file.fileno(), [data], place)
-            assert count, "rows that were never filled are not kept"
+            assert count, "a row was read that was never filled"
             data, place = data[count:], place + count
 
 
 class SpooledRows:
-    """Some rows of a ``Rows``: has shape and dtype, and gives an array for a slice."""
+    """Some rows of a ``FeatureSpool``, with a shape and a dtype; a slice of it is an array."""
 
     ndim = 2
 
@@ -83,12 +83,14 @@ class SpooledRows:
 
     def __getitem__(self, part: slice) -> NDArray[np.floating[Any]]:
         numbers = self._numbers[part]
-        held = np.empty((len(numbers), self.shape[1]), np.float32)
+        values = np.empty((len(numbers), self.shape[1]), np.float32)
         gaps = np.flatnonzero(np.diff(numbers) != 1) + 1
-        for start, stop in pairwise((0, *gaps, len(numbers))):  # what is not kept is not read
+        for start, stop in pairwise(
+            (0, *gaps, len(numbers))
+        ):  # rows that are not selected are not read
             if start < stop:
-                self._rows._read(int(numbers[start]), held[start:stop])
-        return held.astype(self.dtype, copy=False)
+                self._rows.read_into(int(numbers[start]), values[start:stop])
+        return values.astype(self.dtype, copy=False)
 
     def astype(self, dtype: type[np.floating[Any]]) -> "SpooledRows":
         """The same rows in another number format."""

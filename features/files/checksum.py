@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def card_checksum(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:
+def card_checksum(state: "Mapping[str, Tensor]", card: Mapping[str, Any]) -> str:
     """SHA-256 of the weights and of the card without its own ``sha256``.
 
     Args:
@@ -22,7 +23,7 @@ def card_checksum(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def verify_checksum(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+def verify_checksum(state: "Mapping[str, Tensor]", card: Mapping[str, Any]) -> None:
     """Refuse a card that was edited or belongs to other weights.
 
     Raises:

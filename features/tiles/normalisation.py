@@ -9,7 +9,8 @@ import numpy as np
 
 from features.errors import FeaturesError, SlideError, TileError
 from features.extraction.embed import Tiles
-from features.extraction.survey import SlideJob, lay_tiles, survey_slide
+from features.extraction.jobs import SlideJob
+from features.extraction.survey import lay_tiles, survey_slide
 from features.recipe import Recipe
 from features.slides.icc import srgb_transform
 from features.slides.slide import Slide, open_slide

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from features.summary import Summary, listed
 from mil.audit.association import Associations
 from mil.audit.confounders import Confounder, find_confounders
 from mil.audit.sample_size import (
@@ -19,7 +20,6 @@ from mil.data.cohort import Cohort
 from mil.data.duplicates import lookalikes
 from mil.data.names import matching
 from mil.data.splits import Fold, split_cases
-from mil.data.summary import Summary, listed
 from mil.errors import MilError, RunError
 from mil.evaluation.classification.evaluate import Evaluation, evaluate
 from mil.evaluation.classification.metrics import confusion, predicted

@@ -11,7 +11,7 @@ from features.backbones.registry import Backbone, load_backbone
 from features.bags.bag import Bag, fingerprint
 from features.errors import BackboneError, SlideError
 from features.extraction.embed import Tiles
-from features.extraction.survey import SlideJob, identify_files
+from features.extraction.jobs import SlideJob, identify_files
 from features.slides.slide import Slide, open_slide
 from features.tiles import normalisation
 from features.tiles.grid import SlideTiles, TileGrid

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features.extraction.survey import SlideJob
+from features.extraction.jobs import SlideJob
 from features.progress import Progress, Silent
 from features.recipe import Recipe
 from mil.data.case import Row

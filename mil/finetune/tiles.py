@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from features.errors import FeaturesError, ScaleError, TileError
 from features.extraction.embed import MAX_UNREADABLE, MAX_WORKERS, Tiles
-from features.extraction.survey import SlideJob, allocate_tiles, lay_tiles, survey_slide
+from features.extraction.jobs import SlideJob
+from features.extraction.survey import allocate_tiles, lay_tiles, survey_slide
 from features.progress import Progress
 from features.recipe import Recipe
 from features.slides.slide import open_slide

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from features.backbones.registry import Backbone, load_backbone
 from features.bags.bag import fingerprint
 from features.extraction.embed import preprocess
-from features.extraction.survey import identify_files
+from features.extraction.jobs import identify_files
 from features.precision import resolve_precision
 from features.progress import Advance, Progress, Silent
 from features.recipe import Recipe

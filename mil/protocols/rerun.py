@@ -14,8 +14,8 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from features.bags.bag import Bag, read_bag
 from features.extraction.extract import extract
+from features.extraction.jobs import SlideJob
 from features.extraction.outputs import store_specs
-from features.extraction.survey import SlideJob
 from features.files.atomic import write_atomic
 from features.progress import Progress
 from features.recipe import Recipe

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from features.extraction.survey import SlideJob
+from features.extraction.jobs import SlideJob
 from features.files.atomic import atomic_path
 from features.progress import Progress, Silent
 from mil.data.case import Row

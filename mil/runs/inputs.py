@@ -7,7 +7,7 @@ from typing import Any
 
 from features.bags.bag import Bag, read_bag
 from features.errors import AnnotationError, BackboneError
-from features.extraction.survey import SlideJob
+from features.extraction.jobs import SlideJob
 from features.progress import Progress, Silent
 from features.recipe import Recipe
 from features.slides.slide import slide_name

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from cli.cohort import to_learn_from
 
-from cli import check as module
 from cli.check import CheckOptions, run_check
 from cli.finetune import FinetuneOptions, labelled_slides
 from features.synthetic import CohortSpec, write_cohort
@@ -37,7 +36,7 @@ def study(drawn, tmp_path):
     return tmp_path
 
 
-ASKED = ["cohort.csv", "--slides", "slides", "--annotations", "annotations", "--out", "checked"]
+ARGUMENTS = ["cohort.csv", "--slides", "slides", "--annotations", "annotations", "--out", "checked"]
 
 
 def rows_of(study):
@@ -45,7 +44,7 @@ def rows_of(study):
         return list(csv.DictReader(file))
 
 
-def checked(study, capsys, **told):
+def checked(study, capsys, **changes):
     """The verb within this process: status, what was printed, what was complained of."""
     options = {
         "inputs": (study / "cohort.csv",),
@@ -54,9 +53,9 @@ def checked(study, capsys, **told):
         "out": study / "checked",
         "folds": "2",
     }
-    problems = run_check(CheckOptions(**options | told))
-    said = capsys.readouterr()
-    return problems, said.out, said.err
+    problems = run_check(CheckOptions(**options | changes))
+    printed = capsys.readouterr()
+    return problems, printed.out, printed.err
 
 
 def rewrite(study, change):
@@ -65,7 +64,7 @@ def rewrite(study, change):
 
 
 def test_a_sound_cohort_ends_with_0_and_leaves_table_page_and_pictures(study, mil):
-    done = mil("check", *ASKED, "--folds", "2", "--mpp", "0.25,0.5", cwd=study)
+    done = mil("check", *ARGUMENTS, "--folds", "2", "--mpp", "0.25,0.5", cwd=study)
     assert not done.stderr.strip(), done.stderr
     rows = rows_of(study)
     assert len(rows) == 16  # a row per slide and scale
@@ -83,19 +82,19 @@ def test_a_sound_cohort_ends_with_0_and_leaves_table_page_and_pictures(study, mi
 
 def test_no_torch_is_loaded(study):
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "cli", "check", *ASKED],
+        [sys.executable, "-X", "importtime", "-m", "cli", "check", *ARGUMENTS],
         cwd=study, env=os.environ | {"PYTHONPATH": str(REPO)}, capture_output=True, text=True,
         check=True,
     )  # fmt: skip
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert "openslide" in loaded, "importtime said nothing"
+    assert "openslide" in loaded, "importtime out nothing"
     assert not loaded & {"torch", "timm"}
 
 
 def test_a_slide_that_would_fail_ends_with_1_and_stands_first_on_the_page(study, mil):
     (study / "slides" / "case-05-s1.tiff").write_bytes(b"no slide")
     (study / "annotations" / "case-06-s1.geojson").unlink()
-    done = mil("check", *ASKED, "--folds", "2", cwd=study, check=False)
+    done = mil("check", *ARGUMENTS, "--folds", "2", cwd=study, check=False)
     assert done.returncode == 1
     assert "case-05-s1.tiff: not a slide OpenSlide can open" in done.stderr
     assert "case-06-s1: no annotation in annotations" in done.stderr
@@ -106,57 +105,57 @@ def test_a_slide_that_would_fail_ends_with_1_and_stands_first_on_the_page(study,
 
 
 def test_a_slide_excluded_by_rule_is_a_warning(study, capsys):
-    problems, said, told = checked(study, capsys, min_tumour_of_tissue=0.99)
+    problems, out, err = checked(study, capsys, min_tumour_of_tissue=0.99)
     assert problems == 0
-    assert "8 excluded by rule" in said
-    assert told.count("less than --min-tumour-of-tissue 0.99") == 8
+    assert "8 excluded by rule" in out
+    assert err.count("less than min_tumour_of_tissue 0.99") == 8
 
 
 def test_one_slide_under_two_names_is_a_problem(study, capsys):
     shutil.copy(study / "slides" / "case-01-s1.tiff", study / "slides" / "case-02-s1.tiff")
-    problems, _, told = checked(study, capsys)
+    problems, _, err = checked(study, capsys)
     assert problems == 1
-    assert "case-01-s1, case-02-s1 are one and the same slide" in told
+    assert "case-01-s1, case-02-s1 are one and the same slide" in err
 
 
 def test_names_that_differ_in_letter_case_only_are_a_problem(study, capsys):
     for folder, suffix in (("slides", "tiff"), ("annotations", "geojson")):
-        held = study / folder
-        (held / f"case-01-s1.{suffix}").rename(held / f"CASE-02-S1.{suffix}")
+        place = study / folder
+        (place / f"case-01-s1.{suffix}").rename(place / f"CASE-02-S1.{suffix}")
     rewrite(study, lambda line: line.replace("case-01-s1", "CASE-02-S1"))
-    problems, _, told = checked(study, capsys)
+    problems, _, err = checked(study, capsys)
     assert problems == 1
-    assert "CASE-02-S1, case-02-s1: one name, or but for letter case" in told
+    assert "CASE-02-S1, case-02-s1 are equal names, or differ in letter case only" in err
 
 
 def test_what_the_table_and_the_folder_do_not_share_is_named(study, capsys):
     rewrite(study, lambda line: line.replace("case-03-s1", "gone"))
-    problems, _, told = checked(study, capsys, annotations=None)
+    problems, _, err = checked(study, capsys, annotations=None)
     assert problems == 1
-    assert "gone: no such file" in told
-    assert "No row of the table names case-03-s1.tiff" in told
+    assert "gone: no such file" in err
+    assert "No row of the table names case-03-s1.tiff" in err
 
 
 def test_missing_labels_and_small_classes_are_warned_of(study, capsys):
     rewrite(study, lambda line: re.sub("(case-01,case-01-s1),[^,]*", r"\1,", line))
-    problems, said, told = checked(study, capsys)
+    problems, out, err = checked(study, capsys)
     assert problems == 0
-    assert "No label: case-01-s1." in told
-    assert "Fewer than 2 usable cases: " in told
-    assert "--folds 2 is not possible" in told
-    assert "7 have a label and a slide that is ready" in said
+    assert "No label: case-01-s1." in err
+    assert "Fewer than 2 usable cases: " in err
+    assert "--folds 2 is not possible" in err
+    assert "7 have a label and a slide that is ready" in out
 
 
 @pytest.mark.parametrize(
-    ("folds", "said"),
+    ("folds", "out"),
     [
         ("5", "--folds 5: not possible; --folds 2: 2 folds that test 4 each"),
         ("loo", "--folds loo: 8 folds that test 1 each"),
         ("site", "--folds site: not possible"),
     ],
 )
-def test_folds_are_tried(study, capsys, folds, said):
-    assert said in checked(study, capsys, folds=folds)[1]
+def test_folds_are_tried(study, capsys, folds, out):
+    assert out in checked(study, capsys, folds=folds)[1]
 
 
 def test_mixed_scales_are_warned_of(study, capsys):
@@ -165,8 +164,8 @@ def test_mixed_scales_are_warned_of(study, capsys):
         return f"{line.rstrip()},{value}\n"
 
     rewrite(study, add_mpp)
-    _, _, told = checked(study, capsys, mpp=(0.5,))
-    assert "several micrometres per pixel, 0.5 (1), 0.25 (7)" in told
+    _, _, err = checked(study, capsys, mpp=(0.5,))
+    assert "several micrometres per pixel, 0.5 (1), 0.25 (7)" in err
 
 
 def test_time_and_bytes_follow_from_what_is_told(study, capsys):
@@ -174,24 +173,24 @@ def test_time_and_bytes_follow_from_what_is_told(study, capsys):
     _, fast, _ = checked(study, capsys, tiles_per_second=1000.0, backbone="unheard-of")
     tiles = sum(int(row["tiles_drawn"]) for row in rows_of(study))
     assert f"time: {round(tiles / 0.01) // 3600} h" in slow
-    assert "time: under a minute at 1000 tiles/s, a rate that was assumed" in fast
+    assert "time: under a minute at 1000 tiles/s, the assumed rate" in fast
     assert "2048 features of resnetv2_50" in slow
     assert "2048 features, as those of unheard-of are not known" in fast
 
 
 def test_a_full_disk_is_told_beforehand(study, capsys, monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
-    problems, _, told = checked(study, capsys)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
+    problems, _, err = checked(study, capsys)
     assert problems == 1
-    assert "and 0.0 MB are free" in told
+    assert "and 0.0 MB are free" in err
 
 
 def test_slides_without_a_table_are_checked_too(study, capsys):
     slide = study / "slides" / "case-01-s1.tiff"
-    problems, said, told = checked(study, capsys, inputs=(slide,), slides=None, annotations=None)
-    assert (problems, told) == (0, "")
-    assert "slides: 1 ready" in said
-    assert "cases" not in said
+    problems, out, err = checked(study, capsys, inputs=(slide,), slides=None, annotations=None)
+    assert (problems, err) == (0, "")
+    assert "slides: 1 ready" in out
+    assert "cases" not in out
 
 
 def test_names_cannot_break_the_page(study, capsys):
@@ -207,17 +206,17 @@ def test_names_cannot_break_the_page(study, capsys):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("arguments", "out"),
     [
         (["--tiles-per-second", "0"], "tiles_per_second"),
         (["--folds", "1"], "folds is a number from 2"),
         (["--mpp", "0.5,0.5"], "a scale is given twice"),
     ],
 )
-def test_wrong_use_ends_with_2(drawn, tmp_path, mil, asked, said):
-    done = mil("check", *ASKED[:-1], tmp_path / "x", *asked, cwd=drawn, check=False)
+def test_wrong_use_ends_with_2(drawn, tmp_path, mil, arguments, out):
+    done = mil("check", *ARGUMENTS[:-1], tmp_path / "x", *arguments, cwd=drawn, check=False)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert out in done.stderr
     assert not (tmp_path / "x").exists()
 
 
@@ -229,16 +228,16 @@ def test_an_interrupted_check_leaves_what_it_wrote(study):
     with (study / "cohort.csv").open("a") as file:
         file.writelines(f"more-{number},more-{number},LMS,9,1\n" for number in range(60))
     running = subprocess.Popen(
-        [sys.executable, "-m", "cli", "check", *ASKED], cwd=study,
+        [sys.executable, "-m", "cli", "check", *ARGUMENTS], cwd=study,
         env=os.environ | {"PYTHONPATH": str(REPO)}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     table = study / "checked" / "check.csv"
     while running.poll() is None and not (table.is_file() and len(rows_of(study)) > 2):
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)
-    told = running.communicate(timeout=60)[1]
+    err = running.communicate(timeout=60)[1]
     assert running.returncode == 130
-    assert told.startswith("Interrupted.")
+    assert err.startswith("Interrupted.")
     rows = rows_of(study)
     assert 2 < len(rows) < 68
     assert all((study / "checked" / row["picture"]).is_file() for row in rows)
@@ -249,27 +248,27 @@ def test_a_table_of_real_slides(realdata, tmp_path, capsys):
     names = ["CMU-1-Small-Region", "TCGA-CR-7395-01A-01-TS1", "bad/broken", "blank"]
     lines = [f"{number},{name},{'ab'[number % 2]}\n" for number, name in enumerate(names)]
     (tmp_path / "cohort.csv").write_text("case,slide,label\n" + "".join(lines))
-    problems, said, told = checked(
+    problems, out, err = checked(
         tmp_path, capsys, slides=realdata / "slides", annotations=None, mpp=(0.5, 1.0)
     )
     assert problems >= 3
-    assert "1 ready, 3 would fail" in said
-    assert "carries no micrometres per pixel. Pass --slide-mpp" in told
-    assert "names bad/unopenable.tiff, bad/unreadable.svs, fluorescence-DAPI.ndpi" in told
+    assert "1 ready, 3 would fail" in out
+    assert "carries no micrometres per pixel. Set slide_mpp" in err
+    assert "names bad/unopenable.tiff, bad/unreadable.svs, fluorescence-DAPI.ndpi" in err
 
 
 def test_cases_kept_aside_are_told_and_not_counted(study, capsys):
-    _, said, _ = checked(study, capsys, inputs=(study / "split.csv",))
-    assert "kept aside: 4 cases with split=test" in said
-    assert "cases: 4, of which 4 have a label" in said
+    _, out, _ = checked(study, capsys, inputs=(study / "split.csv",))
+    assert "kept aside: 4 cases with split=test" in out
+    assert "cases: 4, of which 4 have a label" in out
 
 
 def test_column_split_is_read_alike_by_all_that_learn(study, capsys, tmp_path):
     table = tmp_path / "cohort.csv"
     text = (study / "split.csv").read_text()
     table.write_text(text.replace("split", "Split", 1).replace(",test", ",External"))
-    _, said, _ = checked(study, capsys, inputs=(table,))
-    assert "kept aside: 4 cases with split=test" in said
+    _, out, _ = checked(study, capsys, inputs=(table,))
+    assert "kept aside: 4 cases with split=test" in out
     tuning = FinetuneOptions(inputs=(table,), slides=study / "slides", out=tmp_path / "out")
     learnt = {row.slide for row in to_learn_from(table)}
     assert learnt == {slide.job.slide for slide in labelled_slides(tuning)}

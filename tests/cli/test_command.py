@@ -100,8 +100,8 @@ def test_doctor_names_versions_and_disk(mil):
 
 
 def test_slides_whose_names_look_like_those_of_tiles_are_slides(demo, tmp_path):
-    from cli.extract import ExtractOptions, jobs_of
+    from cli.extract import ExtractOptions, slide_jobs
 
     (tmp_path / "S21-4711-3.tiff").symlink_to(demo / "slides" / "case-01-s1.tiff")
-    (job,) = jobs_of(ExtractOptions(inputs=(tmp_path,), out=tmp_path / "out"))
+    (job,) = slide_jobs(ExtractOptions(inputs=(tmp_path,), out=tmp_path / "out"))
     assert (job.slide, job.from_tiles) == ("S21-4711-3", False)

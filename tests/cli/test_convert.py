@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from features.bags.bag import Bag, read_bag, read_request, write_bag
-from features.bags.interchange import write_clam, write_stamp
+from features.bags.foreign_writers import write_clam, write_stamp
 from tests.features.making import stained, write_tiff
 
 RECIPE = {"backbone": "resnet18", "weights": "random", "precision": "fp32", "region": "tissue"}
@@ -81,15 +81,15 @@ def test_a_store_goes_to_clam_and_back_from_either_kind_of_file(folder, mil):
 def test_a_second_run_keeps_what_is_there_and_overwrite_replaces_it(folder, mil):
     export = ["convert", "store", "--to", "stamp", "--out", "stamp"]
     take_in = ["convert", "stamp", "--out", "back", "--slide-mpp", "0.25"]
-    for asked in (export, take_in):
-        mil(*asked, cwd=folder)
-        written = folder / asked[-1 if asked is export else 3] / "d.h5"
+    for arguments in (export, take_in):
+        mil(*arguments, cwd=folder)
+        written = folder / arguments[-1 if arguments is export else 3] / "d.h5"
         stamp = written.stat().st_mtime_ns
-        assert "0 slides converted; 3 were there already" in mil(*asked, cwd=folder).stdout
+        assert "0 slides converted; 3 were there already" in mil(*arguments, cwd=folder).stdout
         assert written.stat().st_mtime_ns == stamp
         written.unlink()
-        assert "1 slide converted" in mil(*asked, cwd=folder).stdout
-        assert "3 slides converted" in mil(*asked, "--overwrite", cwd=folder).stdout
+        assert "1 slide converted" in mil(*arguments, cwd=folder).stdout
+        assert "3 slides converted" in mil(*arguments, "--overwrite", cwd=folder).stdout
 
 
 def test_another_bag_in_the_place_is_not_replaced(folder, mil):
@@ -101,7 +101,7 @@ def test_another_bag_in_the_place_is_not_replaced(folder, mil):
         file["feats"][0] = 7
     done = mil(*take_in, cwd=folder, check=False)
     assert done.returncode == 1
-    assert "back/a.h5 holds something else. Pass --overwrite" in done.stderr
+    assert "back/a.h5 has other content. Set overwrite" in done.stderr
     assert "1 of 3 files failed" in done.stderr
     assert (folder / "back" / "a.h5").read_bytes() == before
     mil(*take_in, "--overwrite", cwd=folder)
@@ -112,8 +112,8 @@ def test_a_file_of_another_kind_in_the_place_is_not_replaced(folder, mil):
     to_stamp(folder)
     (folder / "back").mkdir()
     (folder / "back" / "d.h5").write_bytes(b"mine")
-    asked = ["convert", "stamp/d.h5", "--out", "back", "--slide-mpp", "0.25"]
-    assert "d.h5 holds something else" in mil(*asked, cwd=folder, check=False).stderr
+    arguments = ["convert", "stamp/d.h5", "--out", "back", "--slide-mpp", "0.25"]
+    assert "d.h5 has other content" in mil(*arguments, cwd=folder, check=False).stderr
     assert (folder / "back" / "d.h5").read_bytes() == b"mine"
 
 
@@ -124,10 +124,10 @@ def test_bags_of_another_recipe_do_not_enter_a_store(folder, mil):
     with h5py.File(folder / "stamp" / "d.h5", "r+") as file:
         file.attrs["extractor"] = "uni"
     for inputs in ("stamp/d.h5", "stamp"):
-        asked = ["convert", inputs, "--out", "back", "--slide-mpp", "0.25"]
-        done = mil(*asked, cwd=folder, check=False)
+        arguments = ["convert", inputs, "--out", "back", "--slide-mpp", "0.25"]
+        done = mil(*arguments, cwd=folder, check=False)
         assert done.returncode == 1
-        assert "made otherwise than bag a of the store (backbone)" in done.stderr
+        assert "its recipe differs from bag a of the store (backbone)" in done.stderr
     assert files(folder / "back") == ["a.h5", "b.c.h5"]
 
 
@@ -139,8 +139,8 @@ def test_every_bad_file_is_named_and_costs_no_other(folder, mil):
         file.attrs.update(unit="um", tile_size_um=112.0, tile_size_px=224)
     (place / "cut.h5").write_bytes((place / "a.h5").read_bytes()[:900])
     (place / "notes.csv").write_text("who,what\n")
-    asked = ["convert", "stamp", "absent.h5", "--out", "back", "--slide-mpp", "0.25"]
-    done = mil(*asked, cwd=folder, check=False)
+    arguments = ["convert", "stamp", "absent.h5", "--out", "back", "--slide-mpp", "0.25"]
+    done = mil(*arguments, cwd=folder, check=False)
     assert done.returncode == 1
     assert "3 slides converted" in done.stdout
     told = done.stderr.strip().splitlines()
@@ -163,10 +163,10 @@ def test_scale_of_a_slide_below_the_folder_is_taken_and_of_two_namesakes_is_not(
         place.parent.mkdir(parents=True)
         write_tiff(place, [stained(1200, 5000)], mpp=0.25)
     (folder / "slides" / "d.tiff").symlink_to(place)
-    asked = ["convert", "stamp/a.h5", "stamp/d.h5", "--out", "back", "--slides", "slides"]
-    done = mil(*asked, cwd=folder, check=False)
+    arguments = ["convert", "stamp/a.h5", "stamp/d.h5", "--out", "back", "--slides", "slides"]
+    done = mil(*arguments, cwd=folder, check=False)
     assert read_bag(folder / "back" / "a.h5").size_l0 == (5000, 1200)
-    assert "d: slides/d.tiff and slides/site-1/d.tiff are both called so" in done.stderr
+    assert "d: slides/d.tiff and slides/site-1/d.tiff have this name" in done.stderr
     assert not (folder / "back" / "d.h5").exists()
 
 
@@ -174,17 +174,17 @@ def test_a_missing_scale_is_one_line_with_the_remedy(folder, mil):
     to_stamp(folder)
     done = mil("convert", "stamp/a.h5", "--out", "back", cwd=folder, check=False)
     assert done.returncode == 1
-    assert "--slide-mpp, e.g. 0.25" in done.stderr
+    assert "Set slide_mpp, e.g. 0.25" in done.stderr
     assert not (folder / "back").exists()
 
 
 def test_a_bag_is_copied_and_said_to_be_one(folder, mil):
     done = mil("convert", "store/a.h5", "--out", "copy", cwd=folder)
-    assert "a: A bag already, copied as it is." in done.stdout
+    assert "a: A bag already, copied unchanged." in done.stdout
     assert read_request(folder / "copy" / "a.h5") == "asked"
     write_bag(folder / "store" / "a.h5", bag("a", 99))  # other features, the same request
     again = mil("convert", "store/a.h5", "--out", "copy", cwd=folder, check=False)
-    assert "copy/a.h5 holds something else" in again.stderr
+    assert "copy/a.h5 has other content" in again.stderr
 
 
 def test_what_is_no_bag_is_not_exported(folder, mil):
@@ -208,10 +208,13 @@ def test_remarks_are_said_once_for_all_slides(folder, mil):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["store", "--out", "x", "--to", "trident"], "--to is one of stamp, clam"),
-        (["store", "--out", "x", "--from", "stmp"], "--from is auto or one of"),
+        (
+            ["store", "--out", "x", "--to", "trident"],
+            "Bags are written as clam or stamp; got 'trident'",
+        ),
+        (["store", "--out", "x", "--from", "stmp"], "layout is auto or one of"),
         (["store", "--out", "x", "--to", "stamp", "--slide-mpp", "0.5"], "leave out"),
         (["store", "--out", "x", "--slide-mpp", "0"], "slide_mpp is a positive number"),
         (["store", "--out", "x", "--unit", "mm"], "unit is one of px, um, tile"),
@@ -221,14 +224,14 @@ def test_remarks_are_said_once_for_all_slides(folder, mil):
         (["store", "twin", "--out", "x"], "are both slide a"),
     ],
 )
-def test_wrong_use_is_one_line_and_ends_with_2(folder, mil, arguments, said):
+def test_wrong_use_is_one_line_and_ends_with_2(folder, mil, arguments, message):
     (folder / "empty").mkdir()
     (folder / "twin").mkdir()
     shutil.copy(folder / "store" / "a.h5", folder / "twin" / "a.svs.h5")
     before = files(folder)
     done = mil("convert", *arguments, cwd=folder, check=False)
     assert done.returncode == 2, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert files(folder) == before
 
@@ -237,16 +240,16 @@ def test_wrong_use_is_one_line_and_ends_with_2(folder, mil, arguments, said):
 def test_real_files_with_the_slides_own_scale_and_size(realdata, tmp_path, mil):
     path = realdata / "bags" / "CMU-1-Small-Region-resnet50.npz"
     shutil.copy(path, tmp_path / "CMU-1-Small-Region.npz")
-    asked = ["--tile-l0", "256", "--encoder", "resnet50"]
+    arguments = ["--tile-l0", "256", "--encoder", "resnet50"]
     slides = ["--slides", realdata / "slides"]
     npz = "CMU-1-Small-Region.npz"
-    done = mil("convert", npz, "--out", "store", *asked, *slides, cwd=tmp_path)
+    done = mil("convert", npz, "--out", "store", *arguments, *slides, cwd=tmp_path)
     assert "reach over the slide's edge" in done.stdout
     bag = read_bag(tmp_path / "store" / "CMU-1-Small-Region.h5")
     assert (bag.size_l0, bag.mpp_source, bag.mpp_l0) == ((2220, 2967), "file", (0.499, 0.499))
     stamp = realdata / "bags" / "stamp-TCGA-AD-6964.h5"
     done = mil("convert", stamp, "--out", "other", *slides, check=False, cwd=tmp_path)
-    assert "no such slide in --slides" in done.stderr
+    assert "no such slide in the folder of slides" in done.stderr
 
 
 def test_slideflows_folder_is_read_with_its_config(tmp_path, mil):

@@ -12,7 +12,7 @@ from cli.options import UsageError
 from features.bags.bag import fingerprint, write_bag
 from features.errors import BackboneError, SlideError
 from features.extraction.extract import extract
-from features.extraction.survey import SlideJob, identify_files
+from features.extraction.jobs import SlideJob, identify_files
 from features.recipe import Recipe
 from mil.data.case import Case
 from mil.explain.models import choose_target

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 from cli.cohort import assembled
-
-from cli.extract import SlideOptions, warn_of_weights
 from cli.learn import CrossvalOptions
+from features.backbones.card import weights_notes
 from features.backbones.registry import load_backbone
 from features.bags.bag import write_bag
+from features.recipe import Recipe
 from mil.finetune.files import _save
 from tests.mil.made import RECIPE, made_bag
 
@@ -22,19 +22,19 @@ def weights(tmp_path):
     return tmp_path / "w.safetensors"
 
 
-def told_of(weights, tmp_path, capsys):
-    warn_of_weights(SlideOptions(inputs=(), out=tmp_path, weights=str(weights), mpp=(0.5,)))
-    return capsys.readouterr().err
+def notes_of(weights):
+    return weights_notes([Recipe(weights=str(weights), mpp=0.5)])
 
 
-def test_a_file_without_a_card_is_told_of_at_extraction(weights, tmp_path, capsys):
-    assert told_of(weights, tmp_path, capsys) == ""
+def test_a_file_without_a_card_is_reported_at_extraction(weights):
+    assert notes_of(weights) == []
     for known in ("pretrained", "random"):
-        assert told_of(known, tmp_path, capsys) == ""
+        assert notes_of(known) == []
     from safetensors.torch import load_file, save_file
 
     save_file(load_file(weights), weights)
-    assert "does not say which cases it has seen" in told_of(weights, tmp_path, capsys)
+    (note,) = notes_of(weights)
+    assert "does not say which cases it has seen" in note
 
 
 @pytest.mark.parametrize(

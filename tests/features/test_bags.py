@@ -248,7 +248,7 @@ def test_bag_without_its_seal_is_refused(path, attribute):
 def test_a_bag_whose_facts_were_edited_is_refused(path, attribute, value):
     edit(path, lambda file: file.attrs.__setitem__(attribute, value))
     with pytest.raises(
-        BagError, match=r"is not what it was written with\. Extract the slide again"
+        BagError, match=r"has changed since it was written\. Extract the slide again"
     ):
         read_bag(path)
 
@@ -332,7 +332,7 @@ def raising(error):
 
 
 STEPS = [
-    (bags, "_fill", OSError("no memory")),
+    (bags, "_write_hdf5", OSError("no memory")),
     (whole.os, "fsync", OSError("disk gone")),
     (bags, "validate_bag", BagError("not whole")),
     (Path, "replace", OSError("read-only")),

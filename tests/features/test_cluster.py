@@ -22,8 +22,8 @@ from features.bags.store import Outcome, Store
 from features.errors import BackboneError, BagError, FeaturesError
 from features.extraction.cluster import MAX_ATTEMPTS, _WorkerPool, extract_on_ray
 from features.extraction.extract import extract
+from features.extraction.jobs import SlideJob
 from features.extraction.outputs import store_specs
-from features.extraction.survey import SlideJob
 from features.recipe import Recipe
 
 pytestmark = pytest.mark.slow
@@ -180,7 +180,7 @@ def test_a_slide_that_kills_its_workers_fails_alone(nodes, slides, whole, marks,
     assert [(o.slide, o.case) for o in failed] == [("s2", "P")]
     # A slide whose bag was written as its worker died is found there by the next one.
     assert {o.status for o in outcomes if o not in failed} <= {"done", "skipped"}
-    assert "3 workers died of it" in failed[0].reason
+    assert "3 workers died at it" in failed[0].reason
     assert Counter(slide for slide, *_ in readers(marks))["s2"] == 3
     assert contents(tmp_path) == {name: held for name, held in whole.items() if name != "s2.h5"}
     assert "s2" in (tmp_path / "failures.csv").read_text()
@@ -281,7 +281,7 @@ def crew(fake, names, out, count=1):
     made = [SlideJob(slide=name, case="P", files=()) for name in names]
     filled = store_specs([RECIPE], out)
     workers = _WorkerPool(fake, (made, filled, "cpu", False, 1), {"num_cpus": 1})
-    return {slide: outcomes[0].status for slide, outcomes in workers.each(made, count)}
+    return {slide: outcomes[0].status for slide, outcomes in workers.run(made, count)}
 
 
 def done(slide):

@@ -5,7 +5,6 @@ Processes are forked from a server that has imported torch already, so that each
 
 import contextlib
 import csv
-import fcntl
 import json
 import os
 import resource
@@ -32,7 +31,7 @@ from features.errors import BagError
 from features.extraction import embed
 from features.extraction import extract as module
 from features.extraction.extract import extract
-from features.extraction.survey import SlideJob
+from features.extraction.jobs import SlideJob
 from features.files import atomic as writing
 from features.recipe import Recipe
 from features.tiles.grid import SlideTiles
@@ -737,7 +736,7 @@ def test_stain_reference_is_written_by_one_process_at_a_time(slides, tmp_path, m
 
     def looking(path, reference):
         with (tmp_path / ".extract" / "lock").open("a") as file:
-            free.append(store._flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            free.append(store._flock(file, wait=False))
         save(path, reference)
 
     monkeypatch.setattr(module, "save_reference", looking)

@@ -168,7 +168,7 @@ def test_features_that_are_not_finite_are_refused(value):
             features[-1, 1] = value
             return features
 
-    with pytest.raises(FeaturesError, match=r"not finite in float32.*--precision fp32"):
+    with pytest.raises(FeaturesError, match=r"not finite in float32.*precision to fp32"):
         embed(shades(3), fake_backbone(Sick()), precision="fp32")
 
 
@@ -197,13 +197,13 @@ def test_each_worker_holds_one_batch_of_tiles_and_no_more():
 
 
 def test_unknown_device_is_refused():
-    with pytest.raises(FeaturesError, match="Use auto, cpu or cuda"):
+    with pytest.raises(FeaturesError, match="Set device to auto, cpu or cuda"):
         resolve_device("gpu0")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_absent_gpu_is_refused_with_the_remedy():
-    with pytest.raises(FeaturesError, match=r"torch sees no GPU\. Use --device cpu"):
+    with pytest.raises(FeaturesError, match=r"torch sees no GPU\. Set device to cpu"):
         resolve_device("cuda")
 
 

@@ -32,7 +32,7 @@ from features.errors import BagError, FeaturesError
 from features.extraction import embed as embedding
 from features.extraction import extract as module
 from features.extraction.extract import extract
-from features.extraction.survey import SlideJob
+from features.extraction.jobs import SlideJob
 from features.files.atomic import atomic_path
 from features.recipe import Recipe
 
@@ -293,7 +293,7 @@ CHANGES = {
 def test_store_of_another_recipe_is_refused_and_kept(cohort, key):
     run(cohort)
     before = contents(cohort)
-    with pytest.raises(BagError, match=rf"another recipe \(a\.h5: {key} .*--overwrite"):
+    with pytest.raises(BagError, match=rf"another recipe \(a\.h5: {key} .*set overwrite"):
         run(cohort, recipe=replace(RECIPE, **{key: CHANGES[key]}))
     assert contents(cohort) == before
 
@@ -469,7 +469,7 @@ def test_tile_images_become_a_bag(tmp_path):
 def test_tile_images_without_a_scale_name_the_remedy(tmp_path):
     tiles = SlideJob(slide="s", files=tile_files(tmp_path, (0, 0)), from_tiles=True)
     (outcome,) = extract([tiles], RECIPE, tmp_path / "store", device="cpu")
-    assert "Pass --slide-mpp" in outcome.reason
+    assert "Set slide_mpp" in outcome.reason
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,10 @@ import pytest
 import torch
 
 from features.bags.bag import read_bag, validate_bag, write_bag
-from features.bags.interchange import (
-    conversion_notes,
-    read_foreign,
-    write_clam,
-    write_stamp,
-)
-from features.bags.layouts import LAYOUTS, SourceFacts, detect_layout
+from features.bags.foreign_readers import SourceFacts
+from features.bags.foreign_writers import write_clam, write_stamp
+from features.bags.interchange import conversion_notes, read_foreign, write_foreign
+from features.bags.layouts import LAYOUTS, WRITABLE, detect_layout
 from features.errors import BagError
 from mil.data.case import Row
 from mil.data.cohort import assemble
@@ -101,8 +98,8 @@ def slideflow(folder, features=FEATURES, centres=COORDS + 256, config=SLIDEFLOW)
 
 
 def npz(folder, **arrays):
-    held = {"feats": FEATURES, "coords": COORDS, "tile_px": 256} | arrays
-    np.savez(folder / "s.npz", **held)
+    values = {"feats": FEATURES, "coords": COORDS, "tile_px": 256} | arrays
+    np.savez(folder / "s.npz", **values)
     return folder / "s.npz"
 
 
@@ -130,10 +127,10 @@ def test_every_layout_is_tested():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_becomes_the_same_bag(tmp_path, layout):
-    write, given = WAYS[layout]
+    write, make_facts = WAYS[layout]
     path = write(tmp_path)
     assert detect_layout(path) == layout
-    bag = read_foreign(path, given=given(tmp_path), case="c")
+    bag = read_foreign(path, facts=make_facts(tmp_path), case="c")
     write_bag(tmp_path / "bag.h5", bag)
     read = read_bag(tmp_path / "bag.h5")
     assert np.allclose(read.features, FEATURES, atol=0 if layout != "stamp" else 1e-3, rtol=0)
@@ -156,38 +153,38 @@ def test_every_layout_becomes_the_same_bag(tmp_path, layout):
     [("trident", "uni_v1"), ("clam", "unknown"), ("stamp", "ctranspath"), ("slideflow", "resnet50_imagenet")],
 )  # fmt: skip
 def test_the_encoder_is_named_or_unknown(tmp_path, layout, encoder):
-    write, given = WAYS[layout]
-    path, given = write(tmp_path), given(tmp_path)
-    assert read_foreign(path, given=given).recipe["backbone"] == encoder
-    named = dataclasses.replace(given, encoder="mine")
+    write, make_facts = WAYS[layout]
+    path, facts = write(tmp_path), make_facts(tmp_path)
+    assert read_foreign(path, facts=facts).recipe["backbone"] == encoder
+    named = dataclasses.replace(facts, encoder="mine")
     if encoder == "unknown":
-        assert read_foreign(path, given=named).recipe["backbone"] == "mine"
+        assert read_foreign(path, facts=named).recipe["backbone"] == "mine"
     else:
-        with pytest.raises(BagError, match="--encoder was given as mine"):
-            read_foreign(path, given=named)
+        with pytest.raises(BagError, match=r"the file says encoder is .*, and mine was given"):
+            read_foreign(path, facts=named)
 
 
 def test_the_file_decides_and_not_its_name(tmp_path):
     path = stamp(tmp_path / "trident" / "clam").rename(tmp_path / "s.csv")
     assert detect_layout(path) == "stamp"
-    assert len(read_foreign(path, given=MPP)) == N
+    assert len(read_foreign(path, facts=MPP)) == N
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda p: None, "no such file"),
         (lambda p: p.write_bytes(b""), "not features of"),
         (lambda p: p.write_bytes(b"\x00\xff\x80" * 99), "not features of"),
         (lambda p: p.write_text("case,slide,label\na,b,c\n"), "header with x and y"),
-        (lambda p: hdf5(p, {"coords": COORDS}), "no features.*--patches"),
-        (lambda p: hdf5(p, {}), "holds nothing"),
+        (lambda p: hdf5(p, {"coords": COORDS}), "no features.*belongs into patches"),
+        (lambda p: hdf5(p, {}), "contains nothing"),
     ],
 )
-def test_what_is_no_file_of_features_is_refused(tmp_path, make, said):
+def test_what_is_no_file_of_features_is_refused(tmp_path, make, message):
     make(tmp_path / "s.h5")
-    with pytest.raises(BagError, match=said):
-        read_foreign(tmp_path / "s.h5", given=MPP)
+    with pytest.raises(BagError, match=message):
+        read_foreign(tmp_path / "s.h5", facts=MPP)
 
 
 def test_a_cut_file_is_a_bag_error_at_every_length(tmp_path):
@@ -195,7 +192,7 @@ def test_a_cut_file_is_a_bag_error_at_every_length(tmp_path):
     for length in range(0, len(whole), 211):
         (tmp_path / "s.h5").write_bytes(whole[:length])
         with pytest.raises(BagError, match=r"s\.h5"):
-            read_foreign(tmp_path / "s.h5", given=MPP)
+            read_foreign(tmp_path / "s.h5", facts=MPP)
 
 
 def test_an_unknown_layout_is_refused_with_those_known(tmp_path):
@@ -204,7 +201,7 @@ def test_an_unknown_layout_is_refused_with_those_known(tmp_path):
 
 
 def test_a_bag_of_ours_stays_as_it_is(tmp_path):
-    bag = read_foreign(trident(tmp_path), given=MPP, slide="s")
+    bag = read_foreign(trident(tmp_path), facts=MPP, slide="s")
     write_bag(tmp_path / "ours.h5", bag)
     assert detect_layout(tmp_path / "ours.h5") == "mil"
     again = read_foreign(tmp_path / "ours.h5", slide="other")
@@ -216,40 +213,40 @@ def test_a_bag_of_ours_stays_as_it_is(tmp_path):
 
 
 def test_micrometres_without_a_scale_are_refused_with_the_remedy(tmp_path):
-    with pytest.raises(BagError, match=r"--slide-mpp, e\.g\. 0\.25.*--slides"):
+    with pytest.raises(BagError, match=r"Set slide_mpp, e\.g\. 0\.25.*slides"):
         read_foreign(stamp(tmp_path))
 
 
 def test_micrometres_become_pixels_per_axis(tmp_path):
-    given = SourceFacts(slide_mpp=(0.25, 0.5))
-    bag = read_foreign(stamp(tmp_path), given=given)
+    facts = SourceFacts(slide_mpp=(0.25, 0.5))
+    bag = read_foreign(stamp(tmp_path), facts=facts)
     assert np.array_equal(bag.coords_l0, np.round(COORDS * [1, 0.5]))
     assert bag.side_l0 == (512, 256)
 
 
 @pytest.mark.parametrize("drop", [(), ("unit",)])
 def test_stamps_tile_size_um_names_the_unit(tmp_path, drop):
-    assert np.array_equal(read_foreign(stamp(tmp_path, drop=drop), given=MPP).coords_l0, COORDS)
+    assert np.array_equal(read_foreign(stamp(tmp_path, drop=drop), facts=MPP).coords_l0, COORDS)
 
 
 def test_stamps_old_tile_size_counts_where_the_unit_is_stated(tmp_path):
     path = stamp(tmp_path, drop=("tile_size_um", "tile_size_px"), tile_size=128.0)
-    with pytest.raises(BagError, match="--tile"):
-        read_foreign(path, given=MPP)
-    bag = read_foreign(path, given=dataclasses.replace(MPP, tile_px=256))
+    with pytest.raises(BagError, match="Set tile_px"):
+        read_foreign(path, facts=MPP)
+    bag = read_foreign(path, facts=dataclasses.replace(MPP, tile_px=256))
     assert (bag.side_l0, bag.target_mpp) == ((512, 512), 0.5)
 
 
 @pytest.mark.parametrize("unit", [None, "pixel"])
-def test_a_unit_that_is_not_stated_is_asked_for_and_never_guessed(tmp_path, unit):
+def test_an_unknown_unit_is_requested_and_never_guessed(tmp_path, unit):
     steps = COORDS / 512 * 224  # 224 is what STAMP itself would take for its old unit
     drop = ("tile_size_um", "tile_size_px", *([] if unit else ["unit"]))
     stated = {"unit": unit} if unit else {}
     path = stamp(tmp_path, coords=steps, drop=drop, tile_size=224, **stated)
-    with pytest.raises(BagError, match=r"step by 224\)\. Pass --unit um, px"):
-        read_foreign(path, given=AT_20X)
+    with pytest.raises(BagError, match=r"step by 224\)\. Set unit to um, to "):
+        read_foreign(path, facts=AT_20X)
     read = {
-        unit: read_foreign(path, given=dataclasses.replace(AT_20X, unit=unit)).coords_l0
+        unit: read_foreign(path, facts=dataclasses.replace(AT_20X, unit=unit)).coords_l0
         for unit in ("px", "um", "tile")
     }
     assert np.array_equal(read["px"], steps)
@@ -258,22 +255,22 @@ def test_a_unit_that_is_not_stated_is_asked_for_and_never_guessed(tmp_path, unit
 
 
 def test_a_unit_against_the_files_own_is_refused(tmp_path):
-    with pytest.raises(BagError, match="says um where --unit was given as px"):
-        read_foreign(stamp(tmp_path), given=dataclasses.replace(MPP, unit="px"))
+    with pytest.raises(BagError, match="the file says unit is um, and px was given"):
+        read_foreign(stamp(tmp_path), facts=dataclasses.replace(MPP, unit="px"))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"tile_px": 224}, "says 256 where --tile was given as 224"),
-        ({"target_mpp": 0.25}, r"says 0\.5 where --mpp was given as 0\.25"),
-        ({"tile_l0": 256.0}, "--tile-l0"),
-        ({"slide_size": (9_000, 8_000)}, "the slide's size"),
+        ({"tile_px": 224}, "says tile_px is 256, and 224 was given"),
+        ({"target_mpp": 0.25}, r"says target_mpp is 0\.5, and 0\.25 was given"),
+        ({"tile_l0": 256.0}, "tile_l0 is"),
+        ({"slide_size": (9_000, 8_000)}, "slide_size is"),
     ],
 )
-def test_what_contradicts_the_file_is_refused(tmp_path, change, said):
-    with pytest.raises(BagError, match=said):
-        read_foreign(trident(tmp_path), given=dataclasses.replace(MPP, **change))
+def test_what_contradicts_the_file_is_refused(tmp_path, change, message):
+    with pytest.raises(BagError, match=message):
+        read_foreign(trident(tmp_path), facts=dataclasses.replace(MPP, **change))
 
 
 @pytest.mark.parametrize(
@@ -286,7 +283,7 @@ def test_what_contradicts_the_file_is_refused(tmp_path, change, said):
         {"unit": "mm"},
     ],
 )
-def test_given_nonsense_is_refused_at_birth(change):
+def test_impossible_facts_are_refused(change):
     with pytest.raises(BagError, match=next(iter(change))):
         SourceFacts(**change)
 
@@ -301,13 +298,13 @@ def test_tridents_scale_is_nominal_and_says_so(tmp_path):
     assert any("nominal" in text for text in conversion_notes(bag))
 
 
-@pytest.mark.parametrize(("mpp", "told"), [(0.2515, False), (0.2527, True), (0.2475, True)])
-def test_tridents_side_is_compared_with_the_true_scale(tmp_path, mpp, told):
-    bag = read_foreign(trident(tmp_path), given=SourceFacts(slide_mpp=(mpp, mpp)))
+@pytest.mark.parametrize(("mpp", "noted"), [(0.2515, False), (0.2527, True), (0.2475, True)])
+def test_tridents_side_is_compared_with_the_true_scale(tmp_path, mpp, noted):
+    bag = read_foreign(trident(tmp_path), facts=SourceFacts(slide_mpp=(mpp, mpp)))
     assert bag.side_l0 == (512, 512)  # what was read, whatever it was meant to be
     assert bag.target_mpp == pytest.approx(2 * mpp)
     assert bag.recipe["mpp"] == 0.5
-    assert any(f"{2 * mpp:.4g}" in text for text in conversion_notes(bag)) == told
+    assert any(f"{2 * mpp:.4g}" in text for text in conversion_notes(bag)) == noted
 
 
 def test_tridents_rounded_side_is_seen_without_a_scale(tmp_path):
@@ -317,9 +314,9 @@ def test_tridents_rounded_side_is_seen_without_a_scale(tmp_path):
 
 def test_nothing_is_none_though_it_is_written_as_text(tmp_path):
     path = trident(tmp_path, level0_magnification="None", target_magnification="None")
-    with pytest.raises(BagError, match="--slide-mpp"):
+    with pytest.raises(BagError, match="Set slide_mpp"):
         read_foreign(path)
-    assert read_foreign(path, given=MPP).target_mpp == 0.5
+    assert read_foreign(path, facts=MPP).target_mpp == 0.5
 
 
 def test_attributes_on_the_root_count_too(tmp_path):
@@ -330,7 +327,7 @@ def test_attributes_on_the_root_count_too(tmp_path):
 
 def test_attributes_as_bytes_are_text(tmp_path):
     path = stamp(tmp_path, unit=np.bytes_("um"), extractor=np.bytes_("uni"))
-    assert read_foreign(path, given=MPP).recipe["backbone"] == "uni"
+    assert read_foreign(path, facts=MPP).recipe["backbone"] == "uni"
 
 
 # ------------------------------------------------------------------ CLAM
@@ -346,60 +343,60 @@ def test_attributes_as_bytes_are_text(tmp_path):
     ],
 )
 def test_clams_tile_size_comes_from_the_patches(tmp_path, changes, side):
-    given = dataclasses.replace(MPP, patches=patches(tmp_path, **changes))
-    assert read_foreign(clam(tmp_path), given=given).side_l0 == pytest.approx(side, abs=1e-9)
+    facts = dataclasses.replace(MPP, patches=patches(tmp_path, **changes))
+    assert read_foreign(clam(tmp_path), facts=facts).side_l0 == pytest.approx(side, abs=1e-9)
 
 
 def test_clam_without_patches_asks_for_them_or_for_the_numbers(tmp_path):
     path = clam(tmp_path)
-    with pytest.raises(BagError, match="--patches"):
-        read_foreign(path, given=MPP)
-    with pytest.raises(BagError, match="--patches"):
-        read_foreign(path, given=dataclasses.replace(MPP, tile_px=256))
-    given = dataclasses.replace(MPP, tile_px=256, tile_l0=512.0)
-    assert read_foreign(path, given=given).side_l0 == (512, 512)
+    with pytest.raises(BagError, match="set patches to the folder"):
+        read_foreign(path, facts=MPP)
+    with pytest.raises(BagError, match="set patches to the folder"):
+        read_foreign(path, facts=dataclasses.replace(MPP, tile_px=256))
+    facts = dataclasses.replace(MPP, tile_px=256, tile_l0=512.0)
+    assert read_foreign(path, facts=facts).side_l0 == (512, 512)
 
 
 def test_clams_tensor_takes_its_coordinates_from_the_patches(tmp_path):
     torch.save(torch.from_numpy(FEATURES), tmp_path / "s.pt")
     assert detect_layout(tmp_path / "s.pt") == "clam"
-    with pytest.raises(BagError, match=r"without coordinates\. Pass --patches"):
-        read_foreign(tmp_path / "s.pt", given=AT_20X)
+    with pytest.raises(BagError, match=r"without coordinates\. Set patches"):
+        read_foreign(tmp_path / "s.pt", facts=AT_20X)
     folder = patches(tmp_path, name="s_patches.h5", patch_size_level0=512)  # TRIDENT's name
-    bag = read_foreign(tmp_path / "s.pt", given=dataclasses.replace(MPP, patches=folder))
+    bag = read_foreign(tmp_path / "s.pt", facts=dataclasses.replace(MPP, patches=folder))
     assert np.array_equal(bag.coords_l0, COORDS)
 
 
 def test_clams_patches_must_be_those_of_the_features(tmp_path):
-    given = dataclasses.replace(MPP, patches=patches(tmp_path, coords=COORDS + 1))
+    facts = dataclasses.replace(MPP, patches=patches(tmp_path, coords=COORDS + 1))
     with pytest.raises(BagError, match="are not those of"):
-        read_foreign(clam(tmp_path), given=given)
-    given = dataclasses.replace(MPP, patches=tmp_path)
+        read_foreign(clam(tmp_path), facts=facts)
+    facts = dataclasses.replace(MPP, patches=tmp_path)
     torch.save(torch.from_numpy(FEATURES), tmp_path / "t.pt")
-    with pytest.raises(BagError, match=r"no t\.h5 or t_patches\.h5 in --patches"):
-        read_foreign(tmp_path / "t.pt", given=given)
+    with pytest.raises(BagError, match=r"no t\.h5 or t_patches\.h5 in patches"):
+        read_foreign(tmp_path / "t.pt", facts=facts)
 
 
 # ------------------------------------------------------------------ slideflow
 
 
 def test_slideflows_centres_become_corners_of_tiles_of_odd_width(tmp_path):
-    given = SourceFacts(slide_mpp=(0.25, 0.2))
-    bag = read_foreign(slideflow(tmp_path), given=given)
+    facts = SourceFacts(slide_mpp=(0.25, 0.2))
+    bag = read_foreign(slideflow(tmp_path), facts=facts)
     assert bag.side_l0 == pytest.approx((512, 640))
     assert np.array_equal(bag.coords_l0, COORDS + 256 - [256, 320])
 
 
 def test_slideflows_magnification_is_a_scale(tmp_path):
-    bag = read_foreign(slideflow(tmp_path, config=SLIDEFLOW | {"tile_um": "20x"}), given=MPP)
+    bag = read_foreign(slideflow(tmp_path, config=SLIDEFLOW | {"tile_um": "20x"}), facts=MPP)
     assert bag.side_l0 == (512, 512)
 
 
 def test_slideflow_without_its_config_asks_for_the_tile(tmp_path):
     path = slideflow(tmp_path, config=None)
-    with pytest.raises(BagError, match="--tile"):
-        read_foreign(path, given=MPP)
-    assert np.array_equal(read_foreign(path, given=AT_20X).coords_l0, COORDS)
+    with pytest.raises(BagError, match="Set tile_px"):
+        read_foreign(path, facts=MPP)
+    assert np.array_equal(read_foreign(path, facts=AT_20X).coords_l0, COORDS)
 
 
 # ------------------------------------------------------------------ tensors, arrays, tables
@@ -414,7 +411,7 @@ def test_a_tensor_that_would_run_code_is_refused(tmp_path, capsys):
     torch.save({"a": Evil()}, tmp_path / "s.pt")
     np.savez(tmp_path / "s.index.npz", COORDS)
     with pytest.raises(BagError, match="may run code"):
-        read_foreign(tmp_path / "s.pt", given=AT_20X)
+        read_foreign(tmp_path / "s.pt", facts=AT_20X)
     assert "this code ran" not in capsys.readouterr().out
 
 
@@ -423,28 +420,28 @@ def test_a_pickled_array_is_refused(tmp_path, capsys, what):
     name = {"features": "feats", "coords": "coords"}[what]
     path = npz(tmp_path, **{name: np.array([Evil()], dtype=object)})
     with pytest.raises(BagError, match="allow_pickle=False"):
-        read_foreign(path, given=AT_20X)
+        read_foreign(path, facts=AT_20X)
     assert "this code ran" not in capsys.readouterr().out
 
 
 def test_a_pickled_index_is_refused(tmp_path, capsys):
     path = slideflow(tmp_path, centres=np.array([Evil()], dtype=object))
     with pytest.raises(BagError, match="allow_pickle=False"):
-        read_foreign(path, given=MPP)
+        read_foreign(path, facts=MPP)
     assert "this code ran" not in capsys.readouterr().out
 
 
 def test_a_pickle_with_a_tensors_name_is_refused(tmp_path, capsys):
     (tmp_path / "s.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
     with pytest.raises(BagError):
-        read_foreign(tmp_path / "s.pt", given=AT_20X)
+        read_foreign(tmp_path / "s.pt", facts=AT_20X)
     assert "this code ran" not in capsys.readouterr().out
 
 
 def test_a_dictionary_of_tensors_is_not_a_bag(tmp_path):
     torch.save({"features": torch.zeros(3, 2)}, tmp_path / "s.pt")
     with pytest.raises(BagError, match="a dict, not a tensor"):
-        read_foreign(tmp_path / "s.pt", given=AT_20X)
+        read_foreign(tmp_path / "s.pt", facts=AT_20X)
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -453,7 +450,7 @@ def test_tensors_of_any_age_and_precision(tmp_path, dtype, old):
     path = slideflow(tmp_path)
     values = torch.from_numpy(FEATURES).to(dtype)[None]  # (1, N, D)
     torch.save(values, path, _use_new_zipfile_serialization=not old)
-    bag = read_foreign(path, given=MPP)
+    bag = read_foreign(path, facts=MPP)
     assert bag.features.dtype == (np.float16 if dtype == torch.float16 else np.float32)
     assert np.array_equal(bag.features, values[0].float().numpy())
 
@@ -463,22 +460,22 @@ def test_tensors_of_any_age_and_precision(tmp_path, dtype, old):
 )
 def test_arrays_under_their_usual_names(tmp_path, names):
     np.savez(tmp_path / "s.npz", **dict(zip(names, (FEATURES, COORDS), strict=True)))
-    assert np.array_equal(read_foreign(tmp_path / "s.npz", given=AT_20X).features, FEATURES)
+    assert np.array_equal(read_foreign(tmp_path / "s.npz", facts=AT_20X).features, FEATURES)
 
 
 def test_arrays_whose_meaning_is_open_are_refused(tmp_path):
     with pytest.raises(BagError, match=r"2 of .* means features"):
-        read_foreign(npz(tmp_path, embeddings=FEATURES), given=AT_20X)
+        read_foreign(npz(tmp_path, embeddings=FEATURES), facts=AT_20X)
     np.savez(tmp_path / "s.npz", coords=COORDS)
     with pytest.raises(BagError, match="none of coords means features"):
-        read_foreign(tmp_path / "s.npz", given=AT_20X)
+        read_foreign(tmp_path / "s.npz", facts=AT_20X)
 
 
 @pytest.mark.parametrize(
     "header", ["x,y,a,b,c,d", "x_l0,y_l0,a,b,c,d", "coord_x,coord_y,a,b,c,d", "﻿X, Y ,a,b,c,d"]
 )
 def test_tables_with_their_usual_headers(tmp_path, header):
-    bag = read_foreign(table(tmp_path, header), given=AT_20X)
+    bag = read_foreign(table(tmp_path, header), facts=AT_20X)
     assert np.array_equal(bag.coords_l0, COORDS)
     assert np.allclose(bag.features, FEATURES)
 
@@ -487,11 +484,11 @@ def test_tables_with_their_usual_headers(tmp_path, header):
 def test_tables_of_other_countries(tmp_path, delimiter):
     path = table(tmp_path)
     path.write_text(path.read_text().replace(",", delimiter))
-    assert np.array_equal(read_foreign(path, given=AT_20X).coords_l0, COORDS)
+    assert np.array_equal(read_foreign(path, facts=AT_20X).coords_l0, COORDS)
 
 
 @pytest.mark.parametrize(
-    ("header", "rows", "said"),
+    ("header", "rows", "message"),
     [
         ("x,y,tile_id,a", [[0, 0, 1, 2]], "'tile_id' is no feature"),
         (",x,y,a", [[0, 0, 1, 2]], "'' is no feature"),
@@ -503,21 +500,21 @@ def test_tables_of_other_countries(tmp_path, delimiter):
         ("x,x_l0,y,a", [[0, 0, 0, 1]], "2 of"),
     ],
 )
-def test_tables_that_are_not_features_are_refused(tmp_path, header, rows, said):
-    with pytest.raises(BagError, match=said):
-        read_foreign(table(tmp_path, header, rows), layout="csv", given=AT_20X)
+def test_tables_that_are_not_features_are_refused(tmp_path, header, rows, message):
+    with pytest.raises(BagError, match=message):
+        read_foreign(table(tmp_path, header, rows), layout="csv", facts=AT_20X)
 
 
 def test_a_table_without_rows_is_refused(tmp_path):
     with pytest.raises(BagError, match=r"s\.csv"):
-        read_foreign(table(tmp_path, rows=[]), given=AT_20X)
+        read_foreign(table(tmp_path, rows=[]), facts=AT_20X)
 
 
 # ------------------------------------------------------------------ arrays that cannot be
 
 
 @pytest.mark.parametrize(
-    ("features", "coords", "said"),
+    ("features", "coords", "message"),
     [
         (np.zeros((0, DIM), np.float32), np.zeros((0, 2), int), "no tiles"),
         (np.zeros(0, np.float32), np.zeros((0, 2), int), "no tiles"),
@@ -526,7 +523,7 @@ def test_a_table_without_rows_is_refused(tmp_path):
         (FEATURES[:-1], COORDS, "5 feature vectors for 6 coordinates"),
         (FEATURES, COORDS[:, :1], "not \\(tiles, 2\\)"),
         (FEATURES, np.full((N, 2), np.nan), "not finite"),
-        (FEATURES, np.full((N, 2), 1e19), "beyond every slide"),
+        (FEATURES, np.full((N, 2), 1e19), "larger than any slide"),
         (FEATURES * np.nan, COORDS, "not finite"),
         (FEATURES * np.float32(np.inf), COORDS, "not finite"),
         (FEATURES.astype(np.float64) * 1e300, COORDS, "not finite"),
@@ -537,39 +534,39 @@ def test_a_table_without_rows_is_refused(tmp_path):
         (FEATURES, COORDS - 3_000, "outside the slide"),
     ],
 )
-def test_arrays_that_cannot_be_are_refused_by_name(tmp_path, features, coords, said):
-    with pytest.raises(BagError, match=said) as caught:
-        read_foreign(trident(tmp_path, features, coords), given=MPP)
+def test_arrays_that_cannot_be_are_refused_by_name(tmp_path, features, coords, message):
+    with pytest.raises(BagError, match=message) as caught:
+        read_foreign(trident(tmp_path, features, coords), facts=MPP)
     assert "s.h5" in str(caught.value)
 
 
 def test_legacy_shape_and_integers_are_read(tmp_path):
     whole = np.round(FEATURES * 100).astype(np.int16)
-    bag = read_foreign(trident(tmp_path, whole[None], COORDS[None].astype(np.uint16)), given=MPP)
+    bag = read_foreign(trident(tmp_path, whole[None], COORDS[None].astype(np.uint16)), facts=MPP)
     assert np.array_equal(bag.features, whole)
     assert np.array_equal(bag.coords_l0, COORDS)
 
 
 def test_a_missing_array_is_named(tmp_path):
     path = hdf5(tmp_path / "s.h5", {"feats": FEATURES}, root=STAMP)
-    with pytest.raises(BagError, match=r"s\.h5: no array coords, it holds feats"):
-        read_foreign(path, given=MPP)
+    with pytest.raises(BagError, match=r"s\.h5: no array coords, it contains feats"):
+        read_foreign(path, facts=MPP)
     path = stamp(tmp_path, name="patch_embeddings")
-    assert len(read_foreign(path, given=MPP)) == N
+    assert len(read_foreign(path, facts=MPP)) == N
 
 
 def test_a_whole_patients_vector_is_refused(tmp_path):
     with pytest.raises(BagError, match="whole patient"):
-        read_foreign(stamp(tmp_path, feat_type="patient"), given=MPP)
+        read_foreign(stamp(tmp_path, feat_type="patient"), facts=MPP)
 
 
 def test_doubled_and_overhanging_tiles_are_remarked_on(tmp_path):
     coords = COORDS.copy()
     coords[1] = coords[0]
     coords[2] = (9_999, 100)
-    told = conversion_notes(read_foreign(trident(tmp_path, coords=coords), given=MPP))
-    assert told == (
-        "1 of 6 tiles lie on another one's coordinates.",
+    notes = conversion_notes(read_foreign(trident(tmp_path, coords=coords), facts=MPP))
+    assert notes == (
+        "1 of 6 tiles have the coordinates of another tile.",
         "1 of 6 tiles reach over the slide's edge.",
     )
 
@@ -577,7 +574,7 @@ def test_doubled_and_overhanging_tiles_are_remarked_on(tmp_path):
 # ------------------------------------------------------------------ what others make of the bags
 
 
-def store_of(folder, layout, **given):
+def store_of(folder, layout, **facts):
     """Four slides of four cases, as one foreign store, converted."""
     (folder / "store").mkdir(parents=True)
     for index in range(4):
@@ -590,7 +587,7 @@ def store_of(folder, layout, **given):
             else write(place, feats=FEATURES + index)
         )
         bag = read_foreign(
-            path, given=dataclasses.replace(known(place), **given), slide=f"s{index}"
+            path, facts=dataclasses.replace(known(place), **facts), slide=f"s{index}"
         )
         write_bag(folder / "store" / f"s{index}.h5", bag)
     return folder / "store"
@@ -615,12 +612,12 @@ def test_bags_of_two_foreign_stores_are_not(tmp_path):
 
 def test_the_recipe_does_not_depend_on_the_slides_own_scale(tmp_path):
     path = trident(tmp_path)
-    bags = [read_foreign(path, given=SourceFacts(slide_mpp=(mpp, mpp))) for mpp in (0.25, 0.2527)]
+    bags = [read_foreign(path, facts=SourceFacts(slide_mpp=(mpp, mpp))) for mpp in (0.25, 0.2527)]
     assert len({bag.recipe_sha256 for bag in bags}) == 1
     assert len({bag.request_sha256 for bag in bags}) == 2
     clams = clam(tmp_path)
     known = SourceFacts(slide_mpp=(0.2527, 0.2527), target_mpp=0.5, patches=patches(tmp_path))
-    assert read_foreign(clams, given=known).recipe["mpp"] == 0.5
+    assert read_foreign(clams, facts=known).recipe["mpp"] == 0.5
 
 
 # ------------------------------------------------------------------ export
@@ -628,8 +625,8 @@ def test_the_recipe_does_not_depend_on_the_slides_own_scale(tmp_path):
 
 def made(tmp_path, **changes):
     """A bag on a slide whose pixels are not square and whose tiles are no whole pixels."""
-    given = SourceFacts(slide_mpp=(0.2527, 0.2508))
-    bag = read_foreign(stamp(tmp_path), given=given, slide="a.b")
+    facts = SourceFacts(slide_mpp=(0.2527, 0.2508))
+    bag = read_foreign(stamp(tmp_path), facts=facts, slide="a.b")
     return dataclasses.replace(bag, **changes)
 
 
@@ -640,9 +637,9 @@ def test_stamp_gets_what_its_reader_asks_for(tmp_path):
         assert sorted(file) == ["coords", "feats"]
         assert (file["feats"].dtype, file["coords"].dtype) == (np.float16, np.float32)
         assert np.allclose(file["coords"][:], bag.coords_l0 * bag.mpp_l0, rtol=1e-6)
-        said = dict(file.attrs)
-    assert said.pop("tile_size_um") == pytest.approx(128)
-    assert said == {
+        attributes = dict(file.attrs)
+    assert attributes.pop("tile_size_um") == pytest.approx(128)
+    assert attributes == {
         "unit": "um",
         "tile_size_px": 256,
         "extractor": "ctranspath",
@@ -655,7 +652,7 @@ def test_to_stamp_and_back(tmp_path):
     far = 200_000 + np.arange(2 * N).reshape(N, 2) * 1000
     bag = made(tmp_path, coords_l0=far, features=FEATURES)
     write_stamp(tmp_path / "a.b.h5", bag)
-    back = read_foreign(tmp_path / "a.b.h5", given=SourceFacts(slide_mpp=bag.mpp_l0))
+    back = read_foreign(tmp_path / "a.b.h5", facts=SourceFacts(slide_mpp=bag.mpp_l0))
     assert np.abs(back.coords_l0 - far).max() < 0.5
     assert np.array_equal(back.features, FEATURES.astype(np.float16))
     assert back.side_l0 == pytest.approx(bag.side_l0)
@@ -663,7 +660,7 @@ def test_to_stamp_and_back(tmp_path):
 
 
 def test_stamps_half_precision_is_not_overrun(tmp_path):
-    with pytest.raises(BagError, match=r"70000.*--to clam"):
+    with pytest.raises(BagError, match=r"70000.*write the layout clam"):
         write_stamp(tmp_path / "x.h5", made(tmp_path, features=FEATURES * 0 + 70_000))
     assert not (tmp_path / "x.h5").exists()
 
@@ -680,12 +677,29 @@ def test_to_clam_and_back(tmp_path):
     known = SourceFacts(slide_mpp=bag.mpp_l0)
     with_patches = dataclasses.replace(known, patches=path.parent)
     for back in (
-        read_foreign(path, given=known),
-        read_foreign(tmp_path / "clam" / "pt_files" / "a.b.pt", given=with_patches),
+        read_foreign(path, facts=known),
+        read_foreign(tmp_path / "clam" / "pt_files" / "a.b.pt", facts=with_patches),
     ):
         assert np.array_equal(back.coords_l0, bag.coords_l0)
         assert np.array_equal(back.features, np.float32(bag.features))
         assert back.side_l0 == pytest.approx(bag.side_l0)
+
+
+@pytest.mark.parametrize("layout", WRITABLE)
+def test_every_layout_that_is_written_is_read_again(tmp_path, layout):
+    bag = made(tmp_path)
+    write_foreign(tmp_path / "out", bag, layout)
+    path = LAYOUTS[layout].path(tmp_path / "out", bag.slide)
+    assert detect_layout(path) == layout
+    back = read_foreign(path, facts=SourceFacts(slide_mpp=bag.mpp_l0))
+    assert np.array_equal(back.coords_l0, bag.coords_l0)
+
+
+@pytest.mark.parametrize("layout", ["trident", "mil", "conch"])
+def test_a_layout_that_is_not_written_is_refused(tmp_path, layout):
+    with pytest.raises(BagError, match=f"Bags are written as clam or stamp; got '{layout}'"):
+        write_foreign(tmp_path / "out", made(tmp_path), layout)
+    assert not (tmp_path / "out").exists()
 
 
 TARGET = {"method": "macenko"}
@@ -696,23 +710,23 @@ SEEN = [
 ]
 
 
-def seen_bag(tmp_path, told, **changes):
-    if "trained_on" in told:
-        return made(tmp_path, **told, **changes)
-    recipe = {"backbone": "resnet18", "stain_reference": told | {"target": TARGET}}
+def seen_bag(tmp_path, seen, **changes):
+    if "trained_on" in seen:
+        return made(tmp_path, **seen, **changes)
+    recipe = {"backbone": "resnet18", "stain_reference": seen | {"target": TARGET}}
     return made(tmp_path, recipe=recipe, **changes)
 
 
 @pytest.mark.parametrize("layout", ["stamp", "mil", "mil as trident", "mil as clam"])
-@pytest.mark.parametrize(("told", "refusal"), SEEN)
-def test_whom_a_backbone_has_seen_is_not_lost_on_the_way(tmp_path, layout, told, refusal):
+@pytest.mark.parametrize(("seen", "refusal"), SEEN)
+def test_whom_a_backbone_has_seen_is_not_lost_on_the_way(tmp_path, layout, seen, refusal):
     (tmp_path / "store").mkdir()
     for index in range(4):
-        bag = seen_bag(tmp_path, told, slide=f"s{index}", features=FEATURES + index)
+        bag = seen_bag(tmp_path, seen, slide=f"s{index}", features=FEATURES + index)
         write = write_stamp if layout == "stamp" else write_bag
         write(tmp_path / "x.h5", bag)
         forced = layout.rpartition(" as ")[2] if " as " in layout else "auto"
-        back = read_foreign(tmp_path / "x.h5", layout=forced, given=MPP, slide=f"s{index}")
+        back = read_foreign(tmp_path / "x.h5", layout=forced, facts=MPP, slide=f"s{index}")
         write_bag(tmp_path / "store" / f"s{index}.h5", back)
     rows = [Row(line=i + 2, case=f"case-{i}", slide=f"s{i}", label="ab"[i % 2]) for i in range(4)]
     fold = Fold(repeat=0, index=0, train=("case-0", "case-1"), test=("case-2", "case-3"))
@@ -720,30 +734,30 @@ def test_whom_a_backbone_has_seen_is_not_lost_on_the_way(tmp_path, layout, told,
         check_seen(assemble(rows, tmp_path / "store"), [fold])
 
 
-@pytest.mark.parametrize("told", [told for told, _ in SEEN])
-def test_a_tensor_cannot_say_whom_a_backbone_has_seen(tmp_path, told):
-    with pytest.raises(BagError, match=r"a\.b: .* a \.pt file cannot name.*--to stamp"):
-        write_clam(tmp_path / "clam", seen_bag(tmp_path, told))
+@pytest.mark.parametrize("seen", [seen for seen, _ in SEEN])
+def test_a_tensor_cannot_say_whom_a_backbone_has_seen(tmp_path, seen):
+    with pytest.raises(BagError, match=r"a\.b: .* a \.pt file cannot name.*the layout stamp"):
+        write_clam(tmp_path / "clam", seen_bag(tmp_path, seen))
     assert not (tmp_path / "clam").exists()
 
 
-@pytest.mark.parametrize("held", ["{", "1", '["case-1"]'])
-def test_a_garbled_note_of_the_seen_is_refused(tmp_path, held):
+@pytest.mark.parametrize("note", ["{", "1", '["case-1"]'])
+def test_a_garbled_note_of_the_seen_is_refused(tmp_path, note):
     write_stamp(tmp_path / "x.h5", made(tmp_path, trained_on=("case-1",)))
     with h5py.File(tmp_path / "x.h5", "a") as file:
-        file.attrs["sarcomil_seen"] = held
+        file.attrs["sarcomil_seen"] = note
     with pytest.raises(BagError, match="cannot be read"):
-        read_foreign(tmp_path / "x.h5", given=MPP)
+        read_foreign(tmp_path / "x.h5", facts=MPP)
 
 
 def test_random_weights_are_called_random_in_stamps_file_too(tmp_path):
     recipe = {"backbone": "resnet18", "weights": "random, seed 0"}
     write_stamp(tmp_path / "r.h5", made(tmp_path, recipe=recipe))
-    back = read_foreign(tmp_path / "r.h5", given=MPP)
+    back = read_foreign(tmp_path / "r.h5", facts=MPP)
     assert back.recipe["backbone"] == "resnet18, random weights"
 
 
-def test_held_out_tiles_do_not_come_back_as_the_sample(tmp_path):
+def test_hold_out_tiles_do_not_come_back_as_the_sample(tmp_path):
     (tmp_path / "store").mkdir()
     for index in range(4):
         recipe = {
@@ -752,7 +766,7 @@ def test_held_out_tiles_do_not_come_back_as_the_sample(tmp_path):
             "held_out": 20 * (index == 3),
         }
         write_stamp(tmp_path / "x.h5", made(tmp_path, recipe=recipe, features=FEATURES + index))
-        bag = read_foreign(tmp_path / "x.h5", given=MPP, slide=f"s{index}")
+        bag = read_foreign(tmp_path / "x.h5", facts=MPP, slide=f"s{index}")
         write_bag(tmp_path / "store" / f"s{index}.h5", bag)
     assert bag.recipe["backbone"] == "resnet18, random weights, held-out tiles"
     with pytest.raises(CohortError, match=r"made differently .*backbone"):
@@ -777,14 +791,14 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, write, step
 
 
 @pytest.mark.realdata
-def test_a_real_file_in_stamps_names_says_nothing_and_is_read_once_told(realdata, tmp_path):
+def test_a_real_file_in_stamps_names_needs_its_unit(realdata, tmp_path):
     """Its integers step by 512: nothing in it says whether these are pixels or micrometres."""
     path = realdata / "bags" / "stamp-TCGA-AD-6964.h5"
     assert detect_layout(path) == "stamp"
-    given = SourceFacts(slide_mpp=(0.25, 0.25), tile_px=512, tile_l0=512.0)
-    with pytest.raises(BagError, match=r"step by 512\)\. Pass --unit"):
-        read_foreign(path, given=given)
-    bag = read_foreign(path, given=dataclasses.replace(given, unit="px"))
+    facts = SourceFacts(slide_mpp=(0.25, 0.25), tile_px=512, tile_l0=512.0)
+    with pytest.raises(BagError, match=r"step by 512\)\. Set unit"):
+        read_foreign(path, facts=facts)
+    bag = read_foreign(path, facts=dataclasses.replace(facts, unit="px"))
     write_bag(tmp_path / "s.h5", bag)
     validate_bag(tmp_path / "s.h5")
     assert (len(bag), bag.dim, conversion_notes(bag)) == (777, 512, ())
@@ -793,11 +807,11 @@ def test_a_real_file_in_stamps_names_says_nothing_and_is_read_once_told(realdata
 @pytest.mark.realdata
 def test_a_real_npz_whose_last_row_runs_over_the_edge(realdata, tmp_path):
     path = realdata / "bags" / "CMU-1-Small-Region-resnet50.npz"
-    given = SourceFacts(slide_mpp=(0.499, 0.499), slide_size=(2220, 2967), tile_l0=256.0)
-    bag = read_foreign(path, given=given)
+    facts = SourceFacts(slide_mpp=(0.499, 0.499), slide_size=(2220, 2967), tile_l0=256.0)
+    bag = read_foreign(path, facts=facts)
     write_bag(tmp_path / "s.h5", bag)
     assert (len(bag), bag.dim, bag.tile_px) == (52, 2048, 256)
-    [told] = conversion_notes(bag)
-    assert "reach over the slide's edge" in told
+    [note] = conversion_notes(bag)
+    assert "reach over the slide's edge" in note
     with pytest.raises(BagError, match="outside the slide"):
-        read_foreign(path, given=dataclasses.replace(given, slide_size=(1500, 2967)))
+        read_foreign(path, facts=dataclasses.replace(facts, slide_size=(1500, 2967)))

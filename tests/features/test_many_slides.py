@@ -12,7 +12,7 @@ from making import MeanColour, fake_backbone, write_tiff
 
 from features.extraction import extract as module
 from features.extraction.extract import extract
-from features.extraction.survey import SlideJob
+from features.extraction.jobs import SlideJob
 from features.recipe import Recipe
 
 pytestmark = pytest.mark.slow

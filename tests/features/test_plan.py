@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from features.extraction.survey import SlideJob, shard
+from features.extraction.jobs import SlideJob, shard
 
 
 @pytest.fixture

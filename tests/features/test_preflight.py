@@ -11,8 +11,8 @@ from features.backbones.table import BACKBONES, feature_dim
 from features.bags.bag import Bag, compact, write_bag
 from features.extraction import extract as extraction
 from features.extraction import picture, preflight
+from features.extraction.jobs import SlideJob
 from features.extraction.preflight import bag_bytes, check_slide, check_slides
-from features.extraction.survey import SlideJob
 from features.recipe import Recipe
 from features.regions import annotations
 from features.slides.slide import open_slide
@@ -188,7 +188,7 @@ def test_tile_images_are_counted(tmp_path):
     [scale] = check_slide(job, [replace(RECIPE, max_tiles=2)], tmp_path).scales
     assert (scale.status, scale.n_tiles, scale.n_drawn) == ("ready", 3, 2)
     [scale] = check_slide(replace(job, mpp=None), [RECIPE], tmp_path).scales
-    assert "Pass --slide-mpp" in scale.reason
+    assert "Set slide_mpp" in scale.reason
 
 
 @pytest.mark.parametrize("name", ["resnetv2_50", "resnet18.tv_in1k", *BACKBONES])

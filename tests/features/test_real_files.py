@@ -7,12 +7,12 @@ from making import box_ring, fake_backbone, feature, write_geojson
 from shapely.geometry import Polygon
 
 from features.bags.bag import read_bag, write_bag
+from features.bags.foreign_readers import SourceFacts
 from features.bags.interchange import read_foreign
-from features.bags.layouts import SourceFacts
 from features.errors import AnnotationError, ScaleError, SlideError
 from features.extraction import extract as module
 from features.extraction.extract import extract
-from features.extraction.survey import SlideJob
+from features.extraction.jobs import SlideJob
 from features.recipe import Recipe
 from features.regions.annotations import read_annotations
 from features.regions.masks import OVERVIEW_PX, tissue_from_overview
@@ -170,7 +170,7 @@ def test_foreign_bag_is_extracted_again_on_its_own_grid(realdata, tmp_path):
     with open_slide(slide) as opened:
         facts = SourceFacts(slide_mpp=opened.mpp, slide_size=opened.size_l0, tile_l0=256.0)
     foreign = read_foreign(
-        realdata / "bags" / "CMU-1-Small-Region-resnet50.npz", given=facts, slide=slide.stem
+        realdata / "bags" / "CMU-1-Small-Region-resnet50.npz", facts=facts, slide=slide.stem
     )
     write_bag(tmp_path / "foreign.h5", foreign)
     recipe = Recipe(backbone="resnet18", weights="random", tile=256, mpp=foreign.mpp_l0[0])

@@ -26,8 +26,8 @@ from features.bags.bag import Bag, read_bag, write_bag
 from features.errors import BagError, FeaturesError
 from features.extraction import extract as module
 from features.extraction.extract import extract
+from features.extraction.jobs import SlideJob
 from features.extraction.outputs import HOLD_OUT_SUFFIX
-from features.extraction.survey import SlideJob
 from features.recipe import QUALITY_FLAGS, STAINS, Recipe
 from features.slides.slide import slide_name
 from features.tiles.quality import FLAGS
@@ -183,7 +183,7 @@ def test_slide_with_too_little_tumour_is_excluded_with_the_reason(tmp_path):
     run(tmp_path, names="a")
     (outcome,) = run(tmp_path, replace(RECIPE, min_tumour_of_tissue=0.6), names="a", overwrite=True)
     assert outcome.status == "excluded"
-    assert "50% of the tissue is annotated, less than --min-tumour-of-tissue 0.6" in outcome.reason
+    assert "50% of the tissue is annotated, less than min_tumour_of_tissue 0.6" in outcome.reason
     assert not (tmp_path / "store" / "a.h5").exists()  # the bag of the former rule is set aside
     assert (tmp_path / "store" / "a.h5.outdated").is_file()
     assert not (tmp_path / "store" / "failures.csv").exists()
@@ -214,7 +214,7 @@ def test_a_slide_that_is_dropped_whole_is_excluded(tmp_path):
     write_geojson(tmp_path / "a.geojson", feature(box_ring(0, 0, 512, 512)))
     (outcome,) = run(tmp_path, replace(RECIPE, drop=("background",)), names="a")
     assert outcome.status == "excluded"
-    assert "--drop background leaves none of 9 tiles" in outcome.reason
+    assert "drop (background) leaves none of 9 tiles" in outcome.reason
 
 
 def tissue_like(colours, seed=0):
@@ -314,7 +314,7 @@ def test_given_coordinates_of_another_extent_are_refused_with_the_settings_to_us
     path = write_coordinates(slides, [[0, 0]], 100.0)
     (outcome,) = run(slides, names="a", changes={"annotations": None, "coordinates": path})
     assert outcome.status == "failed"
-    assert "Use --tile 100 --mpp 0.5" in outcome.reason
+    assert "Set tile to 100 and mpp to 0.5" in outcome.reason
 
 
 def corrupted(path, tile_numbers):
@@ -538,7 +538,7 @@ def test_tumour_of_a_slide_without_colour_cannot_be_judged(tmp_path):
     write_geojson(tmp_path / "a.geojson", feature(box_ring(0, 0, 512, 512)))
     (outcome,) = run(tmp_path, replace(RECIPE, min_tumour_of_tissue=0.6), names="a")
     assert outcome.status == "failed"
-    assert "without --min-tumour-of-tissue" in outcome.reason
+    assert "Set min_tumour_of_tissue to 0" in outcome.reason
     assert run(tmp_path, RECIPE, names="a", out="free")[0].status == "done"
 
 

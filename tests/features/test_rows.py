@@ -48,7 +48,7 @@ def test_any_order_any_mask_any_slice_is_that_of_an_array(tmp_path_factory, data
     dtype = data.draw(st.sampled_from([np.float32, np.float16]))
     with filled(tmp_path_factory.getbasetemp(), values, order) as rows:
         assert rows.filled.all()
-        view, expected = rows.kept(keep, dtype), values[keep].astype(dtype)
+        view, expected = rows.select(keep, dtype), values[keep].astype(dtype)
         assert (view.shape, view.dtype, len(view)) == (expected.shape, dtype, len(expected))
         got = view[part]
         assert got.dtype == dtype
@@ -61,7 +61,7 @@ def test_rows_never_filled_are_known_and_not_read(tmp_path):
     with FeatureSpool(tmp_path, 50, 7) as rows:
         rows.put(some, values[some])
         assert np.flatnonzero(rows.filled).tolist() == some.tolist()
-        assert np.array_equal(rows.kept(rows.filled)[:], values[some])
+        assert np.array_equal(rows.select(rows.filled)[:], values[some])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -69,7 +69,7 @@ def test_half_precision_view_is_that_of_an_array(tmp_path, dtype):
     values = seeded(100, 33)
     keep = np.arange(100) % 3 > 0
     with filled(tmp_path, values) as rows:
-        for view in (rows.kept(keep, dtype), rows.kept(keep).astype(dtype)):
+        for view in (rows.select(keep, dtype), rows.select(keep).astype(dtype)):
             assert view[10:40].tobytes() == values[keep].astype(dtype)[10:40].tobytes()
 
 
@@ -78,13 +78,13 @@ def test_values_of_any_format_and_layout_are_put_as_float32(tmp_path, given_as):
     values = np.asfortranarray(seeded(20, 9).astype(given_as))
     with FeatureSpool(tmp_path, 40, 9) as rows:
         rows.put(np.arange(0, 40, 2), values[:, :])
-        assert np.array_equal(rows.kept(rows.filled)[:], values.astype(np.float32))
+        assert np.array_equal(rows.select(rows.filled)[:], values.astype(np.float32))
 
 
 def test_a_row_put_again_is_the_last(tmp_path):
     with filled(tmp_path, seeded(5, 3)) as rows:
         rows.put(np.array([2, 4]), np.ones((2, 3), np.float32))
-        assert (rows.kept(np.array([0, 0, 1, 0, 1], bool))[:] == 1).all()
+        assert (rows.select(np.array([0, 0, 1, 0, 1], bool))[:] == 1).all()
 
 
 def test_as_many_values_as_numbers(tmp_path):
@@ -103,7 +103,7 @@ def test_threads_fill_and_read_at_once(tmp_path):
                 rows.put(numbers, values[numbers])
                 keep = np.zeros(len(values), bool)
                 keep[numbers] = True
-                got = rows.kept(keep)[:]
+                got = rows.select(keep)[:]
                 if not np.array_equal(got, values[np.sort(numbers)]):
                     wrong.append(numbers)
 
@@ -114,7 +114,7 @@ def test_threads_fill_and_read_at_once(tmp_path):
             thread.join()
         assert wrong == []
         assert rows.filled.all()
-        assert np.array_equal(rows.kept(rows.filled)[:], values)
+        assert np.array_equal(rows.select(rows.filled)[:], values)
 
 
 def test_what_is_not_kept_is_not_read(tmp_path, monkeypatch):
@@ -128,10 +128,10 @@ def test_what_is_not_kept_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(module.os, "preadv", counting)
     keep = np.arange(1_000) % 100 == 7
     with filled(tmp_path, values) as rows:
-        assert np.array_equal(rows.kept(keep)[:], values[keep])
+        assert np.array_equal(rows.select(keep)[:], values[keep])
         assert sum(read) == 10 * 16 * 4
         read.clear()
-        assert np.array_equal(rows.kept(rows.filled)[:], values)
+        assert np.array_equal(rows.select(rows.filled)[:], values)
         assert read == [1_000 * 16 * 4]  # neighbours together
 
 
@@ -141,7 +141,7 @@ def test_system_that_reads_and_writes_in_small_portions(tmp_path, monkeypatch):
     monkeypatch.setattr(module.os, "preadv", lambda f, b, at: preadv(f, [b[0][:7]], at))
     values = seeded(11, 5)
     with filled(tmp_path, values) as rows:
-        assert np.array_equal(rows.kept(rows.filled)[2:9], values[2:9])
+        assert np.array_equal(rows.select(rows.filled)[2:9], values[2:9])
 
 
 def test_file_has_no_name_and_its_room_is_given_back(tmp_path):

@@ -279,7 +279,7 @@ def test_a_bag_whose_data_were_changed_is_not_used(table, tmp_path):
         write_bag(tmp_path / "store" / f"{slide}.h5", made_bag(slide))
     with h5py.File(tmp_path / "store" / "s1.h5", "r+") as file:
         file["features"][0, 0] += 1
-    with pytest.raises(CohortError, match="not those it was written with"):
+    with pytest.raises(CohortError, match="have changed since it was written"):
         assemble(read_table(table("case,slide,label\nc1,s1,a\nc2,s2,b\n")), tmp_path / "store")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from features.extraction.survey import SlideJob
+from features.extraction.jobs import SlideJob
 from features.progress import Silent
 from features.recipe import Recipe
 from mil.finetune.distributed import Ranks, ranks

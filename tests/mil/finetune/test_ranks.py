@@ -36,7 +36,7 @@ def train_together(folder):
 
 
 def lessons_of(folder):
-    from features.extraction.survey import SlideJob
+    from features.extraction.jobs import SlideJob
     from mil.finetune.tiles import LabelledSlide
 
     names = sorted({path.name.rsplit("-", 2)[0] for path in (folder / "tiles").iterdir()})

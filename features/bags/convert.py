@@ -1,0 +1,281 @@
+"""Convert files of features: those of other tools into a store of bags, and bags into theirs."""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from features.bags.bag import Bag, read_bag, read_request, validate_bag, write_bag
+from features.bags.foreign_readers import SourceFacts
+from features.bags.interchange import conversion_notes, read_foreign, write_foreign
+from features.bags.layouts import LAYOUTS, NATIVE, WRITABLE, detect_layout
+from features.errors import BagError, FeaturesError, InputError
+from features.progress import Progress, Silent
+from features.slides.find import slides_in
+from features.slides.slide import open_slide, slide_name
+
+SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npz", ".csv")
+TABLES = ("extract.csv", "failures.csv")  # the tables that extraction writes beside its bags
+
+
+@dataclass
+class Conversion(os.PathLike[str]):
+    """The result of a conversion; it may be passed wherever the path of its folder is taken.
+
+    Attributes:
+        out: the folder of bags, or of files of another tool.
+        n_files: of the inputs.
+        n_done: files that were converted.
+        n_existing: files whose result existed already.
+        n_tiles: of the converted files.
+        dims: lengths of their feature vectors.
+        notes: remarks, each with the slides it is about.
+        failures: why files were not converted.
+    """
+
+    out: Path
+    n_files: int
+    n_done: int = 0
+    n_existing: int = 0
+    n_tiles: int = 0
+    dims: set[int] = field(default_factory=set)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def __fspath__(self) -> str:
+        return str(self.out)
+
+
+def convert(
+    inputs: Path | str | Sequence[Path | str],
+    out: Path | str,
+    *,
+    layout: str = "auto",
+    facts: SourceFacts | None = None,
+    slides: Path | str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Convert features that another tool extracted into a store of bags.
+
+    Coverage is unknown and set to 1. What a file does not say is an error, never a guess.
+
+    Args:
+        inputs: files with the features of one slide each, or folders of such files.
+        out: the store.
+        layout: one of ``features.bags.layouts.LAYOUTS``; ``auto`` detects it from the content.
+        facts: what the files do not say.
+        slides: the folder with the slides, for the scale and the size of each.
+        overwrite: replace other bags of the store.
+        progress: shows files.
+
+    Returns:
+        Counts, remarks and failures; a file that cannot be converted raises nothing.
+
+    Raises:
+        InputError: the layout is unknown, there are no files, or two of one slide.
+    """
+    if layout not in ("auto", *LAYOUTS):
+        raise InputError(f"layout is auto or one of {', '.join(LAYOUTS)}; got {layout!r}.")
+    facts = facts or SourceFacts()
+    for name, folder in (("slides", slides), ("patches", facts.patches)):
+        if folder is not None and not Path(folder).exists():
+            raise InputError(f"{name} is {folder}: no such folder.")
+    importer = _Importer(
+        Path(out),
+        layout,
+        facts,
+        slides_in(Path(slides)) if slides is not None else None,
+        overwrite,
+    )
+    return _convert_files(_find_files(inputs, Path(out)), Path(out), importer.convert, progress)
+
+
+def export(
+    inputs: Path | str | Sequence[Path | str],
+    out: Path | str,
+    layout: str,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Write bags as the files of another tool.
+
+    Args:
+        inputs: bags, or folders of bags.
+        out: the folder for the tool's files.
+        layout: one of ``features.bags.layouts.WRITABLE``.
+        overwrite: replace existing files.
+        progress: shows files.
+
+    Returns:
+        Counts and failures; a bag that cannot be written raises nothing.
+
+    Raises:
+        InputError: bags cannot be written in this layout, there are no files, or two of one slide.
+    """
+    if layout not in WRITABLE:
+        raise InputError(f"Bags are written as {' or '.join(WRITABLE)}; got {layout!r}.")
+    out = Path(out)
+
+    def write(slide: str, path: Path) -> "_Converted | None":
+        del slide  # the bag knows its own name
+        stored = detect_layout(path)
+        if stored != NATIVE:
+            raise BagError(f"{path}: a {stored} file, not a bag. Convert it to a bag first.")
+        bag = read_bag(path)
+        if not overwrite and LAYOUTS[layout].path(out, bag.slide).exists():
+            return None
+        validate_bag(path)
+        write_foreign(out, bag, layout)
+        return bag, ()
+
+    return _convert_files(_find_files(inputs, out), out, write, progress)
+
+
+_Converted = tuple[Bag, tuple[str, ...]]  # the bag, and remarks on it
+
+
+@dataclass
+class _Importer:
+    """Turns foreign files into the bags of one store."""
+
+    out: Path
+    layout: str
+    facts: SourceFacts
+    slides: Mapping[str, Sequence[Path]] | None
+    overwrite: bool
+    first: Bag | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first = None if self.overwrite else _first_bag(self.out)
+
+    def convert(self, slide: str, path: Path) -> _Converted | None:
+        """Write a foreign file as a bag; None if the same bag exists already."""
+        layout = detect_layout(path) if self.layout == "auto" else self.layout
+        bag = read_foreign(path, layout=layout, facts=self._facts(slide), slide=slide)
+        self.first = self.first or bag
+        _check_alike(path, bag, self.first)
+        target = self.out / f"{slide}.h5"
+        if target.exists() and not self.overwrite:
+            same = read_request(target) == bag.request_sha256
+            if same and read_bag(target).data_sha256 == bag.data_sha256:
+                return None
+            raise BagError(
+                f"{path}: {target} has other content. Set overwrite to replace it, or out to another folder."
+            )
+        write_bag(target, bag)
+        if layout == NATIVE:
+            return bag, ("A bag already, copied unchanged.",)
+        return bag, conversion_notes(bag)
+
+    def _facts(self, slide: str) -> SourceFacts:
+        """The user's facts, with the scale and the size of the slide if its file is known."""
+        if self.slides is None:
+            return self.facts
+        if slide not in self.slides:
+            raise BagError(f"{slide}: no such slide in the folder of slides.")
+        file, *twins = self.slides[slide]
+        if twins:
+            raise BagError(
+                f"{slide}: {file} and {twins[0]} have this name, and the features do not say which one they "
+                "are of. Set slides to the folder of one."
+            )
+        mpp = self.facts.slide_mpp
+        with open_slide(file, mpp=mpp[0] if mpp else None) as opened:
+            return replace(
+                self.facts,
+                slide_mpp=opened.mpp,
+                mpp_source=opened.mpp_source,
+                slide_size=opened.size_l0,
+            )
+
+
+def _convert_files(
+    files: Mapping[str, Path],
+    out: Path,
+    convert_file: Callable[[str, Path], _Converted | None],
+    progress: Progress | None,
+) -> Conversion:
+    """Convert every file; one that fails does not stop the others."""
+    result = Conversion(out, len(files))
+    with (progress or Silent()).task("files converted", len(files), "files") as advance:
+        for slide, path in files.items():
+            try:
+                converted = convert_file(slide, path)
+            except FeaturesError as error:
+                result.failures.append(str(error))
+            except Exception as error:  # noqa: BLE001 - the one guard: a bad file must not stop the others
+                result.failures.append(f"{path}: {type(error).__name__}: {error}")
+            else:
+                _record(result, slide, converted)
+            advance(1)
+    return result
+
+
+def _record(result: Conversion, slide: str, converted: _Converted | None) -> None:
+    if converted is None:
+        result.n_existing += 1
+        return
+    bag, notes = converted
+    result.n_done += 1
+    result.n_tiles += len(bag)
+    result.dims.add(bag.dim)
+    for note in notes:
+        result.notes.setdefault(note, []).append(slide)
+
+
+def _find_files(inputs: Path | str | Sequence[Path | str], out: Path) -> Mapping[str, Path]:
+    """The files of features by slide.
+
+    Raises:
+        InputError: a folder has none, two are of one slide, or ``out`` is their folder.
+    """
+    paths = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    files: dict[str, Path] = {}
+    for path in (file for root in paths for file in _files_in(Path(root))):
+        slide = slide_name(path.stem)
+        twin = files.setdefault(slide, path)
+        if twin is not path:
+            raise InputError(f"{twin} and {path} are both slide {slide}. Give one of them.")
+    if any(path.resolve().parent == out.resolve() for path in files.values()):
+        raise InputError(f"out is {out}, which holds the files to convert. Name another folder.")
+    return files
+
+
+def _files_in(path: Path) -> Sequence[Path]:
+    if not path.is_dir():
+        return [path]
+    files = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.suffix.lower() in SUFFIXES
+        and not file.name.startswith(".")
+        and not file.name.endswith(".index.npz")  # slideflow's coordinates, read with the .pt
+        and file.name not in TABLES
+    ]
+    if not files:
+        raise InputError(f"{path}: holds no {', '.join(SUFFIXES)} file.")
+    return files
+
+
+def _first_bag(store: Path) -> Bag | None:
+    """One bag of the store, whose recipe all others must have."""
+    for path in sorted(store.glob("*.h5")):
+        with contextlib.suppress(BagError):  # a broken one is reported with its slide
+            return read_bag(path)
+    return None
+
+
+def _check_alike(path: Path, bag: Bag, first: Bag) -> None:
+    """Refuse a bag of another recipe, which could not be used together with the others."""
+    keys = sorted({*first.recipe, *bag.recipe})
+    differing = [key for key in keys if first.recipe.get(key) != bag.recipe.get(key)]
+    if bag.dim != first.dim:
+        differing.append("number of features")
+    if differing:
+        raise BagError(
+            f"{path}: its recipe differs from bag {first.slide} of the store ({', '.join(differing)}). Set "
+            "out to another folder; if only mpp differs, by a scanner's tolerance, set target_mpp."
+        )

@@ -1,0 +1,272 @@
+"""The slides of an extraction: found in folders or by the rows of a table, ordered and divided."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Protocol
+
+from features.errors import InputError, SlideError
+from features.regions.annotations import find_annotation
+from features.slides.find import slides_in
+from features.slides.slide import slide_name
+
+IDENTITY_BYTES = 1 << 20  # of both ends of a file
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideJob:
+    """One slide to extract.
+
+    Attributes:
+        slide: the bag's name.
+        files: the slide file, or the tile images of one slide.
+        annotations: folder with the slide's annotation; None uses the tissue.
+        mpp: micrometres per level-0 pixel, overriding the file; needed for tile images.
+        mpp_source: where ``mpp`` comes from: ``table``, ``option`` or ``given``.
+        case: if known.
+        from_tiles: the files are tile images.
+        coordinates: a bag whose tiles are read again, instead of laying a grid.
+    """
+
+    slide: str
+    files: tuple[Path, ...]
+    annotations: Path | None = None
+    mpp: float | None = None
+    mpp_source: str = "given"
+    case: str = ""
+    from_tiles: bool = False
+    coordinates: Path | None = None
+
+    @property
+    def region(self) -> str:
+        """The kind of region that its tiles are laid over."""
+        if self.from_tiles or self.coordinates:
+            return "tiles" if self.from_tiles else "coordinates"
+        return "annotations" if self.annotations else "tissue"
+
+    def annotation(self) -> Path | None:
+        """The slide's annotation file; None if tissue is used.
+
+        Raises:
+            AnnotationError: there is none, or more than one.
+        """
+        if self.annotations is None:
+            return None
+        return find_annotation(self.annotations, self.files[0].name, self.slide)
+
+
+class SlideRow(Protocol):
+    """One slide of a table; ``mil.data.case.Row`` is one."""
+
+    @property
+    def slide(self) -> str:
+        """Its name, or its path in the folder of slides."""
+
+    @property
+    def case(self) -> str:
+        """The patient."""
+
+    @property
+    def mpp(self) -> float | None:
+        """Micrometres per level-0 pixel; None leaves it to the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    """What applies to all slides of an extraction.
+
+    Attributes:
+        annotations: folder with the annotations; None uses the tissue.
+        slide_mpp: micrometres per level-0 pixel, overriding the files; needed for tile images.
+        mpp_source: where ``slide_mpp`` comes from.
+        coordinates: folder of bags whose tiles are read again, instead of laying a grid.
+    """
+
+    annotations: Path | None = None
+    slide_mpp: float | None = None
+    mpp_source: str = "option"
+    coordinates: Path | None = None
+
+
+ALL_DEFAULTS = JobSettings()
+
+
+def jobs_of_paths(
+    paths: Sequence[Path], settings: JobSettings = ALL_DEFAULTS
+) -> tuple[SlideJob, ...]:
+    """The jobs of slide files, folders of slides and folders of tile images.
+
+    Slides with equal names get the name of their folder too: ``site-1/a`` and ``site-2/a``.
+
+    Raises:
+        InputError: a folder has no slides, or the settings do not apply to the files.
+    """
+    jobs = [job for path in paths for job in _path_jobs(path, settings)]
+    times = Counter(job.slide for job in jobs)
+    named = [
+        replace(job, slide=f"{job.files[0].absolute().parent.name}/{job.slide}")
+        if times[job.slide] > 1 and not job.from_tiles
+        else job
+        for job in jobs
+    ]
+    return _apply_settings(named, settings)
+
+
+def jobs_of_rows(
+    rows: Sequence[SlideRow], slides: Path, settings: JobSettings = ALL_DEFAULTS
+) -> tuple[SlideJob, ...]:
+    """The jobs of the rows of a table, found by name in a folder of slides or of tile images.
+
+    Raises:
+        InputError: there is no such folder, or the settings do not apply to its files.
+        SlideError: the folder has none of the slides, or two files for one of them.
+    """
+    if not slides.is_dir():
+        raise InputError(f"slides is {slides}: no such folder.")
+    names = {row.slide for row in rows}
+    files = slides_in(slides)
+    _check_unique(slides, names, files)
+    tiles = {} if names & set(files) else find_tile_images(slides)
+    from_tiles = bool(names & set(tiles))
+    if from_tiles:
+        files = tiles
+    elif not names & set(files):
+        near = get_close_matches(rows[0].slide, files, 1)
+        hint = f" Is {rows[0].slide} meant to be {near[0]}?" if near else ""
+        raise SlideError(
+            f"None of the table's {len(names)} slides is in {slides}, which holds {len(files)} slides, "
+            f"e.g. {next(iter(files), 'none')}.{hint} Check slides and the slide column."
+        )
+    jobs = [
+        SlideJob(
+            slide=row.slide,
+            files=files.get(row.slide, (slides / row.slide,)),
+            annotations=settings.annotations,
+            mpp=row.mpp or settings.slide_mpp,
+            mpp_source="table" if row.mpp else settings.mpp_source,
+            case=row.case,
+            from_tiles=from_tiles,
+        )
+        for row in rows
+    ]
+    return _apply_settings(jobs, settings)
+
+
+def find_tile_images(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The tile images of a folder by slide; empty if it is no folder of tile images."""
+    import openslide
+
+    from features.tiles.folders import group_tiles
+
+    try:
+        tiles = group_tiles(folder)
+    except SlideError:
+        return {}
+    # A slide may be called S21-4711-3.tiff: a file that OpenSlide knows is a slide, whatever its name.
+    first = next(iter(tiles.values()))[0]
+    return {} if openslide.OpenSlide.detect_format(first) else tiles
+
+
+def largest_first(jobs: Sequence[SlideJob]) -> list[SlideJob]:
+    """Jobs by the size of their files, so that the last one to finish is a short one."""
+
+    def size(job: SlideJob) -> int:
+        return sum(path.stat().st_size for path in job.files if path.is_file())
+
+    return sorted(jobs, key=size, reverse=True)
+
+
+def shard(jobs: Sequence[SlideJob], number: int, of: int) -> list[SlideJob]:
+    """Part ``number`` (from 1) of ``of`` parts of about equal work; every slide is in exactly one."""
+    return largest_first(sorted(jobs, key=lambda job: job.slide))[number - 1 :: of]
+
+
+def identify_files(job: SlideJob) -> tuple[str, ...]:
+    """Fingerprints of the slide's files.
+
+    Raises:
+        SlideError: a file is missing.
+    """
+    missing = [str(path) for path in job.files if not path.is_file()]
+    if missing:
+        raise SlideError(
+            f"{job.slide}: no such file {missing[0]}. Check the path, or slides and the slide column."
+        )
+    return tuple(_identify_file(path) for path in job.files)
+
+
+def _path_jobs(path: Path, settings: JobSettings) -> list[SlideJob]:
+    """A slide file, the slides of a folder, or the slides whose tile images it holds."""
+    tiles = find_tile_images(path) if path.is_dir() else {}
+    if tiles:
+        if settings.slide_mpp is None:
+            raise InputError(
+                "Tile images carry no micrometres per pixel. Set slide_mpp, e.g. to 0.5 for 20x."
+            )
+        return [
+            SlideJob(
+                slide=name,
+                files=files,
+                annotations=settings.annotations,
+                mpp=settings.slide_mpp,
+                mpp_source=settings.mpp_source,
+                from_tiles=True,
+            )
+            for name, files in tiles.items()
+        ]
+    files = [path]
+    if path.is_dir():
+        files = sorted({file for group in slides_in(path).values() for file in group})
+    if not files:
+        raise InputError(f"{path}: holds neither slides nor tile images <slide>-<x>-<y>.png.")
+    return [
+        SlideJob(
+            slide=slide_name(file.name),
+            files=(file,),
+            annotations=settings.annotations,
+            mpp=settings.slide_mpp,
+            mpp_source=settings.mpp_source,
+        )
+        for file in files
+    ]
+
+
+def _apply_settings(jobs: Sequence[SlideJob], settings: JobSettings) -> tuple[SlideJob, ...]:
+    """The jobs with their coordinates; settings that exclude each other are refused."""
+    from_tiles = any(job.from_tiles for job in jobs)
+    if settings.annotations and from_tiles:
+        raise InputError("annotations go with slides; a folder of tiles has no use for them.")
+    if settings.annotations and not settings.annotations.is_dir():
+        raise InputError(f"annotations is {settings.annotations}: no such folder.")
+    if settings.coordinates is None:
+        return tuple(jobs)
+    if settings.annotations or from_tiles:
+        raise InputError(
+            "coordinates says which tiles to read: leave out annotations and tile images."
+        )
+    folder = settings.coordinates
+    return tuple(replace(job, coordinates=folder / f"{job.slide}.h5") for job in jobs)
+
+
+def _check_unique(folder: Path, names: "set[str]", files: "dict[str, tuple[Path, ...]]") -> None:
+    for name in sorted(names & set(files)):
+        if len(files[name]) > 1:
+            first, second = (path.relative_to(folder) for path in files[name][:2])
+            raise SlideError(
+                f"Two files are one slide's: {first} and {second} in {folder}. Name the folder in the "
+                f"slide column, {first.with_suffix('')}, or keep one."
+            )
+
+
+def _identify_file(path: Path) -> str:
+    """Fingerprint of a file's size and both ends, which is quick for a slide of gigabytes too."""
+    with path.open("rb") as file:
+        ends = file.read(IDENTITY_BYTES)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - IDENTITY_BYTES))
+        ends += file.read(IDENTITY_BYTES)
+    return f"{size}-{hashlib.sha256(ends).hexdigest()}"

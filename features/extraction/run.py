@@ -1,0 +1,167 @@
+"""Extract slides by plain arguments: which slides, which recipe, which store, and on which machines."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from features.backbones.card import weights_notes
+from features.bags.store import Outcome
+from features.errors import InputError
+from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths
+from features.progress import Progress
+from features.recipe import Recipe
+
+ENGINES = ("local", "ray")
+STAGES = ("open", "read", "prepare", "forward", "write")
+
+
+@dataclass(frozen=True)
+class Extraction(os.PathLike[str]):
+    """The result of an extraction; it may be passed wherever the path of its store is taken.
+
+    Attributes:
+        store: the folder of bags; with several scales, the folder of their stores.
+        outcomes: one per slide and store.
+        seconds: from start to end.
+    """
+
+    store: Path
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+
+    def __fspath__(self) -> str:
+        return str(self.store)
+
+    def with_status(self, status: str) -> tuple[Outcome, ...]:
+        """The outcomes of a status: ``done``, ``skipped``, ``excluded`` or ``failed``."""
+        return tuple(outcome for outcome in self.outcomes if outcome.status == status)
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """The outcomes of slides that failed."""
+        return self.with_status("failed")
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds by stage of the slides that were done, summed over threads."""
+        done = self.with_status("done")
+        return {stage: sum(o.stages.get(stage, 0.0) for o in done) for stage in STAGES}
+
+
+class ExtractionOptions(TypedDict, total=False):
+    """How slides are extracted, apart from which slides and which recipe.
+
+    Attributes:
+        engine: ``local``, or ``ray`` for a cluster.
+        device: torch device, or ``auto``.
+        workers: threads that read tiles and run the network; 0 takes one per core.
+        overwrite: replace bags of another recipe instead of refusing the store.
+        hold_out_tiles: so many of every slide's other tiles go into a store of their own.
+        part: (i, n) extracts the i-th of n parts.
+        progress: shows slides and tiles.
+        notify: called with remarks on the weights and the region before the work starts.
+    """
+
+    engine: str
+    device: str
+    workers: int
+    overwrite: bool
+    hold_out_tiles: int
+    part: tuple[int, int]
+    progress: Progress | None
+    notify: Callable[[str], None]
+
+
+def extract_slides(
+    slides: Path | str | Sequence[Path | str],
+    out: Path | str,
+    *,
+    recipe: Recipe | Sequence[Recipe],
+    annotations: Path | str | None = None,
+    slide_mpp: float | None = None,
+    coordinates: Path | str | None = None,
+    **options: Unpack[ExtractionOptions],
+) -> Extraction:
+    """Extract slide files, or folders of slides or of tile images, into a store of bags.
+
+    Args:
+        slides: files or folders.
+        out: the store, one ``<slide>.h5`` per slide.
+        recipe: how to tile and embed; several that differ in mpp make one store each.
+        annotations: folder with the annotations; by default all tissue is used.
+        slide_mpp: micrometres per level-0 pixel, whatever the files say; needed for tile images.
+        coordinates: folder of bags whose tiles are read again, instead of laying a grid.
+        **options: see ``ExtractionOptions``.
+
+    Returns:
+        One outcome per slide and store; a slide that fails raises nothing.
+
+    Raises:
+        InputError: there are no slides, or the arguments exclude each other.
+        BackboneError: the backbone cannot be loaded.
+        BagError: the store has bags of another recipe, or two slides have one name.
+    """
+    paths = [slides] if isinstance(slides, str | os.PathLike) else slides
+    settings = JobSettings(
+        annotations=Path(annotations) if annotations is not None else None,
+        slide_mpp=slide_mpp,
+        coordinates=Path(coordinates) if coordinates is not None else None,
+    )
+    jobs = jobs_of_paths([Path(path) for path in paths], settings)
+    return extract_jobs(jobs, recipe, Path(out), **options)
+
+
+def extract_jobs(
+    jobs: Sequence[SlideJob],
+    recipe: Recipe | Sequence[Recipe],
+    out: Path,
+    **options: Unpack[ExtractionOptions],
+) -> Extraction:
+    """Extract slides on this machine or on a Ray cluster; see ``features.extraction.extract.extract``.
+
+    Args:
+        jobs: the slides.
+        recipe: how to tile and embed; several that differ in mpp make one store each.
+        out: the store.
+        **options: see ``ExtractionOptions``.
+
+    Raises:
+        InputError: the engine is unknown, or tile images are to be read at several scales.
+        BackboneError: the backbone cannot be loaded.
+        BagError: the store has bags of another recipe, or two slides have one name.
+    """
+    recipes = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
+    check_recipes(jobs, recipes)
+    engine = options.pop("engine", "local")
+    notify = options.pop("notify", None) or (lambda _note: None)
+    if engine not in ENGINES:
+        raise InputError(f"engine is {' or '.join(ENGINES)}; got {engine!r}.")
+    for note in weights_notes(recipes):
+        notify(note)
+    if jobs[0].region == "tissue":
+        notify("Without annotations, every tile of tissue is used, tumour or not.")
+    if engine == "ray":
+        from features.extraction.cluster import extract_on_ray as extract
+    else:
+        from features.extraction.extract import extract
+    started = time.perf_counter()
+    outcomes = extract(jobs, recipes, out, **options)  # type: ignore[misc]
+    return Extraction(out, outcomes, time.perf_counter() - started)
+
+
+def check_recipes(jobs: Sequence[SlideJob], recipes: Sequence[Recipe]) -> None:
+    """Refuse recipes that do not go together, or not with the slides.
+
+    Raises:
+        InputError: there is no slide or no recipe, a scale is repeated, or tile images have several.
+    """
+    if not jobs or not recipes:
+        raise InputError("There is no slide, or no recipe, to extract. Give at least one of each.")
+    scales = [recipe.mpp for recipe in recipes]
+    if len(set(scales)) < len(scales):
+        raise InputError(f"mpp is {','.join(map(str, scales))}: a scale is repeated. Name it once.")
+    if len(scales) > 1 and jobs[0].from_tiles:
+        raise InputError("A folder of tile images has the scale of its files: give one mpp.")

@@ -1,0 +1,109 @@
+"""Extract the slides of a cohort's table."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Unpack
+
+from features.errors import InputError
+from features.extraction.jobs import (
+    ALL_DEFAULTS,
+    JobSettings,
+    SlideJob,
+    jobs_of_paths,
+    jobs_of_rows,
+)
+from features.extraction.run import Extraction, ExtractionOptions, extract_jobs
+from features.recipe import Recipe
+from mil.data.case import Row
+from mil.data.table import read_table
+
+TABLE_SUFFIXES = (".csv", ".tsv")
+
+
+def read_rows(inputs: Sequence[Path]) -> tuple[Row, ...]:
+    """The rows of the cohort's table, if the inputs are one; else none.
+
+    Raises:
+        InputError: a table is given together with other inputs.
+        CohortError: the table cannot be read.
+    """
+    tables = [path for path in inputs if path.suffix.lower() in TABLE_SUFFIXES]
+    if not tables:
+        return ()
+    if len(inputs) > 1:
+        raise InputError("Give one table, or slides, not both.")
+    return read_table(tables[0])
+
+
+def read_jobs(
+    inputs: Sequence[Path], slides: Path | None, settings: JobSettings = ALL_DEFAULTS
+) -> tuple[SlideJob, ...]:
+    """The slides of a cohort's table, or slide files and folders.
+
+    Args:
+        inputs: one table with case and slide, or slide files and folders of slides or tile images.
+        slides: the folder with the table's slides; None without a table.
+        settings: of all slides.
+
+    Raises:
+        InputError: inputs of different kinds, or arguments that do not apply to them.
+        SlideError: the folder has none of the table's slides, or two files for one of them.
+        CohortError: the table cannot be read.
+    """
+    rows = read_rows(inputs)
+    if rows and slides is None:
+        raise InputError("A table needs slides, the folder that holds its slides.")
+    if rows and slides is not None:
+        return jobs_of_rows(rows, slides, settings)
+    if slides is not None:
+        raise InputError("slides goes with a table; slide files are given as they are.")
+    return jobs_of_paths(inputs, settings)
+
+
+def extract(
+    cohort: Path | str | Sequence[Path | str],
+    *,
+    out: Path | str,
+    recipe: Recipe | Sequence[Recipe],
+    slides: Path | str | None = None,
+    annotations: Path | str | None = None,
+    slide_mpp: float | None = None,
+    coordinates: Path | str | None = None,
+    **options: Unpack[ExtractionOptions],
+) -> Extraction:
+    """Embed every tumour tile of a cohort's slides: one bag per slide.
+
+    A second call goes on where the first stopped, several processes may fill one store, and a slide that
+    fails does not stop the others. The result may be passed on as the path of the store.
+
+    Args:
+        cohort: the table with case and slide, or slide files and folders.
+        out: the store, one ``<slide>.h5`` per slide.
+        recipe: how to tile and embed; several that differ in mpp make one store each.
+        slides: the folder with the table's slides.
+        annotations: folder with the annotations; by default all tissue is used.
+        slide_mpp: micrometres per level-0 pixel, whatever the files say; a table's mpp column goes first.
+        coordinates: folder of bags whose tiles are read again, instead of laying a grid.
+        **options: see ``features.extraction.run.ExtractionOptions``.
+
+    Returns:
+        One outcome per slide and store; a slide that fails raises nothing.
+
+    Raises:
+        InputError: the arguments exclude each other, or name files that do not exist.
+        CohortError: the table cannot be read.
+        SlideError: the folder has none of the table's slides.
+        BackboneError: the backbone cannot be loaded.
+        BagError: the store has bags of another recipe, or two slides have one name.
+    """
+    inputs = [cohort] if isinstance(cohort, str | os.PathLike) else cohort
+    settings = JobSettings(
+        annotations=Path(annotations) if annotations is not None else None,
+        slide_mpp=slide_mpp,
+        coordinates=Path(coordinates) if coordinates is not None else None,
+    )
+    jobs = read_jobs(
+        [Path(path) for path in inputs], Path(slides) if slides is not None else None, settings
+    )
+    return extract_jobs(jobs, recipe, Path(out), **options)
