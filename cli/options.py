@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import typer
 import typer.core
@@ -236,7 +236,9 @@ def _is_tuple(hint: Any) -> bool:
 
 
 def _item_type(hint: Any) -> Any:
-    """``int`` of ``int``, of ``int | None`` and of ``tuple[int, ...]``."""
+    """``int`` of ``int``, of ``int | None`` and of ``tuple[int, ...]``; choices stay whole."""
+    if typing.get_origin(hint) is Literal:
+        return hint
     inner = [a for a in typing.get_args(hint) if a is not type(None) and a is not Ellipsis]
     return inner[0] if inner else hint
 
