@@ -39,8 +39,8 @@ class Column:
         """The categories, or a number in spreads from the middle and whether it is missing."""
         if self.categories:
             return [float(value == category) for category in self.categories]
-        held = _number(value)
-        return [0.0, 1.0] if held is None else [(held - self.middle) / self.spread, 0.0]
+        number = _number(value)
+        return [0.0, 1.0] if number is None else [(number - self.middle) / self.spread, 0.0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,51 +64,51 @@ class Encoding:
         absent = [column.name for column in self.columns if column.name not in other]
         if absent:
             raise CohortError(
-                f"{name}: the clinical model reads {', '.join(absent)}, which no table gives. Pass "
-                "--cohort with a table that has this slide and these columns."
+                f"{name}: the clinical model reads {', '.join(absent)}, which no table gives. Give "
+                "a cohort table that has this slide and these columns."
             )
-        numbers = [held for column in self.columns for held in column.encode(other[column.name])]
+        numbers = [value for column in self.columns for value in column.encode(other[column.name])]
         return np.array([numbers or [0.0]], dtype=np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        """The encoding as JSON holds it."""
+        """The encoding as JSON values."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, held: Mapping[str, Any]) -> "Encoding":
-        """The encoding that ``to_json`` told of."""
+    def from_json(cls, fields: Mapping[str, Any]) -> "Encoding":
+        """The encoding from what ``to_json`` returned."""
         columns = [
             Column(**{**column, "categories": tuple(column["categories"])})
-            for column in held["columns"]
+            for column in fields["columns"]
         ]
-        left_out = [(name, reason) for name, reason in held["left_out"]]
+        left_out = [(name, reason) for name, reason in fields["left_out"]]
         return cls(columns=tuple(columns), left_out=tuple(left_out))
 
 
-def clinical_columns(cases: Sequence[Case], asked: Sequence[str]) -> tuple[str, ...]:
-    """The columns to read: those asked for, or all but those of the study itself.
+def clinical_columns(cases: Sequence[Case], requested: Sequence[str]) -> tuple[str, ...]:
+    """The columns to read: the requested ones, or all but those of the study itself.
 
     Raises:
         CohortError: there is no such column, or slides of a case differ in it.
     """
-    there = list(cases[0].other)
-    unknown = [name for name in asked if name not in there]
+    columns = list(cases[0].other)
+    unknown = [name for name in requested if name not in columns]
     if unknown:
         raise CohortError(
-            f"No clinical column {unknown[0]!r} in the table; it has {', '.join(there) or 'none'}. "
-            "Name those to read with --clinical."
+            f"No clinical column {unknown[0]!r} in the table; it has {', '.join(columns) or 'none'}. "
+            "Set clinical to some of those."
         )
-    names = tuple(asked) or tuple(n for n in there if n.casefold() not in OF_THE_STUDY)
+    names = tuple(requested) or tuple(n for n in columns if n.casefold() not in OF_THE_STUDY)
     for case in cases:
         if differing := sorted({*names} & {*case.differing}):
             raise CohortError(
                 f"Slides of case {case.name!r} differ in {differing[0]!r}. A clinical fact is the case's: "
-                "mend the table, or name the columns to read with --clinical."
+                "correct the table, or set clinical to the columns to read."
             )
     return names
 
 
-def fit_encoding(cases: Sequence[Case], asked: Sequence[str]) -> Encoding:
+def fit_encoding(cases: Sequence[Case], requested: Sequence[str]) -> Encoding:
     """Learn from training cases how their columns become numbers.
 
     A column of which every value is a number is standardised, and a missing one is the median. Of any
@@ -119,7 +119,7 @@ def fit_encoding(cases: Sequence[Case], asked: Sequence[str]) -> Encoding:
         CohortError: of ``clinical_columns``.
     """
     columns, left_out = [], []
-    for name in clinical_columns(cases, asked):
+    for name in clinical_columns(cases, requested):
         fitted = _fit_column(name, [case.other[name] for case in cases])
         if isinstance(fitted, Column):
             columns.append(fitted)
@@ -128,18 +128,18 @@ def fit_encoding(cases: Sequence[Case], asked: Sequence[str]) -> Encoding:
     return Encoding(columns=tuple(columns), left_out=tuple(left_out))
 
 
-def readable(cases: Sequence[Case], asked: Sequence[str]) -> Encoding:
+def readable(cases: Sequence[Case], requested: Sequence[str]) -> Encoding:
     """What a clinical model could read of a whole cohort; each fold learns an encoding of its own.
 
     Raises:
         CohortError: of ``clinical_columns``.
         FitError: no column is left.
     """
-    encoding = fit_encoding(cases, asked)
+    encoding = fit_encoding(cases, requested)
     if not encoding.columns:
-        told = "; ".join(f"{name}: {reason}" for name, reason in encoding.left_out)
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in encoding.left_out)
         raise FitError(
-            f"The table has no column the clinical model could read{f' ({told})' if told else ''}. Add "
+            f"The table has no column the clinical model could read{f' ({reasons})' if reasons else ''}. Add "
             "one, such as age, or leave the model out."
         )
     return encoding
@@ -150,42 +150,42 @@ def revealing_columns(cases: Sequence[Case | Row], names: Sequence[str]) -> tupl
 
     What says no more than naming the largest class does is none of them, however large that is.
     """
-    found = []
+    revealing = []
     labels = Counter(case.label for case in cases)
     for name in names:
         pairs = Counter((case.other[name], case.label) for case in cases)
         values = {value for value, _ in pairs}
-        told = sum(max(n for (v, _), n in pairs.items() if v == value) for value in values)
-        few = len(values) <= 2 * len(labels) and told >= REVEALED * len(cases)
-        few = few and told > max(labels.values())
+        determined = sum(max(n for (v, _), n in pairs.items() if v == value) for value in values)
+        few = len(values) <= 2 * len(labels) and determined >= REVEALED * len(cases)
+        few = few and determined > max(labels.values())
         if few or _tells_time(cases, name):
-            found.append(name)
-    return tuple(found)
+            revealing.append(name)
+    return tuple(revealing)
 
 
 def _tells_time(cases: Sequence[Case | Row], name: str) -> bool:
     """Whether a column is the time of survival in nine of ten cases in which it is a number."""
-    held = [(read_number(case.other[name]), case.time) for case in cases if case.time is not None]
-    known = [value == time for value, time in held if math.isfinite(value)]
+    pairs = [(read_number(case.other[name]), case.time) for case in cases if case.time is not None]
+    known = [value == time for value, time in pairs if math.isfinite(value)]
     return bool(known) and sum(known) >= REVEALED * len(known)
 
 
 def _fit_column(name: str, values: Sequence[str]) -> Column | str:
     """How a column becomes numbers, or why it does not."""
-    held = [value for value in values if value.casefold() not in MISSING]
-    distinct = sorted({*held})
-    if not held or (len(distinct) == 1 and len(held) == len(values)):
+    present = [value for value in values if value.casefold() not in MISSING]
+    distinct = sorted({*present})
+    if not present or (len(distinct) == 1 and len(present) == len(values)):
         return "says the same of every case"
-    numbers = [_number(value) for value in held]
+    numbers = [_number(value) for value in present]
     known = [value for value in numbers if value is not None]
-    if len(known) == len(held):
+    if len(known) == len(present):
         return Column(name=name, middle=float(np.median(known)), spread=float(np.std(known)) or 1.0)
-    if len(distinct) == len(held) > 2:
+    if len(distinct) == len(present) > 2:
         return "says something else of every case"
     return Column(name=name, categories=tuple(distinct))
 
 
 def _number(text: str) -> float | None:
     """The number a field holds; None where it is missing or something else."""
-    held = read_number(text)
-    return held if math.isfinite(held) else None
+    number = read_number(text)
+    return number if math.isfinite(number) else None

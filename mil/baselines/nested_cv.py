@@ -46,8 +46,8 @@ def inner_folds(training: Training) -> tuple[InnerFold, ...]:
     if n_folds < 2:
         return ()
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=training.seed)
-    held_out = [np.isin(training.cases, names[test]) for _, test in splitter.split(names, labels)]
-    return tuple(InnerFold(np.flatnonzero(~test), np.flatnonzero(test)) for test in held_out)
+    tests = [np.isin(training.cases, names[test]) for _, test in splitter.split(names, labels)]
+    return tuple(InnerFold(np.flatnonzero(~test), np.flatnonzero(test)) for test in tests)
 
 
 class Standard(NamedTuple):

@@ -88,7 +88,7 @@ class PooledSvm(Head):
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
         dim, n_classes = settings.dim, settings.n_classes
-        self._hold(
+        self._set_buffers(
             columns=torch.arange(dim),
             centre=torch.zeros(dim),
             spread=torch.ones(dim),
@@ -117,7 +117,7 @@ class PooledSvm(Head):
 
     @torch.no_grad()
     def solve(self, training: Training) -> None:
-        """Choose the setting on inner folds, scale what it said there, and fit on all training slides."""
+        """Choose the setting on inner folds, scale its decisions there, and fit on all training slides."""
         training = counted_by_case(training)
         rows, labels, weights = describe_slides(self, training), training.labels, training.weights
         folds = inner_folds(training)
@@ -126,11 +126,13 @@ class PooledSvm(Head):
             setting, decisions = choose_setting(rows, labels, weights, folds)
             slope, offset = platt_scale(decisions, labels, weights)
         machine = fit_machine(rows, labels, weights, setting)
-        held = {name: torch.as_tensor(value) for name, value in machine._asdict().items()}
-        held |= {"slope": torch.from_numpy(slope), "offset": torch.from_numpy(offset)}
-        self._hold(**{n: v.float() if v.is_floating_point() else v for n, v in held.items()})
+        buffers = {name: torch.as_tensor(value) for name, value in machine._asdict().items()}
+        buffers |= {"slope": torch.from_numpy(slope), "offset": torch.from_numpy(offset)}
+        self._set_buffers(
+            **{n: v.float() if v.is_floating_point() else v for n, v in buffers.items()}
+        )
 
-    def _hold(self, **buffers: Tensor) -> None:
+    def _set_buffers(self, **buffers: Tensor) -> None:
         for name, value in buffers.items():
             self.register_buffer(name, value)
 
@@ -140,7 +142,7 @@ class PooledSvm(Head):
         """Take buffers of the lengths that were saved."""
         for name in ("columns", "centre", "spread", "exemplars", "alpha"):
             if prefix + name in state_dict:
-                self._hold(**{name: torch.empty_like(state_dict[prefix + name])})
+                self._set_buffers(**{name: torch.empty_like(state_dict[prefix + name])})
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -237,15 +239,15 @@ def choose_setting(
                 across = kernel(outside[:, columns], inside[:, columns], gamma)
                 for cost in COSTS:
                     alpha, bias = separate(gram, labels[train], weights[train], cost)
-                    said = decisions.setdefault(
+                    scores = decisions.setdefault(
                         Setting(halvings, cost, width), np.zeros((len(rows), len(bias)))
                     )
-                    said[test] = across @ alpha + bias
+                    scores[test] = across @ alpha + bias
 
-    def mean_auc(said: Floats) -> float:
+    def mean_auc(scores: Floats) -> float:
         of_class = [
-            roc_auc_score(labels == label, said[:, label], sample_weight=weights)
-            for label in range(said.shape[1])
+            roc_auc_score(labels == label, scores[:, label], sample_weight=weights)
+            for label in range(scores.shape[1])
         ]
         return float(np.mean(of_class))
 
@@ -261,7 +263,7 @@ def platt_scale(decisions: Floats, labels: Ints, weights: Floats) -> tuple[Float
     """
     from scipy.optimize import minimize
 
-    found = []
+    lines = []
     for label in range(decisions.shape[1]):
         own = labels == label
         n_own, n_other = weights[own].sum(), weights[~own].sum()
@@ -272,6 +274,6 @@ def platt_scale(decisions: Floats, labels: Ints, weights: Floats) -> tuple[Float
             return float(weights @ (np.logaddexp(0, logit) - target * logit))
 
         start = [1.0, np.log((n_own + 1) / (n_other + 1))]
-        found.append(minimize(loss, start, bounds=[(LEAST_SLOPE, None), (None, None)], tol=1e-10).x)
-    slope, offset = np.array(found).T
+        lines.append(minimize(loss, start, bounds=[(LEAST_SLOPE, None), (None, None)], tol=1e-10).x)
+    slope, offset = np.array(lines).T
     return slope, offset

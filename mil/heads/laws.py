@@ -288,9 +288,9 @@ def law_saving_is_identity(build: Build) -> None:
         path = Path(folder) / "head.safetensors"
         save_file({name: value.contiguous() for name, value in head.state_dict().items()}, path)
         fresh.load_state_dict(load_file(path))
-    told, told_again = _tensors(head(features, mask)), _tensors(fresh(features, mask))
-    for name, value in told.items():
-        assert torch.equal(value, told_again[name]), f"{name} is not what was saved"
+    original, reloaded = _tensors(head(features, mask)), _tensors(fresh(features, mask))
+    for name, value in original.items():
+        assert torch.equal(value, reloaded[name]), f"{name} is not what was saved"
 
 
 def law_large_features_stay_finite(build: Build) -> None:
@@ -337,9 +337,9 @@ def law_inference_mode_is_borne(build: Build) -> None:
     features, mask = _batch(head)
     recorded = _tensors(head(features, mask))
     with torch.inference_mode():
-        told = _tensors(head(features, mask))
+        inferred = _tensors(head(features, mask))
     for name, value in recorded.items():
-        assert torch.equal(told[name], value), f"{name} differs in inference mode"
+        assert torch.equal(inferred[name], value), f"{name} differs in inference mode"
 
 
 def law_no_label_goes_in(build: Build) -> None:
@@ -349,7 +349,7 @@ def law_no_label_goes_in(build: Build) -> None:
     """
     for method in ("forward", "pool"):
         taken = inspect.signature(getattr(build(), method)).parameters
-        in_order = [name for name, each in taken.items() if each.kind in IN_ORDER]
+        in_order = [name for name, parameter in taken.items() if parameter.kind in IN_ORDER]
         assert len(in_order) == len(taken) == 3, (
             f"{method} takes {', '.join(taken)}; it is given features, mask and coords, and no more"
         )
@@ -369,11 +369,14 @@ def law_contributions_add_up(build: Build) -> None:
     _equal(whole.attention, whole.scores.softmax(-1), "the attention and the softmax of the scores")
     fewer = mask.clone()
     fewer[:, 1::2] = False
-    for kept in (mask, fewer):
-        shares = whole.scores.masked_fill(~kept.unsqueeze(1), -torch.inf).softmax(-1)  # (B, A, N)
-        told = torch.einsum("ban,bnc->bac", shares, whole.tile_logits)
-        summed = told.diagonal(dim1=1, dim2=2) if told.shape[1] > 1 else told[:, 0]
-        _equal(summed, head(features, kept).logits, "the sum of the tiles' contributions")
+    for selection in (mask, fewer):
+        shares = whole.scores.masked_fill(~selection.unsqueeze(1), -torch.inf).softmax(
+            -1
+        )  # (B, A, N)
+        contributions = torch.einsum("ban,bnc->bac", shares, whole.tile_logits)
+        n_maps = contributions.shape[1]
+        summed = contributions.diagonal(dim1=1, dim2=2) if n_maps > 1 else contributions[:, 0]
+        _equal(summed, head(features, selection).logits, "the sum of the tiles' contributions")
 
 
 def law_tiles_enter_by_their_embedding(build: Build) -> None:
@@ -464,19 +467,19 @@ def _gradients(head: Head, features: Tensor, mask: Tensor) -> dict[str, Tensor]:
     labels = torch.arange(len(LENGTHS)) % head.settings.n_classes
     output = head(features, mask)
     # Also of one class, whose cross-entropy is always 0, and of a sum over classes, which it ignores.
-    wanted = torch.linspace(-1, 1, output.logits.numel()).view_as(output.logits)
-    loss = (output.logits - wanted).square().mean()
+    expected = torch.linspace(-1, 1, output.logits.numel()).view_as(output.logits)
+    loss = (output.logits - expected).square().mean()
     loss = loss + head.auxiliary_loss(output, labels, mask).mean()
     parameters = dict(head.named_parameters())
     if not parameters:
         return {}
-    found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
-    return dict(zip(parameters, found, strict=True))
+    gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+    return dict(zip(parameters, gradients, strict=True))
 
 
 def _tensors(output: HeadOutput) -> dict[str, Tensor]:
     """All tensors of an output by name."""
-    named = {each.name: getattr(output, each.name) for each in fields(output)}
+    named = {entry.name: getattr(output, entry.name) for entry in fields(output)}
     named |= {f"aux {name}": value for name, value in named.pop("aux").items()}
     return {name: value for name, value in named.items() if value is not None}
 
@@ -493,11 +496,15 @@ def _same(output: HeadOutput, bare: HeadOutput, mask: Tensor, why: str) -> None:
         _equal(output.tile_logits[:, :n_tiles], bare.tile_logits, f"{why}: the tile logits")
 
 
-def _equal(got: Tensor, wanted: Tensor, what: str) -> None:
+def _equal(got: Tensor, expected: Tensor, what: str) -> None:
     """Equal but for rounding; NaN equals nothing."""
-    assert got.shape == wanted.shape, f"{what}: shape {tuple(got.shape)}, not {tuple(wanted.shape)}"
-    far = (got - wanted).abs().max()
-    assert torch.allclose(got, wanted, rtol=TOLERANCE, atol=TOLERANCE), f"{what} differ by {far:g}"
+    assert got.shape == expected.shape, (
+        f"{what}: shape {tuple(got.shape)}, not {tuple(expected.shape)}"
+    )
+    far = (got - expected).abs().max()
+    assert torch.allclose(got, expected, rtol=TOLERANCE, atol=TOLERANCE), (
+        f"{what} differ by {far:g}"
+    )
 
 
 def _refused(call: Callable[[], object], what: str) -> None:

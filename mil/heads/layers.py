@@ -63,7 +63,7 @@ class GatedAttention(nn.Module):
 class Dropout(nn.Module):
     """Dropout that draws 15 bits for each number, four at once: ``nn.Dropout`` takes seven times as long.
 
-    The share that is kept is rounded to 1 / 32768, and what is kept is scaled by that very share.
+    The surviving share is rounded to 1 / 32768, and the survivors are scaled by that very share.
     """
 
     def __init__(self, share: float) -> None:
@@ -74,11 +74,11 @@ class Dropout(nn.Module):
         """Drop in training, and do nothing in evaluation."""
         if not self.training or self.share == 0:
             return x
-        kept = max(1, round((1 - self.share) * 2**15))
+        threshold = max(1, round((1 - self.share) * 2**15))
         words = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64, device=x.device)
         bits = words.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
         # Arithmetic instead of a comparison, since torch is slow to make numbers of booleans on a CPU.
         below = (
-            bits.bitwise_and_(2**15 - 1).sub_(kept).bitwise_right_shift_(15)
+            bits.bitwise_and_(2**15 - 1).sub_(threshold).bitwise_right_shift_(15)
         )  # -1 where kept, else 0
-        return x * (below.to(x.dtype) * (-(2**15) / kept))
+        return x * (below.to(x.dtype) * (-(2**15) / threshold))

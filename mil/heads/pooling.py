@@ -58,17 +58,19 @@ class WeightedPooling(Head):
         scores = mask_scores(self.score(tiles).float().transpose(1, 2), mask)  # (B, 1, N)
         peak = scores.detach().amax(dim=-1, keepdim=True)  # (B, 1, 1); cancels in the mean
         total = torch.exp(scores - peak).to(tiles.dtype) @ tiles  # (B, 1, E)
-        # No loss asks for tile logits, and what they would keep for a gradient is large.
-        told = tiles[:, :0] if self.training else tiles
-        tile_logits = self.classify(told).masked_fill(~mask[:, : told.shape[1], None], 0.0)
+        # No loss needs tile logits, and their memory for the gradient would be large.
+        classified = tiles[:, :0] if self.training else tiles
+        tile_logits = self.classify(classified).masked_fill(
+            ~mask[:, : classified.shape[1], None], 0.0
+        )
         return WeightedPart(scores, peak, total, tile_logits)
 
     def merge(self, parts: Sequence[tuple[Tensor, ...]]) -> HeadOutput:
         """Divide the sums by all weight there is."""
-        held = [WeightedPart(*part) for part in parts]
-        scores = torch.cat([part.scores for part in held], dim=-1)  # (B, 1, N)
+        chunks = [WeightedPart(*part) for part in parts]
+        scores = torch.cat([part.scores for part in chunks], dim=-1)  # (B, 1, N)
         log_mass = torch.logsumexp(scores, dim=-1, keepdim=True)  # (B, 1, 1)
-        shares = [part.total.float() * torch.exp(part.peak - log_mass) for part in held]
+        shares = [part.total.float() * torch.exp(part.peak - log_mass) for part in chunks]
         embedding = torch.stack(shares).sum(dim=0).squeeze(1)  # (B, E), Ilse 2018, equation 7
         return HeadOutput(
             logits=self.classify(embedding),
@@ -78,7 +80,7 @@ class WeightedPooling(Head):
             # The classifier is linear, so attention times these sums to the logits exactly.
             tile_logits=None
             if self.training
-            else torch.cat([part.tile_logits for part in held], dim=1),
+            else torch.cat([part.tile_logits for part in chunks], dim=1),
         )
 
 

@@ -130,8 +130,8 @@ class NystromAttention(nn.Module):
         """The answer to the first token (1, 1, E), which costs less than all, and its attention (L,)."""
         normed = self.norm(tokens)
         factors = self.factors(normed)
-        asked = self.split(self.query(normed[:, :1]))
-        return self.answer(asked, factors), self.row(asked, factors)
+        queries = self.split(self.query(normed[:, :1]))
+        return self.answer(queries, factors), self.row(queries, factors)
 
     def split(self, tokens: Tensor) -> Tensor:
         """(1, L, E) -> (1, H, L, d)."""
@@ -146,23 +146,25 @@ class NystromAttention(nn.Module):
         keys, values = self.split(self.key(normed)), self.split(self.value(normed))
         return Factors(keys, values, key_marks, query_marks, inverse)
 
-    def answer(self, asked: Tensor, factors: Factors) -> Tensor:
-        """What the first tokens get, whose queries are asked: (1, H, l, d) -> (1, l, E)."""
+    def answer(self, queries: Tensor, factors: Factors) -> Tensor:
+        """The answers to these queries of the first tokens: (1, H, l, d) -> (1, l, E)."""
         keys, values, key_marks, query_marks, inverse = factors
         gathered = attend(query_marks, keys, values)  # (1, H, M, d)
-        with torch.autocast(asked.device.type, enabled=False):
-            summary = (inverse @ gathered.float()).to(asked.dtype)  # (1, H, M, d)
-        answers = attend(asked, key_marks, summary)  # (1, H, l, d)
+        with torch.autocast(queries.device.type, enabled=False):
+            summary = (inverse @ gathered.float()).to(queries.dtype)  # (1, H, M, d)
+        answers = attend(queries, key_marks, summary)  # (1, H, l, d)
         if self.residual is not None:
             answers = answers + pad(self.residual(values[:, :, 1:]), (0, 0, 1, 0))
         answer: Tensor = self.out(answers.transpose(1, 2).flatten(2))
         return answer
 
     @torch.no_grad()
-    def row(self, asked: Tensor, factors: Factors) -> Tensor:
-        """Attention of the first token asked to all, averaged over the heads: (L,), of sum 1."""
-        with torch.autocast(asked.device.type, enabled=False):
-            weights = likeness(asked[:, :, :1].float(), factors.key_marks.float()) @ factors.inverse
+    def row(self, queries: Tensor, factors: Factors) -> Tensor:
+        """Attention of the first query to all tokens, averaged over the heads: (L,), of sum 1."""
+        with torch.autocast(queries.device.type, enabled=False):
+            weights = (
+                likeness(queries[:, :, :1].float(), factors.key_marks.float()) @ factors.inverse
+            )
             heads = zip(weights[0], factors.query_marks[0], factors.keys[0], strict=True)
             # Head by head: landmarks times tokens of all would be the largest tensor there is.
             rows = [weight @ likeness(marks.float(), keys.float()) for weight, marks, keys in heads]
