@@ -137,7 +137,10 @@ def two_slides(tmp_path, second="61"):
 
 def test_case_whose_slides_differ_in_a_clinical_column_is_refused(tmp_path):
     cohort = two_slides(tmp_path)
-    with pytest.raises(CohortError, match=r"Slides of case 'a' differ in 'age'.*set clinical to the columns to read"):
+    with pytest.raises(
+        CohortError,
+        match=r"Slides of case 'a' differ in 'age'.*set clinical to the columns to read",
+    ):
         fit_model("clinical", cohort.cases, (), cohort.classes, QUICK, seed=0)
     only_sex = replace(QUICK, clinical=("sex",))
     fitted = fit_model("clinical", cohort.cases, (), cohort.classes, only_sex, seed=0)
@@ -227,13 +230,13 @@ def test_encoding_is_kept_with_the_model_and_guarded(tmp_path):
 def test_columns_are_checked_before_any_fit():
     cohort = clinical_cohort()
 
-    def keep(model, fold, fitter):
-        raise AssertionError("a fit was asked for")
+    def fail(*_parts):
+        raise AssertionError("a fit was started")
 
     settings = replace(QUICK, clinical=("size",))
     with pytest.raises(CohortError, match="No clinical column 'size'"):
         cross_validate(
-            cohort, folds_of(cohort), ["majority", "clinical"], settings, seed=0, keep=keep
+            cohort, folds_of(cohort), ["majority", "clinical"], settings, seed=0, fitter=fail
         )
 
 
