@@ -139,7 +139,7 @@ def test_case_whose_slides_differ_in_a_clinical_column_is_refused(tmp_path):
     cohort = two_slides(tmp_path)
     with pytest.raises(
         CohortError,
-        match=r"Slides of case 'a' differ in 'age'.*set clinical to the columns to read",
+        match=r"Slides of case 'a' differ in 'age'.*set clinical to the columns",
     ):
         fit_model("clinical", cohort.cases, (), cohort.classes, QUICK, seed=0)
     only_sex = replace(QUICK, clinical=("sex",))
