@@ -78,7 +78,7 @@ def predict_slides(
 
 def value_names(fitted: FittedModel) -> list[str]:
     """What the values of a row are: the classes, or the risk."""
-    return list(fitted.classes)
+    return [name.split("_", 1)[-1] for name in fitted.readout.answer_names]
 
 
 def write_predicted(path: Path, rows: Sequence[PredictedRow], fitted: FittedModel) -> None:

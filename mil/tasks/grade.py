@@ -1,0 +1,182 @@
+"""Grade: the case's place on an ordered scale, such as FNCLCC 1 to 3."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mil.data.case import Case, Row
+from mil.data.values import is_missing
+from mil.errors import CohortError, FitError
+from mil.tasks.names import GradeColumns
+from mil.tasks.task import Fields, Task
+
+if TYPE_CHECKING:
+    from mil.baselines.encoding import Encoding
+    from mil.evaluation.predictions import Predictions
+    from mil.evaluation.regression.models import Regression, Truth
+    from mil.heads.head import Outcome
+    from mil.learning.objective import Objective
+    from mil.learning.readout import Readout
+    from mil.settings import FitSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grade(GradeColumns, Task):
+    """An ordered grade, as one column of the table states it."""
+
+    name: ClassVar[str] = "grade"
+    outcome: ClassVar[str] = "grade"
+    default_models: ClassVar[tuple[str, ...]] = ("majority", "pooled-logistic", "mean", "abmil")
+    head_outcome: "ClassVar[Outcome]" = "ordered"
+    null_metric: ClassVar[tuple[str, float]] = ("quadratic_kappa", 0.0)
+    page: ClassVar[str] = "mil.report.grade_sections:GradeSections"
+
+    def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
+        """The label is the grade; the table's own label joins the further columns."""
+        if self.grade == "label":
+            return tuple(rows)
+        if rows and self.grade not in rows[0].other:
+            columns = ", ".join(rows[0].other) or "none"
+            raise CohortError(
+                f"{source} has no column {self.grade!r}; beside case and slide it has {columns}. Set grade to "
+                "the name of the column."
+            )
+        labelled = tuple(_label_row(row, self.grade) for row in rows)
+        if not any(row.label for row in labelled):
+            raise CohortError(f"{source}: no case has a {self.grade}. Fill the column in.")
+        first: dict[str, Row] = {}
+        for row in labelled:
+            earlier = first.setdefault(row.case, row)
+            if earlier.label != row.label:
+                raise CohortError(
+                    f"{source}: case {row.case!r} has {self.grade} {earlier.label!r} on line {earlier.line} "
+                    f"and {row.label!r} on line {row.line}. A case has one grade; correct the table."
+                )
+        return labelled
+
+    def order_classes(self, labels: Sequence[str], source: str) -> tuple[str, ...]:
+        """The grades that occur, from lowest to highest; two or more."""
+        grades = tuple(dict.fromkeys(labels))
+        if self.grade_order:
+            if unknown := sorted(set(grades) - set(self.grade_order)):
+                raise CohortError(
+                    f"{source}: grade {unknown[0]!r} is not in grade_order ({', '.join(self.grade_order)}). "
+                    "Add it, or correct the table."
+                )
+            grades = tuple(name for name in self.grade_order if name in grades)
+        else:
+            grades = _sort_grades(grades, source)
+        if len(grades) < 2:
+            raise CohortError(
+                f"{source} holds only grade {grades[0]!r}. An order needs two or more grades."
+            )
+        return grades
+
+    def strata(self, labels: Sequence[str], folds: str) -> list[str]:
+        """The grades."""
+        del folds
+        return list(labels)
+
+    def check_models(self, names: Sequence[str]) -> None:
+        """Models without a loss of their own on classes."""
+        from mil.heads.registry import check_supports
+
+        check_supports(names, self.head_outcome)
+
+    def objective(
+        self,
+        train: Sequence[Case],
+        valid: Sequence[Case],
+        classes: Sequence[str],
+        settings: "FitSettings",
+        encoding: "Encoding | None",
+        *,
+        by_steps: bool,
+    ) -> "Objective":
+        """The log loss of exceeding each grade but the last."""
+        from mil.tasks.grade_objective import GradeObjective
+
+        del settings, by_steps
+        return GradeObjective(train, valid, classes, encoding)
+
+    @classmethod
+    def readout_from_json(cls, outputs: Sequence[str], card: Mapping[str, Any] | None) -> "Readout":
+        """Cumulative logits."""
+        from mil.tasks.grade_objective import GradeReadout
+
+        if card is None or len(card["grades"]) != len(outputs) + 1:
+            raise FitError("the card of a grade model lacks its grades")
+        return GradeReadout(tuple(card["grades"]))
+
+    def answer_columns(self, cases: Sequence[Case], classes: Sequence[str]) -> tuple[str, ...]:
+        """One probability per grade."""
+        from mil.evaluation.grade.predictions import PREFIX
+
+        del cases
+        return tuple(PREFIX + name for name in classes)
+
+    def outcome_fields(self, case: Case) -> Fields:
+        """The grade."""
+        return {"grade": case.label}
+
+    def make_predictions(
+        self, rows: Sequence[Fields], cases: Sequence[Case], classes: Sequence[str]
+    ) -> "Predictions":
+        """The table with a grade and a probability per grade."""
+        import pandas as pd
+
+        from mil.evaluation.grade.predictions import COLUMNS, GradePredictions
+
+        columns = [*COLUMNS, *self.answer_columns(cases, classes)]
+        return GradePredictions(pd.DataFrame(rows, columns=columns), tuple(classes))
+
+    def check_combinable(self, classes: Sequence[str]) -> None:
+        """No regression here takes grades."""
+        del classes
+        raise CohortError(
+            "Clinical columns and a model's score are combined for two classes or for survival, not for "
+            "grades. Combine no model."
+        )
+
+    def regression_truth(self, cases: Sequence[Case], classes: Sequence[str]) -> "Truth":
+        """No regression here takes grades."""
+        del cases
+        self.check_combinable(classes)
+        raise AssertionError("unreachable: check_combinable raises")
+
+    def regression_score(self, answer: Mapping[str, float]) -> float:
+        """The expected grade, counted from 0 for the lowest."""
+        return sum(place * p for place, p in enumerate(answer.values()))
+
+    def regression_answers(
+        self,
+        regression: "Regression",
+        train: Mapping[str, Sequence[str]],
+        test: Mapping[str, Sequence[str]],
+        columns: Sequence[str],
+    ) -> list[Fields]:
+        """No regression here takes grades."""
+        del regression, train, test
+        self.check_combinable(columns)
+        raise AssertionError("unreachable: check_combinable raises")
+
+
+def _label_row(row: Row, column: str) -> Row:
+    other = {name: value for name, value in row.other.items() if name != column}
+    if row.label:
+        other["label"] = row.label
+    value = row.other[column]
+    return replace(row, label="" if is_missing(value) else value, other=other)
+
+
+def _sort_grades(grades: Sequence[str], source: str) -> tuple[str, ...]:
+    """Grades by the number they end with, as 1, G2 and grade 3 do."""
+    matches = {name: re.fullmatch(r"(\D*)(\d+(?:\.\d+)?)", name) for name in grades}
+    prefixes = {match.group(1) for match in matches.values() if match}
+    if not all(matches.values()) or len(prefixes) > 1:
+        raise CohortError(
+            f"{source}: the order of the grades {', '.join(sorted(grades))} is not plain from their names. "
+            "State it with grade_order, from lowest to highest."
+        )
+    return tuple(sorted(grades, key=lambda name: float(matches[name].group(2))))  # type: ignore[union-attr]
