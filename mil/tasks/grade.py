@@ -39,8 +39,8 @@ class Grade(GradeColumns, Task):
         if rows and self.grade not in rows[0].other:
             columns = ", ".join(rows[0].other) or "none"
             raise CohortError(
-                f"{source} has no column {self.grade!r}; beside case and slide it has {columns}. Set grade to "
-                "the name of the column."
+                f"{source} has no column {self.grade!r}; beside case and slide it has {columns}. Set grade "
+                "to the name of the column."
             )
         labelled = tuple(_label_row(row, self.grade) for row in rows)
         if not any(row.label for row in labelled):
@@ -80,9 +80,9 @@ class Grade(GradeColumns, Task):
 
     def check_models(self, names: Sequence[str]) -> None:
         """Models without a loss of their own on classes."""
-        from mil.heads.registry import check_supports
+        from mil.heads.registry import check_outcomes
 
-        check_supports(names, self.head_outcome)
+        check_outcomes(names, self.head_outcome)
 
     def objective(
         self,

@@ -1,8 +1,8 @@
 """Training for grades: one logit for each grade but the last, that of exceeding it.
 
 Each logit is a binary decision with the same bags behind it (L. Li, H. Lin, Ordinal regression by extended
-binary classification, NeurIPS 2006). What a bag answers must not rise from one grade to the next; where trained
-logits do, the lower of them holds.
+binary classification, NeurIPS 2006). What a bag answers must not rise from one grade to the next; where
+trained logits do, the lower of them holds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ class GradeObjective(ClassObjective):
     def loss(
         self, output: HeadOutput, labels: Tensor, weights: Tensor, settings: FitSettings
     ) -> Tensor:
-        """The mean log loss over the K - 1 decisions of each bag times its weight, averaged over the batch."""
+        """The mean log loss over the K - 1 decisions of a bag times its weight, averaged over bags."""
         del settings
         logits = output.logits.float()  # (B, K - 1)
         exceeds = labels[:, None] > torch.arange(logits.shape[1])

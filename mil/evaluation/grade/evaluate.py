@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from mil.errors import PredictionsError
 from mil.evaluation.arrays import Floats
 from mil.evaluation.classification.per_class import Spread, spread
 from mil.evaluation.classification.predictions import CaseScores
@@ -14,6 +15,7 @@ from mil.evaluation.grade.metrics import median_grade
 from mil.evaluation.grade.predictions import GradePredictions
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.metric import Metric, metrics_to_json
+from mil.settings import JudgeSettings
 
 BASELINE = "(median training grade)"
 MEDIAN = "The predicted grade is the median of the predicted distribution: it has the least absolute error."
@@ -154,7 +156,10 @@ class GradeEvaluation:
 
 
 def evaluate_grades(
-    predictions: GradePredictions, metric_table: MetricTable = METRICS
+    predictions: GradePredictions,
+    settings: JudgeSettings | None = None,
+    *,
+    metric_table: MetricTable = METRICS,
 ) -> GradeEvaluation:
     """Evaluate every model of the table over its cases.
 
@@ -163,8 +168,17 @@ def evaluate_grades(
 
     Args:
         predictions: out-of-fold predictions; the slides of a case are averaged.
+        settings: must be the defaults: they are about classes.
         metric_table: the metrics to compute.
+
+    Raises:
+        PredictionsError: other settings were given.
     """
+    if settings not in (None, JudgeSettings()):
+        raise PredictionsError(
+            "interval, prevalence and coverage are about classes; these predictions hold grades. Leave them "
+            "out."
+        )
     scores = {
         name: tuple(predictions.case_scores(name, repeat) for repeat in predictions.repeats)
         for name in predictions.models

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from cli.null import _kept, _write
+
 from cli.options import UsageError
 from mil.audit.permutation import Shuffle
 from mil.runs.run import Run
