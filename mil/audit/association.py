@@ -1,13 +1,15 @@
-"""Association of one variable with the class of a case, against label permutations.
+"""Association of one variable with the outcome of a case, against permutations of the outcomes.
 
-The measure is a macro one-vs-rest AUC; for each class the direction that fits better counts. At 20 cases it
-is well above .5 even without an association, so it is compared with the same measure under permuted labels.
+For classes the measure is a macro one-vs-rest AUC, for survival Harrell's C; the direction that fits better
+counts. At 20 cases it is well above .5 even without an association, so it is compared with the same measure
+under permuted outcomes.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,16 +46,16 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Association:
-    """Label permutation test of one predictor.
+    """Permutation test of one predictor.
 
     Attributes:
         name: name of the predictor.
-        auc: macro one-vs-rest AUC in the direction that fits best; None without data.
-        chance: median AUC over the permutations.
-        noticed: AUC that one permutation in twenty reaches.
-        p: share of permutations, the true labels among them, that reach the AUC (Phipson & Smyth 2010).
+        auc: macro one-vs-rest AUC, or Harrell's C, in the direction that fits best; None without data.
+        chance: its median over the permutations.
+        noticed: the value that one permutation in twenty reaches.
+        p: share of permutations, the true outcomes among them, that reach the value (Phipson & Smyth 2010).
         p_holm: p adjusted over all predictors.
-        exact: whether all permutations of the labels were tried.
+        exact: whether all permutations of the outcomes were tried.
         reason: why there is no data.
         note: remark on the values.
     """
@@ -84,8 +86,8 @@ class Associations:
 
     Attributes:
         results: one per predictor, in their order.
-        largest: AUC that the best numeric predictor reaches in one permutation in twenty; None where there
-            is no numeric predictor.
+        largest: value that the best numeric predictor reaches in one permutation in twenty; None where
+            there is no numeric predictor.
         numeric: number of numeric predictors.
     """
 
@@ -94,21 +96,59 @@ class Associations:
     numeric: int
 
 
+class Outcome(Protocol):
+    """The outcomes of n cases, and how far a variable of the cases predicts them."""
+
+    @property
+    def observed(self) -> Ints:
+        """(1, n) the arrangement of the outcomes as they are."""
+
+    def permutations(self, shuffles: int, seed: int) -> tuple[Ints, bool]:
+        """(B, n) permuted arrangements, and whether these are all there are."""
+
+    def measure(self, predictor: Predictor, arrangements: Ints) -> Floats:
+        """(B,) how far the predictor goes with each arrangement, in the direction that fits best."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassOutcome:
+    """The classes of n cases.
+
+    Attributes:
+        truth: (n,) class indices; every class has a case.
+    """
+
+    truth: Ints
+
+    @property
+    def observed(self) -> Ints:
+        """(1, n) the true classes."""
+        return self.truth[None]
+
+    def permutations(self, shuffles: int, seed: int) -> tuple[Ints, bool]:
+        """(B, n) permuted classes, and whether these are all there are."""
+        return _permutations(self.truth, shuffles, seed)
+
+    def measure(self, predictor: Predictor, arrangements: Ints) -> Floats:
+        """(B,) macro AUC in the direction that fits best."""
+        return best_auc(predictor, arrangements)
+
+
 def associate(
-    predictors: Sequence[Predictor], truth: Ints, *, shuffles: int = SHUFFLES, seed: int = 0
+    predictors: Sequence[Predictor], outcome: Outcome, *, shuffles: int = SHUFFLES, seed: int = 0
 ) -> Associations:
-    """Test the AUC of each predictor against permuted labels, the same permutations for all.
+    """Test each predictor against permuted outcomes, the same permutations for all.
 
     Args:
         predictors: variables of the same n cases.
-        truth: (n,) class indices; every class has a case.
+        outcome: of these cases.
         shuffles: number of permutations; all are tried where there are few.
         seed: seed of the permutations.
     """
-    permuted, exact = _permutations(truth, shuffles, seed)
+    permuted, exact = outcome.permutations(shuffles, seed)
     available = [predictor for predictor in predictors if predictor.values is not None]
-    observed = {predictor.name: best_auc(predictor, truth[None])[0] for predictor in available}
-    null = {predictor.name: best_auc(predictor, permuted) for predictor in available}
+    observed = {p.name: outcome.measure(p, outcome.observed)[0] for p in available}
+    null = {p.name: outcome.measure(p, permuted) for p in available}
     p = {
         name: (np.sum(null[name] >= observed[name] - ROUNDING) + (not exact))
         / (len(permuted) + (not exact))

@@ -1,14 +1,23 @@
-"""Possible confounders: variables beside the tissue that alone could separate the classes."""
+"""Possible confounders: variables beside the tissue that alone could predict the outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mil.audit.association import Association, Associations, associate
+from mil.audit.association import (
+    Association,
+    Associations,
+    ClassOutcome,
+    Outcome,
+    Predictor,
+    associate,
+)
 from mil.audit.predictors import cohort_predictors
 from mil.audit.single_predictor import count_correct_alone
+from mil.audit.survival_association import SurvivalOutcome, concordance_alone
 from mil.data.cohort import Cohort
+from mil.data.outcomes import EVENT, Outcomes
 from mil.data.splits import Fold
 
 
@@ -17,13 +26,15 @@ class Confounder:
     """A variable of the cases beside their tissue.
 
     Attributes:
-        association: association with the label, against permuted labels.
-        right: cases that it alone classifies correctly in the run's folds, mean over repeats; None without
-            data.
+        association: with the outcome, against permuted outcomes.
+        right: how well it does alone in the run's folds, mean over repeats: cases classified correctly, or
+            Harrell's C; None without data.
+        performance: the same as text.
     """
 
     association: Association
     right: float | None
+    performance: str
 
     @property
     def verdict(self) -> str:
@@ -32,31 +43,56 @@ class Confounder:
         if association.auc is None or association.noticed is None or association.p is None:
             return association.reason
         if association.significant:
-            return "TELLS THE CLASSES APART"
+            return "PREDICTS THE OUTCOME"
         if association.p <= 0.05:
-            return "may do: alone, not among all that were asked"
-        return f"no sign; an AUC below {association.noticed:.2f} could not show"
+            return "perhaps: significant alone, not after adjustment for all facts"
+        return f"no sign; a value below {association.noticed:.2f} could not show"
+
+
+Alone = Callable[[Predictor], float | None]
 
 
 def find_confounders(
     cohort: Cohort, folds: Sequence[Fold]
 ) -> tuple[tuple[Confounder, ...], Associations]:
-    """Test all variables of a cohort.
+    """Test all variables of a cohort of classes.
 
     Returns:
         One confounder per variable, and their associations together.
     """
     truth = np.array([cohort.classes.index(case.label) for case in cohort.cases])
-    predictors = cohort_predictors(cohort)
-    associations = associate(predictors, truth)
     names = [case.name for case in cohort.cases]
-    confounders = tuple(
-        Confounder(
-            association,
-            None
-            if predictor.values is None
-            else count_correct_alone(predictor, names, truth, folds),
-        )
-        for predictor, association in zip(predictors, associations.results, strict=True)
+    return _test(
+        cohort_predictors(cohort),
+        ClassOutcome(truth),
+        lambda predictor: count_correct_alone(predictor, names, truth, folds),
+        lambda right: f"{right:.{0 if right == round(right) else 1}f}/{len(names)}",
     )
-    return confounders, associations
+
+
+def find_survival_confounders(
+    cohort: Cohort, folds: Sequence[Fold]
+) -> tuple[tuple[Confounder, ...], Associations]:
+    """Test all variables of a cohort of times and events; returns as ``find_confounders``."""
+    outcomes = Outcomes(
+        np.array([case.time for case in cohort.cases], dtype=np.float64),
+        np.array([case.label == EVENT for case in cohort.cases]),
+    )
+    names = [case.name for case in cohort.cases]
+    return _test(
+        cohort_predictors(cohort),
+        SurvivalOutcome(outcomes),
+        lambda predictor: concordance_alone(predictor, names, outcomes, folds),
+        lambda c: f"{c:.2f}",
+    )
+
+
+def _test(
+    predictors: Sequence[Predictor], outcome: Outcome, alone: Alone, text: Callable[[float], str]
+) -> tuple[tuple[Confounder, ...], Associations]:
+    associations = associate(predictors, outcome)
+    confounders = []
+    for predictor, association in zip(predictors, associations.results, strict=True):
+        right = None if predictor.values is None else alone(predictor)
+        confounders.append(Confounder(association, right, "" if right is None else text(right)))
+    return tuple(confounders), associations

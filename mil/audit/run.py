@@ -1,56 +1,47 @@
-"""The audit of a finished cross-validation: what else could have told the classes apart, and how sure."""
+"""The audit of a finished cross-validation: what else could explain the result, and how sure it is."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import pandas as pd
+
+from features.progress import Progress, Silent
 from features.summary import Summary, listed
 from mil.audit.association import Associations
-from mil.audit.confounders import Confounder, find_confounders
-from mil.audit.sample_size import (
-    Point,
-    Width,
-    cases_for_width,
-    fewest_correct,
-    interval_widths,
-    learning_curve,
-)
+from mil.audit.confounders import Confounder
+from mil.audit.judged import JudgedRun, judge
+from mil.audit.sample_size import Point, Width, learning_curve
 from mil.data.cohort import Cohort
 from mil.data.duplicates import lookalikes
 from mil.data.names import matching
 from mil.data.splits import Fold, split_cases
 from mil.errors import MilError, RunError
-from mil.evaluation.classification.evaluate import Evaluation, evaluate
-from mil.evaluation.classification.metrics import confusion, predicted
-from mil.evaluation.classification.predictions import ClassPredictions
-from mil.evaluation.predictions import Predictions
-from mil.report.gather import check_outcomes
 from mil.runs.run import Run
+from mil.runs.unchanged import check_outcomes
 from mil.settings import SplitSettings
 
-FEW = 5  # training cases of a class below which no model can be said to have learnt it
-HALF_WIDTH = 0.1
-TABLE = ("model", "accuracy", "sensitivity", "specificity", "precision", "f1", "n", "n_pos")
+FEW = 5  # training cases of a class below which no model can be said to have learned it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What an audit of a run found.
+    """The findings of an audit.
 
     Attributes:
         title: the run.
-        evaluation: its models.
-        confounders: one per fact.
+        judged: its models.
+        confounders: one per fact of the cases.
         associations: the same, with what chance gives to the best of them.
-        widths: intervals at several numbers of cases, at the best model's accuracy.
-        curve_model: the model of the learning curve; empty where none was asked for.
+        widths: intervals at several numbers of cases, at the best model's accuracy; may be empty.
+        curve_model: the model of the learning curve; empty without one.
         curve: the learning curve.
         summary: facts, warnings and problems.
     """
 
     title: str
-    evaluation: Evaluation
+    judged: JudgedRun
     confounders: tuple[Confounder, ...]
     associations: Associations
     widths: tuple[Width, ...]
@@ -58,171 +49,158 @@ class Audit:
     curve: tuple[Point, ...]
     summary: Summary
 
+    @property
+    def headline(self) -> str:
+        """The result in a sentence."""
+        names = [c.association.name for c in self.confounders if c.association.significant]
+        if names:
+            verb = "predicts" if len(names) == 1 else "predict"
+            return f"{', '.join(names)} {verb} the outcome without the tissue."
+        tested = sum(c.association.auc is not None for c in self.confounders)
+        return (
+            f"No fact beside the tissue was seen to predict the outcome: {tested} facts of "
+            f"{self.judged.evaluation.n_cases} cases were tested."
+        )
+
     def to_json(self) -> dict[str, object]:
         """Plain values."""
         return {
             "title": self.title,
             "confounders": [
-                each.association.to_json() | {"right": each.right, "verdict": each.verdict}
-                for each in self.confounders
+                c.association.to_json() | {"right": c.right, "verdict": c.verdict}
+                for c in self.confounders
             ],
             "best_of_chance": {
                 "numeric_predictors": self.associations.numeric,
                 "auc_in_one_of_twenty": self.associations.largest,
             },
-            "widths": [asdict(each) for each in self.widths],
+            "widths": [asdict(width) for width in self.widths],
             "learning_curve": {
                 "model": self.curve_model,
-                "points": [asdict(each) for each in self.curve],
+                "points": [self.judged.point_json(point) for point in self.curve],
             },
             "facts": self.summary.facts,
             "warnings": self.summary.warnings,
             "problems": self.summary.problems,
-            "models": self.evaluation.to_json()["models"],
+            "models": self.judged.evaluation.to_json()["models"],
         }
 
 
-def audit_run(
-    run: Run,
-    *,
-    curve_model: str = "",
-    crossval: Callable[[Cohort, Sequence[Fold], str], Predictions] | None = None,
-) -> Audit:
+def audit_run(run: Run, *, curve_model: str = "", progress: Progress | None = None) -> Audit:
     """Audit a finished cross-validation; nothing of it is changed.
 
     Args:
         run: the run.
-        curve_model: also learn this model from fewer cases.
-        crossval: how, as crossval(cohort, folds, model).
+        curve_model: also train this model on fewer cases.
+        progress: of that training.
 
     Raises:
-        RunError: the run is of survival or no finished cross-validation, or its files or bags have changed.
+        RunError: the run is no finished cross-validation, its files or bags have changed, or a learning curve
+            is asked of a run that fine-tuned its backbone in each fold.
         CohortError: its table or its bags are no longer there.
     """
-    if run.task.name == "survival":
-        raise RunError(
-            f"{run.path} is a survival run; the audit asks what tells classes apart. Run `mil crossval` with "
-            "the event as label, or read the hazard ratios of `mil crossval --task survival --clinical`."
-        )
     cohort, folds = run.cohort(), run.folds
-    predictions = ClassPredictions.expect(run.predictions())
-    check_outcomes(predictions, cohort)
-    evaluation = evaluate(predictions)
-    confounders, associations = find_confounders(cohort, folds)
-    lead = evaluation.best()
+    judged = judge(run)
+    check_outcomes(judged.predictions, cohort)
+    confounders, associations = judged.confounders(cohort, folds)
     label_of = {case.name: case.label for case in cohort.cases}
-    curve: tuple[Point, ...] = ()
-    if curve_model and crossval:
-        learn = crossval
-        curve = learning_curve(folds, label_of, lambda reduced: learn(cohort, reduced, curve_model))
-    said = Summary()
-    _of_confounders(said, confounders, associations, lead.correct)
-    _of_sites(said, cohort, folds, predictions, lead.model)
-    _of_duplicates(said, cohort)
-    _of_folds(said, folds, label_of)
-    _of_models(said, run, folds, predictions)
-    _of_certainty(said, evaluation)
-    _of_curve(said, curve_model, curve)
+    curve = _curve(run, judged, cohort, folds, curve_model, progress or Silent())
+    summary = Summary()
+    _add_confounders(summary, judged, confounders, associations)
+    _add_sites(summary, cohort, folds, judged)
+    _add_duplicates(summary, cohort)
+    _add_folds(summary, folds, label_of)
+    _add_models(summary, run, folds, judged.predictions.models, judged.predictions.table)
+    judged.add_certainty(summary)
+    _add_curve(summary, judged, curve_model, curve)
     return Audit(
         title=run.title,
-        evaluation=evaluation,
+        judged=judged,
         confounders=confounders,
         associations=associations,
-        widths=interval_widths(lead.correct / lead.n, lead.n),
+        widths=judged.widths(),
         curve_model=curve_model,
         curve=curve,
-        summary=said,
+        summary=summary,
     )
 
 
-def results_table(predictions: ClassPredictions) -> list[dict[str, str]]:
-    """Each model's numbers as a study would print them: one class against the rest, each repeat."""
-    rows = []
-    for model in predictions.models:
-        for repeat in predictions.repeats:
-            scores = predictions.case_scores(model, repeat)
-            table = confusion(scores.truth, scores.p)
-            for k, name in enumerate(predictions.classes):
-                tp, n_pos, called, n = table[k, k], table[k].sum(), table[:, k].sum(), table.sum()
-                tn = n - n_pos - called + tp
-                shares = (
-                    (tp + tn, n),
-                    (tp, n_pos),
-                    (tn, n - n_pos),
-                    (tp, called),
-                    (2 * tp, n_pos + called),
-                )
-                told = [f"{part / whole:.3f}" if whole else "" for part, whole in shares]
-                label = f"{model}: {name}, repeat {repeat}"
-                rows.append(dict(zip(TABLE, [label, *told, str(n), str(n_pos)], strict=True)))
-    return rows
+def _curve(
+    run: Run,
+    judged: JudgedRun,
+    cohort: Cohort,
+    folds: Sequence[Fold],
+    model: str,
+    progress: Progress,
+) -> tuple[Point, ...]:
+    if not model:
+        return ()
+    if run.settings.finetunes:
+        raise RunError(
+            f"{run.path} fine-tuned a backbone in each fold; a learning curve needs one bag store for all "
+            "folds. Audit it without a learning curve."
+        )
+    label_of = {case.name: case.label for case in cohort.cases}
+    return learning_curve(
+        folds, label_of, lambda reduced: judged.refit(cohort, reduced, model, progress)
+    )
 
 
-def _of_confounders(
-    said: Summary, confounders: Sequence[Confounder], associations: Associations, best: float
+def _add_confounders(
+    summary: Summary,
+    judged: JudgedRun,
+    confounders: Sequence[Confounder],
+    associations: Associations,
 ) -> None:
     if associations.largest is not None and associations.numeric > 1:
-        said.facts["chance"] = (
-            f"with labels dealt out anew, the best of {associations.numeric} numbers that mean nothing "
-            f"reaches an AUC of {associations.largest:.2f} or more in one cohort of twenty"
+        summary.facts["chance"] = (
+            f"with permuted outcomes, the best of {associations.numeric} meaningless numbers reaches "
+            f"{judged.statistic} {associations.largest:.2f} or more in one cohort of twenty"
         )
-    for each in confounders:
-        told = each.association
-        if told.significant:
-            level = (
-                f", and no fewer than the best model ({best:g})"
-                if each.right is not None and each.right >= best
-                else ""
-            )
-            said.problems.append(
-                f"{told.name} tells the classes apart: AUC {told.auc:.2f} where shuffled labels give "
-                f"{told.chance:.2f} (p {told.p:.4f}, {told.p_holm:.4f} by Holm). Alone it calls "
-                f"{each.right:g} cases rightly{level}. A model may have learnt it instead of the tissue: "
-                "balance it, or hold it out."
-            )
-    absent = [
-        each.association.name
-        for each in confounders
-        if each.association.reason.startswith("no data")
-    ]
+    best = max(result for _, _, result in judged.achieved())
+    for confounder in confounders:
+        association = confounder.association
+        if not association.significant:
+            continue
+        level = (
+            ", no less than the best model"
+            if confounder.right is not None and confounder.right >= best
+            else ""
+        )
+        summary.problems.append(
+            f"{association.name} predicts the outcome: {judged.statistic} {association.auc:.2f} where "
+            f"permuted outcomes give {association.chance:.2f} (p {association.p:.4f}, "
+            f"{association.p_holm:.4f} by Holm). Alone it reaches {confounder.performance} "
+            f"({judged.alone}){level}. A model may have "
+            "learned it instead of the tissue: balance it, or hold it out."
+        )
+    absent = [c.association.name for c in confounders if c.association.reason.startswith("no data")]
     if absent:
-        said.warnings.append(
-            f"No data on {listed(absent)}: what is not in the table or the bags cannot be ruled out."
+        summary.warnings.append(
+            f"No data on {listed(absent)}: a fact that is neither in the table nor in the bags cannot be "
+            "ruled out."
         )
 
 
-def _of_sites(
-    said: Summary, cohort: Cohort, folds: Sequence[Fold], predictions: ClassPredictions, model: str
-) -> None:
+def _add_sites(summary: Summary, cohort: Cohort, folds: Sequence[Fold], judged: JudgedRun) -> None:
     """Whether sites were held out, whether they could be, and how the best model does at each."""
-    site = {case.name: case.site for case in cohort.cases}
-    kinds = sorted(set(site.values()))
-    if kinds == [""]:
-        said.facts["sites"] = "no data: the table has no column site"
+    site_of = {case.name: case.site for case in cohort.cases}
+    sites = sorted(set(site_of.values()))
+    if sites == [""]:
+        summary.facts["sites"] = "no data: the table has no column site"
         return
-    if len(kinds) < 2:
-        said.facts["sites"] = f"one only, {kinds[0]}: nothing is known of any other"
+    if len(sites) < 2:
+        summary.facts["sites"] = f"one only, {sites[0]}: nothing is known of any other"
         return
-    right = Counter[str]()
-    for repeat in predictions.repeats:
-        scores = predictions.case_scores(model, repeat)
-        good = predicted(scores.p) == scores.truth
-        right.update(
-            site[name] for name, is_right in zip(scores.case, good, strict=True) if is_right
-        )
-    counts = Counter(site.values())
-    said.facts["sites"] = f"{model} by site: " + ", ".join(
-        f"{kind or '(blank)'} {right[kind] / len(predictions.repeats):g}/{counts[kind]}"
-        for kind in kinds
-    )
+    summary.facts["sites"] = f"{judged.lead} by site: " + ", ".join(judged.by_site(site_of))
     shared = sum(
-        bool({site[name] for name in fold.test} & {site[name] for name in fold.train})
+        bool({site_of[name] for name in fold.test} & {site_of[name] for name in fold.train})
         for fold in folds
     )
     if shared:
-        said.warnings.append(
-            f"In {shared} of {len(folds)} folds a site stands on both sides, so that what a model learns "
-            f"of a site helps it. {_site_folds(cohort)}"
+        summary.warnings.append(
+            f"In {shared} of {len(folds)} folds cases of one site are both trained on and tested, so that "
+            f"what a model learns about a site helps it. {_site_folds(cohort)}"
         )
 
 
@@ -235,19 +213,19 @@ def _site_folds(cohort: Cohort) -> str:
             SplitSettings(folds="site"),
         )
     except MilError as error:
-        return f"A site-held-out run is not possible: {error}"
-    return f"`mil crossval --folds site` holds each of the {len(folds)} sites out."
+        return f"A cross-validation that holds out whole sites is not possible: {error}"
+    return f"A cross-validation with folds by site would hold out each of the {len(folds)} sites."
 
 
-def _of_duplicates(said: Summary, cohort: Cohort) -> None:
-    found = lookalikes(cohort)
-    said.facts["duplicates"] = (
-        f"{len(found)} pairs of slides of different cases look like one tissue"
+def _add_duplicates(summary: Summary, cohort: Cohort) -> None:
+    pairs = lookalikes(cohort)
+    summary.facts["duplicates"] = (
+        f"{len(pairs)} pairs of slides of different cases look like one tissue"
     )
-    said.problems.extend(map(str, found))
+    summary.problems.extend(map(str, pairs))
 
 
-def _of_folds(said: Summary, folds: Sequence[Fold], label_of: dict[str, str]) -> None:
+def _add_folds(summary: Summary, folds: Sequence[Fold], label_of: dict[str, str]) -> None:
     """Cases per class against folds."""
     counts = Counter(label_of.values())
     fewest = {
@@ -258,39 +236,40 @@ def _of_folds(said: Summary, folds: Sequence[Fold], label_of: dict[str, str]) ->
         )
         for part in ("train", "test")
     }
-    said.facts["cases per class"] = ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
-    said.facts["folds"] = (
-        f"{len(folds)}; of every class at least {fewest['train']} cases train and {fewest['test']} are "
-        "tested in each"
+    summary.facts["cases per class"] = ", ".join(
+        f"{name} {n}" for name, n in sorted(counts.items())
+    )
+    summary.facts["folds"] = (
+        f"{len(folds)}; of every class at least {fewest['train']} training and {fewest['test']} test "
+        "cases in each"
     )
     if fewest["train"] < FEW:
-        said.warnings.append(
-            f"Some fold learns a class from {fewest['train']} cases. A class of so few is learnt by heart: "
-            "add cases or merge classes."
+        summary.warnings.append(
+            f"Some fold learns a class from {fewest['train']} cases. So few are learned by heart: add cases "
+            "or merge classes."
         )
 
 
-def _of_models(
-    said: Summary, run: Run, folds: Sequence[Fold], predictions: ClassPredictions
+def _add_models(
+    summary: Summary, run: Run, folds: Sequence[Fold], models: Sequence[str], table: pd.DataFrame
 ) -> None:
-    """That no kept fit has seen what it was tested on, and every case was tested by the fold that says so."""
-    kept, leaking = 0, []
-    for model in predictions.models:
+    """No stored model has seen its test cases, and every case was tested in its own fold."""
+    stored, leaking = 0, []
+    for model in models:
         for fold in folds:
             card = run.model_path(model, fold).with_suffix(".json")
             if card.exists():
-                kept += 1
+                stored += 1
                 if matching(fold.test, json.loads(card.read_text())["trained_on"]):
                     leaking.append(card.stem)
-    said.facts["kept fits"] = (
-        f"{kept}, {len(leaking)} of which have seen a case they were tested on"
+    summary.facts["kept fits"] = (
+        f"{stored}, {len(leaking)} of which have seen a case they were tested on"
     )
     if leaking:
-        said.problems.append(
-            f"{listed(leaking)} has seen cases it was tested on. Run `mil crossval` again."
+        summary.problems.append(
+            f"{listed(leaking)} has seen cases it was tested on. Make the run again."
         )
     fold_of = {(fold.repeat, name): fold.index for fold in folds for name in fold.test}
-    table = predictions.table
     moved = sorted(
         {
             str(case)
@@ -301,41 +280,15 @@ def _of_models(
         }
     )
     if moved:
-        said.problems.append(
-            f"{listed(moved)} was not tested in the fold that folds.json says. Run `mil crossval` again."
+        summary.problems.append(
+            f"{listed(moved)} was not tested in the fold that folds.json says. Make the run again."
         )
 
 
-def _of_certainty(said: Summary, evaluation: Evaluation) -> None:
-    lead = evaluation.best()
-    share = max(evaluation.majority_share, evaluation.chance_accuracy)
-    least = fewest_correct(lead.n, share)
-    said.facts["to beat guessing"] = (
-        f"of {lead.n} cases, {least} right are needed (one-sided 5 %) where always naming the most frequent "
-        f"class gets {share:.0%}; {lead.model} has {lead.correct:g}"
-        if least is not None
-        else f"{lead.n} cases are too few for any model to show that it beats guessing"
-    )
-    value, low, high = (
-        lead.metrics["accuracy"].value,
-        lead.metrics["accuracy"].low,
-        lead.metrics["accuracy"].high,
-    )
-    said.facts["interval"] = (
-        f"{lead.model} {value:.2f} ({low:.2f} to {high:.2f}); for ± {HALF_WIDTH:.2f} at this accuracy "
-        f"{cases_for_width(lead.correct / lead.n, HALF_WIDTH)} cases are needed, for ± {HALF_WIDTH / 2:.2f} "
-        f"{cases_for_width(lead.correct / lead.n, HALF_WIDTH / 2)}"
-    )
-    if least is None or lead.correct < least:
-        said.warnings.append(
-            f"{lead.model}, the best model, is not shown to beat always naming the most frequent class."
-        )
-
-
-def _of_curve(said: Summary, model: str, curve: Sequence[Point]) -> None:
+def _add_curve(summary: Summary, judged: JudgedRun, model: str, curve: Sequence[Point]) -> None:
     if not curve:
-        said.facts["learning curve"] = "not asked for; --curve MODEL learns it from fewer cases"
+        summary.facts["learning curve"] = "not computed; it needs the name of a model"
         return
-    said.facts["learning curve"] = f"{model} right on " + ", ".join(
-        f"{point.accuracy:.0%} with {point.train:.0f} training cases" for point in curve
+    summary.facts["learning curve"] = f"{judged.score} of {model}: " + ", ".join(
+        f"{point.score:.2f} with {point.train:.0f} training cases" for point in curve
     )

@@ -1,16 +1,13 @@
 """Sample size: widths of intervals, the fewest correct cases that beat guessing, and learning curves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binom
 
 from mil.data.splits import Fold
-from mil.evaluation.classification.evaluate import evaluate
-from mil.evaluation.classification.predictions import ClassPredictions
-from mil.evaluation.intervals import wilson
-from mil.evaluation.predictions import Predictions
+from mil.evaluation.intervals import Estimate, wilson
 
 SIZES = (10, 20, 30, 50, 100, 250, 500)
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -28,17 +25,17 @@ class Width:
 
 @dataclass(frozen=True)
 class Point:
-    """Accuracy of a model trained on a share of its training cases.
+    """Accuracy, or Harrell's C, of a model trained on a share of its training cases.
 
     Attributes:
         train: mean number of training cases.
-        accuracy: on all cases, mean over repeats.
-        low: lower Wilson limit.
-        high: upper Wilson limit.
+        score: accuracy or C on all cases, mean over repeats.
+        low: lower limit.
+        high: upper limit.
     """
 
     train: float
-    accuracy: float
+    score: float
     low: float
     high: float
 
@@ -69,35 +66,31 @@ def fewest_correct(n: int, share: float) -> int | None:
 
 def learning_curve(
     folds: Sequence[Fold],
-    label_of: dict[str, str],
-    crossval: Callable[[Sequence[Fold]], Predictions],
+    label_of: Mapping[str, str],
+    score: Callable[[Sequence[Fold]], Estimate],
 ) -> tuple[Point, ...]:
     """Repeat a cross-validation with a quarter, a half, three quarters and all of the training cases.
 
     Each subset contains the smaller ones and at least one case of every class; test cases stay the same.
+    A share at which the score has no interval is left out.
 
     Args:
         folds: folds of a run.
         label_of: class of each case.
-        crossval: predicts the test cases of the folds with one model.
+        score: cross-validates one model in the folds and returns its accuracy, or Harrell's C.
     """
     points = []
     for share in SHARES:
         reduced = [_reduce_fold(fold, label_of, share) for fold in folds]
-        [result] = evaluate(ClassPredictions.expect(crossval(reduced))).models
-        interval = wilson(result.correct, result.n)
-        points.append(
-            Point(
-                float(np.mean([len(fold.train) for fold in reduced])),
-                result.correct / result.n,
-                interval.low,
-                interval.high,
-            )
-        )
+        estimate = score(reduced)
+        if estimate.value is None or estimate.low is None or estimate.high is None:
+            continue
+        train = float(np.mean([len(fold.train) for fold in reduced]))
+        points.append(Point(train, estimate.value, estimate.low, estimate.high))
     return tuple(points)
 
 
-def _reduce_fold(fold: Fold, label_of: dict[str, str], share: float) -> Fold:
+def _reduce_fold(fold: Fold, label_of: Mapping[str, str], share: float) -> Fold:
     """A fold with the same share of the training cases of every class."""
     rng = np.random.default_rng([fold.repeat, fold.index])
     remaining: set[str] = set()

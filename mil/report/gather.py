@@ -6,13 +6,11 @@ from typing import Any
 import pandas as pd
 
 from features.progress import Progress, Silent
-from mil.audit.confounders import find_confounders
+from mil.audit.confounders import find_confounders, find_survival_confounders
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold
 from mil.data.table import read_table, split_train_test
-from mil.errors import RunError
 from mil.evaluation.judge import compare, evaluate
-from mil.evaluation.predictions import Predictions
 from mil.evaluation.survival.hazards import read_hazards
 from mil.explain.attention import attention_scores
 from mil.explain.heatmap import draw_small, scale_stops
@@ -20,6 +18,7 @@ from mil.heads.registry import head_class
 from mil.report.facts import Facts, Heatmap
 from mil.report.sections import Report, load_sections
 from mil.runs.run import Run
+from mil.runs.unchanged import check_outcomes
 
 
 def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, Any]:
@@ -37,6 +36,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         *load_sections(page).warnings(cohort, evaluation),
         *_site_warnings(cohort),
     ]
+    find = find_confounders if run.task.has_classes else find_survival_confounders
     hazards = run.path / "survival" / "cox.csv"
     return Report(
         page=page,
@@ -44,7 +44,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         predictions=predictions,
         evaluation=evaluation,
         comparison=comparison,
-        confounders=find_confounders(cohort, folds)[0] if run.task.has_classes else (),
+        confounders=find(cohort, folds)[0],
         hazards=read_hazards(hazards) if hazards.is_file() else {},
     )
 
@@ -79,25 +79,6 @@ def _facts(
         settings=run.settings.stored,
         versions=run.versions,
     )
-
-
-def check_outcomes(predictions: Predictions, cohort: Cohort) -> None:
-    """Refuse cases whose outcome is not the one they were judged by.
-
-    Raises:
-        RunError: naming one.
-    """
-    judged = predictions.outcomes_by_case()
-    changed = [
-        case.name
-        for case in cohort.cases
-        if judged.get(case.name) != tuple(cohort.task.outcome_fields(case).values())
-    ]
-    if changed:
-        raise RunError(
-            f"{len(changed)} cases have another outcome than in the run, e.g. {changed[0]}. "
-            "Make the run again."
-        )
 
 
 def _backbone_warnings(cohort: Cohort) -> list[str]:

@@ -1,6 +1,8 @@
-"""Figures of matplotlib as bytes and as files; the same figure gives the same bytes."""
+"""Figures of matplotlib and tables as files; the same figure gives the same bytes."""
 
+import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -32,6 +34,14 @@ def save_figure(figure: Figure, stem: Path, *, dpi: int = DPI) -> list[Path]:
                 figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
             paths.append(path)
     return paths
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write a table whole; one without a row has no header either."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def plain_text(name: object) -> str:

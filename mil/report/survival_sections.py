@@ -9,6 +9,7 @@ import numpy as np
 from mil.data.cohort import Cohort
 from mil.data.outcomes import CENSORED, EVENT, Outcomes
 from mil.evaluation.decision_curves import nearest_horizon, survival_decision_curves
+from mil.evaluation.survival.comparison import SurvivalComparison, SurvivalPairTest
 from mil.evaluation.survival.evaluate import (
     CAVEAT,
     HARRELL_OF_NOISE,
@@ -45,7 +46,7 @@ FEW_EVENTS = 20  # the number of events, not that of cases, limits what can be l
 WIDE = 0.2  # an interval
 PER_COLUMN = 10  # events; P. Peduzzi et al., J Clin Epidemiol 1995, 48:1503
 
-SurvivalReport = Report[RiskPredictions, SurvivalEvaluation, None]
+SurvivalReport = Report[RiskPredictions, SurvivalEvaluation, SurvivalComparison]
 
 
 class SurvivalSections(Sections[SurvivalReport]):
@@ -141,7 +142,7 @@ class SurvivalSections(Sections[SurvivalReport]):
                 "and grade is therefore not known."
             )
         if len(evaluation.models) > 1:
-            limits += ["No C was tested against another.", selection_limit(len(evaluation.models))]
+            limits += [str(self.report.comparison), selection_limit(len(evaluation.models))]
         return (*limits, *design_limits(len(evaluation.repeats), self.report.facts.n_sites))
 
     def values(self) -> dict[str, object]:
@@ -174,7 +175,8 @@ class SurvivalSections(Sections[SurvivalReport]):
             "distinguishing": sum(verdict.rank is not None for verdict in cards[0].verdicts),
             "cards": cards,
             "middle": float(predictions.horizons[len(predictions.horizons) // 2]),
-            "decision": self._decision(),
+            "decisions": [self._decision()],
+            "tests": [(describe_pair(test), test) for test in report.comparison.pairs],
             "dozen": DOZEN,
             "risks": RISKS,
             "caveat": CAVEAT,
@@ -195,11 +197,10 @@ class SurvivalSections(Sections[SurvivalReport]):
         predictions = self.report.predictions
         place = nearest_horizon(predictions, float(np.median(predictions.horizons)))
         horizon = float(predictions.horizons[place])
-        table = predictions.table
-        alone = RiskPredictions(table[table["model"] == self.lead.model].reset_index(drop=True))
+        alone = predictions.select([self.lead.model])
         return Decision(
             f"event until {horizon:.4g} {self.report.evaluation.unit}",
-            survival_decision_curves(alone, horizon, THRESHOLDS),
+            survival_decision_curves(alone, horizon, THRESHOLDS[::5]),
         )
 
     def _table_by_risk(self) -> tuple[Variable, ...]:
@@ -210,6 +211,22 @@ class SurvivalSections(Sections[SurvivalReport]):
         cases = cases.reset_index(drop=True).drop(columns="time", errors="ignore")
         cases["label"] = np.where(risks.risk > 0, RISKS[1], RISKS[0])
         return table_one(cases, RISKS) if cases["label"].nunique() > 1 else ()
+
+
+def describe_pair(test: SurvivalPairTest) -> str:
+    """A paired test of two models as a sentence."""
+    pair = f"{test.first} and {test.second}"
+    if test.harrell is None:
+        return f"{pair}: too few events to compare their C."
+    better = test.first if test.harrell.value > 0 else test.second
+    if test.harrell.value == 0:
+        return f"{pair} order the cases equally well."
+    verdict = (
+        "This is more than chance explains."
+        if test.harrell.p_holm < 0.05
+        else "Chance could explain this."
+    )
+    return f"Of {pair}, {better} orders the cases better. {verdict}"
 
 
 def describe_groups(title: str, groups: tuple[Group, ...]) -> str:

@@ -66,9 +66,9 @@ def test_a_site_that_is_the_label_is_found_in_a_run(study, mil):
     before = {path: path.read_bytes() for path in (study / "run").rglob("*") if path.is_file()}
     done = mil("audit", "run", "--out", "audited", "--curve", "majority", cwd=study, check=False)
     assert done.returncode == 1
-    assert "site tells the classes apart: AUC 1.00" in done.stderr
-    assert "A site-held-out run is not possible" in done.stderr
-    assert "majority right on" in done.stdout
+    assert "site predicts the outcome: macro AUC 1.00" in done.stderr
+    assert "A cross-validation that holds out whole sites is not possible" in done.stderr
+    assert "learning curve: accuracy of majority: " in done.stdout
     told = json.loads((study / "audited" / "audit.json").read_text())
     assert [each["name"] for each in told["confounders"] if each["found"]] == ["site"]
     assert len(told["learning_curve"]["points"]) == 4

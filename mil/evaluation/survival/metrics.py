@@ -14,6 +14,8 @@ from scipy.stats import chi2, norm
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.intervals import Interval, wilson
 
+Z_95 = float(norm.isf(0.025))
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -63,7 +65,7 @@ def kaplan_meier(time: Floats, event: Bools) -> Curve:
     with np.errstate(divide="ignore", invalid="ignore"):
         greenwood = np.cumsum(deaths / (observed * (observed - deaths)))
         log = np.log(survival)
-        half = norm.isf(0.025) * np.sqrt(greenwood) / np.abs(log)
+        half = Z_95 * np.sqrt(greenwood) / np.abs(log)
         low, high = np.exp(log * np.exp(half)), np.exp(log * np.exp(-half))
     known = (survival > 0) & (survival < 1)
     return Curve(

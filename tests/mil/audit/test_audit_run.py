@@ -12,11 +12,13 @@ from scipy.stats import binom
 from features.bags.bag import write_bag
 from mil.audit.consistency import check_published
 from mil.audit.published import read_published
-from mil.audit.run import TABLE, audit_run, results_table
+from mil.audit.results import TABLE, results_table
+from mil.audit.run import audit_run
 from mil.audit.sample_size import cases_for_width, fewest_correct, interval_widths, learning_curve
 from mil.data.cohort import assemble
 from mil.data.splits import write_folds
 from mil.data.table import read_table
+from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.intervals import wilson
 from mil.evaluation.predictions import write_predictions
 from mil.learning.crossval import cross_validate
@@ -69,7 +71,7 @@ def test_an_honest_run_has_no_problem_and_its_facts(audit, run):
     assert audit.summary.problems == []
     facts = audit.summary.facts
     assert facts["cases per class"] == "class-0 8, class-1 8"
-    assert facts["folds"] == "8; of every class at least 6 cases train and 2 are tested in each"
+    assert facts["folds"] == "8; of every class at least 6 training and 2 test cases in each"
     assert facts["kept fits"] == "16, 0 of which have seen a case they were tested on"
     assert facts["duplicates"].startswith("0 pairs")
     assert (
@@ -78,39 +80,42 @@ def test_an_honest_run_has_no_problem_and_its_facts(audit, run):
 
 
 def test_sites_on_both_sides_are_told_with_the_remedy(audit):
-    assert "`mil crossval --folds site` holds each of the 3 sites out" in audit.summary.warnings[1]
+    assert (
+        "A cross-validation with folds by site would hold out each of the 3 sites."
+        in audit.summary.warnings[1]
+    )
     assert "In 8 of 8 folds" in audit.summary.warnings[1]
-    told = re.findall(r" ([ABC]) (\S+)/(\d)", audit.summary.facts["sites"])
-    assert [(site, int(n)) for site, _, n in told] == [("A", 6), ("B", 5), ("C", 5)]
-    lead = max(audit.evaluation.models, key=lambda result: result.correct)
-    assert sum(float(right) for _, right, _ in told) == lead.correct
+    sites = re.findall(r" ([ABC]) (\S+)/(\d)", audit.summary.facts["sites"])
+    assert [(site, int(n)) for site, _, n in sites] == [("A", 6), ("B", 5), ("C", 5)]
+    lead = max(audit.judged.evaluation.models, key=lambda result: result.correct)
+    assert sum(float(right) for _, right, _ in sites) == lead.correct
 
 
 def test_a_fit_that_has_seen_its_test_case_is_a_problem(run):
     fold = json.loads((run.path / "folds.json").read_text())[0]
     card = run.path / "models" / "mean-r0-f0.json"
-    kept = card.read_text()
-    told = json.loads(kept)
-    told["trained_on"] = [*told["trained_on"], fold["test"][0].upper()]
-    card.write_text(json.dumps(told))
+    original = card.read_text()
+    fields = json.loads(original)
+    fields["trained_on"] = [*fields["trained_on"], fold["test"][0].upper()]
+    card.write_text(json.dumps(fields))
     try:
         problems = audit_run(run).summary.problems
     finally:
-        card.write_text(kept)
-    assert problems == ["mean-r0-f0 has seen cases it was tested on. Run `mil crossval` again."]
+        card.write_text(original)
+    assert problems == ["mean-r0-f0 has seen cases it was tested on. Make the run again."]
 
 
 def test_a_case_tested_elsewhere_than_the_folds_say_is_a_problem(run):
     folds = json.loads((run.path / "folds.json").read_text())
-    kept, held = (run.path / "folds.json").read_text(), dict(run.info["results"])
+    original, results = (run.path / "folds.json").read_text(), dict(run.info["results"])
     folds[0]["index"], folds[1]["index"] = 1, 0
     (run.path / "folds.json").write_text(json.dumps(folds))
     update_run(run, results={})
     try:
         _, problem = audit_run(open_run(run.path)).summary.problems
     finally:
-        (run.path / "folds.json").write_text(kept)
-        update_run(run, results=held)
+        (run.path / "folds.json").write_text(original)
+        update_run(run, results=results)
     assert "was not tested in the fold that folds.json says" in problem
 
 
@@ -170,17 +175,18 @@ def test_the_learning_curve_tests_the_same_cases_on_nested_parts_of_the_training
     cohort = made_cohort((8, 8), slides=1)
     folds = folds_of(cohort, folds="4")
     label_of = {case.name: case.label for case in cohort.cases}
-    asked = []
+    subsets = []
 
-    def crossval(reduced):
-        asked.append(reduced)
-        return cross_validate(cohort, reduced, ["majority"], QUICK, seed=0)
+    def score(reduced):
+        subsets.append(reduced)
+        [result] = evaluate(cross_validate(cohort, reduced, ["majority"], QUICK, seed=0)).models
+        return result.metrics["accuracy"]
 
-    points = learning_curve(folds, label_of, crossval)
+    points = learning_curve(folds, label_of, score)
     assert [point.train for point in points] == [4, 6, 8, 12]
     for i, fold in enumerate(folds):
-        parts = [set(reduced[i].train) for reduced in asked]
+        parts = [set(reduced[i].train) for reduced in subsets]
         assert parts[0] < parts[1] < parts[2] < parts[3] == set(fold.train)
-        assert {reduced[i].test for reduced in asked} == {fold.test}
+        assert {reduced[i].test for reduced in subsets} == {fold.test}
         for part in parts:
             assert len(set(Counter(label_of[name] for name in part).values())) == 1

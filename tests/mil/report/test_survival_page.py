@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from mil.data.outcomes import CENSORED, EVENT
+from mil.evaluation.survival.comparison import compare_survival_models
 from mil.evaluation.survival.evaluate import CAVEAT, evaluate_survival
 from mil.evaluation.survival.hazards import hazard_table
 from mil.evaluation.survival.predictions import RiskPredictions, column_of
@@ -93,7 +94,7 @@ def made(
         facts=Facts(**(facts | changes)),
         predictions=predictions,
         evaluation=evaluate_survival(predictions, unit),
-        comparison=None,
+        comparison=compare_survival_models(predictions),
         hazards={"told": hazard_table(columns, time, event)} if beside else {},
     )
 
