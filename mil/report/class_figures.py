@@ -1,6 +1,6 @@
 """The figures of a diagnosis as files for a paper: PNG, SVG and the CSV that was drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from features.files.atomic import atomic_path
+from mil.evaluation.arrays import Floats
 from mil.evaluation.classification.evaluate import Evaluation
 from mil.evaluation.classification.predictions import ClassPredictions
 from mil.report.plots import curves_of
@@ -32,12 +33,21 @@ def write_class_figures(
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     written += _save(folder / "accuracy", _accuracy_table(evaluation), _draw_accuracy(evaluation))
-    for name, table, draw, across in (
-        ("roc", _roc_table(evaluation, predictions), _draw_roc, "false positive rate"),
-        ("confusion", _confusion_table(evaluation), _draw_confusion(evaluation), "named"),
-        ("reliability", _reliability_table(evaluation), _draw_reliability, "probability of the class named"),
-    ):  # fmt: skip
-        written += _save_models(folder / name, table, evaluation, draw, across)
+    models = [result.model for result in evaluation.models]
+    written += _save_models(
+        folder / "roc",
+        _roc_table(evaluation, predictions),
+        models,
+        _draw_roc,
+        "false positive rate",
+    )
+    counts = {result.model: result.confusion for result in evaluation.models}
+    written += write_confusion_figure(
+        folder / "confusion", evaluation.classes, evaluation.class_counts, counts
+    )
+    across = "probability of the class named"
+    table = _reliability_table(evaluation)
+    written += _save_models(folder / "reliability", table, models, _draw_reliability, across)
     return written
 
 
@@ -97,23 +107,27 @@ def _draw_roc(axis: Any, table: pd.DataFrame) -> None:
         axis.legend(frameon=False, fontsize="xx-small", loc="lower right")
 
 
-def _confusion_table(evaluation: Evaluation) -> pd.DataFrame:
+def write_confusion_figure(
+    path: Path, names: Sequence[str], totals: Sequence[int], counts: Mapping[str, Floats]
+) -> list[Path]:
+    """Confusion matrices, one panel per model; ``counts`` are (K, K) cases by model, rows the truth."""
     rows = [
-        (result.model, truth, named, result.confusion[i, j])
-        for result in evaluation.models
-        for i, truth in enumerate(evaluation.classes)
-        for j, named in enumerate(evaluation.classes)
+        (model, truth, named, matrix[i, j])
+        for model, matrix in counts.items()
+        for i, truth in enumerate(names)
+        for j, named in enumerate(names)
     ]
-    return pd.DataFrame(rows, columns=["model", "truth", "named", "cases"])
+    table = pd.DataFrame(rows, columns=["model", "truth", "named", "cases"])
+    return _save_models(path, table, list(counts), _draw_confusion(names, totals), "named")
 
 
-def _draw_confusion(evaluation: Evaluation) -> Draw:
-    names = [plain_text(name) for name in evaluation.classes]
-    totals = np.maximum(np.array(evaluation.class_counts), 1)
+def _draw_confusion(classes: Sequence[str], totals: Sequence[int]) -> Draw:
+    names = [plain_text(name) for name in classes]
+    row_totals = np.maximum(np.array(totals), 1)
 
     def draw(axis: Any, table: pd.DataFrame) -> None:
         counts = table["cases"].to_numpy(float).reshape(len(names), len(names))
-        axis.imshow(counts / totals[:, None], vmin=0, vmax=1, cmap="Blues", alpha=0.8)
+        axis.imshow(counts / row_totals[:, None], vmin=0, vmax=1, cmap="Blues", alpha=0.8)
         for i, j in np.ndindex(counts.shape):
             axis.text(j, i, f"{counts[i, j]:g}", ha="center", va="center", fontsize="small")
         at = range(len(names))
@@ -142,10 +156,9 @@ def _draw_reliability(axis: Any, table: pd.DataFrame) -> None:
 
 
 def _save_models(
-    path: Path, table: pd.DataFrame, evaluation: Evaluation, draw: Draw, across: str
+    path: Path, table: pd.DataFrame, models: Sequence[str], draw: Draw, across: str
 ) -> list[Path]:
     """One panel per model."""
-    models = [result.model for result in evaluation.models]
 
     def panels(table: pd.DataFrame) -> Figure:
         columns = min(4, len(models))

@@ -1,0 +1,155 @@
+"""The sections of ordered grades: quadratic kappa, mean absolute error and ordered confusion matrices."""
+
+from collections import Counter
+from pathlib import Path
+
+from mil.data.cohort import Cohort
+from mil.evaluation.grade.comparison import GradeComparison, GradePairTest
+from mil.evaluation.grade.evaluate import GradeEvaluation, GradeResult
+from mil.evaluation.grade.predictions import GradePredictions
+from mil.report.class_figures import write_confusion_figure
+from mil.report.formats import count
+from mil.report.grade_cards import grade_cards
+from mil.report.sections import (
+    Report,
+    Sections,
+    design_limits,
+    picked_sentence,
+    selection_limit,
+)
+from mil.report.table_one import table_one
+
+FEW = 10  # cases of a grade
+DOZEN = 12  # cases named in a sentence
+
+GradeReport = Report[GradePredictions, GradeEvaluation, GradeComparison]
+
+
+class GradeSections(Sections[GradeReport]):
+    """A run that predicts an ordered grade."""
+
+    template = "report/grade.html"
+    folder = "figures"
+
+    @staticmethod
+    def warnings(cohort: Cohort, evaluation: GradeEvaluation) -> list[str]:  # noqa: ARG004
+        """Grades of few cases."""
+        counts = Counter(case.label for case in cohort.cases)
+        fewest = min(counts.values())
+        if fewest >= FEW:
+            return []
+        scarce = ", ".join(sorted(grade for grade, number in counts.items() if number == fewest))
+        return [
+            f"Few cases: {scarce} {'have' if ', ' in scarce else 'has'} {fewest}. Single cases of such a "
+            "grade move kappa noticeably. Read the intervals rather than the estimates."
+        ]
+
+    @property
+    def lead(self) -> GradeResult:
+        """The model of the highest quadratic kappa."""
+        return self.report.evaluation.best()
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The grades, lowest first."""
+        return self.report.evaluation.grades
+
+    def headline(self) -> tuple[str, ...]:
+        """Quadratic kappa and mean absolute error of the best model, and what flatters them."""
+        evaluation, lead = self.report.evaluation, self.lead
+        kappa, error = lead.metrics["quadratic_kappa"], lead.metrics["mae"]
+        if kappa.value is None:
+            return (f"Quadratic kappa is {kappa.note or 'undefined'}.",)
+        interval = "95\N{NO-BREAK SPACE}% interval"
+        limits = "" if kappa.low is None else f", {interval} {kappa.low:.2f} to {kappa.high:.2f}"
+        sentences = [
+            f"On {count(lead.n)} cases the grades of {lead.model} agree with the true ones with a quadratic "
+            f"kappa of {kappa.value:.2f}{limits} (0 is chance, 1 perfect). They are off by "
+            f"{error.value:.2f} grades on average."
+        ]
+        if len(evaluation.models) > 1:
+            value = kappa.value
+            equals = [
+                result.model
+                for result in evaluation.models
+                if result is not lead and result.metrics["quadratic_kappa"].value == value
+            ]
+            sentences.append(picked_sentence(len(evaluation.models), equals))
+        if kappa.low is None or kappa.low <= 0:
+            sentences.append(
+                "Its interval reaches down to chance: these cases alone do not show that it has learned the "
+                "grades."
+            )
+        return tuple(sentences)
+
+    def limitations(self) -> tuple[str, ...]:
+        """What so many cases of so many grades cannot show."""
+        evaluation, lead = self.report.evaluation, self.lead
+        kappa, limits = lead.metrics["quadratic_kappa"], []
+        if kappa.low is not None and kappa.high is not None:
+            limits.append(
+                f"With {lead.n} cases the quadratic kappa of {lead.model} is known to within "
+                f"{kappa.high - kappa.low:.2f}: anything between {kappa.low:.2f} and {kappa.high:.2f} is "
+                "compatible with these results."
+            )
+        small = [
+            f"{name} ({number})"
+            for name, number in zip(evaluation.grades, evaluation.grade_counts, strict=True)
+            if number < FEW
+        ]
+        if small:
+            limits.append(
+                f"Fewer than {FEW} cases: {', '.join(small)}. The row of such a grade in the confusion "
+                "matrix depends on single cases."
+            )
+        limits.append(
+            "Quadratic kappa depends on how frequent the grades are. It cannot be compared with that of a "
+            "cohort of another composition."
+        )
+        if len(evaluation.models) > 1:
+            limits += [str(self.report.comparison), selection_limit(len(evaluation.models))]
+        return (*limits, *design_limits(len(evaluation.repeats), self.report.facts.n_sites))
+
+    def values(self) -> dict[str, object]:
+        """Results, tests and cards."""
+        report, lead = self.report, self.lead
+        evaluation = report.evaluation
+        place = evaluation.models.index(lead)
+        cards = grade_cards(report.predictions)
+        # Hardest first: furthest from the true grade. The sort is stable, by case name.
+        cards.sort(key=lambda card: -card.verdicts[place].distance)
+        results = [*evaluation.models, *([evaluation.baseline] if evaluation.baseline else [])]
+        return {
+            "lead": lead,
+            "place": place,
+            "results": results,
+            "n_models": len(evaluation.models),
+            "tests": [(describe_pair(test), test) for test in report.comparison.pairs],
+            "described": table_one(report.facts.cohort, evaluation.grades),
+            "cards": cards,
+            "missed": [card.case for card in cards if card.verdicts[place].wrong],
+            "missed_by_all": [card.case for card in cards if card.missed],
+            "dozen": DOZEN,
+        }
+
+    def write_figures(self, folder: Path) -> list[Path]:
+        """Confusion matrices in the order of the grades."""
+        evaluation = self.report.evaluation
+        counts = {result.model: result.confusion for result in evaluation.models}
+        folder.mkdir(parents=True, exist_ok=True)
+        names, totals = evaluation.grades, evaluation.grade_counts
+        return write_confusion_figure(folder / "confusion", names, totals, counts)
+
+
+def describe_pair(test: GradePairTest) -> str:
+    """A paired test of two models as a sentence."""
+    pair = f"{test.first} and {test.second}"
+    if test.mae.value == 0:
+        return f"{pair} are equally far from the true grades."
+    nearer = test.first if test.mae.value < 0 else test.second
+    verdict = (
+        "This is more than chance explains."
+        if test.mae.p_holm < 0.05
+        else "Chance could explain this."
+    )
+    return f"Of {pair}, {nearer} is nearer to the true grades. {verdict}"
