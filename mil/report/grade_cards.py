@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.grade.metrics import median_grade
 from mil.evaluation.grade.predictions import GradePredictions
-from mil.evaluation.predictions import CaseScores
 from mil.report.cards import Card, make_cards
 
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from mil.evaluation.classification.evaluate import evaluate
+from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.comparison import compare_models
-from mil.evaluation.predictions import Predictions
 from mil.report.facts import Facts, Heatmap
 from mil.report.sections import Report
 
@@ -44,7 +44,7 @@ def _report(
                     where = (model, repeat, fold[repeat][index], case, slide, label[index])
                     rows.append((*where, *(p / p.sum())))
     columns = ["model", "repeat", "fold", "case", "slide", "label", *(f"p_{c}" for c in classes)]
-    predictions = Predictions(pd.DataFrame(rows, columns=columns), tuple(classes))
+    predictions = ClassPredictions(pd.DataFrame(rows, columns=columns), tuple(classes))
     facts = {
         "title": "run-7",
         "created": "2025-03-01T12:00:00+00:00",

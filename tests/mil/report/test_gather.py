@@ -179,7 +179,7 @@ def test_slide_that_came_later_is_refused(run):
 
 def test_label_that_was_changed_since_is_refused(run):
     change_table(run, "a0,a0-s1,class-a", "a0,a0-s1,class-b")
-    with pytest.raises(RunError, match=r"1 cases have another label than in the run, e\.g\. a0"):
+    with pytest.raises(RunError, match=r"1 cases have another outcome than in the run, e\.g\. a0"):
         gather(run)
 
 
