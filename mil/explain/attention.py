@@ -43,4 +43,4 @@ def target_attention(target: ExplanationTarget) -> TileScores:
     Raises:
         FitError: as ``attention_scores``.
     """
-    return attention_scores(target.fitted, target.bag, target.quantity.index)
+    return attention_scores(target.fitted, target.bag, target.quantity.map_index)

@@ -6,7 +6,6 @@ from pathlib import Path
 from features.bags.bag import Bag
 from mil.errors import FitError
 from mil.explain.methods import Method
-from mil.explain.quantity import quantity_names
 from mil.heads.registry import head_class
 from mil.learning.fitted import FittedModel
 from mil.runs.run import Run
@@ -52,4 +51,4 @@ def choose_target(
     if target or regions is None:
         return target
     label = run.label_of(run.case_of(bag.slide, bag.case))
-    return label if label in quantity_names(fitted) else None
+    return label if label in fitted.classes else None

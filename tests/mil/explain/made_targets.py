@@ -11,6 +11,7 @@ from mil.explain.target import ExplanationTarget, explanation_target
 from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head
 from mil.learning.fitted import FittedModel
+from mil.learning.readout import ClassReadout
 from mil.learning.training import fit_model
 from mil.settings import FitSettings
 from tests.mil.made import QUICK, made_bag, planted_cohort
@@ -39,7 +40,7 @@ def untrained(model, *, n_tiles=9, n_classes=3, dim=5, members=1, seed=0, **chan
         part.scale.fill_(0.7)
     bag = made_bag("s", n_tiles=n_tiles, dim=dim, seed=seed, **changes)
     fitted = FittedModel(
-        model=model, head=head, classes=tuple("abcdef"[:n_classes]), recipe=bag.recipe,
+        model=model, head=head, readout=ClassReadout(tuple("abcdef"[:n_classes])), recipe=bag.recipe,
         recipe_sha256=bag.recipe_sha256, trained_on=(), settings=QUICK, seed=0,
     )  # fmt: skip
     return ExplanationTarget(fitted=fitted, bag=bag, quantity=quantity(fitted, fitted.classes[1]))

@@ -16,6 +16,7 @@ from mil.heads.head import HeadSettings
 from mil.heads.registry import MODELS, head_class
 from mil.learning.fitted import FittedModel
 from mil.learning.prediction import run_head
+from mil.learning.readout import ClassReadout
 from mil.learning.training import fit_model
 from tests.mil.made import QUICK, RECIPE, made_bag, made_cohort
 
@@ -73,7 +74,8 @@ def test_of_several_maps_that_of_the_predicted_class_is_shown(sign, lit):
     head = MapPerClass(HeadSettings(dim=5, n_classes=2)).eval()
     bag = made_bag("s", np.full((4, 5), sign, dtype=np.float32))
     fitted = FittedModel(
-        model="maps", head=head, classes=("a", "b"), recipe=RECIPE, recipe_sha256=bag.recipe_sha256,
+        model="maps", head=head, readout=ClassReadout(("a", "b")), recipe=RECIPE,
+        recipe_sha256=bag.recipe_sha256,
         trained_on=(), settings=QUICK, seed=0,
     )  # fmt: skip
     assert np.flatnonzero(attention_scores(fitted, bag).values).tolist() == [lit]
