@@ -126,7 +126,7 @@ def test_unknown_engine_is_refused():
 @pytest.mark.parametrize("workers", [1, 2])
 def test_error_of_a_fit_names_model_repeat_and_fold(workers):
     bad = replace(QUICK, learning_rate=1e36, epochs=6)
-    with pytest.raises(FitError, match=r"^mean, repeat 0, fold \d: .*--learning-rate"):
+    with pytest.raises(FitError, match=r"^mean, repeat 0, fold \d: .*smaller learning_rate"):
         run(models=["majority", "mean"], settings=bad, workers=workers)
 
 
@@ -168,7 +168,7 @@ def test_what_is_made_of_a_map_goes_as_its_numbers(stored, part):
 def test_what_is_sent_to_a_worker_holds_no_features(stored):
     """Six bags of 256 kB each: what goes there is coordinates, coverage and thumbnails."""
     n_tiles = sum(len(case.bags[0]) for case in stored.cases)
-    sent = len(pickle.dumps(_FoldWork(stored, QUICK, 0, keep_none)))
+    sent = len(pickle.dumps(_FoldWork(stored, QUICK, 0, keep_none, ("label",))))
     assert sent < n_tiles * 22 + 6 * 12_000 < 6 * 256_000 / 3
     assert len(pickle.dumps(("abmil", folds_of(stored, folds="3")[0]))) < 1000
 
@@ -198,7 +198,7 @@ class TestOnRay:
     def test_an_error_arrives_as_it_was_raised(self, local_ray):
         bad = replace(QUICK, learning_rate=1e36, epochs=6)
         with pytest.raises(
-            FitError, match=r"^mean, repeat 0, fold \d: .*--learning-rate"
+            FitError, match=r"^mean, repeat 0, fold \d: .*smaller learning_rate"
         ) as failure:
             run(models=["mean"], settings=bad, engine="ray")
         assert type(failure.value) is FitError
