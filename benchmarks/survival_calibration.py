@@ -4,7 +4,7 @@
 
 Cases die by the hazards that are predicted, so that the difference is 0, the ratio and the slope are 1, and
 the observed survival of a group is the mean predicted one. The standard error of a share near .95 is .22 /
-sqrt(cohorts). About two minutes of one core.
+sqrt(cohorts). About five minutes of one core.
 """
 
 import argparse

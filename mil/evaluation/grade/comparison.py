@@ -8,7 +8,7 @@ from itertools import combinations, product
 import numpy as np
 from scipy.stats import t as student
 
-from mil.errors import RunError
+from mil.errors import PredictionsError
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.classification.power import Power, power
 from mil.evaluation.classification.predictions import CaseScores
@@ -134,11 +134,13 @@ def compare_grade_models(
         reference: compare only this model with every other; None compares all pairs.
 
     Raises:
-        RunError: the reference is none of the models.
+        PredictionsError: the reference is none of the models.
     """
     models = predictions.models
     if reference is not None and reference not in models:
-        raise RunError(f"No model '{reference}' to compare with. Known: {', '.join(models)}.")
+        raise PredictionsError(
+            f"No model '{reference}' to compare with. Known: {', '.join(models)}."
+        )
     pairs = (
         list(combinations(models, 2))
         if reference is None
@@ -161,7 +163,7 @@ def compare_grade_tables(
         names: names of the tables in results and messages.
 
     Raises:
-        RunError: the tables have other grades, cases or true grades.
+        PredictionsError: the tables have other grades, cases or true grades.
     """
     _check_same_outcomes(first, second, names)
     shared = [name for name in first.models if name in second.models]
@@ -326,7 +328,7 @@ def _check_same_outcomes(
 ) -> None:
     a, b = names
     if first.grades != second.grades:
-        raise RunError(
+        raise PredictionsError(
             f"{a} has the grades {', '.join(first.grades)}; {b} has {', '.join(second.grades)}. Models are "
             "compared on the same grades in the same order."
         )
@@ -339,14 +341,14 @@ def _check_same_outcomes(
         ((b, outcomes[1]), (a, outcomes[0])),
     ):
         if lacking := sorted(set(cases) - set(others)):
-            raise RunError(
+            raise PredictionsError(
                 f"{other} lacks {len(lacking)} of the {len(cases)} cases of {name}, e.g. {lacking[0]}. "
                 "Paired tests need the same cases; predict them with both."
             )
     if differing := sorted(case for case in outcomes[0] if outcomes[0][case] != outcomes[1][case]):
         case = differing[0]
         more = f", and {len(differing) - 1} more differ" * (len(differing) > 1)
-        raise RunError(
+        raise PredictionsError(
             f"Case {case} has grade {outcomes[0][case]} in {a} and {outcomes[1][case]} in {b}{more}. Mend "
             "the grades."
         )

@@ -10,7 +10,7 @@ from scipy.stats import ttest_rel
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.multitest import multipletests
 
-from mil.errors import RunError
+from mil.errors import PredictionsError
 from mil.evaluation.grade.comparison import (
     compare_grade_models,
     compare_grade_tables,
@@ -186,7 +186,7 @@ def test_models_of_one_table():
     pairs = compare_grade_models(predictions, "noise").pairs
     assert [(t.first, t.second) for t in pairs] == [("noise", "abmil"), ("noise", "votes")]
     with pytest.raises(
-        RunError, match=r"No model 'x' to compare with\. Known: abmil, votes, noise"
+        PredictionsError, match=r"No model 'x' to compare with\. Known: abmil, votes, noise"
     ):
         compare_grade_models(predictions, "x")
     (table,) = comparison.tables()
@@ -221,13 +221,13 @@ def test_tables_of_other_grades_cases_or_outcomes_are_refused():
     table = grade_table()
     first = GradePredictions(table, GRADES)
     fewer = GradePredictions(table[table["case"] != "case03"], GRADES)
-    with pytest.raises(RunError, match=r"B lacks 1 of the 12 cases of A, e\.g\. case03"):
+    with pytest.raises(PredictionsError, match=r"B lacks 1 of the 12 cases of A, e\.g\. case03"):
         compare_grade_tables(first, fewer)
-    with pytest.raises(RunError, match=r"A lacks 1 of the 12 cases of B, e\.g\. case03"):
+    with pytest.raises(PredictionsError, match=r"A lacks 1 of the 12 cases of B, e\.g\. case03"):
         compare_grade_tables(fewer, first)
     moved = table.assign(grade=np.where(table["case"] == "case03", "3", table["grade"]))
-    with pytest.raises(RunError, match=r"Case case03 has grade 1 in A and 3 in B\. Mend"):
+    with pytest.raises(PredictionsError, match=r"Case case03 has grade 1 in A and 3 in B\. Mend"):
         compare_grade_tables(first, GradePredictions(moved, GRADES))
     four = GradePredictions(table.assign(g_4=0.0), (*GRADES, "4"))
-    with pytest.raises(RunError, match=r"A has the grades 1, 2, 3; B has 1, 2, 3, 4"):
+    with pytest.raises(PredictionsError, match=r"A has the grades 1, 2, 3; B has 1, 2, 3, 4"):
         compare_grade_tables(first, four)

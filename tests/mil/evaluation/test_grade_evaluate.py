@@ -3,10 +3,11 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from mil.errors import RunError
+from mil.errors import PredictionsError
 from mil.evaluation.grade.evaluate import (
     BASELINE,
     evaluate_grades,
@@ -16,6 +17,8 @@ from mil.evaluation.grade.evaluate import (
 from mil.evaluation.grade.metric_table import METRICS
 from mil.evaluation.grade.predictions import GradePredictions, check_grades, grades_of
 from mil.evaluation.intervals import wilson
+from mil.evaluation.judge import compare, evaluate
+from mil.evaluation.predictions import read_predictions, write_predictions
 from tests.mil.evaluation.grades import GRADES, grade_predictions, grade_table, scores_of
 
 
@@ -174,22 +177,33 @@ def test_best_has_the_highest_kappa_then_the_smallest_error():
         (lambda t: t.assign(grade="4"), "has grade '4', which is none of 1, 2, 3"),
         (lambda t: t.assign(grade=2), "Column grade must hold text; got 2"),
         (lambda t: t.assign(fold=0.5), "Column fold must hold integers"),
-        (lambda t: t.assign(slide="s"), "Slide 's' is predicted twice"),
+        (lambda t: t.assign(slide="s"), "slide 's' is predicted twice"),
         (lambda t: t.assign(g_4=0.0), "hold g_4 beside the grades"),
-        (lambda t: t[(t["model"] == "abmil") | (t["case"] != "case02")], "Model 'votes' did not predict"),
-        (lambda t: t.assign(fold=np.where(t["slide"] == "case03-1", 9, t["fold"])), "lies in two folds"),
-        (lambda t: t.assign(grade=np.where(t["slide"] == "case03-1", "3", t["grade"])), "has two grades"),
+        (lambda t: t[(t["model"] == "abmil") | (t["case"] != "case02")], "lacks 1 of 12 cases in repeat 0"),
+        (lambda t: t.assign(fold=np.where(t["slide"] == "case03-1", 9, t["fold"])), "lies in folds"),
+        (lambda t: t.assign(grade=np.where(t["slide"] == "case03-1", "3", t["grade"])), "has two outcomes"),
     ],
 )  # fmt: skip
 def test_a_table_that_contradicts_itself_is_refused(change, message):
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(PredictionsError, match=message):
         GradePredictions(change(grade_table()), GRADES)
+
+
+def test_a_table_comes_back_as_it_was_written_and_is_judged(tmp_path):
+    predictions = grade_predictions()
+    write_predictions(tmp_path / "p.csv", predictions)
+    again = read_predictions(tmp_path / "p.csv")
+    assert isinstance(again, GradePredictions)
+    assert again.grades == GRADES
+    pd.testing.assert_frame_equal(again.table, predictions.table, check_exact=True)
+    assert evaluate(again).to_json() == evaluate_grades(predictions).to_json()
+    assert len(compare(again).to_json()["pairs"]) == 1
 
 
 def test_grades_are_two_or_more_in_rising_order():
     assert grades_of(grade_table()) == GRADES
     for grades in (("1", "2"), ("low", "high"), ("1", "2", "10")):
         check_grades(grades)
-    for grades in ((), ("1",), ("1", "1"), ("2", "1"), ("1", "10", "2")):
-        with pytest.raises(RunError, match=r"grades|rise"):
+    for grades in ((), ("1",), ("1", "1"), ("1", "1.0"), ("2", "1"), ("1", "10", "2")):
+        with pytest.raises(PredictionsError, match=r"grades|rise"):
             check_grades(grades)
