@@ -1,4 +1,4 @@
-"""Table 1: who the cases are, class by class, and how far the classes differ before any model looks."""
+"""Table 1: who the cases are, class by class, and how far the classes differ before any model is fitted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Variable:
 
     Attributes:
         name: the column.
-        unit: what the cells hold, as ``median (quartiles)`` or ``cases (%)``.
+        unit: content of the cells, as ``median (quartiles)`` or ``cases (%)``.
         levels: (name of the level or empty, one text for all cases and one per class).
         missing: cases without a value.
         p: of a test that the classes do not differ; None where it is undefined.
@@ -51,21 +51,21 @@ def table_one(cohort: pd.DataFrame, classes: Sequence[str]) -> tuple[Variable, .
     """
     label = cohort["label"].astype(str).to_numpy()
     groups = [label == name for name in classes]
-    found = []
+    variables = []
     for name in cohort.columns.drop(["case", "label"]):
-        held = cohort[name].replace("", np.nan)
-        known = held.notna().to_numpy()
-        numbers = pd.to_numeric(held, errors="coerce")
-        if held.nunique() < 2:
+        column = cohort[name].replace("", np.nan)
+        known = column.notna().to_numpy()
+        numbers = pd.to_numeric(column, errors="coerce")
+        if column.nunique() < 2:
             continue
-        if (numbers.notna() == known).all() and held.nunique() > 2:
-            found.append(_of_numbers(str(name), numbers.to_numpy(np.float64), groups))
-        elif held.nunique() <= min(MOST_LEVELS, known.sum() - 1):
-            found.append(_of_words(str(name), held.astype(object).to_numpy(), known, groups))
-    return tuple(found)
+        if (numbers.notna() == known).all() and column.nunique() > 2:
+            variables.append(_describe_numbers(str(name), numbers.to_numpy(np.float64), groups))
+        elif column.nunique() <= min(MOST_LEVELS, known.sum() - 1):
+            variables.append(_describe_categories(str(name), column.astype(object).to_numpy(), known, groups))
+    return tuple(variables)
 
 
-def _of_numbers(name: str, values: Floats, groups: Sequence[np.ndarray]) -> Variable:
+def _describe_numbers(name: str, values: Floats, groups: Sequence[np.ndarray]) -> Variable:
     known = np.isfinite(values)
     parts = [values[group & known] for group in groups]
     filled = [part for part in parts if len(part)]
@@ -86,7 +86,7 @@ def _of_numbers(name: str, values: Floats, groups: Sequence[np.ndarray]) -> Vari
     )
 
 
-def _of_words(
+def _describe_categories(
     name: str, values: np.ndarray, known: np.ndarray, groups: Sequence[np.ndarray]
 ) -> Variable:
     levels = sorted({str(value) for value in values[known]})
