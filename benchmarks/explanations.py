@@ -20,9 +20,9 @@ import torch
 
 from benchmarks.digits import SETTINGS, Bags, made
 from benchmarks.table import print_table, save
-from mil.explain.faithfulness import judge, localise, random_curves
-from mil.explain.methods import METHODS
-from mil.explain.target import explanation_target
+from mil.explanation.faithfulness import judge, localise, random_curves
+from mil.explanation.methods import METHODS
+from mil.explanation.target import explanation_target
 from mil.learning.fitted import FittedModel
 from mil.learning.training import fit_model
 

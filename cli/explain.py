@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from cli.app import app
 from cli.options import UsageError, verb, writable, wrong_use
 from cli.runs import MOVED_COHORT, MOVED_STORE
-from mil.explain.methods import list_methods
+from mil.explanation.methods import list_methods
 
 if TYPE_CHECKING:
     from features.bags.bag import Bag
-    from mil.explain.compare_methods import MethodComparison
-    from mil.explain.request import MapRequest
-    from mil.explain.write import Explanation
+    from mil.explanation.compare_methods import MethodComparison
+    from mil.explanation.request import MapRequest
+    from mil.explanation.write import Explanation
     from mil.runs.run import Run
 
 METHODS_HELP = ". ".join(
@@ -132,7 +132,7 @@ def explain(options: ExplainOptions) -> None:
 
 def _map_request(options: ExplainOptions) -> "MapRequest":
     """The map that is requested, refused before any work if it cannot be."""
-    from mil.explain.request import MapRequest
+    from mil.explanation.request import MapRequest
 
     with wrong_use():
         request = MapRequest(
@@ -151,7 +151,7 @@ def _map_request(options: ExplainOptions) -> "MapRequest":
 
 def _explain_all(options: ExplainOptions, run: "Run") -> None:
     from cli.console import Bars
-    from mil.explain.compare_methods import compare_methods
+    from mil.explanation.compare_methods import compare_methods
 
     show_comparison(
         compare_methods(
@@ -168,8 +168,8 @@ def _explain_all(options: ExplainOptions, run: "Run") -> None:
 def _explain_one(options: ExplainOptions, path: Path, run: "Run", request: "MapRequest") -> None:
     from cli.console import Bars, warn
     from cli.inputs import bags_for
-    from mil.explain.request import SlideFile
-    from mil.explain.write import explain_slide
+    from mil.explanation.request import SlideFile
+    from mil.explanation.write import explain_slide
 
     [bag] = bags_for(
         [path],

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from features.summary import Summary, listed, tally
 from mil.data.case import Row
 from mil.data.splits import split_cases
-from features.summary import Summary, listed, tally
 from mil.data.table import split_train_test
 from mil.errors import MilError
 from mil.evaluation.intervals import newcombe_auc, wilson

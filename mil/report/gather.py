@@ -12,8 +12,8 @@ from mil.data.splits import Fold
 from mil.data.table import read_table, split_train_test
 from mil.evaluation.judge import compare, evaluate
 from mil.evaluation.survival.hazards import read_hazards
-from mil.explain.attention import attention_scores
-from mil.explain.heatmap import draw_small, scale_stops
+from mil.explanation.attention import attention_scores
+from mil.explanation.heatmap import draw_small, scale_stops
 from mil.heads.registry import head_class
 from mil.report.facts import Facts, Heatmap
 from mil.report.sections import Report, load_sections

@@ -61,7 +61,9 @@ def table_one(cohort: pd.DataFrame, classes: Sequence[str]) -> tuple[Variable, .
         if (numbers.notna() == known).all() and column.nunique() > 2:
             variables.append(_describe_numbers(str(name), numbers.to_numpy(np.float64), groups))
         elif column.nunique() <= min(MOST_LEVELS, known.sum() - 1):
-            variables.append(_describe_categories(str(name), column.astype(object).to_numpy(), known, groups))
+            variables.append(
+                _describe_categories(str(name), column.astype(object).to_numpy(), known, groups)
+            )
     return tuple(variables)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from features.errors import SlideError
 from features.slides.deepzoom import OVERLAP_PX, TILE_PX, DeepZoom
 from mil.errors import RunError
-from mil.explain.caveats import chance_caveat
-from mil.explain.faithfulness import Curves, judge, random_curves
-from mil.explain.heatmap import describe_unit, scale_bar, tile_colours
-from mil.explain.quality import quality_warnings
-from mil.explain.scores import TileScores
-from mil.explain.target import explanation_target
+from mil.explanation.caveats import chance_caveat
+from mil.explanation.faithfulness import Curves, judge, random_curves
+from mil.explanation.heatmap import describe_unit, scale_bar, tile_colours
+from mil.explanation.quality import quality_warnings
+from mil.explanation.scores import TileScores
+from mil.explanation.target import explanation_target
 from mil.heads.registry import head_class
 from mil.learning.fitted import FittedModel
 from mil.runs.run import Relation, Run

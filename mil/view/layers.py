@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from features.bags.bag import Bag
-from mil.explain.methods import METHODS, list_methods
-from mil.explain.quantity import NONLINEAR_LOSSES
-from mil.explain.scores import TileScores
-from mil.explain.target import explanation_target
+from mil.explanation.methods import METHODS, list_methods
+from mil.explanation.quantity import NONLINEAR_LOSSES
+from mil.explanation.scores import TileScores
+from mil.explanation.target import explanation_target
 from mil.heads.registry import head_class
 from mil.learning.fitted import FittedModel
 from mil.settings import FitSettings

@@ -10,7 +10,7 @@ from cli.explain import ExplainOptions, explain
 from cli.options import UsageError
 from features.bags.bag import write_bag
 from mil.errors import RunError
-from mil.explain.known import known_tiles
+from mil.explanation.known import known_tiles
 from mil.learning.fitted import save_model
 from mil.learning.training import fit_model
 from mil.runs.record import finish_run, start_run

@@ -10,7 +10,7 @@ from cli.explain import ExplainOptions, explain
 from features.bags.bag import read_bag, write_bag
 from features.errors import AnnotationError
 from mil.errors import FitError, RunError
-from mil.explain import compare_methods, methods
+from mil.explanation import compare_methods, methods
 from mil.learning.fitted import save_model
 from mil.learning.training import fit_model
 from mil.runs.record import finish_run, start_run
@@ -105,7 +105,7 @@ def test_a_method_that_does_not_suit_the_model_is_named_with_the_reason(explaine
     def refuse(target):
         raise FitError("No such answer for this model.")
 
-    monkeypatch.setattr("mil.explain.evidence.evidence_scores", refuse)
+    monkeypatch.setattr("mil.explanation.evidence.evidence_scores", refuse)
     output, rows = explained()
     assert "No such answer for this model." in output
     assert {row["method"] for row in rows} == {method.name for method in methods.bag_methods()} - {

@@ -15,10 +15,10 @@ from features.extraction.extract import extract
 from features.extraction.jobs import SlideJob, identify_files
 from features.recipe import Recipe
 from mil.data.case import Case
-from mil.explain.models import choose_target
-from mil.explain.slides import MOST_PX, draw_picture, open_bag_slide
-from mil.explain.target import explanation_target
-from mil.explain.write import RANDOM_WEIGHTS
+from mil.explanation.models import choose_target
+from mil.explanation.slides import MOST_PX, draw_picture, open_bag_slide
+from mil.explanation.target import explanation_target
+from mil.explanation.write import RANDOM_WEIGHTS
 from mil.learning.fitted import save_model
 from mil.learning.training import fit_model
 from mil.runs.record import finish_run, start_run

@@ -50,7 +50,7 @@ def test_attention_beats_chance_and_mean_pooling_on_the_demo(demo):
 
 def test_attention_ranks_the_planted_tiles_first_in_cases_it_has_not_seen(demo):
     from mil.data.splits import read_folds
-    from mil.explain.attention import attention_scores
+    from mil.explanation.attention import attention_scores
     from mil.learning.fitted import load_model
     from mil.runs.run import open_run
 

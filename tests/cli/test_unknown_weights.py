@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from cli.cohort import assembled
+
 from cli.learn import CrossvalOptions
 from features.backbones.card import weights_notes
 from features.backbones.registry import load_backbone

@@ -13,8 +13,8 @@ from mil.data.splits import read_folds
 from mil.errors import CohortError, LeakageError, RunError
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.comparison import compare_models
-from mil.explain.attention import attention_scores
-from mil.explain.heatmap import draw_small
+from mil.explanation.attention import attention_scores
+from mil.explanation.heatmap import draw_small
 from mil.learning.fitted import load_model
 from mil.report.diagnosis_sections import FEW
 from mil.report.gather import gather

@@ -8,10 +8,10 @@ import pytest
 from features.bags.bag import read_bag, write_bag
 from mil.data.splits import write_folds
 from mil.evaluation.predictions import write_predictions
-from mil.explain.compare_methods import compare_methods
-from mil.explain.methods import bag_methods
-from mil.explain.request import MapRequest
-from mil.explain.write import explain_slide
+from mil.explanation.compare_methods import compare_methods
+from mil.explanation.methods import bag_methods
+from mil.explanation.request import MapRequest
+from mil.explanation.write import explain_slide
 from mil.learning.crossval import cross_validate
 from mil.learning.fitted import save_model
 from mil.runs.record import finish_run, start_run

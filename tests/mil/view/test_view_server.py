@@ -16,12 +16,12 @@ from features.errors import SlideError
 from features.slides.deepzoom import JPEG_QUALITY
 from mil.data.splits import read_folds
 from mil.errors import LeakageError, RunError
-from mil.explain.attention import attention_scores
-from mil.explain.evidence import evidence_scores
-from mil.explain.faithfulness import judge, random_curves
-from mil.explain.heatmap import describe_unit
-from mil.explain.single_tile import single_tile_scores
-from mil.explain.target import explanation_target
+from mil.explanation.attention import attention_scores
+from mil.explanation.evidence import evidence_scores
+from mil.explanation.faithfulness import judge, random_curves
+from mil.explanation.heatmap import describe_unit
+from mil.explanation.single_tile import single_tile_scores
+from mil.explanation.target import explanation_target
 from mil.heads.registry import head_class
 from mil.learning.fitted import load_model
 from mil.runs.run import Run

@@ -2,8 +2,8 @@
 
 from features.bags.bag import Bag
 from mil.errors import FitError
-from mil.explain.scores import TileScores
-from mil.explain.target import ExplanationTarget
+from mil.explanation.scores import TileScores
+from mil.explanation.target import ExplanationTarget
 from mil.learning.fitted import FittedModel
 from mil.learning.prediction import run_head
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mil.errors import FitError
-from mil.explain.scores import TileScores, signed_scores
-from mil.explain.target import ExplanationTarget
+from mil.explanation.scores import TileScores, signed_scores
+from mil.explanation.target import ExplanationTarget
 
 STEPS = 50
 TILES_AT_ONCE = 8192  # in one backward pass

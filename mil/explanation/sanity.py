@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from mil.explain.scores import TileScores
-from mil.explain.target import ExplanationTarget
+from mil.explanation.scores import TileScores
+from mil.explanation.target import ExplanationTarget
 from mil.heads.ensemble import members_of
 from mil.heads.registry import build_head
 

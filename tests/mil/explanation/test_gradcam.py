@@ -11,16 +11,16 @@ from features.backbones.registry import Backbone, PooledFeatures, load_backbone
 from features.backbones.table import BACKBONES
 from features.extraction.embed import preprocess
 from mil.errors import FitError
-from mil.explain.contact_sheet import (
+from mil.explanation.contact_sheet import (
     draw_contact_sheet,
     draw_tile_maps,
     extreme_tiles,
     spread_score,
 )
-from mil.explain.gradcam import recomputed_warning, tile_maps
-from mil.explain.methods import METHODS
+from mil.explanation.gradcam import recomputed_warning, tile_maps
+from mil.explanation.methods import METHODS
 from mil.heads.ensemble import members_of
-from tests.mil.explain.made_targets import untrained
+from tests.mil.explanation.made_targets import untrained
 
 TILES = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), dtype=np.uint8)
 

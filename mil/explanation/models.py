@@ -5,7 +5,7 @@ from pathlib import Path
 
 from features.bags.bag import Bag
 from mil.errors import FitError
-from mil.explain.methods import Method
+from mil.explanation.methods import Method
 from mil.heads.registry import head_class
 from mil.learning.fitted import FittedModel
 from mil.runs.run import Run

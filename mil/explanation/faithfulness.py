@@ -19,10 +19,10 @@ from torch import Tensor
 from features.progress import Progress, Silent
 from mil.errors import FitError
 from mil.evaluation.classification.metrics import placements
-from mil.explain.methods import METHODS
-from mil.explain.regions import assign_regions
-from mil.explain.scores import TileScores
-from mil.explain.target import ExplanationTarget
+from mil.explanation.methods import METHODS
+from mil.explanation.regions import assign_regions
+from mil.explanation.scores import TileScores
+from mil.explanation.target import ExplanationTarget
 
 Floats = NDArray[np.float64]
 

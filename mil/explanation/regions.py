@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.explain.scores import TileScores, signed_scores
-from mil.explain.target import ExplanationTarget
+from mil.explanation.scores import TileScores, signed_scores
+from mil.explanation.target import ExplanationTarget
 
 N_REGIONS = 12
 N_PERMUTATIONS = 50

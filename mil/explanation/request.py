@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mil.errors import FitError
-from mil.explain.methods import Method, find_method
+from mil.explanation.methods import Method, find_method
 
 
 @dataclass(frozen=True, kw_only=True)

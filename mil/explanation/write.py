@@ -13,21 +13,21 @@ from features.bags.bag import Bag
 from features.files.atomic import write_atomic
 from features.progress import Progress
 from features.slides.slide import Slide, file_name
-from mil.explain.assess import AssessedMap, assess_map, map_card
-from mil.explain.caveats import chance_caveat, validation_caveat
-from mil.explain.contact_sheet import draw_contact_sheet, draw_tile_maps, extreme_tiles
-from mil.explain.faithfulness import random_curves
-from mil.explain.figure import TO_THE_MODEL, draw_explanation
-from mil.explain.gradcam import recomputed_warning
-from mil.explain.known import known_tiles
-from mil.explain.methods import Method
-from mil.explain.models import choose_model, choose_target
-from mil.explain.pyramid import FINEST_MPP, write_ome_tiff
-from mil.explain.request import MapRequest, SlideFile
-from mil.explain.scores import write_csv, write_geojson
-from mil.explain.single_tile import single_tile_scores
-from mil.explain.slides import bag_tiles, draw_picture, load_bag_backbone, open_bag_slide
-from mil.explain.target import explanation_target
+from mil.explanation.assess import AssessedMap, assess_map, map_card
+from mil.explanation.caveats import chance_caveat, validation_caveat
+from mil.explanation.contact_sheet import draw_contact_sheet, draw_tile_maps, extreme_tiles
+from mil.explanation.faithfulness import random_curves
+from mil.explanation.figure import TO_THE_MODEL, draw_explanation
+from mil.explanation.gradcam import recomputed_warning
+from mil.explanation.known import known_tiles
+from mil.explanation.methods import Method
+from mil.explanation.models import choose_model, choose_target
+from mil.explanation.pyramid import FINEST_MPP, write_ome_tiff
+from mil.explanation.request import MapRequest, SlideFile
+from mil.explanation.scores import write_csv, write_geojson
+from mil.explanation.single_tile import single_tile_scores
+from mil.explanation.slides import bag_tiles, draw_picture, load_bag_backbone, open_bag_slide
+from mil.explanation.target import explanation_target
 from mil.runs.files import write_json
 from mil.runs.run import Relation, Run
 

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from mil.errors import FitError
-from mil.explain.scores import TileScores, signed_scores
-from mil.explain.single_tile import single_tile_scores
-from mil.explain.target import ExplanationTarget
+from mil.explanation.scores import TileScores, signed_scores
+from mil.explanation.single_tile import single_tile_scores
+from mil.explanation.target import ExplanationTarget
 from mil.heads.ensemble import members_of
 
 TOLERANCE = 1e-4  # of the sum of contributions, relative to their size

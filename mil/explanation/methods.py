@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from features.backbones.registry import Backbone
-    from mil.explain.gradcam import TileMaps
-    from mil.explain.scores import TileScores
-    from mil.explain.target import ExplanationTarget
+    from mil.explanation.gradcam import TileMaps
+    from mil.explanation.scores import TileScores
+    from mil.explanation.target import ExplanationTarget
     from mil.heads.head import Head
 
 
@@ -81,14 +81,14 @@ class Method:
 _ROWS = (
     Method(
         name="attention",
-        function="mil.explain.attention:target_attention",
+        function="mil.explanation.attention:target_attention",
         description="where the head looks",
         suits=_learns_attention,
         instant=True,
     ),
     Method(
         name="evidence",
-        function="mil.explain.evidence:evidence_scores",
+        function="mil.explanation.evidence:evidence_scores",
         description="each tile's exact share of the score",
         suits=_adds_up,
         linear_only=True,
@@ -96,45 +96,45 @@ _ROWS = (
     ),
     Method(
         name="single-tile",
-        function="mil.explain.single_tile:single_tile_scores",
+        function="mil.explanation.single_tile:single_tile_scores",
         description="the score of each tile as a slide of its own",
         instant=True,
     ),
     Method(
         name="integrated-gradients",
-        function="mil.explain.gradients:integrated_gradients_scores",
+        function="mil.explanation.gradients:integrated_gradients_scores",
         description="the gradient along the way from the mean training tile",
     ),
     Method(
         name="gradient",
-        function="mil.explain.gradients:gradient_scores",
+        function="mil.explanation.gradients:gradient_scores",
         description="the gradient times the distance from the mean training tile",
     ),
     Method(
         name="ablation",
-        function="mil.explain.regions:ablation_scores",
+        function="mil.explanation.regions:ablation_scores",
         description="how far the score falls without a region",
         suits=_reads_bags,
         by_region=True,
     ),
     Method(
         name="shapley",
-        function="mil.explain.regions:shapley_scores",
+        function="mil.explanation.regions:shapley_scores",
         description="Shapley values of regions",
         suits=_reads_bags,
         by_region=True,
     ),
     Method(
         name="grad-cam",
-        function="mil.explain.evidence:evidence_or_single_tile",
+        function="mil.explanation.evidence:evidence_or_single_tile",
         description="evidence, and where in the highest tiles it lies",
-        pixels="mil.explain.gradcam:tile_maps",
+        pixels="mil.explanation.gradcam:tile_maps",
     ),
     Method(
         name="guided-grad-cam",
-        function="mil.explain.evidence:evidence_or_single_tile",
+        function="mil.explanation.evidence:evidence_or_single_tile",
         description="the same with guided backpropagation, which shows edges",
-        pixels="mil.explain.gradcam:guided_tile_maps",
+        pixels="mil.explanation.gradcam:guided_tile_maps",
     ),
 )
 

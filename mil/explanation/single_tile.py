@@ -2,8 +2,8 @@
 
 import torch
 
-from mil.explain.scores import TileScores, signed_scores
-from mil.explain.target import ExplanationTarget
+from mil.explanation.scores import TileScores, signed_scores
+from mil.explanation.target import ExplanationTarget
 
 TILES_AT_ONCE = 4096
 

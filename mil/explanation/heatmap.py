@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from mil.explain.scores import TileScores
+from mil.explanation.scores import TileScores
 
 # Attention relative to a uniform share. The same limits for every slide and model: stretched to each
 # slide's own range, a flat map would show hot spots that are not there.

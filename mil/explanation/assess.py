@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, wilcoxon
 
 from features.progress import Progress, Silent
-from mil.explain.faithfulness import (
+from mil.explanation.faithfulness import (
     SIGNIFICANT,
     Curves,
     Faithfulness,
@@ -20,11 +20,11 @@ from mil.explain.faithfulness import (
     localise,
     sensitivity,
 )
-from mil.explain.methods import METHODS
-from mil.explain.quality import quality_warnings
-from mil.explain.sanity import sanity_warnings, similarity_to_untrained
-from mil.explain.scores import TileScores
-from mil.explain.target import ExplanationTarget
+from mil.explanation.methods import METHODS
+from mil.explanation.quality import quality_warnings
+from mil.explanation.sanity import sanity_warnings, similarity_to_untrained
+from mil.explanation.scores import TileScores
+from mil.explanation.target import ExplanationTarget
 
 NOTABLE_GAP = 0.05  # relative to the score; with a larger gap the values are no shares of it
 ROUNDING_GAP = 0.01  # of a score

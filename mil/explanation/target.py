@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from features.bags.bag import Bag
 from mil.errors import FitError
-from mil.explain.quantity import Quantity, predicted_name, quantity
+from mil.explanation.quantity import Quantity, predicted_name, quantity
 from mil.heads.ensemble import members_of
 from mil.heads.head import Head
 from mil.heads.layers import masked_softmax

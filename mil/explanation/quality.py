@@ -3,7 +3,7 @@
 import numpy as np
 
 from features.tiles.quality import FLAGS
-from mil.explain.scores import TileScores
+from mil.explanation.scores import TileScores
 
 NOTABLE_MASS = 0.05  # share of a map on flagged tiles that deserves a warning
 

@@ -13,20 +13,20 @@ import torch
 from captum.attr import InputXGradient
 
 from mil.errors import FitError
-from mil.explain import regions as regions_module
-from mil.explain.assess import assess_map
-from mil.explain.evidence import evidence_scores
-from mil.explain.faithfulness import random_curves
-from mil.explain.gradients import gradient_scores, integrated_gradients_scores
-from mil.explain.methods import METHODS, bag_methods
-from mil.explain.quantity import quantity
-from mil.explain.regions import ablation_scores, assign_regions, shapley_scores
-from mil.explain.single_tile import single_tile_scores
-from mil.explain.target import explanation_target
+from mil.explanation import regions as regions_module
+from mil.explanation.assess import assess_map
+from mil.explanation.evidence import evidence_scores
+from mil.explanation.faithfulness import random_curves
+from mil.explanation.gradients import gradient_scores, integrated_gradients_scores
+from mil.explanation.methods import METHODS, bag_methods
+from mil.explanation.quantity import quantity
+from mil.explanation.regions import ablation_scores, assign_regions, shapley_scores
+from mil.explanation.single_tile import single_tile_scores
+from mil.explanation.target import explanation_target
 from mil.heads.ensemble import Ensemble, members_of
 from mil.heads.registry import MODELS, head_class
 from mil.learning.training import fit_model
-from tests.mil.explain.made_targets import (
+from tests.mil.explanation.made_targets import (
     COHORT,
     physically,
     planted_target,
@@ -294,7 +294,7 @@ def test_bag_of_another_recipe_is_not_explained():
 
 def test_methods_are_listed_without_torch():
     code = (
-        "import sys; from mil.explain.methods import list_methods; "
+        "import sys; from mil.explanation.methods import list_methods; "
         "print(len(list_methods()), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,8 +13,8 @@ from scipy.stats import wilcoxon
 from sklearn.metrics import roc_auc_score
 
 from mil.errors import FitError
-from mil.explain.assess import assess_map, conclusion, map_card, summarise_methods, summary_row
-from mil.explain.faithfulness import (
+from mil.explanation.assess import assess_map, conclusion, map_card, summarise_methods, summary_row
+from mil.explanation.faithfulness import (
     draw_order,
     infidelity,
     judge,
@@ -24,13 +24,13 @@ from mil.explain.faithfulness import (
     region_curves,
     sensitivity,
 )
-from mil.explain.figure import draw_explanation
-from mil.explain.methods import METHODS, bag_methods
-from mil.explain.quality import quality_warnings
-from mil.explain.regions import assign_regions
-from mil.explain.sanity import DRAWS, sanity_warnings, similarity_to_untrained
+from mil.explanation.figure import draw_explanation
+from mil.explanation.methods import METHODS, bag_methods
+from mil.explanation.quality import quality_warnings
+from mil.explanation.regions import assign_regions
+from mil.explanation.sanity import DRAWS, sanity_warnings, similarity_to_untrained
 from mil.learning.training import fit_model
-from tests.mil.explain.made_targets import COHORT, physically, planted_target, untrained
+from tests.mil.explanation.made_targets import COHORT, physically, planted_target, untrained
 from tests.mil.made import QUICK
 
 BAG_METHODS = [method.name for method in bag_methods()]

@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 import torch
 
-from mil.explain.quantity import quantity
-from mil.explain.target import ExplanationTarget, explanation_target
+from mil.explanation.quantity import quantity
+from mil.explanation.target import ExplanationTarget, explanation_target
 from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head
 from mil.learning.fitted import FittedModel

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from features.bags.bag import Bag
 from features.files.atomic import atomic_path, write_atomic
-from mil.explain.target import ExplanationTarget
+from mil.explanation.target import ExplanationTarget
 
 
 @dataclass(frozen=True, kw_only=True)

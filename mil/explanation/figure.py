@@ -9,9 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mil.explain.faithfulness import Faithfulness
-from mil.explain.heatmap import overlay, show_heatmap
-from mil.explain.scores import TileScores
+from mil.explanation.faithfulness import Faithfulness
+from mil.explanation.heatmap import overlay, show_heatmap
+from mil.explanation.scores import TileScores
 
 TO_THE_MODEL = "To the model itself:"  # before the verdict on a model that may be guessing
 MAP_PX = 780  # width of the map at 150 dots per inch

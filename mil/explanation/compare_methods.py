@@ -14,19 +14,19 @@ from features.errors import AnnotationMissing
 from features.files.atomic import write_atomic
 from features.progress import Progress, Silent
 from mil.errors import FitError
-from mil.explain.assess import (
+from mil.explanation.assess import (
     MethodSummary,
     assess_map,
     conclusion,
     summarise_methods,
     summary_row,
 )
-from mil.explain.caveats import chance_caveat, validation_caveat
-from mil.explain.faithfulness import random_curves
-from mil.explain.known import known_tiles
-from mil.explain.methods import bag_methods
-from mil.explain.models import choose_model, choose_target
-from mil.explain.target import explanation_target
+from mil.explanation.caveats import chance_caveat, validation_caveat
+from mil.explanation.faithfulness import random_curves
+from mil.explanation.known import known_tiles
+from mil.explanation.methods import bag_methods
+from mil.explanation.models import choose_model, choose_target
+from mil.explanation.target import explanation_target
 from mil.learning.fitted import FittedModel
 from mil.runs.run import Run
 

@@ -9,8 +9,8 @@ import pytest
 from shapely.geometry import box, shape
 
 from mil.errors import FitError
-from mil.explain.attention import attention_scores
-from mil.explain.scores import TileScores, write_csv, write_geojson
+from mil.explanation.attention import attention_scores
+from mil.explanation.scores import TileScores, write_csv, write_geojson
 from mil.heads.attention import AttentionPooling
 from mil.heads.head import HeadSettings
 from mil.heads.registry import MODELS, head_class

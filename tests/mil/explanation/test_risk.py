@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from mil.errors import FitError
-from mil.explain.assess import assess_map, map_card
-from mil.explain.attention import attention_scores
-from mil.explain.evidence import evidence_scores
-from mil.explain.faithfulness import judge, random_curves
-from mil.explain.heatmap import describe_unit
-from mil.explain.methods import METHODS, bag_methods
-from mil.explain.target import explanation_target
+from mil.explanation.assess import assess_map, map_card
+from mil.explanation.attention import attention_scores
+from mil.explanation.evidence import evidence_scores
+from mil.explanation.faithfulness import judge, random_curves
+from mil.explanation.heatmap import describe_unit
+from mil.explanation.methods import METHODS, bag_methods
+from mil.explanation.target import explanation_target
 from mil.learning.training import fit_model
 from mil.settings import FitSettings
 from tests.mil.followed import followed_cohort

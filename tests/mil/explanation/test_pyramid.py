@@ -9,10 +9,10 @@ import tifffile
 
 from features.errors import SlideError
 from features.slides.slide import open_slide
-from mil.explain import pyramid
-from mil.explain.heatmap import OPACITY, tile_colours
-from mil.explain.pyramid import write_ome_tiff
-from mil.explain.scores import TileScores
+from mil.explanation import pyramid
+from mil.explanation.heatmap import OPACITY, tile_colours
+from mil.explanation.pyramid import write_ome_tiff
+from mil.explanation.scores import TileScores
 from tests.features.making import noise, write_tiff
 from tests.mil.made import made_bag
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from features.backbones.registry import Backbone
 from features.extraction.embed import preprocess
 from mil.errors import FitError
-from mil.explain.target import ExplanationTarget
+from mil.explanation.target import ExplanationTarget
 
 SAME_FEATURE = 1e-4  # relative to the largest: less is rounding
 SAME_SCORE = 0.1  # relative: a larger change between stored and recomputed features is not rounding

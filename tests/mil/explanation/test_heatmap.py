@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mil.explain.heatmap import (
+from mil.explanation.heatmap import (
     BLANK_PX,
     COLOURS,
     OPACITY,
@@ -17,7 +17,7 @@ from mil.explain.heatmap import (
     draw_small,
     overlay,
 )
-from mil.explain.scores import TileScores
+from mil.explanation.scores import TileScores
 from tests.mil.made import made_bag
 
 SIDE = 10  # of a tile, in pixels of the thumbnail

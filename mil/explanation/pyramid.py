@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from features.errors import SlideError
 from features.files.atomic import atomic_path
 from features.slides.slide import Slide
-from mil.explain.heatmap import OPACITY, tile_colours
-from mil.explain.scores import TileScores
+from mil.explanation.heatmap import OPACITY, tile_colours
+from mil.explanation.scores import TileScores
 
 SIDE_PX = 512  # of a stored tile
 FINEST_MPP = 1.0  # 10x: cells are still visible, and a slide of 10^10 pixels takes minutes

@@ -10,9 +10,15 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mil.explain.gradcam import TileMaps
-from mil.explain.heatmap import OPACITY, SIGNED_COLOURS, SIGNED_SCALE, SIGNED_TICKS, describe_unit
-from mil.explain.scores import TileScores
+from mil.explanation.gradcam import TileMaps
+from mil.explanation.heatmap import (
+    OPACITY,
+    SIGNED_COLOURS,
+    SIGNED_SCALE,
+    SIGNED_TICKS,
+    describe_unit,
+)
+from mil.explanation.scores import TileScores
 
 ReadTile = Callable[[int], NDArray[np.uint8]]
 N_SHOWN = 6
