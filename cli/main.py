@@ -53,7 +53,7 @@ def main() -> None:
 def _said(error: Exception) -> str:
     """What is wrong with the command line, and where help is."""
     format_message = getattr(error, "format_message", None)
-    text = format_message() if format_message else str(error)
+    text = (format_message() if format_message else str(error)).replace("Value error, ", "")
     context = getattr(error, "ctx", None)
     return f"{text} See `{context.command_path} --help`." if context else text
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mil.data.values import is_missing
 from mil.errors import RunError
 
 RATES = {
@@ -31,7 +32,6 @@ COUNTS = {
     "classes": ("classes", "n classes"),
 }
 NAMES = ("model", "name", "method", "row", "set", "system")
-ABSENT = ("", "-", "\N{EN DASH}", "\N{EM DASH}", "na", "n/a", "nan", "none")
 PARTS = {"n": ("n_pos", "n_neg"), "n_pos": ("tp", "fn"), "n_neg": ("fp", "tn")}
 SLACK = 1e-9
 MISPRINT = 2.0  # a number without a % sign up to here is a share
@@ -204,7 +204,7 @@ def _published(
     path: Path, line: int, fields: Mapping[str, str], columns: Mapping[str, str], percent: set[str]
 ) -> Published:
     cells = {name: fields[column] for column, name in columns.items()}
-    cells = {name: cell for name, cell in cells.items() if cell.casefold() not in ABSENT}
+    cells = {name: cell for name, cell in cells.items() if not is_missing(cell)}
     rates, counts = {}, {}
     for name, cell in cells.items():
         try:

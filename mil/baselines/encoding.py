@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mil.data.case import Case, Row
-from mil.data.values import read_number
+from mil.data.values import is_missing, read_number
 from mil.errors import CohortError, FitError
 
 OF_THE_STUDY = ("time", "event")  # columns that say how a case ended
 REVEALED = 0.9  # share of the cases whose label a column may tell before it is remarked on
-MISSING = ("", "?", "-", "na", "n/a", "nan", "unknown")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +38,8 @@ class Column:
         """The categories, or a number in spreads from the middle and whether it is missing."""
         if self.categories:
             return [float(value == category) for category in self.categories]
-        number = _number(value)
-        return [0.0, 1.0] if number is None else [(number - self.middle) / self.spread, 0.0]
+        number = read_number(value)
+        return [(number - self.middle) / self.spread, 0.0] if math.isfinite(number) else [0.0, 1.0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,20 +171,14 @@ def _tells_time(cases: Sequence[Case | Row], name: str) -> bool:
 
 def _fit_column(name: str, values: Sequence[str]) -> Column | str:
     """How a column becomes numbers, or why it does not."""
-    present = [value for value in values if value.casefold() not in MISSING]
+    present = [value for value in values if not is_missing(value)]
     distinct = sorted({*present})
     if not present or (len(distinct) == 1 and len(present) == len(values)):
         return "says the same of every case"
-    numbers = [_number(value) for value in present]
-    known = [value for value in numbers if value is not None]
-    if len(known) == len(present):
-        return Column(name=name, middle=float(np.median(known)), spread=float(np.std(known)) or 1.0)
+    numbers = [read_number(value) for value in present]
+    if all(map(math.isfinite, numbers)):
+        middle, spread = float(np.median(numbers)), float(np.std(numbers)) or 1.0
+        return Column(name=name, middle=middle, spread=spread)
     if len(distinct) == len(present) > 2:
         return "says something else of every case"
     return Column(name=name, categories=tuple(distinct))
-
-
-def _number(text: str) -> float | None:
-    """The number a field holds; None where it is missing or something else."""
-    number = read_number(text)
-    return number if math.isfinite(number) else None

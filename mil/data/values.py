@@ -6,8 +6,8 @@ from pathlib import Path
 
 # Words that spreadsheets, registries and the GDC write where a value is missing.
 MISSING_WORDS = frozenset((
-    "", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "none", "null", "missing", "unknown",
-    "not available", "not applicable", "not evaluated", "not reported", "discrepancy",
+    "", "?", "-", "--", "\N{EN DASH}", "\N{EM DASH}", ".", "na", "n/a", "#n/a", "nan", "none", "null",
+    "missing", "unknown", "not available", "not applicable", "not evaluated", "not reported", "discrepancy",
 ))  # fmt: skip
 DELIMITERS = ",;\t"  # spreadsheets of many countries write semicolons
 

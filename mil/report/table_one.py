@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mil.data.values import is_missing, read_number
 from mil.evaluation.arrays import Floats
 
 RESAMPLES = 9999
@@ -53,12 +54,13 @@ def table_one(cohort: pd.DataFrame, classes: Sequence[str]) -> tuple[Variable, .
     groups = [label == name for name in classes]
     variables = []
     for name in cohort.columns.drop(["case", "label"]):
-        column = cohort[name].replace("", np.nan)
+        cells = cohort[name].astype(str)
+        column = cells.mask(cells.map(is_missing))
         known = column.notna().to_numpy()
-        numbers = pd.to_numeric(column, errors="coerce")
+        numbers = cells.map(read_number)
         if column.nunique() < 2:
             continue
-        if (numbers.notna() == known).all() and column.nunique() > 2:
+        if (np.isfinite(numbers) == known).all() and column.nunique() > 2:
             variables.append(_describe_numbers(str(name), numbers.to_numpy(np.float64), groups))
         elif column.nunique() <= min(MOST_LEVELS, known.sum() - 1):
             variables.append(

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mil.baselines.encoding import MISSING
-from mil.data.values import read_number
+from mil.data.values import is_missing, read_number
 from mil.evaluation.arrays import Floats
 
 Table = Mapping[str, Sequence[str]]  # values of n cases by column
@@ -60,7 +59,7 @@ def fit_design(table: Table) -> Design:
     """Fit the terms of all columns; constant columns and those that are unique to each case have none."""
     terms: list[Term] = []
     for column, values in table.items():
-        filled = [value for value in values if value.casefold() not in MISSING]
+        filled = [value for value in values if not is_missing(value)]
         numbers = [read_number(value) for value in filled]
         if all(map(math.isfinite, numbers)):
             if len(set(numbers)) > 1:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made import cohort_of, made_bag, made_cohort, planted_cohort
 
 from mil.data.case import Case
 from mil.data.duplicates import lookalikes
+from tests.mil.made import cohort_of, made_bag, made_cohort, planted_cohort
 
 SIDE = 448  # level-0 pixels of a tile, at 0.25 micrometres per pixel
 

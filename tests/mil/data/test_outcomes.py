@@ -7,6 +7,7 @@ from mil.data.cohort import assemble
 from mil.data.outcomes import with_outcomes
 from mil.data.table import read_table
 from mil.errors import CohortError
+from mil.tasks.survival import Survival
 from tests.mil.made import made_bag
 
 
@@ -19,9 +20,9 @@ def rows_of(tmp_path, *lines, header="case,slide,time,event"):
 def test_times_and_events_leave_the_further_columns_and_a_class_joins_them(tmp_path):
     lines = ["a,a1,LMS,12.5,1,40", "b,b1,SS,0,0,50"]
     rows = rows_of(tmp_path, *lines, header="case,slide,label,OS.time,OS,age")
-    told = with_outcomes(rows, "OS.time", "OS")
-    assert [(r.label, r.time) for r in told] == [("event", 12.5), ("censored", 0.0)]
-    assert told[0].other == {"age": "40", "label": "LMS"}
+    labelled = with_outcomes(rows, "OS.time", "OS")
+    assert [(row.label, row.time) for row in labelled] == [("event", 12.5), ("censored", 0.0)]
+    assert labelled[0].other == {"age": "40", "label": "LMS"}
 
 
 @pytest.mark.parametrize(
@@ -40,12 +41,12 @@ def test_what_is_missing_is_no_outcome(tmp_path, word, place):
     fields = ["3", "1"]
     fields[place] = word
     rows = rows_of(tmp_path, f"a,a1,{','.join(fields)}", "b,b1,3,1")
-    told = with_outcomes(rows, "time", "event")
-    assert (told[0].label, told[0].time) == ("", None)
+    first = with_outcomes(rows, "time", "event")[0]
+    assert (first.label, first.time) == ("", None)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("a,a1,-3,1", r"line 2: time is '-3'; a time is a number from 0"),
         ("a,a1,soon,1", "line 2: time is 'soon'"),
@@ -54,14 +55,14 @@ def test_what_is_missing_is_no_outcome(tmp_path, word, place):
         ("a,a1,3,perhaps", "event is 'perhaps'"),
     ],
 )
-def test_field_that_cannot_be_read_is_named(tmp_path, line, said):
-    with pytest.raises(CohortError, match=said):
+def test_field_that_cannot_be_read_is_named(tmp_path, line, message):
+    with pytest.raises(CohortError, match=message):
         with_outcomes(rows_of(tmp_path, line), "time", "event")
 
 
 def test_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
     with pytest.raises(
-        CohortError, match=r"no column 'OS'.*it has time, event.*--time and --event"
+        CohortError, match=r"no column 'OS'.*it has time, event. Set time to the name"
     ):
         with_outcomes(rows_of(tmp_path, "a,a1,3,1"), "OS", "event")
 
@@ -85,14 +86,14 @@ def store(tmp_path):
 
 
 def test_cohort_without_an_outcome_for_a_case_names_it(tmp_path, store):
-    told = with_outcomes(rows_of(tmp_path, "a,a1,3,1", "b,b1,,"), "time", "event")
+    rows = rows_of(tmp_path, "a,a1,3,1", "b,b1,,")
     with pytest.raises(CohortError, match=r"b1 \(no outcome\)"):
-        assemble(told, store, survival=True)
-    cohort = assemble(told, store, survival=True, allow_missing=True)
+        assemble(rows, store, task=Survival())
+    cohort = assemble(rows, store, task=Survival(), allow_missing=True)
     assert [(c.name, c.time, c.label) for c in cohort.cases] == [("a", 3.0, "event")]
 
 
 def test_cohort_without_an_event_is_refused(tmp_path, store):
-    told = with_outcomes(rows_of(tmp_path, "a,a1,3,0", "b,b1,4,0"), "time", "event")
+    rows = rows_of(tmp_path, "a,a1,3,0", "b,b1,4,0")
     with pytest.raises(CohortError, match="holds no event"):
-        assemble(told, store, survival=True)
+        assemble(rows, store, task=Survival())

@@ -24,7 +24,7 @@ def read(path):
     return [(row.case, row.slide, row.label) for row in read_table(path)]
 
 
-WANTED = [("c1", "s1", "LMS"), ("c2", "s2", "SS")]
+EXPECTED = [("c1", "s1", "LMS"), ("c2", "s2", "SS")]
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ WANTED = [("c1", "s1", "LMS"), ("c2", "s2", "SS")]
     ],
 )
 def test_names_of_columns_are_taken(table, header):
-    assert read(table(f"{header}\nc1,s1,LMS\nc2,s2,SS\n")) == WANTED
+    assert read(table(f"{header}\nc1,s1,LMS\nc2,s2,SS\n")) == EXPECTED
 
 
 @pytest.mark.parametrize("suffix", [".svs", ".SVS", ".tiff", ".ndpi", ".h5"])
 def test_suffix_of_a_slide_file_is_no_part_of_its_name(table, suffix):
-    assert read(table(f"PATIENT,FILENAME,label\nc1,s1{suffix},LMS\nc2,s2{suffix},SS\n")) == WANTED
+    assert read(table(f"PATIENT,FILENAME,label\nc1,s1{suffix},LMS\nc2,s2{suffix},SS\n")) == EXPECTED
 
 
 def test_other_dots_stay_in_the_name(table):
@@ -67,7 +67,7 @@ def test_other_dots_stay_in_the_name(table):
     ids=["bom", "crlf", "tsv", "TSV-bom", "quoted", "blank", "blank-first", "order"],
 )
 def test_form_of_the_file_does_not_matter(table, text, name, encoding):
-    assert read(table(text, name, encoding)) == WANTED
+    assert read(table(text, name, encoding)) == EXPECTED
 
 
 def test_quoted_comma_is_part_of_the_field(table):
@@ -86,6 +86,31 @@ def test_mpp_and_site_are_read(table):
     first, second = read_table(table("case,slide,label,mpp,site\nc1,s1,a,0.25,Bonn\nc2,s2,b,,\n"))
     assert (first.mpp, first.site) == (0.25, "Bonn")
     assert (second.mpp, second.site) == (None, "")
+
+
+def test_mpp_may_have_a_decimal_comma(table):
+    [row] = read_table(table("case;slide;label;mpp\nc1;s1;a;0,25\n"))
+    assert row.mpp == 0.25
+
+
+@pytest.mark.parametrize(
+    "word", ["", "NA", "nan", "n/a", "[Not Available]", "#N/A", "Unknown", "--"]
+)
+def test_words_for_a_missing_value_leave_a_field_empty(table, word):
+    header, values = "case,slide,label,site,mpp,split,age", ",".join([word] * 5)
+    [row] = read_table(table(f"{header}\nc1,s1,{values}\n"))
+    assert row == Row(line=2, case="c1", slide="s1", other={"age": word})
+
+
+@pytest.mark.parametrize("word", ["NA", "n/a", "[Not Available]", "unknown", "?"])
+@pytest.mark.parametrize("column", ["case", "slide"])
+def test_words_for_a_missing_value_are_no_name(table, word, column):
+    cells = {"case": "c1", "slide": "s1", "label": "a"} | {column: word}
+    message = (
+        f"line 2: {column} is empty or {re.escape(repr(word))}, which means that it is missing"
+    )
+    with pytest.raises(CohortError, match=message):
+        read_table(table(f"case,slide,label\n{','.join(cells.values())}\n"))
 
 
 def test_lines_are_counted_as_an_editor_does(table):
@@ -152,7 +177,7 @@ def test_empty_name_is_refused(table, line, what):
         read_table(table(f"case,slide,label\n{line}\n"))
 
 
-@pytest.mark.parametrize("mpp", ["40x", "0,25", "nan", "inf", "0", "-0.5", "0.25 um"])
+@pytest.mark.parametrize("mpp", ["40x", "1,234", "inf", "0", "-0.5", "0.25 um"])
 def test_mpp_that_is_no_scale_is_refused(table, mpp):
     with pytest.raises(CohortError, match=f"line 2: mpp is {re.escape(repr(mpp))}; micrometres"):
         read_table(table(f'case,slide,label,mpp\nc1,s1,a,"{mpp}"\n'))

@@ -76,7 +76,9 @@ def test_intervals_hold_as_many_events_each(count):
 
 def test_too_few_times_for_the_intervals_are_refused():
     outcomes = Outcomes(np.array([1.0, 1, 1, 2]), np.ones(4, dtype=bool))
-    with pytest.raises(FitError, match=r"2 distinct times .* 4 intervals\. Use fewer --intervals"):
+    with pytest.raises(
+        FitError, match=r"2 distinct times .* 4 intervals\. Use fewer intervals, or the cox loss"
+    ):
         interval_cuts(outcomes, 4)
 
 

@@ -1,0 +1,131 @@
+"""What a cell means: whether it is missing, which number it holds; the same in all columns."""
+
+import math
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from features.bags.bag import write_bag
+from mil.baselines.encoding import fit_encoding
+from mil.data.case import Case
+from mil.data.cohort import assemble
+from mil.data.table import read_table
+from mil.data.values import MISSING_WORDS, delimiter_in, guess_delimiter, is_missing, read_number
+from mil.errors import CohortError
+from mil.evaluation.regression.design import fit_design
+from tests.mil.made import made_bag
+
+WORDS = ["", "  ", "NA", "N/A", "nan", "None", "null", "?", "-", ".", "Unknown", "#N/A", "missing"]
+BRACKETED = [
+    "[Not Available]",
+    "[Not Applicable]",
+    "[Not Evaluated]",
+    "[Unknown]",
+    "<NA>",
+    "[Discrepancy]",
+]
+
+
+@pytest.mark.parametrize("text", [*WORDS, *BRACKETED, *(word.upper() for word in MISSING_WORDS)])
+def test_words_for_a_missing_value(text):
+    assert is_missing(text)
+    assert is_missing(f" {text} ")
+    assert math.isnan(read_number(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "no", "negative", "NAM", "n.a. Berg", "not sure", "Nancy", "-1"]
+)
+def test_other_words_are_values(text):
+    assert not is_missing(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("4.5", 4.5), ("4,5", 4.5), ("-0,25", -0.25), (" 7 ", 7.0), ("0,125", 0.125), ("1,2345", 1.2345),
+     ("1e3", 1000.0), ("12,50", 12.5)],
+)  # fmt: skip
+def test_numbers_have_a_decimal_point_or_a_comma(text, number):
+    assert read_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["1,234", "1,234.5", "1,2,3", "4,", ",5", "five", "61 years", ""])
+def test_what_may_be_a_thousand_or_is_no_number_is_none(text):
+    assert math.isnan(read_number(text))
+
+
+@pytest.mark.parametrize(
+    ("header", "delimiter"), [("a,b;c,d", ","), ("a;b;c,d", ";"), ("a\tb", "\t")]
+)
+def test_the_delimiter_is_the_commonest_of_the_header(tmp_path, header, delimiter):
+    assert delimiter_in(header) == delimiter
+    (tmp_path / "t.csv").write_text(f"{header}\n1,2,3,4\n", encoding="utf-8-sig")
+    assert guess_delimiter(tmp_path / "t.csv") == delimiter
+
+
+@pytest.fixture
+def cohort_table(tmp_path):
+    """Four cases with bags; the table of one whose label and site are the word."""
+
+    def write(word):
+        lines = [
+            "case,slide,label,site,age",
+            "c0,s0,a,x,50",
+            "c1,s1,a,y,60",
+            "c2,s2,b,x,70",
+            "c3,s3,b,y,80",
+        ]
+        lines += [f'c4,s4,{word},{word},"4,5"']
+        for i in range(5):
+            write_bag(tmp_path / "store" / f"s{i}.h5", made_bag(f"s{i}"))
+        (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
+        return read_table(tmp_path / "cohort.csv"), tmp_path / "store"
+
+    return write
+
+
+@pytest.mark.parametrize("word", ["", "NA", "nan", "[Not Available]"])
+def test_a_missing_label_is_refused_or_left_out_with_its_reason(cohort_table, word):
+    rows, store = cohort_table(word)
+    with pytest.raises(CohortError, match=r"1 of 5 rows .*s4 \(no label\)"):
+        assemble(rows, store)
+    cohort = assemble(rows, store, allow_missing=True)
+    assert cohort.excluded == (("s4", "no label"),)
+    assert cohort.classes == ("a", "b")  # the word is no third class
+    assert rows[-1].site == ""
+
+
+def case_with(value, label="a"):
+    return Case(
+        name=f"c {value}", label=label, bags=(made_bag("s"),), other={"grade": value, "age": value}
+    )
+
+
+@pytest.mark.parametrize(
+    "word", ["NA", "n/a", "[Not Available]", "#N/A", "--", "Not reported", "."]
+)
+def test_clinical_models_read_a_missing_value_alike(word):
+    """A column of numbers stays one: the median takes the place of the word, which is no category."""
+    values = ["1", "2,5", "3", word]
+    [column] = fit_encoding([case_with(v) for v in values], ["age"]).columns
+    assert (column.categories, column.middle) == ((), 2.5)
+    assert column.encode(word) == [0.0, 1.0]
+    [term] = fit_design({"age": values}).terms
+    assert (term.level, term.middle, term.encode(word)) == ("", 2.5, 2.5)
+    words = ["low", "low", "high", "high", word]
+    [column] = fit_encoding([case_with(v) for v in words], ["grade"]).columns
+    assert column.categories == ("high", "low")
+    [term] = fit_design({"grade": words}).terms
+    assert {term.level, term.reference} == {"high", "low"}
+
+
+def test_one_list_of_words_and_one_reader_of_numbers():
+    """No other file lists words for a missing value."""
+    root = Path(__file__).parents[3]
+    files = subprocess.run(
+        ["git", "ls-files", "mil/*.py", "cli/*.py", "features/*.py"],
+        cwd=root, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    lists = [f for f in files if '"n/a"' in (root / f).read_text().casefold()]
+    assert lists == ["mil/data/values.py"]
