@@ -128,12 +128,14 @@ def cross_validate_per_fold(options: "CrossvalOptions") -> "CrossValidation":
     tuned, task = tuned_by(options), task_from(plain(options))
     models = options.models or task.default_models
     slides, (rows, _) = labelled_slides(tuned), training_rows(options.cohort)
-    cases = {row.case: row for row in sorted(rows, key=lambda row: row.case)}
+    labelled = task.label_rows(rows, options.cohort.name)
+    cases = {row.case: row for row in sorted(labelled, key=lambda row: row.case)}
+    split = part_of(options, SplitSettings)
     folds = split_cases(
         list(cases),
-        [row.label for row in cases.values()],
+        task.strata([row.label for row in cases.values()], split.folds),
         [row.site for row in cases.values()],
-        part_of(options, SplitSettings),
+        split,
     )
     data = slide_facts(slides) | {"tuning": plain(tuned), "folds_sha256": folds_sha256(folds)}
     settings = plain(options) | {"models": list(models)}

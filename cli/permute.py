@@ -141,9 +141,11 @@ class _Finetuned:
 
         options, folder = self.options, self.folder / str(number)
         tuned = tuned_by(options)
-        label = {case.name: case.label for case in cohort.cases}
-        rows = [replace(row, label=label[row.case]) for row in training_rows(options.cohort)[0]]
-        slides = [replace(slide, label=label[slide.job.case]) for slide in labelled_slides(tuned)]
+        case_of = {case.name: case for case in cohort.cases}
+        table, _ = training_rows(options.cohort)
+        rows = [cohort.task.write_outcome(row, case_of[row.case]) for row in table]
+        label_of = {row.slide: row.label for row in rows}
+        slides = [replace(s, label=label_of[s.job.slide]) for s in labelled_slides(tuned)]
 
         def store(fold: "Fold") -> Path:
             return folder / f"r{fold.repeat}-f{fold.index}" / "bags"

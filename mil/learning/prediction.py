@@ -62,7 +62,14 @@ def predict(
             survival until a time.
 
     Raises:
-        FitError, CohortError: as ``run_head``.
+        FitError: the model answers something else than these columns, or as ``run_head``.
+        CohortError: as ``run_head``.
     """
     logits = run_head(fitted, bag, other).logits[0].double()
-    return fitted.readout.answer(logits, columns)
+    answer = fitted.readout.answer(logits, columns)
+    if unanswered := [name for name in columns if name not in answer]:
+        raise FitError(
+            f"{fitted.model} answers {', '.join(answer)}, not {unanswered[0]}. Use a model that was trained "
+            "for this task."
+        )
+    return answer

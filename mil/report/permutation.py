@@ -22,10 +22,11 @@ def draw_permutations(tests: Sequence[PermutationTest]) -> bytes:
         colour = ALARM if test.leaks else INK
         axes.plot([mean, mean], [place - 0.33, place + 0.33], color=colour, linewidth=2)
         axes.plot([observed], [place], "D", markersize=6, color=ACCENT, zorder=3)
-    axes.axvline(tests[0].chance, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    for chance in {test.chance for test in tests}:
+        axes.axvline(chance, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_yticks(range(len(shown)), [test.model for test, _ in reversed(shown)])
-    axes.set_xlim(min(0.0, *(v for t in tests for v in t.values), 0.0), 1.02)
-    axes.set_xlabel(f"{tests[0].metric} over cases")
+    axes.set_xlim(min([0.0, *(value for test in tests for value in test.values)]), 1.02)
+    axes.set_xlabel(f"{', '.join(sorted({test.metric for test in tests}))} over cases")
     axes.set_title(
         "Dots: shuffled outcomes, bar: their mean. Diamond: the true outcomes.",
         loc="left",

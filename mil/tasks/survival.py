@@ -39,6 +39,11 @@ class Survival(FollowUpColumns, Task):
         """The label says whether the event was observed."""
         return with_outcomes(rows, self.time, self.event, source=source)
 
+    def write_outcome(self, row: Row, case: Case) -> Row:
+        """The row with another time and event; a class that the table states beside them stays."""
+        outcome = {self.time: repr(case.time), self.event: str(int(case.label == EVENT))}
+        return replace(row, other={**row.other, **outcome})
+
     def order_classes(self, labels: Sequence[str], source: str) -> tuple[str, ...]:
         """Event and censored, as far as they occur; an event is needed."""
         if EVENT not in labels:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from mil.data.case import Case, Row
@@ -62,6 +62,10 @@ class Task(ABC):
         Raises:
             CohortError: a column is missing or malformed; the message names ``source``.
         """
+
+    def write_outcome(self, row: Row, case: Case) -> Row:
+        """The row of a table with the outcome of a case, where ``label_rows`` reads it."""
+        return replace(row, label=case.label)
 
     @abstractmethod
     def order_classes(self, labels: Sequence[str], source: str) -> tuple[str, ...]:

@@ -13,12 +13,13 @@ from mil.evaluation.survival.evaluate import evaluate_survival
 from mil.heads.registry import MODELS, head_class
 from mil.learning.crossval import cross_validate
 from mil.learning.fitted import load_model, save_model
+from mil.learning.prediction import predict
 from mil.learning.training import fit_model
 from mil.settings import FitSettings
 from mil.tasks.survival import Survival
 from mil.tasks.survival_objective import SurvivalObjective, _draw_steps
 from tests.mil.followed import folds_by_event, followed_cohort
-from tests.mil.made import made_bag, probabilities, risk
+from tests.mil.made import made_bag, risk
 
 QUICK = FitSettings(
     task="survival", epochs=15, width=16, learning_rate=5e-3, early_stopping="never"
@@ -30,9 +31,9 @@ ABLE = {
 }  # fmt: skip
 
 
-def judged(cohort, models, settings=QUICK, seed=0, **given):
+def judged(cohort, models, settings=QUICK, seed=0, **options):
     folds = folds_by_event(cohort, seed=seed)
-    predictions = cross_validate(cohort, folds, models, settings, seed=seed, **given)
+    predictions = cross_validate(cohort, folds, models, settings, seed=seed, **options)
     return {m.model: m for m in evaluate_survival(predictions, "days").models}
 
 
@@ -86,8 +87,8 @@ def test_fit_comes_back_from_its_file(planted, tmp_path, loss, seeds):
     back = load_model(tmp_path / "m.safetensors")
     bag, at = planted.cases[50].bags[0], [100.0, 500.0]
     assert risk(back, bag, at) == risk(fitted, bag, at)
-    assert back.timeline == fitted.timeline
-    assert len(back.classes) == (1 if loss == "cox" else 3)
+    assert back.readout == fitted.readout
+    assert len(back.readout.outputs) == (1 if loss == "cox" else 3)
 
 
 def test_several_fits_are_averaged_in_their_logits(planted):
@@ -96,9 +97,9 @@ def test_several_fits_are_averaged_in_their_logits(planted):
     )
     features = torch.from_numpy(planted.cases[0].bags[0].features[None])
     mask = torch.ones(features.shape[:2], dtype=torch.bool)
-    each = [member(features, mask).logits for member in fitted.head.members]
-    torch.testing.assert_close(fitted.head(features, mask).logits, torch.stack(each).mean(0))
-    assert not torch.equal(each[0], each[1])
+    logits = [member(features, mask).logits for member in fitted.head.members]
+    torch.testing.assert_close(fitted.head(features, mask).logits, torch.stack(logits).mean(0))
+    assert not torch.equal(logits[0], logits[1])
 
 
 def test_case_is_the_unit_however_many_slides_it_has(planted):
@@ -115,7 +116,7 @@ def test_case_is_the_unit_however_many_slides_it_has(planted):
             for cases in (planted.cases, doubled)
         )
         assert risk(once, bag, [300.0])[0] == pytest.approx(risk(twice, bag, [300.0])[0], abs=1e-4)
-        np.testing.assert_allclose(once.timeline.hazard, twice.timeline.hazard, rtol=1e-4)
+        np.testing.assert_allclose(once.readout.hazard, twice.readout.hazard, rtol=1e-4)
 
 
 def test_backbone_that_has_seen_a_case_is_refused(planted):
@@ -127,7 +128,7 @@ def test_backbone_that_has_seen_a_case_is_refused(planted):
 
 def test_fit_that_has_seen_a_test_case_is_refused(planted):
     cheat = fit_model("majority", planted.cases, (), (), QUICK, seed=0, task=Survival())
-    with pytest.raises(LeakageError, match="trained and would be tested"):
+    with pytest.raises(LeakageError, match=r"majority was trained on c.*, which would be tested"):
         judged(planted, ["majority"], fitter=lambda _model, _fold, _fitter: cheat)
 
 
@@ -146,7 +147,7 @@ def test_outcomes_of_the_test_part_change_no_prediction(planted):
             return fits[-1]
 
         cross_validate(cohort, folds, ["mean"], replace(QUICK, epochs=2), seed=0, fitter=keep)
-    assert fits[0].timeline == fits[1].timeline
+    assert fits[0].readout == fits[1].readout
     for a, b in zip(fits[0].head.parameters(), fits[1].head.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -201,24 +202,23 @@ def test_cox_loss_compares_within_the_step_alone():
 
 
 def test_model_of_survival_gives_no_probabilities_of_classes_nor_one_of_classes_a_risk(planted):
-    from mil.learning.training import fit_model
-
+    bag = planted.cases[0].bags[0]
     classes = fit_model(
         "mean", planted.cases, (), planted.classes, FitSettings(epochs=1, width=4), seed=0
     )
-    with pytest.raises(FitError, match="learnt classes, not survival"):
-        risk(classes, planted.cases[0].bags[0], [1.0])
+    with pytest.raises(FitError, match="mean answers p_censored, p_event, not risk"):
+        predict(classes, bag, columns=("risk", "s_1"))
     fitted = fit_model(
         "mean", planted.cases, (), (), replace(QUICK, epochs=1), seed=0, task=Survival()
     )
-    with pytest.raises(FitError, match="learnt survival"):
-        probabilities(fitted, planted.cases[0].bags[0])
+    with pytest.raises(FitError, match="mean answers risk, not p_event"):
+        predict(fitted, bag, columns=("p_event",))
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("settings", "message"),
     [
-        ({"task": "regression"}, "task is diagnosis or survival; got 'regression'"),
+        ({"task": "regression"}, "task is diagnosis or survival or grade; got 'regression'"),
         ({"task": "survival", "loss": "focal"}, "loss is cox or discrete; got 'focal'. Use cox"),
         ({"loss": "cox"}, "loss is cross-entropy or focal; got 'cox'"),
         (
@@ -228,6 +228,6 @@ def test_model_of_survival_gives_no_probabilities_of_classes_nor_one_of_classes_
         ({"intervals": 0}, "intervals is at least 1; got 0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(given, said):
-    with pytest.raises(FitError, match=said):
-        FitSettings(**given)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(FitError, match=message):
+        FitSettings(**settings)
