@@ -1,7 +1,7 @@
 """Diagnosis: the case's class."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mil.data.case import Case, Row
@@ -33,6 +33,10 @@ class Diagnosis(Task):
         """The rows as they are."""
         del source
         return tuple(rows)
+
+    def write_outcome(self, row: Row, case: Case) -> Row:
+        """The row with another label."""
+        return replace(row, label=case.label)
 
     def order_classes(self, labels: Sequence[str], source: str) -> tuple[str, ...]:
         """The labels, sorted; two or more."""

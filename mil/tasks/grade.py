@@ -55,6 +55,12 @@ class Grade(GradeColumns, Task):
                 )
         return labelled
 
+    def write_outcome(self, row: Row, case: Case) -> Row:
+        """The row with another grade; a class that the table states beside it stays."""
+        if self.grade == "label":
+            return replace(row, label=case.label)
+        return replace(row, other={**row.other, self.grade: case.label})
+
     def order_classes(self, labels: Sequence[str], source: str) -> tuple[str, ...]:
         """The grades that occur, from lowest to highest; two or more."""
         grades = tuple(dict.fromkeys(labels))

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from mil.data.case import Case, Row
@@ -63,9 +63,9 @@ class Task(ABC):
             CohortError: a column is missing or malformed; the message names ``source``.
         """
 
+    @abstractmethod
     def write_outcome(self, row: Row, case: Case) -> Row:
         """The row of a table with the outcome of a case, where ``label_rows`` reads it."""
-        return replace(row, label=case.label)
 
     @abstractmethod
     def order_classes(self, labels: Sequence[str], source: str) -> tuple[str, ...]:
