@@ -27,7 +27,13 @@ def graded_interval(
     prior is worth one exact case and one missed case, shared evenly by the cells, so that errors that did
     not occur are possible. The weights of a row are then scaled to its cases less one, which gives each
     drawn share the sampling variance of a proportion; without that the intervals of few cases are too
-    short. Cases per grade are kept. Benchmark and figures: benchmarks.grade_intervals.
+    short. Cases per grade are kept.
+
+    Coverage at nominal .95 and true quadratic kappa 0 to .9, 2,000 cohorts each (benchmarks.grade_intervals):
+    quadratic kappa .938-.973 at 8 + 7 + 5 cases, .945-.981 at 12 + 8 + 4, .931-.973 at 14 + 14 + 12,
+    .946-.963 at 20 + 18 + 12; mean absolute error .942-.972 in all of them; mean error .912-.996 in 250
+    cohorts each, lowest where extreme grades are predicted too rarely. Over the same cohorts the case
+    bootstrap (BCa) falls to .74 for kappa and .81 for the error, transformed delta limits to .89 and .86.
 
     Args:
         metric: from (..., K, K) counts, rows the true grade, to (...,) numbers.
@@ -54,7 +60,8 @@ def somers_interval(
     """Interval of Somers' D given the true grade, on Fisher's z scale with Student's t.
 
     The variance comes from the influence of each case on the ratio of pairs (infinitesimal jackknife), the
-    mean over repeats. None where it is 0, as it is where every pair is ranked rightly.
+    mean over repeats. Coverage at nominal .95 and true D 0 to .9, 20 to 50 cases of three grades, 2,000 cohorts
+    each: .946-.978. None where it is 0, as it is where every pair is ranked rightly.
 
     Args:
         truth: (n,) true grades, not all equal.
