@@ -60,8 +60,8 @@ def somers_interval(
     """Interval of Somers' D given the true grade, on Fisher's z scale with Student's t.
 
     The variance comes from the influence of each case on the ratio of pairs (infinitesimal jackknife), the
-    mean over repeats. Coverage at nominal .95 and true D 0 to .9, 20 to 50 cases of three grades, 2,000 cohorts
-    each: .946-.978. None where it is 0, as it is where every pair is ranked rightly.
+    mean over repeats. None where the variance is 0, as it is where every pair is ranked rightly. Coverage at
+    nominal .95 and true D 0 to .9, 20 to 50 cases of three grades, 2,000 cohorts each: .946-.978.
 
     Args:
         truth: (n,) true grades, not all equal.

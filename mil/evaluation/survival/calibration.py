@@ -90,8 +90,8 @@ class SurvivalCalibration:
 def calibrate_survival(repeats: Sequence[CaseRisks], horizons: Floats) -> SurvivalCalibration:
     """Judge the predicted survival of one model; numbers are means over repeats.
 
-    Coverage at nominal .95 where predictions are right, 20 to 100 cases, a third to two thirds of them with an
-    event, 400 cohorts each (benchmarks.survival_calibration): difference .948 or more, ratio .940 or more,
+    Coverage at nominal .95 where predictions are right, 20 to 100 cases, a third to two thirds of them with
+    an event, 400 cohorts each (benchmarks.survival_calibration): difference .948 or more, ratio .940 or more,
     slope .930 or more, observed survival of a group .948 or more.
 
     Args:

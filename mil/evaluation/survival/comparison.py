@@ -216,8 +216,7 @@ def harrell_difference(
 
     Of 20 to 40 cases, 1,000 cohorts each, models of equal and of different quality, 1 and 3 repeats, 4 to 20
     events (benchmarks.survival_comparison): the limits hold the true difference in .934 to .991; without a
-    difference p is at most .05 in .028 to .064. With the normal quantile in place of Student's t the limits
-    would hold it in .87 where there are 4 events.
+    difference p is at most .05 in .028 to .064.
 
     Returns:
         None where no two cases are comparable or there are fewer than two events; p_holm is p.
