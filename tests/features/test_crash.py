@@ -716,7 +716,7 @@ def test_other_settings_are_refused_in_a_half_done_store(forked, slides, whole, 
     assert ended(started(forked, dies, slides, tmp_path, "after the bag's replace", {})) < 0
     half = contents(tmp_path)
     assert 0 < len(half) < 3
-    with pytest.raises(BagError, match="holds bags of another recipe"):
+    with pytest.raises(BagError, match="has bags of another recipe"):
         run(slides, tmp_path, recipe=replace(RECIPE, max_tiles=5))
     assert contents(tmp_path) == half
     assert_resumes(slides, tmp_path, whole)
