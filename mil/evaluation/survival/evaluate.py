@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from mil.errors import PredictionsError
 from mil.evaluation.display import Table, format_count, format_p
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.metric import Metric, metrics_to_json
@@ -12,6 +13,7 @@ from mil.evaluation.paired_tests import holm
 from mil.evaluation.survival.metric_table import METRICS, ModelRisks, harrell_per_repeat
 from mil.evaluation.survival.metrics import LogRank, log_rank
 from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
+from mil.settings import JudgeSettings
 
 MetricTable = Sequence[Metric[ModelRisks]]
 
@@ -177,7 +179,10 @@ class SurvivalEvaluation:
 
 
 def evaluate_survival(
-    predictions: RiskPredictions, unit: str, metric_table: MetricTable = METRICS
+    predictions: RiskPredictions,
+    settings: JudgeSettings | None = None,
+    *,
+    metric_table: MetricTable = METRICS,
 ) -> SurvivalEvaluation:
     """Evaluate every model of the table over its cases.
 
@@ -186,9 +191,17 @@ def evaluate_survival(
 
     Args:
         predictions: out-of-fold risks; the slides of a case are averaged.
-        unit: unit of time.
+        settings: must be the defaults: they are about classes.
         metric_table: the metrics to compute.
+
+    Raises:
+        PredictionsError: other settings were given.
     """
+    if settings not in (None, JudgeSettings()):
+        raise PredictionsError(
+            "interval, prevalence and coverage are about classes; these predictions hold risks. Leave them "
+            "out."
+        )
     at = predictions.horizons
     models = {
         name: ModelRisks(
@@ -202,7 +215,7 @@ def evaluate_survival(
         n_cases=len(first.time),
         n_events=int(first.event.sum()),
         n_slides=int(predictions.table["slide"].nunique()),
-        unit=unit,
+        unit=predictions.unit,
         horizons=(float(at[0]), float(at[-1])),
         repeats=predictions.repeats,
         models=tuple(

@@ -66,7 +66,7 @@ def test_one_function_and_one_row_add_a_metric_of_classes(make, shown):
 def test_one_function_and_one_row_add_a_metric_of_survival():
     row = Metric("events", "events", share_of_events, digits=1, interval=False, shown="summary")
     predictions = RiskPredictions(table_of(repeats=2)[0])
-    evaluation = evaluate_survival(predictions, "months", (*SURVIVAL_METRICS, row))
+    evaluation = evaluate_survival(predictions, metric_table=(*SURVIVAL_METRICS, row))
     value = evaluation.models[0].metrics["events"].value
     assert evaluation.to_json()["models"][0]["events"] == value
     assert {
@@ -88,7 +88,7 @@ def test_metrics_that_are_not_shown_are_in_the_files(make):
 def test_every_row_of_a_table_has_the_columns_of_its_header(make):
     predictions = make(repeats=2)
     tables = [*evaluate(predictions).tables(), *compare_models(predictions).tables()]
-    tables += evaluate_survival(RiskPredictions(table_of()[0]), "months").tables()
+    tables += evaluate_survival(RiskPredictions(table_of()[0])).tables()
     for table in tables:
         assert {len(row) for row in table.rows} == {len(table.header)}
         assert all(isinstance(text, str) for row in table.rows for text in row)
@@ -98,7 +98,7 @@ def test_the_best_model_is_the_first_of_the_best(make):
     evaluation = evaluate(make(models=("a", "b", "c")))
     most = max(result.correct for result in evaluation.models)
     assert evaluation.best() is next(r for r in evaluation.models if r.correct == most)
-    survival = evaluate_survival(RiskPredictions(table_of()[0]), "months")
+    survival = evaluate_survival(RiskPredictions(table_of()[0]))
     assert survival.best().model == "true"
 
 

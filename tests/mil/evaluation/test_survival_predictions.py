@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from mil.errors import PredictionsError
+from mil.evaluation.judge import evaluate
 from mil.evaluation.predictions import read_predictions, write_predictions
 from mil.evaluation.survival.evaluate import evaluate_survival
 from mil.evaluation.survival.metrics import harrell_c, log_rank
@@ -13,6 +14,7 @@ from mil.evaluation.survival.predictions import (
     choose_horizons,
     column_of,
 )
+from mil.settings import JudgeSettings
 from tests.mil.followed import drawn
 
 N = 24
@@ -125,3 +127,10 @@ def test_file_that_is_none_is_refused(tmp_path):
     table.assign(risk="high").to_csv(tmp_path / "p.csv", index=False)
     with pytest.raises(PredictionsError, match="column risk must hold numbers"):
         read_predictions(tmp_path / "p.csv")
+
+
+def test_times_are_in_the_unit_of_the_predictions_and_settings_of_classes_are_refused():
+    predictions = RiskPredictions(table_of()[0], unit="months")
+    assert evaluate(predictions).unit == "months"
+    with pytest.raises(PredictionsError, match="about classes; these predictions hold risks"):
+        evaluate(predictions, JudgeSettings(coverage=0.8))

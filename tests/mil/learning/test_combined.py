@@ -162,7 +162,7 @@ def test_survival_is_combined_by_cox_regressions():
     cohort = Cohort(cases=cases, classes=plain.classes, task=plain.task)
     asked = combination(cohort, settings=FitSettings(task="survival"), columns=("age",))
     predictions = combine(asked, folds_by_event(cohort))
-    found = {m.model: m for m in evaluate_survival(predictions, "days").models}
+    found = {m.model: m for m in evaluate_survival(predictions).models}
     assert set(found) == {SELECTED, COMBINED}
     assert found[SELECTED].metrics["harrell"].low > 0.5
     assert found[COMBINED].metrics["harrell"].value > 0.65

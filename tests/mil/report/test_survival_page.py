@@ -66,7 +66,7 @@ def made(
                         | {"event": int(event[i]), "risk": said[i]}
                         | dict(zip(map(column_of, AT), s, strict=True))
                     )  # fmt: skip
-    predictions = RiskPredictions(pd.DataFrame(rows))
+    predictions = RiskPredictions(pd.DataFrame(rows), unit=unit)
     label = np.where(event, EVENT, CENSORED)
     cohort = {"case": cases, "label": label, "time": time, "slides": 1, "tiles": 900 + np.arange(n)}
     folds = [(r, (i + r) % 4, cases[i], label[i]) for r in range(repeats) for i in range(n)]
@@ -93,7 +93,7 @@ def made(
         page="mil.report.survival_sections:SurvivalSections",
         facts=Facts(**(facts | changes)),
         predictions=predictions,
-        evaluation=evaluate_survival(predictions, unit),
+        evaluation=evaluate_survival(predictions),
         comparison=compare_survival_models(predictions),
         hazards={"told": hazard_table(columns, time, event)} if beside else {},
     )
@@ -172,7 +172,7 @@ def test_pairs_that_cannot_be_compared_are_said_to_be_none():
     table = report.predictions.table.assign(event=0)
     table.loc[table["time"] == table["time"].max(), "event"] = 1  # the last of all
     predictions = RiskPredictions(table)
-    evaluation = evaluate_survival(predictions, "days")
+    evaluation = evaluate_survival(predictions)
     sections = SurvivalSections(replace(report, predictions=predictions, evaluation=evaluation))
     assert sections.headline()[0].startswith("No two cases can be compared")
 

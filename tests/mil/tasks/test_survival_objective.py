@@ -34,7 +34,7 @@ ABLE = {
 def judged(cohort, models, settings=QUICK, seed=0, **options):
     folds = folds_by_event(cohort, seed=seed)
     predictions = cross_validate(cohort, folds, models, settings, seed=seed, **options)
-    return {m.model: m for m in evaluate_survival(predictions, "days").models}
+    return {m.model: m for m in evaluate_survival(predictions).models}
 
 
 @pytest.fixture(scope="module")
