@@ -28,8 +28,7 @@ from sklearn.datasets import load_digits
 from benchmarks.table import print_table, save
 from mil.data.case import Case
 from mil.evaluation.classification.metrics import macro_auc, placements
-from mil.learning.fitted import FittedModel
-from mil.learning.prediction import run_head
+from mil.learning.fitted import FittedModel, run_head
 from mil.learning.training import fit_model
 from mil.settings import FitSettings
 from tests.mil.made import made_case

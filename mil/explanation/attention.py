@@ -4,8 +4,7 @@ from features.bags.bag import Bag
 from mil.errors import FitError
 from mil.explanation.scores import TileScores
 from mil.explanation.target import ExplanationTarget
-from mil.learning.fitted import FittedModel
-from mil.learning.prediction import run_head
+from mil.learning.fitted import FittedModel, run_head
 
 
 def attention_scores(fitted: FittedModel, bag: Bag, index: int | None = None) -> TileScores:

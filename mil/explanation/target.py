@@ -17,8 +17,7 @@ from mil.heads.ensemble import members_of
 from mil.heads.head import Head
 from mil.heads.layers import masked_softmax
 from mil.learning.batches import collate
-from mil.learning.fitted import FittedModel
-from mil.learning.prediction import run_head
+from mil.learning.fitted import FittedModel, run_head
 
 TILES_AT_ONCE = 1 << 17  # over all subsets in one batch: some 64 MB at a width of 128
 

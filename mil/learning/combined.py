@@ -28,9 +28,8 @@ from mil.learning.crossval import (
     fold_seed,
     prediction_keys,
 )
-from mil.learning.fitted import FittedModel
+from mil.learning.fitted import FittedModel, predict
 from mil.learning.parallel import run_tasks
-from mil.learning.prediction import predict
 from mil.settings import FitSettings, SplitSettings
 from mil.tasks.task import Fields
 

@@ -17,9 +17,8 @@ from mil.data.splits import Fold, inner_split
 from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import Predictions
 from mil.heads.registry import check_names, head_class, reads_table
-from mil.learning.fitted import FittedModel
+from mil.learning.fitted import FittedModel, predict
 from mil.learning.parallel import run_tasks
-from mil.learning.prediction import predict
 from mil.learning.training import fit_model, seen_by
 from mil.settings import FitSettings
 from mil.tasks.task import Fields, Task

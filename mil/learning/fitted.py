@@ -1,25 +1,31 @@
-"""A trained model and its file: what it is, what it has seen, and how it was made."""
+"""A trained model: what it is, what it has seen, what it answers for a bag, and its file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from features.bags.bag import Bag
 from features.files.atomic import write_atomic
 from features.files.checksum import card_checksum, verify_checksum
 from mil.baselines.encoding import Encoding
 from mil.errors import FitError
-from mil.heads.head import Head, HeadSettings
+from mil.heads.head import Head, HeadOutput, HeadSettings
 from mil.heads.registry import build_head
+from mil.learning.batches import collate, run_in_chunks
 from mil.learning.readout import Readout
 from mil.settings import FitSettings
 from mil.tasks.registry import task_class
 from mil.version import __version__
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +63,74 @@ class FittedModel:
         """Names of what can be explained: the classes; of a single score its name."""
         return self.readout.classes
 
+    def predict(self, bag: Bag, other: Mapping[str, str] = EMPTY) -> dict[str, float]:
+        """What the model answers for one bag; see ``predict``."""
+        return predict(self, bag, other)
+
     def save(self, path: str | Path) -> None:
         """Write the model; see ``save_model``."""
         save_model(Path(path), self)
+
+
+@torch.inference_mode()
+def run_head(fitted: FittedModel, bag: Bag, other: Mapping[str, str] = EMPTY) -> HeadOutput:
+    """The head on all tiles of one bag, as a batch of one.
+
+    Args:
+        fitted: the model.
+        bag: made with the model's own recipe.
+        other: further columns of the table for the bag's case; read by a model that learnt from those.
+
+    Raises:
+        FitError: the bag was made with another recipe than the model's.
+        CohortError: the model reads a column that is not in ``other``.
+    """
+    if bag.recipe_sha256 != fitted.recipe_sha256:
+        keys = sorted({*fitted.recipe, *bag.recipe})
+        differing = [key for key in keys if fitted.recipe.get(key) != bag.recipe.get(key)]
+        changes = ", ".join(
+            f"{key} {bag.recipe.get(key)} where it learnt from {fitted.recipe.get(key)}"
+            for key in differing[:4]
+        )
+        raise FitError(
+            f"{bag.slide}: the bag does not suit model {fitted.model} ({changes or 'recipe'}). Extract "
+            "the slide with the settings the model's bags were made with."
+        )
+    encoding, chunk_tiles = fitted.encoding, fitted.settings.chunk_tiles
+    if encoding is None and 0 < chunk_tiles < len(bag) and fitted.head.takes_chunks():
+        return run_in_chunks(fitted.head, bag.features, chunk_tiles)
+    batch = collate([encoding.row(bag.slide, other) if encoding else bag.features])
+    output: HeadOutput = fitted.head(*batch)
+    return output
+
+
+def predict(
+    fitted: FittedModel,
+    bag: Bag,
+    other: Mapping[str, str] = EMPTY,
+    columns: Sequence[str] = (),
+) -> dict[str, float]:
+    """What a model answers for one bag: ``p_<class>`` of each class, or a ``risk``.
+
+    Args:
+        fitted: the model.
+        bag: made with the model's own recipe.
+        other: further columns of the table for the bag's case.
+        columns: of a table of predictions, where more is asked than every model of the kind can answer, as
+            survival until a time.
+
+    Raises:
+        FitError: the model answers something else than these columns, or as ``run_head``.
+        CohortError: as ``run_head``.
+    """
+    logits = run_head(fitted, bag, other).logits[0].double()
+    answer = fitted.readout.answer(logits, columns)
+    if unanswered := [name for name in columns if name not in answer]:
+        raise FitError(
+            f"{fitted.model} answers {', '.join(answer)}, not {unanswered[0]}. Use a model that was trained "
+            "for this task."
+        )
+    return answer
 
 
 def save_model(path: Path, fitted: FittedModel) -> None:

@@ -32,8 +32,7 @@ from mil.finetune.files import WEIGHTS, load_classifier
 from mil.finetune.tiles import LabelledSlide
 from mil.finetune.training import finetune
 from mil.learning.crossval import check_fit, check_seen, fold_seed
-from mil.learning.fitted import load_model, save_model
-from mil.learning.prediction import run_head
+from mil.learning.fitted import load_model, run_head, save_model
 from mil.learning.training import fit_model
 from mil.protocols.protocol import Arm, Protocol
 

@@ -23,8 +23,7 @@ from mil.evaluation.predictions import write_predictions
 from mil.heads.ensemble import members_of
 from mil.heads.registry import head_class
 from mil.learning.crossval import check_seen
-from mil.learning.fitted import FittedModel
-from mil.learning.prediction import run_head
+from mil.learning.fitted import FittedModel, run_head
 from mil.runs.files import write_json
 from mil.runs.run import Run
 from mil.runs.validation_log import (

@@ -9,8 +9,7 @@ from features.bags.bag import Bag
 from features.files.atomic import atomic_path
 from mil.data.case import Row
 from mil.data.names import matching
-from mil.learning.fitted import FittedModel
-from mil.learning.prediction import predict
+from mil.learning.fitted import FittedModel, predict
 from mil.runs.run import Run
 
 COLUMNS = ("level", "case", "slide", "tiles", "predicted", "trained_on_it")

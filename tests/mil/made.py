@@ -12,7 +12,7 @@ from mil.data.case import Case
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold, split_cases
 from mil.evaluation.survival.predictions import column_of
-from mil.learning.prediction import EMPTY, predict
+from mil.learning.fitted import EMPTY, predict
 from mil.settings import FitSettings, SplitSettings
 from mil.tasks.diagnosis import Diagnosis
 

@@ -14,8 +14,7 @@ from mil.explanation.scores import TileScores, write_csv, write_geojson
 from mil.heads.attention import AttentionPooling
 from mil.heads.head import HeadSettings
 from mil.heads.registry import MODELS, head_class
-from mil.learning.fitted import FittedModel
-from mil.learning.prediction import run_head
+from mil.learning.fitted import FittedModel, run_head
 from mil.learning.readout import ClassReadout
 from mil.learning.training import fit_model
 from tests.mil.made import QUICK, RECIPE, made_bag, made_cohort

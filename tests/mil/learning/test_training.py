@@ -19,8 +19,7 @@ from mil.heads.layers import Dropout
 from mil.heads.registry import MODELS, build_head, head_class
 from mil.learning import epochs as steps
 from mil.learning.batches import collate
-from mil.learning.fitted import load_model, save_model
-from mil.learning.prediction import run_head
+from mil.learning.fitted import load_model, run_head, save_model
 from mil.learning.training import fit_model
 from mil.settings import FEW_CASES, FitSettings
 from mil.tasks.diagnosis_objective import _bag_steps, _tile_steps, make_examples

@@ -14,8 +14,7 @@ from mil.evaluation.judge import compare, evaluate
 from mil.evaluation.predictions import read_predictions, write_predictions
 from mil.heads.registry import MODELS, head_class
 from mil.learning.crossval import cross_validate
-from mil.learning.fitted import load_model, save_model
-from mil.learning.prediction import predict
+from mil.learning.fitted import load_model, predict, save_model
 from mil.learning.training import fit_model
 from mil.settings import FitSettings
 from mil.tasks.grade import Grade

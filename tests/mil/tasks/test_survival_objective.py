@@ -12,8 +12,7 @@ from mil.errors import FitError, LeakageError
 from mil.evaluation.survival.evaluate import evaluate_survival
 from mil.heads.registry import MODELS, head_class
 from mil.learning.crossval import cross_validate
-from mil.learning.fitted import load_model, save_model
-from mil.learning.prediction import predict
+from mil.learning.fitted import load_model, predict, save_model
 from mil.learning.training import fit_model
 from mil.settings import FitSettings
 from mil.tasks.survival import Survival
