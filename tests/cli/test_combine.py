@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from tests.mil.test_combined import two_classes
 
 from cli.learn import CrossvalOptions, crossval
 from cli.options import UsageError
 from cli.report import ReportOptions, run_report
 from features.bags.bag import write_bag
 from mil.errors import FitError
+from tests.mil.learning.test_combined import two_classes
 
 
 @pytest.fixture

@@ -41,8 +41,8 @@ def combination(cohort, *, settings=None, fitter=keep_none, columns=("age", "arm
 
 
 def judged(cohort, folds):
-    found = evaluate(combine(combination(cohort), folds)).models
-    return {result.model: result.metrics["auc"].value for result in found}
+    results = evaluate(combine(combination(cohort), folds)).models
+    return {result.model: result.metrics["auc"].value for result in results}
 
 
 def test_both_together_tell_more_than_the_columns_alone():
@@ -58,9 +58,12 @@ def test_where_nothing_tells_neither_does():
     aucs = []
     for seed in range(8):
         cohort = two_classes(30, seed, telling=False)
-        asked = replace(combination(cohort), model="mean", settings=FitSettings(epochs=3, width=8))
-        found = evaluate(combine(asked, folds_of(cohort, folds="3", seed=seed))).models
-        aucs += [result.metrics["auc"].value for result in found if result.model == "mean+clinical"]
+        settings = FitSettings(epochs=3, width=8)
+        of_mean = replace(combination(cohort), model="mean", settings=settings)
+        results = evaluate(combine(of_mean, folds_of(cohort, folds="3", seed=seed))).models
+        aucs += [
+            result.metrics["auc"].value for result in results if result.model == "mean+clinical"
+        ]
     assert abs(np.mean(aucs) - 0.5) < 3.3 * 0.11 / 8**0.5
 
 
@@ -76,21 +79,20 @@ def test_score_of_a_training_case_comes_from_others_of_its_fold(monkeypatch):
     [fold, *_] = folds_of(cohort)
     trained = []
 
-    def noted(model, cases, *given):
+    def recorded_fit(model, cases, *arguments, **options):
         trained.append({case.name for case in cases})
-        return fit_cases(model, cases, *given)
+        return fit_cases(model, cases, *arguments, **options)
 
-    monkeypatch.setattr(mil.learning.combined, "fit_cases", noted)
-    asked = combination(cohort)
+    monkeypatch.setattr(mil.learning.combined, "fit_cases", recorded_fit)
     scored = []
     plain = Combination._score
 
-    def told(self, fitted, case):
+    def recorded_score(self, fitted, case):
         scored.append((case.name, set(fitted.trained_on)))
         return plain(self, fitted, case)
 
-    monkeypatch.setattr(Combination, "_score", told)
-    asked(fold)
+    monkeypatch.setattr(Combination, "_score", recorded_score)
+    combination(cohort)(fold)
     assert sorted(name for name, _ in scored) == sorted([*fold.train, *fold.test])
     assert all(name not in seen for name, seen in scored)
     assert all(seen <= set(fold.train) for _, seen in scored)
@@ -107,25 +109,27 @@ def test_labels_and_columns_of_the_test_part_choose_nothing():
             for case in cohort.cases
         ]
     )
-    first, second = (combination(each)(fold) for each in (cohort, swapped))
+    first, second = (combination(one)(fold) for one in (cohort, swapped))
     for a, b in zip(first, second, strict=True):
         assert (a["p_x"], a["p_y"]) == (b["p_x"], b["p_y"])
 
 
-def test_kept_fit_is_taken_and_refused_if_it_has_seen_a_test_case():
+def test_stored_fit_is_taken_and_refused_if_it_has_seen_a_test_case():
     cohort = two_classes(20)
     folds = folds_of(cohort)
-    asked = []
+    requested = []
 
     def keep(model, fold, fitter):
-        asked.append((model, fold.index))
+        requested.append((model, fold.index))
         return fitter()
 
     combine(combination(cohort, fitter=keep), folds)
-    assert asked == [(MODEL, fold.index) for fold in folds]
+    assert requested == [(MODEL, fold.index) for fold in folds]
     settings = FitSettings()
     cheat = fit_cases(MODEL, cohort.cases, cohort.classes, settings, 0)
-    with pytest.raises(LeakageError, match="trained and would be tested"):
+    with pytest.raises(
+        LeakageError, match=r"pooled-logistic was trained on c.*, which would be tested"
+    ):
         combine(combination(cohort, fitter=lambda *_: cheat), folds)
 
 

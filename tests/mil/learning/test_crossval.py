@@ -187,7 +187,7 @@ def test_a_case_in_another_spelling_is_the_case(spelling):
         check_seen(normalised(COHORT, cases=[spelling]), folds)
     fold = next(fold for fold in folds if "a0" in fold.test)
     fitted = replace(fit_fold(COHORT, "mean", fold, QUICK, 0), trained_on=(spelling,))
-    with pytest.raises(LeakageError, match="mean: a0 trained and"):
+    with pytest.raises(LeakageError, match=r"mean was trained on a0, which would be tested"):
         run(COHORT, models=["mean"], fitter=lambda *_: fitted)
 
 
@@ -210,10 +210,12 @@ def normalised(cohort, *, slides=("elsewhere-s1",), cases=()):
     return replace(cohort, cases=tuple(changed))
 
 
-@pytest.mark.parametrize("told", [{"slides": ["a1-s2"]}, {"cases": ["a1"]}])
-def test_stain_of_a_tested_case_is_leakage(told):
-    cohort = normalised(COHORT, **told)
-    with pytest.raises(LeakageError, match=r"to slides of a1, .*--stain-reference of a case"):
+@pytest.mark.parametrize("reference", [{"slides": ["a1-s2"]}, {"cases": ["a1"]}])
+def test_stain_of_a_tested_case_is_leakage(reference):
+    cohort = normalised(COHORT, **reference)
+    with pytest.raises(
+        LeakageError, match=r"to slides of a1, .*Extract with a stain_reference whose case"
+    ):
         run(cohort)
     check_seen(cohort, [fold for fold in folds_of(COHORT) if "a1" not in fold.test])
 
@@ -222,14 +224,16 @@ def test_stain_of_another_cohort_is_taken():
     check_seen(normalised(COHORT, cases=["elsewhere"]), folds_of(COHORT))
 
 
-def test_kept_fit_that_saw_a_tested_case_is_leakage():
+def test_stored_fit_that_saw_a_tested_case_is_leakage():
     folds = folds_of(COHORT)
     other = fit_fold(COHORT, "mean", folds[1], QUICK, 0)
-    with pytest.raises(LeakageError, match=f"mean: {', '.join(sorted(folds[0].test))} trained and"):
+    with pytest.raises(
+        LeakageError, match=f"mean was trained on {', '.join(sorted(folds[0].test))}, which"
+    ):
         run(COHORT, ["mean"], folds=folds, fitter=lambda _model, _fold, _fitter: other)
 
 
-def test_kept_fit_that_chose_its_epoch_by_a_tested_case_is_leakage():
+def test_stored_fit_that_chose_its_epoch_by_a_tested_case_is_leakage():
     folds = folds_of(COHORT)
     honest = fit_fold(COHORT, "mean", folds[0], QUICK, 0)
     peeking = replace(honest, trained_on=(*honest.trained_on, folds[0].test[0]))
@@ -237,28 +241,28 @@ def test_kept_fit_that_chose_its_epoch_by_a_tested_case_is_leakage():
         run(COHORT, ["mean"], folds=folds[:1], fitter=lambda _model, _fold, _fitter: peeking)
 
 
-def test_kept_fit_of_another_model_is_refused():
+def test_stored_fit_of_another_model_is_refused():
     folds = folds_of(COHORT)
     other = fit_fold(COHORT, "mean", folds[0], QUICK, 0)
-    with pytest.raises(FitError, match=r"kept was another fit \(of mean\)"):
+    with pytest.raises(FitError, match=r"the stored fit \(of mean\) is another one"):
         run(COHORT, ["abmil"], folds=folds[:1], fitter=lambda _model, _fold, _fitter: other)
 
 
-def test_kept_fit_of_fewer_training_cases_is_refused():
+def test_stored_fit_of_fewer_training_cases_is_refused():
     """As when folds by site are asked again after cases have moved to another site."""
     fold = folds_of(COHORT)[0]
     moved = replace(fold, train=fold.train[1:])
     other = fit_fold(COHORT, "mean", moved, QUICK, 0)
-    with pytest.raises(FitError, match="or the cases it learnt from differ"):
+    with pytest.raises(FitError, match="its bags or its training cases differ"):
         run(COHORT, ["mean"], folds=[fold], fitter=lambda _model, _fold, _fitter: other)
 
 
-def test_kept_fit_on_a_backbone_that_has_seen_more_is_refused():
+def test_stored_fit_on_a_backbone_that_has_seen_more_is_refused():
     fold = folds_of(COHORT)[0]
-    told = retrained(COHORT, ("elsewhere",))
+    retrained_cohort = retrained(COHORT, ("elsewhere",))
     other = fit_fold(COHORT, "mean", fold, QUICK, 0)
-    with pytest.raises(FitError, match="or the cases it learnt from differ"):
-        run(told, ["mean"], folds=[fold], fitter=lambda _model, _fold, _fitter: other)
+    with pytest.raises(FitError, match="its bags or its training cases differ"):
+        run(retrained_cohort, ["mean"], folds=[fold], fitter=lambda _model, _fold, _fitter: other)
 
 
 def test_every_fit_is_offered_for_keeping_and_used():
@@ -273,7 +277,7 @@ def test_every_fit_is_offered_for_keeping_and_used():
     assert asked == [(model, fold) for model in ("mean", "majority") for fold in folds]
 
 
-def test_kept_fits_give_the_predictions_of_fresh_ones(tmp_path):
+def test_stored_fits_give_the_predictions_of_fresh_ones(tmp_path):
     def saving(model, fold, fitter):
         fitted = fitter()
         save_model(tmp_path / f"{model}{fold.index}.safetensors", fitted)
@@ -482,17 +486,23 @@ def test_auto_stops_early_only_where_every_class_can_spare_a_case():
 
 
 @pytest.mark.parametrize("change", [{"settings": replace(QUICK, epochs=4)}, {"seed": 1}])
-def test_a_kept_fit_of_another_request_is_refused(change):
+def test_a_stored_fit_of_another_request_is_refused(change):
     cohort = made_cohort((4, 4))
     folds = folds_of(cohort, folds="2")
-    asked = {"settings": QUICK, "seed": 0} | change
+    requested = {"settings": QUICK, "seed": 0} | change
 
     def keep(model, fold, fitter):
         return fit_fold(cohort, model, fold, QUICK, 0)
 
-    with pytest.raises(FitError, match="kept was another fit"):
+    with pytest.raises(FitError, match="its settings, its bags or its training cases differ"):
         cross_validate(
-            cohort, folds, ["mean"], asked["settings"], seed=asked["seed"], fitter=keep, workers=1
+            cohort,
+            folds,
+            ["mean"],
+            requested["settings"],
+            seed=requested["seed"],
+            fitter=keep,
+            workers=1,
         )
 
 
