@@ -34,8 +34,7 @@ class CheckOptions(SlideOptions):
     null: int | None = field(
         default=None,
         metadata={
-            "help": "Give the RUN of a `mil crossval` as input: repeat it on this many shuffles of the "
-            "cases' labels, and say whether it finds signal where there is none."
+            "help": "The old form of `mil permute RUN --times N`; it works in this version only."
         },
     )
     tiles_per_second: float = field(
@@ -65,7 +64,6 @@ class CheckOptions(SlideOptions):
         "mil check cohort.csv --slides slides --annotations annotations --out checked-twice "
         "--mpp 0.5,1 --tiles-per-second 300",
         "mil check slides/case-01-s1.tiff --out checked-tissue --mpp 0.5",
-        "mil check developed --null 20 --out checked-null",
     ],
 )
 def check(options: CheckOptions) -> None:
@@ -75,10 +73,12 @@ def check(options: CheckOptions) -> None:
     slide and the tiles it would give. Ends with 1 if a slide would fail.
     """
     if options.null:
+        from cli.console import warn
         from cli.permute import run_permutations
 
         if len(options.inputs) != 1:
             raise UsageError("--null takes one run of `mil crossval` as its input.")
+        warn("`mil check RUN --null N` is now `mil permute RUN --times N`. Use that from now on.")
         problems = run_permutations(options.inputs[0], options.out, options.null)
     else:
         problems = run_check(options)

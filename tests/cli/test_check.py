@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from cli.cohort import to_learn_from
 
 from cli.check import CheckOptions, run_check
 from cli.finetune import FinetuneOptions, labelled_slides
 from features.synthetic import CohortSpec, write_cohort
+from mil.data.table import training_rows
 from mil.errors import CohortError
 
 REPO = Path(__file__).parent.parent.parent
@@ -270,14 +270,14 @@ def test_column_split_is_read_alike_by_all_that_learn(study, capsys, tmp_path):
     _, out, _ = checked(study, capsys, inputs=(table,))
     assert "kept aside: 4 cases with split=test" in out
     tuning = FinetuneOptions(inputs=(table,), slides=study / "slides", out=tmp_path / "out")
-    learnt = {row.slide for row in to_learn_from(table)}
+    learnt = {row.slide for row in training_rows(table)[0]}
     assert learnt == {slide.job.slide for slide in labelled_slides(tuning)}
     assert len(learnt) == 4
     table.write_text(text.replace(",test", ",validation", 1))
     for read in (
         lambda: checked(study, capsys, inputs=(table,)),
         lambda: labelled_slides(tuning),
-        lambda: to_learn_from(table),
+        lambda: training_rows(table),
     ):
         with pytest.raises(CohortError, match="split is 'validation'"):
             read()

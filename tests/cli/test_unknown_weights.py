@@ -1,11 +1,10 @@
-"""Weights that do not say which cases they have seen are told of wherever they are used."""
+"""Weights that do not say which cases they have seen are reported wherever they are used."""
 
 from dataclasses import replace
 
 import pytest
-from cli.cohort import assembled
 
-from cli.learn import CrossvalOptions
+from cli.learn import CrossvalOptions, crossval
 from features.backbones.card import weights_notes
 from features.backbones.registry import load_backbone
 from features.bags.bag import write_bag
@@ -47,7 +46,7 @@ def test_a_file_without_a_card_is_reported_at_extraction(weights):
         ("random (seed 0)", (), False),
     ],
 )
-def test_bags_of_such_weights_are_told_of_before_they_are_learnt_from(
+def test_bags_of_such_weights_are_reported_before_a_run_learns_from_them(
     tmp_path, capsys, weights, seen, warned
 ):
     rows = ["case,slide,label"]
@@ -57,8 +56,9 @@ def test_bags_of_such_weights_are_told_of_before_they_are_learnt_from(
         rows.append(f"c{i},s{i},{'xy'[i % 2]}")
     (tmp_path / "cohort.csv").write_text("\n".join(rows) + "\n")
     options = CrossvalOptions(
-        cohort=tmp_path / "cohort.csv", store=tmp_path / "store", out=tmp_path / "run"
-    )
-    assembled(options, options.store)
-    said = capsys.readouterr().err
-    assert ("mine.safetensors, do not say which cases they have seen" in said) == warned
+        cohort=tmp_path / "cohort.csv", store=tmp_path / "store", out=tmp_path / "run",
+        models=("majority",), folds="2",
+    )  # fmt: skip
+    crossval(options)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert ("mine.safetensors, do not say which cases they have seen" in printed) == warned
