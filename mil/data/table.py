@@ -125,7 +125,11 @@ def _match_columns(path: Path, header: Sequence[str]) -> dict[str, str]:
 
 def _parse_row(path: Path, line: int, columns: Mapping[str, str], cells: Mapping[str, str]) -> Row:
     values = {name: cells[column] for name, column in columns.items()}
-    values = {name: "" if is_missing(value) else value for name, value in values.items()}
+    # A split is read as it stands: an unknown word there must not make a training case.
+    values = {
+        name: "" if is_missing(value) and name != "split" else value
+        for name, value in values.items()
+    }
     for name in ("case", "slide"):
         if not values[name]:
             raise CohortError(

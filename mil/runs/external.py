@@ -157,7 +157,7 @@ def predict_ensemble(members: Sequence[FittedModel], cohort: Cohort) -> ClassPre
     Raises:
         FitError: a bag was made by another recipe than the models'.
         CohortError: a model reads a column that the table does not have.
-        RunError: a case has a label that the models do not know.
+        PredictionsError: a case has a label that the models do not know.
     """
     first = members[0]
     networks = [network for member in members for network in _networks(member)]

@@ -69,7 +69,9 @@ def test_columns_of_the_table_are_read_by_the_clinical_model_alone(fitted):
 
 
 def test_clinical_model_without_its_columns_says_where_to_give_them(fitted):
-    with pytest.raises(CohortError, match=r"s: the clinical model reads age, .*--cohort"):
+    with pytest.raises(
+        CohortError, match=r"s: the clinical model reads age, .*Give a cohort table"
+    ):
         probabilities(fitted["clinical"], made_bag("s"))
 
 

@@ -13,7 +13,7 @@ from mil.data.case import Case
 from mil.data.cohort import assemble
 from mil.data.splits import write_folds
 from mil.data.table import read_table, split_train_test
-from mil.errors import CohortError, FitError, LeakageError, RunError
+from mil.errors import CohortError, FitError, LeakageError, PredictionsError, RunError
 from mil.evaluation.predictions import write_predictions
 from mil.learning.batches import collate
 from mil.learning.crossval import cross_validate
@@ -53,7 +53,7 @@ def run(tmp_path_factory):
 
     write_folds(path / "folds.json", folds)
     write_predictions(
-        path / "predictions.csv", cross_validate(cohort, folds, MODELS, QUICK, seed=0, keep=keep)
+        path / "predictions.csv", cross_validate(cohort, folds, MODELS, QUICK, seed=0, fitter=keep)
     )
     return finish_run(run)
 
@@ -153,7 +153,7 @@ def test_slides_of_an_attention_model_count_alike(run, unseen):
 
 def test_a_label_no_model_knows_is_refused(run, unseen):
     strange = cohort_of([replace(unseen.cases[0], label="class-z"), *unseen.cases[1:]])
-    with pytest.raises(RunError, match="class-z"):
+    with pytest.raises(PredictionsError, match="label 'class-z', which is none of the classes"):
         predict_ensemble(run.ensemble("majority"), strange)
 
 
@@ -311,7 +311,7 @@ def test_a_word_that_says_neither_is_refused_with_its_row(tmp_path, word):
     with pytest.raises(CohortError) as caught:
         split_train_test(rows)
     assert f"Line 3 of the table, slide 'b1': split is {word!r}. Write train" in str(caught.value)
-    assert "a set to validate on is written train" in str(caught.value)
+    assert "a validation set of your own is written train" in str(caught.value)
 
 
 def test_two_split_columns_are_refused(tmp_path):

@@ -15,6 +15,8 @@ from mil.learning.training import fit_model
 from mil.runs.record import finish_run, start_run, update_run
 from mil.runs.run import Relation, Run, open_run
 from mil.settings import FitSettings, SplitSettings
+from mil.tasks.diagnosis import Diagnosis
+from mil.tasks.survival import Survival
 from tests.mil.made import QUICK, made_bag, made_cohort
 from tests.mil.made_runs import make_run
 
@@ -58,13 +60,13 @@ def test_settings_are_typed(tmp_path):
     assert read.fit == FitSettings(epochs=7, clinical=("age",), task="survival")
     assert read.split == SplitSettings(folds="loo", seed=3)
     assert (read.models, read.cohort, read.store) == (("abmil",), Path("/a/cohort.csv"), None)
-    assert (read.task, read.time_unit, read.seed) == ("survival", "months", 3)
+    assert (read.task, read.seed) == (Survival(time_unit="months"), 3)
     assert read.finetunes
     assert not read.allow_missing
 
 
 def test_facts_are_those_of_run_json(run):
-    assert (run.command, run.cross_validated, run.task) == ("crossval", True, "diagnosis")
+    assert (run.command, run.cross_validated, run.task) == ("crossval", True, Diagnosis())
     assert run.classes == COHORT.classes
     assert run.labels == {case.name: case.label for case in COHORT.cases}
     assert run.title == "copy/run"
