@@ -65,11 +65,11 @@ def read_asked(tables: Sequence[Path], options: TableOptions) -> "ClassPredictio
     """The predictions of the tables."""
     from cli.console import warn
     from mil.data.table import read_table
-    from mil.evaluation.tables import Told, read_tables
+    from mil.evaluation.tables import SlideLabel, read_tables
 
     told = {}
     if options.cohort:
-        told = {row.slide: Told(row.case, row.label) for row in read_table(options.cohort)}
+        told = {row.slide: SlideLabel(row.case, row.label) for row in read_table(options.cohort)}
     found, notes = read_tables(tables, told, options.classes)
     for note in notes:
         warn(note)

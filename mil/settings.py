@@ -184,7 +184,7 @@ class SplitSettings:
         if self.repeats > 1 and not self.folds.isdecimal():
             raise CohortError(
                 f"folds {self.folds} has no chance in it, so {self.repeats} repeats would be equal. "
-                "Use --repeats 1."
+                "Use repeats=1."
             )
 
 
@@ -225,15 +225,15 @@ class JudgeSettings:
 
     def shares(self) -> dict[str, float]:
         """The stated prevalence by class."""
-        found = {}
+        shares = {}
         for stated in self.prevalence:
             name, _, share = stated.rpartition("=")
             try:
-                found[name] = float(share)
+                shares[name] = float(share)
             except ValueError:
-                found[name] = math.nan
-            if not (name and 0 < found[name] < 1):
+                shares[name] = math.nan
+            if not (name and 0 < shares[name] < 1):
                 raise PredictionsError(
                     f"prevalence names a class and its share, between 0 and 1; got {stated!r}. Write LMS=0.3."
                 )
-        return found
+        return shares

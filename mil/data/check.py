@@ -18,7 +18,7 @@ from features.extraction.run import check_recipes
 from features.progress import Progress
 from features.recipe import Recipe
 from features.summary import Summary
-from mil.data.feasibility import of_cases
+from mil.data.feasibility import summarise_cases
 from mil.data.jobs import read_jobs, read_rows
 
 CHECK_COLUMNS = (*COLUMNS[:2], "label", *COLUMNS[2:])
@@ -87,5 +87,5 @@ def check_cohort(
         if slides is not None:
             warn_of_unnamed(summary, slides, jobs)
         ready = {check.slide for check in checks if check.status == "ready"}
-        of_cases(summary, rows, ready, folds)
+        summarise_cases(summary, rows, ready, folds)
     return CohortCheck(tuple(checks), summary, label_of)

@@ -1,4 +1,4 @@
-"""Slides of different cases that show the same tissue: scanned twice, cut out, or saved again."""
+"""Slides of different cases that show the same tissue: scanned twice, cropped, or saved again."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from features.bags.bag import Bag
 from mil.data.cohort import Cohort
 
 NEIGHBOURS = 5  # slides of other cases, nearest by mean features, that a slide is compared with
-TILES = 256  # of a slide that are looked for in the other
-LEAST_TILES = 8  # found in one arrangement: fewer may be chance
-ABOVE_CHANCE = 4  # times as many as are found when the answers are shuffled
+TILES = 256  # of a slide that are looked up in the other
+MIN_TILES = 8  # matched in one arrangement: fewer may be chance
+ABOVE_CHANCE = 4  # times as many matches as with shuffled matches
 
 
 @dataclass(frozen=True)
@@ -21,40 +21,42 @@ class Lookalike:
 
     Attributes:
         first, second: (case, slide).
-        found: tiles of the one that lie in the other at one common offset.
-        looked_for: of so many.
+        matches: tiles of one slide that lie in the other at one common offset.
+        compared: tiles that were looked up.
     """
 
     first: tuple[str, str]
     second: tuple[str, str]
-    found: int
-    looked_for: int
+    matches: int
+    compared: int
 
     def __str__(self) -> str:
-        (one, a), (other, b) = self.first, self.second
+        (first_case, first), (second_case, second) = self.first, self.second
         return (
-            f"Slides {a} (case {one}) and {b} (case {other}) look like the same tissue: {self.found} of "
-            f"{self.looked_for} tiles of one lie in the other in the same arrangement. If they are of one "
-            "patient, give them one case."
+            f"Slides {first} (case {first_case}) and {second} (case {second_case}) look like the same "
+            f"tissue: {self.matches} of {self.compared} tiles of one lie in the other in the same "
+            "arrangement. If they come from one patient, give them the same case."
         )
 
 
 def lookalikes(cohort: Cohort) -> tuple[Lookalike, ...]:
     """Slides of different cases that seem to show the same tissue.
 
-    Each tile of a slide is looked for in the slides most like it. In another patient's slide the
-    nearest tiles lie anywhere; in a second scan, a crop or a copy they lie at one offset. How many agree
-    by chance is counted with the answers shuffled. A copy that was turned or mirrored is not found.
+    Each tile of a slide is looked up in the slides most like it. In another patient's slide the nearest
+    tiles lie anywhere; in a second scan, a crop or a copy they lie at one offset. Matches by chance are
+    counted with the matches shuffled. A rotated or mirrored copy is not recognised.
     """
     slides = [(case.name, bag) for case in cohort.cases for bag in case.bags]
-    found = []
+    pairs = []
     for i, j in _candidates(slides):
-        (one, a), (other, b) = slides[i], slides[j]
-        small, large = (a, b) if len(a) <= len(b) else (b, a)
-        matches, by_chance, looked_for = _matched(small, large)
-        if matches >= max(LEAST_TILES, ABOVE_CHANCE * by_chance):
-            found.append(Lookalike((one, a.slide), (other, b.slide), matches, looked_for))
-    return tuple(found)
+        (first_case, first), (second_case, second) = slides[i], slides[j]
+        small, large = (first, second) if len(first) <= len(second) else (second, first)
+        matches, by_chance, compared = _count_matches(small, large)
+        if matches >= max(MIN_TILES, ABOVE_CHANCE * by_chance):
+            pairs.append(
+                Lookalike((first_case, first.slide), (second_case, second.slide), matches, compared)
+            )
+    return tuple(pairs)
 
 
 def _candidates(slides: Sequence[tuple[str, Bag]]) -> Iterator[tuple[int, int]]:
@@ -72,23 +74,23 @@ def _candidates(slides: Sequence[tuple[str, Bag]]) -> Iterator[tuple[int, int]]:
     yield from sorted(pairs)
 
 
-def _matched(small: Bag, large: Bag) -> tuple[int, int, int]:
-    """(tiles at the commonest offset, the same with shuffled answers, tiles looked for)."""
+def _count_matches(small: Bag, large: Bag) -> tuple[int, int, int]:
+    """(tiles at the commonest offset, the same with shuffled matches, tiles compared)."""
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(small))[:TILES])
-    wanted = np.asarray(small.features[rows], dtype=np.float32)
-    held = np.asarray(large.features, dtype=np.float32)
-    mean = held.mean(axis=0)  # what all tiles share tells none from another
-    wanted, held = wanted - mean, held - mean
-    nearest = np.argmin(np.square(held).sum(axis=1) - 2 * wanted @ held.T, axis=1)
+    queries = np.asarray(small.features[rows], dtype=np.float32)
+    tiles = np.asarray(large.features, dtype=np.float32)
+    mean = tiles.mean(axis=0)  # what all tiles share tells none from another
+    queries, tiles = queries - mean, tiles - mean
+    nearest = np.argmin(np.square(tiles).sum(axis=1) - 2 * queries @ tiles.T, axis=1)
     side_um = max(small.side_l0[0] * small.mpp_l0[0], large.side_l0[0] * large.mpp_l0[0])
-    here = small.coords_l0[rows] * np.array(small.mpp_l0) / side_um
-    there = (large.coords_l0 * np.array(large.mpp_l0) / side_um)[nearest]
-    shuffled = rng.permutation(there)
-    return _commonest(there - here), _commonest(shuffled - here), len(rows)
+    origin = small.coords_l0[rows] * np.array(small.mpp_l0) / side_um
+    match = (large.coords_l0 * np.array(large.mpp_l0) / side_um)[nearest]
+    shuffled = rng.permutation(match)
+    return _commonest(match - origin), _commonest(shuffled - origin), len(rows)
 
 
 def _commonest(offsets: NDArray[np.float64]) -> int:
-    """How many offsets lie within half a tile, in x and y, of the one that has most beside it."""
-    near = np.abs(offsets[:, None] - offsets).max(axis=2) <= 0.5
-    return int(near.sum(axis=1).max())
+    """How many offsets lie within half a tile, in x and y, of the one with most neighbours."""
+    close = np.abs(offsets[:, None] - offsets).max(axis=2) <= 0.5
+    return int(close.sum(axis=1).max())

@@ -1,4 +1,4 @@
-"""Whether the cases of a table can carry the folds, and how well anything will be known."""
+"""Whether the cases of a table can carry the folds, and how precise any result will be."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -11,82 +11,93 @@ from mil.errors import MilError
 from mil.evaluation.intervals import newcombe_auc, wilson
 from mil.settings import SplitSettings
 
-LIKELY_ACCURACY, LIKELY_AUC = 0.7, 0.8  # at which the width of intervals is told
+LIKELY_ACCURACY, LIKELY_AUC = 0.7, 0.8  # at which the width of intervals is stated
 
 
-def of_cases(said: Summary, rows: Sequence[Row], ready: Collection[str], wanted: str) -> None:
-    """Classes, folds, and how well anything will be known.
+def summarise_cases(
+    summary: Summary, rows: Sequence[Row], ready: Collection[str], requested: str
+) -> None:
+    """Add classes, folds and the expected precision to a summary.
 
     Args:
-        said: is added to.
+        summary: is added to.
         rows: of the table.
         ready: the slides that can be used.
-        wanted: the folds meant, as ``mil.settings.SplitSettings`` takes them.
+        requested: the folds, as ``mil.settings.SplitSettings`` takes them.
 
     Raises:
         CohortError: a case has slides with split=test and slides without.
     """
-    rows, held = split_train_test(rows)
-    if held:
-        kept = len({row.case for row in held})
-        said.facts["kept aside"] = (
-            f"{kept} cases with split=test, for `mil external`; not counted below"
+    rows, test = split_train_test(rows)
+    if test:
+        summary.facts["kept aside"] = (
+            f"{len({row.case for row in test})} cases with split=test, for external validation; not counted "
+            "below"
         )
     unlabelled = [row.slide for row in rows if not row.label]
     if unlabelled:
-        said.warnings.append(
-            f"No label: {listed(unlabelled)}. Fill the label column; `mil crossval` refuses such rows."
+        summary.warnings.append(
+            f"No label: {listed(unlabelled)}. Fill the label column; a cross-validation refuses such rows."
         )
-    cases = {row.case: row for row in rows if row.label}
+    labelled = {row.case: row for row in rows if row.label}
     usable = {row.case: row for row in rows if row.label and row.slide in ready}
     slides = Counter(Counter(row.case for row in rows).values())
     per_class = Counter(row.label for row in usable.values())
-    classes = sorted({row.label for row in cases.values()})
-    said.facts["cases"] = (
+    classes = sorted({row.label for row in labelled.values()})
+    summary.facts["cases"] = (
         f"{len({row.case for row in rows})}, of which {len(usable)} have a label and a slide that is ready: "
         + (tally({name: per_class[name] for name in classes}) or "none")
     )
-    said.facts["slides per case"] = tally(dict(sorted(slides.items())))
-    if not usable:
-        return
-    kinds = dict.fromkeys([wanted, str(min(per_class.values())), "loo", "site"])
-    folds = {kind: _folds(kind, list(usable.values())) for kind in kinds if kind != "1"}
-    said.facts["folds"] = "; ".join(
-        f"--folds {kind}: {told if possible else 'not possible'}"
-        for kind, (possible, told) in folds.items()
+    summary.facts["slides per case"] = tally(dict(sorted(slides.items())))
+    if usable:
+        _summarise_folds(summary, list(usable.values()), per_class, requested)
+        _warn_of_scarce(summary, {name: per_class[name] for name in classes})
+        summary.facts["to expect"] = _precision(list(per_class.values()))
+
+
+def _summarise_folds(
+    summary: Summary, cases: Sequence[Row], per_class: Counter[str], requested: str
+) -> None:
+    kinds = dict.fromkeys([requested, str(min(per_class.values())), "loo", "site"])
+    folds = {kind: _try_folds(kind, cases) for kind in kinds if kind != "1"}
+    summary.facts["folds"] = "; ".join(
+        f"folds={kind}: {text if possible else 'not possible'}"
+        for kind, (possible, text) in folds.items()
     )
-    possible, told = folds[wanted]
+    possible, text = folds[requested]
     if not possible:
-        said.warnings.append(f"--folds {wanted} is not possible. {told}")
-    scarce = {name: per_class[name] for name in classes if per_class[name] < 2}
+        summary.warnings.append(f"folds={requested} is not possible. {text}")
+
+
+def _warn_of_scarce(summary: Summary, counts: dict[str, int]) -> None:
+    scarce = {name: count for name, count in counts.items() if count < 2}
     if scarce:
-        said.warnings.append(
-            f"Fewer than 2 usable cases: {tally(scarce)}. Such a class cannot be learnt and tested; add "
+        summary.warnings.append(
+            f"Fewer than 2 usable cases: {tally(scarce)}. Such a class cannot be both learnt and tested; add "
             "cases, merge classes, or leave it out."
         )
-    if len(per_class) == 1:
-        said.warnings.append("All usable cases are of one class; diagnosis needs two or more.")
-    said.facts["to expect"] = _certainty(list(per_class.values()))
+    if sum(count > 0 for count in counts.values()) == 1:
+        summary.warnings.append("All usable cases are of one class; diagnosis needs two or more.")
 
 
-def _certainty(class_counts: Sequence[int]) -> str:
+def _precision(class_counts: Sequence[int]) -> str:
     """How wide the intervals of a result will be at best."""
     n = sum(class_counts)
     limits = wilson(LIKELY_ACCURACY * n, n)
-    told = (
-        f"with {n} cases, an accuracy of {_dotted(LIKELY_ACCURACY)} will be known to lie between "
-        f"{_dotted(limits.low)} and {_dotted(limits.high)} (95 %, Wilson)"
+    text = (
+        f"with {n} cases, an accuracy of {_dotted(LIKELY_ACCURACY)} has a 95 % interval from "
+        f"{_dotted(limits.low)} to {_dotted(limits.high)} (Wilson)"
     )
     if len(class_counts) == 2:
         limits = newcombe_auc(LIKELY_AUC, *class_counts)
-        told += (
-            f", an AUC of {_dotted(LIKELY_AUC)} between {_dotted(limits.low)} and "
+        text += (
+            f", an AUC of {_dotted(LIKELY_AUC)} one from {_dotted(limits.low)} to "
             f"{_dotted(limits.high)} (Newcombe)"
         )
-    return told
+    return text
 
 
-def _folds(kind: str, cases: Sequence[Row]) -> tuple[bool, str]:
+def _try_folds(kind: str, cases: Sequence[Row]) -> tuple[bool, str]:
     """Whether such folds can be made of the cases, and what they are or why not."""
     try:
         folds = split_cases(
@@ -99,7 +110,8 @@ def _folds(kind: str, cases: Sequence[Row]) -> tuple[bool, str]:
         return False, str(error)
     sizes = [len(fold.test) for fold in folds]
     span = str(sizes[0]) if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
-    return True, f"{len(folds)} folds that test {span} each"
+    noun = "case" if span == "1" else "cases"
+    return True, f"{len(folds)} folds with {span} test {noun} each"
 
 
 def _dotted(share: float) -> str:

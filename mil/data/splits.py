@@ -86,7 +86,7 @@ def inner_split(
     smallest = min(Counter(labels).values())
     if smallest < 2:
         raise CohortError(
-            "Early stopping needs two training cases of every class. Use --early-stopping never."
+            "Early stopping needs two training cases of every class. Set early_stopping to never."
         )
     rng = np.random.default_rng(seed)
     aside: set[str] = set()
@@ -127,9 +127,7 @@ def read_folds(path: Path) -> tuple[Fold, ...]:
             for fold in json.loads(path.read_text())
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path}: not a file of folds ({error!r}). Run `mil crossval` again."
-        ) from error
+        raise RunError(f"{path}: not a file of folds ({error!r}). Cross-validate again.") from error
 
 
 def _text(folds: Sequence[Fold]) -> str:
@@ -151,14 +149,14 @@ def _by_site(names: Sequence[str], sites: Sequence[str]) -> list[tuple[str, ...]
     lacking = [name for name, site in zip(names, sites, strict=True) if not site]
     if lacking:
         raise CohortError(
-            f"--folds site, but {len(lacking)} cases have no site, e.g. {lacking[0]!r}. Fill the site "
-            "column of the table, or use --folds 5."
+            f"folds=site, but {len(lacking)} cases have no site, e.g. {lacking[0]!r}. Fill the site "
+            "column of the table, or use folds=5."
         )
     by_site: dict[str, list[str]] = {}
     for name, site in zip(names, sites, strict=True):
         by_site.setdefault(site, []).append(name)
     if len(by_site) < 2:
-        raise CohortError("--folds site, but the cohort has one site only. Use --folds 5.")
+        raise CohortError("folds=site, but the cohort has one site only. Use folds=5.")
     return [tuple(by_site[site]) for site in sorted(by_site)]
 
 
@@ -168,7 +166,7 @@ def _check_classes(labels: Sequence[str], needed: int, what: str) -> None:
     if scarce:
         listing = ", ".join(f"{label!r} {count}" for label, count in sorted(scarce.items()))
         fewest = min(scarce.values())
-        remedy = f"Use --folds {fewest}" if fewest >= 2 else "Add cases, merge classes"
+        remedy = f"Use folds={fewest}" if fewest >= 2 else "Add cases, merge classes"
         raise CohortError(
             f"{what} need {needed} cases of every class; too few of {listing}. {remedy}, or leave the "
             "class out of the table."

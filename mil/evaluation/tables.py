@@ -12,11 +12,15 @@ from pathlib import Path
 import pandas as pd
 
 from features.slides.slide import slide_name
-from mil.data.values import guess_delimiter
 from mil.errors import PredictionsError
 from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
-from mil.evaluation.predictions import read_predictions
-from mil.evaluation.survival.predictions import COLUMNS as SURVIVAL_COLUMNS
+from mil.evaluation.predictions import (
+    Predictions,
+    concat,
+    kind_of,
+    read_predictions,
+    read_text_table,
+)
 
 ALIASES = {
     "case": ("case", "case_id", "patient", "patient_id", "submitter_id"),
@@ -31,216 +35,249 @@ PROBABILITY = re.compile(r"(?:p_|prob_|probability_|y_pred(?=\d))(.+)", re.IGNOR
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a cohort table says of a slide."""
+class SlideLabel:
+    """The row of a slide in a cohort table."""
 
     case: str
     label: str
 
 
-def read_tables(
-    paths: Sequence[Path],
-    told: Mapping[str, Told] | None = None,
-    classes: Sequence[str] = (),
-) -> tuple[ClassPredictions, tuple[str, ...]]:
-    """Read one table, or the tables of the folds of one cross-validation.
+Labels = Mapping[str, SlideLabel]  # by slide
+
+
+def read_any_tables(
+    paths: Sequence[Path], labels: Labels | None = None, classes: Sequence[str] = ()
+) -> tuple[Predictions, tuple[str, ...]]:
+    """Read one table of predictions of any kind, or the tables of the folds of one cross-validation.
 
     Args:
         paths: CSV, with commas, semicolons or tabs. Several without a column fold are folds, in this order.
-        told: case and label by slide, where the tables do not say; where they do, labels must agree.
+        labels: case and label by slide; for predictions of classes only, as ``read_tables`` takes them.
+        classes: likewise.
+
+    Returns:
+        The predictions, and what had to be assumed.
+
+    Raises:
+        PredictionsError: as ``read_tables``, or labels or classes are given for predictions without classes.
+    """
+    kind = kind_of([str(name) for name in read_text_table(paths[0]).columns])
+    if kind is ClassPredictions:
+        return read_tables(paths, labels, classes)
+    if labels or classes:
+        raise PredictionsError(
+            f"{paths[0]} holds {kind.answers}: a cohort table and names of classes are for probabilities of "
+            "classes. Leave cohort and classes out."
+        )
+    return concat([read_predictions(path) for path in paths]), ()
+
+
+def read_tables(
+    paths: Sequence[Path], labels: Labels | None = None, classes: Sequence[str] = ()
+) -> tuple[ClassPredictions, tuple[str, ...]]:
+    """Read one table of probabilities of classes, or the tables of the folds of one cross-validation.
+
+    Args:
+        paths: CSV, with commas, semicolons or tabs. Several without a column fold are folds, in this order.
+        labels: case and label by slide, where the tables do not state them; where they do, labels must agree.
         classes: names of the classes that the tables call 0, 1, ...
 
     Returns:
         The predictions, and what had to be assumed.
 
     Raises:
-        PredictionsError: a table cannot be understood, and the message names the column wanted; or its
-            labels are not those of ``told``, and the message names a case.
+        PredictionsError: a table cannot be understood, and the message names the column that is needed; or
+            its labels are not those of ``labels``, and the message names a case.
     """
-    tables, notes, asked = [], list[str](), tuple[str, ...]()
+    tables, notes, first_classes = [], list[str](), tuple[str, ...]()
     for number, path in enumerate(paths):
         table = _read(path)
         if set(COLUMNS) <= set(table.columns):
-            found = ClassPredictions.expect(read_predictions(path))
-            table, names, said = found.table, found.classes, list[str]()
+            predictions = ClassPredictions.expect(read_predictions(path))
+            table, names, remarks = predictions.table, predictions.classes, list[str]()
         else:
-            table, names, said = _translated(path, _bare(path, table), number, told or {}, classes)
-        said += _checked(path, table, names, told or {})
-        asked = asked or names
-        if set(names) != set(asked):
+            slides = _strip_suffixes(path, table)
+            table, names, remarks = _translate(path, slides, number, labels or {}, classes)
+        remarks += _compare_labels(path, table, names, labels or {})
+        first_classes = first_classes or names
+        if set(names) != set(first_classes):
             raise PredictionsError(
-                f"{path} has the classes {', '.join(names)}; {paths[0]} has {', '.join(asked)}. "
-                "Give tables of one question."
+                f"{path} has the classes {', '.join(names)}; {paths[0]} has {', '.join(first_classes)}. "
+                "Give tables with the same classes."
             )
         tables.append(table)
-        notes += [each for each in said if each not in notes]
-    return ClassPredictions(pd.concat(tables, ignore_index=True), asked), tuple(notes)
+        notes += [remark for remark in remarks if remark not in notes]
+    return ClassPredictions(pd.concat(tables, ignore_index=True), first_classes), tuple(notes)
 
 
 def _read(path: Path) -> pd.DataFrame:
-    try:
-        sep = guess_delimiter(path)
-        table = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as exc:
-        raise PredictionsError(f"{path} cannot be read as a table of predictions: {exc}.") from exc
-    if "level" in table.columns and "slide" in set(table["level"]):  # as `mil predict` writes it
+    table = read_text_table(path)
+    if "level" in table.columns and "slide" in set(table["level"]):  # predictions of new slides
         return table[table["level"] == "slide"].reset_index(drop=True)
     return table
 
 
-def _checked(
-    path: Path, table: pd.DataFrame, classes: Sequence[str], told: Mapping[str, Told]
+def _compare_labels(
+    path: Path, table: pd.DataFrame, classes: Sequence[str], labels: Labels
 ) -> list[str]:
-    """Refuse labels that are not the cohort table's; what is said where the two cannot be compared."""
-    by_slide = {slide: each.label for slide, each in told.items() if each.label}
-    by_case = {each.case: each.label for each in told.values() if each.label}
-    wanted = table["slide"].map(by_slide).fillna(table["case"].map(by_case))
-    if not set(wanted.dropna()) & set(classes):
+    """Refuse labels that are not the cohort table's; a remark where the two cannot be compared."""
+    by_slide = {slide: row.label for slide, row in labels.items() if row.label}
+    by_case = {row.case: row.label for row in labels.values() if row.label}
+    expected = table["slide"].map(by_slide).fillna(table["case"].map(by_case))
+    if not set(expected.dropna()) & set(classes):
         return [
-            "Labels are the table's: the cohort table has others. Where the classes are numbered, name them "
-            "(--classes) to have both compared."
-        ] * bool(wanted.notna().any())
-    moved = table[wanted.notna() & (wanted != table["label"])].drop_duplicates("case")
-    if len(moved):
-        first, more = moved.iloc[0], len(moved) - 1
+            "Labels are those of the predictions: the cohort table has others. Where the classes are "
+            "numbered, name them (classes=...) to have both compared."
+        ] * bool(expected.notna().any())
+    different = table[expected.notna() & (expected != table["label"])].drop_duplicates("case")
+    if len(different):
+        first, more = different.iloc[0], len(different) - 1
         raise PredictionsError(
-            f"Case {first['case']} is {first['label']} in {path} and {wanted[moved.index[0]]} in the cohort "
-            f"table{f', and {more} more differ' * (more > 0)}. Mend the labels, or the names in --classes."
+            f"Case {first['case']} is {first['label']} in {path} and {expected[different.index[0]]} in the "
+            f"cohort table{f', and {more} more differ' * (more > 0)}. Correct the labels, or the names in "
+            "classes=..."
         )
     return []
 
 
-def _bare(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with its slides called as a cohort table calls them: CLAM may leave .h5 behind a name."""
-    slide = _column(path, table, ALIASES["slide"])
+def _strip_suffixes(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with slides named as a cohort table names them: CLAM may leave .h5 behind a name."""
+    slide = _find_column(path, table, ALIASES["slide"])
     if slide is None:
         return table
     return table.assign(**{slide: table[slide].map(lambda name: name and slide_name(name))})
 
 
-def _translated(
-    path: Path,
-    table: pd.DataFrame,
-    number: int,
-    told: Mapping[str, Told],
-    classes: Sequence[str],
+def _translate(
+    path: Path, table: pd.DataFrame, number: int, labels: Labels, classes: Sequence[str]
 ) -> tuple[pd.DataFrame, tuple[str, ...], list[str]]:
     """One table in our columns, its classes, and what was assumed."""
-    columns = {ours: _column(path, table, names) for ours, names in ALIASES.items()}
-    label, probability = _label_and_probabilities(path, table, columns["label"])
+    columns = {name: _find_column(path, table, aliases) for name, aliases in ALIASES.items()}
+    label, probabilities = _find_answers(path, table, columns["label"])
+    cases, slides, notes = _find_cases(path, table, columns, labels)
+    if label is None and not labels:
+        raise PredictionsError(
+            f"{path} has no label; got columns {', '.join(table.columns)}. Name one label, or give the "
+            "cohort table (cohort=...)."
+        )
+    truth = table[label] if label is not None else _labels_by_case(path, cases, labels)
+    names = _name_classes(path, tuple(probabilities), classes)
+    translated = pd.DataFrame(
+        {
+            "model": table[columns["model"]] if columns["model"] else "model",
+            "repeat": _integers(path, table, columns["repeat"], 0),
+            "fold": _integers(path, table, columns["fold"], number),
+            "case": cases,
+            "slide": slides,
+            "label": [names.get(_class_key(value), value) for value in truth],
+        }
+    )
+    for name, column in probabilities.items():
+        try:
+            translated[PREFIX + names[_class_key(name)]] = table[column].map(float)
+        except ValueError as error:
+            raise PredictionsError(
+                f"{path}: column {column} must hold numbers; got {error}."
+            ) from error
+    return translated, tuple(names.values()), notes
+
+
+def _find_cases(
+    path: Path, table: pd.DataFrame, columns: Mapping[str, str | None], labels: Labels
+) -> tuple["pd.Series[str]", "pd.Series[str]", list[str]]:
+    """The case and the slide of each row, and what was assumed."""
     case, slide = columns["case"], columns["slide"]
-    if case is None and slide is None:
+    first = slide if slide is not None else case
+    if first is None:
         raise PredictionsError(
             f"{path} names no case; got columns {', '.join(table.columns)}. Name one case or slide."
         )
-    notes = []
-    slides = table[slide if slide is not None else case]
+    slides = table[first]
     if case is not None:
-        cases = table[case]
-    elif told:
-        cases = slides.map({name: each.case for name, each in told.items()})
-        if cases.isna().any():
-            raise PredictionsError(
-                f"{path}: the cohort table has no slide {slides[cases.isna()].iloc[0]!r}. Add its row."
-            )
-    else:
-        cases = slides
-        notes.append(
-            "The table names slides only: each is taken for a case of its own. Where a case has several, "
-            "its intervals are too narrow; say which with --cohort."
-        )
-    if label is None and not told:
+        return table[case], slides, []
+    if not labels:
+        return slides, slides, [
+            "The table names slides only: each is taken as a case of its own. Where a case has several "
+            "slides, the intervals are too narrow; give the cohort table (cohort=...)."
+        ]  # fmt: skip
+    cases = slides.map({name: row.case for name, row in labels.items()})
+    if cases.isna().any():
         raise PredictionsError(
-            f"{path} has no label; got columns {', '.join(table.columns)}. Name one label, or pass --cohort."
+            f"{path}: the cohort table has no slide {slides[cases.isna()].iloc[0]!r}. Add its row."
         )
-    labels = table[label] if label is not None else _labels_told(path, cases, told)
-    named = _named(path, tuple(probability), classes)
-    found = pd.DataFrame(
-        {
-            "model": table[columns["model"]] if columns["model"] else "model",
-            "repeat": _whole(path, table, columns["repeat"], 0),
-            "fold": _whole(path, table, columns["fold"], number),
-            "case": cases,
-            "slide": slides,
-            "label": [named.get(_plain(each), each) for each in labels],
-        }
-    )
-    for ours, column in probability.items():
-        try:
-            found[PREFIX + named[_plain(ours)]] = table[column].map(float)
-        except ValueError as exc:
-            raise PredictionsError(
-                f"{path}: column {column} must hold numbers; got {exc}."
-            ) from exc
-    return found, tuple(named.values()), notes
+    return cases, slides, []
 
 
-def _column(path: Path, table: pd.DataFrame, names: Sequence[str]) -> str | None:
-    found = [name for name in table.columns if name.lower() in names]
-    if len(found) > 1:
+def _find_column(path: Path, table: pd.DataFrame, aliases: Sequence[str]) -> str | None:
+    columns = [name for name in table.columns if name.lower() in aliases]
+    if len(columns) > 1:
         raise PredictionsError(
-            f"{path}: columns {found[0]} and {found[1]} mean the same. Remove one."
+            f"{path}: columns {columns[0]} and {columns[1]} mean the same. Remove one."
         )
-    return found[0] if found else None
+    return columns[0] if columns else None
 
 
-def _label_and_probabilities(
+def _find_answers(
     path: Path, table: pd.DataFrame, label: str | None
 ) -> tuple[str | None, dict[str, str]]:
     """The column of labels, and those of probabilities by class."""
-    found = {
+    by_class = {
         match.group(1): name for name in table.columns if (match := PROBABILITY.fullmatch(name))
     }
-    if len(found) >= 2:
-        return label, found
+    if len(by_class) >= 2:
+        return label, by_class
     for name in table.columns:  # STAMP's: every class is named after the target
-        found = {
+        by_class = {
             other[len(name) + 1 :]: other for other in table.columns if other.startswith(name + "_")
         }
-        if len(found) >= 2 and set(table[name]) <= set(found):
-            return name, found
-    if set(SURVIVAL_COLUMNS) <= set(table.columns):
+        if len(by_class) >= 2 and set(table[name]) <= set(by_class):
+            return name, by_class
+    kind = kind_of([str(name) for name in table.columns])
+    if kind is not ClassPredictions:
         raise PredictionsError(
-            f"{path} is of a survival run, which has no classes. `mil evaluate` judges it by itself; "
-            "`mil decision RUN` and `mil nomogram --task survival` read it, too."
+            f"{path} holds {kind.answers}, no probabilities of classes. Evaluate it by itself."
         )
     raise PredictionsError(
         f"{path} holds no probability of two or more classes; got columns {', '.join(table.columns)}. "
-        "Give one column p_<class> per class, or of survival time, event, risk and s_<time>."
+        "Give one column p_<class> per class."
     )
 
 
-def _labels_told(path: Path, cases: pd.Series, told: Mapping[str, Told]) -> pd.Series:
-    labels = cases.map({each.case: each.label for each in told.values()})
-    if labels.isna().any():
+def _labels_by_case(path: Path, cases: "pd.Series[str]", labels: Labels) -> "pd.Series[str]":
+    by_case = cases.map({row.case: row.label for row in labels.values()})
+    if by_case.isna().any():
         raise PredictionsError(
-            f"{path}: the cohort table has no case {cases[labels.isna()].iloc[0]!r}. Add its row."
+            f"{path}: the cohort table has no case {cases[by_case.isna()].iloc[0]!r}. Add its row."
         )
-    return labels
+    return by_case
 
 
-def _named(path: Path, found: tuple[str, ...], classes: Sequence[str]) -> dict[str, str]:
-    """What each class of the table is called: by itself, or in the order of its number."""
-    plain = [_plain(name) for name in found]
-    if not classes or set(classes) == set(plain):
-        return {name: name for name in plain}
-    if len(classes) != len(found) or set(plain) != {str(number) for number in range(len(found))}:
+def _name_classes(path: Path, columns: tuple[str, ...], classes: Sequence[str]) -> dict[str, str]:
+    """The name of each class of the table: its own, or that of its number."""
+    keys = [_class_key(name) for name in columns]
+    if not classes or set(classes) == set(keys):
+        return {name: name for name in keys}
+    if len(classes) != len(columns) or set(keys) != {str(n) for n in range(len(columns))}:
         raise PredictionsError(
-            f"{path} has the classes {', '.join(found)}; --classes gives {', '.join(classes)} as names of "
-            "classes counted from 0. Leave it out, or name as many as the table counts."
+            f"{path} has the classes {', '.join(columns)}; classes={','.join(classes)} names classes that "
+            "are numbered from 0. Leave it out, or name as many as the table counts."
         )
     return {str(number): name for number, name in enumerate(classes)}
 
 
-def _plain(name: str) -> str:
+def _class_key(name: str) -> str:
     """``1`` for the ``1.0`` that a class number becomes in a table of floats."""
     return name[:-2] if re.fullmatch(r"\d+\.0", name) else name
 
 
-def _whole(path: Path, table: pd.DataFrame, column: str | None, otherwise: int) -> "pd.Series[int]":
+def _integers(
+    path: Path, table: pd.DataFrame, column: str | None, default: int
+) -> "pd.Series[int]":
     if column is None:
-        return pd.Series(otherwise, index=table.index)
+        return pd.Series(default, index=table.index)
     try:
         return table[column].map(int)
-    except ValueError as exc:
-        raise PredictionsError(f"{path}: column {column} must hold integers; got {exc}.") from exc
+    except ValueError as error:
+        raise PredictionsError(
+            f"{path}: column {column} must hold integers; got {error}."
+        ) from error

@@ -77,7 +77,7 @@ def test_a_sound_cohort_ends_with_0_and_leaves_table_page_and_pictures(study, mi
         assert (study / "checked" / row["picture"]).is_file()
         assert f'src="{row["picture"]}"' in page
     assert not re.search(r"https?://|<script", page)
-    assert "8 cases, an accuracy of .70 will be known to lie between .37 and .90" in done.stdout
+    assert "8 cases, an accuracy of .70 has a 95 % interval from .37 to .90" in done.stdout
 
 
 def test_no_torch_is_loaded(study):
@@ -142,16 +142,16 @@ def test_missing_labels_and_small_classes_are_warned_of(study, capsys):
     assert problems == 0
     assert "No label: case-01-s1." in err
     assert "Fewer than 2 usable cases: " in err
-    assert "--folds 2 is not possible" in err
+    assert "folds=2 is not possible" in err
     assert "7 have a label and a slide that is ready" in out
 
 
 @pytest.mark.parametrize(
     ("folds", "out"),
     [
-        ("5", "--folds 5: not possible; --folds 2: 2 folds that test 4 each"),
-        ("loo", "--folds loo: 8 folds that test 1 each"),
-        ("site", "--folds site: not possible"),
+        ("5", "folds=5: not possible; folds=2: 2 folds with 4 test cases each"),
+        ("loo", "folds=loo: 8 folds with 1 test case each"),
+        ("site", "folds=site: not possible"),
     ],
 )
 def test_folds_are_tried(study, capsys, folds, out):

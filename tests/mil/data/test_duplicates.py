@@ -68,7 +68,7 @@ def test_a_second_scan_under_another_case_is_told(again):
     field = tissue(1)
     [found] = lookalikes(cohort_with(scan("one", field), scan("two", field, **again)))
     assert {found.first, found.second} == {("case-one", "one"), ("case-two", "two")}
-    assert found.found > 0.7 * found.looked_for
+    assert found.matches > 0.7 * found.compared
     assert "one patient" in str(found)
 
 

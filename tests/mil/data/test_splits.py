@@ -135,7 +135,7 @@ def test_case_without_a_site_is_named():
 
 
 def test_one_site_is_no_split():
-    with pytest.raises(CohortError, match=r"one site only. Use --folds 5"):
+    with pytest.raises(CohortError, match=r"one site only. Use folds=5"):
         split((2, 2), ["a"] * 4, folds="site")
 
 
@@ -146,7 +146,7 @@ def test_site_that_holds_all_cases_of_a_class_is_refused():
 
 def test_too_few_cases_name_the_folds_that_are_possible():
     with pytest.raises(
-        CohortError, match=r"5 folds need 5 cases .* 'class-0' 3, 'class-2' 4\. Use --folds 3,"
+        CohortError, match=r"5 folds need 5 cases .* 'class-0' 3, 'class-2' 4\. Use folds=3,"
     ):
         split((3, 6, 4))
 

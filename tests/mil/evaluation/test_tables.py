@@ -7,7 +7,7 @@ import pytest
 from mil.errors import PredictionsError
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.predictions import write_predictions
-from mil.evaluation.tables import Told, read_tables
+from mil.evaluation.tables import SlideLabel, read_tables
 
 LABELS = ["LMS", "SS", "LMS", "SS", "SS", "LMS"]
 P = np.array([0.9, 0.2, 0.7, 0.6, 0.1, 0.4])  # of LMS
@@ -91,38 +91,38 @@ def test_numbered_classes_keep_their_numbers_without_names(tmp_path):
     found, notes = read_tables([clam(tmp_path / "fold_0.csv")])
     assert found.classes == ("0", "1")
     assert set(found.table["label"]) == {"0", "1"}
-    assert "each is taken for a case of its own" in notes[0]
+    assert "each is taken as a case of its own" in notes[0]
 
 
 def test_slides_find_their_cases_in_the_cohort_table(tmp_path):
-    told = {f"s{i}": Told(f"case{i // 2}", "LMS" if i < 2 else "SS") for i in range(6)}
+    labels = {f"s{i}": SlideLabel(f"case{i // 2}", "LMS" if i < 2 else "SS") for i in range(6)}
     table = pd.read_csv(clam(tmp_path / "fold_0.csv")).drop(columns="Y")
-    found, notes = read_tables([written(tmp_path / "p.csv", table)], told, NAMES)
+    found, notes = read_tables([written(tmp_path / "p.csv", table)], labels, NAMES)
     assert notes == ()
     scores = found.case_scores("model", 0)
     assert scores.case == ("case0", "case1", "case2")
     np.testing.assert_allclose(scores.p[:, 0], P.reshape(3, 2).mean(axis=1))
     assert scores.truth.tolist() == [0, 1, 1]
-    del told["s5"]
+    del labels["s5"]
     with pytest.raises(PredictionsError, match=r"no slide 's5'\. Add its row"):
-        read_tables([tmp_path / "p.csv"], told, NAMES)
+        read_tables([tmp_path / "p.csv"], labels, NAMES)
 
 
 @pytest.mark.parametrize(("made", "classes"), [(ours, ()), (stamp, ()), (clam, NAMES)])
 def test_labels_that_are_not_the_cohort_tables_are_refused(made, classes, tmp_path):
     path = made(tmp_path / "p.csv")
-    told = {f"s{i}": Told(f"p{i}", name) for i, name in enumerate(LABELS)}
-    assert read_tables([path], told, classes)[1] == ()
-    told["s5"] = Told("p5", "")  # a case whose label nobody knows contradicts none
-    read_tables([path], told, classes)
-    told["s3"] = Told("p3", "MFS")
+    labels = {f"s{i}": SlideLabel(f"p{i}", name) for i, name in enumerate(LABELS)}
+    assert read_tables([path], labels, classes)[1] == ()
+    labels["s5"] = SlideLabel("p5", "")  # a case whose label nobody knows contradicts none
+    read_tables([path], labels, classes)
+    labels["s3"] = SlideLabel("p3", "MFS")
     with pytest.raises(
         PredictionsError, match=r"Case p3 is SS in .*p\.csv and MFS in the cohort table\. Mend"
     ):
-        read_tables([path], told, classes)
-    told["s4"] = Told("p4", "LMS")
+        read_tables([path], labels, classes)
+    labels["s4"] = SlideLabel("p4", "LMS")
     with pytest.raises(PredictionsError, match=r"Case p3 is SS .* table, and 1 more differ"):
-        read_tables([path], told, classes)
+        read_tables([path], labels, classes)
 
 
 def test_labels_of_a_run_of_ours_are_compared_with_the_cohort_tables(make, tmp_path):
@@ -130,16 +130,16 @@ def test_labels_of_a_run_of_ours_are_compared_with_the_cohort_tables(make, tmp_p
     write_predictions(tmp_path / "predictions.csv", predictions)
     first = predictions.table.iloc[0]
     other = next(name for name in predictions.classes if name != first["label"])
-    told = {first["slide"]: Told(first["case"], other)}
+    labels = {first["slide"]: SlideLabel(first["case"], other)}
     with pytest.raises(PredictionsError, match=f"Case {first['case']} is {first['label']} in"):
-        read_tables([tmp_path / "predictions.csv"], told)
+        read_tables([tmp_path / "predictions.csv"], labels)
 
 
 def test_numbered_classes_are_not_compared_with_names(tmp_path):
-    told = {f"s{i}": Told(f"p{i}", "LMS") for i in range(6)}
-    found, notes = read_tables([clam(tmp_path / "p.csv")], told)
+    labels = {f"s{i}": SlideLabel(f"p{i}", "LMS") for i in range(6)}
+    found, notes = read_tables([clam(tmp_path / "p.csv")], labels)
     assert found.table["label"].tolist() == ["0", "1", "0", "1", "1", "0"]
-    assert "name them (--classes) to have both compared" in notes[0]
+    assert "name them (classes=...) to have both compared" in notes[0]
 
 
 def test_table_of_mil_predict_is_read_by_its_slides(tmp_path):
@@ -157,8 +157,8 @@ def test_table_of_mil_predict_is_read_by_its_slides(tmp_path):
         {"level": "case", "case": "p0", "slide": "", "p_LMS": [0.7], "p_SS": [0.3]}
     )
     path = written(tmp_path / "predict.csv", pd.concat([slides, cases]))
-    told = {name: Told("p0", "LMS") for name in "ab"}
-    found, _ = read_tables([path], told)
+    labels = {name: SlideLabel("p0", "LMS") for name in "ab"}
+    found, _ = read_tables([path], labels)
     assert found.table["slide"].tolist() == ["a", "b"]
     assert found.case_scores("model", 0).p.tolist() == [[pytest.approx(0.7), pytest.approx(0.3)]]
 
@@ -201,11 +201,11 @@ def test_number_with_a_comma_in_a_table_with_semicolons_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["{}.h5", "{}.svs", "/features/h5_files/{}.h5"])
 def test_slides_are_found_whatever_file_they_are_named_after(name, tmp_path):
-    told = {f"s{i}": Told(f"case{i}", LABELS[i]) for i in range(6)}
+    labels = {f"s{i}": SlideLabel(f"case{i}", LABELS[i]) for i in range(6)}
     table = pd.read_csv(clam(tmp_path / "a.csv")).drop(columns="Y")
     table["slide_id"] = table["slide_id"].map(name.format)
-    found, _ = read_tables([written(tmp_path / "b.csv", table)], told, NAMES)
-    assert found.table["slide"].tolist() == list(told)
+    found, _ = read_tables([written(tmp_path / "b.csv", table)], labels, NAMES)
+    assert found.table["slide"].tolist() == list(labels)
     assert found.case_scores("model", 0).case == tuple(f"case{i}" for i in range(6))
 
 
@@ -233,16 +233,16 @@ def test_table_of_survival_is_called_so(tmp_path):
     header = "model,repeat,fold,case,slide,time,event,risk,s_10,s_20"
     (tmp_path / "p.csv").write_text(f"{header}\nm,0,0,a,a1,3,1,0.5,0.9,0.8\n")
     with pytest.raises(
-        PredictionsError, match=r"is of a survival run, which has no classes.*mil decision"
+        PredictionsError, match=r"holds risks and follow-up, no probabilities of classes"
     ):
         read_tables([tmp_path / "p.csv"])
 
 
 def test_names_for_classes_that_are_not_numbered_are_refused(tmp_path):
-    with pytest.raises(PredictionsError, match="--classes gives a, b, c"):
+    with pytest.raises(PredictionsError, match="classes=a,b,c names classes"):
         read_tables([clam(tmp_path / "c.csv")], classes=("a", "b", "c"))
     with pytest.raises(
-        PredictionsError, match="--classes gives DDLPS, SS as names of classes counted from 0"
+        PredictionsError, match="classes=DDLPS,SS names classes that are numbered from 0"
     ):
         read_tables([ours(tmp_path / "o.csv")], classes=("DDLPS", "SS"))
     assert read_tables([ours(tmp_path / "o.csv")], classes=NAMES[::-1])[0].classes == NAMES
