@@ -9,7 +9,8 @@ from typing import Any
 
 from features.backbones.table import feature_dim
 from features.extraction.jobs import SlideJob
-from features.extraction.preflight import UNKNOWN_DIM, ScaleCheck, SlideCheck, bag_bytes
+from features.extraction.preflight import UNKNOWN_DIM, bag_bytes
+from features.extraction.slide_check import ScaleCheck, SlideCheck
 from features.recipe import Recipe
 from features.slides.find import slides_in
 from features.summary import Summary, listed, tally

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -13,15 +12,13 @@ from PIL import Image, ImageDraw, ImageFont
 from shapely.affinity import translate
 
 from features.extraction.jobs import SlideJob
+from features.extraction.slide_check import ScaleCheck, SlideCheck
 from features.extraction.survey import Survey
 from features.recipe import Recipe
 from features.regions.annotations import read_annotations
 from features.regions.drawing import Drawing, Region, polygonal_parts
 from features.slides.slide import Slide
 from features.tiles.grid import TileGrid
-
-if TYPE_CHECKING:
-    from features.extraction.preflight import ScaleCheck, SlideCheck
 
 Laid = tuple[TileGrid, TileGrid]  # all tiles that qualify, and the sample of them
 # The palette of Okabe and Ito, which colour-blind readers can distinguish, on a paled slide.
@@ -72,7 +69,7 @@ def _read_drawing(job: SlideJob) -> Drawing | None:
 
 
 def draw_preview(
-    check: "SlideCheck",
+    check: SlideCheck,
     overview: Image.Image,
     lines: Sequence[Outline],
     laid: Sequence[Laid | None],
@@ -109,7 +106,7 @@ def draw_preview(
 
 
 def _panel(
-    check: "SlideCheck",
+    check: SlideCheck,
     overview: Image.Image,
     lines: Sequence[Outline],
     laid: Laid | None,
@@ -186,7 +183,7 @@ def _key_px(lines: Sequence[Outline]) -> int:
     return 300 + sum(54 + round(_font(15).getlength(line.meaning)) for line in lines)
 
 
-def _format_facts(check: "SlideCheck") -> str:
+def _format_facts(check: SlideCheck) -> str:
     assert check.size_l0
     parts = [
         f"{check.size_l0[0]:,} x {check.size_l0[1]:,} px of {check.mpp:.4g} µm ({check.mpp_source})"
@@ -198,7 +195,7 @@ def _format_facts(check: "SlideCheck") -> str:
     return "   ".join(parts)
 
 
-def _format_scale(scale: "ScaleCheck") -> str:
+def _format_scale(scale: ScaleCheck) -> str:
     if scale.status != "ready":
         return scale.reason
     return f"At {scale.mpp:g} µm per pixel: {scale.n_drawn:,} drawn of {scale.n_tiles:,} tiles"

@@ -2,12 +2,10 @@
 
 import contextlib
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import openslide
@@ -17,6 +15,7 @@ from features.backbones.table import feature_dim
 from features.errors import FeaturesError, ScaleError, SlideExcluded
 from features.extraction.jobs import SlideJob, identify_files
 from features.extraction.picture import Laid, draw_preview, preview_outlines
+from features.extraction.slide_check import ScaleCheck, SlideCheck
 from features.extraction.survey import Survey, allocate_tiles, lay_tiles, survey_slide
 from features.progress import Progress, Silent
 from features.recipe import Recipe
@@ -30,75 +29,6 @@ MM2 = 1e6  # square micrometres
 UNKNOWN_DIM = 2048  # assumed of a backbone whose features cannot be counted before it is built
 TILE_BYTES = 8 + 8 + 4 + 1  # coordinates, coverage and flags of a tile
 BAG_BYTES = 90_000  # thumbnail and attributes of a bag
-
-
-@dataclass(kw_only=True)
-class ScaleCheck:
-    """The tiles that extraction would take of a slide at one scale.
-
-    Attributes:
-        mpp: micrometres per pixel of a tile, as requested.
-        status: ``ready``, ``excluded`` (by a rule of the recipe) or ``failed``.
-        reason: of an exclusion or a failure, as extraction words it.
-        n_tiles: tiles that meet the recipe.
-        n_drawn: tiles that would be embedded.
-        level: of the file that tiles would be read from; None without tiles.
-        shrink: factor by which the level would be decoded smaller.
-    """
-
-    mpp: float
-    status: Literal["ready", "excluded", "failed"] = "failed"
-    reason: str = ""
-    n_tiles: int = 0
-    n_drawn: int = 0
-    level: int | None = None
-    shrink: int = 1
-
-
-@dataclass(kw_only=True)
-class SlideCheck:
-    """A slide as extraction would read it; unknown values have their defaults.
-
-    Attributes:
-        slide: its name.
-        scales: one per recipe.
-        identity: of its files: two slides that share it are one.
-        size_l0: (width, height) in level-0 pixels.
-        mpp: micrometres per level-0 pixel, along x.
-        mpp_source: ``file``, ``table`` or ``option``.
-        reader: what decodes the pixels.
-        file_format: the scanner's, as OpenSlide names it.
-        classes: number of annotations by class.
-        origin: the frame of the annotation, ``level0`` or ``bounds``.
-        notes: remarks on how the slide and its annotation were read.
-        tissue_mm2: area of the tissue, by colour.
-        area_mm2: area of the region that tiles are laid over.
-        tumour_of_tissue: fraction of the tissue that is annotated.
-        picture: the file with the picture; None if the slide cannot be read.
-    """
-
-    slide: str
-    case: str = ""
-    scales: tuple[ScaleCheck, ...]
-    identity: tuple[str, ...] = ()
-    size_l0: tuple[int, int] | None = None
-    mpp: float | None = None
-    mpp_source: str = ""
-    reader: str = ""
-    file_format: str = ""
-    classes: Counter[str] = field(default_factory=Counter)
-    origin: str = ""
-    notes: tuple[str, ...] = ()
-    tissue_mm2: float | None = None
-    area_mm2: float | None = None
-    tumour_of_tissue: float | None = None
-    picture: Path | None = None
-
-    @property
-    def status(self) -> str:
-        """The worst over the scales."""
-        statuses = {scale.status for scale in self.scales}
-        return next(status for status in ("failed", "excluded", "ready") if status in statuses)
 
 
 def check_slides(

@@ -13,8 +13,9 @@ from features.extraction.check import (
     warn_of_unnamed,
 )
 from features.extraction.jobs import ALL_DEFAULTS, JobSettings
-from features.extraction.preflight import SlideCheck, check_slides
+from features.extraction.preflight import check_slides
 from features.extraction.run import check_recipes
+from features.extraction.slide_check import SlideCheck
 from features.progress import Progress
 from features.recipe import Recipe
 from features.summary import Summary

@@ -51,7 +51,7 @@ MODELS: dict[str, str] = {
 ENTRY_POINTS = "sarcomil.heads"
 OUTCOMES: "dict[Outcome, str]" = {
     "classes": "classes",
-    "times": "survival",
+    "times": "survival times",
     "ordered": "an ordered outcome",
 }
 

@@ -25,6 +25,7 @@ from mil.runs.files import (
     write_json,
 )
 from mil.runs.run import Run, open_run
+from mil.tasks.names import TASKS
 from mil.version import __version__
 
 DECIDING = ("sarcomil", "torch")  # fits of different versions of these are not put into one run
@@ -205,7 +206,7 @@ def _clear(path: Path) -> None:
         "bags",
         "folds",
         "external",
-        "survival",
+        *(row.folder for row in TASKS.values() if row.folder),
         "decision",
         "arms",
         "figures",

@@ -50,11 +50,13 @@ class TaskRow(NamedTuple):
         target: ``module:class``, imported on first use.
         predicts: in help texts.
         losses: what training can minimise; the first is the default.
+        folder: of what the task adds to a run folder; empty for nothing.
     """
 
     target: str
     predicts: str
     losses: tuple[str, ...]
+    folder: str = ""
 
 
 TASKS = {
@@ -62,7 +64,10 @@ TASKS = {
         "mil.tasks.diagnosis:Diagnosis", "the case's class", ("cross-entropy", "focal")
     ),
     "survival": TaskRow(
-        "mil.tasks.survival:Survival", "the time until the case's event", ("cox", "discrete")
+        "mil.tasks.survival:Survival",
+        "the time until the case's event",
+        ("cox", "discrete"),
+        folder="survival",
     ),
     "grade": TaskRow(
         "mil.tasks.grade:Grade", "the case's grade on an ordered scale", ("cumulative",)

@@ -117,7 +117,7 @@ def test_labels_that_are_not_the_cohort_tables_are_refused(made, classes, tmp_pa
     read_tables([path], labels, classes)
     labels["s3"] = SlideLabel("p3", "MFS")
     with pytest.raises(
-        PredictionsError, match=r"Case p3 is SS in .*p\.csv and MFS in the cohort table\. Mend"
+        PredictionsError, match=r"Case p3 is SS in .*p\.csv and MFS in the cohort table\. Correct"
     ):
         read_tables([path], labels, classes)
     labels["s4"] = SlideLabel("p4", "LMS")
