@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cli.app import app
-from cli.options import UsageError, part_of, plain, verb, writable
+from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
 from mil.errors import FitError
 from mil.heads.registry import baseline_names, head_names, installed_heads
 from mil.settings import SEEDS, FitSettings, SplitSettings
 from mil.tasks.names import TaskColumns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mil.data.cohort import Cohort
     from mil.runs.cross_validation import CrossValidation
 
@@ -168,6 +170,7 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
     from mil.runs.cross_validation import run_cross_validation
 
     writable(options.out)
+    _check_models(options, options.models)
     if options.finetune == "per-fold":
         from cli.finetune import cross_validate_per_fold
 
@@ -203,6 +206,7 @@ def train(options: TrainOptions) -> None:
     from mil.runs.cross_validation import train_on_all
 
     writable(options.out)
+    _check_models(options, [options.model])
     cohort = _load(options, options.store)
     run, fitted = train_on_all(
         cohort,
@@ -215,6 +219,20 @@ def train(options: TrainOptions) -> None:
         notify=notify,
     )
     say(f"{fitted.model} fitted on {len(cohort.cases)} cases: {run.model_path(fitted.model)}")
+
+
+def _check_models(options: _CohortOptions, models: "Sequence[str]") -> None:
+    """Refuse models that are unknown or cannot learn the outcome, before the table is read.
+
+    Raises:
+        UsageError: naming the model.
+    """
+    from mil.heads.registry import check_names
+    from mil.tasks.registry import task_from
+
+    with wrong_use():
+        check_names(models)
+        task_from(plain(options)).check_models(models)
 
 
 def _load(options: _CohortOptions, store: Path | None) -> "Cohort":
