@@ -119,6 +119,11 @@ class Bag:
         return fingerprint(self.recipe)
 
 
+def recipe_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """The keys, sorted, whose values differ between two recipes."""
+    return [key for key in sorted({*first, *second}) if first.get(key) != second.get(key)]
+
+
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """SHA-256 of settings, independent of their order."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

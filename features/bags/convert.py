@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from features.bags.bag import Bag, read_bag, read_request, validate_bag, write_bag
+from features.bags.bag import (
+    Bag,
+    read_bag,
+    read_request,
+    recipe_differences,
+    validate_bag,
+    write_bag,
+)
 from features.bags.foreign_readers import SourceFacts
 from features.bags.interchange import conversion_notes, read_foreign, write_foreign
 from features.bags.layouts import LAYOUTS, NATIVE, WRITABLE, detect_layout
@@ -270,8 +277,7 @@ def _first_bag(store: Path) -> Bag | None:
 
 def _check_alike(path: Path, bag: Bag, first: Bag) -> None:
     """Refuse a bag of another recipe, which could not be used together with the others."""
-    keys = sorted({*first.recipe, *bag.recipe})
-    differing = [key for key in keys if first.recipe.get(key) != bag.recipe.get(key)]
+    differing = recipe_differences(first.recipe, bag.recipe)
     if bag.dim != first.dim:
         differing.append("number of features")
     if differing:

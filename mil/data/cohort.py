@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from features.bags.bag import Bag, read_bag, validate_bag
+from features.bags.bag import Bag, read_bag, recipe_differences, validate_bag
 from features.errors import BagError
 from mil.data.case import Case, Row
 from mil.data.table import training_rows
@@ -255,8 +255,7 @@ def _check_recipes(bags: Sequence[Bag]) -> None:
                 "Extract all slides with one recipe."
             )
         if bag.recipe_sha256 != first.recipe_sha256:
-            keys = sorted({*first.recipe, *bag.recipe})
-            differing = [key for key in keys if first.recipe.get(key) != bag.recipe.get(key)]
+            differing = recipe_differences(first.recipe, bag.recipe)
             raise CohortError(
                 f"Bags of {first.slide} and {bag.slide} were made differently "
                 f"({', '.join(differing)}). Extract all slides with one recipe."

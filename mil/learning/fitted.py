@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from features.bags.bag import Bag
+from features.bags.bag import Bag, recipe_differences
 from features.files.atomic import write_atomic
 from features.files.checksum import card_checksum, verify_checksum
 from mil.baselines.encoding import Encoding
@@ -86,8 +86,7 @@ def run_head(fitted: FittedModel, bag: Bag, other: Mapping[str, str] = EMPTY) ->
         CohortError: the model reads a column that is not in ``other``.
     """
     if bag.recipe_sha256 != fitted.recipe_sha256:
-        keys = sorted({*fitted.recipe, *bag.recipe})
-        differing = [key for key in keys if fitted.recipe.get(key) != bag.recipe.get(key)]
+        differing = recipe_differences(fitted.recipe, bag.recipe)
         changes = ", ".join(
             f"{key} {bag.recipe.get(key)} where it learnt from {fitted.recipe.get(key)}"
             for key in differing[:4]
