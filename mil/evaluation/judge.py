@@ -5,18 +5,58 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mil.evaluation.display import Table
+from mil.evaluation.intervals import Estimate
 from mil.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
     from mil.settings import JudgeSettings
 
 
-class Evaluation(Protocol):
-    """What every evaluation offers, whatever was predicted."""
+class ModelEvaluation(Protocol):
+    """What the evaluation of one model offers."""
 
     @property
-    def models(self) -> Sequence[Any]:
+    def model(self) -> str:
+        """Name of the model."""
+
+    @property
+    def metrics(self) -> Mapping[str, Estimate]:
+        """Estimates with their limits, by the name of the metric."""
+
+
+class PairComparison(Protocol):
+    """What the test of two models offers."""
+
+    @property
+    def first(self) -> str:
+        """Name of a model."""
+
+    @property
+    def second(self) -> str:
+        """Name of the model that it is compared with."""
+
+    @property
+    def n(self) -> int:
+        """Cases."""
+
+    def to_json(self) -> Mapping[str, object]:
+        """Plain numbers, text, lists and dicts."""
+
+
+class Evaluation(Protocol):
+    """What every evaluation offers, whatever was predicted; ``evaluation["abmil"]`` is that of one model.
+
+    Example:
+        evaluation = mil.evaluate(mil.read_predictions("run/predictions.csv"))
+        evaluation["abmil"].metrics["auc"].value
+    """
+
+    @property
+    def models(self) -> Sequence[ModelEvaluation]:
         """One result per model, in the order of the table."""
+
+    def __getitem__(self, model: str, /) -> ModelEvaluation:
+        """The result of a model."""
 
     @property
     def n_cases(self) -> int:
@@ -42,6 +82,16 @@ class Evaluation(Protocol):
 
 class Comparison(Protocol):
     """What every comparison of models offers."""
+
+    @property
+    def pairs(self) -> Sequence[PairComparison]:
+        """One test per pair of models."""
+
+    def rows(self) -> list[dict[str, object]]:
+        """One flat row per pair."""
+
+    def tables(self) -> Sequence[Table]:
+        """For a terminal."""
 
     def to_json(self) -> Mapping[str, object]:
         """Plain numbers, text, lists and dicts."""

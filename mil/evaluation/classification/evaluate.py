@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mil.errors import RunError
+from mil.evaluation.by_model import ByModel
 from mil.evaluation.classification.calibration import calibrate
 from mil.evaluation.classification.conformal import conformal
 from mil.evaluation.classification.metric_table import METRICS
@@ -34,7 +35,7 @@ from mil.settings import JudgeSettings
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(ByModel[ModelResult]):
     """The results of all models over one set of cases.
 
     Attributes:

@@ -7,6 +7,7 @@ import numpy as np
 
 from mil.errors import PredictionsError
 from mil.evaluation.arrays import Floats
+from mil.evaluation.by_model import ByModel
 from mil.evaluation.classification.per_class import Spread, spread
 from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.display import Table, format_count
@@ -45,7 +46,7 @@ class GradeResult:
 
 
 @dataclass(frozen=True, eq=False)
-class GradeEvaluation:
+class GradeEvaluation(ByModel[GradeResult]):
     """The results of all models over one set of cases.
 
     The predicted grade of a case is the median of its predicted distribution, which minimises the expected

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from mil.errors import PredictionsError
+from mil.evaluation.by_model import ByModel
 from mil.evaluation.display import Table, format_count, format_p
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.metric import Metric, metrics_to_json
@@ -70,7 +71,7 @@ class SurvivalResult:
 
 
 @dataclass(frozen=True)
-class SurvivalEvaluation:
+class SurvivalEvaluation(ByModel[SurvivalResult]):
     """The results of all models over one set of cases.
 
     Attributes:

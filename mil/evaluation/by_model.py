@@ -1,0 +1,38 @@
+"""Results of several models, looked up by the name of the model."""
+
+from typing import Generic, Protocol, TypeVar
+
+from mil.errors import PredictionsError
+
+
+class Named(Protocol):
+    """What one model achieved."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+
+
+Result = TypeVar("Result", bound=Named)
+
+
+class ByModel(Generic[Result]):
+    """Adds ``evaluation["abmil"]`` to an evaluation.
+
+    Attributes:
+        models: one result per model.
+    """
+
+    models: tuple[Result, ...]
+
+    def __getitem__(self, model: str) -> Result:
+        """The result of a model.
+
+        Raises:
+            PredictionsError: no such model was evaluated.
+        """
+        for result in self.models:
+            if result.model == model:
+                return result
+        names = ", ".join(result.model for result in self.models)
+        raise PredictionsError(f"There is no model {model!r} among {names}. Name one of these.")
