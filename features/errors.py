@@ -16,7 +16,14 @@ SarcomilError
 
 
 class SarcomilError(Exception):
-    """Base of every error that a user can resolve."""
+    """Base of every error that a user can resolve.
+
+    Example:
+        try:
+            features.read_bag("no-such-bag.h5")
+        except features.SarcomilError as error:
+            print(error)
+    """
 
 
 class FeaturesError(SarcomilError):

@@ -1,9 +1,215 @@
 """Where labels enter: learn the case's subtype from bags, judge it honestly, explain it.
 
-Each module is imported by its own name, e.g. ``from mil.learning.crossval import cross_validate``;
-importing the package costs nothing.
+The names below are the public interface; each is loaded when it is first used, so that importing the package
+costs nothing::
+
+    import mil
+
+    cohort = mil.load_cohort("cohort.csv", "store")
+    run = mil.cross_validate(cohort, ["majority", "abmil"], out="run")
+    run.evaluate()["abmil"].metrics["auc"]
+    run.write_report("report.html")
 """
+
+import importlib
+from typing import TYPE_CHECKING
 
 from mil.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from features.backbones.registry import load_backbone as load_backbone
+    from features.backbones.table import list_backbones as list_backbones
+    from features.bags.bag import Bag as Bag
+    from features.bags.bag import read_bag as read_bag
+    from features.bags.bag import write_bag as write_bag
+    from features.bags.convert import convert as convert
+    from features.errors import BagError as BagError
+    from features.errors import FeaturesError as FeaturesError
+    from features.errors import SarcomilError as SarcomilError
+    from features.errors import SlideError as SlideError
+    from features.recipe import Recipe as Recipe
+    from features.regions.annotations import read_annotations as read_annotations
+    from features.slides.slide import Slide as Slide
+    from features.slides.slide import open_slide as open_slide
+    from mil.api import Run as Run
+    from mil.api import cross_validate as cross_validate
+    from mil.api import explain as explain
+    from mil.api import fit as fit
+    from mil.api import open_run as open_run
+    from mil.audit.permutation_run import permute_run as permute
+    from mil.data.case import Case as Case
+    from mil.data.cohort import Cohort as Cohort
+    from mil.data.cohort import load_cohort as load_cohort
+    from mil.data.jobs import extract as extract
+    from mil.data.splits import Fold as Fold
+    from mil.data.splits import split_cases as split_cases
+    from mil.errors import CohortError as CohortError
+    from mil.errors import FitError as FitError
+    from mil.errors import LeakageError as LeakageError
+    from mil.errors import MilError as MilError
+    from mil.errors import PredictionsError as PredictionsError
+    from mil.errors import RunError as RunError
+    from mil.evaluation.intervals import Estimate as Estimate
+    from mil.evaluation.judge import Evaluation as Evaluation
+    from mil.evaluation.judge import compare as compare
+    from mil.evaluation.judge import evaluate as evaluate
+    from mil.evaluation.predictions import Predictions as Predictions
+    from mil.evaluation.predictions import read_predictions as read_predictions
+    from mil.explanation.methods import list_methods as list_methods
+    from mil.explanation.scores import TileScores as TileScores
+    from mil.explanation.write import Explanation as Explanation
+    from mil.heads.head import Head as Head
+    from mil.heads.head import HeadOutput as HeadOutput
+    from mil.heads.head import HeadSettings as HeadSettings
+    from mil.heads.laws import check_head as check_head
+    from mil.heads.registry import model_names as list_models
+    from mil.heads.registry import register_head as register_head
+    from mil.learning.fitted import FittedModel as FittedModel
+    from mil.learning.fitted import load_model as load_model
+    from mil.learning.fitted import predict as predict
+    from mil.runs.external import external_validation as external_validation
+    from mil.settings import FitSettings as FitSettings
+    from mil.settings import JudgeSettings as JudgeSettings
+    from mil.settings import SplitSettings as SplitSettings
+    from mil.tasks.diagnosis import Diagnosis as Diagnosis
+    from mil.tasks.grade import Grade as Grade
+    from mil.tasks.survival import Survival as Survival
+    from mil.tasks.task import Task as Task
+
+__all__ = [
+    "Bag",
+    "BagError",
+    "Case",
+    "Cohort",
+    "CohortError",
+    "Diagnosis",
+    "Estimate",
+    "Evaluation",
+    "Explanation",
+    "FeaturesError",
+    "FitError",
+    "FitSettings",
+    "FittedModel",
+    "Fold",
+    "Grade",
+    "Head",
+    "HeadOutput",
+    "HeadSettings",
+    "JudgeSettings",
+    "LeakageError",
+    "MilError",
+    "Predictions",
+    "PredictionsError",
+    "Recipe",
+    "Run",
+    "RunError",
+    "SarcomilError",
+    "Slide",
+    "SlideError",
+    "SplitSettings",
+    "Survival",
+    "Task",
+    "TileScores",
+    "__version__",
+    "check_head",
+    "compare",
+    "convert",
+    "cross_validate",
+    "evaluate",
+    "explain",
+    "external_validation",
+    "extract",
+    "fit",
+    "list_backbones",
+    "list_methods",
+    "list_models",
+    "load_backbone",
+    "load_cohort",
+    "load_model",
+    "open_run",
+    "open_slide",
+    "permute",
+    "predict",
+    "read_annotations",
+    "read_bag",
+    "read_predictions",
+    "register_head",
+    "split_cases",
+    "write_bag",
+]
+
+_SOURCES = {
+    "Bag": "features.bags.bag:Bag",
+    "BagError": "features.errors:BagError",
+    "Case": "mil.data.case:Case",
+    "Cohort": "mil.data.cohort:Cohort",
+    "CohortError": "mil.errors:CohortError",
+    "Diagnosis": "mil.tasks.diagnosis:Diagnosis",
+    "Estimate": "mil.evaluation.intervals:Estimate",
+    "Evaluation": "mil.evaluation.judge:Evaluation",
+    "Explanation": "mil.explanation.write:Explanation",
+    "FeaturesError": "features.errors:FeaturesError",
+    "FitError": "mil.errors:FitError",
+    "FitSettings": "mil.settings:FitSettings",
+    "FittedModel": "mil.learning.fitted:FittedModel",
+    "Fold": "mil.data.splits:Fold",
+    "Grade": "mil.tasks.grade:Grade",
+    "Head": "mil.heads.head:Head",
+    "HeadOutput": "mil.heads.head:HeadOutput",
+    "HeadSettings": "mil.heads.head:HeadSettings",
+    "JudgeSettings": "mil.settings:JudgeSettings",
+    "LeakageError": "mil.errors:LeakageError",
+    "MilError": "mil.errors:MilError",
+    "Predictions": "mil.evaluation.predictions:Predictions",
+    "PredictionsError": "mil.errors:PredictionsError",
+    "Recipe": "features.recipe:Recipe",
+    "Run": "mil.api:Run",
+    "RunError": "mil.errors:RunError",
+    "SarcomilError": "features.errors:SarcomilError",
+    "Slide": "features.slides.slide:Slide",
+    "SlideError": "features.errors:SlideError",
+    "SplitSettings": "mil.settings:SplitSettings",
+    "Survival": "mil.tasks.survival:Survival",
+    "Task": "mil.tasks.task:Task",
+    "TileScores": "mil.explanation.scores:TileScores",
+    "check_head": "mil.heads.laws:check_head",
+    "compare": "mil.evaluation.judge:compare",
+    "convert": "features.bags.convert:convert",
+    "cross_validate": "mil.api:cross_validate",
+    "evaluate": "mil.evaluation.judge:evaluate",
+    "explain": "mil.api:explain",
+    "external_validation": "mil.runs.external:external_validation",
+    "extract": "mil.data.jobs:extract",
+    "fit": "mil.api:fit",
+    "list_backbones": "features.backbones.table:list_backbones",
+    "list_methods": "mil.explanation.methods:list_methods",
+    "list_models": "mil.heads.registry:model_names",
+    "load_backbone": "features.backbones.registry:load_backbone",
+    "load_cohort": "mil.data.cohort:load_cohort",
+    "load_model": "mil.learning.fitted:load_model",
+    "open_run": "mil.api:open_run",
+    "open_slide": "features.slides.slide:open_slide",
+    "permute": "mil.audit.permutation_run:permute_run",
+    "predict": "mil.learning.fitted:predict",
+    "read_annotations": "features.regions.annotations:read_annotations",
+    "read_bag": "features.bags.bag:read_bag",
+    "read_predictions": "mil.evaluation.predictions:read_predictions",
+    "register_head": "mil.heads.registry:register_head",
+    "split_cases": "mil.data.splits:split_cases",
+    "write_bag": "features.bags.bag:write_bag",
+}
+
+if not TYPE_CHECKING:  # type checkers see the imports above, and no other name
+
+    def __getattr__(name):
+        """Load a public name on its first use."""
+        if name not in _SOURCES:
+            raise AttributeError(f"module 'mil' has no attribute {name!r}")
+        module, _, attribute = _SOURCES[name].partition(":")
+        value = getattr(importlib.import_module(module), attribute)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

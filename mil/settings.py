@@ -15,7 +15,11 @@ FEW_CASES = 60  # below this an inner validation part is too small to choose an 
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """How one model is trained; defaults suit 20 to 50 cases."""
+    """How one model is trained; defaults suit 20 to 50 cases.
+
+    Example:
+        settings = mil.FitSettings(epochs=100, seeds=5, loss="focal")
+    """
 
     task: str = field(
         default=DEFAULT_TASK,
@@ -160,7 +164,11 @@ def sets_cases_aside(early_stopping: str, labels: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSettings:
-    """How cases are divided."""
+    """How cases are divided.
+
+    Example:
+        settings = mil.SplitSettings(folds="5", repeats=3, seed=1)
+    """
 
     folds: str = field(
         default="5",
@@ -190,7 +198,11 @@ class SplitSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeSettings:
-    """How predictions are judged."""
+    """How predictions are judged.
+
+    Example:
+        settings = mil.JudgeSettings(interval="wilson", coverage=0.8)
+    """
 
     interval: str = field(
         default="exact",

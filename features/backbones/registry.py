@@ -111,6 +111,10 @@ def load_backbone(name: str, weights: str, *, seed: int = 0) -> Backbone:
 
     Raises:
         BackboneError: the name is unknown, the weights are not available offline, or the file does not fit.
+
+    Example:
+        backbone = features.load_backbone("resnet18", "random")
+        print(backbone.dim, backbone.input_px)
     """
     entry = _resolve(name)
     if entry.build:

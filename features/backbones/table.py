@@ -87,7 +87,11 @@ BACKBONES = {
 
 
 def list_backbones() -> tuple[str, ...]:
-    """Short names of backbones, those of installed packages last. Any timm name works besides."""
+    """Short names of backbones, those of installed packages last. Any timm name works besides.
+
+    Example:
+        print(", ".join(features.list_backbones()))
+    """
     installed = sorted(point.name for point in metadata.entry_points(group=GROUP))
     return tuple(dict.fromkeys([*BACKBONES, *installed]))
 

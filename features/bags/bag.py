@@ -142,7 +142,7 @@ def compact(features: Any) -> Any:
     return features.astype(np.float16) if error <= FLOAT16_ERROR**2 * norm else features
 
 
-def write_bag(path: Path, bag: Bag) -> None:
+def write_bag(path: Path | str, bag: Bag) -> None:
     """Write a bag atomically: it appears complete or not at all.
 
     The file is written under a temporary name, validated, and then renamed. Features are copied in chunks.
@@ -150,20 +150,29 @@ def write_bag(path: Path, bag: Bag) -> None:
     Raises:
         BagError: the arrays do not belong together or are not finite.
         OSError: the disk is full or not writable; nothing is left behind.
+
+    Example:
+        bag = features.read_bag("store/case-01-s1.h5")
+        features.write_bag("copy/case-01-s1.h5", bag)
     """
     _check_arrays(bag)
-    with atomic_path(path) as temporary:
+    with atomic_path(Path(path)) as temporary:
         with _BagFile(temporary, "w+b") as file:
             file.write_bag(bag)
         validate_bag(temporary)
 
 
-def read_bag(path: Path) -> Bag:
+def read_bag(path: Path | str) -> Bag:
     """Read a bag; features stay on disk, mapped into memory, until they are used.
 
     Raises:
         BagError: the file is missing, is no bag, is incomplete, or its arrays differ in length.
+
+    Example:
+        bag = features.read_bag("store/case-01-s1.h5")
+        print(bag.features.shape, bag.coords_l0.shape)  # (N, D), (N, 2)
     """
+    path = Path(path)
     with _open_bag(path) as file:
         root, coords = file.attrs, file["coords"]
         geometry = coords.attrs

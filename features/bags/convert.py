@@ -82,6 +82,10 @@ def convert(
 
     Raises:
         InputError: the layout is unknown, there are no files, or two of one slide.
+
+    Example:
+        result = features.convert("clam/h5_files", "converted", slides="slides")
+        print(result.n_done, result.failures)
     """
     if layout not in ("auto", *LAYOUTS):
         raise InputError(f"layout is auto or one of {', '.join(LAYOUTS)}; got {layout!r}.")

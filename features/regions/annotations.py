@@ -38,7 +38,7 @@ FORMATS = (
 SUFFIXES = tuple(dict.fromkeys(suffix for form in FORMATS for suffix in form.suffixes))
 
 
-def read_annotations(path: Path) -> Drawing:
+def read_annotations(path: Path | str) -> Drawing:
     """Read what was drawn on a slide: QuPath's GeoJSON in any of its forms, or ASAP's XML.
 
     The file's content decides which it is; it may be gzipped (``.gz``) or alone in a ``.zip``.
@@ -73,6 +73,7 @@ def read_annotations(path: Path) -> Drawing:
         >>> drawing.region(["tumor"]).area
         100.0
     """
+    path = Path(path)
     raw = read_unpacked(path)
     for form in FORMATS:
         if form.recognises(raw):

@@ -339,7 +339,7 @@ def _whole_pixels(extent: float) -> int:
     return max(1, int(np.ceil(extent - 1e-3)))
 
 
-def open_slide(path: Path, *, mpp: float | None = None, mpp_source: str = "given") -> Slide:
+def open_slide(path: Path | str, *, mpp: float | None = None, mpp_source: str = "given") -> Slide:
     """Open a whole-slide image; use it as a context manager, so that the file is closed.
 
     Args:
@@ -364,6 +364,7 @@ def open_slide(path: Path, *, mpp: float | None = None, mpp_source: str = "given
         ...     slide.name, slide.size_l0, slide.mpp
         ('case-01-s1', (1024, 512), (0.25, 0.25))
     """
+    path = Path(path)
     if not path.is_file():
         raise SlideError(
             f"{path}: no such slide. Check the path, or the slide column of the table."

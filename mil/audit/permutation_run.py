@@ -35,7 +35,7 @@ FEW = 20  # shuffles below which only gross leaks are seen
 def permute_run(
     run: Run,
     times: int,
-    out: Path,
+    out: Path | str,
     *,
     crossval: Crossval | None = None,
     workers: int = 0,
@@ -56,7 +56,12 @@ def permute_run(
         RunError: the run is not finished, its bags or outcomes have changed, or ``out`` holds shuffles of
             another run.
         CohortError: no shuffle was found that the folds can carry.
+
+    Example:
+        for test in mil.permute(mil.open_run("run"), 2, "permuted"):
+            print(test.model, test.observed, test.p_value, test.leaks)
     """
+    out = Path(out)
     cohort, models = run.cohort(), run.models
     pipeline = crossval or SamePipeline(models, run.settings.fit, run.settings.split.seed)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Cases joined to their bags: every row of the table is used, or listed with the reason."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,8 +101,8 @@ class Cohort:
 
 
 def load_cohort(
-    table: str | Path,
-    store: str | Path,
+    table: str | os.PathLike[str],
+    store: str | os.PathLike[str],
     *,
     task: Task | None = None,
     allow_missing: bool = False,
@@ -122,7 +123,7 @@ def load_cohort(
         CohortError: the table cannot be read, a row cannot be used, or too few classes remain.
 
     Example:
-        cohort = load_cohort("cohort.csv", "store")
+        cohort = mil.load_cohort("cohort.csv", "store")
         print(len(cohort.cases), cohort.classes)
     """
     table = Path(table)

@@ -96,6 +96,13 @@ def extract(
         SlideError: the folder has none of the table's slides.
         BackboneError: the backbone cannot be loaded.
         BagError: the store has bags of another recipe, or two slides have one name.
+
+    Example:
+        recipe = mil.Recipe(backbone="resnet18", weights="random", mpp=0.5, tile=64)
+        store = mil.extract(
+            "cohort.csv", slides="slides", annotations="annotations", out="store", recipe=recipe
+        )
+        print(len(store.outcomes), "slides,", len(store.failed), "failed")
     """
     inputs = [cohort] if isinstance(cohort, str | os.PathLike) else cohort
     settings = JobSettings(

@@ -52,6 +52,12 @@ def split_cases(
 
     Raises:
         CohortError: the cohort cannot carry the folds asked for.
+
+    Example:
+        cohort = mil.load_cohort("cohort.csv", "store")
+        sites = [case.site for case in cohort.cases]
+        folds = mil.split_cases(cohort.names, cohort.labels, sites, mil.SplitSettings(folds="5"))
+        print(folds[0].test)
     """
     if settings.folds == "site":
         parts = [_by_site(names, sites)]

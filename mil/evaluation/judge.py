@@ -108,16 +108,25 @@ def evaluate(predictions: Predictions, settings: "JudgeSettings | None" = None) 
         PredictionsError: a setting does not suit what was predicted.
 
     Example:
-        evaluation = evaluate(read_predictions("run/predictions.csv"))
+        evaluation = mil.evaluate(mil.read_predictions("run/predictions.csv"))
         for result in evaluation.models:
-            print(result.model)
+            print(result.model, result.metrics["accuracy"].value)
     """
     judged: Evaluation = _resolve(predictions.evaluator)(predictions, settings)
     return judged
 
 
 def compare(predictions: Predictions) -> Comparison:
-    """Test the models of a table against each other over the same cases."""
+    """Test the models of a table against each other over the same cases.
+
+    Args:
+        predictions: out of fold, of two or more models.
+
+    Example:
+        comparison = mil.compare(mil.read_predictions("run/predictions.csv"))
+        for row in comparison.rows():
+            print(row["first"], row["second"], row)
+    """
     compared: Comparison = _resolve(predictions.comparer)(predictions)
     return compared
 

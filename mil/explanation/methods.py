@@ -142,7 +142,12 @@ METHODS: Mapping[str, Method] = {row.name: row for row in _ROWS}
 
 
 def list_methods() -> tuple[Method, ...]:
-    """All explanation methods; loads no torch."""
+    """All explanation methods; loads no torch.
+
+    Example:
+        for method in mil.list_methods():
+            print(f"{method.name}: {method.description}")
+    """
     return tuple(METHODS.values())
 
 

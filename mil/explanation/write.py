@@ -24,7 +24,7 @@ from mil.explanation.methods import Method
 from mil.explanation.models import choose_model, choose_target
 from mil.explanation.pyramid import FINEST_MPP, write_ome_tiff
 from mil.explanation.request import MapRequest, SlideFile
-from mil.explanation.scores import write_csv, write_geojson
+from mil.explanation.scores import TileScores, write_csv, write_geojson
 from mil.explanation.single_tile import single_tile_scores
 from mil.explanation.slides import bag_tiles, draw_picture, load_bag_backbone, open_bag_slide
 from mil.explanation.target import explanation_target
@@ -57,6 +57,15 @@ class Explanation:
     guessing: str
     warnings: tuple[str, ...]
     paths: tuple[Path, ...] = field(default=())
+
+    @property
+    def scores(self) -> TileScores:
+        """One score per tile."""
+        return self.assessed.scores
+
+    def save(self, folder: Path | str) -> tuple[Path, ...]:
+        """Write the map as PNG, CSV, GeoJSON for QuPath, and JSON of its measures; returns the paths."""
+        return tuple(write_map(Path(folder), self))
 
     @property
     def verdict(self) -> str:

@@ -110,6 +110,29 @@ class Head(nn.Module, ABC):
             ``tile_logits``, summed over tiles. Then the contribution of each tile is exact.
         embed: if a head has it, the first step of ``pool``, on each tile by itself. Features enter nowhere
             else, so a bag is embedded once when tiles are left out one by one.
+
+    Example:
+        import torch
+
+        class MeanOfTiles(mil.Head):
+            def __init__(self, settings: mil.HeadSettings) -> None:
+                super().__init__(settings)
+                self.classify = torch.nn.Linear(settings.dim, settings.n_classes)
+
+            def pool(self, features, mask, coords):
+                scores = torch.zeros_like(mask, dtype=features.dtype).masked_fill(~mask, -torch.inf)
+                attention = scores.softmax(dim=-1).unsqueeze(1)  # (B, 1, N)
+                embedding = (attention @ features).squeeze(1)  # (B, D)
+                return mil.HeadOutput(
+                    logits=self.classify(embedding),
+                    attention=attention,
+                    scores=scores.unsqueeze(1),
+                    embedding=embedding,
+                )
+
+        mil.check_head(MeanOfTiles)
+        cohort = mil.load_cohort("cohort.csv", "store")
+        fitted = mil.fit(cohort, MeanOfTiles, settings=mil.FitSettings(epochs=2, seeds=1))
     """
 
     positional: bool = False

@@ -55,6 +55,11 @@ def check_head(head: Head | type[Head] | Build) -> None:
     Raises:
         AssertionError: naming every law that is broken, and what was seen.
         TypeError: it is no head.
+
+    Example:
+        from mil.heads.attention import AttentionPooling
+
+        mil.check_head(AttentionPooling)
     """
     if not (callable(head) and (not isinstance(head, type) or issubclass(head, Head))):
         raise TypeError(

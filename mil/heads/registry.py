@@ -87,7 +87,11 @@ def baseline_names() -> tuple[str, ...]:
 
 
 def model_names() -> tuple[str, ...]:
-    """Every name that can be asked for: this package's, installed ones, registered ones."""
+    """Names of all heads and baselines: those of this package, of installed packages, and registered ones.
+
+    Example:
+        print(", ".join(mil.list_models()))
+    """
     installed = [head.name for head in installed_heads()]
     return tuple(dict.fromkeys([*MODELS, *installed, *_registered]))
 
@@ -130,6 +134,16 @@ def register_head(name: str, head: "type[Head]") -> None:
 
     Raises:
         FitError: the name is another head's, or this is no head.
+
+    Example:
+        from mil.heads.pooling import MeanPooling
+
+        class MyPooling(MeanPooling):
+            pass
+
+        mil.register_head("my-pooling", MyPooling)
+        cohort = mil.load_cohort("cohort.csv", "store")
+        fitted = mil.fit(cohort, "my-pooling", settings=mil.FitSettings(epochs=2, seeds=1))
     """
     from mil.heads.head import Head
 

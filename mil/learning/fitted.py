@@ -30,7 +30,7 @@ EMPTY: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, kw_only=True)
 class FittedModel:
-    """A trained model with what is needed to use it correctly.
+    """A trained model with what is needed to use it correctly; made by ``mil.fit`` and by runs.
 
     Attributes:
         model: the head's name.
@@ -121,6 +121,10 @@ def predict(
     Raises:
         FitError: the model answers something else than these columns, or as ``run_head``.
         CohortError: as ``run_head``.
+
+    Example:
+        model = mil.load_model("abmil.safetensors")
+        print(mil.predict(model, mil.read_bag("store/case-01-s1.h5")))
     """
     logits = run_head(fitted, bag, other).logits[0].double()
     answer = fitted.readout.answer(logits, columns)
@@ -160,6 +164,10 @@ def load_model(path: str | Path) -> FittedModel:
 
     Raises:
         FitError: the file is missing, is not such a model, or names a head that is not known.
+
+    Example:
+        model = mil.load_model("abmil.safetensors")
+        print(model.predict(mil.read_bag("store/case-01-s1.h5")))
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -64,8 +64,8 @@ class ExternalValidation:
 def external_validation(
     run: Run,
     model: str,
-    table: Path,
-    store: Path,
+    table: Path | str,
+    store: Path | str,
     *,
     name: str | None = None,
     allow_missing: bool = False,
@@ -87,7 +87,13 @@ def external_validation(
         RunError: the run has no such model or is not finished, or a log cannot be read or written.
         CohortError: the table and the store do not go together.
         FitError: a fit is missing, or a bag was made by another recipe.
+
+    Example:
+        run = mil.open_run("run")
+        validation = mil.external_validation(run, "abmil", "external.csv", "external-store")
+        print(validation.evaluation["abmil"].metrics["accuracy"])
     """
+    table, store = Path(table), Path(store)
     members = run.ensemble(model)
     train_rows, test_rows = split_train_test(read_table(table))
     rows = test_rows or train_rows

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis(Task):
-    """Which class a case belongs to, as the table's column label states it."""
+    """Which class a case belongs to, as the table's column label states it.
+
+    Example:
+        cohort = mil.load_cohort("cohort.csv", "store", task=mil.Diagnosis())
+        print(cohort.classes)
+    """
 
     name: ClassVar[str] = "diagnosis"
     outcome: ClassVar[str] = "label"

@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Grade(GradeColumns, Task):
-    """An ordered grade, as one column of the table states it."""
+    """An ordered grade, as one column of the table states it.
+
+    Attributes:
+        grade: name of the column of grades.
+        grade_order: the grades from lowest to highest; in numerical or alphabetical order if empty.
+
+    Example:
+        task = mil.Grade(grade="grade", grade_order=("1", "2", "3"))
+        cohort = mil.load_cohort("cohort.csv", "store", task=task)
+        print(cohort.classes)
+    """
 
     name: ClassVar[str] = "grade"
     outcome: ClassVar[str] = "grade"

@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Survival(FollowUpColumns, Task):
-    """The time until an event, as two columns of the table state it."""
+    """The time until an event, as two columns of the table state it.
+
+    Attributes:
+        time: name of the column of times until the event or the end of observation.
+        event: name of the column that is 1 where the event was observed, else 0.
+        time_unit: unit of the times, for tables and figures.
+
+    Example:
+        task = mil.Survival(time="time", event="event", time_unit="months")
+        cohort = mil.load_cohort("cohort.csv", "store", task=task)
+        print(cohort.cases[0].time, task.time_unit)
+    """
 
     name: ClassVar[str] = "survival"
     outcome: ClassVar[str] = "outcome"

@@ -1,0 +1,197 @@
+"""Writes docs/api.md: for each public name of ``mil`` its signature, its docstring and its example."""
+
+import ast
+import dataclasses
+import inspect
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import mil
+
+GROUPS = {
+    "Slides and bags": (
+        "Recipe", "extract", "convert", "Bag", "read_bag", "write_bag", "open_slide", "Slide",
+        "read_annotations", "load_backbone", "list_backbones",
+    ),
+    "Data": ("load_cohort", "Cohort", "Case", "split_cases", "Fold"),
+    "Tasks": ("Diagnosis", "Survival", "Grade", "Task"),
+    "Settings": ("FitSettings", "SplitSettings", "JudgeSettings"),
+    "Runs": ("cross_validate", "open_run", "Run", "external_validation", "permute"),
+    "Models": (
+        "fit", "FittedModel", "load_model", "predict", "list_models", "Head", "HeadSettings", "HeadOutput",
+        "check_head", "register_head",
+    ),
+    "Judging": (
+        "read_predictions", "Predictions", "evaluate", "Evaluation", "Estimate", "compare",
+    ),
+    "Explaining": ("explain", "list_methods", "TileScores", "Explanation"),
+    "Errors": (
+        "SarcomilError", "FeaturesError", "SlideError", "BagError", "MilError", "CohortError", "LeakageError",
+        "FitError", "RunError", "PredictionsError",
+    ),
+    "Version": ("__version__",),
+}  # fmt: skip
+INTRODUCTION = """\
+# The Python interface
+
+`import mil` offers the names below; each is loaded when it is first used. `import features` offers those of
+slides and bags alone. The examples run in this order in a folder with `cohort.csv` (a row per slide: case,
+slide, label, and for the examples also time, event and grade), the folder `slides` and the folder
+`annotations`; `external.csv` and `external-store` are the table and the bags of further cases, `clam` holds
+features of another tool. Every error is a `mil.SarcomilError`.
+
+This page is written from the docstrings by `python docs/make_api.py`.
+"""
+SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Example")
+WIDTH = 100  # of a signature on one line
+
+
+def write_page() -> str:
+    """The page as Markdown."""
+    parts = [INTRODUCTION]
+    for group, names in GROUPS.items():
+        parts += [f"## {group}\n", *(describe(name) for name in names)]
+    return "\n".join(parts)
+
+
+def describe(name: str) -> str:
+    """The section of one public name."""
+    value = getattr(mil, name)
+    if isinstance(value, str):
+        return f"### `mil.{name}`\n\nThe version of the package.\n"
+    summary, sections = split_docstring(inspect.getdoc(value) or "")
+    parts = [f"### `mil.{name}`\n", *signature(name, value), f"{summary}\n"]
+    parts += [
+        f"{title}:\n\n{bullets(sections[title])}\n" for title in SECTIONS[:-1] if title in sections
+    ]
+    if isinstance(value, type):
+        parts += describe_class(value)
+    codes = [value, *(member for _, member in public_members(value))]
+    parts += [f"```python\n{code}\n```\n" for code in map(example, codes) if code]
+    return "\n".join(parts)
+
+
+def split_docstring(text: str) -> tuple[str, dict[str, str]]:
+    """What comes before the sections, and the text of each section."""
+    pieces = re.split(rf"^({'|'.join(SECTIONS)}):\n", text, flags=re.MULTILINE)
+    sections = {
+        title: textwrap.dedent(body).strip("\n")
+        for title, body in zip(pieces[1::2], pieces[2::2], strict=True)
+    }
+    return as_markdown(pieces[0].strip()), sections
+
+
+def example(value: Any) -> str:
+    """The example of a docstring as code that imports ``mil`` alone; empty where it has none."""
+    text = split_docstring(inspect.getdoc(value) or "")[1].get("Example", "")
+    if ">>>" in text:
+        text = "\n".join(filter(None, map(undoctest, text.splitlines())))
+    for name in re.findall(r"^from features\.[\w.]+ import (\w+)\n", text, flags=re.MULTILINE):
+        text = re.sub(rf"^from features.* import {name}\n", "", text, flags=re.MULTILINE)
+        text = re.sub(rf"\b{name}\b", f"mil.{name}", text)
+    return re.sub(rf"\bfeatures\.({'|'.join(mil.__all__)})\b", r"mil.\1", text)
+
+
+def undoctest(line: str) -> str:
+    """A line of a doctest as code: without its prompt, and what is printed as a comment."""
+    if line.startswith((">>>", "...")):
+        return line[4:]
+    return f"# {line}" if line.strip() and not line.endswith(":") else ""
+
+
+def bullets(body: str) -> str:
+    """Entries of a section as a list; a section of plain text stays text."""
+    entries = re.split(r"\n(?=\S)", body)
+    if not all(re.match(r"[\w, *]+: ", entry) for entry in entries):
+        return as_markdown(body)
+    return "\n".join(
+        f"- `{name}`: {as_markdown(' '.join(text.split()))}"
+        for name, _, text in (entry.partition(": ") for entry in entries)
+    )
+
+
+def as_markdown(text: str) -> str:
+    """Double backticks become single ones."""
+    return text.replace("``", "`")
+
+
+def signature(name: str, value: Any) -> list[str]:
+    """How a function is called, or what a class is derived from."""
+    if not isinstance(value, type):
+        return [f"```text\n{call(f'mil.{name}', node_of(value))}\n```\n"]
+    bases = [base.__name__ for base in value.__bases__ if base.__name__ in mil.__all__]
+    return [f"Derived from `mil.{bases[0]}`.\n"] if bases and bases[0] != name else []
+
+
+def describe_class(value: type) -> list[str]:
+    """Its settings with their defaults, and its methods and properties with their first sentences."""
+    settings = [
+        f"- `{field.name} = {field.default!r}`: {field.metadata['help']}"
+        for field in (dataclasses.fields(value) if dataclasses.is_dataclass(value) else ())
+        if "help" in field.metadata
+    ]
+    methods = []
+    for name, member in public_members(value):
+        function = member.fget if isinstance(member, property) else member
+        shown = name if isinstance(member, property) else call(name, node_of(function), short=True)
+        text = split_docstring(inspect.getdoc(member) or "")[0].split("\n\n")[0]
+        methods.append(f"- `{shown}`: {' '.join(text.split())}")
+    parts = [("Settings", settings), ("Methods and properties", methods)]
+    return ["\n".join([f"{title}:\n", *lines, ""]) for title, lines in parts if lines]
+
+
+def public_members(value: Any) -> list[tuple[str, Any]]:
+    """The public methods and properties that a class defines itself."""
+    members = []
+    for name, member in vars(value).items() if isinstance(value, type) else ():
+        function = getattr(member, "__func__", member)
+        public = name == "__getitem__" or not name.startswith("_")
+        if public and (inspect.isfunction(function) or isinstance(member, property)):
+            members.append((name, member if isinstance(member, property) else function))
+    return members
+
+
+def node_of(function: Any) -> ast.FunctionDef:
+    """The definition of a function."""
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
+    node = ast.parse(source).body[0]
+    assert isinstance(node, ast.FunctionDef)
+    return node
+
+
+def call(name: str, node: ast.FunctionDef, *, short: bool = False) -> str:
+    """A definition without its body; the short form names the parameters only."""
+    arguments = node.args
+    if short:
+        everything = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        return f"{name}({', '.join(a.arg for a in everything if a.arg not in ('self', 'cls'))})"
+    returns = ast.unparse(node.returns).strip("'\"") if node.returns else "None"
+    line = unquote(f"{name}({ast.unparse(arguments)}) -> {returns}")
+    if len(line) <= WIDTH:
+        return line
+    return unquote("\n    ".join([f"{name}(", *split_arguments(arguments)]) + f"\n) -> {returns}")
+
+
+def split_arguments(arguments: ast.arguments) -> list[str]:
+    """One parameter a line."""
+    text = ast.unparse(arguments)
+    depth, parts, current = 0, [], ""
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and not depth:
+            parts.append(f"{current.strip()},")
+            current = ""
+        else:
+            current += character
+    return [*parts, f"{current.strip()},"]
+
+
+def unquote(line: str) -> str:
+    """Annotations that are written as text, without their quotation marks."""
+    return re.sub(r"(?<=: )'([^']*)'", r"\1", line).replace("=", " = ")
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent / "api.md").write_text(write_page())

@@ -1,0 +1,246 @@
+"""The public interface of ``mil``: its names, what importing them costs, and every example of docs/api.md."""
+
+import ast
+import importlib
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import features
+import mil
+from features.bags.convert import export
+
+REPO = Path(__file__).parent.parent
+PAGE = (REPO / "docs" / "api.md").read_text()
+WRITER = runpy.run_path(str(REPO / "docs" / "make_api.py"))
+HEAVY = ("torch", "numpy", "pandas", "sklearn", "scipy", "matplotlib", "openslide", "h5py", "timm")
+NAMES = [
+    "Bag", "BagError", "Case", "Cohort", "CohortError", "Diagnosis", "Estimate", "Evaluation", "Explanation",
+    "FeaturesError", "FitError", "FitSettings", "FittedModel", "Fold", "Grade", "Head", "HeadOutput",
+    "HeadSettings", "JudgeSettings", "LeakageError", "MilError", "Predictions", "PredictionsError", "Recipe",
+    "Run", "RunError", "SarcomilError", "Slide", "SlideError", "SplitSettings", "Survival", "Task",
+    "TileScores", "check_head", "compare", "convert", "cross_validate", "evaluate", "explain",
+    "external_validation", "extract", "fit", "list_backbones", "list_methods", "list_models",
+    "load_backbone", "load_cohort", "load_model", "open_run", "open_slide", "permute", "predict",
+    "read_annotations", "read_bag", "read_predictions", "register_head", "split_cases", "write_bag",
+]  # fmt: skip
+
+
+def typed_names():
+    """name -> "module:attribute", as type checkers see it."""
+    tree = ast.parse(Path(mil.__file__).read_text())
+    return {
+        alias.asname: f"{node.module}:{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module != "mil.version"
+        for alias in node.names
+        if alias.asname
+    }
+
+
+def test_the_names_are_pinned_and_typed_as_they_are_loaded():
+    assert mil.__all__ == sorted([*NAMES, "__version__"])
+    assert typed_names() == mil._SOURCES
+    assert list(mil._SOURCES) == NAMES
+    assert set(mil.__all__) <= set(dir(mil))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_the_object_of_its_module_and_documented(name):
+    module, _, attribute = typed_names()[name].partition(":")
+    value = getattr(mil, name)
+    assert value is getattr(importlib.import_module(module), attribute)
+    assert value.__doc__
+    assert not getattr(value, "__doc__", "").startswith(
+        f"{name}("
+    )  # what a dataclass writes itself
+
+
+def test_functions_are_not_hidden_by_packages_of_their_name():
+    packages = {path.name for path in (REPO / "mil").iterdir()} | {
+        path.stem for path in (REPO / "mil").glob("*.py")
+    }
+    assert not packages & set(NAMES)
+
+
+def test_names_of_features_are_the_same_objects():
+    shared = set(mil.__all__) & set(features.__all__) - {"extract"}
+    assert len(shared) > 8
+    for name in shared:
+        assert getattr(mil, name) is getattr(features, name)
+
+
+def test_another_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'mil' has no attribute 'crossvalidate'"):
+        mil.crossvalidate  # noqa: B018
+
+
+def processor_seconds(code):
+    """Processor time of the quickest of three Python processes, in seconds."""
+    measured = []
+    for _ in range(3):
+        timed = f"import time\n{code}\nprint(time.process_time())"
+        done = subprocess.run(
+            [sys.executable, "-c", timed], capture_output=True, text=True, check=True
+        )
+        measured.append(float(done.stdout))
+    return min(measured)
+
+
+def test_import_takes_next_to_no_time():
+    spent = processor_seconds("import mil") - processor_seconds("pass")
+    assert spent < 0.15
+
+
+def test_import_loads_only_what_is_used():
+    check = f"assert not [name for name in {HEAVY} if name in sys.modules]"
+    code = f"""import sys, mil
+{check}
+mil.FitSettings(), mil.SplitSettings(), mil.Recipe(), mil.SarcomilError, mil.list_models(), mil.list_methods()
+{check}
+mil.open_run, mil.load_cohort, mil.evaluate, mil.Survival()
+assert not [name for name in ("torch", "matplotlib", "openslide", "timm") if name in sys.modules]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_page_is_written_from_the_docstrings():
+    assert WRITER["write_page"]() == PAGE, "run: python docs/make_api.py"
+
+
+def test_the_page_has_exactly_the_public_names():
+    headings = re.findall(r"^### `mil\.(\w+)`$", PAGE, flags=re.MULTILINE)
+    assert sorted(headings) == sorted(mil.__all__)
+    assert [name for names in WRITER["GROUPS"].values() for name in names] == headings
+
+
+def test_every_function_has_an_example():
+    for name in NAMES:
+        value = getattr(mil, name)
+        if not isinstance(value, type):
+            assert "Example:" in value.__doc__, name
+
+
+def write_slides(folder, names, seed):
+    """Slides of 128 px with an annotation each."""
+    rng = np.random.default_rng(seed)
+    (folder / "slides").mkdir(exist_ok=True)
+    (folder / "annotations").mkdir(exist_ok=True)
+    side, box = 128, [[0, 0], [128, 0], [128, 128], [0, 128], [0, 0]]
+    polygon = {"type": "Polygon", "coordinates": [box]}
+    drawn = {
+        "type": "Feature",
+        "geometry": polygon,
+        "properties": {"classification": {"name": "Tumor"}},
+    }
+    for name in names:
+        pixels = rng.integers(60, 200, (side, side, 3), dtype=np.uint8)
+        per_cm = 1e4 / 0.5  # pixels at 0.5 micrometres each
+        tifffile.imwrite(
+            folder / "slides" / f"{name}.tiff", pixels, tile=(64, 64), photometric="rgb",
+            resolution=(per_cm, per_cm), resolutionunit="CENTIMETER",
+        )  # fmt: skip
+        (folder / "annotations" / f"{name}.geojson").write_text(json.dumps(drawn))
+
+
+def write_table(path, cases):
+    rows = [
+        f"{case},{case}-s1,{'LMS' if i % 2 else 'SS'},{i % 3},{100 + 10 * i},{int(i % 4 > 0)},{1 + i % 3}"
+        for i, case in enumerate(cases)
+    ]
+    path.write_text("\n".join(["case,slide,label,site,time,event,grade", *rows]) + "\n")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A study of ten cases, four external ones, and features of another tool."""
+    folder = tmp_path_factory.mktemp("study")
+    cases = [f"case-{i:02d}" for i in range(1, 11)]
+    external = [f"case-{i}" for i in range(21, 25)]
+    write_slides(folder, [f"{case}-s1" for case in [*cases, *external]], seed=0)
+    write_table(folder / "cohort.csv", cases)
+    write_table(folder / "external.csv", external)
+    recipe = mil.Recipe(backbone="resnet18", weights="random", mpp=0.5, tile=64)
+    mil.extract(
+        folder / "external.csv",
+        out=folder / "external-store",
+        recipe=recipe,
+        slides=folder / "slides",
+        annotations=folder / "annotations",
+    )
+    export(folder / "external-store", folder / "clam", "clam")
+    return folder
+
+
+def test_the_examples_of_the_page_run_in_their_order(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    names = {"mil": mil}
+    for code in re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
+        exec(compile(code, code, "exec"), names)
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert (folder / "explained" / "case-01-s1-abmil-evidence.csv").is_file()
+    assert json.loads((folder / "run" / "run.json").read_text())["complete"]
+
+
+SCRIPT = """
+import torch, mil
+
+class Mine(mil.Head):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.classify = torch.nn.Linear(settings.dim, settings.n_classes)
+
+    def pool(self, features, mask, coords):
+        scores = torch.zeros_like(mask, dtype=features.dtype).masked_fill(~mask, -torch.inf).unsqueeze(1)
+        attention = scores.softmax(dim=-1)
+        embedding = (attention @ features).squeeze(1)
+        logits = self.classify(embedding)
+        return mil.HeadOutput(logits=logits, attention=attention, scores=scores, embedding=embedding)
+
+cohort = mil.load_cohort("external.csv", "external-store")
+quick = mil.FitSettings(epochs=2, seeds=1)
+for workers in (1, 2):
+    run = mil.cross_validate(
+        cohort, [Mine, "majority"], folds=2, out=f"workers-{workers}", workers=workers, settings=quick
+    )
+    print(run.models, run.evaluate()["Mine"].metrics["accuracy"].value)
+"""
+
+
+def test_a_head_of_a_script_works_in_other_processes(folder):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=folder, capture_output=True, text=True, check=True
+    )
+    one, two = done.stdout.splitlines()
+    assert one == two
+    assert one.startswith("('Mine', 'majority')")
+    first, second = (folder / f"workers-{n}" / "predictions.csv" for n in (1, 2))
+    assert first.read_text() == second.read_text()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("mil.cross_validate(cohort, 'abmill', out='r')", "Did you mean 'abmil'"),
+        ("mil.cross_validate(cohort, ['abmil', 'abmil'], out='r')", "named twice"),
+        ("mil.cross_validate(cohort, ['mean'], folds=50, out='r')", "50 folds need"),
+        ("mil.cross_validate(cohort, ['mean'], folds=2, repeats=0, out='r')", "repeats is at least 1"),
+        ("mil.cross_validate(cohort, [int], out='r')", "subclass of mil.heads.head.Head"),
+        ("mil.fit(cohort, 'abmill')", "Did you mean 'abmil'"),
+        ("mil.fit(cohort, settings=mil.FitSettings(epochs=0))", "epochs is at least 1"),
+        ("mil.open_run('nowhere')", "not a run folder"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_a_remedy(folder, monkeypatch, call, message):
+    monkeypatch.chdir(folder)
+    cohort = mil.load_cohort("external.csv", "external-store")
+    with pytest.raises(mil.SarcomilError, match=message):
+        eval(call, {"mil": mil, "cohort": cohort})
+    assert not (folder / "r").exists()
