@@ -1,4 +1,4 @@
-"""What training lowers: losses of classes, of labels that do not exclude each other, and of survival."""
+"""The losses that training minimises: of classes, of ordered levels, and of survival."""
 
 import torch
 from torch import Tensor
@@ -39,20 +39,19 @@ def focal(logits: Tensor, labels: Tensor, weights: Tensor, *, gamma: float) -> T
     return (-(gamma * log_rest).exp() * log_p * weights).mean()
 
 
-def multilabel_bce(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Binary cross-entropy of labels that may hold together, averaged over labels and bags.
+def ordinal_log_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Log loss of exceeding each level but the last, averaged over these levels and over bags.
+
+    L. Li, H. Lin, Ordinal regression by extended binary classification, NeurIPS 2006.
 
     Args:
-        logits: (B, C).
-        targets: (B, C) 0 or 1; NaN where it is not known, which then counts for nothing.
+        logits: (B, K - 1) log odds of exceeding levels 0 to K - 2.
+        labels: (B,) levels 0 to K - 1.
         weights: (B,).
     """
-    known = ~targets.isnan()
-    losses = functional.binary_cross_entropy_with_logits(
-        logits, targets.nan_to_num(), reduction="none"
-    )
-    per_bag = (losses * known).sum(dim=1) / known.sum(dim=1).clamp_min(1)
-    return (per_bag * weights).mean()
+    exceeds = (labels[:, None] > torch.arange(logits.shape[1])).to(logits.dtype)
+    losses = functional.binary_cross_entropy_with_logits(logits, exceeds, reduction="none")
+    return (losses.mean(dim=1) * weights).mean()
 
 
 def cox_efron(risk: Tensor, time: Tensor, event: Tensor) -> Tensor:

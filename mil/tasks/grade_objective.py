@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mil.baselines.encoding import Encoding
 from mil.data.case import Case
 from mil.evaluation.grade.predictions import PREFIX
 from mil.heads.head import Head, HeadOutput, Training
+from mil.learning.losses import ordinal_log_loss
 from mil.learning.readout import Readout
 from mil.settings import FitSettings
 from mil.tasks.diagnosis_objective import ClassObjective, Example
@@ -69,12 +69,9 @@ class GradeObjective(ClassObjective):
     def loss(
         self, output: HeadOutput, labels: Tensor, weights: Tensor, settings: FitSettings
     ) -> Tensor:
-        """The mean log loss over the K - 1 decisions of a bag times its weight, averaged over bags."""
+        """The log loss of exceeding each grade but the last."""
         del settings
-        logits = output.logits.float()  # (B, K - 1)
-        exceeds = labels[:, None] > torch.arange(logits.shape[1])
-        losses = binary_cross_entropy_with_logits(logits, exceeds.float(), reduction="none")
-        return (losses.mean(dim=1) * weights).mean()
+        return ordinal_log_loss(output.logits.float(), labels, weights)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mil.learning.losses import (
     cross_entropy,
     discrete_survival_nll,
     focal,
-    multilabel_bce,
+    ordinal_log_loss,
 )
 from mil.learning.training import fit_model
 from mil.settings import FitSettings
@@ -58,21 +58,22 @@ def test_focal_loss_has_a_gradient_where_a_class_is_certain():
     assert torch.isfinite(logits.grad).all()
 
 
-def test_multilabel_loss_is_the_mean_of_sklearns_over_labels():
-    targets = torch.tensor(RNG.integers(0, 2, (12, 4)), dtype=torch.float64)
+def test_ordinal_loss_is_the_mean_of_sklearns_over_levels():
     p = torch.sigmoid(LOGITS).numpy()
-    expected = np.mean([log_loss(targets[:, c], p[:, c], labels=[0, 1]) for c in range(4)])
-    got = multilabel_bce(LOGITS, targets, torch.ones(12))
-    assert float(got) == pytest.approx(expected, rel=1e-12)
+    expected = np.mean(
+        [log_loss(k < LABELS, p[:, k], labels=[0, 1]) for k in range(LOGITS.shape[1])]
+    )
+    loss = ordinal_log_loss(LOGITS, LABELS, torch.ones(12))
+    assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
-def test_label_that_is_not_known_counts_for_nothing():
-    targets = torch.tensor([[1.0, math.nan], [math.nan, math.nan]], dtype=torch.float64)
-    logits = LOGITS[:2, :2].clone().requires_grad_()
-    loss = multilabel_bce(logits, targets, torch.ones(2))
-    loss.backward()
-    assert float(loss.detach()) == pytest.approx(math.log1p(math.exp(-float(LOGITS[0, 0]))) / 2)
-    assert (logits.grad != 0).tolist() == [[True, False], [False, False]]
+def test_ordinal_loss_is_least_at_the_log_odds_of_exceeding():
+    labels = torch.tensor([0, 1, 1, 2])
+    best = torch.logit(torch.tensor([[3 / 4, 1 / 4]], dtype=torch.float64)).expand(4, -1)
+    weights = torch.ones(4)
+    least = ordinal_log_loss(best, labels, weights)
+    for step in ([0.1, 0.0], [-0.1, 0.0], [0.0, 0.1], [0.0, -0.1]):
+        assert ordinal_log_loss(best + torch.tensor(step), labels, weights) > least
 
 
 def slow_cox(risk, time, event):
@@ -185,11 +186,11 @@ def test_likelihoods_of_all_that_can_happen_sum_to_one():
     [
         lambda x: cross_entropy(x, LABELS, WEIGHTS, smoothing=0.1),
         lambda x: focal(x, LABELS, WEIGHTS, gamma=2.0),
-        lambda x: multilabel_bce(x, (LOGITS > 0).double(), WEIGHTS),
+        lambda x: ordinal_log_loss(x, LABELS, WEIGHTS),
         lambda x: cox_efron(x[:, 0], torch.arange(12) // 3, LABELS > 0),
         lambda x: discrete_survival_nll(x, LABELS, WEIGHTS > 1),
     ],
-    ids=["cross_entropy", "focal", "multilabel_bce", "cox_efron", "discrete_survival_nll"],
+    ids=["cross_entropy", "focal", "ordinal_log_loss", "cox_efron", "discrete_survival_nll"],
 )
 def test_gradient_is_that_of_differences(loss):
     assert torch.autograd.gradcheck(loss, LOGITS.clone().requires_grad_())
