@@ -270,7 +270,7 @@ def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(study, mil, 
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
-        ({}, ["--prevalence", "event=0.3"], "are for predictions of classes; t.csv holds none. Leave them out."),
+        ({}, ["--prevalence", "event=0.3"], "are for predictions of classes; t.csv holds none. Leave them"),
         ({}, ["--models", "dsmil"], "t.csv has no model 'dsmil'; it has majority"),
         ({"fold": "site"}, [], "t.csv: Predictions lack fold; got columns model, repeat, site, case"),
         ({"s_": "x_"}, [], "t.csv: Predictions of survival need columns s_<time> of two"),

@@ -14,7 +14,7 @@ from statsmodels.stats.multitest import multipletests
 from mil.errors import RunError
 from mil.evaluation.classification.metrics import predicted
 from mil.evaluation.classification.power import mcnemar_power, power
-from mil.evaluation.classification.predictions import CaseScores
+from mil.evaluation.classification.predictions import CaseScores, ClassPredictions
 from mil.evaluation.comparison import compare, compare_tables, delong_test, folds_test
 from mil.evaluation.paired_tests import (
     Difference,
@@ -24,7 +24,6 @@ from mil.evaluation.paired_tests import (
     mcnemar_exact,
     permutation_tests,
 )
-from mil.evaluation.predictions import Predictions
 from tests import twins
 
 
@@ -84,7 +83,7 @@ def test_counts_are_cases_right_in_more_than_half_of_the_repeats(make):
 def test_repeats_are_not_more_cases(make):
     once = make(repeats=1)
     thrice = pd.concat([once.table.assign(repeat=repeat) for repeat in range(3)])
-    (a,), (b,) = compare(once), compare(Predictions(thrice, once.classes))
+    (a,), (b,) = compare(once), compare(ClassPredictions(thrice, once.classes))
     assert (a.only_first, a.only_second, a.p, a.n) == (b.only_first, b.only_second, b.p, b.n)
     assert a.p_brier == b.p_brier
     assert astuple(a.auc) == pytest.approx(astuple(b.auc))
@@ -237,7 +236,7 @@ def test_two_tables_are_compared_model_by_model(make):
 
 def test_a_table_against_itself_with_its_classes_in_another_order_is_no_different(make):
     a = make()
-    turned = Predictions(a.table, a.classes[::-1])
+    turned = ClassPredictions(a.table, a.classes[::-1])
     for test in compare_tables(a, turned).pairs:
         assert (test.only_first, test.only_second, test.brier, test.p_brier) == (0, 0, 0, 1)
         assert test.auc == Difference(0, 0, 0, 1, 1)
@@ -245,7 +244,7 @@ def test_a_table_against_itself_with_its_classes_in_another_order_is_no_differen
 
 def test_tables_of_other_cases_labels_or_classes_are_refused(make):
     a = make()
-    fewer = Predictions(a.table[a.table["case"] != "case03"], a.classes)
+    fewer = ClassPredictions(a.table[a.table["case"] != "case03"], a.classes)
     with pytest.raises(RunError, match=r"new lacks 1 of the 12 cases of old, e\.g\. case03"):
         compare_tables(a, fewer, ("old", "new"))
     with pytest.raises(RunError, match=r"A lacks 1 of the 12 cases of B, e\.g\. case03"):
@@ -253,6 +252,6 @@ def test_tables_of_other_cases_labels_or_classes_are_refused(make):
     table = a.table.copy()
     table.loc[table["case"] == "case03", "label"] = "c0"
     with pytest.raises(RunError, match=r"Case case03 is c1 in A and c0 in B\. Correct"):
-        compare_tables(a, Predictions(table, a.classes))
+        compare_tables(a, ClassPredictions(table, a.classes))
     with pytest.raises(RunError, match="A has the classes c0, c1, c2; B has c0, c1"):
         compare_tables(a, make(counts=(6, 6)))

@@ -8,13 +8,13 @@ import pytest
 
 from mil.evaluation.classification import metrics
 from mil.evaluation.classification.evaluate import evaluate
+from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.intervals import (
     Estimate,
     balanced_accuracy_interval,
     macro_auc_interval,
     wilson,
 )
-from mil.evaluation.predictions import Predictions
 
 
 def test_one_repeat_is_the_metrics_and_their_intervals(make):
@@ -72,7 +72,7 @@ def left_out_one_by_one(answers):
     table = {"model": "m", "repeat": 0, "fold": range(n), "case": names, "slide": names}
     label = np.where(np.arange(n) < n // 2, "a", "b")
     answers_by_column = {"label": label, "p_a": answers[:, 0], "p_b": answers[:, 1]}
-    return Predictions(pd.DataFrame(table | answers_by_column), ("a", "b"))
+    return ClassPredictions(pd.DataFrame(table | answers_by_column), ("a", "b"))
 
 
 def test_a_perfect_model_that_leaves_one_out_ranks_and_the_counts_do_not():
@@ -118,7 +118,7 @@ def test_the_same_repeat_thrice_changes_nothing(make):
     once = make(repeats=1)
     thrice = pd.concat([once.table.assign(repeat=repeat) for repeat in range(3)])
     a = evaluate(once).models
-    b = evaluate(Predictions(thrice, once.classes)).models
+    b = evaluate(ClassPredictions(thrice, once.classes)).models
     for one, three in zip(a, b, strict=True):
         for name in ("accuracy", "balanced_accuracy", "auc"):
             x, y = one.metrics[name], three.metrics[name]
@@ -128,7 +128,7 @@ def test_the_same_repeat_thrice_changes_nothing(make):
 def test_a_slide_more_of_a_case_is_not_a_case_more(make):
     few = make(slides=1, repeats=1)
     again = few.table.assign(slide=few.table["slide"] + "b")
-    doubled = Predictions(pd.concat([few.table, again]), few.classes)
+    doubled = ClassPredictions(pd.concat([few.table, again]), few.classes)
     a, b = evaluate(few), evaluate(doubled)
     assert b.n_slides == 2 * a.n_slides
     assert a.to_json()["models"] == b.to_json()["models"]
@@ -138,7 +138,7 @@ def test_order_of_rows_changes_nothing(predictions):
     whole = evaluate(predictions).to_json()
     for seed in range(5):
         table = predictions.table.sample(frac=1, random_state=seed)
-        mixed = evaluate(Predictions(table, predictions.classes)).to_json()
+        mixed = evaluate(ClassPredictions(table, predictions.classes)).to_json()
         whole["models"].sort(key=lambda result: result["model"])
         mixed["models"].sort(key=lambda result: result["model"])
         assert mixed == whole
@@ -154,7 +154,7 @@ def test_two_classes_take_the_auc_of_class_1(make):
 
 def test_an_absent_class_is_noted_and_json_has_no_nan(predictions):
     table = predictions.table[predictions.table["label"] != "c1"]
-    evaluation = evaluate(Predictions(table, predictions.classes))
+    evaluation = evaluate(ClassPredictions(table, predictions.classes))
     result = evaluation.models[0]
     assert result.metrics["auc"] == Estimate(None, None, None, "none", "undefined: no case of c1")
     assert result.per_repeat["auc"] == (None, None)
@@ -198,7 +198,7 @@ def test_a_model_with_one_answer_per_fold_has_no_auc():
     columns = ["model", "repeat", "fold", "case", "slide", "label", "p_a", "p_b"]
     table = pd.DataFrame(rows, columns=columns)
     table["p_b"] = 1 - table["p_a"]
-    majority, model = evaluate(Predictions(table, ("a", "b"))).models
+    majority, model = evaluate(ClassPredictions(table, ("a", "b"))).models
     assert majority.metrics["auc"].value is None
     assert "the fold alone" in majority.metrics["auc"].note
     for estimate in (majority.metrics["average_precision"], *(c.auc for c in majority.per_class)):

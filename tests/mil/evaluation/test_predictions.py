@@ -1,4 +1,6 @@
+import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -6,7 +8,9 @@ import pytest
 
 from mil.errors import PredictionsError
 from mil.evaluation.classification.predictions import ClassPredictions
-from mil.evaluation.predictions import concat, read_predictions, write_predictions
+from mil.evaluation.grade.predictions import GradePredictions
+from mil.evaluation.predictions import concat, kind_of, read_predictions, write_predictions
+from mil.evaluation.survival.predictions import RiskPredictions
 
 
 def test_models_keep_their_order_and_repeats_ascend(make):
@@ -98,7 +102,7 @@ BROKEN = {
     "above 1": (swap("p_c1", 1.1, 3), "slide 'case02-0': probabilities must lie in"),
     "sum": (lambda t: t.assign(p_c0=t.p_c0 * 0.99), "must sum to 1 within 0.001; got 0.9"),
     "row twice": (lambda t: pd.concat([t, t.iloc[[4]]]), "slide 'case03-0' is predicted twice"),
-    "two labels": (two_labels, "Case 'case01' has two labels: c0, c1"),
+    "two labels": (two_labels, "Case 'case01' has two outcomes (label): c0, c1"),
     "two folds": (two_folds, "Case 'case01' lies in folds 0, 2 of repeat 1"),
     "case lacks": (
         without("votes", "case05", 1),
@@ -145,11 +149,78 @@ def test_concat_puts_models_together(make):
     np.testing.assert_array_equal(both.case_scores("b", 1).p, b.case_scores("b", 1).p)
 
 
+KEYS = "model,repeat,fold,case,slide"
+
+
+def rows_with(*answers):
+    """A table of two cases, in two folds."""
+    return [f"m,0,{i},c{i},c{i}-s1,{answer}" for i, answer in enumerate(answers)]
+
+
+TABLES = {
+    "classes": (f"{KEYS},label,p_a,p_b", rows_with("a,0.7,0.3", "b,0.4,0.6"), ClassPredictions),
+    "risks": (f"{KEYS},time,event,risk,s_1,s_2", rows_with("3,1,0.5,0.9,0.5", "5,0,-1,1,0.8"),
+              RiskPredictions),
+    "grades": (f"{KEYS},grade,g_1,g_2", rows_with("1,0.7,0.3", "2,0.4,0.6"), GradePredictions),
+}  # fmt: skip
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_table(name):
+        header, rows, _ = TABLES[name]
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *rows]) + "\n")
+        return read_predictions(tmp_path / f"{name}.csv")
+
+    return read_table
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_columns_of_a_table_tell_its_kind(read, name):
+    header, _, kind = TABLES[name]
+    assert kind_of(header.split(",")) is kind
+    predictions = read(name)
+    assert type(predictions) is kind
+    assert predictions.models == ("m",)
+    assert kind.expect(predictions) is predictions
+    assert set(predictions.outcomes_by_case()) == {"c0", "c1"}
+
+
+def test_a_class_that_rides_along_with_times_decides_the_kind():
+    assert kind_of([*KEYS.split(","), "label", "p_a", "time", "event", "risk"]) is ClassPredictions
+
+
+def test_a_table_of_no_kind_is_read_as_one_of_classes(tmp_path):
+    (tmp_path / "t.csv").write_text(f"{KEYS},score\nm,0,0,c,s,1\n")
+    with pytest.raises(PredictionsError, match=r"t\.csv: .*Give one column p_<class> per class"):
+        read_predictions(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(("name", "other"), [*itertools.permutations(TABLES, 2)])
+def test_kinds_are_not_mixed(read, name, other):
+    first, second = read(name), read(other)
+    with pytest.raises(PredictionsError, match="cannot join those with"):
+        concat([first, second])
+    message = f"hold {second.answers}, not {first.answers}"
+    with pytest.raises(PredictionsError, match=message):
+        type(first).expect(second)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_select_keeps_the_kind_and_refuses_unknown_models(read, name):
+    predictions = read(name)
+    both = concat([predictions, replace(predictions, table=predictions.table.assign(model="n"))])
+    assert type(both) is type(predictions)
+    assert both.select(["n"]).models == ("n",)
+    with pytest.raises(PredictionsError, match="no model 'x' among m, n"):
+        both.select(["n", "x"])
+
+
 def test_concat_refuses_what_does_not_fit(make):
-    with pytest.raises(PredictionsError, match="empty list"):
+    with pytest.raises(PredictionsError, match="There are no predictions to join"):
         concat([])
     with pytest.raises(
-        PredictionsError, match="classes c0, c1 cannot join those with classes c0, c1, c2"
+        PredictionsError, match="columns p_c0, p_c1 cannot join those with p_c0, p_c1, p_c2"
     ):
         concat([make(models=("a",)), make(counts=(3, 4), models=("b",))])
     with pytest.raises(PredictionsError, match="is predicted twice"):

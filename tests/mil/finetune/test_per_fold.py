@@ -10,14 +10,12 @@ import pytest
 from lessons import RECIPE, alone, images, lesson, tune
 from safetensors.torch import load_file, save_file
 
-from cli import null
-from cli.learn import CrossvalOptions
-from cli.options import build
+from cli import permute
 from features.extraction.extract import extract
 from features.progress import Silent
 from mil.data.case import Row
 from mil.data.cohort import assemble
-from mil.data.splits import Fold, read_folds
+from mil.data.splits import Fold
 from mil.errors import CohortError, LeakageError
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.predictions import read_predictions
@@ -28,6 +26,7 @@ from mil.learning.crossval import check_seen, cross_validate
 from mil.runs.cases import cohort_as_tested
 from mil.runs.run import open_run
 from mil.settings import FitSettings
+from mil.tasks.diagnosis import Diagnosis
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +90,7 @@ def tuning_of(folder, slides, rows, **changes):
     values = {
         "rows": rows, "slides": slides, "recipe": RECIPE, "settings": replace(LONG, epochs=2),
         "store": lambda fold: folder / f"r{fold.repeat}-f{fold.index}" / "store",
-        "ranks": alone(), "workers": 1,
+        "task": Diagnosis(), "ranks": alone(), "workers": 1,
     }  # fmt: skip
     return Tuning(**values | changes)
 
@@ -116,7 +115,7 @@ def test_what_the_guard_refuses_would_have_looked_like_skill(noise, tmp_path):
     assert leaked.correct == 8
     tuning = tuning_of(tmp_path / "folds", slides, rows, settings=LONG)
     honest = cross_validate_per_fold(
-        tuning, FOLDS, ["tile-vote"], FIT, seed=0, keep=keep, progress=Silent()
+        tuning, FOLDS, ["tile-vote"], FIT, seed=0, fitter=keep, progress=Silent()
     )
     assert evaluate(honest).models[0].correct <= 6
 
@@ -126,11 +125,11 @@ def test_backbones_of_folds_are_trained_on_their_training_cases_only(noise, tmp_
     tuning = tuning_of(tmp_path, slides, rows)
     models = ["tile-vote", "majority"]
     predictions = cross_validate_per_fold(
-        tuning, FOLDS, models, FIT, seed=0, keep=keep, progress=Silent()
+        tuning, FOLDS, models, FIT, seed=0, fitter=keep, progress=Silent()
     )
     assert predictions.models == tuple(models)
     assert len(predictions.table) == 2 * len(CASES)
-    tested = cohort_as_tested(rows, FOLDS, tuning.store)
+    tested = cohort_as_tested(rows, FOLDS, tuning.store, Diagnosis())
     assert [case.name for case in tested.cases] == sorted(CASES)
     recipes = set()
     for fold in FOLDS:
@@ -166,7 +165,7 @@ def test_an_interrupted_run_goes_on_and_comes_to_the_same(noise, tmp_path, monke
     def run(folder):
         tuning = tuning_of(folder, slides, rows)
         return cross_validate_per_fold(
-            tuning, FOLDS, ["tile-vote"], FIT, seed=0, keep=keep, progress=Silent()
+            tuning, FOLDS, ["tile-vote"], FIT, seed=0, fitter=keep, progress=Silent()
         ).table
 
     whole = run(tmp_path / "whole")
@@ -197,7 +196,7 @@ def test_a_start_that_has_seen_a_test_case_is_refused_before_any_work(noise, tmp
         tuning = tuning_of(tmp_path, slides, rows, recipe=recipe)
         with pytest.raises(LeakageError, match="have seen case-"):
             cross_validate_per_fold(
-                tuning, FOLDS, ["majority"], FIT, seed=0, keep=keep, progress=Silent()
+                tuning, FOLDS, ["majority"], FIT, seed=0, fitter=keep, progress=Silent()
             )
     assert not list(tmp_path.iterdir())
 
@@ -245,23 +244,22 @@ def test_the_command_refuses_a_tuned_backbone_and_tunes_per_fold(study, mil):
     assert first.read_bytes() == again.read_bytes()
     mil("report", "run", cwd=study)
     assert (study / "run" / "report.html").stat().st_size > 10_000
-    mil("check", "run", "--null", "2", "--out", "null", cwd=study)
-    with (study / "null" / "null.csv").open(newline="") as file:
+    mil("permute", "run", "--times", "2", "--out", "permuted", cwd=study)
+    with (study / "permuted" / "permutation.csv").open(newline="") as file:
         assert [row["model"] for row in csv.DictReader(file)] == 2 * ["tile-vote", "abmil"]
-    assert not list((study / "null" / "shuffles").iterdir())
-    check_null_is_the_run(study / "run", study / "true labels")
+    assert not list((study / "permuted" / "shuffles").iterdir())
+    check_unshuffled_is_the_run(study / "run", study / "true labels")
     (study / "tuned" / "run.json").write_text(
         (study / "tuned" / "run.json").read_text().replace('"epochs": 2', '"epochs": 3')
     )
-    refused = mil("check", "run", "--null", "2", "--out", "other", cwd=study, check=False)
+    refused = mil("permute", "run", "--times", "2", "--out", "other", cwd=study, check=False)
     assert "run.json has changed since" in refused.stderr
 
 
-def check_null_is_the_run(path, folder):
+def check_unshuffled_is_the_run(path, folder):
     """On the true labels, what a shuffle repeats is the run itself."""
-    run, options = open_run(path), build(CrossvalOptions, {}, path / "run.json")
-    cohort, folds = null._as_tested(run, options), read_folds(path / "folds.json")
-    again = null._TunedAgain(options, folder)(cohort, folds, 0)
+    run = open_run(path)
+    again = permute._Finetuned.of(run, folder)(run.cohort(), run.folds, 0)
     pd.testing.assert_frame_equal(
         again.table, read_predictions(path / "predictions.csv").table, check_exact=True
     )
@@ -311,7 +309,7 @@ def test_predictions_say_which_cases_the_backbone_has_seen(study, mil):
           "--out", "x"], "leave out STORE"),
         (["crossval", "cohort.csv", "--finetune", "per-fold", "--finetune-config", "tuning.toml",
           "--allow-missing", "--out", "x"], "leave out --allow-missing"),
-        (["crossval", "cohort.csv", "s", "--finetune", "once", "--out", "x"], "off or per-fold"),
+        (["crossval", "cohort.csv", "s", "--finetune", "once", "--out", "x"], "not one of 'off', 'per-fold'"),
         (["finetune", "tiles", "--slide-mpp", "0.5", "--out", "x"], "give a table"),
         (["finetune", "cohort.csv", "--config", "tuning.toml", "--mpp", "0.5,1", "--out", "x"], "one --mpp"),
         (["finetune", "cohort.csv", "--config", "tuning.toml", "--epochs", "0", "--out", "x"], "epochs is"),
