@@ -236,6 +236,29 @@ def test_a_flag_or_a_verb_in_a_message_is_found(text):
     assert FLAG.search(message)
 
 
+# What Windows lacks.
+WITHOUT_POSIX = """
+import os, signal, sys, warnings
+warnings.simplefilter("ignore")
+sys.modules["fcntl"] = None
+for name in ("fork", "pread", "preadv", "pwrite", "sched_getaffinity"):
+    delattr(os, name)
+for name in ("SIGKILL", "pthread_sigmask"):
+    delattr(signal, name)
+"""
+
+
+def test_learning_judging_and_reports_import_where_posix_is_missing():
+    code = (
+        WITHOUT_POSIX
+        + """
+import cli.main, mil.audit.run, mil.evaluation.judge, mil.explanation.write, mil.learning.crossval
+import mil.report.gather, mil.report.page, mil.runs.cross_validation
+"""
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_no_file_swallows_errors_or_loads_pickles(package):
     for path in (REPO / package).rglob("*.py"):
