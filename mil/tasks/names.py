@@ -31,8 +31,8 @@ class GradeColumns:
     grade_order: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "Grade: the grades from lowest to highest, with commas between; in numerical or "
-            "alphabetical order if not given.",
+            "help": "Grade: the grades from lowest to highest, with commas between; ordered by their "
+            "numbers (1, 2, 3 or G1, G2, G3) if not given.",
             "split": ",",
         },
     )
