@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cli.app import app
 from cli.options import verb
-from cli.tables import TableOptions, check_out, keep_numbers, read_asked, tables_of
+from cli.tables import TableOptions, check_out, keep_numbers, read_any, tables_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +27,17 @@ class CompareOptions(TableOptions):
 def compare(options: CompareOptions) -> None:
     """Test the models of two runs or tables against each other, over the same cases.
 
-    Models of the same name are paired; where no name is in both, each of A with each of B. Calls are
-    tested by exact McNemar, AUCs by paired DeLong, Brier scores by swapping answers, folds (where both
-    have the same) by Nadeau and Bengio's t; each p is adjusted over the pairs by Holm.
+    Models of the same name are paired; where no name is in both, each of A with each of B. Predicted classes
+    are tested by exact McNemar, AUCs by paired DeLong, accuracies in the same folds by Nadeau and Bengio's t;
+    Brier scores, errors in grades, kappa and Harrell's C by swapping the two models' predictions of a case.
+    Each p is adjusted over the pairs by Holm.
     """
     from cli.console import show_tables
-    from mil.evaluation.comparison import compare_tables
+    from mil.evaluation.judge import compare_tables
 
     check_out(options.out)
     first, second = (
-        read_asked(tables_of([path]), options) for path in (options.first, options.second)
+        read_any(tables_of([path]), options) for path in (options.first, options.second)
     )
     comparison = compare_tables(first, second, (str(options.first), str(options.second)))
     show_tables(comparison.tables())

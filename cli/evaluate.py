@@ -8,9 +8,9 @@ from cli.app import app
 from cli.options import UsageError, part_of, verb
 from cli.tables import (
     TableOptions,
-    check_models,
     check_out,
     keep_numbers,
+    read_any,
     read_asked,
     tables_of,
 )
@@ -78,19 +78,16 @@ def _evaluate_classes(options: EvaluateOptions, tables: Sequence[Path]) -> None:
 def _evaluate_others(options: EvaluateOptions, tables: Sequence[Path]) -> None:
     from cli.console import show_tables
     from mil.evaluation.judge import evaluate as judge
-    from mil.evaluation.predictions import concat, read_predictions, write_predictions
+    from mil.evaluation.predictions import write_predictions
     from mil.evaluation.survival.predictions import RiskPredictions
     from mil.runs.run import open_run
 
-    if options.classes or options.cohort or part_of(options, JudgeSettings) != JudgeSettings():
+    if part_of(options, JudgeSettings) != JudgeSettings():
         raise UsageError(
-            "--classes, --cohort, --interval, --prevalence and --coverage are for predictions of classes; "
+            "--interval, --prevalence and --coverage are for predictions of classes; "
             f"{tables[0]} holds none. Leave them out."
         )
-    predictions = concat([read_predictions(table) for table in tables])
-    if options.models:
-        check_models(options.models, predictions, tables[0])
-        predictions = predictions.select(options.models)
+    predictions = read_any(tables, options)
     for path in options.inputs:
         if (path / "run.json").is_file():
             predictions = open_run(path).task.adopt(predictions)

@@ -79,6 +79,22 @@ def read_asked(tables: Sequence[Path], options: TableOptions) -> "ClassPredictio
     return found.select(options.models)
 
 
+def read_any(tables: Sequence[Path], options: TableOptions) -> "Predictions":
+    """The predictions of tables of any kind; those of classes may be another tool's."""
+    from mil.evaluation.classification.predictions import ClassPredictions
+    from mil.evaluation.predictions import concat, kind_of, read_predictions, read_text_table
+
+    if kind_of(list(read_text_table(tables[0]).columns)) is ClassPredictions:
+        return read_asked(tables, options)
+    if options.classes or options.cohort:
+        raise UsageError(
+            f"--classes and --cohort are for predictions of classes; {tables[0]} holds none. Leave them out."
+        )
+    predictions = concat([read_predictions(table) for table in tables])
+    check_models(options.models, predictions, tables[0])
+    return predictions.select(options.models) if options.models else predictions
+
+
 def keep_numbers(
     out: Path, name: str, told: Mapping[str, object], rows: Sequence[Mapping[str, object]]
 ) -> None:

@@ -96,6 +96,12 @@ class Comparison(Protocol):
     def to_json(self) -> Mapping[str, object]:
         """Plain numbers, text, lists and dicts."""
 
+    def rows(self) -> list[dict[str, object]]:
+        """One flat row per pair of models."""
+
+    def tables(self) -> Sequence[Table]:
+        """The tests for a terminal."""
+
 
 def evaluate(predictions: Predictions, settings: "JudgeSettings | None" = None) -> Evaluation:
     """Judge every model over the cases of a table.
@@ -128,6 +134,26 @@ def compare(predictions: Predictions) -> Comparison:
             print(row["first"], row["second"], row)
     """
     compared: Comparison = _resolve(predictions.comparer)(predictions)
+    return compared
+
+
+def compare_tables(
+    first: Predictions, second: Predictions, names: tuple[str, str] = ("A", "B")
+) -> Comparison:
+    """Test the models of one table against those of another over the same cases.
+
+    Models of the same name are paired; where no name is in both tables, every model of the first is paired
+    with every model of the second. Folds and repeats may differ.
+
+    Args:
+        first: a table.
+        second: another of the same kind.
+        names: names of the tables in results and messages.
+
+    Raises:
+        PredictionsError: the tables are of different kinds, or differ in cases or outcomes.
+    """
+    compared: Comparison = _resolve(first.table_comparer)(first, type(first).expect(second), names)
     return compared
 
 

@@ -36,7 +36,8 @@ class Predictions(ABC):
         table: one row per model, repeat and slide; further columns are not read. Not to be changed in place.
         outcome_columns: what became of a case.
         answers: what models answer, in messages.
-        evaluator, comparer: functions that judge such predictions, ``module:name``.
+        evaluator, comparer, table_comparer: functions that judge such predictions, compare the models of one
+            table, and those of two tables, ``module:name``.
 
     Raises:
         PredictionsError: the table contradicts itself; the message names the row, case or model.
@@ -46,6 +47,7 @@ class Predictions(ABC):
     answers: ClassVar[str]
     evaluator: ClassVar[str]
     comparer: ClassVar[str]
+    table_comparer: ClassVar[str]
     table: pd.DataFrame
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from features.progress import Progress, Silent
-from mil.audit.confounders import find_confounders, find_survival_confounders
+from mil.audit.judged import load_judged
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold
 from mil.data.table import read_table, split_train_test
@@ -36,7 +36,6 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         *load_sections(page).warnings(cohort, evaluation),
         *_site_warnings(cohort),
     ]
-    find = find_confounders if run.task.has_classes else find_survival_confounders
     hazards = run.path / "survival" / "cox.csv"
     return Report(
         page=page,
@@ -44,7 +43,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         predictions=predictions,
         evaluation=evaluation,
         comparison=comparison,
-        confounders=find(cohort, folds)[0],
+        confounders=load_judged(run.task.audit).confounders(cohort, folds)[0],
         hazards=read_hazards(hazards) if hazards.is_file() else {},
     )
 

@@ -33,6 +33,7 @@ class Diagnosis(Task):
     head_outcome: "ClassVar[Outcome]" = "classes"
     null_metric: ClassVar[tuple[str, float]] = ("auc", 0.5)
     page: ClassVar[str] = "mil.report.diagnosis_sections:DiagnosisSections"
+    audit: ClassVar[str] = "mil.audit.judged_classes:JudgedClasses"
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
         """The rows as they are."""

@@ -41,6 +41,7 @@ class Grade(GradeColumns, Task):
     head_outcome: "ClassVar[Outcome]" = "ordered"
     null_metric: ClassVar[tuple[str, float]] = ("quadratic_kappa", 0.0)
     page: ClassVar[str] = "mil.report.grade_sections:GradeSections"
+    audit: ClassVar[str] = "mil.audit.judged_grades:JudgedGrades"
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
         """The label is the grade; the table's own label joins the further columns."""

@@ -44,6 +44,7 @@ class Survival(FollowUpColumns, Task):
     head_outcome: "ClassVar[Outcome]" = "times"
     null_metric: ClassVar[tuple[str, float]] = ("harrell", 0.5)
     page: ClassVar[str] = "mil.report.survival_sections:SurvivalSections"
+    audit: ClassVar[str] = "mil.audit.judged_survival:JudgedSurvival"
     has_classes: ClassVar[bool] = False
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:

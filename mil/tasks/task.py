@@ -31,6 +31,7 @@ class Task(ABC):
         head_outcome: how logits are read, as ``mil.heads.head.HeadSettings.outcome``.
         null_metric: (metric, its value for a model that knows nothing), for the permutation test.
         page: class with the sections of its page, ``module:name``.
+        audit: class of its judged runs in an audit, ``module:name``.
         has_classes: whether labels are classes that other facts of a case may tell apart.
     """
 
@@ -40,6 +41,7 @@ class Task(ABC):
     head_outcome: "ClassVar[Outcome]"
     null_metric: ClassVar[tuple[str, float]]
     page: ClassVar[str]
+    audit: ClassVar[str]
     has_classes: ClassVar[bool] = True
 
     @classmethod

@@ -58,6 +58,7 @@ class ClassPredictions(Predictions):
     answers: ClassVar[str] = "probabilities of classes"
     evaluator: ClassVar[str] = "mil.evaluation.classification.evaluate:evaluate"
     comparer: ClassVar[str] = "mil.evaluation.comparison:compare_models"
+    table_comparer: ClassVar[str] = "mil.evaluation.comparison:compare_tables"
     classes: tuple[str, ...]
 
     @classmethod

@@ -46,6 +46,7 @@ class GradePredictions(Predictions):
     answers: ClassVar[str] = "probabilities of grades"
     evaluator: ClassVar[str] = "mil.evaluation.grade.evaluate:evaluate_grades"
     comparer: ClassVar[str] = "mil.evaluation.grade.comparison:compare_grade_models"
+    table_comparer: ClassVar[str] = "mil.evaluation.grade.comparison:compare_grade_tables"
     grades: tuple[str, ...]
 
     @classmethod

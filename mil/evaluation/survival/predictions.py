@@ -59,6 +59,7 @@ class RiskPredictions(Predictions):
     answers: ClassVar[str] = "risks and follow-up"
     evaluator: ClassVar[str] = "mil.evaluation.survival.evaluate:evaluate_survival"
     comparer: ClassVar[str] = "mil.evaluation.survival.comparison:compare_survival_models"
+    table_comparer: ClassVar[str] = "mil.evaluation.survival.comparison:compare_survival_tables"
     unit: str = "units of time"
 
     @classmethod
