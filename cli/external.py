@@ -54,9 +54,10 @@ class ExternalOptions:
 def external(options: ExternalOptions) -> None:
     """Test one model once on cases it has not seen, with the ensemble of all its fits.
 
-    The logits of the fits are averaged before the softmax. The cases are rows with split=test, which
-    `mil crossval` leaves alone, or those of a table of their own. Each validation is recorded beside the
-    table, in STORE and in RUN; a second model on these cases is refused.
+    The logits of the fits are averaged before the softmax; of survival, the risks and curves of the fits.
+    The cases are rows with split=test, which `mil crossval` leaves alone, or those of a table of their own.
+    Each validation is recorded beside the table, in STORE and in RUN; a second model on these cases is
+    refused.
     """
     from cli.console import complain, counted, say, show_tables
     from mil.runs.external import external_validation

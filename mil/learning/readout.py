@@ -20,11 +20,14 @@ class Readout(ABC):
         linear: whether ``score`` is linear in the logits, so that contributions of tiles add up to it.
         unit: of ``answer_of``, for axes: ``probability``, ``risk``.
         answer_names: columns of ``answer`` without a cohort.
+        labels: of cases, that the answer tells apart; none for a risk.
+        same_scale: whether logits of different fits may be averaged.
     """
 
     outputs: tuple[str, ...]
     linear: ClassVar[bool]
     unit: ClassVar[str]
+    same_scale: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -35,6 +38,11 @@ class Readout(ABC):
     @abstractmethod
     def answer_names(self) -> tuple[str, ...]:
         """The columns of ``answer`` without a cohort."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of cases that the answer tells apart."""
+        return ()
 
     @abstractmethod
     def answer(self, logits: Tensor, columns: Sequence[str] = ()) -> dict[str, float]:
@@ -80,6 +88,11 @@ class ClassReadout(Readout):
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """The class names."""
+        return self.outputs
+
+    @property
+    def labels(self) -> tuple[str, ...]:
         """The class names."""
         return self.outputs
 

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from mil.baselines.tile_vote import TileVoteLogits
+from mil.data.case import Case
 from mil.data.cohort import Cohort, assemble
 from mil.data.names import matching
 from mil.data.splits import Fold
 from mil.data.table import read_table, split_train_test
 from mil.errors import LeakageError
-from mil.evaluation.classification.evaluate import Evaluation, evaluate
-from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
-from mil.evaluation.predictions import write_predictions
+from mil.evaluation.judge import Evaluation, evaluate
+from mil.evaluation.predictions import Predictions, write_predictions
 from mil.heads.ensemble import members_of
 from mil.heads.registry import head_class
 from mil.learning.crossval import check_seen
@@ -55,7 +56,7 @@ class ExternalValidation:
     record: ValidationRecord
     earlier: tuple[ValidationRecord, ...]
     n_members: int
-    predictions: ClassPredictions
+    predictions: Predictions
     evaluation: Evaluation
     path: Path
     logs: tuple[Path, ...]
@@ -76,10 +77,10 @@ def external_validation(
     Args:
         run: the cross-validation.
         model: the model, chosen by the cross-validation.
-        table: cases, slides and labels; where some rows say ``split`` = ``test``, only those are used.
+        table: cases, slides and outcomes; where some rows say ``split`` = ``test``, only those are used.
         store: the bag store of these slides.
         name: of the folder in ``external`` of the run; that of the table if not given.
-        allow_missing: go on without slides that lack a bag or a label.
+        allow_missing: go on without slides that lack a bag or an outcome.
         notify: told of each row that is left out.
 
     Raises:
@@ -97,7 +98,7 @@ def external_validation(
     members = run.ensemble(model)
     train_rows, test_rows = split_train_test(read_table(table))
     rows = test_rows or train_rows
-    cohort = assemble(rows, store, allow_missing=allow_missing, source=table.name)
+    cohort = assemble(rows, store, task=run.task, allow_missing=allow_missing, source=table.name)
     for row, reason in cohort.excluded:
         if notify:
             notify(f"Left out: {row}: {reason}")
@@ -149,45 +150,79 @@ def check_unseen(run: Run, members: Sequence[FittedModel], cohort: Cohort) -> No
     check_seen(cohort, [Fold(repeat=0, index=0, train=(), test=tuple(names))])
 
 
-def predict_ensemble(members: Sequence[FittedModel], cohort: Cohort) -> ClassPredictions:
-    """Average the logits of all models and of all slides of a case, then take the softmax.
+def predict_ensemble(members: Sequence[FittedModel], cohort: Cohort) -> Predictions:
+    """Average the logits of all models and of all slides of a case, then read the answer from the mean.
 
     As in Navarro et al. 2021 (doi:10.3390/cancers13122866): 15 models of 3 x 5 folds, one score per
     patient. A fit of several seeds counts as so many models. A model whose logits are themselves means over
     tiles weighs slides by their tiles, so that its score is the mean over all models and all tiles of the
-    case.
+    case. Where logits of different fits are not on one scale, as those of a risk, the answers of the fits are
+    averaged instead.
 
     Returns:
-        One row per slide: p of its case, and the slide's own mean logits in columns ``logit_<class>``.
+        One row per slide: the answer for its case, and the slide's own mean logits in columns
+        ``logit_<name>`` where logits are on one scale.
 
     Raises:
         FitError: a bag was made by another recipe than the models'.
         CohortError: a model reads a column that the table does not have.
         PredictionsError: a case has a label that the models do not know.
     """
-    first = members[0]
-    networks = [network for member in members for network in _networks(member)]
+    first, task = members[0], cohort.task
+    readout = first.readout
+    columns = task.answer_columns(cohort.cases, readout.labels)
     per_tile = issubclass(head_class(first.model), TileVoteLogits)
     rows: list[dict[str, object]] = []
+    own_logits: list[dict[str, float]] = []
     for case in cohort.cases:
-        slides = torch.stack(
-            [
-                torch.stack(
-                    [run_head(m, bag, case.other).logits[0].double() for m in networks]
-                ).mean(0)
-                for bag in case.bags
+        weights = [float(len(bag)) if per_tile else 1.0 for bag in case.bags]
+        if readout.same_scale:
+            slides = _mean_logits(members, case)
+            answer = readout.answer(_weighted_mean(slides, weights), columns)
+            own_logits += [
+                dict(zip([LOGIT + name for name in readout.outputs], row, strict=True))
+                for row in slides.tolist()
             ]
-        )  # (slides, C)
-        weight = torch.tensor([float(len(bag)) if per_tile else 1.0 for bag in case.bags]).double()
-        p = torch.softmax((weight / weight.sum()) @ slides, dim=0)
-        for bag, logits in zip(case.bags, slides, strict=True):
-            facts = (first.model, 0, 0, case.name, bag.slide, case.label)
-            rows.append(
-                dict(zip(COLUMNS, facts, strict=True))
-                | {PREFIX + n: float(v) for n, v in zip(first.classes, p, strict=True)}
-                | {LOGIT + n: float(v) for n, v in zip(first.classes, logits, strict=True)}
-            )
-    return ClassPredictions(pd.DataFrame(rows), first.classes)
+        else:
+            answer = _mean_answer(members, case, weights, columns)
+        for bag in case.bags:
+            keys = {
+                "model": first.model, "repeat": 0, "fold": 0, "case": case.name, "slide": bag.slide,
+            }  # fmt: skip
+            rows.append({**keys, **task.outcome_fields(case), **answer})
+    predictions = task.make_predictions(rows, cohort.cases, readout.labels)
+    if not own_logits:
+        return predictions
+    return replace(predictions, table=predictions.table.join(pd.DataFrame(own_logits)))
+
+
+def _mean_logits(members: Sequence[FittedModel], case: Case) -> Tensor:
+    """(slides, C) mean over all networks."""
+    networks = [network for member in members for network in _networks(member)]
+    by_slide = [
+        torch.stack(
+            [run_head(network, bag, case.other).logits[0].double() for network in networks]
+        ).mean(0)
+        for bag in case.bags
+    ]
+    return torch.stack(by_slide)
+
+
+def _mean_answer(
+    members: Sequence[FittedModel], case: Case, weights: Sequence[float], columns: Sequence[str]
+) -> dict[str, float]:
+    """The mean of what each fit answers from its own mean over the slides."""
+    answers = [
+        member.readout.answer(_weighted_mean(_mean_logits([member], case), weights), columns)
+        for member in members
+    ]
+    return {name: sum(answer[name] for answer in answers) / len(answers) for name in answers[0]}
+
+
+def _weighted_mean(slides: Tensor, weights: Sequence[float]) -> Tensor:
+    """(C,) from (slides, C)."""
+    weight = torch.tensor(weights).double()
+    return (weight / weight.sum()) @ slides
 
 
 def _networks(fitted: FittedModel) -> tuple[FittedModel, ...]:

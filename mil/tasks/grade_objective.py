@@ -97,6 +97,11 @@ class GradeReadout(Readout):
         return ("grade",)
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The grades."""
+        return self.grades
+
+    @property
     def answer_names(self) -> tuple[str, ...]:
         """One ``g_<grade>`` per grade."""
         return tuple(PREFIX + name for name in self.grades)

@@ -27,6 +27,7 @@ class RiskModel(Readout):
     """Logits as a risk and a survival curve."""
 
     unit: ClassVar[str] = "risk"
+    same_scale: ClassVar[bool] = False  # a risk is measured from the fit's own training cases
 
     @property
     def classes(self) -> tuple[str, ...]:

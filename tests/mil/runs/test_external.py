@@ -29,6 +29,7 @@ from mil.runs.validation_log import (
     log_paths,
     new_record,
 )
+from tests.mil.followed import followed_cohort
 from tests.mil.made import QUICK, cohort_of, folds_of, made_case, made_cohort
 
 MODELS = ("abmil", "tile-vote-logits", "majority")
@@ -149,6 +150,30 @@ def test_slides_of_an_attention_model_count_alike(run, unseen):
         assert rows[["p_class-a", "p_class-b"]].to_numpy()[0] == pytest.approx(
             softmax(np.mean(slides, axis=0)), abs=1e-6
         )
+
+
+def test_risks_of_different_fits_are_averaged_as_answers_not_as_logits():
+    """The logit of a fit is compared with those of its own training cases alone."""
+    settings = replace(QUICK, task="survival")
+    trained, unseen = followed_cohort(24), followed_cohort(10, seed=3)
+    halves = trained.cases[:12], trained.cases[12:]
+    members = [
+        fit_model("mean", half, (), trained.classes, settings, seed=0, task=trained.task)
+        for half in halves
+    ]
+    predictions = predict_ensemble(members, unseen)
+    columns = predictions.answer_columns
+    for case in unseen.cases:
+        answers = []
+        for member in members:
+            logits = [member.head(*collate([bag.features])).logits[0] for bag in case.bags]
+            mean = torch.stack(logits).detach().double().mean(0)
+            answers.append([member.readout.answer(mean, columns)[name] for name in columns])
+        rows = predictions.table[predictions.table["case"] == case.name]
+        assert list(rows["time"]) == [case.time] * len(case.bags)
+        for row in rows[columns].to_numpy():
+            assert row == pytest.approx(np.mean(answers, axis=0), abs=1e-6)
+    assert not [name for name in predictions.table.columns if name.startswith("logit_")]
 
 
 def test_a_label_no_model_knows_is_refused(run, unseen):
