@@ -27,7 +27,7 @@ class Grade(GradeColumns, Task):
 
     Attributes:
         grade: name of the column of grades.
-        grade_order: the grades from lowest to highest; in numerical or alphabetical order if empty.
+        grade_order: the grades from lowest to highest; ordered by their numbers if empty.
 
     Example:
         task = mil.Grade(grade="grade", grade_order=("1", "2", "3"))
