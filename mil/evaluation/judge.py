@@ -96,12 +96,6 @@ class Comparison(Protocol):
     def to_json(self) -> Mapping[str, object]:
         """Plain numbers, text, lists and dicts."""
 
-    def rows(self) -> list[dict[str, object]]:
-        """One flat row per pair of models."""
-
-    def tables(self) -> Sequence[Table]:
-        """The tests for a terminal."""
-
 
 def evaluate(predictions: Predictions, settings: "JudgeSettings | None" = None) -> Evaluation:
     """Judge every model over the cases of a table.
