@@ -44,25 +44,25 @@ def study(tmp_path, monkeypatch):
     return tmp_path
 
 
-def asked(study, **given):
-    told = {
+def options_of(study, **changes):
+    settings = {
         "cohort": study / "cohort.csv", "store": study / "store", "out": study / "run",
         "task": "survival", "time": "OS.time", "event": "OS", "time_unit": "months", "folds": "3",
         "epochs": 3, "models": ("majority", "pooled-logistic"),
     }  # fmt: skip
-    return CrossvalOptions(**(told | given))
+    return CrossvalOptions(**(settings | changes))
 
 
 def test_run_holds_predictions_numbers_and_curves(study, capsys):
-    crossval(asked(study))
+    crossval(options_of(study))
     printed = " ".join("".join(capsys.readouterr()).split())
     assert "30 cases" in printed
     assert "months" in printed
     assert "log-rank p Holm" in printed
     assert f"The log-rank p is {CAVEAT}." in printed
     run = study / "run"
-    found = {m["model"]: m for m in json.loads((run / "metrics.json").read_text())["models"]}
-    assert found["pooled-logistic"]["harrell"]["low"] > 0.5
+    results = {m["model"]: m for m in json.loads((run / "metrics.json").read_text())["models"]}
+    assert results["pooled-logistic"]["harrell"]["low"] > 0.5
     assert read_predictions(run / "predictions.csv").models == ("majority", "pooled-logistic")
     svg = (run / "survival" / "pooled-logistic.svg").read_text()
     assert "time in months" in svg
@@ -71,9 +71,9 @@ def test_run_holds_predictions_numbers_and_curves(study, capsys):
     assert (run / "survival" / "pooled-logistic.png").read_bytes()[:4] == b"\x89PNG"
     rows = read_csv(run / "survival" / "pooled-logistic.csv")
     for group in ("low risk", "high risk"):
-        mine = [row for row in rows if row["group"] == group]
-        lost = sum(int(row["events"]) + int(row["censored"]) for row in mine)
-        assert lost == int(mine[0]["at_risk"])
+        group_rows = [row for row in rows if row["group"] == group]
+        lost = sum(int(row["events"]) + int(row["censored"]) for row in group_rows)
+        assert lost == int(group_rows[0]["at_risk"])
     facts = json.loads((run / "run.json").read_text())
     assert facts["complete"]
     assert facts["times"]["c000"] > 0
@@ -85,7 +85,7 @@ def test_run_holds_predictions_numbers_and_curves(study, capsys):
 def test_run_json_repeats_the_run_and_its_figures(study):
     from cli.options import build
 
-    crossval(asked(study))
+    crossval(options_of(study))
     again = build(CrossvalOptions, {"out": str(study / "again")}, study / "run" / "run.json")
     crossval(again)
     for name in ("predictions.csv", "metrics.json", "survival/pooled-logistic.svg"):
@@ -93,7 +93,7 @@ def test_run_json_repeats_the_run_and_its_figures(study):
 
 
 def test_columns_that_tell_the_outcome_are_complained_of(study, capsys):
-    crossval(asked(study, models=("clinical",)))
+    crossval(options_of(study, models=("clinical",)))
     printed = " ".join("".join(capsys.readouterr()).split())
     for column in ("vital", "days_to_death"):
         assert f"Column {column} is the outcome in other words" in printed
@@ -101,7 +101,7 @@ def test_columns_that_tell_the_outcome_are_complained_of(study, capsys):
 
 
 def test_other_times_are_another_run(study):
-    crossval(asked(study))
+    crossval(options_of(study))
     info = json.loads((study / "run" / "run.json").read_text())
     (study / "run" / "run.json").write_text(json.dumps(info | {"complete": False}))
     table = (study / "cohort.csv").read_text().splitlines()
@@ -109,14 +109,15 @@ def test_other_times_are_another_run(study):
     fields[2] = "77"
     (study / "cohort.csv").write_text("\n".join([table[0], ",".join(fields), *table[2:]]))
     with pytest.raises(RunError, match="other settings or data"):
-        crossval(asked(study))
+        crossval(options_of(study))
 
 
 def test_trained_model_predicts_risks_and_says_whom_it_has_seen(study):
-    given = {
-        name: getattr(asked(study), name) for name in ("cohort", "store", "task", "time", "event")
+    changes = {
+        name: getattr(options_of(study), name)
+        for name in ("cohort", "store", "task", "time", "event")
     }
-    train(TrainOptions(**given, model="pooled-logistic", out=study / "m"))
+    train(TrainOptions(**changes, model="pooled-logistic", out=study / "m"))
     bags = tuple(sorted((study / "store").glob("*.h5")))
     predict(PredictOptions(run=study / "m", inputs=bags))
     rows = read_csv(study / "m" / "predict.csv")
@@ -134,30 +135,30 @@ def test_trained_model_predicts_risks_and_says_whom_it_has_seen(study):
 def test_default_models_are_those_that_can_learn_survival(study):
     crossval(
         replace(
-            asked(study, epochs=1),
+            options_of(study, epochs=1),
             models=CrossvalOptions(cohort=study, store=study, out=study).models,
         )
     )
-    told = json.loads((study / "run" / "run.json").read_text())["settings"]["models"]
-    assert told == ["majority", "pooled-logistic", "mean", "abmil"]
+    models = json.loads((study / "run" / "run.json").read_text())["settings"]["models"]
+    assert models == ["majority", "pooled-logistic", "mean", "abmil"]
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("changes", "message"),
     [
         ({"models": ("tile-vote",)}, "tile-vote learns classes, not survival. Use one of"),
         ({"models": ("mean", "ablim")}, "No model 'ablim'"),
     ],
 )  # fmt: skip
-def test_what_learns_classes_only_is_refused_before_the_run(study, given, said):
-    with pytest.raises(UsageError, match=said):
-        crossval(asked(study, **given))
+def test_what_learns_classes_only_is_refused_before_the_run(study, changes, message):
+    with pytest.raises(UsageError, match=message):
+        crossval(options_of(study, **changes))
     assert not (study / "run").exists()
 
 
-def test_columns_that_are_not_there_are_asked_for(study):
+def test_columns_that_are_missing_are_named(study):
     with pytest.raises(CohortError, match=r"no column 'time'.*Set time to the name of the column"):
-        crossval(asked(study, time="time"))
+        crossval(options_of(study, time="time"))
 
 
 def test_few_censored_cases_do_not_forbid_folds(study):
@@ -168,7 +169,7 @@ def test_few_censored_cases_do_not_forbid_folds(study):
         fields[3] = "0" if fields[0] == "c000" else "1"
         lines.append(",".join(fields))
     (study / "cohort.csv").write_text("\n".join(lines))
-    crossval(asked(study, models=("majority",)))
+    crossval(options_of(study, models=("majority",)))
     assert (study / "run" / "metrics.json").exists()
 
 
@@ -200,10 +201,10 @@ def test_page_tells_what_the_run_has_measured(study, mil):
     source = (study / "run" / "report.html").read_text()
     check_page(source)
     text = Page(source).text()
-    found = json.loads((study / "run" / "metrics.json").read_text())
+    results = json.loads((study / "run" / "metrics.json").read_text())
     slides = sum("c005" not in row[0] for row in rows[1:])
-    assert f"29 cases, {found['n_events']} events, {slides} slides" in text
-    for model in found["models"]:
+    assert f"29 cases, {results['n_events']} events, {slides} slides" in text
+    for model in results["models"]:
         c = model["harrell"]
         limits = (
             "every case has the same risk"
@@ -222,31 +223,31 @@ def test_page_tells_what_the_run_has_measured(study, mil):
     assert "<script" not in source
     assert "attention of abmil" in text
     assert "label in the table, cases (%)" in text
-    told = {row[0]: (row[2], row[3]) for row in rows[1:]}
-    for case, (time, dead) in told.items():
-        said = "event after" if dead == "1" else "last seen without event after"
-        shown = f"{case} {said}: {float(time or 0):g} months"
+    follow_up = {row[0]: (row[2], row[3]) for row in rows[1:]}
+    for case, (time, dead) in follow_up.items():
+        words = "event after" if dead == "1" else "last seen without event after"
+        shown = f"{case} {words}: {float(time or 0):g} months"
         assert (shown in text) == (case != "c005"), shown
 
 
 def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(study, mil, capsys):
-    crossval(asked(study))
-    said = capsys.readouterr().out
+    crossval(options_of(study))
+    printed = capsys.readouterr().out
     done = mil("evaluate", "run", "--out", "judged", cwd=study)
-    assert [line for line in done.stdout.splitlines() if line in said.splitlines()] == (
+    assert [line for line in done.stdout.splitlines() if line in printed.splitlines()] == (
         done.stdout.splitlines()[:-1]
     )
     for name in ("metrics.json", "predictions.csv"):
         assert (study / "judged" / name).read_bytes() == (study / "run" / name).read_bytes(), name
-    found = json.loads((study / "run" / "metrics.json").read_text())
+    results = json.loads((study / "run" / "metrics.json").read_text())
     rows = {(r["model"], r["metric"]): r for r in read_csv(study / "judged" / "metrics.csv")}
-    for model in found["models"]:
+    for model in results["models"]:
         name = model["model"]
         assert float(rows[name, "harrell"]["value"]) == model["harrell"]["value"]
         assert rows[name, "harrell"]["low"] == str(model["harrell"]["low"] or "")
         assert float(rows[name, "ibs"]["value"]) == model["ibs"]
         assert rows[name, "groups.p_holm"]["value"] == str(model["groups"]["p_holm"] or "")
-    assert float(rows["(guessing)", "ibs"]["value"]) == found["guessing_ibs"]
+    assert float(rows["(guessing)", "ibs"]["value"]) == results["guessing_ibs"]
 
     table = study / "judged" / "predictions.csv"
     lines = table.read_text().splitlines()
@@ -260,25 +261,25 @@ def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(study, mil, 
         "evaluate", "one.csv", "two.tsv", "--time-unit", "moons", "--out", "tables", cwd=study
     )
     assert "moons." in again.stdout
-    told = json.loads((study / "tables" / "metrics.json").read_text())
-    assert told == found | {"unit": "moons"}
+    judged = json.loads((study / "tables" / "metrics.json").read_text())
+    assert judged == results | {"unit": "moons"}
     alone = mil("evaluate", "judged", "--models", "pooled-logistic", cwd=study)
     assert "units of time" in alone.stdout
     assert "majority" not in alone.stdout
 
 
 @pytest.mark.parametrize(
-    ("change", "options", "said"),
+    ("change", "options", "message"),
     [
         ({}, ["--prevalence", "event=0.3"], "are for predictions of classes; t.csv holds none. Leave them"),
         ({}, ["--models", "dsmil"], "t.csv has no model 'dsmil'; it has majority"),
         ({"fold": "site"}, [], "t.csv: Predictions lack fold; got columns model, repeat, site, case"),
         ({"s_": "x_"}, [], "t.csv: Predictions of survival need columns s_<time> of two"),
-        ({"risk": "said"}, [], "or of survival time, event, risk and s_<time>"),
+        ({"risk": "score"}, [], "or of survival time, event, risk and s_<time>"),
         ({"majority,0,0": "majority,0,x"}, [], "t.csv: column fold must hold numbers"),
     ],
 )  # fmt: skip
-def test_tables_that_cannot_be_judged_say_what_they_lack(study, mil, change, options, said):
+def test_tables_that_cannot_be_judged_say_what_they_lack(study, mil, change, options, message):
     header = "model,repeat,fold,case,slide,time,event,risk,s_1,s_2"
     rows = [f"majority,0,{i % 2},c{i},c{i},{i + 1},1,{-i},0.9,0.5" for i in range(4)]
     text = "\n".join([header, *rows]) + "\n"
@@ -288,7 +289,7 @@ def test_tables_that_cannot_be_judged_say_what_they_lack(study, mil, change, opt
     (study / "t.csv").write_text(text)
     done = mil("evaluate", "t.csv", *options, cwd=study, check=False)
     assert done.returncode in (1, 2)
-    assert said in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 
@@ -302,7 +303,7 @@ def test_a_unit_of_time_is_not_for_classes(study, mil):
 
 
 def test_page_of_other_outcomes_is_refused(study):
-    crossval(asked(study, models=("majority",)))
+    crossval(options_of(study, models=("majority",)))
     table = (study / "cohort.csv").read_text().splitlines()
     fields = table[1].split(",")
     fields[2] = str(float(fields[2]) + 1)
@@ -312,7 +313,7 @@ def test_page_of_other_outcomes_is_refused(study):
 
 
 def test_shuffled_outcomes_leave_nothing_to_order(study, capsys):
-    crossval(asked(study))
+    crossval(options_of(study))
     observed = json.loads((study / "run" / "metrics.json").read_text())["models"][1]["harrell"]
     capsys.readouterr()
     assert run_permutations(study / "run", study / "permuted", 4) == 0
@@ -327,7 +328,7 @@ def test_shuffled_outcomes_leave_nothing_to_order(study, capsys):
 
 
 def test_a_survival_run_is_audited(study):
-    crossval(asked(study))
+    crossval(options_of(study))
     report = audit_run(open_run(study / "run"))
     assert report.judged.predictions.models == ("majority", "pooled-logistic")
     assert report.confounders
@@ -367,22 +368,25 @@ def test_outcomes_of_tcga_join_bags_made_for_them(realdata, tmp_path, capsys):
             clinical=("age_at_initial_pathologic_diagnosis",),
         )
     )  # fmt: skip
-    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    results = json.loads((tmp_path / "run" / "metrics.json").read_text())
     used = [row for row in rows if row["OS.time"].isdigit() and row["OS"] in ("0", "1")]
-    assert (found["n_cases"], found["n_events"]) == (len(used), sum(r["OS"] == "1" for r in used))
-    assert found["n_events"] == 99
-    models = {m["model"]: m for m in found["models"]}
+    assert (results["n_cases"], results["n_events"]) == (
+        len(used),
+        sum(r["OS"] == "1" for r in used),
+    )
+    assert results["n_events"] == 99
+    models = {m["model"]: m for m in results["models"]}
     assert models["pooled-logistic"]["harrell"]["low"] > 0.6
     assert models["pooled-logistic"]["groups"]["p"] < 0.001
     assert models["majority"]["harrell"]["value"] == 0.5
 
 
 def test_columns_that_cannot_be_fitted_leave_the_run_whole(study, capsys, monkeypatch):
-    def refused(*_given):
+    def refused(*_arguments):
         raise FitError("a single event")
 
     monkeypatch.setattr("mil.tasks.survival.hazards_beside", refused)
-    crossval(asked(study, clinical=("age",)))
+    crossval(options_of(study, clinical=("age",)))
     assert (
         "No Cox regression beside the clinical columns: a single event" in capsys.readouterr().out
     )
@@ -390,8 +394,8 @@ def test_columns_that_cannot_be_fitted_leave_the_run_whole(study, capsys, monkey
     assert not (study / "run" / "survival" / "cox.csv").exists()
 
 
-def test_risk_stands_beside_the_clinical_columns_it_is_asked_for(study, capsys):
-    crossval(asked(study, clinical=("age",)))
+def test_risk_stands_beside_the_clinical_columns_it_is_given(study, capsys):
+    crossval(options_of(study, clinical=("age",)))
     rows = read_csv(study / "run" / "survival" / "cox.csv")
     assert {row["model"] for row in rows} == {"pooled-logistic"}
     assert [r["term"] for r in rows if r["analysis"] == "multivariable"] == [

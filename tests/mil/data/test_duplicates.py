@@ -66,10 +66,10 @@ def cohort_with(*bags, others=6):
 )
 def test_a_second_scan_under_another_case_is_told(again):
     field = tissue(1)
-    [found] = lookalikes(cohort_with(scan("one", field), scan("two", field, **again)))
-    assert {found.first, found.second} == {("case-one", "one"), ("case-two", "two")}
-    assert found.matches > 0.7 * found.compared
-    assert "one patient" in str(found)
+    [pair] = lookalikes(cohort_with(scan("one", field), scan("two", field, **again)))
+    assert {pair.first, pair.second} == {("case-one", "one"), ("case-two", "two")}
+    assert pair.matches > 0.7 * pair.compared
+    assert "one patient" in str(pair)
 
 
 def test_one_patients_own_slides_may_be_alike():

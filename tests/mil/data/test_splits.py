@@ -18,9 +18,9 @@ def names_and_labels(counts):
     return [f"case{i:02d}" for i in range(len(labels))], labels
 
 
-def split(counts=(5, 5, 5, 5), sites=None, **given):
+def split(counts=(5, 5, 5, 5), sites=None, **options):
     names, labels = names_and_labels(counts)
-    return split_cases(names, labels, sites or [""] * len(names), SplitSettings(**given))
+    return split_cases(names, labels, sites or [""] * len(names), SplitSettings(**options))
 
 
 cohorts = st.lists(st.integers(3, 9), min_size=2, max_size=5)
@@ -48,9 +48,9 @@ def test_classes_are_spread_evenly(counts, seed):
     names, labels = names_and_labels(counts)
     label_of = dict(zip(names, labels, strict=True))
     for fold in split(counts, folds="3", seed=seed):
-        found = Counter(label_of[name] for name in fold.test)
+        counted = Counter(label_of[name] for name in fold.test)
         for k, count in enumerate(counts):
-            assert count // 3 <= found[f"class-{k}"] <= -(-count // 3)
+            assert count // 3 <= counted[f"class-{k}"] <= -(-count // 3)
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -162,7 +162,7 @@ def test_class_of_one_case_is_refused_with_a_remedy(folds):
 
 
 @pytest.mark.parametrize(
-    "given",
+    "options",
     [
         {"folds": "1"},
         {"folds": "0"},
@@ -175,9 +175,9 @@ def test_class_of_one_case_is_refused_with_a_remedy(folds):
         {"folds": "site", "repeats": 2},
     ],
 )
-def test_settings_that_make_no_split_are_refused_at_birth(given):
+def test_settings_that_make_no_split_are_refused_at_birth(options):
     with pytest.raises(CohortError, match="Use "):
-        SplitSettings(**given)
+        SplitSettings(**options)
 
 
 def test_fold_with_a_case_on_both_sides_is_leakage():
@@ -231,9 +231,9 @@ def test_inner_split_divides_the_cases(counts, seed):
 def test_inner_split_sets_a_fifth_of_every_class_aside(counts, seed):
     names, labels = names_and_labels(counts)
     _, valid = inner_split(names, labels, seed)
-    found = Counter(dict(zip(names, labels, strict=True))[name] for name in valid)
+    counted = Counter(dict(zip(names, labels, strict=True))[name] for name in valid)
     for k, count in enumerate(counts):
-        assert max(1, count // 5) <= found[f"class-{k}"] <= -(-count // 5)
+        assert max(1, count // 5) <= counted[f"class-{k}"] <= -(-count // 5)
 
 
 def test_inner_split_repeats_with_its_seed():

@@ -14,9 +14,9 @@ from mil.evaluation.survival.predictions import RiskPredictions
 
 
 def test_models_keep_their_order_and_repeats_ascend(make):
-    found = make(models=("zeta", "alpha"), repeats=3)
-    assert found.models == ("zeta", "alpha")
-    assert found.repeats == (0, 1, 2)
+    results = make(models=("zeta", "alpha"), repeats=3)
+    assert results.models == ("zeta", "alpha")
+    assert results.repeats == (0, 1, 2)
 
 
 def test_case_scores_average_the_slides_of_a_case(predictions):
@@ -234,8 +234,8 @@ NASTY = [
 
 
 def test_csv_gives_back_names_and_every_bit(tmp_path, make):
-    found = make(counts=(8, 10), repeats=1)
-    table = found.table.copy()
+    results = make(counts=(8, 10), repeats=1)
+    table = results.table.copy()
     names = dict(zip(sorted(set(table["case"])), NASTY, strict=True))
     table["slide"] = table["slide"].map(lambda name: names[name[:6]] + name[6:])
     table["case"] = table["case"].map(names)

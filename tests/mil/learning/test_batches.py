@@ -51,9 +51,9 @@ def test_read_only_features_of_a_file_are_taken_without_a_warning(tmp_path, dtyp
 
 
 def test_changing_the_batch_leaves_the_bag_alone():
-    mine = bag(3)
-    collate([mine]).features.zero_()
-    np.testing.assert_array_equal(mine, bag(3))
+    original = bag(3)
+    collate([original]).features.zero_()
+    np.testing.assert_array_equal(original, bag(3))
 
 
 def numbered(n_tiles):
@@ -142,8 +142,8 @@ def test_chunks_say_what_the_bag_at_once_says(model, members, chunk_tiles):
     whole = head(*collate([tiles]))
     in_chunks = run_in_chunks(head, tiles, chunk_tiles)
     for each in fields(whole):
-        told = getattr(in_chunks, each.name)
-        torch.testing.assert_close(told, getattr(whole, each.name), rtol=1e-5, atol=1e-5)
+        chunked = getattr(in_chunks, each.name)
+        torch.testing.assert_close(chunked, getattr(whole, each.name), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", CHUNKED)

@@ -47,10 +47,10 @@ def judged(cohort, folds):
 
 def test_both_together_tell_more_than_the_columns_alone():
     cohort = two_classes()
-    found = judged(cohort, folds_of(cohort))
-    assert list(found) == [SELECTED, COMBINED]
-    assert found[COMBINED] > found[SELECTED] + 0.03
-    assert found[SELECTED] > 0.65
+    scores = judged(cohort, folds_of(cohort))
+    assert list(scores) == [SELECTED, COMBINED]
+    assert scores[COMBINED] > scores[SELECTED] + 0.03
+    assert scores[SELECTED] > 0.65
 
 
 def test_where_nothing_tells_neither_does():
@@ -164,10 +164,10 @@ def test_survival_is_combined_by_cox_regressions():
         for case in plain.cases
     )
     cohort = Cohort(cases=cases, classes=plain.classes, task=plain.task)
-    asked = combination(cohort, settings=FitSettings(task="survival"), columns=("age",))
-    predictions = combine(asked, folds_by_event(cohort))
-    found = {m.model: m for m in evaluate_survival(predictions).models}
-    assert set(found) == {SELECTED, COMBINED}
-    assert found[SELECTED].metrics["harrell"].low > 0.5
-    assert found[COMBINED].metrics["harrell"].value > 0.65
-    assert found[COMBINED].groups.p < 0.05
+    request = combination(cohort, settings=FitSettings(task="survival"), columns=("age",))
+    predictions = combine(request, folds_by_event(cohort))
+    scores = {m.model: m for m in evaluate_survival(predictions).models}
+    assert set(scores) == {SELECTED, COMBINED}
+    assert scores[SELECTED].metrics["harrell"].low > 0.5
+    assert scores[COMBINED].metrics["harrell"].value > 0.65
+    assert scores[COMBINED].groups.p < 0.05

@@ -36,9 +36,9 @@ LEARNER = FitSettings(seeds=1, epochs=12, width=32, learning_rate=5e-3)
 CHANCE = 1 / 4  # all cohorts of this file that are judged have four classes of five cases
 
 
-def run(cohort, models=("abmil",), settings=QUICK, *, seed=0, folds=None, **given):
+def run(cohort, models=("abmil",), settings=QUICK, *, seed=0, folds=None, **options):
     folds = folds or folds_of(cohort, seed=seed)
-    return cross_validate(cohort, folds, models, settings, seed=seed, **given)
+    return cross_validate(cohort, folds, models, settings, seed=seed, **options)
 
 
 def correct(predictions, model="abmil"):
@@ -76,24 +76,24 @@ def test_planted_signal_is_found(planted):
 
 def test_attention_lies_on_the_key_tiles_of_cases_not_seen(planted):
     cohort, keys, _, fits = planted
-    found = [
+    results = [
         auc(keys[bag.slide], attention_scores(fitted, bag).values)
         for fold, fitted in fits.items()
         for case in cohort.named(fold.test)
         for bag in case.bags
     ]
-    assert len(found) == 20
-    assert np.mean(found) >= 0.8
+    assert len(results) == 20
+    assert np.mean(results) >= 0.8
 
 
 def test_shuffled_labels_are_predicted_by_chance():
     """Each fold tests one case of each class, so that guessing is right in a quarter exactly."""
     n_cohorts = 24
-    found = sum(
+    results = sum(
         correct(run(relabelled(planted_cohort(seed=seed)[0], seed), settings=LEARNER, seed=seed))
         for seed in range(100, 100 + n_cohorts)
     )
-    assert within_chance(found, 20 * n_cohorts)
+    assert within_chance(results, 20 * n_cohorts)
 
 
 def test_the_bound_of_chance_would_notice_a_leak():
@@ -130,18 +130,18 @@ SIGNED = range(200, 206)
 
 
 def test_patient_signature_does_not_help_where_cases_stay_together():
-    found = sum(
+    results = sum(
         correct(run(signed_cohort(seed), ["mean"], LEARNER, seed=seed), "mean") for seed in SIGNED
     )
-    assert within_chance(found, 20 * len(SIGNED))
+    assert within_chance(results, 20 * len(SIGNED))
 
 
 def test_patient_signature_would_pass_for_a_diagnosis_if_slides_were_split():
-    found = sum(
+    results = sum(
         correct(run(by_slide(signed_cohort(seed)), ["mean"], LEARNER, seed=seed), "mean")
         for seed in SIGNED
     )
-    assert found / (60 * len(SIGNED)) > 2 * CHANCE
+    assert results / (60 * len(SIGNED)) > 2 * CHANCE
 
 
 COHORT = made_cohort((5, 5, 5), slides=2)
@@ -266,15 +266,15 @@ def test_stored_fit_on_a_backbone_that_has_seen_more_is_refused():
 
 
 def test_every_fit_is_offered_for_keeping_and_used():
-    asked = []
+    request = []
 
     def keep(model, fold, fitter):
-        asked.append((model, fold))
+        request.append((model, fold))
         return fitter()
 
     folds = folds_of(COHORT)
     run(COHORT, ["mean", "majority"], folds=folds, fitter=keep)
-    assert asked == [(model, fold) for model in ("mean", "majority") for fold in folds]
+    assert request == [(model, fold) for model in ("mean", "majority") for fold in folds]
 
 
 def test_stored_fits_give_the_predictions_of_fresh_ones(tmp_path):
@@ -283,12 +283,12 @@ def test_stored_fits_give_the_predictions_of_fresh_ones(tmp_path):
         save_model(tmp_path / f"{model}{fold.index}.safetensors", fitted)
         return fitted
 
-    def kept(model, fold, fitter):
+    def save(model, fold, fitter):
         return load_model(tmp_path / f"{model}{fold.index}.safetensors")
 
     models = ["majority", "tile-vote", "abmil"]
     fresh = run(COHORT, models, fitter=saving).table
-    pd.testing.assert_frame_equal(run(COHORT, models, fitter=kept).table, fresh, check_exact=True)
+    pd.testing.assert_frame_equal(run(COHORT, models, fitter=save).table, fresh, check_exact=True)
 
 
 def of_model(predictions, model):
@@ -410,9 +410,9 @@ def test_what_a_tested_case_is_called_moves_no_prediction():
     swapped = dict(zip(labels, list(labels.values())[::-1], strict=True))
     cases = [replace(case, label=swapped.get(case.name, case.label)) for case in COHORT.cases]
     other = run(replace(COHORT, cases=tuple(cases)), folds=folds[:1]).table
-    mine = run(COHORT, folds=folds[:1]).table
+    first_fold = run(COHORT, folds=folds[:1]).table
     pd.testing.assert_frame_equal(
-        other.drop(columns="label"), mine.drop(columns="label"), check_exact=True
+        other.drop(columns="label"), first_fold.drop(columns="label"), check_exact=True
     )
 
 
@@ -515,8 +515,8 @@ def test_a_clinical_fact_that_a_fold_lacks_leaves_that_fold_its_shares():
     folds = folds_of(cohort, folds="2")
     table = cross_validate(cohort, folds, ["clinical"], QUICK, seed=0, workers=1).table
     lacking = next(fold for fold in folds if cases[0].name in fold.test)
-    held = table[table["fold"] == lacking.index]
-    assert np.allclose(held["p_class-a"], 0.5, atol=1e-6)
+    stored = table[table["fold"] == lacking.index]
+    assert np.allclose(stored["p_class-a"], 0.5, atol=1e-6)
 
 
 def test_chunks_are_refused_before_any_work_where_a_head_needs_the_whole_bag():
@@ -530,10 +530,10 @@ def test_chunks_are_refused_before_any_work_where_a_head_needs_the_whole_bag():
 def test_chunks_change_no_prediction(model):
     cohort = made_cohort((4, 4), n_tiles=9)
     folds = folds_of(cohort, folds="2")
-    asked = replace(QUICK, precision="fp32")
-    asked = replace(asked, dropout=0.0)
-    whole = cross_validate(cohort, folds, [model], asked, seed=0, workers=1)
-    parts = replace(asked, chunk_tiles=4)
+    request = replace(QUICK, precision="fp32")
+    request = replace(request, dropout=0.0)
+    whole = cross_validate(cohort, folds, [model], request, seed=0, workers=1)
+    parts = replace(request, chunk_tiles=4)
     chunked = cross_validate(cohort, folds, [model], parts, seed=0, workers=1)
     columns = ["p_class-a", "p_class-b"]
     assert np.allclose(whole.table[columns], chunked.table[columns], atol=1e-4)

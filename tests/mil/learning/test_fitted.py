@@ -44,11 +44,11 @@ def test_no_gradient_is_kept(fitted):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_bag_of_a_file_is_predicted_as_the_bag_itself(fitted, tmp_path, name, dtype):
-    mine = made_bag("s", np.random.default_rng(0).normal(size=(9, 5)).astype(dtype))
-    write_bag(tmp_path / "s.h5", mine)
-    held = read_bag(tmp_path / "s.h5")
-    assert held.features.dtype == dtype
-    assert probabilities(fitted[name], held, TOLD) == probabilities(fitted[name], mine, TOLD)
+    original = made_bag("s", np.random.default_rng(0).normal(size=(9, 5)).astype(dtype))
+    write_bag(tmp_path / "s.h5", original)
+    stored = read_bag(tmp_path / "s.h5")
+    assert stored.features.dtype == dtype
+    assert probabilities(fitted[name], stored, TOLD) == probabilities(fitted[name], original, TOLD)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -79,11 +79,11 @@ def test_bag_of_another_recipe_is_refused_with_what_differs(fitted):
     bag = made_bag("s9", recipe=RECIPE | {"mpp": 0.25, "backbone": "other"})
     with pytest.raises(FitError) as caught:
         run_head(fitted["abmil"], bag)
-    told = str(caught.value)
-    assert told.startswith("s9: the bag does not suit model abmil (")
-    assert "backbone other where it learnt from toy" in told
-    assert "mpp 0.25 where it learnt from 0.5" in told
-    assert "tile" not in told.split("(")[1].split(")")[0]
+    message = str(caught.value)
+    assert message.startswith("s9: the bag does not suit model abmil (")
+    assert "backbone other where it learnt from toy" in message
+    assert "mpp 0.25 where it learnt from 0.5" in message
+    assert "tile" not in message.split("(")[1].split(")")[0]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -197,12 +197,14 @@ def test_gradient_is_that_of_differences(loss):
 
 
 @pytest.mark.parametrize(
-    "given", [{"loss": "focal"}, {"loss": "focal", "focal_gamma": 4.0}, {"label_smoothing": 0.2}]
+    "options", [{"loss": "focal"}, {"loss": "focal", "focal_gamma": 4.0}, {"label_smoothing": 0.2}]
 )
-def test_fit_lowers_the_loss_asked_for(given):
+def test_fit_lowers_the_loss_asked_for(options):
     cohort, _ = planted_cohort(2, 3)
     settings = FitSettings(seeds=1, epochs=30, width=16, learning_rate=1e-2, dropout=0)
-    fitted = fit_model("mean", cohort.cases, (), cohort.classes, replace(settings, **given), seed=0)
+    fitted = fit_model(
+        "mean", cohort.cases, (), cohort.classes, replace(settings, **options), seed=0
+    )
     plain = fit_model("mean", cohort.cases, (), cohort.classes, settings, seed=0)
     assert fitted.losses[-1] < 0.8 * fitted.losses[0]
     assert abs(fitted.losses[0] - plain.losses[0]) > 1e-3
@@ -211,10 +213,10 @@ def test_fit_lowers_the_loss_asked_for(given):
 def test_inner_cases_are_judged_by_the_loss_asked_for():
     cohort = made_cohort((4, 4))
     valid, train = cohort.cases[:1], cohort.cases[1:]
-    given = replace(QUICK, epochs=1, learning_rate=1e-30)
+    options = replace(QUICK, epochs=1, learning_rate=1e-30)
     losses = [
         fit_model(
-            "mean", train, valid, cohort.classes, replace(given, loss=loss), seed=0
+            "mean", train, valid, cohort.classes, replace(options, loss=loss), seed=0
         ).valid_losses
         for loss in ("cross-entropy", "focal")
     ]
@@ -222,7 +224,7 @@ def test_inner_cases_are_judged_by_the_loss_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [
         ({"loss": "hinge"}, "loss is cross-entropy or focal; got 'hinge'"),
         ({"label_smoothing": 1.0}, r"label_smoothing is a fraction in \[0, 1\); got 1.0"),
@@ -231,6 +233,6 @@ def test_inner_cases_are_judged_by_the_loss_asked_for():
         ({"loss": "focal", "label_smoothing": 0.1}, "label_smoothing 0.1 belongs to cross-entropy"),
     ],
 )
-def test_loss_that_cannot_be_is_refused(given, said):
-    with pytest.raises(FitError, match=said):
-        FitSettings(**given)
+def test_loss_that_cannot_be_is_refused(options, message):
+    with pytest.raises(FitError, match=message):
+        FitSettings(**options)

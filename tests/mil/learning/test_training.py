@@ -203,9 +203,9 @@ def test_every_bag_is_seen_once_an_epoch():
 
 def test_bags_keep_their_own_label_and_weight_when_shuffled():
     examples, _ = make_examples(UNEVEN, ("a", "b"))
-    told = {float(e.features[0, 0]): (e.label, pytest.approx(e.weight)) for e in examples}
+    weight_of = {float(e.features[0, 0]): (e.label, pytest.approx(e.weight)) for e in examples}
     for tiles, label, weight in bags_of(groups_of(_bag_steps, examples, seed=1)):
-        assert told[float(tiles[0, 0])] == (label, weight)
+        assert weight_of[float(tiles[0, 0])] == (label, weight)
 
 
 def test_tiles_keep_the_label_of_their_slide_when_shuffled():
@@ -276,7 +276,7 @@ def test_one_epoch_learns_something():
     assert not torch.equal(fitted.head.classify.bias, torch.zeros(2))
 
 
-def noise_fit(**given):
+def noise_fit(**options):
     """A fit whose inner loss turns upwards: labels without a signal, learnt by heart."""
     cohort = made_cohort((8, 8), slides=1, dim=20, seed=3)
     valid = [case for case in cohort.cases if case.name in ("a6", "a7", "b6", "b7")]
@@ -290,7 +290,7 @@ def noise_fit(**given):
             precision="fp32",
             seeds=1,
         ),
-        **given,
+        **options,
     )
     return valid, fit_all("mean", cohort, settings, valid=valid)
 
@@ -391,7 +391,7 @@ def test_unknown_model_is_refused():
 
 
 @pytest.mark.parametrize(
-    "given",
+    "options",
     [
         {"epochs": 0},
         {"width": 0},
@@ -409,9 +409,9 @@ def test_unknown_model_is_refused():
         {"early_stopping": "yes"},
     ],
 )
-def test_settings_that_make_no_fit_are_refused_at_birth(given):
-    with pytest.raises(FitError, match=next(iter(given))):
-        FitSettings(**given)
+def test_settings_that_make_no_fit_are_refused_at_birth(options):
+    with pytest.raises(FitError, match=next(iter(options))):
+        FitSettings(**options)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_early_stopping_waits_for_enough_cases(early_stopping, n_cases, stops):
 
 
 @pytest.fixture(params=list(MODELS))
-def kept(request, tmp_path):
+def stored(request, tmp_path):
     """A fit and where it was saved."""
     fitted = fit_all(request.param, valid=(COHORT.cases[1], COHORT.cases[-1]))
     path = tmp_path / "models" / f"{request.param}-r0-f0.safetensors"
@@ -441,8 +441,8 @@ def kept(request, tmp_path):
     return fitted, path
 
 
-def test_kept_model_predicts_to_the_last_bit_what_it_did(kept):
-    fitted, path = kept
+def test_stored_model_predicts_to_the_last_bit_what_it_did(stored):
+    fitted, path = stored
     loaded = load_model(path)
     for case in COHORT.cases:
         for bag in case.bags:
@@ -451,14 +451,14 @@ def test_kept_model_predicts_to_the_last_bit_what_it_did(kept):
             assert torch.equal(attention, run_head(fitted, bag, case.other).attention)
 
 
-def test_kept_model_knows_all_it_knew(kept):
-    fitted, path = kept
+def test_stored_model_knows_all_it_knew(stored):
+    fitted, path = stored
     loaded = load_model(path)
     assert replace(loaded, head=fitted.head) == fitted
 
 
-def test_card_beside_the_model_says_what_the_card_inside_does(kept):
-    fitted, path = kept
+def test_card_beside_the_model_says_what_the_card_inside_does(stored):
+    fitted, path = stored
     card = json.loads(path.with_suffix(".json").read_text())
     assert card["trained_on"] == list(fitted.trained_on)
     assert card["recipe"] == RECIPE
@@ -678,10 +678,10 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share):
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 8])
 def test_dropout_has_no_pattern(step):
     """Four draws come of one word: neither place in it is favoured, nor do neighbours agree."""
-    kept = (dropout_of(0.5) > 0).double()
+    retained = (dropout_of(0.5) > 0).double()
     for start in range(4):
-        assert abs(float(kept[start::4].mean()) - 0.5) < 0.01
-    both = float((kept[step:] * kept[:-step]).mean())
+        assert abs(float(retained[start::4].mean()) - 0.5) < 0.01
+    both = float((retained[step:] * retained[:-step]).mean())
     assert abs(both - 0.25) < 0.005
 
 
@@ -707,9 +707,9 @@ def test_seeds_are_averaged(model):
     members = [replace(fitted, head=member) for member in fitted.head.members]
     mean = np.mean([probabilities(member, bag) for member in members], axis=0)
     assert probabilities(fitted, bag) == pytest.approx(mean.tolist(), abs=1e-6)
-    told = run_head(fitted, bag).attention
+    attention = run_head(fitted, bag).attention
     torch.testing.assert_close(
-        told, torch.stack([run_head(m, bag).attention for m in members]).mean(0)
+        attention, torch.stack([run_head(m, bag).attention for m in members]).mean(0)
     )
     assert fitted.head.learns_attention == head_class(model).learns_attention
 
@@ -755,5 +755,5 @@ def test_transmil_reads_all_tiles_and_not_the_first_of_them():
         cases.append(made_case(f"c{number}", "ab"[number % 2], tiles.astype(np.float32)))
     settings = FitSettings(seeds=1, epochs=8, width=64, batch_bags=1, precision="fp32")
     fitted = fit_model("transmil", cases[:16], [], ("a", "b"), settings, seed=0)
-    said = [probabilities(fitted, case.bags[0])[1] for case in cases[16:]]
-    assert roc_auc_score([case.label == "b" for case in cases[16:]], said) > 0.9
+    scores = [probabilities(fitted, case.bags[0])[1] for case in cases[16:]]
+    assert roc_auc_score([case.label == "b" for case in cases[16:]], scores) > 0.9

@@ -41,18 +41,18 @@ def test_level_that_the_cox_loss_leaves_open_changes_nothing():
 
 
 def test_equal_risks_have_nearly_the_kaplan_meier_curve():
-    found = fit_hazard_ratio(np.zeros((60, 1)), OUTCOMES)
+    readout = fit_hazard_ratio(np.zeros((60, 1)), OUTCOMES)
     at = np.quantile(OUTCOMES.time, [0.1, 0.5, 0.8])
     curve = kaplan_meier(OUTCOMES.time, OUTCOMES.event).at(at)
-    np.testing.assert_allclose(found.survival(np.zeros((1, 1)), at)[0], curve, atol=0.02)
+    np.testing.assert_allclose(readout.survival(np.zeros((1, 1)), at)[0], curve, atol=0.02)
 
 
 def test_survival_of_intervals_is_the_product_and_even_within():
-    found = IntervalHazards(centre=0.0, cuts=(10.0, 30.0))
+    readout = IntervalHazards(centre=0.0, cuts=(10.0, 30.0))
     logits = np.array([[0.0, math.log(3)]])  # hazards .5 and .75
-    told = found.survival(logits, np.array([0.0, 5.0, 10.0, 20.0, 30.0, 99.0]))[0]
-    np.testing.assert_allclose(told, [1, math.sqrt(0.5), 0.5, 0.25, 0.125, 0.125])
-    assert found.risk(logits)[0] == pytest.approx(-(0.5 + 0.125) / 2)
+    probabilities = readout.survival(logits, np.array([0.0, 5.0, 10.0, 20.0, 30.0, 99.0]))[0]
+    np.testing.assert_allclose(probabilities, [1, math.sqrt(0.5), 0.5, 0.25, 0.125, 0.125])
+    assert readout.risk(logits)[0] == pytest.approx(-(0.5 + 0.125) / 2)
 
 
 def test_cases_fall_into_the_intervals_they_met_or_survived():
@@ -69,9 +69,11 @@ def test_cases_fall_into_the_intervals_they_met_or_survived():
 def test_intervals_hold_as_many_events_each(count):
     cuts = interval_cuts(OUTCOMES, count)
     times = OUTCOMES.time[OUTCOMES.event]
-    held = np.bincount(interval_index(OUTCOMES, cuts)[OUTCOMES.event], minlength=count)
+    events_per_interval = np.bincount(
+        interval_index(OUTCOMES, cuts)[OUTCOMES.event], minlength=count
+    )
     assert cuts[-1] == times.max()
-    assert held.max() - held.min() <= 1
+    assert events_per_interval.max() - events_per_interval.min() <= 1
 
 
 def test_too_few_times_for_the_intervals_are_refused():
@@ -84,10 +86,10 @@ def test_too_few_times_for_the_intervals_are_refused():
 
 @pytest.mark.parametrize("logit", [-2000.0, 2000.0])
 def test_survival_is_a_probability_at_any_logit(logit):
-    found = IntervalHazards(centre=0.0, cuts=(1.0, 2.0))
-    told = found.survival(np.full((1, 2), logit), np.array([0.0, 0.5, 1.5, 2.0]))
-    assert ((told >= 0) & (told <= 1)).all()
-    assert (np.diff(told) <= 0).all()
+    readout = IntervalHazards(centre=0.0, cuts=(1.0, 2.0))
+    probabilities = readout.survival(np.full((1, 2), logit), np.array([0.0, 0.5, 1.5, 2.0]))
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    assert (np.diff(probabilities) <= 0).all()
 
 
 @pytest.mark.parametrize(

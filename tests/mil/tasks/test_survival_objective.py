@@ -43,12 +43,14 @@ def planted():
 
 @pytest.mark.parametrize("loss", ["cox", "discrete"])
 def test_planted_risk_is_found_in_cases_that_were_not_seen(planted, loss):
-    found = judged(planted, ["majority", *TELLING], replace(QUICK, loss=loss))
+    results = judged(planted, ["majority", *TELLING], replace(QUICK, loss=loss))
     for model in TELLING:
-        assert found[model].metrics["harrell"].low > 0.55, model
-        assert found[model].groups.p < 0.05, model
-    assert found["pooled-logistic"].metrics["ibs"].value < found["majority"].metrics["ibs"].value
-    assert found["majority"].metrics["harrell"].value == 0.5
+        assert results[model].metrics["harrell"].low > 0.55, model
+        assert results[model].groups.p < 0.05, model
+    assert (
+        results["pooled-logistic"].metrics["ibs"].value < results["majority"].metrics["ibs"].value
+    )
+    assert results["majority"].metrics["harrell"].value == 0.5
 
 
 @pytest.mark.parametrize("model", ["pooled-logistic", "chance", "abmil"])
@@ -57,21 +59,22 @@ def test_risk_that_is_not_there_comes_out_at_a_half(model):
     n = 12
     settings = replace(QUICK, epochs=4)
     planted = model == "chance"
-    found = [
+    results = [
         judged(followed_cohort(30, planted=planted, seed=s, n_tiles=8), [model], settings, s)[model]
         for s in range(n)
     ]
     assert (
-        abs(np.mean([each.metrics["harrell"].value for each in found]) - 0.5) < 3.3 * 0.08 / n**0.5
+        abs(np.mean([result.metrics["harrell"].value for result in results]) - 0.5)
+        < 3.3 * 0.08 / n**0.5
     )
-    assert sum(each.groups.p < 0.05 for each in found) <= 3
+    assert sum(result.groups.p < 0.05 for result in results) <= 3
 
 
 def test_every_model_that_can_learns_survival_and_every_other_is_refused():
     assert {name for name in MODELS if head_class(name).supports("times")} == ABLE
     cohort = followed_cohort(16, n_tiles=5)
-    found = judged(cohort, sorted(ABLE), replace(QUICK, epochs=1))
-    assert set(found) == ABLE
+    results = judged(cohort, sorted(ABLE), replace(QUICK, epochs=1))
+    assert set(results) == ABLE
     for name in set(MODELS) - ABLE:
         with pytest.raises(FitError, match=rf"{name} learns classes, not survival"):
             fit_model(name, cohort.cases, (), (), QUICK, seed=0, task=Survival())
