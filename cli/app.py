@@ -8,7 +8,6 @@ from mil.version import __version__
 
 app = typer.Typer(
     name="mil",
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

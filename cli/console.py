@@ -1,4 +1,4 @@
-"""What the user sees: bars, tables and one red line for an error."""
+"""Output in the terminal: progress bars, tables, results, warnings and errors."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from cli.options import progress_is_wanted
+from cli.flags import with_flags
+from cli.options import show_progress
 
 if TYPE_CHECKING:
     from mil.evaluation.display import Table
@@ -47,7 +48,7 @@ class Bars:
             TimeRemainingColumn(),
             console=err,
             transient=True,
-            disable=not (progress_is_wanted() and err.is_terminal),
+            disable=not (show_progress() and err.is_terminal),
         )
         self._open = 0
 
@@ -68,27 +69,27 @@ class Bars:
 
 
 def say(text: str) -> None:
-    """A line of result or remark."""
+    """Print a line of results."""
     out.print(text, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """A yellow line: nothing failed, but it should be known."""
-    err.print(Text(text, style="yellow"), soft_wrap=True)
+    """Print a yellow line: nothing failed, but the user should know. Parameters are shown as flags."""
+    err.print(Text(with_flags(text), style="yellow"), soft_wrap=True)
 
 
 def notify(text: str) -> None:
-    """What a library function has to say while it works."""
+    """Print a notice of a library function."""
     warn(text)
 
 
 def complain(text: str) -> None:
-    """The one red line."""
-    err.print(Text(text, style="red"), soft_wrap=True)
+    """Print a red line: something failed. Parameters are shown as flags."""
+    err.print(Text(with_flags(text), style="red"), soft_wrap=True)
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table that is never cut, whatever the width; every column after the first is set right."""
+    """Print a table that is never cut, whatever the width; columns after the first are right-aligned."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for row in [header, *rows]:
         first, *others = zip(row, widths, strict=True)
@@ -97,7 +98,7 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def show_tables(tables: "Iterable[Table]") -> None:
-    """Tables of results with their titles and notes, a blank line between them."""
+    """Print tables of results with their titles and notes, a blank line between them."""
     for index, table in enumerate(tables):
         if index:
             say("")

@@ -1,6 +1,6 @@
-"""A verb's settings class is its command line and its TOML file: one field, one option.
+"""The settings class of a verb defines its command line and its TOML file: one field, one option.
 
-Order of precedence: command line, then --config, then the class's default.
+Order of precedence: command line, then --config, then the default of the class.
 """
 
 import contextlib
@@ -12,63 +12,81 @@ import tomllib
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import typer
 import typer.core
 
+from cli.flags import use_flags
+from cli.parameters import (
+    CONFIG,
+    DEBUG,
+    PANELS,
+    QUIET,
+    flag_of,
+    flags_of,
+    is_tuple,
+    item_type,
+    panel_of,
+    parameter_of,
+)
+from features.choices import choice_problem, choices_of, suggest
 from features.errors import SarcomilError
 
 T = TypeVar("T")
 
 
 class UsageError(Exception):
-    """The command line or its --config file asks for something that cannot be."""
+    """The command line or its --config file is wrong."""
 
 
 def verb(
     app: typer.Typer, options: type[T], *, examples: Sequence[str]
 ) -> Callable[[Callable[[T], None]], Callable[[T], None]]:
-    """Enter a function as a command whose options are the fields of a dataclass.
+    """Register a function as a command whose options are the fields of a dataclass.
 
-    The function's name is the command's, its docstring the help. ``metadata`` of a field may hold
-    ``help``, ``flag`` (another option name), ``argument`` (a metavar: positional), ``split`` (a
-    character between the items of one option), ``once`` (not kept with a run's settings), ``more_help`` (a
-    function whose text follows the help, called when the help is shown).
+    The function's name is the command's, its docstring the help. A field whose hint is a Literal is a choice.
+    A class's ``PANEL`` names the panel of the help that shows its fields. ``metadata`` of a field may have
+    ``help``; ``flag``, another name of the option; ``argument``, the metavar of a positional argument;
+    ``split``, a character between the items of one option; ``once``, True where a run's settings leave it
+    out; ``more_help``, a function whose text is added when the help is shown; ``panel``; ``choices``, and
+    ``complete``, a function that lists names, for completion in a shell; ``parameter``, the library's name.
     """
+    fields = {field.name: field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
+    flags = flags_of(fields.values())
 
-    def enter(function: Callable[[T], None]) -> Callable[[T], None]:
+    def register(function: Callable[[T], None]) -> Callable[[T], None]:
         hints = typing.get_type_hints(options)
-        parameters = [_parameter(field, hints[field.name]) for field in dataclasses.fields(options)]  # type: ignore[arg-type]
-        parameters += [_CONFIG, _QUIET, _DEBUG]
+        panels = {name: panel_of(options, field) for name, field in fields.items()}
+        order = sorted(fields.values(), key=lambda field: PANELS.index(panels[field.name]))
+        parameters = [
+            *(parameter_of(field, hints[field.name], panels[field.name], flags) for field in order),
+            *(CONFIG, QUIET, DEBUG),
+        ]
 
-        def command(**given: Any) -> None:
-            config, _debug = given.pop("config"), given.pop("debug")
+        def command(**values: Any) -> None:
+            config, _debug = values.pop("config"), values.pop("debug")
             del _debug  # read by main, which alone decides how errors look
-            progress_is_wanted(wanted=not given.pop("quiet"))
-            said = {name: value for name, value in given.items() if value not in (None, [])}
-            function(build(options, said, config))
+            show_progress(wanted=not values.pop("quiet"))
+            use_flags(flags)
+            from_line = {name: value for name, value in values.items() if value not in (None, [])}
+            function(build(options, from_line, config))
 
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         epilog = "\n\n".join(["Examples:", *(f"  {example}" for example in examples)])
         name = function.__name__.rstrip("_").replace("_", "-")
-        more = {
-            f.name: f.metadata["more_help"]
-            for f in dataclasses.fields(options)  # type: ignore[arg-type]
-            if "more_help" in f.metadata
-        }
-        shown = type("Command", (_Command,), {"more_help": more})
-        app.command(name, cls=shown, help=inspect.getdoc(function), epilog=epilog)(command)
+        more = {n: f.metadata["more_help"] for n, f in fields.items() if "more_help" in f.metadata}
+        kind = type("Command", (_Command,), {"more_help": more})
+        app.command(name, cls=kind, help=inspect.getdoc(function), epilog=epilog)(command)
         return function
 
-    return enter
+    return register
 
 
 class _Command(typer.core.TyperCommand):
-    """A command with options whose help is completed when it is shown, as it takes time to learn."""
+    """A command some of whose help texts are completed only when they are shown, as that takes time."""
 
     more_help: ClassVar[Mapping[str, Callable[[], str]]] = {}
 
@@ -80,8 +98,8 @@ class _Command(typer.core.TyperCommand):
         super().format_help(ctx, formatter)
 
 
-def build(options: type[T], said: Mapping[str, Any], config: Path | None) -> T:
-    """The settings from what was said on the command line and in a file.
+def build(options: type[T], from_line: Mapping[str, Any], config: Path | None) -> T:
+    """The settings from the values of the command line and of a file.
 
     Raises:
         UsageError: an unknown key, a value of the wrong type, or a missing one.
@@ -89,8 +107,8 @@ def build(options: type[T], said: Mapping[str, Any], config: Path | None) -> T:
     fields = {field.name: field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(options)
     values = {}
-    for name, value in {**_read_config(config, fields), **said}.items():
-        values[name] = _typed(name, value, hints[name], fields[name].metadata)
+    for name, value in {**_read_config(config, fields), **from_line}.items():
+        values[name] = _typed(fields[name], value, hints[name])
     missing = [
         field
         for field in fields.values()
@@ -100,15 +118,15 @@ def build(options: type[T], said: Mapping[str, Any], config: Path | None) -> T:
     ]
     if missing:
         field = missing[0]
-        what = field.metadata.get("argument") or _flag(field)
-        raise UsageError(f"{what} is missing. {field.metadata['help']} See --help.")
+        name = field.metadata.get("argument") or flag_of(field)
+        raise UsageError(f"{name} is missing. {field.metadata['help']} See --help.")
     with wrong_use():
         return options(**values)
 
 
 @contextlib.contextmanager
 def wrong_use(kind: type[SarcomilError] = SarcomilError) -> Iterator[None]:
-    """What a settings class or a registry refuses was asked for wrongly, before any work was done."""
+    """Turn an error of a settings class or a registry, before any work was done, into one of usage."""
     try:
         yield
     except kind as error:
@@ -116,7 +134,7 @@ def wrong_use(kind: type[SarcomilError] = SarcomilError) -> Iterator[None]:
 
 
 def writable(out: Path) -> Path:
-    """Refuse a place that cannot be written to before the work, not after it."""
+    """Refuse an output folder that cannot be written to, before any work is done."""
     if out.is_file():
         raise UsageError(f"--out {out} is a file. Name a folder.")
     above = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
@@ -126,15 +144,16 @@ def writable(out: Path) -> Path:
 
 
 def part_of(whole: Any, kind: type[T]) -> T:
-    """The settings of one stage out of a verb's."""
+    """The settings of one stage, out of those of a verb."""
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: getattr(whole, name) for name in names})
 
 
 def plain(options: Any) -> dict[str, Any]:
-    """Settings as JSON holds them, paths made absolute so that the file works from anywhere.
+    """Settings as values of JSON, with absolute paths so that the file works from anywhere.
 
-    A permission given ``once`` (to overwrite) is not among them: repeating a run must not repeat it.
+    Fields marked ``once``, such as the permission to overwrite, are left out: repeating a run must not repeat
+    them.
     """
     return {
         field.name: _plain(getattr(options, field.name))
@@ -143,48 +162,15 @@ def plain(options: Any) -> dict[str, Any]:
     }
 
 
-_wanted = True
+_shows_progress = True
 
 
-def progress_is_wanted(*, wanted: bool | None = None) -> bool:
-    """Whether bars are drawn; set by --quiet."""
-    global _wanted  # noqa: PLW0603 - one process, one command line
+def show_progress(*, wanted: bool | None = None) -> bool:
+    """Whether progress bars are drawn; set by --quiet."""
+    global _shows_progress  # noqa: PLW0603 - one process, one command line
     if wanted is not None:
-        _wanted = wanted
-    return _wanted
-
-
-def _parameter(field: "Field[Any]", hint: Any) -> inspect.Parameter:
-    """A dataclass field as typer wants it; the default stays with the class."""
-    item = _item_type(hint)
-    helped = field.metadata["help"]
-    many = _is_tuple(hint) and "split" not in field.metadata
-    kind = list[item] if many else str if _is_tuple(hint) else item  # type: ignore[valid-type]
-    if "argument" in field.metadata:
-        info = typer.Argument(metavar=field.metadata["argument"], help=helped, show_default=False)
-    else:
-        flags = [_flag(field)]
-        info = typer.Option(*flags, help=helped + _default_note(field), show_default=False)
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[kind | None, info],
-    )
-
-
-def _flag(field: "Field[Any]") -> str:
-    return str(field.metadata.get("flag") or "--" + field.name.replace("_", "-"))
-
-
-def _default_note(field: "Field[Any]") -> str:
-    default = field.default
-    if default is MISSING:
-        return " \\[required]"
-    if default is None or default is False or default in ("", ()):
-        return ""
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-    return f" \\[default: {shown}]"
+        _shows_progress = wanted
+    return _shows_progress
 
 
 def _read_config(path: Path | None, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,36 +179,45 @@ def _read_config(path: Path | None, fields: Mapping[str, Any]) -> dict[str, Any]
         return {}
     try:
         if path.suffix == ".json":
-            held = json.loads(path.read_text())
-            held = held.get("settings", held) if isinstance(held, dict) else None
+            content = json.loads(path.read_text())
+            content = content.get("settings", content) if isinstance(content, dict) else None
         else:
-            held = tomllib.loads(path.read_text())
+            content = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"--config {path}: cannot be read ({error}).") from error
-    if not isinstance(held, dict):
-        raise UsageError(f"--config {path}: holds no settings. Give a TOML file or a run.json.")
-    found = {}
-    for key, value in held.items():
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {path}: no settings. Give a TOML file or a run.json.")
+    values = {}
+    for key, value in content.items():
         name = key.replace("-", "_")
         if name not in fields:
-            near = get_close_matches(name, fields, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(fields)}."
+            hint = suggest(name, fields) or f" Known: {', '.join(fields)}."
             raise UsageError(f"--config {path}: unknown key {key!r}.{hint}")
         if value is not None:
-            found[name] = value
-    return found
+            values[name] = value
+    return values
 
 
-def _typed(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
+def _typed(field: "Field[Any]", value: Any, hint: Any) -> Any:
+    """A value of the command line or of a file with the type of its field.
+
+    Raises:
+        UsageError: it has another type, or is not one of the field's choices.
+    """
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    if _is_tuple(hint) and isinstance(value, str):
-        separator = metadata.get("split")
+    name = field.name
+    if is_tuple(hint) and isinstance(value, str):
+        separator = field.metadata.get("split")
         value = [part.strip() for part in value.split(separator)] if separator else [value]
-    if isinstance(value, bool) and _item_type(hint) is not bool:
-        raise UsageError(f"{name} is {value!r}: not a {_item_type(hint).__name__}.")
-    if _is_tuple(hint) and isinstance(value, int | float):
+    if isinstance(value, bool) and item_type(hint) is not bool:
+        raise UsageError(f"{name} is {value!r}: not a {item_type(hint).__name__}.")
+    if is_tuple(hint) and isinstance(value, int | float):
         value = [value]  # mpp = 0.5 in a TOML file
+    if (choices := choices_of(hint)) and (
+        problem := choice_problem(name, value, choices, field.default)
+    ):
+        raise UsageError(problem)
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True))
         return adapter.validate_python(value)
@@ -231,44 +226,9 @@ def _typed(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any
         raise UsageError(f"{name} is {value!r}: {problem}.") from error
 
 
-def _is_tuple(hint: Any) -> bool:
-    return typing.get_origin(hint) is tuple
-
-
-def _item_type(hint: Any) -> Any:
-    """``int`` of ``int``, of ``int | None`` and of ``tuple[int, ...]``; choices stay whole."""
-    if typing.get_origin(hint) is Literal:
-        return hint
-    inner = [a for a in typing.get_args(hint) if a is not type(None) and a is not Ellipsis]
-    return inner[0] if inner else hint
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value.absolute())
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def _shared(name: str, kind: Any, *flags: str, default: Any, help_text: str) -> inspect.Parameter:
-    option = typer.Option(*flags, help=help_text, show_default=False)
-    annotation = Annotated[kind, option]
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-    )
-
-
-_CONFIG = _shared(
-    "config",
-    Path | None,
-    "--config",
-    default=None,
-    help_text="TOML file with any of these options, or the run.json of a run to repeat.",
-)
-_QUIET = _shared(
-    "quiet", bool, "--quiet", default=False, help_text="Print no progress, only results."
-)
-_DEBUG = _shared(
-    "debug", bool, "--debug", default=False, help_text="Show the traceback of an error."
-)

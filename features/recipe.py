@@ -1,17 +1,28 @@
 """The recipe of a bag: the settings of extraction. Imports no torch, for a fast start of the command line."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
+from features.choices import check_choices
 from features.errors import FeaturesError
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-ORIGINS = ("auto", "level0", "bounds")
-SAMPLING_UNITS = ("slide", "case")
-ICC = ("off", "srgb")
-STAINS = ("off", "macenko", "reinhard")
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+AnnotationOrigin = Literal["auto", "level0", "bounds"]
+Stain = Literal["off", "macenko", "reinhard"]
+QualityFlag = Literal["background", "blur", "pen"]
+ORIGINS: tuple[AnnotationOrigin, ...] = get_args(AnnotationOrigin)
+STAINS: tuple[Stain, ...] = get_args(Stain)
+QUALITY_FLAGS: tuple[QualityFlag, ...] = get_args(QualityFlag)
 ALWAYS_EXCLUDED = ("Ignore*",)  # QuPath's own class for areas to be ignored
-QUALITY_FLAGS = ("background", "blur", "pen")
+
+
+def _list_backbones() -> Sequence[str]:
+    """The names of backbones, for completion in a shell."""
+    from features.backbones.table import list_backbones
+
+    return list_backbones()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,87 +31,116 @@ class BaseRecipe:
 
     backbone: str = field(
         default="resnetv2_50",
-        metadata={"help": "Backbone that embeds tiles: a registered name, or any timm name."},
+        metadata={
+            "help": "Backbone that embeds tiles: a registered name, or any timm name.",
+            "panel": "Backbone",
+            "complete": _list_backbones,
+        },
     )
     weights: str = field(
         default="pretrained",
-        metadata={"help": "Weights of the backbone: `pretrained`, `random`, or a local file."},
+        metadata={
+            "help": "Weights of the backbone: `pretrained`, `random`, or a local file.",
+            "panel": "Backbone",
+        },
     )
     tile: int = field(
-        default=224, metadata={"help": "Side of a tile in pixels, at the tile's mpp."}
+        default=224,
+        metadata={"help": "Side of a tile in pixels, at the tile's mpp.", "panel": "Tiles"},
     )
     min_coverage: float = field(
-        default=0.6, metadata={"help": "Smallest fraction of a tile inside the region."}
+        default=0.6,
+        metadata={"help": "Smallest fraction of a tile inside the region.", "panel": "Tiles"},
     )
     classes: tuple[str, ...] = field(
         default=("Tumor",),
-        metadata={"help": "Annotation class to take tiles from; repeatable.", "flag": "--class"},
+        metadata={
+            "help": "Annotation class to take tiles from; repeatable.",
+            "flag": "--class",
+            "panel": "Annotations",
+        },
     )
     exclude: tuple[str, ...] = field(
         default=ALWAYS_EXCLUDED,
-        metadata={"help": "Annotation class to leave out; repeatable.", "flag": "--exclude-class"},
+        metadata={
+            "help": "Annotation class to leave out; repeatable.",
+            "flag": "--exclude-class",
+            "panel": "Annotations",
+        },
     )
-    annotation_origin: str = field(
+    annotation_origin: AnnotationOrigin = field(
         default="auto",
         metadata={
             "help": "Frame of the annotations' coordinates: `level0` (the slide's corner), `bounds` (the "
-            "corner of the scanned part, as in QuPath for MIRAX and SCN), or `auto`: the one that fits."
+            "corner of the scanned part, as in QuPath for MIRAX and SCN), or `auto`: the one that fits.",
+            "panel": "Annotations",
         },
     )
     min_tumour_of_tissue: float = field(
         default=0.0,
         metadata={
-            "help": "Leave out slides with less than this fraction of their tissue annotated."
+            "help": "Leave out slides with less than this fraction of their tissue annotated.",
+            "panel": "Annotations",
         },
     )
     max_tiles: int = field(
-        default=2000, metadata={"help": "Largest number of tiles, drawn at random."}
+        default=2000,
+        metadata={"help": "Largest number of tiles, drawn at random.", "panel": "Tiles"},
     )
-    sample_per: str = field(
+    sample_per: Literal["slide", "case"] = field(
         default="slide",
         metadata={
-            "help": "Apply the largest number of tiles per `slide` or per `case`; each slide gives at least "
-            "one tile."
+            "help": "Apply the largest number of tiles per slide or per case; each slide gives at least "
+            "one tile.",
+            "panel": "Tiles",
         },
     )
     seed: int = field(
-        default=0, metadata={"help": "Seed for drawing tiles and for random weights."}
+        default=0,
+        metadata={"help": "Seed for drawing tiles and for random weights.", "panel": "Tiles"},
     )
-    precision: str = field(
+    precision: Precision = field(
         default="auto",
         metadata={
-            "help": "`auto`, `fp32`, `bf16` or `fp16`; `auto` is bf16 where the device supports it."
+            "help": "Precision of the backbone; `auto` is bf16 where the device supports it.",
+            "panel": "Backbone",
         },
     )
 
-    drop: tuple[str, ...] = field(
+    drop: tuple[QualityFlag, ...] = field(
         default=(),
         metadata={
-            "help": "Leave out tiles flagged `background`, `blur` or `pen`; repeatable. All flags are "
-            "stored in the bag."
+            "help": "Leave out tiles with this flag; repeatable. All flags are stored in the bag.",
+            "panel": "Tiles",
         },
     )
-    icc: str = field(
+    icc: Literal["off", "srgb"] = field(
         default="off",
         metadata={
-            "help": "`srgb` applies the scanner's colour profile; `off` uses the pixels as stored."
+            "help": "`srgb` applies the scanner's colour profile; `off` uses the pixels as stored.",
+            "panel": "Stain and colour",
         },
     )
-    stain: str = field(
+    stain: Stain = field(
         default="off",
-        metadata={"help": "`macenko` or `reinhard` normalises the stain to the stain reference."},
+        metadata={
+            "help": "Method that normalises the stain to the stain reference.",
+            "panel": "Stain and colour",
+        },
     )
     stain_reference: tuple[str, ...] = field(
         default=(),
         metadata={
             "help": "Slides of the table that give the target stain, or the stain-reference.json of "
             "another store; repeatable. Cross-validation refuses to test on the cases of these slides, so "
-            "better take slides of a case outside the cohort."
+            "better take slides of a case outside the cohort.",
+            "panel": "Stain and colour",
         },
     )
 
     def __post_init__(self) -> None:
-        self._check_choices()
+        check_choices(self, FeaturesError)
+        self._check_stain()
         if self.tile < 32:
             raise FeaturesError(f"tile is a side in pixels, at least 32; got {self.tile}. Use 224.")
         if not 0 < self.min_coverage <= 1:
@@ -119,28 +159,12 @@ class BaseRecipe:
         if not self.classes:
             raise FeaturesError("classes names at least one annotation class; got none. Use Tumor.")
 
-    def _check_choices(self) -> None:
-        for name, choices in (
-            ("precision", PRECISIONS),
-            ("annotation_origin", ORIGINS),
-            ("sample_per", SAMPLING_UNITS),
-            ("icc", ICC),
-            ("stain", STAINS),
-        ):
-            if getattr(self, name) not in choices:
-                raise FeaturesError(
-                    f"{name} is one of {', '.join(choices)}; got {getattr(self, name)!r}. Use {choices[0]}."
-                )
+    def _check_stain(self) -> None:
         if (self.stain != "off") != bool(self.stain_reference):
             raise FeaturesError(
                 f"stain and stain_reference go together; got stain {self.stain} and "
                 f"{len(self.stain_reference)} reference slides. Set stain_reference to the slides that give "
                 "the target stain, or leave both unset."
-            )
-        unknown = [flag for flag in self.drop if flag not in QUALITY_FLAGS]
-        if unknown:
-            raise FeaturesError(
-                f"drop takes {', '.join(QUALITY_FLAGS)}; got {unknown[0]!r}. Use one of these, or none."
             )
 
 

@@ -4,13 +4,16 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
+from features.choices import check_choices, choice_problem
 from mil.errors import CohortError, FitError, PredictionsError
 from mil.tasks.names import DEFAULT_TASK, TASKS
 
 SEEDS = 2**32
-WIDEST = 65536  # of a head's embedding; more is a slip of the hand, not a choice
-FEW_CASES = 60  # below this an inner validation part is too small to choose an epoch by
+MAX_WIDTH = 65536  # of a head's embedding; a larger one is a typing error
+FEW_CASES = 60  # with fewer, an inner validation part is too small to choose an epoch by
+EarlyStopping = Literal["auto", "never", "always"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,86 +24,105 @@ class FitSettings:
         settings = mil.FitSettings(epochs=100, seeds=5, loss="focal")
     """
 
+    PANEL: ClassVar[str] = "Training"
+
     task: str = field(
         default=DEFAULT_TASK,
         metadata={
             "help": "What is predicted: "
-            + "; ".join(f"`{name}`, {row.predicts}" for name, row in TASKS.items())
-            + "."
+            + "; ".join(f"{row.predicts} (`{name}`)" for name, row in TASKS.items())
+            + ".",
+            "panel": "Task",
+            "choices": tuple(TASKS),
         },
     )
     epochs: int = field(default=60, metadata={"help": "Passes over the training bags."})
     learning_rate: float = field(
-        default=1e-3, metadata={"help": "Of AdamW, falling along a cosine."}
+        default=1e-3,
+        metadata={"help": "Initial learning rate of the AdamW optimizer, with cosine decay."},
     )
-    weight_decay: float = field(default=1e-2, metadata={"help": "Of AdamW."})
+    weight_decay: float = field(
+        default=1e-2, metadata={"help": "Weight decay of the AdamW optimizer."}
+    )
     dropout: float = field(
-        default=0.25, metadata={"help": "On each tile's embedding, in training."}
+        default=0.25, metadata={"help": "Dropout of the tile embeddings in training."}
     )
-    width: int = field(default=128, metadata={"help": "Length of a tile's embedding in the head."})
-    batch_bags: int = field(default=4, metadata={"help": "Bags per step."})
+    width: int = field(
+        default=128, metadata={"help": "Length of a tile's embedding inside the head."}
+    )
+    batch_bags: int = field(default=4, metadata={"help": "Bags per training step."})
     train_tiles: int = field(
         default=4096,
-        metadata={"help": "Tiles drawn per bag and step; 0 is all. All are used to predict."},
+        metadata={
+            "help": "Tiles drawn from each bag per training step; 0 takes all. Prediction always uses all."
+        },
     )
     chunk_tiles: int = field(
         default=0,
         metadata={
-            "help": "Take longer bags in chunks of so many tiles: the same numbers, up to the chance of "
-            "dropout, in less memory and more time. 0 is never."
+            "help": "Process longer bags in chunks of this many tiles: less memory, more time, the same "
+            "results except for the random draws of dropout. 0 is off."
         },
     )
     seeds: int = field(
-        default=3, metadata={"help": "Fits from different seeds whose probabilities are averaged."}
+        default=3,
+        metadata={"help": "Number of fits with different seeds; their predictions are averaged."},
     )
-    precision: str = field(
+    precision: Literal["auto", "fp32", "bf16"] = field(
         default="auto",
         metadata={
-            "help": "Of training: `fp32`, `bf16`, or `auto`: bf16 where the processor has it. "
-            "Prediction is in fp32."
+            "help": "Precision of training; `auto` is bf16 where the processor supports it. Prediction is "
+            "in fp32."
         },
     )
-    early_stopping: str = field(
+    early_stopping: EarlyStopping = field(
         default="auto",
         metadata={
-            "help": "`never`, `always`, or `auto`: from 60 training cases on. It stops on an inner "
-            "part of the training cases, never on the reported fold."
+            "help": "Choose the epoch by the loss on an inner part of the training cases, never on the "
+            "test fold; `auto` does so from 60 training cases on."
         },
     )
     patience: int = field(
-        default=10, metadata={"help": "Epochs without a better inner loss before stopping."}
+        default=10,
+        metadata={"help": "Epochs without a lower inner loss before training stops."},
     )
     loss: str = field(
         default="auto",
         metadata={
-            "help": "What training minimises; `auto` is the first of the task's. "
-            + ", ".join(f"{name}: {' or '.join(row.losses)}" for name, row in TASKS.items())
-            + ". `focal` gives cases that are already right less weight; `discrete` learns a hazard for each "
-            "of several intervals of time."
+            "help": "Training loss; `auto` is the first one of the task. "
+            + "; ".join(f"{name}: {' or '.join(row.losses)}" for name, row in TASKS.items())
+            + ".",
+            "choices": ("auto", *(loss for row in TASKS.values() for loss in row.losses)),
         },
     )
     intervals: int = field(
         default=4,
         metadata={
-            "help": "Parts of the time, with as many training events in each, of the discrete loss."
+            "help": "Discrete loss: number of time intervals, with equal numbers of training events."
         },
     )
     label_smoothing: float = field(
         default=0.0,
-        metadata={"help": "Share of each label given to all classes alike, of cross-entropy."},
+        metadata={"help": "Cross-entropy loss: label smoothing, a fraction of 1."},
     )
     focal_gamma: float = field(
-        default=2.0, metadata={"help": "How far the focal loss makes light of what is right."}
+        default=2.0,
+        metadata={
+            "help": "Focal loss: gamma. The higher, the less weight for well-classified cases."
+        },
     )
     clinical: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "Columns of the table for model clinical, with commas between; all if not given.",
+            "help": "Columns of the table that the clinical models use, separated by commas; all if not "
+            "given.",
+            "panel": "Models",
             "split": ",",
         },
     )
 
     def __post_init__(self) -> None:
+        check_choices(self, FitError)
         self._check_counts()
         if not 0 < self.learning_rate < math.inf:
             raise FitError(f"learning_rate is above 0; got {self.learning_rate}. Use 0.001.")
@@ -108,21 +130,16 @@ class FitSettings:
             raise FitError(f"weight_decay is 0 or more; got {self.weight_decay}. Use 0.01.")
         if not 0 <= self.dropout < 1:
             raise FitError(f"dropout is a fraction in [0, 1); got {self.dropout}. Use 0.25.")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise FitError(f"precision is auto, fp32 or bf16; got {self.precision!r}. Use auto.")
-        if self.early_stopping not in ("auto", "never", "always"):
-            raise FitError(
-                f"early_stopping is auto, never or always; got {self.early_stopping!r}. Use auto."
-            )
-
         self._check_loss()
 
     def _check_loss(self) -> None:
-        if self.task not in TASKS:
-            raise FitError(f"task is {' or '.join(TASKS)}; got {self.task!r}. Use {DEFAULT_TASK}.")
-        known = TASKS[self.task].losses
-        if self.loss not in ("auto", *known):
-            raise FitError(f"loss is {' or '.join(known)}; got {self.loss!r}. Use {known[0]}.")
+        if problem := choice_problem("task", self.task, tuple(TASKS), DEFAULT_TASK):
+            raise FitError(problem)
+        losses = TASKS[self.task].losses
+        if self.loss != "auto" and (
+            problem := choice_problem("loss", self.loss, losses, losses[0])
+        ):
+            raise FitError(problem)
         if not 0 <= self.label_smoothing < 1:
             raise FitError(
                 f"label_smoothing is a fraction in [0, 1); got {self.label_smoothing}. Use 0."
@@ -144,8 +161,8 @@ class FitSettings:
         for name in ("epochs", "width", "batch_bags", "seeds", "patience", "intervals"):
             if getattr(self, name) < 1:
                 raise FitError(f"{name} is at least 1; got {getattr(self, name)}. Leave it out.")
-        if self.width > WIDEST:
-            raise FitError(f"width is at most {WIDEST}; got {self.width}. Use 128.")
+        if self.width > MAX_WIDTH:
+            raise FitError(f"width is at most {MAX_WIDTH}; got {self.width}. Use 128.")
         for name in ("train_tiles", "chunk_tiles"):
             if getattr(self, name) < 0:
                 raise FitError(f"{name} is 0 or more; got {getattr(self, name)}. Leave it out.")
@@ -164,20 +181,24 @@ def sets_cases_aside(early_stopping: str, labels: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSettings:
-    """How cases are divided.
+    """How cases are divided into folds.
 
     Example:
         settings = mil.SplitSettings(folds="5", repeats=3, seed=1)
     """
 
+    PANEL: ClassVar[str] = "Folds"
+
     folds: str = field(
         default="5",
         metadata={
-            "help": "Number of folds, `loo` to leave one case out at a time, or `site` to leave out "
-            "one value of the table's site column at a time."
+            "help": "Number of folds; `loo` leaves out one case at a time, `site` one value of the table's "
+            "site column at a time.",
         },
     )
-    repeats: int = field(default=1, metadata={"help": "Reshufflings of all folds."})
+    repeats: int = field(
+        default=1, metadata={"help": "Repeats of the cross-validation with new folds."}
+    )
     seed: int = field(default=0, metadata={"help": "Seed of the folds and of training."})
 
     def __post_init__(self) -> None:
@@ -204,31 +225,33 @@ class JudgeSettings:
         settings = mil.JudgeSettings(interval="wilson", coverage=0.8)
     """
 
-    interval: str = field(
+    PANEL: ClassVar[str] = "Metrics"
+
+    interval: Literal["exact", "wilson", "wilson-cc"] = field(
         default="exact",
         metadata={
-            "help": "Of sensitivity, specificity and predictive values: `exact` (Clopper-Pearson), "
-            "`wilson`, or `wilson-cc` (with continuity correction, as R's prop.test)."
+            "help": "Confidence interval of sensitivity, specificity and predictive values: `exact` is "
+            "Clopper-Pearson, `wilson-cc` Wilson with continuity correction, as in R's prop.test."
         },
     )
     prevalence: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "Shares of the classes where the test is to be used, for predictive values there: "
-            "`LMS=0.3,SS=0.1`. The cohort's own if not given.",
+            "help": "Prevalence of classes where the test will be used, for predictive values there: "
+            "`LMS=0.3,SS=0.1`. That of the cohort if not given.",
             "split": ",",
         },
     )
     coverage: float = field(
         default=0.9,
-        metadata={"help": "Share of cases whose set of possible classes shall hold the true one."},
+        metadata={
+            "help": "Conformal prediction: fraction of cases whose prediction set is to contain the true "
+            "class."
+        },
     )
 
     def __post_init__(self) -> None:
-        if self.interval not in ("exact", "wilson", "wilson-cc"):
-            raise PredictionsError(
-                f"interval is exact, wilson or wilson-cc; got {self.interval!r}."
-            )
+        check_choices(self, PredictionsError)
         if not 0 < self.coverage < 1:
             raise PredictionsError(
                 f"coverage is a fraction in (0, 1); got {self.coverage}. Use 0.9."
@@ -236,16 +259,16 @@ class JudgeSettings:
         self.shares()
 
     def shares(self) -> dict[str, float]:
-        """The stated prevalence by class."""
+        """The prevalence by class."""
         shares = {}
-        for stated in self.prevalence:
-            name, _, share = stated.rpartition("=")
+        for entry in self.prevalence:
+            name, _, share = entry.rpartition("=")
             try:
                 shares[name] = float(share)
             except ValueError:
                 shares[name] = math.nan
             if not (name and 0 < shares[name] < 1):
                 raise PredictionsError(
-                    f"prevalence names a class and its share, between 0 and 1; got {stated!r}. Write LMS=0.3."
+                    f"prevalence is a class and its share between 0 and 1; got {entry!r}. Write LMS=0.3."
                 )
         return shares

@@ -14,7 +14,7 @@ MAY_IMPORT = {"features": set(), "mil": {"features"}, "cli": {"mil", "features"}
 # imports them by name, and those of installed packages.
 FURTHER = {
     "laws.py": {"copy", "functools", "inspect", "pathlib", "safetensors", "tempfile"},
-    "registry.py": {"difflib", "features", "functools", "importlib"},
+    "registry.py": {"features", "functools", "importlib"},
 }
 HEAVY = ("torch", "timm", "openslide", "pandas", "matplotlib", "sklearn", "scipy")
 

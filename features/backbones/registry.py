@@ -4,7 +4,6 @@ import hashlib
 import logging
 import socket
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from features.backbones.card import read_card
 from features.backbones.table import BackboneEntry, find_backbone, list_backbones
+from features.choices import suggest
 from features.errors import BackboneError
 
 
@@ -93,10 +93,9 @@ def _resolve(name: str) -> BackboneEntry:
     if timm.is_model(name):
         return BackboneEntry(name, name)
     names = list(dict.fromkeys([*list_backbones(), *timm.list_models()]))
-    near = get_close_matches(name, names, 3)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    short = ", ".join(list_backbones())
     raise BackboneError(
-        f"No backbone {name!r}.{hint} Short names: {', '.join(list_backbones())}; any timm name works too."
+        f"No backbone {name!r}.{suggest(name, names, 3)} Short names: {short}; any timm name works too."
     )
 
 

@@ -5,10 +5,10 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
+from features.choices import suggest
 from features.errors import InputError, SlideError
 from features.regions.annotations import find_annotation
 from features.slides.find import slides_in
@@ -135,8 +135,7 @@ def jobs_of_rows(
     if from_tiles:
         files = tiles
     elif not names & set(files):
-        near = get_close_matches(rows[0].slide, files, 1)
-        hint = f" Is {rows[0].slide} meant to be {near[0]}?" if near else ""
+        hint = suggest(rows[0].slide, files)
         raise SlideError(
             f"None of the table's {len(names)} slides is in {slides}, which holds {len(files)} slides, "
             f"e.g. {next(iter(files), 'none')}.{hint} Check slides and the slide column."

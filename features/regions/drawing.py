@@ -4,7 +4,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon
 
+from features.choices import closest
 from features.errors import AnnotationError
 
 Region = Polygon | MultiPolygon
@@ -188,7 +188,7 @@ def _normalise_class(name: str) -> tuple[str, ...]:
 def _suggest_class(requested: Sequence[str], present: Iterable[str]) -> str:
     """A sentence that names the class the user may mean; empty if none is similar."""
     folded = {name.casefold(): name for name in present}
-    close = [match for name in requested for match in get_close_matches(name.casefold(), folded, 1)]
+    close = [match for name in requested for match in closest(name.casefold(), folded)]
     if close and folded[close[0]] != UNCLASSIFIED:
         return f" Did you mean {folded[close[0]]!r}?"
     if UNCLASSIFIED in folded:

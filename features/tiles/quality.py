@@ -12,12 +12,12 @@ thresholds were set on the same tiles.
 """
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.choices import suggest
 from features.errors import FeaturesError
 
 FLAGS: Mapping[str, int] = {"background": 1, "blur": 2, "pen": 4}
@@ -84,8 +84,7 @@ def flag_bits(names: Iterable[str]) -> int:
     mask = 0
     for name in names:
         if name not in FLAGS:
-            close = get_close_matches(name, FLAGS, 1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = suggest(name, FLAGS)
             raise FeaturesError(f"No quality flag {name!r}.{hint} Known: {', '.join(FLAGS)}.")
         mask |= FLAGS[name]
     return mask

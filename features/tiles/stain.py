@@ -12,7 +12,6 @@ Applications 21(5), 2001.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.bags.bag import fingerprint
+from features.choices import suggest
 from features.errors import FeaturesError
 from features.files.atomic import write_atomic
 from features.tiles.quality import COLOURED, OPAQUE
@@ -203,8 +203,7 @@ def _triples(rows: Iterable[Iterable[float]]) -> tuple[tuple[float, ...], ...]:
 
 def _check_method(method: str) -> None:
     if method not in METHODS:
-        close = get_close_matches(method, METHODS, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = suggest(method, METHODS)
         raise FeaturesError(f"No stain method {method!r}.{hint} Known: {', '.join(METHODS)}.")
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from features.choices import suggest
 from mil.errors import FitError
 
 if TYPE_CHECKING:
@@ -163,9 +163,7 @@ def find_method(name: str) -> Method:
         FitError: there is none; the message names the nearest.
     """
     if name not in METHODS:
-        near = get_close_matches(name, METHODS, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise FitError(f"No method {name!r}.{hint} Known: {', '.join(METHODS)}.")
+        raise FitError(f"No method {name!r}.{suggest(name, METHODS)} Known: {', '.join(METHODS)}.")
     return METHODS[name]
 
 

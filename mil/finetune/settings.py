@@ -3,26 +3,27 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Literal
 
+from features.choices import check_choices
 from mil.errors import FitError
-
-TRAINED = ("head", "last", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
     """How a backbone is trained on tiles."""
 
-    train: str = field(
+    PANEL: ClassVar[str] = "Fine-tuning"
+
+    train: Literal["head", "last", "all"] = field(
         default="all",
         metadata={
-            "help": "What is trained: `head` (the classifier only), `last` (the last blocks too) or `all`."
+            "help": "The part to train: the classifier only (`head`), the last blocks too (`last`), or all."
         },
     )
     last_blocks: int = field(
         default=1,
-        metadata={"help": "With `last` for train: how many last blocks."},
+        metadata={"help": "Number of last blocks to train, with train=last."},
     )
     hidden: tuple[int, ...] = field(
         default=(),
@@ -46,7 +47,9 @@ class FinetuneSettings:
     )
     learning_rate: float = field(
         default=3e-4,
-        metadata={"help": "Learning rate of AdamW for the classifier, with cosine decay."},
+        metadata={
+            "help": "Learning rate of the AdamW optimizer for the classifier, with cosine decay."
+        },
     )
     layer_decay: float = field(
         default=0.9,
@@ -58,7 +61,8 @@ class FinetuneSettings:
         default=1.0, metadata={"help": "Epochs of linear warm-up of the learning rate."}
     )
     weight_decay: float = field(
-        default=0.05, metadata={"help": "Weight decay of AdamW; norms and biases have none."}
+        default=0.05,
+        metadata={"help": "Weight decay of the AdamW optimizer; norms and biases have none."},
     )
     jitter: float = field(
         default=0.1,
@@ -74,11 +78,11 @@ class FinetuneSettings:
             "needs a fraction of the memory."
         },
     )
-    early_stopping: str = field(
+    early_stopping: Literal["auto", "never", "always"] = field(
         default="auto",
         metadata={
-            "help": "Keep the epoch that is best on an inner part of the training cases: `never`, "
-            "`always`, or `auto`: from 60 cases on."
+            "help": "Keep the epoch that is best on an inner part of the training cases; `auto` does so from "
+            "60 cases on."
         },
     )
     tile_cache: float = field(
@@ -90,6 +94,7 @@ class FinetuneSettings:
     )
 
     def __post_init__(self) -> None:
+        check_choices(self, FitError)
         for names, (fits, what) in _RULES.items():
             for name in names.split():
                 value = getattr(self, name)
@@ -98,8 +103,6 @@ class FinetuneSettings:
 
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "train": (lambda text: text in TRAINED, "head, last or all"),
-    "early_stopping": (lambda text: text in ("auto", "never", "always"), "auto, never or always"),
     "last_blocks epochs tiles_per_slide batch_tiles": (lambda n: n >= 1, "at least 1"),
     "hidden": (lambda widths: all(width >= 1 for width in widths), "widths of at least 1"),
     "learning_rate layer_decay": (lambda x: 0 < x <= 1, "in (0, 1]"),

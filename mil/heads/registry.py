@@ -16,10 +16,10 @@ import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING
 
+from features.choices import suggest
 from mil.errors import FitError
 
 if TYPE_CHECKING:
@@ -197,9 +197,7 @@ def head_class(name: str) -> "type[Head]":
     if name in MODELS:
         return _import_class(MODELS[name])
     known = model_names()
-    near = get_close_matches(name, known, 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise FitError(f"No model {name!r}.{hint} Known: {', '.join(known)}.")
+    raise FitError(f"No model {name!r}.{suggest(name, known)} Known: {', '.join(known)}.")
 
 
 def _reference_of(name: str) -> str:

@@ -3,12 +3,12 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
 from importlib import resources
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from features.choices import suggest
 from features.recipe import Recipe
 from mil.errors import ProtocolError
 from mil.finetune.settings import FinetuneSettings
@@ -145,9 +145,9 @@ def load_protocol(name: str) -> Protocol:
     """
     names = protocol_names()
     if name not in names:
-        near = get_close_matches(name, names, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ProtocolError(f"No protocol {name!r}.{hint} Known: {', '.join(names)}.")
+        raise ProtocolError(
+            f"No protocol {name!r}.{suggest(name, names)} Known: {', '.join(names)}."
+        )
     content = tomllib.loads((resources.files("mil.protocols") / f"{name}.toml").read_text("utf-8"))
     arms = tuple(Arm(**arm) for arm in content.pop("arms"))
     settings = {section: content.pop(section) for section in KINDS if section in content}
@@ -215,9 +215,7 @@ def _setting_is_list(section: str, name: str) -> bool:
     if section == "finetune":
         lists[HELD_OUT] = False
     if name not in lists:
-        near = get_close_matches(name, lists, 1)
-        hint = f" Did you mean {section}.{near[0]}?" if near else ""
-        raise ProtocolError(f"No setting {section}.{name}.{hint}")
+        raise ProtocolError(f"No setting {section}.{name}.{suggest(name, lists)}")
     return lists[name]
 
 

@@ -4,12 +4,14 @@ No other import than the standard library, so that the command line starts at on
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
 class FollowUpColumns:
     """Where the table states the time until an event."""
+
+    PANEL: ClassVar[str] = "Task"
 
     time: str = field(
         default="time", metadata={"help": "Survival: the column of times until the event."}
@@ -26,6 +28,8 @@ class FollowUpColumns:
 @dataclass(frozen=True, kw_only=True)
 class GradeColumns:
     """Where the table states the grade."""
+
+    PANEL: ClassVar[str] = "Task"
 
     grade: str = field(default="grade", metadata={"help": "Grade: the column of grades."})
     grade_order: tuple[str, ...] = field(

@@ -1,10 +1,10 @@
 """Tasks by name, imported on first use."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from features.choices import suggest
 from mil.errors import CohortError
 from mil.tasks.names import DEFAULT_TASK, TASKS
 from mil.tasks.task import Task
@@ -17,8 +17,7 @@ def task_class(name: str = DEFAULT_TASK) -> type[Task]:
         CohortError: no task has this name; the message names the nearest.
     """
     if name not in TASKS:
-        close = get_close_matches(name, TASKS, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = suggest(name, TASKS)
         raise CohortError(f"No task {name!r}.{hint} Known tasks: {', '.join(TASKS)}.")
     module, _, attribute = TASKS[name].target.partition(":")
     chosen: type[Task] = getattr(import_module(module), attribute)

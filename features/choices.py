@@ -1,0 +1,83 @@
+"""Values that must be one of a few known names: the check, and the name that a misspelled one may mean."""
+
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import Field, fields
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from features.errors import SarcomilError
+
+
+def closest(name: str, known: Iterable[str], limit: int = 1) -> list[str]:
+    """The known names most like a misspelled one, the most similar first; none where all differ much."""
+    return get_close_matches(name, list(known), limit)
+
+
+def suggest(name: str, known: Iterable[str], limit: int = 1) -> str:
+    """A sentence, after a blank, with the known names closest to a misspelled one; empty if none is close.
+
+    Example:
+        >>> suggest("abmi", ["mean", "abmil"])
+        " Did you mean 'abmil'?"
+    """
+    close = closest(name, known, limit)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def choices_of(hint: Any) -> tuple[str, ...]:
+    """The values that a type hint allows: those of its Literal, alone, in a tuple or beside None; else none.
+
+    Example:
+        >>> choices_of(typing.Literal["auto", "never"] | None)
+        ('auto', 'never')
+    """
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    return next((choices for part in typing.get_args(hint) if (choices := choices_of(part))), ())
+
+
+def choice_problem(name: str, value: Any, choices: Sequence[str], default: Any = None) -> str:
+    """What is wrong with the value of a setting that has choices; empty if nothing is.
+
+    Args:
+        name: of the setting.
+        value: one value, or a tuple or list of them; None is allowed.
+        choices: the allowed values.
+        default: the remedy where no choice is close.
+
+    Example:
+        >>> choice_problem("precision", "pf32", ("auto", "fp32"))
+        "precision is auto or fp32; got 'pf32'. Did you mean 'fp32'?"
+    """
+    values = value if isinstance(value, tuple | list) else (value,)
+    wrong = [entry for entry in values if entry not in choices and entry is not None]
+    if not wrong:
+        return ""
+    *first, last = choices
+    allowed = f"{', '.join(first)} or {last}" if first else last
+    remedy = suggest(str(wrong[0]), choices)
+    if not remedy and isinstance(default, str):
+        remedy = f" Use {default}."
+    return f"{name} is {allowed}; got {wrong[0]!r}.{remedy}"
+
+
+def check_choices(settings: Any, error: type[SarcomilError]) -> None:
+    """Refuse a dataclass in which the value of a field is not one that its Literal hint allows.
+
+    Raises:
+        SarcomilError: of the given kind; the message lists the choices and names the closest.
+    """
+    for field, choices in _choice_fields(settings.__class__):
+        value = getattr(settings, field.name)
+        if problem := choice_problem(field.name, value, choices, field.default):
+            raise error(problem)
+
+
+@cache
+def _choice_fields(kind: type) -> tuple[tuple["Field[Any]", tuple[str, ...]], ...]:
+    """The fields with a Literal hint, and their choices."""
+    hints = typing.get_type_hints(kind)
+    pairs = ((field, choices_of(hints[field.name])) for field in fields(kind))
+    return tuple((field, choices) for field, choices in pairs if choices)
