@@ -8,7 +8,7 @@ _PARAMETER = re.compile(
     r"(?<![\w./'\"`-])(?:"
     r"(?P<assigned>[a-z]\w*)=(?:\.\.\.|(?P<quote>[\"']?)(?P<value>[^\s\"',;()]*[^\s\"',;().])(?P=quote))"
     r"|(?P<compound>[a-z][a-z0-9]*(?:_[a-z0-9]+)+)(?![\w/'\"`=-]|\.\w)"
-    r"|(?P<before>(?:[Ss]et|[Pp]ass|and(?= [a-z]+ to )) )(?P<called>[a-z]+)(?![\w/'\"`=-]|\.\w)"
+    r"|(?P<before>(?:[Ss]et|[Pp]ass|and(?= [a-z]+ to \d)) )(?P<called>[a-z]+)(?![\w/'\"`=-]|\.\w)"
     r"|(?:(?<=^)(?P<subject>[a-z]+)(?= (?:is|are|takes) ))"
     r")"
 )

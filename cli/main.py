@@ -32,7 +32,7 @@ def main() -> None:
     try:
         status = app(arguments, prog_name="mil", standalone_mode=False)
     except (UsageError, _TyperUsageError) as error:
-        _fail(_said(error), WRONG_USE)
+        _fail(_usage_message(error), WRONG_USE)
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
     except SarcomilError as error:
@@ -42,28 +42,28 @@ def main() -> None:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        _fail(_unforeseen(error), FAILED)
+        _fail(_unexpected_message(error), FAILED)
     if status == INTERRUPTED:  # also what typer makes of a KeyboardInterrupt
-        _fail(
-            "Interrupted. What was finished is kept; the same command goes on from there.", status
-        )
+        _fail("Interrupted. Finished work is kept; the same command continues from there.", status)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _said(error: Exception) -> str:
-    """What is wrong with the command line, and where help is."""
+def _usage_message(error: Exception) -> str:
+    """The error of the command line, and where its help is."""
     format_message = getattr(error, "format_message", None)
     text = (format_message() if format_message else str(error)).replace("Value error, ", "")
     context = getattr(error, "ctx", None)
-    return f"{text} See `{context.command_path} --help`." if context else text
+    if not context:
+        return text
+    return f"{text.rstrip('.')}. See `{context.command_path} --help`."
 
 
-def _unforeseen(error: Exception) -> str:
-    """One line for what no message was written for."""
+def _unexpected_message(error: Exception) -> str:
+    """One line for an error that the library does not raise itself."""
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        what = error.strerror or str(error)
-        return f"{where}{what}. Look for a missing folder, a lack of rights or a full disk."
+        path = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or str(error)
+        return f"{path}{reason}. Look for a missing folder, missing permissions or a full disk."
     return f"{type(error).__name__}: {error} (--debug shows where)"
 
 

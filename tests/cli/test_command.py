@@ -35,7 +35,7 @@ def test_version(mil):
         (["extract", "a.svs"], "--out is missing"),
         (["extract", "--out", "x"], "SLIDE... | FOLDER is missing"),
         (["extract", "a.csv", "b.csv", "--slides", ".", "--out", "x"], "one table"),
-        (["extract", "a.csv", "--out", "x"], "needs --slides"),
+        (["extract", "a.csv", "--out", "x"], "Set --slides to the folder"),
         (["crossval", "a.csv", "store", "--out", "x", "--epochs", "many"], "epochs"),
         (["extract", "a.svs", "--out", "x", "--config", "absent.toml"], "absent.toml"),
         (["extract", "a.svs", "--out", "x", "--min-coverage", "60"], "For 60 % write 0.6"),

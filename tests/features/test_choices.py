@@ -1,0 +1,62 @@
+"""Values that must be one of a few names, and the nearest name of a misspelled one."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from features.choices import check_choices, choice_problem, choices_of, closest, suggest
+from features.errors import FeaturesError
+
+
+@dataclass(frozen=True)
+class Settings:
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    drop: tuple[Literal["blur", "pen"], ...] = ()
+    to: Literal["stamp", "clam"] | None = None
+    name: str = "any"
+
+
+def test_choices_of_hints():
+    assert choices_of(Literal["a", "b"]) == ("a", "b")
+    assert choices_of(tuple[Literal["a"], ...]) == ("a",)
+    assert choices_of(Literal["a"] | None) == ("a",)
+    assert choices_of(str) == choices_of(tuple[str, ...]) == choices_of(int | None) == ()
+
+
+def test_allowed_values_pass():
+    check_choices(Settings(), FeaturesError)
+    check_choices(Settings(precision="bf16", drop=("pen", "blur"), to="clam"), FeaturesError)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"precision": "pf32"},
+            "precision is auto, fp32 or bf16; got 'pf32'. Did you mean 'fp32'?",
+        ),
+        ({"precision": "x"}, "precision is auto, fp32 or bf16; got 'x'. Use auto."),
+        ({"drop": ("pen", "blurr")}, "drop is blur or pen; got 'blurr'. Did you mean 'blur'?"),
+        ({"to": "x"}, "to is stamp or clam; got 'x'."),
+        ({"precision": None}, None),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_choices(values, message):
+    if message is None:
+        check_choices(Settings(**values), FeaturesError)
+        return
+    with pytest.raises(FeaturesError) as caught:
+        check_choices(Settings(**values), FeaturesError)
+    assert str(caught.value) == message
+
+
+def test_one_choice_is_named_alone():
+    assert choice_problem("loss", "cox", ("cumulative",)) == "loss is cumulative; got 'cox'."
+
+
+def test_the_closest_names_come_first():
+    known = ["resnet18", "resnet50", "vit"]
+    assert closest("resnet5O", known, 2) == ["resnet50", "resnet18"]
+    assert suggest("resnet5O", known, 2) == " Did you mean 'resnet50' or 'resnet18'?"
+    assert suggest("zzz", known) == ""
