@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cli.app import app
 from cli.options import verb
-from cli.tables import TableOptions, check_out, keep_numbers, read_any, tables_of
+from cli.tables import TableOptions, check_out, read_predictions_of, tables_of, write_results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ def compare(options: CompareOptions) -> None:
 
     check_out(options.out)
     first, second = (
-        read_any(tables_of([path]), options) for path in (options.first, options.second)
+        read_predictions_of(tables_of([path]), options) for path in (options.first, options.second)
     )
     comparison = compare_tables(first, second, (str(options.first), str(options.second)))
     show_tables(comparison.tables())
     if options.out:
-        keep_numbers(options.out, "comparison", comparison.to_json(), comparison.rows())
+        write_results(options.out, "comparison", comparison.to_json(), comparison.rows())

@@ -17,7 +17,9 @@ class ConceptOptions:
     slides: Path | None = field(
         default=None, metadata={"help": "Folder with the slides; without it tiles are grey."}
     )
-    concepts: int = field(default=12, metadata={"help": "Number of clusters of tiles."})
+    concepts: int = field(
+        default=12, metadata={"help": "Number of clusters of tiles.", "parameter": "n_concepts"}
+    )
     seed: int = field(
         default=0, metadata={"help": "Seed of the sampled tiles and the initial centres."}
     )

@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli.app import app
 from cli.options import UsageError, verb
+
+if TYPE_CHECKING:
+    from mil.evaluation.decision_curves import DecisionCurve
+    from mil.runs.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,41 +47,42 @@ class DecisionOptions:
 @verb(app, DecisionOptions, examples=["mil decision run --positive LMS"])
 def decision(options: DecisionOptions) -> None:
     """Draw the net benefit of acting on each model's probabilities, beside treating all and none."""
-    import numpy as np
-
     from cli.console import say
-    from mil.evaluation.classification.predictions import ClassPredictions
-    from mil.evaluation.decision_curves import (
-        decision_curves,
-        nearest_horizon,
-        survival_decision_curves,
-        write_curves,
-    )
-    from mil.evaluation.survival.predictions import RiskPredictions
+    from mil.evaluation.decision_curves import write_curves
     from mil.report.decision import draw_decisions
     from mil.report.saving import save_figure
     from mil.runs.run import open_run
 
     run = open_run(options.run)
     run.require_finished()
+    curves, outcome = _curves(options, run)
+    folder = run.path / "decision"
+    folder.mkdir(exist_ok=True)
+    stem = folder / "".join(c if c.isalnum() or c in "-." else "-" for c in outcome)
+    write_curves(stem.with_name(f"{stem.name}.csv"), curves)
+    save_figure(draw_decisions(curves, outcome), stem)
+    say(f"Net benefit, {outcome}: {stem}.png, .svg and .csv")
+
+
+def _curves(options: DecisionOptions, run: "Run") -> "tuple[tuple[DecisionCurve, ...], str]":
+    """The curves of the run's models, and the outcome they are about."""
+    import numpy as np
+
+    from mil.evaluation import decision_curves
+    from mil.evaluation.classification.predictions import ClassPredictions
+    from mil.evaluation.survival.predictions import RiskPredictions
+
     thresholds = np.linspace(options.lowest, options.highest, 46)
     if run.task.name == "survival":
         risks = RiskPredictions.expect(run.predictions())
-        asked = options.horizon or float(np.median(risks.horizons))
-        at = float(risks.horizons[nearest_horizon(risks, asked)])
-        curves = survival_decision_curves(risks, at, thresholds, seed=options.seed)
-        what = f"event until {at:g} {risks.unit}"
-    else:
-        predictions = ClassPredictions.expect(run.predictions())
-        positive = options.positive or _second_of_two(predictions.classes)
-        curves = decision_curves(predictions, positive, thresholds, seed=options.seed)
-        what = f"{positive} against the rest"
-    folder = run.path / "decision"
-    folder.mkdir(exist_ok=True)
-    stem = folder / "".join(c if c.isalnum() or c in "-." else "-" for c in what)
-    write_curves(stem.with_name(f"{stem.name}.csv"), curves)
-    save_figure(draw_decisions(curves, what), stem)
-    say(f"Net benefit, {what}: {stem}.png, .svg and .csv")
+        time = options.horizon or float(np.median(risks.horizons))
+        at = float(risks.horizons[decision_curves.nearest_horizon(risks, time)])
+        curves = decision_curves.survival_decision_curves(risks, at, thresholds, seed=options.seed)
+        return curves, f"event until {at:g} {risks.unit}"
+    predictions = ClassPredictions.expect(run.predictions())
+    positive = options.positive or _second_of_two(predictions.classes)
+    curves = decision_curves.decision_curves(predictions, positive, thresholds, seed=options.seed)
+    return curves, f"{positive} against the rest"
 
 
 def _second_of_two(classes: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""`mil evaluate`: numbers of predictions, ours or another tool's."""
+"""`mil evaluate`: evaluate predictions, of `mil` or of another tool."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,10 +9,10 @@ from cli.options import UsageError, part_of, verb
 from cli.tables import (
     TableOptions,
     check_out,
-    keep_numbers,
-    read_any,
-    read_asked,
+    read_class_predictions,
+    read_predictions_of,
     tables_of,
+    write_results,
 )
 from mil.settings import JudgeSettings
 
@@ -43,11 +43,11 @@ class EvaluateOptions(TableOptions, JudgeSettings):
     ],
 )
 def evaluate(options: EvaluateOptions) -> None:
-    """Judge predictions, also those of another tool: each class, calibration, sets; with intervals.
+    """Evaluate predictions, also of another tool: each class, calibration, conformal sets; with intervals.
 
-    Tables of STAMP, CLAM and slideflow are read as they are; so is any with a case or slide, a label
-    and one p_CLASS per class, or of survival a time, event, risk and one s_TIME per time of a curve. The
-    case is the unit: its slides are averaged.
+    Tables of STAMP, CLAM and slideflow are read as they are. So is any table with case or slide, label and
+    one p_CLASS per class; for survival it has time, event, risk and one s_TIME per time of a curve. The unit
+    is the case: predictions of its slides are averaged.
     """
     from mil.evaluation.classification.predictions import ClassPredictions
     from mil.evaluation.predictions import kind_of, read_text_table
@@ -67,12 +67,12 @@ def _evaluate_classes(options: EvaluateOptions, tables: Sequence[Path]) -> None:
 
     if options.time_unit:
         raise UsageError(f"--time-unit is of survival; {tables[0]} is of classes. Leave it out.")
-    predictions = read_asked(tables, options)
+    predictions = read_class_predictions(tables, options)
     evaluation = judge(predictions, part_of(options, JudgeSettings))
     show_tables(evaluation.tables())
     if options.out:
         write_predictions(options.out / "predictions.csv", predictions)
-        keep_numbers(options.out, "metrics", evaluation.to_json(), evaluation.rows())
+        write_results(options.out, "metrics", evaluation.to_json(), evaluation.rows())
 
 
 def _evaluate_others(options: EvaluateOptions, tables: Sequence[Path]) -> None:
@@ -87,7 +87,7 @@ def _evaluate_others(options: EvaluateOptions, tables: Sequence[Path]) -> None:
             "--interval, --prevalence and --coverage are for predictions of classes; "
             f"{tables[0]} holds none. Leave them out."
         )
-    predictions = read_any(tables, options)
+    predictions = read_predictions_of(tables, options)
     for path in options.inputs:
         if (path / "run.json").is_file():
             predictions = open_run(path).task.adopt(predictions)
@@ -97,4 +97,4 @@ def _evaluate_others(options: EvaluateOptions, tables: Sequence[Path]) -> None:
     show_tables(evaluation.tables())
     if options.out:
         write_predictions(options.out / "predictions.csv", predictions)
-        keep_numbers(options.out, "metrics", evaluation.to_json(), evaluation.rows())
+        write_results(options.out, "metrics", evaluation.to_json(), evaluation.rows())

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cli.app import app
 from cli.options import UsageError, part_of, verb, writable, wrong_use
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from features.extraction.jobs import JobSettings, SlideJob
     from features.extraction.run import Extraction
 
-ENGINES = ("local", "ray")
 STAGES = {
     "open": "opening slides", "read": "decoding tiles", "prepare": "resizing and colour",
     "forward": "the network", "write": "writing bags",
@@ -71,20 +70,31 @@ class ExtractOptions(SlideOptions):
             "of the first, so it is no test set for a diagnosis."
         },
     )
-    device: str = field(default="auto", metadata={"help": "`auto`, `cpu`, `cuda` or `cuda:1`."})
+    device: str = field(
+        default="auto",
+        metadata={"help": "`auto`, `cpu`, `cuda` or `cuda:1`.", "panel": "Computing"},
+    )
     workers: int = field(
-        default=0, metadata={"help": "Threads that read and embed tiles; 0 is one per core."}
+        default=0,
+        metadata={
+            "help": "Threads that read and embed tiles; 0 is one per core.",
+            "panel": "Computing",
+        },
     )
     shard: str = field(
         default="1/1",
         metadata={
             "help": "Extract part i of n, as in 2/4. Run the command once for every i.",
+            "panel": "Computing",
             "once": True,
         },
     )
-    engine: str = field(
+    engine: Literal["local", "ray"] = field(
         default="local",
-        metadata={"help": "`local`, or `ray`: one worker per GPU or CPU share of a Ray cluster."},
+        metadata={
+            "help": "`ray` runs one worker per GPU or CPU share of a Ray cluster.",
+            "panel": "Computing",
+        },
     )
     overwrite: bool = field(
         default=False,
@@ -93,8 +103,6 @@ class ExtractOptions(SlideOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.engine not in ENGINES:
-            raise FeaturesError(f"engine is {' or '.join(ENGINES)}; got {self.engine!r}.")
         if self.hold_out_tiles < 0:
             raise FeaturesError(f"hold_out_tiles is 0 or more; got {self.hold_out_tiles}.")
         parse_shard(self.shard)

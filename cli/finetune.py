@@ -37,9 +37,13 @@ class FinetuneOptions(SlideOptions, FinetuneSettings):
     out: Path = field(
         metadata={"help": "The run folder to write: weights.safetensors and its card."}
     )
-    device: str = field(default="auto", metadata={"help": "`auto`, `cpu`, `cuda` or `cuda:1`."})
+    device: str = field(
+        default="auto",
+        metadata={"help": "`auto`, `cpu`, `cuda` or `cuda:1`.", "panel": "Computing"},
+    )
     workers: int = field(
-        default=0, metadata={"help": "Threads that read tiles; 0 is one per core."}
+        default=0,
+        metadata={"help": "Threads that read tiles; 0 is one per core.", "panel": "Computing"},
     )
     overwrite: bool = field(
         default=False, metadata={"help": "Replace a finished run.", "once": True}

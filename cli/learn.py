@@ -1,4 +1,4 @@
-"""`mil crossval`, `mil train`: from bags to fitted models, and how good they are."""
+"""`mil crossval` and `mil train`: fit models on bags and estimate how good they are."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from cli.app import app
 from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
 from mil.errors import FitError
-from mil.heads.registry import baseline_names, head_names, installed_heads
+from mil.heads.registry import baseline_names, head_names, installed_heads, model_names
 from mil.settings import SEEDS, FitSettings, SplitSettings
 from mil.tasks.names import TaskColumns
 
@@ -30,7 +30,7 @@ def installed_models() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _CohortOptions(TaskColumns):
-    """Where cases and bags come from."""
+    """The table, the run folder, and what is accepted."""
 
     cohort: Path = field(
         metadata={
@@ -40,7 +40,7 @@ class _CohortOptions(TaskColumns):
     )
     out: Path = field(metadata={"help": "The run folder to write."})
     allow_missing: bool = field(
-        default=False, metadata={"help": "Go on without slides that lack a bag or an outcome."}
+        default=False, metadata={"help": "Continue without slides that have no bag or no outcome."}
     )
     overwrite: bool = field(
         default=False, metadata={"help": "Replace a finished run.", "once": True}
@@ -55,52 +55,60 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
         default=None,
         metadata={
             "argument": "STORE",
-            "help": "The bag store of `mil extract`; none with --finetune per-fold.",
+            "help": "The bag store of `mil extract`; not with --finetune per-fold.",
         },
     )
     models: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": f"Heads ({', '.join(head_names())}) and baselines ({', '.join(baseline_names())}), with "
-            "commas between. A comparison that suits the task if not given.",
+            "help": f"Heads ({', '.join(head_names())}) and baselines ({', '.join(baseline_names())}), "
+            "separated by commas. A comparison that suits the task if not given.",
             "more_help": installed_models,
+            "complete": model_names,
+            "panel": "Models",
             "split": ",",
         },
     )
     combine: str = field(
         default="",
         metadata={
-            "help": "A model whose score is combined with the clinical columns, both inside each fold: adds "
-            "clinical-selected (p < .10 alone, < .05 together) and MODEL+clinical. For two classes, or "
-            "survival."
+            "help": "Combine the score of this model with the clinical columns, inside each fold. Adds "
+            "models clinical-selected (p < .10 alone, < .05 together) and MODEL+clinical. For two classes or "
+            "survival.",
+            "complete": model_names,
+            "panel": "Models",
         },
     )
     finetune: Literal["off", "per-fold"] = field(
         default="off",
         metadata={
             "help": "`per-fold` fine-tunes a backbone on each fold's training cases and extracts all slides "
-            "with it."
+            "with it.",
+            "panel": "Fine-tuning in each fold",
         },
     )
     finetune_config: Path | None = field(
         default=None,
         metadata={
             "help": "With --finetune per-fold: a TOML file with the options of `mil finetune`, or the "
-            "run.json of such a run."
+            "run.json of such a run.",
+            "panel": "Fine-tuning in each fold",
         },
     )
     engine: Literal["loky", "ray"] = field(
         default="loky",
         metadata={
-            "help": "Where fits run: `loky`, processes of this machine, or `ray`, those of a cluster.",
+            "help": "Run fits in processes of this machine (`loky`) or of a Ray cluster (`ray`).",
+            "panel": "Computing",
             "once": True,
         },
     )
     workers: int = field(
         default=0,
         metadata={
-            "help": "Fits at once, one thread each; 0 is one per core where that is worth their start. "
-            "The results are the same for any number.",
+            "help": "Number of fits at a time, one thread each; 0 is one per core where that saves time. The "
+            "results do not depend on it.",
+            "panel": "Computing",
             "once": True,
         },
     )
@@ -117,7 +125,7 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
         per_fold = self.finetune == "per-fold"
         if per_fold and self.combine:
             raise UsageError(
-                "--combine fits within each fold's training part. Leave --finetune out."
+                "--combine does not work with --finetune per-fold. Leave one of them out."
             )
         if per_fold != (self.finetune_config is not None):
             raise UsageError("--finetune per-fold and --finetune-config FILE go together.")
@@ -136,9 +144,13 @@ class TrainOptions(_CohortOptions, FitSettings):
     store: Path = field(metadata={"argument": "STORE", "help": "The bag store of `mil extract`."})
     model: str = field(
         default="abmil",
-        metadata={"help": "The head or baseline to fit; `mil crossval --help` lists them."},
+        metadata={
+            "help": "The head or baseline to fit; `mil crossval --help` lists them.",
+            "complete": model_names,
+            "panel": "Models",
+        },
     )
-    seed: int = field(default=0, metadata={"help": "Seed of weights, draws and order."})
+    seed: int = field(default=0, metadata={"help": "Seed of training.", "panel": "Training"})
 
     def __post_init__(self) -> None:
         FitSettings.__post_init__(self)
@@ -159,12 +171,12 @@ class TrainOptions(_CohortOptions, FitSettings):
     ],
 )
 def crossval(options: CrossvalOptions) -> None:
-    """Cross-validate models on whole cases: every case is predicted by models that never saw it."""
+    """Cross-validate models by case: every case is predicted by models that were not trained on it."""
     run_crossval(options)
 
 
 def run_crossval(options: CrossvalOptions) -> "CrossValidation":
-    """Write the run folder, print the comparison."""
+    """Write the run folder and print the comparison of the models."""
     from cli.console import Bars, notify
     from cli.show import show_cross_validation
     from mil.runs.cross_validation import run_cross_validation
@@ -200,7 +212,7 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
 def train(options: TrainOptions) -> None:
     """Fit one model on all cases, to predict new slides with.
 
-    It is not judged here: no case is left to judge it by. `mil crossval` says what to expect of it.
+    No case is left to evaluate it on. `mil crossval` estimates how well such a model does on new cases.
     """
     from cli.console import notify, say
     from mil.runs.cross_validation import train_on_all

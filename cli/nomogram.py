@@ -97,10 +97,8 @@ def nomogram(options: NomogramOptions) -> None:
     write_nomogram(options.out / "nomogram.csv", made)
     title = f"Probability of {what}; fitted on {len(rows)} cases"
     save_figure(draw_nomogram(made, title), options.out / "nomogram")
-    show_table(
-        ["column", "value", "points"],
-        [[s.column, value, f"{points:.0f}"] for s in made.scales for value, points in s.marks],
-    )
+    marks = [[s.column, value, f"{points:.0f}"] for s in made.scales for value, points in s.marks]
+    show_table(["column", "value", "points"], marks)
     say(f"{title}: {options.out / 'nomogram.png'}, .svg and .csv")
 
 

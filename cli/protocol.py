@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from features.extraction.jobs import SlideJob
+    from mil.protocols.protocol import Protocol
     from mil.protocols.run import ProtocolResult
 
 studies = typer.Typer(
@@ -63,8 +64,13 @@ class RunOptions:
         default=None,
         metadata={"help": "Micrometres per level-0 pixel, where the slides do not say."},
     )
-    device: str = field(default="auto", metadata={"help": "`auto`, `cpu`, `cuda` or `cuda:1`."})
-    workers: int = field(default=0, metadata={"help": "Threads; 0 is one per core."})
+    device: str = field(
+        default="auto",
+        metadata={"help": "`auto`, `cpu`, `cuda` or `cuda:1`.", "panel": "Computing"},
+    )
+    workers: int = field(
+        default=0, metadata={"help": "Threads; 0 is one per core.", "panel": "Computing"}
+    )
     overwrite: bool = field(
         default=False, metadata={"help": "Replace a finished run.", "once": True}
     )
@@ -87,11 +93,18 @@ def list_(options: ListOptions) -> None:
 @verb(studies, ShowOptions, examples=["mil protocol show usta-phase1"])
 def show(options: ShowOptions) -> None:
     """Show what a study did and printed, which settings its source states and which were chosen here."""
-    from cli.console import say, show_table
-    from mil.protocols.protocol import MEASURES, load_protocol
+    from mil.protocols.protocol import load_protocol
 
     with wrong_use():
         protocol = load_protocol(options.name)
+    _show_protocol(protocol)
+
+
+def _show_protocol(protocol: "Protocol") -> None:
+    """Print the arms of a study, and where its settings come from."""
+    from cli.console import say, show_table
+    from mil.protocols.protocol import MEASURES
+
     say(f"{protocol.title}\n{protocol.source}\nOn {protocol.published_on}.\n")
     show_table(
         ["arm", "backbone", "weights", "tested on", "printed"],

@@ -1,11 +1,17 @@
 """What the command says when it is used rightly and wrongly."""
 
+import ast
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.verbs import VERBS
+
+REPO = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -19,6 +25,72 @@ def test_help_loads_nothing_heavy(verb):
     assert not loaded & {"torch", "numpy", "pandas", "matplotlib", "openslide", "scipy"}
 
 
+def verbs_of(path):
+    """The functions of a file that are commands."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            decorators = [ast.unparse(entry) for entry in node.decorator_list]
+            if any(text.startswith("verb(") for text in decorators):
+                yield node
+
+
+def length(function):
+    """Lines of the body without the docstring."""
+    documented = ast.get_docstring(function) is not None
+    body = function.body[documented:]
+    return body[-1].end_lineno - body[0].lineno + 1
+
+
+def test_a_verb_unpacks_its_options_and_calls_the_library():
+    verbs = {
+        f"{path.name}:{function.name}": length(function)
+        for path in (REPO / "cli").glob("*.py")
+        for function in verbs_of(path)
+    }
+    assert len(verbs) >= len(VERBS) - 1  # `protocol` is a group of three
+    assert {name: lines for name, lines in verbs.items() if lines > 25} == {}
+
+
+def test_options_stay_on_the_command_line():
+    options = {
+        node.name
+        for path in (REPO / "cli").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Options")
+    }
+    assert "CrossvalOptions" in options
+    for package in ("features", "mil"):
+        for path in (REPO / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.arg) and node.annotation is not None:
+                    names = set(re.findall(r"\w+", ast.unparse(node.annotation)))
+                    assert not names & options, f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_verbs_flags_models_and_choices(shell):
+    def complete(line):
+        words = line.split(" ")
+        environment = {
+            "_MIL_COMPLETE": f"complete_{shell}", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1),
+            "_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "cli"], capture_output=True, text=True, check=False,
+            env=os.environ | environment, cwd=REPO,
+        )  # fmt: skip
+        return done.stdout
+
+    assert "crossval" in complete("mil cross")
+    assert "--models" in complete("mil crossval --mod")
+    assert "mean,abmil" in complete("mil crossval --models mean,ab")
+    assert "fp32" in complete("mil crossval --precision fp")
+
+
+def test_the_script_of_completion_is_shown(mil):
+    assert "_MIL_COMPLETE" in mil("--show-completion", "bash", check=False).stdout
+
+
 def test_no_verb_prints_help(mil):
     assert "crossval" in mil().stdout
 
@@ -28,7 +100,7 @@ def test_version(mil):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["extarct"], "Did you mean 'extract'"),
         (["extract", "--bogus"], "--bogus"),
@@ -45,22 +117,22 @@ def test_version(mil):
         (["crossval", "a.csv", "store", "--out", "x", "--models", "abmi"], "Did you mean 'abmil'"),
         (
             ["crossval", "a.csv", "store", "--out", "x", "--config", "list.json"],
-            "holds no settings",
+            "list.json: no settings",
         ),
     ],
 )
-def test_wrong_use_is_one_line_and_ends_with_2(mil, tmp_path, arguments, said):
+def test_wrong_use_is_one_line_and_ends_with_2(mil, tmp_path, arguments, message):
     (tmp_path / "a.csv").write_text("case,slide\na,a\n")
     (tmp_path / "list.json").write_text("[]")
     done = mil(*arguments, cwd=tmp_path, check=False)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.glob("x*"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["extract", "a.svs", "--out", "x", "--weights", "no.pth"], "no such file"),
         (["crossval", "absent.csv", "store", "--out", "x"], "absent.csv"),
@@ -69,11 +141,11 @@ def test_wrong_use_is_one_line_and_ends_with_2(mil, tmp_path, arguments, said):
         (["predict", ".", "a.h5"], "not a run folder"),
     ],
 )
-def test_failed_work_is_one_line_with_the_remedy_and_ends_with_1(mil, tmp_path, arguments, said):
+def test_failed_work_is_one_line_with_the_remedy_and_ends_with_1(mil, tmp_path, arguments, message):
     (tmp_path / "a.csv").write_text("case,slide,label\na,a,x\n")
     done = mil(*arguments, cwd=tmp_path, check=False)
     assert done.returncode == 1, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
 
@@ -86,7 +158,7 @@ def test_debug_shows_the_traceback(mil, tmp_path):
 
 
 def test_doctor_names_versions_and_disk(mil):
-    told = mil("doctor").stdout
+    facts = mil("doctor").stdout
     for name in (
         "torch",
         "timm",
@@ -96,7 +168,7 @@ def test_doctor_names_versions_and_disk(mil):
         "weights cache",
         "free disk",
     ):
-        assert name in told
+        assert name in facts
 
 
 def test_slides_whose_names_look_like_those_of_tiles_are_slides(demo, tmp_path):
