@@ -53,7 +53,9 @@ def read_jobs(
     """
     rows = read_rows(inputs)
     if rows and slides is None:
-        raise InputError("A table names slides, not files. Set slides to the folder with its slides.")
+        raise InputError(
+            "A table names slides, not files. Set slides to the folder with its slides."
+        )
     if rows and slides is not None:
         return jobs_of_rows(rows, slides, settings)
     if slides is not None:
