@@ -3,8 +3,11 @@
 import pytest
 
 from cli.learn import CrossvalOptions, TrainOptions
+from cli.options import UsageError
 from mil.errors import CohortError, FitError
 from mil.settings import SEEDS, FitSettings, SplitSettings
+from mil.tasks.names import TASKS
+from mil.tasks.registry import task_class
 
 
 @pytest.mark.parametrize("folds", ["²", "①", "-2", "2.0", ""])
@@ -27,7 +30,12 @@ def test_a_width_that_no_memory_holds_is_refused():
         FitSettings(width=100_000_000_000)
 
 
-@pytest.mark.parametrize("models", [(), ("",), ("mean", "")])
-def test_an_empty_name_of_a_model_is_told(tmp_path, models):
-    with pytest.raises(FitError, match="models has an empty name"):
+@pytest.mark.parametrize("models", [("",), ("mean", "")])
+def test_an_empty_name_of_a_model_is_refused(tmp_path, models):
+    with pytest.raises(UsageError, match="models has an empty name"):
         CrossvalOptions(cohort=tmp_path, store=tmp_path, out=tmp_path, models=models)
+
+
+def test_no_name_of_a_model_leaves_the_choice_to_the_task(tmp_path):
+    assert CrossvalOptions(cohort=tmp_path, store=tmp_path, out=tmp_path).models == ()
+    assert all(task_class(name).default_models for name in TASKS)

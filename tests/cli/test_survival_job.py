@@ -146,7 +146,7 @@ def test_default_models_are_those_that_can_learn_survival(study):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"models": ("tile-vote",)}, "tile-vote learns classes, not survival. Use one of"),
+        ({"models": ("tile-vote",)}, "tile-vote learns classes, not survival times. Use one of"),
         ({"models": ("mean", "ablim")}, "No model 'ablim'"),
     ],
 )  # fmt: skip
