@@ -182,7 +182,7 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
     from mil.runs.cross_validation import run_cross_validation
 
     writable(options.out)
-    _check_models(options, options.models)
+    _check_models(options, [*options.models, *filter(None, [options.combine])])
     if options.finetune == "per-fold":
         from cli.finetune import cross_validate_per_fold
 

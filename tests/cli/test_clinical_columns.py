@@ -36,11 +36,11 @@ def asked(study, kind, **given):
 def test_columns_are_told_of_and_the_report_is_written(study, capsys):
     models = ("majority", "chance", "clinical", "pooled-svm", "quantile-logistic")
     options = asked(study, CrossvalOptions, out=study / "run", models=models, folds="3")
-    evaluation = run_crossval(options)
+    evaluation = run_crossval(options).evaluation
     printed = " ".join("".join(capsys.readouterr()).split())
     assert "The clinical model reads age, code." in printed
     assert "leaves out block: it says something else of every case" in printed
-    assert "Column code is the label in other words" in printed
+    assert "Column code is the outcome in other words" in printed
     right = {result.model: result.correct for result in evaluation.models}
     assert right["clinical"] == 12
     facts = json.loads((study / "run" / "run.json").read_text())
@@ -63,7 +63,9 @@ def test_run_goes_on_only_with_the_columns_it_began_with(study):
 def test_model_that_was_trained_asks_for_its_columns(study):
     train(asked(study, TrainOptions, out=study / "m", model="clinical", clinical=("age",)))
     bags = tuple((study / "store" / f"s0{i}.h5") for i in (0, 1))
-    with pytest.raises(CohortError, match=r"s00: the clinical model reads age.*--cohort"):
+    with pytest.raises(
+        CohortError, match=r"s00: the clinical model reads age.*Give a cohort table"
+    ):
         predict(PredictOptions(run=study / "m", inputs=bags))
     predict(PredictOptions(run=study / "m", inputs=bags, cohort=study / "cohort.csv"))
     with (study / "m" / "predict.csv").open(newline="") as file:

@@ -8,7 +8,6 @@ from cli.learn import CrossvalOptions, crossval
 from cli.options import UsageError
 from cli.report import ReportOptions, run_report
 from features.bags.bag import write_bag
-from mil.errors import FitError
 from tests.mil.learning.test_combined import two_classes
 
 
@@ -58,5 +57,5 @@ def test_unknown_model_is_refused_before_the_run(study, task):
 
 
 def test_fine_tuning_per_fold_is_refused(study):
-    with pytest.raises(FitError, match="Leave --finetune out"):
+    with pytest.raises(UsageError, match="Leave --finetune out"):
         asked(study, store=None, finetune="per-fold", finetune_config=study / "x.toml")

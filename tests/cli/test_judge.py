@@ -8,7 +8,7 @@ import pytest
 
 from cli.evaluate import EvaluateOptions, evaluate
 from cli.options import UsageError
-from mil.errors import RunError
+from mil.errors import PredictionsError, RunError
 from tests.mil.evaluation.conftest import made_up
 
 
@@ -99,9 +99,9 @@ def test_what_cannot_be_done_is_refused(tables):
         evaluate(EvaluateOptions(inputs=(tables / "run",)))
     with pytest.raises(UsageError, match="no model 'dsmil'; it has abmil, votes"):
         evaluate(EvaluateOptions(inputs=(table,), models=("dsmil",)))
-    with pytest.raises(RunError, match="between 0 and 1"):
+    with pytest.raises(PredictionsError, match="between 0 and 1"):
         EvaluateOptions(inputs=(table,), prevalence=("c1=30",))
-    with pytest.raises(RunError, match="interval is exact, wilson or wilson-cc"):
+    with pytest.raises(PredictionsError, match="interval is exact, wilson or wilson-cc"):
         EvaluateOptions(inputs=(table,), interval="wald")
     with pytest.raises(RunError, match="prevalence names MFS; the classes are c0, c1"):
         evaluate(EvaluateOptions(inputs=(table,), prevalence=("MFS=0.3",)))
