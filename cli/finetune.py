@@ -131,7 +131,7 @@ def cross_validate_per_fold(options: "CrossvalOptions") -> "CrossValidation":
         )
     tuned, task = tuned_by(options), task_from(plain(options))
     models = options.models or task.default_models
-    slides, (rows, _) = labelled_slides(tuned), training_rows(options.cohort)
+    slides, rows = labelled_slides(tuned), training_rows(options.cohort, notify)
     labelled = task.label_rows(rows, options.cohort.name)
     cases = {row.case: row for row in sorted(labelled, key=lambda row: row.case)}
     split = part_of(options, SplitSettings)

@@ -104,12 +104,12 @@ def nomogram(options: NomogramOptions) -> None:
 
 def _cases(options: NomogramOptions) -> "list[Row]":
     """One row per case that has an outcome; the columns are facts of the case."""
-    from cli.console import complain
+    from cli.console import complain, notify
     from mil.data.outcomes import with_outcomes
     from mil.data.table import training_rows
     from mil.errors import CohortError
 
-    (rows, _), source = training_rows(options.cohort), options.cohort.name
+    rows, source = training_rows(options.cohort, notify), options.cohort.name
     if options.task == "survival":
         rows = with_outcomes(rows, options.time, options.event, source=source)
     for name in options.clinical:
@@ -153,9 +153,7 @@ def _unit(options: NomogramOptions) -> str:
         return options.time_unit
     if not options.run:
         return "days"
-    from mil.evaluation.survival.predictions import RiskPredictions
-
-    return RiskPredictions.expect(open_run(options.run).predictions()).unit
+    return str(open_run(options.run).task.to_settings().get("time_unit", "days"))
 
 
 def _tell_of_labels(options: NomogramOptions, rows: "Sequence[Row]", what: str) -> None:

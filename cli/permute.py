@@ -142,7 +142,7 @@ class _Finetuned:
         options, folder = self.options, self.folder / str(number)
         tuned = tuned_by(options)
         case_of = {case.name: case for case in cohort.cases}
-        table, _ = training_rows(options.cohort)
+        table = training_rows(options.cohort)
         rows = [cohort.task.write_outcome(row, case_of[row.case]) for row in table]
         label_of = {row.slide: row.label for row in rows}
         slides = [replace(s, label=label_of[s.job.slide]) for s in labelled_slides(tuned)]

@@ -127,10 +127,7 @@ def load_cohort(
         print(len(cohort.cases), cohort.classes)
     """
     table = Path(table)
-    rows, n_test = training_rows(table)
-    if n_test and notify:
-        cases = "1 case" if n_test == 1 else f"{n_test} cases"
-        notify(f"{cases} of {table.name} with split=test: kept for external validation.")
+    rows = training_rows(table, notify)
     cohort = assemble(rows, Path(store), task=task, allow_missing=allow_missing, source=table.name)
     return replace(cohort, table=table)
 

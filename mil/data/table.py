@@ -3,7 +3,7 @@
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from features.slides.slide import slide_name
@@ -72,8 +72,12 @@ def split_train_test(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, .
     return training, test
 
 
-def training_rows(path: Path) -> tuple[tuple[Row, ...], int]:
-    """The rows of a table that may be trained on, and how many cases are kept for external validation.
+def training_rows(path: Path, notify: Callable[[str], None] | None = None) -> tuple[Row, ...]:
+    """The rows of a table that may be trained on.
+
+    Args:
+        path: of the table.
+        notify: called with the number of cases that are kept for external validation, if there are any.
 
     Raises:
         CohortError: as ``read_table``, or every row is kept for external validation.
@@ -83,7 +87,10 @@ def training_rows(path: Path) -> tuple[tuple[Row, ...], int]:
         raise CohortError(
             f"{path}: every row has split=test, so no case is left to train on. Change column split."
         )
-    return rows, len({row.case for row in test})
+    if notify and (n_cases := len({row.case for row in test})):
+        cases = "1 case" if n_cases == 1 else f"{n_cases} cases"
+        notify(f"{cases} of {path.name} with split=test: kept for external validation.")
+    return rows
 
 
 def _read_lines(path: Path) -> list[tuple[int, list[str]]]:

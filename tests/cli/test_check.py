@@ -270,7 +270,7 @@ def test_column_split_is_read_alike_by_all_that_learn(study, capsys, tmp_path):
     _, out, _ = checked(study, capsys, inputs=(table,))
     assert "kept aside: 4 cases with split=test" in out
     tuning = FinetuneOptions(inputs=(table,), slides=study / "slides", out=tmp_path / "out")
-    learnt = {row.slide for row in training_rows(table)[0]}
+    learnt = {row.slide for row in training_rows(table)}
     assert learnt == {slide.job.slide for slide in labelled_slides(tuning)}
     assert len(learnt) == 4
     table.write_text(text.replace(",test", ",validation", 1))

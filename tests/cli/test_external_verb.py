@@ -31,7 +31,7 @@ def files(folder):
 
 def test_cases_for_testing_are_not_trained_on(developed):
     folder, done = developed
-    assert "6 cases of split.csv with split=test: left alone" in done.stdout
+    assert "6 cases of split.csv with split=test: kept for external validation" in done.stderr
     info = json.loads((folder / "run" / "run.json").read_text())
     assert len(info["labels"]) == 12
     assert "a0" not in info["labels"]
@@ -117,4 +117,4 @@ def test_a_table_that_keeps_all_aside_leaves_nothing_to_learn_from(developed, mi
     text = (folder / "split.csv").read_text().replace(",train", ",test")
     (folder / "aside.csv").write_text(text)
     done = mil("crossval", "aside.csv", "store", "--out", "none", cwd=folder, check=False)
-    assert (done.returncode, "none is left to learn from" in done.stderr) == (1, True)
+    assert (done.returncode, "no case is left to train on" in done.stderr) == (1, True)

@@ -106,7 +106,10 @@ def test_cases_kept_for_external_are_not_fitted(study, capsys):
     rewritten(study, "split", lambda row: "test" if row[0] < "c010" else "")
     nomogram(NomogramOptions(cohort=study / "cohort.csv", clinical=("age",), out=study / "n"))
     assert "Probability of y; fitted on 20 cases" in (study / "n" / "nomogram.svg").read_text()
-    assert "10 cases of cohort.csv with split=test: left alone" in capsys.readouterr().out
+    assert (
+        "10 cases of cohort.csv with split=test: kept for external validation"
+        in capsys.readouterr().err
+    )
 
 
 def test_column_that_is_the_label_in_other_words_is_told_of(study, capsys):
