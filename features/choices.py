@@ -60,6 +60,8 @@ def choice_problem(name: str, value: Any, choices: Sequence[str], default: Any =
     remedy = suggest(str(wrong[0]), choices)
     if not remedy and isinstance(default, str):
         remedy = f" Use {default}."
+    elif not remedy and default == ():
+        remedy = " Leave it out."
     return f"{name} is {allowed}; got {wrong[0]!r}.{remedy}"
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from features.choices import suggest
+from features.choices import choice_problem, choices_of, suggest
 from features.recipe import Recipe
 from mil.errors import ProtocolError
 from mil.finetune.settings import FinetuneSettings
@@ -215,7 +215,8 @@ def _setting_is_list(section: str, name: str) -> bool:
     if section == "finetune":
         lists[HELD_OUT] = False
     if name not in lists:
-        raise ProtocolError(f"No setting {section}.{name}.{suggest(name, lists)}")
+        known = [f"{section}.{setting}" for setting in lists]
+        raise ProtocolError(f"No setting {section}.{name}.{suggest(f'{section}.{name}', known)}")
     return lists[name]
 
 
@@ -227,10 +228,12 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
     """The value with the type of the setting.
 
     Raises:
-        ProtocolError: it has another type.
+        ProtocolError: it has another type, or is not one of the choices.
     """
     if isinstance(value, bool) and hint is not bool:
         raise ProtocolError(f"{key} is {value!r}: not a {getattr(hint, '__name__', hint)}.")
+    if problem := (choices := choices_of(hint)) and choice_problem(key, value, choices):
+        raise ProtocolError(problem)
     try:
         return TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True)).validate_python(
             value

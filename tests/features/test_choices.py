@@ -38,6 +38,7 @@ def test_allowed_values_pass():
         ),
         ({"precision": "x"}, "precision is auto, fp32 or bf16; got 'x'. Use auto."),
         ({"drop": ("pen", "blurr")}, "drop is blur or pen; got 'blurr'. Did you mean 'blur'?"),
+        ({"drop": ("dust",)}, "drop is blur or pen; got 'dust'. Leave it out."),
         ({"to": "x"}, "to is stamp or clam; got 'x'."),
         ({"precision": None}, None),
     ],

@@ -81,7 +81,7 @@ def test_changes_are_made_and_remembered():
     ("change", "words"),
     [
         ("extract.max_tiles", "is not a change"),
-        ("extract.max_tile=3", "Did you mean extract.max_tiles"),
+        ("extract.max_tile=3", "Did you mean 'extract.max_tiles'"),
         ("extraxt.max_tiles=3", "is not a setting"),
         ("arms=41x", "No arm '41x'"),
         ("arms=16x", "starts from the weights of 40x"),
@@ -119,7 +119,7 @@ def test_numbers_of_a_list_are_numbers():
 
 
 def test_an_unknown_study_names_the_nearest():
-    with pytest.raises(ProtocolError, match="Did you mean usta-phase"):
+    with pytest.raises(ProtocolError, match="Did you mean 'usta-phase"):
         load_protocol("usta-phase")
 
 
