@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cli.app import app
 from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
+from features.errors import InputError
 from mil.errors import FitError
 from mil.heads.registry import baseline_names, head_names, installed_heads, model_names
 from mil.settings import SEEDS, FitSettings, SplitSettings
@@ -123,6 +124,11 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
         FitSettings.__post_init__(self)
         SplitSettings.__post_init__(self)
         per_fold = self.finetune == "per-fold"
+        if per_fold and self.allow_missing:
+            raise UsageError(
+                "Fine-tuning per fold needs every row of the table: leave out --allow-missing, and take the "
+                "rows that cannot be used out of the table."
+            )
         if per_fold and self.combine:
             raise UsageError(
                 "--combine does not work with --finetune per-fold. Leave one of them out."
@@ -184,9 +190,7 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
     writable(options.out)
     _check_models(options, [*options.models, *filter(None, [options.combine])])
     if options.finetune == "per-fold":
-        from cli.finetune import cross_validate_per_fold
-
-        result = cross_validate_per_fold(options)
+        result = _cross_validate_per_fold(options)
     else:
         cohort = _load(options, options.store)
         models = options.models or cohort.task.default_models
@@ -206,6 +210,33 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
         )
     show_cross_validation(result)
     return result
+
+
+def _cross_validate_per_fold(options: CrossvalOptions) -> "CrossValidation":
+    """Cross-validate with a backbone fine-tuned in each fold."""
+    from cli.console import Bars, notify
+    from cli.finetune import fold_config
+    from mil.finetune.cross_validation import run_cross_validation_per_fold
+    from mil.tasks.registry import task_from
+
+    assert options.finetune_config
+    task = task_from(plain(options))
+    models = options.models or task.default_models
+    config = fold_config(options.finetune_config, options.cohort, options.out, options.task)
+    with wrong_use(InputError):
+        return run_cross_validation_per_fold(
+            options.cohort,
+            models,
+            options.out,
+            config=config,
+            fit=part_of(options, FitSettings),
+            split=part_of(options, SplitSettings),
+            task=task,
+            overwrite=options.overwrite,
+            settings=plain(options) | {"models": list(models)},
+            progress=Bars(),
+            notify=notify,
+        )
 
 
 @verb(app, TrainOptions, examples=["mil train cohort.csv store --model abmil --out trained"])

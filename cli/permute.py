@@ -1,20 +1,14 @@
 """`mil permute`: the user's own cross-validation where there is nothing to find."""
 
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.learn import CrossvalOptions
-from cli.options import UsageError, build, plain, verb, writable
+from cli.options import UsageError, verb, writable
 
 if TYPE_CHECKING:
-    from mil.audit.permutation import PermutationTest
-    from mil.data.cohort import Cohort
-    from mil.data.splits import Fold
-    from mil.evaluation.predictions import Predictions
+    from mil.audit.permutation import Crossval, PermutationTest
     from mil.runs.run import Run
 
 METRICS = {"auc": "AUC", "harrell": "Harrell C", "quadratic_kappa": "quadratic kappa"}
@@ -53,7 +47,7 @@ def run_permutations(path: Path, out: Path, times: int) -> int:
     run = open_run(path)
     run.require_finished()
     writable(out)
-    crossval = _Finetuned.of(run, out / "shuffles") if run.settings.finetunes else None
+    crossval = _per_fold_pipeline(run, out / "shuffles") if run.settings.finetunes else None
     tests = permute_run(
         run, times, out, crossval=crossval, workers=1 if crossval else 0, progress=Bars()
     )
@@ -83,6 +77,14 @@ def run_permutations(path: Path, out: Path, times: int) -> int:
     return len(leaking)
 
 
+def _per_fold_pipeline(run: "Run", folder: Path) -> "Crossval":
+    """The pipeline of a run that fine-tuned a backbone in each fold."""
+    from cli.console import Bars
+    from mil.finetune.cross_validation import PerFoldPipeline
+
+    return PerFoldPipeline(run, folder, Bars())
+
+
 def _row(test: "PermutationTest") -> list[str]:
     if test.observed is None or test.alarm_at is None or test.p_value is None:
         return [test.model, "undefined", "", "", "", "orders no cases"]
@@ -100,65 +102,3 @@ def _row(test: "PermutationTest") -> list[str]:
         f"{test.p_value:.3f}",
         result,
     ]
-
-
-@dataclass(frozen=True)
-class _Finetuned:
-    """The run's own fine-tuning, extraction and cross-validation of another cohort.
-
-    Attributes:
-        options: of the run.
-        folder: for what each shuffle makes; what an interrupted one has left is taken up, then removed.
-    """
-
-    options: CrossvalOptions
-    folder: Path
-
-    @classmethod
-    def of(cls, run: "Run", folder: Path) -> "_Finetuned":
-        """The pipeline of a run.
-
-        Raises:
-            UsageError: the settings of fine-tuning have changed since.
-        """
-        from cli.finetune import tuned_by
-
-        options = build(CrossvalOptions, {}, run.path / "run.json")
-        if plain(tuned_by(options)) != run.finetuning:
-            raise UsageError(
-                f"{options.finetune_config} has changed since {run.path}. Run `mil crossval` again."
-            )
-        return cls(options, folder)
-
-    def __call__(self, cohort: "Cohort", folds: "Sequence[Fold]", number: int) -> "Predictions":
-        from cli.console import Bars
-        from cli.finetune import labelled_slides, tuned_by, tuning_of
-        from cli.options import part_of
-        from mil.data.table import training_rows
-        from mil.finetune.per_fold import cross_validate_per_fold
-        from mil.learning.crossval import fit_anew
-        from mil.settings import FitSettings
-
-        options, folder = self.options, self.folder / str(number)
-        tuned = tuned_by(options)
-        case_of = {case.name: case for case in cohort.cases}
-        table = training_rows(options.cohort)
-        rows = [cohort.task.write_outcome(row, case_of[row.case]) for row in table]
-        label_of = {row.slide: row.label for row in rows}
-        slides = [replace(s, label=label_of[s.job.slide]) for s in labelled_slides(tuned)]
-
-        def store(fold: "Fold") -> Path:
-            return folder / f"r{fold.repeat}-f{fold.index}" / "bags"
-
-        with tuning_of(tuned, rows, slides, store, cohort.task) as tuning:
-            predictions = cross_validate_per_fold(
-                tuning,
-                folds,
-                options.models,
-                part_of(options, FitSettings),
-                seed=options.seed + number,
-                fitter=fit_anew,
-                progress=Bars(),
-            )
-        shutil.rmtree(folder)
-        return predictions

@@ -33,7 +33,7 @@ State = dict[str, Tensor]
 
 
 @dataclass
-class Progressed:
+class TrainingProgress:
     """How far training has come.
 
     Attributes:
@@ -52,7 +52,7 @@ def write_checkpoint(
     request: str,
     classifier: TileClassifier,
     optimizer: torch.optim.Optimizer,
-    progressed: Progressed,
+    progressed: TrainingProgress,
 ) -> None:
     """Write all that the next epoch starts from; every epoch has a random seed of its own."""
     tensors = {f"now.{name}": value for name, value in classifier.state_dict().items()}
@@ -69,7 +69,7 @@ def write_checkpoint(
 
 def read_checkpoint(
     folder: Path, request: str, classifier: TileClassifier, optimizer: torch.optim.Optimizer
-) -> Progressed:
+) -> TrainingProgress:
     """The progress of an interrupted run of the same request; else the beginning.
 
     Raises:
@@ -77,17 +77,17 @@ def read_checkpoint(
     """
     path = folder / CHECKPOINT
     if not path.is_file():
-        return Progressed()
+        return TrainingProgress()
     card, tensors = _load(path)
     if card.get("request") != request:
-        return Progressed()
+        return TrainingProgress()
     classifier.load_state_dict(_under("now.", tensors))
     states: dict[int, State] = {}
     for key, value in _under("optimizer.", tensors).items():
         number, _, name = key.partition(".")
         states.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
-    return Progressed(card["losses"], card["valid_losses"], _under("best.", tensors))
+    return TrainingProgress(card["losses"], card["valid_losses"], _under("best.", tensors))
 
 
 def finished_card(folder: Path, request: str) -> Mapping[str, Any] | None:

@@ -93,7 +93,7 @@ def parameter_groups(
     return groups
 
 
-def jittered(tiles: Tensor, factors: Tensor) -> Tensor:
+def jitter_colours(tiles: Tensor, factors: Tensor) -> Tensor:
     """Vary brightness, contrast and saturation, in this order.
 
     Args:

@@ -32,7 +32,7 @@ class Tuning:
 
     Attributes:
         rows: of the table, one per slide.
-        task: what is asked of a case.
+        task: which outcome is learnt.
         slides: the same slides, labelled.
         recipe: of tiles, and the backbone to start from.
         settings: of fine-tuning.
@@ -70,7 +70,7 @@ def open_tuning(
         recipe: of tiles, and the backbone to start from.
         settings: of fine-tuning.
         store: the folder of each fold's bags.
-        task: what is asked of a case.
+        task: which outcome is learnt.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: threads that read tiles; 0 takes one per core.
 
@@ -113,7 +113,7 @@ def cross_validate_per_fold(
         settings: how each is trained.
         seed: every fit's own seed follows from it.
         fitter: may return a stored fit instead of fitting.
-        progress: told of slides, steps and fits.
+        progress: is advanced by each slide, step and fit.
 
     Raises:
         LeakageError: the first weights or the target stain have seen a case that would be tested.
@@ -143,6 +143,7 @@ def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress) -> Cohort:
         tuning.recipe,
         tuning.settings,
         tuned,
+        task=tuning.task,
         ranks=tuning.ranks,
         workers=tuning.workers,
         progress=progress,

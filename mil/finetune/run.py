@@ -1,92 +1,85 @@
 """A run folder of fine-tuning: labelled slides in, weights that know their cases out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from features.extraction.jobs import SlideJob
+from features.backbones.card import weights_notes
 from features.progress import Progress, Silent
-from features.recipe import Recipe
-from mil.data.case import Row
-from mil.data.table import split_train_test
-from mil.errors import CohortError
-from mil.finetune.distributed import Ranks
-from mil.finetune.settings import FinetuneSettings
+from mil.data.table import read_table
+from mil.finetune.config import FinetuneConfig, label_slides
+from mil.finetune.distributed import ranks
 from mil.finetune.tiles import LabelledSlide
 from mil.finetune.training import finetune
 from mil.runs.record import NewRun, finish_run
+from mil.tasks.registry import task_class
+from mil.tasks.task import Task
 
 
 def finetune_run(
     new_run: NewRun,
-    slides: Sequence[LabelledSlide],
-    recipe: Recipe,
-    settings: FinetuneSettings,
+    table: Path,
+    config: FinetuneConfig,
     *,
-    ranks: Ranks,
-    workers: int = 0,
+    task: Task | None = None,
     progress: Progress | None = None,
-) -> Mapping[str, Any]:
+    notify: Callable[[str], None] = lambda _message: None,
+) -> Mapping[str, Any] | None:
     """Train a backbone and write its run folder; every process computes, the first one writes.
 
     Args:
         new_run: the folder to write.
-        slides: all of which may be trained on.
-        recipe: the backbone, its first weights, and which tiles; also the seed.
-        settings: how to train.
-        ranks: this process among those that train together.
-        workers: threads that read tiles; 0 takes one per core.
-        progress: told of slides and steps, in the first process.
+        table: CSV with case, slide and the columns of the task; rows kept for testing are left out.
+        config: slides, recipe, training and device.
+        task: which outcome is learnt; a diagnosis if not given.
+        progress: is advanced by each slide and step, in the first process.
+        notify: called with what a reader should know before training, in the first process.
 
     Returns:
-        The card of the weights in the folder.
+        The card of the weights in the folder, in the first process; None in the others.
 
     Raises:
+        InputError: the table is none, or there is no folder with its slides.
         RunError: the folder holds another run, or another process writes it.
-        FitError, CohortError: as ``mil.finetune.training.finetune``.
+        FitError, CohortError: as ``label_slides`` and ``mil.finetune.training.finetune``.
     """
-    if ranks.first:
-        run = new_run.start("finetune", slide_facts(slides))
-    ranks.wait()
-    card = finetune(
-        slides,
-        recipe,
-        settings,
-        new_run.path,
-        ranks=ranks,
-        workers=workers,
-        progress=progress if ranks.first else Silent(),
-    )
-    if ranks.first:
+    task = task or task_class()()
+    slides = label_slides(config.read_jobs(table), read_table(table), task, source=table.name)
+    with ranks(config.device) as process:
+        if process.first:
+            for note in weights_notes([config.recipe]):
+                notify(note)
+            if process.device.type == "cpu":
+                notify(f"No GPU: {config.recipe.backbone} is trained on the CPU, which is slow.")
+            run = new_run.start("finetune", slide_facts(slides, task, source=table.name))
+        process.wait()
+        card = finetune(
+            slides,
+            config.recipe,
+            config.settings,
+            new_run.path,
+            task=task,
+            ranks=process,
+            workers=config.workers,
+            progress=progress if process.first else Silent(),
+        )
+        if not process.first:
+            return None
         finish_run(run, trained_on=card["trained_on"])
-    return card
+        return card
 
 
-def label_slides(jobs: Sequence[SlideJob], rows: Sequence[Row]) -> list[LabelledSlide]:
-    """The slides to train on with the labels of a table; rows kept for testing are left out.
-
-    Args:
-        jobs: the slides of the table.
-        rows: all rows of the table.
+def slide_facts(
+    slides: Sequence[LabelledSlide], task: Task, *, source: str = "the table"
+) -> dict[str, Any]:
+    """Facts about labelled slides for run.json.
 
     Raises:
-        CohortError: a slide has no case, or a row has no label.
+        CohortError: nothing can be learnt from these outcomes.
     """
-    if not all(job.case for job in jobs):
-        raise CohortError("Fine-tuning needs labels: give a table with case, slide and label.")
-    label_of = {row.slide: row.label for row in split_train_test(rows)[0]}
-    unlabelled = sorted(slide for slide, label in label_of.items() if not label)
-    if unlabelled:
-        raise CohortError(
-            f"{len(unlabelled)} of {len(label_of)} slides have no label, e.g. {unlabelled[0]}. Fill the "
-            "label column, or take them out of the table."
-        )
-    return [LabelledSlide(job, label_of[job.slide]) for job in jobs if job.slide in label_of]
-
-
-def slide_facts(slides: Sequence[LabelledSlide]) -> dict[str, Any]:
-    """What run.json says of labelled slides."""
-    return {
-        "classes": sorted({slide.label for slide in slides}),
+    times = {slide.job.case: slide.time for slide in slides if slide.time is not None}
+    return ({"times": times} if times else {}) | {
+        "classes": task.order_classes([slide.label for slide in slides], source),
         "labels": {slide.job.case: slide.label for slide in slides},
         "cases": {slide.job.slide: slide.job.case for slide in slides},
         "excluded": [],

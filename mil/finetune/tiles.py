@@ -26,6 +26,7 @@ from features.tiles.grid import SlideTiles, TileGrid, TileSource, draw_rows
 from features.tiles.normalisation import tile_normaliser
 from features.tiles.quality import flag_bits, quality_flags
 from features.tiles.stain import StainReference
+from mil.data.case import Case
 from mil.errors import FitError
 
 OPEN_SLIDES = 64  # kept open; an epoch reads shelf by shelf of so many
@@ -34,10 +35,22 @@ GIGABYTE = 10**9
 
 @dataclass(frozen=True)
 class LabelledSlide:
-    """A slide with its case's class; every slide names its case."""
+    """A slide with the outcome of its case; every slide names its case.
+
+    Attributes:
+        job: the slide.
+        label: the case's class or grade; with follow-up, whether its event was observed.
+        time: until the event or the end of observation, in a cohort with follow-up.
+    """
 
     job: SlideJob
     label: str
+    time: float | None = None
+
+    @property
+    def case(self) -> Case:
+        """The case, without bags."""
+        return Case(name=self.job.case, label=self.label, bags=(), time=self.time)
 
 
 @dataclass(frozen=True)
@@ -192,7 +205,7 @@ class TilePool:
         for place, ((slide, number), turn) in enumerate(zip(chosen, turns, strict=True)):
             tile = self.read(int(slide), int(number))
             if tile is not None:
-                tiles[place] = turned(tile, int(turn))
+                tiles[place] = turn_tile(tile, int(turn))
                 usable[place] = True
         if self.recipe.drop:
             usable &= (quality_flags(tiles) & flag_bits(self.recipe.drop)) == 0
@@ -271,33 +284,41 @@ class TileCache:
         self._file.close()
 
 
-def turned(tile: Tiles, turn: int) -> Tiles:
+def turn_tile(tile: Tiles, turn: int) -> Tiles:
     """One of the eight ways a square can lie: 0 to 3 quarter turns, and from 4 on the mirror image."""
     lying = np.rot90(tile, turn % 4)
     return lying[:, ::-1] if turn >= 4 else lying
 
 
-def balanced(
-    pool: TilePool, chosen: NDArray[np.int64], members: Sequence[int]
+def tile_weights(
+    pool: TilePool,
+    chosen: NDArray[np.int64],
+    members: Sequence[int],
+    *,
+    labels_equally: bool = True,
 ) -> NDArray[np.float64]:
-    """What a tile of each slide weighs, so that classes weigh alike, within a class its cases, within a
-    case its slides, within a slide its tiles; over the chosen tiles the mean is 1.
+    """The weight of each slide's tiles in the loss; the mean over the chosen tiles is 1.
+
+    Labels share the total equally, then the cases of a label, the slides of a case and the tiles of a slide.
 
     Args:
-        pool: knows cases and labels.
+        pool: the slides, with cases and labels.
         chosen: (M, 2) of ``TilePool.draw`` from ``members``.
         members: slides of one part.
+        labels_equally: False to divide the total among cases whatever their labels.
 
     Returns:
         (S,) for all slides of the pool; 0 where none was chosen.
     """
-    label_of = {pool.slides[m].job.case: pool.slides[m].label for m in members}
-    cases_of = Counter(label_of.values())
+    group_of = {
+        pool.slides[m].job.case: pool.slides[m].label if labels_equally else "" for m in members
+    }
+    cases_of = Counter(group_of.values())
     slides_of = Counter(pool.slides[m].job.case for m in members)
     weights = np.zeros(len(pool.slides))
     for slide, n_tiles in zip(*np.unique(chosen[:, 0], return_counts=True), strict=True):
-        case, label = pool.slides[slide].job.case, pool.slides[slide].label
-        share = 1 / len(cases_of) / cases_of[label] / slides_of[case] / n_tiles
+        case = pool.slides[slide].job.case
+        share = 1 / len(cases_of) / cases_of[group_of[case]] / slides_of[case] / n_tiles
         weights[slide] = share * len(chosen)
     return weights
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from features.backbones.registry import Backbone, load_backbone
@@ -25,16 +26,18 @@ from mil.data.splits import inner_split
 from mil.errors import FitError
 from mil.finetune.distributed import Ranks
 from mil.finetune.files import (
-    Progressed,
+    TrainingProgress,
     finished_card,
     read_checkpoint,
     write_checkpoint,
     write_tuned,
 )
-from mil.finetune.network import TileClassifier, jittered, parameter_groups
+from mil.finetune.network import TileClassifier, jitter_colours, parameter_groups
 from mil.finetune.settings import FinetuneSettings
-from mil.finetune.tiles import Batch, LabelledSlide, TilePool, balanced, check_usable
+from mil.finetune.tiles import Batch, LabelledSlide, TilePool, check_usable, tile_weights
 from mil.settings import sets_cases_aside
+from mil.tasks.registry import task_class
+from mil.tasks.task import Task
 from mil.version import __version__
 
 INITIAL, VALIDATION = 1, 2  # random seeds beside those of the epochs
@@ -46,46 +49,51 @@ def finetune(
     settings: FinetuneSettings,
     out: Path,
     *,
+    task: Task | None = None,
     ranks: Ranks,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Mapping[str, Any]:
     """Train a backbone on the tiles of labelled slides.
 
-    Classes have equal weight, within a class its cases, within a case its slides. The weights of the
-    epoch with the lowest loss on an inner part of the cases are kept where the settings set one aside,
-    else those of the last epoch. An interrupted run of the same request is continued; on one CPU thread
-    the result is the same to the last bit.
+    Every tile learns the outcome of its case by the task's ``tile_objective``. Cases have equal weight,
+    for a diagnosis within classes of equal weight, and so do the slides of a case. Where the settings set
+    an inner part of the cases aside, the weights of the epoch with the lowest loss on it are kept, else
+    those of the last epoch. An interrupted run of the same request is continued; on one CPU thread the
+    result is the same to the last bit.
 
     Args:
         slides: all of which may be trained on.
         recipe: the backbone, its first weights, and which tiles; also the seed.
         settings: how to train.
         out: where the files go.
+        task: which outcome is learnt; a diagnosis if not given.
         ranks: this process among those that train together.
         workers: threads that read tiles; 0 takes one per core.
-        progress: told of slides and steps.
+        progress: is advanced by each slide and step.
 
     Returns:
         The card of the weights in ``out``.
 
     Raises:
-        FitError: slides cannot be used, a class is missing, or the loss is not finite.
+        FitError: slides cannot be used, the cases lack an outcome, or the loss is not finite.
         CohortError: too few cases of a class to set some aside.
     """
     if recipe.precision == "fp16":
         raise FitError("Training in fp16 loses small gradients. Set precision to bf16 or fp32.")
-    progress = progress or Silent()
+    progress, task = progress or Silent(), task or task_class()()
     backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
     jobs = [slide.job for slide in slides]
     reference = resolve_stain_reference(recipe, jobs) if recipe.stain != "off" else None
-    request = _request(slides, recipe, settings, backbone, reference)
+    request = _request(slides, recipe, settings, task, backbone, reference)
     card = finished_card(out, request)
     if card is None:
         with TilePool(slides, recipe, reference, progress) as pool, _seeded(recipe.seed, INITIAL):
             check_usable(pool)
             pool.keep(settings.tile_cache / ranks.size, out)
-            training = _Training(pool, backbone, recipe, settings, ranks, workers)
+            training = _Training(
+                pool, backbone, recipe, settings, task, ranks=ranks, workers=workers
+            )
             progressed = training.run(out, request, progress)
             card = _card(training, progressed, reference, request)
             if ranks.first:
@@ -103,24 +111,21 @@ class _Training:
         backbone: Backbone,
         recipe: Recipe,
         settings: FinetuneSettings,
+        task: Task,
+        *,
         ranks: Ranks,
         workers: int,
     ) -> None:
         self.pool, self.backbone, self.settings, self.ranks = pool, backbone, settings, ranks
         self.recipe, self.workers = recipe, workers
-        self.classes = sorted({slide.label for slide in pool.slides})
         self.train, self.valid = _parts(pool, settings, recipe.seed)
-        absent = set(self.classes) - {pool.slides[m].label for m in self.train}
-        if len(self.classes) < 2 or absent:
-            raise FitError(
-                f"Two or more classes are needed to train on; got {', '.join(self.classes)}. Check the "
-                "label column."
-            )
-        self.classifier = TileClassifier(backbone, len(self.classes), settings)
+        cases = {pool.slides[m].job.case: pool.slides[m].case for m in self.train}
+        self.objective = task.tile_objective([cases[name] for name in sorted(cases)])
+        self.targets = self.objective.targets([slide.case for slide in pool.slides])
+        self.classifier = TileClassifier(backbone, len(self.objective.outputs), settings)
         self.classifier.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         groups = parameter_groups(self.classifier, settings)
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
-        self.labels = torch.tensor([self.classes.index(slide.label) for slide in pool.slides])
         self.dtype = resolve_precision(recipe.precision, ranks.device)
         per_epoch = sum(min(pool.counts[m], settings.tiles_per_slide) for m in self.train)
         self.steps_per_epoch = math.ceil(per_epoch / settings.batch_tiles)
@@ -129,7 +134,7 @@ class _Training:
                 f"{ranks.size} processes share steps of {settings.batch_tiles} tiles. Set batch_tiles higher."
             )
 
-    def run(self, out: Path, request: str, progress: Progress) -> Progressed:
+    def run(self, out: Path, request: str, progress: Progress) -> TrainingProgress:
         """Run all epochs that are not done yet; the classifier ends with the weights to keep."""
         progressed = read_checkpoint(out, request, self.classifier, self.optimizer)
         module = self.ranks.distribute(self.classifier)
@@ -161,7 +166,7 @@ class _Training:
         """One pass over a new draw of tiles; the mean loss."""
         rng = np.random.default_rng([self.recipe.seed, 0, epoch])
         chosen = self.pool.draw(self.train, self.settings.tiles_per_slide, rng)
-        weights = torch.from_numpy(balanced(self.pool, chosen, self.train)).float()
+        weights = self._weights(chosen, self.train)
         turns = rng.integers(8, size=len(chosen))
         factors = 1 + self.settings.jitter * rng.uniform(-1, 1, size=(len(chosen), 3))
         parts = np.array_split(np.arange(len(chosen)), self.steps_per_epoch)
@@ -184,7 +189,7 @@ class _Training:
         """The mean loss over tiles of the inner validation cases, the same in every epoch."""
         rng = np.random.default_rng([self.recipe.seed, VALIDATION])
         chosen = self.pool.draw(self.valid, self.settings.tiles_per_slide, rng)
-        weights = torch.from_numpy(balanced(self.pool, chosen, self.valid)).float()
+        weights = self._weights(chosen, self.valid)
         parts = np.array_split(chosen, math.ceil(len(chosen) / self.settings.batch_tiles))
         shares = parts[self.ranks.number :: self.ranks.size]
         plain = [(part, np.zeros(len(part), np.int64), np.ones((len(part), 3))) for part in shares]
@@ -194,10 +199,16 @@ class _Training:
             total += self._loss(self.classifier, batch, weights).cpu()
         return float(self.ranks.total(total.to(self.ranks.device))) / len(chosen)
 
+    def _weights(self, chosen: NDArray[np.int64], members: Sequence[int]) -> Tensor:
+        """(S,) the weight of each slide's tiles."""
+        equally = self.objective.weighs_labels_equally
+        weights = tile_weights(self.pool, chosen, members, labels_equally=equally)
+        return torch.from_numpy(weights).float()
+
     def _loss(self, module: nn.Module, batch: Batch, weights: Tensor) -> Tensor:
-        """The summed cross-entropy of a batch, each tile by its weight."""
+        """The summed loss of a batch, each tile times its weight."""
         device = self.ranks.device
-        tiles = jittered(
+        tiles = jitter_colours(
             torch.from_numpy(batch.tiles).to(device), torch.from_numpy(batch.factors).to(device)
         )
         images = preprocess(tiles, self.backbone).contiguous(memory_format=torch.channels_last)
@@ -210,9 +221,7 @@ class _Training:
             logits = module(images)
         slides = torch.from_numpy(batch.slides)
         weight = weights[slides] * torch.from_numpy(batch.usable)
-        losses = nn.functional.cross_entropy(
-            logits.float(), self.labels[slides].to(device), reduction="none"
-        )
+        losses = self.objective.losses(logits.float(), self.targets[slides].to(device))
         return (losses * weight.to(device)).sum()
 
     def _set_rates(self, step: int) -> None:
@@ -260,6 +269,7 @@ def _request(
     slides: Sequence[LabelledSlide],
     recipe: Recipe,
     settings: FinetuneSettings,
+    task: Task,
     backbone: Backbone,
     reference: StainReference | None,
 ) -> str:
@@ -277,16 +287,21 @@ def _request(
                     slide.label,
                     slide.job.mpp,
                     identify_files(slide.job),
+                    *([] if slide.time is None else [slide.time]),
                 ]
                 for slide in slides
             ],
             "annotations": [annotation_sha256(path) if path else "" for path in drawings],
+            **task.to_settings(),
         }
     )
 
 
 def _card(
-    training: _Training, progressed: Progressed, reference: StainReference | None, request: str
+    training: _Training,
+    progressed: TrainingProgress,
+    reference: StainReference | None,
+    request: str,
 ) -> dict[str, Any]:
     """What the weights are and which cases they have seen, also through first weights and the stain."""
     pool, backbone = training.pool, training.backbone
@@ -297,7 +312,7 @@ def _card(
         "backbone": backbone.name,
         "trained_on": sorted(seen),
         "chosen_by": sorted({pool.slides[m].job.case for m in training.valid}),
-        "classes": training.classes,
+        "classes": list(training.objective.outputs),
         "mpp": pool.recipe.mpp,
         "tile": pool.recipe.tile,
         "recipe": asdict(pool.recipe) | {"weights": backbone.weights},

@@ -49,9 +49,15 @@ def ordinal_log_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         labels: (B,) levels 0 to K - 1.
         weights: (B,).
     """
-    exceeds = (labels[:, None] > torch.arange(logits.shape[1])).to(logits.dtype)
+    return (ordinal_log_losses(logits, labels) * weights).mean()
+
+
+def ordinal_log_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """(B,) what ``ordinal_log_loss`` weighs and averages; arguments as there."""
+    levels = torch.arange(logits.shape[1], device=labels.device)
+    exceeds = (labels[:, None] > levels).to(logits.dtype)
     losses = functional.binary_cross_entropy_with_logits(logits, exceeds, reduction="none")
-    return (losses.mean(dim=1) * weights).mean()
+    return losses.mean(dim=1)
 
 
 def cox_efron(risk: Tensor, time: Tensor, event: Tensor) -> Tensor:
@@ -104,10 +110,15 @@ def discrete_survival_nll(hazard_logits: Tensor, interval: Tensor, event: Tensor
             it was censored within the first.
         event: (B,) bool, False where the case was censored.
     """
+    return discrete_survival_losses(hazard_logits, interval, event).mean()
+
+
+def discrete_survival_losses(hazard_logits: Tensor, interval: Tensor, event: Tensor) -> Tensor:
+    """(B,) what ``discrete_survival_nll`` averages; arguments as there."""
     intervals = torch.arange(hazard_logits.shape[1], device=interval.device)
     reached = intervals <= interval.unsqueeze(1)  # (B, T)
     happened = (intervals == interval.unsqueeze(1)) & event.unsqueeze(1)  # (B, T)
     losses = functional.binary_cross_entropy_with_logits(
         hazard_logits, happened.to(hazard_logits.dtype), reduction="none"
     )
-    return (losses * reached).sum(dim=1).mean()
+    return (losses * reached).sum(dim=1)

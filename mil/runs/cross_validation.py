@@ -20,6 +20,7 @@ from mil.runs import files
 from mil.runs.record import finish_run, start_run
 from mil.runs.run import Run
 from mil.settings import FitSettings, SplitSettings
+from mil.tasks.task import Task
 
 Notify = Callable[[str], None]
 
@@ -80,7 +81,7 @@ def run_cross_validation(  # noqa: PLR0913 - what, and how it is run
         LeakageError: a backbone has seen a case that would be tested.
         RunError: the folder holds another run.
     """
-    check_models(cohort, [*models, *filter(None, [combine_model])], fit.chunk_tiles)
+    check_models(cohort.task, [*models, *filter(None, [combine_model])], fit.chunk_tiles)
     if combine_model:
         cohort.task.check_combinable(cohort.classes)
     notify_cohort(cohort, notify)
@@ -106,10 +107,7 @@ def run_cross_validation(  # noqa: PLR0913 - what, and how it is run
         combination = Combination(cohort, combine_model, names, fit, split.seed, fitter)
         combined = combine(combination, folds, engine=engine, workers=workers, progress=progress)
         predictions = concat([predictions, combined])
-    columns: dict[str, dict[str, str]] = {}
-    if fit.clinical or reads_table(reading):
-        names = clinical_columns(cohort.cases, fit.clinical)
-        columns = {case.name: {name: case.other[name] for name in names} for case in cohort.cases}
+    columns = clinical_values(cohort, reading, fit.clinical)
     return judge_and_finish(run, cohort, predictions, columns)
 
 
@@ -168,7 +166,7 @@ def train_on_all(
         FitError: the model is unknown or cannot learn this outcome, or the fit fails.
         RunError: the folder holds another run.
     """
-    check_models(cohort, [model], fit.chunk_tiles)
+    check_models(cohort.task, [model], fit.chunk_tiles)
     notify_cohort(cohort, notify)
     facts = cohort_facts(cohort) | clinical_facts(cohort, [model], fit.clinical, notify)
     recorded = settings or record_settings(cohort, (), out, fit, None) | {
@@ -197,14 +195,14 @@ class StoredFits:
         return fitted
 
 
-def check_models(cohort: Cohort, models: Sequence[str], chunk_tiles: int) -> None:
+def check_models(task: Task, models: Sequence[str], chunk_tiles: int) -> None:
     """Refuse models before any work is done.
 
     Raises:
         FitError: one is unknown, cannot learn the outcome, or takes no chunks where chunks are requested.
     """
     check_names(models)
-    cohort.task.check_models(models)
+    task.check_models(models)
     check_chunks(models, chunk_tiles)
 
 
@@ -239,6 +237,16 @@ def clinical_facts(
             "the columns to read (clinical)."
         )
     return {"clinical": {case.name: {n: case.other[n] for n in names} for case in cohort.cases}}
+
+
+def clinical_values(
+    cohort: Cohort, models: Sequence[str], columns: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Clinical columns by case, where columns are named or a model reads them; else empty."""
+    if not (columns or reads_table(models)):
+        return {}
+    names = clinical_columns(cohort.cases, columns)
+    return {case.name: {name: case.other[name] for name in names} for case in cohort.cases}
 
 
 def cohort_facts(cohort: Cohort) -> dict[str, object]:

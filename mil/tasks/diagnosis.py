@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mil.learning.objective import Objective
     from mil.learning.readout import Readout
     from mil.settings import FitSettings
+    from mil.tasks.tile_objective import TileObjective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,12 @@ class Diagnosis(Task):
 
         del settings, by_steps
         return ClassObjective(train, valid, classes, encoding)
+
+    def tile_objective(self, train: Sequence[Case]) -> "TileObjective":
+        """Cross-entropy, every class weighing the same."""
+        from mil.tasks.diagnosis_objective import ClassTileObjective
+
+        return ClassTileObjective(train)
 
     @classmethod
     def readout_from_json(cls, outputs: Sequence[str], card: Mapping[str, Any] | None) -> "Readout":

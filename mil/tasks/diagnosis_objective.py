@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mil.baselines.encoding import Encoding
 from mil.data.case import Case
@@ -18,6 +19,7 @@ from mil.learning.losses import cross_entropy, focal
 from mil.learning.objective import Objective
 from mil.learning.readout import ClassReadout
 from mil.settings import FitSettings
+from mil.tasks.tile_objective import TileObjective
 
 TILES_PER_STEP = 256  # where single tiles are the bags
 
@@ -151,6 +153,37 @@ class ClassObjective(Objective):
             total += float(share.detach())
         optimizer.step()
         return total
+
+
+class ClassTileObjective(TileObjective):
+    """Cross-entropy of the case's class.
+
+    Args:
+        train: cases to learn from, of two or more classes.
+
+    Raises:
+        FitError: there is only one class.
+    """
+
+    weighs_labels_equally: ClassVar[bool] = True
+
+    def __init__(self, train: Sequence[Case]) -> None:
+        self.outputs = tuple(sorted({case.label for case in train}))
+        if len(self.outputs) < 2:
+            raise FitError(
+                f"Two or more classes are needed to train on; got {', '.join(self.outputs)}. Check the "
+                "label column."
+            )
+
+    def targets(self, cases: Sequence[Case]) -> Tensor:
+        """(n,) index of the class."""
+        if unknown := sorted({case.label for case in cases} - set(self.outputs)):
+            raise FitError(f"No training case of {', '.join(unknown)}. Add one, or drop the class.")
+        return torch.tensor([self.outputs.index(case.label) for case in cases])
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(B,) cross-entropy of the class."""
+        return functional.cross_entropy(logits, targets, reduction="none")
 
 
 def make_examples(

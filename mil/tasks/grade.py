@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mil.learning.objective import Objective
     from mil.learning.readout import Readout
     from mil.settings import FitSettings
+    from mil.tasks.tile_objective import TileObjective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,13 @@ class Grade(GradeColumns, Task):
 
         del settings, by_steps
         return GradeObjective(train, valid, classes, encoding)
+
+    def tile_objective(self, train: Sequence[Case]) -> "TileObjective":
+        """The log loss of exceeding each grade but the last."""
+        from mil.tasks.grade_objective import GradeTileObjective
+
+        grades = self.order_classes([case.label for case in train], "The training part")
+        return GradeTileObjective(grades)
 
     @classmethod
     def readout_from_json(cls, outputs: Sequence[str], card: Mapping[str, Any] | None) -> "Readout":

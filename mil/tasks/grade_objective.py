@@ -15,12 +15,14 @@ from torch import Tensor
 
 from mil.baselines.encoding import Encoding
 from mil.data.case import Case
+from mil.errors import FitError
 from mil.evaluation.grade.predictions import PREFIX
 from mil.heads.head import Head, HeadOutput, Training
-from mil.learning.losses import ordinal_log_loss
+from mil.learning.losses import ordinal_log_loss, ordinal_log_losses
 from mil.learning.readout import Readout
 from mil.settings import FitSettings
 from mil.tasks.diagnosis_objective import ClassObjective, Example
+from mil.tasks.tile_objective import TileObjective
 
 
 class GradeObjective(ClassObjective):
@@ -72,6 +74,28 @@ class GradeObjective(ClassObjective):
         """The log loss of exceeding each grade but the last."""
         del settings
         return ordinal_log_loss(output.logits.float(), labels, weights)
+
+
+class GradeTileObjective(TileObjective):
+    """Log loss of exceeding each grade but the last, averaged over these; every case weighs the same.
+
+    Args:
+        grades: of the training cases, lowest first.
+    """
+
+    def __init__(self, grades: Sequence[str]) -> None:
+        self.grades = tuple(grades)
+        self.outputs = output_names(self.grades)
+
+    def targets(self, cases: Sequence[Case]) -> Tensor:
+        """(n,) place of the grade, 0 for the lowest."""
+        if unknown := sorted({case.label for case in cases} - set(self.grades)):
+            raise FitError(f"No training case of grade {', '.join(unknown)}. Add one, or drop it.")
+        return torch.tensor([self.grades.index(case.label) for case in cases])
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(B,) mean log loss over the decisions."""
+        return ordinal_log_losses(logits, targets)
 
 
 @dataclass(frozen=True)

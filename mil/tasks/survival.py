@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mil.learning.objective import Objective
     from mil.learning.readout import Readout
     from mil.settings import FitSettings
+    from mil.tasks.tile_objective import TileObjective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,12 @@ class Survival(FollowUpColumns, Task):
         return SurvivalObjective(
             train, valid, encoding, intervals=settings.intervals if discrete else None
         )
+
+    def tile_objective(self, train: Sequence[Case]) -> "TileObjective":
+        """The likelihood of a hazard for each interval, whichever loss the heads learn by."""
+        from mil.tasks.survival_objective import HazardTileObjective
+
+        return HazardTileObjective(train)
 
     @classmethod
     def readout_from_json(cls, outputs: Sequence[str], card: Mapping[str, Any] | None) -> "Readout":

@@ -16,7 +16,11 @@ from mil.evaluation.arrays import Ints
 from mil.heads.head import Head, Training
 from mil.learning.batches import TILES_AT_ONCE, Batch, Features, alike, collate, draw
 from mil.learning.epochs import autocast, run_bags
-from mil.learning.losses import cox_efron, discrete_survival_nll
+from mil.learning.losses import (
+    cox_efron,
+    discrete_survival_losses,
+    discrete_survival_nll,
+)
 from mil.learning.objective import Objective
 from mil.settings import FitSettings
 from mil.tasks.risk_model import (
@@ -27,6 +31,9 @@ from mil.tasks.risk_model import (
     interval_cuts,
     interval_index,
 )
+from mil.tasks.tile_objective import TileObjective
+
+TILE_INTERVALS = 4  # of the time, where single tiles learn
 
 # Cases that a step of the Cox loss compares with each other. A comparison within any random part is a
 # likelihood of its own (L. Goldstein, B. Langholz, Ann Stat 1992), but small parts tell little: over 8
@@ -140,6 +147,46 @@ class SurvivalObjective(Objective):
         interval = torch.from_numpy(interval_index(outcomes, self.cuts))
         observed = torch.from_numpy(event_observed(outcomes, self.cuts))
         return discrete_survival_nll(logits, interval, observed)
+
+
+class HazardTileObjective(TileObjective):
+    """The likelihood of survival in intervals with as many training events in each.
+
+    A batch of tiles is no risk set: its tiles come from a few cases and count none of the others who are
+    still observed, so that Cox's partial likelihood would compare the wrong sets. The likelihood of discrete
+    times (M. Gensheimer, B. Narasimhan, PeerJ 2019) is a sum over cases and needs no risk set. Every case
+    weighs the same.
+
+    Args:
+        train: cases to learn from, with time and label; the intervals are taken from their events.
+
+    Raises:
+        FitError: the events do not fill the intervals.
+    """
+
+    def __init__(self, train: Sequence[Case]) -> None:
+        outcomes = outcomes_of(train)
+        times = np.unique(outcomes.time[outcomes.event])
+        try:
+            self.cuts = interval_cuts(outcomes, TILE_INTERVALS)
+        except (FitError, IndexError) as error:  # IndexError: no event at all
+            raise FitError(
+                f"Fine-tuning for survival learns a hazard for each of {TILE_INTERVALS} intervals with as "
+                f"many events in each; the training cases have events at {len(times)} distinct times. Use "
+                "fewer folds, or add cases with an event."
+            ) from error
+        self.outputs = tuple(f"to {cut:g}" for cut in self.cuts)
+
+    def targets(self, cases: Sequence[Case]) -> Tensor:
+        """(n, 2) of the last interval that each case reached, and 1 where its event was observed in it."""
+        outcomes = outcomes_of(cases)
+        interval = interval_index(outcomes, self.cuts)
+        observed = event_observed(outcomes, self.cuts)
+        return torch.from_numpy(np.stack([interval, observed.astype(np.int64)], axis=1))
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(B,) negative log likelihood of each tile's case."""
+        return discrete_survival_losses(logits, targets[:, 0], targets[:, 1].bool())
 
 
 def case_logits(head: Head, bags: Sequence[Sequence[Features]], settings: FitSettings) -> Tensor:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mil.learning.objective import Objective
     from mil.learning.readout import Readout
     from mil.settings import FitSettings
+    from mil.tasks.tile_objective import TileObjective
 
 Fields = dict[str, object]
 
@@ -114,6 +115,17 @@ class Task(ABC):
 
         Raises:
             FitError: the training cases lack an outcome that every fit needs.
+        """
+
+    @abstractmethod
+    def tile_objective(self, train: Sequence[Case]) -> "TileObjective":
+        """What fine-tuning minimises over single tiles, whose targets are the outcomes of their cases.
+
+        Args:
+            train: cases to learn from; their bags are not read.
+
+        Raises:
+            FitError, CohortError: the training cases lack an outcome that fine-tuning needs.
         """
 
     @classmethod

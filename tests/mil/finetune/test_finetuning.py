@@ -190,7 +190,7 @@ def test_a_checkpoint_of_another_request_is_not_taken_up(tmp_path):
     assert results(tmp_path / "out") == results(tmp_path / "fresh")
     shutil.copy(tmp_path / "fresh" / "weights.safetensors", tmp_path / "checkpoint.safetensors")
     started = files.read_checkpoint(tmp_path, "request", None, None)  # a file of another kind
-    assert started == files.Progressed()
+    assert started == files.TrainingProgress()
 
 
 def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path):
@@ -261,7 +261,7 @@ def test_validation_is_the_balanced_mean_loss(tmp_path, monkeypatch):
         values["loss"], values["training"] = real(self), self
         network = self.classifier.eval()
         means = []
-        for label in self.classes:
+        for label in self.objective.outputs:
             of_class = []
             for m in self.valid:
                 slide = self.pool.slides[m]
@@ -269,7 +269,9 @@ def test_validation_is_the_balanced_mean_loss(tmp_path, monkeypatch):
                     tiles = np.stack([_pixels(path) for path in slide.job.files])
                     with torch.inference_mode():
                         logits = network(preprocess(torch.from_numpy(tiles), self.backbone))
-                    p = torch.log_softmax(logits, dim=1)[:, self.classes.index(label)]
+                    p = torch.log_softmax(logits, dim=1)[
+                        :, list(self.objective.outputs).index(label)
+                    ]
                     of_class.append(-float(p.mean()))
             means.append(np.mean(of_class))
         values["twin"] = np.mean(means)

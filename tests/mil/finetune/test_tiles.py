@@ -13,7 +13,7 @@ from features.recipe import Recipe
 from features.tiles.folders import FolderTiles
 from features.tiles.grid import draw_rows
 from mil.errors import FitError
-from mil.finetune.tiles import LabelledSlide, TileCache, balanced, check_usable, turned
+from mil.finetune.tiles import LabelledSlide, TileCache, check_usable, tile_weights, turn_tile
 
 
 def plain_steps(chosen, size=4):
@@ -49,7 +49,7 @@ def test_weights_are_even_over_classes_cases_and_slides(tmp_path):
     ]  # fmt: skip
     with pool_of(slides) as pool:
         chosen = pool.draw(range(4), 4, np.random.default_rng(0))
-        weights = balanced(pool, chosen, range(4))
+        weights = tile_weights(pool, chosen, range(4))
     of_tile = weights[chosen[:, 0]]
     assert of_tile.mean() == pytest.approx(1)
     total = {i: of_tile[chosen[:, 0] == i].sum() / of_tile.sum() for i in range(4)}
@@ -128,7 +128,7 @@ def test_tiles_the_recipe_drops_weigh_nothing(tmp_path):
 
 def test_the_eight_turns_are_all_different_and_keep_every_pixel():
     tile = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
-    ways = {turned(tile, turn).tobytes() for turn in range(8)}
+    ways = {turn_tile(tile, turn).tobytes() for turn in range(8)}
     assert len(ways) == 8
     assert {tuple(sorted(way)) for way in ways} == {tuple(range(27))}
 
