@@ -277,7 +277,7 @@ def fit(
     from mil.runs.cross_validation import check_models
 
     name, chosen = model_name(model), _settings_for(cohort, settings)
-    check_models(cohort, [name], chosen.chunk_tiles)
+    check_models(cohort.task, [name], chosen.chunk_tiles)
     return fit_cases(name, cohort.cases, cohort.classes, chosen, seed, task=cohort.task)
 
 

@@ -56,7 +56,8 @@ class FinetuneConfig:
         scales = scales if isinstance(scales, list | tuple) else [scales]
         if len(scales) != 1:
             raise FitError(
-                f"A backbone is fine-tuned at one scale; got mpp {', '.join(map(str, scales))}. Give one mpp."
+                f"A backbone is fine-tuned at one scale; got mpp {', '.join(map(str, scales))}. Set mpp to "
+                "one of them."
             )
         paths = {
             name: Path(settings[name]) if settings.get(name) else None

@@ -304,10 +304,10 @@ def test_predictions_say_which_cases_the_backbone_has_seen(study, mil):
           "--out", "x"], "leave out STORE"),
         (["crossval", "cohort.csv", "--finetune", "per-fold", "--finetune-config", "tuning.toml",
           "--allow-missing", "--out", "x"], "leave out --allow-missing"),
-        (["crossval", "cohort.csv", "s", "--finetune", "once", "--out", "x"], "not one of 'off', 'per-fold'"),
+        (["crossval", "cohort.csv", "s", "--finetune", "once", "--out", "x"], "--finetune is off or per-fold"),
         (["finetune", "tiles", "--slide-mpp", "0.5", "--out", "x"], "give a table"),
         (["finetune", "cohort.csv", "--config", "tuning.toml", "--mpp", "0.5,1", "--out", "x"],
-         "Give one --mpp"),
+         "Set --mpp to one"),
         (["finetune", "cohort.csv", "--config", "tuning.toml", "--epochs", "0", "--out", "x"], "epochs is"),
     ],
 )  # fmt: skip
