@@ -75,8 +75,8 @@ def run_cross_validation_per_fold(  # noqa: PLR0913 - what, and how it is run
     """
     task = task or task_from({"task": fit.task})
     check_models(task, models, fit.chunk_tiles)
-    rows = training_rows(table, notify)
-    slides = label_slides(config.read_jobs(table), rows, task, source=table.name)
+    jobs, rows = config.read_jobs(table), training_rows(table, notify)
+    slides = label_slides(jobs, rows, task, source=table.name)
     labelled = task.label_rows(rows, table.name)
     cases = {row.case: row for row in sorted(labelled, key=lambda row: row.case)}
     folds = split_cases(

@@ -6,7 +6,7 @@ from typing import Any
 
 from features.backbones.card import weights_notes
 from features.progress import Progress, Silent
-from mil.data.table import read_table
+from mil.data.table import training_rows
 from mil.finetune.config import FinetuneConfig, label_slides
 from mil.finetune.distributed import ranks
 from mil.finetune.tiles import LabelledSlide
@@ -44,8 +44,10 @@ def finetune_run(
         FitError, CohortError: as ``label_slides`` and ``mil.finetune.training.finetune``.
     """
     task = task or task_class()()
-    slides = label_slides(config.read_jobs(table), read_table(table), task, source=table.name)
     with ranks(config.device) as process:
+        jobs = config.read_jobs(table)
+        rows = training_rows(table, notify if process.first else None)
+        slides = label_slides(jobs, rows, task, source=table.name)
         if process.first:
             for note in weights_notes([config.recipe]):
                 notify(note)
