@@ -187,17 +187,17 @@ def _scores(options: NomogramOptions, rows: "Sequence[Row]", positive: str) -> l
     if run.task.name != options.task:
         raise UsageError(f"{run.path} is a run of {run.task.name}, not of {options.task}.")
     if options.task == "survival":
-        held = RiskPredictions.expect(run.predictions()).mean_risks(options.model)
-        told = dict(zip(held.case, held.risk, strict=True))
+        risks = RiskPredictions.expect(run.predictions()).mean_risks(options.model)
+        scores = dict(zip(risks.case, risks.risk, strict=True))
     else:
         table = ClassPredictions.expect(run.predictions())
         if positive not in table.classes:
             raise RunError(f"{run.path} has no class {positive!r}.")
-        each = [table.case_scores(options.model, repeat) for repeat in table.repeats]
-        p = np.mean([one.p[:, table.classes.index(positive)] for one in each], axis=0)
-        told = dict(zip(each[0].case, logit(np.clip(p, 1e-6, 1 - 1e-6)), strict=True))
-    if missing := [row.case for row in rows if row.case not in told]:
+        repeats = [table.case_scores(options.model, repeat) for repeat in table.repeats]
+        p = np.mean([scored.p[:, table.classes.index(positive)] for scored in repeats], axis=0)
+        scores = dict(zip(repeats[0].case, logit(np.clip(p, 1e-6, 1 - 1e-6)), strict=True))
+    if missing := [row.case for row in rows if row.case not in scores]:
         raise RunError(
             f"{run.path} has not predicted {', '.join(missing[:5])}. Run it on this table."
         )
-    return [f"{told[row.case]:.{DECIMALS}f}" for row in rows]
+    return [f"{scores[row.case]:.{DECIMALS}f}" for row in rows]

@@ -134,7 +134,10 @@ def test_wrong_use_is_one_line_and_ends_with_2(mil, tmp_path, arguments, message
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["extract", "a.svs", "--out", "x", "--weights", "no.pth"], "no such file"),
+        (
+            ["extract", "a.svs", "--out", "x", "--annotations", ".", "--weights", "no.pth"],
+            "no.pth: no such weights file. Set --weights to",
+        ),
         (["crossval", "absent.csv", "store", "--out", "x"], "absent.csv"),
         (["extract", "a.csv", "--slides", ".", "--out", "x"], "None of the table's 1 slides"),
         (["report", "."], "not a run folder"),
