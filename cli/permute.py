@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from mil.audit.permutation import Crossval, PermutationTest
     from mil.runs.run import Run
 
-METRICS = {"auc": "AUC", "harrell": "Harrell C", "quadratic_kappa": "quadratic kappa"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class PermuteOptions:
@@ -51,9 +49,8 @@ def run_permutations(path: Path, out: Path, times: int) -> int:
     tests = permute_run(
         run, times, out, crossval=crossval, workers=1 if crossval else 0, progress=Bars()
     )
-    metric = METRICS[tests[0].metric]
     show_table(
-        ["model", metric, f"mean of {times} shuffles", "range", "p", "result"],
+        ["model", run.task.null_label, f"mean of {times} shuffles", "range", "p", "result"],
         [_row(test) for test in tests],
     )
     say(f"Each shuffle: {out / 'permutation.csv'}. Picture: {out / 'permutation.png'}")

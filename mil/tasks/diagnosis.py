@@ -33,6 +33,7 @@ class Diagnosis(Task):
     default_models: ClassVar[tuple[str, ...]] = ("majority", "tile-vote", "mean", "abmil")
     head_outcome: "ClassVar[Outcome]" = "classes"
     null_metric: ClassVar[tuple[str, float]] = ("auc", 0.5)
+    null_label: ClassVar[str] = "AUC"
     page: ClassVar[str] = "mil.report.diagnosis_sections:DiagnosisSections"
     audit: ClassVar[str] = "mil.audit.judged_classes:JudgedClasses"
 

@@ -41,6 +41,7 @@ class Grade(GradeColumns, Task):
     default_models: ClassVar[tuple[str, ...]] = ("majority", "pooled-logistic", "mean", "abmil")
     head_outcome: "ClassVar[Outcome]" = "ordered"
     null_metric: ClassVar[tuple[str, float]] = ("quadratic_kappa", 0.0)
+    null_label: ClassVar[str] = "quadratic kappa"
     page: ClassVar[str] = "mil.report.grade_sections:GradeSections"
     audit: ClassVar[str] = "mil.audit.judged_grades:JudgedGrades"
 

@@ -44,6 +44,7 @@ class Survival(FollowUpColumns, Task):
     default_models: ClassVar[tuple[str, ...]] = ("majority", "pooled-logistic", "mean", "abmil")
     head_outcome: "ClassVar[Outcome]" = "times"
     null_metric: ClassVar[tuple[str, float]] = ("harrell", 0.5)
+    null_label: ClassVar[str] = "Harrell C"
     page: ClassVar[str] = "mil.report.survival_sections:SurvivalSections"
     audit: ClassVar[str] = "mil.audit.judged_survival:JudgedSurvival"
     has_classes: ClassVar[bool] = False

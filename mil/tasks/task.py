@@ -31,6 +31,7 @@ class Task(ABC):
         default_models: models that are compared when none are named.
         head_outcome: how logits are read, as ``mil.heads.head.HeadSettings.outcome``.
         null_metric: (metric, its value for a model that knows nothing), for the permutation test.
+        null_label: that metric's name for people.
         page: class with the sections of its page, ``module:name``.
         audit: class of its judged runs in an audit, ``module:name``.
         has_classes: whether labels are classes that other facts of a case may tell apart.
@@ -41,6 +42,7 @@ class Task(ABC):
     default_models: ClassVar[tuple[str, ...]]
     head_outcome: "ClassVar[Outcome]"
     null_metric: ClassVar[tuple[str, float]]
+    null_label: ClassVar[str]
     page: ClassVar[str]
     audit: ClassVar[str]
     has_classes: ClassVar[bool] = True
