@@ -222,7 +222,10 @@ def test_model_of_survival_gives_no_probabilities_of_classes_nor_one_of_classes_
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"task": "regression"}, "task is diagnosis, survival or grade; got 'regression'. Use diagnosis"),
+        (
+            {"task": "regression"},
+            "task is diagnosis, survival or grade; got 'regression'. Use diagnosis",
+        ),
         ({"task": "survival", "loss": "focal"}, "loss is cox or discrete; got 'focal'. Use cox"),
         ({"loss": "cox"}, "loss is cross-entropy or focal; got 'cox'"),
         (
