@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cli.learn import CrossvalOptions
+from cli.main import app
 from cli.options import plain
 from mil.evaluation.survival.evaluate import CAVEAT
 from tests.verbs import VERBS
@@ -31,10 +33,8 @@ def readme_commands():
 @functools.cache
 def help_examples(verb):
     """The examples a verb's help prints, read from what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cli", *verb.split(), "--help"],
-        capture_output=True, text=True, check=True, env={"COLUMNS": "400", "PATH": ""},
-    )  # fmt: skip
+    done = CliRunner().invoke(app, [*verb.split(), "--help"], env={"COLUMNS": "400"})
+    assert done.exit_code == 0
     after = done.stdout.split("Examples:")[1]
     return [line.strip() for line in after.splitlines() if line.strip().startswith("mil ")]
 

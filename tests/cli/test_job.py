@@ -78,7 +78,11 @@ def test_each_fold_tests_one_case_of_each_subtype(demo):
 
 
 def test_shuffled_labels_come_out_at_chance(demo, tmp_path):
-    """Over several shufflings; 160 predictions at 1 in 4 give 40 right, 28 to 53 in 98 % of trials."""
+    """Over three shufflings: 60 predictions at 1 in 4 give 15 right, 6 to 25 in 98 % of trials.
+
+    Cases share their fits, so counts scatter 1.5 times as much as those of independent guesses. Every third
+    answer given away would make 30. benchmarks.null_cohorts draws 40 cohorts.
+    """
     from mil.data.cohort import assemble
     from mil.data.splits import split_cases
     from mil.data.table import read_table
@@ -88,7 +92,7 @@ def test_shuffled_labels_come_out_at_chance(demo, tmp_path):
 
     rows = read_csv(demo / "cohort.csv")
     right = 0.0
-    for seed in range(8):
+    for seed in range(3):
         labels = np.random.default_rng(seed).permutation([row["label"] for row in rows])
         table = tmp_path / f"{seed}.csv"
         lines = [f"{row['case']},{row['slide']},{x}" for row, x in zip(rows, labels, strict=True)]
@@ -101,7 +105,7 @@ def test_shuffled_labels_come_out_at_chance(demo, tmp_path):
         settings = FitSettings(seeds=1, epochs=15)
         predictions = cross_validate(cohort, folds, ["abmil"], settings, seed=seed)
         right += evaluate(predictions).models[0].correct
-    assert 28 <= right <= 53
+    assert 6 <= right <= 25
 
 
 def test_a_finished_run_is_not_overwritten_unasked(study, mil):
