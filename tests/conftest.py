@@ -5,6 +5,7 @@ import os
 # One worker, one core: set before any library counts the cores, and for all processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import gc
 import json
 import signal
 import subprocess
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items):
     waiting = {item.path for item in items if "demo" in item.fixturenames}
     longest = REPO / "tests" / "test_documents.py"
     items.sort(key=lambda item: (item.path != longest, item.path not in slow, item.path in waiting))
+
+
+def pytest_collection_finish():
+    """What is imported stays: no collection of garbage, of which some referees ask many, need visit it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -99,13 +106,13 @@ def mil(prefork, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory, mil):
-    """The folder that `mil demo` leaves: four subtypes, five cases each."""
+    """The folder that `mil demo` leaves: four subtypes, five cases each, slides of a quarter of the area."""
     folder = tmp_path_factory.mktemp("demo")
     if "PYTEST_XDIST_WORKER" in os.environ:  # made once, by the first of the workers that needs it
         folder = tmp_path_factory.getbasetemp().parent / "demo"
     with FileLock(f"{folder}.lock"):
         if not (folder / "run" / "report.html").exists():
-            mil("demo", "--out", folder)
+            mil("demo", "--out", folder, "--side", 2048)
     return folder
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import sysconfig
+import venv
 import zipfile
 from pathlib import Path
 
@@ -40,19 +41,18 @@ def clean(wheel, tmp_path_factory):
     The editable install of this checkout is not among them: a .pth file inside a lent folder is not read.
     """
     folder = tmp_path_factory.mktemp("clean")
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    venv.create(folder / "venv", symlinks=True)
     python = folder / "venv" / "bin" / "python"
     pip = [
-        python,
+        sys.executable,
         "-m",
         "pip",
-        "install",
+        "--python",
+        python,
         "--quiet",
         "--disable-pip-version-check",
-        "--no-deps",
-        wheel,
     ]
-    subprocess.run(pip, check=True)
+    subprocess.run([*pip, "install", "--no-deps", wheel], check=True)
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = subprocess.run([python, "-c", where], check=True, capture_output=True, text=True)
     lent = Path(site.stdout.strip()) / "lent.pth"
