@@ -149,13 +149,10 @@ def run(options: RunOptions) -> None:
     """
     from cli.console import Bars, say
     from mil.data.table import read_table
-    from mil.protocols.protocol import load_protocol, with_changes
     from mil.protocols.run import run_protocol
     from mil.runs.record import NewRun
 
-    with wrong_use():
-        protocol = with_changes(load_protocol(options.name), options.set)
-        protocol.check()
+    protocol = _changed_protocol(options)
     writable(options.out)
     result = run_protocol(
         NewRun(path=options.out, settings=plain(options), overwrite=options.overwrite),
@@ -169,6 +166,16 @@ def run(options: RunOptions) -> None:
     )
     _show_result(result)
     say(f"Results: {options.out / 'results.csv'}")
+
+
+def _changed_protocol(options: RunOptions) -> "Protocol":
+    """The study with the user's changes, checked before any work."""
+    from mil.protocols.protocol import load_protocol, with_changes
+
+    with wrong_use():
+        protocol = with_changes(load_protocol(options.name), options.set)
+        protocol.check()
+    return protocol
 
 
 def _jobs(options: RunOptions) -> "Sequence[SlideJob]":

@@ -1,4 +1,4 @@
-"""Fine-tuning: train a backbone on tiles that carry their slide's label.
+"""Fine-tuning: train a backbone on tiles that learn the outcome of their case.
 
     LabelledSlide -TilePool-> tiles by epoch -TileClassifier-> losses -write_tuned-> weights with a card
 

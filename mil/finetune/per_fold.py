@@ -109,7 +109,7 @@ def cross_validate_per_fold(
     Args:
         tuning: how bags are made.
         folds: who trains and who is tested.
-        models: names of the models, as in ``cross_validate``.
+        models: names of heads or baselines.
         settings: how each is trained.
         seed: every fit's own seed follows from it.
         fitter: may return a stored fit instead of fitting.

@@ -94,7 +94,7 @@ class Rerun:
         jobs: the same slides.
         out: folder for weights, bags and fits; those of an interrupted run are used again.
         ranks, workers: the device and the threads to compute with.
-        progress: told of slides, steps and tiles.
+        progress: is advanced by each slide, step and tile.
     """
 
     protocol: Protocol

@@ -93,8 +93,8 @@ def run_protocol(
         jobs: the same slides.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: threads; 0 is one per core.
-        progress: told of slides, steps and tiles.
-        notify: told of the study, and of each arm as soon as it is done.
+        progress: is advanced by each slide, step and tile.
+        notify: called with the study's title, and with a line on each arm as soon as it is done.
 
     Raises:
         ProtocolError: a slide has no label, or the cohort cannot carry the protocol.

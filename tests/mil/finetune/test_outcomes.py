@@ -103,7 +103,7 @@ def test_new_tiles_are_ordered_by_what_was_learnt(study, tmp_path, name):
     assert risks[-1] - risks[0] > 0.5
 
 
-def test_the_likelihood_of_intervals_is_that_of_each_case_alone():
+def test_the_likelihood_of_intervals_matches_a_product_of_hazards():
     train = cases_with([1, 2, 3, 4, 5, 6, 7, 8], [1] * 8)
     objective = Survival().tile_objective(train)
     assert objective.outputs == ("to 2", "to 4", "to 6", "to 8")
