@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from cli.check import CheckOptions, run_check
-from cli.finetune import FinetuneOptions, labelled_slides
 from features.synthetic import CohortSpec, write_cohort
-from mil.data.table import training_rows
+from mil.data.table import read_table, training_rows
 from mil.errors import CohortError
+from mil.finetune.config import FinetuneConfig, label_slides
 
 REPO = Path(__file__).parent.parent.parent
 
@@ -269,14 +269,18 @@ def test_column_split_is_read_alike_by_all_that_learn(study, capsys, tmp_path):
     table.write_text(text.replace("split", "Split", 1).replace(",test", ",External"))
     _, out, _ = checked(study, capsys, inputs=(table,))
     assert "kept aside: 4 cases with split=test" in out
-    tuning = FinetuneOptions(inputs=(table,), slides=study / "slides", out=tmp_path / "out")
+    config = FinetuneConfig.from_settings({"slides": str(study / "slides")})
+
+    def labelled():
+        return label_slides(config.read_jobs(table), read_table(table))
+
     learnt = {row.slide for row in training_rows(table)}
-    assert learnt == {slide.job.slide for slide in labelled_slides(tuning)}
+    assert learnt == {slide.job.slide for slide in labelled()}
     assert len(learnt) == 4
     table.write_text(text.replace(",test", ",validation", 1))
     for read in (
         lambda: checked(study, capsys, inputs=(table,)),
-        lambda: labelled_slides(tuning),
+        labelled,
         lambda: training_rows(table),
     ):
         with pytest.raises(CohortError, match="split is 'validation'"):

@@ -27,7 +27,7 @@ BRACKETED = [
 ]
 
 
-@pytest.mark.parametrize("text", [*WORDS, *BRACKETED, *(word.upper() for word in MISSING_WORDS)])
+@pytest.mark.parametrize("text", [*WORDS, *BRACKETED, *map(str.upper, sorted(MISSING_WORDS))])
 def test_words_for_a_missing_value(text):
     assert is_missing(text)
     assert is_missing(f" {text} ")
