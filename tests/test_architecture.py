@@ -162,7 +162,8 @@ def test_a_name_that_says_nothing_is_counted():
 
 # Where tasks may be named: their own files, what judges them, the sections of their pages, and the public
 # interface, which offers their classes.
-TASK_ROOMS = ("mil/tasks/", "mil/evaluation/", "mil/report/", "mil/__init__.py", "mil/api.py")
+TASK_ROOMS = ("mil/tasks/", "mil/evaluation/", "mil/__init__.py", "mil/api.py")
+SECTIONS = re.compile(r"mil/report/\w+_sections\.py")
 
 
 def task_names():
@@ -184,7 +185,7 @@ def test_no_task_is_named_outside_its_own_rooms():
     lines = []
     for _, path in modules():
         place = path.relative_to(REPO).as_posix()
-        if not place.startswith(TASK_ROOMS):
+        if not (place.startswith(TASK_ROOMS) or SECTIONS.fullmatch(place)):
             tree = ast.parse(path.read_text())
             lines += [f"{place}:{line}" for line in names_of_tasks(tree, task_names())]
     assert lines == []

@@ -41,7 +41,7 @@ class Outcomes:
         return len(self.time)
 
 
-def outcomes_of(cases: Sequence[Case]) -> Outcomes:
+def outcomes_of(cases: Sequence[Case | Row]) -> Outcomes:
     """The outcomes of cases with follow-up."""
     return Outcomes(
         np.array([case.time for case in cases], dtype=np.float64),

@@ -9,6 +9,7 @@ choose the sensible range of thresholds before they see the curve.
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from features.files.atomic import atomic_path
 from mil.errors import PredictionsError
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.classification.predictions import ClassPredictions
+from mil.evaluation.grade.predictions import GradePredictions
+from mil.evaluation.predictions import Predictions
 from mil.evaluation.survival.metrics import kaplan_meier
 from mil.evaluation.survival.predictions import RiskPredictions
 
@@ -44,6 +47,28 @@ class DecisionCurve:
     benefit: Floats
     low: Floats
     high: Floats
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Decision curves of one outcome to act on.
+
+    Attributes:
+        title: the outcome in words.
+        curves: one per model, then those of treating all and none.
+    """
+
+    title: str
+    curves: tuple[DecisionCurve, ...]
+
+    def of(self, name: str) -> DecisionCurve:
+        """The curve of a model, of treating all or of treating none."""
+        return next(curve for curve in self.curves if curve.name == name)
+
+    @property
+    def models(self) -> tuple[DecisionCurve, ...]:
+        """The curves of the models."""
+        return tuple(c for c in self.curves if c.name not in (TREAT_ALL, TREAT_NONE))
 
 
 def net_benefit(positive: Bools, p: Floats, thresholds: Floats) -> Floats:
@@ -85,6 +110,96 @@ def survival_net_benefit(
             met[count] = 1 - float(curve.at(np.array([horizon]))[0])
         benefit[place] = count / len(p) * (met[count] - (1 - met[count]) * t / (1 - t))
     return benefit
+
+
+def decide(
+    predictions: Predictions,
+    thresholds: Floats,
+    *,
+    positive: str | None = None,
+    horizon: float | None = None,
+    seed: int = 0,
+) -> Decision:
+    """Decision curves of all models of a table of any kind.
+
+    Args:
+        predictions: out of fold.
+        thresholds: (T,) in (0, 1).
+        positive: the class to act on, or the lowest grade to act on; the second of two if not given.
+        horizon: of survival, the time until which an event counts; the middle one if not given.
+        seed: of the resampled cases.
+
+    Raises:
+        PredictionsError: no such class or grade, none named of more than two, a threshold outside (0, 1), or
+            a setting of another kind of predictions.
+    """
+    module, _, name = predictions.decider.partition(":")
+    decision: Decision = getattr(import_module(module), name)(
+        predictions, thresholds, positive, horizon, seed
+    )
+    return decision
+
+
+def decide_class(
+    predictions: ClassPredictions,
+    thresholds: Floats,
+    positive: str | None,
+    horizon: float | None,
+    seed: int,
+) -> Decision:
+    """Acting on one class against the rest; see ``decide``."""
+    _refuse_horizon(horizon)
+    chosen = _choose(positive, predictions.classes, "class")
+    curves = decision_curves(predictions, chosen, thresholds, seed=seed)
+    return Decision(f"{chosen} against the rest", curves)
+
+
+def decide_grade(
+    predictions: GradePredictions,
+    thresholds: Floats,
+    positive: str | None,
+    horizon: float | None,
+    seed: int,
+) -> Decision:
+    """Acting on cases of a grade or a higher one; see ``decide``."""
+    _refuse_horizon(horizon)
+    chosen = _choose(positive, predictions.grades, "grade")
+    place = predictions.grades.index(chosen)
+    if not place:
+        raise PredictionsError(
+            f"Every case has grade {chosen}, the lowest, or a higher one. Name a higher grade."
+        )
+    scores = {
+        m: [predictions.case_scores(m, r) for r in predictions.repeats] for m in predictions.models
+    }
+    truth = scores[predictions.models[0]][0].truth >= place
+    probabilities = {
+        m: np.mean([repeat.p[:, place:].sum(axis=1) for repeat in repeats], axis=0)
+        for m, repeats in scores.items()
+    }
+    curves = _curves(
+        probabilities, thresholds, lambda at, p: net_benefit(truth[at], p, thresholds), seed
+    )
+    last = place == len(predictions.grades) - 1
+    return Decision(f"grade {chosen}{'' if last else ' or higher'}", curves)
+
+
+def decide_survival(
+    predictions: RiskPredictions,
+    thresholds: Floats,
+    positive: str | None,
+    horizon: float | None,
+    seed: int,
+) -> Decision:
+    """Acting on the event until a time; see ``decide``."""
+    if positive is not None:
+        raise PredictionsError(
+            f"positive names a class; these predictions hold {predictions.answers}. Leave it out."
+        )
+    place = nearest_horizon(predictions, horizon or float(np.median(predictions.horizons)))
+    at = float(predictions.horizons[place])
+    curves = survival_decision_curves(predictions, at, thresholds, seed=seed)
+    return Decision(f"event until {at:.4g} {predictions.unit}", curves)
 
 
 def decision_curves(
@@ -146,6 +261,26 @@ def write_curves(path: Path, curves: Sequence[DecisionCurve]) -> None:
         for curve in curves:
             for row in zip(curve.threshold, curve.benefit, curve.low, curve.high, strict=True):
                 writer.writerow([curve.name, *(f"{value:.6g}" for value in row)])
+
+
+def _choose(positive: str | None, names: Sequence[str], kind: str) -> str:
+    """The class or grade to act on."""
+    if positive is None and len(names) > 2:
+        raise PredictionsError(
+            f"There are {len(names)}: {', '.join(names)}. Set positive to the {kind} that one would act on."
+        )
+    if positive is not None and positive not in names:
+        raise PredictionsError(
+            f"No {kind} {positive!r} among the predictions. Name one of {', '.join(names)}."
+        )
+    return names[1] if positive is None else positive
+
+
+def _refuse_horizon(horizon: float | None) -> None:
+    if horizon is not None:
+        raise PredictionsError(
+            "horizon is a time until an event; these predictions hold none. Leave it out."
+        )
 
 
 def _curves(

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import ClassVar, Self, cast
 
+import numpy as np
 import pandas as pd
 
 from features.files.atomic import atomic_path
@@ -36,8 +37,8 @@ class Predictions(ABC):
         table: one row per model, repeat and slide; further columns are not read. Not to be changed in place.
         outcome_columns: what became of a case.
         answers: what models answer, in messages.
-        evaluator, comparer, table_comparer: functions that judge such predictions, compare the models of one
-            table, and those of two tables, ``module:name``.
+        evaluator, comparer, table_comparer, decider: functions, ``module:name``, that judge such predictions,
+            compare the models of one table and those of two tables, and draw decision curves.
 
     Raises:
         PredictionsError: the table contradicts itself; the message names the row, case or model.
@@ -48,6 +49,7 @@ class Predictions(ABC):
     evaluator: ClassVar[str]
     comparer: ClassVar[str]
     table_comparer: ClassVar[str]
+    decider: ClassVar[str]
     table: pd.DataFrame
 
     def __post_init__(self) -> None:
@@ -132,6 +134,18 @@ class Predictions(ABC):
             )
         rows = self.table[self.table["model"].isin(models)]
         return replace(self, table=rows.reset_index(drop=True))
+
+    def mean_answers(self, model: str) -> dict[str, dict[str, float]]:
+        """The answer for each case by column, mean over its slides and over repeats."""
+        by_repeat = [
+            self.rows_of(model, repeat).groupby("case", sort=True)[self.answer_columns].mean()
+            for repeat in self.repeats
+        ]
+        mean = np.mean([rows.to_numpy(dtype=np.float64) for rows in by_repeat], axis=0)
+        return {
+            str(case): dict(zip(self.answer_columns, row, strict=True))
+            for case, row in zip(by_repeat[0].index, mean.tolist(), strict=True)
+        }
 
     def outcomes_by_case(self) -> dict[str, tuple[object, ...]]:
         """What became of each case, as the outcome columns hold it."""

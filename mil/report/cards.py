@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import pandas as pd
+
+CaseAnswers = dict[str, dict[str, dict[str, Any]]]  # by case, then by model
 
 
 class Verdict(Protocol):

@@ -7,7 +7,7 @@ import numpy as np
 
 from mil.evaluation.classification.metrics import predicted
 from mil.evaluation.classification.predictions import CaseScores, ClassPredictions
-from mil.report.cards import Card, make_cards
+from mil.report.cards import Card, CaseAnswers, make_cards
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,17 @@ def case_cards(predictions: ClassPredictions) -> list[Card[ClassVerdict]]:
         predictions.table,
         [_verdicts(repeats, predictions.classes) for repeats in scores.values()],
     )
+
+
+def case_answers(predictions: ClassPredictions) -> CaseAnswers:
+    """Probabilities of each case by each model, and whether its prediction is right."""
+    return {
+        card.case: {
+            model: {"p": [round(p, 4) for p in verdict.p], "right": verdict.right}
+            for model, verdict in zip(predictions.models, card.verdicts, strict=True)
+        }
+        for card in case_cards(predictions)
+    }
 
 
 def _verdicts(repeats: Sequence[CaseScores], classes: tuple[str, ...]) -> list[ClassVerdict]:

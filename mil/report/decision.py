@@ -1,11 +1,61 @@
-"""Decision curves as a picture."""
+"""Decision curves as a picture, and those of a run as files."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from mil.evaluation.decision_curves import TREAT_ALL, TREAT_NONE, DecisionCurve
+from mil.evaluation.decision_curves import (
+    TREAT_ALL,
+    TREAT_NONE,
+    Decision,
+    DecisionCurve,
+    decide,
+    write_curves,
+)
 from mil.report.risk_groups import COLOURS
+from mil.report.saving import save_figure
+from mil.runs.run import Run
+
+N_THRESHOLDS = 46
+
+
+def write_run_decision(
+    run: Run,
+    *,
+    positive: str | None = None,
+    horizon: float | None = None,
+    lowest: float = 0.05,
+    highest: float = 0.5,
+    seed: int = 0,
+) -> tuple[Decision, Path]:
+    """Write the decision curves of all models of a run into its folder, as CSV, PNG and SVG.
+
+    Args:
+        run: a finished cross-validation.
+        positive: the class to act on, or the lowest grade to act on; the second of two if not given.
+        horizon: of survival, the time until which an event counts; the middle one if not given.
+        lowest: threshold, above 0.
+        highest: threshold, below 1.
+        seed: of the resampled cases.
+
+    Returns:
+        the curves, and the path of the files without their suffix.
+
+    Raises:
+        RunError: the run is not a finished cross-validation.
+        PredictionsError: as ``decide``.
+    """
+    run.require_finished()
+    thresholds = np.linspace(lowest, highest, N_THRESHOLDS)
+    decision = decide(run.predictions(), thresholds, positive=positive, horizon=horizon, seed=seed)
+    folder = run.path / "decision"
+    folder.mkdir(exist_ok=True)
+    stem = folder / "".join(c if c.isalnum() or c in "-." else "-" for c in decision.title)
+    write_curves(stem.with_name(f"{stem.name}.csv"), decision.curves)
+    save_figure(draw_decisions(decision.curves, decision.title), stem)
+    return decision, stem
 
 
 def draw_decisions(curves: Sequence[DecisionCurve], title: str) -> Figure:

@@ -9,7 +9,7 @@ from mil.evaluation.classification.evaluate import Evaluation
 from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.classification.results import ModelResult
 from mil.evaluation.comparison import Comparison, PairTest
-from mil.evaluation.decision_curves import decision_curves
+from mil.evaluation.decision_curves import Decision, decision_curves
 from mil.report import plots
 from mil.report.class_cards import case_cards
 from mil.report.class_figures import write_class_figures
@@ -17,7 +17,6 @@ from mil.report.failures import failures
 from mil.report.formats import between, correct, count, percent
 from mil.report.sections import (
     THRESHOLDS,
-    Decision,
     Report,
     Sections,
     design_limits,

@@ -8,7 +8,7 @@ import numpy as np
 from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.grade.metrics import median_grade
 from mil.evaluation.grade.predictions import GradePredictions
-from mil.report.cards import Card, make_cards
+from mil.report.cards import Card, CaseAnswers, make_cards
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,17 @@ def grade_cards(predictions: GradePredictions) -> list[Card[GradeVerdict]]:
         predictions.table,
         [_verdicts(repeats, len(predictions.grades)) for repeats in scores.values()],
     )
+
+
+def case_answers(predictions: GradePredictions) -> CaseAnswers:
+    """Probabilities of each case by each model, and whether its prediction is right."""
+    return {
+        card.case: {
+            model: {"p": [round(p, 4) for p in verdict.p], "right": verdict.right}
+            for model, verdict in zip(predictions.models, card.verdicts, strict=True)
+        }
+        for card in grade_cards(predictions)
+    }
 
 
 def _verdicts(repeats: Sequence[CaseScores], n_grades: int) -> list[GradeVerdict]:

@@ -7,7 +7,7 @@ import numpy as np
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.survival.metrics import misordered
 from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
-from mil.report.cards import Card, make_cards
+from mil.report.cards import Card, CaseAnswers, make_cards
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,16 @@ def risk_cards(predictions: RiskPredictions, unit: str) -> list[Card[RiskVerdict
         predictions.table,
         [_verdicts(predictions, model, pairs) for model in predictions.models],
     )
+
+
+def case_answers(predictions: RiskPredictions) -> CaseAnswers:
+    """The risk of each case by each model, mean over repeats."""
+    by_case: CaseAnswers = {}
+    for model in predictions.models:
+        risks = predictions.mean_risks(model)
+        for case, risk in zip(risks.case, risks.risk, strict=True):
+            by_case.setdefault(case, {})[model] = {"risk": round(float(risk), 4)}
+    return by_case
 
 
 def _verdicts(predictions: RiskPredictions, model: str, pairs: Ints) -> list[RiskVerdict]:

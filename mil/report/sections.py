@@ -11,7 +11,6 @@ import numpy as np
 
 from mil.audit.confounders import Confounder
 from mil.data.cohort import Cohort
-from mil.evaluation.decision_curves import TREAT_ALL, TREAT_NONE, DecisionCurve
 from mil.evaluation.survival.hazards import Hazard
 from mil.report.facts import Facts
 from mil.report.formats import join_names
@@ -45,28 +44,6 @@ class Report(Generic[PredictionsT, EvaluationT, ComparisonT]):
     comparison: ComparisonT
     confounders: tuple[Confounder, ...] = ()
     hazards: Mapping[str, tuple[Hazard, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Decision curves of one outcome to act on.
-
-    Attributes:
-        title: the outcome in words.
-        curves: one per model, then those of treating all and none.
-    """
-
-    title: str
-    curves: tuple[DecisionCurve, ...]
-
-    def of(self, name: str) -> DecisionCurve:
-        """The curve of a model, of treating all or of treating none."""
-        return next(curve for curve in self.curves if curve.name == name)
-
-    @property
-    def models(self) -> tuple[DecisionCurve, ...]:
-        """The curves of the models."""
-        return tuple(c for c in self.curves if c.name not in (TREAT_ALL, TREAT_NONE))
 
 
 class Sections(ABC, Generic[ReportT]):

@@ -8,7 +8,7 @@ import numpy as np
 
 from mil.data.cohort import Cohort
 from mil.data.outcomes import CENSORED, EVENT, Outcomes
-from mil.evaluation.decision_curves import nearest_horizon, survival_decision_curves
+from mil.evaluation.decision_curves import Decision, decide
 from mil.evaluation.survival.comparison import SurvivalComparison, SurvivalPairTest
 from mil.evaluation.survival.evaluate import (
     CAVEAT,
@@ -31,7 +31,6 @@ from mil.report.risk_cards import risk_cards
 from mil.report.risk_groups import RISKS, Group, groups_of, risk_groups, write_survival_figures
 from mil.report.sections import (
     THRESHOLDS,
-    Decision,
     Report,
     Sections,
     design_limits,
@@ -194,14 +193,7 @@ class SurvivalSections(Sections[SurvivalReport]):
 
     def _decision(self) -> Decision:
         """The curve of the best model for the event until the middle horizon."""
-        predictions = self.report.predictions
-        place = nearest_horizon(predictions, float(np.median(predictions.horizons)))
-        horizon = float(predictions.horizons[place])
-        alone = predictions.select([self.lead.model])
-        return Decision(
-            f"event until {horizon:.4g} {self.report.evaluation.unit}",
-            survival_decision_curves(alone, horizon, THRESHOLDS[::5]),
-        )
+        return decide(self.report.predictions.select([self.lead.model]), THRESHOLDS[::5])
 
     def _table_by_risk(self) -> tuple[Variable, ...]:
         """The columns of the cohort, cases of low risk against those of high."""

@@ -1,6 +1,6 @@
 """Diagnosis: the case's class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -36,6 +36,7 @@ class Diagnosis(Task):
     null_label: ClassVar[str] = "AUC"
     page: ClassVar[str] = "mil.report.diagnosis_sections:DiagnosisSections"
     audit: ClassVar[str] = "mil.audit.judged_classes:JudgedClasses"
+    case_answers: ClassVar[str] = "mil.report.class_cards:case_answers"
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
         """The rows as they are."""
@@ -123,18 +124,38 @@ class Diagnosis(Task):
                 f"the cohort has {len(classes)}. Combine no model, or make one table per question."
             )
 
-    def regression_truth(self, cases: Sequence[Case], classes: Sequence[str]) -> "Truth":
+    def regression_truth(self, cases: Sequence[Case | Row], classes: Sequence[str]) -> "Truth":
         """Whether a case is of the second class."""
         import numpy as np
 
         return np.array([case.label == classes[1] for case in cases])
 
-    def regression_score(self, answer: Mapping[str, float]) -> float:
-        """The log odds of the second class."""
+    def regression_score(self, answer: Mapping[str, float], positive: str = "") -> float:
+        """The log odds of a class."""
         from scipy.special import logit
 
-        second = list(answer.values())[1]
-        return float(logit(min(max(second, 1e-6), 1 - 1e-6)))
+        from mil.evaluation.classification.predictions import PREFIX
+
+        p = answer[PREFIX + positive] if positive else list(answer.values())[1]
+        return float(logit(min(max(p, 1e-6), 1 - 1e-6)))
+
+    def name_probability(
+        self, labels: Collection[str], positive: str | None, horizon: float | None
+    ) -> tuple[tuple[str, str], str]:
+        """A class against the rest."""
+        if horizon is not None:
+            raise CohortError(
+                "horizon is a time until an event, which a diagnosis does not have. Leave it out."
+            )
+        classes = sorted(set(labels))
+        if positive is None and len(classes) == 2:
+            positive = classes[1]
+        if positive not in classes:
+            raise CohortError(
+                f"Set positive to the class of the probability, one of {', '.join(classes)}; got "
+                f"{positive!r}."
+            )
+        return (f"not {positive}", positive), positive
 
     def regression_answers(
         self,

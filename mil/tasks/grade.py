@@ -1,7 +1,7 @@
 """Grade: the case's place on an ordered scale, such as FNCLCC 1 to 3."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -44,6 +44,7 @@ class Grade(GradeColumns, Task):
     null_label: ClassVar[str] = "quadratic kappa"
     page: ClassVar[str] = "mil.report.grade_sections:GradeSections"
     audit: ClassVar[str] = "mil.audit.judged_grades:JudgedGrades"
+    case_answers: ClassVar[str] = "mil.report.grade_cards:case_answers"
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
         """The label is the grade; the table's own label joins the further columns."""
@@ -165,15 +166,24 @@ class Grade(GradeColumns, Task):
             "grades. Combine no model."
         )
 
-    def regression_truth(self, cases: Sequence[Case], classes: Sequence[str]) -> "Truth":
+    def regression_truth(self, cases: Sequence[Case | Row], classes: Sequence[str]) -> "Truth":
         """No regression here takes grades."""
         del cases
         self.check_combinable(classes)
         raise AssertionError("unreachable: check_combinable raises")
 
-    def regression_score(self, answer: Mapping[str, float]) -> float:
+    def regression_score(self, answer: Mapping[str, float], positive: str = "") -> float:
         """The expected grade, counted from 0 for the lowest."""
+        del positive
         return sum(place * p for place, p in enumerate(answer.values()))
+
+    def name_probability(
+        self, labels: Collection[str], positive: str | None, horizon: float | None
+    ) -> tuple[tuple[str, str], str]:
+        """No regression here takes grades."""
+        del positive, horizon
+        self.check_combinable(tuple(labels))
+        raise AssertionError("unreachable: check_combinable raises")
 
     def regression_answers(
         self,

@@ -1,6 +1,6 @@
 """Survival: the time until the case's event."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -47,6 +47,7 @@ class Survival(FollowUpColumns, Task):
     null_label: ClassVar[str] = "Harrell C"
     page: ClassVar[str] = "mil.report.survival_sections:SurvivalSections"
     audit: ClassVar[str] = "mil.audit.judged_survival:JudgedSurvival"
+    case_answers: ClassVar[str] = "mil.report.risk_cards:case_answers"
     has_classes: ClassVar[bool] = False
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
@@ -172,14 +173,28 @@ class Survival(FollowUpColumns, Task):
     def check_combinable(self, classes: Sequence[str]) -> None:
         """Any follow-up, by a Cox regression."""
 
-    def regression_truth(self, cases: Sequence[Case], classes: Sequence[str]) -> "Truth":
+    def regression_truth(self, cases: Sequence[Case | Row], classes: Sequence[str]) -> "Truth":
         """Times and events."""
         del classes
         return outcomes_of(cases)
 
-    def regression_score(self, answer: Mapping[str, float]) -> float:
+    def regression_score(self, answer: Mapping[str, float], positive: str = "") -> float:
         """The risk."""
+        del positive
         return answer["risk"]
+
+    def name_probability(
+        self, labels: Collection[str], positive: str | None, horizon: float | None
+    ) -> tuple[tuple[str, str], str]:
+        """An event until a time."""
+        del labels
+        if positive is not None:
+            raise CohortError("positive names a class, which survival does not have. Leave it out.")
+        if horizon is None:
+            raise CohortError(
+                f"Set horizon to the time, in {self.time_unit}, until which an event counts."
+            )
+        return (CENSORED, EVENT), f"the event until {horizon:g} {self.time_unit}"
 
     def regression_answers(
         self,

@@ -1,7 +1,7 @@
 """The contract of every task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -33,6 +33,7 @@ class Task(ABC):
         null_metric: (metric, its value for a model that knows nothing), for the permutation test.
         null_label: that metric's name for people.
         page: class with the sections of its page, ``module:name``.
+        case_answers: function that lists predictions case by case for the viewer, ``module:name``.
         audit: class of its judged runs in an audit, ``module:name``.
         has_classes: whether labels are classes that other facts of a case may tell apart.
     """
@@ -45,6 +46,7 @@ class Task(ABC):
     null_label: ClassVar[str]
     page: ClassVar[str]
     audit: ClassVar[str]
+    case_answers: ClassVar[str]
     has_classes: ClassVar[bool] = True
 
     @classmethod
@@ -182,12 +184,36 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def regression_truth(self, cases: Sequence[Case], classes: Sequence[str]) -> "Truth":
+    def regression_truth(self, cases: Sequence[Case | Row], classes: Sequence[str]) -> "Truth":
         """The outcomes as a regression on columns takes them."""
 
     @abstractmethod
-    def regression_score(self, answer: Mapping[str, float]) -> float:
-        """A model's answer for a case as one number for a regression: log odds, or a risk."""
+    def regression_score(self, answer: Mapping[str, float], positive: str = "") -> float:
+        """A model's answer for a case as one number for a regression: a risk, or the log odds of a class.
+
+        Args:
+            answer: by column of a table of predictions.
+            positive: the class; the second of two if not given.
+        """
+
+    @abstractmethod
+    def name_probability(
+        self, labels: Collection[str], positive: str | None, horizon: float | None
+    ) -> tuple[tuple[str, str], str]:
+        """What the probability of a regression is of.
+
+        Args:
+            labels: of the cases.
+            positive: the class; the second of two if not given.
+            horizon: the time until which an event counts.
+
+        Returns:
+            the two labels that the regression tells apart, the second with this probability, where every other
+            label counts as the first; and the second in words.
+
+        Raises:
+            CohortError: a setting is missing, or is one of another outcome.
+        """
 
     @abstractmethod
     def regression_answers(

@@ -8,7 +8,7 @@ from cli.decision import DecisionOptions, decision
 from cli.learn import CrossvalOptions, TrainOptions, crossval, train
 from cli.options import UsageError
 from features.bags.bag import write_bag
-from mil.errors import RunError
+from mil.errors import PredictionsError, RunError
 from tests.mil.followed import followed_cohort
 
 
@@ -27,7 +27,7 @@ def study(tmp_path):
 
 def test_curves_of_one_class(study):
     crossval(CrossvalOptions(**study, models=("majority", "pooled-logistic"), folds="3"))
-    with pytest.raises(UsageError, match="Of 3 classes, say which one"):
+    with pytest.raises(PredictionsError, match=r"There are 3: x, y, z\. Set positive to the class"):
         decision(DecisionOptions(run=study["out"]))
     decision(DecisionOptions(run=study["out"], positive="y"))
     made = {path.name for path in (study["out"] / "decision").iterdir()}
@@ -60,3 +60,18 @@ def test_predictions_that_were_changed_are_refused(study):
 def test_thresholds_that_cannot_be_are_refused(tmp_path, lowest, highest):
     with pytest.raises(UsageError, match="above 0 and below 1"):
         DecisionOptions(run=tmp_path, lowest=lowest, highest=highest)
+
+
+def test_curves_of_a_grade_or_a_higher_one(study):
+    table = study["cohort"].read_text().replace(",x,", ",1,").replace(",y,", ",2,")
+    study["cohort"].write_text(table.replace(",z,", ",3,").replace("label", "grade"))
+    crossval(CrossvalOptions(**study, task="grade", models=("majority",), folds="3"))
+    with pytest.raises(PredictionsError, match=r"There are 3: 1, 2, 3\. Set positive to the grade"):
+        decision(DecisionOptions(run=study["out"]))
+    with pytest.raises(PredictionsError, match="Every case has grade 1, the lowest, or a higher"):
+        decision(DecisionOptions(run=study["out"], positive="1"))
+    with pytest.raises(PredictionsError, match="horizon is a time until an event"):
+        decision(DecisionOptions(run=study["out"], positive="2", horizon=3.0))
+    decision(DecisionOptions(run=study["out"], positive="2"))
+    made = {path.name for path in (study["out"] / "decision").iterdir()}
+    assert made == {f"grade-2-or-higher.{kind}" for kind in ("csv", "png", "svg")}

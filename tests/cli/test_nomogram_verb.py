@@ -5,10 +5,10 @@ import csv
 import pytest
 
 from cli.learn import CrossvalOptions, crossval
-from cli.nomogram import NomogramOptions, _cases, _truth, nomogram
+from cli.nomogram import NomogramOptions, nomogram
 from cli.options import UsageError
 from features.bags.bag import write_bag
-from mil.errors import CohortError
+from mil.errors import CohortError, RunError
 from tests.mil.followed import followed_cohort
 
 
@@ -60,7 +60,7 @@ def test_score_out_of_fold_stands_beside_them(study, task):
     nomogram(options)
     assert columns(study / "n") == {"age", "pooled-logistic score", "(probability)"}
     other = "survival" if task == "diagnosis" else "diagnosis"
-    with pytest.raises(UsageError, match="is a run of"):
+    with pytest.raises(RunError, match="is a run of"):
         nomogram(
             NomogramOptions(
                 cohort=study / "cohort.csv", task=other, run=study / "r", model=models[0],
@@ -73,16 +73,26 @@ def test_score_out_of_fold_stands_beside_them(study, task):
     ("given", "said"),
     [
         ({}, "Name columns with --clinical"),
-        ({"clinical": ("age",), "task": "survival"}, "--horizon TIME go together"),
-        ({"clinical": ("age",), "horizon": 3.0}, "--horizon TIME go together"),
+        ({"clinical": ("age",), "task": "survival"}, "Set horizon to the time, in days"),
+        ({"clinical": ("age",), "horizon": 3.0}, "horizon is a time until an event"),
+        (
+            {"clinical": ("age",), "task": "survival", "horizon": 3.0, "positive": "x"},
+            "positive names a class",
+        ),
         ({"clinical": ("age",), "model": "abmil"}, "--run RUN and --model NAME go together"),
-        ({"clinical": ("age",), "task": "both"}, "--task is diagnosis or survival"),
+        (
+            {"clinical": ("age",), "task": "both"},
+            "No task 'both'.* Known tasks: diagnosis, survival, grade",
+        ),
         ({"clinical": ("aeg",)}, "No column 'aeg'"),
-        ({"clinical": ("age",), "positive": "z"}, "Name one of x, y"),
+        (
+            {"clinical": ("age",), "positive": "z"},
+            "Set positive to .* one of x, y; got 'z'",
+        ),
     ],
 )
 def test_what_was_asked_wrongly_is_said(study, given, said):
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises((UsageError, CohortError), match=said):
         nomogram(NomogramOptions(cohort=study / "cohort.csv", out=study / "n", **given))
 
 
@@ -106,10 +116,8 @@ def test_cases_kept_for_external_are_not_fitted(study, capsys):
     rewritten(study, "split", lambda row: "test" if row[0] < "c010" else "")
     nomogram(NomogramOptions(cohort=study / "cohort.csv", clinical=("age",), out=study / "n"))
     assert "Probability of y; fitted on 20 cases" in (study / "n" / "nomogram.svg").read_text()
-    assert (
-        "10 cases of cohort.csv with split=test: kept for external validation"
-        in capsys.readouterr().err
-    )
+    text = capsys.readouterr().err
+    assert "10 cases of cohort.csv with split=test: kept for external validation" in text
 
 
 def test_column_that_is_the_label_in_other_words_is_told_of(study, capsys):
@@ -136,4 +144,34 @@ def test_time_counts_what_the_run_says_unless_told(study, told, unit):
         **given, clinical=("age",), run=study / "r", model="majority", horizon=500.0, time_unit=told,
         out=study / "n",
     )  # fmt: skip
-    assert f"until 500 {unit}" in _truth(options, _cases(options))[1]
+    nomogram(options)
+    svg = (study / "n" / "nomogram.svg").read_text()
+    assert f"Probability of the event until 500 {unit}; fitted on 30 cases" in svg
+
+
+def test_task_and_columns_are_those_of_the_run(study):
+    table = (study / "cohort.csv").read_text()
+    (study / "cohort.csv").write_text(table.replace(",time,event", ",months,dead", 1))
+    crossval(
+        CrossvalOptions(
+            cohort=study / "cohort.csv", store=study / "store", out=study / "r", folds="3",
+            models=("pooled-logistic",), task="survival", time="months", event="dead",
+        )
+    )  # fmt: skip
+    nomogram(
+        NomogramOptions(
+            cohort=study / "cohort.csv", run=study / "r", model="pooled-logistic", horizon=500.0,
+            out=study / "n",
+        )
+    )  # fmt: skip
+    assert columns(study / "n") == {"pooled-logistic score", "(probability)"}
+
+
+def test_grades_are_refused(study):
+    table = (study / "cohort.csv").read_text().replace(",x,", ",1,").replace(",y,", ",2,")
+    (study / "cohort.csv").write_text(table)
+    options = NomogramOptions(
+        cohort=study / "cohort.csv", task="grade", clinical=("age",), out=study / "n"
+    )
+    with pytest.raises(CohortError, match="grade"):
+        nomogram(options)

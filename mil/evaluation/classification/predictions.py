@@ -59,6 +59,7 @@ class ClassPredictions(Predictions):
     evaluator: ClassVar[str] = "mil.evaluation.classification.evaluate:evaluate"
     comparer: ClassVar[str] = "mil.evaluation.comparison:compare_models"
     table_comparer: ClassVar[str] = "mil.evaluation.comparison:compare_tables"
+    decider: ClassVar[str] = "mil.evaluation.decision_curves:decide_class"
     classes: tuple[str, ...]
 
     @classmethod

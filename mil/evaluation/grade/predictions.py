@@ -47,6 +47,7 @@ class GradePredictions(Predictions):
     evaluator: ClassVar[str] = "mil.evaluation.grade.evaluate:evaluate_grades"
     comparer: ClassVar[str] = "mil.evaluation.grade.comparison:compare_grade_models"
     table_comparer: ClassVar[str] = "mil.evaluation.grade.comparison:compare_grade_tables"
+    decider: ClassVar[str] = "mil.evaluation.decision_curves:decide_grade"
     grades: tuple[str, ...]
 
     @classmethod

@@ -60,6 +60,7 @@ class RiskPredictions(Predictions):
     evaluator: ClassVar[str] = "mil.evaluation.survival.evaluate:evaluate_survival"
     comparer: ClassVar[str] = "mil.evaluation.survival.comparison:compare_survival_models"
     table_comparer: ClassVar[str] = "mil.evaluation.survival.comparison:compare_survival_tables"
+    decider: ClassVar[str] = "mil.evaluation.decision_curves:decide_survival"
     unit: str = "units of time"
 
     @classmethod

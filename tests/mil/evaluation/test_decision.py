@@ -12,12 +12,14 @@ from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.decision_curves import (
     TREAT_ALL,
     TREAT_NONE,
+    decide,
     decision_curves,
     net_benefit,
     survival_decision_curves,
     survival_net_benefit,
     write_curves,
 )
+from mil.evaluation.grade.predictions import GradePredictions
 from mil.evaluation.survival.predictions import RiskPredictions
 from mil.report.decision import draw_decisions
 from mil.report.saving import save_figure
@@ -178,3 +180,23 @@ def test_no_model_has_the_colour_of_treating_all_and_the_legend_lies_on_no_curve
     figure.draw_without_rendering()
     assert axes.get_legend() is None
     assert not figure.legends[0].get_window_extent().overlaps(axes.get_window_extent())
+
+
+def test_a_grade_or_a_higher_one_is_that_sum_of_classes():
+    """The twin: the same probabilities as two classes, below the grade and from it on."""
+    rng = np.random.default_rng(2)
+    p, truth = rng.dirichlet(np.ones(3), 40), np.arange(40) % 3
+    keys = pd.DataFrame(
+        {"model": "m", "repeat": 0, "fold": np.arange(40) % 4, "case": [f"c{i}" for i in range(40)]}
+    )
+    keys["slide"] = keys["case"]
+    graded = keys.assign(grade=truth.astype(str), g_0=p[:, 0], g_1=p[:, 1], g_2=p[:, 2])
+    high = np.where(truth > 0, "high", "low")
+    split = keys.assign(label=high, p_low=p[:, 0], p_high=p[:, 1] + p[:, 2])
+    decision = decide(GradePredictions(graded, ("0", "1", "2")), AT, positive="1")
+    twin = decide(ClassPredictions(split, ("low", "high")), AT)
+    assert decision.title == "grade 1 or higher"
+    assert twin.title == "high against the rest"
+    for curve, other in zip(decision.curves, twin.curves, strict=True):
+        assert curve.benefit == pytest.approx(other.benefit)
+        assert curve.low == pytest.approx(other.low)
