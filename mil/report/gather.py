@@ -11,7 +11,6 @@ from mil.data.cohort import Cohort
 from mil.data.splits import Fold
 from mil.data.table import read_table, split_train_test
 from mil.evaluation.judge import compare, evaluate
-from mil.evaluation.survival.hazards import read_hazards
 from mil.explanation.attention import attention_scores
 from mil.explanation.heatmap import draw_small, scale_stops
 from mil.heads.registry import head_class
@@ -36,7 +35,6 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         *load_sections(page).warnings(cohort, evaluation),
         *_site_warnings(cohort),
     ]
-    hazards = run.path / "survival" / "cox.csv"
     return Report(
         page=page,
         facts=_facts(run, cohort, folds, warnings, progress or Silent()),
@@ -44,7 +42,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         evaluation=evaluation,
         comparison=comparison,
         confounders=load_judged(run.task.audit).confounders(cohort, folds)[0],
-        hazards=read_hazards(hazards) if hazards.is_file() else {},
+        hazards=load_sections(page).read_hazards(run.path),
     )
 
 

@@ -65,6 +65,12 @@ class Sections(ABC, Generic[ReportT]):
     def warnings(cohort: Cohort, evaluation: Any) -> list[str]:
         """What a reader must know of these cases before any number."""
 
+    @classmethod
+    def read_hazards(cls, run: Path) -> dict[str, tuple[Hazard, ...]]:
+        """Cox regressions that the run wrote beside its predictions, by model; none for most tasks."""
+        del run
+        return {}
+
     @property
     @abstractmethod
     def groups(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from mil.evaluation.survival.evaluate import (
     SurvivalEvaluation,
     SurvivalResult,
 )
-from mil.evaluation.survival.hazards import Hazard
+from mil.evaluation.survival.hazards import Hazard, read_hazards
 from mil.evaluation.survival.metrics import (
     expected_events,
     kaplan_meier,
@@ -64,6 +64,12 @@ class SurvivalSections(Sections[SurvivalReport]):
             f"Few events: {events}. They carry all the information about risk, and each takes part in many "
             "of the pairs that C counts. Read the intervals rather than the estimates."
         ]
+
+    @classmethod
+    def read_hazards(cls, run: Path) -> dict[str, tuple[Hazard, ...]]:
+        """Those of each model's risk beside clinical columns; empty where the run read none."""
+        path = run / cls.folder / "cox.csv"
+        return dict(read_hazards(path)) if path.is_file() else {}
 
     @property
     def lead(self) -> SurvivalResult:

@@ -208,8 +208,8 @@ class Task(ABC):
             horizon: the time until which an event counts.
 
         Returns:
-            the two labels that the regression tells apart, the second with this probability, where every other
-            label counts as the first; and the second in words.
+            the two labels that the regression tells apart, the second with this probability; and the second
+            in words. Every other label counts as the first.
 
         Raises:
             CohortError: a setting is missing, or is one of another outcome.
