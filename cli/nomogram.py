@@ -9,7 +9,6 @@ from cli.options import UsageError, verb, writable
 from mil.tasks.names import DEFAULT_TASK, TASKS
 
 if TYPE_CHECKING:
-    from cli.console import notify
     from mil.report.table_nomogram import TableNomogram
     from mil.runs.run import Run
     from mil.tasks.task import Task
@@ -82,6 +81,7 @@ def nomogram(options: NomogramOptions) -> None:
 
     It is not judged here: no case is left to judge it by. `mil crossval` with model clinical does that.
     """
+    from cli.console import notify
     from mil.report.table_nomogram import table_nomogram, write_table_nomogram
     from mil.runs.run import open_run
 
@@ -97,7 +97,7 @@ def nomogram(options: NomogramOptions) -> None:
         model=options.model or "",
         notify=notify,
     )
-    _show(options, result, write_table_nomogram(result, options.out))
+    _show(result, write_table_nomogram(result, options.out))
 
 
 def _task(options: NomogramOptions, run: "Run | None") -> "Task":
@@ -109,7 +109,7 @@ def _task(options: NomogramOptions, run: "Run | None") -> "Task":
     return task_from({**(run.settings.stored if run else {}), **options_set})
 
 
-def _show(options: NomogramOptions, result: "TableNomogram", picture: Path) -> None:
+def _show(result: "TableNomogram", picture: Path) -> None:
     from cli.console import complain, say, show_table, warn
 
     if result.left_out:
