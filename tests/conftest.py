@@ -36,6 +36,10 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_sessionfinish():
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _offline():
     os.environ["HF_HUB_OFFLINE"] = "1"
