@@ -21,7 +21,7 @@ def permuted(demo, mil, tmp_path_factory):
     run = folder / "run"
     mil(
         "crossval", demo / "cohort.csv", demo / "store", "--models", "majority,mean", "--epochs", 2,
-        "--out", run,
+        "--seed", 1, "--out", run,
     )  # fmt: skip
     done = mil("permute", run, "--times", 2, "--out", folder / "permuted")
     return folder, done
