@@ -78,20 +78,20 @@ def environment():
 @pytest.fixture(scope="session")
 def mil(prefork, tmp_path_factory):
     """Run the command in a process of its own: mil(*arguments, cwd=...) -> CompletedProcess."""
-    told = tmp_path_factory.mktemp("told")
+    output = tmp_path_factory.mktemp("output")
     first = {name: os.environ[name] for name in os.environ if name != "PYTEST_CURRENT_TEST"}
 
     def forked(arguments, cwd):
-        out, err = told / "out", told / "err"
-        asked = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "env": environment()}
-        print(json.dumps(asked | {"out": str(out), "err": str(err)}), file=prefork.stdin)
+        out, err = output / "out", output / "err"
+        request = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "env": environment()}
+        print(json.dumps(request | {"out": str(out), "err": str(err)}), file=prefork.stdin)
         status = int(prefork.stdout.readline())
         texts = [file.read_text() for file in (out, err)]
         out.unlink(), err.unlink()
         return subprocess.CompletedProcess(arguments, status, *texts)
 
     def run(*arguments, cwd=None, check=True):
-        arguments = [str(each) for each in arguments]
+        arguments = [str(argument) for argument in arguments]
         if {name: os.environ[name] for name in first if name in os.environ} == first:
             done = forked(arguments, cwd)
         else:  # what is imported may have asked the environment

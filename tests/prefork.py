@@ -33,10 +33,10 @@ def run(arguments, cwd, env, out, err):
     runpy.run_module("cli", run_name="__main__", alter_sys=True)
 
 
-def status_of(asked):
+def status_of(request):
     """The exit status, as the interpreter would end with it."""
     try:
-        run(**asked)
+        run(**request)
     except SystemExit as ended:
         return ended.code or 0
     except BaseException:  # noqa: BLE001

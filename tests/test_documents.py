@@ -69,26 +69,26 @@ def walked(demo, mil, tmp_path_factory):
 
 
 def test_the_readme_shows_every_verb():
-    told = {line.split(" ", 1)[1] + " " for line in readme_commands()}
-    assert not [verb for verb in VERBS if not any(line.startswith(verb + " ") for line in told)]
+    commands = {line.split(" ", 1)[1] + " " for line in readme_commands()}
+    assert not [verb for verb in VERBS if not any(c.startswith(verb + " ") for c in commands)]
 
 
 @pytest.mark.slow
 def test_the_demo_has_run_the_readmes_cross_validation(demo):
     """To the last setting, so that it need not be run again."""
     _, _, cohort, store, *words = shlex.split(main_command())
-    given = dict(zip(words[::2], words[1::2], strict=True))
-    asked = CrossvalOptions(
+    values = dict(zip(words[::2], words[1::2], strict=True))
+    options = CrossvalOptions(
         cohort=demo / cohort,
         store=demo / store,
-        out=demo / given.pop("--out"),
-        models=tuple(given.pop("--models").split(",")),
-        folds=given.pop("--folds"),
+        out=demo / values.pop("--out"),
+        models=tuple(values.pop("--models").split(",")),
+        folds=values.pop("--folds"),
     )
-    assert not given
+    assert not values
     run = json.loads((demo / "run" / "run.json").read_text())
     assert (run["command"], run["complete"]) == ("crossval", True)
-    assert json.loads(json.dumps(plain(asked))) == run["settings"]
+    assert json.loads(json.dumps(plain(options))) == run["settings"]
 
 
 @pytest.mark.slow
