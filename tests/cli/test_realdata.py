@@ -51,7 +51,7 @@ def test_broken_slides_cost_one_line_each_and_leave_no_bag(realdata, tmp_path, m
         rows = list(csv.DictReader(file))
     assert sorted(row["slide"] for row in rows) == ["broken", "unopenable", "unreadable"]
     told = done.stderr.strip().splitlines()
-    assert len(told) == 4  # one each, and where the list is
+    assert len(told) == 5  # the region, one each, and where the list is
 
 
 def test_a_folder_of_real_tiles_becomes_a_bag_per_block(realdata, tmp_path, mil):
