@@ -188,7 +188,8 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
     from mil.runs.cross_validation import run_cross_validation
 
     writable(options.out)
-    _check_models(options, [*options.models, *filter(None, [options.combine])])
+    _check_models(options, options.models)
+    _check_models(options, [options.combine] if options.combine else [])
     if options.finetune == "per-fold":
         result = _cross_validate_per_fold(options)
     else:

@@ -104,7 +104,7 @@ def load_cohort(
     table: str | os.PathLike[str],
     store: str | os.PathLike[str],
     *,
-    task: Task | None = None,
+    task: Task | str | None = None,
     allow_missing: bool = False,
     notify: Callable[[str], None] | None = None,
 ) -> Cohort:
@@ -115,7 +115,7 @@ def load_cohort(
     Args:
         table: CSV with case, slide and the columns of the task (label, for a diagnosis).
         store: folder with one ``<slide>.h5`` per slide.
-        task: what is asked of a case; a diagnosis if not given.
+        task: what is asked of a case, or the name of a task; a diagnosis if not given.
         allow_missing: go on without slides that lack a bag or an outcome; they are listed as excluded.
         notify: called with what a reader should know of the cohort.
 
@@ -136,7 +136,7 @@ def assemble(
     rows: Sequence[Row],
     store: Path,
     *,
-    task: Task | None = None,
+    task: Task | str | None = None,
     allow_missing: bool = False,
     source: str = "the table",
 ) -> Cohort:
@@ -145,14 +145,15 @@ def assemble(
     Args:
         rows: as ``read_table`` returns them.
         store: folder with one ``<slide>.h5`` per slide.
-        task: what is asked of a case; a diagnosis if not given.
+        task: what is asked of a case, or the name of a task; a diagnosis if not given.
         allow_missing: go on without slides that lack a bag or an outcome; they are listed as excluded.
         source: the table, for messages.
 
     Raises:
         CohortError: a row lacks a bag or an outcome, bags differ in recipe, or too few classes remain.
     """
-    task = task or task_class()()
+    if not isinstance(task, Task):
+        task = (task_class(task) if task else task_class())()
     rows = task.label_rows(rows, source)
     if not any(row.label for row in rows):
         raise CohortError(f"{source} has no labels. Give it a column label with each case's class.")

@@ -101,6 +101,8 @@ def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter)
             return [(reader.line_num, line) for line in reader if any(map(str.strip, line))]
+    except FileNotFoundError as error:
+        raise CohortError(f"{path}: there is no such table. Give its path.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CohortError(
             f"{path}: cannot be read as a table ({error}). Save it as CSV UTF-8."

@@ -18,7 +18,7 @@ from features.files.checksum import card_checksum, verify_checksum
 from mil.baselines.encoding import Encoding
 from mil.errors import FitError
 from mil.heads.head import Head, HeadOutput, HeadSettings
-from mil.heads.registry import build_head
+from mil.heads.registry import build_head, check_names
 from mil.learning.batches import collate, run_in_chunks
 from mil.learning.readout import Readout
 from mil.settings import FitSettings
@@ -174,7 +174,10 @@ def load_model(path: str | Path) -> FittedModel:
             card = json.loads((file.metadata() or {})["card"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         verify_checksum(state, card)
+        _check_head(path, card["model"])
         return _from_card(card, state)
+    except UnknownHeadError:
+        raise
     except (
         OSError,
         SafetensorError,
@@ -186,6 +189,20 @@ def load_model(path: str | Path) -> FittedModel:
     ) as error:
         raise FitError(
             f"{path}: not a model of this library ({error}). Fit the model again."
+        ) from error
+
+
+class UnknownHeadError(FitError):
+    """A model's head is neither ours, nor installed, nor registered."""
+
+
+def _check_head(path: str | Path, name: str) -> None:
+    try:
+        check_names([name])
+    except FitError as error:
+        raise UnknownHeadError(
+            f"{path}: its head {name!r} is not known here. Register its class (register_head), or "
+            "install the package that offers it."
         ) from error
 
 

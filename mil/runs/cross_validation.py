@@ -81,8 +81,9 @@ def run_cross_validation(  # noqa: PLR0913 - what, and how it is run
         LeakageError: a backbone has seen a case that would be tested.
         RunError: the folder holds another run.
     """
-    check_models(cohort.task, [*models, *filter(None, [combine_model])], fit.chunk_tiles)
+    check_models(cohort.task, models, fit.chunk_tiles)
     if combine_model:
+        check_models(cohort.task, [combine_model], fit.chunk_tiles)
         cohort.task.check_combinable(cohort.classes)
     notify_cohort(cohort, notify)
     folds = split_cases(

@@ -156,7 +156,7 @@ def test_header_without_rows_is_refused(table):
 
 
 def test_table_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(CohortError, match="cannot be read as a table"):
+    with pytest.raises(CohortError, match="there is no such table"):
         read_table(tmp_path / "absent.csv")
 
 
