@@ -208,7 +208,7 @@ def test_names_cannot_break_the_page(study, capsys):
 @pytest.mark.parametrize(
     ("arguments", "out"),
     [
-        (["--tiles-per-second", "0"], "tiles_per_second"),
+        (["--tiles-per-second", "0"], "--tiles-per-second is above 0"),
         (["--folds", "1"], "folds is a number from 2"),
         (["--mpp", "0.5,0.5"], "a scale is given twice"),
     ],
@@ -253,7 +253,7 @@ def test_a_table_of_real_slides(realdata, tmp_path, capsys):
     )
     assert problems >= 3
     assert "1 ready, 3 would fail" in out
-    assert "carries no micrometres per pixel. Set slide_mpp" in err
+    assert "the file gives no micrometres per pixel. Set" in err
     assert "names bad/unopenable.tiff, bad/unreadable.svs, fluorescence-DAPI.ndpi" in err
 
 

@@ -101,7 +101,7 @@ def test_another_bag_in_the_place_is_not_replaced(folder, mil):
         file["feats"][0] = 7
     done = mil(*take_in, cwd=folder, check=False)
     assert done.returncode == 1
-    assert "back/a.h5 has other content. Set overwrite" in done.stderr
+    assert "back/a.h5 has other content. Set --overwrite" in done.stderr
     assert "1 of 3 files failed" in done.stderr
     assert (folder / "back" / "a.h5").read_bytes() == before
     mil(*take_in, "--overwrite", cwd=folder)
@@ -174,7 +174,7 @@ def test_a_missing_scale_is_one_line_with_the_remedy(folder, mil):
     to_stamp(folder)
     done = mil("convert", "stamp/a.h5", "--out", "back", cwd=folder, check=False)
     assert done.returncode == 1
-    assert "Set slide_mpp, e.g. 0.25" in done.stderr
+    assert "Set --slide-mpp, e.g. 0.25" in done.stderr
     assert not (folder / "back").exists()
 
 
@@ -214,9 +214,9 @@ def test_remarks_are_said_once_for_all_slides(folder, mil):
             ["store", "--out", "x", "--to", "trident"],
             "Bags are written as clam or stamp; got 'trident'",
         ),
-        (["store", "--out", "x", "--from", "stmp"], "layout is auto or one of"),
+        (["store", "--out", "x", "--from", "stmp"], "--from is auto or one of"),
         (["store", "--out", "x", "--to", "stamp", "--slide-mpp", "0.5"], "leave out"),
-        (["store", "--out", "x", "--slide-mpp", "0"], "slide_mpp is a positive number"),
+        (["store", "--out", "x", "--slide-mpp", "0"], "--slide-mpp is a positive number"),
         (["store", "--out", "x", "--unit", "mm"], "unit is one of px, um, tile"),
         (["store", "--out", "x", "--slides", "absent"], "no such folder"),
         (["store", "--out", "store/../store"], "holds the files to convert"),
