@@ -239,7 +239,8 @@ def _find_answers(
         )
     raise PredictionsError(
         f"{path} holds no probability of two or more classes; got columns {', '.join(table.columns)}. "
-        "Give one column p_<class> per class."
+        "Give one column p_<class> per class; for survival time, event, risk and s_<time>; for grades grade "
+        "and g_<grade>."
     )
 
 

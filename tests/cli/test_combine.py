@@ -58,6 +58,6 @@ def test_unknown_model_is_refused_before_the_run(study, task):
 
 def test_fine_tuning_per_fold_is_refused(study):
     with pytest.raises(
-        UsageError, match="--combine does not work with --finetune per-fold. Leave one"
+        UsageError, match=r"--combine does not work with --finetune per-fold\. Leave one"
     ):
         asked(study, store=None, finetune="per-fold", finetune_config=study / "x.toml")

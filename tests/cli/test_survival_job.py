@@ -275,7 +275,7 @@ def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(study, mil, 
         ({}, ["--models", "dsmil"], "t.csv has no model 'dsmil'; it has majority"),
         ({"fold": "site"}, [], "t.csv: Predictions lack fold; got columns model, repeat, site, case"),
         ({"s_": "x_"}, [], "t.csv: Predictions of survival need columns s_<time> of two"),
-        ({"risk": "score"}, [], "or of survival time, event, risk and s_<time>"),
+        ({"risk": "score"}, [], "for survival time, event, risk and s_<time>"),
         ({"majority,0,0": "majority,0,x"}, [], "t.csv: column fold must hold numbers"),
     ],
 )  # fmt: skip
