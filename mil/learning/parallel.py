@@ -105,7 +105,7 @@ def _run_in_processes(
     """Call in processes that end with this one, however it ends."""
     results: Generator[tuple[int, T], None, None] | None = None
     try:
-        with _blocked_interrupts(), parallel_config("loky", inner_max_num_threads=1):
+        with _interrupts_deferred(), parallel_config("loky", inner_max_num_threads=1):
             results = Parallel(
                 n_jobs=count,
                 return_as="generator_unordered",
@@ -129,16 +129,27 @@ def _run_in_processes(
 
 
 @contextmanager
-def _blocked_interrupts() -> Iterator[None]:
-    """Let processes that start here inherit a blocked SIGINT: an interrupt is for the parent alone."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _interrupts_deferred() -> Iterator[None]:
+    """Let processes that start here inherit a blocked SIGINT, and keep an interrupt until they run.
+
+    To block the signal is not enough: another thread may get it, and Python then interrupts the main one.
+    """
+    masked = hasattr(signal, "pthread_sigmask")  # not on Windows
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
+    deferred: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    handles = threading.current_thread() is threading.main_thread() and handler is not None
+    if handles:
+        signal.signal(signal.SIGINT, lambda number, _: deferred.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if handles:
+            signal.signal(signal.SIGINT, handler)
+        if masked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if deferred:
+            signal.raise_signal(signal.SIGINT)
 
 
 _work: list[Work[Any]] = []  # of a worker process

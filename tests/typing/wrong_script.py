@@ -3,7 +3,7 @@
 import mil
 
 cohort = mil.load_cohort("cohort.csv")  # [call-arg]
-cohort = mil.load_cohort("cohort.csv", "store", task="survival")  # [arg-type]
+cohort = mil.load_cohort("cohort.csv", "store", task=3)  # [arg-type]
 run = mil.cross_validate(cohort, [int], out="run")  # [list-item]
 run = mil.cross_validate(cohort, fold=5, out="run")  # [call-arg]
 run.evaluate()[0]  # [index]

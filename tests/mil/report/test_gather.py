@@ -185,7 +185,7 @@ def test_label_that_was_changed_since_is_refused(run):
 
 def test_table_that_is_gone_is_refused(run):
     (run.path.parent / "cohort.csv").unlink()
-    with pytest.raises(CohortError, match="cannot be read"):
+    with pytest.raises(CohortError, match="there is no such table"):
         gather(run)
 
 
