@@ -67,7 +67,7 @@ def finetune(options: FinetuneOptions) -> None:
 
     The weights remember their cases: `mil crossval` refuses to test a case on them, and
     `mil crossval --finetune per-fold` trains one backbone per fold instead. A killed run continues
-    after its last epoch. `torchrun --nproc-per-node 2 -m cli finetune ...` shares the work.
+    after its last epoch. `torchrun --nproc-per-node 2 -m sarcomil finetune ...` shares the work.
     """
     run_finetune(options)
 

@@ -9,7 +9,7 @@ import typer
 
 from cli.app import app
 from cli.options import UsageError
-from features.errors import SarcomilError
+from features.errors import SarcomilError, UnknownName
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
@@ -38,7 +38,7 @@ def main() -> None:
     except SarcomilError as error:
         if "--debug" in arguments:
             raise
-        _fail(str(error), FAILED)
+        _fail(str(error), WRONG_USE if isinstance(error, UnknownName) else FAILED)
     except Exception as error:
         if "--debug" in arguments:
             raise
@@ -55,7 +55,8 @@ def _usage_message(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     if not context:
         return text
-    return f"{text.rstrip('.')}. See `{context.command_path} --help`."
+    stop = "" if text.endswith((".", "?")) else "."
+    return f"{text}{stop} See `{context.command_path} --help`."
 
 
 def _unexpected_message(error: Exception) -> str:

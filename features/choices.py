@@ -26,6 +26,22 @@ def suggest(name: str, known: Iterable[str], limit: int = 1) -> str:
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
+def unknown_problem(kind: str, names: Iterable[str], known: Sequence[str]) -> str:
+    """What is wrong with names that are none of the known ones; empty if each is one.
+
+    Example:
+        >>> unknown_problem("model", ["abmi", "mean", "men"], ["mean", "abmil"])
+        "No model 'abmi' or 'men'. Did you mean 'abmil' and 'mean'? Known: mean, abmil."
+    """
+    unknown = [name for name in dict.fromkeys(names) if name not in known]
+    if not unknown:
+        return ""
+    close = dict.fromkeys(match for name in unknown for match in closest(name, known))
+    hint = f" Did you mean {' and '.join(map(repr, close))}?" if close else ""
+    listed = f" Known: {', '.join(known)}." if known else ""
+    return f"No {kind} {' or '.join(map(repr, unknown))}.{hint}{listed}"
+
+
 def choices_of(hint: Any) -> tuple[str, ...]:
     """The values that a type hint allows: those of its Literal, alone, in a tuple or beside None; else none.
 

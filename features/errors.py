@@ -11,6 +11,7 @@ SarcomilError
 │   ├── BackboneError       a backbone is unknown or its weights cannot be loaded
 │   ├── BagError            a bag is missing, incomplete, or made with another recipe
 │   └── InputError          arguments exclude each other, or name files that do not exist
+├── UnknownName             a name is none of those that can be chosen, or is repeated
 └── MilError                see ``mil.errors``
 """
 
@@ -24,6 +25,10 @@ class SarcomilError(Exception):
         except features.SarcomilError as error:
             print(error)
     """
+
+
+class UnknownName(SarcomilError):
+    """A name is none of those that can be chosen, or is repeated; also an error of what it was to name."""
 
 
 class FeaturesError(SarcomilError):

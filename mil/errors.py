@@ -5,12 +5,14 @@ SarcomilError (``features.errors``)
     ├── CohortError       the table does not join to the bags, or cannot carry the requested folds
     ├── LeakageError      a reported case would be judged by a model that has seen it
     ├── FitError          a model cannot be fitted or loaded
+    │   └── UnknownModel  no model, method or class has this name; an ``UnknownName`` too
     ├── RunError          a run folder is missing, incomplete or inconsistent
+    │   └── NotInRun      a run has no such model; an ``UnknownName`` too
     ├── PredictionsError  a table of predictions is missing, malformed or inconsistent
     └── ProtocolError     a published study is not known, or does not suit the cohort
 """
 
-from features.errors import SarcomilError
+from features.errors import SarcomilError, UnknownName
 
 
 class MilError(SarcomilError):
@@ -29,8 +31,16 @@ class FitError(MilError):
     """A model cannot be fitted or loaded."""
 
 
+class UnknownModel(FitError, UnknownName):
+    """No model, explanation method or class has this name, or a model is named twice."""
+
+
 class RunError(MilError):
     """A run folder is missing, incomplete or inconsistent."""
+
+
+class NotInRun(RunError, UnknownName):
+    """A run has no model of this name."""
 
 
 class PredictionsError(MilError):

@@ -1,4 +1,4 @@
-"""What is shipped: exactly three packages and a command, working away from the checkout."""
+"""What is shipped: exactly four packages and a command, working away from the checkout."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parent.parent
-PACKAGES = {"features", "mil", "cli"}
+PACKAGES = {"features", "mil", "cli", "sarcomil"}
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,7 @@ def clean(wheel, tmp_path_factory):
     return folder
 
 
-def test_the_wheel_holds_the_three_packages_and_nothing_else(wheel):
+def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES

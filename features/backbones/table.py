@@ -20,7 +20,7 @@ Nothing in this file imports torch or timm. Size, mean, standard deviation and l
 not repeated here: they travel with timm's own entry.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Protocol, TypeGuard
@@ -107,6 +107,16 @@ def find_backbone(name: str) -> BackboneEntry | None:
     for point in metadata.entry_points(group=GROUP, name=name):
         return _load_entry(point)
     return None
+
+
+def eclipsed_backbones(names: Sequence[str]) -> list[str]:
+    """Notes on installed packages that offer a backbone under the name of one of these built-in ones."""
+    return [
+        f"The installed package {point.dist.name if point.dist else '(unknown)'} also has a backbone "
+        f"{point.name!r} ({point.value}). The built-in one is used; ask that package for another name."
+        for point in metadata.entry_points(group=GROUP)
+        if point.name in names and point.name in BACKBONES
+    ]
 
 
 def feature_dim(name: str) -> int | None:

@@ -12,8 +12,9 @@ A claim is a lock of the operating system: it ends with its process, even a kill
 behind means nothing. In the names of these files a slide's ``/`` is ``%2F``.
 
 The package filelock offers no lock that several processes of one recipe can share, and falls back to files
-that outlive a killed process where the system has no locks; so ``flock`` is called here. It is imported
-when a lock is taken: on systems without it, stores can be read but not filled.
+that outlive a killed process where the system has no locks; so ``flock`` is called,
+in ``features.files.locks``, and imported only when a lock is taken: on systems without it, stores can be read
+but not filled.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ from typing import Any, TextIO
 
 from features.errors import BagError
 from features.files.atomic import TEMPORARY, atomic_path
+from features.files.locks import is_at, lock
 from features.slides.slide import file_name
 
 COLUMNS = (
@@ -241,9 +243,7 @@ def lock_file(path: Path) -> Iterator[bool]:
             if not _flock(file, wait=False):
                 yield False
                 return
-            if not _is_same_file(
-                file, path
-            ):  # the last holder removed it before it was locked here
+            if not is_at(file, path):
                 continue
             file.truncate(0)
             file.write(f"{socket.gethostname()} {os.getpid()} {time.strftime('%F %T')}\n")
@@ -255,12 +255,7 @@ def lock_file(path: Path) -> Iterator[bool]:
 def _flock(file: TextIO, *, shared: bool = False, wait: bool = True) -> bool:
     """Lock a file until it is closed; False if ``wait`` is off and another process has the lock."""
     try:
-        import fcntl
-
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock(file, shared=shared, wait=wait)
     except ImportError as error:
         raise BagError(
             f"{Path(file.name).parent}: this operating system has no file locks that end with their process, "
@@ -271,14 +266,6 @@ def _flock(file: TextIO, *, shared: bool = False, wait: bool = True) -> bool:
             f"{Path(file.name).parent}: this file system has no locks ({error}), so that two processes "
             "would do the same work. Use a folder on a local disk, or on a share mounted with locks."
         ) from error
-    return True
-
-
-def _is_same_file(file: TextIO, path: Path) -> bool:
-    try:
-        return os.fstat(file.fileno()).st_ino == path.stat().st_ino
-    except FileNotFoundError:
-        return False
 
 
 def _table_row(outcome: Outcome) -> dict[str, str]:

@@ -41,12 +41,13 @@ def extract_on_ray(  # noqa: PLR0913 - as extract
     hold_out_tiles: int = 0,
     part: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
+    on_loaded: Callable[[], None] = lambda: None,
 ) -> tuple[Outcome, ...]:
     """Extract slides on all nodes of a Ray cluster, or on this machine without one.
 
     Joins the cluster that ``RAY_ADDRESS`` names. A worker that dies is replaced, and its slides are
     repeated. Arguments are those of ``extract``, but ``workers`` is the number of threads and CPUs of one
-    worker.
+    worker, and ``on_loaded`` is called before workers load the backbone.
 
     Raises:
         FeaturesError: ray is not installed, or as ``extract``.
@@ -60,6 +61,7 @@ def extract_on_ray(  # noqa: PLR0913 - as extract
     absolute_jobs = [_absolute_job(job) for job in jobs]
     order = largest_first(shard(absolute_jobs, *part))
     count, needs = _worker_resources(ray, workers)
+    on_loaded()
     setup = (absolute_jobs, filled, device, overwrite, needs["num_cpus"])
     pool = _WorkerPool(ray, setup, needs)
     results: dict[str, list[Outcome]] = {}

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +68,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
     hold_out_tiles: int = 0,
     part: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
+    on_loaded: Callable[[], None] = lambda: None,
 ) -> tuple[Outcome, ...]:
     """Extract every slide into ``<out>/<slide>.h5``; all outcomes go to ``<out>/extract.csv``.
 
@@ -86,6 +87,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
             that it shares its cases.
         part: (i, n) extracts the i-th of n parts; stains and shares of cases are those of all slides.
         progress: shows slides and tiles.
+        on_loaded: called when the backbone is loaded and no setting can be refused any more.
 
     Returns:
         One outcome per slide of the part and store, in the order of ``jobs``.
@@ -98,6 +100,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
     run = ExtractionRun(
         jobs, store_specs(recipes, out, hold_out_tiles=hold_out_tiles), device, overwrite=overwrite
     )
+    on_loaded()
     progress = progress or Silent()
     results: dict[str, list[Outcome]] = {}
     own_jobs, written = shard(run.jobs, *part), time.monotonic()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from features.backbones.card import weights_notes
+from features.backbones.table import eclipsed_backbones
 from features.bags.store import Outcome
 from features.errors import InputError
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths
@@ -62,7 +63,7 @@ class ExtractionOptions(TypedDict, total=False):
         hold_out_tiles: so many of every slide's other tiles go into a store of their own.
         part: (i, n) extracts the i-th of n parts.
         progress: shows slides and tiles.
-        notify: called with remarks on the weights and the region before the work starts.
+        notify: called with remarks on the weights and the region when the backbone is loaded.
     """
 
     engine: str
@@ -139,16 +140,20 @@ def extract_jobs(
     notify = options.pop("notify", None) or (lambda _note: None)
     if engine not in ENGINES:
         raise InputError(f"engine is {' or '.join(ENGINES)}; got {engine!r}.")
-    for note in weights_notes(recipes):
-        notify(note)
+    notes = [*weights_notes(recipes), *eclipsed_backbones([recipes[0].backbone])]
     if jobs[0].region == "tissue":
-        notify("Without annotations, every tile of tissue is used, tumour or not.")
+        notes.append("Without annotations, every tile of tissue is used, tumour or not.")
     if engine == "ray":
         from features.extraction.cluster import extract_on_ray as extract
     else:
         from features.extraction.extract import extract
     started = time.perf_counter()
-    outcomes = extract(jobs, recipes, out, **options)  # type: ignore[misc]
+
+    def notify_all() -> None:
+        for note in notes:
+            notify(note)
+
+    outcomes = extract(jobs, recipes, out, **options, on_loaded=notify_all)  # type: ignore[misc]
     return Extraction(out, outcomes, time.perf_counter() - started)
 
 

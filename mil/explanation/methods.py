@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from features.choices import suggest
-from mil.errors import FitError
+from features.choices import unknown_problem
+from mil.errors import UnknownModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,10 +160,10 @@ def find_method(name: str) -> Method:
     """A method by its name.
 
     Raises:
-        FitError: there is none; the message names the nearest.
+        UnknownModel: there is none; the message names the nearest.
     """
-    if name not in METHODS:
-        raise FitError(f"No method {name!r}.{suggest(name, METHODS)} Known: {', '.join(METHODS)}.")
+    if problem := unknown_problem("method", [name], list(METHODS)):
+        raise UnknownModel(problem)
     return METHODS[name]
 
 

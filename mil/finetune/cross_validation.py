@@ -74,7 +74,7 @@ def run_cross_validation_per_fold(  # noqa: PLR0913 - what, and how it is run
         RunError: the folder holds another run.
     """
     task = task or task_from({"task": fit.task})
-    check_models(task, models, fit.chunk_tiles)
+    check_models(task, models, fit.chunk_tiles, notify)
     jobs, rows = config.read_jobs(table), training_rows(table, notify)
     slides = label_slides(jobs, rows, task, source=table.name)
     labelled = task.label_rows(rows, table.name)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from features.backbones.card import weights_notes
+from features.backbones.table import eclipsed_backbones
 from features.progress import Progress, Silent
 from mil.data.table import training_rows
 from mil.finetune.config import FinetuneConfig, label_slides
@@ -49,7 +50,8 @@ def finetune_run(
         rows = training_rows(table, notify if process.first else None)
         slides = label_slides(jobs, rows, task, source=table.name)
         if process.first:
-            for note in weights_notes([config.recipe]):
+            eclipsed = eclipsed_backbones([config.recipe.backbone])
+            for note in (*weights_notes([config.recipe]), *eclipsed):
                 notify(note)
             if process.device.type == "cpu":
                 notify(f"No GPU: {config.recipe.backbone} is trained on the CPU, which is slow.")

@@ -1,7 +1,7 @@
 """Heads and baselines by name: a table, whose classes are imported when they are first used.
 
 A baseline is a head too: the same contract, the same folds, the same table of predictions. Names are known
-without torch. Three sources are asked for a name, and it may stand in only one of them:
+without torch. A name is looked up in three sources:
 
 - ``MODELS``, the heads and baselines of this package: one row for each;
 - heads of other installed packages, by entry points of the group ``sarcomil.heads``, in ``pyproject.toml``::
@@ -10,6 +10,9 @@ without torch. Three sources are asked for a name, and it may stand in only one 
       my-head = "my_package.heads:MyHead"
 
 - heads that a program has registered for itself with ``register_head``.
+
+A head of another package that has the name of one of this package is left alone, with a note; two packages
+with one name for a head, or a registered head of a name in use, are errors.
 """
 
 import importlib
@@ -19,8 +22,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from features.choices import suggest
-from mil.errors import FitError
+from features.choices import unknown_problem
+from mil.errors import FitError, UnknownModel
 
 if TYPE_CHECKING:
     from mil.heads.head import Head, HeadSettings, Outcome
@@ -117,7 +120,7 @@ def installed_heads() -> tuple[InstalledHead, ...]:
 def _installed_problem(head: InstalledHead, rows: Sequence[InstalledHead]) -> str:
     """What speaks against a head before it is imported."""
     if head.name in MODELS:
-        return f"its name is that of {MODELS[head.name]}"
+        return f"its name is that of the built-in {MODELS[head.name]}, which is used"
     if rivals := [row.package for row in rows if row.name == head.name and row != head]:
         return f"its name is also that of a head of {', '.join(rivals)}"
     module, _, _ = head.reference.partition(":")
@@ -184,9 +187,14 @@ def model_name(model: "str | type[Head]") -> str:
 def head_class(name: str) -> "type[Head]":
     """The class of a head.
 
+    A head of this package comes before one of the same name that an installed package offers.
+
     Raises:
-        FitError: no head has this name, two have it, or the package that offers it is broken.
+        UnknownModel: no head has this name.
+        FitError: two packages have it, or the package that offers it is broken.
     """
+    if name in MODELS:
+        return _import_class(MODELS[name])
     offers = [head for head in installed_heads() if head.name == name]
     if problems := [head for head in offers if head.problem]:
         raise FitError(_cannot_use(problems[0], problems[0].problem))
@@ -194,10 +202,7 @@ def head_class(name: str) -> "type[Head]":
         return _import_installed(offers[0])
     if name in _registered:
         return _registered[name]
-    if name in MODELS:
-        return _import_class(MODELS[name])
-    known = model_names()
-    raise FitError(f"No model {name!r}.{suggest(name, known)} Known: {', '.join(known)}.")
+    raise UnknownModel(unknown_problem("model", [name], model_names()))
 
 
 def _reference_of(name: str) -> str:
@@ -264,14 +269,26 @@ def check_names(names: Sequence[str]) -> None:
     """Refuse unknown, unusable or repeated names before any work is done.
 
     Raises:
-        FitError: of ``head_class``, or a name is repeated.
+        UnknownModel: models have no such name, or one is repeated.
+        FitError: of ``head_class``.
     """
-    installed = {head.name for head in installed_heads()}
+    if problem := unknown_problem("model", names, model_names()):
+        raise UnknownModel(problem)
     for name in names:
-        if name not in MODELS or name in installed:  # our own need not be imported to be known
+        if name not in MODELS:  # our own need not be imported to be known
             head_class(name)
     if len(set(names)) < len(names):
-        raise FitError(f"A model is named twice in {', '.join(names)}. Name each once.")
+        raise UnknownModel(f"A model is named twice in {', '.join(names)}. Name each once.")
+
+
+def eclipsed_heads(names: Sequence[str]) -> list[str]:
+    """Notes on installed packages that offer a head under the name of one of these built-in ones."""
+    return [
+        f"The installed package {head.package} also has a model {head.name!r} ({head.reference}). The "
+        "built-in one is used; ask that package for another name."
+        for head in installed_heads()
+        if head.name in names and head.name in MODELS
+    ]
 
 
 def check_chunks(names: Sequence[str], chunk_tiles: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import threading
 import time
 import warnings
@@ -9,8 +10,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import joblib
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 
 from mil.errors import FitError
@@ -23,6 +26,15 @@ ENGINES = ("loky", "ray")
 START_S = 8.0  # seconds that processes must save to be worth their start: each loads for 5 CPU s
 WATCH_S = 0.5
 IDLE_S = 1.0  # seconds after which a process ends that has nothing left to do
+
+_KILLED = (
+    "A worker process was killed during its fit, often because memory ran out. Set workers lower; finished "
+    "fits are kept."
+)
+_NOT_STARTED = (
+    "No worker process could start; the lines above may say why. Set workers to 1, which needs none; "
+    "finished fits are kept."
+)
 
 T = TypeVar("T")
 Work = Callable[..., T]
@@ -42,7 +54,7 @@ def run_tasks(
         workers: calls at once. 1 starts no process; 0 takes one per core, where that is worth their start.
 
     Raises:
-        FitError: the engine is unknown, or a process was killed.
+        FitError: the engine is unknown, or a process was killed or could not start.
     """
     if engine not in ENGINES:
         raise FitError(f"engine is {' or '.join(ENGINES)}; got {engine!r}. Use loky.")
@@ -104,28 +116,45 @@ def _run_in_processes(
 ) -> Iterator[tuple[int, T]]:
     """Call in processes that end with this one, however it ends."""
     results: Generator[tuple[int, T], None, None] | None = None
+    with _safe_path(), tempfile.TemporaryDirectory(prefix="sarcomil-") as folder:
+        start = _StartWorker(Path(folder), os.getpid())
+        start.lay_down(work)
+        try:
+            with _interrupts_deferred(), parallel_config("loky", inner_max_num_threads=1):
+                results = Parallel(
+                    n_jobs=count,
+                    return_as="generator_unordered",
+                    batch_size=1,
+                    max_nbytes=None,
+                    idle_worker_timeout=IDLE_S,
+                    initializer=start,
+                )(delayed(_call)(number, task) for number, task in tasks)
+            for result in results:  # noqa: UP028 - "yield from" would close it outside of what follows
+                yield result
+        except BrokenProcessPool as error:
+            raise FitError(_KILLED if start.was_called else _NOT_STARTED) from error
+        finally:
+            if results is not None:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # joblib warns of results that nobody collects
+                    results.close()  # ends the processes where results are left
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Processes that start here import nothing from the current folder: a file may be named as a library.
+
+    What this program has in its path for itself is handed to them afterwards.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        with _interrupts_deferred(), parallel_config("loky", inner_max_num_threads=1):
-            results = Parallel(
-                n_jobs=count,
-                return_as="generator_unordered",
-                batch_size=1,
-                max_nbytes=None,
-                idle_worker_timeout=IDLE_S,
-                initializer=_StartWorker(work, os.getpid()),
-            )(delayed(_call)(number, task) for number, task in tasks)
-        for result in results:  # noqa: UP028 - "yield from" would close it outside of what follows
-            yield result
-    except BrokenProcessPool as error:
-        raise FitError(
-            "A worker process was killed during its fit, often because memory ran out. Set workers lower; "
-            "finished fits are kept."
-        ) from error
+        yield
     finally:
-        if results is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # joblib warns of results that nobody collects
-                results.close()  # ends the processes where results are left
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @contextmanager
@@ -155,15 +184,41 @@ def _interrupts_deferred() -> Iterator[None]:
 _work: list[Work[Any]] = []  # of a worker process
 
 
+@dataclass(frozen=True)
 class _StartWorker:
-    """Brings the work to a process, once, and ends the process when its parent has ended."""
+    """Brings the work to a process, once, and ends the process when its parent has ended.
 
-    def __init__(self, work: Work[Any], parent: int) -> None:
-        self.work, self.parent = work, parent
+    The work goes through a file. Through the pipe that starts a process, this program would wait for ever to
+    send it to one that has ended at its start.
+    """
+
+    folder: Path
+    parent: int
+
+    def lay_down(self, work: Work[Any]) -> None:
+        """Write the work where the processes take it up."""
+        joblib.dump(joblib.wrap_non_picklable_objects(work, keep_wrapper=False), self._work)
+
+    @property
+    def was_called(self) -> bool:
+        """Whether a process has started."""
+        return self._started.exists()
 
     def __call__(self) -> None:
-        _work[:] = [self.work]
         threading.Thread(target=_end_with, args=(self.parent,), daemon=True).start()
+        try:
+            self._started.touch()
+            _work[:] = [joblib.load(self._work)]
+        except FileNotFoundError:
+            return  # the others have done all there was to do
+
+    @property
+    def _work(self) -> Path:
+        return self.folder / "work"
+
+    @property
+    def _started(self) -> Path:
+        return self.folder / "started"
 
 
 def _end_with(parent: int) -> None:

@@ -12,7 +12,7 @@ from mil.data.duplicates import lookalikes
 from mil.data.splits import Fold, folds_sha256, split_cases, write_folds
 from mil.evaluation.judge import Comparison, Evaluation, compare, evaluate
 from mil.evaluation.predictions import Predictions, concat, write_predictions
-from mil.heads.registry import check_chunks, check_names, reads_table
+from mil.heads.registry import check_chunks, check_names, eclipsed_heads, reads_table
 from mil.learning.combined import Combination, combine
 from mil.learning.crossval import cross_validate, fit_cases
 from mil.learning.fitted import FittedModel, load_model, save_model
@@ -81,7 +81,7 @@ def run_cross_validation(  # noqa: PLR0913 - what, and how it is run
         LeakageError: a backbone has seen a case that would be tested.
         RunError: the folder holds another run.
     """
-    check_models(cohort.task, models, fit.chunk_tiles)
+    check_models(cohort.task, models, fit.chunk_tiles, notify)
     if combine_model:
         check_models(cohort.task, [combine_model], fit.chunk_tiles)
         cohort.task.check_combinable(cohort.classes)
@@ -167,7 +167,7 @@ def train_on_all(
         FitError: the model is unknown or cannot learn this outcome, or the fit fails.
         RunError: the folder holds another run.
     """
-    check_models(cohort.task, [model], fit.chunk_tiles)
+    check_models(cohort.task, [model], fit.chunk_tiles, notify)
     notify_cohort(cohort, notify)
     facts = cohort_facts(cohort) | clinical_facts(cohort, [model], fit.clinical, notify)
     recorded = settings or record_settings(cohort, (), out, fit, None) | {
@@ -196,8 +196,10 @@ class StoredFits:
         return fitted
 
 
-def check_models(task: Task, models: Sequence[str], chunk_tiles: int) -> None:
-    """Refuse models before any work is done.
+def check_models(
+    task: Task, models: Sequence[str], chunk_tiles: int, notify: Notify = lambda _text: None
+) -> None:
+    """Refuse models before any work is done; say which names other packages use too.
 
     Raises:
         FitError: one is unknown, cannot learn the outcome, or takes no chunks where chunks are requested.
@@ -205,6 +207,8 @@ def check_models(task: Task, models: Sequence[str], chunk_tiles: int) -> None:
     check_names(models)
     task.check_models(models)
     check_chunks(models, chunk_tiles)
+    for note in eclipsed_heads(models):
+        notify(note)
 
 
 def notify_cohort(cohort: Cohort, notify: Notify) -> None:

@@ -29,11 +29,11 @@ from mil.runs.files import write_json
 from mil.runs.run import Run
 from mil.runs.validation_log import (
     ValidationRecord,
-    append_record,
     check_same_model,
     earlier_records,
     log_paths,
     new_record,
+    record_validation,
 )
 
 LOGIT = "logit_"
@@ -105,12 +105,12 @@ def external_validation(
     check_unseen(run, members, cohort)
     record = new_record(run, model, table, cohort)
     logs = log_paths(table, store, run.path)
-    earlier = earlier_records(logs, record)
-    check_same_model(earlier, record)
+    check_same_model(earlier_records(logs, record), record)
     predictions = predict_ensemble(members, cohort)  # uses no label: the cases are still unseen
     path = run.path / "external" / (name or table.stem)
-    path.mkdir(parents=True, exist_ok=True)
-    append_record(logs, record)
+    path.parent.mkdir(exist_ok=True)
+    earlier = record_validation(logs, record)
+    path.mkdir(exist_ok=True)
     write_predictions(path / "predictions.csv", predictions)
     evaluation = evaluate(predictions)
     facts = {"members": len(members), "table_sha256": record.table_sha256, "read": record.date}

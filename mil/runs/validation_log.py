@@ -2,17 +2,22 @@
 
 A second model that is tested on the same cases could be chosen by its score on them; then they are no longer
 unseen cases, so it is refused. Each validation is recorded beside the table, in the bag store and in the run:
-a new store, a new table or a copy of the run does not lose the record.
+a new store, a new table or a copy of the run does not lose the record. The logs are locked from the look for
+earlier records until the new one is added, so that of two models tested at the same time one is refused.
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
+from features.files.locks import is_at, lock
 from mil.data.cohort import Cohort
-from mil.data.names import matching
+from mil.data.names import matching, normalised
 from mil.errors import LeakageError, RunError
 from mil.runs.files import sha256_of
 from mil.runs.run import Run
@@ -32,6 +37,8 @@ class ValidationRecord:
         table, table_sha256: the table of the cases.
         cases: names of the cases.
         bags: fingerprints of their bags.
+        task: what the model predicts; empty in records of versions that did not log it.
+        outcomes: of the cases, in their order; empty in such records.
     """
 
     date: str
@@ -42,6 +49,19 @@ class ValidationRecord:
     table_sha256: str
     cases: tuple[str, ...]
     bags: tuple[str, ...]
+    task: str = ""
+    outcomes: tuple[str, ...] = ()
+
+    def asks_the_same(self, other: "ValidationRecord") -> bool:
+        """Whether the scores of two models on these cases could be compared to choose one of the models.
+
+        A diagnosis and a survival of one case are two questions; a class that is read as a grade is one.
+        """
+        if self.task == other.task or not (self.task and other.task):
+            return True
+        theirs = dict(zip(map(normalised, other.cases), other.outcomes, strict=True))
+        pairs = zip(map(normalised, self.cases), self.outcomes, strict=True)
+        return all(outcome == theirs[case] for case, outcome in pairs if case in theirs)
 
 
 def new_record(run: Run, model: str, table: Path, cohort: Cohort) -> ValidationRecord:
@@ -55,6 +75,8 @@ def new_record(run: Run, model: str, table: Path, cohort: Cohort) -> ValidationR
         table_sha256=sha256_of(table),
         cases=tuple(case.name for case in cohort.cases),
         bags=tuple(bag.data_sha256 for case in cohort.cases for bag in case.bags),
+        task=cohort.task.name,
+        outcomes=tuple(case.label for case in cohort.cases),
     )
 
 
@@ -64,22 +86,40 @@ def log_paths(table: Path, store: Path, run: Path) -> tuple[Path, Path, Path]:
 
 
 def earlier_records(logs: Sequence[Path], record: ValidationRecord) -> tuple[ValidationRecord, ...]:
-    """The records of any of the same cases in the logs, without duplicates, by date.
+    """The records of the same question to any of the same cases in the logs, without duplicates, by date.
 
     Raises:
         RunError: a log cannot be read: a line that is lost would let a second model in.
     """
-    logged = {entry for log in logs for entry in _read(log)}
-    return tuple(
-        sorted(
-            (
-                entry
-                for entry in logged
-                if set(entry.bags) & set(record.bags) or matching(entry.cases, record.cases)
-            ),
-            key=lambda entry: entry.date,
-        )
-    )
+    with ExitStack() as stack:
+        files = [stack.enter_context(log.open(encoding="utf-8")) for log in logs if log.exists()]
+        for file in files:
+            _lock(file, shared=True)
+        return _concerned(files, record)
+
+
+def record_validation(
+    logs: Sequence[Path], record: ValidationRecord
+) -> tuple[ValidationRecord, ...]:
+    """Refuse a second model, else add a line to each log, in one go that no other process can get into.
+
+    Earlier lines are never changed.
+
+    Returns:
+        The earlier records, as ``earlier_records``; all are of the same model.
+
+    Raises:
+        LeakageError: another model has been tested on one of the cases.
+        RunError: a log cannot be read or written.
+    """
+    with _locked(logs) as files:
+        earlier = _concerned(files, record)
+        check_same_model(earlier, record)
+        for file in files:
+            file.write(json.dumps(asdict(record)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    return earlier
 
 
 def check_same_model(earlier: Sequence[ValidationRecord], record: ValidationRecord) -> None:
@@ -98,32 +138,89 @@ def check_same_model(earlier: Sequence[ValidationRecord], record: ValidationReco
             )
 
 
-def append_record(logs: Sequence[Path], record: ValidationRecord) -> None:
-    """Add a line to each log; earlier lines are never changed.
+@contextmanager
+def _locked(logs: Sequence[Path]) -> Iterator[list[TextIO]]:
+    """The logs, open and locked for this process alone; one that stays empty is removed again.
 
     Raises:
         RunError: a log cannot be written.
     """
-    for log in logs:
+    paths = sorted({log.resolve() for log in logs})  # every process locks them in one order
+    with ExitStack() as stack:
+        files: list[TextIO] = []
         try:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(record)) + "\n")
+            for path in paths:
+                files.append(_open_locked(path))
+                stack.callback(_close, files[-1], path)
+            yield files
         except OSError as error:
             raise RunError(
-                f"{log}: cannot be written ({error.strerror}), and no validation is made without a record. "
-                "Put the table and the store into a folder that you can write to."
+                f"{error.filename or paths[0]}: cannot be written ({error.strerror}), and no validation is "
+                "made without a record. Put the table and the store into a folder that you can write to."
             ) from error
 
 
-def _read(log: Path) -> Iterator[ValidationRecord]:
-    if not log.exists():
-        return
-    for number, line in enumerate(log.read_text(encoding="utf-8").splitlines(), start=1):
+def _open_locked(path: Path) -> TextIO:
+    """A log, open and locked; opened again where another process has removed it in the meantime."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        _lock(file)
+        if is_at(file, path):
+            return file
+        file.close()
+
+
+def _close(file: TextIO, path: Path) -> None:
+    with file:
+        if not os.fstat(file.fileno()).st_size:
+            path.unlink()
+
+
+def _lock(file: TextIO, *, shared: bool = False) -> None:
+    """Lock a log until it is closed.
+
+    Raises:
+        RunError: there are no locks.
+    """
+    try:
+        lock(file, shared=shared)
+    except (ImportError, OSError) as error:
+        raise RunError(
+            f"{file.name}: this system has no file locks ({error}), so that two models could be tested at "
+            "the same time. Put the table, the store and the run on a local disk of Linux, macOS or WSL."
+        ) from error
+
+
+def _concerned(files: Sequence[TextIO], record: ValidationRecord) -> tuple[ValidationRecord, ...]:
+    """The records of open logs that a new one must be compared with, by date."""
+    logged = {entry for file in files for entry in _read(file)}
+    return tuple(
+        sorted(
+            (
+                entry
+                for entry in logged
+                if (set(entry.bags) & set(record.bags) or matching(entry.cases, record.cases))
+                and entry.asks_the_same(record)
+            ),
+            key=lambda entry: entry.date,
+        )
+    )
+
+
+def _read(file: TextIO) -> Iterator[ValidationRecord]:
+    """The records of an open log.
+
+    Raises:
+        RunError: a line is not one.
+    """
+    file.seek(0)
+    for number, line in enumerate(file.read().splitlines(), start=1):
         try:
             entry = json.loads(line)
             lists = {"cases": tuple(entry["cases"]), "bags": tuple(entry["bags"])}
-            yield ValidationRecord(**entry | lists)
-        except (ValueError, TypeError, KeyError) as error:
+            outcomes = tuple(entry.get("outcomes", ()))
+            yield ValidationRecord(**entry | lists | {"outcomes": outcomes})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RunError(
-                f"{log}, line {number}: not a record as it was written ({error}). Put the line back."
+                f"{file.name}, line {number}: not a record as it was written ({error}). Put the line back."
             ) from error

@@ -186,3 +186,13 @@ def test_slides_whose_names_look_like_those_of_tiles_are_slides(demo, tmp_path):
     (tmp_path / "S21-4711-3.tiff").symlink_to(demo / "slides" / "case-01-s1.tiff")
     (job,) = slide_jobs(ExtractOptions(inputs=(tmp_path,), out=tmp_path / "out"))
     assert (job.slide, job.from_tiles) == ("S21-4711-3", False)
+
+
+@pytest.mark.parametrize("stranger", ["cli", "mil", "typer", "pathlib"])
+def test_a_file_of_the_current_folder_is_not_taken_for_the_command(tmp_path, stranger):
+    (tmp_path / f"{stranger}.py").write_text("print('stranger')")
+    done = subprocess.run(
+        [sys.executable, "-m", "sarcomil", "--version"], cwd=tmp_path, capture_output=True, text=True,
+        check=True, env=os.environ | {"PYTHONPATH": str(REPO)},
+    )  # fmt: skip
+    assert done.stdout.strip() == "sarcomil 0.1.0"

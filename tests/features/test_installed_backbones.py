@@ -11,7 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from features.backbones.registry import load_backbone, resolve_name
-from features.backbones.table import BACKBONES, feature_dim, find_backbone, list_backbones
+from features.backbones.table import (
+    BACKBONES,
+    eclipsed_backbones,
+    feature_dim,
+    find_backbone,
+    list_backbones,
+)
 from features.bags.bag import read_bag
 from features.errors import BackboneError
 from features.extraction.embed import Clock, Embedder
@@ -71,6 +77,15 @@ def test_names_of_packages_come_after_those_of_the_table(package):
     assert list_backbones()[: len(BACKBONES)] == tuple(BACKBONES)
     assert set(list_backbones()) == {*BACKBONES, *POINTS}
     assert find_backbone("resnet18") is BACKBONES["resnet18"]
+
+
+def test_a_package_with_a_name_of_the_table_is_named(package):
+    points = package / "tiny_backbones-1.0.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text() + "vgg19 = tiny_backbones:lost\n")
+    assert find_backbone("vgg19") is BACKBONES["vgg19"]
+    [note] = eclipsed_backbones(["vgg19", "resnet50"])
+    assert note.startswith("The installed package tiny-backbones also has a backbone 'vgg19' (")
+    assert eclipsed_backbones(["resnet50", next(iter(POINTS))]) == []
 
 
 def test_a_function_is_built_seeded_and_ready_to_embed(package):

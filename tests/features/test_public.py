@@ -4,6 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,11 @@ def test_slides_become_bags_from_python(tmp_path, monkeypatch):
     }
     assert [o.slide for o in result.failed] == ["bad"]
     assert notes == ["Without annotations, every tile of tissue is used, tumour or not."]
+    with pytest.raises(features.FeaturesError, match="no such weights file"):
+        features.extract(
+            tmp_path / "slides", tmp_path / "other", recipe=replace(recipe, weights="no.pth"),
+            notify=pytest.fail,
+        )  # fmt: skip
     assert len(read_bag(Path(result) / "a.h5")) == 4
     assert result.stage_seconds["forward"] > 0
     again = features.extract(tmp_path / "slides", result, recipe=recipe, workers=1)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from features.bags.bag import read_bag, write_bag
-from mil.errors import FitError
+from mil.errors import FitError, UnknownModel
 from mil.heads import registry
 from mil.heads.attention import AttentionPooling
 from mil.heads.registry import (
@@ -23,6 +23,8 @@ from mil.heads.registry import (
     register_head,
 )
 from mil.learning.fitted import load_model
+from mil.runs.cross_validation import check_models
+from mil.tasks.registry import task_from
 from tests.mil.made import made_bag, probabilities
 
 HEAD = """
@@ -163,7 +165,10 @@ def test_help_lists_installed_heads_and_what_is_wrong_with_them(packages, tmp_pa
     words = " ".join(result.stdout.replace("│", " ").split())
     assert "Installed: deep (deepmil)." in words
     assert "lost (brokenmil): there is no module 'nowhere'" in words
-    assert "abmil (brokenmil): its name is that of mil.heads.attention:AttentionPooling" in words
+    assert (
+        "abmil (brokenmil): its name is that of the built-in mil.heads.attention:AttentionPooling"
+        in words
+    )
 
 
 def test_help_imports_neither_torch_nor_the_package(packages):
@@ -215,10 +220,28 @@ def test_name_of_two_packages_is_an_error(tmp_path, on_path):
     }
     with pytest.raises(FitError, match=r"'deep' of the installed package onemil.*head of twomil"):
         head_class("deep")
-    for request in (lambda: head_class("mean"), lambda: check_names(["mean"])):
-        with pytest.raises(FitError, match=r"its name is that of mil\.heads\.pooling:MeanPooling"):
-            request()
     assert head_class("max").__name__ == "MaxPooling"
+
+
+@pytest.mark.parametrize("name", ["mean", "abmil", "majority", "pooled-svm"])
+def test_a_package_cannot_block_a_built_in_model(tmp_path, on_path, name):
+    install(tmp_path, "rivalmil", {name: "nowhere.heads:Deep", "tile-vote": "rivalmil.heads:Deep"})
+    on_path(tmp_path)
+    check_names(["max", name])
+    assert head_class(name).__module__.startswith("mil.")
+    notes = []
+    check_models(task_from({}), ["max", name], 0, notes.append)
+    assert [note.partition("(")[0] for note in notes] == [
+        f"The installed package rivalmil also has a model '{name}' "
+    ]
+
+
+def test_every_misspelt_model_is_named():
+    with pytest.raises(UnknownModel) as caught:
+        check_names(["abmli", "max", "tile-vot", "qqq"])
+    assert str(caught.value).startswith(
+        "No model 'abmli' or 'tile-vot' or 'qqq'. Did you mean 'abmil' and 'tile-vote'? Known: mean, max, "
+    )
 
 
 class Deep(AttentionPooling):

@@ -3,9 +3,11 @@
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
-from dataclasses import replace
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +236,36 @@ def test_several_runs_follow_each_other(tmp_path):
         pairs = run_tasks(Mark(tmp_path / name), tasks, workers=2)
         assert numbers(pairs) == {n: n for n in range(count)}
     assert workers_of(tmp_path / "first").isdisjoint(workers_of(tmp_path / "second"))
+
+
+@pytest.mark.parametrize("name", ["numpy", "joblib", "tempfile"])
+def test_a_file_of_the_current_folder_is_not_imported_by_workers(tmp_path, monkeypatch, name):
+    (tmp_path / f"{name}.py").write_text("import os; os._exit(0)")
+    (tmp_path / "done").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry])
+    pairs = run_tasks(Mark(tmp_path / "done"), [(n,) for n in range(3)], workers=2)
+    assert numbers(pairs) == {n: n for n in range(3)}
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
+@dataclass(frozen=True)
+class Large(Mark):
+    """More than a pipe takes before its reader starts."""
+
+    content: bytes = bytes(1 << 20)
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_worker_that_cannot_start_is_an_error_at_once(tmp_path, monkeypatch, status):
+    (tmp_path / "sitecustomize.py").write_text(f"import os; os._exit({status})")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    started = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # joblib's own helper cannot start either
+        with pytest.raises(FitError, match=r"No worker process could start.*Set workers to 1"):
+            list(run_tasks(Large(tmp_path), [(n,) for n in range(8)], workers=2))
+    assert time.monotonic() - started < PATIENCE_S / 4
 
 
 def test_where_no_process_can_be_started_this_one_does_the_work(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -19,15 +21,16 @@ from mil.learning.batches import collate
 from mil.learning.crossval import cross_validate
 from mil.learning.fitted import save_model
 from mil.learning.training import fit_model
+from mil.runs import external
 from mil.runs.external import check_unseen, external_validation, predict_ensemble
 from mil.runs.record import finish_run, start_run
 from mil.runs.run import Run
 from mil.runs.validation_log import (
-    append_record,
     check_same_model,
     earlier_records,
     log_paths,
     new_record,
+    record_validation,
 )
 from tests.mil.followed import followed_cohort
 from tests.mil.made import QUICK, cohort_of, folds_of, made_case, made_cohort
@@ -230,9 +233,9 @@ def place(tmp_path):
 def test_a_record_is_added_to_every_log_and_none_is_lost(run, unseen, place):
     record = new_record(run, "abmil", place[0], unseen)
     logs = log_paths(*place)
-    append_record(logs, record)
+    record_validation(logs, record)
     first = [log.read_bytes() for log in logs]
-    append_record(logs, replace(record, date="2030-01-01"))
+    record_validation(logs, replace(record, date="2030-01-01"))
     for log, before in zip(logs, first, strict=True):
         assert log.read_bytes().startswith(before)
         assert [json.loads(line)["model"] for line in log.read_text().splitlines()] == ["abmil"] * 2
@@ -242,7 +245,7 @@ def test_a_record_is_added_to_every_log_and_none_is_lost(run, unseen, place):
 def test_the_same_model_may_read_again_and_no_other(run, unseen, place):
     record, logs = new_record(run, "abmil", place[0], unseen), log_paths(*place)
     assert earlier_records(logs, record) == ()
-    append_record(logs, record)
+    record_validation(logs, record)
     check_same_model(earlier_records(logs, record), record)
     for other in (
         replace(record, model="mean"),
@@ -260,7 +263,7 @@ def test_the_same_model_may_read_again_and_no_other(run, unseen, place):
 )
 def test_no_way_round_the_log(run, unseen, place, way):
     table, store, folder = place
-    append_record(log_paths(*place), new_record(run, "abmil", table, unseen))
+    record_validation(log_paths(*place), new_record(run, "abmil", table, unseen))
     if way == "one case less":
         unseen = cohort_of(unseen.cases[:2])
     elif way == "another store":
@@ -283,7 +286,7 @@ def test_no_way_round_the_log(run, unseen, place, way):
 
 
 def test_other_cases_in_the_same_store_are_free(run, unseen, place):
-    append_record(log_paths(*place), new_record(run, "abmil", place[0], unseen))
+    record_validation(log_paths(*place), new_record(run, "abmil", place[0], unseen))
     others = cohort_of(
         [made_case(f"y{i}", f"class-{'ab'[i]}", np.eye(5)[i : i + 2]) for i in range(2)]
     )
@@ -292,12 +295,106 @@ def test_other_cases_in_the_same_store_are_free(run, unseen, place):
 
 def test_a_log_that_was_cut_or_cannot_be_written_is_an_error(run, unseen, place):
     record, logs = new_record(run, "abmil", place[0], unseen), log_paths(*place)
-    append_record(logs, record)
+    record_validation(logs, record)
     logs[0].write_text(logs[0].read_text()[:40])
     with pytest.raises(RunError, match="line 1: not a record"):
         earlier_records(logs, record)
     with pytest.raises(RunError, match="cannot be written"):
-        append_record([place[1] / "absent" / "log"], record)
+        record_validation([place[1] / "absent" / "log"], record)
+
+
+@pytest.mark.parametrize("first_task", ["survival", "grade", ""])
+def test_a_model_of_another_question_may_be_tested_on_the_same_cases(
+    run, unseen, place, first_task
+):
+    """Not one that reads the same outcome under another name, nor one whose question is not logged."""
+    diagnosis, logs = new_record(run, "abmil", place[0], unseen), log_paths(*place)
+    outcomes = ("1", "0", "1") if first_task == "survival" else diagnosis.outcomes
+    first = replace(diagnosis, model="mean", task=first_task, outcomes=outcomes)
+    record_validation(logs, first)
+    if first_task == "survival":
+        assert record_validation(logs, diagnosis) == ()
+        other = replace(first, model="max")
+    else:
+        other = diagnosis
+    with pytest.raises(LeakageError, match="used to test mean"):
+        record_validation(logs, other)
+
+
+def test_a_log_without_tasks_is_read_as_before(run, unseen, place):
+    record, logs = new_record(run, "abmil", place[0], unseen), log_paths(*place)
+    record_validation(logs, record)
+    for log in logs:
+        entry = json.loads(log.read_text())
+        del entry["task"], entry["outcomes"]
+        log.write_text(json.dumps(entry) + "\n")
+    with pytest.raises(LeakageError, match="used to test abmil"):
+        record_validation(logs, replace(record, model="mean", task="survival"))
+    assert len(record_validation(logs, record)) == 1
+
+
+def at_once(*calls):
+    """What each call returned or raised, all started together."""
+    start = threading.Barrier(len(calls))
+
+    def run_one(call):
+        start.wait()
+        try:
+            return call()
+        except (LeakageError, RunError) as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run_one, calls))
+
+
+@pytest.mark.parametrize("shared", [0, 1, 2])
+def test_of_two_models_recorded_at_once_one_is_refused(run, unseen, tmp_path, shared):
+    """Whichever of the three logs is the only one that both write to, and in whatever order they name it."""
+    (tmp_path / "t").write_text("case")
+    record = new_record(run, "abmil", tmp_path / "t", unseen)
+    for number in range(60):
+        common = tmp_path / f"{number}-m"
+        sides = [[tmp_path / f"{number}-{side}{i}" for i in range(3)] for side in "az"]
+        for side in sides:
+            side[shared] = common
+        results = at_once(
+            lambda logs=sides[0]: record_validation(logs, record),
+            lambda logs=sides[1][::-1]: record_validation(logs, replace(record, model="mean")),
+        )
+        refused = [result for result in results if isinstance(result, LeakageError)]
+        assert len(refused) == 1, results
+        assert [result for result in results if result == ()] == [()]
+        loser = sides[results.index(refused[0])]
+        assert not [log for log in loser if log != common and log.exists()]
+        assert len(common.read_text().splitlines()) == 1
+
+
+def test_of_two_validations_started_together_one_is_refused(
+    run, cohort_on_disk, tmp_path, monkeypatch
+):
+    """Both have found no earlier record when they predict."""
+    copied = Run(shutil.copytree(run.path, tmp_path / "run"), run.info)
+    ready = threading.Barrier(2)
+
+    def predict_together(members, cohort):
+        ready.wait()
+        return predict_ensemble(members, cohort)
+
+    monkeypatch.setattr(external, "predict_ensemble", predict_together)
+    results = at_once(
+        *(
+            lambda model=model: external_validation(
+                copied, model, *cohort_on_disk, name=model, allow_missing=True
+            )
+            for model in ("majority", "abmil")
+        )
+    )
+    assert sorted(type(result).__name__ for result in results) == [
+        "ExternalValidation",
+        "LeakageError",
+    ]
+    assert len(list((copied.path / "external").glob("*/predictions.csv"))) == 1
 
 
 def table_of(path, *rows, head="split"):

@@ -1,0 +1,1 @@
+"""``python -m sarcomil`` is the ``mil`` command; the library is ``import mil``."""
