@@ -20,10 +20,10 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from benchmarks.bootstrap import bca, case_weights, leave_one_out
 from benchmarks.statistics import met
 from benchmarks.table import print_table, save
 from mil.evaluation.arrays import Floats, Ints
-from mil.evaluation.bootstrap import bca, case_weights, leave_one_out
 from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.grade.comparison import kappa_difference, mae_difference
 from mil.evaluation.grade.intervals import graded_interval, somers_interval

@@ -11,17 +11,20 @@ enumerated rather than drawn. About three minutes of one core.
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.optimize import brentq
+from scipy.special import expit, logit, softmax
 from scipy.stats import binom, norm, ttest_1samp
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from benchmarks.bootstrap import bca, case_weights, leave_one_out, percentile
 from benchmarks.table import print_table, save
 from mil.evaluation import intervals
-from mil.evaluation.bootstrap import bca, case_weights, leave_one_out, percentile
+from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.classification.calibration import slope_and_intercept
 from mil.evaluation.classification.conformal import future_coverage, threshold
 from mil.evaluation.classification.metrics import (
@@ -32,7 +35,7 @@ from mil.evaluation.classification.metrics import (
     placements,
     predicted,
 )
-from mil.evaluation.classification.per_class import INTERVALS
+from mil.evaluation.classification.per_class import INTERVALS, average_precisions
 from mil.evaluation.classification.power import mcnemar_power
 from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.comparison import delong_test
@@ -211,35 +214,71 @@ def confusion_numbers(cohorts: int) -> Iterator[Row]:
             yield name, where, f"sensitivity {sens}", method, float(np.mean(each)), aim, n
 
 
-def average_precisions(cohorts: int) -> Iterator[Row]:
-    """Of normal scores, as many positives as negatives."""
-    for n, auc in product((10, 15, 25), (0.8, 0.9)):
-        rng = np.random.default_rng(n)
-        truth = np.repeat([0, 1], n)
-        shift = norm.ppf(auc) * 2**0.5
-        true = _mean_average_precision(rng, n, shift)
-        weights = np.vstack(
-            [np.ones(2 * n), leave_one_out(2 * n), case_weights(truth, RESAMPLES, 0)]
-        )
-        held: dict[str, list[bool]] = {"bootstrap, BCa": [], "bootstrap, percentile": []}
-        for _ in range(cohorts // 8):
-            values = average_precision(truth == 1, rng.normal(size=2 * n) + truth * shift, weights)
-            drawn = values[1 + 2 * n :]
-            found = bca(values[0], drawn, values[1 : 1 + 2 * n], truth), percentile(drawn)
-            for into, each in zip(held.values(), found, strict=True):
-                into.append(each is not None and each.low <= true <= each.high)
-        for method, inside in held.items():
-            found_ = float(np.mean(inside))
-            yield "average precision", f"{n} + {n}", f"AUC {auc}", method, found_, "", cohorts // 8
+def scores_of_probabilities(cohorts: int) -> Iterator[Row]:
+    """Average precision and Brier score of softmax probabilities: a model that guesses, and two that know."""
+    for counts, temperature in product(((10, 10), (12, 6, 6), (20, 20), (5,) * 4), (1.0, 2.5)):
+        truth, size = np.repeat(np.arange(len(counts)), counts), len(counts)
+        for accuracy in (1 / size, 0.7, 0.9):
+            rng = np.random.default_rng(sum(counts))
+            shift = _shift(size, accuracy)
+            cohort = partial(_probabilities, rng, shift * np.eye(size)[truth], temperature)
+            known = [cohort() for _ in range(4000)]
+            inside: dict[tuple[str, str], list[bool]] = {}
+            for name, metric, limits in (
+                ("average precision", _mean_precision, _precision_limits),
+                ("Brier score", lambda y, p: float(brier(y, p).mean()), _brier_limits),
+            ):
+                if name == "average precision" and temperature != 1:
+                    continue  # it knows the order alone
+                true = float(np.mean([metric(truth, p) for p in known]))
+                for _ in range(cohorts // 8):
+                    for method, (low, high) in limits(truth, cohort()).items():
+                        inside.setdefault((name, method), []).append(low <= true <= high)
+            where = " + ".join(map(str, counts))
+            for (name, method), hits in inside.items():
+                aim = "" if "bootstrap" in method else ".93 or more"
+                level = f"accuracy {accuracy:.2f}, logits x {temperature}"
+                yield name, where, level, method, float(np.mean(hits)), aim, cohorts // 8
 
 
-def _mean_average_precision(rng: np.random.Generator, n: int, shift: float) -> float:
-    """What cohorts of this size give on average."""
-    truth = np.repeat([0, 1], n)
-    draws = [
-        average_precision(truth == 1, rng.normal(size=2 * n) + truth * shift) for _ in range(4000)
-    ]
-    return float(np.mean(draws))
+def _shift(size: int, accuracy: float) -> float:
+    """How far the logit of the true class is moved for this accuracy, all others being standard normal."""
+    z, true = np.random.default_rng(0).normal(size=(40_000, size)), np.eye(size)[0]
+    return float(brentq(lambda at: np.mean(predicted(z + at * true) == 0) - accuracy, -0.5, 8))
+
+
+def _probabilities(rng: np.random.Generator, shift: Floats, temperature: float) -> Floats:
+    return softmax(temperature * (rng.normal(size=shift.shape) + shift), axis=1)
+
+
+def _mean_precision(truth: Ints, p: Floats) -> float:
+    estimate = average_precisions(truth, [p])[-1]
+    return float(estimate.value or 0.0)
+
+
+def _precision_limits(truth: Ints, p: Floats) -> dict[str, tuple[float, float]]:
+    n, estimate = len(truth), average_precisions(truth, [p])[-1]
+    weights = np.vstack([np.ones(n), leave_one_out(n), case_weights(truth, RESAMPLES, 0)])
+    of_class = [average_precision(truth == k, p[:, k], weights) for k in range(p.shape[1])]
+    values = of_class[1] if len(of_class) == 2 else np.mean(of_class, axis=0)
+    limits = bca(values[0], values[1 + n :], values[1 : 1 + n], truth)
+    return {
+        estimate.method: (float(estimate.low or 0.0), float(estimate.high or 0.0)),
+        "bootstrap, BCa": (limits.low, limits.high) if limits else (np.nan, np.nan),
+    }
+
+
+def _brier_limits(truth: Ints, p: Floats) -> dict[str, tuple[float, float]]:
+    n, losses = len(truth), brier(truth, p)
+    one, two = case_weights(truth, RESAMPLES, 0) @ losses / n, leave_one_out(n) @ losses / (n - 1)
+    limits, drawn = (
+        intervals.bounded_mean_interval(losses, 2.0),
+        bca(losses.mean(), one, two, truth),
+    )
+    return {
+        limits.method: (limits.low, limits.high),
+        "bootstrap, BCa": (drawn.low, drawn.high) if drawn else (np.nan, np.nan),
+    }
 
 
 def calibration_slopes(cohorts: int) -> Iterator[Row]:
@@ -365,7 +404,7 @@ PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
     "shares": shares_of_cases,
     "predictive": predictive_values,
     "confusion": confusion_numbers,
-    "precision": average_precisions,
+    "probabilities": scores_of_probabilities,
     "calibration": calibration_slopes,
     "tests": tests_without_a_difference,
     "folds": folds_without_a_difference,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import beta, norm
+from scipy.stats import beta, norm, t
 
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.classification.metrics import macro_auc, placements
@@ -198,10 +198,54 @@ def balanced_accuracy_interval(
         class_counts: (C,) cases per class; a class without a case is left out.
         confidence: in (0, 1).
     """
-    present = class_counts[class_counts > 0]
-    n = len(present) ** 2 / float(np.sum(1 / present))
-    interval = wilson(balanced_accuracy * n, n, confidence)
+    return _wilson_of_mean(balanced_accuracy, class_counts[class_counts > 0], confidence)
+
+
+def average_precision_interval(
+    average_precision: float, positives: Ints, confidence: float = 0.95
+) -> Interval:
+    """Wilson's interval with the cases of the class, or the effective number of a mean over classes.
+
+    An average precision is a mean over the cases of the class of numbers in [0, 1], whose variance is at
+    most p (1 - p) / n; with this bound the interval errs on the wide side. Coverage at
+    nominal .95, accuracy .7, .9 and guessing, 500 cohorts each: 10 + 10 cases .986-.996, 12 + 6 + 6
+    .948-.994, 20 + 20 .988-.994, 4 x 5 .970-.988; the case bootstrap (BCa) .722-.938.
+
+    Args:
+        average_precision: of one class, or the mean over classes.
+        positives: cases of the class, or (C,) of each of the classes averaged, all > 0.
+        confidence: in (0, 1).
+    """
+    return _wilson_of_mean(average_precision, positives, confidence)
+
+
+def _wilson_of_mean(mean: float, sizes: Ints, confidence: float) -> Interval:
+    n = np.size(sizes) ** 2 / float(np.sum(1 / sizes))
+    interval = wilson(mean * n, n, confidence)
     return Interval(interval.low, interval.high, "Wilson, effective n")
+
+
+def bounded_mean_interval(values: Floats, most: float, confidence: float = 0.95) -> Interval:
+    """Student's t on the logit scale for the mean of a few numbers within bounds.
+
+    A quarter of a case at each bound is added (as Agresti & Coull 1998, Am Stat 52:119, add cases to a
+    share), so that errors that did not occur still count. Coverage of the Brier score at nominal .95 in the
+    settings of `average_precision_interval`: .948-.988; the case bootstrap (BCa) .834-.952.
+
+    Args:
+        values: (n,) numbers in [0, most], n >= 2.
+        most: the upper bound.
+        confidence: in (0, 1).
+    """
+    weights = np.append(np.ones(len(values)), [0.25, 0.25])
+    padded = np.append(values, [0.0, most]) / most
+    n, value = float(weights.sum()), float(np.mean(values))
+    mean = float(weights @ padded) / n
+    error = np.sqrt(float(weights @ (padded - mean) ** 2) / (n * (n - 1)))
+    half = t.isf((1 - confidence) / 2, len(values) - 1) * error / (mean * (1 - mean))
+    low, high = (float(most * expit(logit(mean) + step)) for step in (-half, half))
+    # The added cases pull the limits inwards; they must still contain the value itself.
+    return Interval(min(low, value), max(high, value), "t, logit scale, bounds added")
 
 
 def newcombe_auc(auc: float, n_pos: int, n_neg: int, confidence: float = 0.95) -> Interval:

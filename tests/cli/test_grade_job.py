@@ -56,3 +56,26 @@ def test_a_run_of_grades_goes_all_the_way(study, mil):
     unseen = pd.read_csv(study / "run" / "external" / "cohort" / "predictions.csv")
     assert len(unseen) == 6
     assert set(unseen["grade"]) == {"G1", "G2", "G3"}
+
+
+def test_a_run_of_grades_is_explained_permuted_and_predicts(study, mil, tmp_path):
+    quick = ("--task", "grade", "--epochs", "2", "--seeds", "1", "--folds", "3", "--quiet")
+    models = ("--models", "majority,abmil")
+    table, store = study / "cohort.csv", study / "store"
+    mil("crossval", table, store, *quick, *models, "--out", tmp_path / "run")
+    slide = pd.read_csv(tmp_path / "run" / "predictions.csv")["slide"][0]
+    bag = store / f"{slide}.h5"
+    mil("explain", tmp_path / "run", bag, "--method", "evidence", "--out", tmp_path / "explained")
+    [scores] = (tmp_path / "explained").glob("*.csv")
+    scores = tmp_path / "explained" / f"{slide}-abmil-evidence.csv"
+    assert len(pd.read_csv(scores)) == 24
+    shuffles = ("--times", "2", "--quiet", "--out", tmp_path / "permuted")
+    mil("permute", tmp_path / "run", *shuffles)
+    permuted = json.loads((tmp_path / "permuted" / "permutation.json").read_text())
+    assert "kappa" in json.dumps(permuted)
+    train = ("train", table, store, *quick[:6], "--model", "abmil", "--quiet")
+    mil(*train, "--out", tmp_path / "trained")
+    mil("predict", tmp_path / "trained", bag, "--out", tmp_path / "predicted.csv")
+    predicted = pd.read_csv(tmp_path / "predicted.csv")
+    shares = predicted[["g_G1", "g_G2", "g_G3"]].sum(axis=1)
+    assert shares.to_numpy() == pytest.approx(np.ones(len(predicted)), abs=1e-4)

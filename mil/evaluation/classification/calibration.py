@@ -10,7 +10,6 @@ import numpy as np
 from scipy.stats import chi2, norm, rankdata
 
 from mil.evaluation.arrays import Bools, Floats, Ints
-from mil.evaluation.bootstrap import bca, case_weights, leave_one_out
 from mil.evaluation.classification.metrics import brier, predicted
 from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.classification.recalibration import (
@@ -23,9 +22,10 @@ from mil.evaluation.classification.recalibration import (
     recalibrate,
     temperature_scaled,
 )
-from mil.evaluation.intervals import Estimate, exact
+from mil.evaluation.intervals import Estimate, bounded_mean_interval, exact
 
-RESAMPLES, SIMULATED, SEED = 2000, 1000, 0
+SIMULATED, SEED = 1000, 0
+MAX_BRIER = 2.0  # summed over classes
 SPAN = 0.75  # share of the cases used for each point of the smoothed curve
 SEPARATED = Estimate(None, None, None, "none", "undefined: the cases are separated, or all alike")
 
@@ -115,7 +115,7 @@ def calibrate(repeats: Sequence[CaseScores], classes: Sequence[str]) -> Calibrat
     losses = np.mean([brier(truth, probabilities) for probabilities in p], axis=0)
     share = np.bincount(truth, minlength=len(classes)) / len(truth)
     reference = float(np.sum(share * (1 - share)))  # of always predicting the class frequencies
-    score = _bootstrap_mean(losses, truth)
+    score = _brier_estimate(losses)
     errors = np.array([calibration_error(truth, probabilities) for probabilities in p]).mean(axis=0)
     return Calibration(
         brier=score,
@@ -285,15 +285,11 @@ def _wald_estimate(estimates: Sequence[tuple[float, float]]) -> Estimate:
     return Estimate(float(value), float(value - half), float(value + half), "Wald")
 
 
-def _bootstrap_mean(losses: Floats, truth: Ints) -> Estimate:
-    n = len(truth)
-    replicates = case_weights(truth, RESAMPLES, SEED) @ losses / n
-    left_out = leave_one_out(n) @ losses / max(n - 1, 1)
+def _brier_estimate(losses: Floats) -> Estimate:
     value = float(losses.mean())
-    interval = bca(value, replicates, left_out, truth)
-    if interval is None:
-        note = "no interval: every resample of these cases gives the same"
-        return Estimate(value, None, None, "none", note)
+    if len(losses) < 2:
+        return Estimate(value, None, None, "none", "no interval: one case")
+    interval = bounded_mean_interval(losses, MAX_BRIER)
     return Estimate(value, interval.low, interval.high, interval.method)
 
 

@@ -8,7 +8,7 @@ from scipy.stats import binom, bootstrap
 from sklearn import metrics as sklearn_metrics
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from mil.evaluation.bootstrap import bca, case_weights, leave_one_out, percentile
+from benchmarks.bootstrap import bca, case_weights, leave_one_out, percentile
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.classification.per_class import (
     average_precisions,
@@ -19,7 +19,12 @@ from mil.evaluation.classification.per_class import (
     spread,
 )
 from mil.evaluation.classification.predictions import CaseScores
-from mil.evaluation.intervals import confusion_interval, predictive_value, wilson_continuity
+from mil.evaluation.intervals import (
+    bounded_mean_interval,
+    confusion_interval,
+    predictive_value,
+    wilson_continuity,
+)
 from mil.settings import JudgeSettings
 from tests import twins
 
@@ -177,13 +182,46 @@ def test_average_precision_of_classes_and_their_mean():
     assert average_precisions(truth, [p, p])[-1].value == pytest.approx(macro.value)
 
 
-def test_a_perfect_ranking_has_no_bootstrap_interval_and_says_so():
+def test_a_perfect_ranking_leaves_room_for_errors_that_did_not_occur():
     truth = np.repeat([0, 1], 6)
     (*_, macro) = average_precisions(truth, [np.eye(2)[truth]])
-    assert (macro.value, macro.low, macro.high) == (1, None, None)
-    assert "every resample" in macro.note
-    absent = average_precisions(np.zeros(4, np.int64), [np.full((4, 2), 0.5)])[1]
-    assert absent.value is None
+    assert (macro.value, macro.high) == (1, 1)
+    assert macro.low == pytest.approx(6 / (6 + 1.959964**2))  # Wilson at 6 of 6
+    absent = average_precisions(np.zeros(4, np.int64), [np.full((4, 2), 0.5)])
+    assert [estimate.value for estimate in absent] == [None, None, None]
+    absent = average_precisions(np.array([0, 0, 1, 1]), [np.full((4, 3), 1 / 3)])
+    assert [estimate.value is None for estimate in absent] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("most", [1.0, 2.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_interval_of_a_bounded_mean_keeps_within_the_bounds_and_treats_both_alike(most, seed):
+    rng = np.random.default_rng(seed)
+    values = most * rng.beta(0.5, 1.5, size=3 + 7 * seed) * (seed > 0)
+    interval = bounded_mean_interval(values, most)
+    assert 0 <= interval.low <= values.mean() < interval.high < most
+    turned = bounded_mean_interval(most - values, most)
+    assert (turned.low, turned.high) == pytest.approx((most - interval.high, most - interval.low))
+    narrow = bounded_mean_interval(values, most, confidence=0.5)
+    assert interval.high > narrow.high
+
+
+@pytest.mark.parametrize(
+    ("counts", "shift"), [((10, 10), 1.8), ((12, 6, 6), 2.5), ((5, 5, 5, 5), 0.0)]
+)
+def test_intervals_of_probabilities_cover_at_twenty_cases(counts, shift):
+    """In 400 cohorts; benchmarks.statistics has more, and of more kinds."""
+    truth, rng = np.repeat(np.arange(len(counts)), counts), np.random.default_rng(5)
+    z = rng.normal(size=(400, len(truth), len(counts))) + shift * np.eye(len(counts))[truth]
+    cohorts = np.exp(z) / np.exp(z).sum(axis=2, keepdims=True)
+    precisions = [average_precisions(truth, [p])[-1] for p in cohorts]
+    losses = [metrics.brier(truth, p) for p in cohorts]
+    briers = [bounded_mean_interval(values, 2.0) for values in losses]
+    for intervals, true in (
+        (precisions, np.mean([estimate.value for estimate in precisions])),
+        (briers, np.mean(losses)),
+    ):
+        assert np.mean([one.low <= true <= one.high for one in intervals]) >= 0.93
 
 
 def test_draws_keep_cases_per_class_and_leave_none_out_for_long():
