@@ -15,6 +15,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import re
 import secrets
 import socket
@@ -28,6 +29,7 @@ from typing import Any
 from features.errors import SarcomilError
 from mil.report.template import render_template
 from mil.view.gallery import Gallery
+from mil.view.turns import Turns
 
 HOST = "127.0.0.1"
 IDLE_SECONDS = 60  # until an idle connection is closed
@@ -46,9 +48,11 @@ class Viewer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # a browser, or several windows of it, may ask for many tiles at once
 
     def __init__(self, gallery: Gallery, port: int = 0) -> None:
         self.gallery = gallery
+        self.turns = Turns(os.cpu_count() or 1)
         self.token = secrets.token_urlsafe(24)
         super().__init__((HOST, port), _Handler)
         self.hosts = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
@@ -93,13 +97,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, answer: Callable[..., tuple[str, bytes]], *numbers: int) -> None:
         try:
-            kind, body = answer(self.server.gallery, *numbers)
+            if answer is _tile:
+                with self.server.turns.take():
+                    if self._abandoned():
+                        raise ConnectionAbortedError
+                    kind, body = answer(self.server.gallery, *numbers)
+            else:
+                kind, body = answer(self.server.gallery, *numbers)
         except SarcomilError as error:
             self._refuse(HTTPStatus.CONFLICT, str(error))
         except IndexError:
             self._refuse(HTTPStatus.NOT_FOUND, "No slide or layer has this number.")
         else:
             self._send(HTTPStatus.OK, kind, body)
+
+    def _abandoned(self) -> bool:
+        """Whether the browser has closed the connection, as it does with a tile that left the window."""
+        self.connection.settimeout(0)
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        finally:
+            self.connection.settimeout(self.timeout)
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         self._send(status, "text/plain; charset=utf-8", why.encode())
@@ -148,6 +168,10 @@ def _json(value: Any) -> tuple[str, bytes]:
     return "application/json", json.dumps(value, allow_nan=False).encode()
 
 
+def _tile(gallery: Gallery, *place: int) -> tuple[str, bytes]:
+    return _jpeg(gallery.tile(*place))
+
+
 def _jpeg(picture: bytes) -> tuple[str, bytes]:
     return "image/jpeg", picture
 
@@ -159,10 +183,7 @@ ROUTES: tuple[tuple[re.Pattern[str], Callable[..., tuple[str, bytes]]], ...] = t
         (r"contents\.json", lambda gallery: _json(gallery.contents())),
         (rf"slides/{NUMBER}/slide\.json", lambda gallery, slide: _json(gallery.slide(slide))),
         (rf"slides/{NUMBER}/overview\.jpg", lambda gallery, slide: _jpeg(gallery.overview(slide))),
-        (
-            rf"slides/{NUMBER}/tiles/{NUMBER}/{NUMBER}_{NUMBER}\.jpg",
-            lambda gallery, *place: _jpeg(gallery.tile(*place)),
-        ),
+        (rf"slides/{NUMBER}/tiles/{NUMBER}/{NUMBER}_{NUMBER}\.jpg", _tile),
         (
             rf"slides/{NUMBER}/scores/{NUMBER}\.json",
             lambda gallery, slide, layer: _json(gallery.scores(slide, layer)),

@@ -4,6 +4,8 @@ import io
 import json
 import shutil
 import socket
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +31,7 @@ from mil.settings import FitSettings
 from mil.view.gallery import Gallery
 from mil.view.layers import Layer, list_layers
 from mil.view.server import Viewer
+from mil.view.turns import Turns
 from tests.features.making import noise, write_tiff
 from tests.mil.view.conftest import NASTY
 from tests.mil.view.requests import fetch
@@ -177,6 +180,70 @@ def test_tiles_are_those_of_openslides_deepzoom_generator(server, gallery, viewe
                 theirs.get_tile(level, (column, row)).save(expected, "JPEG", quality=JPEG_QUALITY)
                 assert body == expected.getvalue()
             assert fetch(server, f"slides/{number}/tiles/{level}/{columns}_0.jpg")[0] == 409
+
+
+def test_tiles_that_a_browser_no_longer_waits_for_are_not_read(server, gallery, monkeypatch):
+    number, read, release = number_of(gallery, SLIDE), [], threading.Event()
+
+    def tile(_slide, level, column, row):
+        read.append(row)
+        release.wait(10)
+        return b"picture"
+
+    monkeypatch.setattr(gallery, "tile", tile)
+    monkeypatch.setattr(server, "turns", Turns(2))
+    connections = []
+    for row in range(60):
+        connections.append(socket.create_connection(("127.0.0.1", server.server_port)))
+        path = f"/{server.token}/slides/{number}/tiles/9/0_{row}.jpg"
+        connections[-1].sendall(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode()
+        )
+    wait_until(lambda: len(server.turns._waiting) == 58)
+    for connection in connections[2:]:
+        connection.close()
+    answers = []
+    latest = threading.Thread(
+        target=lambda: answers.append(fetch(server, f"slides/{number}/tiles/9/0_99.jpg")[0])
+    )
+    latest.start()
+    wait_until(lambda: len(server.turns._waiting) == 59)
+    release.set()
+    latest.join()
+    wait_until(lambda: not server.turns._waiting)
+    assert answers == [200]
+    assert len(read) == 3
+    assert read[2] == 99
+    for connection in connections[:2]:
+        connection.close()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_of_those_that_wait_the_latest_has_its_turn_first():
+    turns, order = Turns(1), []
+
+    def work(number):
+        with turns.take():
+            order.append(number)
+
+    with turns.take():
+        threads = []
+        for number in range(4):
+            threads.append(threading.Thread(target=work, args=(number,)))
+            threads[-1].start()
+            wait_until(lambda: len(turns._waiting) == len(threads))
+    for thread in threads:
+        thread.join()
+    assert order == [3, 2, 1, 0]
+    with turns.take():
+        assert turns._free == 0
+    assert turns._free == 1
 
 
 def test_scores_are_of_the_model_that_has_not_seen_the_case(server, gallery, viewed):
