@@ -196,10 +196,10 @@ def decide_survival(
         raise PredictionsError(
             f"positive names a class; these predictions hold {predictions.answers}. Leave it out."
         )
-    place = nearest_horizon(predictions, horizon or float(np.median(predictions.horizons)))
-    at = float(predictions.horizons[place])
+    times = predictions.horizons
+    at = float(times[(len(times) - 1) // 2]) if horizon is None else horizon
     curves = survival_decision_curves(predictions, at, thresholds, seed=seed)
-    return Decision(f"event until {at:.4g} {predictions.unit}", curves)
+    return Decision(f"event until {at:.6g} {predictions.unit}", curves)
 
 
 def decision_curves(
@@ -232,25 +232,19 @@ def decision_curves(
 def survival_decision_curves(
     predictions: RiskPredictions, horizon: float, thresholds: Floats, *, seed: int = 0
 ) -> tuple[DecisionCurve, ...]:
-    """Each model's curve for the event before the predicted time nearest to ``horizon``.
+    """Each model's curve for the event until ``horizon``, by survival interpolated between predicted times.
 
     Raises:
-        PredictionsError: a threshold outside (0, 1).
+        PredictionsError: a threshold outside (0, 1), or a horizon after the last predicted time.
     """
-    place = nearest_horizon(predictions, horizon)
     risks = {m: predictions.mean_risks(m) for m in predictions.models}
-    first, at_time = risks[predictions.models[0]], float(predictions.horizons[place])
-    probabilities = {m: 1 - model_risks.survival[:, place] for m, model_risks in risks.items()}
+    first = risks[predictions.models[0]]
+    probabilities = {m: 1 - predictions.survival_at(horizon, one) for m, one in risks.items()}
 
     def benefit(at: Ints, p: Floats) -> Floats:
-        return survival_net_benefit(first.time[at], first.event[at], p, at_time, thresholds)
+        return survival_net_benefit(first.time[at], first.event[at], p, horizon, thresholds)
 
     return _curves(probabilities, thresholds, benefit, seed)
-
-
-def nearest_horizon(predictions: RiskPredictions, horizon: float) -> int:
-    """Index of the predicted time nearest to ``horizon``."""
-    return int(np.argmin(np.abs(predictions.horizons - horizon)))
 
 
 def write_curves(path: Path, curves: Sequence[DecisionCurve]) -> None:

@@ -15,6 +15,7 @@ from features.slides.slide import slide_name
 from mil.errors import PredictionsError
 from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
 from mil.evaluation.predictions import (
+    KEYS,
     Predictions,
     concat,
     kind_of,
@@ -69,7 +70,44 @@ def read_any_tables(
             f"{paths[0]} holds {kind.answers}: a cohort table and names of classes are for probabilities of "
             "classes. Leave cohort and classes out."
         )
-    return concat([read_predictions(path) for path in paths]), ()
+    parts, notes = [], list[str]()
+    for number, path in enumerate(paths):
+        table, remarks = _complete(path, _read(path), number)
+        try:
+            parts.append(kind.parse(table))
+        except PredictionsError as error:
+            raise PredictionsError(f"{path}: {error}") from error
+        notes += [remark for remark in remarks if remark not in notes]
+    return concat(parts), tuple(notes)
+
+
+def _complete(path: Path, table: pd.DataFrame, number: int) -> tuple[pd.DataFrame, list[str]]:
+    """The table with a model, repeat, fold, case and slide in each row, and what was assumed."""
+    columns = {name: _find_column(path, table, ALIASES[name]) for name in KEYS}
+    cases, slides, notes = _find_cases(path, table, columns, {})
+    others = table.drop(columns=[column for column in columns.values() if column])
+    keys = _keys(path, table, number, columns, cases, slides)
+    return pd.concat([keys, others], axis=1), notes
+
+
+def _keys(
+    path: Path,
+    table: pd.DataFrame,
+    number: int,
+    columns: Mapping[str, str | None],
+    cases: "pd.Series[str]",
+    slides: "pd.Series[str]",
+) -> pd.DataFrame:
+    """The columns that say whose prediction a row is; one model, repeat and fold where none is named."""
+    return pd.DataFrame(
+        {
+            "model": table[columns["model"]] if columns["model"] else "model",
+            "repeat": _integers(path, table, columns["repeat"], 0),
+            "fold": _integers(path, table, columns["fold"], number),
+            "case": cases,
+            "slide": slides,
+        }
+    )
 
 
 def read_tables(
@@ -162,16 +200,8 @@ def _translate(
         )
     truth = table[label] if label is not None else _labels_by_case(path, cases, labels)
     names = _name_classes(path, tuple(probabilities), classes)
-    translated = pd.DataFrame(
-        {
-            "model": table[columns["model"]] if columns["model"] else "model",
-            "repeat": _integers(path, table, columns["repeat"], 0),
-            "fold": _integers(path, table, columns["fold"], number),
-            "case": cases,
-            "slide": slides,
-            "label": [names.get(_class_key(value), value) for value in truth],
-        }
-    )
+    translated = _keys(path, table, number, columns, cases, slides)
+    translated["label"] = [names.get(_class_key(value), value) for value in truth]
     for name, column in probabilities.items():
         try:
             translated[PREFIX + names[_class_key(name)]] = table[column].map(float)

@@ -91,6 +91,21 @@ class RiskPredictions(Predictions):
         """(T,) times at which survival was predicted, ascending."""
         return np.array([horizon_of(name) for name in self.curve_columns])
 
+    def survival_at(self, horizon: float, risks: CaseRisks) -> Floats:
+        """Probability (n,) of no event until any time, on straight lines between the predicted times.
+
+        Raises:
+            PredictionsError: the time is not above 0, or lies after the last predicted one.
+        """
+        last = float(self.horizons[-1])
+        if not 0 < horizon <= last:
+            raise PredictionsError(
+                f"Survival is predicted until {last:.6g} {self.unit}; got horizon {horizon:.6g}. Set it "
+                "above 0 and no later."
+            )
+        times = np.concatenate([[0.0], self.horizons])
+        return np.array([np.interp(horizon, times, [1.0, *curve]) for curve in risks.survival])
+
     def case_risks(self, model: str, repeat: int) -> CaseRisks:
         """Average the slides of each case for one model in one repeat.
 

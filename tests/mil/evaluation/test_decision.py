@@ -1,6 +1,7 @@
 """Net benefit by counting, by hand from the paper's definition, and at its limits."""
 
 import csv
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -134,14 +135,33 @@ def test_band_is_the_same_for_the_same_seed_and_other_for_another():
     assert (one != other).any()
 
 
-def test_survival_has_curves_at_the_nearest_horizon():
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_survival_has_curves_at_any_horizon_between_predicted_times(share):
     table = RiskPredictions(table_of(repeats=1)[0])
-    at = float(table.horizons[10])
-    curves = survival_decision_curves(table, at + 1e-3, AT)
+    before, after = (float(time) for time in table.horizons[10:12])
+    horizon = before + share * (after - before)
+    curves = survival_decision_curves(table, horizon, AT)
     risks = table.mean_risks("true")
-    expected = survival_net_benefit(risks.time, risks.event, 1 - risks.survival[:, 10], at, AT)
+    p = 1 - (1 - share) * risks.survival[:, 10] - share * risks.survival[:, 11]
+    expected = survival_net_benefit(risks.time, risks.event, p, horizon, AT)
     [true] = [curve for curve in curves if curve.name == "true"]
     np.testing.assert_allclose(true.benefit, expected)
+
+
+def test_until_the_first_predicted_time_survival_falls_from_one():
+    table = RiskPredictions(table_of(repeats=1)[0])
+    risks, first = table.mean_risks("true"), float(table.horizons[0])
+    expected = 1 - (1 - risks.survival[:, 0]) / 4
+    np.testing.assert_allclose(table.survival_at(first / 4, risks), expected)
+
+
+@pytest.mark.parametrize("horizon", [0.0, -3.0, math.inf, math.nan])
+def test_horizon_without_a_prediction_is_refused(horizon):
+    table = RiskPredictions(table_of(repeats=1)[0])
+    with pytest.raises(PredictionsError, match="Survival is predicted until"):
+        survival_decision_curves(table, horizon, AT)
+    with pytest.raises(PredictionsError, match="Survival is predicted until"):
+        survival_decision_curves(table, float(table.horizons[-1]) * 1.01, AT)
 
 
 def test_no_one_acted_on_is_worth_nothing():

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from mil.errors import PredictionsError
+from mil.evaluation import judge
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.predictions import write_predictions
-from mil.evaluation.tables import SlideLabel, read_tables
+from mil.evaluation.tables import SlideLabel, read_any_tables, read_tables
 
 LABELS = ["LMS", "SS", "LMS", "SS", "SS", "LMS"]
 P = np.array([0.9, 0.2, 0.7, 0.6, 0.1, 0.4])  # of LMS
@@ -248,3 +249,43 @@ def test_names_for_classes_that_are_not_numbered_are_refused(tmp_path):
     assert read_tables([ours(tmp_path / "o.csv")], classes=NAMES[::-1])[0].classes == NAMES
     with pytest.raises(PredictionsError, match="cannot be read"):
         read_tables([tmp_path / "none.csv"])
+
+
+SURVIVAL = {"time": [5.0, 9.0, 12.0, 3.0], "event": [1, 0, 1, 1], "risk": [0.4, -0.2, -0.5, 1.0]}
+CURVE = {"s_4": [0.8, 0.9, 0.95, 0.5], "s_8": [0.5, 0.7, 0.9, 0.2]}
+
+
+@pytest.mark.parametrize("name", ["case", "Patient", "case_id"])
+def test_survival_of_another_tool_needs_its_cases_follow_up_risks_and_curve_only(name, tmp_path):
+    path = tmp_path / "theirs.csv"
+    pd.DataFrame({name: list("wxyz"), **SURVIVAL, **CURVE}).to_csv(path, index=False)
+    predictions, notes = read_any_tables([path])
+    assert notes == ()
+    assert predictions.models == ("model",)
+    risks = predictions.mean_risks("model")
+    assert risks.case == tuple("wxyz")
+    np.testing.assert_array_equal(risks.risk, SURVIVAL["risk"])
+    np.testing.assert_array_equal(risks.survival[:, 1], CURVE["s_8"])
+    assert judge.evaluate(predictions)["model"].metrics["harrell"].value == 1.0
+
+
+def test_grades_of_several_folds_and_slides_of_a_case_are_put_together(tmp_path):
+    paths = []
+    for fold, cases in enumerate((["a", "a", "b"], ["c", "d"])):
+        p = np.linspace(0.2, 0.8, len(cases))
+        slides = [f"{case}{n}" for n, case in enumerate(cases)]
+        table = {"patient": cases, "slide_id": slides, "grade": "G1", "g_G1": p, "g_G2": 1 - p}
+        paths.append(tmp_path / f"fold{fold}.csv")
+        pd.DataFrame(table).to_csv(paths[-1], index=False)
+    predictions, _ = read_any_tables(paths)
+    assert predictions.table["fold"].tolist() == [0, 0, 0, 1, 1]
+    scores = predictions.case_scores("model", 0)
+    assert scores.case == ("a", "b", "c", "d")
+    assert scores.p[0, 0] == pytest.approx(0.35)
+
+
+def test_survival_by_slides_alone_says_what_it_takes_them_for(tmp_path):
+    path = tmp_path / "slides.csv"
+    pd.DataFrame({"slide": list("wxyz"), **SURVIVAL, **CURVE}).to_csv(path, index=False)
+    _, [note] = read_any_tables([path])
+    assert "each is taken as a case of its own" in note
