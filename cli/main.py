@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import warnings
 from typing import NoReturn
 
 import typer
@@ -29,6 +30,8 @@ def main() -> None:
     """Run the command line; end the process with 0, 1 (work failed), 2 (wrong use)."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     arguments = sys.argv[1:] or ["--help"]
+    if not sys.warnoptions and "--debug" not in arguments:
+        _silence_warnings()
     try:
         status = app(arguments, prog_name="mil", standalone_mode=False)
     except (UsageError, _TyperUsageError) as error:
@@ -46,6 +49,12 @@ def main() -> None:
     if status == INTERRUPTED:  # also what typer makes of a KeyboardInterrupt
         _fail("Interrupted. Finished work is kept; the same command continues from there.", status)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _silence_warnings() -> None:
+    """Keep what libraries tell their developers from the terminal, here and in worker processes."""
+    warnings.simplefilter("ignore")
+    os.environ["PYTHONWARNINGS"] = "ignore"
 
 
 def _usage_message(error: Exception) -> str:

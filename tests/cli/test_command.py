@@ -196,3 +196,23 @@ def test_a_file_of_the_current_folder_is_not_taken_for_the_command(tmp_path, str
         check=True, env=os.environ | {"PYTHONPATH": str(REPO)},
     )  # fmt: skip
     assert done.stdout.strip() == "sarcomil 0.1.0"
+
+
+@pytest.mark.parametrize(("arguments", "shown"), [([], False), (["--debug"], True)])
+def test_warnings_of_libraries_are_shown_for_debugging_only(arguments, shown):
+    script = (
+        "import sys, os, warnings, subprocess\n"
+        "import cli.main\n"
+        "def app(arguments, **_):\n"
+        "    warnings.warn('a column will change its type', FutureWarning)\n"
+        "    code = 'import warnings; warnings.warn(\"overflow\", RuntimeWarning)'\n"
+        "    subprocess.run([sys.executable, '-c', code])\n"
+        "cli.main.app = app\n"
+        "cli.main.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=REPO, capture_output=True, text=True, check=False,
+        env={name: os.environ[name] for name in os.environ if name != "PYTHONWARNINGS"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert ("change its type" in done.stderr, "overflow" in done.stderr) == (shown, shown)
