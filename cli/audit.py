@@ -44,7 +44,7 @@ def audit(options: AuditOptions) -> None:
     """Ask what else could explain a result.
 
     Of a RUN: whether site, scanner, date, slide size, number of tiles, stain or background tell the classes
-    apart, each against labels dealt out anew to whole cases; duplicates; folds; what so many cases can show.
+    apart, each against labels permuted between cases; duplicates; folds; what so many cases can show.
 
     Of a TABLE.csv with columns such as model, accuracy, sensitivity, specificity, precision, f1, n, n_pos:
     whether the numbers can be true of the same cases. Limits may be in the cell, 0.83 (0.71-0.92), and so may

@@ -1,8 +1,8 @@
 """Association of one variable with the outcome of a case, against permutations of the outcomes.
 
-For classes the measure is a macro one-vs-rest AUC, for survival Harrell's C; the direction that fits better
-counts. At 20 cases it is well above .5 even without an association, so it is compared with the same measure
-under permuted outcomes.
+For classes the measure is a macro one-vs-rest AUC, for survival Harrell's C, for grades concordance; the
+direction that fits better counts. At 20 cases it is well above .5 even without an association, so it is
+compared with the same measure under permuted outcomes.
 """
 
 import math
@@ -50,7 +50,8 @@ class Association:
 
     Attributes:
         name: name of the predictor.
-        auc: macro one-vs-rest AUC, or Harrell's C, in the direction that fits best; None without data.
+        auc: macro one-vs-rest AUC, Harrell's C or concordance, in the direction that fits best; None without
+            data.
         chance: its median over the permutations.
         noticed: the value that one permutation in twenty reaches.
         p: share of permutations, the true outcomes among them, that reach the value (Phipson & Smyth 2010).
@@ -127,7 +128,7 @@ class ClassOutcome:
 
     def permutations(self, shuffles: int, seed: int) -> tuple[Ints, bool]:
         """(B, n) permuted classes, and whether these are all there are."""
-        return _permutations(self.truth, shuffles, seed)
+        return permute_labels(self.truth, shuffles, seed)
 
     def measure(self, predictor: Predictor, arrangements: Ints) -> Floats:
         """(B,) macro AUC in the direction that fits best."""
@@ -216,8 +217,8 @@ def _category_auc(codes: npt.NDArray[np.intp], labels: Ints, n_classes: int) -> 
     return auc
 
 
-def _permutations(truth: Ints, shuffles: int, seed: int) -> tuple[Ints, bool]:
-    """Permuted labels (B, n), and whether these are all permutations."""
+def permute_labels(truth: Ints, shuffles: int, seed: int) -> tuple[Ints, bool]:
+    """(B, n) permuted labels, all of them where there are few, and whether these are all there are."""
     counts = np.bincount(truth)
     ways = math.factorial(len(truth)) // math.prod(math.factorial(int(c)) for c in counts)
     if ways <= min(shuffles + 1, MOST_EXACT):

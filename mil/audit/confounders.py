@@ -13,6 +13,7 @@ from mil.audit.association import (
     Predictor,
     associate,
 )
+from mil.audit.ordinal_association import OrderedOutcome, kappa_alone
 from mil.audit.predictors import cohort_predictors
 from mil.audit.single_predictor import count_correct_alone
 from mil.audit.survival_association import SurvivalOutcome, concordance_alone
@@ -27,8 +28,8 @@ class Confounder:
 
     Attributes:
         association: with the outcome, against permuted outcomes.
-        right: how well it does alone in the run's folds, mean over repeats: cases classified correctly, or
-            Harrell's C; None without data.
+        right: how well it does alone in the run's folds, mean over repeats: cases classified correctly,
+            Harrell's C or quadratic kappa; None without data.
         performance: the same as text.
     """
 
@@ -67,6 +68,20 @@ def find_confounders(
         ClassOutcome(truth),
         lambda predictor: count_correct_alone(predictor, names, truth, folds),
         lambda right: f"{right:.{0 if right == round(right) else 1}f}/{len(names)}",
+    )
+
+
+def find_grade_confounders(
+    cohort: Cohort, folds: Sequence[Fold]
+) -> tuple[tuple[Confounder, ...], Associations]:
+    """Test all variables of a cohort of ordered grades; returns as ``find_confounders``."""
+    truth = np.array([cohort.classes.index(case.label) for case in cohort.cases])
+    names = [case.name for case in cohort.cases]
+    return _test(
+        cohort_predictors(cohort),
+        OrderedOutcome(truth),
+        lambda predictor: kappa_alone(predictor, names, truth, folds),
+        lambda kappa: f"{kappa:.2f}",
     )
 
 

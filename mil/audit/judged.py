@@ -1,7 +1,7 @@
 """The judged models of a run as an audit sees them; each task names its class."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -12,10 +12,13 @@ from mil.audit.confounders import Confounder
 from mil.audit.sample_size import Point, Width
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold
+from mil.evaluation.display import format_count
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.judge import evaluate
 from mil.learning.crossval import cross_validate
 from mil.runs.run import Run
+
+FEW = 5  # training cases of a label, below which no model can be said to have learned it
 
 
 class JudgedRun(ABC):
@@ -23,15 +26,19 @@ class JudgedRun(ABC):
 
     Attributes:
         statistic: the measure of a fact or a model over all cases, as ``macro AUC``.
+        meaning: of the statistic, in a sentence without a verb.
         alone: what a fact or a model achieves in the folds, as ``cases right``.
         score: the measure of the learning curve, as ``accuracy``.
         score_name: the same in files.
+        group: what the label of a case is called, as ``class``.
     """
 
     statistic: ClassVar[str]
+    meaning: ClassVar[str]
     alone: ClassVar[str]
     score: ClassVar[str]
     score_name: ClassVar[str]
+    group: ClassVar[str]
 
     def __init__(self, run: Run, predictions: Any) -> None:
         self.run = run
@@ -68,6 +75,20 @@ class JudgedRun(ABC):
         cohort: Cohort, folds: Sequence[Fold]
     ) -> tuple[tuple[Confounder, ...], Associations]:
         """Every fact of the cases beside the tissue, tested against the outcome."""
+
+    def describe_scarce(self, fewest: Mapping[str, int]) -> str:
+        """A warning of folds that learn from too few cases; empty where there is none.
+
+        Args:
+            fewest: training cases of each label in the fold that has fewest.
+        """
+        label, number = min(fewest.items(), key=lambda item: item[1])
+        if number >= FEW:
+            return ""
+        return (
+            f"Some fold learns {self.group} {label} from {format_count(number, 'case')}. So few may be "
+            f"memorised: add cases, or merge {self.group} {label} with another."
+        )
 
     @abstractmethod
     def by_site(self, site_of: dict[str, str]) -> list[str]:

@@ -22,6 +22,7 @@ class JudgedClasses(JudgedRun):
     """A run of classes."""
 
     statistic, alone = "macro AUC", "cases right"
+    meaning, group = "the AUC of each class against the rest, averaged", "class"
     score = score_name = "accuracy"
 
     @property

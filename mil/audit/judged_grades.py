@@ -8,44 +8,46 @@ import numpy as np
 from features.progress import Progress
 from features.summary import Summary
 from mil.audit.association import Associations
-from mil.audit.confounders import Confounder, find_confounders
+from mil.audit.confounders import Confounder, find_grade_confounders
 from mil.audit.judged import JudgedRun
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold
-from mil.evaluation.classification.metrics import macro_auc
 from mil.evaluation.grade.metrics import median_grade
 from mil.evaluation.intervals import Estimate
 
 
 class JudgedGrades(JudgedRun):
-    """A run of ordered grades; facts are tested against each grade and the rest."""
+    """A run of ordered grades; facts are tested by the order in which they put the cases."""
 
-    statistic, alone = "macro AUC", "cases right"
+    statistic, alone = "concordance", "quadratic kappa in the same folds"
+    meaning = "of pairs of cases of different grade, the share that is put in the right order"
+    group = "grade"
     score, score_name = "quadratic kappa", "quadratic_kappa"
 
     @property
     def reference(self) -> float:
-        """Cases that always naming the most frequent grade gets right."""
-        return float(max(self.evaluation.grade_counts))
+        """Quadratic kappa of a grade that is always the same."""
+        return 0.0
 
     @property
     def most(self) -> float:
-        """All cases."""
-        return float(self.evaluation.n_cases)
+        """Quadratic kappa of a perfect model."""
+        return 1.0
 
     def achieved(self) -> list[tuple[str, float | None, float]]:
-        """Name, macro AUC and cases right of each model."""
-        return [
-            (result.model, self._macro_auc(result.model), float(np.trace(result.confusion)))
-            for result in self.evaluation.models
-        ]
+        """Name, concordance and quadratic kappa of each model, 0 where kappa is undefined."""
+        achieved = []
+        for result in self.evaluation.models:
+            d, kappa = (result.metrics[name].value for name in ("somers_d", "quadratic_kappa"))
+            achieved.append((result.model, None if d is None else (1 + d) / 2, kappa or 0.0))
+        return achieved
 
     @staticmethod
     def confounders(
         cohort: Cohort, folds: Sequence[Fold]
     ) -> tuple[tuple[Confounder, ...], Associations]:
         """Every fact of the cases beside the tissue, tested against the grade."""
-        return find_confounders(cohort, folds)
+        return find_grade_confounders(cohort, folds)
 
     def by_site(self, site_of: dict[str, str]) -> list[str]:
         """Cases right of all cases, and the mean absolute error, at each site."""
@@ -86,12 +88,3 @@ class JudgedGrades(JudgedRun):
         result = self._refitted(cohort, folds, model, progress)
         estimate: Estimate = result.metrics["quadratic_kappa"]
         return estimate
-
-    def _macro_auc(self, model: str) -> float | None:
-        """Each grade against the rest, mean over repeats; None where a grade has no case."""
-        repeats = [
-            self.predictions.case_scores(model, repeat) for repeat in self.predictions.repeats
-        ]
-        values = [macro_auc(scores.truth, scores.p) for scores in repeats]
-        defined = [value for value in values if value is not None]
-        return float(np.mean(defined)) if defined else None

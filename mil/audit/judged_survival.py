@@ -1,6 +1,6 @@
 """The judged models of a run of times and events as an audit sees them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,9 +8,11 @@ from features.progress import Progress
 from features.summary import Summary
 from mil.audit.association import Associations
 from mil.audit.confounders import Confounder, find_survival_confounders
-from mil.audit.judged import JudgedRun
+from mil.audit.judged import FEW, JudgedRun
 from mil.data.cohort import Cohort
+from mil.data.outcomes import EVENT
 from mil.data.splits import Fold
+from mil.evaluation.display import format_count
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.survival.metrics import harrell_c
 
@@ -20,6 +22,11 @@ class JudgedSurvival(JudgedRun):
 
     statistic, alone = "Harrell's C", "Harrell's C in the same folds"
     score, score_name = "Harrell's C", "harrell"
+    meaning = (
+        "of pairs of cases in which it is known whose event came first, the share that is put in the right "
+        "order"
+    )
+    group = "outcome"
 
     @property
     def reference(self) -> float:
@@ -42,6 +49,16 @@ class JudgedSurvival(JudgedRun):
     ) -> tuple[tuple[Confounder, ...], Associations]:
         """Every fact of the cases beside the tissue, tested against time and event."""
         return find_survival_confounders(cohort, folds)
+
+    def describe_scarce(self, fewest: Mapping[str, int]) -> str:
+        """Events alone count: cases without one are compared with them."""
+        number = fewest.get(EVENT, 0)
+        if number >= FEW:
+            return ""
+        return (
+            f"Some fold learns from {format_count(number, 'event')}. So few may be memorised: add cases, or "
+            "follow them longer."
+        )
 
     def by_site(self, site_of: dict[str, str]) -> list[str]:
         """Harrell's C at each site, of mean risks."""

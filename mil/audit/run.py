@@ -22,8 +22,6 @@ from mil.runs.run import Run
 from mil.runs.unchanged import check_outcomes
 from mil.settings import SplitSettings
 
-FEW = 5  # training cases of a class below which no model can be said to have learned it
-
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
@@ -109,7 +107,7 @@ def audit_run(run: Run, *, curve_model: str = "", progress: Progress | None = No
     _add_confounders(summary, judged, confounders, associations)
     _add_sites(summary, cohort, folds, judged)
     _add_duplicates(summary, cohort)
-    _add_folds(summary, folds, label_of)
+    _add_folds(summary, judged, folds, label_of)
     _add_models(summary, run, folds, judged.predictions.models, judged.predictions.table)
     judged.add_certainty(summary)
     _add_curve(summary, judged, curve_model, curve)
@@ -225,29 +223,27 @@ def _add_duplicates(summary: Summary, cohort: Cohort) -> None:
     summary.problems.extend(map(str, pairs))
 
 
-def _add_folds(summary: Summary, folds: Sequence[Fold], label_of: dict[str, str]) -> None:
-    """Cases per class against folds."""
+def _add_folds(
+    summary: Summary, judged: JudgedRun, folds: Sequence[Fold], label_of: dict[str, str]
+) -> None:
+    """Cases of each label, in all and in the folds."""
     counts = Counter(label_of.values())
-    fewest = {
-        part: min(
-            Counter(label_of[name] for name in getattr(fold, part))[label]
-            for fold in folds
+    train, test = (
+        {
+            label: min(sum(label_of[name] == label for name in part) for part in parts)
             for label in counts
-        )
-        for part in ("train", "test")
-    }
-    summary.facts["cases per class"] = ", ".join(
-        f"{name} {n}" for name, n in sorted(counts.items())
+        }
+        for parts in ([fold.train for fold in folds], [fold.test for fold in folds])
+    )
+    summary.facts[f"cases per {judged.group}"] = ", ".join(
+        f"{name}: {n}" for name, n in sorted(counts.items())
     )
     summary.facts["folds"] = (
-        f"{len(folds)}; of every class at least {fewest['train']} training and {fewest['test']} test "
-        "cases in each"
+        f"{len(folds)}; each has at least {min(train.values())} training and {min(test.values())} test "
+        f"cases of every {judged.group}"
     )
-    if fewest["train"] < FEW:
-        summary.warnings.append(
-            f"Some fold learns a class from {fewest['train']} cases. So few are learned by heart: add cases "
-            "or merge classes."
-        )
+    if warning := judged.describe_scarce(train):
+        summary.warnings.append(warning)
 
 
 def _add_models(

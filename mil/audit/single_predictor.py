@@ -15,22 +15,38 @@ def count_correct_alone(
 ) -> float:
     """Cases classified correctly by logistic regression on one predictor, averaged over repeats.
 
-    Scale, the median for missing values and categories are fitted on the training cases of each fold.
-
     Args:
         predictor: a variable with values for n cases.
         names: names of the n cases in the order of the values.
         truth: (n,) class indices.
         folds: folds of these cases.
     """
+    repeats = predict_alone(predictor, names, truth, folds)
+    return sum(int(np.sum(p.argmax(axis=1) == truth)) for p in repeats) / len(repeats)
+
+
+def predict_alone(
+    predictor: Predictor, names: Sequence[str], truth: Ints, folds: Sequence[Fold]
+) -> list[Floats]:
+    """Probabilities (n, K) out of fold of logistic regression on one predictor, for each repeat.
+
+    Scale, the median for missing values and categories are fitted on the training cases of each fold.
+
+    Args:
+        predictor: a variable with values for n cases.
+        names: names of the n cases in the order of the values.
+        truth: (n,) class indices below K.
+        folds: folds of these cases.
+    """
     place = {name: i for i, name in enumerate(names)}
-    right = 0
+    shape = (len(names), int(truth.max()) + 1)
+    by_repeat = {repeat: np.zeros(shape) for repeat in sorted({fold.repeat for fold in folds})}
     for fold in folds:
         train, test = (np.array([place[name] for name in part]) for part in (fold.train, fold.test))
         rows = _encoded(predictor, train)
         model = LogisticRegression(max_iter=1000).fit(rows[train], truth[train])
-        right += int(np.sum(model.predict(rows[test]) == truth[test]))
-    return right / len({fold.repeat for fold in folds})
+        by_repeat[fold.repeat][np.ix_(test, model.classes_)] = model.predict_proba(rows[test])
+    return list(by_repeat.values())
 
 
 def _encoded(predictor: Predictor, train: Ints) -> Floats:

@@ -17,11 +17,11 @@ from mil.report.saving import ACCENT, ALARM, INK, PALE, png_bytes, write_rows
 from mil.report.template import render_template
 from mil.runs.files import write_json
 
-HALF = 0.5  # the AUC or C of a score without information: bars start there
+HALF = 0.5  # the statistic of a score without information: bars start there
 
 
 def draw_confounders(audit: Audit) -> bytes:
-    """A PNG: each fact's AUC or C against chance, and its result in the folds beside those of the models."""
+    """A PNG: each fact's statistic against chance, and its result in the folds beside those of the models."""
     judged = audit.judged
     tested = [c for c in audit.confounders if c.association.auc is not None]
     models = judged.achieved()
@@ -60,7 +60,7 @@ def draw_confounders(audit: Audit) -> bytes:
 
 
 def draw_certainty(audit: Audit) -> bytes | None:
-    """A PNG: the interval of the accuracy against the number of cases, and the learning curve,."""
+    """A PNG: the interval of the accuracy against the number of cases, and the learning curve."""
     panels = bool(audit.widths) + bool(audit.curve)
     if not panels:
         return None
@@ -118,7 +118,7 @@ def audit_header(audit: Audit) -> tuple[str, ...]:
         "by chance",
         "1 in 20",
         "p",
-        "Holm",
+        "p Holm",
         audit.judged.alone,
         "verdict",
     )
@@ -174,6 +174,8 @@ def write_audit(audit: Audit, folder: Path) -> Path:
         lead=audit.headline,
         summary=audit.summary,
         statistic=audit.judged.statistic,
+        meaning=audit.judged.meaning,
+        alone=audit.judged.alone,
         header=audit_header(audit),
         rows=[audit_row(confounder) for confounder in audit.confounders],
         flagged=[confounder.association.significant for confounder in audit.confounders],
@@ -202,6 +204,8 @@ def write_table_audit(title: str, lead: str, findings: Sequence[Finding], folder
         lead=lead,
         summary=None,
         statistic="",
+        meaning="",
+        alone="",
         header=("row", "line", "", "rule", "numbers"),
         rows=[
             [f.name, str(f.line), kind, f.rule, f.text]

@@ -17,6 +17,7 @@ from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.classification.results import ModelResult
 from mil.evaluation.decision_curves import DecisionCurve
 from mil.evaluation.intervals import Estimate
+from mil.evaluation.survival.calibration import RiskGroup
 from mil.report.formats import between, percent
 
 N_COLOURS = 8
@@ -82,9 +83,34 @@ def roc_plot(model: str, curves: Sequence[RocCurve]) -> str:
 def reliability_plot(model: str, bins: Sequence[Bin]) -> str:
     """How often the named class is right, by the probability it was given, with exact intervals."""
     text = "; ".join(f"predicted {percent(b.predicted)}, right {b.k} of {b.n}" for b in bins)
-    marks = "".join(_reliability_mark(b) for b in bins)
+    marks = "".join(_calibration_mark(b.predicted, b.k / b.n, (b.low, b.high)) for b in bins)
     axes = ("probability of the class named", "share that is right")
     return _square(f"Reliability of {model}. {text}", *axes, marks)
+
+
+def survival_calibration_plot(description: str, groups: Sequence[RiskGroup]) -> str:
+    """Observed against predicted survival of each group, with its limits and its number of cases.
+
+    Args:
+        description: model and horizon.
+        groups: with what was observed of them; one that was not followed for so long has no mark.
+    """
+    known = [
+        (group, (group.low, group.observed, group.high))
+        for group in groups
+        if group.observed is not None and group.low is not None and group.high is not None
+    ]
+    text = "; ".join(
+        f"{group.n} cases: predicted {percent(group.predicted)}, observed {percent(observed)}, "
+        f"95 % interval {between([low, high])}"
+        for group, (low, observed, high) in known
+    )
+    marks = "".join(
+        _calibration_mark(group.predicted, observed, (low, high)) + _count_beside(group, observed)
+        for group, (low, observed, high) in known
+    )
+    axes = ("predicted survival", "observed survival")
+    return _square(f"Calibration of {description}. {text}", *axes, marks)
 
 
 def decision_plot(model: str, positive: str, curve: DecisionCurve, treat_all: DecisionCurve) -> str:
@@ -208,9 +234,17 @@ def _tick(share: float) -> str:
     )
 
 
-def _reliability_mark(point: Bin) -> str:
-    x, right = SIDE * point.predicted, point.k / point.n
-    low, middle, high = (SIDE * (1 - share) for share in (point.low, right, point.high))
+def _count_beside(group: RiskGroup, observed: float) -> str:
+    """The number of cases, on the side of the mark where there is room."""
+    left = group.predicted > 0.8
+    x, y = SIDE * group.predicted + (-9 if left else 9), SIDE * (1 - observed) + 4
+    anchor = "end" if left else "start"
+    return f'<text x="{x:.4g}" y="{y:.4g}" text-anchor="{anchor}">{group.n}</text>'
+
+
+def _calibration_mark(predicted: float, observed: float, limits: tuple[float, float]) -> str:
+    x = SIDE * predicted
+    low, middle, high = (SIDE * (1 - share) for share in (limits[0], observed, limits[1]))
     return (
         f'<line class="whisker" x1="{x:.4g}" x2="{x:.4g}" y1="{low:.4g}" y2="{high:.4g}"/>'
         f'<circle class="bin" cx="{x:.4g}" cy="{middle:.4g}" r="4.5"/>'

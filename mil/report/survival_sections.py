@@ -27,6 +27,7 @@ from mil.evaluation.survival.metrics import (
 from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
 from mil.report.formats import count, in_units
 from mil.report.kaplan_meier import group_key, survival_plot
+from mil.report.plots import survival_calibration_plot
 from mil.report.risk_cards import risk_cards
 from mil.report.risk_groups import RISKS, Group, groups_of, risk_groups, write_survival_figures
 from mil.report.sections import (
@@ -37,6 +38,7 @@ from mil.report.sections import (
     picked_sentence,
     selection_limit,
 )
+from mil.report.survival_calibration import write_calibration_figure
 from mil.report.table_one import Variable, table_one
 from mil.report.template import svg
 
@@ -190,12 +192,18 @@ class SurvivalSections(Sections[SurvivalReport]):
             ),
             "survival_plot": svg(survival_plot),
             "group_key": svg(group_key),
+            "calibration_plot": svg(survival_calibration_plot),
             "describe_groups": describe_groups,
         }
 
     def write_figures(self, folder: Path) -> list[Path]:
-        """Kaplan-Meier curves of the risk groups of each model."""
-        return write_survival_figures(folder, self.report.predictions, self.report.evaluation.unit)
+        """Kaplan-Meier curves of the risk groups of each model, and the calibration of the best."""
+        evaluation = self.report.evaluation
+        models = {result.model: result.calibration for result in evaluation.models}
+        return [
+            *write_survival_figures(folder, self.report.predictions, evaluation.unit),
+            *write_calibration_figure(folder, models, self.lead.model, evaluation.unit),
+        ]
 
     def _decision(self) -> Decision:
         """The curve of the best model for the event until the middle horizon."""

@@ -52,6 +52,11 @@ def test_a_run_of_grades_goes_all_the_way(study, mil):
     mil("audit", "run", "--out", "audited", "--quiet", cwd=study, check=False)
     facts = json.loads((study / "audited" / "audit.json").read_text())["facts"]
     assert "has a quadratic kappa of" in facts["interval"]
+    assert facts["cases per grade"].startswith("G1: ")
+    assert "cases of every grade" in facts["folds"]
+    assert "class" not in (study / "audited" / "index.html").read_text().split("</style>")[
+        1
+    ].replace('class="', "")
     mil("external", "run", "cohort.csv", "store", "--model", "pooled-logistic", cwd=study)
     unseen = pd.read_csv(study / "run" / "external" / "cohort" / "predictions.csv")
     assert len(unseen) == 6

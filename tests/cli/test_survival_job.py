@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -234,9 +235,10 @@ def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(study, mil, 
     crossval(options_of(study))
     printed = capsys.readouterr().out
     done = mil("evaluate", "run", "--out", "judged", cwd=study)
-    assert [line for line in done.stdout.splitlines() if line in printed.splitlines()] == (
-        done.stdout.splitlines()[:-1]
-    )
+    summary, calibration, groups = done.stdout.split("\n\n")
+    assert set(summary.splitlines()) <= set(printed.splitlines())
+    assert calibration.startswith("Calibration of predicted survival until ")
+    assert groups.startswith("Survival until ")
     for name in ("metrics.json", "predictions.csv"):
         assert (study / "judged" / name).read_bytes() == (study / "run" / name).read_bytes(), name
     results = json.loads((study / "run" / "metrics.json").read_text())
@@ -332,6 +334,8 @@ def test_a_survival_run_is_audited(study):
     report = audit_run(open_run(study / "run"))
     assert report.judged.predictions.models == ("majority", "pooled-logistic")
     assert report.confounders
+    assert re.fullmatch(r"censored: \d+, event: \d+", report.summary.facts["cases per outcome"])
+    assert "class" not in " ".join([*report.summary.facts.values(), *report.summary.warnings])
 
 
 @pytest.mark.realdata

@@ -3,7 +3,7 @@
 Out-of-fold predictions come from several fits, so that this judges the way of fitting rather than one model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy.stats import chi2
 
 from mil.errors import FitError
 from mil.evaluation.arrays import Bools, Floats, Ints
+from mil.evaluation.display import Table, format_estimate
 from mil.evaluation.intervals import Estimate, wilson
 from mil.evaluation.regression.cox import fit_cox, partial_likelihood
 from mil.evaluation.survival.metrics import kaplan_meier
@@ -21,8 +22,11 @@ NEAREST = 1e-12  # distance of survival from 0 and 1 before a logarithm
 CASES_PER_GROUP, EVENTS_PER_GROUP, MOST_GROUPS = 10, 5, 4
 FEWEST_CASES = 8  # below, one group
 FEW_EVENTS = 10
-QUARTERS = (0.25, 0.5, 0.75)  # of the horizons, at which groups are drawn
 CONFIDENCE = 0.95
+MEANING = (
+    "Right predictions have a difference of 0, a ratio of 1 and a slope of 1. Ratio above 1: more events "
+    "than predicted. Slope below 1: predictions too extreme."
+)
 EFFECTIVE, POISSON, RATIO_TEST = "Wilson, effective n", "Poisson", "likelihood ratio"
 
 
@@ -70,7 +74,8 @@ class SurvivalCalibration:
             Each case is expected to have as many events as its cumulative hazard over its own follow-up.
         slope: Cox regression of the outcome on the log of the predicted cumulative hazard until the middle
             horizon; below 1 predictions are too extreme.
-        horizons: observed against predicted survival in risk groups of the first repeat.
+        horizons: observed against predicted survival in risk groups of the first repeat, the middle horizon
+            among them; one group where the model gives every case the same risk.
         note: what so few events cannot show; empty where there are 10 or more.
     """
 
@@ -86,6 +91,15 @@ class SurvivalCalibration:
         """The fields as plain values."""
         return asdict(self)
 
+    @property
+    def middle_groups(self) -> tuple[RiskGroup, ...]:
+        """The risk groups at the middle horizon."""
+        return next(at.groups for at in self.horizons if at.horizon == self.middle)
+
+    def estimates(self) -> dict[str, Estimate]:
+        """The numbers that describe all cases, by name."""
+        return {"difference": self.difference, "ratio": self.ratio, "slope": self.slope}
+
 
 def calibrate_survival(repeats: Sequence[CaseRisks], horizons: Floats) -> SurvivalCalibration:
     """Judge the predicted survival of one model; numbers are means over repeats.
@@ -100,7 +114,12 @@ def calibrate_survival(repeats: Sequence[CaseRisks], horizons: Floats) -> Surviv
     """
     first, last = repeats[0], len(horizons) - 1
     middle = last // 2
-    places = dict.fromkeys(round(last * quarter) for quarter in QUARTERS)
+    places = dict.fromkeys((last // 4, middle, round(last * 3 / 4)))
+    shown = first.survival
+    if all(
+        np.ptp(one.risk) == 0 for one in repeats
+    ):  # differences between folds tell no cases apart
+        shown = np.tile(shown.mean(axis=0), (len(shown), 1))
     events = int(first.event.sum())
     return SurvivalCalibration(
         events=events,
@@ -111,7 +130,7 @@ def calibrate_survival(repeats: Sequence[CaseRisks], horizons: Floats) -> Surviv
         horizons=tuple(
             HorizonCalibration(
                 float(horizons[place]),
-                risk_groups(first.time, first.event, first.survival[:, place], horizons[place]),
+                risk_groups(first.time, first.event, shown[:, place], float(horizons[place])),
             )
             for place in places
         ),
@@ -218,6 +237,9 @@ def calibration_slope(linear: Floats, time: Floats, event: Bools) -> Estimate:
         note = "undefined: the predictions order these events without an error, or all wrongly"
         return Estimate(None, None, None, "none", note)
     value, error = float(fit.coefficients[0]), float(fit.errors[0])
+    if not np.isfinite(error):  # the likelihood is flat
+        note = "undefined: no other case was observed when an event came"
+        return Estimate(None, None, None, "none", note)
     top = partial_likelihood(value * linear, time, event)
     critical = float(chi2.ppf(CONFIDENCE, 1))
 
@@ -227,6 +249,43 @@ def calibration_slope(linear: Floats, time: Floats, event: Bools) -> Estimate:
     low, high = (_root(excess, value, sign * error) for sign in (-1.0, 1.0))
     note = "" if low is not None and high is not None else "no limit on one side"
     return Estimate(value, low, high, RATIO_TEST, note)
+
+
+def calibration_tables(models: Mapping[str, SurvivalCalibration], unit: str) -> list[Table]:
+    """The numbers of each model as text, then its groups of cases at the middle horizon.
+
+    Args:
+        models: by name, of the same cases.
+        unit: of time.
+    """
+    first = next(iter(models.values()))
+    numbers = [
+        [model, *(format_estimate(e, no_interval="") for e in calibration.estimates().values())]
+        for model, calibration in models.items()
+    ]
+    return [
+        Table(
+            f"Calibration of predicted survival until {first.middle:.4g} {unit}:",
+            ["model", "observed - predicted", "events, observed/expected", "slope"],
+            numbers,
+            [MEANING, *([first.note] if first.note else [])],
+        ),
+        Table(
+            f"Survival until {first.middle:.4g} {unit} in groups of cases of similar prediction:",
+            ["model", "cases", "events", "predicted", "observed (Kaplan-Meier)"],
+            [
+                [model, *row]
+                for model, calibration in models.items()
+                for row in map(_describe_group, calibration.middle_groups)
+            ],
+        ),
+    ]
+
+
+def _describe_group(group: RiskGroup) -> list[str]:
+    observed = Estimate(group.observed, group.low, group.high, EFFECTIVE)
+    counts = [str(group.n), str(group.events)]
+    return [*counts, f"{group.predicted:.2f}", format_estimate(observed)]
 
 
 def _root(excess: Callable[[float], float], start: float, step: float) -> float | None:
@@ -276,6 +335,8 @@ def _ratio(repeats: Sequence[CaseRisks], horizons: Floats) -> Estimate:
 
 def _slope(repeats: Sequence[CaseRisks], place: int) -> Estimate:
     """The mean of the repeats' slopes and of their limits."""
+    if all(np.ptp(one.risk) == 0 for one in repeats):
+        return Estimate(None, None, None, "none", "undefined: every case has the same risk")
     slopes = [
         calibration_slope(_log_hazard(one.survival[:, place]), one.time, one.event)
         for one in repeats

@@ -11,6 +11,11 @@ from mil.evaluation.display import Table, format_count, format_p
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.metric import Metric, metrics_to_json
 from mil.evaluation.paired_tests import holm
+from mil.evaluation.survival.calibration import (
+    SurvivalCalibration,
+    calibrate_survival,
+    calibration_tables,
+)
 from mil.evaluation.survival.metric_table import METRICS, ModelRisks, harrell_per_repeat
 from mil.evaluation.survival.metrics import LogRank, log_rank
 from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
@@ -61,12 +66,14 @@ class SurvivalResult:
         model: name of the model.
         metrics: estimates by the names of the table of metrics, in its order.
         groups: high against low risk.
+        calibration: predicted against observed survival.
         per_repeat: Harrell's C of each repeat.
     """
 
     model: str
     metrics: Mapping[str, Estimate]
     groups: GroupTest
+    calibration: SurvivalCalibration
     per_repeat: tuple[float | None, ...]
 
 
@@ -121,6 +128,7 @@ class SurvivalEvaluation(ByModel[SurvivalResult]):
                     "model": result.model,
                     **metrics_to_json(self.metric_table, result.metrics),
                     "groups": asdict(result.groups),
+                    "calibration": result.calibration.to_json(),
                     "per_repeat": list(result.per_repeat),
                 }
                 for result in self.models
@@ -143,10 +151,20 @@ class SurvivalEvaluation(ByModel[SurvivalResult]):
                 {"model": result.model, "metric": f"groups.{name}", "value": value}
                 for name, value in asdict(result.groups).items()
             ]
+            rows += [
+                {"model": result.model, "metric": f"calibration.{name}", **asdict(estimate)}
+                for name, estimate in result.calibration.estimates().items()
+            ]
         return [*rows, {"model": "(guessing)", "metric": "ibs", "value": self.guessing_ibs}]
 
     def tables(self) -> list[Table]:
-        """The results as text; the first table is the summary."""
+        """The results as text: the summary, then the calibration of the predicted survival."""
+        return [self._summary(), *calibration_tables(self._calibrations(), self.unit)]
+
+    def _calibrations(self) -> dict[str, SurvivalCalibration]:
+        return {result.model: result.calibration for result in self.models}
+
+    def _summary(self) -> Table:
         first, last = self.horizons
         title = (
             f"{self.n_cases} cases, {format_count(self.n_events, 'event')}, "
@@ -176,7 +194,7 @@ class SurvivalEvaluation(ByModel[SurvivalResult]):
         ]
         tested = any(result.groups.p is not None for result in self.models)
         notes = [f"The log-rank p is {CAVEAT}."] if tested else []
-        return [Table(title, header, [*rows, ["(guessing)", *guesses, "", "", ""]], notes)]
+        return Table(title, header, [*rows, ["(guessing)", *guesses, "", "", ""]], notes)
 
 
 def evaluate_survival(
@@ -235,6 +253,7 @@ def _evaluate_model(
         model=model,
         metrics={metric.name: metric.estimate(risks) for metric in metric_table},
         groups=groups,
+        calibration=calibrate_survival(risks.repeats, risks.horizons),
         per_repeat=harrell_per_repeat(risks),
     )
 

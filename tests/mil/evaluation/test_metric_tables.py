@@ -74,7 +74,7 @@ def test_one_function_and_one_row_add_a_metric_of_survival():
         "metric": "events",
         "value": value,
     } in evaluation.rows()
-    [table] = evaluation.tables()
+    [table, *_] = evaluation.tables()
     assert cell(table, "events", 0) == f"{value:.1f}"
     assert cell(table, "events", -1) == ""
 

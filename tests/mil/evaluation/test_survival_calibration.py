@@ -13,6 +13,7 @@ from mil.evaluation.regression.cox import partial_likelihood
 from mil.evaluation.survival.calibration import (
     calibrate_survival,
     calibration_slope,
+    calibration_tables,
     expected_hazard,
     observed_survival,
     poisson_limits,
@@ -114,6 +115,7 @@ def test_slope_that_is_undefined_says_why():
         (TIME, np.zeros(6, bool), "no event"),
         (np.ones(6), EVENT, "every case has the same prediction"),
         (-TIME, EVENT, "without an error"),
+        (np.sqrt(TIME), TIME == 6, "no other case was observed"),
     ):
         estimate = calibration_slope(linear, TIME, event)
         assert (estimate.value, estimate.low) == (None, None)
@@ -219,3 +221,30 @@ def test_two_horizons_are_enough():
     calibration = calibrate_survival([short], AT[[3, 6]])
     assert [horizon.horizon for horizon in calibration.horizons] == [AT[3], AT[6]]
     assert calibration.middle == AT[3]
+
+
+def test_risks_that_tell_no_cases_apart_have_no_slope_and_one_group():
+    cases = cohort(12, 30)
+    by_fold = np.where(np.arange(30) < 11, 0.6, 0.3)[:, None] * np.ones(len(AT))
+    flat = CaseRisks(cases.case, cases.time, cases.event, np.zeros(30), by_fold, cases.fold)
+    calibration = calibrate_survival([flat, flat], AT)
+    assert calibration.slope.value is None
+    assert calibration.slope.note == "undefined: every case has the same risk"
+    for horizon in calibration.horizons:
+        (group,) = horizon.groups
+        assert (group.n, group.predicted) == (30, pytest.approx((11 * 0.6 + 19 * 0.3) / 30))
+
+
+def test_the_text_holds_the_numbers_of_every_model_and_its_middle_groups():
+    models = {
+        name: calibrate_survival([cohort(seed, 24)], AT) for name, seed in (("a", 3), ("b", 4))
+    }
+    numbers, groups = calibration_tables(models, "weeks")
+    assert numbers.title == f"Calibration of predicted survival until {AT[4]:.4g} weeks:"
+    slope = models["b"].slope
+    assert numbers.rows[1][0] == "b"
+    assert numbers.rows[1][3] == f"{slope.value:.2f} ({slope.low:.2f} to {slope.high:.2f})"
+    assert [row[0] for row in groups.rows] == ["a", "a", "b", "b"]
+    first = models["a"].middle_groups[0]
+    assert groups.rows[0][1:4] == [str(first.n), str(first.events), f"{first.predicted:.2f}"]
+    assert groups.rows[0][4].startswith(f"{first.observed:.2f} ({first.low:.2f} to")

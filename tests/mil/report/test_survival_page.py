@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from mil.data.outcomes import CENSORED, EVENT
+from mil.evaluation.survival.calibration import RiskGroup
 from mil.evaluation.survival.comparison import compare_survival_models
 from mil.evaluation.survival.evaluate import CAVEAT, evaluate_survival
 from mil.evaluation.survival.hazards import hazard_table
@@ -15,6 +16,7 @@ from mil.evaluation.survival.predictions import RiskPredictions, column_of
 from mil.report.facts import Facts, Heatmap
 from mil.report.kaplan_meier import survival_plot
 from mil.report.page import render
+from mil.report.plots import survival_calibration_plot
 from mil.report.risk_cards import risk_cards
 from mil.report.risk_groups import risk_groups
 from mil.report.sections import Report
@@ -332,3 +334,66 @@ def _named(nasty):
     report.facts.cohort[nasty] = [nasty, f"{nasty}2"] * (N // 2)
     told = {nasty: tuple(replace(h, term=nasty) for h in report.hazards["told"])}
     return replace(report, hazards=told)
+
+
+def section_of(source, name):
+    start = source.index(f'<section id="{name}">')
+    return source[start : source.index("</section>", start)]
+
+
+def test_the_calibration_is_drawn_to_scale_with_its_numbers():
+    report = made(n=44)
+    part = section_of(render(report), "calibration")
+    text, calibration = Page(part).text(), best(report).calibration
+    assert f"Do as many cases survive as {best(report).model} predicts?" in text
+    figures = part.split("<figure>")[1:]
+    assert len(figures) == len(calibration.horizons) == 3
+    for figure, at in zip(figures, calibration.horizons, strict=True):
+        assert f"<figcaption>until {at.horizon:.4g} days" in figure
+        points = re.findall(r'class="bin" cx="([\d.e-]+)" cy="([\d.e-]+)"', figure)
+        drawn = [(float(x) / 240, 1 - float(y) / 240) for x, y in points]
+        assert drawn == [pytest.approx((g.predicted, g.observed), abs=2e-3) for g in at.groups]
+        ends = re.findall(r'class="whisker"[^>]* y1="([\d.e-]+)" y2="([\d.e-]+)"', figure)
+        limits = [(1 - float(low) / 240, 1 - float(high) / 240) for low, high in ends]
+        assert limits == [pytest.approx((g.low, g.high), abs=2e-3) for g in at.groups]
+        counts = re.findall(r'text-anchor="(?:start|end)">(\d+)</text>', figure)
+        assert counts[-len(at.groups) :] == [str(group.n) for group in at.groups]
+        assert 'class="reference" x1="0" y1="240" x2="240" y2="0"' in figure
+    for result in report.evaluation.models:
+        ratio = result.calibration.ratio
+        assert f"{ratio.value:.2f} {ratio.low:.2f} to {ratio.high:.2f} {ratio.note}" in text
+    assert f"44 cases with {report.evaluation.n_events} events make" in text
+    assert "gross errors only" in text
+
+
+def test_a_group_that_nobody_follows_to_the_horizon_has_no_point():
+    groups = (
+        RiskGroup(0.2, 0.25, 0.1, 0.5, 9, 6, 2),
+        RiskGroup(0.7, None, None, None, 8, 1, 0),
+    )
+    svg = survival_calibration_plot("a model until 5 <weeks>", groups)
+    assert svg.count('class="bin"') == 1
+    assert "a model until 5 &lt;weeks&gt;. 9 cases: predicted" in svg
+    report = made(n=44)
+    lead = best(report)
+    at = replace(lead.calibration.horizons[1], groups=groups)
+    calibration = replace(lead.calibration, horizons=(at,), middle=at.horizon)
+    models = tuple(
+        replace(r, calibration=calibration) if r is lead else r for r in report.evaluation.models
+    )
+    page = render(replace(report, evaluation=replace(report.evaluation, models=models)))
+    caption = Page(section_of(page, "calibration")).text()
+    assert "without a point, as nobody was followed so long: 8 cases" in caption
+
+
+def test_the_calibration_lies_beside_the_page_for_a_paper(tmp_path):
+    report = made(repeats=2)
+    paths = SurvivalSections(report).write_figures(tmp_path)
+    assert all(path.is_file() for path in paths)
+    rows = pd.read_csv(tmp_path / "calibration.csv")
+    assert set(rows["model"]) == {"flat", "noise", "told"}
+    told = rows[rows["model"] == "told"]
+    [lead] = [r for r in report.evaluation.models if r.model == "told"]
+    groups = [group for at in lead.calibration.horizons for group in at.groups]
+    assert told["observed"].tolist() == pytest.approx([g.observed for g in groups])
+    assert told["n"].tolist() == [g.n for g in groups]
