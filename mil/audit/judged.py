@@ -30,7 +30,6 @@ class JudgedRun(ABC):
         alone: what a fact or a model achieves in the folds, as ``cases right``.
         score: the measure of the learning curve, as ``accuracy``.
         score_name: the same in files.
-        group: what the label of a case is called, as ``class``.
     """
 
     statistic: ClassVar[str]
@@ -38,12 +37,16 @@ class JudgedRun(ABC):
     alone: ClassVar[str]
     score: ClassVar[str]
     score_name: ClassVar[str]
-    group: ClassVar[str]
 
     def __init__(self, run: Run, predictions: Any) -> None:
         self.run = run
         self.predictions = predictions
         self.evaluation: Any = evaluate(predictions)
+
+    @property
+    def group(self) -> str:
+        """What the label of a case is called."""
+        return self.run.task.group
 
     @property
     def best(self) -> Any:

@@ -22,7 +22,7 @@ class JudgedClasses(JudgedRun):
     """A run of classes."""
 
     statistic, alone = "macro AUC", "cases right"
-    meaning, group = "the AUC of each class against the rest, averaged", "class"
+    meaning = "the AUC of each class against the rest, averaged"
     score = score_name = "accuracy"
 
     @property

@@ -21,7 +21,6 @@ class JudgedGrades(JudgedRun):
 
     statistic, alone = "concordance", "quadratic kappa in the same folds"
     meaning = "of pairs of cases of different grade, the share that is put in the right order"
-    group = "grade"
     score, score_name = "quadratic kappa", "quadratic_kappa"
 
     @property

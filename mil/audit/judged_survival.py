@@ -26,7 +26,6 @@ class JudgedSurvival(JudgedRun):
         "of pairs of cases in which it is known whose event came first, the share that is put in the right "
         "order"
     )
-    group = "outcome"
 
     @property
     def reference(self) -> float:

@@ -19,9 +19,12 @@ from mil.report.sections import (
     THRESHOLDS,
     Report,
     Sections,
+    cards_shown,
     design_limits,
+    order_models,
     picked_sentence,
     selection_limit,
+    split_tests,
 )
 from mil.report.table_one import table_one
 from mil.report.template import svg
@@ -146,9 +149,12 @@ class DiagnosisSections(Sections[DiagnosisReport]):
         return {
             "lead": lead,
             "place": place,
-            "tests": [(describe_test(test), test) for test in report.comparison.pairs],
+            **split_tests([(describe_test(t), t) for t in report.comparison.pairs], lead.model),
+            **order_models(evaluation.models, lead.model),
+            "references": self._references(),
+            "shown": cards_shown(sum(card.verdicts[place].wrong for card in cards)),
             "decisions": self._decisions(),
-            "errors": failures(predictions, lead.model, cohort),
+            "errors": failures(predictions, lead.model, report.facts.explaining),
             "described": table_one(cohort, evaluation.classes),
             "curves": [plots.curves_of(predictions, result) for result in evaluation.models],
             "cards": cards,
@@ -161,6 +167,17 @@ class DiagnosisSections(Sections[DiagnosisReport]):
     def write_figures(self, folder: Path) -> list[Path]:
         """Accuracy, ROC curves, confusion matrices and reliability."""
         return write_class_figures(folder, self.report.evaluation, self.report.predictions)
+
+    def _references(self) -> list[tuple[str, float]]:
+        """What needs no model, and its accuracy; the most frequent class once, where a model names it."""
+        evaluation = self.report.evaluation
+        most = evaluation.majority_share
+        named = any(
+            result.model == "majority" and abs(result.correct / result.n - most) < 1e-9
+            for result in evaluation.models
+        )
+        guessing = ("chance: each class equally often", evaluation.chance_accuracy)
+        return [*([] if named else [("always the most frequent class", most)]), guessing]
 
     def _decisions(self) -> list[Decision]:
         """The curves of the best model for each class to act on that has a case."""

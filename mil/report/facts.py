@@ -1,14 +1,19 @@
 """The facts of a run that every page shows, whatever the task: cohort, folds, recipe, settings, heatmaps."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-CARDS_SHOWN = 30  # further cases are folded away, so that the page opens at once
-ROWS_SHOWN = 40
+# Columns of a table that follow the outcome, and so explain nothing about it.
+FOLLOW_UP = re.compile(
+    r"(os|pfs|dfs|dss|rfs|efs|mfs|time|event)([ ._-]?(time|days|months|years|event|status|censored))?"
+    r"|.*(vital|surviv|follow.?up|recurren|relapse|death|deceased|new_tumou?r_event|days_to_).*",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,7 @@ class Facts:
         recipe: how the bags were made; nested mappings of plain values.
         settings: the resolved settings of the run; nested likewise.
         versions: of the software, by name.
+        outcome_columns: columns of the table in which the run's settings look for an outcome.
     """
 
     title: str
@@ -57,6 +63,20 @@ class Facts:
     recipe: Mapping[str, object]
     settings: Mapping[str, object]
     versions: Mapping[str, str]
+    outcome_columns: tuple[str, ...] = ()
+
+    @property
+    def explaining(self) -> pd.DataFrame:
+        """The cohort without columns that follow an outcome: no errors are explained by those."""
+        names = [str(name) for name in self.cohort.columns]
+        plain = {name: name.removesuffix(" in the table") for name in names}
+        follows = [
+            name
+            for name in names
+            if name not in ("case", "label")
+            and (plain[name] in self.outcome_columns or FOLLOW_UP.fullmatch(plain[name]))
+        ]
+        return self.cohort.drop(columns=follows)
 
     @property
     def n_sites(self) -> int:
@@ -89,8 +109,6 @@ def page_values(facts: Facts, groups: Sequence[str]) -> dict[str, object]:
         "group_rows": _group_rows(facts.cohort, groups),
         "left_out": Counter(reason for _, reason in facts.excluded).most_common(),
         "tiles": int(facts.cohort["tiles"].sum()) if "tiles" in facts.cohort else None,
-        "shown": CARDS_SHOWN,
-        "rows_shown": ROWS_SHOWN,
         "numeric": set(facts.cohort.select_dtypes("number").columns),
         "folds": _fold_rows(facts.folds, groups),
         "definitions": [

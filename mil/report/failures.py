@@ -24,7 +24,7 @@ class Failures:
         by_all: cases that no model of the run gets right.
         confusions: (truth, called, cases), most frequent first.
         sure: (case, truth, called, probability) of wrong calls with a probability of at least ``SURE``.
-        against: the columns of the cohort, cases called rightly against those missed.
+        against: the columns of the cohort, cases classified correctly against the others.
     """
 
     model: str

@@ -1,6 +1,7 @@
 """From a run folder to everything its page shows. Heatmaps come from models that have not seen the case."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from mil.report.facts import Facts, Heatmap
 from mil.report.sections import Report, load_sections
 from mil.runs.run import Run
 from mil.runs.unchanged import check_outcomes
+from mil.tasks.names import TaskColumns
 
 
 def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, Any]:
@@ -75,7 +77,15 @@ def _facts(
         recipe=cohort.recipe,
         settings=run.settings.stored,
         versions=run.versions,
+        outcome_columns=_outcome_columns(run),
     )
+
+
+def _outcome_columns(run: Run) -> tuple[str, ...]:
+    """The columns that hold an outcome of any task."""
+    names = {field.name for field in fields(TaskColumns)} - {"time_unit", "grade_order"}
+    stored = run.settings.stored
+    return tuple(sorted(str(stored[name]) for name in names if stored.get(name)))
 
 
 def _backbone_warnings(cohort: Cohort) -> list[str]:

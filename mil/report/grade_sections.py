@@ -1,21 +1,30 @@
 """The sections of ordered grades: quadratic kappa, mean absolute error and ordered confusion matrices."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from mil.data.cohort import Cohort
+from mil.evaluation.decision_curves import Decision, decide
 from mil.evaluation.grade.comparison import GradeComparison, GradePairTest
 from mil.evaluation.grade.evaluate import GradeEvaluation, GradeResult
+from mil.evaluation.grade.metric_table import METRICS
 from mil.evaluation.grade.predictions import GradePredictions
+from mil.evaluation.intervals import Estimate, wilson
 from mil.report.class_figures import write_confusion_figure
-from mil.report.formats import count
+from mil.report.formats import count, join_names
 from mil.report.grade_cards import grade_cards
+from mil.report.model_words import lead_first
 from mil.report.sections import (
+    THRESHOLDS,
     Report,
     Sections,
+    cards_shown,
     design_limits,
+    order_models,
     picked_sentence,
     selection_limit,
+    split_tests,
 )
 from mil.report.table_one import table_one
 
@@ -118,19 +127,40 @@ class GradeSections(Sections[GradeReport]):
         cards = grade_cards(report.predictions)
         # Hardest first: furthest from the true grade. The sort is stable, by case name.
         cards.sort(key=lambda card: -card.verdicts[place].distance)
-        results = [*evaluation.models, *([evaluation.baseline] if evaluation.baseline else [])]
+        order = order_models(evaluation.models, lead.model)
+        results = [
+            evaluation.models[at]
+            for at in lead_first([r.model for r in evaluation.models], lead.model)
+        ]
+        results += [evaluation.baseline] if evaluation.baseline else []
         return {
+            **order,
+            **split_tests([(describe_pair(t), t) for t in report.comparison.pairs], lead.model),
+            "shown": cards_shown(sum(card.verdicts[place].wrong for card in cards)),
+            "footnotes": undefined_notes(results),
+            "right_shares": [_right_shares(result) for result in evaluation.models],
+            "decisions": self._decisions(),
             "lead": lead,
             "place": place,
             "results": results,
             "n_models": len(evaluation.models),
-            "tests": [(describe_pair(test), test) for test in report.comparison.pairs],
             "described": table_one(report.facts.cohort, evaluation.grades),
             "cards": cards,
             "missed": [card.case for card in cards if card.verdicts[place].wrong],
             "missed_by_all": [card.case for card in cards if card.missed],
             "dozen": DOZEN,
         }
+
+    def _decisions(self) -> list[Decision]:
+        """The curves of the best model for acting on each grade or a higher one."""
+        evaluation = self.report.evaluation
+        alone = self.report.predictions.select([self.lead.model])
+        counts = evaluation.grade_counts
+        return [
+            decide(alone, THRESHOLDS[::3], positive=name)
+            for place, name in enumerate(evaluation.grades)
+            if sum(counts[:place]) and sum(counts[place:])
+        ]
 
     def write_figures(self, folder: Path) -> list[Path]:
         """Confusion matrices in the order of the grades."""
@@ -139,6 +169,29 @@ class GradeSections(Sections[GradeReport]):
         folder.mkdir(parents=True, exist_ok=True)
         names, totals = evaluation.grades, evaluation.grade_counts
         return write_confusion_figure(folder / "confusion", names, totals, counts)
+
+
+def undefined_notes(results: Sequence[GradeResult]) -> list[str]:
+    """Why numbers or their limits are missing, a sentence for each reason."""
+    named: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for metric in METRICS:
+            if note := result.metrics[metric.name].note:
+                named.setdefault((metric.label, note), []).append(result.model)
+    return [f"{label} of {join_names(models)}: {note}." for (label, note), models in named.items()]
+
+
+def _right_shares(result: GradeResult) -> list[Estimate]:
+    """Of the cases of each true grade, the share that is graded exactly."""
+    shares = []
+    for grade, row in enumerate(result.confusion):
+        total = float(row.sum())
+        if not total:
+            shares.append(Estimate(None, None, None, "none"))
+            continue
+        limits = wilson(float(row[grade]), total)
+        shares.append(Estimate(float(row[grade]) / total, limits.low, limits.high, limits.method))
+    return shares
 
 
 def describe_pair(test: GradePairTest) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import escape
+from matplotlib.ticker import MaxNLocator
 
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.classification.calibration import Bin
@@ -125,24 +126,42 @@ def decision_plot(model: str, positive: str, curve: DecisionCurve, treat_all: De
 
     zero = SIDE * top / (top - bottom)
     band = " ".join([*line(curve.low), *reversed(line(curve.high))])
-    ends = (curve.threshold[0], curve.threshold[-1])
+    first, last = float(curve.threshold[0]), float(curve.threshold[-1])
     marks = "".join(
-        f'<text x="{x:g}" y="{SIDE + 18:g}" text-anchor="middle">{share:g}</text>'
-        for x, share in zip((0, SIDE), ends, strict=True)
+        _axis_tick(SIDE * (t - first) / (last - first), t) for t in _ticks(first, last, 5)
+    ) + "".join(
+        _axis_tick(SIDE * (top - t) / (top - bottom), t, upwards=True)
+        for t in _ticks(bottom, top, 5)
     )
     text = f"Decision curve of {model}, acting on {positive}: net benefit and its 95 % band"
     return (
         f'<svg class="roc" viewBox="-46 -8 296 294" role="img"><title>{escape(text)}</title>'
         f'<rect class="frame" width="{SIDE:g}" height="{SIDE:g}"/>'
-        f'<line class="reference" x1="0" y1="{zero:.4g}" x2="{SIDE:g}" y2="{zero:.4g}"/>{marks}'
-        f'<text x="-8" y="{zero + 4:.4g}" text-anchor="end">0</text>'
-        f'<text x="-8" y="10" text-anchor="end">{top:.2g}</text>'
+        f'<line class="none" x1="0" y1="{zero:.4g}" x2="{SIDE:g}" y2="{zero:.4g}"/>{marks}'
         f'<polygon class="band" points="{band}"/>'
         f'<polyline class="all" points="{" ".join(line(treat_all.benefit))}"/>'
         f'<polyline class="benefit" points="{" ".join(line(curve.benefit))}"/>'
         f'<text x="{SIDE / 2:g}" y="{SIDE + 38:g}" text-anchor="middle">probability to act from</text>'
-        f'<text transform="translate(-34 {SIDE / 2:g}) rotate(-90)" text-anchor="middle">'
+        f'<text transform="translate(-37 {SIDE / 2:g}) rotate(-90)" text-anchor="middle">'
         f"net benefit</text></svg>"
+    )
+
+
+def _ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers from low to high."""
+    return [float(t) for t in MaxNLocator(most).tick_values(low, high) if low <= t <= high]
+
+
+def _axis_tick(place: float, number: float, *, upwards: bool = False) -> str:
+    """A number at an axis with a short stroke."""
+    if upwards:
+        return (
+            f'<line class="tick" x1="-4" x2="0" y1="{place:.4g}" y2="{place:.4g}"/>'
+            f'<text x="-8" y="{place + 4:.4g}" text-anchor="end">{number:.2g}</text>'
+        )
+    return (
+        f'<line class="tick" x1="{place:.4g}" x2="{place:.4g}" y1="{SIDE:g}" y2="{SIDE + 4:g}"/>'
+        f'<text x="{place:.4g}" y="{SIDE + 18:g}" text-anchor="middle">{number:.2g}</text>'
     )
 
 

@@ -68,7 +68,7 @@ def _verdicts(predictions: RiskPredictions, model: str, pairs: Ints) -> list[Ris
     mean = predictions.mean_risks(model)
     repeats = [predictions.case_risks(model, repeat) for repeat in predictions.repeats]
     share = np.mean([_misordered(risks) for risks in repeats], axis=0) / np.maximum(pairs, 1)
-    middle = mean.survival[:, mean.survival.shape[1] // 2]
+    middle = mean.survival[:, (mean.survival.shape[1] - 1) // 2]
     above = (mean.risk > mean.risk[:, None]).sum(axis=1)
     equal = (mean.risk == mean.risk[:, None]).sum(axis=1)
     ranks = above + (equal + 1) / 2

@@ -14,7 +14,9 @@ from mil.data.cohort import Cohort
 from mil.evaluation.survival.hazards import Hazard
 from mil.report.facts import Facts
 from mil.report.formats import join_names
+from mil.report.model_words import REFERENCES, explain_models, lead_first
 
+FEWEST_SHOWN, CARDS_SHOWN = 4, 30  # cases that are not folded away
 THRESHOLDS = np.linspace(0.05, 0.5, 46)
 
 PredictionsT = TypeVar("PredictionsT")
@@ -93,6 +95,37 @@ class Sections(ABC, Generic[ReportT]):
         """Write the figures of the page as files for a paper; returns their paths."""
 
 
+def order_models(models: Sequence[Any], lead: str) -> dict[str, object]:
+    """What the templates need to show the lead model first and the others folded away.
+
+    Args:
+        models: results of the evaluation, in its order.
+        lead: the best model.
+    """
+    names = [result.model for result in models]
+    order = lead_first(names, lead)
+    compared = [at for at in order if names[at] == lead or names[at] not in REFERENCES]
+    return {
+        "order": order,
+        "in_cards": compared,
+        "explained": explain_models([names[place] for place in order]),
+    }
+
+
+def split_tests(tests: Sequence[Any], lead: str) -> dict[str, object]:
+    """The paired tests of the lead model, and the others; each is a sentence and a test."""
+    return {
+        "tests": tests,
+        "tests_of_lead": [pair for pair in tests if lead in (pair[1].first, pair[1].second)],
+        "other_tests": [pair for pair in tests if lead not in (pair[1].first, pair[1].second)],
+    }
+
+
+def cards_shown(hard: int) -> int:
+    """How many cards are not folded away: those of hard cases, and a few at least."""
+    return min(max(hard, FEWEST_SHOWN), CARDS_SHOWN)
+
+
 def load_sections(page: str) -> type[Sections[Any]]:
     """The class that ``module:class`` names."""
     module, _, name = page.partition(":")
@@ -110,7 +143,7 @@ def picked_sentence(n_models: int, equals: Sequence[str]) -> str:
     level = f", level with {join_names(equals)}" if equals else ""
     return (
         f"It is the best of {n_models} models compared on the same cases{level}. "
-        "Picking the best after seeing the results makes its number optimistic."
+        "Because it was picked after the results were seen, its number is optimistic."
     )
 
 

@@ -25,7 +25,7 @@ from mil.evaluation.survival.metrics import (
     number_at_risk,
 )
 from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
-from mil.report.formats import count, in_units
+from mil.report.formats import count, in_units, percent
 from mil.report.kaplan_meier import group_key, survival_plot
 from mil.report.plots import survival_calibration_plot
 from mil.report.risk_cards import risk_cards
@@ -34,9 +34,12 @@ from mil.report.sections import (
     THRESHOLDS,
     Report,
     Sections,
+    cards_shown,
     design_limits,
+    order_models,
     picked_sentence,
     selection_limit,
+    split_tests,
 )
 from mil.report.survival_calibration import write_calibration_figure
 from mil.report.table_one import Variable, table_one
@@ -101,9 +104,9 @@ class SurvivalSections(Sections[SurvivalReport]):
         )
         sentences = [
             f"Of {count(evaluation.n_cases)} cases {count(evaluation.n_events)} had the event. Among pairs "
-            f"that can be compared, {lead.model} put the case whose event came first at the higher risk in a "
-            f"share of {c.value:.2f}{f', mean over {repeats} repeats' * (repeats > 1)} "
-            f"(Harrell's C{limits}); guessing gives 0.50."
+            f"that can be compared, {lead.model} put the case whose event came first at the higher risk in "
+            f"{percent(c.value)} of pairs{f' on average over {repeats} repeats' * (repeats > 1)} "
+            f"(Harrell's C {c.value:.2f}{limits}); guessing gives 50\N{NO-BREAK SPACE}%."
         ]
         if len(evaluation.models) > 1:
             equals = [r.model for r in evaluation.models if r.metrics["harrell"].value == c.value][
@@ -181,9 +184,12 @@ class SurvivalSections(Sections[SurvivalReport]):
             "hard_by_all": [card.case for card in judged if card.missed],
             "distinguishing": sum(verdict.rank is not None for verdict in cards[0].verdicts),
             "cards": cards,
-            "middle": float(predictions.horizons[len(predictions.horizons) // 2]),
+            "middle": float(predictions.horizons[(len(predictions.horizons) - 1) // 2]),
             "decisions": [self._decision()],
-            "tests": [(describe_pair(test), test) for test in report.comparison.pairs],
+            **split_tests([(describe_pair(t), t) for t in report.comparison.pairs], lead.model),
+            **order_models(evaluation.models, lead.model),
+            "shown": cards_shown(sum(card.verdicts[place].misordered > 0.5 for card in judged)),
+            "hazards": sorted(report.hazards.items(), key=lambda item: item[0] != lead.model),
             "dozen": DOZEN,
             "risks": RISKS,
             "caveat": CAVEAT,
@@ -212,9 +218,9 @@ class SurvivalSections(Sections[SurvivalReport]):
     def _table_by_risk(self) -> tuple[Variable, ...]:
         """The columns of the cohort, cases of low risk against those of high."""
         risks = self.report.predictions.mean_risks(self.lead.model)
-        cohort = self.report.facts.cohort
+        cohort = self.report.facts.explaining
         cases = cohort.set_index(cohort["case"].astype(str)).loc[list(risks.case)]
-        cases = cases.reset_index(drop=True).drop(columns="time", errors="ignore")
+        cases = cases.reset_index(drop=True)
         cases["label"] = np.where(risks.risk > 0, RISKS[1], RISKS[0])
         return table_one(cases, RISKS) if cases["label"].nunique() > 1 else ()
 

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -50,6 +51,7 @@ def _environment() -> Environment:
         p_value=format_p,
         image=image,
         time=formats.in_units,
+        without_note=lambda estimate: replace(estimate, note=""),
     )
     environment.globals.update(
         dash=formats.DASH,

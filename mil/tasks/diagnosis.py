@@ -30,6 +30,7 @@ class Diagnosis(Task):
 
     name: ClassVar[str] = "diagnosis"
     outcome: ClassVar[str] = "label"
+    group: ClassVar[str] = "class"
     default_models: ClassVar[tuple[str, ...]] = ("majority", "tile-vote", "mean", "abmil")
     head_outcome: "ClassVar[Outcome]" = "classes"
     null_metric: ClassVar[tuple[str, float]] = ("auc", 0.5)

@@ -38,6 +38,7 @@ class Grade(GradeColumns, Task):
 
     name: ClassVar[str] = "grade"
     outcome: ClassVar[str] = "grade"
+    group: ClassVar[str] = "grade"
     default_models: ClassVar[tuple[str, ...]] = ("majority", "pooled-logistic", "mean", "abmil")
     head_outcome: "ClassVar[Outcome]" = "ordered"
     null_metric: ClassVar[tuple[str, float]] = ("quadratic_kappa", 0.0)

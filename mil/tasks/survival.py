@@ -41,6 +41,7 @@ class Survival(FollowUpColumns, Task):
 
     name: ClassVar[str] = "survival"
     outcome: ClassVar[str] = "outcome"
+    group: ClassVar[str] = "outcome"
     default_models: ClassVar[tuple[str, ...]] = ("majority", "pooled-logistic", "mean", "abmil")
     head_outcome: "ClassVar[Outcome]" = "times"
     null_metric: ClassVar[tuple[str, float]] = ("harrell", 0.5)

@@ -28,6 +28,7 @@ class Task(ABC):
     Attributes:
         name: in ``mil.tasks.registry``.
         outcome: what the table must state of a case.
+        group: what the label of a case is called, as ``class``.
         default_models: models that are compared when none are named.
         head_outcome: how logits are read, as ``mil.heads.head.HeadSettings.outcome``.
         null_metric: (metric, its value for a model that knows nothing), for the permutation test.
@@ -40,6 +41,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     outcome: ClassVar[str]
+    group: ClassVar[str]
     default_models: ClassVar[tuple[str, ...]]
     head_outcome: "ClassVar[Outcome]"
     null_metric: ClassVar[tuple[str, float]]

@@ -70,7 +70,10 @@ def test_compare_takes_another_tools_table(tables, mil):
         "compare", "ours.csv", "clam.csv", "--classes", "c0,c1", "--cohort", "cohort.csv", "--out", "out",
         cwd=tables,
     )  # fmt: skip
-    assert "At 13 cases a true difference of 15 points is found in" in done.stdout
+    assert (
+        "With 13 cases a true difference in accuracy of 15 percentage points is found in"
+        in done.stdout
+    )
     told = json.loads((tables / "out" / "comparison.json").read_text())
     assert [(t["first"], t["second"]) for t in told["pairs"]] == [
         ("ours.csv: abmil", "clam.csv: model"),

@@ -29,10 +29,11 @@ class Power:
 
     def __str__(self) -> str:
         points, share = round(100 * self.gain), 100 * self.power
-        more = f"; one of {100 * self.needed:.0f} points in 80 %" if self.needed is not None else ""
+        more = f", one of {100 * self.needed:.0f} points in 80 %" if self.needed is not None else ""
         return (
-            f"At {self.n} cases a true difference of {points} points is found in {share:.0f} % of studies"
-            f"{more}. For {points} points in 80 % it takes {self.cases_needed} cases."
+            f"With {self.n} cases a true difference in accuracy of {points} percentage points is found in "
+            f"{share:.0f} % of studies{more}. To find {points} points in 80 % takes {self.cases_needed} "
+            "cases."
         )
 
     def to_json(self) -> dict[str, object]:

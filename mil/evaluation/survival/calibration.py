@@ -4,7 +4,7 @@ Out-of-fold predictions come from several fits, so that this judges the way of f
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
@@ -112,6 +112,8 @@ def calibrate_survival(repeats: Sequence[CaseRisks], horizons: Floats) -> Surviv
         repeats: predictions of the model for the same cases.
         horizons: (T,) times at which survival is predicted, ascending.
     """
+    # Sums of floats depend on their layout; so a table gives the same bytes in memory and from its file.
+    repeats = [replace(one, survival=np.ascontiguousarray(one.survival)) for one in repeats]
     first, last = repeats[0], len(horizons) - 1
     middle = last // 2
     places = dict.fromkeys((last // 4, middle, round(last * 3 / 4)))

@@ -209,7 +209,7 @@ def test_power_of_fifteen_points_as_simulated_and_by_its_definition():
 def test_power_is_put_in_words():
     twenty = power(20)
     assert str(twenty).startswith(
-        "At 20 cases a true difference of 15 points is found in 10 % of studies"
+        "With 20 cases a true difference in accuracy of 15 percentage points is found in 10 % of studies"
     )
     assert (
         mcnemar_power(twenty.cases_needed, 0.15)

@@ -1,6 +1,7 @@
 """The page of ordered grades: its numbers, the order of its cases and grades, and names as plain text."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from mil.evaluation.grade.comparison import compare_grade_models
 from mil.evaluation.grade.evaluate import evaluate_grades
 from mil.evaluation.grade.predictions import GradePredictions
+from mil.evaluation.intervals import wilson
 from mil.report.facts import Facts
 from mil.report.grade_cards import grade_cards
 from mil.report.grade_sections import GradeSections
@@ -145,3 +147,50 @@ def test_names_are_text_and_nothing_else(nasty):
         )  # fmt: skip
 
     check_text_only(nasty, named(nasty), "name!", named("name!"))
+
+
+def test_acting_on_each_grade_or_a_higher_one_has_its_curve():
+    report = report_of()
+    source = render(report)
+    part = source[source.index('<section id="decisions">') : source.index('<section id="errors">')]
+    titles = re.findall(r"<figcaption>([^<]*)</figcaption>", part)
+    assert titles == ["grade 2 or higher", "grade 3"]
+    decisions = GradeSections(report).values()["decisions"]
+    scores = report.predictions.case_scores("skilled", 0)
+    for decision, cut in zip(decisions, (1, 2), strict=True):
+        positive, p = scores.truth >= cut, scores.p[:, cut:].sum(axis=1)
+        curve = decision.of("skilled")
+        for t, benefit in zip(curve.threshold, curve.benefit, strict=True):
+            acts = p >= t
+            by_hand = (acts & positive).mean() - (acts & ~positive).mean() * t / (1 - t)
+            assert benefit == pytest.approx(by_hand)
+
+
+def test_why_a_number_is_missing_stands_once_below_the_table():
+    report = report_of(models=("skilled", "flat"))
+    table = report.predictions.table
+    table.loc[table["model"] == "flat", ["g_1", "g_2", "g_3"]] = [0.2, 0.5, 0.3]
+    predictions = GradePredictions(table, report.predictions.grades)
+    report = replace(
+        report, predictions=predictions, evaluation=evaluate_grades(predictions),
+        comparison=compare_grade_models(predictions),
+    )  # fmt: skip
+    source = render(report)
+    reason = "undefined: predictions follow from the fold alone"
+    assert Page(source).text().count(reason) == 1
+    assert f"Somers&#39; D of flat and (median training grade): {reason}." in source
+    rows = source[source.index('aria-label="Models compared"') :]
+    assert reason not in rows[: rows.index("</table>")]
+
+
+def test_each_grade_has_its_share_with_its_interval_and_its_name():
+    report = report_of()
+    source = render(report)
+    start = source.index('aria-label="Confusion matrix of skilled"')
+    text = Page(source[start : source.index("</table>", start)]).text()
+    row = report.evaluation.models[0].confusion[1]
+    limits = wilson(row[1], row.sum())
+    assert f"{100 * limits.low:.0f} to {100 * limits.high:.0f} %" in text
+    cases = source[source.index('aria-label="All cases"') :]
+    assert '<th scope="col">grade</th>' in cases
+    assert ">label</th>" not in source

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 from mil.evaluation.comparison import PairTest
+from mil.heads.registry import MODELS
 from mil.report.diagnosis_sections import DiagnosisSections, describe_test
 from mil.report.formats import DASH
-from mil.report.page import render
+from mil.report.model_words import MODEL_WORDS
+from mil.report.page import render, write_report
 from tests.mil.report.parsed import NASTY, Page, check_page, check_text_only
 
 SHAPES = {
@@ -273,3 +275,81 @@ def test_the_page_is_written_without_torch():
     modules = "mil.report.page, mil.report.diagnosis_sections, mil.report.survival_sections"
     code = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_best_model_stands_first_and_the_others_are_folded(make):
+    report = make(models=("abmil", "majority", "mean"))
+    source, lead = render(report), best(report).model
+    results = source[source.index('<section id="results">') : source.index('<section id="models">')]
+    rows = re.findall(r'<th scope="row" class="name">([^<]*)</th>', results)
+    assert rows[0] == lead
+    assert rows[2] == "majority"  # after every model that sees the tiles
+    models = source[
+        source.index('<section id="models">') : source.index('<section id="decisions">')
+    ]
+    assert models.index(f"<h3>{lead}</h3>") < models.index("<summary>The other 2 models: ")
+    assert models.count("<h3>") == 3
+    cards = source[source.index('<section id="cases">') : source.index('<section id="cohort">')]
+    assert '<th scope="col">majority</th>' not in cards
+    assert "mean: averages all tiles" not in source[: source.index('<section id="results">')]
+    assert f"<p>{lead}: averages " in source
+    assert len(re.findall("sees no image: it always answers", source)) == 1
+
+
+def test_every_model_of_the_table_has_its_words():
+    assert set(MODEL_WORDS) == set(MODELS)
+
+
+def test_each_class_has_its_sensitivity_with_its_interval_beside_the_matrix(make):
+    report = make()
+    lead = best(report)
+    source = render(report)
+    start = source.index(f'aria-label="Confusion matrix of {lead.model}"')
+    text = Page(source[start : source.index("</table>", start)]).text()
+    for row in lead.per_class:
+        assert _printed(row.sensitivity) in text
+
+
+def test_no_outcome_column_explains_the_errors(make):
+    report = make(outcome_columns=("months alive",))
+    n = len(report.facts.cohort)
+    for name in (
+        "time",
+        "event",
+        "OS.time",
+        "vital_status",
+        "days_to_death",
+        "months alive",
+        "age",
+    ):
+        report.facts.cohort[name] = [7 * i % 5 + i % 2 for i in range(n)]
+    source = render(report)
+    errors = source[source.index('<section id="errors">') : source.index('<section id="limits">')]
+    names = re.findall(r'<th scope="row" class="name">([^<]*)<small>', errors)
+    assert "age" in names
+    assert not {"time", "event", "OS.time", "vital_status", "days_to_death", "months alive"} & set(
+        names
+    )
+
+
+def test_the_decision_curves_have_their_three_lines_and_round_ticks(make):
+    source = render(make())
+    part = source[source.index('<section id="decisions">') : source.index('<section id="errors">')]
+    assert part.count("<figure>") == 4
+    for figure in part.split("<figure>")[1:]:
+        for line in ("benefit", "all", "none"):
+            assert figure.count(f'class="{line}"') == 1
+        ticks = re.findall(r'text-anchor="middle">(0?\.\d+|0)</text>', figure)
+        assert ticks == ["0.1", "0.2", "0.3", "0.4", "0.5"]
+
+
+def test_two_pages_of_one_run_are_equal_to_the_byte(make, tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        write_report(make(n=12), tmp_path / name / "report.html")
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
+        for name in ("first", "second")
+    )
+    assert len(first) > 6
+    assert first == second

@@ -162,7 +162,8 @@ def test_the_headline_is_the_model_of_the_highest_c_with_what_flatters_it():
     c = lead.metrics["harrell"]
     text = Page(render(report)).text()
     assert f"{lead.model} put the case whose event came first at the higher risk" in text
-    assert f"{c.value:.2f} (Harrell's C, 95 % interval {c.low:.2f} to {c.high:.2f})" in text
+    limits = f"95 % interval {c.low:.2f} to {c.high:.2f}"
+    assert f"{100 * c.value:.0f} % of pairs (Harrell's C {c.value:.2f}, {limits})" in text
     assert "It is the best of 3 models" in text
     assert "reaches down to guessing" not in text
     assert "reaches down to guessing" in Page(render(made(models=("noise",)))).text()
@@ -236,7 +237,7 @@ def test_cases_that_every_model_ranks_wrongly_are_named_and_the_flat_one_does_no
     assert missed == {c.case for c in cards if all(v.misordered > 0.5 for v in c.verdicts[1:])}
     assert missed, "the made-up cohort has such a case"
     text = Page(render(report)).text()
-    told = re.search(r"Every model that tells cases apart does for ([^.]*)\.", text)[1]
+    told = re.search(r"Every model that tells cases apart does so for ([^.]*)\.", text)[1]
     assert set(told.split(", ")) == missed
     alone = Page(render(made(models=("flat", "told")))).text()
     assert "told ranks more than half of their pairs wrongly for" in alone
