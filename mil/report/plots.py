@@ -135,21 +135,22 @@ def decision_plot(model: str, positive: str, curve: DecisionCurve, treat_all: De
     )
     text = f"Decision curve of {model}, acting on {positive}: net benefit and its 95 % band"
     return (
-        f'<svg class="roc" viewBox="-46 -8 296 294" role="img"><title>{escape(text)}</title>'
+        f'<svg class="roc" viewBox="-54 -8 304 294" role="img"><title>{escape(text)}</title>'
         f'<rect class="frame" width="{SIDE:g}" height="{SIDE:g}"/>'
         f'<line class="none" x1="0" y1="{zero:.4g}" x2="{SIDE:g}" y2="{zero:.4g}"/>{marks}'
         f'<polygon class="band" points="{band}"/>'
         f'<polyline class="all" points="{" ".join(line(treat_all.benefit))}"/>'
         f'<polyline class="benefit" points="{" ".join(line(curve.benefit))}"/>'
         f'<text x="{SIDE / 2:g}" y="{SIDE + 38:g}" text-anchor="middle">probability to act from</text>'
-        f'<text transform="translate(-37 {SIDE / 2:g}) rotate(-90)" text-anchor="middle">'
+        f'<text transform="translate(-44 {SIDE / 2:g}) rotate(-90)" text-anchor="middle">'
         f"net benefit</text></svg>"
     )
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:
     """Round numbers from low to high."""
-    return [float(t) for t in MaxNLocator(most).tick_values(low, high) if low <= t <= high]
+    ticks = MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(t) for t in ticks if low <= t <= high]
 
 
 def _axis_tick(place: float, number: float, *, upwards: bool = False) -> str:

@@ -31,10 +31,10 @@ from mil.report.plots import survival_calibration_plot
 from mil.report.risk_cards import risk_cards
 from mil.report.risk_groups import RISKS, Group, groups_of, risk_groups, write_survival_figures
 from mil.report.sections import (
+    FEWEST_SHOWN,
     THRESHOLDS,
     Report,
     Sections,
-    cards_shown,
     design_limits,
     order_models,
     picked_sentence,
@@ -188,7 +188,7 @@ class SurvivalSections(Sections[SurvivalReport]):
             "decisions": [self._decision()],
             **split_tests([(describe_pair(t), t) for t in report.comparison.pairs], lead.model),
             **order_models(evaluation.models, lead.model),
-            "shown": cards_shown(sum(card.verdicts[place].misordered > 0.5 for card in judged)),
+            "shown": FEWEST_SHOWN,
             "hazards": sorted(report.hazards.items(), key=lambda item: item[0] != lead.model),
             "dozen": DOZEN,
             "risks": RISKS,
