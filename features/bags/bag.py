@@ -19,11 +19,9 @@ One HDF5 file per slide; TRIDENT, CLAM, Patho-Bench and torchmil readers open it
 
 import contextlib
 import hashlib
-import io
 import itertools
 import json
 import math
-import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,15 +29,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import BagError
+from features.files.access import READ_ERRORS, access_problem
 from features.files.atomic import atomic_path
+from features.files.file_map import FileMap
+from features.files.hdf5 import create_hdf5, open_hdf5
 
 FORMAT, FORMAT_VERSION = "mil-bag", 1
-TILE_DATASETS = ("features", "coords", "coverage", "tile_flags")
+AXES = {"features": 2, "coords": 2, "coverage": 1, "tile_flags": 1}
+TILE_DATASETS = tuple(AXES)
 RECORDED_VERSIONS = ("sarcomil", "torch", "timm", "openslide-bin", "numpy")
 FACTS_SHA256 = "facts_sha256"  # missing in bags from before 2026-11-21
 CHUNK_BYTES = 8 << 20
@@ -157,8 +158,8 @@ def write_bag(path: Path | str, bag: Bag) -> None:
     """
     _check_arrays(bag)
     with atomic_path(Path(path)) as temporary:
-        with _BagFile(temporary, "w+b") as file:
-            file.write_bag(bag)
+        with create_hdf5(temporary) as file:
+            _fill_hdf5(file, bag)
         validate_bag(temporary)
 
 
@@ -236,30 +237,50 @@ def read_request(path: Path) -> str | None:
 @contextlib.contextmanager
 def _open_bag(path: Path) -> Any:
     """Open a complete bag for reading; every error of a broken file becomes a BagError."""
-    if not path.is_file():
-        raise BagError(f"{path}: no such bag. Extract the slide first.")
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT or file.attrs.get("complete") != 1:
-                raise BagError(f"{path}: not a complete {FORMAT} file. Extract the slide again.")
-            if file.attrs["format_version"] > FORMAT_VERSION:
-                raise BagError(f"{path}: written by a newer version. Upgrade sarcomil.")
-            if file.attrs.get(FACTS_SHA256, _facts_sha256(file.attrs)) != _facts_sha256(file.attrs):
-                raise BagError(
-                    f"{path}: its record of slide, recipe and cases that its backbone was trained on has "
-                    "changed since it was written. Extract the slide again."
-                )
-            rows = {name: len(file[name]) for name in TILE_DATASETS}
-            if set(rows.values()) != {file.attrs["n_tiles"]}:
-                raise BagError(
-                    f"{path}: its record names {file.attrs['n_tiles']} tiles, its arrays have {rows}. "
-                    "Extract the slide again."
-                )
+    with _naming_errors(path):
+        if not path.is_file():
+            raise BagError(f"{path}: no such bag. Extract the slide first.")
+        with open_hdf5(path) as file:
+            _check_record(path, file)
             yield file
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+
+
+@contextlib.contextmanager
+def _naming_errors(path: Path) -> Iterator[None]:
+    """Turn every error of a bag that is damaged or cannot be reached into a BagError that names it."""
+    try:
+        yield
+    except READ_ERRORS as error:
+        if reason := access_problem(error):
+            raise BagError(f"{path} {reason}") from error
         raise BagError(
             f"{path}: cannot be read as a bag ({error}). Extract the slide again."
         ) from error
+
+
+def _check_record(path: Path, file: Any) -> None:
+    """Refuse a file whose root does not describe a complete bag, or whose arrays do not belong together."""
+    root = file.attrs
+    if root.get("format") != FORMAT or root.get("complete") != 1:
+        raise BagError(f"{path}: not a complete {FORMAT} file. Extract the slide again.")
+    if root["format_version"] > FORMAT_VERSION:
+        raise BagError(f"{path}: written by a newer version. Upgrade sarcomil.")
+    if root.get(FACTS_SHA256, _facts_sha256(root)) != _facts_sha256(root):
+        raise BagError(
+            f"{path}: its record of slide, recipe and cases that its backbone was trained on has "
+            "changed since it was written. Extract the slide again."
+        )
+    rows = {name: len(file[name]) for name in TILE_DATASETS}
+    if set(rows.values()) != {root["n_tiles"]}:
+        raise BagError(
+            f"{path}: its record names {root['n_tiles']} tiles, its arrays have {rows}. "
+            "Extract the slide again."
+        )
+    axes = {name: file[name].ndim for name in TILE_DATASETS}
+    if axes != AXES or file["coords"].shape[1] != 2:
+        raise BagError(
+            f"{path}: its arrays have {axes} axes and not {AXES}. Extract the slide again."
+        )
 
 
 def _map_dataset(path: Path, dataset: Any) -> NDArray[Any]:
@@ -269,16 +290,6 @@ def _map_dataset(path: Path, dataset: Any) -> NDArray[Any]:
         values: NDArray[Any] = dataset[:]
         return values
     return FileMap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
-
-
-class FileMap(np.memmap):
-    """A memory map that is pickled as its place in the file, not as its numbers."""
-
-    def __reduce__(self) -> Any:
-        base: object = self.base
-        if isinstance(base, mmap.mmap):
-            return FileMap, (self.filename, self.dtype, "r", self.offset, self.shape)
-        return np.asarray(self).__reduce__()  # rows of a map, or a result computed from one
 
 
 def _chunks(features: Any) -> Iterator[NDArray[np.floating]]:
@@ -319,49 +330,7 @@ def _check_arrays(bag: Bag) -> None:
         )
 
 
-class _BagFile(io.FileIO):
-    """The file that HDF5 writes to; a failed write is reported only after HDF5 has closed it.
-
-    HDF5 does not handle a full disk well: an error while it writes may end the process.
-    """
-
-    error: OSError | None = None
-
-    def write_bag(self, bag: Bag) -> None:
-        """Write a bag.
-
-        Raises:
-            OSError: the disk is full.
-        """
-        with contextlib.ExitStack() as closing:
-            closing.callback(self._raise_error)  # after HDF5 has closed the file
-            # From 1.10 on, HDF5 stores checksums of its own structure, so that a damaged file is refused.
-            _write_hdf5(closing.enter_context(h5py.File(self, "w", libver=("v110", "v110"))), bag)
-
-    def _raise_error(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-    def write(self, data: Any) -> int:
-        """Write all of it, or store the error."""
-        unwritten = memoryview(data).cast("B")
-        while unwritten and self.error is None:
-            try:
-                unwritten = unwritten[super().write(unwritten) :]
-            except OSError as error:
-                self.error = error
-        return len(memoryview(data).cast("B"))
-
-    def truncate(self, size: int | None = None) -> int:
-        """Set the size, or store the error."""
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-            return size or 0
-
-
-def _write_hdf5(file: Any, bag: Bag) -> None:
+def _fill_hdf5(file: Any, bag: Bag) -> None:
     """Write a bag into an empty HDF5 file; ``complete`` is written last."""
     features = file.create_dataset("features", bag.features.shape, bag.features.dtype)
     start = 0

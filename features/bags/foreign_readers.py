@@ -4,7 +4,6 @@ import contextlib
 import csv
 import json
 import math
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import BagError
+from features.files.access import READ_ERRORS, access_problem
+from features.files.hdf5 import open_hdf5
 
 UNITS = ("px", "um", "tile")
 SEEN = "sarcomil_seen"  # root attribute of HDF5 files written from bags
@@ -36,10 +37,6 @@ ALIASES = {
     "x": ("x", "x_l0", "coord_x", "x_coord"),
     "y": ("y", "y_l0", "coord_y", "y_coord"),
 }
-READ_ERRORS = (
-    *(OSError, EOFError, zipfile.BadZipFile, ValueError, ArithmeticError),
-    *(LookupError, TypeError, AttributeError, RuntimeError),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +114,7 @@ def read_seen_cases(path: Path) -> dict[str, Any]:
     """The cases that backbone and stain were fitted on, in a file written from a bag; else empty."""
     if not h5py.is_hdf5(path):
         return {}
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         return dict(json.loads(file.attrs.get(SEEN, "{}")))
 
 
@@ -144,7 +141,7 @@ def reconcile(path: Path, name: str, stored: Any, supplied: Any) -> Any:
 def read_trident(path: Path, facts: SourceFacts) -> ForeignBag:
     """TRIDENT: features and coords, with its attributes on coords."""
     del facts
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         attributes = read_attributes(file)
         return ForeignBag(
             features=_array(file, "features"),
@@ -159,14 +156,14 @@ def read_clam(path: Path, facts: SourceFacts) -> ForeignBag:
     """CLAM: features and coords in HDF5, or a tensor; tile sizes come from its file of patches."""
     attributes: dict[str, Any] = {}
     if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             features, coords = _array(file, "features"), _array(file, "coords")
             attributes = read_attributes(file)
     else:
         features, coords = _read_tensor(path), None
     patches = _find_patches(path, facts.patches)
     if patches:
-        with h5py.File(patches, "r") as file:
+        with open_hdf5(patches) as file:
             patch_coords, attributes = _array(file, "coords"), read_attributes(file)
         if coords is not None and not np.array_equal(coords, patch_coords):
             raise BagError(
@@ -182,7 +179,7 @@ def read_clam(path: Path, facts: SourceFacts) -> ForeignBag:
 
 def read_stamp(path: Path, facts: SourceFacts) -> ForeignBag:
     """STAMP: feats and coords in micrometres."""
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         attributes = read_attributes(file)
         features = _array(file, "feats" if "feats" in file else "patch_embeddings")
         if attributes.get("feat_type", "tile") != "tile":
@@ -268,6 +265,8 @@ def naming_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except READ_ERRORS as error:
+        if problem := access_problem(error):
+            raise BagError(f"{path} {problem}") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BagError(f"{path}: cannot be read ({reason}). Write or copy it again.") from error
 

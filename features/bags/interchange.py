@@ -71,7 +71,7 @@ def read_foreign(
     with naming_errors(path):
         foreign = LAYOUTS[layout].read(path, facts)
         seen = read_seen_cases(path)
-    bag = _build_bag(path, layout, foreign, facts)
+        bag = _build_bag(path, layout, foreign, facts)
     if reference := seen.get("stain_reference"):
         bag = replace(bag, recipe={**bag.recipe, "stain_reference": reference})
     trained_on = tuple(seen.get("trained_on", ()))

@@ -28,6 +28,8 @@ from features.bags.foreign_readers import (
 )
 from features.bags.foreign_writers import write_clam, write_stamp
 from features.errors import BagError
+from features.files.access import READ_ERRORS
+from features.files.hdf5 import open_hdf5
 
 NATIVE = "mil"
 
@@ -74,18 +76,19 @@ def detect_layout(path: Path) -> str:
     Raises:
         BagError: there is no such file, or it has no features of a known layout.
     """
-    if not path.is_file():
-        raise BagError(f"{path}: no such file. Check the path.")
-    if h5py.is_hdf5(path):
-        return _detect_hdf5_layout(path)
-    members = _zip_members(path)
-    if any(name.endswith("data.pkl") for name in members) or _starts_with(path, b"\x80\x02"):
-        return "slideflow" if path.with_suffix(".index.npz").is_file() else "clam"
-    if members and all(name.endswith(".npy") for name in members):
-        return "npz"
-    with contextlib.suppress(BagError):
-        read_csv_header(path)
-        return "csv"
+    with naming_errors(path):
+        if not path.is_file():
+            raise BagError(f"{path}: no such file. Check the path.")
+        if h5py.is_hdf5(path):
+            return _detect_hdf5_layout(path)
+        members = _zip_members(path)
+        if any(name.endswith("data.pkl") for name in members) or _starts_with(path, b"\x80\x02"):
+            return "slideflow" if path.with_suffix(".index.npz").is_file() else "clam"
+        if members and all(name.endswith(".npy") for name in members):
+            return "npz"
+        with contextlib.suppress(BagError):
+            read_csv_header(path)
+            return "csv"
     raise BagError(
         f"{path}: not features of {', '.join(LAYOUTS)}. A table of features needs a header with x and y."
     )
@@ -93,14 +96,15 @@ def detect_layout(path: Path) -> str:
 
 def is_bag(path: Path) -> bool:
     """Whether a file is a bag of this library, even if it could be read as another layout too."""
-    if not path.is_file() or not h5py.is_hdf5(path):
-        return False
-    with naming_errors(path), h5py.File(path, "r") as file:
-        return bool(file.attrs.get("format") == FORMAT)
+    with naming_errors(path):
+        if not path.is_file() or not h5py.is_hdf5(path):
+            return False
+        with open_hdf5(path) as file:
+            return bool(file.attrs.get("format") == FORMAT)
 
 
 def _detect_hdf5_layout(path: Path) -> str:
-    with naming_errors(path), h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         if file.attrs.get("format") == FORMAT:
             return NATIVE
         if "feats" in file or "patch_embeddings" in file:
@@ -117,7 +121,7 @@ def _zip_members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as file:
             return file.namelist()
-    except zipfile.BadZipFile:
+    except READ_ERRORS:
         return []
 
 

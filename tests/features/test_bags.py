@@ -332,7 +332,7 @@ def raising(error):
 
 
 STEPS = [
-    (bags, "_write_hdf5", OSError("no memory")),
+    (bags, "_fill_hdf5", OSError("no memory")),
     (whole.os, "fsync", OSError("disk gone")),
     (bags, "validate_bag", BagError("not whole")),
     (Path, "replace", OSError("read-only")),

@@ -33,6 +33,7 @@ from features.extraction import extract as module
 from features.extraction.extract import extract
 from features.extraction.jobs import SlideJob
 from features.files import atomic as writing
+from features.files import hdf5
 from features.recipe import Recipe
 from features.tiles.grid import SlideTiles
 
@@ -169,7 +170,7 @@ def before_write():
 
 
 def mid_write(nth=2):
-    write = bags._BagFile.write
+    write = hdf5._DeferredErrors.write
     seen = Counter()
 
     def dying(self, data):
@@ -181,7 +182,7 @@ def mid_write(nth=2):
                 kill()
         return write(self, data)
 
-    bags._BagFile.write = dying
+    hdf5._DeferredErrors.write = dying
 
 
 def before_validation():

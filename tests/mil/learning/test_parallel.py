@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 import ray
 
-from features.bags.bag import FileMap, read_bag, write_bag
+from features.bags.bag import read_bag, write_bag
 from features.errors import BagError
 from features.extraction.cluster import run_on_ray
+from features.files.file_map import FileMap
 from mil.errors import FitError, LeakageError
 from mil.heads.registry import MODELS
 from mil.learning.crossval import _FoldWork, cross_validate
