@@ -38,7 +38,7 @@ from features.slides.slide import file_name
 
 COLUMNS = (
     "slide", "case", "status", "tiles", "unreadable", "seconds", "tiles_per_s", "tumour_of_tissue",
-    "mpp", "mpp_source", "annotation_origin", "reader", "reason", "notes",
+    "drawn_glass", "drawn_outside", "mpp", "mpp_source", "annotation_origin", "reader", "reason", "notes",
 )  # fmt: skip
 MAX_NAME_BYTES = 180  # file systems take 255, of which a temporary name adds some
 
@@ -55,6 +55,8 @@ class Outcome:
         n_unreadable: tiles that could not be decoded and are not in the bag.
         seconds: from opening the slide to the written bag.
         tumour_of_tissue: fraction of the tissue that is annotated; NaN if unknown.
+        drawn_glass: fraction of the drawn area that is glass; NaN if unknown.
+        drawn_outside: fraction of the drawn area that lies outside the slide; NaN if unknown.
         mpp: micrometres per level-0 pixel, along x.
         mpp_source: where ``mpp`` comes from.
         annotation_origin: the frame of the annotation, ``level0`` or ``bounds``; empty if none.
@@ -73,6 +75,8 @@ class Outcome:
     n_unreadable: int = 0
     seconds: float = 0.0
     tumour_of_tissue: float = math.nan
+    drawn_glass: float = math.nan
+    drawn_outside: float = math.nan
     mpp: float = math.nan
     mpp_source: str = ""
     annotation_origin: str = ""
@@ -280,6 +284,8 @@ def _table_row(outcome: Outcome) -> dict[str, str]:
         "seconds": f"{outcome.seconds:.2f}",
         "tiles_per_s": "" if rate is None else f"{rate:.1f}",
         "tumour_of_tissue": _format_number(outcome.tumour_of_tissue, ".3f"),
+        "drawn_glass": _format_number(outcome.drawn_glass, ".3f"),
+        "drawn_outside": _format_number(outcome.drawn_outside, ".3f"),
         "mpp": _format_number(outcome.mpp, ".4f"),
         "mpp_source": outcome.mpp_source,
         "annotation_origin": outcome.annotation_origin,

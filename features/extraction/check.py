@@ -19,7 +19,8 @@ SAME_MPP = 1.1  # ratio of micrometres per pixel above which slides count as sca
 COLUMNS = (
     "slide", "case", "tile_mpp", "status", "tiles", "tiles_drawn", "bytes", "seconds", "level", "shrink",
     "reader", "width", "height", "mpp", "mpp_source", "file_format", "tissue_mm2", "area_mm2",
-    "tumour_of_tissue", "annotation_origin", "classes", "reason", "notes", "picture",
+    "tumour_of_tissue", "drawn_glass", "drawn_outside", "annotation_origin", "classes", "reason", "notes",
+    "picture",
 )  # fmt: skip
 
 
@@ -86,6 +87,8 @@ def check_rows(check: SlideCheck, workload: Workload) -> Iterator[dict[str, Any]
             "tissue_mm2": _rounded(check.tissue_mm2),
             "area_mm2": _rounded(check.area_mm2),
             "tumour_of_tissue": _rounded(check.tumour_of_tissue),
+            "drawn_glass": _rounded(check.drawn_glass),
+            "drawn_outside": _rounded(check.drawn_outside),
             "annotation_origin": check.origin,
             "classes": format_classes(check),
             "reason": scale.reason,

@@ -38,7 +38,7 @@ from features.extraction.slide_task import (
     skip_existing,
 )
 from features.extraction.spool import FeatureSpool
-from features.extraction.survey import allocate_tiles, lay_tiles, survey_slide
+from features.extraction.survey import allocate_tiles, lay_tiles, note_glass, survey_slide
 from features.progress import Progress, Silent
 from features.recipe import Recipe
 from features.regions.annotations import annotation_sha256
@@ -288,10 +288,13 @@ class ExtractionRun:
                 mpp_source=slide.mpp_source,
                 annotation_origin=view.origin,
                 reader=_reader_note(slide, part.target.recipe),
-                notes=" ".join(view.notes),
+                notes=" ".join(view.remarks),
+                **view.drawn_shares,
             )
             with part.guarded():
                 grid = lay_tiles(slide, job, view, part.target.recipe)
+                notes = (*view.remarks, *note_glass(grid, view, part.target.recipe))
+                part.outcome = replace(part.outcome, notes=" ".join(notes))
                 part.grid = grid[sample_rows(part, len(grid), job)]
                 self._prepare(part, SlideTiles(slide, part.grid), slide, opened)
         overview = view.overview.copy()

@@ -16,7 +16,13 @@ from features.errors import FeaturesError, ScaleError, SlideExcluded
 from features.extraction.jobs import SlideJob, identify_files
 from features.extraction.picture import Laid, draw_preview, preview_outlines
 from features.extraction.slide_check import ScaleCheck, SlideCheck
-from features.extraction.survey import Survey, allocate_tiles, lay_tiles, survey_slide
+from features.extraction.survey import (
+    Survey,
+    allocate_tiles,
+    lay_tiles,
+    note_glass,
+    survey_slide,
+)
 from features.progress import Progress, Silent
 from features.recipe import Recipe
 from features.regions.masks import OVERVIEW_PX
@@ -136,14 +142,16 @@ def _inspect_slide(
     with _record_errors(check.scales):
         view = survey_slide(slide, job, recipes[0])
         pixel_mm2 = slide.mpp[0] * slide.mpp[1] / MM2
-        check.origin, check.notes = view.origin, view.notes
+        check.origin, check.notes = view.origin, view.remarks
         if view.drawing:
             check.classes = view.drawing.histogram()
+        if view.placement:
+            check.drawn_glass, check.drawn_outside = view.placement.glass, view.placement.outside
         check.tissue_mm2, check.area_mm2 = view.tissue.area * pixel_mm2, view.area.area * pixel_mm2
         if np.isfinite(view.tumour_of_tissue):
             check.tumour_of_tissue = view.tumour_of_tissue
         laid = [
-            _lay_scale(slide, job, view, recipe, scale)
+            _lay_scale(slide, job, view, recipe, scale, check)
             for recipe, scale in zip(recipes, check.scales, strict=True)
         ]
     picture = None
@@ -160,7 +168,7 @@ def _inspect_slide(
 
 
 def _lay_scale(
-    slide: Slide, job: SlideJob, view: Survey, recipe: Recipe, scale: ScaleCheck
+    slide: Slide, job: SlideJob, view: Survey, recipe: Recipe, scale: ScaleCheck, check: SlideCheck
 ) -> Laid | None:
     laid = None
     with _record_errors([scale]):
@@ -168,6 +176,7 @@ def _lay_scale(
         level = slide.view_for(recipe.mpp)
         scale.level, scale.shrink = level.level, level.shrink
         laid = _sample_scale(grid, job, recipe, scale)
+        check.notes += note_glass(grid, view, recipe)
     return laid
 
 

@@ -48,6 +48,8 @@ class SlideCheck:
         tissue_mm2: area of the tissue, by colour.
         area_mm2: area of the region that tiles are laid over.
         tumour_of_tissue: fraction of the tissue that is annotated.
+        drawn_glass: fraction of the drawn area that is glass.
+        drawn_outside: fraction of the drawn area that lies outside the slide.
         picture: the file with the picture; None if the slide cannot be read.
     """
 
@@ -66,6 +68,8 @@ class SlideCheck:
     tissue_mm2: float | None = None
     area_mm2: float | None = None
     tumour_of_tissue: float | None = None
+    drawn_glass: float | None = None
+    drawn_outside: float | None = None
     picture: Path | None = None
 
     @property

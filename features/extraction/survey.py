@@ -1,13 +1,14 @@
 """Survey a slide before any network runs: its region, its tumour fraction and its tiles."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from PIL import Image
 from shapely.affinity import translate
 
@@ -18,10 +19,12 @@ from features.recipe import ALWAYS_EXCLUDED, Recipe
 from features.regions import annotations
 from features.regions.annotation_frame import find_frame
 from features.regions.drawing import Drawing, Region, polygonal_parts
-from features.regions.masks import OVERVIEW_PX, tissue_from_overview
+from features.regions.masks import OVERVIEW_PX, mask_fraction, polygons_from_mask, tissue_mask
+from features.regions.placement import Placement, judge_placement
 from features.slides.slide import Slide, open_slide
 from features.tiles.grid import TileGrid, lay_grid
 
+NOTABLE_GLASS_TILES = 0.1  # of a drawing's tiles
 SAME_EXTENT = (
     0.01  # relative difference in size between tiles of foreign coordinates and requested ones
 )
@@ -37,6 +40,7 @@ class Survey:
         drawn: the annotated region less what is excluded, in level-0 pixels; None without annotation.
         origin: the frame of the annotation, ``level0`` or ``bounds``; empty without.
         drawing: all annotations; None without.
+        scales: what the coordinates of an annotation may have been taken for; see ``judge_placement``.
         notes: remarks on how the slide and its annotation were read.
     """
 
@@ -45,12 +49,52 @@ class Survey:
     drawn: Region | None = None
     origin: str = ""
     drawing: Drawing | None = None
+    scales: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def tissue_mask(self) -> NDArray[np.bool_]:
+        """(H, W) of the overview, True where there is tissue by its colour."""
+        return tissue_mask(np.asarray(self.overview))
 
     @cached_property
     def tissue(self) -> Region:
         """Tissue by its colour, in level-0 pixels; computed on first use, as it takes most of the time."""
-        return tissue_from_overview(self.overview, self.size_l0)
+        return polygons_from_mask(self.tissue_mask, self.size_l0)
+
+    @cached_property
+    def placement(self) -> Placement | None:
+        """How the drawn region lies on the slide; None without one, or if no tissue is found by colour."""
+        if self.drawn is None or not self.drawn.area or not self.tissue_mask.any():
+            return None
+        return judge_placement(
+            self.drawn,
+            self.drawn_tissue_area / self.drawn.area,
+            np.asarray(self.overview),
+            self.tissue_mask,
+            self.scales,
+            self.size_l0,
+        )
+
+    @property
+    def drawn_shares(self) -> dict[str, float]:
+        """The fractions of the drawn area that are glass and that lie outside the slide; NaN if unknown."""
+        placed = self.placement
+        return {
+            "drawn_glass": placed.glass if placed else math.nan,
+            "drawn_outside": placed.outside if placed else math.nan,
+        }
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, after a remark on a drawing that seems to be misplaced."""
+        misplaced = self.placement.note if self.placement else ""
+        return (misplaced, *self.notes) if misplaced else self.notes
+
+    @cached_property
+    def drawn_tissue_area(self) -> float:
+        """Area of the tissue inside the drawn region, in square level-0 pixels; NaN without annotation."""
+        return math.nan if self.drawn is None else polygonal_parts(self.drawn & self.tissue).area
 
     @property
     def area(self) -> Region:
@@ -62,7 +106,7 @@ class Survey:
         """Fraction of the tissue that is annotated; NaN without annotation, or without tissue."""
         if self.drawn is None or not self.tissue.area:
             return math.nan
-        return polygonal_parts(self.drawn & self.tissue).area / self.tissue.area
+        return self.drawn_tissue_area / self.tissue.area
 
 
 def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
@@ -87,17 +131,38 @@ def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
     origin = drawing.origin if requested == "auto" else requested
     placed = find_frame(polygonal_parts(everything), slide, origin, lambda: view.tissue)
     region = polygonal_parts(drawn - drawing.union(recipe.exclude))
+    levels = {
+        f"taken as pixels of level {number}": sum(factors) / 2
+        for number, factors in enumerate(slide.downsamples)
+        if number
+    }
     return replace(
         view,
         drawn=polygonal_parts(translate(region, *placed.offset_l0)),
         origin=placed.origin,
         drawing=drawing,
+        scales={"taken as micrometres": 1 / slide.mpp[0], **levels},
         notes=(
             *drawing.notes,
             *([placed.reason] if any(slide.bounds_l0) else []),
             *_missing_exclusions(drawing, recipe.exclude),
             *view.notes,
         ),
+    )
+
+
+def note_glass(grid: TileGrid, view: Survey, recipe: Recipe) -> tuple[str, ...]:
+    """A remark on tiles of a drawing that are mostly glass, if there are many."""
+    if view.drawn is None or not view.tissue_mask.any():
+        return ()
+    tissue = mask_fraction(view.tissue_mask, view.size_l0, grid.coords_l0, grid.side_l0)
+    n_glass = int((tissue < 0.5).sum())
+    if n_glass < NOTABLE_GLASS_TILES * len(grid):
+        return ()
+    remedy = " Set drop to background to leave out those without tissue."
+    return (
+        f"{n_glass} of {len(grid)} tiles are mostly glass."
+        + (remedy if "background" not in recipe.drop else ""),
     )
 
 

@@ -73,8 +73,8 @@ def _check_stored_here(path: Path, name: str, dataset: Any) -> None:
 
 def _refuse(path: Path, name: str, where: str) -> None:
     raise BagError(
-        f"{path}: its dataset {name} {where}, outside of the file. Only data in the file itself are read: copy them "
-        "into it, or extract the slide again."
+        f"{path}: its dataset {name} {where}, outside of the file. Only data in the file itself are read: "
+        "copy them into it, or extract the slide again."
     )
 
 

@@ -83,6 +83,35 @@ def polygons_from_mask(mask: NDArray[np.bool_], size_l0: tuple[int, int]) -> Reg
     return polygonal_parts(shapely.union_all(runs))
 
 
+def mask_fraction(
+    mask: NDArray[np.bool_],
+    size_l0: tuple[int, int],
+    corners_l0: NDArray[np.int64],
+    side_l0: tuple[float, float],
+) -> NDArray[np.float64]:
+    """The fraction of each square that is True in a mask, to whole pixels of the mask; fast for many.
+
+    Args:
+        mask: (H, W) covering the whole slide.
+        size_l0: the slide's (width, height).
+        corners_l0: (N, 2) top-left corners, (x, y).
+        side_l0: width and height of every square.
+
+    Returns:
+        (N,) fractions in [0, 1].
+    """
+    scale = np.divide(mask.shape[::-1], size_l0)
+    sums = np.pad(np.cumsum(np.cumsum(mask, axis=0, dtype=np.int64), axis=1), ((1, 0), (1, 0)))
+    first = np.clip(np.floor(corners_l0 * scale), 0, np.array(mask.shape[::-1]) - 1).astype(
+        np.int64
+    )
+    last = np.ceil((corners_l0 + np.array(side_l0)) * scale).astype(np.int64)
+    last = np.clip(last, first + 1, mask.shape[::-1])
+    (left, top), (right, bottom) = first.T, last.T
+    within = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return np.asarray(within / ((right - left) * (bottom - top)))
+
+
 def coverage(
     area: Region, x_l0: NDArray[np.float64], y_l0: NDArray[np.float64], side_l0: tuple[float, float]
 ) -> NDArray[np.float64]:

@@ -123,6 +123,21 @@ def test_ignored_region_is_taken_away(cohort):
     assert bag_of(cohort).coords_l0.tolist() == [[0, 0], [0, 64], [64, 64]]
 
 
+def test_the_table_reports_how_much_of_the_drawing_is_glass_or_outside(cohort):
+    ring = box_ring(128, 128, 640, 512)  # the tissue ends at 256, the slide at 512
+    write_geojson(cohort / "a.geojson", feature(ring))
+    outcomes = {outcome.slide: outcome for outcome in run(cohort)}
+    assert outcomes["a"].drawn_outside == pytest.approx(0.25)
+    assert outcomes["a"].drawn_glass == pytest.approx(0.5, abs=0.02)
+    assert outcomes["a"].notes.startswith("25% of the drawn area lies outside the slide and 50% of")
+    assert "tiles are mostly glass. Set drop to background" in outcomes["a"].notes
+    assert "drawn area" not in outcomes["b"].notes + outcomes["c"].notes
+    with (cohort / "store" / "extract.csv").open() as file:
+        rows = {row["slide"]: row for row in csv.DictReader(file)}
+    assert (rows["a"]["drawn_outside"], rows["b"]["drawn_outside"]) == ("0.250", "0.000")
+    assert float(rows["a"]["drawn_glass"]) == pytest.approx(0.5, abs=0.02)
+
+
 def test_overlapping_annotations_give_no_tile_twice(cohort):
     write_geojson(
         cohort / "a.geojson",

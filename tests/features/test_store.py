@@ -295,6 +295,8 @@ def test_outcome_comes_back_as_it_was(store, slide):
         details="Traceback\n  line 1\n",
         notes="[x] * ?",
         tumour_of_tissue=0.25,
+        drawn_glass=0.1,
+        drawn_outside=0.0,
         mpp=0.2527,
         stages={"read": 1.5},
     )

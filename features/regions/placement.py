@@ -1,0 +1,257 @@
+"""Whether a drawing fits the tissue of its slide, or would fit better turned, mirrored, scaled or moved.
+
+Annotations reach a slide in a wrong frame where a viewer turns or mirrors slides, or exports micrometres,
+rows before columns, or pixels of another level. Most of such drawings lie on glass or outside the slide.
+Others land on tissue by chance. A drawing that follows what can be seen, such as the edge of a tumour or of
+a piece of tissue, is betrayed by its outline: the colours on both sides of it differ less than they do after
+the drawing is turned back. Both are measured on a small overview.
+
+Limits were set on 12 slides of the demo cohort, 60 made slides of pieces of tissue on glass and 2 real
+ones; ``python -m benchmarks.annotation_frames`` measures how often the notes are given. What cannot be seen:
+a small region, or one without a visible edge, that lands on tissue; a drawing as symmetric as its tissue; a
+shift within the tissue of a drawing that covers less than half of it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import fft, ndimage
+from shapely.affinity import affine_transform
+
+from features.regions.drawing import Region, polygonal_parts
+
+NOTABLE_OUTSIDE = 0.05  # of the drawn area outside the slide: strokes run over its edge
+NOTABLE_GLASS = 0.25  # of the drawn area on glass: hulls round true tissue have up to 0.2
+GRID_PX = 256  # longest side of the overview that frames are compared on
+BAND = 0.01  # of the longest side: width of the bands on both sides of the outline
+TOLERANCE = 0.02  # of the longest side: how far a true outline may lie beside the edge it follows
+MIN_CONTRAST = 0.06  # optical density: an outline with less follows nothing that can be seen
+COVER = (0.2, 1.6)  # of the tissue: smaller drawings cross some edge by chance
+BETTER_TURNED = 1.4  # ratio of contrasts
+BETTER_SCALED = 0.9  # few scales are plausible, and few drawings fit the slide at another one
+BETTER_MOVED = 2.5  # of thousands of places, some have a high contrast by chance
+MOVED_COVER = 0.45  # as COVER, for moved drawings
+MIN_MOVE = 0.06  # of the longest side
+_Matrix = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a drawing lies on its slide.
+
+    Attributes:
+        glass: fraction of the drawn area that is glass, by colour.
+        outside: fraction of the drawn area that lies outside the slide.
+        better: how the drawing would fit better, as ``turned by 180 degrees``; empty if no other way is.
+    """
+
+    glass: float
+    outside: float
+    better: str = ""
+
+    @property
+    def note(self) -> str:
+        """A remark with the remedy if the drawing seems to be misplaced; else empty."""
+        facts = [
+            f"{share:.0%} of the drawn area {where}"
+            for share, limit, where in (
+                (self.outside, NOTABLE_OUTSIDE, "lies outside the slide"),
+                (self.glass, NOTABLE_GLASS, "is glass"),
+            )
+            if share > limit
+        ]
+        if self.better:
+            facts.append(f"the drawing would fit what the slide shows better {self.better}")
+        if not facts:
+            return ""
+        sentence = " and ".join(facts)
+        return (
+            f"{sentence[0].upper()}{sentence[1:]}. Look at the picture of the slide: an annotation has to be "
+            "this slide's, in full-resolution pixels, neither turned nor mirrored."
+        )
+
+
+def judge_placement(
+    drawn: Region,
+    on_tissue: float,
+    overview: NDArray[np.uint8],
+    tissue: NDArray[np.bool_],
+    scales: Mapping[str, float],
+    size_l0: tuple[int, int],
+) -> Placement:
+    """Measure how a drawing lies on its slide, and compare the given frame with others.
+
+    Args:
+        drawn: in level-0 pixels; not empty.
+        on_tissue: fraction of the drawn area that is tissue.
+        overview: (H, W, 3) of the whole slide.
+        tissue: (H, W) True where there is tissue.
+        scales: what the coordinates may have been taken for, as ``taken as micrometres``, with the factor
+            that makes level-0 pixels of them.
+        size_l0: the slide's (width, height) in level-0 pixels.
+    """
+    outside = _outside(drawn, size_l0)
+    picture = _Picture(overview, tissue, size_l0)
+    given = picture.fit(drawn)
+    best, better = 0.0, ""
+    for way, ratio, matrix in _other_frames(size_l0, scales):
+        moved = affine_transform(drawn, matrix)
+        if _outside(moved, size_l0) > NOTABLE_OUTSIDE:
+            continue
+        other = picture.fit(moved)
+        if other.contrast > best and _fits_better(other, given, ratio):
+            best, better = other.contrast, way
+    if not better and outside <= NOTABLE_OUTSIDE:
+        better = picture.better_place(given)
+    return Placement(max(0.0, 1 - outside - on_tissue), outside, better)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How a drawing lies in one frame.
+
+    Attributes:
+        tissue: fraction of the drawn pixels that is tissue.
+        cover: drawn pixels per pixel of tissue.
+        contrast: between both sides of the outline: distance of mean optical densities, at the best place
+            within ``TOLERANCE``.
+        place: (x, y) by which the drawing would have to be moved, in pixels of the grid, for the highest
+            contrast on tissue.
+        highest: that contrast.
+    """
+
+    tissue: float = 0.0
+    cover: float = 0.0
+    contrast: float = 0.0
+    place: tuple[int, int] = (0, 0)
+    highest: float = 0.0
+
+
+class _Picture:
+    """A small overview whose colours and tissue can be compared with a drawing at all places at once."""
+
+    def __init__(
+        self, overview: NDArray[np.uint8], tissue: NDArray[np.bool_], size_l0: tuple[int, int]
+    ) -> None:
+        step = max(1, round(max(tissue.shape) / GRID_PX))
+        middle = np.s_[step // 2 :: step, step // 2 :: step]
+        density = -np.log((overview.astype(np.float32) + 8) / 263)
+        density = ndimage.uniform_filter(density, (step, step, 1))[middle]
+        self.tissue = tissue[middle]
+        self.height, self.width = self.tissue.shape
+        self.longest = max(self.height, self.width)
+        self.scale = (self.width / size_l0[0], self.height / size_l0[1])
+        margin = 2 * max(
+            1, round(TOLERANCE * self.longest)
+        )  # else what leaves one edge enters at the other
+        self.shape = tuple(fft.next_fast_len(side + margin) for side in self.tissue.shape)
+        channels = np.moveaxis(density - density.min(axis=(0, 1)), -1, 0)
+        self.colours = [fft.rfft2(channel, self.shape) for channel in channels]
+        self.tissue_spectrum = fft.rfft2(self.tissue.astype(np.float32), self.shape)
+
+    def fit(self, drawn: Region) -> _Fit:
+        """How a drawing in level-0 pixels lies here."""
+        mask = self._rasterise(drawn)
+        pixels, tissue_pixels = int(mask.sum()), int(self.tissue.sum())
+        inner, outer = _bands(mask, max(2, round(BAND * self.longest)))
+        if not (inner.any() and outer.any() and tissue_pixels):
+            return _Fit()
+        sides = inner / inner.sum() - outer / outer.sum()
+        contrast = np.sqrt(sum(self._correlate(colour, sides) ** 2 for colour in self.colours))
+        tissue = self._correlate(self.tissue_spectrum, mask / pixels)
+        on_tissue = float(tissue[0, 0])
+        reach = round(TOLERANCE * self.longest)
+        near = np.ix_(*[np.arange(-reach, reach + 1)] * 2)
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        y = np.arange(-rows[0], self.height - rows[-1])
+        x = np.arange(-columns[0], self.width - columns[-1])
+        anywhere = np.where(tissue[np.ix_(y, x)] >= 0.85, contrast[np.ix_(y, x)], 0)
+        row, column = np.unravel_index(anywhere.argmax(), anywhere.shape)
+        return _Fit(
+            tissue=on_tissue,
+            cover=pixels / tissue_pixels,
+            contrast=float(np.where(tissue[near] >= on_tissue - 0.05, contrast[near], 0).max()),
+            place=(int(x[column]), int(y[row])),
+            highest=float(anywhere.max()),
+        )
+
+    def better_place(self, given: _Fit) -> str:
+        """By how many level-0 pixels the drawing would have to be moved to fit better; empty if it fits."""
+        distance = float(np.hypot(*given.place)) / self.longest
+        if not MOVED_COVER <= given.cover <= COVER[1] or distance < MIN_MOVE:
+            return ""
+        if given.highest < max(MIN_CONTRAST, BETTER_MOVED * given.contrast):
+            return ""
+        right, down = (given.place[axis] / self.scale[axis] for axis in (0, 1))
+        return f"moved by about {right:+.0f} pixels in x and {down:+.0f} in y"
+
+    def _correlate(
+        self, spectrum: NDArray[np.complex64], mask: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """The sum of a picture under a mask at every shift; negative shifts count from the end."""
+        shifted = np.conj(fft.rfft2(mask.astype(np.float32), self.shape))
+        sums: NDArray[np.float32] = fft.irfft2(spectrum * shifted, self.shape)
+        return sums
+
+    def _rasterise(self, drawn: Region) -> NDArray[np.bool_]:
+        """(H, W) True inside the drawing."""
+        mask = np.zeros(self.tissue.shape, dtype=np.bool_)
+        across, down = self.scale
+        within = shapely.clip_by_rect(drawn, -1 / across, -1 / down, (self.width + 1) / across,
+                                      (self.height + 1) / down)  # fmt: skip
+        for part in shapely.get_parts(polygonal_parts(within)):
+            image = Image.new("1", (self.width, self.height))
+            draw = ImageDraw.Draw(image)
+            for ring, fill in [(part.exterior, 1), *((hole, 0) for hole in part.interiors)]:
+                draw.polygon([(x * across, y * down) for x, y in ring.coords], fill=fill)
+            mask |= np.asarray(image)
+        return mask
+
+
+def _outside(drawn: Region, size_l0: tuple[int, int]) -> float:
+    """The fraction of a drawing that lies outside the slide."""
+    return max(0.0, 1 - shapely.clip_by_rect(drawn, 0, 0, *size_l0).area / drawn.area)
+
+
+def _bands(mask: NDArray[np.bool_], width: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The pixels just inside and just outside the outline."""
+    square = np.ones((3, 3), dtype=np.bool_)
+    inside = ndimage.binary_erosion(mask, square, width, border_value=1)
+    around = ndimage.binary_dilation(mask, square, width)
+    return mask & ~inside, around & ~mask
+
+
+def _fits_better(other: _Fit, given: _Fit, ratio: float) -> bool:
+    """Whether an outline follows clearly more of what can be seen in another frame."""
+    if not COVER[0] <= other.cover <= COVER[1] or other.contrast < MIN_CONTRAST:
+        return False
+    if other.tissue >= max(given.tissue + 0.15, 0.9):
+        return other.contrast >= 1.2 * given.contrast
+    return (
+        other.tissue >= max(given.tissue - 0.08, 0.8) and other.contrast >= ratio * given.contrast
+    )
+
+
+def _other_frames(
+    size_l0: tuple[int, int], scales: Mapping[str, float]
+) -> Iterator[tuple[str, float, _Matrix]]:
+    """What coordinates may need: in words, the ratio of contrasts that is telling, and as a matrix."""
+    width, height = size_l0
+    turned: dict[str, _Matrix] = {
+        "turned by 180 degrees": (-1, 0, 0, -1, width, height),
+        "mirrored left to right": (-1, 0, 0, 1, width, 0),
+        "mirrored top to bottom": (1, 0, 0, -1, 0, height),
+        "with x and y swapped": (0, 1, 1, 0, 0, 0),
+        "turned clockwise by 90 degrees": (0, -1, 1, 0, width, 0),
+        "turned anticlockwise by 90 degrees": (0, 1, -1, 0, 0, height),
+        "with x and y swapped, and turned by 180 degrees": (0, -1, -1, 0, width, height),
+    }
+    for way, matrix in turned.items():
+        yield way, BETTER_TURNED, matrix
+    for way, factor in scales.items():
+        if abs(factor - 1) > 0.1:
+            yield way, BETTER_SCALED, (factor, 0, 0, factor, 0, 0)

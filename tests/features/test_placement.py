@@ -1,0 +1,153 @@
+"""Drawings in a wrong frame: turned, mirrored, swapped, scaled, moved, or beside the slide."""
+
+import numpy as np
+import pytest
+import shapely
+from making import feature, write_geojson, write_tiff
+from scipy import ndimage
+from shapely.affinity import affine_transform
+from shapely.geometry import box
+
+from features.extraction.jobs import SlideJob
+from features.extraction.preflight import check_slides
+from features.recipe import Recipe
+from features.regions.drawing import polygonal_parts
+from features.regions.masks import coverage, mask_fraction, polygons_from_mask, tissue_mask
+from features.regions.placement import judge_placement
+
+SIZE_L0, SCALE, MPP = (4000, 3000), 8, 0.4
+TISSUE = shapely.union_all([box(400, 400, 2600, 2000), box(2000, 1600, 3000, 2600)])
+TUMOUR = shapely.Polygon([(500, 500), (1700, 450), (2100, 1300), (1500, 1900), (700, 1500)])
+
+
+def picture(tissue=TISSUE, tumour=TUMOUR, seed=0):
+    """Tissue with a darker tumour on glass, one pixel for eight."""
+    rng = np.random.default_rng(seed)
+    height, width = SIZE_L0[1] // SCALE, SIZE_L0[0] // SCALE
+    y, x = np.mgrid[:height, :width] * SCALE + SCALE / 2
+    rgb = np.full((height, width, 3), (243, 241, 244), float)
+    rgb[shapely.contains_xy(tissue, x, y)] = (222, 150, 190)
+    rgb[shapely.contains_xy(tumour, x, y)] = (180, 95, 165)
+    rgb += ndimage.gaussian_filter(rng.normal(0, 20, (height, width, 1)), (2, 2, 0))
+    return (rgb + rng.normal(0, 3, rgb.shape)).clip(0, 255).astype(np.uint8)
+
+
+def judge(drawn, overview=None, **scales):
+    overview = picture() if overview is None else overview
+    mask = tissue_mask(overview)
+    on_tissue = polygonal_parts(drawn & polygons_from_mask(mask, SIZE_L0)).area / drawn.area
+    scales = scales or {"taken as micrometres": 1 / MPP, "taken as pixels of level 1": 4.0}
+    return judge_placement(drawn, on_tissue, overview, mask, scales, SIZE_L0)
+
+
+WIDTH, HEIGHT = SIZE_L0
+WRONG = {
+    "turned by 180 degrees": (-1, 0, 0, -1, WIDTH, HEIGHT),
+    "mirrored left to right": (-1, 0, 0, 1, WIDTH, 0),
+    "mirrored top to bottom": (1, 0, 0, -1, 0, HEIGHT),
+    "with x and y swapped": (0, 1, 1, 0, 0, 0),
+    "turned clockwise by 90 degrees": (0, 1, -1, 0, 0, WIDTH),
+    "turned anticlockwise by 90 degrees": (0, -1, 1, 0, HEIGHT, 0),
+    "taken as micrometres": (MPP, 0, 0, MPP, 0, 0),
+    "taken as pixels of level 1": (0.25, 0, 0, 0.25, 0, 0),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "drawn",
+    [TUMOUR, TUMOUR.buffer(40), TUMOUR.buffer(-40), TISSUE.buffer(30), TISSUE.convex_hull],
+    ids=["tumour", "round it", "within it", "tissue", "hull"],
+)
+def test_a_true_drawing_gets_no_note(drawn, seed):
+    assert judge(drawn, picture(seed=seed)).note == ""
+
+
+@pytest.mark.parametrize("back", WRONG)
+@pytest.mark.parametrize("drawn", [TUMOUR, TISSUE], ids=["tumour", "tissue"])
+def test_a_drawing_in_a_wrong_frame_is_noticed_with_the_way_back(drawn, back):
+    placement = judge(affine_transform(drawn, WRONG[back]))
+    assert placement.note
+    assert placement.better == back or placement.outside > 0.05
+
+
+@pytest.mark.parametrize("back", ["turned by 180 degrees", "mirrored left to right"])
+def test_the_outline_betrays_a_turned_drawing_where_all_is_tissue(back):
+    """By the share of tissue nothing can be seen."""
+    tumour = shapely.affinity.scale(TUMOUR, 1.4, 1.4, origin=(0, 0))
+    overview = picture(box(0, 0, WIDTH, HEIGHT), tumour)
+    tissue = np.ones(overview.shape[:2], dtype=bool)
+    turned = affine_transform(tumour, WRONG[back])
+    wrong = judge_placement(turned, 1.0, overview, tissue, {}, SIZE_L0)
+    assert (wrong.glass, wrong.outside) == (0, 0)
+    assert wrong.note.startswith(
+        f"The drawing would fit what the slide shows better {back}. Look at"
+    )
+    assert judge_placement(tumour, 1.0, overview, tissue, {}, SIZE_L0).note == ""
+
+
+def test_a_moved_drawing_is_noticed_with_the_way_back():
+    moved = judge(shapely.affinity.translate(TISSUE, 500, -300))
+    right, down = (float(word) for word in moved.better.split() if word[0] in "+-")
+    assert abs(right + 500) < 100
+    assert abs(down - 300) < 100
+
+
+def test_the_shares_are_those_of_the_drawn_area():
+    placement = judge(box(2000, 400, 6000, 1600))
+    assert placement.outside == pytest.approx(0.5)
+    assert placement.glass == pytest.approx(0.35, abs=0.01)
+    assert "50% of the drawn area lies outside the slide and 35% of the drawn area is glass" in (
+        placement.note
+    )
+
+
+@pytest.mark.parametrize("side", [1, 20, 300])
+def test_a_small_region_is_judged_by_glass_alone(side):
+    assert judge(box(800, 800, 800 + side, 800 + side)).note == ""
+    assert "100% of the drawn area is glass" in judge(box(3500, 200, 3500 + side, 200 + side)).note
+
+
+def test_mask_fraction_is_coverage_where_squares_end_between_pixels():
+    rng = np.random.default_rng(0)
+    mask = ndimage.binary_opening(rng.random((60, 80)) < 0.7)
+    corners = rng.integers(0, 30, (50, 2)) * 20
+    fast = mask_fraction(mask, (1600, 1200), corners, (100.0, 60.0))
+    area = polygons_from_mask(mask, (1600, 1200))
+    assert fast == pytest.approx(coverage(area, *corners.T.astype(float), (100.0, 60.0)), abs=1e-9)
+
+
+def test_mask_fraction_of_squares_beyond_the_slide_is_a_number():
+    corners = np.array([[-50, -50], [1590, 1190], [3000, 3000]])
+    fractions = mask_fraction(np.ones((60, 80), bool), (1600, 1200), corners, (100.0, 100.0))
+    assert np.array_equal(fractions, [1, 1, 1])
+
+
+@pytest.fixture
+def turned(tmp_path):
+    """Tissue on the left half, the drawing on the right one but for a sixth; and a true one."""
+    for name, drawn in (("turned", box(440, 100, 900, 700)), ("true", box(60, 100, 520, 700))):
+        rgb = np.full((800, 1024, 3), 243, np.uint8)
+        rgb[50:750, 40:540] = (200, 90, 160)
+        rgb -= np.random.default_rng(0).integers(0, 20, rgb.shape, dtype=np.uint8)
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        write_tiff(tmp_path / f"{name}.tiff", [rgb], mpp=0.5)
+        ring = [list(corner) for corner in drawn.exterior.coords]
+        write_geojson(tmp_path / "annotations" / f"{name}.geojson", feature(ring))
+    return tmp_path
+
+
+def test_a_check_reports_the_shares_and_the_glass_tiles(turned):
+    recipe = Recipe(backbone="test_resnet", weights="random", tile=64, mpp=0.5)
+    jobs = [
+        SlideJob(slide=name, files=(turned / f"{name}.tiff",), annotations=turned / "annotations")
+        for name in ("turned", "true")
+    ]
+    (turned / "pictures").mkdir()
+    wrong, right = check_slides(jobs, [recipe], turned / "pictures")
+    assert right.notes == ()
+    assert right.drawn_glass < 0.02
+    assert right.drawn_outside == 0
+    assert wrong.drawn_glass == pytest.approx(0.78, abs=0.02)
+    assert "78% of the drawn area is glass" in wrong.notes[0]
+    assert "tiles are mostly glass. Set drop to background" in wrong.notes[-1]
