@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import shapely
@@ -77,7 +78,7 @@ class Survey:
         )
 
     @property
-    def drawn_shares(self) -> dict[str, float]:
+    def drawn_shares(self) -> dict[str, Any]:
         """The fractions of the drawn area that are glass and that lie outside the slide; NaN if unknown."""
         placed = self.placement
         return {

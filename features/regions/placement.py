@@ -14,6 +14,7 @@ shift within the tissue of a drawing that covers less than half of it.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
@@ -189,9 +190,7 @@ class _Picture:
         right, down = (given.place[axis] / self.scale[axis] for axis in (0, 1))
         return f"moved by about {right:+.0f} pixels in x and {down:+.0f} in y"
 
-    def _correlate(
-        self, spectrum: NDArray[np.complex64], mask: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
+    def _correlate(self, spectrum: NDArray[Any], mask: NDArray[np.float64]) -> NDArray[np.float32]:
         """The sum of a picture under a mask at every shift; negative shifts count from the end."""
         shifted = np.conj(fft.rfft2(mask.astype(np.float32), self.shape))
         sums: NDArray[np.float32] = fft.irfft2(spectrum * shifted, self.shape)
