@@ -97,17 +97,17 @@ def judge_placement(
     """
     outside = _outside(drawn, size_l0)
     picture = _Picture(overview, tissue, size_l0)
-    given = picture.fit(drawn)
+    as_drawn = picture.fit(drawn)
     best, better = 0.0, ""
     for way, ratio, matrix in _other_frames(size_l0, scales):
         moved = affine_transform(drawn, matrix)
         if _outside(moved, size_l0) > NOTABLE_OUTSIDE:
             continue
         other = picture.fit(moved)
-        if other.contrast > best and _fits_better(other, given, ratio):
+        if other.contrast > best and _fits_better(other, as_drawn, ratio):
             best, better = other.contrast, way
     if not better and outside <= NOTABLE_OUTSIDE:
-        better = picture.better_place(given)
+        better = picture.better_place(as_drawn)
     return Placement(max(0.0, 1 - outside - on_tissue), outside, better)
 
 
@@ -180,14 +180,14 @@ class _Picture:
             highest=float(anywhere.max()),
         )
 
-    def better_place(self, given: _Fit) -> str:
+    def better_place(self, as_drawn: _Fit) -> str:
         """By how many level-0 pixels the drawing would have to be moved to fit better; empty if it fits."""
-        distance = float(np.hypot(*given.place)) / self.longest
-        if not MOVED_COVER <= given.cover <= COVER[1] or distance < MIN_MOVE:
+        distance = float(np.hypot(*as_drawn.place)) / self.longest
+        if not MOVED_COVER <= as_drawn.cover <= COVER[1] or distance < MIN_MOVE:
             return ""
-        if given.highest < max(MIN_CONTRAST, BETTER_MOVED * given.contrast):
+        if as_drawn.highest < max(MIN_CONTRAST, BETTER_MOVED * as_drawn.contrast):
             return ""
-        right, down = (given.place[axis] / self.scale[axis] for axis in (0, 1))
+        right, down = (as_drawn.place[axis] / self.scale[axis] for axis in (0, 1))
         return f"moved by about {right:+.0f} pixels in x and {down:+.0f} in y"
 
     def _correlate(self, spectrum: NDArray[Any], mask: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -224,14 +224,15 @@ def _bands(mask: NDArray[np.bool_], width: int) -> tuple[NDArray[np.bool_], NDAr
     return mask & ~inside, around & ~mask
 
 
-def _fits_better(other: _Fit, given: _Fit, ratio: float) -> bool:
+def _fits_better(other: _Fit, as_drawn: _Fit, ratio: float) -> bool:
     """Whether an outline follows clearly more of what can be seen in another frame."""
     if not COVER[0] <= other.cover <= COVER[1] or other.contrast < MIN_CONTRAST:
         return False
-    if other.tissue >= max(given.tissue + 0.15, 0.9):
-        return other.contrast >= 1.2 * given.contrast
+    if other.tissue >= max(as_drawn.tissue + 0.15, 0.9):
+        return other.contrast >= 1.2 * as_drawn.contrast
     return (
-        other.tissue >= max(given.tissue - 0.08, 0.8) and other.contrast >= ratio * given.contrast
+        other.tissue >= max(as_drawn.tissue - 0.08, 0.8)
+        and other.contrast >= ratio * as_drawn.contrast
     )
 
 
