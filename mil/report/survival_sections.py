@@ -205,7 +205,7 @@ class SurvivalSections(Sections[SurvivalReport]):
     def write_figures(self, folder: Path) -> list[Path]:
         """Kaplan-Meier curves of the risk groups of each model, and the calibration of the best."""
         evaluation = self.report.evaluation
-        models = {result.model: result.calibration for result in evaluation.models}
+        models = {r.model: r.calibration for r in evaluation.models if r.calibration}
         return [
             *write_survival_figures(folder, self.report.predictions, evaluation.unit),
             *write_calibration_figure(folder, models, self.lead.model, evaluation.unit),

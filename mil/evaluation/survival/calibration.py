@@ -257,9 +257,11 @@ def calibration_tables(models: Mapping[str, SurvivalCalibration], unit: str) -> 
     """The numbers of each model as text, then its groups of cases at the middle horizon.
 
     Args:
-        models: by name, of the same cases.
+        models: by name, of the same cases; none where no survival is predicted.
         unit: of time.
     """
+    if not models:
+        return []
     first = next(iter(models.values()))
     numbers = [
         [model, *(format_estimate(e, no_interval="") for e in calibration.estimates().values())]

@@ -127,7 +127,7 @@ def compare_survival_models(
         else [(reference, name) for name in models if name != reference]
     )
     risks = {name: _repeats(predictions, name) for name in models}
-    return compare_risks(risks, pairs, predictions.horizons)
+    return compare_risks(risks, pairs, predictions.horizons if predictions.has_curves else None)
 
 
 def compare_survival_tables(
@@ -158,7 +158,8 @@ def compare_survival_tables(
         for model in table.models
         if any(model in pair for pair in pairs)
     }
-    same_times = np.array_equal(first.horizons, second.horizons)
+    both = first.has_curves and second.has_curves
+    same_times = both and np.array_equal(first.horizons, second.horizons)
     a, b = names
     return compare_risks(
         risks,

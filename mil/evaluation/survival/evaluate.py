@@ -66,14 +66,14 @@ class SurvivalResult:
         model: name of the model.
         metrics: estimates by the names of the table of metrics, in its order.
         groups: high against low risk.
-        calibration: predicted against observed survival.
+        calibration: predicted against observed survival; None where risks alone are predicted.
         per_repeat: Harrell's C of each repeat.
     """
 
     model: str
     metrics: Mapping[str, Estimate]
     groups: GroupTest
-    calibration: SurvivalCalibration
+    calibration: SurvivalCalibration | None
     per_repeat: tuple[float | None, ...]
 
 
@@ -128,7 +128,7 @@ class SurvivalEvaluation(ByModel[SurvivalResult]):
                     "model": result.model,
                     **metrics_to_json(self.metric_table, result.metrics),
                     "groups": asdict(result.groups),
-                    "calibration": result.calibration.to_json(),
+                    "calibration": result.calibration and result.calibration.to_json(),
                     "per_repeat": list(result.per_repeat),
                 }
                 for result in self.models
@@ -153,7 +153,9 @@ class SurvivalEvaluation(ByModel[SurvivalResult]):
             ]
             rows += [
                 {"model": result.model, "metric": f"calibration.{name}", **asdict(estimate)}
-                for name, estimate in result.calibration.estimates().items()
+                for name, estimate in (
+                    result.calibration.estimates() if result.calibration else {}
+                ).items()
             ]
         return [*rows, {"model": "(guessing)", "metric": "ibs", "value": self.guessing_ibs}]
 
@@ -162,7 +164,7 @@ class SurvivalEvaluation(ByModel[SurvivalResult]):
         return [self._summary(), *calibration_tables(self._calibrations(), self.unit)]
 
     def _calibrations(self) -> dict[str, SurvivalCalibration]:
-        return {result.model: result.calibration for result in self.models}
+        return {result.model: result.calibration for result in self.models if result.calibration}
 
     def _summary(self) -> Table:
         first, last = self.horizons
@@ -253,7 +255,9 @@ def _evaluate_model(
         model=model,
         metrics={metric.name: metric.estimate(risks) for metric in metric_table},
         groups=groups,
-        calibration=calibrate_survival(risks.repeats, risks.horizons),
+        calibration=calibrate_survival(risks.repeats, risks.horizons)
+        if risks.repeats[0].survival.size
+        else None,
         per_repeat=harrell_per_repeat(risks),
     )
 

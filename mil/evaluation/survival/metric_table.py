@@ -81,6 +81,10 @@ def dynamic_auc(scores: ModelRisks) -> Estimate:
 def ibs(scores: ModelRisks) -> Estimate:
     """Integrated Brier score; smaller is better."""
     at = scores.horizons
+    if not scores.repeats[0].survival.size:
+        return Estimate(
+            None, None, None, "none", "undefined: no survival curves (columns s_<time>)"
+        )
     return _mean_estimate(
         scores.per_repeat(
             lambda risks: integrated_brier(risks.time, risks.event, risks.survival, at)

@@ -1,4 +1,4 @@
-"""Predictions of survival: time, event, a risk, and one ``s_<time>`` per time of a survival curve.
+"""Predictions of survival: time, event, a risk, and, if there is a curve, one ``s_<time>`` per time of it.
 
 The event is 0 or 1; a risk of 0 is that of the median training case; ``s_<time>`` is the probability of no
 event until that time.
@@ -87,9 +87,17 @@ class RiskPredictions(Predictions):
         return ["risk", *self.curve_columns]
 
     @property
+    def has_curves(self) -> bool:
+        """Whether survival is predicted; if not, there are risks alone."""
+        return bool(self.curve_columns)
+
+    @property
     def horizons(self) -> Floats:
-        """(T,) times at which survival was predicted, ascending."""
-        return np.array([horizon_of(name) for name in self.curve_columns])
+        """(T,) times at which survival was predicted, ascending; those that would be chosen if it was not."""
+        if self.has_curves:
+            return np.array([horizon_of(name) for name in self.curve_columns])
+        first = self.case_risks(self.models[0], self.repeats[0])
+        return np.array(choose_horizons(first.time, first.event))
 
     def survival_at(self, horizon: float, risks: CaseRisks) -> Floats:
         """Probability (n,) of no event until any time, on straight lines between the predicted times.
@@ -97,6 +105,11 @@ class RiskPredictions(Predictions):
         Raises:
             PredictionsError: the time is not above 0, or lies after the last predicted one.
         """
+        if not self.has_curves:
+            raise PredictionsError(
+                "These predictions hold risks and no survival. Add columns s_<time>, the probability of no "
+                "event until each time."
+            )
         last = float(self.horizons[-1])
         if not 0 < horizon <= last:
             raise PredictionsError(
@@ -145,9 +158,9 @@ class RiskPredictions(Predictions):
             raise PredictionsError(
                 f"A column s_<time> names no time: {error}. Rename it."
             ) from error
-        if len(times) < 2 or any(later <= earlier for earlier, later in pairwise(times)):
+        if len(times) == 1 or any(later <= earlier for earlier, later in pairwise(times)):
             raise PredictionsError(
-                "Predictions of survival need columns s_<time> of two or more ascending times; got "
+                "Columns s_<time> are of two or more ascending times, or there is none; got "
                 f"{times}."
             )
 
@@ -179,7 +192,7 @@ def choose_horizons(time: Floats, event: Bools) -> tuple[float, ...]:
         time: (n,) until the event or the end of observation.
         event: (n,) whether the event was observed.
     """
-    first = float(np.quantile(time[event], 0.1))
+    first = float(np.quantile(time[event], 0.1)) if event.any() else float(time.min())
     last = float(np.quantile(time, 1 - STILL_OBSERVED, method="lower"))
     if not first < last:
         first, last = float(time.min()), float(time.max())

@@ -1,5 +1,8 @@
 """Predictions as other tools write them."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,8 @@ import pytest
 from mil.errors import PredictionsError
 from mil.evaluation import judge
 from mil.evaluation.classification.evaluate import evaluate
-from mil.evaluation.predictions import write_predictions
+from mil.evaluation.decision_curves import decide
+from mil.evaluation.predictions import concat, write_predictions
 from mil.evaluation.tables import SlideLabel, read_any_tables, read_tables
 
 LABELS = ["LMS", "SS", "LMS", "SS", "SS", "LMS"]
@@ -289,3 +293,24 @@ def test_survival_by_slides_alone_says_what_it_takes_them_for(tmp_path):
     pd.DataFrame({"slide": list("wxyz"), **SURVIVAL, **CURVE}).to_csv(path, index=False)
     _, [note] = read_any_tables([path])
     assert "each is taken as a case of its own" in note
+
+
+def test_survival_of_risks_alone_is_judged_by_its_ranks_and_says_what_is_missing(tmp_path):
+    path = tmp_path / "risks.csv"
+    pd.DataFrame({"case": list("wxyz"), **SURVIVAL}).to_csv(path, index=False)
+    predictions, _ = read_any_tables([path])
+    evaluation = judge.evaluate(predictions)
+    metrics = evaluation["model"].metrics
+    assert metrics["harrell"].value == 1.0
+    assert metrics["ibs"].value is None
+    assert "s_<time>" in metrics["ibs"].note
+    assert evaluation["model"].calibration is None
+    text = "\n".join(map(str, evaluation.tables()))
+    assert "nan" not in text
+    json.dumps(evaluation.to_json(), allow_nan=False)
+    assert all("calibration" not in row["metric"] for row in evaluation.rows())
+    doubled = concat([predictions, replace(predictions, table=predictions.table.assign(model="b"))])
+    [pair] = judge.compare(doubled).pairs
+    assert pair.n == 4
+    with pytest.raises(PredictionsError, match="hold risks and no survival"):
+        decide(predictions, np.array([0.2]), horizon=4.0)
