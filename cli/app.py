@@ -1,13 +1,25 @@
 """The command itself, which the files of verbs enter theirs into."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
+from cli.parameters import without_types
 from mil.version import __version__
+
+
+class Group(typer.core.TyperGroup):
+    """Commands under one name."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The parameters, switches without a type."""
+        return without_types(super().get_params(ctx))
+
 
 app = typer.Typer(
     name="mil",
+    cls=Group,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -32,5 +44,6 @@ def _root(
 ) -> None:
     """Slide-level diagnosis from few cases: tumour tiles to bags, attention MIL, honest numbers.
 
-    Start with `mil demo`, then `mil check`, `mil extract`, `mil crossval`, `mil report`.
+    Try `mil demo` first. With slides of your own, start with `mil check`, `mil extract`, `mil crossval`, `mil
+    report`.
     """

@@ -21,14 +21,15 @@ class AuditOptions:
     out: Path | None = field(
         default=None,
         metadata={
-            "help": "Folder for index.html, audit.csv and audit.json; else they are only printed."
+            "help": "Folder for index.html, audit.csv and audit.json; the results are only printed if not "
+            "given."
         },
     )
     curve: str = field(
         default="",
         metadata={
-            "help": "Of a run: also learn this model from a quarter, a half and three quarters of the "
-            "training cases."
+            "help": "Also train this model on a quarter, a half and three quarters of the training cases.",
+            "panel": "Runs",
         },
     )
     store: Path | None = field(default=None, metadata=MOVED_STORE)
@@ -41,23 +42,25 @@ class AuditOptions:
     examples=["mil audit run --out audited", "mil audit audited/results.csv"],
 )
 def audit(options: AuditOptions) -> None:
-    """Ask what else could explain a result.
+    """Look for other explanations of a result, or for contradictions in a published table.
 
-    Of a RUN: whether site, scanner, date, slide size, number of tiles, stain or background tell the classes
-    apart, each against labels permuted between cases; duplicates; folds; what so many cases can show.
+    RUN: whether site, scanner, date, slide size, number of tiles, stain or background tell the classes apart,
+    each tested with the labels permuted between cases; duplicates; folds; what this number of cases can show.
 
-    Of a TABLE.csv with columns such as model, accuracy, sensitivity, specificity, precision, f1, n, n_pos:
-    whether the numbers can be true of the same cases. Limits may be in the cell, 0.83 (0.71-0.92), and so may
-    a spread, 0.83 ± 0.02. The rules are of two classes; put more in a column classes.
+    TABLE.csv, with columns such as model, accuracy, sensitivity, specificity, precision, f1, n, n_pos:
+    whether the numbers are mutually consistent. A cell may have limits, 0.83 (0.71-0.92), or a spread, 0.83 ±
+    0.02. The rules are for two classes; state a larger number in a column named classes.
 
-    Ends with 1 if something tells the classes apart, or a row is impossible.
+    Exits with status 1 if something tells the classes apart or a row is impossible.
     """
     if options.out:
         writable(options.out)
     if options.input.is_dir():
         problems = _audit_run(options)
     elif options.curve:
-        raise UsageError("--curve is of a run; a table of results has nothing to learn from.")
+        raise UsageError(
+            "--curve is for a run; a table of results has nothing to learn from. Leave it out."
+        )
     else:
         problems = _audit_table(options)
     if problems:

@@ -33,14 +33,12 @@ class CheckOptions(SlideOptions):
     )
     null: int | None = field(
         default=None,
-        metadata={
-            "help": "The old form of `mil permute RUN --times N`; it works in this version only."
-        },
+        metadata={"help": "Former name of `mil permute RUN --times N`; only in this version."},
     )
     tiles_per_second: float = field(
         default=13.0,
         metadata={
-            "help": "The rate that `mil extract` printed on your machine, for the expected time. 13 was "
+            "help": "The rate that `mil extract` printed on your machine, to estimate the time. 13 was "
             "measured with resnetv2_50 on 2 CPU cores; a GPU is many times faster."
         },
     )
@@ -70,16 +68,17 @@ def check(options: CheckOptions) -> None:
     """Open every slide and annotation and report what `mil extract` would do, before any model is loaded.
 
     Takes the options of `mil extract`. Writes check.csv and a page, index.html, with a picture of each
-    slide and the tiles it would give. Ends with 1 if a slide would fail.
+    slide and the tiles it would yield. Exits with status 1 if a slide would fail.
     """
     if options.null:
         from cli.console import warn
-        from cli.permute import run_permutations
+        from cli.permute import permute_and_show
+        from mil.runs.run import open_run
 
         if len(options.inputs) != 1:
             raise UsageError("--null takes one run of `mil crossval` as its input.")
         warn("`mil check RUN --null N` is now `mil permute RUN --times N`. Use that from now on.")
-        problems = run_permutations(options.inputs[0], options.out, options.null)
+        problems = permute_and_show(open_run(options.inputs[0]), options.out, options.null)
     else:
         problems = run_check(options)
     if problems:

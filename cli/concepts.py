@@ -15,7 +15,7 @@ class ConceptOptions:
     run: Path = field(metadata={"argument": "RUN", "help": "A finished run of `mil crossval`."})
     out: Path = field(metadata={"help": "Folder for the page and its tables."})
     slides: Path | None = field(
-        default=None, metadata={"help": "Folder with the slides; without it tiles are grey."}
+        default=None, metadata={"help": "Folder with the slides; without it, tiles are grey."}
     )
     concepts: int = field(
         default=12, metadata={"help": "Number of clusters of tiles.", "parameter": "n_concepts"}
@@ -33,7 +33,7 @@ class ConceptOptions:
 
 @verb(app, ConceptOptions, examples=["mil concepts run --slides slides --out concepts"])
 def concepts(options: ConceptOptions) -> None:
-    """Show what the backbone distinguishes: clusters of tiles, their share per case, their weight per class.
+    """Show what the backbone distinguishes: clusters of tiles, their share in each case and their weight.
 
     How well the shares alone diagnose is measured on the run's own folds, with clusters of the training
     cases only. The clusters on the page come from all cases.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cli.app import app
 from cli.options import UsageError, verb, writable, wrong_use
@@ -20,49 +20,75 @@ class ConvertOptions:
     inputs: tuple[Path, ...] = field(
         metadata={
             "argument": "FILE... | FOLDER",
-            "help": "Files with one slide's features each, or folders that hold them.",
+            "help": "Files, one per slide, or folders that contain them.",
         }
     )
-    out: Path = field(metadata={"help": "The bag store, or with --to the folder to export to."})
-    to: str | None = field(
-        default=None,
-        metadata={"help": "Write bags as the files of `stamp` (.h5) or `clam` (.pt and .h5)."},
+    out: Path = field(
+        metadata={"help": "The bag store to write; with --to, the folder to export to."}
     )
-    layout: str = field(
+    to: Literal["stamp", "clam"] | None = field(
+        default=None,
+        metadata={"help": "Export bags as files of STAMP (.h5) or CLAM (.pt and .h5)."},
+    )
+    layout: Literal["auto", "trident", "clam", "stamp", "slideflow", "npz", "csv"] = field(
         default="auto",
         metadata={
             "flag": "--from",
-            "help": "`trident`, `clam`, `stamp`, `slideflow`, `npz` or `csv`; auto looks into the file.",
+            "help": "The tool or format of the files: trident, clam, stamp, slideflow, npz or csv; `auto` "
+            "looks "
+            "into each file.",
+            "panel": "Files to import",
         },
-    )
-    slide_mpp: float | None = field(
-        default=None, metadata={"help": "Micrometres per level-0 pixel, of all slides given."}
-    )
-    slides: Path | None = field(
-        default=None,
-        metadata={"help": "Folder with the slides, for the scale and the size of each."},
-    )
-    tile: int | None = field(
-        default=None,
-        metadata={"help": "Side of a tile in pixels as read, if the file does not say."},
-    )
-    mpp: float | None = field(
-        default=None,
-        metadata={"help": "Micrometres per pixel of a tile, if the file does not say."},
-    )
-    tile_l0: float | None = field(
-        default=None, metadata={"help": "Side of a tile in level-0 pixels, instead of --mpp."}
-    )
-    unit: str | None = field(
-        default=None,
-        metadata={"help": "Of coordinates: `px` of level 0, `um`, or `tile`, pixels at --mpp."},
     )
     encoder: str | None = field(
         default=None,
-        metadata={"help": "The network that made the features, if the file does not say."},
+        metadata={
+            "help": "The network that made the features, if the file does not say.",
+            "panel": "Files to import",
+        },
     )
     patches: Path | None = field(
-        default=None, metadata={"help": "CLAM's or TRIDENT's folder of coordinates, for CLAM."}
+        default=None,
+        metadata={
+            "help": "For CLAM's features: the folder of coordinates that CLAM or TRIDENT wrote.",
+            "panel": "Files to import",
+        },
+    )
+    slides: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Folder with the slides, for the scale and the size of each.",
+            "panel": "Scale",
+        },
+    )
+    slide_mpp: float | None = field(
+        default=None,
+        metadata={"help": "Micrometres per level-0 pixel, of all slides.", "panel": "Scale"},
+    )
+    tile: int | None = field(
+        default=None,
+        metadata={
+            "help": "Side of a tile in pixels as read, if the file does not say.",
+            "panel": "Scale",
+        },
+    )
+    mpp: float | None = field(
+        default=None,
+        metadata={
+            "help": "Micrometres per pixel of a tile, if the file does not say.",
+            "panel": "Scale",
+        },
+    )
+    tile_l0: float | None = field(
+        default=None,
+        metadata={"help": "Side of a tile in level-0 pixels, instead of --mpp.", "panel": "Scale"},
+    )
+    unit: Literal["px", "um", "tile"] | None = field(
+        default=None,
+        metadata={
+            "help": "Unit of the coordinates: `px` of level 0, `um`, or `tile`, pixels at --mpp.",
+            "panel": "Scale",
+        },
     )
     overwrite: bool = field(
         default=False,
@@ -81,10 +107,11 @@ class ConvertOptions:
     ],
 )
 def convert(options: ConvertOptions) -> None:
-    """Turn features that another tool extracted into bags, or bags into STAMP's or CLAM's files.
+    """Convert features of other tools to bags, or bags to files of STAMP or CLAM.
 
-    Pixels of level 0, micrometres, corners and centres all become coordinates of the bag. What a file does
-    not say must be given as an option; it is never guessed. Coverage is unknown and set to 1.
+    Positions in level-0 pixels or micrometres, of corners or centres, become the bag's coordinates. What a
+    file does not say must be given as an option; it is never guessed. Tumour coverage is unknown and set to
+    1.
     """
     if run_convert(options):
         raise SystemExit(1)

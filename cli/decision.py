@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cli.app import app
 from cli.options import UsageError, verb
+from cli.runs import MOVED_COHORT, MOVED_STORE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,25 +16,27 @@ class DecisionOptions:
     positive: str | None = field(
         default=None,
         metadata={
-            "help": "The class that one would act on, or the lowest grade; needed where there are more than "
+            "help": "The class to act on, or the lowest grade to act on; needed where there are more than "
             "two."
         },
     )
     horizon: float | None = field(
         default=None,
         metadata={
-            "help": "Survival: the time until which the event counts; the middle one if not given."
+            "help": "Survival: the time until which an event counts; the middle one if not given."
         },
     )
     lowest: float = field(
         default=0.05,
-        metadata={"help": "The lowest probability at which anybody would act; ask clinicians."},
+        metadata={"help": "The lowest probability at which any clinician would act."},
     )
     highest: float = field(
         default=0.5,
-        metadata={"help": "The highest at which anybody would still wait."},
+        metadata={"help": "The highest probability at which any clinician would still wait."},
     )
     seed: int = field(default=0, metadata={"help": "Seed of the resampled cases for the bands."})
+    store: Path | None = field(default=None, metadata=MOVED_STORE)
+    cohort: Path | None = field(default=None, metadata=MOVED_COHORT)
 
     def __post_init__(self) -> None:
         if not 0 < self.lowest < self.highest < 1:
@@ -45,13 +48,13 @@ class DecisionOptions:
 
 @verb(app, DecisionOptions, examples=["mil decision run --positive LMS"])
 def decision(options: DecisionOptions) -> None:
-    """Draw the net benefit of acting on each model's probabilities, beside treating all and none."""
+    """Draw the net benefit of acting on each model's probabilities, compared with treating all and none."""
     from cli.console import say
     from mil.report.decision import write_run_decision
     from mil.runs.run import open_run
 
     decision, stem = write_run_decision(
-        open_run(options.run),
+        open_run(options.run, store=options.store, cohort=options.cohort),
         positive=options.positive,
         horizon=options.horizon,
         lowest=options.lowest,

@@ -1,6 +1,8 @@
 """`mil doctor`: whether this machine can do the work, each problem with its fix."""
 
 import shutil
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,22 +15,38 @@ class DoctorOptions:
     """Settings of `mil doctor`."""
 
     folder: Path = field(
-        default=Path(), metadata={"help": "Where bags would be written: its disk is looked at."}
+        default=Path(), metadata={"help": "The folder for bags: the disk to check."}
     )
 
 
 @verb(app, DoctorOptions, examples=["mil doctor"])
 def doctor(options: DoctorOptions) -> None:
-    """Look at versions, OpenSlide, device, threads, weights cache and disk; each problem with its fix."""
-    from cli.console import complain, say, show_table
+    """Check versions, OpenSlide, device, threads, weights cache and disk; each problem comes with its fix."""
+    from cli.console import complain, say
 
     facts, problems = examine(options.folder)
-    show_table(["", ""], [[name, value] for name, value in facts.items()])
+    for line in fact_lines(facts, shutil.get_terminal_size().columns):
+        say(line)
     for problem in problems:
         complain(problem)
     if problems:
         raise SystemExit(1)
     say("No problem found.")
+
+
+def fact_lines(facts: Mapping[str, str], width: int) -> list[str]:
+    """Names and values side by side in lines of a width; a long word is never cut."""
+    margin = max(map(len, facts)) + 2
+    lines = []
+    for name, value in facts.items():
+        parts = textwrap.wrap(
+            value, max(width - margin, 20), break_long_words=False, break_on_hyphens=False
+        )
+        lines += [
+            f"{label:{margin}}{part}"
+            for label, part in zip([name, *[""] * len(parts)], parts, strict=False)
+        ]
+    return lines
 
 
 def examine(folder: Path) -> tuple[dict[str, str], list[str]]:

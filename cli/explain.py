@@ -1,4 +1,4 @@
-"""`mil explain`: why a model says what it says, tile by tile."""
+"""`mil explain`: what a model's answer rests on, tile by tile."""
 
 from dataclasses import dataclass, field
 from math import isnan
@@ -38,60 +38,87 @@ class ExplainOptions:
         },
     )
     out: Path = field(metadata={"help": "Folder for the CSV, the PNG, the GeoJSON and the JSON."})
-    method: str = field(default="attention", metadata={"help": f"{METHODS_HELP}."})
     all: bool = field(
         default=False,
         metadata={
-            "help": "Every method on every slide of the run: which is the most faithful to the model?"
+            "help": "Apply every method to every slide of the run, to find the most faithful one."
+        },
+    )
+    method: str = field(
+        default="attention",
+        metadata={
+            "help": f"{METHODS_HELP}.",
+            "choices": tuple(method.name for method in list_methods()),
+            "panel": "Map",
         },
     )
     class_name: str | None = field(
         default=None,
         metadata={
             "flag": "--class",
-            "help": "The class to explain; the predicted class if not given. A model of survival explains "
-            "its risk.",
+            "help": "The class to explain; the predicted class if not given. It does not apply to models of "
+            "survival or grades, whose maps show what raises the risk or the grade.",
+            "panel": "Map",
         },
     )
     model: str | None = field(
         default=None,
         metadata={
-            "help": "The model; if not given the first of the run that suits the method, attention models "
-            "first."
+            "help": "The model; if not given, the first of the run that suits the method, attention models "
+            "first.",
+            "panel": "Map",
         },
     )
     mpp: float | None = field(
         default=None,
         metadata={
-            "help": "Micrometres per pixel of the slide under the map, and of the finest OME-TIFF level; the "
-            "bag's thumbnail, and 1, if not given. Needs the slide."
+            "help": "Micrometres per pixel of the slide image under the map and of the finest level of the "
+            "OME-TIFF; needs the slide. If not given: the bag's thumbnail, and 1.",
+            "panel": "Slides",
         },
     )
     slides: Path | None = field(
         default=None,
-        metadata={"help": "Folder with the bag's slide, to show the highest and lowest tiles."},
+        metadata={
+            "help": "Folder with the bag's slide, to show the highest and lowest tiles.",
+            "panel": "Slides",
+        },
     )
     regions: Path | None = field(
         default=None,
         metadata={
-            "help": "Folder of annotations, by slide, of what a map should find: how well does it? The "
-            "class of the table is then explained instead of the predicted one, unless --class names one."
+            "help": "Folder with annotations, by slide, of what a map should find; measures how well it "
+            "does. "
+            "The table's class is then explained instead of the predicted one, unless --class is given.",
+            "panel": "Annotations",
         },
     )
     annotations: Path | None = field(
-        default=None, metadata={"help": "Folder with the slide's annotation."}
+        default=None,
+        metadata={
+            "help": "Folder with the slide's annotation, where a slide is given instead of a bag.",
+            "panel": "Annotations",
+        },
     )
     weights: str | None = field(
-        default=None, metadata={"help": "The backbone's weights file, if the run used one."}
+        default=None,
+        metadata={
+            "help": "The backbone's weights file, if the run used one.",
+            "panel": "Slides",
+        },
     )
     slide_mpp: float | None = field(
         default=None,
-        metadata={"help": "Micrometres per level-0 pixel, if the slide does not say."},
+        metadata={
+            "help": "Micrometres per level-0 pixel, if the slide does not say.",
+            "panel": "Slides",
+        },
     )
     ome_tiff: bool = field(
         default=False,
         metadata={
-            "help": "Also paint the map on the slide itself, as a pyramidal OME-TIFF; needs the slide."
+            "help": "Also paint the map on the slide itself, as a pyramidal OME-TIFF; needs the slide.",
+            "panel": "Slides",
         },
     )
     store: Path | None = field(default=None, metadata=MOVED_STORE)
@@ -111,11 +138,12 @@ class ExplainOptions:
     ],
 )
 def explain(options: ExplainOptions) -> None:
-    """Show why a model says what it says, tile by tile, and how faithful that map is to the model.
+    """Show which tiles a model's answer rests on, and how faithful that map is to the model.
 
     Each map is written as CSV, heatmap PNG, tiles for QuPath, and JSON of its measures. It is tested by
-    removing its tiles and inserting them again, beside random orders: a map that is no better than random
-    says so on its face. In a cross-validation, the model that has not seen the slide's case is explained.
+    removing its tiles and inserting them again, compared with random orders: a map that is no better than
+    random is labelled as such. In a cross-validation, the model that has not seen the slide's case is
+    explained.
     """
     from mil.runs.run import open_run
 

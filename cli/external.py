@@ -15,7 +15,8 @@ class ExternalOptions:
     cohort: Path = field(
         metadata={
             "argument": "COHORT.csv",
-            "help": "Table with case, slide and label. Of one with column split, rows that say test.",
+            "help": "Table with case, slide and label. If it has a column split, only rows that say test "
+            "are used.",
         }
     )
     store: Path = field(
@@ -29,7 +30,7 @@ class ExternalOptions:
         metadata={"help": "Name of the folder in RUN/external; the table's name if not given."},
     )
     allow_missing: bool = field(
-        default=False, metadata={"help": "Go on without slides that lack a bag or a label."}
+        default=False, metadata={"help": "Continue without slides that have no bag or no outcome."}
     )
 
     def __post_init__(self) -> None:
@@ -54,10 +55,10 @@ class ExternalOptions:
 def external(options: ExternalOptions) -> None:
     """Test one model once on cases it has not seen, with the ensemble of all its fits.
 
-    The logits of the fits are averaged before the softmax; of survival, the risks and curves of the fits.
-    The cases are rows with split=test, which `mil crossval` leaves alone, or those of a table of their own.
-    Each validation is recorded beside the table, in STORE and in RUN; a second model on these cases is
-    refused.
+    The logits of the fits are averaged before the softmax; for survival, their risks and curves. The cases
+    are rows with split=test, which `mil crossval` leaves alone, or those of a table of their own. Each
+    validation is recorded beside the table, in STORE and in RUN; a second model for the same outcome is
+    refused on these cases.
     """
     from cli.console import complain, counted, say, show_tables
     from mil.runs.external import external_validation

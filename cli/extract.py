@@ -44,18 +44,21 @@ class SlideOptions(BaseRecipe):
     )
     annotations: Path | None = field(
         default=None,
-        metadata={"help": "Folder with <slide>.geojson from QuPath; without it, tissue."},
+        metadata={
+            "help": "Folder with <slide>.geojson from QuPath; without it, all tissue is used.",
+            "panel": "Annotations",
+        },
     )
     slide_mpp: float | None = field(
         default=None,
         metadata={
             "help": "Micrometres per level-0 pixel of all slides, whatever their files say. An mpp column "
-            "of the table goes first."
+            "of the table takes precedence."
         },
     )
     coordinates: Path | None = field(
         default=None,
-        metadata={"help": "Folder of bags whose tiles are read again, instead of a new grid."},
+        metadata={"help": "Folder of bags: reuse their tile positions instead of a new grid."},
     )
 
 
@@ -66,7 +69,7 @@ class ExtractOptions(SlideOptions):
     hold_out_tiles: int = field(
         default=0,
         metadata={
-            "help": "Also embed so many other tiles of every slide into a second store. It shares the cases "
+            "help": "Also embed this many other tiles of each slide into a second store. It shares the cases "
             "of the first, so it is no test set for a diagnosis."
         },
     )
@@ -134,9 +137,9 @@ def parse_shard(text: str) -> tuple[int, int]:
 def extract(options: ExtractOptions) -> None:
     """Embed every tumour tile of each slide: one bag per slide.
 
-    Tiles are laid where the annotation covers at least --min-coverage of them. A second run goes on
+    Tiles are laid where the annotation covers at least --min-coverage of them. A second run continues
     where the first stopped, several processes may fill one store, and a slide that fails does not stop
-    the others: extract.csv lists the outcome of each. `mil check` checks everything beforehand.
+    the others: extract.csv lists the outcome of each. `mil check` tests the input beforehand.
     """
     if run_extract(options):
         raise SystemExit(1)

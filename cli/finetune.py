@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.app import app
 from cli.extract import SlideOptions
-from cli.options import UsageError, build, plain, verb, writable, wrong_use
+from cli.options import UsageError, build, check_columns, plain, verb, writable, wrong_use
 from features.errors import InputError
 from mil.finetune.settings import FinetuneSettings
 from mil.settings import FitSettings
@@ -48,6 +48,7 @@ class FinetuneOptions(SlideOptions, FinetuneSettings, TaskColumns):
     )
 
     def __post_init__(self) -> None:
+        check_columns(self)
         SlideOptions.__post_init__(self)
         FinetuneSettings.__post_init__(self)
 
@@ -63,9 +64,9 @@ class FinetuneOptions(SlideOptions, FinetuneSettings, TaskColumns):
     ],
 )
 def finetune(options: FinetuneOptions) -> None:
-    """Train a backbone on tiles that learn the outcome of their case; `mil extract --weights` takes it.
+    """Train a backbone on tiles labelled with their case's outcome; `mil extract --weights` takes it.
 
-    The weights remember their cases: `mil crossval` refuses to test a case on them, and
+    The weights remember their cases: `mil crossval` refuses to test these cases on bags of the backbone, and
     `mil crossval --finetune per-fold` trains one backbone per fold instead. A killed run continues
     after its last epoch. `torchrun --nproc-per-node 2 -m sarcomil finetune ...` shares the work.
     """

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cli.app import app
-from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
+from cli.options import UsageError, check_columns, part_of, plain, verb, writable, wrong_use
 from features.errors import InputError
 from mil.errors import FitError
 from mil.heads.registry import baseline_names, head_names, installed_heads, model_names
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mil.data.cohort import Cohort
     from mil.runs.cross_validation import CrossValidation
+    from mil.tasks.task import Task
 
 
 def installed_models() -> str:
@@ -121,6 +122,7 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
             )
         if self.workers < 0:
             raise UsageError(f"--workers is 0 or more; got {self.workers}. Leave it out.")
+        check_columns(self)
         FitSettings.__post_init__(self)
         SplitSettings.__post_init__(self)
         per_fold = self.finetune == "per-fold"
@@ -159,6 +161,7 @@ class TrainOptions(_CohortOptions, FitSettings):
     seed: int = field(default=0, metadata={"help": "Seed of training.", "panel": "Training"})
 
     def __post_init__(self) -> None:
+        check_columns(self)
         FitSettings.__post_init__(self)
         if not 0 <= self.seed < SEEDS:
             raise FitError(f"seed is from 0 to {SEEDS - 1}; got {self.seed}. Use 0.")
@@ -183,60 +186,61 @@ def crossval(options: CrossvalOptions) -> None:
 
 def run_crossval(options: CrossvalOptions) -> "CrossValidation":
     """Write the run folder and print the comparison of the models."""
-    from cli.console import Bars, notify
     from cli.show import show_cross_validation
-    from mil.runs.cross_validation import run_cross_validation
+    from mil.tasks.registry import task_from
 
     writable(options.out)
-    _check_models(options, options.models)
-    _check_models(options, [options.combine] if options.combine else [])
-    if options.finetune == "per-fold":
-        result = _cross_validate_per_fold(options)
-    else:
-        cohort = _load(options, options.store)
-        models = options.models or cohort.task.default_models
-        result = run_cross_validation(
-            cohort,
-            models,
-            options.out,
-            fit=part_of(options, FitSettings),
-            split=part_of(options, SplitSettings),
-            combine_model=options.combine,
-            engine=options.engine,
-            workers=options.workers,
-            overwrite=options.overwrite,
-            settings=plain(options) | {"models": list(models)},
-            progress=Bars(),
-            notify=notify,
+    settings = plain(options)
+    task = task_from(settings)
+    models = options.models or task.default_models
+    _check_models(models, task)
+    _check_models([options.combine] if options.combine else [], task)
+    how = _shared_settings(options) | {"settings": settings | {"models": list(models)}}
+    if options.finetune_config:
+        result = _cross_validate_per_fold(
+            options.cohort, models, options.out, options.finetune_config, task, how
         )
+    else:
+        how |= {name: getattr(options, name) for name in ("engine", "workers")}
+        cohort = _load(options.cohort, options.store, task, allow_missing=options.allow_missing)
+        result = _cross_validate(cohort, models, options.out, options.combine, how)
     show_cross_validation(result)
     return result
 
 
-def _cross_validate_per_fold(options: CrossvalOptions) -> "CrossValidation":
-    """Cross-validate with a backbone fine-tuned in each fold."""
+def _shared_settings(options: CrossvalOptions) -> dict[str, Any]:
+    """What both kinds of cross-validation take."""
+    return {
+        "fit": part_of(options, FitSettings),
+        "split": part_of(options, SplitSettings),
+        "overwrite": options.overwrite,
+    }
+
+
+def _cross_validate(
+    cohort: "Cohort", models: "Sequence[str]", out: Path, combine: str, how: dict[str, Any]
+) -> "CrossValidation":
+    """Cross-validate on the bags of a store."""
+    from cli.console import Bars, notify
+    from mil.runs.cross_validation import run_cross_validation
+
+    return run_cross_validation(
+        cohort, models, out, combine_model=combine, progress=Bars(), notify=notify, **how
+    )
+
+
+def _cross_validate_per_fold(
+    table: Path, models: "Sequence[str]", out: Path, tuning: Path, task: "Task", how: dict[str, Any]
+) -> "CrossValidation":
+    """Cross-validate with a backbone fine-tuned in each fold, as the file ``tuning`` says."""
     from cli.console import Bars, notify
     from cli.finetune import fold_config
     from mil.finetune.cross_validation import run_cross_validation_per_fold
-    from mil.tasks.registry import task_from
 
-    assert options.finetune_config
-    task = task_from(plain(options))
-    models = options.models or task.default_models
-    config = fold_config(options.finetune_config, options.cohort, options.out, options.task)
+    config = fold_config(tuning, table, out, task.name)
     with wrong_use(InputError):
         return run_cross_validation_per_fold(
-            options.cohort,
-            models,
-            options.out,
-            config=config,
-            fit=part_of(options, FitSettings),
-            split=part_of(options, SplitSettings),
-            task=task,
-            overwrite=options.overwrite,
-            settings=plain(options) | {"models": list(models)},
-            progress=Bars(),
-            notify=notify,
+            table, models, out, config=config, task=task, progress=Bars(), notify=notify, **how
         )
 
 
@@ -248,10 +252,12 @@ def train(options: TrainOptions) -> None:
     """
     from cli.console import notify, say
     from mil.runs.cross_validation import train_on_all
+    from mil.tasks.registry import task_from
 
     writable(options.out)
-    _check_models(options, [options.model])
-    cohort = _load(options, options.store)
+    task = task_from(plain(options))
+    _check_models([options.model], task)
+    cohort = _load(options.cohort, options.store, task, allow_missing=options.allow_missing)
     run, fitted = train_on_all(
         cohort,
         options.model,
@@ -265,28 +271,23 @@ def train(options: TrainOptions) -> None:
     say(f"{fitted.model} fitted on {len(cohort.cases)} cases: {run.model_path(fitted.model)}")
 
 
-def _check_models(options: _CohortOptions, models: "Sequence[str]") -> None:
+def _check_models(models: "Sequence[str]", task: "Task") -> None:
     """Refuse models that are unknown or cannot learn the outcome, before the table is read.
 
     Raises:
-        UsageError: naming the model.
+        UsageError: naming the models.
     """
     from mil.heads.registry import check_names
-    from mil.tasks.registry import task_from
 
     with wrong_use():
         check_names(models)
-        task_from(plain(options)).check_models(models)
+        task.check_models(models)
 
 
-def _load(options: _CohortOptions, store: Path | None) -> "Cohort":
+def _load(table: Path, store: Path | None, task: "Task", *, allow_missing: bool) -> "Cohort":
     """The cohort of a verb that learns."""
     from cli.console import notify
     from mil.data.cohort import load_cohort
-    from mil.tasks.registry import task_from
 
     assert store
-    task = task_from(plain(options))
-    return load_cohort(
-        options.cohort, store, task=task, allow_missing=options.allow_missing, notify=notify
-    )
+    return load_cohort(table, store, task=task, allow_missing=allow_missing, notify=notify)

@@ -14,12 +14,29 @@ from features.errors import SarcomilError, UnknownName
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
-for _file in (
-    "demo", "check", "extract", "convert", "learn", "predict", "evaluate", "compare", "external",
-    "audit", "permute",
-    "finetune", "explain", "report", "view", "concepts", "decision", "nomogram", "protocol", "doctor",
-):  # fmt: skip
-    importlib.import_module(f"cli.{_file}")  # enters the file's verbs, in the order help lists them
+PANELS = {  # of `mil --help`, in the order in which data travels
+    "Prepare": ("check", "extract", "convert", "finetune"),
+    "Learn": ("crossval", "train", "predict", "protocol"),
+    "Judge": ("evaluate", "compare", "permute", "audit", "external"),
+    "Look": ("report", "explain", "concepts", "view", "decision", "nomogram"),
+    "Manage": ("demo", "doctor"),
+}
+FILES = {"crossval": "learn", "train": "learn"}  # of the commands that share one
+
+
+def _enter_commands() -> None:
+    """Enter the commands of all files, in the order and the panels of help."""
+    panels = {name: panel for panel, names in PANELS.items() for name in names}
+    for name in panels:
+        importlib.import_module(f"cli.{FILES.get(name, name)}")
+    app.registered_commands.sort(key=lambda command: list(panels).index(str(command.name)))
+    for command in app.registered_commands:
+        command.rich_help_panel = panels[str(command.name)]
+    for group in app.registered_groups:
+        group.rich_help_panel = panels[str(group.typer_instance and group.typer_instance.info.name)]
+
+
+_enter_commands()
 
 
 # Typer carries a click of its own; this is the base of what it raises for wrong use.

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from cli.app import app
 from cli.options import UsageError, verb, writable
-from mil.tasks.names import DEFAULT_TASK, TASKS
+from cli.runs import MOVED_COHORT, MOVED_STORE
+from mil.tasks.names import DEFAULT_TASK, TASKS, foreign_setting
 
 if TYPE_CHECKING:
     from mil.report.table_nomogram import TableNomogram
@@ -40,29 +41,46 @@ class NomogramOptions:
     task: str | None = field(
         default=None,
         metadata={
-            "help": f"What the outcome is: {', '.join(f'`{name}`' for name in TASKS)}; that of --run, or "
-            f"{DEFAULT_TASK}, if not given."
+            "help": f"The outcome; that of --run, or {DEFAULT_TASK}, if not given.",
+            "choices": tuple(TASKS),
+            "panel": "Task",
         },
     )
     horizon: float | None = field(
-        default=None, metadata={"help": "Survival: the time until which an event counts."}
+        default=None,
+        metadata={"help": "Survival: the time until which an event counts.", "panel": "Task"},
     )
     time: str | None = field(
         default=None,
-        metadata={"help": "Survival: the column of times; that of --run, or time, if not given."},
+        metadata={
+            "help": "Survival: the column of times; that of --run, or time, if not given.",
+            "panel": "Task",
+        },
     )
     event: str | None = field(
         default=None,
-        metadata={"help": "Survival: the column of events; that of --run, or event, if not given."},
+        metadata={
+            "help": "Survival: the column of events; that of --run, or event, if not given.",
+            "panel": "Task",
+        },
     )
     time_unit: str | None = field(
         default=None,
-        metadata={"help": "Survival: unit of the times; that of --run, or days, if not given."},
+        metadata={
+            "help": "Survival: unit of the times; that of --run, or days, if not given.",
+            "panel": "Task",
+        },
+    )
+    store: Path | None = field(default=None, metadata=MOVED_STORE)
+    moved_cohort: Path | None = field(
+        default=None, metadata=MOVED_COHORT | {"flag": "--cohort", "parameter": "cohort"}
     )
 
     def __post_init__(self) -> None:
         if (self.run is None) != (self.model is None):
             raise UsageError("--run RUN and --model NAME go together.")
+        if self.run is None and (self.store or self.moved_cohort):
+            raise UsageError("--store and --cohort belong to a run: name it with --run.")
         if not (self.clinical or self.run):
             raise UsageError("Name columns with --clinical, or a score with --run and --model.")
 
@@ -77,16 +95,17 @@ class NomogramOptions:
     ],
 )
 def nomogram(options: NomogramOptions) -> None:
-    """Fit a regression on all cases and lay it out as points for each column, their sum and a probability.
+    """Fit a regression on all cases and draw it as points for each column, their total and a probability.
 
-    It is not judged here: no case is left to judge it by. `mil crossval` with model clinical does that.
+    It is not evaluated: no case is left for that. `mil crossval` with model clinical does so.
     """
     from cli.console import notify
     from mil.report.table_nomogram import table_nomogram, write_table_nomogram
     from mil.runs.run import open_run
 
     writable(options.out)
-    run = open_run(options.run) if options.run else None
+    places = {"store": options.store, "cohort": options.moved_cohort}
+    run = open_run(options.run, **places) if options.run else None
     result = table_nomogram(
         options.cohort,
         _task(options, run),
@@ -106,7 +125,10 @@ def _task(options: NomogramOptions, run: "Run | None") -> "Task":
 
     names = ("task", "time", "event", "time_unit")
     options_set = {name: value for name in names if (value := getattr(options, name)) is not None}
-    return task_from({**(run.settings.stored if run else {}), **options_set})
+    task = task_from({**(run.settings.stored if run else {}), **options_set})
+    if problem := foreign_setting(task.name, options_set):
+        raise UsageError(problem)
+    return task
 
 
 def _show(result: "TableNomogram", picture: Path) -> None:

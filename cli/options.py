@@ -8,10 +8,12 @@ import dataclasses
 import inspect
 import json
 import os
+import shutil
+import textwrap
 import tomllib
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import Field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,14 +26,17 @@ from cli.parameters import (
     DEBUG,
     PANELS,
     QUIET,
+    choices_for,
     flag_of,
     flags_of,
+    is_required,
     is_tuple,
     item_type,
     panel_of,
     parameter_of,
+    without_types,
 )
-from features.choices import choice_problem, choices_of, suggest
+from features.choices import choice_problem, suggest
 from features.errors import SarcomilError
 
 T = TypeVar("T")
@@ -57,6 +62,7 @@ def verb(
     flags = flags_of(fields.values())
 
     def register(function: Callable[[T], None]) -> Callable[[T], None]:
+        name = function.__name__.rstrip("_").replace("_", "-")
         hints = typing.get_type_hints(options)
         panels = {name: panel_of(options, field) for name, field in fields.items()}
         order = sorted(fields.values(), key=lambda field: PANELS.index(panels[field.name]))
@@ -71,35 +77,93 @@ def verb(
             show_progress(wanted=not values.pop("quiet"))
             use_flags(flags)
             from_line = {name: value for name, value in values.items() if value not in (None, [])}
-            function(build(options, from_line, config))
+            function(build(options, from_line, config, name))
 
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
-        epilog = "\n\n".join(["Examples:", *(f"  {example}" for example in examples)])
-        name = function.__name__.rstrip("_").replace("_", "-")
-        more = {n: f.metadata["more_help"] for n, f in fields.items() if "more_help" in f.metadata}
-        kind = type("Command", (_Command,), {"more_help": more})
-        app.command(name, cls=kind, help=inspect.getdoc(function), epilog=epilog)(command)
+        shown = {
+            "more_help": {
+                n: f.metadata["more_help"] for n, f in fields.items() if "more_help" in f.metadata
+            },
+            "required": {name for name, field in fields.items() if is_required(field)},
+            "examples": tuple(examples),
+        }
+        help_text = flowing(inspect.getdoc(function) or "")
+        app.command(name, cls=type("Command", (_Command,), shown), help=help_text)(command)
         return function
 
     return register
 
 
+def flowing(text: str) -> str:
+    """Paragraphs as one line each, which a terminal of any width wraps."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+class _Argument(typer.core.TyperArgument):
+    """A positional argument that is shown as it is called, in brackets only where it can be left out."""
+
+    in_brackets = False
+
+    def display_type_rich(self, ctx: Any) -> str:
+        """Nothing: its name says what it is."""
+        del ctx
+        return ""
+
+    def _usage_display_name(self) -> str:
+        name = self.display_name_raw
+        return f"[{name}]" if self.in_brackets else name
+
+
 class _Command(typer.core.TyperCommand):
-    """A command some of whose help texts are completed only when they are shown, as that takes time."""
+    """A command whose help is completed when it is shown, as that takes time or the width of the terminal."""
 
     more_help: ClassVar[Mapping[str, Callable[[], str]]] = {}
+    required: ClassVar[Set[str]] = frozenset()
+    examples: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            if isinstance(parameter, typer.core.TyperArgument):
+                parameter.__class__ = _Argument
+                parameter.in_brackets = parameter.name not in self.required  # type: ignore[attr-defined]
+
+    def get_params(self, ctx: Any) -> Any:
+        """The parameters, switches without a type."""
+        return without_types(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Complete the help, then show it."""
         for parameter in self.params:
             if parameter.name in self.more_help and isinstance(parameter, typer.core.TyperOption):
                 parameter.help = f"{parameter.help}{self.more_help[parameter.name]()}"
+        width = shutil.get_terminal_size().columns
+        lines = [line for example in self.examples for line in wrap_command(example, width - 2)]
+        self.epilog = "\n".join(["Examples:", "", *lines])
         super().format_help(ctx, formatter)
 
 
-def build(options: type[T], from_line: Mapping[str, Any], config: Path | None) -> T:
+def wrap_command(command: str, width: int) -> list[str]:
+    """A command on lines of a width that a shell reads as one."""
+    lines = textwrap.wrap(
+        command, width - 2, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    return (
+        [*(f"{line} \\" for line in lines[:-1]), lines[-1]] if len(command) > width else [command]
+    )
+
+
+def build(
+    options: type[T], from_line: Mapping[str, Any], config: Path | None, command: str = ""
+) -> T:
     """The settings from the values of the command line and of a file.
+
+    Args:
+        options: class of the settings.
+        from_line: values by name of the field.
+        config: the file.
+        command: whose help a message names.
 
     Raises:
         UsageError: an unknown key, a value of the wrong type, or a missing one.
@@ -110,18 +174,24 @@ def build(options: type[T], from_line: Mapping[str, Any], config: Path | None) -
     for name, value in {**_read_config(config, fields), **from_line}.items():
         values[name] = _typed(fields[name], value, hints[name])
     missing = [
-        field
-        for field in fields.values()
-        if field.name not in values
-        and field.default is MISSING
-        and field.default_factory is MISSING
+        field for field in fields.values() if is_required(field) and field.name not in values
     ]
     if missing:
-        field = missing[0]
-        name = field.metadata.get("argument") or flag_of(field)
-        raise UsageError(f"{name} is missing. {field.metadata['help']} See --help.")
+        raise UsageError(_missing_message(missing, command))
     with wrong_use():
         return options(**values)
+
+
+def _missing_message(missing: "Sequence[Field[Any]]", command: str) -> str:
+    """What a command line lacks; of a single thing also what it is."""
+    names = [str(field.metadata.get("argument") or flag_of(field)) for field in missing]
+    see = f"See `mil {command} --help`." if command else "See --help."
+    if len(names) > 1:
+        return f"{', '.join(names[:-1])} and {names[-1]} are missing. {see}"
+    text = str(missing[0].metadata["help"])
+    if not text.startswith(("CSV", "TOML")):
+        text = text[0].lower() + text[1:]
+    return f"{names[0]} is missing: {text.rstrip('.')}. {see}"
 
 
 @contextlib.contextmanager
@@ -131,6 +201,18 @@ def wrong_use(kind: type[SarcomilError] = SarcomilError) -> Iterator[None]:
         yield
     except kind as error:
         raise UsageError(str(error)) from error
+
+
+def check_columns(options: Any) -> None:
+    """Refuse options that say where the outcome of another task is.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    from mil.tasks.names import changed_columns, foreign_setting
+
+    if problem := foreign_setting(options.task, changed_columns(options)):
+        raise UsageError(problem)
 
 
 def writable(out: Path) -> Path:
@@ -214,7 +296,7 @@ def _typed(field: "Field[Any]", value: Any, hint: Any) -> Any:
         raise UsageError(f"{name} is {value!r}: not a {item_type(hint).__name__}.")
     if is_tuple(hint) and isinstance(value, int | float):
         value = [value]  # mpp = 0.5 in a TOML file
-    if (choices := choices_of(hint)) and (
+    if (choices := choices_for(field, hint)) and (
         problem := choice_problem(name, value, choices, field.default)
     ):
         raise UsageError(problem)

@@ -14,10 +14,12 @@ from features.choices import choices_of
 
 # The panels of a help, in their order; typer shows the one without a name first, as "Options".
 PANELS = (
-    "", "Task", "Models", "Folds", "Training", "Fine-tuning", "Fine-tuning in each fold", "Metrics",
-    "Backbone", "Tiles", "Annotations", "Stain and colour", "Computing",
+    "", "Map", "Task", "Models", "Folds", "Training", "Fine-tuning", "Fine-tuning in each fold", "Metrics",
+    "Backbone", "Tiles", "Runs", "Files to import", "Slides", "Scale", "Annotations", "Stain and colour",
+    "Computing", "Moved files",
 )  # fmt: skip
 MAX_METAVAR = 40
+TYPES = {int: "<int>", float: "<number>", Path: "<path>"}
 
 
 def parameter_of(
@@ -77,9 +79,19 @@ def panel_of(options: type, field: "Field[Any]") -> str:
     return str(field.metadata.get("panel") or vars(owner).get("PANEL", ""))
 
 
+def is_required(field: "Field[Any]") -> bool:
+    """Whether the option has no default."""
+    return field.default is MISSING and field.default_factory is MISSING
+
+
 def is_tuple(hint: Any) -> bool:
     """Whether the option takes several values."""
     return typing.get_origin(hint) is tuple
+
+
+def choices_for(field: "Field[Any]", hint: Any) -> tuple[str, ...]:
+    """The values that an option takes, of its hint or its metadata; empty where it takes any."""
+    return choices_of(hint) or tuple(field.metadata.get("choices", ()))
 
 
 def item_type(hint: Any) -> Any:
@@ -98,21 +110,19 @@ def _line_type(field: "Field[Any]", hint: Any) -> Any:
     return str if "split" in field.metadata else list[item]  # type: ignore[valid-type]
 
 
-def _metavar(field: "Field[Any]", hint: Any) -> str | None:
-    """``[a|b|c]`` of an option with choices, unless that takes too much of a line."""
-    choices = "|".join(_choices(field, hint))
-    if not 0 < len(choices) <= MAX_METAVAR:
-        return None
-    return f"[{choices}]" + (",..." if "split" in field.metadata else "")
-
-
-def _choices(field: "Field[Any]", hint: Any) -> tuple[str, ...]:
-    return choices_of(hint) or tuple(field.metadata.get("choices", ()))
+def _metavar(field: "Field[Any]", hint: Any) -> str:
+    """What the help shows of the values: ``[a|b|c]`` unless that is long; nothing for a switch."""
+    item = item_type(hint)
+    if item is bool:
+        return ""
+    choices = "|".join(choices_for(field, hint))
+    shown = f"[{choices}]" if 0 < len(choices) <= MAX_METAVAR else TYPES.get(item, "<text>")
+    return shown + (",..." if "split" in field.metadata else "")
 
 
 def _completion(field: "Field[Any]", hint: Any) -> Callable[[str], list[str]] | None:
     """Completes the last of the values that are written with a separator between them."""
-    choices = _choices(field, hint)
+    choices = choices_for(field, hint)
     names: Callable[[], Iterable[str]] | None = field.metadata.get("complete")
     if not choices and names is None:
         return None
@@ -136,8 +146,18 @@ def _default_note(field: "Field[Any]") -> str:
     return f" \\[default: {text}]"
 
 
+def without_types(parameters: Iterable[Any]) -> list[Any]:
+    """Parameters of which switches are shown without a type."""
+    shown = list(parameters)
+    for parameter in shown:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return shown
+
+
 def _shared(name: str, kind: Any, *flags: str, default: Any, help_text: str) -> inspect.Parameter:
-    option = typer.Option(*flags, help=help_text, show_default=False)
+    metavar = "" if kind is bool else TYPES[Path]
+    option = typer.Option(*flags, help=help_text, show_default=False, metavar=metavar)
     annotation = Annotated[kind, option]
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 from cli.app import app
 from cli.options import UsageError, verb, writable
+from cli.runs import MOVED_COHORT, MOVED_STORE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mil.audit.permutation import Crossval, PermutationTest
     from mil.runs.run import Run
 
@@ -17,8 +20,13 @@ class PermuteOptions:
     """Settings of `mil permute`."""
 
     run: Path = field(metadata={"argument": "RUN", "help": "A run of `mil crossval`."})
-    times: int = field(default=20, metadata={"help": "Number of shuffles; 20 or more see leaks."})
+    times: int = field(
+        default=20,
+        metadata={"help": "Number of shuffles; at least 20 are needed to detect a leak."},
+    )
     out: Path = field(metadata={"help": "Folder for the shuffles as JSON and CSV, and a picture."})
+    store: Path | None = field(default=None, metadata=MOVED_STORE)
+    cohort: Path | None = field(default=None, metadata=MOVED_COHORT)
 
     def __post_init__(self) -> None:
         if self.times < 2:
@@ -27,40 +35,50 @@ class PermuteOptions:
 
 @verb(app, PermuteOptions, examples=["mil permute developed --times 20 --out permuted"])
 def permute(options: PermuteOptions) -> None:
-    """Repeat a cross-validation with outcomes shuffled between cases: every model must fall to chance.
+    """Repeat a cross-validation with outcomes shuffled between cases.
 
-    A model that still orders cases better than chance has been shown the answer by something in the
-    pipeline. Shuffles that an interrupted call has finished are not repeated.
+    Every model should drop to chance; one that does not reveals a leak: something in the pipeline has shown
+    it the outcomes of the tested cases. Shuffles that an interrupted call has finished are not repeated.
     """
-    if run_permutations(options.run, options.out, options.times):
+    from mil.runs.run import open_run
+
+    run = open_run(options.run, store=options.store, cohort=options.cohort)
+    if permute_and_show(run, options.out, options.times):
         raise SystemExit(1)
 
 
-def run_permutations(path: Path, out: Path, times: int) -> int:
+def permute_and_show(run: "Run", out: Path, times: int) -> int:
     """Run the shuffles and print what they show; the number of leaking models."""
-    from cli.console import Bars, complain, say, show_table, warn
-    from mil.audit.permutation_run import FEW, permute_run
-    from mil.runs.run import open_run
+    from cli.console import Bars, say
+    from mil.audit.permutation_run import permute_run
 
-    run = open_run(path)
     run.require_finished()
     writable(out)
     crossval = _per_fold_pipeline(run, out / "shuffles") if run.settings.finetunes else None
     tests = permute_run(
         run, times, out, crossval=crossval, workers=1 if crossval else 0, progress=Bars()
     )
+    _show(run, tests, times, finetuned=crossval is not None)
+    say(f"Each shuffle: {out / 'permutation.csv'}. Picture: {out / 'permutation.png'}")
+    return sum(test.leaks for test in tests)
+
+
+def _show(run: "Run", tests: "Sequence[PermutationTest]", times: int, *, finetuned: bool) -> None:
+    """The tests as a table, and what it does not show or must not hide."""
+    from cli.console import complain, show_table, warn
+    from mil.audit.permutation_run import FEW
+
     show_table(
         ["model", run.task.null_label, f"mean of {times} shuffles", "range", "p", "result"],
         [_row(test) for test in tests],
     )
-    say(f"Each shuffle: {out / 'permutation.csv'}. Picture: {out / 'permutation.png'}")
     if times < FEW:
         warn(
             f"{times} shuffles show only gross leaks, and p cannot fall below {1 / (times + 1):.2f}. Use "
             f"{FEW} or more."
         )
     seen = {name for bag in run.cohort().bags for name in bag.trained_on}
-    if seen and not crossval:
+    if seen and not finetuned:
         warn(
             f"The backbone was fine-tuned on {len(seen)} cases with their true outcomes; shuffling what "
             "comes after it cannot show what it has seen."
@@ -71,7 +89,6 @@ def run_permutations(path: Path, out: Path, times: int) -> int:
             f"{', '.join(leaking)}: finds signal in shuffled outcomes. Something about the tested cases "
             "reaches the fits; trust none of these numbers."
         )
-    return len(leaking)
 
 
 def _per_fold_pipeline(run: "Run", folder: Path) -> "Crossval":

@@ -32,7 +32,7 @@ class PredictOptions:
     )
     slide_mpp: float | None = field(
         default=None,
-        metadata={"help": "Micrometres per level-0 pixel, where the slides do not say."},
+        metadata={"help": "Micrometres per level-0 pixel, if the slides do not say."},
     )
     cohort: Path | None = field(
         default=None,

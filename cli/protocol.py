@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.app import app
+from cli.app import Group, app
 from cli.extract import SlideOptions, slide_jobs
 from cli.options import plain, verb, writable, wrong_use
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 studies = typer.Typer(
     name="protocol",
-    help="Published studies as settings and printed results: list, show, run.",
+    cls=Group,
+    help="Repeat published studies: their settings and printed results.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -51,7 +52,9 @@ class RunOptions:
     out: Path = field(metadata={"help": "The folder to write."})
     annotations: Path | None = field(
         default=None,
-        metadata={"help": "Folder with <slide>.geojson from QuPath; without it, tissue."},
+        metadata={
+            "help": "Folder with <slide>.geojson from QuPath; without it, all tissue is used."
+        },
     )
     set: tuple[str, ...] = field(
         default=(),

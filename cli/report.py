@@ -22,7 +22,7 @@ class ReportOptions:
 
 @verb(app, ReportOptions, examples=["mil report run"])
 def report(options: ReportOptions) -> None:
-    """Write the run as one self-contained page: open it in any browser, send it to anyone."""
+    """Write the run as one self-contained page, to open in any browser or send by mail."""
     run_report(options)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.options import UsageError, writable
-from features.choices import suggest
+from cli.runs import MOVED_STORE
+from features.choices import closest
 
 if TYPE_CHECKING:
     from mil.evaluation.classification.predictions import ClassPredictions
@@ -21,9 +22,12 @@ class TableOptions:
     cohort: Path | None = field(
         default=None,
         metadata={
-            "help": "Table with case, slide and label, for predictions that name slides only."
+            "help": "Table with case, slide and label, for predictions that name slides only; of a run, "
+            "where "
+            "its table is now, if it has moved."
         },
     )
+    store: Path | None = field(default=None, metadata=MOVED_STORE)
     classes: tuple[str, ...] = field(
         default=(),
         metadata={
@@ -49,54 +53,84 @@ def check_out(out: Path | None) -> None:
         raise UsageError(f"--out {out} is a run folder. Choose another.")
 
 
-def tables_of(paths: Sequence[Path]) -> list[Path]:
-    """The tables of predictions; of a run, its unchanged predictions.csv."""
+def read_inputs(
+    paths: Sequence[Path],
+    *,
+    store: Path | None = None,
+    cohort: Path | None = None,
+    classes: Sequence[str] = (),
+    models: Sequence[str] = (),
+) -> "Predictions":
+    """The predictions of runs and tables of any kind; a table of classes may be another tool's.
+
+    Args:
+        paths: run folders, or tables of predictions.
+        store: where the bag store of the runs is now.
+        cohort: of runs, where their table is now; else the cases and labels of slides.
+        classes: names of the classes that a table calls 0, 1, ...
+        models: to choose; all if empty.
+
+    Raises:
+        UsageError: a model is unknown, or an option does not go with the input.
+    """
+    from mil.evaluation.classification.predictions import ClassPredictions
+    from mil.evaluation.predictions import concat, kind_of, read_predictions, read_text_table
     from mil.runs.run import open_run
 
-    for path in paths:
-        if (path / "run.json").is_file():
-            open_run(path).check_results()
-    return [path / "predictions.csv" if path.is_dir() else path for path in paths]
+    folders = [path for path in paths if (path / "run.json").is_file()]
+    if store and not folders:
+        raise UsageError(f"--store belongs to a run; {paths[0]} is a table. Leave it out.")
+    runs = [open_run(folder, store=store, cohort=cohort) for folder in folders]
+    for run in runs:
+        run.check_results()
+    labels = None if runs else cohort
+    tables = [table_of(path) for path in paths]
+    predictions: Predictions
+    if kind_of(list(read_text_table(tables[0]).columns)) is ClassPredictions:
+        predictions = _read_classes(tables, labels, classes)
+    elif classes or labels:
+        raise UsageError(
+            f"--classes and --cohort are for predictions of classes; {tables[0]} holds none. Leave them out."
+        )
+    else:
+        predictions = concat([read_predictions(table) for table in tables])
+    for run in runs:
+        predictions = run.task.adopt(predictions)
+    _check_models(models, predictions, tables[0])
+    return predictions.select(models) if models else predictions
 
 
-def check_models(requested: Sequence[str], predictions: "Predictions", table: Path) -> None:
-    """Refuse a model that is not in the table."""
+def table_of(path: Path) -> Path:
+    """A table of predictions; of a run, its predictions.csv."""
+    return path / "predictions.csv" if path.is_dir() else path
+
+
+def _check_models(requested: Sequence[str], predictions: "Predictions", table: Path) -> None:
+    """Refuse models that are not in the table."""
     if unknown := [name for name in requested if name not in predictions.models]:
-        hint = suggest(unknown[0], predictions.models)
-        known = ", ".join(predictions.models)
-        raise UsageError(f"{table} has no model {unknown[0]!r}; it has {known}.{hint}")
+        close = {match for name in unknown for match in closest(name, predictions.models)}
+        hint = f" Did you mean {' and '.join(map(repr, sorted(close)))}?" if close else ""
+        missing, known = " or ".join(map(repr, unknown)), ", ".join(predictions.models)
+        raise UsageError(f"{table} has no model {missing}; it has {known}.{hint}")
+    if len(set(requested)) < len(requested):
+        raise UsageError(f"A model is named twice in {', '.join(requested)}. Name each once.")
 
 
-def read_class_predictions(tables: Sequence[Path], options: TableOptions) -> "ClassPredictions":
+def _read_classes(
+    tables: Sequence[Path], cohort: Path | None, classes: Sequence[str]
+) -> "ClassPredictions":
     """The predictions of tables with classes, of any tool."""
     from cli.console import warn
     from mil.data.table import read_table
     from mil.evaluation.tables import SlideLabel, read_tables
 
     labels = {}
-    if options.cohort:
-        labels = {row.slide: SlideLabel(row.case, row.label) for row in read_table(options.cohort)}
-    predictions, notes = read_tables(tables, labels, options.classes)
+    if cohort:
+        labels = {row.slide: SlideLabel(row.case, row.label) for row in read_table(cohort)}
+    predictions, notes = read_tables(tables, labels, classes)
     for note in notes:
         warn(note)
-    check_models(options.models, predictions, tables[0])
-    return predictions.select(options.models) if options.models else predictions
-
-
-def read_predictions_of(tables: Sequence[Path], options: TableOptions) -> "Predictions":
-    """The predictions of tables of any kind; those of classes may be another tool's."""
-    from mil.evaluation.classification.predictions import ClassPredictions
-    from mil.evaluation.predictions import concat, kind_of, read_predictions, read_text_table
-
-    if kind_of(list(read_text_table(tables[0]).columns)) is ClassPredictions:
-        return read_class_predictions(tables, options)
-    if options.classes or options.cohort:
-        raise UsageError(
-            f"--classes and --cohort are for predictions of classes; {tables[0]} holds none. Leave them out."
-        )
-    predictions = concat([read_predictions(table) for table in tables])
-    check_models(options.models, predictions, tables[0])
-    return predictions.select(options.models) if options.models else predictions
+    return predictions
 
 
 def write_results(

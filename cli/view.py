@@ -24,7 +24,7 @@ class ViewOptions:
     slides: Path | None = field(
         default=None,
         metadata={
-            "help": "Folder with the slides; without it only thumbnails and tile positions are shown."
+            "help": "Folder with the slides; without it, only thumbnails and tile positions are shown."
         },
     )
     port: int = field(default=0, metadata={"help": "Port to listen on; 0 chooses a free one."})

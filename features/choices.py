@@ -54,7 +54,7 @@ def choices_of(hint: Any) -> tuple[str, ...]:
     return next((choices for part in typing.get_args(hint) if (choices := choices_of(part))), ())
 
 
-def choice_problem(name: str, value: Any, choices: Sequence[str], default: Any = None) -> str:
+def choice_problem(name: str, value: Any, choices: Sequence[str], default: Any = "") -> str:
     """What is wrong with the value of a setting that has choices; empty if nothing is.
 
     Args:
@@ -74,9 +74,9 @@ def choice_problem(name: str, value: Any, choices: Sequence[str], default: Any =
     *first, last = choices
     allowed = f"{', '.join(first)} or {last}" if first else last
     remedy = suggest(str(wrong[0]), choices)
-    if not remedy and isinstance(default, str):
+    if not remedy and default and isinstance(default, str):
         remedy = f" Use {default}."
-    elif not remedy and default == ():
+    elif not remedy and default in ((), None):
         remedy = " Leave it out."
     return f"{name} is {allowed}; got {wrong[0]!r}.{remedy}"
 

@@ -89,7 +89,7 @@ class FitSettings:
     loss: str = field(
         default="auto",
         metadata={
-            "help": "Training loss; `auto` is the first one of the task. "
+            "help": "Training loss; `auto` is the task's first loss. "
             + "; ".join(f"{name}: {' or '.join(row.losses)}" for name, row in TASKS.items())
             + ".",
             "choices": ("auto", *(loss for row in TASKS.values() for loss in row.losses)),

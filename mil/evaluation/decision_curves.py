@@ -194,7 +194,7 @@ def decide_survival(
     """Acting on the event until a time; see ``decide``."""
     if positive is not None:
         raise PredictionsError(
-            f"positive names a class; these predictions hold {predictions.answers}. Leave it out."
+            f"positive={positive} names a class; the predictions hold {predictions.answers}. Leave it out."
         )
     times = predictions.horizons
     at = float(times[(len(times) - 1) // 2]) if horizon is None else horizon

@@ -147,7 +147,9 @@ def compare_tables(
     Raises:
         PredictionsError: the tables are of different kinds, or differ in cases or outcomes.
     """
-    compared: Comparison = _resolve(first.table_comparer)(first, type(first).expect(second), names)
+    compared: Comparison = _resolve(first.table_comparer)(
+        first, type(first).expect(second, names[1]), names
+    )
     return compared
 
 

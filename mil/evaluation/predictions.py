@@ -78,16 +78,16 @@ class Predictions(ABC):
         """
 
     @classmethod
-    def expect(cls, predictions: "Predictions") -> Self:
-        """The predictions themselves, if they are of this kind.
+    def expect(cls, predictions: "Predictions", source: str = "") -> Self:
+        """The predictions themselves, if they are of this kind; ``source`` names them in a message.
 
         Raises:
             PredictionsError: they are of another.
         """
         if not isinstance(predictions, cls):
             raise PredictionsError(
-                f"These predictions hold {predictions.answers}, not {cls.answers}. Give a table or a run "
-                f"with {cls.answers}."
+                f"{f'{source} holds' if source else 'These predictions hold'} {predictions.answers}, not "
+                f"{cls.answers}. Give a table or a run with {cls.answers}."
             )
         return predictions
 

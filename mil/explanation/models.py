@@ -5,7 +5,7 @@ from pathlib import Path
 
 from features.bags.bag import Bag
 from mil.errors import FitError
-from mil.explanation.methods import Method
+from mil.explanation.methods import Method, bag_methods
 from mil.heads.registry import head_class
 from mil.learning.fitted import FittedModel
 from mil.runs.run import Run
@@ -20,7 +20,8 @@ def choose_model(run: Run, method: Method | None = None, model: str | None = Non
         model: the name requested.
 
     Raises:
-        FitError: the run has no such model, or it does not suit the method.
+        NotInRun: the run has no such model.
+        FitError: it does not suit the method.
     """
     names = run.models
     able = [name for name in names if method is None or method.suits(head_class(name))]
@@ -28,20 +29,23 @@ def choose_model(run: Run, method: Method | None = None, model: str | None = Non
         return str(model)
     if model is None and able:
         return min(able, key=lambda name: not head_class(name).learns_attention)
-    raise FitError(_refusal(run, method, model, names, able))
+    if model is not None:
+        run.require_model(model)
+    raise FitError(_refusal(run, method, model, able))
 
 
-def _refusal(
-    run: Run, method: Method | None, model: str | None, names: Sequence[str], able: Sequence[str]
-) -> str:
-    label = method.name if method else "the methods"
-    problem = f"has no model {model!r}" if model else f"has no model that suits {label}"
-    if model in names:
-        problem = f"{model} does not suit {label}"
-    return (
-        f"{run.path}: {problem}. Of its models {', '.join(names)}, {label} can explain "
-        f"{', '.join(able) or 'none'}. Choose another model or method, or run with abmil."
-    )
+def _refusal(run: Run, method: Method | None, model: str | None, able: Sequence[str]) -> str:
+    """What does not suit what, and a method or a model that would."""
+    label = method.name if method else "any method"
+    problem = f"{model} does not suit {label}" if model else f"has no model that suits {label}"
+    models = [model] if model else list(run.models)
+    methods = [
+        row.name for row in bag_methods() if any(row.suits(head_class(name)) for name in models)
+    ]
+    remedies = [f"method {' or '.join(methods)}"] if methods else []
+    remedies += [f"model {' or '.join(able)}"] if able else []
+    remedy = f"Use {', or '.join(remedies)}" if remedies else "Fit a model that reads bags"
+    return f"{run.path}: {problem}. Its models: {', '.join(run.models)}. {remedy}."
 
 
 def choose_target(

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from mil.errors import FitError
+from features.choices import unknown_problem
+from mil.errors import UnknownModel
 from mil.heads.ensemble import AVERAGES
 from mil.heads.head import Outcome
 from mil.learning.fitted import FittedModel
@@ -158,11 +159,16 @@ def quantity(fitted: FittedModel, name: str) -> Quantity:
     """A model's quantity by its name: a class, or the name of its only score.
 
     Raises:
-        FitError: the model has none of this name.
+        UnknownModel: the model has none of this name.
     """
-    if name not in fitted.classes:
-        kind = "class" if len(fitted.classes) > 1 else "target"
-        raise FitError(f"No {kind} {name!r}; the model knows {', '.join(fitted.classes)}.")
+    known = fitted.classes
+    if name not in known and len(known) == 1:
+        raise UnknownModel(
+            f"{fitted.model} predicts no classes but a {known[0]}: its maps show what raises the {known[0]} "
+            f"and what lowers it, so that there is no {name!r} to choose. Leave it out."
+        )
+    if problem := unknown_problem("class", [name], known):
+        raise UnknownModel(problem)
     kind_of_quantity = BY_UNIT.get(fitted.readout.unit, Quantity)
     outcome, index = fitted.head.settings.outcome, fitted.classes.index(name)
     return kind_of_quantity(fitted.readout, outcome, index)

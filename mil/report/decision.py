@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from mil.errors import PredictionsError
 from mil.evaluation.decision_curves import (
     TREAT_ALL,
     TREAT_NONE,
@@ -49,7 +50,12 @@ def write_run_decision(
     """
     run.require_finished()
     thresholds = np.linspace(lowest, highest, N_THRESHOLDS)
-    decision = decide(run.predictions(), thresholds, positive=positive, horizon=horizon, seed=seed)
+    try:
+        decision = decide(
+            run.predictions(), thresholds, positive=positive, horizon=horizon, seed=seed
+        )
+    except PredictionsError as error:
+        raise PredictionsError(f"{run.path}: {error}") from error
     folder = run.path / "decision"
     folder.mkdir(exist_ok=True)
     stem = folder / "".join(c if c.isalnum() or c in "-." else "-" for c in decision.title)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.bags.bag import Bag, read_bag
+from features.choices import unknown_problem
 from mil.data.case import Row
 from mil.data.cohort import Cohort, assemble
 from mil.data.names import matching
 from mil.data.splits import Fold, read_folds
 from mil.data.table import read_table, split_train_test
-from mil.errors import CohortError, FitError, LeakageError, RunError
+from mil.errors import CohortError, FitError, LeakageError, NotInRun, RunError
 from mil.runs import files
 from mil.runs.cases import cohort_as_tested
 from mil.runs.facts import RunFacts
@@ -60,15 +61,32 @@ class Run(RunFacts):
         Raises:
             CohortError: the table is gone, or cannot be read.
         """
-        try:
-            rows, _ = split_train_test(read_table(self.table))
-        except CohortError as error:
-            if self.table.exists():
-                raise
-            raise CohortError(
-                f"{error} If it has moved, open the run with its new place (cohort=...)."
-            ) from error
+        if not self.table.exists():
+            self._require_places()
+        rows, _ = split_train_test(read_table(self.table))
         return tuple(rows)
+
+    def _require_places(self) -> None:
+        """Refuse a run whose table or bag store is no longer where it was, both at once.
+
+        Raises:
+            CohortError: naming what is missing.
+        """
+        store = None if self.settings.finetunes else self.moved.get("store", self.settings.store)
+        missing = {}
+        if not self.table.exists():
+            missing["cohort=..."] = f"{self.table}, the table"
+        if store is not None and not store.is_dir():
+            missing["store=..."] = f"{store}, the bag store"
+        if not missing:
+            return
+        are, moved, places = ("is", "it has", "its new place")
+        if len(missing) > 1:
+            are, moved, places = ("are", "they have", "their new places")
+        raise CohortError(
+            f"{' and '.join(missing.values())} of {self.path}, {are} not there. If {moved} moved, name "
+            f"{places} ({', '.join(missing)})."
+        )
 
     def cohort(self) -> Cohort:
         """The cases of a finished cross-validation with the bags they were tested on.
@@ -78,6 +96,7 @@ class Run(RunFacts):
             CohortError: its table or its bags are no longer where they were.
         """
         self.require_finished()
+        self._require_places()
         rows, settings = self.rows(), self.settings
         if settings.finetunes:
             cohort = cohort_as_tested(rows, self.folds, self.fold_store, self.task)
@@ -127,9 +146,7 @@ class Run(RunFacts):
         if store is None:
             raise RunError(f"{self.path} names no bag store. Make the run again.")
         if not store.is_dir():
-            raise CohortError(
-                f"{store}: no such bag store. If it has moved, open the run with its new place (store=...)."
-            )
+            self._require_places()
         return store
 
     def _check_bags(self, cohort: Cohort) -> None:
@@ -207,9 +224,11 @@ class Run(RunFacts):
 
         Raises:
             LeakageError: the model of the fold that tests the case was trained on it.
+            NotInRun: the run has no such model.
             RunError: a file is not as the run wrote it.
-            FitError: the model is missing.
+            FitError: the model's file is missing.
         """
+        self.require_model(model)
         case = self.case_of(slide, case)
         if not self.cross_validated:
             fitted = self.load(model)
@@ -234,6 +253,21 @@ class Run(RunFacts):
                     return fitted, Relation(fold, seen=False)
         return first, Relation(first_fold, seen)
 
+    def require_model(self, model: str) -> None:
+        """Refuse a model whose fits the run does not have.
+
+        Raises:
+            NotInRun: the run has no model of this name.
+            RunError: the model is a combination, whose fits are not kept.
+        """
+        if "+" in model or model.startswith("clinical-selected"):
+            raise RunError(
+                f"{model} is a regression fitted anew in each fold from a model's score and clinical "
+                f"columns, and its fits are not kept. Name one of {', '.join(self.models)}."
+            )
+        if problem := unknown_problem("model", [model], self.models):
+            raise NotInRun(f"{self.path} has n{problem[1:]}")
+
     def ensemble(self, model: str) -> "tuple[FittedModel, ...]":
         """The fits of one model in every fold and repeat of a finished cross-validation.
 
@@ -243,14 +277,7 @@ class Run(RunFacts):
             FitError: a fit was not kept.
         """
         self.require_finished()
-        known = ", ".join(self.models)
-        if "+" in model or model.startswith("clinical-selected"):
-            raise RunError(
-                f"{model} is a regression fitted anew in each fold from a model's score and clinical "
-                f"columns, and its fits are not kept. Name one of {known}."
-            )
-        if model not in self.models:
-            raise RunError(f"{self.path} has no model {model!r}. Known: {known}.")
+        self.require_model(model)
         if self.settings.finetunes:
             raise RunError(
                 f"{self.path} fine-tuned a backbone in each fold: its models read different features and are "
@@ -297,8 +324,17 @@ def open_run(path: Path, *, store: Path | None = None, cohort: Path | None = Non
     try:
         info = json.loads((path / files.RUN).read_text())
         version = int(info["format_version"]) if info["format"] == files.FORMAT else None
+    except FileNotFoundError as error:
+        problem = (
+            "not a run folder: it has no run.json" if path.is_dir() else "there is no such folder"
+        )
+        raise RunError(f"{path}: {problem}. Name the folder of a run.") from error
+    except NotADirectoryError as error:
+        raise RunError(f"{path}: a file, not a run folder. Name the folder of a run.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: not a run folder ({error}). Name the folder of a run.") from error
+        raise RunError(
+            f"{path}: not a run folder, as its run.json cannot be read ({error}). Name the folder of a run."
+        ) from error
     if version is None or version > files.FORMAT_VERSION:
         raise RunError(f"{path}: run.json is of another format. Upgrade sarcomil, or run again.")
     run = Run(path, info, read_moved(path))

@@ -3,7 +3,8 @@
 No other import than the standard library, so that the command line starts at once.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, NamedTuple
 
 
@@ -55,12 +56,14 @@ class TaskRow(NamedTuple):
         predicts: in help texts.
         losses: what training can minimise; the first is the default.
         folder: of what the task adds to a run folder; empty for nothing.
+        columns: settings that say where the table states the outcome.
     """
 
     target: str
     predicts: str
     losses: tuple[str, ...]
     folder: str = ""
+    columns: type | None = None
 
 
 TASKS = {
@@ -72,9 +75,41 @@ TASKS = {
         "the time until the case's event",
         ("cox", "discrete"),
         folder="survival",
+        columns=FollowUpColumns,
     ),
     "grade": TaskRow(
-        "mil.tasks.grade:Grade", "the case's grade on an ordered scale", ("cumulative",)
+        "mil.tasks.grade:Grade",
+        "the case's grade on an ordered scale",
+        ("cumulative",),
+        columns=GradeColumns,
     ),
 }
 DEFAULT_TASK = next(iter(TASKS))
+
+
+def foreign_setting(task: str, changed: Mapping[str, object]) -> str:
+    """What is wrong with settings that say where the outcome of another task is; empty if nothing is.
+
+    Args:
+        task: that is learnt.
+        changed: settings by name that are not their defaults.
+    """
+    for owner, row in TASKS.items():
+        names = {entry.name for entry in fields(row.columns)} if row.columns else set()
+        for name, value in changed.items():
+            if name in names and owner != task:
+                text = ",".join(value) if isinstance(value, tuple) else value
+                return (
+                    f"{name}={text} has no use in a {task}: it is for a {owner}. Leave it out, or set "
+                    f"task to "
+                    f"{owner}."
+                )
+    return ""
+
+
+def changed_columns(settings: TaskColumns) -> dict[str, object]:
+    """The settings of columns that are not their defaults."""
+    values = {
+        entry.name: (getattr(settings, entry.name), entry.default) for entry in fields(TaskColumns)
+    }
+    return {name: value for name, (value, default) in values.items() if value != default}

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.doctor import fact_lines
+from cli.main import PANELS, app
 from tests.verbs import VERBS
 
 REPO = Path(__file__).parent.parent.parent
@@ -97,6 +100,31 @@ def test_the_script_of_completion_is_shown():
     assert "_MIL_COMPLETE" in done.stdout, done.stderr
 
 
+def test_help_reflows_paragraphs_and_keeps_examples_on_lines_of_their_own():
+    for width in (60, 80, 120):
+        for verb in ("extract", "audit", "permute"):
+            shown = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": str(width)}).output
+            text, examples = shown.split("Examples:")
+            prose = [line for line in text.splitlines() if line.startswith(" ") and line.strip()][
+                1:
+            ]
+            paragraph = "\n".join(prose).split("\n\n")[-1].splitlines()
+            assert all(len(line.split()) > 3 for line in paragraph[:-1]), shown
+            assert all(len(line.rstrip()) <= width for line in shown.splitlines()), shown
+            joined = examples.replace("\\", " ")
+            assert " ".join(joined.split()).startswith(f"mil {verb} ")
+            assert "<bool>" not in shown
+            assert "[RUN" not in shown
+
+
+def test_commands_are_grouped_in_the_order_of_the_data():
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "100"}).output
+    places = [shown.index(f"─ {panel} ─") for panel in PANELS]
+    assert places == sorted(places)
+    assert {name for names in PANELS.values() for name in names} == {v.split()[0] for v in VERBS}
+    assert "<bool>" not in shown
+
+
 def test_no_verb_prints_help(mil):
     assert "crossval" in mil().stdout
 
@@ -121,6 +149,35 @@ def test_version(mil):
         (["extract", "a.svs", "--out", "a.csv"], "is a file"),
         (["crossval", "a.csv", "store", "--out", "x", "--folds", "1"], "folds"),
         (["crossval", "a.csv", "store", "--out", "x", "--models", "abmi"], "Did you mean 'abmil'"),
+        (["crossval", "a.csv", "s", "--out", "x", "--models", "abmil,abmil"], "named twice"),
+        (["compare"], "A is missing: a run or a table of predictions. See `mil compare --help`."),
+        (["crossval"], "COHORT.csv and --out are missing. See `mil crossval --help`."),
+        (
+            ["compare", "a.csv", "./a.csv"],
+            "a.csv and a.csv are the same predictions. Name two, or one",
+        ),
+        (
+            ["nomogram", "a.csv", "--out", "x", "--clinical", "c", "--task", "survial"],
+            "'survival'?",
+        ),
+        (["explain", "r", "b.h5", "--out", "x", "--method", "evidenc"], "Did you mean 'evidence'?"),
+        (["evaluate", "a.csv", "--store", "s"], "--store belongs to a run; a.csv is a table."),
+        (
+            ["crossval", "a.csv", "s", "--out", "x", "--task", "survival", "--grade", "g"],
+            "--grade g has no use in a survival: it is for a grade. Leave it out, or set --task to grade.",
+        ),
+        (
+            ["train", "a.csv", "s", "--out", "x", "--event", "dead"],
+            "--event dead has no use in a diagnosis: it is for a survival. Leave it out",
+        ),
+        (
+            ["finetune", "a.csv", "--out", "x", "--task", "grade", "--time-unit", "weeks"],
+            "--time-unit weeks has no use in a grade",
+        ),
+        (
+            ["nomogram", "a.csv", "--out", "x", "--clinical", "c", "--time", "t"],
+            "--time t has no use in a diagnosis",
+        ),
         (
             ["crossval", "a.csv", "store", "--out", "x", "--config", "list.json"],
             "list.json: no settings",
@@ -216,3 +273,11 @@ def test_warnings_of_libraries_are_shown_for_debugging_only(arguments, shown):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert ("change its type" in done.stderr, "overflow" in done.stderr) == (shown, shown)
+
+
+def test_doctor_fits_the_terminal():
+    facts = {"torch": "2.9", "short backbone names": ", ".join(f"backbone{i}" for i in range(20))}
+    lines = fact_lines(facts, 80)
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == f"{'torch':22}2.9"
+    assert " ".join(line[22:] for line in lines[1:]) == facts["short backbone names"]

@@ -2,14 +2,19 @@
 
 import json
 import shutil
+import typing
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
+from cli.convert import ConvertOptions
 from features.bags.bag import Bag, read_bag, read_request, write_bag
+from features.bags.foreign_readers import UNITS
 from features.bags.foreign_writers import write_clam, write_stamp
+from features.bags.layouts import LAYOUTS, WRITABLE
+from features.choices import choices_of
 from tests.features.making import stained, write_tiff
 
 RECIPE = {"backbone": "resnet18", "weights": "random", "precision": "fp32", "region": "tissue"}
@@ -207,17 +212,27 @@ def test_remarks_are_said_once_for_all_slides(folder, mil):
     assert line.strip().startswith("a and 2 more:")
 
 
+def test_the_choices_are_those_of_the_library():
+    hints = typing.get_type_hints(ConvertOptions)
+    assert choices_of(hints["layout"]) == ("auto", *LAYOUTS)
+    assert sorted(choices_of(hints["to"])) == sorted(WRITABLE)
+    assert choices_of(hints["unit"]) == UNITS
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (
             ["store", "--out", "x", "--to", "trident"],
-            "Bags are written as clam or stamp; got 'trident'",
+            "--to is stamp or clam; got 'trident'. Leave it out.",
         ),
-        (["store", "--out", "x", "--from", "stmp"], "--from is auto or one of"),
+        (["store", "--out", "x", "--from", "stmp"], "got 'stmp'. Did you mean 'stamp'?"),
         (["store", "--out", "x", "--to", "stamp", "--slide-mpp", "0.5"], "leave out"),
         (["store", "--out", "x", "--slide-mpp", "0"], "--slide-mpp is a positive number"),
-        (["store", "--out", "x", "--unit", "mm"], "unit is one of px, um, tile"),
+        (
+            ["store", "--out", "x", "--unit", "mm"],
+            "--unit is px, um or tile; got 'mm'. Leave it out.",
+        ),
         (["store", "--out", "x", "--slides", "absent"], "no such folder"),
         (["store", "--out", "store/../store"], "holds the files to convert"),
         (["empty", "--out", "x"], "holds no .h5"),

@@ -13,9 +13,14 @@ def test_a_run_is_reported_after_its_store_and_its_table_have_moved(mil, tmp_pat
     shutil.move(old, new)
     failed = mil("report", "run", cwd=new, check=False)
     assert failed.returncode == 1
-    assert "If it has moved, open the run with its new place" in failed.stderr
+    assert "If they have moved, name their new places (--cohort, --store)." in failed.stderr
     refused = mil("report", "run", "--cohort", "cohort.csv", "--store", ".", cwd=new, check=False)
     assert "is not the bag store of run" in refused.stderr
+    other = ("decision", "evaluate", "compare", "permute")
+    for verb in other:
+        out = () if verb == "decision" else ("--out", f"{verb}-out")
+        refused = mil(verb, "run", *out, "--store", "run", cwd=new, check=False)
+        assert "run is not the bag store of run" in refused.stderr, refused.stderr
     mil("report", "run", "--cohort", "cohort.csv", "--store", "store", cwd=new)
     mil("report", "run", cwd=new)
     mil("audit", "run", cwd=new, check=False)

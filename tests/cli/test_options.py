@@ -61,7 +61,7 @@ def test_a_value_of_the_wrong_type_is_an_error(tmp_path, text):
 
 
 def test_a_missing_argument_is_named_with_its_help():
-    with pytest.raises(UsageError, match=r"TABLE is missing. A table."):
+    with pytest.raises(UsageError, match=r"^TABLE is missing: a table\. See --help\.$"):
         build(Options, {}, None)
 
 

@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from cli.permute import run_permutations
+from cli.permute import permute_and_show
+from mil.runs.run import open_run
 from mil.tasks.diagnosis import Diagnosis
 from mil.tasks.names import TASKS
 from mil.tasks.registry import task_class
@@ -64,7 +65,7 @@ def test_a_leak_ends_with_1_and_a_red_line(permuted, monkeypatch, tmp_path, caps
     folder, _ = permuted
     shutil.copytree(folder / "permuted", tmp_path / "permuted")
     monkeypatch.setattr(Diagnosis, "null_metric", ("auc", -9.0))
-    assert run_permutations(folder / "run", tmp_path / "permuted", 2) == 1
+    assert permute_and_show(open_run(folder / "run"), tmp_path / "permuted", 2) == 1
     assert "mean: finds signal in shuffled outcomes" in capsys.readouterr().err
 
 

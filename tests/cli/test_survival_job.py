@@ -10,7 +10,7 @@ import pytest
 
 from cli.learn import CrossvalOptions, TrainOptions, crossval, train
 from cli.options import UsageError
-from cli.permute import run_permutations
+from cli.permute import permute_and_show
 from cli.predict import PredictOptions, predict
 from cli.report import ReportOptions, run_report
 from features.bags.bag import write_bag
@@ -318,7 +318,7 @@ def test_shuffled_outcomes_leave_nothing_to_order(study, capsys):
     crossval(options_of(study))
     observed = json.loads((study / "run" / "metrics.json").read_text())["models"][1]["harrell"]
     capsys.readouterr()
-    assert run_permutations(study / "run", study / "permuted", 4) == 0
+    assert permute_and_show(open_run(study / "run"), study / "permuted", 4) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "Harrell C" in printed
     assert f"{observed['value']:.2f}" in printed

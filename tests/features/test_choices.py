@@ -39,7 +39,7 @@ def test_allowed_values_pass():
         ({"precision": "x"}, "precision is auto, fp32 or bf16; got 'x'. Use auto."),
         ({"drop": ("pen", "blurr")}, "drop is blur or pen; got 'blurr'. Did you mean 'blur'?"),
         ({"drop": ("dust",)}, "drop is blur or pen; got 'dust'. Leave it out."),
-        ({"to": "x"}, "to is stamp or clam; got 'x'."),
+        ({"to": "x"}, "to is stamp or clam; got 'x'. Leave it out."),
         ({"precision": None}, None),
     ],
 )
@@ -54,6 +54,7 @@ def test_a_wrong_value_is_refused_with_the_choices(values, message):
 
 def test_one_choice_is_named_alone():
     assert choice_problem("loss", "cox", ("cumulative",)) == "loss is cumulative; got 'cox'."
+    assert choice_problem("unit", "mm", ("px", "um"), None).endswith("got 'mm'. Leave it out.")
 
 
 def test_the_closest_names_come_first():

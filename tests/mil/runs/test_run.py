@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from features.bags.bag import read_bag, write_bag
-from mil.errors import CohortError, FitError, LeakageError, RunError
+from mil.errors import CohortError, FitError, LeakageError, NotInRun, RunError
 from mil.learning.fitted import save_model
 from mil.learning.training import fit_model
 from mil.runs.record import finish_run, start_run, update_run
@@ -200,12 +200,47 @@ def test_an_ensemble_is_every_fold_of_every_repeat(run):
         run.ensemble("abmil")
 
 
+def test_a_model_that_the_run_does_not_have_is_named_with_the_nearest(run):
+    for call in (lambda: run.model_for("a0-s1", "abmli"), lambda: run.ensemble("abmli")):
+        with pytest.raises(
+            NotInRun, match=r"has no model 'abmli'\. Did you mean 'abmil'\? Known: "
+        ):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        (None, "there is no such folder. Name the folder of a run."),
+        ("folder", "not a run folder: it has no run.json. Name the folder of a run."),
+        ("file", "a file, not a run folder. Name the folder of a run."),
+    ],
+)
+def test_what_is_no_run_is_said_in_words(tmp_path, made, problem):
+    path = tmp_path / "nope"
+    if made == "folder":
+        path.mkdir()
+    elif made == "file":
+        path.write_text("{}")
+    with pytest.raises(RunError) as caught:
+        open_run(path)
+    assert str(caught.value) == f"{path}: {problem}"
+
+
 def test_a_place_that_is_gone_is_named_with_the_remedy(moved):
     run = open_run(moved / "run")
-    with pytest.raises(CohortError, match=r"open the run with its new place \(cohort=...\)"):
+    with pytest.raises(CohortError) as caught:
         run.cohort()
+    assert re.fullmatch(
+        r"\S+cohort\.csv, the table and \S+store, the bag store of \S+run, are not there\. "
+        r"If they have moved, name their new places \(cohort=\.\.\., store=\.\.\.\)\.",
+        str(caught.value),
+    )
     run = open_run(moved / "run", cohort=moved / "cohort.csv")
-    with pytest.raises(CohortError, match=r"open the run with its new place \(store=...\)"):
+    with pytest.raises(
+        CohortError,
+        match=r"run, is not there\. If it has moved, name its new place \(store=\.\.\.\)\.",
+    ):
         run.cohort()
     with pytest.raises(CohortError, match=r"store=...\)"):
         run.bag("a0-s1")
