@@ -235,7 +235,7 @@ def test_a_head_of_a_script_works_in_other_processes(folder):
         ("mil.cross_validate(cohort, [int], out='r')", "subclass of mil.heads.head.Head"),
         ("mil.fit(cohort, 'abmill')", "Did you mean 'abmil'"),
         ("mil.fit(cohort, settings=mil.FitSettings(epochs=0))", "epochs is at least 1"),
-        ("mil.open_run('nowhere')", "not a run folder"),
+        ("mil.open_run('nowhere')", "there is no such folder"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_a_remedy(folder, monkeypatch, call, message):

@@ -273,7 +273,7 @@ def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(study, mil, 
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({}, ["--prevalence", "event=0.3"], "are for predictions of classes; t.csv holds none. Leave them"),
+        ({}, ["--prevalence", "event=0.3"], "classes; t.csv holds risks and follow-up. Leave them"),
         ({}, ["--models", "dsmil"], "t.csv has no model 'dsmil'; it has majority"),
         ({"fold": "site"}, [], "t.csv: Predictions lack fold; got columns model, repeat, site, case"),
         ({"s_": "x_"}, [], "t.csv: Predictions of survival need columns s_<time> of two"),
@@ -300,7 +300,10 @@ def test_a_unit_of_time_is_not_for_classes(study, mil):
     rows = [f"m,0,{i % 2},c{i},c{i},{'ab'[i % 2]},0.6,0.4,3,1,2" for i in range(6)]
     (study / "classes.csv").write_text("\n".join([columns, *rows]) + "\n")
     done = mil("evaluate", "classes.csv", "--time-unit", "days", cwd=study, check=False)
-    assert "--time-unit is of survival; classes.csv is of classes. Leave it out." in done.stderr
+    assert (
+        "--time-unit is for survival; classes.csv holds probabilities of classes. Leave it out."
+        in done.stderr
+    )
     assert "6 cases, 6 slides, 2 classes" in mil("evaluate", "classes.csv", cwd=study).stdout
 
 

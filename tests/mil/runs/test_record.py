@@ -201,7 +201,7 @@ def test_folder_whose_run_file_is_none_is_refused(path, text):
 
 
 def test_missing_run_is_refused(path):
-    with pytest.raises(RunError, match=r"not a run folder .*Name the folder of a run"):
+    with pytest.raises(RunError, match=r"there is no such folder\. Name the folder of a run"):
         open_run(path)
 
 
