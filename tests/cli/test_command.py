@@ -105,11 +105,12 @@ def test_help_reflows_paragraphs_and_keeps_examples_on_lines_of_their_own():
         for verb in ("extract", "audit", "permute"):
             shown = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": str(width)}).output
             text, examples = shown.split("Examples:")
-            prose = [line for line in text.splitlines() if line.startswith(" ") and line.strip()][
-                1:
+            paragraphs = [
+                p for p in re.split(r"\n\s*\n", text) if "Usage:" not in p and "─" not in p
             ]
-            paragraph = "\n".join(prose).split("\n\n")[-1].splitlines()
-            assert all(len(line.split()) > 3 for line in paragraph[:-1]), shown
+            lines = [line for p in paragraphs for line in p.splitlines()[:-1] if line.strip()]
+            assert lines, shown
+            assert all(len(line.split()) > 3 for line in lines), shown
             assert all(len(line.rstrip()) <= width for line in shown.splitlines()), shown
             joined = examples.replace("\\", " ")
             assert " ".join(joined.split()).startswith(f"mil {verb} ")

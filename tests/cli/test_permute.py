@@ -80,10 +80,10 @@ def test_shuffles_of_another_run_are_not_mixed_in(permuted, mil, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["permute", "cohort.csv", "--times", "2"], "not a run folder"),
+        (["permute", "cohort.csv", "--times", "2"], "cohort.csv: there is no such folder"),
         (["permute", "run", "--times", "1"], "--times is a number of shuffles from 2; got 1"),
         (["permute", "a", "b", "--times", "2"], "Got unexpected extra argument"),
-        (["check", "cohort.csv", "--null", "2"], "not a run folder"),
+        (["check", "cohort.csv", "--null", "2"], "cohort.csv: there is no such folder"),
         (["check", "a", "b", "--null", "2"], "--null takes one run"),
         (["check", "run", "--null", "1"], "null is a number of shuffles from 2"),
     ],
