@@ -11,7 +11,6 @@ from cli.runs import MOVED_STORE
 from features.choices import closest
 
 if TYPE_CHECKING:
-    from mil.evaluation.classification.predictions import ClassPredictions
     from mil.evaluation.predictions import Predictions
 
 
@@ -73,8 +72,6 @@ def read_inputs(
     Raises:
         UsageError: a model is unknown, or an option does not go with the input.
     """
-    from mil.evaluation.classification.predictions import ClassPredictions
-    from mil.evaluation.predictions import concat, kind_of, read_predictions, read_text_table
     from mil.runs.run import open_run
 
     folders = [path for path in paths if (path / "run.json").is_file()]
@@ -83,20 +80,12 @@ def read_inputs(
     runs = [open_run(folder, store=store, cohort=cohort) for folder in folders]
     for run in runs:
         run.check_results()
-    labels = None if runs else cohort
-    tables = [table_of(path) for path in paths]
-    predictions: Predictions
-    if kind_of(list(read_text_table(tables[0]).columns)) is ClassPredictions:
-        predictions = _read_classes(tables, labels, classes)
-    elif classes or labels:
-        raise UsageError(
-            f"--classes and --cohort are for predictions of classes; {tables[0]} holds none. Leave them out."
-        )
-    else:
-        predictions = concat([read_predictions(table) for table in tables])
+    predictions = _read_tables(
+        [table_of(path) for path in paths], None if runs else cohort, classes
+    )
     for run in runs:
         predictions = run.task.adopt(predictions)
-    _check_models(models, predictions, tables[0])
+    _check_models(models, predictions, table_of(paths[0]))
     return predictions.select(models) if models else predictions
 
 
@@ -116,18 +105,25 @@ def _check_models(requested: Sequence[str], predictions: "Predictions", table: P
         raise UsageError(f"A model is named twice in {', '.join(requested)}. Name each once.")
 
 
-def _read_classes(
+def _read_tables(
     tables: Sequence[Path], cohort: Path | None, classes: Sequence[str]
-) -> "ClassPredictions":
-    """The predictions of tables with classes, of any tool."""
+) -> "Predictions":
+    """The predictions of tables of any kind and tool."""
     from cli.console import warn
     from mil.data.table import read_table
-    from mil.evaluation.tables import SlideLabel, read_tables
+    from mil.evaluation.classification.predictions import ClassPredictions
+    from mil.evaluation.predictions import kind_of, read_text_table
+    from mil.evaluation.tables import SlideLabel, read_any_tables
 
+    kind = kind_of(list(read_text_table(tables[0]).columns))
+    if (classes or cohort) and kind is not ClassPredictions:
+        raise UsageError(
+            f"--classes and --cohort are for predictions of classes; {tables[0]} holds none. Leave them out."
+        )
     labels = {}
     if cohort:
         labels = {row.slide: SlideLabel(row.case, row.label) for row in read_table(cohort)}
-    predictions, notes = read_tables(tables, labels, classes)
+    predictions, notes = read_any_tables(tables, labels, classes)
     for note in notes:
         warn(note)
     return predictions

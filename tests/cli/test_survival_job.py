@@ -278,7 +278,7 @@ def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(study, mil, 
         ({",slide,": ",patient,"}, [], "t.csv: columns case and patient mean the same"),
         ({"s_2": "x_2"}, [], "t.csv: Columns s_<time> are of two or more ascending times"),
         ({"risk": "score"}, [], "for survival time, event, risk and s_<time>"),
-        ({"majority,0,0": "majority,0,x"}, [], "t.csv: column fold must hold numbers"),
+        ({"majority,0,0": "majority,0,x"}, [], "t.csv: column fold must hold integers"),
     ],
 )  # fmt: skip
 def test_tables_that_cannot_be_judged_say_what_they_lack(study, mil, change, options, message):
