@@ -44,6 +44,5 @@ def _root(
 ) -> None:
     """Slide-level diagnosis from few cases: tumour tiles to bags, attention MIL, honest numbers.
 
-    Try `mil demo` first. With slides of your own, start with `mil check`, `mil extract`, `mil crossval`, `mil
-    report`.
+    Try `mil demo` first. With slides of your own: `mil check`, `mil extract`, `mil crossval`, `mil report`.
     """

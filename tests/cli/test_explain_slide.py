@@ -221,6 +221,30 @@ def test_grad_cam_looks_at_tiles_as_they_were_embedded(embedded, tmp_path, capsy
     assert "score differently" in " ".join("".join(capsys.readouterr()).split())
 
 
+def test_grad_cam_shows_where_a_risk_lies(embedded, mil, tmp_path):
+    rows = [f"{name},{name},{5 + 4 * n},1" for n, name in enumerate(STAINS)]
+    (tmp_path / "followed.csv").write_text("\n".join(["case,slide,time,event", *rows]) + "\n")
+    mil(
+        "train", "followed.csv", "store", "--task", "survival", "--time-unit", "days", "--model", "abmil",
+        "--epochs", "1", "--seeds", "1", "--quiet", "--out", "risk", cwd=tmp_path,
+    )  # fmt: skip
+    bag = f"store/{next(iter(STAINS))}.h5"
+    mil(
+        "explain",
+        "risk",
+        bag,
+        "--method",
+        "grad-cam",
+        "--slides",
+        ".",
+        "--out",
+        "seen",
+        cwd=tmp_path,
+    )
+    assert (tmp_path / "seen" / f"{next(iter(STAINS))}-abmil-evidence-grad-cam.png").is_file()
+    assert embedded.is_dir()
+
+
 def test_bags_of_another_tool_have_no_network_to_look_into(embedded, tmp_path):
     info = json.loads((embedded / "run.json").read_text())
     info["recipe"]["region"] = "converted"
