@@ -55,7 +55,8 @@ class BaseRecipe:
     classes: tuple[str, ...] = field(
         default=("Tumor",),
         metadata={
-            "help": "Annotation class to take tiles from; repeatable.",
+            "help": "Annotation class to take tiles from, in which `*` stands for any letters and `?` "
+            "for one; repeatable.",
             "flag": "--class",
             "panel": "Annotations",
         },
@@ -63,7 +64,7 @@ class BaseRecipe:
     exclude: tuple[str, ...] = field(
         default=ALWAYS_EXCLUDED,
         metadata={
-            "help": "Annotation class to leave out; repeatable.",
+            "help": "Annotation class to leave out, with `*` and `?` too; repeatable.",
             "flag": "--exclude-class",
             "panel": "Annotations",
         },

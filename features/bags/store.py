@@ -65,6 +65,7 @@ class Outcome:
         details: the traceback of an unforeseen error.
         notes: remarks on a slide that was done.
         store: the folder of the bag.
+        classes: number of annotations of the slide by class.
         stages: seconds by stage (open, read, prepare, forward, write), summed over threads.
     """
 
@@ -85,6 +86,7 @@ class Outcome:
     details: str = ""
     notes: str = ""
     store: str = ""
+    classes: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict)
 
 

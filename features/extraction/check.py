@@ -11,7 +11,8 @@ from features.backbones.table import feature_dim
 from features.extraction.jobs import SlideJob
 from features.extraction.preflight import UNKNOWN_DIM, bag_bytes
 from features.extraction.slide_check import ScaleCheck, SlideCheck
-from features.recipe import Recipe
+from features.recipe import ALWAYS_EXCLUDED, Recipe
+from features.regions.drawing import note_exclusions
 from features.slides.find import slides_in
 from features.summary import Summary, listed, tally
 
@@ -45,6 +46,9 @@ def summarise_checks(
     """The facts, problems and warnings of all slides together."""
     summary = Summary()
     _summarise_slides(summary, jobs, checks)
+    classes = sum((check.classes for check in checks), Counter[str]())
+    misspelt = set(workload.recipe.exclude) - set(ALWAYS_EXCLUDED)
+    summary.warnings.extend(note_exclusions(misspelt, classes))
     _summarise_scanners(summary, checks)
     _summarise_work(summary, checks, workload)
     return summary

@@ -289,6 +289,7 @@ class ExtractionRun:
                 annotation_origin=view.origin,
                 reader=_reader_note(slide, part.target.recipe),
                 notes=" ".join(view.remarks),
+                classes=dict(view.drawing.histogram()) if view.drawing else {},
                 **view.drawn_shares,
             )
             with part.guarded():

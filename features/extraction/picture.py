@@ -65,7 +65,7 @@ def preview_outlines(
 
 def _read_drawing(job: SlideJob) -> Drawing | None:
     file = job.annotation()
-    return read_annotations(file) if file else None
+    return read_annotations(file, job.files[0]) if file else None
 
 
 def draw_preview(

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from features.bags.store import Outcome
 from features.errors import InputError
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths
 from features.progress import Progress
-from features.recipe import Recipe
+from features.recipe import ALWAYS_EXCLUDED, Recipe
+from features.regions.drawing import note_exclusions
 
 ENGINES = ("local", "ray")
 STAGES = ("open", "read", "prepare", "forward", "write")
@@ -154,7 +156,18 @@ def extract_jobs(
             notify(note)
 
     outcomes = extract(jobs, recipes, out, **options, on_loaded=notify_all)  # type: ignore[misc]
+    for note in _note_exclusions(recipes[0], outcomes):
+        notify(note)
     return Extraction(out, outcomes, time.perf_counter() - started)
+
+
+def _note_exclusions(recipe: Recipe, outcomes: Sequence[Outcome]) -> list[str]:
+    """Remarks on classes to exclude that no slide has; none if the classes of a slide are not known."""
+    by_slide = {o.slide: Counter(o.classes) for o in outcomes if o.status != "failed"}
+    if not all(by_slide.values()):
+        return []
+    misspelt = set(recipe.exclude) - set(ALWAYS_EXCLUDED)
+    return note_exclusions(misspelt, sum(by_slide.values(), Counter[str]()))
 
 
 def check_recipes(jobs: Sequence[SlideJob], recipes: Sequence[Recipe]) -> None:

@@ -16,7 +16,7 @@ from shapely.affinity import translate
 from features.bags.bag import read_bag
 from features.errors import BagError, FeaturesError, SlideError, SlideExcluded
 from features.extraction.jobs import SlideJob
-from features.recipe import ALWAYS_EXCLUDED, Recipe
+from features.recipe import Recipe
 from features.regions import annotations
 from features.regions.annotation_frame import find_frame
 from features.regions.drawing import Drawing, Region, polygonal_parts
@@ -125,7 +125,7 @@ def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
     file = job.annotation()
     if file is None:
         return view
-    drawing = annotations.read_annotations(file)
+    drawing = annotations.read_annotations(file, slide.path)
     drawn = drawing.region(recipe.classes)
     everything = shapely.union_all([annotation.polygon for annotation in drawing.annotations])
     requested = recipe.annotation_origin
@@ -146,7 +146,6 @@ def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
         notes=(
             *drawing.notes,
             *([placed.reason] if any(slide.bounds_l0) else []),
-            *_missing_exclusions(drawing, recipe.exclude),
             *view.notes,
         ),
     )
@@ -165,15 +164,6 @@ def note_glass(grid: TileGrid, view: Survey, recipe: Recipe) -> tuple[str, ...]:
         f"{n_glass} of {len(grid)} tiles are mostly glass."
         + (remedy if "background" not in recipe.drop else ""),
     )
-
-
-def _missing_exclusions(drawing: Drawing, exclude: tuple[str, ...]) -> list[str]:
-    """Remarks on classes to exclude that are not annotated; their names may be misspelt."""
-    return [
-        f"No annotation of class {name!r} to exclude."
-        for name in exclude
-        if name not in ALWAYS_EXCLUDED and drawing.union([name]).is_empty
-    ]
 
 
 def _colour_notes(slide: Slide, recipe: Recipe) -> tuple[str, ...]:

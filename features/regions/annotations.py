@@ -10,6 +10,8 @@ from features.errors import AnnotationError, AnnotationMissing
 from features.files.unpack import EXPORT, read_unpacked
 from features.regions.asap import is_asap, read_asap
 from features.regions.drawing import Drawing
+from features.regions.layers import is_halo, is_imagescope, read_halo, read_imagescope
+from features.regions.ndpa import is_ndpa, place_on_slide, read_ndpa
 from features.regions.qupath import is_qupath, read_qupath
 
 
@@ -34,14 +36,19 @@ _GEOJSON = (".geojson", ".json", ".geojson.gz", ".json.gz", ".zip")
 FORMATS = (
     AnnotationFormat("QuPath GeoJSON", _GEOJSON, is_qupath, read_qupath),
     AnnotationFormat("ASAP XML", (".xml",), is_asap, read_asap),
+    AnnotationFormat("Aperio ImageScope XML", (".xml",), is_imagescope, read_imagescope),
+    AnnotationFormat("HALO annotations", (".annotations",), is_halo, read_halo),
+    AnnotationFormat("Hamamatsu NDPA", (".ndpa",), is_ndpa, read_ndpa),
 )
 SUFFIXES = tuple(dict.fromkeys(suffix for form in FORMATS for suffix in form.suffixes))
 
 
-def read_annotations(path: Path | str) -> Drawing:
-    """Read what was drawn on a slide: QuPath's GeoJSON in any of its forms, or ASAP's XML.
+def read_annotations(path: Path | str, slide: Path | str | None = None) -> Drawing:
+    """Read what was drawn on a slide: in QuPath, ASAP, Aperio ImageScope, HALO or Hamamatsu's NDP.view.
 
-    The file's content decides which it is; it may be gzipped (``.gz``) or alone in a ``.zip``.
+    QuPath's GeoJSON is read in any of its forms. The file's content decides which format it is; it may be
+    gzipped (``.gz``) or alone in a ``.zip``. NDPA counts nanometres from the centre of the glass: without
+    the slide, the drawing stays in nanometres, as its ``unit`` states.
 
     Outlines that cross themselves are repaired to what their stroke winds around, be it once or twice:
     both wings of a bow-tie count, the middle of a ring drawn with one stroke does not, and holes are
@@ -49,6 +56,7 @@ def read_annotations(path: Path | str) -> Drawing:
 
     Args:
         path: the annotation file.
+        slide: the slide's file; needed to place NDPA on it, and not opened for other formats.
 
     Returns:
         The annotations by class, in full-resolution pixels of the image as it was opened for drawing.
@@ -77,7 +85,8 @@ def read_annotations(path: Path | str) -> Drawing:
     raw = read_unpacked(path)
     for form in FORMATS:
         if form.recognises(raw):
-            return form.read(path.name, raw)
+            drawing = form.read(path.name, raw)
+            return drawing if slide is None else place_on_slide(drawing, Path(slide))
     names = ", ".join(form.name for form in FORMATS)
     raise AnnotationError(
         f"{path.name}: not an annotation file in a known format. Formats that can be read: {names}. "

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 from features.errors import AnnotationError
 from features.regions.drawing import Drawing, DrawingBuilder
-from features.regions.xml_tree import parse_xml, root_name
+from features.regions.xml_tree import parse_root, root_name
 
 _ROOT = "ASAP_Annotations"
 _AREAL = ("Polygon", "Rectangle", "Spline")
@@ -30,15 +30,7 @@ def read_asap(source: str, raw: bytes | bytearray) -> Drawing:
     Raises:
         AnnotationError: it is not ASAP's XML, declares a document type, or has malformed coordinates.
     """
-    try:
-        root = parse_xml(raw)
-        if root.tag != _ROOT:
-            raise ValueError(f"its root is {root.tag}, not {_ROOT}")
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise AnnotationError(
-            f"{source}: cannot be read as ASAP XML ({error}). Save it from ASAP again, or draw in "
-            "QuPath and export GeoJSON."
-        ) from error
+    root = parse_root(source, raw, _ROOT, "ASAP XML")
     parents = {_attribute(group): _attribute(group, "PartOfGroup") for group in root.iter("Group")}
     builder = DrawingBuilder(source, origin="level0")
     for annotation in root.iter("Annotation"):

@@ -1,8 +1,9 @@
 """What a person has drawn on a slide: classified regions as valid polygons, and how a reader builds them."""
 
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,15 +42,8 @@ class Annotation:
         return ": ".join(self.class_names) or UNCLASSIFIED
 
     def is_class(self, name: str) -> bool:
-        """Whether ``name`` is this annotation's base class or its whole class.
-
-        Letter case, surrounding blanks and QuPath's closing ``*`` do not matter. An annotation without
-        a class matches ``unclassified`` and nothing else.
-        """
-        if not self.class_names:
-            return name.strip().casefold() in (UNCLASSIFIED, UNCLASSIFIED.strip("()"))
-        whole, requested = _normalise_class(self.class_name), _normalise_class(name)
-        return requested in (whole, whole[:1])
+        """Whether ``name`` is this annotation's base class or its whole class; see ``matches_class``."""
+        return matches_class(self.class_name, name)
 
 
 @dataclass(frozen=True)
@@ -62,12 +56,14 @@ class Drawing:
         notes: plain sentences on what was skipped or repaired in reading; empty if nothing was.
         origin: the frame its coordinates are in, as ``Recipe.annotation_origin``; ``auto`` where the format
             leaves it open.
+        unit: of its coordinates: ``px``, or ``nanometers`` from the centre of the glass.
     """
 
     source: str
     annotations: tuple[Annotation, ...]
     notes: tuple[str, ...] = ()
     origin: str = "auto"
+    unit: str = "px"
 
     def histogram(self) -> Counter[str]:
         """How many annotations each class has; ``(unclassified)`` counts those without."""
@@ -112,6 +108,7 @@ class DrawingBuilder:
     Attributes:
         source: the file's name.
         origin: as that of ``Drawing``.
+        unit: as that of ``Drawing``.
         annotations: what has been added, in the order of the file.
         counts: per sentence on what was skipped or changed, how often; they become the notes.
         repairs: (change of the area as a fraction, class and place) of each repaired outline.
@@ -119,6 +116,7 @@ class DrawingBuilder:
 
     source: str
     origin: str = "auto"
+    unit: str = "px"
     annotations: list[Annotation] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     repairs: list[tuple[float, str]] = field(default_factory=list)
@@ -166,7 +164,7 @@ class DrawingBuilder:
                 "repaired area, compared with the even-odd rule, which leaves out what a stroke encircles "
                 "twice: " + ", ".join(f"{place} {change:+.1%}" for change, place in largest) + "."
             )
-        return Drawing(self.source, tuple(self.annotations), tuple(notes), self.origin)
+        return Drawing(self.source, tuple(self.annotations), tuple(notes), self.origin, self.unit)
 
 
 def polygonal_parts(geometry: shapely.Geometry) -> Region:
@@ -179,10 +177,59 @@ def polygonal_parts(geometry: shapely.Geometry) -> Region:
     return polygonal_parts(shapely.union_all(parts)) if parts else MultiPolygon()
 
 
+def matches_class(written: str, requested: str) -> bool:
+    """Whether a class of a file is the requested one, or is derived from it.
+
+    Letter case, surrounding blanks and the closing ``*`` of QuPath's own classes do not matter. In the
+    requested name, ``*`` stands for any letters and ``?`` for one. An annotation without a class matches
+    ``unclassified`` and nothing else.
+
+    Args:
+        written: the whole class, as ``Annotation.class_name``.
+        requested: a base class, or a whole one.
+
+    Example:
+        >>> matches_class("Tumor: Positive", "tumor"), matches_class("S1 Tumor", "* tumo?r")
+        (True, False)
+        >>> matches_class("S1 Tumour", "*tumo?r"), matches_class("Ignore*", "Ignore")
+        (True, True)
+    """
+    if written == UNCLASSIFIED:
+        return requested.strip().casefold() in (UNCLASSIFIED, UNCLASSIFIED.strip("()"))
+    if not requested.strip(" :"):
+        return False
+    whole = _normalise_class(written)
+    wildcards = {"*": ".*", "?": "."}
+    letters = re.sub(r" *\*$", "*", ": ".join(_class_parts(requested)))
+    pattern = "".join(wildcards.get(letter, re.escape(letter)) for letter in letters)
+    return any(re.fullmatch(pattern, name, re.DOTALL) for name in (": ".join(whole), whole[0]))
+
+
+def note_exclusions(exclude: Iterable[str], counts: Mapping[str, int]) -> list[str]:
+    """Remarks on classes to exclude that no annotation of a cohort has; their names may be misspelt.
+
+    Args:
+        exclude: the names of the classes.
+        counts: how many annotations of the cohort each class has; empty if there are none.
+    """
+    listing = ", ".join(f"{name} x{n}" for name, n in Counter(counts).most_common(8))
+    return [
+        f"Class {name!r}, which is to be excluded, is in none of the annotations; they have {listing}."
+        f"{_suggest_class([name], counts)} Set exclude to a class of the files."
+        for name in exclude
+        if counts and not any(matches_class(written, name) for written in counts)
+    ]
+
+
+def _class_parts(name: str) -> tuple[str, ...]:
+    """A class name without letter case and blanks, split into base and derived classes."""
+    parts = unicodedata.normalize("NFKC", name).casefold().split(":")
+    return tuple(part.strip() for part in parts)
+
+
 def _normalise_class(name: str) -> tuple[str, ...]:
     """A class name without letter case, blanks and asterisks, split into base and derived classes."""
-    parts = unicodedata.normalize("NFKC", name).casefold().split(":")
-    return tuple(part.strip().removesuffix("*").rstrip() for part in parts)
+    return tuple(part.removesuffix("*").rstrip() for part in _class_parts(name))
 
 
 def _suggest_class(requested: Sequence[str], present: Iterable[str]) -> str:

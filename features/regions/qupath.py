@@ -1,5 +1,7 @@
 """Reader of QuPath's GeoJSON, in every form that QuPath has exported over the years."""
 
+import ast
+import contextlib
 import json
 import re
 from collections import deque
@@ -114,7 +116,14 @@ def _object_type(feature: dict[str, Any]) -> str:
 
 
 def _class_names(classification: Any) -> tuple[str, ...]:
-    """A classification as QuPath has written it over the years: a string, ``name`` or ``names``."""
+    """A classification as QuPath has written it over the years: a string, ``name`` or ``names``.
+
+    Tables of geometries, such as those of GeoPandas, turn the object into JSON text or Python's form of it.
+    """
+    if isinstance(classification, str) and classification.lstrip()[:1] in ("{", "["):
+        classification = _read_text(classification)
+    if isinstance(classification, list):
+        classification = {"names": classification}
     if isinstance(classification, dict):
         names = classification.get("names")
         if not isinstance(names, list):
@@ -122,6 +131,14 @@ def _class_names(classification: Any) -> tuple[str, ...]:
     else:
         names = _text(classification).split(":")
     return tuple(filter(None, map(_text, names)))
+
+
+def _read_text(text: str) -> Any:
+    """The object that a text is JSON or a Python literal of; the text itself where it is neither."""
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            return read(text)
+    return text
 
 
 def _text(value: Any) -> str:

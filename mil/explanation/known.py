@@ -7,6 +7,7 @@ import shapely
 from numpy.typing import NDArray
 
 from features.bags.bag import Bag
+from features.errors import AnnotationError
 from features.recipe import ALWAYS_EXCLUDED
 from features.regions.annotations import find_annotation, read_annotations
 from features.regions.drawing import polygonal_parts
@@ -27,6 +28,11 @@ def known_tiles(regions: Path, bag: Bag) -> NDArray[np.bool_]:
         AnnotationError: it cannot be read.
     """
     drawing = read_annotations(find_annotation(regions, bag.slide, bag.slide))
+    if drawing.unit != "px":
+        raise AnnotationError(
+            f"{drawing.source}: its coordinates are {drawing.unit}, which only the slide's file can place. "
+            "Give the regions as GeoJSON of QuPath."
+        )
     drawn = shapely.union_all([annotation.polygon for annotation in drawing.annotations])
     area = polygonal_parts(drawn - drawing.union(ALWAYS_EXCLUDED))
     x, y = (bag.coords_l0 - (bag.bounds_l0 if bag.annotation_origin == "bounds" else (0, 0))).T

@@ -89,8 +89,8 @@ def test_format_is_known_behind_blanks_and_comments(tmp_path, blanks):
         b"case,slide\n",
         b"\x89PNG\r\n",
         b"\xff\xfe",
-        b"<Annotations MicronsPerPixel='0.25'><Annotation/></Annotations>",
-        b"<annotations><ndpviewstate/></annotations>",
+        b"<annotation><object><polygon/></object></annotation>",
+        b"<annotations><version>1.1</version><image/></annotations>",
         gzip.compress(GEOJSON.encode()),
     ],
 )
@@ -102,11 +102,21 @@ def test_unknown_format_is_refused_with_those_that_can_be_read(tmp_path, content
         read_annotations(path)
     message = str(caught.value)
     assert message.startswith(f"{name}: not an annotation file in a known format.")
-    assert "QuPath GeoJSON, ASAP XML." in message
+    formats = "QuPath GeoJSON, ASAP XML, Aperio ImageScope XML, HALO annotations, Hamamatsu NDPA."
+    assert formats in message
     assert "File > Export objects as GeoJSON" in message
 
 
-@pytest.mark.parametrize("text", [GEOJSON, ASAP])
+IMAGESCOPE = (
+    "<Annotations><Annotation><Regions><Region><Vertices><{}/></Vertices></Region></Regions>"
+)
+FOREIGN = [
+    f"{IMAGESCOPE.format(vertex)}</Annotation></Annotations>"
+    for vertex in ("Vertex X='1' Y='2'", "V X='1'")
+] + ["<annotations><ndpviewstate/></annotations>", "<Annotations><Annotation/></Annotations>"]
+
+
+@pytest.mark.parametrize("text", [GEOJSON, ASAP, *FOREIGN])
 def test_no_file_is_of_two_formats(text):
     assert sum(form.recognises(bytearray(text.encode())) for form in FORMATS) == 1
 

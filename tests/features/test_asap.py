@@ -152,7 +152,7 @@ def test_document_type_is_refused(tmp_path, head, encoding):
         "<",
         "{}",
         asap(drawn())[:-5],
-        "<Annotations MicronsPerPixel='0.25'><Annotation/></Annotations>",
+        "<annotation><object/></annotation>",
         '<?xml version="1.0" encoding="nonsense"?><ASAP_Annotations/>',
         asap(drawn([["x", 0], [1, 1], [1, 0]])),
         asap(drawn([["", 0], [1, 1], [1, 0]])),

@@ -13,6 +13,7 @@ from shapely.geometry import LinearRing
 
 from features.errors import AnnotationError
 from features.regions.annotations import read_annotations
+from features.regions.drawing import note_exclusions
 
 SQUARE = box_ring(0, 0, 10, 10)
 
@@ -229,6 +230,44 @@ def test_several_classes_are_united(tmp_path):
 @pytest.mark.parametrize("requested", ["Ignore*", "IGNORE", " ignore *"])
 def test_asterisk_of_ignored_classes_does_not_matter(tmp_path, written, requested):
     assert read(tmp_path, [feature(SQUARE, classification=written)]).union([requested]).area == 100
+
+
+@pytest.mark.parametrize(
+    ("written", "requested", "taken"),
+    [
+        ("S-12 Tumor", "*tumor", True),
+        ("S-12 Tumor", "s-?? Tumor", True),
+        ("S-12 Tumor", "s-? Tumor", False),
+        ("S-12 Tumor 3", "*Tumor*", True),
+        ("Tumor (S-12)", "tumor*", True),
+        ("Tumor: Positive", "T*r", True),
+        ("Tumor: Positive", "*: pos*", True),
+        ("S-12: Tumor", "*: tumor", True),
+        ("S-12: Tumor", "*tumour*", False),
+        ("Tumor", "Tum?r", True),
+        ("Tumor", "Tum?", False),
+        ("a.b", "a?b", True),
+        ("axb", "a.b", False),
+        ("[x]", "[x]", True),
+        ("x", "[x]", False),
+        ("Ignore*", "ign*", True),
+        ("Stroma", "*", True),
+    ],
+)
+def test_asterisk_and_question_mark_stand_for_letters_anywhere(tmp_path, written, requested, taken):
+    drawing = read(tmp_path, [feature(SQUARE, classification=written)])
+    assert drawing.union([requested]).is_empty != taken
+
+
+def test_classes_to_exclude_that_no_file_has_are_remarked_on_once_with_those_there_are():
+    counts = {"Tumor": 7, "Artefact": 2, "(unclassified)": 1}
+    assert note_exclusions(["Ignore*", "tumor", "Art*"], counts) == [
+        "Class 'Ignore*', which is to be excluded, is in none of the annotations; they have Tumor x7, "
+        "Artefact x2, (unclassified) x1. Annotations without a class are taken by the class name "
+        "unclassified. Set exclude to a class of the files."
+    ]
+    assert "Did you mean 'Artefact'?" in note_exclusions(["Artifact"], counts)[0]
+    assert note_exclusions(["Artifact"], {}) == []
 
 
 def test_accents_typed_in_two_ways_are_the_same(tmp_path):

@@ -101,6 +101,24 @@ def test_classification_of_every_era_is_read(tmp_path, classification, names):
 
 
 @pytest.mark.parametrize(
+    ("classification", "names"),
+    [
+        ('{"name": "Tumor: Positive", "colorRGB": -3670016}', ("Tumor", "Positive")),
+        (' { "names": [ "Tumor", "Positive" ] }', ("Tumor", "Positive")),
+        ("{'name': 'Tumor', 'color': [200, 0, 0]}", ("Tumor",)),
+        ('["Tumor", "Positive"]', ("Tumor", "Positive")),
+        (["Tumor"], ("Tumor",)),
+        ("{not json", ("{not json",)),
+        ("{}", ()),
+        ("[" * 5000, ("[" * 5000,)),
+    ],
+)
+def test_a_classification_that_a_table_turned_into_text_is_read(tmp_path, classification, names):
+    item = feature(SQUARE) | {"properties": {"classification": classification}}
+    assert one(tmp_path, item).class_names == names
+
+
+@pytest.mark.parametrize(
     "geometry",
     [
         {},
