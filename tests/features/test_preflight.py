@@ -92,8 +92,8 @@ def test_a_slide_without_colour_profile_says_so(cohort, tmp_path):
 def test_an_annotation_is_read_once(cohort, tmp_path, monkeypatch):
     read = []
     whole = annotations.read_annotations
-    monkeypatch.setattr(annotations, "read_annotations", lambda p: read.append(p) or whole(p))
-    monkeypatch.setattr(picture, "read_annotations", lambda p: read.append(p) or whole(p))
+    monkeypatch.setattr(annotations, "read_annotations", lambda *p: read.append(p) or whole(*p))
+    monkeypatch.setattr(picture, "read_annotations", lambda *p: read.append(p) or whole(*p))
     assert check_slide(cohort[0], [RECIPE], tmp_path).picture
     assert len(read) == 1
 
