@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from cli.app import app
 from cli.extract import SlideOptions, job_settings, recipes_of
-from cli.options import UsageError, verb, writable, wrong_use
+from cli.options import UsageError, part_of, verb, writable, wrong_use
 from features.errors import FeaturesError, InputError
+from mil.data.reading import TableReading
 from mil.settings import SplitSettings
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def run_check(options: CheckOptions) -> int:
             slides=options.slides,
             settings=job_settings(options),
             folds=options.folds,
+            reading=part_of(options, TableReading),
             tiles_per_second=options.tiles_per_second,
             progress=Bars(),
         )

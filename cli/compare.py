@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.app import app
-from cli.options import UsageError, verb
+from cli.options import UsageError, part_of, verb
 from cli.tables import TableOptions, check_out, read_inputs, table_of, write_results
+from mil.data.reading import TableReading
 
 if TYPE_CHECKING:
     from mil.evaluation.judge import Comparison
@@ -61,6 +62,7 @@ def compare(options: CompareOptions) -> None:
         cohort=options.cohort,
         classes=options.classes,
         models=options.models,
+        reading=part_of(options, TableReading),
     )
     show_tables(comparison.tables())
     if options.out:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cli.app import app
 from cli.options import UsageError, part_of, verb
 from cli.tables import TableOptions, check_out, read_inputs, write_results
+from mil.data.reading import TableReading
 from mil.settings import JudgeSettings
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def evaluate(options: EvaluateOptions) -> None:
         cohort=options.cohort,
         classes=options.classes,
         models=options.models,
+        reading=part_of(options, TableReading),
     )
     settings = part_of(options, JudgeSettings)
     predictions = _with_settings(predictions, settings, options.time_unit, str(options.inputs[0]))

@@ -9,6 +9,7 @@ from cli.app import app
 from cli.options import UsageError, part_of, verb, writable, wrong_use
 from features.errors import FeaturesError, InputError
 from features.recipe import BaseRecipe, Recipe
+from mil.data.reading import TableReading
 
 if TYPE_CHECKING:
     from features.extraction.jobs import JobSettings, SlideJob
@@ -21,7 +22,7 @@ STAGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlideOptions(BaseRecipe):
+class SlideOptions(BaseRecipe, TableReading):
     """The options of slides and tiles, common to `mil extract`, `mil check` and `mil finetune`."""
 
     inputs: tuple[Path, ...] = field(
@@ -179,10 +180,17 @@ def slide_jobs(options: SlideOptions) -> "tuple[SlideJob, ...]":
     Raises:
         UsageError: inputs of different kinds, or options that do not apply to them.
     """
+    from cli.console import warn
     from mil.data.jobs import read_jobs
 
     with wrong_use(InputError):
-        return read_jobs(options.inputs, options.slides, job_settings(options))
+        return read_jobs(
+            options.inputs,
+            options.slides,
+            job_settings(options),
+            part_of(options, TableReading),
+            warn,
+        )
 
 
 def job_settings(options: SlideOptions) -> "JobSettings":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cli.app import app
 from cli.options import UsageError, check_columns, part_of, plain, verb, writable, wrong_use
 from features.errors import InputError
+from mil.data.reading import TableReading
 from mil.errors import FitError
 from mil.heads.registry import baseline_names, head_names, installed_heads, model_names
 from mil.settings import SEEDS, FitSettings, SplitSettings
@@ -202,7 +203,13 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
         )
     else:
         how |= {name: getattr(options, name) for name in ("engine", "workers")}
-        cohort = _load(options.cohort, options.store, task, allow_missing=options.allow_missing)
+        cohort = _load(
+            options.cohort,
+            options.store,
+            task,
+            part_of(options, TableReading),
+            allow_missing=options.allow_missing,
+        )
         result = _cross_validate(cohort, models, options.out, options.combine, how)
     show_cross_validation(result)
     return result
@@ -237,7 +244,8 @@ def _cross_validate_per_fold(
     from cli.finetune import fold_config
     from mil.finetune.cross_validation import run_cross_validation_per_fold
 
-    config = fold_config(tuning, table, out, task.name)
+    reading = TableReading.from_settings(how["settings"])
+    config = fold_config(tuning, table, out, task.name, reading)
     with wrong_use(InputError):
         return run_cross_validation_per_fold(
             table, models, out, config=config, task=task, progress=Bars(), notify=notify, **how
@@ -257,7 +265,13 @@ def train(options: TrainOptions) -> None:
     writable(options.out)
     task = task_from(plain(options))
     _check_models([options.model], task)
-    cohort = _load(options.cohort, options.store, task, allow_missing=options.allow_missing)
+    cohort = _load(
+        options.cohort,
+        options.store,
+        task,
+        part_of(options, TableReading),
+        allow_missing=options.allow_missing,
+    )
     run, fitted = train_on_all(
         cohort,
         options.model,
@@ -284,10 +298,25 @@ def _check_models(models: "Sequence[str]", task: "Task") -> None:
         task.check_models(models)
 
 
-def _load(table: Path, store: Path | None, task: "Task", *, allow_missing: bool) -> "Cohort":
+def _load(
+    table: Path,
+    store: Path | None,
+    task: "Task",
+    reading: TableReading,
+    *,
+    allow_missing: bool,
+) -> "Cohort":
     """The cohort of a verb that learns."""
     from cli.console import notify
     from mil.data.cohort import load_cohort
 
     assert store
-    return load_cohort(table, store, task=task, allow_missing=allow_missing, notify=notify)
+    return load_cohort(
+        table,
+        store,
+        task=task,
+        allow_missing=allow_missing,
+        case_from=reading.case_from,
+        label_is=reading.label_is,
+        notify=notify,
+    )

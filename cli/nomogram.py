@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.options import UsageError, verb, writable
+from cli.options import UsageError, part_of, verb, writable
 from cli.runs import MOVED_COHORT, MOVED_STORE
+from mil.data.reading import TableReading
 from mil.tasks.names import DEFAULT_TASK, TASKS, foreign_setting
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NomogramOptions:
+class NomogramOptions(TableReading):
     """Settings of `mil nomogram`."""
 
     cohort: Path = field(
@@ -114,6 +115,7 @@ def nomogram(options: NomogramOptions) -> None:
         horizon=options.horizon,
         run=run,
         model=options.model or "",
+        reading=run.settings.reading if run else part_of(options, TableReading),
         notify=notify,
     )
     _show(result, write_table_nomogram(result, options.out))

@@ -68,7 +68,8 @@ def predict(options: PredictOptions) -> None:
         weights=options.weights,
         slide_mpp=options.slide_mpp,
     )
-    rows = predict_slides(run, fitted, bags, read_table(options.cohort) if options.cohort else ())
+    table = read_table(options.cohort, run.settings.reading) if options.cohort else ()
+    rows = predict_slides(run, fitted, bags, table)
     path = options.out or run.path / "predict.csv"
     write_predicted(path, rows, fitted)
     _show_predicted(rows, value_names(fitted))

@@ -8,7 +8,8 @@ import typer
 
 from cli.app import Group, app
 from cli.extract import SlideOptions, slide_jobs
-from cli.options import plain, verb, writable, wrong_use
+from cli.options import part_of, plain, verb, writable, wrong_use
+from mil.data.reading import TableReading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,7 @@ class ShowOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(TableReading):
     """Settings of `mil protocol run`."""
 
     name: str = field(metadata={"argument": "NAME", "help": "A name of `mil protocol list`."})
@@ -160,7 +161,7 @@ def run(options: RunOptions) -> None:
     result = run_protocol(
         NewRun(path=options.out, settings=plain(options), overwrite=options.overwrite),
         protocol,
-        read_table(options.cohort),
+        read_table(options.cohort, part_of(options, TableReading), say),
         _jobs(options),
         device=options.device,
         workers=options.workers,
@@ -190,6 +191,8 @@ def _jobs(options: RunOptions) -> "Sequence[SlideJob]":
             slides=options.slides,
             annotations=options.annotations,
             slide_mpp=options.slide_mpp,
+            case_from=options.case_from,
+            label_is=options.label_is,
         )
     )
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from cli.options import UsageError, writable
 from cli.runs import MOVED_STORE
 from features.choices import closest
+from mil.data.reading import AS_WRITTEN, TableReading
 
 if TYPE_CHECKING:
     from mil.evaluation.predictions import Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableOptions:
+class TableOptions(TableReading):
     """How tables are read, and where the results are written."""
 
     cohort: Path | None = field(
@@ -59,6 +60,7 @@ def read_inputs(
     cohort: Path | None = None,
     classes: Sequence[str] = (),
     models: Sequence[str] = (),
+    reading: TableReading = AS_WRITTEN,
 ) -> "Predictions":
     """The predictions of runs and tables of any kind; a table of classes may be another tool's.
 
@@ -68,6 +70,7 @@ def read_inputs(
         cohort: of runs, where their table is now; else the cases and labels of slides.
         classes: names of the classes that a table calls 0, 1, ...
         models: to choose; all if empty.
+        reading: what the names and words of ``cohort`` mean.
 
     Raises:
         UsageError: a model is unknown, or an option does not go with the input.
@@ -81,7 +84,7 @@ def read_inputs(
     for run in runs:
         run.check_results()
     predictions = _read_tables(
-        [table_of(path) for path in paths], None if runs else cohort, classes
+        [table_of(path) for path in paths], None if runs else cohort, classes, reading
     )
     for run in runs:
         predictions = run.task.adopt(predictions)
@@ -106,7 +109,7 @@ def _check_models(requested: Sequence[str], predictions: "Predictions", table: P
 
 
 def _read_tables(
-    tables: Sequence[Path], cohort: Path | None, classes: Sequence[str]
+    tables: Sequence[Path], cohort: Path | None, classes: Sequence[str], reading: TableReading
 ) -> "Predictions":
     """The predictions of tables of any kind and tool."""
     from cli.console import warn
@@ -122,7 +125,8 @@ def _read_tables(
         )
     labels = {}
     if cohort:
-        labels = {row.slide: SlideLabel(row.case, row.label) for row in read_table(cohort)}
+        rows = read_table(cohort, reading, warn)
+        labels = {row.slide: SlideLabel(row.case, row.label) for row in rows}
     predictions, notes = read_any_tables(tables, labels, classes)
     for note in notes:
         warn(note)

@@ -14,7 +14,7 @@ from features.tiles.stain import DENSITY, MIN_DENSITY
 from mil.audit.association import Predictor
 from mil.data.case import Case
 from mil.data.cohort import Cohort
-from mil.data.values import is_missing
+from mil.data.values import without_missing
 from mil.evaluation.arrays import Floats
 
 SCANNER = ("scanner", "scanner model", "device")
@@ -100,8 +100,7 @@ def _column(cohort: Cohort, names: Sequence[str]) -> list[str]:
     """The column of the table with one of these names; blank where there is none."""
     written = {name.casefold().replace("_", " "): name for name in cohort.cases[0].other}
     column = next((written[name] for name in names if name in written), "")
-    values = [case.other.get(column, "") for case in cohort.cases]
-    return ["" if is_missing(value) else value for value in values]
+    return without_missing([case.other.get(column, "") for case in cohort.cases])
 
 
 def _area_mm2(bag: Bag) -> float:

@@ -1,14 +1,14 @@
 """Published tables of results, with every number as the range that its printed digits allow."""
 
-import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mil.data.sheet import read_sheet
 from mil.data.values import is_missing
-from mil.errors import RunError
+from mil.errors import CohortError, RunError
 
 RATES = {
     "accuracy": ("accuracy", "acc", "overall accuracy"),
@@ -139,24 +139,12 @@ def complete_counts(counts: Mapping[str, int]) -> dict[str, int]:
 def _cells(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The header, and the line number and cells by column of each row."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(
-            f"{path}: cannot be read as a table ({error}). Save it as CSV UTF-8."
-        ) from error
-    first = text.split("\n", 1)[0]
-    reader = csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count))
-    lines = [(reader.line_num, fields) for fields in reader if any(map(str.strip, fields))]
-    if len(lines) < 2:
+        sheet = read_sheet(path)
+    except CohortError as error:
+        raise RunError(f"{error}") from error
+    if not sheet.lines:
         raise RunError(f"{path}: a table of results has a header and a row below it.")
-    header = [name.strip() for name in lines[0][1]]
-    for line, fields in lines[1:]:
-        if len(fields) != len(header):
-            raise RunError(
-                f"{path}, line {line}: {len(fields)} fields under {len(header)} columns. Quote fields that "
-                "hold commas."
-            )
-    return header, [(n, dict(zip(header, map(str.strip, f), strict=True))) for n, f in lines[1:]]
+    return list(sheet.header), list(sheet.lines)
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, str]:

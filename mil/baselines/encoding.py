@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mil.data.case import Case, Row
-from mil.data.values import is_missing, read_number
+from mil.data.names import find_column
+from mil.data.values import read_number, read_numbers, without_missing
 from mil.errors import CohortError, FitError
 
 OF_THE_STUDY = ("time", "event")  # columns that say how a case ended
@@ -91,6 +92,7 @@ def clinical_columns(cases: Sequence[Case], requested: Sequence[str]) -> tuple[s
         CohortError: there is no such column, or slides of a case differ in it.
     """
     columns = list(cases[0].other)
+    requested = [find_column(name, columns) or name for name in requested]
     unknown = [name for name in requested if name not in columns]
     if unknown:
         raise CohortError(
@@ -110,9 +112,10 @@ def clinical_columns(cases: Sequence[Case], requested: Sequence[str]) -> tuple[s
 def fit_encoding(cases: Sequence[Case], requested: Sequence[str]) -> Encoding:
     """Learn from training cases how their columns become numbers.
 
-    A column of which every value is a number is standardised, and a missing one is the median. Of any
-    other each word is a number of its own. A column that says the same of all cases, or another word of
-    each, is left out; where none is left, as with a rare fact in a small fold, every case is alike.
+    A column of numbers, but for a fifth of its values at most, is standardised; what is none or missing is
+    the median. Of any other each word is a number of its own. A column that says the same of all cases, or
+    another word of each, is left out; where none is left, as with a rare fact in a small fold, every case is
+    alike.
 
     Raises:
         CohortError: of ``clinical_columns``.
@@ -171,12 +174,12 @@ def _tells_time(cases: Sequence[Case | Row], name: str) -> bool:
 
 def _fit_column(name: str, values: Sequence[str]) -> Column | str:
     """How a column becomes numbers, or why it does not."""
-    present = [value for value in values if not is_missing(value)]
+    present = [value for value in without_missing(values) if value]
     distinct = sorted({*present})
     if not present or (len(distinct) == 1 and len(present) == len(values)):
         return "says the same of every case"
-    numbers = [read_number(value) for value in present]
-    if all(map(math.isfinite, numbers)):
+    if column := read_numbers(values):
+        numbers = [value for value in column.values if math.isfinite(value)]
         middle, spread = float(np.median(numbers)), float(np.std(numbers)) or 1.0
         return Column(name=name, middle=middle, spread=spread)
     if len(distinct) == len(present) > 2:

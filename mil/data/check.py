@@ -21,6 +21,7 @@ from features.recipe import Recipe
 from features.summary import Summary
 from mil.data.feasibility import summarise_cases
 from mil.data.jobs import read_jobs, read_rows
+from mil.data.reading import AS_WRITTEN, TableReading
 
 CHECK_COLUMNS = (*COLUMNS[:2], "label", *COLUMNS[2:])
 
@@ -40,7 +41,7 @@ class CohortCheck:
     label_of: Mapping[str, str]
 
 
-def check_cohort(
+def check_cohort(  # noqa: PLR0913 - what, and how it is read
     inputs: Sequence[Path],
     recipes: Sequence[Recipe],
     out: Path,
@@ -49,6 +50,7 @@ def check_cohort(
     settings: JobSettings = ALL_DEFAULTS,
     folds: str,
     tiles_per_second: float,
+    reading: TableReading = AS_WRITTEN,
     progress: Progress | None = None,
 ) -> CohortCheck:
     """Open every slide and annotation as extraction would; writes ``check.csv`` and pictures.
@@ -61,6 +63,7 @@ def check_cohort(
         settings: of all slides.
         folds: the intended folds, as ``mil.settings.SplitSettings`` takes them.
         tiles_per_second: the expected rate of extraction.
+        reading: what the names and words of the table mean.
         progress: shows slides.
 
     Raises:
@@ -68,9 +71,10 @@ def check_cohort(
         SlideError: the folder has none of the table's slides.
         CohortError: the table cannot be read, or a case has slides with split=test and slides without.
     """
-    jobs = read_jobs(inputs, slides, settings)
+    jobs = read_jobs(inputs, slides, settings, reading)
     check_recipes(jobs, recipes)
-    rows = read_rows(inputs)
+    notes: list[str] = []
+    rows = read_rows(inputs, reading, notes.append)
     label_of = {row.slide: row.label for row in rows}
     workload = Workload(recipes[0], out, tiles_per_second)
     out.mkdir(parents=True, exist_ok=True)
@@ -84,6 +88,7 @@ def check_cohort(
             file.flush()  # the rows stay if the check is stopped
             checks.append(check)
     summary = summarise_checks(jobs, checks, workload)
+    summary.warnings.extend(notes)
     if rows:
         if slides is not None:
             warn_of_unnamed(summary, slides, jobs)

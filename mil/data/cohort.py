@@ -8,6 +8,7 @@ from pathlib import Path
 from features.bags.bag import Bag, read_bag, recipe_differences, validate_bag
 from features.errors import BagError
 from mil.data.case import Case, Row
+from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import training_rows
 from mil.errors import CohortError
 from mil.tasks.registry import task_class
@@ -25,6 +26,7 @@ class Cohort:
         excluded: (row, reason) of every row of the table that is not used.
         table: the file it was read from; None for rows that came from elsewhere.
         store: the folder of its bags.
+        reading: what the names and words of the table were taken for.
     """
 
     cases: tuple[Case, ...]
@@ -33,6 +35,7 @@ class Cohort:
     excluded: tuple[tuple[str, str], ...] = ()
     table: Path | None = None
     store: Path | None = None
+    reading: TableReading = AS_WRITTEN
 
     def origin(self) -> tuple[Path, Path]:
         """(table, store) that it was loaded from, absolute.
@@ -106,6 +109,8 @@ def load_cohort(
     *,
     task: Task | str | None = None,
     allow_missing: bool = False,
+    case_from: str = "",
+    label_is: Sequence[str] = (),
     notify: Callable[[str], None] | None = None,
 ) -> Cohort:
     """Read the study's table and join it to its bags.
@@ -117,6 +122,9 @@ def load_cohort(
         store: folder with one ``<slide>.h5`` per slide.
         task: what is asked of a case, or the name of a task; a diagnosis if not given.
         allow_missing: go on without slides that lack a bag or an outcome; they are listed as excluded.
+        case_from: a regular expression that finds the patient in the names of the column case, where these
+            are slides or blocks: its first group, or the whole match.
+        label_is: labels that read like a word for a missing value and are meant.
         notify: called with what a reader should know of the cohort.
 
     Raises:
@@ -127,9 +135,10 @@ def load_cohort(
         print(len(cohort.cases), cohort.classes)
     """
     table = Path(table)
-    rows = training_rows(table, notify)
+    reading = TableReading(case_from=case_from, label_is=tuple(label_is))
+    rows = training_rows(table, notify, reading)
     cohort = assemble(rows, Path(store), task=task, allow_missing=allow_missing, source=table.name)
-    return replace(cohort, table=table)
+    return replace(cohort, table=table, reading=reading)
 
 
 def assemble(

@@ -16,13 +16,21 @@ from features.extraction.jobs import (
 from features.extraction.run import Extraction, ExtractionOptions, extract_jobs
 from features.recipe import Recipe
 from mil.data.case import Row
-from mil.data.table import read_table
+from mil.data.reading import AS_WRITTEN, TableReading
+from mil.data.table import Notify, read_table
 
-TABLE_SUFFIXES = (".csv", ".tsv")
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx")
 
 
-def read_rows(inputs: Sequence[Path]) -> tuple[Row, ...]:
+def read_rows(
+    inputs: Sequence[Path], reading: TableReading = AS_WRITTEN, notify: Notify | None = None
+) -> tuple[Row, ...]:
     """The rows of the cohort's table, if the inputs are one; else none.
+
+    Args:
+        inputs: one table, or slides.
+        reading: what the names and words of the table mean.
+        notify: called with what was read otherwise than as plain CSV.
 
     Raises:
         InputError: a table is given together with other inputs.
@@ -33,11 +41,15 @@ def read_rows(inputs: Sequence[Path]) -> tuple[Row, ...]:
         return ()
     if len(inputs) > 1:
         raise InputError("Give one table, or slides, not both.")
-    return read_table(tables[0])
+    return read_table(tables[0], reading, notify)
 
 
 def read_jobs(
-    inputs: Sequence[Path], slides: Path | None, settings: JobSettings = ALL_DEFAULTS
+    inputs: Sequence[Path],
+    slides: Path | None,
+    settings: JobSettings = ALL_DEFAULTS,
+    reading: TableReading = AS_WRITTEN,
+    notify: Notify | None = None,
 ) -> tuple[SlideJob, ...]:
     """The slides of a cohort's table, or slide files and folders.
 
@@ -45,13 +57,15 @@ def read_jobs(
         inputs: one table with case and slide, or slide files and folders of slides or tile images.
         slides: the folder with the table's slides; None without a table.
         settings: of all slides.
+        reading: what the names and words of the table mean.
+        notify: called with what was read otherwise than as plain CSV.
 
     Raises:
         InputError: inputs of different kinds, or arguments that do not apply to them.
         SlideError: the folder has none of the table's slides, or two files for one of them.
         CohortError: the table cannot be read.
     """
-    rows = read_rows(inputs)
+    rows = read_rows(inputs, reading, notify)
     if rows and slides is None:
         raise InputError(
             "A table names slides, not files. Set slides to the folder with its slides."
@@ -72,6 +86,7 @@ def extract(
     annotations: Path | str | None = None,
     slide_mpp: float | None = None,
     coordinates: Path | str | None = None,
+    case_from: str = "",
     **options: Unpack[ExtractionOptions],
 ) -> Extraction:
     """Embed every tumour tile of a cohort's slides: one bag per slide.
@@ -87,6 +102,7 @@ def extract(
         annotations: folder with the annotations; by default all tissue is used.
         slide_mpp: micrometres per level-0 pixel, whatever the files say; a table's mpp column goes first.
         coordinates: folder of bags whose tiles are read again, instead of laying a grid.
+        case_from: a regular expression that finds the patient in the names of the column case.
         **options: see ``features.extraction.run.ExtractionOptions``.
 
     Returns:
@@ -113,6 +129,9 @@ def extract(
         coordinates=Path(coordinates) if coordinates is not None else None,
     )
     jobs = read_jobs(
-        [Path(path) for path in inputs], Path(slides) if slides is not None else None, settings
+        [Path(path) for path in inputs],
+        Path(slides) if slides is not None else None,
+        settings,
+        TableReading(case_from=case_from),
     )
     return extract_jobs(jobs, recipe, Path(out), **options)

@@ -1,14 +1,16 @@
 """Follow-up of the cases: the time until the event, or until observation ended without one."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mil.data.case import Case, Row
-from mil.data.values import is_missing, read_number
+from mil.data.names import find_column
+from mil.data.values import read_number, without_missing
 from mil.errors import CohortError
 
 EVENT, CENSORED = (
@@ -16,9 +18,10 @@ EVENT, CENSORED = (
     "censored",
 )  # labels of cases with follow-up; folds are stratified by them
 EVENT_WORDS = {
-    **dict.fromkeys(("1", "1.0", "true", "yes", "dead", "event"), True),
-    **dict.fromkeys(("0", "0.0", "false", "no", "alive", "censored"), False),
+    **dict.fromkeys(("1", "1.0", "true", "yes", "dead", "deceased", "event"), True),
+    **dict.fromkeys(("0", "0.0", "false", "no", "alive", "living", "censored"), False),
 }
+CODED = re.compile(r"[01]:\s*\S.*")  # cBioPortal: 1:DECEASED, 0:DiseaseFree
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +68,15 @@ def with_outcomes(
     Raises:
         CohortError: a column is missing, a cell cannot be read, or the rows of a case differ.
     """
-    for parameter, column in (("time", time), ("event", event)):
-        if rows and column not in rows[0].other:
-            columns = ", ".join(rows[0].other) or "none"
-            raise CohortError(
-                f"{source} has no column {column!r}; beside case and slide it has {columns}. Set "
-                f"{parameter} to the name of the column."
-            )
-    labelled = tuple(_add_outcome(row, time, event, source) for row in rows)
+    if not rows:
+        return ()
+    time = require_column(rows, "time", time, source)
+    event = require_column(rows, "event", event, source)
+    times, events = (without_missing([row.other[name] for row in rows]) for name in (time, event))
+    labelled = tuple(
+        _add_outcome(row, (time, times[i]), (event, events[i]), source)
+        for i, row in enumerate(rows)
+    )
     if not any(row.label for row in labelled):
         raise CohortError(f"{source}: no case has both {time} and {event}. Fill them in.")
     first: dict[str, Row] = {}
@@ -86,30 +90,45 @@ def with_outcomes(
     return labelled
 
 
-def _add_outcome(row: Row, time: str, event: str, source: str) -> Row:
-    other = {name: value for name, value in row.other.items() if name not in (time, event)}
+def require_column(rows: Sequence[Row], parameter: str, name: str, source: str) -> str:
+    """The column of further columns that a parameter names, also where capitals and blanks differ.
+
+    Raises:
+        CohortError: there is no such column.
+    """
+    column = find_column(name, rows[0].other)
+    if column is None:
+        columns = ", ".join(rows[0].other) or "none"
+        raise CohortError(
+            f"{source} has no column {name!r}; beside case and slide it has {columns}. Set "
+            f"{parameter} to the name of the column."
+        )
+    return column
+
+
+def _add_outcome(row: Row, time: tuple[str, str], event: tuple[str, str], source: str) -> Row:
+    """The row with its outcome; time and event are the column and the cell, empty where it is missing."""
+    other = {name: value for name, value in row.other.items() if name not in (time[0], event[0])}
     if row.label:
         other["label"] = row.label
-    outcome = _parse_outcome(row.line, row.other, time, event, source)
-    if outcome is None:
+    if not (time[1] and event[1]):
         return replace(row, label="", other=other)
-    return replace(row, label=EVENT if outcome[1] else CENSORED, time=outcome[0], other=other)
-
-
-def _parse_outcome(
-    line: int, cells: Mapping[str, str], time: str, event: str, source: str
-) -> tuple[float, bool] | None:
-    if is_missing(cells[time]) or is_missing(cells[event]):
-        return None
-    duration, observed = read_number(cells[time]), EVENT_WORDS.get(cells[event].casefold())
+    duration, observed = read_number(time[1]), _read_event(event[1])
     if not 0 <= duration < math.inf:
         raise CohortError(
-            f"{source}, line {line}: {time} is {cells[time]!r}; a time is a number from 0. Leave it empty "
+            f"{source}, line {row.line}: {time[0]} is {time[1]!r}; a time is a number from 0. Leave it empty "
             "if it is not known."
         )
     if observed is None:
         raise CohortError(
-            f"{source}, line {line}: {event} is {cells[event]!r}. Write 1 where the event happened and 0 "
+            f"{source}, line {row.line}: {event[0]} is {event[1]!r}. Write 1 where the event happened and 0 "
             "where the case was censored."
         )
-    return duration, observed
+    return replace(row, label=EVENT if observed else CENSORED, time=duration, other=other)
+
+
+def _read_event(cell: str) -> bool | None:
+    """Whether the event was observed; None for another word. A code before a colon goes first."""
+    if CODED.fullmatch(cell):
+        return cell.startswith("1")
+    return EVENT_WORDS.get(cell.casefold())

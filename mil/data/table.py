@@ -1,17 +1,22 @@
 """The study's table: one row per slide, read and checked."""
 
-import csv
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from features.slides.slide import slide_name
 from mil.data.case import Row
-from mil.data.names import matching, normalised
-from mil.data.values import delimiter_in, is_missing, read_number
+from mil.data.names import NUMBER, check_spelling, matching, plain_header
+from mil.data.patients import check_patients, group_cases
+from mil.data.reading import AS_WRITTEN, TableReading
+from mil.data.sheet import Sheet, read_sheet, with_decimal_points
+from mil.data.values import read_number, without_missing
 from mil.errors import CohortError
 
+Notify = Callable[[str], None]
+
+# Compared without regard to capitals, blanks and underscores.
 ALIASES = {
     "case": ("case", "case_id", "patient", "patient_id"),
     "slide": ("slide", "slide_id", "filename"),
@@ -20,31 +25,41 @@ ALIASES = {
     "mpp": ("mpp",),
     "split": ("split",),
 }
+SECOND_CHOICE = {"slide": ("sample_id",)}  # of cBioPortal; where there is no other
 TRAIN = ("", "train", "training", "development")  # what column split may say
 TEST = ("test", "testing", "external", "held-out", "holdout")
 
 
-def read_table(path: Path) -> tuple[Row, ...]:
-    """Read a cohort table with at least case and slide: CSV with commas, semicolons or tabs.
+def read_table(
+    path: Path, reading: TableReading = AS_WRITTEN, notify: Notify | None = None
+) -> tuple[Row, ...]:
+    """Read a cohort table with at least case and slide: CSV with commas, semicolons or tabs, or a workbook.
+
+    Args:
+        path: of the table.
+        reading: what its names and words mean.
+        notify: called with what was read otherwise than as plain CSV.
 
     Raises:
-        CohortError: a column is missing, a field is empty or malformed, or a slide comes twice.
+        CohortError: a column is missing, a field is empty or malformed, a slide comes twice, or two cases are
+            of one patient.
     """
-    lines = _read_lines(path)
-    if not lines:
-        raise CohortError(f"{path}: the table is empty. Give a header with case, slide and label.")
-    header = [name.strip() for name in lines[0][1]]
-    columns = _match_columns(path, header)
-    rows = []
-    for number, fields in lines[1:]:
-        if len(fields) != len(header):
-            raise CohortError(
-                f"{path}, line {number}: {len(fields)} fields under {len(header)} columns. "
-                "Quote fields that hold commas."
-            )
-        cells = dict(zip(header, map(str.strip, fields), strict=True))
-        rows.append(_parse_row(path, number, columns, cells))
+    sheet = read_sheet(path)
+    columns = _match_columns(path, sheet.header)
+    names = [name for key, name in columns.items() if key != "mpp"]
+    sheet = with_decimal_points(sheet, set(sheet.header) - {*names})
+    blank = _blank_missing(sheet, columns, reading)
+    rows = [
+        _parse_row(path, number, columns, cells, {name: blank[name][i] for name in columns})
+        for i, (number, cells) in enumerate(sheet.lines)
+    ]
+    if reading.case_from:
+        cases = group_cases(rows, reading.case_from, str(path))
+        rows = [replace(row, case=case) for row, case in zip(rows, cases, strict=True)]
     _check_rows(path, rows)
+    if notify:
+        for note in sheet.notes:
+            notify(note)
     return tuple(rows)
 
 
@@ -72,17 +87,21 @@ def split_train_test(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, .
     return training, test
 
 
-def training_rows(path: Path, notify: Callable[[str], None] | None = None) -> tuple[Row, ...]:
+def training_rows(
+    path: Path, notify: Notify | None = None, reading: TableReading = AS_WRITTEN
+) -> tuple[Row, ...]:
     """The rows of a table that may be trained on.
 
     Args:
         path: of the table.
-        notify: called with the number of cases that are kept for external validation, if there are any.
+        notify: called with the number of cases that are kept for external validation, if there are any, and
+            with what was read otherwise than as plain CSV.
+        reading: what its names and words mean.
 
     Raises:
         CohortError: as ``read_table``, or every row is kept for external validation.
     """
-    rows, test = split_train_test(read_table(path))
+    rows, test = split_train_test(read_table(path, reading, notify))
     if not rows:
         raise CohortError(
             f"{path}: every row has split=test, so no case is left to train on. Change column split."
@@ -93,34 +112,19 @@ def training_rows(path: Path, notify: Callable[[str], None] | None = None) -> tu
     return rows
 
 
-def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """(line number, fields) of every line that is not blank."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            delimiter = delimiter_in(file.readline())
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter)
-            return [(reader.line_num, line) for line in reader if any(map(str.strip, line))]
-    except FileNotFoundError as error:
-        raise CohortError(f"{path}: there is no such table. Give its path.") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CohortError(
-            f"{path}: cannot be read as a table ({error}). Save it as CSV UTF-8."
-        ) from error
-
-
 def _match_columns(path: Path, header: Sequence[str]) -> dict[str, str]:
     """Our column names to those of the file."""
-    repeated = [name for name, count in Counter(header).items() if count > 1]
-    if repeated:
-        raise CohortError(f"{path}: column {repeated[0]!r} comes twice. Rename one.")
     columns = {}
     for name, aliases in ALIASES.items():
-        matches = [column for column in header if column.lower() in aliases]
+        known = {plain_header(alias) for alias in aliases}
+        matches = [column for column in header if plain_header(column) in known]
         if len(matches) > 1:
             raise CohortError(
                 f"{path}: columns {matches[0]!r} and {matches[1]!r} both mean {name}. Remove one."
             )
+        if not matches:
+            second = {plain_header(alias) for alias in SECOND_CHOICE.get(name, ())}
+            matches = [column for column in header if plain_header(column) in second][:1]
         if matches:
             columns[name] = matches[0]
     for name in ("case", "slide"):
@@ -132,13 +136,28 @@ def _match_columns(path: Path, header: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def _parse_row(path: Path, line: int, columns: Mapping[str, str], cells: Mapping[str, str]) -> Row:
-    values = {name: cells[column] for name, column in columns.items()}
+def _blank_missing(
+    sheet: Sheet, columns: Mapping[str, str], reading: TableReading
+) -> dict[str, list[str]]:
+    """The cells of our columns, empty where they are missing."""
+    cells = {name: [line[column] for _, line in sheet.lines] for name, column in columns.items()}
     # A split is read as it stands: an unknown word there must not make a training case.
-    values = {
-        name: "" if is_missing(value) and name != "split" else value
-        for name, value in values.items()
+    return {
+        name: values
+        if name == "split"
+        else without_missing(values, reading.label_is if name == "label" else ())
+        for name, values in cells.items()
     }
+
+
+def _parse_row(
+    path: Path,
+    line: int,
+    columns: Mapping[str, str],
+    cells: Mapping[str, str],
+    values: Mapping[str, str],
+) -> Row:
+    """One row; the values are those of our columns, empty where they are missing."""
     for name in ("case", "slide"):
         if not values[name]:
             raise CohortError(
@@ -164,11 +183,14 @@ def _parse_row(path: Path, line: int, columns: Mapping[str, str], cells: Mapping
 
 
 def _check_rows(path: Path, rows: Sequence[Row]) -> None:
-    """A slide comes once; a case has one label and one site; one name has one spelling."""
+    """A slide comes once; a case has one label, site and patient; one name has one spelling."""
     if not rows:
         raise CohortError(f"{path}: a header but no rows. Give one row per slide.")
     for name in ("case", "label", "site"):
-        _check_spelling(path, name, (getattr(row, name) for row in rows))
+        check_spelling(str(path), name, (getattr(row, name) for row in rows))
+    numbered = (row.slide for row in rows if NUMBER.fullmatch(row.slide))
+    check_spelling(str(path), "slide", numbered)
+    check_patients(str(path), rows)
     slides: dict[str, Row] = {}
     cases: dict[str, Row] = {}
     for row in rows:
@@ -185,15 +207,3 @@ def _check_rows(path: Path, rows: Sequence[Row]) -> None:
                     f"{first.line} and {getattr(row, name)!r} on line {row.line}. A case has one "
                     f"{name}; correct the table."
                 )
-
-
-def _check_spelling(path: Path, column: str, names: Iterable[str]) -> None:
-    """Refuse names that differ only in capitals, spaces, dashes or dots: one name written twice."""
-    spellings: dict[str, str] = {}
-    for name in names:
-        twin = spellings.setdefault(normalised(name), name)
-        if twin != name:
-            raise CohortError(
-                f"{path}: {column} {twin!r} and {name!r} differ in spelling only. Write them alike if they "
-                "are the same, or make the difference plain."
-            )

@@ -1,20 +1,59 @@
-"""What a cell of a table means: whether it is missing, which number it holds, what separates columns."""
+"""What a cell of a table means: whether it is missing, and which number it holds."""
 
 import math
 import re
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 # Words that spreadsheets, registries and the GDC write where a value is missing.
 MISSING_WORDS = frozenset((
-    "", "?", "-", "--", "\N{EN DASH}", "\N{EM DASH}", ".", "na", "n/a", "#n/a", "nan", "none", "null",
-    "missing", "unknown", "not available", "not applicable", "not evaluated", "not reported", "discrepancy",
+    "", "na", "n/a", "n.a.", "n.a", "#n/a", "nan", "nat", "none", "null", "nil", "\\n",
+    "missing", "unknown", "unk",
+    "not available", "not applicable", "not evaluated", "not reported", "not recorded", "not known",
+    "not documented", "not provided", "not specified", "not assessed", "not allowed to collect", "no data",
+    "discrepancy", "unbekannt", "keine angabe", "k.a.", "k. a.",
+    "#value!", "#ref!", "#div/0!", "#name?", "#null!", "#num!",
 ))  # fmt: skip
-DELIMITERS = ",;\t"  # spreadsheets of many countries write semicolons
+IN_BRACKETS = frozenset(("completed", "pending", "redacted"))  # missing only as the GDC writes them
+MISSING_SIGNS = re.compile(
+    r"[\s?._/\\*\u2026\u2010-\u2015\u2212-]*"
+)  # and nothing else in the cell
+BRACKETS = re.compile(r"[\[(<](.*)[\])>]")
+PLUS = re.compile(r"\(?\++\)?")  # a column with such cells means negative by a dash
+DASH = re.compile(r"\(?[\u2010-\u2015\u2212-]+\)?")
+
+PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+COMMA = re.compile(r"[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,})|\d{1,3}(\.\d{3})+,\d+)")  # is decimal
+THOUSANDS = re.compile(r"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")
+EITHER = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234: decimal or thousands
+MOSTLY = 0.8  # share of numbers from which a column is one of numbers
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell holds no value: empty, or one of ``MISSING_WORDS``, with or without brackets."""
-    return text.strip().strip("[]<>").strip().casefold() in MISSING_WORDS
+    """Whether a cell holds no value: empty, signs only, or one of ``MISSING_WORDS``, also in brackets."""
+    word = text.strip().removeprefix("'").strip().casefold()
+    inside = BRACKETS.fullmatch(word)
+    bare = inside.group(1).strip() if inside else word
+    if word.startswith("[") and word.endswith("]") and bare in IN_BRACKETS:
+        return True
+    return word in MISSING_WORDS or bare in MISSING_WORDS or bool(MISSING_SIGNS.fullmatch(bare))
+
+
+def without_missing(cells: Sequence[str], meant: Sequence[str] = ()) -> list[str]:
+    """The cells of a column, empty where they are missing.
+
+    A dash in a column that also holds a plus is a value: positive and negative.
+
+    Args:
+        cells: of one column.
+        meant: words that are values here, however they read.
+    """
+    signs = any(PLUS.fullmatch(cell.strip()) for cell in cells)
+
+    def is_value(cell: str) -> bool:
+        return cell in meant or (signs and bool(DASH.fullmatch(cell))) or not is_missing(cell)
+
+    return [cell if is_value(cell) else "" for cell in map(str.strip, cells)]
 
 
 def read_number(text: str) -> float:
@@ -22,25 +61,68 @@ def read_number(text: str) -> float:
 
     A single comma is a decimal point (4,5 is 4.5), unless it may separate thousands (1,234).
     """
-    if re.fullmatch(r"\s*-?(0,\d+|\d+,(\d{1,2}|\d{4,}))\s*", text):
+    text = text.strip().replace("\N{MINUS SIGN}", "-")
+    if COMMA.fullmatch(text) and "." not in text:
         text = text.replace(",", ".")
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return float(text) if PLAIN.fullmatch(text) else math.nan
 
 
-def guess_delimiter(path: Path) -> str:
-    """What separates the columns of a table, judged by its header: a comma, a semicolon or a tab.
+@dataclass(frozen=True)
+class Numbers:
+    """A column of numbers.
 
-    Raises:
-        OSError: the file cannot be opened.
-        UnicodeDecodeError: it is not UTF-8.
+    Attributes:
+        values: one per case; NaN where the cell is missing or odd.
+        odd: places of cells that hold something else than a number.
     """
-    with path.open(encoding="utf-8-sig") as file:
-        return delimiter_in(file.readline())
+
+    values: tuple[float, ...]
+    odd: tuple[int, ...]
 
 
-def delimiter_in(header: str) -> str:
-    """The delimiter that occurs most often in a header."""
-    return max(DELIMITERS, key=header.count)
+def read_numbers(cells: Sequence[str]) -> Numbers | None:
+    """A column as numbers; None where it is empty, or more than a fifth of its values are none."""
+    present = without_missing(cells)
+    values = tuple(map(read_number, present))
+    odd = tuple(i for i, cell in enumerate(present) if cell and not math.isfinite(values[i]))
+    n_present = sum(map(bool, present))
+    if not n_present or n_present - len(odd) < MOSTLY * n_present:
+        return None
+    return Numbers(tuple(v if math.isfinite(v) else math.nan for v in values), odd)
+
+
+def with_points(cells: Sequence[str], *, commas_are_decimal: bool) -> tuple[list[str], list[int]]:
+    """A column whose numbers have a decimal point and nothing between thousands.
+
+    What a comma means is decided for the whole column. Columns of words stay as they are.
+
+    Args:
+        cells: of one column.
+        commas_are_decimal: what 1,234 means where no other cell tells, as in tables whose columns are not
+            separated by commas.
+
+    Returns:
+        the cells, and the places of those that may be read in two ways.
+    """
+    present = [(i, cell) for i, cell in enumerate(without_missing(cells)) if re.search(r"\d", cell)]
+    kinds = {i: _kind(cell.replace("\N{MINUS SIGN}", "-")) for i, cell in present}
+    found = set(kinds.values()) - {""}
+    n_numbers = sum(map(bool, kinds.values()))
+    if not found & {",", "1,", "?"} or n_numbers < MOSTLY * len(present):
+        return list(cells), []
+    decimal = "," in found or (commas_are_decimal and "1," not in found)
+    if {",", "1,"} <= found or ("?" in found and not decimal and "1," not in found):
+        return list(cells), [i for i, kind in kinds.items() if kind in ("?", "1,")]
+    pointed = list(cells)
+    for i, cell in present:
+        if kinds[i] in (",", "1,", "?"):
+            pointed[i] = (
+                cell.replace(".", "").replace(",", ".") if decimal else cell.replace(",", "")
+            )
+    return pointed, []
+
+
+def _kind(cell: str) -> str:
+    """Of a number: ``.`` plain, ``,`` with a decimal comma, ``1,`` with thousands, ``?`` either."""
+    kinds = ((PLAIN, "."), (COMMA, ","), (THOUSANDS, "1,"), (EITHER, "?"))
+    return next((kind for pattern, kind in kinds if pattern.fullmatch(cell)), "")

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from features.files.atomic import atomic_path
-from mil.data.values import guess_delimiter
-from mil.errors import PredictionsError
+from mil.data.sheet import read_sheet, with_decimal_points
+from mil.errors import CohortError, PredictionsError
 
 KEYS = ("model", "repeat", "fold", "case", "slide")
 COUNTERS = ("repeat", "fold")  # columns of integers
@@ -243,12 +243,13 @@ def read_text_table(path: Path) -> pd.DataFrame:
         PredictionsError: the file cannot be read.
     """
     try:
-        delimiter = guess_delimiter(path)
-        return pd.read_csv(path, sep=delimiter, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        sheet = read_sheet(path, exact=True)
+        sheet = with_decimal_points(sheet, set(sheet.header) - {*KEYS, "label"})
+    except CohortError as error:
         raise PredictionsError(
-            f"{path} cannot be read as a table of predictions: {error}."
+            f"{path} cannot be read as a table of predictions: {error}"
         ) from error
+    return pd.DataFrame([cells for _, cells in sheet.lines], columns=list(sheet.header), dtype=str)
 
 
 def parse_numbers(table: pd.DataFrame, integers: Sequence[str], floats: Sequence[str]) -> None:

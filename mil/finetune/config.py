@@ -10,6 +10,7 @@ from features.extraction.jobs import JobSettings, SlideJob
 from features.recipe import Recipe
 from mil.data.case import Row
 from mil.data.jobs import TABLE_SUFFIXES, read_jobs
+from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import split_train_test
 from mil.errors import CohortError, FitError
 from mil.finetune.settings import FinetuneSettings
@@ -33,6 +34,7 @@ class FinetuneConfig:
         coordinates: folder of bags whose tiles are read again, instead of laying a grid.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: threads that read tiles; 0 takes one per core.
+        reading: what the names and words of the table mean.
     """
 
     slides: Path | None
@@ -43,6 +45,7 @@ class FinetuneConfig:
     coordinates: Path | None = None
     device: str = "auto"
     workers: int = 0
+    reading: TableReading = AS_WRITTEN
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -69,6 +72,7 @@ class FinetuneConfig:
             slide_mpp=settings.get("slide_mpp"),
             device=settings.get("device", "auto"),
             workers=settings.get("workers", 0),
+            reading=TableReading.from_settings(settings),
             **paths,
         )
 
@@ -79,6 +83,7 @@ class FinetuneConfig:
             **asdict(self.recipe),
             "mpp": [self.recipe.mpp],
             **asdict(self.settings),
+            **asdict(self.reading),
             **{name: str(path.absolute()) if path else None for name, path in paths.items()},
             "slide_mpp": self.slide_mpp,
             "device": self.device,
@@ -99,7 +104,7 @@ class FinetuneConfig:
         settings = JobSettings(
             annotations=self.annotations, slide_mpp=self.slide_mpp, coordinates=self.coordinates
         )
-        return read_jobs([table], self.slides, settings)
+        return read_jobs([table], self.slides, settings, self.reading)
 
 
 def label_slides(

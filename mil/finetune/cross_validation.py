@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def run_cross_validation_per_fold(  # noqa: PLR0913 - what, and how it is run
     """
     task = task or task_from({"task": fit.task})
     check_models(task, models, fit.chunk_tiles, notify)
-    jobs, rows = config.read_jobs(table), training_rows(table, notify)
+    jobs, rows = config.read_jobs(table), training_rows(table, notify, config.reading)
     slides = label_slides(jobs, rows, task, source=table.name)
     labelled = task.label_rows(rows, table.name)
     cases = {row.case: row for row in sorted(labelled, key=lambda row: row.case)}
@@ -93,7 +93,9 @@ def run_cross_validation_per_fold(  # noqa: PLR0913 - what, and how it is run
         },
         "folds_sha256": folds_sha256(folds),
     }
-    recorded = settings or _record_settings(table, models, out, task, fit, split)
+    recorded = settings or _record_settings(table, models, out, task, fit, split) | asdict(
+        config.reading
+    )
     run = start_run(out, "crossval", recorded, facts, overwrite=overwrite)
     write_folds(out / files.FOLDS, folds)
     with open_tuning(
@@ -130,7 +132,7 @@ class PerFoldPipeline:
     def __call__(self, cohort: Cohort, folds: Sequence[Fold], number: int) -> Predictions:
         """Predict every case of the cohort; the seed is that of the run plus the shuffle's number."""
         run, folder = self.run, self.folder / str(number)
-        config = FinetuneConfig.from_settings(run.finetuning)
+        config = replace(FinetuneConfig.from_settings(run.finetuning), reading=run.settings.reading)
         case_of = {case.name: case for case in cohort.cases}
         rows = [cohort.task.write_outcome(row, case_of[row.case]) for row in run.rows()]
         slides = label_slides(config.read_jobs(run.table), rows, cohort.task)

@@ -47,7 +47,7 @@ def finetune_run(
     task = task or task_class()()
     with ranks(config.device) as process:
         jobs = config.read_jobs(table)
-        rows = training_rows(table, notify if process.first else None)
+        rows = training_rows(table, notify if process.first else None, config.reading)
         slides = label_slides(jobs, rows, task, source=table.name)
         if process.first:
             eclipsed = eclipsed_backbones([config.recipe.backbone])

@@ -62,7 +62,7 @@ def _facts(
     warnings: Sequence[str],
     progress: Progress,
 ) -> Facts:
-    rows = read_table(run.table)
+    rows = read_table(run.table, run.settings.reading)
     return Facts(
         title=run.title,
         created=run.finished,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mil.baselines.encoding import revealing_columns
 from mil.data.case import Row
+from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import training_rows
 from mil.errors import CohortError, RunError
 from mil.evaluation.regression.models import fit_regression
@@ -37,7 +38,7 @@ class TableNomogram:
     revealing: tuple[str, ...]
 
 
-def table_nomogram(
+def table_nomogram(  # noqa: PLR0913 - what, and how it is read
     table: Path,
     task: Task,
     *,
@@ -46,6 +47,7 @@ def table_nomogram(
     horizon: float | None = None,
     run: Run | None = None,
     model: str = "",
+    reading: TableReading = AS_WRITTEN,
     notify: Callable[[str], None] | None = None,
 ) -> TableNomogram:
     """Fit a regression on all cases of a table, and lay it out as points.
@@ -58,6 +60,7 @@ def table_nomogram(
         horizon: of survival, the time until which an event counts.
         run: a finished cross-validation of these cases, for a model's score.
         model: of the run, whose score out of fold is one more column.
+        reading: what the names and words of the table mean.
         notify: called with what a reader should know before the result.
 
     Raises:
@@ -65,7 +68,7 @@ def table_nomogram(
         RunError: the run is of another task, or has not predicted a case.
         FitError: no column has an effect.
     """
-    rows = task.label_rows(training_rows(table, notify), table.name)
+    rows = task.label_rows(training_rows(table, notify, reading), table.name)
     cases = _case_rows(rows, columns, table.name)
     labelled = [row for row in cases if row.label]
     classes, text = task.name_probability({row.label for row in labelled}, positive, horizon)

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mil.data.values import is_missing, read_number
+from features.summary import listed
+from mil.data.values import read_numbers, without_missing
 from mil.evaluation.arrays import Floats
 
 RESAMPLES = 9999
@@ -54,14 +55,16 @@ def table_one(cohort: pd.DataFrame, classes: Sequence[str]) -> tuple[Variable, .
     groups = [label == name for name in classes]
     variables = []
     for name in cohort.columns.drop(["case", "label"]):
-        cells = cohort[name].astype(str)
-        column = cells.mask(cells.map(is_missing))
+        cells = without_missing(list(cohort[name].astype(str)))
+        column = pd.Series(cells, dtype=object).replace("", None)
         known = column.notna().to_numpy()
-        numbers = cells.map(read_number)
+        numbers = read_numbers(cells)
         if column.nunique() < 2:
             continue
-        if (np.isfinite(numbers) == known).all() and column.nunique() > 2:
-            variables.append(_describe_numbers(str(name), numbers.to_numpy(np.float64), groups))
+        if numbers and column.nunique() > 2:
+            values = np.array(numbers.values, dtype=np.float64)
+            odd = listed([cells[i] for i in numbers.odd])
+            variables.append(_describe_numbers(str(name), values, groups, odd))
         elif column.nunique() <= min(MOST_LEVELS, known.sum() - 1):
             variables.append(
                 _describe_categories(str(name), column.astype(object).to_numpy(), known, groups)
@@ -69,7 +72,9 @@ def table_one(cohort: pd.DataFrame, classes: Sequence[str]) -> tuple[Variable, .
     return tuple(variables)
 
 
-def _describe_numbers(name: str, values: Floats, groups: Sequence[np.ndarray]) -> Variable:
+def _describe_numbers(
+    name: str, values: Floats, groups: Sequence[np.ndarray], odd: str = ""
+) -> Variable:
     known = np.isfinite(values)
     parts = [values[group & known] for group in groups]
     filled = [part for part in parts if len(part)]
@@ -81,7 +86,7 @@ def _describe_numbers(name: str, values: Floats, groups: Sequence[np.ndarray]) -
     texts = tuple(_quartiles(part) for part in (values[known], *parts))
     return Variable(
         name=name,
-        unit="median (quartiles)",
+        unit="median (quartiles)" + f"; no numbers: {odd}" * bool(odd),
         levels=(("", texts),),
         missing=int((~known).sum()),
         p=p,

@@ -287,6 +287,7 @@ def record_settings(
         "out": str(out.absolute()),
         "allow_missing": bool(cohort.excluded),
         **cohort.task.to_settings(),
+        **asdict(cohort.reading),
         **asdict(fit),
         **({"models": list(models), "combine": combine_model} if models else {}),
         **(asdict(split) if split else {}),

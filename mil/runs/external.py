@@ -96,7 +96,7 @@ def external_validation(
     """
     table, store = Path(table), Path(store)
     members = run.ensemble(model)
-    train_rows, test_rows = split_train_test(read_table(table))
+    train_rows, test_rows = split_train_test(read_table(table, run.settings.reading, notify))
     rows = test_rows or train_rows
     cohort = assemble(rows, store, task=run.task, allow_missing=allow_missing, source=table.name)
     for row, reason in cohort.excluded:

@@ -63,7 +63,7 @@ class Run(RunFacts):
         """
         if not self.table.exists():
             self._require_places()
-        rows, _ = split_train_test(read_table(self.table))
+        rows, _ = split_train_test(read_table(self.table, self.settings.reading))
         return tuple(rows)
 
     def _require_places(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mil.data.reading import TableReading
 from mil.settings import FitSettings, SplitSettings
 from mil.tasks.registry import task_from
 from mil.tasks.task import Task
@@ -47,6 +48,11 @@ class RunSettings:
     def cohort(self) -> Path:
         """The cohort table as it was called then."""
         return Path(self.stored["cohort"])
+
+    @property
+    def reading(self) -> TableReading:
+        """What the names and words of the table mean."""
+        return TableReading.from_settings(self.stored)
 
     @property
     def store(self) -> Path | None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mil.data.case import Case, Row
-from mil.data.values import is_missing
+from mil.data.names import check_spelling
+from mil.data.outcomes import require_column
+from mil.data.values import without_missing
 from mil.errors import CohortError, FitError
 from mil.tasks.names import GradeColumns
 from mil.tasks.task import Fields, Task
@@ -51,13 +53,12 @@ class Grade(GradeColumns, Task):
         """The label is the grade; the table's own label joins the further columns."""
         if self.grade == "label":
             return tuple(rows)
-        if rows and self.grade not in rows[0].other:
-            columns = ", ".join(rows[0].other) or "none"
-            raise CohortError(
-                f"{source} has no column {self.grade!r}; beside case and slide it has {columns}. Set grade "
-                "to the name of the column."
-            )
-        labelled = tuple(_label_row(row, self.grade) for row in rows)
+        if not rows:
+            return ()
+        column = require_column(rows, "grade", self.grade, source)
+        cells = without_missing([row.other[column] for row in rows], self.grade_order)
+        check_spelling(source, column, cells)
+        labelled = tuple(_label_row(row, column, cells[i]) for i, row in enumerate(rows))
         if not any(row.label for row in labelled):
             raise CohortError(f"{source}: no case has a {self.grade}. Fill the column in.")
         first: dict[str, Row] = {}
@@ -199,12 +200,11 @@ class Grade(GradeColumns, Task):
         raise AssertionError("unreachable: check_combinable raises")
 
 
-def _label_row(row: Row, column: str) -> Row:
+def _label_row(row: Row, column: str, grade: str) -> Row:
     other = {name: value for name, value in row.other.items() if name != column}
     if row.label:
         other["label"] = row.label
-    value = row.other[column]
-    return replace(row, label="" if is_missing(value) else value, other=other)
+    return replace(row, label=grade, other=other)
 
 
 def _sort_grades(grades: Sequence[str], source: str) -> tuple[str, ...]:

@@ -1,11 +1,13 @@
 """The table of tasks: names, and what settings need to know of each. A task is its files and a row here.
 
-No other import than the standard library, so that the command line starts at once.
+Nothing is imported that takes time, so that the command line starts at once.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, NamedTuple
+
+from mil.data.reading import TableReading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,8 @@ class GradeColumns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskColumns(FollowUpColumns, GradeColumns):
-    """The columns of all tasks, for settings of verbs."""
+class TaskColumns(FollowUpColumns, GradeColumns, TableReading):
+    """The columns of all tasks and how the table is read, for settings of verbs."""
 
 
 class TaskRow(NamedTuple):

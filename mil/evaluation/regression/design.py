@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mil.data.values import is_missing, read_number
+from mil.data.values import read_number, read_numbers, without_missing
 from mil.evaluation.arrays import Floats
 
 Table = Mapping[str, Sequence[str]]  # values of n cases by column
@@ -59,11 +59,13 @@ def fit_design(table: Table) -> Design:
     """Fit the terms of all columns; constant columns and those that are unique to each case have none."""
     terms: list[Term] = []
     for column, values in table.items():
-        filled = [value for value in values if not is_missing(value)]
-        numbers = [read_number(value) for value in filled]
-        if all(map(math.isfinite, numbers)):
-            if len(set(numbers)) > 1:
-                terms.append(Term(column=column, middle=float(np.median(numbers))))
+        filled = [value for value in without_missing(values) if value]
+        if numbers := read_numbers(values):
+            finite = [value for value in numbers.values if math.isfinite(value)]
+            if len(set(finite)) > 1:
+                terms.append(Term(column=column, middle=float(np.median(finite))))
+            continue
+        if not filled:
             continue
         counts = Counter(sorted(filled))
         if len(counts) == len(filled) > 2:

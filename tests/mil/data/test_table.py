@@ -1,11 +1,14 @@
 """The table is read as its authors meant it, or refused with the line."""
 
 import re
+import sys
 
 import pytest
 
 from mil.data.case import Row
 from mil.data.names import matching
+from mil.data.patients import note_blocks
+from mil.data.reading import TableReading
 from mil.data.table import read_table
 from mil.errors import CohortError
 
@@ -161,8 +164,8 @@ def test_table_that_is_not_there_is_refused(tmp_path):
 
 
 def test_table_that_is_no_text_is_refused(table):
-    with pytest.raises(CohortError, match="Save it as CSV"):
-        read_table(table("case,slide,label\nMüller,s1,a\n", encoding="latin-1"))
+    with pytest.raises(CohortError, match=r"it is no text.* Save it as CSV"):
+        read_table(table("case,slide,label\nM\0,s1,a\n"))
 
 
 @pytest.mark.parametrize("line", ["c1,s1", "c1,s1,a,b"])
@@ -177,7 +180,7 @@ def test_empty_name_is_refused(table, line, what):
         read_table(table(f"case,slide,label\n{line}\n"))
 
 
-@pytest.mark.parametrize("mpp", ["40x", "1,234", "inf", "0", "-0.5", "0.25 um"])
+@pytest.mark.parametrize("mpp", ["40x", "inf", "0", "-0.5", "0.25 um"])
 def test_mpp_that_is_no_scale_is_refused(table, mpp):
     with pytest.raises(CohortError, match=f"line 2: mpp is {re.escape(repr(mpp))}; micrometres"):
         read_table(table(f'case,slide,label,mpp\nc1,s1,a,"{mpp}"\n'))
@@ -229,14 +232,150 @@ def test_one_case_is_known_again_however_it_is_written(table, twin):
 
 
 def test_numbers_in_names_are_no_spelling(table):
-    assert len(read_table(table("case,slide,label\n1.1,s1,a\n11,s2,b\n1,s3,a\n01,s4,b\n"))) == 4
+    assert len(read_table(table("case,slide,label\n1.1,s1,a\n11,s2,b\n1,s3,a\n1-1,s4,b\n"))) == 4
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_spreadsheets_that_write_no_commas_are_read(table, delimiter):
     text = 'case,slide,label,size\nc1,s1,a,"1,5"\nc2,s2,b,2\n'
     (first, _) = read_table(table(text.replace(",", delimiter).replace(f"1{delimiter}5", "1,5")))
-    assert (first.case, first.slide, first.label, first.other["size"]) == ("c1", "s1", "a", "1,5")
+    assert (first.case, first.slide, first.label, first.other["size"]) == ("c1", "s1", "a", "1.5")
+
+
+@pytest.mark.parametrize("column", ["case", "label", "site", "slide"])
+@pytest.mark.parametrize(("first", "second"), [("12", "12.0"), ("9", "0009"), ("3", "3.00")])
+def test_equal_numbers_are_one_name(table, column, first, second):
+    lines = [{"case": "c1", "slide": "s1", "label": "a", "site": "x"}]
+    lines.append({"case": "c2", "slide": "s2", "label": "b", "site": "y"})
+    lines[0][column], lines[1][column] = first, second
+    text = "\n".join(["case,slide,label,site", *(",".join(line.values()) for line in lines)])
+    with pytest.raises(CohortError, match=f"{column} '{first}' and '{second}' differ in spelling"):
+        read_table(table(text))
+    assert matching([first], [second]) == [first]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("CDK4+", "CDK4-"), ("<8 cm", ">8 cm"), ("+", "-"), ("\u2265", "<"), ("ALK (+)", "ALK (-)"),
+     (">=10", "10"), ("CDK4", "CDK4-"), ("CD34- S100+", "CD34+ S100-"), ("1-2", "12")],
+)  # fmt: skip
+def test_signs_tell_labels_apart(table, one, other):
+    rows = read_table(table(f"case;slide;label\nc1;s1;{one}\nc2;s2;{other}\nc3;s3;{one}\n"))
+    assert [row.label for row in rows] == [one, other, one]
+
+
+def test_a_label_that_reads_like_a_missing_word_can_be_meant(table):
+    path = table("case,slide,label\nc1,s1,None\nc2,s2,SS\nc3,s3,NA\n")
+    assert [row.label for row in read_table(path)] == ["", "SS", ""]
+    assert [row.label for row in read_table(path, TableReading(label_is=("None",)))] == [
+        "None",
+        "SS",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "patient"),
+    [
+        ("TCGA-QQ-A5V2-01A-01-TS1,s1;TCGA-QQ-A5V2-01Z-00-DX9,s2", "TCGA-QQ-A5V2"),
+        ("a,TCGA-DX-A1L0-01Z-00-DX1.svs;b,tcga-dx-a1l0-01Z-00-DX2.svs", "TCGA-DX-A1L0"),
+        ("TCGA-DX-A1L0,x;other,TCGA-DX-A1L0-01Z-00-DX2", "TCGA-DX-A1L0"),
+        ("C3L-00104-21,x;C3L-00104-22,y", "C3L-00104"),
+    ],
+)
+def test_barcodes_of_one_patient_in_two_cases_are_refused(table, rows, patient):
+    text = "case,slide\n" + rows.replace(";", "\n") + "\n"
+    with pytest.raises(CohortError, match=f"are of one patient, {patient}"):
+        read_table(table(text))
+
+
+def test_cases_are_found_in_their_names(table):
+    path = table("case,slide\nK7-A1,s1\nK7-B2,s2\nK12-A1,s3\n")
+    cases = [row.case for row in read_table(path, TableReading(case_from=r"^(K\d+)-"))]
+    assert cases == ["K7", "K7", "K12"]
+    assert {row.case for row in read_table(path, TableReading(case_from=r"K\d+"))} == {"K7", "K12"}
+    with pytest.raises(CohortError, match=r"line 4: .* finds no case in 'K12-A1'"):
+        read_table(path, TableReading(case_from=r"K\d-"))
+    with pytest.raises(CohortError, match="no regular expression"):
+        read_table(path, TableReading(case_from="("))
+
+
+def test_blocks_are_remarked_on():
+    text = note_blocks(["Case-3-A12", "Case-3-A15", "Case-9-B1", "P17b", "P17c", "Case-10-A1"])
+    assert text.startswith("4 cases look like blocks of 2: Case-3-A12")
+    assert note_blocks([f"case-{i:02}" for i in range(30)]) == ""
+    assert note_blocks([f"H2019-{1000 + i}" for i in range(30)]) == ""
+    assert note_blocks(["P17", "P18", "P19"]) == ""
+
+
+GERMAN = "sep=;\r\nCase ID;Slide ID;Label;Größe;Alter;;\r\nf1;s1;MÜLLER;4,5;61;;\r\nf2;s2;SS;12,25;k.A.;;\r\n"
+
+
+def test_a_german_spreadsheet_is_read(table):
+    notes = []
+    rows = read_table(table(GERMAN, encoding="cp1252"), notify=notes.append)
+    assert [(row.line, row.case, row.label) for row in rows] == [
+        (3, "f1", "MÜLLER"),
+        (4, "f2", "SS"),
+    ]
+    assert rows[1].other == {"Größe": "12.25", "Alter": "k.A."}
+    assert "was read as Windows-1252" in notes[0]
+
+
+def test_a_table_of_a_portal_is_read(table):
+    text = (
+        "#Patient Identifier\tSample\tStatus\n#STRING\tSTRING\tSTRING\nPATIENT_ID\tSAMPLE_ID\tOS_STATUS\n"
+        "P1\tP1-01\t1:DECEASED\nP2\tP2-01\t0:LIVING\n"
+    )
+    assert [(row.line, row.case, row.slide) for row in read_table(table(text))] == [
+        (4, "P1", "P1-01"),
+        (5, "P2", "P2-01"),
+    ]
+    named = table("Patient ID,Sample ID,Slide\nP1,P1-01,x\n")
+    assert read_table(named)[0] == Row(line=2, case="P1", slide="x", other={"Sample ID": "P1-01"})
+
+
+def test_a_numbered_column_is_no_comment(table):
+    [row] = read_table(table("#,case,slide\n1,c1,s1\n"))
+    assert row.other == {"#": "1"}
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "cells", "read"),
+    [
+        (";", ["1,234", "2,500"], ["1.234", "2.500"]),
+        (";", ["1.234,5", "7,25"], ["1234.5", "7.25"]),
+        (",", ["1,234", "7,5"], ["1.234", "7.5"]),
+        (",", ["1,234,567", "2,500"], ["1234567", "2500"]),
+        (",", ["4,5", "[Not Available]"], ["4.5", "[Not Available]"]),
+        (",", ["A1,234", "left, right"], ["A1,234", "left, right"]),
+    ],
+)
+def test_commas_in_numbers(table, delimiter, cells, read):
+    lines = [f'c{i}{delimiter}s{i}{delimiter}"{cell}"' for i, cell in enumerate(cells)]
+    text = "\n".join([delimiter.join(("case", "slide", "size")), *lines])
+    assert [row.other["size"] for row in read_table(table(text))] == read
+
+
+def test_a_comma_of_two_meanings_is_refused_with_the_cells(table):
+    text = 'case,slide,size\nc1,s1,"1,234"\nc2,s2,17\nc3,s3,"2,500"\n'
+    with pytest.raises(
+        CohortError, match=r"column 'size' .*'1,234' \(line 2\), '2,500' \(line 4\)"
+    ):
+        read_table(table(text))
+
+
+def test_a_folder_in_place_of_the_table_is_named(tmp_path):
+    with pytest.raises(CohortError, match=r"is a folder, not a table\. Give the table first"):
+        read_table(tmp_path)
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
+def test_a_workbook_is_named(tmp_path, monkeypatch, start):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    (tmp_path / "t.csv").write_bytes(start + b"....")
+    with pytest.raises(CohortError, match=r"is an Excel workbook.*Save it as CSV UTF-8\."):
+        read_table(tmp_path / "t.csv")
 
 
 def test_case_of_two_sites_is_refused(table):

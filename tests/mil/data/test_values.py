@@ -11,7 +11,7 @@ from mil.baselines.encoding import fit_encoding
 from mil.data.case import Case
 from mil.data.cohort import assemble
 from mil.data.table import read_table
-from mil.data.values import MISSING_WORDS, delimiter_in, guess_delimiter, is_missing, read_number
+from mil.data.values import MISSING_WORDS, is_missing, read_number, read_numbers, without_missing
 from mil.errors import CohortError
 from mil.evaluation.regression.design import fit_design
 from tests.mil.made import made_bag
@@ -56,12 +56,45 @@ def test_what_may_be_a_thousand_or_is_no_number_is_none(text):
 
 
 @pytest.mark.parametrize(
-    ("header", "delimiter"), [("a,b;c,d", ","), ("a;b;c,d", ";"), ("a\tb", "\t")]
+    "word",
+    [
+        "[Completed]",
+        "[Pending]",
+        "'--",
+        "???",
+        "n.a.",
+        "\N{EM DASH}",
+        "k.A.",
+        "#REF!",
+        "(none)",
+        "...",
+    ],
 )
-def test_the_delimiter_is_the_commonest_of_the_header(tmp_path, header, delimiter):
-    assert delimiter_in(header) == delimiter
-    (tmp_path / "t.csv").write_text(f"{header}\n1,2,3,4\n", encoding="utf-8-sig")
-    assert guess_delimiter(tmp_path / "t.csv") == delimiter
+def test_siblings_of_these_words(word):
+    assert is_missing(word)
+
+
+@pytest.mark.parametrize(
+    "word", ["completed", "pending", "+", "(+)", "<", "\N{GREATER-THAN OR EQUAL TO}", "0"]
+)
+def test_words_and_signs_that_say_something(word):
+    assert not is_missing(word)
+
+
+def test_a_dash_beside_a_plus_is_a_value():
+    assert without_missing(["+", "-", "+", "NA", ""]) == ["+", "-", "+", "", ""]
+    assert without_missing(["(+)", "(-)", "++"]) == ["(+)", "(-)", "++"]
+    assert without_missing(["high", "-", "low"]) == ["high", "", "low"]
+    assert without_missing(["NA", "none", "b"], ("NA",)) == ["NA", "", "b"]
+
+
+def test_numbers_but_for_a_few_cells_are_numbers():
+    column = read_numbers(["61", "52", "[Unknown]", "70", "48", "about 60", "3e1"])
+    assert column is not None
+    assert column.odd == (5,)
+    assert [v for v in column.values if v == v] == [61, 52, 70, 48, 30]
+    assert read_numbers(["1a", "1b", "2", "3"]) is None
+    assert read_numbers(["NA", "-"]) is None
 
 
 @pytest.fixture

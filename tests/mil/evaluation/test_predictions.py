@@ -266,7 +266,7 @@ def test_unreadable_files_are_named(tmp_path, predictions):
     path.write_text("")
     with pytest.raises(PredictionsError, match="cannot be read"):
         read_predictions(path)
-    path.write_bytes(b"model,case\n\xff\xfe,\x80\n")
+    path.write_bytes(b"model,case\n\xff\x81,\x80\n")
     with pytest.raises(PredictionsError, match="cannot be read"):
         read_predictions(path)
     write_predictions(path, predictions)

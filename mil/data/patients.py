@@ -1,0 +1,87 @@
+"""Which names are of one patient: barcodes of public programmes, and blocks that share a beginning."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from features.summary import listed
+from mil.data.case import Row
+from mil.errors import CohortError
+
+# The part of a barcode that names the patient: TCGA, TARGET, GTEx, CPTAC, HTAN.
+PATIENT = re.compile(
+    r"(TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}|TARGET-\d\d-[0-9A-Z]{6}|GTEX-[0-9A-Z]{4,5}|C3[LN]-\d{5}|HTA\d{1,2}_\d{1,4})"
+    r"(?![0-9A-Z]).*",
+    re.IGNORECASE | re.DOTALL,
+)
+# A number of a patient, then that of a block, a slide or a specimen: Case-3-A12, 17/2, P12b.
+BLOCK = re.compile(r"(.*\d)(?:[-_ ./](?:[A-Za-z]{1,2}\d{0,3}|\d{1,2}[A-Za-z]?)|[A-Za-z])")
+MOST_BLOCKS = 20  # of one patient; more are a site or a year that shares its name with its cases
+EXAMPLES = 3
+
+
+def patient_of(name: str) -> str:
+    """The patient that a barcode names, in capitals; empty if the name is none."""
+    match = PATIENT.fullmatch(name.rpartition("/")[2].strip())
+    return match.group(1).upper() if match else ""
+
+
+def check_patients(source: str, rows: Iterable[Row]) -> None:
+    """Refuse slides of one patient in several cases, as barcodes in either column show.
+
+    Raises:
+        CohortError: naming the patient.
+    """
+    case_of: dict[str, str] = {}
+    for row in rows:
+        for patient in {patient_of(row.case), patient_of(row.slide)} - {""}:
+            first = case_of.setdefault(patient, row.case)
+            if first != row.case:
+                raise CohortError(
+                    f"{source}: cases {first!r} and {row.case!r} are of one patient, {patient}, who would be "
+                    "trained on and tested. Give them one case, or set case_from to a pattern that finds "
+                    "the patient, such as 'TCGA-..-....'."
+                )
+
+
+def group_cases(rows: Sequence[Row], pattern: str, source: str) -> list[str]:
+    """The cases of rows as a pattern finds them in the column case: its first group, or the whole match.
+
+    Raises:
+        CohortError: the pattern is none, or finds nothing in a name.
+    """
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise CohortError(
+            f"case_from={pattern!r} is no regular expression ({error}). An example is 'TCGA-..-....'."
+        ) from error
+    cases = []
+    for row in rows:
+        match = regex.search(row.case)
+        case = (match.group(1 if regex.groups else 0) or "") if match else ""
+        if not case:
+            raise CohortError(
+                f"{source}, line {row.line}: case_from={pattern!r} finds no case in {row.case!r}. Change "
+                "the pattern or the name."
+            )
+        cases.append(case)
+    return cases
+
+
+def note_blocks(cases: Iterable[str]) -> str:
+    """A remark on cases whose names look like blocks of fewer patients; empty if there are none."""
+    groups: dict[str, list[str]] = {}
+    for case in sorted(set(cases)):
+        if match := BLOCK.fullmatch(case):
+            groups.setdefault(match.group(1), []).append(case)
+    blocks = {name: group for name, group in groups.items() if 1 < len(group) <= MOST_BLOCKS}
+    if not blocks:
+        return ""
+    n_cases = sum(map(len, blocks.values()))
+    examples = "; ".join(listed(group[:EXAMPLES]) for group in list(blocks.values())[:EXAMPLES])
+    patients = "1 patient" if len(blocks) == 1 else f"{len(blocks)} patients"
+    return (
+        f"{n_cases} cases look like blocks of {len(blocks)}: {examples}. If these are {patients}, they are "
+        "trained on and tested at once: give each patient one case, or set case_from to a pattern that finds "
+        "the patient in the name."
+    )
