@@ -115,7 +115,7 @@ class FitSettings:
         default=(),
         metadata={
             "help": "Columns of the table that the clinical models use, separated by commas; all if not "
-            "given.",
+            "given, except in survival, where they must be named.",
             "panel": "Models",
             "split": ",",
         },

@@ -14,8 +14,10 @@ from mil.audit.confounders import Confounder
 from mil.audit.judged import JudgedRun, judge
 from mil.audit.sample_size import Point, Width, learning_curve
 from mil.data.cohort import Cohort
+from mil.data.columns import odd_cells, telling_columns
 from mil.data.duplicates import lookalikes
 from mil.data.names import matching
+from mil.data.patients import note_blocks
 from mil.data.splits import Fold, split_cases
 from mil.errors import MilError, RunError
 from mil.runs.run import Run
@@ -107,6 +109,7 @@ def audit_run(run: Run, *, curve_model: str = "", progress: Progress | None = No
     _add_confounders(summary, judged, confounders, associations)
     _add_sites(summary, cohort, folds, judged)
     _add_duplicates(summary, cohort)
+    _add_columns(summary, cohort)
     _add_folds(summary, judged, folds, label_of)
     _add_models(summary, run, folds, judged.predictions.models, judged.predictions.table)
     judged.add_certainty(summary)
@@ -221,6 +224,22 @@ def _add_duplicates(summary: Summary, cohort: Cohort) -> None:
         f"{len(pairs)} pairs of slides of different cases look like one tissue"
     )
     summary.problems.extend(map(str, pairs))
+
+
+def _add_columns(summary: Summary, cohort: Cohort) -> None:
+    """Names and columns of the table that say what only the outcome can say, or cannot be read."""
+    if blocks := note_blocks(cohort.names):
+        summary.warnings.append(blocks)
+    summary.warnings.extend(odd_cells(cohort.cases))
+    telling = telling_columns(cohort.cases, cohort.cases[0].other)
+    summary.facts["columns"] = f"{len(telling)} of {len(cohort.cases[0].other)} explain nothing" + (
+        f": {'; '.join(map(str, telling))}" if telling else ""
+    )
+    if telling:
+        summary.warnings.append(
+            f"{'; '.join(f'Column {found}' for found in telling)}. No model may read it, and no table "
+            "describes the cases by it."
+        )
 
 
 def _add_folds(

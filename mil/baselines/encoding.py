@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mil.data.case import Case, Row
+from mil.data.columns import telling_columns
 from mil.data.names import find_column
 from mil.data.values import read_number, read_numbers, without_missing
 from mil.errors import CohortError, FitError
@@ -134,9 +135,16 @@ def readable(cases: Sequence[Case], requested: Sequence[str]) -> Encoding:
     """What a clinical model could read of a whole cohort; each fold learns an encoding of its own.
 
     Raises:
-        CohortError: of ``clinical_columns``.
+        CohortError: of ``clinical_columns``; no column is named where cases have follow-up; or a column says
+            what only the outcome can say.
         FitError: no column is left.
     """
+    if not requested and any(case.time is not None for case in cases):
+        raise CohortError(
+            "Name the columns that the clinical model reads (clinical): a table with follow-up holds columns "
+            f"that are known only afterwards. It has {', '.join(cases[0].other) or 'none'}."
+        )
+    check_telling(cases, clinical_columns(cases, requested))
     encoding = fit_encoding(cases, requested)
     if not encoding.columns:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in encoding.left_out)
@@ -145,6 +153,20 @@ def readable(cases: Sequence[Case], requested: Sequence[str]) -> Encoding:
             "one, such as age, or leave the model out."
         )
     return encoding
+
+
+def check_telling(cases: Sequence[Case | Row], names: Sequence[str]) -> None:
+    """Refuse columns that are made from the outcome, known only after it, or names of rows.
+
+    Raises:
+        CohortError: naming each with the reason.
+    """
+    if telling := telling_columns(cases, names):
+        listing = "; ".join(f"column {found}" for found in telling)
+        raise CohortError(
+            f"A model of clinical columns would learn the outcome by what is no cause of it: {listing}. Name "
+            "the columns to read, without these (clinical)."
+        )
 
 
 def revealing_columns(cases: Sequence[Case | Row], names: Sequence[str]) -> tuple[str, ...]:

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from features.summary import Summary, listed, tally
-from mil.data.case import Case, Row
+from mil.data.case import Row
+from mil.data.columns import odd_cells
 from mil.data.patients import note_blocks
 from mil.data.splits import split_cases
 from mil.data.table import split_train_test
-from mil.data.values import read_numbers
 from mil.errors import MilError
 from mil.evaluation.intervals import newcombe_auc, wilson
 from mil.settings import SplitSettings
@@ -58,25 +58,6 @@ def summarise_cases(
         _summarise_folds(summary, list(usable.values()), per_class, requested)
         _warn_of_scarce(summary, {name: per_class[name] for name in classes})
         summary.facts["to expect"] = _precision(list(per_class.values()))
-
-
-def odd_cells(rows: Sequence[Row | Case]) -> list[str]:
-    """Columns of numbers but for a few cells, which are taken as missing; one sentence for each."""
-    notes = []
-    for name in rows[0].other if rows else ():
-        cells = [row.other[name] for row in rows]
-        column = read_numbers(cells)
-        if column and column.odd:
-            odd = listed([f"{cells[i]!r} ({_name(rows[i])})" for i in column.odd])
-            notes.append(
-                f"Column {name} holds numbers but for {odd}, which count as missing. Correct them in the "
-                "table, or write words in every cell."
-            )
-    return notes
-
-
-def _name(row: Row | Case) -> str:
-    return f"line {row.line}" if isinstance(row, Row) else row.name
 
 
 def _summarise_folds(

@@ -79,6 +79,12 @@ def with_outcomes(
     )
     if not any(row.label for row in labelled):
         raise CohortError(f"{source}: no case has both {time} and {event}. Fill them in.")
+    known = {row.case: row.time for row in labelled if row.time is not None}
+    if len(known) > 1 and len({*known.values()}) == 1:
+        raise CohortError(
+            f"{source}: every case has the same {time}, {min(known.values()):g}, so that nothing says who "
+            "lives longer. Check the column."
+        )
     first: dict[str, Row] = {}
     for row in labelled:
         earlier = first.setdefault(row.case, row)

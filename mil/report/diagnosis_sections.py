@@ -139,7 +139,11 @@ class DiagnosisSections(Sections[DiagnosisReport]):
     def values(self) -> dict[str, object]:
         """Results, tests, curves, errors and cards."""
         report, lead = self.report, self.lead
-        evaluation, predictions, cohort = report.evaluation, report.predictions, report.facts.cohort
+        evaluation, predictions, cohort = (
+            report.evaluation,
+            report.predictions,
+            report.facts.described,
+        )
         place = evaluation.models.index(lead)
         cards = case_cards(predictions)
         # Hardest first: the least probability for the true class. The sort is stable, by case name.

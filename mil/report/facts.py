@@ -40,6 +40,7 @@ class Facts:
         in_table: cases and slides that the cohort's table names.
         external: cases of these that are reserved for an external test.
         cohort: one row per case: case, label, slides, tiles, and any further columns.
+        telling: columns of the cohort that are made from the outcome or name the cases.
         excluded: (what, reason) of all that was left out.
         folds: repeat, fold, case, label; the fold is the one that tests the case.
         heatmaps: by slide; may lack some or all.
@@ -56,6 +57,7 @@ class Facts:
     in_table: tuple[int, int]
     external: int = 0
     cohort: pd.DataFrame
+    telling: tuple[str, ...] = ()
     excluded: tuple[tuple[str, str], ...]
     folds: pd.DataFrame
     heatmaps: Mapping[str, Heatmap]
@@ -74,9 +76,18 @@ class Facts:
             name
             for name in names
             if name not in ("case", "label")
-            and (plain[name] in self.outcome_columns or FOLLOW_UP.fullmatch(plain[name]))
+            and (
+                name in self.telling
+                or plain[name] in self.outcome_columns
+                or FOLLOW_UP.fullmatch(plain[name])
+            )
         ]
         return self.cohort.drop(columns=follows)
+
+    @property
+    def described(self) -> pd.DataFrame:
+        """The cohort without columns that are made from the outcome or name the cases."""
+        return self.cohort.drop(columns=["time", *self.telling], errors="ignore")
 
     @property
     def n_sites(self) -> int:

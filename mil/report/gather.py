@@ -9,6 +9,7 @@ import pandas as pd
 from features.progress import Progress, Silent
 from mil.audit.judged import load_judged
 from mil.data.cohort import Cohort
+from mil.data.columns import telling_columns
 from mil.data.splits import Fold
 from mil.data.table import read_table, split_train_test
 from mil.evaluation.judge import compare, evaluate
@@ -70,6 +71,9 @@ def _facts(
         in_table=(len({row.case for row in rows}), len(rows)),
         external=len({row.case for row in split_train_test(rows)[1]}),
         cohort=_cohort_table(cohort),
+        telling=tuple(
+            found.column for found in telling_columns(cohort.cases, cohort.cases[0].other)
+        ),
         excluded=cohort.excluded,
         folds=_folds_table(cohort, folds),
         heatmaps=_heatmaps(run, cohort, folds, progress),

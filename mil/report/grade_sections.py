@@ -144,7 +144,7 @@ class GradeSections(Sections[GradeReport]):
             "place": place,
             "results": results,
             "n_models": len(evaluation.models),
-            "described": table_one(report.facts.cohort, evaluation.grades),
+            "described": table_one(report.facts.described, evaluation.grades),
             "cards": cards,
             "missed": [card.case for card in cards if card.verdicts[place].wrong],
             "missed_by_all": [card.case for card in cards if card.missed],

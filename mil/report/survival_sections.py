@@ -160,7 +160,6 @@ class SurvivalSections(Sections[SurvivalReport]):
         report, lead, outcomes = self.report, self.lead, self.outcomes
         evaluation, predictions = report.evaluation, report.predictions
         place = evaluation.models.index(lead)
-        described = report.facts.cohort.drop(columns="time", errors="ignore")
         cards = risk_cards(predictions, evaluation.unit)
         # Hardest first; the sort is stable, by case name.
         cards.sort(
@@ -175,7 +174,7 @@ class SurvivalSections(Sections[SurvivalReport]):
             "follow_up": median_follow_up(outcomes.time, outcomes.event),
             "median": kaplan_meier(outcomes.time, outcomes.event).median(),
             "longest": float(outcomes.time.max()),
-            "described": table_one(described, self.groups),
+            "described": table_one(report.facts.described, self.groups),
             "by_risk": self._table_by_risk(),
             "everyone": groups_of(outcomes.time, outcomes.event, everyone, ("all",)),
             "events_by_model": [_events(predictions.mean_risks(model)) for model in models],

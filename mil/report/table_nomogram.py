@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mil.baselines.encoding import revealing_columns
+from mil.baselines.encoding import check_telling, revealing_columns
 from mil.data.case import Row
+from mil.data.columns import odd_cells
+from mil.data.names import find_column
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import training_rows
 from mil.errors import CohortError, RunError
@@ -69,10 +71,15 @@ def table_nomogram(  # noqa: PLR0913 - what, and how it is read
         FitError: no column has an effect.
     """
     rows = task.label_rows(training_rows(table, notify, reading), table.name)
+    columns = _named_columns(rows, columns, table.name)
     cases = _case_rows(rows, columns, table.name)
     labelled = [row for row in cases if row.label]
     classes, text = task.name_probability({row.label for row in labelled}, positive, horizon)
     first, second = classes
+    check_telling(labelled, columns)
+    if notify:
+        for note in odd_cells(labelled, columns):
+            notify(note)
     outcomes = [replace(row, label=second if row.label == second else first) for row in labelled]
     values = {name: [row.other[name] for row in outcomes] for name in columns}
     if run:
@@ -96,12 +103,20 @@ def write_table_nomogram(result: TableNomogram, folder: Path) -> Path:
     return folder / "nomogram.png"
 
 
-def _case_rows(rows: Sequence[Row], columns: Sequence[str], source: str) -> list[Row]:
-    """One row per case, by name; the columns are facts of the case."""
+def _named_columns(rows: Sequence[Row], columns: Sequence[str], source: str) -> tuple[str, ...]:
+    """The columns as the table writes them."""
+    names = []
     for name in columns:
-        if name not in rows[0].other:
+        column = find_column(name, rows[0].other)
+        if column is None:
             known = ", ".join(rows[0].other) or "none"
             raise CohortError(f"No column {name!r} in {source}; it has {known}.")
+        names.append(column)
+    return tuple(names)
+
+
+def _case_rows(rows: Sequence[Row], columns: Sequence[str], source: str) -> list[Row]:
+    """One row per case, by name; the columns are facts of the case."""
     first: dict[str, Row] = {}
     for row in rows:
         earlier = first.setdefault(row.case, row)

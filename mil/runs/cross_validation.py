@@ -8,6 +8,7 @@ from typing import Any
 from features.progress import Progress
 from mil.baselines.encoding import clinical_columns, readable, revealing_columns
 from mil.data.cohort import Cohort
+from mil.data.columns import odd_cells
 from mil.data.duplicates import lookalikes
 from mil.data.splits import Fold, folds_sha256, split_cases, write_folds
 from mil.evaluation.judge import Comparison, Evaluation, compare, evaluate
@@ -236,6 +237,8 @@ def clinical_facts(
     notify(f"The clinical model reads {', '.join(names)}.")
     for name, reason in encoding.left_out:
         notify(f"The clinical model leaves out {name}: it {reason}.")
+    for note in odd_cells(cohort.cases, names):
+        notify(note)
     for name in revealing_columns(cohort.cases, names):
         notify(
             f"Column {name} is the outcome in other words: whoever fills it in has made the diagnosis. Name "

@@ -16,14 +16,14 @@ from tests.mil.made import made_bag
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """Twelve cases of one slide; age tells the class, the block is a name, the code gives it away."""
+    """Twelve cases of one slide; age tells the class, the block is a name, the code gives most away."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     (tmp_path / "store").mkdir()
     lines = ["case,slide,label,age,block,code"]
     for i in range(12):
         age = 30 + 30 * (i % 2) + int(rng.integers(8))
-        lines.append(f"c{i:02d},s{i:02d},{'xy'[i % 2]},{age},B{i:02d},{i % 2}")
+        lines.append(f"c{i:02d},s{i:02d},{'xy'[i % 2]},{age},B{i:02d},{i % 2 if i else 1}")
         write_bag(tmp_path / "store" / f"s{i:02d}.h5", made_bag(f"s{i:02d}", n_tiles=20))
     (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
     return tmp_path
@@ -42,11 +42,19 @@ def test_columns_are_told_of_and_the_report_is_written(study, capsys):
     assert "leaves out block: it says something else of every case" in printed
     assert "Column code is the outcome in other words" in printed
     right = {result.model: result.correct for result in evaluation.models}
-    assert right["clinical"] == 12
+    assert right["clinical"] == 11  # of the first case the code says the other class
     facts = json.loads((study / "run" / "run.json").read_text())
     assert facts["clinical"]["c01"].keys() == {"age", "code"}
     report(ReportOptions(run=study / "run"))
     assert "clinical" in (study / "run" / "report.html").read_text()
+
+
+def test_columns_that_are_the_label_are_refused(study):
+    table = (study / "cohort.csv").read_text()
+    (study / "cohort.csv").write_text(table.replace("B00,1", "B00,0"))
+    options = asked(study, CrossvalOptions, out=study / "run", models=("clinical",), folds="3")
+    with pytest.raises(CohortError, match="column code is the label in other words"):
+        run_crossval(options)
 
 
 def test_run_goes_on_only_with_the_columns_it_began_with(study):

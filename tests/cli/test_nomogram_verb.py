@@ -120,8 +120,14 @@ def test_cases_kept_for_external_are_not_fitted(study, capsys):
     assert "10 cases of cohort.csv with split=test: kept for external validation" in text
 
 
-def test_column_that_is_the_label_in_other_words_is_told_of(study, capsys):
+def test_column_that_is_the_label_in_other_words_is_refused(study):
     rewritten(study, "grade", lambda row: "high" if row[2] == "y" else "low")
+    with pytest.raises(CohortError, match="column grade is the label in other words"):
+        nomogram(NomogramOptions(cohort=study / "cohort.csv", clinical=("Grade",), out=study / "n"))
+
+
+def test_column_that_nearly_is_the_label_is_told_of(study, capsys):
+    rewritten(study, "grade", lambda row: "high" if row[2] == "y" and row[0] != "c001" else "low")
     options = NomogramOptions(
         cohort=study / "cohort.csv", clinical=("grade", "sex"), out=study / "n"
     )

@@ -97,3 +97,20 @@ def test_cohort_without_an_event_is_refused(tmp_path, store):
     rows = rows_of(tmp_path, "a,a1,3,0", "b,b1,4,0")
     with pytest.raises(CohortError, match="holds no event"):
         assemble(rows, store, task=Survival())
+
+
+@pytest.mark.parametrize(
+    ("word", "label"),
+    [("1:DECEASED", "event"), ("0:LIVING", "censored"), ("1: Recurred/Progressed", "event"),
+     ("0:DiseaseFree", "censored"), ("Deceased", "event"), ("living", "censored")],
+)  # fmt: skip
+def test_words_of_portals_are_events(tmp_path, word, label):
+    rows = rows_of(tmp_path, f"a,a1,3,{word}", header="Patient ID,Sample ID,OS_MONTHS,OS_STATUS")
+    [row] = with_outcomes(rows, "OS months", "os.status")
+    assert (row.label, row.other) == (label, {})
+
+
+def test_times_without_variation_are_refused_before_any_fit(tmp_path):
+    rows = rows_of(tmp_path, "a,a1,7,1", "b,b1,7.0,0", "c,c1,,1")
+    with pytest.raises(CohortError, match=r"every case has the same time, 7, so that nothing"):
+        with_outcomes(rows, "time", "event")

@@ -1,0 +1,171 @@
+"""Columns of a table that are no facts beside the outcome: names, row numbers, the outcome itself."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from features.summary import listed
+from mil.data.case import Case, Row
+from mil.data.names import plain_header
+from mil.data.outcomes import EVENT
+from mil.data.values import read_number, read_numbers, without_missing
+
+ENOUGH = 8  # cases below which columns agree by chance
+SAME_ORDER = 0.9  # rank correlation with the time from which a column is made from it
+TELLS = 0.95  # share of cases whose event a column tells
+ROW_NAMES = frozenset(("row", "rownumber", "rowid", "index", "id", "no", "nr", "number", "lfd", "lfdnr", "#",
+                       "unnamed:0", "level0", "mrn", "uuid", "barcode", "accession", "column1"))  # fmt: skip
+ID_NAMES = re.compile(r".*(_|\s|-)(id|ids|uuid|barcode|mrn|accession)", re.IGNORECASE)
+# What registries know only afterwards, as plain headers: days_to_death, OS_STATUS, new_tumor_event_dx.
+FOLLOW_UP = re.compile(
+    r"(days|months|years|time)to(?!birth|collection|sample).*"
+    r"|new(tumou?r|neoplasm)event.*"
+    r"|vitalstatus|deathdate|dateofdeath|causeofdeath|deceased|dead|death|alive"
+    r"|last(contact|followup|known).*|dateoflast.*|follow.?up.*"
+    r"|(os|dss|dfi|dfs|pfi|pfs|rfs|efs|mfs|lrfs|css)(time|status|event|days|months|years|censor.*|cr|)"
+    r"|(overall|disease(free|specific)|progressionfree|relapsefree|eventfree|metastasisfree)survival.*"
+    r"|survival(time|status|days|months|years)?|tumou?rstatus|persontumou?rstatus|treatmentoutcome.*"
+)
+
+
+@dataclass(frozen=True)
+class Telling:
+    """A column that says what only the outcome, or the order of the table, can say.
+
+    Attributes:
+        column: its name.
+        reason: what it does, after the column's name in a sentence.
+    """
+
+    column: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.column} {self.reason}"
+
+
+def telling_columns(cases: Sequence[Case | Row], names: Iterable[str]) -> tuple[Telling, ...]:
+    """Columns that must not explain an outcome: made from it, known only after it, or names of rows.
+
+    Of cases with follow-up: columns with the order of the times, that tell the events, or that registries
+    fill in afterwards. Of classes: the labels in other words, one for each.
+
+    Args:
+        cases: with their outcomes.
+        names: of columns of theirs.
+    """
+    found = []
+    for name in names:
+        cells = without_missing([case.other.get(name, "") for case in cases])
+        reason = _reason(name, cells, cases)
+        if reason:
+            found.append(Telling(name, reason))
+    return tuple(found)
+
+
+def odd_cells(rows: Sequence[Row | Case], names: Iterable[str] | None = None) -> list[str]:
+    """Columns of numbers but for a few cells, which are taken as missing; one sentence for each.
+
+    Args:
+        rows: of a table, or cases.
+        names: of the columns to look at; all if not given.
+    """
+    notes = []
+    for name in (rows[0].other if names is None else names) if rows else ():
+        cells = [row.other[name] for row in rows]
+        column = read_numbers(cells)
+        if column and column.odd:
+            odd = listed([f"{cells[i]!r} ({_name_of(rows[i])})" for i in column.odd])
+            notes.append(
+                f"Column {name} holds numbers but for {odd}, which count as missing. Correct them in the "
+                "table, or write words in every cell."
+            )
+    return notes
+
+
+def _name_of(row: Row | Case) -> str:
+    return f"line {row.line}" if isinstance(row, Row) else row.name
+
+
+def _reason(name: str, cells: Sequence[str], cases: Sequence[Case | Row]) -> str:
+    present = [cell for cell in cells if cell]
+    rows = "numbers or names the cases" if _numbers_rows(name, present) else ""
+    if all(case.time is None for case in cases):
+        labels = [case.label for case in cases]
+        return "is the label in other words" if _is_recoded(cells, labels) else rows
+    if FOLLOW_UP.fullmatch(plain_header(name)):
+        return "is known only after the outcome"
+    known = [i for i, case in enumerate(cases) if case.time is not None]
+    cells = [cells[i] for i in known]
+    time = np.array([cases[i].time for i in known], dtype=np.float64)
+    event = np.array([cases[i].label == EVENT for i in known])
+    if _ranks_with(cells, time):
+        return "has the order of the times"
+    return "tells the events" if _tells_event(cells, event) else rows
+
+
+def _numbers_rows(name: str, present: Sequence[str]) -> bool:
+    """Whether a column names each case, or counts the rows."""
+    distinct = len(set(present)) == len(present) > 1
+    if not distinct:
+        return False
+    if plain_header(name) in ROW_NAMES or ID_NAMES.fullmatch(name.strip()):
+        return True
+    numbers = [read_number(cell) for cell in present]
+    if len(numbers) < ENOUGH or not all(n.is_integer() for n in numbers):
+        return False
+    steps = np.diff(numbers)
+    counts_on = bool(np.all(steps == steps[0]))
+    return counts_on or (max(numbers) - min(numbers) == len(numbers) - 1 and min(numbers) in (0, 1))
+
+
+def _is_recoded(cells: Sequence[str], labels: Sequence[str]) -> bool:
+    """Whether each label has one word of its own, in two cases or more."""
+    pairs = Counter(zip(cells, labels, strict=True))
+    distinct = {label for _, label in pairs}
+    one_to_one = len(pairs) == len(distinct) == len({cell for cell, _ in pairs}) > 1
+    return one_to_one and "" not in {cell for cell, _ in pairs} and min(pairs.values()) > 1
+
+
+def _ranks_with(cells: Sequence[str], time: NDArray[np.float64]) -> bool:
+    """Whether a column of numbers orders the cases as their times do, or the other way round."""
+    column = read_numbers(cells)
+    if column is None:
+        return False
+    values = np.array(column.values)
+    known = np.isfinite(values)
+    if known.sum() < ENOUGH or min(len(set(values[known])), len(set(time[known]))) < ENOUGH // 2:
+        return False
+    ranks = rankdata(values[known]), rankdata(time[known])
+    return bool(abs(np.corrcoef(*ranks)[0, 1]) >= SAME_ORDER)
+
+
+def _tells_event(cells: Sequence[str], event: NDArray[np.bool_]) -> bool:
+    """Whether a column tells the event of almost all cases: by words, numbers, or where it is filled in."""
+    if len(cells) < ENOUGH or min(event.sum(), (~event).sum()) < 2:
+        return False
+    base = max(event.mean(), 1 - event.mean())
+    goal = max(TELLS, (1 + base) / 2)
+    filled = [str(bool(cell)) for cell in cells]
+    words = cells if len(set(cells)) <= ENOUGH // 2 else filled
+    if any(_purity(kinds, event) >= goal for kinds in (words, filled)):
+        return True
+    column = read_numbers(cells)
+    if column is None or not all(map(math.isfinite, column.values)):
+        return False
+    ranks = rankdata(column.values)
+    n = int(event.sum())
+    auc = (ranks[event].sum() - n * (n + 1) / 2) / (n * (len(event) - n))
+    return bool(max(auc, 1 - auc) >= max(TELLS, 0.98))
+
+
+def _purity(kinds: Sequence[str], event: NDArray[np.bool_]) -> float:
+    """The share of cases whose event the commonest event of their kind is."""
+    pairs = Counter(zip(kinds, event.tolist(), strict=True))
+    return sum(max(pairs[kind, True], pairs[kind, False]) for kind in {*kinds}) / len(kinds)

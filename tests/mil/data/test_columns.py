@@ -1,0 +1,145 @@
+"""Columns made from an outcome, known only after it, or counting the rows are found; true facts are not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mil.baselines.encoding import check_telling, readable
+from mil.data.case import Case
+from mil.data.columns import odd_cells, telling_columns
+from mil.data.outcomes import CENSORED, EVENT
+from mil.errors import CohortError
+from mil.report.table_one import table_one
+from tests.mil.made import made_bag
+
+RNG = np.random.default_rng(5)
+N = 24
+TIME = np.sort(RNG.exponential(400, N))[RNG.permutation(N)].round() + 1
+DIED = RNG.random(N) < 0.6
+AGES = [str(int(age)) for age in RNG.normal(60, 12, N)]
+
+
+def survivors(**columns):
+    bags = (made_bag("s"),)
+    return [
+        Case(
+            name=f"c{i:02}",
+            label=EVENT if DIED[i] else CENSORED,
+            time=float(TIME[i]),
+            bags=bags,
+            other={name: str(column[i]) for name, column in columns.items()},
+        )
+        for i in range(N)
+    ]
+
+
+FROM_TIME = {
+    "months": [f"{t / 30.44:.1f}" for t in TIME],
+    "weeks, whole": [str(int(t // 7)) for t in TIME],
+    "hours": TIME * 24,
+    "negative": -TIME,
+    "rank": np.argsort(np.argsort(TIME)) + 1,
+    "log": np.log(TIME),
+    "noisy": TIME * RNG.uniform(0.95, 1.05, N),
+    "death only": [
+        f"{t + 3:.0f}" if died else "[Not Applicable]" for t, died in zip(TIME, DIED, strict=True)
+    ],
+}  # fmt: skip
+FROM_EVENT = {
+    "state": np.where(DIED, "gone", "here"),
+    "code": np.where(DIED, 2, 1),
+    "cause": np.where(DIED, "sarcoma", ""),
+    "visit": ["" if died else f"{i} May" for i, died in enumerate(DIED)],
+    "score": np.where(DIED, 5.0, 1.0) + RNG.random(N),
+}
+
+
+@pytest.mark.parametrize("column", [*FROM_TIME, *FROM_EVENT])
+def test_what_is_made_from_the_follow_up_is_found_and_refused(column):
+    cases = survivors(**{column: (FROM_TIME | FROM_EVENT)[column], "age": AGES})
+    [found] = telling_columns(cases, [column, "age"])
+    assert found.column == column
+    assert found.reason in ("has the order of the times", "tells the events")
+    with pytest.raises(CohortError, match=f"column {column} (has|tells)"):
+        readable(cases, (column, "age"))
+    assert [c.name for c in readable(cases, ("age",)).columns] == ["age"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["days_to_death", "Days To Last Followup", "vital_status", "OS_STATUS", "PFI.time",
+     "new_tumor_event_dx", "Disease Free Survival", "last_contact"],
+)  # fmt: skip
+def test_what_registries_fill_in_afterwards_is_found_by_its_name(column):
+    cases = survivors(**{column: RNG.integers(0, 3, N)})
+    assert [str(f) for f in telling_columns(cases, [column])] == [
+        f"{column} is known only after the outcome"
+    ]
+    classes = [replace(case, time=None) for case in cases]
+    assert telling_columns(classes, [column]) == ()  # a later fact tells no class
+
+
+def test_facts_of_a_case_are_none_of_these():
+    necrosis, site = RNG.choice(["yes", "no"], N), RNG.choice(["leg", "arm", "trunk"], N)
+    size = RNG.lognormal(2, 0.5, N).round(1)
+    related = (size + 2 * TIME / TIME.max()).round(1)
+    cases = survivors(age=AGES, necrosis=necrosis, site=site, size=size, related=related)
+    assert telling_columns(cases, cases[0].other) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("nr.", range(5, N + 5)), ("count", range(1, N + 1)), ("step", range(0, 3 * N, 3)),
+     ("patient id", [f"x{7 * i % 97}" for i in range(N)]), ("shuffled", RNG.permutation(N))],
+)  # fmt: skip
+def test_what_counts_the_rows_is_found(name, cells):
+    cases = survivors(**{name: list(cells)})
+    assert [found.reason for found in telling_columns(cases, [name])] == [
+        "numbers or names the cases"
+    ]
+
+
+def test_the_label_in_other_words_is_found():
+    labels = ["LMS", "SS", "MFS"] * 4
+    cases = [
+        Case(
+            name=f"c{i}", label=label, bags=(),
+            other={"code": str(labels.index(label)), "age": AGES[i], "MDM2": "+" if i % 4 else "-"},
+        )
+        for i, label in enumerate(labels)
+    ]  # fmt: skip
+    assert [str(found) for found in telling_columns(cases, cases[0].other)] == [
+        "code is the label in other words"
+    ]
+    with pytest.raises(CohortError, match="code is the label in other words"):
+        check_telling(cases, ("code",))
+
+
+def test_clinical_columns_of_a_survival_cohort_are_named():
+    with pytest.raises(CohortError, match=r"Name the columns .*It has age\."):
+        readable(survivors(age=AGES), ())
+
+
+def test_odd_cells_are_named_and_numbers_stay_numbers():
+    ages = [*AGES[:-2], "about 60", "[Unknown]"]
+    cases = survivors(age=ages)
+    [note] = odd_cells(cases)
+    assert note.startswith(
+        "Column age holds numbers but for 'about 60' (c22), which count as missing."
+    )
+    [column] = readable(cases, ("age",)).columns
+    assert column.categories == ()
+
+
+def test_table_one_counts_odd_cells_as_missing():
+    import pandas as pd
+
+    cells = [*AGES[:-2], "ca. 60", "NA"]
+    table = pd.DataFrame(
+        {"case": range(N), "label": ["a", "b"] * (N // 2), "age": cells, "x": ["NA", "u", "v"] * 8}
+    )
+    age, x = table_one(table, ("a", "b"))
+    assert (age.unit, age.missing) == ("median (quartiles); no numbers: ca. 60", 2)
+    assert [level for level, _ in x.levels] == ["u", "v"]
+    assert x.missing == 8
