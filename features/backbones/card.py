@@ -21,12 +21,14 @@ class Card:
         mpp: micrometres per pixel of the tiles it was trained on.
         tile: their side in pixels.
         trained_on: the cases it has seen.
+        trained_on_slides: fingerprints of their slides, as ``Bag.source_sha256``; empty in older files.
     """
 
     backbone: str
     mpp: float
     tile: int
     trained_on: tuple[str, ...]
+    trained_on_slides: tuple[str, ...] = ()
 
     def scale_mismatch(self, mpp: float, recipe: BaseRecipe) -> str:
         """How the tiles to embed differ from those of the training; empty if they do not."""
@@ -66,6 +68,7 @@ def read_card(path: Path) -> Card | None:
             mpp=float(card["mpp"]),
             tile=int(card["tile"]),
             trained_on=tuple(map(str, card["trained_on"])),
+            trained_on_slides=tuple(map(str, card.get("trained_on_slides", ()))),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BackboneError(

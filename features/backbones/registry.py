@@ -15,7 +15,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from features.backbones.card import read_card
+from features.backbones.card import Card, read_card
 from features.backbones.table import BackboneEntry, find_backbone, list_backbones
 from features.choices import suggest
 from features.errors import BackboneError
@@ -35,6 +35,7 @@ class Backbone:
         weights_sha256: fingerprint of all parameters and buffers.
         licence: of the published weights, as timm states it.
         trained_on: cases the weights have seen, if the file says so.
+        trained_on_slides: fingerprints of their slides.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Backbone:
     weights_sha256: str
     licence: str
     trained_on: tuple[str, ...] = ()
+    trained_on_slides: tuple[str, ...] = ()
 
 
 class PooledFeatures(nn.Module):
@@ -139,8 +141,15 @@ def load_backbone(name: str, weights: str, *, seed: int = 0) -> Backbone:
         weights=_describe_weights(weights, seed),
         weights_sha256=_fingerprint(module),
         licence=str(config.get("license") or "not stated"),
-        trained_on=card.trained_on if (card := read_card(Path(weights))) else (),
+        **_seen(read_card(Path(weights))),
     )
+
+
+def _seen(card: Card | None) -> dict[str, tuple[str, ...]]:
+    """What the weights have seen, as the fields of a ``Backbone``."""
+    if card is None:
+        return {}
+    return {"trained_on": card.trained_on, "trained_on_slides": card.trained_on_slides}
 
 
 def _describe_weights(weights: str, seed: int) -> str:
@@ -180,7 +189,7 @@ def _load_installed(entry: BackboneEntry, weights: str, seed: int) -> Backbone:
         weights=_describe_weights(weights, seed),
         weights_sha256=_fingerprint(module),
         licence=entry.licence,
-        trained_on=card.trained_on if path and (card := read_card(path)) else (),
+        **_seen(read_card(path) if path else None),
     )
 
 

@@ -68,6 +68,7 @@ class Bag:
         source_sha256: fingerprint of the slide's files; equal for one slide under two names.
         case: if known at extraction.
         trained_on: cases the backbone was trained on.
+        trained_on_slides: fingerprints of their slides, as ``source_sha256``; empty if not known.
         bounds_l0: (x, y) of the corner of the scanned area in level 0, the origin of QuPath's coordinates.
         thumbnail: JPEG bytes of the whole slide, or empty.
         tile_flags: (N,) uint8 of ``features.tiles.quality``; None stands for zeros.
@@ -93,6 +94,7 @@ class Bag:
     source_sha256: str = ""
     case: str = ""
     trained_on: tuple[str, ...] = ()
+    trained_on_slides: tuple[str, ...] = ()
     bounds_l0: tuple[int, int] = (0, 0)
     thumbnail: bytes = field(default=b"", repr=False)
     tile_flags: NDArray[np.uint8] | None = field(default=None, repr=False)
@@ -195,6 +197,7 @@ def read_bag(path: Path | str) -> Bag:
             source_sha256=str(root["source_sha256"]),
             case=str(root["case"]),
             trained_on=tuple(json.loads(root["trained_on"])),
+            trained_on_slides=tuple(json.loads(root.get("trained_on_slides", "[]"))),
             bounds_l0=(int(geometry["bounds"][0]), int(geometry["bounds"][1])),
             thumbnail=file["thumbnail"][:].tobytes(),
             tile_flags=file["tile_flags"][:],
@@ -377,6 +380,7 @@ def _fill_hdf5(file: Any, bag: Bag) -> None:
         request_sha256=bag.request_sha256,
         annotation_sha256=bag.annotation_sha256,
         trained_on=json.dumps(bag.trained_on),
+        trained_on_slides=json.dumps(bag.trained_on_slides),
         n_tiles=len(bag),
         n_failed=bag.n_failed,
         tumour_of_tissue=bag.tumour_of_tissue,

@@ -88,7 +88,11 @@ def write_clam(folder: Path, bag: Bag) -> None:
 
 def _seen_cases(bag: Bag) -> dict[str, Any]:
     """The cases that the backbone and the stain were fitted on; empty if there are none."""
-    fitted = {"trained_on": bag.trained_on, "stain_reference": bag.recipe.get("stain_reference")}
+    fitted = {
+        "trained_on": bag.trained_on,
+        "trained_on_slides": bag.trained_on_slides,
+        "stain_reference": bag.recipe.get("stain_reference"),
+    }
     return {name: value for name, value in fitted.items() if value}
 
 

@@ -75,7 +75,13 @@ def read_foreign(
     if reference := seen.get("stain_reference"):
         bag = replace(bag, recipe={**bag.recipe, "stain_reference": reference})
     trained_on = tuple(seen.get("trained_on", ()))
-    bag = replace(bag, slide=slide or slide_name(path.stem), case=case, trained_on=trained_on)
+    bag = replace(
+        bag,
+        slide=slide or slide_name(path.stem),
+        case=case,
+        trained_on=trained_on,
+        trained_on_slides=tuple(seen.get("trained_on_slides", ())),
+    )
     geometry = {"side_l0": bag.side_l0, "mpp_l0": bag.mpp_l0, "size_l0": bag.size_l0}
     request = {"recipe": bag.recipe, "data": bag.data_sha256, "case": case, **geometry}
     return replace(bag, request_sha256=fingerprint(request))

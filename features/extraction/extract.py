@@ -32,8 +32,9 @@ from features.extraction.outputs import (
 )
 from features.extraction.slide_task import (
     SlideTask,
-    request_key,
+    relabel,
     sample_rows,
+    set_requests,
     share_failure,
     skip_existing,
 )
@@ -253,8 +254,9 @@ class ExtractionRun:
         drawn_sha256 = annotation_sha256(annotation) if annotation else ""
         sources = identify_files(job)
         for part in parts:
-            part.request = request_key(part, job, sources, drawn_sha256)
+            set_requests(part, job, sources, drawn_sha256)
             if part.find_bag(job.files):
+                relabel(part, job)
                 skip_existing(part)
         parts = [part for part in parts if not part.finished]
         if not parts:
@@ -393,6 +395,7 @@ class ExtractionRun:
             request_sha256=part.request,
             case=job.case,
             trained_on=self.backbone.trained_on,
+            trained_on_slides=self.backbone.trained_on_slides,
             tile_flags=flags[keep],
             reader=part.outcome.reader or "images",
             n_failed=len(part.work.unreadable),

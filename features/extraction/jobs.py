@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from features.bags.bag import fingerprint
 from features.choices import suggest
 from features.errors import InputError, SlideError
 from features.regions.annotations import find_annotation
@@ -196,6 +197,15 @@ def identify_files(job: SlideJob) -> tuple[str, ...]:
             f"{job.slide}: no such file {missing[0]}. Check the path, or slides and the slide column."
         )
     return tuple(_identify_file(path) for path in job.files)
+
+
+def source_sha256(job: SlideJob) -> str:
+    """The identity of a slide: of its files, whatever they and its case are called; as ``Bag.source_sha256``.
+
+    Raises:
+        SlideError: a file is missing.
+    """
+    return fingerprint({"files": identify_files(job)})
 
 
 def _path_jobs(path: Path, settings: JobSettings) -> list[SlideJob]:

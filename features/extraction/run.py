@@ -1,5 +1,6 @@
 """Extract slides by plain arguments: which slides, which recipe, which store, and on which machines."""
 
+import contextlib
 import os
 import time
 from collections import Counter
@@ -8,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from features.backbones.card import weights_notes
+from features.backbones.card import read_card, weights_notes
 from features.backbones.table import eclipsed_backbones
 from features.bags.store import Outcome
-from features.errors import InputError
-from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths
+from features.errors import InputError, SlideError
+from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths, source_sha256
 from features.progress import Progress
 from features.recipe import ALWAYS_EXCLUDED, Recipe
 from features.regions.drawing import note_exclusions
+from features.summary import listed
 
 ENGINES = ("local", "ray")
 STAGES = ("open", "read", "prepare", "forward", "write")
@@ -143,6 +145,7 @@ def extract_jobs(
     if engine not in ENGINES:
         raise InputError(f"engine is {' or '.join(ENGINES)}; got {engine!r}.")
     notes = [*weights_notes(recipes), *eclipsed_backbones([recipes[0].backbone])]
+    notes += seen_notes(recipes[0].weights, jobs)
     if jobs[0].region == "tissue":
         notes.append("Without annotations, every tile of tissue is used, tumour or not.")
     if engine == "ray":
@@ -168,6 +171,29 @@ def _note_exclusions(recipe: Recipe, outcomes: Sequence[Outcome]) -> list[str]:
         return []
     misspelt = set(recipe.exclude) - set(ALWAYS_EXCLUDED)
     return note_exclusions(misspelt, sum(by_slide.values(), Counter[str]()))
+
+
+def seen_notes(weights: str, jobs: Sequence[SlideJob]) -> list[str]:
+    """A remark on slides that the weights were trained on, under whatever name; empty without a card.
+
+    Raises:
+        BackboneError: the card is not of this library.
+    """
+    card = read_card(Path(weights))
+    if card is None:
+        return []
+    sources, cases = set(card.trained_on_slides), set(card.trained_on)
+    seen = []
+    for job in jobs:
+        with contextlib.suppress(SlideError):  # reported when the slide is read
+            if job.case in cases or (sources and source_sha256(job) in sources):
+                seen.append(job.slide)
+    if not seen:
+        return []
+    return [
+        f"The weights were trained on {len(seen)} of the {len(jobs)} slides: {listed(seen)}. With these bags "
+        "their cases may be trained on, but not tested."
+    ]
 
 
 def check_recipes(jobs: Sequence[SlideJob], recipes: Sequence[Recipe]) -> None:

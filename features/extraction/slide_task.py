@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from features.bags import bag as bags
 from features.bags.store import Outcome
 from features.errors import (
+    BagError,
     FeaturesError,
     SlideExcluded,
 )
@@ -38,6 +39,7 @@ class SlideTask:
         max_tiles: of the bag.
         outcome: so far.
         request: fingerprint of the inputs that the bag must answer.
+        requests: the same, and how it was formed in older bags.
         grid: the tiles of the bag.
         work: their embedding.
         rows: their features.
@@ -49,6 +51,7 @@ class SlideTask:
     max_tiles: int
     outcome: Outcome
     request: str = ""
+    requests: tuple[str, ...] = ()
     grid: TileGrid | None = None
     work: Work | None = None
     rows: FeatureSpool | None = None
@@ -68,8 +71,8 @@ class SlideTask:
     def find_bag(self, files: Sequence[Path]) -> bool:
         """Whether the requested bag exists; one that lacks tiles is outdated by newer files."""
         aside = self.path.with_name(self.path.name + OUTDATED)
-        if bags.read_request(self.path) != self.request:
-            if bags.read_request(aside) != self.request:
+        if bags.read_request(self.path) not in self.requests:
+            if bags.read_request(aside) not in self.requests:
                 return False
             aside.replace(self.path)
         newest = max(path.stat().st_mtime for path in files)
@@ -151,17 +154,28 @@ def sample_rows(part: SlideTask, n_tiles: int, job: SlideJob) -> NDArray[np.int6
     return rows
 
 
-def request_key(part: SlideTask, job: SlideJob, sources: Sequence[str], drawn_sha256: str) -> str:
-    """Fingerprint of the recipe and of the slide's own inputs; a bag with another one is outdated."""
-    return bags.fingerprint(
-        {
-            "recipe": dict(part.resolved),
-            "slide": job.slide,
-            "case": job.case,
-            "files": sources,
-            "mpp": job.mpp,
-            "annotation_sha256": drawn_sha256,
-            "coordinates": bags.read_bag(job.coordinates).data_sha256 if job.coordinates else None,
-            "max_tiles": part.max_tiles,
-        }
-    )
+def set_requests(part: SlideTask, job: SlideJob, sources: Sequence[str], drawn_sha256: str) -> None:
+    """Set the fingerprint of the recipe and of the slide's own inputs; a bag with another one is outdated.
+
+    No feature depends on the case. In older bags the fingerprint is also of the case that they name.
+    """
+    inputs = {
+        "recipe": dict(part.resolved),
+        "slide": job.slide,
+        "files": sources,
+        "mpp": job.mpp,
+        "annotation_sha256": drawn_sha256,
+        "coordinates": bags.read_bag(job.coordinates).data_sha256 if job.coordinates else None,
+        "max_tiles": part.max_tiles,
+    }
+    part.request = bags.fingerprint(inputs)
+    part.requests = (part.request,)
+    with contextlib.suppress(BagError):
+        part.requests += (bags.fingerprint(inputs | {"case": bags.read_bag(part.path).case}),)
+
+
+def relabel(part: SlideTask, job: SlideJob) -> None:
+    """Give the bag of a slide the case that the table gives the slide now."""
+    bag = bags.read_bag(part.path)
+    if bag.case != job.case:
+        bags.write_bag(part.path, replace(bag, case=job.case, request_sha256=part.request))

@@ -9,7 +9,7 @@ import numpy as np
 
 from features.errors import FeaturesError, SlideError, TileError
 from features.extraction.embed import Tiles
-from features.extraction.jobs import SlideJob
+from features.extraction.jobs import SlideJob, source_sha256
 from features.extraction.survey import lay_tiles, survey_slide
 from features.recipe import Recipe
 from features.slides.icc import srgb_transform
@@ -57,6 +57,7 @@ def resolve_stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainRe
         fit_stain(recipe.stain, np.concatenate(tiles)),
         slides=names,
         cases=tuple(sorted({by_name[name].case for name in names})),
+        sources=tuple(sorted(source_sha256(by_name[name]) for name in names)),
     )
 
 
@@ -80,8 +81,13 @@ def tile_normaliser(
 
 def reference_to_json(reference: StainReference) -> dict[str, Any]:
     """A reference as it stands in the recipe of a bag."""
-    target = reference.target.to_json()
-    return {"target": target, "slides": list(reference.slides), "cases": list(reference.cases)}
+    fields = {
+        "target": reference.target.to_json(),
+        "slides": list(reference.slides),
+        "cases": list(reference.cases),
+        "sources": list(reference.sources),
+    }
+    return {name: value for name, value in fields.items() if value or name != "sources"}
 
 
 def _sample_tiles(source: TileSource, to_srgb: Callable[[Tiles], Tiles] | None) -> Tiles:

@@ -98,6 +98,7 @@ class StainReference:
         target: its statistics.
         slides: the slides on which it was fitted.
         cases: their cases, on which a model that used it must not be tested; empty if unknown.
+        sources: fingerprints of the slides, as ``Bag.source_sha256``; empty if unknown.
 
     Raises:
         FeaturesError: no slide is named.
@@ -106,6 +107,7 @@ class StainReference:
     target: Stain
     slides: tuple[str, ...]
     cases: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.slides:
@@ -113,10 +115,14 @@ class StainReference:
                 "A stain reference needs at least one slide; got none. Name the slides of its fit."
             )
 
+    def to_json(self) -> dict[str, Any]:
+        """Its fields; without sources where they are unknown, so that older references stay the same."""
+        return {name: value for name, value in asdict(self).items() if value or name != "sources"}
+
     @property
     def sha256(self) -> str:
         """Fingerprint of all that is in it."""
-        return fingerprint(asdict(self))
+        return fingerprint(self.to_json())
 
 
 def fit_stain(method: str, tiles: NDArray[np.uint8]) -> Stain:
@@ -171,7 +177,7 @@ def normalise(tiles: NDArray[np.uint8], source: Stain, target: Stain) -> NDArray
 
 def save_reference(path: Path, reference: StainReference) -> None:
     """Write a reference as JSON, atomically."""
-    document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(reference)}
+    document = {"format": FORMAT, "format_version": FORMAT_VERSION, **reference.to_json()}
     write_atomic(path, json.dumps(document, indent=1) + "\n")
 
 
@@ -189,7 +195,8 @@ def load_reference(path: Path) -> StainReference:
         if not (isinstance(slides, list) and isinstance(cases, list)):
             raise ValueError(f"slides and cases are lists; got {slides!r} and {cases!r}")
         target = Stain.from_json(document["target"])
-        return StainReference(target, tuple(map(str, slides)), tuple(map(str, cases)))
+        sources = tuple(map(str, document.get("sources", ())))
+        return StainReference(target, tuple(map(str, slides)), tuple(map(str, cases)), sources)
     except (OSError, KeyError, TypeError, ValueError, FeaturesError) as error:
         raise FeaturesError(
             f"{path}: cannot be read as a stain reference ({type(error).__name__}: {error}). "

@@ -232,13 +232,24 @@ def _read_bags(
                 f"{store / row.slide}.h5 is the bag of slide {bag.slide!r}: the file was renamed. Give it "
                 "its own name back."
             )
-        if bag.case and bag.case != row.case:
-            raise CohortError(
-                f"{store / row.slide}.h5 was extracted for case {bag.case!r}, but the table gives the "
-                f"slide to case {row.case!r}. Correct the table, or extract again."
-            )
         bags[row.slide] = bag
-    return bags, excluded
+    _check_cases({row.slide: row.case for row in rows}, list(bags.values()), store)
+    # The case is what the table says: bags are renamed with it.
+    case_of = {row.slide: row.case for row in rows}
+    return {slide: replace(bag, case=case_of[slide]) for slide, bag in bags.items()}, excluded
+
+
+def _check_cases(case_of: Mapping[str, str], bags: Sequence[Bag], store: Path) -> None:
+    """Refuse a case of the extraction whose slides the table gives to several: they may be of one patient."""
+    first_of: dict[str, Bag] = {}
+    for bag in bags:
+        first = first_of.setdefault(bag.case, bag) if bag.case else bag
+        if case_of[first.slide] != case_of[bag.slide]:
+            raise CohortError(
+                f"Slides {first.slide!r} and {bag.slide!r} in {store} were extracted for one case, "
+                f"{bag.case!r}, but the table gives them to {case_of[first.slide]!r} and "
+                f"{case_of[bag.slide]!r}. Correct the table; if the extraction was wrong, extract again."
+            )
 
 
 def _check_twins(case_of: Mapping[str, str], bags: Sequence[Bag]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from features.backbones.registry import load_backbone
 from features.extraction.extract import extract
+from features.extraction.jobs import source_sha256
 from features.progress import Progress
 from features.recipe import Recipe
 from features.tiles.normalisation import resolve_stain_reference
@@ -170,9 +171,14 @@ def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:
         LeakageError: naming the cases.
     """
     recipe = tuning.recipe
-    seen = set(load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed).trained_on)
+    backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
+    seen, sources = set(backbone.trained_on), set(backbone.trained_on_slides)
     if recipe.stain != "off":
-        seen |= set(resolve_stain_reference(recipe, [slide.job for slide in tuning.slides]).cases)
+        reference = resolve_stain_reference(recipe, [slide.job for slide in tuning.slides])
+        seen |= set(reference.cases)
+        sources |= set(reference.sources)
+    if sources:
+        seen |= {s.job.case for s in tuning.slides if source_sha256(s.job) in sources}
     if leaked := matching((name for fold in folds for name in fold.test), seen):
         raise LeakageError(
             f"The first weights or the target stain have seen {', '.join(leaked[:3])}, which would be "

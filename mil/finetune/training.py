@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from features.backbones.registry import Backbone, load_backbone
 from features.bags.bag import fingerprint
 from features.extraction.embed import preprocess
-from features.extraction.jobs import identify_files
+from features.extraction.jobs import identify_files, source_sha256
 from features.precision import resolve_precision
 from features.progress import Advance, Progress, Silent
 from features.recipe import Recipe
@@ -307,10 +307,13 @@ def _card(
     pool, backbone = training.pool, training.backbone
     cases = {slide.job.case for slide in pool.slides}
     seen = cases | set(backbone.trained_on) | set(reference.cases if reference else ())
+    sources = {source_sha256(slide.job) for slide in pool.slides}
+    sources |= {*backbone.trained_on_slides, *(reference.sources if reference else ())}
     valid = progressed.valid_losses
     return {
         "backbone": backbone.name,
         "trained_on": sorted(seen),
+        "trained_on_slides": sorted(sources),
         "chosen_by": sorted({pool.slides[m].job.case for m in training.valid}),
         "classes": list(training.objective.outputs),
         "mpp": pool.recipe.mpp,

@@ -1,6 +1,6 @@
 """Every model on every fold: one table of predictions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -179,7 +179,10 @@ def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
     """
     tested = {name for fold in folds for name in fold.test}
     trained = {name for bag in cohort.bags for name in bag.trained_on}
-    if leaked := matching(tested, trained):
+    leaked = matching(tested, trained) or _cases_with(
+        cohort, tested, {source for bag in cohort.bags for source in bag.trained_on_slides}
+    )
+    if leaked:
         raise LeakageError(
             f"The backbone of these bags was trained on {len(leaked)} cases that would be tested, e.g. "
             f"{', '.join(leaked[:3])}. Use bags of a backbone that has not seen them, or fine-tune the "
@@ -202,7 +205,18 @@ def _stain_cases(cohort: Cohort) -> set[str]:
         for case in cohort.cases
         if matching((bag.slide for bag in case.bags), reference["slides"])
     }
-    return in_cohort | set(reference["cases"])
+    same = _cases_with(cohort, cohort.names, set(reference.get("sources", ())))
+    return in_cohort | set(reference["cases"]) | set(same)
+
+
+def _cases_with(cohort: Cohort, names: Iterable[str], sources: Collection[str]) -> list[str]:
+    """Those of the cases, sorted, that have a slide with one of these fingerprints, whatever its name."""
+    names = set(names)
+    return sorted(
+        case.name
+        for case in cohort.cases
+        if case.name in names and any(bag.source_sha256 in sources for bag in case.bags)
+    )
 
 
 def check_fit(

@@ -117,8 +117,11 @@ class RunFacts:
         return str(self.recipe.get("weights", "")).startswith("random")
 
     def case_of(self, slide: str, case: str = "") -> str:
-        """The case of a slide: ``case`` where its bag names one, else that of the table, else empty."""
-        return case or self.cases.get(slide, "")
+        """The case of a slide: that of the run's table, else ``case`` of its bag, else empty.
+
+        The table goes first: cases may have been renamed since the extraction.
+        """
+        return self.cases.get(slide, "") or case
 
     def label_of(self, case: str) -> str:
         """The label of a case; empty where the run does not know it."""

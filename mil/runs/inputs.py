@@ -129,6 +129,7 @@ def recipe_from(recipe: Mapping[str, Any], weights: str | None, store: Path) -> 
         store.mkdir(parents=True, exist_ok=True)
         stain = Stain.from_json(reference["target"])
         slides, cases = tuple(reference["slides"]), tuple(reference["cases"])
-        save_reference(path, StainReference(stain, slides, cases))
+        sources = tuple(reference.get("sources", ()))
+        save_reference(path, StainReference(stain, slides, cases, sources))
         values["stain_reference"] = (str(path),)
     return Recipe(**values)

@@ -58,11 +58,13 @@ def predict_slides(
     rows = {row.slide: row for row in table}
     by_case: dict[str, list[PredictedRow]] = {}
     slides, known = [], set()
+    trained_with = set(run.bags.values())
     for bag in bags:
         row = rows.get(bag.slide)
-        case = run.case_of(bag.slide, (row.case if row else "") or bag.case)
+        case = (row.case if row else "") or run.case_of(bag.slide, bag.case)
         values = tuple(predict(fitted, bag, row.other if row else {}).values())
-        slide = _row("slide", fitted, case, bag.slide, len(bag), values)
+        used = bag.data_sha256 in trained_with
+        slide = _row("slide", fitted, case, bag.slide, len(bag), values, used=used)
         slides.append(slide)
         by_case.setdefault(slide.case, []).append(slide)
         known.add(case)
@@ -71,7 +73,9 @@ def predict_slides(
         columns = zip(*(member.values for member in members), strict=True)
         mean = tuple(sum(column) / len(members) for column in columns)
         n_tiles = sum(member.n_tiles for member in members)
-        cases.append(_row("case", fitted, name if name in known else "", name, n_tiles, mean))
+        used = any(member.trained_on == "yes" for member in members)
+        case = name if name in known else ""
+        cases.append(_row("case", fitted, case, name, n_tiles, mean, used=used))
     return slides + cases
 
 
@@ -99,12 +103,20 @@ def write_predicted(path: Path, rows: Sequence[PredictedRow], fitted: FittedMode
 
 
 def _row(
-    level: str, fitted: FittedModel, case: str, slide: str, n_tiles: int, values: tuple[float, ...]
+    level: str,
+    fitted: FittedModel,
+    case: str,
+    slide: str,
+    n_tiles: int,
+    values: tuple[float, ...],
+    *,
+    used: bool,
 ) -> PredictedRow:
+    """One answer; ``used`` where a bag of the case was trained with, under whatever name."""
     predicted = fitted.readout.verdict(dict(zip(fitted.readout.answer_names, values, strict=True)))
     trained_on = "unknown"
-    if case:
-        trained_on = "yes" if matching([case], fitted.trained_on) else "no"
+    if case or used:
+        trained_on = "yes" if used or matching([case], fitted.trained_on) else "no"
     return PredictedRow(
         level=level,
         case=case or slide,

@@ -189,13 +189,20 @@ def test_class_that_gaps_have_emptied_is_noticed(store):
         assemble(rows_of(), store, allow_missing=True)
 
 
+def test_a_case_is_called_as_the_table_calls_it(store):
+    rows = [("new 1", "s1", "a"), ("c2", "s2", "b"), ("new 1", "s3", "a"), ("c2", "s4", "b")]
+    cohort = assemble(rows_of(rows), store)  # c1 renamed, c3 joined to c2
+    assert cohort.names == ["c2", "new 1"]
+    assert {bag.case for bag in cohort.bags} == {"c2", "new 1"}
+
+
 @pytest.mark.parametrize("allow_missing", [False, True])
-def test_bag_of_another_case_is_refused(store, allow_missing):
-    write_bag(store / "s2.h5", made_bag("s2", case="c9"))
+def test_slides_of_one_case_are_not_divided(store, allow_missing):
+    rows = [("c1", "s1", "a"), ("c2", "s2", "b"), ("other", "s3", "a"), ("c3", "s4", "b")]
     with pytest.raises(
-        CohortError, match="for case 'c9', but the table gives the slide to case 'c2'"
+        CohortError, match=r"'s1' and 's3' .* for one case, 'c1', but .* to 'c1' and 'other'"
     ):
-        assemble(rows_of(), store, allow_missing=allow_missing)
+        assemble(rows_of(rows), store, allow_missing=allow_missing)
 
 
 def test_bag_of_another_slide_is_refused(store):

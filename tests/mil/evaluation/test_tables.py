@@ -198,10 +198,17 @@ def test_tabs_and_semicolons_and_names_that_look_like_numbers(sep, make, tmp_pat
     assert notes == ()
 
 
-def test_number_with_a_comma_in_a_table_with_semicolons_is_named(tmp_path):
-    table = pd.read_csv(ours(tmp_path / "a.csv")).assign(p_LMS="0,5")
-    with pytest.raises(PredictionsError, match=r"p_LMS must hold numbers; got .*'0,5'"):
-        read_tables([written(tmp_path / "b.csv", table, ";")])
+def test_numbers_with_commas_are_read_and_others_named(tmp_path):
+    path = ours(tmp_path / "a.csv")
+    plain, _ = read_tables([path])
+    pd.read_csv(path, dtype={"case": str}).to_csv(
+        tmp_path / "b.csv", sep=";", decimal=",", index=False
+    )
+    commas, _ = read_tables([tmp_path / "b.csv"])
+    assert commas.table.equals(plain.table)
+    table = pd.read_csv(path).assign(p_LMS="half")
+    with pytest.raises(PredictionsError, match=r"p_LMS must hold numbers; got .*'half'"):
+        read_tables([written(tmp_path / "c.csv", table, ";")])
 
 
 @pytest.mark.parametrize("name", ["{}.h5", "{}.svs", "/features/h5_files/{}.h5"])

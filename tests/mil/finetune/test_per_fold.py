@@ -10,8 +10,12 @@ import pytest
 from lessons import RECIPE, alone, images, lesson, tune
 from safetensors.torch import load_file, save_file
 
+from features.bags.bag import read_bag
 from features.extraction.extract import extract
+from features.extraction.run import seen_notes
 from features.progress import Silent
+from features.tiles.normalisation import resolve_stain_reference
+from features.tiles.stain import save_reference
 from mil.data.case import Row
 from mil.data.cohort import assemble
 from mil.data.splits import Fold
@@ -20,7 +24,7 @@ from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.predictions import read_predictions
 from mil.finetune import per_fold
 from mil.finetune.cross_validation import PerFoldPipeline
-from mil.finetune.per_fold import Tuning, cross_validate_per_fold
+from mil.finetune.per_fold import Tuning, check_start, cross_validate_per_fold
 from mil.finetune.settings import FinetuneSettings
 from mil.learning.crossval import check_seen, cross_validate, fit_anew
 from mil.runs.cases import cohort_as_tested
@@ -98,6 +102,75 @@ def test_a_backbone_is_refused_on_its_own_training_cases(noise):
     )
     with pytest.raises(LeakageError, match=r"trained on 8 cases that would be tested, e.g. case-0"):
         cross_validate(cohort, FOLDS, ["tile-vote"], FIT, seed=0)
+
+
+def renamed(slides):
+    """The same files under other names of slides and cases."""
+    return [
+        replace(slide, job=replace(slide.job, slide=f"scan {i}", case=f"pt-{i}"))
+        for i, slide in enumerate(slides, start=50)
+    ]
+
+
+def test_slides_that_weights_have_seen_are_known_by_their_content(noise, tmp_path):
+    """Renamed cases and slides are found by extraction, cross-validation and a start of fine-tuning."""
+    folder, slides, _ = noise
+    weights = str(folder / "tuned" / "weights.safetensors")
+    others = renamed(slides)
+    notes = seen_notes(weights, [slide.job for slide in others])
+    assert notes[0].startswith("The weights were trained on 8 of the 8 slides: scan 50")
+    assert seen_notes("random", [slide.job for slide in others]) == []
+    rows = [
+        Row(line=i, case=slide.job.case, slide=slide.job.slide, label=slide.label)
+        for i, slide in enumerate(others, start=2)
+    ]
+    cohort = assemble(rows, bags(tmp_path / "store", others, weights))
+    names = tuple(cohort.names)
+    fold = Fold(repeat=0, index=0, train=names[2:], test=names[:2])
+    with pytest.raises(LeakageError, match=r"trained on 2 cases .* e\.g\. pt-50, pt-51"):
+        check_seen(cohort, [fold])
+    tuning = tuning_of(tmp_path, others, rows, recipe=replace(RECIPE, weights=weights))
+    with pytest.raises(LeakageError, match="have seen pt-50"):
+        check_start(tuning, [fold])
+
+
+def test_a_reference_stain_is_known_by_the_content_of_its_slide(noise, tmp_path):
+    _, slides, _ = noise
+    recipe = replace(RECIPE, stain="macenko", stain_reference=("case-1",))
+    reference = resolve_stain_reference(recipe, [slide.job for slide in slides])
+    save_reference(tmp_path / "stain.json", reference)
+    others = renamed(slides)
+    recipe = replace(recipe, stain_reference=(str(tmp_path / "stain.json"),))
+    extract([slide.job for slide in others], recipe, tmp_path / "s", device="cpu", workers=1)
+    rows = [
+        Row(line=i, case=slide.job.case, slide=slide.job.slide, label=slide.label)
+        for i, slide in enumerate(others, start=2)
+    ]
+    cohort = assemble(rows, tmp_path / "s")
+    [seen] = [
+        slide.job.case
+        for slide, first in zip(others, slides, strict=True)
+        if first.job.slide == "case-1"
+    ]
+    with pytest.raises(LeakageError, match=f"normalised to slides of {seen},"):
+        check_seen(cohort, [Fold(repeat=0, index=0, train=(), test=tuple(cohort.names))])
+
+
+def test_renamed_cases_are_relabelled_and_nothing_is_embedded(noise, tmp_path):
+    _, slides, _ = noise
+    first = extract(
+        [slide.job for slide in slides], RECIPE, tmp_path / "s", device="cpu", workers=1
+    )
+    assert {outcome.status for outcome in first} == {"done"}
+    before = {
+        s.job.slide: read_bag(tmp_path / "s" / f"{s.job.slide}.h5").data_sha256 for s in slides
+    }
+    jobs = [replace(slide.job, case=f"pt-{slide.job.slide}") for slide in slides]
+    again = extract(jobs, RECIPE, tmp_path / "s", device="cpu", workers=1)
+    assert {outcome.status for outcome in again} == {"skipped"}
+    for slide, sha256 in before.items():
+        bag = read_bag(tmp_path / "s" / f"{slide}.h5")
+        assert (bag.case, bag.data_sha256) == (f"pt-{slide}", sha256)
 
 
 def test_what_the_guard_refuses_would_have_looked_like_skill(noise, tmp_path):
