@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from features.bags.bag import read_bag
 from features.extraction.extract import extract
+from features.extraction.jobs import source_sha256
 from features.extraction.run import seen_notes
 from features.progress import Silent
-from features.tiles.normalisation import resolve_stain_reference
-from features.tiles.stain import save_reference
+from features.tiles.normalisation import reference_to_json, resolve_stain_reference
+from features.tiles.stain import load_reference, save_reference
 from mil.data.case import Row
 from mil.data.cohort import assemble
 from mil.data.splits import Fold
@@ -139,21 +140,19 @@ def test_a_reference_stain_is_known_by_the_content_of_its_slide(noise, tmp_path)
     recipe = replace(RECIPE, stain="macenko", stain_reference=("case-1",))
     reference = resolve_stain_reference(recipe, [slide.job for slide in slides])
     save_reference(tmp_path / "stain.json", reference)
+    assert load_reference(tmp_path / "stain.json") == reference
+    assert reference_to_json(reference)["sources"] == list(reference.sources)
     others = renamed(slides)
-    recipe = replace(recipe, stain_reference=(str(tmp_path / "stain.json"),))
-    extract([slide.job for slide in others], recipe, tmp_path / "s", device="cpu", workers=1)
+    seen = others[[slide.job.slide for slide in slides].index("case-1")].job
+    assert reference.sources == (source_sha256(seen),)
     rows = [
         Row(line=i, case=slide.job.case, slide=slide.job.slide, label=slide.label)
         for i, slide in enumerate(others, start=2)
     ]
-    cohort = assemble(rows, tmp_path / "s")
-    [seen] = [
-        slide.job.case
-        for slide, first in zip(others, slides, strict=True)
-        if first.job.slide == "case-1"
-    ]
-    with pytest.raises(LeakageError, match=f"normalised to slides of {seen},"):
-        check_seen(cohort, [Fold(repeat=0, index=0, train=(), test=tuple(cohort.names))])
+    recipe = replace(recipe, stain_reference=(str(tmp_path / "stain.json"),))
+    fold = Fold(repeat=0, index=0, train=(), test=(seen.case,))
+    with pytest.raises(LeakageError, match=f"have seen {seen.case},"):
+        check_start(tuning_of(tmp_path, others, rows, recipe=recipe), [fold])
 
 
 def test_renamed_cases_are_relabelled_and_nothing_is_embedded(noise, tmp_path):

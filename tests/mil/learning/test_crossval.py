@@ -181,6 +181,29 @@ def test_leakage_is_noticed_before_any_fit():
         run(retrained(COHORT, ("a0",)), fitter=keep)
 
 
+def test_slides_that_backbone_or_stain_has_seen_are_known_by_their_content():
+    """Whatever the slide and its case are called."""
+    first = COHORT.cases[0]
+    known = replace(first, bags=(replace(first.bags[0], source_sha256="f00"), *first.bags[1:]))
+    cohort = replace(COHORT, cases=(known, *COHORT.cases[1:]))
+    folds = folds_of(cohort)
+    check_seen(cohort, folds)
+    cases = tuple(
+        replace(
+            case,
+            bags=tuple(
+                replace(bag, trained_on=("pt 9",), trained_on_slides=("f00",)) for bag in case.bags
+            ),
+        )
+        for case in cohort.cases
+    )
+    with pytest.raises(LeakageError, match=rf"trained on 1 cases .* e\.g\. {first.name}\."):
+        check_seen(replace(cohort, cases=cases), folds)
+    stained = normalised(cohort, cases=["pt 9"], slides=["pt 9 s1"], sources=["f00"])
+    with pytest.raises(LeakageError, match=f"normalised to slides of {first.name},"):
+        check_seen(stained, folds)
+
+
 @pytest.mark.parametrize("spelling", ["A0", "\uff410"])
 def test_a_case_in_another_spelling_is_the_case(spelling):
     folds = folds_of(COHORT)
@@ -203,9 +226,10 @@ def test_backbone_that_saw_only_training_cases_is_taken():
     check_seen(retrained(COHORT, ("a0",)), folds)
 
 
-def normalised(cohort, *, slides=("elsewhere-s1",), cases=()):
+def normalised(cohort, *, slides=("elsewhere-s1",), cases=(), sources=()):
     """The cohort with bags whose stains are those of some slides."""
-    recipe = RECIPE | {"stain_reference": {"slides": list(slides), "cases": list(cases)}}
+    reference = {"slides": list(slides), "cases": list(cases), "sources": list(sources)}
+    recipe = RECIPE | {"stain_reference": reference}
     changed = [
         replace(case, bags=tuple(replace(bag, recipe=recipe) for bag in case.bags))
         for case in cohort.cases
