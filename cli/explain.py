@@ -44,10 +44,11 @@ class ExplainOptions:
             "help": "Apply every method to every slide of the run, to find the most faithful one."
         },
     )
-    method: str = field(
-        default="attention",
+    method: str | None = field(
+        default=None,
         metadata={
-            "help": f"{METHODS_HELP}.",
+            "help": f"{METHODS_HELP}. If not given: evidence where the model's answer is a sum over tiles, "
+            "else attention, or single-tile for models without.",
             "choices": tuple(method.name for method in list_methods()),
             "panel": "Map",
         },
@@ -130,7 +131,7 @@ class ExplainOptions:
     ExplainOptions,
     examples=[
         "mil explain run store/case-01-s1.h5 --out explained",
-        "mil explain run store/case-01-s1.h5 --method evidence --out explained",
+        "mil explain run store/case-01-s1.h5 --method attention --out explained",
         "mil explain trained slides/case-03-s1.tiff --annotations annotations --out explained",
         "mil explain run store/case-02-s1.h5 --ome-tiff --slides slides --out explained",
         "mil explain run --all --out explained",

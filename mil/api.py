@@ -72,7 +72,7 @@ class Run(stored.Run):
         self,
         slide: str,
         *,
-        method: str = "attention",
+        method: str | None = None,
         model: str | None = None,
         target: str | None = None,
         regions: StrPath | None = None,
@@ -82,7 +82,8 @@ class Run(stored.Run):
 
         Args:
             slide: its name, without folder and suffix.
-            method: a name of ``mil.list_methods()``.
+            method: a name of ``mil.list_methods()``; if not given ``evidence`` where the model's answer is a
+                sum over tiles, else ``attention`` or ``single-tile``.
             model: name of the model; if not given the first of the run that suits the method.
             target: the class to explain, or ``risk``; if not given the predicted class, or the risk.
             regions: folder of annotations, by slide, of what the map should find.
@@ -112,7 +113,7 @@ class Run(stored.Run):
             target=target,
             regions=None if regions is None else Path(regions),
         )
-        if request.row.needs_slide:
+        if request.row is not None and request.row.needs_slide:
             raise FitError(
                 f"method {method} looks into the slide's pixels. Call mil.explanation.write.explain_slide "
                 "with the slide's file, or choose another method."
@@ -282,7 +283,7 @@ def fit(
 
 
 def explain(
-    fitted: "FittedModel", bag: "Bag", *, method: str = "attention", target: str | None = None
+    fitted: "FittedModel", bag: "Bag", *, method: str | None = None, target: str | None = None
 ) -> "TileScores":
     """Score the tiles of a bag by their part in what a model answers.
 
@@ -292,7 +293,7 @@ def explain(
     Args:
         fitted: the model.
         bag: made by the model's own recipe.
-        method: a name of ``mil.list_methods()``.
+        method: a name of ``mil.list_methods()``; if not given as in ``Run.explain``.
         target: the class to explain, or ``risk``; if not given the predicted class, or the risk.
 
     Returns:
@@ -306,10 +307,12 @@ def explain(
         scores = mil.explain(model, mil.read_bag("store/case-01-s1.h5"), method="evidence")
         print(scores.values.shape, scores.quantity)
     """
+    from mil.explanation.default import default_scores
     from mil.explanation.methods import find_method
     from mil.explanation.target import explanation_target
 
-    return find_method(method)(explanation_target(fitted, bag, target))
+    explained = explanation_target(fitted, bag, target)
+    return default_scores(explained) if method is None else find_method(method)(explained)
 
 
 def _settings_for(cohort: "Cohort", settings: "FitSettings | None") -> "FitSettings":

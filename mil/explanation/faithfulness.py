@@ -108,10 +108,13 @@ class Faithfulness:
     @property
     def verdict(self) -> str:
         """In words."""
-        word = "Better" if self.better_than_random else "No better"
+        word, meaning = "No better", ""
+        if self.better_than_random:
+            word, meaning = "Better", "; it tells what THIS model uses, be it right or wrong"
         return (
             f"{word} than random orders of {self.ordered} (p = {self.p:.2g}): beats "
-            f"{self.deletion_percentile:.0f} of 100 by deletion, {self.insertion_percentile:.0f} by insertion"
+            f"{self.deletion_percentile:.0f} of 100 by deletion, {self.insertion_percentile:.0f} by "
+            f"insertion{meaning}"
         )
 
     @property

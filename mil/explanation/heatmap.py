@@ -104,8 +104,14 @@ def draw_small(scores: TileScores, *, width_px: int = 360) -> bytes:
     return buffer.getvalue()
 
 
-def scale_stops() -> tuple[tuple[str, str], ...]:
-    """(colour, label) at the ticks of the attention scale, for a page with many small maps."""
+def scale_stops(scores: TileScores) -> tuple[tuple[str, str], ...]:
+    """(colour, label) at the ticks of the scores' scale, for a page with many small maps."""
+    if scores.target:
+        labels = {-64: "-64: speaks against", 0: "0", 64: "+64: speaks for"}
+        return tuple(
+            (to_hex(_on_white(SIGNED_COLOURS(SIGNED_SCALE(tick)))), labels.get(tick, label))
+            for tick, label in SIGNED_TICKS.items()
+        )
     return tuple(
         (
             to_hex(_on_white(COLOURS(SCALE(tick)))),

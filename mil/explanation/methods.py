@@ -80,18 +80,18 @@ class Method:
 
 _ROWS = (
     Method(
-        name="attention",
-        function="mil.explanation.attention:target_attention",
-        description="where the head looks",
-        suits=_learns_attention,
-        instant=True,
-    ),
-    Method(
         name="evidence",
         function="mil.explanation.evidence:evidence_scores",
         description="each tile's exact share of the score",
         suits=_adds_up,
         linear_only=True,
+        instant=True,
+    ),
+    Method(
+        name="attention",
+        function="mil.explanation.attention:target_attention",
+        description="where the head looks",
+        suits=_learns_attention,
         instant=True,
     ),
     Method(
@@ -154,6 +154,20 @@ def list_methods() -> tuple[Method, ...]:
 def bag_methods() -> tuple[Method, ...]:
     """The methods that need nothing but a bag."""
     return tuple(method for method in METHODS.values() if not method.needs_slide)
+
+
+def default_method(head: "type[Head]", *, linear: bool) -> Method:
+    """The map that says most of a model: evidence where its answer is a sum over tiles.
+
+    Where it is none, the answer for single tiles follows for heads without attention, and attention for
+    the others: it shows where such a head looks, which need not be what it concludes from.
+
+    Args:
+        head: the class of its head.
+        linear: whether its score is linear in its logits.
+    """
+    suited = (method for method in list_methods() if method.instant and method.suits(head))
+    return next((m for m in suited if linear or not m.linear_only), METHODS["ablation"])
 
 
 def find_method(name: str) -> Method:

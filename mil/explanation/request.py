@@ -12,7 +12,7 @@ class MapRequest:
     """A map of one slide.
 
     Attributes:
-        method: name of the explanation method.
+        method: name of the explanation method; if not given that of ``methods.default_method``.
         model: name of the model; the first of the run that suits the method if not given.
         target: a class; if not given the predicted class, or beside ``regions`` the case's own.
         regions: folder of annotations, by slide, of what a map should find.
@@ -24,7 +24,7 @@ class MapRequest:
         FitError: the method is unknown, or the scale is not above 0.
     """
 
-    method: str = "attention"
+    method: str | None = None
     model: str | None = None
     target: str | None = None
     regions: Path | None = None
@@ -32,14 +32,15 @@ class MapRequest:
     ome_tiff: bool = False
 
     def __post_init__(self) -> None:
-        find_method(self.method)
+        if self.method is not None:
+            find_method(self.method)
         if self.mpp is not None and not 0 < self.mpp < float("inf"):
             raise FitError(f"mpp is a number above 0; got {self.mpp:g}. Leave it out.")
 
     @property
-    def row(self) -> Method:
-        """The method itself."""
-        return find_method(self.method)
+    def row(self) -> Method | None:
+        """The method itself; None if it is left to the model."""
+        return None if self.method is None else find_method(self.method)
 
     def check_slide(self, *, available: bool) -> None:
         """Refuse what needs the slide itself, if only its bag is available.
@@ -50,7 +51,7 @@ class MapRequest:
         needs = {
             "ome_tiff": self.ome_tiff,
             "mpp": self.mpp is not None,
-            f"method {self.method}": self.row.needs_slide,
+            f"method {self.method}": self.row is not None and self.row.needs_slide,
         }
         for name, needed in needs.items():
             if needed and not available:

@@ -16,6 +16,7 @@ from features.slides.slide import Slide, file_name
 from mil.explanation.assess import AssessedMap, assess_map, map_card
 from mil.explanation.caveats import chance_caveat, validation_caveat
 from mil.explanation.contact_sheet import draw_contact_sheet, draw_tile_maps, extreme_tiles
+from mil.explanation.default import method_for
 from mil.explanation.faithfulness import random_curves
 from mil.explanation.figure import TO_THE_MODEL, draw_explanation
 from mil.explanation.gradcam import recomputed_warning
@@ -131,9 +132,10 @@ def explain_bag(
     fitted, relation = run.model_for(bag.slide, model, case=bag.case)
     label = choose_target(run, bag, fitted, request.target, request.regions)
     target = explanation_target(fitted, bag, label)
+    method = request.row or method_for(target)
     random = random_curves(target, progress=progress)
     known = None if request.regions is None else known_tiles(request.regions, bag)
-    assessed = assess_map(target, request.method, random, known)
+    assessed = assess_map(target, method.name, random, known)
     card = map_card(assessed, progress=progress)
     card["guessing"] = chance_caveat(run, model)
     card["warnings"] += filter(None, [validation_caveat(run)])
@@ -142,7 +144,7 @@ def explain_bag(
     if target.name != target.predicted:
         answer += f"; the model predicts {target.predicted}"
     return Explanation(
-        method=request.row,
+        method=method,
         assessed=assessed,
         relation=relation,
         answer=answer,

@@ -23,10 +23,12 @@ class Heatmap:
     Attributes:
         png: the picture, 320 to 480 px wide.
         caption: the model and fold that drew it, and whether that model has seen the case.
+        scale: (colour as #rrggbb, meaning) along its scale.
     """
 
     png: bytes
     caption: str
+    scale: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ from mil.data.columns import telling_columns
 from mil.data.splits import Fold
 from mil.data.table import read_table, split_train_test
 from mil.evaluation.judge import compare, evaluate
-from mil.explanation.attention import attention_scores
+from mil.explanation.default import default_scores
 from mil.explanation.heatmap import draw_small, scale_stops
+from mil.explanation.target import explanation_target
 from mil.heads.registry import head_class
 from mil.report.facts import Facts, Heatmap
 from mil.report.sections import Report, load_sections
@@ -63,7 +64,12 @@ def _facts(
     warnings: Sequence[str],
     progress: Progress,
 ) -> Facts:
+<<<<<<< HEAD
     rows = read_table(run.table, run.settings.reading)
+=======
+    rows = read_table(run.table)
+    heatmaps = _heatmaps(run, cohort, folds, progress)
+>>>>>>> af761b1 (Evidence is the default map where a model's answer is a sum over tiles; a verdict says that a map tells what this model uses)
     return Facts(
         title=run.title,
         created=run.finished,
@@ -76,8 +82,8 @@ def _facts(
         ),
         excluded=cohort.excluded,
         folds=_folds_table(cohort, folds),
-        heatmaps=_heatmaps(run, cohort, folds, progress),
-        heatmap_scale=scale_stops(),
+        heatmaps=heatmaps,
+        heatmap_scale=next((drawn.scale for drawn in heatmaps.values()), ()),
         recipe=cohort.recipe,
         settings=run.settings.stored,
         versions=run.versions,
@@ -139,7 +145,7 @@ def _folds_table(cohort: Cohort, folds: Sequence[Fold]) -> pd.DataFrame:
 def _heatmaps(
     run: Run, cohort: Cohort, folds: Sequence[Fold], progress: Progress
 ) -> dict[str, Heatmap]:
-    """Attention of the first attention model on each slide of the first repeat's test cases."""
+    """The default map of the first attention model on each slide of the first repeat's test cases."""
     attending = [name for name in run.models if head_class(name).learns_attention]
     drawn: dict[str, Heatmap] = {}
     if not attending:
@@ -153,9 +159,13 @@ def _heatmaps(
             fitted = run.load(model, fold)
             for case in cohort.named(fold.test):
                 for bag in case.bags:
-                    caption = f"attention of {model}, fold {fold.index}: case not seen"
+                    scores = default_scores(explanation_target(fitted, bag))
+                    target = f" for {scores.target}" if scores.target else ""
+                    caption = (
+                        f"{scores.method}{target} of {model}, fold {fold.index}: case not seen"
+                    )
                     drawn[bag.slide] = Heatmap(
-                        png=draw_small(attention_scores(fitted, bag)), caption=caption
+                        png=draw_small(scores), caption=caption, scale=scale_stops(scores)
                     )
                     advance(1)
     return drawn

@@ -37,7 +37,7 @@ def test_slide_in_a_folder_is_explained_inside_out_and_beside_its_namesake(train
         explain(ExplainOptions(run=trained, input=path, out=tmp_path / "out"))
     left = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")}
     assert left == {
-        f"site-{site}%2Fa-abmil-attention.{suffix}"
+        f"site-{site}%2Fa-abmil-evidence.{suffix}"
         for site in (1, 2)
         for suffix in ("csv", "geojson", "json", "png")
     }
@@ -134,7 +134,7 @@ def test_map_of_a_model_that_may_have_guessed_says_so(trained, tmp_path, p, warn
     (trained / "metrics.json").write_text(json.dumps({"models": [result]}))
     write_bag(tmp_path / "s.h5", made_bag("s"))
     explain(ExplainOptions(run=trained, input=tmp_path / "s.h5", out=tmp_path / "out"))
-    guessing = json.loads((tmp_path / "out" / "s-abmil-attention.json").read_text())["guessing"]
+    guessing = json.loads((tmp_path / "out" / "s-abmil-evidence.json").read_text())["guessing"]
     sentence = (
         "No better than random: this run cannot distinguish abmil from guessing (7 of 20 right, p = 0.3), so "
         "its maps need not say anything about the disease."

@@ -117,7 +117,7 @@ def test_mpp_is_that_of_the_map_and_of_the_finest_level(trained, tmp_path):
         assert tiff.series[0].shape == (450, 1350, 3)
     explain(ExplainOptions(**with_slide | {"mpp": 8.0}, out=tmp_path / "coarse"))
     fine, coarse = (
-        (tmp_path / folder / "s-abmil-attention.png").read_bytes() for folder in ("out", "coarse")
+        (tmp_path / folder / "s-abmil-evidence.png").read_bytes() for folder in ("out", "coarse")
     )
     assert fine != coarse
     for wrong in (-1.0, float("inf"), float("nan")):

@@ -185,11 +185,12 @@ def test_a_cross_validation_is_not_a_model_to_predict_with(demo, mil):
 
 
 def test_explain_writes_a_table_a_picture_and_tiles_for_qupath(demo):
-    base = demo / "explained" / "case-01-s1-abmil-attention"
+    base = demo / "explained" / "case-01-s1-abmil-evidence"
     bag = read_bag(demo / "store" / "case-01-s1.h5")
     rows = read_csv(base.with_suffix(".csv"))
     assert len(rows) == len(bag)
-    assert sum(float(row["attention"]) for row in rows) == pytest.approx(1, abs=1e-4)
+    explained = json.loads(base.with_suffix(".json").read_text())["map"]["explained"]
+    assert sum(float(row["evidence"]) for row in rows) == pytest.approx(explained, abs=1e-3)
     tiles = json.loads(base.with_suffix(".geojson").read_text())["features"]
     assert [tile["geometry"]["coordinates"][0][0] for tile in tiles] == bag.coords_l0.tolist()
     assert base.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

@@ -222,7 +222,7 @@ def test_page_tells_what_the_run_has_measured(study, mil):
     left_out = sum(row[0] == "c005" for row in rows[1:])
     assert f"{left_out} \N{MULTIPLICATION SIGN} no outcome" in text
     assert "<script" not in source
-    assert "attention of abmil" in text
+    assert "evidence for " in text
     assert "label in the table, cases (%)" in text
     follow_up = {row[0]: (row[2], row[3]) for row in rows[1:]}
     for case, (time, dead) in follow_up.items():

@@ -18,7 +18,7 @@ from mil.explanation.assess import assess_map
 from mil.explanation.evidence import evidence_scores
 from mil.explanation.faithfulness import random_curves
 from mil.explanation.gradients import gradient_scores, integrated_gradients_scores
-from mil.explanation.methods import METHODS, bag_methods
+from mil.explanation.methods import METHODS, bag_methods, default_method
 from mil.explanation.quantity import quantity
 from mil.explanation.regions import ablation_scores, assign_regions, shapley_scores
 from mil.explanation.single_tile import single_tile_scores
@@ -308,3 +308,20 @@ def test_every_row_of_the_table_has_its_functions_and_a_description(method):
         assert callable(getattr(importlib.import_module(module), function))
     assert method.description
     assert method.suits(head_class("abmil"))
+
+
+@pytest.mark.parametrize(
+    ("model", "linear", "method"),
+    [
+        ("abmil", True, "evidence"),
+        ("additive-abmil", True, "evidence"),
+        ("mean", True, "evidence"),
+        ("abmil", False, "attention"),
+        ("transmil", True, "attention"),
+        ("mean", False, "single-tile"),
+        ("max", True, "single-tile"),
+        ("pooled-logistic", True, "ablation"),
+    ],
+)
+def test_the_default_map_is_evidence_where_the_head_adds_up(model, linear, method):
+    assert default_method(head_class(model), linear=linear).name == method

@@ -13,8 +13,9 @@ from mil.data.splits import read_folds
 from mil.errors import CohortError, LeakageError, RunError
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.comparison import compare_models
-from mil.explanation.attention import attention_scores
-from mil.explanation.heatmap import draw_small
+from mil.explanation.evidence import evidence_scores
+from mil.explanation.heatmap import draw_small, scale_stops
+from mil.explanation.target import explanation_target
 from mil.learning.fitted import load_model
 from mil.report.diagnosis_sections import FEW
 from mil.report.gather import gather
@@ -106,8 +107,12 @@ def test_each_slide_has_the_map_of_the_model_that_did_not_see_its_case(run):
             assert case.name in seen.trained_on
             for bag in case.bags:
                 stored = read_bag(store_of(run) / f"{bag.slide}.h5")
-                assert heatmaps[bag.slide].png == draw_small(attention_scores(unseen, stored))
-                assert heatmaps[bag.slide].png != draw_small(attention_scores(seen, stored))
+                of_unseen, of_seen = (
+                    evidence_scores(explanation_target(fitted, stored)) for fitted in (unseen, seen)
+                )
+                assert heatmaps[bag.slide].png == draw_small(of_unseen)
+                assert heatmaps[bag.slide].png != draw_small(of_seen)
+                assert heatmaps[bag.slide].scale == scale_stops(of_unseen)
 
 
 def test_caption_says_model_and_fold_and_that_the_case_was_not_seen(run):
@@ -119,7 +124,7 @@ def test_caption_says_model_and_fold_and_that_the_case_was_not_seen(run):
     }
     for slide, heatmap in gather(run).facts.heatmaps.items():
         fold = fold_of[slide.split("-")[0]]
-        for fact in ("attention of abmil", f"fold {fold}", "case not seen"):
+        for fact in ("evidence for class-", " of abmil", f"fold {fold}", "case not seen"):
             assert fact in heatmap.caption
 
 
@@ -185,7 +190,7 @@ def test_label_that_was_changed_since_is_refused(run):
 
 def test_table_that_is_gone_is_refused(run):
     (run.path.parent / "cohort.csv").unlink()
-    with pytest.raises(CohortError, match="there is no such table"):
+    with pytest.raises(CohortError, match=r"is not there\. If it has moved"):
         gather(run)
 
 
