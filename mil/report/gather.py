@@ -64,12 +64,8 @@ def _facts(
     warnings: Sequence[str],
     progress: Progress,
 ) -> Facts:
-<<<<<<< HEAD
     rows = read_table(run.table, run.settings.reading)
-=======
-    rows = read_table(run.table)
     heatmaps = _heatmaps(run, cohort, folds, progress)
->>>>>>> af761b1 (Evidence is the default map where a model's answer is a sum over tiles; a verdict says that a map tells what this model uses)
     return Facts(
         title=run.title,
         created=run.finished,
