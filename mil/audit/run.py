@@ -21,6 +21,7 @@ from mil.data.patients import note_blocks
 from mil.data.splits import Fold, split_cases
 from mil.errors import MilError, RunError
 from mil.runs.run import Run
+from mil.runs.run_log import describe_runs
 from mil.runs.unchanged import check_outcomes
 from mil.settings import SplitSettings
 
@@ -112,6 +113,8 @@ def audit_run(run: Run, *, curve_model: str = "", progress: Progress | None = No
     _add_columns(summary, cohort)
     _add_folds(summary, judged, folds, label_of)
     _add_seen(summary, cohort)
+    if runs := describe_runs(run, cohort):
+        summary.warnings.append(runs)
     _add_models(summary, run, folds, judged.predictions.models, judged.predictions.table)
     judged.add_certainty(summary)
     _add_curve(summary, judged, curve_model, curve)

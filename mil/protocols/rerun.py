@@ -105,10 +105,18 @@ class Rerun:
     workers: int
     progress: Progress
 
-    @property
-    def classes(self) -> tuple[str, ...]:
+    def rows_of(self, arm: Arm) -> tuple[Row, ...]:
+        """The rows that an arm may read: those with split=test only if it is tested on them."""
+        return tuple(self.rows) if arm.test == "external" else split_train_test(self.rows)[0]
+
+    def jobs_of(self, arm: Arm) -> tuple[SlideJob, ...]:
+        """The slides of the same rows."""
+        slides = {row.slide for row in self.rows_of(arm)}
+        return tuple(job for job in self.jobs if job.slide in slides)
+
+    def classes(self, arm: Arm) -> tuple[str, ...]:
         """The labels, sorted."""
-        return tuple(sorted({row.label for row in self.rows}))
+        return tuple(sorted({row.label for row in self.rows_of(arm)}))
 
     def results(self) -> Iterator[ArmResult]:
         """Run the arms one after another.
@@ -122,11 +130,11 @@ class Rerun:
             splits = self.splits(arm)
             tested = [tiles for split in splits for tiles in self._predict_tiles(arm, split)]
             seconds = sum(self._embedding_seconds(arm, split) for split in splits)
-            yield summarise_arm(arm, tested, self.classes, seconds)
+            yield summarise_arm(arm, tested, self.classes(arm), seconds)
 
     def splits(self, arm: Arm) -> tuple[Split, ...]:
         """Training and test cases of an arm."""
-        cases = {row.case: row for row in sorted(self.rows, key=lambda row: row.case)}
+        cases = {row.case: row for row in sorted(self.rows_of(arm), key=lambda row: row.case)}
         if arm.test == "tiles":
             return (Split(0, tuple(cases), tuple(cases)),)
         if arm.test == "external":
@@ -143,7 +151,7 @@ class Rerun:
         """Predict the tiles of the test cases with a classifier trained on the training cases."""
         train = self._finetuned_classifier if arm.finetune else self._frozen_classifier
         classify = train(arm, split)
-        for row in self.rows:
+        for row in self.rows_of(arm):
             if row.case in split.test:
                 bag = read_bag(self._store(arm, split) / f"{row.slide}.h5")
                 with torch.inference_mode():
@@ -154,7 +162,8 @@ class Rerun:
         """Fine-tune on the split's training cases, embed its test cases."""
         folder = self._folder(arm, split) / "tuned"
         label_of = {row.slide: row.label for row in self.rows}
-        train = [LabelledSlide(j, label_of[j.slide]) for j in self.jobs if j.case in split.train]
+        jobs = self.jobs_of(arm)
+        train = [LabelledSlide(j, label_of[j.slide]) for j in jobs if j.case in split.train]
         card = finetune(
             train,
             self._recipe(arm, split),
@@ -171,16 +180,16 @@ class Rerun:
                 "tested. Start from those of other cases."
             )
         recipe = replace(self._recipe(arm, split), weights=str(folder / WEIGHTS))
-        self._embed(arm, split, recipe, [job for job in self.jobs if job.case in split.test])
+        self._embed(arm, split, recipe, [job for job in jobs if job.case in split.test])
         head = load_classifier(folder)[0].head
         return lambda bag: head(torch.from_numpy(np.asarray(bag.features, dtype=np.float32)))
 
     def _frozen_classifier(self, arm: Arm, split: Split) -> Callable[[Bag], torch.Tensor]:
         """Embed all cases once, train a tile classifier on the split's training cases."""
-        self._embed(arm, split, self._recipe(arm, split), self.jobs)
+        self._embed(arm, split, self._recipe(arm, split), self.jobs_of(arm))
         folder = self._folder(arm, split)
         path = folder / f"classifier-r{split.repeat}-f{split.index}.safetensors"
-        cohort = assemble(self.rows, self._store(arm, split, trained_on=True))
+        cohort = assemble(self.rows_of(arm), self._store(arm, split, trained_on=True))
         tested = split.test if arm.test != "tiles" else ()
         fold = Fold(repeat=split.repeat, index=split.index, train=split.train, test=tested)
         check_seen(cohort, [fold])

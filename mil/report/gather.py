@@ -20,6 +20,7 @@ from mil.heads.registry import head_class
 from mil.report.facts import Facts, Heatmap
 from mil.report.sections import Report, load_sections
 from mil.runs.run import Run
+from mil.runs.run_log import describe_runs
 from mil.runs.unchanged import check_outcomes
 from mil.tasks.names import TaskColumns
 
@@ -38,6 +39,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         *_backbone_warnings(cohort),
         *load_sections(page).warnings(cohort, evaluation),
         *_site_warnings(cohort),
+        *filter(None, [describe_runs(run, cohort)]),
     ]
     return Report(
         page=page,

@@ -20,6 +20,7 @@ from mil.learning.fitted import FittedModel, load_model, save_model
 from mil.runs import files
 from mil.runs.record import finish_run, start_run
 from mil.runs.run import Run
+from mil.runs.run_log import log_run
 from mil.settings import FitSettings, SplitSettings
 from mil.tasks.task import Task
 
@@ -132,8 +133,10 @@ def judge_and_finish(
     files.write_json(run.path / files.METRICS, evaluation.to_json())
     files.write_json(run.path / files.COMPARISON, comparison.to_json())
     notes = cohort.task.write_extras(run.path, predictions, columns or {})
+    run = finish_run(run)
+    log_run(run, cohort, evaluation)
     return CrossValidation(
-        run=finish_run(run),
+        run=run,
         predictions=predictions,
         evaluation=evaluation,
         comparison=comparison,

@@ -87,3 +87,19 @@ def test_every_repeat_has_classifiers_of_its_own(rerun):
     assert len(of_case) == 2
     assert len(of_case[0]) == len(bag)
     assert not np.array_equal(of_case[0], of_case[1])
+
+
+def test_rows_kept_for_testing_are_in_no_arm_that_makes_its_own_folds(rerun):
+    """They have no bag, and one of them a class of its own."""
+    kept = [
+        Row(line=20 + i, case=f"kept {i}", slide=f"k{i}", label="abz"[i], split="Test")
+        for i in range(3)
+    ]
+    wider = replace(rerun, rows=[*ROWS, *kept])
+    tiles = tiles_of(wider)
+    assert {t.case for t in tiles} == {row.case for row in ROWS}
+    [arm] = wider.protocol.arms
+    assert wider.classes(arm) == ("a", "b")
+    on_tiles = replace(arm, test="tiles")
+    assert set(wider.splits(on_tiles)[0].train) == {row.case for row in ROWS}
+    assert wider.rows_of(replace(arm, test="external")) == tuple(wider.rows)
