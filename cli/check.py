@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 from cli.app import app
 from cli.extract import SlideOptions, job_settings, recipes_of
-from cli.options import UsageError, part_of, verb, writable, wrong_use
+from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
 from features.errors import FeaturesError, InputError
 from mil.data.reading import TableReading
 from mil.settings import SplitSettings
+from mil.tasks.names import DEFAULT_TASK, TASKS, TaskColumns
 
 if TYPE_CHECKING:
     from mil.data.check import CohortCheck
@@ -22,11 +23,19 @@ HEADER = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckOptions(SlideOptions):
+class CheckOptions(SlideOptions, TaskColumns):
     """Settings of `mil check`."""
 
     out: Path = field(
         metadata={"help": "Folder for check.csv, index.html and a picture of each slide."}
+    )
+    task: str = field(
+        default=DEFAULT_TASK,
+        metadata={
+            "help": f"What will be predicted: {', '.join(f'`{name}`' for name in TASKS)}.",
+            "panel": "Task",
+            "choices": tuple(TASKS),
+        },
     )
     folds: str = field(
         default=SplitSettings.folds,
@@ -91,8 +100,11 @@ def run_check(options: CheckOptions) -> int:
     from cli.console import Bars
     from features.files.atomic import write_atomic
     from mil.data.check import check_cohort
+    from mil.tasks.registry import task_from
 
     recipes = recipes_of(options)
+    with wrong_use():
+        task = task_from(plain(options))
     writable(options.out)
     with wrong_use(InputError):
         result = check_cohort(
@@ -103,6 +115,7 @@ def run_check(options: CheckOptions) -> int:
             settings=job_settings(options),
             folds=options.folds,
             reading=part_of(options, TableReading),
+            task=task,
             tiles_per_second=options.tiles_per_second,
             progress=Bars(),
         )

@@ -22,6 +22,9 @@ from features.summary import Summary
 from mil.data.feasibility import summarise_cases
 from mil.data.jobs import read_jobs, read_rows
 from mil.data.reading import AS_WRITTEN, TableReading
+from mil.errors import CohortError
+from mil.tasks.registry import task_class
+from mil.tasks.task import Task
 
 CHECK_COLUMNS = (*COLUMNS[:2], "label", *COLUMNS[2:])
 
@@ -51,6 +54,7 @@ def check_cohort(  # noqa: PLR0913 - what, and how it is read
     folds: str,
     tiles_per_second: float,
     reading: TableReading = AS_WRITTEN,
+    task: Task | None = None,
     progress: Progress | None = None,
 ) -> CohortCheck:
     """Open every slide and annotation as extraction would; writes ``check.csv`` and pictures.
@@ -64,6 +68,7 @@ def check_cohort(  # noqa: PLR0913 - what, and how it is read
         folds: the intended folds, as ``mil.settings.SplitSettings`` takes them.
         tiles_per_second: the expected rate of extraction.
         reading: what the names and words of the table mean.
+        task: what is asked of a case; a diagnosis if not given.
         progress: shows slides.
 
     Raises:
@@ -75,6 +80,12 @@ def check_cohort(  # noqa: PLR0913 - what, and how it is read
     check_recipes(jobs, recipes)
     notes: list[str] = []
     rows = read_rows(inputs, reading, notes.append)
+    task = task or task_class()()
+    problem = ""
+    try:
+        rows = task.label_rows(rows, inputs[0].name)
+    except CohortError as error:
+        rows, problem = (), str(error)
     label_of = {row.slide: row.label for row in rows}
     workload = Workload(recipes[0], out, tiles_per_second)
     out.mkdir(parents=True, exist_ok=True)
@@ -89,9 +100,10 @@ def check_cohort(  # noqa: PLR0913 - what, and how it is read
             checks.append(check)
     summary = summarise_checks(jobs, checks, workload)
     summary.warnings.extend(notes)
+    summary.problems.extend([problem] if problem else [])
     if rows:
         if slides is not None:
             warn_of_unnamed(summary, slides, jobs)
         ready = {check.slide for check in checks if check.status == "ready"}
-        summarise_cases(summary, rows, ready, folds)
+        summarise_cases(summary, rows, ready, folds, task)
     return CohortCheck(tuple(checks), summary, label_of)

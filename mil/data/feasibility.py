@@ -9,23 +9,29 @@ from mil.data.columns import odd_cells
 from mil.data.patients import note_blocks
 from mil.data.splits import split_cases
 from mil.data.table import split_train_test
-from mil.errors import MilError
+from mil.errors import CohortError, MilError
 from mil.evaluation.intervals import newcombe_auc, wilson
 from mil.settings import SplitSettings
+from mil.tasks.task import Task
 
 LIKELY_ACCURACY, LIKELY_AUC = 0.7, 0.8  # at which the width of intervals is stated
 
 
 def summarise_cases(
-    summary: Summary, rows: Sequence[Row], ready: Collection[str], requested: str
+    summary: Summary,
+    rows: Sequence[Row],
+    ready: Collection[str],
+    requested: str,
+    task: Task,
 ) -> None:
     """Add classes, folds and the expected precision to a summary.
 
     Args:
         summary: is added to.
-        rows: of the table.
+        rows: of the table, labelled by the task.
         ready: the slides that can be used.
         requested: the folds, as ``mil.settings.SplitSettings`` takes them.
+        task: what is asked of a case.
 
     Raises:
         CohortError: a case has slides with split=test and slides without.
@@ -39,7 +45,8 @@ def summarise_cases(
     unlabelled = [row.slide for row in rows if not row.label]
     if unlabelled:
         summary.warnings.append(
-            f"No label: {listed(unlabelled)}. Fill the label column; a cross-validation refuses such rows."
+            f"No {task.outcome}: {listed(unlabelled)}. Fill the column in; a cross-validation refuses such "
+            "rows."
         )
     if blocks := note_blocks(row.case for row in rows):
         summary.warnings.append(blocks)
@@ -50,21 +57,26 @@ def summarise_cases(
     per_class = Counter(row.label for row in usable.values())
     classes = sorted({row.label for row in labelled.values()})
     summary.facts["cases"] = (
-        f"{len({row.case for row in rows})}, of which {len(usable)} have a label and a slide that is ready: "
-        + (tally({name: per_class[name] for name in classes}) or "none")
+        f"{len({row.case for row in rows})}, of which {len(usable)} have the {task.outcome} and a slide "
+        "that is ready: " + (tally({name: per_class[name] for name in classes}) or "none")
     )
     summary.facts["slides per case"] = tally(dict(sorted(slides.items())))
     if usable:
-        _summarise_folds(summary, list(usable.values()), per_class, requested)
-        _warn_of_scarce(summary, {name: per_class[name] for name in classes})
-        summary.facts["to expect"] = _precision(list(per_class.values()))
+        _summarise_folds(summary, list(usable.values()), per_class, requested, task)
+        _warn_of_scarce(summary, {name: per_class[name] for name in classes}, task)
+        if task.has_classes:
+            summary.facts["to expect"] = _precision(list(per_class.values()))
 
 
 def _summarise_folds(
-    summary: Summary, cases: Sequence[Row], per_class: Counter[str], requested: str
+    summary: Summary,
+    cases: Sequence[Row],
+    per_class: Counter[str],
+    requested: str,
+    task: Task,
 ) -> None:
     kinds = dict.fromkeys([requested, str(min(per_class.values())), "loo", "site"])
-    folds = {kind: _try_folds(kind, cases) for kind in kinds if kind != "1"}
+    folds = {kind: _try_folds(kind, cases, task) for kind in kinds if kind != "1"}
     summary.facts["folds"] = "; ".join(
         f"folds={kind}: {text if possible else 'not possible'}"
         for kind, (possible, text) in folds.items()
@@ -74,15 +86,17 @@ def _summarise_folds(
         summary.warnings.append(f"folds={requested} is not possible. {text}")
 
 
-def _warn_of_scarce(summary: Summary, counts: dict[str, int]) -> None:
+def _warn_of_scarce(summary: Summary, counts: dict[str, int], task: Task) -> None:
     scarce = {name: count for name, count in counts.items() if count < 2}
     if scarce:
         summary.warnings.append(
             f"Fewer than 2 usable cases: {tally(scarce)}. Such a class cannot be both learnt and tested; add "
             "cases, merge classes, or leave it out."
         )
-    if sum(count > 0 for count in counts.values()) == 1:
-        summary.warnings.append("All usable cases are of one class; diagnosis needs two or more.")
+    try:
+        task.order_classes([name for name, count in counts.items() if count], "The usable part")
+    except CohortError as error:
+        summary.warnings.append(str(error))
 
 
 def _precision(class_counts: Sequence[int]) -> str:
@@ -102,12 +116,12 @@ def _precision(class_counts: Sequence[int]) -> str:
     return text
 
 
-def _try_folds(kind: str, cases: Sequence[Row]) -> tuple[bool, str]:
+def _try_folds(kind: str, cases: Sequence[Row], task: Task) -> tuple[bool, str]:
     """Whether such folds can be made of the cases, and what they are or why not."""
     try:
         folds = split_cases(
             [row.case for row in cases],
-            [row.label for row in cases],
+            task.strata([row.label for row in cases], kind),
             [row.site for row in cases],
             SplitSettings(folds=kind),
         )

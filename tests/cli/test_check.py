@@ -143,7 +143,7 @@ def test_missing_labels_and_small_classes_are_warned_of(study, capsys):
     assert "No label: case-01-s1." in err
     assert "Fewer than 2 usable cases: " in err
     assert "folds=2 is not possible" in err
-    assert "7 have a label and a slide that is ready" in out
+    assert "7 have the label and a slide that is ready" in out
 
 
 @pytest.mark.parametrize(
