@@ -6,6 +6,7 @@ from typing import Any
 
 from cli.options import wrong_use
 from features.bags.bag import Bag
+from features.errors import SarcomilError
 from features.slides.find import find_slides
 
 
@@ -28,17 +29,39 @@ def bags_for(
     weights: str | None,
     slide_mpp: float | None,
 ) -> list[Bag]:
-    """The bag of each input, with bars while slides are extracted; see ``mil.runs.inputs.bags_for``.
+    """The bag of each input, with bars while slides are extracted.
 
     Raises:
         UsageError: an input cannot become a bag of the model.
+    """
+    bags, unusable = usable_bags(
+        inputs, recipe, store, annotations=annotations, weights=weights, slide_mpp=slide_mpp
+    )
+    if unusable:
+        raise next(iter(unusable.values()))
+    return bags
+
+
+def usable_bags(
+    inputs: Sequence[Path],
+    recipe: Mapping[str, Any],
+    store: Path,
+    *,
+    annotations: Path | None,
+    weights: str | None,
+    slide_mpp: float | None,
+) -> tuple[list[Bag], dict[str, SarcomilError]]:
+    """The bags of the inputs that can be used, and why the other slides cannot.
+
+    Raises:
+        UsageError: the inputs cannot become bags of the model.
     """
     from cli.console import Bars
     from mil.runs import inputs as library
 
     with wrong_use():
         library.check_inputs(inputs, recipe, annotations)
-    return library.bags_for(
+    return library.usable_bags(
         inputs,
         recipe,
         store,

@@ -51,16 +51,20 @@ class PredictOptions:
     ],
 )
 def predict(options: PredictOptions) -> None:
-    """Predict slides and their cases with a trained model; no label is needed."""
+    """Predict slides and their cases with a trained model; no label is needed.
+
+    A slide that cannot be predicted has a row with its error and does not stop the others; the command then
+    ends with 1.
+    """
     from cli.console import say
-    from cli.inputs import bags_for
+    from cli.inputs import usable_bags
     from mil.data.table import read_table
     from mil.runs.predict import predict_slides, value_names, write_predicted
     from mil.runs.run import open_run
 
     run = open_run(options.run)
     fitted = run.only_model()
-    bags = bags_for(
+    bags, unusable = usable_bags(
         options.inputs,
         fitted.recipe,
         run.path / "bags",
@@ -69,17 +73,20 @@ def predict(options: PredictOptions) -> None:
         slide_mpp=options.slide_mpp,
     )
     table = read_table(options.cohort, run.settings.reading) if options.cohort else ()
-    rows = predict_slides(run, fitted, bags, table)
+    rows = predict_slides(run, fitted, bags, table, unusable)
     path = options.out or run.path / "predict.csv"
     write_predicted(path, rows, fitted)
     _show_predicted(rows, value_names(fitted))
     say(f"Predictions: {path}")
+    if any(row.error for row in rows):
+        raise SystemExit(1)
 
 
 def _show_predicted(rows: "Sequence[PredictedRow]", names: "Sequence[str]") -> None:
     """Print the rows, and of which cases they prove nothing."""
     from cli.console import complain, show_table
 
+    failed, rows = [row for row in rows if row.error], [row for row in rows if not row.error]
     show_table(
         ["case", "slide", "predicted", *names],
         [[row.case, row.slide, row.predicted, *(f"{v:.2f}" for v in row.values)] for row in rows],
@@ -90,3 +97,5 @@ def _show_predicted(rows: "Sequence[PredictedRow]", names: "Sequence[str]") -> N
         complain(
             f"The case of {', '.join(unknown)} is not known, so the model may have seen it. Pass --cohort."
         )
+    for row in failed:
+        complain(row.error)

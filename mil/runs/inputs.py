@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from features.bags.bag import Bag, read_bag
-from features.errors import AnnotationError, BackboneError
+from features.errors import AnnotationError, BackboneError, BagError, SarcomilError
 from features.extraction.jobs import SlideJob
 from features.progress import Progress, Silent
 from features.recipe import Recipe
@@ -47,28 +47,87 @@ def bags_for(
         BackboneError: the weights file is not given.
         FitError: a slide could not be extracted.
     """
-    check_inputs(inputs, recipe, annotations)
-    slides = [path for path in inputs if path.suffix != ".h5"]
-    if slides:
-        from features.extraction.extract import extract  # imports every backbone
+    bags, unusable = usable_bags(
+        inputs,
+        recipe,
+        store,
+        annotations=annotations,
+        weights=weights,
+        slide_mpp=slide_mpp,
+        progress=progress,
+    )
+    if unusable:
+        raise next(iter(unusable.values()))
+    return bags
 
-        jobs = [
-            SlideJob(
-                slide=slide_name(path.name),
-                files=(path,),
-                annotations=annotations if recipe["region"] == "annotations" else None,
-                mpp=slide_mpp,
-            )
-            for path in slides
-        ]
-        settings = recipe_from(recipe, weights, store)
-        for outcome in extract(jobs, settings, store, progress=progress or Silent()):
-            if outcome.status in ("failed", "excluded"):
-                raise FitError(outcome.reason)
-    return [
-        read_bag(path if path.suffix == ".h5" else store / f"{slide_name(path.name)}.h5")
-        for path in inputs
+
+def usable_bags(
+    inputs: Sequence[Path],
+    recipe: Mapping[str, Any],
+    store: Path,
+    *,
+    annotations: Path | None = None,
+    weights: str | None = None,
+    slide_mpp: float | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[Bag], dict[str, SarcomilError]]:
+    """The bags of the inputs that can be used, and why the other slides cannot; see ``bags_for``.
+
+    Raises:
+        RunError, AnnotationError: as ``check_inputs``.
+        BackboneError: the weights file is not given.
+    """
+    check_inputs(inputs, recipe, annotations)
+    unusable = _extract_slides(
+        [path for path in inputs if path.suffix != ".h5"],
+        recipe,
+        store,
+        annotations=annotations,
+        weights=weights,
+        slide_mpp=slide_mpp,
+        progress=progress,
+    )
+    bags = []
+    for path in inputs:
+        name = slide_name(path.name)
+        try:
+            if name not in unusable:
+                bags.append(read_bag(path if path.suffix == ".h5" else store / f"{name}.h5"))
+        except BagError as error:
+            unusable[path.stem] = error
+    return bags, unusable
+
+
+def _extract_slides(
+    slides: Sequence[Path],
+    recipe: Mapping[str, Any],
+    store: Path,
+    *,
+    annotations: Path | None,
+    weights: str | None,
+    slide_mpp: float | None,
+    progress: Progress | None,
+) -> dict[str, SarcomilError]:
+    """Extract slides by the recipe of a model; why some could not be."""
+    if not slides:
+        return {}
+    from features.extraction.extract import extract  # imports every backbone
+
+    jobs = [
+        SlideJob(
+            slide=slide_name(path.name),
+            files=(path,),
+            annotations=annotations if recipe["region"] == "annotations" else None,
+            mpp=slide_mpp,
+        )
+        for path in slides
     ]
+    settings = recipe_from(recipe, weights, store)
+    return {
+        outcome.slide: FitError(outcome.reason)
+        for outcome in extract(jobs, settings, store, progress=progress or Silent())
+        if outcome.status in ("failed", "excluded")
+    }
 
 
 def check_inputs(

@@ -1,14 +1,16 @@
 """New slides and their cases, predicted by a model that was trained on all cases."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from features.bags.bag import Bag
 from features.files.atomic import atomic_path
 from mil.data.case import Row
 from mil.data.names import matching
+from mil.errors import FitError
 from mil.learning.fitted import FittedModel, predict
 from mil.runs.run import Run
 
@@ -27,6 +29,7 @@ class PredictedRow:
         predicted: the class, or whether the risk is high or low.
         trained_on: whether the model was trained on the case: ``yes``, ``no`` or ``unknown``.
         values: a probability per class, or the risk alone; of a case the mean over its slides.
+        error: why the slide could not be predicted; empty if it was.
     """
 
     level: str
@@ -36,10 +39,15 @@ class PredictedRow:
     predicted: str
     trained_on: str
     values: tuple[float, ...]
+    error: str = ""
 
 
 def predict_slides(
-    run: Run, fitted: FittedModel, bags: Sequence[Bag], table: Sequence[Row] = ()
+    run: Run,
+    fitted: FittedModel,
+    bags: Sequence[Bag],
+    table: Sequence[Row] = (),
+    unusable: Mapping[str, Exception] = MappingProxyType({}),
 ) -> list[PredictedRow]:
     """Predict each slide, then each case as the mean over its slides.
 
@@ -50,19 +58,25 @@ def predict_slides(
         fitted: its model.
         bags: one per slide, made by the model's recipe.
         table: rows that say which case each slide belongs to, with the clinical columns a model may read.
+        unusable: slides without a bag, and why; each has a row with its error, as have those whose bag was
+            made by another recipe.
 
     Raises:
-        FitError: a bag was made by another recipe.
         CohortError: the model reads a column that the table does not have.
     """
     rows = {row.slide: row for row in table}
     by_case: dict[str, list[PredictedRow]] = {}
     slides, known = [], set()
     trained_with = set(run.bags.values())
+    failed = [_error_row(slide, error) for slide, error in unusable.items()]
     for bag in bags:
         row = rows.get(bag.slide)
         case = (row.case if row else "") or run.case_of(bag.slide, bag.case)
-        values = tuple(predict(fitted, bag, row.other if row else {}).values())
+        try:
+            values = tuple(predict(fitted, bag, row.other if row else {}).values())
+        except FitError as error:
+            failed.append(_error_row(bag.slide, error))
+            continue
         used = bag.data_sha256 in trained_with
         slide = _row("slide", fitted, case, bag.slide, len(bag), values, used=used)
         slides.append(slide)
@@ -76,7 +90,7 @@ def predict_slides(
         used = any(member.trained_on == "yes" for member in members)
         case = name if name in known else ""
         cases.append(_row("case", fitted, case, name, n_tiles, mean, used=used))
-    return slides + cases
+    return slides + failed + cases
 
 
 def value_names(fitted: FittedModel) -> list[str]:
@@ -89,7 +103,7 @@ def write_predicted(path: Path, rows: Sequence[PredictedRow], fitted: FittedMode
     names = fitted.readout.answer_names
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *names])
+        writer.writerow([*COLUMNS, *names, "error"])
         for row in rows:
             facts = (
                 row.level,
@@ -99,7 +113,21 @@ def write_predicted(path: Path, rows: Sequence[PredictedRow], fitted: FittedMode
                 row.predicted,
                 row.trained_on,
             )
-            writer.writerow([*facts, *(repr(value) for value in row.values)])
+            values = [repr(value) for value in row.values] or [""] * len(names)
+            writer.writerow([*facts, *values, row.error])
+
+
+def _error_row(slide: str, error: Exception) -> PredictedRow:
+    return PredictedRow(
+        level="slide",
+        case=slide,
+        slide=slide,
+        n_tiles=0,
+        predicted="",
+        trained_on="unknown",
+        values=(),
+        error=str(error),
+    )
 
 
 def _row(

@@ -144,7 +144,8 @@ def test_predicting_a_slide_equals_predicting_its_bag(study, mil):
         assert [row["trained_on_it"] for row in rows] == ["yes", "yes"]
         assert [row["case"] for row in rows] == ["case-02", "case-02"]
         assert "label" not in rows[0]
-    refused = mil("explain", "trained", "store/case-02-s1.h5", "--out", "e", cwd=study, check=False)
+    asked = ["trained", "store/case-02-s1.h5", "--method", "attention", "--out", "e"]
+    refused = mil("explain", *asked, cwd=study, check=False)
     assert refused.returncode == 1
     assert "trained: has no model that suits attention" in refused.stderr
 
