@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import shutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -96,11 +97,22 @@ class SlideTask:
         except Exception as error:  # noqa: BLE001 - the one guard
             reason = f"{type(error).__name__}: {error}"
             if isinstance(error, OSError) and error.errno in DISK_FULL:
-                reason = (
-                    f"{self.outcome.slide}: no room in {self.target.store.path} ({error}). Free some, "
-                    "then extract again."
-                )
+                reason = self._name_room(error)
             self.finish(status="failed", reason=reason, details=traceback.format_exc())
+
+    def _name_room(self, error: OSError) -> str:
+        """Where the disk is full, what the slide needs, and how to go on."""
+        folder = self.target.store.path
+        needed = ""
+        if self.rows is not None:  # features in 32 bits, beside a bag of as many
+            n_bytes = 8 * self.rows.dim * len(self.rows.filled)
+            needed = f": the slide needs up to {n_bytes / 1e6:,.1f} MB"
+            with contextlib.suppress(OSError):
+                needed += f", and {shutil.disk_usage(folder).free / 1e6:,.1f} MB are free"
+        return (
+            f"{self.outcome.slide}: no room in {folder} ({error}){needed}. Free some and run the same command "
+            "again: it goes on with the slides that have no bag yet."
+        )
 
 
 def share_failure(parts: Sequence[SlideTask], work: Callable[[], None]) -> None:

@@ -233,7 +233,11 @@ def test_full_disk_fails_the_slide_and_leaves_nothing(cohort, monkeypatch):
         patched.setattr("features.bags.bag.atomic_path", full)
         outcomes = run(cohort)
     assert set(statuses(outcomes).values()) == {"failed"}
-    assert "No space left" in failures(cohort)[0]["reason"]
+    reason = failures(cohort)[0]["reason"]
+    assert re.match(rf"\w: no room in {cohort / 'store'} \(.*No space left", reason)
+    assert re.search(
+        r"needs up to [\d.]+ MB, and [\d.,]+ MB are free\. .*the same command again", reason
+    )
     left = {path.name for path in (cohort / "store").iterdir()}
     assert left == {"failures.csv", "extract.csv", ".extract"}
     assert set(statuses(run(cohort)).values()) == {"done"}
