@@ -1,5 +1,6 @@
 """`mil convert`: features of other tools to bags, and bags to theirs."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,6 +10,8 @@ from cli.options import UsageError, verb, writable, wrong_use
 from features.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from features.bags.convert import Conversion
     from features.bags.foreign_readers import SourceFacts
 
@@ -159,10 +162,25 @@ def show_conversion(result: "Conversion", kind: str) -> None:
     for text, slides in result.notes.items():
         more = f" and {len(slides) - 1} more" if len(slides) > 1 else ""
         say(f"  {slides[0]}{more}: {text}")
-    for reason in result.failures:
+    for reason in grouped(result.failures):
         complain(reason)
     if result.failures:
         complain(f"{len(result.failures)} of {counted(result.n_files, 'file')} failed.")
+
+
+def grouped(reasons: "Sequence[str]") -> list[str]:
+    """Reasons that differ in the file they begin with only are one, with the number of further files."""
+    first: dict[str, str] = {}
+    more: Counter[str] = Counter()
+    for reason in reasons:
+        _, _, rest = reason.partition(": ")
+        if first.setdefault(rest, reason) is not reason:
+            more[rest] += 1
+    return [
+        f"{reason} (and {more[rest]} more files)" if more[rest] > 1
+        else f"{reason} (and one more file)" if more[rest] else reason
+        for rest, reason in first.items()
+    ]  # fmt: skip
 
 
 def source_facts(options: ConvertOptions) -> "SourceFacts":

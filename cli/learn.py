@@ -45,6 +45,13 @@ class _CohortOptions(TaskColumns):
     allow_missing: bool = field(
         default=False, metadata={"help": "Continue without slides that have no bag or no outcome."}
     )
+    allow_duplicates: bool = field(
+        default=False,
+        metadata={
+            "help": "Use slides whose bags are identical; only where they are different specimens with the "
+            "same features."
+        },
+    )
     overwrite: bool = field(
         default=False, metadata={"help": "Replace a finished run.", "once": True}
     )
@@ -209,6 +216,7 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
             task,
             part_of(options, TableReading),
             allow_missing=options.allow_missing,
+            allow_duplicates=options.allow_duplicates,
         )
         result = _cross_validate(cohort, models, options.out, options.combine, how)
     show_cross_validation(result)
@@ -271,6 +279,7 @@ def train(options: TrainOptions) -> None:
         task,
         part_of(options, TableReading),
         allow_missing=options.allow_missing,
+        allow_duplicates=options.allow_duplicates,
     )
     run, fitted = train_on_all(
         cohort,
@@ -305,6 +314,7 @@ def _load(
     reading: TableReading,
     *,
     allow_missing: bool,
+    allow_duplicates: bool,
 ) -> "Cohort":
     """The cohort of a verb that learns."""
     from cli.console import notify
@@ -316,6 +326,7 @@ def _load(
         store,
         task=task,
         allow_missing=allow_missing,
+        allow_duplicates=allow_duplicates,
         case_from=reading.case_from,
         label_is=reading.label_is,
         notify=notify,

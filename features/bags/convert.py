@@ -14,6 +14,7 @@ from features.bags.bag import (
     validate_bag,
     write_bag,
 )
+from features.bags.bare import is_bare, read_bare
 from features.bags.foreign_readers import SourceFacts
 from features.bags.interchange import conversion_notes, read_foreign, write_foreign
 from features.bags.layouts import LAYOUTS, NATIVE, WRITABLE, detect_layout
@@ -100,7 +101,8 @@ def convert(
         slides_in(Path(slides)) if slides is not None else None,
         overwrite,
     )
-    return _convert_files(_find_files(inputs, Path(out)), Path(out), importer.convert, progress)
+    files = importer.expand(_find_files(inputs, Path(out)))
+    return _convert_files(files, Path(out), importer.convert, progress)
 
 
 def export(
@@ -158,14 +160,37 @@ class _Importer:
     slides: Mapping[str, Sequence[Path]] | None
     overwrite: bool
     first: Bag | None = field(init=False)
+    bare: dict[str, Bag | BagError] = field(default_factory=dict)
+
+    def expand(self, files: Mapping[str, Path]) -> Mapping[str, Path]:
+        """The files by slide, those with the features of many bags once for each of these.
+
+        Raises:
+            InputError: two files have a bag of one name.
+        """
+        expanded: dict[str, Path] = {}
+        for slide, path in files.items():
+            found: Mapping[str, Bag | BagError | None] = {slide: None}
+            try:
+                if self.layout == "auto" and path.is_file() and is_bare(path):
+                    found = read_bare(path, self.facts.encoder)
+            except BagError as error:
+                found = {slide: error}
+            for name, bag in found.items():
+                if expanded.setdefault(name, path) is not path:
+                    raise InputError(
+                        f"{expanded[name]} and {path} both have {name}. Give one of them."
+                    )
+                if bag is not None:
+                    self.bare[name] = bag
+        return expanded
 
     def __post_init__(self) -> None:
         self.first = None if self.overwrite else _first_bag(self.out)
 
     def convert(self, slide: str, path: Path) -> _Converted | None:
         """Write a foreign file as a bag; None if the same bag exists already."""
-        layout = detect_layout(path) if self.layout == "auto" else self.layout
-        bag = read_foreign(path, layout=layout, facts=self._facts(slide), slide=slide)
+        layout, bag = self._read(slide, path)
         self.first = self.first or bag
         _check_alike(path, bag, self.first)
         target = self.out / f"{slide}.h5"
@@ -179,7 +204,19 @@ class _Importer:
         write_bag(target, bag)
         if layout == NATIVE:
             return bag, ("A bag already, copied unchanged.",)
+        if layout == "bare":
+            return bag, ("Features without places: maps show their rows side by side.",)
         return bag, conversion_notes(bag)
+
+    def _read(self, slide: str, path: Path) -> tuple[str, Bag]:
+        """The layout and the content of a file, or of one bag of a file with many."""
+        bare = self.bare.get(slide)
+        if isinstance(bare, BagError):
+            raise bare
+        if bare is not None:
+            return "bare", bare
+        layout = detect_layout(path) if self.layout == "auto" else self.layout
+        return layout, read_foreign(path, layout=layout, facts=self._facts(slide), slide=slide)
 
     def _facts(self, slide: str) -> SourceFacts:
         """The user's facts, with the scale and the size of the slide if its file is known."""

@@ -110,8 +110,8 @@ class SlideTask:
             with contextlib.suppress(OSError):
                 needed += f", and {shutil.disk_usage(folder).free / 1e6:,.1f} MB are free"
         return (
-            f"{self.outcome.slide}: no room in {folder} ({error}){needed}. Free some and run the same command "
-            "again: it goes on with the slides that have no bag yet."
+            f"{self.outcome.slide}: no room in {folder} ({error}){needed}. Free some and run the same "
+            "command again: it goes on with the slides that have no bag yet."
         )
 
 

@@ -24,6 +24,7 @@ class Cohort:
         classes: the labels, in the order of the task.
         task: what is asked of a case.
         excluded: (row, reason) of every row of the table that is not used.
+        duplicates: pairs of slides whose bags are identical, which were allowed.
         table: the file it was read from; None for rows that came from elsewhere.
         store: the folder of its bags.
         reading: what the names and words of the table were taken for.
@@ -33,6 +34,7 @@ class Cohort:
     classes: tuple[str, ...]
     task: Task
     excluded: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[tuple[str, str], ...] = ()
     table: Path | None = None
     store: Path | None = None
     reading: TableReading = AS_WRITTEN
@@ -109,6 +111,7 @@ def load_cohort(
     *,
     task: Task | str | None = None,
     allow_missing: bool = False,
+    allow_duplicates: bool = False,
     case_from: str = "",
     label_is: Sequence[str] = (),
     notify: Callable[[str], None] | None = None,
@@ -122,6 +125,8 @@ def load_cohort(
         store: folder with one ``<slide>.h5`` per slide.
         task: what is asked of a case, or the name of a task; a diagnosis if not given.
         allow_missing: go on without slides that lack a bag or an outcome; they are listed as excluded.
+        allow_duplicates: go on with slides whose bags are identical, of different specimens whose features
+            are the same; they are counted.
         case_from: a regular expression that finds the patient in the names of the column case, where these
             are slides or blocks: its first group, or the whole match.
         label_is: labels that read like a word for a missing value and are meant.
@@ -137,7 +142,21 @@ def load_cohort(
     table = Path(table)
     reading = TableReading(case_from=case_from, label_is=tuple(label_is))
     rows = training_rows(table, notify, reading)
-    cohort = assemble(rows, Path(store), task=task, allow_missing=allow_missing, source=table.name)
+    cohort = assemble(
+        rows,
+        Path(store),
+        task=task,
+        allow_missing=allow_missing,
+        allow_duplicates=allow_duplicates,
+        source=table.name,
+    )
+    if cohort.duplicates and notify:
+        (first, second), n_pairs = cohort.duplicates[0], len(cohort.duplicates)
+        notify(
+            f"{n_pairs} {'slides have' if n_pairs > 1 else 'slide has'} the same bag as another one, e.g. "
+            f"{second} as {first}, and count all the same. Copies of one specimen would be trained on and "
+            "tested."
+        )
     return replace(cohort, table=table, reading=reading)
 
 
@@ -147,6 +166,7 @@ def assemble(
     *,
     task: Task | str | None = None,
     allow_missing: bool = False,
+    allow_duplicates: bool = False,
     source: str = "the table",
 ) -> Cohort:
     """Join rows of a table to the bags of a store.
@@ -156,6 +176,8 @@ def assemble(
         store: folder with one ``<slide>.h5`` per slide.
         task: what is asked of a case, or the name of a task; a diagnosis if not given.
         allow_missing: go on without slides that lack a bag or an outcome; they are listed as excluded.
+        allow_duplicates: go on with slides whose bags are identical, of different specimens whose features
+            are the same; they are counted.
         source: the table, for messages.
 
     Raises:
@@ -179,7 +201,9 @@ def assemble(
             f"No row of {source} has a bag in {store}. Extract the slides into this folder first."
         )
     _check_recipes(list(bags.values()))
-    _check_twins({row.slide: row.case for row in rows}, list(bags.values()))
+    duplicates = _find_twins(list(bags.values()))
+    if duplicates and not allow_duplicates:
+        _refuse_twins(duplicates, {row.slide: row.case for row in rows})
     # Sorted, so that the order of the table's rows changes no fold and no fit.
     usable = [row for row in rows if row.slide in bags]
     cases = tuple(
@@ -191,6 +215,7 @@ def assemble(
         classes=task.order_classes([case.label for case in cases], source),
         task=task,
         excluded=tuple(excluded),
+        duplicates=tuple(duplicates),
         store=store,
     )
 
@@ -252,17 +277,27 @@ def _check_cases(case_of: Mapping[str, str], bags: Sequence[Bag], store: Path) -
             )
 
 
-def _check_twins(case_of: Mapping[str, str], bags: Sequence[Bag]) -> None:
-    """Refuse the same slide under two names: it would be trained on and tested."""
+def _find_twins(bags: Sequence[Bag]) -> list[tuple[str, str]]:
+    """Pairs of slides that are one under two names: each later one, with the first like it."""
     first_with: dict[str, Bag] = {}
+    twins: dict[str, str] = {}
     for bag in bags:
         for fingerprint in {bag.source_sha256, bag.data_sha256} - {""}:
             twin = first_with.setdefault(fingerprint, bag)
             if twin is not bag:
-                raise CohortError(
-                    f"Slides {twin.slide!r} (case {case_of[twin.slide]!r}) and {bag.slide!r} (case "
-                    f"{case_of[bag.slide]!r}) are the same slide. Keep one of them in the table."
-                )
+                twins.setdefault(bag.slide, twin.slide)
+    return [(first, second) for second, first in twins.items()]
+
+
+def _refuse_twins(twins: Sequence[tuple[str, str]], case_of: Mapping[str, str]) -> None:
+    """Refuse the same slide under two names: it would be trained on and tested."""
+    first, second = twins[0]
+    more = f", and so are {len(twins) - 1} more pairs" if len(twins) > 1 else ""
+    raise CohortError(
+        f"Slides {first!r} (case {case_of[first]!r}) and {second!r} (case {case_of[second]!r}) are the same "
+        f"slide{more}. Keep one of them in the table, or set allow_duplicates if these are different "
+        "specimens with the same features."
+    )
 
 
 def _check_recipes(bags: Sequence[Bag]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.bags.bag import Bag
+from features.bags.bare import REGION
 from mil.data.cohort import Cohort
 
 NEIGHBOURS = 5  # slides of other cases, nearest by mean features, that a slide is compared with
@@ -47,6 +48,8 @@ def lookalikes(cohort: Cohort) -> tuple[Lookalike, ...]:
     counted with the matches shuffled. A rotated or mirrored copy is not recognised.
     """
     slides = [(case.name, bag) for case in cohort.cases for bag in case.bags]
+    if slides[0][1].recipe.get("region") == REGION:
+        return ()  # rows without places have no arrangement
     pairs = []
     for i, j in _candidates(slides):
         (first_case, first), (second_case, second) = slides[i], slides[j]

@@ -167,6 +167,7 @@ def _record_settings(
         "store": None,
         "out": str(out.absolute()),
         "allow_missing": False,
+        "allow_duplicates": False,
         "finetune": "per-fold",
         **task.to_settings(),
         **asdict(fit),

@@ -292,6 +292,7 @@ def record_settings(
         "store": str(store),
         "out": str(out.absolute()),
         "allow_missing": bool(cohort.excluded),
+        "allow_duplicates": bool(cohort.duplicates),
         **cohort.task.to_settings(),
         **asdict(cohort.reading),
         **asdict(fit),

@@ -98,7 +98,14 @@ def external_validation(
     members = run.ensemble(model)
     train_rows, test_rows = split_train_test(read_table(table, run.settings.reading, notify))
     rows = test_rows or train_rows
-    cohort = assemble(rows, store, task=run.task, allow_missing=allow_missing, source=table.name)
+    cohort = assemble(
+        rows,
+        store,
+        task=run.task,
+        allow_missing=allow_missing,
+        allow_duplicates=run.settings.allow_duplicates,
+        source=table.name,
+    )
     for row, reason in cohort.excluded:
         if notify:
             notify(f"Left out: {row}: {reason}")

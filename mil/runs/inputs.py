@@ -18,6 +18,7 @@ FOREIGN_REGIONS = {
     "tiles": "folders of tiles",
     "coordinates": "tiles at given places",
     "converted": "features of another tool that were converted",
+    "no places": "features without places that were converted",
 }
 
 

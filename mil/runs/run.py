@@ -105,6 +105,7 @@ class Run(RunFacts):
                 rows,
                 self._store(),
                 allow_missing=settings.allow_missing,
+                allow_duplicates=settings.allow_duplicates,
                 task=self.task,
                 source=str(self.table),
             )

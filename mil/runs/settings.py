@@ -65,6 +65,11 @@ class RunSettings:
         return bool(self.stored.get("allow_missing"))
 
     @property
+    def allow_duplicates(self) -> bool:
+        """Whether slides with identical bags were used rather than refused."""
+        return bool(self.stored.get("allow_duplicates"))
+
+    @property
     def finetunes(self) -> bool:
         """Whether a backbone was fine-tuned in each fold."""
         return bool(self.stored.get("finetune", "off") != "off")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cli.convert import ConvertOptions
+from cli.convert import ConvertOptions, grouped
 from features.bags.bag import Bag, read_bag, read_request, write_bag
 from features.bags.foreign_readers import UNITS
 from features.bags.foreign_writers import write_clam, write_stamp
@@ -275,3 +275,12 @@ def test_slideflows_folder_is_read_with_its_config(tmp_path, mil):
     (tmp_path / "bags" / "bags_config.json").write_text(json.dumps(told))
     mil("convert", "bags", "--out", "store", "--slide-mpp", "0.25", cwd=tmp_path)
     assert read_bag(tmp_path / "store" / "s.h5").coords_l0[0].tolist() == [256, 256]
+
+
+def test_one_reason_for_many_files_is_one_line():
+    reasons = [f"store/{n}.npz: no coordinates. Set them." for n in range(200)] + ["b.csv: no x."]
+    assert grouped(reasons) == [
+        "store/0.npz: no coordinates. Set them. (and 199 more files)",
+        "b.csv: no x.",
+    ]
+    assert grouped(reasons[:2]) == ["store/0.npz: no coordinates. Set them. (and one more file)"]

@@ -9,7 +9,7 @@ import pytest
 
 from features.bags.bag import write_bag
 from mil.data.case import Row
-from mil.data.cohort import assemble
+from mil.data.cohort import assemble, load_cohort
 from mil.data.table import read_table
 from mil.errors import CohortError
 from tests.mil.made import RECIPE, made_bag, made_cohort
@@ -44,6 +44,23 @@ def test_one_slide_under_two_cases_is_refused(table, tmp_path, twin):
         CohortError, match=r"'s1' .case 'c1'. and 's2' .case 'c2'. are the same slide"
     ):
         assemble(rows, tmp_path / "store")
+
+
+def test_identical_bags_are_used_where_that_is_allowed_and_counted(table, tmp_path):
+    bags = [made_bag(f"s{number}") for number in range(1, 6)]
+    for number in (1, 3):
+        bags[number] = replace(bags[number], features=bags[0].features, coords_l0=bags[0].coords_l0)
+    for bag in bags:
+        write_bag(tmp_path / "store" / f"{bag.slide}.h5", bag)
+    lines = [f"c{number},s{number},{'ab'[number % 2]}" for number in range(1, 6)]
+    path = table("\n".join(["case,slide,label", *lines]))
+    notes = []
+    with pytest.raises(CohortError, match=r"and so are 1 more pairs.*set allow_duplicates"):
+        load_cohort(path, tmp_path / "store")
+    cohort = load_cohort(path, tmp_path / "store", allow_duplicates=True, notify=notes.append)
+    assert cohort.duplicates == (("s1", "s2"), ("s1", "s4"))
+    assert len(cohort.cases) == 5
+    assert notes[-1].startswith("2 slides have the same bag as another one, e.g. s2 as s1")
 
 
 def test_the_order_of_rows_changes_nothing(table, tmp_path):

@@ -1,0 +1,141 @@
+"""Features without places: many bags in one file, as the benchmarks of multiple-instance learning have them.
+
+An npz file has the features (n, D) under one of their usual names and, under one of ``INDEX``, the bag that
+each row belongs to. A table has a column of ``INDEX``; every other column of numbers is a feature, but for
+those that are named as labels. The rows of a bag keep their order. They have no places, which the recipe
+states as ``region: no places``; the coordinates of such a bag only number its rows.
+"""
+
+import csv
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.bags.bag import Bag, fingerprint
+from features.bags.foreign_readers import ALIASES, naming_errors
+from features.errors import BagError
+
+REGION = "no places"
+INDEX = ("bag", "bags", "bag_id", "bag_index", "bag_ids", "slide", "slide_id")
+LABELS = ("y", "label", "labels", "class", "target", "bag_label", "instance_label", "y_inst")
+_PLACES = {*ALIASES["coords"], "x_l0", "y_l0", "coord_x", "coord_y", "x_coord", "y_coord"}
+
+
+def is_bare(path: Path) -> bool:
+    """Whether a file has features and a bag index, and no places."""
+    names = {name.lower() for name in _names(path)}
+    in_table = path.suffix.lower() == ".csv" and {"x", "y"} <= names
+    return bool(names & set(INDEX)) and not names & _PLACES and not in_table
+
+
+def read_bare(path: Path, encoder: str | None = None) -> dict[str, Bag]:
+    """The bags of a file by their names: those of the file's index, numbers with the file's name before them.
+
+    Args:
+        path: an npz file or a table.
+        encoder: what made the features, if known.
+
+    Raises:
+        BagError: the file cannot be read, or its index does not go with its features.
+    """
+    with naming_errors(path):
+        features, index = _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path)
+    if features.ndim != 2 or index.shape != features.shape[:1] or not len(features):
+        raise BagError(
+            f"{path}: features {features.shape} and the bag index {index.shape} do not belong together. "
+            "Give (n, D) features and the bag of each of the n rows."
+        )
+    if features.dtype.kind not in "fiub" or not np.isfinite(features).all():
+        raise BagError(
+            f"{path}: its features are not all finite numbers. Correct or remove such rows."
+        )
+    return dict(_bags(path, features.astype(np.float32), index, encoder or "unknown"))
+
+
+def _bags(
+    path: Path, features: NDArray[np.float32], index: NDArray[Any], encoder: str
+) -> Iterator[tuple[str, Bag]]:
+    values, bag_of = np.unique(index, return_inverse=True)
+    for number, name in enumerate(_bag_names(path, values)):
+        rows = features[bag_of == number]
+        side = int(np.ceil(np.sqrt(len(rows))))
+        places = np.arange(len(rows))
+        recipe = {
+            "backbone": encoder,
+            "weights": "converted from features without places",
+            "precision": "fp32",
+            "region": REGION,
+            "layout": "bare",
+        }
+        bag = Bag(
+            slide=name,
+            features=rows,
+            coords_l0=np.stack([places % side, places // side], axis=1).astype(np.int64),
+            coverage=np.ones(len(rows), np.float32),
+            side_l0=(1.0, 1.0),
+            size_l0=(side, side),
+            mpp_l0=(1.0, 1.0),
+            mpp_source="given",
+            tile_px=1,
+            target_mpp=1.0,
+            recipe=recipe,
+        )
+        request = fingerprint({"recipe": recipe, "data": bag.data_sha256})
+        yield name, replace(bag, request_sha256=request)
+
+
+def _bag_names(path: Path, values: NDArray[Any]) -> list[str]:
+    if values.dtype.kind in "iu" or (
+        values.dtype.kind == "f" and (values == np.round(values)).all()
+    ):
+        digits = len(str(int(values.max())))
+        return [f"{path.stem}-{int(value):0{digits}d}" for value in values]
+    return [str(value) for value in values]
+
+
+def _names(path: Path) -> Sequence[str]:
+    """The names of the arrays or columns of a file; none if it is no such file."""
+    if path.suffix.lower() == ".npz" and zipfile.is_zipfile(path):
+        with naming_errors(path), zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    if path.suffix.lower() == ".csv":
+        with naming_errors(path):
+            return _read_header(path)[1]
+    return []
+
+
+def _read_header(path: Path) -> tuple[str, list[str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        first = file.readline(1 << 20)
+    delimiter = max(",;\t", key=first.count)
+    return delimiter, [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+
+
+def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        named = {name.lower(): name for name in arrays.files}
+        features = next((named[name] for name in ALIASES["features"] if name in named), None)
+        if features is None:
+            raise BagError(
+                f"{path}: none of {', '.join(arrays.files)} means features. Name one of them features."
+            )
+        index = next(named[name] for name in INDEX if name in named)
+        return np.asarray(arrays[features]), np.asarray(arrays[index])
+
+
+def _read_csv(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    delimiter, header = _read_header(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file, delimiter=delimiter) if any(row)][1:]
+    lower = [name.lower() for name in header]
+    at = next(lower.index(name) for name in INDEX if name in lower)
+    columns = [i for i, name in enumerate(lower) if i != at and name not in (*INDEX, *LABELS, "")]
+    features = np.array([[float(row[i]) for i in columns] for row in rows])
+    names = [row[at].strip() for row in rows]
+    whole = all(name.isdigit() for name in names)
+    return features, np.array([int(name) for name in names] if whole else names)

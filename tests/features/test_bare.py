@@ -1,0 +1,94 @@
+"""Many bags of features without places in one file."""
+
+import numpy as np
+import pytest
+
+from features.bags.bag import read_bag
+from features.bags.bare import is_bare, read_bare
+from features.bags.convert import convert
+from features.errors import BagError, InputError
+
+RNG = np.random.default_rng(0)
+FEATURES = RNG.normal(size=(30, 4)).astype(np.float32)
+INDEX = np.repeat([3, 11, 7], [5, 15, 10])
+
+
+def table(folder, header, rows, delimiter=","):
+    lines = [delimiter.join(map(str, row)) for row in [header, *rows]]
+    (folder / "f.csv").write_text("\n".join(lines) + "\n")
+    return folder / "f.csv"
+
+
+@pytest.mark.parametrize("features", ["X", "features", "feats"])
+@pytest.mark.parametrize("index", ["bag", "Bag_ID", "bags"])
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float64])
+def test_an_archive_becomes_one_bag_per_value_of_its_index(tmp_path, features, index, kind):
+    arrays = {features: FEATURES, index: INDEX.astype(kind), "y": np.ones(3)}
+    np.savez(tmp_path / "musk.npz", **arrays)
+    result = convert(tmp_path / "musk.npz", tmp_path / "store")
+    assert (result.n_done, result.n_tiles, result.failures) == (3, 30, [])
+    [(note, slides)] = result.notes.items()
+    assert note.startswith("Features without places")
+    assert slides == ["musk-03", "musk-07", "musk-11"]
+    for value in (3, 7, 11):
+        bag = read_bag(tmp_path / "store" / f"musk-{value:02d}.h5")
+        assert np.array_equal(bag.features, FEATURES[value == INDEX])
+        assert bag.recipe["region"] == "no places"
+        assert len(np.unique(bag.coords_l0, axis=0)) == len(bag)
+    assert convert(tmp_path / "musk.npz", tmp_path / "store").n_existing == 3
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_becomes_one_bag_per_name(tmp_path, delimiter):
+    names = np.array(["a", "b é"])[np.arange(30) % 2]
+    rows = [(name, *row, 1) for name, row in zip(names, FEATURES.tolist(), strict=True)]
+    path = table(tmp_path, ("bag", "f0", "f1", "f2", "f3", "label"), rows, delimiter)
+    bags = read_bare(path)
+    assert list(bags) == ["a", "b é"]
+    assert np.allclose(bags["b é"].features, FEATURES[1::2])
+
+
+def test_files_with_places_are_not_bare(tmp_path):
+    np.savez(tmp_path / "a.npz", X=FEATURES, bag=INDEX, coords=np.zeros((30, 2)))
+    assert not is_bare(tmp_path / "a.npz")
+    assert not is_bare(table(tmp_path, ("x", "y", "slide", "f0"), [(1, 2, "a", 3)]))
+    np.savez(tmp_path / "b.npz", X=FEATURES)
+    assert not is_bare(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"X": FEATURES, "bag": INDEX[:-1]}, "do not belong together"),
+        ({"X": FEATURES[0], "bag": INDEX}, "do not belong together"),
+        ({"X": FEATURES[:0], "bag": INDEX[:0]}, "do not belong together"),
+        ({"X": FEATURES * np.nan, "bag": INDEX}, "not all finite numbers"),
+        ({"X": FEATURES.astype(str), "bag": INDEX}, "not all finite numbers|cannot be read"),
+        ({"Z": FEATURES, "bag": INDEX}, "means features"),
+        ({"X": FEATURES, "bag": INDEX.astype(object)}, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_bags_fails_by_name_and_stops_no_other(tmp_path, arrays, message):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    np.savez(tmp_path / "good.npz", X=FEATURES, bag=INDEX)
+    with pytest.raises(BagError, match=message):
+        read_bare(tmp_path / "bad.npz")
+    result = convert([tmp_path / "bad.npz", tmp_path / "good.npz"], tmp_path / "store")
+    assert result.n_done == 3
+    [failure] = result.failures
+    assert failure.startswith(f"{tmp_path / 'bad.npz'}: ")
+
+
+def test_a_damaged_table_fails_by_name(tmp_path):
+    with pytest.raises(BagError, match=r"f\.csv: cannot be read"):
+        read_bare(table(tmp_path, ("bag", "f0"), [(1, 2.0), (2, "x")]))
+
+
+def test_two_files_with_one_bag_are_refused(tmp_path):
+    for folder in ("p", "q"):
+        (tmp_path / folder).mkdir()
+        np.savez(
+            tmp_path / folder / f"{folder}.npz", X=FEATURES, bag=np.array(["a", "b", "c"] * 10)
+        )
+    with pytest.raises(InputError, match="both have a"):
+        convert([tmp_path / "p" / "p.npz", tmp_path / "q" / "q.npz"], tmp_path / "store")
