@@ -24,7 +24,7 @@ ROW_NAMES = frozenset(("row", "rownumber", "rowid", "index", "id", "no", "nr", "
 ID_NAMES = re.compile(r".*(_|\s|-)(id|ids|uuid|barcode|mrn|accession)", re.IGNORECASE)
 # What registries know only afterwards, as plain headers: days_to_death, OS_STATUS, new_tumor_event_dx.
 FOLLOW_UP = re.compile(
-    r"(days|months|years|time)to(?!birth|collection|sample).*"
+    r"(days|months|years|time)to(?!birth|collection|sample).*|(?!birth).*daysto"
     r"|new(tumou?r|neoplasm)event.*"
     r"|vitalstatus|deathdate|dateofdeath|causeofdeath|deceased|dead|death|alive"
     r"|last(contact|followup|known).*|dateoflast.*|follow.?up.*"

@@ -25,7 +25,10 @@ ALIASES = {
     "mpp": ("mpp",),
     "split": ("split",),
 }
-SECOND_CHOICE = {"slide": ("sample_id",)}  # of cBioPortal; where there is no other
+SECOND_CHOICE = {  # of registries and portals; where there is no other
+    "case": ("bcr_patient_barcode", "case_submitter_id", "submitter_id"),
+    "slide": ("sample_id",),
+}
 TRAIN = ("", "train", "training", "development")  # what column split may say
 TEST = ("test", "testing", "external", "held-out", "holdout")
 

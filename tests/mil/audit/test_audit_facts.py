@@ -1,0 +1,63 @@
+"""What an audit says of the table's columns and of what the backbone has seen."""
+
+from dataclasses import replace
+
+from features.summary import Summary
+from mil.audit.run import _add_columns, _add_seen
+from tests.mil.followed import followed_cohort
+from tests.mil.made import made_cohort
+
+
+def with_columns(cohort, columns):
+    """The cohort with further columns, each a function of the case and its place."""
+    cases = [
+        replace(case, other={**case.other, **{n: str(f(case, i)) for n, f in columns.items()}})
+        for i, case in enumerate(cohort.cases)
+    ]
+    return replace(cohort, cases=tuple(cases))
+
+
+def test_columns_made_from_the_follow_up_are_named():
+    columns = {
+        "weeks": lambda case, _i: f"{case.time / 7:.1f}",
+        "fate": lambda case, _i: "lost" if case.label == "event" else "kept",
+        "line": lambda _case, i: i + 1,
+        "days_to_x": lambda _case, i: 40 + i % 7,
+        "necrosis": lambda _case, i: "yes" if i % 3 else "no",
+    }
+    summary = Summary()
+    _add_columns(summary, with_columns(followed_cohort(20, n_tiles=3), columns))
+    said = " ".join(summary.warnings)
+    for name in ("weeks has the order of the times", "fate tells the events",
+                 "line numbers or names the cases", "days_to_x is known only after the outcome"):  # fmt: skip
+        assert f"Column {name}" in said
+    assert "necrosis" not in said
+    assert summary.facts["columns"].startswith("4 of ")
+
+
+def seen(cohort, **changes):
+    cases = [
+        replace(case, bags=tuple(replace(bag, **changes) for bag in case.bags))
+        for case in cohort.cases
+    ]
+    summary = Summary()
+    _add_seen(summary, replace(cohort, cases=tuple(cases)))
+    return summary
+
+
+def test_what_the_backbone_has_seen_is_said_or_not_known():
+    cohort = made_cohort((3, 3))
+    name = cohort.cases[0].name
+    recipe = dict(cohort.cases[0].bags[0].recipe) | {"weights": "pretrained"}
+    assert seen(cohort, recipe=recipe).facts["backbone"] == "has not seen the tested cases"
+    by_name = seen(cohort, recipe=recipe, trained_on=(name,))
+    assert by_name.facts["backbone"] == "has seen 1 tested cases"
+    assert name in by_name.problems[0]
+    renamed = seen(
+        cohort, recipe=recipe, source_sha256="f0", trained_on=("pt",), trained_on_slides=("f0",)
+    )
+    assert renamed.facts["backbone"] == "has seen 6 tested cases"
+    unknown = seen(cohort, recipe=recipe | {"weights": "mine.pth"})
+    assert unknown.facts["backbone"].startswith("not known: mine.pth")
+    assert unknown.problems == []
+    assert "is not known" in unknown.warnings[0]
