@@ -287,7 +287,9 @@ def _find_files(inputs: Path | str | Sequence[Path | str], out: Path) -> Mapping
         twin = files.setdefault(slide, path)
         if twin is not path:
             raise InputError(f"{twin} and {path} are both slide {slide}. Give one of them.")
-    if any(path.resolve().parent == out.resolve() for path in files.values()):
+    # Unlike Path.resolve, realpath takes links that lead in a circle.
+    target = Path(os.path.realpath(out))
+    if any(Path(os.path.realpath(path)).parent == target for path in files.values()):
         raise InputError(f"out is {out}, which holds the files to convert. Name another folder.")
     return files
 
