@@ -53,8 +53,15 @@ class SlideOptions(BaseRecipe, TableReading):
     slide_mpp: float | None = field(
         default=None,
         metadata={
-            "help": "Micrometres per level-0 pixel of all slides, whatever their files say. An mpp column "
-            "of the table takes precedence."
+            "help": "Micrometres per level-0 pixel of slides whose files do not say, and of tile images. An "
+            "mpp column of the table takes precedence."
+        },
+    )
+    slide_mpp_force: float | None = field(
+        default=None,
+        metadata={
+            "help": "Micrometres per level-0 pixel of all slides, whatever their files say; each slide that "
+            "says otherwise is listed. An mpp column of the table takes precedence."
         },
     )
     coordinates: Path | None = field(
@@ -200,6 +207,7 @@ def job_settings(options: SlideOptions) -> "JobSettings":
     return JobSettings(
         annotations=options.annotations,
         slide_mpp=options.slide_mpp,
+        slide_mpp_force=options.slide_mpp_force,
         coordinates=options.coordinates,
     )
 

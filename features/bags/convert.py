@@ -21,7 +21,8 @@ from features.bags.layouts import LAYOUTS, NATIVE, WRITABLE, detect_layout
 from features.errors import BagError, FeaturesError, InputError
 from features.progress import Progress, Silent
 from features.slides.find import slides_in
-from features.slides.slide import open_slide, slide_name
+from features.slides.names import slide_name
+from features.slides.slide import open_slide
 
 SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npz", ".csv")
 TABLES = ("extract.csv", "failures.csv")  # the tables that extraction writes beside its bags

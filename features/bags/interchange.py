@@ -32,7 +32,7 @@ from features.bags.foreign_readers import (
 )
 from features.bags.layouts import LAYOUTS, NATIVE, WRITABLE, detect_layout, is_bag
 from features.errors import BagError
-from features.slides.slide import slide_name
+from features.slides.names import slide_name
 
 SCALE_TOLERANCE = 0.01  # relative difference between two statements of one scale that is reported
 MAX_COORD_L0 = 2**31  # no slide is that wide; CLAM stores coordinates in 32 bits

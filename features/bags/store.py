@@ -34,7 +34,7 @@ from typing import Any, TextIO
 from features.errors import BagError
 from features.files.atomic import TEMPORARY, atomic_path
 from features.files.locks import is_at, lock
-from features.slides.slide import file_name
+from features.slides.names import file_name
 
 COLUMNS = (
     "slide", "case", "status", "tiles", "unreadable", "seconds", "tiles_per_s", "tumour_of_tissue",
@@ -137,11 +137,18 @@ class Store:
         """
         path = self._aside(slide, ".claim")
         with lock_file(path) as claimed:
-            if claimed:
-                self._sweep(slide)
-            yield claimed
-            if claimed:
+            if not claimed:
+                yield False
+                return
+            self._sweep(slide)
+            try:
+                yield True
+            finally:  # only a process that died leaves its claim behind
                 path.unlink(missing_ok=True)
+
+    def died_at(self, slide: str) -> bool:
+        """Whether a process died while it worked on a slide that this process has claimed."""
+        return self._aside(slide, ".claim").read_text(encoding="utf-8").count("\n") > 1
 
     def record(self, outcome: Outcome, *, since: float = math.inf) -> None:
         """Record an outcome; one that was skipped does not replace an outcome recorded after ``since``."""
@@ -239,7 +246,8 @@ def glob_escape(name: str) -> str:
 def lock_file(path: Path) -> Iterator[bool]:
     """Lock a file for this process; yields False if another process has the lock.
 
-    The file names the host, the process and the time of the lock, for people to read.
+    The file names the host, the process and the time of the lock, for people to read; a second line names a
+    holder that ended without removing it.
 
     Raises:
         BagError: the file system has no locks.
@@ -251,8 +259,11 @@ def lock_file(path: Path) -> Iterator[bool]:
                 return
             if not is_at(file, path):
                 continue
+            file.seek(0)
+            left_behind = f"after {file.readline().strip()} died\n" if path.stat().st_size else ""
             file.truncate(0)
-            file.write(f"{socket.gethostname()} {os.getpid()} {time.strftime('%F %T')}\n")
+            own = f"{socket.gethostname()} {os.getpid()} {time.strftime('%F %T')}\n"
+            file.write(own + left_behind)
             file.flush()
             yield True
             return

@@ -13,7 +13,7 @@ from features.extraction.preflight import UNKNOWN_DIM, bag_bytes
 from features.extraction.slide_check import ScaleCheck, SlideCheck
 from features.recipe import ALWAYS_EXCLUDED, Recipe
 from features.regions.drawing import note_exclusions
-from features.slides.find import slides_in
+from features.slides.find import leftovers, slide_files
 from features.summary import Summary, listed, tally
 
 SAME_MPP = 1.1  # ratio of micrometres per pixel above which slides count as scanned differently
@@ -59,12 +59,31 @@ def warn_of_unnamed(summary: Summary, folder: Path, jobs: Sequence[SlideJob]) ->
     if jobs[0].from_tiles:
         return
     named = {path for job in jobs for path in job.files}
-    unnamed = sorted({p for files in slides_in(folder).values() for p in files} - named)
+    unnamed = sorted(set(slide_files(folder)) - named)
     if unnamed:
         names = [path.relative_to(folder).as_posix() for path in unnamed]
         summary.warnings.append(
             f"No row of the table names {listed(names)} in {folder}: they will not be used."
         )
+
+
+def account_for_files(summary: Summary, folders: Iterable[Path]) -> None:
+    """Add what lies in folders of slides and is no slide; slides that cannot be read are warned of."""
+    for folder in folders:
+        rest = leftovers(folder)
+        if str(rest):
+            summary.facts[f"not slides in {folder}"] = str(rest)
+        for paths, what in (
+            (rest.unread, "of a kind that OpenSlide does not read: convert them to pyramidal TIFF"),
+            (
+                rest.broken_links,
+                "a link to a file that is not there: restore it, or remove the link",
+            ),
+            (rest.partial, "a download that was not finished: fetch it again"),
+        ):
+            if paths:
+                names = [path.relative_to(folder).as_posix() for path in paths]
+                summary.warnings.append(f"Left out of {folder}, {what}: {listed(names)}.")
 
 
 def check_rows(check: SlideCheck, workload: Workload) -> Iterator[dict[str, Any]]:

@@ -43,9 +43,10 @@ from features.extraction.survey import allocate_tiles, lay_tiles, note_glass, su
 from features.progress import Progress, Silent
 from features.recipe import Recipe
 from features.regions.annotations import annotation_sha256
-from features.slides.slide import Slide, open_slide
+from features.slides.rehearsal import Tiles, children_ended, open_slide, rehearse_tiles
+from features.slides.slide import Slide
 from features.tiles.folders import FolderTiles, open_folder
-from features.tiles.grid import SlideTiles, TileSource
+from features.tiles.grid import SlideTiles, TileGrid, TileSource
 from features.tiles.normalisation import resolve_stain_reference, tile_normaliser
 from features.tiles.quality import flag_bits, quality_flags
 from features.tiles.stain import (
@@ -107,6 +108,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
     own_jobs, written = shard(run.jobs, *part), time.monotonic()
     try:
         with (
+            children_ended(),
             run.embedding(workers, progress),
             progress.task("slides", len(own_jobs), "slides") as advance,
             contextlib.closing(_iterate_outcomes(run, largest_first(own_jobs))) as outcomes_by_job,
@@ -279,7 +281,13 @@ class ExtractionRun:
         """Lay tiles over the slide's tumour or tissue, and embed them at all scales together."""
         started = time.perf_counter()
         slide = opened.enter_context(
-            open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source)
+            open_slide(
+                job.files[0],
+                mpp=job.mpp,
+                mpp_source=job.mpp_source,
+                fallback_mpp=job.fallback_mpp,
+                progress=self.progress,
+            )
         )
         view = survey_slide(slide, job, parts[0].target.recipe)
         for part in parts:
@@ -299,6 +307,8 @@ class ExtractionRun:
                 notes = (*view.remarks, *note_glass(grid, view, part.target.recipe))
                 part.outcome = replace(part.outcome, notes=" ".join(notes))
                 part.grid = grid[sample_rows(part, len(grid), job)]
+                if part.target.store.died_at(job.slide):
+                    self._rehearse(slide, part.grid)
                 self._prepare(part, SlideTiles(slide, part.grid), slide, opened)
         overview = view.overview.copy()
         overview.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
@@ -312,6 +322,18 @@ class ExtractionRun:
             "annotation_origin": view.origin,
         }
         self._embed(job, parts, base, time.perf_counter() - started)
+
+    def _rehearse(self, slide: Slide, grid: TileGrid) -> None:
+        """Read all tiles of a slide at which a process died before, where no harm is done.
+
+        Raises:
+            SlideError: they end or stall the child process as well.
+        """
+        rehearse_tiles(
+            slide.path,
+            Tiles(grid.coords_l0, grid.tile_px, grid.mpp, slide.mpp[0]),
+            self.progress,
+        )
 
     def _embed_images(
         self,

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -11,9 +11,12 @@ from typing import Protocol
 from features.bags.bag import fingerprint
 from features.choices import suggest
 from features.errors import InputError, SlideError
+from features.progress import Progress
 from features.regions.annotations import find_annotation
-from features.slides.find import slides_in
-from features.slides.slide import slide_name
+from features.slides.dicom import series_files
+from features.slides.find import name_of, slide_files, slides_in
+from features.slides.rehearsal import open_slide
+from features.slides.slide import Slide
 
 IDENTITY_BYTES = 1 << 20  # of both ends of a file
 
@@ -28,9 +31,11 @@ class SlideJob:
         annotations: folder with the slide's annotation; None uses the tissue.
         mpp: micrometres per level-0 pixel, overriding the file; needed for tile images.
         mpp_source: where ``mpp`` comes from: ``table``, ``option`` or ``given``.
+        fallback_mpp: micrometres per level-0 pixel, where the file gives none.
         case: if known.
         from_tiles: the files are tile images.
         coordinates: a bag whose tiles are read again, instead of laying a grid.
+        near: where there is no such file, a sentence with the names closest to its own.
     """
 
     slide: str
@@ -38,9 +43,11 @@ class SlideJob:
     annotations: Path | None = None
     mpp: float | None = None
     mpp_source: str = "given"
+    fallback_mpp: float | None = None
     case: str = ""
     from_tiles: bool = False
     coordinates: Path | None = None
+    near: str = ""
 
     @property
     def region(self) -> str:
@@ -48,6 +55,21 @@ class SlideJob:
         if self.from_tiles or self.coordinates:
             return "tiles" if self.from_tiles else "coordinates"
         return "annotations" if self.annotations else "tissue"
+
+    def open(self, progress: Progress | None = None) -> Slide:
+        """Open the slide, which a child process has read before.
+
+        Raises:
+            SlideError: it cannot be read, or ends or stalls the process that reads it.
+            ScaleError: its scale is unknown or implausible.
+        """
+        return open_slide(
+            self.files[0],
+            mpp=self.mpp,
+            mpp_source=self.mpp_source,
+            fallback_mpp=self.fallback_mpp,
+            progress=progress,
+        )
 
     def annotation(self) -> Path | None:
         """The slide's annotation file; None if tissue is used.
@@ -82,15 +104,22 @@ class JobSettings:
 
     Attributes:
         annotations: folder with the annotations; None uses the tissue.
-        slide_mpp: micrometres per level-0 pixel, overriding the files; needed for tile images.
-        mpp_source: where ``slide_mpp`` comes from.
+        slide_mpp: micrometres per level-0 pixel, where files give none; needed for tile images.
+        slide_mpp_force: micrometres per level-0 pixel, whatever the files say.
+        mpp_source: where ``slide_mpp_force`` comes from.
         coordinates: folder of bags whose tiles are read again, instead of laying a grid.
     """
 
     annotations: Path | None = None
     slide_mpp: float | None = None
+    slide_mpp_force: float | None = None
     mpp_source: str = "option"
     coordinates: Path | None = None
+
+    @property
+    def image_mpp(self) -> float | None:
+        """Micrometres per pixel of tile images, which carry none."""
+        return self.slide_mpp_force or self.slide_mpp
 
 
 ALL_DEFAULTS = JobSettings()
@@ -106,7 +135,7 @@ def jobs_of_paths(
     Raises:
         InputError: a folder has no slides, or the settings do not apply to the files.
     """
-    jobs = [job for path in paths for job in _path_jobs(path, settings)]
+    jobs = _without_repeats([job for path in paths for job in _path_jobs(path, settings)])
     times = Counter(job.slide for job in jobs)
     named = [
         replace(job, slide=f"{job.files[0].absolute().parent.name}/{job.slide}")
@@ -144,12 +173,14 @@ def jobs_of_rows(
     jobs = [
         SlideJob(
             slide=row.slide,
-            files=files.get(row.slide, (slides / row.slide,)),
+            files=_files_of(row.slide, files, slides, from_tiles=from_tiles),
             annotations=settings.annotations,
-            mpp=row.mpp or settings.slide_mpp,
+            mpp=row.mpp or (settings.image_mpp if from_tiles else settings.slide_mpp_force),
             mpp_source="table" if row.mpp else settings.mpp_source,
+            fallback_mpp=settings.slide_mpp,
             case=row.case,
             from_tiles=from_tiles,
+            near="" if row.slide in files else suggest(row.slide, files, 2),
         )
         for row in rows
     ]
@@ -194,7 +225,8 @@ def identify_files(job: SlideJob) -> tuple[str, ...]:
     missing = [str(path) for path in job.files if not path.is_file()]
     if missing:
         raise SlideError(
-            f"{job.slide}: no such file {missing[0]}. Check the path, or slides and the slide column."
+            f"{job.slide}: no such file {missing[0]}.{job.near} Check the path, or slides and the slide "
+            "column."
         )
     return tuple(_identify_file(path) for path in job.files)
 
@@ -212,7 +244,7 @@ def _path_jobs(path: Path, settings: JobSettings) -> list[SlideJob]:
     """A slide file, the slides of a folder, or the slides whose tile images it holds."""
     tiles = find_tile_images(path) if path.is_dir() else {}
     if tiles:
-        if settings.slide_mpp is None:
+        if settings.image_mpp is None:
             raise InputError(
                 "Tile images carry no micrometres per pixel. Set slide_mpp, e.g. to 0.5 for 20x."
             )
@@ -221,27 +253,43 @@ def _path_jobs(path: Path, settings: JobSettings) -> list[SlideJob]:
                 slide=name,
                 files=files,
                 annotations=settings.annotations,
-                mpp=settings.slide_mpp,
+                mpp=settings.image_mpp,
                 mpp_source=settings.mpp_source,
                 from_tiles=True,
             )
             for name, files in tiles.items()
         ]
-    files = [path]
-    if path.is_dir():
-        files = sorted({file for group in slides_in(path).values() for file in group})
+    files = list(slide_files(path)) if path.is_dir() else [series_files(path)[0]]
     if not files:
         raise InputError(f"{path}: holds neither slides nor tile images <slide>-<x>-<y>.png.")
     return [
         SlideJob(
-            slide=slide_name(file.name),
-            files=(file,),
+            slide=name_of(file),
+            files=series_files(file),
             annotations=settings.annotations,
-            mpp=settings.slide_mpp,
+            mpp=settings.slide_mpp_force,
             mpp_source=settings.mpp_source,
+            fallback_mpp=settings.slide_mpp,
         )
         for file in files
     ]
+
+
+def _without_repeats(jobs: Sequence[SlideJob]) -> list[SlideJob]:
+    """The jobs, each DICOM series once, also where several of its files are given."""
+    once: dict[tuple[Path, ...] | int, SlideJob] = {}
+    for number, job in enumerate(jobs):
+        series = len(job.files) > 1 and not job.from_tiles
+        once.setdefault(job.files if series else number, job)
+    return list(once.values())
+
+
+def _files_of(
+    slide: str, files: Mapping[str, tuple[Path, ...]], folder: Path, *, from_tiles: bool
+) -> tuple[Path, ...]:
+    """The files of a row of a table; the path it names where the folder has none of that name."""
+    found = files.get(slide, (folder / slide,))
+    return found if from_tiles else series_files(found[0])
 
 
 def _apply_settings(jobs: Sequence[SlideJob], settings: JobSettings) -> tuple[SlideJob, ...]:

@@ -25,8 +25,9 @@ from features.extraction.survey import (
 )
 from features.progress import Progress, Silent
 from features.recipe import Recipe
-from features.regions.masks import OVERVIEW_PX
-from features.slides.slide import Slide, file_name, open_slide
+from features.slides.names import file_name
+from features.slides.rehearsal import children_ended, open_slide
+from features.slides.slide import OVERVIEW_PX, Slide
 from features.tiles.folders import open_folder
 from features.tiles.grid import TileGrid, sample
 
@@ -57,6 +58,7 @@ def check_slides(
     """
     threads = min(MAX_THREADS, max(2, os.cpu_count() or 2))
     with (
+        children_ended(),
         ThreadPoolExecutor(threads, "check") as pool,
         (progress or Silent()).task("slides", len(jobs), "slides") as advance,
     ):
@@ -67,14 +69,16 @@ def check_slides(
                 replace(recipe, max_tiles=share.get(job.slide, recipe.max_tiles))
                 for share, recipe in zip(shares, recipes, strict=True)
             ]
-            return check_slide(job, own_recipes, pictures)
+            return check_slide(job, own_recipes, pictures, progress)
 
         for result in pool.map(check_job, jobs):
             advance(1)
             yield result
 
 
-def check_slide(job: SlideJob, recipes: Sequence[Recipe], pictures: Path) -> SlideCheck:
+def check_slide(
+    job: SlideJob, recipes: Sequence[Recipe], pictures: Path, progress: Progress | None = None
+) -> SlideCheck:
     """Check one slide in the order of extraction, so that the first error is the same."""
     check = SlideCheck(
         slide=job.slide,
@@ -90,7 +94,13 @@ def check_slide(job: SlideJob, recipes: Sequence[Recipe], pictures: Path) -> Sli
                 _inspect_images(job, recipes, check)
             else:
                 slide = opened.enter_context(
-                    open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source)
+                    open_slide(
+                        job.files[0],
+                        mpp=job.mpp,
+                        mpp_source=job.mpp_source,
+                        fallback_mpp=job.fallback_mpp,
+                        progress=progress,
+                    )
                 )
         if slide:
             _inspect_slide(slide, job, recipes, check, pictures)

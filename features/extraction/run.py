@@ -87,6 +87,7 @@ def extract_slides(
     recipe: Recipe | Sequence[Recipe],
     annotations: Path | str | None = None,
     slide_mpp: float | None = None,
+    slide_mpp_force: float | None = None,
     coordinates: Path | str | None = None,
     **options: Unpack[ExtractionOptions],
 ) -> Extraction:
@@ -97,7 +98,8 @@ def extract_slides(
         out: the store, one ``<slide>.h5`` per slide.
         recipe: how to tile and embed; several that differ in mpp make one store each.
         annotations: folder with the annotations; by default all tissue is used.
-        slide_mpp: micrometres per level-0 pixel, whatever the files say; needed for tile images.
+        slide_mpp: micrometres per level-0 pixel, where files give none; needed for tile images.
+        slide_mpp_force: micrometres per level-0 pixel, whatever the files say.
         coordinates: folder of bags whose tiles are read again, instead of laying a grid.
         **options: see ``ExtractionOptions``.
 
@@ -113,6 +115,7 @@ def extract_slides(
     settings = JobSettings(
         annotations=Path(annotations) if annotations is not None else None,
         slide_mpp=slide_mpp,
+        slide_mpp_force=slide_mpp_force,
         coordinates=Path(coordinates) if coordinates is not None else None,
     )
     jobs = jobs_of_paths([Path(path) for path in paths], settings)

@@ -179,7 +179,7 @@ def set_requests(part: SlideTask, job: SlideJob, sources: Sequence[str], drawn_s
         "annotation_sha256": drawn_sha256,
         "coordinates": bags.read_bag(job.coordinates).data_sha256 if job.coordinates else None,
         "max_tiles": part.max_tiles,
-    }
+    } | ({} if job.fallback_mpp is None else {"fallback_mpp": job.fallback_mpp})
     part.request = bags.fingerprint(inputs)
     part.requests = (part.request,)
     with contextlib.suppress(BagError):

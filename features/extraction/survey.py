@@ -20,9 +20,14 @@ from features.recipe import Recipe
 from features.regions import annotations
 from features.regions.annotation_frame import find_frame
 from features.regions.drawing import Drawing, Region, polygonal_parts
-from features.regions.masks import OVERVIEW_PX, mask_fraction, polygons_from_mask, tissue_mask
+from features.regions.masks import (
+    is_bright_field,
+    mask_fraction,
+    polygons_from_mask,
+    tissue_mask,
+)
 from features.regions.placement import Placement, judge_placement
-from features.slides.slide import Slide, open_slide
+from features.slides.slide import OVERVIEW_PX, Slide
 from features.tiles.grid import TileGrid, lay_grid
 
 NOTABLE_GLASS_TILES = 0.1  # of a drawing's tiles
@@ -38,6 +43,7 @@ class Survey:
     Attributes:
         overview: the whole slide, small.
         size_l0: (width, height) of the slide.
+        mpp: micrometres per level-0 pixel, (x, y).
         drawn: the annotated region less what is excluded, in level-0 pixels; None without annotation.
         origin: the frame of the annotation, ``level0`` or ``bounds``; empty without.
         drawing: all annotations; None without.
@@ -47,6 +53,7 @@ class Survey:
 
     overview: Image.Image
     size_l0: tuple[int, int]
+    mpp: tuple[float, float]
     drawn: Region | None = None
     origin: str = ""
     drawing: Drawing | None = None
@@ -56,7 +63,8 @@ class Survey:
     @cached_property
     def tissue_mask(self) -> NDArray[np.bool_]:
         """(H, W) of the overview, True where there is tissue by its colour."""
-        return tissue_mask(np.asarray(self.overview))
+        um_per_px = self.mpp[0] * self.size_l0[0] / self.overview.width
+        return tissue_mask(np.asarray(self.overview), um_per_px)
 
     @cached_property
     def tissue(self) -> Region:
@@ -117,10 +125,12 @@ def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
         AnnotationError: the annotation cannot be read, lacks the class, or lies outside the slide.
         SlideError: the slide cannot be read.
     """
+    overview = slide.thumbnail(OVERVIEW_PX)
     view = Survey(
-        overview=slide.thumbnail(OVERVIEW_PX),
+        overview=overview,
         size_l0=slide.size_l0,
-        notes=_colour_notes(slide, recipe),
+        mpp=slide.mpp,
+        notes=(*slide.notes, *_light_notes(overview), *_colour_notes(slide, recipe)),
     )
     file = job.annotation()
     if file is None:
@@ -163,6 +173,16 @@ def note_glass(grid: TileGrid, view: Survey, recipe: Recipe) -> tuple[str, ...]:
     return (
         f"{n_glass} of {len(grid)} tiles are mostly glass."
         + (remedy if "background" not in recipe.drop else ""),
+    )
+
+
+def _light_notes(overview: Image.Image) -> tuple[str, ...]:
+    """A remark on a slide that was not scanned in transmitted light."""
+    if is_bright_field(np.asarray(overview)):
+        return ()
+    return (
+        "Not a bright-field scan: most of what is lit lacks one colour altogether, as in fluorescence. "
+        "Tissue, stains and most backbones here are made for H&E.",
     )
 
 
@@ -256,7 +276,7 @@ def _count_tiles(job: SlideJob, recipe: Recipe) -> int:
     try:
         if job.from_tiles:
             return len(job.files)
-        with open_slide(job.files[0], mpp=job.mpp) as slide:
+        with job.open() as slide:
             return len(lay_tiles(slide, job, survey_slide(slide, job, recipe), recipe))
     except FeaturesError:
         return 0

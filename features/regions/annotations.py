@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from features.choices import closest
 from features.errors import AnnotationError, AnnotationMissing
 from features.files.unpack import EXPORT, read_unpacked
 from features.regions.asap import is_asap, read_asap
@@ -13,6 +14,7 @@ from features.regions.drawing import Drawing
 from features.regions.layers import is_halo, is_imagescope, read_halo, read_imagescope
 from features.regions.ndpa import is_ndpa, place_on_slide, read_ndpa
 from features.regions.qupath import is_qupath, read_qupath
+from features.slides.names import short_name
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,8 @@ def find_annotation(folder: Path, slide_file: str, slide: str) -> Path:
     """
     # Slides of the same name lie in different folders, and so do their annotations.
     inside = folder / PurePosixPath(slide).parent
-    stems = {_compose_accents(PurePosixPath(slide).name), _compose_accents(slide_file)}
-    matches = sorted(
-        path
-        for path in inside.glob("*")
-        for stem in stems
-        if (name := _compose_accents(path.name)).startswith(stem)
-        and name[len(stem) :].lower() in SUFFIXES
-    )
+    bare = PurePosixPath(slide).name
+    matches = _files_named(inside, {bare, slide_file}) or _files_named(inside, {short_name(bare)})
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -126,9 +122,32 @@ def find_annotation(folder: Path, slide_file: str, slide: str) -> Path:
             "Keep the one that counts and move the others away."
         )
     raise AnnotationMissing(
-        f"{slide}: no annotation in {folder}. Export it from QuPath as {slide}.geojson, or leave "
-        "annotations unset to use all tissue."
+        f"{slide}: no annotation in {folder}.{_near_names(inside, bare)} Export it from QuPath as "
+        f"{slide}.geojson, or leave annotations unset to use all tissue."
     )
+
+
+def _files_named(folder: Path, stems: set[str]) -> list[Path]:
+    """The annotation files of a folder with one of these names before their suffix."""
+    composed = {_compose_accents(stem) for stem in stems}
+    return sorted(
+        path
+        for path in folder.glob("*")
+        for stem in composed
+        if (name := _compose_accents(path.name)).startswith(stem)
+        and name[len(stem) :].lower() in SUFFIXES
+    )
+
+
+def _near_names(folder: Path, bare: str) -> str:
+    """The annotation files whose names are closest to a slide's, as a sentence after a blank."""
+    known = {
+        path.name.removesuffix(suffix): path.name
+        for suffix in SUFFIXES
+        for path in folder.glob(f"*{suffix}")
+    }
+    near = [known[stem] for stem in closest(bare, known, 2)]
+    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def annotation_sha256(path: Path) -> str:

@@ -3,45 +3,103 @@
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 from shapely.geometry import MultiPolygon
 
 from features.regions.drawing import Region, polygonal_parts
 
-OVERVIEW_PX = 1024
 MIN_BRIGHTNESS = 25  # of 255: black background of fluorescence and scanners is not tissue
-MIN_SATURATION = 12  # of 255: glass and grey paper are below
+OPAQUE = 8  # of 255: transmitted light leaves more in every channel
+# Glass for itself, as bright as no stain leaves it, without colour and without structure:
+GLASS_BRIGHTNESS = 180  # of 255, weakest channel at least
+GLASS_SATURATION = 20  # of 255, at most; tinted glass has 15
+STAIN_OVER_GLASS = (
+    6  # haematoxylin and eosin absorb green most: green below red and blue by this much
+)
+GLASS_ROUGHNESS = 4.0  # grey values, root mean square over 5 x 5 pixels; compression leaves 1 to 2
+MIN_GLASS = 0.005  # of the picture; less is holes in the tissue
+GLASS_UM = 200.0  # width of bare glass at least; clefts, vessels and fat cells are narrower
+GLASS_PART = 0.25  # of the shorter side, where that is less: a field of 100 µm has narrower glass
+MIN_SATURATION, MIN_STAINED = (
+    12,
+    0.02,
+)  # of 255, and of the pixels: else a picture without glass is grey
+PALE_SATURATION = 6  # of 255 at least: below, grey dirt and paper
+ABOVE_GLASS = 2  # of 255, from the glass's own colour to that of pale tissue
 CLOSING_STEPS = 2  # thumbnail pixels: gaps up to twice this wide are filled
 
 
-def tissue_from_overview(overview: Image.Image, size_l0: tuple[int, int]) -> Region:
-    """The tissue in an overview of the whole slide, as polygons in level-0 pixels; empty if there is none."""
-    return polygons_from_mask(tissue_mask(np.asarray(overview)), size_l0)
+def tissue_mask(rgb: NDArray[np.uint8], um_per_px: float | None = None) -> NDArray[np.bool_]:
+    """Pixels that are not glass and not dark, specks and holes closed; all that is lit where no glass is.
 
-
-def tissue_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels that are coloured and not dark: saturation above Otsu's threshold, specks and holes closed.
+    Glass is recognised for itself, and tissue is what is more coloured than that glass. A threshold
+    between two groups of pixels, as Otsu's, would split tissue from tissue on an exported region, a core or
+    a cropped biopsy, and lose pale tissue beside dark.
 
     Args:
         rgb: (H, W, 3) overview of a slide.
+        um_per_px: micrometres per pixel; None takes the narrowest gap for glass too.
 
     Returns:
         (H, W) True where there is tissue.
-
-    Source: N. Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979), for the threshold.
     """
     red, green, blue = np.moveaxis(rgb, -1, 0)  # ``rgb.max(axis=-1)`` takes twenty times as long
     high = np.maximum(np.maximum(red, green), blue).astype(np.int32)
     low = np.minimum(np.minimum(red, green), blue).astype(np.int32)
-    saturation = np.where(high > 0, 255 * (high - low) // np.maximum(high, 1), 0)
-    lit = high > MIN_BRIGHTNESS
-    threshold = max(otsu_threshold(saturation[lit]), MIN_SATURATION) if lit.any() else 255
-    mask = majority_filter((lit & (saturation > threshold)).astype(np.uint8))
+    saturation = 255 * (high - low) // np.maximum(high, 1)
+    mask = high > MIN_BRIGHTNESS
+    glass = (
+        (low >= GLASS_BRIGHTNESS)
+        & (saturation <= GLASS_SATURATION)
+        & (np.minimum(red, blue) < green.astype(np.int32) + STAIN_OVER_GLASS)
+        & (_roughness(green) <= GLASS_ROUGHNESS)
+    )
+    if glass.mean() >= MIN_GLASS and _is_wide(glass, um_per_px):
+        mask &= saturation > max(PALE_SATURATION, _most_coloured_glass(saturation[glass]))
+    elif (saturation[mask] > MIN_SATURATION).sum() < MIN_STAINED * mask.sum():
+        mask[:] = False
+    mask = majority_filter(mask.astype(np.uint8))
     # Closing ends with an erosion: without a margin, tissue would shrink from the image's own edge.
     margin = CLOSING_STEPS
     closed: NDArray[np.bool_] = ndimage.binary_closing(np.pad(mask, margin), iterations=margin)
     return closed[margin:-margin, margin:-margin]
+
+
+def is_bright_field(rgb: NDArray[np.uint8]) -> bool:
+    """Whether a picture was taken in transmitted light, which leaves something in every channel.
+
+    Args:
+        rgb: (H, W, 3) overview of a slide. A picture that is black altogether counts as bright-field.
+    """
+    lit = rgb.max(axis=2) > MIN_BRIGHTNESS
+    return not lit.any() or bool((rgb.min(axis=2)[lit] < OPAQUE).mean() < 0.5)
+
+
+def _is_wide(glass: NDArray[np.bool_], um_per_px: float | None) -> bool:
+    """Whether some glass is as wide as bare glass is; a picture without tissue is all glass."""
+    if um_per_px is None or glass.all():
+        return True
+    clean = majority_filter(glass.astype(np.uint8))  # dust does not divide glass
+    least_px = min(GLASS_UM / um_per_px, GLASS_PART * min(glass.shape))
+    return bool(2 * ndimage.distance_transform_edt(clean).max() >= least_px)
+
+
+def _most_coloured_glass(saturation: NDArray[np.int32]) -> int:
+    """The largest saturation of glass among pixels that are glass or pale tissue.
+
+    Glass is their commonest saturation, and spreads as far above it as below, where no tissue is.
+    """
+    common = int(np.argmax(np.bincount(saturation)))
+    return 2 * common - int(np.quantile(saturation, 0.01)) + ABOVE_GLASS
+
+
+def _roughness(channel: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The standard deviation of the 5 x 5 pixels around each pixel."""
+    values = channel.astype(np.float32)
+    mean = ndimage.uniform_filter(values, 5)
+    variance = ndimage.uniform_filter(values * values, 5) - mean * mean
+    rough: NDArray[np.float32] = np.sqrt(np.maximum(variance, 0))
+    return rough
 
 
 def majority_filter(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -49,18 +107,6 @@ def majority_filter(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
     for axis in (0, 1):
         mask = ndimage.correlate1d(mask, np.ones(5), axis=axis, output=np.uint8)
     return mask > 12
-
-
-def otsu_threshold(values: NDArray[np.int32]) -> int:
-    """Otsu's threshold in 0..255: the one with the largest variance between the two groups."""
-    counts = np.bincount(values.ravel(), minlength=256).astype(float)
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    sums = np.cumsum(counts * np.arange(256))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gap = sums / below - (sums[-1] - sums) / above
-        between = np.where((below > 0) & (above > 0), below * above * gap**2, 0.0)
-    return int(np.argmax(between))
 
 
 def polygons_from_mask(mask: NDArray[np.bool_], size_l0: tuple[int, int]) -> Region:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import openslide
 from openslide.deepzoom import DeepZoomGenerator
+from PIL import Image
 
 from features.errors import SlideError, TileError
+from features.slides.levels import usable_levels
+from features.slides.pixels import open_handle
 
 TILE_PX, OVERLAP_PX = 510, 1  # as OpenSlide advises: with the overlap a power of two
 MAX_DECODED_PIXELS = 1 << 24  # for one tile: a slide of one level may have 10^10
@@ -70,10 +73,10 @@ class DeepZoom:
 
     def _open(self) -> DeepZoomGenerator:
         try:
-            return DeepZoomGenerator(openslide.OpenSlide(self.path), TILE_PX, OVERLAP_PX)
-        except (openslide.OpenSlideError, OSError) as error:
+            return DeepZoomGenerator(open_handle(self.path, _UsableLevels), TILE_PX, OVERLAP_PX)
+        except (openslide.OpenSlideError, ValueError) as error:
             raise SlideError(
-                f"{self.path.name}: not a slide OpenSlide can open ({str(error) or type(error).__name__}). "
+                f"{self.path.name}: its levels cannot be shown ({str(error) or type(error).__name__}). "
                 "Copy the file again, or convert it to a pyramidal TIFF."
             ) from error
 
@@ -87,3 +90,42 @@ class DeepZoom:
         """How many pixels of the file are decoded for the first tile of a level."""
         _, _, (width, height) = self._pyramid.get_tile_coordinates(level, (0, 0))
         return width * height
+
+
+class _UsableLevels(openslide.OpenSlide):
+    """A slide without the levels that show something else, for DeepZoom."""
+
+    def __init__(self, filename: Path) -> None:
+        super().__init__(filename)
+        self._levels: tuple[int, ...] | None = None
+        sizes, factors = super().level_dimensions, super().level_downsamples
+        self._levels = usable_levels(sizes)
+        self._sizes = tuple(sizes[level] for level in self._levels)
+        self._factors = tuple(factors[level] for level in self._levels)
+
+    @property
+    def level_count(self) -> int:
+        """The number of usable levels; of all levels, until those are known."""
+        return super().level_count if self._levels is None else len(self._levels)
+
+    @property
+    def level_dimensions(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) of every usable level."""
+        return self._sizes
+
+    @property
+    def level_downsamples(self) -> tuple[float, ...]:
+        """The factor of every usable level."""
+        return self._factors
+
+    def get_best_level_for_downsample(self, downsample: float) -> int:
+        """The coarsest usable level that is fine enough."""
+        fine = [number for number, factor in enumerate(self._factors) if factor <= downsample]
+        return fine[-1] if fine else 0
+
+    def read_region(
+        self, location: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> Image.Image:
+        """Read a rectangle of a usable level."""
+        assert self._levels is not None
+        return super().read_region(location, self._levels[level], size)

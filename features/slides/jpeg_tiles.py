@@ -21,6 +21,7 @@ from features.errors import TileError
 
 SHRINKS = (2, 4, 8)  # besides full size, the factors by which libjpeg can reduce 8 x 8 blocks
 VERIFIED_TILES, SAMPLED_TILES = 5, 16  # compared per level; to choose from if some are damaged
+MAX_JPEG_BYTES = 1 << 28  # of a tile
 MAX_BLEND_DIFF = 2  # grey values: OpenSlide blends neighbouring pixels with weights of 7 bits
 MAX_SHRINK_RMS = 2.5  # grey values, 40 dB; on H&E, bilinear and box resampling differ by 1.6 to 3
 JPEG = 7  # TIFF's number for that compression
@@ -71,7 +72,8 @@ class Level:
             ValueError: there is no JPEG.
             OSError: the file cannot be read.
         """
-        stored = os.pread(file, int(self.byte_counts[index]), int(self.offsets[index]))
+        count = min(int(self.byte_counts[index]), MAX_JPEG_BYTES)  # a damaged one exceeds memory
+        stored = os.pread(file, count, int(self.offsets[index]))
         if not stored.startswith(SOI):
             raise ValueError("no JPEG begins there")
         return self.head + stored[len(SOI) :]

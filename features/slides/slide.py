@@ -1,48 +1,31 @@
 """A whole-slide image: opening it, its scale, and reading a square of it at any mpp."""
 
-import threading
-import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import openslide
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
-from features.errors import ScaleError, SlideError, TileError
-from features.slides.jpeg_tiles import JpegTiles
+from features.errors import SlideError, TileError
+from features.slides.levels import usable_levels
+from features.slides.names import slide_name
+from features.slides.pixels import Pixels, View, open_handle
+from features.slides.scale import UserScale, read_scale
 
-SLIDE_SUFFIXES = (
-    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".czi", ".dcm", ".svslide",
-)  # fmt: skip
-PLAUSIBLE_MPP = (0.05, 20.0)  # finer than any objective, coarser than any slide scan
 LEVEL_TOLERANCE = 1.01  # a level may be this much coarser than requested: 4.0003 is a 4x level
 MAX_UPSAMPLING = 1.5  # beyond this, a tile would show detail that was never scanned
 SAME_SCALE = 5e-4  # of a tile's side: below this difference, pixels are not resampled
+OVERVIEW_PX = 1024  # longest side of the overview in which tissue is found
 MAX_DAMAGED_BLOCKS = 500  # of an overview; with more, the slide is unreadable
 MIN_BLOCK_PX = 16  # of an overview: smaller damage is left white
 # Pixels of a level that are read at once: a slide of one level may have 10^10.
 BAND_PIXELS = 1 << 23  # for an overview
 FIELD_PIXELS = 1 << 24  # for a field; a tile has 10^5, a very coarse tile may cover the whole slide
-
-
-@dataclass(frozen=True)
-class View:
-    """One resolution at which a slide can be decoded: a level, or a level at a fraction of its size.
-
-    Attributes:
-        level: number of the level in the file.
-        shrink: 1, or 2, 4, 8 where the file's JPEG tiles can be decoded at that fraction of their size.
-        downsample: (x, y) level-0 pixels per pixel of the view, not rounded.
-    """
-
-    level: int
-    shrink: int
-    downsample: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -55,8 +38,11 @@ class Slide:
         mpp_source: where the scale comes from: ``file``, or the ``mpp_source`` passed to ``open_slide``.
         size_l0: (width, height) in level-0 pixels.
         downsamples: per level, the (x, y) ratio of level-0 size to level size, not rounded.
+        levels: the levels that are read; others of the file have another aspect ratio, as a macro picture
+            has, or a scale that an earlier level has, as a further focal plane has.
         bounds_l0: (x, y) of the scanned part's corner; QuPath crops to it and counts from there.
         bounds_size_l0: (width, height) of the scanned part; of the whole slide where the file names none.
+        notes: remarks on the scale.
     """
 
     path: Path
@@ -64,9 +50,12 @@ class Slide:
     mpp_source: str
     size_l0: tuple[int, int]
     downsamples: tuple[tuple[float, float], ...]
+    levels: tuple[int, ...]
     bounds_l0: tuple[int, int]
     bounds_size_l0: tuple[int, int]
-    _pixels: "_Pixels"
+    notes: tuple[str, ...]
+    _pixels: Pixels
+    _overview: Image.Image | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -80,8 +69,18 @@ class Slide:
 
     @property
     def color_profile(self) -> Any:
-        """The scanner's ICC profile as a Pillow object, or None."""
-        return self._pixels.handle.color_profile
+        """The scanner's ICC profile as a Pillow object, or None.
+
+        Raises:
+            SlideError: the profile is damaged.
+        """
+        try:
+            return self._pixels.handle.color_profile
+        except (ImageCms.PyCMSError, OSError, ValueError) as error:
+            raise SlideError(
+                f"{self.path.name}: its ICC profile is damaged ({error}). Set icc to off to use the colours "
+                "as they were scanned."
+            ) from error
 
     def __enter__(self) -> "Slide":
         return self
@@ -101,9 +100,9 @@ class Slide:
         nothing is left to resample. Otherwise full-size pixels are resampled once.
         """
         fine_enough = [
-            View(level, 1, downsample)
-            for level, downsample in enumerate(self.downsamples)
-            if self._view_mpp(downsample) <= mpp * LEVEL_TOLERANCE
+            View(level, 1, self.downsamples[level])
+            for level in self.levels
+            if self._view_mpp(self.downsamples[level]) <= mpp * LEVEL_TOLERANCE
         ]
         best = fine_enough[-1] if fine_enough else View(0, 1, self.downsamples[0])
         for shrink in self._pixels.shrinks(best.level):
@@ -151,6 +150,8 @@ class Slide:
         Raises:
             TileError: hardly anything of the slide can be read.
         """
+        if self._overview and max_px == OVERVIEW_PX:
+            return self._overview.copy()
         step = max(max(self.size_l0) / max_px, 1.0)
         picture = Image.new("RGB", _size_at(self.size_l0, step), "white")
         view = self._overview_view(step)
@@ -181,11 +182,33 @@ class Slide:
             raise damage
         return picture
 
+    def read_part(self, level: int, part: float, side_px: int) -> NDArray[np.uint8]:
+        """Read a square of a level, in its own pixels.
+
+        Args:
+            level: one of ``levels``.
+            part: how far along the diagonal it lies, from 0 (first corner) to 1 (last).
+            side_px: of the square.
+
+        Raises:
+            TileError: the pixels cannot be decoded.
+        """
+        view = View(level, 1, self.downsamples[level])
+        sides = [
+            round(side / step) for side, step in zip(self.size_l0, view.downsample, strict=True)
+        ]
+        left, top = (max(0, round(part * (side - side_px))) for side in sides)
+        return self._pixels.read(view, (left, top), (side_px, side_px))
+
     def _overview_view(self, step: float) -> View:
         """The coarsest view at least as fine as ``step`` level-0 pixels."""
         views = [
-            View(level, shrink, (ds_x * shrink, ds_y * shrink))
-            for level, (ds_x, ds_y) in enumerate(self.downsamples)
+            View(
+                level,
+                shrink,
+                (shrink * self.downsamples[level][0], shrink * self.downsamples[level][1]),
+            )
+            for level in self.levels
             for shrink in (1, *self._pixels.shrinks(level))
         ]
         fine_enough = [view for view in views if max(view.downsample) <= step * LEVEL_TOLERANCE]
@@ -249,77 +272,6 @@ class Slide:
         return np.concatenate(parts, axis=1 - axis)
 
 
-class _Pixels:
-    """The decoder of a slide: the file's own JPEG tiles where possible, else OpenSlide.
-
-    After its first error, an OpenSlide handle fails at every read, so a handle that failed is replaced.
-    """
-
-    def __init__(self, path: Path, handle: openslide.OpenSlide) -> None:
-        self.path = path
-        self.handle = handle
-        self.jpeg = JpegTiles.open(path, handle)
-        self._lock = threading.Lock()
-
-    def close(self) -> None:
-        """Close the file; no other thread may still be reading."""
-        self.handle.close()
-        if self.jpeg:
-            self.jpeg.close()
-
-    def shrinks(self, level: int) -> tuple[int, ...]:
-        """The fractions of its size at which a level can be decoded: a subset of 2, 4, 8."""
-        verified = self.jpeg.levels.get(level, ()) if self.jpeg else ()
-        return tuple(shrink for shrink in verified if shrink > 1)
-
-    def read(self, view: View, corner: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Read a rectangle in whole pixels of a view: (height, width, 3) RGB on white."""
-        if self.jpeg and view.shrink in self.jpeg.levels.get(view.level, ()):
-            return self.jpeg.read(view.level, view.shrink, *corner, *size)
-        handle = self.handle
-        try:
-            return _read_region(handle, view.level, corner, size)
-        except openslide.OpenSlideError:  # perhaps the handle failed on another thread's tile
-            return self._read_reopened(handle, view, corner, size)
-
-    def _read_reopened(
-        self,
-        failed: openslide.OpenSlide,
-        view: View,
-        corner: tuple[int, int],
-        size: tuple[int, int],
-    ) -> NDArray[np.uint8]:
-        """Read with a new handle, and replace the one that failed."""
-        fresh = openslide.OpenSlide(self.path)
-        try:
-            pixels = _read_region(fresh, view.level, corner, size)
-        except (openslide.OpenSlideError, OSError) as error:
-            fresh.close()
-            raise TileError(
-                f"{self.path.name}: the pixels at ({corner[0]}, {corner[1]}) of level {view.level} "
-                f"cannot be read ({error}). Copy the file again or scan the slide again."
-            ) from error
-        self._replace(failed, fresh)
-        return pixels
-
-    def _replace(self, failed: openslide.OpenSlide, fresh: openslide.OpenSlide) -> None:
-        """Replace a failed handle; it is closed once its last reader is done."""
-        with self._lock:
-            if self.handle is failed:
-                self.handle = fresh
-                return
-        fresh.close()  # another thread has replaced it already
-
-
-def _read_region(
-    handle: openslide.OpenSlide, level: int, corner: tuple[int, int], size: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """Read from OpenSlide, which takes level-0 positions and divides by the mean downsample of x and y."""
-    downsample = handle.level_downsamples[level]
-    location = (round(corner[0] * downsample), round(corner[1] * downsample))
-    return np.asarray(flatten_on_white(handle.read_region(location, level, size)))
-
-
 def _size_at(size_l0: tuple[int, int], step: float) -> tuple[int, int]:
     return max(1, round(size_l0[0] / step)), max(1, round(size_l0[1] / step))
 
@@ -339,19 +291,28 @@ def _whole_pixels(extent: float) -> int:
     return max(1, int(np.ceil(extent - 1e-3)))
 
 
-def open_slide(path: Path | str, *, mpp: float | None = None, mpp_source: str = "given") -> Slide:
+def open_slide(
+    path: Path | str,
+    *,
+    mpp: float | None = None,
+    mpp_source: str = "given",
+    fallback_mpp: float | None = None,
+    overview: Image.Image | None = None,
+) -> Slide:
     """Open a whole-slide image; use it as a context manager, so that the file is closed.
 
     Args:
         path: the slide file, in any format that OpenSlide reads.
         mpp: micrometres per level-0 pixel; overrides the scale in the file.
         mpp_source: where ``mpp`` comes from, for messages and the bag.
+        fallback_mpp: micrometres per level-0 pixel, where the file gives none.
+        overview: what ``thumbnail(1024)`` returns, if it was read before.
 
     Returns:
         The slide, whose pixels have not been read yet.
 
     Raises:
-        SlideError: there is no such file, or OpenSlide cannot open it.
+        SlideError: there is no such file, its tags contradict each other, or OpenSlide cannot open it.
         ScaleError: the scale is unknown or implausible.
 
     Example:
@@ -365,90 +326,45 @@ def open_slide(path: Path | str, *, mpp: float | None = None, mpp_source: str = 
         ('case-01-s1', (1024, 512), (0.25, 0.25))
     """
     path = Path(path)
-    if not path.is_file():
-        raise SlideError(
-            f"{path}: no such slide. Check the path, or the slide column of the table."
-        )
+    handle = open_handle(path)
     try:
-        handle = openslide.OpenSlide(path)
-    except (openslide.OpenSlideError, OSError) as error:
-        raise SlideError(
-            f"{path.name}: not a slide OpenSlide can open ({str(error) or type(error).__name__}). "
-            "Copy the file again, or convert it to a pyramidal TIFF."
-        ) from error
-    try:
-        scale, source = _scale(path.name, handle.properties, mpp, mpp_source)
-    except ScaleError:
+        scale = read_scale(path.name, handle.properties, UserScale(mpp, mpp_source, fallback_mpp))
+        pixels = Pixels(path, handle)
+    except BaseException:
         handle.close()
         raise
     width, height = handle.dimensions
-    downsamples = tuple((width / w, height / h) for w, h in handle.level_dimensions)
-    properties = handle.properties
-    corner = (
-        int(properties.get(openslide.PROPERTY_NAME_BOUNDS_X, 0)),
-        int(properties.get(openslide.PROPERTY_NAME_BOUNDS_Y, 0)),
-    )
-    extent = (
-        int(properties.get(openslide.PROPERTY_NAME_BOUNDS_WIDTH, width)),
-        int(properties.get(openslide.PROPERTY_NAME_BOUNDS_HEIGHT, height)),
-    )
+    corner, extent = _bounds(handle.properties, (width, height))
     return Slide(
-        path, scale, source, (width, height), downsamples, corner, extent, _Pixels(path, handle)
+        path=path,
+        mpp=scale.mpp,
+        mpp_source=scale.source,
+        size_l0=(width, height),
+        downsamples=tuple((width / w, height / h) for w, h in handle.level_dimensions),
+        levels=usable_levels(handle.level_dimensions),
+        bounds_l0=corner,
+        bounds_size_l0=extent,
+        notes=scale.notes,
+        _pixels=pixels,
+        _overview=overview,
     )
 
 
-def _scale(
-    name: str, properties: Mapping[str, str], mpp: float | None, mpp_source: str
-) -> tuple[tuple[float, float], str]:
-    """The slide's (x, y) mpp and its source: ``mpp`` if it is set, else the scale in the file."""
-    low, high = PLAUSIBLE_MPP
-    if mpp is not None:
-        scale, source = (mpp, mpp), mpp_source
-    else:
+def _bounds(
+    properties: Mapping[str, str], size_l0: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The corner and the size of the scanned part."""
+
+    def number(name: str, default: int) -> int:
         try:
-            scale = (
-                float(properties[openslide.PROPERTY_NAME_MPP_X]),
-                float(properties[openslide.PROPERTY_NAME_MPP_Y]),
-            )
-        except (KeyError, ValueError) as error:
-            raise ScaleError(
-                f"{name}: the file gives no micrometres per pixel. Set slide_mpp to 0.25 (a 40x scan) or 0.5 "
-                "(20x), or add an mpp column to the table."
-            ) from error
-        source = "file"
-    if not all(low <= value <= high for value in scale):
-        remedy = (
-            "Correct the mpp in the table"
-            if source == "table"
-            else "Set slide_mpp to the true value"
-        )
-        raise ScaleError(
-            f"{name}: {scale[0]:g} x {scale[1]:g} micrometres per pixel ({source}) is not between "
-            f"{low:g} and {high:g}. {remedy}, e.g. 0.25 for a 40x scan."
-        )
-    return scale, source
+            return int(properties[name])
+        except (KeyError, ValueError):
+            return default
 
-
-def flatten_on_white(image: Image.Image) -> Image.Image:
-    """Flatten an RGBA image onto white; ``convert("RGB")`` would make unscanned areas black."""
-    if image.mode != "RGBA" or image.getchannel("A").getextrema() == (255, 255):
-        return image.convert("RGB")
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")
-
-
-def slide_name(file_name: str) -> str:
-    """A slide's name: the file name without a known suffix; other dots stay (``a.b.svs`` -> ``a.b``).
-
-    A relative folder stays too, so that two slides of the same name differ (``site-1/a.svs`` ->
-    ``site-1/a``); an absolute one is dropped (``/data/a.svs`` -> ``a``).
-    """
-    path = PurePosixPath(unicodedata.normalize("NFC", file_name))  # macOS decomposes accents
-    bare = path.stem if path.suffix.lower() in (*SLIDE_SUFFIXES, ".h5") else path.name
-    folder = path.parent
-    return bare if folder.is_absolute() or ".." in folder.parts else (folder / bare).as_posix()
-
-
-def file_name(slide: str) -> str:
-    """A slide's name as a file name: ``site-1/a`` -> ``site-1%2Fa``; different slides stay different."""
-    return slide.replace("%", "%25").replace("/", "%2F")
+    return (
+        (number(openslide.PROPERTY_NAME_BOUNDS_X, 0), number(openslide.PROPERTY_NAME_BOUNDS_Y, 0)),
+        (
+            number(openslide.PROPERTY_NAME_BOUNDS_WIDTH, size_l0[0]),
+            number(openslide.PROPERTY_NAME_BOUNDS_HEIGHT, size_l0[1]),
+        ),
+    )

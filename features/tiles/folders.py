@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import SlideError
-from features.slides.slide import flatten_on_white
+from features.slides.pixels import flatten_on_white
 from features.tiles.grid import TileGrid
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")

@@ -13,7 +13,7 @@ from features.extraction.jobs import SlideJob, source_sha256
 from features.extraction.survey import lay_tiles, survey_slide
 from features.recipe import Recipe
 from features.slides.icc import srgb_transform
-from features.slides.slide import Slide, open_slide
+from features.slides.slide import Slide
 from features.tiles.folders import open_folder
 from features.tiles.grid import SlideTiles, TileSource
 from features.tiles.stain import (
@@ -50,7 +50,7 @@ def resolve_stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainRe
             source = open_folder(job.files, mpp=job.mpp or recipe.mpp, tile_px=recipe.tile)
             tiles.append(_sample_tiles(source, None))
             continue
-        with open_slide(job.files[0], mpp=job.mpp) as slide:
+        with job.open() as slide:
             grid = lay_tiles(slide, job, survey_slide(slide, job, recipe), recipe)
             tiles.append(_sample_tiles(SlideTiles(slide, grid), _slide_srgb(slide, recipe)))
     return StainReference(

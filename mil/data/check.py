@@ -8,6 +8,7 @@ from pathlib import Path
 from features.extraction.check import (
     COLUMNS,
     Workload,
+    account_for_files,
     check_rows,
     summarise_checks,
     warn_of_unnamed,
@@ -101,6 +102,8 @@ def check_cohort(  # noqa: PLR0913 - what, and how it is read
     summary = summarise_checks(jobs, checks, workload)
     summary.warnings.extend(notes)
     summary.problems.extend([problem] if problem else [])
+    if not jobs[0].from_tiles:
+        account_for_files(summary, [p for p in (slides, *inputs) if p is not None and p.is_dir()])
     if rows:
         if slides is not None:
             warn_of_unnamed(summary, slides, jobs)

@@ -85,6 +85,7 @@ def extract(
     slides: Path | str | None = None,
     annotations: Path | str | None = None,
     slide_mpp: float | None = None,
+    slide_mpp_force: float | None = None,
     coordinates: Path | str | None = None,
     case_from: str = "",
     **options: Unpack[ExtractionOptions],
@@ -100,7 +101,9 @@ def extract(
         recipe: how to tile and embed; several that differ in mpp make one store each.
         slides: the folder with the table's slides.
         annotations: folder with the annotations; by default all tissue is used.
-        slide_mpp: micrometres per level-0 pixel, whatever the files say; a table's mpp column goes first.
+        slide_mpp: micrometres per level-0 pixel, where files give none; needed for tile images.
+        slide_mpp_force: micrometres per level-0 pixel, whatever the files say; a table's mpp column
+            takes precedence.
         coordinates: folder of bags whose tiles are read again, instead of laying a grid.
         case_from: a regular expression that finds the patient in the names of the column case.
         **options: see ``features.extraction.run.ExtractionOptions``.
@@ -126,6 +129,7 @@ def extract(
     settings = JobSettings(
         annotations=Path(annotations) if annotations is not None else None,
         slide_mpp=slide_mpp,
+        slide_mpp_force=slide_mpp_force,
         coordinates=Path(coordinates) if coordinates is not None else None,
     )
     jobs = read_jobs(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from features.slides.slide import slide_name
+from features.slides.names import slide_name
 from mil.data.case import Row
 from mil.data.names import NUMBER, check_spelling, matching, plain_header
 from mil.data.patients import check_patients, group_cases

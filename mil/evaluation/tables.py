@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from features.slides.slide import slide_name
+from features.slides.names import slide_name
 from mil.errors import PredictionsError
 from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
 from mil.evaluation.predictions import (

@@ -12,7 +12,8 @@ from PIL import Image
 from features.bags.bag import Bag
 from features.files.atomic import write_atomic
 from features.progress import Progress
-from features.slides.slide import Slide, file_name
+from features.slides.names import file_name
+from features.slides.slide import Slide
 from mil.explanation.assess import AssessedMap, assess_map, map_card
 from mil.explanation.caveats import chance_caveat, validation_caveat
 from mil.explanation.contact_sheet import draw_contact_sheet, draw_tile_maps, extreme_tiles

@@ -30,7 +30,9 @@ class FinetuneConfig:
         recipe: the backbone, its first weights, and which tiles; also the seed.
         settings: how to train.
         annotations: folder with the annotations; without it, all tissue is used.
-        slide_mpp: micrometres per level-0 pixel, whatever the files say; a table's mpp column goes first.
+        slide_mpp: micrometres per level-0 pixel, where files give none; needed for tile images.
+        slide_mpp_force: micrometres per level-0 pixel, whatever the files say; a table's mpp column
+            takes precedence.
         coordinates: folder of bags whose tiles are read again, instead of laying a grid.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: threads that read tiles; 0 takes one per core.
@@ -42,6 +44,7 @@ class FinetuneConfig:
     settings: FinetuneSettings
     annotations: Path | None = None
     slide_mpp: float | None = None
+    slide_mpp_force: float | None = None
     coordinates: Path | None = None
     device: str = "auto"
     workers: int = 0
@@ -70,6 +73,7 @@ class FinetuneConfig:
             recipe=_build(Recipe, {**settings, "mpp": scales[0]}),
             settings=_build(FinetuneSettings, settings),
             slide_mpp=settings.get("slide_mpp"),
+            slide_mpp_force=settings.get("slide_mpp_force"),
             device=settings.get("device", "auto"),
             workers=settings.get("workers", 0),
             reading=TableReading.from_settings(settings),
@@ -86,6 +90,7 @@ class FinetuneConfig:
             **asdict(self.reading),
             **{name: str(path.absolute()) if path else None for name, path in paths.items()},
             "slide_mpp": self.slide_mpp,
+            "slide_mpp_force": self.slide_mpp_force,
             "device": self.device,
             "workers": self.workers,
         }
@@ -102,7 +107,10 @@ class FinetuneConfig:
         if table.suffix.lower() not in TABLE_SUFFIXES:
             raise InputError("Fine-tuning needs labels: give a table with case, slide and label.")
         settings = JobSettings(
-            annotations=self.annotations, slide_mpp=self.slide_mpp, coordinates=self.coordinates
+            annotations=self.annotations,
+            slide_mpp=self.slide_mpp,
+            slide_mpp_force=self.slide_mpp_force,
+            coordinates=self.coordinates,
         )
         return read_jobs([table], self.slides, settings, self.reading)
 

@@ -20,7 +20,6 @@ from features.extraction.jobs import SlideJob
 from features.extraction.survey import allocate_tiles, lay_tiles, survey_slide
 from features.progress import Progress
 from features.recipe import Recipe
-from features.slides.slide import open_slide
 from features.tiles.folders import FolderTiles, open_folder
 from features.tiles.grid import SlideTiles, TileGrid, TileSource, draw_rows
 from features.tiles.normalisation import tile_normaliser
@@ -214,7 +213,7 @@ class TilePool:
     def _lay(self, job: SlideJob) -> TileGrid:
         if job.from_tiles:
             return self._folder(job).grid
-        with open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source) as slide:
+        with job.open() as slide:
             return lay_tiles(slide, job, survey_slide(slide, job, self.recipe), self.recipe)
 
     def _folder(self, job: SlideJob) -> FolderTiles:
@@ -239,7 +238,7 @@ class TilePool:
         if job.from_tiles:
             source: TileSource = self._folder(job)
             return source, tile_normaliser(source, None, self.recipe, self._reference)
-        slide = open_slide(job.files[0], mpp=job.mpp, mpp_source=job.mpp_source)
+        slide = job.open()
         source = SlideTiles(slide, self._grids[number])
         return source, tile_normaliser(source, slide, self.recipe, self._reference)
 

@@ -10,7 +10,7 @@ from features.errors import AnnotationError, BackboneError, BagError, SarcomilEr
 from features.extraction.jobs import SlideJob
 from features.progress import Progress, Silent
 from features.recipe import Recipe
-from features.slides.slide import slide_name
+from features.slides.names import slide_name
 from features.tiles.stain import Stain, StainReference, save_reference
 from mil.errors import FitError, RunError
 
@@ -119,7 +119,7 @@ def _extract_slides(
             slide=slide_name(path.name),
             files=(path,),
             annotations=annotations if recipe["region"] == "annotations" else None,
-            mpp=slide_mpp,
+            fallback_mpp=slide_mpp,
         )
         for path in slides
     ]

@@ -15,7 +15,7 @@ from PIL import Image
 from features.errors import TileError
 from features.slides import jpeg_tiles as module
 from features.slides.jpeg_tiles import JpegTiles, Level
-from features.slides.slide import flatten_on_white
+from features.slides.pixels import flatten_on_white
 
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (2, 1), "4:2:0": (2, 2)}
 

@@ -7,8 +7,8 @@ from shapely.geometry import MultiPolygon, Polygon, box
 
 from features.regions.masks import (
     coverage,
+    is_bright_field,
     majority_filter,
-    otsu_threshold,
     polygons_from_mask,
     tissue_mask,
 )
@@ -91,32 +91,6 @@ def test_coverage_of_two_touching_parts_is_their_sum():
     assert coverage(area, np.zeros(1), np.zeros(1), (10.0, 10.0)) == pytest.approx([0.6])
 
 
-def brute_otsu(values):
-    best, at = 0.0, 0
-    for threshold in range(256):
-        low, high = values[values <= threshold], values[values > threshold]
-        if len(low) and len(high):
-            between = len(low) * len(high) * (low.mean() - high.mean()) ** 2
-            if between > best * (1 + 1e-12):
-                best, at = between, threshold
-    return at
-
-
-def test_otsu_equals_trying_every_threshold():
-    rng = np.random.default_rng(1)
-    for _ in range(60):
-        groups = [
-            rng.normal(rng.uniform(0, 255), rng.uniform(1, 40), rng.choice([1, 3, 200]))
-            for _ in range(rng.integers(1, 4))
-        ]
-        values = np.clip(np.concatenate(groups), 0, 255).astype(np.int32)
-        assert otsu_threshold(values) == brute_otsu(values)
-
-
-def test_otsu_of_one_value_is_zero():
-    assert otsu_threshold(np.full(9, 77, np.int32)) == 0
-
-
 @pytest.mark.parametrize("grey", [255, 243, 128, 26, 25, 0])
 def test_grey_of_any_brightness_is_no_tissue(grey):
     assert not tissue_mask(np.full((50, 60, 3), grey, np.uint8)).any()
@@ -177,3 +151,65 @@ def test_most_of_25_pixels_are_their_median(shape, share):
     mask = (np.random.default_rng(0).random(shape) < share).astype(np.uint8)
     expected = ndimage.median_filter(mask, size=5).astype(bool)
     assert np.array_equal(majority_filter(mask), expected)
+
+
+def nuclei(picture, seed, count=60):
+    """Dark nuclei strewn over a picture."""
+    rng = np.random.default_rng(seed)
+    for y, x in rng.integers(0, np.array(picture.shape[:2]) - 4, (count, 2)):
+        picture[y : y + 4, x : x + 4] = (90, 60, 130)
+    return picture
+
+
+@pytest.mark.parametrize(
+    "colour", [(220, 150, 190), (236, 214, 228), (180, 120, 170), (240, 200, 190)]
+)
+def test_without_glass_all_is_tissue(colour):
+    picture = nuclei(np.full((200, 260, 3), colour, np.uint8), 3)
+    assert tissue_mask(picture, 4.0).all()
+
+
+@pytest.mark.parametrize(
+    "glass", [(255, 255, 255), (243, 243, 243), (244, 240, 236), (222, 224, 226)]
+)
+@pytest.mark.parametrize("pale", [(241, 222, 232), (228, 205, 222), (240, 226, 224)])
+def test_pale_tissue_beside_dark_is_found_on_glass_of_any_tint(glass, pale):
+    picture = np.full((200, 300, 3), glass, np.uint8)
+    picture[40:160, 30:130] = (150, 60, 130)
+    picture[40:160, 130:230] = pale
+    noise = np.random.default_rng(0).normal(0, 1, picture.shape)
+    picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
+    mask = tissue_mask(picture, 10.0)
+    assert mask[44:156, 34:226].mean() > 0.99
+    mask[36:164, 26:234] = False
+    assert mask.mean() < 0.01
+
+
+@pytest.mark.parametrize(("um_per_px", "whole"), [(1.0, True), (20.0, False)])
+def test_clefts_are_no_bare_glass_but_a_gap_as_wide_as_a_tile_is(um_per_px, whole):
+    picture = nuclei(np.full((800, 800, 3), (200, 120, 180), np.uint8), 5)
+    picture[300:400, 100:700] = 244  # 100 micrometres wide, or 2 millimetres
+    assert tissue_mask(picture, um_per_px).all() == whole
+
+
+def test_a_core_is_outlined_on_its_glass():
+    y, x = np.mgrid[:400, :400]
+    core = np.hypot(x - 200, y - 200) < 150
+    picture = np.where(core[..., None], (205, 140, 185), (242, 242, 244)).astype(np.uint8)
+    assert np.mean(tissue_mask(picture, 3.0) == core) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("background", "signal", "expected"),
+    [
+        ((0, 0, 0), (0, 0, 180), False),
+        ((2, 3, 40), (3, 90, 5), False),
+        ((0, 0, 0), (200, 120, 180), True),  # black beside the scanned part
+        ((243, 243, 243), (120, 40, 130), True),
+        ((0, 0, 0), (0, 0, 0), True),
+    ],
+)
+def test_bright_field_has_light_in_every_channel(background, signal, expected):
+    picture = np.full((60, 80, 3), background, np.uint8)
+    picture[20:40, 20:60] = signal
+    assert is_bright_field(picture) == expected

@@ -6,7 +6,8 @@ from PIL import Image
 from scipy import ndimage
 
 from features.errors import FeaturesError
-from features.slides.slide import flatten_on_white, open_slide
+from features.slides.pixels import flatten_on_white
+from features.slides.slide import open_slide
 from features.tiles.quality import FLAGS, flag_bits, quality_flags
 
 SIDE = 224

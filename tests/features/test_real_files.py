@@ -15,8 +15,8 @@ from features.extraction.extract import extract
 from features.extraction.jobs import SlideJob
 from features.recipe import Recipe
 from features.regions.annotations import read_annotations
-from features.regions.masks import OVERVIEW_PX, tissue_from_overview
-from features.slides.slide import open_slide
+from features.regions.masks import tissue_mask
+from features.slides.slide import OVERVIEW_PX, open_slide
 from features.tiles.folders import group_tiles, open_folder
 
 pytestmark = pytest.mark.realdata
@@ -68,7 +68,8 @@ def test_annotated_tissue_of_an_aperio_slide_becomes_its_tiles(realdata, tmp_pat
 def test_tissue_of_an_aperio_slide_is_about_a_third_of_it(realdata):
     with open_slide(realdata / "slides" / f"{CMU}.svs") as slide:
         overview = slide.thumbnail(OVERVIEW_PX)
-        share = tissue_from_overview(overview, slide.size_l0).area / (2220 * 2967)
+        um_per_px = slide.mpp[0] * slide.size_l0[0] / overview.width
+        share = tissue_mask(np.asarray(overview), um_per_px).mean()
     assert 0.25 < share < 0.45
 
 

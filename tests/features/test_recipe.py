@@ -29,7 +29,7 @@ from features.extraction.extract import extract
 from features.extraction.jobs import SlideJob
 from features.extraction.outputs import HOLD_OUT_SUFFIX
 from features.recipe import QUALITY_FLAGS, STAINS, Recipe
-from features.slides.slide import slide_name
+from features.slides.names import slide_name
 from features.tiles.quality import FLAGS
 from features.tiles.stain import METHODS
 

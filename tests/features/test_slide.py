@@ -7,8 +7,10 @@ from making import noise, write_tiff
 from PIL import Image
 
 from features.errors import ScaleError, SlideError
+from features.slides import pixels as pixel_reader
 from features.slides import slide as slides
-from features.slides.slide import open_slide, slide_name
+from features.slides.names import slide_name
+from features.slides.slide import open_slide
 
 MPP = {"40x": 0.25, "16x": 0.625, "4x": 2.5}
 RAMP = 0.12  # grey levels per level-0 pixel, the same in x (red) and y (green)
@@ -276,13 +278,13 @@ def test_thumbnail_read_in_bands_is_that_read_in_one_piece(tmp_path, monkeypatch
 def test_a_field_read_in_pieces_is_that_read_in_one(tmp_path, monkeypatch, x, y, side, mpp):
     path = write_tiff(tmp_path / "s.tiff", [noise(803, 601)])
     read, decoded = [], []
-    region = slides._read_region
+    region = pixel_reader._read_region
 
     def counted(handle, level, corner, size):
         decoded.append(size[0] * size[1])
         return region(handle, level, corner, size)
 
-    monkeypatch.setattr(slides, "_read_region", counted)
+    monkeypatch.setattr(pixel_reader, "_read_region", counted)
     for pixels in (1 << 30, 1 << 14):
         monkeypatch.setattr(slides, "FIELD_PIXELS", pixels)
         decoded.clear()

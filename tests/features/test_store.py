@@ -91,9 +91,10 @@ def test_file_of_a_dead_claim_means_nothing(store):
     (store.path / ".extract" / "a.claim").write_text("another-host 17 2026-01-01 00:00:00\n")
     with store.claim("a") as claimed:
         assert claimed
-        holder = (store.path / ".extract" / "a.claim").read_text()
+        holder, _, before = (store.path / ".extract" / "a.claim").read_text().partition("\n")
         assert str(os.getpid()) in holder
-        assert "another-host" not in holder
+        assert before == "after another-host 17 2026-01-01 00:00:00 died\n"
+        assert store.died_at("a")
     assert list((store.path / ".extract").glob("*.claim")) == []
 
 
