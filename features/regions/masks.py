@@ -16,7 +16,7 @@ GLASS_SATURATION = 20  # of 255, at most; tinted glass has 15
 STAIN_OVER_GLASS = (
     6  # haematoxylin and eosin absorb green most: green below red and blue by this much
 )
-GLASS_ROUGHNESS = 4.0  # grey values, root mean square over 5 x 5 pixels; compression leaves 1 to 2
+GLASS_ROUGHNESS = 4.0  # grey values, root mean square over 5 x 5 such means; compression leaves 1
 MIN_GLASS = 0.005  # of the picture; less is holes in the tissue
 GLASS_UM = 200.0  # width of bare glass at least; clefts, vessels and fat cells are narrower
 GLASS_PART = 0.25  # of the shorter side, where that is less: a field of 100 µm has narrower glass
@@ -43,17 +43,9 @@ def tissue_mask(rgb: NDArray[np.uint8], um_per_px: float | None = None) -> NDArr
     Returns:
         (H, W) True where there is tissue.
     """
-    red, green, blue = np.moveaxis(rgb, -1, 0)  # ``rgb.max(axis=-1)`` takes twenty times as long
-    high = np.maximum(np.maximum(red, green), blue).astype(np.int32)
-    low = np.minimum(np.minimum(red, green), blue).astype(np.int32)
-    saturation = 255 * (high - low) // np.maximum(high, 1)
+    high, _, saturation = _high_low_saturation(rgb)
     mask = high > MIN_BRIGHTNESS
-    glass = (
-        (low >= GLASS_BRIGHTNESS)
-        & (saturation <= GLASS_SATURATION)
-        & (np.minimum(red, blue) < green.astype(np.int32) + STAIN_OVER_GLASS)
-        & (_roughness(green) <= GLASS_ROUGHNESS)
-    )
+    glass = _looks_like_glass(rgb)
     if glass.mean() >= MIN_GLASS and _is_wide(glass, um_per_px):
         mask &= saturation > max(PALE_SATURATION, _most_coloured_glass(saturation[glass]))
     elif (saturation[mask] > MIN_SATURATION).sum() < MIN_STAINED * mask.sum():
@@ -63,6 +55,27 @@ def tissue_mask(rgb: NDArray[np.uint8], um_per_px: float | None = None) -> NDArr
     margin = CLOSING_STEPS
     closed: NDArray[np.bool_] = ndimage.binary_closing(np.pad(mask, margin), iterations=margin)
     return closed[margin:-margin, margin:-margin]
+
+
+def _high_low_saturation(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.int32], ...]:
+    """The strongest and the weakest channel and the saturation, each (H, W) out of 255."""
+    red, green, blue = np.moveaxis(rgb, -1, 0)  # ``rgb.max(axis=-1)`` takes twenty times as long
+    high = np.maximum(np.maximum(red, green), blue).astype(np.int32)
+    low = np.minimum(np.minimum(red, green), blue).astype(np.int32)
+    return high, low, 255 * (high - low) // np.maximum(high, 1)
+
+
+def _looks_like_glass(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(H, W) True where a picture is bright, without colour and flat, by means of 3 x 3 pixels."""
+    smooth = np.stack([ndimage.uniform_filter(rgb[..., n], 3) for n in range(3)], axis=-1)
+    _, low, saturation = _high_low_saturation(smooth)
+    red, green, blue = np.moveaxis(smooth.astype(np.int32), -1, 0)
+    flat = _roughness(smooth[..., 1]) <= GLASS_ROUGHNESS
+    unstained = np.minimum(red, blue) < green + STAIN_OVER_GLASS
+    glass: NDArray[np.bool_] = (
+        (low >= GLASS_BRIGHTNESS) & (saturation <= GLASS_SATURATION) & unstained & flat
+    )
+    return glass
 
 
 def is_bright_field(rgb: NDArray[np.uint8]) -> bool:

@@ -3,6 +3,7 @@
 Source: DICOM PS3.5 (encoding of elements and sequences) and PS3.10 (the file's head).
 """
 
+import contextlib
 import os
 import struct
 from collections import defaultdict
@@ -83,13 +84,14 @@ def transfer_syntax_kind(path: Path) -> str:
 def read_elements(path: Path) -> dict[tuple[int, int], str]:
     """The transfer syntax, modality and series of a DICOM file; those it does not give are missing."""
     found: dict[tuple[int, int], str] = {}
-    try:
-        with path.open("rb") as file:
-            file.seek(128)
-            if file.read(4) == b"DICM":
-                _scan(file, found)
-    except (OSError, struct.error, ValueError, OverflowError):
-        pass  # cut off or damaged: what was read before stands
+    # A file may be cut off or damaged: what was read before stands.
+    with (
+        contextlib.suppress(OSError, struct.error, ValueError, OverflowError),
+        path.open("rb") as file,
+    ):
+        file.seek(128)
+        if file.read(4) == b"DICM":
+            _scan(file, found)
     return found
 
 
