@@ -45,7 +45,7 @@ from features.recipe import Recipe
 from features.regions.annotations import annotation_sha256
 from features.slides.rehearsal import Tiles, children_ended, open_slide, rehearse_tiles
 from features.slides.slide import Slide
-from features.tiles.folders import FolderTiles, open_folder
+from features.tiles.folders import open_folder
 from features.tiles.grid import SlideTiles, TileGrid, TileSource
 from features.tiles.normalisation import resolve_stain_reference, tile_normaliser
 from features.tiles.quality import flag_bits, quality_flags
@@ -349,14 +349,17 @@ class ExtractionRun:
                 "for 20x."
             )
         for part in parts:
-            source = open_folder(job.files, mpp=job.mpp, tile_px=part.target.recipe.tile)
             part.outcome = replace(part.outcome, mpp=job.mpp, mpp_source=job.mpp_source)
             with part.guarded():
-                rows = sample_rows(part, len(source.grid), job)
-                files = tuple(source.files[row] for row in rows)
-                part.grid = source.grid[rows]
-                self._prepare(part, FolderTiles(part.grid, files, job.mpp), None, opened)
-            base |= {"size_l0": source.size_l0, "mpp_l0": (job.mpp, job.mpp)}
+                recipe = part.target.recipe
+                source = open_folder(
+                    job.files, mpp=job.mpp, tile_px=recipe.tile, target_mpp=recipe.mpp
+                )
+                part.outcome = replace(part.outcome, notes=source.note(recipe.mpp))
+                drawn = source.select(sample_rows(part, len(source.grid), job))
+                part.grid = drawn.grid
+                self._prepare(part, drawn, None, opened)
+                base |= {"size_l0": source.size_l0, "mpp_l0": (job.mpp, job.mpp)}
         self._embed(job, parts, base | {"mpp_source": job.mpp_source}, 0.0)
 
     def _prepare(

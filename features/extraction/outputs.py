@@ -92,8 +92,6 @@ def resolved_recipe(
         settings |= unused
     if region in ("tiles", "coordinates"):
         settings |= {"min_coverage": None}
-    if region == "tiles":  # the image files set their scale and extent
-        settings |= {"mpp": None}
     return {
         key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()
     }

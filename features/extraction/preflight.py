@@ -135,9 +135,10 @@ def _inspect_images(job: SlideJob, recipes: Sequence[Recipe], check: SlideCheck)
         )
     check.mpp, check.mpp_source, check.reader = job.mpp, job.mpp_source, "images"
     for recipe, scale in zip(recipes, check.scales, strict=True):
-        _sample_scale(
-            open_folder(job.files, mpp=job.mpp, tile_px=recipe.tile).grid, job, recipe, scale
-        )
+        source = open_folder(job.files, mpp=job.mpp, tile_px=recipe.tile, target_mpp=recipe.mpp)
+        scale.mpp = round(source.grid.mpp, 4)
+        check.notes = tuple(filter(None, [source.note(recipe.mpp)]))
+        _sample_scale(source.grid, job, recipe, scale)
 
 
 def _inspect_slide(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.errors import SlideError
+from features.slides.find import is_of_system
 from features.slides.pixels import flatten_on_white
+from features.slides.slide import MAX_UPSAMPLING
 from features.tiles.grid import TileGrid
 
+SAME_SIDE = 0.01  # of an image: such a difference is rounding of the scale
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 # "Viable___Case-4-C27-32431-19828_114.jpg": a label before ___, which features must not read, then the
 # slide, x and y, and perhaps a running number. The slide takes as much as it can, since its name may itself
@@ -30,13 +33,36 @@ class FolderTiles:
 
     Attributes:
         grid: where the tiles lie; coordinates come from the file names.
-        files: one image per tile, in grid order.
+        files: one image per tile, in grid order; tiles that are parts of one image repeat it.
         mpp_l0: micrometres per pixel of the image files.
+        image_px: side of an image.
+        parts: (N, 2) the corner of each tile in its image, in pixels; None where tiles are whole images.
     """
 
     grid: TileGrid
     files: tuple[Path, ...]
     mpp_l0: float
+    image_px: int
+    parts: NDArray[np.int64] | None = None
+
+    def note(self, target_mpp: float) -> str:
+        """What to know where tiles are not at the requested scale; empty where they are."""
+        if abs(self.grid.mpp - target_mpp) <= SAME_SIDE * target_mpp:
+            return ""
+        return (
+            f"Tile images of {self.mpp_l0:g} µm per pixel have no detail of {target_mpp:g}: each is taken "
+            f"whole, as a tile at {self.grid.mpp:.4g} µm per pixel. For smaller tiles set mpp to {self.mpp_l0:g} or "
+            "coarser."
+        )
+
+    def select(self, rows: NDArray[np.int64]) -> "FolderTiles":
+        """Some of its tiles."""
+        return replace(
+            self,
+            grid=self.grid[rows],
+            files=tuple(self.files[row] for row in rows),
+            parts=None if self.parts is None else self.parts[rows],
+        )
 
     @property
     def size_l0(self) -> tuple[int, int]:
@@ -45,15 +71,20 @@ class FolderTiles:
         return int(right), int(bottom)
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Read one tile, resized to the grid's ``tile_px``."""
+        """Read one tile, cut from its image and resized to the grid's ``tile_px``."""
         path, side = self.files[index], self.grid.tile_px
         with _open_image(path) as image:
             rgb = flatten_on_white(image.convert("RGBA") if "A" in image.getbands() else image)
-        if (float(rgb.width), float(rgb.height)) != self.grid.side_l0:
+        if rgb.size != (self.image_px, self.image_px):
             raise SlideError(
                 f"{path}: {rgb.size[0]} x {rgb.size[1]} px, but the slide's first tile has "
-                f"{self.grid.side_l0[0]:g} x {self.grid.side_l0[1]:g}. Use tiles of one size."
+                f"{self.image_px} x {self.image_px}. Use tiles of one size."
             )
+        if self.parts is not None:
+            left, top = self.parts[index].tolist()
+            width = self.grid.side_l0[0]
+            box = (left, top, left + width, top + width)
+            return np.asarray(rgb.resize((side, side), Image.Resampling.BILINEAR, box=box))
         if rgb.size != (side, side):
             rgb = rgb.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
         return np.asarray(rgb)
@@ -65,7 +96,11 @@ def group_tiles(folder: Path) -> dict[str, tuple[Path, ...]]:
     Raises:
         SlideError: there is none, or a file name does not give slide, x and y.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_of_system(path.relative_to(folder))
+    )
     if not files:
         raise SlideError(
             f"{folder}: contains no tile images ({', '.join(IMAGE_SUFFIXES)}). Check the path."
@@ -76,16 +111,23 @@ def group_tiles(folder: Path) -> dict[str, tuple[Path, ...]]:
     return {slide: tuple(groups[slide]) for slide in sorted(groups)}
 
 
-def open_folder(files: tuple[Path, ...], *, mpp: float, tile_px: int) -> FolderTiles:
+def open_folder(
+    files: tuple[Path, ...], *, mpp: float, tile_px: int, target_mpp: float | None = None
+) -> FolderTiles:
     """Open the tile images of one slide.
+
+    Images larger than a tile are cut into as many whole tiles as fit, edge to edge from their corner. Images
+    without the detail of ``target_mpp`` are taken whole, and ``note`` says at which scale that is.
 
     Args:
         files: square images of one size, named ``<slide>-<x>-<y>`` with x, y the top-left corner.
         mpp: micrometres per pixel of the files.
-        tile_px: side to which each image is resized; its mpp becomes mpp x side / tile_px.
+        tile_px: side to which each tile is resized.
+        target_mpp: micrometres per pixel of a tile; None takes every image whole.
 
     Raises:
-        SlideError: the first image cannot be read or is not square, or a file name gives no x and y.
+        SlideError: the first image cannot be read or is not square, a file name gives no x and y, or the
+            images are smaller than a tile.
     """
     with _open_image(files[0]) as first:
         width, height = first.size
@@ -93,15 +135,50 @@ def open_folder(files: tuple[Path, ...], *, mpp: float, tile_px: int) -> FolderT
         raise SlideError(
             f"{files[0]}: {width} x {height} px, but tiles are square. Crop the images."
         )
-    corners = [(int(name["x"]), int(name["y"])) for name in map(_parse_name, files)]
-    grid = TileGrid(
-        coords_l0=np.array(corners, dtype=np.int64),
-        coverage=np.ones(len(files), dtype=np.float32),
+    named = [(int(name["x"]), int(name["y"])) for name in map(_parse_name, files)]
+    corners = np.array(named, dtype=np.int64)
+    parts = _parts_of_image(files[0], width, mpp, tile_px, target_mpp)
+    if parts is None:
+        side, whole_mpp = float(width), mpp * width / tile_px
+        return FolderTiles(_grid(corners, tile_px, whole_mpp, side), files, mpp, width)
+    assert target_mpp is not None
+    spread = (corners[:, None] + parts[None]).reshape(-1, 2)
+    grid = _grid(spread, tile_px, target_mpp, tile_px * target_mpp / mpp)
+    repeated = tuple(path for path in files for _ in parts)
+    return FolderTiles(grid, repeated, mpp, width, np.tile(parts, (len(files), 1)))
+
+
+def _parts_of_image(
+    path: Path, width: int, mpp: float, tile_px: int, target_mpp: float | None
+) -> NDArray[np.int64] | None:
+    """The corners of the tiles that an image is cut into; None where it is one tile."""
+    if target_mpp is None:
+        return None
+    whole_mpp = mpp * width / tile_px
+    side = tile_px * target_mpp / mpp
+    if abs(side - width) <= SAME_SIDE * width:
+        return None
+    if target_mpp * MAX_UPSAMPLING < mpp:  # that detail was never scanned
+        return None
+    if side > width:
+        raise SlideError(
+            f"{path}: a tile of {tile_px} px at {target_mpp:g} micrometres per pixel is {side:.0f} px of "
+            f"these images ({mpp:g} micrometres per pixel), which have {width}. Set mpp to {whole_mpp:.4g} "
+            "to take every image whole, or finer."
+        )
+    starts = np.rint(np.arange(int(width / side + SAME_SIDE)) * side).astype(np.int64)
+    x, y = np.meshgrid(starts, starts)
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def _grid(corners: NDArray[np.int64], tile_px: int, mpp: float, side: float) -> TileGrid:
+    return TileGrid(
+        coords_l0=corners,
+        coverage=np.ones(len(corners), dtype=np.float32),
         tile_px=tile_px,
-        mpp=mpp * width / tile_px,
-        side_l0=(float(width), float(height)),
+        mpp=mpp,
+        side_l0=(side, side),
     )
-    return FolderTiles(grid, files, mpp)
 
 
 @contextmanager

@@ -47,7 +47,12 @@ def resolve_stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainRe
     for name in names:
         job = by_name[name]
         if job.from_tiles:
-            source = open_folder(job.files, mpp=job.mpp or recipe.mpp, tile_px=recipe.tile)
+            source = open_folder(
+                job.files,
+                mpp=job.mpp or recipe.mpp,
+                tile_px=recipe.tile,
+                target_mpp=recipe.mpp,
+            )
             tiles.append(_sample_tiles(source, None))
             continue
         with job.open() as slide:

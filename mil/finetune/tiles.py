@@ -221,7 +221,9 @@ class TilePool:
             raise ScaleError(
                 f"{job.slide}: tile images carry no micrometres per pixel. Set slide_mpp, e.g. to 0.5."
             )
-        return open_folder(job.files, mpp=job.mpp, tile_px=self.recipe.tile)
+        return open_folder(
+            job.files, mpp=job.mpp, tile_px=self.recipe.tile, target_mpp=self.recipe.mpp
+        )
 
     def _source(self, number: int) -> tuple[TileSource, Callable[[Tiles], Tiles] | None]:
         """An open slide. The least recently used one is dropped, and closes with its last reader."""

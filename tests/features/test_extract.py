@@ -482,7 +482,7 @@ def test_tile_images_become_a_bag(tmp_path):
     expected = np.array([[0, 0, 0], [64, 0, 0], [0, 128, 0]]) / 255
     assert np.abs(bag.features.astype(float) - expected).max() < 1e-3
     assert bag.size_l0 == (128, 192)
-    assert bag.recipe["mpp"] is None
+    assert (bag.recipe["mpp"], bag.target_mpp) == (RECIPE.mpp, 0.5 * 64 / RECIPE.tile)
 
 
 def test_tile_images_without_a_scale_name_the_remedy(tmp_path):

@@ -131,3 +131,57 @@ def test_cut_first_image_is_a_slide_error(tmp_path):
     bad.write_bytes(b"no image")
     with pytest.raises(SlideError, match=r"s-0-0\.png: not a readable image"):
         opened(bad)
+
+
+def numbered(folder, side, count=2):
+    """Images whose red counts pixels in x and green in y, 20 px to a grey value."""
+    y, x = np.mgrid[:side, :side]
+    picture = np.stack([x // 4, y // 4, 0 * x], axis=-1).astype(np.uint8)
+    files = tuple(folder / f"s-{side * number}-0.png" for number in range(count))
+    for file in files:
+        Image.fromarray(picture).save(file)
+    return files
+
+
+def test_images_larger_than_a_tile_are_cut_into_tiles_of_the_requested_scale(tmp_path):
+    source = open_folder(numbered(tmp_path, 512), mpp=0.5, tile_px=64, target_mpp=1.0)
+    assert len(source.grid) == 2 * 16
+    assert (source.grid.mpp, source.grid.side_l0) == (1.0, (128.0, 128.0))
+    assert source.grid.coords_l0[5].tolist() == [128, 128]
+    assert source.grid.coords_l0[16].tolist() == [512, 0]
+    assert source.size_l0 == (1024, 512)
+    assert source.note(1.0) == ""
+    tile = source.read(5)
+    assert tile.shape == (64, 64, 3)
+    assert tile[..., 0].mean() == pytest.approx((128 + 64) / 4, abs=1)
+    drawn = source.select(np.array([5, 20]))
+    assert np.array_equal(drawn.read(0), tile)
+    assert drawn.grid.coords_l0.tolist() == [[128, 128], [512, 128]]
+
+
+def test_images_that_are_one_tile_of_the_requested_scale_are_taken_whole(tmp_path):
+    source = open_folder(numbered(tmp_path, 512), mpp=0.5, tile_px=224, target_mpp=1.143)
+    assert len(source.grid) == 2
+    assert source.note(1.143) == ""
+
+
+def test_images_without_the_requested_detail_are_taken_whole_and_the_true_scale_is_noted(tmp_path):
+    source = open_folder(numbered(tmp_path, 512), mpp=0.5, tile_px=128, target_mpp=0.25)
+    assert len(source.grid) == 2
+    assert source.grid.mpp == 2.0
+    assert "taken whole, as a tile at 2 µm per pixel" in source.note(0.25)
+
+
+def test_images_smaller_than_a_tile_are_refused_with_the_scale_they_have(tmp_path):
+    with pytest.raises(
+        SlideError, match=r"is 512 px of these images .*which have 256\. Set mpp to 1 "
+    ):
+        open_folder(numbered(tmp_path, 256), mpp=0.5, tile_px=128, target_mpp=2.0)
+
+
+def test_files_of_the_system_are_no_tiles(tmp_path):
+    path, *_ = numbered(tmp_path, 64)
+    for name in ("._s-64-0.png", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"x")
+    assert path in group_tiles(tmp_path)["s"]
+    assert len(group_tiles(tmp_path)["s"]) == 2

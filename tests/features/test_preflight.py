@@ -186,7 +186,8 @@ def test_tile_images_are_counted(tmp_path):
         Image.new("RGB", (64, 64), STAIN).save(file)
     job = SlideJob(slide="a", files=files, mpp=0.5, from_tiles=True)
     [scale] = check_slide(job, [replace(RECIPE, max_tiles=2)], tmp_path).scales
-    assert (scale.status, scale.n_tiles, scale.n_drawn) == ("ready", 3, 2)
+    assert (scale.status, scale.n_tiles, scale.n_drawn) == ("ready", 12, 2)  # four in an image
+    assert scale.mpp == 0.5
     [scale] = check_slide(replace(job, mpp=None), [RECIPE], tmp_path).scales
     assert "Set slide_mpp" in scale.reason
 
