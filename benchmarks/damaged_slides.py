@@ -48,12 +48,11 @@ def make_slide(path: Path, rng: np.random.Generator, compression: str) -> None:
             )
 
 
-def damage(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
+def damage(content: bytes, places: NDArray[np.int64], kind: str, rng: np.random.Generator) -> bytes:
     """A file's bytes after one chance mutation."""
     if kind == "tail":
         return content[: int(rng.integers(0, len(content)))]
     changed = bytearray(content)
-    places = tag_bytes(content)
     if kind == "anywhere":
         places = np.arange(len(content))
     elif kind == "offsets":
@@ -91,11 +90,11 @@ def make_damaged(folder: Path, count: int, seed: int) -> list[str]:
     for number, compression in enumerate(("jpeg", "none", "lzw", "jpeg2000") * 3):
         path = folder / f"sound-{number}.tiff"
         make_slide(path, rng, compression)
-        sound.append(path.read_bytes())
+        sound.append((path.read_bytes(), tag_bytes(path.read_bytes())))
         path.unlink()
     names = []
     for number in range(count):
-        content = damage(sound[number % len(sound)], KINDS[number % len(KINDS)], rng)
+        content = damage(*sound[number % len(sound)], KINDS[number % len(KINDS)], rng)
         names.append(f"{number:05}-{KINDS[number % len(KINDS)]}")
         (folder / f"{names[-1]}.tiff").write_bytes(content)
     return names

@@ -51,8 +51,8 @@ class FolderTiles:
             return ""
         return (
             f"Tile images of {self.mpp_l0:g} µm per pixel have no detail of {target_mpp:g}: each is taken "
-            f"whole, as a tile at {self.grid.mpp:.4g} µm per pixel. For smaller tiles set mpp to {self.mpp_l0:g} or "
-            "coarser."
+            f"whole, as a tile at {self.grid.mpp:.4g} µm per pixel. For smaller tiles set mpp to "
+            f"{self.mpp_l0:g} or coarser."
         )
 
     def select(self, rows: NDArray[np.int64]) -> "FolderTiles":
