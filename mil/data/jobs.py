@@ -77,7 +77,7 @@ def read_jobs(
     return jobs_of_paths(inputs, settings)
 
 
-def extract(
+def extract(  # noqa: PLR0913 - one argument per choice
     cohort: Path | str | Sequence[Path | str],
     *,
     out: Path | str,
