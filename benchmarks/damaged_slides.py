@@ -67,7 +67,7 @@ def damage(content: bytes, places: NDArray[np.int64], kind: str, rng: np.random.
 
 
 def tag_bytes(content: bytes) -> NDArray[np.int64]:
-    """The places in a file where its header and its tags, with their values, are."""
+    """The places in a file where its header and the values of its tags are."""
     with tempfile.NamedTemporaryFile(suffix=".tiff") as file:
         file.write(content)
         file.flush()
@@ -75,7 +75,6 @@ def tag_bytes(content: bytes) -> NDArray[np.int64]:
         with tifffile.TiffFile(file.name) as tiff:
             for page in tiff.pages:
                 assert isinstance(page, tifffile.TiffPage)
-                places |= set(range(page.offset, page.offset + 20 * len(page.tags)))
                 for tag in page.tags:
                     places |= set(
                         range(tag.valueoffset, tag.valueoffset + min(tag.valuebytecount, 256))

@@ -1,5 +1,6 @@
 """Reader of tiled JPEG TIFFs, several times faster than OpenSlide and verified against it."""
 
+import logging
 import os
 import struct
 import threading
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from features.errors import TileError
 
+_IGNORE = logging.NullHandler()
 SHRINKS = (2, 4, 8)  # besides full size, the factors by which libjpeg can reduce 8 x 8 blocks
 VERIFIED_TILES, SAMPLED_TILES = 5, 16  # compared per level; to choose from if some are damaged
 MAX_JPEG_BYTES = 1 << 28  # of a tile
@@ -313,6 +315,7 @@ def _is_mean(shrunk: NDArray[np.uint8], tile: NDArray[np.uint8], shrink: int) ->
 
 def _find_levels(path: Path, handle: openslide.OpenSlide) -> dict[int, Level]:
     """OpenSlide's levels that match exactly one JPEG-tiled page in size."""
+    logging.getLogger("tifffile").addHandler(_IGNORE)  # else it prints what is damaged
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
@@ -325,7 +328,15 @@ def _find_levels(path: Path, handle: openslide.OpenSlide) -> dict[int, Level]:
                 for number, sized in matches.items()
                 if len(sized) == 1 and (level := _level(sized[0], number, handle.properties))
             }
-    except (ValueError, LookupError, TypeError, AttributeError, OSError, struct.error):
+    except (
+        ArithmeticError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OSError,
+        struct.error,
+    ):
         return {}  # not a TIFF, or none that tifffile understands
 
 
