@@ -11,6 +11,7 @@ from torch import Tensor
 from features.precision import resolve_precision
 from mil.errors import FitError
 from mil.heads.head import Head, HeadOutput
+from mil.learning.adamw import AdamW
 from mil.learning.batches import Batch, Features, run_in_chunks
 from mil.settings import FitSettings
 
@@ -26,7 +27,7 @@ class History:
 def run_epochs(
     head: Head,
     settings: FitSettings,
-    train_epoch: Callable[[torch.optim.Optimizer], list[float]],
+    train_epoch: Callable[[AdamW], list[float]],
     validate: Callable[[], float] | None,
 ) -> History:
     """Run the epochs; leaves the head as it was after the best or the last of them.
@@ -41,16 +42,18 @@ def run_epochs(
         FitError: a loss or a weight is not finite.
     """
     history = History()
-    optimizer = torch.optim.AdamW(
-        head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    optimizer = AdamW(
+        head.parameters(),
+        rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        epochs=settings.epochs,
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
     best: dict[str, Tensor] = {}
     for _epoch in range(settings.epochs):
         head.train()
         loss = float(np.mean(train_epoch(optimizer)))
         history.train.append(_check_finite(loss, len(history.train)))
-        schedule.step()
+        optimizer.end_epoch()
         if validate:
             history.valid.append(_check_finite(validate(), len(history.valid)))
             since_best = len(history.valid) - 1 - int(np.argmin(history.valid))

@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mil.heads.head import Head, Training
+from mil.learning.adamw import AdamW
 from mil.learning.batches import Features
 from mil.learning.readout import Readout
 from mil.settings import FitSettings
@@ -38,7 +38,7 @@ class Objective(ABC):
         head: Head,
         settings: FitSettings,
         rng: np.random.Generator,
-        optimizer: torch.optim.Optimizer,
+        optimizer: AdamW,
     ) -> list[float]:
         """One pass over the training cases; the loss of each step."""
 

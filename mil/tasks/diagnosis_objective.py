@@ -13,6 +13,7 @@ from mil.baselines.encoding import Encoding
 from mil.data.case import Case
 from mil.errors import FitError
 from mil.heads.head import Head, HeadOutput, Training
+from mil.learning.adamw import AdamW
 from mil.learning.batches import TILES_AT_ONCE, Batch, Features, alike, collate, draw
 from mil.learning.epochs import autocast, run_bags
 from mil.learning.losses import cross_entropy, focal
@@ -95,7 +96,7 @@ class ClassObjective(Objective):
         head: Head,
         settings: FitSettings,
         rng: np.random.Generator,
-        optimizer: torch.optim.Optimizer,
+        optimizer: AdamW,
     ) -> list[float]:
         """All bags once, or all tiles once for a head that learns from tiles."""
         steps = _tile_steps if head.learns_from == "tiles" else _bag_steps
@@ -134,12 +135,12 @@ class ClassObjective(Objective):
     def _train_step(
         self,
         head: Head,
-        optimizer: torch.optim.Optimizer,
+        optimizer: AdamW,
         step: Sequence[Group],
         settings: FitSettings,
     ) -> float:
         """One step on the mean loss over all bags of its groups; returns that loss."""
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         n_bags = sum(len(group.labels) for group in step)
         total = 0.0
         for group in step:

@@ -14,6 +14,7 @@ from mil.data.outcomes import Outcomes, outcomes_of
 from mil.errors import FitError
 from mil.evaluation.arrays import Ints
 from mil.heads.head import Head, Training
+from mil.learning.adamw import AdamW
 from mil.learning.batches import TILES_AT_ONCE, Batch, Features, alike, collate, draw
 from mil.learning.epochs import autocast, run_bags
 from mil.learning.losses import (
@@ -106,13 +107,13 @@ class SurvivalObjective(Objective):
         head: Head,
         settings: FitSettings,
         rng: np.random.Generator,
-        optimizer: torch.optim.Optimizer,
+        optimizer: AdamW,
     ) -> list[float]:
         """All cases once, a risk set or a few cases per step."""
         size = RISK_SET if self.cuts is None else settings.batch_bags
         losses = []
         for chosen in _draw_steps(self.train.outcomes, size, rng):
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             bags = [
                 [draw(bag, settings.train_tiles, rng) for bag in self.train.bags[int(i)]]
                 for i in chosen

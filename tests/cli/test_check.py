@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from cli.check import CheckOptions, run_check
+from features.summary import Summary
 from features.synthetic import CohortSpec, write_cohort
+from mil.data.feasibility import summarise_cases
 from mil.data.table import read_table, training_rows
 from mil.errors import CohortError
 from mil.finetune.config import FinetuneConfig, label_slides
@@ -23,9 +25,17 @@ REPO = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """Eight small slides, two cases of each of four subtypes."""
+    """Four small slides, two cases of each of two subtypes; of either one is set aside in split.csv."""
     folder = tmp_path_factory.mktemp("drawn")
-    write_cohort(folder, CohortSpec(cases_per_class=2, side_px=1280))
+    table = write_cohort(folder, CohortSpec(cases_per_class=1, side_px=1280))
+    table.write_text(table.read_text().replace("DDLPS", "LMS").replace("MPNST", "SS"))
+    rows = [line.split(",")[:3] for line in table.read_text().splitlines()[1:]]
+    split = {label: case for case, _, label in rows}
+    lines = [
+        f"{case},{slide},{label},{'test' if split[label] == case else 'train'}\n"
+        for case, slide, label in rows
+    ]
+    (folder / "split.csv").write_text("case,slide,label,split\n" + "".join(lines))
     return folder
 
 
@@ -67,17 +77,17 @@ def test_a_sound_cohort_ends_with_0_and_leaves_table_page_and_pictures(study, mi
     done = mil("check", *ARGUMENTS, "--folds", "2", "--mpp", "0.25,0.5", cwd=study)
     assert not done.stderr.strip(), done.stderr
     rows = rows_of(study)
-    assert len(rows) == 16  # a row per slide and scale
+    assert len(rows) == 8  # a row per slide and scale
     assert {row["status"] for row in rows} == {"ready"}
     assert rows[0]["label"]
     assert int(rows[0]["tiles_drawn"]) > int(rows[1]["tiles_drawn"]) > 0
     page = (study / "checked" / "index.html").read_text()
-    assert "8 of 8 slides are ready" in page
+    assert "4 of 4 slides are ready" in page
     for row in rows:
         assert (study / "checked" / row["picture"]).is_file()
         assert f'src="{row["picture"]}"' in page
     assert not re.search(r"https?://|<script", page)
-    assert "8 cases, an accuracy of .70 has a 95 % interval from .37 to .90" in done.stdout
+    assert "4 cases, an accuracy of .70 has a 95 % interval from .27 to .94" in done.stdout
 
 
 def test_no_torch_is_loaded(study):
@@ -92,23 +102,23 @@ def test_no_torch_is_loaded(study):
 
 
 def test_a_slide_that_would_fail_ends_with_1_and_stands_first_on_the_page(study, mil):
-    (study / "slides" / "case-05-s1.tiff").write_bytes(b"no slide")
-    (study / "annotations" / "case-06-s1.geojson").unlink()
+    (study / "slides" / "case-03-s1.tiff").write_bytes(b"no slide")
+    (study / "annotations" / "case-04-s1.geojson").unlink()
     done = mil("check", *ARGUMENTS, "--folds", "2", cwd=study, check=False)
     assert done.returncode == 1
-    assert "case-05-s1.tiff: not a slide OpenSlide can open" in done.stderr
-    assert "case-06-s1: no annotation in annotations" in done.stderr
-    assert "6 ready, 2 would fail" in done.stdout
+    assert "case-03-s1.tiff: not a slide OpenSlide can open" in done.stderr
+    assert "case-04-s1: no annotation in annotations" in done.stderr
+    assert "2 ready, 2 would fail" in done.stdout
     order = re.findall(r"<h3>(.*?)</h3>", (study / "checked" / "index.html").read_text())
-    assert order[:3] == ["case-05-s1", "case-06-s1", "case-01-s1"]
+    assert order[:3] == ["case-03-s1", "case-04-s1", "case-01-s1"]
     assert [row["status"] for row in rows_of(study)].count("failed") == 2
 
 
 def test_a_slide_excluded_by_rule_is_a_warning(study, capsys):
     problems, out, err = checked(study, capsys, min_tumour_of_tissue=0.99)
     assert problems == 0
-    assert "8 excluded by rule" in out
-    assert err.count("less than min_tumour_of_tissue 0.99") == 8
+    assert "4 excluded by rule" in out
+    assert err.count("less than min_tumour_of_tissue 0.99") == 4
 
 
 def test_one_slide_under_two_names_is_a_problem(study, capsys):
@@ -140,22 +150,25 @@ def test_missing_labels_and_small_classes_are_warned_of(study, capsys):
     rewrite(study, lambda line: re.sub("(case-01,case-01-s1),[^,]*", r"\1,", line))
     problems, out, err = checked(study, capsys)
     assert problems == 0
+    assert "folds: folds=2: not possible; folds=loo: " in out
     assert "No label: case-01-s1." in err
     assert "Fewer than 2 usable cases: " in err
     assert "folds=2 is not possible" in err
-    assert "7 have the label and a slide that is ready" in out
+    assert "3 have the label and a slide that is ready" in out
 
 
 @pytest.mark.parametrize(
     ("folds", "out"),
     [
-        ("5", "folds=5: not possible; folds=2: 2 folds with 4 test cases each"),
-        ("loo", "folds=loo: 8 folds with 1 test case each"),
+        ("5", "folds=5: not possible; folds=2: 2 folds with 2 test cases each"),
+        ("loo", "folds=loo: 4 folds with 1 test case each"),
         ("site", "folds=site: not possible"),
     ],
 )
-def test_folds_are_tried(study, capsys, folds, out):
-    assert out in checked(study, capsys, folds=folds)[1]
+def test_folds_are_tried(drawn, folds, out):
+    summary, rows = Summary(), read_table(drawn / "cohort.csv")
+    summarise_cases(summary, rows, {row.slide for row in rows}, folds)
+    assert out in summary.facts["folds"]
 
 
 def test_mixed_scales_are_warned_of(study, capsys):
@@ -165,7 +178,7 @@ def test_mixed_scales_are_warned_of(study, capsys):
 
     rewrite(study, add_mpp)
     _, _, err = checked(study, capsys, mpp=(0.5,))
-    assert "several micrometres per pixel, 0.5 (1), 0.25 (7)" in err
+    assert "several micrometres per pixel, 0.5 (1), 0.25 (3)" in err
 
 
 def test_time_and_bytes_follow_from_what_is_told(study, capsys):
@@ -239,7 +252,7 @@ def test_an_interrupted_check_leaves_what_it_wrote(study):
     assert running.returncode == 130
     assert err.startswith("Interrupted.")
     rows = rows_of(study)
-    assert 2 < len(rows) < 68
+    assert 2 < len(rows) < 64
     assert all((study / "checked" / row["picture"]).is_file() for row in rows)
 
 
@@ -259,8 +272,8 @@ def test_a_table_of_real_slides(realdata, tmp_path, capsys):
 
 def test_cases_kept_aside_are_told_and_not_counted(study, capsys):
     _, out, _ = checked(study, capsys, inputs=(study / "split.csv",))
-    assert "kept aside: 4 cases with split=test" in out
-    assert "cases: 4, of which 4 have a label" in out
+    assert "kept aside: 2 cases with split=test" in out
+    assert "cases: 2, of which 2 have the label" in out
 
 
 def test_column_split_is_read_alike_by_all_that_learn(study, capsys, tmp_path):
@@ -268,7 +281,7 @@ def test_column_split_is_read_alike_by_all_that_learn(study, capsys, tmp_path):
     text = (study / "split.csv").read_text()
     table.write_text(text.replace("split", "Split", 1).replace(",test", ",External"))
     _, out, _ = checked(study, capsys, inputs=(table,))
-    assert "kept aside: 4 cases with split=test" in out
+    assert "kept aside: 2 cases with split=test" in out
     config = FinetuneConfig.from_settings({"slides": str(study / "slides")})
 
     def labelled():
@@ -276,7 +289,7 @@ def test_column_split_is_read_alike_by_all_that_learn(study, capsys, tmp_path):
 
     learnt = {row.slide for row in training_rows(table)}
     assert learnt == {slide.job.slide for slide in labelled()}
-    assert len(learnt) == 4
+    assert len(learnt) == 2
     table.write_text(text.replace(",test", ",validation", 1))
     for read in (
         lambda: checked(study, capsys, inputs=(table,)),

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -77,6 +78,29 @@ def test_names_of_packages_come_after_those_of_the_table(package):
     assert list_backbones()[: len(BACKBONES)] == tuple(BACKBONES)
     assert set(list_backbones()) == {*BACKBONES, *POINTS}
     assert find_backbone("resnet18") is BACKBONES["resnet18"]
+
+
+def test_packages_are_looked_through_once_and_again_after_an_installation(package, monkeypatch):
+    looks = []
+    entry_points = metadata.entry_points
+
+    def spy(**group):
+        looks.append(group)
+        return entry_points(**group)
+
+    monkeypatch.setattr(metadata, "entry_points", spy)
+    for _ in range(5):
+        assert feature_dim("tiny-entry") == 5
+        assert find_backbone("late") is None
+    assert len(looks) <= 1
+    info = package / "late-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[sarcomil.backbones]\nlate = tiny_backbones:build\n")
+    assert find_backbone("late") is not None
+    (info / "entry_points.txt").unlink()
+    info.rename(package / "gone")
+    assert find_backbone("late") is None
 
 
 def test_a_package_with_a_name_of_the_table_is_named(package):
