@@ -110,13 +110,13 @@ def mil(prefork, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory, mil):
-    """The folder that `mil demo` leaves: four subtypes, five cases each."""
+    """The folder that `mil demo` leaves: four subtypes, five cases each, on smaller slides."""
     folder = tmp_path_factory.mktemp("demo")
     if "PYTEST_XDIST_WORKER" in os.environ:  # made once, by the first of the workers that needs it
         folder = tmp_path_factory.getbasetemp().parent / "demo"
     with FileLock(f"{folder}.lock"):
         if not (folder / "run" / "report.html").exists():
-            mil("demo", "--out", folder)
+            mil("demo", "--out", folder, "--side", 2560)
     return folder
 
 

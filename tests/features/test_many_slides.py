@@ -17,10 +17,10 @@ from features.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
-N_SLIDES = 520
+N_SLIDES = 260
 FIRST = 50  # by then everything that is made once is there
-GROWTH_BYTES = 12 << 20  # of resident memory over 470 slides; measured: 2 MiB
-DIM = 2048  # a kept bag of 16 tiles holds 64 KB, 470 of them 30 MB
+GROWTH_BYTES = 8 << 20  # of resident memory over 210 slides
+DIM = 4096  # a kept bag of 16 tiles holds 128 KB, 210 of them 27 MB
 RECIPE = Recipe(backbone="wide", mpp=0.5, tile=32, precision="fp32", max_tiles=16)
 
 

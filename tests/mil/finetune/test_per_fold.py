@@ -47,8 +47,8 @@ FOLDS = tuple(
 )
 LONG = FinetuneSettings(
     epochs=25,
-    tiles_per_slide=8,
-    batch_tiles=16,
+    tiles_per_slide=4,
+    batch_tiles=8,
     learning_rate=3e-3,
     layer_decay=1.0,
     dropout=0.0,
