@@ -19,6 +19,7 @@ from mil.data.feasibility import summarise_cases
 from mil.data.table import read_table, training_rows
 from mil.errors import CohortError
 from mil.finetune.config import FinetuneConfig, label_slides
+from mil.tasks.diagnosis import Diagnosis
 
 REPO = Path(__file__).parent.parent.parent
 
@@ -167,7 +168,7 @@ def test_missing_labels_and_small_classes_are_warned_of(study, capsys):
 )
 def test_folds_are_tried(drawn, folds, out):
     summary, rows = Summary(), read_table(drawn / "cohort.csv")
-    summarise_cases(summary, rows, {row.slide for row in rows}, folds)
+    summarise_cases(summary, rows, {row.slide for row in rows}, folds, Diagnosis())
     assert out in summary.facts["folds"]
 
 
