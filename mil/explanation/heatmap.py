@@ -95,12 +95,36 @@ def choose_scale(scores: TileScores) -> tuple[Normalize, Colormap]:
     return (SIGNED_SCALE, SIGNED_COLOURS) if scores.target else (SCALE, COLOURS)
 
 
-def draw_small(scores: TileScores, *, width_px: int = 360) -> bytes:
-    """The map without title and colour bar, for a page that explains the scale once; PNG."""
-    image = Image.fromarray(overlay(scores))
-    image = image.resize((width_px, max(1, round(image.height * width_px / image.width))))
+def draw_layers(scores: TileScores, *, side_px: int = 320) -> tuple[bytes, bytes]:
+    """The slide, and the colours of its tiles to lay over it; for a page that explains the scale once.
+
+    Args:
+        scores: of one slide.
+        side_px: longer side of both pictures.
+
+    Returns:
+        Two PNG files of the same size: the slide's thumbnail without any map, and the opaque colours of
+        the tiles on nothing. The second is empty for a bag without a thumbnail: its map hides no tissue, so
+        that the first shows it already.
+    """
+    base, painted = _paint(scores)
+    covered = ~np.isnan(painted[..., 0])
+    if not scores.bag.thumbnail:
+        return _small_png(Image.fromarray(_blend(base, painted)), side_px), b""
+    tiles = np.dstack([np.nan_to_num(painted), 255.0 * covered]).astype(np.uint8)
+    return _small_png(Image.fromarray(base), side_px), _small_png(
+        Image.fromarray(tiles, "RGBA"), side_px
+    )
+
+
+def _small_png(image: Image.Image, side_px: int) -> bytes:
+    zoom = side_px / max(image.size)
+    size = max(1, round(image.width * zoom)), max(1, round(image.height * zoom))
+    opaque = image.mode == "RGB"
+    small = image.resize(size, None if opaque else Image.Resampling.NEAREST)
+    method = Image.Quantize.MEDIANCUT if opaque else Image.Quantize.FASTOCTREE
     buffer = io.BytesIO()
-    image.quantize(128).save(buffer, "PNG", optimize=True)
+    small.quantize(96, method).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -150,6 +174,13 @@ def overlay(scores: TileScores, picture: Image.Image | None = None) -> NDArray[n
         picture: of the whole slide, at any size; the bag's thumbnail if not given. Without either, the
             tiles lie on grey that ends with them.
     """
+    return _blend(*_paint(scores, picture))
+
+
+def _paint(
+    scores: TileScores, picture: Image.Image | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The slide (H, W, 3), and the opaque colours of its tiles over it, NaN where there is none."""
     bag = scores.bag
     corner, extent = np.zeros(2), np.array(bag.size_l0, dtype=float)
     if picture is not None or bag.thumbnail:
@@ -169,6 +200,10 @@ def overlay(scores: TileScores, picture: Image.Image | None = None) -> NDArray[n
     painted = np.full((height, width, 3), np.nan, dtype=np.float32)
     for (x0, y0), (x1, y1), colour in zip(first, last, colours, strict=True):
         painted[y0:y1, x0:x1] = colour
-    covered = ~np.isnan(painted)
-    base[covered] = (OPACITY * painted + (1 - OPACITY) * base)[covered].astype(np.uint8)
-    return base
+    return base, painted
+
+
+def _blend(base: NDArray[np.uint8], painted: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The colours half transparent over the slide."""
+    mixed = OPACITY * painted + (1 - OPACITY) * base
+    return np.where(np.isnan(painted), base, mixed).astype(np.uint8)

@@ -25,6 +25,7 @@ from mil.report.sections import (
     picked_sentence,
     selection_limit,
     split_tests,
+    typical_case,
 )
 from mil.report.table_one import table_one
 from mil.report.template import svg
@@ -74,6 +75,16 @@ class DiagnosisSections(Sections[DiagnosisReport]):
         return self.report.evaluation.best()
 
     @property
+    def beats_guessing(self) -> bool:
+        """Better than guessing evenly, and than always naming the most frequent class."""
+        low = self.lead.metrics["accuracy"].low
+        return low is not None and low > self._needs_no_model
+
+    @property
+    def _needs_no_model(self) -> float:
+        return max(self.report.evaluation.majority_share, self.report.evaluation.chance_accuracy)
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """The classes."""
         return self.report.evaluation.classes
@@ -97,7 +108,7 @@ class DiagnosisSections(Sections[DiagnosisReport]):
         if len(evaluation.models) > 1:
             equals = [r.model for r in evaluation.models if r.correct == lead.correct][1:]
             sentences.append(picked_sentence(len(evaluation.models), equals))
-        if low <= max(majority, evaluation.chance_accuracy):
+        if not self.beats_guessing:
             sentences.append(
                 "Its interval reaches down to what needs no model: these cases alone do not show that "
                 "it has learned the classes."
@@ -153,12 +164,13 @@ class DiagnosisSections(Sections[DiagnosisReport]):
         return {
             "lead": lead,
             "place": place,
+            "typical": typical_case(cards, report.facts.heatmaps),
             **split_tests([(describe_test(t), t) for t in report.comparison.pairs], lead.model),
             **order_models(evaluation.models, lead.model),
             "references": self._references(),
             "shown": cards_shown(sum(card.verdicts[place].wrong for card in cards)),
             "decisions": self._decisions(),
-            "errors": failures(predictions, lead.model, report.facts.explaining),
+            "errors": failures(predictions, lead.model, cohort),
             "described": table_one(cohort, evaluation.classes),
             "curves": [plots.curves_of(predictions, result) for result in evaluation.models],
             "cards": cards,

@@ -18,15 +18,18 @@ FOLLOW_UP = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Heatmap:
-    """A picture of one slide's tiles.
+    """A picture of one slide, and the map of its tiles.
 
     Attributes:
-        png: the picture, 320 to 480 px wide.
+        slide_png: the slide, at most 320 px wide and high.
+        map_png: the colours of its tiles, opaque, of the same size; empty where the slide has no thumbnail
+            and its picture is the map.
         caption: the model and fold that drew it, and whether that model has seen the case.
         scale: (colour as #rrggbb, meaning) along its scale.
     """
 
-    png: bytes
+    slide_png: bytes
+    map_png: bytes
     caption: str
     scale: tuple[tuple[str, str], ...] = ()
 
@@ -88,8 +91,8 @@ class Facts:
 
     @property
     def described(self) -> pd.DataFrame:
-        """The cohort without columns that are made from the outcome or name the cases."""
-        return self.cohort.drop(columns=["time", *self.telling], errors="ignore")
+        """The cohort without columns that hold, follow or are made from an outcome, or name the cases."""
+        return self.explaining.drop(columns=["time", *self.telling], errors="ignore")
 
     @property
     def n_sites(self) -> int:

@@ -14,7 +14,7 @@ from mil.data.splits import Fold
 from mil.data.table import read_table, split_train_test
 from mil.evaluation.judge import compare, evaluate
 from mil.explanation.default import default_scores
-from mil.explanation.heatmap import draw_small, scale_stops
+from mil.explanation.heatmap import draw_layers, scale_stops
 from mil.explanation.target import explanation_target
 from mil.heads.registry import head_class
 from mil.report.facts import Facts, Heatmap
@@ -162,8 +162,12 @@ def _heatmaps(
                     caption = (
                         f"{scores.method}{target} of {model}, fold {fold.index}: case not seen"
                     )
+                    slide, tiles = draw_layers(scores)
                     drawn[bag.slide] = Heatmap(
-                        png=draw_small(scores), caption=caption, scale=scale_stops(scores)
+                        slide_png=slide,
+                        map_png=tiles,
+                        caption=caption,
+                        scale=scale_stops(scores),
                     )
                     advance(1)
     return drawn

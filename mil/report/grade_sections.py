@@ -25,6 +25,7 @@ from mil.report.sections import (
     picked_sentence,
     selection_limit,
     split_tests,
+    typical_case,
 )
 from mil.report.table_one import table_one
 
@@ -59,6 +60,12 @@ class GradeSections(Sections[GradeReport]):
         return self.report.evaluation.best()
 
     @property
+    def beats_guessing(self) -> bool:
+        """The interval of quadratic kappa lies above 0."""
+        low = self.lead.metrics["quadratic_kappa"].low
+        return low is not None and low > 0
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """The grades, lowest first."""
         return self.report.evaluation.grades
@@ -84,7 +91,7 @@ class GradeSections(Sections[GradeReport]):
                 if result is not lead and result.metrics["quadratic_kappa"].value == value
             ]
             sentences.append(picked_sentence(len(evaluation.models), equals))
-        if kappa.low is None or kappa.low <= 0:
+        if not self.beats_guessing:
             sentences.append(
                 "Its interval reaches down to chance: these cases alone do not show that it has learned the "
                 "grades."
@@ -142,6 +149,7 @@ class GradeSections(Sections[GradeReport]):
             "decisions": self._decisions(),
             "lead": lead,
             "place": place,
+            "typical": typical_case(cards, report.facts.heatmaps),
             "results": results,
             "n_models": len(evaluation.models),
             "described": table_one(report.facts.described, evaluation.grades),

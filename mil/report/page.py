@@ -18,6 +18,8 @@ def render(report: Report[Any, Any, Any]) -> str:
         report=report,
         evaluation=report.evaluation,
         repeats=len(report.evaluation.repeats),
+        verdict=sections.verdict(),
+        beats_guessing=sections.beats_guessing,
         headline=sections.headline(),
         limits=sections.limitations(),
         **sections.values(),

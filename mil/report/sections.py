@@ -1,7 +1,7 @@
 """The sections of one task on a page, and the sentences that all tasks share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -12,11 +12,12 @@ import numpy as np
 from mil.audit.confounders import Confounder
 from mil.data.cohort import Cohort
 from mil.evaluation.survival.hazards import Hazard
+from mil.report.cards import Card
 from mil.report.facts import Facts
 from mil.report.formats import join_names
 from mil.report.model_words import REFERENCES, explain_models, lead_first
 
-FEWEST_SHOWN, CARDS_SHOWN = 4, 30  # cases that are not folded away
+FEWEST_SHOWN, CARDS_SHOWN = 3, 30  # cases that are not folded away
 THRESHOLDS = np.linspace(0.05, 0.5, 46)
 
 PredictionsT = TypeVar("PredictionsT")
@@ -75,6 +76,23 @@ class Sections(ABC, Generic[ReportT]):
 
     @property
     @abstractmethod
+    def lead(self) -> Any:
+        """The result of the best model; it has a name, ``model``."""
+
+    @property
+    @abstractmethod
+    def beats_guessing(self) -> bool:
+        """Whether the interval of the best model, out of fold, excludes what needs no model."""
+
+    def verdict(self) -> str:
+        """Whether the best model does better than guessing: the first sentence of the page."""
+        model = self.lead.model
+        if self.beats_guessing:
+            return f"On cases it had not seen, {model} does better than guessing."
+        return f"These cases do not show that {model} does better than guessing."
+
+    @property
+    @abstractmethod
     def groups(self) -> tuple[str, ...]:
         """The labels of the cases, in their order."""
 
@@ -119,6 +137,21 @@ def split_tests(tests: Sequence[Any], lead: str) -> dict[str, object]:
         "tests_of_lead": [pair for pair in tests if lead in (pair[1].first, pair[1].second)],
         "other_tests": [pair for pair in tests if lead not in (pair[1].first, pair[1].second)],
     }
+
+
+def typical_case(
+    cards: Sequence[Card[Any]], slides: Container[str]
+) -> tuple[Card[Any], str] | None:
+    """The case in the middle by difficulty among those with a map, and its first slide that has one.
+
+    Args:
+        cards: of all cases, hardest first.
+        slides: those that have a map.
+    """
+    drawn = [
+        (card, shown[0]) for card in cards if (shown := [s for s in card.slides if s in slides])
+    ]
+    return drawn[len(drawn) // 2] if drawn else None
 
 
 def cards_shown(hard: int) -> int:

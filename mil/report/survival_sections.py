@@ -40,6 +40,7 @@ from mil.report.sections import (
     picked_sentence,
     selection_limit,
     split_tests,
+    typical_case,
 )
 from mil.report.survival_calibration import write_calibration_figure
 from mil.report.table_one import Variable, table_one
@@ -82,6 +83,12 @@ class SurvivalSections(Sections[SurvivalReport]):
         return self.report.evaluation.best()
 
     @property
+    def beats_guessing(self) -> bool:
+        """The interval of C lies above one half."""
+        low = self.lead.metrics["harrell"].low
+        return low is not None and low > 0.5
+
+    @property
     def outcomes(self) -> Outcomes:
         """Time and event of each case."""
         predictions = self.report.predictions
@@ -113,7 +120,7 @@ class SurvivalSections(Sections[SurvivalReport]):
                 1:
             ]
             sentences.append(picked_sentence(len(evaluation.models), equals))
-        if c.low is None or c.low <= 0.5:
+        if not self.beats_guessing:
             sentences.append(
                 "Its interval reaches down to guessing: these cases alone do not show that it has learned "
                 "who is at risk."
@@ -171,6 +178,7 @@ class SurvivalSections(Sections[SurvivalReport]):
         return {
             "lead": lead,
             "place": place,
+            "typical": typical_case(cards, report.facts.heatmaps),
             "follow_up": median_follow_up(outcomes.time, outcomes.event),
             "median": kaplan_meier(outcomes.time, outcomes.event).median(),
             "longest": float(outcomes.time.max()),

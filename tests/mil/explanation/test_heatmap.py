@@ -14,8 +14,9 @@ from mil.explanation.heatmap import (
     SCALE,
     SIGNED_COLOURS,
     draw_heatmap,
-    draw_small,
+    draw_layers,
     overlay,
+    tile_colours,
 )
 from mil.explanation.scores import TileScores
 from tests.mil.made import made_bag
@@ -212,13 +213,27 @@ def test_heatmap_is_repeatable():
     assert draw_heatmap(scores) == draw_heatmap(scores)
 
 
-def test_small_map_keeps_the_shape_of_the_slide():
-    png = draw_small(scores_of((1, 4, 0.25, 9), PLACES), width_px=360)
-    image = Image.open(io.BytesIO(png))
-    assert (image.format, image.size) == ("PNG", (360, 240))
+def test_layers_are_the_slide_without_a_map_and_the_colours_of_its_tiles_alone():
+    scores = scores_of((16,), [(4, 3)])
+    slide, tiles = (Image.open(io.BytesIO(png)) for png in draw_layers(scores, side_px=120))
+    assert (slide.format, slide.size) == (tiles.format, tiles.size) == ("PNG", (120, 80))
+    bare = np.asarray(Image.open(io.BytesIO(scores.bag.thumbnail)).convert("RGB").resize((120, 80)))
+    assert np.abs(np.asarray(slide.convert("RGB"), float) - bare).max() <= 4
+    pixels = np.asarray(tiles.convert("RGBA")).astype(float)
+    inside = pixels[..., 3] == 255
+    assert np.abs(tile(pixels, 4, 3)[..., :3] - tile_colours(scores)[0]).max() <= 4
+    assert 0 < inside.sum() < inside.size
+    assert set(np.unique(pixels[..., 3])) == {0, 255}
 
 
-def test_small_map_shows_the_colours_of_the_tiles():
-    png = draw_small(scores_of((16,), [(4, 3)]), width_px=120)
-    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(float)
-    assert np.abs(tile(pixels, 4, 3) - blended(16)).max() <= 4
+def test_layers_of_a_slide_without_a_thumbnail_are_one_that_shows_the_map():
+    picture, tiles = draw_layers(scores_of((16,), [(4, 3)], thumbnail=b""))
+    assert tiles == b""
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(float)
+    assert np.ptp(pixels, axis=2).max() > 40  # colours, not grey alone
+
+
+def test_layers_of_a_tall_slide_are_no_taller_than_their_side():
+    tall = scores_of((16,), [(0, 3)], thumbnail=jpeg((20, 200)))
+    slide, tiles = (Image.open(io.BytesIO(png)) for png in draw_layers(tall, side_px=100))
+    assert slide.size == tiles.size == (10, 100)

@@ -69,7 +69,7 @@ def _report(
             columns=["repeat", "fold", "case", "label"],
         ),
         "heatmaps": {
-            slide: Heatmap(png=PNG, caption=f"abmil on {slide}")
+            slide: Heatmap(slide_png=PNG, map_png=PNG, caption=f"abmil on {slide}")
             for case in cases[3:]
             for slide in slides[case]
             if heatmaps

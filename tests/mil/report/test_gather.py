@@ -14,7 +14,7 @@ from mil.errors import CohortError, LeakageError, RunError
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.comparison import compare_models
 from mil.explanation.evidence import evidence_scores
-from mil.explanation.heatmap import draw_small, scale_stops
+from mil.explanation.heatmap import draw_layers, scale_stops
 from mil.explanation.target import explanation_target
 from mil.learning.fitted import load_model
 from mil.report.diagnosis_sections import FEW
@@ -110,8 +110,9 @@ def test_each_slide_has_the_map_of_the_model_that_did_not_see_its_case(run):
                 of_unseen, of_seen = (
                     evidence_scores(explanation_target(fitted, stored)) for fitted in (unseen, seen)
                 )
-                assert heatmaps[bag.slide].png == draw_small(of_unseen)
-                assert heatmaps[bag.slide].png != draw_small(of_seen)
+                drawn = heatmaps[bag.slide].slide_png, heatmaps[bag.slide].map_png
+                assert drawn == draw_layers(of_unseen)
+                assert drawn != draw_layers(of_seen)
                 assert heatmaps[bag.slide].scale == scale_stops(of_unseen)
 
 

@@ -82,7 +82,7 @@ def made(
         "excluded": (("case-90", "no outcome"),),
         "folds": pd.DataFrame(folds, columns=["repeat", "fold", "case", "label"]),
         "heatmaps": {
-            f"{case}/0": Heatmap(png=PNG, caption=f"abmil on {case}/0")
+            f"{case}/0": Heatmap(slide_png=PNG, map_png=PNG, caption=f"abmil on {case}/0")
             for case in cases
             if heatmaps
         },
