@@ -209,8 +209,8 @@ def conclusion(methods: Sequence[MethodSummary], model: str) -> str:
     ties = f" These slides do not separate it from {', '.join(alike)}." if alike else ""
     return (
         f"Most faithful for {model}: {best.method} (insertion less deletion {best.gain:.3f}; better than "
-        f"random on {best.better} of {best.slides} slides).{ties} This is faithfulness to the model, "
-        "right or wrong."
+        f"random on {best.better} of {best.slides} slides).{ties} It tells what this model uses, "
+        "not what the disease is."
     )
 
 

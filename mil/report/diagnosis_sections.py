@@ -153,7 +153,7 @@ class DiagnosisSections(Sections[DiagnosisReport]):
         evaluation, predictions, cohort = (
             report.evaluation,
             report.predictions,
-            report.facts.described,
+            report.facts.explaining,
         )
         place = evaluation.models.index(lead)
         cards = case_cards(predictions)

@@ -74,7 +74,7 @@ class Facts:
 
     @property
     def explaining(self) -> pd.DataFrame:
-        """The cohort without columns that follow an outcome: no errors are explained by those."""
+        """The cohort without columns that hold or follow an outcome, or name the cases: those explain nothing."""
         names = [str(name) for name in self.cohort.columns]
         plain = {name: name.removesuffix(" in the table") for name in names}
         follows = [
@@ -88,11 +88,6 @@ class Facts:
             )
         ]
         return self.cohort.drop(columns=follows)
-
-    @property
-    def described(self) -> pd.DataFrame:
-        """The cohort without columns that hold, follow or are made from an outcome, or name the cases."""
-        return self.explaining.drop(columns=["time", *self.telling], errors="ignore")
 
     @property
     def n_sites(self) -> int:
@@ -130,7 +125,7 @@ def page_values(facts: Facts, groups: Sequence[str]) -> dict[str, object]:
         "definitions": [
             (name, list(_flatten(values)))
             for name, values in (
-                ("How the bags were made", facts.recipe),
+                ("How the features were extracted", facts.recipe),
                 ("Settings of the run", facts.settings),
                 ("Versions", facts.versions),
             )

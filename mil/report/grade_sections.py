@@ -152,7 +152,7 @@ class GradeSections(Sections[GradeReport]):
             "typical": typical_case(cards, report.facts.heatmaps),
             "results": results,
             "n_models": len(evaluation.models),
-            "described": table_one(report.facts.described, evaluation.grades),
+            "described": table_one(report.facts.explaining, evaluation.grades),
             "cards": cards,
             "missed": [card.case for card in cards if card.verdicts[place].wrong],
             "missed_by_all": [card.case for card in cards if card.missed],

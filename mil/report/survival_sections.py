@@ -182,7 +182,7 @@ class SurvivalSections(Sections[SurvivalReport]):
             "follow_up": median_follow_up(outcomes.time, outcomes.event),
             "median": kaplan_meier(outcomes.time, outcomes.event).median(),
             "longest": float(outcomes.time.max()),
-            "described": table_one(report.facts.described, self.groups),
+            "described": table_one(report.facts.explaining, self.groups),
             "by_risk": self._table_by_risk(),
             "everyone": groups_of(outcomes.time, outcomes.event, everyone, ("all",)),
             "events_by_model": [_events(predictions.mean_risks(model)) for model in models],

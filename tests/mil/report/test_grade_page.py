@@ -16,7 +16,7 @@ from mil.report.grade_cards import grade_cards
 from mil.report.grade_sections import GradeSections
 from mil.report.page import render, write_report
 from mil.report.sections import Report
-from tests.mil.report.parsed import NASTY, Page, check_page, check_text_only
+from tests.mil.report.parsed import NASTY, Page, check_page, check_text_only, plain_for
 
 N = 21
 
@@ -146,7 +146,7 @@ def test_names_are_text_and_nothing_else(nasty):
             )
         )  # fmt: skip
 
-    check_text_only(nasty, named(nasty), "name!", named("name!"))
+    check_text_only(nasty, named(nasty), plain_for(nasty), named(plain_for(nasty)))
 
 
 def test_acting_on_each_grade_or_a_higher_one_has_its_curve():

@@ -12,7 +12,7 @@ from mil.report.diagnosis_sections import DiagnosisSections, describe_test
 from mil.report.formats import DASH
 from mil.report.model_words import MODEL_WORDS
 from mil.report.page import render, write_report
-from tests.mil.report.parsed import NASTY, Page, check_page, check_text_only
+from tests.mil.report.parsed import NASTY, Page, check_page, check_text_only, plain_for
 
 SHAPES = {
     "four classes": {},
@@ -221,7 +221,9 @@ def test_warnings_stand_before_the_results(make, warnings):
 
 @pytest.mark.parametrize("nasty", NASTY)
 def test_names_are_text_and_nothing_else(make, nasty):
-    check_text_only(nasty, render(_named(make, nasty)), "name!", render(_named(make, "name!")))
+    check_text_only(
+        nasty, render(_named(make, nasty)), plain_for(nasty), render(_named(make, plain_for(nasty)))
+    )
 
 
 def _named(make, nasty):
@@ -327,9 +329,12 @@ def test_no_outcome_column_explains_the_errors(make):
     errors = source[source.index('<section id="errors">') : source.index('<section id="limits">')]
     names = re.findall(r'<th scope="row" class="name">([^<]*)<small>', errors)
     assert "age" in names
-    assert not {"time", "event", "OS.time", "vital_status", "days_to_death", "months alive"} & set(
-        names
-    )
+    follow = {"time", "event", "OS.time", "vital_status", "days_to_death", "months alive"}
+    assert not follow & set(names)
+    table_one = source[source.index("<h3>Table 1</h3>") : source.index('<section id="folds">')]
+    described = re.findall(r'<th scope="row" class="name">([^<]*)<small>', table_one)
+    assert "age" in described
+    assert not follow & set(described)
 
 
 def test_the_decision_curves_have_their_three_lines_and_round_ticks(make):
@@ -353,3 +358,63 @@ def test_two_pages_of_one_run_are_equal_to_the_byte(make, tmp_path):
     )
     assert len(first) > 6
     assert first == second
+
+
+def test_the_page_begins_with_whether_the_best_model_beats_guessing_out_of_fold(make):
+    report = make()
+    table = report.predictions.table.copy()
+    columns = report.predictions.answer_columns
+    table[columns] = 0.25
+    flat = replace(report, evaluation=_evaluate(table, report.predictions.classes))
+    page = Page(render(flat)).text()
+    verdict = f"These cases do not show that {best(flat).model} does better than guessing."
+    assert page.index(verdict) < page.index("A typical case")
+    assert f"{verdict[:-1]}, so a map need not show anything about the disease." in page
+    named = pd.get_dummies(table["label"])[list(report.predictions.classes)]
+    table[columns] = named.to_numpy(dtype=float)
+    perfect = replace(report, evaluation=_evaluate(table, report.predictions.classes))
+    page = Page(render(perfect)).text()
+    assert f"On cases it had not seen, {best(perfect).model} does better than guessing." in page
+    assert "It tells what this model uses, not what the disease is." in page
+    assert "need not show anything" not in page
+
+
+def test_the_typical_case_is_in_the_middle_by_difficulty_and_has_a_map(make):
+    report = make(n=12)
+    source = render(report)
+    hard = re.findall(r"<h3>(case-\d+)</h3>", source[source.index('<section id="cases">') :])
+    drawn = [case for case in hard if f"{case}/0" in report.facts.heatmaps]
+    part = source[source.index('<section id="typical">') : source.index('<section id="results">')]
+    assert f'<p class="quiet">{drawn[len(drawn) // 2]} (truth: ' in part
+    assert part.count("<img") == 3  # the slide alone, and the slide under its map
+    assert 'id="typical"' not in render(make(heatmaps=False))
+
+
+def test_maps_over_the_slides_of_cards_are_off_until_they_are_chosen(make):
+    source = render(make())
+    assert re.search(r'id="blend-off" checked>', source)
+    assert len(re.findall(r'name="blend"', source)) == 3
+    assert re.search(r"\.layers \.map \{[^}]*opacity: 0;", source)
+    assert source.count('<img class="map"') == 1 + len(make().facts.heatmaps)
+    facts = make().facts
+    whole = {slide: replace(heatmap, map_png=b"") for slide, heatmap in facts.heatmaps.items()}
+    without = render(replace(make(), facts=replace(facts, heatmaps=whole)))
+    assert 'name="blend"' not in without  # nothing to choose where the map is the picture
+
+
+@pytest.mark.parametrize(
+    ("classes", "heads"),
+    [
+        (("DDLPS", "LMS"), ["DDLPS", "LMS"]),
+        (("dedifferentiated liposarcoma", "LMS"), ["1", "2"]),
+    ],
+)
+def test_columns_of_the_confusion_matrix_are_numbered_where_names_are_long(make, classes, heads):
+    source = render(make(classes=classes, models=("abmil",)))
+    matrix = source[source.index('<table class="matrix">') :]
+    matrix = matrix[: matrix.index("</table>")]
+    text = Page(matrix).text()
+    assert text.startswith(" ".join(["truth", *heads, "correct"]))
+    for number, name in enumerate(classes, 1):
+        row = f"{number} {name}" if heads[0] == "1" else name
+        assert f'<th scope="row">{row}</th>' in matrix

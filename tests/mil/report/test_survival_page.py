@@ -23,7 +23,7 @@ from mil.report.sections import Report
 from mil.report.survival_sections import SurvivalSections
 from tests.mil.followed import drawn
 from tests.mil.report.conftest import PNG
-from tests.mil.report.parsed import NASTY, Page, check_page, check_text_only
+from tests.mil.report.parsed import NASTY, Page, check_page, check_text_only, plain_for
 
 N, AT = 26, (100.0, 300.0, 600.0, 900.0)
 SHAPES = {
@@ -322,7 +322,9 @@ def test_follow_up_and_cohort_are_told():
 
 @pytest.mark.parametrize("nasty", NASTY)
 def test_names_are_text_and_nothing_else(nasty):
-    check_text_only(nasty, render(_named(nasty)), "name!", render(_named("name!")))
+    check_text_only(
+        nasty, render(_named(nasty)), plain_for(nasty), render(_named(plain_for(nasty)))
+    )
 
 
 def _named(nasty):
