@@ -74,7 +74,7 @@ class Facts:
 
     @property
     def explaining(self) -> pd.DataFrame:
-        """The cohort without columns that hold or follow an outcome, or name the cases: those explain nothing."""
+        """The cohort without columns that hold or follow an outcome, or name the cases."""
         names = [str(name) for name in self.cohort.columns]
         plain = {name: name.removesuffix(" in the table") for name in names}
         follows = [
