@@ -22,7 +22,7 @@ from features.errors import BagError
 
 REGION = "no places"
 INDEX = ("bag", "bags", "bag_id", "bag_index", "bag_ids", "slide", "slide_id")
-LABELS = ("y", "label", "labels", "class", "target", "bag_label", "instance_label", "y_inst")
+OUTCOMES = ("y", "label", "labels", "class", "target", "bag_label", "instance_label", "y_inst")
 _PLACES = {*ALIASES["coords"], "x_l0", "y_l0", "coord_x", "coord_y", "x_coord", "y_coord"}
 
 
@@ -134,7 +134,7 @@ def _read_csv(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = [row for row in csv.reader(file, delimiter=delimiter) if any(row)][1:]
     lower = [name.lower() for name in header]
     at = next(lower.index(name) for name in INDEX if name in lower)
-    columns = [i for i, name in enumerate(lower) if i != at and name not in (*INDEX, *LABELS, "")]
+    columns = [i for i, name in enumerate(lower) if i != at and name not in (*INDEX, *OUTCOMES, "")]
     features = np.array([[float(row[i]) for i in columns] for row in rows])
     names = [row[at].strip() for row in rows]
     whole = all(name.isdigit() for name in names)

@@ -32,7 +32,7 @@ from features.extraction.outputs import (
 )
 from features.extraction.slide_task import (
     SlideTask,
-    relabel,
+    rename_case,
     sample_rows,
     set_requests,
     share_failure,
@@ -258,7 +258,7 @@ class ExtractionRun:
         for part in parts:
             set_requests(part, job, sources, drawn_sha256)
             if part.find_bag(job.files):
-                relabel(part, job)
+                rename_case(part, job)
                 skip_existing(part)
         parts = [part for part in parts if not part.finished]
         if not parts:

@@ -186,7 +186,7 @@ def set_requests(part: SlideTask, job: SlideJob, sources: Sequence[str], drawn_s
         part.requests += (bags.fingerprint(inputs | {"case": bags.read_bag(part.path).case}),)
 
 
-def relabel(part: SlideTask, job: SlideJob) -> None:
+def rename_case(part: SlideTask, job: SlideJob) -> None:
     """Give the bag of a slide the case that the table gives the slide now."""
     bag = bags.read_bag(part.path)
     if bag.case != job.case:

@@ -65,7 +65,7 @@ def read_sheet(path: Path, *, exact: bool = False) -> Sheet:
     else:
         lines, delimiter = _text_lines(path, _decode(path, content, notes))
     if not lines:
-        raise CohortError(f"{path}: the table is empty. Give a header with case, slide and label.")
+        raise CohortError(f"{path}: the table is empty. It needs a header and a row below it.")
     if not exact:
         lines = [(number, [cell.strip() for cell in line]) for number, line in lines]
     header, rows = _drop_empty_columns(lines)

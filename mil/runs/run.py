@@ -74,7 +74,7 @@ class Run(RunFacts):
         """
         store = None if self.settings.finetunes else self.moved.get("store", self.settings.store)
         missing = {}
-        if not self.table.exists():
+        if "cohort" in self.settings.stored and not self.table.exists():
             missing["cohort=..."] = f"{self.table}, the table"
         if store is not None and not store.is_dir():
             missing["store=..."] = f"{store}, the bag store"

@@ -37,7 +37,7 @@ def test_a_curve_of_a_table_and_a_file_that_is_none_are_refused(mil, tmp_path):
     done = mil("audit", PUBLISHED / "grading.csv", "--curve", "mean", check=False)
     assert (done.returncode, "nothing to learn from" in done.stderr) == (2, True)
     done = mil("audit", tmp_path / "absent.csv", check=False)
-    assert (done.returncode, "cannot be read" in done.stderr) == (1, True)
+    assert (done.returncode, "there is no such table" in done.stderr) == (1, True)
     done = mil("audit", tmp_path, check=False)
     assert (done.returncode, "not a run folder" in done.stderr) == (1, True)
 

@@ -40,7 +40,7 @@ def test_cases_for_testing_are_not_trained_on(developed):
 def test_the_audit_leaves_them_alone_too(developed, mil):
     folder, _ = developed
     done = mil("audit", "run", cwd=folder, check=False)
-    assert "class-0 6, class-1 6" in done.stdout
+    assert "class-0: 6, class-1: 6" in done.stdout
 
 
 def test_one_model_is_tested_and_a_second_is_refused(developed, mil, tmp_path):

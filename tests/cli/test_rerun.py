@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 
 import pytest
 
@@ -32,17 +33,17 @@ BUDGET = {
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Four small slides of two subtypes; half of the cases stand for another hospital's."""
+    """Eight small slides of two subtypes; half of the cases stand for another hospital's."""
     folder = tmp_path_factory.mktemp("protocol")
-    table = write_cohort(folder, CohortSpec(cases_per_class=1, side_px=1280))
+    table = write_cohort(folder, CohortSpec(cases_per_class=2, side_px=1280))
     text = table.read_text().replace("DDLPS", "LMS").replace("MPNST", "SS")
     head, *lines = text.splitlines()
-    seen, table = set(), [f"{head},split"]
+    seen, rows = Counter(), [f"{head},split"]
     for line in lines:
         label = line.split(",")[head.split(",").index("label")]
-        table.append(f"{line},{'test' if label in seen else 'train'}")
-        seen.add(label)
-    (folder / "cohort.csv").write_text("\n".join(table) + "\n")
+        rows.append(f"{line},{'test' if seen[label] >= 2 else 'train'}")
+        seen[label] += 1
+    (folder / "cohort.csv").write_text("\n".join(rows) + "\n")
     return folder
 
 

@@ -334,7 +334,7 @@ def corrupted(path, tile_numbers):
 def big(request, tmp_path, monkeypatch):
     """16 x 16 file tiles of 64 px, each of them one tile of the grid, decoded in either way."""
     if request.param == "openslide":
-        monkeypatch.setattr("features.slides.slide.JpegTiles.open", lambda *a, **k: None)
+        monkeypatch.setattr("features.slides.jpeg_tiles.JpegTiles.open", lambda *a, **k: None)
     write_tiff(tmp_path / "a.tiff", [noise(1024, 1024)], mpp=0.5, compression="jpeg", tile=(64, 64))
     write_geojson(tmp_path / "a.geojson", feature(box_ring(0, 0, 1024, 1024)))
     return tmp_path

@@ -54,6 +54,8 @@ def outcome(slide="a", **changes):
         "seconds": 2.0,
         "mpp": 0.25,
         "tumour_of_tissue": 0.5,
+        "drawn_glass": 0.25,
+        "drawn_outside": 0.0,
     }
     return Outcome(slide=slide, **(defaults | changes))
 

@@ -216,7 +216,7 @@ def test_a_cell_is_read_with_the_room_its_digits_leave(tmp_path, cell, low, high
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has a header and a row"),
+        ("", "a header and a row"),
         ("model,colour\na,b\n", "no column of results; it has model, colour"),
         ("recall,sensitivity\n.8,.8\n", "both mean sensitivity"),
         ("accuracy\nhigh\n", "line 2: accuracy is 'high'"),
@@ -231,7 +231,7 @@ def test_what_is_no_table_of_results_is_refused(tmp_path, text, message):
     (tmp_path / "table.csv").write_text(text)
     with pytest.raises(RunError, match=message):
         read_published(tmp_path / "table.csv")
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match="there is no such table"):
         read_published(tmp_path / "absent.csv")
 
 

@@ -181,7 +181,7 @@ def test_models_of_one_table():
     assert comparison.pairs[0].kappa.p < 0.01
     written = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
     assert written["says"] == str(comparison)
-    assert "At 30 cases" in written["says"]
+    assert "With 30 cases" in written["says"]
     assert "grades is found in 80 % of studies" in written["says"]
     pairs = compare_grade_models(predictions, "noise").pairs
     assert [(t.first, t.second) for t in pairs] == [("noise", "abmil"), ("noise", "votes")]

@@ -205,7 +205,7 @@ def test_numbers_with_commas_are_read_and_others_named(tmp_path):
         tmp_path / "b.csv", sep=";", decimal=",", index=False
     )
     commas, _ = read_tables([tmp_path / "b.csv"])
-    assert commas.table.equals(plain.table)
+    pd.testing.assert_frame_equal(commas.table, plain.table)
     table = pd.read_csv(path).assign(p_LMS="half")
     with pytest.raises(PredictionsError, match=r"p_LMS must hold numbers; got .*'half'"):
         read_tables([written(tmp_path / "c.csv", table, ";")])
