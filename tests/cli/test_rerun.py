@@ -80,7 +80,7 @@ def test_a_study_is_rerun_and_its_figures_stand_beside_ours(study, tmp_path, cap
     same_cases = [row for row in rows if "held-out tiles" in row["arm"]]
     assert not [row for row in same_cases if row["measure"].startswith("case")]
     predictions = read_predictions(tmp_path / "out" / "predictions.csv")
-    tested = {"foersch-subtypes": 2}.get(name, 4)
+    tested = 4
     assert predictions.table.groupby("model")["case"].nunique().eq(tested).all()
     comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [(c["first"], c["second"]) for c in comparison] == (
