@@ -162,7 +162,12 @@ def _interrupts_deferred() -> Iterator[None]:
     """Let processes that start here inherit a blocked SIGINT, and keep an interrupt until they run.
 
     To block the signal is not enough: another thread may get it, and Python then interrupts the main one.
+    Python's tracker of resources unblocks the signal as it starts, so it is started first.
     """
+    if os.name == "posix":
+        from multiprocessing.resource_tracker import ensure_running
+
+        ensure_running()
     masked = hasattr(signal, "pthread_sigmask")  # not on Windows
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
     deferred: list[int] = []

@@ -48,3 +48,8 @@ class NotesMaps:
         mapped = Path("/proc/self/maps").read_text()
         (self.folder / f"{fold.index}-{os.getpid()}").write_text(mapped)
         return fitted
+
+
+def blocked_signals(_number):
+    """The signals that this process holds back."""
+    return sorted(int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, []))

@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -213,6 +214,20 @@ class TestOnRay:
         pairs = list(run_on_ray(Mark(tmp_path, 0.1), [(n,) for n in range(4)], workers=1))
         assert numbers(pairs) == {n: n for n in range(4)}
         assert time.monotonic() - started > 0.6
+
+
+def test_the_first_processes_of_a_program_hold_interrupts_back():
+    """In a program of its own: what starts with the first process unblocks the signal."""
+    script = (
+        "from mil.learning.parallel import run_tasks\n"
+        "from tests.mil.work import blocked_signals\n"
+        "print([signals for _, signals in run_tasks(blocked_signals, [(0,), (1,)], workers=2)])\n"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"{[[int(signal.SIGINT)]] * 2}\n", done.stderr
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.01, 0.3, 1.0, 2.0])
