@@ -716,7 +716,7 @@ def test_other_settings_are_refused_while_no_bag_is_there_yet(slides, whole, tmp
 def test_other_settings_are_refused_in_a_half_done_store(forked, slides, whole, tmp_path):
     assert ended(started(forked, dies, slides, tmp_path, "after the bag's replace", {})) < 0
     half = contents(tmp_path)
-    assert 0 < len(half) < 3
+    assert "b.h5" in half  # and no record of it yet
     with pytest.raises(BagError, match="has bags of another recipe"):
         run(slides, tmp_path, recipe=replace(RECIPE, max_tiles=5))
     assert contents(tmp_path) == half

@@ -78,7 +78,7 @@ def test_the_page_escapes_names_and_says_what_is_descriptive(concepts):
     assert "&lt;b onclick=x&gt;&amp;amp;" in page
     assert "<i>run" not in page
     assert "<script" not in page
-    assert "descriptive" in page
+    assert "Everything below only\ndescribes" in page
     assert "weights are random" in page
     assert "computed from the training cases" in page
     links = set(re.findall(r'href="#(concept-\d+)"', page))
