@@ -271,16 +271,12 @@ def train(options: TrainOptions) -> None:
     from mil.tasks.registry import task_from
 
     writable(options.out)
-    task = task_from(plain(options))
+    settings = plain(options)
+    task = task_from(settings)
     _check_models([options.model], task)
-    cohort = _load(
-        options.cohort,
-        options.store,
-        task,
-        part_of(options, TableReading),
-        allow_missing=options.allow_missing,
-        allow_duplicates=options.allow_duplicates,
-    )
+    allowed = {name: getattr(options, name) for name in ("allow_missing", "allow_duplicates")}
+    reading = part_of(options, TableReading)
+    cohort = _load(options.cohort, options.store, task, reading, **allowed)
     run, fitted = train_on_all(
         cohort,
         options.model,
@@ -288,7 +284,7 @@ def train(options: TrainOptions) -> None:
         fit=part_of(options, FitSettings),
         seed=options.seed,
         overwrite=options.overwrite,
-        settings=plain(options),
+        settings=settings,
         notify=notify,
     )
     say(f"{fitted.model} fitted on {len(cohort.cases)} cases: {run.model_path(fitted.model)}")

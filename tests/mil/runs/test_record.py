@@ -373,5 +373,6 @@ def test_a_model_removed_to_save_space_spoils_no_result(path):
 def test_a_slides_case_is_the_one_stated_or_that_of_the_table(path):
     run = start(path, data=DATA | {"cases": {"s1": "c1"}})
     assert run.case_of("s1") == "c1"
-    assert run.case_of("s1", "c9") == "c9"
+    assert run.case_of("s1", "c9") == "c1"
+    assert run.case_of("s2", "c9") == "c9"
     assert run.case_of("s2") == ""
