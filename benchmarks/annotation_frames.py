@@ -31,8 +31,9 @@ from shapely.affinity import affine_transform
 from benchmarks.table import print_table, save
 from features.regions.annotations import read_annotations
 from features.regions.drawing import Region, polygonal_parts
-from features.regions.masks import OVERVIEW_PX, polygons_from_mask, tissue_mask
+from features.regions.masks import polygons_from_mask, tissue_mask
 from features.regions.placement import judge_placement
+from features.slides.slide import OVERVIEW_PX
 from features.synthetic import CohortSpec, write_cohort
 
 DEMO_SLIDES, MADE_SLIDES = 10, 8
@@ -58,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     counts: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
     for example in find_examples(options.folder, options.slides):
-        mask = tissue_mask(example.overview)
+        mask = find_tissue(example.overview, example.size_l0, example.mpp)
         tissue = polygons_from_mask(mask, example.size_l0)
         for kind, true in example.drawn.items():
             for frame, matrix in frames(example).items():
@@ -115,7 +116,7 @@ def find_examples(folder: Path, slides: Path) -> Iterator[Example]:
     real = [slides / name for name in REAL if (slides / name).is_file()]
     for path in real:
         overview, size_l0 = read_overview(path)
-        tissue = polygons_from_mask(tissue_mask(overview), size_l0)
+        tissue = polygons_from_mask(find_tissue(overview, size_l0, 0.5), size_l0)
         largest = max(shapely.get_parts(tissue), key=lambda part: part.area)
         side = max(size_l0)
         outline = shapely.Polygon(largest.buffer(0.01 * side).exterior).simplify(0.01 * side)
@@ -138,6 +139,13 @@ def example_of(
     return Example(
         overview, size_l0, mpp, {name: area for name, area in drawn.items() if area.area}
     )
+
+
+def find_tissue(
+    overview: NDArray[np.uint8], size_l0: tuple[int, int], mpp: float
+) -> NDArray[np.bool_]:
+    """Tissue as `mil check` finds it."""
+    return tissue_mask(overview, mpp * size_l0[0] / overview.shape[1])
 
 
 def read_overview(path: Path) -> tuple[NDArray[np.uint8], tuple[int, int]]:
