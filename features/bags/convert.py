@@ -171,13 +171,13 @@ class _Importer:
         """
         expanded: dict[str, Path] = {}
         for slide, path in files.items():
-            found: Mapping[str, Bag | BagError | None] = {slide: None}
+            bags: Mapping[str, Bag | BagError | None] = {slide: None}
             try:
                 if self.layout == "auto" and path.is_file() and is_bare(path):
-                    found = read_bare(path, self.facts.encoder)
+                    bags = read_bare(path, self.facts.encoder)
             except BagError as error:
-                found = {slide: error}
-            for name, bag in found.items():
+                bags = {slide: error}
+            for name, bag in bags.items():
                 if expanded.setdefault(name, path) is not path:
                     raise InputError(
                         f"{expanded[name]} and {path} both have {name}. Give one of them."

@@ -288,8 +288,8 @@ def _files_of(
     slide: str, files: Mapping[str, tuple[Path, ...]], folder: Path, *, from_tiles: bool
 ) -> tuple[Path, ...]:
     """The files of a row of a table; the path it names where the folder has none of that name."""
-    found = files.get(slide, (folder / slide,))
-    return found if from_tiles else series_files(found[0])
+    paths = files.get(slide, (folder / slide,))
+    return paths if from_tiles else series_files(paths[0])
 
 
 def _apply_settings(jobs: Sequence[SlideJob], settings: JobSettings) -> tuple[SlideJob, ...]:

@@ -126,10 +126,10 @@ def _number_pair(x: Any, y: Any) -> tuple[float, float] | None:
 
 def _ome_scale(description: str) -> tuple[float, float] | None:
     """The PhysicalSize of the first image of OME-XML."""
-    found = OME_PIXELS.search(description)
-    if not found:
+    pixels = OME_PIXELS.search(description)
+    if not pixels:
         return None
-    attributes = dict(re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']", found.group()))
+    attributes = dict(re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']", pixels.group()))
     scale = _number_pair(attributes.get("PhysicalSizeX"), attributes.get("PhysicalSizeY"))
     units = [OME_UNITS.get(attributes.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY"]
     if scale is None or None in units:

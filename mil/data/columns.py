@@ -60,13 +60,13 @@ def telling_columns(cases: Sequence[Case | Row], names: Iterable[str]) -> tuple[
         cases: with their outcomes.
         names: of columns of theirs.
     """
-    found = []
+    telling = []
     for name in names:
         cells = without_missing([case.other.get(name, "") for case in cases])
         reason = _reason(name, cells, cases)
         if reason:
-            found.append(Telling(name, reason))
-    return tuple(found)
+            telling.append(Telling(name, reason))
+    return tuple(telling)
 
 
 def odd_cells(rows: Sequence[Row | Case], names: Iterable[str] | None = None) -> list[str]:

@@ -199,13 +199,13 @@ def _drop_empty_columns(lines: Sequence[Line]) -> tuple[list[str], list[Line]]:
     width = len(header)
     while rows and any(len(row) > width and not row[-1] for _, row in rows):
         rows = [(n, row[:-1] if len(row) > width and not row[-1] else row) for n, row in rows]
-    kept = [
+    columns = [
         i
         for i, name in enumerate(header)
         if name or any(i < len(row) and row[i] for _, row in rows)
     ]
-    dropped = set(range(width)) - set(kept)
-    names = [header[i] or f"column {i + 1}" for i in kept]
+    dropped = set(range(width)) - set(columns)
+    names = [header[i] or f"column {i + 1}" for i in columns]
     return names, [(n, [c for i, c in enumerate(row) if i not in dropped]) for n, row in rows]
 
 

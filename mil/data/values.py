@@ -12,6 +12,7 @@ MISSING_WORDS = frozenset((
     "not available", "not applicable", "not evaluated", "not reported", "not recorded", "not known",
     "not documented", "not provided", "not specified", "not assessed", "not allowed to collect", "no data",
     "discrepancy", "unbekannt", "keine angabe", "k.a.", "k. a.",
+    "not done", "not determined", "not examined", "n/d", "n.d.",
     "#value!", "#ref!", "#div/0!", "#name?", "#null!", "#num!",
 ))  # fmt: skip
 IN_BRACKETS = frozenset(("completed", "pending", "redacted"))  # missing only as the GDC writes them
@@ -106,12 +107,12 @@ def with_points(cells: Sequence[str], *, commas_are_decimal: bool) -> tuple[list
     """
     present = [(i, cell) for i, cell in enumerate(without_missing(cells)) if re.search(r"\d", cell)]
     kinds = {i: _kind(cell.replace("\N{MINUS SIGN}", "-")) for i, cell in present}
-    found = set(kinds.values()) - {""}
+    meanings = set(kinds.values()) - {""}
     n_numbers = sum(map(bool, kinds.values()))
-    if not found & {",", "1,", "?"} or n_numbers < MOSTLY * len(present):
+    if not meanings & {",", "1,", "?"} or n_numbers < MOSTLY * len(present):
         return list(cells), []
-    decimal = "," in found or (commas_are_decimal and "1," not in found)
-    if {",", "1,"} <= found or ("?" in found and not decimal and "1," not in found):
+    decimal = "," in meanings or (commas_are_decimal and "1," not in meanings)
+    if {",", "1,"} <= meanings or ("?" in meanings and not decimal and "1," not in meanings):
         return list(cells), [i for i, kind in kinds.items() if kind in ("?", "1,")]
     pointed = list(cells)
     for i, cell in present:

@@ -22,46 +22,6 @@ FOREIGN_REGIONS = {
 }
 
 
-def bags_for(
-    inputs: Sequence[Path],
-    recipe: Mapping[str, Any],
-    store: Path,
-    *,
-    annotations: Path | None = None,
-    weights: str | None = None,
-    slide_mpp: float | None = None,
-    progress: Progress | None = None,
-) -> list[Bag]:
-    """The bag of each input; slides are extracted by the recipe of a model.
-
-    Args:
-        inputs: bags (.h5) or slides.
-        recipe: how the model's own bags were made.
-        store: where bags of slides are written.
-        annotations: folder with the slides' annotations.
-        weights: the backbone's weights file, if the recipe names one.
-        slide_mpp: micrometres per level-0 pixel, where the slides do not say.
-        progress: told of slides and tiles.
-
-    Raises:
-        RunError, AnnotationError: as ``check_inputs``.
-        BackboneError: the weights file is not given.
-        FitError: a slide could not be extracted.
-    """
-    bags, unusable = usable_bags(
-        inputs,
-        recipe,
-        store,
-        annotations=annotations,
-        weights=weights,
-        slide_mpp=slide_mpp,
-        progress=progress,
-    )
-    if unusable:
-        raise next(iter(unusable.values()))
-    return bags
-
-
 def usable_bags(
     inputs: Sequence[Path],
     recipe: Mapping[str, Any],
@@ -72,7 +32,18 @@ def usable_bags(
     slide_mpp: float | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Bag], dict[str, SarcomilError]]:
-    """The bags of the inputs that can be used, and why the other slides cannot; see ``bags_for``.
+    """The bags of the inputs that can be used, and why the other slides cannot.
+
+    Slides are extracted by the recipe of a model.
+
+    Args:
+        inputs: bags (.h5) or slides.
+        recipe: how the model's own bags were made.
+        store: where bags of slides are written.
+        annotations: folder with the slides' annotations.
+        weights: the backbone's weights file, if the recipe names one.
+        slide_mpp: micrometres per level-0 pixel, where the slides do not say.
+        progress: shows slides and tiles.
 
     Raises:
         RunError, AnnotationError: as ``check_inputs``.
