@@ -1,5 +1,6 @@
 """A store remembers the cross-validations of its cases, and a run says which of them it is."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -32,11 +33,26 @@ def test_of_several_runs_on_the_same_cases_a_reader_is_told(cohort, tmp_path):
     run_of(cohort, tmp_path / "again", 0)  # the same predictions are the same run
     logged = runs_on(cohort)
     assert [record.predictions_sha256 for record in logged] == [r.predictions_sha256 for r in runs]
-    best = max(range(3), key=lambda i: logged[i].score)
-    said = [describe_runs(run, cohort) for run in runs]
-    assert said[2].startswith("This is run 3 of 3 on these cases that the bag store has logged.")
-    assert f"({logged[best].score:.2f}; the others" in said[best]
-    assert "it is the best of 3" in said[best]
+    scores = dict(zip((r.predictions_sha256 for r in runs), (0.5, 0.9, 0.7), strict=True))
+    log = cohort.store / LOG
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    changed = [record | {"score": scores[record["predictions_sha256"]]} for record in records]
+    log.write_text("".join(json.dumps(record) + "\n" for record in changed))
+    for number, (run, words) in enumerate(
+        zip(
+            runs,
+            (
+                "(0.50; the others 0.70 to 0.90) it is number 3 of 3",
+                "(0.90; the others 0.50 to 0.70) it is the best of 3",
+                "(0.70; the others 0.50 to 0.90) it is number 2 of 3",
+            ),
+            strict=True,
+        ),
+        start=1,
+    ):
+        text = describe_runs(run, cohort)
+        assert text.startswith(f"This is run {number} of 3 on these cases that the bag store")
+        assert words in text
 
 
 def test_runs_on_other_cases_or_questions_do_not_count(cohort, tmp_path):
