@@ -7,12 +7,13 @@ linear SVM of Guyon et al. 2002, doi:10.1023/A:1012487302797, which drops the we
 at a time. How many are kept is chosen with the SVM's settings, on inner folds of cases.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mil.baselines.exemplars import ExemplarHead
 from mil.baselines.linear import describe_slides, mean_of_tiles
 from mil.baselines.nested_cv import (
     Floats,
@@ -22,7 +23,7 @@ from mil.baselines.nested_cv import (
     inner_folds,
     standard_of,
 )
-from mil.heads.head import Head, HeadOutput, HeadSettings, Training
+from mil.heads.head import HeadOutput, HeadSettings, Training
 from mil.heads.layers import masked_softmax, uniform_scores
 
 SHARE = 0.2  # of the features, by F
@@ -66,7 +67,7 @@ class Machine(NamedTuple):
     gamma: float
 
 
-class PooledSvm(Head):
+class PooledSvm(ExemplarHead):
     """An RBF-SVM on the mean of the tiles; classes one against the rest, each with its Platt scale.
 
     The buffers are a ``Machine``, whose lengths depend on what was learnt from, and Platt's ``slope`` and
@@ -74,6 +75,7 @@ class PooledSvm(Head):
     their sum.
     """
 
+    LENGTHS = ("columns", "centre", "spread", "exemplars", "alpha")
     learns_from = "slides"
     columns: Tensor
     centre: Tensor
@@ -88,7 +90,7 @@ class PooledSvm(Head):
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
         dim, n_classes = settings.dim, settings.n_classes
-        self._set_buffers(
+        self.set_buffers(
             columns=torch.arange(dim),
             centre=torch.zeros(dim),
             spread=torch.ones(dim),
@@ -128,22 +130,9 @@ class PooledSvm(Head):
         machine = fit_machine(rows, labels, weights, setting)
         buffers = {name: torch.as_tensor(value) for name, value in machine._asdict().items()}
         buffers |= {"slope": torch.from_numpy(slope), "offset": torch.from_numpy(offset)}
-        self._set_buffers(
+        self.set_buffers(
             **{n: v.float() if v.is_floating_point() else v for n, v in buffers.items()}
         )
-
-    def _set_buffers(self, **buffers: Tensor) -> None:
-        for name, value in buffers.items():
-            self.register_buffer(name, value)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        """Take buffers of the lengths that were saved."""
-        for name in ("columns", "centre", "spread", "exemplars", "alpha"):
-            if prefix + name in state_dict:
-                self._set_buffers(**{name: torch.empty_like(state_dict[prefix + name])})
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def variance_ratio(rows: Floats, labels: Ints, weights: Floats) -> Floats:

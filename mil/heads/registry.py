@@ -50,6 +50,8 @@ MODELS: dict[str, str] = {
     "pooled-logistic": "mil.baselines.pooled:PooledLogistic",
     "pooled-svm": "mil.baselines.svm:PooledSvm",
     "quantile-logistic": "mil.baselines.quantiles:QuantileLogistic",
+    "simpleshot": "mil.baselines.nearest:SimpleShot",
+    "knn": "mil.baselines.nearest:NearestCases",
 }
 ENTRY_POINTS = "sarcomil.heads"
 OUTCOMES: "dict[Outcome, str]" = {

@@ -22,6 +22,8 @@ MODEL_WORDS = {
     "pooled-logistic": "a linear regression on the mean of the tiles; no neural network is trained",
     "pooled-svm": "a support vector machine on the mean of the tiles; no neural network is trained",
     "quantile-logistic": "a linear regression on quantiles of each feature over the tiles",
+    "simpleshot": "finds the class with the nearest mean of its cases; no neural network is trained",
+    "knn": "finds the training cases nearest to the mean of the tiles, and lets them vote",
 }
 REFERENCES = ("majority", "chance")  # what a model must beat: they learn nothing from the tiles
 

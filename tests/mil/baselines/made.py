@@ -8,7 +8,9 @@ from mil.heads.registry import build_head
 from mil.learning.batches import collate
 
 N_CLASSES = 3
-SOLVED = ["pooled-logistic", "chance", "quantile-logistic", "pooled-svm", "clinical"]
+SOLVED = [
+    "pooled-logistic", "chance", "quantile-logistic", "pooled-svm", "simpleshot", "knn", "clinical",
+]  # fmt: skip
 
 
 def made_training(

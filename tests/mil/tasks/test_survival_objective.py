@@ -27,7 +27,7 @@ TELLING = ["mean", "abmil", "pooled-logistic"]
 # Models with a loss of their own on classes. A further head learns survival too, or is named here.
 UNABLE = {
     "clam-sb", "clam-mb", "dsmil", "dtfd", "tile-vote", "tile-vote-votes", "tile-vote-logits",
-    "linear-probe", "pooled-svm",
+    "linear-probe", "pooled-svm", "simpleshot", "knn",
 }  # fmt: skip
 ABLE = set(MODELS) - UNABLE
 
