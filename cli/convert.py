@@ -33,15 +33,16 @@ class ConvertOptions:
         default=None,
         metadata={"help": "Export bags as files of STAMP (.h5) or CLAM (.pt and .h5)."},
     )
-    layout: Literal["auto", "trident", "clam", "stamp", "slideflow", "npz", "csv"] = field(
-        default="auto",
-        metadata={
-            "flag": "--from",
-            "help": "The tool or format of the files: trident, clam, stamp, slideflow, npz or csv; `auto` "
-            "looks "
-            "into each file.",
-            "panel": "Files to import",
-        },
+    layout: Literal["auto", "trident", "clam", "stamp", "slideflow", "npz", "csv", "vector"] = (
+        field(
+            default="auto",
+            metadata={
+                "flag": "--from",
+                "help": "The tool or format of the files: trident, clam, stamp, slideflow, npz, csv, or "
+                "vector, one of a whole slide; `auto` looks into each file.",
+                "panel": "Files to import",
+            },
+        )
     )
     encoder: str | None = field(
         default=None,

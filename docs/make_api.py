@@ -12,7 +12,7 @@ import mil
 
 GROUPS = {
     "Slides and bags": (
-        "Recipe", "extract", "convert", "Bag", "read_bag", "write_bag", "open_slide", "Slide",
+        "Recipe", "extract", "convert", "join", "Bag", "read_bag", "write_bag", "open_slide", "Slide",
         "read_annotations", "load_backbone", "list_backbones",
     ),
     "Data": ("load_cohort", "Cohort", "Case", "split_cases", "Fold"),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from features.bags.bag import validate_bag as validate_bag
     from features.bags.bag import write_bag as write_bag
     from features.bags.convert import convert as convert
+    from features.bags.join import join as join
     from features.errors import FeaturesError as FeaturesError
     from features.errors import SarcomilError as SarcomilError
     from features.extraction.run import extract_slides as extract
@@ -37,6 +38,7 @@ __all__ = [
     "Slide",
     "convert",
     "extract",
+    "join",
     "list_backbones",
     "load_backbone",
     "open_slide",
@@ -54,6 +56,7 @@ _SOURCES = {
     "Slide": "features.slides.slide:Slide",
     "convert": "features.bags.convert:convert",
     "extract": "features.extraction.run:extract_slides",
+    "join": "features.bags.join:join",
     "list_backbones": "features.backbones.table:list_backbones",
     "load_backbone": "features.backbones.registry:load_backbone",
     "open_slide": "features.slides.slide:open_slide",

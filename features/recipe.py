@@ -1,9 +1,9 @@
 """The recipe of a bag: the settings of extraction. Imports no torch, for a fast start of the command line."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from features.choices import check_choices
 from features.errors import FeaturesError
@@ -15,6 +15,8 @@ QualityFlag = Literal["background", "blur", "pen"]
 ORIGINS: tuple[AnnotationOrigin, ...] = get_args(AnnotationOrigin)
 STAINS: tuple[Stain, ...] = get_args(Stain)
 QUALITY_FLAGS: tuple[QualityFlag, ...] = get_args(QualityFlag)
+PARTS = "parts"  # the key under which the recipe of joined bags has those of its parts
+VECTOR = "vector"  # the region of bags that are one row, the vector of a slide or case
 ALWAYS_EXCLUDED = ("Ignore*",)  # QuPath's own class for areas to be ignored
 
 
@@ -193,3 +195,21 @@ class Recipe(BaseRecipe):
             raise FeaturesError(
                 f"mpp is micrometres per pixel, between 0.05 and 20; got {self.mpp:g}. 40x is 0.25."
             )
+
+
+def recipe_parts(recipe: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The recipes that a recipe, as bags hold it, is joined of; itself, if it is not joined."""
+    if PARTS not in recipe:
+        yield recipe
+    for part in recipe.get(PARTS, ()):
+        yield from recipe_parts(part)
+
+
+def has_random_weights(recipe: Mapping[str, Any]) -> bool:
+    """Whether the backbone, or that of any joined part, had random weights."""
+    return any(str(part.get("weights", "")).startswith("random") for part in recipe_parts(recipe))
+
+
+def is_vector(recipe: Mapping[str, Any]) -> bool:
+    """Whether bags of this recipe are one row each, the vector of a whole slide or case."""
+    return recipe.get("region") == VECTOR

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from features.bags.bag import read_bag as read_bag
     from features.bags.bag import write_bag as write_bag
     from features.bags.convert import convert as convert
+    from features.bags.join import join as join
     from features.errors import BagError as BagError
     from features.errors import FeaturesError as FeaturesError
     from features.errors import SarcomilError as SarcomilError
@@ -120,6 +121,7 @@ __all__ = [
     "external_validation",
     "extract",
     "fit",
+    "join",
     "list_backbones",
     "list_methods",
     "list_models",
@@ -181,6 +183,7 @@ _SOURCES = {
     "external_validation": "mil.runs.external:external_validation",
     "extract": "mil.data.jobs:extract",
     "fit": "mil.api:fit",
+    "join": "features.bags.join:join",
     "list_backbones": "features.backbones.table:list_backbones",
     "list_methods": "mil.explanation.methods:list_methods",
     "list_models": "mil.heads.registry:model_names",

@@ -14,7 +14,8 @@ One HDF5 file per slide; TRIDENT, CLAM, Patho-Bench and torchmil readers open it
     /thumbnail  (bytes,) uint8, a JPEG of the whole slide, so that maps need no slide
     /           attrs format, format_version, slide, case, recipe, recipe_sha256, request_sha256,
                 annotation_sha256, annotation_origin, trained_on, data_sha256, source_sha256, n_tiles,
-                n_failed, tumour_of_tissue (NaN if unknown), reader, versions, complete (written last)
+                n_failed, tumour_of_tissue (NaN if unknown), reader, versions, merged_sources (of several
+                slides only), complete (written last)
 """
 
 import contextlib
@@ -76,6 +77,7 @@ class Bag:
         tumour_of_tissue: fraction of the tissue inside the annotation; NaN if unknown.
         annotation_origin: the frame of the annotation, ``level0`` or ``bounds``; empty if none.
         reader: what decoded the tiles.
+        merged_sources: fingerprints of further slides whose features are in the bag.
     """
 
     slide: str
@@ -102,6 +104,7 @@ class Bag:
     tumour_of_tissue: float = math.nan
     annotation_origin: str = ""
     reader: str = ""
+    merged_sources: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.features)
@@ -115,6 +118,11 @@ class Bag:
     def data_sha256(self) -> str:
         """Fingerprint of the arrays that learning reads: features, coordinates and coverage."""
         return _data_sha256(_chunks(self.features), self.coords_l0, self.coverage)
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """Fingerprints of all slides whose features are in the bag, as far as they are known."""
+        return frozenset({self.source_sha256, *self.merged_sources} - {""})
 
     @property
     def recipe_sha256(self) -> str:
@@ -205,6 +213,7 @@ def read_bag(path: Path | str) -> Bag:
             tumour_of_tissue=float(root.get("tumour_of_tissue", math.nan)),
             annotation_origin=str(root.get("annotation_origin", "")),
             reader=str(root.get("reader", "")),
+            merged_sources=tuple(json.loads(root.get("merged_sources", "[]"))),
         )
 
 
@@ -390,5 +399,7 @@ def _fill_hdf5(file: Any, bag: Bag) -> None:
         source_sha256=bag.source_sha256,
         versions=json.dumps({name: metadata.version(name) for name in RECORDED_VERSIONS}),
     )
+    if bag.merged_sources:
+        file.attrs["merged_sources"] = json.dumps(bag.merged_sources)
     file.attrs[FACTS_SHA256] = _facts_sha256(file.attrs)
     file.attrs["complete"] = 1

@@ -84,7 +84,7 @@ class ForeignBag:
     """What a foreign file contains; None where it says nothing.
 
     Attributes:
-        features: (N, D) or (1, N, D).
+        features: (N, D) or (1, N, D); or (D,), the vector of a whole slide, which has no coordinates.
         coords: (N, 2) or (1, N, 2), in ``unit``.
         unit: one of ``UNITS``.
         centred: the coordinates are the centres of the tiles, not their top-left corners.
@@ -98,7 +98,7 @@ class ForeignBag:
     """
 
     features: NDArray[Any]
-    coords: NDArray[Any]
+    coords: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 2)))
     unit: str | None = "px"
     centred: bool = False
     tile_px: int | None = None
@@ -161,6 +161,8 @@ def read_clam(path: Path, facts: SourceFacts) -> ForeignBag:
             attributes = read_attributes(file)
     else:
         features, coords = _read_tensor(path), None
+        if features.ndim == 1:
+            return ForeignBag(features=features)
     patches = _find_patches(path, facts.patches)
     if patches:
         with open_hdf5(patches) as file:
@@ -182,10 +184,13 @@ def read_stamp(path: Path, facts: SourceFacts) -> ForeignBag:
     with open_hdf5(path) as file:
         attributes = read_attributes(file)
         features = _array(file, "feats" if "feats" in file else "patch_embeddings")
-        if attributes.get("feat_type", "tile") != "tile":
-            raise BagError(
-                f"{path}: features of a whole {attributes['feat_type']}. Convert those of tiles."
-            )
+        if (kind := attributes.get("feat_type", "tile")) != "tile":
+            if features.size != features.shape[-1]:
+                raise BagError(
+                    f"{path}: says it is the vector of a {kind}, and has features {features.shape}. Convert "
+                    "the files of tiles."
+                )
+            return ForeignBag(features=features.reshape(-1), encoder=attributes.get("extractor"))
         coords = _array(file, "coords")
     # STAMP guesses the unit of files without one from the step of the grid. A step of 224 or 256 may as
     # well be level-0 pixels, so the user has to supply it.
@@ -202,6 +207,15 @@ def read_stamp(path: Path, facts: SourceFacts) -> ForeignBag:
         encoder=attributes.get("extractor"),
         recipe={"code_hash": str(attributes["code_hash"])} if "code_hash" in attributes else {},
     )
+
+
+def read_vector(path: Path, facts: SourceFacts) -> ForeignBag:
+    """The vector of a whole slide, as slide encoders write it: features (D,) or (1, D)."""
+    del facts
+    with open_hdf5(path) as file:
+        features = _array(file, "features")
+        encoder = {**file.attrs, **file["features"].attrs}.get("encoder")
+    return ForeignBag(features=features.reshape(-1), encoder=encoder and str(encoder))
 
 
 def read_slideflow(path: Path, facts: SourceFacts) -> ForeignBag:

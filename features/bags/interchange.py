@@ -8,6 +8,7 @@
     slideflow  .pt with <slide>.index.npz, bags_config.json    level-0 pixels, centres
     npz        features|feats|embeddings|x, coords|coordinates|xy, perhaps tile_px; in ``unit``
     csv        columns x and y, every other one a feature      in ``unit``
+    vector     .h5: features (D,), of a whole slide            none
 
 A bag records the scale of its slide. Most of these files do not, and it is never guessed.
 
@@ -31,7 +32,9 @@ from features.bags.foreign_readers import (
     reconcile,
 )
 from features.bags.layouts import LAYOUTS, NATIVE, WRITABLE, detect_layout, is_bag
+from features.bags.vectors import vector_bag
 from features.errors import BagError
+from features.recipe import is_vector
 from features.slides.names import slide_name
 
 SCALE_TOLERANCE = 0.01  # relative difference between two statements of one scale that is reported
@@ -107,6 +110,8 @@ def write_foreign(folder: Path, bag: Bag, layout: str) -> None:
 
 def conversion_notes(bag: Bag) -> tuple[str, ...]:
     """What users of a converted bag should know, in sentences."""
+    if is_vector(bag.recipe):
+        return ("One vector for the whole slide: for models that pool, and without maps.",)
     notes = []
     doubled = len(bag) - len(np.unique(bag.coords_l0, axis=0))
     if doubled:
@@ -129,6 +134,9 @@ def conversion_notes(bag: Bag) -> tuple[str, ...]:
 
 def _build_bag(path: Path, layout: str, foreign: ForeignBag, facts: SourceFacts) -> Bag:
     """A bag from the file's content and the user's facts, checked against each other."""
+    if foreign.features.ndim == 1:  # of the whole slide
+        vector = _check_features(path, foreign.features[None])[0]
+        return vector_bag(path.stem, vector, _recipe(path, layout, foreign, facts, vector))
     features = _check_features(path, foreign.features)
     tile_px = reconcile(path, "tile_px", foreign.tile_px, facts.tile_px)
     if not tile_px:
@@ -163,17 +171,26 @@ def _build_bag(path: Path, layout: str, foreign: ForeignBag, facts: SourceFacts)
         tile_px=int(tile_px),
         target_mpp=target_mpp,
         recipe={
-            "backbone": reconcile(path, "encoder", foreign.encoder, facts.encoder) or "unknown",
-            "weights": f"converted from {LAYOUTS[layout].tool}",
-            "precision": f"fp{8 * features.dtype.itemsize}",
             "mpp": nominal_mpp or target_mpp,
             "tile": int(tile_px),
             "region": "converted",
             "coverage": "unknown, set to 1",
-            "layout": layout,
-            **foreign.recipe,
+            **_recipe(path, layout, foreign, facts, features),
         },
     )
+
+
+def _recipe(
+    path: Path, layout: str, foreign: ForeignBag, facts: SourceFacts, features: NDArray[Any]
+) -> dict[str, Any]:
+    """What made the features, as far as it is known."""
+    return {
+        "backbone": reconcile(path, "encoder", foreign.encoder, facts.encoder) or "unknown",
+        "weights": f"converted from {LAYOUTS[layout].tool}",
+        "precision": f"fp{8 * features.dtype.itemsize}",
+        "layout": layout,
+        **foreign.recipe,
+    }
 
 
 def _slide_mpp(
@@ -221,7 +238,7 @@ def _check_features(path: Path, raw: NDArray[Any]) -> Any:
         )
     if values.ndim != 2:
         raise BagError(
-            f"{path}: features {raw.shape} are not (tiles, features). Vectors of whole slides are no bags."
+            f"{path}: features {raw.shape} are not (tiles, features), nor one vector (features,)."
         )
     with np.errstate(over="ignore"):
         features = values if values.dtype == np.float16 else values.astype(np.float32)

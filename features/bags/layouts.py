@@ -25,6 +25,7 @@ from features.bags.foreign_readers import (
     read_slideflow,
     read_stamp,
     read_trident,
+    read_vector,
 )
 from features.bags.foreign_writers import write_clam, write_stamp
 from features.errors import BagError
@@ -66,6 +67,7 @@ LAYOUTS = {
     "slideflow": Layout("slideflow", read_slideflow),
     "npz": Layout("npz", read_npz),
     "csv": Layout("csv", read_csv),
+    "vector": Layout("a slide encoder", read_vector),
 }
 WRITABLE = tuple(name for name, layout in LAYOUTS.items() if layout.write)
 
@@ -110,6 +112,9 @@ def _detect_hdf5_layout(path: Path) -> str:
         if "feats" in file or "patch_embeddings" in file:
             return "stamp"
         if "features" in file:
+            shape = file["features"].shape
+            if len(shape) == 1 or (shape[0] == 1 and "coords" not in file):
+                return "vector"
             return "trident" if "patch_size_level0" in read_attributes(file) else "clam"
         raise BagError(
             f"{path}: contains {', '.join(file) or 'nothing'} but no features. A file of coordinates alone "

@@ -285,7 +285,8 @@ def _add_seen(summary: Summary, cohort: Cohort) -> None:
         case.name
         for case in cohort.cases
         if any(
-            matching([case.name], bag.trained_on) or bag.source_sha256 in bag.trained_on_slides
+            matching([case.name], bag.trained_on)
+            or not bag.sources.isdisjoint(bag.trained_on_slides)
             for bag in case.bags
         )
     ]

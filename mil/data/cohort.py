@@ -7,6 +7,7 @@ from pathlib import Path
 
 from features.bags.bag import Bag, read_bag, recipe_differences, validate_bag
 from features.errors import BagError
+from features.recipe import recipe_parts
 from mil.data.case import Case, Row
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import training_rows
@@ -85,10 +86,11 @@ class Cohort:
     @property
     def unknown_weights(self) -> str:
         """The backbone's weights file, where it does not state its training cases; else empty."""
-        weights = str(self.recipe.get("weights", ""))
-        documented = weights.startswith(("pretrained", "random", "converted from"))
-        trained_on = any(bag.trained_on for bag in self.bags)
-        return "" if documented or trained_on else weights
+        if any(bag.trained_on for bag in self.bags):
+            return ""
+        weights = [str(part.get("weights", "")) for part in recipe_parts(self.recipe)]
+        documented = ("pretrained", "random", "converted from")
+        return " + ".join(name for name in weights if not name.startswith(documented))
 
     def named(self, names: Sequence[str]) -> tuple[Case, ...]:
         """The cases of these names, in the cohort's order.
@@ -282,7 +284,7 @@ def _find_twins(bags: Sequence[Bag]) -> list[tuple[str, str]]:
     first_with: dict[str, Bag] = {}
     twins: dict[str, str] = {}
     for bag in bags:
-        for fingerprint in {bag.source_sha256, bag.data_sha256} - {""}:
+        for fingerprint in {*bag.sources, bag.data_sha256}:
             twin = first_with.setdefault(fingerprint, bag)
             if twin is not bag:
                 twins.setdefault(bag.slide, twin.slide)

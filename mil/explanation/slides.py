@@ -17,6 +17,7 @@ from features.tiles import normalisation
 from features.tiles.grid import SlideTiles, TileGrid
 from mil.runs.inputs import recipe_from
 
+NOT_EXTRACTED = ("converted", "no places", "joined", "vector")
 MOST_PX = 12_000  # longer side of a picture in memory
 
 
@@ -85,10 +86,10 @@ def load_bag_backbone(
     Raises:
         BackboneError: another tool made the bags, or their weights file is not given.
     """
-    if recipe.get("region") == "converted":
+    if recipe.get("region") in NOT_EXTRACTED:
         raise BackboneError(
-            "The bags were made by another tool, whose network is not available. Choose a method that needs "
-            "no pixels."
+            "The bags were not extracted from slides by one backbone: they are joined, or made by another "
+            "tool. Choose a method that needs no pixels."
         )
     repeated = recipe_from(recipe, weights, store)
     reference = (

@@ -20,9 +20,10 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from features.choices import unknown_problem
+from features.recipe import is_vector
 from mil.errors import FitError, UnknownModel
 
 if TYPE_CHECKING:
@@ -310,6 +311,32 @@ def check_chunks(names: Sequence[str], chunk_tiles: int) -> None:
                 f"{name} looks at all tiles of a bag together, so a bag cannot be divided into chunks. Set "
                 "chunk_tiles to 0, set train_tiles lower, or leave out the model."
             )
+
+
+def check_rows(names: Sequence[str], recipe: Mapping[str, Any]) -> None:
+    """Refuse models that compare the tiles of a slide, where a slide is one row.
+
+    Args:
+        names: of models.
+        recipe: of the bags.
+
+    Raises:
+        FitError: naming the model, and those that can.
+    """
+    if not is_vector(recipe):
+        return
+    for name in names:
+        if _compares_tiles(name):
+            able = ", ".join(other for other in MODELS if not _compares_tiles(other))
+            raise FitError(
+                f"{name} compares the tiles of a slide, and each of these bags is one vector. Use one of "
+                f"{able}."
+            )
+
+
+def _compares_tiles(name: str) -> bool:
+    head = head_class(name)
+    return head.learns_attention or head.learns_from == "tiles"
 
 
 def check_outcomes(names: Sequence[str], outcome: "Outcome" = "times") -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from features.errors import SarcomilError
 from features.progress import Progress, Silent
+from features.recipe import recipe_parts
 from features.threads import one_thread
 from mil.baselines.encoding import readable
 from mil.data.case import Case
@@ -16,7 +17,7 @@ from mil.data.names import matching
 from mil.data.splits import Fold, inner_split
 from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import Predictions
-from mil.heads.registry import check_names, head_class, reads_table
+from mil.heads.registry import check_names, check_rows, head_class, reads_table
 from mil.learning.fitted import FittedModel, predict
 from mil.learning.parallel import run_tasks
 from mil.learning.training import fit_model, seen_by
@@ -65,6 +66,7 @@ def cross_validate(  # noqa: PLR0913 - what, and how it is run
         FitError: a stored fit is of another model, or one cannot be made.
     """
     cohort.task.check_models(models)
+    check_rows(models, cohort.recipe)
     check_seen(cohort, folds)
     if reads_table(models):
         readable(cohort.cases, settings.clinical)
@@ -197,16 +199,18 @@ def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
 
 def _stain_cases(cohort: Cohort) -> set[str]:
     """The cases whose slides all stains were normalised to."""
-    reference = cohort.recipe.get("stain_reference")
-    if not isinstance(reference, Mapping):
-        return set()
-    in_cohort = {
-        case.name
-        for case in cohort.cases
-        if matching((bag.slide for bag in case.bags), reference["slides"])
-    }
-    same = _cases_with(cohort, cohort.names, set(reference.get("sources", ())))
-    return in_cohort | set(reference["cases"]) | set(same)
+    cases: set[str] = set()
+    for part in recipe_parts(cohort.recipe):
+        reference = part.get("stain_reference")
+        if isinstance(reference, Mapping):
+            cases |= {
+                case.name
+                for case in cohort.cases
+                if matching((bag.slide for bag in case.bags), reference["slides"])
+            }
+            cases |= set(reference["cases"])
+            cases |= set(_cases_with(cohort, cohort.names, set(reference.get("sources", ()))))
+    return cases
 
 
 def _cases_with(cohort: Cohort, names: Iterable[str], sources: Collection[str]) -> list[str]:
@@ -215,7 +219,7 @@ def _cases_with(cohort: Cohort, names: Iterable[str], sources: Collection[str]) 
     return sorted(
         case.name
         for case in cohort.cases
-        if case.name in names and any(bag.source_sha256 in sources for bag in case.bags)
+        if case.name in names and any(not bag.sources.isdisjoint(sources) for bag in case.bags)
     )
 
 

@@ -15,7 +15,7 @@ from mil.data.case import Case
 from mil.errors import LeakageError
 from mil.heads.ensemble import Ensemble
 from mil.heads.head import Head, HeadSettings
-from mil.heads.registry import build_head, check_names, head_class, reads_table
+from mil.heads.registry import build_head, check_names, check_rows, head_class, reads_table
 from mil.learning.batches import Features, draw
 from mil.learning.epochs import History, run_epochs
 from mil.learning.fitted import FittedModel
@@ -61,6 +61,7 @@ def fit_model(
     check_names([model])
     task = task or task_class()()
     task.check_models([model])
+    check_rows([model], train[0].bags[0].recipe)
     encoding = fit_encoding(train, settings.clinical) if reads_table([model]) else None
     objective = task.objective(
         train, valid, classes, settings, encoding, by_steps=head_class(model).takes_steps()

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from features.progress import Progress, Silent
+from features.recipe import has_random_weights
 from mil.audit.judged import load_judged
 from mil.data.cohort import Cohort
 from mil.data.columns import telling_columns
@@ -98,7 +99,7 @@ def _outcome_columns(run: Run) -> tuple[str, ...]:
 
 def _backbone_warnings(cohort: Cohort) -> list[str]:
     warnings = []
-    if str(cohort.recipe.get("weights", "")).startswith("random"):
+    if has_random_weights(cohort.recipe):
         warnings.append(
             "The backbone's weights are random: it has learned nothing from images. The numbers show that "
             "the pipeline works, not what a trained backbone would reach."

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from features.recipe import has_random_weights
 from mil.data.splits import Fold
 from mil.errors import RunError
 from mil.runs import files
@@ -114,7 +115,7 @@ class RunFacts:
     @property
     def random_backbone(self) -> bool:
         """Whether the backbone's weights were random."""
-        return str(self.recipe.get("weights", "")).startswith("random")
+        return has_random_weights(self.recipe)
 
     def case_of(self, slide: str, case: str = "") -> str:
         """The case of a slide: that of the run's table, else ``case`` of its bag, else empty.

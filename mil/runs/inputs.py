@@ -19,6 +19,8 @@ FOREIGN_REGIONS = {
     "coordinates": "tiles at given places",
     "converted": "features of another tool that were converted",
     "no places": "features without places that were converted",
+    "joined": "joined bags",
+    "vector": "vectors of whole slides or cases",
 }
 
 

@@ -122,10 +122,10 @@ WAYS = {
 
 
 def test_every_layout_is_tested():
-    assert set(WAYS) == set(LAYOUTS)
+    assert {*WAYS, "vector"} == set(LAYOUTS)  # of whole slides: tests/mil/learning/test_joined.py
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", WAYS)
 def test_every_layout_becomes_the_same_bag(tmp_path, layout):
     write, make_facts = WAYS[layout]
     path = write(tmp_path)
@@ -518,7 +518,6 @@ def test_a_table_without_rows_is_refused(tmp_path):
     [
         (np.zeros((0, DIM), np.float32), np.zeros((0, 2), int), "no tiles"),
         (np.zeros(0, np.float32), np.zeros((0, 2), int), "no tiles"),
-        (np.zeros(DIM, np.float32), COORDS, "whole slides"),
         (np.zeros((2, N, DIM), np.float32), COORDS, "not \\(tiles, features\\)"),
         (FEATURES[:-1], COORDS, "5 feature vectors for 6 coordinates"),
         (FEATURES, COORDS[:, :1], "not \\(tiles, 2\\)"),
@@ -555,9 +554,14 @@ def test_a_missing_array_is_named(tmp_path):
     assert len(read_foreign(path, facts=MPP)) == N
 
 
-def test_a_whole_patients_vector_is_refused(tmp_path):
-    with pytest.raises(BagError, match="whole patient"):
-        read_foreign(stamp(tmp_path, feat_type="patient"), facts=MPP)
+@pytest.mark.parametrize("vector", [FEATURES[0], FEATURES[:1]], ids=["(D,)", "(1, D)"])
+@pytest.mark.parametrize("kind", ["slide", "patient"])
+def test_the_vector_of_a_slide_or_patient_is_one_row(tmp_path, kind, vector):
+    bag = read_foreign(stamp(tmp_path, vector, feat_type=kind))
+    np.testing.assert_array_equal(bag.features, FEATURES[:1])
+    assert bag.recipe["region"] == "vector"
+    with pytest.raises(BagError, match=rf"vector of a {kind}, and has features \(6, 4\)"):
+        read_foreign(stamp(tmp_path, feat_type=kind))
 
 
 def test_doubled_and_overhanging_tiles_are_remarked_on(tmp_path):
