@@ -32,7 +32,7 @@ def installed_models() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _CohortOptions(TaskColumns):
+class CohortOptions(TableReading):
     """The table, the run folder, and what is accepted."""
 
     cohort: Path = field(
@@ -58,7 +58,7 @@ class _CohortOptions(TaskColumns):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
+class CrossvalOptions(CohortOptions, TaskColumns, FitSettings, SplitSettings):
     """Settings of `mil crossval`."""
 
     store: Path | None = field(
@@ -154,7 +154,7 @@ class CrossvalOptions(_CohortOptions, FitSettings, SplitSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(_CohortOptions, FitSettings):
+class TrainOptions(CohortOptions, TaskColumns, FitSettings):
     """Settings of `mil train`."""
 
     store: Path = field(metadata={"argument": "STORE", "help": "The bag store of `mil extract`."})
@@ -201,8 +201,8 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
     settings = plain(options)
     task = task_from(settings)
     models = options.models or task.default_models
-    _check_models(models, task)
-    _check_models([options.combine] if options.combine else [], task)
+    check_model_names(models, task)
+    check_model_names([options.combine] if options.combine else [], task)
     how = _shared_settings(options) | {"settings": settings | {"models": list(models)}}
     if options.finetune_config:
         result = _cross_validate_per_fold(
@@ -210,7 +210,7 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
         )
     else:
         how |= {name: getattr(options, name) for name in ("engine", "workers")}
-        cohort = _load(
+        cohort = load_learners(
             options.cohort,
             options.store,
             task,
@@ -273,10 +273,10 @@ def train(options: TrainOptions) -> None:
     writable(options.out)
     settings = plain(options)
     task = task_from(settings)
-    _check_models([options.model], task)
+    check_model_names([options.model], task)
     allowed = {name: getattr(options, name) for name in ("allow_missing", "allow_duplicates")}
     reading = part_of(options, TableReading)
-    cohort = _load(options.cohort, options.store, task, reading, **allowed)
+    cohort = load_learners(options.cohort, options.store, task, reading, **allowed)
     run, fitted = train_on_all(
         cohort,
         options.model,
@@ -290,7 +290,7 @@ def train(options: TrainOptions) -> None:
     say(f"{fitted.model} fitted on {len(cohort.cases)} cases: {run.model_path(fitted.model)}")
 
 
-def _check_models(models: "Sequence[str]", task: "Task") -> None:
+def check_model_names(models: "Sequence[str]", task: "Task") -> None:
     """Refuse models that are unknown or cannot learn the outcome, before the table is read.
 
     Raises:
@@ -303,7 +303,7 @@ def _check_models(models: "Sequence[str]", task: "Task") -> None:
         task.check_models(models)
 
 
-def _load(
+def load_learners(
     table: Path,
     store: Path | None,
     task: "Task",

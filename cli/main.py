@@ -17,11 +17,15 @@ FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 PANELS = {  # of `mil --help`, in the order in which data travels
     "Prepare": ("check", "extract", "convert", "join", "finetune"),
     "Learn": ("crossval", "train", "predict", "protocol"),
-    "Judge": ("evaluate", "compare", "permute", "audit", "external"),
+    "Judge": ("evaluate", "compare", "learning-curve", "permute", "audit", "external"),
     "Look": ("report", "explain", "concepts", "view", "decision", "nomogram"),
     "Manage": ("demo", "doctor"),
 }
-FILES = {"crossval": "learn", "train": "learn"}  # of the commands that share one
+FILES = {  # of the commands whose file has another name
+    "crossval": "learn",
+    "train": "learn",
+    "learning-curve": "learning_curve",
+}
 
 
 def _enter_commands() -> None:

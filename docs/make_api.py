@@ -18,7 +18,7 @@ GROUPS = {
     "Data": ("load_cohort", "Cohort", "Case", "split_cases", "Fold"),
     "Tasks": ("Diagnosis", "Survival", "Grade", "Task"),
     "Settings": ("FitSettings", "SplitSettings", "JudgeSettings"),
-    "Runs": ("cross_validate", "open_run", "Run", "external_validation", "permute"),
+    "Runs": ("cross_validate", "open_run", "Run", "external_validation", "learning_curve", "permute"),
     "Models": (
         "fit", "FittedModel", "load_model", "predict", "list_models", "Head", "HeadSettings", "HeadOutput",
         "check_head", "register_head",

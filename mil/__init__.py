@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mil.api import cross_validate as cross_validate
     from mil.api import explain as explain
     from mil.api import fit as fit
+    from mil.api import learning_curve as learning_curve
     from mil.api import open_run as open_run
     from mil.audit.permutation_run import permute_run as permute
     from mil.data.case import Case as Case
@@ -122,6 +123,7 @@ __all__ = [
     "extract",
     "fit",
     "join",
+    "learning_curve",
     "list_backbones",
     "list_methods",
     "list_models",
@@ -184,6 +186,7 @@ _SOURCES = {
     "extract": "mil.data.jobs:extract",
     "fit": "mil.api:fit",
     "join": "features.bags.join:join",
+    "learning_curve": "mil.api:learning_curve",
     "list_backbones": "features.backbones.table:list_backbones",
     "list_methods": "mil.explanation.methods:list_methods",
     "list_models": "mil.heads.registry:model_names",

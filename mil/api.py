@@ -11,6 +11,7 @@ from mil.runs import run as stored
 if TYPE_CHECKING:  # torch, pandas and matplotlib come only with what needs them
     from features.bags.bag import Bag
     from features.progress import Progress
+    from mil.audit.shots import LearningCurve
     from mil.data.cohort import Cohort
     from mil.evaluation.judge import Comparison, Evaluation
     from mil.explanation.scores import TileScores
@@ -246,6 +247,74 @@ def cross_validate(  # noqa: PLR0913 - what, and how it is run
         notify=notify or _ignore,
     )
     return _user_run(result.run)
+
+
+def learning_curve(  # noqa: PLR0913 - what, and how it is run
+    cohort: "Cohort",
+    models: Sequence[ModelLike] = ("simpleshot", "knn", "pooled-logistic", "abmil"),
+    *,
+    out: StrPath,
+    shots: Sequence[int] = (1, 2, 4, 8, 16),
+    draws: int = 10,
+    folds: int | str = 5,
+    seed: int = 0,
+    settings: "FitSettings | None" = None,
+    workers: int = 0,
+    overwrite: bool = False,
+    progress: "Progress | None" = None,
+    notify: Callable[[str], None] | None = None,
+) -> "LearningCurve":
+    """Cross-validate models that learn from few cases per class.
+
+    Every case is tested out of fold in every draw; of the training part of each fold, ``shots`` cases per
+    class are drawn. In one draw the larger numbers contain the smaller ones. Numbers that a training part
+    does not have are left out. The same call goes on with an interrupted one.
+
+    Args:
+        cohort: cases with bags, from ``mil.load_cohort``; their outcome is a class.
+        models: names of ``mil.list_models()`` and heads of your own as classes.
+        out: the folder for the predictions, tables and the figure.
+        shots: numbers of training cases per class.
+        draws: how often training cases are drawn.
+        folds: as in ``mil.cross_validate``.
+        seed: of the folds, of the draws and of training.
+        settings: how each model is trained.
+        workers: draws at once; 0 takes one per core where that is worth their start. The results are the
+            same for any number.
+        overwrite: replace a finished curve.
+        progress: is advanced by each draw.
+        notify: called with what a reader should know before any number, as ``print``.
+
+    Returns:
+        The curve: ``points()`` has the mean and the spread over the draws of each model and number.
+
+    Raises:
+        FitError: a model is unknown or cannot learn classes, or a fit fails.
+        CohortError: the outcome is no class, or the cohort cannot carry the folds or any of the numbers.
+        LeakageError: a backbone has seen a case that would be tested.
+        RunError: the folder holds something else.
+
+    Example:
+        cohort = mil.load_cohort("cohort.csv", "store")
+        curve = mil.learning_curve(cohort, ["simpleshot"], shots=[1, 2], draws=2, folds=2, out="few")
+        for point in curve.points():
+            print(point.model, point.shots, point.metric, point.mean, point.sd)
+    """
+    from mil.audit.shots_run import run_learning_curve
+    from mil.heads.registry import model_name
+    from mil.settings import CurveSettings
+
+    return run_learning_curve(
+        cohort,
+        [model_name(model) for model in ([models] if isinstance(models, str) else models)],
+        Path(out),
+        fit=_settings_for(cohort, settings),
+        curve=CurveSettings(shots=tuple(shots), draws=draws, folds=str(folds), seed=seed),
+        workers=workers,
+        overwrite=overwrite,
+        progress=progress,
+        notify=notify or _ignore,
+    )
 
 
 def fit(

@@ -14,6 +14,10 @@ SEEDS = 2**32
 MAX_WIDTH = 65536  # of a head's embedding; a larger one is a typing error
 FEW_CASES = 60  # with fewer, an inner validation part is too small to choose an epoch by
 EarlyStopping = Literal["auto", "never", "always"]
+_FOLDS = {
+    "help": "Number of folds; `loo` leaves out one case at a time, `site` one value of the table's site "
+    "column at a time."
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,13 +193,7 @@ class SplitSettings:
 
     PANEL: ClassVar[str] = "Folds"
 
-    folds: str = field(
-        default="5",
-        metadata={
-            "help": "Number of folds; `loo` leaves out one case at a time, `site` one value of the table's "
-            "site column at a time.",
-        },
-    )
+    folds: str = field(default="5", metadata=_FOLDS)
     repeats: int = field(
         default=1, metadata={"help": "Repeats of the cross-validation with new folds."}
     )
@@ -215,6 +213,40 @@ class SplitSettings:
                 f"folds {self.folds} has no chance in it, so {self.repeats} repeats would be equal. "
                 "Use repeats=1."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSettings:
+    """How training cases are drawn for a learning curve."""
+
+    PANEL: ClassVar[str] = "Folds"
+
+    shots: tuple[int, ...] = field(
+        default=(1, 2, 4, 8, 16),
+        metadata={
+            "help": "Numbers of training cases per class, separated by commas. The larger draws contain the "
+            "smaller ones.",
+            "split": ",",
+        },
+    )
+    draws: int = field(
+        default=10, metadata={"help": "Number of draws of training cases, each of all numbers."}
+    )
+    folds: str = field(default="5", metadata=_FOLDS)
+    seed: int = field(
+        default=0, metadata={"help": "Seed of the folds, of the draws and of training."}
+    )
+
+    def __post_init__(self) -> None:
+        SplitSettings(folds=self.folds, seed=self.seed)
+        object.__setattr__(self, "shots", tuple(sorted(set(self.shots))))
+        if not self.shots or self.shots[0] < 1:
+            raise CohortError(
+                f"shots are numbers of cases per class from 1; got {', '.join(map(str, self.shots))}. "
+                "Use 1,2,4,8,16."
+            )
+        if self.draws < 1:
+            raise CohortError(f"draws is at least 1; got {self.draws}. Use 10.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,9 +27,10 @@ NAMES = [
     "HeadSettings", "JudgeSettings", "LeakageError", "MilError", "Predictions", "PredictionsError", "Recipe",
     "Run", "RunError", "SarcomilError", "Slide", "SlideError", "SplitSettings", "Survival", "Task",
     "TileScores", "check_head", "compare", "convert", "cross_validate", "evaluate", "explain",
-    "external_validation", "extract", "fit", "join", "list_backbones", "list_methods", "list_models",
-    "load_backbone", "load_cohort", "load_model", "open_run", "open_slide", "permute", "predict",
-    "read_annotations", "read_bag", "read_predictions", "register_head", "split_cases", "write_bag",
+    "external_validation", "extract", "fit", "join", "learning_curve", "list_backbones", "list_methods",
+    "list_models", "load_backbone", "load_cohort", "load_model", "open_run", "open_slide", "permute",
+    "predict", "read_annotations", "read_bag", "read_predictions", "register_head", "split_cases",
+    "write_bag",
 ]  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Sample size: widths of intervals, the fewest correct cases that beat guessing, and learning curves."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy.stats import binom
@@ -81,7 +82,10 @@ def learning_curve(
     """
     points = []
     for share in SHARES:
-        reduced = [_reduce_fold(fold, label_of, share) for fold in folds]
+        reduced = [
+            reduce_fold(fold, label_of, partial(_share_of, share), [fold.repeat, fold.index])
+            for fold in folds
+        ]
         estimate = score(reduced)
         if estimate.value is None or estimate.low is None or estimate.high is None:
             continue
@@ -90,14 +94,25 @@ def learning_curve(
     return tuple(points)
 
 
-def _reduce_fold(fold: Fold, label_of: Mapping[str, str], share: float) -> Fold:
-    """A fold with the same share of the training cases of every class."""
-    rng = np.random.default_rng([fold.repeat, fold.index])
+def _share_of(share: float, number: int) -> int:
+    """The share of a number, one at least."""
+    return max(1, round(share * number))
+
+
+def reduce_fold(
+    fold: Fold, label_of: Mapping[str, str], keep: Callable[[int], int], seeds: Sequence[int]
+) -> Fold:
+    """A fold with fewer training cases of every class; with the same seeds more contain fewer.
+
+    Args:
+        fold: whose test cases stay.
+        label_of: class of each case.
+        keep: how many of a number of cases of one class are kept.
+        seeds: of the draw.
+    """
+    rng = np.random.default_rng(list(seeds))
     remaining: set[str] = set()
     for label in sorted({label_of[name] for name in fold.train}):
-        members = [
-            str(name) for name in rng.permutation([n for n in fold.train if label_of[n] == label])
-        ]
-        remaining |= set(members[: max(1, round(share * len(members)))])
-    train = tuple(name for name in fold.train if name in remaining)
-    return Fold(repeat=fold.repeat, index=fold.index, train=train, test=fold.test)
+        members = [name for name in fold.train if label_of[name] == label]
+        remaining |= {members[i] for i in rng.permutation(len(members))[: keep(len(members))]}
+    return replace(fold, train=tuple(name for name in fold.train if name in remaining))

@@ -14,6 +14,7 @@ models/<model>-r<repeat>-f<fold>.safetensors of a cross-validation, models/<mode
 explain/, report.html
 external/<name>/   predictions.csv and metrics.json of an external validation
 arms/<arm>/, results.csv   of a published protocol that was run again
+draws/draw-<draw>-shots-<shots>.csv, draws.csv, summary.csv, learning-curve.png   of a learning curve
 folds/r<repeat>-f<fold>/   of a backbone fine-tuned in each fold: its weights in tuned/, its bags in store/
 """
 

@@ -75,7 +75,7 @@ def start_run(
 
     Args:
         path: the folder.
-        command: the kind of run: ``crossval``, ``train``, ``finetune`` or ``protocol``.
+        command: the kind of run: ``crossval``, ``train``, ``finetune``, ``protocol`` or ``learning-curve``.
         settings: resolved, enough to repeat the run.
         data: facts about the cohort; a run on other bags or labels is another run.
         overwrite: replace a run instead of refusing.
@@ -209,13 +209,14 @@ def _clear(path: Path) -> None:
         *(row.folder for row in TASKS.values() if row.folder),
         "decision",
         "arms",
+        "draws",
         "figures",
     ):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in (
         "predictions.csv", "metrics.json", "comparison.json", "folds.json", "results.csv", "report.html",
         "predict.csv", "weights.safetensors", "classifier.safetensors", "checkpoint.safetensors", "card.json",
-        "history.csv", MOVED,
+        "history.csv", "draws.csv", "summary.csv", "learning-curve.png", "learning-curve.svg", MOVED,
     ):  # fmt: skip
         (path / name).unlink(missing_ok=True)
 

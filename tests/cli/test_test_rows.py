@@ -32,6 +32,10 @@ LEARNERS = {
     "train": [("cohort.csv", "store", "--model", "mean", "--epochs", "2", "--out", "trained")],
     "finetune": [("cohort.csv", "--config", "tuning.toml", "--out", "tuned")],
     "nomogram": [("cohort.csv", "--clinical", "age", "--out", "nomogram")],
+    "learning-curve": [
+        ("cohort.csv", "store", "--models", "simpleshot", "--shots", "1,2", "--draws", "2", "--folds", "2",
+         "--out", "few"),
+    ],
     "permute": [
         ("run", "--times", "2", "--out", "permuted"),
         ("per-fold", "--times", "2", "--out", "permuted-2"),
@@ -86,6 +90,6 @@ def test_no_verb_that_learns_reads_a_kept_row(study, mil):
             # A permutation of so few cases may find that noise is predicted, and says so by its status.
             assert done.returncode == 0 or ("Traceback" not in said and verb == "permute"), said
             assert not any(name in said for name in KEPT), (verb, said)
-    for path in study.rglob("predictions.csv"):
+    for path in [*study.rglob("predictions.csv"), *study.rglob("draw-*-shots-*.csv")]:
         with path.open(newline="") as file:
             assert {row["case"] for row in csv.DictReader(file)} == set(CASES), path
