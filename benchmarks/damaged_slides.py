@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from features.slides.rehearsal import BUDGET_S
 
 HEAD_BYTES = 1200  # of a made slide: its header and the tags of its pages
-KINDS = ("tag", "tags", "tail", "anywhere", "offsets")
+KINDS = ("bit", "tag", "tags", "tail", "end", "anywhere", "pixels", "offsets")
 RESULTS = Path(__file__).parent / "results" / "damaged_slides.json"
 
 
@@ -50,11 +50,17 @@ def make_slide(path: Path, rng: np.random.Generator, compression: str) -> None:
 
 def damage(content: bytes, places: NDArray[np.int64], kind: str, rng: np.random.Generator) -> bytes:
     """A file's bytes after one chance mutation."""
-    if kind == "tail":
-        return content[: int(rng.integers(0, len(content)))]
+    if kind in ("tail", "end"):
+        first = 0 if kind == "tail" else int(0.95 * len(content))
+        return content[: int(rng.integers(first, len(content)))]
     changed = bytearray(content)
+    if kind == "bit":
+        changed[int(rng.choice(places))] ^= 1 << int(rng.integers(8))
+        return bytes(changed)
     if kind == "anywhere":
         places = np.arange(len(content))
+    elif kind == "pixels":
+        places = np.setdiff1d(np.arange(len(content)), places)
     elif kind == "offsets":
         places = places[len(places) // 2 :]
     for _ in range(1 if kind == "tag" else int(rng.integers(1, 9))):

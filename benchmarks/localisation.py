@@ -2,10 +2,9 @@
 
     python -m benchmarks.localisation --folder FOLDER
 
-Draws the demo cohort into FOLDER, embeds it with each frozen random backbone, cross-validates an attention
-head, and explains every slide by the model that has not seen its case. A tile is known to matter where at
+Draws the demo cohort into FOLDER, embeds it with each frozen backbone, cross-validates an attention head, and explains every slide by the model that has not seen its case. A tile is known to matter where at
 least half of it lies in a key region; the AUC says how often a map puts such a tile above another of its
-slide. What random features do not hold no map can show, so the backbones differ.
+slide. What features do not hold no map can show, so the backbones differ.
 """
 
 import argparse
@@ -18,8 +17,18 @@ import pandas as pd
 from benchmarks.table import print_table, save
 from features.synthetic import CohortSpec, write_cohort
 
-BACKBONES = ("resnet18", "test_resnet")
-HEADER = ("backbone", "right", "method", "deletion", "random", "gain", "beats random", "key tiles")
+BACKBONES = {"efficientnet-lite0": "pretrained", "resnet18": "random"}
+HEADER = (
+    "backbone",
+    "weights",
+    "right",
+    "method",
+    "deletion",
+    "random",
+    "gain",
+    "beats random",
+    "key tiles",
+)
 
 
 def mil(*arguments: object) -> None:
@@ -39,7 +48,7 @@ def rows_of(backbone: str, folder: Path) -> list[tuple[str, ...]]:
         "--backbone",
         backbone,
         "--weights",
-        "random",
+        BACKBONES[backbone],
     )
     mil(
         "crossval", table, here / "store", "--models", "abmil", "--out", here / "run", "--overwrite"
@@ -59,7 +68,7 @@ def rows_of(backbone: str, folder: Path) -> list[tuple[str, ...]]:
     maps = pd.read_csv(here / "maps" / "faithfulness-abmil.csv").groupby("method")
     found = maps.agg("mean", numeric_only=True).sort_values("known_auc", ascending=False)
     return [
-        (backbone, f"{right}/{len(predicted)}", str(method), f"{row.deletion:.3f}",
+        (backbone, BACKBONES[backbone], f"{right}/{len(predicted)}", str(method), f"{row.deletion:.3f}",
          f"{row.deletion_random:.3f}", f"{row.gain:.3f}", f"{100 * row.better:.0f} %", f"{row.known_auc:.3f}")
         for method, row in found.iterrows()
     ]  # fmt: skip

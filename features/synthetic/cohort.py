@@ -2,9 +2,15 @@
 
 Each slide is tissue on glass with fat, stroma and a spindle cell tumour that looks the same for every
 subtype. The subtype shows only in a few compact *key regions* of the tumour: vacuolated cells (DDLPS),
-fascicles (LMS), glands (SS) or whorls around vessels (MPNST). Stain, cellularity and collagen vary from
-slide to slide independently of the label, so that a mean over all tiles drowns the signal that attention
-picks up. `draw_slide` passes the label to `draw_key` only, with a separate random generator.
+fascicles (LMS), glands (SS) or whorls around vessels (MPNST). Every case has something of another subtype's
+pattern as well, and every third one nearly as much as of its own.
+Stain, cellularity and collagen vary from slide to slide independently of the label, so that a mean over all
+tiles drowns the signal that attention picks up. `draw_slide` passes the label to `draw_key` only, with a
+separate random generator.
+
+What looks like tumour is there too: reactive stroma of its colours, muscle, lymphoid aggregates; and tumour
+that does not look like it, hyalinised. Some slides have two pieces of tissue. On some the satellites of the
+tumour are not drawn, and two further slides have no tumour.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ import csv
 import json
 import math
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +42,18 @@ from features.synthetic.strokes import CELLS, Rng, sprite_bank
 SUBTYPES = ("DDLPS", "LMS", "SS", "MPNST")
 MPP = 0.25
 _KEY_AREA_PX = 480_000  # about 750 px across: contains whole tiles of 112 um
+_KEY_STRENGTH = (0.8, 1.0)  # of the pattern over the shared tumour, drawn for each case
+_FOREIGN_SHARE = 0.2  # at most, of another subtype's pattern in that of a case
+_MIXED_SHARE = 0.45  # of every third case
+_NORMAL_SLIDES = 2  # without tumour, in no case of the table
+_GAP_PX = 100  # of glass between two pieces of tissue
 _LABELS, _PLAN, _LOOK, _GROUND, _KEYS = range(1, 6)  # one random stream per purpose
-_COLOURS = {"Tumor": [200, 0, 0], "Ignore*": [180, 180, 180], "Key": [0, 120, 200]}
+_COLOURS = {
+    "Tumor": [200, 0, 0],
+    "Normal": [0, 160, 0],
+    "Ignore*": [180, 180, 180],
+    "Key": [0, 120, 200],
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +72,7 @@ class CohortSpec:
 
     cases_per_class: int = 5
     side_px: int = 4096
-    key_fraction: float = 0.17
+    key_fraction: float = 0.125
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -77,6 +93,16 @@ class CohortSpec:
         if self.seed < 0:
             raise FeaturesError(f"seed is 0 or more; got {self.seed}. Use 0.")
 
+    @property
+    def n_cases(self) -> int:
+        """Cases of all subtypes."""
+        return len(SUBTYPES) * self.cases_per_class
+
+    @property
+    def n_slides(self) -> int:
+        """Slides that are drawn: one of each case, and those without tumour."""
+        return self.n_cases + _NORMAL_SLIDES
+
 
 def write_cohort(
     folder: Path,
@@ -88,7 +114,9 @@ def write_cohort(
 
     Args:
         folder: made if absent; receives `cohort.csv`, `split.csv` (the same cases, one of each subtype
-            set aside as an external test), `slides/`, `annotations/` and `key_regions/`.
+            set aside as an external test), `segmentation.csv` (all slides, also those without tumour, with a
+            column `annotated`: full, or partial if some of the tumour is not drawn), `slides/`,
+            `annotations/` and `key_regions/`.
         spec: size and difficulty.
         progress: called with 1 after each slide.
 
@@ -100,34 +128,53 @@ def write_cohort(
     labels = _labels(spec)
     digits = max(2, len(str(len(labels))))
     cases = [f"case-{i:0{digits}d}" for i in range(1, len(labels) + 1)]
+    slides = [f"{case}-s1" for case in cases]
+    normal = [f"normal-{number}" for number in range(1, _NORMAL_SLIDES + 1)]
     for kind in CELLS:
         sprite_bank(kind)  # once, before the threads use them together
     with ThreadPoolExecutor(2) as pool:
         jobs = [
-            pool.submit(_write_slide, folder, f"{case}-s1", spec, i, label)
-            for i, (case, label) in enumerate(zip(cases, labels, strict=True))
+            pool.submit(_write_slide, folder, slide, spec, i, label)
+            for i, (slide, label) in enumerate(
+                zip([*slides, *normal], [*labels, *["" for _ in normal]], strict=True)
+            )
         ]
         for job in jobs:
             job.result()
             progress(1)
-    table = folder / "cohort.csv"
-    with table.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("case", "slide", "label", "time", "event"))
-        rng = np.random.default_rng([spec.seed, len(cases)])
-        for case, label in zip(cases, labels, strict=True):
-            rows.writerow((case, f"{case}-s1", label, *_draw_follow_up(label, rng)))
-    _write_split(folder / "split.csv", cases, labels)
-    return table
-
-
-def _write_split(path: Path, cases: Sequence[str], labels: Sequence[str]) -> None:
+    annotated = ["partial" if _is_partial(spec, i) else "full" for i in range(spec.n_slides)]
+    _write_table(
+        folder / "segmentation.csv",
+        ("case", "slide", "annotated"),
+        zip([*cases, *normal], [*slides, *normal], annotated, strict=True),
+    )
     last = {label: case for case, label in zip(cases, labels, strict=True)}
+    part = [
+        "test" if last[label] == case else "train"
+        for case, label in zip(cases, labels, strict=True)
+    ]
+    _write_table(
+        folder / "split.csv",
+        ("case", "slide", "label", "split"),
+        zip(cases, slides, labels, part, strict=True),
+    )
+    rng = np.random.default_rng([spec.seed, len(cases)])
+    _write_table(
+        folder / "cohort.csv",
+        ("case", "slide", "label", "time", "event"),
+        [
+            (case, slide, label, *_draw_follow_up(label, rng))
+            for case, slide, label in zip(cases, slides, labels, strict=True)
+        ],
+    )
+    return folder / "cohort.csv"
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("case", "slide", "label", "split"))
-        for case, label in zip(cases, labels, strict=True):
-            rows.writerow((case, f"{case}-s1", label, "test" if last[label] == case else "train"))
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(header)
+        lines.writerows(rows)
 
 
 def _draw_follow_up(label: str, rng: Rng) -> tuple[str, int]:
@@ -168,6 +215,10 @@ def _labels(spec: CohortSpec) -> list[str]:
 def _write_slide(folder: Path, slide: str, spec: CohortSpec, index: int, label: str) -> None:
     plan = _plan(spec, index)
     regions = [("Tumor", plan.tumour), ("Tumor", plan.satellites), ("Ignore*", plan.fold)]
+    if _is_partial(spec, index):
+        regions.remove(("Tumor", plan.satellites))
+    if _is_normal(spec, index):
+        regions = [("Normal", plan.tissue), ("Ignore*", plan.fold)]
     _write_geojson(folder / "annotations" / f"{slide}.geojson", regions, f"{spec.seed}/{slide}")
     keys = [("Key", key) for key in plan.keys]
     _write_geojson(folder / "key_regions" / f"{slide}.geojson", keys, f"{spec.seed}/{slide}")
@@ -189,8 +240,13 @@ def draw_slide(spec: CohortSpec, index: int, label: str) -> NDArray[np.uint8]:
     )
     rng = np.random.default_rng([spec.seed, _KEYS, index])
     draw_fold(canvas, plan.fold)  # before the key regions: it copies its surroundings
-    for key in plan.keys:
-        draw_key(canvas, key, label, rng)
+    if label:
+        other = str(rng.choice([name for name in SUBTYPES if name != label]))
+        share = float(rng.uniform(0, _FOREIGN_SHARE))
+        share = _MIXED_SHARE if index % 3 == 0 else share
+        strength = rng.uniform(*_KEY_STRENGTH)
+        for key in plan.keys:
+            draw_key(canvas, key, {label: 1 - share, other: share}, strength, rng)
     return to_rgb(canvas, look)
 
 
@@ -240,10 +296,20 @@ class _Plan:
     """Regions of one slide in level-0 pixels; independent of the label."""
 
     tissue: Any
-    tumour: Any  # a polygon; its hole is necrosis
+    tumour: Any  # a polygon; its hole is necrosis. Empty on a slide without tumour
     satellites: MultiPolygon
     fold: Any
     keys: list[Any]
+
+
+def _is_normal(spec: CohortSpec, index: int) -> bool:
+    """Whether slide `index` has no tumour."""
+    return index >= spec.n_cases
+
+
+def _is_partial(spec: CohortSpec, index: int) -> bool:
+    """Whether the satellites of slide `index` are not drawn."""
+    return index % 5 == 2 and not _is_normal(spec, index)
 
 
 def _plan(spec: CohortSpec, index: int) -> _Plan:
@@ -269,9 +335,16 @@ def _plan(spec: CohortSpec, index: int) -> _Plan:
     strip = affinity.rotate(affinity.scale(strip, 1.0, 0.14), rng.uniform(0, 180))
     fold = shapely.set_precision(strip, 0.01)
     tissue = place(0.5, 0.5, 0.465, 0.02, 8.0)
+    if _is_normal(spec, index):
+        return _Plan(tissue, Polygon(), MultiPolygon(), fold, [])
     both = unary_union([tumour, satellites])
-    keys = _place_keys(both, both.difference(fold), spec.key_fraction, rng)
-    return _Plan(tissue.union(both.buffer(0.01 * side)), tumour, satellites, fold, keys)
+    drawn = tumour if _is_partial(spec, index) else both
+    keys = _place_keys(both.area, drawn.difference(fold), spec.key_fraction, rng)
+    tissue = tissue.union(both.buffer(0.01 * side))
+    if index % 3 == 1:  # one satellite is a piece of its own
+        rim = satellites.geoms[0].buffer(0.01 * side)
+        tissue = tissue.difference(rim.buffer(_GAP_PX).difference(rim).difference(tumour))
+    return _Plan(tissue, tumour, satellites, fold, keys)
 
 
 def _blob(rng: Rng, wobble: float, squareness: float = 2.0) -> Polygon:
@@ -286,10 +359,10 @@ def _blob(rng: Rng, wobble: float, squareness: float = 2.0) -> Polygon:
     return Polygon(np.column_stack([radius * np.cos(theta), radius * np.sin(theta)]))
 
 
-def _place_keys(tumour: Any, free: Any, fraction: float, rng: Rng) -> list[Any]:
+def _place_keys(tumour_area: float, free: Any, fraction: float, rng: Rng) -> list[Any]:
     """Place compact regions of equal area without overlap that make up `fraction` of the tumour."""
-    count = max(1, round(fraction * tumour.area / _KEY_AREA_PX))
-    area = fraction * tumour.area / count
+    count = max(1, round(fraction * tumour_area / _KEY_AREA_PX))
+    area = fraction * tumour_area / count
     for _ in range(100):
         keys: list[Any] = []
         vacant = free

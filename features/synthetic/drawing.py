@@ -7,7 +7,7 @@ Only `draw_key` reads the label.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,21 +50,23 @@ class Look:
     patchiness: float  # contrast between its crowded and its loose parts
     collagen: float  # fraction of it with collagen fibres
     lymphocytes: float  # fraction of its sites with a lymphocyte
+    hyaline: float  # standard deviations of noise above which it is hyalinised
 
 
 def make_look(rng: Rng) -> Look:
     """Draw the stain and the texture of one slide at random."""
-    stains = np.array([[0.62, 0.71, 0.33], [0.10, 0.88, 0.46]]) + rng.uniform(-0.045, 0.045, (2, 3))
+    stains = np.array([[0.62, 0.71, 0.33], [0.10, 0.88, 0.46]]) + rng.uniform(-0.06, 0.06, (2, 3))
     stains = stains / np.linalg.norm(stains, axis=1, keepdims=True)
-    stains = stains * np.exp(rng.uniform(-0.22, 0.22, (2, 1)))
+    stains = stains * np.exp(rng.uniform(-0.32, 0.32, (2, 1)))
     return Look(
         stains=stains.astype(np.float32),
         glass=(242 + rng.normal(0, 2, 3)).astype(np.float32),
-        pitch=rng.uniform(33, 50),
-        eosin=rng.uniform(26, 46),
-        patchiness=rng.uniform(0.05, 0.35),
-        collagen=rng.uniform(0, 0.5),
-        lymphocytes=rng.uniform(0, 0.12),
+        pitch=rng.uniform(29, 56),
+        eosin=rng.uniform(22, 54),
+        patchiness=rng.uniform(0.05, 0.5),
+        collagen=rng.uniform(0, 0.8),
+        lymphocytes=rng.uniform(0, 0.25),
+        hyaline=rng.uniform(0.2, 1.8),
     )
 
 
@@ -76,30 +78,56 @@ def draw_ground(
     The regions are in level-0 pixels; the hole of `tumour` is necrosis.
     """
     size = (-(-side // COARSE),) * 2
-    necrosis = rasterise(Polygon(tumour.interiors[0]), size)
+    necrosis = rasterise(_holes(tumour), size)
     tumour = rasterise(unary_union([tumour, satellites]), size)  # as coarse maps from here on
     edge = gaussian_filter(rasterise(tissue, size), 3) + 0.12 * noise(size, rng, (6, 24))
     tissue = edge > 0.5
     beside_tumour = gaussian_filter(tumour + necrosis, 12) > 0.02
     fat = (noise(size, rng, (90,)) > 0.3) & ~beside_tumour
     stroma = tissue * (1 - tumour) * (1 - necrosis) * ~fat
-    eosin = look.eosin * tumour + 40 * stroma + 60 * necrosis
-    haematoxylin = 14 * tumour + 5 * stroma + 16 * necrosis
+    reactive = stroma * (noise(size, rng, (70,)) > 0)
+    bundles = stroma * (1 - reactive) * (noise(size, rng, (60,)) > 0.5)
+    plain = stroma - reactive - bundles
+    hyaline = tumour * (noise(size, rng, (45,)) > look.hyaline)
+    cellular = tumour - hyaline
+    eosin = (
+        look.eosin * (cellular + reactive) + 40 * (plain + hyaline) + 55 * bundles + 60 * necrosis
+    )
+    haematoxylin = 14 * (cellular + reactive) + 5 * (plain + hyaline) + 8 * bundles + 16 * necrosis
     canvas = mottled_ground(haematoxylin, eosin, side, rng)
     flow = math.pi * 0.9 * noise(size, rng, (110, 60))
-    scatter(canvas, "fibre", stroma, 30, flow, rng)
-    scatter(canvas, "thin", stroma * 0.5, 70, flow, rng)
+    scatter(canvas, "fibre", plain + hyaline, 30, flow, rng)
+    scatter(canvas, "thin", plain * 0.5, 70, flow, rng)
+    scatter(canvas, "thin", reactive, 0.55 * look.pitch, flow, rng)
+    scatter(canvas, "muscle", bundles, 29, flow, rng)
+    scatter(canvas, "thin", bundles * 0.8, 45, flow, rng)
     scatter(canvas, "debris", necrosis * 0.8, 34, flow, rng)
     crowd = np.clip(0.85 + look.patchiness * noise(size, rng, (40, 90)), 0.15, 1)
     scar = noise(size, rng, (50,)) + look.collagen > 1
-    scatter(canvas, "fibre", tumour * scar, 30, flow, rng)
-    scatter(canvas, "spindle", tumour * crowd, look.pitch, flow, rng)
-    scatter(canvas, "lymphocyte", tumour * look.lymphocytes + stroma * 0.03, 50, flow, rng)
+    scatter(canvas, "fibre", cellular * scar, 30, flow, rng)
+    scatter(canvas, "spindle", (cellular + 0.25 * hyaline) * crowd, look.pitch, flow, rng)
+    scatter(canvas, "lymphocyte", cellular * look.lymphocytes + stroma * 0.03, 50, flow, rng)
     for x, y in sites(tumour * 0.5, 420, rng):
         draw_vessel(canvas, x, y, rng.uniform(16, 30), rng)
+    for x, y in sites(stroma * 0.4, 700, rng):
+        _draw_aggregate(canvas, x, y, rng)
     _draw_fat(canvas, fat & tissue, rng)
     canvas *= (enlarge(gaussian_filter(tissue.astype(np.float32), 0.7), side) > 0.5)[None]
     return canvas
+
+
+def _holes(tumour: Any) -> Any:
+    """The holes of a polygon."""
+    return unary_union([Polygon(ring) for ring in getattr(tumour, "interiors", ())])
+
+
+def _draw_aggregate(canvas: Canvas, x: float, y: float, rng: Rng) -> None:
+    """Draw a lymphoid aggregate: lymphocytes crowded in a disc."""
+    radius = rng.uniform(60, 170)
+    count = int(rng.uniform(0.004, 0.006) * radius**2)
+    turns = rng.uniform(0, 2 * math.pi, count)
+    cells = polar_points(x, y, radius * np.sqrt(rng.uniform(0, 1, count)), turns)
+    stamp(canvas, "lymphocyte", cells, turns, rng)
 
 
 def _draw_fat(canvas: Canvas, fat: NDArray[np.bool_], rng: Rng) -> None:
@@ -142,14 +170,22 @@ def to_rgb(canvas: Canvas, look: Look) -> NDArray[np.uint8]:
 # --- patterns of the subtypes -------------------------------------------------------------------
 
 
-def draw_key(canvas: Canvas, key: Any, label: str, rng: Rng) -> None:
-    """Draw the subtype's pattern on a separate canvas and blend it in within the key region."""
+def draw_key(
+    canvas: Canvas, key: Any, shares: Mapping[str, float], strength: float, rng: Rng
+) -> None:
+    """Draw subtypes' patterns on a separate canvas and blend their mixture in within the key region.
+
+    At a strength of 1 it covers the shared tumour, at 0 none of it shows.
+    """
     (x, y), window, mask = soft_mask(canvas, key)
     height, width = mask.shape
     side = max(height, width)
-    pattern = _PATTERNS[label](side, rng)[:, :height, :width]
+    pattern = sum(
+        share * _PATTERNS[subtype](side, rng)[:, :height, :width]
+        for subtype, share in shares.items()
+    )
     view = canvas[:, y : y + height, x : x + width]
-    view[:] = (window + mask * (pattern - window)).astype(np.int16)
+    view[:] = (window + strength * mask * (pattern - window)).astype(np.int16)
 
 
 def _fascicles(side: int, rng: Rng) -> Canvas:

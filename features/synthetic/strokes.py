@@ -51,7 +51,7 @@ def rasterise(region: Any, size: tuple[int, int]) -> Floats:
     """A region in level-0 pixels as a coarse map: 1 inside, 0 outside."""
     image = Image.new("L", size[::-1])
     pen = ImageDraw.Draw(image)
-    for polygon in getattr(region, "geoms", [region]):
+    for polygon in getattr(region, "geoms", [] if region.is_empty else [region]):
         pen.polygon([(x / COARSE, y / COARSE) for x, y in polygon.exterior.coords], fill=1)
         for ring in polygon.interiors:
             pen.polygon([(x / COARSE, y / COARSE) for x, y in ring.coords], fill=0)

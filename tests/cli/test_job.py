@@ -199,9 +199,10 @@ def test_explain_writes_a_table_a_picture_and_tiles_for_qupath(demo):
     assert base.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_report_is_one_page_that_says_the_weights_are_random(demo):
+def test_the_report_is_one_page_that_says_what_embedded_the_tiles(demo):
     page = (demo / "run" / "report.html").read_text()
-    assert "random" in page
+    assert "tf_efficientnet_lite0" in page
+    assert "weights are random" not in page
     # the slide and its map of every case, and a typical one once more beside its bare slide
     assert page.count("data:image/png;base64,") == 2 * 20 + 3
     for source in ('src="http', "src='http", 'href="http', "@import"):

@@ -16,6 +16,7 @@ from features.synthetic import SUBTYPES, CohortSpec, key_tiles, write_cohort
 from features.synthetic.cohort import _labels, _plan, draw_slide
 
 SMALL = CohortSpec(cases_per_class=1, side_px=1536)
+NORMAL = ("normal-1", "normal-2")  # slides without tumour
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohort")
     seen = []
     assert write_cohort(folder, SMALL, progress=seen.append) == folder / "cohort.csv"
-    assert seen == [1, 1, 1, 1]
+    assert seen == [1] * SMALL.n_slides == [1] * 6
     return folder
 
 
@@ -49,8 +50,23 @@ def test_table_lists_every_slide_with_its_label(cohort):
         ("key_regions", "geojson"),
     ):
         assert {path.name for path in (cohort / kind).iterdir()} == {
-            f"{row['slide']}.{ending}" for row in table
+            f"{slide}.{ending}" for slide in [*(row["slide"] for row in table), *NORMAL]
         }
+
+
+def test_segmentation_lists_every_slide_and_how_much_of_its_tumour_is_drawn(cohort):
+    with (cohort / "segmentation.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [row["slide"] for row in table] == [*(row["slide"] for row in rows(cohort)), *NORMAL]
+    assert [row["annotated"] for row in table] == [
+        "full",
+        "full",
+        "partial",
+        "full",
+        "full",
+        "full",
+    ]
+    assert [row["case"] for row in table[-2:]] == list(NORMAL)
 
 
 @pytest.mark.parametrize("per_class", [1, 2, 5])
@@ -75,12 +91,19 @@ def test_openslide_reads_three_levels_at_a_quarter_micrometre(cohort):
 
 
 def test_annotations_hold_a_hole_a_multipolygon_and_an_ignored_fold(cohort):
-    for path in (cohort / "annotations").iterdir():
+    for index, row in enumerate(rows(cohort)):
+        path = cohort / "annotations" / f"{row['slide']}.geojson"
         regions = named(path)
         assert all(geometry.is_valid for _, geometry in regions)
         tumours = [geometry for name, geometry in regions if name == "Tumor"]
-        assert [geometry.geom_type for geometry in tumours] == ["Polygon", "MultiPolygon"]
+        assert [geometry.geom_type for geometry in tumours] == ["Polygon", "MultiPolygon"][
+            : len(tumours)
+        ]
         assert len(tumours[0].interiors) == 1
+        plan = _plan(SMALL, index)
+        if index == 2:  # the satellites are there, and are not drawn
+            assert len(tumours) == 1
+            tumours.append(plan.satellites)
         assert not tumours[0].intersects(tumours[1])
         (fold,) = (geometry for name, geometry in regions if name == "Ignore*")
         tumour = unary_union(tumours)
@@ -92,6 +115,20 @@ def test_annotations_hold_a_hole_a_multipolygon_and_an_ignored_fold(cohort):
             SMALL.key_fraction * tumour.area, rel=1e-3
         )
         assert all(key.is_valid and tumour.difference(fold).contains(key) for key in keys)
+
+
+def test_slides_without_tumour_have_normal_tissue_and_no_key(cohort):
+    for slide in NORMAL:
+        names = [name for name, _ in named(cohort / "annotations" / f"{slide}.geojson")]
+        assert names == ["Normal", "Ignore*"]
+        assert named(cohort / "key_regions" / f"{slide}.geojson") == []
+
+
+def test_one_satellite_of_some_slides_is_a_piece_of_its_own():
+    pieces = [
+        len(getattr(_plan(SMALL, index).tissue, "geoms", [0])) for index in range(SMALL.n_cases)
+    ]
+    assert pieces == [1, 2, 1, 1]
 
 
 def test_coordinates_have_two_decimals_and_ids_are_unique(cohort):
