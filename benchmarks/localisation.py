@@ -2,9 +2,10 @@
 
     python -m benchmarks.localisation --folder FOLDER
 
-Draws the demo cohort into FOLDER, embeds it with each frozen backbone, cross-validates an attention head, and explains every slide by the model that has not seen its case. A tile is known to matter where at
-least half of it lies in a key region; the AUC says how often a map puts such a tile above another of its
-slide. What features do not hold no map can show, so the backbones differ.
+Draws the demo cohort into FOLDER, embeds it with each frozen backbone, cross-validates an attention head,
+and explains every slide by the model that has not seen its case. A tile is known to matter where at least
+half of it lies in a key region; the AUC says how often a map puts such a tile above another of its slide.
+What features do not hold no map can show, so the backbones differ.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from mil.baselines.encoding import clinical_columns, readable, revealing_columns
 from mil.data.cohort import Cohort
 from mil.data.columns import odd_cells
 from mil.data.duplicates import lookalikes
-from mil.data.splits import Fold, folds_sha256, split_cases, write_folds
+from mil.data.splits import Fold, folds_sha256, site_warning, split_cases, write_folds
 from mil.evaluation.judge import Comparison, Evaluation, compare, evaluate
 from mil.evaluation.predictions import Predictions, concat, write_predictions
 from mil.heads.registry import check_chunks, check_names, eclipsed_heads, reads_table
@@ -95,6 +95,10 @@ def run_cross_validation(  # noqa: PLR0913 - what, and how it is run
         split,
     )
     reading = (*models, "clinical") if combine_model else tuple(models)
+    if split.folds == "site" and (
+        warning := site_warning(folds, {case.name: case.label for case in cohort.cases})
+    ):
+        notify(warning)
     facts = cohort_facts(cohort) | clinical_facts(cohort, reading, fit.clinical, notify)
     facts["folds_sha256"] = folds_sha256(folds)
     recorded = settings or record_settings(cohort, models, out, fit, split, combine_model)

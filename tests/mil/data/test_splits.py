@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mil.data.splits import Fold, inner_split, read_folds, split_cases, write_folds
+from mil.data.splits import (
+    Fold,
+    inner_split,
+    read_folds,
+    site_warning,
+    split_cases,
+    write_folds,
+)
 from mil.errors import CohortError, LeakageError, RunError
 from mil.settings import SplitSettings
 from tests.mil.made import folds_of, made_cohort
@@ -246,3 +253,29 @@ def test_inner_split_of_a_class_with_one_case_is_refused():
     names, labels = names_and_labels((9, 1))
     with pytest.raises(CohortError, match="two training cases of every class"):
         inner_split(names, labels, 0)
+
+
+@pytest.mark.parametrize(
+    ("per_site", "together"),
+    [
+        ([(7, 1), (1, 7)], True),
+        ([(9, 0), (1, 6), (0, 8)], True),
+        ([(4, 4), (5, 5)], False),
+        ([(6, 2), (7, 3)], False),
+    ],
+)
+def test_sites_that_go_with_classes_are_named(per_site, together):
+    labels, sites = [], []
+    for number, counts in enumerate(per_site):
+        labels += ["A"] * counts[0] + ["B"] * counts[1]
+        sites += [f"site {number}"] * sum(counts)
+    names = [f"case{i:02d}" for i in range(len(labels))]
+    folds = split_cases(names, labels, sites, SplitSettings(folds="site"))
+    warning = site_warning(folds, dict(zip(names, labels, strict=True)))
+    usual = 0  # who is of the most frequent class elsewhere, by a loop
+    for label, site in zip(labels, sites, strict=True):
+        elsewhere = Counter(x for x, at in zip(labels, sites, strict=True) if at != site)
+        usual += elsewhere[label] == max(elsewhere.values())
+    assert bool(warning) == together
+    if together:
+        assert f"together: {usual} of {len(names)} cases" in warning
