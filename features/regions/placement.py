@@ -6,7 +6,7 @@ Others land on tissue by chance. A drawing that follows what can be seen, such a
 a piece of tissue, is betrayed by its outline: the colours on both sides of it differ less than they do after
 the drawing is turned back. Both are measured on a small overview.
 
-Limits were set on 12 slides of the demo cohort, 60 made slides of pieces of tissue on glass and 2 real
+Limits were set on 20 slides of the demo cohort, 60 made slides of pieces of tissue on glass and 2 real
 ones; ``python -m benchmarks.annotation_frames`` measures how often the notes are given. What cannot be seen:
 a small region, or one without a visible edge, that lands on tissue; a drawing as symmetric as its tissue; a
 shift within the tissue of a drawing that covers less than half of it.
@@ -32,7 +32,8 @@ BAND = 0.01  # of the longest side: width of the bands on both sides of the outl
 TOLERANCE = 0.02  # of the longest side: how far a true outline may lie beside the edge it follows
 MIN_CONTRAST = 0.06  # optical density: an outline with less follows nothing that can be seen
 COVER = (0.2, 1.6)  # of the tissue: smaller drawings cross some edge by chance
-BETTER_TURNED = 1.4  # ratio of contrasts
+BETTER_TURNED = 1.6  # ratio of contrasts
+VAGUE = 0.08  # optical density: a true outline with less is exceeded elsewhere by chance
 BETTER_SCALED = 0.9  # few scales are plausible, and few drawings fit the slide at another one
 BETTER_MOVED = 2.5  # of thousands of places, some have a high contrast by chance
 MOVED_COVER = 0.45  # as COVER, for moved drawings
@@ -230,9 +231,8 @@ def _fits_better(other: _Fit, as_drawn: _Fit, ratio: float) -> bool:
         return False
     if other.tissue >= max(as_drawn.tissue + 0.15, 0.9):
         return other.contrast >= 1.2 * as_drawn.contrast
-    return (
-        other.tissue >= max(as_drawn.tissue - 0.08, 0.8)
-        and other.contrast >= ratio * as_drawn.contrast
+    return other.tissue >= max(as_drawn.tissue - 0.08, 0.8) and other.contrast >= ratio * max(
+        as_drawn.contrast, VAGUE
     )
 
 
