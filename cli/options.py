@@ -6,11 +6,9 @@ Order of precedence: command line, then --config, then the default of the class.
 import contextlib
 import dataclasses
 import inspect
-import json
 import os
 import shutil
 import textwrap
-import tomllib
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import Field
@@ -38,6 +36,7 @@ from cli.parameters import (
 )
 from features.choices import choice_problem, suggest
 from features.errors import SarcomilError
+from features.files.parse import parse_json, parse_toml
 
 T = TypeVar("T")
 
@@ -261,10 +260,10 @@ def _read_config(path: Path | None, fields: Mapping[str, Any]) -> dict[str, Any]
         return {}
     try:
         if path.suffix == ".json":
-            content = json.loads(path.read_text())
+            content = parse_json(path.read_text())
             content = content.get("settings", content) if isinstance(content, dict) else None
         else:
-            content = tomllib.loads(path.read_text())
+            content = parse_toml(path.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"--config {path}: cannot be read ({error}).") from error
     if not isinstance(content, dict):

@@ -1,12 +1,12 @@
 """The card of a weights file: which network, at which scale, trained on the tiles of which cases."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.errors import BackboneError
 from features.files.checksum import verify_checksum
+from features.files.parse import parse_json
 from features.recipe import BaseRecipe, Recipe
 
 SAME_SCALE = 0.1  # of the mpp: closer than this is the scale the weights were trained at
@@ -61,7 +61,7 @@ def read_card(path: Path) -> Card | None:
     if text is None:
         return None
     try:
-        card = json.loads(text)
+        card = parse_json(text)
         verify_checksum(state, card)
         return Card(
             backbone=str(card["backbone"]),

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from features.errors import BagError
 from features.files.access import READ_ERRORS, access_problem
 from features.files.hdf5 import open_hdf5
+from features.files.parse import parse_json
 
 UNITS = ("px", "um", "tile")
 SEEN = "sarcomil_seen"  # root attribute of HDF5 files written from bags
@@ -115,7 +115,7 @@ def read_seen_cases(path: Path) -> dict[str, Any]:
     if not h5py.is_hdf5(path):
         return {}
     with open_hdf5(path) as file:
-        return dict(json.loads(file.attrs.get(SEEN, "{}")))
+        return dict(parse_json(file.attrs.get(SEEN, "{}")))
 
 
 def reconcile(path: Path, name: str, stored: Any, supplied: Any) -> Any:
@@ -223,7 +223,7 @@ def read_slideflow(path: Path, facts: SourceFacts) -> ForeignBag:
     with np.load(path.with_suffix(".index.npz"), allow_pickle=False) as index:
         coords = index["arr_0"]
     file = path.with_name("bags_config.json")
-    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    config = parse_json(file.read_text(encoding="utf-8")) if file.is_file() else {}
     tile_px = reconcile(path, "tile_px", config.get("tile_px"), facts.tile_px)
     tile_um = config.get("tile_um")
     target_mpp = None

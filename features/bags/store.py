@@ -34,6 +34,7 @@ from typing import Any, TextIO
 from features.errors import BagError
 from features.files.atomic import TEMPORARY, atomic_path
 from features.files.locks import is_at, lock
+from features.files.parse import parse_json
 from features.slides.names import file_name
 
 COLUMNS = (
@@ -223,7 +224,7 @@ def _read_outcome(path: Path) -> Outcome | None:
     """A recorded outcome; None if there is none, or a power cut left a part of it."""
     known = {entry.name for entry in fields(Outcome)}
     try:
-        record = json.loads(path.read_text())
+        record = parse_json(path.read_text())
         return Outcome(**{key: value for key, value in record.items() if key in known})
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None

@@ -187,6 +187,10 @@ def _open_image(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
+    except Image.DecompressionBombError as error:
+        raise SlideError(
+            f"{path}: has far more pixels than a tile. Remove it, or give a whole slide as a slide."
+        ) from error
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files
         raise SlideError(
             f"{path}: not a readable image ({error}). Remove or replace it."

@@ -22,6 +22,7 @@ from features.bags.bag import fingerprint
 from features.choices import suggest
 from features.errors import FeaturesError
 from features.files.atomic import write_atomic
+from features.files.parse import parse_json
 from features.tiles.quality import COLOURED, OPAQUE
 
 METHODS = ("macenko", "reinhard")
@@ -188,7 +189,7 @@ def load_reference(path: Path) -> StainReference:
         FeaturesError: the file is missing, is not a stain reference, or was written by a newer version.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT or document["format_version"] > FORMAT_VERSION:
             raise ValueError(f"not {FORMAT} of version {FORMAT_VERSION} or older")
         slides, cases = document["slides"], document["cases"]

@@ -1,7 +1,6 @@
 """The label permutation test of a finished cross-validation, resumed where it stopped."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from features.bags.bag import fingerprint
 from features.files.atomic import atomic_path, write_atomic
+from features.files.parse import parse_json
 from features.progress import Progress, Silent
 from mil.audit.permutation import (
     Crossval,
@@ -105,7 +105,7 @@ def _read(out: Path, run: Run) -> list[Permutation]:
     path = out / "permutation.json"
     if not path.exists():
         return []
-    card = json.loads(path.read_text())
+    card = parse_json(path.read_text())
     if card.get("predictions") != run.predictions_sha256:
         raise RunError(f"{out} holds shuffles of another run. Choose another folder.")
     if card.get("sha256") != _checksum(card):

@@ -1,12 +1,12 @@
 """The audit of a finished cross-validation: what else could explain the result, and how sure it is."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import pandas as pd
 
+from features.files.parse import parse_json
 from features.progress import Progress, Silent
 from features.summary import Summary, listed
 from mil.audit.association import Associations
@@ -310,7 +310,7 @@ def _add_models(
             card = run.model_path(model, fold).with_suffix(".json")
             if card.exists():
                 stored += 1
-                if matching(fold.test, json.loads(card.read_text())["trained_on"]):
+                if matching(fold.test, parse_json(card.read_text())["trained_on"]):
                     leaking.append(card.stem)
     summary.facts["kept fits"] = (
         f"{stored}, {len(leaking)} of which have seen a case they were tested on"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from features.files.atomic import write_atomic
+from features.files.parse import parse_json
 from mil.errors import CohortError, LeakageError, RunError
 from mil.settings import SplitSettings
 
@@ -152,7 +153,7 @@ def read_folds(path: Path) -> tuple[Fold, ...]:
                 train=tuple(map(str, fold["train"])),
                 test=tuple(map(str, fold["test"])),
             )
-            for fold in json.loads(path.read_text())
+            for fold in parse_json(path.read_text())
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: not a file of folds ({error!r}). Cross-validate again.") from error

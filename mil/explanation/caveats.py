@@ -1,9 +1,9 @@
 """Whether a model has learnt anything that its maps could show."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from features.files.parse import parse_json
 from mil.runs.run import Run
 
 GUESSING = 0.05  # p value above which a model may be guessing
@@ -18,7 +18,7 @@ def chance_caveat(run: Run, model: str) -> str:
     path = run.path / "metrics.json"
     if not path.is_file():
         return ""
-    results = {result["model"]: result for result in json.loads(path.read_text())["models"]}
+    results = {result["model"]: result for result in parse_json(path.read_text())["models"]}
     measured = _guessing(results[model]) if model in results else ""
     if not measured:
         return ""

@@ -22,6 +22,7 @@ from torch import Tensor
 from features.backbones.registry import load_backbone
 from features.files.atomic import atomic_path, write_atomic
 from features.files.checksum import card_checksum, verify_checksum
+from features.files.parse import parse_json
 from mil.errors import FitError
 from mil.finetune.network import TileClassifier
 from mil.finetune.settings import FinetuneSettings
@@ -140,7 +141,7 @@ def _save(path: Path, tensors: State, card: Mapping[str, Any]) -> None:
 def _load(path: Path) -> tuple[dict[str, Any], State]:
     try:
         with safe_open(path, framework="pt") as file:
-            card = json.loads((file.metadata() or {})["card"])
+            card = parse_json((file.metadata() or {})["card"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         verify_checksum(state, card)
         return card, state

@@ -15,6 +15,7 @@ from torch import Tensor
 from features.bags.bag import Bag, recipe_differences
 from features.files.atomic import write_atomic
 from features.files.checksum import card_checksum, verify_checksum
+from features.files.parse import parse_json
 from mil.baselines.encoding import Encoding
 from mil.errors import FitError
 from mil.heads.head import Head, HeadOutput, HeadSettings
@@ -171,7 +172,7 @@ def load_model(path: str | Path) -> FittedModel:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            card = json.loads((file.metadata() or {})["card"])
+            card = parse_json((file.metadata() or {})["card"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         verify_checksum(state, card)
         _check_head(path, card["model"])

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from features.choices import choice_problem, choices_of, suggest
+from features.files.parse import parse_toml
 from features.recipe import Recipe
 from mil.errors import ProtocolError
 from mil.finetune.settings import FinetuneSettings
@@ -259,6 +260,6 @@ def _select_arms(protocol: Protocol, names: Sequence[str]) -> tuple[Arm, ...]:
 def _value(text: str) -> Any:
     """A value as TOML reads it; a bare word is text."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text

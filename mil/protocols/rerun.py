@@ -17,6 +17,7 @@ from features.extraction.extract import extract
 from features.extraction.jobs import SlideJob
 from features.extraction.outputs import store_specs
 from features.files.atomic import write_atomic
+from features.files.parse import parse_json
 from features.progress import Progress
 from features.recipe import Recipe
 from mil.data.case import Row
@@ -234,7 +235,7 @@ class Rerun:
         if not arm.finetune and (split.index, split.repeat) != (0, 0):
             return 0.0
         return float(
-            json.loads((self._folder(arm, split) / "embedding.json").read_text())["seconds"]
+            parse_json((self._folder(arm, split) / "embedding.json").read_text())["seconds"]
         )
 
     def _recipe(self, arm: Arm, split: Split) -> Recipe:

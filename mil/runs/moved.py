@@ -1,11 +1,11 @@
 """A bag store or a cohort table that has moved since a run: checked once, and remembered in its folder."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from features.bags.bag import read_bag
 from features.errors import BagError
+from features.files.parse import parse_json
 from mil.data.case import Row
 from mil.errors import RunError
 from mil.runs.files import MOVED, write_json
@@ -20,7 +20,7 @@ def read_moved(path: Path) -> dict[str, Path]:
     if not (path / MOVED).exists():
         return {}
     try:
-        places: dict[str, str] = json.loads((path / MOVED).read_text())
+        places: dict[str, str] = parse_json((path / MOVED).read_text())
         return {name: Path(place) for name, place in places.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RunError(

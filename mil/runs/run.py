@@ -1,12 +1,12 @@
 """A run folder as it is read: its cases and bags, its folds, its predictions and its models."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.bags.bag import Bag, read_bag
 from features.choices import unknown_problem
+from features.files.parse import parse_json
 from mil.data.case import Row
 from mil.data.cohort import Cohort, assemble
 from mil.data.names import matching
@@ -323,7 +323,7 @@ def open_run(path: Path, *, store: Path | None = None, cohort: Path | None = Non
         CohortError: ``cohort`` cannot be read.
     """
     try:
-        info = json.loads((path / files.RUN).read_text())
+        info = parse_json((path / files.RUN).read_text())
         version = int(info["format_version"]) if info["format"] == files.FORMAT else None
     except FileNotFoundError as error:
         problem = (

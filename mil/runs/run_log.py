@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from features.files.parse import parse_json
 from mil.data.cohort import Cohort
 from mil.runs.run import Run
 
@@ -108,6 +109,6 @@ def _read(path: Path) -> list[LoggedRun]:
     records = []
     for line in lines:
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            fields = json.loads(line)
+            fields = parse_json(line)
             records.append(LoggedRun(**fields | {"slides": tuple(fields["slides"])}))
     return records

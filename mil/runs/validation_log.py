@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from features.files.locks import is_at, lock
+from features.files.parse import parse_json
 from mil.data.cohort import Cohort
 from mil.data.names import matching, normalised
 from mil.errors import LeakageError, RunError
@@ -216,7 +217,7 @@ def _read(file: TextIO) -> Iterator[ValidationRecord]:
     file.seek(0)
     for number, line in enumerate(file.read().splitlines(), start=1):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             lists = {"cases": tuple(entry["cases"]), "bags": tuple(entry["bags"])}
             outcomes = tuple(entry.get("outcomes", ()))
             yield ValidationRecord(**entry | lists | {"outcomes": outcomes})
