@@ -62,8 +62,8 @@ def packaged_file(name: str) -> Path | None:
     path = Path(getattr(module, entry.holder).get_model_file_path())
     if not path.is_file() or _file_sha256(path) != entry.sha256:
         raise BackboneError(
-            f"{path} is not the file of {entry.package}, or is damaged. Install it again: "
-            f"pip install --force-reinstall {entry.package}"
+            f"{path} is not the file of {entry.package}, or is damaged. Uninstall the package and install it "
+            f"again: pip install {entry.package}"
         )
     return path
 
