@@ -12,6 +12,7 @@ from features.summary import Summary, listed
 from mil.audit.association import Associations
 from mil.audit.confounders import Confounder
 from mil.audit.judged import JudgedRun, judge
+from mil.audit.robustness import Robustness, robustness_index
 from mil.audit.sample_size import Point, Width, learning_curve
 from mil.data.cohort import Cohort
 from mil.data.columns import odd_cells, telling_columns
@@ -38,6 +39,7 @@ class Audit:
         widths: intervals at several numbers of cases, at the best model's accuracy; may be empty.
         curve_model: the model of the learning curve; empty without one.
         curve: the learning curve.
+        robustness: whether tiles resemble their class or their site.
         summary: facts, warnings and problems.
     """
 
@@ -48,6 +50,7 @@ class Audit:
     widths: tuple[Width, ...]
     curve_model: str
     curve: tuple[Point, ...]
+    robustness: Robustness
     summary: Summary
 
     @property
@@ -80,6 +83,7 @@ class Audit:
                 "model": self.curve_model,
                 "points": [self.judged.point_json(point) for point in self.curve],
             },
+            "robustness": self.robustness.to_json(),
             "facts": self.summary.facts,
             "warnings": self.summary.warnings,
             "problems": self.summary.problems,
@@ -93,7 +97,7 @@ def audit_run(run: Run, *, curve_model: str = "", progress: Progress | None = No
     Args:
         run: the run.
         curve_model: also train this model on fewer cases.
-        progress: of that training.
+        progress: of that training, and of the search for neighbours.
 
     Raises:
         RunError: the run is no finished cross-validation, its files or bags have changed, or a learning curve
@@ -106,9 +110,11 @@ def audit_run(run: Run, *, curve_model: str = "", progress: Progress | None = No
     confounders, associations = judged.confounders(cohort, folds)
     label_of = {case.name: case.label for case in cohort.cases}
     curve = _curve(run, judged, cohort, folds, curve_model, progress or Silent())
+    robustness = _robustness(run, cohort, progress)
     summary = Summary()
     _add_confounders(summary, judged, confounders, associations)
     _add_sites(summary, cohort, folds, judged)
+    _add_robustness(summary, robustness)
     _add_duplicates(summary, cohort)
     _add_columns(summary, cohort)
     _add_folds(summary, judged, folds, label_of)
@@ -126,6 +132,7 @@ def audit_run(run: Run, *, curve_model: str = "", progress: Progress | None = No
         widths=judged.widths(),
         curve_model=curve_model,
         curve=curve,
+        robustness=robustness,
         summary=summary,
     )
 
@@ -149,6 +156,21 @@ def _curve(
     return learning_curve(
         folds, label_of, lambda reduced: judged.refit(cohort, reduced, model, progress)
     )
+
+
+def _robustness(run: Run, cohort: Cohort, progress: Progress | None) -> Robustness:
+    """The index of the run's bags, where these are of one backbone and the outcome is a class."""
+    if not cohort.task.has_classes:
+        return Robustness(reason="the outcome is no class")
+    if run.settings.finetunes:
+        return Robustness(reason="every fold has a backbone of its own")
+    return robustness_index(cohort, progress=progress)
+
+
+def _add_robustness(summary: Summary, robustness: Robustness) -> None:
+    summary.facts["robustness index"] = robustness.text
+    if robustness.warning:
+        summary.warnings.append(robustness.warning)
 
 
 def _add_confounders(

@@ -91,6 +91,13 @@ def test_sites_on_both_sides_are_told_with_the_remedy(audit):
     assert sum(float(right) for _, right, _ in sites) == lead.correct
 
 
+def test_robustness_index_is_a_fact_and_in_json(audit):
+    robustness = audit.to_json()["robustness"]
+    assert (robustness["n_cases"], robustness["n_sites"]) == (16, 3)
+    assert 0 < robustness["low"] < robustness["value"] < robustness["high"] < 1
+    assert audit.summary.facts["robustness index"].startswith(f"{robustness['value']:.2f} (")
+
+
 def test_a_fit_that_has_seen_its_test_case_is_a_problem(run):
     fold = json.loads((run.path / "folds.json").read_text())[0]
     card = run.path / "models" / "mean-r0-f0.json"
