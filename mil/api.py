@@ -344,10 +344,12 @@ def fit(
     """
     from mil.heads.registry import model_name
     from mil.learning.crossval import fit_cases
+    from mil.learning.head_weights import check_head_weights
     from mil.runs.cross_validation import check_models
 
     name, chosen = model_name(model), _settings_for(cohort, settings)
     check_models(cohort.task, [name], chosen.chunk_tiles)
+    check_head_weights(chosen.head_weights, [name], cohort.recipe)
     return fit_cases(name, cohort.cases, cohort.classes, chosen, seed, task=cohort.task)
 
 

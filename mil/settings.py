@@ -115,6 +115,12 @@ class FitSettings:
             "help": "Focal loss: gamma. The higher, the less weight for well-classified cases."
         },
     )
+    head_weights: str = field(
+        default="",
+        metadata={
+            "help": "A trained model (.safetensors) to start training from; cases it has seen are not tested.",
+        },
+    )
     clinical: tuple[str, ...] = field(
         default=(),
         metadata={

@@ -23,6 +23,7 @@ from mil.learning.crossval import (
     Fitter,
     check_fit,
     check_seen,
+    check_start,
     fit_cases,
     fit_fold,
     fold_seed,
@@ -157,6 +158,7 @@ def combine(
     cohort = combination.cohort
     cohort.task.check_combinable(cohort.classes)
     check_seen(cohort, folds)
+    check_start(cohort, folds, [combination.model], combination.settings.head_weights)
     done: dict[int, list[Fields]] = {}
     tasks = [(fold,) for fold in folds]
     with (progress or Silent()).task("combined models", len(tasks), "folds") as advance:

@@ -19,6 +19,7 @@ from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import Predictions
 from mil.heads.registry import check_names, check_rows, head_class, reads_table
 from mil.learning.fitted import FittedModel, predict
+from mil.learning.head_weights import check_head_weights, read_head_weights
 from mil.learning.parallel import run_tasks
 from mil.learning.training import fit_model, seen_by
 from mil.settings import FitSettings
@@ -68,6 +69,7 @@ def cross_validate(  # noqa: PLR0913 - what, and how it is run
     cohort.task.check_models(models)
     check_rows(models, cohort.recipe)
     check_seen(cohort, folds)
+    check_start(cohort, folds, models, settings.head_weights)
     if reads_table(models):
         readable(cohort.cases, settings.clinical)
     columns = cohort.task.answer_columns(cohort.cases, cohort.classes)
@@ -181,7 +183,7 @@ def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
     """
     tested = {name for fold in folds for name in fold.test}
     trained = {name for bag in cohort.bags for name in bag.trained_on}
-    leaked = matching(tested, trained) or _cases_with(
+    leaked = matching(tested, trained) or cases_with(
         cohort, tested, {source for bag in cohort.bags for source in bag.trained_on_slides}
     )
     if leaked:
@@ -197,6 +199,30 @@ def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
         )
 
 
+def check_start(
+    cohort: Cohort, folds: Sequence[Fold], models: Sequence[str], head_weights: str
+) -> None:
+    """Refuse weights to start from that do not suit the models or their bags, or that know a tested case.
+
+    Raises:
+        FitError: they do not suit.
+        LeakageError: they were trained on cases that would be tested.
+    """
+    if not head_weights:
+        return
+    check_head_weights(head_weights, models, cohort.recipe)
+    start = read_head_weights(head_weights)
+    tested = {name for fold in folds for name in fold.test}
+    leaked = matching(tested, start.trained_on) or cases_with(
+        cohort, tested, set(start.trained_on_slides)
+    )
+    if leaked:
+        raise LeakageError(
+            f"head_weights, {head_weights}, has seen {len(leaked)} cases that would be tested, e.g. "
+            f"{', '.join(leaked[:3])}. Start from weights of other cases."
+        )
+
+
 def _stain_cases(cohort: Cohort) -> set[str]:
     """The cases whose slides all stains were normalised to."""
     cases: set[str] = set()
@@ -209,11 +235,11 @@ def _stain_cases(cohort: Cohort) -> set[str]:
                 if matching((bag.slide for bag in case.bags), reference["slides"])
             }
             cases |= set(reference["cases"])
-            cases |= set(_cases_with(cohort, cohort.names, set(reference.get("sources", ()))))
+            cases |= set(cases_with(cohort, cohort.names, set(reference.get("sources", ()))))
     return cases
 
 
-def _cases_with(cohort: Cohort, names: Iterable[str], sources: Collection[str]) -> list[str]:
+def cases_with(cohort: Cohort, names: Iterable[str], sources: Collection[str]) -> list[str]:
     """Those of the cases, sorted, that have a slide with one of these fingerprints, whatever its name."""
     names = set(names)
     return sorted(
@@ -241,7 +267,9 @@ def check_fit(
         raise LeakageError(
             f"{fitted.model} was trained on {', '.join(leaked)}, which would be tested."
         )
-    cases = tuple(sorted(seen_by(cohort.named(fold.train))))
+    start = read_head_weights(settings.head_weights) if settings.head_weights else None
+    start = start if start and start.model == model else None
+    cases = tuple(sorted(seen_by(cohort.named(fold.train), start)))
     expected = model, settings, fold_seed(seed, fold), cohort.recipe_sha256, cases
     stored = fitted.model, fitted.settings, fitted.seed, fitted.recipe_sha256, fitted.trained_on
     if stored != expected:

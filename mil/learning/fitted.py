@@ -39,12 +39,14 @@ class FittedModel:
         readout: how its logits are read.
         recipe: how the bags it learnt from were made; others are refused.
         recipe_sha256: fingerprint of the recipe.
-        trained_on: names of all cases it has seen: to train, to choose an epoch, or through its backbone.
+        trained_on: names of all cases it has seen: to train, to choose an epoch, through its backbone, or
+            through the weights that it started from.
         settings: how it was trained.
         seed: of weights, draws and order.
         losses: mean training loss per epoch.
         valid_losses: loss on the inner validation cases per epoch; empty without them.
         encoding: how the table's columns become a row, where it learnt from those and not from tiles.
+        trained_on_slides: fingerprints of their slides, as ``Bag.sources``; empty in older files.
     """
 
     model: str
@@ -58,6 +60,7 @@ class FittedModel:
     losses: tuple[float, ...] = ()
     valid_losses: tuple[float, ...] = ()
     encoding: Encoding | None = None
+    trained_on_slides: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -147,6 +150,7 @@ def save_model(path: Path, fitted: FittedModel) -> None:
         "recipe": dict(fitted.recipe),
         "recipe_sha256": fitted.recipe_sha256,
         "trained_on": fitted.trained_on,
+        "trained_on_slides": fitted.trained_on_slides,
         "settings": asdict(fitted.settings),
         "seed": fitted.seed,
         "losses": fitted.losses,
@@ -232,4 +236,5 @@ def _from_card(card: Mapping[str, Any], state: Mapping[str, Tensor]) -> FittedMo
         losses=tuple(card["losses"]),
         valid_losses=tuple(card["valid_losses"]),
         encoding=Encoding.from_json(card["encoding"]) if card.get("encoding") else None,
+        trained_on_slides=tuple(card.get("trained_on_slides", ())),
     )

@@ -19,6 +19,7 @@ from mil.heads.registry import build_head, check_names, check_rows, head_class, 
 from mil.learning.batches import Features, draw
 from mil.learning.epochs import History, run_epochs
 from mil.learning.fitted import FittedModel
+from mil.learning.head_weights import read_head_weights, start_from
 from mil.learning.objective import Objective
 from mil.settings import FitSettings
 from mil.tasks.registry import task_class
@@ -66,7 +67,9 @@ def fit_model(
     objective = task.objective(
         train, valid, classes, settings, encoding, by_steps=head_class(model).takes_steps()
     )
-    head, history = _fit_seeds(model, task, objective, settings, seed)
+    start = read_head_weights(settings.head_weights) if settings.head_weights else None
+    start = start if start and start.model == model else None
+    head, history = _fit_seeds(model, task, objective, settings, seed, start)
     bag = train[0].bags[0]
     return FittedModel(
         model=model,
@@ -74,17 +77,23 @@ def fit_model(
         readout=objective.readout(head, settings),
         recipe=bag.recipe,
         recipe_sha256=bag.recipe_sha256,
-        trained_on=tuple(sorted(seen_by((*train, *valid)))),
+        trained_on=tuple(sorted(seen_by((*train, *valid), start))),
         settings=settings,
         seed=seed,
         losses=tuple(history.train),
         valid_losses=tuple(history.valid),
         encoding=encoding,
+        trained_on_slides=tuple(sorted(slides_seen_by((*train, *valid), start))),
     )
 
 
 def _fit_seeds(
-    model: str, task: Task, objective: Objective, settings: FitSettings, seed: int
+    model: str,
+    task: Task,
+    objective: Objective,
+    settings: FitSettings,
+    seed: int,
+    start: FittedModel | None,
 ) -> tuple[Head, History]:
     """One head, or the average of as many as there are seeds, with mean losses per epoch."""
     shape = HeadSettings(
@@ -96,11 +105,13 @@ def _fit_seeds(
     )
     keep_freed_memory()
     heads, histories = [], []
-    for member_seed in derive_seeds(seed, settings.seeds if head_class(model).takes_steps() else 1):
+    n_fits = settings.seeds if head_class(model).takes_steps() else 1
+    for number, member_seed in enumerate(derive_seeds(seed, n_fits)):
         with torch.random.fork_rng(devices=[]), one_thread():
             torch.manual_seed(member_seed)
             heads.append(build_head(model, shape))
-            histories.append(_train_head(heads[-1], objective, settings, member_seed))
+            begin = partial(start_from, start=start, number=number) if start else None
+            histories.append(_train_head(heads[-1], objective, settings, member_seed, begin))
     head = (heads[0] if len(heads) == 1 else Ensemble(heads)).eval()
     return head, History(
         list(mean_by_epoch([history.train for history in histories])),
@@ -108,10 +119,18 @@ def _fit_seeds(
     )
 
 
-def _train_head(head: Head, objective: Objective, settings: FitSettings, seed: int) -> History:
-    """Prepare a fresh head, then train or solve it."""
+def _train_head(
+    head: Head,
+    objective: Objective,
+    settings: FitSettings,
+    seed: int,
+    begin: Callable[[Head], None] | None,
+) -> History:
+    """Prepare a fresh head, then train or solve it; ``begin`` gives it weights to start from."""
     rng = np.random.default_rng(seed)
     head.prepare(sample_tiles(objective.slides, rng), objective.counts)
+    if begin:
+        begin(head)
     if head.learns_from in ("slides", "table"):
         head.solve(objective.training(seed))
         return History()
@@ -141,7 +160,15 @@ def mean_by_epoch(losses: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(fmean(loss for loss in epoch if loss is not None) for epoch in by_epoch)
 
 
-def seen_by(cases: Sequence[Case]) -> set[str]:
-    """The cases that a fit on these cases has seen, by itself or through the backbone of its bags."""
+def seen_by(cases: Sequence[Case], start: FittedModel | None = None) -> set[str]:
+    """The cases that a fit on these cases has seen: by itself, through its bags' backbone or its start."""
     through_backbone = {name for case in cases for bag in case.bags for name in bag.trained_on}
-    return {case.name for case in cases} | through_backbone
+    return {case.name for case in cases} | through_backbone | set(start.trained_on if start else ())
+
+
+def slides_seen_by(cases: Sequence[Case], start: FittedModel | None) -> set[str]:
+    """The fingerprints of the slides of ``seen_by``, as far as they are known."""
+    bags = [bag for case in cases for bag in case.bags]
+    through_backbone = {source for bag in bags for source in bag.trained_on_slides}
+    own = {source for bag in bags for source in bag.sources}
+    return own | through_backbone | set(start.trained_on_slides if start else ())

@@ -17,6 +17,7 @@ from mil.heads.registry import check_chunks, check_names, eclipsed_heads, reads_
 from mil.learning.combined import Combination, combine
 from mil.learning.crossval import cross_validate, fit_cases
 from mil.learning.fitted import FittedModel, load_model, save_model
+from mil.learning.head_weights import check_head_weights
 from mil.runs import files
 from mil.runs.record import finish_run, start_run
 from mil.runs.run import Run
@@ -176,6 +177,7 @@ def train_on_all(
         RunError: the folder holds another run.
     """
     check_models(cohort.task, [model], fit.chunk_tiles, notify)
+    check_head_weights(fit.head_weights, [model], cohort.recipe)
     notify_cohort(cohort, notify)
     facts = cohort_facts(cohort) | clinical_facts(cohort, [model], fit.clinical, notify)
     recorded = settings or record_settings(cohort, (), out, fit, None) | {

@@ -23,7 +23,7 @@ from mil.evaluation.judge import Evaluation, evaluate
 from mil.evaluation.predictions import Predictions, write_predictions
 from mil.heads.ensemble import members_of
 from mil.heads.registry import head_class
-from mil.learning.crossval import check_seen
+from mil.learning.crossval import cases_with, check_seen
 from mil.learning.fitted import FittedModel, run_head
 from mil.runs.files import write_json
 from mil.runs.run import Run
@@ -148,6 +148,8 @@ def check_unseen(run: Run, members: Sequence[FittedModel], cohort: Cohort) -> No
         for case in cohort.cases
         if case.name not in seen and any(bag.data_sha256 in checksums for bag in case.bags)
     ]
+    slides = {source for member in members for source in member.trained_on_slides}
+    seen += [name for name in cases_with(cohort, names, slides) if name not in seen]
     if seen:
         raise LeakageError(
             f"{len(seen)} of {len(names)} cases were used to train this run, e.g. {', '.join(seen[:3])}. "
