@@ -118,7 +118,8 @@ class FitSettings:
     head_weights: str = field(
         default="",
         metadata={
-            "help": "A trained model (.safetensors) to start training from; cases it has seen are not tested.",
+            "help": "A trained model (.safetensors) to start training from; cases that it has seen are not "
+            "tested."
         },
     )
     clinical: tuple[str, ...] = field(
