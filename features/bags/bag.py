@@ -25,7 +25,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -185,8 +185,8 @@ def read_bag(path: Path | str) -> Bag:
     """
     path = Path(path)
     with _open_bag(path) as file:
-        root, coords = file.attrs, file["coords"]
-        geometry = coords.attrs
+        root, coords = dict(file.attrs), file["coords"]
+        geometry = dict(coords.attrs)
         side_l0 = geometry["patch_size_level0_exact"]
         return Bag(
             slide=str(root["slide"]),
@@ -224,23 +224,14 @@ def validate_bag(path: Path) -> None:
         BagError: it is not.
     """
     with _open_bag(path) as file:
-        finite = all(np.isfinite(chunk).all() for chunk in _chunks(file["features"]))
-        if not finite:
-            raise BagError(f"{path}: features are not finite. Extract the slide again.")
-        data_sha256 = _data_sha256(
-            _chunks(file["features"]), file["coords"][:], file["coverage"][:]
-        )
-        if data_sha256 != file.attrs["data_sha256"]:
-            raise BagError(
-                f"{path}: its data have changed since it was written. Extract the slide again."
-            )
+        _check_data(path, file)
 
 
 def read_request(path: Path) -> str | None:
     """The fingerprint of the request that a bag was made for; None if there is no complete bag."""
     try:
-        validate_bag(path)
         with _open_bag(path) as file:
+            _check_data(path, file)
             return str(file.attrs["request_sha256"])
     except BagError:
         return None
@@ -272,26 +263,39 @@ def _naming_errors(path: Path) -> Iterator[None]:
 
 def _check_record(path: Path, file: Any) -> None:
     """Refuse a file whose root does not describe a complete bag, or whose arrays do not belong together."""
-    root = file.attrs
+    root = dict(file.attrs)
     if root.get("format") != FORMAT or root.get("complete") != 1:
         raise BagError(f"{path}: not a complete {FORMAT} file. Extract the slide again.")
     if root["format_version"] > FORMAT_VERSION:
         raise BagError(f"{path}: written by a newer version. Upgrade sarcomil.")
-    if root.get(FACTS_SHA256, _facts_sha256(root)) != _facts_sha256(root):
+    facts_sha256 = _facts_sha256(root)
+    if root.get(FACTS_SHA256, facts_sha256) != facts_sha256:
         raise BagError(
             f"{path}: its record of slide, recipe and cases that its backbone was trained on has "
             "changed since it was written. Extract the slide again."
         )
-    rows = {name: len(file[name]) for name in TILE_DATASETS}
+    arrays = {name: file[name] for name in TILE_DATASETS}
+    rows = {name: len(values) for name, values in arrays.items()}
     if set(rows.values()) != {root["n_tiles"]}:
         raise BagError(
             f"{path}: its record names {root['n_tiles']} tiles, its arrays have {rows}. "
             "Extract the slide again."
         )
-    axes = {name: file[name].ndim for name in TILE_DATASETS}
-    if axes != AXES or file["coords"].shape[1] != 2:
+    axes = {name: values.ndim for name, values in arrays.items()}
+    if axes != AXES or arrays["coords"].shape[1] != 2:
         raise BagError(
             f"{path}: its arrays have {axes} axes and not {AXES}. Extract the slide again."
+        )
+
+
+def _check_data(path: Path, file: Any) -> None:
+    """Refuse features that are not finite, and arrays that are not those that were written."""
+    if not all(np.isfinite(chunk).all() for chunk in _chunks(file["features"])):
+        raise BagError(f"{path}: features are not finite. Extract the slide again.")
+    data_sha256 = _data_sha256(_chunks(file["features"]), file["coords"][:], file["coverage"][:])
+    if data_sha256 != file.attrs["data_sha256"]:
+        raise BagError(
+            f"{path}: its data have changed since it was written. Extract the slide again."
         )
 
 
@@ -325,6 +329,12 @@ def _data_sha256(
 def _facts_sha256(attrs: Mapping[str, Any]) -> str:
     """Fingerprint of a bag's attributes, so that an edit by hand is noticed."""
     return fingerprint({n: str(v) for n, v in attrs.items() if n not in (FACTS_SHA256, "complete")})
+
+
+@cache
+def _versions() -> str:
+    """The versions of what makes bags, as JSON."""
+    return json.dumps({name: metadata.version(name) for name in RECORDED_VERSIONS})
 
 
 def _check_arrays(bag: Bag) -> None:
@@ -397,7 +407,7 @@ def _fill_hdf5(file: Any, bag: Bag) -> None:
         reader=bag.reader,
         data_sha256=bag.data_sha256,
         source_sha256=bag.source_sha256,
-        versions=json.dumps({name: metadata.version(name) for name in RECORDED_VERSIONS}),
+        versions=_versions(),
     )
     if bag.merged_sources:
         file.attrs["merged_sources"] = json.dumps(bag.merged_sources)

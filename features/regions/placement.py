@@ -14,6 +14,7 @@ shift within the tissue of a drawing that covers less than half of it.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -98,39 +99,18 @@ def judge_placement(
     """
     outside = _outside(drawn, size_l0)
     picture = _Picture(overview, tissue, size_l0)
-    as_drawn = picture.fit(drawn)
+    as_drawn = _Fit(picture, drawn)
     best, better = 0.0, ""
     for way, ratio, matrix in _other_frames(size_l0, scales):
         moved = affine_transform(drawn, matrix)
         if _outside(moved, size_l0) > NOTABLE_OUTSIDE:
             continue
-        other = picture.fit(moved)
-        if other.contrast > best and _fits_better(other, as_drawn, ratio):
+        other = _Fit(picture, moved)
+        if _fits_better(other, as_drawn, ratio) and other.contrast > best:
             best, better = other.contrast, way
     if not better and outside <= NOTABLE_OUTSIDE:
-        better = picture.better_place(as_drawn)
+        better = _better_place(as_drawn)
     return Placement(max(0.0, 1 - outside - on_tissue), outside, better)
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """How a drawing lies in one frame.
-
-    Attributes:
-        tissue: fraction of the drawn pixels that is tissue.
-        cover: drawn pixels per pixel of tissue.
-        contrast: between both sides of the outline: distance of mean optical densities, at the best place
-            within ``TOLERANCE``.
-        place: (x, y) by which the drawing would have to be moved, in pixels of the grid, for the highest
-            contrast on tissue.
-        highest: that contrast.
-    """
-
-    tissue: float = 0.0
-    cover: float = 0.0
-    contrast: float = 0.0
-    place: tuple[int, int] = (0, 0)
-    highest: float = 0.0
 
 
 class _Picture:
@@ -139,11 +119,11 @@ class _Picture:
     def __init__(
         self, overview: NDArray[np.uint8], tissue: NDArray[np.bool_], size_l0: tuple[int, int]
     ) -> None:
-        step = max(1, round(max(tissue.shape) / GRID_PX))
-        middle = np.s_[step // 2 :: step, step // 2 :: step]
-        density = -np.log((overview.astype(np.float32) + 8) / 263)
-        density = ndimage.uniform_filter(density, (step, step, 1))[middle]
-        self.tissue = tissue[middle]
+        self._step = max(1, round(max(tissue.shape) / GRID_PX))
+        self._middle = np.s_[self._step // 2 :: self._step, self._step // 2 :: self._step]
+        self._overview = overview
+        self.tissue = tissue[self._middle]
+        self.tissue_pixels = int(self.tissue.sum())
         self.height, self.width = self.tissue.shape
         self.longest = max(self.height, self.width)
         self.scale = (self.width / size_l0[0], self.height / size_l0[1])
@@ -151,53 +131,18 @@ class _Picture:
             1, round(TOLERANCE * self.longest)
         )  # else what leaves one edge enters at the other
         self.shape = tuple(fft.next_fast_len(side + margin) for side in self.tissue.shape)
-        channels = np.moveaxis(density - density.min(axis=(0, 1)), -1, 0)
-        self.colours = [fft.rfft2(channel, self.shape) for channel in channels]
-        self.tissue_spectrum = fft.rfft2(self.tissue.astype(np.float32), self.shape)
 
-    def fit(self, drawn: Region) -> _Fit:
-        """How a drawing in level-0 pixels lies here."""
-        mask = self._rasterise(drawn)
-        pixels, tissue_pixels = int(mask.sum()), int(self.tissue.sum())
-        inner, outer = _bands(mask, max(2, round(BAND * self.longest)))
-        if not (inner.any() and outer.any() and tissue_pixels):
-            return _Fit()
-        sides = inner / inner.sum() - outer / outer.sum()
-        contrast = np.sqrt(sum(self._correlate(colour, sides) ** 2 for colour in self.colours))
-        tissue = self._correlate(self.tissue_spectrum, mask / pixels)
-        on_tissue = float(tissue[0, 0])
-        reach = round(TOLERANCE * self.longest)
-        near = np.ix_(*[np.arange(-reach, reach + 1)] * 2)
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        y = np.arange(-rows[0], self.height - rows[-1])
-        x = np.arange(-columns[0], self.width - columns[-1])
-        anywhere = np.where(tissue[np.ix_(y, x)] >= 0.85, contrast[np.ix_(y, x)], 0)
-        row, column = np.unravel_index(anywhere.argmax(), anywhere.shape)
-        return _Fit(
-            tissue=on_tissue,
-            cover=pixels / tissue_pixels,
-            contrast=float(np.where(tissue[near] >= on_tissue - 0.05, contrast[near], 0).max()),
-            place=(int(x[column]), int(y[row])),
-            highest=float(anywhere.max()),
-        )
+    def contrasts(self, sides: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The contrast between two sides of an outline, moved to every place."""
+        squares = [self._correlate(colour, sides) ** 2 for colour in self._colours]
+        lengths: NDArray[np.float32] = np.sqrt(np.sum(squares, axis=0))
+        return lengths
 
-    def better_place(self, as_drawn: _Fit) -> str:
-        """By how many level-0 pixels the drawing would have to be moved to fit better; empty if it fits."""
-        distance = float(np.hypot(*as_drawn.place)) / self.longest
-        if not MOVED_COVER <= as_drawn.cover <= COVER[1] or distance < MIN_MOVE:
-            return ""
-        if as_drawn.highest < max(MIN_CONTRAST, BETTER_MOVED * as_drawn.contrast):
-            return ""
-        right, down = (as_drawn.place[axis] / self.scale[axis] for axis in (0, 1))
-        return f"moved by about {right:+.0f} pixels in x and {down:+.0f} in y"
+    def tissue_shares(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """The fraction of a drawing that is tissue, moved to every place."""
+        return self._correlate(self._tissue_spectrum, mask / mask.sum())
 
-    def _correlate(self, spectrum: NDArray[Any], mask: NDArray[np.float64]) -> NDArray[np.float32]:
-        """The sum of a picture under a mask at every shift; negative shifts count from the end."""
-        shifted = np.conj(fft.rfft2(mask.astype(np.float32), self.shape))
-        sums: NDArray[np.float32] = fft.irfft2(spectrum * shifted, self.shape)
-        return sums
-
-    def _rasterise(self, drawn: Region) -> NDArray[np.bool_]:
+    def rasterise(self, drawn: Region) -> NDArray[np.bool_]:
         """(H, W) True inside the drawing."""
         mask = np.zeros(self.tissue.shape, dtype=np.bool_)
         across, down = self.scale
@@ -210,6 +155,98 @@ class _Picture:
                 draw.polygon([(x * across, y * down) for x, y in ring.coords], fill=fill)
             mask |= np.asarray(image)
         return mask
+
+    @cached_property
+    def _colours(self) -> list[NDArray[Any]]:
+        """The spectra of the optical densities of red, green and blue."""
+        density = -np.log((self._overview.astype(np.float32) + 8) / 263)
+        density = ndimage.uniform_filter(density, (self._step, self._step, 1))[self._middle]
+        channels = np.moveaxis(density - density.min(axis=(0, 1)), -1, 0)
+        return [fft.rfft2(channel, self.shape) for channel in channels]
+
+    @cached_property
+    def _tissue_spectrum(self) -> NDArray[Any]:
+        spectrum: NDArray[Any] = fft.rfft2(self.tissue.astype(np.float32), self.shape)
+        return spectrum
+
+    def _correlate(self, spectrum: NDArray[Any], mask: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The sum of a picture under a mask at every shift; negative shifts count from the end."""
+        shifted = np.conj(fft.rfft2(mask.astype(np.float32), self.shape))
+        sums: NDArray[np.float32] = fft.irfft2(spectrum * shifted, self.shape)
+        return sums
+
+
+class _Fit:
+    """How a drawing in level-0 pixels lies in one frame.
+
+    What takes long is computed where it is asked: most drawings are too small for it to matter.
+    """
+
+    def __init__(self, picture: _Picture, drawn: Region) -> None:
+        self.picture = picture
+        self._mask = picture.rasterise(drawn)
+
+    @property
+    def cover(self) -> float:
+        """Drawn pixels per pixel of tissue."""
+        return float(self._mask.sum() / max(1, self.picture.tissue_pixels))
+
+    @cached_property
+    def tissue(self) -> float:
+        """Fraction of the drawn pixels that is tissue; 0 without an outline."""
+        return 0.0 if self._sides is None else float(self.picture.tissue[self._mask].mean())
+
+    @cached_property
+    def contrast(self) -> float:
+        """Between both sides of the outline, at the best place within ``TOLERANCE``.
+
+        It is the distance of mean optical densities.
+        """
+        reach = round(TOLERANCE * self.picture.longest)
+        near = np.ix_(*[np.arange(-reach, reach + 1)] * 2)
+        shares, contrasts = self._everywhere
+        return float(np.where(shares[near] >= self.tissue - 0.05, contrasts[near], 0).max())
+
+    @cached_property
+    def best_place(self) -> tuple[int, int, float]:
+        """Where on tissue the contrast would be highest: (x, y) from here in pixels of the grid, and it."""
+        rows, columns = (np.flatnonzero(self._mask.any(axis=axis)) for axis in (1, 0))
+        y = np.arange(-rows[0], self.picture.height - rows[-1])
+        x = np.arange(-columns[0], self.picture.width - columns[-1])
+        shares, contrasts = (values[np.ix_(y, x)] for values in self._everywhere)
+        anywhere = np.where(shares >= 0.85, contrasts, 0)
+        row, column = np.unravel_index(anywhere.argmax(), anywhere.shape)
+        return int(x[column]), int(y[row]), float(anywhere.max())
+
+    @cached_property
+    def _sides(self) -> NDArray[np.float64] | None:
+        """(H, W) weights whose sum over a picture is the difference between both sides of the outline."""
+        inner, outer = _bands(self._mask, max(2, round(BAND * self.picture.longest)))
+        if not (inner.any() and outer.any() and self.picture.tissue_pixels):
+            return None
+        sides: NDArray[np.float64] = inner / inner.sum() - outer / outer.sum()
+        return sides
+
+    @cached_property
+    def _everywhere(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The fraction that is tissue, and the contrast, at every place."""
+        if self._sides is None:
+            nothing = np.zeros(self.picture.shape, dtype=np.float32)
+            return nothing, nothing
+        return self.picture.tissue_shares(self._mask), self.picture.contrasts(self._sides)
+
+
+def _better_place(as_drawn: _Fit) -> str:
+    """By how many level-0 pixels the drawing would have to be moved to fit better; empty if it fits."""
+    if not MOVED_COVER <= as_drawn.cover <= COVER[1]:
+        return ""
+    right, down, highest = as_drawn.best_place
+    if float(np.hypot(right, down)) / as_drawn.picture.longest < MIN_MOVE:
+        return ""
+    if highest < max(MIN_CONTRAST, BETTER_MOVED * as_drawn.contrast):
+        return ""
+    across, along = as_drawn.picture.scale
+    return f"moved by about {right / across:+.0f} pixels in x and {down / along:+.0f} in y"
 
 
 def _outside(drawn: Region, size_l0: tuple[int, int]) -> float:
@@ -227,13 +264,13 @@ def _bands(mask: NDArray[np.bool_], width: int) -> tuple[NDArray[np.bool_], NDAr
 
 def _fits_better(other: _Fit, as_drawn: _Fit, ratio: float) -> bool:
     """Whether an outline follows clearly more of what can be seen in another frame."""
-    if not COVER[0] <= other.cover <= COVER[1] or other.contrast < MIN_CONTRAST:
+    if not COVER[0] <= other.cover <= COVER[1]:
         return False
     if other.tissue >= max(as_drawn.tissue + 0.15, 0.9):
-        return other.contrast >= 1.2 * as_drawn.contrast
-    return other.tissue >= max(as_drawn.tissue - 0.08, 0.8) and other.contrast >= ratio * max(
-        as_drawn.contrast, VAGUE
-    )
+        return other.contrast >= max(MIN_CONTRAST, 1.2 * as_drawn.contrast)
+    if other.tissue < max(as_drawn.tissue - 0.08, 0.8):
+        return False
+    return other.contrast >= max(MIN_CONTRAST, ratio * max(as_drawn.contrast, VAGUE))
 
 
 def _other_frames(
