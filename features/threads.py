@@ -2,10 +2,12 @@
 
 import contextlib
 import ctypes
+import sys
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 
 @contextlib.contextmanager
@@ -19,10 +21,16 @@ def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with threadpool_limits(1):
+        with _controller(len(sys.modules)).limit(limits=1):
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+@lru_cache(maxsize=1)
+def _controller(n_modules: int) -> ThreadpoolController:  # noqa: ARG001 - imports may add pools
+    """The thread pools of all libraries; to list them takes milliseconds."""
+    return ThreadpoolController()
 
 
 def keep_freed_memory() -> None:

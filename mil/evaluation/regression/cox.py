@@ -70,23 +70,24 @@ def fit_cox(
     scaled, _, spread = standardised(rows)
     if ridge:  # the penalty is of coefficients per unit
         scaled, spread = rows - rows.mean(axis=0), np.ones(rows.shape[1])
-    start = _derivatives(scaled, time, event, np.zeros(len(rows))).information
+    sets = _risk_sets(time, event)
+    start = _derivatives(scaled, event, sets, np.zeros(len(rows))).information
     basis = eigenbasis(start + ridge * np.eye(len(start)))
     weight = ridge * basis.back.T @ basis.back
-    at = partial(_penalised, scaled @ basis.back, time, event, weight, firth=firth)
+    at = partial(_penalised, scaled @ basis.back, event, sets, weight, firth=firth)
     rotated, top = maximise(at, len(weight))
     contrasts = basis.back / spread[:, None]
     return CoxFit(
         basis.back @ rotated / spread,
         basis.covariance(top.information) / np.outer(spread, spread),
-        partial_likelihood(scaled @ basis.back @ rotated, time, event),
+        _log_likelihood(event, sets, scaled @ basis.back @ rotated),
         Profile(at, rotated, top, contrasts, basis.unknown) if firth else None,
     )
 
 
 def partial_likelihood(risk: Floats, time: Floats, event: Bools) -> float:
     """Efron's log partial likelihood of log hazard ratios (n,)."""
-    return _derivatives(np.empty((len(risk), 0)), time, event, risk).value
+    return _log_likelihood(event, _risk_sets(time, event), risk)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,20 +120,20 @@ def breslow(risk: Floats, time: Floats, event: Bools) -> Baseline:
 
 
 def _penalised(
-    rows: Floats, time: Floats, event: Bools, weight: Floats, beta: Floats, *, firth: bool
+    rows: Floats, event: Bools, sets: Floats, weight: Floats, beta: Floats, *, firth: bool
 ) -> Derivatives:
     """Derivatives of the penalised partial likelihood; ``weight`` (K, K) is the ridge penalty's matrix."""
-    value, gradient, information = _derivatives(rows, time, event, rows @ beta)
+    value, gradient, information = _derivatives(rows, event, sets, rows @ beta)
     if firth:
         value += half_log_determinant(information)
-        gradient = gradient + _firth_gradient(rows, time, event, beta, information)
+        gradient = gradient + _firth_gradient(rows, sets, beta, information)
     pull = weight @ beta
     return Derivatives(value - 0.5 * float(pull @ beta), gradient - pull, information + weight)
 
 
-def _derivatives(rows: Floats, time: Floats, event: Bools, risk: Floats) -> Derivatives:
+def _derivatives(rows: Floats, event: Bools, sets: Floats, risk: Floats) -> Derivatives:
     """Derivatives of Efron's partial likelihood."""
-    shares, totals = _shares(time, event, risk)
+    shares, totals = _shares(sets, risk)
     means = shares @ rows  # (E, K)
     return Derivatives(
         float(risk[event].sum() - totals.sum()),
@@ -141,9 +142,13 @@ def _derivatives(rows: Floats, time: Floats, event: Bools, risk: Floats) -> Deri
     )
 
 
-def _shares(time: Floats, event: Bools, risk: Floats) -> tuple[Floats, Floats]:
+def _log_likelihood(event: Bools, sets: Floats, risk: Floats) -> float:
+    """Efron's log partial likelihood."""
+    return float(risk[event].sum() - _shares(sets, risk)[1].sum())
+
+
+def _shares(sets: Floats, risk: Floats) -> tuple[Floats, Floats]:
     """Share (E, n) of each case in the hazard of each event's risk set, and the log of that hazard (E,)."""
-    sets = _risk_sets(time, event)
     # Shifted within each risk set, so that no set's hazards all round to 0.
     highest = np.where(sets > 0, risk, -np.inf).max(axis=1, keepdims=True)
     weights = sets * np.exp(np.minimum(risk - highest, 0))
@@ -153,17 +158,14 @@ def _shares(time: Floats, event: Bools, risk: Floats) -> tuple[Floats, Floats]:
 
 def _risk_sets(time: Floats, event: Bools) -> Floats:
     """Risk sets (E, n) by Efron: the l-th of d tied events counts the tied cases with weight 1 - l / d."""
-    sets = []
-    for t in np.unique(time[event]):
-        tied = (time == t) & event
-        left = np.arange(tied.sum()) / tied.sum()
-        sets.append((time >= t) - left[:, None] * tied)
-    return np.concatenate(sets)
+    at, deaths = np.unique(time[event], return_counts=True)
+    left = np.concatenate([np.arange(count) / count for count in deaths])
+    at = np.repeat(at, deaths)[:, None]
+    sets: Floats = (time >= at) - left[:, None] * ((time == at) & event)
+    return sets
 
 
-def _firth_gradient(
-    rows: Floats, time: Floats, event: Bools, beta: Floats, information: Floats
-) -> Floats:
+def _firth_gradient(rows: Floats, sets: Floats, beta: Floats, information: Floats) -> Floats:
     """Gradient (K,) of half the logarithm of the information's determinant.
 
     It is half the trace of the inverse information times the information's derivative, the third central
@@ -171,7 +173,7 @@ def _firth_gradient(
     """
     inverse = np.linalg.pinv(information)
     gradient = np.zeros(len(beta))
-    for share in _shares(time, event, rows @ beta)[0]:
+    for share in _shares(sets, rows @ beta)[0]:
         away = rows - share @ rows
         lengths = np.einsum("nk,kl,nl->n", away, inverse, away)
         gradient += 0.5 * (share * lengths) @ away
