@@ -14,6 +14,7 @@ from features.extraction.slide_check import ScaleCheck, SlideCheck
 from features.recipe import ALWAYS_EXCLUDED, Recipe
 from features.regions.drawing import note_exclusions
 from features.slides.find import leftovers, slide_files
+from features.slides.second_scans import find_second_scans, is_comparable
 from features.summary import Summary, listed, tally
 
 SAME_MPP = 1.1  # ratio of micrometres per pixel above which slides count as scanned differently
@@ -49,6 +50,7 @@ def summarise_checks(
     classes = sum((check.classes for check in checks), Counter[str]())
     misspelt = set(workload.recipe.exclude) - set(ALWAYS_EXCLUDED)
     summary.warnings.extend(note_exclusions(misspelt, classes))
+    _summarise_second_scans(summary, checks)
     _summarise_scanners(summary, checks)
     _summarise_work(summary, checks, workload)
     return summary
@@ -172,6 +174,30 @@ def _summarise_slides(
             f"{listed(names)} are equal names, or differ in letter case only; their bags would be one file. "
             "Rename one."
         )
+
+
+def _summarise_second_scans(summary: Summary, checks: Sequence[SlideCheck]) -> None:
+    """Slides of different cases that show one specimen; those that are one file are a problem already."""
+    structures = [check.structure for check in checks]
+    groups = [f"case {check.case}" if check.case else f"slide {check.slide}" for check in checks]
+    for scan in find_second_scans(structures, groups):
+        first, second = checks[scan.first], checks[scan.second]
+        if first.identity != second.identity:
+            summary.warnings.append(
+                f"{_with_case(first)} and {_with_case(second)} look like two scans of one specimen: {scan}. "
+                "If it is one patient's, give both the same case: else a model is tested on what it was "
+                "trained on."
+            )
+    unknown = [check.slide for check in checks if not is_comparable(check.structure)]
+    if unknown and len(checks) > 1:
+        summary.facts["second scans"] = (
+            f"not known for {len(unknown)} of {len(checks)} slides, which show too little tissue or could "
+            f"not be read: {listed(unknown)}"
+        )
+
+
+def _with_case(check: SlideCheck) -> str:
+    return f"{check.slide} (case {check.case})" if check.case else check.slide
 
 
 def _summarise_scanners(summary: Summary, checks: Sequence[SlideCheck]) -> None:

@@ -28,6 +28,7 @@ from features.recipe import Recipe
 from features.slides.names import file_name
 from features.slides.rehearsal import children_ended, open_slide
 from features.slides.slide import OVERVIEW_PX, Slide
+from features.slides.structure import find_structure
 from features.tiles.folders import open_folder
 from features.tiles.grid import TileGrid, sample
 
@@ -154,6 +155,11 @@ def _inspect_slide(
         view = survey_slide(slide, job, recipes[0])
         pixel_mm2 = slide.mpp[0] * slide.mpp[1] / MM2
         check.origin, check.notes = view.origin, view.remarks
+        check.structure = find_structure(
+            np.asarray(view.overview),
+            view.tissue_mask,
+            um_per_px=slide.mpp[0] * slide.size_l0[0] / view.overview.width,
+        )
         if view.drawing:
             check.classes = view.drawing.histogram()
         if view.placement:

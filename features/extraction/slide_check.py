@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from features.slides.structure import Structure
+
 
 @dataclass(kw_only=True)
 class ScaleCheck:
@@ -51,6 +53,7 @@ class SlideCheck:
         drawn_glass: fraction of the drawn area that is glass.
         drawn_outside: fraction of the drawn area that lies outside the slide.
         picture: the file with the picture; None if the slide cannot be read.
+        structure: of its tissue, by which a second scan is recognised; None if the slide cannot be read.
     """
 
     slide: str
@@ -71,6 +74,7 @@ class SlideCheck:
     drawn_glass: float | None = None
     drawn_outside: float | None = None
     picture: Path | None = None
+    structure: Structure | None = field(default=None, repr=False)
 
     @property
     def status(self) -> str:

@@ -245,11 +245,16 @@ def _site_folds(cohort: Cohort) -> str:
 
 
 def _add_duplicates(summary: Summary, cohort: Cohort) -> None:
-    pairs = lookalikes(cohort)
+    alike = lookalikes(cohort)
     summary.facts["duplicates"] = (
-        f"{len(pairs)} pairs of slides of different cases look like one tissue"
+        f"{len(alike.pairs)} pairs of slides of different cases look like one tissue"
     )
-    summary.problems.extend(map(str, pairs))
+    if alike.unknown:
+        summary.facts["duplicates"] += (
+            f"; not known for {len(alike.unknown)} of {len(cohort.bags)} slides with other colours or "
+            "another side up, as their bags have no picture that shows enough tissue"
+        )
+    summary.problems.extend(map(str, alike.pairs))
 
 
 def _add_columns(summary: Summary, cohort: Cohort) -> None:

@@ -1,13 +1,18 @@
 """Slides of different cases that show the same tissue: scanned twice, cropped, or saved again."""
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from features.bags.bag import Bag
 from features.bags.bare import REGION
+from features.regions.masks import tissue_mask
+from features.slides.second_scans import SecondScan, find_second_scans, is_comparable
+from features.slides.structure import Structure, find_structure
 from mil.data.cohort import Cohort
 
 NEIGHBOURS = 5  # slides of other cases, nearest by mean features, that a slide is compared with
@@ -18,48 +23,104 @@ ABOVE_CHANCE = 4  # times as many matches as with shuffled matches
 
 @dataclass(frozen=True)
 class Lookalike:
-    """Two slides of which one holds tiles of the other, in the same arrangement.
+    """Two slides of which one holds tissue of the other, in the same arrangement.
 
     Attributes:
         first, second: (case, slide).
-        matches: tiles of one slide that lie in the other at one common offset.
-        compared: tiles that were looked up.
+        matches: fields or tiles of one slide that lie in the other in one arrangement.
+        compared: those that were looked up.
+        scan: how the second lies, by the pictures of the slides; None where their tiles were compared.
     """
 
     first: tuple[str, str]
     second: tuple[str, str]
     matches: int
     compared: int
+    scan: SecondScan | None = None
 
     def __str__(self) -> str:
         (first_case, first), (second_case, second) = self.first, self.second
+        what, how = "two scans of one specimen", str(self.scan)
+        if self.scan is None:
+            what = "the same tissue"
+            how = f"{self.matches} of {self.compared} tiles of one lie in the other in the same arrangement"
         return (
-            f"Slides {first} (case {first_case}) and {second} (case {second_case}) look like the same "
-            f"tissue: {self.matches} of {self.compared} tiles of one lie in the other in the same "
-            "arrangement. If they come from one patient, give them the same case."
+            f"Slides {first} (case {first_case}) and {second} (case {second_case}) look like {what}: {how}. "
+            "If they come from one patient, give them the same case: else a model is tested on what it was "
+            "trained on."
         )
 
 
-def lookalikes(cohort: Cohort) -> tuple[Lookalike, ...]:
+@dataclass(frozen=True)
+class Lookalikes:
+    """The slides of different cases that seem to show the same tissue.
+
+    Attributes:
+        pairs: of slides.
+        unknown: slides without a picture that shows enough tissue; their tiles were compared instead, by
+            which only a scan with the same colours and the same side up is recognised.
+    """
+
+    pairs: tuple[Lookalike, ...]
+    unknown: tuple[str, ...]
+
+
+def lookalikes(cohort: Cohort) -> Lookalikes:
     """Slides of different cases that seem to show the same tissue.
 
-    Each tile of a slide is looked up in the slides most like it. In another patient's slide the nearest
-    tiles lie anywhere; in a second scan, a crop or a copy they lie at one offset. Matches by chance are
-    counted with the matches shuffled. A rotated or mirrored copy is not recognised.
+    The pictures in the bags are compared by the structure of the tissue, whatever its colours, sharpness,
+    orientation or place (``features.slides.second_scans``). Where a bag has no picture, or one with too
+    little tissue on it, each tile of the slide is looked up in the slides most like it. In another patient's
+    slide the nearest tiles lie anywhere; in a second scan, a crop or a copy they lie at one offset. Matches
+    by chance are counted with the matches shuffled.
+
+    Identical bags, which a cohort refuses or counts, are left out.
     """
     slides = [(case.name, bag) for case in cohort.cases for bag in case.bags]
-    if slides[0][1].recipe.get("region") == REGION:
-        return ()  # rows without places have no arrangement
+    structures = [read_structure(b.thumbnail, b.size_l0[0] * b.mpp_l0[0]) for _, b in slides]
+    known = [is_comparable(structure) for structure in structures]
+    identical = {second: first for first, second in cohort.duplicates}
     pairs = []
+    for scan in find_second_scans(structures, [case for case, _ in slides]):
+        first, second = ((slides[n][0], slides[n][1].slide) for n in (scan.first, scan.second))
+        if identical.get(first[1], first[1]) != identical.get(second[1], second[1]):
+            pairs.append(Lookalike(first, second, scan.matches, scan.compared, scan))
+    pairs += _compare_tiles(slides, known)
+    unknown = [bag.slide for (_, bag), is_known in zip(slides, known, strict=True) if not is_known]
+    return Lookalikes(tuple(pairs), tuple(unknown))
+
+
+def read_structure(thumbnail: bytes, width_um: float) -> Structure | None:
+    """The structure of the tissue on the picture in a bag; None without a picture or tissue on it.
+
+    Args:
+        thumbnail: JPEG of the whole slide, or nothing.
+        width_um: of the slide, in micrometres.
+    """
+    if not thumbnail:
+        return None
+    with Image.open(io.BytesIO(thumbnail)) as opened:
+        picture = opened.convert("RGB")
+    half = picture.reduce(2)  # takes a quarter of the time; the structure is no finer
+    mask = tissue_mask(np.asarray(half), width_um / half.width)
+    tissue = mask.repeat(2, axis=0).repeat(2, axis=1)[: picture.height, : picture.width]
+    return find_structure(np.asarray(picture), tissue, width_um / picture.width)
+
+
+def _compare_tiles(slides: Sequence[tuple[str, Bag]], known: Sequence[bool]) -> Iterator[Lookalike]:
+    """Pairs by their tiles, where at least one slide is not known by its picture."""
+    if all(known) or slides[0][1].recipe.get("region") == REGION:
+        return  # rows without places have no arrangement
     for i, j in _candidates(slides):
+        if known[i] and known[j]:
+            continue
         (first_case, first), (second_case, second) = slides[i], slides[j]
         small, large = (first, second) if len(first) <= len(second) else (second, first)
         matches, by_chance, compared = _count_matches(small, large)
         if matches >= max(MIN_TILES, ABOVE_CHANCE * by_chance):
-            pairs.append(
-                Lookalike((first_case, first.slide), (second_case, second.slide), matches, compared)
+            yield Lookalike(
+                (first_case, first.slide), (second_case, second.slide), matches, compared
             )
-    return tuple(pairs)
 
 
 def _candidates(slides: Sequence[tuple[str, Bag]]) -> Iterator[tuple[int, int]]:

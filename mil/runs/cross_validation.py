@@ -225,7 +225,7 @@ def notify_cohort(cohort: Cohort, notify: Notify) -> None:
     """Say what is left out of a cohort, what looks alike, and what its backbone does not state."""
     for row, reason in cohort.excluded:
         notify(f"Left out: {row}: {reason}")
-    for pair in lookalikes(cohort):
+    for pair in lookalikes(cohort).pairs:
         notify(str(pair))
     if cohort.unknown_weights:
         notify(

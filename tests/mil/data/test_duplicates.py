@@ -7,6 +7,8 @@ import pytest
 
 from mil.data.case import Case
 from mil.data.duplicates import lookalikes
+from tests.features.specimens import OTHER_STAIN, UM, saved, specimen, stained
+from tests.features.specimens import SIDE as PICTURE_PX
 from tests.mil.made import cohort_of, made_bag, made_cohort, planted_cohort
 
 SIDE = 448  # level-0 pixels of a tile, at 0.25 micrometres per pixel
@@ -66,7 +68,7 @@ def cohort_with(*bags, others=6):
 )
 def test_a_second_scan_under_another_case_is_told(again):
     field = tissue(1)
-    [pair] = lookalikes(cohort_with(scan("one", field), scan("two", field, **again)))
+    [pair] = lookalikes(cohort_with(scan("one", field), scan("two", field, **again))).pairs
     assert {pair.first, pair.second} == {("case-one", "one"), ("case-two", "two")}
     assert pair.matches > 0.7 * pair.compared
     assert "one patient" in str(pair)
@@ -77,15 +79,15 @@ def test_one_patients_own_slides_may_be_alike():
     cohort = cohort_with(scan("one", field))
     first = cohort.cases[0]
     both = replace(first, bags=(*first.bags, scan("two", field, noise=0.1)))
-    assert lookalikes(replace(cohort, cases=(both, *cohort.cases[1:]))) == ()
+    assert lookalikes(replace(cohort, cases=(both, *cohort.cases[1:]))).pairs == ()
 
 
 def test_other_tissue_raises_no_alarm():
     for seed in range(5):
-        assert lookalikes(made_cohort((12, 12), n_tiles=60, seed=seed)) == ()
-        assert lookalikes(planted_cohort(seed=seed)[0]) == ()
+        assert lookalikes(made_cohort((12, 12), n_tiles=60, seed=seed)).pairs == ()
+        assert lookalikes(planted_cohort(seed=seed)[0]).pairs == ()
         fields = [scan(f"s{i}", tissue(1000 * seed + i), noise=0.1) for i in range(12)]
-        assert lookalikes(cohort_with(*fields)) == ()
+        assert lookalikes(cohort_with(*fields)).pairs == ()
 
 
 def test_tiles_that_all_look_alike_or_lie_nowhere_prove_nothing():
@@ -96,11 +98,49 @@ def test_tiles_that_all_look_alike_or_lie_nowhere_prove_nothing():
                  coords_l0=np.zeros((50, 2), np.int64)) for i in range(4)
     ]  # fmt: skip
     for bags in (blank, nowhere):
-        assert lookalikes(cohort_with(*bags)) == ()
+        assert lookalikes(cohort_with(*bags)).pairs == ()
 
 
 def test_the_cohort_of_the_demo_raises_no_alarm(demo, mil):
     from mil.data.cohort import assemble
     from mil.data.table import read_table
 
-    assert lookalikes(assemble(read_table(demo / "cohort.csv"), demo / "store")) == ()
+    assert lookalikes(assemble(read_table(demo / "cohort.csv"), demo / "store")).pairs == ()
+
+
+def bag_of(name, picture, **facts):
+    file = b"" if picture is None else saved(np.ascontiguousarray(picture))
+    size = 8 * PICTURE_PX  # the picture is an eighth of the slide
+    return made_bag(name, thumbnail=file, size_l0=(size, size), mpp_l0=(UM / 8,) * 2, **facts)
+
+
+def cohort_of_bags(*bags, duplicates=()):
+    cases = [
+        Case(name=f"case-{bag.slide}", label="ab"[n % 2], bags=(bag,)) for n, bag in enumerate(bags)
+    ]
+    return replace(cohort_of(cases), duplicates=duplicates)
+
+
+def test_a_cohort_names_two_cases_with_one_specimen():
+    others = [bag_of(f"o{n}", stained(specimen(300 + n))) for n in range(3)]
+    pair = (
+        bag_of("one", stained(specimen(1))),
+        bag_of("two", stained(specimen(1), OTHER_STAIN)[:, ::-1]),
+    )
+    [alike] = lookalikes(cohort_of_bags(*pair, *others)).pairs
+    assert {alike.first, alike.second} == {("case-one", "one"), ("case-two", "two")}
+    assert "look like two scans of one specimen" in str(alike)
+    assert "(mirrored). If they come from one patient, give them the same case" in str(alike)
+    counted = cohort_of_bags(*pair, *others, duplicates=(("one", "two"),))
+    assert lookalikes(counted).pairs == ()
+
+
+def test_bags_without_a_picture_are_not_known():
+    bags = [
+        bag_of("one", stained(specimen(1))),
+        bag_of("two", None),
+        bag_of("three", stained(specimen(2))),
+    ]
+    alike = lookalikes(cohort_of_bags(*bags))
+    assert alike.pairs == ()
+    assert alike.unknown == ("two",)
