@@ -200,9 +200,9 @@ def _look_up(
             shift = np.rint((np.array(place.shift) - SMALL_PX * np.array(wrapped)) * per_px).astype(
                 np.int64
             )
-            found = _arrange(a, turned, shift)
-            if found and found.is_certain:
-                return _describe((first, second), pair, step, place.orientation, found)
+            arrangement = _arrange(a, turned, shift)
+            if arrangement and arrangement.is_certain:
+                return _describe((first, second), pair, step, place.orientation, arrangement)
     return None
 
 
