@@ -38,8 +38,8 @@ class ConvertOptions:
             default="auto",
             metadata={
                 "flag": "--from",
-                "help": "The tool or format of the files: trident, clam, stamp, slideflow, npz, csv, or "
-                "vector, one of a whole slide; `auto` looks into each file.",
+                "help": "The tool or format of the files; `vector` is one vector of a whole slide, and `auto` "
+                "looks into each file.",
                 "panel": "Files to import",
             },
         )

@@ -18,7 +18,7 @@ PANELS = (
     "Metrics", "Backbone", "Tiles", "Runs", "Files to import", "Slides", "Scale", "Annotations",
     "Stain and colour", "Computing", "Moved files",
 )  # fmt: skip
-MAX_METAVAR = 40
+MAX_METAVAR = 40  # of choices; the help lists longer ones behind its text
 TYPES = {int: "<int>", float: "<number>", Path: "<path>"}
 
 
@@ -41,7 +41,7 @@ def parameter_of(
     else:
         info = typer.Option(
             flags[field.name],
-            help=help_text + _default_note(field),
+            help=help_text + _choices_note(field, hint) + _default_note(field),
             show_default=False,
             rich_help_panel=panel or None,
             metavar=_metavar(field, hint),
@@ -111,13 +111,22 @@ def _line_type(field: "Field[Any]", hint: Any) -> Any:
 
 
 def _metavar(field: "Field[Any]", hint: Any) -> str:
-    """What the help shows of the values: ``[a|b|c]`` unless that is long; nothing for a switch."""
+    """What the help shows before the text: ``[a|b|c]`` unless that is long; nothing for a switch."""
     item = item_type(hint)
     if item is bool:
         return ""
     choices = "|".join(choices_for(field, hint))
-    shown = f"[{choices}]" if 0 < len(choices) <= MAX_METAVAR else TYPES.get(item, "<text>")
+    if len(choices) > MAX_METAVAR:
+        shown = "<choice>"
+    else:
+        shown = f"[{choices}]" if choices else TYPES.get(item, "<text>")
     return shown + (",..." if "split" in field.metadata else "")
+
+
+def _choices_note(field: "Field[Any]", hint: Any) -> str:
+    """The choices, where they are too long to be shown before the text."""
+    choices = choices_for(field, hint)
+    return f" \\[choices: {', '.join(choices)}]" if len("|".join(choices)) > MAX_METAVAR else ""
 
 
 def _completion(field: "Field[Any]", hint: Any) -> Callable[[str], list[str]] | None:
