@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from cli.app import app
 from cli.options import UsageError, verb, writable, wrong_use
 from cli.runs import MOVED_COHORT, MOVED_STORE
+from features.errors import InputError
 from mil.explanation.methods import list_methods
 
 if TYPE_CHECKING:
-    from features.bags.bag import Bag
     from mil.explanation.compare_methods import MethodComparison
-    from mil.explanation.request import MapRequest
+    from mil.explanation.request import MapInput, MapRequest
     from mil.explanation.write import Explanation
-    from mil.runs.run import Run
 
 METHODS_HELP = ". ".join(
     f"{method.name}: {method.description}" + (" (needs the slide)" if method.needs_slide else "")
@@ -146,23 +145,39 @@ def explain(options: ExplainOptions) -> None:
     random is labelled as such. In a cross-validation, the model that has not seen the slide's case is
     explained.
     """
+    from cli.console import Bars, warn
+    from mil.explanation.compare_methods import compare_methods
+    from mil.explanation.write import explain_input
     from mil.runs.run import open_run
+
+    request, source = _map_request(options)
+    folder = writable(options.out)
+    run = open_run(options.run, store=options.store, cohort=options.cohort)
+    if source is None:
+        show_comparison(
+            compare_methods(
+                run,
+                folder,
+                model=request.model,
+                target=request.target,
+                regions=request.regions,
+                progress=Bars(),
+            )
+        )
+        return
+    with wrong_use():
+        source.check(run)
+    with wrong_use(InputError):
+        explanation = explain_input(run, source, folder, request, notify=warn, progress=Bars())
+    show_explanation(explanation)
+
+
+def _map_request(options: ExplainOptions) -> "tuple[MapRequest, MapInput | None]":
+    """The map that is requested and of what, refused before any work if it cannot be; None is every slide."""
+    from mil.explanation.request import MapInput, MapRequest
 
     if (options.input is None) != options.all:
         raise UsageError("Give one bag or slide to explain, or --all for every slide of the run.")
-    request = _map_request(options)
-    run = open_run(options.run, store=options.store, cohort=options.cohort)
-    writable(options.out)
-    if options.input is None:
-        _explain_all(options, run)
-    else:
-        _explain_one(options, options.input, run, request)
-
-
-def _map_request(options: ExplainOptions) -> "MapRequest":
-    """The map that is requested, refused before any work if it cannot be."""
-    from mil.explanation.request import MapRequest
-
     with wrong_use():
         request = MapRequest(
             method=options.method,
@@ -172,67 +187,12 @@ def _map_request(options: ExplainOptions) -> "MapRequest":
             mpp=options.mpp,
             ome_tiff=options.ome_tiff,
         )
-        if options.input is not None:
-            available = options.slides is not None or options.input.suffix != ".h5"
-            request.check_slide(available=available)
-    return request
-
-
-def _explain_all(options: ExplainOptions, run: "Run") -> None:
-    from cli.console import Bars
-    from mil.explanation.compare_methods import compare_methods
-
-    show_comparison(
-        compare_methods(
-            run,
-            options.out,
-            model=options.model,
-            target=options.class_name,
-            regions=options.regions,
-            progress=Bars(),
-        )
-    )
-
-
-def _explain_one(options: ExplainOptions, path: Path, run: "Run", request: "MapRequest") -> None:
-    from cli.console import Bars, warn
-    from cli.inputs import bags_for
-    from mil.explanation.request import SlideFile
-    from mil.explanation.write import explain_slide
-
-    [bag] = bags_for(
-        [path],
-        run.recipe,
-        run.path / "bags",
-        annotations=options.annotations,
-        weights=options.weights,
-        slide_mpp=options.slide_mpp,
-    )
-    file = _slide_file(path, options.slides, bag)
-    slide = None
-    if file is not None:
-        slide = SlideFile(path=file, mpp=options.slide_mpp, weights=options.weights)
-    show_explanation(
-        explain_slide(run, bag, options.out, request, slide=slide, notify=warn, progress=Bars())
-    )
-
-
-def _slide_file(path: Path, slides: Path | None, bag: "Bag") -> Path | None:
-    """The file of the bag's slide, if it is available.
-
-    Raises:
-        UsageError: the folder does not hold it.
-    """
-    from cli.inputs import slide_files
-
-    if path.suffix != ".h5":
-        return path
-    if slides is None:
-        return None
-    file = slide_files(slides).get(bag.slide)
-    if file is None:
-        raise UsageError(f"--slides {slides}: holds no slide {bag.slide}.")
-    return file
+        if options.input is None:
+            return request, None
+        names = ("slides", "annotations", "slide_mpp", "weights")
+        source = MapInput(path=options.input, **{name: getattr(options, name) for name in names})
+        request.check_slide(available=source.has_slide)
+    return request, source
 
 
 def show_explanation(explanation: "Explanation") -> None:

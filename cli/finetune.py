@@ -1,6 +1,6 @@
 """`mil finetune`: train a backbone on labelled slides; its weights know their cases."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,6 @@ from cli.app import app
 from cli.extract import SlideOptions
 from cli.options import UsageError, build, check_columns, plain, verb, writable, wrong_use
 from features.errors import InputError
-from mil.data.reading import TableReading
 from mil.finetune.settings import FinetuneSettings
 from mil.settings import FitSettings
 from mil.tasks.names import DEFAULT_TASK, TaskColumns
@@ -99,9 +98,7 @@ def run_finetune(options: FinetuneOptions) -> None:
         _show_card(card, options.out)
 
 
-def fold_config(
-    path: Path, table: Path, out: Path, task: str, reading: TableReading
-) -> "FinetuneConfig":
+def fold_config(path: Path, table: Path, out: Path, task: str) -> "FinetuneConfig":
     """The settings by which each fold of a cross-validation fine-tunes.
 
     Args:
@@ -109,7 +106,6 @@ def fold_config(
         table: of the cross-validation.
         out: its run folder.
         task: its task.
-        reading: how it reads the table.
 
     Raises:
         UsageError: the file names another task.
@@ -119,7 +115,7 @@ def fold_config(
         raise UsageError(
             f"--finetune-config {path} has task {options.task}, but --task is {task}. Give both one task."
         )
-    return replace(finetune_config(options), reading=reading)
+    return finetune_config(options)
 
 
 def finetune_config(options: FinetuneOptions) -> "FinetuneConfig":

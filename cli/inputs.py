@@ -20,28 +20,6 @@ def slide_files(folder: Path | None) -> dict[str, Path]:
         return find_slides(folder) if folder else {}
 
 
-def bags_for(
-    inputs: Sequence[Path],
-    recipe: Mapping[str, Any],
-    store: Path,
-    *,
-    annotations: Path | None,
-    weights: str | None,
-    slide_mpp: float | None,
-) -> list[Bag]:
-    """The bag of each input, with bars while slides are extracted.
-
-    Raises:
-        UsageError: an input cannot become a bag of the model.
-    """
-    bags, unusable = usable_bags(
-        inputs, recipe, store, annotations=annotations, weights=weights, slide_mpp=slide_mpp
-    )
-    if unusable:
-        raise next(iter(unusable.values()))
-    return bags
-
-
 def usable_bags(
     inputs: Sequence[Path],
     recipe: Mapping[str, Any],

@@ -16,8 +16,9 @@ from mil.tasks.names import TaskColumns
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mil.data.cohort import Cohort
     from mil.runs.cross_validation import CrossValidation
+    from mil.runs.record import NewRun
+    from mil.study import Study
     from mil.tasks.task import Task
 
 
@@ -194,70 +195,27 @@ def crossval(options: CrossvalOptions) -> None:
 
 def run_crossval(options: CrossvalOptions) -> "CrossValidation":
     """Write the run folder and print the comparison of the models."""
+    from cli.console import Bars, notify
     from cli.show import show_cross_validation
-    from mil.tasks.registry import task_from
+    from mil.runs.cross_validation import Computing, Plan
 
     writable(options.out)
-    settings = plain(options)
-    task = task_from(settings)
-    models = options.models or task.default_models
-    check_model_names(models, task)
-    check_model_names([options.combine] if options.combine else [], task)
-    how = _shared_settings(options) | {"settings": settings | {"models": list(models)}}
-    if options.finetune_config:
-        result = _cross_validate_per_fold(
-            options.cohort, models, options.out, options.finetune_config, task, how
-        )
-    else:
-        how |= {name: getattr(options, name) for name in ("engine", "workers")}
-        cohort = load_learners(
-            options.cohort,
-            options.store,
-            task,
-            part_of(options, TableReading),
-            allow_missing=options.allow_missing,
-            allow_duplicates=options.allow_duplicates,
-        )
-        result = _cross_validate(cohort, models, options.out, options.combine, how)
+    task = _task(options)
+    plan = Plan(
+        models=options.models or task.default_models,
+        fit=part_of(options, FitSettings),
+        split=part_of(options, SplitSettings),
+        combine=options.combine,
+    )
+    check_model_names(plan.models, task)
+    check_model_names([plan.combine] if plan.combine else [], task)
+    study = study_of(options, options.store, task, tuning=options.finetune_config)
+    folder = _folder(options, models=list(plan.models))
+    computing = Computing(options.engine, options.workers, Bars(), notify)
+    with wrong_use(InputError):
+        result = study.cross_validate(plan, folder, computing)
     show_cross_validation(result)
     return result
-
-
-def _shared_settings(options: CrossvalOptions) -> dict[str, Any]:
-    """What both kinds of cross-validation take."""
-    return {
-        "fit": part_of(options, FitSettings),
-        "split": part_of(options, SplitSettings),
-        "overwrite": options.overwrite,
-    }
-
-
-def _cross_validate(
-    cohort: "Cohort", models: "Sequence[str]", out: Path, combine: str, how: dict[str, Any]
-) -> "CrossValidation":
-    """Cross-validate on the bags of a store."""
-    from cli.console import Bars, notify
-    from mil.runs.cross_validation import run_cross_validation
-
-    return run_cross_validation(
-        cohort, models, out, combine_model=combine, progress=Bars(), notify=notify, **how
-    )
-
-
-def _cross_validate_per_fold(
-    table: Path, models: "Sequence[str]", out: Path, tuning: Path, task: "Task", how: dict[str, Any]
-) -> "CrossValidation":
-    """Cross-validate with a backbone fine-tuned in each fold, as the file ``tuning`` says."""
-    from cli.console import Bars, notify
-    from cli.finetune import fold_config
-    from mil.finetune.cross_validation import run_cross_validation_per_fold
-
-    reading = TableReading.from_settings(how["settings"])
-    config = fold_config(tuning, table, out, task.name, reading)
-    with wrong_use(InputError):
-        return run_cross_validation_per_fold(
-            table, models, out, config=config, task=task, progress=Bars(), notify=notify, **how
-        )
 
 
 @verb(app, TrainOptions, examples=["mil train cohort.csv store --model abmil --out trained"])
@@ -267,27 +225,22 @@ def train(options: TrainOptions) -> None:
     No case is left to evaluate it on. `mil crossval` estimates how well such a model does on new cases.
     """
     from cli.console import notify, say
-    from mil.runs.cross_validation import train_on_all
-    from mil.tasks.registry import task_from
 
     writable(options.out)
-    settings = plain(options)
-    task = task_from(settings)
+    task = _task(options)
     check_model_names([options.model], task)
-    allowed = {name: getattr(options, name) for name in ("allow_missing", "allow_duplicates")}
-    reading = part_of(options, TableReading)
-    cohort = load_learners(options.cohort, options.store, task, reading, **allowed)
-    run, fitted = train_on_all(
-        cohort,
-        options.model,
-        options.out,
-        fit=part_of(options, FitSettings),
-        seed=options.seed,
-        overwrite=options.overwrite,
-        settings=settings,
-        notify=notify,
+    fit = part_of(options, FitSettings)
+    run, fitted = study_of(options, options.store, task).train(
+        options.model, _folder(options), fit=fit, seed=options.seed, notify=notify
     )
-    say(f"{fitted.model} fitted on {len(cohort.cases)} cases: {run.model_path(fitted.model)}")
+    say(f"{fitted.model} fitted on {len(run.labels)} cases: {run.model_path(fitted.model)}")
+
+
+def _task(options: CohortOptions) -> "Task":
+    """What is learnt."""
+    from mil.tasks.registry import task_from
+
+    return task_from(plain(options))
 
 
 def check_model_names(models: "Sequence[str]", task: "Task") -> None:
@@ -303,27 +256,29 @@ def check_model_names(models: "Sequence[str]", task: "Task") -> None:
         task.check_models(models)
 
 
-def load_learners(
-    table: Path,
-    store: Path | None,
-    task: "Task",
-    reading: TableReading,
-    *,
-    allow_missing: bool,
-    allow_duplicates: bool,
-) -> "Cohort":
-    """The cohort of a verb that learns."""
-    from cli.console import notify
-    from mil.data.cohort import load_cohort
+def study_of(
+    options: CohortOptions, store: Path | None, task: "Task", *, tuning: Path | None = None
+) -> "Study":
+    """The table with its bags, or the settings by which each fold makes them."""
+    from cli.finetune import fold_config
+    from mil.study import Study
 
-    assert store
-    return load_cohort(
-        table,
-        store,
+    config = None
+    if tuning is not None:
+        config = fold_config(tuning, options.cohort, options.out, task.name)
+    return Study(
+        table=options.cohort,
         task=task,
-        allow_missing=allow_missing,
-        allow_duplicates=allow_duplicates,
-        case_from=reading.case_from,
-        label_is=reading.label_is,
-        notify=notify,
+        store=store,
+        tuning=config,
+        reading=part_of(options, TableReading),
+        allow_missing=options.allow_missing,
+        allow_duplicates=options.allow_duplicates,
     )
+
+
+def _folder(options: CohortOptions, **resolved: Any) -> "NewRun":
+    """The run folder, with the settings that repeat the run."""
+    from mil.runs.record import NewRun
+
+    return NewRun(path=options.out, settings=plain(options) | resolved, overwrite=options.overwrite)

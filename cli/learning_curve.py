@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.learn import CohortOptions, check_model_names, load_learners
+from cli.learn import CohortOptions, check_model_names, study_of
 from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
-from mil.data.reading import TableReading
 from mil.heads.registry import model_names
 from mil.settings import CurveSettings, FitSettings
 
 if TYPE_CHECKING:
     from mil.audit.shots import LearningCurve
-    from mil.data.cohort import Cohort
+    from mil.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,23 +68,15 @@ def learning_curve(options: LearningCurveOptions) -> None:
     with wrong_use():
         check_task(task)
     check_model_names(options.models, task)
-    cohort = load_learners(
-        options.cohort,
-        options.store,
-        task,
-        part_of(options, TableReading),
-        allow_missing=options.allow_missing,
-        allow_duplicates=options.allow_duplicates,
-    )
-    _show(_learn(cohort, options))
+    _show(_learn(study_of(options, options.store, task), options))
 
 
-def _learn(cohort: "Cohort", options: LearningCurveOptions) -> "LearningCurve":
+def _learn(study: "Study", options: LearningCurveOptions) -> "LearningCurve":
     from cli.console import Bars, notify
     from mil.audit.shots_run import run_learning_curve
 
     return run_learning_curve(
-        cohort,
+        study.cohort(notify),
         options.models,
         options.out,
         fit=part_of(options, FitSettings),

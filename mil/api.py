@@ -229,23 +229,22 @@ def cross_validate(  # noqa: PLR0913 - what, and how it is run
         )
         print(run.evaluate()["abmil"].metrics["auc"].value)
     """
+    from features.progress import Silent
     from mil.heads.registry import model_name
-    from mil.runs.cross_validation import run_cross_validation
+    from mil.runs.cross_validation import Computing, Plan, StoredCases, run_cross_validation
+    from mil.runs.record import NewRun
     from mil.settings import SplitSettings
 
     chosen = [models] if isinstance(models, str) else models or cohort.task.default_models
-    result = run_cross_validation(
-        cohort,
-        [model_name(model) for model in chosen],
-        Path(out),
+    plan = Plan(
+        models=tuple(model_name(model) for model in chosen),
         fit=_settings_for(cohort, settings),
         split=SplitSettings(folds=str(folds), repeats=repeats, seed=seed),
-        combine_model=combine,
-        workers=workers,
-        overwrite=overwrite,
-        progress=progress,
-        notify=notify or _ignore,
+        combine=combine,
     )
+    folder = NewRun(path=Path(out), overwrite=overwrite)
+    computing = Computing(workers=workers, progress=progress or Silent(), notify=notify or _ignore)
+    result = run_cross_validation(StoredCases(cohort), plan, folder, computing)
     return _user_run(result.run)
 
 

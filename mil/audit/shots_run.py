@@ -29,8 +29,8 @@ from mil.runs.cross_validation import (
     check_models,
     clinical_facts,
     cohort_facts,
+    cohort_settings,
     notify_cohort,
-    record_settings,
 )
 from mil.runs.record import finish_run, start_run
 from mil.settings import CurveSettings, FitSettings, SplitSettings
@@ -85,7 +85,12 @@ def run_learning_curve(  # noqa: PLR0913 - what, and how it is run
         notify(notice)
     facts = cohort_facts(cohort) | clinical_facts(cohort, models, fit.clinical, notify)
     facts["folds_sha256"] = folds_sha256(folds)
-    recorded = settings or record_settings(cohort, models, out, fit, None) | asdict(curve)
+    recorded = settings or {
+        **cohort_settings(cohort, out),
+        **asdict(fit),
+        "models": list(models),
+        **asdict(curve),
+    }
     run = start_run(out, COMMAND, recorded, facts, overwrite=overwrite)
     write_folds(out / files.FOLDS, folds)
     work = _Draw(cohort, tuple(models), folds, fit, curve.seed, out / "draws")

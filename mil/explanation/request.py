@@ -1,10 +1,18 @@
-"""Which map of a slide is requested; checked before any work."""
+"""Which map is requested, and of what; checked before any work."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from features.bags.bag import Bag
+from features.errors import InputError
+from features.progress import Progress
+from features.slides.find import find_slides
 from mil.errors import FitError
 from mil.explanation.methods import Method, find_method
+from mil.runs.inputs import check_inputs, usable_bags
+from mil.runs.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,3 +81,73 @@ class SlideFile:
     path: Path
     mpp: float | None = None
     weights: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapInput:
+    """A bag or a slide to explain, and what it takes to read it.
+
+    Attributes:
+        path: a bag (.h5) or a slide.
+        slides: folder with the bag's slide.
+        annotations: folder with the slide's annotations, where a slide is given.
+        slide_mpp: micrometres per level-0 pixel, if the slide does not say.
+        weights: the backbone's weights file, if the bags were made with one.
+    """
+
+    path: Path
+    slides: Path | None = None
+    annotations: Path | None = None
+    slide_mpp: float | None = None
+    weights: str | None = None
+
+    @property
+    def is_bag(self) -> bool:
+        """Whether it is a bag."""
+        return self.path.suffix == ".h5"
+
+    @property
+    def has_slide(self) -> bool:
+        """Whether the slide itself is available."""
+        return not self.is_bag or self.slides is not None
+
+    def check(self, run: Run) -> None:
+        """Refuse, before any work, what cannot become a bag of a run's models or has no slides.
+
+        Raises:
+            RunError, AnnotationError: as ``check_inputs``.
+            SlideError: there is no folder of slides, or no slide in it.
+        """
+        check_inputs([self.path], run.recipe, self.annotations)
+        if self.is_bag:
+            _ = self._files
+
+    def read(self, run: Run, progress: Progress | None = None) -> tuple[Bag, SlideFile | None]:
+        """The bag, and its slide if it is available; of a slide, the bag is extracted as the run's were.
+
+        Raises:
+            InputError: the folder does not hold the bag's slide.
+            FitError, BagError: the slide or bag cannot be used.
+        """
+        bags, unusable = usable_bags(
+            [self.path],
+            run.recipe,
+            run.path / "bags",
+            annotations=self.annotations,
+            weights=self.weights,
+            slide_mpp=self.slide_mpp,
+            progress=progress,
+        )
+        if unusable:
+            raise next(iter(unusable.values()))
+        [bag] = bags
+        if not self.has_slide:
+            return bag, None
+        file = self._files.get(bag.slide) if self.is_bag else self.path
+        if file is None:
+            raise InputError(f"slides={self.slides}: holds no slide {bag.slide}.")
+        return bag, SlideFile(path=file, mpp=self.slide_mpp, weights=self.weights)
+
+    @cached_property
+    def _files(self) -> Mapping[str, Path]:
+        return {} if self.slides is None else find_slides(self.slides)

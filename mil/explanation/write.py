@@ -25,7 +25,7 @@ from mil.explanation.known import known_tiles
 from mil.explanation.methods import Method
 from mil.explanation.models import choose_model, choose_target
 from mil.explanation.pyramid import FINEST_MPP, write_ome_tiff
-from mil.explanation.request import MapRequest, SlideFile
+from mil.explanation.request import MapInput, MapRequest, SlideFile
 from mil.explanation.scores import TileScores, write_csv, write_geojson
 from mil.explanation.single_tile import single_tile_scores
 from mil.explanation.slides import bag_tiles, draw_picture, load_bag_backbone, open_bag_slide
@@ -74,6 +74,25 @@ class Explanation:
         """Faithfulness in words, restricted to the model itself if that may be guessing."""
         verdict = self.assessed.faithfulness.verdict
         return f"{TO_THE_MODEL} {verdict}." if self.guessing else f"{verdict}."
+
+
+def explain_input(
+    run: Run,
+    source: MapInput,
+    folder: Path,
+    request: MapRequest,
+    *,
+    notify: Callable[[str], None] = lambda _text: None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Explain a bag or a slide, as ``explain_slide``; a slide becomes a bag first.
+
+    Raises:
+        InputError: the folder of slides does not hold the bag's.
+        FitError, BagError: the slide or bag cannot be used.
+    """
+    bag, slide = source.read(run, progress)
+    return explain_slide(run, bag, folder, request, slide=slide, notify=notify, progress=progress)
 
 
 def explain_slide(

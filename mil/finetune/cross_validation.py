@@ -1,117 +1,122 @@
-"""A cross-validation as a run whose folds fine-tune a backbone each, and its label permutation test."""
+"""Cases whose bags each fold makes with a backbone that it fine-tunes, and their label permutation test."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from features.progress import Progress, Silent
+from features.progress import Progress
+from mil.data.case import Row
 from mil.data.cohort import Cohort
-from mil.data.splits import Fold, folds_sha256, split_cases, write_folds
+from mil.data.splits import Fold, split_cases
 from mil.data.table import training_rows
 from mil.evaluation.predictions import Predictions
 from mil.finetune.config import FinetuneConfig, label_slides
 from mil.finetune.per_fold import cross_validate_per_fold, open_tuning
 from mil.finetune.run import slide_facts
+from mil.finetune.tiles import LabelledSlide
 from mil.learning.crossval import fit_anew
-from mil.runs import files
 from mil.runs.cases import cohort_as_tested
 from mil.runs.cross_validation import (
-    CrossValidation,
+    Computing,
     Notify,
+    Plan,
     StoredFits,
-    check_models,
     clinical_facts,
-    clinical_values,
     cohort_facts,
-    judge_and_finish,
     notify_cohort,
 )
-from mil.runs.record import start_run, update_run
+from mil.runs.record import update_run
 from mil.runs.run import Run
-from mil.settings import FitSettings, SplitSettings
-from mil.tasks.registry import task_from
 from mil.tasks.task import Task
 
 
-def run_cross_validation_per_fold(  # noqa: PLR0913 - what, and how it is run
-    table: Path,
-    models: Sequence[str],
-    out: Path,
-    *,
-    config: FinetuneConfig,
-    fit: FitSettings,
-    split: SplitSettings,
-    task: Task | None = None,
-    overwrite: bool = False,
-    settings: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
-    notify: Notify = lambda _message: None,
-) -> CrossValidation:
-    """Cross-validate models on bags of backbones that were fine-tuned on each fold's training cases.
+@dataclass(frozen=True, kw_only=True)
+class TunedCases:
+    """Cases whose bags are made in each fold, by a backbone that was fine-tuned on its training cases.
 
-    Writes the run folder; an interrupted run goes on. Every row of the table is needed.
+    Every row of the table is needed.
 
-    Args:
-        table: CSV with case, slide and the columns of the task; rows kept for testing are left out.
-        models: names of heads and baselines.
-        out: the run folder.
+    Attributes:
+        table: CSV with case, slide and the columns of the task.
         config: slides, recipe, fine-tuning and device.
-        fit: how each model is trained.
-        split: how cases are divided into folds.
-        task: which outcome is learnt; that of ``fit`` in its usual columns if not given.
-        overwrite: replace a finished run.
-        settings: what run.json records, enough to repeat the run; made from the arguments if not given.
-        progress: is advanced by each slide, step and fit.
-        notify: called with what a reader should know of the cohort.
-
-    Raises:
-        InputError: the table is none, or there is no folder with its slides.
-        FitError: a model is unknown or cannot learn this outcome, a slide cannot be used, or a fit fails.
-        CohortError: the cohort cannot carry the folds, or a row has no outcome.
-        LeakageError: the first weights or the target stain have seen a case that would be tested.
-        RunError: the folder holds another run.
+        task: which outcome is learnt.
+        rows: of the table; rows kept for testing are left out.
+        slides: the same slides, labelled.
     """
-    task = task or task_from({"task": fit.task})
-    check_models(task, models, fit.chunk_tiles, notify)
-    jobs, rows = config.read_jobs(table), training_rows(table, notify, config.reading)
-    slides = label_slides(jobs, rows, task, source=table.name)
-    labelled = task.label_rows(rows, table.name)
-    cases = {row.case: row for row in sorted(labelled, key=lambda row: row.case)}
-    folds = split_cases(
-        list(cases),
-        task.strata([row.label for row in cases.values()], split.folds),
-        [row.site for row in cases.values()],
-        split,
-    )
-    facts = slide_facts(slides, task, source=table.name) | {
-        "tuning": {
-            "inputs": [str(table.absolute())],
+
+    table: Path
+    config: FinetuneConfig
+    task: Task
+    rows: Sequence[Row]
+    slides: Sequence[LabelledSlide]
+
+    @classmethod
+    def read(cls, table: Path, config: FinetuneConfig, task: Task, notify: Notify) -> Self:
+        """The cases of a table.
+
+        Raises:
+            InputError: the table is none, or there is no folder with its slides.
+            CohortError: a row has no outcome.
+        """
+        jobs, rows = config.read_jobs(table), training_rows(table, notify, config.reading)
+        slides = label_slides(jobs, rows, task, source=table.name)
+        return cls(table=table, config=config, task=task, rows=rows, slides=slides)
+
+    def to_settings(self, out: Path) -> dict[str, Any]:
+        """Where they come from, as run.json holds it."""
+        return {
+            "cohort": str(self.table.absolute()),
+            "store": None,
             "out": str(out.absolute()),
-            **config.to_settings(),
-        },
-        "folds_sha256": folds_sha256(folds),
-    }
-    recorded = settings or _record_settings(table, models, out, task, fit, split) | asdict(
-        config.reading
-    )
-    run = start_run(out, "crossval", recorded, facts, overwrite=overwrite)
-    write_folds(out / files.FOLDS, folds)
-    with open_tuning(
-        rows, slides, config.recipe, config.settings, run.fold_store, task=task,
-        device=config.device, workers=config.workers,
-    ) as tuning:  # fmt: skip
-        predictions = cross_validate_per_fold(
-            tuning, folds, models, fit, seed=split.seed, fitter=StoredFits(run),
-            progress=progress or Silent(),
-        )  # fmt: skip
-    tested = cohort_as_tested(rows, folds, run.fold_store, task)
-    notify_cohort(tested, notify)
-    run = update_run(
-        run, **cohort_facts(tested), **clinical_facts(tested, models, fit.clinical, notify)
-    )
-    return judge_and_finish(run, tested, predictions, clinical_values(tested, models, fit.clinical))
+            "allow_missing": False,
+            "allow_duplicates": False,
+            "finetune": "per-fold",
+            **self.task.to_settings(),
+            **asdict(self.config.reading),
+        }
+
+    def split(self, plan: Plan, notify: Notify) -> tuple[Fold, ...]:
+        """Folds of the cases."""
+        del notify  # of the cohort, which there is when its bags have been made
+        labelled = self.task.label_rows(self.rows, self.table.name)
+        cases = {row.case: row for row in sorted(labelled, key=lambda row: row.case)}
+        return split_cases(
+            list(cases),
+            self.task.strata([row.label for row in cases.values()], plan.split.folds),
+            [row.site for row in cases.values()],
+            plan.split,
+        )
+
+    def facts(self, plan: Plan, out: Path, notify: Notify) -> dict[str, Any]:
+        """Outcomes, and how each fold is fine-tuned."""
+        del plan, notify
+        return slide_facts(self.slides, self.task, source=self.table.name) | {
+            "tuning": {
+                "inputs": [str(self.table.absolute())],
+                "out": str(out.absolute()),
+                **self.config.to_settings(),
+            }
+        }
+
+    def predict(
+        self, run: Run, plan: Plan, folds: Sequence[Fold], computing: Computing
+    ) -> tuple[Run, Cohort, Predictions]:
+        """Every case by models whose backbone has not seen it either; fits are made one at a time."""
+        config, notify = self.config, computing.notify
+        with open_tuning(
+            self.rows, self.slides, config.recipe, config.settings, run.fold_store, task=self.task,
+            device=config.device, workers=config.workers,
+        ) as tuning:  # fmt: skip
+            predictions = cross_validate_per_fold(
+                tuning, folds, plan.models, plan.fit, seed=plan.split.seed, fitter=StoredFits(run),
+                progress=computing.progress,
+            )  # fmt: skip
+        tested = cohort_as_tested(self.rows, folds, run.fold_store, self.task)
+        notify_cohort(tested, notify)
+        columns = clinical_facts(tested, plan.models, plan.fit.clinical, notify)
+        return update_run(run, **cohort_facts(tested), **columns), tested, predictions
 
 
 @dataclass(frozen=True)
@@ -151,27 +156,3 @@ class PerFoldPipeline:
 def _stores_in(folder: Path) -> Callable[[Fold], Path]:
     """The bag store of each fold in a folder."""
     return lambda fold: folder / f"r{fold.repeat}-f{fold.index}" / "bags"
-
-
-def _record_settings(
-    table: Path,
-    models: Sequence[str],
-    out: Path,
-    task: Task,
-    fit: FitSettings,
-    split: SplitSettings,
-) -> dict[str, Any]:
-    """Settings as run.json records them, for a run that was started from Python."""
-    return {
-        "cohort": str(table.absolute()),
-        "store": None,
-        "out": str(out.absolute()),
-        "allow_missing": False,
-        "allow_duplicates": False,
-        "finetune": "per-fold",
-        **task.to_settings(),
-        **asdict(fit),
-        "models": list(models),
-        "combine": "",
-        **asdict(split),
-    }

@@ -1,11 +1,11 @@
 """A cross-validation as a run: folds, fits, predictions, numbers, all in one folder."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from features.progress import Progress
+from features.progress import Progress, Silent
 from mil.baselines.encoding import clinical_columns, readable, revealing_columns
 from mil.data.cohort import Cohort
 from mil.data.columns import odd_cells
@@ -19,7 +19,7 @@ from mil.learning.crossval import cross_validate, fit_cases
 from mil.learning.fitted import FittedModel, load_model, save_model
 from mil.learning.head_weights import check_head_weights
 from mil.runs import files
-from mil.runs.record import finish_run, start_run
+from mil.runs.record import NewRun, finish_run
 from mil.runs.run import Run
 from mil.runs.run_log import log_run
 from mil.settings import FitSettings, SplitSettings
@@ -47,97 +47,117 @@ class CrossValidation:
     notes: tuple[str, ...]
 
 
-def run_cross_validation(  # noqa: PLR0913 - what, and how it is run
-    cohort: Cohort,
-    models: Sequence[str],
-    out: Path,
-    *,
-    fit: FitSettings,
-    split: SplitSettings,
-    combine_model: str = "",
-    engine: str = "loky",
-    workers: int = 1,
-    overwrite: bool = False,
-    settings: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
-    notify: Notify = lambda _text: None,
-) -> CrossValidation:
-    """Cross-validate models on a cohort and write the run folder; an interrupted run goes on.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is done with the cases of a cross-validation.
 
-    Args:
-        cohort: cases with bags, loaded from a table and a store.
+    Attributes:
         models: names of heads and baselines.
-        out: the run folder.
         fit: how each model is trained.
         split: how cases are divided into folds.
-        combine_model: a model whose score is combined with clinical columns; empty for none.
+        combine: a model whose score is combined with clinical columns; empty for none.
+    """
+
+    models: tuple[str, ...]
+    fit: FitSettings
+    split: SplitSettings
+    combine: str = ""
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The models, and the clinical one where a score is combined with columns."""
+        return (*self.models, "clinical") if self.combine else self.models
+
+    def to_settings(self) -> dict[str, Any]:
+        """The plan as run.json holds it."""
+        return {
+            "models": list(self.models),
+            "combine": self.combine,
+            **asdict(self.fit),
+            **asdict(self.split),
+        }
+
+
+class Cases(Protocol):
+    """The cases of a cross-validation, and where the bags of each fold come from."""
+
+    @property
+    def task(self) -> Task:
+        """What is asked of a case."""
+
+    def to_settings(self, out: Path) -> dict[str, Any]:
+        """Where they come from, as run.json holds it."""
+
+    def split(self, plan: Plan, notify: Notify) -> tuple[Fold, ...]:
+        """Folds of the cases; notifies first of what their reader should know."""
+
+    def facts(self, plan: Plan, out: Path, notify: Notify) -> dict[str, Any]:
+        """What run.json says of them before any model is fitted."""
+
+    def predict(
+        self, run: Run, plan: Plan, folds: Sequence[Fold], computing: "Computing"
+    ) -> tuple[Run, Cohort, Predictions]:
+        """Every case by models that have not seen it, with the bags that it was tested on."""
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How fits are computed, which changes no result.
+
+    Attributes:
         engine: where fits run, ``loky`` or ``ray``.
         workers: fits at once; 0 takes one per core where that is worth their start.
-        overwrite: replace a finished run.
-        settings: what run.json records, enough to repeat the run; made from the arguments if not given.
         progress: is advanced by each fit.
         notify: called with what a reader should know before any number.
+    """
+
+    engine: str = "loky"
+    workers: int = 1
+    progress: Progress = field(default_factory=Silent)
+    notify: Notify = lambda _text: None
+
+
+def run_cross_validation(
+    cases: Cases, plan: Plan, folder: NewRun, computing: Computing | None = None
+) -> CrossValidation:
+    """Cross-validate models and write the run folder; an interrupted run goes on.
+
+    Args:
+        cases: with bags of a store, or of a backbone that is fine-tuned in each fold.
+        plan: models, training and folds.
+        folder: the run folder; its settings are made from cases and plan if empty.
+        computing: one fit at a time, in silence, if not given.
 
     Raises:
-        FitError: a model is unknown or cannot learn this outcome, or a fit fails.
-        CohortError: the cohort cannot carry the folds.
+        FitError: a model is unknown or cannot learn this outcome, a slide cannot be used, or a fit fails.
+        CohortError: the cases cannot carry the folds.
         LeakageError: a backbone has seen a case that would be tested.
         RunError: the folder holds another run.
     """
-    check_models(cohort.task, models, fit.chunk_tiles, notify)
-    if combine_model:
-        check_models(cohort.task, [combine_model], fit.chunk_tiles)
-        cohort.task.check_combinable(cohort.classes)
-    notify_cohort(cohort, notify)
-    folds = split_cases(
-        cohort.names,
-        cohort.task.strata(cohort.labels, split.folds),
-        [case.site for case in cohort.cases],
-        split,
-    )
-    reading = (*models, "clinical") if combine_model else tuple(models)
-    if split.folds == "site" and (
-        warning := site_warning(folds, {case.name: case.label for case in cohort.cases})
-    ):
-        notify(warning)
-    facts = cohort_facts(cohort) | clinical_facts(cohort, reading, fit.clinical, notify)
-    facts["folds_sha256"] = folds_sha256(folds)
-    recorded = settings or record_settings(cohort, models, out, fit, split, combine_model)
-    run = start_run(out, "crossval", recorded, facts, overwrite=overwrite)
-    write_folds(out / files.FOLDS, folds)
-    fitter = StoredFits(run)
-    predictions = cross_validate(
-        cohort, folds, models, fit, seed=split.seed, fitter=fitter, engine=engine, workers=workers,
-        progress=progress,
-    )  # fmt: skip
-    if combine_model:
-        names = clinical_columns(cohort.cases, fit.clinical)
-        combination = Combination(cohort, combine_model, names, fit, split.seed, fitter)
-        combined = combine(combination, folds, engine=engine, workers=workers, progress=progress)
-        predictions = concat([predictions, combined])
-    columns = clinical_values(cohort, reading, fit.clinical)
-    return judge_and_finish(run, cohort, predictions, columns)
+    computing = computing or Computing()
+    notify, chunk_tiles = computing.notify, plan.fit.chunk_tiles
+    check_models(cases.task, plan.models, chunk_tiles, notify)
+    if plan.combine:
+        check_models(cases.task, [plan.combine], chunk_tiles)
+    folds = cases.split(plan, notify)
+    facts = cases.facts(plan, folder.path, notify) | {"folds_sha256": folds_sha256(folds)}
+    settings = folder.settings or cases.to_settings(folder.path) | plan.to_settings()
+    run = replace(folder, settings=settings).start("crossval", facts)
+    write_folds(run.path / files.FOLDS, folds)
+    run, cohort, predictions = cases.predict(run, plan, folds, computing)
+    return _judge_and_finish(run, cohort, predictions, plan)
 
 
-def judge_and_finish(
-    run: Run,
-    cohort: Cohort,
-    predictions: Predictions,
-    columns: Mapping[str, Mapping[str, str]] | None = None,
+def _judge_and_finish(
+    run: Run, cohort: Cohort, predictions: Predictions, plan: Plan
 ) -> CrossValidation:
-    """Write predictions and numbers, and mark the run as finished.
-
-    Args:
-        run: that was started.
-        cohort: that was predicted.
-        predictions: out of fold.
-        columns: clinical columns by case, where models read them.
-    """
+    """Write predictions and numbers, and mark the run as finished."""
     write_predictions(run.path / files.PREDICTIONS, predictions)
     evaluation, comparison = evaluate(predictions), compare(predictions)
     files.write_json(run.path / files.METRICS, evaluation.to_json())
     files.write_json(run.path / files.COMPARISON, comparison.to_json())
-    notes = cohort.task.write_extras(run.path, predictions, columns or {})
+    columns = clinical_values(cohort, plan.readers, plan.fit.clinical)
+    notes = cohort.task.write_extras(run.path, predictions, columns)
     run = finish_run(run)
     log_run(run, cohort, evaluation)
     return CrossValidation(
@@ -149,15 +169,80 @@ def judge_and_finish(
     )
 
 
+@dataclass(frozen=True)
+class StoredCases:
+    """Cases with the bags of a store.
+
+    Attributes:
+        cohort: loaded from a table and a store.
+    """
+
+    cohort: Cohort
+
+    @property
+    def task(self) -> Task:
+        """What is asked of a case."""
+        return self.cohort.task
+
+    def to_settings(self, out: Path) -> dict[str, Any]:
+        """Where they come from, as run.json holds it.
+
+        Raises:
+            CohortError: the cohort was not loaded from files, so that no run could find it again.
+        """
+        return cohort_settings(self.cohort, out)
+
+    def split(self, plan: Plan, notify: Notify) -> tuple[Fold, ...]:
+        """Folds of the cases; notifies first of what is left out and what looks alike."""
+        cohort = self.cohort
+        if plan.combine:
+            cohort.task.check_combinable(cohort.classes)
+        notify_cohort(cohort, notify)
+        folds = split_cases(
+            cohort.names,
+            cohort.task.strata(cohort.labels, plan.split.folds),
+            [case.site for case in cohort.cases],
+            plan.split,
+        )
+        if plan.split.folds == "site" and (
+            warning := site_warning(folds, {case.name: case.label for case in cohort.cases})
+        ):
+            notify(warning)
+        return folds
+
+    def facts(self, plan: Plan, out: Path, notify: Notify) -> dict[str, Any]:
+        """Outcomes, bags and clinical values, which all decide whether an interrupted run goes on."""
+        del out
+        columns = clinical_facts(self.cohort, plan.readers, plan.fit.clinical, notify)
+        return cohort_facts(self.cohort) | columns
+
+    def predict(
+        self, run: Run, plan: Plan, folds: Sequence[Fold], computing: Computing
+    ) -> tuple[Run, Cohort, Predictions]:
+        """Every case by models that have not seen it; fits of an interrupted run are used again."""
+        cohort, fit, seed, fitter = self.cohort, plan.fit, plan.split.seed, StoredFits(run)
+        engine, workers, progress = computing.engine, computing.workers, computing.progress
+        predictions = cross_validate(
+            cohort, folds, plan.models, fit, seed=seed, fitter=fitter, engine=engine,
+            workers=workers, progress=progress,
+        )  # fmt: skip
+        if plan.combine:
+            names = clinical_columns(cohort.cases, fit.clinical)
+            combination = Combination(cohort, plan.combine, names, fit, seed, fitter)
+            combined = combine(
+                combination, folds, engine=engine, workers=workers, progress=progress
+            )
+            predictions = concat([predictions, combined])
+        return run, cohort, predictions
+
+
 def train_on_all(
     cohort: Cohort,
     model: str,
-    out: Path,
+    folder: NewRun,
     *,
     fit: FitSettings,
     seed: int = 0,
-    overwrite: bool = False,
-    settings: Mapping[str, Any] | None = None,
     notify: Notify = lambda _text: None,
 ) -> tuple[Run, FittedModel]:
     """Fit one model on all cases and write it into a run folder; it is not judged, no case is left for that.
@@ -165,11 +250,9 @@ def train_on_all(
     Args:
         cohort: cases with bags.
         model: name of a head or baseline.
-        out: the run folder.
+        folder: the run folder; its settings are made from the arguments if empty.
         fit: how the model is trained.
         seed: of weights, draws and order.
-        overwrite: replace a finished run.
-        settings: what run.json records; made from the arguments if not given.
         notify: called with what a reader should know of the cohort.
 
     Raises:
@@ -180,11 +263,13 @@ def train_on_all(
     check_head_weights(fit.head_weights, [model], cohort.recipe)
     notify_cohort(cohort, notify)
     facts = cohort_facts(cohort) | clinical_facts(cohort, [model], fit.clinical, notify)
-    recorded = settings or record_settings(cohort, (), out, fit, None) | {
+    settings = folder.settings or {
+        **cohort_settings(cohort, folder.path),
+        **asdict(fit),
         "model": model,
         "seed": seed,
     }
-    run = start_run(out, "train", recorded, facts, overwrite=overwrite)
+    run = replace(folder, settings=settings).start("train", facts)
     fitted = fit_cases(model, cohort.cases, cohort.classes, fit, seed, task=cohort.task)
     save_model(run.model_path(model), fitted)
     return finish_run(run), fitted
@@ -279,18 +364,11 @@ def cohort_facts(cohort: Cohort) -> dict[str, object]:
     }
 
 
-def record_settings(
-    cohort: Cohort,
-    models: Sequence[str],
-    out: Path,
-    fit: FitSettings,
-    split: SplitSettings | None,
-    combine_model: str = "",
-) -> dict[str, Any]:
-    """Settings as run.json records them, for a run that was started from Python.
+def cohort_settings(cohort: Cohort, out: Path) -> dict[str, Any]:
+    """Where a cohort comes from, as run.json records it.
 
     Raises:
-        CohortError: the cohort was not loaded from a table and a store, so that no run could find it again.
+        CohortError: it was not loaded from a table and a store, so that no run could find it again.
     """
     table, store = cohort.origin()
     return {
@@ -301,7 +379,4 @@ def record_settings(
         "allow_duplicates": bool(cohort.duplicates),
         **cohort.task.to_settings(),
         **asdict(cohort.reading),
-        **asdict(fit),
-        **({"models": list(models), "combine": combine_model} if models else {}),
-        **(asdict(split) if split else {}),
     }

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -53,7 +53,7 @@ class NewRun:
     """
 
     path: Path
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
     overwrite: bool = False
 
     def start(self, command: str, data: Mapping[str, Any] | None = None) -> Run:

@@ -21,11 +21,14 @@ from mil.data.cohort import assemble
 from mil.data.table import read_table
 from mil.errors import CohortError, FitError, LeakageError
 from mil.finetune.config import FinetuneConfig, label_slides
-from mil.finetune.cross_validation import PerFoldPipeline, run_cross_validation_per_fold
+from mil.finetune.cross_validation import PerFoldPipeline
 from mil.finetune.files import load_classifier
 from mil.finetune.tiles import LabelledSlide, tile_weights
 from mil.learning.crossval import check_seen
+from mil.runs.cross_validation import Computing, Plan
+from mil.runs.record import NewRun
 from mil.settings import FitSettings, SplitSettings
+from mil.study import Study
 from mil.tasks.diagnosis import Diagnosis
 from mil.tasks.grade import Grade
 from mil.tasks.survival import Survival
@@ -178,15 +181,13 @@ def test_the_inner_part_is_judged_by_the_same_loss(study, tmp_path):
 @pytest.mark.parametrize("name", TASKS)
 def test_a_run_finds_the_signal_and_no_fold_has_seen_its_test_cases(study, tmp_path, name):
     task, config = TASKS[name], config_of(study, epochs=2)
-    result = run_cross_validation_per_fold(
-        study / "cohort.csv",
-        ["pooled-logistic", "majority"],
-        tmp_path / "run",
-        config=config,
+    plan = Plan(
+        models=("pooled-logistic", "majority"),
         fit=FitSettings(task=name, seeds=1),
         split=SplitSettings(folds="2"),
-        progress=Silent(),
     )
+    learnt = Study(table=study / "cohort.csv", task=task, tuning=config)
+    result = learnt.cross_validate(plan, NewRun(path=tmp_path / "run"), Computing())
     run, metric = result.run, task.null_metric[0]
     values = {model.model: model.metrics[metric].value for model in result.evaluation.models}
     assert values["pooled-logistic"] > 0.7

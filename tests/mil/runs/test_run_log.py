@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from mil.data.cohort import load_cohort
-from mil.runs.cross_validation import run_cross_validation
+from mil.runs.cross_validation import Plan, StoredCases, run_cross_validation
+from mil.runs.record import NewRun
 from mil.runs.run_log import LOG, describe_runs, runs_on
 from mil.settings import FitSettings, SplitSettings
 from tests.mil.made import made_cohort
@@ -22,8 +23,8 @@ def cohort(tmp_path):
 
 
 def run_of(cohort, out, seed):
-    split = SplitSettings(folds="2", seed=seed)
-    return run_cross_validation(cohort, ["mean"], out, fit=FIT, split=split).run
+    plan = Plan(models=("mean",), fit=FIT, split=SplitSettings(folds="2", seed=seed))
+    return run_cross_validation(StoredCases(cohort), plan, NewRun(path=out)).run
 
 
 def test_of_several_runs_on_the_same_cases_a_reader_is_told(cohort, tmp_path):
