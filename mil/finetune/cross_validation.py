@@ -9,7 +9,7 @@ from typing import Any, Self
 from features.progress import Progress
 from mil.data.case import Row
 from mil.data.cohort import Cohort
-from mil.data.splits import Fold, split_cases
+from mil.data.splits import Fold
 from mil.data.table import training_rows
 from mil.evaluation.predictions import Predictions
 from mil.finetune.config import FinetuneConfig, label_slides
@@ -25,6 +25,7 @@ from mil.runs.cross_validation import (
     StoredFits,
     clinical_facts,
     cohort_facts,
+    draw_folds,
     notify_cohort,
 )
 from mil.runs.record import update_run
@@ -78,16 +79,12 @@ class TunedCases:
         }
 
     def split(self, plan: Plan, notify: Notify) -> tuple[Fold, ...]:
-        """Folds of the cases."""
-        del notify  # of the cohort, which there is when its bags have been made
+        """Folds of the cases; the rest is known when their bags have been made."""
         labelled = self.task.label_rows(self.rows, self.table.name)
-        cases = {row.case: row for row in sorted(labelled, key=lambda row: row.case)}
-        return split_cases(
-            list(cases),
-            self.task.strata([row.label for row in cases.values()], plan.split.folds),
-            [row.site for row in cases.values()],
-            plan.split,
-        )
+        cases = sorted({row.case: row for row in labelled}.values(), key=lambda row: row.case)
+        names, labels = [row.case for row in cases], [row.label for row in cases]
+        sites = [row.site for row in cases]
+        return draw_folds(self.task, names, labels, sites, plan.split, notify)
 
     def facts(self, plan: Plan, out: Path, notify: Notify) -> dict[str, Any]:
         """Outcomes, and how each fold is fine-tuned."""

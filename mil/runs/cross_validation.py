@@ -169,6 +169,23 @@ def _judge_and_finish(
     )
 
 
+def draw_folds(
+    task: Task,
+    names: Sequence[str],
+    labels: Sequence[str],
+    sites: Sequence[str],
+    split: SplitSettings,
+    notify: Notify,
+) -> tuple[Fold, ...]:
+    """Folds of cases; notifies where sites are left out that go together with the outcome."""
+    folds = split_cases(names, task.strata(labels, split.folds), sites, split)
+    if split.folds == "site" and (
+        warning := site_warning(folds, dict(zip(names, labels, strict=True)))
+    ):
+        notify(warning)
+    return folds
+
+
 @dataclass(frozen=True)
 class StoredCases:
     """Cases with the bags of a store.
@@ -198,17 +215,8 @@ class StoredCases:
         if plan.combine:
             cohort.task.check_combinable(cohort.classes)
         notify_cohort(cohort, notify)
-        folds = split_cases(
-            cohort.names,
-            cohort.task.strata(cohort.labels, plan.split.folds),
-            [case.site for case in cohort.cases],
-            plan.split,
-        )
-        if plan.split.folds == "site" and (
-            warning := site_warning(folds, {case.name: case.label for case in cohort.cases})
-        ):
-            notify(warning)
-        return folds
+        sites = [case.site for case in cohort.cases]
+        return draw_folds(cohort.task, cohort.names, cohort.labels, sites, plan.split, notify)
 
     def facts(self, plan: Plan, out: Path, notify: Notify) -> dict[str, Any]:
         """Outcomes, bags and clinical values, which all decide whether an interrupted run goes on."""
