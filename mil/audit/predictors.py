@@ -124,11 +124,12 @@ def _densities(bag: Bag, *, stained: bool) -> Iterator[Floats]:
     if not bag.thumbnail:
         return
     with Image.open(io.BytesIO(bag.thumbnail)) as picture:
-        density = DENSITY[np.asarray(picture.convert("RGB"))].reshape(-1, 3)
-    darkest = density.max(axis=1)
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    red, green, blue = pixels.T
+    darkest = DENSITY[np.minimum(np.minimum(red, green), blue)]
     chosen = darkest >= MIN_DENSITY if stained else darkest <= GLASS_DENSITY
     if chosen.sum() >= LEAST_PIXELS:
-        yield density[chosen].mean(axis=0)
+        yield DENSITY[pixels[chosen]].mean(axis=0)
 
 
 def _mean(values: Iterator[float]) -> float:

@@ -103,29 +103,39 @@ def draw_layers(scores: TileScores, *, side_px: int = 320) -> tuple[bytes, bytes
         side_px: longer side of both pictures.
 
     Returns:
-        Two PNG files of the same size: the slide's thumbnail without any map, and the opaque colours of
-        the tiles on nothing. The second is empty for a bag without a thumbnail: its map hides no tissue, so
-        that the first shows it already.
+        Two files of the same size: the slide's thumbnail without any map as a JPEG, and the opaque colours
+        of the tiles on nothing as a PNG. For a bag without a thumbnail the first is a PNG that shows the
+        map already, as it hides no tissue, and the second is empty.
     """
     base, painted = _paint(scores)
     covered = ~np.isnan(painted[..., 0])
     if not scores.bag.thumbnail:
-        return _small_png(Image.fromarray(_blend(base, painted)), side_px), b""
+        return _few_colours(Image.fromarray(_blend(base, painted)), side_px), b""
     tiles = np.dstack([np.nan_to_num(painted), 255.0 * covered]).astype(np.uint8)
-    return _small_png(Image.fromarray(base), side_px), _small_png(
+    return _photograph(Image.fromarray(base), side_px), _few_colours(
         Image.fromarray(tiles, "RGBA"), side_px
     )
 
 
-def _small_png(image: Image.Image, side_px: int) -> bytes:
-    zoom = side_px / max(image.size)
-    size = max(1, round(image.width * zoom)), max(1, round(image.height * zoom))
-    opaque = image.mode == "RGB"
-    small = image.resize(size, None if opaque else Image.Resampling.NEAREST)
-    method = Image.Quantize.MEDIANCUT if opaque else Image.Quantize.FASTOCTREE
+def _photograph(image: Image.Image, side_px: int) -> bytes:
+    """A JPEG: half as large as a PNG of few colours, and made in a hundredth of the time."""
     buffer = io.BytesIO()
-    small.quantize(96, method).save(buffer, "PNG", optimize=True)
+    image.resize(_fit(image, side_px)).save(
+        buffer, "JPEG", quality=85, subsampling=0, optimize=True
+    )
     return buffer.getvalue()
+
+
+def _few_colours(image: Image.Image, side_px: int) -> bytes:
+    small = image.resize(_fit(image, side_px), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    small.quantize(96, Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _fit(image: Image.Image, side_px: int) -> tuple[int, int]:
+    zoom = side_px / max(image.size)
+    return max(1, round(image.width * zoom)), max(1, round(image.height * zoom))
 
 
 def scale_stops(scores: TileScores) -> tuple[tuple[str, str], ...]:

@@ -21,14 +21,14 @@ class Heatmap:
     """A picture of one slide, and the map of its tiles.
 
     Attributes:
-        slide_png: the slide, at most 320 px wide and high.
+        slide_picture: the slide, at most 320 px wide and high: a JPEG, or a PNG that is the map.
         map_png: the colours of its tiles, opaque, of the same size; empty where the slide has no thumbnail
             and its picture is the map.
         caption: the model and fold that drew it, and whether that model has seen the case.
         scale: (colour as #rrggbb, meaning) along its scale.
     """
 
-    slide_png: bytes
+    slide_picture: bytes
     map_png: bytes
     caption: str
     scale: tuple[tuple[str, str], ...] = ()

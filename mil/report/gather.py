@@ -165,7 +165,7 @@ def _heatmaps(
                     )
                     slide, tiles = draw_layers(scores)
                     drawn[bag.slide] = Heatmap(
-                        slide_png=slide,
+                        slide_picture=slide,
                         map_png=tiles,
                         caption=caption,
                         scale=scale_stops(scores),

@@ -28,9 +28,10 @@ def svg(plot: Callable[..., str]) -> Callable[..., Markup]:
     return lambda *args, **named: Markup(plot(*args, **named))
 
 
-def image(png: bytes) -> Markup:
-    """A PNG as an address that contains it; base64 needs no escaping."""
-    return Markup("data:image/png;base64," + base64.b64encode(png).decode("ascii"))
+def image(picture: bytes) -> Markup:
+    """A PNG or JPEG as an address that contains it; base64 needs no escaping."""
+    kind = "jpeg" if picture.startswith(b"\xff\xd8") else "png"
+    return Markup(f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii"))
 
 
 @cache

@@ -14,12 +14,12 @@ import pytest
 
 from cli.check import CheckOptions, run_check
 from features.summary import Summary
-from features.synthetic import CohortSpec, write_cohort
 from mil.data.feasibility import summarise_cases
 from mil.data.table import read_table, training_rows
 from mil.errors import CohortError
 from mil.finetune.config import FinetuneConfig, label_slides
 from mil.tasks.diagnosis import Diagnosis
+from tests.small_slides import write_small_cohort
 
 REPO = Path(__file__).parent.parent.parent
 
@@ -28,8 +28,7 @@ REPO = Path(__file__).parent.parent.parent
 def drawn(tmp_path_factory):
     """Four small slides, two cases of each of two subtypes; of either one is set aside in split.csv."""
     folder = tmp_path_factory.mktemp("drawn")
-    table = write_cohort(folder, CohortSpec(cases_per_class=1, side_px=1280))
-    table.write_text(table.read_text().replace("DDLPS", "LMS").replace("MPNST", "SS"))
+    table = write_small_cohort(folder, labels=("LMS", "SS", "LMS", "SS"))
     rows = [line.split(",")[:3] for line in table.read_text().splitlines()[1:]]
     split = {label: case for case, _, label in rows}
     lines = [
@@ -185,10 +184,10 @@ def test_mixed_scales_are_warned_of(study, capsys):
 
 
 def test_time_and_bytes_follow_from_what_is_told(study, capsys):
-    _, slow, _ = checked(study, capsys, tiles_per_second=0.01)
+    _, slow, _ = checked(study, capsys, tiles_per_second=0.001)
     _, fast, _ = checked(study, capsys, tiles_per_second=1000.0, backbone="unheard-of")
     tiles = sum(int(row["tiles_drawn"]) for row in rows_of(study))
-    assert f"time: {round(tiles / 0.01) // 3600} h" in slow
+    assert f"time: {round(tiles / 0.001) // 3600} h" in slow
     assert "time: under a minute at 1000 tiles/s, the assumed rate" in fast
     assert "2048 features of resnetv2_50" in slow
     assert "2048 features, as those of unheard-of are not known" in fast

@@ -204,7 +204,8 @@ def test_the_report_is_one_page_that_says_what_embedded_the_tiles(demo):
     assert "tf_efficientnet_lite0" in page
     assert "weights are random" not in page
     # the slide and its map of every case, and a typical one once more beside its bare slide
-    assert page.count("data:image/png;base64,") == 2 * 20 + 3
+    assert page.count("data:image/jpeg;base64,") == 20 + 2
+    assert page.count("data:image/png;base64,") == 20 + 1
     for source in ('src="http', "src='http", 'href="http', "@import"):
         assert source not in page
 

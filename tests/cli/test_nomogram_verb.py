@@ -1,6 +1,7 @@
 """`mil nomogram` from a table and from a run, of classes and of survival."""
 
 import csv
+import shutil
 
 import pytest
 
@@ -12,8 +13,10 @@ from mil.errors import CohortError, RunError
 from tests.mil.followed import followed_cohort
 
 
-@pytest.fixture
-def study(tmp_path):
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """Bags of thirty cases and their table, with a label, a time and two further columns."""
+    folder = tmp_path_factory.mktemp("followed")
     lines = ["case,slide,label,time,event,age,sex"]
     for i, case in enumerate(followed_cohort(30, n_tiles=6).cases):
         facts = [
@@ -23,10 +26,16 @@ def study(tmp_path):
             "fm"[i // 2 % 2],
         ]
         for bag in case.bags:
-            write_bag(tmp_path / "store" / f"{bag.slide}.h5", bag)
+            write_bag(folder / "store" / f"{bag.slide}.h5", bag)
             lines.append(",".join(map(str, [case.name, bag.slide, "xyy"[i % 3], *facts])))
-    (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
-    return tmp_path
+    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def study(followed, tmp_path):
+    """A copy, which a test may change and run in."""
+    return shutil.copytree(followed, tmp_path, dirs_exist_ok=True)
 
 
 def columns(folder):

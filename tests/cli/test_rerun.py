@@ -1,18 +1,21 @@
-"""`mil protocol` on small drawn slides, with tiny budgets."""
+"""`mil protocol` on small slides, with tiny budgets."""
 
 import csv
+import functools
+import io
 import json
 from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
 from cli import protocol as module
 from cli.options import UsageError
-from features.synthetic import CohortSpec, write_cohort
 from mil.errors import CohortError, LeakageError
 from mil.evaluation.predictions import read_predictions
 from mil.protocols import run as library
 from mil.protocols.protocol import protocol_names
+from tests.small_slides import write_small_cohort
 
 pytestmark = pytest.mark.slow
 
@@ -35,9 +38,8 @@ BUDGET = {
 def study(tmp_path_factory):
     """Eight small slides of two subtypes; half of the cases stand for another hospital's."""
     folder = tmp_path_factory.mktemp("protocol")
-    table = write_cohort(folder, CohortSpec(cases_per_class=2, side_px=1280))
-    text = table.read_text().replace("DDLPS", "LMS").replace("MPNST", "SS")
-    head, *lines = text.splitlines()
+    table = write_small_cohort(folder, cases_per_class=4, labels=("LMS", "SS"))
+    head, *lines = table.read_text().splitlines()
     seen, rows = Counter(), [f"{head},split"]
     for line in lines:
         label = line.split(",")[head.split(",").index("label")]
@@ -58,38 +60,50 @@ def options(study, out, name, *more):
     )
 
 
+@pytest.fixture(scope="module")
+def rerun(study, tmp_path_factory):
+    """rerun(name) -> the folder, the output and the errors of a study; each is run once."""
+
+    @functools.cache
+    def run(name):
+        folder, out, err = tmp_path_factory.mktemp(name) / "out", io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            module.run(options(study, folder, name))
+        return folder, out.getvalue(), err.getvalue()
+
+    return run
+
+
 def rows_of(out):
     with (out / "results.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("name", protocol_names())
-def test_a_study_is_rerun_and_its_figures_stand_beside_ours(study, tmp_path, capsys, name):
-    module.run(options(study, tmp_path / "out", name))
-    output = capsys.readouterr()
-    assert "The data differ" in output.err
-    assert "Changed from the study: extract.weights=random" in output.err
-    assert "printed" in output.out
-    assert ", here test_resnet" in output.out
-    rows = rows_of(tmp_path / "out")
+def test_a_study_is_rerun_and_its_figures_stand_beside_ours(rerun, name):
+    folder, out, err = rerun(name)
+    assert "The data differ" in err
+    assert "Changed from the study: extract.weights=random" in err
+    assert "printed" in out
+    assert ", here test_resnet" in out
+    rows = rows_of(folder)
     assert {row["backbone"] for row in rows} == {"test_resnet"}
     published = [float(row["published"]) for row in rows if row["published"]]
     assert published
     assert all(0 <= float(row["measured"]) <= 1 for row in rows if row["measured"])
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["complete"]
+    assert json.loads((folder / "run.json").read_text())["complete"]
     same_cases = [row for row in rows if "held-out tiles" in row["arm"]]
     assert not [row for row in same_cases if row["measure"].startswith("case")]
-    predictions = read_predictions(tmp_path / "out" / "predictions.csv")
+    predictions = read_predictions(folder / "predictions.csv")
     tested = 4
     assert predictions.table.groupby("model")["case"].nunique().eq(tested).all()
-    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    comparison = json.loads((folder / "comparison.json").read_text())
     assert [(c["first"], c["second"]) for c in comparison] == (
         [("40x", "16x")] if name == "usta-phase4" else []
     )
 
 
-def test_a_run_cut_off_is_taken_up_and_says_the_same(study, tmp_path, monkeypatch, capsys):
-    module.run(options(study, tmp_path / "whole", "usta-phase2"))
+def test_a_run_cut_off_is_taken_up_and_says_the_same(study, rerun, tmp_path, monkeypatch):
     describe = library._describe_arm
 
     def cut(result):
@@ -104,12 +118,11 @@ def test_a_run_cut_off_is_taken_up_and_says_the_same(study, tmp_path, monkeypatc
     assert len(weights) == 2
     module.run(options(study, tmp_path / "cut", "usta-phase2"))
     assert [path.stat().st_mtime_ns for path in weights] == stamps
-    assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
+    assert rows_of(tmp_path / "cut") == rows_of(rerun("usta-phase2")[0])
 
 
-def test_weights_that_have_seen_the_tested_cases_are_refused(study, tmp_path):
-    module.run(options(study, tmp_path / "all", "usta-phase2", "arms=held-out tiles"))
-    [seen] = (tmp_path / "all").rglob("weights.safetensors")
+def test_weights_that_have_seen_the_tested_cases_are_refused(study, rerun, tmp_path):
+    [seen] = (rerun("usta-phase2")[0] / "arms" / "held-out-tiles").rglob("weights.safetensors")
     for name in ("usta-phase1", "usta-phase2"):
         with pytest.raises(LeakageError, match=r"have seen|trained on"):
             module.run(options(study, tmp_path / name, name, f"extract.weights={seen}"))

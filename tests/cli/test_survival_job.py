@@ -1,8 +1,11 @@
 """Survival on the command line: from a table with times to a run folder with curves, and what is refused."""
 
 import csv
+import io
 import json
 import re
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 
 import numpy as np
@@ -28,21 +31,39 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-@pytest.fixture
-def study(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
     """Thirty cases whose bags tell the risk; the table has times in months, an age, and the status again."""
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path_factory.mktemp("followed")
     cohort = followed_cohort(30)
     lines = ["case,slide,OS.time,OS,age,vital,days_to_death"]
     for case in cohort.cases:
         dead = case.label == "event"
         for bag in case.bags:
-            write_bag(tmp_path / "store" / f"{bag.slide}.h5", bag)
+            write_bag(folder / "store" / f"{bag.slide}.h5", bag)
             facts = [f"{case.time:.3f}", int(dead), case.other["age"], "Dead" if dead else "Alive"]
             facts.append(f"{case.time:.3f}" if dead else "NA")
             lines.append(",".join(map(str, [case.name, bag.slide, *facts])))
-    (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
-    return tmp_path
+    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def study(followed, tmp_path, monkeypatch):
+    """A copy of them, which a test may change and run in."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(followed, tmp_path, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def finished(followed, tmp_path_factory):
+    """A finished run for tests that read it, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copytree(followed, folder, dirs_exist_ok=True)
+    printed = io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        crossval(options_of(folder))
+    return folder / "run", printed.getvalue()
 
 
 def options_of(study, **changes):
@@ -54,14 +75,13 @@ def options_of(study, **changes):
     return CrossvalOptions(**(settings | changes))
 
 
-def test_run_holds_predictions_numbers_and_curves(study, capsys):
-    crossval(options_of(study))
-    printed = " ".join("".join(capsys.readouterr()).split())
+def test_run_holds_predictions_numbers_and_curves(finished):
+    run, printed = finished
+    printed = " ".join(printed.split())
     assert "30 cases" in printed
     assert "months" in printed
     assert "log-rank p Holm" in printed
     assert f"The log-rank p is {CAVEAT}." in printed
-    run = study / "run"
     results = {m["model"]: m for m in json.loads((run / "metrics.json").read_text())["models"]}
     assert results["pooled-logistic"]["harrell"]["low"] > 0.5
     assert read_predictions(run / "predictions.csv").models == ("majority", "pooled-logistic")
@@ -83,14 +103,13 @@ def test_run_holds_predictions_numbers_and_curves(study, capsys):
     assert max(events) - min(events) <= 1
 
 
-def test_run_json_repeats_the_run_and_its_figures(study):
+def test_run_json_repeats_the_run_and_its_figures(finished, tmp_path):
     from cli.options import build
 
-    crossval(options_of(study))
-    again = build(CrossvalOptions, {"out": str(study / "again")}, study / "run" / "run.json")
-    crossval(again)
+    run, _ = finished
+    crossval(build(CrossvalOptions, {"out": str(tmp_path / "again")}, run / "run.json"))
     for name in ("predictions.csv", "metrics.json", "survival/pooled-logistic.svg"):
-        assert (study / "run" / name).read_bytes() == (study / "again" / name).read_bytes(), name
+        assert (run / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("column", ["vital", "days_to_death"])
@@ -102,7 +121,8 @@ def test_columns_that_tell_the_outcome_are_refused(study, column):
 
 
 def test_other_times_are_another_run(study):
-    crossval(options_of(study))
+    settings = options_of(study, models=("majority",))
+    crossval(settings)
     info = json.loads((study / "run" / "run.json").read_text())
     (study / "run" / "run.json").write_text(json.dumps(info | {"complete": False}))
     table = (study / "cohort.csv").read_text().splitlines()
@@ -110,7 +130,7 @@ def test_other_times_are_another_run(study):
     fields[2] = "77"
     (study / "cohort.csv").write_text("\n".join([table[0], ",".join(fields), *table[2:]]))
     with pytest.raises(RunError, match="other settings or data"):
-        crossval(options_of(study))
+        crossval(settings)
 
 
 def test_trained_model_predicts_risks_and_says_whom_it_has_seen(study):
@@ -231,17 +251,16 @@ def test_page_tells_what_the_run_has_measured(study, mil):
         assert (shown in text) == (case != "c005"), shown
 
 
-def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(study, mil, capsys):
-    crossval(options_of(study))
-    printed = capsys.readouterr().out
-    done = mil("evaluate", "run", "--out", "judged", cwd=study)
+def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(finished, mil, tmp_path):
+    (run, printed), study = finished, tmp_path
+    done = mil("evaluate", run, "--out", "judged", cwd=study)
     summary, calibration, groups = done.stdout.split("\n\n")
     assert set(summary.splitlines()) <= set(printed.splitlines())
     assert calibration.startswith("Calibration of predicted survival until ")
     assert groups.startswith("Survival until ")
     for name in ("metrics.json", "predictions.csv"):
-        assert (study / "judged" / name).read_bytes() == (study / "run" / name).read_bytes(), name
-    results = json.loads((study / "run" / "metrics.json").read_text())
+        assert (study / "judged" / name).read_bytes() == (run / name).read_bytes(), name
+    results = json.loads((run / "metrics.json").read_text())
     rows = {(r["model"], r["metric"]): r for r in read_csv(study / "judged" / "metrics.csv")}
     for model in results["models"]:
         name = model["model"]
@@ -281,30 +300,30 @@ def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(study, mil, 
         ({"majority,0,0": "majority,0,x"}, [], "t.csv: column fold must hold integers"),
     ],
 )  # fmt: skip
-def test_tables_that_cannot_be_judged_say_what_they_lack(study, mil, change, options, message):
+def test_tables_that_cannot_be_judged_say_what_they_lack(tmp_path, mil, change, options, message):
     header = "model,repeat,fold,case,slide,time,event,risk,s_1,s_2"
     rows = [f"majority,0,{i % 2},c{i},c{i},{i + 1},1,{-i},0.9,0.5" for i in range(4)]
     text = "\n".join([header, *rows]) + "\n"
     for old, new in change.items():
         assert old in text
         text = text.replace(old, new)
-    (study / "t.csv").write_text(text)
-    done = mil("evaluate", "t.csv", *options, cwd=study, check=False)
+    (tmp_path / "t.csv").write_text(text)
+    done = mil("evaluate", "t.csv", *options, cwd=tmp_path, check=False)
     assert done.returncode in (1, 2)
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 
-def test_a_unit_of_time_is_not_for_classes(study, mil):
+def test_a_unit_of_time_is_not_for_classes(tmp_path, mil):
     columns = "model,repeat,fold,case,slide,label,p_a,p_b,time,event,risk"  # rides along
     rows = [f"m,0,{i % 2},c{i},c{i},{'ab'[i % 2]},0.6,0.4,3,1,2" for i in range(6)]
-    (study / "classes.csv").write_text("\n".join([columns, *rows]) + "\n")
-    done = mil("evaluate", "classes.csv", "--time-unit", "days", cwd=study, check=False)
+    (tmp_path / "classes.csv").write_text("\n".join([columns, *rows]) + "\n")
+    done = mil("evaluate", "classes.csv", "--time-unit", "days", cwd=tmp_path, check=False)
     assert (
         "--time-unit is for survival; classes.csv holds probabilities of classes. Leave it out."
         in done.stderr
     )
-    assert "6 cases, 6 slides, 2 classes" in mil("evaluate", "classes.csv", cwd=study).stdout
+    assert "6 cases, 6 slides, 2 classes" in mil("evaluate", "classes.csv", cwd=tmp_path).stdout
 
 
 def test_page_of_other_outcomes_is_refused(study):
@@ -317,24 +336,22 @@ def test_page_of_other_outcomes_is_refused(study):
         run_report(ReportOptions(run=study / "run"))
 
 
-def test_shuffled_outcomes_leave_nothing_to_order(study, capsys):
-    crossval(options_of(study))
-    observed = json.loads((study / "run" / "metrics.json").read_text())["models"][1]["harrell"]
-    capsys.readouterr()
-    assert permute_and_show(open_run(study / "run"), study / "permuted", 4) == 0
+def test_shuffled_outcomes_leave_nothing_to_order(finished, tmp_path, capsys):
+    run, _ = finished
+    observed = json.loads((run / "metrics.json").read_text())["models"][1]["harrell"]
+    assert permute_and_show(open_run(run), tmp_path / "permuted", 4) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "Harrell C" in printed
     assert f"{observed['value']:.2f}" in printed
-    rows = read_csv(study / "permuted" / "permutation.csv")
+    rows = read_csv(tmp_path / "permuted" / "permutation.csv")
     assert {row["metric"] for row in rows} == {"harrell"}
     values = [float(row["value"]) for row in rows if row["model"] == "pooled-logistic"]
     assert len(set(values)) == 4  # times and events have moved
     assert max(values) < observed["value"]
 
 
-def test_a_survival_run_is_audited(study):
-    crossval(options_of(study))
-    report = audit_run(open_run(study / "run"))
+def test_a_survival_run_is_audited(finished):
+    report = audit_run(open_run(finished[0]))
     assert report.judged.predictions.models == ("majority", "pooled-logistic")
     assert report.confounders
     assert re.fullmatch(r"censored: \d+, event: \d+", report.summary.facts["cases per outcome"])

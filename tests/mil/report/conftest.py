@@ -1,5 +1,7 @@
 """A report made of invented predictions."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,18 +16,9 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(24)
 FOLDS = 4
 
 
-def _report(
-    *,
-    classes=("dedifferentiated", "leiomyosarcoma", "myxofibrosarcoma", "UPS"),
-    models=("abmil", "mean pooling", "tile vote"),
-    repeats=1,
-    n=20,
-    stem="case-",
-    heatmaps=True,
-    absent=None,
-    **changes,
-):
-    """Every fifth case has two slides; `absent` is a class that no case has."""
+@functools.cache
+def _judged(classes, models, repeats, n, stem, absent):
+    """Predictions and what is computed of them, which takes longest; no test changes any of it."""
     rng = np.random.default_rng(7)
     present = [name for name in classes if name != absent]
     cases = [f"{stem}{index:02d}" for index in range(n)]
@@ -45,6 +38,27 @@ def _report(
                     rows.append((*where, *(p / p.sum())))
     columns = ["model", "repeat", "fold", "case", "slide", "label", *(f"p_{c}" for c in classes)]
     predictions = ClassPredictions(pd.DataFrame(rows, columns=columns), tuple(classes))
+    return {
+        "predictions": predictions,
+        "evaluation": evaluate(predictions),
+        "comparison": compare_models(predictions),
+    }, (cases, label, slides, fold)
+
+
+def _report(
+    *,
+    classes=("dedifferentiated", "leiomyosarcoma", "myxofibrosarcoma", "UPS"),
+    models=("abmil", "mean pooling", "tile vote"),
+    repeats=1,
+    n=20,
+    stem="case-",
+    heatmaps=True,
+    absent=None,
+    **changes,
+):
+    """Every fifth case has two slides; `absent` is a class that no case has."""
+    results, drawn = _judged(tuple(classes), tuple(models), repeats, n, stem, absent)
+    cases, label, slides, fold = drawn
     facts = {
         "title": "run-7",
         "created": "2025-03-01T12:00:00+00:00",
@@ -69,7 +83,7 @@ def _report(
             columns=["repeat", "fold", "case", "label"],
         ),
         "heatmaps": {
-            slide: Heatmap(slide_png=PNG, map_png=PNG, caption=f"abmil on {slide}")
+            slide: Heatmap(slide_picture=PNG, map_png=PNG, caption=f"abmil on {slide}")
             for case in cases[3:]
             for slide in slides[case]
             if heatmaps
@@ -81,9 +95,7 @@ def _report(
     return Report(
         page="mil.report.diagnosis_sections:DiagnosisSections",
         facts=Facts(**(facts | changes)),
-        predictions=predictions,
-        evaluation=evaluate(predictions),
-        comparison=compare_models(predictions),
+        **results,
     )
 
 

@@ -62,7 +62,7 @@ def check_page(source):
         for name, value in attributes.items():
             assert not name.startswith("on")
             if name in ADDRESSES:
-                assert value.startswith(("#", "data:image/png;base64,"))
+                assert value.startswith(("#", "data:image/png;base64,", "data:image/jpeg;base64,"))
     assert "url(" not in source
     assert "@import" not in source
     assert "default-src 'none'" in source

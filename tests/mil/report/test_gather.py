@@ -110,7 +110,7 @@ def test_each_slide_has_the_map_of_the_model_that_did_not_see_its_case(run):
                 of_unseen, of_seen = (
                     evidence_scores(explanation_target(fitted, stored)) for fitted in (unseen, seen)
                 )
-                drawn = heatmaps[bag.slide].slide_png, heatmaps[bag.slide].map_png
+                drawn = heatmaps[bag.slide].slide_picture, heatmaps[bag.slide].map_png
                 assert drawn == draw_layers(of_unseen)
                 assert drawn != draw_layers(of_seen)
                 assert heatmaps[bag.slide].scale == scale_stops(of_unseen)

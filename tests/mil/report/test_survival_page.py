@@ -1,5 +1,6 @@
 """The page of a survival run: its numbers, its order, its names, whatever the table holds."""
 
+import functools
 import re
 from dataclasses import replace
 
@@ -40,11 +41,9 @@ SHAPES = {
 }
 
 
-def made(
-    *, models=("flat", "noise", "told"), repeats=1, n=N, stem="case-", unit="days", beside=True,
-    heatmaps=True, ties=False, complete=False, events=None, **changes,
-):  # fmt: skip
-    """`told` says the risk, `noise` says nothing, and `flat` says the same of every case."""
+@functools.cache
+def judged(models, repeats, n, stem, unit, ties, complete, events):
+    """Predictions and what is computed of them, which takes longest; no test changes any of it."""
     rng = np.random.default_rng(3)
     time, event, risk = drawn(rng, n, ties=ties)
     time = time * (200 if ties else 1)
@@ -69,10 +68,24 @@ def made(
                         | dict(zip(map(column_of, AT), s, strict=True))
                     )  # fmt: skip
     predictions = RiskPredictions(pd.DataFrame(rows), unit=unit)
+    columns = {"the risk": risk, "age": rng.normal(60, 9, n)}
+    return {
+        "predictions": predictions,
+        "evaluation": evaluate_survival(predictions),
+        "comparison": compare_survival_models(predictions),
+    }, (cases, time, event, columns)
+
+
+def made(
+    *, models=("flat", "noise", "told"), repeats=1, n=N, stem="case-", unit="days", beside=True,
+    heatmaps=True, ties=False, complete=False, events=None, **changes,
+):  # fmt: skip
+    """`told` says the risk, `noise` says nothing, and `flat` says the same of every case."""
+    results, drawn_cases = judged(models, repeats, n, stem, unit, ties, complete, events)
+    cases, time, event, columns = drawn_cases
     label = np.where(event, EVENT, CENSORED)
     cohort = {"case": cases, "label": label, "time": time, "slides": 1, "tiles": 900 + np.arange(n)}
     folds = [(r, (i + r) % 4, cases[i], label[i]) for r in range(repeats) for i in range(n)]
-    columns = {"the risk": risk, "age": rng.normal(60, 9, n)}
     facts = {
         "title": "run-7",
         "created": "2025-03-01 12:00:00 UTC",
@@ -82,7 +95,7 @@ def made(
         "excluded": (("case-90", "no outcome"),),
         "folds": pd.DataFrame(folds, columns=["repeat", "fold", "case", "label"]),
         "heatmaps": {
-            f"{case}/0": Heatmap(slide_png=PNG, map_png=PNG, caption=f"abmil on {case}/0")
+            f"{case}/0": Heatmap(slide_picture=PNG, map_png=PNG, caption=f"abmil on {case}/0")
             for case in cases
             if heatmaps
         },
@@ -94,9 +107,7 @@ def made(
     return Report(
         page="mil.report.survival_sections:SurvivalSections",
         facts=Facts(**(facts | changes)),
-        predictions=predictions,
-        evaluation=evaluate_survival(predictions),
-        comparison=compare_survival_models(predictions),
+        **results,
         hazards={"told": hazard_table(columns, time, event)} if beside else {},
     )
 
