@@ -10,6 +10,7 @@ import json
 import signal
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,18 @@ def prefork():
     ) as server:  # fmt: skip
         yield server
         server.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def forked():
+    """A context whose processes are forked from a server that has imported what takes seconds."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(
+        ["pytest", "tifffile", "features.extraction.extract", "mil.finetune.training"]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")]))
+        yield context
 
 
 def environment():

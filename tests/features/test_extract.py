@@ -4,12 +4,9 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,10 +44,31 @@ def _small_backbone(monkeypatch):
 @pytest.fixture
 def cohort(tmp_path):
     """Three slides with their annotations: four tiles of tumour in each."""
-    for name in "abc":
-        write_tiff(tmp_path / f"{name}.tiff", [stained()], mpp=0.5)
-        write_geojson(tmp_path / f"{name}.geojson", feature(box_ring(0, 0, 128, 128)))
+    return made_cohort(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def once_extracted(tmp_path_factory):
+    """The cohort with its store: do not write here."""
+    folder = made_cohort(tmp_path_factory.mktemp("extracted"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_backbone", lambda name, weights, *, seed: fake_backbone())
+        assert set(statuses(run(folder)).values()) == {"done"}
+    return folder
+
+
+@pytest.fixture
+def extracted(once_extracted, tmp_path):
+    """A copy of the cohort with its store."""
+    shutil.copytree(once_extracted, tmp_path, dirs_exist_ok=True)
     return tmp_path
+
+
+def made_cohort(folder):
+    for name in "abc":
+        write_tiff(folder / f"{name}.tiff", [stained()], mpp=0.5)
+        write_geojson(folder / f"{name}.geojson", feature(box_ring(0, 0, 128, 128)))
+    return folder
 
 
 def job(folder, name, **changes):
@@ -198,7 +216,7 @@ def test_one_bad_slide_stops_no_other(cohort):
 )
 def test_failure_is_recorded_with_its_reason_and_remedy(cohort, spoil, reason):
     spoil(cohort)
-    outcome = run(cohort)[1]
+    (outcome,) = run(cohort, "b")
     (row,) = failures(cohort)
     assert row["slide"] == "b"
     assert row["reason"] == outcome.reason
@@ -243,9 +261,8 @@ def test_full_disk_fails_the_slide_and_leaves_nothing(cohort, monkeypatch):
     assert set(statuses(run(cohort)).values()) == {"done"}
 
 
-def test_no_failure_leaves_no_failures_file(cohort):
-    run(cohort)
-    assert not (cohort / "store" / "failures.csv").exists()
+def test_no_failure_leaves_no_failures_file(extracted):
+    assert not (extracted / "store" / "failures.csv").exists()
 
 
 def test_mended_slide_clears_the_failures(cohort):
@@ -257,27 +274,24 @@ def test_mended_slide_clears_the_failures(cohort):
     assert not (cohort / "store" / "failures.csv").exists()
 
 
-def test_second_run_resumes_and_touches_nothing(cohort, monkeypatch):
-    run(cohort)
-    before = {p.name: p.stat().st_mtime_ns for p in (cohort / "store").glob("*.h5")}
+def test_second_run_resumes_and_touches_nothing(extracted, monkeypatch):
+    before = {p.name: p.stat().st_mtime_ns for p in (extracted / "store").glob("*.h5")}
     monkeypatch.setattr(module.Workers, "embed", lambda *a: pytest.fail("embedded again"))
-    outcomes = run(cohort)
+    outcomes = run(extracted)
     assert set(statuses(outcomes).values()) == {"skipped"}
     assert [outcome.n_tiles for outcome in outcomes] == [4, 4, 4]
-    assert {p.name: p.stat().st_mtime_ns for p in (cohort / "store").glob("*.h5")} == before
+    assert {p.name: p.stat().st_mtime_ns for p in (extracted / "store").glob("*.h5")} == before
 
 
-def test_changed_annotation_redoes_its_slide_only(cohort):
-    run(cohort)
-    write_geojson(cohort / "b.geojson", feature(box_ring(0, 0, 64, 64)))
-    assert statuses(run(cohort)) == {"a": "skipped", "b": "done", "c": "skipped"}
-    assert len(bag_of(cohort, "b")) == 1
+def test_changed_annotation_redoes_its_slide_only(extracted):
+    write_geojson(extracted / "b.geojson", feature(box_ring(0, 0, 64, 64)))
+    assert statuses(run(extracted)) == {"a": "skipped", "b": "done", "c": "skipped"}
+    assert len(bag_of(extracted, "b")) == 1
 
 
-def test_changed_slide_is_redone(cohort):
-    run(cohort)
-    write_tiff(cohort / "b.tiff", [noise(512, 512)], mpp=0.5)
-    assert statuses(run(cohort)) == {"a": "skipped", "b": "done", "c": "skipped"}
+def test_changed_slide_is_redone(extracted):
+    write_tiff(extracted / "b.tiff", [noise(512, 512)], mpp=0.5)
+    assert statuses(run(extracted)) == {"a": "skipped", "b": "done", "c": "skipped"}
 
 
 def test_changed_scale_redoes_the_slide(cohort):
@@ -288,13 +302,12 @@ def test_changed_scale_redoes_the_slide(cohort):
 
 
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-50], lambda raw: bytes(len(raw))])
-def test_broken_bag_is_made_again(cohort, damage):
-    run(cohort)
-    before = contents(cohort)
-    path = cohort / "store" / "b.h5"
+def test_broken_bag_is_made_again(extracted, damage):
+    before = contents(extracted)
+    path = extracted / "store" / "b.h5"
     path.write_bytes(damage(path.read_bytes()))
-    assert statuses(run(cohort)) == {"a": "skipped", "b": "done", "c": "skipped"}
-    assert contents(cohort) == before
+    assert statuses(run(extracted)) == {"a": "skipped", "b": "done", "c": "skipped"}
+    assert contents(extracted) == before
 
 
 CHANGES = {
@@ -309,24 +322,21 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("key", CHANGES)
-def test_store_of_another_recipe_is_refused_and_kept(cohort, key):
-    run(cohort)
-    before = contents(cohort)
+def test_store_of_another_recipe_is_refused_and_kept(extracted, key):
+    before = contents(extracted)
     with pytest.raises(BagError, match=rf"another recipe \(a\.h5: {key} .*set overwrite"):
-        run(cohort, recipe=replace(RECIPE, **{key: CHANGES[key]}))
-    assert contents(cohort) == before
+        run(extracted, recipe=replace(RECIPE, **{key: CHANGES[key]}))
+    assert contents(extracted) == before
 
 
-def test_overwriting_redoes_the_bags_of_another_recipe(cohort):
-    run(cohort)
-    outcomes = run(cohort, recipe=replace(RECIPE, max_tiles=3), overwrite=True)
+def test_overwriting_redoes_the_bags_of_another_recipe(extracted):
+    outcomes = run(extracted, recipe=replace(RECIPE, max_tiles=3), overwrite=True)
     assert set(statuses(outcomes).values()) == {"done"}
-    assert len(bag_of(cohort)) == 3
+    assert len(bag_of(extracted)) == 3
 
 
-def test_overwriting_keeps_the_bags_of_the_same_recipe(cohort):
-    run(cohort)
-    assert set(statuses(run(cohort, overwrite=True)).values()) == {"skipped"}
+def test_overwriting_keeps_the_bags_of_the_same_recipe(extracted):
+    assert set(statuses(run(extracted, overwrite=True)).values()) == {"skipped"}
 
 
 def test_two_slides_of_one_name_are_refused_before_any_work(cohort):
@@ -359,12 +369,11 @@ def test_bag_does_not_depend_on_the_other_slides(cohort):
     assert contents(cohort)["c.h5"] == together["c.h5"]
 
 
-def test_number_of_workers_changes_nothing(cohort):
-    run(cohort, workers=1)
-    one = contents(cohort)
-    shutil.rmtree(cohort / "store")
-    run(cohort, workers=5)
-    assert contents(cohort) == one
+def test_number_of_workers_changes_nothing(cohort, once_extracted):
+    for workers in (1, 5):
+        shutil.rmtree(cohort / "store", ignore_errors=True)
+        run(cohort, workers=workers)
+        assert contents(cohort) == contents(once_extracted)
 
 
 class Interrupted:
@@ -427,29 +436,15 @@ def killed(folder):
     run(folder, progress=Interrupted(lambda: os.kill(os.getpid(), signal.SIGKILL)))
 
 
-def test_killed_run_goes_on_to_the_same_bytes_as_one_uninterrupted(cohort):
-    places = [Path(__file__).parent, Path(__file__).parents[2]]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys, test_extract as t; t.killed(t.Path(sys.argv[1]))",
-            cohort,
-        ],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, places))},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == -9, done.stderr
+def test_killed_run_goes_on_to_the_same_bytes_as_one_uninterrupted(cohort, once_extracted, forked):
+    process = forked.Process(target=killed, args=(cohort,))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     assert "c.h5" not in contents(cohort)  # while c was embedded, b may still have been written
     assert statuses(run(cohort))["a"] == "skipped"
     assert statuses(run(cohort)) == {"a": "skipped", "b": "skipped", "c": "skipped"}
-    resumed = contents(cohort)
-    shutil.rmtree(cohort / "store")
-    run(cohort)
-    assert contents(cohort) == resumed
+    assert contents(cohort) == contents(once_extracted)
 
 
 def test_features_that_are_not_finite_fail_the_slide(cohort, monkeypatch):

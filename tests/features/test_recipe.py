@@ -78,7 +78,7 @@ def test_choices_offered_are_those_that_work():
 
 @pytest.mark.parametrize("mpp", MPPS)
 def test_a_tile_is_as_many_micrometres_on_every_scanner(tmp_path, mpp):
-    path = write_tiff(tmp_path / "a.tiff", [stained(1024, 1024)], mpp=mpp)
+    path = write_tiff(tmp_path / "a.tiff", [stained()], mpp=mpp)
     job = SlideJob(slide="a", files=(path,))
     extract([job], replace(RECIPE, mpp=0.625, tile=32), tmp_path / "store", device="cpu")
     bag = read_bag(tmp_path / "store" / "a.h5")
@@ -87,7 +87,7 @@ def test_a_tile_is_as_many_micrometres_on_every_scanner(tmp_path, mpp):
 
 @pytest.mark.parametrize("mpp_y", [0.25, 0.5, 0.6])
 def test_unequal_scales_make_tiles_square_in_micrometres(tmp_path, mpp_y):
-    path = write_tiff(tmp_path / "a.tiff", [stained(1024, 1024)], mpp=0.5, mpp_y=mpp_y)
+    path = write_tiff(tmp_path / "a.tiff", [stained()], mpp=0.5, mpp_y=mpp_y)
     extract([SlideJob(slide="a", files=(path,))], RECIPE, tmp_path / "store", device="cpu")
     bag = read_bag(tmp_path / "store" / "a.h5")
     assert np.multiply(bag.side_l0, bag.mpp_l0) == pytest.approx((32, 32), rel=1e-5)

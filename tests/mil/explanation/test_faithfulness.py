@@ -244,7 +244,7 @@ def test_infidelity_tells_rounding_from_small_answers(model, n_tiles):
 def test_infidelity_of_a_single_tile_is_undefined_and_leaves_the_mean(model):
     alone, several = (untrained(model, n_tiles=n_tiles) for n_tiles in (1, 9))
     rows = [
-        summary_row(assess_map(target, "single-tile", random_curves(target)))
+        summary_row(assess_map(target, "single-tile", random_curves(target, 3)))
         for target in (alone, several)
     ]
     assert rows[0]["infidelity"] is None
@@ -252,7 +252,7 @@ def test_infidelity_of_a_single_tile_is_undefined_and_leaves_the_mean(model):
         rows[1]["infidelity"]
     ]
     assert np.isnan(summarise_methods(pd.DataFrame(rows[:1]))[0].infidelity)
-    facts = map_card(assess_map(alone, "single-tile", random_curves(alone)))
+    facts = map_card(assess_map(alone, "single-tile", random_curves(alone, 3)))
     assert json.loads(json.dumps(facts, allow_nan=False))["faithfulness"]["infidelity"] is None
 
 

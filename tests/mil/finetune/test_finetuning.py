@@ -4,16 +4,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lessons import QUICK, RECIPE, TILE, lesson, lessons, results, tune
+from lessons import QUICK, RECIPE, TILE, lesson, lessons, results, small_inputs, tune
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -28,8 +25,6 @@ from mil.finetune.files import load_classifier
 from mil.finetune.training import learning_fraction
 
 pytestmark = pytest.mark.slow
-
-HERE, REPO = Path(__file__).parent, Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +128,7 @@ class Killed:
 
 def killed(folder, after):
     """The body of the process that is killed."""
+    small_inputs(pytest.MonkeyPatch())
     torch.set_num_threads(1)
     tune(lessons(folder / "tiles"), folder / "cut", WITH_CHANCE, progress=Killed(after))
 
@@ -141,14 +137,12 @@ WITH_CHANCE = replace(QUICK, epochs=4, dropout=0.5, jitter=0.2, early_stopping="
 
 
 @pytest.mark.parametrize("after", [1, 5])  # in the first epoch, and in the third
-def test_a_killed_run_goes_on_to_the_bytes_of_one_that_nothing_disturbed(after, tmp_path):
+def test_a_killed_run_goes_on_to_the_bytes_of_one_that_nothing_disturbed(after, tmp_path, forked):
     slides = lessons(tmp_path / "tiles")
-    code = f"import test_finetuning as t; t.killed(t.Path({str(tmp_path)!r}), {after})"
-    path = os.pathsep.join([str(HERE), str(REPO), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=False, env=os.environ | {"PYTHONPATH": path}
-    )
-    assert done.returncode == -signal.SIGKILL
+    process = forked.Process(target=killed, args=(tmp_path, after))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert (tmp_path / "cut" / "checkpoint.safetensors").exists() == (after == 5)
     assert not (tmp_path / "cut" / "weights.safetensors").exists()
     epochs = []

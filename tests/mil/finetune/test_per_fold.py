@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from lessons import RECIPE, alone, images, lesson, tune
+from lessons import RECIPE, alone, images, lesson, small_inputs, tune
 from safetensors.torch import load_file, save_file
 
 from features.bags.bag import read_bag
@@ -275,14 +275,14 @@ def study(tmp_path_factory, mil):
     folder = tmp_path_factory.mktemp("study")
     colours = {"a": (90, 90, 200), "b": (200, 90, 90)}
     for case, label in CASES.items():
-        images(folder / "tiles", case, colours[label], n_tiles=4)
+        images(folder / "tiles", case, colours[label], n_tiles=2)
     with (folder / "cohort.csv").open("w", newline="") as file:
         csv.writer(file).writerows(
             [("case", "slide", "label"), *((c, c, k) for c, k in CASES.items())]
         )
     (folder / "tuning.toml").write_text(
         'slides = "tiles"\nslide-mpp = 0.5\nmpp = 0.5\ntile = 32\nbackbone = "test_resnet"\n'
-        'weights = "random"\nprecision = "fp32"\nepochs = 2\ntiles-per-slide = 4\nbatch-tiles = 8\n'
+        'weights = "random"\nprecision = "fp32"\nepochs = 2\ntiles-per-slide = 2\nbatch-tiles = 8\n'
     )
     mil("finetune", "cohort.csv", "--config", "tuning.toml", "--out", "tuned", cwd=folder)
     return folder
@@ -320,7 +320,9 @@ def test_the_command_refuses_a_tuned_backbone_and_tunes_per_fold(study, mil):
     (study / "tuned" / "run.json").write_text(
         (study / "tuned" / "run.json").read_text().replace('"epochs": 2', '"epochs": 3')
     )
-    check_pipeline_repeats_the_run(study / "run", study / "true labels")
+    with pytest.MonkeyPatch.context() as patch:
+        small_inputs(patch, 160)  # as the command has it
+        check_pipeline_repeats_the_run(study / "run", study / "true labels")
 
 
 def check_pipeline_repeats_the_run(path, folder):

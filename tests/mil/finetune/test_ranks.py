@@ -1,22 +1,20 @@
 """Two processes come to what one comes to, with half of each step."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from lessons import QUICK, RECIPE, lessons, results, tune
+from lessons import QUICK, RECIPE, lessons, results, small_inputs, tune
 from safetensors.torch import load_file
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mil.errors import FitError
 from mil.finetune.distributed import Ranks, ranks
 from mil.finetune.training import finetune
 
-HERE, REPO = Path(__file__).parent, Path(__file__).parents[3]
+REPO = Path(__file__).parents[3]
 # A norm over groups of channels: with a norm over the batch, half a batch would have other statistics.
 EQUAL = replace(RECIPE, backbone="test_efficientnet_gn")
 SETTINGS = replace(QUICK, epochs=2, dropout=0.0, early_stopping="always")
@@ -24,6 +22,7 @@ SETTINGS = replace(QUICK, epochs=2, dropout=0.0, early_stopping="always")
 
 def train_together(folder):
     """The body of each process."""
+    small_inputs(pytest.MonkeyPatch())
     torch.set_num_threads(1)
     with ranks("cpu") as together:
         assert (together.size, together.first) == (2, together.number == 0)
@@ -52,18 +51,13 @@ def lessons_of(folder):
     ]  # fmt: skip
 
 
-def test_two_processes_train_the_network_of_one(tmp_path):
+def test_two_processes_train_the_network_of_one(tmp_path, forked):
     lessons(tmp_path / "tiles")
-    code = f"import test_ranks as t; t.train_together(t.Path({str(tmp_path)!r}))"
-    (tmp_path / "body.py").write_text(code)
-    path = os.pathsep.join([str(HERE), str(REPO), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         str(tmp_path / "body.py")],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
+    as_torchrun = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        start_method="forkserver",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    elastic_launch(as_torchrun, train_together)(tmp_path)
     for number in (0, 1):  # each has refused weights that differ, after training made none
         assert "different weights" in json.loads((tmp_path / f"rank-{number}.json").read_text())
     tune(lessons_of(tmp_path), tmp_path / "one", SETTINGS, EQUAL)

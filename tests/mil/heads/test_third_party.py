@@ -12,6 +12,7 @@ import pytest
 
 from features.bags.bag import read_bag, write_bag
 from mil.errors import FitError, UnknownModel
+from mil.evaluation.predictions import read_predictions
 from mil.heads import registry
 from mil.heads.attention import AttentionPooling
 from mil.heads.registry import (
@@ -22,8 +23,10 @@ from mil.heads.registry import (
     model_names,
     register_head,
 )
+from mil.learning.crossval import cross_validate
 from mil.learning.fitted import load_model
 from mil.runs.cross_validation import check_models
+from mil.runs.run import open_run
 from mil.tasks.registry import task_from
 from tests.mil.made import made_bag, probabilities
 
@@ -58,8 +61,9 @@ if __name__ == "__main__":
     cohort = made_cohort((4, 4))
     folds = folds_of(cohort, folds="2")
     serial = cross_validate(cohort, folds, ["deep"], QUICK, seed=0, workers=1)
-    parallel = cross_validate(cohort, folds, ["deep"], QUICK, seed=0, workers=2, engine=sys.argv[1])
-    assert parallel.table.equals(serial.table)
+    for engine in sys.argv[1:]:
+        parallel = cross_validate(cohort, folds, ["deep"], QUICK, seed=0, workers=2, engine=engine)
+        assert parallel.table.equals(serial.table), engine
 """
 )
 
@@ -135,28 +139,32 @@ def crossval(packages, table, out, models, *options):
 
 
 @pytest.fixture(scope="module")
-def serial(packages, table, tmp_path_factory):
-    out = tmp_path_factory.mktemp("serial") / "run"
-    result = crossval(packages, table, out, "deep,mean", "--workers", "1")
+def finished(packages, table, tmp_path_factory):
+    """The folder of a run in two workers."""
+    out = tmp_path_factory.mktemp("workers") / "run"
+    result = crossval(packages, table, out, "deep,mean", "--workers", "2")
     assert result.returncode == 0, result.stderr
     return out
 
 
-def test_installed_head_runs_from_the_command_line(packages, table, serial, tmp_path):
-    result = crossval(packages, table, tmp_path / "run", "deep,mean", "--workers", "2")
-    assert result.returncode == 0, result.stderr
-    predictions = tmp_path / "run" / "predictions.csv"
-    assert set(pd.read_csv(predictions)["model"]) == {"deep", "mean"}
-    assert predictions.read_bytes() == (serial / "predictions.csv").read_bytes()
+def test_installed_head_runs_from_the_command_line(packages, finished, on_path):
+    on_path(packages)
+    run = open_run(finished)
+    serial = cross_validate(
+        run.cohort(), run.folds, ["deep", "mean"], run.settings.fit, seed=run.settings.split.seed
+    )
+    stored = read_predictions(finished / "predictions.csv").table
+    assert set(stored["model"]) == {"deep", "mean"}
+    pd.testing.assert_frame_equal(stored, serial.table, check_exact=True)
 
 
 @pytest.mark.slow
-def test_installed_head_runs_on_a_cluster(packages, table, serial, tmp_path):
+def test_installed_head_runs_on_a_cluster(packages, table, finished, tmp_path):
     pytest.importorskip("ray")
     result = crossval(packages, table, tmp_path / "run", "deep,mean", "--engine", "ray")
     assert result.returncode == 0, result.stderr
     predictions = tmp_path / "run" / "predictions.csv"
-    assert predictions.read_bytes() == (serial / "predictions.csv").read_bytes()
+    assert predictions.read_bytes() == (finished / "predictions.csv").read_bytes()
 
 
 def test_help_lists_installed_heads_and_what_is_wrong_with_them(packages, tmp_path):
@@ -181,9 +189,9 @@ def test_help_imports_neither_torch_nor_the_package(packages):
     assert result.returncode == 0, result.stderr
 
 
-def test_saved_model_of_an_installed_head_is_loaded(packages, table, serial, on_path):
+def test_saved_model_of_an_installed_head_is_loaded(packages, table, finished, on_path):
     on_path(packages)
-    fitted = load_model(next((serial / "models").glob("deep*.safetensors")))
+    fitted = load_model(next((finished / "models").glob("deep*.safetensors")))
     assert type(fitted.head).__module__ == "deepmil.heads"
     assert sum(probabilities(fitted, read_bag(table.parent / "store" / "s0.h5"))) == pytest.approx(
         1
@@ -291,9 +299,9 @@ def test_classes_stand_for_their_names(session, packages, on_path):
     assert head_class("Shallow") is Shallow
 
 
-@pytest.mark.parametrize("engine", ["loky", pytest.param("ray", marks=pytest.mark.slow)])
-def test_head_of_a_script_is_known_in_its_workers(tmp_path, engine):
+@pytest.mark.slow
+def test_head_of_a_script_is_known_in_its_workers(tmp_path):
     """Its class is in no module that a worker could import."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    result = command(tmp_path, tmp_path / "script.py", engine)
+    result = command(tmp_path, tmp_path / "script.py", "loky", "ray")
     assert result.returncode == 0, result.stderr

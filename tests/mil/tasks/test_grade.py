@@ -73,7 +73,7 @@ def test_noise_comes_out_at_chance(model):
         judged(graded_cohort(planted=False, seed=s), [model], SETTINGS, s)[1][model]
         .metrics["quadratic_kappa"]
         .value
-        for s in range(10)
+        for s in range(6)
     ]
     assert abs(np.mean(values)) < 3.3 * np.std(values, ddof=1) / len(values) ** 0.5
     assert max(values) < 0.6

@@ -21,7 +21,7 @@ from tests.mil.followed import folds_by_event, followed_cohort
 from tests.mil.made import made_bag, risk
 
 QUICK = FitSettings(
-    task="survival", epochs=15, width=16, learning_rate=5e-3, early_stopping="never"
+    task="survival", seeds=1, epochs=15, width=16, learning_rate=5e-3, early_stopping="never"
 )
 TELLING = ["mean", "abmil", "pooled-logistic"]
 # Models with a loss of their own on classes. A further head learns survival too, or is named here.
@@ -32,8 +32,8 @@ UNABLE = {
 ABLE = set(MODELS) - UNABLE
 
 
-def judged(cohort, models, settings=QUICK, seed=0, **options):
-    folds = folds_by_event(cohort, seed=seed)
+def judged(cohort, models, settings=QUICK, seed=0, *, count="5", **options):
+    folds = folds_by_event(cohort, count, seed=seed)
     predictions = cross_validate(cohort, folds, models, settings, seed=seed, **options)
     return {m.model: m for m in evaluate_survival(predictions).models}
 
@@ -75,7 +75,8 @@ def test_risk_that_is_not_there_comes_out_at_a_half(model):
 def test_every_model_that_can_learns_survival_and_every_other_is_refused():
     assert {name for name in MODELS if head_class(name).supports("times")} == ABLE
     cohort = followed_cohort(16, n_tiles=5)
-    results = judged(cohort, sorted(ABLE), replace(QUICK, epochs=1, clinical=("age",)))
+    settings = replace(QUICK, epochs=1, clinical=("age",))
+    results = judged(cohort, sorted(ABLE), settings, count="2")
     assert set(results) == ABLE
     for name in UNABLE:
         with pytest.raises(FitError, match=rf"{name} learns classes, not survival"):
