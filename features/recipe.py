@@ -11,6 +11,7 @@ from features.errors import FeaturesError
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 AnnotationOrigin = Literal["auto", "level0", "bounds"]
 Stain = Literal["off", "macenko", "reinhard"]
+Pooling = Literal["network", "cls", "cls+mean", "mean", "projection"]
 QualityFlag = Literal["background", "blur", "pen"]
 ORIGINS: tuple[AnnotationOrigin, ...] = get_args(AnnotationOrigin)
 STAINS: tuple[Stain, ...] = get_args(Stain)
@@ -25,6 +26,30 @@ def _list_backbones() -> Sequence[str]:
     from features.backbones.table import list_backbones
 
     return list_backbones()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """How images are prepared for a weights file that does not say so itself.
+
+    Attributes:
+        mean, std: per channel, of RGB in [0, 1]; empty if not stated.
+        input_px: side of the image that the network is shown; 0 if not stated.
+        pooling: how a feature vector is made; None if not stated.
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    input_px: int = 0
+    pooling: Pooling | None = None
+
+    def given(self) -> dict[str, Any]:
+        """What is stated, by name."""
+        return {key: value for key, value in vars(self).items() if value}
+
+    def is_whole(self) -> bool:
+        """Whether all four are stated."""
+        return len(self.given()) == 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +68,38 @@ class BaseRecipe:
         default="pretrained",
         metadata={
             "help": "Weights of the backbone: `pretrained`, `random`, or a local file.",
+            "panel": "Backbone",
+        },
+    )
+    mean: tuple[float, ...] = field(
+        default=(),
+        metadata={
+            "help": "Mean of red, green and blue, in [0, 1], that a weights file was trained with. Needed, "
+            "with the three options below, only where neither the backbone's name nor the file says it.",
+            "panel": "Backbone",
+            "split": ",",
+        },
+    )
+    std: tuple[float, ...] = field(
+        default=(),
+        metadata={
+            "help": "Standard deviation of red, green and blue, likewise.",
+            "panel": "Backbone",
+            "split": ",",
+        },
+    )
+    input_px: int = field(
+        default=0,
+        metadata={
+            "help": "Side of the images that a weights file was trained with; 0 is the backbone's own.",
+            "panel": "Backbone",
+        },
+    )
+    pooling: Pooling | None = field(
+        default=None,
+        metadata={
+            "help": "How a weights file's features are pooled: what the `network` does, the class token "
+            "`cls`, `cls+mean` of the patch tokens, their `mean`, or the `projection` after it.",
             "panel": "Backbone",
         },
     )
@@ -161,6 +218,28 @@ class BaseRecipe:
             raise FeaturesError(f"seed is 0 or more; got {self.seed}. Use 0.")
         if not self.classes:
             raise FeaturesError("classes names at least one annotation class; got none. Use Tumor.")
+
+        self._check_stated()
+
+    @property
+    def stated(self) -> Stated:
+        """How images are prepared for the weights, as far as it is stated."""
+        return Stated(
+            mean=tuple(self.mean), std=tuple(self.std), input_px=self.input_px, pooling=self.pooling
+        )
+
+    def _check_stated(self) -> None:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values and not (len(values) == 3 and all(0 < value < 1 for value in values)):
+                raise FeaturesError(
+                    f"{name} has three numbers between 0 and 1, for red, green and blue; got "
+                    f"{', '.join(map(str, values))}. ImageNet's mean is 0.485,0.456,0.406."
+                )
+        if self.input_px and self.input_px < 32:
+            raise FeaturesError(
+                f"input_px is a side in pixels, at least 32; got {self.input_px}. Use 224."
+            )
 
     def _check_stain(self) -> None:
         if (self.stain != "off") != bool(self.stain_reference):

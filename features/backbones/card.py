@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from features.backbones.network_recipe import SAME_SCALE, NetworkRecipe
+from features.backbones.pathology import find_encoder
 from features.errors import BackboneError
 from features.files.checksum import verify_checksum
 from features.files.parse import parse_json
 from features.recipe import BaseRecipe, Recipe
-
-SAME_SCALE = 0.1  # of the mpp: closer than this is the scale the weights were trained at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,7 @@ class Card:
         tile: their side in pixels.
         trained_on: the cases it has seen.
         trained_on_slides: fingerprints of their slides, as ``Bag.source_sha256``; empty in older files.
+        network: how images are prepared for it; None in older files.
     """
 
     backbone: str
@@ -29,6 +30,7 @@ class Card:
     tile: int
     trained_on: tuple[str, ...]
     trained_on_slides: tuple[str, ...] = ()
+    network: NetworkRecipe | None = None
 
     def scale_mismatch(self, mpp: float, recipe: BaseRecipe) -> str:
         """How the tiles to embed differ from those of the training; empty if they do not."""
@@ -69,6 +71,7 @@ def read_card(path: Path) -> Card | None:
             tile=int(card["tile"]),
             trained_on=tuple(map(str, card["trained_on"])),
             trained_on_slides=tuple(map(str, card.get("trained_on_slides", ()))),
+            network=NetworkRecipe.from_json(card["network"]) if "network" in card else None,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BackboneError(
@@ -88,11 +91,24 @@ def weights_notes(recipes: Sequence[Recipe]) -> list[str]:
     """
     weights = recipes[0].weights
     if card := read_card(Path(weights)):
-        notes = (card.scale_mismatch(recipe.mpp, recipe) for recipe in recipes)
-        return [note for note in notes if note]
+        mismatches = (card.scale_mismatch(recipe.mpp, recipe) for recipe in recipes)
+        return [note for note in mismatches if note]
+    notes = scale_notes(recipes) if weights != "random" else []
     if weights in ("pretrained", "random") or not Path(weights).is_file():
-        return []
+        return notes
     return [
+        *notes,
         f"{weights} does not say which cases it has seen. If it was trained on any of yours, no "
-        "test on them can be believed; weights that this library fine-tuned carry a card that says so."
+        "test on them can be believed; weights that this library fine-tuned carry a card that says so.",
     ]
+
+
+def scale_notes(recipes: Sequence[Recipe]) -> list[str]:
+    """Remarks on tiles of another scale than an encoder's; none where its scale is not published.
+
+    Args:
+        recipes: that differ in mpp only.
+    """
+    encoder = find_encoder(recipes[0].backbone)
+    notes = (encoder.scale_mismatch(r.mpp, r.tile) if encoder else "" for r in recipes)
+    return [note for note in notes if note]

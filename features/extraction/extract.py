@@ -180,7 +180,9 @@ class ExtractionRun:
         recipe = filled[0].recipe
         self.started = time.time()
         self.targets = filled
-        self.backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
+        self.backbone = load_backbone(
+            recipe.backbone, recipe.weights, seed=recipe.seed, stated=recipe.stated
+        )
         self.embedder = Embedder(self.backbone, precision=recipe.precision, device=device)
         self.reference = resolve_stain_reference(recipe, jobs) if recipe.stain != "off" else None
         self.resolved = [

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from features.backbones.network_recipe import NetworkRecipe
 from features.backbones.registry import Backbone
 from features.bags import bag as bags
 from features.bags.store import Store, recipe_differences
@@ -70,13 +71,14 @@ def resolved_recipe(
             "into two stores."
         )
     region = regions.pop() if regions else "tissue"
-    settings = asdict(recipe) | {
+    settings = {key: value for key, value in asdict(recipe).items() if key != "pooling"} | {
         "backbone": backbone.name,
         "weights": backbone.weights,
         "weights_sha256": backbone.weights_sha256,
         "input_px": backbone.input_px,
         "mean": backbone.mean,
         "std": backbone.std,
+        **_network_settings(backbone.recipe),
         "precision": precision,
         "region": region,
         "held_out": target.hold_out,
@@ -95,6 +97,16 @@ def resolved_recipe(
     return {
         key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()
     }
+
+
+def _network_settings(recipe: NetworkRecipe) -> dict[str, Any]:
+    """What else shapes features; nothing for networks of timm as they are, whose bags never recorded it."""
+    settings: dict[str, Any] = {}
+    if recipe.pooling != "network":
+        settings["pooling"] = recipe.pooling
+    if recipe.arguments:
+        settings["network"] = {"architecture": recipe.architecture, **recipe.arguments}
+    return settings
 
 
 def check_names(jobs: Sequence[SlideJob]) -> None:

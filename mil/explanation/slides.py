@@ -96,4 +96,4 @@ def load_bag_backbone(
         normalisation.resolve_stain_reference(repeated, ()) if repeated.stain != "off" else None
     )
     normaliser = normalisation.tile_normaliser(tiles, tiles.slide, repeated, reference)
-    return load_backbone(recipe["backbone"], repeated.weights), normaliser
+    return load_backbone(recipe["backbone"], repeated.weights, stated=repeated.stated), normaliser

@@ -171,7 +171,9 @@ def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:
         LeakageError: naming the cases.
     """
     recipe = tuning.recipe
-    backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
+    backbone = load_backbone(
+        recipe.backbone, recipe.weights, seed=recipe.seed, stated=recipe.stated
+    )
     seen, sources = set(backbone.trained_on), set(backbone.trained_on_slides)
     if recipe.stain != "off":
         reference = resolve_stain_reference(recipe, [slide.job for slide in tuning.slides])

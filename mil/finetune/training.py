@@ -82,7 +82,9 @@ def finetune(
     if recipe.precision == "fp16":
         raise FitError("Training in fp16 loses small gradients. Set precision to bf16 or fp32.")
     progress, task = progress or Silent(), task or task_class()()
-    backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
+    backbone = load_backbone(
+        recipe.backbone, recipe.weights, seed=recipe.seed, stated=recipe.stated
+    )
     jobs = [slide.job for slide in slides]
     reference = resolve_stain_reference(recipe, jobs) if recipe.stain != "off" else None
     request = _request(slides, recipe, settings, task, backbone, reference)
@@ -312,6 +314,7 @@ def _card(
     valid = progressed.valid_losses
     return {
         "backbone": backbone.name,
+        "network": backbone.recipe.to_json(),
         "trained_on": sorted(seen),
         "trained_on_slides": sorted(sources),
         "chosen_by": sorted({pool.slides[m].job.case for m in training.valid}),

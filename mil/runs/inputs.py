@@ -153,6 +153,8 @@ def recipe_from(recipe: Mapping[str, Any], weights: str | None, store: Path) -> 
         for entry in fields(Recipe)
         if (value := recipe.get(entry.name)) not in (None, [])  # not used by such bags: any will do
     }
+    if "mean" in values:
+        values.setdefault("pooling", "network")  # recorded only where it is not the network's own
     if random:
         values["weights"] = "random"
     elif trained_weights != "pretrained":

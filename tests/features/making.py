@@ -7,6 +7,7 @@ import numpy as np
 import tifffile
 from torch import nn
 
+from features.backbones.network_recipe import NetworkRecipe
 from features.backbones.registry import Backbone
 from features.tiles.grid import TileGrid
 
@@ -81,17 +82,11 @@ class MeanColour(nn.Module):
 
 
 def fake_backbone(module=None, *, dim=3, input_px=32, mean=(0.0,) * 3, std=(1.0,) * 3):
-    return Backbone(
-        name="mean-colour",
-        module=(module or MeanColour()).eval(),
-        dim=dim,
-        input_px=input_px,
-        mean=mean,
-        std=std,
-        weights="none",
-        weights_sha256="0",
-        licence="MIT",
+    recipe = NetworkRecipe(
+        name="mean-colour", dim=dim, input_px=input_px, mean=mean, std=std, licence="MIT"
     )
+    module = (module or MeanColour()).eval()
+    return Backbone(recipe=recipe, module=module, weights="none", weights_sha256="0")
 
 
 @dataclass

@@ -10,11 +10,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from features.backbones.registry import PooledFeatures, load_backbone, resolve_name
+from features.backbones.networks import PooledFeatures
+from features.backbones.registry import load_backbone, resolve_name
 from features.backbones.table import BACKBONES
 from features.errors import BackboneError
 
 SMALL = "test_resnet"  # timm's own, 0.4 million weights
+FILED = f"{SMALL}.r160_in1k"  # which weights a file holds is said by the tag
 DIMS = {
     "resnet50v2": 2048,
     "vgg19": 512,
@@ -156,7 +158,7 @@ def save_network(resnet, path, *, classifier=True, wrap=None, prefix="", metadat
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_file_gives_the_features_it_was_saved_with(resnet, tmp_path, suffix, classifier):
     path = save_network(resnet, tmp_path / f"w{suffix}", classifier=classifier)
-    backbone = load_backbone(SMALL, path)
+    backbone = load_backbone(FILED, path)
     assert torch.allclose(features_of(backbone), pooled(resnet), rtol=1e-5, atol=1e-6)
     assert backbone.weights == f"w{suffix}"
 
@@ -167,26 +169,26 @@ def test_classifier_beside_a_norm_of_the_network_is_left_out(tmp_path):
     assert {"head.norm.weight", "head.fc.weight"} <= network.state_dict().keys()
     torch.save(network.state_dict(), tmp_path / "w.pth")
     expected = PooledFeatures(network)(images()).detach()
-    backbone = load_backbone("test_convnext", str(tmp_path / "w.pth"))
+    backbone = load_backbone("test_convnext.r160_in1k", str(tmp_path / "w.pth"))
     assert torch.allclose(features_of(backbone), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_fingerprint_depends_on_the_weights_not_on_the_file(resnet, tmp_path):
-    one = load_backbone(SMALL, save_network(resnet, tmp_path / "a.pth"))
-    two = load_backbone(SMALL, save_network(resnet, tmp_path / "b.safetensors", classifier=False))
+    one = load_backbone(FILED, save_network(resnet, tmp_path / "a.pth"))
+    two = load_backbone(FILED, save_network(resnet, tmp_path / "b.safetensors", classifier=False))
     assert one.weights_sha256 == two.weights_sha256
     assert one.weights_sha256 != load_backbone(SMALL, "random").weights_sha256
 
 
 def test_checkpoint_of_a_training_run_is_read(resnet, tmp_path):
     path = save_network(resnet, tmp_path / "w.pth", wrap="state_dict", prefix="module.")
-    assert torch.allclose(features_of(load_backbone(SMALL, path)), pooled(resnet), rtol=1e-5)
+    assert torch.allclose(features_of(load_backbone(FILED, path)), pooled(resnet), rtol=1e-5)
 
 
 def test_file_without_batch_counters_is_read(resnet, tmp_path):
     state = {k: v for k, v in resnet.state_dict().items() if "num_batches" not in k}
     torch.save(state, tmp_path / "old.pth")
-    backbone = load_backbone(SMALL, str(tmp_path / "old.pth"))
+    backbone = load_backbone(FILED, str(tmp_path / "old.pth"))
     assert torch.allclose(features_of(backbone), pooled(resnet), rtol=1e-5)
 
 
@@ -198,7 +200,7 @@ def test_file_of_another_architecture_is_refused(tmp_path, name):
     state = {k: torch.zeros(v.shape) for k, v in shapes.items() if "pre_logits" not in k}
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(BackboneError, match=r"^w\.pth .*resnet18.*Set backbone"):
-        load_backbone("resnet18", str(tmp_path / "w.pth"))
+        load_backbone("resnet18.tv_in1k", str(tmp_path / "w.pth"))
 
 
 @pytest.mark.parametrize(
@@ -208,13 +210,13 @@ def test_file_that_lacks_a_weight_is_refused(resnet, tmp_path, gone):
     state = {k: v for k, v in resnet.state_dict().items() if k != gone}
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(BackboneError, match=rf"lacks 1 weights \({gone}"):
-        load_backbone(SMALL, str(tmp_path / "w.pth"))
+        load_backbone(FILED, str(tmp_path / "w.pth"))
 
 
 def test_file_of_weights_without_statistics_is_refused(resnet, tmp_path):
     torch.save(dict(resnet.named_parameters()), tmp_path / "w.pth")
     with pytest.raises(BackboneError, match=r"lacks .*running_mean"):
-        load_backbone(SMALL, str(tmp_path / "w.pth"))
+        load_backbone(FILED, str(tmp_path / "w.pth"))
 
 
 def test_file_of_another_librarys_names_is_read(tmp_path):
@@ -228,7 +230,7 @@ def test_file_of_another_librarys_names_is_read(tmp_path):
     state = {old.sub(r"\1.\2.\3.", k): v for k, v in network.state_dict().items()}
     assert state.keys() != network.state_dict().keys()
     torch.save(state, tmp_path / "w.pth")
-    backbone = load_backbone("densenet121", str(tmp_path / "w.pth"))
+    backbone = load_backbone("densenet121.tv_in1k", str(tmp_path / "w.pth"))
     assert torch.allclose(features_of(backbone), pooled(network), rtol=1e-5, atol=1e-6)
 
 
@@ -242,7 +244,7 @@ def test_file_that_would_run_code_is_refused(tmp_path):
     malice.path = str(tmp_path / "ran")
     torch.save({"conv1.weight": malice}, tmp_path / "w.pth")
     with pytest.raises(BackboneError):
-        load_backbone(SMALL, str(tmp_path / "w.pth"))
+        load_backbone(FILED, str(tmp_path / "w.pth"))
     assert not (tmp_path / "ran").exists()
 
 
@@ -250,13 +252,13 @@ def test_file_that_would_run_code_is_refused(tmp_path):
 def test_garbage_is_refused(tmp_path, suffix):
     (tmp_path / f"w{suffix}").write_bytes(b"garbage" * 40)
     with pytest.raises(BackboneError, match="does not fit") as caught:
-        load_backbone(SMALL, str(tmp_path / f"w{suffix}"))
+        load_backbone(FILED, str(tmp_path / f"w{suffix}"))
     assert "\n" not in str(caught.value)
 
 
 def test_missing_file_is_refused():
     with pytest.raises(BackboneError, match=r"nowhere\.pth: no such weights file"):
-        load_backbone(SMALL, "nowhere.pth")
+        load_backbone(FILED, "nowhere.pth")
 
 
 def test_pretrained_offline_names_both_ways_out(monkeypatch, tmp_path):

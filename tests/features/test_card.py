@@ -33,7 +33,8 @@ def test_a_file_with_a_card_names_its_cases(tmp_path):
 def test_published_weights_have_none(tmp_path):
     assert read_card(weights(tmp_path / "w.safetensors", None)) is None
     assert read_card(tmp_path / "pretrained") is None
-    assert load_backbone("test_resnet", str(tmp_path / "w.safetensors")).trained_on == ()
+    full_name = "test_resnet.r160_in1k"
+    assert load_backbone(full_name, str(tmp_path / "w.safetensors")).trained_on == ()
 
 
 def test_another_architecture_is_named(tmp_path):

@@ -77,7 +77,7 @@ def whole(slides, tmp_path_factory):
     return contents(out)
 
 
-def load_fake(name, weights, *, seed):
+def load_fake(name, weights, **_options):
     return fake_backbone()
 
 
@@ -446,7 +446,7 @@ class Wide(MeanColour):
         return super().forward(images).repeat(1, BIG_DIM // 3 + 1)[:, :BIG_DIM]
 
 
-def load_wide(name, weights, *, seed):
+def load_wide(name, weights, **_options):
     return fake_backbone(Wide(), dim=BIG_DIM)
 
 
@@ -588,7 +588,7 @@ def lines(path):
 def fills(slides, out, log, meet, names, told):
     """Fill a store beside others: begins with them, and writes down each bag and each slide left to them."""
 
-    def load_slow(name, weights, *, seed):
+    def load_slow(name, weights, **_options):
         if meet:
             meet.wait(PATIENCE_S)
         return fake_backbone(Slow())

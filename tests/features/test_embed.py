@@ -18,7 +18,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @pytest.fixture(scope="module")
 def resnet():
-    return replace(load_backbone("resnet18", "random"), input_px=96)
+    backbone = load_backbone("resnet18", "random")
+    return replace(backbone, recipe=replace(backbone.recipe, input_px=96))
 
 
 @pytest.fixture(scope="module")

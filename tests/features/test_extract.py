@@ -38,7 +38,7 @@ RECIPE = Recipe(backbone="mean-colour", mpp=0.5, tile=64, precision="fp32", max_
 
 @pytest.fixture(autouse=True)
 def _small_backbone(monkeypatch):
-    monkeypatch.setattr(module, "load_backbone", lambda name, weights, *, seed: fake_backbone())
+    monkeypatch.setattr(module, "load_backbone", lambda name, weights, **_options: fake_backbone())
 
 
 @pytest.fixture
@@ -432,7 +432,7 @@ def test_a_tile_that_no_worker_embedded_fails_the_slide(cohort, monkeypatch):
 
 def killed(folder):
     """The body of a process that is killed in the middle of the third slide."""
-    module.load_backbone = lambda name, weights, *, seed: fake_backbone()
+    module.load_backbone = lambda name, weights, **_options: fake_backbone()
     run(folder, progress=Interrupted(lambda: os.kill(os.getpid(), signal.SIGKILL)))
 
 

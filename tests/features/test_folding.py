@@ -9,7 +9,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from features.backbones.folding import fold_batch_norms, to_half_precision
-from features.backbones.registry import PooledFeatures
+from features.backbones.networks import PooledFeatures
 from features.threads import one_thread
 
 PX = 64

@@ -32,7 +32,7 @@ class Wide(MeanColour):
 @pytest.fixture(autouse=True)
 def _small_backbone(monkeypatch):
     monkeypatch.setattr(
-        module, "load_backbone", lambda name, weights, *, seed: fake_backbone(Wide(), dim=DIM)
+        module, "load_backbone", lambda name, weights, **_options: fake_backbone(Wide(), dim=DIM)
     )
 
 

@@ -92,10 +92,10 @@ def test_another_file_than_the_checked_one_is_refused(monkeypatch, tmp_path):
     holder = SimpleNamespace(get_model_file_path=lambda: str(tmp_path / "w.pth"))
     entry = PACKAGED[NAME]
     monkeypatch.setitem(sys.modules, entry.module, SimpleNamespace(**{entry.holder: holder}))
-    with pytest.raises(BackboneError, match=r"Install it again: pip install .*0\.1\.0"):
+    with pytest.raises(BackboneError, match=r"install it again: pip install .*0\.1\.0"):
         load_backbone("efficientnet-lite0", "pretrained")
     (tmp_path / "w.pth").unlink()
-    with pytest.raises(BackboneError, match="Install it again"):
+    with pytest.raises(BackboneError, match="install it again"):
         packaged_file(NAME)
 
 

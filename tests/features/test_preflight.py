@@ -55,7 +55,9 @@ def cohort(tmp_path):
 
 @pytest.fixture
 def small_backbone(monkeypatch):
-    monkeypatch.setattr(extraction, "load_backbone", lambda name, weights, *, seed: fake_backbone())
+    monkeypatch.setattr(
+        extraction, "load_backbone", lambda name, weights, **_options: fake_backbone()
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,8 @@ def test_dims_are_those_of_the_backbones(name):
     import timm
     import torch
 
-    from features.backbones.registry import PooledFeatures, resolve_name
+    from features.backbones.networks import PooledFeatures
+    from features.backbones.registry import resolve_name
 
     with torch.device("meta"):
         network = PooledFeatures(timm.create_model(resolve_name(name), pretrained=False))

@@ -27,7 +27,7 @@ RECIPE = Recipe(mpp=0.5, tile=64, precision="fp32", max_tiles=10_000)
 
 @pytest.fixture(autouse=True)
 def _small_backbone(monkeypatch):
-    monkeypatch.setattr(module, "load_backbone", lambda name, weights, *, seed: fake_backbone())
+    monkeypatch.setattr(module, "load_backbone", lambda name, weights, **_options: fake_backbone())
 
 
 def extracted(path, out, **fields):

@@ -39,7 +39,7 @@ MPPS = (0.17, 0.2204, 0.2527, 0.2985, 0.3031, 0.5021)
 
 @pytest.fixture(autouse=True)
 def _small_backbone(monkeypatch):
-    monkeypatch.setattr(module, "load_backbone", lambda name, weights, *, seed: fake_backbone())
+    monkeypatch.setattr(module, "load_backbone", lambda name, weights, **_options: fake_backbone())
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from features.backbones.registry import Backbone, PooledFeatures, load_backbone
+from features.backbones.network_recipe import NetworkRecipe
+from features.backbones.networks import PooledFeatures
+from features.backbones.registry import Backbone, load_backbone
 from features.backbones.table import BACKBONES
 from features.extraction.embed import preprocess
 from mil.errors import FitError
@@ -27,7 +29,7 @@ TILES = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), dtype=np.uint8
 
 def small(name):
     """A registered network with random weights, on a smaller input than its own."""
-    return replace(load_backbone(name, "random"), input_px=96)
+    return smaller(load_backbone(name, "random"))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -66,12 +68,14 @@ def test_transformers_have_their_tokens_in_their_places(name):
     ] * reads_class_token
 
 
+def smaller(backbone):
+    return replace(backbone, recipe=replace(backbone.recipe, input_px=96))
+
+
 def of_two_colours(module):
     """A backbone that reads pixels as they are and gives two features."""
-    return Backbone(
-        name="two-colours", module=PooledFeatures(module).eval(), dim=2, input_px=96, mean=(0, 0, 0),
-        std=(1, 1, 1), weights="none", weights_sha256="", licence="",
-    )  # fmt: skip
+    recipe = NetworkRecipe(name="two-colours", dim=2, input_px=96, mean=(0, 0, 0), std=(1, 1, 1))
+    return Backbone(recipe, PooledFeatures(module).eval(), "none", "")
 
 
 class Reader(nn.Module):

@@ -7,7 +7,9 @@ import timm
 import torch
 from torch import nn
 
-from features.backbones.registry import Backbone, PooledFeatures, load_backbone
+from features.backbones.network_recipe import NetworkRecipe
+from features.backbones.networks import PooledFeatures
+from features.backbones.registry import Backbone, load_backbone
 from features.backbones.table import BACKBONES
 from mil.errors import FitError
 from mil.finetune.network import TileClassifier, blocks_of, jitter_colours, parameter_groups
@@ -29,7 +31,8 @@ def shapes():
 
 
 def on_meta(shapes, name):
-    return Backbone(name, shapes[name], 8, 224, (0.5,) * 3, (0.5,) * 3, "random", "", "")
+    recipe = NetworkRecipe(name=name, dim=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Backbone(recipe, shapes[name], "random", "")
 
 
 def classifier(name="test_resnet", n_classes=3, **settings):

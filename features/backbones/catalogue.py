@@ -1,0 +1,80 @@
+"""What can embed tiles: every backbone with a name, and where its weights are."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from features.backbones.file import write_weights
+from features.backbones.hub import cached_file, is_hub_name
+from features.backbones.imagenet import timm_recipe
+from features.backbones.network_recipe import NetworkRecipe
+from features.backbones.packaged import PACKAGED, packaged_file
+from features.backbones.pathology import ENCODERS
+from features.backbones.registry import load_backbone
+from features.backbones.table import BACKBONES, list_backbones
+from features.errors import BackboneError
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A backbone and its weights.
+
+    Attributes:
+        name: to write on the command line.
+        recipe: None for the backbone of an installed package, which is not loaded here.
+        at_hand: whether its published weights need no network.
+        place: where they are or come from.
+    """
+
+    name: str
+    recipe: NetworkRecipe | None
+    at_hand: bool
+    place: str
+
+
+def list_catalogue() -> list[Listed]:
+    """Every backbone with a short name: those of ImageNet, of pathology and of installed packages."""
+    named = {name: timm_recipe(entry.timm_name) for name, entry in BACKBONES.items()}
+    dims = {name: entry.dim for name, entry in BACKBONES.items()}
+    rows = [
+        _listed(name, recipe, dims.get(name)) for name, recipe in (named | dict(ENCODERS)).items()
+    ]
+    installed = [name for name in list_backbones() if name not in BACKBONES]
+    return rows + [
+        Listed(name, None, at_hand=True, place="an installed package") for name in installed
+    ]
+
+
+def fetch_weights(name: str, out: Path) -> NetworkRecipe:
+    """Write the published weights of a backbone as one file, with its recipe inside.
+
+    Args:
+        name: of the backbone.
+        out: a .safetensors file.
+
+    Raises:
+        BackboneError: the weights are not there, may not be fetched, or the file has another ending.
+    """
+    if out.suffix != ".safetensors":
+        raise BackboneError(
+            f"out is a .safetensors file; got {out}. Name it {out.stem}.safetensors."
+        )
+    if is_hub_name(name) and name.startswith("local-dir:"):
+        raise BackboneError(f"{name} is on this machine already. Copy the folder.")
+    backbone = load_backbone(name, "pretrained")
+    network = getattr(backbone.module, "network", backbone.module)
+    write_weights(out, network, backbone.recipe)
+    return backbone.recipe
+
+
+def _listed(name: str, recipe: NetworkRecipe, dim: int | None) -> Listed:
+
+    recipe = replace(recipe, dim=recipe.dim or dim)
+    if recipe.name in PACKAGED:
+        package = PACKAGED[recipe.name].package
+        try:
+            found = packaged_file(recipe.name) is not None
+        except BackboneError:
+            found = False
+        return Listed(name, recipe, at_hand=found, place=package.partition("==")[0])
+    cached = bool(recipe.repository) and cached_file(recipe.repository, *recipe.files) is not None
+    return Listed(name, recipe, at_hand=cached, place=f"huggingface.co/{recipe.repository}")
