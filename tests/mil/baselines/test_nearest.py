@@ -28,9 +28,24 @@ def centred(training, *others):
     return labels, *(normalize(each - centre) for each in (rows, *map(means, others)))
 
 
+def without(training, cases):
+    """The training part without some of its cases."""
+    rest = np.flatnonzero(~np.isin(training.cases, cases))
+    return replace(
+        training,
+        features=[training.features[i] for i in rest],
+        labels=training.labels[rest],
+        weights=training.weights[rest],
+        cases=training.cases[rest],
+    )
+
+
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_class_of_simpleshot_is_that_of_the_nearest_centroid(n_classes):
     training = made_training(n_classes=n_classes, slides=3, dim=30)
+    training = without(
+        training, [0, n_classes, 2 * n_classes]
+    )  # of class 0: the centre is of classes
     others = made_training(n_classes=n_classes, dim=30, seed=7)
     labels, vectors, queries = centred(training, others)
     referee = NearestCentroid().fit(vectors, labels)
@@ -57,16 +72,9 @@ def test_votes_of_neighbours_are_those_of_scikit_learn(n_classes):
 
 @pytest.mark.parametrize("name", BOTH)
 def test_class_of_few_cases_weighs_as_much(name):
-    """Eighteen cases of one class beside three of another, without any difference between them."""
+    """Nine cases of one class beside three of another, without any difference between them."""
     training = made_training(9, n_classes=2, shift=0)
-    few = np.flatnonzero((training.labels == 0) | (training.cases < 7))
-    unequal = replace(
-        training,
-        features=[training.features[i] for i in few],
-        labels=training.labels[few],
-        weights=training.weights[few],
-        cases=training.cases[few],
-    )
+    unequal = without(training, range(7, 18, 2))
     assert np.bincount(unequal.labels).tolist() == [9, 3]
     others = made_training(40, n_classes=2, shift=0, seed=1)
     p = said(solved(name, unequal, 2), others.features)
