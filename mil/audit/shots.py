@@ -17,7 +17,7 @@ from mil.evaluation.arrays import Ints
 from mil.evaluation.classification import metrics
 from mil.evaluation.classification.model_scores import depends_on_fold_alone
 from mil.evaluation.classification.predictions import CaseScores, ClassPredictions
-from mil.evaluation.display import Table, format_number
+from mil.evaluation.display import Table, format_count, format_number
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,8 @@ class LearningCurve:
         width = len(MEASURES)
         keys = [(model, str(k)) for model in self.models for k in self.shots]
         return Table(
-            f"Mean ± SD (range) over {self.draws} draws, {self.n_cases} test cases",
+            f"{'Mean ± SD (range) over ' * (self.draws > 1)}{format_count(self.draws, 'draw')}, "
+            f"{self.n_cases} test cases",
             ("model", "cases per class", *(measure.label for measure in MEASURES)),
             [(*key, *cells[i * width : (i + 1) * width]) for i, key in enumerate(keys)],
             self.notes(),
@@ -172,11 +173,13 @@ class LearningCurve:
             f"{measure.label} {self.chance(measure):.2f}"
             for measure in MEASURES  # in the order of the columns
         )
-        notes = [
-            f"Guessing: {guesses}.",
+        notes = [f"Guessing: {guesses}."]
+        if self.draws == 1:
+            return (*notes, "One draw does not show how much depends on the cases that were drawn.")
+        notes.append(
             "The spread is that of the draws of training cases. Every draw is tested on the same "
-            f"{self.n_cases} cases, so it does not say how the models do on others.",
-        ]
+            f"{self.n_cases} cases, so it does not say how the models do on others."
+        )
         if large := [k for k in self.shots if 2 * k > self.most]:
             notes.append(
                 f"With {' or '.join(map(str, large))} cases per class the draws overlap: the smallest "

@@ -16,9 +16,9 @@ def draw_curve(curve: LearningCurve) -> Figure:
     for axes, measure in zip(panels, MEASURES, strict=True):
         _draw_panel(axes, curve, measure, points)
     panels[0].set_ylabel("score over cases")
+    spread = f"mean and 1 SD of {curve.draws} draws of training cases; "
     figure.suptitle(
-        f"{curve.n_cases} test cases, the same in every draw; mean and 1 SD of {curve.draws} draws of "
-        "training cases; dashed: guessing",
+        f"{curve.n_cases} test cases, the same in every draw; {spread * (curve.draws > 1)}dashed: guessing",
         fontsize=9,
         x=0.01,
         ha="left",

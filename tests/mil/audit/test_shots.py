@@ -154,6 +154,10 @@ def test_table_says_what_the_spread_is(curve):
     assert table.rows[0][2:] == ("0.50 ± 0.00 (0.50 to 0.50)",) * 2 + ("undefined",)
     assert "the same 12 cases" in table.notes[1]
     assert len(table.notes) == 2, "2 of 4 cases do not overlap by more than half"
+    single = replace(curve, draws=1, scores=curve.scores[:4])
+    assert single.table().title == "1 draw, 12 test cases"
+    assert single.table().rows[2][2].count("(") == 0
+    assert single.notes()[1].startswith("One draw does not show")
     overlapping = replace(curve, most=3).notes()[2]
     assert overlapping.startswith("With 2 cases per class the draws overlap")
 
