@@ -76,8 +76,8 @@ def lookalikes(cohort: Cohort) -> Lookalikes:
 
     Identical bags, which a cohort refuses or counts, are left out.
     """
-    slides = [(case.name, bag) for case in cohort.cases for bag in case.bags]
-    structures = [read_structure(b.thumbnail, b.size_l0[0] * b.mpp_l0[0]) for _, b in slides]
+    slides = _slides(cohort)
+    structures = _structures(slides)
     known = [is_comparable(structure) for structure in structures]
     identical = {second: first for first, second in cohort.duplicates}
     pairs = []
@@ -88,6 +88,27 @@ def lookalikes(cohort: Cohort) -> Lookalikes:
     pairs += _compare_tiles(slides, known)
     unknown = [bag.slide for (_, bag), is_known in zip(slides, known, strict=True) if not is_known]
     return Lookalikes(tuple(pairs), tuple(unknown))
+
+
+def lookalikes_across(trained: Cohort, tested: Cohort) -> tuple[Lookalike, ...]:
+    """Slides of one cohort that show a specimen of the other, by the pictures in their bags."""
+    parts = _slides(trained), _slides(tested)
+    slides = [*parts[0], *parts[1]]
+    pairs = find_second_scans(_structures(slides), [0] * len(parts[0]) + [1] * len(parts[1]))
+    names = [(case, bag.slide) for case, bag in slides]
+    return tuple(
+        Lookalike(names[scan.first], names[scan.second], scan.matches, scan.compared, scan)
+        for scan in pairs
+    )
+
+
+def _slides(cohort: Cohort) -> list[tuple[str, Bag]]:
+    """(case, bag) of all slides."""
+    return [(case.name, bag) for case in cohort.cases for bag in case.bags]
+
+
+def _structures(slides: Sequence[tuple[str, Bag]]) -> list[Structure | None]:
+    return [read_structure(bag.thumbnail, bag.size_l0[0] * bag.mpp_l0[0]) for _, bag in slides]
 
 
 def read_structure(thumbnail: bytes, width_um: float) -> Structure | None:

@@ -12,13 +12,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from features.errors import FeaturesError
 from mil.baselines.tile_vote import TileVoteLogits
 from mil.data.case import Case
 from mil.data.cohort import Cohort, assemble
+from mil.data.duplicates import lookalikes_across
 from mil.data.names import matching
 from mil.data.splits import Fold
 from mil.data.table import read_table, split_train_test
-from mil.errors import LeakageError
+from mil.errors import LeakageError, MilError
 from mil.evaluation.judge import Evaluation, evaluate
 from mil.evaluation.predictions import Predictions, write_predictions
 from mil.heads.ensemble import members_of
@@ -81,7 +83,7 @@ def external_validation(
         store: the bag store of these slides.
         name: of the folder in ``external`` of the run; that of the table if not given.
         allow_missing: go on without slides that lack a bag or an outcome.
-        notify: told of each row that is left out.
+        notify: called with each row that is left out, and each slide that looks like one of the run.
 
     Raises:
         LeakageError: a case has been seen, or another model has been tested on one of the cases.
@@ -110,6 +112,8 @@ def external_validation(
         if notify:
             notify(f"Left out: {row}: {reason}")
     check_unseen(run, members, cohort)
+    if notify:
+        notify_second_scans(run, cohort, notify)
     record = new_record(run, model, table, cohort)
     logs = log_paths(table, store, run.path)
     check_same_model(earlier_records(logs, record), record)
@@ -157,6 +161,17 @@ def check_unseen(run: Run, members: Sequence[FittedModel], cohort: Cohort) -> No
             "split=test before the cross-validation, which then leaves them alone."
         )
     check_seen(cohort, [Fold(repeat=0, index=0, train=(), test=tuple(names))])
+
+
+def notify_second_scans(run: Run, cohort: Cohort, notify: Callable[[str], None]) -> None:
+    """Say which slides look like second scans of specimens that the run was trained on."""
+    try:
+        trained = run.cohort()
+    except (MilError, FeaturesError) as error:
+        notify(f"Not known whether these slides show specimens of the run's own slides: {error}")
+        return
+    for pair in lookalikes_across(trained, cohort):
+        notify(str(pair))
 
 
 def predict_ensemble(members: Sequence[FittedModel], cohort: Cohort) -> Predictions:
