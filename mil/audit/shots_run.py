@@ -16,11 +16,11 @@ from typing import Any
 from features.progress import Progress, Silent
 from mil.audit.shots import LearningCurve, draw_shots, most_shots, possible_shots, score_draw
 from mil.data.cohort import Cohort
-from mil.data.splits import Fold, folds_sha256, split_cases, write_folds
+from mil.data.splits import Fold, folds_sha256, write_folds
 from mil.errors import CohortError, RunError
 from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.predictions import read_predictions, write_predictions
-from mil.learning.crossval import check_seen, cross_validate
+from mil.learning.crossval import check_inputs, cross_validate
 from mil.learning.parallel import run_tasks
 from mil.report.saving import save_figure, write_rows
 from mil.report.shots import draw_curve
@@ -30,6 +30,7 @@ from mil.runs.cross_validation import (
     clinical_facts,
     cohort_facts,
     cohort_settings,
+    draw_folds,
     notify_cohort,
 )
 from mil.runs.record import finish_run, start_run
@@ -77,8 +78,15 @@ def run_learning_curve(  # noqa: PLR0913 - what, and how it is run
     check_task(cohort.task)
     check_models(cohort.task, models, fit.chunk_tiles, notify)
     notify_cohort(cohort, notify)
-    folds = _folds_of(cohort, curve)
-    check_seen(cohort, folds)
+    folds = draw_folds(
+        cohort.task,
+        cohort.names,
+        cohort.labels,
+        [case.site for case in cohort.cases],
+        SplitSettings(folds=curve.folds, seed=curve.seed),
+        notify,
+    )
+    check_inputs(cohort, folds, models, fit)
     label_of = dict(zip(cohort.names, cohort.labels, strict=True))
     shots, notice = possible_shots(curve.shots, folds, label_of)
     if notice:
@@ -121,15 +129,6 @@ def check_task(task: Task) -> None:
             f"A learning curve draws training cases of each class; the task {task.name} has none. Use a "
             "table with a column label."
         )
-
-
-def _folds_of(cohort: Cohort, curve: CurveSettings) -> tuple[Fold, ...]:
-    return split_cases(
-        cohort.names,
-        cohort.task.strata(cohort.labels, curve.folds),
-        [case.site for case in cohort.cases],
-        SplitSettings(folds=curve.folds, seed=curve.seed),
-    )
 
 
 @dataclass(frozen=True)

@@ -66,12 +66,7 @@ def cross_validate(  # noqa: PLR0913 - what, and how it is run
         LeakageError: a backbone, or a stored fit, has seen a case that would be tested with it.
         FitError: a stored fit is of another model, or one cannot be made.
     """
-    cohort.task.check_models(models)
-    check_rows(models, cohort.recipe)
-    check_seen(cohort, folds)
-    check_start(cohort, folds, models, settings.head_weights)
-    if reads_table(models):
-        readable(cohort.cases, settings.clinical)
+    check_inputs(cohort, folds, models, settings)
     columns = cohort.task.answer_columns(cohort.cases, cohort.classes)
     work = _FoldWork(cohort, settings, seed, fitter, columns)
     tasks = [(model, fold) for model in models for fold in folds]
@@ -82,6 +77,22 @@ def cross_validate(  # noqa: PLR0913 - what, and how it is run
             advance(1)
     ordered = [row for number in sorted(done) for row in done[number]]
     return cohort.task.make_predictions(ordered, cohort.cases, cohort.classes)
+
+
+def check_inputs(
+    cohort: Cohort, folds: Sequence[Fold], models: Sequence[str], settings: FitSettings
+) -> None:
+    """Refuse what ``cross_validate`` refuses, before any work is done.
+
+    Raises:
+        CohortError, LeakageError, FitError: as ``cross_validate``.
+    """
+    cohort.task.check_models(models)
+    check_rows(models, cohort.recipe)
+    check_seen(cohort, folds)
+    check_start(cohort, folds, models, settings.head_weights)
+    if reads_table(models):
+        readable(cohort.cases, settings.clinical)
 
 
 @dataclass(frozen=True)

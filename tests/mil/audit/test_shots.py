@@ -17,6 +17,8 @@ from mil.audit.shots_run import run_learning_curve
 from mil.data.cohort import load_cohort
 from mil.errors import CohortError, LeakageError, RunError
 from mil.evaluation.predictions import read_predictions
+from mil.learning.crossval import fit_cases
+from mil.learning.fitted import save_model
 from mil.settings import CurveSettings
 from mil.tasks.grade import Grade
 from mil.tasks.survival import Survival
@@ -214,6 +216,20 @@ def test_a_backbone_that_has_seen_a_case_is_refused_before_any_work(cohort, tmp_
     cases = tuple(replace(c, bags=bags) if c == case else c for c in cohort.cases)
     with pytest.raises(LeakageError, match=case.name):
         learn(replace(cohort, cases=cases), tmp_path / "few")
+    assert not (tmp_path / "few").exists()
+
+
+def test_weights_that_know_a_case_are_refused_before_any_work(cohort, tmp_path):
+    start = tmp_path / "mean.safetensors"
+    save_model(start, fit_cases("mean", cohort.cases[:8], cohort.classes, QUICK, 0))
+    with pytest.raises(LeakageError, match="head_weights"):
+        run_learning_curve(
+            cohort,
+            ["mean"],
+            tmp_path / "few",
+            fit=replace(QUICK, head_weights=str(start)),
+            curve=CURVE,
+        )
     assert not (tmp_path / "few").exists()
 
 
