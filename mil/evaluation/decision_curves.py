@@ -20,7 +20,7 @@ from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.grade.predictions import GradePredictions
 from mil.evaluation.predictions import Predictions
-from mil.evaluation.survival.metrics import kaplan_meier
+from mil.evaluation.survival.metrics import survival_until
 from mil.evaluation.survival.predictions import RiskPredictions
 
 TREAT_ALL, TREAT_NONE = "treat all", "treat none"
@@ -100,14 +100,14 @@ def survival_net_benefit(
     benefit = np.zeros(len(thresholds))
     # By number of treated cases: a higher threshold treats a subset, so equal numbers are equal cases.
     met: dict[int, float] = {}
-    for place, t in enumerate(thresholds):
-        acts = p >= t
-        count = int(acts.sum())
+    treated = p >= thresholds[:, None]
+    for place, (t, acts, count) in enumerate(
+        zip(thresholds, treated, treated.sum(axis=1).tolist(), strict=True)
+    ):
         if not count:
             continue
         if count not in met:
-            curve = kaplan_meier(time[acts], event[acts])
-            met[count] = 1 - float(curve.at(np.array([horizon]))[0])
+            met[count] = 1 - survival_until(time[acts], event[acts], horizon)
         benefit[place] = count / len(p) * (met[count] - (1 - met[count]) * t / (1 - t))
     return benefit
 

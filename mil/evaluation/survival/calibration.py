@@ -15,7 +15,7 @@ from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.display import Table, format_estimate
 from mil.evaluation.intervals import Estimate, wilson
 from mil.evaluation.regression.cox import fit_cox, partial_likelihood
-from mil.evaluation.survival.metrics import kaplan_meier
+from mil.evaluation.survival.metrics import survival_until
 from mil.evaluation.survival.predictions import CaseRisks
 
 NEAREST = 1e-12  # distance of survival from 0 and 1 before a logarithm
@@ -188,7 +188,7 @@ def observed_survival(time: Floats, event: Bools, horizon: float) -> Estimate:
     Returns:
         No value where no case is followed to the horizon although some had no event.
     """
-    survival = float(kaplan_meier(time, event).at(np.array([horizon]))[0])
+    survival = survival_until(time, event, horizon)
     followed = int((time >= horizon).sum())
     if survival > 0 and not followed:
         return Estimate(None, None, None, "none", "undefined: no case is followed to the horizon")

@@ -77,6 +77,15 @@ def kaplan_meier(time: Floats, event: Bools) -> Curve:
     )
 
 
+def survival_until(time: Floats, event: Bools, horizon: float) -> float:
+    """The Kaplan-Meier curve at one time alone: a quarter of the work, for bootstraps."""
+    at, deaths = np.unique(time[event & (time <= horizon)], return_counts=True)
+    if not len(at):
+        return 1.0
+    observed = len(time) - np.searchsorted(np.sort(time), at)
+    return float(np.cumprod(1 - deaths / observed)[-1])
+
+
 def censoring(time: Floats, event: Bools) -> Curve:
     """Kaplan-Meier curve of censoring; at a tie events come first and leave the risk set."""
     # Events are moved just before their time, so that they are not at risk of censoring at that time.

@@ -28,6 +28,7 @@ from mil.evaluation.survival.metrics import (
     median_follow_up,
     misordered,
     number_at_risk,
+    survival_until,
     uno_c,
 )
 from tests.mil.followed import drawn
@@ -127,6 +128,8 @@ def test_kaplan_meier_and_its_limits_are_those_of_lifelines(seed, ties):
     table = reference.event_table.loc[curve.time]
     assert number_at_risk(time, curve.time).tolist() == table["at_risk"].tolist()
     assert curve.censored.tolist() == table["censored"].tolist()
+    for at in (0.5 * curve.time[0], *curve.time, 2 * curve.time[-1]):
+        assert survival_until(time, event, at) == curve.at(np.array([at]))[0]
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -76,13 +76,20 @@ def judged(models, repeats, n, stem, unit, ties, complete, events):
     }, (cases, time, event, columns)
 
 
+@functools.cache
+def hazards(*request):
+    """The Cox table of what was drawn."""
+    _, (_, time, event, columns) = judged(*request)
+    return hazard_table(columns, time, event)
+
+
 def made(
     *, models=("flat", "noise", "told"), repeats=1, n=N, stem="case-", unit="days", beside=True,
     heatmaps=True, ties=False, complete=False, events=None, **changes,
 ):  # fmt: skip
     """`told` says the risk, `noise` says nothing, and `flat` says the same of every case."""
-    results, drawn_cases = judged(models, repeats, n, stem, unit, ties, complete, events)
-    cases, time, event, columns = drawn_cases
+    request = (models, repeats, n, stem, unit, ties, complete, events)
+    results, (cases, time, event, _) = judged(*request)
     label = np.where(event, EVENT, CENSORED)
     cohort = {"case": cases, "label": label, "time": time, "slides": 1, "tiles": 900 + np.arange(n)}
     folds = [(r, (i + r) % 4, cases[i], label[i]) for r in range(repeats) for i in range(n)]
@@ -108,7 +115,7 @@ def made(
         page="mil.report.survival_sections:SurvivalSections",
         facts=Facts(**(facts | changes)),
         **results,
-        hazards={"told": hazard_table(columns, time, event)} if beside else {},
+        hazards={"told": hazards(*request)} if beside else {},
     )
 
 
