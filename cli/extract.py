@@ -136,10 +136,10 @@ def parse_shard(text: str) -> tuple[int, int]:
     ExtractOptions,
     examples=[
         "mil extract cohort.csv --slides slides --annotations annotations --out store "
-        "--backbone resnet18 --weights random",
+        "--backbone efficientnet-lite0",
         "mil extract cohort.csv --slides slides --annotations annotations --out two-scales "
-        "--backbone resnet18 --weights random --mpp 0.5,1 --max-tiles 50 --shard 1/10",
-        "mil extract slides/case-01-s1.tiff --out tissue --backbone resnet18 --weights random --mpp 0.5",
+        "--backbone efficientnet-lite0 --mpp 0.5,1 --max-tiles 50 --shard 1/10",
+        "mil extract slides/case-01-s1.tiff --out tissue --backbone efficientnet-lite0 --mpp 0.5",
     ],
 )
 def extract(options: ExtractOptions) -> None:

@@ -81,8 +81,8 @@ def noise(tmp_path_factory):
     return folder, slides, rows
 
 
-def bags(folder, slides, weights):
-    recipe = replace(RECIPE, weights=str(weights))
+def bags(folder, slides, weights, backbone=RECIPE.backbone):
+    recipe = replace(RECIPE, weights=str(weights), backbone=backbone)
     extract([slide.job for slide in slides], recipe, folder, device="cpu", workers=1)
     return folder
 
@@ -178,7 +178,10 @@ def test_what_the_guard_refuses_would_have_looked_like_skill(noise, tmp_path):
     save_file(
         load_file(folder / "tuned" / "weights.safetensors"), tmp_path / "nameless.safetensors"
     )
-    cohort = assemble(rows, bags(tmp_path / "store", slides, tmp_path / "nameless.safetensors"))
+    nameless = bags(
+        tmp_path / "store", slides, tmp_path / "nameless.safetensors", "test_resnet.r160_in1k"
+    )
+    cohort = assemble(rows, nameless)
     leaked = evaluate(cross_validate(cohort, FOLDS, ["tile-vote"], FIT, seed=0)).models[0]
     assert leaked.correct == 8
     tuning = tuning_of(tmp_path / "folds", slides, rows, settings=LONG)
