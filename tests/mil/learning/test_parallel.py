@@ -206,8 +206,10 @@ def local_ray():
 @pytest.mark.slow
 class TestOnRay:
     def test_the_table_is_the_serial_one(self, local_ray, serial):
-        table = run(engine="ray", workers=2)
-        pd.testing.assert_frame_equal(table, serial, check_exact=True)
+        some = ["abmil", "pooled-logistic", "majority"]  # all are compared above
+        table = run(models=some, engine="ray", workers=2)
+        expected = pd.concat([serial[serial["model"] == model] for model in some])
+        pd.testing.assert_frame_equal(table, expected.reset_index(drop=True), check_exact=True)
 
     def test_an_error_arrives_as_it_was_raised(self, local_ray):
         bad = replace(QUICK, learning_rate=1e36, epochs=6)
