@@ -105,8 +105,8 @@ def find_second_scans(
 ) -> list[SecondScan]:
     """Pairs of slides that show one specimen, although they are of different groups.
 
-    Found are scans with other colours, sharpness and compression, in any orientation of the glass, up to
-    some degrees, and crops of at least some quarter of the width; scales must agree to about 5 %.
+    Other colours, sharpness and compression, quarter turns, mirroring, a tilt of some degrees and crops to
+    half of the width do not matter; micrometres per pixel must be right to about 5 %.
 
     Args:
         structures: of all slides; None for those that have none.
