@@ -102,7 +102,7 @@ def test_unknown_format_is_refused_with_those_that_can_be_read(tmp_path, content
         read_annotations(path)
     message = str(caught.value)
     assert message.startswith(f"{name}: not an annotation file in a known format.")
-    formats = "QuPath GeoJSON, ASAP XML, Aperio ImageScope XML, HALO annotations, Hamamatsu NDPA."
+    formats = f"{', '.join(form.name for form in FORMATS)}."
     assert formats in message
     assert "File > Export objects as GeoJSON" in message
 
