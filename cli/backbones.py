@@ -12,11 +12,17 @@ backbones = typer.Typer(
     name="backbones",
     cls=Group,
     help="List backbones and encoders with their weights, and fetch weights for a machine without a network.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(backbones)
+
+
+@backbones.callback()
+def _list_without_verb(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        show_backbones()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +35,7 @@ class GetOptions:
     """Settings of `mil backbones get`."""
 
     name: str = field(
-        metadata={"argument": "NAME", "help": "A name of `mil backbones list`, or any timm name."}
+        metadata={"argument": "NAME", "help": "A name of `mil backbones`, or any timm name."}
     )
     out: Path = field(metadata={"help": "The .safetensors file to write."})
 
@@ -41,6 +47,11 @@ def list_(options: ListOptions) -> None:
     A backbone whose weights are at hand needs no network. Access to gated weights is requested on their page.
     """
     del options
+    show_backbones()
+
+
+def show_backbones() -> None:
+    """Print the table of backbones and where their weights are."""
     from cli.console import say, show_table
     from features.backbones.catalogue import list_catalogue
 

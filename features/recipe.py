@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from features.backbones.network_recipe import Pooling
 from features.choices import check_choices
 from features.errors import FeaturesError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 AnnotationOrigin = Literal["auto", "level0", "bounds"]
 Stain = Literal["off", "macenko", "reinhard"]
-Pooling = Literal["network", "cls", "cls+mean", "mean", "projection"]
 QualityFlag = Literal["background", "blur", "pen"]
 ORIGINS: tuple[AnnotationOrigin, ...] = get_args(AnnotationOrigin)
 STAINS: tuple[Stain, ...] = get_args(Stain)

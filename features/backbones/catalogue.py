@@ -38,7 +38,7 @@ def list_catalogue() -> list[Listed]:
     rows = [
         _listed(name, recipe, dims.get(name)) for name, recipe in (named | dict(ENCODERS)).items()
     ]
-    installed = [name for name in list_backbones() if name not in BACKBONES]
+    installed = [name for name in list_backbones() if name not in named and name not in ENCODERS]
     return rows + [
         Listed(name, None, at_hand=True, place="an installed package") for name in installed
     ]
@@ -77,4 +77,5 @@ def _listed(name: str, recipe: NetworkRecipe, dim: int | None) -> Listed:
             found = False
         return Listed(name, recipe, at_hand=found, place=package.partition("==")[0])
     cached = bool(recipe.repository) and cached_file(recipe.repository, *recipe.files) is not None
-    return Listed(name, recipe, at_hand=cached, place=f"huggingface.co/{recipe.repository}")
+    place = f"huggingface.co/{recipe.repository}" if recipe.repository else "releases of timm"
+    return Listed(name, recipe, at_hand=cached, place=place)

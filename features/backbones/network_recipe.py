@@ -6,10 +6,10 @@ Nothing in this file imports torch or timm.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from features.recipe import Pooling
-
+Pooling = Literal["network", "cls", "cls+mean", "mean", "projection"]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAME_SCALE = 0.1  # of the mpp: closer than this is the scale the weights were trained at
 SAME_DETAIL = 0.3  # of micrometres per pixel of what the network is shown
 

@@ -12,9 +12,8 @@ from timm.layers.helpers import to_2tuple
 from timm.layers.mlp import SwiGLUPacked
 from torch import Tensor, nn
 
-from features.backbones.network_recipe import NetworkRecipe
+from features.backbones.network_recipe import NetworkRecipe, Pooling
 from features.errors import BackboneError
-from features.recipe import Pooling
 
 
 class PooledFeatures(nn.Module):
@@ -152,6 +151,12 @@ class Conch(nn.Module):
         self.attn_pool_contrast = AttentionPool(width, tower.num_features, fused=fused)
         self.ln_contrast = nn.LayerNorm(width)
         self.num_prefix_tokens = 1
+
+    @property
+    def blocks(self) -> nn.Module:
+        """Of the transformer, for maps of where it looks."""
+        blocks: nn.Module = self.trunk.blocks
+        return blocks
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, T, C)."""

@@ -13,8 +13,7 @@ Left out, because a figure could not be confirmed twice or the network is not on
 
 from collections.abc import Mapping
 
-from features.backbones.network_recipe import NetworkRecipe
-from features.backbones.table import IMAGENET_MEAN, IMAGENET_STD
+from features.backbones.network_recipe import IMAGENET_MEAN, IMAGENET_STD, NetworkRecipe
 
 HALF = (0.5, 0.5, 0.5)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

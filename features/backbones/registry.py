@@ -19,7 +19,7 @@ from features.backbones.networks import (
     measure_dim,
     weights_fingerprint,
 )
-from features.backbones.pathology import ENCODERS, find_encoder
+from features.backbones.pathology import find_encoder
 from features.backbones.table import BackboneEntry, find_backbone, list_backbones
 from features.choices import suggest
 from features.errors import BackboneError
@@ -94,8 +94,8 @@ def _resolve(name: str) -> BackboneEntry:
         return entry
     if timm.is_model(name):
         return BackboneEntry(name, name)
-    names = list(dict.fromkeys([*list_backbones(), *ENCODERS, *timm.list_models()]))
-    short = ", ".join([*list_backbones(), *ENCODERS])
+    names = list(dict.fromkeys([*list_backbones(), *timm.list_models()]))
+    short = ", ".join(list_backbones())
     raise BackboneError(
         f"No backbone {name!r}.{suggest(name, names, 3)} Short names: {short}; any timm name works too, and "
         "hf-hub:ORG/NAME or local-dir:FOLDER."
@@ -108,7 +108,7 @@ def load_backbone(
     """Build a backbone and load its weights.
 
     Args:
-        name: one of ``features.list_backbones()``, an encoder of pathology, any timm model name,
+        name: one of ``features.list_backbones()``, any timm model name,
             ``hf-hub:ORG/NAME`` or ``local-dir:FOLDER``.
         weights: ``pretrained`` (of an installed package, or from timm's cache or hub), ``random``, or the
             path of a ``.safetensors`` or ``.pth`` file.

@@ -28,14 +28,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeGuard
 
+from features.backbones.network_recipe import IMAGENET_MEAN, IMAGENET_STD
+from features.backbones.pathology import ENCODERS, find_encoder
 from features.errors import BackboneError
 
 if TYPE_CHECKING:
     from torch import nn
 
 GROUP = "sarcomil.backbones"
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Build(Protocol):
@@ -92,13 +92,13 @@ BACKBONES = {
 
 
 def list_backbones() -> tuple[str, ...]:
-    """Short names of backbones, those of installed packages last. Any timm name works besides.
+    """Names of backbones: of ImageNet, of pathology and of installed packages. Any timm name works besides.
 
     Example:
         print(", ".join(features.list_backbones()))
     """
     installed = sorted(point.name for point in _entry_points())
-    return tuple(dict.fromkeys([*BACKBONES, *installed]))
+    return tuple(dict.fromkeys([*BACKBONES, *ENCODERS, *installed]))
 
 
 def find_backbone(name: str) -> BackboneEntry | None:
@@ -121,7 +121,7 @@ def eclipsed_backbones(names: Sequence[str]) -> list[str]:
         f"The installed package {point.dist.name if point.dist else '(unknown)'} also has a backbone "
         f"{point.name!r} ({point.value}). The built-in one is used; ask that package for another name."
         for point in _entry_points()
-        if point.name in names and point.name in BACKBONES
+        if point.name in names and (point.name in BACKBONES or find_encoder(point.name))
     ]
 
 
@@ -133,6 +133,8 @@ def feature_dim(name: str) -> int | None:
     Raises:
         BackboneError: an installed package's entry point cannot be used.
     """
+    if encoder := find_encoder(name):
+        return encoder.dim
     if entry := find_backbone(name):
         return entry.dim
     architecture = name.partition(".")[0]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from features.backbones.pathology import ENCODERS
 from features.backbones.registry import load_backbone, resolve_name
 from features.backbones.table import (
     BACKBONES,
@@ -76,7 +77,7 @@ def package(tmp_path, monkeypatch):
 
 def test_names_of_packages_come_after_those_of_the_table(package):
     assert list_backbones()[: len(BACKBONES)] == tuple(BACKBONES)
-    assert set(list_backbones()) == {*BACKBONES, *POINTS}
+    assert set(list_backbones()) == {*BACKBONES, *ENCODERS, *POINTS}
     assert find_backbone("resnet18") is BACKBONES["resnet18"]
 
 

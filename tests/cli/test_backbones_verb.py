@@ -1,0 +1,41 @@
+"""`mil backbones`: the list, one file for another machine, and which real weights a machine has."""
+
+import pytest
+
+from cli.doctor import NO_WEIGHTS, DoctorOptions, doctor
+from cli.main import app
+from features.backbones import packaged
+from features.backbones.pathology import ENCODERS
+from features.backbones.registry import load_backbone
+
+
+def run(*arguments):
+    app(list(arguments), prog_name="mil", standalone_mode=False)
+
+
+@pytest.mark.parametrize("verb", [(), ("list",)])
+def test_backbones_are_listed_with_scale_licence_and_place(capsys, verb):
+    run("backbones", *verb)
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert lines.keys() >= set(ENCODERS)
+    assert lines["uni"].split()[1:4] == ["1024", "224", "0.5"]
+    assert "CC-BY-NC-ND-4.0, gated" in lines["uni"]
+    assert lines["uni"].endswith("huggingface.co/MahmoodLab/UNI")
+    assert "at hand" in lines["efficientnet-lite0"]
+
+
+def test_one_file_is_written_for_another_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("backbones", "get", "efficientnet-lite0", "--out", "lite0.safetensors")
+    assert "--backbone efficientnet-lite0 --weights lite0.safetensors" in capsys.readouterr().out
+    assert load_backbone("efficientnet-lite0", "lite0.safetensors").dim == 1280
+
+
+def test_a_machine_without_real_weights_is_told_so(monkeypatch, tmp_path, capsys):
+    doctor(DoctorOptions(folder=tmp_path))
+    assert "No problem found." in capsys.readouterr().out
+    monkeypatch.setattr(packaged, "PACKAGED", {})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("features.backbones.catalogue.packaged_file", lambda name: None)
+    doctor(DoctorOptions(folder=tmp_path))
+    assert NO_WEIGHTS in " ".join(capsys.readouterr().out.split())
