@@ -76,6 +76,7 @@ def walked(demo, mil, tmp_path_factory):
     for name in ("slides", "annotations"):
         (few / name).symlink_to(demo / name)
     write_first_cases(demo / "cohort.csv", few / "cohort.csv", 3)
+    (folder / "tuned").symlink_to(few / "tuned")  # what a command there will write
     shutil.copytree(demo / "store", folder / "store")  # `mil external` writes its log there
     shutil.copytree(demo / "run", folder / "run")
     commands = [line for line in readme_commands() if line.startswith("mil ")]
