@@ -114,7 +114,8 @@ def audit_run(run: Run, *, curve_model: str = "", progress: Progress | None = No
     summary = Summary()
     _add_confounders(summary, judged, confounders, associations)
     _add_sites(summary, cohort, folds, judged)
-    _add_robustness(summary, robustness)
+    if cohort.task.has_classes:
+        _add_robustness(summary, robustness)
     _add_duplicates(summary, cohort)
     _add_columns(summary, cohort)
     _add_folds(summary, judged, folds, label_of)

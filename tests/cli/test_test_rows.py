@@ -48,8 +48,8 @@ LEARNERS = {
 }  # fmt: skip
 # These show, convert or judge what others have learnt, or prepare slides of any row.
 OTHERS = {
-    "check", "extract", "convert", "join", "predict", "evaluate", "compare", "external", "report", "explain",
-    "view", "decision", "demo", "doctor", "protocol list", "protocol show",
+    "backbones list", "backbones get", "check", "extract", "convert", "join", "predict", "evaluate",
+    "compare", "external", "report", "explain", "view", "decision", "demo", "doctor", "protocol list", "protocol show",
 }  # fmt: skip
 
 

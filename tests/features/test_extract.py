@@ -52,7 +52,7 @@ def once_extracted(tmp_path_factory):
     """The cohort with its store: do not write here."""
     folder = made_cohort(tmp_path_factory.mktemp("extracted"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_backbone", lambda name, weights, *, seed: fake_backbone())
+        patch.setattr(module, "load_backbone", lambda name, weights, **_options: fake_backbone())
         assert set(statuses(run(folder)).values()) == {"done"}
     return folder
 
