@@ -49,7 +49,8 @@ LEARNERS = {
 # These show, convert or judge what others have learnt, or prepare slides of any row.
 OTHERS = {
     "backbones list", "backbones get", "check", "extract", "convert", "join", "predict", "evaluate",
-    "compare", "external", "report", "explain", "view", "decision", "demo", "doctor", "protocol list", "protocol show",
+    "compare", "external", "report", "explain", "view", "decision", "demo", "doctor",
+    "protocol list", "protocol show",
 }  # fmt: skip
 
 
