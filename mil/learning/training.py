@@ -62,11 +62,11 @@ def fit_model(
     check_names([model])
     task = task or task_class()()
     task.check_models([model])
-    check_rows([model], train[0].bags[0].recipe)
     encoding = fit_encoding(train, settings.clinical) if reads_table([model]) else None
     objective = task.objective(
         train, valid, classes, settings, encoding, by_steps=head_class(model).takes_steps()
     )
+    check_rows([model], train[0].bags[0].recipe)
     start = read_head_weights(settings.head_weights) if settings.head_weights else None
     start = start if start and start.model == model else None
     head, history = _fit_seeds(model, task, objective, settings, seed, start)
