@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mil.data.reading import TableReading
+from mil.errors import RunError
 from mil.settings import FitSettings, SplitSettings
 from mil.tasks.registry import task_from
 from mil.tasks.task import Task
@@ -46,7 +47,15 @@ class RunSettings:
 
     @property
     def cohort(self) -> Path:
-        """The cohort table as it was called then."""
+        """The cohort table as it was called then.
+
+        Raises:
+            RunError: run.json names none.
+        """
+        if not self.stored.get("cohort"):
+            raise RunError(
+                "run.json names no cohort table. Name it (cohort), or make the run again."
+            )
         return Path(self.stored["cohort"])
 
     @property
