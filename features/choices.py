@@ -87,6 +87,10 @@ def check_choices(settings: Any, error: type[SarcomilError]) -> None:
     Raises:
         SarcomilError: of the given kind; the message lists the choices and names the closest.
     """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(field.default, tuple) and isinstance(value, str):
+            raise error(f"{field.name} is a tuple of names; got {value!r}. Write ({value!r},).")
     for field, choices in _choice_fields(settings.__class__):
         value = getattr(settings, field.name)
         if problem := choice_problem(field.name, value, choices, field.default):

@@ -21,8 +21,12 @@ EXAMPLES = 3
 
 def patient_of(name: str) -> str:
     """The patient that a barcode names, in capitals; empty if the name is none."""
-    match = PATIENT.fullmatch(name.rpartition("/")[2].strip())
-    return match.group(1).upper() if match else ""
+    base = name.rpartition("/")[2].strip()
+    # R and Xena write dots, and some tools underscores, where a barcode has dashes.
+    for written in (base, re.sub(r"[._]", "-", base)):
+        if match := PATIENT.fullmatch(written):
+            return match.group(1).upper()
+    return ""
 
 
 def check_patients(source: str, rows: Iterable[Row]) -> None:

@@ -49,6 +49,7 @@ def read_table(
     """
     sheet = read_sheet(path)
     columns = _match_columns(path, sheet.header)
+    _check_parts(path, sheet, columns)
     names = [name for key, name in columns.items() if key != "mpp"]
     sheet = with_decimal_points(sheet, set(sheet.header) - {*names})
     blank = _blank_missing(sheet, columns, reading)
@@ -64,6 +65,23 @@ def read_table(
         for note in sheet.notes:
             notify(note)
     return tuple(rows)
+
+
+def _check_parts(path: Path, sheet: Sheet, columns: Mapping[str, str]) -> None:
+    """Refuse a column that tells training from test under another name: its test rows would be learnt from.
+
+    Raises:
+        CohortError: naming the column.
+    """
+    if "split" in columns:
+        return
+    for column in set(sheet.header) - set(columns.values()):
+        words = {cells[column].strip().casefold() for _, cells in sheet.lines}
+        if words & set(TEST) and words <= {*TRAIN, *TEST, "validation", "val", "valid", "dev"}:
+            raise CohortError(
+                f"{path}: column {column!r} seems to say which cases are for testing. Name it split, so that "
+                "these are not trained on, or remove it."
+            )
 
 
 def split_train_test(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:

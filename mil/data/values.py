@@ -12,13 +12,20 @@ MISSING_WORDS = frozenset((
     "not available", "not applicable", "not evaluated", "not reported", "not recorded", "not known",
     "not documented", "not provided", "not specified", "not assessed", "not allowed to collect", "no data",
     "discrepancy", "unbekannt", "keine angabe", "k.a.", "k. a.",
-    "not done", "not determined", "not examined", "n/d", "n.d.",
-    "#value!", "#ref!", "#div/0!", "#name?", "#null!", "#num!",
+    "not done", "not determined", "not examined", "n/d", "n.d.", "nd", "na.", "unk.", "n/k", "nk",
+    "not collected", "not submitted", "not tested", "undetermined", "unspecified", "unknown/not reported",
+    "nicht bekannt", "nicht verfügbar", "nicht erhoben", "ohne angabe", "fehlt", "inconnu", "non disponible",
+    "desconocido", "no disponible", "sconosciuto", "onbekend", "notavailable",
+    # Errors of Excel in several languages.
+    "#value!", "#ref!", "#div/0!", "#name?", "#null!", "#num!", "#calc!", "#nv", "#wert!", "#bezug!",
+    "#zahl!", "#n/d", "#valeur!", "#nombre!", "#nombre?", "#valor!", "#n/a n/a", "#getal!", "#verw!",
+    "#waarde!",
 ))  # fmt: skip
 IN_BRACKETS = frozenset(("completed", "pending", "redacted"))  # missing only as the GDC writes them
 MISSING_SIGNS = re.compile(
     r"[\s?._/\\*\u2026\u2010-\u2015\u2212-]*"
 )  # and nothing else in the cell
+INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff]")
 BRACKETS = re.compile(r"[\[(<](.*)[\])>]")
 PLUS = re.compile(r"\(?\++\)?")  # a column with such cells means negative by a dash
 DASH = re.compile(r"\(?[\u2010-\u2015\u2212-]+\)?")
@@ -27,12 +34,16 @@ PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 COMMA = re.compile(r"[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,})|\d{1,3}(\.\d{3})+,\d+)")  # is decimal
 THOUSANDS = re.compile(r"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")
 EITHER = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234: decimal or thousands
+POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")  # 1.234 beside decimal commas: thousands
 MOSTLY = 0.8  # share of numbers from which a column is one of numbers
 
 
 def is_missing(text: str) -> bool:
     """Whether a cell holds no value: empty, signs only, or one of ``MISSING_WORDS``, also in brackets."""
-    word = text.strip().removeprefix("'").strip().casefold()
+    word = INVISIBLE.sub("", text).strip().removeprefix("'").strip().casefold()
+    if "|" in word:  # one for each sample of a case
+        return all(map(is_missing, word.split("|")))
+    word = re.sub(r"\s*/\s*", "/", word.replace("_", " ").strip() or word)
     inside = BRACKETS.fullmatch(word)
     bare = inside.group(1).strip() if inside else word
     if word.startswith("[") and word.endswith("]") and bare in IN_BRACKETS:
@@ -116,7 +127,9 @@ def with_points(cells: Sequence[str], *, commas_are_decimal: bool) -> tuple[list
         return list(cells), [i for i, kind in kinds.items() if kind in ("?", "1,")]
     pointed = list(cells)
     for i, cell in present:
-        if kinds[i] in (",", "1,", "?"):
+        if "," in meanings and kinds[i] in (".", "") and POINTS.fullmatch(cell):
+            pointed[i] = cell.replace(".", "")
+        elif kinds[i] in (",", "1,", "?"):
             pointed[i] = (
                 cell.replace(".", "").replace(",", ".") if decimal else cell.replace(",", "")
             )

@@ -7,7 +7,7 @@ from features.files.parse import parse_json
 from mil.runs.run import Run
 
 GUESSING = 0.05  # p value above which a model may be guessing
-CHANCE_CONCORDANCE = 0.5
+CHANCE_CONCORDANCE, CHANCE_KAPPA = 0.5, 0.0
 
 
 def chance_caveat(run: Run, model: str) -> str:
@@ -36,6 +36,13 @@ def _guessing(result: Mapping[str, Any]) -> str:
             return ""
         interval = "" if low is None else f", 95 % interval from {low:.2f}"
         return f"concordance {concordance['value']:.2f}{interval}"
+    if kappa := result.get("quadratic_kappa"):
+        low = kappa["low"]
+        if low is not None and low > CHANCE_KAPPA:
+            return ""
+        interval = "" if low is None else f", 95 % interval from {low:.2f}"
+        value = "undefined" if kappa["value"] is None else f"{kappa['value']:.2f}"
+        return f"quadratic kappa {value}{interval}"
     p = max(result.get(name) or 0.0 for name in ("p_chance", "p_majority"))
     return f"{result['correct']:g} of {result['n']} right, p = {p:.2g}" if p > GUESSING else ""
 

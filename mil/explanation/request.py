@@ -9,7 +9,7 @@ from features.bags.bag import Bag
 from features.errors import InputError
 from features.progress import Progress
 from features.slides.find import find_slides
-from mil.errors import FitError
+from mil.errors import FitError, RunError
 from mil.explanation.methods import Method, find_method
 from mil.runs.inputs import check_inputs, usable_bags
 from mil.runs.run import Run
@@ -115,9 +115,14 @@ class MapInput:
         """Refuse, before any work, what cannot become a bag of a run's models or has no slides.
 
         Raises:
-            RunError, AnnotationError: as ``check_inputs``.
+            RunError: there is no such file; or, as AnnotationError, as ``check_inputs``.
             SlideError: there is no folder of slides, or no slide in it.
         """
+        if not self.path.exists():
+            raise RunError(
+                f"{self.path}: there is no such bag or slide. Name a bag of the store, which ends in .h5, or "
+                "a slide."
+            )
         check_inputs([self.path], run.recipe, self.annotations)
         if self.is_bag:
             _ = self._files

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from features.files.atomic import write_atomic
+from mil.errors import RunError
 from mil.report.facts import page_values
 from mil.report.sections import Report, load_sections
 from mil.report.template import render_template
@@ -27,7 +28,13 @@ def render(report: Report[Any, Any, Any]) -> str:
 
 
 def write_report(report: Report[Any, Any, Any], path: Path) -> None:
-    """Write the page, and beside it the figures as files for a paper."""
+    """Write the page, and beside it the figures as files for a paper.
+
+    Raises:
+        RunError: the path is a folder.
+    """
+    if path.is_dir():
+        raise RunError(f"{path} is a folder. Name the page, as {path / 'report.html'}.")
     sections = load_sections(report.page)(report)
     write_atomic(path, render(report))
     sections.write_figures(path.parent / sections.folder)

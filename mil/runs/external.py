@@ -112,8 +112,7 @@ def external_validation(
         if notify:
             notify(f"Left out: {row}: {reason}")
     check_unseen(run, members, cohort)
-    if notify:
-        notify_second_scans(run, cohort, notify)
+    check_second_scans(run, cohort, notify or (lambda _text: None))
     record = new_record(run, model, table, cohort)
     logs = log_paths(table, store, run.path)
     check_same_model(earlier_records(logs, record), record)
@@ -163,15 +162,24 @@ def check_unseen(run: Run, members: Sequence[FittedModel], cohort: Cohort) -> No
     check_seen(cohort, [Fold(repeat=0, index=0, train=(), test=tuple(names))])
 
 
-def notify_second_scans(run: Run, cohort: Cohort, notify: Callable[[str], None]) -> None:
-    """Say which slides look like second scans of specimens that the run was trained on."""
+def check_second_scans(run: Run, cohort: Cohort, notify: Callable[[str], None]) -> None:
+    """Refuse slides that show specimens that the run was trained on, scanned again or saved otherwise.
+
+    Raises:
+        LeakageError: naming them.
+    """
     try:
         trained = run.cohort()
     except (MilError, FeaturesError) as error:
         notify(f"Not known whether these slides show specimens of the run's own slides: {error}")
         return
-    for pair in lookalikes_across(trained, cohort):
-        notify(str(pair))
+    pairs = lookalikes_across(trained, cohort)
+    if pairs:
+        more = f" {len(pairs) - 1} more pairs look alike." if len(pairs) > 1 else ""
+        raise LeakageError(
+            f"{pairs[0]}{more} The run was trained on these specimens, so that their cases are not external: "
+            "take them out of the table."
+        )
 
 
 def predict_ensemble(members: Sequence[FittedModel], cohort: Cohort) -> Predictions:

@@ -62,3 +62,19 @@ def test_the_closest_names_come_first():
     assert closest("resnet5O", known, 2) == ["resnet50", "resnet18"]
     assert suggest("resnet5O", known, 2) == " Did you mean 'resnet50' or 'resnet18'?"
     assert suggest("zzz", known) == ""
+
+
+def test_a_string_is_no_tuple_of_names():
+    from features.errors import FeaturesError
+    from features.recipe import Recipe
+    from mil.errors import FitError
+    from mil.settings import FitSettings
+
+    with pytest.raises(
+        FeaturesError, match=r"classes is a tuple of names; got 'Tumor'. Write \('Tumor',\)"
+    ):
+        Recipe(classes="Tumor")
+    with pytest.raises(FeaturesError, match="drop is a tuple of names; got 'blur'"):
+        Recipe(drop="blur")
+    with pytest.raises(FitError, match="clinical is a tuple"):
+        FitSettings(clinical="age")

@@ -8,8 +8,8 @@ import pytest
 
 from mil.data.case import Case
 from mil.data.duplicates import lookalikes
-from mil.errors import RunError
-from mil.runs.external import notify_second_scans
+from mil.errors import LeakageError, RunError
+from mil.runs.external import check_second_scans
 from tests.features.specimens import OTHER_STAIN, UM, saved, specimen, stained
 from tests.features.specimens import SIDE as PICTURE_PX
 from tests.mil.made import cohort_of, made_bag, made_cohort, planted_cohort
@@ -149,14 +149,16 @@ def test_bags_without_a_picture_are_not_known():
     assert alike.unknown == ("two",)
 
 
-def test_an_external_slide_that_shows_a_specimen_of_the_run_is_named():
+def test_an_external_slide_that_shows_a_specimen_of_the_run_is_refused():
     trained = cohort_of_bags(bag_of("one", stained(specimen(1))), bag_of("o", stained(specimen(4))))
     again = bag_of("two", stained(specimen(1), OTHER_STAIN)[::-1])
     tested = cohort_of_bags(again, bag_of("three", stained(specimen(3))))
-    notes = []
-    notify_second_scans(SimpleNamespace(cohort=lambda: trained), tested, notes.append)
-    [note] = notes
-    assert note.startswith("Slides one (case case-one) and two (case case-two) look like two scans")
+    run = SimpleNamespace(cohort=lambda: trained)
+    with pytest.raises(
+        LeakageError, match=r"^Slides one \(case case-one\) and two \(case case-two\) look"
+    ):
+        check_second_scans(run, tested, print)
+    check_second_scans(run, cohort_of_bags(bag_of("three", stained(specimen(3)))), print)
 
 
 def test_a_run_whose_slides_are_gone_cannot_be_compared():
@@ -164,7 +166,7 @@ def test_a_run_whose_slides_are_gone_cannot_be_compared():
         raise RunError("store: no such folder.")
 
     notes = []
-    notify_second_scans(
+    check_second_scans(
         SimpleNamespace(cohort=gone), cohort_of_bags(bag_of("a", None)), notes.append
     )
     assert notes == [

@@ -12,6 +12,7 @@ from mil.data.names import matching
 from mil.data.patients import note_blocks
 from mil.data.reading import TableReading
 from mil.data.table import read_table
+from mil.data.values import with_points
 from mil.errors import CohortError
 
 
@@ -407,3 +408,47 @@ def test_the_first_sheet_of_a_workbook_is_read(tmp_path, monkeypatch):
         Row(line=2, case="7", slide="s1", label="LMS", other={"age": "61", "seen": "2020-05-01"}),
         Row(line=4, case="8", slide="s2", label="SS", other={"age": "4.5", "seen": ""}),
     )
+
+
+def test_points_beside_decimal_commas_are_thousands():
+    cells = ["2,5", "7,25", "12.600", "1.048.576", "3"]
+    assert with_points(cells, commas_are_decimal=True)[0] == [
+        "2.5",
+        "7.25",
+        "12600",
+        "1048576",
+        "3",
+    ]
+    assert with_points(["2.5", "1.048"], commas_are_decimal=True)[0] == ["2.5", "1.048"]
+
+
+@pytest.mark.parametrize("column", ["set", "data_split", "Teil"])
+@pytest.mark.parametrize(
+    "words", [("test", "train"), ("External", "training"), ("holdout", "validation")]
+)
+def test_a_column_that_keeps_cases_aside_under_another_name_is_refused(tmp_path, column, words):
+    path = tmp_path / "t.csv"
+    path.write_text(f"case,slide,label,{column}\na,a1,x,{words[0]}\nb,b1,y,{words[1]}\n")
+    with pytest.raises(CohortError, match=f"column '{column}' seems to say .* Name it split"):
+        read_table(path)
+    path.write_text(
+        f"case,slide,label,{column},split\na,a1,x,{words[0]},train\nb,b1,y,{words[1]},train\n"
+    )
+    assert len(read_table(path)) == 2
+    path.write_text(f"case,slide,label,{column}\na,a1,x,train\nb,b1,y,other\n")
+    assert len(read_table(path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("TCGA.DX.A1L2.01A", "TCGA.DX.A1L2.01B"),
+        ("TCGA_DX_A1L2_01", "TCGA-DX-A1L2-02"),
+        ("C3L.00104", "C3L-00104-21"),
+    ],
+)
+def test_barcodes_with_dots_and_underscores_name_the_patient(tmp_path, first, second):
+    path = tmp_path / "t.csv"
+    path.write_text(f"case,slide,label\n{first},a1,x\n{second},b1,y\n")
+    with pytest.raises(CohortError, match="are of one patient"):
+        read_table(path)

@@ -35,6 +35,28 @@ def test_words_for_a_missing_value(text):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "#NV",
+        "#NAME?",
+        "N / A",
+        "Not_Available",
+        "[Unknown]|[Unknown]",
+        "nicht bekannt",
+        "\u200b",
+        "Non disponible",
+    ],
+)
+def test_errors_of_excel_and_words_of_other_languages_are_missing(text):
+    assert is_missing(text)
+
+
+@pytest.mark.parametrize("text", ["A|B", "A|NA", "NDRG1", "N1", "n/a positive", "fehlt nicht"])
+def test_what_only_begins_like_a_missing_value_is_one(text):
+    assert not is_missing(text)
+
+
+@pytest.mark.parametrize(
     "text", ["0", "no", "negative", "NAM", "n.a. Berg", "not sure", "Nancy", "-1"]
 )
 def test_other_words_are_values(text):
