@@ -80,7 +80,8 @@ def forked():
         ["pytest", "tifffile", "features.extraction.extract", "mil.finetune.training"]
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")]))
+        path = [str(REPO), os.environ.get("PYTHONPATH", "")]  # an empty entry is the current folder
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         yield context
 
 
