@@ -72,10 +72,10 @@ def _listed(name: str, recipe: NetworkRecipe, dim: int | None) -> Listed:
     if recipe.name in PACKAGED:
         package = PACKAGED[recipe.name].package
         try:
-            found = packaged_file(recipe.name) is not None
+            installed = packaged_file(recipe.name) is not None
         except BackboneError:
-            found = False
-        return Listed(name, recipe, at_hand=found, place=package.partition("==")[0])
+            installed = False
+        return Listed(name, recipe, at_hand=installed, place=package.partition("==")[0])
     cached = bool(recipe.repository) and cached_file(recipe.repository, *recipe.files) is not None
     place = f"huggingface.co/{recipe.repository}" if recipe.repository else "releases of timm"
     return Listed(name, recipe, at_hand=cached, place=place)

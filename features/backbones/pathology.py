@@ -1,11 +1,14 @@
 """Published encoders of pathology by name: each is one row of ``ENCODERS``.
 
-The figures of each row agree in the sources it names: the authors' own code or card first, then public
-code that loads the same file. Those sources are TRIDENT (github.com/mahmoodlab/TRIDENT,
+The figures of each row agree in the sources it names: the authors' own code first, then public code that
+loads the same file. Those sources are TRIDENT (github.com/mahmoodlab/TRIDENT,
 trident/patch_encoder_models/load.py), slide2vec (github.com/clemsgrs/slide2vec, encoders/models),
 lazyslide-models (github.com/rendeirolab/lazyslide-models, vision) and eva (github.com/kaiko-ai/eva,
 vision/models/networks/backbones/pathology). ``mpp`` is that of the training tiles; where only a
 magnification is published, 20x is 0.5.
+
+One source only is behind the arguments of gigapath-flash, the ``mlp_ratio`` of h0-mini, mean and side of
+retccl, the key names of Hibou, and the scales and tile side of kaiko. No file of these encoders was loaded.
 
 Left out, because a figure could not be confirmed twice or the network is not one of timm's: OpenMidnight
 (the size of its position table), MUSK, KEEP and GenBio-PathFM (networks of their own).

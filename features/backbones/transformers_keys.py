@@ -137,8 +137,8 @@ def _join_queries(state: State) -> State:
     joined = {key: value for key, value in state.items() if not _QUERY.fullmatch(key)}
     parts: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
-        if found := _QUERY.fullmatch(key):
-            block, part, kind = found.groups()
+        if match := _QUERY.fullmatch(key):
+            block, part, kind = match.groups()
             parts.setdefault(f"{block}.attn.qkv.{kind}", {})[part[0]] = value
     for key, values in parts.items():
         joined[key] = torch.cat([values[part] for part in "qkv" if part in values])
@@ -165,26 +165,26 @@ def _from_dinov2(state: Mapping[str, Tensor]) -> State:
 def _from_swin(state: Mapping[str, Tensor]) -> State:
     """Names of Swin's authors: a stage ends with what timm begins the next one with."""
 
-    def later(found: "re.Match[str]") -> str:
-        return f"layers.{int(found[1]) + 1}.downsample."
+    def later(match: "re.Match[str]") -> str:
+        return f"layers.{int(match[1]) + 1}.downsample."
 
-    kept = {
+    weights = {
         k: v
         for k, v in state.items()
         if "relative_position_index" not in k and "attn_mask" not in k
     }
     return {
-        re.sub(r"^layers\.(\d+)\.downsample\.", later, key): value for key, value in kept.items()
+        re.sub(r"^layers\.(\d+)\.downsample\.", later, key): value for key, value in weights.items()
     }
 
 
 def _from_clip(state: Mapping[str, Tensor]) -> State:
-    kept = {
+    vision = {
         key: value
         for key, value in state.items()
         if key.startswith(("vision_model.", "visual_projection.")) and "position_ids" not in key
     }
-    renamed = _join_queries(_rename(kept, _CLIP))
+    renamed = _join_queries(_rename(vision, _CLIP))
     width = renamed["cls_token"].shape[-1]
     renamed["cls_token"] = renamed["cls_token"].reshape(1, 1, width)
     renamed["pos_embed"] = renamed["pos_embed"].reshape(1, -1, width)

@@ -35,8 +35,10 @@ def serve() -> None:
             pixels = _read(json.loads(line), answers)
         except MemoryError:
             error = "its tags ask for more memory than any slide needs"
-        except Exception:  # noqa: BLE001 - the run itself meets the same error, and reports it
-            pixels = NOTHING
+        except FeaturesError:
+            pixels = NOTHING  # the run itself meets the same error, and reports it
+        except Exception as unforeseen:  # noqa: BLE001 - of one slide; it must not end the others
+            error = f"it cannot be read ({type(unforeseen).__name__}: {unforeseen})"
         height, width, _ = pixels.shape
         answers.write(json.dumps({"error": error, "size": [width, height]}).encode() + b"\n")
         answers.write(pixels.tobytes())
