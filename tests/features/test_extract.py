@@ -377,16 +377,21 @@ def test_number_of_workers_changes_nothing(cohort, once_extracted):
 
 
 class Interrupted:
-    """Stops the run when the third slide's tiles are counted."""
+    """Stops the run when the third slide's tiles are counted and the first slide is recorded."""
 
-    def __init__(self, stop):
-        self.stop = stop
+    def __init__(self, stop, folder):
+        self.stop, self.first = stop, folder / "store" / ".extract" / "a.json"
 
     @contextmanager
     def task(self, name, total, unit):
         def advance(count):
-            if name == "c":
-                self.stop()
+            if name != "c":
+                return
+            for _ in range(1000):
+                if self.first.is_file():
+                    break
+                time.sleep(0.01)
+            self.stop()
 
         yield advance
 
@@ -396,7 +401,7 @@ def test_interrupt_keeps_what_is_done_and_the_next_run_goes_on(cohort):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(cohort, progress=Interrupted(stop))
+        run(cohort, progress=Interrupted(stop, cohort))
     assert "c.h5" not in contents(cohort)  # while c was embedded, b may still have been written
     assert statuses(run(cohort))["a"] == "skipped"
     assert statuses(run(cohort)) == {"a": "skipped", "b": "skipped", "c": "skipped"}
@@ -413,7 +418,7 @@ def test_interrupt_leaves_the_tables_of_what_is_done_and_what_failed(cohort):
             time.sleep(0.01)
 
     with pytest.raises(KeyboardInterrupt):
-        run(cohort, progress=Interrupted(stop), workers=2)
+        run(cohort, progress=Interrupted(stop, cohort), workers=2)
     with (cohort / "store" / "extract.csv").open(newline="") as file:
         told = {row["slide"]: (row["status"], row["tiles"]) for row in csv.DictReader(file)}
     assert told == {"a": ("done", "4"), "b": ("failed", "0")}
@@ -433,7 +438,7 @@ def test_a_tile_that_no_worker_embedded_fails_the_slide(cohort, monkeypatch):
 def killed(folder):
     """The body of a process that is killed in the middle of the third slide."""
     module.load_backbone = lambda name, weights, **_options: fake_backbone()
-    run(folder, progress=Interrupted(lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    run(folder, progress=Interrupted(lambda: os.kill(os.getpid(), signal.SIGKILL), folder))
 
 
 def test_killed_run_goes_on_to_the_same_bytes_as_one_uninterrupted(cohort, once_extracted, forked):
