@@ -138,8 +138,27 @@ class Slide:
             ...     slide.read(0, 0, side_px=224, mpp=1.0).shape
             (224, 224, 3)
         """
-        field = (side_px * mpp / self.mpp[0], side_px * mpp / self.mpp[1])
-        return self._read_field((x_l0, y_l0), field, (side_px, side_px), self.view_for(mpp))
+        return self.read_rectangle(x_l0, y_l0, (side_px, side_px), mpp)
+
+    def read_rectangle(
+        self, x_l0: float, y_l0: float, size_px: tuple[int, int], mpp: float
+    ) -> NDArray[np.uint8]:
+        """Read a rectangle at any mpp; pixels outside the slide and unscanned areas are white.
+
+        Args:
+            x_l0: left edge in level-0 pixels; may lie outside the slide.
+            y_l0: top edge in level-0 pixels.
+            size_px: (width, height) of the result.
+            mpp: micrometres per pixel of the result.
+
+        Returns:
+            (height, width, 3) RGB.
+
+        Raises:
+            TileError: the pixels cannot be decoded; other parts of the slide may be intact.
+        """
+        field = (size_px[0] * mpp / self.mpp[0], size_px[1] * mpp / self.mpp[1])
+        return self._read_field((x_l0, y_l0), field, size_px, self.view_for(mpp))
 
     def thumbnail(self, max_px: int) -> Image.Image:
         """The whole slide as an RGB image; damaged parts are white.
