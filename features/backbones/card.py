@@ -21,7 +21,7 @@ class Card:
         mpp: micrometres per pixel of the tiles it was trained on.
         tile: their side in pixels.
         trained_on: the cases it has seen.
-        trained_on_slides: fingerprints of their slides, as ``Bag.source_sha256``; empty in older files.
+        trained_on_slides: fingerprints of their slides, as ``Bag.sources``; empty in older files.
         network: how images are prepared for it; None in older files.
     """
 

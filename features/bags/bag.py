@@ -13,9 +13,9 @@ One HDF5 file per slide; TRIDENT, CLAM, Patho-Bench and torchmil readers open it
     /tile_flags (N,) uint8, flags of features.tiles.quality: 1 background, 2 blur, 4 pen
     /thumbnail  (bytes,) uint8, a JPEG of the whole slide, so that maps need no slide
     /           attrs format, format_version, slide, case, recipe, recipe_sha256, request_sha256,
-                annotation_sha256, annotation_origin, trained_on, data_sha256, source_sha256, n_tiles,
-                n_failed, tumour_of_tissue (NaN if unknown), reader, versions, merged_sources (of several
-                slides only), complete (written last)
+                annotation_sha256, annotation_origin, trained_on, data_sha256, source_sha256, pixels_sha256,
+                n_tiles, n_failed, tumour_of_tissue (NaN if unknown), reader, versions, merged_sources (of
+                several slides only), complete (written last)
 """
 
 import contextlib
@@ -44,6 +44,7 @@ AXES = {"features": 2, "coords": 2, "coverage": 1, "tile_flags": 1}
 TILE_DATASETS = tuple(AXES)
 RECORDED_VERSIONS = ("sarcomil", "torch", "timm", "openslide-bin", "numpy")
 FACTS_SHA256 = "facts_sha256"  # missing in bags from before 2026-11-21
+PIXELS = "pixels-"  # begins fingerprints of decoded pixels, among those of files
 CHUNK_BYTES = 8 << 20
 FLOAT16_ERROR = 1e-3  # largest relative rounding error at which half precision is used
 
@@ -67,9 +68,10 @@ class Bag:
         request_sha256: fingerprint of the recipe and of this slide's own inputs.
         annotation_sha256: of the annotation file; empty if tissue was used.
         source_sha256: fingerprint of the slide's files; equal for one slide under two names.
+        pixels_sha256: fingerprint of its decoded pixels; equal for one slide in two files. Empty if unknown.
         case: if known at extraction.
         trained_on: cases the backbone was trained on.
-        trained_on_slides: fingerprints of their slides, as ``source_sha256``; empty if not known.
+        trained_on_slides: fingerprints of their slides, as ``sources``; empty if not known.
         bounds_l0: (x, y) of the corner of the scanned area in level 0, the origin of QuPath's coordinates.
         thumbnail: JPEG bytes of the whole slide, or empty.
         tile_flags: (N,) uint8 of ``features.tiles.quality``; None stands for zeros.
@@ -94,6 +96,7 @@ class Bag:
     request_sha256: str = ""
     annotation_sha256: str = ""
     source_sha256: str = ""
+    pixels_sha256: str = ""
     case: str = ""
     trained_on: tuple[str, ...] = ()
     trained_on_slides: tuple[str, ...] = ()
@@ -121,8 +124,9 @@ class Bag:
 
     @property
     def sources(self) -> frozenset[str]:
-        """Fingerprints of all slides whose features are in the bag, as far as they are known."""
-        return frozenset({self.source_sha256, *self.merged_sources} - {""})
+        """Fingerprints of all slides whose features are in the bag, of files and of pixels, where known."""
+        pixels = PIXELS + self.pixels_sha256 if self.pixels_sha256 else ""
+        return frozenset({self.source_sha256, pixels, *self.merged_sources} - {""})
 
     @property
     def recipe_sha256(self) -> str:
@@ -203,6 +207,7 @@ def read_bag(path: Path | str) -> Bag:
             request_sha256=str(root["request_sha256"]),
             annotation_sha256=str(root["annotation_sha256"]),
             source_sha256=str(root["source_sha256"]),
+            pixels_sha256=str(root.get("pixels_sha256", "")),
             case=str(root["case"]),
             trained_on=tuple(json.loads(root["trained_on"])),
             trained_on_slides=tuple(json.loads(root.get("trained_on_slides", "[]"))),
@@ -407,6 +412,7 @@ def _fill_hdf5(file: Any, bag: Bag) -> None:
         reader=bag.reader,
         data_sha256=bag.data_sha256,
         source_sha256=bag.source_sha256,
+        pixels_sha256=bag.pixels_sha256,
         versions=_versions(),
     )
     if bag.merged_sources:

@@ -257,7 +257,10 @@ def _recipe(bags: Sequence[Bag], by: str) -> dict[str, Any]:
 
 def _merge(bags: Sequence[Bag], first: Bag) -> Bag:
     """The bag with what all parts have seen."""
-    sources = frozenset().union(*(bag.sources for bag in bags)) - {first.source_sha256}
+    sources = (
+        frozenset().union(*(bag.sources for bag in bags))
+        - replace(first, merged_sources=()).sources
+    )
     return replace(
         first,
         merged_sources=tuple(sorted(sources)),

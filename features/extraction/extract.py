@@ -22,6 +22,7 @@ from features.errors import (
     SlideExcluded,
 )
 from features.extraction.embed import Embedder, Work, Workers
+from features.extraction.identity import images_sha256, pixels_sha256
 from features.extraction.jobs import SlideJob, identify_files, largest_first, shard
 from features.extraction.outputs import (
     StoreSpec,
@@ -315,6 +316,7 @@ class ExtractionRun:
         overview = view.overview.copy()
         overview.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
         base |= {
+            "pixels_sha256": pixels_sha256(slide),
             "size_l0": slide.size_l0,
             "mpp_l0": slide.mpp,
             "mpp_source": slide.mpp_source,
@@ -362,7 +364,8 @@ class ExtractionRun:
                 part.grid = drawn.grid
                 self._prepare(part, drawn, None, opened)
                 base |= {"size_l0": source.size_l0, "mpp_l0": (job.mpp, job.mpp)}
-        self._embed(job, parts, base | {"mpp_source": job.mpp_source}, 0.0)
+        base |= {"mpp_source": job.mpp_source, "pixels_sha256": images_sha256(job.files)}
+        self._embed(job, parts, base, 0.0)
 
     def _prepare(
         self, part: SlideTask, source: TileSource, slide: Slide | None, opened: contextlib.ExitStack

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from features.bags.bag import fingerprint
 from features.choices import suggest
 from features.errors import InputError, SlideError
 from features.progress import Progress
@@ -229,15 +228,6 @@ def identify_files(job: SlideJob) -> tuple[str, ...]:
             "column."
         )
     return tuple(_identify_file(path) for path in job.files)
-
-
-def source_sha256(job: SlideJob) -> str:
-    """The identity of a slide: of its files, whatever they and its case are called; as ``Bag.source_sha256``.
-
-    Raises:
-        SlideError: a file is missing.
-    """
-    return fingerprint({"files": identify_files(job)})
 
 
 def _path_jobs(path: Path, settings: JobSettings) -> list[SlideJob]:

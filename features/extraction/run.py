@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from features.backbones.card import read_card, weights_notes
+from features.backbones.card import Card, read_card, weights_notes
 from features.backbones.table import eclipsed_backbones
-from features.bags.store import Outcome
+from features.bags.bag import PIXELS, read_bag
+from features.bags.store import Outcome, Store
 from features.errors import InputError, SlideError
-from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths, source_sha256
+from features.extraction.identity import source_sha256
+from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths
 from features.progress import Progress
 from features.recipe import ALWAYS_EXCLUDED, Recipe
 from features.regions.drawing import note_exclusions
@@ -162,7 +164,10 @@ def extract_jobs(
             notify(note)
 
     outcomes = extract(jobs, recipes, out, **options, on_loaded=notify_all)  # type: ignore[misc]
-    for note in _note_exclusions(recipes[0], outcomes):
+    for note in (
+        *_note_exclusions(recipes[0], outcomes),
+        *_seen_pixels(recipes[0], jobs, outcomes),
+    ):
         notify(note)
     return Extraction(out, outcomes, time.perf_counter() - started)
 
@@ -177,25 +182,54 @@ def _note_exclusions(recipe: Recipe, outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def seen_notes(weights: str, jobs: Sequence[SlideJob]) -> list[str]:
-    """A remark on slides that the weights were trained on, under whatever name; empty without a card.
+    """A remark on slides whose case or file the weights were trained on; empty without a card.
 
     Raises:
         BackboneError: the card is not of this library.
     """
     card = read_card(Path(weights))
-    if card is None:
-        return []
+    seen = _seen_by_name(card, jobs) if card else []
+    return _note_seen(seen, jobs, "")
+
+
+def _seen_by_name(card: Card, jobs: Sequence[SlideJob]) -> list[str]:
+    """The slides whose case, or whose file under whatever name, the weights were trained on."""
     sources, cases = set(card.trained_on_slides), set(card.trained_on)
     seen = []
     for job in jobs:
         with contextlib.suppress(SlideError):  # reported when the slide is read
             if job.case in cases or (sources and source_sha256(job) in sources):
                 seen.append(job.slide)
+    return seen
+
+
+def _seen_pixels(
+    recipe: Recipe, jobs: Sequence[SlideJob], outcomes: Sequence[Outcome]
+) -> list[str]:
+    """A remark on the bags of other files with the pixels of slides that the weights were trained on."""
+    card = read_card(Path(recipe.weights))
+    if card is None or not any(source.startswith(PIXELS) for source in card.trained_on_slides):
+        return []
+    known = set(_seen_by_name(card, jobs))
+    seen = {
+        outcome.slide
+        for outcome in outcomes
+        if outcome.status in ("done", "skipped") and outcome.slide not in known
+        if not _sources_of(outcome).isdisjoint(card.trained_on_slides)
+    }
+    return _note_seen(sorted(seen), jobs, ", saved in other files")
+
+
+def _sources_of(outcome: Outcome) -> frozenset[str]:
+    return read_bag(Store(Path(outcome.store)).bag(outcome.slide)).sources
+
+
+def _note_seen(seen: Sequence[str], jobs: Sequence[SlideJob], how: str) -> list[str]:
     if not seen:
         return []
     return [
-        f"The weights were trained on {len(seen)} of the {len(jobs)} slides: {listed(seen)}. With these bags "
-        "their cases may be trained on, but not tested."
+        f"The weights were trained on {len(seen)} of the {len(jobs)} slides{how}: {listed(seen)}. With these "
+        "bags their cases may be trained on, but not tested."
     ]
 
 

@@ -219,6 +219,14 @@ class Slide:
         left, top = (max(0, round(part * (side - side_px))) for side in sides)
         return self._pixels.read(view, (left, top), (side_px, side_px))
 
+    def read_pixels(self, corner: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Read a rectangle of level 0 as it was scanned: (height, width, 3) RGB on white.
+
+        Raises:
+            TileError: the pixels cannot be decoded.
+        """
+        return self._pixels.read(View(0, 1, self.downsamples[0]), corner, size)
+
     def _overview_view(self, step: float) -> View:
         """The coarsest view at least as fine as ``step`` level-0 pixels."""
         views = [

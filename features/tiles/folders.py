@@ -1,7 +1,7 @@
 """Folders of tile images, for cohorts without whole slides."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,8 +73,7 @@ class FolderTiles:
     def read(self, index: int) -> NDArray[np.uint8]:
         """Read one tile, cut from its image and resized to the grid's ``tile_px``."""
         path, side = self.files[index], self.grid.tile_px
-        with _open_image(path) as image:
-            rgb = flatten_on_white(image.convert("RGBA") if "A" in image.getbands() else image)
+        rgb = _read_rgb(path)
         if rgb.size != (self.image_px, self.image_px):
             raise SlideError(
                 f"{path}: {rgb.size[0]} x {rgb.size[1]} px, but the slide's first tile has "
@@ -109,6 +108,18 @@ def group_tiles(folder: Path) -> dict[str, tuple[Path, ...]]:
     for path in files:
         groups.setdefault(_parse_name(path)["slide"], []).append(path)
     return {slide: tuple(groups[slide]) for slide in sorted(groups)}
+
+
+def read_images(files: Sequence[Path], at_most: int) -> Iterator[NDArray[np.uint8]]:
+    """Tile images in the order of their positions, evenly spaced: (H, W, 3) RGB on white.
+
+    Raises:
+        SlideError: an image cannot be read, or a file name gives no x and y.
+    """
+    placed = [(int(name["x"]), int(name["y"])) for name in map(_parse_name, files)]
+    order = sorted(range(len(files)), key=placed.__getitem__)
+    for row in np.unique(np.linspace(0, len(files) - 1, at_most).astype(int)):
+        yield np.asarray(_read_rgb(files[order[row]]))
 
 
 def open_folder(
@@ -179,6 +190,11 @@ def _grid(corners: NDArray[np.int64], tile_px: int, mpp: float, side: float) -> 
         mpp=mpp,
         side_l0=(side, side),
     )
+
+
+def _read_rgb(path: Path) -> Image.Image:
+    with _open_image(path) as image:
+        return flatten_on_white(image.convert("RGBA") if "A" in image.getbands() else image)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import numpy as np
 
 from features.errors import FeaturesError, SlideError, TileError
 from features.extraction.embed import Tiles
-from features.extraction.jobs import SlideJob, source_sha256
+from features.extraction.identity import slide_fingerprints
+from features.extraction.jobs import SlideJob
 from features.extraction.survey import lay_tiles, survey_slide
 from features.recipe import Recipe
 from features.slides.icc import srgb_transform
@@ -43,7 +44,7 @@ def resolve_stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainRe
             f"stain_reference names {missing[0]}, which is not among the slides of this run. Name slides of "
             "the table, or the stain-reference.json of a store."
         )
-    tiles = []
+    tiles, sources = [], set[str]()
     for name in names:
         job = by_name[name]
         if job.from_tiles:
@@ -54,15 +55,17 @@ def resolve_stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainRe
                 target_mpp=recipe.mpp,
             )
             tiles.append(_sample_tiles(source, None))
+            sources |= slide_fingerprints(job)
             continue
         with job.open() as slide:
             grid = lay_tiles(slide, job, survey_slide(slide, job, recipe), recipe)
             tiles.append(_sample_tiles(SlideTiles(slide, grid), _slide_srgb(slide, recipe)))
+            sources |= slide_fingerprints(job, slide)
     return StainReference(
         fit_stain(recipe.stain, np.concatenate(tiles)),
         slides=names,
         cases=tuple(sorted({by_name[name].case for name in names})),
-        sources=tuple(sorted(source_sha256(by_name[name]) for name in names)),
+        sources=tuple(sorted(sources)),
     )
 
 

@@ -99,7 +99,7 @@ class StainReference:
         target: its statistics.
         slides: the slides on which it was fitted.
         cases: their cases, on which a model that used it must not be tested; empty if unknown.
-        sources: fingerprints of the slides, as ``Bag.source_sha256``; empty if unknown.
+        sources: fingerprints of the slides, as ``Bag.sources``; empty if unknown.
 
     Raises:
         FeaturesError: no slide is named.

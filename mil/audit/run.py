@@ -14,6 +14,7 @@ from mil.audit.confounders import Confounder
 from mil.audit.judged import JudgedRun, judge
 from mil.audit.robustness import Robustness, robustness_index
 from mil.audit.sample_size import Point, Width, learning_curve
+from mil.audit.seen import add_seen
 from mil.data.cohort import Cohort
 from mil.data.columns import odd_cells, telling_columns
 from mil.data.duplicates import lookalikes
@@ -119,7 +120,7 @@ def audit_run(run: Run, *, curve_model: str = "", progress: Progress | None = No
     _add_duplicates(summary, cohort)
     _add_columns(summary, cohort)
     _add_folds(summary, judged, folds, label_of)
-    _add_seen(summary, cohort)
+    add_seen(summary, cohort)
     if runs := describe_runs(run, cohort):
         summary.warnings.append(runs)
     _add_models(summary, run, folds, judged.predictions.models, judged.predictions.table)
@@ -295,37 +296,6 @@ def _add_folds(
     )
     if warning := judged.describe_scarce(train):
         summary.warnings.append(warning)
-
-
-def _add_seen(summary: Summary, cohort: Cohort) -> None:
-    """Whether the backbone has seen a tested case, by its name or by the content of its slides."""
-    if cohort.unknown_weights:
-        summary.facts["backbone"] = (
-            f"not known: {cohort.unknown_weights} does not say which cases it has seen"
-        )
-        summary.warnings.append(
-            f"Whether the backbone has seen the tested cases is not known: its weights, "
-            f"{cohort.unknown_weights}, carry no list of their training cases. If they were trained on cases "
-            "of this table, the results are worthless."
-        )
-        return
-    seen = [
-        case.name
-        for case in cohort.cases
-        if any(
-            matching([case.name], bag.trained_on)
-            or not bag.sources.isdisjoint(bag.trained_on_slides)
-            for bag in case.bags
-        )
-    ]
-    summary.facts["backbone"] = (
-        f"has seen {len(seen)} tested cases" if seen else "has not seen the tested cases"
-    )
-    if seen:
-        summary.problems.append(
-            f"The backbone was trained on slides of {listed(seen)}, which were tested, under these or other "
-            "names. Make the run again with bags of a backbone that has not seen them."
-        )
 
 
 def _add_models(

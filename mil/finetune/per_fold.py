@@ -7,7 +7,7 @@ from pathlib import Path
 
 from features.backbones.registry import load_backbone
 from features.extraction.extract import extract
-from features.extraction.jobs import source_sha256
+from features.extraction.identity import slide_fingerprints
 from features.progress import Progress
 from features.recipe import Recipe
 from features.tiles.normalisation import resolve_stain_reference
@@ -180,7 +180,7 @@ def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:
         seen |= set(reference.cases)
         sources |= set(reference.sources)
     if sources:
-        seen |= {s.job.case for s in tuning.slides if source_sha256(s.job) in sources}
+        seen |= {s.job.case for s in tuning.slides if slide_fingerprints(s.job) & sources}
     if leaked := matching((name for fold in folds for name in fold.test), seen):
         raise LeakageError(
             f"The first weights or the target stain have seen {', '.join(leaked[:3])}, which would be "

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from features.errors import FeaturesError, ScaleError, TileError
 from features.extraction.embed import MAX_UNREADABLE, MAX_WORKERS, Tiles
+from features.extraction.identity import slide_fingerprints
 from features.extraction.jobs import SlideJob
 from features.extraction.survey import allocate_tiles, lay_tiles, survey_slide
 from features.progress import Progress
@@ -76,6 +77,7 @@ class TilePool:
         slides: those that can be used.
         unusable: (slide, reason) of the others.
         counts: tiles per usable slide.
+        fingerprints: what identifies the usable slides, as ``Bag.sources``.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class TilePool:
         self.recipe = recipe
         self.slides: list[LabelledSlide] = []
         self.unusable: list[tuple[str, str]] = []
+        self.fingerprints: set[str] = set()
         self._rows: list[NDArray[np.int64]] = []
         self._grids: list[TileGrid] = []
         self._reference = reference
@@ -211,10 +214,15 @@ class TilePool:
         return Batch(tiles, chosen[:, 0], usable, factors)
 
     def _lay(self, job: SlideJob) -> TileGrid:
+        """The tiles of a slide, whose fingerprints are noted."""
         if job.from_tiles:
-            return self._folder(job).grid
+            grid = self._folder(job).grid
+            self.fingerprints |= slide_fingerprints(job)
+            return grid
         with job.open() as slide:
-            return lay_tiles(slide, job, survey_slide(slide, job, self.recipe), self.recipe)
+            grid = lay_tiles(slide, job, survey_slide(slide, job, self.recipe), self.recipe)
+            self.fingerprints |= slide_fingerprints(job, slide)
+            return grid
 
     def _folder(self, job: SlideJob) -> FolderTiles:
         if job.mpp is None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from features.backbones.registry import Backbone, load_backbone
 from features.bags.bag import fingerprint
 from features.extraction.embed import preprocess
-from features.extraction.jobs import identify_files, source_sha256
+from features.extraction.jobs import identify_files
 from features.precision import resolve_precision
 from features.progress import Advance, Progress, Silent
 from features.recipe import Recipe
@@ -309,8 +309,8 @@ def _card(
     pool, backbone = training.pool, training.backbone
     cases = {slide.job.case for slide in pool.slides}
     seen = cases | set(backbone.trained_on) | set(reference.cases if reference else ())
-    sources = {source_sha256(slide.job) for slide in pool.slides}
-    sources |= {*backbone.trained_on_slides, *(reference.sources if reference else ())}
+    sources = {*pool.fingerprints, *backbone.trained_on_slides}
+    sources |= set(reference.sources if reference else ())
     valid = progressed.valid_losses
     return {
         "backbone": backbone.name,

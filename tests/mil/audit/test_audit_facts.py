@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from features.summary import Summary
-from mil.audit.run import _add_columns, _add_seen
+from mil.audit.run import _add_columns
+from mil.audit.seen import add_seen
 from tests.mil.followed import followed_cohort
 from tests.mil.made import made_cohort
 
@@ -41,7 +42,7 @@ def seen(cohort, **changes):
         for case in cohort.cases
     ]
     summary = Summary()
-    _add_seen(summary, replace(cohort, cases=tuple(cases)))
+    add_seen(summary, replace(cohort, cases=tuple(cases)))
     return summary
 
 
@@ -51,12 +52,18 @@ def test_what_the_backbone_has_seen_is_said_or_not_known():
     recipe = dict(cohort.cases[0].bags[0].recipe) | {"weights": "pretrained"}
     assert seen(cohort, recipe=recipe).facts["backbone"] == "has not seen the tested cases"
     by_name = seen(cohort, recipe=recipe, trained_on=(name,))
-    assert by_name.facts["backbone"] == "has seen 1 tested cases"
+    assert by_name.facts["backbone"] == (
+        "has seen 1 tested cases (compared by the names of cases only: its weights file does not identify "
+        "its slides)"
+    )
     assert name in by_name.problems[0]
     renamed = seen(
         cohort, recipe=recipe, source_sha256="f0", trained_on=("pt",), trained_on_slides=("f0",)
     )
-    assert renamed.facts["backbone"] == "has seen 6 tested cases"
+    assert renamed.facts["backbone"] == (
+        "has seen 6 tested cases (compared by name and file only: older bags or weights do not record the "
+        "pixels of their slides)"
+    )
     unknown = seen(cohort, recipe=recipe | {"weights": "mine.pth"})
     assert unknown.facts["backbone"].startswith("not known: mine.pth")
     assert unknown.problems == []

@@ -8,15 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from lessons import RECIPE, alone, images, lesson, small_inputs, tune
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from features.bags.bag import read_bag
 from features.extraction.extract import extract
-from features.extraction.jobs import source_sha256
-from features.extraction.run import seen_notes
+from features.extraction.identity import slide_fingerprints
+from features.extraction.run import extract_jobs, seen_notes
 from features.progress import Silent
+from features.summary import Summary
 from features.tiles.normalisation import reference_to_json, resolve_stain_reference
 from features.tiles.stain import load_reference, save_reference
+from mil.audit.seen import add_seen
 from mil.data.case import Row
 from mil.data.cohort import assemble
 from mil.data.splits import Fold
@@ -135,6 +138,72 @@ def test_slides_that_weights_have_seen_are_known_by_their_content(noise, tmp_pat
         check_start(tuning, [fold])
 
 
+def saved_again(folder, slides):
+    """The same pixels in files of another format, of other slides and cases."""
+    folder.mkdir()
+    copies = []
+    for number, slide in enumerate(slides):
+        files = tuple(
+            folder / f"copy{number}-{f.stem.split('-', 2)[2]}.bmp" for f in slide.job.files
+        )
+        for file, copy in zip(slide.job.files, files, strict=True):
+            Image.open(file).save(copy)
+        job = replace(slide.job, slide=f"copy{number}", case=f"other-{number}", files=files)
+        copies.append(replace(slide, job=job))
+    return copies
+
+
+def test_slides_that_weights_have_seen_are_known_by_their_pixels(noise, tmp_path):
+    """Files that were saved again without loss are refused wherever the first ones are."""
+    folder, slides, _ = noise
+    weights = str(folder / "tuned" / "weights.safetensors")
+    copies = saved_again(tmp_path / "copies", slides)
+    jobs = [copy.job for copy in copies]
+    notes = []
+    extract_jobs(
+        jobs, replace(RECIPE, weights=weights), tmp_path / "store", device="cpu", workers=1,
+        notify=notes.append,
+    )  # fmt: skip
+    [note] = [note for note in notes if "saved in other files" in note]
+    assert note.startswith(
+        "The weights were trained on 8 of the 8 slides, saved in other files: copy0"
+    )
+    rows = [
+        Row(line=i, case=copy.job.case, slide=copy.job.slide, label=copy.label)
+        for i, copy in enumerate(copies, start=2)
+    ]
+    cohort = assemble(rows, tmp_path / "store")
+    names = tuple(cohort.names)
+    fold = Fold(repeat=0, index=0, train=names[2:], test=names[:2])
+    with pytest.raises(LeakageError, match=r"trained on 2 cases .* e\.g\. other-0, other-1"):
+        check_seen(cohort, [fold])
+    with pytest.raises(LeakageError, match="have seen other-0"):
+        check_start(
+            tuning_of(tmp_path, copies, rows, recipe=replace(RECIPE, weights=weights)), [fold]
+        )
+    summary = Summary()
+    add_seen(summary, cohort)
+    assert summary.facts["backbone"] == (
+        "has seen 8 tested cases (compared by name, file and pixels; a slide compressed again with loss is "
+        "not recognised)"
+    )
+
+
+def test_a_reference_stain_is_known_by_the_pixels_of_its_slide(noise, tmp_path):
+    _, slides, _ = noise
+    recipe = replace(RECIPE, stain="macenko", stain_reference=("case-1",))
+    save_reference(
+        tmp_path / "stain.json",
+        resolve_stain_reference(recipe, [slide.job for slide in slides]),
+    )
+    copies = saved_again(tmp_path / "copies", slides)
+    seen = next(c.job.case for c, s in zip(copies, slides, strict=True) if s.job.slide == "case-1")
+    recipe = replace(recipe, stain_reference=(str(tmp_path / "stain.json"),))
+    fold = Fold(repeat=0, index=0, train=(), test=(seen,))
+    with pytest.raises(LeakageError, match=f"have seen {seen},"):
+        check_start(tuning_of(tmp_path, copies, [], recipe=recipe), [fold])
+
+
 def test_a_reference_stain_is_known_by_the_content_of_its_slide(noise, tmp_path):
     _, slides, _ = noise
     recipe = replace(RECIPE, stain="macenko", stain_reference=("case-1",))
@@ -144,7 +213,7 @@ def test_a_reference_stain_is_known_by_the_content_of_its_slide(noise, tmp_path)
     assert reference_to_json(reference)["sources"] == list(reference.sources)
     others = renamed(slides)
     seen = others[[slide.job.slide for slide in slides].index("case-1")].job
-    assert reference.sources == (source_sha256(seen),)
+    assert reference.sources == tuple(sorted(slide_fingerprints(seen)))
     rows = [
         Row(line=i, case=slide.job.case, slide=slide.job.slide, label=slide.label)
         for i, slide in enumerate(others, start=2)
