@@ -60,8 +60,8 @@ class RunOptions(TableReading):
     set: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "Change a setting of the study, as in extract.weights=random; repeatable. The result "
-            "lists the changes."
+            "help": "Change a setting of the study, as in extract.weights=random, or the labels of a question "
+            "that it asks; repeatable. The result lists the changes."
         },
     )
     slide_mpp: float | None = field(
@@ -111,20 +111,25 @@ def _show_protocol(protocol: "Protocol") -> None:
 
     say(f"{protocol.title}\n{protocol.source}\nOn {protocol.published_on}.\n")
     show_table(
-        ["arm", "backbone", "weights", "tested on", "printed"],
+        ["arm", "backbone", "classifier", "weights", "tested on", "printed"],
         [
             [
                 arm.name,
                 arm.backbone,
+                arm.model or "of single tiles",
                 "frozen" if not arm.finetune else f"trained from {arm.start or 'published'}",
                 {"folds": "held-out cases", "tiles": "other tiles", "external": "split=test"}[
                     arm.test
                 ],
-                ", ".join(f"{MEASURES[name]} {value:.2f}" for name, value in arm.published.items()),
+                ", ".join(f"{MEASURES[name]} {value:g}" for name, value in arm.published.items()),
             ]
             for arm in protocol.arms
         ],
     )
+    for name, question in protocol.questions.items():
+        say(f"\nLabels of question {name}, in any spelling; * is any other")
+        for group, labels in question.items():
+            say(f"  {group}: {', '.join(labels)}")
     for title, reasons in (
         ("Stated by the source", protocol.from_source),
         ("Chosen here", protocol.chosen_here),

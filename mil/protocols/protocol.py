@@ -13,6 +13,8 @@ from features.files.parse import parse_toml
 from features.recipe import Recipe
 from mil.errors import ProtocolError
 from mil.finetune.settings import FinetuneSettings
+from mil.heads.registry import check_names
+from mil.protocols.questions import Question, check_question
 from mil.settings import FitSettings, SplitSettings
 
 KINDS: Mapping[str, type[Any]] = {
@@ -39,6 +41,9 @@ class Arm:
         name: as the study calls it.
         backbone: name of the backbone, as a recipe names it.
         mpp: micrometres per pixel, where they differ from the study's.
+        scales: several of them, whose features are joined tile by tile; each is a store of its own.
+        model: the head or baseline that reads whole bags; empty for a classifier of single tiles.
+        question: one of the study's; empty for the labels of the table.
         finetune: whether the backbone is trained; else it is frozen and a classifier is trained on it.
         start: the arm whose weights it starts from; empty for the weights of the recipe.
         test: ``folds``, ``tiles`` (others of the cases trained on) or ``external`` (split=test).
@@ -48,10 +53,13 @@ class Arm:
     name: str
     backbone: str
     mpp: float | None = None
+    scales: tuple[float, ...] = ()
+    model: str = ""
+    question: str = ""
     finetune: bool = False
     start: str = ""
     test: str = "folds"
-    published: Mapping[str, float]
+    published: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +76,7 @@ class Protocol:
         chosen_here: why each other ``section.setting`` was chosen so.
         arms: in the order they are run.
         compare: two arms to test against each other, case by case; may be empty.
+        questions: by name, which labels of a table make up each class.
         changed: each ``section.setting`` that a user has changed, with its new value.
     """
 
@@ -83,6 +92,7 @@ class Protocol:
     chosen_here: Mapping[str, str]
     arms: tuple[Arm, ...]
     compare: tuple[str, ...] = ()
+    questions: Mapping[str, Question] = field(default_factory=dict)
     changed: Mapping[str, str] = field(default_factory=dict)
 
     def settings_of(self, section: str, **more: Any) -> Any:
@@ -104,8 +114,12 @@ class Protocol:
     def recipe_of(self, arm: Arm, **more: Any) -> Recipe:
         """How an arm makes its bags; raises as ``settings_of``."""
         own = {} if arm.mpp is None else {"mpp": arm.mpp}
-        recipe: Recipe = self.settings_of("extract", backbone=arm.backbone, **own, **more)
+        recipe: Recipe = self.settings_of("extract", backbone=arm.backbone, **own | more)
         return recipe
+
+    def recipes_of(self, arm: Arm) -> tuple[Recipe, ...]:
+        """The recipe of an arm, or one for each of its scales; raises as ``settings_of``."""
+        return tuple(self.recipe_of(arm, mpp=mpp) for mpp in arm.scales) or (self.recipe_of(arm),)
 
     @property
     def hold_out_tiles(self) -> int:
@@ -122,9 +136,28 @@ class Protocol:
 
         for section in KINDS:
             self.settings_of(section)
+        for name, question in self.questions.items():
+            check_question(name, question)
         for arm in self.arms:
-            self.recipe_of(arm)
+            self._check_arm(arm)
+            self.recipes_of(arm)
             resolve_name(arm.backbone)
+
+    def _check_arm(self, arm: Arm) -> None:
+        """Refuse what cannot go together; names are checked too."""
+        if arm.model:
+            check_names([arm.model])
+        if arm.question and arm.question not in self.questions:
+            raise ProtocolError(
+                f"{arm.name}: no question {arm.question!r}.{suggest(arm.question, self.questions)}"
+            )
+        if (arm.model or arm.scales) and (arm.finetune or arm.test == "tiles"):
+            raise ProtocolError(
+                f"{arm.name}: a model of whole bags and joined scales need frozen features and whole cases "
+                "to test on. Take finetune or test=tiles out of this arm."
+            )
+        if arm.scales and not arm.model:
+            raise ProtocolError(f"{arm.name}: joined scales need a model, such as abmil.")
 
     def to_json(self) -> dict[str, Any]:
         """The protocol as run.json holds it."""
@@ -150,7 +183,9 @@ def load_protocol(name: str) -> Protocol:
             f"No protocol {name!r}.{suggest(name, names)} Known: {', '.join(names)}."
         )
     content = tomllib.loads((resources.files("mil.protocols") / f"{name}.toml").read_text("utf-8"))
-    arms = tuple(Arm(**arm) for arm in content.pop("arms"))
+    arms = tuple(
+        Arm(**arm | {"scales": tuple(arm.get("scales", ()))}) for arm in content.pop("arms")
+    )
     settings = {section: content.pop(section) for section in KINDS if section in content}
     return Protocol(
         name=name,
@@ -189,6 +224,8 @@ def with_changes(protocol: Protocol, changes: Sequence[str]) -> Protocol:
                 f"Every arm of {protocol.name} has a {name} of its own, so {key} would change nothing. "
                 f"Write arms.{name}={text}."
             )
+        elif section == "questions" and name:
+            protocol = _with_question(protocol, name, _value(text))
         elif section in KINDS and name:
             is_list = _setting_is_list(section, name)
             values = protocol.settings.get(section, {})
@@ -200,10 +237,25 @@ def with_changes(protocol: Protocol, changes: Sequence[str]) -> Protocol:
             protocol = replace(protocol, settings=settings)
         else:
             raise ProtocolError(
-                f"{key!r} is not a setting. Sections: {', '.join(KINDS)}; also arms, arms.backbone, arms.mpp."
+                f"{key!r} is not a setting. Sections: {', '.join(KINDS)}; also arms, arms.backbone, arms.mpp "
+                "and the study's questions."
             )
         protocol = replace(protocol, changed={**protocol.changed, key: text})
     return protocol
+
+
+def _with_question(protocol: Protocol, name: str, value: Any) -> Protocol:
+    """The protocol with other labels in a question.
+
+    Raises:
+        ProtocolError: the study has no such question, or the value is not labels by class.
+    """
+    if name not in protocol.questions:
+        known = ", ".join(protocol.questions) or "none"
+        raise ProtocolError(f"No question {name!r} in {protocol.name}. Known: {known}.")
+    question = _typed(f"questions.{name}", value, dict[str, tuple[str, ...]])
+    check_question(name, question)
+    return replace(protocol, questions={**protocol.questions, name: question})
 
 
 def _setting_is_list(section: str, name: str) -> bool:

@@ -1,18 +1,16 @@
-"""A study repeated on one's own cohort: tile predictions of each arm, and the measures over them."""
+"""A study repeated on one's own cohort: predictions of each arm, and the measures over them."""
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_fscore_support
 
 from features.bags.bag import Bag, read_bag
+from features.bags.join import join
 from features.extraction.extract import extract
 from features.extraction.jobs import SlideJob
 from features.extraction.outputs import store_specs
@@ -26,8 +24,6 @@ from mil.data.names import matching
 from mil.data.splits import Fold, split_cases
 from mil.data.table import split_train_test
 from mil.errors import FitError, LeakageError, ProtocolError
-from mil.evaluation.classification.evaluate import evaluate
-from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
 from mil.finetune.distributed import Ranks
 from mil.finetune.files import WEIGHTS, load_classifier
 from mil.finetune.tiles import LabelledSlide
@@ -35,54 +31,13 @@ from mil.finetune.training import finetune
 from mil.learning.crossval import check_fit, check_seen, fold_seed
 from mil.learning.fitted import load_model, run_head, save_model
 from mil.learning.training import fit_model
+from mil.protocols.measures import ArmResult, Split, TilePredictions, summarise_arm
 from mil.protocols.protocol import Arm, Protocol
+from mil.protocols.questions import rows_by_question
 
 TILE_MODEL = (
     "tile-vote"  # the classifier of frozen arms: two fully connected layers on single tiles
 )
-
-
-@dataclass(frozen=True)
-class Split:
-    """Training and test cases; in an arm that is tested on other tiles they are the same cases."""
-
-    index: int
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    repeat: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class TilePredictions:
-    """The class probabilities of one tested slide's tiles, (N, C)."""
-
-    split: Split
-    case: str
-    slide: str
-    label: str
-    p: NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ArmResult:
-    """The result of one arm on this cohort.
-
-    Attributes:
-        arm: the arm.
-        measures: as named in ``MEASURES``; over tiles the mean of the splits. None where undefined.
-        intervals: 95 % limits of the measures over cases.
-        predictions: mean probabilities of each slide; None where the tested cases were trained on.
-        n_tiles, n_cases: number of tested tiles and cases.
-        seconds: time to embed the tested tiles.
-    """
-
-    arm: Arm
-    measures: Mapping[str, float | None]
-    intervals: Mapping[str, tuple[float, float]]
-    predictions: ClassPredictions | None
-    n_tiles: int
-    n_cases: int
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +62,11 @@ class Rerun:
     progress: Progress
 
     def rows_of(self, arm: Arm) -> tuple[Row, ...]:
-        """The rows that an arm may read: those with split=test only if it is tested on them."""
-        return tuple(self.rows) if arm.test == "external" else split_train_test(self.rows)[0]
+        """The rows that an arm may read, labelled by its question; with split=test only where tested on."""
+        rows = self.rows if arm.test == "external" else split_train_test(self.rows)[0]
+        if not arm.question:
+            return tuple(rows)
+        return rows_by_question(arm.question, self.protocol.questions[arm.question], rows)
 
     def jobs_of(self, arm: Arm) -> tuple[SlideJob, ...]:
         """The slides of the same rows."""
@@ -139,7 +97,7 @@ class Rerun:
         if arm.test == "tiles":
             return (Split(0, tuple(cases), tuple(cases)),)
         if arm.test == "external":
-            return (_external_split(self.rows),)
+            return (_external_split(self.rows_of(arm)),)
         folds = split_cases(
             list(cases),
             [row.label for row in cases.values()],
@@ -149,7 +107,7 @@ class Rerun:
         return tuple(Split(fold.index, fold.train, fold.test, fold.repeat) for fold in folds)
 
     def _predict_tiles(self, arm: Arm, split: Split) -> Iterator[TilePredictions]:
-        """Predict the tiles of the test cases with a classifier trained on the training cases."""
+        """Predict the test cases with a classifier trained on the training cases."""
         train = self._finetuned_classifier if arm.finetune else self._frozen_classifier
         classify = train(arm, split)
         for row in self.rows_of(arm):
@@ -157,12 +115,12 @@ class Rerun:
                 bag = read_bag(self._store(arm, split) / f"{row.slide}.h5")
                 with torch.inference_mode():
                     p = torch.softmax(classify(bag).double(), dim=-1).numpy()
-                yield TilePredictions(split, row.case, row.slide, row.label, p)
+                yield TilePredictions(split, row.case, row.slide, row.label, p, len(bag))
 
     def _finetuned_classifier(self, arm: Arm, split: Split) -> Callable[[Bag], torch.Tensor]:
         """Fine-tune on the split's training cases, embed its test cases."""
         folder = self._folder(arm, split) / "tuned"
-        label_of = {row.slide: row.label for row in self.rows}
+        label_of = {row.slide: row.label for row in self.rows_of(arm)}
         jobs = self.jobs_of(arm)
         train = [LabelledSlide(j, label_of[j.slide]) for j in jobs if j.case in split.train]
         card = finetune(
@@ -181,42 +139,53 @@ class Rerun:
                 "tested. Start from those of other cases."
             )
         recipe = replace(self._recipe(arm, split), weights=str(folder / WEIGHTS))
-        self._embed(arm, split, recipe, [job for job in jobs if job.case in split.test])
+        tested = [job for job in jobs if job.case in split.test]
+        self._embed(arm, recipe, self._folder(arm, split) / "store", tested)
         head = load_classifier(folder)[0].head
         return lambda bag: head(torch.from_numpy(np.asarray(bag.features, dtype=np.float32)))
 
     def _frozen_classifier(self, arm: Arm, split: Split) -> Callable[[Bag], torch.Tensor]:
-        """Embed all cases once, train a tile classifier on the split's training cases."""
-        self._embed(arm, split, self._recipe(arm, split), self.jobs_of(arm))
-        folder = self._folder(arm, split)
-        path = folder / f"classifier-r{split.repeat}-f{split.index}.safetensors"
+        """Embed all cases once, train the arm's model on the split's training cases."""
+        self._fill_stores(arm)
+        path = self._folder(arm, split) / f"classifier-r{split.repeat}-f{split.index}.safetensors"
         cohort = assemble(self.rows_of(arm), self._store(arm, split, trained_on=True))
+        model = arm.model or TILE_MODEL
         tested = split.test if arm.test != "tiles" else ()
         fold = Fold(repeat=split.repeat, index=split.index, train=split.train, test=tested)
         check_seen(cohort, [fold])
         settings, seed = self.protocol.settings_of("fit"), self.protocol.settings_of("split").seed
         if not path.exists():
             cases, own_seed = cohort.named(split.train), fold_seed(seed, fold)
-            save_model(
-                path, fit_model(TILE_MODEL, cases, (), cohort.classes, settings, seed=own_seed)
-            )
+            save_model(path, fit_model(model, cases, (), cohort.classes, settings, seed=own_seed))
         fitted = load_model(path)
-        check_fit(cohort, TILE_MODEL, fold, settings, seed, fitted)
+        check_fit(cohort, model, fold, settings, seed, fitted)
 
         def classify(bag: Bag) -> torch.Tensor:
-            logits = run_head(fitted, bag).tile_logits
-            assert logits is not None
-            return logits[0]
+            output = run_head(fitted, bag)
+            if arm.model:
+                return output.logits
+            assert output.tile_logits is not None
+            return output.tile_logits[0]
 
         return classify
 
-    def _embed(self, arm: Arm, split: Split, recipe: Recipe, jobs: Sequence[SlideJob]) -> None:
-        """Make the bags of a split, and note how long it took."""
+    def _fill_stores(self, arm: Arm) -> None:
+        """Make the bags of a frozen arm that no arm before it has made, and join its scales."""
+        stores = self._frozen_stores(arm)
+        for recipe, store in stores:
+            self._embed(arm, recipe, store, self.jobs_of(arm))
+        if arm.scales:
+            joined = join([store for _, store in stores], self._joined(arm), overwrite=True)
+            if joined.failures:
+                raise FitError(joined.failures[0])
+
+    def _embed(self, arm: Arm, recipe: Recipe, store: Path, jobs: Sequence[SlideJob]) -> None:
+        """Fill a store, and note how long it took."""
         began = time.perf_counter()
         outcomes = extract(
             jobs,
             recipe,
-            self._folder(arm, split) / "store",
+            store,
             device=str(self.ranks.device),
             workers=self.workers,
             overwrite=True,  # bags of weights that an interrupted run with other data has left
@@ -226,17 +195,17 @@ class Rerun:
         for outcome in outcomes:
             if outcome.status in ("failed", "excluded"):
                 raise FitError(outcome.reason)
-        path = self._folder(arm, split) / "embedding.json"
+        path = _seconds_file(store)
         if not path.exists() or any(outcome.status == "done" for outcome in outcomes):
             write_atomic(path, json.dumps({"seconds": time.perf_counter() - began}))
 
     def _embedding_seconds(self, arm: Arm, split: Split) -> float:
         """Seconds that embedding took; once for all splits of a frozen arm, which share their bags."""
-        if not arm.finetune and (split.index, split.repeat) != (0, 0):
-            return 0.0
-        return float(
-            parse_json((self._folder(arm, split) / "embedding.json").read_text())["seconds"]
-        )
+        stores = [self._folder(arm, split) / "store"]
+        if not arm.finetune:
+            first = (split.index, split.repeat) == (0, 0)
+            stores = [store for _, store in self._frozen_stores(arm)] if first else []
+        return sum(float(parse_json(_seconds_file(s).read_text())["seconds"]) for s in stores)
 
     def _recipe(self, arm: Arm, split: Split) -> Recipe:
         if not arm.start:
@@ -247,75 +216,43 @@ class Rerun:
 
     def _folder(self, arm: Arm, split: Split) -> Path:
         """The folder of an arm, or of one split of it where each split trains a network of its own."""
-        folder = self.out / "arms" / "".join(c if c.isalnum() else "-" for c in arm.name)
+        folder = self._arm_folder(arm)
         return folder / f"r{split.repeat}-f{split.index}" if arm.finetune else folder
+
+    def _arm_folder(self, arm: Arm) -> Path:
+        return self.out / "arms" / "".join(c if c.isalnum() else "-" for c in arm.name)
+
+    def _frozen_stores(self, arm: Arm) -> list[tuple[Recipe, Path]]:
+        """Each scale of a frozen arm, and its store: that of the first arm with such bags."""
+        stores = []
+        for recipe in self.protocol.recipes_of(arm):
+            owner = next(
+                other
+                for other in self.protocol.arms
+                if not other.finetune
+                and (other.test == "tiles") == (arm.test == "tiles")
+                and recipe in self.protocol.recipes_of(other)
+            )
+            store = self._arm_folder(owner) / "store"
+            stores.append((recipe, store / f"mpp-{recipe.mpp:g}" if owner.scales else store))
+        return stores
+
+    def _joined(self, arm: Arm) -> Path:
+        return self._arm_folder(arm) / "joined"
 
     def _store(self, arm: Arm, split: Split, *, trained_on: bool = False) -> Path:
         """The bags a split is tested on, or those a frozen arm's classifier learns from."""
+        if arm.scales:
+            return self._joined(arm)
+        recipe, store = self._recipe(arm, split), self._folder(arm, split) / "store"
+        if not arm.finetune:
+            [(recipe, store)] = self._frozen_stores(arm)
         made = store_specs(
-            [self._recipe(arm, split)],
-            self._folder(arm, split) / "store",
+            [recipe],
+            store,
             hold_out_tiles=self.protocol.hold_out_tiles if arm.test == "tiles" else 0,
         )
         return made[0 if trained_on else -1].store.path
-
-
-def summarise_arm(
-    arm: Arm, tested: Sequence[TilePredictions], classes: Sequence[str], seconds: float
-) -> ArmResult:
-    """Measures over tiles, as the mean of the splits, and over cases."""
-    by_split: dict[tuple[int, int], list[TilePredictions]] = {}
-    for tiles in tested:
-        by_split.setdefault((tiles.split.repeat, tiles.split.index), []).append(tiles)
-    over_tiles = np.mean([_tile_measures(tiles, classes) for tiles in by_split.values()], axis=0)
-    measures: dict[str, float | None] = dict(
-        zip(("accuracy", "precision", "recall"), map(float, over_tiles), strict=True)
-    )
-    intervals, predictions = {}, None
-    if arm.test != "tiles":  # cases that have trained are no evidence about cases
-        predictions = slide_predictions(arm.name, tested, classes)
-        [result] = evaluate(predictions).models
-        for name, metric in (("case_accuracy", "accuracy"), ("case_auc", "auc")):
-            estimate = result.metrics[metric]
-            measures[name] = estimate.value
-            if estimate.low is not None and estimate.high is not None:
-                intervals[name] = (estimate.low, estimate.high)
-    return ArmResult(
-        arm=arm,
-        measures=measures,
-        intervals=intervals,
-        predictions=predictions,
-        n_tiles=sum(len(tiles.p) for tiles in tested),
-        n_cases=len({tiles.case for tiles in tested}),
-        seconds=seconds,
-    )
-
-
-def slide_predictions(
-    model: str, tested: Sequence[TilePredictions], classes: Sequence[str]
-) -> ClassPredictions:
-    """One row per slide: the mean probabilities of its tiles."""
-    rows = []
-    for tiles in tested:
-        facts = (model, tiles.split.repeat, tiles.split.index, tiles.case, tiles.slide, tiles.label)
-        p = {PREFIX + name: v for name, v in zip(classes, tiles.p.mean(axis=0), strict=True)}
-        rows.append(dict(zip(COLUMNS, facts, strict=True)) | p)
-    columns = [*COLUMNS, *(PREFIX + name for name in classes)]
-    return ClassPredictions(pd.DataFrame(rows, columns=columns), tuple(classes))
-
-
-def _tile_measures(
-    slides: Sequence[TilePredictions], classes: Sequence[str]
-) -> tuple[float, float, float]:
-    """Accuracy, and macro precision and recall, over all tiles of a split; 0 for a class never called."""
-    truth = np.concatenate(
-        [np.full(len(tiles.p), list(classes).index(tiles.label)) for tiles in slides]
-    )
-    called = np.concatenate([tiles.p.argmax(axis=1) for tiles in slides])
-    precision, recall, _, _ = precision_recall_fscore_support(
-        truth, called, labels=sorted(set(truth)), average="macro", zero_division=0
-    )
-    return float(np.mean(truth == called)), float(precision), float(recall)
 
 
 def _external_split(rows: Sequence[Row]) -> Split:
@@ -340,10 +277,6 @@ def _external_split(rows: Sequence[Row]) -> Split:
     return Split(0, train, test)
 
 
-def join_predictions(results: Sequence[ArmResult]) -> ClassPredictions | None:
-    """One table of all arms that judge cases, each a model; None where none does."""
-    tables = [result.predictions for result in results if result.predictions is not None]
-    if not tables:
-        return None
-    table = pd.concat([predictions.table for predictions in tables], ignore_index=True)
-    return ClassPredictions(table, tables[0].classes)
+def _seconds_file(store: Path) -> Path:
+    """Where it is noted how long the bags of a store took."""
+    return store.with_name(f"{store.name}.json")

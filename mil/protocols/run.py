@@ -13,9 +13,10 @@ from mil.errors import ProtocolError
 from mil.evaluation.comparison import PairTest, compare
 from mil.evaluation.predictions import write_predictions
 from mil.finetune.distributed import ranks
+from mil.protocols.measures import ArmResult, join_predictions
 from mil.protocols.protocol import Protocol
-from mil.protocols.rerun import ArmResult, Rerun, join_predictions
-from mil.runs.files import write_json
+from mil.protocols.rerun import Rerun
+from mil.runs.files import PREDICTIONS, write_json
 from mil.runs.record import NewRun, finish_run
 
 COLUMNS = ("arm", "backbone", "measure", "published", "measured", "low", "high", "cases", "tiles")
@@ -61,12 +62,20 @@ class ProtocolResult:
             f"The data differ: printed was measured on {self.protocol.published_on}; here are "
             f"{len(self.labels)} cases of {len(set(self.labels.values()))} classes. A difference says "
             "nothing about either.",
-            "Measures over tiles have no interval: tiles of one case are not independent.",
         ]
+        if not all(result.arm.model for result in self.arms):
+            sentences.append(
+                "Measures over tiles have no interval: tiles of one case are not independent."
+            )
         if any(result.arm.test == "tiles" for result in self.arms):
             sentences.append(
                 "Other tiles of cases that were trained on show how well cases are remembered, not diagnosed."
             )
+        sentences += [
+            f"{result.arm.name}: {result.n_cases} cases of {len(self.labels)}."
+            for result in self.arms
+            if result.arm.question and result.n_cases < len(self.labels)
+        ]
         if self.protocol.changed:
             changes = ", ".join(f"{key}={value}" for key, value in self.protocol.changed.items())
             sentences.append(f"Changed from the study: {changes}.")
@@ -143,20 +152,21 @@ def _compare_arms(
     new_run: NewRun, protocol: Protocol, arms: Sequence[ArmResult]
 ) -> tuple[PairTest, ...]:
     """Write the predictions of all arms that test cases; test the two that the study compares."""
-    predictions = join_predictions(arms)
-    if predictions is None:
-        return ()
-    write_predictions(new_run.path / "predictions.csv", predictions)
-    pair = set(protocol.compare)
-    if not pair or not pair <= set(predictions.models):
-        return ()
-    return tuple(test for test in compare(predictions) if {test.first, test.second} == pair)
+    pair, tests = set(protocol.compare), []
+    for question, predictions in join_predictions(arms).items():
+        name = f"predictions-{question}.csv" if question else PREDICTIONS
+        write_predictions(new_run.path / name, predictions)
+        if pair and pair <= set(predictions.models):
+            tests += [t for t in compare(predictions) if {t.first, t.second} == pair]
+    return tuple(tests)
 
 
 def _describe_arm(result: ArmResult) -> str:
     speed = result.n_tiles / result.seconds if result.seconds else 0.0
+    over = "cases" if result.arm.model else "tiles"
+    accuracy = result.measures["case_accuracy" if result.arm.model else "accuracy"]
     return (
         f"{result.arm.name}: {result.n_tiles} tiles of {result.n_cases} cases tested, "
-        f"accuracy {result.measures['accuracy']:.2f} over tiles; embedded at {speed:.1f} tiles/s, "
+        f"accuracy {accuracy:.2f} over {over}; embedded at {speed:.1f} tiles/s, "
         f"{result.seconds / result.n_cases:.1f} s a case."
     )

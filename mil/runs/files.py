@@ -13,7 +13,8 @@ decision/          decision curves
 models/<model>-r<repeat>-f<fold>.safetensors of a cross-validation, models/<model>.safetensors of a training
 explain/, report.html
 external/<name>/   predictions.csv and metrics.json of an external validation
-arms/<arm>/, results.csv   of a published protocol that was run again
+arms/<arm>/, results.csv   of a published protocol that was run again; where it asks several questions,
+                       predictions-<question>.csv
 draws/draw-<draw>-shots-<shots>.csv, draws.csv, summary.csv, learning-curve.png   of a learning curve
 folds/r<repeat>-f<fold>/   of a backbone fine-tuned in each fold: its weights in tuned/, its bags in store/
 """

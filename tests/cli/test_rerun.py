@@ -11,6 +11,7 @@ import pytest
 
 from cli import protocol as module
 from cli.options import UsageError
+from features.bags.bag import read_bag
 from mil.errors import CohortError, LeakageError
 from mil.evaluation.predictions import read_predictions
 from mil.protocols import run as library
@@ -31,6 +32,13 @@ BUDGET = {
     "usta-phase2": (*TINY, *TUNED, "finetune.hold_out_tiles=2", "split.folds=2"),
     "usta-phase4": (*TINY, *TUNED, "finetune.hold_out_tiles=2", "split.folds=2"),
     "foersch-subtypes": (*TINY, *TUNED),
+    "thiesen-sampler": (
+        *TINY,
+        "split.folds=2",
+        "arms=RMS: UNI;RMS: UNI, two scales;Ewing: UNI, two scales",
+        'questions.rms={RMS=["lms"], NRSTS=["*"]}',
+        'questions.ewing={Ewing=["SS"], "other NRSTS"=["*"]}',
+    ),
 }
 
 
@@ -94,13 +102,33 @@ def test_a_study_is_rerun_and_its_figures_stand_beside_ours(rerun, name):
     assert json.loads((folder / "run.json").read_text())["complete"]
     same_cases = [row for row in rows if "held-out tiles" in row["arm"]]
     assert not [row for row in same_cases if row["measure"].startswith("case")]
-    predictions = read_predictions(folder / "predictions.csv")
-    tested = 4
-    assert predictions.table.groupby("model")["case"].nunique().eq(tested).all()
+    tested, files = 4, sorted(folder.glob("predictions*.csv"))
+    assert len(files) == (2 if name == "thiesen-sampler" else 1)
+    for file in files:
+        predictions = read_predictions(file)
+        assert predictions.table.groupby("model")["case"].nunique().eq(tested).all()
     comparison = json.loads((folder / "comparison.json").read_text())
     assert [(c["first"], c["second"]) for c in comparison] == (
         [("40x", "16x")] if name == "usta-phase4" else []
     )
+
+
+def test_arms_of_one_scale_share_its_bags_and_two_scales_are_joined(rerun):
+    folder, out, _ = rerun("thiesen-sampler")
+    arms = folder / "arms"
+    made = {str(path.parent.relative_to(arms)) for path in arms.rglob("case-01-s1.h5")}
+    assert made == {
+        "RMS--UNI/store",  # which the arms of two scales read too
+        "RMS--UNI--two-scales/store/mpp-1",
+        "RMS--UNI--two-scales/joined",
+        "Ewing--UNI--two-scales/joined",
+    }
+    one = read_bag(arms / "RMS--UNI" / "store" / "case-01-s1.h5")
+    both = read_bag(arms / "Ewing--UNI--two-scales" / "joined" / "case-01-s1.h5")
+    assert (both.dim, both.recipe["joined"]) == (2 * one.dim, "tile")
+    assert {row["measure"] for row in rows_of(folder)} == {"case_accuracy", "case_auc"}
+    assert "over cases" in out
+    assert read_predictions(folder / "predictions-ewing.csv").classes == ("Ewing", "other NRSTS")
 
 
 def test_a_run_cut_off_is_taken_up_and_says_the_same(study, rerun, tmp_path, monkeypatch):

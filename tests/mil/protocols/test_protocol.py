@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score, precision_score, recall_score
 from features.errors import FeaturesError
 from mil.data.case import Row
 from mil.errors import CohortError, ProtocolError
+from mil.protocols.measures import Split, TilePredictions, slide_predictions, summarise_arm
 from mil.protocols.protocol import (
     HELD_OUT,
     KINDS,
@@ -18,19 +19,14 @@ from mil.protocols.protocol import (
     protocol_names,
     with_changes,
 )
-from mil.protocols.rerun import (
-    Split,
-    TilePredictions,
-    _external_split,
-    slide_predictions,
-    summarise_arm,
-)
+from mil.protocols.rerun import _external_split
 
 PRINTED = {
     "usta-phase1": [0.49, 0.41, 0.39, 0.27],
     "usta-phase2": [0.7016, 0.60],
     "usta-phase4": [0.7016, 0.68, 0.60, 0.48],
     "foersch-subtypes": [0.799, 0.97],
+    "thiesen-sampler": [0.969, 0.961, 0.929],
 }
 
 
@@ -63,6 +59,7 @@ def test_settings_are_those_of_the_stages_and_pass_them(name):
         assert not arm.start or arm.start in {other.name for other in protocol.arms}
         assert arm.test != "tiles" or protocol.hold_out_tiles
     assert set(protocol.compare) <= {arm.name for arm in protocol.arms}
+    assert {arm.question for arm in protocol.arms} - {""} == set(protocol.questions)
 
 
 def test_changes_are_made_and_remembered():
@@ -130,7 +127,9 @@ def tiles_of(rng, classes, per_class, parts):
         for i in range(per_class):
             name = f"{label}{i}"
             p = rng.dirichlet(np.ones(len(classes)), size=int(rng.integers(3, 9)))
-            slides.append(TilePredictions(Split(i % parts, (), ()), name, f"{name}-s1", label, p))
+            slides.append(
+                TilePredictions(Split(i % parts, (), ()), name, f"{name}-s1", label, p, len(p))
+            )
     return slides
 
 

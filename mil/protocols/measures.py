@@ -1,0 +1,133 @@
+"""What an arm of a rerun study predicted, and the measures over it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_fscore_support
+
+from mil.evaluation.classification.evaluate import evaluate
+from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
+from mil.protocols.protocol import Arm
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and test cases; in an arm that is tested on other tiles they are the same cases."""
+
+    index: int
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    repeat: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class TilePredictions:
+    """The class probabilities of one tested slide's tiles, (N, C); of the slide as a whole, (1, C)."""
+
+    split: Split
+    case: str
+    slide: str
+    label: str
+    p: NDArray[np.float64]
+    n_tiles: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArmResult:
+    """The result of one arm on this cohort.
+
+    Attributes:
+        arm: the arm.
+        measures: as named in ``MEASURES``; over tiles the mean of the splits. None where undefined.
+        intervals: 95 % limits of the measures over cases.
+        predictions: mean probabilities of each slide; None where the tested cases were trained on.
+        n_tiles, n_cases: number of tested tiles and cases.
+        seconds: time to embed the tested tiles.
+    """
+
+    arm: Arm
+    measures: Mapping[str, float | None]
+    intervals: Mapping[str, tuple[float, float]]
+    predictions: ClassPredictions | None
+    n_tiles: int
+    n_cases: int
+    seconds: float
+
+
+def summarise_arm(
+    arm: Arm, tested: Sequence[TilePredictions], classes: Sequence[str], seconds: float
+) -> ArmResult:
+    """Measures over tiles, as the mean of the splits, if tiles are classified; and over cases."""
+    measures: dict[str, float | None] = {} if arm.model else _mean_of_splits(tested, classes)
+    intervals, predictions = {}, None
+    if arm.test != "tiles":  # cases that have trained are no evidence about cases
+        predictions = slide_predictions(arm.name, tested, classes)
+        [result] = evaluate(predictions).models
+        for name, metric in (("case_accuracy", "accuracy"), ("case_auc", "auc")):
+            estimate = result.metrics[metric]
+            measures[name] = estimate.value
+            if estimate.low is not None and estimate.high is not None:
+                intervals[name] = (estimate.low, estimate.high)
+    return ArmResult(
+        arm=arm,
+        measures=measures,
+        intervals=intervals,
+        predictions=predictions,
+        n_tiles=sum(tiles.n_tiles for tiles in tested),
+        n_cases=len({tiles.case for tiles in tested}),
+        seconds=seconds,
+    )
+
+
+def slide_predictions(
+    model: str, tested: Sequence[TilePredictions], classes: Sequence[str]
+) -> ClassPredictions:
+    """One row per slide: the mean probabilities of its tiles."""
+    rows = []
+    for tiles in tested:
+        facts = (model, tiles.split.repeat, tiles.split.index, tiles.case, tiles.slide, tiles.label)
+        p = {PREFIX + name: v for name, v in zip(classes, tiles.p.mean(axis=0), strict=True)}
+        rows.append(dict(zip(COLUMNS, facts, strict=True)) | p)
+    columns = [*COLUMNS, *(PREFIX + name for name in classes)]
+    return ClassPredictions(pd.DataFrame(rows, columns=columns), tuple(classes))
+
+
+def _mean_of_splits(
+    tested: Sequence[TilePredictions], classes: Sequence[str]
+) -> dict[str, float | None]:
+    by_split: dict[tuple[int, int], list[TilePredictions]] = {}
+    for tiles in tested:
+        by_split.setdefault((tiles.split.repeat, tiles.split.index), []).append(tiles)
+    means = np.mean([_tile_measures(tiles, classes) for tiles in by_split.values()], axis=0)
+    return dict(zip(("accuracy", "precision", "recall"), map(float, means), strict=True))
+
+
+def _tile_measures(
+    slides: Sequence[TilePredictions], classes: Sequence[str]
+) -> tuple[float, float, float]:
+    """Accuracy, and macro precision and recall, over all tiles of a split; 0 for a class never called."""
+    truth = np.concatenate(
+        [np.full(len(tiles.p), list(classes).index(tiles.label)) for tiles in slides]
+    )
+    called = np.concatenate([tiles.p.argmax(axis=1) for tiles in slides])
+    precision, recall, _, _ = precision_recall_fscore_support(
+        truth, called, labels=sorted(set(truth)), average="macro", zero_division=0
+    )
+    return float(np.mean(truth == called)), float(precision), float(recall)
+
+
+def join_predictions(results: Sequence[ArmResult]) -> dict[str, ClassPredictions]:
+    """By question, one table of its arms that judge cases, each a model."""
+    tables: dict[str, list[ClassPredictions]] = {}
+    for result in results:
+        if result.predictions is not None:
+            tables.setdefault(result.arm.question, []).append(result.predictions)
+    return {
+        question: ClassPredictions(
+            pd.concat([one.table for one in of_arms], ignore_index=True), of_arms[0].classes
+        )
+        for question, of_arms in tables.items()
+    }
