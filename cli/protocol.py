@@ -60,8 +60,8 @@ class RunOptions(TableReading):
     set: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "Change a setting of the study, as in extract.weights=random, or the labels of a question "
-            "that it asks; repeatable. The result lists the changes."
+            "help": "Change a setting of the study, as in extract.weights=random, or the labels of a "
+            "question; repeatable. The result lists the changes."
         },
     )
     slide_mpp: float | None = field(
