@@ -58,6 +58,7 @@ class Outcome:
         tumour_of_tissue: fraction of the tissue that is annotated; NaN if unknown.
         drawn_glass: fraction of the drawn area that is glass; NaN if unknown.
         drawn_outside: fraction of the drawn area that lies outside the slide; NaN if unknown.
+        drawn_reach: how far the whole drawing reaches, as a fraction of the slide's sides; NaN if unknown.
         mpp: micrometres per level-0 pixel, along x.
         mpp_source: where ``mpp`` comes from.
         annotation_origin: the frame of the annotation, ``level0`` or ``bounds``; empty if none.
@@ -79,6 +80,7 @@ class Outcome:
     tumour_of_tissue: float = math.nan
     drawn_glass: float = math.nan
     drawn_outside: float = math.nan
+    drawn_reach: float = math.nan
     mpp: float = math.nan
     mpp_source: str = ""
     annotation_origin: str = ""

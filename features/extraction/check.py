@@ -13,6 +13,7 @@ from features.extraction.preflight import UNKNOWN_DIM, bag_bytes
 from features.extraction.slide_check import ScaleCheck, SlideCheck
 from features.recipe import ALWAYS_EXCLUDED, Recipe
 from features.regions.drawing import note_exclusions
+from features.regions.placement import note_reach
 from features.slides.find import leftovers, slide_files
 from features.slides.second_scans import find_second_scans, is_comparable
 from features.summary import Summary, listed, tally
@@ -50,6 +51,7 @@ def summarise_checks(
     classes = sum((check.classes for check in checks), Counter[str]())
     misspelt = set(workload.recipe.exclude) - set(ALWAYS_EXCLUDED)
     summary.warnings.extend(note_exclusions(misspelt, classes))
+    summary.warnings.extend(note_reach([check.drawn_reach for check in checks]))
     _summarise_second_scans(summary, checks)
     _summarise_scanners(summary, checks)
     _summarise_work(summary, checks, workload)

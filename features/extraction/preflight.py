@@ -155,6 +155,7 @@ def _inspect_slide(
         view = survey_slide(slide, job, recipes[0])
         pixel_mm2 = slide.mpp[0] * slide.mpp[1] / MM2
         check.origin, check.notes = view.origin, view.remarks
+        check.drawn_reach = view.drawn_reach
         check.structure = find_structure(
             np.asarray(view.overview),
             view.tissue_mask,

@@ -19,6 +19,7 @@ from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths
 from features.progress import Progress
 from features.recipe import ALWAYS_EXCLUDED, Recipe
 from features.regions.drawing import note_exclusions
+from features.regions.placement import note_reach
 from features.summary import listed
 
 ENGINES = ("local", "ray")
@@ -167,6 +168,7 @@ def extract_jobs(
     for note in (
         *_note_exclusions(recipes[0], outcomes),
         *_seen_pixels(recipes[0], jobs, outcomes),
+        *note_reach([*{o.slide: o.drawn_reach for o in outcomes}.values()]),
     ):
         notify(note)
     return Extraction(out, outcomes, time.perf_counter() - started)

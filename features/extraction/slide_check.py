@@ -1,5 +1,6 @@
 """What a check says of one slide: how it would be read, and the tiles at each scale."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,7 @@ class SlideCheck:
         tumour_of_tissue: fraction of the tissue that is annotated.
         drawn_glass: fraction of the drawn area that is glass.
         drawn_outside: fraction of the drawn area that lies outside the slide.
+        drawn_reach: how far the whole drawing reaches, as a fraction of the slide's sides.
         picture: the file with the picture; None if the slide cannot be read.
         structure: of its tissue, by which a second scan is recognised; None if the slide cannot be read.
     """
@@ -73,6 +75,7 @@ class SlideCheck:
     tumour_of_tissue: float | None = None
     drawn_glass: float | None = None
     drawn_outside: float | None = None
+    drawn_reach: float = math.nan
     picture: Path | None = None
     structure: Structure | None = field(default=None, repr=False)
 

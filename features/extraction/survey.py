@@ -30,6 +30,7 @@ from features.regions.placement import Placement, judge_placement
 from features.slides.slide import OVERVIEW_PX, Slide
 from features.tiles.grid import TileGrid, lay_grid
 
+SAME_FACTOR = 0.05  # relative difference of two scales that no drawing tells apart
 NOTABLE_GLASS_TILES = 0.1  # of a drawing's tiles
 SAME_EXTENT = (
     0.01  # relative difference in size between tiles of foreign coordinates and requested ones
@@ -48,6 +49,8 @@ class Survey:
         origin: the frame of the annotation, ``level0`` or ``bounds``; empty without.
         drawing: all annotations; None without.
         scales: what the coordinates of an annotation may have been taken for; see ``judge_placement``.
+        drawn_reach: how far the whole drawing reaches from the corner of the scanned part, as a fraction of
+            its width or height, whichever is more; NaN without annotation.
         notes: remarks on how the slide and its annotation were read.
     """
 
@@ -58,6 +61,7 @@ class Survey:
     origin: str = ""
     drawing: Drawing | None = None
     scales: Mapping[str, float] = field(default_factory=dict)
+    drawn_reach: float = math.nan
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -87,11 +91,12 @@ class Survey:
 
     @property
     def drawn_shares(self) -> dict[str, Any]:
-        """The fractions of the drawn area that are glass and that lie outside the slide; NaN if unknown."""
+        """How the drawing lies on the slide, as fractions; NaN if unknown."""
         placed = self.placement
         return {
             "drawn_glass": placed.glass if placed else math.nan,
             "drawn_outside": placed.outside if placed else math.nan,
+            "drawn_reach": self.drawn_reach,
         }
 
     @property
@@ -142,23 +147,48 @@ def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
     origin = drawing.origin if requested == "auto" else requested
     placed = find_frame(polygonal_parts(everything), slide, origin, lambda: view.tissue)
     region = polygonal_parts(drawn - drawing.union(recipe.exclude))
-    levels = {
-        f"taken as pixels of level {number}": sum(factors) / 2
-        for number, factors in enumerate(slide.downsamples)
-        if number
-    }
     return replace(
         view,
         drawn=polygonal_parts(translate(region, *placed.offset_l0)),
         origin=placed.origin,
         drawing=drawing,
-        scales={"taken as micrometres": 1 / slide.mpp[0], **levels},
+        drawn_reach=_reach(polygonal_parts(translate(everything, *placed.offset_l0)), slide),
+        scales=_plausible_scales(slide),
         notes=(
             *drawing.notes,
             *([placed.reason] if any(slide.bounds_l0) else []),
             *view.notes,
         ),
     )
+
+
+def _reach(drawn: Region, slide: Slide) -> float:
+    ends = drawn.bounds[2:]
+    corner, extent = slide.bounds_l0, slide.bounds_size_l0
+    return float(max((end - at) / size for end, at, size in zip(ends, corner, extent, strict=True)))
+
+
+def _plausible_scales(slide: Slide) -> dict[str, float]:
+    """What the coordinates of an annotation may have been taken for, and the factors to level-0 pixels.
+
+    Readings with one factor, as micrometres and a level may have, are named together.
+    """
+    readings = [
+        ("micrometres", 1 / slide.mpp[0]),
+        *((f"pixels of level {n}", sum(f) / 2) for n, f in enumerate(slide.downsamples) if n),
+        ("pixels at half of the slide's resolution", 2.0),
+        ("pixels at a quarter of the slide's resolution", 4.0),
+    ]
+    groups: list[tuple[float, list[str]]] = []
+    for name, factor in readings:
+        names = next(
+            (names for other, names in groups if abs(factor / other - 1) <= SAME_FACTOR), None
+        )
+        if names is None:
+            groups.append((factor, [name]))
+        elif not name.startswith("pixels at"):  # these name only what nothing else does
+            names.append(name)
+    return {f"taken as {' or '.join(names)}": factor for factor, names in groups}
 
 
 def note_glass(grid: TileGrid, view: Survey, recipe: Recipe) -> tuple[str, ...]:

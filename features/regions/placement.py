@@ -12,7 +12,8 @@ a small region, or one without a visible edge, that lands on tissue; a drawing a
 shift within the tissue of a drawing that covers less than half of it.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,6 +40,8 @@ BETTER_SCALED = 0.9  # few scales are plausible, and few drawings fit the slide 
 BETTER_MOVED = 2.5  # of thousands of places, some have a high contrast by chance
 MOVED_COVER = 0.45  # as COVER, for moved drawings
 MIN_MOVE = 0.06  # of the longest side
+SMALL_REACH = 0.55  # of a slide's sides: one true drawing in thirty does not reach farther
+LEAST_DRAWINGS = 3  # in a cohort
 _Matrix = tuple[float, float, float, float, float, float]
 
 
@@ -111,6 +114,25 @@ def judge_placement(
     if not better and outside <= NOTABLE_OUTSIDE:
         better = _better_place(as_drawn)
     return Placement(max(0.0, 1 - outside - on_tissue), outside, better)
+
+
+def note_reach(reaches: Sequence[float]) -> list[str]:
+    """A remark on drawings none of which leaves the first half of its slide; empty if one does.
+
+    Drawings in micrometres, or in pixels of a smaller picture, all lie in the upper left part, on tissue or
+    not. On one slide this is no evidence; of true drawings, it is rare on several slides of a cohort at once.
+
+    Args:
+        reaches: of each slide's whole drawing, as a fraction of the slide's sides; NaN if unknown.
+    """
+    known = [reach for reach in reaches if math.isfinite(reach)]
+    if len(known) < LEAST_DRAWINGS or max(known) > SMALL_REACH:
+        return []
+    return [
+        f"All {len(known)} drawings lie within the upper left {max(known):.0%} of the width and height of "
+        "their slides, as drawings do whose coordinates are micrometres or pixels of a smaller picture. Look "
+        "at the pictures; if they are misplaced, export the annotations again in full-resolution pixels."
+    ]
 
 
 class _Picture:

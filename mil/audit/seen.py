@@ -4,10 +4,16 @@ from features.bags.bag import PIXELS
 from features.summary import Summary, listed
 from mil.data.cohort import Cohort
 from mil.data.names import matching
+from mil.errors import LeakageError
+from mil.learning.reserved import check_reserved
 
 
 def add_seen(summary: Summary, cohort: Cohort) -> None:
     """Whether the backbone has seen a tested case, by its name or by the content of its slides."""
+    try:
+        check_reserved(cohort)
+    except LeakageError as error:
+        summary.problems.append(str(error))
     if cohort.unknown_weights:
         summary.facts["backbone"] = (
             f"not known: {cohort.unknown_weights} does not say which cases it has seen"

@@ -21,6 +21,7 @@ from mil.data.splits import Fold
 from mil.errors import CohortError
 from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
 from mil.learning.crossval import check_seen
+from mil.learning.reserved import check_reserved
 
 TILES_PER_CASE = 1000  # sample for clustering: every case counts the same, however large
 
@@ -90,6 +91,7 @@ def find_concepts(cohort: Cohort, folds: Sequence[Fold], *, n_concepts: int, see
         CohortError: there are fewer tiles than concepts, or a fold trains on no case of a class.
         LeakageError: a backbone has seen a case that would be tested.
     """
+    check_reserved(cohort)
     check_seen(cohort, folds)
     for fold in folds:
         missing = {*cohort.classes} - {case.label for case in cohort.named(fold.train)}

@@ -10,7 +10,7 @@ from features.errors import BagError
 from features.recipe import recipe_parts
 from mil.data.case import Case, Row
 from mil.data.reading import AS_WRITTEN, TableReading
-from mil.data.table import training_rows
+from mil.data.table import reserved_rows, training_rows
 from mil.errors import CohortError
 from mil.tasks.registry import task_class
 from mil.tasks.task import Task
@@ -26,6 +26,7 @@ class Cohort:
         task: what is asked of a case.
         excluded: (row, reason) of every row of the table that is not used.
         duplicates: pairs of slides whose bags are identical, which were allowed.
+        reserved: rows of its table that are kept for external validation: nothing may learn from them.
         table: the file it was read from; None for rows that came from elsewhere.
         store: the folder of its bags.
         reading: what the names and words of the table were taken for.
@@ -36,6 +37,7 @@ class Cohort:
     task: Task
     excluded: tuple[tuple[str, str], ...] = ()
     duplicates: tuple[tuple[str, str], ...] = ()
+    reserved: tuple[Row, ...] = ()
     table: Path | None = None
     store: Path | None = None
     reading: TableReading = AS_WRITTEN
@@ -159,7 +161,8 @@ def load_cohort(
             f"{second} as {first}, and count all the same. Copies of one specimen would be trained on and "
             "tested."
         )
-    return replace(cohort, table=table, reading=reading)
+    reserved = reserved_rows(table, reading)
+    return replace(cohort, reserved=reserved, table=table, reading=reading)
 
 
 def assemble(

@@ -133,6 +133,15 @@ def training_rows(
     return rows
 
 
+def reserved_rows(path: Path, reading: TableReading = AS_WRITTEN) -> tuple[Row, ...]:
+    """The rows of a table that are kept for external validation.
+
+    Raises:
+        CohortError: as ``read_table``.
+    """
+    return split_train_test(read_table(path, reading))[1]
+
+
 def _match_columns(path: Path, header: Sequence[str]) -> dict[str, str]:
     """Our column names to those of the file."""
     columns = {}

@@ -10,13 +10,14 @@ from features.progress import Progress
 from mil.data.case import Row
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold
-from mil.data.table import training_rows
+from mil.data.table import reserved_rows, training_rows
 from mil.evaluation.predictions import Predictions
 from mil.finetune.config import FinetuneConfig, label_slides
 from mil.finetune.per_fold import cross_validate_per_fold, open_tuning
 from mil.finetune.run import slide_facts
 from mil.finetune.tiles import LabelledSlide
 from mil.learning.crossval import fit_anew
+from mil.learning.reserved import check_reserved_inputs
 from mil.runs.cases import cohort_as_tested
 from mil.runs.cross_validation import (
     Computing,
@@ -60,8 +61,10 @@ class TunedCases:
         Raises:
             InputError: the table is none, or there is no folder with its slides.
             CohortError: a row has no outcome.
+            LeakageError: the first weights or the stain know a case that is kept for external validation.
         """
         jobs, rows = config.read_jobs(table), training_rows(table, notify, config.reading)
+        check_reserved_inputs(config.recipe, reserved_rows(table, config.reading))
         slides = label_slides(jobs, rows, task, source=table.name)
         return cls(table=table, config=config, task=task, rows=rows, slides=slides)
 

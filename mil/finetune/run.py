@@ -7,11 +7,12 @@ from typing import Any
 from features.backbones.card import weights_notes
 from features.backbones.table import eclipsed_backbones
 from features.progress import Progress, Silent
-from mil.data.table import training_rows
+from mil.data.table import reserved_rows, training_rows
 from mil.finetune.config import FinetuneConfig, label_slides
 from mil.finetune.distributed import ranks
 from mil.finetune.tiles import LabelledSlide
 from mil.finetune.training import finetune
+from mil.learning.reserved import check_reserved_inputs
 from mil.runs.record import NewRun, finish_run
 from mil.tasks.registry import task_class
 from mil.tasks.task import Task
@@ -42,12 +43,14 @@ def finetune_run(
     Raises:
         InputError: the table is none, or there is no folder with its slides.
         RunError: the folder holds another run, or another process writes it.
+        LeakageError: the first weights or the stain know a case that is kept for external validation.
         FitError, CohortError: as ``label_slides`` and ``mil.finetune.training.finetune``.
     """
     task = task or task_class()()
     with ranks(config.device) as process:
         jobs = config.read_jobs(table)
         rows = training_rows(table, notify if process.first else None, config.reading)
+        check_reserved_inputs(config.recipe, reserved_rows(table, config.reading))
         slides = label_slides(jobs, rows, task, source=table.name)
         if process.first:
             eclipsed = eclipsed_backbones([config.recipe.backbone])

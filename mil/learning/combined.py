@@ -31,6 +31,7 @@ from mil.learning.crossval import (
 )
 from mil.learning.fitted import FittedModel, predict
 from mil.learning.parallel import run_tasks
+from mil.learning.reserved import check_reserved
 from mil.settings import FitSettings, SplitSettings
 from mil.tasks.task import Fields
 
@@ -157,6 +158,7 @@ def combine(
     """
     cohort = combination.cohort
     cohort.task.check_combinable(cohort.classes)
+    check_reserved(cohort, combination.settings.head_weights)
     check_seen(cohort, folds)
     check_start(cohort, folds, [combination.model], combination.settings.head_weights)
     done: dict[int, list[Fields]] = {}

@@ -21,6 +21,7 @@ from mil.heads.registry import check_names, check_rows, head_class, reads_table
 from mil.learning.fitted import FittedModel, predict
 from mil.learning.head_weights import check_head_weights, read_head_weights
 from mil.learning.parallel import run_tasks
+from mil.learning.reserved import check_reserved
 from mil.learning.training import fit_model, seen_by
 from mil.settings import FitSettings
 from mil.tasks.task import Fields, Task
@@ -89,6 +90,7 @@ def check_inputs(
     """
     cohort.task.check_models(models)
     check_rows(models, cohort.recipe)
+    check_reserved(cohort, settings.head_weights)
     check_seen(cohort, folds)
     check_start(cohort, folds, models, settings.head_weights)
     if reads_table(models):

@@ -30,6 +30,7 @@ from mil.finetune.tiles import LabelledSlide
 from mil.finetune.training import finetune
 from mil.learning.crossval import check_fit, check_seen, fold_seed
 from mil.learning.fitted import load_model, run_head, save_model
+from mil.learning.reserved import check_reserved, check_reserved_inputs
 from mil.learning.training import fit_model
 from mil.protocols.measures import ArmResult, Split, TilePredictions, summarise_arm
 from mil.protocols.protocol import Arm, Protocol
@@ -119,6 +120,8 @@ class Rerun:
 
     def _finetuned_classifier(self, arm: Arm, split: Split) -> Callable[[Bag], torch.Tensor]:
         """Fine-tune on the split's training cases, embed its test cases."""
+        if arm.test != "external":
+            check_reserved_inputs(self._recipe(arm, split), split_train_test(self.rows)[1])
         folder = self._folder(arm, split) / "tuned"
         label_of = {row.slide: row.label for row in self.rows_of(arm)}
         jobs = self.jobs_of(arm)
@@ -150,6 +153,8 @@ class Rerun:
         path = self._folder(arm, split) / f"classifier-r{split.repeat}-f{split.index}.safetensors"
         cohort = assemble(self.rows_of(arm), self._store(arm, split, trained_on=True))
         model = arm.model or TILE_MODEL
+        if arm.test != "external":
+            check_reserved(replace(cohort, reserved=split_train_test(self.rows)[1]))
         tested = split.test if arm.test != "tiles" else ()
         fold = Fold(repeat=split.repeat, index=split.index, train=split.train, test=tested)
         check_seen(cohort, [fold])

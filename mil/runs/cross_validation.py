@@ -18,6 +18,7 @@ from mil.learning.combined import Combination, combine
 from mil.learning.crossval import cross_validate, fit_cases
 from mil.learning.fitted import FittedModel, load_model, save_model
 from mil.learning.head_weights import check_head_weights
+from mil.learning.reserved import check_reserved
 from mil.runs import files
 from mil.runs.record import NewRun, finish_run
 from mil.runs.run import Run
@@ -265,10 +266,12 @@ def train_on_all(
 
     Raises:
         FitError: the model is unknown or cannot learn this outcome, or the fit fails.
+        LeakageError: bags or weights were fitted on a case that the table keeps for external validation.
         RunError: the folder holds another run.
     """
     check_models(cohort.task, [model], fit.chunk_tiles, notify)
     check_head_weights(fit.head_weights, [model], cohort.recipe)
+    check_reserved(cohort, fit.head_weights)
     notify_cohort(cohort, notify)
     facts = cohort_facts(cohort) | clinical_facts(cohort, [model], fit.clinical, notify)
     settings = folder.settings or {

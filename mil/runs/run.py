@@ -1,6 +1,6 @@
 """A run folder as it is read: its cases and bags, its folds, its predictions and its models."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from mil.data.case import Row
 from mil.data.cohort import Cohort, assemble
 from mil.data.names import matching
 from mil.data.splits import Fold, read_folds
-from mil.data.table import read_table, split_train_test
+from mil.data.table import read_table, reserved_rows, split_train_test
 from mil.errors import CohortError, FitError, LeakageError, NotInRun, RunError
 from mil.runs import files
 from mil.runs.cases import cohort_as_tested
@@ -98,6 +98,7 @@ class Run(RunFacts):
         self.require_finished()
         self._require_places()
         rows, settings = self.rows(), self.settings
+        reserved = reserved_rows(self.table, settings.reading)
         if settings.finetunes:
             cohort = cohort_as_tested(rows, self.folds, self.fold_store, self.task)
         else:
@@ -110,7 +111,7 @@ class Run(RunFacts):
                 source=str(self.table),
             )
         self._check_bags(cohort)
-        return cohort
+        return replace(cohort, reserved=reserved)
 
     def bag(self, slide: str) -> Bag:
         """The bag of a slide: of a fine-tuned backbone, the one by which the slide was tested.

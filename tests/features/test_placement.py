@@ -8,8 +8,11 @@ from scipy import ndimage
 from shapely.affinity import affine_transform
 from shapely.geometry import box
 
+from features.extraction.check import Workload, summarise_checks
 from features.extraction.jobs import SlideJob
 from features.extraction.preflight import check_slides
+from features.extraction.run import extract_jobs
+from features.extraction.survey import survey_slide
 from features.recipe import Recipe
 from features.regions.drawing import polygonal_parts
 from features.regions.masks import coverage, mask_fraction, polygons_from_mask, tissue_mask
@@ -151,3 +154,67 @@ def test_a_check_reports_the_shares_and_the_glass_tiles(turned):
     assert wrong.drawn_glass == pytest.approx(0.78, abs=0.02)
     assert "78% of the drawn area is glass" in wrong.notes[0]
     assert "tiles are mostly glass. Set drop to background" in wrong.notes[-1]
+
+
+def drawn_slides(folder, shares):
+    """Slides of tissue alone, with drawings that end at these shares of their sides."""
+    (folder / "annotations").mkdir()
+    jobs = []
+    for number, (across, down) in enumerate(shares):
+        rng = np.random.default_rng(number)
+        rgb = np.full((600, 800, 3), (205, 90, 160), np.uint8) - rng.integers(
+            0, 25, (600, 800, 3), dtype=np.uint8
+        )
+        path = write_tiff(folder / f"s{number}.tiff", [rgb], mpp=0.5)
+        ring = [
+            [20, 30],
+            [800 * across, 30],
+            [800 * across, 600 * down],
+            [20, 600 * down],
+            [20, 30],
+        ]
+        write_geojson(folder / "annotations" / f"s{number}.geojson", feature(ring))
+        jobs.append(SlideJob(slide=path.stem, files=(path,), annotations=folder / "annotations"))
+    return jobs
+
+
+SMALL = [(0.3, 0.5), (0.52, 0.2), (0.41, 0.44)]
+
+
+@pytest.mark.parametrize(
+    ("shares", "noted"),
+    [(SMALL, True), (SMALL[:2], False), ([*SMALL, (0.2, 0.7)], False), ([*SMALL, (0.7, 0.2)], False)],
+)  # fmt: skip
+def test_drawings_that_all_lie_in_the_first_corner_are_noted(tmp_path, shares, noted):
+    """They lie on tissue, so that no slide alone gives them away."""
+    jobs = drawn_slides(tmp_path, shares)
+    recipe = Recipe(backbone="test_resnet", weights="random", tile=32, mpp=0.5, max_tiles=2)
+    checks = list(check_slides(jobs, [recipe], tmp_path))
+    assert [check.notes for check in checks] == [()] * len(jobs)
+    summary = summarise_checks(jobs, checks, Workload(recipe, tmp_path, 100))
+    notes = []
+    extract_jobs(jobs, recipe, tmp_path / "store", device="cpu", workers=1, notify=notes.append)
+    for texts in (summary.warnings, notes):
+        found = [text for text in texts if "lie within the upper left" in text]
+        assert len(found) == int(noted)
+        assert all(
+            text.startswith("All 3 drawings lie within the upper left 52% ") for text in found
+        )
+
+
+@pytest.mark.parametrize(
+    ("mpp", "levels", "ways"),
+    [
+        (0.25, [4], {"taken as micrometres or pixels of level 1": 4.0,
+                     "taken as pixels at half of the slide's resolution": 2.0}),
+        (0.4, [2], {"taken as micrometres": 2.5, "taken as pixels of level 1": 2.0,
+                    "taken as pixels at a quarter of the slide's resolution": 4.0}),
+    ],
+)  # fmt: skip
+def test_scales_with_one_factor_are_named_together(tmp_path, mpp, levels, ways):
+    [job] = drawn_slides(tmp_path, [(0.9, 0.9)])
+    rgb = np.full((600, 800, 3), 200, np.uint8)
+    write_tiff(job.files[0], [rgb, *(rgb[::step, ::step].copy() for step in levels)], mpp=mpp)
+    with job.open() as slide:
+        view = survey_slide(slide, job, Recipe())
+    assert view.scales == pytest.approx(ways)

@@ -56,6 +56,7 @@ def outcome(slide="a", **changes):
         "tumour_of_tissue": 0.5,
         "drawn_glass": 0.25,
         "drawn_outside": 0.0,
+        "drawn_reach": 0.0,
     }
     return Outcome(slide=slide, **(defaults | changes))
 
@@ -300,6 +301,7 @@ def test_outcome_comes_back_as_it_was(store, slide):
         tumour_of_tissue=0.25,
         drawn_glass=0.1,
         drawn_outside=0.0,
+        drawn_reach=0.0,
         mpp=0.2527,
         stages={"read": 1.5},
     )

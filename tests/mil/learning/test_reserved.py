@@ -1,0 +1,92 @@
+"""What was fitted on a case that the table keeps for external validation is learnt from by nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from features.recipe import Recipe
+from features.summary import Summary
+from features.tiles.stain import Stain, StainReference, save_reference
+from mil.audit.seen import add_seen
+from mil.concepts.find import find_concepts
+from mil.data.case import Row
+from mil.errors import LeakageError
+from mil.learning.combined import Combination, combine
+from mil.learning.crossval import cross_validate
+from mil.learning.reserved import check_reserved_inputs
+from mil.learning.training import fit_model
+from mil.runs.cross_validation import train_on_all
+from mil.runs.record import NewRun
+from tests.mil.made import QUICK, RECIPE, cohort_of, folds_of, made_case, made_cohort
+
+RESERVED = (Row(line=9, case="Late 1", slide="late-1-s1", label="class-a", split="test"),)
+KEPT = "1 of the cases that the table keeps for external validation"
+STAIN = {"target": {}, "slides": ["x"], "cases": ["y"]}
+
+
+def with_bags(**changes):
+    cohort = made_cohort((4, 4))
+    cases = [
+        replace(case, bags=tuple(replace(bag, **changes) for bag in case.bags))
+        for case in cohort.cases
+    ]
+    return replace(cohort, cases=tuple(cases), reserved=RESERVED)
+
+
+SPOILT = {
+    "by a fine-tuned backbone": {"trained_on": ("late_1",)},
+    "by the case of a stain": {"recipe": RECIPE | {"stain_reference": STAIN | {"cases": ["late-1"]}}},
+    "by the slide of a stain": {"recipe": RECIPE | {"stain_reference": STAIN | {"slides": ["late-1-s1"]}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_no_verb_learns_from_bags_that_know_a_reserved_case(how, tmp_path):
+    cohort = with_bags(**SPOILT[how])
+    folds = folds_of(cohort, folds="2")
+
+    def fit(_model, _fold, fit_now):
+        return fit_now()
+
+    learners = (
+        lambda: cross_validate(cohort, folds, ["majority"], QUICK, seed=0),
+        lambda: find_concepts(cohort, folds, n_concepts=2, seed=0),
+        lambda: combine(Combination(cohort, "majority", ("age",), QUICK, 0, fit), folds),
+        lambda: train_on_all(
+            cohort, "majority", NewRun(path=tmp_path / "run", settings={"seed": 0}), fit=QUICK
+        ),
+    )
+    for learn in learners:
+        with pytest.raises(LeakageError, match=rf"{KEPT} \(split=test\), e\.g\. Late 1\. Use "):
+            learn()
+    summary = Summary()
+    add_seen(summary, cohort)
+    assert any(KEPT in problem for problem in summary.problems)
+
+
+def test_bags_that_know_other_cases_are_learnt_from():
+    cohort = with_bags(recipe=RECIPE | {"stain_reference": STAIN})
+    assert cross_validate(cohort, folds_of(cohort, folds="2"), ["majority"], QUICK, seed=0).models
+
+
+def test_weights_to_start_from_that_know_a_reserved_case_are_refused(tmp_path):
+    old = cohort_of(
+        [made_case(name, name[0], np.eye(3, 5, dtype=np.float32)) for name in ("late-1", "b", "c")]
+    )
+    path = tmp_path / "start.safetensors"
+    fit_model("mean", old.cases, [], old.classes, QUICK, seed=0).save(path)
+    cohort = replace(made_cohort((4, 4)), reserved=RESERVED)
+    settings = replace(QUICK, head_weights=str(path))
+    with pytest.raises(LeakageError, match="weights to start from were trained on 1 of the cases"):
+        cross_validate(cohort, folds_of(cohort, folds="2"), ["mean"], settings, seed=0)
+
+
+def test_fine_tuning_refuses_the_stain_of_a_reserved_slide(tmp_path):
+    path = tmp_path / "stain.json"
+    save_reference(path, StainReference(Stain("reinhard", ((0.0,) * 3,) * 2), ("s",), ("LATE-1",)))
+    for names in ((str(path),), ("late-1-s1", "other")):
+        recipe = Recipe(stain="reinhard", stain_reference=names)
+        with pytest.raises(LeakageError, match="target stain was fitted on 1 of the cases"):
+            check_reserved_inputs(recipe, RESERVED)
+        check_reserved_inputs(recipe, [replace(RESERVED[0], case="z", slide="z-s1")])
