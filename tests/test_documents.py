@@ -71,7 +71,7 @@ def write_first_cases(source, table, cases_per_class):
 def walked(demo, mil, tmp_path_factory):
     """A user's folder in which every command of the README, then every further example, was run."""
     folder, few = (tmp_path_factory.mktemp(name) for name in ("study", "few"))
-    for name in ("cohort.csv", "split.csv", "slides", "annotations"):
+    for name in ("cohort.csv", "split.csv", "segmentation.csv", "slides", "annotations"):
         (folder / name).symlink_to(demo / name)
     for name in ("slides", "annotations"):
         (few / name).symlink_to(demo / name)

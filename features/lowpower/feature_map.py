@@ -6,6 +6,7 @@ skipped, so that memory and time follow the tissue and not the glass.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,18 @@ class CellGrid:
         rows, columns = np.indices(self.shape).reshape(2, -1).astype(np.float64)
         return columns * self.side_l0[0], rows * self.side_l0[1]
 
+    def parts(self) -> Iterator[tuple[slice, slice]]:
+        """The windows with tissue that a map is computed in, as rows and columns."""
+        step = WINDOW_PX // STRIDE
+        for row in range(0, self.shape[0], step):
+            for column in range(0, self.shape[1], step):
+                part = (
+                    slice(row, min(row + step, self.shape[0])),
+                    slice(column, min(column + step, self.shape[1])),
+                )
+                if self.tissue[part].any():
+                    yield part
+
 
 @dataclass(frozen=True)
 class Window:
@@ -98,7 +111,63 @@ def lay_cells(slide: Slide, tissue: NDArray[np.bool_] | None = None) -> CellGrid
     return CellGrid(shape, side, (share >= TISSUE_SHARE).reshape(shape))
 
 
-class FeatureMap:
+class CellMap(ABC):
+    """What is computed of a slide in every cell of 20 µm.
+
+    Attributes:
+        channels: C, the length of a cell's vector.
+        margin_px: how far beyond a window it looks.
+    """
+
+    channels: int
+    margin_px: int = MARGIN_PX
+
+    @property
+    @abstractmethod
+    def recipe(self) -> dict[str, Any]:
+        """What shapes the map: equal recipes give equal maps of a slide."""
+
+    @abstractmethod
+    def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(H, W, 3) RGB at 2.5 micrometres per pixel, sides multiples of 32 -> (H / 8, W / 8, C)."""
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the recipe."""
+        return fingerprint(self.recipe)
+
+    def windows(self, slide: Slide, grid: CellGrid) -> Iterator[Window]:
+        """The map of a slide, window by window; those without tissue are left out.
+
+        Args:
+            slide: an open slide.
+            grid: as ``lay_cells`` gives it.
+
+        Raises:
+            TileError: the pixels of a window cannot be decoded.
+        """
+        keep_freed_memory()
+        for part in grid.parts():
+            yield Window(part[0].start, part[1].start, self._read(slide, grid, part))
+
+    def _read(self, slide: Slide, grid: CellGrid, part: tuple[slice, slice]) -> NDArray[np.float32]:
+        """The features of a rectangle of cells, computed with a margin that is cut away."""
+        margin, aligned = self.margin_px // STRIDE, ALIGNED_PX // STRIDE
+        top, left = (max(0, cells.start - margin) for cells in part)
+        bottom, right = (
+            min(-(-side // aligned) * aligned, -(-(cells.stop + margin) // aligned) * aligned)
+            for side, cells in zip(grid.shape, part, strict=True)
+        )
+        size = ((right - left) * STRIDE, (bottom - top) * STRIDE)
+        x_l0, y_l0 = left * grid.side_l0[0], top * grid.side_l0[1]
+        features = self(slide.read_rectangle(x_l0, y_l0, size, MAP_MPP))
+        rows, columns = part
+        return features[
+            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+        ]
+
+
+class FeatureMap(CellMap):
     """The intermediate maps of a frozen convolutional network, joined at one value per cell of 20 µm.
 
     Args:
@@ -116,7 +185,7 @@ class FeatureMap:
         self.backbone = backbone or default_backbone()
         self.device = torch.device(device)
         network: nn.Module = getattr(self.backbone.module, "network", self.backbone.module)
-        self._indices, widths = _find_levels(network, self.backbone.name)
+        self._indices, widths = find_levels(network, self.backbone.name)
         self.channels = sum(widths)
         self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         mean, std = (
@@ -139,15 +208,8 @@ class FeatureMap:
             "stride": STRIDE,
         }
 
-    @property
-    def sha256(self) -> str:
-        """Fingerprint of the recipe."""
-        return fingerprint(self.recipe)
-
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(H, W, 3) RGB at 2.5 micrometres per pixel, sides multiples of 32 -> (H / 8, W / 8, C)."""
-        assert not rgb.shape[0] % ALIGNED_PX
-        assert not rgb.shape[1] % ALIGNED_PX
         with torch.inference_mode():
             pixels = torch.from_numpy(rgb.copy()).to(self.device).permute(2, 0, 1)[None]
             image = (pixels.float() / 255 - self._mean) / self._std
@@ -163,50 +225,6 @@ class FeatureMap:
         size = (images.shape[2] // STRIDE, images.shape[3] // STRIDE)
         return torch.cat([interpolate(level, size, mode="bilinear") for level in maps], dim=1)
 
-    def windows(self, slide: Slide, grid: CellGrid) -> Iterator[Window]:
-        """The map of a slide, window by window; those without tissue are left out.
-
-        Args:
-            slide: an open slide.
-            grid: as ``lay_cells`` gives it.
-
-        Raises:
-            TileError: the pixels of a window cannot be decoded.
-        """
-        keep_freed_memory()
-        step = WINDOW_PX // STRIDE
-        for row in range(0, grid.shape[0], step):
-            for column in range(0, grid.shape[1], step):
-                height, width = (
-                    min(step, side - first)
-                    for side, first in zip(grid.shape, (row, column), strict=True)
-                )
-                if grid.tissue[row : row + height, column : column + width].any():
-                    yield Window(
-                        row, column, self._read(slide, grid, (row, column), (height, width))
-                    )
-
-    def _read(
-        self, slide: Slide, grid: CellGrid, first: tuple[int, int], size: tuple[int, int]
-    ) -> NDArray[np.float32]:
-        """The features of a rectangle of cells, computed with a margin that is cut away."""
-        margin, aligned = MARGIN_PX // STRIDE, ALIGNED_PX // STRIDE
-        starts = [max(0, cell - margin) for cell in first]
-        stops = [
-            min(-(-side // aligned) * aligned, -(-(cell + extent + margin) // aligned) * aligned)
-            for side, cell, extent in zip(grid.shape, first, size, strict=True)
-        ]
-        top, left = starts
-        rgb = slide.read_rectangle(
-            left * grid.side_l0[0],
-            top * grid.side_l0[1],
-            ((stops[1] - left) * STRIDE, (stops[0] - top) * STRIDE),
-            MAP_MPP,
-        )
-        features = self(rgb)
-        row, column = first[0] - top, first[1] - left
-        return features[row : row + size[0], column : column + size[1]]
-
 
 def default_backbone() -> Backbone:
     """EfficientNet-Lite0: with ImageNet weights where their package is installed, else with random ones."""
@@ -214,8 +232,15 @@ def default_backbone() -> Backbone:
     return load_backbone(DEFAULT_BACKBONE, "pretrained" if packaged else "random")
 
 
-def _find_levels(network: nn.Module, name: str) -> tuple[list[int], list[int]]:
+def find_levels(
+    network: nn.Module, name: str, levels: Sequence[int] = LEVELS
+) -> tuple[list[int], list[int]]:
     """The numbers of the network's last maps of each level, and how many channels they have.
+
+    Args:
+        network: of timm.
+        name: of it, for the message.
+        levels: pixels per value.
 
     Raises:
         BackboneError: it lacks one of them.
@@ -223,10 +248,11 @@ def _find_levels(network: nn.Module, name: str) -> tuple[list[int], list[int]]:
     described: Any = getattr(network, "feature_info", ())
     maps = list(described.get_dicts() if hasattr(described, "get_dicts") else described)
     last = {entry["reduction"]: number for number, entry in enumerate(maps)}
-    if not hasattr(network, "forward_intermediates") or not set(LEVELS) <= last.keys():
+    if not hasattr(network, "forward_intermediates") or not set(levels) <= last.keys():
+        *first, final = map(str, levels)
         raise BackboneError(
-            f"{name} has no maps of 4, 8 and 16 pixels per value, which tissue at 4x is recognised by. Set "
-            f"backbone to a convolutional network, such as {DEFAULT_BACKBONE}."
+            f"{name} has no maps of {', '.join(first)} and {final} pixels per value, which tissue at 4x is "
+            f"recognised by. Set backbone to a convolutional network, such as {DEFAULT_BACKBONE}."
         )
-    indices = [last[level] for level in LEVELS]
+    indices = [last[level] for level in levels]
     return indices, [maps[index]["num_chs"] for index in indices]

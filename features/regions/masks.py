@@ -180,7 +180,7 @@ def majority_filter(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return mask > 12
 
 
-def polygons_from_mask(mask: NDArray[np.bool_], size_l0: tuple[int, int]) -> Region:
+def polygons_from_mask(mask: NDArray[np.bool_], size_l0: tuple[float, float]) -> Region:
     """The outline of a mask's True pixels, scaled to level-0 pixels.
 
     Args:

@@ -45,7 +45,8 @@ _KEY_AREA_PX = 480_000  # about 750 px across: contains whole tiles of 112 um
 _KEY_STRENGTH = (0.8, 1.0)  # of the pattern over the shared tumour, drawn for each case
 _FOREIGN_SHARE = 0.2  # at most, of another subtype's pattern in that of a case
 _MIXED_SHARE = 0.45  # of every third case
-_NORMAL_SLIDES = 2  # without tumour, in no case of the table
+_NORMAL_PARTS = ("train", "test")  # of the slides without tumour, in no case of the table
+_NORMAL_SLIDES = len(_NORMAL_PARTS)
 _GAP_PX = 100  # of glass between two pieces of tissue
 _LABELS, _PLAN, _LOOK, _GROUND, _KEYS = range(1, 6)  # one random stream per purpose
 _COLOURS = {
@@ -115,7 +116,8 @@ def write_cohort(
     Args:
         folder: made if absent; receives `cohort.csv`, `split.csv` (the same cases, one of each subtype
             set aside as an external test), `segmentation.csv` (all slides, also those without tumour, with a
-            column `annotated`: full, or partial if some of the tumour is not drawn), `slides/`,
+            column `annotated`: full, or partial if some of the tumour is not drawn, and the same ones set
+            aside), `slides/`,
             `annotations/` and `key_regions/`.
         spec: size and difficulty.
         progress: called with 1 after each slide.
@@ -142,17 +144,17 @@ def write_cohort(
         for job in jobs:
             job.result()
             progress(1)
-    annotated = ["partial" if _is_partial(spec, i) else "full" for i in range(spec.n_slides)]
-    _write_table(
-        folder / "segmentation.csv",
-        ("case", "slide", "annotated"),
-        zip([*cases, *normal], [*slides, *normal], annotated, strict=True),
-    )
     last = {label: case for case, label in zip(cases, labels, strict=True)}
     part = [
         "test" if last[label] == case else "train"
         for case, label in zip(cases, labels, strict=True)
     ]
+    annotated = ["partial" if _is_partial(spec, i) else "full" for i in range(spec.n_slides)]
+    _write_table(
+        folder / "segmentation.csv",
+        ("case", "slide", "annotated", "split"),
+        zip([*cases, *normal], [*slides, *normal], annotated, [*part, *_NORMAL_PARTS], strict=True),
+    )
     _write_table(
         folder / "split.csv",
         ("case", "slide", "label", "split"),

@@ -75,7 +75,8 @@ def start_run(
 
     Args:
         path: the folder.
-        command: the kind of run: ``crossval``, ``train``, ``finetune``, ``protocol`` or ``learning-curve``.
+        command: the kind of run: ``crossval``, ``train``, ``finetune``, ``segment``,
+            ``protocol`` or ``learning-curve``.
         settings: resolved, enough to repeat the run.
         data: facts about the cohort; a run on other bags or labels is another run.
         overwrite: replace a run instead of refusing.
@@ -211,12 +212,14 @@ def _clear(path: Path) -> None:
         "arms",
         "draws",
         "figures",
+        "maps",
     ):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in (
         "predictions.csv", "metrics.json", "comparison.json", "folds.json", "results.csv", "report.html",
         "predict.csv", "weights.safetensors", "classifier.safetensors", "checkpoint.safetensors", "card.json",
         "history.csv", "draws.csv", "summary.csv", "learning-curve.png", "learning-curve.svg", MOVED,
+        "segmenter.safetensors", "scores.csv", "evaluation.json",
     ):  # fmt: skip
         (path / name).unlink(missing_ok=True)
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.features.making import box_ring, feature, write_geojson, write_tiff
+from tests.mil.segmentation.conftest import TUMOUR, draw_slide
 from tests.verbs import VERBS
 
 CASES = {f"case-{i}": "ab"[i % 2] for i in range(8)}
@@ -31,6 +33,10 @@ LEARNERS = {
     ],
     "train": [("cohort.csv", "store", "--model", "mean", "--epochs", "2", "--out", "trained")],
     "finetune": [("cohort.csv", "--config", "tuning.toml", "--out", "tuned")],
+    "segment train": [
+        ("drawn.csv", "--slides", "drawn", "--annotations", "drawn", "--folds", "2", "--weights", "random",
+         "--cells", "100", "--out", "segmenter")
+    ],
     "nomogram": [("cohort.csv", "--clinical", "age", "--out", "nomogram")],
     "learning-curve": [
         ("cohort.csv", "store", "--models", "simpleshot", "--shots", "1,2", "--draws", "2", "--folds", "2",
@@ -50,7 +56,7 @@ LEARNERS = {
 OTHERS = {
     "backbones list", "backbones get", "check", "extract", "convert", "join", "predict", "evaluate",
     "compare", "external", "report", "explain", "view", "decision", "demo", "doctor",
-    "protocol list", "protocol show",
+    "protocol list", "protocol show", "segment apply", "segment evaluate",
 }  # fmt: skip
 
 
@@ -70,6 +76,7 @@ def study(tmp_path_factory, mil):
     with (folder / "cohort.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     (folder / "tuning.toml").write_text(f'slides = "tiles"\nslide-mpp = 0.5\n{SMALL}')
+    write_drawn_slides(folder)
     recipe = ("--backbone", "test_resnet", "--weights", "random", "--mpp", "0.5", "--tile", "32")
     mil("extract", "cohort.csv", *TILES, *recipe, "--out", "store", cwd=folder)
     for name in KEPT:
@@ -77,6 +84,20 @@ def study(tmp_path_factory, mil):
         for path in (folder / "tiles").glob(f"{name}-*.png"):
             path.write_bytes(b"no picture")
     return folder
+
+
+def write_drawn_slides(folder):
+    """Two slides whose tumour is drawn, and one of a kept row that is none."""
+    (folder / "drawn").mkdir()
+    lines = ["case,slide,annotated,split"]
+    for number, name in enumerate(("case-0", "case-1", "kept-a")):
+        write_tiff(folder / "drawn" / f"{name}.tiff", [draw_slide(number)], mpp=2.5)
+        ring = box_ring(TUMOUR[0], 64, TUMOUR[1], 256)
+        write_geojson(folder / "drawn" / f"{name}.geojson", feature(ring))
+        lines.append(f"{name},{name},full,{'test' if name in KEPT else ''}")
+    (folder / "drawn.csv").write_text("\n".join(lines) + "\n")
+    for file in (folder / "drawn").glob("kept-a.*"):
+        file.write_bytes(b"nothing")
 
 
 def test_every_verb_is_one_that_learns_or_one_that_does_not():

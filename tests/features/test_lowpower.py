@@ -47,7 +47,7 @@ def test_windows_with_a_margin_equal_the_whole(maps, speckled, monkeypatch):
         differences = {}
         for margin in (0, 128):
             monkeypatch.setattr(feature_map, "WINDOW_PX", 256)
-            monkeypatch.setattr(feature_map, "MARGIN_PX", margin)
+            monkeypatch.setattr(maps, "margin_px", margin)
             parts = whole_map(maps, slide, grid)
             spread = whole[grid.tissue].std(axis=0)
             differences[margin] = np.abs(parts - whole)[grid.tissue] / np.maximum(spread, 1e-6)

@@ -67,6 +67,10 @@ def test_segmentation_lists_every_slide_and_how_much_of_its_tumour_is_drawn(coho
         "full",
     ]
     assert [row["case"] for row in table[-2:]] == list(NORMAL)
+    assert [row["split"] for row in table[-2:]] == ["train", "test"]
+    with (cohort / "split.csv").open(newline="", encoding="utf-8") as file:
+        split = {row["case"]: row["split"] for row in csv.DictReader(file)}
+    assert {row["case"]: row["split"] for row in table[:-2]} == split
 
 
 @pytest.mark.parametrize("per_class", [1, 2, 5])

@@ -1,0 +1,1 @@
+"""Learn where the tumour is from annotations, and judge it by case."""

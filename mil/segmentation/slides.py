@@ -1,0 +1,189 @@
+"""The slides of a segmenter: found by the table, opened, with their cells and what is drawn on them."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.bags.bag import fingerprint
+from features.errors import AnnotationMissing, InputError
+from features.extraction.jobs import JobSettings, SlideJob, jobs_of_rows, source_sha256
+from features.lowpower.cached_cells import SlideCells, read_cells
+from features.lowpower.feature_map import CellGrid, CellMap, lay_cells
+from features.regions.annotations import annotation_sha256, read_annotations
+from features.slides.slide import Slide
+from mil.data.case import Row
+from mil.errors import CohortError
+from mil.segmentation.settings import SegmentSettings
+from mil.segmentation.targets import Target, make_target
+
+COLUMN = "annotated"
+FULL, PARTIAL = "full", "partial"
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnSlide:
+    """A slide whose tumour is drawn.
+
+    Attributes:
+        job: where its files are.
+        full: whether all of its tumour is drawn; else only what is drawn is known.
+    """
+
+    job: SlideJob
+    full: bool
+
+    @property
+    def case(self) -> str:
+        """The patient."""
+        return self.job.case
+
+    @property
+    def source_sha256(self) -> str:
+        """The slide's identity, as bags record it."""
+        return source_sha256(self.job)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSlide:
+    """A slide with its cells and what is to be learnt of them.
+
+    Attributes:
+        drawn: the slide.
+        grid: its cells.
+        target: what is drawn.
+        cells: the cells' vectors by the name of the map.
+    """
+
+    drawn: DrawnSlide
+    grid: CellGrid
+    target: Target
+    cells: dict[str, SlideCells]
+
+    @property
+    def case(self) -> str:
+        """The patient."""
+        return self.drawn.case
+
+    @property
+    def name(self) -> str:
+        """The slide's."""
+        return self.drawn.job.slide
+
+    @contextmanager
+    def opened(self) -> Iterator[Slide]:
+        """Open the slide again."""
+        with self.drawn.job.open() as slide:
+            yield slide
+
+
+def drawn_slides(
+    rows: Sequence[Row], slides: Path, settings: JobSettings, notify: Notify
+) -> list[DrawnSlide]:
+    """The slides of a table, with what its column ``annotated`` says of each.
+
+    Args:
+        rows: of the table.
+        slides: folder with the slides.
+        settings: with the folder of annotations.
+        notify: called where the table has no such column.
+
+    Raises:
+        CohortError: the column says something else than full or partial.
+        AnnotationMissing: a slide has no annotation.
+        InputError, SlideError: as ``jobs_of_rows``.
+    """
+    if settings.annotations is None:
+        raise InputError("A segmenter learns from annotations. Set annotations to their folder.")
+    jobs = jobs_of_rows(rows, slides, settings)
+    words = {row.slide: row.other.get(COLUMN, "").strip().casefold() for row in rows}
+    for row in rows:
+        if words[row.slide] not in (FULL, PARTIAL, ""):
+            raise CohortError(
+                f"Line {row.line}: {COLUMN} is {row.other[COLUMN]!r}; it is full where all tumour of the "
+                "slide is drawn, partial or empty where some may not be."
+            )
+    missing = [job.slide for job in jobs if not _has_annotation(job)]
+    if missing:
+        raise AnnotationMissing(
+            f"{len(missing)} of {len(jobs)} slides have no annotation in {settings.annotations}, e.g. "
+            f"{', '.join(missing[:3])}. Draw them, or take their rows out of the table. A slide without "
+            f"tumour is drawn with the class Normal."
+        )
+    count = Counter(words.values())
+    if not count[FULL]:
+        notify(
+            f"No slide has {FULL} in the column {COLUMN}, so tissue outside the drawn tumour is not "
+            "taken for free of tumour: only glass, holes and the negative classes are."
+        )
+    return [DrawnSlide(job=job, full=words[job.slide] == FULL) for job in jobs]
+
+
+def read_slide(
+    drawn: DrawnSlide, maps: dict[str, CellMap], folder: Path, settings: SegmentSettings
+) -> ReadSlide:
+    """Open a slide, and read its annotation and its cells.
+
+    Args:
+        drawn: the slide.
+        maps: what is computed of its cells, by name.
+        folder: that keeps the cells' vectors for the next call.
+        settings: names of the classes.
+
+    Raises:
+        SlideError, AnnotationError: one of them cannot be read.
+    """
+    file = drawn.job.annotation()
+    assert file is not None
+    with drawn.job.open() as slide:
+        grid = lay_cells(slide)
+        drawing = read_annotations(file, slide.path)
+        target = make_target(slide, grid, drawing, settings, full=drawn.full)
+        identity = {"slide": drawn.source_sha256, "mpp": list(slide.mpp)}
+        cells = {
+            name: read_cells(
+                slide,
+                grid,
+                cell_map,
+                folder / f"{fingerprint({**identity, 'map': cell_map.sha256})}.npy",
+            )
+            for name, cell_map in maps.items()
+        }
+    return ReadSlide(drawn=drawn, grid=grid, target=target, cells=cells)
+
+
+def annotations_sha256(slides: Sequence[DrawnSlide]) -> str:
+    """Fingerprint of all annotations and of what is said of them."""
+    files = {slide.job.slide: slide.job.annotation() for slide in slides}
+    return fingerprint(
+        {
+            slide.job.slide: [annotation_sha256(file) if file else "", slide.full]
+            for slide in slides
+            for file in [files[slide.job.slide]]
+        }
+    )
+
+
+def check_negatives(slides: Sequence[ReadSlide]) -> None:
+    """Refuse a cohort in which nothing says what tissue without tumour looks like, or what tumour does.
+
+    Raises:
+        CohortError: with the remedy.
+    """
+    if not any(slide.target.positive.any() for slide in slides):
+        raise CohortError("No slide has drawn tumour, so there is nothing to learn.")
+    if not any((slide.target.negative & slide.target.tissue).any() for slide in slides):
+        raise CohortError(
+            "Nothing says which tissue is no tumour: every slide is annotated in part, and none has a region "
+            "of a negative class. Draw three patches of 150 micrometres of class Normal on each slide, or "
+            f"write {FULL} in the column {COLUMN} of slides whose tumour is drawn altogether."
+        )
+
+
+def _has_annotation(job: SlideJob) -> bool:
+    try:
+        return job.annotation() is not None
+    except AnnotationMissing:
+        return False
