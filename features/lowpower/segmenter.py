@@ -71,7 +71,7 @@ class SegmenterCard:
         weights: what the encoder's first weights are, in words.
         weights_sha256: fingerprint of these.
         trained_on: cases whose annotations it has seen.
-        trained_on_slides: fingerprints of their slides, as ``Bag.source_sha256``.
+        trained_on_slides: fingerprints of their slides, as ``Bag.sources``.
         settings: of training.
         evaluation: how good it is on cases it has not seen, as plain values; empty if that was not measured.
         mpp: micrometres per pixel that it looks at.

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from features.errors import FeaturesError
-from features.extraction.jobs import SlideJob, source_sha256
+from features.extraction.identity import slide_fingerprints
+from features.extraction.jobs import SlideJob
 from features.files.atomic import atomic_path
 from features.lowpower.segmenter import Segmenter
 from features.lowpower.tumour_map import draw_overlay, write_geojson, write_probability
@@ -90,6 +91,7 @@ def _apply(segmenter: Segmenter, job: SlideJob, out: Path) -> AppliedSlide:
     with job.open() as slide:
         tumour = segmenter.tumour_map(slide)
         overview = slide.thumbnail(OVERVIEW_PX)
+        sources = slide_fingerprints(job, slide)
     write_geojson(out / f"{job.slide}.geojson", tumour, class_name_of(segmenter))
     write_probability(out / f"{job.slide}-probability.png", tumour)
     with atomic_path(out / f"{job.slide}-overlay.png") as temporary:
@@ -99,5 +101,5 @@ def _apply(segmenter: Segmenter, job: SlideJob, out: Path) -> AppliedSlide:
         status="done",
         tumour_mm2=round(tumour.tumour_mm2, 4),
         tumour_of_tissue=round(tumour.tumour_of_tissue, 4),
-        trained_on_it=source_sha256(job) in segmenter.card.trained_on_slides,
+        trained_on_it=not sources.isdisjoint(segmenter.card.trained_on_slides),
     )

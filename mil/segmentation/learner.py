@@ -105,7 +105,7 @@ class Learner:
             weights_sha256=self.backbone.weights_sha256,
             trained_on=tuple(sorted({*self.backbone.trained_on, *(s.case for s in slides)})),
             trained_on_slides=tuple(
-                sorted({*self.backbone.trained_on_slides, *(s.drawn.source_sha256 for s in slides)})
+                sorted({*self.backbone.trained_on_slides, *(x for s in slides for x in s.sources)})
             ),
             settings=json.loads(json.dumps(asdict(self.settings))),
         )

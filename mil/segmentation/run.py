@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from features.extraction.identity import slide_fingerprints
 from features.extraction.jobs import JobSettings
 from features.files.atomic import write_atomic
 from features.lowpower.segmenter import (
@@ -190,7 +191,7 @@ def refuse_seen(file: Path, drawn: Sequence[DrawnSlide]) -> None:
     card, _ = read_segmenter_card(file)
     seen = set(matching([slide.case for slide in drawn], card.trained_on))
     sources = set(card.trained_on_slides)
-    seen |= {slide.case for slide in drawn if slide.source_sha256 in sources}
+    seen |= {slide.case for slide in drawn if slide_fingerprints(slide.job) & sources}
     if seen:
         names = sorted(seen)
         raise LeakageError(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from features.bags.bag import fingerprint
 from features.errors import AnnotationMissing, InputError
-from features.extraction.jobs import JobSettings, SlideJob, jobs_of_rows, source_sha256
+from features.extraction.identity import slide_fingerprints, source_sha256
+from features.extraction.jobs import JobSettings, SlideJob, jobs_of_rows
 from features.lowpower.cached_cells import SlideCells, read_cells
 from features.lowpower.feature_map import CellGrid, CellMap, lay_cells
 from features.regions.annotations import annotation_sha256, read_annotations
@@ -40,11 +41,6 @@ class DrawnSlide:
         """The patient."""
         return self.job.case
 
-    @property
-    def source_sha256(self) -> str:
-        """The slide's identity, as bags record it."""
-        return source_sha256(self.job)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReadSlide:
@@ -55,12 +51,14 @@ class ReadSlide:
         grid: its cells.
         target: what is drawn.
         cells: the cells' vectors by the name of the map.
+        sources: all that identifies the slide, as ``Bag.sources``.
     """
 
     drawn: DrawnSlide
     grid: CellGrid
     target: Target
     cells: dict[str, SlideCells]
+    sources: frozenset[str]
 
     @property
     def case(self) -> str:
@@ -141,7 +139,7 @@ def read_slide(
         grid = lay_cells(slide)
         drawing = read_annotations(file, slide.path)
         target = make_target(slide, grid, drawing, settings, full=drawn.full)
-        identity = {"slide": drawn.source_sha256, "mpp": list(slide.mpp)}
+        identity = {"slide": source_sha256(drawn.job), "mpp": list(slide.mpp)}
         cells = {
             name: read_cells(
                 slide,
@@ -151,7 +149,8 @@ def read_slide(
             )
             for name, cell_map in maps.items()
         }
-    return ReadSlide(drawn=drawn, grid=grid, target=target, cells=cells)
+        sources = slide_fingerprints(drawn.job, slide)
+    return ReadSlide(drawn=drawn, grid=grid, target=target, cells=cells, sources=sources)
 
 
 def annotations_sha256(slides: Sequence[DrawnSlide]) -> str:
