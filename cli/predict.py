@@ -1,38 +1,59 @@
-"""`mil predict`: predict new slides with a trained model."""
+"""`mil predict`: answers for new slides, with what they are worth."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.options import verb
+from cli.options import verb, writable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from mil.runs.predict import PredictedRow
+    from mil.answers.gather import NewSlides
+    from mil.answers.predict import Answers
+    from mil.answers.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
     """Settings of `mil predict`."""
 
-    run: Path = field(metadata={"argument": "RUN", "help": "The run folder of `mil train`."})
+    run: Path = field(
+        metadata={
+            "argument": "RUN",
+            "help": "A run of `mil crossval`, whose fits answer together, or of `mil train`.",
+        }
+    )
     inputs: tuple[Path, ...] = field(
         metadata={"argument": "BAG-or-SLIDE...", "help": "Bags (.h5) or slides."}
     )
+    model: str | None = field(
+        default=None, metadata={"help": "The model of the run; its best if not given."}
+    )
     out: Path | None = field(
-        default=None, metadata={"help": "The CSV to write; RUN/predict.csv if not given."}
+        default=None,
+        metadata={
+            "help": "The CSV to write, with a JSON and a page of the same name beside it; RUN/predict.csv if "
+            "not given."
+        },
     )
     annotations: Path | None = field(
-        default=None, metadata={"help": "Folder with the slides' annotations."}
+        default=None,
+        metadata={
+            "help": "Folder with the slides' annotations. Without it, all tissue is used; a model that "
+            "learnt from tumour then promises nothing.",
+            "panel": "Slides",
+        },
     )
     weights: str | None = field(
-        default=None, metadata={"help": "The backbone's weights file, if the run used one."}
+        default=None,
+        metadata={"help": "The backbone's weights file, if the run used one.", "panel": "Slides"},
     )
     slide_mpp: float | None = field(
         default=None,
-        metadata={"help": "Micrometres per level-0 pixel, if the slides do not say."},
+        metadata={
+            "help": "Micrometres per level-0 pixel, if the slides do not say.",
+            "panel": "Slides",
+        },
     )
     cohort: Path | None = field(
         default=None,
@@ -46,56 +67,65 @@ class PredictOptions:
     app,
     PredictOptions,
     examples=[
+        "mil predict run slides/case-03-s1.tiff slides/normal-1.tiff --out new.csv",
+        "mil predict run slides/case-03-s1.tiff --annotations annotations",
         "mil predict trained store/case-01-s1.h5 store/case-02-s1.h5 --out predicted.csv",
-        "mil predict trained slides/case-03-s1.tiff --annotations annotations",
     ],
 )
 def predict(options: PredictOptions) -> None:
-    """Predict slides and their cases with a trained model; no label is needed.
+    """Answer for new slides and their cases, and say when the model does not know; no label is needed.
 
-    A slide that cannot be predicted has a row with its error and does not stop the others; the command then
-    ends with 1.
+    Each slide and each case has one row. Its outcome is answered; undecided between the classes of a set
+    that holds the true one at a stated rate; abstained, where the slide is unlike those the model learnt
+    from, or has too little tissue; or failed, where it cannot be read. A slide that fails does not stop the
+    others; the command then ends with 1.
     """
-    from cli.console import say
-    from cli.inputs import usable_bags
+    from cli.console import Bars, say
+    from mil.answers.gather import gather_slides
+    from mil.answers.predict import predict_slides
+    from mil.answers.predictor import predictor_of_run
     from mil.data.table import read_table
-    from mil.runs.predict import predict_slides, value_names, write_predicted
+    from mil.report.answers import write_answers
     from mil.runs.run import open_run
 
     run = open_run(options.run)
-    fitted = run.only_model()
-    bags, unusable = usable_bags(
-        options.inputs,
-        fitted.recipe,
-        run.path / "bags",
-        annotations=options.annotations,
-        weights=options.weights,
-        slide_mpp=options.slide_mpp,
-    )
+    path = writable(options.out or run.path / "predict.csv")
+    predictor = predictor_of_run(run, options.model or "")
+    new = gather_slides(
+        predictor, options.inputs, run.path / "bags", annotations=options.annotations,
+        weights=options.weights, slide_mpp=options.slide_mpp, progress=Bars(),
+    )  # fmt: skip
     table = read_table(options.cohort, run.settings.reading) if options.cohort else ()
-    rows = predict_slides(run, fitted, bags, table, unusable)
-    path = options.out or run.path / "predict.csv"
-    write_predicted(path, rows, fitted)
-    _show_predicted(rows, value_names(fitted))
-    say(f"Predictions: {path}")
-    if any(row.error for row in rows):
+    answers = predict_slides(predictor, new, table=table)
+    _show_answers(predictor, new, answers)
+    say(f"Answers: {', '.join(map(str, write_answers(answers, path, progress=Bars())))}")
+    if answers.failed:
         raise SystemExit(1)
 
 
-def _show_predicted(rows: "Sequence[PredictedRow]", names: "Sequence[str]") -> None:
-    """Print the rows, and of which cases they prove nothing."""
-    from cli.console import complain, show_table
+def _show_answers(predictor: "Predictor", new: "NewSlides", answers: "Answers") -> None:
+    """Print one line per slide, and what the answers are worth."""
+    from cli.console import complain, counted, say, show_table
+    from mil.answers.answer import ALL_TISSUE
 
-    failed, rows = [row for row in rows if row.error], [row for row in rows if not row.error]
+    fits = counted(len(predictor.fits), "fit")
+    worth = f" Out of fold: {predictor.performance}." if predictor.performance else ""
+    say(f"Model {predictor.model} of {predictor.title}, {fits}.{worth}")
+    for note in (*predictor.notes, *new.notes):
+        complain(note)
+    names = predictor.reader.value_names
     show_table(
-        ["case", "slide", "predicted", *names],
-        [[row.case, row.slide, row.predicted, *(f"{v:.2f}" for v in row.values)] for row in rows],
+        ["case", "slide", "outcome", "predicted", *names],
+        [
+            [row.case, row.slide, row.outcome, row.predicted]
+            + [f"{row.values[name]:.2f}" if row.values else "" for name in names]
+            for row in answers.slides
+        ],
     )
-    if seen := sorted({row.case for row in rows if row.trained_on == "yes"}):
-        complain(f"The model was trained on {', '.join(seen)}: their predictions prove nothing.")
-    if unknown := [row.slide for row in rows if row.trained_on == "unknown" and row.slide]:
-        complain(
-            f"The case of {', '.join(unknown)} is not known, so the model may have seen it. Pass --cohort."
-        )
-    for row in failed:
-        complain(row.error)
+    for row in answers.slides:
+        for text in (row.reason, *row.notes):
+            if text and text != ALL_TISSUE:  # that is said once, of all
+                complain(f"{row.slide}: {text}")
+    for text in answers.warnings():
+        complain(text)
+    say(predictor.reader.promise())

@@ -5,7 +5,8 @@ SarcomilError
 │   ├── SlideError          a slide cannot be opened or read
 │   │   ├── ScaleError      a slide's micrometres per pixel are unknown or implausible
 │   │   ├── TileError       some pixels of a slide cannot be decoded; others may be readable
-│   │   └── SlideExcluded   a rule of the recipe leaves the slide out; not a failure
+│   │   ├── SlideExcluded   a rule of the recipe leaves the slide out; not a failure
+│   │   └── NoTiles         no tile of a slide meets the recipe: there is no such tissue on it
 │   ├── AnnotationError     an annotation file is missing, malformed or lacks the requested class
 │   │   └── AnnotationMissing  a slide has no annotation
 │   ├── BackboneError       a backbone is unknown or its weights cannot be loaded
@@ -49,6 +50,10 @@ class TileError(SlideError):
 
 class SlideExcluded(SlideError):
     """A rule of the recipe leaves the slide out; not a failure."""
+
+
+class NoTiles(SlideError):
+    """No tile of a slide meets the recipe: there is no such tissue on it."""
 
 
 class AnnotationError(FeaturesError):

@@ -65,6 +65,7 @@ class Outcome:
         reader: what decoded the tiles.
         reason: why the slide was excluded or failed, with the remedy.
         details: the traceback of an unforeseen error.
+        empty: whether it failed because no tile of it meets the recipe.
         notes: remarks on a slide that was done.
         store: the folder of the bag.
         classes: number of annotations of the slide by class.
@@ -87,6 +88,7 @@ class Outcome:
     reader: str = ""
     reason: str = ""
     details: str = ""
+    empty: bool = False
     notes: str = ""
     store: str = ""
     classes: Mapping[str, int] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from features.bags.store import Outcome
 from features.errors import (
     BagError,
     FeaturesError,
+    NoTiles,
     SlideExcluded,
 )
 from features.extraction.embed import Work
@@ -93,7 +94,7 @@ class SlideTask:
         except SlideExcluded as error:
             self.finish(status="excluded", reason=str(error))
         except FeaturesError as error:
-            self.finish(status="failed", reason=str(error))
+            self.finish(status="failed", reason=str(error), empty=isinstance(error, NoTiles))
         except Exception as error:  # noqa: BLE001 - the one guard
             reason = f"{type(error).__name__}: {error}"
             if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -128,7 +129,12 @@ def _copy_failure(failed: SlideTask, parts: Sequence[SlideTask]) -> None:
     for part in parts:
         if failed.finished and not part.finished:
             failure = failed.outcome
-            part.finish(status=failure.status, reason=failure.reason, details=failure.details)
+            part.finish(
+                status=failure.status,
+                reason=failure.reason,
+                details=failure.details,
+                empty=failure.empty,
+            )
 
 
 def skip_existing(part: SlideTask) -> None:

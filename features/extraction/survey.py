@@ -14,7 +14,7 @@ from PIL import Image
 from shapely.affinity import translate
 
 from features.bags.bag import read_bag
-from features.errors import BagError, FeaturesError, SlideError, SlideExcluded
+from features.errors import BagError, FeaturesError, NoTiles, SlideError, SlideExcluded
 from features.extraction.jobs import SlideJob
 from features.recipe import Recipe
 from features.regions import annotations
@@ -227,7 +227,8 @@ def lay_tiles(slide: Slide, job: SlideJob, view: Survey, recipe: Recipe) -> Tile
 
     Raises:
         SlideExcluded: too little of the tissue is tumour.
-        SlideError: there is no such tile, or the slide was scanned too coarsely.
+        NoTiles: there is no such tile.
+        SlideError: the slide was scanned too coarsely.
         BagError: the tiles of ``coordinates`` have another size.
     """
     if job.coordinates:
@@ -253,7 +254,7 @@ def lay_tiles(slide: Slide, job: SlideJob, view: Survey, recipe: Recipe) -> Tile
         if job.annotations
         else "Tissue is found by colour on a bright background: give annotations for other slides"
     )
-    raise SlideError(
+    raise NoTiles(
         f"{job.slide}: no tile of {recipe.tile} px at {recipe.mpp:g} micrometres per pixel is "
         f"{recipe.min_coverage:.0%} {inside}. {remedy}, set mpp finer, or set min_coverage lower."
     )

@@ -58,6 +58,9 @@ class Evaluation(Protocol):
     def __getitem__(self, model: str, /) -> ModelEvaluation:
         """The result of a model."""
 
+    def best(self) -> ModelEvaluation:
+        """The result of the best model."""
+
     @property
     def n_cases(self) -> int:
         """Cases."""

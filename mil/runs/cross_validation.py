@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from features.progress import Progress, Silent
+from mil.answers.reference import SlideReference, save_reference
 from mil.baselines.encoding import clinical_columns, readable, revealing_columns
 from mil.data.cohort import Cohort
 from mil.data.columns import odd_cells
@@ -159,6 +160,8 @@ def _judge_and_finish(
     files.write_json(run.path / files.COMPARISON, comparison.to_json())
     columns = clinical_values(cohort, plan.readers, plan.fit.clinical)
     notes = cohort.task.write_extras(run.path, predictions, columns)
+    if not run.settings.finetunes:  # whose folds have features of their own
+        _save_reference(run, cohort)
     run = finish_run(run)
     log_run(run, cohort, evaluation)
     return CrossValidation(
@@ -283,7 +286,14 @@ def train_on_all(
     run = replace(folder, settings=settings).start("train", facts)
     fitted = fit_cases(model, cohort.cases, cohort.classes, fit, seed, task=cohort.task)
     save_model(run.model_path(model), fitted)
+    _save_reference(run, cohort)
     return finish_run(run), fitted
+
+
+def _save_reference(run: Run, cohort: Cohort) -> None:
+    """Keep what new slides are compared with."""
+    cases = [case.name for case in cohort.cases for _ in case.bags]
+    save_reference(run.path / files.REFERENCE, SlideReference.of_bags(cohort.bags, cases))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ moved.json         where the bag store and the cohort table lie now, if they hav
 folds.json         repeat, index, train, test: names of cases
 predictions.csv    one row per model, repeat and slide
 metrics.json, comparison.json
+reference.safetensors   facts of the training slides, that new slides are compared with
 survival/<model>.png, .svg, .csv   Kaplan-Meier curves of a survival run
 decision/          decision curves
 .lock              held by the process that writes the run; removed when it ends
@@ -29,7 +30,8 @@ from features.files.atomic import write_atomic
 FORMAT, FORMAT_VERSION = "mil-run", 1
 RUN, MOVED, FOLDS, PREDICTIONS = "run.json", "moved.json", "folds.json", "predictions.csv"
 METRICS, COMPARISON = "metrics.json", "comparison.json"
-RESULTS = (FOLDS, PREDICTIONS, METRICS, COMPARISON)
+REFERENCE = "reference.safetensors"
+RESULTS = (FOLDS, PREDICTIONS, METRICS, COMPARISON, REFERENCE)
 LOCK = ".lock"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from features.bags.bag import Bag, read_bag
-from features.errors import AnnotationError, BackboneError, BagError, SarcomilError
+from features.errors import AnnotationError, BackboneError, BagError, NoTiles, SarcomilError
 from features.extraction.jobs import SlideJob
 from features.progress import Progress, Silent
 from features.recipe import Recipe
@@ -52,11 +52,11 @@ def usable_bags(
         BackboneError: the weights file is not given.
     """
     check_inputs(inputs, recipe, annotations)
-    unusable = _extract_slides(
+    unusable = extract_slides(
         [path for path in inputs if path.suffix != ".h5"],
         recipe,
         store,
-        annotations=annotations,
+        annotations=annotations if recipe.get("region") == "annotations" else None,
         weights=weights,
         slide_mpp=slide_mpp,
         progress=progress,
@@ -72,7 +72,7 @@ def usable_bags(
     return bags, unusable
 
 
-def _extract_slides(
+def extract_slides(
     slides: Sequence[Path],
     recipe: Mapping[str, Any],
     store: Path,
@@ -82,7 +82,14 @@ def _extract_slides(
     slide_mpp: float | None,
     progress: Progress | None,
 ) -> dict[str, SarcomilError]:
-    """Extract slides by the recipe of a model; why some could not be."""
+    """Extract slides by the recipe of a model, inside their annotations or all tissue without any.
+
+    Returns:
+        Why some could not be extracted, by slide; ``NoTiles`` where none of a slide's tissue suits.
+
+    Raises:
+        BackboneError: the weights file is not given.
+    """
     if not slides:
         return {}
     from features.extraction.extract import extract  # imports every backbone
@@ -91,14 +98,14 @@ def _extract_slides(
         SlideJob(
             slide=slide_name(path.name),
             files=(path,),
-            annotations=annotations if recipe["region"] == "annotations" else None,
+            annotations=annotations,
             fallback_mpp=slide_mpp,
         )
         for path in slides
     ]
     settings = recipe_from(recipe, weights, store)
     return {
-        outcome.slide: FitError(outcome.reason)
+        outcome.slide: (NoTiles if outcome.empty else FitError)(outcome.reason)
         for outcome in extract(jobs, settings, store, progress=progress or Silent())
         if outcome.status in ("failed", "excluded")
     }
@@ -117,16 +124,26 @@ def check_inputs(
         raise RunError("An input is given twice. Name each bag or slide once.")
     if all(path.suffix == ".h5" for path in inputs):
         return
-    if recipe["region"] not in ("annotations", "tissue"):
-        source = FOREIGN_REGIONS.get(recipe["region"], "foreign bags")
-        raise RunError(
-            f"The model was trained on {source}: make bags of the new slides in the same way, and give those."
-        )
+    check_region(recipe)
     if recipe["region"] == "annotations" and annotations is None:
         raise AnnotationError(
             f"The model was trained on tiles inside {' or '.join(recipe['classes'])}. Set annotations to the "
             "folder with the slide's GeoJSON."
         )
+
+
+def check_region(recipe: Mapping[str, Any]) -> None:
+    """Refuse slides for a model whose bags were not extracted from slides.
+
+    Raises:
+        RunError: saying what it was trained on.
+    """
+    if recipe["region"] in ("annotations", "tissue"):
+        return
+    source = FOREIGN_REGIONS.get(recipe["region"], "foreign bags")
+    raise RunError(
+        f"The model was trained on {source}: make bags of the new slides in the same way, and give those."
+    )
 
 
 def recipe_from(recipe: Mapping[str, Any], weights: str | None, store: Path) -> Recipe:

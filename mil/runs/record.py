@@ -19,6 +19,7 @@ from mil.runs.files import (
     FORMAT_VERSION,
     LOCK,
     MOVED,
+    REFERENCE,
     RESULTS,
     RUN,
     sha256_of,
@@ -220,6 +221,7 @@ def _clear(path: Path) -> None:
         "predict.csv", "weights.safetensors", "classifier.safetensors", "checkpoint.safetensors", "card.json",
         "history.csv", "draws.csv", "summary.csv", "learning-curve.png", "learning-curve.svg", MOVED,
         "segmenter.safetensors", "scores.csv", "evaluation.json",
+        REFERENCE,
     ):  # fmt: skip
         (path / name).unlink(missing_ok=True)
 

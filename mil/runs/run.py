@@ -294,20 +294,6 @@ class Run(RunFacts):
             )
         return tuple(self.load(model, fold) for fold in folds)
 
-    def only_model(self) -> "FittedModel":
-        """The model that was trained on all cases.
-
-        Raises:
-            RunError: the run is a cross-validation, or its model is not the one it wrote.
-            FitError: the model is missing.
-        """
-        if self.command != "train":
-            raise RunError(
-                f"{self.path} is a cross-validation: its models exist to be judged. Train one on all cases, "
-                "then predict with that."
-            )
-        return self.load(self.models[0])
-
 
 def open_run(path: Path, *, store: Path | None = None, cohort: Path | None = None) -> Run:
     """Open a run folder for reading.

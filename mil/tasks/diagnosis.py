@@ -38,6 +38,7 @@ class Diagnosis(Task):
     page: ClassVar[str] = "mil.report.diagnosis_sections:DiagnosisSections"
     audit: ClassVar[str] = "mil.audit.judged_classes:JudgedClasses"
     case_answers: ClassVar[str] = "mil.report.class_cards:case_answers"
+    reader: ClassVar[str] = "mil.answers.classes:ClassReader"
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
         """The rows as they are."""

@@ -48,6 +48,7 @@ class Grade(GradeColumns, Task):
     page: ClassVar[str] = "mil.report.grade_sections:GradeSections"
     audit: ClassVar[str] = "mil.audit.judged_grades:JudgedGrades"
     case_answers: ClassVar[str] = "mil.report.grade_cards:case_answers"
+    reader: ClassVar[str] = "mil.answers.classes:GradeReader"
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
         """The label is the grade; the table's own label joins the further columns."""

@@ -49,6 +49,7 @@ class Survival(FollowUpColumns, Task):
     page: ClassVar[str] = "mil.report.survival_sections:SurvivalSections"
     audit: ClassVar[str] = "mil.audit.judged_survival:JudgedSurvival"
     case_answers: ClassVar[str] = "mil.report.risk_cards:case_answers"
+    reader: ClassVar[str] = "mil.answers.risks:RiskReader"
     has_classes: ClassVar[bool] = False
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:

@@ -35,6 +35,7 @@ class Task(ABC):
         null_label: that metric's name for people.
         page: class with the sections of its page, ``module:name``.
         case_answers: function that lists predictions case by case for the viewer, ``module:name``.
+        reader: class that reads the answers for new cases, ``module:name``.
         audit: class of its judged runs in an audit, ``module:name``.
         has_classes: whether labels are classes that other facts of a case may tell apart.
     """
@@ -49,6 +50,7 @@ class Task(ABC):
     page: ClassVar[str]
     audit: ClassVar[str]
     case_answers: ClassVar[str]
+    reader: ClassVar[str]
     has_classes: ClassVar[bool] = True
 
     @classmethod

@@ -181,10 +181,12 @@ def test_explain_uses_the_fold_that_left_the_case_out(demo, tmp_path, mil):
         assert f"model of fold {fold}, not trained on this case" in told
 
 
-def test_a_cross_validation_is_not_a_model_to_predict_with(demo, mil):
-    done = mil("predict", demo / "run", demo / "store" / "case-01-s1.h5", check=False)
-    assert done.returncode == 1
-    assert "Train one on all cases" in done.stderr
+def test_a_cross_validation_answers_by_the_fits_that_have_not_seen_the_case(demo, tmp_path, mil):
+    bag, out = demo / "store" / "case-01-s1.h5", tmp_path / "p.csv"
+    done = mil("predict", demo / "run", bag, "--model", "abmil", "--out", out)
+    slide, case = read_csv(out)
+    assert [row["trained_on_it"] for row in (slide, case)] == ["out of fold"] * 2
+    assert "the fits that have not seen them answer" in done.stderr
 
 
 def test_explain_writes_a_table_a_picture_and_tiles_for_qupath(demo):

@@ -181,15 +181,9 @@ def test_a_model_trained_on_all_cases_says_whom_it_has_seen(tmp_path):
         run.model_path("abmil"), fit_model("abmil", COHORT.cases, (), COHORT.classes, QUICK, seed=0)
     )
     run = finish_run(run)
-    assert run.only_model().model == "abmil"
     for slide, words in (("a0-s1", "trained on this case"), ("z9-s1", "its case is not known")):
         assert str(run.model_for(slide, "abmil")[1]).startswith(words)
     assert str(run.model_for("z9-s1", "abmil", case="z9")[1]) == "not trained on this case"
-
-
-def test_a_cross_validation_has_no_only_model(run):
-    with pytest.raises(RunError, match="cross-validation: its models exist to be judged"):
-        run.only_model()
 
 
 def test_an_ensemble_is_every_fold_of_every_repeat(run):

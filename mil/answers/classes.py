@@ -1,0 +1,206 @@
+"""Answers that are classes or grades: probabilities, and the set that holds the true one at a stated rate.
+
+A class stays in the set of a new case unless it is less probable there than nearly all known cases' own
+classes were, each known case being compared by the fit that has not seen it (CV+: Barber et al. 2021,
+doi:10.1214/20-AOS1965; Romano et al. 2020, arXiv:2006.02544). Sets at 90 % hold the true class of at least
+80 % of new cases whatever the model, and of about 90 %: see ``benchmarks/prediction_sets.py``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+
+import numpy as np
+from scipy.special import softmax
+
+from mil.answers.reading import FitAnswer, Reader, Reading
+from mil.evaluation.arrays import Bools, Floats, Ints
+from mil.evaluation.classification.conformal import cases_needed
+from mil.evaluation.classification.recalibration import NEAREST, temperature
+
+if TYPE_CHECKING:
+    from mil.evaluation.classification.predictions import ClassPredictions
+    from mil.evaluation.predictions import Predictions
+    from mil.learning.readout import Readout
+
+COVERAGE = 0.9
+MAJORITY = 0.5  # of the probability, that decides a case where nothing is known out of fold
+
+
+@dataclass(frozen=True, eq=False)
+class KnownCases:
+    """Predictions of one model out of fold.
+
+    Attributes:
+        names: n cases.
+        truth: (n,) index of the true class.
+        folds: (R, n) the fold that tested the case in each repeat.
+        p: (R, n, C) probabilities.
+    """
+
+    names: tuple[str, ...]
+    truth: Ints
+    folds: Ints
+    p: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class ClassReader(Reader):
+    """Reads probabilities of classes.
+
+    Attributes:
+        answer_names: columns of a fit's answer, one per class.
+        classes: their names.
+        known: predictions out of fold; None for a model without any.
+    """
+
+    ordered: ClassVar[bool] = False
+    answer_names: tuple[str, ...]
+    classes: tuple[str, ...]
+    known: KnownCases | None
+
+    @classmethod
+    def of_run(cls, readout: "Readout", predictions: "Predictions | None", model: str) -> Self:
+        """The reader of a run's model."""
+        if predictions is None:
+            return cls(readout.answer_names, readout.labels, None)
+        table = cast("ClassPredictions", predictions)
+        scores = [table.case_scores(model, repeat) for repeat in table.repeats]
+        known = KnownCases(
+            scores[0].case,
+            scores[0].truth,
+            np.stack([score.fold for score in scores]),
+            np.stack([score.p for score in scores]),
+        )
+        return cls(tuple(table.answer_columns), readout.labels, known)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The reader as ``to_json`` wrote it."""
+        known = values["known"] and KnownCases(
+            tuple(values["known"]["names"]),
+            np.array(values["known"]["truth"], np.int64),
+            np.array(values["known"]["folds"], np.int64),
+            np.array(values["known"]["p"], np.float64),
+        )
+        return cls(tuple(values["answer_names"]), tuple(values["classes"]), known)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        known = self.known and {
+            "names": list(self.known.names),
+            "truth": self.known.truth.tolist(),
+            "folds": self.known.folds.tolist(),
+            "p": self.known.p.tolist(),
+        }
+        return {
+            "answer_names": list(self.answer_names),
+            "classes": list(self.classes),
+            "known": known,
+        }
+
+    @property
+    def n_cases(self) -> int:  # type: ignore[override]
+        """Known cases."""
+        return len(self.known.names) if self.known else 0
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """One per class."""
+        return self.answer_names
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """None: every fit answers all classes."""
+        return ()
+
+    @cached_property
+    def temperature(self) -> float:
+        """By which logarithms of probabilities are divided; above 1 where the fits are too sure."""
+        if self.known is None:
+            return 1.0
+        repeats = len(self.known.p)
+        return temperature(np.tile(self.known.truth, repeats), np.concatenate(self.known.p))
+
+    @property
+    def by_class(self) -> bool:
+        """Whether every class has cases enough for a promise of its own."""
+        return self.known is not None and bool(
+            np.bincount(self.known.truth, minlength=len(self.classes)).min()
+            >= cases_needed(COVERAGE)
+        )
+
+    def read(self, answers: Sequence[FitAnswer], case: str = "") -> Reading:
+        """Probabilities by the mean logarithm over fits, recalibrated; and the classes that stay possible."""
+        p = np.array([[answer.values[name] for name in self.answer_names] for answer in answers])
+        mean = softmax(np.log(np.maximum(p, NEAREST)).mean(axis=0) / self.temperature)
+        possible = _most_probable(mean) if self.known is None else self._possible(answers, p, case)
+        if self.ordered and possible.any():
+            low, high = np.flatnonzero(possible)[[0, -1]]
+            possible[low : high + 1] = True
+        return Reading(
+            values=dict(zip(self.answer_names, mean.tolist(), strict=True)),
+            predicted=self._predicted(mean),
+            candidates=tuple(np.array(self.classes)[possible].tolist()),
+        )
+
+    def _predicted(self, p: Floats) -> str:
+        """The most probable class, or the median grade."""
+        index = int(np.searchsorted(p.cumsum(), 0.5)) if self.ordered else int(p.argmax())
+        return self.classes[min(index, len(self.classes) - 1)]
+
+    def _possible(self, answers: Sequence[FitAnswer], p: Floats, case: str) -> Bools:
+        """(C,) whether each class stays in the set."""
+        known = self.known
+        assert known is not None
+        by_fit = {(a.repeat, a.fold): row for a, row in zip(answers, p, strict=True)}
+        of_repeat = {
+            repeat: np.mean([row for key, row in by_fit.items() if key[0] == repeat], axis=0)
+            for repeat in {key[0] for key in by_fit}
+        }
+        here = np.mean(
+            [  # (n, C) by the fit that has not seen each known case
+                [by_fit.get((repeat, fold), of_repeat[repeat]) for fold in folds]
+                for repeat, folds in enumerate(known.folds.tolist())
+                if repeat in of_repeat
+            ],
+            axis=0,
+        )
+        own = known.p.mean(axis=0)[np.arange(len(known.names)), known.truth]
+        others = np.array([name != case for name in known.names])
+        possible = np.empty(len(self.classes), bool)
+        for k in range(len(self.classes)):
+            pool = others & (known.truth == k) if self.by_class else others
+            less_sure = int((own[pool] <= here[pool, k] + 1e-12).sum())
+            possible[k] = (less_sure + 1) / (pool.sum() + 1) > 1 - COVERAGE + 1e-9
+        return possible
+
+    def promise(self) -> str:
+        """What the sets are worth."""
+        if self.known is None:
+            return (
+                "Nothing is known of this model out of fold: probabilities are as it gives them, and a case "
+                "is decided where one class has more than half. Predict with a cross-validation instead."
+            )
+        scope = "for each class" if self.by_class else "over all classes together"
+        return (
+            f"Sets hold the truth of about {COVERAGE:.0%} of new cases "
+            f"{scope}, judged by {self.n_cases} known cases; {2 * COVERAGE - 1:.0%} is guaranteed for cases "
+            "like these, and fewer than 40 cases leave it to chance by several percent."
+        )
+
+
+class GradeReader(ClassReader):
+    """Reads probabilities of ordered grades: the median grade, and sets without gaps."""
+
+    ordered = True
+
+
+def _most_probable(p: Floats) -> Bools:
+    """(C,) the fewest classes that have more than half of the probability together."""
+    order = np.argsort(-p, kind="stable")
+    n = int(np.searchsorted(p[order].cumsum(), MAJORITY + 1e-9)) + 1
+    chosen = np.zeros(len(p), bool)
+    chosen[order[:n]] = True
+    return chosen

@@ -1,0 +1,129 @@
+"""Bags of new slides: read as they are, or extracted as the model's own were."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.bags.bag import Bag, read_bag
+from features.errors import BagError, SarcomilError
+from features.progress import Progress
+from features.slides.names import slide_name
+from mil.answers.predictor import Predictor
+from mil.errors import FitError, RunError
+from mil.runs.inputs import check_region, extract_slides
+
+BAG = ".h5"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewSlides:
+    """Slides to be answered for.
+
+    Attributes:
+        names: of all, in the order they were given.
+        bags: by name, of those that have one.
+        unusable: by name, why the others have none.
+        masks: by name, where tiles come from; of slides that were extracted now.
+        paths: by name, the files of slides that were given as such.
+        notes: what a reader should know of all of them.
+    """
+
+    names: tuple[str, ...]
+    bags: Mapping[str, Bag]
+    unusable: Mapping[str, SarcomilError]
+    masks: Mapping[str, str]
+    paths: Mapping[str, Path]
+    notes: tuple[str, ...] = ()
+
+
+def gather_slides(
+    predictor: Predictor,
+    inputs: Sequence[Path],
+    store: Path,
+    *,
+    annotations: Path | None = None,
+    weights: str | None = None,
+    slide_mpp: float | None = None,
+    progress: Progress | None = None,
+) -> NewSlides:
+    """Read or extract the bag of each slide; what cannot be used is listed with the reason.
+
+    A model that learnt from annotated tumour reads all tissue where there are no annotations; that is noted.
+
+    Args:
+        predictor: the model.
+        inputs: bags (.h5) or slides.
+        store: folder in which bags of slides are written, in one folder for each kind of mask.
+        annotations: folder with the slides' annotations.
+        weights: the backbone's weights file, if the recipe names one.
+        slide_mpp: micrometres per level-0 pixel, where the slides do not say.
+        progress: shows slides and tiles.
+
+    Raises:
+        RunError: two inputs have one name, or the model's bags were not extracted from slides.
+        BackboneError: the weights file is not given.
+    """
+    by_name = _by_name(inputs)
+    paths = {name: path for name, path in by_name.items() if path.suffix != BAG}
+    if paths:
+        check_region(predictor.recipe)
+    mask, notes = _choose_mask(predictor, annotations) if paths else ("", ())
+    folder = store / mask.replace(" ", "-")
+    unusable: dict[str, SarcomilError] = {
+        name: FitError(f"{path}: there is no such file.")
+        for name, path in by_name.items()
+        if not path.exists()
+    }
+    unusable |= extract_slides(
+        [path for name, path in paths.items() if name not in unusable],
+        predictor.recipe,
+        folder,
+        annotations=annotations if mask == "annotations" else None,
+        weights=weights,
+        slide_mpp=slide_mpp,
+        progress=progress,
+    )
+    bags: dict[str, Bag] = {}
+    for name, path in by_name.items():
+        if name in unusable:
+            continue
+        try:
+            bags[name] = read_bag(path if path.suffix == BAG else folder / f"{name}{BAG}")
+        except BagError as error:
+            unusable[name] = error
+    return NewSlides(
+        names=tuple(by_name),
+        bags=bags,
+        unusable=unusable,
+        masks=dict.fromkeys(paths, mask),
+        paths=paths,
+        notes=notes,
+    )
+
+
+def _by_name(inputs: Sequence[Path]) -> dict[str, Path]:
+    """The inputs by the name of their slide."""
+    by_name: dict[str, Path] = {}
+    for path in inputs:
+        name = path.stem if path.suffix == BAG else slide_name(path.name)
+        other = by_name.setdefault(name, path)
+        if other is not path:
+            raise RunError(
+                f"{other} and {path} are both called {name}. Name each bag or slide once; rename one of two "
+                "slides that share a name."
+            )
+    return by_name
+
+
+def _choose_mask(predictor: Predictor, annotations: Path | None) -> tuple[str, tuple[str, ...]]:
+    """Where the tiles of slides come from, and what is to be said of that."""
+    if predictor.recipe["region"] == "tissue":
+        note = "The model learnt from all tissue: the annotations are not read."
+        return "all tissue", (note,) if annotations else ()
+    if annotations is not None:
+        return "annotations", ()
+    inside = " or ".join(predictor.recipe["classes"])
+    return "all tissue", (
+        f"The model learnt from tiles inside {inside}, and no annotations are given: all tissue is used, "
+        "tumour or not, and nothing is promised of the answers. Give annotations.",
+    )

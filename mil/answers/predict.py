@@ -1,0 +1,157 @@
+"""Answers for new slides and their cases: one row for each, whatever happens."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.bags.bag import Bag
+from features.files.atomic import atomic_path, write_atomic
+from features.summary import listed
+from mil.answers.answer import (
+    FAILED,
+    Answer,
+    NewSlide,
+    answer_case,
+    answer_slide,
+    without_bag,
+)
+from mil.answers.gather import NewSlides
+from mil.answers.predictor import Predictor
+from mil.data.case import Row
+
+COLUMNS = (
+    "level", "case", "slide", "outcome", "reason", "predicted", "set", "unlike", "mask", "tumour_mm2",
+    "tiles", "trained_on_it",
+)  # fmt: skip
+BETWEEN = ";"  # the names of a set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The answers of one model for new slides.
+
+    Attributes:
+        predictor: the model.
+        slides: one row per slide, in the order they were given.
+        cases: one row per case.
+        new: the slides.
+    """
+
+    predictor: Predictor
+    slides: tuple[Answer, ...]
+    cases: tuple[Answer, ...]
+    new: NewSlides
+
+    @property
+    def rows(self) -> tuple[Answer, ...]:
+        """Slides, then cases."""
+        return self.slides + self.cases
+
+    @property
+    def failed(self) -> tuple[Answer, ...]:
+        """The slides that could not be read."""
+        return tuple(row for row in self.slides if row.outcome == FAILED)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Of which slides the answers prove nothing, in sentences."""
+        of = {word: [row.slide for row in self.slides if row.has_values and row.trained_on == word]
+              for word in ("yes", "out of fold", "unknown")}  # fmt: skip
+        sentences = {
+            "yes": "The model was trained on the cases of {}: their answers prove nothing.",
+            "out of fold": "The study knows the cases of {}: the fits that have not seen them answer.",
+            "unknown": "The case of {} is not known, so the model may have seen it. Give a cohort table.",
+        }  # fmt: skip
+        return tuple(sentences[word].format(listed(names)) for word, names in of.items() if names)
+
+    def write_csv(self, path: Path) -> None:
+        """Write the rows; numbers in full precision, probabilities in columns ``p_<class>``."""
+        names = self.predictor.reader.value_names
+        with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([*COLUMNS, *names, "notes"])
+            for row in self.rows:
+                values = [repr(row.values[name]) if row.values else "" for name in names]
+                writer.writerow([*_facts(row).values(), *values, " ".join(row.notes)])
+
+    def write_json(self, path: Path) -> None:
+        """Write the rows, and what the answers are worth."""
+        predictor = self.predictor
+        rows = [
+            {
+                **_facts(row),
+                "set": list(row.candidates),
+                "unlike": None if math.isnan(row.unlike) else row.unlike,
+                "tumour_mm2": None if math.isnan(row.tumour_mm2) else row.tumour_mm2,
+                "tiles": row.n_tiles,
+                "values": dict(row.values),
+                "notes": list(row.notes),
+            }
+            for row in self.rows
+        ]
+        document: dict[str, Any] = {
+            "study": predictor.title,
+            "model": predictor.model,
+            "fits": len(predictor.fits),
+            "known_cases": predictor.reader.n_cases,
+            "performance": predictor.performance,
+            "promise": predictor.reader.promise(),
+            "notes": list(predictor.notes),
+            "answers": rows,
+        }
+        write_atomic(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def predict_slides(
+    predictor: Predictor, slides: NewSlides, *, table: Sequence[Row] = ()
+) -> Answers:
+    """Answer for each slide, then for each case from its slides.
+
+    Args:
+        predictor: the model.
+        slides: with their bags, or why they have none.
+        table: rows that say which case each slide belongs to, with the clinical columns a model may read.
+    """
+    known = {row.slide: row for row in table}
+    rows: list[Answer] = []
+    by_case: dict[str, list[Answer]] = {}
+    usable: dict[str, list[tuple[NewSlide, Bag]]] = {}
+    for name in slides.names:
+        if name in slides.unusable:
+            row = without_bag(predictor, name, slides.unusable[name])
+        else:
+            bag = slides.bags[name]
+            line = known.get(bag.slide)
+            case = (line.case if line else "") or predictor.cases.get(bag.slide, "") or bag.case
+            new = NewSlide(
+                bag=bag,
+                case=case,
+                mask=slides.masks.get(name, _region(bag)),
+                other=line.other if line else {},
+            )
+            row, read = answer_slide(predictor, new)
+            if row.has_values:
+                usable.setdefault(row.case, []).append((new, read))
+        rows.append(row)
+        by_case.setdefault(row.case, []).append(row)
+    cases = [answer_case(predictor, own, usable.get(case, [])) for case, own in by_case.items()]
+    return Answers(predictor=predictor, slides=tuple(rows), cases=tuple(cases), new=slides)
+
+
+def _region(bag: Bag) -> str:
+    """Where the tiles of a bag come from, in words."""
+    region = str(bag.recipe.get("region", ""))
+    return {"tissue": "all tissue", "segmented": "segmenter"}.get(region, region)
+
+
+def _facts(row: Answer) -> dict[str, Any]:
+    """The columns of a row."""
+    cells = (
+        row.level, row.case, row.slide, row.outcome, row.reason, row.predicted, BETWEEN.join(row.candidates),
+        "" if math.isnan(row.unlike) else f"{row.unlike:.3f}", row.mask,
+        "" if math.isnan(row.tumour_mm2) else f"{row.tumour_mm2:.3f}", str(row.n_tiles), row.trained_on,
+    )  # fmt: skip
+    return dict(zip(COLUMNS, cells, strict=True))

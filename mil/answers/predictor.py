@@ -1,0 +1,209 @@
+"""The fits of one model with all that is needed to answer for new slides."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from features.bags.bag import Bag, recipe_differences
+from features.bags.store import recipe_differences as describe_differences
+from features.errors import FeaturesError
+from mil.answers.reading import FitAnswer, Reader, reader_class
+from mil.answers.reference import SlideReference, load_reference
+from mil.data.names import matching
+from mil.errors import FitError, MilError, RunError
+from mil.evaluation.display import Table
+from mil.learning.fitted import FittedModel, predict
+from mil.runs.files import REFERENCE
+from mil.runs.run import Run
+
+# What decides which tiles a bag has, and not what their features are.
+CHOOSES_TILES = {
+    "annotation_origin", "classes", "exclude", "min_coverage", "min_tumour_of_tissue", "region",
+    "segmenter_sha256",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The model of one fold; repeat and fold are 0 for a model trained on all cases."""
+
+    repeat: int
+    fold: int
+    model: FittedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """One model, ready to answer.
+
+    Attributes:
+        source: the run or package that it comes from.
+        title: of the study.
+        model: its name.
+        fits: one per fold and repeat of a cross-validation, or the one trained on all cases.
+        reader: reads their answers against predictions out of fold.
+        reference: of the training slides; None where their bags are gone.
+        reads_tiles: whether it answers from tiles; a model of clinical columns does not.
+        cases: of the training slides by slide, as their tables name them.
+        bags: fingerprints of the training bags.
+        performance: how the cross-validation judged it, in one line; empty without one.
+        notes: what a reader should know of all answers.
+    """
+
+    source: Path
+    title: str
+    model: str
+    fits: tuple[Fit, ...]
+    reader: Reader
+    reference: SlideReference | None
+    reads_tiles: bool
+    cases: Mapping[str, str]
+    bags: frozenset[str]
+    performance: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """How the model's own bags were made."""
+        return self.fits[0].model.recipe
+
+    @property
+    def readout(self) -> Any:
+        """How a fit's logits are read."""
+        return self.fits[0].model.readout
+
+    def unseeing(self, case: str) -> tuple[Fit, ...]:
+        """The fits that were not trained on a case; all of them where it is not known."""
+        return tuple(
+            fit for fit in self.fits if not case or not matching([case], fit.model.trained_on)
+        )
+
+    def suit(self, bag: Bag) -> tuple[Bag, bool]:
+        """A bag that the fits can read, and whether its tiles were chosen as those of training slides.
+
+        Raises:
+            FitError: its features were made in another way.
+        """
+        differing = set(recipe_differences(self.recipe, bag.recipe))
+        if not differing:
+            return bag, True
+        if differing - CHOOSES_TILES:
+            changes = describe_differences(self.recipe, bag.recipe)
+            raise FitError(
+                f"{bag.slide}: the bag does not suit model {self.model} ({changes}). Extract the slide with "
+                "the settings the model's bags were made with."
+            )
+        return replace(bag, recipe=self.recipe), "region" not in differing
+
+    def answers(
+        self, fits: Sequence[Fit], bags: Sequence[Bag], other: Mapping[str, str]
+    ) -> list[FitAnswer]:
+        """What each fit answers for a case, the mean over its slides.
+
+        Args:
+            fits: those to ask.
+            bags: of the case.
+            other: further columns of the table.
+
+        Raises:
+            FitError, CohortError: as ``mil.learning.fitted.predict``.
+        """
+        names = self.reader.columns
+        answers = []
+        for fit in fits:
+            of_slides = [predict(fit.model, bag, other, names) for bag in bags]
+            mean = {n: sum(values[n] for values in of_slides) / len(bags) for n in of_slides[0]}
+            answers.append(FitAnswer(fit.repeat, fit.fold, mean))
+        return answers
+
+
+def predictor_of_run(run: Run, model: str = "") -> Predictor:
+    """The predictor of a run: the ensemble of a cross-validation's fits, or the model trained on all cases.
+
+    Args:
+        run: finished.
+        model: its name; of a cross-validation the best one if not given.
+
+    Raises:
+        RunError: the run is not finished, or has no such model.
+        FitError: a fit is missing.
+    """
+    if run.cross_validated:
+        return _of_cross_validation(run, model)
+    if run.command != "train":
+        raise RunError(
+            f"{run.path} is no cross-validation and no trained model. Predict with one of these."
+        )
+    name = model or run.models[0]
+    run.require_model(name)
+    fit = Fit(0, 0, run.load(name))
+    reader = reader_class(run.task).of_run(fit.model.readout, None, name)
+    return _predictor(run, name, (fit,), reader, "", ())
+
+
+def _of_cross_validation(run: Run, model: str) -> Predictor:
+    from mil.evaluation.judge import evaluate
+
+    run.require_finished()
+    predictions = run.predictions()
+    able = [name for name in run.models if name in predictions.models]
+    notes: tuple[str, ...] = ()
+    if not model:
+        evaluation = evaluate(predictions.select(able))
+        model = evaluation.best().model
+        if len(able) > 1:
+            notes = (f"Model {model}: the best of {len(able)} in {run.path}.",)
+    members = run.ensemble(model)
+    fits = tuple(
+        Fit(fold.repeat, fold.index, member)
+        for fold, member in zip(run.folds, members, strict=True)
+    )
+    reader = reader_class(run.task).of_run(fits[0].model.readout, predictions, model)
+    performance = _performance(evaluate(predictions.select([model])).tables()[0])
+    return _predictor(run, model, fits, reader, performance, notes)
+
+
+def _predictor(
+    run: Run,
+    model: str,
+    fits: tuple[Fit, ...],
+    reader: Reader,
+    performance: str,
+    notes: tuple[str, ...],
+) -> Predictor:
+    from mil.heads.registry import reads_table
+
+    reference, note = _reference(run)
+    return Predictor(
+        source=run.path,
+        title=run.title,
+        model=model,
+        fits=fits,
+        reader=reader,
+        reference=reference,
+        reads_tiles=not reads_table([model]),
+        cases=run.cases,
+        bags=frozenset(run.bags.values()),
+        performance=performance,
+        notes=(*notes, *([note] if note else [])),
+    )
+
+
+def _performance(table: Table) -> str:
+    """The first row of a table of models, as one line."""
+    cells = zip(table.header[1:], table.rows[0][1:], strict=True)
+    return ", ".join(f"{name} {value}" for name, value in cells)
+
+
+def _reference(run: Run) -> tuple[SlideReference | None, str]:
+    """The reference of a run, from its file or from its bags; and why there is none, else empty."""
+    if (run.path / REFERENCE).is_file():
+        return load_reference(run.verified(run.path / REFERENCE)), ""
+    try:
+        bags = [run.bag(slide) for slide in run.cases]
+        if not bags:
+            raise RunError(f"{run.path} does not say which slides it learnt from.")
+    except (MilError, FeaturesError) as error:
+        return None, f"Not known whether new slides are like those the model learnt from: {error}"
+    return SlideReference.of_bags(bags, list(run.cases.values())), ""

@@ -1,0 +1,134 @@
+"""Answers that are risks: their rank among the known cases, and survival over time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import numpy as np
+
+from mil.answers.reading import FitAnswer, Reader, Reading
+from mil.evaluation.arrays import Floats, Ints
+from mil.evaluation.intervals import wilson
+
+if TYPE_CHECKING:
+    from mil.evaluation.predictions import Predictions
+    from mil.evaluation.survival.predictions import RiskPredictions
+    from mil.learning.readout import Readout
+
+HALVES = ("low risk", "high risk")
+
+
+@dataclass(frozen=True, eq=False)
+class KnownRisks:
+    """Risks of one model out of fold.
+
+    Attributes:
+        names: n cases.
+        folds: (R, n) the fold that tested the case in each repeat.
+        risk: (R, n).
+        curve: columns of survival, ``s_<time>``.
+    """
+
+    names: tuple[str, ...]
+    folds: Ints
+    risk: Floats
+    curve: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class RiskReader(Reader):
+    """Reads risks; a risk is compared with those that the same fit gave to cases it had not seen.
+
+    Attributes:
+        known: risks out of fold; None for a model without any.
+    """
+
+    known: KnownRisks | None
+
+    @classmethod
+    def of_run(cls, readout: "Readout", predictions: "Predictions | None", model: str) -> Self:
+        """The reader of a run's model."""
+        del readout
+        if predictions is None:
+            return cls(None)
+        table = cast("RiskPredictions", predictions)
+        repeats = [table.case_risks(model, repeat) for repeat in table.repeats]
+        folds, risk = (np.stack([getattr(r, name) for r in repeats]) for name in ("fold", "risk"))
+        return cls(KnownRisks(repeats[0].case, folds, risk, tuple(table.curve_columns)))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The reader as ``to_json`` wrote it."""
+        known = values["known"] and KnownRisks(
+            tuple(values["known"]["names"]),
+            np.array(values["known"]["folds"], np.int64),
+            np.array(values["known"]["risk"], np.float64),
+            tuple(values["known"]["curve"]),
+        )
+        return cls(known)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        known = self.known and {
+            "names": list(self.known.names),
+            "folds": self.known.folds.tolist(),
+            "risk": self.known.risk.tolist(),
+            "curve": list(self.known.curve),
+        }
+        return {"known": known}
+
+    @property
+    def n_cases(self) -> int:  # type: ignore[override]
+        """Known cases."""
+        return len(self.known.names) if self.known else 0
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """The risk, its rank from 0 to 1, and survival at each time."""
+        return ("risk", "rank", *self.columns) if self.known else ("risk",)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The times at which survival was predicted."""
+        return self.known.curve if self.known else ()
+
+    def read(self, answers: Sequence[FitAnswer], case: str = "") -> Reading:
+        """The mean risk and survival; low or high where the rank is clearly below or above one half."""
+        names = ("risk", *self.columns)
+        values = {
+            name: float(np.mean([answer.values[name] for answer in answers])) for name in names
+        }
+        if self.known is None:
+            half = HALVES[values["risk"] > 0]
+            return Reading(values, half, (half,))
+        rank, n = self._rank(answers, case)
+        limits = wilson(rank * n, n)
+        decided = not limits.low <= 0.5 <= limits.high
+        half = HALVES[rank > 0.5]
+        return Reading(values | {"rank": rank}, half, (half,) if decided else HALVES)
+
+    def _rank(self, answers: Sequence[FitAnswer], case: str) -> tuple[float, int]:
+        """The share of known cases with a lower risk, and the number of cases that could be compared."""
+        known = self.known
+        assert known is not None
+        risks = {(answer.repeat, answer.fold): answer.values["risk"] for answer in answers}
+        others = [i for i, name in enumerate(known.names) if name != case]
+        below = {
+            (repeat, i): 0.5 + 0.5 * np.sign(here - float(known.risk[repeat, i]))
+            for repeat, folds in enumerate(known.folds.tolist())
+            for i in others
+            if (here := risks.get((repeat, folds[i]))) is not None
+        }
+        return float(np.mean(list(below.values()))), len({i for _, i in below})
+
+    def promise(self) -> str:
+        """What the halves are worth."""
+        if self.known is None:
+            return (
+                "Nothing is known of this model out of fold: a risk above 0 is higher than that of the "
+                "median training case. Predict with a cross-validation instead."
+            )
+        return (
+            f"A case is of high or low risk where the 95 % interval of its rank among {self.n_cases} known "
+            "cases lies above or below one half. How well the model orders risks is a different matter."
+        )
