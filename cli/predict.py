@@ -89,7 +89,8 @@ def predict(options: PredictOptions) -> None:
     from mil.runs.run import open_run
 
     run = open_run(options.run)
-    path = writable(options.out or run.path / "predict.csv")
+    path = options.out or run.path / "predict.csv"
+    writable(path.parent)
     predictor = predictor_of_run(run, options.model or "")
     new = gather_slides(
         predictor, options.inputs, run.path / "bags", annotations=options.annotations,
