@@ -183,11 +183,10 @@ class ClassReader(Reader):
                 "Nothing is known of this model out of fold: probabilities are as it gives them, and a case "
                 "is decided where one class has more than half. Predict with a cross-validation instead."
             )
-        scope = "for each class" if self.by_class else "over all classes together"
+        scope = "of each class" if self.by_class else "over all classes together"
         return (
-            f"Sets hold the truth of about {COVERAGE:.0%} of new cases "
-            f"{scope}, judged by {self.n_cases} known cases; {2 * COVERAGE - 1:.0%} is guaranteed for cases "
-            "like these, and fewer than 40 cases leave it to chance by several percent."
+            f"A set of possible answers holds the true one for about {COVERAGE:.0%} of new cases {scope}, "
+            f"and for {2 * COVERAGE - 1:.0%} at least, if they are like the {self.n_cases} known ones."
         )
 
 

@@ -14,7 +14,7 @@ from features.files.atomic import write_atomic
 from features.progress import Progress, Silent
 from features.slides.slide import open_slide
 from features.tiles.quality import FLAGS
-from mil.answers.answer import ANSWERED, FAILED, Answer
+from mil.answers.answer import ALL_TISSUE, ANSWERED, Answer
 from mil.answers.maps import answer_map
 from mil.answers.predict import Answers
 from mil.errors import FitError
@@ -78,7 +78,7 @@ def render_answers(answers: Answers, *, progress: Progress | None = None) -> str
         for number, row in enumerate(answers.slides):
             sheets.append(_sheet(answers, row, drawn=number < MOST_MAPS))
             advance(1)
-    scales = [sheet.heatmap.scale for sheet in sheets if sheet.heatmap]
+    scales = [sheet.heatmap.scale for sheet in sheets if sheet.heatmap and sheet.heatmap.scale]
     reference = predictor.reference
     known = reference.reference if reference else None
     return render_template(
@@ -92,8 +92,8 @@ def render_answers(answers: Answers, *, progress: Progress | None = None) -> str
         scale_stops=scales[0] if scales else (),
         ratios=known.ratios if known and known.is_enough else (),
         axis_end=max([2.0, *(row.unlike for row in answers.slides if row.unlike == row.unlike)]),
-        failed=FAILED,
         answered=ANSWERED,
+        all_tissue=ALL_TISSUE,
     )
 
 
@@ -119,7 +119,7 @@ def _sheet(answers: Answers, row: Answer, *, drawn: bool) -> Sheet:
         row=row,
         bars=tuple((name.split("_", 1)[-1], value) for name, value in shares.items()),
         numbers=tuple((n, f"{v:.2f}") for n, v in row.values.items() if n not in shares),
-        heatmap=_heatmap(scores) if scores else None,
+        heatmap=_heatmap(scores) if scores else _photograph(bag) if bag else None,
         tiles=_tiles(answers, row, scores) if scores else (),
         facts=_facts(answers, bag) if bag is not None else (),
     )
@@ -149,6 +149,13 @@ def _heatmap(scores: TileScores) -> Heatmap:
     )
 
 
+def _photograph(bag: Bag) -> Heatmap | None:
+    """The slide alone."""
+    if not bag.thumbnail:
+        return None
+    return Heatmap(slide_picture=bag.thumbnail, map_png=b"", caption="the slide", scale=())
+
+
 def _tiles(answers: Answers, row: Answer, scores: TileScores) -> tuple[bytes, ...]:
     """Pictures of the highest tiles; none where the slide cannot be read now."""
     path = answers.new.paths.get(row.slide)
@@ -174,7 +181,8 @@ def _facts(answers: Answers, bag: Bag) -> tuple[tuple[str, str, str], ...]:
     for number, (name, bit) in enumerate(FLAGS.items()):
         share = float(np.mean((flags & bit) > 0)) if len(bag) else 0.0
         known = _range(reference.flagged[:, number], "{:.0%}") if reference else ""
-        rows.append((f"tiles with {name}", f"{share:.0%}", known))
+        if share or known not in ("", "0%"):
+            rows.append((f"tiles with {name}", f"{share:.0%}", known))
     if bag.tumour_of_tissue == bag.tumour_of_tissue:
         known = _range(reference.tumour_of_tissue, "{:.0%}") if reference else ""
         rows.append(("tumour of tissue", f"{bag.tumour_of_tissue:.0%}", known))

@@ -1,0 +1,128 @@
+"""Sets of classes for new cases."""
+
+import numpy as np
+import pytest
+
+from mil.answers.classes import ClassReader, GradeReader, KnownCases
+from mil.answers.reading import FitAnswer
+
+CLASSES = ("a", "b", "c")
+NAMES = tuple(f"p_{name}" for name in CLASSES)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def answers_of(p):
+    """(R, F, C) probabilities of R x F fits."""
+    return [
+        FitAnswer(repeat, fold, dict(zip(NAMES, row, strict=True)))
+        for repeat, folds in enumerate(p)
+        for fold, row in enumerate(folds)
+    ]
+
+
+def known_of(truth, p, folds):
+    names = tuple(f"case {i}" for i in range(len(truth)))
+    return KnownCases(names, np.asarray(truth), np.asarray(folds), np.asarray(p))
+
+
+def test_the_set_by_a_slow_twin():
+    rng = np.random.default_rng(0)
+    n, repeats, folds = 21, 2, 3
+    truth = rng.integers(0, 3, n)
+    p = softmax(rng.normal(size=(repeats, n, 3)) + 1.5 * np.eye(3)[truth])
+    of_case = np.stack([rng.permutation(np.arange(n) % folds) for _ in range(repeats)])
+    reader = ClassReader(NAMES, CLASSES, known_of(truth, p, of_case))
+    assert not reader.by_class
+    for _ in range(20):
+        new = softmax(rng.normal(size=(repeats, folds, 3)))
+        expected = []
+        for k in range(3):
+            odder = 0
+            for i in range(n):
+                own = np.mean([p[r, i, truth[i]] for r in range(repeats)])
+                here = np.mean([new[r, of_case[r, i], k] for r in range(repeats)])
+                odder += own <= here
+            if (odder + 1) / (n + 1) > 0.1 + 1e-9:
+                expected.append(CLASSES[k])
+        assert list(reader.read(answers_of(new)).candidates) == expected
+
+
+def test_with_nine_cases_of_every_class_each_class_is_judged_by_its_own():
+    truth = np.repeat([0, 1, 2], 9)
+    p = np.full((1, 27, 3), 0.05)
+    p[0, np.arange(27), truth] = np.where(truth == 0, 0.9, 0.4)  # class a is always certain
+    reader = ClassReader(NAMES, CLASSES, known_of(truth, p, np.zeros((1, 27), int)))
+    assert reader.by_class
+    reading = reader.read(answers_of(np.array([[[0.5, 0.45, 0.05]]])))
+    assert reading.candidates == ("b",)  # a is less probable than any a was
+    assert "of each class" in reader.promise()
+
+
+def test_a_known_case_does_not_judge_itself():
+    truth = np.zeros(10, int)
+    p = np.full((1, 10, 3), [[[0.6, 0.3, 0.1]]])
+    p[0, 4] = [0.01, 0.9, 0.09]
+    reader = ClassReader(NAMES, CLASSES, known_of(truth, p, np.zeros((1, 10), int)))
+    new = answers_of(np.array([[[0.01, 0.9, 0.09]]]))
+    assert "a" in reader.read(new).candidates  # case 4 itself is as odd: 2 of 11
+    assert "a" in reader.read(new, "case 0").candidates
+    assert reader.read(new, "case 4").candidates == ("b",)  # 1 of 10
+
+
+def test_probabilities_are_cooled_where_fits_are_too_sure():
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 3, 60)
+    sure = softmax(6 * rng.normal(size=(1, 60, 3)))  # certain, and right by chance
+    reader = ClassReader(NAMES, CLASSES, known_of(truth, sure, np.zeros((1, 60), int)))
+    assert reader.temperature > 5
+    reading = reader.read(answers_of(np.array([[[0.98, 0.01, 0.01]]])))
+    assert max(reading.values.values()) < 0.6
+    assert reading.predicted == "a"
+
+
+def test_without_known_cases_the_majority_of_the_probability_decides():
+    reader = ClassReader(NAMES, CLASSES, None)
+    assert reader.read(answers_of(np.array([[[0.51, 0.4, 0.09]]]))).candidates == ("a",)
+    assert reader.read(answers_of(np.array([[[0.5, 0.5, 0.0]]]))).candidates == ("a", "b")
+    assert reader.read(answers_of(np.array([[[0.37, 0.26, 0.37]]]))).candidates == ("a", "c")
+    assert "Nothing is known of this model out of fold" in reader.promise()
+
+
+def test_sets_of_grades_have_no_gap_and_the_median_is_predicted():
+    reader = GradeReader(NAMES, CLASSES, None)
+    reading = reader.read(answers_of(np.array([[[0.45, 0.1, 0.45]]])))
+    assert reading.candidates == CLASSES
+    assert reading.predicted == "b"
+
+
+def test_the_reader_comes_back_from_json():
+    rng = np.random.default_rng(2)
+    truth = rng.integers(0, 3, 12)
+    p = softmax(rng.normal(size=(2, 12, 3)))
+    reader = ClassReader(NAMES, CLASSES, known_of(truth, p, rng.integers(0, 3, (2, 12))))
+    new = answers_of(softmax(rng.normal(size=(2, 3, 3))))
+    again = ClassReader.from_json(reader.to_json())
+    assert again.read(new) == reader.read(new)
+    assert ClassReader.from_json(ClassReader(NAMES, CLASSES, None).to_json()).n_cases == 0
+
+
+@pytest.mark.parametrize("n", [20, 40])
+def test_sets_hold_the_truth_of_nine_cases_in_ten(n):
+    """Exchangeable cases: scores of a case depend on the fit, as they do in a cross-validation."""
+    rng = np.random.default_rng(n)
+    covered = []
+    for _ in range(120):
+        folds = np.arange(n) % 5
+        truth = rng.integers(0, 3, n + 10)
+        signal = 1.2 * np.eye(3)[truth] + rng.normal(size=(n + 10, 3))
+        fits = 0.5 * rng.normal(size=(5, n + 10, 3))  # each fit errs in its own way
+        p = softmax(signal[:n] + fits[folds, np.arange(n)])[None]
+        reader = ClassReader(NAMES, CLASSES, known_of(truth[:n], p, folds[None]))
+        for new in range(n, n + 10):
+            reading = reader.read(answers_of(softmax(signal[new] + fits[:, new])[None]))
+            covered.append(CLASSES[truth[new]] in reading.candidates)
+    assert 0.88 <= np.mean(covered) <= 0.97
