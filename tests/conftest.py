@@ -130,7 +130,7 @@ def demo(tmp_path_factory, mil):
         folder = tmp_path_factory.getbasetemp().parent / "demo"
     with FileLock(f"{folder}.lock"):
         if not (folder / "run" / "report.html").exists():
-            mil("demo", "--out", folder, "--side", 2560)
+            mil("demo", "--out", folder, "--side", 1792)
     return folder
 
 

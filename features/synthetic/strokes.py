@@ -246,7 +246,7 @@ def _draw_at_angles(cell: _Cell, rng: Rng) -> list[Canvas]:
         nucleus = np.clip(depth / 3 + 0.5, 0, 1) * (np.abs(s) < 1)
         rim = np.exp(-((depth / 2.2) ** 2))
         haematoxylin = ink * nucleus * np.clip(0.8 + 0.14 * rim + chromatin, 0.4, 1.6)
-        streak = np.exp(-((u / length) ** 4) - (v / width) ** 2)
+        streak = np.exp(-np.square(np.square(u / length)) - np.square(v / width))
         row = np.clip(np.rint(v).astype(int) + 2 * reach, 0, 4 * reach)
         body = eosin * streak * (0.55 + strands[row]) - 10 * nucleus
         sprites.append(np.stack([haematoxylin, body]).astype(np.int16))

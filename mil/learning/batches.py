@@ -1,12 +1,12 @@
 """Bags of different length as padded batches, and bags too long to be taken at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mil.heads.head import Head, HeadOutput
@@ -15,6 +15,9 @@ Features = NDArray[np.float16] | NDArray[np.float32]
 
 MOST_PADDING = 0.1  # of a batch's tiles
 TILES_AT_ONCE = 4096  # bags beyond this fill the processor alone, and would only need more memory
+READY_VALUES = (
+    2**27
+)  # of standardised bags that stay in memory for a fit; more are made at each step
 
 
 class Batch(NamedTuple):
@@ -22,6 +25,51 @@ class Batch(NamedTuple):
 
     features: Tensor
     mask: Tensor
+
+
+class ReadyBatch(NamedTuple):
+    """A batch whose features the head has standardised already."""
+
+    features: Tensor
+    mask: Tensor
+
+
+class ReadyBags:
+    """The bags of a fit, standardised once for all its steps, if they are small enough.
+
+    Args:
+        bags: (N, D) each.
+        standardise: the head's own; None where each step has to standardise.
+    """
+
+    def __init__(
+        self,
+        bags: Sequence[Features] = (),
+        standardise: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        self._ready: dict[int, tuple[Features, Tensor]] = {}
+        if standardise and sum(bag.size for bag in bags) <= READY_VALUES:
+            for bag in bags:
+                ready = standardise(*collate([bag]))[0]
+                self._ready[id(bag)] = bag, ready  # while the bag is held, its number is its own
+
+    def of(self, bags: Sequence[Features]) -> list[Tensor]:
+        """(N, D) each, or nothing unless every one of the bags is ready."""
+        if not all(id(bag) in self._ready for bag in bags):
+            return []
+        return [self._ready[id(bag)][1] for bag in bags]
+
+    def collate(self, bags: Sequence[Features]) -> Batch | ReadyBatch:
+        """As the function; ready if every one of the bags is."""
+        tiles = self.of(bags)
+        if not tiles:
+            return collate(bags)
+        longest = max(map(len, tiles))
+        mask = torch.arange(longest) < torch.tensor([[len(part)] for part in tiles])
+        return ReadyBatch(nn.utils.rnn.pad_sequence(tiles, batch_first=True), mask)
+
+
+UNREADY = ReadyBags()
 
 
 def collate(bags: Sequence[Features]) -> Batch:

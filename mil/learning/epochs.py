@@ -1,7 +1,7 @@
 """The epochs of one fit, whatever it minimises."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from features.precision import resolve_precision
 from mil.errors import FitError
 from mil.heads.head import Head, HeadOutput
 from mil.learning.adamw import AdamW
-from mil.learning.batches import Batch, Features, run_in_chunks
+from mil.learning.batches import Batch, Features, ReadyBags, ReadyBatch, run_in_chunks
 from mil.settings import FitSettings
 
 
@@ -71,13 +71,22 @@ def run_epochs(
 
 
 def run_bags(
-    head: Head, bags: Batch | Features, settings: FitSettings
+    head: Head, bags: Batch | ReadyBatch | Features, settings: FitSettings
 ) -> tuple[HeadOutput, Tensor]:
     """The head's output for a group of bags, and their mask (B, N)."""
+    if isinstance(bags, ReadyBatch):
+        return head.pool(*bags, None), bags.mask
     if isinstance(bags, Batch):
         return head(*bags), bags.mask
     mask = torch.ones(1, len(bags), dtype=torch.bool)
     return run_in_chunks(head, bags, settings.chunk_tiles), mask
+
+
+def prepare_bags(head: Head, bags: Sequence[Features], settings: FitSettings) -> ReadyBags:
+    """The bags as the head takes them; nothing is done ahead for a head that sees them in its own way."""
+    own = type(head).forward is not Head.forward or type(head).standardise is not Head.standardise
+    with autocast(settings):
+        return ReadyBags(bags, None if own else head.standardise)
 
 
 def autocast(settings: FitSettings) -> torch.autocast:

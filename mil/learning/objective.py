@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mil.heads.head import Head, Training
 from mil.learning.adamw import AdamW
-from mil.learning.batches import Features
+from mil.learning.batches import UNREADY, Features, ReadyBags
+from mil.learning.epochs import prepare_bags
 from mil.learning.readout import Readout
 from mil.settings import FitSettings
 
@@ -19,14 +20,22 @@ class Objective(ABC):
     Attributes:
         outputs: names of the logits.
         slides: (N, D) features of every training slide, in the order of the cases.
+        inner_slides: the same of the inner validation cases.
         counts: (C,) training cases per output, for heads that learn from counts.
         validates: whether there are cases to choose the epoch by.
+        ready: the bags as the head that is trained takes them.
     """
 
     outputs: tuple[str, ...]
     slides: Sequence[Features]
+    inner_slides: Sequence[Features]
     counts: Tensor
     validates: bool
+    ready: ReadyBags = UNREADY
+
+    def prepare(self, head: Head, settings: FitSettings) -> None:
+        """Standardise the bags for the epochs of this head, whose scale is known."""
+        self.ready = prepare_bags(head, [*self.slides, *self.inner_slides], settings)
 
     @abstractmethod
     def training(self, seed: int) -> Training:

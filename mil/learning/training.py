@@ -139,6 +139,7 @@ def _train_head(
     validate: Callable[[], float] | None = None
     if objective.validates:
         validate = partial(objective.validate, head, settings)
+    objective.prepare(head, settings)
     return run_epochs(head, settings, partial(objective.epoch, head, settings, rng), validate)
 
 

@@ -14,7 +14,17 @@ from mil.data.case import Case
 from mil.errors import FitError
 from mil.heads.head import Head, HeadOutput, Training
 from mil.learning.adamw import AdamW
-from mil.learning.batches import TILES_AT_ONCE, Batch, Features, alike, collate, draw
+from mil.learning.batches import (
+    TILES_AT_ONCE,
+    UNREADY,
+    Batch,
+    Features,
+    ReadyBags,
+    ReadyBatch,
+    alike,
+    collate,
+    draw,
+)
 from mil.learning.epochs import autocast, run_bags
 from mil.learning.losses import cross_entropy, focal
 from mil.learning.objective import Objective
@@ -43,7 +53,7 @@ class Group(NamedTuple):
         weights: (B,)
     """
 
-    bags: Batch | Features
+    bags: Batch | ReadyBatch | Features
     labels: Tensor
     weights: Tensor
 
@@ -78,6 +88,7 @@ class ClassObjective(Objective):
         self.examples, self.counts = make_examples(train, classes, encoding)
         self.validation = make_examples(valid, classes, encoding)[0] if valid else []
         self.slides = [example.features for example in self.examples]
+        self.inner_slides = [example.features for example in self.validation]
         self.validates = bool(valid)
 
     def training(self, seed: int) -> Training:
@@ -102,7 +113,7 @@ class ClassObjective(Objective):
         steps = _tile_steps if head.learns_from == "tiles" else _bag_steps
         return [
             self._train_step(head, optimizer, step, settings)
-            for step in steps(self.examples, settings, rng)
+            for step in steps(self.examples, settings, rng, self.ready)
         ]
 
     @torch.inference_mode()
@@ -110,8 +121,7 @@ class ClassObjective(Objective):
         """Weighted loss over all tiles of the inner validation cases."""
         head.eval()
         losses = []
-        bags = [example.features for example in self.validation]
-        for group in _group_bags(self.validation, bags, settings):
+        for group in _group_bags(self.validation, self.inner_slides, settings, self.ready):
             with autocast(settings):
                 output, _ = run_bags(head, group.bags, settings)
             loss = self.loss(output, group.labels, group.weights, settings)
@@ -215,35 +225,46 @@ def make_examples(
 
 
 def _bag_steps(
-    examples: Sequence[Example], settings: FitSettings, rng: np.random.Generator
+    examples: Sequence[Example],
+    settings: FitSettings,
+    rng: np.random.Generator,
+    ready: ReadyBags = UNREADY,
 ) -> Iterator[list[Group]]:
     """All bags once, shuffled, a few per step."""
     order = rng.permutation(len(examples))
     for start in range(0, len(order), settings.batch_bags):
         chosen = [examples[i] for i in order[start : start + settings.batch_bags]]
         drawn = [draw(e.features, settings.train_tiles, rng) for e in chosen]
-        yield list(_group_bags(chosen, drawn, settings))
+        yield list(_group_bags(chosen, drawn, settings, ready))
 
 
 def _group_bags(
-    examples: Sequence[Example], drawn: Sequence[Features], settings: FitSettings
+    examples: Sequence[Example],
+    drawn: Sequence[Features],
+    settings: FitSettings,
+    ready: ReadyBags,
 ) -> Iterator[Group]:
     """The examples with the tiles drawn from each, bags of similar length together."""
     for members in alike([len(bag) for bag in drawn], settings.chunk_tiles or TILES_AT_ONCE):
-        bags: Batch | Features = drawn[members[0]]
-        if not 0 < settings.chunk_tiles < len(bags):
-            bags = collate([drawn[i] for i in members])
+        bags: Batch | ReadyBatch | Features = drawn[members[0]]
+        if not 0 < settings.chunk_tiles < len(drawn[members[0]]):
+            bags = ready.collate([drawn[i] for i in members])
         labels = torch.tensor([examples[i].label for i in members])
         weights = torch.tensor([examples[i].weight for i in members], dtype=torch.float32)
         yield Group(bags, labels, weights)
 
 
 def _tile_steps(
-    examples: Sequence[Example], settings: FitSettings, rng: np.random.Generator
+    examples: Sequence[Example],
+    settings: FitSettings,
+    rng: np.random.Generator,
+    ready: ReadyBags = UNREADY,
 ) -> Iterator[list[Group]]:
     """Tiles of all bags, shuffled, each a bag of its own that carries its slide's label."""
     drawn = [draw(e.features, settings.train_tiles, rng) for e in examples]
-    tiles = torch.cat([collate([bag]).features[0] for bag in drawn])  # (M, D)
+    parts = ready.of(drawn)
+    kind = ReadyBatch if parts else Batch
+    tiles = torch.cat(parts or [collate([bag]).features[0] for bag in drawn])  # (M, D)
     labels = torch.cat(
         [torch.full((len(d),), e.label) for d, e in zip(drawn, examples, strict=True)]
     )
@@ -257,5 +278,5 @@ def _tile_steps(
     order = torch.from_numpy(rng.permutation(len(tiles)))
     for chosen in torch.split(order, TILES_PER_STEP):
         mask = torch.ones(len(chosen), 1, dtype=torch.bool)
-        batch = Batch(tiles[chosen].unsqueeze(1), mask)  # (B, 1, D)
+        batch = kind(tiles[chosen].unsqueeze(1), mask)  # (B, 1, D)
         yield [Group(batch, labels[chosen], weights[chosen])]

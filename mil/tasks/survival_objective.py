@@ -15,7 +15,16 @@ from mil.errors import FitError
 from mil.evaluation.arrays import Ints
 from mil.heads.head import Head, Training
 from mil.learning.adamw import AdamW
-from mil.learning.batches import TILES_AT_ONCE, Batch, Features, alike, collate, draw
+from mil.learning.batches import (
+    TILES_AT_ONCE,
+    UNREADY,
+    Batch,
+    Features,
+    ReadyBags,
+    ReadyBatch,
+    alike,
+    draw,
+)
 from mil.learning.epochs import autocast, run_bags
 from mil.learning.losses import (
     cox_efron,
@@ -86,6 +95,7 @@ class SurvivalObjective(Objective):
         names = ("risk",) if self.cuts is None else tuple(f"to {cut:g}" for cut in self.cuts)
         self.outputs = names
         self.slides = [bag for bags in self.train.bags for bag in bags]
+        self.inner_slides = [bag for bags in self.valid.bags for bag in bags]
         self.counts = torch.tensor([len(self.train.bags)], dtype=torch.float32)
         self.validates = bool(valid)
 
@@ -118,7 +128,8 @@ class SurvivalObjective(Objective):
                 [draw(bag, settings.train_tiles, rng) for bag in self.train.bags[int(i)]]
                 for i in chosen
             ]
-            loss = self._loss(case_logits(head, bags, settings), self.train.outcomes[chosen])
+            logits = case_logits(head, bags, settings, self.ready)
+            loss = self._loss(logits, self.train.outcomes[chosen])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(float(loss.detach()))
@@ -128,7 +139,8 @@ class SurvivalObjective(Objective):
     def validate(self, head: Head, settings: FitSettings) -> float:
         """The loss over all tiles of the inner validation cases, compared with each other."""
         head.eval()
-        return float(self._loss(case_logits(head, self.valid.bags, settings), self.valid.outcomes))
+        logits = case_logits(head, self.valid.bags, settings, self.ready)
+        return float(self._loss(logits, self.valid.outcomes))
 
     @torch.inference_mode()
     def readout(self, head: Head, settings: FitSettings) -> RiskModel:
@@ -190,20 +202,26 @@ class HazardTileObjective(TileObjective):
         return discrete_survival_losses(logits, targets[:, 0], targets[:, 1].bool())
 
 
-def case_logits(head: Head, bags: Sequence[Sequence[Features]], settings: FitSettings) -> Tensor:
+def case_logits(
+    head: Head,
+    bags: Sequence[Sequence[Features]],
+    settings: FitSettings,
+    ready: ReadyBags = UNREADY,
+) -> Tensor:
     """(n, C) the mean over each case's slides.
 
     Args:
         head: to be run.
         bags: (N, D) features per slide, for each case.
         settings: chunks and precision.
+        ready: bags that the head has standardised in this precision.
     """
     slides = [bag for case_bags in bags for bag in case_bags]
     order, logits = [], []
     for members in alike([len(bag) for bag in slides], settings.chunk_tiles or TILES_AT_ONCE):
-        group: Batch | Features = slides[members[0]]
-        if not 0 < settings.chunk_tiles < len(group):
-            group = collate([slides[i] for i in members])
+        group: Batch | ReadyBatch | Features = slides[members[0]]
+        if not 0 < settings.chunk_tiles < len(slides[members[0]]):
+            group = ready.collate([slides[i] for i in members])
         with autocast(settings):
             output, _ = run_bags(head, group, settings)
         order += members

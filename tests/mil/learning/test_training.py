@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 from mil.errors import FitError, LeakageError
-from mil.heads.head import HeadSettings
+from mil.heads.head import Head, HeadSettings
 from mil.heads.laws import LAWS, law_gradients_reach_every_parameter
 from mil.heads.layers import Dropout
 from mil.heads.registry import MODELS, build_head, head_class
+from mil.learning import batches
 from mil.learning.adamw import AdamW
 from mil.learning.batches import collate
 from mil.learning.fitted import load_model, run_head, save_model
@@ -612,6 +613,23 @@ def test_a_step_in_groups_is_the_step_at_once(model, monkeypatch):
     assert first.losses == pytest.approx(second.losses, rel=1e-5)
     for name, value in weights_of(first).items():
         torch.testing.assert_close(value, weights_of(second)[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", LEARNING)
+@pytest.mark.parametrize(("precision", "train_tiles"), [("bf16", 0), ("fp32", 5)])
+def test_bags_that_stay_in_memory_train_as_those_that_are_too_large(
+    model, precision, train_tiles, monkeypatch
+):
+    """To the bit; of some bags only a part is drawn."""
+    cohort = cohort_of(UNEVEN)
+    settings = replace(QUICK, precision=precision, train_tiles=train_tiles)
+    standardise, calls = Head.standardise, []
+    monkeypatch.setattr(Head, "standardise", lambda *a: calls.append(0) or standardise(*a))
+    stay = fit_all(model, cohort, settings, valid=cohort.cases[:1])
+    if train_tiles == 0:
+        assert len(calls) == len(cohort.bags)  # once each, for all steps
+    monkeypatch.setattr(batches, "READY_VALUES", 0)
+    assert same_weights(stay, fit_all(model, cohort, settings, valid=cohort.cases[:1]))
 
 
 def test_all_tiles_train_where_none_are_drawn():
