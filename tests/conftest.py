@@ -10,7 +10,7 @@ import json
 import signal
 import subprocess
 import sys
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 
 import pytest
@@ -82,7 +82,8 @@ def forked():
     with pytest.MonkeyPatch.context() as patch:
         path = [str(REPO), os.environ.get("PYTHONPATH", "")]  # an empty entry is the current folder
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
-        yield context
+        forkserver.ensure_running()
+    return context
 
 
 def environment():

@@ -8,12 +8,14 @@ to a small turn and scale. By chance they do so with the probability of a binomi
 """
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import scipy.fft
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.special import bdtrc
 
@@ -30,6 +32,7 @@ TRIED = 2  # orientations of two slides whose fields are looked up
 AT_ONCE = 64  # slides that are correlated with one
 FIELD_SIDE_PX = 24
 SEARCH_PX = 16  # how far from its expected place a field is looked for
+WINDOW_PX = FIELD_SIDE_PX + 2 * SEARCH_PX
 LEAST_STRUCTURE = (
     0.25  # mean square of a field, and of its expected place; flat tissue and glass have less
 )
@@ -117,10 +120,12 @@ def find_second_scans(
     pairs = []
     for step in sorted({structure.step for structure in known.values()}):
         near = {n: s for n, s in known.items() if step - SMALLER <= s.step <= step}
+        pictures = _Pictures(near, step)
         for first, second, places in _candidates(near, groups, step):
-            scan = _look_up(first, second, (known[first], known[second]), step, places)
-            if scan:
-                pairs.append(scan)
+            if there := _look_up(first, second, pictures, places):
+                pairs.append(
+                    _describe((first, second), (known[first], known[second]), step, *there)
+                )
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 
@@ -188,42 +193,118 @@ def _orient(values: Floats, orientation: int) -> Floats:
     return turned[:, ::-1] if orientation >= 4 else turned
 
 
+class _Pictures:
+    """The slides at one step of the ladder: as fields that are looked up, and as the place of the search."""
+
+    def __init__(self, structures: Mapping[int, Structure], step: int) -> None:
+        self._structures, self._step = structures, step
+        # Pairs come sorted by one of their slides, so that a few others are enough to remember.
+        self.fields = lru_cache(maxsize=2 * AT_ONCE)(self._fields)
+        self.ground = lru_cache(maxsize=2 * AT_ONCE)(self._ground)
+        self._standardise = lru_cache(maxsize=2 * AT_ONCE)(self._standardised)
+
+    def _standardised(self, number: int) -> Floats:
+        return self._structures[number].standardise(self._step)
+
+    def _fields(self, number: int) -> "_Fields":
+        return _Fields.cut(self._standardise(number))
+
+    def _ground(self, number: int, orientation: int) -> "_Ground":
+        return _Ground.of(_orient(self._standardise(number), orientation))
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """The fields of a slide that have structure.
+
+    Attributes:
+        corners: (N, 2) rows and columns where they begin.
+        spectra: (N, WINDOW_PX, WINDOW_PX // 2 + 1) their Fourier transforms, conjugated.
+    """
+
+    corners: NDArray[np.int64]
+    spectra: NDArray[np.complex64]
+
+    @classmethod
+    def cut(cls, values: Floats) -> "_Fields":
+        """The fields of a standardised picture."""
+        corners = _field_corners(values.shape)
+        fields = _cut(values, corners, FIELD_SIDE_PX)
+        rows = _have_structure(fields)
+        spectra = scipy.fft.rfft2(fields[rows], s=(WINDOW_PX, WINDOW_PX))
+        return cls(corners[rows], np.asarray(spectra.conj(), np.complex64))
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """A standardised picture in which fields are looked up, with nothing around it.
+
+    Attributes:
+        windows: all squares of WINDOW_PX, by the row and column where they begin.
+        power: the sums of squares of all squares of FIELD_SIDE_PX, likewise.
+    """
+
+    windows: Floats
+    power: Floats
+
+    @classmethod
+    def of(cls, values: Floats) -> "_Ground":
+        """All squares of a picture."""
+        wide = np.pad(values, WINDOW_PX)
+        sums = np.pad(
+            np.square(wide, dtype=np.float64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0))
+        )
+        side = FIELD_SIDE_PX
+        power = (
+            sums[side:, side:] - sums[:-side, side:] + sums[:-side, :-side] - sums[side:, :-side]
+        )
+        reach = 2 * SEARCH_PX + 1
+        return cls(
+            sliding_window_view(wide, (WINDOW_PX, WINDOW_PX)),
+            sliding_window_view(power.astype(np.float32), (reach, reach)),
+        )
+
+    def places(self, corners: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where windows begin that begin at these corners of the picture; far outside there is nothing."""
+        last = np.array(self.windows.shape[:2]) - 1
+        down, right = np.clip(corners + WINDOW_PX, 0, last).T
+        return down, right
+
+
 def _look_up(
-    first: int, second: int, pair: tuple[Structure, Structure], step: int, places: Sequence[_Place]
-) -> SecondScan | None:
-    """The pair, if fields of the first slide lie in the second in one arrangement."""
-    a, b = (structure.standardise(step) for structure in pair)
+    first: int, second: int, pictures: _Pictures, places: Sequence[_Place]
+) -> tuple[int, _Arrangement] | None:
+    """The orientation and arrangement of the second slide in which fields of the first lie in it."""
+    fields = pictures.fields(first)
     per_px = scale_of(COARSER)
     for place in places:
-        turned = _orient(b, place.orientation)
+        ground = pictures.ground(second, place.orientation)
         for wrapped in ((0, 0), (1, 0), (0, 1), (1, 1)):  # shifts are known up to whole pictures
             shift = np.rint((np.array(place.shift) - SMALL_PX * np.array(wrapped)) * per_px).astype(
                 np.int64
             )
-            arrangement = _arrange(a, turned, shift)
+            arrangement = _arrange(fields, ground, shift)
             if arrangement and arrangement.is_certain:
-                return _describe((first, second), pair, step, place.orientation, arrangement)
+                return place.orientation, arrangement
     return None
 
 
-def _arrange(a: Floats, b: Floats, shift: NDArray[np.int64]) -> _Arrangement | None:
-    """The arrangement of a's fields in b that most of them agree on.
+def _arrange(fields: _Fields, ground: _Ground, shift: NDArray[np.int64]) -> _Arrangement | None:
+    """The arrangement in the ground that most of the fields agree on.
 
     Args:
-        a: the first slide, standardised.
-        b: the second, at the same scale, in a likely orientation.
-        shift: (down, right) from a place in b to the expected one in a.
+        fields: of the first slide.
+        ground: the second, at the same scale, in a likely orientation.
+        shift: (down, right) from a place in the second to the expected one in the first.
     """
-    corners = _field_corners(a.shape)
-    window_px = FIELD_SIDE_PX + 2 * SEARCH_PX
-    fields = _cut(a, corners, FIELD_SIDE_PX)
-    windows = _cut(b, corners - shift - SEARCH_PX, window_px)
-    middle = windows[:, SEARCH_PX:-SEARCH_PX, SEARCH_PX:-SEARCH_PX]
-    rows = np.flatnonzero(_have_structure(fields) & _have_structure(middle))
+    down, right = ground.places(fields.corners - shift - SEARCH_PX)
+    power = ground.power[down, right]  # (N, reach, reach)
+    rows = np.flatnonzero(power[:, SEARCH_PX, SEARCH_PX] >= LEAST_STRUCTURE * FIELD_SIDE_PX**2)
     if len(rows) < LEAST_FIELDS:
         return None
-    down, right = _best_places(fields[rows], windows[rows])
-    centres = corners[rows] + FIELD_SIDE_PX / 2
+    windows = ground.windows[down[rows], right[rows]]
+    down, right = _best_places(fields.spectra[rows], windows, power[rows])
+    centres = fields.corners[rows] + FIELD_SIDE_PX / 2
     moved = (right - shift[1]) + 1j * (down - shift[0])
     return _agree(centres[:, 1] + 1j * centres[:, 0], moved)
 
@@ -232,18 +313,15 @@ def _have_structure(fields: Floats) -> NDArray[np.bool_]:
     return np.asarray(np.square(fields).mean(axis=(1, 2)) >= LEAST_STRUCTURE)
 
 
-def _best_places(fields: Floats, windows: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _best_places(
+    spectra: NDArray[np.complex64], windows: Floats, power: Floats
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How far (down, right) from the middle of its window each field correlates best."""
-    size = windows.shape[1:]
-    spectra = scipy.fft.rfft2(windows) * scipy.fft.rfft2(fields, s=size).conj()
-    reach = 2 * SEARCH_PX + 1
-    products = scipy.fft.irfft2(spectra, s=size)[:, :reach, :reach]
-    sums = np.pad(np.square(windows).cumsum(axis=1).cumsum(axis=2), ((0, 0), (1, 0), (1, 0)))
-    side = FIELD_SIDE_PX
-    power = sums[:, side:, side:] - sums[:, :-side, side:]
-    power += sums[:, :-side, :-side] - sums[:, side:, :-side]
-    products /= np.sqrt(np.maximum(power, 0) + side**2 / 5)
-    down, right = np.divmod(products.reshape(len(fields), -1).argmax(axis=1), reach)
+    reach = power.shape[1]
+    product = scipy.fft.rfft2(windows) * spectra
+    correlation = scipy.fft.irfft2(product, s=windows.shape[1:])[:, :reach, :reach]
+    correlation /= np.sqrt(np.maximum(power, 0) + FIELD_SIDE_PX**2 / 5)
+    down, right = np.divmod(correlation.reshape(len(windows), -1).argmax(axis=1), reach)
     return down - SEARCH_PX, right - SEARCH_PX
 
 

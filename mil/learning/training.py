@@ -108,7 +108,9 @@ def _fit_seeds(
     n_fits = settings.seeds if head_class(model).takes_steps() else 1
     for number, member_seed in enumerate(derive_seeds(seed, n_fits)):
         with torch.random.fork_rng(devices=[]), one_thread():
-            torch.manual_seed(member_seed)
+            torch.default_generator.manual_seed(
+                member_seed
+            )  # torch.manual_seed asks for a GPU, 4 ms
             heads.append(build_head(model, shape))
             begin = partial(start_from, start=start, number=number) if start else None
             histories.append(_train_head(heads[-1], objective, settings, member_seed, begin))
