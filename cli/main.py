@@ -16,7 +16,7 @@ FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 PANELS = {  # of `mil --help`, in the order in which data travels
     "Prepare": ("check", "segment", "extract", "convert", "join", "finetune"),
-    "Learn": ("crossval", "train", "predict", "protocol"),
+    "Learn": ("crossval", "train", "predict", "package", "card", "protocol"),
     "Judge": ("evaluate", "compare", "learning-curve", "permute", "audit", "external"),
     "Look": ("report", "explain", "concepts", "view", "decision", "nomogram"),
     "Manage": ("demo", "doctor", "backbones"),
@@ -25,6 +25,7 @@ FILES = {  # of the commands whose file has another name
     "crossval": "learn",
     "train": "learn",
     "learning-curve": "learning_curve",
+    "card": "package",
 }
 
 

@@ -20,7 +20,8 @@ class PredictOptions:
     run: Path = field(
         metadata={
             "argument": "RUN",
-            "help": "A run of `mil crossval`, whose fits answer together, or of `mil train`.",
+            "help": "A run of `mil crossval`, whose fits answer together, or of `mil train`, or a folder "
+            "that `mil package` wrote.",
         }
     )
     inputs: tuple[Path, ...] = field(
@@ -83,21 +84,17 @@ def predict(options: PredictOptions) -> None:
     from cli.console import Bars, say
     from mil.answers.gather import gather_slides
     from mil.answers.predict import predict_slides
-    from mil.answers.predictor import predictor_of_run
-    from mil.data.table import read_table
+    from mil.answers.predictor import open_predictor
     from mil.report.answers import write_answers
-    from mil.runs.run import open_run
 
-    run = open_run(options.run)
-    path = options.out or run.path / "predict.csv"
+    path = options.out or options.run / "predict.csv"
     writable(path.parent)
-    predictor = predictor_of_run(run, options.model or "")
+    predictor = open_predictor(options.run, options.model or "")
     new = gather_slides(
-        predictor, options.inputs, run.path / "bags", annotations=options.annotations,
+        predictor, options.inputs, options.run / "bags", annotations=options.annotations,
         weights=options.weights, slide_mpp=options.slide_mpp, progress=Bars(),
     )  # fmt: skip
-    table = read_table(options.cohort, run.settings.reading) if options.cohort else ()
-    answers = predict_slides(predictor, new, table=table)
+    answers = predict_slides(predictor, new, table=predictor.read_table(options.cohort))
     _show_answers(predictor, new, answers)
     say(f"Answers: {', '.join(map(str, write_answers(answers, path, progress=Bars())))}")
     if answers.failed:

@@ -44,6 +44,12 @@ def list_catalogue() -> list[Listed]:
     ]
 
 
+def published_recipe(name: str) -> NetworkRecipe | None:
+    """The recipe of a backbone by the name that bags record, without its weights; None if not listed."""
+    recipes = (row.recipe for row in list_catalogue())
+    return next((recipe for recipe in recipes if recipe and recipe.name == name), None)
+
+
 def fetch_weights(name: str, out: Path) -> NetworkRecipe:
     """Write the published weights of a backbone as one file, with its recipe inside.
 

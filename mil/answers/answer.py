@@ -8,6 +8,7 @@ import numpy as np
 
 from features.bags.bag import Bag
 from features.errors import NoTiles
+from mil.answers.hidden import hidden
 from mil.answers.predictor import Fit, Predictor
 from mil.answers.reference import Likeness
 from mil.errors import FitError
@@ -78,15 +79,12 @@ class NewSlide:
     other: Mapping[str, str] = field(default_factory=dict)
 
 
-def without_bag(predictor: Predictor, slide: str, error: Exception) -> Answer:
+def without_bag(slide: str, error: Exception) -> Answer:
     """The row of a slide that could not be made a bag of, or has no tissue that suits."""
     outcome, reason = FAILED, str(error)
     if isinstance(error, NoTiles):
-        outcome, recipe = ABSTAINED, predictor.recipe
-        reason = (
-            f"there is nothing to answer from: no tile of {recipe['tile']} px at {recipe['mpp']:g} "
-            f"micrometres per pixel is {recipe['min_coverage']:.0%} tissue inside the mask"
-        )
+        outcome = ABSTAINED
+        reason = "nothing to answer from: it has no tile of tissue inside the mask"
     return Answer(level="slide", case=slide, slide=slide, outcome=outcome, reason=reason)
 
 
@@ -113,8 +111,8 @@ def answer_slide(predictor: Predictor, new: NewSlide) -> tuple[Answer, Bag]:
         fits, trained_on = _fits(predictor, new)
         likeness = Likeness()
         if predictor.reference is not None and predictor.reads_tiles:
-            case = new.case if trained_on in ("yes", "out of fold") else ""
-            likeness = predictor.reference.compare(bag, case, same_region=same_region)
+            known_as = _known_as(predictor, new)
+            likeness = predictor.reference.compare(bag, known_as, same_region=same_region)
         notes = likeness.notes if same_region else (*likeness.notes, ALL_TISSUE)
         row = replace(row, unlike=likeness.ratio, trained_on=trained_on, notes=notes)
         if likeness.unfit:
@@ -166,8 +164,7 @@ def answer_case(
 
 def _fits(predictor: Predictor, new: NewSlide) -> tuple[tuple[Fit, ...], str]:
     """The fits to ask, and what they have to do with the case."""
-    used = new.bag.data_sha256 in predictor.bags
-    case = new.case or (predictor.cases.get(new.bag.slide, "") if used else "")
+    used, case = new.bag.data_sha256 in predictor.bags, _known_as(predictor, new)
     unseeing = predictor.unseeing(case)
     if not case:
         return predictor.fits, "yes" if used else "unknown"
@@ -176,11 +173,19 @@ def _fits(predictor: Predictor, new: NewSlide) -> tuple[tuple[Fit, ...], str]:
     return (unseeing, "out of fold") if unseeing else (predictor.fits, "yes")
 
 
+def _known_as(predictor: Predictor, new: NewSlide) -> str:
+    """The fingerprint of a slide's case; empty where it is not known."""
+    if new.case:
+        return hidden(new.case)
+    return predictor.cases.get(hidden(new.bag.slide), "")
+
+
 def _read(
     row: Answer, predictor: Predictor, fits: Sequence[Fit], bags: Sequence[Bag], new: NewSlide
 ) -> Answer:
     """The row with what the fits answer."""
-    reading = predictor.reader.read(predictor.answers(fits, bags, new.other), new.case)
+    known_as = _known_as(predictor, new)
+    reading = predictor.reader.read(predictor.answers(fits, bags, new.other), known_as)
     decided = len(reading.candidates) == 1
     between = " and ".join(reading.candidates)
     undecided = f"undecided between {between}" if between else "no answer is plausible"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import numpy as np
 from scipy.special import softmax
 
+from mil.answers.hidden import hidden
 from mil.answers.reading import FitAnswer, Reader, Reading
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.classification.conformal import cases_needed
@@ -33,7 +34,7 @@ class KnownCases:
     """Predictions of one model out of fold.
 
     Attributes:
-        names: n cases.
+        names: fingerprints of n cases.
         truth: (n,) index of the true class.
         folds: (R, n) the fold that tested the case in each repeat.
         p: (R, n, C) probabilities.
@@ -68,7 +69,7 @@ class ClassReader(Reader):
         table = cast("ClassPredictions", predictions)
         scores = [table.case_scores(model, repeat) for repeat in table.repeats]
         known = KnownCases(
-            scores[0].case,
+            tuple(map(hidden, scores[0].case)),
             scores[0].truth,
             np.stack([score.fold for score in scores]),
             np.stack([score.p for score in scores]),

@@ -74,12 +74,13 @@ def gather_slides(
         for name, path in by_name.items()
         if not path.exists()
     }
+    packed = predictor.backbone
     unusable |= extract_slides(
         [path for name, path in paths.items() if name not in unusable],
-        predictor.recipe,
+        dict(predictor.recipe) | ({"weights": packed.name} if packed else {}),
         folder,
         annotations=annotations if mask == "annotations" else None,
-        weights=weights,
+        weights=str(packed) if packed else weights,
         slide_mpp=slide_mpp,
         progress=progress,
     )

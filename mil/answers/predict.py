@@ -121,11 +121,11 @@ def predict_slides(
     usable: dict[str, list[tuple[NewSlide, Bag]]] = {}
     for name in slides.names:
         if name in slides.unusable:
-            row = without_bag(predictor, name, slides.unusable[name])
+            row = without_bag(name, slides.unusable[name])
         else:
             bag = slides.bags[name]
             line = known.get(bag.slide)
-            case = (line.case if line else "") or predictor.cases.get(bag.slide, "") or bag.case
+            case = (line.case if line else "") or predictor.names.get(bag.slide, "") or bag.case
             new = NewSlide(
                 bag=bag,
                 case=case,

@@ -2,20 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from features.bags.bag import Bag, recipe_differences
 from features.bags.store import recipe_differences as describe_differences
 from features.errors import FeaturesError
+from mil.answers.hidden import hidden
 from mil.answers.reading import FitAnswer, Reader, reader_class
 from mil.answers.reference import SlideReference, load_reference
-from mil.data.names import matching
+from mil.data.case import Row
+from mil.data.reading import AS_WRITTEN, TableReading
+from mil.data.table import read_table
 from mil.errors import FitError, MilError, RunError
 from mil.evaluation.display import Table
 from mil.learning.fitted import FittedModel, predict
 from mil.runs.files import REFERENCE
-from mil.runs.run import Run
+from mil.runs.run import Run, open_run
 
 # What decides which tiles a bag has, and not what their features are.
 CHOOSES_TILES = {
@@ -24,13 +28,29 @@ CHOOSES_TILES = {
 }  # fmt: skip
 
 
+SAME_WEIGHTS = {"weights"}  # the name of their file; what they are, weights_sha256 tells
+
+
 @dataclass(frozen=True)
 class Fit:
-    """The model of one fold; repeat and fold are 0 for a model trained on all cases."""
+    """The model of one fold.
+
+    Attributes:
+        repeat, fold: of a cross-validation; 0 and 0 for a model trained on all cases.
+        model: the fit.
+        hides: whether its cases are named by fingerprints, as in a package.
+    """
 
     repeat: int
     fold: int
     model: FittedModel
+    hides: bool = False
+
+    @cached_property
+    def seen(self) -> frozenset[str]:
+        """Fingerprints of the cases that it was trained on; see ``hidden``."""
+        names = self.model.trained_on
+        return frozenset(names if self.hides else map(hidden, names))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,27 +60,35 @@ class Predictor:
     Attributes:
         source: the run or package that it comes from.
         title: of the study.
+        task: name of the task.
         model: its name.
         fits: one per fold and repeat of a cross-validation, or the one trained on all cases.
         reader: reads their answers against predictions out of fold.
         reference: of the training slides; None where their bags are gone.
         reads_tiles: whether it answers from tiles; a model of clinical columns does not.
-        cases: of the training slides by slide, as their tables name them.
+        cases: the case of each training slide, both by fingerprint; see ``hidden``.
+        names: the case of each training slide in plain words; empty in a package.
         bags: fingerprints of the training bags.
         performance: how the cross-validation judged it, in one line; empty without one.
+        backbone: a file with the encoder's weights, in a package that has one.
+        reading: how the study's tables are read.
         notes: what a reader should know of all answers.
     """
 
     source: Path
     title: str
+    task: str
     model: str
     fits: tuple[Fit, ...]
     reader: Reader
     reference: SlideReference | None
     reads_tiles: bool
     cases: Mapping[str, str]
+    names: Mapping[str, str]
     bags: frozenset[str]
     performance: str = ""
+    backbone: Path | None = None
+    reading: TableReading = AS_WRITTEN
     notes: tuple[str, ...] = ()
 
     @property
@@ -73,11 +101,17 @@ class Predictor:
         """How a fit's logits are read."""
         return self.fits[0].model.readout
 
+    def read_table(self, path: Path | None) -> list[Row]:
+        """The rows of a table with the study's names of columns; none without a table.
+
+        Raises:
+            CohortError: the table cannot be read.
+        """
+        return list(read_table(path, self.reading)) if path else []
+
     def unseeing(self, case: str) -> tuple[Fit, ...]:
-        """The fits that were not trained on a case; all of them where it is not known."""
-        return tuple(
-            fit for fit in self.fits if not case or not matching([case], fit.model.trained_on)
-        )
+        """The fits that were not trained on a case, by fingerprint; all of them where it is not known."""
+        return tuple(fit for fit in self.fits if case not in fit.seen)
 
     def suit(self, bag: Bag) -> tuple[Bag, bool]:
         """A bag that the fits can read, and whether its tiles were chosen as those of training slides.
@@ -85,9 +119,9 @@ class Predictor:
         Raises:
             FitError: its features were made in another way.
         """
-        differing = set(recipe_differences(self.recipe, bag.recipe))
+        differing = set(recipe_differences(self.recipe, bag.recipe)) - SAME_WEIGHTS
         if not differing:
-            return bag, True
+            return replace(bag, recipe=self.recipe), True
         if differing - CHOOSES_TILES:
             changes = describe_differences(self.recipe, bag.recipe)
             raise FitError(
@@ -116,6 +150,27 @@ class Predictor:
             mean = {n: sum(values[n] for values in of_slides) / len(bags) for n in of_slides[0]}
             answers.append(FitAnswer(fit.repeat, fit.fold, mean))
         return answers
+
+
+def open_predictor(path: Path, model: str = "") -> Predictor:
+    """The predictor of a run folder or of a package.
+
+    Args:
+        path: the folder.
+        model: its name; of a cross-validation the best one if not given.
+
+    Raises:
+        RunError: the folder is neither, the run is not finished, or it has no such model.
+        FitError: a fit is missing.
+    """
+    from mil.answers.package import is_package, read_package
+
+    if not is_package(path):
+        return predictor_of_run(open_run(path), model)
+    predictor = read_package(path)
+    if model not in ("", predictor.model):
+        raise RunError(f"{path} holds model {predictor.model}, not {model}.")
+    return predictor
 
 
 def predictor_of_run(run: Run, model: str = "") -> Predictor:
@@ -178,12 +233,15 @@ def _predictor(
     return Predictor(
         source=run.path,
         title=run.title,
+        task=run.task.name,
         model=model,
+        reading=run.settings.reading,
         fits=fits,
         reader=reader,
         reference=reference,
         reads_tiles=not reads_table([model]),
-        cases=run.cases,
+        cases={hidden(slide): hidden(case) for slide, case in run.cases.items()},
+        names=run.cases,
         bags=frozenset(run.bags.values()),
         performance=performance,
         notes=(*notes, *([note] if note else [])),
@@ -199,11 +257,11 @@ def _performance(table: Table) -> str:
 def _reference(run: Run) -> tuple[SlideReference | None, str]:
     """The reference of a run, from its file or from its bags; and why there is none, else empty."""
     if (run.path / REFERENCE).is_file():
-        return load_reference(run.verified(run.path / REFERENCE)), ""
+        return load_reference(run.verified(run.path / REFERENCE)).hidden(), ""
     try:
         bags = [run.bag(slide) for slide in run.cases]
         if not bags:
             raise RunError(f"{run.path} does not say which slides it learnt from.")
     except (MilError, FeaturesError) as error:
         return None, f"Not known whether new slides are like those the model learnt from: {error}"
-    return SlideReference.of_bags(bags, list(run.cases.values())), ""
+    return SlideReference.of_bags(bags, list(run.cases.values())).hidden(), ""

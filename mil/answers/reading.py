@@ -80,7 +80,7 @@ class Reader(ABC):
 
         Args:
             answers: of the fits that have not seen the case.
-            case: its name, where it is one of the known cases: it is left out of these.
+            case: its fingerprint, where it is one of the known cases: it is left out of these.
         """
 
     @abstractmethod

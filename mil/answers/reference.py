@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from features.reference import UNLIKE, UNUSUAL, Reference
 from features.regions.masks import is_bright_field
 from features.summary import listed
 from features.tiles.quality import FLAGS
+from mil.answers.hidden import hidden
 from mil.errors import RunError
 
 Floats = NDArray[np.float64]
@@ -106,6 +107,11 @@ class SlideReference:
         """Slides and cases."""
         return {"slides": list(self.slides), "cases": list(self.cases)}
 
+    def hidden(self) -> "SlideReference":
+        """The facts with fingerprints in place of names."""
+        slides, cases = (tuple(map(hidden, names)) for names in (self.slides, self.cases))
+        return replace(self, slides=slides, cases=cases)
+
     @cached_property
     def reference(self) -> Reference:
         """The descriptors, by case."""
@@ -116,7 +122,7 @@ class SlideReference:
 
         Args:
             bag: of the slide, by the same encoder.
-            case: of the slide, if it is one of the training slides'.
+            case: of the slide, as the facts name it, if it is one of the training slides'.
             same_region: whether its tiles were chosen as theirs were; if not, their number says nothing.
         """
         if unfit := self._unfit(bag):

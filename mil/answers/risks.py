@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
+from mil.answers.hidden import hidden
 from mil.answers.reading import FitAnswer, Reader, Reading
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.intervals import wilson
@@ -23,7 +24,7 @@ class KnownRisks:
     """Risks of one model out of fold.
 
     Attributes:
-        names: n cases.
+        names: fingerprints of n cases.
         folds: (R, n) the fold that tested the case in each repeat.
         risk: (R, n).
         curve: columns of survival, ``s_<time>``.
@@ -54,7 +55,8 @@ class RiskReader(Reader):
         table = cast("RiskPredictions", predictions)
         repeats = [table.case_risks(model, repeat) for repeat in table.repeats]
         folds, risk = (np.stack([getattr(r, name) for r in repeats]) for name in ("fold", "risk"))
-        return cls(KnownRisks(repeats[0].case, folds, risk, tuple(table.curve_columns)))
+        names = tuple(map(hidden, repeats[0].case))
+        return cls(KnownRisks(names, folds, risk, tuple(table.curve_columns)))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -15,6 +15,7 @@ from features.progress import Progress, Silent
 from features.slides.slide import open_slide
 from features.tiles.quality import FLAGS
 from mil.answers.answer import ALL_TISSUE, ANSWERED, Answer
+from mil.answers.hidden import hidden
 from mil.answers.maps import answer_map
 from mil.answers.predict import Answers
 from mil.errors import FitError
@@ -133,7 +134,7 @@ def _scores(answers: Answers, row: Answer, bag: Bag) -> TileScores | None:
     with suppress(FitError):
         read, _ = predictor.suit(bag)
         known = row.predicted in predictor.readout.classes
-        fits = predictor.unseeing(row.case) or predictor.fits
+        fits = predictor.unseeing(hidden(row.case)) or predictor.fits
         return answer_map(fits, read, row.predicted if known else None)
     return None
 

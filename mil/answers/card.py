@@ -1,0 +1,113 @@
+"""The card of a packed model: what it is for, what it learnt from, how well it does, and its limits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from features.recipe import recipe_parts
+from mil.answers.hidden import hidden
+from mil.answers.predictor import Predictor
+from mil.runs.run import Run
+
+LIMITS = (
+    "It answers among the classes below. A disease it has never seen is called one of them, unless the slide "
+    "looks unlike all it knows; then it abstains.",
+    "Its figures come from the cases below, out of fold. Slides of another laboratory or scanner may do "
+    "worse; an external validation tells.",
+    "A map shows what the model uses, not what the disease is.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is known of a model.
+
+    Attributes:
+        title: of the study.
+        question: what it answers.
+        model: head and number of fits.
+        input: how slides become its input.
+        learnt_from: cases and slides by class.
+        cases: fingerprints of the cases' names.
+        performance: out of fold, with intervals.
+        promise: what its sets are worth.
+        licence: of the encoder's weights.
+        versions: of the libraries.
+        finished: when the study was made.
+    """
+
+    title: str
+    question: str
+    model: str
+    input: str
+    learnt_from: str
+    cases: tuple[str, ...]
+    performance: str
+    promise: str
+    licence: str
+    versions: str
+    finished: str
+
+    def to_markdown(self, notes: Sequence[str] = ()) -> str:
+        """The card as text with headings."""
+        rows = [
+            ("Question", self.question),
+            ("Model", self.model),
+            ("Input", self.input),
+            ("Learnt from", self.learnt_from),
+            ("Out of fold", self.performance or "not known: the model was trained on all cases"),
+            ("Sets", self.promise),
+            ("Licence of the encoder", self.licence),
+            ("Versions", self.versions),
+            ("Made", self.finished),
+        ]
+        lines = [f"# {self.title}", "", "For research; not for diagnosis.", ""]
+        lines += [f"**{name}.** {text}\n" for name, text in rows]
+        lines += ["## Limits", "", *(f"- {text}" for text in (*LIMITS, *notes)), ""]
+        lines += [
+            "## Cases",
+            "",
+            "By fingerprint of their names, so that they can be recognised:",
+            "",
+        ]
+        lines += [" ".join(self.cases), ""]
+        return "\n".join(lines)
+
+
+def card_of_run(run: Run, predictor: Predictor) -> Card:
+    """The card of a run's model."""
+    counts = dict.fromkeys(run.classes, 0)
+    for label in run.labels.values():
+        counts[label] = counts.get(label, 0) + 1
+    recipe = next(iter(recipe_parts(run.recipe)))
+    return Card(
+        title=run.title,
+        question=f"{run.task.name}: {', '.join(predictor.readout.classes)}",
+        model=f"{predictor.model}, {len(predictor.fits)} fits",
+        input=_describe_input(recipe),
+        learnt_from=f"{len(run.labels)} cases, {len(run.cases)} slides: "
+        + ", ".join(f"{label} {count}" for label, count in counts.items()),
+        cases=tuple(sorted(map(hidden, run.labels))),
+        performance=predictor.performance,
+        promise=predictor.reader.promise(),
+        licence=_licence(str(recipe.get("backbone", ""))),
+        versions=", ".join(f"{name} {version}" for name, version in run.versions.items()),
+        finished=run.finished,
+    )
+
+
+def _describe_input(recipe: Mapping[str, Any]) -> str:
+    """How slides become bags."""
+    inside = " or ".join(recipe.get("classes", ())) or recipe.get("region", "the region")
+    return (
+        f"tiles of {recipe.get('tile', '?')} px at {recipe.get('mpp', '?')} micrometres per pixel, inside "
+        f"{inside}; encoder {recipe.get('backbone', '?')}, weights {recipe.get('weights', '?')}"
+    )
+
+
+def _licence(backbone: str) -> str:
+    """The licence of an encoder's weights, as far as it is known without them."""
+    from features.backbones.catalogue import published_recipe
+
+    known = published_recipe(backbone)
+    return known.licence if known else "see its source"

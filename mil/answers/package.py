@@ -1,0 +1,192 @@
+"""A model packed for another machine: its fits, what they are worth, and what they learnt from.
+
+package.json            format, model, reader, recipe and card; fingerprints of the other files
+CARD.md                 the card, to be read
+models/<n>.safetensors  one per fit; cases are named by fingerprints
+reference.safetensors   facts of the training slides
+backbone.safetensors    the encoder, where its licence lets it be passed on
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from features.backbones.catalogue import fetch_weights, published_recipe
+from features.errors import BackboneError
+from features.files.atomic import write_atomic
+from features.files.parse import parse_json
+from mil.answers.card import Card
+from mil.answers.predictor import Fit, Predictor
+from mil.answers.reading import reader_class
+from mil.answers.reference import load_reference, save_reference
+from mil.errors import RunError
+from mil.learning.fitted import load_model, save_model
+from mil.runs.files import sha256_of, write_json
+from mil.tasks.registry import task_class
+
+FORMAT, FORMAT_VERSION = "mil-package", 1
+PACKAGE, CARD, BACKBONE, REFERENCE = (
+    "package.json",
+    "CARD.md",
+    "backbone.safetensors",
+    "reference.safetensors",
+)
+OPEN_LICENCES = ("apache-2.0", "mit", "bsd", "cc0", "cc-by-4.0")  # that let weights be passed on
+
+
+@dataclass(frozen=True)
+class Package:
+    """What was packed.
+
+    Attributes:
+        path: the folder.
+        card: what it is, to be read.
+        notes: what was left out, and why.
+    """
+
+    path: Path
+    card: Card
+    notes: tuple[str, ...]
+
+
+def is_package(path: Path) -> bool:
+    """Whether a folder is a package."""
+    return (path / PACKAGE).is_file()
+
+
+def write_package(predictor: Predictor, card: Card, out: Path) -> Package:
+    """Pack a model with all that is needed to answer for new slides on another machine.
+
+    Args:
+        predictor: the model.
+        card: what it is.
+        out: a new folder.
+
+    Raises:
+        RunError: the folder exists.
+    """
+    if out.exists():
+        raise RunError(f"{out} exists. Name a new folder for the package.")
+    (out / "models").mkdir(parents=True)
+    files: dict[str, dict[str, int]] = {}
+    notes: list[str] = []
+    for number, fit in enumerate(predictor.fits):
+        files[f"models/{number}.safetensors"] = {"repeat": fit.repeat, "fold": fit.fold}
+        seen = tuple(sorted(fit.seen))
+        path = out / f"models/{number}.safetensors"
+        save_model(path, replace(fit.model, trained_on=seen))
+        path.with_suffix(".json").unlink()  # says again what is inside
+    if predictor.reference is not None:
+        save_reference(out / REFERENCE, predictor.reference)
+    if note := _write_backbone(predictor.recipe, out / BACKBONE):
+        notes.append(note)
+    write_atomic(out / CARD, card.to_markdown(notes))
+    others = [out / name for name in (REFERENCE, BACKBONE, CARD) if (out / name).is_file()]
+    write_json(
+        out / PACKAGE,
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "title": predictor.title,
+            "task": predictor.task,
+            "model": predictor.model,
+            "reads_tiles": predictor.reads_tiles,
+            "fits": files,
+            "reader": predictor.reader.to_json(),
+            "cases": dict(predictor.cases),
+            "bags": sorted(predictor.bags),
+            "performance": predictor.performance,
+            "card": asdict(card),
+            "notes": notes,
+            "sha256": {
+                str(path.relative_to(out)): sha256_of(path)
+                for path in [*(out / name for name in files), *others]
+            },
+        },
+    )
+    return Package(out, card, tuple(notes))
+
+
+def read_package(path: Path) -> Predictor:
+    """The predictor of a package.
+
+    Raises:
+        RunError: the folder is no package, was written by a newer version, or a file was changed.
+        FitError: a model cannot be read.
+    """
+    info = read_info(path)
+    fits = tuple(
+        Fit(place["repeat"], place["fold"], load_model(path / name), hides=True)
+        for name, place in info["fits"].items()
+    )
+    return Predictor(
+        source=path,
+        title=info["title"],
+        task=info["task"],
+        model=info["model"],
+        fits=fits,
+        reader=reader_class(task_class(info["task"])).from_json(info["reader"]),
+        reference=load_reference(path / REFERENCE) if REFERENCE in info["sha256"] else None,
+        reads_tiles=info["reads_tiles"],
+        cases=info["cases"],
+        names={},
+        bags=frozenset(info["bags"]),
+        performance=info["performance"],
+        backbone=path / BACKBONE if BACKBONE in info["sha256"] else None,
+        notes=tuple(info["notes"]),
+    )
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """package.json, after its files were compared with it.
+
+    Raises:
+        RunError: the folder is no package, was written by a newer version, or a file was changed.
+    """
+    try:
+        info: dict[str, Any] = parse_json((path / PACKAGE).read_text())
+        if info["format"] != FORMAT or info["format_version"] > FORMAT_VERSION:
+            raise RunError(f"{path}: the package is of another format. Upgrade sarcomil.")
+        files: Mapping[str, str] = info["sha256"]
+        changed = [name for name, sha256 in files.items() if sha256_of(path / name) != sha256]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path}: not a complete package ({error}). Copy the whole folder again."
+        ) from error
+    if changed:
+        raise RunError(f"{path / changed[0]} is not the file that was packed. Copy it again.")
+    return info
+
+
+def read_card(path: Path) -> str:
+    """The card of a package, as text.
+
+    Raises:
+        RunError: as ``read_info``.
+    """
+    read_info(path)
+    return (path / CARD).read_text()
+
+
+def _write_backbone(recipe: Mapping[str, Any], out: Path) -> str:
+    """Write the encoder's weights, if they may be passed on; returns why not, else empty."""
+    name, weights = str(recipe.get("backbone", "")), str(recipe.get("weights", ""))
+    if weights.startswith("random"):
+        return ""  # drawn again from their seed
+    if recipe.get("region") not in ("annotations", "tissue", "segmented"):
+        return "The bags were made elsewhere: only bags made in the same way are answered for."
+    if weights != "pretrained":
+        return f"The encoder's weights, {weights}, are not in the package: pass them on with it."
+    known = published_recipe(name)
+    licence = known.licence if known else "not known"
+    if known is None or known.gated or licence.casefold() not in OPEN_LICENCES:
+        return (
+            f"The encoder {name} is not in the package, as its licence ({licence}) does not let it be passed "
+            "on: it must be available where the package is used."
+        )
+    try:
+        fetch_weights(name, out)
+    except BackboneError as error:
+        return f"The encoder {name} is not in the package: {error}"
+    return ""

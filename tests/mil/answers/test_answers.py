@@ -1,0 +1,183 @@
+"""One row per slide and per case, whatever happens; the same answers from a package."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from features.bags.bag import write_bag
+from features.errors import NoTiles
+from mil.answers.card import card_of_run
+from mil.answers.gather import NewSlides, gather_slides
+from mil.answers.package import read_package, write_package
+from mil.answers.predict import predict_slides
+from mil.answers.predictor import open_predictor, predictor_of_run
+from mil.errors import CohortError, FitError, RunError
+from mil.report.answers import write_answers
+from tests.mil.made import made_bag, made_cohort
+from tests.mil.made_runs import make_run
+
+RECIPE = {"backbone": "toy", "weights": "pretrained", "mpp": 0.5, "tile": 224, "min_coverage": 0.6}
+AGES = [str(age) for age in np.random.default_rng(0).integers(20, 90, 16)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Two repeats of two folds over 16 cases, with attention and with clinical columns."""
+    folder = tmp_path_factory.mktemp("answers")
+    cohort = made_cohort((8, 8), n_tiles=12, seed=1)
+    return make_run(folder, cohort, ("majority", "abmil"), age=AGES)
+
+
+@pytest.fixture(scope="module")
+def predictor(run):
+    return predictor_of_run(run, "abmil")
+
+
+def slides_of(*bags, **unusable):
+    return NewSlides(
+        names=(*(bag.slide for bag in bags), *unusable),
+        bags={bag.slide: bag for bag in bags},
+        unusable=unusable,
+        masks={},
+        paths={},
+    )
+
+
+def test_a_known_case_is_answered_by_the_fits_that_have_not_seen_it(run, predictor):
+    slide, case = next(iter(run.cases.items()))
+    answers = predict_slides(predictor, slides_of(run.bag(slide)))
+    [row] = answers.slides
+    assert (row.case, row.trained_on) == (case, "out of fold")
+    fits = [fit for fit in predictor.fits if case not in fit.model.trained_on]
+    assert len(fits) == 2  # of two repeats
+    logs = [np.log([fit.model.predict(run.bag(slide))[n] for n in row.values]) for fit in fits]
+    scaled = np.exp(np.mean(logs, axis=0) / predictor.reader.temperature)
+    assert list(row.values.values()) == pytest.approx(scaled / scaled.sum(), abs=1e-6)
+    assert "the fits that have not seen them answer" in " ".join(answers.warnings())
+
+
+def test_a_training_slide_under_another_name_is_recognised(run, predictor):
+    slide = next(iter(run.cases))
+    [row] = predict_slides(predictor, slides_of(replace(run.bag(slide), slide="new"))).slides
+    assert row.trained_on == "yes"
+
+
+def test_every_slide_and_every_case_has_a_row(predictor):
+    fine, other = made_bag("fine", n_tiles=12), replace(made_bag("other"), recipe={"backbone": "b"})
+    foreign = made_bag("foreign", 50 + np.random.default_rng(0).normal(size=(12, 5)))
+    new = slides_of(fine, other, foreign, empty=NoTiles("no tile"), broken=FitError("no slide"))
+    answers = predict_slides(predictor, new)
+    outcomes = {row.slide: row.outcome for row in answers.slides}
+    assert outcomes.pop("fine") in ("answered", "undecided")
+    assert outcomes == {
+        "other": "failed", "foreign": "abstained", "empty": "abstained", "broken": "failed",
+    }  # fmt: skip
+    assert [row.case for row in answers.cases] == list(new.names)
+    for row in answers.rows:
+        assert bool(row.values) == row.has_values
+        assert row.reason or row.outcome == "answered"
+
+
+def test_slides_of_a_case_answer_together_and_one_that_cannot_is_named(run, predictor):
+    table = run.rows()[:3]
+    rows = [replace(row, case="new", slide=name) for row, name in zip(table, "abc", strict=True)]
+    bags = [made_bag(name, n_tiles=12, seed=5) for name in "ab"]
+    lost = replace(made_bag("c", 50 + np.random.default_rng(0).normal(size=(12, 5))))
+    answers = predict_slides(predictor, slides_of(*bags, lost), table=rows)
+    [case] = answers.cases
+    assert (case.case, case.n_tiles, case.trained_on) == ("new", 24, "no")
+    assert "Without c (abstained)." in case.notes
+    logs = np.mean(
+        [
+            np.log(np.mean([list(fit.model.predict(bag).values()) for bag in bags], axis=0))
+            for fit in predictor.fits
+        ],
+        axis=0,
+    )
+    scaled = np.exp(logs / predictor.reader.temperature)
+    assert list(case.values.values()) == pytest.approx(scaled / scaled.sum(), abs=1e-6)
+
+
+def test_a_bag_that_differs_only_in_where_tiles_were_taken_is_read_and_that_is_noted(
+    run, predictor
+):
+    tissue = made_bag("t", n_tiles=12, recipe={**run.recipe, "region": "tissue"})
+    [row] = predict_slides(predictor, slides_of(tissue)).slides
+    assert row.outcome in ("answered", "undecided")
+    assert any("nothing is promised" in note for note in row.notes)
+    assert row.mask == "all tissue"
+
+
+def test_the_files_hold_one_row_each(predictor, tmp_path):
+    new = slides_of(made_bag("a", n_tiles=12), broken=FitError("<b>no</b> slide"))
+    answers = predict_slides(predictor, new)
+    table, document, page = write_answers(answers, tmp_path / "p.csv")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["level"], row["case"]) for row in rows] == [
+        ("slide", "a"), ("slide", "broken"), ("case", "a"), ("case", "broken"),
+    ]  # fmt: skip
+    values = json.loads(document.read_text())["answers"][0]["values"]
+    assert [float(rows[0][name]) for name in values] == list(values.values())
+    assert "&lt;b&gt;no&lt;/b&gt; slide" in page.read_text()
+    assert "<script" not in page.read_text()
+
+
+def test_two_inputs_of_one_name_and_missing_files(predictor, tmp_path):
+    write_bag(tmp_path / "a.h5", made_bag("a"))
+    with pytest.raises(RunError, match="are both called a"):
+        gather_slides(predictor, [tmp_path / "a.h5", tmp_path / "x" / "a.h5"], tmp_path / "bags")
+    new = gather_slides(predictor, [tmp_path / "a.h5", tmp_path / "no.h5"], tmp_path / "bags")
+    assert list(new.bags) == ["a"]
+    assert "there is no such file" in str(new.unusable["no"])
+
+
+def test_the_best_model_is_taken_and_named(run):
+    predictor = predictor_of_run(run)
+    assert predictor.model in ("majority", "abmil")
+    assert "the best of 2" in predictor.notes[0]
+    with pytest.raises(RunError, match="abmill"):
+        predictor_of_run(run, "abmill")
+
+
+def test_a_package_answers_as_its_run_and_names_no_case(run, predictor, tmp_path):
+    packed = write_package(predictor, card_of_run(run, predictor), tmp_path / "package")
+    again = open_predictor(packed.path)
+    slide = next(iter(run.cases))
+    new = slides_of(run.bag(slide), made_bag("new", n_tiles=12))
+    first, second = predict_slides(predictor, new), predict_slides(again, new)
+    for mine, theirs in zip(first.slides, second.slides, strict=True):
+        assert replace(mine, case="") == replace(theirs, case="")
+    everything = b"".join(path.read_bytes() for path in packed.path.rglob("*") if path.is_file())
+    names = {*run.labels, *run.cases}
+    assert [name for name in names if f'"{name}"'.encode() in everything] == []
+    assert "16 cases" in (packed.path / "CARD.md").read_text()
+
+
+def test_a_package_that_was_changed_or_exists_is_refused(run, predictor, tmp_path):
+    path = write_package(predictor, card_of_run(run, predictor), tmp_path / "package").path
+    with pytest.raises(RunError, match="exists"):
+        write_package(predictor, card_of_run(run, predictor), path)
+    with pytest.raises(RunError, match="holds model abmil, not mean"):
+        open_predictor(path, "mean")
+    (path / "CARD.md").write_text("better")
+    with pytest.raises(RunError, match=r"CARD.md is not the file that was packed"):
+        read_package(path)
+    (path / "CARD.md").unlink()
+    with pytest.raises(RunError, match="not a complete package"):
+        read_package(path)
+
+
+def test_a_model_of_columns_needs_the_table(run, tmp_path):
+    cohort = made_cohort((8, 8), n_tiles=12, seed=1)
+    clinical = make_run(tmp_path, cohort, ("clinical",), age=AGES)
+    predictor = predictor_of_run(clinical)
+    slide = next(iter(clinical.cases))
+    with pytest.raises(CohortError, match="age"):
+        predict_slides(predictor, slides_of(clinical.bag(slide)))
+    [row] = predict_slides(predictor, slides_of(clinical.bag(slide)), table=clinical.rows()).slides
+    assert np.isnan(row.unlike)
+    assert row.has_values
