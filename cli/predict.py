@@ -83,8 +83,8 @@ def predict(options: PredictOptions) -> None:
     """
     from cli.console import Bars, say
     from mil.answers.gather import gather_slides
+    from mil.answers.package import open_predictor
     from mil.answers.predict import predict_slides
-    from mil.answers.predictor import open_predictor
     from mil.report.answers import write_answers
 
     path = options.out or options.run / "predict.csv"

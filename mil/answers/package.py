@@ -17,12 +17,13 @@ from features.errors import BackboneError
 from features.files.atomic import write_atomic
 from features.files.parse import parse_json
 from mil.answers.card import Card
-from mil.answers.predictor import Fit, Predictor
+from mil.answers.predictor import Fit, Predictor, predictor_of_run
 from mil.answers.reading import reader_class
 from mil.answers.reference import load_reference, save_reference
 from mil.errors import RunError
 from mil.learning.fitted import load_model, save_model
 from mil.runs.files import sha256_of, write_json
+from mil.runs.run import open_run
 from mil.tasks.registry import task_class
 
 FORMAT, FORMAT_VERSION = "mil-package", 1
@@ -106,6 +107,25 @@ def write_package(predictor: Predictor, card: Card, out: Path) -> Package:
         },
     )
     return Package(out, card, tuple(notes))
+
+
+def open_predictor(path: Path, model: str = "") -> Predictor:
+    """The predictor of a run folder or of a package.
+
+    Args:
+        path: the folder.
+        model: its name; of a cross-validation the best one if not given.
+
+    Raises:
+        RunError: the folder is neither, the run is not finished, or it has no such model.
+        FitError: a fit is missing.
+    """
+    if not is_package(path):
+        return predictor_of_run(open_run(path), model)
+    predictor = read_package(path)
+    if model not in ("", predictor.model):
+        raise RunError(f"{path} holds model {predictor.model}, not {model}.")
+    return predictor
 
 
 def read_package(path: Path) -> Predictor:

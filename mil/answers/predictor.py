@@ -19,7 +19,7 @@ from mil.errors import FitError, MilError, RunError
 from mil.evaluation.display import Table
 from mil.learning.fitted import FittedModel, predict
 from mil.runs.files import REFERENCE
-from mil.runs.run import Run, open_run
+from mil.runs.run import Run
 
 # What decides which tiles a bag has, and not what their features are.
 CHOOSES_TILES = {
@@ -152,27 +152,6 @@ class Predictor:
         return answers
 
 
-def open_predictor(path: Path, model: str = "") -> Predictor:
-    """The predictor of a run folder or of a package.
-
-    Args:
-        path: the folder.
-        model: its name; of a cross-validation the best one if not given.
-
-    Raises:
-        RunError: the folder is neither, the run is not finished, or it has no such model.
-        FitError: a fit is missing.
-    """
-    from mil.answers.package import is_package, read_package
-
-    if not is_package(path):
-        return predictor_of_run(open_run(path), model)
-    predictor = read_package(path)
-    if model not in ("", predictor.model):
-        raise RunError(f"{path} holds model {predictor.model}, not {model}.")
-    return predictor
-
-
 def predictor_of_run(run: Run, model: str = "") -> Predictor:
     """The predictor of a run: the ensemble of a cross-validation's fits, or the model trained on all cases.
 
@@ -229,7 +208,7 @@ def _predictor(
 ) -> Predictor:
     from mil.heads.registry import reads_table
 
-    reference, note = _reference(run)
+    reference, note = reference_of_run(run)
     return Predictor(
         source=run.path,
         title=run.title,
@@ -254,7 +233,7 @@ def _performance(table: Table) -> str:
     return ", ".join(f"{name} {value}" for name, value in cells)
 
 
-def _reference(run: Run) -> tuple[SlideReference | None, str]:
+def reference_of_run(run: Run) -> tuple[SlideReference | None, str]:
     """The reference of a run, from its file or from its bags; and why there is none, else empty."""
     if (run.path / REFERENCE).is_file():
         return load_reference(run.verified(run.path / REFERENCE)).hidden(), ""

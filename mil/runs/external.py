@@ -4,7 +4,8 @@ The cases are those a table marks with ``split`` = ``test``, or all cases of a t
 are predicted by the ensemble of all fits of the model in the cross-validation.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from features.errors import FeaturesError
+from mil.answers.predictor import reference_of_run
+from mil.answers.reference import Likeness
 from mil.baselines.tile_vote import TileVoteLogits
 from mil.data.case import Case
 from mil.data.cohort import Cohort, assemble
@@ -51,6 +54,8 @@ class ExternalValidation:
         n_members: fits in the ensemble.
         predictions: of the ensemble, one row per slide.
         evaluation: of the predictions.
+        unlike: by slide, how it compares with the slides that the run was trained on; see
+            ``mil.answers.reference.Likeness``. Empty where those are gone.
         path: the folder with predictions.csv and metrics.json.
         logs: the files that record the validation.
     """
@@ -60,6 +65,7 @@ class ExternalValidation:
     n_members: int
     predictions: Predictions
     evaluation: Evaluation
+    unlike: Mapping[str, Likeness]
     path: Path
     logs: tuple[Path, ...]
 
@@ -123,7 +129,16 @@ def external_validation(
     path.mkdir(exist_ok=True)
     write_predictions(path / "predictions.csv", predictions)
     evaluation = evaluate(predictions)
-    facts = {"members": len(members), "table_sha256": record.table_sha256, "read": record.date}
+    unlike = compare_slides(run, cohort, notify or (lambda _text: None))
+    facts = {
+        "members": len(members),
+        "table_sha256": record.table_sha256,
+        "read": record.date,
+        "unlike": {
+            slide: None if math.isnan(found.ratio) else round(found.ratio, 4)
+            for slide, found in unlike.items()
+        },
+    }
     write_json(path / "metrics.json", evaluation.to_json() | facts)
     return ExternalValidation(
         record=record,
@@ -131,9 +146,34 @@ def external_validation(
         n_members=len(members),
         predictions=predictions,
         evaluation=evaluation,
+        unlike=unlike,
         path=path,
         logs=logs,
     )
+
+
+def compare_slides(run: Run, cohort: Cohort, notify: Callable[[str], None]) -> dict[str, Likeness]:
+    """How the slides of a cohort compare with those of a run; they are judged whatever that says.
+
+    Args:
+        run: the cross-validation.
+        cohort: of unseen cases, with bags of the run's recipe.
+        notify: called with each slide for which a new case would get no answer, and their number.
+    """
+    reference, missing = reference_of_run(run)
+    if reference is None:
+        notify(missing)
+        return {}
+    unlike = {bag.slide: reference.compare(bag) for bag in cohort.bags}
+    unanswered = {slide: found for slide, found in unlike.items() if found.unfit or found.abstains}
+    for slide, found in unanswered.items():
+        notify(f"{slide}: {found.unfit or found.abstains}")
+    if unanswered:
+        notify(
+            f"{len(unanswered)} of {len(unlike)} slides are unlike those the model learnt from. Their answers "
+            "count here; for a new case none would be given."
+        )
+    return unlike
 
 
 def check_unseen(run: Run, members: Sequence[FittedModel], cohort: Cohort) -> None:

@@ -11,9 +11,9 @@ from features.bags.bag import write_bag
 from features.errors import NoTiles
 from mil.answers.card import card_of_run
 from mil.answers.gather import NewSlides, gather_slides
-from mil.answers.package import read_package, write_package
+from mil.answers.package import open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
-from mil.answers.predictor import open_predictor, predictor_of_run
+from mil.answers.predictor import predictor_of_run
 from mil.errors import CohortError, FitError, RunError
 from mil.report.answers import write_answers
 from tests.mil.made import made_bag, made_cohort

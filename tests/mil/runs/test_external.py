@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from features.bags.bag import write_bag
+from mil.answers.reference import SlideReference, save_reference
 from mil.data.case import Case
 from mil.data.cohort import assemble
 from mil.data.splits import write_folds
@@ -23,6 +24,7 @@ from mil.learning.fitted import save_model
 from mil.learning.training import fit_model
 from mil.runs import external
 from mil.runs.external import check_unseen, external_validation, predict_ensemble
+from mil.runs.files import sha256_of
 from mil.runs.record import finish_run, start_run
 from mil.runs.run import Run
 from mil.runs.validation_log import (
@@ -488,3 +490,31 @@ def test_a_validation_returns_what_it_has_written(run, unseen, cohort_on_disk, t
     assert (validation.earlier, again.earlier) == ((), (validation.record,))
     with pytest.raises(LeakageError, match="used to test abmil"):
         external_validation(copied, "majority", *cohort_on_disk, allow_missing=True)
+
+
+def test_slides_unlike_those_of_the_run_are_named_and_still_judged(run, unseen):
+    [fine, *_] = made_cohort((4, 4), seed=1).cases
+    foreign = made_case("y1", "class-a", np.full((6, 5), 40.0) + np.arange(30).reshape(6, 5))
+    told = []
+    cohort = cohort_of([fine, foreign, *unseen.cases[1:2]])
+    assert external.compare_slides(run, cohort, told.append) == {}  # the run's bags are not there
+    assert "Not known whether new slides are like those" in told[0]
+    bags = [bag for case in made_cohort((4, 4), seed=1).cases for bag in case.bags]
+    cases = [bag.slide.split("-")[0] for bag in bags]
+    save_reference(run.path / "reference.safetensors", SlideReference.of_bags(bags, cases))
+    known = Run(
+        run.path,
+        run.info
+        | {
+            "results": {
+                **run.info["results"],
+                "reference.safetensors": sha256_of(run.path / "reference.safetensors"),
+            }
+        },
+    )
+    told.clear()
+    unlike = external.compare_slides(known, cohort, told.append)
+    assert unlike["y1-s1"].ratio > 1.5
+    assert told[0].startswith("y1-s1: unlike the training slides")
+    assert "slides are unlike those the model learnt from" in told[-1]
+    assert unlike[fine.bags[0].slide].ratio < 1
