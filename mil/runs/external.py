@@ -170,8 +170,8 @@ def compare_slides(run: Run, cohort: Cohort, notify: Callable[[str], None]) -> d
         notify(f"{slide}: {found.unfit or found.abstains}")
     if unanswered:
         notify(
-            f"{len(unanswered)} of {len(unlike)} slides are unlike those the model learnt from. Their answers "
-            "count here; for a new case none would be given."
+            f"{len(unanswered)} of {len(unlike)} slides are unlike those the model learnt from. Their "
+            "answers count here; for a new case none would be given."
         )
     return unlike
 

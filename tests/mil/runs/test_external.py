@@ -475,7 +475,8 @@ def test_a_validation_returns_what_it_has_written(run, unseen, cohort_on_disk, t
     validation = external_validation(
         copied, "abmil", *cohort_on_disk, name="other", allow_missing=True, notify=messages.append
     )
-    missing, unknown = messages
+    missing, unknown, unlike = messages
+    assert unlike.startswith("Not known whether new slides are like those")
     assert missing.split(":")[1] == " x9-s1"
     assert unknown.startswith("Not known whether these slides show specimens of the run's own")
     assert validation.path == copied.path / "external" / "other"
@@ -502,16 +503,8 @@ def test_slides_unlike_those_of_the_run_are_named_and_still_judged(run, unseen):
     bags = [bag for case in made_cohort((4, 4), seed=1).cases for bag in case.bags]
     cases = [bag.slide.split("-")[0] for bag in bags]
     save_reference(run.path / "reference.safetensors", SlideReference.of_bags(bags, cases))
-    known = Run(
-        run.path,
-        run.info
-        | {
-            "results": {
-                **run.info["results"],
-                "reference.safetensors": sha256_of(run.path / "reference.safetensors"),
-            }
-        },
-    )
+    checksum = {"reference.safetensors": sha256_of(run.path / "reference.safetensors")}
+    known = Run(run.path, run.info | {"results": run.info["results"] | checksum})
     told.clear()
     unlike = external.compare_slides(known, cohort, told.append)
     assert unlike["y1-s1"].ratio > 1.5
