@@ -1,20 +1,24 @@
 """Models that learn from 1 to 16 cases per class, on bags of real tiles.
 
-    python -m benchmarks.few_cases --data kather2016-tile-features.mat --out FOLDER [--draws 10] [--seeds 3]
+    python -m benchmarks.few_cases --data kather2016-tile-features.mat --out FOLDER [--raw]
+    python -m benchmarks.few_cases --demo FOLDER [--store FOLDER] --out FOLDER
 
 The tiles are 5,000 of eight tissues in colorectal slides, 43 texture features each (Kather et al. 2016,
 doi:10.5281/zenodo.53169). A case is 20 tiles, each used once: 4 of the tissue that is its class, and 16 of
 tissues that all classes share. The features have units of their own, so each is divided by its spread over
-all tiles of the file, whatever their tissue. FOLDER keeps the bags and every draw, so an interrupted run goes
+all tiles of the file, whatever their tissue, unless they are to stay --raw. With --demo the cases are those
+of `mil demo` instead, embedded in a store. FOLDER keeps the bags and every draw, so an interrupted run goes
 on.
 """
 
 import argparse
 import csv
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import mil
 from benchmarks.table import print_table, save
@@ -27,27 +31,31 @@ KEY_TILES, SHARED_TILES = 4, 16  # of a case
 MODELS = ("simpleshot", "knn", "pooled-logistic", "abmil")
 
 
-def write_cases(data: Path, folder: Path) -> None:
-    """A bag of each case, and the table."""
+def make_cases(data: Path, *, raw: bool = False) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
+    """Name, class and tiles (20, 43) of each case; ``raw`` keeps the units of the features."""
     from scipy.io import loadmat
 
     content = loadmat(data)
     features = content["source_array"].T  # (5000, 43)
-    features = ((features - features.mean(axis=0)) / features.std(axis=0)).astype(np.float32)
+    if not raw:
+        features = (features - features.mean(axis=0)) / features.std(axis=0)
     tissue = content["target_array"].argmax(axis=0)
     rng = np.random.default_rng(0)
     shared = iter(rng.permutation(np.flatnonzero(np.isin(tissue, SHARED))))
-    rows = [("case", "slide", "label")]
     for label, number in KEY.items():
         own = iter(rng.permutation(np.flatnonzero(tissue == number)))
         for i in range(CASES):
-            name = f"{label}-{i:02d}"
             chosen = [next(own) for _ in range(KEY_TILES)]
             chosen += [next(shared) for _ in range(SHARED_TILES)]
-            write_bag(
-                folder / "store" / f"{name}.h5", _bag(name, features[rng.permutation(chosen)])
-            )
-            rows.append((name, name, label))
+            yield f"{label}-{i:02d}", label, features[rng.permutation(chosen)].astype(np.float32)
+
+
+def write_cases(data: Path, folder: Path, *, raw: bool = False) -> None:
+    """A bag of each case, and the table."""
+    rows = [("case", "slide", "label")]
+    for name, label, features in make_cases(data, raw=raw):
+        write_bag(folder / "store" / f"{name}.h5", _bag(name, features))
+        rows.append((name, name, label))
     with (folder / "cohort.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
 
@@ -64,15 +72,19 @@ def _bag(name: str, features: np.ndarray) -> Bag:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--raw", action="store_true")
+    parser.add_argument("--demo", type=Path)
+    parser.add_argument("--store", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0)
     options = parser.parse_args()
-    if not (options.out / "cohort.csv").exists():
-        write_cases(options.data, options.out)
-    cohort = mil.load_cohort(options.out / "cohort.csv", options.out / "store")
+    if not options.demo and not (options.out / "cohort.csv").exists():
+        write_cases(options.data, options.out, raw=options.raw)
+    folder = options.demo or options.out
+    cohort = mil.load_cohort(folder / "cohort.csv", options.store or folder / "store")
     settings = mil.FitSettings(seeds=options.seeds)
     curve = mil.learning_curve(
         cohort, MODELS, out=options.out / "curve", draws=options.draws, settings=settings,
@@ -82,7 +94,8 @@ def main() -> None:
     print(table.title)
     print_table(table.header, table.rows)
     print(*table.notes, sep="\n")
-    save("few-cases", table.header, table.rows, asdict(settings) | {"draws": options.draws})
+    name = "few-cases" + ("-demo" if options.demo else "-raw" if options.raw else "")
+    save(name, table.header, table.rows, asdict(settings) | {"draws": options.draws})
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mil.errors import FitError
+from mil.heads.scaling import fit_scaling, to_scores
 
+RANKS = ("knots", "scores")  # buffers whose length the features decide
 ROWS_AT_ONCE = 256  # tiles that are scaled while they are in the processor's cache
 # What the logits are of: classes, by log probabilities; times until an event, by a risk or by hazards; or
 # ordered levels 0 to K - 1, by the K - 1 logits of P(level > k), which never rise with k.
@@ -98,7 +100,7 @@ class Head(nn.Module, ABC):
     """Base of all heads: checks the batch, standardises features, then calls ``pool``.
 
     The scale of features is part of the model: ``prepare`` estimates it from the training tiles, so it is
-    fitted inside the fold and saved with the weights.
+    fitted inside the fold and saved with the weights. Features with heavy tails are ranked first.
 
     Attributes:
         positional: whether the order or position of tiles matters.
@@ -142,12 +144,16 @@ class Head(nn.Module, ABC):
     embed: nn.Module
     shift: Tensor
     scale: Tensor
+    knots: Tensor
+    scores: Tensor
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__()
         self.settings = settings
         self.register_buffer("shift", torch.zeros(settings.dim))
         self.register_buffer("scale", torch.ones(settings.dim))
+        for name in RANKS:
+            self.register_buffer(name, torch.empty(settings.dim, 0))
 
     def forward(self, features: Tensor, mask: Tensor, coords: Tensor | None = None) -> HeadOutput:
         """Run the head on a batch of padded bags.
@@ -186,6 +192,8 @@ class Head(nn.Module, ABC):
         scaled = features.new_empty(features.shape, dtype=dtype)  # (B, N, D)
         for start in range(0, features.shape[1], ROWS_AT_ONCE):
             rows = features[:, start : start + ROWS_AT_ONCE].float()
+            if self.knots.numel():
+                rows = to_scores(rows, self.knots, self.scores)
             scaled[:, start : start + ROWS_AT_ONCE] = (rows - self.shift) / self.scale
         # Padding may contain anything, even NaN, and NaN times zero is NaN.
         return scaled if mask.all() else scaled.masked_fill(~mask.unsqueeze(-1), 0.0)
@@ -259,12 +267,19 @@ class Head(nn.Module, ABC):
         """Estimate from the training part what is not learnt by gradient.
 
         Args:
-            tiles: (M, D) training tiles. Each feature is centred; one spread scales all features.
+            tiles: (M, D) training tiles; a model that is not trained by steps takes their values as they are.
             class_counts: (C,) training cases per class.
         """
         del class_counts
-        self.shift.copy_(tiles.mean(dim=0))
-        # One scale for all: with a scale per feature, one that hardly varied in training would be blown up by
-        # the first tile in which it does.
-        spread = tiles.std(dim=0, correction=0).square().mean().sqrt()
-        self.scale.fill_(float(spread.clamp_min(1e-6)))
+        scaling = fit_scaling(tiles, ranks=self.takes_steps())
+        self.shift.copy_(scaling.shift)
+        self.scale.copy_(scaling.scale)
+        self.knots, self.scores = scaling.knots, scaling.scores
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
+        """Ranks have as many knots as the file says; older files have none."""
+        for name in RANKS:
+            own = getattr(self, name)
+            stored = state_dict.setdefault(prefix + name, own.new_empty(len(own), 0))
+            setattr(self, name, own.new_empty(stored.shape))
+        super()._load_from_state_dict(state_dict, prefix, *more)

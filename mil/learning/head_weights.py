@@ -7,7 +7,7 @@ from typing import Any
 from features.recipe import recipe_parts
 from mil.errors import FitError
 from mil.heads.ensemble import members_of
-from mil.heads.head import Head
+from mil.heads.head import RANKS, Head
 from mil.learning.fitted import FittedModel, load_model
 
 ANSWERS = "classify."  # the layer that has a row for each class; it may begin anew
@@ -78,6 +78,7 @@ def start_from(head: Head, start: FittedModel, number: int) -> None:
         for name in {*state, *own}
         if name not in own or name not in state or state[name].shape != own[name].shape
     ]
+    differing = [name for name in differing if name not in RANKS]  # taken over with the weights
     if wrong := sorted(name for name in differing if not name.startswith(ANSWERS)):
         width = start.head.settings.width
         raise FitError(
