@@ -74,6 +74,13 @@ class SlideOptions(BaseRecipe, TableReading):
 class ExtractOptions(SlideOptions):
     """Settings of `mil extract`."""
 
+    segmenter: Path | None = field(
+        default=None,
+        metadata={
+            "help": "A segmenter.safetensors of `mil segment`: tiles are taken from what it calls tumour.",
+            "panel": "Annotations",
+        },
+    )
     hold_out_tiles: int = field(
         default=0,
         metadata={
@@ -139,6 +146,8 @@ def parse_shard(text: str) -> tuple[int, int]:
         "--backbone efficientnet-lite0",
         "mil extract cohort.csv --slides slides --annotations annotations --out two-scales "
         "--backbone efficientnet-lite0 --mpp 0.5,1 --max-tiles 50 --shard 1/10",
+        "mil extract cohort.csv --slides slides --segmenter segmenter/segmenter.safetensors "
+        "--out segmented-store --backbone efficientnet-lite0 --mpp 0.5",
         "mil extract slides/case-01-s1.tiff --out tissue --backbone efficientnet-lite0 --mpp 0.5",
     ],
 )
@@ -209,6 +218,7 @@ def job_settings(options: SlideOptions) -> "JobSettings":
         slide_mpp=options.slide_mpp,
         slide_mpp_force=options.slide_mpp_force,
         coordinates=options.coordinates,
+        segmenter=options.segmenter if isinstance(options, ExtractOptions) else None,
     )
 
 

@@ -18,6 +18,7 @@ STAINS: tuple[Stain, ...] = get_args(Stain)
 QUALITY_FLAGS: tuple[QualityFlag, ...] = get_args(QualityFlag)
 PARTS = "parts"  # the key under which the recipe of joined bags has those of its parts
 VECTOR = "vector"  # the region of bags that are one row, the vector of a slide or case
+SEGMENTED = "segmented"  # the region of tiles that lie in what a segmenter calls tumour
 ALWAYS_EXCLUDED = ("Ignore*",)  # QuPath's own class for areas to be ignored
 
 
@@ -287,6 +288,13 @@ def recipe_parts(recipe: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def has_random_weights(recipe: Mapping[str, Any]) -> bool:
     """Whether the backbone, or that of any joined part, had random weights."""
     return any(str(part.get("weights", "")).startswith("random") for part in recipe_parts(recipe))
+
+
+def learnt_part(recipe: Mapping[str, Any]) -> str:
+    """What of bags has learnt from cases, in words: the backbone, and the segmenter where there was one."""
+    if any(part.get("region") == SEGMENTED for part in recipe_parts(recipe)):
+        return "backbone or the segmenter"
+    return "backbone"
 
 
 def is_vector(recipe: Mapping[str, Any]) -> bool:

@@ -70,7 +70,7 @@ class Bag:
         source_sha256: fingerprint of the slide's files; equal for one slide under two names.
         pixels_sha256: fingerprint of its decoded pixels; equal for one slide in two files. Empty if unknown.
         case: if known at extraction.
-        trained_on: cases the backbone was trained on.
+        trained_on: cases the backbone, or a segmenter that chose the tiles, was trained on.
         trained_on_slides: fingerprints of their slides, as ``sources``; empty if not known.
         bounds_l0: (x, y) of the corner of the scanned area in level 0, the origin of QuPath's coordinates.
         thumbnail: JPEG bytes of the whole slide, or empty.

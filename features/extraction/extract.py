@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from features.backbones.registry import load_backbone
+from features.backbones.registry import Backbone, load_backbone
 from features.bags import bag as bags
 from features.bags.bag import Bag
 from features.bags.store import Outcome
@@ -41,6 +41,7 @@ from features.extraction.slide_task import (
 )
 from features.extraction.spool import FeatureSpool
 from features.extraction.survey import allocate_tiles, lay_tiles, note_glass, survey_slide
+from features.lowpower.segmenter import read_segmenter_card
 from features.progress import Progress, Silent
 from features.recipe import Recipe
 from features.regions.annotations import annotation_sha256
@@ -199,6 +200,7 @@ class ExtractionRun:
                     with target.store.exclusive():
                         save_reference(target.store.path / "stain-reference.json", self.reference)
             self._filling = filling.pop_all()
+        self.trained_on, self.trained_on_slides = _seen(self.backbone, jobs)
         self.jobs = list(jobs)
         self.shares = [allocate_tiles(jobs, target.recipe) for target in filled]
         self.workers: Workers | None = None
@@ -424,13 +426,23 @@ class ExtractionRun:
             recipe=part.resolved,
             request_sha256=part.request,
             case=job.case,
-            trained_on=self.backbone.trained_on,
-            trained_on_slides=self.backbone.trained_on_slides,
+            trained_on=self.trained_on,
+            trained_on_slides=self.trained_on_slides,
             tile_flags=flags[keep],
             reader=part.outcome.reader or "images",
             n_failed=len(part.work.unreadable),
             **base,
         )
+
+
+def _seen(backbone: Backbone, jobs: Sequence[SlideJob]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The cases, and the fingerprints of the slides, that the backbone or a segmenter has learnt from."""
+    cases, slides = set(backbone.trained_on), set(backbone.trained_on_slides)
+    for file in {job.segmenter for job in jobs if job.segmenter}:
+        card, _ = read_segmenter_card(file)
+        cases |= set(card.trained_on)
+        slides |= set(card.trained_on_slides)
+    return tuple(sorted(cases)), tuple(sorted(slides))
 
 
 def _reader_note(slide: Slide, recipe: Recipe) -> str:

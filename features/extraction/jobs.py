@@ -11,6 +11,7 @@ from typing import Protocol
 from features.choices import suggest
 from features.errors import InputError, SlideError
 from features.progress import Progress
+from features.recipe import SEGMENTED
 from features.regions.annotations import find_annotation
 from features.slides.dicom import series_files
 from features.slides.find import name_of, slide_files, slides_in
@@ -34,6 +35,7 @@ class SlideJob:
         case: if known.
         from_tiles: the files are tile images.
         coordinates: a bag whose tiles are read again, instead of laying a grid.
+        segmenter: the file of a segmenter, whose tumour is used.
         near: where there is no such file, a sentence with the names closest to its own.
     """
 
@@ -46,6 +48,7 @@ class SlideJob:
     case: str = ""
     from_tiles: bool = False
     coordinates: Path | None = None
+    segmenter: Path | None = None
     near: str = ""
 
     @property
@@ -53,6 +56,8 @@ class SlideJob:
         """The kind of region that its tiles are laid over."""
         if self.from_tiles or self.coordinates:
             return "tiles" if self.from_tiles else "coordinates"
+        if self.segmenter:
+            return SEGMENTED
         return "annotations" if self.annotations else "tissue"
 
     def open(self, progress: Progress | None = None) -> Slide:
@@ -107,6 +112,7 @@ class JobSettings:
         slide_mpp_force: micrometres per level-0 pixel, whatever the files say.
         mpp_source: where ``slide_mpp_force`` comes from.
         coordinates: folder of bags whose tiles are read again, instead of laying a grid.
+        segmenter: the file of a segmenter, whose tumour is used instead of annotations.
     """
 
     annotations: Path | None = None
@@ -114,6 +120,7 @@ class JobSettings:
     slide_mpp_force: float | None = None
     mpp_source: str = "option"
     coordinates: Path | None = None
+    segmenter: Path | None = None
 
     @property
     def image_mpp(self) -> float | None:
@@ -289,6 +296,12 @@ def _apply_settings(jobs: Sequence[SlideJob], settings: JobSettings) -> tuple[Sl
         raise InputError("annotations go with slides; a folder of tiles has no use for them.")
     if settings.annotations and not settings.annotations.is_dir():
         raise InputError(f"annotations is {settings.annotations}: no such folder.")
+    if settings.segmenter:
+        if settings.annotations or settings.coordinates or from_tiles:
+            raise InputError(
+                "segmenter says where the tumour is: leave out annotations, coordinates and tile images."
+            )
+        return tuple(replace(job, segmenter=settings.segmenter) for job in jobs)
     if settings.coordinates is None:
         return tuple(jobs)
     if settings.annotations or from_tiles:

@@ -14,6 +14,7 @@ from features.errors import (
 )
 from features.extraction.embed import resolve_device
 from features.extraction.jobs import SlideJob
+from features.lowpower.segmenter import read_segmenter_card
 from features.precision import DTYPES, resolve_precision
 from features.recipe import Recipe
 from features.tiles.normalisation import reference_to_json
@@ -94,6 +95,8 @@ def resolved_recipe(
         settings |= unused
     if region in ("tiles", "coordinates"):
         settings |= {"min_coverage": None}
+    if jobs and jobs[0].segmenter:
+        settings |= {"segmenter_sha256": read_segmenter_card(jobs[0].segmenter)[1]}
     return {
         key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()
     }

@@ -92,6 +92,7 @@ def extract_slides(
     slide_mpp: float | None = None,
     slide_mpp_force: float | None = None,
     coordinates: Path | str | None = None,
+    segmenter: Path | str | None = None,
     **options: Unpack[ExtractionOptions],
 ) -> Extraction:
     """Extract slide files, or folders of slides or of tile images, into a store of bags.
@@ -104,6 +105,7 @@ def extract_slides(
         slide_mpp: micrometres per level-0 pixel, where files give none; needed for tile images.
         slide_mpp_force: micrometres per level-0 pixel, whatever the files say.
         coordinates: folder of bags whose tiles are read again, instead of laying a grid.
+        segmenter: the file of a segmenter, whose tumour is used instead of annotations.
         **options: see ``ExtractionOptions``.
 
     Returns:
@@ -120,6 +122,7 @@ def extract_slides(
         slide_mpp=slide_mpp,
         slide_mpp_force=slide_mpp_force,
         coordinates=Path(coordinates) if coordinates is not None else None,
+        segmenter=Path(segmenter) if segmenter is not None else None,
     )
     jobs = jobs_of_paths([Path(path) for path in paths], settings)
     return extract_jobs(jobs, recipe, Path(out), **options)

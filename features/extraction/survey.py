@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
@@ -31,6 +31,9 @@ from features.slides.slide import OVERVIEW_PX, Slide
 from features.tiles.grid import TileGrid, lay_grid
 
 SAME_FACTOR = 0.05  # relative difference of two scales that no drawing tells apart
+if TYPE_CHECKING:  # torch comes only with a segmenter
+    from features.lowpower.segmenter import Segmenter
+
 NOTABLE_GLASS_TILES = 0.1  # of a drawing's tiles
 SAME_EXTENT = (
     0.01  # relative difference in size between tiles of foreign coordinates and requested ones
@@ -52,6 +55,7 @@ class Survey:
         drawn_reach: how far the whole drawing reaches from the corner of the scanned part, as a fraction of
             its width or height, whichever is more; NaN without annotation.
         notes: remarks on how the slide and its annotation were read.
+        segmented: what a segmenter calls tumour, in level-0 pixels; None without one.
     """
 
     overview: Image.Image
@@ -63,6 +67,7 @@ class Survey:
     scales: Mapping[str, float] = field(default_factory=dict)
     drawn_reach: float = math.nan
     notes: tuple[str, ...] = ()
+    segmented: Region | None = None
 
     @cached_property
     def tissue_mask(self) -> NDArray[np.bool_]:
@@ -113,11 +118,15 @@ class Survey:
     @property
     def area(self) -> Region:
         """The region that tiles are laid over, in level-0 pixels."""
+        if self.segmented is not None:
+            return self.segmented
         return self.tissue if self.drawn is None else self.drawn
 
     @cached_property
     def tumour_of_tissue(self) -> float:
-        """Fraction of the tissue that is annotated; NaN without annotation, or without tissue."""
+        """Fraction of the tissue that is annotated or segmented; NaN without either, or without tissue."""
+        if self.segmented is not None and self.tissue.area:
+            return self.segmented.area / self.tissue.area
         if self.drawn is None or not self.tissue.area:
             return math.nan
         return self.drawn_tissue_area / self.tissue.area
@@ -137,6 +146,8 @@ def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
         mpp=slide.mpp,
         notes=(*slide.notes, *_light_notes(overview), *_colour_notes(slide, recipe)),
     )
+    if job.segmenter:
+        return replace(view, segmented=_segment(slide, job.segmenter, view))
     file = job.annotation()
     if file is None:
         return view
@@ -189,6 +200,28 @@ def _plausible_scales(slide: Slide) -> dict[str, float]:
         elif not name.startswith("pixels at"):  # these name only what nothing else does
             names.append(name)
     return {f"taken as {' or '.join(names)}": factor for factor, names in groups}
+
+
+def _segment(slide: Slide, segmenter: Path, view: Survey) -> Region:
+    """What a segmenter calls tumour.
+
+    Raises:
+        FeaturesError: the file is no segmenter.
+        SlideError: the slide shows no tissue, or cannot be read.
+    """
+    from features.lowpower.feature_map import lay_cells
+
+    loaded = _loaded_segmenter(segmenter, segmenter.stat().st_mtime_ns)
+    return loaded.tumour_map(slide, lay_cells(slide, view.tissue_mask)).region
+
+
+@lru_cache(maxsize=1)
+def _loaded_segmenter(file: Path, changed_ns: int) -> "Segmenter":
+    """The segmenter of a file, read once for all slides."""
+    from features.lowpower.segmenter import load_segmenter
+
+    del changed_ns
+    return load_segmenter(file)
 
 
 def note_glass(grid: TileGrid, view: Survey, recipe: Recipe) -> tuple[str, ...]:
@@ -249,9 +282,12 @@ def lay_tiles(slide: Slide, job: SlideJob, view: Survey, recipe: Recipe) -> Tile
     if len(grid):
         return grid
     inside = " or ".join(recipe.classes) if job.annotations else "tissue"
+    inside = "what the segmenter calls tumour" if job.segmenter else inside
     remedy = (
         "Check the annotation"
         if job.annotations
+        else "Look at what it finds on this slide"
+        if job.segmenter
         else "Tissue is found by colour on a bright background: give annotations for other slides"
     )
     raise NoTiles(

@@ -1,6 +1,7 @@
 """Whether the backbone of a run has seen the cases that the run tested."""
 
 from features.bags.bag import PIXELS
+from features.recipe import learnt_part
 from features.summary import Summary, listed
 from mil.data.cohort import Cohort
 from mil.data.names import matching
@@ -37,8 +38,8 @@ def add_seen(summary: Summary, cohort: Cohort) -> None:
     summary.facts["backbone"] = verdict + _compared_by(cohort)
     if seen:
         summary.problems.append(
-            f"The backbone was trained on slides of {listed(seen)}, which were tested, under these or other "
-            "names. Make the run again with bags of a backbone that has not seen them."
+            f"The {learnt_part(cohort.recipe)} was trained on slides of {listed(seen)}, which were tested, "
+            "under these or other names. Make the run again with bags of a backbone that has not seen them."
         )
 
 

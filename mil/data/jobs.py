@@ -87,6 +87,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
     slide_mpp: float | None = None,
     slide_mpp_force: float | None = None,
     coordinates: Path | str | None = None,
+    segmenter: Path | str | None = None,
     case_from: str = "",
     **options: Unpack[ExtractionOptions],
 ) -> Extraction:
@@ -105,6 +106,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
         slide_mpp_force: micrometres per level-0 pixel, whatever the files say; a table's mpp column
             takes precedence.
         coordinates: folder of bags whose tiles are read again, instead of laying a grid.
+        segmenter: the file of a segmenter, whose tumour is used instead of annotations.
         case_from: a regular expression that finds the patient in the names of the column case.
         **options: see ``features.extraction.run.ExtractionOptions``.
 
@@ -131,6 +133,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
         slide_mpp=slide_mpp,
         slide_mpp_force=slide_mpp_force,
         coordinates=Path(coordinates) if coordinates is not None else None,
+        segmenter=Path(segmenter) if segmenter is not None else None,
     )
     jobs = read_jobs(
         [Path(path) for path in inputs],

@@ -8,7 +8,7 @@ import numpy as np
 
 from features.errors import SarcomilError
 from features.progress import Progress, Silent
-from features.recipe import recipe_parts
+from features.recipe import learnt_part, recipe_parts
 from features.threads import one_thread
 from mil.baselines.encoding import readable
 from mil.data.case import Case
@@ -200,10 +200,11 @@ def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
         cohort, tested, {source for bag in cohort.bags for source in bag.trained_on_slides}
     )
     if leaked:
+        learnt = learnt_part(cohort.recipe)
         raise LeakageError(
-            f"The backbone of these bags was trained on {len(leaked)} cases that would be tested, e.g. "
-            f"{', '.join(leaked[:3])}. Use bags of a backbone that has not seen them, or fine-tune the "
-            "backbone within each fold."
+            f"The {learnt} of these bags was trained on {len(leaked)} cases that would be tested, e.g. "
+            f"{', '.join(leaked[:3])}. Use bags of a {learnt} that has not seen them, or "
+            f"{'train both' if 'segmenter' in learnt else 'fine-tune the backbone'} within each fold."
         )
     if leaked := matching(tested, _stain_cases(cohort)):
         raise LeakageError(

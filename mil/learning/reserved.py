@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from features.backbones.card import read_card
-from features.recipe import Recipe, recipe_parts
+from features.recipe import Recipe, learnt_part, recipe_parts
 from features.tiles.stain import load_reference
 from mil.data.case import Row
 from mil.data.cohort import Cohort
@@ -52,7 +52,7 @@ def check_reserved_inputs(recipe: Recipe, reserved: Sequence[Row]) -> None:
 
 def _seen_by_bags(cohort: Cohort) -> Iterator[Seen]:
     trained = {name for bag in cohort.bags for name in bag.trained_on}
-    yield "backbone of these bags was trained", trained, WEIGHTS_REMEDY
+    yield f"{learnt_part(cohort.recipe)} of these bags was trained", trained, WEIGHTS_REMEDY
     for part in recipe_parts(cohort.recipe):
         reference = part.get("stain_reference")
         if isinstance(reference, Mapping):

@@ -1,0 +1,137 @@
+"""Bags of what a segmenter calls tumour: extracted, or selected from bags of tissue, and never leaking."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import shapely
+
+from features.bags.bag import read_bag, write_bag
+from features.bags.select import select_tiles
+from features.errors import BagError, InputError
+from features.extraction.jobs import JobSettings, jobs_of_paths
+from features.extraction.run import extract_jobs
+from features.lowpower.segmenter import read_segmenter_card, save_segmenter
+from features.recipe import Recipe
+from features.regions.annotations import read_annotations
+from mil.data.cohort import load_cohort
+from mil.data.splits import Fold
+from mil.errors import LeakageError
+from mil.learning.crossval import check_seen
+
+RECIPE = Recipe(backbone="test_resnet", weights="random", tile=32, mpp=2.5, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def stores(study, segmenter, learner, slides, tmp_path_factory):
+    """Stores of all six slides: tissue, annotations, and by segmenters of all and of two cases."""
+    folder = tmp_path_factory.mktemp("stores")
+    save_segmenter(folder / "all.safetensors", segmenter)
+    save_segmenter(folder / "two.safetensors", learner.fit([slides[0], slides[5]]))
+    regions = {
+        "tissue": JobSettings(),
+        "drawn": JobSettings(annotations=study.folder / "annotations"),
+        "all": JobSettings(segmenter=folder / "all.safetensors"),
+        "two": JobSettings(segmenter=folder / "two.safetensors"),
+    }
+    for name, settings in regions.items():
+        files = sorted((study.folder / "slides").glob("*.tiff"))[:3]
+        result = extract_jobs(jobs_of_paths(files, settings), RECIPE, folder / name, workers=1)
+        assert not result.failed, result.failed
+    return folder
+
+
+def test_tiles_are_those_in_the_tumour_and_the_bag_says_by_what(stores, slides):
+    card, sha256 = read_segmenter_card(stores / "all.safetensors")
+    bag, drawn = (read_bag(stores / name / "case-1.h5") for name in ("all", "drawn"))
+    assert bag.recipe["region"] == "segmented"
+    assert bag.recipe["segmenter_sha256"] == sha256
+    assert bag.recipe["min_coverage"] == 0.6
+    assert bag.recipe["classes"] == []
+    assert bag.trained_on == card.trained_on
+    assert bag.trained_on_slides == card.trained_on_slides
+    assert 0.3 < bag.tumour_of_tissue < 0.45
+    places = [{tuple(xy) for xy in b.coords_l0.tolist()} for b in (bag, drawn)]
+    assert len(places[0] & places[1]) > 0.8 * len(places[0] | places[1])
+    assert "segmenter_sha256" not in drawn.recipe
+
+
+def test_another_segmenter_makes_another_recipe(stores, study):
+    settings = JobSettings(segmenter=stores / "two.safetensors")
+    jobs = jobs_of_paths([study.folder / "slides" / "case-1.tiff"], settings)
+    with pytest.raises(BagError, match=r"bags of another recipe .*segmenter_sha256"):
+        extract_jobs(jobs, RECIPE, stores / "all", workers=1)
+
+
+def test_a_slide_without_tumour_fails_by_itself(stores, study, tmp_path):
+    settings = JobSettings(segmenter=stores / "all.safetensors")
+    files = [study.folder / "slides" / f"case-{number}.tiff" for number in (6, 1)]
+    result = extract_jobs(jobs_of_paths(files, settings), RECIPE, tmp_path / "store", workers=1)
+    assert {o.slide: o.status for o in result.outcomes} == {"case-6": "failed", "case-1": "done"}
+    assert "60% what the segmenter calls tumour. Look at what it finds" in result.failed[0].reason
+
+
+@pytest.mark.parametrize("other", [{"annotations": "a"}, {"coordinates": "b"}])
+def test_a_segmenter_goes_with_no_other_region(stores, study, tmp_path, other):
+    (tmp_path / "a").mkdir()
+    settings = JobSettings(
+        segmenter=stores / "all.safetensors", **{k: tmp_path / v for k, v in other.items()}
+    )
+    with pytest.raises(InputError, match="segmenter says where the tumour is"):
+        jobs_of_paths([study.folder / "slides" / "case-1.tiff"], settings)
+
+
+def table_of(stores):
+    table = stores / "cohort.csv"
+    rows = [f"case-{n},case-{n},{'ab'[n % 2]}" for n in range(1, 4)]
+    table.write_text("\n".join(["case,slide,label", *rows]) + "\n")
+    return table
+
+
+def test_cases_that_a_segmenter_has_seen_are_not_tested(stores):
+    """The guard that knows backbones knows segmenters, by the name of the case and by the slide."""
+    names = tuple(f"case-{n}" for n in range(1, 4))
+    cohort = load_cohort(table_of(stores), stores / "all")
+    folds = [Fold(repeat=0, index=0, train=names[1:], test=names[:1])]
+    with pytest.raises(
+        LeakageError, match="The backbone or the segmenter of these bags was trained on 1"
+    ):
+        check_seen(cohort, folds)
+    cohort = load_cohort(table_of(stores), stores / "two")
+    with pytest.raises(LeakageError, match="case-1"):
+        check_seen(cohort, folds)
+    check_seen(cohort, [Fold(repeat=0, index=0, train=names[:2], test=names[2:])])
+    renamed = replace(
+        cohort, cases=tuple(replace(case, name=f"x-{case.name}") for case in cohort.cases)
+    )
+    fold = Fold(repeat=0, index=0, train=("x-case-2",), test=("x-case-1",))
+    with pytest.raises(LeakageError, match="x-case-1"):
+        check_seen(renamed, [fold])
+
+
+def test_selecting_tiles_gives_what_extraction_gives(stores, study, tmp_path):
+    for number in range(1, 4):
+        tissue, drawn = (
+            read_bag(stores / name / f"case-{number}.h5") for name in ("tissue", "drawn")
+        )
+        file = study.folder / "annotations" / f"case-{number}.geojson"
+        drawing = read_annotations(file)
+        region = drawing.region(["Tumor"]) - drawing.union(["Ignore*"])
+        chosen = select_tiles(tissue, region, {"region": "annotations"}, trained_on=("z", "a"))
+        np.testing.assert_array_equal(chosen.coords_l0, drawn.coords_l0)
+        np.testing.assert_allclose(chosen.coverage, drawn.coverage, atol=1e-6)
+        np.testing.assert_allclose(chosen.features, drawn.features, rtol=2e-3, atol=1e-4)
+        assert len(chosen) < len(tissue)
+        assert chosen.recipe == tissue.recipe | {"region": "annotations"}
+        assert chosen.trained_on == ("a", "z")
+        write_bag(tmp_path / "a.h5", chosen)
+        assert read_bag(tmp_path / "a.h5").recipe_sha256 == chosen.recipe_sha256
+
+
+def test_selecting_refuses_bags_of_other_regions_and_empty_regions(stores):
+    tissue, drawn = (read_bag(stores / name / "case-1.h5") for name in ("tissue", "drawn"))
+    nowhere = shapely.box(0, 0, 10, 10)
+    with pytest.raises(BagError, match="taken from annotations, so those of another region"):
+        select_tiles(drawn, nowhere, {})
+    with pytest.raises(BagError, match=r"none of its \d+ tiles is 60% inside the region"):
+        select_tiles(tissue, nowhere, {})
