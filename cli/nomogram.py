@@ -138,11 +138,8 @@ def _show(result: "TableNomogram", picture: Path) -> None:
 
     if result.left_out:
         complain(f"Left out, without an outcome: {', '.join(result.left_out)}.")
-    for name in result.revealing:
-        complain(
-            f"Column {name} is the outcome in other words: who fills it in knows it already. Leave it out of "
-            "--clinical."
-        )
+    for note in result.notes:
+        complain(note)
     if result.penalty != "none":
         warn("A column separates the cases: the regression is fitted with Firth's penalty.")
     scales = result.nomogram.scales

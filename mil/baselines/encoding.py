@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mil.data.case import Case, Row
-from mil.data.columns import telling_columns
+from mil.data.columns import is_follow_up, telling_columns
 from mil.data.names import find_column
 from mil.data.values import read_number, read_numbers, without_missing
 from mil.errors import CohortError, FitError
 
-OF_THE_STUDY = ("time", "event")  # columns that say how a case ended
 REVEALED = 0.9  # share of the cases whose label a column may tell before it is remarked on
 
 
@@ -87,7 +86,7 @@ class Encoding:
 
 
 def clinical_columns(cases: Sequence[Case], requested: Sequence[str]) -> tuple[str, ...]:
-    """The columns to read: the requested ones, or all but those of the study itself.
+    """The columns to read: the requested ones, or all but those that are known only from the follow-up.
 
     Raises:
         CohortError: there is no such column, or slides of a case differ in it.
@@ -100,7 +99,7 @@ def clinical_columns(cases: Sequence[Case], requested: Sequence[str]) -> tuple[s
             f"No clinical column {unknown[0]!r} in the table; it has {', '.join(columns) or 'none'}. "
             "Set clinical to some of those."
         )
-    names = tuple(requested) or tuple(n for n in columns if n.casefold() not in OF_THE_STUDY)
+    names = tuple(requested) or tuple(name for name in columns if not is_follow_up(name))
     for case in cases:
         if differing := sorted({*names} & {*case.differing}):
             raise CohortError(
@@ -141,7 +140,7 @@ def readable(cases: Sequence[Case], requested: Sequence[str]) -> Encoding:
     """
     if not requested and any(case.time is not None for case in cases):
         raise CohortError(
-            "Name the columns that the clinical model reads (clinical): a table with follow-up holds columns "
+            "Set clinical to the columns that the clinical model reads: a table with follow-up holds columns "
             f"that are known only afterwards. It has {', '.join(cases[0].other) or 'none'}."
         )
     check_telling(cases, clinical_columns(cases, requested))
@@ -164,8 +163,8 @@ def check_telling(cases: Sequence[Case | Row], names: Sequence[str]) -> None:
     if telling := telling_columns(cases, names):
         listing = "; ".join(f"column {found}" for found in telling)
         raise CohortError(
-            f"A model of clinical columns would learn the outcome by what is no cause of it: {listing}. Name "
-            "the columns to read, without these (clinical)."
+            f"A model of clinical columns would learn the outcome by what is no cause of it: {listing}. Set "
+            "clinical to the columns to read, without these."
         )
 
 
@@ -185,6 +184,25 @@ def revealing_columns(cases: Sequence[Case | Row], names: Sequence[str]) -> tupl
         if few or _tells_time(cases, name):
             revealing.append(name)
     return tuple(revealing)
+
+
+def describe_revealing(name: str, cases: Sequence[Case | Row]) -> str:
+    """The remark on a column that says the outcome in other words.
+
+    Args:
+        name: of the column.
+        cases: with their outcomes.
+    """
+    if any(case.time is not None for case in cases):
+        return (
+            f"Column {name} tells the time, or the event of nine cases in ten: it was probably filled in "
+            "during the follow-up, after what is to be predicted. Set clinical to the columns to read, "
+            "without it."
+        )
+    return (
+        f"Column {name} is the outcome in other words: whoever fills it in knows the outcome already. Set "
+        "clinical to the columns to read, without it."
+    )
 
 
 def _tells_time(cases: Sequence[Case | Row], name: str) -> bool:

@@ -22,15 +22,19 @@ TELLS = 0.95  # share of cases whose event a column tells
 ROW_NAMES = frozenset(("row", "rownumber", "rowid", "index", "id", "no", "nr", "number", "lfd", "lfdnr", "#",
                        "unnamed:0", "level0", "mrn", "uuid", "barcode", "accession", "column1"))  # fmt: skip
 ID_NAMES = re.compile(r".*(_|\s|-)(id|ids|uuid|barcode|mrn|accession)", re.IGNORECASE)
-# What registries know only afterwards, as plain headers: days_to_death, OS_STATUS, new_tumor_event_dx.
+# What is known only from the follow-up, as plain headers: days_to_death, OS_STATUS, Lokalrezidiv.
 FOLLOW_UP = re.compile(
     r"(days|months|years|time)to(?!birth|collection|sample).*|(?!birth).*daysto"
-    r"|new(tumou?r|neoplasm)event.*"
-    r"|vitalstatus|deathdate|dateofdeath|causeofdeath|deceased|dead|death|alive"
-    r"|last(contact|followup|known).*|dateoflast.*|follow.?up.*"
+    r"|.*new(tumou?r|neoplasm)event.*"
+    r"|(?!.*(prior|previous|earlier|history|primary|presentation)).*"
+    r"(recurrences?|recurred|relapse[ds]?|rezidive?|recidive?|progression|progressed).*"
+    r"|.*(vitalstatus|deathdate|dateofdeath|causeofdeath|deceased)|dead|deaths?|died|alive|.*deathevent"
+    r"|.*(verstorben|gestorben|sterbedatum|todesdatum|todesursache)|tod|.*nachsorge.*"
+    r"|last(contact|followup|known).*|dateoflast.*|letzter?(kontakt|nachsorge).*|.*follow.?up.*"
     r"|(os|dss|dfi|dfs|pfi|pfs|rfs|efs|mfs|lrfs|css)(time|status|event|days|months|years|censor.*|cr|)"
-    r"|(overall|disease(free|specific)|progressionfree|relapsefree|eventfree|metastasisfree)survival.*"
-    r"|survival(time|status|days|months|years)?|tumou?rstatus|persontumou?rstatus|treatmentoutcome.*"
+    r"|(time|event)(time|status|days|months|years|event|censored)?"
+    r"|.*surviv(al|ed|or|ors).*|.*(ueber|über)leben.*"
+    r"|tumou?rstatus|persontumou?rstatus|treatmentoutcome.*"
 )
 
 
@@ -51,7 +55,7 @@ class Telling:
 
 
 def telling_columns(cases: Sequence[Case | Row], names: Iterable[str]) -> tuple[Telling, ...]:
-    """Columns that must not explain an outcome: made from it, known only after it, or names of rows.
+    """Columns that must not explain an outcome: made from it, known only afterwards, or names of rows.
 
     Of cases with follow-up: columns with the order of the times, that tell the events, or that registries
     fill in afterwards. Of classes: the labels in other words, one for each.
@@ -67,6 +71,11 @@ def telling_columns(cases: Sequence[Case | Row], names: Iterable[str]) -> tuple[
         if reason:
             telling.append(Telling(name, reason))
     return tuple(telling)
+
+
+def is_follow_up(name: str) -> bool:
+    """Whether a column, by its name, holds what is known only from the follow-up of a case."""
+    return bool(FOLLOW_UP.fullmatch(plain_header(name)))
 
 
 def odd_cells(rows: Sequence[Row | Case], names: Iterable[str] | None = None) -> list[str]:
@@ -99,8 +108,8 @@ def _reason(name: str, cells: Sequence[str], cases: Sequence[Case | Row]) -> str
     if all(case.time is None for case in cases):
         labels = [case.label for case in cases]
         return "is the label in other words" if _is_recoded(cells, labels) else rows
-    if FOLLOW_UP.fullmatch(plain_header(name)):
-        return "is known only after the outcome"
+    if is_follow_up(name):
+        return "is known only from the follow-up"
     known = [i for i, case in enumerate(cases) if case.time is not None]
     cells = [cells[i] for i in known]
     time = np.array([cases[i].time for i in known], dtype=np.float64)

@@ -1,19 +1,15 @@
 """The facts of a run that every page shows, whatever the task: cohort, folds, recipe, settings, heatmaps."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-# Columns of a table that follow the outcome, and so explain nothing about it.
-FOLLOW_UP = re.compile(
-    r"(os|pfs|dfs|dss|rfs|efs|mfs|time|event)([ ._-]?(time|days|months|years|event|status|censored))?"
-    r"|.*(vital|surviv|follow.?up|recurren|relapse|death|deceased|new_tumou?r_event|days_to_).*",
-    re.IGNORECASE,
-)
+from mil.data.columns import is_follow_up
+
+IN_TABLE = " in the table"  # ends the name of a column that is called like one of the page's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +72,7 @@ class Facts:
     def explaining(self) -> pd.DataFrame:
         """The cohort without columns that hold or follow an outcome, or name the cases."""
         names = [str(name) for name in self.cohort.columns]
-        plain = {name: name.removesuffix(" in the table") for name in names}
+        plain = {name: name.removesuffix(IN_TABLE) for name in names}
         follows = [
             name
             for name in names
@@ -84,10 +80,18 @@ class Facts:
             and (
                 name in self.telling
                 or plain[name] in self.outcome_columns
-                or FOLLOW_UP.fullmatch(plain[name])
+                or is_follow_up(plain[name])
             )
         ]
         return self.cohort.drop(columns=follows)
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        """The cohort without columns that no model may read."""
+        own = ("case", "label", "time", "slides", "tiles", "site")
+        columns = {str(name): str(name).removesuffix(IN_TABLE) for name in self.cohort.columns}
+        hidden = [n for n, written in columns.items() if n not in own and written in self.telling]
+        return self.cohort.drop(columns=hidden)
 
     @property
     def n_sites(self) -> int:

@@ -18,7 +18,7 @@ from mil.explanation.default import default_scores
 from mil.explanation.heatmap import draw_layers, scale_stops
 from mil.explanation.target import explanation_target
 from mil.heads.registry import head_class
-from mil.report.facts import Facts, Heatmap
+from mil.report.facts import IN_TABLE, Facts, Heatmap
 from mil.report.sections import Report, load_sections
 from mil.runs.run import Run
 from mil.runs.run_log import describe_runs
@@ -130,7 +130,7 @@ def _cohort_table(cohort: Cohort) -> pd.DataFrame:
         row |= {"slides": len(case.bags), "tiles": sum(len(bag) for bag in case.bags)}
         if case.site:
             row["site"] = case.site
-        further = {f"{k} in the table" if k in row else k: v for k, v in case.other.items()}
+        further = {k + IN_TABLE if k in row else k: v for k, v in case.other.items()}
         rows.append(row | further)
     return pd.DataFrame(rows)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mil.baselines.encoding import check_telling, revealing_columns
+from mil.baselines.encoding import check_telling, describe_revealing, revealing_columns
 from mil.data.case import Row
 from mil.data.columns import odd_cells
 from mil.data.names import find_column
@@ -30,14 +30,14 @@ class TableNomogram:
         title: what it gives the probability of, and from how many cases.
         penalty: of the regression; ``none`` where no column separates the cases.
         left_out: cases without an outcome.
-        revealing: columns that are the outcome in other words.
+        notes: remarks on columns that are the outcome in other words.
     """
 
     nomogram: Nomogram
     title: str
     penalty: str
     left_out: tuple[str, ...]
-    revealing: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def table_nomogram(  # noqa: PLR0913 - what, and how it is read
@@ -91,7 +91,9 @@ def table_nomogram(  # noqa: PLR0913 - what, and how it is read
         title=f"Probability of {text}; fitted on {len(outcomes)} cases",
         penalty=regression.penalty,
         left_out=tuple(row.case for row in cases if not row.label),
-        revealing=revealing_columns(outcomes, columns),
+        notes=tuple(
+            describe_revealing(name, outcomes) for name in revealing_columns(outcomes, columns)
+        ),
     )
 
 

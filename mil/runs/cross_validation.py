@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from features.progress import Progress, Silent
+from features.summary import listed
 from mil.answers.reference import SlideReference, save_reference
-from mil.baselines.encoding import clinical_columns, readable, revealing_columns
+from mil.baselines.encoding import (
+    clinical_columns,
+    describe_revealing,
+    readable,
+    revealing_columns,
+)
 from mil.data.cohort import Cohort
-from mil.data.columns import odd_cells
+from mil.data.columns import is_follow_up, odd_cells
 from mil.data.duplicates import lookalikes
 from mil.data.splits import Fold, folds_sha256, site_warning, split_cases, write_folds
 from mil.evaluation.judge import Comparison, Evaluation, compare, evaluate
@@ -350,15 +356,15 @@ def clinical_facts(
     encoding = readable(cohort.cases, columns)
     names = [column.name for column in encoding.columns]
     notify(f"The clinical model reads {', '.join(names)}.")
+    late = [] if columns else [n for n in cohort.cases[0].other if is_follow_up(n)]
+    if late:
+        notify(f"The clinical model leaves out {listed(late)}: known only from the follow-up.")
     for name, reason in encoding.left_out:
         notify(f"The clinical model leaves out {name}: it {reason}.")
     for note in odd_cells(cohort.cases, names):
         notify(note)
     for name in revealing_columns(cohort.cases, names):
-        notify(
-            f"Column {name} is the outcome in other words: whoever fills it in has made the diagnosis. Name "
-            "the columns to read (clinical)."
-        )
+        notify(describe_revealing(name, cohort.cases))
     return {"clinical": {case.name: {n: case.other[n] for n in names} for case in cohort.cases}}
 
 

@@ -116,7 +116,9 @@ def test_run_json_repeats_the_run_and_its_figures(finished, tmp_path):
 def test_columns_that_tell_the_outcome_are_refused(study, column):
     with pytest.raises(CohortError, match=rf"column {column} (tells|has|is)"):
         crossval(options_of(study, models=("clinical",), clinical=("age", column)))
-    with pytest.raises(CohortError, match=r"Name the columns that the clinical model reads"):
+    with pytest.raises(
+        CohortError, match=r"Set clinical to the columns that the clinical model reads"
+    ):
         crossval(options_of(study, models=("clinical",)))
 
 

@@ -10,6 +10,7 @@ from mil.baselines.encoding import (
     Column,
     Encoding,
     clinical_columns,
+    describe_revealing,
     fit_encoding,
     readable,
     revealing_columns,
@@ -20,6 +21,7 @@ from mil.errors import CohortError, FitError
 from mil.learning.crossval import cross_validate, fit_fold
 from mil.learning.fitted import load_model, save_model
 from mil.learning.training import fit_model
+from mil.runs.cross_validation import clinical_facts
 from tests.mil.made import QUICK, cohort_of, folds_of, made_bag, made_case, probabilities
 
 
@@ -248,3 +250,28 @@ def test_model_without_epochs_gives_no_case_up_to_early_stopping():
         plain, stopping = (fit_fold(cohort, model, fold, each, 0) for each in (QUICK, always))
         for name, value in plain.head.state_dict().items():
             assert value.equal(stopping.head.state_dict()[name])
+
+
+def test_what_is_known_only_afterwards_is_not_read_by_default_and_said():
+    labels = "ab" * 5
+    cases = told(
+        *(
+            {"age": str(40 + 7 * i % 10), "Lokalrezidiv": "ja"[: 1 + i % 3 % 2], "status": "x"}
+            for i in range(10)
+        ),
+        labels=labels,
+    )
+    assert clinical_columns(cases, ()) == ("age", "status")
+    notes = []
+    clinical_facts(cohort_of(cases), ["clinical"], (), notes.append)
+    assert "The clinical model leaves out Lokalrezidiv: known only from the follow-up." in notes
+    notes.clear()
+    clinical_facts(cohort_of(cases), ["clinical"], ("Lokalrezidiv", "age"), notes.append)
+    assert not any("leaves out Lokalrezidiv" in note for note in notes)
+
+
+def test_a_remark_on_a_revealing_column_speaks_of_the_outcome_there_is():
+    cases = told(*({"x": "12"[i % 2]} for i in range(6)))
+    assert "knows the outcome already" in describe_revealing("x", cases)
+    followed = [replace(case, time=3.0) for case in cases]
+    assert "tells the time, or the event of nine cases in ten" in describe_revealing("x", followed)

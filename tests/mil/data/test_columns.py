@@ -69,15 +69,27 @@ def test_what_is_made_from_the_follow_up_is_found_and_refused(column):
 @pytest.mark.parametrize(
     "column",
     ["days_to_death", "Days To Last Followup", "vital_status", "OS_STATUS", "PFI.time",
-     "new_tumor_event_dx", "Disease Free Survival", "last_contact", "death_days_to"],
+     "new_tumor_event_dx", "Disease Free Survival", "last_contact", "death_days_to", "relapse",
+     "Local recurrence", "recurred", "Lokalrezidiv", "date of relapse", "progression_status", "verstorben",
+     "Todesdatum", "Überlebenszeit", "years survived", "died"],
 )  # fmt: skip
 def test_what_registries_fill_in_afterwards_is_found_by_its_name(column):
     cases = survivors(**{column: RNG.integers(0, 3, N)})
     assert [str(f) for f in telling_columns(cases, [column])] == [
-        f"{column} is known only after the outcome"
+        f"{column} is known only from the follow-up"
     ]
     classes = [replace(case, time=None) for case in cases]
     assert telling_columns(classes, [column]) == ()  # a later fact tells no class
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["prior recurrence", "previous_relapse", "history of progression", "vitality", "age at death of mother",
+     "progesterone receptor", "diedrich score", "primary or recurrent", "grade", "timepoint", "tod dose"],
+)  # fmt: skip
+def test_what_is_known_at_diagnosis_is_read_whatever_it_is_called(column):
+    cases = survivors(**{column: RNG.integers(0, 3, N)})
+    assert telling_columns(cases, [column]) == ()
 
 
 def test_facts_of_a_case_are_none_of_these():
@@ -117,7 +129,7 @@ def test_the_label_in_other_words_is_found():
 
 
 def test_clinical_columns_of_a_survival_cohort_are_named():
-    with pytest.raises(CohortError, match=r"Name the columns .*It has age\."):
+    with pytest.raises(CohortError, match=r"Set clinical to the columns .*It has age\."):
         readable(survivors(age=AGES), ())
 
 

@@ -418,3 +418,18 @@ def test_columns_of_the_confusion_matrix_are_numbered_where_names_are_long(make,
     for number, name in enumerate(classes, 1):
         row = f"{number} {name}" if heads[0] == "1" else name
         assert f'<th scope="row">{row}</th>' in matrix
+
+
+def test_the_table_of_all_cases_leaves_out_what_no_model_may_read(make):
+    report = make(telling=("lfd nr", "time"))
+    n = len(report.facts.cohort)
+    for name in ("lfd nr", "age", "time", "time in the table"):
+        report.facts.cohort[name] = list(range(40, 40 + n))
+    source = render(report)
+    table = source[
+        source.index(f"<summary>All {n} cases</summary>") : source.index('<section id="folds">')
+    ]
+    columns = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', table)
+    assert {"age", "time"} <= set(columns)  # the page's own time is that of the outcome
+    assert not {"lfd nr", "time in the table"} & set(columns)
+    assert "Not shown, as no model may read them: lfd nr, time." in table
