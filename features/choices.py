@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
+from features.arguments import describe_mismatch, matches
 from features.errors import SarcomilError
 
 
@@ -82,7 +83,7 @@ def choice_problem(name: str, value: Any, choices: Sequence[str], default: Any =
 
 
 def check_choices(settings: Any, error: type[SarcomilError]) -> None:
-    """Refuse a dataclass in which the value of a field is not one that its Literal hint allows.
+    """Refuse a dataclass in which a value is not of its field's type, or none that its Literal hint allows.
 
     Raises:
         SarcomilError: of the given kind; the message lists the choices and names the closest.
@@ -91,6 +92,11 @@ def check_choices(settings: Any, error: type[SarcomilError]) -> None:
         value = getattr(settings, field.name)
         if isinstance(field.default, tuple) and isinstance(value, str):
             raise error(f"{field.name} is a tuple of names; got {value!r}. Write ({value!r},).")
+    hints = _hints(settings.__class__)
+    for field in fields(settings):
+        value, hint = getattr(settings, field.name), hints[field.name]
+        if not choices_of(hint) and not matches(value, hint):
+            raise error(describe_mismatch(field.name, value, hint))
     for field, choices in _choice_fields(settings.__class__):
         value = getattr(settings, field.name)
         if problem := choice_problem(field.name, value, choices, field.default):
@@ -98,8 +104,13 @@ def check_choices(settings: Any, error: type[SarcomilError]) -> None:
 
 
 @cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+@cache
 def _choice_fields(kind: type) -> tuple[tuple["Field[Any]", tuple[str, ...]], ...]:
     """The fields with a Literal hint, and their choices."""
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     pairs = ((field, choices_of(hints[field.name])) for field in fields(kind))
     return tuple((field, choices) for field, choices in pairs if choices)

@@ -12,6 +12,7 @@ SarcomilError
 │   ├── BackboneError       a backbone is unknown or its weights cannot be loaded
 │   ├── BagError            a bag is missing, incomplete, or made with another recipe
 │   └── InputError          arguments exclude each other, or name files that do not exist
+│       └── ArgumentError   an argument of a function has another type than it takes; a ``TypeError`` too
 ├── UnknownName             a name is none of those that can be chosen, or is repeated
 └── MilError                see ``mil.errors``
 """
@@ -74,3 +75,7 @@ class BagError(FeaturesError):
 
 class InputError(FeaturesError):
     """Arguments exclude each other, or name files that do not exist."""
+
+
+class ArgumentError(InputError, TypeError):
+    """An argument of a function has another type than the function takes."""

@@ -12,6 +12,7 @@ costs nothing::
 """
 
 import importlib
+import inspect
 from typing import TYPE_CHECKING
 
 from mil.version import __version__
@@ -213,6 +214,8 @@ if not TYPE_CHECKING:  # type checkers see the imports above, and no other name
             raise AttributeError(f"module 'mil' has no attribute {name!r}")
         module, _, attribute = _SOURCES[name].partition(":")
         value = getattr(importlib.import_module(module), attribute)
+        if inspect.isfunction(value):
+            value = importlib.import_module("features.arguments").checked(value, name)
         globals()[name] = value
         return value
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from features.arguments import checked
 from mil.runs import run as stored
 
 if TYPE_CHECKING:  # torch, pandas and matplotlib come only with what needs them
@@ -146,6 +147,10 @@ class Run(stored.Run):
         page = self.path / "report.html" if path is None else Path(path)
         write_report(gather(self, progress=progress), page)
         return page
+
+
+for _method in ("evaluate", "compare", "explain", "write_report"):
+    setattr(Run, _method, checked(getattr(Run, _method), f"Run.{_method}"))
 
 
 def open_run(path: StrPath, *, store: StrPath | None = None, cohort: StrPath | None = None) -> Run:

@@ -207,6 +207,10 @@ class SplitSettings:
     seed: int = field(default=0, metadata={"help": "Seed of the folds and of training."})
 
     def __post_init__(self) -> None:
+        folds: object = self.folds
+        if isinstance(folds, int):
+            object.__setattr__(self, "folds", str(folds))
+        check_choices(self, CohortError)
         if self.folds not in ("loo", "site") and not (
             self.folds.isdecimal() and int(self.folds) >= 2
         ):
@@ -245,6 +249,7 @@ class CurveSettings:
     )
 
     def __post_init__(self) -> None:
+        check_choices(self, CohortError)
         SplitSettings(folds=self.folds, seed=self.seed)
         object.__setattr__(self, "shots", tuple(sorted(set(self.shots))))
         if not self.shots or self.shots[0] < 1:
