@@ -25,9 +25,9 @@ from mil.learning.parallel import run_tasks
 from mil.report.saving import save_figure, write_rows
 from mil.report.shots import draw_curve
 from mil.runs import files
+from mil.runs.clinical import clinical_facts
 from mil.runs.cross_validation import (
     check_models,
-    clinical_facts,
     cohort_facts,
     cohort_settings,
     draw_folds,

@@ -19,12 +19,12 @@ from mil.finetune.tiles import LabelledSlide
 from mil.learning.crossval import fit_anew
 from mil.learning.reserved import check_reserved_inputs
 from mil.runs.cases import cohort_as_tested
+from mil.runs.clinical import clinical_facts
 from mil.runs.cross_validation import (
     Computing,
     Notify,
     Plan,
     StoredFits,
-    clinical_facts,
     cohort_facts,
     draw_folds,
     notify_cohort,

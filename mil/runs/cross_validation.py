@@ -6,27 +6,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from features.progress import Progress, Silent
-from features.summary import listed
 from mil.answers.reference import SlideReference, save_reference
-from mil.baselines.encoding import (
-    clinical_columns,
-    describe_revealing,
-    readable,
-    revealing_columns,
-)
+from mil.baselines.encoding import clinical_columns
 from mil.data.cohort import Cohort
-from mil.data.columns import is_follow_up, odd_cells
 from mil.data.duplicates import lookalikes
 from mil.data.splits import Fold, folds_sha256, site_warning, split_cases, write_folds
 from mil.evaluation.judge import Comparison, Evaluation, compare, evaluate
 from mil.evaluation.predictions import Predictions, concat, write_predictions
-from mil.heads.registry import check_chunks, check_names, eclipsed_heads, reads_table
+from mil.heads.registry import check_chunks, check_names, eclipsed_heads
 from mil.learning.combined import Combination, combine
 from mil.learning.crossval import cross_validate, fit_cases
 from mil.learning.fitted import FittedModel, load_model, save_model
 from mil.learning.head_weights import check_head_weights
 from mil.learning.reserved import check_reserved
 from mil.runs import files
+from mil.runs.clinical import clinical_facts, clinical_values
 from mil.runs.record import NewRun, finish_run
 from mil.runs.run import Run
 from mil.runs.run_log import log_run
@@ -344,38 +338,6 @@ def notify_cohort(cohort: Cohort, notify: Notify) -> None:
             f"The backbone's weights, {cohort.unknown_weights}, do not say which cases they have seen. If "
             "they were trained on cases of this table, the results are worthless."
         )
-
-
-def clinical_facts(
-    cohort: Cohort, models: Sequence[str], columns: Sequence[str], notify: Notify
-) -> dict[str, object]:
-    """What run.json says of the columns that a clinical model reads; notifies of them."""
-    if not reads_table(models):
-        return {}
-    # Of all cases, to inform the reader only: each fold learns an encoding of its own.
-    encoding = readable(cohort.cases, columns)
-    names = [column.name for column in encoding.columns]
-    notify(f"The clinical model reads {', '.join(names)}.")
-    late = [] if columns else [n for n in cohort.cases[0].other if is_follow_up(n)]
-    if late:
-        notify(f"The clinical model leaves out {listed(late)}: known only from the follow-up.")
-    for name, reason in encoding.left_out:
-        notify(f"The clinical model leaves out {name}: it {reason}.")
-    for note in odd_cells(cohort.cases, names):
-        notify(note)
-    for name in revealing_columns(cohort.cases, names):
-        notify(describe_revealing(name, cohort.cases))
-    return {"clinical": {case.name: {n: case.other[n] for n in names} for case in cohort.cases}}
-
-
-def clinical_values(
-    cohort: Cohort, models: Sequence[str], columns: Sequence[str]
-) -> dict[str, dict[str, str]]:
-    """Clinical columns by case, where columns are named or a model reads them; else empty."""
-    if not (columns or reads_table(models)):
-        return {}
-    names = clinical_columns(cohort.cases, columns)
-    return {case.name: {name: case.other[name] for name in names} for case in cohort.cases}
 
 
 def cohort_facts(cohort: Cohort) -> dict[str, object]:

@@ -13,6 +13,7 @@ from features.arguments import matches
 from features.errors import ArgumentError
 from mil.errors import CohortError, FitError
 
+RECIPE = mil.Recipe()
 COHORT = (
     r"cohort is a Cohort; got 'cohort\.csv', a str\. Load it with load_cohort\(table, store\)\."
 )
@@ -33,9 +34,9 @@ COHORT = (
         (lambda: mil.load_cohort("a"), r"'store'\. Call it as load_cohort\(table, store, t"),
         (lambda: mil.read_bag(7), r"read_bag: path is a path or a text; got 7, an int"),
         (lambda: features.write_bag("x.h5", "bag"), r"bag is a Bag; got 'bag'.*read_bag\(path\)"),
-        (lambda: mil.extract("a", out="b", recipe=RECIPE, worker=2), r"no option 'worker'\. It takes .*workers"),
+        (lambda: mil.extract("a", out="b", recipe=RECIPE, worker=2), r"no option 'worker'.*workers"),
         (lambda: features.extract("a", "b", recipe="c"), r"extract: recipe is a Recipe or .*; got 'c'"),
-        (lambda: features.extract("a", "b", recipe=RECIPE, workers="2"), r"workers is a whole number; got '2'"),
+        (lambda: features.extract("a", "b", recipe=RECIPE, workers="2"), "workers is a whole number"),
         (lambda: mil.list_models(3), r"list_models: too many positional arguments"),
         (lambda: mil.split_cases(["a"], ["b"], 5, None), r"sites is a list of which each entry is a text"),
         (lambda: mil.Run("x", {}, {}).explain(3), r"Run\.explain: slide is a text; got 3, an int"),

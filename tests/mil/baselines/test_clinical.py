@@ -21,7 +21,7 @@ from mil.errors import CohortError, FitError
 from mil.learning.crossval import cross_validate, fit_fold
 from mil.learning.fitted import load_model, save_model
 from mil.learning.training import fit_model
-from mil.runs.cross_validation import clinical_facts
+from mil.runs.clinical import clinical_facts
 from tests.mil.made import QUICK, cohort_of, folds_of, made_bag, made_case, probabilities
 
 
