@@ -8,7 +8,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from features.backbones.folding import fold_batch_norms, to_half_precision
+from features.backbones.folding import fold_batch_norms, round_taps, to_half_precision
 from features.backbones.networks import PooledFeatures
 from features.threads import one_thread
 
@@ -275,3 +275,14 @@ def test_only_what_nothing_else_sees_is_folded(kind):
     assert len(norms(result)) == (0 if kind in FOLDED else 2)
     assert torch.equal(module.conv.weight, weight) == (kind in LEFT)
     assert_same(whole, result, apart=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_filters_keep_the_sum_of_their_taps_when_they_are_rounded(dtype):
+    weight = torch.randn(40, 3, 5, 5, generator=torch.Generator().manual_seed(3))
+    weight -= weight.mean(dim=(2, 3), keepdim=True)  # edges: nothing on an even ground
+    ours, nearest = round_taps(weight, dtype), weight.to(dtype).float()
+    assert torch.equal(ours, ours.to(dtype).float())
+    even = [one.sum(dim=(2, 3)).abs().mean() for one in (ours, nearest)]
+    assert even[0] < even[1] / 20
+    assert (ours - weight).abs().max() < 2 * (nearest - weight).abs().max()

@@ -51,9 +51,9 @@ def test_features_of_drawn_tiles_are_those_of_the_published_weights(backbone):
     pinned = np.array(PINNED.split(), float).reshape(5, 16) / 1e4
     assert cosines(means, pinned).min() >= 0.9999
     np.testing.assert_allclose(means, pinned, atol=2e-3)
-    # bf16 rounds the weights of this network's depthwise convolutions by more than its features bear.
+    # Seven bits round the activations of 64 layers: in fp32 with rounded activations alone, .9992.
     halved = Embedder(backbone, precision="bf16", device="cpu")(tiles, Clock())
-    assert cosines(features, halved).min() >= 0.985
+    assert cosines(features, halved).min() >= 0.998
 
 
 def test_it_is_prepared_as_its_weights_were_trained(backbone):
