@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from mil.runs.cross_validation import CrossValidation
     from mil.runs.record import NewRun
+    from mil.segmentation.cases import SegmentConfig
     from mil.study import Study
     from mil.tasks.task import Task
 
@@ -106,6 +107,30 @@ class CrossvalOptions(CohortOptions, TaskColumns, FitSettings, SplitSettings):
             "panel": "Fine-tuning in each fold",
         },
     )
+    segment: Literal["off", "per-fold"] = field(
+        default="off",
+        metadata={
+            "help": "`per-fold` trains a segmenter on each fold's training cases; it selects the tiles of "
+            "all slides from a STORE of tissue, so that nothing is embedded again.",
+            "panel": "Segmentation in each fold",
+        },
+    )
+    segment_config: Path | None = field(
+        default=None,
+        metadata={
+            "help": "With --segment per-fold: the run.json of `mil segment train`, or a TOML file with its "
+            "options and arguments. Its slides of cases outside the cohort train in every fold.",
+            "panel": "Segmentation in each fold",
+        },
+    )
+    segment_train: Literal["annotation", "unseen"] = field(
+        default="annotation",
+        metadata={
+            "help": "With --segment per-fold: training slides are cut by their `annotation`, or by the mask "
+            "of a segmenter that has not seen them (`unseen`), as test slides are.",
+            "panel": "Segmentation in each fold",
+        },
+    )
     engine: Literal["loky", "ray"] = field(
         default="loky",
         metadata={
@@ -134,6 +159,7 @@ class CrossvalOptions(CohortOptions, TaskColumns, FitSettings, SplitSettings):
         check_columns(self)
         FitSettings.__post_init__(self)
         SplitSettings.__post_init__(self)
+        self._check_segmentation()
         per_fold = self.finetune == "per-fold"
         if per_fold and self.allow_missing:
             raise UsageError(
@@ -152,6 +178,25 @@ class CrossvalOptions(CohortOptions, TaskColumns, FitSettings, SplitSettings):
                 if per_fold
                 else "STORE is missing: the bag store of `mil extract`."
             )
+
+    def _check_segmentation(self) -> None:
+        """Refuse options that do not go with segmentation in each fold.
+
+        Raises:
+            UsageError: naming them.
+        """
+        segments = self.segment == "per-fold"
+        if segments != (self.segment_config is not None):
+            raise UsageError("--segment per-fold and --segment-config FILE go together.")
+        if not segments:
+            return
+        for name in ("allow_missing", "allow_duplicates", "combine"):
+            if getattr(self, name):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} does not work with --segment per-fold. Leave one out."
+                )
+        if self.finetune == "per-fold":
+            raise UsageError("Each fold segments or fine-tunes. Leave out --segment or --finetune.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +229,8 @@ class TrainOptions(CohortOptions, TaskColumns, FitSettings):
         "mil crossval --config run/run.json --models mean --out again",
         "mil crossval cohort.csv --finetune per-fold --finetune-config tuned/run.json --models "
         "tile-vote --seeds 1 --folds 2 --out run-tuned",
+        "mil crossval split.csv tissue-store --segment per-fold --segment-config segmenter/run.json --models "
+        "majority,mean --seeds 1 --folds 2 --out run-segmented",
         "mil crossval cohort.csv store --task survival --time-unit months --models majority,abmil --folds 3 "
         "--out run-survival",
     ],
@@ -209,7 +256,13 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
     )
     check_model_names(plan.models, task)
     check_model_names([plan.combine] if plan.combine else [], task)
-    study = study_of(options, options.store, task, tuning=options.finetune_config)
+    study = study_of(
+        options,
+        options.store,
+        task,
+        tuning=options.finetune_config,
+        segmenting=segment_config(options),
+    )
     folder = _folder(options, models=list(plan.models))
     computing = Computing(options.engine, options.workers, Bars(), notify)
     with wrong_use(InputError):
@@ -256,8 +309,26 @@ def check_model_names(models: "Sequence[str]", task: "Task") -> None:
         task.check_models(models)
 
 
+def segment_config(options: CrossvalOptions) -> "SegmentConfig | None":
+    """How each fold segments; None where it does not.
+
+    Raises:
+        UsageError: the file lacks a setting, or one is wrong.
+    """
+    if options.segment_config is None:
+        return None
+    from cli.segment import fold_config
+
+    return fold_config(options.segment_config, options.out, options.segment_train)
+
+
 def study_of(
-    options: CohortOptions, store: Path | None, task: "Task", *, tuning: Path | None = None
+    options: CohortOptions,
+    store: Path | None,
+    task: "Task",
+    *,
+    tuning: Path | None = None,
+    segmenting: "SegmentConfig | None" = None,
 ) -> "Study":
     """The table with its bags, or the settings by which each fold makes them."""
     from cli.finetune import fold_config
@@ -271,6 +342,7 @@ def study_of(
         task=task,
         store=store,
         tuning=config,
+        segmenting=segmenting,
         reading=part_of(options, TableReading),
         allow_missing=options.allow_missing,
         allow_duplicates=options.allow_duplicates,

@@ -54,7 +54,7 @@ def permute_and_show(run: "Run", out: Path, times: int) -> int:
 
     run.require_finished()
     writable(out)
-    crossval = _per_fold_pipeline(run, out / "shuffles") if run.settings.finetunes else None
+    crossval = _per_fold_pipeline(run, out / "shuffles") if run.settings.own_bags else None
     tests = permute_run(
         run, times, out, crossval=crossval, workers=1 if crossval else 0, progress=Bars()
     )
@@ -92,10 +92,13 @@ def _show(run: "Run", tests: "Sequence[PermutationTest]", times: int, *, finetun
 
 
 def _per_fold_pipeline(run: "Run", folder: Path) -> "Crossval":
-    """The pipeline of a run that fine-tuned a backbone in each fold."""
+    """The pipeline of a run that fine-tuned a backbone, or segmented, in each fold."""
     from cli.console import Bars
     from mil.finetune.cross_validation import PerFoldPipeline
+    from mil.segmentation.cases import SegmentedPipeline
 
+    if run.settings.segments:
+        return SegmentedPipeline(run, run.tissue(), folder, Bars())
     return PerFoldPipeline(run, folder, Bars())
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli.app import Group, app
-from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
+from cli.options import UsageError, build, part_of, plain, verb, writable, wrong_use
 from features.errors import InputError
 from mil.data.reading import TableReading
 from mil.segmentation.settings import SegmentSettings
 
 if TYPE_CHECKING:
     from mil.segmentation.application import AppliedSlide
+    from mil.segmentation.cases import SegmentConfig
     from mil.segmentation.run import SegmentInput
 
 segment = typer.Typer(
@@ -207,6 +208,27 @@ def evaluate(options: EvaluateOptions) -> None:
     write_scores(options.out / SCORES, evaluation.scores)
     show_tables(evaluation_tables(evaluation))
     say(f"Scores of each case: {options.out / SCORES}")
+
+
+def fold_config(path: Path, out: Path, train_masks: str) -> "SegmentConfig":
+    """The settings by which each fold of a cross-validation segments.
+
+    Args:
+        path: TOML file with options of `mil segment train`, or the run.json of such a run.
+        out: the run folder of the cross-validation.
+        train_masks: what training slides are cut by.
+
+    Raises:
+        UsageError: a setting is missing or wrong.
+    """
+    from mil.segmentation.cases import SegmentConfig
+
+    options = build(TrainOptions, {"out": str(out)}, path)
+    return SegmentConfig(
+        source=_drawn(options),
+        settings=part_of(options, SegmentSettings),
+        train_masks=train_masks,
+    )
 
 
 def _drawn(options: DrawnOptions) -> "SegmentInput":

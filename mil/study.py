@@ -20,6 +20,7 @@ from mil.runs.cross_validation import (
 )
 from mil.runs.record import NewRun
 from mil.runs.run import Run
+from mil.segmentation.cases import SegmentConfig, SegmentedCases
 from mil.settings import FitSettings
 from mil.tasks.task import Task
 
@@ -33,6 +34,7 @@ class Study:
         task: what is asked of a case.
         store: folder with one ``<slide>.h5`` per slide.
         tuning: instead of a store, how each fold fine-tunes a backbone and makes its own bags.
+        segmenting: with a store of all tissue, how each fold selects its tiles.
         reading: what the table's names and words mean.
         allow_missing: go on without slides that lack a bag or an outcome.
         allow_duplicates: go on with slides whose bags are identical.
@@ -42,6 +44,7 @@ class Study:
     task: Task
     store: Path | None = None
     tuning: FinetuneConfig | None = None
+    segmenting: SegmentConfig | None = None
     reading: TableReading = AS_WRITTEN
     allow_missing: bool = False
     allow_duplicates: bool = False
@@ -49,6 +52,8 @@ class Study:
     def __post_init__(self) -> None:
         if (self.store is None) == (self.tuning is None):
             raise InputError("Bags come from a store or from tuning. Give one of them.")
+        if self.segmenting and self.tuning:
+            raise InputError("Each fold segments or fine-tunes, not both. Give one of them.")
 
     def cross_validate(self, plan: Plan, folder: NewRun, computing: Computing) -> CrossValidation:
         """Cross-validate models and write the run folder; an interrupted run goes on.
@@ -57,6 +62,9 @@ class Study:
             InputError: with tuning, the table is none, or there is no folder with its slides.
             FitError, CohortError, LeakageError, RunError: as ``run_cross_validation``.
         """
+        if self.segmenting:
+            segmented = SegmentedCases(cohort=self.cohort(computing.notify), config=self.segmenting)
+            return run_cross_validation(segmented, plan, folder, computing)
         if self.tuning is None:
             return run_cross_validation(
                 StoredCases(self.cohort(computing.notify)), plan, folder, computing

@@ -149,9 +149,9 @@ def _curve(
 ) -> tuple[Point, ...]:
     if not model:
         return ()
-    if run.settings.finetunes:
+    if run.settings.own_bags:
         raise RunError(
-            f"{run.path} fine-tuned a backbone in each fold; a learning curve needs one bag store for all "
+            f"{run.path} made its own bags in each fold; a learning curve needs one bag store for all "
             "folds. Audit it without a learning curve."
         )
     label_of = {case.name: case.label for case in cohort.cases}

@@ -184,5 +184,5 @@ class RunFacts:
         return self.path / "models" / f"{model}{suffix}.safetensors"
 
     def fold_store(self, fold: Fold) -> Path:
-        """The folder of the bags by the backbone that was fine-tuned in a fold."""
+        """The folder of the bags that a fold has made by its own backbone or segmenter."""
         return self.path / "folds" / f"r{fold.repeat}-f{fold.index}" / "store"

@@ -33,22 +33,20 @@ def write_moved(path: Path, places: Mapping[str, Path]) -> None:
     write_json(path / MOVED, {name: str(place) for name, place in places.items()})
 
 
-def check_store(path: Path, bags: Mapping[str, str], store: Path, *, finetuned: bool) -> None:
+def check_store(path: Path, bags: Mapping[str, str], store: Path, *, own_bags: bool) -> None:
     """Refuse a store that does not hold the very bags of a run.
 
     Args:
         path: the run.
         bags: fingerprint of each slide's bag.
         store: the folder that should hold them.
-        finetuned: whether each fold has made its own bags, which are in the run folder.
+        own_bags: whether each fold has made its own bags, which are in the run folder.
 
     Raises:
         RunError: a bag is missing, or another.
     """
-    if finetuned:
-        raise RunError(
-            f"{path} keeps the bags of its fine-tuned backbones in its own folder. Leave store out."
-        )
+    if own_bags:
+        raise RunError(f"{path} keeps the bags of each fold in its own folder. Leave store out.")
     for slide, checksum in bags.items():
         try:
             actual = read_bag(store / f"{slide}.h5").data_sha256

@@ -8,7 +8,7 @@ from features.bags.bag import Bag, read_bag
 from features.choices import unknown_problem
 from features.files.parse import parse_json
 from mil.data.case import Row
-from mil.data.cohort import Cohort, assemble
+from mil.data.cohort import Cohort, assemble, load_cohort
 from mil.data.names import matching
 from mil.data.splits import Fold, read_folds
 from mil.data.table import read_table, reserved_rows, split_train_test
@@ -72,7 +72,7 @@ class Run(RunFacts):
         Raises:
             CohortError: naming what is missing.
         """
-        store = None if self.settings.finetunes else self.moved.get("store", self.settings.store)
+        store = None if self.settings.own_bags else self.moved.get("store", self.settings.store)
         missing = {}
         if "cohort" in self.settings.stored and not self.table.exists():
             missing["cohort=..."] = f"{self.table}, the table"
@@ -99,7 +99,7 @@ class Run(RunFacts):
         self._require_places()
         rows, settings = self.rows(), self.settings
         reserved = reserved_rows(self.table, settings.reading)
-        if settings.finetunes:
+        if settings.own_bags:
             cohort = cohort_as_tested(rows, self.folds, self.fold_store, self.task)
         else:
             cohort = assemble(
@@ -113,14 +113,37 @@ class Run(RunFacts):
         self._check_bags(cohort)
         return replace(cohort, reserved=reserved)
 
+    def tissue(self) -> Cohort:
+        """The cases of a run that segmented in each fold, with the bags of tissue it selected tiles from.
+
+        Raises:
+            CohortError: its table or its store are no longer where they were.
+            RunError: a bag has changed since the run.
+        """
+        assert self.settings.store
+        cohort = load_cohort(
+            self.table,
+            self.settings.store,
+            task=self.task,
+            case_from=self.settings.reading.case_from,
+            label_is=self.settings.reading.label_is,
+        )
+        for bag in cohort.bags:
+            if self.info["tissue_bags"].get(bag.slide) != bag.data_sha256:
+                raise RunError(
+                    f"{self.settings.store}: the bag of {bag.slide} has changed since the run. Make the run "
+                    "again."
+                )
+        return cohort
+
     def bag(self, slide: str) -> Bag:
-        """The bag of a slide: of a fine-tuned backbone, the one by which the slide was tested.
+        """The bag of a slide: where each fold has its own, the one by which the slide was tested.
 
         Raises:
             BagError: it is missing or damaged.
             RunError: it has changed since the run.
         """
-        if self.settings.finetunes:
+        if self.settings.own_bags:
             fold = self.fold_of(self.case_of(slide))
             if fold is None:
                 raise RunError(f"{self.path} has tested no slide {slide}. Name one of its slides.")
@@ -332,7 +355,7 @@ def open_run(path: Path, *, store: Path | None = None, cohort: Path | None = Non
         return run
     run = Run(path, info, {**run.moved, **new})
     if store is not None:
-        check_store(run.path, run.bags, store, finetuned=run.settings.finetunes)
+        check_store(run.path, run.bags, store, own_bags=run.settings.own_bags)
     if cohort is not None:
         check_table(run.path, run.cases, run.labels, run.task.label_rows(run.rows(), str(cohort)))
     write_moved(path, run.moved)

@@ -45,7 +45,7 @@ class LoggedRun:
 
 def log_run(run: Run, cohort: Cohort, evaluation: Any) -> None:
     """Add a finished run to the log of its store; a store that cannot be written keeps none."""
-    if cohort.store is None or run.settings.finetunes:
+    if cohort.store is None or run.settings.own_bags:
         return
     best = evaluation.best()
     record = LoggedRun(

@@ -84,6 +84,16 @@ class RunSettings:
         return bool(self.stored.get("finetune", "off") != "off")
 
     @property
+    def segments(self) -> bool:
+        """Whether each fold has selected its tiles by a segmenter of its own."""
+        return bool(self.stored.get("segment", "off") != "off")
+
+    @property
+    def own_bags(self) -> bool:
+        """Whether each fold has made bags of its own, which are in the run folder."""
+        return self.finetunes or self.segments
+
+    @property
     def seed(self) -> int:
         """Seed of folds and fits."""
         return int(self.stored.get("seed", 0))

@@ -17,7 +17,7 @@ from features.slides.slide import Slide
 from mil.data.case import Row
 from mil.errors import CohortError
 from mil.segmentation.settings import SegmentSettings
-from mil.segmentation.targets import Target, make_target
+from mil.segmentation.targets import Target, make_target, unknown_target
 
 COLUMN = "annotated"
 FULL, PARTIAL = "full", "partial"
@@ -26,10 +26,10 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnSlide:
-    """A slide whose tumour is drawn.
+    """A slide whose tumour is drawn, or one that is only to be segmented.
 
     Attributes:
-        job: where its files are.
+        job: where its files are; without annotations, nothing is drawn on it.
         full: whether all of its tumour is drawn; else only what is drawn is known.
     """
 
@@ -134,11 +134,12 @@ def read_slide(
         SlideError, AnnotationError: one of them cannot be read.
     """
     file = drawn.job.annotation()
-    assert file is not None
     with drawn.job.open() as slide:
         grid = lay_cells(slide)
-        drawing = read_annotations(file, slide.path)
-        target = make_target(slide, grid, drawing, settings, full=drawn.full)
+        target = unknown_target(grid)
+        if file:
+            drawing = read_annotations(file, slide.path)
+            target = make_target(slide, grid, drawing, settings, full=drawn.full)
         identity = {"slide": source_sha256(drawn.job), "mpp": list(slide.mpp)}
         cells = {
             name: read_cells(

@@ -1,12 +1,12 @@
 """What an annotation says of every cell of a slide: tumour, no tumour, or nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.affinity import translate
-from shapely.geometry import Polygon
+from shapely.geometry import MultiPolygon, Polygon
 
 from features.lowpower.feature_map import CellGrid
 from features.regions.annotation_frame import find_frame
@@ -28,12 +28,14 @@ class Target:
         known: (rows, columns) True where the annotation says what a cell is; the others count nowhere.
         tissue: (rows, columns) True where there is tissue.
         full: whether all tumour of the slide is drawn.
+        region: the drawn tumour less what is excluded, in level-0 pixels.
     """
 
     tumour: NDArray[np.float32]
     known: NDArray[np.bool_]
     tissue: NDArray[np.bool_]
     full: bool
+    region: Region = field(default_factory=MultiPolygon)
 
     @property
     def positive(self) -> NDArray[np.bool_]:
@@ -81,17 +83,24 @@ def make_target(
     frame = find_frame(everything, slide, origin, lambda: polygons_from_mask(grid.tissue, size_l0))
 
     def share(region: Region) -> NDArray[np.float32]:
-        placed = polygonal_parts(translate(region, *frame.offset_l0))
-        return _cover(placed, grid)
+        return _cover(polygonal_parts(translate(region, *frame.offset_l0)), grid)
 
+    excluded = drawing.union(settings.exclude)
     tumour, other_share = share(drawn), share(other)
     negative = np.maximum(other_share, share(_holes(drawn)))
     negative = np.where(grid.tissue & (not full), negative, 1 - tumour)
     known = tumour + negative >= SURE
-    known &= share(drawing.union(settings.exclude)) == 0
+    known &= share(excluded) == 0
     known &= tumour + other_share <= 2 - SURE  # else drawn as both
     known &= grid.tissue | (tumour < 1 - SURE)
-    return Target(tumour, known, grid.tissue, full)
+    region = polygonal_parts(translate(drawn - excluded, *frame.offset_l0))
+    return Target(tumour, known, grid.tissue, full, region)
+
+
+def unknown_target(grid: CellGrid) -> Target:
+    """Of a slide on which nothing is drawn."""
+    nothing = np.zeros(grid.shape, dtype=np.float32)
+    return Target(nothing, nothing > 0, grid.tissue, full=False)
 
 
 def _cover(region: Region, grid: CellGrid) -> NDArray[np.float32]:

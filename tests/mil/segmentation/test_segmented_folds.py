@@ -1,0 +1,225 @@
+"""Segmentation in each fold: no mask knows a case that it is tested on, and nothing is embedded again."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from features.bags.bag import read_bag
+from features.extraction.extract import Embedder
+from features.extraction.jobs import JobSettings, jobs_of_paths
+from features.extraction.run import extract_jobs
+from features.progress import Silent
+from mil.data.cohort import load_cohort
+from mil.data.splits import Fold, split_cases
+from mil.errors import CohortError, FitError
+from mil.runs.cross_validation import Computing, Plan
+from mil.runs.record import NewRun
+from mil.runs.run import open_run
+from mil.segmentation import per_fold
+from mil.segmentation.cases import SegmentConfig, SegmentedPipeline
+from mil.segmentation.per_fold import train_slides
+from mil.settings import FitSettings, SplitSettings
+from mil.study import Study
+from mil.tasks.registry import task_class
+from tests.mil.segmentation.test_segmented_bags import RECIPE
+
+PLAN = Plan(
+    models=("majority", "simpleshot"),
+    fit=FitSettings(seeds=1),
+    split=SplitSettings(folds="2"),
+)
+
+
+@pytest.fixture(scope="module")
+def tissue(study, tmp_path_factory):
+    """A table of cases 2 to 5 and the bags of their tissue; 1 and 6 are annotated, and not in it."""
+    folder = tmp_path_factory.mktemp("per-fold")
+    files = [study.folder / "slides" / f"case-{n}.tiff" for n in range(2, 6)]
+    extract_jobs(jobs_of_paths(files, JobSettings()), RECIPE, folder / "store", workers=1)
+    rows = [f"case-{n},case-{n},{'ab'[n % 2]}" for n in range(2, 6)]
+    (folder / "cohort.csv").write_text("\n".join(["case,slide,label", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(study):
+    return SegmentConfig(source=study.source, settings=study.settings)
+
+
+def cross_validate(tissue, config, out, **changes):
+    study = Study(
+        table=tissue / "cohort.csv",
+        task=task_class()(),
+        store=tissue / "store",
+        segmenting=replace(config, **changes),
+    )
+    return study.cross_validate(PLAN, NewRun(path=out), Computing())
+
+
+@pytest.fixture(scope="module")
+def result(tissue, config, tmp_path_factory):
+    return cross_validate(tissue, config, tmp_path_factory.mktemp("run") / "run")
+
+
+def test_every_fold_selects_tiles_by_a_segmenter_of_other_cases(result, tissue):
+    run = result.run
+    assert len(run.folds) == 2
+    for fold in run.folds:
+        for number in range(2, 6):
+            bag = read_bag(run.fold_store(fold) / f"case-{number}.h5")
+            # Cases outside the cohort train in every fold.
+            assert set(bag.trained_on) == {"case-1", "case-6", *fold.train}
+            assert bag.recipe["region"] == "segmented"
+            whole = read_bag(tissue / "store" / f"case-{number}.h5")
+            assert 0.2 < len(bag) / len(whole) < 0.6
+            places = {tuple(xy) for xy in whole.coords_l0.tolist()}
+            assert {tuple(xy) for xy in bag.coords_l0.tolist()} <= places
+    assert not (run.path / "maps").exists()
+    assert len(result.predictions.table) == 2 * 4
+
+
+def test_the_run_shows_each_slide_as_it_was_tested(result):
+    run = open_run(result.run.path)
+    cohort = run.cohort()
+    for fold in run.folds:
+        for name in fold.test:
+            [bag] = cohort.named([name])[0].bags
+            assert name not in bag.trained_on
+            assert bag.data_sha256 == run.bag(name).data_sha256
+    assert run.info["segmenting"]["kind"] == "map"
+    again = SegmentConfig.from_settings(run.info["segmenting"])
+    assert json.loads(json.dumps(again.to_settings())) == run.info["segmenting"]
+
+
+def test_masks_of_training_slides_may_be_unseen_too_and_nothing_is_embedded_again(
+    tissue, config, result, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Embedder, "__call__", lambda *_a: pytest.fail("a tile is embedded"))
+    unseen = cross_validate(tissue, config, tmp_path / "run", train_masks="unseen")
+    fold = unseen.run.folds[0]
+    differing = 0
+    for name in fold.train:
+        first, second = (
+            read_bag(run.fold_store(fold) / f"{name}.h5") for run in (result.run, unseen.run)
+        )
+        differing += first.data_sha256 != second.data_sha256
+    assert differing  # else they are the drawings
+    assert second.recipe_sha256 != first.recipe_sha256
+
+
+def test_an_annotated_slide_of_a_tested_case_is_recognised_by_case_name_slide_and_content(
+    tissue, slides
+):
+    cohort = load_cohort(tissue / "cohort.csv", tissue / "store")
+    fold, _ = split_cases(cohort.names, cohort.labels, [""] * 4, PLAN.split)
+
+    def renamed(read, case=None, slide=None, sources=None):
+        job = replace(read.drawn.job, case=case or "new", slide=slide or "new")
+        return replace(
+            read, drawn=replace(read.drawn, job=job), sources=sources or frozenset({"none"})
+        )
+
+    tested = fold.test[0]
+    [original] = [slide for slide in slides if slide.case == tested]
+    for disguised in (
+        renamed(original, case=tested.upper()),
+        renamed(original, slide=tested),
+        renamed(original, sources=original.sources),
+    ):
+        left = train_slides(cohort, fold, [disguised, slides[0]])
+        assert left == [slides[0]]
+        with pytest.raises(FitError, match="no annotated slide is of a training case"):
+            train_slides(cohort, fold, [disguised])
+    stranger = renamed(original)
+    assert train_slides(cohort, fold, [stranger]) == [stranger]
+
+
+def test_what_is_kept_for_validation_trains_no_segmenter(tissue, slides):
+    table = tissue / "reserved.csv"
+    lines = (tissue / "cohort.csv").read_text().splitlines()
+    rows = [f"{line}," for line in lines[1:]]
+    table.write_text("\n".join([f"{lines[0]},split", *rows, "case-1,case-1,a,test"]) + "\n")
+    cohort = load_cohort(table, tissue / "store")
+    names = tuple(cohort.names)
+    fold = Fold(repeat=0, index=0, train=names[1:], test=names[:1])
+    left = {slide.name for slide in train_slides(cohort, fold, slides)}
+    assert left == {*names[1:], "case-6"}
+
+
+def test_a_slide_in_which_nothing_is_found_keeps_its_tissue_and_is_named(
+    tissue, config, tmp_path, monkeypatch
+):
+    real = per_fold.probabilities
+    monkeypatch.setattr(
+        per_fold,
+        "probabilities",
+        lambda segmenter, slide: {
+            name: p * (slide.name != "case-3") for name, p in real(segmenter, slide).items()
+        },
+    )
+    notes = []
+    study = Study(
+        table=tissue / "cohort.csv",
+        task=task_class()(),
+        store=tissue / "store",
+        segmenting=config,
+    )
+    result = study.cross_validate(
+        PLAN, NewRun(path=tmp_path / "run"), Computing(notify=notes.append)
+    )
+    assert any(
+        "case-3: no tile lies in what the segmenter of a fold calls tumour" in n for n in notes
+    )
+    whole = read_bag(tissue / "store" / "case-3.h5")
+    assert result.run.bag("case-3").data_sha256 == whole.data_sha256
+
+
+def test_bags_of_a_region_are_refused(tissue, config, tmp_path, result):
+    shutil.copytree(result.run.fold_store(result.run.folds[0]), tmp_path / "store")
+    shutil.copy(tissue / "cohort.csv", tmp_path)
+    with pytest.raises(
+        CohortError, match=r"these bags are of segmented\. Extract the slides without"
+    ):
+        cross_validate(tmp_path, config, tmp_path / "run")
+
+
+def test_a_shuffle_segments_and_fits_anew(result, tmp_path):
+    run = open_run(result.run.path)
+    pipeline = SegmentedPipeline(run, run.tissue(), tmp_path, Silent())
+    predictions = pipeline(run.cohort(), run.folds, 0)
+    first = result.predictions.table
+    second = predictions.table
+    np.testing.assert_allclose(
+        second["p_a"].to_numpy(), first["p_a"].to_numpy(), atol=1e-6
+    )  # the same outcomes and folds
+    assert not (tmp_path / "0").exists()
+
+
+def test_the_command_reads_the_run_of_a_segmenter(tissue, study, tmp_path):
+    drawn = {
+        "cohort": str(study.source.table),
+        "slides": str(study.source.slides),
+        "annotations": str(study.source.jobs.annotations),
+        "cells": 200,
+        "out": "elsewhere",
+        "folds": "none",
+    }
+    (tmp_path / "run.json").write_text(json.dumps({"settings": drawn}))
+    arguments = [
+        "crossval",
+        str(tissue / "cohort.csv"),
+        str(tissue / "store"),
+        "--models",
+        "majority",
+    ]
+    arguments += ["--folds", "2", "--segment", "per-fold", "--out", str(tmp_path / "run")]
+    wrong = CliRunner().invoke(app, arguments)
+    assert "--segment per-fold and --segment-config FILE go together" in str(wrong.exception)
+    done = CliRunner().invoke(app, [*arguments, "--segment-config", str(tmp_path / "run.json")])
+    assert done.exit_code == 0, done.output
+    assert open_run(tmp_path / "run").info["segmenting"]["cells"] == 200
