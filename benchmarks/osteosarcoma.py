@@ -99,21 +99,26 @@ def networks(weights: str, seed: int) -> tuple[nn.Module, nn.Module]:
 
 
 def vectors(
-    images: Sequence[Image.Image], weights: str, seed: int = 0
+    images: Sequence[Image.Image],
+    weights: str,
+    seed: int = 0,
+    views: Sequence[tuple[str, int]] = VIEWS,
 ) -> dict[str, NDArray[np.float32]]:
     """Of every view, the mean features of each field (n, D)."""
     whole, maps = networks(weights, seed)
-    of_views: dict[str, list[NDArray[np.float32]]] = {}
+    of_views: dict[str, NDArray[np.float32]] = {}
     with torch.inference_mode():
-        for image in images:
-            for layer, side in VIEWS:
+        for layer, side in views:
+            rows = []
+            for image in images:
                 picture = _picture(image, side)  # (1, 3, side, side)
                 if layer == LAST:
-                    vector = whole(_windows(picture)).mean(dim=0)
+                    rows.append(whole(_windows(picture)).mean(dim=0).numpy())
                 else:
-                    vector = torch.cat([one.mean(dim=(2, 3))[0] for one in maps(picture)])
-                of_views.setdefault(f"{layer}, {side} px", []).append(vector.numpy())
-    return {view: np.stack(rows) for view, rows in of_views.items()}
+                    parts = [one.mean(dim=(2, 3))[0] for one in maps(picture)]
+                    rows.append(torch.cat(parts).numpy())
+            of_views[f"{layer}, {side} px"] = np.stack(rows)
+    return of_views
 
 
 def _picture(image: Image.Image, side: int) -> Tensor:
@@ -129,7 +134,7 @@ def _windows(picture: Tensor) -> Tensor:
 
 def colours(images: Sequence[Image.Image]) -> NDArray[np.float32]:
     """(n, 6) mean and spread of each channel."""
-    pixels = [np.asarray(image, dtype=np.float32).reshape(-1, 3) / 255 for image in images]
+    pixels = [np.asarray(image)[::4, ::4].reshape(-1, 3) / np.float32(255) for image in images]
     return np.stack([np.concatenate([rgb.mean(axis=0), rgb.std(axis=0)]) for rgb in pixels])
 
 
