@@ -248,7 +248,17 @@ def measure(makers: dict[str, Maker], seeds: int, out: Path) -> dict[str, float]
     return known
 
 
-def table(makers: dict[str, Maker], seeds: int, known: dict[str, float]) -> list[list[str]]:
+def whole(name: str, known: dict[str, float]) -> list[int]:
+    """The seeds of a set of which every model and way is known."""
+    seeds = {int(key.rpartition("|")[2]) for key in known}
+    return [
+        seed
+        for seed in sorted(seeds)
+        if all(f"{name}|{m}|{way}|{seed}" in known for m in MODELS for way in (HERE, *WAYS))
+    ]
+
+
+def table(makers: dict[str, Maker], known: dict[str, float]) -> list[list[str]]:
     """A row of each model and way: mean AUC of each set, with the spread over seeds."""
     rows = [
         ["largest 1 %, features", "", *(tails_of(maker(FIRST_SEED)) for maker in makers.values())]
@@ -256,7 +266,7 @@ def table(makers: dict[str, Maker], seeds: int, known: dict[str, float]) -> list
     for model in MODELS:
         for way in (*WAYS, HERE):
             aucs = [
-                [known[f"{name}|{model}|{way}|{s}"] for s in range(FIRST_SEED, FIRST_SEED + seeds)]
+                [known[f"{name}|{model}|{way}|{seed}"] for seed in whole(name, known)]
                 for name in makers
             ]
             rows.append([model, way, *(f"{np.mean(v):.3f} ({np.std(v):.3f})" for v in aucs)])
@@ -268,15 +278,18 @@ def main() -> None:
     for name in ("data", "kather", "demo"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--store", type=Path)
+    parser.add_argument("--sets", help="to measure; the table has all that are known")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("heavy-tails.json"))
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     makers = sets_of(options)
-    known = measure(makers, options.seeds, options.out)
-    header, rows = ["model", "scaling", *makers], table(makers, options.seeds, known)
+    chosen = options.sets.split(",") if options.sets else list(makers)
+    known = measure({name: makers[name] for name in chosen}, options.seeds, options.out)
+    header, rows = ["model", "scaling", *makers], table(makers, known)
     print_table(header, rows)
-    save("heavy-tails", header, rows, {**vars(SETTINGS), "draws": options.seeds})
+    draws = {name: len(whole(name, known)) for name in makers}
+    save("heavy-tails", header, rows, {**vars(SETTINGS), "draws": draws})
 
 
 if __name__ == "__main__":
