@@ -1,13 +1,7 @@
 """Whether a model has learnt anything that its maps could show."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from features.files.parse import parse_json
 from mil.runs.run import Run
-
-GUESSING = 0.05  # p value above which a model may be guessing
-CHANCE_CONCORDANCE, CHANCE_KAPPA = 0.5, 0.0
 
 
 def chance_caveat(run: Run, model: str) -> str:
@@ -19,32 +13,13 @@ def chance_caveat(run: Run, model: str) -> str:
     if not path.is_file():
         return ""
     results = {result["model"]: result for result in parse_json(path.read_text())["models"]}
-    measured = _guessing(results[model]) if model in results else ""
+    measured = run.task.describe_guessing(results[model]) if model in results else ""
     if not measured:
         return ""
     return (
         f"No better than random: this run cannot distinguish {model} from guessing ({measured}), so its maps "
         "need not say anything about the disease."
     )
-
-
-def _guessing(result: Mapping[str, Any]) -> str:
-    """How a model compares with chance, if chance explains its result; else empty."""
-    if concordance := result.get("harrell"):
-        low = concordance["low"]
-        if low is not None and low > CHANCE_CONCORDANCE:
-            return ""
-        interval = "" if low is None else f", 95 % interval from {low:.2f}"
-        return f"concordance {concordance['value']:.2f}{interval}"
-    if kappa := result.get("quadratic_kappa"):
-        low = kappa["low"]
-        if low is not None and low > CHANCE_KAPPA:
-            return ""
-        interval = "" if low is None else f", 95 % interval from {low:.2f}"
-        value = "undefined" if kappa["value"] is None else f"{kappa['value']:.2f}"
-        return f"quadratic kappa {value}{interval}"
-    p = max(result.get(name) or 0.0 for name in ("p_chance", "p_majority"))
-    return f"{result['correct']:g} of {result['n']} right, p = {p:.2g}" if p > GUESSING else ""
 
 
 def validation_caveat(run: Run) -> str:

@@ -1,7 +1,8 @@
 """What a map explains: one number, computed from a model's logits as its readout defines it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from mil.heads.ensemble import AVERAGES
 from mil.heads.head import Outcome
 from mil.learning.fitted import FittedModel
 from mil.learning.readout import Readout
+from mil.tasks.registry import task_class
 
 NONLINEAR_LOSSES = ("discrete",)  # whose models have a score that is not linear in the logits
 
@@ -147,9 +149,6 @@ class Risk(Quantity):
         return {"target": self.name, "risk": answer}
 
 
-BY_UNIT: Mapping[str, type[Quantity]] = {"probability": ClassMargin, "risk": Risk}
-
-
 def predicted_name(fitted: FittedModel, logits: Tensor) -> str:
     """What is explained unless another name is requested, from logits (C,): of classes the predicted one."""
     return fitted.classes[fitted.readout.index(logits)]
@@ -165,10 +164,11 @@ def quantity(fitted: FittedModel, name: str) -> Quantity:
     if name not in known and len(known) == 1:
         raise UnknownModel(
             f"{fitted.model} predicts no classes but a {known[0]}: its maps show what raises the {known[0]} "
-            f"and what lowers it, so that there is no {name!r} to choose. Leave it out."
+            f"and what lowers it, so that there is no {name!r} to choose. Explain the {known[0]} itself."
         )
     if problem := unknown_problem("class", [name], known):
         raise UnknownModel(problem)
-    kind_of_quantity = BY_UNIT.get(fitted.readout.unit, Quantity)
+    module, _, attribute = task_class(fitted.settings.task).quantity.partition(":")
+    kind: type[Quantity] = getattr(import_module(module), attribute)
     outcome, index = fitted.head.settings.outcome, fitted.classes.index(name)
-    return kind_of_quantity(fitted.readout, outcome, index)
+    return kind(fitted.readout, outcome, index)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mil.settings import FitSettings
     from mil.tasks.tile_objective import TileObjective
 
+GUESSING = 0.05  # p value above which a model may be guessing
+
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis(Task):
@@ -39,6 +41,7 @@ class Diagnosis(Task):
     audit: ClassVar[str] = "mil.audit.judged_classes:JudgedClasses"
     case_answers: ClassVar[str] = "mil.report.class_cards:case_answers"
     reader: ClassVar[str] = "mil.answers.classes:ClassReader"
+    quantity: ClassVar[str] = "mil.explanation.quantity:ClassMargin"
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
         """The rows as they are."""
@@ -117,6 +120,12 @@ class Diagnosis(Task):
 
         columns = [*COLUMNS, *self.answer_columns(cases, classes)]
         return ClassPredictions(pd.DataFrame(rows, columns=columns), tuple(classes))
+
+    @classmethod
+    def describe_guessing(cls, result: Mapping[str, Any]) -> str:
+        """By exact tests against drawing lots and against the largest class."""
+        p = max(result.get(name) or 0.0 for name in ("p_chance", "p_majority"))
+        return f"{result['correct']:g} of {result['n']} right, p = {p:.2g}" if p > GUESSING else ""
 
     def check_combinable(self, classes: Sequence[str]) -> None:
         """Two classes, for a logistic regression."""

@@ -11,7 +11,7 @@ from mil.data.outcomes import require_column
 from mil.data.values import without_missing
 from mil.errors import CohortError, FitError
 from mil.tasks.names import GradeColumns
-from mil.tasks.task import Fields, Task
+from mil.tasks.task import Fields, Task, limit_beyond_chance
 
 if TYPE_CHECKING:
     from mil.baselines.encoding import Encoding
@@ -160,6 +160,13 @@ class Grade(GradeColumns, Task):
 
         columns = [*COLUMNS, *self.answer_columns(cases, classes)]
         return GradePredictions(pd.DataFrame(rows, columns=columns), tuple(classes))
+
+    @classmethod
+    def describe_guessing(cls, result: Mapping[str, Any]) -> str:
+        """By the lower limit of quadratic kappa."""
+        return limit_beyond_chance(
+            "quadratic kappa", result.get("quadratic_kappa"), cls.null_metric[1]
+        )
 
     def check_combinable(self, classes: Sequence[str]) -> None:
         """No regression here takes grades."""

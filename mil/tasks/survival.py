@@ -9,7 +9,7 @@ from mil.data.case import Case, Row
 from mil.data.outcomes import CENSORED, EVENT, outcomes_of, with_outcomes
 from mil.errors import CohortError, FitError
 from mil.tasks.names import FollowUpColumns
-from mil.tasks.task import Fields, Task
+from mil.tasks.task import Fields, Task, limit_beyond_chance
 
 if TYPE_CHECKING:
     from mil.baselines.encoding import Encoding
@@ -50,6 +50,7 @@ class Survival(FollowUpColumns, Task):
     audit: ClassVar[str] = "mil.audit.judged_survival:JudgedSurvival"
     case_answers: ClassVar[str] = "mil.report.risk_cards:case_answers"
     reader: ClassVar[str] = "mil.answers.risks:RiskReader"
+    quantity: ClassVar[str] = "mil.explanation.quantity:Risk"
     has_classes: ClassVar[bool] = False
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
@@ -171,6 +172,11 @@ class Survival(FollowUpColumns, Task):
                 0, f"Cox regression beside the clinical columns: {folder}/survival/cox.csv"
             )
         return tuple(notes)
+
+    @classmethod
+    def describe_guessing(cls, result: Mapping[str, Any]) -> str:
+        """By the lower limit of Harrell's C."""
+        return limit_beyond_chance("concordance", result.get("harrell"), cls.null_metric[1])
 
     def check_combinable(self, classes: Sequence[str]) -> None:
         """Any follow-up, by a Cox regression."""

@@ -37,6 +37,7 @@ class Task(ABC):
         case_answers: function that lists predictions case by case for the viewer, ``module:name``.
         reader: class that reads the answers for new cases, ``module:name``.
         audit: class of its judged runs in an audit, ``module:name``.
+        quantity: class of the number that maps divide among tiles, ``module:name``.
         has_classes: whether labels are classes that other facts of a case may tell apart.
     """
 
@@ -51,6 +52,7 @@ class Task(ABC):
     audit: ClassVar[str]
     case_answers: ClassVar[str]
     reader: ClassVar[str]
+    quantity: ClassVar[str] = "mil.explanation.quantity:Quantity"
     has_classes: ClassVar[bool] = True
 
     @classmethod
@@ -177,6 +179,15 @@ class Task(ABC):
         del folder, predictions, columns
         return ()
 
+    @classmethod
+    @abstractmethod
+    def describe_guessing(cls, result: Mapping[str, Any]) -> str:
+        """How a model compares with chance, if chance explains its result; else empty.
+
+        Args:
+            result: of the model, as metrics.json of a run holds it.
+        """
+
     # Clinical columns beside a model's score
 
     @abstractmethod
@@ -228,3 +239,22 @@ class Task(ABC):
         columns: Sequence[str],
     ) -> list[Fields]:
         """What a regression on columns answers for test cases, as ``answer_columns`` names it."""
+
+
+def limit_beyond_chance(
+    name: str, estimate: Mapping[str, float | None] | None, chance: float
+) -> str:
+    """An estimate in words unless its lower limit lies above chance; else empty.
+
+    Args:
+        name: of the metric.
+        estimate: its ``value`` and limit ``low``, where they are defined; None where it was not measured.
+        chance: the metric of a model that knows nothing.
+    """
+    if estimate is None:
+        return ""
+    value, low = estimate["value"], estimate["low"]
+    if low is not None and low > chance:
+        return ""
+    interval = "" if low is None else f", 95 % interval from {low:.2f}"
+    return f"{name} {'undefined' if value is None else f'{value:.2f}'}{interval}"
