@@ -192,7 +192,7 @@ def step(size: int, chunk_tiles: int, head: str, folder: Path) -> Callable[[], l
 
     bag = np.memmap(folder / "long", np.float16, "r", shape=(max(SIZES), DIM))[:size]
     bag.max()  # its pages are there before memory is looked at
-    built = build_head(head, HeadSettings(dim=DIM, n_classes=2, width=WIDTH))
+    built = build_head(head, HeadSettings(dim=DIM, n_outputs=2, width=WIDTH))
     settings = FitSettings(seeds=1, epochs=1, width=WIDTH, train_tiles=0, chunk_tiles=chunk_tiles)
     case: Any = SimpleNamespace(name="a", label="a", bags=[SimpleNamespace(features=bag)])
     rng, objective = np.random.default_rng(0), ClassObjective([case], (), ("a",))

@@ -200,7 +200,7 @@ import torch, mil
 class Mine(mil.Head):
     def __init__(self, settings):
         super().__init__(settings)
-        self.classify = torch.nn.Linear(settings.dim, settings.n_classes)
+        self.classify = torch.nn.Linear(settings.dim, settings.n_outputs)
 
     def pool(self, features, mask, coords):
         scores = torch.zeros_like(mask, dtype=features.dtype).masked_fill(~mask, -torch.inf).unsqueeze(1)

@@ -44,8 +44,8 @@ class LinearHead(Head):
 
     def __init__(self, settings: HeadSettings, length: int) -> None:
         super().__init__(settings)
-        self.register_buffer("weight", torch.zeros(settings.n_classes, length))
-        self.register_buffer("bias", torch.zeros(settings.n_classes))
+        self.register_buffer("weight", torch.zeros(settings.n_outputs, length))
+        self.register_buffer("bias", torch.zeros(settings.n_outputs))
         self.register_buffer("cost", torch.tensor(USUAL_COST))
 
     @classmethod

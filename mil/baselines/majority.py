@@ -18,7 +18,7 @@ class Majority(Head):
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
-        self.register_buffer("log_share", torch.zeros(settings.n_classes))
+        self.register_buffer("log_share", torch.zeros(settings.n_outputs))
 
     @classmethod
     def supports(cls, outcome: Outcome) -> bool:

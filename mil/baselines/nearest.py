@@ -121,7 +121,7 @@ class SimpleShot(NearestHead):
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
-        self.register_buffer("means", torch.zeros(settings.n_classes, settings.dim))
+        self.register_buffer("means", torch.zeros(settings.n_outputs, settings.dim))
         self.register_buffer("sharpness", torch.tensor(USUAL_SHARPNESS))
 
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
@@ -137,7 +137,7 @@ class SimpleShot(NearestHead):
         rows, labels = rows_by_case(describe_slides(self, training), training)
         gallery = make_gallery(rows, labels)
         self.centre.copy_(torch.from_numpy(gallery.centre))
-        self.means.copy_(torch.from_numpy(gallery.class_means(self.settings.n_classes)))
+        self.means.copy_(torch.from_numpy(gallery.class_means(self.settings.n_outputs)))
         self.sharpness.fill_(choose_sharpness(rows, labels))
 
 
@@ -189,7 +189,7 @@ class NearestCases(NearestHead):
         super().__init__(settings)
         self.set_buffers(
             exemplars=torch.zeros(1, settings.dim),
-            votes=torch.zeros(1, settings.n_classes),
+            votes=torch.zeros(1, settings.n_outputs),
             neighbours=torch.tensor(NEIGHBOURS[0]),
         )
 
@@ -205,7 +205,7 @@ class NearestCases(NearestHead):
     def solve(self, training: Training) -> None:
         """Keep the cases, and choose how many of them vote."""
         rows, labels = rows_by_case(describe_slides(self, training), training)
-        gallery, n_classes = make_gallery(rows, labels), self.settings.n_classes
+        gallery, n_classes = make_gallery(rows, labels), self.settings.n_outputs
         self.set_buffers(
             centre=torch.from_numpy(gallery.centre).float(),
             exemplars=torch.from_numpy(gallery.vectors).float(),

@@ -89,7 +89,7 @@ class PooledSvm(ExemplarHead):
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
-        dim, n_classes = settings.dim, settings.n_classes
+        dim, n_classes = settings.dim, settings.n_outputs
         self.set_buffers(
             columns=torch.arange(dim),
             centre=torch.zeros(dim),

@@ -25,7 +25,7 @@ class TileClassifier(Head):
     def __init__(self, settings: HeadSettings, embed: nn.Module, width: int) -> None:
         super().__init__(settings)
         self.embed = embed
-        self.classify = nn.Linear(width, settings.n_classes)
+        self.classify = nn.Linear(width, settings.n_outputs)
 
     @abstractmethod
     def sum_up(self, tile_logits: Tensor, attention: Tensor) -> Tensor:

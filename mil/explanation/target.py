@@ -77,7 +77,7 @@ class ExplanationTarget:
         """
         subsets = torch.from_numpy(keep)
         filled = subsets.any(dim=1)
-        logits = torch.empty(len(subsets), self.fitted.head.settings.n_classes)
+        logits = torch.empty(len(subsets), self.fitted.head.settings.n_outputs)
         if filled.any():
             logits[filled] = self.quantity.merge([run(subsets[filled]) for run in self._runners])
         if not filled.all():

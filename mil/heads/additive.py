@@ -24,7 +24,7 @@ class AdditiveAttention(Head):
         self.embed = tile_embedding(settings.dim, settings.width, settings.dropout)
         self.attend = GatedAttention(settings.width)
         self.hide = nn.Linear(settings.width, hidden, bias=False)
-        self.classify = nn.Linear(hidden, settings.n_classes)
+        self.classify = nn.Linear(hidden, settings.n_outputs)
 
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
         """Add up what the tiles contribute."""

@@ -33,9 +33,9 @@ class SingleBranchClam(Head):
         super().__init__(settings)
         self.embed = tile_embedding(settings.dim, settings.width, settings.dropout)
         self.attend = GatedAttention(settings.width, self.n_maps(settings))
-        self.classify = nn.Linear(settings.width, settings.n_classes)
+        self.classify = nn.Linear(settings.width, settings.n_outputs)
         # Only the difference of the paper's two scores per class enters its loss; this is the difference.
-        self.evidence = nn.Linear(settings.width, settings.n_classes)
+        self.evidence = nn.Linear(settings.width, settings.n_outputs)
 
     def n_maps(self, settings: HeadSettings) -> int:
         """One map for all classes."""
@@ -68,7 +68,7 @@ class SingleBranchClam(Head):
         Berrada, A. Zisserman, M. Kumar, Smooth Loss Functions for Deep Top-k Classification, ICLR 2018.
         Bags too small for two ends of B tiles are halved, so no tile is evidence for and against.
         """
-        n_classes = self.settings.n_classes
+        n_classes = self.settings.n_outputs
         losses = []
         for row, real in enumerate(mask):
             evidence = output.aux["evidence"][row, real].T.float()  # (C, n)
@@ -91,4 +91,4 @@ class MultiBranchClam(SingleBranchClam):
 
     def n_maps(self, settings: HeadSettings) -> int:
         """A map for each class."""
-        return settings.n_classes
+        return settings.n_outputs

@@ -22,10 +22,10 @@ class DualStream(Head):
         super().__init__(settings)
         hidden = max(1, settings.width // 2)
         self.embed = tile_embedding(settings.dim, settings.width, settings.dropout)
-        self.instance = nn.Linear(settings.width, settings.n_classes)  # W_0
+        self.instance = nn.Linear(settings.width, settings.n_outputs)  # W_0
         self.query = nn.Linear(settings.width, hidden)  # W_q
         self.value = nn.Linear(settings.width, settings.width)  # W_v
-        self.classify = nn.Linear(settings.width, settings.n_classes)  # W_b
+        self.classify = nn.Linear(settings.width, settings.n_outputs)  # W_b
 
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
         """Average the two streams."""

@@ -25,9 +25,9 @@ class DoubleTier(Head):
         super().__init__(settings)
         self.embed = tile_embedding(settings.dim, settings.width, settings.dropout)
         self.attend_tiles = GatedAttention(settings.width)
-        self.classify_pseudo = nn.Linear(settings.width, settings.n_classes)
+        self.classify_pseudo = nn.Linear(settings.width, settings.n_outputs)
         self.attend_pseudo = GatedAttention(settings.width)
-        self.classify = nn.Linear(settings.width, settings.n_classes)
+        self.classify = nn.Linear(settings.width, settings.n_outputs)
 
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
         """Deal, weigh within, weigh between."""

@@ -34,14 +34,14 @@ class HeadSettings:
 
     Attributes:
         dim: length of a feature vector.
-        n_classes: number of logits.
+        n_outputs: number of logits; a score that is no class has one.
         width: length of a tile's embedding.
         dropout: of the embedding, in training.
         outcome: what the logits are of.
     """
 
     dim: int
-    n_classes: int
+    n_outputs: int
     width: int = 128
     dropout: float = 0.25
     outcome: Outcome = "classes"
@@ -119,7 +119,7 @@ class Head(nn.Module, ABC):
         class MeanOfTiles(mil.Head):
             def __init__(self, settings: mil.HeadSettings) -> None:
                 super().__init__(settings)
-                self.classify = torch.nn.Linear(settings.dim, settings.n_classes)
+                self.classify = torch.nn.Linear(settings.dim, settings.n_outputs)
 
             def pool(self, features, mask, coords):
                 scores = torch.zeros_like(mask, dtype=features.dtype).masked_fill(~mask, -torch.inf)

@@ -72,7 +72,7 @@ def check_head(head: Head | type[Head] | Build) -> None:
                 law(build)
             except FAILURES as error:
                 seen = str(error) if isinstance(error, AssertionError) else repr(error)
-                n_classes = build().settings.n_classes
+                n_classes = build().settings.n_outputs
                 broken.append(f"{law.__name__} ({n_classes} classes): {seen}")
     if broken:
         raise AssertionError("\n".join(["The head breaks these laws:", *broken]))
@@ -83,7 +83,7 @@ def _builds(head: Head | type[Head] | Build) -> list[Build]:
     if isinstance(head, Head):
         return [partial(copy.deepcopy, head)]
     if isinstance(head, type):
-        shapes = [HeadSettings(dim=7, n_classes=n_classes, width=10) for n_classes in (2, 5)]
+        shapes = [HeadSettings(dim=7, n_outputs=n_classes, width=10) for n_classes in (2, 5)]
         return [partial(head, shape) for shape in shapes]
     return [head]
 
@@ -96,7 +96,7 @@ def law_output_is_whole(build: Build) -> None:
         output = head(features, mask)
         assert isinstance(output, HeadOutput), f"the output is a {type(output).__name__}"
         n_bags, n_tiles = mask.shape
-        n_classes = head.settings.n_classes
+        n_classes = head.settings.n_outputs
         assert output.logits.shape == (n_bags, n_classes)
         assert output.attention.ndim == 3
         assert output.attention.shape[1] in (1, n_classes), "one map, or one per class"
@@ -113,7 +113,7 @@ def law_output_is_whole(build: Build) -> None:
 def law_padding_changes_nothing(build: Build) -> None:
     """More padding, and whatever lies in it, changes no number that is said of a real tile."""
     head = _head(build)
-    labels = torch.arange(len(LENGTHS)) % head.settings.n_classes
+    labels = torch.arange(len(LENGTHS)) % head.settings.n_outputs
     features, mask = _batch(head)
     bare = head(features, mask)
     bare_loss = head.auxiliary_loss(bare, labels, mask)
@@ -288,7 +288,7 @@ def law_saving_is_identity(build: Build) -> None:
     torch.manual_seed(0)
     head, fresh = build().eval(), build().eval()
     features, mask = _batch(head)
-    head.prepare(features[mask] * 3 + 1, torch.arange(1.0, head.settings.n_classes + 1))
+    head.prepare(features[mask] * 3 + 1, torch.arange(1.0, head.settings.n_outputs + 1))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "head.safetensors"
         save_file({name: value.contiguous() for name, value in head.state_dict().items()}, path)
@@ -321,7 +321,7 @@ def law_autocast_is_borne(build: Build) -> None:
     for training in (False, True):
         head = _head(build).train(training)
         features, mask = _batch(head)
-        labels = torch.arange(len(LENGTHS)) % head.settings.n_classes
+        labels = torch.arange(len(LENGTHS)) % head.settings.n_outputs
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = head(features, mask)
             loss = output.logits.float().square().mean()
@@ -447,7 +447,7 @@ def _head(build: Build) -> Head:
     torch.manual_seed(0)
     head = build()
     tiles = torch.randn(40, head.settings.dim) * 2 + 0.5
-    head.prepare(tiles, torch.arange(1.0, head.settings.n_classes + 1))
+    head.prepare(tiles, torch.arange(1.0, head.settings.n_outputs + 1))
     return head.eval()
 
 
@@ -469,7 +469,7 @@ def _padded(features: Tensor, mask: Tensor, garbage: float) -> tuple[Tensor, Ten
 
 def _gradients(head: Head, features: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """The gradient of every parameter for a loss of the logits and the head's own loss."""
-    labels = torch.arange(len(LENGTHS)) % head.settings.n_classes
+    labels = torch.arange(len(LENGTHS)) % head.settings.n_outputs
     output = head(features, mask)
     # Also of one class, whose cross-entropy is always 0, and of a sum over classes, which it ignores.
     expected = torch.linspace(-1, 1, output.logits.numel()).view_as(output.logits)

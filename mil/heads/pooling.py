@@ -41,7 +41,7 @@ class WeightedPooling(Head):
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
         self.embed = tile_embedding(settings.dim, settings.width, settings.dropout)
-        self.classify = nn.Linear(settings.width, settings.n_classes)
+        self.classify = nn.Linear(settings.width, settings.n_outputs)
 
     @abstractmethod
     def score(self, tiles: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class MaxPooling(Head):
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
         self.embed = tile_embedding(settings.dim, settings.width, settings.dropout)
-        self.classify = nn.Linear(settings.width, settings.n_classes)
+        self.classify = nn.Linear(settings.width, settings.n_outputs)
 
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
         """Take the largest value per dimension over the real tiles."""
@@ -136,7 +136,7 @@ class LogSumExpPooling(Head):
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
         self.embed = tile_embedding(settings.dim, settings.width, settings.dropout)
-        self.classify = nn.Linear(settings.width, settings.n_classes)
+        self.classify = nn.Linear(settings.width, settings.n_outputs)
 
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
         """Take the smooth maximum over the real tiles."""

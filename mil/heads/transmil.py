@@ -43,7 +43,7 @@ class TransMIL(Head):
         self.position = PyramidEncoding(width)
         self.last = NystromAttention(width, of_tiles=False)
         self.norm = nn.LayerNorm(width)
-        self.classify = nn.Linear(width, settings.n_classes)
+        self.classify = nn.Linear(width, settings.n_outputs)
 
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> HeadOutput:
         """Read each bag by itself."""

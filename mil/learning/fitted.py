@@ -217,7 +217,7 @@ def _from_card(card: Mapping[str, Any], state: Mapping[str, Tensor]) -> FittedMo
     task = task_class(settings.task)
     shape = HeadSettings(
         dim=card["dim"],
-        n_classes=len(card["classes"]),
+        n_outputs=len(card["classes"]),
         width=settings.width,
         dropout=settings.dropout,
         outcome=task.head_outcome,

@@ -98,7 +98,7 @@ def _fit_seeds(
     """One head, or the average of as many as there are seeds, with mean losses per epoch."""
     shape = HeadSettings(
         dim=objective.slides[0].shape[1],
-        n_classes=len(objective.outputs),
+        n_outputs=len(objective.outputs),
         width=settings.width,
         dropout=settings.dropout,
         outcome=task.head_outcome,

@@ -33,7 +33,7 @@ class MeanOfTiles(mil.Head):
 
     def __init__(self, settings: mil.HeadSettings) -> None:
         super().__init__(settings)
-        self.classify = torch.nn.Linear(settings.dim, settings.n_classes)
+        self.classify = torch.nn.Linear(settings.dim, settings.n_outputs)
 
     def pool(self, features: Tensor, mask: Tensor, coords: Tensor | None) -> mil.HeadOutput:
         """The mean of the tiles, classified."""

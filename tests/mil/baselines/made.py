@@ -41,7 +41,7 @@ def made_training(
 def solved(name, training, n_classes=N_CLASSES):
     """A head that has learnt from a training part as a fit would have it."""
     dim = training.features[0].shape[1]
-    head = build_head(name, HeadSettings(dim=dim, n_classes=n_classes, width=8))
+    head = build_head(name, HeadSettings(dim=dim, n_outputs=n_classes, width=8))
     head.prepare(torch.from_numpy(np.concatenate(training.features)), torch.ones(n_classes))
     head.solve(training)
     return head.eval()

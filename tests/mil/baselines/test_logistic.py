@@ -94,7 +94,7 @@ def test_more_features_than_slides_are_fitted_as_in_full():
 @pytest.mark.parametrize("dim", [1, 64, 130])
 def test_quantiles_are_those_of_numpy(n_tiles, dim):
     bag = np.random.default_rng(n_tiles).normal(size=(n_tiles, dim)).astype(np.float32)
-    head = QuantileLogistic(HeadSettings(dim=dim, n_classes=2))
+    head = QuantileLogistic(HeadSettings(dim=dim, n_outputs=2))
     row = head(*collate([bag])).embedding[0].numpy()
     expected = np.quantile(bag.astype(np.float64), LEVELS, axis=0).ravel()
     np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)

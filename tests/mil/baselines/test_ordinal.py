@@ -142,7 +142,7 @@ def test_cost_is_that_of_the_lowest_loss_in_inner_folds():
 def test_baselines_learn_a_planted_order(name):
     check_outcomes([name, "majority", "chance"], "ordered")
     rows, labels = draw_levels(n=120, slope=(3.0, 0.0, 0.0))
-    head = build_head(name, HeadSettings(dim=3, n_classes=2, outcome="ordered"))
+    head = build_head(name, HeadSettings(dim=3, n_outputs=2, outcome="ordered"))
     head.solve(training_of(rows, labels))
     rows, labels = draw_levels(n=200, slope=(3.0, 0.0, 0.0), seed=1)
     features = torch.from_numpy(rows).float().unsqueeze(1)
@@ -153,7 +153,7 @@ def test_baselines_learn_a_planted_order(name):
 
 
 def test_majority_gives_the_shares_above_each_level():
-    head = build_head("majority", HeadSettings(dim=3, n_classes=2, outcome="ordered"))
+    head = build_head("majority", HeadSettings(dim=3, n_outputs=2, outcome="ordered"))
     head.prepare(torch.zeros(1, 3), torch.tensor([5.0, 3.0, 2.0]))
     logits = head(torch.zeros(1, 1, 3), torch.ones(1, 1, dtype=torch.bool)).logits[0]
     torch.testing.assert_close(logits.sigmoid(), torch.tensor([0.5, 0.2]))
@@ -164,7 +164,7 @@ def test_ensemble_averages_probabilities_above_each_level():
     mean = AVERAGES["ordered"](logits)
     expected = (logits[0].sigmoid() + logits[1].sigmoid()) / 2
     torch.testing.assert_close(mean.sigmoid(), expected)
-    settings = HeadSettings(dim=3, n_classes=2, outcome="ordered")
+    settings = HeadSettings(dim=3, n_outputs=2, outcome="ordered")
     members = [build_head("mean", settings).eval() for _ in range(2)]
     bag = torch.randn(1, 4, 3), torch.ones(1, 4, dtype=torch.bool)
     single = [member(*bag).logits for member in members]

@@ -44,7 +44,7 @@ def test_what_was_learnt_is_saved_whole(name, tmp_path):
     training = made_training(slides=2)
     head = solved(name, training)
     save_file(head.state_dict(), tmp_path / "head.safetensors")
-    fresh = build_head(name, HeadSettings(dim=20, n_classes=N_CLASSES, width=8)).eval()
+    fresh = build_head(name, HeadSettings(dim=20, n_outputs=N_CLASSES, width=8)).eval()
     before = said(fresh, training.features)
     fresh.load_state_dict(load_file(tmp_path / "head.safetensors"))
     assert np.array_equal(said(fresh, training.features), said(head, training.features))

@@ -34,7 +34,7 @@ def planted_target(model="abmil", seeds=1, case=0):
 def untrained(model, *, n_tiles=9, n_classes=3, dim=5, members=1, seed=0, **changes):
     """A target to a head with fresh weights on random tiles."""
     torch.manual_seed(seed)
-    head = build_head(model, HeadSettings(dim=dim, n_classes=n_classes, width=8), members).eval()
+    head = build_head(model, HeadSettings(dim=dim, n_outputs=n_classes, width=8), members).eval()
     for part in getattr(head, "members", [head]):
         part.shift.normal_()
         part.scale.fill_(0.7)

@@ -70,7 +70,7 @@ class MapPerClass(AttentionPooling):
 
 @pytest.mark.parametrize(("sign", "lit"), [(-1, 0), (1, 3)])
 def test_of_several_maps_that_of_the_predicted_class_is_shown(sign, lit):
-    head = MapPerClass(HeadSettings(dim=5, n_classes=2)).eval()
+    head = MapPerClass(HeadSettings(dim=5, n_outputs=2)).eval()
     bag = made_bag("s", np.full((4, 5), sign, dtype=np.float32))
     fitted = FittedModel(
         model="maps", head=head, readout=ClassReadout(("a", "b")), recipe=RECIPE,

@@ -8,7 +8,7 @@ from mil.errors import FitError
 from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head, check_names
 
-SETTINGS = HeadSettings(dim=6, n_classes=3, width=8, dropout=0.5)
+SETTINGS = HeadSettings(dim=6, n_outputs=3, width=8, dropout=0.5)
 OF_TILES = ["tile-vote", "tile-vote-votes", "tile-vote-logits", "linear-probe"]
 LEARNING = ["abmil", "gated-abmil", "mean", "max", *OF_TILES]
 

@@ -18,7 +18,7 @@ from mil.heads.registry import MODELS, head_class
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("name", MODELS)
 def test_head_keeps_the_law(name, n_classes, law):
-    law(partial(head_class(name), HeadSettings(dim=7, n_classes=n_classes, width=10, dropout=0.2)))
+    law(partial(head_class(name), HeadSettings(dim=7, n_outputs=n_classes, width=10, dropout=0.2)))
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_head_keeps_the_law(name, n_classes, law):
 )
 def test_head_with_one_output_keeps_the_laws(name):
     """As a risk is; what classifies tiles has no meaning then, nor has a tier's cross-entropy."""
-    build = partial(head_class(name), HeadSettings(dim=7, n_classes=1, width=10))
+    build = partial(head_class(name), HeadSettings(dim=7, n_outputs=1, width=10))
     for law in LAWS:
         if name != "dtfd" or law is not laws.law_gradients_reach_every_parameter:
             law(build)
@@ -340,7 +340,7 @@ SEEN_BY_ONE = [
 )
 def test_law_catches_the_broken_head(law, broken):
     with pytest.raises(FAILURES):
-        law(partial(broken, HeadSettings(dim=7, n_classes=3, width=10)))
+        law(partial(broken, HeadSettings(dim=7, n_outputs=3, width=10)))
 
 
 @pytest.mark.parametrize("broken", SEEN_BY_ONE)
@@ -353,7 +353,7 @@ def test_report_names_the_broken_law_and_no_other(broken):
 
 @pytest.mark.parametrize("name", ["abmil", "dtfd"])
 def test_head_is_checked_as_class_as_factory_and_as_itself(name):
-    shape = HeadSettings(dim=7, n_classes=3, width=10)
+    shape = HeadSettings(dim=7, n_outputs=3, width=10)
     head = head_class(name)(shape)
     before = {key: value.clone() for key, value in head.state_dict().items()}
     for given in (head_class(name), partial(head_class(name), shape), head):
@@ -363,7 +363,7 @@ def test_head_is_checked_as_class_as_factory_and_as_itself(name):
 
 def test_all_broken_laws_are_told_at_once_with_what_was_seen():
     with pytest.raises(AssertionError) as told:
-        check_head(MixesBags(HeadSettings(dim=7, n_classes=3, width=10)))
+        check_head(MixesBags(HeadSettings(dim=7, n_outputs=3, width=10)))
     assert "law_batch_equals_loop (3 classes): logits of bag 0 differ by" in str(told.value)
     with pytest.raises(AssertionError) as told:
         check_head(TakesAnything)
@@ -393,7 +393,7 @@ def test_positional_head_may_depend_on_order():
     class Positional(OrderSensitive):
         positional = True
 
-    laws.law_order_changes_nothing(partial(Positional, HeadSettings(dim=7, n_classes=3)))
+    laws.law_order_changes_nothing(partial(Positional, HeadSettings(dim=7, n_outputs=3)))
 
 
 def test_a_head_names_what_it_is_given_as_it_likes():

@@ -8,14 +8,14 @@ from mil.heads import clam, dtfd, transmil
 from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head
 
-SETTINGS = HeadSettings(dim=6, n_classes=3, width=8, dropout=0.5)
+SETTINGS = HeadSettings(dim=6, n_outputs=3, width=8, dropout=0.5)
 
 
 def fitted(name, settings=SETTINGS, seed=3):
     """A head that has seen a scale which is not 0 and 1, and whose attention is not nearly even."""
     torch.manual_seed(seed)
     head = build_head(name, settings)
-    head.prepare(torch.randn(50, settings.dim) * 3 - 2, torch.ones(settings.n_classes))
+    head.prepare(torch.randn(50, settings.dim) * 3 - 2, torch.ones(settings.n_outputs))
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.mul_(2)
@@ -242,7 +242,7 @@ def test_deal_gives_pseudo_bags_of_nearly_the_same_size(lengths):
 
 
 def test_pseudo_bags_are_drawn_anew_in_training_from_the_generator():
-    head = fitted("dtfd", HeadSettings(dim=6, n_classes=3, width=8, dropout=0)).train()
+    head = fitted("dtfd", HeadSettings(dim=6, n_outputs=3, width=8, dropout=0)).train()
     features, mask = torch.randn(1, 30, 6), torch.ones(1, 30, dtype=torch.bool)
     torch.manual_seed(1)
     first, second = (head(features, mask).logits for _ in range(2))
@@ -322,6 +322,6 @@ def test_products_kept_or_not_are_the_same_attention(monkeypatch):
 def test_width_that_no_head_divides_works():
     for width in (1, 3, 12):
         output = output_of(
-            fitted("transmil", HeadSettings(dim=6, n_classes=2, width=width)), a_bag()
+            fitted("transmil", HeadSettings(dim=6, n_outputs=2, width=width)), a_bag()
         )
         assert torch.isfinite(output.logits).all()

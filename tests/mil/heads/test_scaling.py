@@ -115,7 +115,7 @@ def test_units_of_heavy_features_change_nothing():
     logits = []
     for to in (lambda x: x, lambda x: x * factor - 5):
         torch.manual_seed(0)
-        head = build_head("abmil", HeadSettings(dim=12, n_classes=2, width=8)).eval()
+        head = build_head("abmil", HeadSettings(dim=12, n_outputs=2, width=8)).eval()
         head.prepare(torch.from_numpy(to(tiles)), torch.ones(2))
         features = torch.from_numpy(to(bag))[None]
         logits.append(head(features, torch.ones(1, 7, dtype=torch.bool)).logits.detach())
@@ -161,10 +161,10 @@ def test_ranks_are_stored_with_the_model_and_a_file_without_them_loads(tmp_path)
     assert load_model(tmp_path / "model.safetensors").predict(bag) == fitted.predict(bag)
     state = {
         name: value
-        for name, value in build_head("mean", HeadSettings(dim=5, n_classes=2)).state_dict().items()
+        for name, value in build_head("mean", HeadSettings(dim=5, n_outputs=2)).state_dict().items()
         if name not in ("knots", "scores")
     }
-    older = build_head("mean", HeadSettings(dim=5, n_classes=2))
+    older = build_head("mean", HeadSettings(dim=5, n_outputs=2))
     older.knots = older.scores = torch.ones(5, 3)
     older.load_state_dict(state)
     assert older.knots.shape == older.scores.shape == (5, 0)

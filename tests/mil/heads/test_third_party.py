@@ -39,7 +39,7 @@ HEAD = """
         def __init__(self, settings):
             super().__init__(settings)
             self.embed = nn.Linear(settings.dim, settings.width)
-            self.classify = nn.Linear(settings.width, settings.n_classes)
+            self.classify = nn.Linear(settings.width, settings.n_outputs)
 
         def pool(self, features, mask, coords):
             scores = uniform_scores(mask)

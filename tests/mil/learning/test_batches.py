@@ -127,7 +127,7 @@ def test_attention_and_mean_take_chunks():
 
 def head_of(model, members=1):
     torch.manual_seed(0)
-    head = build_head(model, HeadSettings(dim=3, n_classes=2, width=6, dropout=0), members)
+    head = build_head(model, HeadSettings(dim=3, n_outputs=2, width=6, dropout=0), members)
     heads = getattr(head, "members", [head])
     for number, each in enumerate(heads):
         each.prepare(torch.randn(50, 3) * (2 + number) + 0.5, torch.ones(2))

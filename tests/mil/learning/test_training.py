@@ -750,7 +750,7 @@ OF_ENSEMBLES = [law for law in LAWS if law is not law_gradients_reach_every_para
 @pytest.mark.parametrize("law", OF_ENSEMBLES, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("model", LEARNING)
 def test_an_ensemble_obeys_the_laws_of_heads(model, law):
-    law(lambda: build_head(model, HeadSettings(dim=7, n_classes=3, width=10), 2))
+    law(lambda: build_head(model, HeadSettings(dim=7, n_outputs=3, width=10), 2))
 
 
 @pytest.mark.parametrize("model", LEARNING)

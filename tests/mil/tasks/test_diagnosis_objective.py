@@ -17,7 +17,7 @@ PLAIN = FitSettings(precision="fp32", dropout=0.0)
 @pytest.mark.parametrize("model", ["clam-sb", "clam-mb", "dsmil", "abmil"])
 def test_a_bag_weighs_as_much_in_the_heads_own_loss_as_in_the_other(model):
     torch.manual_seed(0)
-    head = build_head(model, HeadSettings(dim=5, n_classes=3, width=8, dropout=0.0)).train()
+    head = build_head(model, HeadSettings(dim=5, n_outputs=3, width=8, dropout=0.0)).train()
     bags = [torch.randn(n, 5).numpy() for n in (7, 20, 4)]
     labels, weights = torch.tensor([0, 2, 1]), torch.tensor([0.0, 2.5, 0.5])
     wanted = 0.0
