@@ -18,6 +18,12 @@ class PackageOptions:
     model: str | None = field(
         default=None, metadata={"help": "The model of the run; its best if not given."}
     )
+    segmenter: Path | None = field(
+        default=None,
+        metadata={
+            "help": "A segmenter.safetensors of `mil segment`, that finds the tumour of new slides."
+        },
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,14 @@ class CardOptions:
     )
 
 
-@verb(app, PackageOptions, examples=["mil package run --out sarcoma-model"])
+@verb(
+    app,
+    PackageOptions,
+    examples=[
+        "mil package run --out sarcoma-model",
+        "mil package run --out sarcoma-model-2 --segmenter segmenter/segmenter.safetensors",
+    ],
+)
 def package(options: PackageOptions) -> None:
     """Pack a model into a folder that answers for new slides on another machine, without a network.
 
@@ -52,7 +65,8 @@ def package(options: PackageOptions) -> None:
     writable(options.out)
     run = open_run(options.run)
     predictor = predictor_of_run(run, options.model or "")
-    packed = write_package(predictor, card_of_run(run, predictor), options.out)
+    described = card_of_run(run, predictor)
+    packed = write_package(predictor, described, options.out, segmenter=options.segmenter)
     for note in packed.notes:
         complain(note)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())

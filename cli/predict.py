@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.options import verb, writable
+from cli.options import part_of, verb, writable
 
 if TYPE_CHECKING:
-    from mil.answers.gather import NewSlides
     from mil.answers.predict import Answers
-    from mil.answers.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +38,15 @@ class PredictOptions:
     annotations: Path | None = field(
         default=None,
         metadata={
-            "help": "Folder with the slides' annotations. Without it, all tissue is used; a model that "
-            "learnt from tumour then promises nothing.",
+            "help": "Folder with the slides' annotations. Without it and without a segmenter, all tissue is "
+            "used, and a model that learnt from tumour promises nothing.",
+            "panel": "Slides",
+        },
+    )
+    segmenter: Path | None = field(
+        default=None,
+        metadata={
+            "help": "A segmenter.safetensors of `mil segment`: tiles are taken from what it calls tumour.",
             "panel": "Slides",
         },
     )
@@ -82,34 +87,33 @@ def predict(options: PredictOptions) -> None:
     others; the command then ends with 1.
     """
     from cli.console import Bars, say
-    from mil.answers.gather import gather_slides
+    from mil.answers.gather import NewInputs
     from mil.answers.package import open_predictor
-    from mil.answers.predict import predict_slides
+    from mil.answers.predict import predict_inputs
     from mil.report.answers import write_answers
 
     path = options.out or options.run / "predict.csv"
     writable(path.parent)
     predictor = open_predictor(options.run, options.model or "")
-    new = gather_slides(
-        predictor, options.inputs, options.run / "bags", annotations=options.annotations,
-        weights=options.weights, slide_mpp=options.slide_mpp, progress=Bars(),
-    )  # fmt: skip
-    answers = predict_slides(predictor, new, table=predictor.read_table(options.cohort))
-    _show_answers(predictor, new, answers)
+    inputs, store = part_of(options, NewInputs), options.run / "bags"
+    table = predictor.read_table(options.cohort)
+    answers = predict_inputs(predictor, inputs, store, table=table, progress=Bars())
+    _show_answers(answers)
     say(f"Answers: {', '.join(map(str, write_answers(answers, path, progress=Bars())))}")
     if answers.failed:
         raise SystemExit(1)
 
 
-def _show_answers(predictor: "Predictor", new: "NewSlides", answers: "Answers") -> None:
+def _show_answers(answers: "Answers") -> None:
     """Print one line per slide, and what the answers are worth."""
     from cli.console import complain, counted, say, show_table
     from mil.answers.answer import ALL_TISSUE
 
+    predictor = answers.predictor
     fits = counted(len(predictor.fits), "fit")
     worth = f" Out of fold: {predictor.performance}." if predictor.performance else ""
     say(f"Model {predictor.model} of {predictor.title}, {fits}.{worth}")
-    for note in (*predictor.notes, *new.notes):
+    for note in (*predictor.notes, *answers.new.notes):
         complain(note)
     names = predictor.reader.value_names
     show_table(

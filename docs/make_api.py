@@ -19,6 +19,7 @@ GROUPS = {
     "Tasks": ("Diagnosis", "Survival", "Grade", "Task"),
     "Settings": ("FitSettings", "SplitSettings", "JudgeSettings"),
     "Runs": ("cross_validate", "open_run", "Run", "external_validation", "learning_curve", "permute"),
+    "New slides": ("predict_slides", "Answers", "Answer"),
     "Models": (
         "fit", "FittedModel", "load_model", "predict", "list_models", "Head", "HeadSettings", "HeadOutput",
         "check_head", "register_head",

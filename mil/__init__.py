@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     from features.regions.annotations import read_annotations as read_annotations
     from features.slides.slide import Slide as Slide
     from features.slides.slide import open_slide as open_slide
+    from mil.answers.answer import Answer as Answer
+    from mil.answers.predict import Answers as Answers
     from mil.api import Run as Run
     from mil.api import cross_validate as cross_validate
     from mil.api import explain as explain
     from mil.api import fit as fit
     from mil.api import learning_curve as learning_curve
     from mil.api import open_run as open_run
+    from mil.api import predict_slides as predict_slides
     from mil.audit.permutation_run import permute_run as permute
     from mil.data.case import Case as Case
     from mil.data.cohort import Cohort as Cohort
@@ -80,6 +83,8 @@ if TYPE_CHECKING:
     from mil.tasks.task import Task as Task
 
 __all__ = [
+    "Answer",
+    "Answers",
     "Bag",
     "BagError",
     "Case",
@@ -135,6 +140,7 @@ __all__ = [
     "open_slide",
     "permute",
     "predict",
+    "predict_slides",
     "read_annotations",
     "read_bag",
     "read_predictions",
@@ -144,6 +150,8 @@ __all__ = [
 ]
 
 _SOURCES = {
+    "Answer": "mil.answers.answer:Answer",
+    "Answers": "mil.answers.predict:Answers",
     "Bag": "features.bags.bag:Bag",
     "BagError": "features.errors:BagError",
     "Case": "mil.data.case:Case",
@@ -198,6 +206,7 @@ _SOURCES = {
     "open_slide": "features.slides.slide:open_slide",
     "permute": "mil.audit.permutation_run:permute_run",
     "predict": "mil.learning.fitted:predict",
+    "predict_slides": "mil.api:predict_slides",
     "read_annotations": "features.regions.annotations:read_annotations",
     "read_bag": "features.bags.bag:read_bag",
     "read_predictions": "mil.evaluation.predictions:read_predictions",

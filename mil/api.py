@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 from features.arguments import checked
 from mil.runs import run as stored
@@ -12,6 +12,7 @@ from mil.runs import run as stored
 if TYPE_CHECKING:  # torch, pandas and matplotlib come only with what needs them
     from features.bags.bag import Bag
     from features.progress import Progress
+    from mil.answers.predict import Answers
     from mil.audit.shots import LearningCurve
     from mil.data.cohort import Cohort
     from mil.evaluation.judge import Comparison, Evaluation
@@ -151,6 +152,83 @@ class Run(stored.Run):
 
 for _method in ("evaluate", "compare", "explain", "write_report"):
     setattr(Run, _method, checked(getattr(Run, _method), f"Run.{_method}"))
+
+
+class NewFiles(TypedDict, total=False):
+    """How new slides become bags.
+
+    Attributes:
+        annotations: folder with the slides' annotations.
+        segmenter: the file of a segmenter, for slides without annotations.
+        weights: the backbone's weights file, if the model's bags were made with one.
+        slide_mpp: micrometres per level-0 pixel, where the slides do not say.
+    """
+
+    annotations: StrPath
+    segmenter: StrPath
+    weights: str
+    slide_mpp: float
+
+
+def predict_slides(
+    source: "StrPath | Run",
+    inputs: "StrPath | Sequence[StrPath]",
+    *,
+    model: str = "",
+    cohort: StrPath | None = None,
+    store: StrPath | None = None,
+    out: StrPath | None = None,
+    progress: "Progress | None" = None,
+    **files: Unpack[NewFiles],
+) -> "Answers":
+    """Answer for new slides and their cases, and say where the model does not know.
+
+    Args:
+        source: a finished run of a cross-validation, whose fits answer together, or of a training, or a
+            package; its folder, or the open run.
+        inputs: bags (.h5) or slides.
+        model: its name; of a cross-validation the best one if not given.
+        cohort: table that says which case each slide belongs to.
+        store: folder for the bags of slides; ``bags`` in the folder of the source if not given.
+        out: a CSV to write, with a JSON and a page of the same name beside it.
+        progress: shows slides, tiles and maps.
+        **files: how slides become bags; see ``NewFiles``.
+
+    Returns:
+        One row per slide and per case; a slide that fails raises nothing.
+
+    Raises:
+        RunError: the source is neither a finished run nor a package, or has no such model.
+        BackboneError: the weights file is not given.
+        CohortError: the model reads a column that is not in the table.
+
+    Example:
+        answers = mil.predict_slides("run", ["store/case-01-s1.h5"], model="abmil")
+        for row in answers.slides:
+            print(row.slide, row.outcome, row.candidates, row.reason)
+    """
+    from mil.answers.gather import NewInputs
+    from mil.answers.package import open_predictor
+    from mil.answers.predict import predict_inputs
+    from mil.report.answers import write_answers
+
+    folder = source.path if isinstance(source, stored.Run) else Path(source)
+    predictor = open_predictor(folder, model)
+    paths = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    annotations, segmenter = files.get("annotations"), files.get("segmenter")
+    new = NewInputs(
+        inputs=tuple(Path(path) for path in paths),
+        weights=files.get("weights"),
+        slide_mpp=files.get("slide_mpp"),
+        annotations=None if annotations is None else Path(annotations),
+        segmenter=None if segmenter is None else Path(segmenter),
+    )
+    table = predictor.read_table(Path(cohort) if cohort is not None else None)
+    bags = folder / "bags" if store is None else Path(store)
+    answers = predict_inputs(predictor, new, bags, table=table, progress=progress)
+    if out is not None:
+        write_answers(answers, Path(out), progress=progress)
+    return answers
 
 
 def open_run(path: StrPath, *, store: StrPath | None = None, cohort: StrPath | None = None) -> Run:

@@ -23,15 +23,15 @@ PAGE = (REPO / "docs" / "api.md").read_text()
 WRITER = runpy.run_path(str(REPO / "docs" / "make_api.py"))
 HEAVY = ("torch", "numpy", "pandas", "sklearn", "scipy", "matplotlib", "openslide", "h5py", "timm")
 NAMES = [
-    "Bag", "BagError", "Case", "Cohort", "CohortError", "Diagnosis", "Estimate", "Evaluation", "Explanation",
-    "FeaturesError", "FitError", "FitSettings", "FittedModel", "Fold", "Grade", "Head", "HeadOutput",
-    "HeadSettings", "JudgeSettings", "LeakageError", "MilError", "Predictions", "PredictionsError", "Recipe",
-    "Run", "RunError", "SarcomilError", "Slide", "SlideError", "SplitSettings", "Survival", "Task",
-    "TileScores", "check_head", "compare", "convert", "cross_validate", "evaluate", "explain",
-    "external_validation", "extract", "fit", "join", "learning_curve", "list_backbones", "list_methods",
-    "list_models", "load_backbone", "load_cohort", "load_model", "open_run", "open_slide", "permute",
-    "predict", "read_annotations", "read_bag", "read_predictions", "register_head", "split_cases",
-    "write_bag",
+    "Answer", "Answers", "Bag", "BagError", "Case", "Cohort", "CohortError", "Diagnosis", "Estimate",
+    "Evaluation", "Explanation", "FeaturesError", "FitError", "FitSettings", "FittedModel", "Fold",
+    "Grade", "Head", "HeadOutput", "HeadSettings", "JudgeSettings", "LeakageError", "MilError",
+    "Predictions", "PredictionsError", "Recipe", "Run", "RunError", "SarcomilError", "Slide",
+    "SlideError", "SplitSettings", "Survival", "Task", "TileScores", "check_head", "compare", "convert",
+    "cross_validate", "evaluate", "explain", "external_validation", "extract", "fit", "join",
+    "learning_curve", "list_backbones", "list_methods", "list_models", "load_backbone", "load_cohort",
+    "load_model", "open_run", "open_slide", "permute", "predict", "predict_slides", "read_annotations",
+    "read_bag", "read_predictions", "register_head", "split_cases", "write_bag",
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import SlideError
+from features.errors import NoTiles
 from features.lowpower.feature_map import CellGrid, FeatureMap, Window, lay_cells
 from features.slides.slide import Slide, open_slide
 
@@ -58,7 +58,8 @@ def slide_descriptor(
         (2 C,) mean and standard deviation over tissue of each channel; 352 numbers with EfficientNet-Lite0.
 
     Raises:
-        SlideError: it cannot be opened, or shows no tissue.
+        NoTiles: it shows no tissue.
+        SlideError: it cannot be opened.
         TileError: its pixels cannot be decoded.
     """
     if not isinstance(slide, Slide):
@@ -66,7 +67,7 @@ def slide_descriptor(
             return slide_descriptor(opened, maps, tissue)
     maps, grid = maps or FeatureMap(), lay_cells(slide, tissue)
     if not grid.tissue.any():
-        raise SlideError(
+        raise NoTiles(
             f"{slide.path.name}: no tissue is found by its colour. Look at the slide: it may be empty, or "
             "not be stained with H&E."
         )

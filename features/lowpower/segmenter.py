@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from features.backbones.network_recipe import NetworkRecipe
 from features.backbones.networks import PooledFeatures, build_network
 from features.backbones.registry import Backbone
-from features.errors import BackboneError, FeaturesError, SlideError
+from features.errors import BackboneError, FeaturesError, NoTiles
 from features.files.atomic import write_atomic
 from features.files.checksum import card_checksum, verify_checksum
 from features.files.parse import parse_json
@@ -124,7 +124,7 @@ class Segmenter:
             watch: called with every window of the frozen map, as to gather a descriptor from it.
 
         Raises:
-            SlideError: the slide shows no tissue.
+            NoTiles: the slide shows no tissue.
             TileError: its pixels cannot be decoded.
         """
         grid = grid or lay_cells(slide)
@@ -153,10 +153,10 @@ def map_probability(
     """What a head makes of every window, smoothed: (rows, columns) probability, 0 on glass.
 
     Raises:
-        SlideError: the slide shows no tissue.
+        NoTiles: the slide shows no tissue.
     """
     if not grid.tissue.any():
-        raise SlideError(
+        raise NoTiles(
             f"{slide.path.name}: no tissue is found by its colour. Look at the slide: it may be empty, or "
             "not be stained with H&E."
         )

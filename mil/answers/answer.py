@@ -32,7 +32,7 @@ class Answer:
         predicted: the most probable answer, where there is one.
         candidates: the answers that cannot be told apart.
         unlike: see ``Likeness.ratio``; NaN where it is not known.
-        mask: where the tiles come from, as ``annotations`` or ``all tissue``.
+        mask: where the tiles come from: ``annotations``, ``segmenter`` or ``all tissue``.
         tumour_mm2: area of the mask, in square millimetres; NaN without one.
         n_tiles: tiles that were read.
         trained_on: whether the model was trained on the case: ``yes``, ``no``, ``unknown``, or ``out of
@@ -84,7 +84,7 @@ def without_bag(slide: str, error: Exception) -> Answer:
     outcome, reason = FAILED, str(error)
     if isinstance(error, NoTiles):
         outcome = ABSTAINED
-        reason = "nothing to answer from: it has no tile of tissue inside the mask"
+        reason = "nothing to answer from: no tile of it lies in tissue inside the mask"
     return Answer(level="slide", case=slide, slide=slide, outcome=outcome, reason=reason)
 
 

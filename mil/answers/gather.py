@@ -7,12 +7,14 @@ from pathlib import Path
 from features.bags.bag import Bag, read_bag
 from features.errors import BagError, SarcomilError
 from features.progress import Progress
+from features.recipe import SEGMENTED
 from features.slides.names import slide_name
 from mil.answers.predictor import Predictor
 from mil.errors import FitError, RunError
 from mil.runs.inputs import check_region, extract_slides
 
 BAG = ".h5"
+ANNOTATIONS, SEGMENTER, ALL_TISSUE = "annotations", "segmenter", "all tissue"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,38 +38,49 @@ class NewSlides:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewInputs:
+    """Files of new slides, and how they become bags.
+
+    Attributes:
+        inputs: bags (.h5) or slides.
+        annotations: folder with the slides' annotations.
+        segmenter: the file of a segmenter, for slides without annotations; a package's own if not given.
+        weights: the backbone's weights file, if the model's bags were made with one.
+        slide_mpp: micrometres per level-0 pixel, where the slides do not say.
+    """
+
+    inputs: tuple[Path, ...]
+    annotations: Path | None = None
+    segmenter: Path | None = None
+    weights: str | None = None
+    slide_mpp: float | None = None
+
+
 def gather_slides(
-    predictor: Predictor,
-    inputs: Sequence[Path],
-    store: Path,
-    *,
-    annotations: Path | None = None,
-    weights: str | None = None,
-    slide_mpp: float | None = None,
-    progress: Progress | None = None,
+    predictor: Predictor, new: NewInputs, store: Path, progress: Progress | None = None
 ) -> NewSlides:
     """Read or extract the bag of each slide; what cannot be used is listed with the reason.
 
-    A model that learnt from annotated tumour reads all tissue where there are no annotations; that is noted.
+    A model that learnt from annotated tumour reads all tissue where there are neither annotations nor a
+    segmenter; that is noted.
 
     Args:
         predictor: the model.
-        inputs: bags (.h5) or slides.
+        new: the files.
         store: folder in which bags of slides are written, in one folder for each kind of mask.
-        annotations: folder with the slides' annotations.
-        weights: the backbone's weights file, if the recipe names one.
-        slide_mpp: micrometres per level-0 pixel, where the slides do not say.
         progress: shows slides and tiles.
 
     Raises:
         RunError: two inputs have one name, or the model's bags were not extracted from slides.
-        BackboneError: the weights file is not given.
+        BackboneError: the weights file is not given, or the file is no segmenter.
     """
-    by_name = _by_name(inputs)
+    by_name = _by_name(new.inputs)
     paths = {name: path for name, path in by_name.items() if path.suffix != BAG}
     if paths:
         check_region(predictor.recipe)
-    mask, notes = _choose_mask(predictor, annotations) if paths else ("", ())
+    segmenter = new.segmenter or predictor.segmenter
+    mask, notes = _choose_mask(predictor, new.annotations, segmenter) if paths else ("", ())
     folder = store / mask.replace(" ", "-")
     unusable: dict[str, SarcomilError] = {
         name: FitError(f"{path}: there is no such file.")
@@ -79,9 +92,10 @@ def gather_slides(
         [path for name, path in paths.items() if name not in unusable],
         dict(predictor.recipe) | ({"weights": packed.name} if packed else {}),
         folder,
-        annotations=annotations if mask == "annotations" else None,
-        weights=str(packed) if packed else weights,
-        slide_mpp=slide_mpp,
+        annotations=new.annotations if mask == ANNOTATIONS else None,
+        segmenter=segmenter if mask == SEGMENTER else None,
+        weights=str(packed) if packed else new.weights,
+        slide_mpp=new.slide_mpp,
         progress=progress,
     )
     bags: dict[str, Bag] = {}
@@ -116,15 +130,24 @@ def _by_name(inputs: Sequence[Path]) -> dict[str, Path]:
     return by_name
 
 
-def _choose_mask(predictor: Predictor, annotations: Path | None) -> tuple[str, tuple[str, ...]]:
+def _choose_mask(
+    predictor: Predictor, annotations: Path | None, segmenter: Path | None
+) -> tuple[str, tuple[str, ...]]:
     """Where the tiles of slides come from, and what is to be said of that."""
     if predictor.recipe["region"] == "tissue":
-        note = "The model learnt from all tissue: the annotations are not read."
-        return "all tissue", (note,) if annotations else ()
+        note = "The model learnt from all tissue: annotations and segmenters are not used."
+        return ALL_TISSUE, (note,) if annotations or segmenter else ()
     if annotations is not None:
-        return "annotations", ()
-    inside = " or ".join(predictor.recipe["classes"])
-    return "all tissue", (
-        f"The model learnt from tiles inside {inside}, and no annotations are given: all tissue is used, "
-        "tumour or not, and nothing is promised of the answers. Give annotations.",
+        return ANNOTATIONS, ()
+    inside = " or ".join(predictor.recipe["classes"]) or "what a segmenter calls tumour"
+    if segmenter is not None:
+        if predictor.recipe["region"] == SEGMENTED:
+            return SEGMENTER, ()
+        return SEGMENTER, (
+            f"The model learnt from tiles inside drawn {inside}; here a segmenter says where the tumour is. "
+            "Look at the mask of every slide.",
+        )
+    return ALL_TISSUE, (
+        f"The model learnt from tiles inside {inside}, and there are neither annotations nor a segmenter: "
+        "all tissue is used, tumour or not, and nothing is promised of the answers.",
     )

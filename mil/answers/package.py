@@ -5,6 +5,7 @@ CARD.md                 the card, to be read
 models/<n>.safetensors  one per fit; cases are named by fingerprints
 reference.safetensors   facts of the training slides
 backbone.safetensors    the encoder, where its licence lets it be passed on
+    segmenter.safetensors   a segmenter of tumour, if one was given
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,10 @@ from features.backbones.catalogue import fetch_weights, published_recipe
 from features.errors import BackboneError
 from features.files.atomic import write_atomic
 from features.files.parse import parse_json
+from features.lowpower.segmenter import load_segmenter, save_segmenter
+from features.recipe import SEGMENTED
 from mil.answers.card import Card
+from mil.answers.hidden import hidden
 from mil.answers.predictor import Fit, Predictor, predictor_of_run
 from mil.answers.reading import reader_class
 from mil.answers.reference import load_reference, save_reference
@@ -27,12 +31,9 @@ from mil.runs.run import open_run
 from mil.tasks.registry import task_class
 
 FORMAT, FORMAT_VERSION = "mil-package", 1
-PACKAGE, CARD, BACKBONE, REFERENCE = (
-    "package.json",
-    "CARD.md",
-    "backbone.safetensors",
-    "reference.safetensors",
-)
+PACKAGE, CARD, REFERENCE = "package.json", "CARD.md", "reference.safetensors"
+BACKBONE, SEGMENTER = "backbone.safetensors", "segmenter.safetensors"
+OTHERS = (REFERENCE, BACKBONE, SEGMENTER, CARD)
 OPEN_LICENCES = ("apache-2.0", "mit", "bsd", "cc0", "cc-by-4.0")  # that let weights be passed on
 
 
@@ -56,19 +57,24 @@ def is_package(path: Path) -> bool:
     return (path / PACKAGE).is_file()
 
 
-def write_package(predictor: Predictor, card: Card, out: Path) -> Package:
+def write_package(
+    predictor: Predictor, card: Card, out: Path, *, segmenter: Path | None = None
+) -> Package:
     """Pack a model with all that is needed to answer for new slides on another machine.
 
     Args:
         predictor: the model.
         card: what it is.
         out: a new folder.
+        segmenter: the file of a segmenter that finds the tumour of new slides.
 
     Raises:
         RunError: the folder exists.
+        FeaturesError: the file is no segmenter.
     """
     if out.exists():
         raise RunError(f"{out} exists. Name a new folder for the package.")
+    finder = load_segmenter(segmenter) if segmenter else None
     (out / "models").mkdir(parents=True)
     files: dict[str, dict[str, int]] = {}
     notes: list[str] = []
@@ -82,8 +88,13 @@ def write_package(predictor: Predictor, card: Card, out: Path) -> Package:
         save_reference(out / REFERENCE, predictor.reference)
     if note := _write_backbone(predictor.recipe, out / BACKBONE):
         notes.append(note)
+    if finder is not None:
+        known = tuple(map(hidden, finder.card.trained_on))
+        save_segmenter(
+            out / SEGMENTER, replace(finder, card=replace(finder.card, trained_on=known))
+        )
     write_atomic(out / CARD, card.to_markdown(notes))
-    others = [out / name for name in (REFERENCE, BACKBONE, CARD) if (out / name).is_file()]
+    others = [path for name in OTHERS if (path := out / name).is_file()]
     write_json(
         out / PACKAGE,
         {
@@ -154,6 +165,7 @@ def read_package(path: Path) -> Predictor:
         bags=frozenset(info["bags"]),
         performance=info["performance"],
         backbone=path / BACKBONE if BACKBONE in info["sha256"] else None,
+        segmenter=path / SEGMENTER if SEGMENTER in info["sha256"] else None,
         notes=tuple(info["notes"]),
     )
 
@@ -194,7 +206,7 @@ def _write_backbone(recipe: Mapping[str, Any], out: Path) -> str:
     name, weights = str(recipe.get("backbone", "")), str(recipe.get("weights", ""))
     if weights.startswith("random"):
         return ""  # drawn again from their seed
-    if recipe.get("region") not in ("annotations", "tissue", "segmented"):
+    if recipe.get("region") not in ("annotations", "tissue", SEGMENTED):
         return "The bags were made elsewhere: only bags made in the same way are answered for."
     if weights != "pretrained":
         return f"The encoder's weights, {weights}, are not in the package: pass them on with it."

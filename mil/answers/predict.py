@@ -10,6 +10,7 @@ from typing import Any
 
 from features.bags.bag import Bag
 from features.files.atomic import atomic_path, write_atomic
+from features.progress import Progress
 from features.summary import listed
 from mil.answers.answer import (
     FAILED,
@@ -19,7 +20,7 @@ from mil.answers.answer import (
     answer_slide,
     without_bag,
 )
-from mil.answers.gather import NewSlides
+from mil.answers.gather import NewInputs, NewSlides, gather_slides
 from mil.answers.predictor import Predictor
 from mil.data.case import Row
 
@@ -103,6 +104,31 @@ class Answers:
             "answers": rows,
         }
         write_atomic(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def predict_inputs(
+    predictor: Predictor,
+    inputs: NewInputs,
+    store: Path,
+    *,
+    table: Sequence[Row] = (),
+    progress: Progress | None = None,
+) -> Answers:
+    """Answer for bags and slides; slides are extracted as the model's own bags were.
+
+    Args:
+        predictor: the model.
+        inputs: the files, and how they become bags.
+        store: folder in which bags of slides are written.
+        table: as of ``predict_slides``.
+        progress: shows slides and tiles.
+
+    Raises:
+        RunError, BackboneError: as ``gather_slides``.
+        CohortError: the model reads a column that is not in the table.
+    """
+    new = gather_slides(predictor, inputs, store, progress)
+    return predict_slides(predictor, new, table=table)
 
 
 def predict_slides(

@@ -70,7 +70,7 @@ class Predictor:
         names: the case of each training slide in plain words; empty in a package.
         bags: fingerprints of the training bags.
         performance: how the cross-validation judged it, in one line; empty without one.
-        backbone: a file with the encoder's weights, in a package that has one.
+        backbone, segmenter: files with the encoder's weights and with a segmenter, of a package.
         reading: how the study's tables are read.
         notes: what a reader should know of all answers.
     """
@@ -88,6 +88,7 @@ class Predictor:
     bags: frozenset[str]
     performance: str = ""
     backbone: Path | None = None
+    segmenter: Path | None = None
     reading: TableReading = AS_WRITTEN
     notes: tuple[str, ...] = ()
 
@@ -114,7 +115,7 @@ class Predictor:
         return tuple(fit for fit in self.fits if case not in fit.seen)
 
     def suit(self, bag: Bag) -> tuple[Bag, bool]:
-        """A bag that the fits can read, and whether its tiles were chosen as those of training slides.
+        """A bag that the fits can read, and whether its tiles are tumour, if they learnt from tumour.
 
         Raises:
             FitError: its features were made in another way.
@@ -128,7 +129,8 @@ class Predictor:
                 f"{bag.slide}: the bag does not suit model {self.model} ({changes}). Extract the slide with "
                 "the settings the model's bags were made with."
             )
-        return replace(bag, recipe=self.recipe), "region" not in differing
+        all_tissue = "region" in differing and bag.recipe.get("region") == "tissue"
+        return replace(bag, recipe=self.recipe), not all_tissue
 
     def answers(
         self, fits: Sequence[Fit], bags: Sequence[Bag], other: Mapping[str, str]

@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 CHUNK_ROWS = 4096
 FEWER = 0.5  # of the tiles of the smallest training slide: too few to answer from
 MORE_FLAGGED = 0.1  # share of tiles above the largest of a training slide
+MORE_TUMOUR = 0.1  # of the tissue, more or less than in any training slide
 SAMPLED, LEAST_SAMPLED = 256, 10  # tiles whose directions are counted
 TIMES_AS_MANY = 3.0  # directions more or fewer than in any training slide
 FLAG_WORDS = {"background": "glass", "blur": "blurred", "pen": "covered with pen"}
@@ -186,7 +187,9 @@ class SlideReference:
     def _tumour_note(self, bag: Bag) -> str:
         known = self.tumour_of_tissue[np.isfinite(self.tumour_of_tissue)]
         share = bag.tumour_of_tissue
-        if not len(known) or not np.isfinite(share) or known.min() <= share <= known.max():
+        if not len(known) or not np.isfinite(share):
+            return ""
+        if known.min() - MORE_TUMOUR <= share <= known.max() + MORE_TUMOUR:
             return ""
         return (
             f"tumour is {share:.0%} of its tissue, where it is {known.min():.0%} to {known.max():.0%} in "

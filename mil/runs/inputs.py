@@ -9,7 +9,7 @@ from features.bags.bag import Bag, read_bag
 from features.errors import AnnotationError, BackboneError, BagError, NoTiles, SarcomilError
 from features.extraction.jobs import SlideJob
 from features.progress import Progress, Silent
-from features.recipe import Recipe
+from features.recipe import SEGMENTED, Recipe
 from features.slides.names import slide_name
 from features.tiles.stain import Stain, StainReference, save_reference
 from mil.errors import FitError, RunError
@@ -78,11 +78,12 @@ def extract_slides(
     store: Path,
     *,
     annotations: Path | None,
+    segmenter: Path | None = None,
     weights: str | None,
     slide_mpp: float | None,
     progress: Progress | None,
 ) -> dict[str, SarcomilError]:
-    """Extract slides by the recipe of a model, inside their annotations or all tissue without any.
+    """Extract slides by the recipe of a model: inside annotations, what a segmenter finds, or all tissue.
 
     Returns:
         Why some could not be extracted, by slide; ``NoTiles`` where none of a slide's tissue suits.
@@ -99,6 +100,7 @@ def extract_slides(
             slide=slide_name(path.name),
             files=(path,),
             annotations=annotations,
+            segmenter=segmenter,
             fallback_mpp=slide_mpp,
         )
         for path in slides
@@ -138,7 +140,7 @@ def check_region(recipe: Mapping[str, Any]) -> None:
     Raises:
         RunError: saying what it was trained on.
     """
-    if recipe["region"] in ("annotations", "tissue"):
+    if recipe["region"] in ("annotations", "tissue", SEGMENTED):
         return
     source = FOREIGN_REGIONS.get(recipe["region"], "foreign bags")
     raise RunError(

@@ -54,8 +54,8 @@ LEARNERS = {
 }  # fmt: skip
 # These show, convert or judge what others have learnt, or prepare slides of any row.
 OTHERS = {
-    "backbones list", "backbones get", "check", "extract", "convert", "join", "predict", "evaluate",
-    "compare", "external", "report", "explain", "view", "decision", "demo", "doctor",
+    "backbones list", "backbones get", "check", "extract", "convert", "join", "predict", "package", "card",
+    "evaluate", "compare", "external", "report", "explain", "view", "decision", "demo", "doctor",
     "protocol list", "protocol show", "segment apply", "segment evaluate",
 }  # fmt: skip
 

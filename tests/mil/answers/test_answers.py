@@ -10,7 +10,7 @@ import pytest
 from features.bags.bag import write_bag
 from features.errors import NoTiles
 from mil.answers.card import card_of_run
-from mil.answers.gather import NewSlides, gather_slides
+from mil.answers.gather import NewInputs, NewSlides, gather_slides
 from mil.answers.package import open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
 from mil.answers.predictor import predictor_of_run
@@ -129,8 +129,11 @@ def test_the_files_hold_one_row_each(predictor, tmp_path):
 def test_two_inputs_of_one_name_and_missing_files(predictor, tmp_path):
     write_bag(tmp_path / "a.h5", made_bag("a"))
     with pytest.raises(RunError, match="are both called a"):
-        gather_slides(predictor, [tmp_path / "a.h5", tmp_path / "x" / "a.h5"], tmp_path / "bags")
-    new = gather_slides(predictor, [tmp_path / "a.h5", tmp_path / "no.h5"], tmp_path / "bags")
+        gather_slides(
+            predictor, NewInputs(inputs=(tmp_path / "a.h5", tmp_path / "x" / "a.h5")), tmp_path
+        )
+    two = NewInputs(inputs=(tmp_path / "a.h5", tmp_path / "no.h5"))
+    new = gather_slides(predictor, two, tmp_path / "bags")
     assert list(new.bags) == ["a"]
     assert "there is no such file" in str(new.unusable["no"])
 
