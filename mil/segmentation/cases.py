@@ -16,13 +16,13 @@ from mil.errors import CohortError, FitError
 from mil.evaluation.predictions import Predictions
 from mil.learning.crossval import fit_anew
 from mil.runs.cases import cohort_as_tested
+from mil.runs.clinical import clinical_facts
 from mil.runs.cross_validation import (
     Computing,
     Notify,
     Plan,
     StoredCases,
     StoredFits,
-    clinical_facts,
     cohort_facts,
     cohort_settings,
 )
