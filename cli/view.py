@@ -27,6 +27,13 @@ class ViewOptions:
             "help": "Folder with the slides; without it, only thumbnails and tile positions are shown."
         },
     )
+    regions: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Folder with outlines to draw over the slides: what `mil segment apply` has written, or "
+            "annotations."
+        },
+    )
     port: int = field(default=0, metadata={"help": "Port to listen on; 0 chooses a free one."})
     open: bool = field(default=False, metadata={"help": "Open the page in the browser."})
     check: bool = field(
@@ -36,6 +43,8 @@ class ViewOptions:
     cohort: Path | None = field(default=None, metadata=MOVED_COHORT)
 
     def __post_init__(self) -> None:
+        if self.regions and not self.regions.is_dir():
+            raise UsageError(f"--regions {self.regions}: no such folder.")
         if not 0 <= self.port <= MOST_PORT:
             raise UsageError(
                 f"--port {self.port}: a port is 1 to {MOST_PORT}, or 0 for a free one."
@@ -45,7 +54,10 @@ class ViewOptions:
 @verb(
     app,
     ViewOptions,
-    examples=["mil view run --slides slides --check", "mil view trained --check"],
+    examples=[
+        "mil view run --slides slides --check",
+        "mil view run --slides slides --regions segmented --check",
+    ],
 )
 def view(options: ViewOptions) -> None:
     """Browse a run in the web browser: slides at any zoom, with the model's score of each tile.
@@ -61,7 +73,7 @@ def view(options: ViewOptions) -> None:
     from mil.view.server import Viewer
 
     run = open_run(options.run, store=options.store, cohort=options.cohort)
-    gallery = Gallery(run, slide_files(options.slides))
+    gallery = Gallery(run, slide_files(options.slides), options.regions)
     say(
         f"{counted(len(gallery.slides), 'slide')}, {len(gallery.files)} with a file; "
         f"{counted(len(gallery.layers), 'layer')} of scores."

@@ -20,6 +20,7 @@ from mil.learning.fitted import FittedModel
 from mil.runs.run import Relation, Run
 from mil.view.layers import list_layers
 from mil.view.predictions import case_predictions
+from mil.view.regions import region_rings
 
 OPEN_SLIDES = 16  # cached at once
 CACHED_LAYERS = 256  # of one slide each, a few hundred kilobytes
@@ -35,12 +36,13 @@ class Gallery:
     Args:
         run: a finished cross-validation or training.
         files: the available slide files, by slide.
+        regions: folder with drawings of slides, as a segmenter or QuPath writes them; None shows none.
 
     Raises:
         RunError: the run is not finished, is of another kind, or names no slides.
     """
 
-    def __init__(self, run: Run, files: Mapping[str, Path]) -> None:
+    def __init__(self, run: Run, files: Mapping[str, Path], regions: Path | None = None) -> None:
         run.require_finished("crossval", "train")
         self.run = run
         self.case_of = run.cases
@@ -49,6 +51,7 @@ class Gallery:
             raise RunError(f"{run.path} names no slides. Make the run again.")
         self.files = {slide: files[slide] for slide in self.slides if slide in files}
         self.layers = list_layers(run.models, run.settings.fit)
+        self._drawings = regions
         self._computing = threading.Lock()
         self.scores = lru_cache(CACHED_LAYERS)(self._scores)
         self.verdict = lru_cache(CACHED_LAYERS)(self._verdict)
@@ -85,6 +88,7 @@ class Gallery:
 
         Raises:
             SlideError: the file is damaged, or its size is not that of the bag's slide.
+            AnnotationError: the slide's drawing cannot be read.
         """
         name, bag = self.slides[number], self._bag(number)
         pyramid = self._pyramid(number) if name in self.files else None
@@ -97,6 +101,7 @@ class Gallery:
             "coords": bag.coords_l0.tolist(),
             "coverage": [round(float(value), 3) for value in bag.coverage],
             "overview": bool(bag.thumbnail),
+            "regions": region_rings(self._drawings, bag),
             "zoom": pyramid
             and {
                 "tile": TILE_PX,
