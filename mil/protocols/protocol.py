@@ -201,7 +201,8 @@ def load_protocol(name: str) -> Protocol:
 def with_changes(protocol: Protocol, changes: Sequence[str]) -> Protocol:
     """The protocol with changed settings, each written ``section.setting=value``.
 
-    ``arms.backbone`` changes all arms; ``arms`` keeps only the named arms, with semicolons between.
+    ``arms.backbone`` changes all arms, ``arms.mpp`` those of one scale and ``arms.scales`` the others;
+    ``arms`` keeps only the named arms, with semicolons between.
 
     Raises:
         ProtocolError: not such a change, or no such setting of the protocol.
@@ -215,10 +216,8 @@ def with_changes(protocol: Protocol, changes: Sequence[str]) -> Protocol:
             )
         if key == "arms":
             protocol = replace(protocol, arms=_select_arms(protocol, text.split(";")))
-        elif section == "arms" and name in ("backbone", "mpp"):
-            value = _typed(key, _value(text), str if name == "backbone" else float)
-            arms = tuple(replace(arm, **{name: value}) for arm in protocol.arms)
-            protocol = replace(protocol, arms=arms)
+        elif section == "arms" and name in ("backbone", "mpp", "scales"):
+            protocol = replace(protocol, arms=_changed_arms(protocol, name, text))
         elif key == "extract.backbone":
             raise ProtocolError(
                 f"Every arm of {protocol.name} has a {name} of its own, so {key} would change nothing. "
@@ -237,11 +236,34 @@ def with_changes(protocol: Protocol, changes: Sequence[str]) -> Protocol:
             protocol = replace(protocol, settings=settings)
         else:
             raise ProtocolError(
-                f"{key!r} is not a setting. Sections: {', '.join(KINDS)}; also arms, arms.backbone, arms.mpp "
-                "and the study's questions."
+                f"{key!r} is not a setting. Sections: {', '.join(KINDS)}; also arms, arms.backbone, "
+                "arms.mpp, arms.scales and the study's questions."
             )
         protocol = replace(protocol, changed={**protocol.changed, key: text})
     return protocol
+
+
+def _changed_arms(protocol: Protocol, name: str, text: str) -> tuple[Arm, ...]:
+    """The arms with another backbone or scale.
+
+    Raises:
+        ProtocolError: a value of another type, or no arm has such scales.
+    """
+    value = _value(f"[{text}]" if name == "scales" and not text.startswith("[") else text)
+    hint = {"backbone": str, "mpp": float, "scales": tuple[float, ...]}[name]
+    value = _typed(f"arms.{name}", value, hint)
+    chosen = {
+        arm.name: name == "backbone" or bool(arm.scales) == (name == "scales")
+        for arm in protocol.arms
+    }
+    if not any(chosen.values()):
+        of = "several scales" if name == "scales" else "one scale"
+        raise ProtocolError(
+            f"No arm of {protocol.name} has {of}, so arms.{name} would change nothing."
+        )
+    return tuple(
+        replace(arm, **{name: value}) if chosen[arm.name] else arm for arm in protocol.arms
+    )
 
 
 def _with_question(protocol: Protocol, name: str, value: Any) -> Protocol:

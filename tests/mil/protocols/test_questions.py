@@ -78,3 +78,18 @@ def test_an_arm_whose_parts_do_not_go_together_is_refused_before_any_work(change
     arms = (replace(protocol.arms[0], **change), *protocol.arms[1:])
     with pytest.raises(error, match=words):
         replace(protocol, arms=arms).check()
+
+
+def test_scales_are_changed_where_an_arm_has_several():
+    protocol = with_changes(
+        load_protocol("thiesen-sampler"), ["arms.mpp=0.4", "arms.scales=0.3,1.2"]
+    )
+    assert {(arm.mpp, arm.scales) for arm in protocol.arms} == {(0.4, ()), (None, (0.3, 1.2))}
+    assert [recipe.mpp for recipe in protocol.recipes_of(protocol.arms[-1])] == [0.3, 1.2]
+    with pytest.raises(ProtocolError, match=r"usta-phase1 has several scales"):
+        with_changes(load_protocol("usta-phase1"), ["arms.scales=[1, 2]"])
+    two = with_changes(load_protocol("thiesen-sampler"), ["arms=Ewing: UNI, two scales"])
+    with pytest.raises(ProtocolError, match=r"has one scale, so arms\.mpp would change nothing"):
+        with_changes(two, ["arms.mpp=0.4"])
+    with pytest.raises(ProtocolError, match=r"arms\.scales is"):
+        with_changes(two, ["arms.scales=fine,coarse"])
