@@ -34,6 +34,7 @@ from cli.parameters import (
     parameter_of,
     without_types,
 )
+from features.arguments import describe_mismatch
 from features.choices import choice_problem, suggest
 from features.errors import SarcomilError
 from features.files.parse import parse_json, parse_toml
@@ -292,7 +293,7 @@ def _typed(field: "Field[Any]", value: Any, hint: Any) -> Any:
         separator = field.metadata.get("split")
         value = [part.strip() for part in value.split(separator)] if separator else [value]
     if isinstance(value, bool) and item_type(hint) is not bool:
-        raise UsageError(f"{name} is {value!r}: not a {item_type(hint).__name__}.")
+        raise UsageError(describe_mismatch(name, value, hint, typed=False))
     if is_tuple(hint) and isinstance(value, int | float):
         value = [value]  # mpp = 0.5 in a TOML file
     if (choices := choices_for(field, hint)) and (
@@ -303,8 +304,7 @@ def _typed(field: "Field[Any]", value: Any, hint: Any) -> Any:
         adapter = TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True))
         return adapter.validate_python(value)
     except ValidationError as error:
-        problem = error.errors()[0]["msg"]
-        raise UsageError(f"{name} is {value!r}: {problem}.") from error
+        raise UsageError(describe_mismatch(name, value, hint, typed=False)) from error
 
 
 def _plain(value: Any) -> Any:

@@ -105,6 +105,9 @@ def item_type(hint: Any) -> Any:
 def _line_type(field: "Field[Any]", hint: Any) -> Any:
     """The type of the option on the command line."""
     item = item_type(hint)
+    item = (
+        str if item in (int, float) else item
+    )  # converted with the settings, whose errors are words
     if not is_tuple(hint):
         return item
     return str if "split" in field.metadata else list[item]  # type: ignore[valid-type]

@@ -30,12 +30,12 @@ REMEDIES = {
     "Run": "Open it with open_run(path).",
     "Fold": "Draw folds with split_cases.",
 }
-_PLAIN: dict[Any, tuple[Any, str]] = {
-    bool: (bool, "True or False"),
-    int: (numbers.Integral, "a whole number"),
-    float: (numbers.Real, "a number"),
-    str: (str, "a text"),
-    Path: (os.PathLike, "a path"),
+_PLAIN: dict[Any, tuple[Any, str, str]] = {  # what is taken, in words, and several of them
+    bool: (bool, "True or False", "True or False"),
+    int: (numbers.Integral, "a whole number", "whole numbers"),
+    float: (numbers.Real, "a number", "numbers"),
+    str: (str, "a text", "texts"),
+    Path: (os.PathLike, "a path", "paths"),
 }
 _UNKNOWN = object()
 
@@ -147,14 +147,23 @@ def _all_match(value: Any, parts: tuple[Any, ...]) -> bool:
     return not isinstance(value, list | tuple) or all(matches(entry, first) for entry in value)
 
 
-def describe_mismatch(name: str, value: Any, hint: Any) -> str:
-    """What a parameter takes, what was passed, and how to get what it takes."""
+def describe_mismatch(name: str, value: Any, hint: Any, *, typed: bool = True) -> str:
+    """What a parameter takes, what was passed, and how to get what it takes.
+
+    Args:
+        name: of the parameter.
+        value: that was passed.
+        hint: its type.
+        typed: whether the type of the value is named, which is of no use where all values are text.
+    """
     shown = repr(value)
     shown = f"{shown[:57]}..." if len(shown) > 60 else shown
     kind = type(value).__name__
-    what = "None" if value is None else f"{shown}, {_article(kind)} {kind}"
+    what = f"{shown}, {_article(kind)} {kind}" if typed and value is not None else shown
+    words = _words(hint) if typed else _words(hint).removesuffix(" or None")
+    words = words if typed else words.replace("a tuple of", "a list of")
     remedies = [remedy for name_, remedy in REMEDIES.items() if name_ in _class_names(hint)]
-    return f"{name} is {_words(hint)}; got {what}. {' '.join(remedies)}".rstrip()
+    return f"{name} is {words}; got {what}. {' '.join(remedies)}".rstrip()
 
 
 def _words(hint: Any) -> str:
@@ -170,8 +179,9 @@ def _words(hint: Any) -> str:
     if hint is os.PathLike or origin is os.PathLike:
         return "a path"
     if isinstance(origin, type) and issubclass(origin, Iterable) and parts:
-        many = "a tuple" if origin is tuple else "a list"
-        return f"{many} of which each entry is {_words(parts[0])}"
+        entry = parts[0]
+        several = _PLAIN[entry][2] if entry in _PLAIN else _words(entry).removeprefix("a ")
+        return f"{'a tuple' if origin is tuple else 'a list'} of {several}"
     name = getattr(hint, "__name__", str(hint))
     return f"{_article(name)} {name}"
 

@@ -13,7 +13,7 @@ from features.errors import SarcomilError
 
 def closest(name: str, known: Iterable[str], limit: int = 1) -> list[str]:
     """The known names most like a misspelled one, the most similar first; none where all differ much."""
-    return get_close_matches(name, list(known), limit)
+    return get_close_matches(str(name), list(known), limit)
 
 
 def suggest(name: str, known: Iterable[str], limit: int = 1) -> str:
@@ -78,7 +78,7 @@ def choice_problem(name: str, value: Any, choices: Sequence[str], default: Any =
     if not remedy and default and isinstance(default, str):
         remedy = f" Use {default}."
     elif not remedy and default in ((), None):
-        remedy = " Leave it out."
+        remedy = " Choose one of them."
     return f"{name} is {allowed}; got {wrong[0]!r}.{remedy}"
 
 

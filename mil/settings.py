@@ -150,6 +150,12 @@ class FitSettings:
         if self.loss != "auto" and (
             problem := choice_problem("loss", self.loss, losses, losses[0])
         ):
+            owner = next((name for name, row in TASKS.items() if self.loss in row.losses), "")
+            if owner:
+                problem = (
+                    f"loss is {self.loss}, which belongs to the task {owner}; the task here is {self.task}, "
+                    f"whose loss is {' or '.join(losses)}. Set loss to {losses[0]}, or set task to {owner}."
+                )
             raise FitError(problem)
         if not 0 <= self.label_smoothing < 1:
             raise FitError(
@@ -170,17 +176,22 @@ class FitSettings:
 
     def _check_counts(self) -> None:
         for name in ("epochs", "width", "batch_bags", "seeds", "patience", "intervals"):
-            if getattr(self, name) < 1:
-                raise FitError(f"{name} is at least 1; got {getattr(self, name)}. Leave it out.")
+            if (value := getattr(self, name)) < 1:
+                raise FitError(f"{name} is at least 1; got {value}. Use {_default(self, name)}.")
         if self.width > MAX_WIDTH:
             raise FitError(f"width is at most {MAX_WIDTH}; got {self.width}. Use 128.")
         for name in ("train_tiles", "chunk_tiles"):
-            if getattr(self, name) < 0:
-                raise FitError(f"{name} is 0 or more; got {getattr(self, name)}. Leave it out.")
+            if (value := getattr(self, name)) < 0:
+                raise FitError(f"{name} is 0 or more; got {value}. Use {_default(self, name)}.")
 
     def stops_early(self, labels: Sequence[str]) -> bool:
         """Whether training cases of these classes give some up to choose the epoch by."""
         return sets_cases_aside(self.early_stopping, labels)
+
+
+def _default(settings: object, name: str) -> object:
+    """The default of a setting, as a remedy."""
+    return type(settings).__dataclass_fields__[name].default  # type: ignore[attr-defined]
 
 
 def sets_cases_aside(early_stopping: str, labels: Sequence[str]) -> bool:

@@ -24,6 +24,7 @@ from features.bags.bag import (
     recipe_differences,
     write_bag,
 )
+from features.bags.store import missing_store
 from features.bags.vectors import mean_vector, vector_bag
 from features.choices import choice_problem
 from features.errors import BagError, FeaturesError, InputError
@@ -134,8 +135,8 @@ def _check_folders(folders: Sequence[Path], out: Path) -> None:
 
 def _slides_of(folder: Path) -> dict[str, Path]:
     slides = {path.stem: path for path in sorted(folder.glob("*.h5")) if path.name[0] != "."}
-    if not slides:
-        raise InputError(f"{folder}: holds no bag (.h5). Extract into it first.")
+    if problem := missing_store(folder):
+        raise InputError(problem)
     return slides
 
 

@@ -214,6 +214,15 @@ class Store:
             yield
 
 
+def missing_store(path: Path) -> str:
+    """What is wrong with a folder that should be a bag store; empty if it holds a bag."""
+    if not path.is_dir():
+        return f"{path}: no such bag store. Check the path, or extract the slides into it first."
+    if not any(bag.name[0] != "." for bag in path.glob("*.h5")):
+        return f"{path}: holds no bag (.h5). Check the path, or extract the slides into it first."
+    return ""
+
+
 def recipe_differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
     """The first few settings that differ, as ``tile 224 -> 256``; empty if none does."""
     changes = [

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features.bags.bag import Bag, read_bag, recipe_differences, validate_bag
+from features.bags.store import missing_store
 from features.errors import BagError
 from features.recipe import recipe_parts
 from mil.data.case import Case, Row
@@ -243,8 +244,8 @@ def _read_bags(
     rows: Sequence[Row], store: Path, outcome: str
 ) -> tuple[dict[str, Bag], list[tuple[str, str]]]:
     """The bags by slide, and the rows that cannot be used with the reason."""
-    if not store.is_dir():
-        raise CohortError(f"{store}: no such bag store. Extract the slides into this folder first.")
+    if problem := missing_store(store):
+        raise CohortError(problem)
     bags: dict[str, Bag] = {}
     excluded = []
     for row in rows:

@@ -2,6 +2,7 @@
 
 from typing import Generic, Protocol, TypeVar
 
+from features.choices import unknown_problem
 from mil.errors import PredictionsError
 
 
@@ -34,5 +35,4 @@ class ByModel(Generic[Result]):
         for result in self.models:
             if result.model == model:
                 return result
-        names = ", ".join(result.model for result in self.models)
-        raise PredictionsError(f"There is no model {model!r} among {names}. Name one of these.")
+        raise PredictionsError(unknown_problem("model", [model], [r.model for r in self.models]))

@@ -242,6 +242,8 @@ def read_text_table(path: Path) -> pd.DataFrame:
     Raises:
         PredictionsError: the file cannot be read.
     """
+    if not path.exists():
+        raise PredictionsError(f"{path}: no such run or table of predictions. Check the path.")
     try:
         sheet = read_sheet(path, exact=True)
         sheet = with_decimal_points(sheet, set(sheet.header) - {*KEYS, "label"})

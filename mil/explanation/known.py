@@ -7,7 +7,7 @@ import shapely
 from numpy.typing import NDArray
 
 from features.bags.bag import Bag
-from features.errors import AnnotationError
+from features.errors import AnnotationError, AnnotationMissing
 from features.recipe import ALWAYS_EXCLUDED
 from features.regions.annotations import find_annotation, read_annotations
 from features.regions.drawing import polygonal_parts
@@ -27,7 +27,16 @@ def known_tiles(regions: Path, bag: Bag) -> NDArray[np.bool_]:
         AnnotationMissing: there is no annotation of the slide.
         AnnotationError: it cannot be read.
     """
-    drawing = read_annotations(find_annotation(regions, bag.slide, bag.slide))
+    if not regions.is_dir():
+        raise AnnotationError(f"regions is {regions}: no such folder. Check the path.")
+    try:
+        file = find_annotation(regions, bag.slide, bag.slide)
+    except AnnotationMissing as error:
+        raise AnnotationMissing(
+            f"{bag.slide}: no regions in {regions}. Export those of this slide from QuPath as "
+            f"{bag.slide}.geojson."
+        ) from error
+    drawing = read_annotations(file)
     if drawing.unit != "px":
         raise AnnotationError(
             f"{drawing.source}: its coordinates are {drawing.unit}, which only the slide's file can place. "

@@ -43,7 +43,7 @@ class MapRequest:
         if self.method is not None:
             find_method(self.method)
         if self.mpp is not None and not 0 < self.mpp < float("inf"):
-            raise FitError(f"mpp is a number above 0; got {self.mpp:g}. Leave it out.")
+            raise FitError(f"mpp is a number above 0; got {self.mpp:g}. Use 0.5.")
 
     @property
     def row(self) -> Method | None:

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from features.arguments import describe_mismatch
 from features.choices import choice_problem, choices_of, suggest
 from features.files.parse import parse_toml
 from features.recipe import Recipe
@@ -306,7 +307,7 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         ProtocolError: it has another type, or is not one of the choices.
     """
     if isinstance(value, bool) and hint is not bool:
-        raise ProtocolError(f"{key} is {value!r}: not a {getattr(hint, '__name__', hint)}.")
+        raise ProtocolError(describe_mismatch(key, value, hint, typed=False))
     if problem := (choices := choices_of(hint)) and choice_problem(key, value, choices):
         raise ProtocolError(problem)
     try:
@@ -314,7 +315,7 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
             value
         )
     except ValidationError as error:
-        raise ProtocolError(f"{key} is {value!r}: {error.errors()[0]['msg']}.") from error
+        raise ProtocolError(describe_mismatch(key, value, hint, typed=False)) from error
 
 
 def _select_arms(protocol: Protocol, names: Sequence[str]) -> tuple[Arm, ...]:

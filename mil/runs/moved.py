@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from features.bags.bag import read_bag
+from features.bags.store import missing_store
 from features.errors import BagError
 from features.files.parse import parse_json
 from mil.data.case import Row
@@ -47,6 +48,8 @@ def check_store(path: Path, bags: Mapping[str, str], store: Path, *, own_bags: b
     """
     if own_bags:
         raise RunError(f"{path} keeps the bags of each fold in its own folder. Leave store out.")
+    if problem := missing_store(store):
+        raise RunError(problem)
     for slide, checksum in bags.items():
         try:
             actual = read_bag(store / f"{slide}.h5").data_sha256

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.bags.bag import Bag, read_bag
-from features.choices import unknown_problem
+from features.choices import suggest, unknown_problem
 from features.files.parse import parse_json
 from mil.data.case import Row
 from mil.data.cohort import Cohort, assemble, load_cohort
@@ -141,8 +141,11 @@ class Run(RunFacts):
 
         Raises:
             BagError: it is missing or damaged.
-            RunError: it has changed since the run.
+            RunError: it has changed since the run, or the run has no such slide.
         """
+        if self.bags and slide not in self.bags:
+            hint = suggest(slide, self.bags) or " Name one of its slides."
+            raise NotInRun(f"{self.path} has no slide {slide!r}.{hint}")
         if self.settings.own_bags:
             fold = self.fold_of(self.case_of(slide))
             if fold is None:

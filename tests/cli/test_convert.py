@@ -224,14 +224,14 @@ def test_the_choices_are_those_of_the_library():
     [
         (
             ["store", "--out", "x", "--to", "trident"],
-            "--to is stamp or clam; got 'trident'. Leave it out.",
+            "--to is stamp or clam; got 'trident'. Choose one of them.",
         ),
         (["store", "--out", "x", "--from", "stmp"], "got 'stmp'. Did you mean 'stamp'?"),
         (["store", "--out", "x", "--to", "stamp", "--slide-mpp", "0.5"], "leave out"),
         (["store", "--out", "x", "--slide-mpp", "0"], "--slide-mpp is a positive number"),
         (
             ["store", "--out", "x", "--unit", "mm"],
-            "--unit is px, um or tile; got 'mm'. Leave it out.",
+            "--unit is px, um or tile; got 'mm'. Choose one of them.",
         ),
         (["store", "--out", "x", "--slides", "absent"], "no such folder"),
         (["store", "--out", "store/../store"], "holds the files to convert"),

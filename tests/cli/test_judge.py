@@ -8,7 +8,9 @@ import pytest
 
 from cli.evaluate import EvaluateOptions, evaluate
 from cli.options import UsageError
-from mil.errors import PredictionsError, RunError
+from features.errors import AnnotationError
+from mil.errors import FitError, PredictionsError, RunError
+from mil.settings import FitSettings
 from tests.mil.evaluation.conftest import made_up
 
 
@@ -106,7 +108,7 @@ def test_what_cannot_be_done_is_refused(tables):
         EvaluateOptions(inputs=(table,), prevalence=("c1=30",))
     with pytest.raises(PredictionsError, match="interval is exact, wilson or wilson-cc"):
         EvaluateOptions(inputs=(table,), interval="wald")
-    with pytest.raises(RunError, match="prevalence names MFS; the classes are c0, c1"):
+    with pytest.raises(RunError, match=r"prevalence: No class 'MFS'\. Known: c0, c1"):
         evaluate(EvaluateOptions(inputs=(table,), prevalence=("MFS=0.3",)))
 
 
@@ -118,3 +120,31 @@ def test_a_run_that_was_changed_is_refused(tables):
     (run / "run.json").write_text(json.dumps(told))
     with pytest.raises(RunError, match="is not as the run wrote it"):
         evaluate(EvaluateOptions(inputs=(run,)))
+
+
+def test_a_run_that_is_not_there_is_named_once(tmp_path):
+    with pytest.raises(PredictionsError) as caught:
+        evaluate(EvaluateOptions(inputs=(tmp_path / "runn",)))
+    assert (
+        str(caught.value)
+        == f"{tmp_path / 'runn'}: no such run or table of predictions. Check the path."
+    )
+
+
+def test_regions_that_are_not_there_are_spoken_of_as_regions(tmp_path):
+    from mil.explanation.known import known_tiles
+    from tests.mil.made import made_bag
+
+    with pytest.raises(AnnotationError, match="^regions is .*nope: no such folder"):
+        known_tiles(tmp_path / "nope", made_bag("s1"))
+    with pytest.raises(
+        AnnotationError, match=r"^s1: no regions in .*from QuPath as s1\.geojson\.$"
+    ):
+        known_tiles(tmp_path, made_bag("s1"))
+
+
+def test_the_loss_of_another_task_is_named_with_it():
+    with pytest.raises(
+        FitError, match="loss is cox, which belongs to the task survival; .*set task to surv"
+    ):
+        FitSettings(loss="cox")

@@ -38,8 +38,8 @@ def test_allowed_values_pass():
         ),
         ({"precision": "x"}, "precision is auto, fp32 or bf16; got 'x'. Use auto."),
         ({"drop": ("pen", "blurr")}, "drop is blur or pen; got 'blurr'. Did you mean 'blur'?"),
-        ({"drop": ("dust",)}, "drop is blur or pen; got 'dust'. Leave it out."),
-        ({"to": "x"}, "to is stamp or clam; got 'x'. Leave it out."),
+        ({"drop": ("dust",)}, "drop is blur or pen; got 'dust'. Choose one of them."),
+        ({"to": "x"}, "to is stamp or clam; got 'x'. Choose one of them."),
         ({"precision": None}, None),
     ],
 )
@@ -54,7 +54,9 @@ def test_a_wrong_value_is_refused_with_the_choices(values, message):
 
 def test_one_choice_is_named_alone():
     assert choice_problem("loss", "cox", ("cumulative",)) == "loss is cumulative; got 'cox'."
-    assert choice_problem("unit", "mm", ("px", "um"), None).endswith("got 'mm'. Leave it out.")
+    assert choice_problem("unit", "mm", ("px", "um"), None).endswith(
+        "got 'mm'. Choose one of them."
+    )
 
 
 def test_the_closest_names_come_first():

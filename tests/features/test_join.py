@@ -135,7 +135,8 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     for wrong, reason in (
         ([stores[0]], "Two or more different stores"),
         ([stores[0], tmp_path / "x"], "Two or more different stores"),
-        ([stores[0], tmp_path / "none"], "holds no bag"),
+        ([stores[0], tmp_path / "none"], "none: no such bag store. Check the path"),
+        ([stores[0], tmp_path], "holds no bag .* Check the path"),
     ):
         with pytest.raises(InputError, match=reason):
             join(wrong, tmp_path / "out")

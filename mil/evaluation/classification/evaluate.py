@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from features.choices import unknown_problem
 from mil.errors import RunError
 from mil.evaluation.by_model import ByModel
 from mil.evaluation.classification.calibration import calibrate
@@ -124,11 +125,8 @@ def evaluate(
         RunError: a prevalence is set for a class that the table does not have.
     """
     settings = settings or JudgeSettings()
-    if unknown := sorted(set(settings.shares()) - set(predictions.classes)):
-        raise RunError(
-            f"prevalence names {', '.join(unknown)}; the classes are "
-            f"{', '.join(predictions.classes)}. Name one of these."
-        )
+    if problem := unknown_problem("class", sorted(settings.shares()), predictions.classes):
+        raise RunError(f"prevalence: {problem}")
     models = {
         name: ModelScores(
             tuple(predictions.case_scores(name, repeat) for repeat in predictions.repeats),

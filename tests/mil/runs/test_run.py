@@ -254,8 +254,14 @@ def test_a_new_place_is_named_once_and_remembered(moved):
 def test_another_store_is_refused_and_not_remembered(moved):
     for slide in open_run(moved / "run").bags:
         write_bag(moved / "other" / f"{slide}.h5", made_bag(slide, seed=5))
-    for store, words in (("other", "its bag of a0-s1 has other content"), ("none", "no such bag")):
-        with pytest.raises(RunError, match=f"is not the bag store of .*{words}"):
+    (moved / "short").mkdir()
+    write_bag(moved / "short" / "a1-s1.h5", made_bag("a1-s1", seed=5))
+    for store, words in (
+        ("other", "is not the bag store of .* its bag of a0-s1 has other content"),
+        ("short", "is not the bag store of .*no such bag"),
+        ("none", "none: no such bag store. Check the path, or extract the slides into it first"),
+    ):
+        with pytest.raises(RunError, match=words):
             open_run(moved / "run", store=moved / store)
     assert not (moved / "run" / "moved.json").exists()
 
@@ -328,3 +334,8 @@ def test_a_lookup_elsewhere_is_reported(tmp_path, line):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "file.py").write_text(f"x = {line}\n")
     assert key_lookups(tmp_path) == ["mil/report/file.py:1", "cli/file.py:1"]
+
+
+def test_a_slide_that_the_run_does_not_have_is_named_with_the_nearest(run):
+    with pytest.raises(NotInRun, match=r"has no slide 'a0-s11'\. Did you mean 'a0-s1'\?"):
+        run.bag("a0-s11")
