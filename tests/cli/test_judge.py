@@ -135,7 +135,7 @@ def test_regions_that_are_not_there_are_spoken_of_as_regions(tmp_path):
     from mil.explanation.known import known_tiles
     from tests.mil.made import made_bag
 
-    with pytest.raises(AnnotationError, match="^regions is .*nope: no such folder"):
+    with pytest.raises(AnnotationError, match=r"^regions is .*nope: no such folder"):
         known_tiles(tmp_path / "nope", made_bag("s1"))
     with pytest.raises(
         AnnotationError, match=r"^s1: no regions in .*from QuPath as s1\.geojson\.$"
@@ -145,6 +145,6 @@ def test_regions_that_are_not_there_are_spoken_of_as_regions(tmp_path):
 
 def test_the_loss_of_another_task_is_named_with_it():
     with pytest.raises(
-        FitError, match="loss is cox, which belongs to the task survival; .*set task to surv"
+        FitError, match=r"loss is cox, which belongs to the task survival; .*set task to surv"
     ):
         FitSettings(loss="cox")
