@@ -247,7 +247,7 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
     from mil.runs.cross_validation import Computing, Plan
 
     writable(options.out)
-    task = _task(options)
+    task = task_of(options)
     plan = Plan(
         models=options.models or task.default_models,
         fit=part_of(options, FitSettings),
@@ -280,7 +280,7 @@ def train(options: TrainOptions) -> None:
     from cli.console import notify, say
 
     writable(options.out)
-    task = _task(options)
+    task = task_of(options)
     check_model_names([options.model], task)
     fit = part_of(options, FitSettings)
     run, fitted = study_of(options, options.store, task).train(
@@ -289,7 +289,7 @@ def train(options: TrainOptions) -> None:
     say(f"{fitted.model} fitted on {len(run.labels)} cases: {run.model_path(fitted.model)}")
 
 
-def _task(options: CohortOptions) -> "Task":
+def task_of(options: CohortOptions) -> "Task":
     """What is learnt."""
     from mil.tasks.registry import task_from
 

@@ -17,7 +17,7 @@ FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 PANELS = {  # of `mil --help`, in the order in which data travels
     "Prepare": ("check", "segment", "extract", "convert", "join", "finetune"),
     "Learn": ("crossval", "train", "predict", "package", "card", "protocol"),
-    "Judge": ("evaluate", "compare", "learning-curve", "permute", "audit", "external"),
+    "Judge": ("evaluate", "compare", "learning-curve", "ladder", "permute", "audit", "external"),
     "Look": ("report", "explain", "concepts", "view", "decision", "nomogram"),
     "Manage": ("demo", "doctor", "backbones"),
 }

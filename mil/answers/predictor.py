@@ -148,7 +148,8 @@ class Predictor:
         names = self.reader.columns
         answers = []
         for fit in fits:
-            of_slides = [predict(fit.model, bag, other, names) for bag in bags]
+            recipe = fit.model.recipe  # of a segmenter in each fold, every fit has its own
+            of_slides = [predict(fit.model, replace(b, recipe=recipe), other, names) for b in bags]
             mean = {n: sum(values[n] for values in of_slides) / len(bags) for n in of_slides[0]}
             answers.append(FitAnswer(fit.repeat, fit.fold, mean))
         return answers

@@ -37,6 +37,11 @@ LEARNERS = {
         ("drawn.csv", "--slides", "drawn", "--annotations", "drawn", "--folds", "2", "--weights", "random",
          "--cells", "100", "--out", "segmenter")
     ],
+    "ladder": [
+        ("drawn.csv", "--slides", "drawn", "--annotations", "drawn", "--weights", "random", "--backbone",
+         "test_resnet", "--mpp", "2.5,5", "--tile", "32", "--model", "mean", "--folds", "2", "--epochs", "2",
+         "--seeds", "1", "--out", "ladder")
+    ],
     "nomogram": [("cohort.csv", "--clinical", "age", "--out", "nomogram")],
     "learning-curve": [
         ("cohort.csv", "store", "--models", "simpleshot", "--shots", "1,2", "--draws", "2", "--folds", "2",
@@ -87,14 +92,15 @@ def study(tmp_path_factory, mil):
 
 
 def write_drawn_slides(folder):
-    """Two slides whose tumour is drawn, and one of a kept row that is none."""
+    """Four slides whose tumour is drawn, and one of a kept row that is none."""
     (folder / "drawn").mkdir()
-    lines = ["case,slide,annotated,split"]
-    for number, name in enumerate(("case-0", "case-1", "kept-a")):
+    lines = ["case,slide,annotated,label,split"]
+    for number, name in enumerate(("case-0", "case-1", "case-2", "case-3", "kept-a")):
         write_tiff(folder / "drawn" / f"{name}.tiff", [draw_slide(number)], mpp=2.5)
         ring = box_ring(TUMOUR[0], 64, TUMOUR[1], 256)
         write_geojson(folder / "drawn" / f"{name}.geojson", feature(ring))
-        lines.append(f"{name},{name},full,{'test' if name in KEPT else ''}")
+        label = (CASES | KEPT)[name]
+        lines.append(f"{name},{name},full,{label},{'test' if name in KEPT else ''}")
     (folder / "drawn.csv").write_text("\n".join(lines) + "\n")
     for file in (folder / "drawn").glob("kept-a.*"):
         file.write_bytes(b"nothing")

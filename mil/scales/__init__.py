@@ -1,0 +1,1 @@
+"""One cohort at several scales."""

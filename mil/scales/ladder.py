@@ -1,0 +1,247 @@
+"""The same cases at several scales: what each costs, and how well its models tell the cases apart."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from features.extraction.jobs import JobSettings, jobs_of_rows
+from features.extraction.run import Extraction, extract_jobs
+from features.files.parse import parse_json
+from features.progress import Progress, Silent
+from features.recipe import Recipe
+from mil.data.table import read_table, split_train_test
+from mil.errors import RunError
+from mil.evaluation.display import Table, format_estimate
+from mil.evaluation.intervals import Estimate
+from mil.evaluation.judge import compare_tables, evaluate
+from mil.runs.cross_validation import Computing, Plan, StoredCases, run_cross_validation
+from mil.runs.files import write_json
+from mil.runs.record import NewRun
+from mil.runs.run import Run, open_run
+from mil.study import Study
+
+MAGNIFICATION_UM = 10.0  # 40x is nominally 0.25 micrometres per pixel
+ACCURACY = "accuracy"
+COST = "cost.json"  # in the folder of a scale: what its extraction took
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One scale.
+
+    Attributes:
+        mpp: micrometres per pixel.
+        tiles: median number per slide.
+        seconds_per_slide: to read and embed its tiles, on this machine.
+        run: the cross-validation of its models.
+        accuracy: of the model, by the metric of the ladder.
+        p: that this scale and the first differ on the same cases; None for the first.
+    """
+
+    mpp: float
+    tiles: float
+    seconds_per_slide: float
+    run: Run
+    accuracy: Estimate
+    p: float | None
+
+    @property
+    def magnification(self) -> str:
+        """Nominal, as 40x."""
+        return f"{MAGNIFICATION_UM / self.mpp:g}x"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """All scales.
+
+    Attributes:
+        path: the folder.
+        model: that was cross-validated at every scale.
+        metric: name of the measure.
+        label: its name for people.
+        n_cases: cases.
+        rungs: from the first scale that was asked for to the last.
+    """
+
+    path: Path
+    model: str
+    metric: str
+    label: str
+    n_cases: int
+    rungs: tuple[Rung, ...]
+
+    def table(self) -> Table:
+        """One row per scale."""
+        first = self.rungs[0].magnification
+        return Table(
+            "",
+            ("scale", "mpp", "tiles", "seconds a slide", self.label, f"p against {first}"),
+            [
+                (
+                    rung.magnification,
+                    f"{rung.mpp:g}",
+                    f"{rung.tiles:.0f}",
+                    f"{rung.seconds_per_slide:.1f}",
+                    format_estimate(rung.accuracy),
+                    "" if rung.p is None else f"{rung.p:.3f}",
+                )
+                for rung in self.rungs
+            ],
+            (
+                f"{self.model}, {self.n_cases} cases in the same folds at every scale. Tiles: the median of "
+                "a slide. Seconds: to read and embed it on this machine.",
+            ),
+        )
+
+    def rows(self) -> list[dict[str, object]]:
+        """Every number, one row per scale."""
+        return [
+            {
+                "scale": rung.magnification,
+                "mpp": rung.mpp,
+                "tiles": rung.tiles,
+                "seconds_per_slide": round(rung.seconds_per_slide, 3),
+                self.metric: rung.accuracy.value,
+                "low": rung.accuracy.low,
+                "high": rung.accuracy.high,
+                "p": rung.p,
+            }
+            for rung in self.rungs
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledSlides:
+    """Slides and the scales at which they are tiled.
+
+    Attributes:
+        slides: folder with the slides.
+        settings: annotations and scale of the slides.
+        recipe: how to tile and embed, apart from the scale.
+        mpps: micrometres per pixel, in the order of the ladder; two or more.
+        tiles_px: side of a tile at each of them.
+    """
+
+    slides: Path
+    settings: JobSettings
+    recipe: Recipe
+    mpps: tuple[float, ...]
+    tiles_px: tuple[int, ...]
+
+
+def climb_ladder(
+    study: Study,
+    scaled: ScaledSlides,
+    plan: Plan,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    computing: Computing | None = None,
+) -> Ladder:
+    """Extract a cohort at several scales, and cross-validate one model at each in the same folds.
+
+    What an interrupted call has finished is used again.
+
+    Args:
+        study: the table and the task; its store is not read.
+        scaled: its slides, and the scales.
+        plan: one model, its training and the folds.
+        out: the folder; each scale has a store and a run in it.
+        overwrite: cross-validate again.
+        computing: how fits are computed.
+
+    Raises:
+        RunError: a scale is named twice, or there are two models.
+        SarcomilError: as the extraction and the cross-validation.
+    """
+    computing = computing or Computing()
+    mpps = scaled.mpps
+    if len(set(mpps)) < len(mpps) or len(plan.models) != 1:
+        raise RunError("A ladder has one model, and names each scale once.")
+    rows, _ = split_train_test(read_table(study.table, study.reading))
+    jobs = jobs_of_rows(rows, scaled.slides, scaled.settings)
+    costs, runs = [], []
+    for mpp, tile_px in zip(mpps, scaled.tiles_px, strict=True):
+        folder = out / f"mpp-{mpp:g}"
+        at_scale = replace(scaled.recipe, mpp=mpp, tile=tile_px)
+        costs.append(_extract(jobs, at_scale, folder, computing.progress, computing.notify))
+        here = replace(study, store=folder / "store")
+        runs.append(_cross_validate(here, plan, folder / "run", computing, overwrite=overwrite))
+    return _judge(out, study, plan.models[0], mpps, costs, runs)
+
+
+def _extract(
+    jobs: Any, recipe: Recipe, folder: Path, progress: Progress | None, notify: Notify
+) -> dict[str, float]:
+    """Fill the store of a scale; returns tiles and seconds per slide, as they were when it was filled."""
+    extraction: Extraction = extract_jobs(
+        jobs, recipe, folder / "store", progress=progress or Silent(), notify=notify
+    )
+    if extraction.failed:
+        first = extraction.failed[0]
+        raise RunError(
+            f"{len(extraction.failed)} slides have no bag at {recipe.mpp:g} micrometres per pixel, e.g. "
+            f"{first.slide}: {first.reason} Scales are compared on the same cases: leave this scale out, or "
+            "take smaller tiles at it."
+        )
+    done = extraction.with_status("done")
+    earlier = parse_json((folder / COST).read_text()) if (folder / COST).is_file() else {}
+    seconds = [*earlier.get("seconds", []), *(outcome.seconds for outcome in done)]
+    tiles = [outcome.n_tiles for outcome in extraction.outcomes if outcome.n_tiles]
+    write_json(folder / COST, {"seconds": seconds})
+    return {"tiles": float(median(tiles)), "seconds": sum(seconds) / max(len(seconds), 1)}
+
+
+def _cross_validate(
+    study: Study, plan: Plan, folder: Path, computing: Computing, *, overwrite: bool
+) -> Run:
+    """The run of a scale, made now unless it is there."""
+    if (folder / "run.json").is_file() and not overwrite:
+        run = open_run(folder)
+        if run.complete:
+            return run
+    cases = StoredCases(study.cohort(computing.notify))
+    new = NewRun(path=folder, overwrite=overwrite)
+    return run_cross_validation(cases, plan, new, computing).run
+
+
+def _judge(
+    out: Path,
+    study: Study,
+    model: str,
+    mpps: Sequence[float],
+    costs: Sequence[dict[str, float]],
+    runs: Sequence[Run],
+) -> Ladder:
+    """The ladder of the runs."""
+    predictions = [run.predictions().select([model]) for run in runs]
+    estimates = [evaluate(table)[model].metrics for table in predictions]
+    metric = ACCURACY if ACCURACY in estimates[0] else study.task.null_metric[0]
+    rungs = []
+    for number, (mpp, cost, run) in enumerate(zip(mpps, costs, runs, strict=True)):
+        p = None
+        if number:
+            [pair] = compare_tables(predictions[number], predictions[0]).pairs
+            p = pair.to_json().get("p")
+        rungs.append(
+            Rung(
+                mpp=mpp,
+                tiles=cost["tiles"],
+                seconds_per_slide=cost["seconds"],
+                run=run,
+                accuracy=estimates[number][metric],
+                p=None if p is None else float(str(p)),
+            )
+        )
+    return Ladder(
+        path=out,
+        model=model,
+        metric=metric,
+        label=metric.replace("_", " "),
+        n_cases=len(runs[0].labels),
+        rungs=tuple(rungs),
+    )

@@ -1,0 +1,73 @@
+"""One cohort at several scales, in the same folds."""
+
+import csv
+import json
+
+import pytest
+
+from features.extraction.jobs import JobSettings
+from features.recipe import Recipe
+from mil.errors import RunError
+from mil.report.ladder import write_ladder
+from mil.runs.cross_validation import Plan
+from mil.scales.ladder import ScaledSlides, climb_ladder
+from mil.settings import FitSettings, SplitSettings
+from mil.study import Study
+from mil.tasks.diagnosis import Diagnosis
+from tests.features.making import box_ring, feature, write_geojson, write_tiff
+from tests.mil.segmentation.conftest import TUMOUR, draw_slide
+
+PLAN = Plan(models=("pooled-logistic",), fit=FitSettings(), split=SplitSettings(folds="2"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ladder")
+    (folder / "slides").mkdir()
+    lines = ["case,slide,label"]
+    for number in range(4):
+        name = f"case-{number}"
+        write_tiff(folder / "slides" / f"{name}.tiff", [draw_slide(number)], mpp=2.5)
+        ring = box_ring(TUMOUR[0], 64, TUMOUR[1], 256)
+        write_geojson(folder / "slides" / f"{name}.geojson", feature(ring))
+        lines.append(f"{name},{name},{'ab'[number % 2]}")
+    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def climb(folder, out, mpps=(2.5, 5.0), tiles_px=(32, 32)):
+    study = Study(table=folder / "cohort.csv", task=Diagnosis(), store=folder)
+    scaled = ScaledSlides(
+        slides=folder / "slides",
+        settings=JobSettings(annotations=folder / "slides"),
+        recipe=Recipe(backbone="test_resnet", weights="random"),
+        mpps=mpps,
+        tiles_px=tiles_px,
+    )
+    return climb_ladder(study, scaled, PLAN, out)
+
+
+def test_each_scale_has_a_store_and_a_run_in_the_same_folds(folder, tmp_path):
+    ladder = climb(folder, tmp_path / "l")
+    fine, coarse = ladder.rungs
+    assert (fine.magnification, coarse.magnification) == ("4x", "2x")
+    assert fine.tiles > 2 * coarse.tiles > 0
+    assert fine.p is None
+    assert 0 <= coarse.p <= 1
+    assert [run.folds for run in (fine.run, coarse.run)] == [fine.run.folds] * 2
+    write_ladder(ladder)
+    with (tmp_path / "l" / "ladder.csv").open(newline="") as file:
+        assert [row["scale"] for row in csv.DictReader(file)] == ["4x", "2x"]
+    assert (tmp_path / "l" / "ladder.png").read_bytes().startswith(b"\x89PNG")
+    before = json.loads((tmp_path / "l" / "mpp-5" / "run" / "run.json").read_text())["finished"]
+    again = climb(folder, tmp_path / "l")
+    after = json.loads((tmp_path / "l" / "mpp-5" / "run" / "run.json").read_text())["finished"]
+    assert before == after
+    assert again.rows() == ladder.rows()
+
+
+def test_a_scale_without_tiles_is_refused_with_the_slide(folder, tmp_path):
+    with pytest.raises(RunError, match=r"4 slides have no bag at 5 micrometres.*smaller tiles"):
+        climb(folder, tmp_path / "l", tiles_px=(32, 300))
+    with pytest.raises(RunError, match="names each scale once"):
+        climb(folder, tmp_path / "l", mpps=(5.0, 5.0))
