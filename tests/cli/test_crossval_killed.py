@@ -45,8 +45,9 @@ def asked(table, out):
 
 @pytest.fixture(scope="module")
 def whole(table, tmp_path_factory, mil):
+    """A run that nothing disturbed, in one process: the number of them makes no difference."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    mil(*asked(table, out))
+    mil(*asked(table, out), "--workers", "1")
     return out
 
 
@@ -95,7 +96,7 @@ def models(out):
 def assert_ends_as(whole, table, out, mil):
     """What is there is kept as it is, and the end is that of a run that nothing disturbed.
 
-    It goes on in one process: the number of them makes no difference either.
+    It goes on in one process.
     """
     kept = {path: path.stat().st_mtime_ns for path in models(out)}
     assert 0 < len(kept) < 12

@@ -11,17 +11,18 @@ from mil.runs.run import open_run
 from mil.tasks.diagnosis import Diagnosis
 from mil.tasks.names import TASKS
 from mil.tasks.registry import task_class
-
-pytestmark = pytest.mark.slow
+from tests.mil.made import made_cohort
+from tests.mil.made_runs import write_cohort
 
 
 @pytest.fixture(scope="module")
-def permuted(demo, mil, tmp_path_factory):
+def permuted(mil, tmp_path_factory):
     """A small run, and two shuffles of it."""
     folder = tmp_path_factory.mktemp("permute")
     run = folder / "run"
+    write_cohort(folder, made_cohort((5, 5, 5)))
     mil(
-        "crossval", demo / "cohort.csv", demo / "store", "--models", "majority,mean", "--epochs", 2,
+        "crossval", folder / "cohort.csv", folder / "store", "--models", "majority,mean", "--epochs", 2,
         "--seed", 1, "--out", run,
     )  # fmt: skip
     done = mil("permute", run, "--times", 2, "--out", folder / "permuted")

@@ -51,19 +51,20 @@ HEAD = """
 SCRIPT = (
     textwrap.dedent(HEAD)
     + """
-import sys
+from cli.main import main
 from mil.heads.registry import register_head
 from mil.learning.crossval import cross_validate
 from tests.mil.made import QUICK, folds_of, made_cohort
 
 if __name__ == "__main__":
-    register_head("deep", Deep)
+    register_head("own", Deep)
     cohort = made_cohort((4, 4))
     folds = folds_of(cohort, folds="2")
-    serial = cross_validate(cohort, folds, ["deep"], QUICK, seed=0, workers=1)
-    for engine in sys.argv[1:]:
-        parallel = cross_validate(cohort, folds, ["deep"], QUICK, seed=0, workers=2, engine=engine)
+    serial = cross_validate(cohort, folds, ["own"], QUICK, seed=0, workers=1)
+    for engine in ("loky", "ray"):
+        parallel = cross_validate(cohort, folds, ["own"], QUICK, seed=0, workers=2, engine=engine)
         assert parallel.table.equals(serial.table), engine
+    main()
 """
 )
 
@@ -131,10 +132,10 @@ def command(packages, *arguments):
     )
 
 
-def crossval(packages, table, out, models, *options):
-    return command(
-        packages, "-m", "cli", "crossval", table, table.parent / "store", "--models", models, "--folds", "2",
-        "--epochs", "3", "--seeds", "1", "--out", out, *options,
+def crossval(table, out, *options):
+    return (
+        "crossval", table, table.parent / "store", "--models", "deep,mean", "--folds", "2", "--epochs", "3",
+        "--seeds", "1", "--out", out, *options,
     )  # fmt: skip
 
 
@@ -142,7 +143,7 @@ def crossval(packages, table, out, models, *options):
 def finished(packages, table, tmp_path_factory):
     """The folder of a run in two workers."""
     out = tmp_path_factory.mktemp("workers") / "run"
-    result = crossval(packages, table, out, "deep,mean", "--workers", "2")
+    result = command(packages, "-m", "cli", *crossval(table, out, "--workers", "2"))
     assert result.returncode == 0, result.stderr
     return out
 
@@ -159,9 +160,12 @@ def test_installed_head_runs_from_the_command_line(packages, finished, on_path):
 
 
 @pytest.mark.slow
-def test_installed_head_runs_on_a_cluster(packages, table, finished, tmp_path):
+def test_heads_of_a_script_and_of_a_package_run_on_a_cluster(packages, table, finished, tmp_path):
+    """The class of the script's is in no module that a worker could import. One cluster serves both."""
     pytest.importorskip("ray")
-    result = crossval(packages, table, tmp_path / "run", "deep,mean", "--engine", "ray")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    arguments = crossval(table, tmp_path / "run", "--engine", "ray")
+    result = command(packages, tmp_path / "script.py", *arguments)
     assert result.returncode == 0, result.stderr
     predictions = tmp_path / "run" / "predictions.csv"
     assert predictions.read_bytes() == (finished / "predictions.csv").read_bytes()
@@ -297,11 +301,3 @@ def test_classes_stand_for_their_names(session, packages, on_path):
 
     assert model_name(Shallow) == "Shallow"
     assert head_class("Shallow") is Shallow
-
-
-@pytest.mark.slow
-def test_head_of_a_script_is_known_in_its_workers(tmp_path):
-    """Its class is in no module that a worker could import."""
-    (tmp_path / "script.py").write_text(SCRIPT)
-    result = command(tmp_path, tmp_path / "script.py", "loky", "ray")
-    assert result.returncode == 0, result.stderr
