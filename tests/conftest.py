@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from features.slides.rehearsal import children_ended
+
 REPO = Path(__file__).parent.parent
 REALDATA = REPO.parent / "shared" / "data"
 
@@ -44,6 +46,13 @@ def pytest_sessionfinish():
 @pytest.fixture(autouse=True, scope="session")
 def _offline():
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _readers_stay():
+    """Processes that read slides first serve all tests: to start one takes longer than most slides."""
+    with children_ended():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

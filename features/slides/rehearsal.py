@@ -94,11 +94,16 @@ def rehearse_tiles(path: Path, tiles: Tiles, progress: Progress | None = None) -
 
 @contextlib.contextmanager
 def children_ended() -> Iterator[None]:
-    """End the children that are idle when the block ends: a run leaves no process behind."""
+    """End the children that are idle when the block ends: a run leaves no process behind.
+
+    Of blocks within each other, as of a run that extracts several times, the outermost ends them.
+    """
+    children = _CHILDREN
+    children.begin_run()
     try:
         yield
     finally:
-        _CHILDREN.close(os.getpid())
+        children.end_run()
 
 
 def budget_s(path: Path) -> float:
@@ -151,6 +156,7 @@ class _Children:
 
     idle: list[_Child] = field(default_factory=list)
     owner: int = 0
+    runs: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     places: threading.Semaphore = field(
         default_factory=lambda: threading.Semaphore(max(2, os.cpu_count() or 2))
@@ -171,15 +177,34 @@ class _Children:
 
     def _take(self) -> _Child:
         with self.lock:
-            if self.owner != os.getpid():  # after a fork, the children are another's
-                self.idle, self.owner = [], os.getpid()
-                atexit.register(self.close, os.getpid())
+            self._check_owner()
             while self.idle:
                 child = self.idle.pop()
                 if child.process.poll() is None:
                     return child
                 child.close()
         return _Child.start()
+
+    def _check_owner(self) -> None:
+        """Forget the children and the runs of the process that has forked this one."""
+        if self.owner != os.getpid():
+            self.idle, self.owner, self.runs = [], os.getpid(), 0
+            atexit.register(self.close, os.getpid())
+
+    def begin_run(self) -> None:
+        """Count a run that begins."""
+        with self.lock:
+            self._check_owner()
+            self.runs += 1
+
+    def end_run(self) -> None:
+        """End the idle children with the last of the runs."""
+        with self.lock:
+            self._check_owner()
+            self.runs = max(0, self.runs - 1)
+            last = self.runs == 0
+        if last:
+            self.close(os.getpid())
 
     def close(self, owner: int) -> None:
         """End the idle children."""

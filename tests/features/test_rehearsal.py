@@ -16,7 +16,8 @@ from features.slides.rehearsal import Tiles, children_ended, open_slide, rehears
 
 
 @pytest.fixture(autouse=True)
-def _no_child_left():
+def _own_children(monkeypatch):
+    monkeypatch.setattr(rehearsal, "_CHILDREN", rehearsal._Children())
     with children_ended():
         yield
 
@@ -47,11 +48,13 @@ def test_the_overview_is_the_one_that_a_direct_reading_gives(tmp_path):
         assert np.array_equal(slide.read(5, 5, 64, 0.25), same.read(5, 5, 64, 0.25))
 
 
-def test_one_child_reads_many_slides_and_ends_with_the_run(tmp_path):
+def test_one_child_reads_many_slides_and_ends_with_the_outermost_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(rehearsal, "_CHILDREN", rehearsal._Children())
     pids = set()
     with children_ended():
         for number in range(3):
-            with open_slide(write_tiff(tmp_path / f"{number}.tiff", [stained()])):
+            slide = write_tiff(tmp_path / f"{number}.tiff", [stained()])
+            with children_ended(), open_slide(slide):
                 pids.add(rehearsal._CHILDREN.idle[0].process.pid)
     assert len(pids) == 1
     assert rehearsal._CHILDREN.idle == []
@@ -117,8 +120,7 @@ def test_tiles_are_rehearsed_to_the_last(slide_file, child_that):
     tiles = Tiles(np.array([[0, 0], [64, 64]]), 32, 0.5, 0.5)
     rehearse_tiles(slide_file, tiles)
     child_that("[os.abort() for x, y in request['coords_l0'] if x == 64]")
-    with children_ended():
-        pass
+    rehearsal._CHILDREN.close(os.getpid())  # the next is another
     with pytest.raises(SlideError, match=r"^a\.tiff: .*ends the process"):
         rehearse_tiles(slide_file, tiles)
 
