@@ -99,6 +99,8 @@ def predict(options: PredictOptions) -> None:
     table = predictor.read_table(options.cohort)
     answers = predict_inputs(predictor, inputs, store, table=table, progress=Bars())
     _show_answers(answers)
+    if answers.new.outlines:
+        say(f"Outlines for QuPath, and pictures: {answers.new.outlines}")
     say(f"Answers: {', '.join(map(str, write_answers(answers, path, progress=Bars())))}")
     if answers.failed:
         raise SystemExit(1)

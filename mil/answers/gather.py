@@ -27,6 +27,8 @@ class NewSlides:
         unusable: by name, why the others have none.
         masks: by name, where tiles come from; of slides that were extracted now.
         paths: by name, the files of slides that were given as such.
+        outlines: folder with what a segmenter calls tumour, as GeoJSON for QuPath and as pictures; None
+            without a segmenter.
         notes: what a reader should know of all of them.
     """
 
@@ -35,6 +37,7 @@ class NewSlides:
     unusable: Mapping[str, SarcomilError]
     masks: Mapping[str, str]
     paths: Mapping[str, Path]
+    outlines: Path | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -106,14 +109,39 @@ def gather_slides(
             bags[name] = read_bag(path if path.suffix == BAG else folder / f"{name}{BAG}")
         except BagError as error:
             unusable[name] = error
+    outlines = folder / "outlines" if mask == SEGMENTER and segmenter else None
+    if outlines and segmenter:
+        drawn = [path for name, path in paths.items() if name in bags]
+        _write_outlines(drawn, segmenter, outlines, new.slide_mpp, progress)
     return NewSlides(
         names=tuple(by_name),
         bags=bags,
         unusable=unusable,
         masks=dict.fromkeys(paths, mask),
         paths=paths,
+        outlines=outlines,
         notes=notes,
     )
+
+
+def _write_outlines(
+    paths: Sequence[Path],
+    segmenter: Path,
+    out: Path,
+    slide_mpp: float | None,
+    progress: Progress | None,
+) -> None:
+    """Write what a segmenter calls tumour on each slide."""
+    from features.extraction.jobs import SlideJob
+    from features.lowpower.segmenter import load_segmenter
+    from mil.segmentation.application import apply_segmenter
+
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        SlideJob(slide=slide_name(path.name), files=(path,), fallback_mpp=slide_mpp)
+        for path in paths
+    ]
+    apply_segmenter(load_segmenter(segmenter), jobs, out, progress)
 
 
 def _by_name(inputs: Sequence[Path]) -> dict[str, Path]:

@@ -39,6 +39,7 @@ class Sheet:
         bars: (name, value from 0 to 1) of what is said as a share.
         numbers: (name, text) of the other values.
         heatmap: where the fits looked; None without a map.
+        outline: the slide with what a segmenter calls tumour, as a JPEG; empty without one.
         tiles: JPEG pictures of the tiles that speak most for the answer; empty without the slide.
         facts: (name, of this slide, of training slides) in words.
     """
@@ -47,6 +48,7 @@ class Sheet:
     bars: tuple[tuple[str, float], ...]
     numbers: tuple[tuple[str, str], ...]
     heatmap: Heatmap | None
+    outline: bytes
     tiles: tuple[bytes, ...]
     facts: tuple[tuple[str, str, str], ...]
 
@@ -121,6 +123,7 @@ def _sheet(answers: Answers, row: Answer, *, drawn: bool) -> Sheet:
         bars=tuple((name.split("_", 1)[-1], value) for name, value in shares.items()),
         numbers=tuple((n, f"{v:.2f}") for n, v in row.values.items() if n not in shares),
         heatmap=_heatmap(scores) if scores else _photograph(bag) if bag else None,
+        outline=_outline(answers, row) if drawn else b"",
         tiles=_tiles(answers, row, scores) if scores else (),
         facts=_facts(answers, bag) if bag is not None else (),
     )
@@ -155,6 +158,19 @@ def _photograph(bag: Bag) -> Heatmap | None:
     if not bag.thumbnail:
         return None
     return Heatmap(slide_picture=bag.thumbnail, map_png=b"", caption="the slide", scale=())
+
+
+def _outline(answers: Answers, row: Answer) -> bytes:
+    """The picture of what a segmenter calls tumour, small; empty without one."""
+    folder = answers.new.outlines
+    path = folder / f"{row.slide}-overlay.png" if folder else None
+    if path is None or not path.is_file():
+        return b""
+    buffer = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.thumbnail((420, 420))
+        picture.convert("RGB").save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
 
 
 def _tiles(answers: Answers, row: Answer, scores: TileScores) -> tuple[bytes, ...]:
