@@ -50,6 +50,11 @@ class Reader(ABC):
 
     n_cases: int
 
+    @property
+    def simulation(self) -> str:
+        """What the candidates were worth in made cohorts, in one sentence; empty if that was not tried."""
+        return ""
+
     @classmethod
     @abstractmethod
     def of_run(cls, readout: "Readout", predictions: "Predictions | None", model: str) -> Self:
