@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from features.extraction.jobs import SlideJob
-    from mil.protocols.protocol import Protocol
+    from mil.protocols.protocol import Arm, Protocol
     from mil.protocols.run import ProtocolResult
+
+TESTS = {
+    "folds": "held-out cases",
+    "tiles": "other tiles",
+    "fields": "other fields",
+    "external": "split=test",
+}
 
 studies = typer.Typer(
     name="protocol",
@@ -104,6 +111,15 @@ def show(options: ShowOptions) -> None:
     _show_protocol(protocol)
 
 
+def _classifier(arm: "Arm") -> str:
+    """What an arm learns, in words."""
+    if arm.segments:
+        return {"unet": "mask by U-Net", "map": "mask by linear head", "both": "mask by both"}[
+            arm.segmenter
+        ]
+    return (arm.model or "of single tiles") + (f" on {arm.region} tiles" if arm.region else "")
+
+
 def _show_protocol(protocol: "Protocol") -> None:
     """Print the arms of a study, and where its settings come from."""
     from cli.console import say, show_table
@@ -116,11 +132,9 @@ def _show_protocol(protocol: "Protocol") -> None:
             [
                 arm.name,
                 arm.backbone,
-                arm.model or "of single tiles",
+                _classifier(arm),
                 "frozen" if not arm.finetune else f"trained from {arm.start or 'published'}",
-                {"folds": "held-out cases", "tiles": "other tiles", "external": "split=test"}[
-                    arm.test
-                ],
+                TESTS[arm.test],
                 ", ".join(f"{MEASURES[name]} {value:g}" for name, value in arm.published.items()),
             ]
             for arm in protocol.arms

@@ -16,6 +16,7 @@ from mil.errors import ProtocolError
 from mil.finetune.settings import FinetuneSettings
 from mil.heads.registry import check_names
 from mil.protocols.questions import Question, check_question
+from mil.segmentation.settings import SegmentSettings
 from mil.settings import FitSettings, SplitSettings
 
 KINDS: Mapping[str, type[Any]] = {
@@ -23,6 +24,7 @@ KINDS: Mapping[str, type[Any]] = {
     "split": SplitSettings,
     "fit": FitSettings,
     "finetune": FinetuneSettings,
+    "segment": SegmentSettings,
 }
 HELD_OUT = "hold_out_tiles"  # beside the settings of fine-tuning: tiles per slide to test on
 MEASURES = {
@@ -31,6 +33,9 @@ MEASURES = {
     "recall": "recall, tiles",
     "case_accuracy": "accuracy, cases",
     "case_auc": "macro AUC, cases",
+    "dice": "Dice, cases",
+    "dice_colour": "Dice of colour alone",
+    "dice_tissue": "Dice of all tissue",
 }
 
 
@@ -47,7 +52,11 @@ class Arm:
         question: one of the study's; empty for the labels of the table.
         finetune: whether the backbone is trained; else it is frozen and a classifier is trained on it.
         start: the arm whose weights it starts from; empty for the weights of the recipe.
-        test: ``folds``, ``tiles`` (others of the cases trained on) or ``external`` (split=test).
+        test: ``folds``, ``tiles`` or ``fields`` (others of the cases trained on), or ``external``
+            (split=test).
+        segmenter: the kind of segmenter that is trained; it is judged itself where there is no ``region``.
+        region: what tiles are taken from: ``segmented``, masks of each fold, or ``tissue``; empty for the
+            annotations.
         published: the printed figure of each measure.
     """
 
@@ -60,7 +69,14 @@ class Arm:
     finetune: bool = False
     start: str = ""
     test: str = "folds"
+    segmenter: str = ""
+    region: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def segments(self) -> bool:
+        """Whether a segmenter is judged, and no diagnosis."""
+        return bool(self.segmenter) and not self.region
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +173,8 @@ class Protocol:
                 f"{arm.name}: a model of whole bags and joined scales need frozen features and whole cases "
                 "to test on. Take finetune or test=tiles out of this arm."
             )
+        if arm.region and not arm.model:
+            raise ProtocolError(f"{arm.name}: tiles of {arm.region} need a model, such as abmil.")
         if arm.scales and not arm.model:
             raise ProtocolError(f"{arm.name}: joined scales need a model, such as abmil.")
 
@@ -245,7 +263,7 @@ def with_changes(protocol: Protocol, changes: Sequence[str]) -> Protocol:
 
 
 def _changed_arms(protocol: Protocol, name: str, text: str) -> tuple[Arm, ...]:
-    """The arms with another backbone or scale.
+    """The arms that embed tiles with another backbone or scale.
 
     Raises:
         ProtocolError: a value of another type, or no arm has such scales.
@@ -254,7 +272,8 @@ def _changed_arms(protocol: Protocol, name: str, text: str) -> tuple[Arm, ...]:
     hint = {"backbone": str, "mpp": float, "scales": tuple[float, ...]}[name]
     value = _typed(f"arms.{name}", value, hint)
     chosen = {
-        arm.name: name == "backbone" or bool(arm.scales) == (name == "scales")
+        arm.name: not arm.segments
+        and (name == "backbone" or bool(arm.scales) == (name == "scales"))
         for arm in protocol.arms
     }
     if not any(chosen.values()):

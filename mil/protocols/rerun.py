@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from features.extraction.outputs import store_specs
 from features.files.atomic import write_atomic
 from features.files.parse import parse_json
 from features.progress import Progress
-from features.recipe import Recipe
+from features.recipe import SEGMENTED, Recipe
 from mil.data.case import Row
 from mil.data.cohort import assemble
 from mil.data.names import matching
@@ -35,6 +35,7 @@ from mil.learning.training import fit_model
 from mil.protocols.measures import ArmResult, Split, TilePredictions, summarise_arm
 from mil.protocols.protocol import Arm, Protocol
 from mil.protocols.questions import rows_by_question
+from mil.protocols.segmentation import SegmentationArm
 
 TILE_MODEL = (
     "tile-vote"  # the classifier of frozen arms: two fully connected layers on single tiles
@@ -61,6 +62,7 @@ class Rerun:
     ranks: Ranks
     workers: int
     progress: Progress
+    _segmented: dict[str, SegmentationArm] = field(default_factory=dict, repr=False)
 
     def rows_of(self, arm: Arm) -> tuple[Row, ...]:
         """The rows that an arm may read, labelled by its question; with split=test only where tested on."""
@@ -87,6 +89,9 @@ class Rerun:
             FitError: a slide cannot be used, or a training failed.
         """
         for arm in self.protocol.arms:
+            if arm.segments:
+                yield self._segmentation(arm).judge(self.protocol.settings_of("split"))
+                continue
             splits = self.splits(arm)
             tested = [tiles for split in splits for tiles in self._predict_tiles(arm, split)]
             seconds = sum(self._embedding_seconds(arm, split) for split in splits)
@@ -94,6 +99,8 @@ class Rerun:
 
     def splits(self, arm: Arm) -> tuple[Split, ...]:
         """Training and test cases of an arm."""
+        if arm.segments:
+            return ()
         cases = {row.case: row for row in sorted(self.rows_of(arm), key=lambda row: row.case)}
         if arm.test == "tiles":
             return (Split(0, tuple(cases), tuple(cases)),)
@@ -151,6 +158,8 @@ class Rerun:
         """Embed all cases once, train the arm's model on the split's training cases."""
         self._fill_stores(arm)
         path = self._folder(arm, split) / f"classifier-r{split.repeat}-f{split.index}.safetensors"
+        if arm.region == SEGMENTED:
+            self._segmentation(arm).select(split, self._frozen_stores(arm)[0][1], self.rows_of(arm))
         cohort = assemble(self.rows_of(arm), self._store(arm, split, trained_on=True))
         model = arm.model or TILE_MODEL
         if arm.test != "external":
@@ -177,8 +186,11 @@ class Rerun:
     def _fill_stores(self, arm: Arm) -> None:
         """Make the bags of a frozen arm that no arm before it has made, and join its scales."""
         stores = self._frozen_stores(arm)
+        jobs = self.jobs_of(arm)
+        if arm.region:  # of tissue
+            jobs = tuple(replace(job, annotations=None) for job in jobs)
         for recipe, store in stores:
-            self._embed(arm, recipe, store, self.jobs_of(arm))
+            self._embed(arm, recipe, store, jobs)
         if arm.scales:
             joined = join([store for _, store in stores], self._joined(arm), overwrite=True)
             if joined.failures:
@@ -234,13 +246,29 @@ class Rerun:
             owner = next(
                 other
                 for other in self.protocol.arms
-                if not other.finetune
+                if not (other.finetune or other.segments)
+                and bool(other.region) == bool(arm.region)
                 and (other.test == "tiles") == (arm.test == "tiles")
                 and recipe in self.protocol.recipes_of(other)
             )
             store = self._arm_folder(owner) / "store"
             stores.append((recipe, store / f"mpp-{recipe.mpp:g}" if owner.scales else store))
         return stores
+
+    def _segmentation(self, arm: Arm) -> SegmentationArm:
+        """What an arm segments, made once."""
+        if arm.name not in self._segmented:
+            own = {"backbone": arm.backbone} if arm.segments else {}
+            self._segmented[arm.name] = SegmentationArm(
+                arm=arm,
+                settings=self.protocol.settings_of("segment", kind=arm.segmenter, **own),
+                rows=self.rows_of(arm),
+                jobs=self.jobs_of(arm),
+                folder=self._arm_folder(arm),
+                maps=self.out / "arms" / "maps",
+                progress=self.progress,
+            )
+        return self._segmented[arm.name]
 
     def _joined(self, arm: Arm) -> Path:
         return self._arm_folder(arm) / "joined"
@@ -249,6 +277,8 @@ class Rerun:
         """The bags a split is tested on, or those a frozen arm's classifier learns from."""
         if arm.scales:
             return self._joined(arm)
+        if arm.region == SEGMENTED:
+            return self._segmentation(arm).store(split)
         recipe, store = self._recipe(arm, split), self._folder(arm, split) / "store"
         if not arm.finetune:
             [(recipe, store)] = self._frozen_stores(arm)

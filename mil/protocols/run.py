@@ -10,6 +10,7 @@ from features.files.atomic import atomic_path
 from features.progress import Progress, Silent
 from mil.data.case import Row
 from mil.errors import ProtocolError
+from mil.evaluation.classification.power import power as power_of
 from mil.evaluation.comparison import PairTest, compare
 from mil.evaluation.predictions import write_predictions
 from mil.finetune.distributed import ranks
@@ -31,12 +32,14 @@ class ProtocolResult:
         labels: of the cases.
         arms: in the order they were run.
         pairs: the arms that the study compares, tested case by case.
+        power: what a comparison of so few cases could have shown; empty without one.
     """
 
     protocol: Protocol
     labels: Mapping[str, str]
     arms: tuple[ArmResult, ...]
     pairs: tuple[PairTest, ...]
+    power: str = ""
 
     def rows(self) -> list[dict[str, Any]]:
         """Every measure of every arm, printed and measured; columns as in ``COLUMNS``."""
@@ -63,7 +66,7 @@ class ProtocolResult:
             f"{len(self.labels)} cases of {len(set(self.labels.values()))} classes. A difference says "
             "nothing about either.",
         ]
-        if not all(result.arm.model for result in self.arms):
+        if not all(result.arm.model or result.arm.segments for result in self.arms):
             sentences.append(
                 "Measures over tiles have no interval: tiles of one case are not independent."
             )
@@ -71,6 +74,13 @@ class ProtocolResult:
             sentences.append(
                 "Other tiles of cases that were trained on show how well cases are remembered, not diagnosed."
             )
+        if any(result.arm.test == "fields" for result in self.arms):
+            sentences.append(
+                "Other fields of slides that were trained on show how well a slide is remembered, not how "
+                "well tumour is found on a new one."
+            )
+        if self.power:
+            sentences.append(self.power)
         sentences += [
             f"{result.arm.name}: {result.n_cases} cases of {len(self.labels)}."
             for result in self.arms
@@ -134,8 +144,10 @@ def run_protocol(
         for arm_result in rerun.results():
             arms.append(arm_result)
             notify(_describe_arm(arm_result))
-    pairs = _compare_arms(new_run, protocol, arms)
-    result = ProtocolResult(protocol=protocol, labels=labels, arms=tuple(arms), pairs=pairs)
+    pairs, power = _compare_arms(new_run, protocol, arms)
+    result = ProtocolResult(
+        protocol=protocol, labels=labels, arms=tuple(arms), pairs=pairs, power=power
+    )
     with (
         atomic_path(new_run.path / "results.csv") as temporary,
         temporary.open("w", newline="") as file,
@@ -150,18 +162,29 @@ def run_protocol(
 
 def _compare_arms(
     new_run: NewRun, protocol: Protocol, arms: Sequence[ArmResult]
-) -> tuple[PairTest, ...]:
-    """Write the predictions of all arms that test cases; test the two that the study compares."""
-    pair, tests = set(protocol.compare), []
+) -> tuple[tuple[PairTest, ...], str]:
+    """Write the predictions of all arms that test cases; test the two that the study compares.
+
+    Returns:
+        The tests, and what so few cases could have shown.
+    """
+    pair, tests, power = set(protocol.compare), [], ""
     for question, predictions in join_predictions(arms).items():
         name = f"predictions-{question}.csv" if question else PREDICTIONS
         write_predictions(new_run.path / name, predictions)
         if pair and pair <= set(predictions.models):
             tests += [t for t in compare(predictions) if {t.first, t.second} == pair]
-    return tuple(tests)
+            power = str(power_of(predictions.table["case"].nunique()))
+    return tuple(tests), power
 
 
 def _describe_arm(result: ArmResult) -> str:
+    if result.arm.segments:
+        dice, colour = result.measures["dice"], result.measures["dice_colour"]
+        return (
+            f"{result.arm.name}: Dice {dice:.3f} over {result.n_cases} cases, {colour:.3f} by colour alone; "
+            f"{result.seconds:.0f} s."
+        )
     speed = result.n_tiles / result.seconds if result.seconds else 0.0
     over = "cases" if result.arm.model else "tiles"
     accuracy = result.measures["case_accuracy" if result.arm.model else "accuracy"]

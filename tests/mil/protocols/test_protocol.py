@@ -24,6 +24,7 @@ from mil.protocols.rerun import _external_split
 PRINTED = {
     "usta-phase1": [0.49, 0.41, 0.39, 0.27],
     "usta-phase2": [0.7016, 0.60],
+    "usta-phase3": [],
     "usta-phase4": [0.7016, 0.68, 0.60, 0.48],
     "foersch-subtypes": [0.799, 0.97],
     "thiesen-sampler": [0.969, 0.961, 0.929],
@@ -54,7 +55,9 @@ def test_settings_are_those_of_the_stages_and_pass_them(name):
         known = {entry.name for entry in fields(KINDS[section])} | {HELD_OUT}
         assert set(settings) <= known
     for arm in protocol.arms:
-        assert arm.test in ("folds", "tiles", "external")
+        assert arm.test in ("folds", "tiles", "fields", "external")
+        assert arm.test != "fields" or arm.segments
+        assert arm.region in ("", "segmented", "tissue")
         assert set(arm.published) <= set(MEASURES)
         assert not arm.start or arm.start in {other.name for other in protocol.arms}
         assert arm.test != "tiles" or protocol.hold_out_tiles
