@@ -21,11 +21,11 @@ def draw_ladder(ladder: Ladder) -> Figure:
     left.set_ylim(0, 1.02)
     left.set_title(f"{ladder.label}, 95 % interval", loc="left", fontsize=9)
     right.plot(mpp, [rung.seconds_per_slide for rung in ladder.rungs], "o-", color=INK)
-    right.set_yscale("log")
+    right.set_ylim(bottom=0)
     right.set_title("seconds a slide", loc="left", fontsize=9)
     for axes in (left, right):
         axes.set_xscale("log")
-        axes.set_xticks(mpp, [rung.magnification for rung in ladder.rungs])
+        axes.set_xticks(mpp, [rung.magnification for rung in ladder.rungs], fontsize=8)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.spines[["top", "right"]].set_visible(False)
