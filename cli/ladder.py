@@ -98,8 +98,8 @@ class LadderOptions(CohortOptions, TaskColumns, FitSettings, SplitSettings, Ladd
     app,
     LadderOptions,
     examples=[
-        "mil ladder cohort.csv --slides slides --annotations annotations --out ladder --mpp 0.5,1,2.5 "
-        "--model mean",
+        "mil ladder cohort.csv --slides slides --annotations annotations --mpp 0.5,1 --backbone test_resnet "
+        "--weights random --model pooled-logistic --out ladder"
     ],
 )
 def ladder(options: LadderOptions) -> None:
