@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 from features.slides.rehearsal import children_ended
+from tests.prefork import run as become_command
 
 REPO = Path(__file__).parent.parent
 REALDATA = REPO.parent / "shared" / "data"
@@ -93,6 +94,38 @@ def forked():
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         forkserver.ensure_running()
     return context
+
+
+class Running:
+    """The command in a process that can be interrupted."""
+
+    def __init__(self, context, arguments, cwd, folder):
+        self._err = folder / "err"
+        request = {"arguments": list(map(str, arguments)), "cwd": str(cwd), "env": environment()}
+        request |= {"out": str(folder / "out"), "err": str(self._err)}
+        self.process = context.Process(target=become_command, kwargs=request)
+        self.process.start()
+
+    @property
+    def stderr(self):
+        return self._err.read_text()
+
+    def interrupt(self):
+        """The exit status after SIGINT; a process that does not end is ended."""
+        os.kill(self.process.pid, signal.SIGINT)
+        self.process.join(120)
+        self.process.kill()
+        return self.process.exitcode
+
+
+@pytest.fixture
+def command(forked, tmp_path_factory):
+    """Start the command: command(*arguments, cwd=...) -> Running."""
+
+    def start(*arguments, cwd="."):
+        return Running(forked, arguments, Path(cwd).absolute(), tmp_path_factory.mktemp("output"))
+
+    return start
 
 
 def environment():

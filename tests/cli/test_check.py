@@ -4,7 +4,6 @@ import csv
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.check import CheckOptions, run_check
+from features.extraction import picture
 from features.summary import Summary
 from mil.data.feasibility import summarise_cases
 from mil.data.table import read_table, training_rows
@@ -44,6 +44,11 @@ def study(drawn, tmp_path):
     """A copy that a test may spoil."""
     shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch):
+    monkeypatch.setattr(picture, "PANEL_PX", 200)
 
 
 ARGUMENTS = ["cohort.csv", "--slides", "slides", "--annotations", "annotations", "--out", "checked"]
@@ -233,24 +238,19 @@ def test_wrong_use_ends_with_2(drawn, tmp_path, mil, arguments, out):
     assert not (tmp_path / "x").exists()
 
 
-def test_an_interrupted_check_leaves_what_it_wrote(study):
+def test_an_interrupted_check_leaves_what_it_wrote(study, command):
     for number in range(60):  # enough to be caught at it
         for folder, suffix in (("slides", "tiff"), ("annotations", "geojson")):
             source = study / folder / f"case-01-s1.{suffix}"
             (study / folder / f"more-{number}.{suffix}").hardlink_to(source)
     with (study / "cohort.csv").open("a") as file:
         file.writelines(f"more-{number},more-{number},LMS,9,1\n" for number in range(60))
-    running = subprocess.Popen(
-        [sys.executable, "-m", "cli", "check", *ARGUMENTS], cwd=study,
-        env=os.environ | {"PYTHONPATH": str(REPO)}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    running = command("check", *ARGUMENTS, cwd=study)
     table = study / "checked" / "check.csv"
-    while running.poll() is None and not (table.is_file() and len(rows_of(study)) > 2):
+    while running.process.is_alive() and not (table.is_file() and len(rows_of(study)) > 2):
         time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
-    err = running.communicate(timeout=60)[1]
-    assert running.returncode == 130
-    assert err.startswith("Interrupted.")
+    assert running.interrupt() == 130
+    assert running.stderr.startswith("Interrupted.")
     rows = rows_of(study)
     assert 2 < len(rows) < 64
     assert all((study / "checked" / row["picture"]).is_file() for row in rows)

@@ -2,10 +2,6 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,6 +10,8 @@ from scipy.stats import rankdata
 
 from features.bags.bag import read_bag
 from features.synthetic import key_tiles
+from tests.mil.made import made_cohort
+from tests.mil.made_runs import write_cohort
 
 pytestmark = pytest.mark.slow
 
@@ -108,15 +106,24 @@ def test_shuffled_labels_come_out_at_chance(demo, tmp_path):
     assert 6 <= right <= 25
 
 
-def test_a_finished_run_is_not_overwritten_unasked(study, mil):
-    asked = ["crossval", "cohort.csv", "store", "--models", "majority", "--out", "run"]
-    mil(*asked, cwd=study)
-    before = (study / "run" / "run.json").read_bytes()
-    refused = mil(*asked, cwd=study, check=False)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A folder with a table and bags of made-up features."""
+    folder = tmp_path_factory.mktemp("small")
+    write_cohort(folder, made_cohort((5, 5)))
+    return folder
+
+
+def test_a_finished_run_is_not_overwritten_unasked(small, tmp_path, mil):
+    run = tmp_path / "run"
+    asked = ["crossval", "cohort.csv", "store", "--models", "majority", "--out", run]
+    mil(*asked, cwd=small)
+    before = (run / "run.json").read_bytes()
+    refused = mil(*asked, cwd=small, check=False)
     assert refused.returncode == 1
     assert "finished run" in refused.stderr
-    assert (study / "run" / "run.json").read_bytes() == before
-    mil(*asked, "--overwrite", cwd=study)
+    assert (run / "run.json").read_bytes() == before
+    mil(*asked, "--overwrite", cwd=small)
 
 
 def test_predicting_a_slide_equals_predicting_its_bag(study, mil):
@@ -222,33 +229,18 @@ def test_names_from_the_table_are_escaped_in_the_report(study, mil):
     assert "&lt;script&gt;" in page
 
 
-def test_an_interrupt_says_that_nothing_is_lost(demo, tmp_path):
-    asked = [
-        "crossval",
-        demo / "cohort.csv",
-        demo / "store",
-        "--models",
-        "abmil",
-        "--out",
-        tmp_path / "r",
-    ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cli", *map(str, asked), "--epochs", "500"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"COLUMNS": "200"},
-    )
+def test_an_interrupt_says_that_nothing_is_lost(small, tmp_path, command):
+    asked = ["crossval", "cohort.csv", "store", "--models", "abmil", "--out", tmp_path / "r"]
+    running = command(*asked, "--epochs", 5000, cwd=small)
     deadline = time.monotonic() + 120
     while not (tmp_path / "r" / "folds.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode in (130, -signal.SIGINT)  # a shell reports both as 130
-    assert "Interrupted" in told
-    assert "Traceback" not in told
+    assert running.interrupt() == 130
+    assert "Interrupted" in running.stderr
+    assert "Traceback" not in running.stderr
 
 
-def test_no_bar_is_drawn_where_output_is_no_terminal(study, mil):
-    done = mil("crossval", "cohort.csv", "store", "--models", "majority", "--out", "r", cwd=study)
-    assert done.stderr == ""
+def test_no_bar_is_drawn_where_output_is_no_terminal(small, mil, tmp_path):
+    asked = ["crossval", "cohort.csv", "store", "--models", "majority", "--out", tmp_path / "r"]
+    assert mil(*asked, cwd=small).stderr == ""

@@ -11,7 +11,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -394,31 +393,27 @@ def rows_of(pid):
     return filled
 
 
-def test_interrupted_command_exits_130_and_goes_on_from_there(tmp_path, mil):
+def test_interrupted_command_exits_130_and_goes_on_from_there(tmp_path, mil, command):
     """The real command with a real network, interrupted once it has begun with both slides."""
     for seed in (1, 2):
         write_tiff(tmp_path / f"s{seed}.tiff", [stained(2048, 4096)], mpp=0.5)
     arguments = [
-        sys.executable, "-m", "cli", "extract", tmp_path, "--out", tmp_path / "store", "--backbone",
-        "test_resnet.r160_in1k", "--weights", "random", "--mpp", "0.5", "--tile", "32", "--precision", "fp32",
-        "--max-tiles", "6400", "--workers", "1",
+        "extract", tmp_path, "--out", tmp_path / "store", "--backbone", "test_resnet.r160_in1k", "--weights",
+        "random", "--mpp", "0.5", "--tile", "32", "--precision", "fp32", "--max-tiles", "6400",
+        "--workers", "1",
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200"}
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(arguments, env=environment, **options) as process:
-        until(lambda: rows_of(process.pid), "rows of a slide")
-        assert len(list(tmp_path.glob("store/.extract/*.claim"))) == 2
-        began = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 130, said
+    running = command(*arguments)
+    until(lambda: rows_of(running.process.pid), "rows of a slide")
+    assert len(list(tmp_path.glob("store/.extract/*.claim"))) == 2
+    began = time.monotonic()
+    assert running.interrupt() == 130
     assert time.monotonic() - began < 30
-    assert "continues from there" in said[1]
-    assert "Traceback" not in said[1]
+    assert "continues from there" in running.stderr
+    assert "Traceback" not in running.stderr
     assert contents(tmp_path / "store") == {}
     assert temporaries(tmp_path / "store") == []
     arguments[arguments.index("6400")] = "10"
-    mil(*arguments[3:])
+    mil(*arguments)
     assert table(tmp_path / "store") == {"s1": "done", "s2": "done"}
 
 
