@@ -13,11 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from features.backbones.catalogue import fetch_weights, published_recipe
 from features.errors import BackboneError
 from features.files.atomic import write_atomic
 from features.files.parse import parse_json
-from features.lowpower.segmenter import load_segmenter, save_segmenter
 from features.recipe import SEGMENTED
 from mil.answers.card import Card
 from mil.answers.hidden import hidden
@@ -72,6 +70,8 @@ def write_package(
         RunError: the folder exists.
         FeaturesError: the file is no segmenter.
     """
+    from features.lowpower.segmenter import load_segmenter, save_segmenter  # with every backbone
+
     if out.exists():
         raise RunError(f"{out} exists. Name a new folder for the package.")
     finder = load_segmenter(segmenter) if segmenter else None
@@ -210,6 +210,8 @@ def _write_backbone(recipe: Mapping[str, Any], out: Path) -> str:
         return "The bags were made elsewhere: only bags made in the same way are answered for."
     if weights != "pretrained":
         return f"The encoder's weights, {weights}, are not in the package: pass them on with it."
+    from features.backbones.catalogue import fetch_weights, published_recipe
+
     known = published_recipe(name)
     licence = known.licence if known else "not known"
     if known is None or known.gated or licence.casefold() not in OPEN_LICENCES:

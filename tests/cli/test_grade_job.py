@@ -78,6 +78,12 @@ def test_a_run_of_grades_is_explained_permuted_and_predicts(study, mil, tmp_path
     mil("permute", tmp_path / "run", *shuffles)
     permuted = json.loads((tmp_path / "permuted" / "permutation.json").read_text())
     assert "kappa" in json.dumps(permuted)
+    mil("predict", tmp_path / "run", bag, "--model", "abmil", "--out", tmp_path / "new.csv")
+    [answer, _] = pd.read_csv(tmp_path / "new.csv").to_dict("records")
+    assert answer["trained_on_it"] == "out of fold"
+    grades = ("G1", "G2", "G3")
+    first, *_, last = [grades.index(name) for name in answer["set"].split(";") * 2]
+    assert answer["set"] == ";".join(grades[first : last + 1])
     train = ("train", table, store, *quick[:6], "--model", "abmil", "--quiet")
     mil(*train, "--out", tmp_path / "trained")
     mil("predict", tmp_path / "trained", bag, "--out", tmp_path / "predicted.csv")

@@ -135,6 +135,26 @@ def test_other_times_are_another_run(study):
         crossval(settings)
 
 
+def test_fits_of_a_cross_validation_rank_a_case_among_those_they_have_not_seen(finished, tmp_path):
+    run, _ = finished
+    table = read_csv(run.parent / "cohort.csv")
+    bags = tuple(run.parent / "store" / f"{row['slide']}.h5" for row in table[:6])
+    out = tmp_path / "new.csv"
+    predict(PredictOptions(run=run, model="pooled-logistic", inputs=bags, out=out))
+    slides = [row for row in read_csv(out) if row["level"] == "slide"]
+    assert {row["trained_on_it"] for row in slides} == {"out of fold"}
+    for row in slides:
+        rank = float(row["rank"])
+        halves = [half for half in row["set"].split(";") if half]
+        assert 0 <= rank <= 1
+        assert row["predicted"] == ("high risk" if rank > 0.5 else "low risk")
+        assert row["outcome"] == ("answered" if len(halves) == 1 else "undecided")
+        curve = [float(value) for name, value in row.items() if name.startswith("s_")]
+        assert curve == sorted(curve, reverse=True)
+    page = out.with_suffix(".html").read_text()
+    assert "rank among 30 known cases" in page
+
+
 def test_trained_model_predicts_risks_and_says_whom_it_has_seen(study):
     changes = {
         name: getattr(options_of(study), name)
