@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from features.backbones.registry import Backbone
 from features.extraction.identity import slide_fingerprints
 from features.extraction.jobs import JobSettings
 from features.files.atomic import write_atomic
@@ -22,9 +23,10 @@ from features.lowpower.segmenter import (
     save_segmenter,
 )
 from features.progress import Progress, Silent
+from mil.data.case import Row
 from mil.data.names import matching
 from mil.data.reading import AS_WRITTEN, TableReading
-from mil.data.table import read_table, split_train_test, training_rows
+from mil.data.table import read_table, reserved_rows, split_train_test, training_rows
 from mil.errors import LeakageError
 from mil.runs.record import NewRun, finish_run
 from mil.segmentation.cross_validation import OutOfFold, cross_validate, has_tumour, masks_of
@@ -35,6 +37,7 @@ from mil.segmentation.settings import SegmentSettings
 from mil.segmentation.slides import (
     DrawnSlide,
     Notify,
+    ReadSlide,
     annotations_sha256,
     check_negatives,
     drawn_slides,
@@ -77,6 +80,10 @@ class SegmentInput:
             rows = training_rows(self.table, notify, self.reading)
         return drawn_slides(rows, self.slides, self.jobs, notify)
 
+    def reserved(self) -> tuple[Row, ...]:
+        """The rows that are kept for external validation."""
+        return reserved_rows(self.table, self.reading)
+
 
 @dataclass(frozen=True)
 class TrainedSegmenter:
@@ -114,6 +121,7 @@ def train_segmenter(
 
     Raises:
         CohortError: nothing says what is no tumour, or too few cases have some.
+        LeakageError: the backbone has seen a case that would be tested, or one kept for validation.
         RunError: the folder holds another run, or another process writes it.
         SlideError, AnnotationError, FitError: a slide or a fit fails.
     """
@@ -126,6 +134,7 @@ def train_segmenter(
             "than with learnt ones."
         )
     slides = learner.read(drawn, progress)
+    check_backbone(learner.backbone, slides if n_folds else (), source.reserved())
     check_negatives(slides)
     evaluation = None
     if n_folds:
@@ -180,6 +189,30 @@ def evaluate_segmenter(
             masks.setdefault(method, {})[slide.name] = mask
     shutil.rmtree(folder, ignore_errors=True)
     return SegmentEvaluation(OutOfFold(slides, masks).scores(), segmenter.card.kind)
+
+
+def check_backbone(
+    backbone: Backbone, tested: Sequence[ReadSlide], reserved: Sequence[Row]
+) -> None:
+    """Refuse weights that were fitted on a case that is to be tested, now or later.
+
+    Args:
+        backbone: that a segmenter starts from.
+        tested: slides of the cases that the cross-validation tests.
+        reserved: rows of the table that are kept for external validation.
+
+    Raises:
+        LeakageError: naming the cases.
+    """
+    names = [slide.case for slide in tested] + [row.case for row in reserved]
+    seen = set(matching(names, backbone.trained_on))
+    sources = set(backbone.trained_on_slides)
+    seen |= {slide.case for slide in tested if slide.sources & sources}
+    if seen:
+        raise LeakageError(
+            f"The backbone was trained on {len(seen)} of the cases that are tested or kept for external "
+            f"validation, e.g. {', '.join(sorted(seen)[:3])}. Use weights of other cases."
+        )
 
 
 def refuse_seen(file: Path, drawn: Sequence[DrawnSlide]) -> None:

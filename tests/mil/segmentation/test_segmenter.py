@@ -20,6 +20,7 @@ from features.lowpower.tumour_map import TumourMap, smooth_over_tissue, write_ge
 from features.regions.annotations import read_annotations
 from features.regions.masks import coverage
 from features.slides.slide import open_slide
+from mil.data.case import Row
 from mil.errors import LeakageError
 from mil.runs.record import NewRun
 from mil.segmentation.application import apply_segmenter
@@ -28,7 +29,7 @@ from mil.segmentation.evaluation import SegmentEvaluation
 from mil.segmentation.fit import fit_linear, sample_cells
 from mil.segmentation.folds import case_folds
 from mil.segmentation.learner import COLOUR, MAP, probabilities
-from mil.segmentation.run import evaluate_segmenter, train_segmenter
+from mil.segmentation.run import check_backbone, evaluate_segmenter, train_segmenter
 
 
 def test_structure_is_found_where_colour_says_nothing(learner, slides):
@@ -149,6 +150,20 @@ def test_training_writes_a_folder_and_judging_refuses_its_cases(study, tmp_path)
     )
     with pytest.raises(LeakageError, match=r"was trained on 1 of these cases, e\.g\. new"):
         evaluate_segmenter(trained.path, source, tmp_path / "maps")
+
+
+def test_weights_that_have_seen_a_tested_or_reserved_case_are_refused(learner, slides):
+    seen = replace(learner.backbone, trained_on=("CASE-2",))
+    with pytest.raises(LeakageError, match=r"1 of the cases that are tested .* e\.g\. case-2"):
+        check_backbone(seen, slides, ())
+    check_backbone(seen, slides[2:], ())
+    row = Row(line=2, case="case-2", slide="x", split="test")
+    with pytest.raises(LeakageError, match="kept for external validation"):
+        check_backbone(seen, slides[2:], [row])
+    by_content = replace(learner.backbone, trained_on_slides=tuple(slides[3].sources))
+    with pytest.raises(LeakageError, match="case-4"):
+        check_backbone(by_content, slides, ())
+    check_backbone(learner.backbone, slides, [row])
 
 
 def test_a_segmenter_is_judged_on_other_cases(study, learner, slides, tmp_path):
