@@ -106,10 +106,16 @@ class ApplyOptions(ScaleOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(DrawnOptions):
-    """Settings of `mil segment evaluate`."""
+class SegmenterArgument:
+    """The segmenter, which stands first."""
 
     segmenter: Path = field(metadata={"argument": "SEGMENTER", "help": "A segmenter.safetensors."})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(DrawnOptions, SegmenterArgument):
+    """Settings of `mil segment evaluate`."""
+
     out: Path = field(metadata={"help": "The folder to write: scores.csv."})
 
 
