@@ -16,25 +16,31 @@ class DecisionOptions:
     positive: str | None = field(
         default=None,
         metadata={
-            "help": "The class to act on, or the lowest grade to act on; needed where there are more than "
-            "two."
+            "help": "The class to treat, or the lowest grade to treat; required if there are more than two."
         },
     )
     horizon: float | None = field(
         default=None,
         metadata={
-            "help": "Survival: the time until which an event counts; the middle one if not given."
+            "help": "Survival: judge the predicted probability of the event up to this time; the middle one "
+            "of the predicted times if not given."
         },
     )
     lowest: float = field(
         default=0.05,
-        metadata={"help": "The lowest probability at which any clinician would act."},
+        metadata={
+            "help": "Lowest threshold probability of the curve: at a lower risk, nobody would treat."
+        },
     )
     highest: float = field(
         default=0.5,
-        metadata={"help": "The highest probability at which any clinician would still wait."},
+        metadata={
+            "help": "Highest threshold probability of the curve: at a higher risk, everybody would treat."
+        },
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the resampled cases for the bands."})
+    seed: int = field(
+        default=0, metadata={"help": "Seed of the bootstrap samples behind the confidence bands."}
+    )
     store: Path | None = field(default=None, metadata=MOVED_STORE)
     cohort: Path | None = field(default=None, metadata=MOVED_COHORT)
 
@@ -48,7 +54,7 @@ class DecisionOptions:
 
 @verb(app, DecisionOptions, examples=["mil decision run --positive LMS"])
 def decision(options: DecisionOptions) -> None:
-    """Draw the net benefit of acting on each model's probabilities, compared with treating all and none."""
+    """Draw decision curves: the net benefit of treating by each model, compared with treating all or none."""
     from cli.console import say
     from mil.report.decision import write_run_decision
     from mil.runs.run import open_run

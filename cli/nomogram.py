@@ -25,50 +25,55 @@ class NomogramOptions(TableReading):
     )
     out: Path = field(metadata={"help": "The folder to write."})
     clinical: tuple[str, ...] = field(
-        default=(), metadata={"help": "Columns to read, with commas between.", "split": ","}
+        default=(),
+        metadata={"help": "Columns to use as predictors, separated by commas.", "split": ","},
     )
     positive: str | None = field(
         default=None,
-        metadata={"help": "The class of the probability; needed where there are more than two."},
+        metadata={
+            "help": "The class whose probability is read off; required for more than two classes."
+        },
     )
     run: Path | None = field(
         default=None,
-        metadata={"help": "A finished `mil crossval` of these cases, for --model's score."},
+        metadata={
+            "help": "A finished `mil crossval` of these cases; supplies the score of --model."
+        },
     )
     model: str | None = field(
         default=None,
-        metadata={"help": "The model of --run whose score out of fold is one more column."},
+        metadata={"help": "A model of --run whose out-of-fold score is added as a column."},
     )
     task: str | None = field(
         default=None,
         metadata={
-            "help": f"The outcome; that of --run, or {DEFAULT_TASK}, if not given.",
+            "help": f"The task; if not given, that of --run or else {DEFAULT_TASK}.",
             "choices": tuple(TASKS),
             "panel": "Task",
         },
     )
     horizon: float | None = field(
         default=None,
-        metadata={"help": "Survival: the time until which an event counts.", "panel": "Task"},
+        metadata={"help": "Survival: predict the event up to this time.", "panel": "Task"},
     )
     time: str | None = field(
         default=None,
         metadata={
-            "help": "Survival: the column of times; that of --run, or time, if not given.",
+            "help": "Survival: the column of times; if not given, that of --run or else time.",
             "panel": "Task",
         },
     )
     event: str | None = field(
         default=None,
         metadata={
-            "help": "Survival: the column of events; that of --run, or event, if not given.",
+            "help": "Survival: the column of events; if not given, that of --run or else event.",
             "panel": "Task",
         },
     )
     time_unit: str | None = field(
         default=None,
         metadata={
-            "help": "Survival: unit of the times; that of --run, or days, if not given.",
+            "help": "Survival: unit of the times; if not given, that of --run or else days.",
             "panel": "Task",
         },
     )

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 import typer
 import typer.core
 
-from cli.flags import use_flags
+from cli.flags import add_flags, use_flags
 from cli.parameters import (
     CONFIG,
     DEBUG,
@@ -60,6 +60,7 @@ def verb(
     """
     fields = {field.name: field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
     flags = flags_of(fields.values())
+    add_flags(flags)
 
     def register(function: Callable[[T], None]) -> Callable[[T], None]:
         name = function.__name__.rstrip("_").replace("_", "-")

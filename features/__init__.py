@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from features.bags.join import join as join
     from features.errors import FeaturesError as FeaturesError
     from features.errors import SarcomilError as SarcomilError
+    from features.extraction.run import Extraction as Extraction
+    from features.extraction.run import ExtractionOptions as ExtractionOptions
     from features.extraction.run import extract_slides as extract
     from features.recipe import Recipe as Recipe
     from features.regions.annotations import read_annotations as read_annotations
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bag",
+    "Extraction",
+    "ExtractionOptions",
     "FeaturesError",
     "Recipe",
     "SarcomilError",
@@ -51,6 +55,8 @@ __all__ = [
 
 _SOURCES = {
     "Bag": "features.bags.bag:Bag",
+    "Extraction": "features.extraction.run:Extraction",
+    "ExtractionOptions": "features.extraction.run:ExtractionOptions",
     "FeaturesError": "features.errors:FeaturesError",
     "Recipe": "features.recipe:Recipe",
     "SarcomilError": "features.errors:SarcomilError",

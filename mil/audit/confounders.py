@@ -47,7 +47,7 @@ class Confounder:
             return "PREDICTS THE OUTCOME"
         if association.p <= 0.05:
             return "perhaps: significant alone, not after adjustment for all facts"
-        return f"no sign; a value below {association.noticed:.2f} could not show"
+        return f"not significant; with these cases a value below {association.noticed:.2f} would not be"
 
 
 Alone = Callable[[Predictor], float | None]

@@ -265,8 +265,11 @@ def _add_columns(summary: Summary, cohort: Cohort) -> None:
         summary.warnings.append(blocks)
     summary.warnings.extend(odd_cells(cohort.cases))
     telling = telling_columns(cohort.cases, cohort.cases[0].other)
-    summary.facts["columns"] = f"{len(telling)} of {len(cohort.cases[0].other)} explain nothing" + (
-        f": {'; '.join(map(str, telling))}" if telling else ""
+    n_columns = len(cohort.cases[0].other)
+    summary.facts["columns"] = (
+        f"{len(telling)} of {n_columns} may not be read by a model: {'; '.join(map(str, telling))}"
+        if telling
+        else f"{n_columns}; none is made from the outcome, known only afterwards, or numbers the cases"
     )
     if telling:
         summary.warnings.append(
@@ -310,8 +313,8 @@ def _add_models(
                 stored += 1
                 if matching(fold.test, parse_json(card.read_text())["trained_on"]):
                     leaking.append(card.stem)
-    summary.facts["kept fits"] = (
-        f"{stored}, {len(leaking)} of which have seen a case they were tested on"
+    summary.facts["stored models"] = (
+        f"{stored}; {len(leaking) or 'none'} of them trained on a case that it was tested on"
     )
     if leaking:
         summary.problems.append(
@@ -335,7 +338,7 @@ def _add_models(
 
 def _add_curve(summary: Summary, judged: JudgedRun, model: str, curve: Sequence[Point]) -> None:
     if not curve:
-        summary.facts["learning curve"] = "not computed; it needs the name of a model"
+        summary.facts["learning curve"] = "not computed: no model was named (curve)"
         return
     summary.facts["learning curve"] = f"{judged.score} of {model}: " + ", ".join(
         f"{point.score:.2f} with {point.train:.0f} training cases" for point in curve

@@ -18,8 +18,15 @@ EVENT, CENSORED = (
     "censored",
 )  # labels of cases with follow-up; folds are stratified by them
 EVENT_WORDS = {
-    **dict.fromkeys(("1", "1.0", "true", "yes", "dead", "deceased", "event"), True),
-    **dict.fromkeys(("0", "0.0", "false", "no", "alive", "living", "censored"), False),
+    **dict.fromkeys(("1", "1.0", "true", "yes", "y", "dead", "died", "deceased", "event"), True),
+    **dict.fromkeys(("0", "0.0", "false", "no", "n", "alive", "living", "censored"), False),
+    # German, French, Spanish, Italian
+    **dict.fromkeys(
+        ("verstorben", "gestorben", "tot", "ja", "ereignis", "décédé", "décédée"), True
+    ),
+    **dict.fromkeys(("oui", "mort", "fallecido", "fallecida", "muerto", "sí", "deceduto"), True),
+    **dict.fromkeys(("lebt", "lebend", "am leben", "nein", "zensiert", "vivant", "vivante"), False),
+    **dict.fromkeys(("en vie", "non", "censuré", "vivo", "viva", "censurado", "vivente"), False),
 }
 CODED = re.compile(r"[01]:\s*\S.*")  # cBioPortal: 1:DECEASED, 0:DiseaseFree
 
@@ -72,6 +79,7 @@ def with_outcomes(
         return ()
     time = require_column(rows, "time", time, source)
     event = require_column(rows, "event", event, source)
+    _refuse_ones_and_twos(rows, event, source)
     times, events = (without_missing([row.other[name] for row in rows]) for name in (time, event))
     labelled = tuple(
         _add_outcome(row, (time, times[i]), (event, events[i]), source)
@@ -96,6 +104,17 @@ def with_outcomes(
     return labelled
 
 
+def _refuse_ones_and_twos(rows: Sequence[Row], event: str, source: str) -> None:
+    """Refuse events coded as 1 and 2: some write 2 for the event, as R does, and some write 1."""
+    cells = {row.other[event].strip().removesuffix(".0") for row in rows}
+    if {"1", "2"} <= cells and "0" not in cells:
+        raise CohortError(
+            f"{source}: column {event} holds 1 and 2 and no 0. Some write 2 for the event and "
+            "1 for none, some the other way round: write 1 where the event happened and 0 where the case was "
+            "censored."
+        )
+
+
 def require_column(rows: Sequence[Row], parameter: str, name: str, source: str) -> str:
     """The column of further columns that a parameter names, also where capitals and blanks differ.
 
@@ -104,7 +123,8 @@ def require_column(rows: Sequence[Row], parameter: str, name: str, source: str) 
     """
     column = find_column(name, rows[0].other)
     if column is None:
-        columns = ", ".join(rows[0].other) or "none"
+        own = ["label"] if any(row.label for row in rows) else []
+        columns = ", ".join([*own, *rows[0].other]) or "none"
         raise CohortError(
             f"{source} has no column {name!r}; beside case and slide it has {columns}. Set "
             f"{parameter} to the name of the column."

@@ -13,8 +13,13 @@ PATIENT = re.compile(
     r"(?![0-9A-Z]).*",
     re.IGNORECASE | re.DOTALL,
 )
-# A number of a patient, then that of a block, a slide or a specimen: Case-3-A12, 17/2, P12b.
-BLOCK = re.compile(r"(.*\d)(?:[-_ ./](?:[A-Za-z]{1,2}\d{0,3}|\d{1,2}[A-Za-z]?)|[A-Za-z])")
+# A number of a patient, then that of a block, a slide or a specimen: Case-3-A12, 17/2, P12b, Case-3-IV.
+BLOCK = re.compile(
+    r"(.*\d)(?:[-_ ./](?:[A-Za-z]{1,2}\d{0,3}|\d{1,2}[A-Za-z]?|[IVX]{1,5}|[ivx]{1,5})|[A-Za-z])"
+)
+SIDE = re.compile(r"(.*\w)[-_ ./]+(?:left|right|links|rechts|li|re|l|r)\.?", re.IGNORECASE)
+# The number of the block in front: 2-Case-17, A3_Case17.
+FRONT = re.compile(r"(?:\d{1,2}|[A-Za-z]\d{1,3})[-_ ./](?P<patient>(?=.*[A-Za-z]).*\d)")
 MOST_BLOCKS = 20  # of one patient; more are a site or a year that shares its name with its cases
 EXAMPLES = 3
 
@@ -74,11 +79,15 @@ def group_cases(rows: Sequence[Row], pattern: str, source: str) -> list[str]:
 
 def note_blocks(cases: Iterable[str]) -> str:
     """A remark on cases whose names look like blocks of fewer patients; empty if there are none."""
-    groups: dict[str, list[str]] = {}
-    for case in sorted(set(cases)):
-        if match := BLOCK.fullmatch(case):
-            groups.setdefault(match.group(1), []).append(case)
-    blocks = {name: group for name, group in groups.items() if 1 < len(group) <= MOST_BLOCKS}
+    blocks: dict[str, list[str]] = {}
+    left = sorted(set(cases))
+    for pattern in (SIDE, BLOCK, FRONT):
+        groups: dict[str, list[str]] = {}
+        for case in left:
+            if match := pattern.fullmatch(case):
+                groups.setdefault(match.group(1), []).append(case)
+        blocks |= {name: group for name, group in groups.items() if 1 < len(group) <= MOST_BLOCKS}
+        left = [case for case in left if not any(case in group for group in blocks.values())]
     if not blocks:
         return ""
     n_cases = sum(map(len, blocks.values()))

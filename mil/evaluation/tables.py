@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from features.slides.names import slide_name
+from mil.data.names import plain_header
 from mil.errors import PredictionsError
 from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
 from mil.evaluation.predictions import (
@@ -239,7 +240,8 @@ def _find_cases(
 
 
 def _find_column(path: Path, table: pd.DataFrame, aliases: Sequence[str]) -> str | None:
-    columns = [name for name in table.columns if name.lower() in aliases]
+    known = {plain_header(alias) for alias in aliases}
+    columns = [name for name in table.columns if plain_header(name) in known]
     if len(columns) > 1:
         raise PredictionsError(
             f"{path}: columns {columns[0]} and {columns[1]} mean the same. Remove one."

@@ -80,4 +80,4 @@ def test_a_site_that_is_the_label_is_found_in_a_run(study, mil):
     mil("audit", "audited/results.csv", cwd=study)
     shutil.rmtree(study / "run" / "models")
     done = mil("audit", "run", cwd=study, check=False)
-    assert "kept fits: 0" in done.stdout
+    assert "stored models: 0" in done.stdout

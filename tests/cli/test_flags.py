@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli.flags import use_flags, with_flags
+from cli.flags import add_flags, use_flags, with_flags
 
 FLAGS = {
     name: "--" + name.replace("_", "-")
@@ -56,5 +56,17 @@ def test_the_flags_are_those_of_the_running_verb():
     use_flags({"mpp": "--mpp"})
     try:
         assert with_flags("Set mpp and then set tile.") == "Set --mpp and then set tile."
+    finally:
+        use_flags({})
+
+
+def test_a_parameter_of_another_verb_is_its_flag_if_it_cannot_be_a_word():
+    add_flags({"case_from": "--case-from", "model": "--model"})
+    use_flags({"curve": "--curve"})
+    try:
+        text = "set case_from to a pattern, name a model (curve), model=abmil (other)"
+        assert with_flags(text) == (
+            "set --case-from to a pattern, name a model (--curve), model=abmil (other)"
+        )
     finally:
         use_flags({})

@@ -16,9 +16,9 @@ from features.bags.bag import read_bag
 from features.recipe import Recipe
 
 NAMES = [
-    "Bag", "FeaturesError", "Recipe", "SarcomilError", "Slide", "convert", "extract", "join",
-    "list_backbones", "load_backbone", "open_slide", "read_annotations", "read_bag", "validate_bag",
-    "write_bag",
+    "Bag", "Extraction", "ExtractionOptions", "FeaturesError", "Recipe", "SarcomilError", "Slide",
+    "convert", "extract", "join", "list_backbones", "load_backbone", "open_slide", "read_annotations",
+    "read_bag", "validate_bag", "write_bag",
 ]  # fmt: skip
 
 

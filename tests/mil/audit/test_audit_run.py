@@ -72,7 +72,7 @@ def test_an_honest_run_has_no_problem_and_its_facts(audit, run):
     facts = audit.summary.facts
     assert facts["cases per class"] == "class-0: 8, class-1: 8"
     assert facts["folds"] == "8; each has at least 6 training and 2 test cases of every class"
-    assert facts["kept fits"] == "16, 0 of which have seen a case they were tested on"
+    assert facts["stored models"] == "16; none of them trained on a case that it was tested on"
     assert facts["duplicates"].startswith("0 pairs")
     assert (
         json.loads(json.dumps(audit.to_json(), allow_nan=False))["confounders"][9]["name"] == "site"

@@ -102,7 +102,8 @@ def test_cohort_without_an_event_is_refused(tmp_path, store):
 @pytest.mark.parametrize(
     ("word", "label"),
     [("1:DECEASED", "event"), ("0:LIVING", "censored"), ("1: Recurred/Progressed", "event"),
-     ("0:DiseaseFree", "censored"), ("Deceased", "event"), ("living", "censored")],
+     ("0:DiseaseFree", "censored"), ("Deceased", "event"), ("living", "censored"), ("verstorben", "event"),
+     ("Lebt", "censored"), ("am Leben", "censored"), ("nein", "censored"), ("Décédé", "event")],
 )  # fmt: skip
 def test_words_of_portals_are_events(tmp_path, word, label):
     rows = rows_of(tmp_path, f"a,a1,3,{word}", header="Patient ID,Sample ID,OS_MONTHS,OS_STATUS")
@@ -113,4 +114,13 @@ def test_words_of_portals_are_events(tmp_path, word, label):
 def test_times_without_variation_are_refused_before_any_fit(tmp_path):
     rows = rows_of(tmp_path, "a,a1,7,1", "b,b1,7.0,0", "c,c1,,1")
     with pytest.raises(CohortError, match=r"every case has the same time, 7, so that nothing"):
+        with_outcomes(rows, "time", "event")
+
+
+@pytest.mark.parametrize("cells", [("1", "2"), ("2.0", "1.0"), ("1", "2", "")])
+def test_events_of_ones_and_twos_are_refused_with_both_readings(tmp_path, cells):
+    rows = rows_of(tmp_path, *(f"c{i},s{i},{3 + i},{cell}" for i, cell in enumerate(cells)))
+    with pytest.raises(
+        CohortError, match="Some write 2 for the event and 1 for none, some the other"
+    ):
         with_outcomes(rows, "time", "event")

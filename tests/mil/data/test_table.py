@@ -452,3 +452,24 @@ def test_barcodes_with_dots_and_underscores_name_the_patient(tmp_path, first, se
     path.write_text(f"case,slide,label\n{first},a1,x\n{second},b1,y\n")
     with pytest.raises(CohortError, match="are of one patient"):
         read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (["P7-III", "P7-VIII", "P8-I"], "P7-III, P7-VIII"),
+        (["2-Fall-31", "1-Fall-31", "1-Fall-32"], "1-Fall-31, 2-Fall-31"),
+        (["B2_Case9", "B11_Case9"], "B11_Case9, B2_Case9"),
+        (["Huber links", "Huber rechts", "Maier li"], "Huber links, Huber rechts"),
+        (["case 4 R", "case 4 L"], "case 4 L, case 4 R"),
+    ],
+)
+def test_blocks_and_sides_in_other_notations_are_noted(names, groups):
+    assert f": {groups}. If these are 1 patient" in note_blocks(names)
+
+
+@pytest.mark.parametrize(
+    "names", [["21-100", "21-101"], ["Case I", "Case II"], ["1-2", "Huber left"]]
+)
+def test_names_that_only_look_like_these_are_not(names):
+    assert note_blocks(names) == ""

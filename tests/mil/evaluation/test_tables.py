@@ -258,7 +258,7 @@ def test_names_for_classes_that_are_not_numbered_are_refused(tmp_path):
     ):
         read_tables([ours(tmp_path / "o.csv")], classes=("DDLPS", "SS"))
     assert read_tables([ours(tmp_path / "o.csv")], classes=NAMES[::-1])[0].classes == NAMES
-    with pytest.raises(PredictionsError, match="cannot be read"):
+    with pytest.raises(PredictionsError, match=r"none\.csv: no such run or table of predictions"):
         read_tables([tmp_path / "none.csv"])
 
 
@@ -321,3 +321,20 @@ def test_survival_of_risks_alone_is_judged_by_its_ranks_and_says_what_is_missing
     assert pair.n == 4
     with pytest.raises(PredictionsError, match="hold risks and no survival"):
         decide(predictions, np.array([0.2]), horizon=4.0)
+
+
+@pytest.mark.parametrize(
+    ("case", "slide", "label"),
+    [
+        ("Case ID", "Slide ID", "Label"),
+        ("Patient ID", "file-name", "True Label"),
+        ("patient.id", "SLIDE", "y_true"),
+    ],
+)
+def test_headers_are_read_however_they_are_spaced(tmp_path, case, slide, label):
+    table = pd.read_csv(ours(tmp_path / "ours.csv")).rename(
+        columns={"case": case, "slide": slide, "label": label}
+    )
+    found, _ = read_tables([written(tmp_path / "other.csv", table)])
+    expected, _ = read_tables([tmp_path / "ours.csv"])
+    pd.testing.assert_frame_equal(found.table, expected.table)
