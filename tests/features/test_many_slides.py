@@ -30,7 +30,7 @@ class Wide(MeanColour):
 
 
 @pytest.fixture(autouse=True)
-def _small_backbone(monkeypatch):
+def _small_backbone(monkeypatch, own_readers):
     monkeypatch.setattr(
         module, "load_backbone", lambda name, weights, **_options: fake_backbone(Wide(), dim=DIM)
     )

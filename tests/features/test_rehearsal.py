@@ -16,10 +16,8 @@ from features.slides.rehearsal import Tiles, children_ended, open_slide, rehears
 
 
 @pytest.fixture(autouse=True)
-def _own_children(monkeypatch):
-    monkeypatch.setattr(rehearsal, "_CHILDREN", rehearsal._Children())
-    with children_ended():
-        yield
+def _own_readers(own_readers):
+    """No child is left to the next test."""
 
 
 @pytest.fixture
@@ -48,8 +46,7 @@ def test_the_overview_is_the_one_that_a_direct_reading_gives(tmp_path):
         assert np.array_equal(slide.read(5, 5, 64, 0.25), same.read(5, 5, 64, 0.25))
 
 
-def test_one_child_reads_many_slides_and_ends_with_the_outermost_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(rehearsal, "_CHILDREN", rehearsal._Children())
+def test_one_child_reads_many_slides_and_ends_with_the_outermost_run(tmp_path):
     pids = set()
     with children_ended():
         for number in range(3):
