@@ -7,6 +7,7 @@ states as ``region: no places``; the coordinates of such a bag only number its r
 """
 
 import csv
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from features.bags.foreign_readers import ALIASES, naming_errors
 from features.errors import BagError
 
 REGION = "no places"
+NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
 INDEX = ("bag", "bags", "bag_id", "bag_index", "bag_ids", "slide", "slide_id")
 OUTCOMES = ("y", "label", "labels", "class", "target", "bag_label", "instance_label", "y_inst")
 _PLACES = {*ALIASES["coords"], "x_l0", "y_l0", "coord_x", "coord_y", "x_coord", "y_coord"}
@@ -95,6 +97,12 @@ def _bag_names(path: Path, values: NDArray[Any]) -> list[str]:
     ):
         digits = len(str(int(values.max())))
         return [f"{path.stem}-{int(value):0{digits}d}" for value in values]
+    if values.dtype.kind == "f":
+        odd = next(float(value) for value in values if value != np.round(value))
+        raise BagError(
+            f"{path}: the bag index holds {odd:g}. It numbers or names bags: write whole numbers or "
+            "names."
+        )
     return [str(value) for value in values]
 
 
@@ -135,7 +143,11 @@ def _read_csv(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     lower = [name.lower() for name in header]
     at = next(lower.index(name) for name in INDEX if name in lower)
     columns = [i for i, name in enumerate(lower) if i != at and name not in (*INDEX, *OUTCOMES, "")]
-    features = np.array([[float(row[i]) for i in columns] for row in rows])
+    cells = [[row[i] for i in columns] for row in rows]
+    if delimiter != ",":  # as Excel writes numbers in most of Europe
+        cells = [[cell.replace(",", ".") for cell in row] for row in cells]
+    features = np.array([[float(cell) for cell in row] for row in cells])
     names = [row[at].strip() for row in rows]
-    whole = all(name.isdigit() for name in names)
-    return features, np.array([int(name) for name in names] if whole else names)
+    if not all(NUMBER.fullmatch(name) for name in names):
+        return features, np.array(names)
+    return features, np.array([float(name.replace(",", ".")) for name in names])

@@ -265,6 +265,8 @@ def read_csv(path: Path, facts: SourceFacts) -> ForeignBag:
     rows = path.read_text(encoding="utf-8-sig").splitlines()[1:]
     if not any(map(str.strip, rows)):
         raise BagError(f"{path}: the slide has no tiles. There is nothing to learn from it.")
+    if delimiter != ",":  # as Excel writes numbers in most of Europe
+        rows = [row.replace(",", ".") for row in rows]
     table = np.loadtxt(rows, delimiter=delimiter, ndmin=2, comments=None, quotechar='"')
     if table.shape[1] != len(header):
         raise BagError(f"{path}: {len(header)} columns in the header, {table.shape[1]} below it.")

@@ -15,7 +15,7 @@ from features.recipe import ALWAYS_EXCLUDED, Recipe
 from features.regions.drawing import note_exclusions
 from features.regions.placement import note_reach
 from features.slides.find import leftovers, slide_files
-from features.slides.second_scans import find_second_scans, is_comparable
+from features.slides.second_scans import SecondScan, find_second_scans, is_comparable
 from features.summary import Summary, listed, tally
 
 SAME_MPP = 1.1  # ratio of micrometres per pixel above which slides count as scanned differently
@@ -182,13 +182,24 @@ def _summarise_second_scans(summary: Summary, checks: Sequence[SlideCheck]) -> N
     """Slides of different cases that show one specimen; those that are one file are a problem already."""
     structures = [check.structure for check in checks]
     groups = [f"case {check.case}" if check.case else f"slide {check.slide}" for check in checks]
-    for scan in find_second_scans(structures, groups):
-        first, second = checks[scan.first], checks[scan.second]
-        if first.identity != second.identity:
+    scans = [
+        scan
+        for scan in find_second_scans(structures, groups)
+        if checks[scan.first].identity != checks[scan.second].identity
+    ]
+    remedy = "give all the same case: else a model is tested on what it was trained on."
+    for specimen in _specimens(scans):
+        slides = sorted({number for scan in specimen for number in (scan.first, scan.second)})
+        names = [_with_case(checks[number]) for number in slides]
+        if len(slides) == 2:
             summary.warnings.append(
-                f"{_with_case(first)} and {_with_case(second)} look like two scans of one specimen: {scan}. "
-                "If it is one patient's, give both the same case: else a model is tested on what it was "
-                "trained on."
+                f"{names[0]} and {names[1]} look like two scans of one specimen: {specimen[0]}. If it is one "
+                "patient's, give both the same case: else a model is tested on what it was trained on."
+            )
+        else:
+            summary.warnings.append(
+                f"{len(slides)} slides look like scans of one specimen, in {len(specimen)} pairs: "
+                f"{listed(names)}. If they are one patient's, {remedy}"
             )
     unknown = [check.slide for check in checks if not is_comparable(check.structure)]
     if unknown and len(checks) > 1:
@@ -196,6 +207,17 @@ def _summarise_second_scans(summary: Summary, checks: Sequence[SlideCheck]) -> N
             f"not known for {len(unknown)} of {len(checks)} slides, which show too little tissue or could "
             f"not be read: {listed(unknown)}"
         )
+
+
+def _specimens(scans: Sequence[SecondScan]) -> list[list[SecondScan]]:
+    """The pairs by specimen: those that share a slide, however long the chain."""
+    specimens: list[list[SecondScan]] = []
+    for scan in scans:
+        ends = {scan.first, scan.second}
+        joined = [s for s in specimens if any(ends & {pair.first, pair.second} for pair in s)]
+        specimens = [s for s in specimens if s not in joined]
+        specimens.append([*(pair for s in joined for pair in s), scan])
+    return specimens
 
 
 def _with_case(check: SlideCheck) -> str:

@@ -1,5 +1,6 @@
 """The pixels of a slide, by level: from the file's own JPEG tiles where possible, else from OpenSlide."""
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from features.errors import SlideError, TileError
 from features.slides.dicom import transfer_syntax_kind
 from features.slides.jpeg_tiles import JpegTiles
 from features.slides.tiff_tags import check_tags, undecodable_pixels
+
+TEXT_BYTES = 4096
+TEXT_SUFFIXES = (".mrxs", ".vmu", ".vms")  # slides whose first file may be text
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def open_handle(
         raise SlideError(
             f"{path}: no such slide. Check the path, or the slide column of the table."
         )
+    if problem := _other_content(path):
+        raise SlideError(f"{path.name}: not a slide OpenSlide can open: {problem}")
     check_tags(path)
     try:
         return kind(path)
@@ -114,6 +120,20 @@ def open_handle(
             f"{path.name}: not a slide OpenSlide can open ({str(error) or type(error).__name__}). "
             f"{_remedy(path, otherwise='Copy the file again, or convert it to a pyramidal TIFF.')}"
         ) from error
+
+
+def _other_content(path: Path) -> str:
+    """What a file is that is no image at all, with the remedy; empty if it may be one."""
+    with path.open("rb") as file:
+        start = file.read(TEXT_BYTES)
+    if not start:
+        return "the file is empty. Copy it again."
+    if path.suffix.lower() not in TEXT_SUFFIXES and b"\0" not in start:
+        with contextlib.suppress(UnicodeDecodeError):
+            text = start.decode("utf-8").strip()
+            if text and text.isprintable() | ("\n" in text) and len(start) == path.stat().st_size:
+                return f"it is a text file that begins with {text[:40]!r}. Give the slide itself."
+    return ""
 
 
 def _remedy(path: Path, otherwise: str = "Copy the file again or scan the slide again.") -> str:

@@ -92,3 +92,32 @@ def test_two_files_with_one_bag_are_refused(tmp_path):
         )
     with pytest.raises(InputError, match="both have a"):
         convert([tmp_path / "p" / "p.npz", tmp_path / "q" / "q.npz"], tmp_path / "store")
+
+
+def test_a_table_of_a_german_spreadsheet_is_read(tmp_path):
+    rows = [
+        (name, *(f"{v:.4f}".replace(".", ",") for v in row))
+        for name, row in zip("aab", FEATURES, strict=False)
+    ]
+    bags = read_bare(table(tmp_path, ("bag", "f0", "f1", "f2", "f3"), rows, ";"))
+    assert np.allclose(
+        np.concatenate([bags["a"].features, bags["b"].features]), FEATURES[:3], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("index", "names"), [
+    (["1.0", "2.0", "2.0"], ["f-1", "f-2"]), (["007", "7", "12"], ["f-07", "f-12"]),
+    (["Case A", "Case A", "Case B"], ["Case A", "Case B"]), (["1e3", "2", "2"], ["1e3", "2"]),
+])  # fmt: skip
+def test_whole_numbers_and_names_are_an_index(tmp_path, index, names):
+    rows = [(name, *row) for name, row in zip(index, FEATURES.tolist(), strict=False)]
+    assert sorted(read_bare(table(tmp_path, ("bag", "f0", "f1", "f2", "f3"), rows))) == names
+
+
+def test_an_index_of_fractions_is_refused(tmp_path):
+    rows = [(name, *row) for name, row in zip((1, 2.5, 2.5), FEATURES.tolist(), strict=False)]
+    with pytest.raises(BagError, match=r"the bag index holds 2\.5\. It numbers or names bags"):
+        read_bare(table(tmp_path, ("bag", "f0", "f1", "f2", "f3"), rows))
+    np.savez(tmp_path / "g.npz", X=FEATURES, bag=INDEX + 0.5)
+    with pytest.raises(BagError, match=r"the bag index holds 3\.5"):
+        read_bare(tmp_path / "g.npz")

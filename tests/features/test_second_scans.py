@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from features.extraction import check
 from features.extraction.check import Workload, summarise_checks
 from features.extraction.jobs import SlideJob
 from features.extraction.slide_check import ScaleCheck, SlideCheck
 from features.recipe import Recipe
-from features.slides.second_scans import find_second_scans, is_comparable
+from features.slides.second_scans import SecondScan, find_second_scans, is_comparable
 from features.slides.structure import scale_of
+from features.summary import Summary
 from tests.features.specimens import (
     OTHER_STAIN,
     SIDE,
@@ -139,7 +141,7 @@ def checked(slide, picture, case="", identity=()):
 
 
 def summary_of(tmp_path, *checks):
-    jobs = [SlideJob(slide=check.slide, files=(tmp_path / check.slide,)) for check in checks]
+    jobs = [SlideJob(slide=c.slide, files=(tmp_path / c.slide,)) for c in checks]
     return summarise_checks(jobs, checks, Workload(Recipe(), tmp_path, 1.0))
 
 
@@ -165,3 +167,29 @@ def test_a_check_says_which_slides_it_could_not_compare(tmp_path):
     assert facts["second scans"].endswith(": bad")
     facts = summary_of(tmp_path, checked("one", ORIGINAL), checked("two", OTHER)).facts
     assert "second scans" not in facts
+
+
+def test_pairs_of_one_specimen_are_one_remark(monkeypatch):
+    """Four scans of one specimen are six pairs, and another specimen is seen twice."""
+    pairs = [(0, 1), (0, 2), (1, 2), (2, 3), (4, 5)]
+    scan = SecondScan(
+        first=0, second=0, turn=0, mirrored=False, scale=1, shift_um=(0, 0), um_per_px=8, matches=9,
+        compared=9, chance=0,
+    )  # fmt: skip
+    found = [replace(scan, first=first, second=second) for first, second in pairs]
+    monkeypatch.setattr(check, "find_second_scans", lambda *_: found)
+    checks = [
+        SlideCheck(slide=f"s{n}", case=f"c{n}", scales=(), identity=(str(n),)) for n in range(6)
+    ]
+    summary = Summary()
+    check._summarise_second_scans(summary, checks)
+    many, two = summary.warnings
+    assert many.startswith(
+        "4 slides look like scans of one specimen, in 4 pairs: s0 (case c0), s1 (case c1), s2 (case c2)"
+    )
+    assert many.endswith(
+        "give all the same case: else a model is tested on what it was trained on."
+    )
+    assert two.startswith(
+        "s4 (case c4) and s5 (case c5) look like two scans of one specimen: 9 of 9"
+    )

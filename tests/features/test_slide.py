@@ -294,3 +294,24 @@ def test_a_field_read_in_pieces_is_that_read_in_one(tmp_path, monkeypatch, x, y,
     assert np.abs(read[0] - read[1]).max() <= 1  # rounding
     assert len(decoded) > 1
     assert max(decoded) < 1.2 * (1 << 14)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty. Copy it again."),
+        (
+            b"<html>404 not found</html>\n",
+            "it is a text file that begins with '<html>404 not found</html>'",
+        ),
+        (
+            "Pr\u00e4parat fehlt".encode(),
+            "it is a text file that begins with 'Pr\u00e4parat fehlt'. Give the slide",
+        ),
+    ],
+)
+def test_an_empty_file_or_a_text_is_named_as_such(tmp_path, content, words):
+    (tmp_path / "a.svs").write_bytes(content)
+    with pytest.raises(SlideError) as caught:
+        open_slide(tmp_path / "a.svs")
+    assert words in str(caught.value)
