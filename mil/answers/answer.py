@@ -10,7 +10,7 @@ from features.bags.bag import Bag
 from features.errors import NoTiles
 from mil.answers.hidden import hidden
 from mil.answers.predictor import Fit, Predictor
-from mil.answers.reference import Likeness
+from mil.answers.reference import Likeness, describe
 from mil.errors import FitError
 
 ANSWERED, UNDECIDED, ABSTAINED, FAILED = "answered", "undecided", "abstained", "failed"
@@ -107,6 +107,8 @@ def answer_slide(predictor: Predictor, new: NewSlide) -> tuple[Answer, Bag]:
         n_tiles=len(bag),
     )
     try:
+        if problem := _unreadable(bag):
+            return replace(row, reason=problem), bag
         bag, same_region = predictor.suit(bag)
         fits, trained_on = _fits(predictor, new)
         likeness = Likeness()
@@ -171,6 +173,13 @@ def _fits(predictor: Predictor, new: NewSlide) -> tuple[tuple[Fit, ...], str]:
     if len(unseeing) == len(predictor.fits):
         return predictor.fits, "no"
     return (unseeing, "out of fold") if unseeing else (predictor.fits, "yes")
+
+
+def _unreadable(bag: Bag) -> str:
+    """Why nothing can be computed from a bag; empty if something can."""
+    if not len(bag):
+        return "the bag has no tile"
+    return "" if np.isfinite(describe(bag)).all() else "the bag has features that are not finite"
 
 
 def _known_as(predictor: Predictor, new: NewSlide) -> str:

@@ -129,10 +129,16 @@ class ClassReader(Reader):
     @cached_property
     def temperature(self) -> float:
         """By which logarithms of probabilities are divided; above 1 where the fits are too sure."""
+        return self._temperature("")
+
+    def _temperature(self, case: str) -> float:
+        """The temperature without a known case."""
         if self.known is None:
             return 1.0
+        others = np.array([name != case for name in self.known.names])
         repeats = len(self.known.p)
-        return temperature(np.tile(self.known.truth, repeats), np.concatenate(self.known.p))
+        p = np.concatenate(self.known.p[:, others])
+        return temperature(np.tile(self.known.truth[others], repeats), p)
 
     @property
     def by_class(self) -> bool:
@@ -145,7 +151,9 @@ class ClassReader(Reader):
     def read(self, answers: Sequence[FitAnswer], case: str = "") -> Reading:
         """Probabilities by the mean logarithm over fits, recalibrated; and the classes that stay possible."""
         p = np.array([[answer.values[name] for name in self.answer_names] for answer in answers])
-        mean = softmax(np.log(np.maximum(p, NEAREST)).mean(axis=0) / self.temperature)
+        is_known = self.known is not None and case in self.known.names
+        heat = self._temperature(case) if is_known else self.temperature
+        mean = softmax(np.log(np.maximum(p, NEAREST)).mean(axis=0) / heat)
         possible = _most_probable(mean) if self.known is None else self._possible(answers, p, case)
         if self.ordered and possible.any():
             low, high = np.flatnonzero(possible)[[0, -1]]

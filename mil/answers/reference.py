@@ -210,7 +210,8 @@ def describe(bag: Bag) -> NDArray[np.float32]:
         total += rows.sum(axis=0)
         squares += np.square(rows).sum(axis=0)
     mean = total / len(bag)
-    spread = np.sqrt(np.maximum(squares / len(bag) - np.square(mean), 0))
+    with np.errstate(invalid="ignore"):  # features that are not finite stay so
+        spread = np.sqrt(np.maximum(squares / len(bag) - np.square(mean), 0))
     return np.concatenate([mean + shift, spread]).astype(np.float32)
 
 

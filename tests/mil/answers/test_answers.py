@@ -11,10 +11,12 @@ from features.bags.bag import write_bag
 from features.errors import NoTiles
 from mil.answers.card import card_of_run
 from mil.answers.gather import NewInputs, NewSlides, gather_slides
+from mil.answers.hidden import hidden
 from mil.answers.package import open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
 from mil.answers.predictor import predictor_of_run
 from mil.errors import CohortError, FitError, RunError
+from mil.evaluation.classification.recalibration import temperature
 from mil.report.answers import write_answers
 from tests.mil.made import made_bag, made_cohort
 from tests.mil.made_runs import make_run
@@ -54,7 +56,10 @@ def test_a_known_case_is_answered_by_the_fits_that_have_not_seen_it(run, predict
     fits = [fit for fit in predictor.fits if case not in fit.model.trained_on]
     assert len(fits) == 2  # of two repeats
     logs = [np.log([fit.model.predict(run.bag(slide))[n] for n in row.values]) for fit in fits]
-    scaled = np.exp(np.mean(logs, axis=0) / predictor.reader.temperature)
+    others = [i for i, name in enumerate(predictor.reader.known.names) if name != hidden(case)]
+    known = predictor.reader.known
+    heat = temperature(np.tile(known.truth[others], 2), np.concatenate(known.p[:, others]))
+    scaled = np.exp(np.mean(logs, axis=0) / heat)
     assert list(row.values.values()) == pytest.approx(scaled / scaled.sum(), abs=1e-6)
     assert "the fits that have not seen them answer" in " ".join(answers.warnings())
 
@@ -79,6 +84,17 @@ def test_every_slide_and_every_case_has_a_row(predictor):
     for row in answers.rows:
         assert bool(row.values) == row.has_values
         assert row.reason or row.outcome == "answered"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_features_that_are_none_have_no_answer(predictor, value):
+    features = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
+    features[3, 2] = value
+    [row] = predict_slides(predictor, slides_of(made_bag("odd", features))).slides
+    assert row.outcome in ("failed", "abstained")
+    empty = replace(made_bag("none"), features=np.zeros((0, 5), np.float32))
+    [row] = predict_slides(predictor, slides_of(empty)).slides
+    assert (row.outcome, row.reason) == ("failed", "the bag has no tile")
 
 
 def test_slides_of_a_case_answer_together_and_one_that_cannot_is_named(run, predictor):
