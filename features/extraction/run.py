@@ -18,7 +18,7 @@ from features.extraction.identity import source_sha256
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths
 from features.progress import Progress
 from features.recipe import ALWAYS_EXCLUDED, Recipe
-from features.regions.drawing import note_exclusions
+from features.regions.drawing import PREDICTED, note_exclusions
 from features.regions.placement import note_reach
 from features.summary import listed
 
@@ -170,11 +170,28 @@ def extract_jobs(
     outcomes = extract(jobs, recipes, out, **options, on_loaded=notify_all)  # type: ignore[misc]
     for note in (
         *_note_exclusions(recipes[0], outcomes),
+        *_note_predicted(outcomes),
         *_seen_pixels(recipes[0], jobs, outcomes),
         *note_reach([*{o.slide: o.drawn_reach for o in outcomes}.values()]),
     ):
         notify(note)
     return Extraction(out, outcomes, time.perf_counter() - started)
+
+
+def _note_predicted(outcomes: Sequence[Outcome]) -> list[str]:
+    """A remark on regions that a segmenter drew: a drawing does not say which cases that has seen."""
+    slides = {
+        outcome.slide
+        for outcome in outcomes
+        if any(name.endswith(f": {PREDICTED}") for name in outcome.classes)
+    }
+    if not slides:
+        return []
+    return [
+        f"A segmenter drew regions of {listed(sorted(slides))}. If it was trained on cases of this table, "
+        "they cannot be tested with these bags, and nothing will refuse that: the drawing does not say so. With "
+        "segmenter instead of annotations, bags do."
+    ]
 
 
 def _note_exclusions(recipe: Recipe, outcomes: Sequence[Outcome]) -> list[str]:

@@ -17,13 +17,12 @@ from shapely.geometry import MultiPolygon, Polygon, mapping
 
 from features.files.atomic import atomic_path, write_atomic
 from features.lowpower.feature_map import CELL_UM, CellGrid
-from features.regions.drawing import Region, polygonal_parts
+from features.regions.drawing import PREDICTED, Region, polygonal_parts
 from features.regions.masks import polygons_from_mask
 
 SMOOTHING_CELLS = 1.0  # standard deviation
 FINER = 4  # steps of an outline per cell: 5 micrometres
 MIN_PART_UM2 = 1600.0  # of a region or a hole: less than half a tile of 224 px at 40x
-PREDICTED = "Predicted"  # the class derived from that of the annotations
 COLOUR = (200, 0, 0)
 TINT = 0.35  # of the colour, in the overlay
 

@@ -18,6 +18,7 @@ from mil.data.cohort import load_cohort
 from mil.data.splits import Fold
 from mil.errors import LeakageError
 from mil.learning.crossval import check_seen
+from mil.segmentation.application import apply_segmenter
 
 RECIPE = Recipe(backbone="test_resnet", weights="random", tile=32, mpp=2.5, precision="fp32")
 
@@ -135,3 +136,22 @@ def test_selecting_refuses_bags_of_other_regions_and_empty_regions(stores):
         select_tiles(drawn, nowhere, {})
     with pytest.raises(BagError, match=r"none of its \d+ tiles is 60% inside the region"):
         select_tiles(tissue, nowhere, {})
+
+
+def test_regions_that_a_segmenter_drew_are_named_when_they_are_taken_for_annotations(
+    stores, study, segmenter, tmp_path
+):
+    jobs = jobs_of_paths([study.folder / "slides" / "case-1.tiff"])
+    apply_segmenter(segmenter, jobs, tmp_path / "drawn")
+    settings = JobSettings(annotations=tmp_path / "drawn")
+    notes = []
+    result = extract_jobs(
+        jobs_of_paths([study.folder / "slides" / "case-1.tiff"], settings),
+        RECIPE, tmp_path / "store", workers=1, notify=notes.append,
+    )  # fmt: skip
+    assert any(note.startswith("A segmenter drew regions of case-1.") for note in notes)
+    [done] = result.outcomes
+    drawn, segmented = (read_bag(p / "case-1.h5") for p in (tmp_path / "store", stores / "all"))
+    np.testing.assert_array_equal(drawn.coords_l0, segmented.coords_l0)
+    np.testing.assert_allclose(drawn.coverage, segmented.coverage, atol=1e-5)
+    assert done.status == "done"
