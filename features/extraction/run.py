@@ -188,9 +188,9 @@ def _note_predicted(outcomes: Sequence[Outcome]) -> list[str]:
     if not slides:
         return []
     return [
-        f"A segmenter drew regions of {listed(sorted(slides))}. If it was trained on cases of this table, "
-        "they cannot be tested with these bags, and nothing will refuse that: the drawing does not say so. With "
-        "segmenter instead of annotations, bags do."
+        f"A segmenter drew regions of {listed(sorted(slides))}. If it was trained on cases of this "
+        "table, they cannot be tested with these bags, and nothing will refuse that: the drawing "
+        "does not say so. With segmenter instead of annotations, bags do."
     ]
 
 
