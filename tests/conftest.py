@@ -167,13 +167,16 @@ def mil(prefork, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory, mil):
-    """The folder that `mil demo` leaves: four subtypes, five cases each, on smaller slides."""
+    """The folder that `mil demo` leaves: four subtypes, five cases each, on smaller slides.
+
+    On a side of less than 2304 px some have no tile of 1 µm per pixel, as examples of the help ask for.
+    """
     folder = tmp_path_factory.mktemp("demo")
     if "PYTEST_XDIST_WORKER" in os.environ:  # made once, by the first of the workers that needs it
         folder = tmp_path_factory.getbasetemp().parent / "demo"
     with FileLock(f"{folder}.lock"):
         if not (folder / "run" / "report.html").exists():
-            mil("demo", "--out", folder, "--side", 1792)
+            mil("demo", "--out", folder, "--side", 2304)
     return folder
 
 
