@@ -14,8 +14,8 @@ narrow. And within patients: the mean over those that have both kinds of field, 
 patients can shift.
 
 Of the views only the maps at 128 px put ImageNet (.78) above random (.71, five networks) above colour (.49),
-with intervals that overlap; in the last layer random weights are ahead (.70 to .78 against .61 to .68). The view
-was found by looking, and four patients carry no order of weights.
+with intervals that overlap; in the last layer random weights are ahead (.70 to .78 against .61 to .68). The
+view was found by looking, and four patients carry no order of weights.
 
 With --blocks, whether a block has viable tumour, as in a user's run: the folder is extracted and
 cross-validated. A block is a bag; its patient is its site, so that folds leave patients out.

@@ -295,6 +295,11 @@ def _with_question(protocol: Protocol, name: str, value: Any) -> Protocol:
     if name not in protocol.questions:
         known = ", ".join(protocol.questions) or "none"
         raise ProtocolError(f"No question {name!r} in {protocol.name}. Known: {known}.")
+    if not isinstance(value, dict):
+        raise ProtocolError(
+            f"questions.{name} has labels by class; got {value!r}. Write for instance "
+            f'questions.{name}={{A=["LMS", "SS"], B=["*"]}}.'
+        )
     question = _typed(f"questions.{name}", value, dict[str, tuple[str, ...]])
     check_question(name, question)
     return replace(protocol, questions={**protocol.questions, name: question})

@@ -48,7 +48,7 @@ def test_a_class_without_a_slide_is_refused_with_the_labels_of_the_table():
         ('{RMS=["LMS"], NRSTS=[]}', "NRSTS has no label"),
         ('{RMS=["LMS", "SS"], NRSTS=["ss"]}', "ss is in two classes"),
         ('{RMS=["*"], NRSTS=["*"]}', r"\* is in two classes"),
-        ("LMS", "questions.rms is 'LMS'"),
+        ("LMS", "questions.rms has labels by class; got 'LMS'"),
     ],
 )
 def test_a_question_without_an_answer_is_refused(value, words):
