@@ -201,9 +201,10 @@ def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
     )
     if leaked:
         learnt = learnt_part(cohort.recipe)
+        other = learnt.replace(" the ", " a ")
         raise LeakageError(
             f"The {learnt} of these bags was trained on {len(leaked)} cases that would be tested, e.g. "
-            f"{', '.join(leaked[:3])}. Use bags of a {learnt.replace(' the ', ' a ')} that has not seen them, or "
+            f"{', '.join(leaked[:3])}. Use bags of a {other} that has not seen them, or "
             f"{'train both' if 'segmenter' in learnt else 'fine-tune the backbone'} within each fold."
         )
     if leaked := matching(tested, _stain_cases(cohort)):
