@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.options import part_of, verb, writable
+from cli.options import UsageError, part_of, verb, writable
+from cli.runs import MOVED_STORE
 
 if TYPE_CHECKING:
     from mil.answers.predict import Answers
@@ -67,6 +68,13 @@ class PredictOptions:
             "help": "Table that says which case each slide belongs to; model clinical reads its columns."
         },
     )
+    store: Path | None = field(default=None, metadata=MOVED_STORE)
+
+    def __post_init__(self) -> None:
+        if self.out is not None and (self.out.suffix != ".csv" or self.out.is_dir()):
+            raise UsageError(f"--out {self.out}: name a .csv file; a JSON and a page go beside it.")
+        if self.slide_mpp is not None and not self.slide_mpp > 0:
+            raise UsageError(f"--slide-mpp is above 0; got {self.slide_mpp:g}.")
 
 
 @verb(
@@ -88,14 +96,14 @@ def predict(options: PredictOptions) -> None:
     """
     from cli.console import Bars, say
     from mil.answers.gather import NewInputs
-    from mil.answers.package import open_predictor
+    from mil.answers.package import open_predictor, places
     from mil.answers.predict import predict_inputs
     from mil.report.answers import write_answers
 
-    path = options.out or options.run / "predict.csv"
+    path, store = places(options.run, options.out)
     writable(path.parent)
-    predictor = open_predictor(options.run, options.model or "")
-    inputs, store = part_of(options, NewInputs), options.run / "bags"
+    predictor = open_predictor(options.run, options.model or "", store=options.store)
+    inputs = part_of(options, NewInputs)
     table = predictor.read_table(options.cohort)
     answers = predict_inputs(predictor, inputs, store, table=table, progress=Bars())
     _show_answers(answers)
@@ -109,7 +117,7 @@ def predict(options: PredictOptions) -> None:
 def _show_answers(answers: "Answers") -> None:
     """Print one line per slide, and what the answers are worth."""
     from cli.console import complain, counted, say, show_table
-    from mil.answers.answer import ALL_TISSUE
+    from mil.answers.predictor import UNPROMISED
 
     predictor = answers.predictor
     fits = counted(len(predictor.fits), "fit")
@@ -128,8 +136,8 @@ def _show_answers(answers: "Answers") -> None:
     )
     for row in answers.slides:
         for text in (row.reason, *row.notes):
-            if text and text != ALL_TISSUE:  # that is said once, of all
+            if text and text not in UNPROMISED:  # that is said once, of all
                 complain(f"{row.slide}: {text}")
     for text in answers.warnings():
         complain(text)
-    say(predictor.reader.promise())
+    say(answers.promise)

@@ -9,13 +9,19 @@ import numpy as np
 from features.bags.bag import Bag
 from features.errors import NoTiles
 from mil.answers.hidden import hidden
-from mil.answers.predictor import Fit, Predictor
-from mil.answers.reference import Likeness, describe
+from mil.answers.predictor import UNPROMISED, Fit, Predictor
+from mil.answers.reference import describe
 from mil.errors import FitError
 
 ANSWERED, UNDECIDED, ABSTAINED, FAILED = "answered", "undecided", "abstained", "failed"
 OUTCOMES = (ANSWERED, UNDECIDED, ABSTAINED, FAILED)
-ALL_TISSUE = "The model learnt from tumour, and this is all tissue: nothing is promised."
+NO_REFERENCE = (
+    "nothing is known of the slides that the model learnt from, so that this one cannot be compared"
+)
+SEEN_BY_MAKER = (
+    "The backbone or the segmenter has learnt from this case or slide: its answer proves nothing."
+)
+OTHER_NAME = "Its file or its bag is that of a training slide, whatever its names say."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +38,7 @@ class Answer:
         predicted: the most probable answer, where there is one.
         candidates: the answers that cannot be told apart.
         unlike: see ``Likeness.ratio``; NaN where it is not known.
-        mask: where the tiles come from: ``annotations``, ``segmenter`` or ``all tissue``.
+        mask: where its tiles come from: ``annotations``, ``segmenter`` or ``all tissue``.
         tumour_mm2: area of the mask, in square millimetres; NaN without one.
         n_tiles: tiles that were read.
         trained_on: whether the model was trained on the case: ``yes``, ``no``, ``unknown``, or ``out of
@@ -57,6 +63,11 @@ class Answer:
     notes: tuple[str, ...] = ()
 
     @property
+    def is_promised(self) -> bool:
+        """Whether its tiles were chosen as those of training slides, so that sets are worth what they say."""
+        return not set(self.notes) & set(UNPROMISED)
+
+    @property
     def has_values(self) -> bool:
         """Whether the model has said something."""
         return self.outcome in (ANSWERED, UNDECIDED)
@@ -79,13 +90,15 @@ class NewSlide:
     other: Mapping[str, str] = field(default_factory=dict)
 
 
-def without_bag(slide: str, error: Exception) -> Answer:
+def without_bag(slide: str, case: str, error: Exception, mask: str = "") -> Answer:
     """The row of a slide that could not be made a bag of, or has no tissue that suits."""
     outcome, reason = FAILED, str(error)
     if isinstance(error, NoTiles):
         outcome = ABSTAINED
         reason = "nothing to answer from: no tile of it lies in tissue inside the mask"
-    return Answer(level="slide", case=slide, slide=slide, outcome=outcome, reason=reason)
+    return Answer(
+        level="slide", case=case or slide, slide=slide, outcome=outcome, reason=reason, mask=mask
+    )
 
 
 def answer_slide(predictor: Predictor, new: NewSlide) -> tuple[Answer, Bag]:
@@ -109,21 +122,52 @@ def answer_slide(predictor: Predictor, new: NewSlide) -> tuple[Answer, Bag]:
     try:
         if problem := _unreadable(bag):
             return replace(row, reason=problem), bag
-        bag, same_region = predictor.suit(bag)
-        fits, trained_on = _fits(predictor, new)
-        likeness = Likeness()
-        if predictor.reference is not None and predictor.reads_tiles:
-            known_as = _known_as(predictor, new)
-            likeness = predictor.reference.compare(bag, known_as, same_region=same_region)
-        notes = likeness.notes if same_region else (*likeness.notes, ALL_TISSUE)
-        row = replace(row, unlike=likeness.ratio, trained_on=trained_on, notes=notes)
-        if likeness.unfit:
-            return replace(row, reason=likeness.unfit), bag
-        if likeness.abstains:
-            return replace(row, outcome=ABSTAINED, reason=likeness.abstains), bag
+        bag, how = predictor.suit(bag)
+        fits, relation = _fits(predictor, new)
+        row = replace(row, trained_on=relation, notes=_notes(predictor, new, how))
+        if predictor.reads_tiles:
+            row = _compared(row, predictor, bag, new, same_region=not how)
+            if row.reason:
+                return row, bag
         return _read(row, predictor, fits, [bag], new), bag
     except FitError as error:
         return replace(row, reason=str(error)), bag
+
+
+def _compared(
+    row: Answer, predictor: Predictor, bag: Bag, new: NewSlide, *, same_region: bool
+) -> Answer:
+    """The row with how the slide compares with training slides; with a reason where nothing is answered."""
+    reference = predictor.reference
+    if reference is None:
+        return replace(row, outcome=ABSTAINED, reason=NO_REFERENCE)
+    known = predictor.known_cases(new.bag, new.case)
+    case = next((name for name in sorted(known) if name in reference.cases), "")
+    likeness = reference.compare(bag, case, same_region=same_region)
+    row = replace(row, unlike=likeness.ratio, notes=(*row.notes, *likeness.notes))
+    if likeness.unfit:
+        return replace(row, reason=likeness.unfit)
+    if likeness.abstains:
+        return replace(row, outcome=ABSTAINED, reason=likeness.abstains)
+    return row
+
+
+def _notes(predictor: Predictor, new: NewSlide, how: str) -> tuple[str, ...]:
+    """What is to be said of a slide before its answer."""
+    known = predictor.known_cases(new.bag, new.case)
+    notes = [how] if how else []
+    if _seen_by_maker(new.bag, known, new.case):
+        notes.append(SEEN_BY_MAKER)
+    if new.case and known - {hidden(new.case)}:
+        notes.append(OTHER_NAME)
+    return tuple(notes)
+
+
+def _seen_by_maker(bag: Bag, known: frozenset[str], case: str) -> bool:
+    """Whether the backbone or the segmenter that made a bag has learnt from its case or slide."""
+    names = {*bag.trained_on, *map(hidden, bag.trained_on)}  # a package names cases by fingerprints
+    own = known | ({hidden(case)} if case else frozenset())
+    return bool(own & names) or not bag.sources.isdisjoint(bag.trained_on_slides)
 
 
 def answer_case(
@@ -166,12 +210,12 @@ def answer_case(
 
 def _fits(predictor: Predictor, new: NewSlide) -> tuple[tuple[Fit, ...], str]:
     """The fits to ask, and what they have to do with the case."""
-    used, case = new.bag.data_sha256 in predictor.bags, _known_as(predictor, new)
-    unseeing = predictor.unseeing(case)
-    if not case:
-        return predictor.fits, "yes" if used else "unknown"
+    known = predictor.known_cases(new.bag, new.case)
+    unseeing = predictor.unseeing(new.bag, known)
+    if _seen_by_maker(new.bag, known, new.case):
+        return unseeing or predictor.fits, "yes"
     if len(unseeing) == len(predictor.fits):
-        return predictor.fits, "no"
+        return predictor.fits, "no" if known else "unknown"
     return (unseeing, "out of fold") if unseeing else (predictor.fits, "yes")
 
 
@@ -182,19 +226,13 @@ def _unreadable(bag: Bag) -> str:
     return "" if np.isfinite(describe(bag)).all() else "the bag has features that are not finite"
 
 
-def _known_as(predictor: Predictor, new: NewSlide) -> str:
-    """The fingerprint of a slide's case; empty where it is not known."""
-    if new.case:
-        return hidden(new.case)
-    return predictor.cases.get(hidden(new.bag.slide), "")
-
-
 def _read(
     row: Answer, predictor: Predictor, fits: Sequence[Fit], bags: Sequence[Bag], new: NewSlide
 ) -> Answer:
     """The row with what the fits answer."""
-    known_as = _known_as(predictor, new)
-    reading = predictor.reader.read(predictor.answers(fits, bags, new.other), known_as)
+    known = predictor.known_cases(new.bag, new.case)
+    case = next((name for name in sorted(known) if predictor.reader.knows(name)), "")
+    reading = predictor.reader.read(predictor.answers(fits, bags, new.other), case)
     decided = len(reading.candidates) == 1
     between = " and ".join(reading.candidates)
     undecided = f"undecided between {between}" if between else "no answer is plausible"

@@ -9,6 +9,9 @@ from mil.answers.hidden import hidden
 from mil.answers.predictor import Predictor
 from mil.runs.run import Run
 
+INTENDED_USE = (
+    "Research on slides like those it learnt from, by who knows the disease; not for diagnosis."
+)
 LIMITS = (
     "It answers among the classes below. A disease it has never seen is called one of them, unless the slide "
     "looks unlike all it knows; then it abstains.",
@@ -61,13 +64,14 @@ class Card:
             ("Versions", self.versions),
             ("Made", self.finished),
         ]
-        lines = [f"# {self.title}", "", "For research; not for diagnosis.", ""]
+        lines = [f"# {self.title}", "", "## Intended use", "", INTENDED_USE, "", "## Model", ""]
         lines += [f"**{name}.** {text}\n" for name, text in rows]
         lines += ["## Limits", "", *(f"- {text}" for text in (*LIMITS, *notes)), ""]
         lines += [
             "## Cases",
             "",
-            "By fingerprint of their names, so that they can be recognised:",
+            "By fingerprint of their names, so that they can be recognised. Who knows or guesses a name can "
+            "compute its fingerprint.",
             "",
         ]
         lines += [" ".join(self.cases), ""]

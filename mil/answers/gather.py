@@ -1,11 +1,12 @@
 """Bags of new slides: read as they are, or extracted as the model's own were."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features.bags.bag import Bag, read_bag
-from features.errors import BagError, SarcomilError
+from features.errors import AnnotationError, AnnotationMissing, BagError, SarcomilError
 from features.progress import Progress
 from features.recipe import SEGMENTED
 from features.slides.names import slide_name
@@ -25,7 +26,7 @@ class NewSlides:
         names: of all, in the order they were given.
         bags: by name, of those that have one.
         unusable: by name, why the others have none.
-        masks: by name, where tiles come from; of slides that were extracted now.
+        masks: by name, where tiles come from; of slides that were given as such.
         paths: by name, the files of slides that were given as such.
         outlines: folder with what a segmenter calls tumour, as GeoJSON for QuPath and as pictures; None
             without a segmenter.
@@ -76,52 +77,91 @@ def gather_slides(
 
     Raises:
         RunError: two inputs have one name, or the model's bags were not extracted from slides.
+        AnnotationError: there is no such folder of annotations.
         BackboneError: the weights file is not given, or the file is no segmenter.
     """
     by_name = _by_name(new.inputs)
     paths = {name: path for name, path in by_name.items() if path.suffix != BAG}
+    if new.annotations is not None and not new.annotations.is_dir():
+        raise AnnotationError(f"annotations is {new.annotations}: no such folder.")
     if paths:
         check_region(predictor.recipe)
-    segmenter = new.segmenter or predictor.segmenter
-    mask, notes = _choose_mask(predictor, new.annotations, segmenter) if paths else ("", ())
-    folder = store / mask.replace(" ", "-")
+    new = replace(new, segmenter=new.segmenter or predictor.segmenter)
+    masks = {name: _choose_mask(predictor, new, path) for name, path in paths.items()}
     unusable: dict[str, SarcomilError] = {
         name: FitError(f"{path}: there is no such file.")
         for name, path in by_name.items()
         if not path.exists()
     }
-    packed = predictor.backbone
-    unusable |= extract_slides(
-        [path for name, path in paths.items() if name not in unusable],
-        dict(predictor.recipe) | ({"weights": packed.name} if packed else {}),
-        folder,
-        annotations=new.annotations if mask == ANNOTATIONS else None,
-        segmenter=segmenter if mask == SEGMENTER else None,
-        weights=str(packed) if packed else new.weights,
-        slide_mpp=new.slide_mpp,
-        progress=progress,
-    )
-    bags: dict[str, Bag] = {}
-    for name, path in by_name.items():
-        if name in unusable:
-            continue
-        try:
-            bags[name] = read_bag(path if path.suffix == BAG else folder / f"{name}{BAG}")
-        except BagError as error:
-            unusable[name] = error
-    outlines = folder / "outlines" if mask == SEGMENTER and segmenter else None
-    if outlines and segmenter:
-        drawn = [path for name, path in paths.items() if name in bags]
-        _write_outlines(drawn, segmenter, outlines, new.slide_mpp, progress)
+    places = {name: path for name, path in by_name.items() if path.suffix == BAG}
+    outlines = None
+    for mask in dict.fromkeys(masks.values()):
+        chosen = [paths[name] for name in paths if masks[name] == mask and name not in unusable]
+        folder = store / _folder_of(mask, new.segmenter)
+        unusable |= _extract(predictor, chosen, folder, mask, new, progress)
+        places |= {name: folder / f"{name}{BAG}" for name in paths if masks[name] == mask}
+        if mask == SEGMENTER and new.segmenter:
+            outlines = folder / "outlines"
+            _write_outlines(chosen, new.segmenter, outlines, new.slide_mpp, progress)
+    bags = _read_bags({n: places[n] for n in by_name if n not in unusable}, unusable)
+    notes = [note for mask in masks.values() if (note := _mask_note(predictor, new, mask))]
     return NewSlides(
         names=tuple(by_name),
         bags=bags,
         unusable=unusable,
-        masks=dict.fromkeys(paths, mask),
+        masks=masks,
         paths=paths,
         outlines=outlines,
-        notes=notes,
+        notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _extract(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    folder: Path,
+    mask: str,
+    new: NewInputs,
+    progress: Progress | None,
+) -> dict[str, SarcomilError]:
+    """Extract slides with one kind of mask; why some could not be."""
+    packed = predictor.backbone
+    return extract_slides(
+        paths,
+        dict(predictor.recipe) | ({"weights": packed.name} if packed else {}),
+        folder,
+        annotations=new.annotations if mask == ANNOTATIONS else None,
+        segmenter=new.segmenter if mask == SEGMENTER else None,
+        weights=str(packed) if packed else new.weights,
+        slide_mpp=new.slide_mpp,
+        progress=progress,
+    )
+
+
+def _read_bags(places: Mapping[str, Path], unusable: dict[str, SarcomilError]) -> dict[str, Bag]:
+    """The bags of files; one that cannot be read, or is of a slide that another is of, is unusable."""
+    bags: dict[str, Bag] = {}
+    slides: dict[str, Path] = {}
+    for name, path in places.items():
+        try:
+            bag = read_bag(path)
+            if (other := slides.setdefault(bag.slide, path)) is not path:
+                raise BagError(
+                    f"{path} holds slide {bag.slide}, as {other} does. Give one of them."
+                )
+            bags[name] = bag
+        except BagError as error:
+            unusable[name] = error
+    return bags
+
+
+def _folder_of(mask: str, segmenter: Path | None) -> str:
+    """The folder for bags with a kind of mask; every segmenter has its own."""
+    if mask != SEGMENTER or segmenter is None:
+        return mask.replace(" ", "-")
+    from features.lowpower.segmenter import read_segmenter_card
+
+    return f"{SEGMENTER}-{read_segmenter_card(segmenter)[1][:8]}"
 
 
 def _write_outlines(
@@ -158,24 +198,45 @@ def _by_name(inputs: Sequence[Path]) -> dict[str, Path]:
     return by_name
 
 
-def _choose_mask(
-    predictor: Predictor, annotations: Path | None, segmenter: Path | None
-) -> tuple[str, tuple[str, ...]]:
-    """Where the tiles of slides come from, and what is to be said of that."""
+def _choose_mask(predictor: Predictor, new: NewInputs, path: Path) -> str:
+    """Where the tiles of a slide come from: its annotation, else a segmenter, else all tissue."""
+    from features.extraction.jobs import SlideJob
+
     if predictor.recipe["region"] == "tissue":
-        note = "The model learnt from all tissue: annotations and segmenters are not used."
-        return ALL_TISSUE, (note,) if annotations or segmenter else ()
-    if annotations is not None:
-        return ANNOTATIONS, ()
+        return ALL_TISSUE
+    if new.annotations is not None:
+        job = SlideJob(slide=slide_name(path.name), files=(path,), annotations=new.annotations)
+        with suppress(AnnotationMissing):
+            job.annotation()
+            return ANNOTATIONS
+        return SEGMENTER if new.segmenter else ANNOTATIONS  # which then fails by name
+    return SEGMENTER if new.segmenter else ALL_TISSUE
+
+
+def _mask_note(predictor: Predictor, new: NewInputs, mask: str) -> str:
+    """What is to be said of a kind of mask; empty if nothing."""
+    region = predictor.recipe["region"]
     inside = " or ".join(predictor.recipe["classes"]) or "what a segmenter calls tumour"
-    if segmenter is not None:
-        if predictor.recipe["region"] == SEGMENTED:
-            return SEGMENTER, ()
-        return SEGMENTER, (
-            f"The model learnt from tiles inside drawn {inside}; here a segmenter says where the tumour is. "
-            "Look at the mask of every slide.",
+    if region == "tissue":
+        unread = new.annotations or new.segmenter
+        return "The model learnt from all tissue: annotations and segmenters are not used." * bool(
+            unread
         )
-    return ALL_TISSUE, (
-        f"The model learnt from tiles inside {inside}, and there are neither annotations nor a segmenter: "
-        "all tissue is used, tumour or not, and nothing is promised of the answers.",
-    )
+    if mask == ALL_TISSUE:
+        return (
+            f"The model learnt from tiles inside {inside}, and there are neither annotations nor a "
+            "segmenter: all tissue is used, tumour or not, and nothing is promised of the answers."
+        )
+    if mask != SEGMENTER or new.segmenter is None:
+        return ""
+    from features.lowpower.segmenter import read_segmenter_card
+
+    card, _ = read_segmenter_card(new.segmenter)
+    notes = ["A segmenter says where the tumour is: look at its outline on every slide."]
+    if region != SEGMENTED:
+        notes.append(
+            f"The model learnt from tiles inside drawn {inside}, so that nothing is promised."
+        )
+    if card.has_random_weights:
+        notes.append("The segmenter's encoder has random weights.")
+    return " ".join(notes)

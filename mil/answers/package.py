@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from features.bags.bag import fingerprint
+from features.choices import unknown_problem
 from features.errors import BackboneError
 from features.files.atomic import write_atomic
 from features.files.parse import parse_json
@@ -22,7 +24,8 @@ from mil.answers.hidden import hidden
 from mil.answers.predictor import Fit, Predictor, predictor_of_run
 from mil.answers.reading import reader_class
 from mil.answers.reference import load_reference, save_reference
-from mil.errors import RunError
+from mil.data.reading import TableReading
+from mil.errors import NotInRun, RunError
 from mil.learning.fitted import load_model, save_model
 from mil.runs.files import sha256_of, write_json
 from mil.runs.run import open_run
@@ -74,10 +77,15 @@ def write_package(
 
     if out.exists():
         raise RunError(f"{out} exists. Name a new folder for the package.")
+    if predictor.reads_tiles and predictor.reference is None:
+        raise RunError(
+            f"A package compares new slides with the training slides, of which nothing is known. "
+            f"{' '.join(predictor.notes)}"
+        )
     finder = load_segmenter(segmenter) if segmenter else None
     (out / "models").mkdir(parents=True)
     files: dict[str, dict[str, int]] = {}
-    notes: list[str] = []
+    notes = list(predictor.notes)
     for number, fit in enumerate(predictor.fits):
         files[f"models/{number}.safetensors"] = {"repeat": fit.repeat, "fold": fit.fold}
         seen = tuple(sorted(fit.seen))
@@ -90,52 +98,65 @@ def write_package(
         notes.append(note)
     if finder is not None:
         known = tuple(map(hidden, finder.card.trained_on))
-        save_segmenter(
-            out / SEGMENTER, replace(finder, card=replace(finder.card, trained_on=known))
-        )
+        nameless = replace(finder.card, trained_on=known, evaluation={}, settings={})
+        save_segmenter(out / SEGMENTER, replace(finder, card=nameless))
     write_atomic(out / CARD, card.to_markdown(notes))
     others = [path for name in OTHERS if (path := out / name).is_file()]
-    write_json(
-        out / PACKAGE,
-        {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "title": predictor.title,
-            "task": predictor.task,
-            "model": predictor.model,
-            "reads_tiles": predictor.reads_tiles,
-            "fits": files,
-            "reader": predictor.reader.to_json(),
-            "cases": dict(predictor.cases),
-            "bags": sorted(predictor.bags),
-            "performance": predictor.performance,
-            "card": asdict(card),
-            "notes": notes,
-            "sha256": {
-                str(path.relative_to(out)): sha256_of(path)
-                for path in [*(out / name for name in files), *others]
-            },
+    info = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "title": predictor.title,
+        "task": predictor.task,
+        "model": predictor.model,
+        "reads_tiles": predictor.reads_tiles,
+        "fits": files,
+        "reader": predictor.reader.to_json(),
+        "cases": dict(predictor.cases),
+        "bags": dict(predictor.bags),
+        "reading": asdict(predictor.reading),
+        "performance": predictor.performance,
+        "card": asdict(card),
+        "notes": notes,
+        "sha256": {
+            str(path.relative_to(out)): sha256_of(path)
+            for path in [*(out / name for name in files), *others]
         },
-    )
+    }
+    write_json(out / PACKAGE, info | {"seal": fingerprint(info)})
     return Package(out, card, tuple(notes))
 
 
-def open_predictor(path: Path, model: str = "") -> Predictor:
+def places(source: Path, out: Path | None) -> tuple[Path, Path]:
+    """Where answers are written, and the bags of new slides: never into a package, which is passed on.
+
+    Args:
+        source: a run folder or a package.
+        out: the CSV; ``predict.csv`` in the run folder, or here for a package, if not given.
+    """
+    if not is_package(source):
+        return out or source / "predict.csv", source / "bags"
+    path = out or Path("predict.csv")
+    return path, path.with_name(f"{path.stem}-bags")
+
+
+def open_predictor(path: Path, model: str = "", *, store: Path | None = None) -> Predictor:
     """The predictor of a run folder or of a package.
 
     Args:
         path: the folder.
         model: its name; of a cross-validation the best one if not given.
+        store: where the run's bag store is now, if it has moved; remembered.
 
     Raises:
+        NotInRun: there is no such model.
         RunError: the folder is neither, the run is not finished, or it has no such model.
         FitError: a fit is missing.
     """
     if not is_package(path):
-        return predictor_of_run(open_run(path), model)
+        return predictor_of_run(open_run(path, store=store), model)
     predictor = read_package(path)
-    if model not in ("", predictor.model):
-        raise RunError(f"{path} holds model {predictor.model}, not {model}.")
+    if model and (problem := unknown_problem("model", [model], [predictor.model])):
+        raise NotInRun(f"{path} has n{problem[1:]}")
     return predictor
 
 
@@ -162,7 +183,8 @@ def read_package(path: Path) -> Predictor:
         reads_tiles=info["reads_tiles"],
         cases=info["cases"],
         names={},
-        bags=frozenset(info["bags"]),
+        bags=info["bags"],
+        reading=TableReading(**info["reading"] | {"label_is": tuple(info["reading"]["label_is"])}),
         performance=info["performance"],
         backbone=path / BACKBONE if BACKBONE in info["sha256"] else None,
         segmenter=path / SEGMENTER if SEGMENTER in info["sha256"] else None,
@@ -180,6 +202,9 @@ def read_info(path: Path) -> dict[str, Any]:
         info: dict[str, Any] = parse_json((path / PACKAGE).read_text())
         if info["format"] != FORMAT or info["format_version"] > FORMAT_VERSION:
             raise RunError(f"{path}: the package is of another format. Upgrade sarcomil.")
+        seal = info.pop("seal")
+        if seal != fingerprint(info):
+            raise RunError(f"{path / PACKAGE} is not the file that was packed. Copy it again.")
         files: Mapping[str, str] = info["sha256"]
         changed = [name for name, sha256 in files.items() if sha256_of(path / name) != sha256]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -29,6 +29,9 @@ COLUMNS = (
     "tiles", "trained_on_it",
 )  # fmt: skip
 BETWEEN = ";"  # the names of a set
+NOTHING_PROMISED = (
+    "Nothing is promised of slides whose tiles were chosen otherwise than in training."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,18 @@ class Answers:
         return self.slides + self.cases
 
     @property
+    def promise(self) -> str:
+        """What the answers are worth, in sentences."""
+        if all(row.is_promised for row in self.slides):
+            return self.predictor.reader.promise()
+        return f"{NOTHING_PROMISED} For others: {self.predictor.reader.promise()}"
+
+    def bag_of(self, row: Answer) -> Bag | None:
+        """The bag of a slide's row."""
+        name = self.new.names[self.slides.index(row)]
+        return self.new.bags.get(name)
+
+    @property
     def failed(self) -> tuple[Answer, ...]:
         """The slides that could not be read."""
         return tuple(row for row in self.slides if row.outcome == FAILED)
@@ -62,7 +77,8 @@ class Answers:
         of = {word: [row.slide for row in self.slides if row.has_values and row.trained_on == word]
               for word in ("yes", "out of fold", "unknown")}  # fmt: skip
         sentences = {
-            "yes": "The model was trained on the cases of {}: their answers prove nothing.",
+            "yes": "The model, its backbone or a segmenter has learnt from the cases of {}: their answers "
+            "prove nothing.",
             "out of fold": "The study knows the cases of {}: the fits that have not seen them answer.",
             "unknown": "The case of {} is not known, so the model may have seen it. Give a cohort table.",
         }  # fmt: skip
@@ -99,8 +115,8 @@ class Answers:
             "fits": len(predictor.fits),
             "known_cases": predictor.reader.n_cases,
             "performance": predictor.performance,
-            "promise": predictor.reader.promise(),
-            "notes": list(predictor.notes),
+            "promise": self.promise,
+            "notes": [*predictor.notes, *self.new.notes, *self.warnings()],
             "answers": rows,
         }
         write_atomic(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -147,7 +163,9 @@ def predict_slides(
     usable: dict[str, list[tuple[NewSlide, Bag]]] = {}
     for name in slides.names:
         if name in slides.unusable:
-            row = without_bag(name, slides.unusable[name])
+            line = known.get(name)
+            case = (line.case if line else "") or predictor.names.get(name, "")
+            row = without_bag(name, case, slides.unusable[name], slides.masks.get(name, ""))
         else:
             bag = slides.bags[name]
             line = known.get(bag.slide)

@@ -9,6 +9,7 @@ from typing import Any
 from features.bags.bag import Bag, recipe_differences
 from features.bags.store import recipe_differences as describe_differences
 from features.errors import FeaturesError
+from features.recipe import SEGMENTED
 from mil.answers.hidden import hidden
 from mil.answers.reading import FitAnswer, Reader, reader_class
 from mil.answers.reference import SlideReference, load_reference
@@ -28,6 +29,16 @@ CHOOSES_TILES = {
 }  # fmt: skip
 
 
+# How tiles may be chosen otherwise than those of training slides; nothing is promised of such answers.
+ALL_TISSUE = "The model learnt from tumour, and this is all tissue: nothing is promised."
+BY_SEGMENTER = "The model learnt from drawn tumour; a segmenter drew this: nothing is promised."
+OTHER_SEGMENTER = (
+    "Another segmenter than that of the training slides chose the tiles: nothing is promised."
+)
+OTHER_REGION = (
+    "Tiles were chosen in another way than those of training slides: nothing is promised."
+)
+UNPROMISED = (ALL_TISSUE, BY_SEGMENTER, OTHER_SEGMENTER, OTHER_REGION)
 SAME_WEIGHTS = {"weights"}  # the name of their file; what they are, weights_sha256 tells
 
 
@@ -68,7 +79,7 @@ class Predictor:
         reads_tiles: whether it answers from tiles; a model of clinical columns does not.
         cases: the case of each training slide, both by fingerprint; see ``hidden``.
         names: the case of each training slide in plain words; empty in a package.
-        bags: fingerprints of the training bags.
+        bags: the case, by fingerprint, of each training bag and of each slide that one was made of.
         performance: how the cross-validation judged it, in one line; empty without one.
         backbone, segmenter: files with the encoder's weights and with a segmenter, of a package.
         reading: how the study's tables are read.
@@ -85,7 +96,7 @@ class Predictor:
     reads_tiles: bool
     cases: Mapping[str, str]
     names: Mapping[str, str]
-    bags: frozenset[str]
+    bags: Mapping[str, str]
     performance: str = ""
     backbone: Path | None = None
     segmenter: Path | None = None
@@ -110,27 +121,51 @@ class Predictor:
         """
         return list(read_table(path, self.reading)) if path else []
 
-    def unseeing(self, case: str) -> tuple[Fit, ...]:
-        """The fits that were not trained on a case, by fingerprint; all of them where it is not known."""
-        return tuple(fit for fit in self.fits if case not in fit.seen)
+    def known_cases(self, bag: Bag, case: str) -> frozenset[str]:
+        """Fingerprints of the cases that a slide may belong to, by its name, its bag and its file.
 
-    def suit(self, bag: Bag) -> tuple[Bag, bool]:
-        """A bag that the fits can read, and whether its tiles are tumour, if they learnt from tumour.
+        Args:
+            bag: of the slide.
+            case: as a table names it; empty where it does not.
+        """
+        found = {self.bags[key] for key in (bag.data_sha256, *bag.sources) if key in self.bags}
+        named = hidden(case) if case else self.cases.get(hidden(bag.slide), "")
+        return frozenset(found | {named} - {""})
+
+    def unseeing(self, bag: Bag, known: frozenset[str]) -> tuple[Fit, ...]:
+        """The fits that were trained neither on a slide nor on another of its cases.
+
+        Args:
+            bag: of the slide.
+            known: its cases; see ``known_cases``.
+        """
+        return tuple(
+            fit
+            for fit in self.fits
+            if not known & fit.seen and bag.sources.isdisjoint(fit.model.trained_on_slides)
+        )
+
+    def suit(self, bag: Bag) -> tuple[Bag, str]:
+        """A bag that the fits can read, and how its tiles were chosen otherwise than theirs; empty if alike.
 
         Raises:
-            FitError: its features were made in another way.
+            FitError: its features were made in another way, or lie in regions of other classes.
         """
         differing = set(recipe_differences(self.recipe, bag.recipe)) - SAME_WEIGHTS
-        if not differing:
-            return replace(bag, recipe=self.recipe), True
-        if differing - CHOOSES_TILES:
-            changes = describe_differences(self.recipe, bag.recipe)
+        region, other = self.recipe.get("region"), bag.recipe.get("region")
+        allowed = {"annotation_origin", "segmenter_sha256"}
+        if refused := differing - (allowed if region == other else CHOOSES_TILES):
+            changes = describe_differences(self.recipe, bag.recipe) or ", ".join(sorted(refused))
             raise FitError(
                 f"{bag.slide}: the bag does not suit model {self.model} ({changes}). Extract the slide with "
                 "the settings the model's bags were made with."
             )
-        all_tissue = "region" in differing and bag.recipe.get("region") == "tissue"
-        return replace(bag, recipe=self.recipe), not all_tissue
+        how = ""
+        if region != other:
+            how = {"tissue": ALL_TISSUE, SEGMENTED: BY_SEGMENTER}.get(str(other), OTHER_REGION)
+        elif "segmenter_sha256" in differing:
+            how = OTHER_SEGMENTER
+        return replace(bag, recipe=self.recipe), how
 
     def answers(
         self, fits: Sequence[Fit], bags: Sequence[Bag], other: Mapping[str, str]
@@ -224,7 +259,7 @@ def _predictor(
         reads_tiles=not reads_table([model]),
         cases={hidden(slide): hidden(case) for slide, case in run.cases.items()},
         names=run.cases,
-        bags=frozenset(run.bags.values()),
+        bags=_bag_cases(run, reference),
         performance=performance,
         notes=(*notes, *([note] if note else [])),
     )
@@ -247,3 +282,14 @@ def reference_of_run(run: Run) -> tuple[SlideReference | None, str]:
     except (MilError, FeaturesError) as error:
         return None, f"Not known whether new slides are like those the model learnt from: {error}"
     return SlideReference.of_bags(bags, list(run.cases.values())).hidden(), ""
+
+
+def _bag_cases(run: Run, reference: SlideReference | None) -> dict[str, str]:
+    """The case, by fingerprint, of each training bag and of each slide that one was made of."""
+    found = {
+        sha256: hidden(run.cases[slide]) for slide, sha256 in run.bags.items() if slide in run.cases
+    }
+    if reference is not None:
+        for case, sources in zip(reference.cases, reference.sources, strict=True):
+            found |= dict.fromkeys(sources, case)
+    return found

@@ -89,6 +89,10 @@ class Reader(ABC):
         """
 
     @abstractmethod
+    def knows(self, case: str) -> bool:
+        """Whether a case, by fingerprint, is one of the known ones."""
+
+    @abstractmethod
     def promise(self) -> str:
         """What the candidates are worth, in one sentence."""
 

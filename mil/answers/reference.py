@@ -60,6 +60,7 @@ class SlideReference:
     Attributes:
         slides: their names.
         cases: their cases.
+        sources: fingerprints of their files, as ``Bag.sources``.
         descriptors: (n, 2 D) mean and spread of each feature over the tiles.
         n_tiles: (n,) tiles.
         directions: (n,) in how many directions the features of a slide vary; NaN for a few tiles.
@@ -70,6 +71,7 @@ class SlideReference:
 
     slides: tuple[str, ...]
     cases: tuple[str, ...]
+    sources: tuple[tuple[str, ...], ...]
     descriptors: NDArray[np.float32]
     n_tiles: Floats
     directions: Floats
@@ -84,6 +86,7 @@ class SlideReference:
         return cls(
             slides=tuple(bag.slide for bag in bags),
             cases=tuple(cases),
+            sources=tuple(tuple(sorted(bag.sources)) for bag in bags),
             descriptors=np.stack([describe(bag) for bag in bags]),
             n_tiles=np.array([len(bag) for bag in bags], np.float64),
             directions=np.array([count_directions(bag) for bag in bags]),
@@ -95,7 +98,12 @@ class SlideReference:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], names: Mapping[str, Any]) -> "SlideReference":
         """The facts as ``arrays`` and ``names`` hold them."""
-        return cls(**arrays, slides=tuple(names["slides"]), cases=tuple(names["cases"]))
+        return cls(
+            **arrays,
+            slides=tuple(names["slides"]),
+            cases=tuple(names["cases"]),
+            sources=tuple(map(tuple, names["sources"])),
+        )
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -104,9 +112,10 @@ class SlideReference:
         return {name: getattr(self, name) for name in (*names, "bright_field")}
 
     @property
-    def names(self) -> dict[str, list[str]]:
-        """Slides and cases."""
-        return {"slides": list(self.slides), "cases": list(self.cases)}
+    def names(self) -> dict[str, list[Any]]:
+        """Slides, cases, and fingerprints of files."""
+        sources = [list(row) for row in self.sources]
+        return {"slides": list(self.slides), "cases": list(self.cases), "sources": sources}
 
     def hidden(self) -> "SlideReference":
         """The facts with fingerprints in place of names."""

@@ -27,12 +27,14 @@ class KnownRisks:
         names: fingerprints of n cases.
         folds: (R, n) the fold that tested the case in each repeat.
         risk: (R, n).
+        orders: whether the 95 % interval of Harrell's C, out of fold, lies above one half.
         curve: columns of survival, ``s_<time>``.
     """
 
     names: tuple[str, ...]
     folds: Ints
     risk: Floats
+    orders: bool
     curve: tuple[str, ...]
 
 
@@ -56,7 +58,11 @@ class RiskReader(Reader):
         repeats = [table.case_risks(model, repeat) for repeat in table.repeats]
         folds, risk = (np.stack([getattr(r, name) for r in repeats]) for name in ("fold", "risk"))
         names = tuple(map(hidden, repeats[0].case))
-        return cls(KnownRisks(names, folds, risk, tuple(table.curve_columns)))
+        from mil.evaluation.judge import evaluate
+
+        low = evaluate(table.select([model]))[model].metrics["harrell"].low
+        orders = low is not None and low > 0.5
+        return cls(KnownRisks(names, folds, risk, orders, tuple(table.curve_columns)))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -65,6 +71,7 @@ class RiskReader(Reader):
             tuple(values["known"]["names"]),
             np.array(values["known"]["folds"], np.int64),
             np.array(values["known"]["risk"], np.float64),
+            bool(values["known"]["orders"]),
             tuple(values["known"]["curve"]),
         )
         return cls(known)
@@ -75,6 +82,7 @@ class RiskReader(Reader):
             "names": list(self.known.names),
             "folds": self.known.folds.tolist(),
             "risk": self.known.risk.tolist(),
+            "orders": self.known.orders,
             "curve": list(self.known.curve),
         }
         return {"known": known}
@@ -105,7 +113,7 @@ class RiskReader(Reader):
             return Reading(values, half, (half,))
         rank, n = self._rank(answers, case)
         limits = wilson(rank * n, n)
-        decided = not limits.low <= 0.5 <= limits.high
+        decided = self.known.orders and not limits.low <= 0.5 <= limits.high
         half = HALVES[rank > 0.5]
         return Reading(values | {"rank": rank}, half, (half,) if decided else HALVES)
 
@@ -123,12 +131,21 @@ class RiskReader(Reader):
         }
         return float(np.mean(list(below.values()))), len({i for _, i in below})
 
+    def knows(self, case: str) -> bool:
+        """Whether a case, by fingerprint, is one of the known ones."""
+        return self.known is not None and case in self.known.names
+
     def promise(self) -> str:
         """What the halves are worth."""
         if self.known is None:
             return (
                 "Nothing is known of this model out of fold: a risk above 0 is higher than that of the "
                 "median training case. Predict with a cross-validation instead."
+            )
+        if not self.known.orders:
+            return (
+                f"Out of fold, on {self.n_cases} cases, the model does not order risks better than guessing: "
+                "no case is called high or low risk."
             )
         return (
             f"A case is of high or low risk where the 95 % interval of its rank among {self.n_cases} known "

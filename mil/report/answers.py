@@ -14,10 +14,10 @@ from features.files.atomic import write_atomic
 from features.progress import Progress, Silent
 from features.slides.slide import open_slide
 from features.tiles.quality import FLAGS
-from mil.answers.answer import ALL_TISSUE, ANSWERED, Answer
-from mil.answers.hidden import hidden
+from mil.answers.answer import ANSWERED, Answer
 from mil.answers.maps import answer_map
 from mil.answers.predict import Answers
+from mil.answers.predictor import UNPROMISED
 from mil.errors import FitError
 from mil.explanation.contact_sheet import extreme_tiles
 from mil.explanation.heatmap import draw_layers, scale_stops
@@ -96,7 +96,7 @@ def render_answers(answers: Answers, *, progress: Progress | None = None) -> str
         ratios=known.ratios if known and known.is_enough else (),
         axis_end=max([2.0, *(row.unlike for row in answers.slides if row.unlike == row.unlike)]),
         answered=ANSWERED,
-        all_tissue=ALL_TISSUE,
+        general=UNPROMISED,
     )
 
 
@@ -115,7 +115,7 @@ def _n_slides(answers: Answers, case: Answer) -> int:
 
 
 def _sheet(answers: Answers, row: Answer, *, drawn: bool) -> Sheet:
-    bag = answers.new.bags.get(row.slide)
+    bag = answers.bag_of(row)
     scores = _scores(answers, row, bag) if bag is not None and drawn else None
     shares = {name: value for name, value in row.values.items() if 0 <= value <= 1}
     return Sheet(
@@ -137,7 +137,7 @@ def _scores(answers: Answers, row: Answer, bag: Bag) -> TileScores | None:
     with suppress(FitError):
         read, _ = predictor.suit(bag)
         known = row.predicted in predictor.readout.classes
-        fits = predictor.unseeing(hidden(row.case)) or predictor.fits
+        fits = predictor.unseeing(bag, predictor.known_cases(bag, row.case)) or predictor.fits
         return answer_map(fits, read, row.predicted if known else None)
     return None
 

@@ -7,6 +7,7 @@ import pytest
 
 from cli.predict import PredictOptions, predict
 from features.bags.bag import write_bag
+from mil.answers.reference import SlideReference, save_reference
 from mil.learning.fitted import save_model
 from mil.learning.training import fit_model
 from mil.runs.record import finish_run, start_run
@@ -22,6 +23,8 @@ def trained(tmp_path):
     run.model_path("mean").parent.mkdir()
     fitted = fit_model("mean", cohort.cases, (), cohort.classes, QUICK, seed=0)
     save_model(run.model_path("mean"), fitted)
+    cases = [case.name for case in cohort.cases for _ in case.bags]
+    save_reference(run.path / "reference.safetensors", SlideReference.of_bags(cohort.bags, cases))
     return finish_run(run).path
 
 

@@ -120,4 +120,5 @@ def test_no_verb_that_learns_reads_a_kept_row(study, mil):
             assert not any(name in said for name in KEPT), (verb, said)
     for path in [*study.rglob("predictions.csv"), *study.rglob("draw-*-shots-*.csv")]:
         with path.open(newline="") as file:
-            assert {row["case"] for row in csv.DictReader(file)} == set(CASES), path
+            cases = set(list(CASES)[:4]) if "ladder" in path.parts else set(CASES)
+            assert {row["case"] for row in csv.DictReader(file)} == cases, path

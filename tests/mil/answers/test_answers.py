@@ -66,8 +66,67 @@ def test_a_known_case_is_answered_by_the_fits_that_have_not_seen_it(run, predict
 
 def test_a_training_slide_under_another_name_is_recognised(run, predictor):
     slide = next(iter(run.cases))
-    [row] = predict_slides(predictor, slides_of(replace(run.bag(slide), slide="new"))).slides
-    assert row.trained_on == "yes"
+    other = replace(run.bag(slide), slide="new", case="P-77")
+    [row] = predict_slides(predictor, slides_of(other)).slides
+    assert (row.case, row.trained_on) == ("P-77", "out of fold")
+    assert any("is that of a training slide" in note for note in row.notes)
+    case = run.cases[slide]
+    fits = predictor.unseeing(other, predictor.known_cases(other, "P-77"))
+    assert all(case not in fit.model.trained_on for fit in fits)
+    assert 0 < len(fits) < len(predictor.fits)
+    again = replace(made_bag("again", n_tiles=12), source_sha256="the file")
+    known = replace(predictor, bags={**predictor.bags, "the file": hidden(case)})
+    [row] = predict_slides(
+        known, slides_of(again)
+    ).slides  # embedded again, from a copy of the file
+    assert row.trained_on == "out of fold"
+
+
+def test_what_the_segmenter_or_the_backbone_has_learnt_from_proves_nothing(predictor):
+    for seen in ({"trained_on": ("P-77",)}, {"trained_on": (hidden("p 77"),)}):
+        bag = replace(made_bag("x", n_tiles=12), case="P-77", **seen)
+        [row] = predict_slides(predictor, slides_of(bag)).slides
+        assert row.trained_on == "yes"
+        assert any("has learnt from this case" in note for note in row.notes)
+    bag = replace(made_bag("x", n_tiles=12), source_sha256="f", trained_on_slides=("f",))
+    answers = predict_slides(predictor, slides_of(bag))
+    assert answers.slides[0].trained_on == "yes"
+    assert "prove nothing" in " ".join(answers.warnings())
+
+
+def test_without_facts_of_the_training_slides_nothing_is_answered(predictor):
+    [row] = predict_slides(replace(predictor, reference=None), slides_of(made_bag("x"))).slides
+    assert (row.outcome, row.values) == ("abstained", {})
+    assert "nothing is known of the slides that the model learnt from" in row.reason
+
+
+def test_a_slide_that_fails_stays_with_its_case(run, predictor):
+    rows = [replace(row, case="X", slide=n) for row, n in zip(run.rows()[:2], "ab", strict=True)]
+    new = slides_of(made_bag("a", n_tiles=12), b=FitError("broken"))
+    answers = predict_slides(predictor, new, table=rows)
+    [case] = answers.cases
+    assert case.case == "X"
+    assert "Without b (failed)." in case.notes
+
+
+def test_two_files_of_one_slide_and_regions_of_another_class_are_refused(run, predictor, tmp_path):
+    for name in ("one", "two"):
+        write_bag(tmp_path / f"{name}.h5", made_bag("same", n_tiles=12))
+    both = NewInputs(inputs=(tmp_path / "one.h5", tmp_path / "two.h5"))
+    new = gather_slides(predictor, both, tmp_path)
+    assert list(new.bags) == ["one"]
+    assert "holds slide same, as" in str(new.unusable["two"])
+    drawn = {**run.recipe, "region": "annotations", "classes": ["Tumor"]}
+    fits = tuple(replace(f, model=replace(f.model, recipe=drawn)) for f in predictor.fits)
+    necrosis = made_bag("n", n_tiles=12, recipe={**drawn, "classes": ["Necrosis"]})
+    [row] = predict_slides(replace(predictor, fits=fits), slides_of(necrosis)).slides
+    assert row.outcome == "failed"
+    assert "classes" in row.reason
+    segmented = {**drawn, "region": "segmented", "classes": [], "segmenter_sha256": "1"}
+    found = made_bag("s", n_tiles=12, recipe=segmented)
+    answers = predict_slides(replace(predictor, fits=fits), slides_of(found))
+    assert not answers.slides[0].is_promised
+    assert answers.promise.startswith("Nothing is promised")
 
 
 def test_every_slide_and_every_case_has_a_row(predictor):
@@ -180,8 +239,13 @@ def test_a_package_that_was_changed_or_exists_is_refused(run, predictor, tmp_pat
     path = write_package(predictor, card_of_run(run, predictor), tmp_path / "package").path
     with pytest.raises(RunError, match="exists"):
         write_package(predictor, card_of_run(run, predictor), path)
-    with pytest.raises(RunError, match="holds model abmil, not mean"):
+    with pytest.raises(RunError, match="no model 'mean'"):
         open_predictor(path, "mean")
+    package = (path / "package.json").read_text()
+    (path / "package.json").write_text(package.replace('"model": "abmil"', '"model": "mean"'))
+    with pytest.raises(RunError, match=r"package.json is not the file that was packed"):
+        read_package(path)
+    (path / "package.json").write_text(package)
     (path / "CARD.md").write_text("better")
     with pytest.raises(RunError, match=r"CARD.md is not the file that was packed"):
         read_package(path)

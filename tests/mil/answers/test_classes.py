@@ -62,6 +62,18 @@ def test_with_nine_cases_of_every_class_each_class_is_judged_by_its_own():
     assert "of each class" in reader.promise()
 
 
+def test_what_is_predicted_is_in_the_set():
+    rng = np.random.default_rng(5)
+    truth = np.repeat([0, 1, 2], 9)
+    p = softmax(2 * rng.normal(size=(1, 27, 3)) + np.eye(3)[truth])
+    folds = (np.arange(27) % 3)[None]
+    for kind in (ClassReader, GradeReader):
+        reader = kind(NAMES, CLASSES, known_of(truth, p, folds))
+        for _ in range(100):
+            reading = reader.read(answers_of(softmax(2 * rng.normal(size=(1, 3, 3)))))
+            assert reading.predicted in (reading.candidates or CLASSES)
+
+
 def test_a_known_case_does_not_judge_itself():
     truth = np.zeros(10, int)
     p = np.full((1, 10, 3), [[[0.6, 0.3, 0.1]]])

@@ -9,11 +9,11 @@ from mil.answers.risks import HALVES, KnownRisks, RiskReader
 CURVE = ("s_12", "s_24")
 
 
-def known(n=40):
+def known(n=40, *, orders=True):
     """Fold 0 gives risks from -1 to 1, fold 1 the same plus 10: fits are not on one scale."""
     folds = np.arange(n) % 2
     risk = np.linspace(-1, 1, n) + 10 * folds
-    return KnownRisks(tuple(f"case {i}" for i in range(n)), folds[None], risk[None], CURVE)
+    return KnownRisks(tuple(f"case {i}" for i in range(n)), folds[None], risk[None], orders, CURVE)
 
 
 def answers_of(risk):
@@ -35,6 +35,12 @@ def test_a_rank_near_one_half_is_undecided():
     reading = RiskReader(known()).read(answers_of(0.1))
     assert reading.candidates == HALVES
     assert RiskReader(known()).read(answers_of(-0.9)).candidates == ("low risk",)
+
+
+def test_a_model_that_orders_nothing_decides_nothing():
+    reader = RiskReader(known(orders=False))
+    assert reader.read(answers_of(5.0)).candidates == HALVES
+    assert "does not order risks better than guessing" in reader.promise()
 
 
 def test_few_known_cases_decide_only_the_extremes():
