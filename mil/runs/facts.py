@@ -81,6 +81,12 @@ class RunFacts:
         settings: Mapping[str, Any] = self.info.get("tuning", {})
         return settings
 
+    @property
+    def segmenting(self) -> Mapping[str, Any]:
+        """The settings by which each fold segmented its slides; empty without."""
+        settings: Mapping[str, Any] = self.info.get("segmenting", {})
+        return settings
+
     # Cases, slides and bags.
 
     @property

@@ -49,6 +49,11 @@ def check_store(path: Path, bags: Mapping[str, str], store: Path, *, own_bags: b
     if own_bags:
         raise RunError(f"{path} keeps the bags of each fold in its own folder. Leave store out.")
     if problem := missing_store(store):
+        if store.is_dir():
+            problem = (
+                f"{store} is not the bag store of {path}: it holds no bag (.h5). Name the store with its "
+                "bags."
+            )
         raise RunError(problem)
     for slide, checksum in bags.items():
         try:

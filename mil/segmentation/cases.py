@@ -230,7 +230,7 @@ class SegmentedPipeline:
             store=self.tissue.store,
             reading=self.tissue.reading,
         )
-        config = SegmentConfig.from_settings(run.info["segmenting"])
+        config = SegmentConfig.from_settings(run.segmenting)
         work = config.work(shuffled, self.folder / MAPS, _stores_in(folder), lambda _note: None)
         predictions = cross_validate_segmented(
             work, folds, run.models, run.settings.fit, seed=run.settings.split.seed + number,

@@ -123,7 +123,7 @@ def test_a_slide_excluded_by_rule_is_a_warning(study, capsys):
     problems, out, err = checked(study, capsys, min_tumour_of_tissue=0.99)
     assert problems == 0
     assert "4 excluded by rule" in out
-    assert err.count("less than min_tumour_of_tissue 0.99") == 4
+    assert err.count("less than --min-tumour-of-tissue 0.99") == 4
 
 
 def test_one_slide_under_two_names_is_a_problem(study, capsys):

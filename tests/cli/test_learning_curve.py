@@ -33,7 +33,7 @@ def test_it_prints_the_table_and_what_is_left_out(folder, mil):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--shots", "1,two"], "shots is ['1', 'two']"),
+        (["--shots", "1,two"], "--shots is a list of whole numbers; got ['1', 'two']"),
         (["--shots", "0"], "--shots are numbers of cases per class from 1; got 0"),
         (["--task", "survival"], "the task survival has none"),
         (["--models", "knm"], "Did you mean 'knn'"),

@@ -87,7 +87,11 @@ def rows_of(out):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("name", protocol_names())
+def test_every_study_is_rerun_here_but_that_of_segmenters():
+    assert set(protocol_names()) - set(BUDGET) == {"usta-phase3"}  # test_segmentation_protocol.py
+
+
+@pytest.mark.parametrize("name", BUDGET)
 def test_a_study_is_rerun_and_its_figures_stand_beside_ours(rerun, name):
     folder, out, err = rerun(name)
     assert "The data differ" in err

@@ -122,7 +122,7 @@ def test_bad_slide_is_one_clear_error_and_no_bag(realdata, tmp_path, name, mpp):
     assert outcome.status == "failed"
     assert outcome.reason.startswith(name)
     assert "\n" not in outcome.reason
-    assert re.search(r"Copy|Set slide_mpp", outcome.reason)
+    assert re.search(r"Copy|Set slide_mpp|Give the slide itself", outcome.reason)
     assert outcome.details == ""
     assert list(tmp_path.glob("*.h5")) == []
 

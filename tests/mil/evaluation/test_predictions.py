@@ -261,7 +261,7 @@ def test_csv_of_single_precision_gives_equal_values(tmp_path, predictions):
 
 def test_unreadable_files_are_named(tmp_path, predictions):
     path = tmp_path / "p.csv"
-    with pytest.raises(PredictionsError, match=r"p\.csv cannot be read"):
+    with pytest.raises(PredictionsError, match=r"p\.csv: no such run or table of predictions"):
         read_predictions(path)
     path.write_text("")
     with pytest.raises(PredictionsError, match="cannot be read"):

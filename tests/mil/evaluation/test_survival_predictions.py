@@ -121,7 +121,7 @@ def test_table_that_contradicts_itself_is_refused(change, said):
 
 
 def test_file_that_is_none_is_refused(tmp_path):
-    with pytest.raises(PredictionsError, match="cannot be read"):
+    with pytest.raises(PredictionsError, match=r"none\.csv: no such run or table of predictions"):
         read_predictions(tmp_path / "none.csv")
     table = table_of()[0]
     table.assign(risk="high").to_csv(tmp_path / "p.csv", index=False)

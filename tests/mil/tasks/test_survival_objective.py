@@ -227,8 +227,11 @@ def test_model_of_survival_gives_no_probabilities_of_classes_nor_one_of_classes_
             {"task": "regression"},
             "task is diagnosis, survival or grade; got 'regression'. Use diagnosis",
         ),
-        ({"task": "survival", "loss": "focal"}, "loss is cox or discrete; got 'focal'. Use cox"),
-        ({"loss": "cox"}, "loss is cross-entropy or focal; got 'cox'"),
+        (
+            {"task": "survival", "loss": "focal"},
+            "the task here is survival, whose loss is cox or discrete. Set loss to cox",
+        ),
+        ({"loss": "cox"}, "the task here is diagnosis, whose loss is cross-entropy or focal"),
         (
             {"task": "survival", "label_smoothing": 0.1},
             "label_smoothing 0.1 belongs to cross-entropy",
