@@ -6,6 +6,7 @@ n exchangeable items, one in n + 1 lies further out. The sample is the slide, no
 are alike, so that a test over tiles would call every new slide different.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,18 +55,18 @@ class Reference:
         """The distances in multiples of the largest: 1 is the oddest known item."""
         return tuple(distance / max(self.distances) for distance in self.distances)
 
-    def ratio(self, vector: NDArray[np.floating], group: str = "") -> float:
+    def ratio(self, vector: NDArray[np.floating], groups: Collection[str] = ()) -> float:
         """How far a new item lies, in multiples of the largest distance among the known ones.
 
         Args:
             vector: (D,) its descriptor.
-            group: items of this group are left out; for an item that is known itself.
+            groups: items of these are left out; for an item that is known itself.
 
         Returns:
             The ratio; NaN where too few items are known.
         """
-        others = np.array([name != group for name in self.groups])
-        if not self.is_enough or max(self.distances) <= 0:
+        others = np.array([name not in groups for name in self.groups])
+        if not self.is_enough or max(self.distances) <= 0 or others.sum() < MIN_GROUPS:
             return float("nan")
         return _nearest(np.atleast_2d(vector), self.vectors[others]) / max(self.distances)
 

@@ -189,7 +189,7 @@ def predict_slides(
         inputs: bags (.h5) or slides.
         model: its name; of a cross-validation the best one if not given.
         cohort: table that says which case each slide belongs to.
-        store: folder for the bags of slides; ``bags`` in the folder of the source if not given.
+        store: folder for the bags of slides; ``bags`` in the run's folder, or beside ``out``, if not given.
         out: a CSV to write, with a JSON and a page of the same name beside it.
         progress: shows slides, tiles and maps.
         **files: how slides become bags; see ``NewFiles``.
@@ -208,7 +208,7 @@ def predict_slides(
             print(row.slide, row.outcome, row.candidates, row.reason)
     """
     from mil.answers.gather import NewInputs
-    from mil.answers.package import open_predictor
+    from mil.answers.package import open_predictor, places
     from mil.answers.predict import predict_inputs
     from mil.report.answers import write_answers
 
@@ -224,7 +224,7 @@ def predict_slides(
         segmenter=None if segmenter is None else Path(segmenter),
     )
     table = predictor.read_table(Path(cohort) if cohort is not None else None)
-    bags = folder / "bags" if store is None else Path(store)
+    bags = places(folder, None if out is None else Path(out))[1] if store is None else Path(store)
     answers = predict_inputs(predictor, new, bags, table=table, progress=progress)
     if out is not None:
         write_answers(answers, Path(out), progress=progress)

@@ -18,6 +18,7 @@ OUTCOMES = (ANSWERED, UNDECIDED, ABSTAINED, FAILED)
 NO_REFERENCE = (
     "nothing is known of the slides that the model learnt from, so that this one cannot be compared"
 )
+TOO_FEW_CASES = "there are too few other training cases to tell whether it is like them"
 SEEN_BY_MAKER = (
     "The backbone or the segmenter has learnt from this case or slide: its answer proves nothing."
 )
@@ -90,6 +91,23 @@ class NewSlide:
     other: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """What a model has to do with a case.
+
+    Attributes:
+        known: fingerprints of the training cases that it belongs to, by name, bag or file.
+        fits: those to ask: that were not trained on it; all of them where every one was.
+        trained_on: see ``Answer.trained_on``.
+        notes: what a reader should know.
+    """
+
+    known: frozenset[str]
+    fits: tuple[Fit, ...]
+    trained_on: str
+    notes: tuple[str, ...] = ()
+
+
 def without_bag(slide: str, case: str, error: Exception, mask: str = "") -> Answer:
     """The row of a slide that could not be made a bag of, or has no tissue that suits."""
     outcome, reason = FAILED, str(error)
@@ -101,7 +119,32 @@ def without_bag(slide: str, case: str, error: Exception, mask: str = "") -> Answ
     )
 
 
-def answer_slide(predictor: Predictor, new: NewSlide) -> tuple[Answer, Bag]:
+def relation_of(predictor: Predictor, slides: Sequence[NewSlide]) -> Relation:
+    """What a model has to do with a case.
+
+    Args:
+        predictor: the model.
+        slides: all of the case.
+    """
+    known = frozenset[str]().union(*(predictor.known_cases(s.bag, s.case) for s in slides))
+    fits = tuple(
+        fit
+        for fit in predictor.fits
+        if all(fit in predictor.unseeing(slide.bag, known) for slide in slides)
+    )
+    word = "no" if known else "unknown"
+    if len(fits) < len(predictor.fits):
+        word = "out of fold" if fits else "yes"
+    seen = any(_seen_by_maker(slide.bag, known, slide.case) for slide in slides)
+    return Relation(
+        known=known,
+        fits=fits or predictor.fits,
+        trained_on="yes" if seen else word,
+        notes=(SEEN_BY_MAKER,) if seen else (),
+    )
+
+
+def answer_slide(predictor: Predictor, new: NewSlide, relation: Relation) -> tuple[Answer, Bag]:
     """The answer for one slide, and its bag as the model reads it.
 
     A slide whose case is not known counts as a case by itself.
@@ -118,60 +161,30 @@ def answer_slide(predictor: Predictor, new: NewSlide) -> tuple[Answer, Bag]:
         mask=new.mask,
         tumour_mm2=_area_mm2(bag, new.mask),
         n_tiles=len(bag),
+        trained_on=relation.trained_on,
     )
     try:
         if problem := _unreadable(bag):
             return replace(row, reason=problem), bag
         bag, how = predictor.suit(bag)
-        fits, relation = _fits(predictor, new)
-        row = replace(row, trained_on=relation, notes=_notes(predictor, new, how))
+        notes = [*([how] if how else []), *relation.notes]
+        if new.case and relation.known - {hidden(new.case)}:
+            notes.append(OTHER_NAME)
+        row = replace(row, notes=tuple(notes))
         if predictor.reads_tiles:
-            row = _compared(row, predictor, bag, new, same_region=not how)
+            row = _compared(row, predictor, bag, relation, same_region=not how)
             if row.reason:
                 return row, bag
-        return _read(row, predictor, fits, [bag], new), bag
+        return _read(row, predictor, relation, [bag], new), bag
     except FitError as error:
         return replace(row, reason=str(error)), bag
 
 
-def _compared(
-    row: Answer, predictor: Predictor, bag: Bag, new: NewSlide, *, same_region: bool
-) -> Answer:
-    """The row with how the slide compares with training slides; with a reason where nothing is answered."""
-    reference = predictor.reference
-    if reference is None:
-        return replace(row, outcome=ABSTAINED, reason=NO_REFERENCE)
-    known = predictor.known_cases(new.bag, new.case)
-    case = next((name for name in sorted(known) if name in reference.cases), "")
-    likeness = reference.compare(bag, case, same_region=same_region)
-    row = replace(row, unlike=likeness.ratio, notes=(*row.notes, *likeness.notes))
-    if likeness.unfit:
-        return replace(row, reason=likeness.unfit)
-    if likeness.abstains:
-        return replace(row, outcome=ABSTAINED, reason=likeness.abstains)
-    return row
-
-
-def _notes(predictor: Predictor, new: NewSlide, how: str) -> tuple[str, ...]:
-    """What is to be said of a slide before its answer."""
-    known = predictor.known_cases(new.bag, new.case)
-    notes = [how] if how else []
-    if _seen_by_maker(new.bag, known, new.case):
-        notes.append(SEEN_BY_MAKER)
-    if new.case and known - {hidden(new.case)}:
-        notes.append(OTHER_NAME)
-    return tuple(notes)
-
-
-def _seen_by_maker(bag: Bag, known: frozenset[str], case: str) -> bool:
-    """Whether the backbone or the segmenter that made a bag has learnt from its case or slide."""
-    names = {*bag.trained_on, *map(hidden, bag.trained_on)}  # a package names cases by fingerprints
-    own = known | ({hidden(case)} if case else frozenset())
-    return bool(own & names) or not bag.sources.isdisjoint(bag.trained_on_slides)
-
-
 def answer_case(
-    predictor: Predictor, rows: Sequence[Answer], slides: Sequence[tuple[NewSlide, Bag]]
+    predictor: Predictor,
+    rows: Sequence[Answer],
+    slides: Sequence[tuple[NewSlide, Bag]],
+    relation: Relation,
 ) -> Answer:
     """The answer for a case from all slides that have one.
 
@@ -179,6 +192,7 @@ def answer_case(
         predictor: the model.
         rows: of its slides.
         slides: those of them with an answer, and their bags as the model reads them.
+        relation: of the model to the case.
     """
     first = rows[0]
     if len(rows) == 1:
@@ -193,7 +207,7 @@ def answer_case(
         mask=", ".join(dict.fromkeys(row.mask for row in rows if row.mask)),
         tumour_mm2=sum(row.tumour_mm2 for row in rows if row.has_values) if slides else math.nan,
         n_tiles=sum(row.n_tiles for row in rows if row.has_values),
-        trained_on=first.trained_on,
+        trained_on=relation.trained_on,
         notes=tuple(dict.fromkeys(note for row in rows for note in row.notes)),
     )
     left_out = [f"{row.slide} ({row.outcome})" for row in rows if not row.has_values]
@@ -203,20 +217,32 @@ def answer_case(
         return replace(base, outcome=outcome, reason=reason)
     if left_out:
         base = replace(base, notes=(*base.notes, f"Without {', '.join(left_out)}."))
-    fits, trained_on = _fits(predictor, slides[0][0])
-    base = replace(base, trained_on=trained_on)
-    return _read(base, predictor, fits, [bag for _, bag in slides], slides[0][0])
+    return _read(base, predictor, relation, [bag for _, bag in slides], slides[0][0])
 
 
-def _fits(predictor: Predictor, new: NewSlide) -> tuple[tuple[Fit, ...], str]:
-    """The fits to ask, and what they have to do with the case."""
-    known = predictor.known_cases(new.bag, new.case)
-    unseeing = predictor.unseeing(new.bag, known)
-    if _seen_by_maker(new.bag, known, new.case):
-        return unseeing or predictor.fits, "yes"
-    if len(unseeing) == len(predictor.fits):
-        return predictor.fits, "no" if known else "unknown"
-    return (unseeing, "out of fold") if unseeing else (predictor.fits, "yes")
+def _compared(
+    row: Answer, predictor: Predictor, bag: Bag, relation: Relation, *, same_region: bool
+) -> Answer:
+    """The row with how the slide compares with training slides; with a reason where nothing is answered."""
+    reference = predictor.reference
+    if reference is None:
+        return replace(row, outcome=ABSTAINED, reason=NO_REFERENCE)
+    likeness = reference.compare(bag, relation.known, same_region=same_region)
+    row = replace(row, unlike=likeness.ratio, notes=(*row.notes, *likeness.notes))
+    if likeness.unfit:
+        return replace(row, reason=likeness.unfit)
+    if likeness.abstains:
+        return replace(row, outcome=ABSTAINED, reason=likeness.abstains)
+    if math.isnan(likeness.ratio):
+        return replace(row, outcome=ABSTAINED, reason=TOO_FEW_CASES)
+    return row
+
+
+def _seen_by_maker(bag: Bag, known: frozenset[str], case: str) -> bool:
+    """Whether the backbone or the segmenter that made a bag has learnt from its case or slide."""
+    names = {*bag.trained_on, *map(hidden, bag.trained_on)}  # a package names cases by fingerprints
+    own = known | ({hidden(case)} if case else frozenset())
+    return bool(own & names) or not bag.sources.isdisjoint(bag.trained_on_slides)
 
 
 def _unreadable(bag: Bag) -> str:
@@ -227,12 +253,11 @@ def _unreadable(bag: Bag) -> str:
 
 
 def _read(
-    row: Answer, predictor: Predictor, fits: Sequence[Fit], bags: Sequence[Bag], new: NewSlide
+    row: Answer, predictor: Predictor, relation: Relation, bags: Sequence[Bag], new: NewSlide
 ) -> Answer:
     """The row with what the fits answer."""
-    known = predictor.known_cases(new.bag, new.case)
-    case = next((name for name in sorted(known) if predictor.reader.knows(name)), "")
-    reading = predictor.reader.read(predictor.answers(fits, bags, new.other), case)
+    answers = predictor.answers(relation.fits, bags, new.other)
+    reading = predictor.reader.read(answers, relation.known)
     decided = len(reading.candidates) == 1
     between = " and ".join(reading.candidates)
     undecided = f"undecided between {between}" if between else "no answer is plausible"
@@ -240,7 +265,7 @@ def _read(
         row,
         outcome=ANSWERED if decided else UNDECIDED,
         reason="" if decided else undecided,
-        predicted=reading.predicted,
+        predicted=reading.predicted if reading.candidates else "",
         candidates=reading.candidates,
         values=reading.values,
     )

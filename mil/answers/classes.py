@@ -7,7 +7,7 @@ of new cases: ``benchmarks/prediction_sets.py`` measures it. What is proven for 
 cases in five folds, theorem 4 there), and nothing for the mean over repeats.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -130,13 +130,13 @@ class ClassReader(Reader):
     @cached_property
     def temperature(self) -> float:
         """By which logarithms of probabilities are divided; above 1 where the fits are too sure."""
-        return self._temperature("")
+        return self._temperature(())
 
-    def _temperature(self, case: str) -> float:
-        """The temperature without a known case."""
+    def _temperature(self, known: Collection[str]) -> float:
+        """The temperature without some known cases."""
         if self.known is None:
             return 1.0
-        others = np.array([name != case for name in self.known.names])
+        others = np.array([name not in known for name in self.known.names])
         repeats = len(self.known.p)
         p = np.concatenate(self.known.p[:, others])
         return temperature(np.tile(self.known.truth[others], repeats), p)
@@ -149,12 +149,12 @@ class ClassReader(Reader):
             >= cases_needed(COVERAGE)
         )
 
-    def read(self, answers: Sequence[FitAnswer], case: str = "") -> Reading:
+    def read(self, answers: Sequence[FitAnswer], known: Collection[str] = ()) -> Reading:
         """Probabilities by the mean logarithm over fits, recalibrated; and the classes that stay possible."""
         p = np.array([[answer.values[name] for name in self.answer_names] for answer in answers])
-        heat = self._temperature(case) if self.knows(case) else self.temperature
+        heat = self._temperature(known) if known else self.temperature
         mean = softmax(np.log(np.maximum(p, NEAREST)).mean(axis=0) / heat)
-        possible = _most_probable(mean) if self.known is None else self._possible(answers, p, case)
+        possible = _most_probable(mean) if self.known is None else self._possible(answers, p, known)
         if self.ordered and possible.any():
             low, high = np.flatnonzero(possible)[[0, -1]]
             possible[low : high + 1] = True
@@ -172,7 +172,9 @@ class ClassReader(Reader):
         median = int(np.searchsorted(p.cumsum(), 0.5))
         return self.classes[int(np.clip(median, among[0], among[-1]))]
 
-    def _possible(self, answers: Sequence[FitAnswer], p: Floats, case: str) -> Bools:
+    def _possible(
+        self, answers: Sequence[FitAnswer], p: Floats, left_out: Collection[str]
+    ) -> Bools:
         """(C,) whether each class stays in the set."""
         known = self.known
         assert known is not None
@@ -190,17 +192,13 @@ class ClassReader(Reader):
             axis=0,
         )
         own = known.p.mean(axis=0)[np.arange(len(known.names)), known.truth]
-        others = np.array([name != case for name in known.names])
+        others = np.array([name not in left_out for name in known.names])
         possible = np.empty(len(self.classes), bool)
         for k in range(len(self.classes)):
             pool = others & (known.truth == k) if self.by_class else others
             less_sure = int((own[pool] <= here[pool, k] + 1e-12).sum())
             possible[k] = (less_sure + 1) / (pool.sum() + 1) > 1 - COVERAGE + 1e-9
         return possible
-
-    def knows(self, case: str) -> bool:
-        """Whether a case, by fingerprint, is one of the known ones."""
-        return self.known is not None and case in self.known.names
 
     def promise(self) -> str:
         """What the sets are worth."""

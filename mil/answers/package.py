@@ -154,6 +154,8 @@ def open_predictor(path: Path, model: str = "", *, store: Path | None = None) ->
     """
     if not is_package(path):
         return predictor_of_run(open_run(path, store=store), model)
+    if store is not None:
+        raise RunError(f"{path} is a package and needs no bag store. Leave store out.")
     predictor = read_package(path)
     if model and (problem := unknown_problem("model", [model], [predictor.model])):
         raise NotInRun(f"{path} has n{problem[1:]}")

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from mil.answers.answer import (
     FAILED,
     Answer,
     NewSlide,
+    Relation,
     answer_case,
     answer_slide,
+    relation_of,
     without_bag,
 )
 from mil.answers.gather import NewInputs, NewSlides, gather_slides
@@ -43,12 +45,14 @@ class Answers:
         slides: one row per slide, in the order they were given.
         cases: one row per case.
         new: the slides.
+        relations: of the model to each case with a bag, by its name.
     """
 
     predictor: Predictor
     slides: tuple[Answer, ...]
     cases: tuple[Answer, ...]
     new: NewSlides
+    relations: Mapping[str, Relation]
 
     @property
     def rows(self) -> tuple[Answer, ...]:
@@ -158,6 +162,11 @@ def predict_slides(
         table: rows that say which case each slide belongs to, with the clinical columns a model may read.
     """
     known = {row.slide: row for row in table}
+    new = {name: _new_slide(predictor, slides, name, known) for name in slides.bags}
+    grouped: dict[str, list[NewSlide]] = {}
+    for one in new.values():
+        grouped.setdefault(one.case or one.bag.slide, []).append(one)
+    relations = {case: relation_of(predictor, group) for case, group in grouped.items()}
     rows: list[Answer] = []
     by_case: dict[str, list[Answer]] = {}
     usable: dict[str, list[tuple[NewSlide, Bag]]] = {}
@@ -167,22 +176,39 @@ def predict_slides(
             case = (line.case if line else "") or predictor.names.get(name, "")
             row = without_bag(name, case, slides.unusable[name], slides.masks.get(name, ""))
         else:
-            bag = slides.bags[name]
-            line = known.get(bag.slide)
-            case = (line.case if line else "") or predictor.names.get(bag.slide, "") or bag.case
-            new = NewSlide(
-                bag=bag,
-                case=case,
-                mask=slides.masks.get(name, _region(bag)),
-                other=line.other if line else {},
-            )
-            row, read = answer_slide(predictor, new)
+            one = new[name]
+            row, read = answer_slide(predictor, one, relations[one.case or one.bag.slide])
             if row.has_values:
-                usable.setdefault(row.case, []).append((new, read))
+                usable.setdefault(row.case, []).append((one, read))
         rows.append(row)
         by_case.setdefault(row.case, []).append(row)
-    cases = [answer_case(predictor, own, usable.get(case, [])) for case, own in by_case.items()]
-    return Answers(predictor=predictor, slides=tuple(rows), cases=tuple(cases), new=slides)
+    nothing = relation_of(predictor, [])
+    cases = [
+        answer_case(predictor, own, usable.get(case, []), relations.get(case, nothing))
+        for case, own in by_case.items()
+    ]
+    return Answers(
+        predictor=predictor,
+        slides=tuple(rows),
+        cases=tuple(cases),
+        new=slides,
+        relations=relations,
+    )
+
+
+def _new_slide(
+    predictor: Predictor, slides: NewSlides, name: str, table: Mapping[str, Row]
+) -> NewSlide:
+    """A slide with its case, by the table, the study or its bag."""
+    bag = slides.bags[name]
+    line = table.get(bag.slide)
+    case = (line.case if line else "") or predictor.names.get(bag.slide, "") or bag.case
+    return NewSlide(
+        bag=bag,
+        case=case,
+        mask=slides.masks.get(name, _region(bag)),
+        other=line.other if line else {},
+    )
 
 
 def _region(bag: Bag) -> str:

@@ -1,7 +1,7 @@
 """How the answers of a model's fits for a new case are read against those for known cases, out of fold."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
@@ -80,17 +80,13 @@ class Reader(ABC):
         """Columns that every fit must answer, where they depend on the cohort; else empty."""
 
     @abstractmethod
-    def read(self, answers: Sequence[FitAnswer], case: str = "") -> Reading:
+    def read(self, answers: Sequence[FitAnswer], known: Collection[str] = ()) -> Reading:
         """The answer for a case.
 
         Args:
             answers: of the fits that have not seen the case.
-            case: its fingerprint, where it is one of the known cases: it is left out of these.
+            known: fingerprints of the known cases that it belongs to: these are left out.
         """
-
-    @abstractmethod
-    def knows(self, case: str) -> bool:
-        """Whether a case, by fingerprint, is one of the known ones."""
 
     @abstractmethod
     def promise(self) -> str:

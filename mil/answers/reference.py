@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -102,7 +102,7 @@ class SlideReference:
             **arrays,
             slides=tuple(names["slides"]),
             cases=tuple(names["cases"]),
-            sources=tuple(map(tuple, names["sources"])),
+            sources=tuple(map(tuple, names.get("sources") or [()] * len(names["slides"]))),
         )
 
     @property
@@ -127,17 +127,19 @@ class SlideReference:
         """The descriptors, by case."""
         return Reference(self.descriptors, self.cases)
 
-    def compare(self, bag: Bag, case: str = "", *, same_region: bool = True) -> Likeness:
+    def compare(
+        self, bag: Bag, cases: Collection[str] = (), *, same_region: bool = True
+    ) -> Likeness:
         """How a slide compares with the training slides of other cases.
 
         Args:
             bag: of the slide, by the same encoder.
-            case: of the slide, as the facts name it, if it is one of the training slides'.
+            cases: of the slide, as the facts name them, where it is a training slide.
             same_region: whether its tiles were chosen as theirs were; if not, their number says nothing.
         """
         if unfit := self._unfit(bag):
             return Likeness(unfit=unfit)
-        ratio = self.reference.ratio(describe(bag), case)
+        ratio = self.reference.ratio(describe(bag), cases)
         reasons = [self._strange(bag), self._too_few(bag) if same_region else ""]
         notes = [*self._flag_notes(bag), self._tumour_note(bag)]
         if ratio > UNLIKE:

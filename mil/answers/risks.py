@@ -1,6 +1,6 @@
 """Answers that are risks: their rank among the known cases, and survival over time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -102,7 +102,7 @@ class RiskReader(Reader):
         """The times at which survival was predicted."""
         return self.known.curve if self.known else ()
 
-    def read(self, answers: Sequence[FitAnswer], case: str = "") -> Reading:
+    def read(self, answers: Sequence[FitAnswer], known: Collection[str] = ()) -> Reading:
         """The mean risk and survival; low or high where the rank is clearly below or above one half."""
         names = ("risk", *self.columns)
         values = {
@@ -111,29 +111,28 @@ class RiskReader(Reader):
         if self.known is None:
             half = HALVES[values["risk"] > 0]
             return Reading(values, half, (half,))
-        rank, n = self._rank(answers, case)
-        limits = wilson(rank * n, n)
-        decided = self.known.orders and not limits.low <= 0.5 <= limits.high
+        rank, n = self._rank(answers, known)
+        decided = False
+        if n and self.known.orders:
+            limits = wilson(rank * n, n)
+            decided = not limits.low <= 0.5 <= limits.high
         half = HALVES[rank > 0.5]
         return Reading(values | {"rank": rank}, half, (half,) if decided else HALVES)
 
-    def _rank(self, answers: Sequence[FitAnswer], case: str) -> tuple[float, int]:
-        """The share of known cases with a lower risk, and the number of cases that could be compared."""
+    def _rank(self, answers: Sequence[FitAnswer], left_out: Collection[str]) -> tuple[float, int]:
+        """The share of known cases with a lower risk, one half if none can be compared; and their number."""
         known = self.known
         assert known is not None
         risks = {(answer.repeat, answer.fold): answer.values["risk"] for answer in answers}
-        others = [i for i, name in enumerate(known.names) if name != case]
+        others = [i for i, name in enumerate(known.names) if name not in left_out]
         below = {
             (repeat, i): 0.5 + 0.5 * np.sign(here - float(known.risk[repeat, i]))
             for repeat, folds in enumerate(known.folds.tolist())
             for i in others
             if (here := risks.get((repeat, folds[i]))) is not None
         }
-        return float(np.mean(list(below.values()))), len({i for _, i in below})
-
-    def knows(self, case: str) -> bool:
-        """Whether a case, by fingerprint, is one of the known ones."""
-        return self.known is not None and case in self.known.names
+        rank = float(np.mean(list(below.values()))) if below else 0.5
+        return rank, len({i for _, i in below})
 
     def promise(self) -> str:
         """What the halves are worth."""

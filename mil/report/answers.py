@@ -15,6 +15,7 @@ from features.progress import Progress, Silent
 from features.slides.slide import open_slide
 from features.tiles.quality import FLAGS
 from mil.answers.answer import ANSWERED, Answer
+from mil.answers.gather import SEGMENTER
 from mil.answers.maps import answer_map
 from mil.answers.predict import Answers
 from mil.answers.predictor import UNPROMISED
@@ -137,7 +138,7 @@ def _scores(answers: Answers, row: Answer, bag: Bag) -> TileScores | None:
     with suppress(FitError):
         read, _ = predictor.suit(bag)
         known = row.predicted in predictor.readout.classes
-        fits = predictor.unseeing(bag, predictor.known_cases(bag, row.case)) or predictor.fits
+        fits = answers.relations[row.case].fits
         return answer_map(fits, read, row.predicted if known else None)
     return None
 
@@ -163,7 +164,8 @@ def _photograph(bag: Bag) -> Heatmap | None:
 def _outline(answers: Answers, row: Answer) -> bytes:
     """The picture of what a segmenter calls tumour, small; empty without one."""
     folder = answers.new.outlines
-    path = folder / f"{row.slide}-overlay.png" if folder else None
+    drawn = folder is not None and row.mask == SEGMENTER
+    path = folder / f"{row.slide}-overlay.png" if folder and drawn else None
     if path is None or not path.is_file():
         return b""
     buffer = io.BytesIO()

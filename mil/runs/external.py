@@ -119,6 +119,7 @@ def external_validation(
             notify(f"Left out: {row}: {reason}")
     check_unseen(run, members, cohort)
     check_second_scans(run, cohort, notify or (lambda _text: None))
+    unlike = compare_slides(run, cohort, notify or (lambda _text: None))
     record = new_record(run, model, table, cohort)
     logs = log_paths(table, store, run.path)
     check_same_model(earlier_records(logs, record), record)
@@ -129,7 +130,6 @@ def external_validation(
     path.mkdir(exist_ok=True)
     write_predictions(path / "predictions.csv", predictions)
     evaluation = evaluate(predictions)
-    unlike = compare_slides(run, cohort, notify or (lambda _text: None))
     facts = {
         "members": len(members),
         "table_sha256": record.table_sha256,

@@ -15,6 +15,7 @@ from mil.answers.hidden import hidden
 from mil.answers.package import open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
 from mil.answers.predictor import predictor_of_run
+from mil.answers.reference import SlideReference
 from mil.errors import CohortError, FitError, RunError
 from mil.evaluation.classification.recalibration import temperature
 from mil.report.answers import write_answers
@@ -92,6 +93,31 @@ def test_what_the_segmenter_or_the_backbone_has_learnt_from_proves_nothing(predi
     answers = predict_slides(predictor, slides_of(bag))
     assert answers.slides[0].trained_on == "yes"
     assert "prove nothing" in " ".join(answers.warnings())
+
+
+def test_one_training_slide_makes_its_whole_case_a_known_one(run, predictor):
+    slide, case = next(iter(run.cases.items()))
+    rows = [
+        replace(row, case="X", slide=n) for row, n in zip(run.rows()[:2], ("a", "b"), strict=True)
+    ]
+    new, copy = made_bag("a", n_tiles=12), replace(run.bag(slide), slide="b", case="")
+    forth = predict_slides(predictor, slides_of(new, copy), table=rows)
+    back = predict_slides(predictor, slides_of(copy, new), table=rows)
+    for answers in (forth, back):
+        assert {row.trained_on for row in answers.rows} == {"out of fold"}
+        assert all(case not in fit.model.trained_on for fit in answers.relations["X"].fits)
+    assert forth.cases[0].values == pytest.approx(back.cases[0].values)
+    made = replace(made_bag("b", n_tiles=12), trained_on=("X",))
+    answers = predict_slides(predictor, slides_of(new, made), table=rows)
+    assert {row.trained_on for row in answers.rows} == {"yes"}
+
+
+def test_with_three_training_cases_nothing_can_be_compared(predictor):
+    bags = [made_bag(f"t{i}", n_tiles=12) for i in range(3)]
+    few = replace(predictor, reference=SlideReference.of_bags(bags, ["p", "q", "r"]))
+    [row] = predict_slides(few, slides_of(made_bag("x", n_tiles=12))).slides
+    assert (row.outcome, row.values) == ("abstained", {})
+    assert "too few other training cases" in row.reason
 
 
 def test_without_facts_of_the_training_slides_nothing_is_answered(predictor):

@@ -81,8 +81,8 @@ def test_a_known_case_does_not_judge_itself():
     reader = ClassReader(NAMES, CLASSES, known_of(truth, p, np.zeros((1, 10), int)))
     new = answers_of(np.array([[[0.01, 0.9, 0.09]]]))
     assert "a" in reader.read(new).candidates  # case 4 itself is as odd: 2 of 11
-    assert "a" in reader.read(new, "case 0").candidates
-    assert reader.read(new, "case 4").candidates == ("b",)  # 1 of 10
+    assert "a" in reader.read(new, ["case 0"]).candidates
+    assert reader.read(new, ["case 4"]).candidates == ("b",)  # 1 of 10
 
 
 def test_probabilities_are_cooled_where_fits_are_too_sure():

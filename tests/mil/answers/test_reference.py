@@ -54,7 +54,7 @@ def test_slides_of_one_case_are_not_each_others_neighbours():
     names = tuple("abcdef")
     single, double = Reference(once, names), Reference(twice, names * 2)
     assert max(double.distances) == pytest.approx(max(single.distances), rel=0.1)
-    assert double.ratio(once[0], "a") > 0.2
+    assert double.ratio(once[0], ["a"]) > 0.2
     assert double.ratio(once[0]) == pytest.approx(0, abs=1e-6)
 
 

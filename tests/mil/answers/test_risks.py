@@ -52,8 +52,14 @@ def test_few_known_cases_decide_only_the_extremes():
 def test_a_known_case_is_ranked_among_the_others():
     reader = RiskReader(known())
     [_, second] = answers_of(float(known().risk[0, 39] - 10))
-    reading = reader.read([second], "case 39")
+    reading = reader.read([second], ["case 39"])
     assert reading.values["rank"] == 1.0  # of the other cases of its fold all lie below
+
+
+def test_a_case_that_can_be_compared_with_none_is_undecided():
+    reader = RiskReader(known())
+    reading = reader.read(answers_of(5.0)[:1], [f"case {i}" for i in range(0, 40, 2)])
+    assert (reading.values["rank"], reading.candidates) == (0.5, HALVES)
 
 
 def test_without_known_cases_the_sign_decides():
