@@ -79,17 +79,17 @@ def main() -> None:
     for task, distance in TASKS.items():
         for n in (20, 40):
             rng = np.random.default_rng([n, int(100 * distance)])
-            found = np.stack([one_cohort(n, distance, rng) for _ in range(cohorts)])
-            held, size, right, naive = np.moveaxis(found, -1, 0)
+            readings = np.stack([one_cohort(n, distance, rng) for _ in range(cohorts)])
+            covered, size, right, covered_naively = np.moveaxis(readings, -1, 0)
             single = size == 1
-            limits = wilson(held.sum(), held.size)
+            limits = wilson(covered.sum(), covered.size)
             table.append(
                 (
                     task,
                     str(n),
-                    f"{held.mean():.3f} ({limits.low:.3f} to {limits.high:.3f})",
-                    f"{naive.mean():.3f}",
-                    f"{np.quantile(held.mean(axis=1), 0.05):.2f}",
+                    f"{covered.mean():.3f} ({limits.low:.3f} to {limits.high:.3f})",
+                    f"{covered_naively.mean():.3f}",
+                    f"{np.quantile(covered.mean(axis=1), 0.05):.2f}",
                     f"{size.mean():.2f}",
                     f"{single.mean():.2f}",
                     f"{right.sum() / max(single.sum(), 1):.2f}",

@@ -225,7 +225,7 @@ def diagnosis_rows(folder: Path) -> list[Row]:
         for name, table in tables.items()
         for model in DIAGNOSIS
     }
-    found = []
+    rows_of_table = []
     for model in DIAGNOSIS:
         first = right["annotation", model]
         for name in tables:
@@ -233,10 +233,10 @@ def diagnosis_rows(folder: Path) -> list[Row]:
             p = mcnemar_exact(len(first - cases), len(cases - first))
             against = "" if name == "annotation" else f", McNemar p {p:.2f}"
             bar = "at most 2 fewer" if name == "mask of each fold" else ""
-            found.append(
+            rows_of_table.append(
                 (f"diagnosis, {model}, tiles of {name}", bar, f"{len(cases)}/{len(rows)}{against}")
             )
-    return found
+    return rows_of_table
 
 
 def annotated(tissue: Cohort, slides: Sequence[ReadSlide], folder: Path) -> Cohort:

@@ -128,9 +128,9 @@ class Predictor:
             bag: of the slide.
             case: as a table names it; empty where it does not.
         """
-        found = {self.bags[key] for key in (bag.data_sha256, *bag.sources) if key in self.bags}
+        by_content = {self.bags[key] for key in (bag.data_sha256, *bag.sources) if key in self.bags}
         named = hidden(case) if case else self.cases.get(hidden(bag.slide), "")
-        return frozenset(found | {named} - {""})
+        return frozenset(by_content | {named} - {""})
 
     def unseeing(self, bag: Bag, known: frozenset[str]) -> tuple[Fit, ...]:
         """The fits that were trained neither on a slide nor on another of its cases.
@@ -225,7 +225,9 @@ def _of_cross_validation(run: Run, model: str) -> Predictor:
         evaluation = evaluate(predictions.select(able))
         model = evaluation.best().model
         if len(able) > 1:
-            notes = (f"Model {model}: the best of {len(able)} in {run.path}.",)
+            notes = (
+                f"Model {model}: the best of {len(able)} in {run.path}, so that its figures flatter it.",
+            )
     members = run.ensemble(model)
     fits = tuple(
         Fit(fold.repeat, fold.index, member)
@@ -286,10 +288,10 @@ def reference_of_run(run: Run) -> tuple[SlideReference | None, str]:
 
 def _bag_cases(run: Run, reference: SlideReference | None) -> dict[str, str]:
     """The case, by fingerprint, of each training bag and of each slide that one was made of."""
-    found = {
+    cases = {
         sha256: hidden(run.cases[slide]) for slide, sha256 in run.bags.items() if slide in run.cases
     }
     if reference is not None:
         for case, sources in zip(reference.cases, reference.sources, strict=True):
-            found |= dict.fromkeys(sources, case)
-    return found
+            cases |= dict.fromkeys(sources, case)
+    return cases

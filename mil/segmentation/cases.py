@@ -132,8 +132,8 @@ class SegmentConfig:
             return []
         jobs = self.source.jobs
         scale = JobSettings(slide_mpp=jobs.slide_mpp, slide_mpp_force=jobs.slide_mpp_force)
-        found = jobs_of_rows(rows, self.source.slides, scale)
-        return [DrawnSlide(job=job, full=False) for job in found]
+        other_jobs = jobs_of_rows(rows, self.source.slides, scale)
+        return [DrawnSlide(job=job, full=False) for job in other_jobs]
 
 
 @dataclass(frozen=True, kw_only=True)

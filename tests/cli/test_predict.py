@@ -58,9 +58,9 @@ def test_a_broken_bag_has_a_row_with_its_error_and_stops_no_other(trained, tmp_p
     assert all(float(row[name]) >= 0 for row in (rows[0], rows[3]) for name in values)
     assert "broken.h5: cannot be read as a bag" in rows[1]["reason"]
     assert "the bag does not suit model mean (backbone toy -> another" in rows[2]["reason"]
-    told = " ".join(capsys.readouterr().err.split())
-    assert "broken.h5: cannot be read as a bag" in told
-    assert "The case of a, b is not known" in told
+    stderr = " ".join(capsys.readouterr().err.split())
+    assert "broken.h5: cannot be read as a bag" in stderr
+    assert "The case of a, b is not known" in stderr
 
 
 def test_without_errors_the_command_succeeds(trained, tmp_path):

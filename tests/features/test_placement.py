@@ -195,10 +195,10 @@ def test_drawings_that_all_lie_in_the_first_corner_are_noted(tmp_path, shares, n
     notes = []
     extract_jobs(jobs, recipe, tmp_path / "store", device="cpu", workers=1, notify=notes.append)
     for texts in (summary.warnings, notes):
-        found = [text for text in texts if "lie within the upper left" in text]
-        assert len(found) == int(noted)
+        remarks = [text for text in texts if "lie within the upper left" in text]
+        assert len(remarks) == int(noted)
         assert all(
-            text.startswith("All 3 drawings lie within the upper left 52% ") for text in found
+            text.startswith("All 3 drawings lie within the upper left 52% ") for text in remarks
         )
 
 

@@ -176,8 +176,8 @@ def test_pairs_of_one_specimen_are_one_remark(monkeypatch):
         first=0, second=0, turn=0, mirrored=False, scale=1, shift_um=(0, 0), um_per_px=8, matches=9,
         compared=9, chance=0,
     )  # fmt: skip
-    found = [replace(scan, first=first, second=second) for first, second in pairs]
-    monkeypatch.setattr(check, "find_second_scans", lambda *_: found)
+    scans = [replace(scan, first=first, second=second) for first, second in pairs]
+    monkeypatch.setattr(check, "find_second_scans", lambda *_: scans)
     checks = [
         SlideCheck(slide=f"s{n}", case=f"c{n}", scales=(), identity=(str(n),)) for n in range(6)
     ]

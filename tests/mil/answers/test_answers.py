@@ -149,8 +149,8 @@ def test_two_files_of_one_slide_and_regions_of_another_class_are_refused(run, pr
     assert row.outcome == "failed"
     assert "classes" in row.reason
     segmented = {**drawn, "region": "segmented", "classes": [], "segmenter_sha256": "1"}
-    found = made_bag("s", n_tiles=12, recipe=segmented)
-    answers = predict_slides(replace(predictor, fits=fits), slides_of(found))
+    by_segmenter = made_bag("s", n_tiles=12, recipe=segmented)
+    answers = predict_slides(replace(predictor, fits=fits), slides_of(by_segmenter))
     assert not answers.slides[0].is_promised
     assert answers.promise.startswith("Nothing is promised")
 

@@ -116,8 +116,8 @@ def test_noise_with_the_mean_and_the_spread_of_tissue_is_no_tissue():
     bags = bags_of(rng, 16, n=60)
     everything = np.concatenate([bag.features for bag in bags])
     noise = rng.normal(everything.mean(axis=0), everything.std(axis=0), (60, DIM))
-    found = reference_of(bags).compare(made_bag("noise", noise.astype(np.float32)))
-    assert "no features of such tissue" in found.abstains
+    likeness = reference_of(bags).compare(made_bag("noise", noise.astype(np.float32)))
+    assert "no features of such tissue" in likeness.abstains
 
 
 def test_tiles_with_flags_and_little_tumour_are_noted():

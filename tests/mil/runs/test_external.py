@@ -496,18 +496,20 @@ def test_a_validation_returns_what_it_has_written(run, unseen, cohort_on_disk, t
 def test_slides_unlike_those_of_the_run_are_named_and_still_judged(run, unseen):
     [fine, *_] = made_cohort((4, 4), seed=1).cases
     foreign = made_case("y1", "class-a", np.full((6, 5), 40.0) + np.arange(30).reshape(6, 5))
-    told = []
+    messages = []
     cohort = cohort_of([fine, foreign, *unseen.cases[1:2]])
-    assert external.compare_slides(run, cohort, told.append) == {}  # the run's bags are not there
-    assert "Not known whether new slides are like those" in told[0]
+    assert (
+        external.compare_slides(run, cohort, messages.append) == {}
+    )  # the run's bags are not there
+    assert "Not known whether new slides are like those" in messages[0]
     bags = [bag for case in made_cohort((4, 4), seed=1).cases for bag in case.bags]
     cases = [bag.slide.split("-")[0] for bag in bags]
     save_reference(run.path / "reference.safetensors", SlideReference.of_bags(bags, cases))
     checksum = {"reference.safetensors": sha256_of(run.path / "reference.safetensors")}
     known = Run(run.path, run.info | {"results": run.info["results"] | checksum})
-    told.clear()
-    unlike = external.compare_slides(known, cohort, told.append)
+    messages.clear()
+    unlike = external.compare_slides(known, cohort, messages.append)
     assert unlike["y1-s1"].ratio > 1.5
-    assert told[0].startswith("y1-s1: unlike the training slides")
-    assert "slides are unlike those the model learnt from" in told[-1]
+    assert messages[0].startswith("y1-s1: unlike the training slides")
+    assert "slides are unlike those the model learnt from" in messages[-1]
     assert unlike[fine.bags[0].slide].ratio < 1

@@ -28,8 +28,10 @@ def table(study, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(study, table, tmp_path_factory):
-    kept = [arm.name for arm in load_protocol("usta-phase3").arms if arm.segmenter != "unet"]
-    protocol = with_changes(load_protocol("usta-phase3"), [f"arms={';'.join(kept)}", *CHANGES])
+    quick_arms = [arm.name for arm in load_protocol("usta-phase3").arms if arm.segmenter != "unet"]
+    protocol = with_changes(
+        load_protocol("usta-phase3"), [f"arms={';'.join(quick_arms)}", *CHANGES]
+    )
     protocol.check()
     rows = read_table(table)
     return run_protocol(
