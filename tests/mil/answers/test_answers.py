@@ -12,12 +12,15 @@ from features.errors import NoTiles
 from mil.answers.card import card_of_run
 from mil.answers.gather import NewInputs, NewSlides, gather_slides
 from mil.answers.hidden import hidden
+from mil.answers.maps import answer_map
 from mil.answers.package import open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
 from mil.answers.predictor import predictor_of_run
 from mil.answers.reference import SlideReference
 from mil.errors import CohortError, FitError, RunError
 from mil.evaluation.classification.recalibration import temperature
+from mil.explanation.default import default_scores
+from mil.explanation.target import explanation_target
 from mil.report.answers import write_answers
 from tests.mil.made import made_bag, made_cohort
 from tests.mil.made_runs import make_run
@@ -210,6 +213,16 @@ def test_a_bag_that_differs_only_in_where_tiles_were_taken_is_read_and_that_is_n
     assert row.outcome in ("answered", "undecided")
     assert any("nothing is promised" in note for note in row.notes)
     assert row.mask == "all tissue"
+
+
+def test_the_map_of_an_answer_is_the_mean_over_its_fits(run, predictor):
+    bag = run.bag(next(iter(run.cases)))
+    drawn = answer_map(predictor.fits, bag, "class-b")
+    targets = [explanation_target(fit.model, bag, "class-b") for fit in predictor.fits]
+    maps = [default_scores(target) for target in targets]
+    assert drawn.values == pytest.approx(sum(one.values for one in maps) / len(maps))
+    assert drawn.relative == pytest.approx(sum(one.relative for one in maps) / len(maps))
+    assert np.abs(drawn.relative).max() > 0
 
 
 def test_the_files_hold_one_row_each(predictor, tmp_path):

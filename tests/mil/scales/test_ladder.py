@@ -8,6 +8,7 @@ import pytest
 from features.extraction.jobs import JobSettings
 from features.recipe import Recipe
 from mil.errors import RunError
+from mil.evaluation.judge import compare_tables, evaluate
 from mil.report.ladder import write_ladder
 from mil.runs.cross_validation import Plan
 from mil.scales.ladder import ScaledSlides, climb_ladder
@@ -53,7 +54,11 @@ def test_each_scale_has_a_store_and_a_run_in_the_same_folds(folder, tmp_path):
     assert (fine.magnification, coarse.magnification) == ("4x", "2x")
     assert fine.tiles > 2 * coarse.tiles > 0
     assert fine.p is None
-    assert 0 <= coarse.p <= 1
+    [pair] = compare_tables(coarse.run.predictions(), fine.run.predictions()).pairs
+    assert coarse.p == pair.p
+    for rung in (fine, coarse):
+        judged = rung.run.predictions()
+        assert rung.accuracy == evaluate(judged)["pooled-logistic"].metrics["accuracy"]
     assert [run.folds for run in (fine.run, coarse.run)] == [fine.run.folds] * 2
     write_ladder(ladder)
     with (tmp_path / "l" / "ladder.csv").open(newline="") as file:
