@@ -18,6 +18,9 @@ STAINS: tuple[Stain, ...] = get_args(Stain)
 QUALITY_FLAGS: tuple[QualityFlag, ...] = get_args(QualityFlag)
 PARTS = "parts"  # the key under which the recipe of joined bags has those of its parts
 VECTOR = "vector"  # the region of bags that are one row, the vector of a slide or case
+VOLUME = (
+    "volume"  # the region of tiles that are slices of a volume, chosen as its film was laid out
+)
 SEGMENTED = "segmented"  # the region of tiles that lie in what a segmenter calls tumour
 ALWAYS_EXCLUDED = ("Ignore*",)  # QuPath's own class for areas to be ignored
 

@@ -12,18 +12,18 @@ One HDF5 file per slide; TRIDENT, CLAM, Patho-Bench and torchmil readers open it
     /coverage   (N,) float32, fraction of the tile inside the region
     /tile_flags (N,) uint8, flags of features.tiles.quality: 1 background, 2 blur, 4 pen
     /thumbnail  (bytes,) uint8, a JPEG of the whole slide, so that maps need no slide
+    /volume     (bytes,) uint8, of slices of CT or MRI only: JSON of features.volumes.facts.VolumeFacts
     /           attrs format, format_version, slide, case, recipe, recipe_sha256, request_sha256,
                 annotation_sha256, annotation_origin, trained_on, data_sha256, source_sha256, pixels_sha256,
                 n_tiles, n_failed, tumour_of_tissue (NaN if unknown), reader, versions, merged_sources (of
-                several slides only), complete (written last)
+                several slides only), volume_sha256 (of volumes only), complete (written last)
 """
 
 import contextlib
 import hashlib
-import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import metadata
@@ -33,11 +33,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.bags.arrays import chunks, hash_arrays
 from features.errors import BagError
 from features.files.access import READ_ERRORS, access_problem
 from features.files.atomic import atomic_path
 from features.files.file_map import FileMap
 from features.files.hdf5 import create_hdf5, open_hdf5
+from features.volumes.facts import VolumeFacts
 
 FORMAT, FORMAT_VERSION = "mil-bag", 1
 AXES = {"features": 2, "coords": 2, "coverage": 1, "tile_flags": 1}
@@ -45,8 +47,6 @@ TILE_DATASETS = tuple(AXES)
 RECORDED_VERSIONS = ("sarcomil", "torch", "timm", "openslide-bin", "numpy")
 FACTS_SHA256 = "facts_sha256"  # missing in bags from before 2026-11-21
 PIXELS = "pixels-"  # begins fingerprints of decoded pixels, among those of files
-CHUNK_BYTES = 8 << 20
-FLOAT16_ERROR = 1e-3  # largest relative rounding error at which half precision is used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,7 @@ class Bag:
         annotation_origin: the frame of the annotation, ``level0`` or ``bounds``; empty if none.
         reader: what decoded the tiles.
         merged_sources: fingerprints of further slides whose features are in the bag.
+        volume: where its tiles lie in the patient, and the scan, if they are slices of CT or MRI.
     """
 
     slide: str
@@ -108,6 +109,7 @@ class Bag:
     annotation_origin: str = ""
     reader: str = ""
     merged_sources: tuple[str, ...] = ()
+    volume: VolumeFacts | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -120,13 +122,18 @@ class Bag:
     @cached_property
     def data_sha256(self) -> str:
         """Fingerprint of the arrays that learning reads: features, coordinates and coverage."""
-        return _data_sha256(_chunks(self.features), self.coords_l0, self.coverage)
+        return hash_arrays(chunks(self.features), self.coords_l0, self.coverage)
 
     @property
     def sources(self) -> frozenset[str]:
         """Fingerprints of all slides whose features are in the bag, of files and of pixels, where known."""
         pixels = PIXELS + self.pixels_sha256 if self.pixels_sha256 else ""
         return frozenset({self.source_sha256, pixels, *self.merged_sources} - {""})
+
+    @property
+    def positions_mm(self) -> NDArray[np.float64] | None:
+        """(N, 3) centres of its tiles in the patient (LPS), if they are slices of CT or MRI."""
+        return self.volume.positions_of(self.coords_l0) if self.volume else None
 
     @property
     def recipe_sha256(self) -> str:
@@ -142,19 +149,6 @@ def recipe_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> l
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """SHA-256 of settings, independent of their order."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def compact(features: Any) -> Any:
-    """Half precision if that changes the features by at most 0.1 %, else unchanged."""
-    error = norm = 0.0
-    for chunk in _chunks(features):
-        with np.errstate(over="ignore"):
-            half = chunk.astype(np.float16)
-        if not np.isfinite(half).all():
-            return features
-        error += float(np.square(half.astype(np.float64) - chunk).sum())
-        norm += float(np.square(chunk.astype(np.float64)).sum())
-    return features.astype(np.float16) if error <= FLOAT16_ERROR**2 * norm else features
 
 
 def write_bag(path: Path | str, bag: Bag) -> None:
@@ -219,6 +213,7 @@ def read_bag(path: Path | str) -> Bag:
             annotation_origin=str(root.get("annotation_origin", "")),
             reader=str(root.get("reader", "")),
             merged_sources=tuple(json.loads(root.get("merged_sources", "[]"))),
+            volume=_read_volume(path, file),
         )
 
 
@@ -295,13 +290,25 @@ def _check_record(path: Path, file: Any) -> None:
 
 def _check_data(path: Path, file: Any) -> None:
     """Refuse features that are not finite, and arrays that are not those that were written."""
-    if not all(np.isfinite(chunk).all() for chunk in _chunks(file["features"])):
+    if not all(np.isfinite(chunk).all() for chunk in chunks(file["features"])):
         raise BagError(f"{path}: features are not finite. Extract the slide again.")
-    data_sha256 = _data_sha256(_chunks(file["features"]), file["coords"][:], file["coverage"][:])
+    data_sha256 = hash_arrays(chunks(file["features"]), file["coords"][:], file["coverage"][:])
     if data_sha256 != file.attrs["data_sha256"]:
         raise BagError(
             f"{path}: its data have changed since it was written. Extract the slide again."
         )
+
+
+def _read_volume(path: Path, file: Any) -> VolumeFacts | None:
+    """The facts of the volume that the tiles are slices of."""
+    if "volume_sha256" not in file.attrs:
+        return None
+    text = file["volume"][:].tobytes()
+    if hashlib.sha256(text).hexdigest() != file.attrs["volume_sha256"]:
+        raise BagError(
+            f"{path}: its positions have changed since it was written. Extract it again."
+        )
+    return VolumeFacts.from_json(text.decode())
 
 
 def _map_dataset(path: Path, dataset: Any) -> NDArray[Any]:
@@ -311,24 +318,6 @@ def _map_dataset(path: Path, dataset: Any) -> NDArray[Any]:
         values: NDArray[Any] = dataset[:]
         return values
     return FileMap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
-
-
-def _chunks(features: Any) -> Iterator[NDArray[np.floating]]:
-    """Features in chunks, so that a bag of any size needs little memory."""
-    rows = max(1, CHUNK_BYTES // max(1, 4 * features.shape[-1]))
-    for start in range(0, len(features), rows):
-        yield np.asarray(features[start : start + rows])
-
-
-def _data_sha256(
-    features: Iterable[NDArray[np.floating]],
-    coords: NDArray[np.int64],
-    coverage: NDArray[np.float32],
-) -> str:
-    digest = hashlib.sha256()
-    for values in itertools.chain(features, (coords, coverage)):
-        digest.update(np.ascontiguousarray(values).data)
-    return digest.hexdigest()
 
 
 def _facts_sha256(attrs: Mapping[str, Any]) -> str:
@@ -351,7 +340,7 @@ def _check_arrays(bag: Bag) -> None:
             f"{bag.slide}: features {bag.features.shape}, coords {bag.coords_l0.shape} and coverage "
             f"{bag.coverage.shape} do not belong together. Give (N, D), (N, 2) and (N,) with N >= 1."
         )
-    if not all(np.isfinite(chunk).all() for chunk in _chunks(bag.features)):
+    if not all(np.isfinite(chunk).all() for chunk in chunks(bag.features)):
         raise BagError(
             f"{bag.slide}: features are not finite. Set precision to fp32, or use other weights."
         )
@@ -361,7 +350,7 @@ def _fill_hdf5(file: Any, bag: Bag) -> None:
     """Write a bag into an empty HDF5 file; ``complete`` is written last."""
     features = file.create_dataset("features", bag.features.shape, bag.features.dtype)
     start = 0
-    for chunk in _chunks(bag.features):
+    for chunk in chunks(bag.features):
         features[start : start + len(chunk)] = chunk
         start += len(chunk)
     features.attrs.update(
@@ -415,6 +404,10 @@ def _fill_hdf5(file: Any, bag: Bag) -> None:
         pixels_sha256=bag.pixels_sha256,
         versions=_versions(),
     )
+    if bag.volume:
+        text = bag.volume.to_json().encode()
+        file.create_dataset("volume", data=np.frombuffer(text, dtype=np.uint8))
+        file.attrs["volume_sha256"] = hashlib.sha256(text).hexdigest()
     if bag.merged_sources:
         file.attrs["merged_sources"] = json.dumps(bag.merged_sources)
     file.attrs[FACTS_SHA256] = _facts_sha256(file.attrs)

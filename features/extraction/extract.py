@@ -14,15 +14,15 @@ from PIL import Image
 
 from features.backbones.registry import Backbone, load_backbone
 from features.bags import bag as bags
-from features.bags.bag import Bag
+from features.bags.arrays import compact
+from features.bags.bag import PIXELS, Bag
 from features.bags.store import Outcome
 from features.errors import (
     BagError,
-    ScaleError,
     SlideExcluded,
 )
 from features.extraction.embed import Embedder, Work, Workers
-from features.extraction.identity import images_sha256, pixels_sha256
+from features.extraction.identity import pixels_of_tiles, pixels_sha256
 from features.extraction.jobs import SlideJob, identify_files, largest_first, shard
 from features.extraction.outputs import (
     StoreSpec,
@@ -47,15 +47,14 @@ from features.recipe import Recipe
 from features.regions.annotations import annotation_sha256
 from features.slides.rehearsal import Tiles, children_ended, open_slide, rehearse_tiles
 from features.slides.slide import Slide
-from features.tiles.folders import open_folder
 from features.tiles.grid import SlideTiles, TileGrid, TileSource
 from features.tiles.normalisation import resolve_stain_reference, tile_normaliser
 from features.tiles.quality import flag_bits, quality_flags
-from features.tiles.stain import (
-    save_reference,
-)
+from features.tiles.stain import save_reference
+from features.volumes.film import FilmTiles
 
 THUMBNAIL_PX = 512
+FILM_PX = 1120  # five cells of 224 px a row as they are
 SLIDES_AT_ONCE = 2  # while one is embedded, the next is opened and the last one written
 TABLES_EVERY_S = 10.0
 WAIT_S = 0.5  # between looks at slides another process works on
@@ -348,25 +347,30 @@ class ExtractionRun:
         base: dict[str, Any],
         opened: contextlib.ExitStack,
     ) -> None:
-        """Embed the tile images of one slide."""
-        if job.mpp is None:
-            raise ScaleError(
-                f"{job.slide}: tile images carry no micrometres per pixel. Set slide_mpp, e.g. to 0.5 "
-                "for 20x."
-            )
+        """Embed the tile images of one slide, or the slices of a volume."""
         for part in parts:
-            part.outcome = replace(part.outcome, mpp=job.mpp, mpp_source=job.mpp_source)
             with part.guarded():
                 recipe = part.target.recipe
-                source = open_folder(
-                    job.files, mpp=job.mpp, tile_px=recipe.tile, target_mpp=recipe.mpp
+                source = job.open_tiles(recipe.tile, recipe.mpp)
+                part.outcome = replace(
+                    part.outcome,
+                    mpp=source.mpp_l0,
+                    mpp_source="file" if source.volume else job.mpp_source,
+                    notes=source.note(recipe.mpp),
                 )
-                part.outcome = replace(part.outcome, notes=source.note(recipe.mpp))
                 drawn = source.select(sample_rows(part, len(source.grid), job))
                 part.grid = drawn.grid
                 self._prepare(part, drawn, None, opened)
-                base |= {"size_l0": source.size_l0, "mpp_l0": (job.mpp, job.mpp)}
-        base |= {"mpp_source": job.mpp_source, "pixels_sha256": images_sha256(job.files)}
+                base |= {
+                    "size_l0": source.size_l0,
+                    "mpp_l0": (source.mpp_l0, source.mpp_l0),
+                    "mpp_source": part.outcome.mpp_source,
+                }
+                if source.volume:
+                    picture = _encode_jpeg(source.picture(FILM_PX))
+                    base |= {"volume": source.volume, "thumbnail": picture}
+        pixels, *others = pixels_of_tiles(job)
+        base |= {"pixels_sha256": pixels, "merged_sources": tuple(PIXELS + p for p in others)}
         self._embed(job, parts, base, 0.0)
 
     def _prepare(
@@ -380,7 +384,10 @@ class ExtractionRun:
         part.rows = opened.enter_context(FeatureSpool(folder, n_tiles, self.backbone.dim))
         name = f"{part.outcome.slide}" + (f" at {recipe.mpp:g}" if len(self.targets) > 1 else "")
         advance = opened.enter_context(self.progress.task(name, n_tiles, "tiles"))
-        part.work = Work(source, part.rows.put, advance, flag=quality_flags, normalise=normalise)
+        flag = (
+            None if isinstance(source, FilmTiles) else quality_flags
+        )  # rules of transmitted light
+        part.work = Work(source, part.rows.put, advance, flag=flag, normalise=normalise)
 
     def _embed(
         self, job: SlideJob, parts: Sequence[SlideTask], base: Mapping[str, Any], opening_s: float
@@ -417,7 +424,7 @@ class ExtractionRun:
         grid = part.grid[np.flatnonzero(keep)]
         return Bag(
             slide=job.slide,
-            features=bags.compact(part.rows.select(keep)),
+            features=compact(part.rows.select(keep)),
             coords_l0=grid.coords_l0,
             coverage=grid.coverage,
             side_l0=grid.side_l0,

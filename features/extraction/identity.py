@@ -4,8 +4,7 @@ A file that is saved again without loss, or to which bytes are appended, is anot
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from features.errors import SlideError, TileError
 from features.extraction.jobs import SlideJob, identify_files
 from features.slides.slide import Slide
 from features.tiles.folders import read_images
+from features.volumes.film import read_facts
 
 SIDE_PX = 32  # of a square of level 0
 GRIDS = (6, 18)  # squares along each axis; the finer grid for slides with little tissue
@@ -44,13 +44,13 @@ def slide_fingerprints(job: SlideJob, slide: Slide | None = None) -> frozenset[s
         ScaleError: its scale is unknown or implausible.
     """
     if job.from_tiles:
-        pixels = images_sha256(job.files)
+        pixels = pixels_of_tiles(job)
     elif slide:
-        pixels = pixels_sha256(slide)
+        pixels = (pixels_sha256(slide),)
     else:
         with job.open() as opened:
-            pixels = pixels_sha256(opened)
-    return frozenset({source_sha256(job), *([PIXELS + pixels] if pixels else [])})
+            pixels = (pixels_sha256(opened),)
+    return frozenset({source_sha256(job), *(PIXELS + known for known in pixels if known)})
 
 
 def pixels_sha256(slide: Slide) -> str:
@@ -72,12 +72,18 @@ def pixels_sha256(slide: Slide) -> str:
     return ""
 
 
-def images_sha256(files: Sequence[Path]) -> str:
-    """The same of a slide that is given as tile images; their pixels decide, not their format."""
+def pixels_of_tiles(job: SlideJob) -> tuple[str, ...]:
+    """The same of a slide that is given as tiles: of images, or of every modality of a volume.
+
+    Of tile images the pixels decide, not their format. Voxels are those of the series, before they were
+    laid out. Fingerprints are empty where they are not known.
+    """
     try:
-        return _fingerprint_of(read_images(files, MOST_IMAGES))
+        if job.is_film:
+            return read_facts(job.files[0]).sources or ("",)
+        return (_fingerprint_of(read_images(job.files, MOST_IMAGES)),)
     except SlideError:
-        return ""
+        return ("",)
 
 
 def _squares(slide: Slide, squares_per_axis: int) -> Iterator[NDArray[np.uint8]]:

@@ -6,17 +6,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from features.choices import suggest
-from features.errors import InputError, SlideError
+from features.errors import InputError, ScaleError, SlideError
 from features.progress import Progress
-from features.recipe import SEGMENTED
+from features.recipe import SEGMENTED, VOLUME
 from features.regions.annotations import find_annotation
 from features.slides.dicom import series_files
 from features.slides.find import name_of, slide_files, slides_in
+from features.slides.names import is_film_name
 from features.slides.rehearsal import open_slide
 from features.slides.slide import Slide
+
+if TYPE_CHECKING:
+    from features.tiles.folders import FolderTiles
+    from features.volumes.film import FilmTiles
 
 IDENTITY_BYTES = 1 << 20  # of both ends of a file
 
@@ -33,7 +38,7 @@ class SlideJob:
         mpp_source: where ``mpp`` comes from: ``table``, ``option`` or ``given``.
         fallback_mpp: micrometres per level-0 pixel, where the file gives none.
         case: if known.
-        from_tiles: the files are tile images.
+        from_tiles: the files are tiles already: tile images, or the film of a volume.
         coordinates: a bag whose tiles are read again, instead of laying a grid.
         segmenter: the file of a segmenter, whose tumour is used.
         near: where there is no such file, a sentence with the names closest to its own.
@@ -52,8 +57,15 @@ class SlideJob:
     near: str = ""
 
     @property
+    def is_film(self) -> bool:
+        """Whether the file is the film of a volume of CT or MRI."""
+        return is_film_name(self.files[0].name)
+
+    @property
     def region(self) -> str:
         """The kind of region that its tiles are laid over."""
+        if self.is_film:
+            return VOLUME
         if self.from_tiles or self.coordinates:
             return "tiles" if self.from_tiles else "coordinates"
         if self.segmenter:
@@ -74,6 +86,29 @@ class SlideJob:
             fallback_mpp=self.fallback_mpp,
             progress=progress,
         )
+
+    def open_tiles(self, tile_px: int, mpp: float) -> "FolderTiles | FilmTiles":
+        """Open files that are tiles already.
+
+        Args:
+            tile_px: side to which tiles are resized; films have their own.
+            mpp: micrometres per pixel of a tile; films have their own.
+
+        Raises:
+            SlideError: they cannot be read.
+            ScaleError: tile images without a scale.
+        """
+        from features.tiles.folders import open_folder
+        from features.volumes.film import open_film
+
+        if self.is_film:
+            return open_film(self.files[0])
+        if self.mpp is None:
+            raise ScaleError(
+                f"{self.slide}: tile images carry no micrometres per pixel. Set slide_mpp, e.g. to 0.5 for "
+                "20x."
+            )
+        return open_folder(self.files, mpp=self.mpp, tile_px=tile_px, target_mpp=mpp)
 
     def annotation(self) -> Path | None:
         """The slide's annotation file; None if tissue is used.
@@ -176,16 +211,17 @@ def jobs_of_rows(
             f"None of the table's {len(names)} slides is in {slides}, which holds {len(files)} slides, "
             f"e.g. {next(iter(files), 'none')}.{hint} Check slides and the slide column."
         )
+    found = {row.slide: _files_of(row.slide, files, slides, from_tiles=from_tiles) for row in rows}
     jobs = [
         SlideJob(
             slide=row.slide,
-            files=_files_of(row.slide, files, slides, from_tiles=from_tiles),
+            files=found[row.slide],
             annotations=settings.annotations,
             mpp=row.mpp or (settings.image_mpp if from_tiles else settings.slide_mpp_force),
             mpp_source="table" if row.mpp else settings.mpp_source,
             fallback_mpp=settings.slide_mpp,
             case=row.case,
-            from_tiles=from_tiles,
+            from_tiles=from_tiles or is_film_name(found[row.slide][0].name),
             near="" if row.slide in files else suggest(row.slide, files, 2),
         )
         for row in rows
@@ -267,6 +303,7 @@ def _path_jobs(path: Path, settings: JobSettings) -> list[SlideJob]:
             mpp=settings.slide_mpp_force,
             mpp_source=settings.mpp_source,
             fallback_mpp=settings.slide_mpp,
+            from_tiles=is_film_name(file.name),
         )
         for file in files
     ]

@@ -1,5 +1,6 @@
 """The stores of an extraction, and the settings that their bags must share."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,18 +10,15 @@ from features.backbones.network_recipe import NetworkRecipe
 from features.backbones.registry import Backbone
 from features.bags import bag as bags
 from features.bags.store import Store, recipe_differences
-from features.errors import (
-    BagError,
-)
+from features.errors import BagError, SlideError
 from features.extraction.embed import resolve_device
 from features.extraction.jobs import SlideJob
 from features.lowpower.segmenter import read_segmenter_card
 from features.precision import DTYPES, resolve_precision
-from features.recipe import Recipe
+from features.recipe import VOLUME, Recipe
 from features.tiles.normalisation import reference_to_json
-from features.tiles.stain import (
-    StainReference,
-)
+from features.tiles.stain import StainReference
+from features.volumes.film import check_alike, read_facts
 
 HOLD_OUT_SUFFIX = "-HOLD-OUT-SHARES-CASES"
 
@@ -93,13 +91,33 @@ def resolved_recipe(
             "min_tumour_of_tissue": None,
         }
         settings |= unused
-    if region in ("tiles", "coordinates"):
+    if region in ("tiles", "coordinates", VOLUME):
         settings |= {"min_coverage": None}
+    if region == VOLUME:
+        settings |= _volume_settings(jobs)
     if jobs and jobs[0].segmenter:
         settings |= {"segmenter_sha256": read_segmenter_card(jobs[0].segmenter)[1]}
     return {
         key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()
     }
+
+
+def _volume_settings(jobs: Sequence[SlideJob]) -> dict[str, Any]:
+    """How the films were laid out, which must be the same for all; films that cannot be read are left out.
+
+    Raises:
+        SlideError: two films were prepared in different ways.
+    """
+    facts = []
+    for job in jobs:
+        with contextlib.suppress(SlideError):  # its own extraction will report it
+            facts.append((job.slide, read_facts(job.files[0])))
+    if not facts:
+        return {}
+    check_alike(facts)
+    first = facts[0][1]
+    volume = {**first.recipe, "channels": list(first.channels)}
+    return {"tile": first.tile_px, "mpp": None, "volume": volume}
 
 
 def _network_settings(recipe: NetworkRecipe) -> dict[str, Any]:

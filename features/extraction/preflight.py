@@ -12,7 +12,7 @@ import openslide
 from PIL import Image
 
 from features.backbones.table import feature_dim
-from features.errors import FeaturesError, ScaleError, SlideExcluded
+from features.errors import FeaturesError, SlideExcluded
 from features.extraction.jobs import SlideJob, identify_files
 from features.extraction.picture import Laid, draw_preview, preview_outlines
 from features.extraction.slide_check import ScaleCheck, SlideCheck
@@ -29,7 +29,6 @@ from features.slides.names import file_name
 from features.slides.rehearsal import children_ended, open_slide
 from features.slides.slide import OVERVIEW_PX, Slide
 from features.slides.structure import find_structure
-from features.tiles.folders import open_folder
 from features.tiles.grid import TileGrid, sample
 
 MAX_THREADS = 16  # every thread has a slide and its overview in memory
@@ -109,7 +108,7 @@ def check_slide(
 
 
 def bag_bytes(n_tiles: int, backbone: str) -> int:
-    """Size of a bag on the disk, with features of 16 bits as ``features.bags.bag.compact`` makes them.
+    """Size of a bag on the disk, with features of 16 bits as ``features.bags.arrays.compact`` makes them.
 
     A backbone with an unknown number of features is assumed to give ``UNKNOWN_DIM``.
     """
@@ -129,14 +128,10 @@ def _record_errors(scales: Sequence[ScaleCheck]) -> Iterator[None]:
 
 
 def _inspect_images(job: SlideJob, recipes: Sequence[Recipe], check: SlideCheck) -> None:
-    if job.mpp is None:
-        raise ScaleError(
-            f"{job.slide}: tile images carry no micrometres per pixel. Set slide_mpp, e.g. to 0.5 for "
-            "20x."
-        )
-    check.mpp, check.mpp_source, check.reader = job.mpp, job.mpp_source, "images"
+    check.mpp_source, check.reader = "file" if job.is_film else job.mpp_source, "images"
     for recipe, scale in zip(recipes, check.scales, strict=True):
-        source = open_folder(job.files, mpp=job.mpp, tile_px=recipe.tile, target_mpp=recipe.mpp)
+        source = job.open_tiles(recipe.tile, recipe.mpp)
+        check.mpp = source.mpp_l0
         scale.mpp = round(source.grid.mpp, 4)
         check.notes = tuple(filter(None, [source.note(recipe.mpp)]))
         _sample_scale(source.grid, job, recipe, scale)

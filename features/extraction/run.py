@@ -268,3 +268,14 @@ def check_recipes(jobs: Sequence[SlideJob], recipes: Sequence[Recipe]) -> None:
         raise InputError(f"mpp is {','.join(map(str, scales))}: a scale is repeated. Name it once.")
     if len(scales) > 1 and jobs[0].from_tiles:
         raise InputError("A folder of tile images has the scale of its files: give one mpp.")
+    for recipe in recipes if any(job.is_film for job in jobs) else ():
+        slides_only = {
+            "stain": recipe.stain != "off",
+            "icc": recipe.icc != "off",
+            "drop": recipe.drop,
+        }
+        if named := [name for name, value in slides_only.items() if value]:
+            raise InputError(
+                f"{' and '.join(named)} are for stained slides; slices of CT and MRI have neither stain nor "
+                "pen. Leave them unset."
+            )

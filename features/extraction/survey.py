@@ -342,7 +342,7 @@ def _count_tiles(job: SlideJob, recipe: Recipe) -> int:
     """The number of tiles of a slide; 0 if it cannot be read, which its own extraction will report."""
     try:
         if job.from_tiles:
-            return len(job.files)
+            return len(job.open_tiles(recipe.tile, recipe.mpp).grid)
         with job.open() as slide:
             return len(lay_tiles(slide, job, survey_slide(slide, job, recipe), recipe))
     except FeaturesError:

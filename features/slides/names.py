@@ -6,7 +6,13 @@ from pathlib import PurePosixPath
 SLIDE_SUFFIXES = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".czi", ".dcm", ".svslide",
 )  # fmt: skip
+FILM = ".film"  # before the suffix: slices of a volume, as features.volumes.film lays them out
 INNER_ENDINGS = (".ome", *SLIDE_SUFFIXES)  # before the suffix: a.ome.tif, a.svs.tif
+
+
+def is_film_name(file_name: str) -> bool:
+    """Whether a file is named as the film of a volume: ``case-1.film.tiff``."""
+    return file_name.lower().endswith(FILM + ".tiff")
 
 
 def slide_name(file_name: str) -> str:
@@ -17,7 +23,7 @@ def slide_name(file_name: str) -> str:
     """
     path = PurePosixPath(unicodedata.normalize("NFC", file_name))  # macOS decomposes accents
     bare = path.stem if path.suffix.lower() in (*SLIDE_SUFFIXES, ".h5") else path.name
-    folder = path.parent
+    bare, folder = bare.removesuffix(FILM), path.parent
     return bare if folder.is_absolute() or ".." in folder.parts else (folder / bare).as_posix()
 
 

@@ -8,8 +8,13 @@ from typing import Any
 import openslide
 
 from features.errors import ScaleError
+from features.slides.names import is_film_name
 
 PLAUSIBLE_MPP = (0.05, 20.0)  # finer than any objective, coarser than any slide scan
+PLAUSIBLE_FILM_MPP = (
+    10.0,
+    20_000.0,
+)  # of CT and MRI: a hundredth of a millimetre to two centimetres
 UM_AT_1X = 10.0  # micrometres per pixel times magnification: 0.25 at 40x, 0.5 at 20x
 SAME_POWER = 1.5  # ratio up to which a magnification agrees with a scale: 0.165 to 0.375 at 40x
 SAME_MPP = 1.02  # ratio up to which two scales of one slide agree
@@ -62,6 +67,8 @@ def read_scale(name: str, properties: Mapping[str, str], user: UserScale) -> Sca
         ScaleError: the scale is unknown or implausible.
     """
     stored, notes = _stored_scale(properties)
+    if stored and is_film_name(name):
+        return _film_scale(name, stored)
     if user.mpp is not None:
         _check_plausible(name, (user.mpp, user.mpp), user.source)
         return Scale((user.mpp, user.mpp), user.source, _override_notes(user, stored))
@@ -79,6 +86,17 @@ def read_scale(name: str, properties: Mapping[str, str], user: UserScale) -> Sca
         )
     _check_plausible(name, stored, "file")
     raise AssertionError("an implausible scale was accepted")
+
+
+def _film_scale(name: str, stored: tuple[float, float]) -> Scale:
+    """The scale of a film of a volume, which was written with it; what a user says is of slides."""
+    low, high = PLAUSIBLE_FILM_MPP
+    if not all(low <= value <= high for value in stored):
+        raise ScaleError(
+            f"{name}: {stored[0]:g} micrometres per pixel of a film are not between {low:g} and {high:g}. "
+            "Lay the volume out again."
+        )
+    return Scale(stored, "file")
 
 
 def _plausible(scale: tuple[float, float]) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,7 @@ class FolderTiles:
     mpp_l0: float
     image_px: int
     parts: NDArray[np.int64] | None = None
+    volume: ClassVar[None] = None  # tile images are of no volume
 
     def note(self, target_mpp: float) -> str:
         """What to know where tiles are not at the requested scale; empty where they are."""

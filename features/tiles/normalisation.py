@@ -15,7 +15,6 @@ from features.extraction.survey import lay_tiles, survey_slide
 from features.recipe import Recipe
 from features.slides.icc import srgb_transform
 from features.slides.slide import Slide
-from features.tiles.folders import open_folder
 from features.tiles.grid import SlideTiles, TileSource
 from features.tiles.stain import (
     Stain,
@@ -48,13 +47,7 @@ def resolve_stain_reference(recipe: Recipe, jobs: Sequence[SlideJob]) -> StainRe
     for name in names:
         job = by_name[name]
         if job.from_tiles:
-            source = open_folder(
-                job.files,
-                mpp=job.mpp or recipe.mpp,
-                tile_px=recipe.tile,
-                target_mpp=recipe.mpp,
-            )
-            tiles.append(_sample_tiles(source, None))
+            tiles.append(_sample_tiles(job.open_tiles(recipe.tile, recipe.mpp), None))
             sources |= slide_fingerprints(job)
             continue
         with job.open() as slide:

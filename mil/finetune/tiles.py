@@ -14,14 +14,13 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import FeaturesError, ScaleError, TileError
+from features.errors import FeaturesError, InputError, TileError
 from features.extraction.embed import MAX_UNREADABLE, MAX_WORKERS, Tiles
 from features.extraction.identity import slide_fingerprints
 from features.extraction.jobs import SlideJob
 from features.extraction.survey import allocate_tiles, lay_tiles, survey_slide
 from features.progress import Progress
 from features.recipe import Recipe
-from features.tiles.folders import FolderTiles, open_folder
 from features.tiles.grid import SlideTiles, TileGrid, TileSource, draw_rows
 from features.tiles.normalisation import tile_normaliser
 from features.tiles.quality import flag_bits, quality_flags
@@ -216,7 +215,7 @@ class TilePool:
     def _lay(self, job: SlideJob) -> TileGrid:
         """The tiles of a slide, whose fingerprints are noted."""
         if job.from_tiles:
-            grid = self._folder(job).grid
+            grid = self._open_tiles(job).grid
             self.fingerprints |= slide_fingerprints(job)
             return grid
         with job.open() as slide:
@@ -224,14 +223,14 @@ class TilePool:
             self.fingerprints |= slide_fingerprints(job, slide)
             return grid
 
-    def _folder(self, job: SlideJob) -> FolderTiles:
-        if job.mpp is None:
-            raise ScaleError(
-                f"{job.slide}: tile images carry no micrometres per pixel. Set slide_mpp, e.g. to 0.5."
+    def _open_tiles(self, job: SlideJob) -> TileSource:
+        source = job.open_tiles(self.recipe.tile, self.recipe.mpp)
+        if source.grid.tile_px != self.recipe.tile:
+            raise InputError(
+                f"{job.slide}: its slices are {source.grid.tile_px} px wide, and tile is {self.recipe.tile}. "
+                f"Set tile to {source.grid.tile_px}."
             )
-        return open_folder(
-            job.files, mpp=job.mpp, tile_px=self.recipe.tile, target_mpp=self.recipe.mpp
-        )
+        return source
 
     def _source(self, number: int) -> tuple[TileSource, Callable[[Tiles], Tiles] | None]:
         """An open slide. The least recently used one is dropped, and closes with its last reader."""
@@ -246,7 +245,7 @@ class TilePool:
     def _open(self, number: int) -> tuple[TileSource, Callable[[Tiles], Tiles] | None]:
         job = self.slides[number].job
         if job.from_tiles:
-            source: TileSource = self._folder(job)
+            source: TileSource = self._open_tiles(job)
             return source, tile_normaliser(source, None, self.recipe, self._reference)
         slide = job.open()
         source = SlideTiles(slide, self._grids[number])

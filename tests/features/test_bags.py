@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from features.bags import bag as bags
+from features.bags.arrays import compact
 from features.bags.bag import (
     Bag,
-    compact,
     fingerprint,
     read_bag,
     read_request,
@@ -419,7 +419,7 @@ def test_big_bag_is_written_in_little_memory(tmp_path):
     made = dataclasses.replace(bag(20_000, 1), features=Made())
     write_bag(Path('small.h5'), bag())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    bags.compact(made.features)
+    compact(made.features)
     write_bag(Path('big.h5'), made)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     """

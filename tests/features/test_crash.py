@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 from making import MeanColour, fake_backbone, noise, stained, write_tiff
 
+from features.bags import arrays, store
 from features.bags import bag as bags
-from features.bags import store
 from features.bags.bag import validate_bag
 from features.bags.store import Outcome, Store
 from features.errors import BagError
@@ -434,7 +434,7 @@ def load_wide(name, weights, **_options):
 
 def limited(slides, out, limit, told):
     """Extract with no file larger than ``limit``; what became of it goes back to the test."""
-    module.load_backbone, bags.FLOAT16_ERROR = load_wide, 0
+    module.load_backbone, arrays.FLOAT16_ERROR = load_wide, 0
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -457,7 +457,7 @@ def out_of_room(forked, slides, out, limit):
 def with_room(slides, monkeypatch):
     """Check that a run that has room ends well."""
     monkeypatch.setattr(module, "load_backbone", load_wide)
-    monkeypatch.setattr(bags, "FLOAT16_ERROR", 0)  # rows and bag of one size
+    monkeypatch.setattr(arrays, "FLOAT16_ERROR", 0)  # rows and bag of one size
 
     def check(out):
         assert set(statuses(run(slides, out, recipe=BIG)).values()) <= {"done", "skipped"}

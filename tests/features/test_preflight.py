@@ -8,7 +8,8 @@ from making import STAIN, box_ring, fake_backbone, feature, stained, write_geojs
 from PIL import Image
 
 from features.backbones.table import BACKBONES, feature_dim
-from features.bags.bag import Bag, compact, write_bag
+from features.bags.arrays import compact
+from features.bags.bag import Bag, write_bag
 from features.extraction import extract as extraction
 from features.extraction import picture, preflight
 from features.extraction.jobs import SlideJob
