@@ -15,9 +15,14 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from features.slides.rehearsal import children_ended
 from tests.prefork import run as become_command
+
+# Other tests run beside: how long an example takes says nothing.
+settings.register_profile("shared cores", deadline=None)
+settings.load_profile("shared cores")
 
 REPO = Path(__file__).parent.parent
 REALDATA = REPO.parent / "shared" / "data"

@@ -1,6 +1,7 @@
 """What a bag knows of the volume that its tiles show: where each lies in the patient, and the scan."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,7 +27,8 @@ class VolumeFacts:
         direction: of columns, rows and slices in the patient, nine numbers row by row.
         frame_of_reference: its UID; empty if unknown.
         sources: fingerprints of the voxels of every modality, whatever file they were read from.
-        scan: facts of the scan by name, such as ``manufacturer`` or ``slice_thickness_mm``.
+        scan: facts of the scan of every modality by name, such as ``manufacturer`` or ``slice_thickness_mm``.
+        tumour_ml: volume of the region of interest in millilitres; NaN if none was drawn.
         recipe: how the volume was prepared.
     """
 
@@ -40,7 +42,8 @@ class VolumeFacts:
     direction: tuple[float, ...]
     frame_of_reference: str = ""
     sources: tuple[str, ...] = ()
-    scan: Mapping[str, Any]
+    scan: Mapping[str, Mapping[str, str | float]]
+    tumour_ml: float = math.nan
     recipe: Mapping[str, Any]
 
     def __len__(self) -> int:

@@ -28,6 +28,16 @@ MM2 = 1e6  # square micrometres per square millimetre
 
 def cohort_predictors(cohort: Cohort) -> tuple[Predictor, ...]:
     """All variables that could separate the classes without the tissue, also those without data."""
+    volumes = all(bag.volume for case in cohort.cases for bag in case.bags)
+    predictors = _scan_predictors(cohort) if volumes else _slide_predictors(cohort)
+    predictors.append(_category("site", [case.site for case in cohort.cases], "site"))
+    predictors.append(_category("scanner", _column(cohort, SCANNER), SCANNER[0]))
+    predictors.append(_dates(_column(cohort, DATE)))
+    return tuple(predictors)
+
+
+def _slide_predictors(cohort: Cohort) -> list[Predictor]:
+    """Of slides: how much of them there is, how they were stained and how they were read."""
     numbers: tuple[tuple[str, Callable[[Case], Sequence[float]], str], ...] = (
         ("tiles (bag size)", lambda case: [sum(len(bag) for bag in case.bags)], ""),
         ("slides of the case", lambda case: [len(case.bags)], ""),
@@ -43,12 +53,38 @@ def cohort_predictors(cohort: Cohort) -> tuple[Predictor, ...]:
         _numeric(name, np.array([read(case) for case in cohort.cases], dtype=np.float64), note)
         for name, read, note in numbers
     ]
-    predictors.append(_category("site", [case.site for case in cohort.cases], "site"))
-    predictors.append(_category("scanner", _column(cohort, SCANNER), SCANNER[0]))
     readers = ["+".join(sorted({bag.reader for bag in case.bags})) for case in cohort.cases]
-    predictors.append(_category("how slides were read", readers, ""))
-    predictors.append(_dates(_column(cohort, DATE)))
-    return tuple(predictors)
+    return [*predictors, _category("how slides were read", readers, "")]
+
+
+def _scan_predictors(cohort: Cohort) -> list[Predictor]:
+    """Of series of CT or MRI: the tumour's volume, and what is known of the scan of every modality."""
+    volumes = [[bag.volume for bag in case.bags if bag.volume] for case in cohort.cases]
+    counts = [[float(sum(len(bag) for bag in case.bags))] for case in cohort.cases]
+    series = [[float(len(case.bags))] for case in cohort.cases]
+    sizes = [[_mean(volume.tumour_ml for volume in of_case)] for of_case in volumes]
+    predictors = [
+        _numeric("slices (bag size)", np.array(counts)),
+        _numeric("series of the case", np.array(series)),
+        _numeric("tumour volume", np.array(sizes), "millilitres"),
+    ]
+    known = {
+        (modality, fact): None
+        for of_case in volumes
+        for volume in of_case
+        for modality, facts in volume.scan.items()
+        for fact in facts
+    }
+    for modality, fact in known:
+        values = [[volume.scan.get(modality, {}).get(fact) for volume in v] for v in volumes]
+        name = f"{modality}: {fact.replace('_', ' ')}"
+        if all(isinstance(value, int | float | None) for v in values for value in v):
+            numbers = [[_mean(math.nan if x is None else float(x) for x in v)] for v in values]
+            predictors.append(_numeric(name, np.array(numbers)))
+        else:
+            words = ["+".join(sorted({str(x) for x in v if x is not None})) for v in values]
+            predictors.append(_category(name, words, ""))
+    return predictors
 
 
 def _numeric(name: str, values: Floats, note: str = "") -> Predictor:

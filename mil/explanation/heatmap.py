@@ -66,7 +66,8 @@ def show_heatmap(
     """Show the map that ``overlay`` made in axes, with title and colour bar."""
     axes.imshow(canvas)
     axes.set_axis_off()
-    title = f"{scores.bag.slide}: {scores.method} of {scores.model}, {len(scores.values)} tiles"
+    _show_positions(axes, canvas.shape[1], scores)
+    title = f"{scores.bag.slide}: {scores.method} of {scores.model}, {len(scores.values)} {_part(scores)}s"
     axes.set_title(
         title + (f"\n{caption}" if caption else ""), fontsize=9, loc="left", parse_math=False
     )
@@ -81,13 +82,30 @@ def show_heatmap(
     bar.set_label(describe_unit(scores), fontsize=8, parse_math=False)
 
 
+def _show_positions(axes: Axes, width_px: int, scores: TileScores) -> None:
+    """Where every slice of a volume lies in the patient, in its corner."""
+    places = scores.bag.positions_mm
+    if places is None:
+        return
+    zoom = width_px / scores.bag.size_l0[0]
+    for (x, y), (_, _, z) in zip(scores.bag.coords_l0 * zoom, places, strict=True):
+        axes.text(
+            x + 3, y + 3, f"z {z:+.0f} mm", fontsize=5, color="white", va="top", ha="left",
+            bbox={"facecolor": "black", "alpha": 0.5, "pad": 0.8, "linewidth": 0},
+        )  # fmt: skip
+
+
 def describe_unit(scores: TileScores) -> str:
     """Unit of the numbers beside the scale."""
     if not scores.target:
         return UNIT
     if scores.method == "single-tile":
-        return f"{scores.quantity} if all tiles were like this one"
-    return f"{len(scores.values)} times the tile's share of the {scores.quantity}"
+        return f"{scores.quantity} if all {_part(scores)}s were like this one"
+    return f"{len(scores.values)} times the {_part(scores)}'s share of the {scores.quantity}"
+
+
+def _part(scores: TileScores) -> str:
+    return "tile" if scores.bag.volume is None else "slice"
 
 
 def choose_scale(scores: TileScores) -> tuple[Normalize, Colormap]:

@@ -19,7 +19,9 @@ def assign_regions(target: ExplanationTarget, at_most: int = N_REGIONS) -> NDArr
     """(N,) the region of each tile: compact groups by k-means of the tiles' positions."""
     from sklearn.cluster import KMeans
 
-    positions = target.bag.coords_l0.astype(np.float64)
+    # Neighbours on the film of a volume are not always neighbours in the patient.
+    in_patient = target.bag.positions_mm
+    positions = target.bag.coords_l0.astype(np.float64) if in_patient is None else in_patient
     count = min(at_most, len(np.unique(positions, axis=0)))
     clusters = KMeans(count, n_init=1, random_state=SEED).fit_predict(positions)
     regions: NDArray[np.int64] = clusters.astype(np.int64)

@@ -75,19 +75,23 @@ def signed_scores(
 def write_csv(path: Path, scores: TileScores) -> None:
     """One row per tile, in the bag's order; positions and sides in level-0 pixels.
 
-    Column class is what positive scores speak for; it is empty for scores without a sign.
+    Column class is what positive scores speak for; it is empty for scores without a sign. Slices of a volume
+    have the place of their centre in the patient too: x to the left, y to the back, z to the head.
     """
     bag = scores.bag
+    places = np.zeros((len(bag), 0)) if bag.positions_mm is None else bag.positions_mm
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         header = ["slide", "x_l0", "y_l0", "width_l0", "height_l0", "coverage", "class"]
-        writer.writerow([*header, scores.method, f"{scores.method}_relative"])
+        in_patient = ("x_mm", "y_mm", "z_mm")[: places.shape[1]]
+        writer.writerow([*header, scores.method, f"{scores.method}_relative", *in_patient])
         width, height = (round(side, 2) for side in bag.side_l0)
-        for (x, y), coverage, value, relative in zip(
-            bag.coords_l0, bag.coverage, scores.values, scores.relative, strict=True
+        for (x, y), coverage, value, relative, place in zip(
+            bag.coords_l0, bag.coverage, scores.values, scores.relative, places, strict=True
         ):
             position = [bag.slide, int(x), int(y), width, height, round(float(coverage), 4)]
-            writer.writerow([*position, scores.target, f"{value:.8g}", f"{relative:.6g}"])
+            numbers = [f"{value:.8g}", f"{relative:.6g}", *(f"{mm:.2f}" for mm in place)]
+            writer.writerow([*position, scores.target, *numbers])
 
 
 def write_geojson(path: Path, scores: TileScores) -> None:
@@ -104,6 +108,8 @@ def _feature(scores: TileScores, index: int) -> dict[str, Any]:
     ring = [[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]
     name = f"{scores.bag.slide}/{scores.model}/{scores.method}/{scores.target}/{index}"
     label = f"{scores.method} for {scores.target}" if scores.target else scores.method
+    places = scores.bag.positions_mm
+    in_patient = {} if places is None else {"z mm": round(float(places[index, 2]), 2)}
     return {
         "type": "Feature",
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
@@ -114,6 +120,7 @@ def _feature(scores: TileScores, index: int) -> dict[str, Any]:
                 label: float(f"{scores.values[index]:.6g}"),
                 f"{label} relative": float(f"{scores.relative[index]:.6g}"),
                 "coverage": round(float(scores.bag.coverage[index]), 4),
+                **in_patient,
             },
         },
     }

@@ -36,7 +36,7 @@ def seeded(n, dim, seed=0):
     return np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_order_any_mask_any_slice_is_that_of_an_array(tmp_path_factory, data):
     n, dim = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 5))

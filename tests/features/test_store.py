@@ -333,7 +333,7 @@ def test_every_slide_has_a_record_of_its_own(store):
     assert len(claims) == len(names)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.text("ab_/%25F.~", min_size=1, max_size=6), min_size=2, unique=True))
 def test_no_two_names_share_a_file(tmp_path_factory, names):
     store = Store(tmp_path_factory.getbasetemp() / "names")

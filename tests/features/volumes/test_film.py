@@ -32,7 +32,8 @@ def facts_of(n=7, **changes):
         "coverage": tuple(0.01 * (i + 1) for i in range(n)),
         "direction": (1.0, 0, 0, 0, 1, 0, 0, 0, 1),
         "sources": ("a" * 64, "b" * 64, "c" * 64),
-        "scan": {"manufacturer": "M", "tumour_ml": 12.5},
+        "scan": {"CT": {"manufacturer": "M", "kvp": 120.0}},
+        "tumour_ml": 12.5,
         "recipe": {"pixel_mm": 1.25, "field": "box"},
     }
     return VolumeFacts(**values | changes)

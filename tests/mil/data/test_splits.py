@@ -34,14 +34,14 @@ cohorts = st.lists(st.integers(3, 9), min_size=2, max_size=5)
 seeds = st.integers(0, 2**31)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(counts=cohorts, folds=st.sampled_from(["2", "3", "loo"]), seed=seeds)
 def test_every_case_is_tested_exactly_once(counts, folds, seed):
     tested = Counter(name for fold in split(counts, folds=folds, seed=seed) for name in fold.test)
     assert tested == Counter(names_and_labels(counts)[0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(counts=cohorts, folds=st.sampled_from(["2", "3", "loo"]), seed=seeds)
 def test_every_case_either_trains_or_is_tested(counts, folds, seed):
     names = names_and_labels(counts)[0]
@@ -49,7 +49,7 @@ def test_every_case_either_trains_or_is_tested(counts, folds, seed):
         assert sorted(fold.train + fold.test) == names
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(counts=cohorts, seed=seeds)
 def test_classes_are_spread_evenly(counts, seed):
     names, labels = names_and_labels(counts)
@@ -225,7 +225,7 @@ def test_leak_written_into_the_file_is_refused(tmp_path):
         read_folds(tmp_path / "folds.json")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts=st.lists(st.integers(2, 40), min_size=2, max_size=5), seed=seeds)
 def test_inner_split_divides_the_cases(counts, seed):
     names, labels = names_and_labels(counts)
@@ -233,7 +233,7 @@ def test_inner_split_divides_the_cases(counts, seed):
     assert sorted(train + valid) == sorted(names)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts=st.lists(st.integers(2, 40), min_size=2, max_size=5), seed=seeds)
 def test_inner_split_sets_a_fifth_of_every_class_aside(counts, seed):
     names, labels = names_and_labels(counts)
