@@ -36,6 +36,11 @@ class Fold:
                 "tested. Put each case on one side."
             )
 
+    @property
+    def name(self) -> str:
+        """Of its files and folders in a run."""
+        return f"r{self.repeat}-f{self.index}"
+
 
 def split_cases(
     names: Sequence[str], labels: Sequence[str], sites: Sequence[str], settings: SplitSettings

@@ -13,8 +13,9 @@ from mil.data.splits import Fold
 from mil.data.table import reserved_rows, training_rows
 from mil.evaluation.predictions import Predictions
 from mil.finetune.config import FinetuneConfig, label_slides
-from mil.finetune.per_fold import cross_validate_per_fold, open_tuning
-from mil.finetune.run import slide_facts
+from mil.finetune.files import read_tuned_card
+from mil.finetune.per_fold import cross_validate_per_fold, open_tuning, tuned_folder
+from mil.finetune.run import slide_facts, stop_facts
 from mil.finetune.tiles import LabelledSlide
 from mil.learning.crossval import fit_anew
 from mil.learning.reserved import check_reserved_inputs
@@ -116,7 +117,12 @@ class TunedCases:
         tested = cohort_as_tested(self.rows, folds, run.fold_store, self.task)
         notify_cohort(tested, notify)
         columns = clinical_facts(tested, plan.models, plan.fit.clinical, notify)
-        return update_run(run, **cohort_facts(tested), **columns), tested, predictions
+        tuned = {
+            fold.name: stop_facts(read_tuned_card(tuned_folder(run.fold_store(fold))))
+            for fold in folds
+        }
+        run = update_run(run, **cohort_facts(tested), **columns, tuned=tuned)
+        return run, tested, predictions
 
 
 @dataclass(frozen=True)
@@ -155,4 +161,4 @@ class PerFoldPipeline:
 
 def _stores_in(folder: Path) -> Callable[[Fold], Path]:
     """The bag store of each fold in a folder."""
-    return lambda fold: folder / f"r{fold.repeat}-f{fold.index}" / "bags"
+    return lambda fold: folder / fold.name / "bags"

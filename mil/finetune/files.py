@@ -100,6 +100,15 @@ def finished_card(folder: Path, request: str) -> Mapping[str, Any] | None:
     return card if card.get("request_sha256") == request else None
 
 
+def read_tuned_card(folder: Path) -> Mapping[str, Any]:
+    """The card of finished weights.
+
+    Raises:
+        FitError: there are none.
+    """
+    return _load(folder / WEIGHTS)[0]
+
+
 def write_tuned(folder: Path, classifier: TileClassifier, card: Mapping[str, Any]) -> None:
     """Write the results; the weights, which say that all is done, come last."""
     with (

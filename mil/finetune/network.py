@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -67,7 +66,7 @@ def blocks_of(backbone: Backbone) -> list[list[str]]:
 def parameter_groups(
     classifier: TileClassifier, settings: FinetuneSettings
 ) -> list[dict[str, Any]]:
-    """What learns, for AdamW: ``scale`` is each group's fraction of the learning rate.
+    """What learns, for the optimizer: ``scale`` is each group's fraction of the learning rate.
 
     The classifier's is 1, and each block's ``layer_decay`` times that of the block after it. Norms,
     biases and what timm names besides have no weight decay.
@@ -88,27 +87,9 @@ def parameter_groups(
                 and (parameter.ndim > 1 and name not in without) == decays
             ]
             if chosen:
-                decay = settings.weight_decay if decays else 0.0
+                decay = settings.decay if decays else 0.0
                 groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
     return groups
-
-
-def jitter_colours(tiles: Tensor, factors: Tensor) -> Tensor:
-    """Vary brightness, contrast and saturation, in this order.
-
-    Args:
-        tiles: (B, H, W, 3) uint8.
-        factors: (B, 3), 1 for no change.
-
-    Returns:
-        (B, H, W, 3) uint8.
-    """
-    brightness, contrast, saturation = factors.float().T[:, :, None, None, None]  # (B, 1, 1, 1)
-    image = tiles.float() * brightness
-    image = (image - (mean := image.mean(dim=(1, 2, 3), keepdim=True))) * contrast + mean
-    image = (image - (grey := image.mean(dim=3, keepdim=True))) * saturation + grey
-    varied: Tensor = image.round().clamp(0, 255).to(torch.uint8)
-    return varied
 
 
 def _fully_connected(dim: int, n_classes: int, settings: FinetuneSettings) -> nn.Sequential:

@@ -138,7 +138,7 @@ def cross_validate_per_fold(
 def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress) -> Cohort:
     """The cohort with bags by a backbone that was fine-tuned on one fold's training cases."""
     store = tuning.store(fold)
-    tuned = store.with_name("tuned")
+    tuned = tuned_folder(store)
     finetune(
         [slide for slide in tuning.slides if slide.job.case in set(fold.train)],
         tuning.recipe,
@@ -162,6 +162,11 @@ def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress) -> Cohort:
         if outcome.status in ("failed", "excluded"):
             raise FitError(outcome.reason)
     return assemble(tuning.rows, store, task=tuning.task)
+
+
+def tuned_folder(store: Path) -> Path:
+    """Where a fold keeps its weights, beside its bags."""
+    return store.with_name("tuned")
 
 
 def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:

@@ -72,8 +72,17 @@ def finetune_run(
         )
         if not process.first:
             return None
-        finish_run(run, trained_on=card["trained_on"])
+        finish_run(run, trained_on=card["trained_on"], **stop_facts(card))
         return card
+
+
+def stop_facts(card: Mapping[str, Any]) -> dict[str, Any]:
+    """When training ended, which epoch was kept, and the inner cases that it was chosen by, for run.json."""
+    return {
+        "epochs_run": len(card["losses"]),
+        "kept_epoch": card["kept_epoch"],
+        "chosen_by": card["chosen_by"],
+    }
 
 
 def slide_facts(

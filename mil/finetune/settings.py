@@ -3,10 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from features.choices import check_choices
 from mil.errors import FitError
+
+Augmentation = Literal["off", "flips", "turns", "colour", "rotation", "zoom", "elastic", "crop"]
+AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
+DECAYS = {"adamw": 0.05, "adam": 0.0, "sgdm": 0.0}  # of weights, where none is set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +49,25 @@ class FinetuneSettings:
     batch_tiles: int = field(
         default=32, metadata={"help": "Tiles per training step, over all processes."}
     )
+    optimizer: Literal["adamw", "adam", "sgdm"] = field(
+        default="adamw",
+        metadata={
+            "help": "Optimizer: AdamW (`adamw`), Adam (`adam`), or stochastic gradient descent with momentum "
+            "(`sgdm`)."
+        },
+    )
     learning_rate: float = field(
         default=3e-4,
         metadata={
-            "help": "Learning rate of the AdamW optimizer for the classifier, with cosine decay."
+            "help": "Learning rate of the classifier. Gradient descent with momentum needs a larger one than "
+            "Adam: 0.01 is usual."
+        },
+    )
+    schedule: Literal["cosine", "constant"] = field(
+        default="cosine",
+        metadata={
+            "help": "Learning rate after the warm-up: it falls to 0 along half a cosine (`cosine`), or stays "
+            "(`constant`)."
         },
     )
     layer_decay: float = field(
@@ -60,15 +79,50 @@ class FinetuneSettings:
     warmup: float = field(
         default=1.0, metadata={"help": "Epochs of linear warm-up of the learning rate."}
     )
-    weight_decay: float = field(
-        default=0.05,
-        metadata={"help": "Weight decay of the AdamW optimizer; norms and biases have none."},
+    weight_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Weight decay; norms and biases have none. With optimizer=adam and sgdm it is an L2 "
+            "penalty. If not given, 0.05 for adamw and 0 for the others."
+        },
+    )
+    momentum: float = field(default=0.9, metadata={"help": "Momentum, with optimizer=sgdm."})
+    augment: tuple[Augmentation, ...] = field(
+        default=("flips", "turns", "colour"),
+        metadata={
+            "help": "How each tile varies at random whenever it is drawn, separated by commas: mirror images "
+            "(`flips`), quarter turns (`turns`), brightness, contrast and saturation (`colour`), any angle "
+            "(`rotation`), scale (`zoom`), smooth deformation (`elastic`), a part of it (`crop`). `off` "
+            "leaves tiles as they are.",
+            "split": ",",
+        },
     )
     jitter: float = field(
         default=0.1,
         metadata={
-            "help": "Brightness, contrast and saturation of each tile vary at random by up to this fraction; "
-            "tiles are always rotated and mirrored at random."
+            "help": "augment=colour: brightness, contrast and saturation vary by up to this fraction."
+        },
+    )
+    rotation_degrees: float = field(
+        default=180.0,
+        metadata={"help": "augment=rotation: largest angle to either side."},
+    )
+    zoom_by: float = field(
+        default=0.2,
+        metadata={"help": "augment=zoom: the scale varies between 1 / (1 + this) and 1 + this."},
+    )
+    elastic_by: float = field(
+        default=0.02,
+        metadata={
+            "help": "augment=elastic: standard deviation of the displacement, as a fraction of the tile's "
+            "side."
+        },
+    )
+    crop_to: float = field(
+        default=0.8,
+        metadata={
+            "help": "augment=crop: side of the smallest part, as a fraction of the tile's; it is enlarged to "
+            "the whole tile."
         },
     )
     grad_checkpointing: bool = field(
@@ -85,6 +139,13 @@ class FinetuneSettings:
             "60 cases on."
         },
     )
+    patience: int = field(
+        default=0,
+        metadata={
+            "help": "Epochs without a lower loss on the inner part before training stops; 0 trains all "
+            "epochs."
+        },
+    )
     tile_cache: float = field(
         default=0.0,
         metadata={
@@ -98,14 +159,69 @@ class FinetuneSettings:
         for names, (fits, what) in _RULES.items():
             for name in names.split():
                 value = getattr(self, name)
-                if not fits(value):
+                if value is not None and not fits(value):
                     raise FitError(f"{name} is {what}; got {value!r}. Give such a value.")
+        self._check_augmentation()
+        self._check_effect()
+
+    def _check_augmentation(self) -> None:
+        """Refuse ``off`` beside a part, a part named twice, and none at all."""
+        if not self.augment:
+            raise FitError("augment names no part. Set it to off to leave tiles as they are.")
+        if "off" in self.augment and len(self.augment) > 1:
+            others = ", ".join(name for name in self.augment if name != "off")
+            raise FitError(
+                f"augment is off and {others} at once. Leave out off, or set augment to off alone."
+            )
+        if len(set(self.augment)) < len(self.augment):
+            raise FitError(f"augment names a part twice: {', '.join(self.augment)}. Name it once.")
+
+    def _check_effect(self) -> None:
+        """Refuse a setting that has a value of its own and would change nothing."""
+        for name, (owner, part) in _BELONGS.items():
+            value = getattr(self, name)
+            default = type(self).__dataclass_fields__[name].default
+            chosen = self.augment if owner == "augment" else (self.optimizer,)
+            if value not in (default, 0) and part not in chosen:
+                raise FitError(
+                    f"{name} {value:g} belongs to {owner}={part} and would change nothing: {owner} is "
+                    f"{','.join(chosen)}. Leave out {name}, or set {owner} to {part}."
+                )
+        if self.patience and self.early_stopping == "never":
+            raise FitError(
+                f"patience {self.patience} needs an inner part of the training cases to watch, and "
+                "early_stopping is never. Set early_stopping to always, or leave out patience."
+            )
+
+    @property
+    def decay(self) -> float:
+        """The weight decay itself: that of the optimizer where none is set."""
+        return DECAYS[self.optimizer] if self.weight_decay is None else self.weight_decay
+
+    @property
+    def augments(self) -> bool:
+        """Whether a tile varies from one draw to the next."""
+        without = {"off"} if self.jitter else {"off", "colour"}
+        return bool(set(self.augment) - without)
 
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "last_blocks epochs tiles_per_slide batch_tiles": (lambda n: n >= 1, "at least 1"),
     "hidden": (lambda widths: all(width >= 1 for width in widths), "widths of at least 1"),
     "learning_rate layer_decay": (lambda x: 0 < x <= 1, "in (0, 1]"),
-    "warmup weight_decay tile_cache": (lambda x: 0 <= x < math.inf, "0 or more"),
-    "dropout jitter": (lambda x: 0 <= x < 1, "a fraction in [0, 1)"),
+    "patience warmup weight_decay tile_cache": (lambda x: 0 <= x < math.inf, "0 or more"),
+    "dropout jitter momentum": (lambda x: 0 <= x < 1, "a fraction in [0, 1)"),
+    "rotation_degrees": (lambda x: 0 < x <= 180, "an angle in (0, 180]"),
+    "zoom_by": (lambda x: 0 < x <= 1, "in (0, 1]"),
+    "elastic_by": (lambda x: 0 < x <= 0.2, "in (0, 0.2]"),
+    "crop_to": (lambda x: 0 < x < 1, "in (0, 1)"),
+}
+# Settings of one choice only: with another they would change nothing.
+_BELONGS = {
+    "momentum": ("optimizer", "sgdm"),
+    "jitter": ("augment", "colour"),
+    "rotation_degrees": ("augment", "rotation"),
+    "zoom_by": ("augment", "zoom"),
+    "elastic_by": ("augment", "elastic"),
+    "crop_to": ("augment", "crop"),
 }

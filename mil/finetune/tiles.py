@@ -27,6 +27,7 @@ from features.tiles.quality import flag_bits, quality_flags
 from features.tiles.stain import StainReference
 from mil.data.case import Case
 from mil.errors import FitError
+from mil.finetune.augmentation import Variations, turn_tile
 
 OPEN_SLIDES = 64  # kept open; an epoch reads shelf by shelf of so many
 GIGABYTE = 10**9
@@ -60,13 +61,13 @@ class Batch:
         tiles: (B, tile_px, tile_px, 3) RGB; white where one cannot be used.
         slides: (B,) numbers of their slides in the pool.
         usable: (B,) False where a tile could not be decoded, or the recipe drops it.
-        factors: (B, 3) of brightness, contrast and saturation.
+        variations: how they are shown; they have been turned already.
     """
 
     tiles: Tiles
     slides: NDArray[np.int64]
     usable: NDArray[np.bool_]
-    factors: NDArray[np.float64]
+    variations: Variations
 
 
 class TilePool:
@@ -149,13 +150,13 @@ class TilePool:
 
     def batches(
         self,
-        steps: Sequence[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]],
+        steps: Sequence[tuple[NDArray[np.int64], Variations]],
         workers: int,
     ) -> Iterator[Batch]:
         """Read the tiles of each step a few steps ahead, in order.
 
         Args:
-            steps: (B, 2) of ``draw``, (B,) turns from 0 to 7, (B, 3) colour factors.
+            steps: (B, 2) of ``draw``, and how each of these tiles is shown.
             workers: threads that read; 0 takes one per core.
 
         Raises:
@@ -197,20 +198,18 @@ class TilePool:
             self._cache.put((slide, number), tile)
         return tile
 
-    def _batch(
-        self, chosen: NDArray[np.int64], turns: NDArray[np.int64], factors: NDArray[np.float64]
-    ) -> Batch:
+    def _batch(self, chosen: NDArray[np.int64], variations: Variations) -> Batch:
         side = self.recipe.tile
         tiles = np.full((len(chosen), side, side, 3), 255, dtype=np.uint8)
         usable = np.zeros(len(chosen), dtype=np.bool_)
-        for place, ((slide, number), turn) in enumerate(zip(chosen, turns, strict=True)):
+        for place, ((slide, number), turn) in enumerate(zip(chosen, variations.turns, strict=True)):
             tile = self.read(int(slide), int(number))
             if tile is not None:
                 tiles[place] = turn_tile(tile, int(turn))
                 usable[place] = True
         if self.recipe.drop:
             usable &= (quality_flags(tiles) & flag_bits(self.recipe.drop)) == 0
-        return Batch(tiles, chosen[:, 0], usable, factors)
+        return Batch(tiles, chosen[:, 0], usable, variations)
 
     def _lay(self, job: SlideJob) -> TileGrid:
         """The tiles of a slide, whose fingerprints are noted."""
@@ -290,12 +289,6 @@ class TileCache:
     def close(self) -> None:
         """Let the file go."""
         self._file.close()
-
-
-def turn_tile(tile: Tiles, turn: int) -> Tiles:
-    """One of the eight ways a square can lie: 0 to 3 quarter turns, and from 4 on the mirror image."""
-    lying = np.rot90(tile, turn % 4)
-    return lying[:, ::-1] if turn >= 4 else lying
 
 
 def tile_weights(

@@ -24,6 +24,7 @@ from features.tiles.normalisation import resolve_stain_reference
 from features.tiles.stain import StainReference
 from mil.data.splits import inner_split
 from mil.errors import FitError
+from mil.finetune.augmentation import Variations, draw_variations, vary_tiles
 from mil.finetune.distributed import Ranks
 from mil.finetune.files import (
     TrainingProgress,
@@ -32,10 +33,10 @@ from mil.finetune.files import (
     write_checkpoint,
     write_tuned,
 )
-from mil.finetune.network import TileClassifier, jitter_colours, parameter_groups
+from mil.finetune.network import TileClassifier, parameter_groups
 from mil.finetune.settings import FinetuneSettings
 from mil.finetune.tiles import Batch, LabelledSlide, TilePool, check_usable, tile_weights
-from mil.settings import sets_cases_aside
+from mil.settings import FEW_CASES, sets_cases_aside
 from mil.tasks.registry import task_class
 from mil.tasks.task import Task
 from mil.version import __version__
@@ -127,7 +128,7 @@ class _Training:
         self.classifier = TileClassifier(backbone, len(self.objective.outputs), settings)
         self.classifier.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         groups = parameter_groups(self.classifier, settings)
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+        self.optimizer = _optimizer(groups, settings)
         self.dtype = resolve_precision(recipe.precision, ranks.device)
         per_epoch = sum(min(pool.counts[m], settings.tiles_per_slide) for m in self.train)
         self.steps_per_epoch = math.ceil(per_epoch / settings.batch_tiles)
@@ -144,6 +145,8 @@ class _Training:
         total = (epochs - done) * self.steps_per_epoch
         with progress.task("fine-tuning", total, "steps") as advance:
             for epoch in range(done, epochs):
+                if _lost_patience(progressed.valid_losses, self.settings.patience):
+                    break
                 with _seeded(self.recipe.seed, 0, epoch, self.ranks.number):
                     progressed.losses.append(_finite(self._epoch(module, epoch, advance), epoch))
                 if self.valid:
@@ -169,11 +172,10 @@ class _Training:
         rng = np.random.default_rng([self.recipe.seed, 0, epoch])
         chosen = self.pool.draw(self.train, self.settings.tiles_per_slide, rng)
         weights = self._weights(chosen, self.train)
-        turns = rng.integers(8, size=len(chosen))
-        factors = 1 + self.settings.jitter * rng.uniform(-1, 1, size=(len(chosen), 3))
+        variations = draw_variations(len(chosen), self.settings, rng)
         parts = np.array_split(np.arange(len(chosen)), self.steps_per_epoch)
         shares = [part[self.ranks.number :: self.ranks.size] for part in parts]
-        steps = [(chosen[rows], turns[rows], factors[rows]) for rows in shares]
+        steps = [(chosen[rows], variations.of(rows)) for rows in shares]
         total = torch.zeros((), dtype=torch.float64)
         module.train()
         for number, batch in enumerate(self.pool.batches(steps, self.workers)):
@@ -194,7 +196,7 @@ class _Training:
         weights = self._weights(chosen, self.valid)
         parts = np.array_split(chosen, math.ceil(len(chosen) / self.settings.batch_tiles))
         shares = parts[self.ranks.number :: self.ranks.size]
-        plain = [(part, np.zeros(len(part), np.int64), np.ones((len(part), 3))) for part in shares]
+        plain = [(part, Variations.none(len(part))) for part in shares]
         self.classifier.eval()
         total = torch.zeros((), dtype=torch.float64)
         for batch in self.pool.batches(plain, self.workers):
@@ -210,9 +212,7 @@ class _Training:
     def _loss(self, module: nn.Module, batch: Batch, weights: Tensor) -> Tensor:
         """The summed loss of a batch, each tile times its weight."""
         device = self.ranks.device
-        tiles = jitter_colours(
-            torch.from_numpy(batch.tiles).to(device), torch.from_numpy(batch.factors).to(device)
-        )
+        tiles = vary_tiles(torch.from_numpy(batch.tiles).to(device), batch.variations)
         images = preprocess(tiles, self.backbone).contiguous(memory_format=torch.channels_last)
         lower = (
             torch.autocast(device.type, self.dtype)
@@ -227,18 +227,35 @@ class _Training:
         return (losses * weight.to(device)).sum()
 
     def _set_rates(self, step: int) -> None:
-        fraction = learning_fraction(
-            step / self.steps_per_epoch, self.settings.epochs, self.settings.warmup
-        )
+        fraction = learning_fraction(step / self.steps_per_epoch, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * group["scale"] * fraction
 
 
-def learning_fraction(at: float, epochs: int, warmup: float) -> float:
-    """The fraction of the learning rate after so many epochs: a straight rise, then half a cosine."""
+def learning_fraction(at: float, settings: FinetuneSettings) -> float:
+    """The fraction of the learning rate after so many epochs: a straight rise, then the schedule."""
+    epochs, warmup = settings.epochs, settings.warmup
     if at < warmup:
         return (at + 1e-3) / (warmup + 1e-3)  # the first step learns a little too
+    if settings.schedule == "constant":
+        return 1.0
     return 0.5 * (1 + math.cos(math.pi * (at - warmup) / max(epochs - warmup, 1e-9)))
+
+
+def _optimizer(groups: list[dict[str, Any]], settings: FinetuneSettings) -> torch.optim.Optimizer:
+    """The optimizer of what learns; each group has its weight decay."""
+    rate = settings.learning_rate
+    if settings.optimizer == "sgdm":
+        return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=rate)
+
+
+def _lost_patience(valid_losses: Sequence[float], patience: int) -> bool:
+    """Whether the loss on inner cases has not fallen for so many epochs; never where patience is 0."""
+    if not patience or not valid_losses:
+        return False
+    return len(valid_losses) - 1 - int(np.argmin(valid_losses)) >= patience
 
 
 @contextlib.contextmanager
@@ -255,6 +272,12 @@ def _parts(pool: TilePool, settings: FinetuneSettings, seed: int) -> tuple[list[
     names = sorted(label_of)
     everyone = list(range(len(pool.slides)))
     if not sets_cases_aside(settings.early_stopping, [label_of[name] for name in names]):
+        if settings.patience:
+            raise FitError(
+                f"patience {settings.patience} needs an inner part of the training cases to watch, and "
+                f"{len(names)} cases are too few to set some aside automatically (from {FEW_CASES}). Set "
+                "early_stopping to always, or leave out patience."
+            )
         return everyone, []
     _, valid = inner_split(names, [label_of[name] for name in names], seed)
     aside = [m for m in everyone if pool.slides[m].job.case in set(valid)]
@@ -322,7 +345,7 @@ def _card(
         "mpp": pool.recipe.mpp,
         "tile": pool.recipe.tile,
         "recipe": asdict(pool.recipe) | {"weights": backbone.weights},
-        "settings": asdict(training.settings),
+        "settings": asdict(training.settings) | {"weight_decay": training.settings.decay},
         "started_from_sha256": backbone.weights_sha256,
         "licence": backbone.licence,
         "losses": progressed.losses,

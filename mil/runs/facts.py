@@ -186,9 +186,9 @@ class RunFacts:
 
     def model_path(self, model: str, fold: Fold | None = None) -> Path:
         """The file of a model: that of a fold, or the one trained on all cases."""
-        suffix = "" if fold is None else f"-r{fold.repeat}-f{fold.index}"
+        suffix = "" if fold is None else f"-{fold.name}"
         return self.path / "models" / f"{model}{suffix}.safetensors"
 
     def fold_store(self, fold: Fold) -> Path:
         """The folder of the bags that a fold has made by its own backbone or segmenter."""
-        return self.path / "folds" / f"r{fold.repeat}-f{fold.index}" / "store"
+        return self.path / "folds" / fold.name / "store"

@@ -242,4 +242,4 @@ class SegmentedPipeline:
 
 def _stores_in(folder: Path) -> Callable[[Fold], Path]:
     """The bag store of each fold in a folder."""
-    return lambda fold: folder / f"r{fold.repeat}-f{fold.index}" / "bags"
+    return lambda fold: folder / fold.name / "bags"

@@ -1,6 +1,7 @@
 """A backbone learns from tiles, remembers its cases, and survives a kill."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lessons import QUICK, RECIPE, TILE, lesson, lessons, results, small_inputs, tune
+from lessons import QUICK, RECIPE, TILE, lesson, lessons, pool_of, results, small_inputs, tune
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -21,7 +22,11 @@ from features.extraction.embed import preprocess
 from features.extraction.extract import extract
 from mil.errors import CohortError, FitError
 from mil.finetune import files, training
+from mil.finetune.augmentation import jitter_colours, turn_tile
 from mil.finetune.files import load_classifier
+from mil.finetune.network import TileClassifier, parameter_groups
+from mil.finetune.settings import AUGMENTATIONS, FinetuneSettings
+from mil.finetune.tiles import tile_weights
 from mil.finetune.training import learning_fraction
 
 pytestmark = pytest.mark.slow
@@ -133,7 +138,10 @@ def killed(folder, after):
     tune(lessons(folder / "tiles"), folder / "cut", WITH_CHANCE, progress=Killed(after))
 
 
-WITH_CHANCE = replace(QUICK, epochs=4, dropout=0.5, jitter=0.2, early_stopping="always")
+WITH_CHANCE = replace(
+    QUICK, epochs=4, dropout=0.5, jitter=0.2, early_stopping="always", optimizer="sgdm",
+    augment=AUGMENTATIONS[1:],
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("after", [1, 5])  # in the first epoch, and in the third
@@ -247,6 +255,116 @@ def test_the_weights_are_of_the_epoch_best_on_inner_cases_which_do_not_train(tmp
     assert set(card["trained_on"]) == train | valid
 
 
+@pytest.mark.parametrize(
+    ("losses", "patience", "n_epochs", "best"),
+    [
+        ([0.5, 0.2, 0.9, 0.8, 0.1, 0.0], 2, 4, 2),
+        ([0.5, 0.2, 0.9, 0.8, 0.1, 0.0], 3, 6, 6),
+        ([0.5, 0.2, 0.2, 0.9, 0.8, 0.0], 3, 5, 2),  # an equal loss is not a lower one
+        ([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], 0, 6, 1),
+    ],
+)
+def test_training_stops_when_the_inner_loss_no_longer_falls(
+    losses, patience, n_epochs, best, tmp_path, monkeypatch
+):
+    left = iter(losses)
+    monkeypatch.setattr(training._Training, "_validate", lambda _self: next(left))
+    settings = replace(
+        QUICK, epochs=6, early_stopping="always", patience=patience, tiles_per_slide=1
+    )
+    card = tune(lessons(tmp_path / "tiles"), tmp_path / "out", settings)
+    assert card["valid_losses"] == losses[:n_epochs]
+    assert (len(card["losses"]), card["kept_epoch"]) == (n_epochs, best)
+    assert card["chosen_by"]
+    assert (tmp_path / "out" / "history.csv").read_text().count("\n") == 1 + n_epochs
+
+
+def test_patience_without_inner_cases_is_refused_before_any_step(tmp_path):
+    slides = lessons(tmp_path / "tiles")
+    with pytest.raises(
+        FitError, match=r"patience 4 .* 6 cases are too few .* \(from 60\)\. Set early"
+    ):
+        tune(slides, tmp_path / "out", replace(QUICK, patience=4))
+    with pytest.raises(FitError, match=r"early_stopping is never\. Set early_stopping to always"):
+        replace(QUICK, patience=4, early_stopping="never")
+
+
+def test_defaults_train_as_they_always_have(tmp_path):
+    """The slow twin: AdamW, a cosine, eight ways to lie and colours, to the last bit."""
+    slides = lessons(tmp_path / "tiles")
+    card = tune(slides, tmp_path / "out", QUICK)
+    losses, network = [], None
+    with pool_of(slides) as pool, training._seeded(0, training.INITIAL):
+        network = TileClassifier(load_backbone("test_resnet", "random"), 2, QUICK)
+        network.to(memory_format=torch.channels_last)
+        groups = parameter_groups(network, QUICK)
+        optimizer = torch.optim.AdamW(groups, lr=QUICK.learning_rate)
+        assert {group["weight_decay"] for group in groups} == {0.05, 0.0}
+        for epoch in range(QUICK.epochs):
+            with training._seeded(0, 0, epoch, 0):
+                losses.append(_epoch_as_always(pool, network, optimizer, epoch))
+    assert card["losses"] == losses
+    learnt = load_backbone("test_resnet", str(tmp_path / "out" / "weights.safetensors")).module
+    for name, value in network.backbone.state_dict().items():
+        assert torch.equal(value, learnt.state_dict()[name])
+
+
+def _epoch_as_always(pool, network, optimizer, epoch):
+    rng, total = np.random.default_rng([0, 0, epoch]), 0.0
+    chosen = pool.draw(range(len(pool.slides)), QUICK.tiles_per_slide, rng)
+    weights = tile_weights(pool, chosen, range(len(pool.slides)))
+    turns = rng.integers(8, size=len(chosen))
+    factors = 1 + QUICK.jitter * rng.uniform(-1, 1, size=(len(chosen), 3))
+    labels = sorted({slide.label for slide in pool.slides})
+    n_steps = -(-len(chosen) // QUICK.batch_tiles)
+    network.train()
+    for number, rows in enumerate(np.array_split(np.arange(len(chosen)), n_steps)):
+        at = epoch + number / n_steps
+        fraction = (
+            (at + 1e-3) / (1 + 1e-3) if at < 1 else 0.5 * (1 + math.cos(math.pi * (at - 1) / 2))
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = QUICK.learning_rate * group["scale"] * fraction
+        tiles = np.stack(
+            [
+                turn_tile(pool.read(s, n), t)
+                for (s, n), t in zip(chosen[rows], turns[rows], strict=True)
+            ]
+        )
+        shown = jitter_colours(torch.from_numpy(tiles), torch.from_numpy(factors[rows]))
+        images = preprocess(shown, load_backbone("test_resnet", "random"))
+        logits = network(images.contiguous(memory_format=torch.channels_last))
+        targets = torch.tensor([labels.index(pool.slides[s].label) for s in chosen[rows][:, 0]])
+        weight = torch.from_numpy(weights).float()[torch.from_numpy(chosen[rows][:, 0])]
+        loss = (torch.nn.functional.cross_entropy(logits, targets, reduction="none") * weight).sum()
+        optimizer.zero_grad()
+        (loss / len(rows)).backward()
+        optimizer.step()
+        total += float(loss.detach() / len(rows)) * len(rows)
+    return total / len(chosen)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adam"},
+        {"optimizer": "sgdm", "learning_rate": 0.05},
+        {"schedule": "constant"},
+        {"augment": ("off",)},
+        {"augment": ("rotation", "zoom", "elastic", "crop")},
+    ],
+)
+def test_every_way_to_learn_learns(changes, taught, tmp_path):
+    slides, tuned = taught
+    settings = replace(QUICK, epochs=8, **{"learning_rate": 3e-3} | changes)
+    card = tune(slides, tmp_path / "out", settings)
+    assert card["losses"][-1] < card["losses"][0] / 2
+    assert results(tuned) != results(tmp_path / "out")
+    name, value = next(iter(changes.items()))
+    assert card["settings"][name] == value
+    assert card["settings"]["weight_decay"] == (0.05 if settings.optimizer == "adamw" else 0.0)
+
+
 def test_validation_is_the_balanced_mean_loss(tmp_path, monkeypatch):
     """The slow twin: a loop over classes, cases and tiles."""
     values = {}
@@ -283,13 +401,17 @@ def test_validation_is_the_balanced_mean_loss(tmp_path, monkeypatch):
     assert values["loss"] == pytest.approx(values["twin"], rel=1e-5)
 
 
-def test_rates_rise_then_fall_along_a_cosine():
-    assert learning_fraction(0, 10, 2) < 0.01
-    assert learning_fraction(1, 10, 2) == pytest.approx(0.5, abs=0.01)
-    assert learning_fraction(2, 10, 2) == pytest.approx(1)
-    assert learning_fraction(6, 10, 2) == pytest.approx(0.5)
-    assert learning_fraction(9.99, 10, 2) < 0.001
-    assert learning_fraction(0, 1, 0) == 1
+def test_rates_rise_then_fall_along_a_cosine_or_stay():
+    cosine = FinetuneSettings(epochs=10, warmup=2.0)
+    constant = replace(cosine, schedule="constant")
+    for settings in (cosine, constant):
+        assert learning_fraction(0, settings) < 0.01
+        assert learning_fraction(1, settings) == pytest.approx(0.5, abs=0.01)
+        assert learning_fraction(2, settings) == pytest.approx(1)
+    assert learning_fraction(6, cosine) == pytest.approx(0.5)
+    assert learning_fraction(9.99, cosine) < 0.001
+    assert [learning_fraction(at, constant) for at in (3, 6, 9.99)] == [1, 1, 1]
+    assert learning_fraction(0, FinetuneSettings(epochs=1, warmup=0.0)) == 1
 
 
 def test_requests_that_cannot_be_trained_are_refused(tmp_path):

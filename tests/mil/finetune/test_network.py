@@ -12,7 +12,7 @@ from features.backbones.networks import PooledFeatures
 from features.backbones.registry import Backbone, load_backbone
 from features.backbones.table import BACKBONES
 from mil.errors import FitError
-from mil.finetune.network import TileClassifier, blocks_of, jitter_colours, parameter_groups
+from mil.finetune.network import TileClassifier, blocks_of, parameter_groups
 from mil.finetune.settings import FinetuneSettings
 
 NAMES = [
@@ -166,13 +166,3 @@ def test_settings_that_do_not_suit_the_backbone_are_refused(shapes):
 def test_settings_refuse_nonsense(wrong):
     with pytest.raises(FitError, match=next(iter(wrong))):
         FinetuneSettings(**wrong)
-
-
-def test_jitter_is_its_definition():
-    tiles = torch.randint(0, 256, (3, 4, 4, 3), dtype=torch.uint8)
-    assert torch.equal(jitter_colours(tiles, torch.ones(3, 3)), tiles)
-    factors = torch.tensor([[0.5, 1, 1], [1, 0.0, 1], [1, 1, 0.0]])
-    darker, flat, grey = jitter_colours(tiles, factors)
-    assert torch.equal(darker, (tiles[0].float() / 2).round().to(torch.uint8))
-    assert (flat == tiles[1].float().mean().round()).all()
-    assert (grey == tiles[2].float().mean(dim=2, keepdim=True).round()).all()

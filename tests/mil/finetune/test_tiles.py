@@ -13,12 +13,13 @@ from features.recipe import Recipe
 from features.tiles.folders import FolderTiles
 from features.tiles.grid import draw_rows
 from mil.errors import FitError
-from mil.finetune.tiles import LabelledSlide, TileCache, check_usable, tile_weights, turn_tile
+from mil.finetune.augmentation import Variations, turn_tile
+from mil.finetune.tiles import LabelledSlide, TileCache, check_usable, tile_weights
 
 
 def plain_steps(chosen, size=4):
     parts = np.array_split(chosen, -(-len(chosen) // size))
-    return [(part, np.zeros(len(part), np.int64), np.ones((len(part), 3))) for part in parts]
+    return [(part, Variations.none(len(part))) for part in parts]
 
 
 def test_an_epoch_draws_a_share_of_every_slide_and_the_next_one_others(tmp_path):
