@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from cli.app import Group, app
-from cli.options import verb, wrong_use
+from cli.options import verb, writable, wrong_use
 
 backbones = typer.Typer(
     name="backbones",
@@ -85,6 +85,7 @@ def get(options: GetOptions) -> None:
     from features.backbones.catalogue import fetch_weights
     from features.backbones.registry import resolve_name
 
+    writable(options.out.parent)
     with wrong_use():
         resolve_name(options.name)
     recipe = fetch_weights(options.name, options.out)

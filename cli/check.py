@@ -85,6 +85,7 @@ def check(options: CheckOptions) -> None:
         from cli.permute import permute_and_show
         from mil.runs.run import open_run
 
+        writable(options.out)
         if len(options.inputs) != 1:
             raise UsageError("--null takes one run of `mil crossval` as its input.")
         warn("`mil check RUN --null N` is now `mil permute RUN --times N`. Use that from now on.")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.app import app
-from cli.options import UsageError, verb
+from cli.options import UsageError, verb, writable_run
 from cli.runs import MOVED_COHORT, MOVED_STORE
 
 
@@ -59,6 +59,7 @@ def decision(options: DecisionOptions) -> None:
     from mil.report.decision import write_run_decision
     from mil.runs.run import open_run
 
+    writable_run(options.run, "decision")
     decision, stem = write_run_decision(
         open_run(options.run, store=options.store, cohort=options.cohort),
         positive=options.positive,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from cli.app import app
-from cli.options import verb
+from cli.options import verb, writable
 
 MODELS = ("majority", "tile-vote", "mean", "abmil")
 
@@ -42,6 +42,7 @@ def demo(options: DemoOptions) -> None:
     from cli.report import ReportOptions, run_report
 
     started = time.perf_counter()
+    writable(options.out)
     out, run = options.out, options.out / "run"
     say("1/5 Draw slides and annotations")
     table = _draw_cohort(out, options.cases, options.side, options.seed)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.app import app
-from cli.options import UsageError, verb, writable
+from cli.options import UsageError, verb, writable_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,8 @@ def external(options: ExternalOptions) -> None:
     from mil.runs.external import external_validation
     from mil.runs.run import open_run
 
+    writable_run(options.run, f"external/{options.name or options.cohort.stem}")
     run = open_run(options.run)
-    writable(run.path / "external" / (options.name or options.cohort.stem))
     validation = external_validation(
         run,
         options.model,

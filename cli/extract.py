@@ -168,8 +168,8 @@ def run_extract(options: ExtractOptions) -> int:
     from features.backbones.registry import resolve_name
     from features.extraction.run import extract_jobs
 
-    jobs, recipes = slide_jobs(options), recipes_of(options)
     writable(options.out)
+    jobs, recipes = slide_jobs(options), recipes_of(options)
     with wrong_use():
         resolve_name(options.backbone)
     with wrong_use(InputError):

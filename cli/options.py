@@ -220,10 +220,24 @@ def writable(out: Path) -> Path:
     """Refuse an output folder that cannot be written to, before any work is done."""
     if out.is_file():
         raise UsageError(f"--out {out} is a file. Name a folder.")
-    above = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
+    if (above := _closed_to_us(out)) is not None:
         raise UsageError(f"--out {out}: {above} cannot be written to. Choose another folder.")
     return out
+
+
+def writable_run(run: Path, part: str = "") -> None:
+    """Refuse to write into a run folder, or a part of it, that is read-only or another's, before any work."""
+    if run.is_dir() and (folder := _closed_to_us(run / part)) is not None:
+        raise UsageError(
+            f"The run {run}: {folder} cannot be written to. Ask its owner for leave to write, or work on a "
+            "copy of the run in a folder of your own."
+        )
+
+
+def _closed_to_us(path: Path) -> Path | None:
+    """The folder that a path would be made in, or the path itself, if nothing can be written there."""
+    above = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    return None if above.is_dir() and os.access(above, os.W_OK | os.X_OK) else above
 
 
 def part_of(whole: Any, kind: type[T]) -> T:

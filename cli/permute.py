@@ -42,6 +42,7 @@ def permute(options: PermuteOptions) -> None:
     """
     from mil.runs.run import open_run
 
+    writable(options.out)
     run = open_run(options.run, store=options.store, cohort=options.cohort)
     if permute_and_show(run, options.out, options.times):
         raise SystemExit(1)
@@ -53,7 +54,6 @@ def permute_and_show(run: "Run", out: Path, times: int) -> int:
     from mil.audit.permutation_run import permute_run
 
     run.require_finished()
-    writable(out)
     crossval = _per_fold_pipeline(run, out / "shuffles") if run.settings.own_bags else None
     tests = permute_run(
         run, times, out, crossval=crossval, workers=1 if crossval else 0, progress=Bars()

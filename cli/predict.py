@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.options import UsageError, part_of, verb, writable
+from cli.options import UsageError, part_of, verb, writable, writable_run
 from cli.runs import MOVED_STORE
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def predict(options: PredictOptions) -> None:
     from mil.report.answers import write_answers
 
     path, store = places(options.run, options.out)
+    if options.out is None:
+        writable_run(options.run)
     writable(path.parent)
     predictor = open_predictor(options.run, options.model or "", store=options.store)
     inputs = part_of(options, NewInputs)

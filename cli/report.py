@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.app import app
-from cli.options import verb
+from cli.options import verb, writable, writable_run
 from cli.runs import MOVED_COHORT, MOVED_STORE
 
 
@@ -33,6 +33,10 @@ def run_report(options: ReportOptions) -> Path:
     from mil.report.page import write_report
     from mil.runs.run import open_run
 
+    if options.out is None:
+        writable_run(options.run)
+    else:
+        writable(options.out.parent)
     run = open_run(options.run, store=options.store, cohort=options.cohort)
     path = options.out or run.path / "report.html"
     write_report(gather(run, progress=Bars()), path)

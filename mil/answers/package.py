@@ -8,6 +8,7 @@ backbone.safetensors    the encoder, where its licence lets it be passed on
     segmenter.safetensors   a segmenter of tumour, if one was given
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -127,13 +128,15 @@ def write_package(
 
 
 def places(source: Path, out: Path | None) -> tuple[Path, Path]:
-    """Where answers are written, and the bags of new slides: never into a package, which is passed on.
+    """Where answers are written, and the bags of new slides: not into a package, which is passed on.
+
+    Nor into a run that cannot be written to: its answers and bags then stand beside each other.
 
     Args:
         source: a run folder or a package.
         out: the CSV; ``predict.csv`` in the run folder, or here for a package, if not given.
     """
-    if not is_package(source):
+    if not is_package(source) and (out is None or os.access(source, os.W_OK)):
         return out or source / "predict.csv", source / "bags"
     path = out or Path("predict.csv")
     return path, path.with_name(f"{path.stem}-bags")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mil.data.case import Case, Row
 from mil.data.names import find_column
-from mil.data.values import read_number, without_missing
+from mil.data.values import doubtful_word, read_number, without_missing
 from mil.errors import CohortError
 
 EVENT, CENSORED = (
@@ -80,6 +80,7 @@ def with_outcomes(
     time = require_column(rows, "time", time, source)
     event = require_column(rows, "event", event, source)
     _refuse_ones_and_twos(rows, event, source)
+    _refuse_doubtful(rows, event, source)
     times, events = (without_missing([row.other[name] for row in rows]) for name in (time, event))
     labelled = tuple(
         _add_outcome(row, (time, times[i]), (event, events[i]), source)
@@ -112,6 +113,22 @@ def _refuse_ones_and_twos(rows: Sequence[Row], event: str, source: str) -> None:
             f"{source}: column {event} holds 1 and 2 and no 0. Some write 2 for the event and "
             "1 for none, some the other way round: write 1 where the event happened and 0 where the case was "
             "censored."
+        )
+
+
+def _refuse_doubtful(rows: Sequence[Row], event: str, source: str) -> None:
+    """Refuse a dash, or none, where no other cell says that the event did not happen."""
+    cells = [row.other[event].strip() for row in rows]
+    read = [
+        "yes" if _read_event(cell) else "no" if _read_event(cell) is False else cell
+        for cell in cells
+    ]
+    doubt = None if "no" in read else doubtful_word(read)
+    if doubt:
+        raise CohortError(
+            f"{source}: column {event} says of some cases that the event happened and of none that it did "
+            f"not; {doubt[0]!r} is a word for a missing value. Write 0 where the case was censored, or leave "
+            "the cell empty if it is not known."
         )
 
 

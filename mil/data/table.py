@@ -11,7 +11,7 @@ from mil.data.names import NUMBER, check_spelling, matching, plain_header
 from mil.data.patients import check_patients, group_cases
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.sheet import Sheet, read_sheet, with_decimal_points
-from mil.data.values import read_number, without_missing
+from mil.data.values import doubtful_word, read_number, without_missing
 from mil.errors import CohortError
 
 Notify = Callable[[str], None]
@@ -52,6 +52,7 @@ def read_table(
     _check_parts(path, sheet, columns)
     names = [name for key, name in columns.items() if key != "mpp"]
     sheet = with_decimal_points(sheet, set(sheet.header) - {*names})
+    doubts = _check_doubtful(path, sheet, columns, reading)
     blank = _blank_missing(sheet, columns, reading)
     rows = [
         _parse_row(path, number, columns, cells, {name: blank[name][i] for name in columns})
@@ -62,7 +63,7 @@ def read_table(
         rows = [replace(row, case=case) for row, case in zip(rows, cases, strict=True)]
     _check_rows(path, rows)
     if notify:
-        for note in sheet.notes:
+        for note in (*sheet.notes, *doubts):
             notify(note)
     return tuple(rows)
 
@@ -82,6 +83,34 @@ def _check_parts(path: Path, sheet: Sheet, columns: Mapping[str, str]) -> None:
                 f"{path}: column {column!r} seems to say which cases are for testing. Name it split, so that "
                 "these are not trained on, or remove it."
             )
+
+
+def _check_doubtful(
+    path: Path, sheet: Sheet, columns: Mapping[str, str], reading: TableReading
+) -> list[str]:
+    """Refuse labels that are read as missing and may mean negative; notes on further columns of that kind.
+
+    Raises:
+        CohortError: naming the column.
+    """
+    notes = []
+    for column in sheet.header:
+        cells = [line[column] for _, line in sheet.lines]
+        is_label = column == columns.get("label")
+        if column in columns.values() and not is_label:
+            continue
+        meant = reading.label_is if is_label else ()
+        if (doubt := doubtful_word(cells, meant, of_labels=is_label)) is None:
+            continue
+        word, beside = doubt
+        what = f"{path}: column {column!r} holds {word!r} beside {beside!r}"
+        if is_label:
+            raise CohortError(
+                f"{what}: a label of its own, such as negative, or a word for one that is not known. Set "
+                f"label_is to {word!r} if it is a label; leave these cells empty if it is not known."
+            )
+        notes.append(f"{what}: it is read as missing. Write negative there if that is meant.")
+    return notes
 
 
 def split_train_test(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:

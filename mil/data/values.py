@@ -29,6 +29,17 @@ INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff]")
 BRACKETS = re.compile(r"[\[(<](.*)[\])>]")
 PLUS = re.compile(r"\(?\++\)?")  # a column with such cells means negative by a dash
 DASH = re.compile(r"\(?[\u2010-\u2015\u2212-]+\)?")
+# Words for a missing value that may also say that something is not there.
+NOT_THERE = frozenset(("none", "nil", "nd", "n.d.", "n/d", "undetermined"))
+POSITIVE = re.compile(
+    r"\S*\+|(.* )?(pos|positive?|positivo|p|y|yes|ja|j|oui|o|s[ií]|true|t|present|vorhanden|detected"
+    r"|mutant|mutated|mut|amp|amplified|amplifiziert|fused|rearranged|translocated|lost|loss|gain"
+    r"|mild|moderate|severe|minimal|marked|focal|diffuse|extensive|some|few|many)\.?"
+)
+NEGATIVE = re.compile(
+    r"\S+-|(.* )?(neg|negative?|negativo|n|no|nein|non|false|f|0|0\.0|absent|undetected|unmutated"
+    r"|wild.?type|wt|not \w+|non.?amplified|unamplified|normal|intact|retained|kept)\.?"
+)
 
 PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 COMMA = re.compile(r"[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,})|\d{1,3}(\.\d{3})+,\d+)")  # is decimal
@@ -66,6 +77,40 @@ def without_missing(cells: Sequence[str], meant: Sequence[str] = ()) -> list[str
         return cell in meant or (signs and bool(DASH.fullmatch(cell))) or not is_missing(cell)
 
     return [cell if is_value(cell) else "" for cell in map(str.strip, cells)]
+
+
+def doubtful_word(
+    cells: Sequence[str], meant: Sequence[str] = (), *, of_labels: bool = False
+) -> tuple[str, str] | None:
+    """A word that is read as missing and may say that something is not there, as a dash beside ``pos``.
+
+    So may a dash, or none, where a column says positive of some cases and negative of no other. In labels so
+    does one that stands beside a single other value, and none in small letters; None is left to programs.
+
+    Args:
+        cells: of one column.
+        meant: words that are values here, however they read.
+        of_labels: whether the column holds the labels.
+
+    Returns:
+        The word and a value beside it, as they are written; None where there is no doubt.
+    """
+    blanked = without_missing(cells, meant)
+    values = {cell.casefold(): cell for cell in blanked if cell}
+    words = [
+        cell
+        for cell, value in zip(map(str.strip, cells), blanked, strict=True)
+        if not value and (DASH.fullmatch(cell) or cell.casefold() in NOT_THERE)
+    ]
+    negative = [value for value in values if NEGATIVE.fullmatch(value)]
+    if not words or not values or (negative and len(values) > 1):
+        return None
+    beside = next((cell for value, cell in values.items() if POSITIVE.fullmatch(value)), "")
+    by_hand = [word for word in words if word != "None"]  # which Python writes
+    if of_labels and not beside:
+        words = by_hand if len(values) == 1 else [word for word in by_hand if word == "none"]
+        beside = next(iter(values.values()))
+    return (words[0], beside) if words and beside else None
 
 
 def read_number(text: str) -> float:

@@ -1,5 +1,6 @@
 """A bag store or a cohort table that has moved since a run: checked once, and remembered in its folder."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,8 +31,9 @@ def read_moved(path: Path) -> dict[str, Path]:
 
 
 def write_moved(path: Path, places: Mapping[str, Path]) -> None:
-    """Remember new places in a run folder."""
-    write_json(path / MOVED, {name: str(place) for name, place in places.items()})
+    """Remember new places in a run folder; one that cannot be written to is read all the same."""
+    with contextlib.suppress(OSError):
+        write_json(path / MOVED, {name: str(place) for name, place in places.items()})
 
 
 def check_store(path: Path, bags: Mapping[str, str], store: Path, *, own_bags: bool) -> None:

@@ -117,6 +117,15 @@ def test_times_without_variation_are_refused_before_any_fit(tmp_path):
         with_outcomes(rows, "time", "event")
 
 
+@pytest.mark.parametrize("cells", [("1", "-"), ("dead", "none", "1"), ("ja", "\N{EN DASH}", "NA")])
+def test_a_dash_that_may_mean_no_event_is_refused(tmp_path, cells):
+    rows = rows_of(tmp_path, *(f"c{i},s{i},{3 + i},{cell}" for i, cell in enumerate(cells)))
+    with pytest.raises(
+        CohortError, match=f"{cells[1]!r} is a word for a missing value. Write 0 where"
+    ):
+        with_outcomes(rows, "time", "event")
+
+
 @pytest.mark.parametrize("cells", [("1", "2"), ("2.0", "1.0"), ("1", "2", "")])
 def test_events_of_ones_and_twos_are_refused_with_both_readings(tmp_path, cells):
     rows = rows_of(tmp_path, *(f"c{i},s{i},{3 + i},{cell}" for i, cell in enumerate(cells)))

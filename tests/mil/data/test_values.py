@@ -10,8 +10,16 @@ from features.bags.bag import write_bag
 from mil.baselines.encoding import fit_encoding
 from mil.data.case import Case
 from mil.data.cohort import assemble
+from mil.data.reading import TableReading
 from mil.data.table import read_table
-from mil.data.values import MISSING_WORDS, is_missing, read_number, read_numbers, without_missing
+from mil.data.values import (
+    MISSING_WORDS,
+    doubtful_word,
+    is_missing,
+    read_number,
+    read_numbers,
+    without_missing,
+)
 from mil.errors import CohortError
 from mil.evaluation.regression.design import fit_design
 from tests.mil.made import made_bag
@@ -108,6 +116,67 @@ def test_a_dash_beside_a_plus_is_a_value():
     assert without_missing(["(+)", "(-)", "++"]) == ["(+)", "(-)", "++"]
     assert without_missing(["high", "-", "low"]) == ["high", "", "low"]
     assert without_missing(["NA", "none", "b"], ("NA",)) == ["NA", "", "b"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "word"),
+    [
+        (("pos", "-"), "-"),
+        (("MDM2 Pos.", "\N{EN DASH}", "?"), "\N{EN DASH}"),
+        (("3+", "2+", "--"), "--"),
+        (("y", "(-)"), "(-)"),
+        (("0", "-"), "-"),
+        (("amplified", "Nil"), "Nil"),
+        (("moderate", "severe", "None"), "None"),
+        (("SSX1", "SSX2", "none"), "none"),
+        (("mutated", "n.d.", ""), "n.d."),
+    ],
+)
+def test_a_label_that_may_mean_negative_is_not_taken_for_missing(tmp_path, labels, word):
+    lines = [f"c{i},s{i},{label}" for i, label in enumerate(labels * 2)]
+    path = tmp_path / "cohort.csv"
+    path.write_text("\n".join(["Patient,slide,Label", *lines]) + "\n")
+    with pytest.raises(CohortError, match=r"column 'Label' holds .* Set label_is to") as error:
+        read_table(path)
+    assert repr(word) in str(error.value)
+    rows = read_table(path, TableReading(label_is=(word,)))
+    assert [row.label for row in rows[: len(labels)]] == [
+        "" if label == "?" else label for label in labels
+    ]
+    path.write_text(path.read_text().replace(f",{word}\n", ",\n"))
+    assert [row.label for row in read_table(path)].count("") >= 2
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("pos", "neg", "-"),
+        ("pos.", "neg."),
+        ("n", "y", "-"),
+        ("no", "yes", "none"),
+        ("+", "-"),
+        ("MDM2+", "MDM2-", "-"),
+        ("LMS", "DDLPS", "-", "None"),
+        ("pos", "NA"),
+        ("1", "0", "\N{EM DASH}"),
+        ("mutant", "wild type", "-"),
+        ("LMS", "unknown"),
+        ("1", "2", "3", "-"),
+        ("LMS", "None"),
+    ],
+)
+def test_labels_without_doubt(labels):
+    assert doubtful_word(labels * 3, of_labels=True) is None
+
+
+def test_other_columns_get_a_note(tmp_path):
+    path, notes = tmp_path / "cohort.csv", []
+    path.write_text("case,slide,label,MDM2,necrosis,age\nc,s,a,pos,-,-\nd,t,b,-,-,60\n")
+    read_table(path, notify=notes.append)
+    assert notes == [
+        f"{path}: column 'MDM2' holds '-' beside 'pos': it is read as missing. Write negative there if "
+        "that is meant."
+    ]
 
 
 def test_numbers_but_for_a_few_cells_are_numbers():
