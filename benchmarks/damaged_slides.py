@@ -204,13 +204,7 @@ def measure_cost(folder: Path, count: int = 4, repeats: int = 5) -> list[float]:
     paths = [folder / f"{number}.tiff" for number in range(count)]
     for path in paths:
         make_large(path, rng)
-    recipe = Recipe(
-        backbone="efficientnet-lite0",
-        weights="random",
-        mpp=0.5,
-        max_tiles=COST_TILES,
-        region="tissue",
-    )
+    recipe = Recipe(backbone="efficientnet-lite0", weights="random", mpp=0.5, max_tiles=COST_TILES)
 
     def seconds(number: int, *, protected: bool) -> float:
         started = time.perf_counter()
