@@ -11,6 +11,7 @@ from features.errors import NoTiles
 from mil.answers.hidden import hidden
 from mil.answers.predictor import UNPROMISED, Fit, Predictor
 from mil.answers.reference import describe
+from mil.answers.rescans import Rescan
 from mil.errors import FitError
 
 ANSWERED, UNDECIDED, ABSTAINED, FAILED = "answered", "undecided", "abstained", "failed"
@@ -83,12 +84,14 @@ class NewSlide:
         case: its name; empty where it is not known.
         mask: where the tiles come from.
         other: further columns of a table for its case.
+        rescans: the training slides that it looks like a second scan of.
     """
 
     bag: Bag
     case: str = ""
     mask: str = ""
     other: Mapping[str, str] = field(default_factory=dict)
+    rescans: tuple[Rescan, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +130,7 @@ def relation_of(predictor: Predictor, slides: Sequence[NewSlide]) -> Relation:
         slides: all of the case.
     """
     known = frozenset[str]().union(*(predictor.known_cases(s.bag, s.case) for s in slides))
+    known |= {rescan.case for slide in slides for rescan in slide.rescans}
     fits = tuple(
         fit
         for fit in predictor.fits
@@ -168,8 +172,7 @@ def answer_slide(predictor: Predictor, new: NewSlide, relation: Relation) -> tup
             return replace(row, reason=problem), bag
         bag, how = predictor.suit(bag)
         notes = [*([how] if how else []), *relation.notes]
-        if new.case and relation.known - {hidden(new.case)}:
-            notes.append(OTHER_NAME)
+        notes += _identity_notes(predictor, new, bag)
         row = replace(row, notes=tuple(notes))
         if predictor.reads_tiles:
             row = _compared(row, predictor, bag, relation, same_region=not how)
@@ -178,6 +181,19 @@ def answer_slide(predictor: Predictor, new: NewSlide, relation: Relation) -> tup
         return _read(row, predictor, relation, [bag], new), bag
     except FitError as error:
         return replace(row, reason=str(error)), bag
+
+
+def _identity_notes(predictor: Predictor, new: NewSlide, bag: Bag) -> list[str]:
+    """Remarks on a slide that is a training slide, or looks like another scan of one, under another name."""
+    own = {hidden(new.case)} if new.case else set()
+    known = predictor.known_cases(bag, new.case)
+    notes = [OTHER_NAME] if own and known - own else []
+    return notes + [
+        f"It looks like a second scan of {predictor.describe_slide(rescan.slide)}: {rescan.scan}. It is taken "
+        "for a slide of that case."
+        for rescan in new.rescans
+        if rescan.case not in known
+    ]
 
 
 def answer_case(

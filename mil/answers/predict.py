@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,11 @@ def predict_slides(
         table: rows that say which case each slide belongs to, with the clinical columns a model may read.
     """
     known = {row.slide: row for row in table}
-    new = {name: _new_slide(predictor, slides, name, known) for name in slides.bags}
+    rescans = predictor.rescans(slides.bags)
+    new = {
+        name: replace(_new_slide(predictor, slides, name, known), rescans=rescans.get(name, ()))
+        for name in slides.bags
+    }
     grouped: dict[str, list[NewSlide]] = {}
     for one in new.values():
         grouped.setdefault(one.case or one.bag.slide, []).append(one)

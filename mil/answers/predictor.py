@@ -13,6 +13,7 @@ from features.recipe import SEGMENTED
 from mil.answers.hidden import hidden
 from mil.answers.reading import FitAnswer, Reader, reader_class
 from mil.answers.reference import SlideReference, load_reference
+from mil.answers.rescans import Rescan
 from mil.data.case import Row
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import read_table
@@ -37,6 +38,10 @@ OTHER_SEGMENTER = (
 )
 OTHER_REGION = (
     "Tiles were chosen in another way than those of training slides: nothing is promised."
+)
+NO_PICTURES = (
+    "No pictures of the training slides are known: one that was scanned again, or saved again with loss, is "
+    "not recognised."
 )
 UNPROMISED = (ALL_TISSUE, BY_SEGMENTER, OTHER_SEGMENTER, OTHER_REGION)
 SAME_WEIGHTS = {"weights"}  # the name of their file; what they are, weights_sha256 tells
@@ -131,6 +136,17 @@ class Predictor:
         by_content = {self.bags[key] for key in (bag.data_sha256, *bag.sources) if key in self.bags}
         named = hidden(case) if case else self.cases.get(hidden(bag.slide), "")
         return frozenset(by_content | {named} - {""})
+
+    def rescans(self, bags: Mapping[str, Bag]) -> dict[str, tuple[Rescan, ...]]:
+        """The training slides that new ones look like second scans of, by the name of the new one."""
+        return self.reference.rescans(bags) if self.reference else {}
+
+    def describe_slide(self, fingerprint: str) -> str:
+        """A training slide and its case, as far as they may be named."""
+        for slide, case in self.names.items():
+            if hidden(slide) == fingerprint:
+                return f"training slide {slide} (case {case})"
+        return "a training slide"
 
     def unseeing(self, bag: Bag, known: frozenset[str]) -> tuple[Fit, ...]:
         """The fits that were trained neither on a slide nor on another of its cases.
@@ -249,6 +265,8 @@ def _predictor(
     from mil.heads.registry import reads_table
 
     reference, note = reference_of_run(run)
+    if reference is not None and not any(reference.structures):
+        note = NO_PICTURES
     return Predictor(
         source=run.path,
         title=run.title,

@@ -22,6 +22,14 @@ from features.regions.masks import is_bright_field
 from features.summary import listed
 from features.tiles.quality import FLAGS
 from mil.answers.hidden import hidden
+from mil.answers.rescans import (
+    Known,
+    Rescan,
+    find_rescans,
+    pack_structures,
+    structure_of,
+    unpack_structures,
+)
 from mil.errors import RunError
 
 Floats = NDArray[np.float64]
@@ -67,6 +75,8 @@ class SlideReference:
         flagged: (n, 3) share of tiles with each flag of ``features.tiles.quality``.
         tumour_of_tissue: (n,) share of the tissue that is annotated; NaN if unknown.
         bright_field: (n,) 1 for a slide scanned in transmitted light, 0 if not; NaN without a picture of it.
+        structures: of their tissue, small and without colours, by which second scans of them are recognised;
+            None without a picture; empty in a reference of earlier versions.
     """
 
     slides: tuple[str, ...]
@@ -78,6 +88,7 @@ class SlideReference:
     flagged: Floats
     tumour_of_tissue: Floats
     bright_field: Floats
+    structures: Known = ()
 
     @classmethod
     def of_bags(cls, bags: Sequence[Bag], cases: Sequence[str]) -> "SlideReference":
@@ -93,13 +104,17 @@ class SlideReference:
             flagged=np.array(flagged),
             tumour_of_tissue=np.array([bag.tumour_of_tissue for bag in bags]),
             bright_field=np.array([_bright_field(bag) for bag in bags]),
+            structures=tuple(map(structure_of, bags)),
         )
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], names: Mapping[str, Any]) -> "SlideReference":
         """The facts as ``arrays`` and ``names`` hold them."""
+        arrays = dict(arrays)
+        pixels = arrays.pop("structures", np.zeros(0, np.uint8))
         return cls(
             **arrays,
+            structures=unpack_structures(pixels, names.get("structures", ())),
             slides=tuple(names["slides"]),
             cases=tuple(names["cases"]),
             sources=tuple(map(tuple, names.get("sources") or [()] * len(names["slides"]))),
@@ -109,18 +124,27 @@ class SlideReference:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The facts that are numbers."""
         names = ("descriptors", "n_tiles", "directions", "flagged", "tumour_of_tissue")
-        return {name: getattr(self, name) for name in (*names, "bright_field")}
+        numbers = {name: getattr(self, name) for name in (*names, "bright_field")}
+        return numbers | {"structures": pack_structures(self.structures)[0]}
 
     @property
     def names(self) -> dict[str, list[Any]]:
-        """Slides, cases, and fingerprints of files."""
-        sources = [list(row) for row in self.sources]
-        return {"slides": list(self.slides), "cases": list(self.cases), "sources": sources}
+        """Slides, cases, fingerprints of files, and what the structures are cut by."""
+        return {
+            "slides": list(self.slides),
+            "cases": list(self.cases),
+            "sources": [list(row) for row in self.sources],
+            "structures": pack_structures(self.structures)[1],
+        }
 
     def hidden(self) -> "SlideReference":
         """The facts with fingerprints in place of names."""
         slides, cases = (tuple(map(hidden, names)) for names in (self.slides, self.cases))
         return replace(self, slides=slides, cases=cases)
+
+    def rescans(self, bags: Mapping[str, Bag]) -> dict[str, tuple[Rescan, ...]]:
+        """The training slides that new ones look like second scans of, by the name of the new one."""
+        return find_rescans(self.structures, self.slides, self.cases, bags)
 
     @cached_property
     def reference(self) -> Reference:
