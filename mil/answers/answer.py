@@ -189,8 +189,8 @@ def _identity_notes(predictor: Predictor, new: NewSlide, bag: Bag) -> list[str]:
     known = predictor.known_cases(bag, new.case)
     notes = [OTHER_NAME] if own and known - own else []
     return notes + [
-        f"It looks like a second scan of {predictor.describe_slide(rescan.slide)}: {rescan.scan}. It is taken "
-        "for a slide of that case."
+        f"It looks like a second scan of {predictor.describe_slide(rescan.slide)}: {rescan.scan}. It is "
+        "taken for a slide of that case."
         for rescan in new.rescans
         if rescan.case not in known
     ]

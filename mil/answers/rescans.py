@@ -46,7 +46,8 @@ def find_rescans(
 
     Args:
         known: structures of the training slides.
-        slides, cases: of these, as their reference names them.
+        slides: their names, as their reference has them.
+        cases: their cases, likewise.
         bags: of new slides, by name.
     """
     if not any(known):

@@ -1,4 +1,4 @@
-"""A training slide that was scanned again, or saved again with loss, is answered by fits that have not seen it."""
+"""A training slide that was scanned again, or saved with loss, is answered by fits that have not seen it."""
 
 import shutil
 from dataclasses import replace
