@@ -6,7 +6,8 @@ SarcomilError
 │   │   ├── ScaleError      a slide's micrometres per pixel are unknown or implausible
 │   │   ├── TileError       some pixels of a slide cannot be decoded; others may be readable
 │   │   ├── SlideExcluded   a rule of the recipe leaves the slide out; not a failure
-│   │   └── NoTiles         no tile of a slide meets the recipe: there is no such tissue on it
+│   │   ├── NoTiles         no tile of a slide meets the recipe: there is no such tissue on it
+│   │   └── VolumeError     a series of slices cannot be read, or is not one volume
 │   ├── AnnotationError     an annotation file is missing, malformed or lacks the requested class
 │   │   └── AnnotationMissing  a slide has no annotation
 │   ├── BackboneError       a backbone is unknown or its weights cannot be loaded
@@ -55,6 +56,10 @@ class SlideExcluded(SlideError):
 
 class NoTiles(SlideError):
     """No tile of a slide meets the recipe: there is no such tissue on it."""
+
+
+class VolumeError(SlideError):
+    """A series of CT, MRI or PET slices cannot be read, or is not one volume."""
 
 
 class AnnotationError(FeaturesError):

@@ -1,0 +1,325 @@
+"""Series of CT, MRI and PET in folders: which there are, and reading one as a volume.
+
+volume = read_volume(Path("patient-01/T1"))
+volume.values  # (z, y, x) float32, axes to the patient's left, back and head
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from features.errors import VolumeError
+from features.volumes.headers import (
+    Plane,
+    facts_of,
+    is_dicom,
+    lenient,
+    planes_of,
+    read_header,
+    text,
+)
+from features.volumes.image_files import is_image_file, read_image_file
+from features.volumes.pixels import read_planes
+from features.volumes.stacking import (
+    Stack,
+    fill_stack,
+    gaps_mm,
+    split_by_part,
+    stack_planes,
+)
+from features.volumes.volume import AIR_HU, Volume, turn_to_lps
+
+IMAGES = ("CT", "MR", "PT", "NM", "OT", "SC", "CR", "DX", "US", "XA", "MG")
+SHOWN = 12  # series in an error
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series of images, its pixels not read yet.
+
+    Attributes:
+        paths: its files.
+        planes: its slices; empty for a NIfTI, NRRD or MetaImage file.
+        uid, number, description, modality, frame_of_reference: as the files say; empty where they do not.
+        part: what tells it apart from others of the same UID, as ``echo time 80 ms``.
+        thickness_mm: of a slice, as the files say.
+        facts: what the audit asks of a scan.
+        notes: what a user should know, as text burned into the pixels.
+    """
+
+    paths: tuple[Path, ...]
+    planes: tuple[Plane, ...] = ()
+    uid: str = ""
+    number: str = ""
+    description: str = ""
+    modality: str = ""
+    frame_of_reference: str = ""
+    part: str = ""
+    thickness_mm: float | None = None
+    facts: tuple[tuple[str, str | float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The series in a message: its folder, number and description."""
+        if not self.planes:
+            return self.paths[0].name
+        words = [
+            f"Series {self.number}".strip(),
+            f"({self.description})" if self.description else "",
+        ]
+        words += [f"of {self.paths[0].parent.name}", f"[{self.part}]" if self.part else ""]
+        return " ".join(filter(None, words))
+
+    def describe(self) -> str:
+        """One line: description, modality, slices and their distance, UID."""
+        if not self.planes:
+            return f"{self.paths[0].name}: one file"
+        words = [self.description or "no description", self.modality or "no modality"]
+        words += [f"{len(self.planes)} slices", *([self.part] if self.part else [])]
+        if not any(plane.problem for plane in self.planes) and len(self.planes) > 1:
+            steps = sorted(gaps_mm(self.planes))
+            words.append(f"{steps[len(steps) // 2]:.2f} mm apart")
+        return f"{self.number or '-'}: {', '.join(words)}; UID {self.uid or 'missing'}"
+
+    def problem(self, *, allow_gaps: bool = False, allow_tilt: bool = False) -> str:
+        """Why it cannot be read as a volume, without reading pixels; empty where nothing is known."""
+        if not self.planes:
+            return ""
+        try:
+            self.stack(allow_gaps=allow_gaps, allow_tilt=allow_tilt)
+        except VolumeError as error:
+            return str(error)
+        return ""
+
+    def stack(self, *, allow_gaps: bool = False, allow_tilt: bool = False) -> Stack:
+        """Its slices in their order.
+
+        Raises:
+            VolumeError: they are not one volume.
+        """
+        return stack_planes(
+            self.planes,
+            self.name,
+            allow_gaps=allow_gaps,
+            allow_tilt=allow_tilt,
+            thickness_mm=self.thickness_mm,
+        )
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a folder holds.
+
+    Attributes:
+        series: images.
+        structure_sets, doses: files of radiotherapy.
+        others: further DICOM files with their modality, as plans, registrations and segmentations.
+    """
+
+    series: tuple[Series, ...]
+    structure_sets: tuple[Path, ...]
+    doses: tuple[Path, ...]
+    others: tuple[tuple[Path, str], ...]
+
+
+def find_series(path: Path) -> tuple[Series, ...]:
+    """All series of images of a folder and its folders, or the one that a file belongs to.
+
+    Args:
+        path: a folder, or a file: of DICOM (which stands for its series), NIfTI, NRRD or MetaImage.
+
+    Raises:
+        VolumeError: the path does not exist, or is a file of another kind.
+    """
+    if path.is_file() and is_image_file(path):
+        return (Series((path,), description=path.name),)
+    if path.is_file():
+        if not is_dicom(path):
+            raise VolumeError(
+                f"{path.name} is no DICOM, NIfTI, NRRD or MetaImage file. Pass a folder of DICOM files or "
+                "a file of these kinds."
+            )
+        own = [series for series in scan_folder(path.parent).series if path in series.paths]
+        if not own:
+            raise VolumeError(
+                f"{path.name} holds no image ({text(read_header(path), 'Modality') or 'no modality'}). "
+                "Pass a folder or a file of the series."
+            )
+        return tuple(own)
+    return scan_folder(path).series
+
+
+def scan_folder(path: Path) -> Folder:
+    """What a folder and its folders hold; files that are neither DICOM nor volumes are passed over.
+
+    Raises:
+        VolumeError: the folder does not exist.
+    """
+    if not path.is_dir():
+        raise VolumeError(
+            f"The folder {path} does not exist. Pass a folder of DICOM or NIfTI files."
+        )
+    groups: dict[str, list[tuple[Path, Any]]] = {}
+    by_kind: dict[str, list[Path]] = {"RTSTRUCT": [], "RTDOSE": []}
+    others, files = [], []
+    for file in sorted(path.rglob("*")):
+        if file.name.startswith(".") or not file.is_file():
+            continue
+        if is_image_file(file):
+            files.append(Series((file,), description=file.name))
+        elif is_dicom(file):
+            header = read_header(file)
+            modality = text(header, "Modality")
+            if modality in by_kind:
+                by_kind[modality].append(file)
+            elif "Rows" in header and modality not in ("SEG", "RTIMAGE"):
+                groups.setdefault(
+                    text(header, "SeriesInstanceUID") or f"in {file.parent}", []
+                ).append((file, header))
+            elif text(header, "MediaStorageSOPClassUID") or modality:
+                others.append((file, modality))
+    series = [part for members in groups.values() for part in _series_of(members)]
+    ordered = sorted(series, key=lambda one: (one.number.zfill(8), one.uid, one.paths[0]))
+    return Folder(
+        (*ordered, *files), tuple(by_kind["RTSTRUCT"]), tuple(by_kind["RTDOSE"]), tuple(others)
+    )
+
+
+def _series_of(members: list[tuple[Path, Any]]) -> list[Series]:
+    """The series of files with one UID, or several, by what tells slices at one place apart."""
+    first = members[0][1]
+    planes = [plane for file, header in members for plane in planes_of(header, file)]
+    with lenient():
+        facts = facts_of(first)
+        thickness = facts.get("slice_thickness_mm")
+        frames = sorted({text(header, "FrameOfReferenceUID") for _, header in members})
+        notes = [
+            f"{file.name} may show text in its pixels (BurnedInAnnotation is YES)"
+            for file, header in members
+            if text(header, "BurnedInAnnotation") == "YES"
+        ][:1]
+        series = Series(
+            paths=(),
+            uid=text(first, "SeriesInstanceUID"),
+            number=text(first, "SeriesNumber"),
+            description=text(first, "SeriesDescription"),
+            modality=text(first, "Modality"),
+            frame_of_reference=frames[0],
+            thickness_mm=thickness if isinstance(thickness, float) else None,
+            facts=tuple(facts.items()),
+            notes=tuple(notes),
+        )
+    if len(frames) > 1:
+        problem = (
+            f"its files name {len(frames)} frames of reference. Leave the files of one of them."
+        )
+        planes = [replace(plane, problem=plane.problem or problem) for plane in planes]
+    return [
+        replace(
+            series,
+            part=part,
+            planes=tuple(group),
+            paths=tuple(dict.fromkeys(plane.path for plane in group)),
+        )
+        for part, group in split_by_part(planes)
+    ]
+
+
+def choose_series(path: Path, series: str = "") -> Series:
+    """The one series of a folder, or that of a UID, number, description or part.
+
+    Args:
+        path: a folder or a file.
+        series: UID, number, description or part of the one that is meant; upper and lower case are one.
+
+    Raises:
+        VolumeError: there is none, or there are several; all are listed.
+    """
+    found = find_series(path)
+    if not found:
+        raise VolumeError(
+            f"{path} holds no series of images. Pass the folder of a CT, MRI or PET series."
+        )
+    word = series.strip().casefold()
+    if word:
+        names = [
+            {one.uid, one.number, one.description, one.part, one.paths[0].name} for one in found
+        ]
+        chosen = [
+            one
+            for one, own in zip(found, names, strict=True)
+            if word in {name.strip().casefold() for name in own if name}
+        ]
+    else:
+        chosen = list(found)
+    if len(chosen) == 1:
+        return chosen[0]
+    lines = "\n".join(f"  {one.describe()}" for one in (chosen or found)[:SHOWN])
+    more = len(chosen or found) - SHOWN
+    raise VolumeError(
+        (f"{path} has no series {series!r}; it has\n" if not chosen else "")
+        + (
+            f"{path} holds {len(chosen)} series{f' {series!r}' if word else ''}:\n"
+            if chosen
+            else ""
+        )
+        + lines
+        + (f"\n  and {more} more" if more > 0 else "")
+        + "\nName one by its UID, number, description or part (series), or pass a folder of its own."
+    )
+
+
+def read_series(series: Series, *, allow_gaps: bool = False, allow_tilt: bool = False) -> Volume:
+    """Read a series as a volume.
+
+    Args:
+        series: one of ``find_series``.
+        allow_gaps: interpolate missing slices instead of an error; a note says how many.
+        allow_tilt: straighten the slices of a tilted gantry instead of an error; a note says by how much.
+
+    Returns:
+        The volume; its axes run to the patient's left, back and head as nearly as they can without a new
+        value.
+
+    Raises:
+        VolumeError: the series is not one volume, or a file cannot be read.
+    """
+    if not series.planes:
+        return read_image_file(series.paths[0])
+    stack = series.stack(allow_gaps=allow_gaps, allow_tilt=allow_tilt)
+    outside = AIR_HU if series.modality == "CT" else 0.0
+    values, pixel_notes = read_planes(list(stack.planes), series.modality, outside)
+    values, grid, notes = fill_stack(stack, values, outside)
+    values, grid, slice_axis = turn_to_lps(values, grid)
+    return Volume(
+        values=values,
+        grid=grid,
+        modality=series.modality,
+        frame_of_reference=series.frame_of_reference,
+        series=series.uid,
+        slice_axis=slice_axis,
+        facts={
+            **dict(series.facts),
+            "slices": len(stack.planes),
+            "slice_spacing_mm": stack.step_mm,
+        },
+        notes=(*series.notes, *notes, *pixel_notes),
+    )
+
+
+def read_volume(
+    path: Path, series: str = "", *, allow_gaps: bool = False, allow_tilt: bool = False
+) -> Volume:
+    """Read the one series of a folder, or the one that is named.
+
+    Args:
+        path: a folder or a file.
+        series: UID, number, description or part, where there are several.
+        allow_gaps: see ``read_series``.
+        allow_tilt: see ``read_series``.
+
+    Raises:
+        VolumeError: there is no series, there are several, or it cannot be read.
+    """
+    return read_series(choose_series(path, series), allow_gaps=allow_gaps, allow_tilt=allow_tilt)

@@ -1,0 +1,371 @@
+"""A series of slices becomes the volume that it is, or an error that says why it is none."""
+
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from pydicom.dataset import Dataset
+
+from features.errors import VolumeError
+from features.volumes.series import choose_series, find_series, read_volume, scan_folder
+from tests.small_series import dataset, dose, save, series, set_pixels, structure_set
+
+RNG = np.random.default_rng(5)
+VALUES = RNG.integers(0, 900, (6, 5, 7), np.int16)
+
+
+def refusal(folder, **options):
+    with pytest.raises(VolumeError) as caught:
+        read_volume(folder, **options)
+    return str(caught.value)
+
+
+def as_simpleitk_reads(folder):
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    return sitk.ReadImage(names, sitk.sitkFloat32)
+
+
+def test_values_and_places_are_those_of_the_files(tmp_path):
+    volume = read_volume(series(tmp_path, VALUES))
+    assert np.array_equal(volume.values, VALUES.astype(np.float32))
+    assert volume.values.dtype == np.float32
+    assert volume.spacing_mm == pytest.approx((1.5, 1.0, 3.0))
+    assert volume.origin_mm == pytest.approx((-10.0, 20.0, 5.0))
+    assert (volume.modality, volume.slice_axis, volume.notes) == ("MR", 0, ())
+
+
+def test_a_foreign_reader_sees_the_same(tmp_path):
+    volume = read_volume(series(tmp_path, VALUES, modality="CT"))
+    image = as_simpleitk_reads(tmp_path)
+    assert np.array_equal(volume.values, sitk.GetArrayFromImage(image))
+    assert volume.spacing_mm == pytest.approx(image.GetSpacing())
+    assert volume.origin_mm == pytest.approx(image.GetOrigin())
+
+
+def test_order_comes_from_positions_alone(tmp_path):
+    def mislead(file, index):
+        file.InstanceNumber = 6 - index
+        file.SliceLocation = 100 - index
+        file.SliceThickness, file.SpacingBetweenSlices = 5.0, 9.0
+        file.filename = str(tmp_path / "b" / f"{9 - index}.dcm")
+
+    usual = read_volume(series(tmp_path / "a", VALUES))
+    misled = read_volume(series(tmp_path / "b", VALUES, change=mislead))
+    assert np.array_equal(misled.values, usual.values)
+    assert misled.spacing_mm == usual.spacing_mm
+    assert misled.facts["slice_spacing_mm"] == 3.0
+
+
+def without(folder, *indices):
+    for index in indices:
+        (folder / f"{index:03d}.dcm").unlink()
+    return folder
+
+
+def test_a_missing_slice_is_an_error_with_the_gap(tmp_path):
+    message = refusal(without(series(tmp_path, VALUES, spacing_mm=(1, 1, 3.27)), 3))
+    assert "steps of 3.27, 6.54 mm" in message
+    assert "002.dcm to 004.dcm" in message
+
+
+@pytest.mark.parametrize("index", [1, 4])
+def test_a_slice_is_missed_wherever_it_stood(tmp_path, index):
+    assert "a slice is missing" in refusal(without(series(tmp_path, VALUES), index))
+
+
+def test_gaps_are_interpolated_on_request_and_noted(tmp_path):
+    volume = read_volume(without(series(tmp_path, VALUES), 2, 3), allow_gaps=True)
+    assert volume.values.shape == VALUES.shape
+    assert np.array_equal(volume.values[[0, 1, 4, 5]], VALUES[[0, 1, 4, 5]])
+    assert np.allclose(volume.values[2], VALUES[1] * 2 / 3 + VALUES[4] / 3)
+    assert "2 of 6 slices are interpolated: steps of 3.00 to 9.00 mm" in volume.notes[0]
+
+
+def test_positions_in_tenths_of_a_millimetre_are_even(tmp_path):
+    def rounded(file, index):
+        file.ImagePositionPatient = [-10, 20, round(5 + 3.27 * index, 1)]
+
+    assert read_volume(series(tmp_path, VALUES, change=rounded)).spacing_mm[2] == pytest.approx(
+        3.28
+    )
+
+
+def test_two_slices_at_one_place_are_an_error_with_their_names(tmp_path):
+    def move(file, index):
+        if index == 4:
+            file.ImagePositionPatient = [-10, 20, 5 + 3 * 3]
+
+    message = refusal(series(tmp_path, VALUES, change=move))
+    assert "003.dcm and 004.dcm both lie 14.00 mm" in message
+
+
+def test_a_copied_file_is_an_error(tmp_path):
+    series(tmp_path, VALUES)
+    (tmp_path / "copy of 2.dcm").write_bytes((tmp_path / "002.dcm").read_bytes())
+    assert "share a place" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values", "part"),
+    [
+        ("EchoTime", (10.0, 80.0), "echo time 80.0 ms"),
+        ("AcquisitionNumber", (1, 2), "acquisition 2"),
+        ("TemporalPositionIdentifier", (1, 2), "time point 2"),
+        ("DiffusionBValue", (0.0, 800.0), "b value 800.0 s/mm2"),
+        ("ImageType", (["ORIGINAL", "M"], ["ORIGINAL", "P"]), "image type ORIGINAL\\P"),
+    ],
+)
+def test_slices_of_one_series_are_told_apart_by_what_differs(tmp_path, keyword, values, part):
+    def change(which):
+        def set_part(file, index):
+            setattr(file, keyword, values[which])
+            file.filename = str(tmp_path / f"{which}-{index}.dcm")
+
+        return set_part
+
+    series(tmp_path, VALUES, change=change(0))
+    series(tmp_path, VALUES + 1, change=change(1))
+    assert len(find_series(tmp_path)) == 2
+    message = refusal(tmp_path)
+    assert "holds 2 series" in message
+    assert part in message
+    assert np.array_equal(read_volume(tmp_path, series=part).values, VALUES + 1)
+
+
+def test_a_tilted_gantry_is_an_error_with_its_angle(tmp_path):
+    def tilt(file, index):
+        file.ImagePositionPatient = [-10, 20 + index, 5 + 3 * index]
+
+    message = refusal(series(tmp_path, VALUES, change=tilt))
+    assert "1.000 mm aside" in message
+    assert "18.4 degrees" in message
+
+
+def test_a_tilted_gantry_is_straightened_on_request(tmp_path):
+    """Slices cut from a block at a tilt, two rows a slice, are the block again."""
+    block = RNG.integers(0, 900, (4, 20, 6), np.int16)
+    cut = np.stack([block[index, 2 * index : 2 * index + 12] for index in range(4)])
+
+    def tilt(file, index):
+        file.ImagePositionPatient = [0, 2.0 * index, 3.0 * index]
+
+    series(tmp_path, cut, spacing_mm=(1, 1, 3), change=tilt)
+    volume = read_volume(tmp_path, allow_tilt=True)
+    assert volume.values.shape == (4, 18, 6)
+    for index in range(4):
+        rows = slice(2 * index, 2 * index + 12)
+        assert np.array_equal(volume.values[index, rows], block[index, rows])
+    assert "tilted gantry" in volume.notes[0]
+
+
+def test_slices_aside_of_each_other_without_a_tilt_are_an_error(tmp_path):
+    def jump(file, index):
+        file.ImagePositionPatient = [-10 + (7 if index == 3 else 0), 20, 5 + 3 * index]
+
+    message = refusal(series(tmp_path, VALUES, change=jump))
+    assert "aside by up to 7.00 mm, and not evenly" in message
+
+
+def test_several_series_are_listed_and_one_is_asked_for(tmp_path):
+    series(tmp_path / "a", VALUES, SeriesDescription="T2 tra fs", SeriesNumber=7)
+    other = {"SeriesInstanceUID": "1.2.3", "SeriesDescription": "CT thorax", "SeriesNumber": 12}
+    series(tmp_path / "b", VALUES[:3], modality="CT", **other)
+    message = refusal(tmp_path)
+    assert "holds 2 series" in message
+    assert "7: T2 tra fs, MR, 6 slices, 3.00 mm apart; UID 1.2.826" in message
+    assert "12: CT thorax, CT, 3 slices, 3.00 mm apart; UID 1.2.3" in message
+    for name in ("1.2.3", "12", "ct Thorax"):
+        assert choose_series(tmp_path, name).modality == "CT"
+    assert "has no series 'T1'" in refusal(tmp_path, series="T1")
+
+
+def test_a_series_that_changes_its_number_half_way_is_two(tmp_path):
+    def change(file, index):
+        file.SeriesInstanceUID += ".9" * (index > 2)
+
+    assert refusal(series(tmp_path, VALUES, change=change)).count("3 slices") == 2
+
+
+def test_slices_of_several_orientations_are_counted(tmp_path):
+    def turn(file, index):
+        if index == 5:
+            file.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+
+    message = refusal(series(tmp_path, VALUES, change=turn))
+    assert "5 of axial" in message
+    assert "1 of sagittal" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: setattr(f, "PixelSpacing", [2, 2]), "several pixel spacings"),
+        (lambda f: set_pixels(f, VALUES[0, :4]), "several sizes"),
+        (lambda f: setattr(f, "FrameOfReferenceUID", "1.2.9"), "2 frames of reference"),
+        (lambda f: setattr(f, "PixelSpacing", [-1.0, 1.0]), "PixelSpacing is -1 by 1 mm"),
+        (lambda f: setattr(f, "ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), "localiser"),
+        (lambda f: setattr(f, "ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "mosaic"),
+        (lambda f: setattr(f, "SamplesPerPixel", 3), "colour picture"),
+        (lambda f: setattr(f, "NumberOfFrames", 4), "4 frames without a place"),
+        (lambda f: setattr(f, "ModalityLUTSequence", [Dataset()]), "Modality LUT Sequence"),
+        (lambda f: setattr(f, "RescaleSlope", 0), "RescaleSlope is 0"),
+        (lambda f: setattr(f, "ImageOrientationPatient", [1, 0, 0, 0, 2, 0]), "no unit vector"),
+        (lambda f: setattr(f, "ImageOrientationPatient", [1, 0, 0, 1, 0, 0]), "right angles"),
+        (lambda f: delattr(f, "ImagePositionPatient"), "has no ImagePositionPatient"),
+        (lambda f: delattr(f, "ImageOrientationPatient"), "has no ImageOrientationPatient"),
+        (lambda f: delattr(f, "PixelSpacing"), "has no PixelSpacing"),
+        (lambda f: setattr(f, "PixelSpacing", [1.0]), "PixelSpacing is not 2 numbers"),
+        (lambda f: delattr(f, "PixelData"), "has no pixels"),
+    ],
+)  # fmt: skip
+def test_one_slice_that_is_no_slice_is_named(tmp_path, change, words):
+    series(tmp_path, VALUES, change=lambda file, index: change(file) if index == 2 else None)
+    message = refusal(tmp_path)
+    assert words in message
+    assert "002.dcm" in message or "several" in message or "frames of reference" in message
+
+
+def test_a_number_with_a_comma_is_named(tmp_path):
+    series(tmp_path, VALUES)
+    path = tmp_path / "001.dcm"
+    path.write_bytes(path.read_bytes().replace(b"-10.0\\20.0\\8.0", b"-10.0\\20.0\\8,0"))
+    message = refusal(tmp_path)
+    assert "001.dcm: ImagePositionPatient" in message
+
+
+def test_a_file_that_is_cut_off_is_named(tmp_path):
+    series(tmp_path, VALUES)
+    path = tmp_path / "003.dcm"
+    path.write_bytes(path.read_bytes()[:-20])
+    message = refusal(tmp_path)
+    assert "003.dcm" in message
+    assert "cannot be decoded" in message
+
+
+def test_one_slice_is_as_thick_as_it_says(tmp_path):
+    volume = read_volume(series(tmp_path / "a", VALUES[:1]))
+    assert volume.spacing_mm == pytest.approx((1.5, 1.0, 3.0))
+    assert "slice thickness of 3 mm" in volume.notes[0]
+    thin = series(tmp_path / "b", VALUES[:1], change=lambda f, _: delattr(f, "SliceThickness"))
+    assert "no SliceThickness" in refusal(thin)
+
+
+ANATOMY = RNG.integers(0, 900, (4, 5, 6), np.int16)  # (z, y, x): to the head, the back, the left
+# How a scanner lays rows, columns and slices through it: ImageOrientationPatient.
+LAYOUTS = {
+    "head first supine": (1, 0, 0, 0, 1, 0),
+    "head first prone": (-1, 0, 0, 0, -1, 0),
+    "feet first supine, mirrored": (-1, 0, 0, 0, 1, 0),
+    "decubitus right": (0, 1, 0, -1, 0, 0),
+    "decubitus left": (0, -1, 0, 1, 0, 0),
+    "coronal": (1, 0, 0, 0, 0, -1),
+    "coronal from behind": (-1, 0, 0, 0, 0, 1),
+    "sagittal": (0, 1, 0, 0, 0, -1),
+    "sagittal mirrored": (0, -1, 0, 0, 0, -1),
+}
+
+
+def laid_out(folder, orientation):
+    """The anatomy of 1 x 2 x 3 mm as slices of another orientation, written from its definition."""
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    axes = [np.cross(row, column), column, row]
+    size_mm = np.array([1.0, 2.0, 3.0])
+    last = (np.array(ANATOMY.shape[::-1]) - 1) * size_mm
+    first = sum(np.where(axis < 0, last * np.abs(axis), 0) for axis in axes)
+    steps = [float(np.abs(axis) @ size_mm) for axis in axes]
+    counts = [int(np.abs(axis) @ np.array(ANATOMY.shape[::-1])) for axis in axes]
+    values = np.empty(counts, np.int16)
+    for k, j, i in np.ndindex(*counts):
+        place = first + axes[0] * steps[0] * k + axes[1] * steps[1] * j + axes[2] * steps[2] * i
+        x, y, z = np.round(place / size_mm).astype(int)
+        values[k, j, i] = ANATOMY[z, y, x]
+    return series(folder, values, spacing_mm=steps[::-1], origin_mm=first, orientation=orientation)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_one_anatomy_is_one_volume_however_it_lay(tmp_path, name):
+    volume = read_volume(laid_out(tmp_path, LAYOUTS[name]))
+    assert np.array_equal(volume.values, ANATOMY)
+    assert volume.spacing_mm == pytest.approx((1, 2, 3))
+    assert volume.origin_mm == pytest.approx((0, 0, 0), abs=1e-9)
+    assert np.allclose(volume.direction, np.eye(3))
+    assert volume.slice_axis == {"s": 2, "c": 1}.get(name[0], 0)
+
+
+def test_a_double_oblique_series_keeps_its_direction(tmp_path):
+    turned = np.linalg.qr(np.array([[1.0, 0.2, -0.1], [-0.2, 0.9, 0.4], [0.2, -0.3, 0.9]]))[0]
+    turned = turned * np.sign(np.diag(turned))
+    orientation = (*turned[:, 0], *turned[:, 1])
+    volume = read_volume(series(tmp_path, VALUES, orientation=orientation))
+    assert np.allclose(volume.direction, turned, atol=1e-6)
+    assert np.array_equal(volume.values, VALUES)
+    image = as_simpleitk_reads(tmp_path)
+    place = volume.grid.to_mm(np.array([[3.0, 2.0, 4.0]]))[0]
+    assert place == pytest.approx(image.TransformIndexToPhysicalPoint((3, 2, 4)), abs=1e-4)
+
+
+def test_files_are_recognised_by_what_they_hold(tmp_path):
+    folder = series(tmp_path / "s", VALUES)
+    bare = folder / "IM0001"
+    whole = (folder / "001.dcm").read_bytes()
+    bare.write_bytes(whole[132:])  # no preamble, no suffix
+    (folder / "001.dcm").unlink()
+    (folder / "._000.dcm").write_bytes(b"a fork of another system")
+    (folder / "notes.txt").write_text("DICM")
+    (folder / "DICOMDIR").write_text("")
+    assert np.array_equal(read_volume(folder).values, VALUES)
+    assert np.array_equal(read_volume(folder / "000.dcm").values, VALUES)
+
+
+def test_a_folder_tells_images_from_what_belongs_to_them(tmp_path):
+    series(tmp_path / "s", VALUES)
+    structure_set(tmp_path / "rs.dcm", {"GTV": [np.eye(3)]})
+    dose(tmp_path / "rd.dcm", np.ones((2, 3, 3), np.uint32))
+    save(dataset(tmp_path / "plan.dcm", "RTPLAN"))
+    folder = scan_folder(tmp_path)
+    assert [one.description for one in folder.series] == ["T1 tra"]
+    assert [path.name for path in folder.structure_sets] == ["rs.dcm"]
+    assert [path.name for path in folder.doses] == ["rd.dcm"]
+    assert [(path.name, kind) for path, kind in folder.others] == [("plan.dcm", "RTPLAN")]
+    assert "holds no image (RTSTRUCT)" in refusal(tmp_path / "rs.dcm")
+
+
+def test_a_problem_is_known_before_pixels_are_read(tmp_path):
+    [one] = find_series(without(series(tmp_path, VALUES), 2))
+    assert "6.00 mm where 3.00 mm are usual" in one.problem()
+    assert one.problem(allow_gaps=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("missing", "does not exist"), ("empty", "no series of images"), ("a.txt", "is no DICOM")],
+)
+def test_what_holds_no_series_is_named(tmp_path, name, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.txt").write_text("text")
+    assert words in refusal(tmp_path / name)
+
+
+def test_facts_name_the_scan_and_not_the_patient(tmp_path):
+    elements = {"Manufacturer": "M", "MagneticFieldStrength": 1.5, "RepetitionTime": 500}
+    volume = read_volume(series(tmp_path, VALUES, **elements, BurnedInAnnotation="YES"))
+    assert volume.facts["manufacturer"] == "M"
+    assert volume.facts["field_strength_t"] == 1.5
+    assert volume.facts["study_year"] == "2019"
+    assert volume.facts["slices"] == 6
+    shown = repr((volume.facts, volume.notes, volume.series))
+    assert "Doe" not in shown
+    assert "4711" not in shown
+    assert "20190203" not in shown
+    assert "text in its pixels" in volume.notes[0]
+
+
+@pytest.mark.parametrize("package", ["pydicom", "SimpleITK"])
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, package):
+    folder = series(tmp_path, VALUES)
+    sitk.WriteImage(sitk.GetImageFromArray(VALUES), str(tmp_path / "a.mha"))
+    monkeypatch.setitem(sys.modules, package, None)
+    message = refusal(folder if package == "pydicom" else tmp_path / "a.mha")
+    assert f"need the package {package}" in message
+    assert "sarcomil[volumes]" in message

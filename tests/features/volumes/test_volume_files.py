@@ -1,0 +1,186 @@
+"""NIfTI, NRRD and MetaImage: one volume however its axes are stored, and an error for what is none."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import EnhancedMRImageStorage
+
+from features.errors import VolumeError
+from features.volumes.series import read_volume
+from tests.small_series import dataset, save, series, set_pixels
+
+VALUES = np.random.default_rng(4).integers(0, 900, (4, 5, 6), np.int16)
+
+
+def image(values=VALUES, spacing=(1.5, 1.0, 3.0), origin=(-10.0, 20.0, 5.0), direction=None):
+    picture = sitk.GetImageFromArray(values)
+    picture.SetSpacing(spacing)
+    picture.SetOrigin(origin)
+    picture.SetDirection((direction if direction is not None else np.eye(3)).ravel().tolist())
+    return picture
+
+
+def written(path, picture):
+    sitk.WriteImage(picture, str(path))
+    return path
+
+
+def refusal(path):
+    with pytest.raises(VolumeError) as caught:
+        read_volume(path)
+    assert path.name in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"])
+def test_a_file_is_the_volume_of_its_dicom_series(tmp_path, suffix):
+    volume = read_volume(written(tmp_path / f"a{suffix}", image()))
+    dicom = read_volume(series(tmp_path / "dicom", VALUES))
+    assert np.array_equal(volume.values, dicom.values)
+    assert volume.grid.is_same_as(dicom.grid)
+    assert volume.values.dtype == np.float32
+    assert volume.modality == ""
+
+
+@pytest.mark.parametrize("stored", ["RAS", "LPS", "RPI", "SAL", "PIR", "ILP"])
+def test_the_order_of_stored_axes_changes_nothing(tmp_path, stored):
+    """SimpleITK turns the axes; values, places and shape must come back as they were."""
+    usual = read_volume(written(tmp_path / "a.nii.gz", image()))
+    turned = read_volume(written(tmp_path / "b.nii.gz", sitk.DICOMOrient(image(), stored)))
+    assert np.array_equal(turned.values, usual.values)
+    assert turned.grid.is_same_as(usual.grid)
+    assert np.allclose(turned.direction, np.eye(3))
+
+
+def test_an_oblique_file_is_turned_to_the_nearest_axes(tmp_path):
+    turn = np.linalg.qr(np.array([[1.0, 0.3, -0.2], [-0.3, 0.9, 0.3], [0.2, -0.3, 0.9]]))[0]
+    turn = turn * np.sign(np.diag(turn))
+    usual = read_volume(written(tmp_path / "a.nrrd", image(direction=turn)))
+    turned = sitk.Flip(sitk.PermuteAxes(image(direction=turn), (1, 2, 0)), (True, False, True))
+    again = read_volume(written(tmp_path / "b.nrrd", turned))
+    assert np.array_equal(again.values, VALUES)
+    assert again.grid.is_same_as(usual.grid)
+
+
+def patched(path, *patches):
+    """A NIfTI file with other bytes in its header: (offset, layout, values)."""
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    for offset, layout, *values in patches:
+        struct.pack_into("<" + layout, content, offset, *values)
+    path.write_bytes(gzip.compress(bytes(content)))
+    return path
+
+
+def test_two_places_of_one_file_are_an_error_in_mm(tmp_path):
+    path = written(tmp_path / "a.nii.gz", image())
+    patched(path, (252, "2h", 1, 1), (268, "f", 17.5))  # qoffset_x; it was 10
+    assert "qform and its sform are up to 7.50 mm apart" in refusal(path)
+
+
+def test_a_flipped_qform_is_an_error(tmp_path):
+    path = patched(written(tmp_path / "a.nii.gz", image()), (252, "2h", 1, 1), (256, "3f", 0, 0, 0))
+    assert "states two places" in refusal(path)
+
+
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (1, 1), (2, 1)])
+def test_one_place_or_two_equal_ones_are_read(tmp_path, codes):
+    path = patched(written(tmp_path / "a.nii.gz", image()), (252, "2h", *codes))
+    assert read_volume(path).origin_mm == pytest.approx((-10, 20, 5), abs=1e-4)
+
+
+def test_a_file_without_a_place_is_an_error(tmp_path):
+    path = patched(written(tmp_path / "a.nii.gz", image()), (252, "2h", 0, 0))
+    assert "neither qform nor sform" in refusal(path)
+
+
+def test_an_analyze_file_is_an_error(tmp_path):
+    path = patched(written(tmp_path / "a.nii.gz", image()), (344, "4s", b"\0\0\0\0"))
+    assert "which side is left" in refusal(path) or "cannot be read" in refusal(path)
+
+
+def test_time_series_colours_and_pictures_are_refused(tmp_path):
+    four = sitk.JoinSeries([image(), image(), image()])
+    assert "series of volumes (6 x 5 x 4 x 3)" in refusal(written(tmp_path / "t.nii.gz", four))
+    colours = sitk.Compose([sitk.Cast(image(), sitk.sitkUInt8)] * 3)
+    assert "3 values per voxel" in refusal(written(tmp_path / "c.nii.gz", colours))
+    picture = sitk.GetImageFromArray(VALUES[0])
+    assert "one picture (6 x 5)" in refusal(written(tmp_path / "p.mha", picture))
+
+
+def test_one_time_point_is_a_volume(tmp_path):
+    path = written(tmp_path / "t.nii.gz", sitk.JoinSeries([image()]))
+    assert np.array_equal(read_volume(path).values, VALUES)
+
+
+def test_damaged_and_empty_files_are_named(tmp_path):
+    path = written(tmp_path / "a.nii.gz", image())
+    path.write_bytes(path.read_bytes()[:60])
+    refusal(path)
+    (tmp_path / "b.nrrd").write_text("NRRD0004\n")
+    refusal(tmp_path / "b.nrrd")
+
+
+def test_a_file_that_holds_no_numbers(tmp_path):
+    values = VALUES.astype(np.float32)
+    values[0, 0, :2] = np.nan
+    volume = read_volume(written(tmp_path / "a.nrrd", image(values)))
+    assert (volume.values[0, 0, :2] == 0).all()
+    assert volume.notes == ("2 voxels that are no numbers are 0",)
+    assert "every voxel is NaN" in refusal(
+        written(tmp_path / "b.nrrd", image(np.full((3, 4, 5), np.nan, np.float32)))
+    )
+
+
+def test_a_slope_of_nifti_is_not_rounded(tmp_path):
+    path = patched(written(tmp_path / "a.nii.gz", image()), (112, "2f", 0.25, -3.0))
+    assert np.array_equal(read_volume(path).values, VALUES * np.float32(0.25) - 3)
+
+
+def enhanced(path, *, order=range(4), per_frame_slope=False, place=True):
+    """A multi-frame MR image whose frames are stored in some order."""
+    file = dataset(path, "MR")
+    file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+    set_pixels(file, np.stack([VALUES[index] for index in order]))
+    measures, orientation = Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [1.0, 1.5], 9.0
+    measures.SpacingBetweenSlices = 9.0
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    shared = Dataset()
+    shared.PixelMeasuresSequence = Sequence([measures])
+    shared.PlaneOrientationSequence = Sequence([orientation])
+    file.SharedFunctionalGroupsSequence = Sequence([shared])
+    frames = []
+    for index in order:
+        groups, position, scale = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = [-10, 20, 5 + 3 * index]
+        scale.RescaleSlope, scale.RescaleIntercept = (index + 1 if per_frame_slope else 1), 0
+        if place:
+            groups.PlanePositionSequence = Sequence([position])
+        groups.PixelValueTransformationSequence = Sequence([scale])
+        frames.append(groups)
+    file.PerFrameFunctionalGroupsSequence = Sequence(frames)
+    save(file)
+    return path
+
+
+def test_frames_of_an_enhanced_image_lie_where_each_says(tmp_path):
+    volume = read_volume(enhanced(tmp_path / "e.dcm", order=[2, 0, 3, 1], per_frame_slope=True))
+    assert np.array_equal(volume.values, VALUES * np.arange(1, 5, dtype=np.float32)[:, None, None])
+    assert volume.spacing_mm == pytest.approx((1.5, 1.0, 3.0))
+    usual = read_volume(series(tmp_path / "files", VALUES))
+    assert volume.grid.is_same_as(usual.grid)
+
+
+def test_frames_without_a_place_are_an_error(tmp_path):
+    message = refusal(enhanced(tmp_path / "e.dcm", place=False))
+    assert "has no ImagePositionPatient" in message
+
+
+def test_a_frame_that_is_missing_is_an_error(tmp_path):
+    message = refusal(enhanced(tmp_path / "e.dcm", order=[0, 1, 3]))
+    assert "e.dcm, frame 2 to e.dcm, frame 3 there are 6.00 mm" in message
