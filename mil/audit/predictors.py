@@ -32,6 +32,9 @@ def cohort_predictors(cohort: Cohort) -> tuple[Predictor, ...]:
     predictors = _scan_predictors(cohort) if volumes else _slide_predictors(cohort)
     predictors.append(_category("site", [case.site for case in cohort.cases], "site"))
     predictors.append(_category("scanner", _column(cohort, SCANNER), SCANNER[0]))
+    if not volumes:
+        readers = ["+".join(sorted({bag.reader for bag in case.bags})) for case in cohort.cases]
+        predictors.append(_category("how slides were read", readers, ""))
     predictors.append(_dates(_column(cohort, DATE)))
     return tuple(predictors)
 
@@ -49,12 +52,10 @@ def _slide_predictors(cohort: Cohort) -> list[Predictor]:
         ("blurred tiles", lambda case: [_flagged(case, "blur")], "share of the bag"),
         ("pen on tiles", lambda case: [_flagged(case, "pen")], "share of the bag"),
     )  # fmt: skip
-    predictors = [
+    return [
         _numeric(name, np.array([read(case) for case in cohort.cases], dtype=np.float64), note)
         for name, read, note in numbers
     ]
-    readers = ["+".join(sorted({bag.reader for bag in case.bags})) for case in cohort.cases]
-    return [*predictors, _category("how slides were read", readers, "")]
 
 
 def _scan_predictors(cohort: Cohort) -> list[Predictor]:

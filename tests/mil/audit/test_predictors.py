@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from features.volumes.facts import VolumeFacts
 from mil.audit.association import Predictor
 from mil.audit.predictors import cohort_predictors
 from mil.audit.single_predictor import count_correct_alone
@@ -155,3 +156,27 @@ def test_alone_nothing_is_always_wrong_when_one_case_is_left_out():
     truth = np.array([cohort.classes.index(case.label) for case in cohort.cases])
     nothing = Predictor("x", np.zeros((10, 1)))
     assert count_correct_alone(nothing, names, truth, folds_of(cohort, folds="loo")) == 0
+
+
+def volume(i, **scan):
+    """Facts of a volume of six slices."""
+    return VolumeFacts(
+        channels=("CT",) * 3, tile_px=224, columns=3, pixel_mm=1.0, slice_mm=3.0,
+        positions_mm=tuple((0.0, 0.0, 3.0 * z) for z in range(6)), coverage=(0.1,) * 6,
+        direction=(1.0, 0, 0, 0, 1, 0, 0, 0, 1), recipe={}, tumour_ml=10.0 + i,
+        scan={"CT": {"slice_thickness_mm": 2.0 + i % 2, "kernel": "B" if i < 4 else "C", **scan}},
+    )  # fmt: skip
+
+
+def test_series_have_rows_of_their_scan_and_none_of_stain_and_pen():
+    by_name = predictors_by_name(with_bags(volume=volume))
+    assert by_name["tumour volume"].values[:, 0].tolist() == [10.0 + i for i in range(8)]
+    assert by_name["CT: slice thickness mm"].values[:, 0].tolist() == [2.0, 3.0] * 4
+    assert by_name["CT: kernel"].categorical
+    assert by_name["CT: kernel"].values[:, 0].tolist() == [0.0] * 4 + [1.0] * 4
+    assert not {name for name in by_name if "stain" in name or "pen" in name or "glass" in name}
+
+
+def test_a_fact_that_only_some_scans_state_is_said_to_be_known_of_some():
+    cohort = with_bags(volume=lambda i: volume(i, **({"kvp": 120.0 + i} if i != 3 else {})))
+    assert "known for 7 of 8 cases" in predictors_by_name(cohort)["CT: kvp"].note
