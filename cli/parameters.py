@@ -15,8 +15,8 @@ from features.choices import choices_of
 # The panels of a help, in their order; typer shows the one without a name first, as "Options".
 PANELS = (
     "", "Map", "Table", "Task", "Models", "Folds", "Training", "Fine-tuning", "Fine-tuning in each fold",
-    "Segmentation in each fold", "Metrics", "Backbone", "Tiles", "Runs", "Files to import", "Slides", "Scale",
-    "Annotations", "Stain and colour", "Computing", "Moved files",
+    "Segmentation in each fold", "Metrics", "Volumes", "Backbone", "Tiles", "Runs", "Files to import",
+    "Slides", "Scale", "Annotations", "Stain and colour", "Computing", "Moved files",
 )  # fmt: skip
 MAX_METAVAR = 40  # of choices; the help lists longer ones behind its text
 TYPES = {int: "<int>", float: "<number>", Path: "<path>"}

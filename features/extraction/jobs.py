@@ -270,7 +270,7 @@ def identify_files(job: SlideJob) -> tuple[str, ...]:
             f"{job.slide}: no such file {missing[0]}.{job.near} Check the path, or slides and the slide "
             "column."
         )
-    return tuple(_identify_file(path) for path in job.files)
+    return tuple(identify_file(path) for path in job.files)
 
 
 def _path_jobs(path: Path, settings: JobSettings) -> list[SlideJob]:
@@ -359,7 +359,7 @@ def _check_unique(folder: Path, names: "set[str]", files: "dict[str, tuple[Path,
             )
 
 
-def _identify_file(path: Path) -> str:
+def identify_file(path: Path) -> str:
     """Fingerprint of a file's size and both ends, which is quick for a slide of gigabytes too."""
     with path.open("rb") as file:
         ends = file.read(IDENTITY_BYTES)

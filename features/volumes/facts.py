@@ -30,6 +30,7 @@ class VolumeFacts:
         scan: facts of the scan of every modality by name, such as ``manufacturer`` or ``slice_thickness_mm``.
         tumour_ml: volume of the region of interest in millilitres; NaN if none was drawn.
         recipe: how the volume was prepared.
+        request_sha256: fingerprint of the recipe and of the files that the film was made of.
     """
 
     channels: tuple[str, ...]
@@ -44,6 +45,7 @@ class VolumeFacts:
     sources: tuple[str, ...] = ()
     scan: Mapping[str, Mapping[str, str | float]]
     tumour_ml: float = math.nan
+    request_sha256: str = ""
     recipe: Mapping[str, Any]
 
     def __len__(self) -> int:

@@ -1,0 +1,246 @@
+"""`mil volumes`: CT and MRI series to bags."""
+
+import itertools
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli.app import Group, app
+from cli.options import UsageError, verb, writable, wrong_use
+from features.errors import InputError
+from features.recipe import BaseRecipe, Precision, _list_backbones
+from features.volumes.recipe import VolumeRecipe
+
+if TYPE_CHECKING:
+    from features.volumes.listing import ListedSeries
+    from mil.data.volumes import VolumeExtraction
+
+volumes = typer.Typer(
+    name="volumes",
+    cls=Group,
+    help="CT and MRI: list the series of patients, and embed the slices of their tumours.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(volumes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """Settings of `mil volumes table`."""
+
+    folder: Path = field(
+        metadata={
+            "argument": "FOLDER",
+            "help": "A folder with one folder per patient: DICOM, NIfTI, NRRD or MetaImage.",
+        }
+    )
+    out: Path = field(metadata={"help": "The table to write, e.g. volumes.csv."})
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeOptions(VolumeRecipe):
+    """Settings of `mil volumes extract`."""
+
+    channels: tuple[str, ...] = field(
+        default=(),
+        metadata=fields(VolumeRecipe)[0].metadata,
+    )
+    table: Path = field(
+        metadata={
+            "argument": "TABLE",
+            "help": "Table with case, modality and path, as `mil volumes table` writes it; mask, roi and "
+            "timepoint may follow, and columns of the case, as label.",
+        }
+    )
+    out: Path = field(
+        metadata={
+            "help": "The bag store: one <case>.h5 per examination, its films, and cohort.csv to learn from."
+        }
+    )
+    roi: str = field(
+        default="",
+        metadata={
+            "help": "The region, where the table names none: its name in the structure sets, or its number "
+            "in label maps."
+        },
+    )
+    cases: Path | None = field(
+        default=None,
+        metadata={"help": "Table with one row per case, whose columns are added to cohort.csv."},
+    )
+    channels_all: int = field(
+        default=0,
+        metadata={
+            "help": "Instead of --channels: every choice of this many of the table's modalities, in their "
+            "order there, each into a store of its own in --out.",
+            "panel": "Volumes",
+        },
+    )
+    backbone: str = field(
+        default="resnet50",
+        metadata={
+            "help": "Backbone that embeds slices: a registered name, or any timm name.",
+            "panel": "Backbone",
+            "complete": _list_backbones,
+        },
+    )
+    weights: str = field(
+        default="pretrained",
+        metadata={
+            "help": "Weights of the backbone: `pretrained`, `random`, or a local file.",
+            "panel": "Backbone",
+        },
+    )
+    precision: Precision = field(
+        default="auto",
+        metadata={
+            "help": "Precision of the backbone; `auto` is bf16 where the device supports it.",
+            "panel": "Backbone",
+        },
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of random weights.", "panel": "Backbone"})
+    device: str = field(
+        default="auto",
+        metadata={"help": "`auto`, `cpu`, `cuda` or `cuda:1`.", "panel": "Computing"},
+    )
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Replace bags of another recipe instead of refusing them.", "once": True},
+    )
+
+    def __post_init__(self) -> None:
+        if bool(self.channels) == bool(self.channels_all):
+            raise UsageError(
+                "Name the modalities to show, --channels CT,T1,PET, or --channels-all 3."
+            )
+        if self.channels_all not in (0, 1, 3):
+            raise UsageError(f"--channels-all is 1 or 3; got {self.channels_all}.")
+        if self.channels:
+            super().__post_init__()
+
+
+@verb(volumes, TableOptions, examples=["mil volumes table patients --out volumes.csv"])
+def table(options: TableOptions) -> None:
+    """List the series of patients: modality, file, region and what is wrong with each.
+
+    Patients are named by their folders; nothing that DICOM says of a person is written. Look the table
+    through before `mil volumes extract`: name modalities as your study does, choose where two series are
+    of one modality, and name the region (roi) where a structure set has several.
+    """
+    from cli.console import complain, counted, say
+    from features.volumes.listing import list_series, write_list
+
+    writable(options.out.parent)
+    with wrong_use(InputError):
+        rows = list_series(options.folder)
+    write_list(options.out, rows)
+    problems = _show_series(rows)
+    say(f"Table: {options.out}. Next: mil volumes extract {options.out} --channels ... --out store")
+    if problems:
+        complain(f"{counted(problems, 'row')} to look at: see the column problems.")
+
+
+def _show_series(rows: "tuple[ListedSeries, ...]") -> int:
+    """Print what was listed; the number of rows with a problem."""
+    from cli.console import show_table
+
+    modalities = list(dict.fromkeys(row.modality for row in rows))
+    lines = []
+    for modality in modalities:
+        own = [row for row in rows if row.modality == modality]
+        cases = len({row.case for row in own})
+        masks = sum(row.mask is not None for row in own)
+        lines.append([modality, str(len(own)), str(cases), str(masks)])
+    show_table(["modality", "series", "cases", "with a region"], lines)
+    return sum(bool(row.problems) for row in rows)
+
+
+@verb(
+    volumes,
+    VolumeOptions,
+    examples=[
+        "mil volumes extract volumes.csv --channels T1 --out volume-store --backbone test_resnet "
+        "--weights random"
+    ],
+)
+def extract(options: VolumeOptions) -> None:
+    """Embed the slices of tumours on CT and MRI: one bag per examination.
+
+    All modalities are brought to the grid of the one that the region was drawn on. A second run goes on
+    where the first stopped, and a volume that fails does not stop the others: films/films.csv lists the
+    outcome of each. The films are slides to `mil view` and `mil explain`, and cohort.csv is the table for
+    `mil crossval`.
+    """
+    failed = 0
+    for channels in _choices(options):
+        failed += _extract(options, channels)
+    if failed:
+        raise SystemExit(1)
+
+
+def _choices(options: VolumeOptions) -> list[tuple[str, ...]]:
+    """The modalities of every store."""
+    if options.channels:
+        return [options.channels]
+    from mil.data.volumes import modalities_of
+
+    names = modalities_of(options.table)
+    if len(names) < options.channels_all:
+        raise UsageError(
+            f"--channels-all is {options.channels_all}, and the table has {', '.join(names)}. Take fewer."
+        )
+    return list(itertools.combinations(names, options.channels_all))
+
+
+def _extract(options: VolumeOptions, channels: tuple[str, ...]) -> int:
+    """Fill one store; how many volumes failed."""
+    from cli.console import Bars, warn
+    from mil.data.volumes import extract_volumes
+
+    out = options.out if options.channels else options.out / "+".join(channels)
+    writable(out)
+    values = {one.name: getattr(options, one.name) for one in fields(VolumeRecipe)}
+    with wrong_use():
+        recipe = VolumeRecipe(**values | {"channels": channels})
+    with wrong_use(InputError):
+        result = extract_volumes(
+            options.table,
+            out,
+            volumes=recipe,
+            recipe=BaseRecipe(
+                backbone=options.backbone, weights=options.weights, precision=options.precision,
+                seed=options.seed, tile=options.tile,
+            ),
+            roi=options.roi,
+            cases=options.cases,
+            device=options.device,
+            overwrite=options.overwrite,
+            progress=Bars(),
+            notify=warn,
+        )  # fmt: skip
+    _show(result, out)
+    return len(result.failed)
+
+
+def _show(result: "VolumeExtraction", out: Path) -> None:
+    from cli.console import complain, counted, say, warn
+
+    done = [film for film in result.films if film.facts]
+    slices = sum(len(film.facts) for film in done if film.facts)
+    before = sum(film.status == "skipped" for film in done)
+    known = f"; {before} were laid out before" if before else ""
+    say(f"{counted(len(done), 'volume')} with {slices} slices{known}. Bags: {out}")
+    for film in done:
+        for note in film.notes:
+            warn(f"{film.name}: {note}")
+    for reason in result.failed:
+        complain(reason)
+    if result.failed:
+        table = out / "films" / "films.csv"
+        complain(f"{len(result.failed)} of {counted(len(result.films), 'volume')} failed: {table}")
+    if done:
+        say(f"Next: mil crossval {result.cohort} {out}")

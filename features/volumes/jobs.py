@@ -1,0 +1,123 @@
+"""The volumes of an extraction: the series of an examination, and the region drawn on one of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from features.errors import AnnotationError, VolumeError
+from features.volumes.contours import Mask
+from features.volumes.dose import read_dose
+from features.volumes.headers import is_dicom, read_header, text
+from features.volumes.image_files import is_image_file
+from features.volumes.label_maps import read_label_map
+from features.volumes.recipe import VolumeRecipe
+from features.volumes.registration import apply_registration, register_rigid
+from features.volumes.series import read_volume
+from features.volumes.structures import read_structure
+from features.volumes.volume import Volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesFiles:
+    """One modality of an examination.
+
+    Attributes:
+        path: a folder of DICOM, a file of its series, or a NIfTI, NRRD, MetaImage or RTDOSE file.
+        series: UID, number or description, where the folder has several.
+        mask: the RTSTRUCT or label map that was drawn on it; None if there is none.
+        roi: name of the region in a structure set, or its number in a label map; empty if it is the only one.
+    """
+
+    path: Path
+    series: str = ""
+    mask: Path | None = None
+    roi: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeJob:
+    """One examination of one case.
+
+    Attributes:
+        name: of its film and its bag.
+        case: the patient.
+        modalities: their files, by name.
+    """
+
+    name: str
+    case: str
+    modalities: Mapping[str, SeriesFiles]
+
+    def drawn_on(self, recipe: VolumeRecipe) -> str:
+        """The modality whose region is taken: the first of the channels that has one, else any; or empty."""
+        names = [name for name in recipe.channels if name in self.modalities]
+        drawn = (name for name in (*names, *self.modalities) if self.modalities[name].mask)
+        return next(drawn, "")
+
+    def files_of(self, recipe: VolumeRecipe) -> dict[str, SeriesFiles]:
+        """The files that a recipe needs, that with the region first.
+
+        Raises:
+            VolumeError: a modality is missing.
+        """
+        missing = [name for name in recipe.channels if name not in self.modalities]
+        if missing:
+            raise VolumeError(
+                f"There is no {' and no '.join(dict.fromkeys(missing))}, only "
+                f"{', '.join(self.modalities)}. Correct channels or the modalities of the table."
+            )
+        first = self.drawn_on(recipe) or recipe.channels[0]
+        return {name: self.modalities[name] for name in (first, *recipe.channels)}
+
+    def read(self, recipe: VolumeRecipe) -> tuple[dict[str, Volume], Mask]:
+        """The volumes that a recipe shows, and the region on the grid of the one that it was drawn on.
+
+        Raises:
+            VolumeError: a modality is missing, or its series cannot be read.
+            AnnotationError: the region cannot be read, or none is drawn and not all slices are taken.
+        """
+        files = self.files_of(recipe)
+        volumes = {name: _read(one, recipe) for name, one in files.items()}
+        first = next(iter(files))
+        if recipe.register:
+            volumes = _registered(volumes, first)
+        return volumes, _read_mask(files[first], volumes[first], recipe)
+
+
+def _read_mask(files: SeriesFiles, volume: Volume, recipe: VolumeRecipe) -> Mask:
+    if files.mask is None:
+        if recipe.slices == "all" and recipe.show != "masked":
+            return Mask(np.ones(volume.values.shape, bool), volume.grid)
+        raise AnnotationError(
+            "No region is drawn. Name its structure set or label map in the table's column mask, or set "
+            "slices to all."
+        )
+    if not files.mask.is_file():
+        raise AnnotationError(f"No such file {files.mask}. Check the table's column mask.")
+    if is_image_file(files.mask):
+        number = int(files.roi) if files.roi.isdecimal() else None
+        return read_label_map(files.mask, volume, number)
+    return read_structure(files.mask, files.roi or "*", volume)
+
+
+def _read(files: SeriesFiles, recipe: VolumeRecipe) -> Volume:
+    path = files.path
+    one_file = path.is_file() and not is_image_file(path) and is_dicom(path)
+    if one_file and text(read_header(path), "Modality") == "RTDOSE":
+        return read_dose(path)
+    return read_volume(
+        path, files.series, allow_gaps="gaps" in recipe.allow, allow_tilt="tilt" in recipe.allow
+    )
+
+
+def _registered(volumes: dict[str, Volume], first: str) -> dict[str, Volume]:
+    """All modalities in the frame of one; those that share it already are left as they are."""
+    fixed = volumes[first]
+    return {
+        name: volume
+        if volume.frame_of_reference == fixed.frame_of_reference
+        else apply_registration(register_rigid(fixed, volume), volume, fixed)
+        for name, volume in volumes.items()
+    }

@@ -1,0 +1,167 @@
+"""Lay the volumes of a cohort out as films; a bad one stops nothing, and a second run does what is left."""
+
+import contextlib
+import csv
+import json
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import shapely
+from shapely.geometry import mapping
+
+from features.bags.bag import fingerprint
+from features.errors import FeaturesError, SlideError, VolumeError
+from features.extraction.jobs import identify_file
+from features.files.atomic import atomic_path, write_atomic
+from features.progress import Progress, Silent
+from features.regions.masks import polygons_from_mask
+from features.slides.names import FILM, file_name
+from features.volumes.cells import Cells, make_cells
+from features.volumes.facts import VolumeFacts
+from features.volumes.film import lay_out, read_facts, write_film
+from features.volumes.jobs import VolumeJob
+from features.volumes.recipe import VolumeRecipe
+
+OUTLINE = {"name": "Tumor", "color": [200, 0, 0]}
+COLUMNS = ("volume", "case", "status", "n_slices", "tumour_ml", "notes", "reason")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmOutcome:
+    """What became of one volume.
+
+    Attributes:
+        name: of the volume.
+        case: the patient.
+        status: ``done``, ``skipped`` (laid out before) or ``failed``.
+        path: of the film.
+        facts: of its cells; None where it failed.
+        notes: what was assumed or left out.
+        reason: why it failed.
+        details: the traceback of an unforeseen error.
+    """
+
+    name: str
+    case: str
+    status: Literal["done", "skipped", "failed"]
+    path: Path
+    facts: VolumeFacts | None = None
+    notes: tuple[str, ...] = ()
+    reason: str = ""
+    details: str = ""
+
+
+def lay_out_films(
+    jobs: Sequence[VolumeJob],
+    recipe: VolumeRecipe,
+    folder: Path,
+    progress: Progress | None = None,
+) -> tuple[FilmOutcome, ...]:
+    """Lay volumes out as films, ``<name>.film.tiff``, each with the outline of its region as GeoJSON.
+
+    Args:
+        jobs: the volumes, each with a name of its own.
+        recipe: how.
+        folder: is made; ``films.csv`` in it lists the outcomes.
+        progress: shows the volumes.
+
+    Returns:
+        One outcome per volume; a volume that fails raises nothing.
+
+    Raises:
+        VolumeError: two volumes have one name.
+        OSError: the disk is full or not writable.
+    """
+    _check_names(jobs)
+    outcomes = []
+    with (progress or Silent()).task("volumes", len(jobs), "volumes") as advance:
+        for job in jobs:
+            outcomes.append(_lay_out(job, recipe, folder / f"{file_name(job.name)}{FILM}.tiff"))
+            advance(1)
+    _write_table(folder / "films.csv", outcomes)
+    return tuple(outcomes)
+
+
+def _check_names(jobs: Sequence[VolumeJob]) -> None:
+    first: dict[str, VolumeJob] = {}
+    for job in jobs:
+        if first.setdefault(job.name.casefold(), job) is not job:
+            raise VolumeError(
+                f"Two volumes are named {job.name!r}. Give each examination a time point of its own."
+            )
+
+
+def _lay_out(job: VolumeJob, recipe: VolumeRecipe, path: Path) -> FilmOutcome:
+    outcome = FilmOutcome(name=job.name, case=job.case, status="failed", path=path)
+    try:
+        request = _request(job, recipe)
+        existing = _existing(path, request)
+        if existing:
+            return replace(outcome, status="skipped", facts=existing)
+        cells = make_cells(*job.read(recipe), recipe)
+        cells = replace(cells, facts=replace(cells.facts, request_sha256=request))
+        write_film(path, cells.pixels, cells.facts)
+        _write_outline(path.with_name(f"{file_name(job.name)}.geojson"), cells)
+    except FeaturesError as error:
+        return replace(outcome, reason=f"{job.name}: {error}")
+    except OSError:
+        raise  # the disk is full, or the folder is not writable
+    except Exception as error:  # noqa: BLE001 - the one guard of the other volumes
+        reason = f"{job.name}: {type(error).__name__}: {error}"
+        return replace(outcome, reason=reason, details=traceback.format_exc())
+    return replace(outcome, status="done", facts=cells.facts, notes=cells.notes)
+
+
+def _request(job: VolumeJob, recipe: VolumeRecipe) -> str:
+    """Fingerprint of all that shapes a film: the recipe, and the files as they are now."""
+    needed = job.files_of(recipe)
+    files = {name: [one.series, *_identify(one.path)] for name, one in needed.items()}
+    drawn = next(iter(needed.values()))
+    mask = _identify(drawn.mask) if drawn.mask else []
+    return fingerprint({"recipe": recipe.to_json(), "files": files, "mask": mask, "roi": drawn.roi})
+
+
+def _identify(path: Path) -> list[str]:
+    """Fingerprints of a file, or of all files of a folder."""
+    if not path.exists():
+        raise VolumeError(f"no such file or folder {path}. Check the table's column path.")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return [identify_file(file) for file in files]
+
+
+def _existing(path: Path, request: str) -> VolumeFacts | None:
+    """The facts of a film that was laid out of the same files in the same way."""
+    with contextlib.suppress(SlideError):
+        facts = read_facts(path)
+        return facts if facts.request_sha256 == request else None
+    return None
+
+
+def _write_outline(path: Path, cells: Cells) -> None:
+    """Write the outline of the region on the film, for QuPath and for maps."""
+    sheet = np.asarray(lay_out(cells.inside, cells.facts.columns), dtype=bool)
+    region = polygons_from_mask(sheet, (sheet.shape[1], sheet.shape[0]))
+    features: list[Mapping[str, Any]] = [
+        {
+            "type": "Feature",
+            "geometry": mapping(part),
+            "properties": {"objectType": "annotation", "classification": OUTLINE},
+        }
+        for part in shapely.get_parts(region)
+    ]
+    write_atomic(path, json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
+
+
+def _write_table(path: Path, outcomes: Sequence[FilmOutcome]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for one in outcomes:
+            size = [len(one.facts), f"{one.facts.tumour_ml:.3f}"] if one.facts else ["", ""]
+            writer.writerow(
+                [one.name, one.case, one.status, *size, "; ".join(one.notes), one.reason]
+            )

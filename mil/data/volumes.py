@@ -1,0 +1,265 @@
+"""Extract the CT and MRI series of a study's table: films, bags, and the table of their cases."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Unpack
+
+from features.extraction.jobs import SlideJob, jobs_of_paths
+from features.extraction.run import Extraction, ExtractionOptions, extract_jobs
+from features.files.atomic import atomic_path
+from features.recipe import BaseRecipe, Recipe
+from features.volumes.jobs import SeriesFiles, VolumeJob
+from features.volumes.preparation import FilmOutcome, lay_out_films
+from features.volumes.recipe import VolumeRecipe
+from mil.data.names import normalised, plain_header
+from mil.data.sheet import Sheet, read_sheet
+from mil.data.values import is_missing
+from mil.errors import CohortError
+
+ALIASES = {
+    "case": ("case", "case_id", "patient", "patient_id"),
+    "timepoint": ("timepoint", "time point", "visit", "study"),
+    "modality": ("modality", "sequence"),
+    "path": ("path", "file", "image", "folder"),
+    "series": ("series", "series_uid", "seriesinstanceuid"),
+    "mask": ("mask", "segmentation", "rtstruct"),
+    "roi": ("roi", "region", "structure"),
+}
+NEEDED = ("case", "modality", "path")
+COMMON = {field.name for field in fields(BaseRecipe)}
+LISTED_ONLY = ("slices", "spacing_mm", "problems")  # what a list of series adds for the reader
+
+
+@dataclass(frozen=True)
+class VolumeTable:
+    """A table of series.
+
+    Attributes:
+        jobs: one per case and time point.
+        cells: its other columns, by name of the volume.
+    """
+
+    jobs: tuple[VolumeJob, ...]
+    cells: Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class VolumeExtraction:
+    """The result of an extraction of volumes.
+
+    Attributes:
+        films: what became of every volume.
+        bags: what became of every film; None where there is none.
+        cohort: the table of cases and volumes, to learn from.
+    """
+
+    films: tuple[FilmOutcome, ...]
+    bags: Extraction | None
+    cohort: Path
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Why volumes failed."""
+        bags = self.bags.failed if self.bags else ()
+        films = tuple(film.reason for film in self.films if film.status == "failed")
+        return films + tuple(bag.reason for bag in bags)
+
+
+def read_volume_table(path: Path, roi: str = "", cases: Path | None = None) -> VolumeTable:
+    """Read a table with a row for every modality of every case.
+
+    Columns are case, modality and path; timepoint, series, mask and roi may follow. Paths are relative to the
+    table. Further columns, as label or age, belong to the case.
+
+    Args:
+        path: of the table.
+        roi: the region, where the table names none.
+        cases: a table with one row per case, whose columns are added.
+
+    Raises:
+        CohortError: a column is missing, a cell is empty, a modality comes twice, or a case has two values of
+            a further column.
+    """
+    sheet = read_sheet(path)
+    columns = _match(sheet)
+    groups: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = {}
+    for line, cells in sheet.lines:
+        own = {key: cells[column] for key, column in columns.items()}
+        for key in NEEDED:
+            if is_missing(own[key]):
+                raise CohortError(f"{path}, line {line}: {key} is empty. Fill it in.")
+        blank = {key: "" if is_missing(value) else value for key, value in own.items()}
+        groups.setdefault((blank["case"], blank.get("timepoint", "")), []).append((line, blank))
+    names = {key: f"{key[0]}-{key[1]}" if key[1] else key[0] for key in groups}
+    jobs = [_job(path, names[key], rows, roi) for key, rows in groups.items()]
+    other = [c for c in sheet.header if c not in columns.values() and c not in LISTED_ONLY]
+    by_case = _cells_by_case(sheet, columns["case"], other)
+    added = _case_table(cases)
+    by_case = {case: cells | added.get(normalised(case), {}) for case, cells in by_case.items()}
+    return VolumeTable(tuple(jobs), {job.name: by_case[job.case] for job in jobs})
+
+
+def modalities_of(path: Path) -> tuple[str, ...]:
+    """The modalities of a table, in their order there.
+
+    Raises:
+        CohortError: it has no such column.
+    """
+    sheet = read_sheet(path)
+    column = _match(sheet)["modality"]
+    return tuple(dict.fromkeys(cells[column] for _, cells in sheet.lines))
+
+
+def extract_volumes(
+    table: Path | str,
+    out: Path | str,
+    *,
+    volumes: VolumeRecipe,
+    recipe: BaseRecipe,
+    roi: str = "",
+    cases: Path | str | None = None,
+    **options: Unpack[ExtractionOptions],
+) -> VolumeExtraction:
+    """Lay out and embed the slices of CT and MRI series: one bag per examination.
+
+    The films, which are slides to all that looks at bags, stand in ``out/films``; ``out/cohort.csv`` is the
+    table to learn from. A second call goes on where the first stopped, and a volume that fails does not stop
+    the others.
+
+    Args:
+        table: with case, modality and path; see ``read_volume_table``.
+        out: the store, one ``<case>.h5`` per examination.
+        volumes: which slices, what they show, and at what scale.
+        recipe: backbone, weights and seed; settings of slides are not used.
+        roi: the region, where the table names none.
+        cases: a table with one row per case, whose columns are added to the cohort.
+        **options: see ``features.extraction.run.ExtractionOptions``.
+
+    Raises:
+        CohortError: the table cannot be read.
+        InputError: a setting does not apply to volumes.
+        BackboneError: the backbone cannot be loaded.
+
+    Example:
+        recipe = mil.Recipe(backbone="resnet50")
+        volumes = mil.VolumeRecipe(channels=("CT", "T1", "PET"))
+        mil.extract_volumes("volumes.csv", "store", volumes=volumes, recipe=recipe, roi="GTV")
+    """
+    rows, out = read_volume_table(Path(table), roi, Path(cases) if cases else None), Path(out)
+    films = lay_out_films(rows.jobs, volumes, out / "films", options.get("progress"))
+    jobs, bags = _slide_jobs(films), None
+    if jobs:
+        values = {key: value for key, value in vars(recipe).items() if key in COMMON}
+        bags = extract_jobs(jobs, Recipe(**values), out, **options)
+    cohort = out / "cohort.csv"
+    _write_cohort(cohort, films, rows.cells)
+    return VolumeExtraction(films, bags, cohort)
+
+
+def _match(sheet: Sheet) -> dict[str, str]:
+    """Our column names to those of the file."""
+    columns = {}
+    for key, aliases in ALIASES.items():
+        known = {plain_header(alias) for alias in aliases}
+        matches = [column for column in sheet.header if plain_header(column) in known]
+        if len(matches) > 1:
+            raise CohortError(
+                f"{sheet.path}: columns {matches[0]!r} and {matches[1]!r} both mean {key}. Remove one."
+            )
+        if matches:
+            columns[key] = matches[0]
+    missing = [key for key in NEEDED if key not in columns]
+    if missing:
+        raise CohortError(
+            f"{sheet.path}: no column {missing[0]}; it has {', '.join(sheet.header)}. Each row is one "
+            "modality of one case: name case, modality and path."
+        )
+    return columns
+
+
+def _job(
+    table: Path, name: str, rows: Sequence[tuple[int, Mapping[str, str]]], roi: str
+) -> VolumeJob:
+    """One examination, from its rows."""
+    modalities: dict[str, SeriesFiles] = {}
+    for line, cells in rows:
+        modality = cells["modality"]
+        if modality in modalities:
+            raise CohortError(
+                f"{table}, line {line}: {name} has two series named {modality}. Remove one, or give each a "
+                "name or a timepoint of its own."
+            )
+        modalities[modality] = SeriesFiles(
+            path=table.parent / cells["path"],
+            series=cells.get("series", ""),
+            mask=table.parent / cells["mask"] if cells.get("mask") else None,
+            roi=cells.get("roi", "") or roi,
+        )
+    return VolumeJob(name=name, case=rows[0][1]["case"], modalities=modalities)
+
+
+def _cells_by_case(sheet: Sheet, case: str, columns: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What further columns say of every case; what one row says holds for the blank cells of others.
+
+    Raises:
+        CohortError: a case has two values in one column.
+    """
+    of_case: dict[str, dict[str, str]] = {}
+    for line, cells in sheet.lines:
+        known = of_case.setdefault(cells[case], dict.fromkeys(columns, ""))
+        for column in columns:
+            value = cells[column]
+            if known[column] and value and value != known[column]:
+                raise CohortError(
+                    f"{sheet.path}, line {line}: {column} of {cells[case]} is {value!r}, and "
+                    f"{known[column]!r} in a row above. A case has one value."
+                )
+            known[column] = known[column] or value
+    return of_case
+
+
+def _case_table(path: Path | None) -> dict[str, dict[str, str]]:
+    """The columns of a table with one row per case, by the case's name however it is spelt."""
+    if path is None:
+        return {}
+    sheet = read_sheet(path)
+    known = {plain_header(alias) for alias in ALIASES["case"]}
+    matches = [column for column in sheet.header if plain_header(column) in known]
+    if len(matches) != 1:
+        raise CohortError(
+            f"{path}: {'no' if not matches else 'more than one'} column case; it has "
+            f"{', '.join(sheet.header)}. Name one of them case."
+        )
+    rows: dict[str, dict[str, str]] = {}
+    for line, cells in sheet.lines:
+        case = normalised(cells[matches[0]])
+        if case in rows:
+            raise CohortError(f"{path}, line {line}: case {cells[matches[0]]!r} comes twice.")
+        rows[case] = {name: value for name, value in cells.items() if name != matches[0]}
+    return rows
+
+
+def _slide_jobs(films: Sequence[FilmOutcome]) -> tuple[SlideJob, ...]:
+    """The films that are there, as slides of their cases."""
+    case_of = {film.path: film.case for film in films if film.status != "failed"}
+    return tuple(replace(job, case=case_of[job.files[0]]) for job in jobs_of_paths(list(case_of)))
+
+
+def _write_cohort(
+    path: Path, films: Sequence[FilmOutcome], cells: Mapping[str, Mapping[str, str]]
+) -> None:
+    """The table to learn from: a row per volume, with the columns of its case and the tumour's volume."""
+    columns = list(dict.fromkeys(column for of_case in cells.values() for column in of_case))
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["case", "slide", *columns, "tumour_ml"])
+        for film in films:
+            if film.facts:
+                size = film.facts.tumour_ml
+                values = [cells[film.name].get(column, "") for column in columns]
+                writer.writerow(
+                    [film.case, film.name, *values, "" if math.isnan(size) else f"{size:.2f}"]
+                )

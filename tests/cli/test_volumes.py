@@ -1,0 +1,128 @@
+"""CT and MRI from a folder of patients to a report, by the command."""
+
+import csv
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from features.bags.bag import read_bag
+from tests.features.volumes.patients import patient
+
+TINY = ("--backbone", "test_resnet", "--weights", "random", "--tile", "32")
+
+
+def run(*words, code=0):
+    done = CliRunner().invoke(app, ["volumes", *map(str, words)], env={"COLUMNS": "200"})
+    assert done.exit_code == code, (done.output, done.exception)
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Eight patients; tumours of the second label are brighter in T1, and of one size."""
+    folder = tmp_path_factory.mktemp("study")
+    rows = []
+    for i in range(8):
+        patient(folder / "patients" / f"p{i}", seed=i, shape=(14, 48, 40), radius=6.0 + i % 4)
+        rows.append([f"P{i}", "ab"[i % 2], 40 + i])
+    with (folder / "cases.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["patient", "label", "age"], *rows])
+    run("table", folder / "patients", "--out", folder / "volumes.csv")
+    run("extract", folder / "volumes.csv", "--channels", "CT,T1,PET", "--out", folder / "store",
+        "--cases", folder / "cases.csv", *TINY)  # fmt: skip
+    return folder
+
+
+def test_every_patient_has_a_bag_and_a_row_to_learn_from(study):
+    rows = list(csv.DictReader((study / "store" / "cohort.csv").read_text().splitlines()))
+    assert [(row["case"], row["label"], row["age"]) for row in rows[:2]] == [
+        ("p0", "a", "40"),
+        ("p1", "b", "41"),
+    ]
+    for row in rows:
+        bag = read_bag(study / "store" / f"{row['slide']}.h5")
+        assert bag.case == row["case"]
+        assert float(row["tumour_ml"]) == pytest.approx(bag.volume.tumour_ml, abs=0.01)
+        assert len(bag) == len(bag.volume)
+
+
+def test_a_second_run_embeds_nothing(study):
+    before = {path: path.read_bytes() for path in (study / "store").glob("*.h5")}
+    said = run("extract", study / "volumes.csv", "--channels", "CT,T1,PET", "--out", study / "store",
+               "--cases", study / "cases.csv", *TINY)  # fmt: skip
+    assert "8 were laid out before" in said
+    assert {path: path.read_bytes() for path in (study / "store").glob("*.h5")} == before
+
+
+def test_the_run_is_learnt_reported_explained_and_audited(study, mil):
+    mil("crossval", "store/cohort.csv", "store", "--models", "clinical,mean", "--clinical", "tumour_ml",
+        "--folds", 2, "--seeds", 1, "--epochs", 3, "--out", "run", cwd=study)  # fmt: skip
+    mil("report", "run", cwd=study)
+    mil("explain", "run", "store/p0.h5", "--model", "mean", "--out", "map", cwd=study)
+    header = next(csv.reader((study / "map" / "p0-mean-evidence.csv").read_text().splitlines()))
+    assert header[-3:] == ["x_mm", "y_mm", "z_mm"]
+    mil("explain", "run", "store/p0.h5", "--model", "mean", "--method", "grad-cam", "--slides",
+        "store/films", "--out", "cam", cwd=study)  # fmt: skip
+    mil("view", "run", "--slides", "store/films", "--check", cwd=study)
+    said = mil("audit", "run", "--out", "audited", cwd=study).stdout
+    assert "tumour volume" in said
+    assert "stain" not in said
+
+
+def test_a_store_is_filled_for_every_choice_of_modalities(study, tmp_path):
+    run("extract", study / "volumes.csv", "--channels-all", 1, "--out", tmp_path, *TINY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["CT", "PET", "T1"]
+    first = [read_bag(tmp_path / name / "p0.h5") for name in ("CT", "T1")]
+    assert not np.array_equal(*(np.asarray(bag.features) for bag in first))
+    assert np.array_equal(first[0].positions_mm, first[1].positions_mm)
+
+
+def test_a_bad_volume_is_named_and_ends_with_1(study, tmp_path):
+    table = (study / "volumes.csv").read_text().replace("p3/T1_image", "p3/T1_gone")
+    (study / "broken.csv").write_text(table)
+    said = run(
+        "extract", study / "broken.csv", "--channels", "T1", "--out", tmp_path / "s", *TINY, code=1
+    )
+    assert "p3: " in said
+    assert "T1_gone" in said
+    assert "1 of 8 volumes failed" in said
+    assert len(list((tmp_path / "s").glob("*.h5"))) == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "--channels CT,T1,PET, or --channels-all 3"),
+        (("--channels", "CT", "--channels-all", "1"), "--channels CT,T1,PET, or --channels-all 3"),
+        (("--channels", "CT,T1"), "one modality or three"),
+        (("--channels-all", "2"), "--channels-all is 1 or 3"),
+        (("--channels", "CT", "--show", "some"), "some"),
+    ],
+)
+def test_wrong_use_ends_with_the_remedy(study, tmp_path, words, said, mil):
+    done = mil("volumes", "extract", study / "volumes.csv", *words, "--out", tmp_path, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("case,path\na,b\n", "no column modality"),
+        ("case,modality,path\na,CT,\n", "line 2: path is empty"),
+        ("case,modality,path\na,CT,x\na,CT,y\n", "two series named CT"),
+        (
+            "case,modality,path,label\na,CT,x,1\na,T1,y,2\n",
+            "label of a is '2', and '1' in a row above",
+        ),
+        ("case,patient,modality,path\na,b,CT,x\n", "both mean case"),
+    ],
+)
+def test_a_table_that_cannot_be_read_says_why(tmp_path, table, said, mil):
+    (tmp_path / "t.csv").write_text(table)
+    words = ("volumes", "extract", tmp_path / "t.csv", "--channels", "CT", "--out", tmp_path / "s")
+    done = mil(*words, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr

@@ -1,0 +1,216 @@
+"""Films of a cohort: listed, laid out, resumed; one bad volume stops nothing."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from patients import cohort, patient, save
+
+import features.volumes.preparation as module
+from features.errors import VolumeError
+from features.regions.annotations import read_annotations
+from features.volumes.film import open_film
+from features.volumes.jobs import SeriesFiles, VolumeJob
+from features.volumes.listing import list_series, write_list
+from features.volumes.preparation import lay_out_films
+from features.volumes.recipe import VolumeRecipe
+
+RECIPE = VolumeRecipe(channels=("CT", "T1", "PET"), tile=32)
+
+
+def job_of(folder, *, mask="mask.nii.gz", roi="", name=None):
+    files = {
+        one: SeriesFiles(
+            path=folder / f"{one}_image.nii.gz", mask=folder / mask if mask else None, roi=roi
+        )
+        for one in ("CT", "T1", "PET")
+    }
+    return VolumeJob(name=name or folder.name, case=folder.name, modalities=files)
+
+
+def jobs_of(folder):
+    return [job_of(one) for one in sorted(folder.iterdir())]
+
+
+def statuses(outcomes):
+    return [one.status for one in outcomes]
+
+
+def test_a_second_run_does_what_is_left_and_again_what_has_changed(tmp_path):
+    jobs = jobs_of(cohort(tmp_path / "in", 3))
+    first = lay_out_films(jobs[:2], RECIPE, tmp_path / "films")
+    assert statuses(first) == ["done", "done"]
+    before = {one.path: one.path.read_bytes() for one in first}
+    assert statuses(lay_out_films(jobs, RECIPE, tmp_path / "films")) == ["skipped"] * 2 + ["done"]
+    assert {one.path: one.path.read_bytes() for one in first} == before
+    patient(tmp_path / "in" / "p1", seed=9)
+    again = lay_out_films(jobs, RECIPE, tmp_path / "films")
+    assert statuses(again) == ["skipped", "done", "skipped"]
+    other = VolumeRecipe(channels=("CT", "T1", "PET"), tile=32, margin_mm=2.0)
+    assert statuses(lay_out_films(jobs, other, tmp_path / "films")) == ["done"] * 3
+
+
+def test_a_cut_off_film_is_laid_out_again(tmp_path):
+    jobs = jobs_of(cohort(tmp_path / "in", 1))
+    [first] = lay_out_films(jobs, RECIPE, tmp_path / "films")
+    whole = first.path.read_bytes()
+    first.path.write_bytes(b"")
+    [again] = lay_out_films(jobs, RECIPE, tmp_path / "films")
+    assert again.status == "done"
+    assert first.path.read_bytes() == whole
+
+
+def broken(path):
+    path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "T1_image.nii.gz").unlink(), "no such file"),
+        (lambda folder: broken(folder / "T1_image.nii.gz"), "T1_image.nii.gz"),
+        (lambda folder: (folder / "mask.nii.gz").unlink(), "no such file"),
+        (lambda folder: save(folder / "mask.nii.gz", np.zeros((14, 48, 40), np.uint8)), "is empty"),
+        (
+            lambda folder: save(
+                folder / "mask.nii.gz", np.ones((14, 48, 40), np.uint8), origin=(999, 0, 0)
+            ),
+            "mask.nii.gz",
+        ),
+    ],
+)
+def test_a_bad_volume_is_named_and_the_others_are_laid_out(tmp_path, spoil, words):
+    folder = cohort(tmp_path / "in", 3)
+    spoil(folder / "p1")
+    outcomes = lay_out_films(jobs_of(folder), RECIPE, tmp_path / "films")
+    assert statuses(outcomes) == ["done", "failed", "done"]
+    assert outcomes[1].reason.startswith("p1: ")
+    assert words.lower() in outcomes[1].reason.lower()
+    rows = list(csv.DictReader((tmp_path / "films" / "films.csv").read_text().splitlines()))
+    assert [row["status"] for row in rows] == ["done", "failed", "done"]
+    assert rows[1]["reason"] == outcomes[1].reason
+
+
+def test_an_unforeseen_error_is_one_volumes_too(tmp_path, monkeypatch):
+    make, calls = module.make_cells, []
+
+    def fails_once(*arguments):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("surprise")
+        return make(*arguments)
+
+    monkeypatch.setattr(module, "make_cells", fails_once)
+    outcomes = lay_out_films(jobs_of(cohort(tmp_path / "in", 2)), RECIPE, tmp_path / "films")
+    assert statuses(outcomes) == ["failed", "done"]
+    assert outcomes[0].reason == "p0: RuntimeError: surprise"
+    assert "fails_once" in outcomes[0].details
+
+
+def test_the_outline_on_the_film_covers_what_the_cells_say(tmp_path):
+    [film] = lay_out_films(jobs_of(cohort(tmp_path / "in", 1)), RECIPE, tmp_path / "films")
+    drawing = read_annotations(film.path.with_name("p0.geojson"))
+    area = drawing.union(("Tumor",)).area
+    assert area == pytest.approx(sum(film.facts.coverage) * 32**2)
+    assert len(open_film(film.path).grid) == len(film.facts)
+
+
+def test_a_volume_without_a_region_is_laid_out_whole_or_refused(tmp_path):
+    folder = cohort(tmp_path / "in", 1) / "p0"
+    [refused] = lay_out_films([job_of(folder, mask="")], RECIPE, tmp_path / "films")
+    assert "set slices to all" in refused.reason
+    recipe = VolumeRecipe(channels=("CT",), slices="all", show="whole", pixel_mm=1.0, tile=64)
+    [film] = lay_out_films([job_of(folder, mask="")], recipe, tmp_path / "films")
+    assert (film.status, len(film.facts)) == ("done", 14)
+    assert np.isnan(film.facts.tumour_ml)
+
+
+def test_two_examinations_need_two_names(tmp_path):
+    folder = cohort(tmp_path / "in", 2)
+    jobs = [job_of(folder / "p0", name="x"), job_of(folder / "p1", name="X")]
+    with pytest.raises(VolumeError, match="Give each examination a time point"):
+        lay_out_films(jobs, RECIPE, tmp_path / "films")
+
+
+@pytest.mark.parametrize("turn", [(0,), (1, 2), (0, 1, 2)])
+def test_the_order_in_which_a_file_stores_its_voxels_changes_nothing(tmp_path, turn):
+    """A file may store slices from head to foot, or RAS: the same places in another order."""
+    folder = cohort(tmp_path / "in", 1) / "p0"
+    [first] = lay_out_films([job_of(folder)], RECIPE, tmp_path / "a")
+    for path in folder.glob("*.nii.gz"):
+        image = sitk.ReadImage(str(path))
+        sitk.WriteImage(sitk.Flip(image, [axis in turn for axis in (2, 1, 0)]), str(path))
+    [again] = lay_out_films([job_of(folder)], RECIPE, tmp_path / "b")
+    assert np.array_equal(open_film(first.path).pixels, open_film(again.path).pixels)
+    assert again.facts.positions_mm == first.facts.positions_mm
+    assert again.facts.sources == first.facts.sources
+
+
+def test_patients_are_listed_with_the_mask_that_belongs_to_each_image(tmp_path):
+    folder = cohort(tmp_path / "in", 2)
+    inside = patient(folder / "p1")
+    save(folder / "p1" / "T1_mask.nii.gz", inside.astype(np.uint8))
+    rows = list_series(folder)
+    assert [(row.case, row.modality) for row in rows] == [
+        (case, modality) for case in ("p0", "p1") for modality in ("CT", "PET", "T1")
+    ]
+    masks = {(row.case, row.modality): row.mask and row.mask.name for row in rows}
+    assert masks["p0", "T1"] == "mask.nii.gz"
+    assert masks["p1", "T1"] == "T1_mask.nii.gz"
+    write_list(tmp_path / "t.csv", rows)
+    written = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    assert written[0]["path"] == "in/p0/CT_image.nii.gz"
+
+
+def test_a_folder_of_one_patient_is_listed_as_one(tmp_path):
+    patient(tmp_path / "p7")
+    assert {row.case for row in list_series(tmp_path / "p7")} == {"p7"}
+
+
+@pytest.mark.parametrize("files", [[], ["notes.txt"]])
+def test_a_folder_without_series_is_refused(tmp_path, files):
+    (tmp_path / "in" / "p").mkdir(parents=True)
+    for name in files:
+        (tmp_path / "in" / "p" / name).write_text("x")
+    with pytest.raises(VolumeError, match="holds no series"):
+        list_series(tmp_path / "in")
+
+
+@pytest.mark.realdata
+def test_dicom_and_nifti_of_one_series_give_one_film(realdata, tmp_path):
+    """The structure sets and the reference masks of two sarcomas, on three modalities of two grids."""
+    jobs = {"dicom": [], "nifti": []}
+    for case in ("STS_025", "STS_008"):
+        at = realdata / "volumes"
+        nifti = {
+            name: SeriesFiles(path=at / "sts-nifti" / case / f"{name}_image.nii.gz",
+                              mask=at / "sts-nifti" / case / f"{name}_mask.nii.gz")
+            for name in ("CT", "MR_T1", "PET")
+        }  # fmt: skip
+        dicom = {
+            name: SeriesFiles(
+                path=at / "sts" / case / name, mask=at / "sts" / case / f"{name}-RTSTRUCT.dcm"
+            )
+            for name in ("CT", "MR_T1", "PET")
+        }
+        jobs["nifti"].append(VolumeJob(name=case, case=case, modalities=nifti))
+        jobs["dicom"].append(VolumeJob(name=case, case=case, modalities=dicom))
+    recipe = VolumeRecipe(channels=("CT", "MR_T1", "PET"), windows=("CT=-160:240",))
+    films = {
+        kind: lay_out_films(of_kind, recipe, tmp_path / kind) for kind, of_kind in jobs.items()
+    }
+    for first, second in zip(films["dicom"], films["nifti"], strict=True):
+        assert (first.status, second.status) == ("done", "done"), (first.reason, second.reason)
+        assert np.array_equal(open_film(first.path).pixels, open_film(second.path).pixels)
+        # The NIfTI of PET has other last bits than slope times stored value.
+        assert first.facts.sources[:2] == second.facts.sources[:2]
+        assert np.allclose(first.facts.positions_mm, second.facts.positions_mm, atol=0.01)
+    scan = films["dicom"][0].facts.scan["CT"]
+    assert (scan["manufacturer"], scan["slice_spacing_mm"]) == ("GE MEDICAL SYSTEMS", 3.27)
+    written = (tmp_path / "dicom" / "STS_025.film.tiff").read_bytes()
+    header = json.dumps(films["dicom"][0].facts.scan)
+    for word in ("STS_025", "PatientName", "19"):  # names and birth dates of the headers
+        assert word not in header
+    assert b"STS_025" not in written
