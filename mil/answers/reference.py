@@ -27,9 +27,9 @@ from mil.answers.rescans import (
     Rescan,
     find_rescans,
     pack_structures,
-    structure_of,
     unpack_structures,
 )
+from mil.data.duplicates import structure_of
 from mil.errors import RunError
 
 Floats = NDArray[np.float64]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from features.bags.bag import Bag
 from features.slides.second_scans import SecondScan, find_second_scans
 from features.slides.structure import Structure
-from mil.data.duplicates import read_structure
+from mil.data.duplicates import structure_of
 
 Known = tuple[Structure | None, ...]  # of the training slides; None without a picture
 
@@ -30,11 +30,6 @@ class Rescan:
     slide: str
     case: str
     scan: SecondScan
-
-
-def structure_of(bag: Bag) -> Structure | None:
-    """The structure of the tissue on the picture in a bag; None without either."""
-    return read_structure(bag.thumbnail, bag.size_l0[0] * bag.mpp_l0[0])
 
 
 def find_rescans(

@@ -8,6 +8,7 @@ import pandas as pd
 
 from features.files.parse import parse_json
 from features.progress import Progress, Silent
+from features.recipe import VOLUME
 from features.summary import Summary, listed
 from mil.audit.association import Associations
 from mil.audit.confounders import Confounder
@@ -248,9 +249,10 @@ def _site_folds(cohort: Cohort) -> str:
 
 def _add_duplicates(summary: Summary, cohort: Cohort) -> None:
     alike = lookalikes(cohort)
-    summary.facts["duplicates"] = (
-        f"{len(alike.pairs)} pairs of slides of different cases look like one tissue"
-    )
+    what = "series of different cases are one"
+    if cohort.recipe.get("region") != VOLUME:
+        what = "slides of different cases look like one tissue"
+    summary.facts["duplicates"] = f"{len(alike.pairs)} pairs of {what}"
     if alike.unknown:
         summary.facts["duplicates"] += (
             f"; not known for {len(alike.unknown)} of {len(cohort.bags)} slides with other colours or "

@@ -1,6 +1,7 @@
 """Slides of different cases that show the same tissue: scanned twice, cropped, or saved again."""
 
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class Lookalike:
         matches: fields or tiles of one slide that lie in the other in one arrangement.
         compared: those that were looked up.
         scan: how the second lies, by the pictures of the slides; None where their tiles were compared.
+        series: both are of one series of CT or MRI, by its voxels.
     """
 
     first: tuple[str, str]
@@ -37,9 +39,15 @@ class Lookalike:
     matches: int
     compared: int
     scan: SecondScan | None = None
+    series: bool = False
 
     def __str__(self) -> str:
         (first_case, first), (second_case, second) = self.first, self.second
+        if self.series:
+            return (
+                f"{first} (case {first_case}) and {second} (case {second_case}) show one series: all its "
+                "voxels are equal. Give both the same case: else a model is tested on what it was trained on."
+            )
         what, how = "two scans of one specimen", str(self.scan)
         if self.scan is None:
             what = "the same tissue"
@@ -74,9 +82,12 @@ def lookalikes(cohort: Cohort) -> Lookalikes:
     slide the nearest tiles lie anywhere; in a second scan, a crop or a copy they lie at one offset. Matches
     by chance are counted with the matches shuffled.
 
-    Identical bags, which a cohort refuses or counts, are left out.
+    Volumes are compared by the voxels of their series: slices of two patients lie in one order, and look
+    alike, by nature. Identical bags, which a cohort refuses or counts, are left out.
     """
     slides = _slides(cohort)
+    if any(bag.volume for _, bag in slides):
+        return Lookalikes(tuple(_same_series(slides)), ())
     structures = _structures(slides)
     known = [is_comparable(structure) for structure in structures]
     identical = {second: first for first, second in cohort.duplicates}
@@ -107,12 +118,25 @@ def _slides(cohort: Cohort) -> list[tuple[str, Bag]]:
     return [(case.name, bag) for case in cohort.cases for bag in case.bags]
 
 
+def _same_series(slides: Sequence[tuple[str, Bag]]) -> Iterator[Lookalike]:
+    """Pairs of volumes of different cases with a series in common."""
+    for (first_case, first), (second_case, second) in itertools.combinations(slides, 2):
+        if first_case != second_case and first.sources & second.sources:
+            names = (first_case, first.slide), (second_case, second.slide)
+            yield Lookalike(*names, len(second), len(second), series=True)
+
+
 def _structures(slides: Sequence[tuple[str, Bag]]) -> list[Structure | None]:
-    return [read_structure(bag.thumbnail, bag.size_l0[0] * bag.mpp_l0[0]) for _, bag in slides]
+    return [structure_of(bag) for _, bag in slides]
+
+
+def structure_of(bag: Bag) -> Structure | None:
+    """The structure of the tissue on the picture in a bag; None for volumes, or without either."""
+    return None if bag.volume else read_structure(bag.thumbnail, bag.size_l0[0] * bag.mpp_l0[0])
 
 
 def read_structure(thumbnail: bytes, width_um: float) -> Structure | None:
-    """The structure of the tissue on the picture in a bag; None without a picture or tissue on it.
+    """The structure of the tissue on a picture; None without a picture or tissue on it.
 
     Args:
         thumbnail: JPEG of the whole slide, or nothing.

@@ -8,12 +8,13 @@ from mil.errors import RunError
 from mil.report.facts import page_values
 from mil.report.sections import Report, load_sections
 from mil.report.template import render_template
+from mil.report.words import fit_words
 
 
 def render(report: Report[Any, Any, Any]) -> str:
     """The page as one HTML document."""
     sections = load_sections(report.page)(report)
-    return render_template(
+    page = render_template(
         sections.template,
         **page_values(report.facts, sections.groups),
         report=report,
@@ -25,6 +26,7 @@ def render(report: Report[Any, Any, Any]) -> str:
         limits=sections.limitations(),
         **sections.values(),
     )
+    return fit_words(page, report.facts.recipe.get("region"))
 
 
 def write_report(report: Report[Any, Any, Any], path: Path) -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from features.volumes.facts import VolumeFacts
 from mil.data.case import Case
 from mil.data.duplicates import lookalikes
 from mil.errors import LeakageError, RunError
@@ -172,3 +173,27 @@ def test_a_run_whose_slides_are_gone_cannot_be_compared():
     assert notes == [
         "Not known whether these slides show specimens of the run's own slides: store: no such folder."
     ]
+
+
+def series(name, sources):
+    """A bag of twelve slices, from head to foot, of series with these voxels."""
+    volume = VolumeFacts(
+        channels=("CT",) * 3, tile_px=224, columns=4, pixel_mm=1.0, slice_mm=3.0,
+        positions_mm=tuple((0.0, 0.0, 3.0 * z) for z in range(12)), coverage=(0.1,) * 12,
+        direction=(1.0, 0, 0, 0, 1, 0, 0, 0, 1), scan={}, recipe={},
+    )  # fmt: skip
+    bag = scan(name, tissue(int(name[-1])), width=6)
+    return replace(bag, volume=volume, source_sha256=name, merged_sources=sources)
+
+
+def test_volumes_are_compared_by_their_voxels():
+    """Slices of every patient lie head to foot and look alike; one series under two cases is named."""
+    cases = [
+        Case(name=f"c{i}", label="ab"[i % 2], bags=(series(f"v{i}", sources),))
+        for i, sources in enumerate((("pixels-x",), ("pixels-y",), ("pixels-z", "pixels-x"), ()))
+    ]
+    [pair] = lookalikes(cohort_of(cases)).pairs
+    assert str(pair).startswith("v0 (case c0) and v2 (case c2) show one series")
+    assert not lookalikes(cohort_of(cases)).unknown
+    together = [*cases[:2], replace(cases[2], name="c0"), cases[3]]
+    assert not lookalikes(SimpleNamespace(cases=together, duplicates=())).pairs
