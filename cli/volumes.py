@@ -10,7 +10,7 @@ import typer
 from cli.app import Group, app
 from cli.options import UsageError, verb, writable, wrong_use
 from features.errors import InputError
-from features.recipe import BaseRecipe, Precision, _list_backbones
+from features.recipe import Precision, Recipe, _list_backbones
 from features.volumes.recipe import VolumeRecipe
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _extract(options: VolumeOptions, channels: tuple[str, ...]) -> int:
             options.table,
             out,
             volumes=recipe,
-            recipe=BaseRecipe(
+            recipe=Recipe(
                 backbone=options.backbone, weights=options.weights, precision=options.precision,
                 seed=options.seed, tile=options.tile,
             ),

@@ -13,7 +13,7 @@ import mil
 GROUPS = {
     "Slides and bags": (
         "Recipe", "extract", "convert", "join", "Bag", "read_bag", "write_bag", "open_slide", "Slide",
-        "read_annotations", "load_backbone", "list_backbones",
+        "read_annotations", "load_backbone", "list_backbones", "VolumeRecipe", "extract_volumes",
     ),
     "Data": ("load_cohort", "Cohort", "Case", "split_cases", "Fold"),
     "Tasks": ("Diagnosis", "Survival", "Grade", "Task"),
@@ -41,7 +41,8 @@ INTRODUCTION = """\
 slides and bags alone. The examples run in this order in a folder with `cohort.csv` (a row per slide: case,
 slide, label, and for the examples also time, event and grade), the folder `slides` and the folder
 `annotations`; `external.csv` and `external-store` are the table and the bags of further cases, `clam` holds
-features of another tool. Every error is a `mil.SarcomilError`.
+features of another tool, and `volumes.csv` lists CT, T1 and PET of two patients. Every error is a
+`mil.SarcomilError`.
 
 This page is written from the docstrings by `python docs/make_api.py`.
 """
@@ -126,10 +127,14 @@ def signature(name: str, value: Any) -> list[str]:
     return [f"Derived from `mil.{bases[0]}`.\n"] if bases and bases[0] != name else []
 
 
+def _default(field: "dataclasses.Field[Any]") -> str:
+    return "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
+
+
 def describe_class(value: type) -> list[str]:
     """Its settings with their defaults, and its methods and properties with their first sentences."""
     settings = [
-        f"- `{field.name} = {field.default!r}`: {field.metadata['help']}"
+        f"- `{field.name}{_default(field)}`: {field.metadata['help']}"
         for field in (dataclasses.fields(value) if dataclasses.is_dataclass(value) else ())
         if "help" in field.metadata
     ]

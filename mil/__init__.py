@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from features.regions.annotations import read_annotations as read_annotations
     from features.slides.slide import Slide as Slide
     from features.slides.slide import open_slide as open_slide
+    from features.volumes.recipe import VolumeRecipe as VolumeRecipe
     from mil.answers.answer import Answer as Answer
     from mil.answers.predict import Answers as Answers
     from mil.api import Run as Run
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from mil.data.jobs import extract as extract
     from mil.data.splits import Fold as Fold
     from mil.data.splits import split_cases as split_cases
+    from mil.data.volumes import extract_volumes as extract_volumes
     from mil.errors import CohortError as CohortError
     from mil.errors import FitError as FitError
     from mil.errors import LeakageError as LeakageError
@@ -118,6 +120,7 @@ __all__ = [
     "Survival",
     "Task",
     "TileScores",
+    "VolumeRecipe",
     "__version__",
     "check_head",
     "compare",
@@ -127,6 +130,7 @@ __all__ = [
     "explain",
     "external_validation",
     "extract",
+    "extract_volumes",
     "fit",
     "join",
     "learning_curve",
@@ -185,6 +189,7 @@ _SOURCES = {
     "Survival": "mil.tasks.survival:Survival",
     "Task": "mil.tasks.task:Task",
     "TileScores": "mil.explanation.scores:TileScores",
+    "VolumeRecipe": "features.volumes.recipe:VolumeRecipe",
     "check_head": "mil.heads.laws:check_head",
     "compare": "mil.evaluation.judge:compare",
     "convert": "features.bags.convert:convert",
@@ -193,6 +198,7 @@ _SOURCES = {
     "explain": "mil.api:explain",
     "external_validation": "mil.runs.external:external_validation",
     "extract": "mil.data.jobs:extract",
+    "extract_volumes": "mil.data.volumes:extract_volumes",
     "fit": "mil.api:fit",
     "join": "features.bags.join:join",
     "learning_curve": "mil.api:learning_curve",

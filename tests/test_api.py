@@ -17,6 +17,8 @@ import tifffile
 import features
 import mil
 from features.bags.convert import export
+from features.volumes.listing import list_series, write_list
+from tests.features.volumes.patients import cohort
 
 REPO = Path(__file__).parent.parent
 PAGE = (REPO / "docs" / "api.md").read_text()
@@ -27,8 +29,9 @@ NAMES = [
     "Evaluation", "Explanation", "FeaturesError", "FitError", "FitSettings", "FittedModel", "Fold",
     "Grade", "Head", "HeadOutput", "HeadSettings", "JudgeSettings", "LeakageError", "MilError",
     "Predictions", "PredictionsError", "Recipe", "Run", "RunError", "SarcomilError", "Slide",
-    "SlideError", "SplitSettings", "Survival", "Task", "TileScores", "check_head", "compare", "convert",
-    "cross_validate", "evaluate", "explain", "external_validation", "extract", "fit", "join",
+    "SlideError", "SplitSettings", "Survival", "Task", "TileScores", "VolumeRecipe", "check_head", "compare",
+    "convert", "cross_validate", "evaluate", "explain", "external_validation", "extract", "extract_volumes",
+    "fit", "join",
     "learning_curve", "list_backbones", "list_methods", "list_models", "load_backbone", "load_cohort",
     "load_model", "open_run", "open_slide", "permute", "predict", "predict_slides", "read_annotations",
     "read_bag", "read_predictions", "register_head", "split_cases", "write_bag",
@@ -181,6 +184,8 @@ def folder(tmp_path_factory):
         annotations=folder / "annotations",
     )
     export(folder / "external-store", folder / "clam", "clam")
+    patients = cohort(folder / "patients", 2, shape=(8, 32, 32))
+    write_list(folder / "volumes.csv", list_series(patients))
     return folder
 
 

@@ -18,6 +18,7 @@ from cli.learn import CrossvalOptions
 from cli.main import app
 from cli.options import plain
 from mil.evaluation.survival.evaluate import CAVEAT
+from tests.features.volumes.patients import cohort as write_patients
 from tests.verbs import VERBS
 
 # Each opens every slide of its table: eight show that they run as well as twenty do.
@@ -80,6 +81,7 @@ def walked(demo, mil, tmp_path_factory):
         (few / name).symlink_to(demo / name)
     write_first_cases(demo / "cohort.csv", few / "cohort.csv", 2)
     (folder / "tuned").symlink_to(few / "tuned")  # what a command there will write
+    write_patients(folder / "patients", 3, shape=(8, 32, 32))
     shutil.copytree(demo / "store", folder / "store")  # `mil external` writes its log there
     shutil.copytree(demo / "run", folder / "run")
     commands = [line for line in readme_commands() if line.startswith("mil ")]

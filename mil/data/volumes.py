@@ -3,14 +3,14 @@
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
 from features.extraction.jobs import SlideJob, jobs_of_paths
 from features.extraction.run import Extraction, ExtractionOptions, extract_jobs
 from features.files.atomic import atomic_path
-from features.recipe import BaseRecipe, Recipe
+from features.recipe import Recipe
 from features.volumes.jobs import SeriesFiles, VolumeJob
 from features.volumes.preparation import FilmOutcome, lay_out_films
 from features.volumes.recipe import VolumeRecipe
@@ -29,7 +29,6 @@ ALIASES = {
     "roi": ("roi", "region", "structure"),
 }
 NEEDED = ("case", "modality", "path")
-COMMON = {field.name for field in fields(BaseRecipe)}
 LISTED_ONLY = ("slices", "spacing_mm", "problems")  # what a list of series adds for the reader
 
 
@@ -118,7 +117,7 @@ def extract_volumes(
     out: Path | str,
     *,
     volumes: VolumeRecipe,
-    recipe: BaseRecipe,
+    recipe: Recipe,
     roi: str = "",
     cases: Path | str | None = None,
     **options: Unpack[ExtractionOptions],
@@ -133,7 +132,7 @@ def extract_volumes(
         table: with case, modality and path; see ``read_volume_table``.
         out: the store, one ``<case>.h5`` per examination.
         volumes: which slices, what they show, and at what scale.
-        recipe: backbone, weights and seed; settings of slides are not used.
+        recipe: backbone, weights and seed; what it says of slides is not used.
         roi: the region, where the table names none.
         cases: a table with one row per case, whose columns are added to the cohort.
         **options: see ``features.extraction.run.ExtractionOptions``.
@@ -144,16 +143,15 @@ def extract_volumes(
         BackboneError: the backbone cannot be loaded.
 
     Example:
-        recipe = mil.Recipe(backbone="resnet50")
-        volumes = mil.VolumeRecipe(channels=("CT", "T1", "PET"))
-        mil.extract_volumes("volumes.csv", "store", volumes=volumes, recipe=recipe, roi="GTV")
+        volumes = mil.VolumeRecipe(channels=("CT", "T1", "PET"), windows=("CT=-160:240",))
+        recipe = mil.Recipe(backbone="resnet18", weights="random")
+        mil.extract_volumes("volumes.csv", "volume-store", volumes=volumes, recipe=recipe)
     """
     rows, out = read_volume_table(Path(table), roi, Path(cases) if cases else None), Path(out)
     films = lay_out_films(rows.jobs, volumes, out / "films", options.get("progress"))
     jobs, bags = _slide_jobs(films), None
     if jobs:
-        values = {key: value for key, value in vars(recipe).items() if key in COMMON}
-        bags = extract_jobs(jobs, Recipe(**values), out, **options)
+        bags = extract_jobs(jobs, replace(recipe, tile=volumes.tile), out, **options)
     cohort = out / "cohort.csv"
     _write_cohort(cohort, films, rows.cells)
     return VolumeExtraction(films, bags, cohort)

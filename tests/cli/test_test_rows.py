@@ -61,7 +61,8 @@ LEARNERS = {
 OTHERS = {
     "backbones list", "backbones get", "check", "extract", "convert", "join", "predict", "package", "card",
     "evaluate", "compare", "external", "report", "explain", "view", "decision", "demo", "doctor",
-    "protocol list", "protocol show", "segment apply", "segment evaluate",
+    "protocol list", "protocol show", "segment apply", "segment evaluate", "volumes table",
+    "volumes extract",
 }  # fmt: skip
 
 
