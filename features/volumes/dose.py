@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import VolumeError
-from features.volumes.contours import Mask
 from features.volumes.grid import resample
 from features.volumes.headers import Plane, lenient, number, numbers, planes_of, read_header, text
 from features.volumes.pixels import read_stored
@@ -209,17 +208,3 @@ def sum_doses(doses: Sequence[Volume]) -> Volume:
         )
     total = np.sum([resample(dose, first.grid).values for dose in doses], axis=0)
     return replace(first.with_values(total, f"the sum of {len(doses)} doses"), series="")
-
-
-def share_without_dose(mask: Mask, dose: Volume) -> float:
-    """The share of a region that lies beyond a dose grid, where the dose is unknown and taken as 0.
-
-    Args:
-        mask: the region.
-        dose: its grid reaches less than half a voxel beyond the centres of its outermost voxels.
-    """
-    places = mask.grid.to_mm(np.argwhere(mask.values)[:, ::-1].astype(np.float64))
-    index = dose.grid.to_index(places)
-    size = np.asarray(dose.grid.shape[::-1])
-    inside = ((index >= -0.5 - 1e-6) & (index < size - 0.5 - 1e-6)).all(axis=1)
-    return 1 - float(np.mean(inside)) if len(places) else 0.0

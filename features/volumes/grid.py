@@ -106,6 +106,15 @@ def resample_mask(mask: Mask, grid: Grid, *, moved: NDArray[np.float64] | None =
     return replace(mask, values=values, grid=grid)
 
 
+def share_beyond(mask: Mask, grid: Grid) -> float:
+    """The share of a region whose centres lie beyond a grid, by half a voxel of it or more."""
+    places = mask.grid.to_mm(np.argwhere(mask.values)[:, ::-1].astype(np.float64))
+    index = grid.to_index(places)
+    size = np.asarray(grid.shape[::-1])
+    inside = ((index >= -0.5 - 1e-6) & (index < size - 0.5 - 1e-6)).all(axis=1)
+    return 1 - float(np.mean(inside)) if len(places) else 0.0
+
+
 def _index_map(source: Grid, grid: Grid, moved: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """(4, 4) from the index of the grid to that of the source, rounded."""
     places = grid.affine if moved is None else moved @ grid.affine

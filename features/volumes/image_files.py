@@ -18,6 +18,8 @@ from features.volumes.volume import Grid, Volume, turn_to_lps
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+NRRD_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
 FORMS_DIFFER = 0.1  # of a voxel, at any corner
 TURN = 1e-3  # what float32 leaves of a quaternion near half a turn, and of angles in it
 NIFTI_1, NIFTI_2 = 348, 540
@@ -110,6 +112,13 @@ def _check_dimensions(path: Path) -> None:
             f"{path.name} is a series of volumes ({shown}), as of time points or b values. Write the one "
             "that is meant to a file of its own."
         )
+    if path.name.lower().endswith(NRRD_SUFFIXES):
+        space = reader.GetMetaData("NRRD_space") if reader.HasMetaDataKey("NRRD_space") else "none"
+        if space.lower() not in NRRD_SPACES:
+            raise VolumeError(
+                f"{path.name} does not say which side is left (its space is {space!r}). Convert the series "
+                "from DICOM again."
+            )
     if len(size) < 3:
         raise VolumeError(f"{path.name} is one picture ({shown}), no volume of slices.")
 

@@ -76,7 +76,11 @@ class Series:
         if not self.planes:
             return f"{self.paths[0].name}: one file"
         words = [self.description or "no description", self.modality or "no modality"]
-        words += [f"{len(self.planes)} slices", *([self.part] if self.part else [])]
+        count = len(self.planes)
+        words += [
+            "1 slice" if count == 1 else f"{count} slices",
+            *([self.part] if self.part else []),
+        ]
         if not any(plane.problem for plane in self.planes) and len(self.planes) > 1:
             steps = sorted(gaps_mm(self.planes))
             words.append(f"{steps[len(steps) // 2]:.2f} mm apart")

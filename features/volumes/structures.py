@@ -109,6 +109,12 @@ def _contours(
                 f"{path.name}: a contour of {name!r} is damaged: {len(points)} coordinates, which are no "
                 "triples of numbers. Export it again."
             )
+        offset = text(item, "ContourOffsetVector")
+        if any(float(part) for part in offset.split("\\") if part):
+            raise AnnotationError(
+                f"{path.name}: a contour of {name!r} lies {offset} mm beside its points "
+                "(ContourOffsetVector), which is not read. Export the structure set again."
+            )
         areas.append(points.reshape(-1, 3))
     return tuple(areas), tuple(sorted(others.items()))
 

@@ -8,8 +8,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from features.errors import VolumeError
 from features.volumes.contours import Mask
-from features.volumes.dose import choose_dose, read_dose, share_without_dose, sum_doses
-from features.volumes.grid import resample
+from features.volumes.dose import choose_dose, read_dose, sum_doses
+from features.volumes.grid import resample, share_beyond
 from features.volumes.volume import Grid
 from tests.small_series import dose
 
@@ -157,7 +157,7 @@ def test_beyond_the_grid_there_is_no_dose_and_the_share_is_known(tmp_path):
     placed = resample(volume, grid)
     assert np.allclose(placed.values[:3], 1)
     assert (placed.values[3] == 0).all()
-    assert share_without_dose(Mask(np.ones(grid.shape, bool), grid), volume) == pytest.approx(0.25)
+    assert share_beyond(Mask(np.ones(grid.shape, bool), grid), volume.grid) == pytest.approx(0.25)
     beside = Grid((1, 2, 2), (2.0, 2.0, 1.0), (2.0, 2.0, 50.0), np.eye(3))
     with pytest.raises(VolumeError, match=r"RTDOSE lies 43\.0 mm beside"):
         resample(volume, beside)

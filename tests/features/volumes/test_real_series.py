@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from features.volumes.contours import mask_of_contours
-from features.volumes.dose import read_dose, share_without_dose
-from features.volumes.grid import resample
-from features.volumes.label_maps import read_label_map
+from features.volumes.dose import read_dose
+from features.volumes.grid import resample, share_beyond
+from features.volumes.region_maps import read_region_map
 from features.volumes.series import read_volume, scan_folder
 from features.volumes.structures import choose_region, read_regions, read_structure
 from features.volumes.volume import Grid
@@ -26,7 +26,7 @@ def folder(realdata):
 def test_a_structure_set_gives_the_reference_mask_to_the_voxel(folder, case, kind):
     volume = read_volume(folder / "sts" / case / kind)
     mask = read_structure(folder / "sts" / case / f"{kind}-RTSTRUCT.dcm", "GTV_Mass", volume)
-    reference = read_label_map(folder / "sts" / case / f"{kind}_mask.nii.gz", volume)
+    reference = read_region_map(folder / "sts" / case / f"{kind}_mask.nii.gz", volume)
     assert reference.notes == ()
     assert (mask.values != reference.values).sum() == 0
 
@@ -60,7 +60,7 @@ def test_a_double_oblique_series_keeps_its_direction(folder):
 @pytest.mark.parametrize(("name", "slices"), [("brain1", 7), ("brain2", 3)])
 def test_slices_with_tumour(folder, name, slices):
     image = read_volume(folder / f"pyradiomics_{name}_image.nrrd")
-    mask = read_label_map(folder / f"pyradiomics_{name}_label.nrrd", image)
+    mask = read_region_map(folder / f"pyradiomics_{name}_label.nrrd", image)
     assert mask.values.any(axis=(1, 2)).sum() == slices
 
 
@@ -102,7 +102,7 @@ def test_mean_doses_are_those_of_the_planning_system(
     mask = mask_of_contours(region.contours, grid_of(region.contours, 2.5 / 4), name)
     mean_gy = float(resample(dose, mask.grid).values[mask.values].mean())
     assert mean_gy == pytest.approx(mean_percent * 0.14, rel=tolerance)
-    assert share_without_dose(mask, dose) == 0
+    assert share_beyond(mask, dose.grid) == 0
     if volume_cc:
         assert mask.volume_ml == pytest.approx(volume_cc, rel=0.03)
 

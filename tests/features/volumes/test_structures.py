@@ -241,3 +241,20 @@ def test_an_image_in_the_same_frame_shows_the_same_place(tmp_path, volume):
     places = mask.grid.to_mm(np.argwhere(mask.values)[:, ::-1].astype(float))
     assert places.min(axis=0) == pytest.approx((-7.0, 23.5, 12.0 - 0.75), abs=0.8)
     assert places.max(axis=0) == pytest.approx((-1.5, 29.0, 14.0), abs=0.8)
+
+
+def test_contours_with_an_offset_are_refused(tmp_path, volume):
+    def shift(file):
+        file.ROIContourSequence[0].ContourSequence[0].ContourOffsetVector = [0, 0, 3.0]
+
+    path = structure_set(tmp_path / "rs.dcm", {"GTV": [SQUARE]}, change=shift)
+    assert r"0.0\0.0\3.0 mm beside its points" in refusal(path, "GTV", volume)
+
+
+def test_names_in_other_scripts(tmp_path, volume):
+    def name(file):
+        file.SpecificCharacterSet = "ISO_IR 192"
+        file.StructureSetROISequence[0].ROIName = "Tumör links"
+
+    path = structure_set(tmp_path / "rs.dcm", {"x": [SQUARE]}, change=name)
+    assert read_structure(path, "tumör_LINKS", volume).name == "Tumör links"

@@ -141,11 +141,31 @@ def test_a_slope_of_nifti_is_not_rounded(tmp_path):
     assert np.array_equal(read_volume(path).values, VALUES * np.float32(0.25) - 3)
 
 
-def enhanced(path, *, order=range(4), per_frame_slope=False, place=True):
-    """A multi-frame MR image whose frames are stored in some order."""
+def test_an_nrrd_without_a_space_is_an_error(tmp_path):
+    path = written(tmp_path / "a.nrrd", image())
+    head, _, data = path.read_bytes().partition(b"\n\n")
+    lines = [line for line in head.split(b"\n") if not line.startswith((b"space", b"kinds"))]
+    path.write_bytes(b"\n".join([*lines, b"spacings: 1 1 3"]) + b"\n\n" + data)
+    assert "which side is left" in refusal(path)
+
+
+def test_a_sheared_file_is_an_error(tmp_path):
+    path = patched(written(tmp_path / "a.nii.gz", image()), (252, "2h", 0, 1), (284, "f", 0.4))
+    assert "not at right angles" in refusal(path)
+
+
+def test_units_other_than_millimetres(tmp_path):
+    path = written(tmp_path / "a.nii.gz", image())
+    patched(path, (123, "b", 1))  # metres
+    assert read_volume(path).spacing_mm == pytest.approx((1500, 1000, 3000))
+
+
+def enhanced(path, *, order=range(4), per_frame_slope=False, place=True, b_values=(None,)):
+    """A multi-frame MR image whose frames are stored in some order, once for each b value."""
     file = dataset(path, "MR")
     file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
-    set_pixels(file, np.stack([VALUES[index] for index in order]))
+    stored = [VALUES[index] + rank for rank in range(len(b_values)) for index in order]
+    set_pixels(file, np.stack(stored))
     measures, orientation = Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = [1.0, 1.5], 9.0
     measures.SpacingBetweenSlices = 9.0
@@ -155,13 +175,17 @@ def enhanced(path, *, order=range(4), per_frame_slope=False, place=True):
     shared.PlaneOrientationSequence = Sequence([orientation])
     file.SharedFunctionalGroupsSequence = Sequence([shared])
     frames = []
-    for index in order:
+    for index, b_value in [(index, b_value) for b_value in b_values for index in order]:
         groups, position, scale = Dataset(), Dataset(), Dataset()
         position.ImagePositionPatient = [-10, 20, 5 + 3 * index]
         scale.RescaleSlope, scale.RescaleIntercept = (index + 1 if per_frame_slope else 1), 0
         if place:
             groups.PlanePositionSequence = Sequence([position])
         groups.PixelValueTransformationSequence = Sequence([scale])
+        if b_value is not None:
+            diffusion = Dataset()
+            diffusion.DiffusionBValue = b_value
+            groups.MRDiffusionSequence = Sequence([diffusion])
         frames.append(groups)
     file.PerFrameFunctionalGroupsSequence = Sequence(frames)
     save(file)
@@ -184,3 +208,11 @@ def test_frames_without_a_place_are_an_error(tmp_path):
 def test_a_frame_that_is_missing_is_an_error(tmp_path):
     message = refusal(enhanced(tmp_path / "e.dcm", order=[0, 1, 3]))
     assert "e.dcm, frame 2 to e.dcm, frame 3 there are 6.00 mm" in message
+
+
+def test_b_values_of_one_enhanced_file_are_told_apart(tmp_path):
+    path = enhanced(tmp_path / "e.dcm", order=[1, 0, 2, 3], b_values=(0.0, 50.0, 800.0))
+    message = refusal(path)
+    assert "4 slices, b value 800.0 s/mm2" in message
+    for rank, part in enumerate(("b value 0.0 s/mm2", "b value 50.0 s/mm2", "b value 800.0 s/mm2")):
+        assert np.array_equal(read_volume(path, part).values, VALUES + rank)

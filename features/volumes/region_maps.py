@@ -8,20 +8,21 @@ from numpy.typing import NDArray
 
 from features.errors import AnnotationError, VolumeError
 from features.volumes.contours import Mask
-from features.volumes.grid import resample_mask
+from features.volumes.grid import resample_mask, share_beyond
 from features.volumes.image_files import is_image_file, read_image_file
 from features.volumes.volume import Volume
 
-SHOWN = 12  # labels in an error
+MAX_BEYOND = 0.01  # of a region may lie beyond the image
+SHOWN = 12  # numbers in an error
 
 
-def read_label_map(path: Path, volume: Volume, label: int | None = None) -> Mask:
+def read_region_map(path: Path, volume: Volume, number: int | None = None) -> Mask:
     """A region of a label map as a mask on the grid of a volume.
 
     Args:
         path: a file of whole numbers, 0 outside.
         volume: the image; a map on another grid is moved to its grid, with a note.
-        label: which number; None where there is one alone.
+        number: which label; None where there is one alone.
 
     Raises:
         AnnotationError: the file holds no whole numbers, no label, several while none is named, or lies
@@ -33,37 +34,37 @@ def read_label_map(path: Path, volume: Volume, label: int | None = None) -> Mask
             f"{path.name} is no NIfTI, NRRD or MetaImage file. Convert a DICOM segmentation to one of them."
         )
     stored = read_image_file(path)
-    chosen, others = _choose(stored.values, label, path)
+    chosen, others = _choose(stored.values, number, path)
     mask = Mask(stored.values == chosen, stored.grid, f"{path.name}, label {chosen}", stored.notes)
     moved = _place(mask, volume, path)
     notes = [f"labels {', '.join(map(str, others))} left out"] if others else []
     return replace(moved, notes=(*notes, *moved.notes))
 
 
-def _choose(values: NDArray[np.float32], label: int | None, path: Path) -> tuple[int, list[int]]:
+def _choose(values: NDArray[np.float32], number: int | None, path: Path) -> tuple[int, list[int]]:
     """The label that is meant, and the others."""
     if not np.array_equal(values, np.round(values)):
         raise AnnotationError(
             f"{path.name} holds values that are no labels, from {values.min():g} to {values.max():g}, as a "
             "probability or an image does. Write whole numbers: 0 outside, and one for each region."
         )
-    labels, counts = np.unique(values[values != 0].astype(np.int64), return_counts=True)
+    numbers, counts = np.unique(values[values != 0].astype(np.int64), return_counts=True)
     listed = ", ".join(
-        f"{one} ({count} voxels)" for one, count in list(zip(labels, counts, strict=True))[:SHOWN]
+        f"{one} ({count} voxels)" for one, count in list(zip(numbers, counts, strict=True))[:SHOWN]
     )
-    if not len(labels):
+    if not len(numbers):
         raise AnnotationError(f"{path.name} is empty: every voxel is 0. Draw the region again.")
-    if label is None and len(labels) > 1:
+    if number is None and len(numbers) > 1:
         raise AnnotationError(
-            f"{path.name} holds {len(labels)} labels: {listed}{' ...' if len(labels) > SHOWN else ''}. Name "
-            "the one that is meant (label)."
+            f"{path.name} holds {len(numbers)} labels: {listed}{' ...' if len(numbers) > SHOWN else ''}. "
+            "Name the one that is meant (number)."
         )
-    chosen = int(labels[0]) if label is None else label
-    if chosen not in labels:
+    chosen = int(numbers[0]) if number is None else number
+    if chosen not in numbers:
         raise AnnotationError(
-            f"{path.name} has no label {label}. It has {listed}. Name one of these."
+            f"{path.name} has no label {number}. It has {listed}. Name one of these."
         )
-    return chosen, [int(one) for one in labels if one != chosen]
+    return chosen, [int(one) for one in numbers if one != chosen]
 
 
 def _place(mask: Mask, volume: Volume, path: Path) -> Mask:
@@ -77,13 +78,22 @@ def _place(mask: Mask, volume: Volume, path: Path) -> Mask:
         )
         for grid in (mask.grid, volume.grid)
     ]
+    elsewhere = AnnotationError(
+        f"{path.name} lies elsewhere than the image: it has {shown[0]}, the image {shown[1]}. Its header was "
+        "lost or changed: save it again from the tool that it was drawn in."
+    )
+    if mask.grid.shape == volume.grid.shape:
+        raise elsewhere
     try:
         moved = resample_mask(mask, volume.grid)
     except VolumeError as error:
+        raise elsewhere from error
+    beyond = share_beyond(mask, volume.grid)
+    if beyond > MAX_BEYOND:
         raise AnnotationError(
-            f"{path.name} lies elsewhere than the image: it has {shown[0]}, the image {shown[1]}. Its header "
-            "was lost or changed: save it again from the tool that it was drawn in."
-        ) from error
-    lost = 1 - moved.volume_ml / mask.volume_ml
-    note = f"moved from a grid of {shown[0]} to the image's {shown[1]}; its volume changed by {-lost:.1%}"
+            f"{path.name}: {beyond:.0%} of the region lies beyond the image: the map has {shown[0]}, the "
+            f"image {shown[1]}. Use the image that it was drawn on."
+        )
+    change = moved.volume_ml / mask.volume_ml - 1
+    note = f"moved from a grid of {shown[0]} to the image's {shown[1]}; its volume changed by {change:.1%}"
     return replace(moved, notes=(*mask.notes, note))
