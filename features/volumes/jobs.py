@@ -11,8 +11,8 @@ from features.volumes.contours import Mask
 from features.volumes.dose import read_dose
 from features.volumes.headers import is_dicom, read_header, text
 from features.volumes.image_files import is_image_file
-from features.volumes.label_maps import read_label_map
 from features.volumes.recipe import VolumeRecipe
+from features.volumes.region_maps import read_region_map
 from features.volumes.registration import apply_registration, register_rigid
 from features.volumes.series import read_volume
 from features.volumes.structures import read_structure
@@ -98,7 +98,7 @@ def _read_mask(files: SeriesFiles, volume: Volume, recipe: VolumeRecipe) -> Mask
         raise AnnotationError(f"No such file {files.mask}. Check the table's column mask.")
     if is_image_file(files.mask):
         number = int(files.roi) if files.roi.isdecimal() else None
-        return read_label_map(files.mask, volume, number)
+        return read_region_map(files.mask, volume, number)
     return read_structure(files.mask, files.roi or "*", volume)
 
 
