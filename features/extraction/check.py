@@ -51,7 +51,7 @@ def summarise_checks(
     classes = sum((check.classes for check in checks), Counter[str]())
     misspelt = set(workload.recipe.exclude) - set(ALWAYS_EXCLUDED)
     summary.warnings.extend(note_exclusions(misspelt, classes))
-    summary.warnings.extend(note_reach([check.drawn_reach for check in checks]))
+    summary.warnings.extend(note_reach({check.slide: check.drawn_reach for check in checks}))
     _summarise_second_scans(summary, checks)
     _summarise_scanners(summary, checks)
     _summarise_work(summary, checks, workload)

@@ -172,7 +172,7 @@ def extract_jobs(
         *_note_exclusions(recipes[0], outcomes),
         *_note_predicted(outcomes),
         *_seen_pixels(recipes[0], jobs, outcomes),
-        *note_reach([*{o.slide: o.drawn_reach for o in outcomes}.values()]),
+        *note_reach({o.slide: o.drawn_reach for o in outcomes}),
     ):
         notify(note)
     return Extraction(out, outcomes, time.perf_counter() - started)

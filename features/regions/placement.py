@@ -9,11 +9,12 @@ the drawing is turned back. Both are measured on a small overview.
 Limits were set on 20 slides of the demo cohort, 60 made slides of pieces of tissue on glass and 2 real
 ones; ``python -m benchmarks.annotation_frames`` measures how often the notes are given. What cannot be seen:
 a small region, or one without a visible edge, that lands on tissue; a drawing as symmetric as its tissue; a
-shift within the tissue of a drawing that covers less than half of it.
+shift within the tissue of a drawing that covers less than half of it; a single drawing in micrometres that
+lands on tissue of a slide at 20x, where it reaches half as far as a true one, as some true ones do.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,7 @@ from scipy import fft, ndimage
 from shapely.affinity import affine_transform
 
 from features.regions.drawing import Region, polygonal_parts
+from features.summary import listed
 
 NOTABLE_OUTSIDE = 0.05  # of the drawn area outside the slide: strokes run over its edge
 NOTABLE_GLASS = 0.25  # of the drawn area on glass: hulls round true tissue have up to 0.2
@@ -42,6 +44,11 @@ MOVED_COVER = 0.45  # as COVER, for moved drawings
 MIN_MOVE = 0.06  # of the longest side
 SMALL_REACH = 0.55  # of a slide's sides: one true drawing in thirty does not reach farther
 LEAST_DRAWINGS = 3  # in a cohort
+ODD_REACH = (
+    0.3  # of a slide's sides, where others reach far: of 3,000 made true drawings none is so near
+)
+LEAST_OTHERS = 5  # drawings with which such a one is compared
+SMALLER = "micrometres or pixels of a smaller picture"
 _Matrix = tuple[float, float, float, float, float, float]
 
 
@@ -116,22 +123,32 @@ def judge_placement(
     return Placement(max(0.0, 1 - outside - on_tissue), outside, better)
 
 
-def note_reach(reaches: Sequence[float]) -> list[str]:
-    """A remark on drawings none of which leaves the first half of its slide; empty if one does.
+def note_reach(reaches: Mapping[str, float]) -> list[str]:
+    """Remarks on drawings that lie in the upper left part of their slides, on tissue or not.
 
-    Drawings in micrometres, or in pixels of a smaller picture, all lie in the upper left part, on tissue or
-    not. On one slide this is no evidence; of true drawings, it is rare on several slides of a cohort at once.
+    Drawings in micrometres, or in pixels of a smaller picture, all do. On one slide this is no evidence; of
+    true drawings, it is rare on several slides of a cohort at once, or on one where others reach far.
 
     Args:
-        reaches: of each slide's whole drawing, as a fraction of the slide's sides; NaN if unknown.
+        reaches: by slide, of the whole drawing, as a fraction of the slide's sides; NaN if unknown.
     """
-    known = [reach for reach in reaches if math.isfinite(reach)]
-    if len(known) < LEAST_DRAWINGS or max(known) > SMALL_REACH:
+    known = {slide: reach for slide, reach in reaches.items() if math.isfinite(reach)}
+    if len(known) < LEAST_DRAWINGS:
         return []
+    if max(known.values()) <= SMALL_REACH:
+        return [
+            f"All {len(known)} drawings lie within the upper left {max(known.values()):.0%} of the width and "
+            f"height of their slides, as drawings do whose coordinates are {SMALLER}. Look at the pictures; "
+            "if they are misplaced, export the annotations again in full-resolution pixels."
+        ]
+    near = sorted(slide for slide, reach in known.items() if reach <= ODD_REACH)
+    others = [reach for slide, reach in known.items() if slide not in near]
+    if not near or len(others) < max(LEAST_OTHERS, len(near)) or np.median(others) <= SMALL_REACH:
+        return []
+    farthest = max(known[slide] for slide in near)
     return [
-        f"All {len(known)} drawings lie within the upper left {max(known):.0%} of the width and height of "
-        "their slides, as drawings do whose coordinates are micrometres or pixels of a smaller picture. Look "
-        "at the pictures; if they are misplaced, export the annotations again in full-resolution pixels."
+        f"Drawings of {listed(near)} lie within the upper left {farthest:.0%} of the width and height of their "
+        f"slides, where those of others reach to {np.median(others):.0%}: as drawings do whose coordinates are {SMALLER}. Look at these slides, even if the drawing lies on tumour."
     ]
 
 

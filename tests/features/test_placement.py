@@ -1,5 +1,7 @@
 """Drawings in a wrong frame: turned, mirrored, swapped, scaled, moved, or beside the slide."""
 
+import math
+
 import numpy as np
 import pytest
 import shapely
@@ -16,7 +18,7 @@ from features.extraction.survey import survey_slide
 from features.recipe import Recipe
 from features.regions.drawing import polygonal_parts
 from features.regions.masks import coverage, mask_fraction, polygons_from_mask, tissue_mask
-from features.regions.placement import judge_placement
+from features.regions.placement import judge_placement, note_reach
 
 SIZE_L0, SCALE, MPP = (4000, 3000), 8, 0.4
 TISSUE = shapely.union_all([box(400, 400, 2600, 2000), box(2000, 1600, 3000, 2600)])
@@ -218,3 +220,24 @@ def test_scales_with_one_factor_are_named_together(tmp_path, mpp, levels, ways):
     with job.open() as slide:
         view = survey_slide(slide, job, Recipe())
     assert view.scales == pytest.approx(ways)
+
+
+FAR = {"a": 0.9, "b": 0.62, "c": 0.75, "d": 0.71, "e": 0.83, "undrawn": math.nan}
+
+
+@pytest.mark.parametrize(
+    ("reaches", "named"),
+    [
+        (FAR | {"odd": 0.22}, "odd"),
+        (FAR | {"odd": 0.22, "too": 0.3}, "odd, too"),
+        (FAR | {"near": 0.31}, ""),
+        ({"odd": 0.2, "a": 0.9, "b": 0.9, "c": 0.9, "d": 0.9}, ""),  # four others
+        (dict.fromkeys("abcde", 0.5) | {"odd": 0.2, "f": 0.6}, ""),  # the others do not reach far
+        (FAR | dict.fromkeys("uvwxyz", 0.2), ""),  # as many near ones as far ones
+    ],
+)
+def test_one_drawing_that_lies_much_nearer_to_the_corner_than_others_is_named(reaches, named):
+    notes = note_reach(reaches)
+    assert len(notes) == bool(named)
+    assert all(note.startswith(f"Drawings of {named} lie within the upper left ") for note in notes)
+    assert all("reach to 75%" in note for note in notes)
