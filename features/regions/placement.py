@@ -147,8 +147,9 @@ def note_reach(reaches: Mapping[str, float]) -> list[str]:
         return []
     farthest = max(known[slide] for slide in near)
     return [
-        f"Drawings of {listed(near)} lie within the upper left {farthest:.0%} of the width and height of their "
-        f"slides, where those of others reach to {np.median(others):.0%}: as drawings do whose coordinates are {SMALLER}. Look at these slides, even if the drawing lies on tumour."
+        f"Drawings of {listed(near)} lie within the upper left {farthest:.0%} of the width and height of "
+        f"their slides, where those of others reach to {np.median(others):.0%}: as drawings do whose "
+        f"coordinates are {SMALLER}. Look at these slides, even if the drawing lies on tumour."
     ]
 
 
