@@ -1,6 +1,7 @@
 """`mil extract`: slides to bags."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -169,7 +170,8 @@ def run_extract(options: ExtractOptions) -> int:
     from features.extraction.run import extract_jobs
 
     writable(options.out)
-    jobs, recipes = slide_jobs(options), recipes_of(options)
+    recipes = recipes_of(options)
+    jobs = slide_jobs(options, recipes)
     with wrong_use():
         resolve_name(options.backbone)
     with wrong_use(InputError):
@@ -190,7 +192,7 @@ def run_extract(options: ExtractOptions) -> int:
     return len(result.failed)
 
 
-def slide_jobs(options: SlideOptions) -> "tuple[SlideJob, ...]":
+def slide_jobs(options: SlideOptions, recipes: Sequence[Recipe] = ()) -> "tuple[SlideJob, ...]":
     """The slides that the command line names.
 
     Raises:
@@ -206,6 +208,7 @@ def slide_jobs(options: SlideOptions) -> "tuple[SlideJob, ...]":
             job_settings(options),
             part_of(options, TableReading),
             warn,
+            recipes,
         )
 
 

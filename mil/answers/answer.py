@@ -8,7 +8,6 @@ import numpy as np
 
 from features.bags.bag import Bag
 from features.errors import NoTiles
-from mil.answers.hidden import hidden
 from mil.answers.predictor import UNPROMISED, Fit, Predictor
 from mil.answers.reference import describe
 from mil.answers.rescans import Rescan
@@ -139,7 +138,7 @@ def relation_of(predictor: Predictor, slides: Sequence[NewSlide]) -> Relation:
     word = "no" if known else "unknown"
     if len(fits) < len(predictor.fits):
         word = "out of fold" if fits else "yes"
-    seen = any(_seen_by_maker(slide.bag, known, slide.case) for slide in slides)
+    seen = any(_seen_by_maker(predictor, slide.bag, known, slide.case) for slide in slides)
     return Relation(
         known=known,
         fits=fits or predictor.fits,
@@ -185,7 +184,7 @@ def answer_slide(predictor: Predictor, new: NewSlide, relation: Relation) -> tup
 
 def _identity_notes(predictor: Predictor, new: NewSlide, bag: Bag) -> list[str]:
     """Remarks on a slide that is a training slide, or looks like another scan of one, under another name."""
-    own = {hidden(new.case)} if new.case else set()
+    own = {predictor.hide(new.case)} if new.case else set()
     known = predictor.known_cases(bag, new.case)
     notes = [OTHER_NAME] if own and known - own else []
     return notes + [
@@ -254,10 +253,13 @@ def _compared(
     return row
 
 
-def _seen_by_maker(bag: Bag, known: frozenset[str], case: str) -> bool:
+def _seen_by_maker(predictor: Predictor, bag: Bag, known: frozenset[str], case: str) -> bool:
     """Whether the backbone or the segmenter that made a bag has learnt from its case or slide."""
-    names = {*bag.trained_on, *map(hidden, bag.trained_on)}  # a package names cases by fingerprints
-    own = known | ({hidden(case)} if case else frozenset())
+    names = {
+        *bag.trained_on,
+        *map(predictor.hide, bag.trained_on),
+    }  # or hidden by its own segmenter
+    own = known | ({predictor.hide(case)} if case else frozenset())
     return bool(own & names) or not bag.sources.isdisjoint(bag.trained_on_slides)
 
 

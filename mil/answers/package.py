@@ -3,7 +3,7 @@
 package.json            format, model, reader, recipe and card; fingerprints of the other files
 CARD.md                 the card, to be read
 models/<n>.safetensors  one per fit; cases are named by fingerprints
-reference.safetensors   facts of the training slides
+reference.safetensors   facts of the training slides, and small grey pictures of their tissue
 backbone.safetensors    the encoder, where its licence lets it be passed on
     segmenter.safetensors   a segmenter of tumour, if one was given
 """
@@ -21,7 +21,7 @@ from features.files.atomic import write_atomic
 from features.files.parse import parse_json
 from features.recipe import SEGMENTED
 from mil.answers.card import Card
-from mil.answers.hidden import hidden
+from mil.answers.hidden import Veil
 from mil.answers.predictor import Fit, Predictor, predictor_of_run
 from mil.answers.reading import reader_class
 from mil.answers.reference import load_reference, save_reference
@@ -32,7 +32,7 @@ from mil.runs.files import sha256_of, write_json
 from mil.runs.run import open_run
 from mil.tasks.registry import task_class
 
-FORMAT, FORMAT_VERSION = "mil-package", 1
+FORMAT, FORMAT_VERSION = "mil-package", 2
 PACKAGE, CARD, REFERENCE = "package.json", "CARD.md", "reference.safetensors"
 BACKBONE, SEGMENTER = "backbone.safetensors", "segmenter.safetensors"
 OTHERS = (REFERENCE, BACKBONE, SEGMENTER, CARD)
@@ -84,21 +84,23 @@ def write_package(
             f"{' '.join(predictor.notes)}"
         )
     finder = load_segmenter(segmenter) if segmenter else None
+    veil = Veil.new()
+    predictor = predictor.veiled(veil)
+    card = replace(card, cases=tuple(sorted({*predictor.cases.values()})))
     (out / "models").mkdir(parents=True)
     files: dict[str, dict[str, int]] = {}
     notes = list(predictor.notes)
     for number, fit in enumerate(predictor.fits):
         files[f"models/{number}.safetensors"] = {"repeat": fit.repeat, "fold": fit.fold}
-        seen = tuple(sorted(fit.seen))
         path = out / f"models/{number}.safetensors"
-        save_model(path, replace(fit.model, trained_on=seen))
+        save_model(path, fit.model)
         path.with_suffix(".json").unlink()  # says again what is inside
     if predictor.reference is not None:
         save_reference(out / REFERENCE, predictor.reference)
     if note := _write_backbone(predictor.recipe, out / BACKBONE):
         notes.append(note)
     if finder is not None:
-        known = tuple(map(hidden, finder.card.trained_on))
+        known = tuple(map(predictor.hide, finder.card.trained_on))
         nameless = replace(finder.card, trained_on=known, evaluation={}, settings={})
         save_segmenter(out / SEGMENTER, replace(finder, card=nameless))
     write_atomic(out / CARD, card.to_markdown(notes))
@@ -112,6 +114,7 @@ def write_package(
         "reads_tiles": predictor.reads_tiles,
         "fits": files,
         "reader": predictor.reader.to_json(),
+        "veil": asdict(veil),
         "cases": dict(predictor.cases),
         "bags": dict(predictor.bags),
         "reading": asdict(predictor.reading),
@@ -189,6 +192,7 @@ def read_package(path: Path) -> Predictor:
         cases=info["cases"],
         names={},
         bags=info["bags"],
+        veil=Veil.from_json(info["veil"]),
         reading=TableReading(**info["reading"] | {"label_is": tuple(info["reading"]["label_is"])}),
         performance=info["performance"],
         backbone=path / BACKBONE if BACKBONE in info["sha256"] else None,
@@ -205,11 +209,15 @@ def read_info(path: Path) -> dict[str, Any]:
     """
     try:
         info: dict[str, Any] = parse_json((path / PACKAGE).read_text())
-        if info["format"] != FORMAT or info["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{path}: the package is of another format. Upgrade sarcomil.")
+        if info["format"] != FORMAT or info["format_version"] != FORMAT_VERSION:
+            raise RunError(
+                f"{path}: the package is of another format. Pack the run again, with the version of sarcomil "
+                "that reads it."
+            )
         seal = info.pop("seal")
         if seal != fingerprint(info):
             raise RunError(f"{path / PACKAGE} is not the file that was packed. Copy it again.")
+        Veil.from_json(info["veil"])
         files: Mapping[str, str] = info["sha256"]
         changed = [name for name, sha256 in files.items() if sha256_of(path / name) != sha256]
     except (OSError, ValueError, KeyError, TypeError) as error:

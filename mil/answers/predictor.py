@@ -10,7 +10,7 @@ from features.bags.bag import Bag, recipe_differences
 from features.bags.store import recipe_differences as describe_differences
 from features.errors import FeaturesError
 from features.recipe import SEGMENTED
-from mil.answers.hidden import hidden
+from mil.answers.hidden import Veil, hidden
 from mil.answers.reading import FitAnswer, Reader, reader_class
 from mil.answers.reference import SlideReference, load_reference
 from mil.answers.rescans import Rescan
@@ -89,6 +89,7 @@ class Predictor:
         backbone, segmenter: files with the encoder's weights and with a segmenter, of a package.
         reading: how the study's tables are read.
         notes: what a reader should know of all answers.
+        veil: how the fingerprints of a package are made; None where they are plain.
     """
 
     source: Path
@@ -107,6 +108,31 @@ class Predictor:
     segmenter: Path | None = None
     reading: TableReading = AS_WRITTEN
     notes: tuple[str, ...] = ()
+    veil: Veil | None = None
+
+    def hide(self, name: str) -> str:
+        """The fingerprint of a name, as this predictor's cases and slides are named."""
+        return self.veil.over(hidden(name)) if self.veil else hidden(name)
+
+    def veiled(self, veil: Veil) -> "Predictor":
+        """The predictor of a run with fingerprints as a package has them."""
+        over = veil.over
+        fits = [
+            replace(fit.model, trained_on=tuple(sorted(map(over, fit.seen)))) for fit in self.fits
+        ]
+        return replace(
+            self,
+            fits=tuple(
+                Fit(fit.repeat, fit.fold, model, hides=True)
+                for fit, model in zip(self.fits, fits, strict=True)
+            ),
+            reader=self.reader.renamed(over),
+            reference=self.reference.renamed(over) if self.reference else None,
+            cases={over(slide): over(case) for slide, case in self.cases.items()},
+            names={},
+            bags={key: over(case) for key, case in self.bags.items()},
+            veil=veil,
+        )
 
     @property
     def recipe(self) -> Mapping[str, Any]:
@@ -134,7 +160,7 @@ class Predictor:
             case: as a table names it; empty where it does not.
         """
         by_content = {self.bags[key] for key in (bag.data_sha256, *bag.sources) if key in self.bags}
-        named = hidden(case) if case else self.cases.get(hidden(bag.slide), "")
+        named = self.hide(case) if case else self.cases.get(self.hide(bag.slide), "")
         return frozenset(by_content | {named} - {""})
 
     def rescans(self, bags: Mapping[str, Bag]) -> dict[str, tuple[Rescan, ...]]:

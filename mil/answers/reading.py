@@ -1,7 +1,7 @@
 """How the answers of a model's fits for a new case are read against those for known cases, out of fold."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
@@ -67,7 +67,18 @@ class Reader(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; under ``known`` and ``names``, the fingerprints of the known cases, if there are."""
+
+    def renamed(self, over: Callable[[str], str]) -> Self:
+        """The reader with other fingerprints of the known cases.
+
+        Args:
+            over: the new fingerprint in place of an old one.
+        """
+        values = self.to_json()
+        if values["known"]:
+            values["known"]["names"] = [over(name) for name in values["known"]["names"]]
+        return self.from_json(values)
 
     @property
     @abstractmethod

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -139,7 +139,11 @@ class SlideReference:
 
     def hidden(self) -> "SlideReference":
         """The facts with fingerprints in place of names."""
-        slides, cases = (tuple(map(hidden, names)) for names in (self.slides, self.cases))
+        return self.renamed(hidden)
+
+    def renamed(self, new: Callable[[str], str]) -> "SlideReference":
+        """The facts with other names of slides and cases."""
+        slides, cases = (tuple(map(new, names)) for names in (self.slides, self.cases))
         return replace(self, slides=slides, cases=cases)
 
     def rescans(self, bags: Mapping[str, Bag]) -> dict[str, tuple[Rescan, ...]]:

@@ -21,7 +21,7 @@ from features.progress import Progress
 from features.recipe import Recipe
 from features.summary import Summary
 from mil.data.feasibility import summarise_cases
-from mil.data.jobs import read_jobs, read_rows
+from mil.data.jobs import note_reserved_stain, read_jobs, read_rows
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.errors import CohortError
 from mil.tasks.registry import task_class
@@ -81,6 +81,7 @@ def check_cohort(  # noqa: PLR0913 - what, and how it is read
     check_recipes(jobs, recipes)
     notes: list[str] = []
     rows = read_rows(inputs, reading, notes.append)
+    notes += note_reserved_stain(rows, recipes)
     task = task or task_class()()
     problem = ""
     try:

@@ -15,9 +15,12 @@ from features.extraction.jobs import (
 )
 from features.extraction.run import Extraction, ExtractionOptions, extract_jobs
 from features.recipe import Recipe
+from features.summary import listed
+from features.tiles.stain import load_reference
 from mil.data.case import Row
+from mil.data.names import matching
 from mil.data.reading import AS_WRITTEN, TableReading
-from mil.data.table import Notify, read_table
+from mil.data.table import TEST, Notify, read_table
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx")
 
@@ -50,6 +53,7 @@ def read_jobs(
     settings: JobSettings = ALL_DEFAULTS,
     reading: TableReading = AS_WRITTEN,
     notify: Notify | None = None,
+    recipes: Sequence[Recipe] = (),
 ) -> tuple[SlideJob, ...]:
     """The slides of a cohort's table, or slide files and folders.
 
@@ -58,7 +62,9 @@ def read_jobs(
         slides: the folder with the table's slides; None without a table.
         settings: of all slides.
         reading: what the names and words of the table mean.
-        notify: called with what was read otherwise than as plain CSV.
+        notify: called with what was read otherwise than as plain CSV, and with what bags of these recipes
+            cannot be used for.
+        recipes: by which the slides will be extracted.
 
     Raises:
         InputError: inputs of different kinds, or arguments that do not apply to them.
@@ -66,6 +72,8 @@ def read_jobs(
         CohortError: the table cannot be read.
     """
     rows = read_rows(inputs, reading, notify)
+    for note in note_reserved_stain(rows, recipes) if notify else ():
+        notify(note)
     if rows and slides is None:
         raise InputError(
             "A table names slides, not files. Set slides to the folder with its slides."
@@ -75,6 +83,39 @@ def read_jobs(
     if slides is not None:
         raise InputError("slides goes with a table; slide files are given as they are.")
     return jobs_of_paths(inputs, settings)
+
+
+def stain_sources(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the slides and cases that a recipe's target stain is fitted on; none without normalisation.
+
+    Raises:
+        FeaturesError: the file of a stain cannot be read.
+    """
+    names = recipe.stain_reference if recipe.stain != "off" else ()
+    if len(names) == 1 and names[0].endswith(".json"):
+        reference = load_reference(Path(names[0]))
+        return (*reference.slides, *reference.cases)
+    return names
+
+
+def note_reserved_stain(rows: Sequence[Row], recipes: Sequence[Recipe]) -> list[str]:
+    """A remark on a target stain that is fitted on cases kept for external validation, before the long run.
+
+    Raises:
+        FeaturesError: the file of a stain cannot be read.
+    """
+    names = {name for recipe in recipes for name in stain_sources(recipe)}
+    reserved = [row for row in rows if row.split.casefold() in TEST]
+    seen = {
+        row.case for row in reserved if matching([row.case], names) or matching([row.slide], names)
+    }
+    if not seen:
+        return []
+    return [
+        f"The target stain is fitted on {listed(sorted(seen))}, which the table keeps for external "
+        "validation (split=test): nothing will be trained on these bags. Use a stain_reference of training "
+        "cases."
+    ]
 
 
 def extract(  # noqa: PLR0913 - one argument per choice
@@ -140,5 +181,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
         Path(slides) if slides is not None else None,
         settings,
         TableReading(case_from=case_from),
+        options.get("notify"),
+        (recipe,) if isinstance(recipe, Recipe) else recipe,
     )
     return extract_jobs(jobs, recipe, Path(out), **options)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from features.backbones.card import read_card
 from features.recipe import Recipe, learnt_part, recipe_parts
-from features.tiles.stain import load_reference
 from mil.data.case import Row
 from mil.data.cohort import Cohort
+from mil.data.jobs import stain_sources
 from mil.data.names import matching
 from mil.errors import LeakageError
 from mil.learning.head_weights import read_head_weights
@@ -39,13 +39,9 @@ def check_reserved_inputs(recipe: Recipe, reserved: Sequence[Row]) -> None:
     if not reserved:
         return
     card = read_card(Path(recipe.weights))
-    names = recipe.stain_reference if recipe.stain != "off" else ()
-    if len(names) == 1 and names[0].endswith(".json"):
-        reference = load_reference(Path(names[0]))
-        names = (*reference.slides, *reference.cases)
     seen = [
         ("first weights were trained", card.trained_on if card else (), WEIGHTS_REMEDY),
-        ("target stain was fitted", names, STAIN_REMEDY),
+        ("target stain was fitted", stain_sources(recipe), STAIN_REMEDY),
     ]
     _refuse(reserved, seen)
 

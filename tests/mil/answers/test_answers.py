@@ -1,17 +1,18 @@
 """One row per slide and per case, whatever happens; the same answers from a package."""
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from features.bags.bag import write_bag
+from features.bags.bag import fingerprint, write_bag
 from features.errors import NoTiles
 from mil.answers.card import card_of_run
 from mil.answers.gather import NewInputs, NewSlides, gather_slides
-from mil.answers.hidden import hidden
+from mil.answers.hidden import COST, hidden
 from mil.answers.maps import answer_map
 from mil.answers.package import open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
@@ -40,6 +41,11 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predictor(run):
     return predictor_of_run(run, "abmil")
+
+
+@pytest.fixture(autouse=True)
+def _cheap_fingerprints(monkeypatch):
+    monkeypatch.setitem(COST, "n", 2)
 
 
 def slides_of(*bags, **unusable):
@@ -272,6 +278,42 @@ def test_a_package_answers_as_its_run_and_names_no_case(run, predictor, tmp_path
     names = {*run.labels, *run.cases}
     assert [name for name in names if f'"{name}"'.encode() in everything] == []
     assert "16 cases" in (packed.path / "CARD.md").read_text()
+    assert [
+        name for name in names if hidden(name).encode() in everything
+    ] == []  # nor by a plain hash
+
+
+def test_every_package_has_fingerprints_of_its_own(run, predictor, tmp_path):
+    card = card_of_run(run, predictor)
+    assert (card.cases, "## Cases" in card.to_markdown()) == ((), False)
+    one, two = (read_package(write_package(predictor, card, tmp_path / n).path) for n in "ab")
+    case = next(iter(run.labels))
+    assert one.hide(case) in {*one.cases.values()}
+    assert {*one.cases.values()}.isdisjoint(two.cases.values())
+    assert one.hide(case.upper().replace("-", " ")) == one.hide(case)
+    expected = hashlib.scrypt(
+        hidden(case).encode(), salt=bytes.fromhex(one.veil.salt), n=one.veil.n, r=8, p=1, dklen=12
+    )
+    assert one.hide(case) == expected.hex()
+    [row] = predict_slides(one, slides_of(replace(made_bag("x", n_tiles=12), case=case))).slides
+    assert row.trained_on == "out of fold"
+    text = (tmp_path / "a" / "CARD.md").read_text()
+    assert one.hide(case) in text
+    assert "does not protect a name that can be guessed" in text
+
+
+def test_a_package_cannot_ask_for_a_fortune(run, predictor, tmp_path):
+    path = write_package(predictor, card_of_run(run, predictor), tmp_path / "package").path
+    info = json.loads((path / "package.json").read_text())
+    for changes in ({"n": 2**24}, {"salt": "no hex"}, {"r": None}):
+        changed = {k: v for k, v in info.items() if k != "seal"} | {"veil": info["veil"] | changes}
+        (path / "package.json").write_text(json.dumps(changed | {"seal": fingerprint(changed)}))
+        with pytest.raises(RunError, match="not a complete package"):
+            read_package(path)
+    old = {k: v for k, v in info.items() if k != "seal"} | {"format_version": 1}
+    (path / "package.json").write_text(json.dumps(old | {"seal": fingerprint(old)}))
+    with pytest.raises(RunError, match="Pack the run again"):
+        read_package(path)
 
 
 def test_a_package_that_was_changed_or_exists_is_refused(run, predictor, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from mil.answers.card import card_of_run
 from mil.answers.gather import NewSlides
-from mil.answers.hidden import hidden
+from mil.answers.hidden import COST, hidden
 from mil.answers.package import read_package, write_package
 from mil.answers.predict import predict_slides
 from mil.answers.predictor import NO_PICTURES, predictor_of_run
@@ -47,6 +47,11 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predictor(run):
     return predictor_of_run(run, "abmil")
+
+
+@pytest.fixture(autouse=True)
+def _cheap_fingerprints(monkeypatch):
+    monkeypatch.setitem(COST, "n", 2)
 
 
 def new_slides(*bags):

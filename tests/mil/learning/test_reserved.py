@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from features.errors import SlideError
 from features.recipe import Recipe
 from features.summary import Summary
 from features.tiles.stain import Stain, StainReference, save_reference
 from mil.audit.seen import add_seen
 from mil.concepts.find import find_concepts
 from mil.data.case import Row
+from mil.data.jobs import extract, note_reserved_stain
 from mil.errors import LeakageError
 from mil.learning.combined import Combination, combine
 from mil.learning.crossval import cross_validate
@@ -90,3 +92,33 @@ def test_fine_tuning_refuses_the_stain_of_a_reserved_slide(tmp_path):
         with pytest.raises(LeakageError, match="target stain was fitted on 1 of the cases"):
             check_reserved_inputs(recipe, RESERVED)
         check_reserved_inputs(recipe, [replace(RESERVED[0], case="z", slide="z-s1")])
+
+
+def test_extraction_says_first_that_a_stain_is_of_a_reserved_case(tmp_path):
+    """Of the table's own slides by slide or by case, or of a file's; also of the second of two recipes."""
+    path = tmp_path / "stain.json"
+    save_reference(path, StainReference(Stain("reinhard", ((0.0,) * 3,) * 2), ("s",), ("LATE-1",)))
+    early = replace(RESERVED[0], case="early", slide="early-s1", split="")
+    rows = [replace(RESERVED[0], split="Held-Out"), early]
+    plain = Recipe()
+    for names in ((str(path),), ("late-1-s1", "early-s1")):
+        stained = Recipe(stain="reinhard", stain_reference=names)
+        [note] = note_reserved_stain(rows, [plain, stained])
+        assert note.startswith(
+            f"The target stain is fitted on {RESERVED[0].case}, which the table keeps"
+        )
+        assert note.endswith("Use a stain_reference of training cases.")
+        assert note_reserved_stain([early], [stained]) == []
+        off = replace(stained, stain="off", stain_reference=())
+        assert note_reserved_stain(rows, [plain, off]) == []
+
+
+def test_the_remark_comes_before_the_slides_are_looked_for(tmp_path):
+    (tmp_path / "cohort.csv").write_text("case,slide,label,split\na,a,x,\nb,b,y,test\n")
+    recipe, notes = Recipe(stain="macenko", stain_reference=("b",)), []
+    with pytest.raises(SlideError):
+        extract(
+            tmp_path / "cohort.csv", slides=tmp_path, out=tmp_path / "store", recipe=recipe,
+            notify=notes.append,
+        )  # fmt: skip
+    assert any("nothing will be trained on these bags" in note for note in notes)
