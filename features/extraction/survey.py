@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import shapely
@@ -31,8 +31,6 @@ from features.slides.slide import OVERVIEW_PX, Slide
 from features.tiles.grid import TileGrid, lay_grid
 
 SAME_FACTOR = 0.05  # relative difference of two scales that no drawing tells apart
-if TYPE_CHECKING:  # torch comes only with a segmenter
-    from features.lowpower.segmenter import Segmenter
 
 NOTABLE_GLASS_TILES = 0.1  # of a drawing's tiles
 SAME_EXTENT = (
@@ -210,18 +208,9 @@ def _segment(slide: Slide, segmenter: Path, view: Survey) -> Region:
         SlideError: the slide shows no tissue, or cannot be read.
     """
     from features.lowpower.feature_map import lay_cells
+    from features.lowpower.slide_maps import tumour_map_of
 
-    loaded = _loaded_segmenter(segmenter, segmenter.stat().st_mtime_ns)
-    return loaded.tumour_map(slide, lay_cells(slide, view.tissue_mask)).region
-
-
-@lru_cache(maxsize=1)
-def _loaded_segmenter(file: Path, changed_ns: int) -> "Segmenter":
-    """The segmenter of a file, read once for all slides."""
-    from features.lowpower.segmenter import load_segmenter
-
-    del changed_ns
-    return load_segmenter(file)
+    return tumour_map_of(slide, segmenter, lay_cells(slide, view.tissue_mask)).region
 
 
 def note_glass(grid: TileGrid, view: Survey, recipe: Recipe) -> tuple[str, ...]:

@@ -98,11 +98,13 @@ def gather_slides(
     for mask in dict.fromkeys(masks.values()):
         chosen = [paths[name] for name in paths if masks[name] == mask and name not in unusable]
         folder = store / _folder_of(mask, new.segmenter)
-        unusable |= _extract(predictor, chosen, folder, mask, new, progress)
-        places |= {name: folder / f"{name}{BAG}" for name in paths if masks[name] == mask}
         if mask == SEGMENTER and new.segmenter:
             outlines = folder / "outlines"
-            _write_outlines(chosen, new.segmenter, outlines, new.slide_mpp, progress)
+            failed = _extract_and_outline(predictor, chosen, folder, outlines, new, progress)
+        else:
+            failed = _extract(predictor, chosen, folder, mask, new, progress)
+        unusable |= failed
+        places |= {name: folder / f"{name}{BAG}" for name in paths if masks[name] == mask}
     bags = _read_bags({n: places[n] for n in by_name if n not in unusable}, unusable)
     notes = [note for mask in masks.values() if (note := _mask_note(predictor, new, mask))]
     return NewSlides(
@@ -114,6 +116,24 @@ def gather_slides(
         outlines=outlines,
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _extract_and_outline(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    folder: Path,
+    outlines: Path,
+    new: NewInputs,
+    progress: Progress | None,
+) -> dict[str, SarcomilError]:
+    """As ``_extract`` with a segmenter, whose maps of the slides become outlines too."""
+    from features.lowpower.slide_maps import maps_kept
+
+    assert new.segmenter
+    with maps_kept():
+        failed = _extract(predictor, paths, folder, SEGMENTER, new, progress)
+        _write_outlines(paths, new.segmenter, outlines, new.slide_mpp, progress)
+    return failed
 
 
 def _extract(
@@ -174,6 +194,7 @@ def _write_outlines(
     """Write what a segmenter calls tumour on each slide."""
     from features.extraction.jobs import SlideJob
     from features.lowpower.segmenter import load_segmenter
+    from features.lowpower.slide_maps import tumour_map_of
     from mil.segmentation.application import apply_segmenter
 
     out.mkdir(parents=True, exist_ok=True)
@@ -181,7 +202,13 @@ def _write_outlines(
         SlideJob(slide=slide_name(path.name), files=(path,), fallback_mpp=slide_mpp)
         for path in paths
     ]
-    apply_segmenter(load_segmenter(segmenter), jobs, out, progress)
+    apply_segmenter(
+        load_segmenter(segmenter),
+        jobs,
+        out,
+        progress,
+        lambda slide: tumour_map_of(slide, segmenter),
+    )
 
 
 def _by_name(inputs: Sequence[Path]) -> dict[str, Path]:

@@ -72,8 +72,9 @@ def read_jobs(
         CohortError: the table cannot be read.
     """
     rows = read_rows(inputs, reading, notify)
-    for note in note_reserved_stain(rows, recipes) if notify else ():
-        notify(note)
+    if notify:
+        for note in note_reserved_stain(rows, recipes):
+            notify(note)
     if rows and slides is None:
         raise InputError(
             "A table names slides, not files. Set slides to the folder with its slides."

@@ -1,7 +1,7 @@
 """Apply a segmenter to slides: regions for QuPath, probabilities, pictures, and a table."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from features.errors import FeaturesError
 from features.extraction.identity import slide_fingerprints
 from features.extraction.jobs import SlideJob
 from features.files.atomic import atomic_path
-from features.lowpower.segmenter import Segmenter
-from features.lowpower.tumour_map import draw_overlay, write_geojson, write_probability
+from features.lowpower.segmenter import Segmenter, SegmenterCard
+from features.lowpower.tumour_map import TumourMap, draw_overlay, write_geojson, write_probability
 from features.progress import Progress, Silent
-from features.slides.slide import OVERVIEW_PX
+from features.slides.slide import OVERVIEW_PX, Slide
 
 TABLE = "segments.csv"
 
@@ -38,9 +38,9 @@ class AppliedSlide:
     reason: str = ""
 
 
-def class_name_of(segmenter: Segmenter) -> str:
+def class_name_of(card: SegmenterCard) -> str:
     """The class of the annotations, without wildcards."""
-    name = segmenter.card.classes[0].strip("* ")
+    name = card.classes[0].strip("* ")
     return name if name and not set(name) & set("*?") else "Tumor"
 
 
@@ -49,6 +49,7 @@ def apply_segmenter(
     jobs: Sequence[SlideJob],
     out: Path,
     progress: Progress | None = None,
+    find: Callable[[Slide], TumourMap] | None = None,
 ) -> list[AppliedSlide]:
     """Write the tumour of every slide; one that fails does not stop the others.
 
@@ -60,10 +61,11 @@ def apply_segmenter(
         jobs: the slides.
         out: the folder to write.
         progress: is advanced by each slide.
+        find: what the segmenter makes of a slide, where that may be known already.
     """
     done = []
     with (progress or Silent()).task("slides", len(jobs), "slides") as advance:
-        for applied in _apply_each(segmenter, jobs, out):
+        for applied in _apply_each(segmenter.card, jobs, out, find or segmenter.tumour_map):
             done.append(applied)
             advance(1)
     with (
@@ -77,22 +79,27 @@ def apply_segmenter(
 
 
 def _apply_each(
-    segmenter: Segmenter, jobs: Sequence[SlideJob], out: Path
+    card: SegmenterCard,
+    jobs: Sequence[SlideJob],
+    out: Path,
+    find: Callable[[Slide], TumourMap],
 ) -> Iterator[AppliedSlide]:
     for job in jobs:
         try:
-            yield _apply(segmenter, job, out)
+            yield _apply(card, job, out, find)
         except FeaturesError as error:
             yield AppliedSlide(slide=job.slide, status="failed", reason=str(error))
 
 
-def _apply(segmenter: Segmenter, job: SlideJob, out: Path) -> AppliedSlide:
+def _apply(
+    card: SegmenterCard, job: SlideJob, out: Path, find: Callable[[Slide], TumourMap]
+) -> AppliedSlide:
     """The files of one slide."""
     with job.open() as slide:
-        tumour = segmenter.tumour_map(slide)
+        tumour = find(slide)
         overview = slide.thumbnail(OVERVIEW_PX)
         sources = slide_fingerprints(job, slide)
-    write_geojson(out / f"{job.slide}.geojson", tumour, class_name_of(segmenter))
+    write_geojson(out / f"{job.slide}.geojson", tumour, class_name_of(card))
     write_probability(out / f"{job.slide}-probability.png", tumour)
     with atomic_path(out / f"{job.slide}-overlay.png") as temporary:
         draw_overlay(overview, tumour).save(temporary, "PNG")
@@ -101,5 +108,5 @@ def _apply(segmenter: Segmenter, job: SlideJob, out: Path) -> AppliedSlide:
         status="done",
         tumour_mm2=round(tumour.tumour_mm2, 4),
         tumour_of_tissue=round(tumour.tumour_of_tissue, 4),
-        trained_on_it=not sources.isdisjoint(segmenter.card.trained_on_slides),
+        trained_on_it=not sources.isdisjoint(card.trained_on_slides),
     )

@@ -1,6 +1,7 @@
 """Bags of what a segmenter calls tumour: extracted, or selected from bags of tissue, and never leaking."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,17 @@ from features.bags.select import select_tiles
 from features.errors import BagError, InputError
 from features.extraction.jobs import JobSettings, jobs_of_paths
 from features.extraction.run import extract_jobs
-from features.lowpower.segmenter import read_segmenter_card, save_segmenter
+from features.lowpower import slide_maps
+from features.lowpower.segmenter import (
+    Segmenter,
+    load_segmenter,
+    read_segmenter_card,
+    save_segmenter,
+)
+from features.lowpower.slide_maps import maps_kept
 from features.recipe import Recipe
 from features.regions.annotations import read_annotations
+from mil.answers.gather import NewInputs, _extract_and_outline
 from mil.data.cohort import load_cohort
 from mil.data.splits import Fold
 from mil.errors import LeakageError
@@ -155,3 +164,28 @@ def test_regions_that_a_segmenter_drew_are_named_when_they_are_taken_for_annotat
     np.testing.assert_array_equal(drawn.coords_l0, segmented.coords_l0)
     np.testing.assert_allclose(drawn.coverage, segmented.coverage, atol=1e-5)
     assert done.status == "done"
+
+
+def test_new_slides_are_segmented_once_for_their_tiles_and_their_outlines(
+    stores, study, monkeypatch, tmp_path
+):
+    """The bags are those of an extraction alone, and the outlines those of the segmenter alone."""
+    files = sorted((study.folder / "slides").glob("*.tiff"))[:2]
+    file, read = stores / "all.safetensors", []
+    alone = load_segmenter(file)
+    apply_segmenter(alone, jobs_of_paths(files), tmp_path / "alone")
+    find = Segmenter.tumour_map
+    monkeypatch.setattr(Segmenter, "tumour_map", lambda *args: read.append(args[1]) or find(*args))
+    predictor = SimpleNamespace(recipe=read_bag(stores / "all" / "case-1.h5").recipe, backbone=None)
+    new = NewInputs(inputs=tuple(files), segmenter=file)
+    failed = _extract_and_outline(predictor, files, tmp_path / "bags", tmp_path / "new", new, None)
+    assert failed == {}
+    assert sorted(slide.path for slide in read) == files
+    for path in files:
+        bag, before = (read_bag(p / f"{path.stem}.h5") for p in (tmp_path / "bags", stores / "all"))
+        np.testing.assert_array_equal(bag.coords_l0, before.coords_l0)
+        outlines = [(tmp_path / p / f"{path.stem}.geojson").read_bytes() for p in ("new", "alone")]
+        assert outlines[0] == outlines[1]
+    with maps_kept():  # nothing is left of the last block
+        assert slide_maps._KEPT.maps == {}
+    assert slide_maps._KEPT.blocks == 0
