@@ -39,6 +39,8 @@ WRITERS = {
     "explain": [("none", "none.h5", *OUT)],
     "demo": [OUT],
     "backbones get": [("resnet50v2", "--out", "new/deep/w.safetensors")],
+    "volumes table": [("none", "--out", "new/deep/volumes.csv")],
+    "volumes extract": [("none.csv", "--channels", "T1", *OUT)],
     "predict": [("none", "none.h5", "--out", "new/deep/p.csv"), ("run", "none.h5")],
     "report": [("none", "--out", "new/deep/report.html"), ("run",)],
     "decision": [("run", "--positive", "a")],
