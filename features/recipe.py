@@ -103,7 +103,8 @@ class BaseRecipe:
         default=None,
         metadata={
             "help": "How a weights file's features are pooled: what the `network` does, the class token "
-            "`cls`, `cls+mean` of the patch tokens, their `mean`, or the `projection` after it.",
+            "`cls`, `cls+mean` of the patch tokens, their `mean`, the `projection` after it, or the last "
+            "`hidden` layer of VGG.",
             "panel": "Backbone",
         },
     )

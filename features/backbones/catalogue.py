@@ -33,7 +33,7 @@ class Listed:
 
 def list_catalogue() -> list[Listed]:
     """Every backbone with a short name: those of ImageNet, of pathology and of installed packages."""
-    named = {name: timm_recipe(entry.timm_name) for name, entry in BACKBONES.items()}
+    named = {name: timm_recipe(entry.full_name) for name, entry in BACKBONES.items()}
     dims = {name: entry.dim for name, entry in BACKBONES.items()}
     rows = [
         _listed(name, recipe, dims.get(name)) for name, recipe in (named | dict(ENCODERS)).items()

@@ -15,15 +15,23 @@ from features.backbones.file import (
     suggest_encoders,
 )
 from features.backbones.hub import cached_file, check_hub_reachable
-from features.backbones.network_recipe import NetworkRecipe
+from features.backbones.network_recipe import HIDDEN, NetworkRecipe, Pooling
 from features.backbones.networks import PooledFeatures, create, create_seeded
 from features.backbones.packaged import packaged_file, read_packaged
 from features.errors import BackboneError
 
 
 def timm_recipe(full_name: str, **stated: Any) -> NetworkRecipe:
-    """The recipe of a name of timm, as its configuration has it, with what is stated in its place."""
-    config: Any = timm.get_pretrained_cfg(full_name)
+    """The recipe of a name of timm, as its configuration has it, with what is stated in its place.
+
+    Args:
+        full_name: of timm; with ``-hidden`` behind it the network's hidden layers are kept.
+        stated: fields of the recipe.
+    """
+    architecture = full_name.removesuffix(HIDDEN)
+    if architecture != full_name:
+        stated = {"pooling": "hidden"} | stated
+    config: Any = timm.get_pretrained_cfg(architecture)
     arguments = {}
     if stated and config.fixed_input_size and stated["input_px"] != config.input_size[-1]:
         arguments["img_size"] = stated["input_px"]
@@ -35,7 +43,7 @@ def timm_recipe(full_name: str, **stated: Any) -> NetworkRecipe:
         "repository": config.hf_hub_id or "",
     }
     return NetworkRecipe(
-        name=full_name, architecture=full_name, arguments=arguments, **published | stated
+        name=full_name, architecture=architecture, arguments=arguments, **published | stated
     )
 
 
@@ -81,10 +89,11 @@ def load_file(recipe: NetworkRecipe, path: Path, *, known: bool) -> nn.Module:
     Raises:
         BackboneError: the file is of another network, or its recipe is not known.
     """
-    name = recipe.name
-    check_file(name, path)
+    name = recipe.architecture
+    check_file(recipe.name, path)
     if not known:
-        raise refuse_unknown(path, name.partition(".")[0], tagged(name))
+        suffix = recipe.name.removeprefix(name)
+        raise refuse_unknown(path, name.partition(".")[0], tagged(name) + suffix)
     overlay = {"file": str(path)}
     try:
         state = timm.models.load_state_dict(str(path))
@@ -95,13 +104,13 @@ def load_file(recipe: NetworkRecipe, path: Path, *, known: bool) -> nn.Module:
         )
     except Exception as error:
         raise BackboneError(
-            f"{path.name} does not fit {name}: {first_line(error)}. {_remedy(path)}"
+            f"{path.name} does not fit {recipe.name}: {first_line(error)}. {_remedy(path)}"
         ) from error
     if not misfit:
         start = create_seeded(name, 0, pretrained=False, **recipe.arguments)
-        misfit = _describe_misfit(network, start, set(state))
+        misfit = _describe_misfit(network, start, set(state), recipe.pooling)
     if misfit:
-        raise BackboneError(f"{path.name} {misfit} of {name}. {_remedy(path)}")
+        raise BackboneError(f"{path.name} {misfit} of {recipe.name}. {_remedy(path)}")
     return network
 
 
@@ -132,7 +141,9 @@ def _load_packaged(full_name: str, file: Path) -> nn.Module:
     return network
 
 
-def _describe_misfit(network: nn.Module, start: nn.Module, names: set[str]) -> str:
+def _describe_misfit(
+    network: nn.Module, start: nn.Module, names: set[str], pooling: Pooling
+) -> str:
     """How a file's weights differ from the architecture's; empty if they fit.
 
     timm loads the weights that fit and leaves the others at their random start. A weight that the file
@@ -143,9 +154,10 @@ def _describe_misfit(network: nn.Module, start: nn.Module, names: set[str]) -> s
         network: loaded from the file.
         start: the same network before it was loaded.
         names: of the weights in the file.
+        pooling: which decides which weights are used.
     """
-    loaded = PooledFeatures(network).network.state_dict()
-    before = PooledFeatures(start).network.state_dict()
+    loaded = PooledFeatures(network, pooling).network.state_dict()
+    before = PooledFeatures(start, pooling).network.state_dict()
     own = {key for key in loaded if not key.endswith("num_batches_tracked")}
     missing = sorted(key for key in own - names if torch.equal(loaded[key], before[key]))
     if missing:

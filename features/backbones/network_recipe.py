@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Pooling = Literal["network", "cls", "cls+mean", "mean", "projection"]
+Pooling = Literal["network", "cls", "cls+mean", "mean", "projection", "hidden"]
+HIDDEN = "-hidden"  # ends the name of a network whose hidden layers are kept
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAME_SCALE = 0.1  # of the mpp: closer than this is the scale the weights were trained at
 SAME_DETAIL = 0.3  # of micrometres per pixel of what the network is shown

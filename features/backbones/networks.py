@@ -12,7 +12,7 @@ from timm.layers.helpers import to_2tuple
 from timm.layers.mlp import SwiGLUPacked
 from torch import Tensor, nn
 
-from features.backbones.network_recipe import NetworkRecipe, Pooling
+from features.backbones.network_recipe import HIDDEN, NetworkRecipe, Pooling
 from features.errors import BackboneError
 
 
@@ -20,18 +20,29 @@ class PooledFeatures(nn.Module):
     """A timm network cut before its classifier: the mean of its last feature map, or pooled tokens.
 
     The mean of the convolutional map is taken also where the architecture has fully connected layers
-    behind it, so VGG19 gives its 512 channels and not the 4,096 of its hidden layer.
+    behind it, so VGG19 gives its 512 channels and not the 4,096 of its last hidden layer, which it gives with
+    pooling ``hidden``.
 
     Args:
         network: with ``forward_features`` and ``forward_head``.
         pooling: ``network`` takes what timm pools for the architecture; ``cls`` the class token; ``cls+mean``
             that and the mean of the patch tokens, without registers; ``mean`` only the latter;
-            ``projection`` what the network's last linear layer makes of its own pooling.
+            ``projection`` what the network's last linear layer makes of its own pooling; ``hidden`` the last
+            of the hidden layers between the map and the classifier.
+
+    Raises:
+        BackboneError: pooling is ``hidden`` and the network has no such layers.
     """
 
     def __init__(self, network: nn.Module, pooling: Pooling = "network") -> None:
         super().__init__()
-        if hasattr(network, "pre_logits") and hasattr(network, "features"):
+        has_hidden = hasattr(network, "pre_logits") and hasattr(network, "features")
+        if pooling == "hidden" and not has_hidden:
+            raise BackboneError(
+                f"{type(network).__name__} has no hidden layers between its last map and its classifier. Use "
+                f"the backbone's name without {HIDDEN}."
+            )
+        if has_hidden and pooling != "hidden":
             network.pre_logits = nn.Identity()  # VGG's hidden layers: 120 million unused weights
         self.network = network
         self.pooling = pooling
@@ -39,12 +50,15 @@ class PooledFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, D)."""
-        features = self.forward_features(images)
-        if features.ndim == 4:
+        return self.pool(self.forward_features(images))
+
+    def pool(self, features: Tensor) -> Tensor:
+        """The last feature map, or a transformer's tokens -> (B, D)."""
+        if features.ndim == 4 and self.pooling != "hidden":
             return features.mean(dim=(1, 2) if self.channels_last else (2, 3))
-        if self.pooling in ("network", "projection"):
+        if self.pooling in ("network", "hidden", "projection"):
             pooled: Tensor = self.network.forward_head(  # type: ignore[operator]
-                features, pre_logits=self.pooling == "network"
+                features, pre_logits=self.pooling != "projection"
             )
             return pooled
         first: int = self.network.num_prefix_tokens  # type: ignore[assignment]

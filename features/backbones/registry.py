@@ -11,7 +11,7 @@ from features.backbones.card import Card, read_card
 from features.backbones.file import check_file, first_line, load_network, read_recipe, read_state
 from features.backbones.hub import hub_network, hub_recipe, is_hub_name, published_file
 from features.backbones.imagenet import load_file, load_published, timm_recipe
-from features.backbones.network_recipe import NetworkRecipe
+from features.backbones.network_recipe import HIDDEN, NetworkRecipe
 from features.backbones.networks import (
     PooledFeatures,
     build_network,
@@ -86,14 +86,15 @@ def resolve_name(name: str) -> str:
     """
     if encoder := find_encoder(name):
         return encoder.name
-    return name if is_hub_name(name) else _resolve(name).timm_name or name
+    return name if is_hub_name(name) else _resolve(name).full_name
 
 
 def _resolve(name: str) -> BackboneEntry:
     if entry := find_backbone(name):
         return entry
-    if timm.is_model(name):
-        return BackboneEntry(name, name)
+    plain = name.removesuffix(HIDDEN)
+    if timm.is_model(plain):
+        return BackboneEntry(name, plain, keeps_hidden=plain != name)
     names = list(dict.fromkeys([*list_backbones(), *timm.list_models()]))
     short = ", ".join(list_backbones())
     raise BackboneError(
@@ -211,7 +212,7 @@ def _load_entry(
     if entry.build:
         recipe, module = _load_installed(entry, weights, path, seed)
         return _with_stated(recipe, stated, known=True), module
-    full_name = entry.timm_name
+    full_name = entry.full_name
     card = read_card(path) if path else None
     inside = (card.network if card else read_recipe(path)) if path else None
     whole = bool(stated and stated.is_whole())
@@ -220,14 +221,14 @@ def _load_entry(
         recipe = inside
     if stated and not (whole and path):
         recipe = _with_stated(recipe, stated, known=True)
-    recipe = replace(recipe, dim=entry.dim)
+    recipe = replace(recipe, dim=None if whole and path else entry.dim)
     if path:
         known = bool(inside or whole or "." in name or card)
         network = load_file(recipe, path, known=known)
     elif weights == "random":
-        network = create_seeded(full_name, seed, pretrained=False)
+        network = create_seeded(entry.timm_name, seed, pretrained=False)
     else:
-        network = load_published(full_name)
+        network = load_published(entry.timm_name)
     return recipe, PooledFeatures(network, recipe.pooling)
 
 

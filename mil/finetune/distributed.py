@@ -22,11 +22,13 @@ class Ranks:
         number: from 0; only the first one writes.
         size: number of processes.
         device: the device of this process.
+        workers: its threads that read tiles; 0 takes one per core.
     """
 
     number: int
     size: int
     device: torch.device
+    workers: int = 0
 
     @property
     def first(self) -> bool:
@@ -76,17 +78,22 @@ class Ranks:
 
 
 @contextmanager
-def ranks(device: str) -> Iterator[Ranks]:
-    """This process alone, or its place among those of `torchrun`; ``auto`` gives each its own GPU."""
+def ranks(device: str, workers: int = 0) -> Iterator[Ranks]:
+    """This process alone, or its place among those of `torchrun`; ``auto`` gives each its own GPU.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        workers: threads that read tiles; 0 takes one per core.
+    """
     where = resolve_device(device)
     if not dist.is_torchelastic_launched():
-        yield Ranks(0, 1, where)
+        yield Ranks(0, 1, where, workers)
         return
     if where.type == "cuda":
         where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(where)
     dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), where)
+        yield Ranks(dist.get_rank(), dist.get_world_size(), where, workers)
     finally:
         dist.destroy_process_group()

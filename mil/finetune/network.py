@@ -1,13 +1,16 @@
 """A backbone with a classifier, of which chosen parts are trained, each at its own learning rate."""
 
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
 from features.backbones.registry import Backbone
 from mil.errors import FitError
 from mil.finetune.settings import FinetuneSettings
+
+Stage = Literal["features", "map"]  # of a backbone: its feature vector; its last map or tokens
 
 
 class TileClassifier(nn.Module):
@@ -25,6 +28,8 @@ class TileClassifier(nn.Module):
         self.backbone = backbone.module.requires_grad_()
         self.head = _fully_connected(backbone.dim, n_classes, settings)
         self.blocks = blocks_of(backbone)
+        if backbone.recipe.pooling == "hidden":
+            _set_dropout(self.backbone, settings.dropout)
         named = dict(self.backbone.named_parameters())
         for block in self.blocks[: _frozen_blocks(len(self.blocks), settings)]:
             for name in block:
@@ -33,10 +38,31 @@ class TileClassifier(nn.Module):
             _checkpoint(backbone)
         self.train()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised -> (B, C) logits."""
-        logits: Tensor = self.head(self.backbone(images))
+    def forward(self, images: Tensor, stage: Stage | None = None) -> Tensor:
+        """(B, 3, H, W) normalised -> (B, C) logits; with a stage, from what ``until`` gives for it."""
+        features = self.backbone(images) if stage is None else images
+        if stage == "map":
+            features = self.backbone.pool(features)  # type: ignore[operator]
+        logits: Tensor = self.head(features)
         return logits
+
+    def until(self, stage: Stage, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised -> what the network has made of them up to a stage."""
+        before = self.backbone if stage == "features" else self.backbone.forward_features
+        values: Tensor = before(images)  # type: ignore[operator]
+        return values
+
+    def frozen_stage(self, input_px: int) -> Stage | None:
+        """The last stage before which nothing learns; None where something does before the first."""
+        image = torch.zeros(1, 3, input_px, input_px, device=next(self.parameters()).device)
+        stages: list[Stage] = ["features"]
+        if hasattr(self.backbone, "pool"):
+            stages.append("map")
+        was_training = self.training
+        self.eval()  # norms that learn would take their statistics from this image
+        frozen = [stage for stage in stages if not self.until(stage, image).requires_grad]
+        self.train(was_training)
+        return frozen[0] if frozen else None
 
     def train(self, mode: bool = True) -> "TileClassifier":  # noqa: FBT001, FBT002 - torch calls it so
         """Switch what learns to training mode, and only that."""
@@ -98,6 +124,13 @@ def _fully_connected(dim: int, n_classes: int, settings: FinetuneSettings) -> nn
         layers += [nn.Dropout(settings.dropout), nn.Linear(dim, width), nn.ReLU()]
         dim = width
     return nn.Sequential(*layers, nn.Dropout(settings.dropout), nn.Linear(dim, n_classes))
+
+
+def _set_dropout(backbone: nn.Module, rate: float) -> None:
+    """Dropout between pretrained hidden layers is that between layers of the classifier."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
 
 
 def _frozen_blocks(n_blocks: int, settings: FinetuneSettings) -> int:

@@ -19,9 +19,10 @@ from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import Predictions, concat
 from mil.finetune.distributed import Ranks, ranks
 from mil.finetune.files import WEIGHTS
+from mil.finetune.frozen import remove_frozen
 from mil.finetune.settings import FinetuneSettings
 from mil.finetune.tiles import LabelledSlide
-from mil.finetune.training import finetune
+from mil.finetune.training import FROZEN, finetune
 from mil.learning.crossval import Fitter, cross_validate
 from mil.settings import FitSettings
 from mil.tasks.task import Task
@@ -38,7 +39,7 @@ class Tuning:
         recipe: of tiles, and the backbone to start from.
         settings: of fine-tuning.
         store: the folder of each fold's bags; weights go to ``tuned`` beside it.
-        ranks, workers: the device and the threads to compute with.
+        ranks: the device and the threads to compute with.
     """
 
     rows: Sequence[Row]
@@ -48,7 +49,6 @@ class Tuning:
     settings: FinetuneSettings
     store: Callable[[Fold], Path]
     ranks: Ranks
-    workers: int = 0
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def open_tuning(
     Raises:
         FitError: several processes were started.
     """
-    with ranks(device) as process:
+    with ranks(device, workers) as process:
         if process.size > 1:
             raise FitError("A cross-validation is one process: start it without torchrun.")
         yield Tuning(
@@ -89,7 +89,6 @@ def open_tuning(
             settings=settings,
             store=store,
             ranks=process,
-            workers=workers,
         )
 
 
@@ -121,22 +120,32 @@ def cross_validate_per_fold(
         FitError: a slide cannot be used.
     """
     check_start(tuning, folds)
+    frozen = tuning.store(folds[0]).parent.parent / FROZEN
     tables = []
     for number, fold in enumerate(folds):
-        cohort = fold_cohort(tuning, fold, _Named(progress, f"fold {number + 1}/{len(folds)}: "))
+        named = _Named(progress, f"fold {number + 1}/{len(folds)}: ")
+        cohort = fold_cohort(tuning, fold, named, frozen)
         tables.append(
             cross_validate(
                 cohort, [fold], models, settings, seed=seed, fitter=fitter, progress=progress
             )
         )
+    remove_frozen(frozen)
     joined = concat(tables)
     order = {model: place for place, model in enumerate(models)}
     table = joined.table.sort_values("model", key=lambda names: names.map(order), kind="stable")
     return replace(joined, table=table.reset_index(drop=True))
 
 
-def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress) -> Cohort:
-    """The cohort with bags by a backbone that was fine-tuned on one fold's training cases."""
+def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress, frozen: Path) -> Cohort:
+    """The cohort with bags by a backbone that was fine-tuned on one fold's training cases.
+
+    Args:
+        tuning: how bags are made.
+        fold: who trains.
+        progress: is advanced by each slide and step.
+        frozen: folder that folds share for what frozen layers give for each tile.
+    """
     store = tuning.store(fold)
     tuned = tuned_folder(store)
     finetune(
@@ -146,15 +155,15 @@ def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress) -> Cohort:
         tuned,
         task=tuning.task,
         ranks=tuning.ranks,
-        workers=tuning.workers,
         progress=progress,
+        frozen=frozen,
     )
     outcomes = extract(
         [slide.job for slide in tuning.slides],
         replace(tuning.recipe, weights=str(tuned / WEIGHTS)),
         store,
         device=str(tuning.ranks.device),
-        workers=tuning.workers,
+        workers=tuning.ranks.workers,
         overwrite=True,  # bags of weights that an interrupted run with other data has left
         progress=progress,
     )

@@ -47,7 +47,7 @@ def finetune_run(
         FitError, CohortError: as ``label_slides`` and ``mil.finetune.training.finetune``.
     """
     task = task or task_class()()
-    with ranks(config.device) as process:
+    with ranks(config.device, config.workers) as process:
         jobs = config.read_jobs(table)
         rows = training_rows(table, notify if process.first else None, config.reading)
         check_reserved_inputs(config.recipe, reserved_rows(table, config.reading))
@@ -67,7 +67,6 @@ def finetune_run(
             new_run.path,
             task=task,
             ranks=process,
-            workers=config.workers,
             progress=progress if process.first else Silent(),
         )
         if not process.first:

@@ -93,7 +93,7 @@ class FinetuneSettings:
             "help": "How each tile varies at random whenever it is drawn, separated by commas: mirror images "
             "(`flips`), quarter turns (`turns`), brightness, contrast and saturation (`colour`), any angle "
             "(`rotation`), scale (`zoom`), smooth deformation (`elastic`), a part of it (`crop`). `off` "
-            "leaves tiles as they are.",
+            "leaves tiles as they are; layers that do not learn are then computed once for each tile.",
             "split": ",",
         },
     )
@@ -153,6 +153,13 @@ class FinetuneSettings:
             "from the slides."
         },
     )
+    frozen_cache: float = field(
+        default=4.0,
+        metadata={
+            "help": "augment=off: gigabytes of what layers that do not learn give for each tile, cached in "
+            "the output folder during training; for all other tiles it is computed in each epoch."
+        },
+    )
 
     def __post_init__(self) -> None:
         check_choices(self, FitError)
@@ -209,7 +216,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "last_blocks epochs tiles_per_slide batch_tiles": (lambda n: n >= 1, "at least 1"),
     "hidden": (lambda widths: all(width >= 1 for width in widths), "widths of at least 1"),
     "learning_rate layer_decay": (lambda x: 0 < x <= 1, "in (0, 1]"),
-    "patience warmup weight_decay tile_cache": (lambda x: 0 <= x < math.inf, "0 or more"),
+    "patience warmup weight_decay tile_cache frozen_cache": (
+        lambda x: 0 <= x < math.inf,
+        "0 or more",
+    ),
     "dropout jitter momentum": (lambda x: 0 <= x < 1, "a fraction in [0, 1)"),
     "rotation_degrees": (lambda x: 0 < x <= 180, "an angle in (0, 180]"),
     "zoom_by": (lambda x: 0 < x <= 1, "in (0, 1]"),

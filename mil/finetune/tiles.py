@@ -1,11 +1,12 @@
 """The tiles of labelled slides: drawn anew for each epoch, read from the slides or a bounded cache."""
 
+import hashlib
 import math
 import os
 import tempfile
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from features.bags.bag import fingerprint
 from features.errors import FeaturesError, InputError, TileError
 from features.extraction.embed import MAX_UNREADABLE, MAX_WORKERS, Tiles
 from features.extraction.identity import slide_fingerprints
-from features.extraction.jobs import SlideJob
+from features.extraction.jobs import SlideJob, identify_files
 from features.extraction.survey import allocate_tiles, lay_tiles, survey_slide
 from features.progress import Progress
 from features.recipe import Recipe
@@ -62,12 +64,16 @@ class Batch:
         slides: (B,) numbers of their slides in the pool.
         usable: (B,) False where a tile could not be decoded, or the recipe drops it.
         variations: how they are shown; they have been turned already.
+        numbers: (B,) of the tiles in their slides.
+        frozen: by place in the batch, what frozen layers give for a tile that was not read therefore.
     """
 
     tiles: Tiles
     slides: NDArray[np.int64]
     usable: NDArray[np.bool_]
     variations: Variations
+    numbers: NDArray[np.int64]
+    frozen: Mapping[int, NDArray[np.float16]]
 
 
 class TilePool:
@@ -78,6 +84,7 @@ class TilePool:
         unusable: (slide, reason) of the others.
         counts: tiles per usable slide.
         fingerprints: what identifies the usable slides, as ``Bag.sources``.
+        frozen: gives what frozen layers make of (slide, tile), where that is known.
     """
 
     def __init__(
@@ -99,6 +106,7 @@ class TilePool:
         self._opening = threading.Lock()
         self._unreadable: dict[int, set[int]] = {}
         self._cache: TileCache | None = None
+        self.frozen: Callable[[int, int], NDArray[np.float16] | None] = lambda _slide, _tile: None
         share = allocate_tiles([slide.job for slide in slides], recipe)
         with progress.task("laying tiles", len(slides), "slides") as advance:
             for slide in slides:
@@ -128,6 +136,13 @@ class TilePool:
         tile_bytes = 3 * self.recipe.tile**2
         slots = min(round(gigabytes * GIGABYTE) // tile_bytes, sum(self.counts))
         self._cache = TileCache(folder, slots, self.recipe.tile) if slots else None
+
+    def identity(self, slide: int) -> str:
+        """Fingerprint of a slide's tiles: its files, its scale, and which tiles are taken."""
+        job, grid, rows = self.slides[slide].job, self._grids[slide], self._rows[slide]
+        coords = np.ascontiguousarray(grid.coords_l0[rows])
+        places = hashlib.sha256(coords.tobytes()).hexdigest()
+        return fingerprint({"files": identify_files(job), "mpp": job.mpp, "tiles": places})
 
     def draw(
         self, members: Sequence[int], at_most: int, rng: np.random.Generator
@@ -202,14 +217,19 @@ class TilePool:
         side = self.recipe.tile
         tiles = np.full((len(chosen), side, side, 3), 255, dtype=np.uint8)
         usable = np.zeros(len(chosen), dtype=np.bool_)
+        frozen = {}
         for place, ((slide, number), turn) in enumerate(zip(chosen, variations.turns, strict=True)):
+            if (known := self.frozen(int(slide), int(number))) is not None:
+                frozen[place] = known
+                continue
             tile = self.read(int(slide), int(number))
             if tile is not None:
                 tiles[place] = turn_tile(tile, int(turn))
                 usable[place] = True
         if self.recipe.drop:
             usable &= (quality_flags(tiles) & flag_bits(self.recipe.drop)) == 0
-        return Batch(tiles, chosen[:, 0], usable, variations)
+        usable[list(frozen)] = True  # only what can be used is known
+        return Batch(tiles, chosen[:, 0], usable, variations, chosen[:, 1], frozen)
 
     def _lay(self, job: SlideJob) -> TileGrid:
         """The tiles of a slide, whose fingerprints are noted."""

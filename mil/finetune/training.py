@@ -33,6 +33,7 @@ from mil.finetune.files import (
     write_checkpoint,
     write_tuned,
 )
+from mil.finetune.frozen import FrozenLayers, remove_frozen
 from mil.finetune.network import TileClassifier, parameter_groups
 from mil.finetune.settings import FinetuneSettings
 from mil.finetune.tiles import Batch, LabelledSlide, TilePool, check_usable, tile_weights
@@ -41,6 +42,7 @@ from mil.tasks.registry import task_class
 from mil.tasks.task import Task
 from mil.version import __version__
 
+FROZEN = "frozen"  # folder of what frozen layers give
 INITIAL, VALIDATION = 1, 2  # random seeds beside those of the epochs
 
 
@@ -52,8 +54,8 @@ def finetune(
     *,
     task: Task | None = None,
     ranks: Ranks,
-    workers: int = 0,
     progress: Progress | None = None,
+    frozen: Path | None = None,
 ) -> Mapping[str, Any]:
     """Train a backbone on the tiles of labelled slides.
 
@@ -70,8 +72,9 @@ def finetune(
         out: where the files go.
         task: which outcome is learnt; a diagnosis if not given.
         ranks: this process among those that train together.
-        workers: threads that read tiles; 0 takes one per core.
         progress: is advanced by each slide and step.
+        frozen: folder for what frozen layers give for each tile, to be shared with other trainings; one in
+            ``out``, which is removed at the end, if not given.
 
     Returns:
         The card of the weights in ``out``.
@@ -94,13 +97,13 @@ def finetune(
         with TilePool(slides, recipe, reference, progress) as pool, _seeded(recipe.seed, INITIAL):
             check_usable(pool)
             pool.keep(settings.tile_cache / ranks.size, out)
-            training = _Training(
-                pool, backbone, recipe, settings, task, ranks=ranks, workers=workers
-            )
-            progressed = training.run(out, request, progress)
+            training = _Training(pool, backbone, recipe, settings, task, ranks)
+            with training.open_frozen(frozen or out / FROZEN, reference):
+                progressed = training.run(out, request, progress)
             card = _card(training, progressed, reference, request)
             if ranks.first:
                 write_tuned(out, training.classifier, card)
+                remove_frozen(out / FROZEN)
     ranks.wait()
     return card
 
@@ -115,12 +118,10 @@ class _Training:
         recipe: Recipe,
         settings: FinetuneSettings,
         task: Task,
-        *,
         ranks: Ranks,
-        workers: int,
     ) -> None:
         self.pool, self.backbone, self.settings, self.ranks = pool, backbone, settings, ranks
-        self.recipe, self.workers = recipe, workers
+        self.recipe = recipe
         self.train, self.valid = _parts(pool, settings, recipe.seed)
         cases = {pool.slides[m].job.case: pool.slides[m].case for m in self.train}
         self.objective = task.tile_objective([cases[name] for name in sorted(cases)])
@@ -130,12 +131,35 @@ class _Training:
         groups = parameter_groups(self.classifier, settings)
         self.optimizer = _optimizer(groups, settings)
         self.dtype = resolve_precision(recipe.precision, ranks.device)
+        self.frozen: FrozenLayers | None = None
         per_epoch = sum(min(pool.counts[m], settings.tiles_per_slide) for m in self.train)
         self.steps_per_epoch = math.ceil(per_epoch / settings.batch_tiles)
         if per_epoch < self.steps_per_epoch * ranks.size:
             raise FitError(
                 f"{ranks.size} processes share steps of {settings.batch_tiles} tiles. Set batch_tiles higher."
             )
+
+    def open_frozen(
+        self, folder: Path, reference: StainReference | None
+    ) -> contextlib.AbstractContextManager[object]:
+        """Cache what the layers before the first that learns give, where no tile varies."""
+        if self.settings.augments:
+            return contextlib.nullcontext()
+        stage = self.classifier.frozen_stage(self.backbone.input_px)
+        if stage is None:
+            return contextlib.nullcontext()
+        key = fingerprint(
+            {
+                "network": [self.backbone.recipe.to_json(), self.backbone.weights_sha256],
+                "recipe": asdict(self.recipe) | {"weights": "", "seed": 0},
+                "precision": str(self.dtype),
+                "stain": reference.target.to_json() if reference else None,
+            }
+        )
+        self.frozen = FrozenLayers(
+            self.classifier, stage, self.backbone, self.settings.batch_tiles, self._autocast
+        )
+        return self.frozen.open_store(folder, self.pool, key, self.settings.frozen_cache)
 
     def run(self, out: Path, request: str, progress: Progress) -> TrainingProgress:
         """Run all epochs that are not done yet; the classifier ends with the weights to keep."""
@@ -178,7 +202,7 @@ class _Training:
         steps = [(chosen[rows], variations.of(rows)) for rows in shares]
         total = torch.zeros((), dtype=torch.float64)
         module.train()
-        for number, batch in enumerate(self.pool.batches(steps, self.workers)):
+        for number, batch in enumerate(self.pool.batches(steps, self.ranks.workers)):
             self._set_rates(epoch * self.steps_per_epoch + number)
             loss = self._loss(module, batch, weights) / len(parts[number])
             self.optimizer.zero_grad(set_to_none=True)
@@ -199,7 +223,7 @@ class _Training:
         plain = [(part, Variations.none(len(part))) for part in shares]
         self.classifier.eval()
         total = torch.zeros((), dtype=torch.float64)
-        for batch in self.pool.batches(plain, self.workers):
+        for batch in self.pool.batches(plain, self.ranks.workers):
             total += self._loss(self.classifier, batch, weights).cpu()
         return float(self.ranks.total(total.to(self.ranks.device))) / len(chosen)
 
@@ -212,19 +236,25 @@ class _Training:
     def _loss(self, module: nn.Module, batch: Batch, weights: Tensor) -> Tensor:
         """The summed loss of a batch, each tile times its weight."""
         device = self.ranks.device
-        tiles = vary_tiles(torch.from_numpy(batch.tiles).to(device), batch.variations)
-        images = preprocess(tiles, self.backbone).contiguous(memory_format=torch.channels_last)
-        lower = (
-            torch.autocast(device.type, self.dtype)
-            if self.dtype != torch.float32
-            else contextlib.nullcontext()
-        )
-        with lower:
-            logits = module(images)
+        if self.frozen:
+            values = self.frozen(batch, device)
+            with self._autocast():
+                logits = module(values, self.frozen.stage)
+        else:
+            tiles = vary_tiles(torch.from_numpy(batch.tiles).to(device), batch.variations)
+            images = preprocess(tiles, self.backbone).contiguous(memory_format=torch.channels_last)
+            with self._autocast():
+                logits = module(images)
         slides = torch.from_numpy(batch.slides)
         weight = weights[slides] * torch.from_numpy(batch.usable)
         losses = self.objective.losses(logits.float(), self.targets[slides].to(device))
         return (losses * weight.to(device)).sum()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The precision of a forward pass."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.ranks.device.type, self.dtype)
 
     def _set_rates(self, step: int) -> None:
         fraction = learning_fraction(step / self.steps_per_epoch, self.settings)
@@ -303,7 +333,7 @@ def _request(
     return fingerprint(
         {
             "recipe": asdict(recipe) | {"weights": backbone.weights_sha256},
-            "settings": asdict(settings) | {"tile_cache": None},
+            "settings": asdict(settings) | {"tile_cache": None, "frozen_cache": None},
             "stain": reference.target.to_json() if reference else None,
             "slides": [
                 [

@@ -26,8 +26,9 @@ from mil.data.table import split_train_test
 from mil.errors import FitError, LeakageError, ProtocolError
 from mil.finetune.distributed import Ranks
 from mil.finetune.files import WEIGHTS, load_classifier
+from mil.finetune.frozen import remove_frozen
 from mil.finetune.tiles import LabelledSlide
-from mil.finetune.training import finetune
+from mil.finetune.training import FROZEN, finetune
 from mil.learning.crossval import check_fit, check_seen, fold_seed
 from mil.learning.fitted import load_model, run_head, save_model
 from mil.learning.reserved import check_reserved, check_reserved_inputs
@@ -51,7 +52,7 @@ class Rerun:
         rows: of the table, each with a label.
         jobs: the same slides.
         out: folder for weights, bags and fits; those of an interrupted run are used again.
-        ranks, workers: the device and the threads to compute with.
+        ranks: the device and the threads to compute with.
         progress: is advanced by each slide, step and tile.
     """
 
@@ -60,7 +61,6 @@ class Rerun:
     jobs: Sequence[SlideJob]
     out: Path
     ranks: Ranks
-    workers: int
     progress: Progress
     _segmented: dict[str, SegmentationArm] = field(default_factory=dict, repr=False)
 
@@ -94,6 +94,7 @@ class Rerun:
                 continue
             splits = self.splits(arm)
             tested = [tiles for split in splits for tiles in self._predict_tiles(arm, split)]
+            remove_frozen(self._arm_folder(arm) / FROZEN)
             seconds = sum(self._embedding_seconds(arm, split) for split in splits)
             yield summarise_arm(arm, tested, self.classes(arm), seconds)
 
@@ -139,8 +140,8 @@ class Rerun:
             self.protocol.settings_of("finetune"),
             folder,
             ranks=self.ranks,
-            workers=self.workers,
             progress=self.progress,
+            frozen=self._arm_folder(arm) / FROZEN,
         )
         leaked = matching(split.test, card["trained_on"])
         if leaked and arm.test != "tiles":
@@ -204,7 +205,7 @@ class Rerun:
             recipe,
             store,
             device=str(self.ranks.device),
-            workers=self.workers,
+            workers=self.ranks.workers,
             overwrite=True,  # bags of weights that an interrupted run with other data has left
             hold_out_tiles=self.protocol.hold_out_tiles if arm.test == "tiles" else 0,
             progress=self.progress,

@@ -127,14 +127,13 @@ def run_protocol(
         )
     labels = {row.case: row.label for row in rows}
     arms: list[ArmResult] = []
-    with ranks(device) as process:
+    with ranks(device, workers) as process:
         rerun = Rerun(
             protocol=protocol,
             rows=rows,
             jobs=jobs,
             out=new_run.path,
             ranks=process,
-            workers=workers,
             progress=progress or Silent(),
         )
         for arm in protocol.arms:

@@ -212,6 +212,7 @@ def _clear(path: Path) -> None:
         "decision",
         "arms",
         "draws",
+        "frozen",
         "figures",
         "maps",
     ):

@@ -10,10 +10,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from features.backbones.imagenet import timm_recipe
+from features.backbones.network_recipe import IMAGENET_MEAN
 from features.backbones.networks import PooledFeatures
 from features.backbones.registry import load_backbone, resolve_name
-from features.backbones.table import BACKBONES
+from features.backbones.table import BACKBONES, feature_dim
 from features.errors import BackboneError
+from tests.small_vgg import narrow_vgg
 
 SMALL = "test_resnet"  # timm's own, 0.4 million weights
 FILED = f"{SMALL}.r160_in1k"  # which weights a file holds is said by the tag
@@ -65,12 +68,68 @@ def test_every_alias_is_a_timm_model_with_weights():
 
 
 @pytest.mark.parametrize("name", ALL_DIMS)
-def test_backbone_gives_the_length_of_its_last_feature_map(name):
+def test_backbone_gives_the_length_of_its_last_layer(name):
+    recipe = timm_recipe(resolve_name(name))
     with torch.device("meta"):
-        network = timm.create_model(resolve_name(name), num_classes=0).eval()
+        network = timm.create_model(recipe.architecture, num_classes=0).eval()
         side = network.pretrained_cfg["input_size"][-1]
-        features = PooledFeatures(network)(torch.zeros(2, 3, side, side))
+        features = PooledFeatures(network, recipe.pooling)(torch.zeros(2, 3, side, side))
     assert features.shape == (2, ALL_DIMS[name])
+    assert feature_dim(resolve_name(name)) in (None, ALL_DIMS[name])
+    assert feature_dim(name) in (None, ALL_DIMS[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "dim"),
+    [("xception", 299, 2048), ("inceptionv3", 299, 2048), ("inception_resnet_v2", 299, 1536),
+     ("vgg16", 224, 512), ("vgg19", 224, 512), ("resnet50", 224, 2048), ("densenet161", 224, 2208),
+     ("mobilenet", 224, 1024), ("mobilenetv2", 224, 1280), ("vgg19-hidden", 224, 4096)],
+)  # fmt: skip
+def test_networks_of_published_studies_see_the_side_of_their_weights(name, side, dim):
+    recipe = timm_recipe(resolve_name(name))
+    assert (recipe.input_px, feature_dim(name)) == (side, dim)
+    inception = name.startswith(("xception", "inception"))
+    assert recipe.mean == ((0.5,) * 3 if inception or name == "mobilenet" else IMAGENET_MEAN)
+
+
+def test_vgg_gives_its_last_hidden_layer_where_that_is_kept(small_vgg, tmp_path):
+    """Features are what timm's own classifier reads; files of whole networks are read with these layers."""
+    torch.manual_seed(1)
+    network = timm.create_model("vgg11", num_classes=5).eval()
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    backbone = load_backbone("vgg11.tv_in1k-hidden", str(tmp_path / "w.safetensors"))
+    assert (backbone.name, backbone.recipe.architecture) == (
+        "vgg11.tv_in1k-hidden",
+        "vgg11.tv_in1k",
+    )
+    assert (backbone.recipe.pooling, backbone.dim) == ("hidden", small_vgg)
+    own = pooled(network)
+    assert torch.allclose(features_of(backbone), own, rtol=1e-5, atol=1e-6)
+    assert own.std() > 0
+    without = load_backbone("vgg11.tv_in1k", str(tmp_path / "w.safetensors"))
+    assert without.dim == 512
+    hidden = {k: v for k, v in network.state_dict().items() if "pre_logits" not in k}
+    save_file(hidden, tmp_path / "cut.safetensors")
+    with pytest.raises(
+        BackboneError, match=r"lacks 4 weights \(pre_logits.* of vgg11.tv_in1k-hidden"
+    ):
+        load_backbone("vgg11.tv_in1k-hidden", str(tmp_path / "cut.safetensors"))
+    with pytest.raises(
+        BackboneError, match=r"set backbone to vgg11.tv_in1k-hidden if the file holds"
+    ):
+        load_backbone("vgg11-hidden", str(tmp_path / "w.safetensors"))
+
+
+@pytest.fixture
+def small_vgg(monkeypatch):
+    return narrow_vgg(monkeypatch)
+
+
+def test_a_network_without_hidden_layers_keeps_none():
+    with pytest.raises(BackboneError, match=r"ResNet has no hidden layers .* without -hidden"):
+        load_backbone("test_resnet-hidden", "random")
+    with pytest.raises(BackboneError, match="No backbone 'vgg-hidden'"):
+        resolve_name("vgg-hidden")
 
 
 def test_vgg_leaves_its_hidden_layers_behind():

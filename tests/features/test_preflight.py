@@ -200,11 +200,14 @@ def test_dims_are_those_of_the_backbones(name):
     import timm
     import torch
 
+    from features.backbones.imagenet import timm_recipe
     from features.backbones.networks import PooledFeatures
     from features.backbones.registry import resolve_name
 
+    recipe = timm_recipe(resolve_name(name))
     with torch.device("meta"):
-        network = PooledFeatures(timm.create_model(resolve_name(name), pretrained=False))
+        network = timm.create_model(recipe.architecture, pretrained=False)
+        network = PooledFeatures(network, recipe.pooling)
         shape = network.eval()(torch.empty(1, 3, 299, 299)).shape
     assert shape == (1, feature_dim(name))
 

@@ -24,7 +24,7 @@ COLOURS = {"blue": (90, 90, 200), "red": (200, 90, 90)}
 def small_inputs(patch: pytest.MonkeyPatch, side_px: int = 64) -> None:
     """The small networks see 64 pixels and not their own 160, which takes a sixth of the time."""
     configs = timm_registry._model_pretrained_cfgs
-    for name in ("test_resnet", "test_efficientnet_gn"):
+    for name in ("test_resnet", "test_efficientnet_gn", "vgg11"):
         patch.setitem(configs, name, replace(configs[name], input_size=(3, side_px, side_px)))
 
 
@@ -60,12 +60,12 @@ def pool_of(slides, recipe=RECIPE):
 
 
 def alone() -> Ranks:
-    with ranks("cpu") as process:
+    with ranks("cpu", workers=1) as process:
         return process
 
 
 def tune(slides, out, settings=QUICK, recipe=RECIPE, **keywords):
-    return finetune(slides, recipe, settings, out, ranks=alone(), workers=1, **keywords)
+    return finetune(slides, recipe, settings, out, ranks=alone(), **keywords)
 
 
 def results(folder):

@@ -94,7 +94,7 @@ def tuning_of(folder, slides, rows, **changes):
     values = {
         "rows": rows, "slides": slides, "recipe": RECIPE, "settings": replace(LONG, epochs=2),
         "task": Diagnosis(), "store": lambda fold: folder / f"r{fold.repeat}-f{fold.index}" / "store",
-        "ranks": alone(), "workers": 1,
+        "ranks": alone(),
     }  # fmt: skip
     return Tuning(**values | changes)
 

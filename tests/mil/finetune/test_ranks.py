@@ -24,9 +24,9 @@ def train_together(folder):
     """The body of each process."""
     small_inputs(pytest.MonkeyPatch())
     torch.set_num_threads(1)
-    with ranks("cpu") as together:
+    with ranks("cpu", workers=1) as together:
         assert (together.size, together.first) == (2, together.number == 0)
-        finetune(lessons_of(folder), EQUAL, SETTINGS, folder / "two", ranks=together, workers=1)
+        finetune(lessons_of(folder), EQUAL, SETTINGS, folder / "two", ranks=together)
         drifted = torch.full((3,), float(together.number))
         try:
             together.check_equal([drifted])
@@ -82,8 +82,7 @@ def test_steps_too_small_to_share_are_refused(tmp_path):
             RECIPE,
             QUICK,
             tmp_path / "out",
-            ranks=Ranks(0, 40, torch.device("cpu")),
-            workers=1,
+            ranks=Ranks(0, 40, torch.device("cpu"), workers=1),
         )
     assert not (tmp_path / "out").exists() or not results_exist(tmp_path / "out")
 

@@ -36,8 +36,7 @@ def with_settings(out, *more):
         rows=ROWS,
         jobs=[],
         out=out,
-        ranks=Ranks(0, 1, torch.device("cpu")),
-        workers=1,
+        ranks=Ranks(0, 1, torch.device("cpu"), workers=1),
         progress=None,
     )
 
