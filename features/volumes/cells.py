@@ -18,6 +18,7 @@ from features.volumes.grid import (
     crop_mask,
     grid_of_spacing,
     resample_mask,
+    share_beyond,
     share_grid,
     square_box,
     whole_box,
@@ -28,6 +29,7 @@ from features.volumes.volume import Grid, Volume
 
 Z_RANGE = 4.0  # standard deviations on either side that 8 bits hold
 WHITE = 255
+MIN_BEYOND = 0.0005  # of a region; less is rounded to nothing
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def make_cells(volumes: Mapping[str, Volume], mask: Mask, recipe: VolumeRecipe) 
         recipe=recipe.to_json(),
     )
     notes = (*mask.notes, *_overhang(region, box_of(mask), mask, recipe))
-    return Cells(pixels, inside, facts, notes)
+    return Cells(pixels, inside, facts, (*_notes(prepared, mask), *notes))
 
 
 def voxels_sha256(volume: Volume) -> str:
@@ -205,6 +207,18 @@ def _scan(volume: Volume) -> dict[str, str | float]:
         **volume.facts,
     }
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in facts.items()}
+
+
+def _notes(volumes: Mapping[str, Volume], mask: Mask) -> list[str]:
+    """What was assumed when the modalities were read, and how much of the region one does not show."""
+    notes = [f"{name}: {note}" for name, volume in volumes.items() for note in volume.notes]
+    for name, volume in volumes.items():
+        beyond = share_beyond(mask, volume.grid) if mask.name else 0.0
+        if beyond > MIN_BEYOND:
+            notes.append(
+                f"{name}: {beyond:.1%} of the region lies beyond it and is shown as nothing"
+            )
+    return notes
 
 
 def _overhang(region: Mask, box: Box, mask: Mask, recipe: VolumeRecipe) -> tuple[str, ...]:

@@ -15,9 +15,10 @@ from features.volumes.volume import Grid, Volume
 
 Interpolation = Literal["linear", "bspline", "nearest"]
 MAX_VOXELS = 2**30  # 4 GiB of float32
-PARTS_OF_VOXEL = (
-    96  # places are multiples of 1/96: halves, quarters, eighths and thirds are among them
-)
+# Places are multiples of 1/96 voxel: halves, quarters, eighths and thirds are among them.
+PARTS_OF_VOXEL = 96
+PARTS_OF_STEP = 1e5  # of the steps and turns from grid to grid
+BESIDE = 0.03  # of a part; float32 leaves up to 0.01
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,18 @@ def _index_map(source: Grid, grid: Grid, moved: NDArray[np.float64] | None) -> N
     """(4, 4) from the index of the grid to that of the source, rounded."""
     places = grid.affine if moved is None else moved @ grid.affine
     matrix = np.linalg.solve(source.affine, places).astype(np.float64)
-    matrix[:3, :3] = np.round(matrix[:3, :3], 5)
-    matrix[:3, 3] = np.round(matrix[:3, 3] * PARTS_OF_VOXEL) / PARTS_OF_VOXEL
+    matrix[:3, :3] = round_apart(matrix[:3, :3], PARTS_OF_STEP)
+    matrix[:3, 3] = round_apart(matrix[:3, 3], PARTS_OF_VOXEL)
     return matrix
+
+
+def round_apart(values: NDArray[np.float64], parts: float) -> NDArray[np.float64]:
+    """Multiples of 1/parts that no noise of float32 changes.
+
+    What geometry is made of is often a fraction half way between two multiples, where noise would decide;
+    here the decision falls a little beside the middle.
+    """
+    return np.floor(values * parts + 0.5 + BESIDE) / parts
 
 
 def _check_overlap(volume: Volume, grid: Grid, index_map: NDArray[np.float64]) -> None:

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import VolumeError
+from features.volumes.grid import round_apart
 from features.volumes.libraries import simpleitk
-from features.volumes.registration import to_image
 from features.volumes.volume import Volume
 
 OTSU_BINS = 256
+STEP_PARTS = 1000.0  # of a mm
 N4_ITERATIONS = (50, 50, 50, 50)
 
 
@@ -65,7 +66,9 @@ def correct_bias(volume: Volume, *, shrink: int = 2) -> Volume:
             "the series before any other scaling."
         )
     sitk = simpleitk()
-    image = to_image(volume)
+    image = sitk.GetImageFromArray(volume.values)
+    # Steps without the noise of a file format, so that DICOM and NIfTI of a series are corrected alike.
+    image.SetSpacing(round_apart(np.asarray(volume.spacing_mm), STEP_PARTS).tolist())
     region = sitk.GetImageFromArray(tissue(volume).astype(np.uint8))
     region.CopyInformation(image)
     factors = [max(1, min(shrink, length // 8)) for length in volume.values.shape[::-1]]

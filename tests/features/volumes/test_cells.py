@@ -1,5 +1,7 @@
 """The cells of a film show the region's slices of every modality, at one scale and place."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from patients import ball
@@ -176,3 +178,35 @@ def test_voxels_tell_a_series_not_its_name(volumes):
 def test_a_setting_out_of_range_is_refused(settings, words):
     with pytest.raises(InputError, match=words):
         recipe(**settings)
+
+
+def test_what_was_assumed_of_a_series_is_a_note_of_the_cells(volumes):
+    half = Grid((7, 48, 40), SPACING, GRID.origin_mm, np.eye(3))
+    dose = replace(volume(volumes["B"].values[:7], grid=half), notes=("2 planes interpolated",))
+    notes = make_cells(volumes | {"B": dose}, MASK, recipe()).notes
+    share = INSIDE[7:].sum() / INSIDE.sum()
+    assert notes == (
+        "B: 2 planes interpolated",
+        f"B: {share:.1%} of the region lies beyond it and is shown as nothing",
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"pixel_mm": 0.0}, {"pixel_mm": 0.75, "slice_mm": 1.0}, {"scaling": "z-score", "n4": ("A",)}],
+)
+def test_what_float32_rounds_away_of_a_place_changes_no_pixel(volumes, settings):
+    """NIfTI keeps steps and places in float32, DICOM in decimals; the cells are equal to the bit."""
+    noise = 1e-6 * np.random.default_rng(2).normal(size=(3, 6))
+    stored = {}
+    for (name, one), error in zip(volumes.items(), noise, strict=True):
+        spacing = tuple(np.array(SPACING) * (1 + error[:3] / 10))
+        origin = tuple(np.array(GRID.origin_mm) + 20 * error[3:])
+        positive = one.with_values(np.maximum(one.values, 0))
+        stored[name] = replace(positive, grid=Grid(SHAPE, spacing, origin, np.eye(3)))
+    exact = {name: replace(one, grid=GRID) for name, one in stored.items()}
+    settings = recipe(**settings)
+    first = make_cells(exact, MASK, settings)
+    second = make_cells(stored, replace(MASK, grid=stored["A"].grid), settings)
+    assert np.array_equal(first.pixels, second.pixels)
+    assert np.array_equal(first.inside, second.inside)

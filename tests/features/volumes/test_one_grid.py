@@ -93,15 +93,19 @@ def test_beyond_a_ct_there_is_air():
     assert (resample(field(GRID, "CT"), grid).values[..., -5:] == -1024).all()
 
 
-def test_what_float32_rounds_away_of_a_place_changes_no_value():
+@pytest.mark.parametrize("pixel_mm", [1.25, 0.5, 1 / 3, 22 / 96, 22 / 224, 19.53125 / 64, 0.77])
+def test_what_float32_rounds_away_of_a_place_changes_no_value(pixel_mm):
     rng = np.random.default_rng(3)
     volume = Volume(rng.normal(size=GRID.shape).astype(np.float32), GRID)
-    grid = isotropic_grid(GRID, 1.25)
+    grid = replace(grid_of_spacing(GRID, (pixel_mm, pixel_mm, 3.0)), shape=(2, 9, 9))
     exact = resample(volume, grid).values
     for _ in range(20):
         noise = 1e-6 * rng.normal(size=3)
-        stored = replace(GRID, origin_mm=tuple(np.array(GRID.origin_mm) + 20 * noise),
-                         spacing_mm=tuple(np.array(GRID.spacing_mm) * (1 + noise / 10)))  # fmt: skip
+        stored = replace(
+            GRID,
+            origin_mm=tuple(np.array(GRID.origin_mm) + 20 * noise),
+            spacing_mm=tuple(np.array(GRID.spacing_mm) * (1 + noise / 10)),
+        )
         assert np.array_equal(resample(replace(volume, grid=stored), grid).values, exact)
 
 
