@@ -8,14 +8,16 @@ import typer
 
 from cli.app import Group, app
 from cli.extract import SlideOptions, slide_jobs
-from cli.options import part_of, plain, verb, writable, wrong_use
+from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
 from mil.data.reading import TableReading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from features.extraction.jobs import SlideJob
-    from mil.protocols.protocol import Arm, Protocol
+    from mil.data.volumes import VolumeTable
+    from mil.protocols.arm import Arm
+    from mil.protocols.protocol import Protocol
     from mil.protocols.run import ProtocolResult
 
 TESTS = {
@@ -23,6 +25,7 @@ TESTS = {
     "tiles": "other tiles",
     "fields": "other fields",
     "external": "split=test",
+    "ensemble": "split=test, by the networks of all folds",
 }
 
 studies = typer.Typer(
@@ -54,9 +57,13 @@ class RunOptions(TableReading):
 
     name: str = field(metadata={"argument": "NAME", "help": "A name of `mil protocol list`."})
     cohort: Path = field(
-        metadata={"argument": "COHORT.csv", "help": "Table with case, slide and label."}
+        metadata={
+            "argument": "COHORT.csv",
+            "help": "Table with case, slide and label; for a study on CT or MRI a table of series, as "
+            "`mil volumes table` writes it, with label.",
+        }
     )
-    slides: Path = field(metadata={"help": "Folder with the table's slides."})
+    slides: Path | None = field(default=None, metadata={"help": "Folder with the table's slides."})
     out: Path = field(metadata={"help": "The folder to write."})
     annotations: Path | None = field(
         default=None,
@@ -74,6 +81,16 @@ class RunOptions(TableReading):
     slide_mpp: float | None = field(
         default=None,
         metadata={"help": "Micrometres per level-0 pixel, where the slides do not say."},
+    )
+    roi: str = field(
+        default="",
+        metadata={"help": "The region of CT or MRI, where the table names none."},
+    )
+    cases: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Table with one row per case, whose columns are added to those of series."
+        },
     )
     device: str = field(
         default="auto",
@@ -140,6 +157,10 @@ def _show_protocol(protocol: "Protocol") -> None:
             for arm in protocol.arms
         ],
     )
+    if protocol.defects:
+        say("\nWhat does not fit together in the printed figures")
+        for sentence in protocol.defects:
+            say(f"  {sentence}")
     for name, question in protocol.questions.items():
         say(f"\nLabels of question {name}, in any spelling; * is any other")
         for group, labels in question.items():
@@ -172,16 +193,19 @@ def run(options: RunOptions) -> None:
     """
     from cli.console import Bars, say
     from mil.data.table import read_table
+    from mil.data.volumes import rows_of
     from mil.protocols.run import run_protocol
     from mil.runs.record import NewRun
 
     protocol = _changed_protocol(options)
     writable(options.out)
+    volumes = _volumes(options, protocol)
+    reading = part_of(options, TableReading)
     result = run_protocol(
         NewRun(path=options.out, settings=plain(options), overwrite=options.overwrite),
         protocol,
-        read_table(options.cohort, part_of(options, TableReading), say),
-        _jobs(options),
+        rows_of(volumes) if volumes else read_table(options.cohort, reading, say),
+        volumes or _jobs(options),
         device=options.device,
         workers=options.workers,
         progress=Bars(),
@@ -199,6 +223,22 @@ def _changed_protocol(options: RunOptions) -> "Protocol":
         protocol = with_changes(load_protocol(options.name), options.set)
         protocol.check()
     return protocol
+
+
+def _volumes(options: RunOptions, protocol: "Protocol") -> "VolumeTable | None":
+    """The series of the table, for a study on CT or MRI."""
+    from mil.data.volumes import read_volume_table
+
+    if any(arm.shows for arm in protocol.arms):
+        if options.slides or options.annotations:
+            raise UsageError(
+                f"{protocol.name} is a study on CT or MRI: its table names series. Leave out --slides and "
+                "--annotations."
+            )
+        return read_volume_table(options.cohort, options.roi, options.cases)
+    if options.slides is None:
+        raise UsageError(f"{protocol.name} reads slides: name their folder, --slides FOLDER.")
+    return None
 
 
 def _jobs(options: RunOptions) -> "Sequence[SlideJob]":

@@ -15,7 +15,7 @@ from shapely.geometry import mapping
 
 from features.bags.bag import fingerprint
 from features.errors import FeaturesError, SlideError, VolumeError
-from features.extraction.jobs import identify_file
+from features.extraction.jobs import SlideJob, identify_file, jobs_of_paths
 from features.files.atomic import atomic_path, write_atomic
 from features.progress import Progress, Silent
 from features.regions.masks import polygons_from_mask
@@ -84,6 +84,12 @@ def lay_out_films(
             advance(1)
     _write_table(folder / "films.csv", outcomes)
     return tuple(outcomes)
+
+
+def film_jobs(films: Sequence[FilmOutcome]) -> tuple[SlideJob, ...]:
+    """The films that are there, as slides of their cases."""
+    case_of = {film.path: film.case for film in films if film.status != "failed"}
+    return tuple(replace(job, case=case_of[job.files[0]]) for job in jobs_of_paths(list(case_of)))
 
 
 def _check_names(jobs: Sequence[VolumeJob]) -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
-from features.extraction.jobs import SlideJob, jobs_of_paths
 from features.extraction.run import Extraction, ExtractionOptions, extract_jobs
 from features.files.atomic import atomic_path
 from features.recipe import Recipe
 from features.volumes.jobs import SeriesFiles, VolumeJob
-from features.volumes.preparation import FilmOutcome, lay_out_films
+from features.volumes.preparation import FilmOutcome, film_jobs, lay_out_films
 from features.volumes.recipe import VolumeRecipe
+from mil.data.case import Row
 from mil.data.names import normalised, plain_header
 from mil.data.sheet import Sheet, read_sheet
 from mil.data.values import is_missing
@@ -29,6 +29,7 @@ ALIASES = {
     "roi": ("roi", "region", "structure"),
 }
 NEEDED = ("case", "modality", "path")
+ROW_COLUMNS = ("label", "site", "split")
 LISTED_ONLY = ("slices", "spacing_mm", "problems")  # what a list of series adds for the reader
 
 
@@ -101,6 +102,24 @@ def read_volume_table(path: Path, roi: str = "", cases: Path | None = None) -> V
     return VolumeTable(tuple(jobs), {job.name: by_case[job.case] for job in jobs})
 
 
+def rows_of(table: VolumeTable) -> tuple[Row, ...]:
+    """The rows of a cohort's table: one per volume, with the columns of its case."""
+    rows = []
+    for line, job in enumerate(table.jobs, start=1):
+        cells = table.cells[job.name]
+        own = {plain_header(name): value for name, value in cells.items()}
+        label, site, split = (
+            "" if is_missing(own.get(name, "")) else own[name] for name in ROW_COLUMNS
+        )
+        other = {n: value for n, value in cells.items() if plain_header(n) not in ROW_COLUMNS}
+        rows.append(
+            Row(
+                line=line, case=job.case, slide=job.name, label=label, site=site, split=split, other=other
+            )
+        )  # fmt: skip
+    return tuple(rows)
+
+
 def modalities_of(path: Path) -> tuple[str, ...]:
     """The modalities of a table, in their order there.
 
@@ -149,7 +168,7 @@ def extract_volumes(
     """
     rows, out = read_volume_table(Path(table), roi, Path(cases) if cases else None), Path(out)
     films = lay_out_films(rows.jobs, volumes, out / "films", options.get("progress"))
-    jobs, bags = _slide_jobs(films), None
+    jobs, bags = film_jobs(films), None
     if jobs:
         bags = extract_jobs(jobs, replace(recipe, tile=volumes.tile), out, **options)
     cohort = out / "cohort.csv"
@@ -238,12 +257,6 @@ def _case_table(path: Path | None) -> dict[str, dict[str, str]]:
             raise CohortError(f"{path}, line {line}: case {cells[matches[0]]!r} comes twice.")
         rows[case] = {name: value for name, value in cells.items() if name != matches[0]}
     return rows
-
-
-def _slide_jobs(films: Sequence[FilmOutcome]) -> tuple[SlideJob, ...]:
-    """The films that are there, as slides of their cases."""
-    case_of = {film.path: film.case for film in films if film.status != "failed"}
-    return tuple(replace(job, case=case_of[job.files[0]]) for job in jobs_of_paths(list(case_of)))
 
 
 def _write_cohort(

@@ -12,9 +12,11 @@ from features.arguments import describe_mismatch
 from features.choices import choice_problem, choices_of, suggest
 from features.files.parse import parse_toml
 from features.recipe import Recipe
+from features.volumes.recipe import VolumeRecipe
 from mil.errors import ProtocolError
 from mil.finetune.settings import FinetuneSettings
 from mil.heads.registry import check_names
+from mil.protocols.arm import ARM_SETTINGS, Arm
 from mil.protocols.questions import Question, check_question
 from mil.segmentation.settings import SegmentSettings
 from mil.settings import FitSettings, SplitSettings
@@ -25,6 +27,7 @@ KINDS: Mapping[str, type[Any]] = {
     "fit": FitSettings,
     "finetune": FinetuneSettings,
     "segment": SegmentSettings,
+    "volumes": VolumeRecipe,
 }
 HELD_OUT = "hold_out_tiles"  # beside the settings of fine-tuning: tiles per slide to test on
 MEASURES = {
@@ -33,50 +36,17 @@ MEASURES = {
     "recall": "recall, tiles",
     "case_accuracy": "accuracy, cases",
     "case_auc": "macro AUC, cases",
+    "sensitivity": "sensitivity, slices",
+    "specificity": "specificity, slices",
+    "positive_precision": "precision, slices",
+    "f1": "F1, slices",
+    "case_sensitivity": "sensitivity, cases",
+    "case_specificity": "specificity, cases",
+    "case_f1": "F1, cases",
     "dice": "Dice, cases",
     "dice_colour": "Dice of colour alone",
     "dice_tissue": "Dice of all tissue",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One thing the study tried.
-
-    Attributes:
-        name: as the study calls it.
-        backbone: name of the backbone, as a recipe names it.
-        mpp: micrometres per pixel, where they differ from the study's.
-        scales: several of them, whose features are joined tile by tile; each is a store of its own.
-        model: the head or baseline that reads whole bags; empty for a classifier of single tiles.
-        question: one of the study's; empty for the labels of the table.
-        finetune: whether the backbone is trained; else it is frozen and a classifier is trained on it.
-        start: the arm whose weights it starts from; empty for the weights of the recipe.
-        test: ``folds``, ``tiles`` or ``fields`` (others of the cases trained on), or ``external``
-            (split=test).
-        segmenter: the kind of segmenter that is trained; it is judged itself where there is no ``region``.
-        region: what tiles are taken from: ``segmented``, masks of each fold, or ``tissue``; empty for the
-            annotations.
-        published: the printed figure of each measure.
-    """
-
-    name: str
-    backbone: str
-    mpp: float | None = None
-    scales: tuple[float, ...] = ()
-    model: str = ""
-    question: str = ""
-    finetune: bool = False
-    start: str = ""
-    test: str = "folds"
-    segmenter: str = ""
-    region: str = ""
-    published: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def segments(self) -> bool:
-        """Whether a segmenter is judged, and no diagnosis."""
-        return bool(self.segmenter) and not self.region
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +63,8 @@ class Protocol:
         chosen_here: why each other ``section.setting`` was chosen so.
         arms: in the order they are run.
         compare: two arms to test against each other, case by case; may be empty.
-        questions: by name, which labels of a table make up each class.
+        questions: by name, which labels of a table make up each class; the first is the positive one.
+        defects: what does not fit together in the printed figures, in sentences.
         changed: each ``section.setting`` that a user has changed, with its new value.
     """
 
@@ -110,6 +81,7 @@ class Protocol:
     arms: tuple[Arm, ...]
     compare: tuple[str, ...] = ()
     questions: Mapping[str, Question] = field(default_factory=dict)
+    defects: tuple[str, ...] = ()
     changed: Mapping[str, str] = field(default_factory=dict)
 
     def settings_of(self, section: str, **more: Any) -> Any:
@@ -130,13 +102,20 @@ class Protocol:
 
     def recipe_of(self, arm: Arm, **more: Any) -> Recipe:
         """How an arm makes its bags; raises as ``settings_of``."""
-        own = {} if arm.mpp is None else {"mpp": arm.mpp}
+        own: dict[str, Any] = {} if arm.mpp is None else {"mpp": arm.mpp}
+        if arm.shows:
+            own["tile"] = self.volumes_of(arm.shows[0]).tile
         recipe: Recipe = self.settings_of("extract", backbone=arm.backbone, **own | more)
         return recipe
 
     def recipes_of(self, arm: Arm) -> tuple[Recipe, ...]:
         """The recipe of an arm, or one for each of its scales; raises as ``settings_of``."""
         return tuple(self.recipe_of(arm, mpp=mpp) for mpp in arm.scales) or (self.recipe_of(arm),)
+
+    def volumes_of(self, channels: tuple[str, ...]) -> VolumeRecipe:
+        """How volumes are laid out; raises as ``settings_of``."""
+        recipe: VolumeRecipe = self.settings_of("volumes", channels=channels)
+        return recipe
 
     @property
     def hold_out_tiles(self) -> int:
@@ -152,12 +131,15 @@ class Protocol:
         from features.backbones.registry import resolve_name
 
         for section in KINDS:
-            self.settings_of(section)
+            if section != "volumes":  # which is nothing without channels
+                self.settings_of(section)
         for name, question in self.questions.items():
             check_question(name, question)
         for arm in self.arms:
             self._check_arm(arm)
             self.recipes_of(arm)
+            for channels in arm.shows:
+                self.volumes_of(channels)
             resolve_name(arm.backbone)
 
     def _check_arm(self, arm: Arm) -> None:
@@ -168,15 +150,15 @@ class Protocol:
             raise ProtocolError(
                 f"{arm.name}: no question {arm.question!r}.{suggest(arm.question, self.questions)}"
             )
-        if (arm.model or arm.scales) and (arm.finetune or arm.test == "tiles"):
+        if (arm.model or arm.scales or arm.parts) and (arm.finetune or arm.test == "tiles"):
             raise ProtocolError(
-                f"{arm.name}: a model of whole bags and joined scales need frozen features and whole cases "
+                f"{arm.name}: a model of whole bags and joined stores need frozen features and whole cases "
                 "to test on. Take finetune or test=tiles out of this arm."
             )
         if arm.region and not arm.model:
             raise ProtocolError(f"{arm.name}: tiles of {arm.region} need a model, such as abmil.")
-        if arm.scales and not arm.model:
-            raise ProtocolError(f"{arm.name}: joined scales need a model, such as abmil.")
+        if (arm.scales or arm.parts) and not arm.model:
+            raise ProtocolError(f"{arm.name}: joined stores need a model, such as abmil.")
 
     def to_json(self) -> dict[str, Any]:
         """The protocol as run.json holds it."""
@@ -203,7 +185,7 @@ def load_protocol(name: str) -> Protocol:
         )
     content = tomllib.loads((resources.files("mil.protocols") / f"{name}.toml").read_text("utf-8"))
     arms = tuple(
-        Arm(**arm | {"scales": tuple(arm.get("scales", ()))}) for arm in content.pop("arms")
+        Arm(**{key: as_tuples(v) for key, v in arm.items()}) for arm in content.pop("arms")
     )
     settings = {section: content.pop(section) for section in KINDS if section in content}
     return Protocol(
@@ -211,16 +193,23 @@ def load_protocol(name: str) -> Protocol:
         settings=settings,
         arms=arms,
         compare=tuple(content.pop("compare", ())),
+        defects=tuple(content.pop("defects", ())),
         from_source=content.pop("stated"),
         chosen_here=content.pop("ours"),
         **content,
     )
 
 
+def as_tuples(value: Any) -> Any:
+    """Lists of TOML, and lists in them, as tuples."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
+
+
 def with_changes(protocol: Protocol, changes: Sequence[str]) -> Protocol:
     """The protocol with changed settings, each written ``section.setting=value``.
 
-    ``arms.backbone`` changes all arms, ``arms.mpp`` those of one scale and ``arms.scales`` the others;
+    ``arms.backbone`` changes all arms, ``arms.mpp`` those of one scale and ``arms.scales`` the others, and
+    ``arms.channels`` and ``arms.parts`` likewise those of CT or MRI;
     ``arms`` keeps only the named arms, with semicolons between.
 
     Raises:
@@ -235,7 +224,7 @@ def with_changes(protocol: Protocol, changes: Sequence[str]) -> Protocol:
             )
         if key == "arms":
             protocol = replace(protocol, arms=_select_arms(protocol, text.split(";")))
-        elif section == "arms" and name in ("backbone", "mpp", "scales"):
+        elif section == "arms" and name in ARM_SETTINGS:
             protocol = replace(protocol, arms=_changed_arms(protocol, name, text))
         elif key == "extract.backbone":
             raise ProtocolError(
@@ -255,8 +244,8 @@ def with_changes(protocol: Protocol, changes: Sequence[str]) -> Protocol:
             protocol = replace(protocol, settings=settings)
         else:
             raise ProtocolError(
-                f"{key!r} is not a setting. Sections: {', '.join(KINDS)}; also arms, arms.backbone, "
-                "arms.mpp, arms.scales and the study's questions."
+                f"{key!r} is not a setting. Sections: {', '.join(KINDS)}; also arms, "
+                f"{', '.join(f'arms.{one}' for one in ARM_SETTINGS)} and the study's questions."
             )
         protocol = replace(protocol, changed={**protocol.changed, key: text})
     return protocol
@@ -268,18 +257,15 @@ def _changed_arms(protocol: Protocol, name: str, text: str) -> tuple[Arm, ...]:
     Raises:
         ProtocolError: a value of another type, or no arm has such scales.
     """
-    value = _value(f"[{text}]" if name == "scales" and not text.startswith("[") else text)
-    hint = {"backbone": str, "mpp": float, "scales": tuple[float, ...]}[name]
+    hint, what, has = ARM_SETTINGS[name]
+    value: Any = text.split(",") if name == "channels" and "[" not in text else text
+    if name != "channels" or "[" in text:
+        value = _value(f"[{text}]" if name == "scales" and "[" not in text else text)
     value = _typed(f"arms.{name}", value, hint)
-    chosen = {
-        arm.name: not arm.segments
-        and (name == "backbone" or bool(arm.scales) == (name == "scales"))
-        for arm in protocol.arms
-    }
+    chosen = {arm.name: not arm.segments and has(arm) for arm in protocol.arms}
     if not any(chosen.values()):
-        of = "several scales" if name == "scales" else "one scale"
         raise ProtocolError(
-            f"No arm of {protocol.name} has {of}, so arms.{name} would change nothing."
+            f"No arm of {protocol.name} has {what}, so arms.{name} would change nothing."
         )
     return tuple(
         replace(arm, **{name: value}) if chosen[arm.name] else arm for arm in protocol.arms

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from features.bags.bag import Bag, read_bag
-from features.bags.join import join
+from features.bags.join import JoinBy, join
 from features.extraction.extract import extract
 from features.extraction.jobs import SlideJob
 from features.extraction.outputs import store_specs
@@ -33,8 +33,10 @@ from mil.learning.crossval import check_fit, check_seen, fold_seed
 from mil.learning.fitted import load_model, run_head, save_model
 from mil.learning.reserved import check_reserved, check_reserved_inputs
 from mil.learning.training import fit_model
+from mil.protocols.arm import Arm
+from mil.protocols.films import Films
 from mil.protocols.measures import ArmResult, Split, TilePredictions, summarise_arm
-from mil.protocols.protocol import Arm, Protocol
+from mil.protocols.protocol import Protocol
 from mil.protocols.questions import rows_by_question
 from mil.protocols.segmentation import SegmentationArm
 
@@ -50,10 +52,11 @@ class Rerun:
     Attributes:
         protocol: what to do.
         rows: of the table, each with a label.
-        jobs: the same slides.
+        jobs: the same slides; none where the rows are volumes.
         out: folder for weights, bags and fits; those of an interrupted run are used again.
         ranks: the device and the threads to compute with.
         progress: is advanced by each slide, step and tile.
+        films: of the volumes; None for slides.
     """
 
     protocol: Protocol
@@ -62,19 +65,23 @@ class Rerun:
     out: Path
     ranks: Ranks
     progress: Progress
+    films: Films | None = None
     _segmented: dict[str, SegmentationArm] = field(default_factory=dict, repr=False)
 
     def rows_of(self, arm: Arm) -> tuple[Row, ...]:
         """The rows that an arm may read, labelled by its question; with split=test only where tested on."""
-        rows = self.rows if arm.test == "external" else split_train_test(self.rows)[0]
+        on_test = arm.test in ("external", "ensemble")
+        rows = self.rows if on_test else split_train_test(self.rows)[0]
         if not arm.question:
             return tuple(rows)
         return rows_by_question(arm.question, self.protocol.questions[arm.question], rows)
 
-    def jobs_of(self, arm: Arm) -> tuple[SlideJob, ...]:
-        """The slides of the same rows."""
-        slides = {row.slide for row in self.rows_of(arm)}
-        return tuple(job for job in self.jobs if job.slide in slides)
+    def jobs_of(self, arm: Arm, channels: tuple[str, ...] | None = None) -> tuple[SlideJob, ...]:
+        """The slides of the same rows, or the films of these modalities; by default the arm's."""
+        slides, jobs = {row.slide for row in self.rows_of(arm)}, tuple(self.jobs)
+        if self.films and arm.shows:
+            jobs = self.films.jobs(self.protocol.volumes_of(channels or arm.shows[0]))
+        return tuple(job for job in jobs if job.slide in slides)
 
     def classes(self, arm: Arm) -> tuple[str, ...]:
         """The labels, sorted."""
@@ -96,7 +103,8 @@ class Rerun:
             tested = [tiles for split in splits for tiles in self._predict_tiles(arm, split)]
             remove_frozen(self._arm_folder(arm) / FROZEN)
             seconds = sum(self._embedding_seconds(arm, split) for split in splits)
-            yield summarise_arm(arm, tested, self.classes(arm), seconds)
+            positive = next(iter(self.protocol.questions.get(arm.question, ())), "")
+            yield summarise_arm(arm, tested, self.classes(arm), seconds, positive=positive)
 
     def splits(self, arm: Arm) -> tuple[Split, ...]:
         """Training and test cases of an arm."""
@@ -107,13 +115,19 @@ class Rerun:
             return (Split(0, tuple(cases), tuple(cases)),)
         if arm.test == "external":
             return (_external_split(self.rows_of(arm)),)
+        test: tuple[str, ...] = ()
+        if arm.test == "ensemble":
+            external = _external_split(self.rows_of(arm))
+            cases, test = {case: cases[case] for case in external.train}, external.test
         folds = split_cases(
             list(cases),
             [row.label for row in cases.values()],
             [row.site for row in cases.values()],
             self.protocol.settings_of("split"),
         )
-        return tuple(Split(fold.index, fold.train, fold.test, fold.repeat) for fold in folds)
+        return tuple(
+            Split(fold.index, fold.train, test or fold.test, fold.repeat) for fold in folds
+        )
 
     def _predict_tiles(self, arm: Arm, split: Split) -> Iterator[TilePredictions]:
         """Predict the test cases with a classifier trained on the training cases."""
@@ -123,12 +137,12 @@ class Rerun:
             if row.case in split.test:
                 bag = read_bag(self._store(arm, split) / f"{row.slide}.h5")
                 with torch.inference_mode():
-                    p = torch.softmax(classify(bag).double(), dim=-1).numpy()
-                yield TilePredictions(split, row.case, row.slide, row.label, p, len(bag))
+                    logits = classify(bag).double().numpy()
+                yield TilePredictions(split, row.case, row.slide, row.label, logits, len(bag))
 
     def _finetuned_classifier(self, arm: Arm, split: Split) -> Callable[[Bag], torch.Tensor]:
         """Fine-tune on the split's training cases, embed its test cases."""
-        if arm.test != "external":
+        if arm.test not in ("external", "ensemble"):
             check_reserved_inputs(self._recipe(arm, split), split_train_test(self.rows)[1])
         folder = self._folder(arm, split) / "tuned"
         label_of = {row.slide: row.label for row in self.rows_of(arm)}
@@ -163,7 +177,7 @@ class Rerun:
             self._segmentation(arm).select(split, self._frozen_stores(arm)[0][1], self.rows_of(arm))
         cohort = assemble(self.rows_of(arm), self._store(arm, split, trained_on=True))
         model = arm.model or TILE_MODEL
-        if arm.test != "external":
+        if arm.test not in ("external", "ensemble"):
             check_reserved(replace(cohort, reserved=split_train_test(self.rows)[1]))
         tested = split.test if arm.test != "tiles" else ()
         fold = Fold(repeat=split.repeat, index=split.index, train=split.train, test=tested)
@@ -187,13 +201,17 @@ class Rerun:
     def _fill_stores(self, arm: Arm) -> None:
         """Make the bags of a frozen arm that no arm before it has made, and join its scales."""
         stores = self._frozen_stores(arm)
-        jobs = self.jobs_of(arm)
-        if arm.region:  # of tissue
-            jobs = tuple(replace(job, annotations=None) for job in jobs)
-        for recipe, store in stores:
+        for (recipe, store), channels in zip(
+            stores, arm.shows or [None] * len(stores), strict=True
+        ):
+            jobs = self.jobs_of(arm, channels)
+            if arm.region:  # of tissue
+                jobs = tuple(replace(job, annotations=None) for job in jobs)
             self._embed(arm, recipe, store, jobs)
-        if arm.scales:
-            joined = join([store for _, store in stores], self._joined(arm), overwrite=True)
+        if arm.scales or arm.parts:
+            by: JoinBy = "tile" if arm.scales else "case"
+            stores_only = [store for _, store in stores]
+            joined = join(stores_only, self._joined(arm), by=by, overwrite=True)
             if joined.failures:
                 raise FitError(joined.failures[0])
 
@@ -243,18 +261,28 @@ class Rerun:
     def _frozen_stores(self, arm: Arm) -> list[tuple[Recipe, Path]]:
         """Each scale of a frozen arm, and its store: that of the first arm with such bags."""
         stores = []
-        for recipe in self.protocol.recipes_of(arm):
+        for recipe, channels in self._sources(arm):
             owner = next(
                 other
                 for other in self.protocol.arms
                 if not (other.finetune or other.segments)
                 and bool(other.region) == bool(arm.region)
                 and (other.test == "tiles") == (arm.test == "tiles")
-                and recipe in self.protocol.recipes_of(other)
+                and (recipe, channels) in self._sources(other)
             )
             store = self._arm_folder(owner) / "store"
-            stores.append((recipe, store / f"mpp-{recipe.mpp:g}" if owner.scales else store))
+            if owner.scales:
+                store /= f"mpp-{recipe.mpp:g}"
+            elif owner.parts:
+                store /= "+".join(channels)
+            stores.append((recipe, store))
         return stores
+
+    def _sources(self, arm: Arm) -> list[tuple[Recipe, tuple[str, ...]]]:
+        """The recipe and the modalities of each of an arm's stores."""
+        if arm.shows:
+            return [(self.protocol.recipe_of(arm), channels) for channels in arm.shows]
+        return [(recipe, ()) for recipe in self.protocol.recipes_of(arm)]
 
     def _segmentation(self, arm: Arm) -> SegmentationArm:
         """What an arm segments, made once."""
@@ -276,7 +304,7 @@ class Rerun:
 
     def _store(self, arm: Arm, split: Split, *, trained_on: bool = False) -> Path:
         """The bags a split is tested on, or those a frozen arm's classifier learns from."""
-        if arm.scales:
+        if arm.scales or arm.parts:
             return self._joined(arm)
         if arm.region == SEGMENTED:
             return self._segmentation(arm).store(split)

@@ -9,11 +9,14 @@ from features.extraction.jobs import SlideJob
 from features.files.atomic import atomic_path
 from features.progress import Progress, Silent
 from mil.data.case import Row
+from mil.data.volumes import VolumeTable
 from mil.errors import ProtocolError
 from mil.evaluation.classification.power import power as power_of
 from mil.evaluation.comparison import PairTest, compare
 from mil.evaluation.predictions import write_predictions
 from mil.finetune.distributed import ranks
+from mil.protocols.best import describe_best
+from mil.protocols.films import Films
 from mil.protocols.measures import ArmResult, join_predictions
 from mil.protocols.protocol import Protocol
 from mil.protocols.rerun import Rerun
@@ -81,6 +84,7 @@ class ProtocolResult:
             )
         if self.power:
             sentences.append(self.power)
+        sentences += describe_best(self.arms)
         sentences += [
             f"{result.arm.name}: {result.n_cases} cases of {len(self.labels)}."
             for result in self.arms
@@ -96,7 +100,7 @@ def run_protocol(
     new_run: NewRun,
     protocol: Protocol,
     rows: Sequence[Row],
-    jobs: Sequence[SlideJob],
+    jobs: Sequence[SlideJob] | VolumeTable,
     *,
     device: str = "auto",
     workers: int = 0,
@@ -109,7 +113,7 @@ def run_protocol(
         new_run: the folder to write.
         protocol: what to do.
         rows: of the cohort table, each with a label.
-        jobs: the same slides.
+        jobs: the same slides; the table of their series, for a study on CT or MRI.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: threads; 0 is one per core.
         progress: is advanced by each slide, step and tile.
@@ -126,15 +130,21 @@ def run_protocol(
             f"{len(unlabelled)} slides have no label, e.g. {unlabelled[0]}. Fill the label column."
         )
     labels = {row.case: row.label for row in rows}
+    progress = progress or Silent()
+    films, slides = None, jobs
+    if isinstance(slides, VolumeTable):
+        folder = new_run.path / "arms" / "films"
+        films, slides = Films(table=slides, folder=folder, progress=progress), ()
     arms: list[ArmResult] = []
     with ranks(device, workers) as process:
         rerun = Rerun(
             protocol=protocol,
             rows=rows,
-            jobs=jobs,
+            jobs=slides,
             out=new_run.path,
             ranks=process,
-            progress=progress or Silent(),
+            progress=progress,
+            films=films,
         )
         for arm in protocol.arms:
             rerun.splits(arm)  # a cohort that cannot carry the protocol is refused before any work

@@ -16,8 +16,8 @@ from mil.data.case import Row
 from mil.data.cohort import assemble
 from mil.data.splits import Fold
 from mil.errors import ProtocolError
+from mil.protocols.arm import Arm
 from mil.protocols.measures import ArmResult, Split
-from mil.protocols.protocol import Arm
 from mil.segmentation.cross_validation import OutOfFold, cross_validate, has_tumour, masks_of
 from mil.segmentation.evaluation import SegmentEvaluation
 from mil.segmentation.folds import case_folds

@@ -6,16 +6,19 @@ import io
 import json
 from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 
 import pytest
 
 from cli import protocol as module
 from cli.options import UsageError
 from features.bags.bag import read_bag
+from features.volumes.listing import list_series, write_list
 from mil.errors import CohortError, LeakageError
 from mil.evaluation.predictions import read_predictions
 from mil.protocols import run as library
-from mil.protocols.protocol import protocol_names
+from mil.protocols.protocol import load_protocol, protocol_names
+from tests.features.volumes.patients import patient
 from tests.small_slides import write_small_cohort
 
 pytestmark = pytest.mark.slow
@@ -23,6 +26,7 @@ pytestmark = pytest.mark.slow
 TINY = (
     "extract.weights=random", "extract.tile=64", "extract.max_tiles=6", "arms.backbone=test_resnet",
 )  # fmt: skip
+VOLUMES = ("extract.weights=random", "volumes.tile=32", "arms.backbone=test_resnet")
 FROZEN = ("fit.epochs=2", "split.folds=2", "arms=ResNet50V2;VGG19")
 TUNED = (
     "finetune.epochs=1", "finetune.tiles_per_slide=4", "finetune.hidden=[8]", "finetune.batch_tiles=16",
@@ -39,7 +43,39 @@ BUDGET = {
         'questions.rms={RMS=["lms"], NRSTS=["*"]}',
         'questions.ewing={Ewing=["SS"], "other NRSTS"=["*"]}',
     ),
-}
+    "piffer-metastasis": (
+        *VOLUMES, *TUNED, "split.folds=2", "finetune.patience=1", "finetune.early_stopping=always",
+        "arms=1: CT, Dose, T1w;5: CT, T1w, T2w;8: Dose, T1w, T2w",
+        'questions.metastasis={metastasis=["LMS"], free=["*"]}',
+    ),
+    "navarro-grading": (
+        *VOLUMES, *TUNED, "split.folds=2", "split.repeats=2", "finetune.early_stopping=never",
+        "finetune.patience=0", "volumes.slice_mm=0", "arms=T1FSGd",
+        'questions.grade={high=["LMS"], low=["SS"]}',
+    ),
+    "yang-lipoma": (
+        *VOLUMES, "split.folds=2", "split.repeats=2",
+        "arms=ResNet50: CT;ResNet50: T1+T2;ResNet50: CT+T1+T2",
+        'questions.liposarcoma={liposarcoma=["LMS"], lipoma=["*"]}',
+    ),
+}  # fmt: skip
+SERIES = ("CT", "Dose", "T1w", "T2w", "T1", "T2", "T1FSGd")  # of studies on volumes
+
+
+def is_of_volumes(name):
+    return any(arm.shows for arm in load_protocol(name).arms)
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """Twelve patients with seven modalities; a third of them stand for another hospital's."""
+    folder = tmp_path_factory.mktemp("series")
+    for i in range(12):
+        patient(folder / "patients" / f"p{i}", seed=i, modalities=SERIES, shape=(10, 32, 32))
+    write_list(folder / "volumes.csv", list_series(folder / "patients"))
+    rows = [f"p{i},{'LMS' if i % 2 else 'SS'},{'test' if i >= 8 else 'train'}" for i in range(12)]
+    (folder / "cases.csv").write_text("\n".join(["case,label,split", *rows]) + "\n")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +105,18 @@ def options(study, out, name, *more):
 
 
 @pytest.fixture(scope="module")
-def rerun(study, tmp_path_factory):
+def rerun(study, series, tmp_path_factory):
     """rerun(name) -> the folder, the output and the errors of a study; each is run once."""
 
     @functools.cache
     def run(name):
         folder, out, err = tmp_path_factory.mktemp(name) / "out", io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
-            module.run(options(study, folder, name))
+            asked = options(study, folder, name)
+            if is_of_volumes(name):
+                table, cases = series / "volumes.csv", series / "cases.csv"
+                asked = replace(asked, cohort=table, cases=cases, slides=None, annotations=None)
+            module.run(asked)
         return folder, out.getvalue(), err.getvalue()
 
     return run
@@ -96,6 +136,7 @@ def test_a_study_is_rerun_and_its_figures_stand_beside_ours(rerun, name):
     folder, out, err = rerun(name)
     assert "The data differ" in err
     assert "Changed from the study: extract.weights=random" in err
+    assert ("is the best of 3 arms" in err) == (name in ("piffer-metastasis", "yang-lipoma"))
     assert "printed" in out
     assert ", here test_resnet" in out
     rows = rows_of(folder)
@@ -106,15 +147,19 @@ def test_a_study_is_rerun_and_its_figures_stand_beside_ours(rerun, name):
     assert json.loads((folder / "run.json").read_text())["complete"]
     same_cases = [row for row in rows if "held-out tiles" in row["arm"]]
     assert not [row for row in same_cases if row["measure"].startswith("case")]
-    tested, files = 4, sorted(folder.glob("predictions*.csv"))
+    tested = 8 if name in ("piffer-metastasis", "yang-lipoma") else 4
+    files = sorted(folder.glob("predictions*.csv"))
     assert len(files) == (2 if name == "thiesen-sampler" else 1)
     for file in files:
         predictions = read_predictions(file)
         assert predictions.table.groupby("model")["case"].nunique().eq(tested).all()
     comparison = json.loads((folder / "comparison.json").read_text())
-    assert [(c["first"], c["second"]) for c in comparison] == (
-        [("40x", "16x")] if name == "usta-phase4" else []
-    )
+    compared = {
+        "usta-phase4": [("40x", "16x")],
+        "yang-lipoma": [("ResNet50: CT+T1+T2", "ResNet50: T1+T2")],
+    }
+    pairs = [tuple(sorted((c["first"], c["second"]))) for c in comparison]
+    assert pairs == [tuple(sorted(pair)) for pair in compared.get(name, [])]
 
 
 def test_arms_of_one_scale_share_its_bags_and_two_scales_are_joined(rerun):

@@ -9,12 +9,12 @@ from sklearn.metrics import accuracy_score, precision_score, recall_score
 from features.errors import FeaturesError
 from mil.data.case import Row
 from mil.errors import CohortError, ProtocolError
+from mil.protocols.arm import Arm
 from mil.protocols.measures import Split, TilePredictions, slide_predictions, summarise_arm
 from mil.protocols.protocol import (
     HELD_OUT,
     KINDS,
     MEASURES,
-    Arm,
     load_protocol,
     protocol_names,
     with_changes,
@@ -28,6 +28,60 @@ PRINTED = {
     "usta-phase4": [0.7016, 0.68, 0.60, 0.48],
     "foersch-subtypes": [0.799, 0.97],
     "thiesen-sampler": [0.969, 0.961, 0.929],
+    "piffer-metastasis": [
+        0.78,
+        0.67,
+        0.75,
+        0.73,
+        0.70,
+        0.85,
+        0.81,
+        0.82,
+        0.77,
+        0.79,
+        0.84,
+        0.75,
+        0.83,
+        0.79,
+        0.77,
+        0.80,
+        0.68,
+        0.72,
+        0.69,
+        0.68,
+        0.80,
+        0.71,
+        0.70,
+        0.68,
+        0.69,
+        0.86,
+        0.81,
+        0.73,
+        0.71,
+        0.76,
+        0.89,
+        0.75,
+        0.84,
+        0.81,
+        0.78,
+        0.85,
+        0.76,
+        0.80,
+        0.77,
+        0.76,
+        0.90,
+        0.85,
+        0.84,
+        0.78,
+        0.81,
+        0.89,
+        0.77,
+        0.86,
+        0.83,
+        0.80,
+    ],
+    "navarro-grading": [0.75, 0.91, 0.40, 0.90, 0.83, 0.76, 0.62, 0.72, 0.74, 0.64],
+    "yang-lipoma": [0.950, 0.9211, 0.95, 0.8889],
 }
 
 
@@ -55,12 +109,13 @@ def test_settings_are_those_of_the_stages_and_pass_them(name):
         known = {entry.name for entry in fields(KINDS[section])} | {HELD_OUT}
         assert set(settings) <= known
     for arm in protocol.arms:
-        assert arm.test in ("folds", "tiles", "fields", "external")
+        assert arm.test in ("folds", "tiles", "fields", "external", "ensemble")
         assert arm.test != "fields" or arm.segments
         assert arm.region in ("", "segmented", "tissue")
         assert set(arm.published) <= set(MEASURES)
         assert not arm.start or arm.start in {other.name for other in protocol.arms}
         assert arm.test != "tiles" or protocol.hold_out_tiles
+        assert arm.test != "ensemble" or arm.finetune
     assert set(protocol.compare) <= {arm.name for arm in protocol.arms}
     assert {arm.question for arm in protocol.arms} - {""} == set(protocol.questions)
 

@@ -70,7 +70,7 @@ def test_only_the_studys_questions_can_be_changed():
         ({"question": "rm"}, ProtocolError, "Did you mean 'rms'"),
         ({"finetune": True}, ProtocolError, "need frozen features"),
         ({"test": "tiles"}, ProtocolError, "need frozen features"),
-        ({"model": "", "scales": (0.5, 1.0)}, ProtocolError, "joined scales need a model"),
+        ({"model": "", "scales": (0.5, 1.0)}, ProtocolError, "joined stores need a model"),
     ],
 )
 def test_an_arm_whose_parts_do_not_go_together_is_refused_before_any_work(change, error, words):
