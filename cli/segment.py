@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cli.app import Group, app
-from cli.options import UsageError, build, part_of, plain, verb, writable, wrong_use
+from cli.options import UsageError, build, part_of, verb, writable, wrong_use
 from features.errors import InputError
 from mil.data.reading import TableReading
 from mil.segmentation.settings import SegmentSettings
@@ -136,19 +136,20 @@ def train(options: TrainOptions) -> None:
     `mil crossval` refuses to test cases that it has seen.
     """
     from cli.console import Bars, notify, say, show_tables
-    from mil.runs.record import NewRun
     from mil.segmentation.evaluation import evaluation_tables
-    from mil.segmentation.run import train_segmenter
+    from mil.segmentation.study import train_segmenter
 
     writable(options.out)
     with wrong_use(InputError):
         trained = train_segmenter(
-            NewRun(path=options.out, settings=plain(options), overwrite=options.overwrite),
-            _drawn(options),
-            part_of(options, SegmentSettings),
-            n_folds=0 if options.folds == "none" else int(options.folds),
+            options.cohort,
+            out=options.out,
+            settings=part_of(options, SegmentSettings),
+            folds=0 if options.folds == "none" else int(options.folds),
+            overwrite=options.overwrite,
             progress=Bars(),
             notify=notify,
+            **_places(options),
         )
     if trained.evaluation:
         show_tables(evaluation_tables(trained.evaluation))
@@ -169,18 +170,21 @@ def apply(options: ApplyOptions) -> None:
     so that `mil extract --annotations` reads them. A slide that fails does not stop the others.
     """
     from cli.console import Bars
-    from features.extraction.jobs import JobSettings, jobs_of_paths
-    from features.lowpower.segmenter import load_segmenter
-    from mil.segmentation.application import apply_segmenter
+    from mil.segmentation.study import apply_segmenter
 
     file, *slides = options.inputs
     if not slides:
         raise UsageError("Name a segmenter, then the slides to apply it to.")
     writable(options.out)
-    settings = JobSettings(slide_mpp=options.slide_mpp, slide_mpp_force=options.slide_mpp_force)
     with wrong_use(InputError):
-        jobs = jobs_of_paths(slides, settings)
-    applied = apply_segmenter(load_segmenter(file), jobs, options.out, Bars())
+        applied = apply_segmenter(
+            file,
+            slides,
+            out=options.out,
+            slide_mpp=options.slide_mpp,
+            slide_mpp_force=options.slide_mpp_force,
+            progress=Bars(),
+        )
     if _show_applied(applied, options.out):
         raise SystemExit(1)
 
@@ -199,19 +203,20 @@ def evaluate(options: EvaluateOptions) -> None:
     These are the rows whose column split says test; without such a row, all.
     """
     from cli.console import Bars, notify, say, show_tables
-    from mil.segmentation.evaluation import evaluation_tables, write_scores
-    from mil.segmentation.run import SCORES, evaluate_segmenter
+    from mil.segmentation.evaluation import evaluation_tables
+    from mil.segmentation.run import SCORES
+    from mil.segmentation.study import evaluate_segmenter
 
     writable(options.out)
     with wrong_use(InputError):
         evaluation = evaluate_segmenter(
             options.segmenter,
-            _drawn(options),
-            options.out / "maps",
+            options.cohort,
+            out=options.out,
             progress=Bars(),
             notify=notify,
+            **_places(options),
         )
-    write_scores(options.out / SCORES, evaluation.scores)
     show_tables(evaluation_tables(evaluation))
     say(f"Scores of each case: {options.out / SCORES}")
 
@@ -237,6 +242,12 @@ def fold_config(path: Path, out: Path, train_masks: str) -> "SegmentConfig":
     )
 
 
+def _places(options: DrawnOptions) -> dict[str, Any]:
+    """Where the annotated slides are, and how they and their table are read."""
+    names = ("slides", "annotations", "slide_mpp", "slide_mpp_force", "case_from", "label_is")
+    return {name: getattr(options, name) for name in names}
+
+
 def _drawn(options: DrawnOptions) -> "SegmentInput":
     """Where the annotated slides are."""
     from features.extraction.jobs import JobSettings
@@ -254,7 +265,7 @@ def _drawn(options: DrawnOptions) -> "SegmentInput":
     )
 
 
-def _show_applied(applied: "list[AppliedSlide]", out: Path) -> int:
+def _show_applied(applied: "tuple[AppliedSlide, ...]", out: Path) -> int:
     """Print a line per slide; the number of those that failed."""
     from cli.console import complain, counted, say, show_table
 

@@ -19,6 +19,10 @@ GROUPS = {
     "Tasks": ("Diagnosis", "Survival", "Grade", "Task"),
     "Settings": ("FitSettings", "SplitSettings", "JudgeSettings"),
     "Runs": ("cross_validate", "open_run", "Run", "external_validation", "learning_curve", "permute"),
+    "Finding tumour": (
+        "train_segmenter", "evaluate_segmenter", "apply_segmenter", "SegmentSettings", "TrainedSegmenter",
+        "SegmentEvaluation", "AppliedSlide",
+    ),
     "New slides": ("predict_slides", "Answers", "Answer"),
     "Models": (
         "fit", "FittedModel", "load_model", "predict", "list_models", "Head", "HeadSettings", "HeadOutput",
@@ -41,8 +45,9 @@ INTRODUCTION = """\
 slides and bags alone. The examples run in this order in a folder with `cohort.csv` (a row per slide: case,
 slide, label, and for the examples also time, event and grade), the folder `slides` and the folder
 `annotations`; `external.csv` and `external-store` are the table and the bags of further cases, `clam` holds
-features of another tool, and `volumes.csv` lists CT, T1 and PET of two patients. Every error is a
-`mil.SarcomilError`.
+features of another tool, `outlined.csv` lists slides of the folder `outlined` whose tumour is drawn in full
+(columns case, slide, annotated, split), and `volumes.csv` lists CT, T1 and PET of two patients. Every error
+is a `mil.SarcomilError`.
 
 This page is written from the docstrings by `python docs/make_api.py`.
 """

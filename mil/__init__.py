@@ -76,6 +76,13 @@ if TYPE_CHECKING:
     from mil.learning.fitted import load_model as load_model
     from mil.learning.fitted import predict as predict
     from mil.runs.external import external_validation as external_validation
+    from mil.segmentation.application import AppliedSlide as AppliedSlide
+    from mil.segmentation.evaluation import SegmentEvaluation as SegmentEvaluation
+    from mil.segmentation.run import TrainedSegmenter as TrainedSegmenter
+    from mil.segmentation.settings import SegmentSettings as SegmentSettings
+    from mil.segmentation.study import apply_segmenter as apply_segmenter
+    from mil.segmentation.study import evaluate_segmenter as evaluate_segmenter
+    from mil.segmentation.study import train_segmenter as train_segmenter
     from mil.settings import FitSettings as FitSettings
     from mil.settings import JudgeSettings as JudgeSettings
     from mil.settings import SplitSettings as SplitSettings
@@ -87,6 +94,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Answers",
+    "AppliedSlide",
     "Bag",
     "BagError",
     "Case",
@@ -114,19 +122,24 @@ __all__ = [
     "Run",
     "RunError",
     "SarcomilError",
+    "SegmentEvaluation",
+    "SegmentSettings",
     "Slide",
     "SlideError",
     "SplitSettings",
     "Survival",
     "Task",
     "TileScores",
+    "TrainedSegmenter",
     "VolumeRecipe",
     "__version__",
+    "apply_segmenter",
     "check_head",
     "compare",
     "convert",
     "cross_validate",
     "evaluate",
+    "evaluate_segmenter",
     "explain",
     "external_validation",
     "extract",
@@ -150,12 +163,14 @@ __all__ = [
     "read_predictions",
     "register_head",
     "split_cases",
+    "train_segmenter",
     "write_bag",
 ]
 
 _SOURCES = {
     "Answer": "mil.answers.answer:Answer",
     "Answers": "mil.answers.predict:Answers",
+    "AppliedSlide": "mil.segmentation.application:AppliedSlide",
     "Bag": "features.bags.bag:Bag",
     "BagError": "features.errors:BagError",
     "Case": "mil.data.case:Case",
@@ -183,18 +198,23 @@ _SOURCES = {
     "Run": "mil.api:Run",
     "RunError": "mil.errors:RunError",
     "SarcomilError": "features.errors:SarcomilError",
+    "SegmentEvaluation": "mil.segmentation.evaluation:SegmentEvaluation",
+    "SegmentSettings": "mil.segmentation.settings:SegmentSettings",
     "Slide": "features.slides.slide:Slide",
     "SlideError": "features.errors:SlideError",
     "SplitSettings": "mil.settings:SplitSettings",
     "Survival": "mil.tasks.survival:Survival",
     "Task": "mil.tasks.task:Task",
     "TileScores": "mil.explanation.scores:TileScores",
+    "TrainedSegmenter": "mil.segmentation.run:TrainedSegmenter",
     "VolumeRecipe": "features.volumes.recipe:VolumeRecipe",
+    "apply_segmenter": "mil.segmentation.study:apply_segmenter",
     "check_head": "mil.heads.laws:check_head",
     "compare": "mil.evaluation.judge:compare",
     "convert": "features.bags.convert:convert",
     "cross_validate": "mil.api:cross_validate",
     "evaluate": "mil.evaluation.judge:evaluate",
+    "evaluate_segmenter": "mil.segmentation.study:evaluate_segmenter",
     "explain": "mil.api:explain",
     "external_validation": "mil.runs.external:external_validation",
     "extract": "mil.data.jobs:extract",
@@ -218,6 +238,7 @@ _SOURCES = {
     "read_predictions": "mil.evaluation.predictions:read_predictions",
     "register_head": "mil.heads.registry:register_head",
     "split_cases": "mil.data.splits:split_cases",
+    "train_segmenter": "mil.segmentation.study:train_segmenter",
     "write_bag": "features.bags.bag:write_bag",
 }
 

@@ -18,23 +18,26 @@ import features
 import mil
 from features.bags.convert import export
 from features.volumes.listing import list_series, write_list
+from tests.features.making import box_ring, feature, write_geojson, write_tiff
 from tests.features.volumes.patients import cohort
+from tests.mil.segmentation.conftest import TUMOUR, draw_slide
 
 REPO = Path(__file__).parent.parent
 PAGE = (REPO / "docs" / "api.md").read_text()
 WRITER = runpy.run_path(str(REPO / "docs" / "make_api.py"))
 HEAVY = ("torch", "numpy", "pandas", "sklearn", "scipy", "matplotlib", "openslide", "h5py", "timm")
 NAMES = [
-    "Answer", "Answers", "Bag", "BagError", "Case", "Cohort", "CohortError", "Diagnosis", "Estimate",
-    "Evaluation", "Explanation", "FeaturesError", "FitError", "FitSettings", "FittedModel", "Fold",
-    "Grade", "Head", "HeadOutput", "HeadSettings", "JudgeSettings", "LeakageError", "MilError",
-    "Predictions", "PredictionsError", "Recipe", "Run", "RunError", "SarcomilError", "Slide",
-    "SlideError", "SplitSettings", "Survival", "Task", "TileScores", "VolumeRecipe", "check_head", "compare",
-    "convert", "cross_validate", "evaluate", "explain", "external_validation", "extract", "extract_volumes",
-    "fit", "join",
-    "learning_curve", "list_backbones", "list_methods", "list_models", "load_backbone", "load_cohort",
-    "load_model", "open_run", "open_slide", "permute", "predict", "predict_slides", "read_annotations",
-    "read_bag", "read_predictions", "register_head", "split_cases", "write_bag",
+    "Answer", "Answers", "AppliedSlide", "Bag", "BagError", "Case", "Cohort", "CohortError",
+    "Diagnosis", "Estimate", "Evaluation", "Explanation", "FeaturesError", "FitError", "FitSettings",
+    "FittedModel", "Fold", "Grade", "Head", "HeadOutput", "HeadSettings", "JudgeSettings",
+    "LeakageError", "MilError", "Predictions", "PredictionsError", "Recipe", "Run", "RunError",
+    "SarcomilError", "SegmentEvaluation", "SegmentSettings", "Slide", "SlideError", "SplitSettings",
+    "Survival", "Task", "TileScores", "TrainedSegmenter", "VolumeRecipe", "apply_segmenter",
+    "check_head", "compare", "convert", "cross_validate", "evaluate", "evaluate_segmenter", "explain",
+    "external_validation", "extract", "extract_volumes", "fit", "join", "learning_curve",
+    "list_backbones", "list_methods", "list_models", "load_backbone", "load_cohort", "load_model",
+    "open_run", "open_slide", "permute", "predict", "predict_slides", "read_annotations", "read_bag",
+    "read_predictions", "register_head", "split_cases", "train_segmenter", "write_bag",
 ]  # fmt: skip
 
 
@@ -158,6 +161,19 @@ def write_slides(folder, names, seed):
         (folder / "annotations" / f"{name}.geojson").write_text(json.dumps(drawn))
 
 
+def write_outlined(folder):
+    """Six slides whose tumour is drawn in full, two of them kept for testing."""
+    (folder / "outlined").mkdir()
+    lines = ["case,slide,annotated,split"]
+    for number in range(1, 7):
+        name = f"case-{number}"
+        write_tiff(folder / "outlined" / f"{name}.tiff", [draw_slide(number)], mpp=2.5)
+        ring = box_ring(TUMOUR[0], 64, TUMOUR[1], 256)
+        write_geojson(folder / "outlined" / f"{name}.geojson", feature(ring))
+        lines.append(f"{name},{name},full,{'test' if number > 4 else ''}")
+    (folder / "outlined.csv").write_text("\n".join(lines) + "\n")
+
+
 def write_table(path, cases):
     rows = [
         f"{case},{case}-s1,{'LMS' if i % 2 else 'SS'},{i % 3},{100 + 10 * i},{int(i % 4 > 0)},{1 + i % 3}"
@@ -184,6 +200,7 @@ def folder(tmp_path_factory):
         annotations=folder / "annotations",
     )
     export(folder / "external-store", folder / "clam", "clam")
+    write_outlined(folder)
     patients = cohort(folder / "patients", 2, shape=(8, 32, 32))
     write_list(folder / "volumes.csv", list_series(patients))
     return folder
