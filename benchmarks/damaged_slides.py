@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -48,7 +48,7 @@ CHANGES = {  # of which bytes, how many at most, and how many side by side
     "block": ("pixels", 1, 64),
 }
 KINDS = (*CHANGES, *CUTS, "longer", "text", "pixel", "block")
-BATCH = 250  # slides in one folder, and in one run of each verb
+BATCH = 125  # slides in one folder, and in one run of each verb
 MADE = 18  # slides of each compression, in turn with the real ones, which take longer
 COST_TILES = 600
 Places = dict[str, NDArray[np.int64]]
@@ -165,8 +165,10 @@ def accounted(table: Path, names: Sequence[str]) -> Counter[str]:
     return counts
 
 
-def survive(folder: Path, count: int, seed: int, real: Sequence[Path]) -> dict[str, Counter[str]]:
-    """Check and extract damaged slides in batches; figures of both verbs."""
+def survive(
+    folder: Path, count: int, seed: int, real: Sequence[Path]
+) -> Iterator[tuple[int, dict[str, Counter[str]]]]:
+    """Check and extract damaged slides; after each batch, how many they were, and the figures so far."""
     rng = np.random.default_rng(seed)
     figures = {"check": Counter[str](), "extract": Counter[str]()}
     sound = sound_slides(folder, real, rng)
@@ -182,11 +184,10 @@ def survive(folder: Path, count: int, seed: int, real: Sequence[Path]) -> dict[s
                     counts[f"died of {signal.Signals(-status).name}"] += 1
                 else:
                     counts.update(accounted(Path(batch) / verb / f"{verb}.csv", names))
-            print(f"{numbers.stop} of {count}: {dict(figures['extract'])}", flush=True)
-    return figures
+        yield numbers.stop, figures
 
 
-def measure_cost(folder: Path, count: int = 6, repeats: int = 3) -> tuple[list[float], float]:
+def measure_cost(folder: Path, count: int = 4, repeats: int = 3) -> tuple[list[float], float]:
     """Seconds of an extraction with the child over those without it, in turn on the same good slides.
 
     Only ``COST_TILES`` tiles of a slide are embedded, where a real one has thousands: the cost is an upper
@@ -256,18 +257,26 @@ def main() -> None:
     real = [path for path in found if path.suffix in (".svs", ".ndpi")]
     with tempfile.TemporaryDirectory() as folder:
         ratios, start_s = measure_cost(Path(folder))
-        figures = survive(Path(folder), options.slides, options.seed, real)
-    names = sorted(set(figures["check"]) | set(figures["extract"]))
-    header = ("what", "check", "extract")
+        settings = {
+            "seed": options.seed, "budget_s": BUDGET_S, "real": [path.name for path in real],
+            "with protection over without": [round(ratio, 4) for ratio in ratios],
+            "seconds until a child has read": round(start_s, 2),
+        }  # fmt: skip
+        cost = statistics.median(ratios)
+        for count, figures in survive(Path(folder), options.slides, options.seed, real):
+            keep(count, figures, settings, cost)  # also if the rest is broken off
+
+
+def keep(
+    count: int, figures: Mapping[str, Counter[str]], settings: Mapping[str, object], cost: float
+) -> None:
+    """Print and save what is known so far."""
+    names = sorted({name for counts in figures.values() for name in counts})
+    header = ("what", *figures)
     rows = [(name, *(str(counts[name]) for counts in figures.values())) for name in names]
-    cost = statistics.median(ratios)
     rows.append(("with protection over without, median", "", f"{cost:.3f}"))
     print_table(header, rows)
-    settings = {
-        "slides": options.slides, "seed": options.seed, "budget_s": BUDGET_S, "real": [p.name for p in real],
-        "ratios": [round(ratio, 4) for ratio in ratios], "seconds until a child has read": round(start_s, 2),
-    }  # fmt: skip
-    save("damaged-slides", header, rows, settings)
+    save("damaged-slides", header, rows, {"slides": count, **settings})
 
 
 if __name__ == "__main__":
