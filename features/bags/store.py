@@ -225,12 +225,20 @@ def missing_store(path: Path) -> str:
 
 def recipe_differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
     """The first few settings that differ, as ``tile 224 -> 256``; empty if none does."""
+    old, new = dict(_flat(stored)), dict(_flat(requested))
     changes = [
-        f"{key} {stored.get(key)} -> {value}"
-        for key, value in requested.items()
-        if stored.get(key) != value
+        f"{key} {old.get(key)} -> {value}" for key, value in new.items() if old.get(key) != value
     ]
     return ", ".join(changes[:4])
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by name; those of a part as ``volume.pixel_mm``."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield above + key, value
 
 
 def _read_outcome(path: Path) -> Outcome | None:

@@ -39,7 +39,7 @@ class Answer:
         predicted: the most probable answer, where there is one.
         candidates: the answers that cannot be told apart.
         unlike: see ``Likeness.ratio``; NaN where it is not known.
-        mask: where its tiles come from: ``annotations``, ``segmenter`` or ``all tissue``.
+        mask: where its tiles come from: ``annotations``, ``segmenter``, ``all tissue`` or ``volume``.
         tumour_mm2: area of the mask, in square millimetres; NaN without one.
         n_tiles: tiles that were read.
         trained_on: whether the model was trained on the case: ``yes``, ``no``, ``unknown``, or ``out of
@@ -290,8 +290,8 @@ def _read(
 
 
 def _area_mm2(bag: Bag, mask: str) -> float:
-    """The area of a mask inside the tiles; NaN where all tissue was used or there are no places."""
-    if not mask or mask == "all tissue" or not all(bag.side_l0):
+    """The area of a mask inside the tiles; NaN where all tissue was used, of volumes, or without places."""
+    if mask in ("", "all tissue") or bag.volume or not all(bag.side_l0):
         return math.nan
     tile_um2 = bag.side_l0[0] * bag.mpp_l0[0] * bag.side_l0[1] * bag.mpp_l0[1]
     return float(np.sum(bag.coverage, dtype=np.float64)) * tile_um2 / 1e6

@@ -8,11 +8,11 @@ from pathlib import Path
 from features.bags.bag import Bag, read_bag
 from features.errors import AnnotationError, AnnotationMissing, BagError, SarcomilError
 from features.progress import Progress
-from features.recipe import SEGMENTED
+from features.recipe import SEGMENTED, VOLUME
 from features.slides.names import slide_name
 from mil.answers.predictor import Predictor
 from mil.errors import FitError, RunError
-from mil.runs.inputs import check_region, extract_slides
+from mil.runs.inputs import check_region, extract_slides, misfit
 
 BAG = ".h5"
 ANNOTATIONS, SEGMENTER, ALL_TISSUE = "annotations", "segmenter", "all tissue"
@@ -93,6 +93,9 @@ def gather_slides(
         for name, path in by_name.items()
         if not path.exists()
     }
+    for name, path in paths.items():
+        if reason := misfit(path, predictor.recipe):
+            unusable.setdefault(name, FitError(reason))
     places = {name: path for name, path in by_name.items() if path.suffix == BAG}
     outlines = None
     for mask in dict.fromkeys(masks.values()):
@@ -231,6 +234,8 @@ def _choose_mask(predictor: Predictor, new: NewInputs, path: Path) -> str:
 
     if predictor.recipe["region"] == "tissue":
         return ALL_TISSUE
+    if predictor.recipe["region"] == VOLUME:  # chosen as the film was laid out
+        return VOLUME
     if new.annotations is not None:
         job = SlideJob(slide=slide_name(path.name), files=(path,), annotations=new.annotations)
         with suppress(AnnotationMissing):
@@ -243,6 +248,8 @@ def _choose_mask(predictor: Predictor, new: NewInputs, path: Path) -> str:
 def _mask_note(predictor: Predictor, new: NewInputs, mask: str) -> str:
     """What is to be said of a kind of mask; empty if nothing."""
     region = predictor.recipe["region"]
+    if region == VOLUME:
+        return ""
     inside = " or ".join(predictor.recipe["classes"]) or "what a segmenter calls tumour"
     if region == "tissue":
         unread = new.annotations or new.segmenter

@@ -9,7 +9,7 @@ from typing import Any
 from features.bags.bag import Bag, recipe_differences
 from features.bags.store import recipe_differences as describe_differences
 from features.errors import FeaturesError
-from features.recipe import SEGMENTED
+from features.recipe import SEGMENTED, VOLUME
 from mil.answers.hidden import Veil, hidden
 from mil.answers.reading import FitAnswer, Reader, reader_class
 from mil.answers.reference import SlideReference, load_reference
@@ -291,7 +291,8 @@ def _predictor(
     from mil.heads.registry import reads_table
 
     reference, note = reference_of_run(run)
-    if reference is not None and not any(reference.structures):
+    of_slides = fits[0].model.recipe.get("region") != VOLUME  # voxels tell volumes apart
+    if reference is not None and of_slides and not any(reference.structures):
         note = NO_PICTURES
     return Predictor(
         source=run.path,

@@ -9,8 +9,8 @@ from features.bags.bag import Bag, read_bag
 from features.errors import AnnotationError, BackboneError, BagError, NoTiles, SarcomilError
 from features.extraction.jobs import SlideJob
 from features.progress import Progress, Silent
-from features.recipe import SEGMENTED, Recipe
-from features.slides.names import slide_name
+from features.recipe import SEGMENTED, VOLUME, Recipe
+from features.slides.names import is_film_name, slide_name
 from features.tiles.stain import Stain, StainReference, save_reference
 from mil.errors import FitError, RunError
 
@@ -102,6 +102,7 @@ def extract_slides(
             annotations=annotations,
             segmenter=segmenter,
             fallback_mpp=slide_mpp,
+            from_tiles=is_film_name(path.name),
         )
         for path in slides
     ]
@@ -127,11 +128,30 @@ def check_inputs(
     if all(path.suffix == ".h5" for path in inputs):
         return
     check_region(recipe)
+    for path in inputs:
+        if reason := misfit(path, recipe):
+            raise RunError(reason)
     if recipe["region"] == "annotations" and annotations is None:
         raise AnnotationError(
             f"The model was trained on tiles inside {' or '.join(recipe['classes'])}. Set annotations to the "
             "folder with the slide's GeoJSON."
         )
+
+
+def misfit(path: Path, recipe: Mapping[str, Any]) -> str:
+    """Why a file cannot become a bag like the model's: a slide for one of volumes, or the reverse; or empty."""
+    is_film = is_film_name(path.name)
+    if path.suffix == ".h5" or is_film == (recipe["region"] == VOLUME):
+        return ""
+    if is_film:
+        return (
+            f"{path.name} is a film of CT or MRI, and the model was trained on slides. Give slides."
+        )
+    modalities = " and ".join(dict.fromkeys(recipe["volume"]["channels"]))
+    return (
+        f"The model was trained on slices of {modalities}, and {path.name} is none of a series laid out. "
+        "Extract the new volumes with the settings of the model's, and give their films or bags."
+    )
 
 
 def check_region(recipe: Mapping[str, Any]) -> None:
@@ -140,7 +160,7 @@ def check_region(recipe: Mapping[str, Any]) -> None:
     Raises:
         RunError: saying what it was trained on.
     """
-    if recipe["region"] in ("annotations", "tissue", SEGMENTED):
+    if recipe["region"] in ("annotations", "tissue", SEGMENTED, VOLUME):
         return
     source = FOREIGN_REGIONS.get(recipe["region"], "foreign bags")
     raise RunError(

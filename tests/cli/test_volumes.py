@@ -126,3 +126,33 @@ def test_a_table_that_cannot_be_read_says_why(tmp_path, table, said, mil):
     done = mil(*words, check=False)
     assert done.returncode == 1
     assert said in done.stderr
+
+
+def test_a_model_answers_for_films_and_bags_and_refuses_what_was_laid_out_otherwise(
+    study, tmp_path, mil
+):
+    """By fits that have not seen the case: films carry the voxels that training bags are known by."""
+    run = tmp_path / "run"
+    mil("crossval", study / "store" / "cohort.csv", study / "store", "--models", "mean", "--folds", 2,
+        "--seeds", 1, "--epochs", 2, "--out", run)  # fmt: skip
+    film = tmp_path / "renamed.film.tiff"
+    film.write_bytes((study / "store" / "films" / "p0.film.tiff").read_bytes())
+    said = mil("predict", run, film, study / "store" / "p1.h5", "--out", tmp_path / "new.csv")
+    assert "No pictures" not in said.stdout + said.stderr
+    rows = {r["slide"]: r for r in csv.DictReader((tmp_path / "new.csv").read_text().splitlines())}
+    assert {"renamed", "p1"} <= set(rows)
+    assert all(row["outcome"] != "failed" for row in rows.values()), rows
+    assert (rows["renamed"]["trained_on_it"], rows["renamed"]["mask"]) == ("out of fold", "volume")
+    run_words = ("--channels", "CT,T1,PET", "--pixel-mm", "2", "--out", tmp_path / "other", *TINY)
+    mil("volumes", "extract", study / "volumes.csv", *run_words)
+    done = mil(
+        "predict", run, tmp_path / "other" / "p1.h5", "--out", tmp_path / "n.csv", check=False
+    )
+    assert "volume.pixel_mm 0.0 -> 2.0" in done.stdout + done.stderr
+    slide = tmp_path / "a.svs"
+    slide.write_bytes(b"x")
+    mil("predict", run, slide, film, "--out", tmp_path / "n.csv", check=False)
+    rows = {r["slide"]: r for r in csv.DictReader((tmp_path / "n.csv").read_text().splitlines())}
+    assert rows["a"]["outcome"] == "failed"
+    assert "a.svs is none of a series laid out" in rows["a"]["reason"]
+    assert rows["renamed"]["outcome"] != "failed"
