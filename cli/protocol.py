@@ -259,7 +259,6 @@ def _jobs(options: RunOptions) -> "Sequence[SlideJob]":
 def _show_result(result: "ProtocolResult") -> None:
     """Printed and measured figures side by side, and how far they may be compared."""
     from cli.console import say, show_table, warn
-    from mil.protocols.protocol import MEASURES
 
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:.2f}"
@@ -276,7 +275,7 @@ def _show_result(result: "ProtocolResult") -> None:
     show_table(
         ["arm", "measure", "printed", "here"],
         [
-            [arm(row), MEASURES[row["measure"]], number(row["published"]), measured(row)]
+            [arm(row), row["words"], number(row["published"]), measured(row)]
             for row in result.rows()
         ],
     )

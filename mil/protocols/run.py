@@ -18,7 +18,7 @@ from mil.finetune.distributed import ranks
 from mil.protocols.best import describe_best
 from mil.protocols.films import Films
 from mil.protocols.measures import ArmResult, join_predictions
-from mil.protocols.protocol import Protocol
+from mil.protocols.protocol import MEASURES, Protocol
 from mil.protocols.rerun import Rerun
 from mil.runs.files import PREDICTIONS, write_json
 from mil.runs.record import NewRun, finish_run
@@ -45,12 +45,13 @@ class ProtocolResult:
     power: str = ""
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every measure of every arm, printed and measured; columns as in ``COLUMNS``."""
+        """Every measure of every arm, printed and measured; columns as in ``COLUMNS``, and ``words``."""
         return [
             {
                 "arm": result.arm.name,
                 "backbone": result.arm.backbone,
                 "measure": name,
+                "words": MEASURES[name].replace("tiles", "slices" if result.arm.shows else "tiles"),
                 "published": result.arm.published.get(name),
                 "measured": value,
                 "low": result.intervals.get(name, (None, None))[0],
@@ -71,7 +72,7 @@ class ProtocolResult:
         ]
         if not all(result.arm.model or result.arm.segments for result in self.arms):
             sentences.append(
-                "Measures over tiles have no interval: tiles of one case are not independent."
+                "Measures over tiles or slices have no interval: those of one case are not independent."
             )
         if any(result.arm.test == "tiles" for result in self.arms):
             sentences.append(
@@ -161,7 +162,7 @@ def run_protocol(
         atomic_path(new_run.path / "results.csv") as temporary,
         temporary.open("w", newline="") as file,
     ):
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(result.rows())
     write_json(new_run.path / "comparison.json", [pair.to_json() for pair in pairs])

@@ -139,7 +139,7 @@ def check_inputs(
 
 
 def misfit(path: Path, recipe: Mapping[str, Any]) -> str:
-    """Why a file cannot become a bag like the model's: a slide for one of volumes, or the reverse; or empty."""
+    """Why a file cannot become a bag like the model's: a slide for volumes, or the reverse; or empty."""
     is_film = is_film_name(path.name)
     if path.suffix == ".h5" or is_film == (recipe["region"] == VOLUME):
         return ""
