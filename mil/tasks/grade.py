@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mil.data.case import Case, Row
 from mil.data.names import check_spelling
 from mil.data.outcomes import require_column
-from mil.data.values import without_missing
+from mil.data.values import doubtful_word, without_missing
 from mil.errors import CohortError, FitError
 from mil.tasks.names import GradeColumns
 from mil.tasks.task import Fields, Task, limit_beyond_chance
@@ -57,7 +57,14 @@ class Grade(GradeColumns, Task):
         if not rows:
             return ()
         column = require_column(rows, "grade", self.grade, source)
-        cells = without_missing([row.other[column] for row in rows], self.grade_order)
+        written = [row.other[column] for row in rows]
+        if doubt := doubtful_word(written, self.grade_order, of_labels=True):
+            raise CohortError(
+                f"{source}: column {column!r} holds {doubt[0]!r} beside {doubt[1]!r}: the lowest grade, or a "
+                "word for one that is not known. Name all grades in grade_order if it is one; leave these "
+                "cells empty if it is not known."
+            )
+        cells = without_missing(written, self.grade_order)
         check_spelling(source, column, cells)
         labelled = tuple(_label_row(row, column, cells[i]) for i, row in enumerate(rows))
         if not any(row.label for row in labelled):

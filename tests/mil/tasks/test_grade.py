@@ -178,3 +178,19 @@ def test_settings_name_the_task_and_its_columns():
     assert task_from(task.to_settings() | {"task": "grade"}) == task
     with pytest.raises(CohortError, match="Did you mean 'grade'"):
         task_class("grades")
+
+
+@pytest.mark.parametrize("grades", [("none", "mild", "severe"), ("2+", "1+", "-"), ("-", "3")])
+def test_a_lowest_grade_that_reads_like_a_missing_word_is_stated_or_refused(grades):
+    rows = rows_of(*grades, *grades)
+    with pytest.raises(
+        CohortError, match=r"column 'grade' holds .* Name all grades in grade_order"
+    ):
+        Grade().label_rows(rows, "t.csv")
+    labelled = Grade(grade_order=grades).label_rows(rows, "t.csv")
+    assert [row.label for row in labelled] == [*grades, *grades]
+
+
+def test_a_dash_among_numbered_grades_is_missing():
+    labelled = Grade().label_rows(rows_of("1", "2", "-", "3"), "t.csv")
+    assert [row.label for row in labelled] == ["1", "2", "", "3"]
