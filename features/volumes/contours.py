@@ -84,7 +84,7 @@ def mask_of_contours(
     values = _draw(slices, shape, notes)
     steps_mm = [grid.spacing_mm[2 - place] for place in in_plane]
     if empty := sorted(set(range(min(slices), max(slices))) - set(slices)):
-        words = "have no contour and are outside; they can be filled (fill_between)"
+        words = "have no contour and are outside; they can be filled (allow=sparse)"
         if fill_between:
             words = "are filled with a shape between theirs"
             values = _fill_between(values, sorted(slices), steps_mm)

@@ -6,7 +6,7 @@ planning system (DVHSequence) are not read: their unit may be per cent of a pres
 Source: DICOM PS3.3, C.8.8.3 (RT dose), C.8.8.3.2 (offsets of the planes).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import VolumeError
+from features.volumes.allowances import Allowance
 from features.volumes.grid import resample
 from features.volumes.headers import Plane, lenient, number, numbers, planes_of, read_header, text
 from features.volumes.pixels import read_stored
@@ -34,12 +35,12 @@ SAME_MM = 1e-2
 UNEVEN = 0.02  # of a step
 
 
-def read_dose(path: Path, *, allow_partial: bool = False) -> Volume:
+def read_dose(path: Path, *, allow: Collection[Allowance] = ()) -> Volume:
     """Read the dose of one RTDOSE file.
 
     Args:
         path: the file.
-        allow_partial: take a dose that is a part of the plan, as of one beam or one fraction.
+        allow: ``part`` takes a dose that is a part of the plan, as of one beam or one fraction.
 
     Returns:
         The dose in Gy; planes that are not evenly placed are interpolated at the distance of the nearest
@@ -51,7 +52,7 @@ def read_dose(path: Path, *, allow_partial: bool = False) -> Volume:
     """
     header = read_header(path, pixels=True)
     with lenient():
-        _check_kind(header, path, allow_partial=allow_partial)
+        _check_kind(header, path, allow_partial="part" in allow)
         scaling = numbers(header, "DoseGridScaling", 1, path)[0]
         if scaling <= 0:
             raise VolumeError(
@@ -97,7 +98,7 @@ def _check_kind(header: Any, path: Path, *, allow_partial: bool) -> None:
     if summation in PARTIAL and not allow_partial:
         raise VolumeError(
             f"{path.name} holds the dose of a part of the plan (DoseSummationType {summation}). Pass the "
-            "dose of the plan, or allow a part (allow_partial) and add the parts with sum_doses."
+            "dose of the plan, or allow a part (allow=part)."
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from features.errors import VolumeError
 from features.volumes.libraries import pydicom
 
+UNITS = ("_t", "_mm", "_ms", "_degrees", "kvp")
 PREAMBLE = 128
 BARE_STARTS = (b"\x02\x00", b"\x08\x00")  # the first groups of a file without a preamble
 BARE_SUFFIXES = ("", ".dcm", ".ima", ".img", ".dicom")
@@ -89,8 +90,13 @@ def lenient() -> Iterator[None]:
 
 def is_dicom(path: Path) -> bool:
     """Whether a file begins as DICOM does, with its preamble or, in old files, without."""
-    with path.open("rb") as file:
-        start = file.read(PREAMBLE + 4)
+    try:
+        with path.open("rb") as file:
+            start = file.read(PREAMBLE + 4)
+    except OSError as error:
+        raise VolumeError(
+            f"{path} cannot be opened ({error.strerror}). Check its permissions."
+        ) from error
     if start[PREAMBLE:] == b"DICM":
         return True
     return path.suffix.lower() in BARE_SUFFIXES and start[:2] in BARE_STARTS and start[3:4] == b"\0"
@@ -175,7 +181,7 @@ def facts_of(header: Any) -> dict[str, str | float]:
         for name, keyword in FACTS.items():
             value = next((found for source in sources if (found := text(source, keyword))), "")
             if value:
-                facts[name] = _number_or_text(value)
+                facts[name] = _number_or_text(value) if name.endswith(UNITS) else value
         if year := text(header, "StudyDate")[:4]:
             facts["study_year"] = year
         if text(header, "LossyImageCompression") == "01":

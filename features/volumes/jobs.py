@@ -99,17 +99,15 @@ def _read_mask(files: SeriesFiles, volume: Volume, recipe: VolumeRecipe) -> Mask
     if is_image_file(files.mask):
         number = int(files.roi) if files.roi.isdecimal() else None
         return read_region_map(files.mask, volume, number)
-    return read_structure(files.mask, files.roi or "*", volume)
+    return read_structure(files.mask, files.roi or "*", volume, allow=recipe.allow)
 
 
 def _read(files: SeriesFiles, recipe: VolumeRecipe) -> Volume:
     path = files.path
     one_file = path.is_file() and not is_image_file(path) and is_dicom(path)
     if one_file and text(read_header(path), "Modality") == "RTDOSE":
-        return read_dose(path)
-    return read_volume(
-        path, files.series, allow_gaps="gaps" in recipe.allow, allow_tilt="tilt" in recipe.allow
-    )
+        return read_dose(path, allow=recipe.allow)
+    return read_volume(path, files.series, allow=recipe.allow)
 
 
 def _registered(volumes: dict[str, Volume], first: str) -> dict[str, Volume]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from features.choices import check_choices
 from features.errors import InputError
+from features.volumes.allowances import Allowance
 
 Show = Literal["box", "whole", "masked"]
 Slices = Literal["region", "margin", "largest", "all"]
@@ -92,11 +93,13 @@ class VolumeRecipe:
             "help": "Modality whose bias field is corrected first (N4, for MRI); repeatable."
         },
     )
-    allow: tuple[Literal["gaps", "tilt"], ...] = field(
+    allow: tuple[Allowance, ...] = field(
         default=(),
         metadata={
-            "help": "Series to take though they are not sound: with `gaps`, whose missing slices are "
-            "interpolated, or with the `tilt` of a gantry, which is straightened; repeatable."
+            "help": "What to take though it is a guess: series with `gaps`, whose missing slices are "
+            "interpolated, or with the `tilt` of a gantry, which is straightened; `sparse` outlines, which "
+            "are filled in between; outlines in an unstated or other `frame` of reference, taken as the "
+            "image's; the dose of a `part` of a plan; repeatable."
         },
     )
     register: bool = field(

@@ -16,13 +16,13 @@ MAX_BEYOND = 0.01  # of a region may lie beyond the image
 SHOWN = 12  # numbers in an error
 
 
-def read_region_map(path: Path, volume: Volume, number: int | None = None) -> Mask:
+def read_region_map(path: Path, volume: Volume, roi: int | None = None) -> Mask:
     """A region of a label map as a mask on the grid of a volume.
 
     Args:
         path: a file of whole numbers, 0 outside.
         volume: the image; a map on another grid is moved to its grid, with a note.
-        number: which label; None where there is one alone.
+        roi: which label; None where there is one alone.
 
     Raises:
         AnnotationError: the file holds no whole numbers, no label, several while none is named, or lies
@@ -34,14 +34,14 @@ def read_region_map(path: Path, volume: Volume, number: int | None = None) -> Ma
             f"{path.name} is no NIfTI, NRRD or MetaImage file. Convert a DICOM segmentation to one of them."
         )
     stored = read_image_file(path)
-    chosen, others = _choose(stored.values, number, path)
+    chosen, others = _choose(stored.values, roi, path)
     mask = Mask(stored.values == chosen, stored.grid, f"{path.name}, label {chosen}", stored.notes)
     moved = _place(mask, volume, path)
     notes = [f"labels {', '.join(map(str, others))} left out"] if others else []
     return replace(moved, notes=(*notes, *moved.notes))
 
 
-def _choose(values: NDArray[np.float32], number: int | None, path: Path) -> tuple[int, list[int]]:
+def _choose(values: NDArray[np.float32], roi: int | None, path: Path) -> tuple[int, list[int]]:
     """The label that is meant, and the others."""
     if not np.array_equal(values, np.round(values)):
         raise AnnotationError(
@@ -54,15 +54,15 @@ def _choose(values: NDArray[np.float32], number: int | None, path: Path) -> tupl
     )
     if not len(numbers):
         raise AnnotationError(f"{path.name} is empty: every voxel is 0. Draw the region again.")
-    if number is None and len(numbers) > 1:
+    if roi is None and len(numbers) > 1:
         raise AnnotationError(
             f"{path.name} holds {len(numbers)} labels: {listed}{' ...' if len(numbers) > SHOWN else ''}. "
-            "Name the one that is meant (number)."
+            "Name the one that is meant (roi)."
         )
-    chosen = int(numbers[0]) if number is None else number
+    chosen = int(numbers[0]) if roi is None else roi
     if chosen not in numbers:
         raise AnnotationError(
-            f"{path.name} has no label {number}. It has {listed}. Name one of these."
+            f"{path.name} has no label {roi}. It has {listed}. Name one of these."
         )
     return chosen, [int(one) for one in numbers if one != chosen]
 

@@ -4,11 +4,13 @@ volume = read_volume(Path("patient-01/T1"))
 volume.values  # (z, y, x) float32, axes to the patient's left, back and head
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from features.errors import VolumeError
+from features.volumes.allowances import Allowance
 from features.volumes.headers import (
     Plane,
     facts_of,
@@ -86,17 +88,17 @@ class Series:
             words.append(f"{steps[len(steps) // 2]:.2f} mm apart")
         return f"{self.number or '-'}: {', '.join(words)}; UID {self.uid or 'missing'}"
 
-    def problem(self, *, allow_gaps: bool = False, allow_tilt: bool = False) -> str:
+    def problem(self, allow: Collection[Allowance] = ()) -> str:
         """Why it cannot be read as a volume, without reading pixels; empty where nothing is known."""
         if not self.planes:
             return ""
         try:
-            self.stack(allow_gaps=allow_gaps, allow_tilt=allow_tilt)
+            self.stack(allow)
         except VolumeError as error:
             return str(error)
         return ""
 
-    def stack(self, *, allow_gaps: bool = False, allow_tilt: bool = False) -> Stack:
+    def stack(self, allow: Collection[Allowance] = ()) -> Stack:
         """Its slices in their order.
 
         Raises:
@@ -105,8 +107,7 @@ class Series:
         return stack_planes(
             self.planes,
             self.name,
-            allow_gaps=allow_gaps,
-            allow_tilt=allow_tilt,
+            allow=allow,
             thickness_mm=self.thickness_mm,
         )
 
@@ -274,13 +275,13 @@ def choose_series(path: Path, series: str = "") -> Series:
     )
 
 
-def read_series(series: Series, *, allow_gaps: bool = False, allow_tilt: bool = False) -> Volume:
+def read_series(series: Series, *, allow: Collection[Allowance] = ()) -> Volume:
     """Read a series as a volume.
 
     Args:
         series: one of ``find_series``.
-        allow_gaps: interpolate missing slices instead of an error; a note says how many.
-        allow_tilt: straighten the slices of a tilted gantry instead of an error; a note says by how much.
+        allow: instead of an error, interpolate missing slices (``gaps``) or straighten those of a tilted
+            gantry (``tilt``); a note says how many and by how much.
 
     Returns:
         The volume; its axes run to the patient's left, back and head as nearly as they can without a new
@@ -291,7 +292,7 @@ def read_series(series: Series, *, allow_gaps: bool = False, allow_tilt: bool = 
     """
     if not series.planes:
         return read_image_file(series.paths[0])
-    stack = series.stack(allow_gaps=allow_gaps, allow_tilt=allow_tilt)
+    stack = series.stack(allow)
     outside = AIR_HU if series.modality == "CT" else 0.0
     values, pixel_notes = read_planes(list(stack.planes), series.modality, outside)
     values, grid, notes = fill_stack(stack, values, outside)
@@ -312,18 +313,15 @@ def read_series(series: Series, *, allow_gaps: bool = False, allow_tilt: bool = 
     )
 
 
-def read_volume(
-    path: Path, series: str = "", *, allow_gaps: bool = False, allow_tilt: bool = False
-) -> Volume:
+def read_volume(path: Path, series: str = "", *, allow: Collection[Allowance] = ()) -> Volume:
     """Read the one series of a folder, or the one that is named.
 
     Args:
         path: a folder or a file.
         series: UID, number, description or part, where there are several.
-        allow_gaps: see ``read_series``.
-        allow_tilt: see ``read_series``.
+        allow: see ``read_series``.
 
     Raises:
         VolumeError: there is no series, there are several, or it cannot be read.
     """
-    return read_series(choose_series(path, series), allow_gaps=allow_gaps, allow_tilt=allow_tilt)
+    return read_series(choose_series(path, series), allow=allow)

@@ -5,7 +5,7 @@ locations, slice thickness and the spacing between slices that a file states are
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from features.errors import VolumeError
+from features.volumes.allowances import Allowance
 from features.volumes.headers import PARTS, Plane
 from features.volumes.volume import Grid
 
@@ -56,8 +57,7 @@ def stack_planes(
     planes: Sequence[Plane],
     name: str,
     *,
-    allow_gaps: bool = False,
-    allow_tilt: bool = False,
+    allow: Collection[Allowance] = (),
     thickness_mm: float | None = None,
 ) -> Stack:
     """Put slices in order and check that they make one volume.
@@ -65,8 +65,8 @@ def stack_planes(
     Args:
         planes: slices of one series.
         name: the series, for messages.
-        allow_gaps: missing slices, and slices between places, are interpolated later.
-        allow_tilt: slices that move aside are straightened later.
+        allow: ``gaps`` (missing slices, and slices between places, are interpolated later) and ``tilt``
+            (slices that move aside are straightened later).
         thickness_mm: of a slice; the step where there is one slice alone.
 
     Raises:
@@ -81,9 +81,9 @@ def stack_planes(
     if len(planes) == 1:
         return _single(ordered, name, thickness_mm)
     _check_apart(ordered, along, name)
-    step_mm, steps, notes = _even_steps(ordered, along, name, allow_gaps=allow_gaps)
+    step_mm, steps, notes = _even_steps(ordered, along, name, allow_gaps="gaps" in allow)
     stack = Stack(ordered, steps, step_mm, aside - aside[0], tuple(notes))
-    if stack.is_tilted and not allow_tilt:
+    if stack.is_tilted and "tilt" not in allow:
         _refuse_tilt(stack, name)
     return stack
 
@@ -221,7 +221,7 @@ def _even_steps(
         raise VolumeError(
             f"{name}: its slices are not evenly placed; steps of {shown} mm. From {planes[wide].name} to "
             f"{planes[wide + 1].name} there are {gaps[wide]:.2f} mm where {step:.2f} mm are usual: a slice "
-            "is missing. Copy the series again, or allow gaps (allow_gaps) to have them interpolated."
+            "is missing. Copy the series again, or allow gaps (allow=gaps) to have them interpolated."
         )
     steps = (along - along[0]) / step
     count = round(float(steps[-1])) + 1
@@ -241,12 +241,12 @@ def _refuse_tilt(stack: Stack, name: str) -> None:
         aside = np.abs(stack.offsets_mm).max()
         raise VolumeError(
             f"{name}: its slices do not lie above each other; they move aside by up to {aside:.2f} mm, and "
-            "not evenly. They are not one volume: export the series again, or allow a tilt (allow_tilt) to "
+            "not evenly. They are not one volume: export the series again, or allow a tilt (allow=tilt) to "
             "have each slice moved to its place."
         )
     raise VolumeError(
         f"{name}: each slice lies {rise:.3f} mm aside of the one before it, {degrees:.1f} degrees from the "
-        "normal: a tilted gantry. Allow a tilt (allow_tilt) to have the slices straightened, or convert the "
+        "normal: a tilted gantry. Allow a tilt (allow=tilt) to have the slices straightened, or convert the "
         "series with a tool that corrects it."
     )
 

@@ -5,6 +5,7 @@ Source: DICOM PS3.3, C.8.8.5 (structure set) and C.8.8.6 (ROI contours).
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import AnnotationError
+from features.volumes.allowances import Allowance
 from features.volumes.contours import Mask, mask_of_contours
 from features.volumes.headers import lenient, read_header, text
 from features.volumes.volume import Volume
@@ -176,8 +178,7 @@ def read_structure(
     name: str,
     volume: Volume,
     *,
-    same_frame: bool = False,
-    fill_between: bool = False,
+    allow: Collection[Allowance] = (),
 ) -> Mask:
     """A region of a structure set as a mask on the grid of a volume.
 
@@ -185,23 +186,22 @@ def read_structure(
         path: an RTSTRUCT file.
         name: of the region, or enough of it.
         volume: the series that it was drawn on, or another in the same frame of reference.
-        same_frame: take the millimetres of both as one frame though the files do not say so, as where the
-            volume was converted to NIfTI.
-        fill_between: see ``mask_of_contours``.
+        allow: ``frame`` takes the millimetres of both as one frame though the files do not say so, as where
+            the volume was converted to NIfTI; ``sparse`` gives slices between contoured ones a shape.
 
     Raises:
         AnnotationError: there is no such region, its frame of reference is another's or unknown, or no mask
             can be made of it.
     """
     region = choose_region(read_regions(path), name, path.name)
-    if not same_frame:
+    if "frame" not in allow:
         _check_frame(region, volume, path.name)
     mask = mask_of_contours(
         region.contours,
         volume.grid,
         f"{path.name}, region {region.name!r}",
         slice_axis=volume.slice_axis,
-        fill_between=fill_between,
+        fill_between="sparse" in allow,
     )
     notes = [f"{count} contours of kind {kind} left out" for kind, count in region.others]
     if _plain(region.name) != _plain(name):
@@ -225,5 +225,5 @@ def _check_frame(region: Region, volume: Volume, source: str) -> None:
     raise AnnotationError(
         f"{source}: whether the region {region.name!r} and the image share a frame of reference is unknown, "
         f"as {missing} names none. Use the DICOM series that it was drawn on, or say that they share one "
-        "(same_frame)."
+        "(allow=frame)."
     )

@@ -120,7 +120,7 @@ def test_what_is_no_dose_in_gray_is_refused(tmp_path, change, words):
 
 def test_a_part_of_a_plan_on_request(tmp_path):
     path = written(tmp_path, change=lambda f: setattr(f, "DoseSummationType", "BEAM"))
-    assert read_dose(path, allow_partial=True).facts["summation"] == "BEAM"
+    assert read_dose(path, allow=["part"]).facts["summation"] == "BEAM"
 
 
 def test_histograms_of_the_planning_system_are_not_read(tmp_path):

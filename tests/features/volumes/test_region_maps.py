@@ -58,11 +58,11 @@ def test_one_of_several_labels_is_asked_for(tmp_path, volume):
     path = written(tmp_path / "m.nii.gz", values)
     with pytest.raises(AnnotationError, match=r"2 labels: 1 \(216 voxels\), 3 \(4 voxels\)"):
         read_region_map(path, volume)
-    mask = read_region_map(path, volume, number=3)
+    mask = read_region_map(path, volume, roi=3)
     assert mask.values.sum() == 4
     assert mask.notes == ("labels 1 left out",)
     with pytest.raises(AnnotationError, match=r"has no label 2\. It has 1 \(216"):
-        read_region_map(path, volume, number=2)
+        read_region_map(path, volume, roi=2)
 
 
 @pytest.mark.parametrize(

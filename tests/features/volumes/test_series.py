@@ -75,7 +75,7 @@ def test_a_slice_is_missed_wherever_it_stood(tmp_path, index):
 
 
 def test_gaps_are_interpolated_on_request_and_noted(tmp_path):
-    volume = read_volume(without(series(tmp_path, VALUES), 2, 3), allow_gaps=True)
+    volume = read_volume(without(series(tmp_path, VALUES), 2, 3), allow=["gaps"])
     assert volume.values.shape == VALUES.shape
     assert np.array_equal(volume.values[[0, 1, 4, 5]], VALUES[[0, 1, 4, 5]])
     assert np.allclose(volume.values[2], VALUES[1] * 2 / 3 + VALUES[4] / 3)
@@ -151,7 +151,7 @@ def test_a_tilted_gantry_is_straightened_on_request(tmp_path):
         file.ImagePositionPatient = [0, 2.0 * index, 3.0 * index]
 
     series(tmp_path, cut, spacing_mm=(1, 1, 3), change=tilt)
-    volume = read_volume(tmp_path, allow_tilt=True)
+    volume = read_volume(tmp_path, allow=["tilt"])
     assert volume.values.shape == (4, 18, 6)
     for index in range(4):
         rows = slice(2 * index, 2 * index + 12)
@@ -216,6 +216,8 @@ def test_slices_of_several_orientations_are_counted(tmp_path):
         (lambda f: delattr(f, "ImageOrientationPatient"), "has no ImageOrientationPatient"),
         (lambda f: delattr(f, "PixelSpacing"), "has no PixelSpacing"),
         (lambda f: setattr(f, "PixelSpacing", [1.0]), "PixelSpacing is not 2 numbers"),
+        (lambda f: setattr(f, "PixelSpacing", [1, 1, 3]), "PixelSpacing is not 2 numbers"),
+        (lambda f: setattr(f, "ImagePositionPatient", [0, 0, "nan"]), "Patient is not 3 numbers"),
         (lambda f: delattr(f, "PixelData"), "has no pixels"),
     ],
 )  # fmt: skip
@@ -334,7 +336,7 @@ def test_a_folder_tells_images_from_what_belongs_to_them(tmp_path):
 def test_a_problem_is_known_before_pixels_are_read(tmp_path):
     [one] = find_series(without(series(tmp_path, VALUES), 2))
     assert "6.00 mm where 3.00 mm are usual" in one.problem()
-    assert one.problem(allow_gaps=True) == ""
+    assert one.problem(["gaps"]) == ""
 
 
 @pytest.mark.parametrize(
@@ -348,10 +350,16 @@ def test_what_holds_no_series_is_named(tmp_path, name, words):
 
 
 def test_facts_name_the_scan_and_not_the_patient(tmp_path):
-    elements = {"Manufacturer": "M", "MagneticFieldStrength": 1.5, "RepetitionTime": 500}
+    elements = {
+        "Manufacturer": "M",
+        "ConvolutionKernel": "030",
+        "MagneticFieldStrength": 1.5,
+        "RepetitionTime": 500,
+    }
     volume = read_volume(series(tmp_path, VALUES, **elements, BurnedInAnnotation="YES"))
     assert volume.facts["manufacturer"] == "M"
     assert volume.facts["field_strength_t"] == 1.5
+    assert volume.facts["kernel"] == "030"
     assert volume.facts["study_year"] == "2019"
     assert volume.facts["slices"] == 6
     shown = repr((volume.facts, volume.notes, volume.series))

@@ -6,6 +6,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from features.errors import AnnotationError
+from features.volumes.jobs import SeriesFiles, VolumeJob
+from features.volumes.recipe import VolumeRecipe
 from features.volumes.series import read_volume
 from features.volumes.structures import choose_region, read_regions, read_structure
 from tests.small_series import FRAME, SERIES, contour, series, structure_set
@@ -135,7 +137,7 @@ def test_another_frame_of_reference_is_refused(tmp_path, volume):
     message = refusal(path, "GTV", volume)
     assert "1.2.3.4" in message
     assert FRAME in message
-    assert read_structure(path, "GTV", volume, same_frame=True).values.any()
+    assert read_structure(path, "GTV", volume, allow=["frame"]).values.any()
 
 
 def unnamed(*, roi=True, reference=True, own=True):
@@ -183,7 +185,7 @@ def test_an_image_without_a_frame_needs_a_word(tmp_path, volume):
     converted = replace(volume, frame_of_reference="", series="")
     path = structure_set(tmp_path / "rs.dcm", {"GTV": [SQUARE]})
     assert "as the image names none" in refusal(path, "GTV", converted)
-    assert read_structure(path, "GTV", converted, same_frame=True).values.any()
+    assert read_structure(path, "GTV", converted, allow=["frame"]).values.any()
 
 
 @pytest.mark.parametrize(
@@ -237,7 +239,7 @@ def test_an_image_in_the_same_frame_shows_the_same_place(tmp_path, volume):
             origin_mm=(10, 20, 30), orientation=(-1, 0, 0, 0, 1, 0), SeriesInstanceUID="1.9",
         )
     )  # fmt: skip
-    mask = read_structure(path, "GTV", fine, fill_between=True)
+    mask = read_structure(path, "GTV", fine, allow=["sparse"])
     places = mask.grid.to_mm(np.argwhere(mask.values)[:, ::-1].astype(float))
     assert places.min(axis=0) == pytest.approx((-7.0, 23.5, 12.0 - 0.75), abs=0.8)
     assert places.max(axis=0) == pytest.approx((-1.5, 29.0, 14.0), abs=0.8)
@@ -258,3 +260,20 @@ def test_names_in_other_scripts(tmp_path, volume):
 
     path = structure_set(tmp_path / "rs.dcm", {"x": [SQUARE]}, change=name)
     assert read_structure(path, "tumör_LINKS", volume).name == "Tumör links"
+
+
+def job(tmp_path, mask, roi="GTV"):
+    files = SeriesFiles(path=tmp_path / "series", mask=mask, roi=roi)
+    return VolumeJob(name="a", case="a", modalities={"T1": files})
+
+
+def test_what_a_recipe_allows_reaches_the_outlines(tmp_path, volume):
+    far = SQUARE + np.array([0, 0, 9.0])
+    path = structure_set(tmp_path / "rs.dcm", {"GTV": [SQUARE, far]}, frame="1.2.3")
+    with pytest.raises(AnnotationError, match="another frame of reference"):
+        job(tmp_path, path).read(VolumeRecipe(channels=("T1",)))
+    _, gappy = job(tmp_path, path).read(VolumeRecipe(channels=("T1",), allow=("frame",)))
+    assert "allow=sparse" in gappy.notes[0]
+    both = VolumeRecipe(channels=("T1",), allow=("frame", "sparse"))
+    _, whole = job(tmp_path, path).read(both)
+    assert [mask.values.any(axis=(1, 2)).sum() for mask in (gappy, whole)] == [2, 4]
