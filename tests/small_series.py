@@ -1,7 +1,6 @@
 """Small DICOM series, structure sets and doses, written for a test as scanners write them, or as they err."""
 
 import numpy as np
-from pydicom import config
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -91,9 +90,8 @@ def series(folder, values, *, modality="MR", spacing_mm=(1.5, 1.0, 3.0), origin_
         file.PixelSpacing = [spacing_mm[1], spacing_mm[0]]
         file.SliceThickness, file.InstanceNumber = spacing_mm[2], index + 1
         set_pixels(file, pixels)
-        with config.disable_value_validation():
-            change(file, index)
-            save(file)
+        change(file, index)
+        save(file)
     return folder
 
 
