@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli.app import Group, app
-from cli.options import UsageError, verb, writable, wrong_use
+from cli.options import UsageError, part_of, verb, writable, wrong_use
 from features.errors import InputError
-from features.recipe import Precision, Recipe, _list_backbones
+from features.recipe import Encoding, Recipe
 from features.volumes.recipe import VolumeRecipe
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TableOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeOptions(VolumeRecipe):
+class VolumeOptions(VolumeRecipe, Encoding):
     """Settings of `mil volumes extract`."""
 
     channels: tuple[str, ...] = field(
@@ -80,28 +80,6 @@ class VolumeOptions(VolumeRecipe):
             "panel": "Volumes",
         },
     )
-    backbone: str = field(
-        default="resnet50",
-        metadata={
-            "help": "Backbone that embeds slices: a registered name, or any timm name.",
-            "panel": "Backbone",
-            "complete": _list_backbones,
-        },
-    )
-    weights: str = field(
-        default="pretrained",
-        metadata={
-            "help": "Weights of the backbone: `pretrained`, `random`, or a local file.",
-            "panel": "Backbone",
-        },
-    )
-    precision: Precision = field(
-        default="auto",
-        metadata={
-            "help": "Precision of the backbone; `auto` is bf16 where the device supports it.",
-            "panel": "Backbone",
-        },
-    )
     seed: int = field(default=0, metadata={"help": "Seed of random weights.", "panel": "Backbone"})
     device: str = field(
         default="auto",
@@ -119,8 +97,9 @@ class VolumeOptions(VolumeRecipe):
             )
         if self.channels_all not in (0, 1, 3):
             raise UsageError(f"--channels-all is 1 or 3; got {self.channels_all}.")
+        Encoding.__post_init__(self)
         if self.channels:
-            super().__post_init__()
+            VolumeRecipe.__post_init__(self)
 
 
 @verb(volumes, TableOptions, examples=["mil volumes table patients --out volumes.csv"])
@@ -211,10 +190,7 @@ def _extract(options: VolumeOptions, channels: tuple[str, ...]) -> int:
             options.table,
             out,
             volumes=recipe,
-            recipe=Recipe(
-                backbone=options.backbone, weights=options.weights, precision=options.precision,
-                seed=options.seed, tile=options.tile,
-            ),
+            recipe=Recipe(**vars(part_of(options, Encoding)), seed=options.seed),
             roi=options.roi,
             cases=options.cases,
             device=options.device,

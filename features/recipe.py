@@ -57,8 +57,8 @@ class Stated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseRecipe:
-    """A recipe without its scale."""
+class Encoding:
+    """Which network embeds tiles, and with which weights."""
 
     backbone: str = field(
         default="resnetv2_50",
@@ -108,6 +108,40 @@ class BaseRecipe:
             "panel": "Backbone",
         },
     )
+    precision: Precision = field(
+        default="auto",
+        metadata={
+            "help": "Precision of the backbone; `auto` is bf16 where the device supports it.",
+            "panel": "Backbone",
+        },
+    )
+
+    def __post_init__(self) -> None:
+        check_choices(self, FeaturesError)
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values and not (len(values) == 3 and all(0 < value < 1 for value in values)):
+                raise FeaturesError(
+                    f"{name} has three numbers between 0 and 1, for red, green and blue; got "
+                    f"{', '.join(map(str, values))}. ImageNet's mean is 0.485,0.456,0.406."
+                )
+        if self.input_px and self.input_px < 32:
+            raise FeaturesError(
+                f"input_px is a side in pixels, at least 32; got {self.input_px}. Use 224."
+            )
+
+    @property
+    def stated(self) -> Stated:
+        """How images are prepared for the weights, as far as it is stated."""
+        return Stated(
+            mean=tuple(self.mean), std=tuple(self.std), input_px=self.input_px, pooling=self.pooling
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseRecipe(Encoding):
+    """A recipe without its scale."""
+
     tile: int = field(
         default=224,
         metadata={"help": "Side of a tile in pixels, at the tile's mpp.", "panel": "Tiles"},
@@ -164,13 +198,6 @@ class BaseRecipe:
         default=0,
         metadata={"help": "Seed for drawing tiles and for random weights.", "panel": "Tiles"},
     )
-    precision: Precision = field(
-        default="auto",
-        metadata={
-            "help": "Precision of the backbone; `auto` is bf16 where the device supports it.",
-            "panel": "Backbone",
-        },
-    )
 
     drop: tuple[QualityFlag, ...] = field(
         default=(),
@@ -204,7 +231,7 @@ class BaseRecipe:
     )
 
     def __post_init__(self) -> None:
-        check_choices(self, FeaturesError)
+        super().__post_init__()
         self._check_stain()
         if self.tile < 32:
             raise FeaturesError(f"tile is a side in pixels, at least 32; got {self.tile}. Use 224.")
@@ -223,28 +250,6 @@ class BaseRecipe:
             raise FeaturesError(f"seed is 0 or more; got {self.seed}. Use 0.")
         if not self.classes:
             raise FeaturesError("classes names at least one annotation class; got none. Use Tumor.")
-
-        self._check_stated()
-
-    @property
-    def stated(self) -> Stated:
-        """How images are prepared for the weights, as far as it is stated."""
-        return Stated(
-            mean=tuple(self.mean), std=tuple(self.std), input_px=self.input_px, pooling=self.pooling
-        )
-
-    def _check_stated(self) -> None:
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if values and not (len(values) == 3 and all(0 < value < 1 for value in values)):
-                raise FeaturesError(
-                    f"{name} has three numbers between 0 and 1, for red, green and blue; got "
-                    f"{', '.join(map(str, values))}. ImageNet's mean is 0.485,0.456,0.406."
-                )
-        if self.input_px and self.input_px < 32:
-            raise FeaturesError(
-                f"input_px is a side in pixels, at least 32; got {self.input_px}. Use 224."
-            )
 
     def _check_stain(self) -> None:
         if (self.stain != "off") != bool(self.stain_reference):
