@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli.app import app
 from cli.options import UsageError, verb, writable_run
+
+if TYPE_CHECKING:
+    from mil.runs.fold_bags import ExternalSlides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,42 @@ class ExternalOptions:
     allow_missing: bool = field(
         default=False, metadata={"help": "Continue without slides that have no bag or no outcome."}
     )
+    slides: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Folder with the table's slides, for a run of --finetune per-fold: the backbone of each "
+            "fold embeds them into a folder of its own in STORE.",
+            "panel": "Slides",
+        },
+    )
+    annotations: Path | None = field(
+        default=None,
+        metadata={
+            "help": "With --slides: folder with the slides' annotations, where the run learnt from such.",
+            "panel": "Annotations",
+        },
+    )
+    slide_mpp: float | None = field(
+        default=None,
+        metadata={
+            "help": "With --slides: micrometres per level-0 pixel, where the files give none.",
+            "panel": "Scale",
+        },
+    )
+    device: str = field(
+        default="auto",
+        metadata={
+            "help": "With --slides: `auto`, `cpu`, `cuda` or `cuda:1`.",
+            "panel": "Computing",
+        },
+    )
+    workers: int = field(
+        default=0,
+        metadata={
+            "help": "With --slides: threads that read tiles; 0 is one per core.",
+            "panel": "Computing",
+        },
+    )
 
     def __post_init__(self) -> None:
         if "," in self.model:
@@ -42,6 +82,11 @@ class ExternalOptions:
             )
         if self.name is not None and Path(self.name).name != self.name:
             raise UsageError(f"--name {self.name}: a name, not a path. Use letters and digits.")
+        if self.slides is None and (self.annotations or self.slide_mpp):
+            raise UsageError(
+                "--annotations and --slide-mpp say how the slides of --slides are read. Give --slides, or "
+                "leave them out."
+            )
 
 
 @verb(
@@ -58,7 +103,8 @@ def external(options: ExternalOptions) -> None:
     The logits of the fits are averaged before the softmax; for survival, their risks and curves. The cases
     are rows with split=test, which `mil crossval` leaves alone, or those of a table of their own. Each
     validation is recorded beside the table, in STORE and in RUN; a second model for the same outcome is
-    refused on these cases.
+    refused on these cases. Of a run of `mil crossval --finetune per-fold`, each fit reads the slides as the
+    backbone of its own fold embeds them: give --slides.
     """
     from cli.console import complain, counted, say, show_tables
     from mil.runs.external import external_validation
@@ -73,6 +119,7 @@ def external(options: ExternalOptions) -> None:
         options.store,
         name=options.name,
         allow_missing=options.allow_missing,
+        slides=_slides(options),
         notify=complain,
     )
     members, earlier = counted(validation.n_members, "fit"), validation.earlier
@@ -83,3 +130,20 @@ def external(options: ExternalOptions) -> None:
     show_tables(validation.evaluation.tables()[:1])
     logs = ", ".join(map(str, validation.logs))
     say(f"Predictions: {validation.path / 'predictions.csv'}. Logged: {logs}")
+
+
+def _slides(options: ExternalOptions) -> "ExternalSlides | None":
+    """Where the slides are; None where the store has their bags."""
+    from cli.console import Bars
+    from mil.runs.fold_bags import ExternalSlides
+
+    if options.slides is None:
+        return None
+    return ExternalSlides(
+        folder=options.slides,
+        annotations=options.annotations,
+        slide_mpp=options.slide_mpp,
+        device=options.device,
+        workers=options.workers,
+        progress=Bars(),
+    )

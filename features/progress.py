@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 Advance = Callable[[int], None]
@@ -22,3 +23,20 @@ class Silent:
         """Open a task without showing it."""
         del name, total, unit
         yield lambda _count: None
+
+
+@dataclass(frozen=True)
+class Named:
+    """Progress whose tasks have something in front of their names.
+
+    Attributes:
+        progress: shows them.
+        prefix: as in ``fold 2/5: ``.
+    """
+
+    progress: Progress
+    prefix: str
+
+    def task(self, name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+        """Open a task under its longer name."""
+        return self.progress.task(self.prefix + name, total, unit)

@@ -6,10 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from features.bags.bag import Bag, recipe_differences
+from features.bags.bag import Bag, read_bag, recipe_differences
 from features.bags.store import recipe_differences as describe_differences
 from features.errors import FeaturesError
 from features.recipe import SEGMENTED, VOLUME
+from mil.answers.fold_reference import FoldReference, FoldSlides
 from mil.answers.hidden import Veil, hidden
 from mil.answers.reading import FitAnswer, Reader, reader_class
 from mil.answers.reference import SlideReference, load_reference
@@ -329,6 +330,22 @@ def reference_of_run(run: Run) -> tuple[SlideReference | None, str]:
     except (MilError, FeaturesError) as error:
         return None, f"Not known whether new slides are like those the model learnt from: {error}"
     return SlideReference.of_bags(bags, list(run.cases.values())).hidden(), ""
+
+
+def fold_reference_of_run(run: Run) -> tuple[FoldReference | None, str]:
+    """The reference of a run that fine-tuned in each fold; and why there is none, else empty."""
+    cases = list(run.cases.values())
+    parts, facts = [], None
+    try:
+        for fold in run.folds:
+            bags = [read_bag(run.fold_store(fold) / f"{slide}.h5") for slide in run.cases]
+            facts = facts or SlideReference.of_bags(bags, cases)
+            parts.append(FoldSlides.of_bags(fold, bags, cases))
+    except (MilError, FeaturesError) as error:
+        return None, f"Not known whether new slides are like those the model learnt from: {error}"
+    if facts is None:
+        return None, f"{run.path} does not say which slides it learnt from."
+    return FoldReference(facts, tuple(parts)), ""
 
 
 def _bag_cases(run: Run, reference: SlideReference | None) -> dict[str, str]:

@@ -156,7 +156,12 @@ class SlideReference:
         return Reference(self.descriptors, self.cases)
 
     def compare(
-        self, bag: Bag, cases: Collection[str] = (), *, same_region: bool = True
+        self,
+        bag: Bag,
+        cases: Collection[str] = (),
+        *,
+        same_region: bool = True,
+        ratio: float | None = None,
     ) -> Likeness:
         """How a slide compares with the training slides of other cases.
 
@@ -164,10 +169,12 @@ class SlideReference:
             bag: of the slide, by the same encoder.
             cases: of the slide, as the facts name them, where it is a training slide.
             same_region: whether its tiles were chosen as theirs were; if not, their number says nothing.
+            ratio: see ``Likeness``; by these facts if not given.
         """
         if unfit := self._unfit(bag):
             return Likeness(unfit=unfit)
-        ratio = self.reference.ratio(describe(bag), cases)
+        if ratio is None:
+            ratio = self.reference.ratio(describe(bag), cases)
         reasons = [self._strange(bag), self._too_few(bag) if same_region else ""]
         notes = [*self._flag_notes(bag), self._tumour_note(bag)]
         if ratio > UNLIKE:

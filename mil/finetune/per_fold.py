@@ -8,7 +8,7 @@ from pathlib import Path
 from features.backbones.registry import load_backbone
 from features.extraction.extract import extract
 from features.extraction.identity import slide_fingerprints
-from features.progress import Progress
+from features.progress import Named, Progress
 from features.recipe import Recipe
 from features.tiles.normalisation import resolve_stain_reference
 from mil.data.case import Row
@@ -123,7 +123,7 @@ def cross_validate_per_fold(
     frozen = tuning.store(folds[0]).parent.parent / FROZEN
     tables = []
     for number, fold in enumerate(folds):
-        named = _Named(progress, f"fold {number + 1}/{len(folds)}: ")
+        named = Named(progress, f"fold {number + 1}/{len(folds)}: ")
         cohort = fold_cohort(tuning, fold, named, frozen)
         tables.append(
             cross_validate(
@@ -200,15 +200,3 @@ def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:
             f"The first weights or the target stain have seen {', '.join(leaked[:3])}, which would be "
             "tested. Start from weights and a stain of other cases."
         )
-
-
-@dataclass(frozen=True)
-class _Named:
-    """Progress whose tasks name their fold."""
-
-    progress: Progress
-    prefix: str
-
-    def task(self, name: str, total: int, unit: str):  # type: ignore[no-untyped-def]
-        """Show the task under its longer name."""
-        return self.progress.task(self.prefix + name, total, unit)

@@ -1,7 +1,8 @@
 """One-time external validation: one model of a run on cases that none of its fits has seen.
 
 The cases are those a table marks with ``split`` = ``test``, or all cases of a table without such marks. They
-are predicted by the ensemble of all fits of the model in the cross-validation.
+are predicted by the ensemble of all fits of the model in the cross-validation. Where each fold has fine-tuned
+a backbone, each fit reads the slides as its own fold's backbone embeds them.
 """
 
 import math
@@ -14,16 +15,16 @@ import torch
 from torch import Tensor
 
 from features.errors import FeaturesError
-from mil.answers.predictor import reference_of_run
+from mil.answers.predictor import fold_reference_of_run, reference_of_run
 from mil.answers.reference import Likeness
 from mil.baselines.tile_vote import TileVoteLogits
-from mil.data.case import Case
+from mil.data.case import Case, Row
 from mil.data.cohort import Cohort, assemble
 from mil.data.duplicates import lookalikes_across
 from mil.data.names import matching
 from mil.data.splits import Fold
 from mil.data.table import read_table, split_train_test
-from mil.errors import LeakageError, MilError
+from mil.errors import LeakageError, MilError, RunError
 from mil.evaluation.judge import Evaluation, evaluate
 from mil.evaluation.predictions import Predictions, write_predictions
 from mil.heads.ensemble import members_of
@@ -31,6 +32,7 @@ from mil.heads.registry import head_class
 from mil.learning.crossval import cases_with, check_seen
 from mil.learning.fitted import FittedModel, run_head
 from mil.runs.files import write_json
+from mil.runs.fold_bags import ExternalSlides, check_unseen_files, embed_by_folds, fold_cohorts
 from mil.runs.run import Run
 from mil.runs.validation_log import (
     ValidationRecord,
@@ -78,6 +80,7 @@ def external_validation(
     *,
     name: str | None = None,
     allow_missing: bool = False,
+    slides: ExternalSlides | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> ExternalValidation:
     """Test one model of a finished cross-validation on unseen cases, and record it.
@@ -86,9 +89,11 @@ def external_validation(
         run: the cross-validation.
         model: the model, chosen by the cross-validation.
         table: cases, slides and outcomes; where some rows say ``split`` = ``test``, only those are used.
-        store: the bag store of these slides.
+        store: the bag store of these slides. Of a run that fine-tuned a backbone in each fold, the folder of
+            one store for each, which are filled from ``slides``.
         name: of the folder in ``external`` of the run; that of the table if not given.
         allow_missing: go on without slides that lack a bag or an outcome.
+        slides: where the slides are, for a run that fine-tuned a backbone in each fold.
         notify: called with each row that is left out, and each slide that looks like one of the run.
 
     Raises:
@@ -102,28 +107,22 @@ def external_validation(
         validation = mil.external_validation(run, "abmil", "external.csv", "external-store")
         print(validation.evaluation["abmil"].metrics["accuracy"])
     """
-    table, store = Path(table), Path(store)
-    members = run.ensemble(model)
+    table, store, notify = Path(table), Path(store), notify or (lambda _text: None)
+    members = run.fits(model)
     train_rows, test_rows = split_train_test(read_table(table, run.settings.reading, notify))
     rows = test_rows or train_rows
-    cohort = assemble(
-        rows,
-        store,
-        task=run.task,
-        allow_missing=allow_missing,
-        allow_duplicates=run.settings.allow_duplicates,
-        source=table.name,
+    cohorts = _cohorts(
+        run, members, rows, store, slides, allow_missing=allow_missing, source=table.name
     )
-    for row, reason in cohort.excluded:
-        if notify:
-            notify(f"Left out: {row}: {reason}")
-    check_unseen(run, members, cohort)
-    check_second_scans(run, cohort, notify or (lambda _text: None))
-    unlike = compare_slides(run, cohort, notify or (lambda _text: None))
-    record = new_record(run, model, table, cohort)
+    for row, reason in cohorts[0].excluded:
+        notify(f"Left out: {row}: {reason}")
+    check_unseen(run, members, *cohorts)
+    check_second_scans(run, cohorts[0], notify)
+    unlike = compare_slides(run, cohorts[0], notify, cohorts)
+    record = new_record(run, model, table, cohorts[0])
     logs = log_paths(table, store, run.path)
     check_same_model(earlier_records(logs, record), record)
-    predictions = predict_ensemble(members, cohort)  # uses no label: the cases are still unseen
+    predictions = predict_ensemble(members, *cohorts)  # uses no label: the cases are still unseen
     path = run.path / "external" / (name or table.stem)
     path.parent.mkdir(exist_ok=True)
     earlier = record_validation(logs, record)
@@ -152,19 +151,60 @@ def external_validation(
     )
 
 
-def compare_slides(run: Run, cohort: Cohort, notify: Callable[[str], None]) -> dict[str, Likeness]:
+def _cohorts(
+    run: Run,
+    members: Sequence[FittedModel],
+    rows: Sequence[Row],
+    store: Path,
+    slides: ExternalSlides | None,
+    *,
+    allow_missing: bool,
+    source: str,
+) -> tuple[Cohort, ...]:
+    """The cases: with the bags of each fold's backbone where folds have fine-tuned, else once for all."""
+    if run.settings.finetunes:
+        if slides:
+            jobs = slides.jobs(rows)
+            check_unseen_files(run, members, jobs)
+            embed_by_folds(run, members, jobs, slides, store, allow_missing=allow_missing)
+        return fold_cohorts(run, rows, store, allow_missing=allow_missing, source=source)
+    if slides:
+        raise RunError(
+            f"{run.path} reads bags of one backbone: extract the slides into {store} as its own were, and "
+            "leave out slides."
+        )
+    cohort = assemble(
+        rows,
+        store,
+        task=run.task,
+        allow_missing=allow_missing,
+        allow_duplicates=run.settings.allow_duplicates,
+        source=source,
+    )
+    return (cohort,)
+
+
+def compare_slides(
+    run: Run, cohort: Cohort, notify: Callable[[str], None], by_fold: Sequence[Cohort] = ()
+) -> dict[str, Likeness]:
     """How the slides of a cohort compare with those of a run; they are judged whatever that says.
 
     Args:
         run: the cross-validation.
         cohort: of unseen cases, with bags of the run's recipe.
         notify: called with each slide for which a new case would get no answer, and their number.
+        by_fold: the cohort with the bags of each fold's backbone, where folds have fine-tuned.
     """
-    reference, missing = reference_of_run(run)
-    if reference is None:
+    if run.settings.finetunes:
+        folds, missing = fold_reference_of_run(run)
+        bags_of = zip(*(own.bags for own in by_fold), strict=True)
+        unlike = {bags[0].slide: folds.compare(bags) for bags in bags_of} if folds else {}
+    else:
+        reference, missing = reference_of_run(run)
+        unlike = {bag.slide: reference.compare(bag) for bag in cohort.bags} if reference else {}
+    if missing:
         notify(missing)
         return {}
-    unlike = {bag.slide: reference.compare(bag) for bag in cohort.bags}
     unanswered = {slide: found for slide, found in unlike.items() if found.unfit or found.abstains}
     for slide, found in unanswered.items():
         notify(f"{slide}: {found.unfit or found.abstains}")
@@ -176,8 +216,14 @@ def compare_slides(run: Run, cohort: Cohort, notify: Callable[[str], None]) -> d
     return unlike
 
 
-def check_unseen(run: Run, members: Sequence[FittedModel], cohort: Cohort) -> None:
+def check_unseen(run: Run, members: Sequence[FittedModel], cohort: Cohort, *others: Cohort) -> None:
     """Refuse cases that any of the models, their backbone or their stain has seen, under any name.
+
+    Args:
+        run: the cross-validation.
+        members: its fits of a model.
+        cohort: the cases.
+        others: the same cases with the bags of other backbones.
 
     Raises:
         LeakageError: naming them.
@@ -199,7 +245,8 @@ def check_unseen(run: Run, members: Sequence[FittedModel], cohort: Cohort) -> No
             "External cases are ones it has not seen: take these out of the table, or mark cases with "
             "split=test before the cross-validation, which then leaves them alone."
         )
-    check_seen(cohort, [Fold(repeat=0, index=0, train=(), test=tuple(names))])
+    for own in (cohort, *others):
+        check_seen(own, [Fold(repeat=0, index=0, train=(), test=tuple(names))])
 
 
 def check_second_scans(run: Run, cohort: Cohort, notify: Callable[[str], None]) -> None:
@@ -222,7 +269,9 @@ def check_second_scans(run: Run, cohort: Cohort, notify: Callable[[str], None]) 
         )
 
 
-def predict_ensemble(members: Sequence[FittedModel], cohort: Cohort) -> Predictions:
+def predict_ensemble(
+    members: Sequence[FittedModel], cohort: Cohort, *others: Cohort
+) -> Predictions:
     """Average the logits of all models and of all slides of a case, then read the answer from the mean.
 
     As in Navarro et al. 2021 (doi:10.3390/cancers13122866): 15 models of 3 x 5 folds, one score per
@@ -230,6 +279,11 @@ def predict_ensemble(members: Sequence[FittedModel], cohort: Cohort) -> Predicti
     tiles weighs slides by their tiles, so that its score is the mean over all models and all tiles of the
     case. Where logits of different fits are not on one scale, as those of a risk, the answers of the fits are
     averaged instead.
+
+    Args:
+        members: the fits.
+        cohort: the cases, with the bags that all fits read, or the first of them.
+        others: the same cases with the bags that each further fit reads.
 
     Returns:
         One row per slide: the answer for its case, and the slide's own mean logits in columns
@@ -246,17 +300,18 @@ def predict_ensemble(members: Sequence[FittedModel], cohort: Cohort) -> Predicti
     per_tile = issubclass(head_class(first.model), TileVoteLogits)
     rows: list[dict[str, object]] = []
     own_logits: list[dict[str, float]] = []
-    for case in cohort.cases:
+    by_member = (cohort, *others) if others else (cohort,) * len(members)
+    for case, *own in zip(cohort.cases, *(one.cases for one in by_member), strict=True):
         weights = [float(len(bag)) if per_tile else 1.0 for bag in case.bags]
         if readout.same_scale:
-            slides = _mean_logits(members, case)
+            slides = _mean_logits(members, own)
             answer = readout.answer(_weighted_mean(slides, weights), columns)
             own_logits += [
                 dict(zip([LOGIT + name for name in readout.outputs], row, strict=True))
                 for row in slides.tolist()
             ]
         else:
-            answer = _mean_answer(members, case, weights, columns)
+            answer = _mean_answer(members, own, weights, columns)
         for bag in case.bags:
             keys = {
                 "model": first.model, "repeat": 0, "fold": 0, "case": case.name, "slide": bag.slide,
@@ -268,25 +323,35 @@ def predict_ensemble(members: Sequence[FittedModel], cohort: Cohort) -> Predicti
     return replace(predictions, table=predictions.table.join(pd.DataFrame(own_logits)))
 
 
-def _mean_logits(members: Sequence[FittedModel], case: Case) -> Tensor:
-    """(slides, C) mean over all networks."""
-    networks = [network for member in members for network in _networks(member)]
+def _mean_logits(members: Sequence[FittedModel], cases: Sequence[Case]) -> Tensor:
+    """(slides, C) mean over all networks; each member reads a case with its own bags."""
+    networks = [
+        (network, case)
+        for member, case in zip(members, cases, strict=True)
+        for network in _networks(member)
+    ]
     by_slide = [
         torch.stack(
-            [run_head(network, bag, case.other).logits[0].double() for network in networks]
+            [
+                run_head(network, case.bags[n], case.other).logits[0].double()
+                for network, case in networks
+            ]
         ).mean(0)
-        for bag in case.bags
+        for n in range(len(cases[0].bags))
     ]
     return torch.stack(by_slide)
 
 
 def _mean_answer(
-    members: Sequence[FittedModel], case: Case, weights: Sequence[float], columns: Sequence[str]
+    members: Sequence[FittedModel],
+    cases: Sequence[Case],
+    weights: Sequence[float],
+    columns: Sequence[str],
 ) -> dict[str, float]:
     """The mean of what each fit answers from its own mean over the slides."""
     answers = [
-        member.readout.answer(_weighted_mean(_mean_logits([member], case), weights), columns)
-        for member in members
+        member.readout.answer(_weighted_mean(_mean_logits([member], [case]), weights), columns)
+        for member, case in zip(members, cases, strict=True)
     ]
     return {name: sum(answer[name] for answer in answers) / len(answers) for name in answers[0]}
 

@@ -192,3 +192,7 @@ class RunFacts:
     def fold_store(self, fold: Fold) -> Path:
         """The folder of the bags that a fold has made by its own backbone or segmenter."""
         return self.path / "folds" / fold.name / "store"
+
+    def fold_weights(self, fold: Fold) -> Path:
+        """The file of the backbone that a fold has fine-tuned."""
+        return self.path / "folds" / fold.name / "tuned" / "weights.safetensors"

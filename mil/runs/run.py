@@ -297,11 +297,11 @@ class Run(RunFacts):
             raise NotInRun(f"{self.path} has n{problem[1:]}")
 
     def ensemble(self, model: str) -> "tuple[FittedModel, ...]":
-        """The fits of one model in every fold and repeat of a finished cross-validation.
+        """The fits of one model in every fold and repeat, which read the same bags.
 
         Raises:
-            RunError: the run is not a finished cross-validation, has no such model, or fine-tuned a backbone
-                in each fold, so that its models read different features.
+            RunError: as ``fits``, or the run fine-tuned a backbone in each fold, so that its models read
+                different features.
             FitError: a fit was not kept.
         """
         self.require_finished()
@@ -309,8 +309,20 @@ class Run(RunFacts):
         if self.settings.finetunes:
             raise RunError(
                 f"{self.path} fine-tuned a backbone in each fold: its models read different features and are "
-                "no ensemble over one bag store. Cross-validate on bags of one backbone."
+                "no ensemble over one bag store. They can be tested on external cases; to answer for new "
+                "slides, cross-validate on bags of one backbone."
             )
+        return self.fits(model)
+
+    def fits(self, model: str) -> "tuple[FittedModel, ...]":
+        """The fits of one model in every fold and repeat of a finished cross-validation, in their order.
+
+        Raises:
+            RunError: the run is not a finished cross-validation, or has no such model.
+            FitError: a fit was not kept.
+        """
+        self.require_finished()
+        self.require_model(model)
         folds = self.folds
         missing = [p.name for fold in folds if not (p := self.model_path(model, fold)).exists()]
         if missing:

@@ -493,6 +493,20 @@ def test_a_validation_returns_what_it_has_written(run, unseen, cohort_on_disk, t
         external_validation(copied, "majority", *cohort_on_disk, allow_missing=True)
 
 
+def test_slides_are_only_for_runs_whose_folds_embed_them(run, cohort_on_disk, tmp_path):
+    slides = external.ExternalSlides(folder=tmp_path)
+    with pytest.raises(RunError, match=r"reads bags of one backbone: extract .* leave out slides"):
+        external_validation(run, "abmil", *cohort_on_disk, slides=slides)
+
+
+def test_every_fit_may_read_the_cases_with_bags_of_its_own(run, unseen):
+    members = run.ensemble("abmil")
+    same = predict_ensemble(members, *[unseen] * len(members)).table
+    assert same.equals(predict_ensemble(members, unseen).table)
+    with pytest.raises(ValueError, match="shorter"):
+        predict_ensemble(members, unseen, unseen)
+
+
 def test_slides_unlike_those_of_the_run_are_named_and_still_judged(run, unseen):
     [fine, *_] = made_cohort((4, 4), seed=1).cases
     foreign = made_case("y1", "class-a", np.full((6, 5), 40.0) + np.arange(30).reshape(6, 5))
