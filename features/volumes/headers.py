@@ -19,6 +19,8 @@ UNITS = ("_t", "_mm", "_ms", "_degrees", "kvp")
 PREAMBLE = 128
 BARE_STARTS = (b"\x02\x00", b"\x08\x00")  # the first groups of a file without a preamble
 BARE_SUFFIXES = ("", ".dcm", ".ima", ".img", ".dicom")
+OWN_SUFFIXES = (".dcm", ".ima", ".dicom")  # of DICOM alone
+DIRECTORY = "1.2.840.10008.1.3.10"  # a list of files, as on a disc
 # What tells apart images of one series that lie at one place: keyword, words, unit.
 PARTS = (
     ("AcquisitionNumber", "acquisition", ""),
@@ -100,6 +102,31 @@ def is_dicom(path: Path) -> bool:
     if start[PREAMBLE:] == b"DICM":
         return True
     return path.suffix.lower() in BARE_SUFFIXES and start[:2] in BARE_STARTS and start[3:4] == b"\0"
+
+
+def damage_of(path: Path, header: Any | None) -> str:
+    """Why a file that should be DICOM is none, in words; empty where it is, or was never to be.
+
+    A slice that was cut off while it was copied would else be passed over in silence.
+
+    Args:
+        path: a file.
+        header: its elements; None where it does not begin as DICOM does.
+    """
+    if header is None:
+        if path.suffix.lower() not in OWN_SUFFIXES:
+            return ""
+        return (
+            f"{path.name} has the name of a DICOM file and is none ({path.stat().st_size} bytes): it may be "
+            "a slice that was not copied whole. Copy it again, or take it out of the folder."
+        )
+    kind = str(getattr(header.file_meta, "MediaStorageSOPClassUID", ""))
+    if "SOPClassUID" in header or "Modality" in header or kind == DIRECTORY:
+        return ""
+    return (
+        f"{path.name} is damaged: it begins as DICOM and names no kind of object. Copy it again, or take it "
+        "out of the folder."
+    )
 
 
 def read_header(path: Path, *, pixels: bool = False) -> Any:

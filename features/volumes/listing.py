@@ -30,6 +30,7 @@ MASK_WORDS = {
     "tumor",
     "tumour",
 }
+DAMAGED_SHOWN = 3  # files
 COLUMNS = ("case", "modality", "path", "series", "mask", "roi", "slices", "spacing_mm", "problems")
 IMAGE_WORDS = {"image", "img", "volume", "vol"}
 WORD = re.compile(r"[A-Za-z0-9+]+")
@@ -113,6 +114,9 @@ def _patient_rows(patient: Path) -> list[ListedSeries]:
         _row(patient.name, one, masks, regions, alone=shared[_place(one)] == 1) for one in images
     ]
     rows += [_dose_row(patient.name, path) for path in found.doses]
+    if found.damaged:
+        reasons = tuple(reason for _, reason in found.damaged[:DAMAGED_SHOWN])
+        rows = [replace(row, problems=(*row.problems, *reasons)) for row in rows]
     return _with_twins_named(rows)
 
 

@@ -87,7 +87,9 @@ def _decode(header: Any, name: str, frames: tuple[int, ...]) -> NDArray[Any]:
         if not hasattr(meta, "TransferSyntaxUID"):
             header.file_meta = meta or pydicom().dataset.FileMetaDataset()
             header.file_meta.TransferSyntaxUID = syntax
-        stored = np.asarray(pydicom().pixels.pixel_array(header, raw=True))
+        stored = np.asarray(
+            pydicom().pixels.pixel_array(header, raw=True, correct_unused_bits=False)
+        )
         stored = stored.reshape(count, *stored.shape[-2:])
         return stored[list(wanted_frames)]
     if syntax not in CODECS:

@@ -13,6 +13,7 @@ from features.errors import VolumeError
 from features.volumes.allowances import Allowance
 from features.volumes.headers import (
     Plane,
+    damage_of,
     facts_of,
     is_dicom,
     lenient,
@@ -31,7 +32,7 @@ from features.volumes.stacking import (
 )
 from features.volumes.volume import AIR_HU, Volume, turn_to_lps
 
-IMAGES = ("CT", "MR", "PT", "NM", "OT", "SC", "CR", "DX", "US", "XA", "MG")
+NO_SLICES = ("SEG", "RTIMAGE")  # images that are no slices
 SHOWN = 12  # series in an error
 
 
@@ -119,12 +120,14 @@ class Folder:
     Attributes:
         series: images.
         structure_sets, doses: files of radiotherapy.
+        damaged: files that should be DICOM and cannot be read as such, with the reason.
         others: further DICOM files with their modality, as plans, registrations and segmentations.
     """
 
     series: tuple[Series, ...]
     structure_sets: tuple[Path, ...]
     doses: tuple[Path, ...]
+    damaged: tuple[tuple[Path, str], ...]
     others: tuple[tuple[Path, str], ...]
 
 
@@ -135,7 +138,7 @@ def find_series(path: Path) -> tuple[Series, ...]:
         path: a folder, or a file: of DICOM (which stands for its series), NIfTI, NRRD or MetaImage.
 
     Raises:
-        VolumeError: the path does not exist, or is a file of another kind.
+        VolumeError: the path does not exist, is a file of another kind, or holds a damaged file.
     """
     if path.is_file() and is_image_file(path):
         return (Series((path,), description=path.name),)
@@ -145,14 +148,14 @@ def find_series(path: Path) -> tuple[Series, ...]:
                 f"{path.name} is no DICOM, NIfTI, NRRD or MetaImage file. Pass a folder of DICOM files or "
                 "a file of these kinds."
             )
-        own = [series for series in scan_folder(path.parent).series if path in series.paths]
+        own = [series for series in _sound_series(path.parent) if path in series.paths]
         if not own:
             raise VolumeError(
                 f"{path.name} holds no image ({text(read_header(path), 'Modality') or 'no modality'}). "
                 "Pass a folder or a file of the series."
             )
         return tuple(own)
-    return scan_folder(path).series
+    return _sound_series(path)
 
 
 def scan_folder(path: Path) -> Folder:
@@ -167,28 +170,51 @@ def scan_folder(path: Path) -> Folder:
         )
     groups: dict[str, list[tuple[Path, Any]]] = {}
     by_kind: dict[str, list[Path]] = {"RTSTRUCT": [], "RTDOSE": []}
-    others, files = [], []
+    others, files, damaged = [], [], []
     for file in sorted(path.rglob("*")):
         if file.name.startswith(".") or not file.is_file():
             continue
         if is_image_file(file):
             files.append(Series((file,), description=file.name))
-        elif is_dicom(file):
-            header = read_header(file)
-            modality = text(header, "Modality")
-            if modality in by_kind:
-                by_kind[modality].append(file)
-            elif "Rows" in header and modality not in ("SEG", "RTIMAGE"):
-                groups.setdefault(
-                    text(header, "SeriesInstanceUID") or f"in {file.parent}", []
-                ).append((file, header))
-            elif text(header, "MediaStorageSOPClassUID") or modality:
-                others.append((file, modality))
+            continue
+        header, damage = _header_or_damage(file)
+        modality = text(header, "Modality") if header else ""
+        if damage:
+            damaged.append((file, damage))
+        elif modality in by_kind:
+            by_kind[modality].append(file)
+        elif header and "Rows" in header and modality not in NO_SLICES:
+            uid = text(header, "SeriesInstanceUID") or f"in {file.parent}"
+            groups.setdefault(uid, []).append((file, header))
+        elif modality:
+            others.append((file, modality))
     series = [part for members in groups.values() for part in _series_of(members)]
     ordered = sorted(series, key=lambda one: (one.number.zfill(8), one.uid, one.paths[0]))
     return Folder(
-        (*ordered, *files), tuple(by_kind["RTSTRUCT"]), tuple(by_kind["RTDOSE"]), tuple(others)
+        (*ordered, *files),
+        tuple(by_kind["RTSTRUCT"]),
+        tuple(by_kind["RTDOSE"]),
+        tuple(damaged),
+        tuple(others),
     )
+
+
+def _header_or_damage(file: Path) -> tuple[Any | None, str]:
+    """The elements of a file of DICOM, and what is wrong with it."""
+    try:
+        header = read_header(file) if is_dicom(file) else None
+        return header, damage_of(file, header)
+    except VolumeError as error:
+        return None, str(error)
+
+
+def _sound_series(path: Path) -> tuple[Series, ...]:
+    """The series of a folder without a damaged file."""
+    folder = scan_folder(path)
+    if folder.damaged:
+        more = f" {len(folder.damaged)} files are damaged." if len(folder.damaged) > 1 else ""
+        raise VolumeError(folder.damaged[0][1] + more)
+    return folder.series
 
 
 def _series_of(members: list[tuple[Path, Any]]) -> list[Series]:

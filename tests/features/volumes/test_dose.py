@@ -118,6 +118,18 @@ def test_what_is_no_dose_in_gray_is_refused(tmp_path, change, words):
     assert words in refusal(written(tmp_path, change=change))
 
 
+def test_one_plane_of_dose_is_as_thick_as_it_says(tmp_path):
+    def thick(file):
+        file.SliceThickness = 2.5
+
+    path = dose(tmp_path / "rd.dcm", STORED[:1], scaling=SCALING, change=thick)
+    volume = read_dose(path)
+    assert volume.spacing_mm == pytest.approx((2, 2, 2.5))
+    assert volume.notes == ("one plane of dose, 2.5 mm thick",)
+    thin = dose(tmp_path / "thin.dcm", STORED[:1], scaling=SCALING)
+    assert "one plane of dose and no SliceThickness" in refusal(thin)
+
+
 def test_a_part_of_a_plan_on_request(tmp_path):
     path = written(tmp_path, change=lambda f: setattr(f, "DoseSummationType", "BEAM"))
     assert read_dose(path, allow=["part"]).facts["summation"] == "BEAM"

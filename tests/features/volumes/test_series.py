@@ -245,6 +245,30 @@ def test_a_file_that_is_cut_off_is_named(tmp_path):
     assert "cannot be decoded" in message
 
 
+def test_facts_that_are_no_numbers_and_lossy_pixels(tmp_path):
+    series(tmp_path, VALUES, EchoTime=12.5, LossyImageCompression="01")
+    path = tmp_path / "000.dcm"
+    path.write_bytes(path.read_bytes().replace(b"12.5", b"12,5"))
+    [one] = find_series(tmp_path)
+    assert dict(one.facts)["echo_time_ms"] == "12,5"
+    assert dict(one.facts)["lossy_compression"] == "yes"
+
+
+def test_files_that_cannot_be_opened_or_parsed_are_named(tmp_path, monkeypatch):
+    series(tmp_path, VALUES)
+    path = tmp_path / "002.dcm"
+    path.write_bytes(path.read_bytes()[:150] + b"\x10" * 40)
+    assert "002.dcm is damaged" in refusal(tmp_path)
+    path.write_bytes(b"")
+    assert "002.dcm has the name of a DICOM file and is none (0 bytes)" in refusal(tmp_path)
+
+    def closed(self, *_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", closed)
+    assert "000.dcm cannot be opened (Permission denied)" in refusal(tmp_path)
+
+
 def test_one_slice_is_as_thick_as_it_says(tmp_path):
     volume = read_volume(series(tmp_path / "a", VALUES[:1]))
     assert volume.spacing_mm == pytest.approx((1.5, 1.0, 3.0))

@@ -124,10 +124,26 @@ def test_signed_values_of_twelve_bits(tmp_path):
     assert np.array_equal(read_volume(series(tmp_path, signed, change=change)).values, signed)
 
 
-def test_bits_that_cannot_be_are_an_error(tmp_path):
-    folder = series(tmp_path, VALUES, change=lambda file, _: setattr(file, "BitsStored", 24))
-    with pytest.raises(VolumeError, match=r"000\.dcm.*(24 bits|cannot be decoded)"):
+@pytest.mark.parametrize(
+    ("bits", "high", "words"), [(24, 23, ""), (1, 0, "1 bits"), (12, 20, "at 20")]
+)
+def test_bits_that_cannot_be_are_an_error(tmp_path, bits, high, words):
+    def change(file, _):
+        file.BitsStored, file.HighBit = bits, high
+
+    folder = series(tmp_path, VALUES, change=change)
+    with pytest.raises(VolumeError, match=rf"000\.dcm.*{words}"):
         read_volume(folder)
+
+
+def test_values_kept_in_the_upper_bits(tmp_path):
+    """Old scanners store twelve bits in the upper part of sixteen."""
+
+    def change(file, index):
+        file.BitsStored, file.HighBit = 12, 15
+        file.PixelData = (VALUES[index] << 4).tobytes()
+
+    assert np.array_equal(read_volume(series(tmp_path, VALUES, change=change)).values, VALUES)
 
 
 @pytest.mark.parametrize("modality", ["CT", "MR", "PT"])

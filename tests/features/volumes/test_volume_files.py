@@ -113,7 +113,8 @@ def test_time_series_colours_and_pictures_are_refused(tmp_path):
 
 
 def test_one_time_point_is_a_volume(tmp_path):
-    path = written(tmp_path / "t.nii.gz", sitk.JoinSeries([image()]))
+    path = written(tmp_path / "t.nii.gz", image())
+    patched(path, (40, "8h", 4, 6, 5, 4, 1, 1, 1, 1))
     assert np.array_equal(read_volume(path).values, VALUES)
 
 
