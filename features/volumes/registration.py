@@ -20,7 +20,10 @@ from features.volumes.volume import Grid, Volume
 SAMPLES = 20_000  # voxels at each level
 BINS, STEPS = 32, 100
 FIRST_STEP_MM, LAST_STEP_MM = 0.5, 0.01
-SHRINK, SMOOTH_MM = (4, 2, 1), (4.0, 2.0, 0.0)
+# From coarse to fine, and fine alone, which keeps to a start that is nearly right; both end alike.
+PYRAMIDS = (((4, 2, 1), (4.0, 2.0, 2.0)), ((1,), (2.0,)))
+CONTRAST_HU = (-200.0, 300.0)  # fat to contrast agent; air and bone would take all bins
+CONTRAST = (0.01, 0.99)  # quantiles of other modalities
 MAX_RESIDUAL_MM = 3.0
 
 
@@ -87,36 +90,53 @@ def to_image(volume: Volume) -> Any:
 
 
 def _register(fixed: Volume, moving: Volume, seed: int) -> tuple[NDArray[np.float64], float]:
+    """The better of two ways, by the information at their end."""
+    images = _contrast(fixed), _contrast(moving)
+    thin = min(fixed.values.shape + moving.values.shape)
+    results = []
+    for shrink, smooth_mm in PYRAMIDS:
+        levels = [
+            level for level, factor in enumerate(shrink) if factor == 1 or thin // factor >= 4
+        ]
+        method = _method(fixed, [shrink[i] for i in levels], [smooth_mm[i] for i in levels], seed)
+        method.SetInitialTransform(_start(fixed, moving), inPlace=True)
+        try:
+            transform = method.Execute(*images)
+        except RuntimeError as error:
+            raise VolumeError(
+                f"{moving.modality or 'The volume'} cannot be registered to "
+                f"{fixed.modality or 'the other'}: they do not overlap enough, or one is without contrast. "
+                "Check that both show one region."
+            ) from error
+        results.append((_matrix(transform.TransformPoint), -float(method.GetMetricValue())))
+    return max(results, key=lambda result: result[1])
+
+
+def _contrast(volume: Volume) -> Any:
+    """An image of the values that tell tissues apart."""
+    low, high = np.quantile(volume.values, CONTRAST).tolist()
+    if volume.modality == "CT":
+        low, high = CONTRAST_HU
+    return to_image(volume.with_values(np.clip(volume.values, low, high)))
+
+
+def _method(fixed: Volume, shrink: list[int], smooth_mm: list[float], seed: int) -> Any:
+    """Mattes mutual information, climbed in steps that grow shorter."""
     sitk = simpleitk()
-    fixed_image, moving_image = to_image(fixed), to_image(moving)
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricSamplingStrategy(method.RANDOM)
-    thin = min(fixed.values.shape + moving.values.shape)
-    levels = [level for level, shrink in enumerate(SHRINK) if thin // shrink >= 4] or [
-        len(SHRINK) - 1
-    ]
-    counts = [
-        math.prod(max(1, side // SHRINK[level]) for side in fixed.values.shape) for level in levels
-    ]
+    counts = [math.prod(max(1, side // factor) for side in fixed.values.shape) for factor in shrink]
     shares = [min(1.0, SAMPLES / count) for count in counts]
     method.SetMetricSamplingPercentagePerLevel(shares, seed + 1)  # seed 0 would take the clock
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(FIRST_STEP_MM, LAST_STEP_MM, STEPS, 0.5)
     method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel([SHRINK[level] for level in levels])
-    method.SetSmoothingSigmasPerLevel([SMOOTH_MM[level] for level in levels])
+    method.SetShrinkFactorsPerLevel(shrink)
+    method.SetSmoothingSigmasPerLevel(smooth_mm)
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
     method.SetNumberOfThreads(1)  # sums in one order: equal results on every machine
-    method.SetInitialTransform(_start(fixed, moving), inPlace=True)
-    try:
-        transform = method.Execute(fixed_image, moving_image)
-    except RuntimeError as error:
-        raise VolumeError(
-            f"{moving.modality or 'The volume'} cannot be registered to {fixed.modality or 'the other'}: "
-            "they do not overlap enough, or one is without contrast. Check that both show one region."
-        ) from error
-    return _matrix(transform.TransformPoint), -float(method.GetMetricValue())
+    return method
 
 
 def _start(fixed: Volume, moving: Volume) -> Any:

@@ -230,6 +230,8 @@ def _series_of(members: list[tuple[Path, Any]]) -> list[Series]:
             for file, header in members
             if text(header, "BurnedInAnnotation") == "YES"
         ][:1]
+        if text(first, "Modality") == "CT" and any(_states_no_hu(header) for _, header in members):
+            notes.append("stored values are taken as HU, as files of CT state no RescaleIntercept")
         series = Series(
             paths=(),
             uid=text(first, "SeriesInstanceUID"),
@@ -255,6 +257,12 @@ def _series_of(members: list[tuple[Path, Any]]) -> list[Series]:
         )
         for part, group in split_by_part(planes)
     ]
+
+
+def _states_no_hu(header: Any) -> bool:
+    """Whether a file of one slice does not say what its values are in HU."""
+    groups = "PerFrameFunctionalGroupsSequence" in header
+    return not groups and text(header, "RescaleIntercept") == ""
 
 
 def choose_series(path: Path, series: str = "") -> Series:

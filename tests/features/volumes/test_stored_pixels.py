@@ -104,6 +104,19 @@ def test_slopes_of_slices_are_not_rounded(tmp_path):
         assert np.array_equal(volume.values[index], wanted)
 
 
+def test_ct_that_states_no_hu_is_noted(tmp_path):
+    def state(file, index):
+        file.RescaleIntercept, file.RescaleSlope = -1024, 1
+
+    bare = read_volume(series(tmp_path / "a", VALUES, modality="CT"))
+    stated = read_volume(series(tmp_path / "b", VALUES, modality="CT", change=state))
+    assert bare.notes == (
+        "stored values are taken as HU, as files of CT state no RescaleIntercept",
+    )
+    assert stated.notes == ()
+    assert np.array_equal(stated.values, bare.values - 1024)
+
+
 def test_unused_bits_are_no_value(tmp_path):
     """Old files keep an overlay in the bits above those stored."""
     with_overlay = VALUES | np.uint16(0x8000)
@@ -178,7 +191,7 @@ def test_padding_of_old_ct_is_air(tmp_path, padding):
     volume = read_volume(series(tmp_path, stored, modality="CT", change=change))
     assert volume.values.min() == -1024
     assert volume.values[1, 3, 3] == 40
-    assert "144 padding pixels are -1024" in volume.notes
+    assert "144 padding pixels are -1024" in volume.notes[-1]
 
 
 def test_a_range_of_padding_and_a_ring_without_one(tmp_path):
@@ -191,7 +204,7 @@ def test_a_range_of_padding_and_a_ring_without_one(tmp_path):
 
     volume = read_volume(series(tmp_path, stored, modality="CT", change=change))
     assert (volume.values[:, :2] == -1024).all()
-    assert len(volume.notes) == 2
+    assert len(volume.notes) == 3
 
 
 def test_padding_of_mri_is_nothing(tmp_path):
