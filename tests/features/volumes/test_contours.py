@@ -1,5 +1,7 @@
 """A voxel belongs to a region if its centre lies in it: whatever the contours look like."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import shapely
@@ -234,3 +236,45 @@ def test_a_sphere_on_a_double_oblique_grid():
     index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), axis=-1)[..., ::-1]
     distance = np.linalg.norm(grid.to_mm(index.reshape(-1, 3).astype(float)) - centre, axis=1)
     assert np.array_equal(region.values, (distance < 9.7).reshape(grid.shape))
+
+
+def pixel_edges(region):
+    """The closed outlines of a region along the edges of its pixels, (n, 2) corners (x, y) each."""
+    padded, steps = np.pad(region, 1), {}
+    sides = (  # the neighbour that is outside, and the corners of the edge to it
+        ((-1, 0), (0, 0), (1, 0)),
+        ((0, 1), (1, 0), (1, 1)),
+        ((1, 0), (1, 1), (0, 1)),
+        ((0, -1), (0, 1), (0, 0)),
+    )
+    for y, x in np.argwhere(padded):
+        for (up, left), (x0, y0), (x1, y1) in sides:
+            if not padded[y + up, x + left]:
+                steps.setdefault((x + x0, y + y0), []).append((x + x1, y + y1))
+    outlines = []
+    while steps:
+        first = place = next(iter(steps))
+        outline = []
+        while place != first or not outline:
+            outline.append(place)
+            following = steps[place].pop()
+            if not steps[place]:
+                del steps[place]
+            place = following
+        outlines.append(np.array(outline, float) - 1.5)
+    return outlines
+
+
+@given(st.integers(0, 10_000), st.floats(0.2, 0.9))
+@settings(max_examples=40, deadline=None)
+def test_outlines_of_any_region_give_it_back(seed, share):
+    """Islands, holes, islands in holes, corners that touch: on a turned grid, to the voxel."""
+    region = np.random.default_rng(seed).random((3, 8, 9)) < share
+    region[:, 0, 0] = True
+    grid = replace(turned_grid(), shape=region.shape)
+    contours = [
+        grid.to_mm(np.column_stack([outline, np.full(len(outline), float(place))]))
+        for place in range(3)
+        for outline in pixel_edges(region[place])
+    ]
+    assert np.array_equal(mask_of_contours(contours, grid).values, region)
