@@ -95,7 +95,7 @@ class NomogramOptions(TableReading):
     app,
     NomogramOptions,
     examples=[
-        "mil nomogram cohort.csv --run run --model abmil --positive LMS --out nomogram",
+        "mil nomogram cohort.csv --run run --model abmil --positive DDLPS --out nomogram",
         "mil nomogram cohort.csv --task survival --time-unit months --horizon 24 --clinical label --out "
         "nomogram-survival",
     ],

@@ -125,7 +125,7 @@ class EvaluateOptions(DrawnOptions, SegmenterArgument):
     examples=[
         "mil segment train segmentation.csv --slides slides --annotations annotations --out segmenter",
         "mil segment train segmentation.csv --slides slides --annotations annotations --out both "
-        "--kind both --steps 10",
+        "--kind both --folds 2 --steps 10",
     ],
 )
 def train(options: TrainOptions) -> None:
