@@ -31,12 +31,17 @@ REALDATA = REPO.parent / "shared" / "data"
 def pytest_collection_modifyitems(items):
     """Files that take long come first, so that no worker is left alone with one at the end.
 
-    The longest makes the demo; meanwhile the other worker is given files that can do without.
+    The longest makes the demo; meanwhile the other worker is given files that can do without. The last
+    asks mypy, which has by then read the packages beside the tests, and remembers them.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     waiting = {item.path for item in items if "demo" in item.fixturenames}
-    longest = REPO / "tests" / "test_documents.py"
-    items.sort(key=lambda item: (item.path != longest, item.path not in slow, item.path in waiting))
+    longest, last = (REPO / "tests" / name for name in ("test_documents.py", "test_typing.py"))
+    items.sort(
+        key=lambda item: (
+            item.path != longest, item.path == last, item.path not in slow, item.path in waiting
+        )
+    )  # fmt: skip
 
 
 def pytest_collection_finish():

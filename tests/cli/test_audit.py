@@ -59,6 +59,8 @@ def test_a_site_that_is_the_label_is_found_in_a_run(study, mil):
         "majority,mean",
         "--epochs",
         2,
+        "--seeds",
+        1,
         "--out",
         "run",
         cwd=study,

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -13,7 +11,9 @@ import numpy as np
 import pytest
 
 from features.bags.bag import write_bag
+from tests.conftest import environment
 from tests.mil.made import made_bag
+from tests.prefork import run as become_command
 
 pytestmark = pytest.mark.slow
 
@@ -51,21 +51,29 @@ def whole(table, tmp_path_factory, mil):
     return out
 
 
+def become_marked(mark, **request):
+    """Become the command in a process group of its own, whose workers carry a mark."""
+    os.setsid()
+    become_command(**request | {"env": request["env"] | {MARK: mark}})
+
+
 class Started:
     """The command in a process group of its own, whose processes can be told from all others."""
 
-    def __init__(self, table, out):
-        self.mark, self.out = uuid.uuid4().hex, out
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cli", *asked(table, out)],
-            env=os.environ | {MARK: self.mark, "COLUMNS": "200"},
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    def __init__(self, forked, table, out):
+        self.mark, self.out, self._err = uuid.uuid4().hex, out, out.parent / "err"
+        request = {"arguments": asked(table, out), "cwd": str(out.parent), "env": environment()}
+        request |= {"out": os.devnull, "err": str(self._err), "mark": self.mark}
+        self.process = forked.Process(target=become_marked, kwargs=request)
+        self.process.start()
+
+    def ended(self):
+        """The exit status and what was printed."""
+        self.process.join(PATIENCE_S)
+        return self.process.exitcode, self._err.read_text()
 
     def pids(self):
-        found = set()
+        found = {self.process.pid} if self.process.is_alive() else set()
         for path in Path("/proc").glob("[0-9]*/environ"):
             try:
                 if f"{MARK}={self.mark}".encode() in path.read_bytes():
@@ -77,7 +85,7 @@ class Started:
     def wait_for(self, number):
         deadline = time.monotonic() + PATIENCE_S
         while len(models(self.out)) < number:
-            assert self.process.poll() is None, self.process.stderr.read()
+            assert self.process.is_alive(), self._err.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert len(self.pids()) > 2  # it, and workers
@@ -117,31 +125,31 @@ def assert_ends_as(whole, table, out, mil):
     assert told == wanted
 
 
-def test_killed_with_all_its_workers(table, whole, tmp_path, mil):
-    run = Started(table, tmp_path / "run")
+def test_killed_with_all_its_workers(forked, table, whole, tmp_path, mil):
+    run = Started(forked, table, tmp_path / "run")
     run.wait_for(7)  # all of one model and some of the next
     os.killpg(run.process.pid, signal.SIGKILL)
-    run.process.communicate()
+    assert run.ended()[0] == -signal.SIGKILL
     assert run.all_gone()
     assert_ends_as(whole, table, tmp_path / "run", mil)
 
 
-def test_workers_end_when_their_parent_is_killed(table, whole, tmp_path, mil):
-    run = Started(table, tmp_path / "run")
+def test_workers_end_when_their_parent_is_killed(forked, table, whole, tmp_path, mil):
+    run = Started(forked, table, tmp_path / "run")
     run.wait_for(3)
     run.process.kill()
-    run.process.communicate()
+    assert run.ended()[0] == -signal.SIGKILL
     assert run.all_gone()
     assert_ends_as(whole, table, tmp_path / "run", mil)
 
 
-def test_interrupt_ends_all_and_says_that_nothing_is_lost(table, whole, tmp_path, mil):
+def test_interrupt_ends_all_and_says_that_nothing_is_lost(forked, table, whole, tmp_path, mil):
     """As from a terminal, where the interrupt goes to every process of the group."""
-    run = Started(table, tmp_path / "run")
+    run = Started(forked, table, tmp_path / "run")
     run.wait_for(2)
     os.killpg(run.process.pid, signal.SIGINT)
-    _, told = run.process.communicate(timeout=PATIENCE_S)
-    assert run.process.returncode in (130, -signal.SIGINT)
+    status, told = run.ended()
+    assert status in (130, -signal.SIGINT)
     assert "Interrupted" in told
     assert "Traceback" not in told
     assert run.all_gone()

@@ -12,6 +12,7 @@ from features.bags.bag import read_bag
 from features.synthetic import key_tiles
 from tests.mil.made import made_cohort
 from tests.mil.made_runs import write_cohort
+from tests.small_slides import write_small_cohort
 
 pytestmark = pytest.mark.slow
 
@@ -126,19 +127,29 @@ def test_a_finished_run_is_not_overwritten_unasked(small, tmp_path, mil):
     mil(*asked, "--overwrite", cwd=small)
 
 
-def test_predicting_a_slide_equals_predicting_its_bag(study, mil):
-    mil(
-        "train",
-        "cohort.csv",
-        "store",
-        "--model",
-        "mean",
-        "--epochs",
-        "5",
-        "--out",
-        "trained",
-        cwd=study,
-    )
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory, mil):
+    """Eight small slides, two of each subtype, and their bags."""
+    folder = tmp_path_factory.mktemp("embedded")
+    write_small_cohort(folder, 2)
+    network = ("--backbone", "test_resnet", "--weights", "random")
+    asked = ["cohort.csv", "--slides", "slides", "--annotations", "annotations", *network]
+    mil("extract", *asked, "--out", "store", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def few(embedded, tmp_path):
+    """A user's folder with them, and no run yet."""
+    for name in ("cohort.csv", "slides", "annotations", "store"):
+        (tmp_path / name).symlink_to(embedded / name)
+    return tmp_path
+
+
+def test_predicting_a_slide_equals_predicting_its_bag(few, mil):
+    study = few
+    asked = ["cohort.csv", "store", "--model", "mean", "--epochs", "5", "--out", "trained"]
+    mil("train", *asked, cwd=study)
     mil("predict", "trained", "store/case-02-s1.h5", "--out", "bag.csv", cwd=study)
     mil(
         "predict", "trained", "slides/case-02-s1.tiff", "--annotations", "annotations",
@@ -157,7 +168,8 @@ def test_predicting_a_slide_equals_predicting_its_bag(study, mil):
     assert "trained: has no model that suits attention" in refused.stderr
 
 
-def test_a_slide_of_unknown_case_is_not_called_unseen(study, mil):
+def test_a_slide_of_unknown_case_is_not_called_unseen(few, mil):
+    study = few
     (study / "slides2").mkdir()
     (study / "slides2" / "x.tiff").symlink_to((study / "slides" / "case-02-s1.tiff").resolve())
     (study / "slides2" / "x.geojson").symlink_to(
@@ -179,12 +191,11 @@ def test_a_slide_of_unknown_case_is_not_called_unseen(study, mil):
 
 def test_explain_uses_the_fold_that_left_the_case_out(demo, tmp_path, mil):
     folds = json.loads((demo / "run" / "folds.json").read_text())
-    for case in ("case-03", "case-04"):
+    slide, drawn = demo / "slides" / "case-03-s1.tiff", ("--annotations", demo / "annotations")
+    bag = demo / "store" / "case-04-s1.h5"
+    for case, asked in (("case-03", (slide, *drawn)), ("case-04", (bag,))):
         [fold] = [fold["index"] for fold in folds if case in fold["test"]]
-        told = mil(
-            "explain", demo / "run", demo / "slides" / f"{case}-s1.tiff",
-            "--annotations", demo / "annotations", "--out", tmp_path,
-        ).stdout  # fmt: skip
+        told = mil("explain", demo / "run", *asked, "--out", tmp_path).stdout
         assert f"model of fold {fold}, not trained on this case" in told
 
 
@@ -219,9 +230,12 @@ def test_the_report_is_one_page_that_says_what_embedded_the_tiles(demo):
         assert source not in page
 
 
-def test_names_from_the_table_are_escaped_in_the_report(study, mil):
-    evil = "<script>alert(1)</script>"
-    (study / "evil.csv").write_text((study / "cohort.csv").read_text().replace("LMS", f'"{evil}"'))
+def test_names_from_the_table_are_escaped_in_the_report(small, tmp_path, mil):
+    evil, study = "<script>alert(1)</script>", tmp_path
+    (study / "store").symlink_to(small / "store")
+    names = (small / "cohort.csv").read_text()
+    (study / "evil.csv").write_text(names.replace(",class-a", f',"{evil}"'))
+    assert evil in (study / "evil.csv").read_text()
     mil("crossval", "evil.csv", "store", "--models", "majority", "--out", "evil", cwd=study)
     mil("report", "evil", cwd=study)
     page = (study / "evil" / "report.html").read_text()

@@ -178,7 +178,7 @@ def test_trained_model_predicts_risks_and_says_whom_it_has_seen(study):
 def test_default_models_are_those_that_can_learn_survival(study):
     crossval(
         replace(
-            options_of(study, epochs=1),
+            options_of(study, epochs=1, seeds=1),
             models=CrossvalOptions(cohort=study, store=study, out=study).models,
         )
     )
@@ -409,7 +409,7 @@ def test_outcomes_of_tcga_join_bags_made_for_them(realdata, tmp_path, capsys):
     crossval(
         CrossvalOptions(
             cohort=tmp_path / "cohort.csv", store=tmp_path / "store", out=tmp_path / "run",
-            task="survival", time="OS.time", event="OS", allow_missing=True,
+            task="survival", time="OS.time", event="OS", allow_missing=True, folds="3",
             models=("majority", "pooled-logistic", "clinical"),
             clinical=("age_at_initial_pathologic_diagnosis",),
         )

@@ -372,7 +372,7 @@ def test_the_command_refuses_a_tuned_backbone_and_tunes_per_fold(study, mil):
     assert "trained on 8 cases that would be tested, e.g. case-0, case-1, case-2" in refused.stderr
     per_fold_run = [
         "crossval", "cohort.csv", "--finetune", "per-fold", "--finetune-config", "tuned/run.json",
-        "--models", "tile-vote,abmil", "--epochs", "5", "--folds", "2", "--out", "run",
+        "--models", "tile-vote,abmil", "--epochs", "5", "--seeds", "1", "--folds", "2", "--out", "run",
     ]  # fmt: skip
     mil(*per_fold_run, cwd=study)
     run = json.loads((study / "run" / "run.json").read_text())
