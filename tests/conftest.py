@@ -6,7 +6,6 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import gc
-import json
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from hypothesis import settings
 
 from features.slides.rehearsal import children_ended
 from tests.prefork import run as become_command
+from tests.prefork import run_whole
 
 # Other tests run beside: how long an example takes says nothing.
 settings.register_profile("shared cores", deadline=None)
@@ -81,24 +81,10 @@ def realdata():
 
 
 @pytest.fixture(scope="session")
-def prefork():
-    """Start the command where everything is imported already; see tests/prefork.py."""
-    with subprocess.Popen(
-        [sys.executable, REPO / "tests" / "prefork.py"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPO, bufsize=1,
-        env=environment() | {"PYTHONPATH": str(REPO)},
-    ) as server:  # fmt: skip
-        yield server
-        server.stdin.close()
-
-
-@pytest.fixture(scope="session")
 def forked():
     """A context whose processes are forked from a server that has imported what takes seconds."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(
-        ["pytest", "tifffile", "features.extraction.extract", "mil.finetune.training"]
-    )
+    context.set_forkserver_preload(["tests.preloaded"])
     with pytest.MonkeyPatch.context() as patch:
         path = [str(REPO), os.environ.get("PYTHONPATH", "")]  # an empty entry is the current folder
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
@@ -143,24 +129,26 @@ def environment():
 
 
 @pytest.fixture(scope="session")
-def mil(prefork, tmp_path_factory):
+def mil(forked, tmp_path_factory):
     """Run the command in a process of its own: mil(*arguments, cwd=...) -> CompletedProcess."""
     output = tmp_path_factory.mktemp("output")
     first = {name: os.environ[name] for name in os.environ if name != "PYTEST_CURRENT_TEST"}
 
-    def forked(arguments, cwd):
+    def fork(arguments, cwd):
         out, err = output / "out", output / "err"
         request = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "env": environment()}
-        print(json.dumps(request | {"out": str(out), "err": str(err)}), file=prefork.stdin)
-        status = int(prefork.stdout.readline())
+        request |= {"out": str(out), "err": str(err)}
+        process = forked.Process(target=run_whole, kwargs=request)
+        process.start()
+        process.join()
         texts = [file.read_text() for file in (out, err)]
         out.unlink(), err.unlink()
-        return subprocess.CompletedProcess(arguments, status, *texts)
+        return subprocess.CompletedProcess(arguments, process.exitcode, *texts)
 
     def run(*arguments, cwd=None, check=True):
         arguments = [str(argument) for argument in arguments]
         if {name: os.environ[name] for name in first if name in os.environ} == first:
-            done = forked(arguments, cwd)
+            done = fork(arguments, cwd)
         else:  # what is imported may have asked the environment
             done = subprocess.run(
                 [sys.executable, "-m", "cli", *arguments],

@@ -1,23 +1,14 @@
-"""Runs the command in processes forked from one that has imported all it needs: that takes seconds each time.
+"""Becomes the command in processes that are forked where all it needs is imported: that takes seconds.
 
-Reads one JSON object a line: arguments, cwd, env, and the files that take what is printed. Answers with the
-exit status.
+The server that forks them imports tests/preloaded.py; see `forked` in conftest.py.
 """
 
 import atexit
-import gc
-import importlib
-import json
 import math
 import os
 import runpy
 import sys
 import threading
-
-NEEDED = (
-    "cli.main", "features.extraction.extract", "mil.learning.crossval", "mil.finetune.per_fold",
-    "mil.report.gather",
-)  # fmt: skip
 
 
 def run(arguments, cwd, env, out, err):
@@ -33,7 +24,21 @@ def run(arguments, cwd, env, out, err):
     runpy.run_module("cli", run_name="__main__", alter_sys=True)
 
 
-def status_of(request):
+def run_whole(**request):
+    """Become the command on one core, and end as the interpreter would, but without its modules.
+
+    To take all of them down would copy all memory.
+    """
+    # The other cores are other tests': no processes are started that a command does not ask for.
+    sys.modules["mil.learning.parallel"].START_S = math.inf
+    status = _status_of(request)
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(status)
+
+
+def _status_of(request):
     """The exit status, as the interpreter would end with it."""
     try:
         run(**request)
@@ -43,21 +48,3 @@ def status_of(request):
         sys.excepthook(*sys.exc_info())
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    for name in NEEDED:
-        importlib.import_module(name)
-    # The other cores are other tests': no processes are started that a command does not ask for.
-    sys.modules["mil.learning.parallel"].START_S = math.inf
-    gc.freeze()
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            status = status_of(json.loads(line))
-            threading._shutdown()
-            atexit._run_exitfuncs()
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(status)  # to take all modules down would copy all memory
-        _, status = os.waitpid(child, 0)
-        os.write(1, b"%d\n" % os.waitstatus_to_exitcode(status))
