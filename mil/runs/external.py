@@ -40,6 +40,7 @@ from mil.runs.validation_log import (
     earlier_records,
     log_paths,
     new_record,
+    planned_record,
     record_validation,
 )
 
@@ -110,7 +111,10 @@ def external_validation(
     table, store, notify = Path(table), Path(store), notify or (lambda _text: None)
     members = run.fits(model)
     train_rows, test_rows = split_train_test(read_table(table, run.settings.reading, notify))
-    rows = test_rows or train_rows
+    rows, logs = test_rows or train_rows, log_paths(table, store, run.path)
+    if slides:  # refused before hours of embedding rather than after
+        planned = planned_record(run, model, table, rows)
+        check_same_model(earlier_records(logs, planned), planned)
     cohorts = _cohorts(
         run, members, rows, store, slides, allow_missing=allow_missing, source=table.name
     )
@@ -120,7 +124,6 @@ def external_validation(
     check_second_scans(run, cohorts[0], notify)
     unlike = compare_slides(run, cohorts[0], notify, cohorts)
     record = new_record(run, model, table, cohorts[0])
-    logs = log_paths(table, store, run.path)
     check_same_model(earlier_records(logs, record), record)
     predictions = predict_ensemble(members, *cohorts)  # uses no label: the cases are still unseen
     path = run.path / "external" / (name or table.stem)

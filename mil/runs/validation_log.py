@@ -8,7 +8,7 @@ earlier records until the new one is added, so that of two models tested at the 
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from typing import TextIO
 
 from features.files.locks import is_at, lock
 from features.files.parse import parse_json
+from mil.data.case import Row
 from mil.data.cohort import Cohort
 from mil.data.names import matching, normalised
 from mil.errors import LeakageError, RunError
@@ -67,6 +68,24 @@ class ValidationRecord:
 
 def new_record(run: Run, model: str, table: Path, cohort: Cohort) -> ValidationRecord:
     """The record of a validation that is made now."""
+    outcomes = {case.name: case.label for case in cohort.cases}
+    bags = tuple(bag.data_sha256 for case in cohort.cases for bag in case.bags)
+    return _record(run, model, table, outcomes, bags)
+
+
+def planned_record(run: Run, model: str, table: Path, rows: Sequence[Row]) -> ValidationRecord:
+    """The record of a validation whose bags are not made yet.
+
+    Raises:
+        CohortError: a column of the outcome is missing or malformed.
+    """
+    labelled = run.task.label_rows(rows, table.name)
+    return _record(run, model, table, {row.case: row.label for row in labelled if row.label}, ())
+
+
+def _record(
+    run: Run, model: str, table: Path, outcomes: Mapping[str, str], bags: tuple[str, ...]
+) -> ValidationRecord:
     return ValidationRecord(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         model=model,
@@ -74,10 +93,10 @@ def new_record(run: Run, model: str, table: Path, cohort: Cohort) -> ValidationR
         predictions_sha256=run.predictions_sha256,
         table=str(table.absolute()),
         table_sha256=sha256_of(table),
-        cases=tuple(case.name for case in cohort.cases),
-        bags=tuple(bag.data_sha256 for case in cohort.cases for bag in case.bags),
-        task=cohort.task.name,
-        outcomes=tuple(case.label for case in cohort.cases),
+        cases=tuple(outcomes),
+        bags=bags,
+        task=run.task.name,
+        outcomes=tuple(outcomes.values()),
     )
 
 

@@ -206,6 +206,12 @@ def test_bags_by_an_interrupted_run_are_not_made_again(place, run, tmp_path, mon
     assert again.predictions.table.equals(whole.predictions.table)
     with pytest.raises(LeakageError, match="used to test abmil"):
         external_validation(run, "tile-vote-logits", tmp_path / "other.csv", store)
+    shutil.rmtree(store)
+    with pytest.raises(LeakageError, match="used to test abmil"):
+        external_validation(
+            run, "tile-vote-logits", tmp_path / "other.csv", store, slides=slides_in(place / "new")
+        )
+    assert not store.exists()  # nothing was embedded for a model that is refused
 
 
 def test_a_slide_unlike_those_of_the_run_is_named_by_all_backbones(place, run, store, tmp_path):

@@ -18,6 +18,7 @@ REPO = Path(__file__).parents[3]
 # A norm over groups of channels: with a norm over the batch, half a batch would have other statistics.
 EQUAL = replace(RECIPE, backbone="test_efficientnet_gn")
 SETTINGS = replace(QUICK, epochs=2, dropout=0.0, early_stopping="always")
+HEAD = replace(SETTINGS, train="head", augment=("off",), patience=1)
 
 
 def train_together(folder):
@@ -27,6 +28,7 @@ def train_together(folder):
     with ranks("cpu", workers=1) as together:
         assert (together.size, together.first) == (2, together.number == 0)
         finetune(lessons_of(folder), EQUAL, SETTINGS, folder / "two", ranks=together)
+        finetune(lessons_of(folder), EQUAL, HEAD, folder / "two-heads", ranks=together)
         drifted = torch.full((3,), float(together.number))
         try:
             together.check_equal([drifted])
@@ -68,6 +70,13 @@ def test_two_processes_train_the_network_of_one(tmp_path, forked):
     for name, value in load_file(start / "weights.safetensors").items():
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-5)
         moved = max(moved, float((one[name] - value).abs().max()))
+    tune(lessons_of(tmp_path), tmp_path / "one-head", HEAD, EQUAL)
+    heads = [
+        load_file(tmp_path / name / "classifier.safetensors") for name in ("one-head", "two-heads")
+    ]
+    for name, value in heads[0].items():
+        torch.testing.assert_close(value, heads[1][name], rtol=1e-3, atol=2e-5)
+    assert not (tmp_path / "two-heads" / "frozen").exists()
     assert moved > 1e-3  # the tolerance is far below what was learnt
     cards = [json.loads((tmp_path / name / "card.json").read_text()) for name in ("one", "two")]
     for losses in ("losses", "valid_losses"):
