@@ -15,6 +15,7 @@ from features.backbones.network_recipe import HIDDEN, NetworkRecipe
 from features.backbones.networks import (
     PooledFeatures,
     build_network,
+    create,
     create_seeded,
     measure_dim,
     weights_fingerprint,
@@ -94,6 +95,9 @@ def _resolve(name: str) -> BackboneEntry:
         return entry
     plain = name.removesuffix(HIDDEN)
     if timm.is_model(plain):
+        if plain != name:  # refused before any work where there are no such layers
+            with torch.device("meta"):
+                PooledFeatures(create(plain), "hidden")
         return BackboneEntry(name, plain, keeps_hidden=plain != name)
     names = list(dict.fromkeys([*list_backbones(), *timm.list_models()]))
     short = ", ".join(list_backbones())

@@ -88,7 +88,11 @@ class TunedCases:
         cases = sorted({row.case: row for row in labelled}.values(), key=lambda row: row.case)
         names, labels = [row.case for row in cases], [row.label for row in cases]
         sites = [row.site for row in cases]
-        return draw_folds(self.task, names, labels, sites, plan.split, notify)
+        folds = draw_folds(self.task, names, labels, sites, plan.split, notify)
+        label_of = dict(zip(names, labels, strict=True))
+        for fold in folds:
+            self.config.settings.sets_aside([label_of[name] for name in fold.train])
+        return folds
 
     def facts(self, plan: Plan, out: Path, notify: Notify) -> dict[str, Any]:
         """Outcomes, and how each fold is fine-tuned."""

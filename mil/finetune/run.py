@@ -52,6 +52,7 @@ def finetune_run(
         rows = training_rows(table, notify if process.first else None, config.reading)
         check_reserved_inputs(config.recipe, reserved_rows(table, config.reading))
         slides = label_slides(jobs, rows, task, source=table.name)
+        config.settings.sets_aside(list({s.job.case: s.label for s in slides}.values()))
         if process.first:
             eclipsed = eclipsed_backbones([config.recipe.backbone])
             for note in (*weights_notes([config.recipe]), *eclipsed):

@@ -1,12 +1,13 @@
 """The settings of fine-tuning. No torch here, so the command line starts at once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 from features.choices import check_choices
 from mil.errors import FitError
+from mil.settings import FEW_CASES, sets_cases_aside
 
 Augmentation = Literal["off", "flips", "turns", "colour", "rotation", "zoom", "elastic", "crop"]
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
@@ -199,6 +200,22 @@ class FinetuneSettings:
                 f"patience {self.patience} needs an inner part of the training cases to watch, and "
                 "early_stopping is never. Set early_stopping to always, or leave out patience."
             )
+
+    def sets_aside(self, labels: Sequence[str]) -> bool:
+        """Whether training cases with these labels give some up, to choose the epoch and the end by.
+
+        Raises:
+            FitError: ``patience`` has no cases to watch.
+        """
+        if sets_cases_aside(self.early_stopping, labels):
+            return True
+        if self.patience:
+            raise FitError(
+                f"patience {self.patience} needs an inner part of the training cases to watch, and "
+                f"{len(labels)} cases are too few to set some aside automatically (from {FEW_CASES}). Set "
+                "early_stopping to always, or leave out patience."
+            )
+        return False
 
     @property
     def decay(self) -> float:

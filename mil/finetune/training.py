@@ -37,7 +37,6 @@ from mil.finetune.frozen import FrozenLayers, remove_frozen
 from mil.finetune.network import TileClassifier, parameter_groups
 from mil.finetune.settings import FinetuneSettings
 from mil.finetune.tiles import Batch, LabelledSlide, TilePool, check_usable, tile_weights
-from mil.settings import FEW_CASES, sets_cases_aside
 from mil.tasks.registry import task_class
 from mil.tasks.task import Task
 from mil.version import __version__
@@ -301,13 +300,7 @@ def _parts(pool: TilePool, settings: FinetuneSettings, seed: int) -> tuple[list[
     label_of = {slide.job.case: slide.label for slide in pool.slides}
     names = sorted(label_of)
     everyone = list(range(len(pool.slides)))
-    if not sets_cases_aside(settings.early_stopping, [label_of[name] for name in names]):
-        if settings.patience:
-            raise FitError(
-                f"patience {settings.patience} needs an inner part of the training cases to watch, and "
-                f"{len(names)} cases are too few to set some aside automatically (from {FEW_CASES}). Set "
-                "early_stopping to always, or leave out patience."
-            )
+    if not settings.sets_aside([label_of[name] for name in names]):
         return everyone, []
     _, valid = inner_split(names, [label_of[name] for name in names], seed)
     aside = [m for m in everyone if pool.slides[m].job.case in set(valid)]

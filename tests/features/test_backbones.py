@@ -128,6 +128,8 @@ def small_vgg(monkeypatch):
 def test_a_network_without_hidden_layers_keeps_none():
     with pytest.raises(BackboneError, match=r"ResNet has no hidden layers .* without -hidden"):
         load_backbone("test_resnet-hidden", "random")
+    with pytest.raises(BackboneError, match=r"ResNet has no hidden layers"):
+        resolve_name("resnet18.tv_in1k-hidden")
     with pytest.raises(BackboneError, match="No backbone 'vgg-hidden'"):
         resolve_name("vgg-hidden")
 

@@ -456,6 +456,10 @@ def test_predictions_say_which_cases_the_backbone_has_seen(study, mil):
         (["finetune", "cohort.csv", "--config", "tuning.toml", "--mpp", "0.5,1", "--out", "x"],
          "Set --mpp to one"),
         (["finetune", "cohort.csv", "--config", "tuning.toml", "--epochs", "0", "--out", "x"], "epochs is"),
+        (["finetune", "cohort.csv", "--config", "tuning.toml", "--augment", "off,zoom", "--out", "x"],
+         "--augment is off and zoom at once"),
+        (["finetune", "cohort.csv", "--config", "tuning.toml", "--backbone", "resnet18-hidden", "--out", "x"],
+         "has no hidden layers"),
     ],
 )  # fmt: skip
 def test_wrong_use_is_one_line(study, mil, arguments, words):
@@ -464,6 +468,19 @@ def test_wrong_use_is_one_line(study, mil, arguments, words):
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (study / "x").exists()
+
+
+def test_patience_without_inner_cases_leaves_no_run_behind(study, mil):
+    (study / "patient.toml").write_text((study / "tuning.toml").read_text() + "patience = 2\n")
+    for command in (
+        ("finetune", "cohort.csv", "--config", "patient.toml"),
+        ("crossval", "cohort.csv", "--finetune", "per-fold", "--finetune-config", "patient.toml",
+         "--folds", "2"),
+    ):  # fmt: skip
+        done = mil(*command, "--out", "x", cwd=study, check=False)
+        assert done.returncode == 1
+        assert "cases are too few to set some aside automatically" in done.stderr
+        assert not (study / "x").exists()
 
 
 def test_slides_without_a_label_are_named(study, mil):
