@@ -227,8 +227,8 @@ def _even_steps(
     count = round(float(steps[-1])) + 1
     near = np.abs(steps[:, None] - np.arange(count)).min(axis=0) < UNEVEN
     note = (
-        f"{int((~near).sum())} of {count} slices are interpolated: steps of {gaps.min():.2f} to "
-        f"{gaps.max():.2f} mm"
+        f"{int((~near).sum())} of {count} slices interpolated (steps of {gaps.min():.2f} to "
+        f"{gaps.max():.2f} mm)"
     )
     return step, steps, [note]
 

@@ -194,8 +194,9 @@ def read_structure(
             can be made of it.
     """
     region = choose_region(read_regions(path), name, path.name)
-    if "frame" not in allow:
-        _check_frame(region, volume, path.name)
+    doubt = _doubt_of_frame(region, volume)
+    if doubt and "frame" not in allow:
+        raise AnnotationError(f"{path.name}: {doubt}")
     mask = mask_of_contours(
         region.contours,
         volume.grid,
@@ -204,26 +205,28 @@ def read_structure(
         fill_between="sparse" in allow,
     )
     notes = [f"{count} contours of kind {kind} left out" for kind, count in region.others]
+    if doubt:
+        notes.insert(0, "its millimetres are taken as the image's, though the files do not say so")
     if _plain(region.name) != _plain(name):
         notes.insert(0, f"the region {region.name!r} is taken for {name!r}")
     return Mask(mask.values, mask.grid, region.name, (*notes, *mask.notes))
 
 
-def _check_frame(region: Region, volume: Volume, source: str) -> None:
-    """Refuse contours in another frame of reference; where one is unnamed, the series decides."""
+def _doubt_of_frame(region: Region, volume: Volume) -> str:
+    """Why a region may lie in another frame of reference; where one is unnamed, the series decides."""
     if region.frame_of_reference and volume.frame_of_reference:
-        if region.frame_of_reference != volume.frame_of_reference:
-            raise AnnotationError(
-                f"{source}: the region {region.name!r} lies in another frame of reference "
-                f"({region.frame_of_reference}) than the series ({volume.frame_of_reference}): its "
-                "millimetres are other places. Use the series that it was drawn on, or register the two."
-            )
-        return
+        if region.frame_of_reference == volume.frame_of_reference:
+            return ""
+        return (
+            f"the region {region.name!r} lies in another frame of reference "
+            f"({region.frame_of_reference}) than the series ({volume.frame_of_reference}): its millimetres "
+            "are other places. Use the series that it was drawn on, or register the two."
+        )
     if volume.series and volume.series in region.series:
-        return
+        return ""
     missing = "the structure set" if volume.frame_of_reference else "the image"
-    raise AnnotationError(
-        f"{source}: whether the region {region.name!r} and the image share a frame of reference is unknown, "
-        f"as {missing} names none. Use the DICOM series that it was drawn on, or say that they share one "
+    return (
+        f"whether the region {region.name!r} and the image share a frame of reference is unknown, as "
+        f"{missing} names none. Use the DICOM series that it was drawn on, or say that they share one "
         "(allow=frame)."
     )

@@ -79,7 +79,7 @@ def test_gaps_are_interpolated_on_request_and_noted(tmp_path):
     assert volume.values.shape == VALUES.shape
     assert np.array_equal(volume.values[[0, 1, 4, 5]], VALUES[[0, 1, 4, 5]])
     assert np.allclose(volume.values[2], VALUES[1] * 2 / 3 + VALUES[4] / 3)
-    assert "2 of 6 slices are interpolated: steps of 3.00 to 9.00 mm" in volume.notes[0]
+    assert "2 of 6 slices interpolated (steps of 3.00 to 9.00 mm)" in volume.notes[0]
 
 
 def test_positions_in_tenths_of_a_millimetre_are_even(tmp_path):

@@ -137,7 +137,9 @@ def test_another_frame_of_reference_is_refused(tmp_path, volume):
     message = refusal(path, "GTV", volume)
     assert "1.2.3.4" in message
     assert FRAME in message
-    assert read_structure(path, "GTV", volume, allow=["frame"]).values.any()
+    mask = read_structure(path, "GTV", volume, allow=["frame"])
+    assert mask.values.any()
+    assert "taken as the image's" in mask.notes[0]
 
 
 def unnamed(*, roi=True, reference=True, own=True):
@@ -273,7 +275,7 @@ def test_what_a_recipe_allows_reaches_the_outlines(tmp_path, volume):
     with pytest.raises(AnnotationError, match="another frame of reference"):
         job(tmp_path, path).read(VolumeRecipe(channels=("T1",)))
     _, gappy = job(tmp_path, path).read(VolumeRecipe(channels=("T1",), allow=("frame",)))
-    assert "allow=sparse" in gappy.notes[0]
+    assert "allow=sparse" in gappy.notes[1]
     both = VolumeRecipe(channels=("T1",), allow=("frame", "sparse"))
     _, whole = job(tmp_path, path).read(both)
     assert [mask.values.any(axis=(1, 2)).sum() for mask in (gappy, whole)] == [2, 4]
