@@ -95,9 +95,11 @@ def resample_mask(mask: Mask, grid: Grid, *, moved: NDArray[np.float64] | None =
         raise VolumeError(
             f"{mask.name or 'The region'} is empty: there is nothing to move to a grid."
         )
-    depth = depth_mm(np.pad(mask.values, 1), mask.grid.spacing_mm[::-1])
+    margin_mm = 2 * np.asarray(mask.grid.spacing_mm)
+    box = box_of(mask, (float(margin_mm[0]), float(margin_mm[1]), float(margin_mm[2])))
+    depth = depth_mm(_cut(mask.values, box, 0), mask.grid.spacing_mm[::-1])
     index = _index_map(mask.grid, grid, moved)
-    index[:3, 3] += 1  # of the padding
+    index[:3, 3] -= box.start[::-1]
     values = _at(depth, index, grid, "linear", -1.0) > 0
     if not values.any():
         raise VolumeError(
