@@ -5,15 +5,17 @@ the mutations are mild, so that most of these slides open, and fail later or not
 
     python -m benchmarks.damaged_slides 5000 --real ../shared/data/slides
 
-Also measured: what the protection costs on good slides, as part of the time of an extraction with and without
-it in turn.
+With --cost instead: what the protection costs on good slides, in processor time of an extraction with and
+without it in turn, children included:
+
+    python -m benchmarks.damaged_slides --cost
 """
 
 import argparse
 import contextlib
 import csv
+import resource
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -50,7 +52,7 @@ CHANGES = {  # of which bytes, how many at most, and how many side by side
 KINDS = (*CHANGES, *CUTS, "longer", "text", "pixel", "block")
 BATCH = 125  # slides in one folder, and in one run of each verb
 MADE = 18  # slides of each compression, in turn with the real ones, which take longer
-COST_TILES = 600
+TILES = 36**2  # of a good slide
 Places = dict[str, NDArray[np.int64]]
 
 
@@ -187,19 +189,15 @@ def survive(
         yield numbers.stop, figures
 
 
-def measure_cost(folder: Path, count: int = 4, repeats: int = 3) -> tuple[list[float], float]:
-    """Seconds of an extraction with the child over those without it, in turn on the same good slides.
+def measure_cost(folder: Path, count: int = 4, repeats: int = 2) -> list[tuple[float, float]]:
+    """Processor seconds of an extraction with and without the child, in turn on the same good slides.
 
-    Only ``COST_TILES`` tiles of a slide are embedded, where a real one has thousands: the cost is an upper
-    bound. A run starts its children once, so that this is measured apart.
-
-    Returns:
-        The ratio of each repeat, and the seconds until the first child has read a slide.
+    Wall time says nothing on a machine that has other work. Every run starts its child, for a few slides of
+    1,296 tiles, where a real run has hundreds of larger ones: the cost is an upper bound.
     """
     from features.extraction import extract, jobs
     from features.extraction.run import extract_slides
     from features.recipe import Recipe
-    from features.slides import rehearsal
     from features.slides import slide as direct
 
     def open_directly(path: Path, **how: object) -> direct.Slide:
@@ -210,32 +208,36 @@ def measure_cost(folder: Path, count: int = 4, repeats: int = 3) -> tuple[list[f
     paths = [folder / f"{number}.tiff" for number in range(count)]
     for path in paths:
         make_large(path, rng)
-    recipe = Recipe(backbone="efficientnet-lite0", weights="random", mpp=0.5, max_tiles=COST_TILES)
+    recipe = Recipe(backbone="efficientnet-lite0", weights="random", mpp=0.5)
 
-    def seconds(number: int, *, protected: bool) -> float:
-        started = time.perf_counter()
+    def seconds(name: str, slides: Sequence[Path], *, protected: bool) -> float:
+        started = processor_seconds()
         with contextlib.ExitStack() as stack:
             for module in () if protected else (jobs, extract):
                 stack.enter_context(mock.patch.object(module, "open_slide", open_directly))
-            extract_slides(paths, folder / f"store-{number}-{protected}", recipe=recipe)
-        return time.perf_counter() - started
+            done = extract_slides(slides, folder / f"store-{name}-{protected}", recipe=recipe)
+            assert all(outcome.n_tiles == TILES for outcome in done.outcomes), done.outcomes
+        return processor_seconds() - started
 
-    with rehearsal.children_ended():
-        started = time.perf_counter()
-        rehearsal.open_slide(paths[0]).__exit__(None, None, None)
-        start_s = time.perf_counter() - started
-        seconds(-1, protected=True)  # what is imported once
-        ratios = []
-        for number in range(repeats):
-            first = number % 2 == 0
-            times = {kind: seconds(number, protected=kind) for kind in (first, not first)}
-            ratios.append(times[True] / times[False])
-    return ratios, start_s
+    seconds("first", paths[:1], protected=True)  # what is imported once
+    runs = []
+    for number in range(repeats):
+        order = (True, False) if number % 2 == 0 else (False, True)
+        times = {kind: seconds(str(number), paths, protected=kind) for kind in order}
+        runs.append((times[True], times[False]))
+    return runs
+
+
+def processor_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def make_large(path: Path, rng: np.random.Generator) -> None:
-    """A JPEG pyramid of 8,192 x 8,192 pixels."""
-    small = rng.integers(120, 250, (512, 512, 3), dtype=np.uint8)
+    """A JPEG pyramid of 8,192 x 8,192 pixels, all of it tissue."""
+    small = rng.integers(0, 60, (512, 512, 3), dtype=np.uint8)
+    small += np.array((170, 80, 150), np.uint8)
     picture = np.tile(small, (16, 16, 1))
     with tifffile.TiffWriter(path) as tiff:
         for step in (1, 4, 16):
@@ -247,36 +249,41 @@ def make_large(path: Path, rng: np.random.Generator) -> None:
 
 
 def main() -> None:
-    """Run the campaign and keep its figures."""
+    """Run the campaign, or measure the cost, and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("slides", type=int, nargs="?", default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", type=Path, help="folder with small real slides")
+    parser.add_argument("--cost", action="store_true")
     options = parser.parse_args()
     found = sorted(options.real.iterdir()) if options.real else []
     real = [path for path in found if path.suffix in (".svs", ".ndpi")]
+    settings = {
+        "seed": options.seed, "budget_s": BUDGET_S, "real": [path.name for path in real],
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        ratios, start_s = measure_cost(Path(folder))
-        settings = {
-            "seed": options.seed, "budget_s": BUDGET_S, "real": [path.name for path in real],
-            "with protection over without": [round(ratio, 4) for ratio in ratios],
-            "seconds until a child has read": round(start_s, 2),
-        }  # fmt: skip
-        cost = statistics.median(ratios)
+        if options.cost:
+            keep_cost(measure_cost(Path(folder)))
+            return
         for count, figures in survive(Path(folder), options.slides, options.seed, real):
-            keep(count, figures, settings, cost)  # also if the rest is broken off
+            keep({"slides": count, **settings}, figures)  # also if the rest is broken off
 
 
-def keep(
-    count: int, figures: Mapping[str, Counter[str]], settings: Mapping[str, object], cost: float
-) -> None:
+def keep(settings: Mapping[str, object], figures: Mapping[str, Counter[str]]) -> None:
     """Print and save what is known so far."""
     names = sorted({name for counts in figures.values() for name in counts})
     header = ("what", *figures)
     rows = [(name, *(str(counts[name]) for counts in figures.values())) for name in names]
-    rows.append(("with protection over without, median", "", f"{cost:.3f}"))
     print_table(header, rows)
-    save("damaged-slides", header, rows, {"slides": count, **settings})
+    save("damaged-slides", header, rows, settings)
+
+
+def keep_cost(runs: Sequence[tuple[float, float]]) -> None:
+    """Print and save processor seconds and their ratio."""
+    header = ("processor seconds with protection", "without", "ratio")
+    rows = [(f"{one:.2f}", f"{other:.2f}", f"{one / other:.3f}") for one, other in runs]
+    print_table(header, rows)
+    save("protection-cost", header, rows, {"slides": 4, "tiles of each": TILES})
 
 
 if __name__ == "__main__":
