@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli.app import Group, app
-from cli.options import UsageError, part_of, verb, writable, wrong_use
+from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
 from features.errors import InputError
 from features.recipe import Encoding, Recipe
 from features.volumes.recipe import VolumeRecipe
+from mil.contouring.settings import ContourSettings
 
 if TYPE_CHECKING:
     from features.volumes.listing import ListedSeries
+    from mil.contouring.run import Contoured
     from mil.data.volumes import VolumeExtraction
 
 volumes = typer.Typer(
@@ -220,3 +222,88 @@ def _show(result: "VolumeExtraction", out: Path) -> None:
         complain(f"{len(result.failed)} of {counted(len(result.films), 'volume')} failed: {table}")
     if done:
         say(f"Next: mil crossval {result.cohort} {out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContourOptions(ContourSettings):
+    """Settings of `mil volumes contour`."""
+
+    table: Path = field(
+        metadata={
+            "argument": "TABLE",
+            "help": "Table with case, modality, path and mask, as `mil volumes table` writes it; volumes "
+            "without a mask are contoured by a network of all that have one.",
+        }
+    )
+    out: Path = field(
+        metadata={
+            "help": "The run folder to write: masks, scores.csv, and volumes.csv, which names the masks."
+        }
+    )
+    roi: str = field(
+        default="",
+        metadata={
+            "help": "The region, where the table names none: its name in the structure sets, or its number "
+            "in label maps.",
+            "panel": "Volumes",
+        },
+    )
+    cases: Path | None = field(
+        default=None,
+        metadata={"help": "Table with one row per case, whose columns are added, such as split."},
+    )
+    folds: int = field(default=5, metadata={"help": "Folds of whole patients.", "panel": "Folds"})
+    overwrite: bool = field(
+        default=False, metadata={"help": "Replace a finished run.", "once": True}
+    )
+
+    def __post_init__(self) -> None:
+        ContourSettings.__post_init__(self)
+        if self.folds < 2:
+            raise UsageError(f"--folds is {self.folds}. Two are the fewest.")
+
+
+@verb(
+    volumes,
+    ContourOptions,
+    examples=[
+        "mil volumes contour volumes.csv --modality T1 --field-mm 48 --width 2 --steps 4 --folds 2 "
+        "--out contours"
+    ],
+)
+def contour(options: ContourOptions) -> None:
+    """Draw the region of CT or MRI by a network of neighbouring slices, and judge it by patient.
+
+    Each volume is contoured by a network that has not seen its patient. Dice and Hausdorff distances in
+    millimetres stand beside those of the best window of values, of the usual place in the field, and of
+    everything. Bags of these masks remember whose masks the networks have seen, and `mil crossval` refuses to
+    test those patients.
+    """
+    from cli.console import Bars, notify, show_tables
+    from mil.contouring.evaluation import evaluation_tables
+    from mil.contouring.run import contour_volumes, read_table_for
+    from mil.runs.record import NewRun
+
+    writable(options.out)
+    with wrong_use(InputError):
+        contoured = contour_volumes(
+            NewRun(path=options.out, settings=plain(options), overwrite=options.overwrite),
+            read_table_for(options.table, options.modality, options.roi, options.cases),
+            part_of(options, ContourSettings),
+            n_folds=options.folds,
+            progress=Bars(),
+            notify=notify,
+        )
+    show_tables(evaluation_tables(contoured.evaluation))
+    _show_contours(contoured)
+
+
+def _show_contours(contoured: "Contoured") -> None:
+    from cli.console import counted, say
+
+    regions = ", ".join(f"{name} ({counted(n, 'volume')})" for name, n in contoured.regions)
+    say(f"Trained on: {regions}")
+    if contoured.undrawn:
+        say(f"Contoured and not judged, as nothing is drawn: {', '.join(contoured.undrawn)}")
+    say(f"Masks: {contoured.folder / 'masks'}; the table that names them: "
+        f"{contoured.folder / 'volumes.csv'}")  # fmt: skip

@@ -300,9 +300,11 @@ def has_random_weights(recipe: Mapping[str, Any]) -> bool:
 
 
 def learnt_part(recipe: Mapping[str, Any]) -> str:
-    """What of bags has learnt from cases, in words: the backbone, and the segmenter where there was one."""
+    """What of bags has learnt from cases, in words: the backbone, and what may have drawn their regions."""
     if any(part.get("region") == SEGMENTED for part in recipe_parts(recipe)):
         return "backbone or the segmenter"
+    if any(part.get("region") == VOLUME for part in recipe_parts(recipe)):
+        return "backbone or the network that drew the masks"
     return "backbone"
 
 

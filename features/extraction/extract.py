@@ -51,7 +51,7 @@ from features.tiles.grid import SlideTiles, TileGrid, TileSource
 from features.tiles.normalisation import resolve_stain_reference, tile_normaliser
 from features.tiles.quality import flag_bits, quality_flags
 from features.tiles.stain import save_reference
-from features.volumes.film import FilmTiles
+from features.volumes.film import FilmTiles, read_facts
 
 THUMBNAIL_PX = 512
 FILM_PX = 1120  # five cells of 224 px a row as they are
@@ -409,6 +409,15 @@ class ExtractionRun:
                     status="done", n_tiles=len(bag), n_unreadable=bag.n_failed, stages=dict(stages)
                 )
 
+    def _seen_for(self, job: SlideJob) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What a bag's backbone has learnt from, and what a network has that drew the region of a volume."""
+        cases, slides = set(self.trained_on), set(self.trained_on_slides)
+        if job.is_film:
+            facts = read_facts(job.files[0])
+            cases |= set(facts.trained_on)
+            slides |= set(facts.trained_on_slides)
+        return tuple(sorted(cases)), tuple(sorted(slides))
+
     def _bag(self, job: SlideJob, part: SlideTask, base: Mapping[str, Any]) -> Bag:
         """The bag of one part, without the tiles that the recipe drops."""
         assert part.work
@@ -422,6 +431,7 @@ class ExtractionRun:
                 f"{job.slide}: drop ({', '.join(recipe.drop)}) leaves none of {len(flags)} tiles. Drop less."
             )
         grid = part.grid[np.flatnonzero(keep)]
+        trained_on, trained_on_slides = self._seen_for(job)
         return Bag(
             slide=job.slide,
             features=compact(part.rows.select(keep)),
@@ -433,8 +443,8 @@ class ExtractionRun:
             recipe=part.resolved,
             request_sha256=part.request,
             case=job.case,
-            trained_on=self.trained_on,
-            trained_on_slides=self.trained_on_slides,
+            trained_on=trained_on,
+            trained_on_slides=trained_on_slides,
             tile_flags=flags[keep],
             reader=part.outcome.reader or "images",
             n_failed=len(part.work.unreadable),

@@ -33,12 +33,16 @@ class Mask:
         grid: the places of the voxels.
         name: of the region, as its file names it.
         notes: what was left out, filled in or is doubtful, in words.
+        trained_on: cases that a network has learnt from which has drawn it; empty for a person's drawing.
+        trained_on_slides: fingerprints of their images, as ``Bag.sources``.
     """
 
     values: NDArray[np.bool_]
     grid: Grid
     name: str = ""
     notes: tuple[str, ...] = ()
+    trained_on: tuple[str, ...] = ()
+    trained_on_slides: tuple[str, ...] = ()
 
     @property
     def volume_ml(self) -> float:

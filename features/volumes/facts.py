@@ -30,6 +30,8 @@ class VolumeFacts:
         scan: facts of the scan of every modality by name, such as ``manufacturer`` or ``slice_thickness_mm``.
         tumour_ml: volume of the region of interest in millilitres; NaN if none was drawn.
         recipe: how the volume was prepared.
+        trained_on: cases that a network has learnt from which has drawn the region; empty for a person's.
+        trained_on_slides: fingerprints of their images, as ``sources``.
         request_sha256: fingerprint of the recipe and of the files that the film was made of.
     """
 
@@ -45,6 +47,8 @@ class VolumeFacts:
     sources: tuple[str, ...] = ()
     scan: Mapping[str, Mapping[str, str | float]]
     tumour_ml: float = math.nan
+    trained_on: tuple[str, ...] = ()
+    trained_on_slides: tuple[str, ...] = ()
     request_sha256: str = ""
     recipe: Mapping[str, Any]
 

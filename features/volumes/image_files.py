@@ -8,11 +8,13 @@ import gzip
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import VolumeError
+from features.files.atomic import atomic_path
 from features.volumes.libraries import simpleitk
 from features.volumes.volume import Grid, Volume, turn_to_lps
 
@@ -53,6 +55,48 @@ def read_image_file(path: Path) -> Volume:
     values, grid, slice_axis = turn_to_lps(values, grid)
     values, notes = _finite(values, path.name)
     return Volume(values, grid, slice_axis=slice_axis, facts=_facts(grid, slice_axis), notes=notes)
+
+
+def write_image_file(path: Path, values: NDArray[Any], grid: Grid, description: str = "") -> None:
+    """Write a NIfTI file; it appears complete or not at all.
+
+    Args:
+        path: ``<name>.nii.gz``.
+        values: (z, y, x) voxels.
+        grid: their places.
+        description: up to 79 characters, kept in the header.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    sitk = simpleitk()
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing(grid.spacing_mm)
+    image.SetOrigin(grid.origin_mm)
+    image.SetDirection(grid.direction.ravel().tolist())
+    image.SetMetaData("ITK_FileNotes", description)
+    with atomic_path(path) as temporary:
+        named = temporary.with_name(f"{temporary.name}.nii.gz")  # the writer goes by the name
+        try:
+            sitk.WriteImage(image, str(named), useCompression=True)
+            named.replace(temporary)
+        except RuntimeError as error:
+            raise OSError(f"{path} cannot be written ({_reason(error)})") from error
+        finally:
+            named.unlink(missing_ok=True)
+
+
+def read_description(path: Path) -> str:
+    """What the header of a NIfTI file says of it in words; empty for other files."""
+    if not path.name.lower().endswith(NIFTI_SUFFIXES):
+        return ""
+    reader = simpleitk().ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return ""  # the reader of its voxels says why
+    return str(reader.GetMetaData("descrip")) if reader.HasMetaDataKey("descrip") else ""
 
 
 def _facts(grid: Grid, slice_axis: int) -> dict[str, str | float]:

@@ -24,6 +24,7 @@ from features.volumes.cells import Cells, make_cells
 from features.volumes.facts import VolumeFacts
 from features.volumes.film import lay_out, read_facts, write_film
 from features.volumes.jobs import VolumeJob
+from features.volumes.predicted import card_path
 from features.volumes.recipe import VolumeRecipe
 
 OUTLINE = {"name": "Tumor", "color": [200, 0, 0]}
@@ -127,7 +128,10 @@ def _request(job: VolumeJob, recipe: VolumeRecipe) -> str:
     needed = job.files_of(recipe)
     files = {name: [one.series, *_identify(one.path)] for name, one in needed.items()}
     drawn = next(iter(needed.values()))
-    mask = _identify(drawn.mask) if drawn.mask else []
+    masks = [drawn.mask, card_path(drawn.mask)] if drawn.mask else []
+    mask = [
+        word for path in masks if path == drawn.mask or path.is_file() for word in _identify(path)
+    ]
     return fingerprint({"recipe": recipe.to_json(), "files": files, "mask": mask, "roi": drawn.roi})
 
 

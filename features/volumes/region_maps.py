@@ -10,6 +10,7 @@ from features.errors import AnnotationError, VolumeError
 from features.volumes.contours import Mask
 from features.volumes.grid import resample_mask, share_beyond
 from features.volumes.image_files import is_image_file, read_image_file
+from features.volumes.predicted import read_card
 from features.volumes.volume import Volume
 
 MAX_BEYOND = 0.01  # of a region may lie beyond the image
@@ -26,7 +27,7 @@ def read_region_map(path: Path, volume: Volume, roi: int | None = None) -> Mask:
 
     Raises:
         AnnotationError: the file holds no whole numbers, no label, several while none is named, or lies
-            elsewhere than the image.
+            elsewhere than the image; or a network has drawn it and nothing says what it has learnt from.
         VolumeError: the file cannot be read.
     """
     if not is_image_file(path):
@@ -36,6 +37,17 @@ def read_region_map(path: Path, volume: Volume, roi: int | None = None) -> Mask:
     stored = read_image_file(path)
     chosen, others = _choose(stored.values, roi, path)
     mask = Mask(stored.values == chosen, stored.grid, f"{path.name}, label {chosen}", stored.notes)
+    card = read_card(path)
+    if card:
+        mask = replace(
+            mask,
+            notes=(
+                *mask.notes,
+                f"drawn by a network trained on other cases ({len(card.trained_on)})",
+            ),
+            trained_on=card.trained_on,
+            trained_on_slides=card.trained_on_slides,
+        )
     moved = _place(mask, volume, path)
     notes = [f"labels {', '.join(map(str, others))} left out"] if others else []
     return replace(moved, notes=(*notes, *moved.notes))

@@ -201,17 +201,27 @@ def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
     )
     if leaked:
         learnt = learnt_part(cohort.recipe)
-        other = learnt.replace(" the ", " a ")
         raise LeakageError(
             f"The {learnt} of these bags was trained on {len(leaked)} cases that would be tested, e.g. "
-            f"{', '.join(leaked[:3])}. Use bags of a {other} that has not seen them, or "
-            f"{'train both' if 'segmenter' in learnt else 'fine-tune the backbone'} within each fold."
+            f"{', '.join(leaked[:3])}. {_seen_remedy(learnt)}"
         )
     if leaked := matching(tested, _stain_cases(cohort)):
         raise LeakageError(
             f"The stains of these bags are normalised to slides of {', '.join(leaked[:3])}, which would be "
             "tested. Extract with a stain_reference whose case is not in the cohort."
         )
+
+
+def _seen_remedy(learnt: str) -> str:
+    """What to use instead of bags whose backbone, or whose regions, know a tested case."""
+    if "masks" in learnt:
+        return (
+            "Use a backbone that has not seen them, and masks that people have drawn, or contours by a "
+            "network of other cases."
+        )
+    other = learnt.replace(" the ", " a ")
+    way = "train both" if "segmenter" in learnt else "fine-tune the backbone"
+    return f"Use bags of a {other} that has not seen them, or {way} within each fold."
 
 
 def check_start(

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ NAMES = {MAP: "linear head on the map", UNET: "U-Net", BOTH: "map and U-Net"}
 
 @dataclass(frozen=True)
 class Paired:
-    """The difference in Dice of two methods on the same cases.
+    """The difference of two methods on the same cases, in Dice or another number.
 
     Attributes:
         first, second: the methods.
@@ -95,16 +95,7 @@ class SegmentEvaluation:
     def paired(self, first: str, second: str) -> Paired | None:
         """How much better one method is than another on the same cases; None with fewer than two."""
         left, right = ({s.case: s.dice for s in self.judged(m)} for m in (first, second))
-        both = sorted(left.keys() & right.keys())
-        if len(both) < 2:
-            return None
-        gains = np.array([left[case] - right[case] for case in both])
-        half = float(student.isf(0.025, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5)
-        mean = float(gains.mean())
-        p = permutation_tests(gains[None])[0]
-        return Paired(
-            first, second, mean, mean - half, mean + half, int((gains > 0).sum()), len(gains), p
-        )
+        return paired_difference(first, second, left, right)
 
     def comparisons(self) -> list[Paired]:
         """The segmenter against all others."""
@@ -134,6 +125,34 @@ class SegmentEvaluation:
             },
             "differences": [asdict(pair) for pair in self.comparisons()],
         }
+
+
+def paired_difference(
+    first: str,
+    second: str,
+    left: Mapping[str, float],
+    right: Mapping[str, float],
+    *,
+    lower_is_better: bool = False,
+) -> Paired | None:
+    """How two methods differ on the cases that both have a number of; None with fewer than two.
+
+    Args:
+        first: the method of ``left``.
+        second: the method of ``right``.
+        left: a number by case.
+        right: a number by case.
+        lower_is_better: as of distances.
+    """
+    both = sorted(left.keys() & right.keys())
+    if len(both) < 2:
+        return None
+    gains = np.array([left[case] - right[case] for case in both])
+    half = float(student.isf(0.025, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5)
+    mean = float(gains.mean())
+    better = int((gains < 0).sum() if lower_is_better else (gains > 0).sum())
+    p = permutation_tests(gains[None])[0]
+    return Paired(first, second, mean, mean - half, mean + half, better, len(gains), p)
 
 
 def mean_interval(values: NDArray[np.float64]) -> Estimate:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.features.making import box_ring, feature, write_geojson, write_tiff
+from tests.features.volumes.patients import patient_with_bars
 from tests.mil.segmentation.conftest import TUMOUR, draw_slide
 from tests.verbs import VERBS
 
@@ -36,6 +37,10 @@ LEARNERS = {
     "segment train": [
         ("drawn.csv", "--slides", "drawn", "--annotations", "drawn", "--folds", "2", "--weights", "random",
          "--cells", "100", "--out", "segmenter")
+    ],
+    "volumes contour": [
+        ("scans.csv", "--modality", "CT", "--field-mm", "48", "--width", "2", "--steps", "2", "--folds", "2",
+         "--out", "contours")
     ],
     "ladder": [
         ("drawn.csv", "--slides", "drawn", "--annotations", "drawn", "--weights", "random", "--backbone",
@@ -90,6 +95,18 @@ def study(tmp_path_factory, mil):
         for path in (folder / "tiles").glob(f"{name}-*.png"):
             path.write_bytes(b"no picture")
     return folder
+
+
+def write_scans(folder):
+    """CT of two patients and of a kept row."""
+    lines = ["case,modality,path,mask,label,split"]
+    for number, name in enumerate(("case-0", "case-1", "kept-a")):
+        patient_with_bars(folder / "scans" / name, seed=number)
+        files = f"scans/{name}/CT_image.nii.gz,scans/{name}/mask.nii.gz"
+        lines.append(f"{name},CT,{files},{(CASES | KEPT)[name]},{'test' if name in KEPT else ''}")
+    (folder / "scans.csv").write_text("\n".join(lines) + "\n")
+    for file in (folder / "scans" / "kept-a").iterdir():
+        file.write_bytes(b"nothing")
 
 
 def write_drawn_slides(folder):

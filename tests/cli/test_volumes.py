@@ -156,3 +156,26 @@ def test_a_model_answers_for_films_and_bags_and_refuses_what_was_laid_out_otherw
     assert rows["a"]["outcome"] == "failed"
     assert "a.svs is none of a series laid out" in rows["a"]["reason"]
     assert rows["renamed"]["outcome"] != "failed"
+
+
+def test_contours_are_judged_and_the_mask_that_was_trained_on_is_named(study, tmp_path):
+    tiny = ("--field-mm", 48, "--width", 2, "--steps", 2, "--folds", 2)
+    said = run(
+        "contour", study / "volumes.csv", "--modality", "T1", "--out", tmp_path / "run", *tiny
+    )
+    assert "U-Net of three slices minus best window of values" in said
+    assert "Trained on: mask.nii.gz, label 1 (8 volumes)" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--modality", "T1", "--folds", "1"), "--folds is 1. Two are the fewest."),
+        (("--modality", "T1", "--window", "9"), "--window is '9'. Write it as -160:240."),
+    ],
+)
+def test_wrong_use_of_contour_names_the_flag(study, tmp_path, mil, words, said):
+    table, out = study / "volumes.csv", tmp_path / "run"
+    done = mil("volumes", "contour", table, "--out", out, *words, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr

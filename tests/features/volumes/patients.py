@@ -33,6 +33,20 @@ def patient(folder, *, radius=9.0, seed=0, modalities=("CT", "T1", "PET"), shape
     return inside
 
 
+def patient_with_bars(folder, *, seed=0, shape=(12, 48, 48)):
+    """A ball somewhere in CT, and bars through all slices that are as bright: shape tells them apart."""
+    rng = np.random.default_rng(seed)
+    centre = (rng.uniform(14, 34), rng.uniform(14, 34), rng.uniform(12, 24))
+    inside = ball(shape, centre, rng.uniform(7, 10), (1.0, 1.0, 3.0))
+    bars = np.zeros(shape, bool)
+    for place in rng.choice(np.arange(1, 23), 4, replace=False) * 2:
+        bars[:, :, place : place + 2] = True
+    values = rng.normal(100, 5, shape) + 60 * (inside | bars)
+    save(folder / "CT_image.nii.gz", values.astype(np.float32))
+    save(folder / "mask.nii.gz", inside.astype(np.uint8))
+    return inside
+
+
 def cohort(folder, n=4, **options):
     """Patients p0, p1, ... of different noise."""
     for i in range(n):

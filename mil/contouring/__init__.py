@@ -1,0 +1,1 @@
+"""Contours on CT and MRI: a network of neighbouring slices, learnt and judged by patient."""

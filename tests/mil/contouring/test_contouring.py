@@ -1,0 +1,277 @@
+"""Contours of CT and MRI: learnt from shape, judged by patient in millimetres, and no way round the folds."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from features.bags.bag import read_bag
+from features.recipe import Recipe
+from features.volumes.image_files import read_image_file
+from features.volumes.listing import list_series, write_list
+from features.volumes.recipe import VolumeRecipe
+from features.volumes.surfaces import dice
+from mil.contouring.baselines import best_window, usual_place
+from mil.contouring.cases import read_cases
+from mil.contouring.evaluation import ContourEvaluation, evaluation_tables, mean_distance
+from mil.contouring.network import confidence_of, train_network
+from mil.contouring.run import contour_volumes, read_table_for
+from mil.contouring.scores import METHODS, UNET, WINDOW, ContourScores, score
+from mil.contouring.settings import ContourSettings
+from mil.data.cohort import load_cohort
+from mil.data.splits import SplitSettings, split_cases
+from mil.data.volumes import extract_volumes, read_volume_table
+from mil.errors import CohortError, FitError, LeakageError
+from mil.learning.crossval import check_seen
+from mil.runs.record import NewRun
+from tests.features.volumes.patients import patient_with_bars, save
+
+SMALL = ContourSettings(modality="CT", field_mm=48, width=6, steps=90, batch=6, rate=0.01)
+
+
+def write_table(folder, n):
+    """Patients p0, p1, ... whose ball is as bright as the bars through it, as a table."""
+    for i in range(n):
+        patient_with_bars(folder / "patients" / f"p{i}", seed=i)
+    write_list(folder / "volumes.csv", list_series(folder / "patients"))
+    return folder / "volumes.csv"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Six drawn patients, one that is not, and one of a kept row whose files are garbage."""
+    folder = tmp_path_factory.mktemp("contours")
+    table = write_table(folder, 8)
+    lines = list(csv.reader(table.read_text().splitlines()))
+    mask = lines[0].index("mask")
+    lines[7][mask] = ""
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [[*lines[0], "label", "split"]]
+            + [[*line, "ab"[i % 2], "test" if i == 7 else ""] for i, line in enumerate(lines[1:])]
+        )
+    for path in (folder / "patients" / "p7").iterdir():
+        path.write_bytes(b"nothing")
+    notes = []
+    done = contour_volumes(
+        NewRun(path=folder / "run", settings={"modality": "CT"}), read_table_for(table, "CT"), SMALL,
+        n_folds=2, notify=notes.append,
+    )  # fmt: skip
+    return folder, done, notes
+
+
+def test_the_network_beats_a_window_of_values_where_shape_tells_and_brightness_does_not(study):
+    _, done, _ = study
+    figures = {m: done.evaluation.estimate(m, "dice").value for m in METHODS}
+    assert figures[UNET] > 0.8
+    assert figures[WINDOW] < 0.7
+    [pair] = [p for p in done.evaluation.comparisons("dice") if p.second == WINDOW]
+    assert (pair.better, pair.cases) == (6, 6)
+    assert pair.low > 0
+    [pair] = [p for p in done.evaluation.comparisons("hausdorff95_mm") if p.second == WINDOW]
+    assert (pair.better, pair.cases) == (6, 6)
+    assert pair.high < 0
+
+
+def test_a_kept_row_is_not_read_and_an_undrawn_volume_is_contoured_and_not_judged(study):
+    folder, done, notes = study
+    assert notes == ["1 case with split=test: kept for external validation."]
+    assert done.undrawn == ("p6",)
+    assert {one.volume for one in done.evaluation.scores} == {f"p{i}" for i in range(6)}
+    rows = list(csv.DictReader((folder / "run" / "volumes.csv").read_text().splitlines()))
+    assert [row["case"] for row in rows] == [f"p{i}" for i in range(7)]
+    assert rows[6]["mask"] == "masks/p6.nii.gz"
+
+
+def test_the_run_says_which_masks_were_trained_on(study):
+    folder, done, _ = study
+    assert done.regions == (("mask.nii.gz, label 1", 6),)
+    info = json.loads((folder / "run" / "run.json").read_text())
+    assert info["masks"]["p0"]["region"] == "mask.nii.gz, label 1"
+    assert "p6" not in info["masks"]
+    assert info["complete"]
+
+
+def test_no_network_has_seen_the_patient_that_it_contours(study):
+    folder, _, _ = study
+    for i in range(6):
+        card = json.loads((folder / "run" / "masks" / f"p{i}.trained.json").read_text())
+        assert f"p{i}" not in card["trained_on"]
+        assert len(card["trained_on"]) == 3
+    card = json.loads((folder / "run" / "masks" / "p6.trained.json").read_text())
+    assert card["trained_on"] == [f"p{i}" for i in range(6)]
+
+
+def test_masks_come_back_through_the_table_and_agree_with_the_scores(study):
+    folder, done, _ = study
+    table = read_volume_table(folder / "run" / "volumes.csv")
+    recipe = VolumeRecipe(channels=("CT",))
+    dice_of = {one.volume: one.dice for one in done.evaluation.scores if one.method == UNET}
+    for job in table.jobs[:2]:
+        _, mask = job.read(recipe)
+        drawn = read_image_file(folder / "patients" / job.case / "mask.nii.gz").values > 0
+        assert dice(mask.values, drawn) == pytest.approx(dice_of[job.name], abs=1e-12)
+        confidence = read_image_file(folder / "run" / "confidence" / f"{job.name}.nii.gz")
+        assert np.array_equal(confidence.values >= 0.5, mask.values)
+
+
+def test_bags_of_these_masks_are_refused_where_a_seen_patient_would_be_tested(study):
+    folder, _, _ = study
+    done = extract_volumes(
+        folder / "run" / "volumes.csv", folder / "store",
+        volumes=VolumeRecipe(channels=("CT",), tile=32),
+        recipe=Recipe(backbone="test_resnet", weights="random"),
+    )  # fmt: skip
+    assert not done.failed
+    bag = read_bag(folder / "store" / "p0.h5")
+    assert "p0" not in bag.trained_on
+    assert len(bag.trained_on) == 3
+    sources = read_bag(folder / "store" / f"{bag.trained_on[0]}.h5").sources
+    assert not sources.isdisjoint(
+        bag.trained_on_slides
+    )  # a patient under another name is recognised
+    cohort = load_cohort(done.cohort, folder / "store")
+    folds = split_cases(
+        cohort.names, cohort.labels, [""] * len(cohort.names), SplitSettings(folds="2")
+    )
+    with pytest.raises(
+        LeakageError, match="network that drew the masks of these bags was trained on 6"
+    ):
+        check_seen(cohort, folds)
+
+
+def test_a_mask_that_a_network_has_drawn_is_no_reference(study):
+    folder, _, _ = study
+    table = read_volume_table(folder / "run" / "volumes.csv")
+    with pytest.raises(LeakageError, match="p0: its mask was drawn by a network, trained on p"):
+        read_cases(table.jobs, SMALL)
+
+
+def test_the_same_seed_gives_the_same_masks(study, tmp_path):
+    folder, _, _ = study
+    table = read_table_for(folder / "volumes.csv", "CT")
+    few = replace(SMALL, steps=3)
+    for name in ("a", "b"):
+        contour_volumes(NewRun(path=tmp_path / name), table, few, n_folds=2)
+    for name in ("scores.csv", "masks/p2.nii.gz", "masks/p6.trained.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 9])
+def test_few_steps_are_enough_to_run(study, steps):
+    folder, _, _ = study
+    cases = read_cases(read_table_for(folder / "volumes.csv", "CT").jobs[:1], SMALL)
+    network = train_network(cases, replace(SMALL, steps=steps, width=2))
+    assert 0 < confidence_of(network, cases[0]).max() < 1
+
+
+def test_other_methods_know_training_patients_only(study):
+    folder, _, _ = study
+    cases = read_cases(read_table_for(folder / "volumes.csv", "CT").jobs[:4], SMALL)
+    changed = [*cases[:3], replace(cases[3], region=~cases[3].region, pixels=-cases[3].pixels)]
+    assert best_window(cases[:3]) == best_window(changed[:3])
+    share = usual_place(cases[:3]).share
+    assert share.max() <= 1
+    assert np.array_equal(np.unique(np.round(share * 3)), np.round(np.unique(share * 3)))
+
+
+def test_the_best_window_is_that_of_a_search_over_all_pairs(study):
+    folder, _, _ = study
+    cases = read_cases(read_table_for(folder / "volumes.csv", "CT").jobs[:2], SMALL)
+    values = np.concatenate([case.pixels[case.inside] for case in cases])
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, 65)))
+    best = -1.0
+    for i, low in enumerate(edges[:-1]):
+        for high in edges[i + 1 :]:
+            masks = [(c.pixels >= low) & (c.pixels <= high) & c.inside for c in cases]
+            best = max(
+                best, np.mean([dice(m, c.region) for m, c in zip(masks, cases, strict=True)])
+            )
+    window = best_window(cases)
+    mean = np.mean([dice(window.mask(case), case.region) for case in cases])
+    assert mean == pytest.approx(best, abs=2e-3)
+
+
+def test_an_empty_contour_or_drawing_is_undefined_and_counted(study):
+    folder, _, _ = study
+    case = read_cases(read_table_for(folder / "volumes.csv", "CT").jobs[:1], SMALL)[0]
+    nothing = np.zeros(case.image_grid.shape, np.float32)
+    missed = score(case, UNET, nothing)
+    assert missed.dice == 0
+    assert math.isnan(missed.hausdorff_mm)
+    assert math.isnan(missed.hausdorff95_mm)
+    absent = score(replace(case, drawn=nothing > 0), UNET, nothing + 1)
+    assert all(math.isnan(v) for v in (absent.dice, absent.continuous_dice, absent.hausdorff_mm))
+    evaluation = ContourEvaluation([missed, replace(absent, volume="q", case="q")])
+    assert evaluation.undefined(UNET, "hausdorff95_mm") == ["p0", "q"]
+    assert evaluation.estimate(UNET, "hausdorff95_mm").value is None
+    [table, *_] = evaluation_tables(evaluation)
+    assert "No distance for U-Net of three slices: p0, q." in table.notes
+    assert table.rows[0][-1] == "2"
+
+
+def test_patients_count_once_however_many_volumes_they_have():
+    def one(case, volume, value):
+        return ContourScores(
+            volume=volume, case=case, method=UNET, dice=value, continuous_dice=value, hausdorff_mm=1,
+            hausdorff95_mm=1, drawn_ml=1, called_ml=1,
+        )  # fmt: skip
+
+    scores = [one("a", "a-1", 0.2), one("a", "a-2", 0.4), one("b", "b", 0.9)]
+    evaluation = ContourEvaluation(scores)
+    assert evaluation.by_case(UNET, "dice") == {"a": pytest.approx(0.3), "b": 0.9}
+    assert evaluation.estimate(UNET, "dice").value == pytest.approx(0.6)
+
+
+def test_limits_of_a_mean_distance_are_above_0_and_hold_their_level():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(400):
+        values = rng.lognormal(2, 0.6, 24)
+        estimate = mean_distance(values)
+        hits += estimate.low <= np.exp(2 + 0.18) <= estimate.high
+    assert 0.91 <= hits / 400 <= 0.98
+    assert mean_distance(np.array([0.1, 30.0])).low > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modality": ""}, "modality is empty"),
+        ({"window": "5"}, "Write it as -160:240"),
+        ({"window": "5:5"}, "first number must be below the second"),
+        ({"pixel_mm": 0}, "pixel_mm is 0. It must be above 0"),
+        ({"slice_mm": -1}, "slice_mm is -1"),
+        ({"steps": 0}, "steps is 0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(change, message):
+    with pytest.raises(FitError, match=message):
+        replace(SMALL, **change)
+
+
+def test_a_table_without_the_modality_names_those_it_has(study):
+    folder, _, _ = study
+    with pytest.raises(CohortError, match="has no modality 'T1', only CT"):
+        read_table_for(folder / "volumes.csv", "T1")
+
+
+def test_a_region_beyond_the_field_is_said(tmp_path):
+    patient_with_bars(tmp_path / "patients" / "p0", seed=0)
+    patient_with_bars(tmp_path / "patients" / "p1", seed=1)
+    wide = np.zeros((12, 48, 48), np.uint8)
+    wide[4:8, 2:46, 2:46] = 1
+    save(tmp_path / "patients" / "p1" / "mask.nii.gz", wide)
+    write_list(tmp_path / "volumes.csv", list_series(tmp_path / "patients"))
+    notes = []
+    contour_volumes(
+        NewRun(path=tmp_path / "run"), read_table_for(tmp_path / "volumes.csv", "CT"),
+        replace(SMALL, steps=1, field_mm=32), n_folds=2, notify=notes.append,
+    )  # fmt: skip
+    assert notes[-1] == (
+        "p1: 47% of the region lies beyond the field and counts as missed. Set field_mm wider."
+    )
