@@ -36,9 +36,6 @@ CODECS: dict[str, Callable[..., Any]] = {
     "1.2.840.10008.1.2.4.81": imagecodecs.jpegls_decode,
     "1.2.840.10008.1.2.4.90": imagecodecs.jpeg2k_decode,
     "1.2.840.10008.1.2.4.91": imagecodecs.jpeg2k_decode,
-    "1.2.840.10008.1.2.4.110": imagecodecs.jpegxl_decode,
-    "1.2.840.10008.1.2.4.111": imagecodecs.jpegxl_decode,
-    "1.2.840.10008.1.2.4.112": imagecodecs.jpegxl_decode,
     "1.2.840.10008.1.2.4.201": imagecodecs.jpeg2k_decode,
     "1.2.840.10008.1.2.4.202": imagecodecs.jpeg2k_decode,
     "1.2.840.10008.1.2.4.203": imagecodecs.jpeg2k_decode,
@@ -102,8 +99,7 @@ def _decode(header: Any, name: str, frames: tuple[int, ...]) -> NDArray[Any]:
 
 def _decode_frame(header: Any, syntax: Any, frame: int, count: int) -> NDArray[Any]:
     data = pydicom().encaps.get_frame(header.PixelData, frame, number_of_frames=count)
-    options = {"bitspersample": int(header.BitsStored)} if syntax.endswith(".51") else {}
-    return np.asarray(CODECS[syntax](data, **options))
+    return np.asarray(CODECS[syntax](data))
 
 
 def _used_bits(header: Any, stored: NDArray[Any], name: str) -> NDArray[np.int64]:

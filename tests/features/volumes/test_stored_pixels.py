@@ -14,6 +14,8 @@ from pydicom.uid import (
     HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -49,6 +51,26 @@ def test_compressed_pixels_are_the_values_that_were_stored(tmp_path, syntax):
     if syntax != HTJ2KLossless:  # which GDCM does not know
         image = sitk.ReadImage(str(tmp_path / "002.dcm"), sitk.sitkFloat32)
         assert np.array_equal(sitk.GetArrayFromImage(image)[0], VALUES[2])
+
+
+@pytest.mark.parametrize(("syntax", "bits"), [(JPEGBaseline8Bit, 8), (JPEGExtended12Bit, 12)])
+def test_pixels_compressed_with_loss_are_near_the_values(tmp_path, syntax, bits):
+    smooth = np.outer(np.arange(16), np.arange(18)) * (2**bits // 400)
+    values = np.stack([smooth + step for step in range(4)]).astype(
+        np.uint8 if bits == 8 else np.uint16
+    )
+
+    def encode(pixels):
+        options = {} if bits == 8 else {"bitspersample": 12}
+        return imagecodecs.jpeg8_encode(pixels, level=98, **options)
+
+    def change(file, index):
+        file.BitsStored, file.HighBit = bits, bits - 1
+        compress(syntax, encode, values)(file, index)
+
+    read = read_volume(series(tmp_path, values, change=change)).values
+    assert np.abs(read - values).max() <= 2 ** (bits - 5)
+    assert np.abs(read - values).mean() <= 2 ** (bits - 7)
 
 
 def test_signed_values_in_an_unsigned_codestream_keep_their_sign(tmp_path):
