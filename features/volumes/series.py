@@ -32,6 +32,7 @@ from features.volumes.stacking import (
 )
 from features.volumes.volume import AIR_HU, Volume, turn_to_lps
 
+RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"  # measurements that no image was made of yet
 NO_SLICES = ("SEG", "RTIMAGE")  # images that are no slices
 SHOWN = 12  # series in an error
 
@@ -183,7 +184,7 @@ def scan_folder(path: Path) -> Folder:
             damaged.append((file, damage))
         elif modality in by_kind:
             by_kind[modality].append(file)
-        elif header and "Rows" in header and modality not in NO_SLICES:
+        elif header and _is_slice(header, modality):
             uid = text(header, "SeriesInstanceUID") or f"in {file.parent}"
             groups.setdefault(uid, []).append((file, header))
         elif modality:
@@ -197,6 +198,13 @@ def scan_folder(path: Path) -> Folder:
         tuple(damaged),
         tuple(others),
     )
+
+
+def _is_slice(header: Any, modality: str) -> bool:
+    """Whether a file is an image; CT, MRI and PET without pixels are slices that lost them."""
+    if text(header, "SOPClassUID") == RAW_DATA or modality in NO_SLICES:
+        return False
+    return "Rows" in header or modality in ("CT", "MR", "PT")
 
 
 def _header_or_damage(file: Path) -> tuple[Any | None, str]:

@@ -169,14 +169,18 @@ def _check_orientations(planes: Sequence[Plane], name: str) -> None:
             np.linalg.norm(np.subtract(plane.row_direction, first.row_direction)),
             np.linalg.norm(np.subtract(plane.column_direction, first.column_direction)),
         )
-        normal = np.abs(axes_of(plane)[2])
-        words = ("sagittal", "coronal", "axial")[int(normal.argmax())]
-        groups[words if turn < TURN else f"{words}, turned by {float(turn):.3f}"] += 1
+        words = _orientation(plane)
+        turned = turn >= TURN and words == _orientation(first)
+        groups[f"{words}, turned by {float(turn):.3f}" if turned else words] += 1
     if len(groups) > 1:
         raise VolumeError(
             f"{name}: its slices lie in several orientations ({_counted(groups)}), as localisers do. Leave "
             "the files of one orientation in the folder."
         )
+
+
+def _orientation(plane: Plane) -> str:
+    return ("sagittal", "coronal", "axial")[int(np.abs(axes_of(plane)[2]).argmax())]
 
 
 def _counted(counts: Counter[str]) -> str:

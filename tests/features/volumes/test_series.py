@@ -193,8 +193,16 @@ def test_slices_of_several_orientations_are_counted(tmp_path):
             file.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
 
     message = refusal(series(tmp_path, VALUES, change=turn))
-    assert "5 of axial" in message
-    assert "1 of sagittal" in message
+    assert "5 of axial, 1 of sagittal" in message
+
+
+def test_slices_turned_in_their_plane_are_counted(tmp_path):
+    def turn(file, index):
+        if index == 0:
+            file.ImageOrientationPatient = [0, 1, 0, -1, 0, 0]
+
+    message = refusal(series(tmp_path, VALUES, change=turn))
+    assert "5 of axial, turned by 1.414, 1 of axial" in message
 
 
 @pytest.mark.parametrize(
@@ -215,6 +223,7 @@ def test_slices_of_several_orientations_are_counted(tmp_path):
         (lambda f: delattr(f, "ImagePositionPatient"), "has no ImagePositionPatient"),
         (lambda f: delattr(f, "ImageOrientationPatient"), "has no ImageOrientationPatient"),
         (lambda f: delattr(f, "PixelSpacing"), "has no PixelSpacing"),
+        (lambda f: (delattr(f, "Rows"), delattr(f, "Columns")), "has no Rows"),
         (lambda f: setattr(f, "PixelSpacing", [1.0]), "PixelSpacing is not 2 numbers"),
         (lambda f: setattr(f, "PixelSpacing", [1, 1, 3]), "PixelSpacing is not 2 numbers"),
         (lambda f: delattr(f, "PixelData"), "has no pixels"),
@@ -349,11 +358,17 @@ def test_a_folder_tells_images_from_what_belongs_to_them(tmp_path):
     structure_set(tmp_path / "rs.dcm", {"GTV": [np.eye(3)]})
     dose(tmp_path / "rd.dcm", np.ones((2, 3, 3), np.uint32))
     save(dataset(tmp_path / "plan.dcm", "RTPLAN"))
+    raw = dataset(tmp_path / "raw.dcm", "MR", SeriesInstanceUID="1.7")
+    raw.SOPClassUID = raw.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66"
+    save(raw)
     folder = scan_folder(tmp_path)
     assert [one.description for one in folder.series] == ["T1 tra"]
     assert [path.name for path in folder.structure_sets] == ["rs.dcm"]
     assert [path.name for path in folder.doses] == ["rd.dcm"]
-    assert [(path.name, kind) for path, kind in folder.others] == [("plan.dcm", "RTPLAN")]
+    assert [(path.name, kind) for path, kind in folder.others] == [
+        ("plan.dcm", "RTPLAN"),
+        ("raw.dcm", "MR"),
+    ]
     assert "holds no image (RTSTRUCT)" in refusal(tmp_path / "rs.dcm")
 
 
