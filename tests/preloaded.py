@@ -1,14 +1,21 @@
-"""What the server of forked processes imports once: all that the command needs, never to be collected."""
+"""What the server of forked processes imports once: all that a command may need, never to be collected."""
 
 import gc
+import importlib
+import pkgutil
 
+import captum.attr
+import PIL.Image
 import pytest
 import tifffile
 
-import cli.main
-import features.extraction.extract
-import mil.finetune.per_fold
-import mil.learning.crossval
-import mil.report.gather
+import cli
+import features
+import mil
 
+for package in (cli, features, mil):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+PIL.Image.preinit()
 gc.freeze()
