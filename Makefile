@@ -8,12 +8,12 @@ DEMO ?= demo
 demo: .venv/ready
 	$(BIN)/mil demo --out $(DEMO)
 
-# Types are checked beside the tests: they take one core half a minute.
+# Types are checked beside the tests: they take one core half a minute. Of three workers one mostly waits.
 test: .venv/test-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy & types=$$!; \
-		$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder && wait $$types
+		$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder && wait $$types
 
 check: .venv/test-ready
 	$(BIN)/ruff check .
