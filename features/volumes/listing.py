@@ -187,6 +187,11 @@ def _modality(series: Series) -> str:
     """The name by which a study knows it, as far as the files say."""
     if not series.planes:
         words = [word for word in _words(series.paths[0]) if word.lower() not in IMAGE_WORDS]
+        if len(words) > 1 and words[0].upper() in (
+            "MR",
+            "MRI",
+        ):  # MR_T1, as the series of DICOM is T1
+            words = words[1:]
         return "_".join(words) or "image"
     if series.modality != "MR":
         return {"PT": "PET"}.get(series.modality, series.modality or "image")

@@ -164,6 +164,12 @@ def test_patients_are_listed_with_the_mask_that_belongs_to_each_image(tmp_path):
     assert written[0]["path"] == "in/p0/CT_image.nii.gz"
 
 
+@pytest.mark.parametrize("name", ["T1_image", "MR_T1_image", "mri-T1", "image_T1"])
+def test_a_file_is_named_as_the_series_of_dicom_would_be(tmp_path, name):
+    save(tmp_path / "p" / f"{name}.nii.gz", np.zeros((4, 8, 8), np.float32))
+    assert [row.modality for row in list_series(tmp_path)] == ["T1"]
+
+
 def test_a_folder_of_one_patient_is_listed_as_one(tmp_path):
     patient(tmp_path / "p7")
     assert {row.case for row in list_series(tmp_path / "p7")} == {"p7"}
