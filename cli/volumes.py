@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from features.volumes.listing import ListedSeries
     from mil.contouring.run import Contoured
     from mil.data.volumes import VolumeExtraction
+    from mil.radiomics.bags import RadiomicsBags
 
 volumes = typer.Typer(
     name="volumes",
@@ -307,3 +308,91 @@ def _show_contours(contoured: "Contoured") -> None:
         say(f"Contoured and not judged, as nothing is drawn: {', '.join(contoured.undrawn)}")
     say(f"Masks: {contoured.folder / 'masks'}; the table that names them: "
         f"{contoured.folder / 'volumes.csv'}")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class RadiomicsOptions:
+    """Settings of `mil volumes radiomics`."""
+
+    table: Path = field(
+        metadata={
+            "argument": "FEATURES",
+            "help": "Table of features with a column case, as pyradiomics, MIRP or Nyxus write it: a row "
+            "per case, or, with a column modality, per case and modality.",
+        }
+    )
+    out: Path = field(metadata={"help": "The bag store: one <case>.h5 per case, and features.csv."})
+    repeat: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Features of the cases that were drawn twice, by their second drawing.",
+        },
+    )
+    icc: float = field(
+        default=0.85,
+        metadata={
+            "help": "Lowest intraclass correlation between both drawings of a feature that is used.",
+        },
+    )
+    icc_form: Literal["ICC2", "ICC3"] = field(
+        default="ICC2",
+        metadata={
+            "help": "ICC(2,1), to which an offset is disagreement, or ICC(3,1), to which it is none.",
+        },
+    )
+    columns: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Name of features of another tool, with `*` for any letters; repeatable."
+        },
+    )
+
+
+@verb(
+    volumes,
+    RadiomicsOptions,
+    examples=["mil volumes radiomics radiomics.csv --repeat second-reading.csv --out radiomics"],
+)
+def radiomics(options: RadiomicsOptions) -> None:
+    """Make bags of one row of a table of radiomics, for models that pool.
+
+    With a second reading, features on which both do not agree are left out. No outcome is read, so this
+    choice is no leak. Columns that are not named like features are never learnt from.
+    """
+    from mil.radiomics.bags import radiomics_bags
+
+    writable(options.out)
+    with wrong_use(InputError):
+        result = radiomics_bags(
+            options.table,
+            options.out,
+            repeat=options.repeat,
+            icc=options.icc,
+            icc_form=options.icc_form,
+            columns=options.columns,
+        )
+    _show_radiomics(result, options.out)
+    if result.incomplete:
+        raise SystemExit(1)
+
+
+def _show_radiomics(result: "RadiomicsBags", out: Path) -> None:
+    from cli.console import complain, counted, say, warn
+    from features.summary import listed
+
+    if result.others:
+        warn(f"Columns that are no features, and are not used: {listed(result.others)}.")
+    say(
+        f"{counted(len(result.cases), 'case')} with {len(result.names)} features of {result.tool}: {out}"
+    )
+    if result.repeated:
+        say(
+            f"Agreement of two readings of {counted(result.repeated, 'case')}; no outcome was read."
+        )
+    if result.left_out:
+        say(f"{len(result.left_out)} features are left out: {out / 'features.csv'} says why.")
+    for case, reason in result.incomplete.items():
+        complain(f"{case}: {reason}; it has no bag.")
+    say(
+        f"Next: mil crossval cohort.csv {out} --models pooled-svm,pooled-logistic (slide is the case's name)"
+    )

@@ -87,12 +87,23 @@ def lay_out(demo, folder, few):
     shutil.copytree(demo / "run", folder / "run")
 
 
+def write_radiomics(source, folder):
+    """Two features of every case of a table, and a second reading of each."""
+    with source.open(newline="") as file:
+        cases = sorted({row["case"] for row in csv.DictReader(file)})
+    for name, offset in (("radiomics.csv", 0.0), ("second-reading.csv", 0.01)):
+        rows = [f"{case},{i + offset},{i * i + offset}" for i, case in enumerate(cases)]
+        header = "case,original_firstorder_Mean,original_glcm_Contrast"
+        (folder / name).write_text("\n".join([header, *rows]) + "\n")
+
+
 @pytest.fixture(scope="module")
 def walked(demo, mil, tmp_path_factory):
     """A user's folder in which every command of the README, then every further example, was run."""
     folder, few = (tmp_path_factory.mktemp(name) for name in ("study", "few"))
     lay_out(demo, folder, few)
     write_patients(folder / "patients", 3, shape=(8, 32, 32))
+    write_radiomics(demo / "cohort.csv", folder)
     commands = [line for line in readme_commands() if line.startswith("mil ")]
     examples = [line for verb in VERBS for line in help_examples(verb)]
     commands += [

@@ -1,0 +1,1 @@
+"""Tables of radiomics as bags of one row, with features that two readings agree on."""

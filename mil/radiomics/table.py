@@ -1,0 +1,175 @@
+"""Read a wide table of radiomic features, as pyradiomics, MIRP and Nyxus write it.
+
+A column is a feature only if its name is that of a family of features, or if the user names it: a column of
+another kind, such as an outcome in numbers, would otherwise be learnt from.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.summary import listed
+from mil.data.names import check_spelling, plain_header
+from mil.data.sheet import Sheet, read_sheet, with_decimal_points
+from mil.data.values import is_missing, read_number
+from mil.errors import CohortError
+
+FILTERS = "original|wavelet|log|square|squareroot|logarithm|exponential|gradient|lbp"
+FAMILIES = {  # patterns of names, by the tool that writes them
+    "pyradiomics": rf"(?:.+_)?(?:{FILTERS})(?:-[^_]*)?_(?:shape|shape2D|firstorder|gl[cdrs]\w*|ngtdm)_.+",
+    "mirp": r"(?:\w+_)?(?:morph|loc_peak|stat|ivh|ih|cm|rlm|szm|dzm|ngt|ngl)_[a-z].*",
+    "nyxus": r"3?(?:GLCM|GLRLM|GLSZM|GLDZM|GLDM|NGTDM|NGLDM|GABOR|ZERNIKE2D)_.+"
+    r"|3?(?:COV|ENERGY|ENTROPY|KURTOSIS|SKEWNESS|MEAN|MEDIAN|MAX|MIN|MODE|RANGE|UNIFORMITY|VARIANCE"
+    r"|INTERQUARTILE_RANGE|ROOT_MEAN_SQUARED|STANDARD_DEVIATION|INTEGRATED_INTENSITY|P\d\d"
+    r"|(?:ROBUST_)?MEAN_ABSOLUTE_DEVIATION|AREA|VOLUME|SPHERICITY|COMPACTNESS\d?)",
+}
+CASE = ("case", "case_id", "patient", "patient_id", "subject", "subject_id", "sample_name", "id")
+MODALITY = ("modality", "sequence", "image_modality")
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of cases.
+
+    Attributes:
+        path: of the file.
+        tool: that wrote it, by the names of its features; ``columns`` where the user names them.
+        cases: (n) names, in the order of the file.
+        names: (D) features; with several modalities ``<modality>_<feature>``.
+        modalities: (D) the modality of every feature; empty without such a column.
+        values: (n, D); NaN where a cell is empty or a case lacks the modality.
+        settings: columns of one value for all rows that are no features, as ``diagnostics_*``.
+        others: further columns that are no features.
+    """
+
+    path: Path
+    tool: str
+    cases: tuple[str, ...]
+    names: tuple[str, ...]
+    modalities: tuple[str, ...]
+    values: NDArray[np.float64]
+    settings: dict[str, str]
+    others: tuple[str, ...]
+
+
+def read_feature_table(path: Path, columns: Sequence[str] = ()) -> FeatureTable:
+    """Read a table with a row per case, or per case and modality.
+
+    Args:
+        path: CSV or a workbook.
+        columns: patterns of the names of features, with ``*`` and ``?``; empty recognises those of the tools.
+
+    Raises:
+        CohortError: there is no column of cases, no feature, a case twice, or a cell that is no number.
+    """
+    sheet = read_sheet(path)
+    case = _column(sheet, CASE, needed=True)
+    modality = _column(sheet, MODALITY)
+    tool, features = _features(sheet, columns, (case, modality))
+    sheet = with_decimal_points(sheet, features)
+    rows = _rows(sheet, case, modality)
+    check_spelling(str(path), "case", {key[0] for key in rows})
+    cases = tuple(dict.fromkeys(key[0] for key in rows))
+    modalities = tuple(dict.fromkeys(key[1] for key in rows))
+    blocks = [_block(sheet, rows, cases, name, features) for name in modalities]
+    prefixes = [f"{name}_" if len(modalities) > 1 else "" for name in modalities]
+    rest = [name for name in sheet.header if name not in (*features, case, modality)]
+    constant = {name: {cells[name] for _, cells in sheet.lines} for name in rest}
+    return FeatureTable(
+        path=path,
+        tool=tool,
+        cases=cases,
+        names=tuple(prefix + name for prefix in prefixes for name in features),
+        modalities=tuple(name for name in modalities for _ in features),
+        values=np.concatenate(blocks, axis=1),
+        settings={n: next(iter(v)) for n, v in constant.items() if len(v) == 1},
+        others=tuple(name for name, values in constant.items() if len(values) > 1),
+    )
+
+
+def _column(sheet: Sheet, aliases: Sequence[str], *, needed: bool = False) -> str:
+    """The column of one of some names, the first of them that there is; empty if there is none."""
+    by_name = {plain_header(name): name for name in sheet.header}
+    for alias in aliases:
+        if plain_header(alias) in by_name:
+            return by_name[plain_header(alias)]
+    if needed:
+        raise CohortError(
+            f"{sheet.path}: no column case; it has {listed(sheet.header)}. Name the column of patients case."
+        )
+    return ""
+
+
+def _features(sheet: Sheet, columns: Sequence[str], others: Sequence[str]) -> tuple[str, list[str]]:
+    """The tool, and the columns that are features."""
+    names = [name for name in sheet.header if name not in others]
+    if columns:
+        chosen = [name for name in names if any(fnmatchcase(name, one) for one in columns)]
+        if not chosen:
+            raise CohortError(
+                f"{sheet.path}: no column is named like {', '.join(columns)}. It has {listed(sheet.header)}."
+            )
+        return "columns", chosen
+    for tool, pattern in FAMILIES.items():
+        if chosen := [name for name in names if re.fullmatch(pattern, name)]:
+            return tool, chosen
+    raise CohortError(
+        f"{sheet.path}: no column is named like a feature of pyradiomics, MIRP or Nyxus; it has "
+        f"{listed(sheet.header)}. Name the features (columns), with * for any letters, and no outcome."
+    )
+
+
+def _rows(
+    sheet: Sheet, case: str, modality: str
+) -> dict[tuple[str, str], tuple[int, dict[str, str]]]:
+    """The lines by case and modality."""
+    rows: dict[tuple[str, str], tuple[int, dict[str, str]]] = {}
+    for line, cells in sheet.lines:
+        key = (cells[case].strip(), cells[modality].strip() if modality else "")
+        if is_missing(key[0]):
+            raise CohortError(f"{sheet.path}, line {line}: {case} is empty. Fill it in.")
+        if key in rows:
+            of = f" of {key[1]}" if key[1] else ""
+            raise CohortError(
+                f"{sheet.path}, line {line}: {key[0]} has a row{of} in line {rows[key][0]} too. A case has "
+                "one row, or one per modality, in a column modality; a second reading is a file of its own."
+            )
+        rows[key] = (line, cells)
+    return rows
+
+
+def _block(
+    sheet: Sheet,
+    rows: dict[tuple[str, str], tuple[int, dict[str, str]]],
+    cases: Sequence[str],
+    modality: str,
+    features: Sequence[str],
+) -> NDArray[np.float64]:
+    """(n, D) the features of one modality."""
+    block = np.full((len(cases), len(features)), np.nan)
+    for i, case in enumerate(cases):
+        if (case, modality) in rows:
+            line, cells = rows[case, modality]
+            block[i] = [_number(sheet.path, line, name, cells[name]) for name in features]
+    return block
+
+
+def _number(path: Path, line: int, name: str, cell: str) -> float:
+    """The number in a cell; NaN where it is empty or infinite."""
+    if is_missing(cell):
+        return math.nan
+    try:
+        value = float(cell)
+    except ValueError:
+        value = read_number(cell)
+        if math.isnan(value):
+            raise CohortError(
+                f"{path}, line {line}: {name} is {cell!r}, which is no number. Correct it, or empty it."
+            ) from None
+    return value if math.isfinite(value) else math.nan

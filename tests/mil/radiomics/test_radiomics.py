@@ -1,0 +1,209 @@
+"""Radiomics as bags: what is a feature, what two readings agree on, and that no outcome is learnt from."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from features.bags.bag import read_bag
+from features.errors import BagError
+from mil.errors import CohortError
+from mil.radiomics.agreement import intraclass_correlation
+from mil.radiomics.bags import radiomics_bags
+from mil.radiomics.table import read_feature_table
+
+MEAN, NOISE, SHIFTED = (
+    "original_firstorder_Mean", "wavelet-LLH_glcm_Contrast", "log-sigma-2-0-mm-3D_ngtdm_Busyness",
+)  # fmt: skip
+# Shrout and Fleiss 1979, table 2: six targets by four judges.
+JUDGED = np.array(
+    [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float
+)
+
+
+def write(path, rows, header):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def test_both_forms_are_those_of_shrout_and_fleiss():
+    found = intraclass_correlation(JUDGED[:, :, None])
+    assert round(float(found.icc2[0]), 2) == 0.29
+    assert round(float(found.icc3[0]), 2) == 0.71
+
+
+def test_correlations_are_taken_feature_by_feature_and_flat_ones_are_undefined():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(9, 3, 4))
+    values[..., 3] = 5
+    both = intraclass_correlation(values)
+    for j in range(3):
+        alone = intraclass_correlation(values[..., [j]])
+        assert alone.icc2[0] == pytest.approx(both.icc2[j], abs=1e-12)
+        assert alone.icc3[0] == pytest.approx(both.icc3[j], abs=1e-12)
+    assert np.isnan(both.icc2[3])
+    # An offset of a reader is disagreement to one form only; scale of all readings is none to either.
+    shifted = values[..., :3] + np.array([0, 0, 4])[None, :, None]
+    assert np.allclose(intraclass_correlation(shifted).icc3, both.icc3[:3])
+    assert (intraclass_correlation(shifted).icc2 < both.icc2[:3]).all()
+    assert np.allclose(intraclass_correlation(7 * values[..., :3]).icc2, both.icc2[:3])
+
+
+@pytest.fixture
+def readings(tmp_path):
+    """Twenty cases, of whom twelve were drawn twice: one steady feature, one of noise, one with an offset."""
+    rng = np.random.default_rng(1)
+    header = ["patient_id", MEAN, NOISE, SHIFTED, "diagnostics_Versions_PyRadiomics", "mets", "age"]
+    x = rng.normal(size=(20, 3))
+    rows = [[f"P{i:02d}", *x[i], "v3.0.1", i % 2, 40 + i] for i in range(20)]
+    first = write(tmp_path / "radiomics.csv", rows, header)
+    again = x + np.column_stack([rng.normal(0, 0.1, 20), rng.normal(0, 2, 20), np.full(20, 3.0)])
+    rows = [[f"p{i:02d}", *again[i], "v3.0.1", "", ""] for i in rng.permutation(20)[:12]]
+    return first, write(tmp_path / "second.csv", rows, header), x
+
+
+def test_what_two_readings_disagree_on_is_left_out_and_listed(readings, tmp_path):
+    first, second, x = readings
+    done = radiomics_bags(first, tmp_path / "store", repeat=second)
+    assert done.names == (MEAN,)
+    assert done.repeated == 12
+    assert set(done.left_out) == {NOISE, SHIFTED}
+    bag = read_bag(tmp_path / "store" / "P03.h5")
+    assert np.asarray(bag.features).tolist() == [[np.float32(x[3, 0])]]
+    assert bag.case == bag.slide == "P03"
+    assert bag.recipe["settings"] == {"diagnostics_Versions_PyRadiomics": "v3.0.1"}
+    rows = list(csv.DictReader((tmp_path / "store" / "features.csv").read_text().splitlines()))
+    assert [(row["feature"], row["used"]) for row in rows] == [
+        (MEAN, "yes"), (NOISE, "no"), (SHIFTED, "no"),
+    ]  # fmt: skip
+    kept = radiomics_bags(first, tmp_path / "other", repeat=second, icc_form="ICC3")
+    assert kept.names == (MEAN, SHIFTED)
+    loose = radiomics_bags(first, tmp_path / "loose", repeat=second, icc=0)
+    assert MEAN in loose.names
+
+
+def test_outcomes_and_further_columns_are_never_features(readings, tmp_path):
+    first, _, _ = readings
+    done = radiomics_bags(first, tmp_path / "store")
+    assert done.names == (MEAN, NOISE, SHIFTED)
+    assert done.others == ("mets", "age")
+
+
+def test_a_table_of_unknown_names_is_refused_until_features_are_named(tmp_path):
+    table = write(tmp_path / "t.csv", [["a", 1, 2, 0], ["b", 3, 1, 1], ["c", 2, 2, 1]],
+                  ["case", "tex1", "tex2", "METS"])  # fmt: skip
+    with pytest.raises(
+        CohortError, match="no column is named like a feature of pyradiomics, MIRP or Nyxus"
+    ):
+        read_feature_table(table)
+    assert read_feature_table(table, ("tex*",)).names == ("tex1", "tex2")
+    with pytest.raises(CohortError, match=r"no column is named like foo\*"):
+        read_feature_table(table, ("foo*",))
+
+
+@pytest.mark.parametrize(
+    ("tool", "names"),
+    [
+        ("pyradiomics", ["original_shape_Sphericity", "wavelet-HHH_gldm_SmallDependenceEmphasis",
+                         "CT_original_firstorder_90Percentile", "lbp-3D-k_glrlm_RunEntropy"]),
+        ("mirp", ["morph_volume", "stat_mean", "cm_contrast_d1_3d_v_mrg_fbs_w25.0", "ngl_lde_d1_a0.0_3d"]),
+        ("nyxus", ["MEAN", "GLCM_ASM_0", "3GLRLM_SRE", "ZERNIKE2D_Z0", "P10"]),
+    ],
+)  # fmt: skip
+def test_features_are_recognised_by_the_names_of_their_tools(tmp_path, tool, names):
+    others = ["loc_recurrence", "LABEL", "OS_MONTHS", "original_label", "logarithm", "status"]
+    rows = [[f"c{i}", *range(len(names)), *range(len(others))] for i in range(3)]
+    table = read_feature_table(write(tmp_path / "t.csv", rows, ["case", *names, *others]))
+    assert table.tool == tool
+    assert list(table.names) == names
+
+
+def test_modalities_stand_side_by_side_and_a_case_without_one_has_no_bag(tmp_path):
+    rows = [
+        ["a", "CT", 1], ["b", "CT", 2], ["c", "CT", 3], ["c", "T1", 30], ["a", "T1", 10],
+    ]  # fmt: skip
+    table = write(tmp_path / "t.csv", rows, ["case", "modality", MEAN])
+    done = radiomics_bags(table, tmp_path / "store")
+    assert done.names == (f"CT_{MEAN}", f"T1_{MEAN}")
+    assert done.incomplete == {"b": "no features of T1"}
+    assert np.asarray(read_bag(tmp_path / "store" / "c.h5").features).tolist() == [[3, 30]]
+    assert not (tmp_path / "store" / "b.h5").exists()
+
+
+def test_useless_features_are_left_out_with_the_reason(tmp_path):
+    names = [MEAN, NOISE, SHIFTED, "original_firstorder_Energy"]
+    rows = [["a", 1, 5, "", 1e31], ["b", 2, 5, 3, 2], ["c", 3, 5, "inf", 3]]
+    done = radiomics_bags(write(tmp_path / "t.csv", rows, ["case", *names]), tmp_path / "store")
+    assert done.names == (MEAN,)
+    assert done.left_out == {
+        NOISE: "one value in all cases",
+        SHIFTED: "empty in 2 of 3 cases",
+        "original_firstorder_Energy": "beyond 1e+30, which features are stored up to",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        ([["a", 1], ["a", 2]], ["case", MEAN], r"line 3: a has a row in line 2 too"),
+        ([["a", 1], ["A ", 2]], ["case", MEAN], "spel"),
+        (
+            [["a", 1], ["b", "high"]],
+            ["case", MEAN],
+            f"line 3: {MEAN} is 'high', which is no number",
+        ),
+        ([["", 1], ["b", 2]], ["case", MEAN], "line 2: case is empty"),
+        ([[1, 2]], ["nr", MEAN], "no column case; it has nr"),
+        ([["a", 1], ["b", 1]], ["case", MEAN], "no feature is left of 1 features"),
+    ],
+)
+def test_tables_that_cannot_be_used_say_why(tmp_path, rows, header, message):
+    with pytest.raises(CohortError, match=message):
+        radiomics_bags(write(tmp_path / "t.csv", rows, header), tmp_path / "store")
+
+
+def test_second_readings_that_do_not_belong_are_refused(readings, tmp_path):
+    first, _, _ = readings
+    rows = [["P00", 1], ["P01", 2], ["X", 3]]
+    with pytest.raises(CohortError, match="X of the second reading are not in"):
+        radiomics_bags(
+            first, tmp_path / "s", repeat=write(tmp_path / "b.csv", rows, ["case", MEAN])
+        )
+    with pytest.raises(CohortError, match="2 cases were read twice"):
+        radiomics_bags(
+            first, tmp_path / "s", repeat=write(tmp_path / "b.csv", rows[:2], ["case", MEAN])
+        )
+    rows = [[f"P0{i}", i] for i in range(4)]
+    other = write(tmp_path / "b.csv", rows, ["case", "original_glcm_Imc1"])
+    with pytest.raises(CohortError, match="shares no feature with"):
+        radiomics_bags(first, tmp_path / "s", repeat=other)
+    with pytest.raises(CohortError, match=r"icc is 1\.5\. It lies between 0 and 1"):
+        radiomics_bags(first, tmp_path / "s", icc=1.5)
+
+
+def test_a_store_of_other_features_is_not_mixed(readings, tmp_path):
+    first, second, _ = readings
+    radiomics_bags(first, tmp_path / "store")
+    radiomics_bags(first, tmp_path / "store")
+    with pytest.raises(BagError, match="holds bags of other features"):
+        radiomics_bags(first, tmp_path / "store", repeat=second)
+
+
+def test_pooled_models_learn_from_them(tmp_path, mil):
+    rng = np.random.default_rng(2)
+    rows = [
+        [f"c{i}", 3 * (i % 2) + rng.normal(0, 0.5), rng.normal(), rng.normal()] for i in range(12)
+    ]
+    write(tmp_path / "radiomics.csv", rows, ["case", MEAN, NOISE, SHIFTED])
+    write(tmp_path / "cohort.csv", [[f"c{i}", f"c{i}", "ab"[i % 2]] for i in range(12)],
+          ["case", "slide", "label"])  # fmt: skip
+    said = mil("volumes", "radiomics", "radiomics.csv", "--out", "store", cwd=tmp_path).stdout
+    assert "12 cases with 3 features of pyradiomics: store" in said
+    mil("crossval", "cohort.csv", "store", "--models", "pooled-svm,pooled-logistic", "--folds", 2,
+        "--repeats", 1, "--out", "run", cwd=tmp_path)  # fmt: skip
+    rows = list(csv.DictReader((tmp_path / "run" / "predictions.csv").read_text().splitlines()))
+    assert {row["model"] for row in rows} == {"pooled-svm", "pooled-logistic"}
+    for label, above in (("a", False), ("b", True)):
+        p = np.array([float(row["p_b"]) for row in rows if row["label"] == label])
+        assert (p.mean() > 0.5) == above
