@@ -57,7 +57,7 @@ class ContourSettings:
             "help": "Channels of the first of four levels of the U-Net; 16 are 0.5 million weights."
         },
     )
-    steps: int = field(default=300, metadata={"help": "Steps of training."})
+    steps: int = field(default=400, metadata={"help": "Steps of training."})
     batch: int = field(
         default=8, metadata={"help": "Slices per step, half of them with the region."}
     )
