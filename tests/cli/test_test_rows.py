@@ -88,6 +88,7 @@ def study(tmp_path_factory, mil):
         csv.writer(file).writerows(rows)
     (folder / "tuning.toml").write_text(f'slides = "tiles"\nslide-mpp = 0.5\n{SMALL}')
     write_drawn_slides(folder)
+    write_scans(folder)
     recipe = ("--backbone", "test_resnet", "--weights", "random", "--mpp", "0.5", "--tile", "32")
     mil("extract", "cohort.csv", *TILES, *recipe, "--out", "store", cwd=folder)
     for name in KEPT:
