@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from features.files.atomic import atomic_path
-from mil.contouring.scores import METHODS, UNET, ContourScores
+from mil.contouring.scores import METHODS, PLACE, UNET, ContourScores
 from mil.evaluation.display import Table, format_count, format_estimate, format_number, format_p
 from mil.evaluation.intervals import Estimate
 from mil.segmentation.evaluation import Paired, mean_interval, paired_difference
@@ -149,8 +149,21 @@ def evaluation_tables(evaluation: ContourEvaluation) -> list[Table]:
         ]
         title = f"difference in {TITLES[name]}, patient by patient"
         if lines:
-            tables.append(Table("", [title, "mean (95 %)", "better in", "p"], lines))
+            notes = verdict(evaluation) if name == "dice" else []
+            tables.append(Table("", [title, "mean (95 %)", "better in", "p"], lines, notes))
     return tables
+
+
+def verdict(evaluation: ContourEvaluation) -> list[str]:
+    """What the network is not better than, in a sentence; none where it beats all."""
+    unbeaten = [pair.second for pair in evaluation.comparisons("dice") if pair.low <= 0]
+    if not unbeaten:
+        return []
+    names = " and ".join(NAMES[method] for method in unbeaten)
+    cropped = ": images cropped round the region show where it lies" if PLACE in unbeaten else ""
+    return [
+        f"The network is no better than {names} on these patients, as far as they can show{cropped}."
+    ]
 
 
 def _row(evaluation: ContourEvaluation, method: str) -> list[str]:

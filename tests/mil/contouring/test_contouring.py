@@ -16,7 +16,7 @@ from features.volumes.recipe import VolumeRecipe
 from features.volumes.surfaces import dice
 from mil.contouring.baselines import best_window, usual_place
 from mil.contouring.cases import read_cases
-from mil.contouring.evaluation import ContourEvaluation, evaluation_tables, mean_distance
+from mil.contouring.evaluation import ContourEvaluation, evaluation_tables, mean_distance, verdict
 from mil.contouring.network import confidence_of, train_network
 from mil.contouring.run import contour_volumes, read_table_for
 from mil.contouring.scores import METHODS, UNET, WINDOW, ContourScores, score
@@ -224,6 +224,25 @@ def test_patients_count_once_however_many_volumes_they_have():
     evaluation = ContourEvaluation(scores)
     assert evaluation.by_case(UNET, "dice") == {"a": pytest.approx(0.3), "b": 0.9}
     assert evaluation.estimate(UNET, "dice").value == pytest.approx(0.6)
+
+
+def test_what_the_network_does_not_beat_is_named():
+    def scores(method, values):
+        return [
+            ContourScores(
+                volume=f"p{i}", case=f"p{i}", method=method, dice=value, continuous_dice=value,
+                hausdorff_mm=1, hausdorff95_mm=1, drawn_ml=1, called_ml=1,
+            )
+            for i, value in enumerate(values)
+        ]  # fmt: skip
+
+    network, place = scores(UNET, [0.5, 0.6, 0.7]), scores("place", [0.6, 0.5, 0.7])
+    assert verdict(ContourEvaluation([*network, *place])) == [
+        "The network is no better than usual place alone on these patients, as far as they can show: images "
+        "cropped round the region show where it lies."
+    ]
+    window = scores(WINDOW, [0.1, 0.2, 0.3])
+    assert verdict(ContourEvaluation([*network, *window])) == []
 
 
 def test_limits_of_a_mean_distance_are_above_0_and_hold_their_level():
