@@ -6,7 +6,7 @@ Source: DICOM PS3.3, C.8.8.5 (structure set) and C.8.8.6 (ROI contours).
 import re
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,7 @@ def read_structure(
         notes.insert(0, "its millimetres are taken as the image's, though the files do not say so")
     if _plain(region.name) != _plain(name):
         notes.insert(0, f"the region {region.name!r} is taken for {name!r}")
-    return Mask(mask.values, mask.grid, region.name, (*notes, *mask.notes))
+    return replace(mask, name=region.name, notes=(*notes, *mask.notes))
 
 
 def _doubt_of_frame(region: Region, volume: Volume) -> str:

@@ -136,6 +136,22 @@ def test_a_contour_stored_twice_does_not_cancel_itself():
         assert region.notes == ("1 contours stored twice are taken once",)
 
 
+@pytest.mark.parametrize("aside_mm", [0.008, 0.03, 0.09])
+def test_a_copy_a_hair_beside_does_not_cancel_the_contour(aside_mm):
+    points = circle(5, 3)
+    finer = np.repeat(points, 2, axis=0)
+    finer[1::2] = (points + np.roll(points, -1, axis=0)) / 2
+    for copy in (points, finer[::-1]):
+        region = mask(points, copy + np.array([aside_mm, -aside_mm, 0.01]))
+        assert np.array_equal(region.values, mask(points).values)
+        assert region.notes == ("1 contours stored twice are taken once",)
+
+
+def test_a_thin_wall_is_no_copy():
+    region = mask(rectangle(1.5, 1.5, 20.5, 17.5, 2), rectangle(2.5, 2.5, 19.5, 16.5, 2))
+    assert region.values.sum() == 19 * 16 - 17 * 14
+
+
 def test_planes_denser_than_slices_are_taken_at_the_slice():
     """Contours every mm on slices of 3 mm: cones, of which each slice shows the circle of its own plane."""
     cone = [circle(2 + k, 1 + k / 3) for k in range(10)]
@@ -143,7 +159,49 @@ def test_planes_denser_than_slices_are_taken_at_the_slice():
     for place in range(1, 5):
         own = mask(circle(2 + 3 * (place - 1), place)).values[place]
         assert np.array_equal(region.values[place], own)
-    assert "6 contours between slices passed over" in region.notes[0]
+    assert region.notes == (
+        "contours in 10 planes 1.00 mm apart are taken to the slices, 3.00 mm apart",
+    )
+
+
+def ball_of_contours(step_mm, radius=17.0):
+    """Circles of a ball round (0, 0, 0), one plane every ``step_mm``."""
+    angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+    contours = []
+    for z in np.arange(step_mm / 2 - radius, radius, step_mm):
+        wide = np.sqrt(radius**2 - z**2)
+        contours.append(
+            np.stack([wide * np.cos(angle), wide * np.sin(angle), np.full(120, z)], axis=1)
+        )
+    return contours
+
+
+@pytest.mark.parametrize("slice_mm", [0.9, 3.1, 4.8])
+@pytest.mark.parametrize("shift", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("step_mm", [0.6, 1.7, 2.8, 4.8])
+def test_the_volume_of_a_ball_whatever_the_planes_and_slices(slice_mm, shift, step_mm):
+    count = int(46 / slice_mm)
+    grid = Grid(
+        (count, 44, 44), (0.9, 0.9, slice_mm), (-19.4, -19.4, (shift - count / 2) * slice_mm), np.eye(3)
+    )  # fmt: skip
+    true_ml = 4 / 3 * np.pi * 17**3 / 1000
+    region = mask_of_contours(ball_of_contours(step_mm), grid, fill_between=True)
+    assert region.drawn_ml == pytest.approx(true_ml, rel=0.03)
+    if step_mm <= slice_mm:
+        assert region.volume_ml == pytest.approx(true_ml, rel=0.04)
+        assert not any("between contoured ones" in note for note in region.notes)
+    areas = region.values.sum(axis=(1, 2))
+    top = int(areas.argmax())
+    assert (np.diff(areas[: top + 1]) >= 0).all()
+    assert (np.diff(areas[top:]) <= 0).all()
+
+
+def test_a_lesion_beside_a_gap_of_dense_planes_stays_apart():
+    low = [circle(4, 0.3 * k) for k in range(4)]
+    high = [circle(5, 4 + 0.3 * k) for k in range(4)]
+    region = mask(*low, *high)
+    assert region.values.any(axis=(1, 2)).tolist() == [True, True, False, False, True, True]
+    assert "2 slices between contoured ones have no contour" in region.notes[1]
 
 
 def test_planes_half_way_between_slices_are_all_taken():
@@ -175,9 +233,17 @@ def test_contours_at_half_a_slice_beyond_the_end_are_within():
     assert mask(circle(3, 5.5)).values[5].any()
 
 
-def test_an_outline_that_leaves_the_picture_is_cut():
-    region = mask(rectangle(-5.5, 15.5, 3.5, 30.5, 2))
-    assert np.array_equal(region.values, box(slice(0, 4), slice(16, 20), 2))
+def test_a_region_that_leaves_the_picture_is_refused_or_named():
+    with pytest.raises(AnnotationError, match=r"GTV: 48% of it lies beyond the image\. Use"):
+        mask(rectangle(-5.5, 9.5, 5.5, 14.5, 2), rectangle(-5.5, 9.5, 4.5, 14.5, 3))
+    with pytest.raises(AnnotationError, match="GTV: 2% of it lies beyond"):
+        mask(rectangle(4.5, 3.5, 14.5, 14.5, 3), rectangle(20.5, 2.5, 24.5, 4.5, 1))
+    with pytest.raises(AnnotationError, match="GTV: a contour reaches farther beyond the image"):
+        mask(rectangle(2.5, 2.5, 60.5, 4.5, 2))
+    region = mask(rectangle(3.5, -1.5, 8.5, 19.5, 2), rectangle(-0.5, -0.5, 23.5, 19.5, 3))
+    assert np.array_equal(region.values[2], box(slice(4, 9), slice(0, 20), 2)[2])
+    assert region.values[3].all()
+    assert region.notes == ("0.85% of the region lies beyond the image and is cut off",)
 
 
 def test_points_and_lines_are_left_out_with_a_count():
