@@ -17,6 +17,7 @@ from features.volumes.grid import (
     box_of,
     crop_mask,
     grid_of_spacing,
+    resample,
     resample_mask,
     share_beyond,
     share_grid,
@@ -25,11 +26,15 @@ from features.volumes.grid import (
 )
 from features.volumes.intensity import correct_bias, scale_min_max, scale_z, window
 from features.volumes.recipe import VolumeRecipe
-from features.volumes.volume import Grid, Volume
+from features.volumes.volume import PLANES, Grid, Volume
 
 Z_RANGE = 4.0  # standard deviations on either side that 8 bits hold
 WHITE = 255
 MIN_BEYOND = 0.0005  # of a region; less is rounded to nothing
+MOST_BEYOND = 0.5  # of a region: a modality that shows less of it is of another place
+FLAT = 0.95  # of the pixels
+EDGE = 3  # voxels round what cells show, for the interpolation of the region
+HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -65,27 +70,31 @@ def make_cells(volumes: Mapping[str, Volume], mask: Mask, recipe: VolumeRecipe) 
         raise VolumeError(
             f"{mask.name or 'The region'} is empty: there are no slices to take. Draw it again."
         )
-    grid = grid_of_spacing(mask.grid, _spacing(mask, recipe))
-    region = resample_mask(mask, grid)
+    spacing = _spacing(mask, recipe)
+    near = _near(mask, spacing, recipe)
+    region = resample_mask(near, grid_of_spacing(near.grid, spacing))
     first, last = _slices(region, recipe)
     extra = int(recipe.neighbours)
-    cell = _cell_box(region, recipe, first - extra, last + extra)
-    region = crop_mask(region, cell)
+    region = crop_mask(region, _cell_box(region, recipe, first - extra, last + extra))
+    grid = region.grid
     names = tuple(dict.fromkeys(recipe.channels))
     prepared = {name: _corrected(volumes[name], name, recipe) for name in names}
     tissue = {name: _z_scaled(volume, name, recipe) for name, volume in prepared.items()}
-    placed = share_grid(tissue, region.grid)
-    shown = _shown(region, recipe)
-    grey = {name: _grey(placed[name], shown, name, recipe) for name in names}
-    pixels = np.stack(_channels(grey, recipe), axis=-1)
-    inside = region.values[extra : extra + len(pixels)]
+    placed = share_grid(tissue, grid)
+    shown = {name: _shown(region, recipe) & _exists(volumes[name], grid) for name in names}
+    grey = {name: _grey(placed[name], shown[name], name, recipe) for name in names}
+    rows = np.arange(last - first)
+    if recipe.slices == "region":
+        rows = np.flatnonzero(region.values[extra : extra + len(rows)].any(axis=(1, 2)))
+    pixels = np.stack(_channels(grey, recipe), axis=-1)[rows]
+    inside = region.values[extra + rows]
     facts = VolumeFacts(
         channels=_channel_names(recipe),
         tile_px=recipe.tile,
         columns=columns_for(len(inside)),
         pixel_mm=grid.spacing_mm[0],
         slice_mm=grid.spacing_mm[2],
-        positions_mm=_centres(region.grid, range(extra, extra + len(pixels))),
+        positions_mm=_centres(grid, extra + rows),
         coverage=tuple(float(value) for value in inside.mean(axis=(1, 2))),
         direction=tuple(float(value) for value in grid.direction.ravel()),
         frame_of_reference=next(
@@ -99,6 +108,7 @@ def make_cells(volumes: Mapping[str, Volume], mask: Mask, recipe: VolumeRecipe) 
         recipe=recipe.to_json(),
     )
     notes = (*mask.notes, *_overhang(region, box_of(mask), mask, recipe))
+    notes += (*_gaps_in_view(shown, _shown(region, recipe)), *_flat_notes(grey, shown))
     return Cells(pixels, inside, facts, (*_notes(prepared, mask), *notes))
 
 
@@ -117,6 +127,32 @@ def _spacing(mask: Mask, recipe: VolumeRecipe) -> tuple[float, float, float]:
         box = box_of(mask, (recipe.margin_mm, recipe.margin_mm, 0.0))
         pixel = max(box.shape[1] * y, box.shape[2] * x) / recipe.tile
     return pixel, pixel, recipe.slice_mm or z
+
+
+def _near(mask: Mask, spacing_mm: tuple[float, float, float], recipe: VolumeRecipe) -> Mask:
+    """The part of a region's grid that cells can show, so that no whole body is made as fine as they are."""
+    box, side_mm = box_of(mask), recipe.tile * spacing_mm[0]
+    start, stop = list(box.start), list(box.stop)
+    for axis, step in ((1, mask.grid.spacing_mm[1]), (2, mask.grid.spacing_mm[0])):
+        middle, reach = (box.start[axis] + box.stop[axis]) / 2, side_mm / 2 / step + EDGE
+        start[axis], stop[axis] = math.floor(middle - reach), math.ceil(middle + reach)
+    if recipe.show == "whole":
+        start[1:], stop[1:] = (0, 0), mask.grid.shape[1:]
+    if recipe.slices == "all":
+        start[0], stop[0] = 0, mask.grid.shape[0]
+    else:
+        margin = recipe.margin_mm if recipe.slices == "margin" else 0.0
+        rows = math.ceil(margin / mask.grid.spacing_mm[2])
+        start[0] = max(start[0] - rows, 0)
+        stop[0] = min(stop[0] + rows, mask.grid.shape[0])
+    return crop_mask(mask, Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
+
+
+def _exists(volume: Volume, grid: Grid) -> NDArray[np.bool_]:
+    """(z, y, x) whether a place lies in the image; beyond it there is neither air nor tissue."""
+    everywhere = replace(volume, values=np.ones_like(volume.values), modality="")
+    inside: NDArray[np.bool_] = resample(everywhere, grid).values > HALF
+    return inside
 
 
 def _slices(region: Mask, recipe: VolumeRecipe) -> tuple[int, int]:
@@ -168,6 +204,8 @@ def _grey(
     volume: Volume, shown: NDArray[np.bool_], name: str, recipe: VolumeRecipe
 ) -> NDArray[np.uint8]:
     """(z, y, x) 8 bits of one modality; 0 beyond the field."""
+    if not shown.any():
+        return np.zeros(shown.shape, np.uint8)
     if name in recipe.limits:
         scaled = window(volume, *recipe.limits[name]).values
     elif recipe.scaling == "z-score":
@@ -194,7 +232,7 @@ def _channel_names(recipe: VolumeRecipe) -> tuple[str, ...]:
     return recipe.channels * 3 if len(recipe.channels) == 1 else recipe.channels
 
 
-def _centres(grid: Grid, slices: range) -> tuple[tuple[float, float, float], ...]:
+def _centres(grid: Grid, slices: NDArray[np.int64]) -> tuple[tuple[float, float, float], ...]:
     """LPS millimetres of the middle of every cell."""
     _, height, width = grid.shape
     index = np.array([[(width - 1) / 2, (height - 1) / 2, z] for z in slices])
@@ -202,10 +240,12 @@ def _centres(grid: Grid, slices: range) -> tuple[tuple[float, float, float], ...
 
 
 def _scan(volume: Volume) -> dict[str, str | float]:
-    x, y, _ = volume.spacing_mm
+    in_plane = list(volume.spacing_mm)
+    step = in_plane.pop(2 - volume.slice_axis)
     facts = {
-        "pixel_spacing_mm": (x + y) / 2,
-        "slice_spacing_mm": volume.spacing_mm[2],
+        "plane": PLANES[volume.slice_axis],
+        "pixel_spacing_mm": sum(in_plane) / 2,
+        "slice_spacing_mm": step,
         **volume.facts,
     }
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in facts.items()}
@@ -215,12 +255,50 @@ def _notes(volumes: Mapping[str, Volume], mask: Mask) -> list[str]:
     """What was assumed when the modalities were read, and how much of the region one does not show."""
     notes = [f"{name}: {note}" for name, volume in volumes.items() for note in volume.notes]
     for name, volume in volumes.items():
+        if volume.slice_axis:
+            step = volume.spacing_mm[2 - volume.slice_axis]
+            notes.append(
+                f"{name}: acquired in the {PLANES[volume.slice_axis]} plane, {step:.3g} mm apart; its "
+                "transversal slices are interpolated"
+            )
         beyond = share_beyond(mask, volume.grid) if mask.name else 0.0
+        if beyond > MOST_BEYOND:
+            raise VolumeError(
+                f"{name}: {beyond:.0%} of the region lies beyond it. Check that both are of one patient and "
+                "one examination, or register them (register)."
+            )
         if beyond > MIN_BEYOND:
             notes.append(
                 f"{name}: {beyond:.1%} of the region lies beyond it and is shown as nothing"
             )
     return notes
+
+
+def _gaps_in_view(
+    shown: Mapping[str, NDArray[np.bool_]], field: NDArray[np.bool_]
+) -> tuple[str, ...]:
+    """A note where a modality does not reach over all that the slices show."""
+    shares = {name: 1 - values.sum() / field.sum() for name, values in shown.items()}
+    return tuple(
+        f"{name}: {share:.1%} of what slices show lies beyond its image and is black"
+        for name, share in shares.items()
+        if share > MIN_BEYOND
+    )
+
+
+def _flat_notes(
+    grey: Mapping[str, NDArray[np.uint8]], shown: Mapping[str, NDArray[np.bool_]]
+) -> tuple[str, ...]:
+    """A note where nearly all of a modality is black or white, as with the window of another unit."""
+    notes = []
+    for name, values in grey.items():
+        inside = values[shown[name]]
+        flat = max(np.mean(inside == 0), np.mean(inside == WHITE)) if len(inside) else 0.0
+        if flat > FLAT:
+            notes.append(
+                f"{name}: {flat:.0%} of it is black or white; check its window and its unit"
+            )
+    return tuple(notes)
 
 
 def _overhang(region: Mask, box: Box, mask: Mask, recipe: VolumeRecipe) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The volumes of an extraction: the series of an examination, and the region drawn on one of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +79,9 @@ class VolumeJob:
             AnnotationError: the region cannot be read, or none is drawn and not all slices are taken.
         """
         files = self.files_of(recipe)
-        volumes = {name: _read(one, recipe) for name, one in files.items()}
+        volumes = {name: _read(name, one, recipe) for name, one in files.items()}
         first = next(iter(files))
-        if recipe.register:
-            volumes = _registered(volumes, first)
+        volumes = _registered(volumes, first) if recipe.register else _taken(volumes, first)
         return volumes, _read_mask(files[first], volumes[first], recipe)
 
 
@@ -97,12 +96,23 @@ def _read_mask(files: SeriesFiles, volume: Volume, recipe: VolumeRecipe) -> Mask
     if not files.mask.is_file():
         raise AnnotationError(f"No such file {files.mask}. Check the table's column mask.")
     if is_image_file(files.mask):
-        number = int(files.roi) if files.roi.isdecimal() else None
-        return read_region_map(files.mask, volume, number)
+        if files.roi and not files.roi.isdecimal():
+            raise AnnotationError(
+                f"roi is {files.roi!r}, and {files.mask.name} is a label map, in which regions are numbers. "
+                "Write the number, or leave roi empty where there is one region alone."
+            )
+        return read_region_map(files.mask, volume, int(files.roi) if files.roi else None)
     return read_structure(files.mask, files.roi or "*", volume, allow=recipe.allow)
 
 
-def _read(files: SeriesFiles, recipe: VolumeRecipe) -> Volume:
+def _read(name: str, files: SeriesFiles, recipe: VolumeRecipe) -> Volume:
+    """A modality; one of a file that names none has that of the table."""
+    volume = _read_file(files, recipe)
+    is_ct = not volume.modality and name.upper() == "CT"
+    return replace(volume, modality="CT") if is_ct else volume
+
+
+def _read_file(files: SeriesFiles, recipe: VolumeRecipe) -> Volume:
     path = files.path
     one_file = path.is_file() and not is_image_file(path) and is_dicom(path)
     if one_file and text(read_header(path), "Modality") == "RTDOSE":
@@ -111,11 +121,26 @@ def _read(files: SeriesFiles, recipe: VolumeRecipe) -> Volume:
 
 
 def _registered(volumes: dict[str, Volume], first: str) -> dict[str, Volume]:
-    """All modalities in the frame of one; those that share it already are left as they are."""
+    """All modalities in the frame of one; those that are known to share it are left as they are."""
     fixed = volumes[first]
     return {
         name: volume
-        if volume.frame_of_reference == fixed.frame_of_reference
+        if name == first or _in_one_frame(volume, fixed)
         else apply_registration(register_rigid(fixed, volume), volume, fixed)
         for name, volume in volumes.items()
     }
+
+
+def _taken(volumes: dict[str, Volume], first: str) -> dict[str, Volume]:
+    """The modalities, with a note on those that are taken as registered though no file says so."""
+    note = f"its file names no frame of reference: its millimetres are taken as those of {first}"
+    return {
+        name: volume
+        if name == first or (volume.frame_of_reference and volumes[first].frame_of_reference)
+        else replace(volume, notes=(*volume.notes, note))
+        for name, volume in volumes.items()
+    }
+
+
+def _in_one_frame(volume: Volume, other: Volume) -> bool:
+    return bool(volume.frame_of_reference) and volume.frame_of_reference == other.frame_of_reference

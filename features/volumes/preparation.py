@@ -2,7 +2,9 @@
 
 import contextlib
 import csv
+import hashlib
 import json
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +16,9 @@ import shapely
 from shapely.geometry import mapping
 
 from features.bags.bag import fingerprint
+from features.bags.store import recipe_differences
 from features.errors import FeaturesError, SlideError, VolumeError
-from features.extraction.jobs import SlideJob, identify_file, jobs_of_paths
+from features.extraction.jobs import SlideJob, jobs_of_paths
 from features.files.atomic import atomic_path, write_atomic
 from features.progress import Progress, Silent
 from features.regions.masks import polygons_from_mask
@@ -28,6 +31,9 @@ from features.volumes.predicted import card_path
 from features.volumes.recipe import VolumeRecipe
 
 OUTLINE = {"name": "Tumor", "color": [200, 0, 0]}
+DATA_FILE = re.compile(
+    r"^(?:ElementDataFile|data ?file)\s*[=:]\s*(.+)$", re.MULTILINE | re.IGNORECASE
+)
 COLUMNS = ("volume", "case", "status", "n_slices", "tumour_ml", "notes", "reason")
 
 
@@ -61,6 +67,8 @@ def lay_out_films(
     recipe: VolumeRecipe,
     folder: Path,
     progress: Progress | None = None,
+    *,
+    overwrite: bool = False,
 ) -> tuple[FilmOutcome, ...]:
     """Lay volumes out as films, ``<name>.film.tiff``, each with the outline of its region as GeoJSON.
 
@@ -69,19 +77,23 @@ def lay_out_films(
         recipe: how.
         folder: is made; ``films.csv`` in it lists the outcomes.
         progress: shows the volumes.
+        overwrite: lay out again what was laid out before, and in other ways.
 
     Returns:
         One outcome per volume; a volume that fails raises nothing.
 
     Raises:
-        VolumeError: two volumes have one name.
+        VolumeError: two volumes have one name, or the folder has films that were laid out in other ways.
         OSError: the disk is full or not writable.
     """
     _check_names(jobs)
+    if not overwrite:
+        _check_films(folder, recipe)
     outcomes = []
     with (progress or Silent()).task("volumes", len(jobs), "volumes") as advance:
         for job in jobs:
-            outcomes.append(_lay_out(job, recipe, folder / f"{file_name(job.name)}{FILM}.tiff"))
+            path = folder / f"{file_name(job.name)}{FILM}.tiff"
+            outcomes.append(_lay_out(job, recipe, path, overwrite=overwrite))
             advance(1)
     _write_table(folder / "films.csv", outcomes)
     return tuple(outcomes)
@@ -102,11 +114,25 @@ def _check_names(jobs: Sequence[VolumeJob]) -> None:
             )
 
 
-def _lay_out(job: VolumeJob, recipe: VolumeRecipe, path: Path) -> FilmOutcome:
+def _check_films(folder: Path, recipe: VolumeRecipe) -> None:
+    """Refuse to mix films, before any is written: bags and maps would show another's slices."""
+    for path in sorted(folder.glob(f"*{FILM}.tiff")):
+        try:
+            laid_out = read_facts(path).recipe
+        except SlideError:
+            continue  # a broken film is laid out again
+        if changes := recipe_differences(laid_out, recipe.to_json()):
+            raise VolumeError(
+                f"{folder} has films that were laid out in another way ({path.name}: {changes}). Set out to "
+                "another folder, or set overwrite to make all of them again."
+            )
+
+
+def _lay_out(job: VolumeJob, recipe: VolumeRecipe, path: Path, *, overwrite: bool) -> FilmOutcome:
     outcome = FilmOutcome(name=job.name, case=job.case, status="failed", path=path)
     try:
         request = _request(job, recipe)
-        existing = _existing(path, request)
+        existing = None if overwrite else _existing(path, request)
         if existing:
             return replace(outcome, status="skipped", facts=existing)
         cells = make_cells(*job.read(recipe), recipe)
@@ -138,9 +164,29 @@ def _request(job: VolumeJob, recipe: VolumeRecipe) -> str:
 def _identify(path: Path) -> list[str]:
     """Fingerprints of a file, or of all files of a folder."""
     if not path.exists():
-        raise VolumeError(f"no such file or folder {path}. Check the table's column path.")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return [identify_file(file) for file in files]
+        raise VolumeError(f"no such file or folder {path}. Check the table.")
+    files = [path, *_data_files(path)]
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+    return [_file_sha256(file) for file in files]
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _data_files(header: Path) -> list[Path]:
+    """The files with the voxels of a header of MetaImage or NRRD that has none itself."""
+    if header.suffix.lower() not in (".mhd", ".nhdr"):
+        return []
+    named = DATA_FILE.search(header.read_text(errors="replace"))
+    beside = header.parent / named[1].strip() if named else header
+    if beside.is_file():
+        return [beside]
+    return sorted(
+        p for p in header.parent.iterdir() if p.is_file() and p != header
+    )  # a list of slices
 
 
 def _existing(path: Path, request: str) -> VolumeFacts | None:

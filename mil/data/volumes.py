@@ -29,6 +29,8 @@ ALIASES = {
     "roi": ("roi", "region", "structure"),
 }
 NEEDED = ("case", "modality", "path")
+NAMED = 5  # in an error
+OWN_COLUMNS = {"slide", "tumourml"}  # as plain_header has them
 ROW_COLUMNS = ("label", "site", "split")
 LISTED_ONLY = ("slices", "spacing_mm", "problems")  # what a list of series adds for the reader
 
@@ -95,10 +97,16 @@ def read_volume_table(path: Path, roi: str = "", cases: Path | None = None) -> V
         groups.setdefault((blank["case"], blank.get("timepoint", "")), []).append((line, blank))
     names = {key: f"{key[0]}-{key[1]}" if key[1] else key[0] for key in groups}
     jobs = [_job(path, names[key], rows, roi) for key, rows in groups.items()]
+    if not jobs:
+        raise CohortError(f"{path}: has no row. List the series of patients first.")
     other = [c for c in sheet.header if c not in columns.values() and c not in LISTED_ONLY]
+    if reserved := sorted({plain_header(c) for c in other} & OWN_COLUMNS):
+        raise CohortError(
+            f"{path}: column {reserved[0]} is written by the extraction itself. Rename or remove it."
+        )
     by_case = _cells_by_case(sheet, columns["case"], other)
-    added = _case_table(cases)
-    by_case = {case: cells | added.get(normalised(case), {}) for case, cells in by_case.items()}
+    if cases:
+        by_case = _with_cases(by_case, cases)
     return VolumeTable(tuple(jobs), {job.name: by_case[job.case] for job in jobs})
 
 
@@ -167,7 +175,13 @@ def extract_volumes(
         mil.extract_volumes("volumes.csv", "volume-store", volumes=volumes, recipe=recipe)
     """
     rows, out = read_volume_table(Path(table), roi, Path(cases) if cases else None), Path(out)
-    films = lay_out_films(rows.jobs, volumes, out / "films", options.get("progress"))
+    films = lay_out_films(
+        rows.jobs,
+        volumes,
+        out / "films",
+        options.get("progress"),
+        overwrite=options.get("overwrite", False),
+    )
     jobs, bags = film_jobs(films), None
     if jobs:
         bags = extract_jobs(jobs, replace(recipe, tile=volumes.tile), out, **options)
@@ -238,10 +252,35 @@ def _cells_by_case(sheet: Sheet, case: str, columns: Sequence[str]) -> dict[str,
     return of_case
 
 
-def _case_table(path: Path | None) -> dict[str, dict[str, str]]:
+def _with_cases(by_case: Mapping[str, Mapping[str, str]], path: Path) -> dict[str, dict[str, str]]:
+    """The columns of every case, and those of a table of cases.
+
+    Raises:
+        CohortError: no row is of a case, or both tables have a value that differs.
+    """
+    added = _case_table(path)
+    absent = [case for case in by_case if normalised(case) not in added]
+    if absent:
+        known = ", ".join(list(added)[:NAMED])
+        raise CohortError(
+            f"{path}: no row of {len(absent)} of {len(by_case)} cases, {', '.join(absent[:NAMED])}; it names "
+            f"{known or 'none'}. Add their rows, or write cases alike in both tables."
+        )
+    joined = {}
+    for case, cells in by_case.items():
+        more = added[normalised(case)]
+        for name in set(cells) & set(more):
+            if cells[name] and more[name] and cells[name] != more[name]:
+                raise CohortError(
+                    f"{path}: {name} of {case} is {more[name]!r}, and {cells[name]!r} in the table of "
+                    "series. A case has one value."
+                )
+        joined[case] = {**cells, **{k: v or cells.get(k, "") for k, v in more.items()}}
+    return joined
+
+
+def _case_table(path: Path) -> dict[str, dict[str, str]]:
     """The columns of a table with one row per case, by the case's name however it is spelt."""
-    if path is None:
-        return {}
     sheet = read_sheet(path)
     known = {plain_header(alias) for alias in ALIASES["case"]}
     matches = [column for column in sheet.header if plain_header(column) in known]
@@ -262,15 +301,20 @@ def _case_table(path: Path | None) -> dict[str, dict[str, str]]:
 def _write_cohort(
     path: Path, films: Sequence[FilmOutcome], cells: Mapping[str, Mapping[str, str]]
 ) -> None:
-    """The table to learn from: a row per volume, with the columns of its case and the tumour's volume."""
-    columns = list(dict.fromkeys(column for of_case in cells.values() for column in of_case))
+    """The table to learn from: a row per volume, with the columns of its case and the tumour's volume.
+
+    Rows of volumes that another table has brought into the store stay.
+    """
+    rows = {line["slide"]: line for _, line in read_sheet(path).lines} if path.is_file() else {}
+    for film in films:
+        rows.pop(film.name, None)
+        if film.facts:
+            size = film.facts.tumour_ml
+            own = {"case": film.case, "slide": film.name, **cells[film.name]}
+            rows[film.name] = own | {"tumour_ml": "" if math.isnan(size) else f"{size:.2f}"}
+    columns = dict.fromkeys(["case", "slide", *(c for row in rows.values() for c in row)])
+    names = [c for c in columns if c != "tumour_ml"] + ["tumour_ml"]
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["case", "slide", *columns, "tumour_ml"])
-        for film in films:
-            if film.facts:
-                size = film.facts.tumour_ml
-                values = [cells[film.name].get(column, "") for column in columns]
-                writer.writerow(
-                    [film.case, film.name, *values, "" if math.isnan(size) else f"{size:.2f}"]
-                )
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows[name] for name in sorted(rows))

@@ -179,3 +179,39 @@ def test_wrong_use_of_contour_names_the_flag(study, tmp_path, mil, words, said):
     done = mil("volumes", "contour", table, "--out", out, *words, check=False)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_cases_of_another_table_are_joined_or_refused_and_none_is_lost(study, tmp_path, mil):
+    words = (
+        "volumes",
+        "extract",
+        study / "volumes.csv",
+        "--channels",
+        "T1",
+        "--out",
+        tmp_path / "s",
+        *TINY,
+    )
+    (tmp_path / "few.csv").write_text("case,label\np0,a\nx7,b\n")
+    done = mil(*words, "--cases", tmp_path / "few.csv", check=False)
+    assert "no row of 7 of 8 cases, p1, p2" in done.stderr
+    head, *rows = (study / "volumes.csv").read_text().splitlines()
+    table = [f"{head},label", *(f"{row},a" for row in rows)]
+    (study / "labelled.csv").write_text("\n".join(table) + "\n")
+    (tmp_path / "all.csv").write_text("case,label\n" + "".join(f"p{i},b\n" for i in range(8)))
+    more = (
+        "volumes",
+        "extract",
+        study / "labelled.csv",
+        *words[3:],
+        "--cases",
+        tmp_path / "all.csv",
+    )
+    assert "label of p0 is 'b', and 'a'" in mil(*more, check=False).stderr
+    first, last = study / "first.csv", study / "last.csv"
+    first.write_text("\n".join([table[0], *table[1:4]]) + "\n")
+    last.write_text("\n".join([table[0], *table[4:7]]) + "\n")
+    for part in (first, last):
+        mil("volumes", "extract", part, *words[3:])
+    kept = csv.DictReader((tmp_path / "s" / "cohort.csv").read_text().splitlines())
+    assert [(row["case"], row["label"]) for row in kept] == [("p0", "a"), ("p1", "a")]

@@ -181,14 +181,93 @@ def test_a_setting_out_of_range_is_refused(settings, words):
 
 
 def test_what_was_assumed_of_a_series_is_a_note_of_the_cells(volumes):
-    half = Grid((7, 48, 40), SPACING, GRID.origin_mm, np.eye(3))
-    dose = replace(volume(volumes["B"].values[:7], grid=half), notes=("2 planes interpolated",))
-    notes = make_cells(volumes | {"B": dose}, MASK, recipe()).notes
-    share = INSIDE[7:].sum() / INSIDE.sum()
-    assert notes == (
+    part = Grid((9, 48, 40), SPACING, GRID.origin_mm, np.eye(3))
+    dose = replace(volume(volumes["B"].values[:9], grid=part), notes=("2 planes interpolated",))
+    cells = make_cells(volumes | {"B": dose}, MASK, recipe())
+    share = INSIDE[9:].sum() / INSIDE.sum()
+    assert cells.notes == (
         "B: 2 planes interpolated",
         f"B: {share:.1%} of the region lies beyond it and is shown as nothing",
+        "B: 28.6% of what slices show lies beyond its image and is black",
     )
+    assert (cells.pixels[-2:, ..., 1] == 0).all()
+
+
+def test_a_modality_that_does_not_show_the_region_is_refused(volumes):
+    part = Grid((6, 48, 40), SPACING, GRID.origin_mm, np.eye(3))
+    other = volume(volumes["B"].values[:6], grid=part)
+    with pytest.raises(VolumeError, match=r"B: \d+% of the region lies beyond it"):
+        make_cells(volumes | {"B": other}, MASK, recipe())
+
+
+@pytest.mark.parametrize("modality", ["CT", ""])
+@pytest.mark.parametrize("scaling", ["min-max", "z-score"])
+def test_what_lies_beyond_an_image_is_black_and_shapes_no_grey(volumes, modality, scaling):
+    """A tumour at the edge has the contrast of one in the middle, whatever a file says of its modality."""
+    values = volumes["A"].values[:, 12:]  # the ball's edge is 3 mm from that of the image
+    near = Grid((14, 36, 40), SPACING, (-20.0, -18.0, 100.0), np.eye(3))
+    edge = {"A": volume(values, modality, grid=near)}
+    settings = recipe(channels=("A",), scaling=scaling, margin_mm=12.0, tile=48)
+    mask = Mask(INSIDE[:, 12:], near, "GTV")
+    shown, whole = make_cells(edge, mask, settings), make_cells(volumes, MASK, settings)
+    inner = shown.pixels[shown.inside].mean() - whole.pixels[whole.inside].mean()
+    assert abs(inner) < 12
+    around = ~shown.inside & (shown.pixels[..., 0] > 0)
+    if scaling == "min-max":  # of the tissue's z-scores what lies around is below the range
+        assert shown.pixels[shown.inside].mean() - shown.pixels[around].mean() > 30
+    assert any("beyond its image and is black" in note for note in shown.notes)
+
+
+def test_two_lesions_give_their_own_slices_and_none_between(volumes):
+    two = ball(SHAPE, (20.0, 24.0, 6.0), 5.0, SPACING) | ball(
+        SHAPE, (20.0, 24.0, 33.0), 5.0, SPACING
+    )
+    cells = make_cells(volumes, Mask(two, GRID, "GTV"), recipe())
+    assert [round((p[2] - 100) / 3) for p in cells.facts.positions_mm] == [1, 2, 3, 10, 11, 12]
+    assert cells.inside.any(axis=(1, 2)).all()
+    near = make_cells(volumes, Mask(two, GRID, "GTV"), recipe(channels=("A",), neighbours=True))
+    assert near.facts.positions_mm == cells.facts.positions_mm
+
+
+def test_a_small_tumour_in_a_large_image_needs_no_fine_copy_of_the_body():
+    big = Grid((300, 512, 512), (0.98, 0.98, 1.0), (0.0, 0.0, 0.0), np.eye(3))
+    values = np.zeros(big.shape, np.float32)
+    inside = np.zeros(big.shape, bool)
+    inside[100:110, 200:210, 300:310] = True
+    values[inside] = 50
+    cells = make_cells(
+        {"A": Volume(values, big, "CT")},
+        Mask(inside, big, "GTV"),
+        recipe(channels=("A",), pixel_mm=0.0),
+    )
+    assert len(cells.pixels) == 10
+    x, y, z = cells.facts.positions_mm[0]
+    assert (x, y, z) == pytest.approx((304.5 * 0.98, 204.5 * 0.98, 100.0), abs=0.5)
+
+
+def test_a_window_of_another_unit_is_said(volumes):
+    notes = make_cells(volumes, MASK, recipe(windows=("B=5000:6000",))).notes
+    assert notes == ("B: 100% of it is black or white; check its window and its unit",)
+
+
+@pytest.mark.parametrize(
+    ("axis", "plane", "spacing"),
+    [(1, "coronal", (0.8, 4.0, 0.8)), (2, "sagittal", (4.0, 0.8, 0.8))],
+)
+def test_slices_of_another_plane_are_said_and_the_audit_gets_their_own_spacing(
+    axis, plane, spacing
+):
+    shape = (40, 14, 48) if axis == 1 else (40, 48, 14)
+    grid = Grid(shape, spacing, (0.0, 0.0, 0.0), np.eye(3))
+    middle = tuple(n * s / 2 for n, s in zip(shape[::-1], spacing, strict=True))
+    inside = ball(shape, middle, 9.0, spacing)
+    one = replace(volume(np.random.default_rng(0).normal(size=shape), grid=grid), slice_axis=axis)
+    cells = make_cells({"A": one}, Mask(inside, grid, "GTV"), recipe(channels=("A",)))
+    assert cells.notes == (
+        f"A: acquired in the {plane} plane, 4 mm apart; its transversal slices are interpolated",
+    )
+    scan = cells.facts.scan["A"]
+    assert (scan["plane"], scan["pixel_spacing_mm"], scan["slice_spacing_mm"]) == (plane, 0.8, 4.0)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,44 @@ def test_a_second_run_does_what_is_left_and_again_what_has_changed(tmp_path):
     again = lay_out_films(jobs, RECIPE, tmp_path / "films")
     assert statuses(again) == ["skipped", "done", "skipped"]
     other = VolumeRecipe(channels=("CT", "T1", "PET"), tile=32, margin_mm=2.0)
-    assert statuses(lay_out_films(jobs, other, tmp_path / "films")) == ["done"] * 3
+    written = {one.path: one.path.read_bytes() for one in again}
+    with pytest.raises(VolumeError, match=r"laid out in another way \(.*: margin_mm 10.0 -> 2.0\)"):
+        lay_out_films(jobs, other, tmp_path / "films")
+    assert {one.path: one.path.read_bytes() for one in again} == written
+    films = lay_out_films(jobs, other, tmp_path / "films", overwrite=True)
+    assert statuses(films) == ["done"] * 3
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".nii.gz"])
+def test_a_region_drawn_anew_is_seen_wherever_its_voxels_lie(tmp_path, suffix):
+    """In the middle of a large file, or in a file beside the header."""
+    folder = cohort(tmp_path / "in", 1, shape=(40, 256, 256)) / "p0"
+    mask = np.zeros((40, 256, 256), np.uint8)
+    mask[18:22, 120:140, 120:140] = 1
+    save(folder / f"drawn{suffix}", mask)
+    job = job_of(folder, mask=f"drawn{suffix}")
+    recipe = VolumeRecipe(channels=("CT",), tile=32)
+    [first] = lay_out_films([job], recipe, tmp_path / "films")
+    mask[18:22, 120:130, 120:130] = 0
+    save(folder / f"drawn{suffix}", mask)
+    [again] = lay_out_films([job], recipe, tmp_path / "films")
+    assert (first.status, again.status) == ("done", "done"), (first.reason, again.reason)
+    assert again.facts.tumour_ml < first.facts.tumour_ml
+
+
+def test_a_word_is_no_region_of_a_label_map(tmp_path):
+    folder = cohort(tmp_path / "in", 1) / "p0"
+    [film] = lay_out_films([job_of(folder, roi="GTV_edema")], RECIPE, tmp_path / "films")
+    assert "in which regions are numbers" in film.reason
+    [film] = lay_out_films([job_of(folder, roi="1")], RECIPE, tmp_path / "films")
+    assert film.status == "done"
+
+
+def test_files_without_a_frame_of_reference_are_noted_or_registered(tmp_path):
+    folder = cohort(tmp_path / "in", 1) / "p0"
+    [film] = lay_out_films([job_of(folder)], RECIPE, tmp_path / "films")
+    notes = [note for note in film.notes if "names no frame of reference" in note]
+    assert [note.partition(":")[0] for note in notes] == ["T1", "PET"]
 
 
 def test_a_cut_off_film_is_laid_out_again(tmp_path):
