@@ -102,7 +102,7 @@ def make_cells(volumes: Mapping[str, Volume], mask: Mask, recipe: VolumeRecipe) 
         ),
         sources=tuple(voxels_sha256(volumes[name]) for name in names),
         scan={name: _scan(volumes[name]) for name in names},
-        tumour_ml=mask.volume_ml if mask.name else math.nan,
+        tumour_ml=mask.drawn_ml if mask.name else math.nan,
         trained_on=mask.trained_on,
         trained_on_slides=mask.trained_on_slides,
         recipe=recipe.to_json(),

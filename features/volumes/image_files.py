@@ -5,10 +5,11 @@ Source: NIfTI-1 and NIfTI-2 headers (nifti.nimh.nih.gov): a file may state its p
 """
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,14 @@ NRRD_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anter
 FORMS_DIFFER = 0.1  # of a voxel, at any corner
 TURN = 1e-3  # what float32 leaves of a quaternion near half a turn, and of angles in it
 NIFTI_1, NIFTI_2 = 348, 540
+GZIP = b"\x1f\x8b"
 UNITS_MM = {1: 1000.0, 3: 0.001}  # metres and micrometres; all others are millimetres
 # By version: the offset of the magic word, then offset and layout of dim, pixdim, the codes of qform and
 # sform, the quaternion with its offset, the rows of the matrix, and the units.
+NIFTI_FLOATS = {16: "f4", 64: "f8"}
+# By version: offset and layout of the data type, and of where voxels begin.
+NIFTI_VOXELS = {NIFTI_1: ((70, "h"), (108, "f")), NIFTI_2: ((12, "h"), (168, "q"))}
+CHUNK = 2**22  # voxels
 NIFTI_FIELDS: dict[int, tuple[int, tuple[tuple[int, str], ...]]] = {
     NIFTI_1: (344, ((40, "8h"), (76, "8f"), (252, "2h"), (256, "6f"), (280, "12f"), (123, "b"))),
     NIFTI_2: (4, ((16, "8q"), (104, "8d"), (344, "2i"), (352, "6d"), (400, "12d"), (500, "i"))),
@@ -53,7 +59,7 @@ def read_image_file(path: Path) -> Volume:
     _check_dimensions(path)
     values, grid = _read(path, affine)
     values, grid, slice_axis = turn_to_lps(values, grid)
-    values, notes = _finite(values, path.name)
+    values, notes = _finite(values, path.name, nifti_blanks(path) if nifti else 0)
     return Volume(values, grid, slice_axis=slice_axis, facts=_facts(grid, slice_axis), notes=notes)
 
 
@@ -167,16 +173,55 @@ def _check_dimensions(path: Path) -> None:
         raise VolumeError(f"{path.name} is one picture ({shown}), no volume of slices.")
 
 
-def _finite(values: NDArray[np.float32], name: str) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Values that are no numbers, as outside a registered field, become 0."""
+def _finite(
+    values: NDArray[np.float32], name: str, lost: int
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Values that are no numbers, as outside a registered field, become 0.
+
+    Args:
+        values: as they were read.
+        name: of the file.
+        lost: how many were no numbers before they were read.
+    """
     blank = ~np.isfinite(values)
-    if not blank.any():
+    count = max(int(blank.sum()), lost)
+    if not count:
         return values, ()
-    if blank.all():
+    if count == blank.size:
         raise VolumeError(f"{name} holds no number at all: every voxel is NaN. Write it again.")
-    return np.where(blank, np.float32(0), values), (
-        f"{int(blank.sum())} voxels that are no numbers are 0",
-    )
+    return np.where(blank, np.float32(0), values), (f"{count} voxels that are no numbers are 0",)
+
+
+def nifti_blanks(path: Path) -> int:
+    """How many voxels of a NIfTI file are no numbers; its reader makes them 0 without a word.
+
+    Raises:
+        VolumeError: the file cannot be read.
+    """
+    head, order, version = _nifti_head(path)
+    (kind_at, kind_layout), (start_at, start_layout) = NIFTI_VOXELS[version]
+    [datatype] = struct.unpack_from(order + kind_layout, head, kind_at)
+    [offset] = struct.unpack_from(order + start_layout, head, start_at)
+    magic = NIFTI_FIELDS[version][0]
+    if datatype not in NIFTI_FLOATS or head[magic : magic + 2] != b"n+":
+        return 0
+    kind = np.dtype(NIFTI_FLOATS[datatype]).newbyteorder(order)
+    dim_at, dim_layout = NIFTI_FIELDS[version][1][0]
+    dim = struct.unpack_from(order + dim_layout, head, dim_at)
+    count = math.prod(max(length, 1) for length in dim[1 : dim[0] + 1])
+    try:
+        with _opened(path) as file:
+            file.seek(int(offset))
+            blanks = 0
+            for start in range(0, count, CHUNK):
+                part = file.read(min(CHUNK, count - start) * kind.itemsize)
+                whole = len(part) // kind.itemsize * kind.itemsize
+                blanks += int((~np.isfinite(np.frombuffer(part[:whole], kind))).sum())
+    except (OSError, EOFError, zlib.error) as error:
+        raise VolumeError(
+            f"{path.name} cannot be read ({error}). Copy or convert it again."
+        ) from error
+    return blanks
 
 
 def nifti_affine(path: Path) -> NDArray[np.float64]:
@@ -210,27 +255,41 @@ def nifti_affine(path: Path) -> NDArray[np.float64]:
 
 def _nifti_header(path: Path) -> list[NDArray[np.float64]]:
     """The fields of ``NIFTI_FIELDS``."""
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    head, order, kind = _nifti_head(path)
+    return [
+        np.array(struct.unpack_from(order + layout, head, start), dtype=np.float64)
+        for start, layout in NIFTI_FIELDS[kind][1]
+    ]
+
+
+def _nifti_head(path: Path) -> tuple[bytes, str, int]:
+    """The header, its byte order and its version by its size."""
     try:
-        with opened(path, "rb") as file:
+        with _opened(path) as file:
             head = file.read(NIFTI_2)
         sizes = (struct.pack("<i", NIFTI_1), struct.pack("<i", NIFTI_2))
         order = "<" if head[:4] in sizes else ">"
         kind = struct.unpack(order + "i", head[:4])[0]
-        magic, fields = NIFTI_FIELDS.get(kind, NIFTI_FIELDS[NIFTI_1])
+        magic, _ = NIFTI_FIELDS.get(kind, NIFTI_FIELDS[NIFTI_1])
         if kind not in NIFTI_FIELDS or head[magic : magic + 2] not in (b"n+", b"ni"):
             raise VolumeError(
                 f"{path.name} is an Analyze file or none of NIfTI: it does not say which side is left. "
                 "Convert the series from DICOM again."
             )
-        return [
-            np.array(struct.unpack_from(order + layout, head, start), dtype=np.float64)
-            for start, layout in fields
-        ]
+        if len(head) < kind:
+            raise EOFError(f"its header has {len(head)} of {kind} bytes")
+        return head, order, kind
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise VolumeError(
             f"{path.name} cannot be read ({error}). Copy or convert it again."
         ) from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """The file, unpacked where it is packed, whatever its name says."""
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP
+    return gzip.open(path, "rb") if packed else path.open("rb")
 
 
 def _compare_forms(

@@ -109,3 +109,12 @@ def test_a_map_that_reaches_beyond_the_image_is_an_error(tmp_path, volume):
     values[1:9, 4:12, 6:15] = 1
     with pytest.raises(AnnotationError, match="38% of the region lies beyond the image"):
         read_region_map(written(tmp_path / "m.nii.gz", values), volume)
+
+
+def test_a_map_on_other_slices_keeps_the_volume_as_drawn(tmp_path, volume):
+    thick = np.zeros((3, 20, 24), np.uint8)
+    thick[1, 4:12, 6:15] = 1
+    path = written(tmp_path / "m.nii.gz", thick, spacing=(1.5, 1.0, 6.0))
+    mask = read_region_map(path, volume)
+    assert mask.drawn_ml == pytest.approx(72 * 1.5 * 6 / 1000)
+    assert "its volume changed by" in mask.notes[0]

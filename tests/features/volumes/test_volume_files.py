@@ -137,6 +137,38 @@ def test_a_file_that_holds_no_numbers(tmp_path):
     )
 
 
+NIFTI_1 = "i10s18sihcB8h3f4h8f3fhBB4f2i80s24s2h18f16s4s4x"
+
+
+def big_endian(path):
+    """A NIfTI-1 file of float32 with its bytes in the other order."""
+    raw = path.read_bytes()
+    head = struct.pack(">" + NIFTI_1, *struct.unpack("<" + NIFTI_1, raw[:352]))
+    path.write_bytes(head + np.frombuffer(raw[352:], "<f4").astype(">f4").tobytes())
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_numbers_that_nifti_lacks_are_0_and_noted(tmp_path, suffix, kind):
+    values = VALUES.astype(kind)
+    values[2, 1:3, 4], values[3, 0, 0] = np.nan, -np.inf
+    volume = read_volume(written(tmp_path / f"a{suffix}", image(values)))
+    assert volume.notes == ("3 voxels that are no numbers are 0",)
+    assert np.array_equal(volume.values, np.where(np.isfinite(values), values, 0))
+    empty = image(np.full((3, 4, 5), np.nan, kind))
+    assert "every voxel is NaN" in refusal(written(tmp_path / f"b{suffix}", empty))
+
+
+def test_numbers_that_nifti_lacks_in_the_other_byte_order(tmp_path):
+    values = VALUES.astype(np.float32)
+    assert read_volume(big_endian(written(tmp_path / "a.nii", image(values)))).notes == ()
+    values[0, 2, :5] = np.nan
+    volume = read_volume(big_endian(written(tmp_path / "b.nii", image(values))))
+    assert volume.notes == ("5 voxels that are no numbers are 0",)
+    assert np.array_equal(volume.values[1:], VALUES[1:])
+
+
 def test_a_slope_of_nifti_is_not_rounded(tmp_path):
     path = patched(written(tmp_path / "a.nii.gz", image()), (112, "2f", 0.25, -3.0))
     assert np.array_equal(read_volume(path).values, VALUES * np.float32(0.25) - 3)
