@@ -198,6 +198,7 @@ def _map_request(options: ExplainOptions) -> "tuple[MapRequest, MapInput | None]
 def show_explanation(explanation: "Explanation") -> None:
     """Print the answer, how faithful the map is, warnings, and where the files are."""
     from cli.console import say, warn
+    from mil.evaluation.display import state_p
 
     assessed, card = explanation.assessed, explanation.card["faithfulness"]
     say(f"{assessed.scores.bag.slide}: {explanation.relation}")
@@ -217,8 +218,8 @@ def show_explanation(explanation: "Explanation") -> None:
     )
     if known := assessed.localisation:
         say(
-            f"  known tiles: AUC {known.auc:.3f} (p = {known.p:.2g}), {100 * known.mass:.0f} % of the map on "
-            f"{100 * known.share:.0f} % of the tiles, its top {'inside' if known.pointing else 'outside'}"
+            f"  known tiles: AUC {known.auc:.3f} ({state_p(known.p)}), {100 * known.mass:.0f} % of the map "
+            f"on {100 * known.share:.0f} % of the tiles, its top {'inside' if known.pointing else 'outside'}"
         )
     for warning in explanation.warnings:
         warn(f"  {warning}")

@@ -103,6 +103,8 @@ def _per_fold_pipeline(run: "Run", folder: Path) -> "Crossval":
 
 
 def _row(test: "PermutationTest") -> list[str]:
+    from mil.evaluation.display import format_p
+
     if test.observed is None or test.alarm_at is None or test.p_value is None:
         return [test.model, "undefined", "", "", "", "orders no cases"]
     mean = sum(test.values) / len(test.values)
@@ -116,6 +118,6 @@ def _row(test: "PermutationTest") -> list[str]:
         f"{test.observed:.2f}",
         f"{mean:.3f}",
         f"{min(test.values):.2f} to {max(test.values):.2f}",
-        f"{test.p_value:.3f}",
+        format_p(test.p_value),
         result,
     ]

@@ -259,6 +259,7 @@ def _jobs(options: RunOptions) -> "Sequence[SlideJob]":
 def _show_result(result: "ProtocolResult") -> None:
     """Printed and measured figures side by side, and how far they may be compared."""
     from cli.console import say, show_table, warn
+    from mil.evaluation.display import state_p
 
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:.2f}"
@@ -282,7 +283,7 @@ def _show_result(result: "ProtocolResult") -> None:
     for pair in result.pairs:
         say(
             f"{pair.first} against {pair.second}, case by case: {pair.only_first} cases right in the first "
-            f"only, {pair.only_second} in the second only; exact McNemar p {pair.p:.3f}."
+            f"only, {pair.only_second} in the second only; exact McNemar {state_p(pair.p)}."
         )
     for sentence in result.limitations():
         warn(sentence)

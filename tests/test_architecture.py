@@ -242,6 +242,35 @@ def test_a_flag_or_a_verb_in_a_message_is_found(text):
     assert FLAG.search(message)
 
 
+P_VALUE = re.compile(r"(^|\.)(p|p_value|p_[a-z]+|[a-z_]+_p)(\[.+\])?$")
+# A probability and points of a nomogram, not p values.
+PROBABILITIES = {("evaluation/regression/nomogram.py", "p")}
+
+
+def formatted_p(tree):
+    """(line, expression) of every p value put into a text with digits of its own, or with none."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FormattedValue) and P_VALUE.search(ast.unparse(node.value)):
+            yield node.lineno, ast.unparse(node.value)
+
+
+def test_p_values_are_formatted_in_one_place():
+    lines = [
+        f"{path.relative_to(REPO)}:{line}: {name}"
+        for package in ("mil", "cli")
+        for path in sorted((REPO / package).rglob("*.py"))
+        if path.name != "display.py"
+        for line, name in formatted_p(ast.parse(path.read_text()))
+        if (str(path.relative_to(REPO / package)), name) not in PROBABILITIES
+    ]
+    assert lines == []
+
+
+@pytest.mark.parametrize("name", ["p", "pair.p", "test.p_holm", "rank_p", "p_values[0]", "p_value"])
+def test_a_p_value_with_digits_of_its_own_is_found(name):
+    assert list(formatted_p(ast.parse(f"f'p {{{name}:.3f}}'"))) == [(1, name)]
+
+
 # What Windows lacks.
 WITHOUT_POSIX = """
 import os, signal, sys, warnings

@@ -23,6 +23,7 @@ from mil.data.names import matching
 from mil.data.patients import note_blocks
 from mil.data.splits import Fold, split_cases
 from mil.errors import MilError, RunError
+from mil.evaluation.display import format_p, state_p
 from mil.runs.run import Run
 from mil.runs.run_log import describe_runs
 from mil.runs.unchanged import check_outcomes
@@ -199,8 +200,8 @@ def _add_confounders(
         )
         summary.problems.append(
             f"{association.name} predicts the outcome: {judged.statistic} {association.auc:.2f} where "
-            f"permuted outcomes give {association.chance:.2f} (p {association.p:.4f}, "
-            f"{association.p_holm:.4f} by Holm). Alone it reaches {confounder.performance} "
+            f"permuted outcomes give {association.chance:.2f} ({state_p(association.p)}, "
+            f"{format_p(association.p_holm)} by Holm). Alone it reaches {confounder.performance} "
             f"({judged.alone}){level}. A model may have "
             "learned it instead of the tissue: balance it, or hold it out."
         )

@@ -14,7 +14,7 @@ from mil.evaluation.classification.metrics import accuracy, brier, macro_auc, pr
 from mil.evaluation.classification.model_scores import depends_on_fold_alone
 from mil.evaluation.classification.power import Power, power
 from mil.evaluation.classification.predictions import CaseScores, ClassPredictions
-from mil.evaluation.display import Table, format_count, format_p
+from mil.evaluation.display import Table, format_count, format_p, state_p
 from mil.evaluation.intervals import auc_influence, stratified_variance
 from mil.evaluation.paired_tests import (
     Cochran,
@@ -93,8 +93,8 @@ class Comparison:
         pairs = format_count(len(self.pairs), "pair")
         notes = [f"{self.pairs[0].n} cases; p adjusted over {pairs} (Holm)."]
         if self.cochran:
-            p = format_p(self.cochran.p)
-            notes.append(f"All {self.cochran.models} models alike (Cochran's Q): {p}")
+            p = state_p(self.cochran.p)
+            notes.append(f"All {self.cochran.models} models alike (Cochran's Q): " + p)
         header = [
             "first", "second", "only first", "only second", "p", "AUC", "p AUC", "Brier", "p Brier",
             "p folds",

@@ -52,6 +52,12 @@ def format_p(p: float | None) -> str:
     return UNDEFINED if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def state_p(p: float | None) -> str:
+    """A p value inside a sentence: ``p = 0.012``, ``p < 0.001``, ``p undefined``."""
+    words = format_p(p)
+    return f"p {words}" if p is None or words.startswith("<") else f"p = {words}"
+
+
 def format_count(number: int, noun: str) -> str:
     """``1 slide``, ``2 slides``."""
     return f"{number} {noun}" + ("" if number == 1 else "s")

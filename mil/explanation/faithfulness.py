@@ -19,6 +19,7 @@ from torch import Tensor
 from features.progress import Progress, Silent
 from mil.errors import FitError
 from mil.evaluation.classification.metrics import placements
+from mil.evaluation.display import state_p
 from mil.explanation.methods import METHODS
 from mil.explanation.regions import assign_regions
 from mil.explanation.scores import TileScores
@@ -112,7 +113,7 @@ class Faithfulness:
         if self.better_than_random:
             word, meaning = "Better", "; it tells what THIS model uses, be it right or wrong"
         return (
-            f"{word} than random orders of {self.ordered} (p = {self.p:.2g}): beats "
+            f"{word} than random orders of {self.ordered} ({state_p(self.p)}): beats "
             f"{self.deletion_percentile:.0f} of 100 by deletion, {self.insertion_percentile:.0f} by "
             f"insertion{meaning}"
         )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from scipy.stats import mannwhitneyu
 
 from mil.evaluation.classification.predictions import PREFIX, ClassPredictions
-from mil.evaluation.display import format_p
+from mil.evaluation.display import state_p
 from mil.evaluation.paired_tests import holm
 from mil.protocols.measures import ArmResult
 
@@ -35,9 +35,9 @@ def describe_best(arms: Sequence[ArmResult]) -> list[str]:
         best = max(p_values, key=lambda name: aucs[name])
         sentences.append(
             f"{best} is the best of {len(aucs)} arms (AUC {aucs[best]:.2f} over cases), chosen on the "
-            "figures shown here: expect less of it on other cases. Against guessing p = "
-            f"{format_p(p_values[best])}, after Holm's correction for {len(p_values)} arms p = "
-            f"{format_p(corrected[best])}."
+            "figures shown here: expect less of it on other cases. Against guessing "
+            f"{state_p(p_values[best])}, after Holm's correction for {len(p_values)} arms "
+            f"{state_p(corrected[best])}."
         )
     return sentences
 

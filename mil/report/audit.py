@@ -13,6 +13,7 @@ from mil.audit.confounders import Confounder
 from mil.audit.consistency import Finding, check_published
 from mil.audit.published import read_published
 from mil.audit.run import Audit
+from mil.evaluation.display import format_p
 from mil.report.saving import ACCENT, ALARM, INK, PALE, png_bytes, write_rows
 from mil.report.template import render_template
 from mil.runs.files import write_json
@@ -133,8 +134,8 @@ def audit_row(confounder: Confounder) -> list[str]:
     return [
         association.name,
         *(f"{value:.2f}" for value in values),
-        f"{association.p:.4f}{' exact' * association.exact}",
-        f"{association.p_holm:.4f}",
+        f"{format_p(association.p)}{' exact' * association.exact}",
+        format_p(association.p_holm),
         confounder.performance,
         confounder.verdict,
     ]

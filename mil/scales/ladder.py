@@ -13,7 +13,7 @@ from features.progress import Progress, Silent
 from features.recipe import Recipe
 from mil.data.table import read_table, split_train_test
 from mil.errors import RunError
-from mil.evaluation.display import Table, format_estimate
+from mil.evaluation.display import Table, format_estimate, format_p
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.judge import compare_tables, evaluate
 from mil.runs.cross_validation import Computing, Plan, StoredCases, run_cross_validation
@@ -87,7 +87,7 @@ class Ladder:
                     f"{rung.tiles:.0f}",
                     f"{rung.seconds_per_slide:.1f}",
                     format_estimate(rung.accuracy),
-                    "" if rung.p is None else f"{rung.p:.3f}",
+                    "" if rung.p is None else format_p(rung.p),
                 )
                 for rung in self.rungs
             ],

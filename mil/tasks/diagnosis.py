@@ -124,8 +124,10 @@ class Diagnosis(Task):
     @classmethod
     def describe_guessing(cls, result: Mapping[str, Any]) -> str:
         """By exact tests against drawing lots and against the largest class."""
+        from mil.evaluation.display import state_p
+
         p = max(result.get(name) or 0.0 for name in ("p_chance", "p_majority"))
-        return f"{result['correct']:g} of {result['n']} right, p = {p:.2g}" if p > GUESSING else ""
+        return f"{result['correct']:g} of {result['n']} right, {state_p(p)}" if p > GUESSING else ""
 
     def check_combinable(self, classes: Sequence[str]) -> None:
         """Two classes, for a logistic regression."""

@@ -9,7 +9,7 @@ from mil.evaluation.classification import metrics
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.classification.metric_table import METRICS
 from mil.evaluation.comparison import compare_models
-from mil.evaluation.display import format_estimate, format_p
+from mil.evaluation.display import format_estimate, format_p, state_p
 from mil.evaluation.intervals import Estimate, wilson
 from mil.evaluation.metric import Metric
 from mil.evaluation.survival.evaluate import evaluate_survival
@@ -108,6 +108,13 @@ def test_the_best_model_is_the_first_of_the_best(make):
 )
 def test_p_values_have_three_digits(p, text):
     assert format_p(p) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(None, "p undefined"), (4e-9, "p < 0.001"), (0.03, "p = 0.030")]
+)
+def test_p_values_in_a_sentence_have_the_same_digits(p, text):
+    assert state_p(p) == text
 
 
 def test_estimates_show_what_is_missing():

@@ -40,7 +40,7 @@ def estimate(value, low):
         (
             "diagnosis",
             {"p_chance": 0.2, "p_majority": 0.01, "correct": 7, "n": 20},
-            "7 of 20 right, p = 0.2",
+            "7 of 20 right, p = 0.200",
         ),
     ],
 )
