@@ -276,10 +276,10 @@ def _read_config(path: Path | None, fields: Mapping[str, Any]) -> dict[str, Any]
         return {}
     try:
         if path.suffix == ".json":
-            content = parse_json(path.read_text())
+            content = parse_json(path.read_text(encoding="utf-8"))
             content = content.get("settings", content) if isinstance(content, dict) else None
         else:
-            content = parse_toml(path.read_text())
+            content = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"--config {path}: cannot be read ({error}).") from error
     if not isinstance(content, dict):

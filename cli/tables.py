@@ -1,6 +1,5 @@
 """Tables of predictions on the command line: how they are read and written."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,10 +147,7 @@ def write_results(
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """A CSV that appears whole; what a row lacks stays empty."""
-    from features.files.atomic import atomic_path
+    from features.files.tables import write_table
 
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, columns, ([row.get(name, "") for name in columns] for row in rows))

@@ -271,6 +271,51 @@ def test_a_p_value_with_digits_of_its_own_is_found(name):
     assert list(formatted_p(ast.parse(f"f'p {{{name}:.3f}}'"))) == [(1, name)]
 
 
+def texts_without_encoding(tree):
+    """Lines that open a text file in the encoding of the locale; ``job.open()`` opens a slide."""
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)):
+            continue
+        name = ast.unparse(node.func)
+        words = {keyword.arg for keyword in node.keywords}
+        modes = [argument.value for argument in node.args[:2] if isinstance(argument, ast.Constant)]
+        opens = name.endswith("open") and not name.startswith(("Image", "os.", "webbrowser"))
+        text = any(set(str(mode)) <= set("rwaxt+") for mode in modes) or "newline" in words
+        text = text and (opens or name.endswith("fdopen"))
+        if "encoding" not in words and (text or name.endswith((".read_text", ".write_text"))):
+            yield node.lineno
+
+
+@pytest.mark.parametrize("package", ["features", "mil", "cli"])
+def test_text_files_have_one_encoding_whatever_the_locale(package):
+    lines = [
+        f"{path.relative_to(REPO)}:{line}"
+        for path in sorted((REPO / package).rglob("*.py"))
+        for line in texts_without_encoding(ast.parse(path.read_text()))
+    ]
+    assert lines == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("path.open('w')", True),
+        ("path.open('x', newline='')", True),
+        ("path.open(newline='')", True),
+        ("open(path, 'a')", True),
+        ("os.fdopen(handle, 'w')", True),
+        ("path.write_text(words)", True),
+        ("path.read_text()", True),
+        ("path.open('wb')", False),
+        ("path.open('w', encoding='utf-8')", False),
+        ("path.write_text(words, encoding='utf-8')", False),
+        ("job.open()", False),
+    ],
+)
+def test_a_text_file_in_the_encoding_of_the_locale_is_found(code, found):
+    assert bool(list(texts_without_encoding(ast.parse(code)))) is found
+
+
 # What Windows lacks.
 WITHOUT_POSIX = """
 import os, signal, sys, warnings

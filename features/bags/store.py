@@ -209,7 +209,7 @@ class Store:
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Wait until no other process changes what all share, and keep others out."""
-        with (self._folder() / "lock").open("a") as file:
+        with (self._folder() / "lock").open("a", encoding="utf-8") as file:
             _flock(file)
             yield
 
@@ -245,7 +245,7 @@ def _read_outcome(path: Path) -> Outcome | None:
     """A recorded outcome; None if there is none, or a power cut left a part of it."""
     known = {entry.name for entry in fields(Outcome)}
     try:
-        record = parse_json(path.read_text())
+        record = parse_json(path.read_text(encoding="utf-8"))
         return Outcome(**{key: value for key, value in record.items() if key in known})
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
@@ -275,7 +275,7 @@ def lock_file(path: Path) -> Iterator[bool]:
         BagError: the file system has no locks.
     """
     while True:
-        with path.open("a+") as file:
+        with path.open("a+", encoding="utf-8") as file:
             if not _flock(file, wait=False):
                 yield False
                 return

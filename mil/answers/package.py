@@ -208,7 +208,7 @@ def read_info(path: Path) -> dict[str, Any]:
         RunError: the folder is no package, was written by a newer version, or a file was changed.
     """
     try:
-        info: dict[str, Any] = parse_json((path / PACKAGE).read_text())
+        info: dict[str, Any] = parse_json((path / PACKAGE).read_text(encoding="utf-8"))
         if info["format"] != FORMAT or info["format_version"] != FORMAT_VERSION:
             raise RunError(
                 f"{path}: the package is of another format. Pack the run again, with the version of sarcomil "
@@ -236,7 +236,7 @@ def read_card(path: Path) -> str:
         RunError: as ``read_info``.
     """
     read_info(path)
-    return (path / CARD).read_text()
+    return (path / CARD).read_text(encoding="utf-8")
 
 
 def _write_backbone(recipe: Mapping[str, Any], out: Path) -> str:

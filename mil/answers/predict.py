@@ -1,6 +1,5 @@
 """Answers for new slides and their cases: one row for each, whatever happens."""
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from features.bags.bag import Bag
-from features.files.atomic import atomic_path, write_atomic
+from features.files.atomic import write_atomic
+from features.files.tables import write_table
 from features.progress import Progress
 from features.summary import listed
 from mil.answers.answer import (
@@ -91,12 +91,15 @@ class Answers:
     def write_csv(self, path: Path) -> None:
         """Write the rows; numbers in full precision, probabilities in columns ``p_<class>``."""
         names = self.predictor.reader.value_names
-        with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow([*COLUMNS, *names, "notes"])
-            for row in self.rows:
-                values = [repr(row.values[name]) if row.values else "" for name in names]
-                writer.writerow([*_facts(row).values(), *values, " ".join(row.notes)])
+        rows = [
+            [
+                *_facts(row).values(),
+                *(repr(row.values[name]) if row.values else "" for name in names),
+                " ".join(row.notes),
+            ]
+            for row in self.rows
+        ]
+        write_table(path, [*COLUMNS, *names, "notes"], rows)
 
     def write_json(self, path: Path) -> None:
         """Write the rows, and what the answers are worth."""

@@ -1,14 +1,14 @@
 """The label permutation test of a finished cross-validation, resumed where it stopped."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from features.bags.bag import fingerprint
-from features.files.atomic import atomic_path, write_atomic
+from features.files.atomic import write_atomic
 from features.files.parse import parse_json
+from features.files.tables import write_table
 from features.progress import Progress, Silent
 from mil.audit.permutation import (
     Crossval,
@@ -105,7 +105,7 @@ def _read(out: Path, run: Run) -> list[Permutation]:
     path = out / "permutation.json"
     if not path.exists():
         return []
-    card = parse_json(path.read_text())
+    card = parse_json(path.read_text(encoding="utf-8"))
     if card.get("predictions") != run.predictions_sha256:
         raise RunError(f"{out} holds shuffles of another run. Choose another folder.")
     if card.get("sha256") != _checksum(card):
@@ -128,12 +128,5 @@ def _write(out: Path, permutations: Sequence[Permutation], run: Run) -> None:
         "shuffles": [[p.number, p.model, p.value] for p in permutations],
     }
     write_json(out / "permutation.json", card | {"sha256": _checksum(card)})
-    with (
-        atomic_path(out / "permutation.csv") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(
-            [p.number, p.model, metric, "" if p.value is None else p.value] for p in permutations
-        )
+    rows = ([p.number, p.model, metric, "" if p.value is None else p.value] for p in permutations)
+    write_table(out / "permutation.csv", COLUMNS, rows)

@@ -314,7 +314,7 @@ def _add_models(
             card = run.model_path(model, fold).with_suffix(".json")
             if card.exists():
                 stored += 1
-                if matching(fold.test, parse_json(card.read_text())["trained_on"]):
+                if matching(fold.test, parse_json(card.read_text(encoding="utf-8"))["trained_on"]):
                     leaking.append(card.stem)
     summary.facts["stored models"] = (
         f"{stored}; {len(leaking) or 'none'} of them trained on a case that it was tested on"

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from PIL import Image
 
 from features.bags.bag import Bag
 from features.errors import SlideError
-from features.files.atomic import atomic_path, write_atomic
+from features.files.atomic import write_atomic
+from features.files.tables import write_table
 from features.slides.slide import Slide, open_slide
 from mil.concepts.find import Concepts
 from mil.evaluation.classification.evaluate import evaluate
@@ -126,7 +126,7 @@ def write_concepts(
     """
     folder.mkdir(parents=True, exist_ok=True)
     numbers = [str(number + 1) for number in range(concepts.shares.shape[1])]
-    _write_csv(
+    write_table(
         folder / "shares.csv",
         ["case", "label", *numbers],
         [
@@ -134,7 +134,7 @@ def write_concepts(
             for case, shares in zip(concepts.cases, concepts.shares, strict=True)
         ],
     )
-    _write_csv(
+    write_table(
         folder / "weights.csv",
         ["fit", "class", *numbers],
         [
@@ -191,10 +191,3 @@ def _compare_pair(
         [int(k) for k in order[::-1][:NAMED] if gap[k] > least],
         [int(k) for k in order[:NAMED] if gap[k] < -least],
     )
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)

@@ -7,7 +7,6 @@
 <out>/evaluation.json              the figures over patients
 """
 
-import csv
 import json
 import os
 import shutil
@@ -19,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.bags.bag import PIXELS, fingerprint
-from features.files.atomic import atomic_path, write_atomic
+from features.files.atomic import write_atomic
+from features.files.tables import write_table
 from features.progress import Progress, Silent
 from features.slides.names import file_name
 from features.volumes.image_files import write_image_file
@@ -213,13 +213,12 @@ def _regions(drawn: Sequence[ContourCase]) -> tuple[tuple[str, int], ...]:
 def _write_table(path: Path, table: VolumeTable, modality: str) -> None:
     """The table whose only masks are the contours, on the modality that they were made on."""
     columns = list(dict.fromkeys(name for job in table.jobs for name in table.cells[job.name]))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *columns])
-        for job in table.jobs:
-            cells = [table.cells[job.name].get(name, "") for name in columns]
-            for row in _rows(job, path.parent, modality):
-                writer.writerow([*row, *cells])
+    rows = [
+        [*row, *(table.cells[job.name].get(name, "") for name in columns)]
+        for job in table.jobs
+        for row in _rows(job, path.parent, modality)
+    ]
+    write_table(path, [*COLUMNS, *columns], rows)
 
 
 def _rows(job: VolumeJob, folder: Path, modality: str) -> list[list[str]]:

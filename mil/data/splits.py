@@ -158,7 +158,7 @@ def read_folds(path: Path) -> tuple[Fold, ...]:
                 train=tuple(map(str, fold["train"])),
                 test=tuple(map(str, fold["test"])),
             )
-            for fold in parse_json(path.read_text())
+            for fold in parse_json(path.read_text(encoding="utf-8"))
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: not a file of folds ({error!r}). Cross-validate again.") from error

@@ -6,7 +6,6 @@ from t on means that a missed case is judged (1 - t) / t times as bad as a needl
 choose the sensible range of thresholds before they see the curve.
 """
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.files.atomic import atomic_path
+from features.files.tables import write_table
 from mil.errors import PredictionsError
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.classification.predictions import ClassPredictions
@@ -249,12 +248,12 @@ def survival_decision_curves(
 
 def write_curves(path: Path, curves: Sequence[DecisionCurve]) -> None:
     """One row per curve and threshold."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["curve", "threshold", "net_benefit", "low", "high"])
-        for curve in curves:
-            for row in zip(curve.threshold, curve.benefit, curve.low, curve.high, strict=True):
-                writer.writerow([curve.name, *(f"{value:.6g}" for value in row)])
+    rows = [
+        [curve.name, *(f"{value:.6g}" for value in row)]
+        for curve in curves
+        for row in zip(curve.threshold, curve.benefit, curve.low, curve.high, strict=True)
+    ]
+    write_table(path, ["curve", "threshold", "net_benefit", "low", "high"], rows)
 
 
 def _choose(positive: str | None, names: Sequence[str], kind: str) -> str:

@@ -12,7 +12,9 @@ def chance_caveat(run: Run, model: str) -> str:
     path = run.path / "metrics.json"
     if not path.is_file():
         return ""
-    results = {result["model"]: result for result in parse_json(path.read_text())["models"]}
+    results = {
+        result["model"]: result for result in parse_json(path.read_text(encoding="utf-8"))["models"]
+    }
     measured = run.task.describe_guessing(results[model]) if model in results else ""
     if not measured:
         return ""

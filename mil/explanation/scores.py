@@ -1,6 +1,5 @@
 """One number per tile, and the files that carry it to a table or to QuPath."""
 
-import csv
 import json
 import uuid
 from collections.abc import Mapping
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.bags.bag import Bag
-from features.files.atomic import atomic_path, write_atomic
+from features.files.atomic import write_atomic
+from features.files.tables import write_table
 from mil.explanation.target import ExplanationTarget
 
 
@@ -80,18 +80,17 @@ def write_csv(path: Path, scores: TileScores) -> None:
     """
     bag = scores.bag
     places = np.zeros((len(bag), 0)) if bag.positions_mm is None else bag.positions_mm
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        header = ["slide", "x_l0", "y_l0", "width_l0", "height_l0", "coverage", "class"]
-        in_patient = ("x_mm", "y_mm", "z_mm")[: places.shape[1]]
-        writer.writerow([*header, scores.method, f"{scores.method}_relative", *in_patient])
-        width, height = (round(side, 2) for side in bag.side_l0)
-        for (x, y), coverage, value, relative, place in zip(
-            bag.coords_l0, bag.coverage, scores.values, scores.relative, places, strict=True
-        ):
-            position = [bag.slide, int(x), int(y), width, height, round(float(coverage), 4)]
-            numbers = [f"{value:.8g}", f"{relative:.6g}", *(f"{mm:.2f}" for mm in place)]
-            writer.writerow([*position, scores.target, *numbers])
+    header = ["slide", "x_l0", "y_l0", "width_l0", "height_l0", "coverage", "class"]
+    in_patient = ("x_mm", "y_mm", "z_mm")[: places.shape[1]]
+    width, height = (round(side, 2) for side in bag.side_l0)
+    rows = []
+    for (x, y), coverage, value, relative, place in zip(
+        bag.coords_l0, bag.coverage, scores.values, scores.relative, places, strict=True
+    ):
+        position = [bag.slide, int(x), int(y), width, height, round(float(coverage), 4)]
+        numbers = [f"{value:.8g}", f"{relative:.6g}", *(f"{mm:.2f}" for mm in place)]
+        rows.append([*position, scores.target, *numbers])
+    write_table(path, [*header, scores.method, f"{scores.method}_relative", *in_patient], rows)
 
 
 def write_geojson(path: Path, scores: TileScores) -> None:

@@ -7,7 +7,6 @@
 <out>/checkpoint.safetensors  the state after the last epoch; gone when it is finished
 """
 
-import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,9 +19,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from features.backbones.registry import load_backbone
-from features.files.atomic import atomic_path, write_atomic
+from features.files.atomic import write_atomic
 from features.files.checksum import card_checksum, verify_checksum
 from features.files.parse import parse_json
+from features.files.tables import write_table
 from mil.errors import FitError
 from mil.finetune.network import TileClassifier
 from mil.finetune.settings import FinetuneSettings
@@ -111,15 +111,10 @@ def read_tuned_card(folder: Path) -> Mapping[str, Any]:
 
 def write_tuned(folder: Path, classifier: TileClassifier, card: Mapping[str, Any]) -> None:
     """Write the results; the weights, which say that all is done, come last."""
-    with (
-        atomic_path(folder / "history.csv") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["epoch", "train_loss", "valid_loss"])
-        valid = card["valid_losses"] or [""] * len(card["losses"])
-        for epoch, losses in enumerate(zip(card["losses"], valid, strict=True), start=1):
-            writer.writerow([epoch, *losses])
+    valid = card["valid_losses"] or [""] * len(card["losses"])
+    losses = enumerate(zip(card["losses"], valid, strict=True), start=1)
+    rows = ([epoch, *pair] for epoch, pair in losses)
+    write_table(folder / "history.csv", ["epoch", "train_loss", "valid_loss"], rows)
     write_atomic(folder / "card.json", json.dumps(card, indent=1) + "\n")
     _save(folder / CLASSIFIER, classifier.head.state_dict(), card)
     _save(folder / WEIGHTS, _under("network.", classifier.backbone.state_dict()), card)

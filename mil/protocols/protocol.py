@@ -183,7 +183,9 @@ def load_protocol(name: str) -> Protocol:
         raise ProtocolError(
             f"No protocol {name!r}.{suggest(name, names)} Known: {', '.join(names)}."
         )
-    content = tomllib.loads((resources.files("mil.protocols") / f"{name}.toml").read_text("utf-8"))
+    content = tomllib.loads(
+        (resources.files("mil.protocols") / f"{name}.toml").read_text(encoding="utf-8")
+    )
     arms = tuple(
         Arm(**{key: as_tuples(v) for key, v in arm.items()}) for arm in content.pop("arms")
     )

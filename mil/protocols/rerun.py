@@ -241,7 +241,10 @@ class Rerun:
         if not arm.finetune:
             first = (split.index, split.repeat) == (0, 0)
             stores = [store for _, store in self._frozen_stores(arm)] if first else []
-        return sum(float(parse_json(_seconds_file(s).read_text())["seconds"]) for s in stores)
+        return sum(
+            float(parse_json(_seconds_file(s).read_text(encoding="utf-8"))["seconds"])
+            for s in stores
+        )
 
     def _recipe(self, arm: Arm, split: Split) -> Recipe:
         if not arm.start:

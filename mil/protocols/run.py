@@ -1,12 +1,11 @@
 """A run folder of a published protocol: its arms on one's own cohort, printed and measured figures."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from features.extraction.jobs import SlideJob
-from features.files.atomic import atomic_path
+from features.files.tables import write_table
 from features.progress import Progress, Silent
 from mil.data.case import Row
 from mil.data.volumes import VolumeTable
@@ -158,13 +157,8 @@ def run_protocol(
     result = ProtocolResult(
         protocol=protocol, labels=labels, arms=tuple(arms), pairs=pairs, power=power
     )
-    with (
-        atomic_path(new_run.path / "results.csv") as temporary,
-        temporary.open("w", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(result.rows())
+    lines = ([row.get(name, "") for name in COLUMNS] for row in result.rows())
+    write_table(new_run.path / "results.csv", COLUMNS, lines)
     write_json(new_run.path / "comparison.json", [pair.to_json() for pair in pairs])
     finish_run(run)
     return result

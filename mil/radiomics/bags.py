@@ -4,7 +4,6 @@ No outcome is read: which features stay depends on their values and on two readi
 that the choice can be made before a cross-validation without a leak.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from features.bags.bag import fingerprint, read_bag, write_bag
 from features.bags.vectors import vector_bag
 from features.errors import BagError
-from features.files.atomic import atomic_path
+from features.files.tables import write_table
 from features.slides.names import file_name
 from features.summary import listed
 from mil.data.names import normalised
@@ -219,12 +218,9 @@ def _write_features(
     path: Path, names: Sequence[str], left_out: dict[str, str], agreement: Agreement | None
 ) -> None:
     """List all features of the table: which are in the bags, how well two readings agree, and why not."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["feature", "used", "icc2", "icc3", "left_out"])
-        for j, name in enumerate(names):
-            values = (agreement.icc2[j], agreement.icc3[j]) if agreement else (math.nan, math.nan)
-            shown = ["" if math.isnan(value) else f"{value:.4f}" for value in values]
-            writer.writerow(
-                [name, "no" if name in left_out else "yes", *shown, left_out.get(name, "")]
-            )
+    rows = []
+    for j, name in enumerate(names):
+        values = (agreement.icc2[j], agreement.icc3[j]) if agreement else (math.nan, math.nan)
+        shown = ["" if math.isnan(value) else f"{value:.4f}" for value in values]
+        rows.append([name, "no" if name in left_out else "yes", *shown, left_out.get(name, "")])
+    write_table(path, ["feature", "used", "icc2", "icc3", "left_out"], rows)

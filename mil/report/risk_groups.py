@@ -1,7 +1,6 @@
 """Kaplan-Meier curves of the risk groups of a model: a figure with the numbers at risk, and a table."""
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from features.files.atomic import atomic_path
+from features.files.tables import write_table
 from mil.evaluation.arrays import Bools, Floats, Ints
-from mil.evaluation.display import format_p
+from mil.evaluation.display import state_p
 from mil.evaluation.survival.evaluate import CAVEAT
 from mil.evaluation.survival.metrics import Curve, kaplan_meier, log_rank, number_at_risk
 from mil.evaluation.survival.predictions import RiskPredictions
@@ -82,29 +81,19 @@ def draw_groups(groups: Sequence[Group], title: str, unit: str) -> Figure:
 
 def write_groups(path: Path, groups: Sequence[Group]) -> None:
     """One row per group and time at which a case had its event or was last seen."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["group", "time", "at_risk", "events", "censored", "survival", "low", "high"]
-        )
-        for group in groups:
-            curve = group.curve
-            at_risk = number_at_risk(group.time, curve.time)
-            for row in zip(
-                curve.time,
-                at_risk,
-                curve.censored,
-                curve.survival,
-                curve.low,
-                curve.high,
-                strict=True,
-            ):
-                time, observed, censored, *shares = row
-                events = int(((group.time == time) & group.event).sum())
-                shown = ["" if np.isnan(share) else f"{share:.6g}" for share in shares]
-                writer.writerow(
-                    [group.name, f"{time:g}", int(observed), events, int(censored), *shown]
-                )
+    header = ["group", "time", "at_risk", "events", "censored", "survival", "low", "high"]
+    write_table(path, header, (row for group in groups for row in _group_rows(group)))
+
+
+def _group_rows(group: Group) -> Iterator[list[object]]:
+    curve = group.curve
+    at_risk = number_at_risk(group.time, curve.time)
+    for time, observed, censored, *shares in zip(
+        curve.time, at_risk, curve.censored, curve.survival, curve.low, curve.high, strict=True
+    ):
+        events = int(((group.time == time) & group.event).sum())
+        shown = ["" if np.isnan(share) else f"{share:.6g}" for share in shares]
+        yield [group.name, f"{time:g}", int(observed), events, int(censored), *shown]
 
 
 def risk_groups(predictions: RiskPredictions, model: str) -> tuple[Group, ...]:
@@ -122,14 +111,10 @@ def write_survival_figures(folder: Path, predictions: RiskPredictions, unit: str
         groups = risk_groups(predictions, model)
         write_groups(folder / f"{model}.csv", groups)
         test = log_rank(risks.time, risks.event, (risks.risk > 0).astype(np.int64))
-        result = f"log-rank p {_p(test.p)},\n{CAVEAT}" if test else "one group only"
+        result = f"log-rank {state_p(test.p)},\n{CAVEAT}" if test else "one group only"
         figure = draw_groups(groups, f"{model}, split at the training median: {result}", unit)
         paths += [folder / f"{model}.csv", *save_figure(figure, folder / model)]
     return paths
-
-
-def _p(p: float) -> str:
-    return format_p(p) if p < 0.001 else f"= {format_p(p)}"
 
 
 def _draw_curve(axes: Any, group: Group, colour: str) -> None:

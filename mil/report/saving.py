@@ -1,6 +1,5 @@
 """Figures of matplotlib and tables as files; the same figure gives the same bytes."""
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from features.files.atomic import atomic_path
+from features.files.tables import write_table
 
 DPI = 150
 # Okabe & Ito 2008, distinguishable without colour vision; the page's own palette follows the same.
@@ -38,10 +38,8 @@ def save_figure(figure: Figure, stem: Path, *, dpi: int = DPI) -> list[Path]:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write a table whole; one without a row has no header either."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
+    columns = list(rows[0]) if rows else []
+    write_table(path, columns, ([row[name] for name in columns] for row in rows))
 
 
 def plain_text(name: object) -> str:

@@ -22,7 +22,7 @@ def read_moved(path: Path) -> dict[str, Path]:
     if not (path / MOVED).exists():
         return {}
     try:
-        places: dict[str, str] = parse_json((path / MOVED).read_text())
+        places: dict[str, str] = parse_json((path / MOVED).read_text(encoding="utf-8"))
         return {name: Path(place) for name, place in places.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RunError(

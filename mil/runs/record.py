@@ -168,8 +168,9 @@ def _lock(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         if not stack.enter_context(lock_file(path / LOCK)):
+            owner = (path / LOCK).read_text(encoding="utf-8").strip()
             raise RunError(
-                f"{path} is being written by another process ({(path / LOCK).read_text().strip()}). "
+                f"{path} is being written by another process ({owner}). "
                 "Wait for it, or choose another folder."
             )
         stack.callback((path / LOCK).unlink, missing_ok=True)

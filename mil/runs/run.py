@@ -348,7 +348,7 @@ def open_run(path: Path, *, store: Path | None = None, cohort: Path | None = Non
         CohortError: ``cohort`` cannot be read.
     """
     try:
-        info = parse_json((path / files.RUN).read_text())
+        info = parse_json((path / files.RUN).read_text(encoding="utf-8"))
         version = int(info["format_version"]) if info["format"] == files.FORMAT else None
     except FileNotFoundError as error:
         problem = (

@@ -189,7 +189,9 @@ def _extract(
             "take smaller tiles at it."
         )
     done = extraction.with_status("done")
-    earlier = parse_json((folder / COST).read_text()) if (folder / COST).is_file() else {}
+    earlier = (
+        parse_json((folder / COST).read_text(encoding="utf-8")) if (folder / COST).is_file() else {}
+    )
     seconds = [*earlier.get("seconds", []), *(outcome.seconds for outcome in done)]
     tiles = [outcome.n_tiles for outcome in extraction.outcomes if outcome.n_tiles]
     write_json(folder / COST, {"seconds": seconds})

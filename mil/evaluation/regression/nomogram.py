@@ -5,7 +5,6 @@ alike (F. Harrell, Regression Modeling
 Strategies, 2nd ed., 2015, section 5.4).
 """
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.files.atomic import atomic_path
+from features.files.tables import write_table
 from mil.errors import FitError
 from mil.evaluation.arrays import Floats
 from mil.evaluation.regression.design import Table, Term
@@ -115,14 +114,15 @@ def make_nomogram(regression: Regression, table: Table, horizon: float | None = 
 
 def write_nomogram(path: Path, nomogram: Nomogram) -> None:
     """Write the points of each value and the probability of each total as CSV."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["column", "value", "points"])
-        for scale in nomogram.scales:
-            writer.writerows([scale.column, value, f"{p:.1f}"] for value, p in scale.marks)
-        writer.writerows(
-            ["(probability)", f"{share:g}", f"{total:.1f}"] for total, share in nomogram.readings()
-        )
+    rows = [
+        [scale.column, value, f"{points:.1f}"]
+        for scale in nomogram.scales
+        for value, points in scale.marks
+    ]
+    rows += [
+        ["(probability)", f"{share:g}", f"{total:.1f}"] for total, share in nomogram.readings()
+    ]
+    write_table(path, ["column", "value", "points"], rows)
 
 
 def _effects(terms: list[tuple[Term, float]], values: Sequence[str]) -> dict[str, float]:

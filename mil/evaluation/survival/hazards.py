@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from features.files.atomic import atomic_path
+from features.files.tables import write_table
 from mil.errors import FitError, RunError
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.display import Table, format_p
@@ -97,14 +97,13 @@ def hazard_tables(tables: Mapping[str, Sequence[Hazard]]) -> list[Table]:
 
 def write_hazards(path: Path, tables: Mapping[str, Sequence[Hazard]]) -> None:
     """Write one row per model, analysis and term as CSV."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["model", *HEADER])
-        for model, table in tables.items():
-            for hazard in table:
-                numbers = [getattr(hazard, name) for name in NUMBERS]
-                fields = ["" if value is None else f"{value:.6g}" for value in numbers]
-                writer.writerow([model, hazard.analysis, hazard.term, *fields, hazard.penalty])
+    rows = []
+    for model, table in tables.items():
+        for hazard in table:
+            numbers = [getattr(hazard, name) for name in NUMBERS]
+            fields = ["" if value is None else f"{value:.6g}" for value in numbers]
+            rows.append([model, hazard.analysis, hazard.term, *fields, hazard.penalty])
+    write_table(path, ["model", *HEADER], rows)
 
 
 def read_hazards(path: Path) -> dict[str, tuple[Hazard, ...]]:
@@ -114,7 +113,7 @@ def read_hazards(path: Path) -> dict[str, tuple[Hazard, ...]]:
         RunError: the file contains another table.
     """
     tables: dict[str, tuple[Hazard, ...]] = {}
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))[1:]
     try:
         for model, analysis, term, *numbers, proportional, penalty in lines:
