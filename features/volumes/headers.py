@@ -116,16 +116,21 @@ def damage_of(path: Path, header: Any | None) -> str:
     if header is None:
         if path.suffix.lower() not in OWN_SUFFIXES:
             return ""
-        return (
-            f"{path.name} has the name of a DICOM file and is none ({path.stat().st_size} bytes): it may be "
-            "a slice that was not copied whole. Copy it again, or take it out of the folder."
-        )
+        return no_dicom(path)
     kind = str(getattr(header.file_meta, "MediaStorageSOPClassUID", ""))
     if "SOPClassUID" in header or "Modality" in header or kind == DIRECTORY:
         return ""
     return (
         f"{path.name} is damaged: it begins as DICOM and names no kind of object. Copy it again, or take it "
         "out of the folder."
+    )
+
+
+def no_dicom(path: Path) -> str:
+    """That a file by its name should be DICOM, in words."""
+    return (
+        f"{path.name} has the name of a DICOM file and is none ({path.stat().st_size} bytes): it may be "
+        "a slice that was not copied whole. Copy it again, or take it out of the folder."
     )
 
 

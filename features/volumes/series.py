@@ -4,6 +4,7 @@ volume = read_volume(Path("patient-01/T1"))
 volume.values  # (z, y, x) float32, axes to the patient's left, back and head
 """
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from features.volumes.headers import (
     facts_of,
     is_dicom,
     lenient,
+    no_dicom,
     planes_of,
     read_header,
     text,
@@ -35,6 +37,7 @@ from features.volumes.volume import AIR_HU, Volume, turn_to_lps
 RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"  # measurements that no image was made of yet
 NO_SLICES = ("SEG", "RTIMAGE")  # images that are no slices
 SHOWN = 12  # series in an error
+DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -171,10 +174,8 @@ def scan_folder(path: Path) -> Folder:
         )
     groups: dict[str, list[tuple[Path, Any]]] = {}
     by_kind: dict[str, list[Path]] = {"RTSTRUCT": [], "RTDOSE": []}
-    others, files, damaged = [], [], []
-    for file in sorted(path.rglob("*")):
-        if file.name.startswith(".") or not file.is_file():
-            continue
+    others, files, damaged, passed_over = [], [], [], []
+    for file in _files_in(path):
         if is_image_file(file):
             files.append(Series((file,), description=file.name))
             continue
@@ -189,6 +190,10 @@ def scan_folder(path: Path) -> Folder:
             groups.setdefault(uid, []).append((file, header))
         elif modality:
             others.append((file, modality))
+        elif not header:
+            passed_over.append(file)
+    slices = [file for members in groups.values() for file, _ in members]
+    damaged += _damaged_slices(passed_over, slices)
     series = [part for members in groups.values() for part in _series_of(members)]
     ordered = sorted(series, key=lambda one: (one.number.zfill(8), one.uid, one.paths[0]))
     return Folder(
@@ -198,6 +203,23 @@ def scan_folder(path: Path) -> Folder:
         tuple(damaged),
         tuple(others),
     )
+
+
+def _files_in(path: Path) -> list[Path]:
+    """All files of a folder and its folders but hidden ones, in order."""
+    return [
+        file for file in sorted(path.rglob("*")) if not file.name.startswith(".") and file.is_file()
+    ]
+
+
+def _damaged_slices(files: list[Path], slices: list[Path]) -> list[tuple[Path, str]]:
+    """Files that are no DICOM though slices beside them are named alike, but for the number."""
+    alike = {(file.parent, DIGITS.sub("0", file.name)) for file in slices}
+    return [
+        (file, no_dicom(file))
+        for file in files
+        if (file.parent, DIGITS.sub("0", file.name)) in alike
+    ]
 
 
 def _is_slice(header: Any, modality: str) -> bool:

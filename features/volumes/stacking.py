@@ -19,9 +19,10 @@ from features.volumes.headers import PARTS, Plane
 from features.volumes.volume import Grid
 
 ONE_PLACE_MM = 1e-2  # slices nearer than this lie at one place
-UNEVEN = (
-    0.02  # of a step: by so much a slice may miss its place, as by a position in tenths of a mm
-)
+ROUNDED_MM = 0.11  # so far may a position in tenths of a mm lie beside its place
+UNEVEN = 0.1  # of a step: as far in thick slices
+MISSING = 0.25  # of a step: slices farther from even places are never taken as even
+ON_PLACE = 0.02  # of a step: a slice so near to a place is taken as it is
 TILT = 1e-3  # mm aside for a mm along the normal
 SHIFT_MM = 0.05  # aside at least; positions may be rounded to tenths
 TURN = 1e-3  # radians between slices of one orientation
@@ -214,27 +215,61 @@ def _even_steps(
 ) -> tuple[float, NDArray[np.float64], list[str]]:
     """The step, the place of each slice in steps, and notes."""
     gaps = np.diff(along)
-    even = float((along[-1] - along[0]) / (len(along) - 1))
-    if np.abs((along - along[0]) / even - np.arange(len(along))).max() < UNEVEN:
-        return even, np.arange(len(along), dtype=np.float64), []
+    total = float(along[-1] - along[0])
+    even = total / len(gaps)
+    places = np.arange(len(along), dtype=np.float64)
+    if np.abs((along - along[0]) / even - places).max() < _slack(even):
+        return even, places, _rounded(along, even)
     step = float(np.sort(gaps)[(len(gaps) - 1) // 2])
-    wide = int(np.argmax(np.abs(gaps - step)))
     if not allow_gaps:
-        sizes = sorted({f"{gap:.2f}" for gap in gaps}, key=float)
-        shown = ", ".join(sizes) if len(sizes) < 5 else f"{sizes[0]} to {sizes[-1]}"
-        raise VolumeError(
-            f"{name}: its slices are not evenly placed; steps of {shown} mm. From {planes[wide].name} to "
-            f"{planes[wide + 1].name} there are {gaps[wide]:.2f} mm where {step:.2f} mm are usual: a slice "
-            "is missing. Copy the series again, or allow gaps (allow=gaps) to have them interpolated."
-        )
-    steps = (along - along[0]) / step
+        _refuse_uneven(planes, gaps, step, name)
+    counts = np.maximum(np.round(gaps / step), 1)
+    fitted = total / float(counts.sum())
+    steps = (along - along[0]) / fitted
+    places = np.concatenate([[0.0], np.cumsum(counts)])
+    if np.abs(steps - places).max() < _slack(fitted):
+        step, steps = fitted, places
+    else:
+        steps = (along - along[0]) / step
     count = round(float(steps[-1])) + 1
-    near = np.abs(steps[:, None] - np.arange(count)).min(axis=0) < UNEVEN
+    near = np.abs(steps[:, None] - np.arange(count)).min(axis=0) < ON_PLACE
     note = (
         f"{int((~near).sum())} of {count} slices interpolated (steps of {gaps.min():.2f} to "
         f"{gaps.max():.2f} mm)"
     )
     return step, steps, [note]
+
+
+def _slack(step_mm: float) -> float:
+    """How far a slice may lie from its place, in steps."""
+    return min(max(ROUNDED_MM / step_mm, UNEVEN), MISSING)
+
+
+def _rounded(along: NDArray[np.float64], step_mm: float) -> list[str]:
+    """A note where slices lie beside even places by more than a position in tenths of a millimetre."""
+    beside = float(np.abs(along - along[0] - np.arange(len(along)) * step_mm).max())
+    if beside <= ROUNDED_MM:
+        return []
+    return [f"slices up to {beside:.2f} mm beside even places are taken as {step_mm:.2f} mm apart"]
+
+
+def _refuse_uneven(
+    planes: tuple[Plane, ...], gaps: NDArray[np.float64], step: float, name: str
+) -> None:
+    wide = int(np.argmax(np.abs(gaps - step)))
+    sizes = sorted({f"{gap:.2f}" for gap in gaps}, key=float)
+    shown = ", ".join(sizes) if len(sizes) < 5 else f"{sizes[0]} to {sizes[-1]}"
+    times = float(gaps[wide]) / step
+    missing = round(times) - 1
+    if missing >= 1 and abs(times - round(times)) < MISSING:
+        reason = "a slice is missing" if missing == 1 else f"{missing} slices are missing"
+    else:
+        reason = "they are no slices of one volume, or their positions are wrong"
+    raise VolumeError(
+        f"{name}: its slices are not evenly placed; steps of {shown} mm. From {planes[wide].name} to "
+        f"{planes[wide + 1].name} there are {gaps[wide]:.2f} mm where {step:.2f} mm are usual: {reason}. "
+        "Copy the series again, or allow gaps (allow=gaps) to have them interpolated."
+    )
 
 
 def _refuse_tilt(stack: Stack, name: str) -> None:
@@ -295,7 +330,7 @@ def _interpolate(steps: NDArray[np.float64], values: NDArray[np.float32]) -> NDA
     filled = np.empty((count, *values.shape[1:]), dtype=np.float32)
     for place in range(count):
         nearest = int(np.abs(steps - place).argmin())
-        if abs(steps[nearest] - place) < UNEVEN:
+        if abs(steps[nearest] - place) < ON_PLACE:
             filled[place] = values[nearest]
             continue
         above = int(np.clip(np.searchsorted(steps, place), 1, len(steps) - 1))

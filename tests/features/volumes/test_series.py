@@ -91,6 +91,49 @@ def test_positions_in_tenths_of_a_millimetre_are_even(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("step_mm", "digits"), [(3.27, 1), (0.83, 1), (6.667, 0), (2.4999, 2)])
+def test_positions_that_were_rounded_are_even(tmp_path, step_mm, digits):
+    def rounded(file, index):
+        file.ImagePositionPatient = [-10, 20, round(5.04 + step_mm * index, digits)]
+
+    values = np.resize(VALUES, (19, 5, 7))
+    volume = read_volume(series(tmp_path, values, change=rounded))
+    assert volume.spacing_mm[2] == pytest.approx(step_mm, rel=0.01)
+    assert np.array_equal(volume.values, values)
+    assert bool(volume.notes) == (digits == 0)
+
+
+def test_a_gap_among_rounded_positions_is_filled_alone(tmp_path):
+    def rounded(file, index):
+        file.ImagePositionPatient = [-10, 20, round(5 + 4.14 * index, 1)]
+
+    folder = without(series(tmp_path, np.resize(VALUES, (17, 5, 7)), change=rounded), 9)
+    assert "a slice is missing" in refusal(folder)
+    volume = read_volume(folder, allow=["gaps"])
+    assert volume.values.shape[0] == 17
+    assert "1 of 17 slices interpolated" in volume.notes[0]
+    assert volume.spacing_mm[2] == pytest.approx(4.14, abs=0.01)
+
+
+def test_steps_that_are_no_gap_are_not_called_a_missing_slice(tmp_path):
+    def move(file, index):
+        file.ImagePositionPatient = [-10, 20, 5 + 3 * index + (1.3 if index > 3 else 0)]
+
+    message = refusal(series(tmp_path, VALUES, change=move))
+    assert "4.30 mm where 3.00 mm are usual: they are no slices of one volume" in message
+
+
+@pytest.mark.parametrize("rest", [0, 90])
+def test_a_last_file_without_suffix_that_is_cut_off_is_named(tmp_path, rest):
+    series(tmp_path, VALUES)
+    for file in sorted(tmp_path.iterdir()):
+        file.rename(tmp_path / f"IM{file.stem}")
+    last = tmp_path / "IM005"
+    last.write_bytes(last.read_bytes()[:rest])
+    (tmp_path / "README").write_text("")
+    assert f"IM005 has the name of a DICOM file and is none ({rest} bytes)" in refusal(tmp_path)
+
+
 def test_two_slices_at_one_place_are_an_error_with_their_names(tmp_path):
     def move(file, index):
         if index == 4:
