@@ -176,6 +176,23 @@ def open_film(path: Path) -> FilmTiles:
     return FilmTiles(path, facts, np.arange(len(facts)))
 
 
+def check_film(path: Path, volume: VolumeFacts | None) -> None:
+    """Refuse a film that is not the one that a bag was made of: its cells would be other slices.
+
+    Args:
+        path: of the film.
+        volume: what the bag knows of it; None for a bag of slides, to which anything fits.
+
+    Raises:
+        SlideError: it was laid out of other files, or in another way, or is no film.
+    """
+    if volume and read_facts(path).request_sha256 != volume.request_sha256:
+        raise SlideError(
+            f"{path} was laid out of other files, or in another way, than the film that its bag was made of. "
+            "Extract the volumes again."
+        )
+
+
 def check_alike(films: Sequence[tuple[str, VolumeFacts]]) -> None:
     """Refuse films of one store that were prepared in different ways.
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from features.recipe import recipe_parts
+from features.recipe import VOLUME, recipe_parts
 from mil.answers.predictor import Predictor
 from mil.runs.run import Run
 
@@ -103,6 +103,14 @@ def card_of_run(run: Run, predictor: Predictor) -> Card:
 
 def _describe_input(recipe: Mapping[str, Any]) -> str:
     """How slides become bags."""
+    if recipe.get("region") == VOLUME:
+        laid_out = {k: v for k, v in recipe["volume"].items() if k not in ("channels", "tile")}
+        settings = ", ".join(f"{key} {value}" for key, value in sorted(laid_out.items()))
+        return (
+            f"slices of {', '.join(recipe['volume']['channels'])} (red, green, blue), "
+            f"{recipe.get('tile')} px wide, laid out with {settings}; encoder "
+            f"{recipe.get('backbone', '?')}, weights {recipe.get('weights', '?')}"
+        )
     inside = " or ".join(recipe.get("classes", ())) or recipe.get("region", "the region")
     return (
         f"tiles of {recipe.get('tile', '?')} px at {recipe.get('mpp', '?')} micrometres per pixel, inside "

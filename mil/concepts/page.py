@@ -16,6 +16,7 @@ from features.errors import SlideError
 from features.files.atomic import write_atomic
 from features.files.tables import write_table
 from features.slides.slide import Slide, open_slide
+from features.volumes.film import check_film
 from mil.concepts.find import Concepts
 from mil.evaluation.classification.evaluate import evaluate
 from mil.report.template import render_template
@@ -89,6 +90,7 @@ def _open_slide(bag: Bag, path: Path | None) -> Slide | None:
     if path is None:
         return None
     try:
+        check_film(path, bag.volume)
         slide = open_slide(path, mpp=None if bag.mpp_source == "file" else bag.mpp_l0[0])
     except SlideError:
         return None

@@ -67,7 +67,8 @@ def show_heatmap(
     axes.imshow(canvas)
     axes.set_axis_off()
     _show_positions(axes, canvas.shape[1], scores)
-    title = f"{scores.bag.slide}: {scores.method} of {scores.model}, {len(scores.values)} {_part(scores)}s"
+    count = f"{len(scores.values)} {part_word(scores)}s"
+    title = f"{scores.bag.slide}: {scores.method} of {scores.model}, {count}"
     axes.set_title(
         title + (f"\n{caption}" if caption else ""), fontsize=9, loc="left", parse_math=False
     )
@@ -100,11 +101,12 @@ def describe_unit(scores: TileScores) -> str:
     if not scores.target:
         return UNIT
     if scores.method == "single-tile":
-        return f"{scores.quantity} if all {_part(scores)}s were like this one"
-    return f"{len(scores.values)} times the {_part(scores)}'s share of the {scores.quantity}"
+        return f"{scores.quantity} if all {part_word(scores)}s were like this one"
+    return f"{len(scores.values)} times the {part_word(scores)}'s share of the {scores.quantity}"
 
 
-def _part(scores: TileScores) -> str:
+def part_word(scores: TileScores) -> str:
+    """What a row of the bag shows: a tile, or a slice."""
     return "tile" if scores.bag.volume is None else "slice"
 
 

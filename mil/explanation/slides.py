@@ -15,6 +15,7 @@ from features.extraction.jobs import SlideJob, identify_files
 from features.slides.slide import Slide, open_slide
 from features.tiles import normalisation
 from features.tiles.grid import SlideTiles, TileGrid
+from features.volumes.film import check_film
 from mil.runs.inputs import recipe_from
 
 NOT_EXTRACTED = ("converted", "no places", "joined", "vector")
@@ -34,8 +35,9 @@ def open_bag_slide(
         notify: receives a sentence if the file's content has changed.
 
     Raises:
-        SlideError: the slide cannot be opened, or is of another size.
+        SlideError: the slide cannot be opened, or is of another size, or another film.
     """
+    check_film(file, bag.volume)
     bag_mpp = bag.mpp_l0[0] if bag.mpp_source != "file" else None
     with open_slide(file, mpp=slide_mpp or bag_mpp) as slide:
         if slide.size_l0 != bag.size_l0:

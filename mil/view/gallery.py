@@ -8,6 +8,7 @@ from typing import Any
 
 from features.errors import SlideError
 from features.slides.deepzoom import OVERLAP_PX, TILE_PX, DeepZoom
+from features.volumes.film import check_film
 from mil.errors import RunError
 from mil.explanation.caveats import chance_caveat
 from mil.explanation.faithfulness import Curves, judge, random_curves
@@ -174,6 +175,7 @@ class Gallery:
 
     def _open_slide(self, number: int) -> DeepZoom:
         name = self.slides[number]
+        check_film(self.files[name], self._bag(number).volume)
         pyramid = DeepZoom(self.files[name])
         size = self._bag(number).size_l0
         if pyramid.size_l0 != size:

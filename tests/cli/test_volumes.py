@@ -71,6 +71,48 @@ def test_the_run_is_learnt_reported_explained_and_audited(study, mil):
     assert "stain" not in said
 
 
+def test_a_film_laid_out_otherwise_is_not_shown_as_the_bags(study, tmp_path, mil):
+    words = ("--channels", "CT,T1,PET", "--cases", study / "cases.csv", *TINY)
+    mil(
+        "volumes",
+        "extract",
+        study / "volumes.csv",
+        *words,
+        "--pixel-mm",
+        1.5,
+        "--out",
+        tmp_path / "s",
+    )
+    store, run = study / "store", tmp_path / "run"
+    mil("crossval", store / "cohort.csv", store, "--models", "mean", "--folds", 2, "--seeds", 1,
+        "--epochs", 1, "--out", run)  # fmt: skip
+    for more in (
+        ("explain", run, store / "p0.h5", "--method", "grad-cam", "--out", tmp_path / "m"),
+        ("view", run, "--check"),
+    ):
+        done = mil(*more, "--slides", tmp_path / "s" / "films", check=False)
+        assert done.returncode == 1
+        assert "in another way, than the film that its bag was made of" in done.stderr
+    card = mil("package", run, "--out", tmp_path / "pk")
+    assert card.returncode == 0
+    text = (tmp_path / "pk" / "CARD.md").read_text()
+    assert "slices of CT, T1, PET (red, green, blue), 32 px wide, laid out with allow []" in text
+    assert "None micrometres" not in text
+    refused = (
+        "volumes",
+        "extract",
+        study / "volumes.csv",
+        *words,
+        "--pixel-mm",
+        3,
+        "--out",
+        tmp_path / "s",
+    )
+    done = mil(*refused, check=False)
+    assert "volume" not in done.stdout
+    assert "--pixel-mm 1.5 -> 3.0" in done.stderr
+
+
 def test_a_store_is_filled_for_every_choice_of_modalities(study, tmp_path):
     run("extract", study / "volumes.csv", "--channels-all", 1, "--out", tmp_path, *TINY)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["CT", "PET", "T1"]
