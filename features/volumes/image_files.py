@@ -9,7 +9,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,7 +205,7 @@ def nifti_blanks(path: Path) -> int:
     magic = NIFTI_FIELDS[version][0]
     if datatype not in NIFTI_FLOATS or head[magic : magic + 2] != b"n+":
         return 0
-    kind = np.dtype(NIFTI_FLOATS[datatype]).newbyteorder(order)
+    kind = np.dtype(order + NIFTI_FLOATS[datatype])
     dim_at, dim_layout = NIFTI_FIELDS[version][1][0]
     dim = struct.unpack_from(order + dim_layout, head, dim_at)
     count = math.prod(max(length, 1) for length in dim[1 : dim[0] + 1])
@@ -289,7 +289,7 @@ def _opened(path: Path) -> IO[bytes]:
     """The file, unpacked where it is packed, whatever its name says."""
     with path.open("rb") as file:
         packed = file.read(2) == GZIP
-    return gzip.open(path, "rb") if packed else path.open("rb")
+    return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
 
 
 def _compare_forms(

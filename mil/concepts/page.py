@@ -20,6 +20,7 @@ from features.volumes.film import check_film
 from mil.concepts.find import Concepts
 from mil.evaluation.classification.evaluate import evaluate
 from mil.report.template import render_template
+from mil.report.words import fit_words
 
 EXAMPLES = 8  # tiles shown per concept, from as many cases as possible
 PICTURE_PX = 112
@@ -156,7 +157,7 @@ def render(concepts: Concepts, files: Mapping[str, Path], *, title: str, random:
     weights = concepts.weights.mean(axis=0)  # (C, K)
     steady = (np.sign(concepts.weights) == np.sign(weights)).all(axis=0)
     labels = np.array([case.label for case in concepts.cases])
-    return render_template(
+    page = render_template(
         "concepts/page.html",
         title=f"Concepts of {title}",
         random=random,
@@ -179,6 +180,8 @@ def render(concepts: Concepts, files: Mapping[str, Path], *, title: str, random:
             for i, j in combinations(range(len(concepts.classes)), 2)
         ],
     )
+    [*_, bag] = concepts.cases[0].bags
+    return fit_words(page, bag.recipe.get("region"))
 
 
 def _compare_pair(

@@ -26,6 +26,7 @@ from mil.explanation.scores import TileScores
 from mil.explanation.slides import bag_tiles
 from mil.report.facts import Heatmap
 from mil.report.template import render_template
+from mil.report.words import fit_words
 
 MOST_MAPS = 40  # slides drawn on one page; the table lists all
 TILES, TILE_PX = 6, 96
@@ -85,7 +86,7 @@ def render_answers(answers: Answers, *, progress: Progress | None = None) -> str
     scales = [sheet.heatmap.scale for sheet in sheets if sheet.heatmap and sheet.heatmap.scale]
     reference = predictor.reference
     known = reference.reference if reference else None
-    return render_template(
+    page = render_template(
         "report/answers.html",
         title=f"{predictor.title}: {predictor.model}",
         lead=_lead(answers),
@@ -99,6 +100,7 @@ def render_answers(answers: Answers, *, progress: Progress | None = None) -> str
         answered=ANSWERED,
         general=UNPROMISED,
     )
+    return fit_words(page, predictor.recipe.get("region"))
 
 
 def _lead(answers: Answers) -> str:
