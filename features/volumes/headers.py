@@ -5,6 +5,7 @@ Source: DICOM PS3.3, C.7.6.2 (image plane), C.7.6.16 (functional groups of multi
 """
 
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ PREAMBLE = 128
 BARE_STARTS = (b"\x02\x00", b"\x08\x00")  # the first groups of a file without a preamble
 BARE_SUFFIXES = ("", ".dcm", ".ima", ".img", ".dicom")
 OWN_SUFFIXES = (".dcm", ".ima", ".dicom")  # of DICOM alone
+DIGITS = re.compile(r"\d+")
 DIRECTORY = "1.2.840.10008.1.3.10"  # a list of files, as on a disc
 # What tells apart images of one series that lie at one place: keyword, words, unit.
 PARTS = (
@@ -43,7 +45,7 @@ FACTS = {
     "field_strength_t": "MagneticFieldStrength", "slice_thickness_mm": "SliceThickness",
     "repetition_time_ms": "RepetitionTime", "echo_time_ms": "EchoTime",
     "flip_angle_degrees": "FlipAngle", "sequence": "ScanningSequence", "kvp": "KVP",
-    "kernel": "ConvolutionKernel", "contrast_agent": "ContrastBolusAgent",
+    "kernel": "ConvolutionKernel",
     "units": "Units", "patient_position": "PatientPosition",
 }  # fmt: skip
 
@@ -116,7 +118,7 @@ def damage_of(path: Path, header: Any | None) -> str:
     if header is None:
         if path.suffix.lower() not in OWN_SUFFIXES:
             return ""
-        return no_dicom(path)
+        return _no_dicom(path)
     kind = str(getattr(header.file_meta, "MediaStorageSOPClassUID", ""))
     if "SOPClassUID" in header or "Modality" in header or kind == DIRECTORY:
         return ""
@@ -126,12 +128,29 @@ def damage_of(path: Path, header: Any | None) -> str:
     )
 
 
-def no_dicom(path: Path) -> str:
+def _no_dicom(path: Path) -> str:
     """That a file by its name should be DICOM, in words."""
     return (
         f"{path.name} has the name of a DICOM file and is none ({path.stat().st_size} bytes): it may be "
         "a slice that was not copied whole. Copy it again, or take it out of the folder."
     )
+
+
+def files_in(path: Path) -> list[Path]:
+    """All files of a folder and its folders but hidden ones, in order."""
+    return [
+        file for file in sorted(path.rglob("*")) if not file.name.startswith(".") and file.is_file()
+    ]
+
+
+def damaged_slices(files: list[Path], slices: list[Path]) -> list[tuple[Path, str]]:
+    """Files that are no DICOM though slices beside them are named alike, but for the number."""
+    alike = {(file.parent, DIGITS.sub("0", file.name)) for file in slices}
+    return [
+        (file, _no_dicom(file))
+        for file in files
+        if (file.parent, DIGITS.sub("0", file.name)) in alike
+    ]
 
 
 def read_header(path: Path, *, pixels: bool = False) -> Any:
@@ -214,6 +233,8 @@ def facts_of(header: Any) -> dict[str, str | float]:
             value = next((found for source in sources if (found := text(source, keyword))), "")
             if value:
                 facts[name] = _number_or_text(value) if name.endswith(UNITS) else value
+        if any(text(source, "ContrastBolusAgent") for source in sources):
+            facts["contrast_agent"] = "yes"  # what it says is free text
         if year := text(header, "StudyDate")[:4]:
             facts["study_year"] = year
         if text(header, "LossyImageCompression") == "01":

@@ -105,6 +105,20 @@ def read_description(path: Path) -> str:
     return str(reader.GetMetaData("descrip")) if reader.HasMetaDataKey("descrip") else ""
 
 
+def read_layout(path: Path) -> tuple[int | None, float | None, str]:
+    """Slices of a file and their distance in mm, by its header alone, and why it cannot be read."""
+    try:
+        if path.name.lower().endswith(NIFTI_SUFFIXES):
+            nifti_affine(path)
+        _check_dimensions(path)
+    except VolumeError as error:
+        return None, None, str(error)
+    reader = simpleitk().ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader.GetSize()[2], float(reader.GetSpacing()[2]), ""
+
+
 def _facts(grid: Grid, slice_axis: int) -> dict[str, str | float]:
     return {"slice_spacing_mm": grid.spacing_mm[2 - slice_axis]}
 

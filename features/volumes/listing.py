@@ -2,41 +2,34 @@
 
 import csv
 import os
-import re
 import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from features.errors import FeaturesError, VolumeError
 from features.files.atomic import atomic_path
-from features.volumes.image_files import is_image_file
-from features.volumes.series import Series, scan_folder
+from features.volumes.headers import is_dicom
+from features.volumes.image_files import is_image_file, read_layout
+from features.volumes.naming import (
+    image_name,
+    is_mask,
+    plain_words,
+    session_of,
+    subject_of,
+    words_of,
+)
+from features.volumes.series import Folder, Series, scan_folder
 from features.volumes.stacking import gaps_mm
 from features.volumes.structures import Region, read_regions
 
-# Words of a file's name, between other letters than these.
-MASK_WORDS = {
-    "mask",
-    "masks",
-    "seg",
-    "segmentation",
-    "label",
-    "labels",
-    "labelmap",
-    "roi",
-    "gtv",
-    "tumor",
-    "tumour",
-}
 DAMAGED_SHOWN = 3  # files
-COLUMNS = ("case", "modality", "path", "series", "mask", "roi", "slices", "spacing_mm", "problems")
-IMAGE_WORDS = {"image", "img", "volume", "vol"}
-WORD = re.compile(r"[A-Za-z0-9+]+")
-CONTRAST = re.compile(r"\b(gd|gad\w*|ce|cm|km|contrast|post|mprage\+?c|\+c)\b", re.IGNORECASE)
-WEIGHTING = re.compile(r"t\s?([12])(?![0-9])", re.IGNORECASE)
-FAT = re.compile(r"\b(fs|fatsat|fat ?sat|stir|spir|tirm|dixon)\b", re.IGNORECASE)
+COLUMNS = (
+    "case", "modality", "path", "series", "mask", "roi", "timepoint", "number", "details", "slices",
+    "spacing_mm", "problems",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +40,12 @@ class ListedSeries:
         case: the folder of the patient; never what the files say of the patient.
         modality: as the files or their names say: CT, PET, T1, T2, T1CE, Dose.
         path: the folder of the series, or its file.
-        series: UID, where its folder has several.
+        series: UID, where its folder has several, and the part of it, as ``echo time 80 ms``.
         mask: a structure set or label map that belongs to it.
         roi: the region, if the structure set has one alone.
+        timepoint: 1, 2, ... where a patient was examined several times; a session that a file's name states.
+        number: of the series.
+        details: what tells series of one modality apart, as TR, TE and b value.
         slices, spacing_mm: of the series.
         problems: why it cannot be read, or what has to be chosen.
     """
@@ -60,6 +56,9 @@ class ListedSeries:
     series: str = ""
     mask: Path | None = None
     roi: str = ""
+    timepoint: str = ""
+    number: str = ""
+    details: str = ""
     slices: int | None = None
     spacing_mm: float | None = None
     problems: tuple[str, ...] = ()
@@ -71,13 +70,14 @@ def list_series(folder: Path) -> tuple[ListedSeries, ...]:
     Raises:
         VolumeError: there is no such folder, or no series in it.
     """
-    patients = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    one = not patients or any(
-        path.is_file() and not path.name.startswith(".") for path in folder.iterdir()
-    )
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    patients = [path for path in inside if path.is_dir() and not path.name.startswith(".")]
+    loose = [path for path in inside if _is_image(path)]
     rows = []
-    for patient in [folder] if one else patients:
+    for patient in [folder] if loose or not patients else patients:
         rows += _patient_rows(patient)
+    if loose and (doubt := _doubt_of_one_patient(loose, patients)):
+        rows = [replace(row, problems=(*row.problems, doubt)) for row in rows]
     if not rows:
         raise VolumeError(
             f"{folder}: holds no series of CT or MRI. Pass a folder with one folder per patient, of DICOM, "
@@ -99,46 +99,131 @@ def write_list(path: Path, rows: Sequence[ListedSeries]) -> None:
                 "" if value is None else f"{value:.4g}" for value in (row.slices, row.spacing_mm)
             ]
             writer.writerow(
-                [row.case, row.modality, places[0], row.series, places[1], row.roi, *numbers,
-                 "; ".join(row.problems)]
+                [row.case, row.modality, places[0], row.series, places[1], row.roi, row.timepoint,
+                 row.number, row.details, *numbers, "; ".join(row.problems)]
             )  # fmt: skip
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file beside the folders of patients is an image; a table or a note is none."""
+    if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
+        return False
+    return is_image_file(path) or is_dicom(path)
+
+
+def _doubt_of_one_patient(loose: Sequence[Path], patients: Sequence[Path]) -> str:
+    """Why images outside of folders may be of several patients, in words."""
+    remedy = "all are read as one patient: put each patient into a folder"
+    if patients:
+        return f"{loose[0].name} lies beside {len(patients)} folders, and {remedy}"
+    images = [path for path in loose if is_image_file(path) and not is_mask(path)]
+    words = [plain_words(words_of(path)) for path in images]
+    subjects = {subject_of(path) for path in images}
+    times = Counter(word for own in words for word in own)
+    # Names of patients differ while a word as T1 comes again: P1_T1, P2_T1.
+    alike = [own for own in words if any(times[word] > 1 for word in own)]
+    differing = len(alike) > 1 and len({frozenset(own) for own in alike}) == len(alike)
+    first = {tuple(words_of(path)[:1]) for path in images}
+    if len(subjects) > 1 or (differing and len(first) > 1):
+        return f"{len(images)} images lie in one folder, and {remedy}"
+    return ""
 
 
 def _patient_rows(patient: Path) -> list[ListedSeries]:
     found = scan_folder(patient)
-    images = [one for one in found.series if one.planes or not _is_mask(one.paths[0])]
-    masks = [one.paths[0] for one in found.series if not one.planes and _is_mask(one.paths[0])]
+    images = [one for one in found.series if one.planes or not is_mask(one.paths[0])]
+    masks = [one.paths[0] for one in found.series if not one.planes and is_mask(one.paths[0])]
     regions = [(path, *_regions(path)) for path in found.structure_sets]
-    shared = Counter(_place(one) for one in images)
+    visits = _visits(images)
     rows = [
-        _row(patient.name, one, masks, regions, alone=shared[_place(one)] == 1) for one in images
+        _with_map(_row(patient.name, one, images, regions, visits), one, images, masks)
+        for one in images
     ]
     rows += [_dose_row(patient.name, path) for path in found.doses]
-    if found.damaged:
-        reasons = tuple(reason for _, reason in found.damaged[:DAMAGED_SHOWN])
-        rows = [replace(row, problems=(*row.problems, *reasons)) for row in rows]
+    reasons = _problems_of(found, rows)
+    rows = [replace(row, problems=(*row.problems, *reasons)) for row in rows]
     return _with_twins_named(rows)
+
+
+def _problems_of(found: Folder, rows: Sequence[ListedSeries]) -> list[str]:
+    """What is wrong with the folder of a patient, rather than with one series."""
+    reasons = [reason for _, reason in found.damaged[:DAMAGED_SHOWN]]
+    reasons += [
+        f"{path.name} is a segmentation of DICOM (SEG), which is not read: convert it to NIfTI"
+        for path, kind in found.others
+        if kind == "SEG"
+    ][:DAMAGED_SHOWN]
+    if not any(row.mask for row in rows):
+        reasons.append("no region: there is no structure set and no label map for any image")
+    return reasons
 
 
 def _row(
     case: str,
     series: Series,
-    masks: Sequence[Path],
+    images: Sequence[Series],
     regions: Sequence[tuple[Path, tuple[Region, ...], str]],
-    *,
-    alone: bool,
+    visits: dict[str, str],
 ) -> ListedSeries:
-    row = ListedSeries(case=case, modality=_modality(series), path=_place(series))
-    problems = [series.problem()] if series.planes else []
-    if series.planes:
-        row = replace(row, series="" if alone else series.uid, slices=len(series.planes))
-        if not problems[0] and len(series.planes) > 1:
-            row = replace(row, spacing_mm=statistics.median(gaps_mm(series.planes)))
-        row, more = _with_structures(row, series, regions)
-        problems += more
-    if row.mask is None and masks:
-        row = replace(row, mask=_mask_for(series, masks))
-    return replace(row, problems=tuple(filter(None, problems)))
+    place = _place(series)
+    row = ListedSeries(case=case, modality=_modality(series), path=place)
+    if not series.planes:
+        slices, spacing_mm, problem = read_layout(place)
+        problems = (problem,) if problem else ()
+        return replace(
+            row,
+            slices=slices,
+            spacing_mm=spacing_mm,
+            problems=problems,
+            timepoint=session_of(place),
+        )
+    problems = [series.problem()]
+    alone = sum(_place(one) == place or place in _place(one).parents for one in images) == 1
+    row = replace(
+        row,
+        series="" if alone else series.key,
+        timepoint=visits.get(series.study, ""),
+        number=series.number,
+        details=series.details,
+        slices=len(series.planes),
+    )
+    if not problems[0] and len(series.planes) > 1:
+        row = replace(row, spacing_mm=statistics.median(gaps_mm(series.planes)))
+    row, more = _with_structures(row, series, regions)
+    return replace(row, problems=tuple(filter(None, [*problems, *more])))
+
+
+def _visits(images: Sequence[Series]) -> dict[str, str]:
+    """The time point of every study, by its UID; empty where no modality was examined twice.
+
+    The modality of most studies counts the visits; another study belongs to the nearest by date.
+    """
+    dates = {one.study: one.study_date for one in images if one.planes}
+    studies: dict[str, set[str]] = {}
+    for one in images:
+        if one.planes:
+            studies.setdefault(_modality(one), set()).add(one.study)
+    most = max(studies.values(), key=len, default=set())
+    if len(most) < 2:
+        return {}
+    ordered = sorted(most, key=lambda study: (dates[study], study))
+    return {
+        study: str(
+            1 + min(range(len(ordered)), key=lambda place: _apart(study, ordered[place], dates))
+        )
+        for study in dates
+    }
+
+
+def _apart(one: str, other: str, dates: dict[str, str]) -> tuple[bool, int]:
+    """How far two studies are apart: not at all, else by the days between them, where both have a date."""
+    if one == other:
+        return False, 0
+    try:
+        days = [datetime.strptime(dates[study], "%Y%m%d").date() for study in (one, other)]
+    except ValueError:
+        return True, 0
+    return True, abs((days[0] - days[1]).days)
 
 
 def _with_structures(
@@ -185,56 +270,38 @@ def _place(series: Series) -> Path:
 
 def _modality(series: Series) -> str:
     """The name by which a study knows it, as far as the files say."""
-    if not series.planes:
-        words = [word for word in _words(series.paths[0]) if word.lower() not in IMAGE_WORDS]
-        if len(words) > 1 and words[0].upper() in (
-            "MR",
-            "MRI",
-        ):  # MR_T1, as the series of DICOM is T1
-            words = words[1:]
-        return "_".join(words) or "image"
-    if series.modality != "MR":
-        return {"PT": "PET"}.get(series.modality, series.modality or "image")
-    weighting = WEIGHTING.search(series.description)
-    if not weighting:
-        return "MR"
-    contrast = "CE" if CONTRAST.search(series.description) else ""
-    fat = "FS" if FAT.search(series.description) else ""
-    return f"T{weighting[1]}{contrast}{fat}"
+    return series.kind if series.planes else image_name(series.paths[0])
 
 
-def _words(path: Path) -> list[str]:
-    name = path.name
-    for suffix in (".gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"):
-        name = name.removesuffix(suffix)
-    return [word for part in WORD.findall(name) for word in part.split("_") if word]
+def _own_words(series: Series) -> set[str]:
+    return plain_words(words_of(series.paths[0]) if not series.planes else [_modality(series)])
 
 
-def _is_mask(path: Path) -> bool:
-    return is_image_file(path) and any(word.lower() in MASK_WORDS for word in _words(path))
-
-
-def _mask_for(series: Series, masks: Sequence[Path]) -> Path | None:
-    """The label map whose name is the image's but for the word that says mask; the only one otherwise."""
-    own = {w.lower() for w in _words(series.paths[0])} - IMAGE_WORDS if not series.planes else set()
-    same = [m for m in masks if {w.lower() for w in _words(m)} - MASK_WORDS - IMAGE_WORDS == own]
-    if len(same) == 1:
-        return same[0]
-    return masks[0] if len(masks) == 1 else None
+def _with_map(
+    row: ListedSeries, series: Series, images: Sequence[Series], masks: Sequence[Path]
+) -> ListedSeries:
+    """The row with the label map of the image's name; else with the only one that is named after no other."""
+    if row.mask is not None:
+        return row
+    own = _own_words(series)
+    session = "" if series.planes else session_of(series.paths[0])
+    masks = [path for path in masks if session_of(path) in ("", session)]
+    same = [path for path in masks if plain_words(words_of(path)) == own]
+    others = set().union(*(_own_words(one) for one in images)) - own
+    free = [path for path in masks if not plain_words(words_of(path)) & others]
+    fitting = same if len(same) == 1 else free
+    return replace(row, mask=fitting[0]) if len(fitting) == 1 else row
 
 
 def _with_twins_named(rows: Sequence[ListedSeries]) -> list[ListedSeries]:
     """Two series of one modality are marked: one has to be chosen, or given another name."""
-    times = Counter(row.modality for row in rows)
+    times = Counter((row.modality, row.timepoint) for row in rows)
     return [
         replace(
             row,
-            problems=(
-                *row.problems,
-                f"{times[row.modality]} series are {row.modality}: rename or remove",
-            ),
+            problems=(*row.problems, f"{count} series are {row.modality}: rename or remove"),
         )
-        if times[row.modality] > 1
+        if (count := times[row.modality, row.timepoint]) > 1
         else row
         for row in rows
     ]

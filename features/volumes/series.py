@@ -4,7 +4,6 @@ volume = read_volume(Path("patient-01/T1"))
 volume.values  # (z, y, x) float32, axes to the patient's left, back and head
 """
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +14,17 @@ from features.volumes.allowances import Allowance
 from features.volumes.headers import (
     Plane,
     damage_of,
+    damaged_slices,
     facts_of,
+    files_in,
     is_dicom,
     lenient,
-    no_dicom,
     planes_of,
     read_header,
     text,
 )
 from features.volumes.image_files import is_image_file, read_image_file
+from features.volumes.naming import sequence_name
 from features.volumes.pixels import read_planes
 from features.volumes.stacking import (
     Stack,
@@ -37,7 +38,7 @@ from features.volumes.volume import AIR_HU, Volume, turn_to_lps
 RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"  # measurements that no image was made of yet
 NO_SLICES = ("SEG", "RTIMAGE")  # images that are no slices
 SHOWN = 12  # series in an error
-DIGITS = re.compile(r"\d+")
+TIMES = (("repetition_time_ms", "repetition time"), ("echo_time_ms", "echo time"))
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Series:
         paths: its files.
         planes: its slices; empty for a NIfTI, NRRD or MetaImage file.
         uid, number, description, modality, frame_of_reference: as the files say; empty where they do not.
+        study, study_date: UID and date of the examination; neither is written anywhere.
         part: what tells it apart from others of the same UID, as ``echo time 80 ms``.
         thickness_mm: of a slice, as the files say.
         facts: what the audit asks of a scan.
@@ -61,6 +63,8 @@ class Series:
     description: str = ""
     modality: str = ""
     frame_of_reference: str = ""
+    study: str = ""
+    study_date: str = ""
     part: str = ""
     thickness_mm: float | None = None
     facts: tuple[tuple[str, str | float], ...] = ()
@@ -68,26 +72,41 @@ class Series:
 
     @property
     def name(self) -> str:
-        """The series in a message: its folder, number and description."""
+        """The series in a message: its folder, number and UID; never its description, which is free text."""
         if not self.planes:
             return self.paths[0].name
-        words = [
-            f"Series {self.number}".strip(),
-            f"({self.description})" if self.description else "",
-        ]
-        words += [f"of {self.paths[0].parent.name}", f"[{self.part}]" if self.part else ""]
+        words = [f"Series {self.number}".strip(), f"of {self.paths[0].parent.name}"]
+        words += [f"[{self.part}]" if self.part else "", f"({self.uid})" if self.uid else ""]
         return " ".join(filter(None, words))
 
+    @property
+    def kind(self) -> str:
+        """What it shows, as T1CE."""
+        return sequence_name(self.modality, self.description)
+
+    @property
+    def key(self) -> str:
+        """What ``choose_series`` knows it by, beside others of its folder."""
+        return f"{self.uid} {self.part}".strip()
+
+    @property
+    def details(self) -> str:
+        """What tells series of one modality apart, in numbers: TR and TE of MR, the part of its UID."""
+        facts, words = dict(self.facts), []
+        for name, label in TIMES:
+            value = facts.get(name)
+            if self.modality == "MR" and isinstance(value, float) and label not in self.part:
+                words.append(f"{label} {value:g} ms")
+        return ", ".join([*words, *([self.part] if self.part else [])])
+
     def describe(self) -> str:
-        """One line: description, modality, slices and their distance, UID."""
+        """One line: number, kind, slices and their distance, UID; nothing of its description."""
         if not self.planes:
             return f"{self.paths[0].name}: one file"
-        words = [self.description or "no description", self.modality or "no modality"]
+        words = [self.kind if self.modality else "no modality"]
         count = len(self.planes)
-        words += [
-            "1 slice" if count == 1 else f"{count} slices",
-            *([self.part] if self.part else []),
-        ]
+        words += ["1 slice" if count == 1 else f"{count} slices"]
+        words += [self.details] if self.details else []
         if not any(plane.problem for plane in self.planes) and len(self.planes) > 1:
             steps = sorted(gaps_mm(self.planes))
             words.append(f"{steps[len(steps) // 2]:.2f} mm apart")
@@ -175,7 +194,7 @@ def scan_folder(path: Path) -> Folder:
     groups: dict[str, list[tuple[Path, Any]]] = {}
     by_kind: dict[str, list[Path]] = {"RTSTRUCT": [], "RTDOSE": []}
     others, files, damaged, passed_over = [], [], [], []
-    for file in _files_in(path):
+    for file in files_in(path):
         if is_image_file(file):
             files.append(Series((file,), description=file.name))
             continue
@@ -193,7 +212,7 @@ def scan_folder(path: Path) -> Folder:
         elif not header:
             passed_over.append(file)
     slices = [file for members in groups.values() for file, _ in members]
-    damaged += _damaged_slices(passed_over, slices)
+    damaged += damaged_slices(passed_over, slices)
     series = [part for members in groups.values() for part in _series_of(members)]
     ordered = sorted(series, key=lambda one: (one.number.zfill(8), one.uid, one.paths[0]))
     return Folder(
@@ -203,23 +222,6 @@ def scan_folder(path: Path) -> Folder:
         tuple(damaged),
         tuple(others),
     )
-
-
-def _files_in(path: Path) -> list[Path]:
-    """All files of a folder and its folders but hidden ones, in order."""
-    return [
-        file for file in sorted(path.rglob("*")) if not file.name.startswith(".") and file.is_file()
-    ]
-
-
-def _damaged_slices(files: list[Path], slices: list[Path]) -> list[tuple[Path, str]]:
-    """Files that are no DICOM though slices beside them are named alike, but for the number."""
-    alike = {(file.parent, DIGITS.sub("0", file.name)) for file in slices}
-    return [
-        (file, no_dicom(file))
-        for file in files
-        if (file.parent, DIGITS.sub("0", file.name)) in alike
-    ]
 
 
 def _is_slice(header: Any, modality: str) -> bool:
@@ -268,6 +270,8 @@ def _series_of(members: list[tuple[Path, Any]]) -> list[Series]:
             number=text(first, "SeriesNumber"),
             description=text(first, "SeriesDescription"),
             modality=text(first, "Modality"),
+            study=text(first, "StudyInstanceUID"),
+            study_date=text(first, "StudyDate"),
             frame_of_reference=frames[0],
             thickness_mm=thickness if isinstance(thickness, float) else None,
             facts=tuple(facts.items()),
@@ -313,7 +317,8 @@ def choose_series(path: Path, series: str = "") -> Series:
     word = series.strip().casefold()
     if word:
         names = [
-            {one.uid, one.number, one.description, one.part, one.paths[0].name} for one in found
+            {one.uid, one.number, one.description, one.part, one.key, one.paths[0].name}
+            for one in found
         ]
         chosen = [
             one

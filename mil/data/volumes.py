@@ -32,7 +32,13 @@ NEEDED = ("case", "modality", "path")
 NAMED = 5  # in an error
 OWN_COLUMNS = {"slide", "tumourml"}  # as plain_header has them
 ROW_COLUMNS = ("label", "site", "split")
-LISTED_ONLY = ("slices", "spacing_mm", "problems")  # what a list of series adds for the reader
+LISTED_ONLY = (
+    "number",
+    "details",
+    "slices",
+    "spacing_mm",
+    "problems",
+)  # what a list of series adds for the reader
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from features.volumes.jobs import SeriesFiles, VolumeJob
 from features.volumes.listing import list_series, write_list
 from features.volumes.preparation import lay_out_films
 from features.volumes.recipe import VolumeRecipe
+from features.volumes.series import read_volume
+from tests import small_series
+from tests.small_series import dataset, series
 
 RECIPE = VolumeRecipe(channels=("CT", "T1", "PET"), tile=32)
 
@@ -257,3 +260,111 @@ def test_dicom_and_nifti_of_one_series_give_one_film(realdata, tmp_path):
     for word in ("STS_025", "PatientName", "19"):  # names and birth dates of the headers
         assert word not in header
     assert b"STS_025" not in written
+
+
+def listed(folder):
+    return {row.modality: row for row in list_series(folder)}
+
+
+def test_a_table_beside_the_patients_does_not_make_them_one(tmp_path):
+    folder = cohort(tmp_path / "in", 3)
+    (folder / "clinical.csv").write_text("case,age")
+    assert {row.case for row in list_series(folder)} == {"p0", "p1", "p2"}
+    image = np.zeros((4, 8, 8), np.float32)
+    save(folder / "scan.nii.gz", image)
+    rows = list_series(folder)
+    assert {row.case for row in rows} == {"in"}
+    assert "scan.nii.gz lies beside 3 folders, and all are read as one" in rows[0].problems[-1]
+    for name in ("A7_T1", "A7_T2", "B2_T1", "B2_T2"):
+        save(tmp_path / "flat" / f"{name}.nii.gz", image)
+    [*_, last] = list_series(tmp_path / "flat")
+    assert "4 images lie in one folder, and all are read as one patient" in "".join(last.problems)
+
+
+def test_files_of_bids_have_their_modality_session_slices_and_own_mask(tmp_path):
+    image = np.zeros((5, 8, 8), np.float32)
+    for name in ("T1w", "T2w", "T1w_mask"):
+        for session in ("1", "2"):
+            save(tmp_path / "sub-04" / f"sub-04_ses-{session}_{name}.nii.gz", image, (1, 1, 4.5))
+    rows = list_series(tmp_path)
+    assert [(row.modality, row.timepoint) for row in rows] == [
+        ("T1", "1"), ("T2", "1"), ("T1", "2"), ("T2", "2")
+    ]  # fmt: skip
+    assert {(row.slices, row.spacing_mm) for row in rows} == {(5, 4.5)}
+    masks = [row.mask and row.mask.name for row in rows]
+    assert masks == [
+        "sub-04_ses-1_T1w_mask.nii.gz", None, "sub-04_ses-2_T1w_mask.nii.gz", None
+    ]  # fmt: skip
+    assert not any(row.problems for row in rows)
+
+
+def test_a_mask_of_another_image_and_a_damaged_image_are_seen(tmp_path):
+    image = np.zeros((5, 8, 8), np.float32)
+    for name in ("CT", "T1", "CT_mask"):
+        save(tmp_path / "p" / f"{name}.nii.gz", image)
+    (tmp_path / "p" / "T1.nii.gz").write_bytes(b"junk")
+    rows = listed(tmp_path)
+    assert rows["CT"].mask.name == "CT_mask.nii.gz"
+    assert rows["T1"].mask is None
+    assert "T1.nii.gz cannot be read" in rows["T1"].problems[0]
+
+
+SLICES = np.zeros((3, 4, 5), np.int16)
+
+
+@pytest.mark.parametrize(
+    ("description", "modality"),
+    [
+        ("ax T2* gre", "T2star"),
+        ("T2_FLAIR fs", "FLAIR"),
+        ("t1_tse_cor", "T1"),
+        ("T1w_gd", "T1CE"),
+        ("T1 +C fs", "T1CEFS"),
+        ("ep2d DWI b800", "DWI"),
+        ("T10 scout", "MR"),
+    ],
+)
+def test_a_sequence_has_its_own_name(tmp_path, description, modality):
+    series(tmp_path / "p" / "s", SLICES, SeriesDescription=description)
+    assert [row.modality for row in list_series(tmp_path)] == [modality]
+
+
+def test_echoes_of_one_series_are_rows_that_are_read_apart(tmp_path):
+    for echo in (12.0, 95.0):
+
+        def change(file, index, echo=echo):
+            file.EchoTime, file.RepetitionTime = echo, 2500
+            file.filename = str(tmp_path / "p" / f"{echo:.0f}-{index}.dcm")
+
+        series(tmp_path / "p", SLICES + int(echo), change=change)
+    rows = list_series(tmp_path)
+    assert [row.details for row in rows] == [
+        "repetition time 2500 ms, echo time 12.0 ms", "repetition time 2500 ms, echo time 95.0 ms"
+    ]  # fmt: skip
+    assert {row.number for row in rows} == {"4"}
+    for row, value in zip(rows, (12, 95), strict=True):
+        assert (read_volume(row.path, row.series).values == value).all()
+    write_list(tmp_path / "t.csv", rows)
+    assert "T1 tra" not in (tmp_path / "t.csv").read_text()
+
+
+def test_visits_are_time_points_and_a_segmentation_is_named(tmp_path):
+    for kind, date, uid in (
+        ("T1", "20200511", "1.5"),
+        ("T1", "20180302", "1.3"),
+        ("T2", "20200512", "1.7"),
+    ):
+        series(
+            tmp_path / "p" / uid, SLICES, SeriesDescription=kind, StudyDate=date, StudyInstanceUID=uid,
+            SeriesInstanceUID=f"{uid}.1",
+        )  # fmt: skip
+    file = dataset(tmp_path / "p" / "seg.dcm", "SEG")
+    small_series.save(file)
+    rows = list_series(tmp_path)
+    assert {(row.path.name, row.timepoint) for row in rows} == {
+        ("1.5", "2"),
+        ("1.3", "1"),
+        ("1.7", "2"),
+    }
+    assert "seg.dcm is a segmentation of DICOM (SEG)" in rows[0].problems[0]
+    assert "no region" in rows[0].problems[1]

@@ -216,8 +216,8 @@ def test_several_series_are_listed_and_one_is_asked_for(tmp_path):
     series(tmp_path / "b", VALUES[:3], modality="CT", **other)
     message = refusal(tmp_path)
     assert "holds 2 series" in message
-    assert "7: T2 tra fs, MR, 6 slices, 3.00 mm apart; UID 1.2.826" in message
-    assert "12: CT thorax, CT, 3 slices, 3.00 mm apart; UID 1.2.3" in message
+    assert "7: T2FS, 6 slices, 3.00 mm apart; UID 1.2.826" in message
+    assert "12: CT, 3 slices, 3.00 mm apart; UID 1.2.3" in message
     for name in ("1.2.3", "12", "ct Thorax"):
         assert choose_series(tmp_path, name).modality == "CT"
     assert "has no series 'T1'" in refusal(tmp_path, series="T1")
@@ -421,6 +421,15 @@ def test_a_problem_is_known_before_pixels_are_read(tmp_path):
     assert one.problem(["gaps"]) == ""
 
 
+def test_messages_keep_the_free_text_of_a_series_to_themselves(tmp_path):
+    series(tmp_path / "a", VALUES, SeriesDescription="T2 Miller")
+    series(tmp_path / "b", VALUES, SeriesDescription="T1 Miller", SeriesInstanceUID="1.2.77")
+    assert "Miller" not in refusal(tmp_path)
+    message = refusal(without(tmp_path / "b", 2))
+    assert "Miller" not in message
+    assert message.startswith("Series 4 of b (1.2.77): its slices")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [("missing", "does not exist"), ("empty", "no series of images"), ("a.txt", "is no DICOM")],
@@ -437,11 +446,14 @@ def test_facts_name_the_scan_and_not_the_patient(tmp_path):
         "ConvolutionKernel": "030",
         "MagneticFieldStrength": 1.5,
         "RepetitionTime": 500,
+        "ContrastBolusAgent": "Gd for Mrs Doe",
+        "SeriesDescription": "T1 Doe",
     }
     volume = read_volume(series(tmp_path, VALUES, **elements, BurnedInAnnotation="YES"))
     assert volume.facts["manufacturer"] == "M"
     assert volume.facts["field_strength_t"] == 1.5
     assert volume.facts["kernel"] == "030"
+    assert volume.facts["contrast_agent"] == "yes"
     assert volume.facts["study_year"] == "2019"
     assert volume.facts["slices"] == 6
     shown = repr((volume.facts, volume.notes, volume.series))

@@ -1,0 +1,95 @@
+"""Names of modalities: what a series of DICOM, or the name of a file, says of its kind."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+MASK_WORDS = {
+    "mask", "masks", "maske", "seg", "dseg", "segmentation", "label", "labels", "labelmap", "roi", "gtv",
+    "tumor", "tumour", "lesion", "läsion",
+}  # fmt: skip
+IMAGE_WORDS = {"image", "img", "volume", "vol"}
+WORD = re.compile(r"[\w+]+")
+ENTITY = re.compile(
+    r"(?<![^\W_])(sub|ses|acq|run|rec|dir|space|desc|res)-([^\W_]+)_?", re.IGNORECASE
+)
+BIDS = {"t1w": "T1", "t2w": "T2", "pdw": "PD", "t2starw": "T2star"}  # suffixes of the standard
+
+
+def _alone(words: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![^\W_])({words})(?![^\W_])", re.IGNORECASE)
+
+
+CONTRAST = re.compile(
+    r"(?<![^\W_])(gd|gad\w*|ce|cm|km|contrast|post)(?![^\W_])|\+ ?c(?![^\W_])|(?<![^\W_])c\+",
+    re.IGNORECASE,
+)
+WEIGHTING = re.compile(r"(?<![^\W_])t ?([12])(\*|[ _]?star)?(?![0-9])", re.IGNORECASE)
+FAT = _alone("fs|fatsat|fat ?sat|stir|spir|tirm|dixon")
+KINDS = (
+    ("ADC", _alone("adc")),
+    ("DWI", _alone(r"dwi|diff\w*|trace\w*")),
+    ("FLAIR", re.compile("flair", re.IGNORECASE)),
+)
+
+
+def sequence_name(modality: str, description: str) -> str:
+    """The name by which a study knows a series of DICOM: CT, PET, T1, T1CE, T2FS, FLAIR.
+
+    Args:
+        modality: of the series.
+        description: of the series; nothing of it but these words reaches the name.
+    """
+    if modality != "MR":
+        return {"PT": "PET"}.get(modality, modality or "image")
+    contrast = "CE" if CONTRAST.search(description) else ""
+    for name, pattern in KINDS:
+        if pattern.search(description):
+            return name + contrast
+    weighting = WEIGHTING.search(description)
+    if not weighting:
+        return "MR"
+    mapped = "map" if _alone("map|mapping").search(description) else ""
+    fat = "FS" if FAT.search(description) else ""
+    return f"T{weighting[1]}{'star' if weighting[2] else ''}{mapped}{contrast}{fat}"
+
+
+def image_name(path: Path) -> str:
+    """The same of a file, by its name: MR_T1_image and sub-03_ses-1_T1w are T1."""
+    words = [word for word in words_of(path) if word.lower() not in IMAGE_WORDS]
+    if len(words) > 1 and words[0].upper() in ("MR", "MRI"):
+        words = words[1:]
+    return "_".join(BIDS.get(word.lower(), word) for word in words) or "image"
+
+
+def session_of(path: Path) -> str:
+    """The session that a file's name states (ses-2); empty where it states none."""
+    return _entities(path).get("ses", "")
+
+
+def subject_of(path: Path) -> str:
+    """The subject that a file's name states (sub-03); empty where it states none."""
+    return _entities(path).get("sub", "")
+
+
+def _entities(path: Path) -> dict[str, str]:
+    return {key.lower(): value for key, value in ENTITY.findall(path.name)}
+
+
+def words_of(path: Path) -> list[str]:
+    """The words of a file's name, without its suffix and without what BIDS says of subject and session."""
+    name = path.name
+    for suffix in (".gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"):
+        name = name.removesuffix(suffix)
+    name = ENTITY.sub("", name)
+    return [word for part in WORD.findall(name) for word in part.split("_") if word]
+
+
+def is_mask(path: Path) -> bool:
+    """Whether a file is a label map, by its name."""
+    return bool({word.lower() for word in words_of(path)} & MASK_WORDS)
+
+
+def plain_words(words: Iterable[str]) -> set[str]:
+    """Words that tell files apart: without those that say image or mask, in lower case."""
+    return {word.lower() for word in words} - IMAGE_WORDS - MASK_WORDS
