@@ -203,7 +203,7 @@ def _visits(images: Sequence[Series]) -> dict[str, str]:
     for one in images:
         if one.planes:
             studies.setdefault(_modality(one), set()).add(one.study)
-    most = max(studies.values(), key=len, default=set())
+    most = max(studies.values(), key=len) if studies else set[str]()
     if len(most) < 2:
         return {}
     ordered = sorted(most, key=lambda study: (dates[study], study))
@@ -287,7 +287,7 @@ def _with_map(
     session = "" if series.planes else session_of(series.paths[0])
     masks = [path for path in masks if session_of(path) in ("", session)]
     same = [path for path in masks if plain_words(words_of(path)) == own]
-    others = set().union(*(_own_words(one) for one in images)) - own
+    others = {word for one in images for word in _own_words(one)} - own
     free = [path for path in masks if not plain_words(words_of(path)) & others]
     fitting = same if len(same) == 1 else free
     return replace(row, mask=fitting[0]) if len(fitting) == 1 else row
