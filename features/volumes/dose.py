@@ -190,8 +190,7 @@ def choose_dose(paths: Sequence[Path]) -> Path:
     raise VolumeError(
         f"There are {len(paths)} doses:\n"
         + "\n".join(lines)
-        + "\nName the one that is meant, or add them "
-        "with sum_doses where they are parts of one treatment."
+        + "\nName the file of the one that is meant, as that of the whole plan (DoseSummationType PLAN)."
     )
 
 

@@ -21,6 +21,14 @@ PREAMBLE = 128
 BARE_STARTS = (b"\x02\x00", b"\x08\x00")  # the first groups of a file without a preamble
 BARE_SUFFIXES = ("", ".dcm", ".ima", ".img", ".dicom")
 OWN_SUFFIXES = (".dcm", ".ima", ".dicom")  # of DICOM alone
+PLACELESS = (
+    "without which a slice has no place in the patient. "
+    "Export the original series, not a picture of it."
+)
+LACKING = {
+    "DoseGridScaling": "without which its values are no dose in Gy. Export the dose again.",
+    "GridFrameOffsetVector": "without which its planes have no place. Export the dose again.",
+}
 DIGITS = re.compile(r"\d+")
 DIRECTORY = "1.2.840.10008.1.3.10"  # a list of files, as on a disc
 # What tells apart images of one series that lie at one place: keyword, words, unit.
@@ -195,10 +203,7 @@ def numbers(header: Any, keyword: str, count: int, path: Path) -> tuple[float, .
     try:
         value = header.get(keyword)
         if value is None or value == "":
-            raise VolumeError(
-                f"{path.name} has no {keyword}, without which a slice has no place in the patient. "
-                "Export the original series, not a picture of it."
-            )
+            raise VolumeError(f"{path.name} has no {keyword}, {LACKING.get(keyword, PLACELESS)}")
         parts = tuple(float(part) for part in (value if count > 1 else [value]))
     except (TypeError, ValueError) as error:
         raise VolumeError(f"{path.name}: {keyword} is not {count} numbers ({error}).") from error

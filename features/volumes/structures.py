@@ -207,7 +207,7 @@ def read_structure(
     notes = [f"{count} contours of kind {kind} left out" for kind, count in region.others]
     if doubt:
         notes.insert(0, "its millimetres are taken as the image's, though the files do not say so")
-    if _plain(region.name) != _plain(name):
+    if name != "*" and _plain(region.name) != _plain(name):
         notes.insert(0, f"the region {region.name!r} is taken for {name!r}")
     return replace(mask, name=region.name, notes=(*notes, *mask.notes))
 

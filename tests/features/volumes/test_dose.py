@@ -100,7 +100,7 @@ def test_planes_that_are_not_even_are_interpolated_and_noted(tmp_path):
     [
         (lambda f: setattr(f, "DoseUnits", "RELATIVE"), "is RELATIVE, not in GY"),
         (lambda f: delattr(f, "DoseUnits"), "without a unit"),
-        (lambda f: delattr(f, "DoseGridScaling"), "has no DoseGridScaling"),
+        (lambda f: delattr(f, "DoseGridScaling"), "DoseGridScaling, without which its values are no dose"),
         (lambda f: setattr(f, "DoseGridScaling", 0), "DoseGridScaling is 0"),
         (lambda f: setattr(f, "DoseType", "ERROR"), "difference of two doses"),
         (lambda f: setattr(f, "DoseSummationType", "BEAM"), "part of the plan"),

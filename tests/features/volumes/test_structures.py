@@ -69,6 +69,8 @@ def test_another_name_that_is_taken_is_noted(tmp_path, volume):
     mask = read_structure(path, "GTV", volume)
     assert mask.name == "GTV_Edema"
     assert mask.notes == ("the region 'GTV_Edema' is taken for 'GTV'",)
+    alone = structure_set(tmp_path / "one.dcm", {"Mass 3": [SQUARE]})
+    assert read_structure(alone, "*", volume).notes == ()
 
 
 @pytest.mark.parametrize(
