@@ -49,7 +49,7 @@ class ScaleOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnOptions(ScaleOptions, TableReading):
+class DrawnSlideOptions(ScaleOptions, TableReading):
     """Slides of a table whose tumour is drawn."""
 
     cohort: Path = field(
@@ -69,7 +69,7 @@ class DrawnOptions(ScaleOptions, TableReading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(DrawnOptions, SegmentSettings):
+class TrainOptions(DrawnSlideOptions, SegmentSettings):
     """Settings of `mil segment train`."""
 
     out: Path = field(
@@ -113,7 +113,7 @@ class SegmenterArgument:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(DrawnOptions, SegmenterArgument):
+class EvaluateOptions(DrawnSlideOptions, SegmenterArgument):
     """Settings of `mil segment evaluate`."""
 
     out: Path = field(metadata={"help": "The folder to write: scores.csv."})
@@ -242,13 +242,13 @@ def fold_config(path: Path, out: Path, train_masks: str) -> "SegmentConfig":
     )
 
 
-def _places(options: DrawnOptions) -> dict[str, Any]:
+def _places(options: DrawnSlideOptions) -> dict[str, Any]:
     """Where the annotated slides are, and how they and their table are read."""
     names = ("slides", "annotations", "slide_mpp", "slide_mpp_force", "case_from", "label_is")
     return {name: getattr(options, name) for name in names}
 
 
-def _drawn(options: DrawnOptions) -> "SegmentInput":
+def _drawn(options: DrawnSlideOptions) -> "SegmentInput":
     """Where the annotated slides are."""
     from features.extraction.jobs import JobSettings
     from mil.segmentation.run import SegmentInput

@@ -41,6 +41,8 @@ WRITERS = {
     "backbones get": [("resnet50v2", "--out", "new/deep/w.safetensors")],
     "volumes table": [("none", "--out", "new/deep/volumes.csv")],
     "volumes extract": [("none.csv", "--channels", "T1", *OUT)],
+    "volumes contour": [("none.csv", "--modality", "T1", *OUT)],
+    "volumes radiomics": [("none.csv", *OUT)],
     "predict": [("none", "none.h5", "--out", "new/deep/p.csv"), ("run", "none.h5")],
     "report": [("none", "--out", "new/deep/report.html"), ("run",)],
     "decision": [("run", "--positive", "a")],
