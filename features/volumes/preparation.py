@@ -180,7 +180,7 @@ def _data_files(header: Path) -> list[Path]:
     """The files with the voxels of a header of MetaImage or NRRD that has none itself."""
     if header.suffix.lower() not in (".mhd", ".nhdr"):
         return []
-    named = DATA_FILE.search(header.read_text("utf-8", errors="replace"))
+    named = DATA_FILE.search(header.read_text(encoding="utf-8", errors="replace"))
     beside = header.parent / named[1].strip() if named else header
     if beside.is_file():
         return [beside]
