@@ -177,7 +177,7 @@ def _row(
             problems=problems,
             timepoint=session_of(place),
         )
-    problems = [series.problem()]
+    unreadable = series.problem()
     alone = sum(_place(one) == place or place in _place(one).parents for one in images) == 1
     row = replace(
         row,
@@ -187,10 +187,10 @@ def _row(
         details=series.details,
         slices=len(series.planes),
     )
-    if not problems[0] and len(series.planes) > 1:
+    if not unreadable and len(series.planes) > 1:
         row = replace(row, spacing_mm=statistics.median(gaps_mm(series.planes)))
     row, more = _with_structures(row, series, regions)
-    return replace(row, problems=tuple(filter(None, [*problems, *more])))
+    return replace(row, problems=tuple(filter(None, [unreadable, *more])))
 
 
 def _visits(images: Sequence[Series]) -> dict[str, str]:
