@@ -161,15 +161,6 @@ class CrossvalOptions(CohortOptions, TaskColumns, FitSettings, SplitSettings):
         SplitSettings.__post_init__(self)
         self._check_segmentation()
         per_fold = self.finetune == "per-fold"
-        if per_fold and self.allow_missing:
-            raise UsageError(
-                "Fine-tuning per fold needs every row of the table: leave out --allow-missing, and take the "
-                "rows that cannot be used out of the table."
-            )
-        if per_fold and self.combine:
-            raise UsageError(
-                "--combine does not work with --finetune per-fold. Leave one of them out."
-            )
         if per_fold != (self.finetune_config is not None):
             raise UsageError("--finetune per-fold and --finetune-config FILE go together.")
         if per_fold == (self.store is not None):
@@ -188,14 +179,7 @@ class CrossvalOptions(CohortOptions, TaskColumns, FitSettings, SplitSettings):
         segments = self.segment == "per-fold"
         if segments != (self.segment_config is not None):
             raise UsageError("--segment per-fold and --segment-config FILE go together.")
-        if not segments:
-            return
-        for name in ("allow_missing", "allow_duplicates", "combine"):
-            if getattr(self, name):
-                raise UsageError(
-                    f"--{name.replace('_', '-')} does not work with --segment per-fold. Leave one out."
-                )
-        if self.finetune == "per-fold":
+        if segments and self.finetune == "per-fold":
             raise UsageError("Each fold segments or fine-tunes. Leave out --segment or --finetune.")
 
 
@@ -256,16 +240,11 @@ def run_crossval(options: CrossvalOptions) -> "CrossValidation":
     )
     check_model_names(plan.models, task)
     check_model_names([plan.combine] if plan.combine else [], task)
-    study = study_of(
-        options,
-        options.store,
-        task,
-        tuning=options.finetune_config,
-        segmenting=segment_config(options),
-    )
+    tuning, segmenting = options.finetune_config, segment_config(options)
     folder = _folder(options, models=list(plan.models))
     computing = Computing(options.engine, options.workers, Bars(), notify)
     with wrong_use(InputError):
+        study = study_of(options, options.store, task, tuning=tuning, segmenting=segmenting)
         result = study.cross_validate(plan, folder, computing)
     show_cross_validation(result)
     return result

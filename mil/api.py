@@ -318,7 +318,9 @@ def cross_validate(  # noqa: PLR0913 - what, and how it is run
     from mil.runs.record import NewRun
     from mil.settings import SplitSettings
 
-    chosen = [models] if isinstance(models, str) else models or cohort.task.default_models
+    if models is None:
+        models = cohort.task.default_models
+    chosen = [models] if isinstance(models, str) else models
     plan = Plan(
         models=tuple(model_name(model) for model in chosen),
         fit=_settings_for(cohort, settings),

@@ -36,8 +36,12 @@ class Study:
         tuning: instead of a store, how each fold fine-tunes a backbone and makes its own bags.
         segmenting: with a store of all tissue, how each fold selects its tiles.
         reading: what the table's names and words mean.
-        allow_missing: go on without slides that lack a bag or an outcome.
-        allow_duplicates: go on with slides whose bags are identical.
+        allow_missing: go on without slides that lack a bag or an outcome; not with ``tuning`` or
+            ``segmenting``.
+        allow_duplicates: go on with slides whose bags are identical; not with these either.
+
+    Raises:
+        InputError: what is set does not go together.
     """
 
     table: Path
@@ -54,6 +58,12 @@ class Study:
             raise InputError("Bags come from a store or from tuning. Give one of them.")
         if self.segmenting and self.tuning:
             raise InputError("Each fold segments or fine-tunes, not both. Give one of them.")
+        for name in ("allow_missing", "allow_duplicates"):
+            if getattr(self, name) and (self.tuning or self.segmenting):
+                raise InputError(
+                    "Where each fold makes its own bags, every row of the table is needed and no slide may "
+                    f"appear twice. Leave out {name}, and take the other rows out of the table."
+                )
 
     def cross_validate(self, plan: Plan, folder: NewRun, computing: Computing) -> CrossValidation:
         """Cross-validate models and write the run folder; an interrupted run goes on.

@@ -257,6 +257,10 @@ def test_a_head_of_a_script_works_in_other_processes(folder):
     [
         ("mil.cross_validate(cohort, 'abmill', out='r')", "Did you mean 'abmil'"),
         ("mil.cross_validate(cohort, ['abmil', 'abmil'], out='r')", "named twice"),
+        ("mil.cross_validate(cohort, [], out='r')", "models is empty"),
+        ("mil.learning_curve(cohort, (), out='r')", "models is empty"),
+        ("mil.permute('nowhere', 1, 'r')", "there is no such folder"),
+        ("mil.external_validation('nowhere', 'abmil', 'external.csv', 'store')", "there is no such folder"),
         ("mil.cross_validate(cohort, ['mean'], folds=50, out='r')", "50 folds need"),
         ("mil.cross_validate(cohort, ['mean'], folds=2, repeats=0, out='r')", "repeats is at least 1"),
         ("mil.cross_validate(cohort, [int], out='r')", "subclass of mil.heads.head.Head"),

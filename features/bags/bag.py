@@ -84,16 +84,16 @@ class Bag:
     """
 
     slide: str
-    features: NDArray[np.float16] | NDArray[np.float32]
-    coords_l0: NDArray[np.int64]
-    coverage: NDArray[np.float32]
+    features: NDArray[np.float16] | NDArray[np.float32] = field(repr=False)
+    coords_l0: NDArray[np.int64] = field(repr=False)
+    coverage: NDArray[np.float32] = field(repr=False)
     side_l0: tuple[float, float]
     size_l0: tuple[int, int]
     mpp_l0: tuple[float, float]
     mpp_source: str
     tile_px: int
     target_mpp: float
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, Any] = field(repr=False)
     request_sha256: str = ""
     annotation_sha256: str = ""
     source_sha256: str = ""

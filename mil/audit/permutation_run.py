@@ -25,7 +25,7 @@ from mil.evaluation.predictions import Predictions
 from mil.learning.crossval import cross_validate
 from mil.report.permutation import draw_permutations
 from mil.runs.files import write_json
-from mil.runs.run import Run
+from mil.runs.run import Run, to_run
 from mil.settings import FitSettings
 
 COLUMNS = ("shuffle", "model", "metric", "value")
@@ -33,7 +33,7 @@ FEW = 20  # shuffles below which only gross leaks are seen
 
 
 def permute_run(
-    run: Run,
+    run: Run | Path | str,
     times: int,
     out: Path | str,
     *,
@@ -44,7 +44,7 @@ def permute_run(
     """Repeat a run's cross-validation on shuffled outcomes; writes permutation.json, .csv and .png.
 
     Args:
-        run: a finished cross-validation.
+        run: a finished cross-validation: its folder, or the open run.
         times: number of shuffles; those that ``out`` already holds are not repeated.
         out: folder for the results.
         crossval: the pipeline; the run's own models on its bags if not given. A run that fine-tuned a
@@ -58,10 +58,10 @@ def permute_run(
         CohortError: no shuffle was found that the folds can carry.
 
     Example:
-        for test in mil.permute(mil.open_run("run"), 2, "permuted"):
+        for test in mil.permute("run", 2, "permuted"):
             print(test.model, test.observed, test.p_value, test.leaks)
     """
-    out = Path(out)
+    run, out = to_run(run), Path(out)
     cohort, models = run.cohort(), run.models
     pipeline = crossval or SamePipeline(models, run.settings.fit, run.settings.split.seed)
     out.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,11 @@ class Cohort:
     store: Path | None = None
     reading: TableReading = AS_WRITTEN
 
+    def __repr__(self) -> str:
+        """How many cases and slides, and of which classes, in a line."""
+        classes = f", classes {', '.join(self.classes)}" if self.classes else ""
+        return f"Cohort({len(self.cases)} cases, {len(self.bags)} slides{classes}, task {self.task.name})"
+
     def origin(self) -> tuple[Path, Path]:
         """(table, store) that it was loaded from, absolute.
 

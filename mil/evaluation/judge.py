@@ -39,6 +39,14 @@ class PairComparison(Protocol):
     def n(self) -> int:
         """Cases."""
 
+    @property
+    def p(self) -> float | None:
+        """P value of the task's own test; None where it is undefined."""
+
+    @property
+    def p_holm(self) -> float | None:
+        """The same, adjusted over all pairs tested together."""
+
     def to_json(self) -> Mapping[str, object]:
         """Plain numbers, text, lists and dicts."""
 

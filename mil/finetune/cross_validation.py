@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from features.errors import InputError
 from features.progress import Progress
 from mil.data.case import Row
 from mil.data.cohort import Cohort
@@ -83,7 +84,17 @@ class TunedCases:
         }
 
     def split(self, plan: Plan, notify: Notify) -> tuple[Fold, ...]:
-        """Folds of the cases; the rest is known when their bags have been made."""
+        """Folds of the cases; the rest is known when their bags have been made.
+
+        Raises:
+            InputError: the plan combines a score with columns.
+            CohortError: the cases cannot carry the folds.
+        """
+        if plan.combine:
+            raise InputError(
+                f"combine={plan.combine} does not work where each fold fine-tunes its backbone. Leave one of "
+                "them out."
+            )
         labelled = self.task.label_rows(self.rows, self.table.name)
         cases = sorted({row.case: row for row in labelled}.values(), key=lambda row: row.case)
         names, labels = [row.case for row in cases], [row.label for row in cases]

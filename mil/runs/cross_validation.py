@@ -11,6 +11,7 @@ from mil.baselines.encoding import clinical_columns
 from mil.data.cohort import Cohort
 from mil.data.duplicates import lookalikes
 from mil.data.splits import Fold, folds_sha256, site_warning, split_cases, write_folds
+from mil.errors import FitError
 from mil.evaluation.judge import Comparison, Evaluation, compare, evaluate
 from mil.evaluation.predictions import Predictions, concat, write_predictions
 from mil.heads.registry import check_chunks, check_names, eclipsed_heads
@@ -318,8 +319,13 @@ def check_models(
     """Refuse models before any work is done; say which names other packages use too.
 
     Raises:
-        FitError: one is unknown, cannot learn the outcome, or takes no chunks where chunks are requested.
+        FitError: there is none, one is unknown, cannot learn the outcome, or takes no chunks where chunks
+            are requested.
     """
+    if not models:
+        raise FitError(
+            "models is empty: there is nothing to fit. Name a model, or leave models out."
+        )
     check_names(models)
     task.check_models(models)
     check_chunks(models, chunk_tiles)

@@ -33,7 +33,7 @@ from mil.learning.crossval import cases_with, check_seen
 from mil.learning.fitted import FittedModel, run_head
 from mil.runs.files import write_json
 from mil.runs.fold_bags import ExternalSlides, check_unseen_files, embed_by_folds, fold_cohorts
-from mil.runs.run import Run
+from mil.runs.run import Run, to_run
 from mil.runs.validation_log import (
     ValidationRecord,
     check_same_model,
@@ -74,7 +74,7 @@ class ExternalValidation:
 
 
 def external_validation(
-    run: Run,
+    run: Run | Path | str,
     model: str,
     table: Path | str,
     store: Path | str,
@@ -87,7 +87,7 @@ def external_validation(
     """Test one model of a finished cross-validation on unseen cases, and record it.
 
     Args:
-        run: the cross-validation.
+        run: the cross-validation: its folder, or the open run.
         model: the model, chosen by the cross-validation.
         table: cases, slides and outcomes; where some rows say ``split`` = ``test``, only those are used.
         store: the bag store of these slides. Of a run that fine-tuned a backbone in each fold, the folder of
@@ -104,11 +104,11 @@ def external_validation(
         FitError: a fit is missing, or a bag was made by another recipe.
 
     Example:
-        run = mil.open_run("run")
-        validation = mil.external_validation(run, "abmil", "external.csv", "external-store")
+        validation = mil.external_validation("run", "abmil", "external.csv", "external-store")
         print(validation.evaluation["abmil"].metrics["accuracy"])
     """
-    table, store, notify = Path(table), Path(store), notify or (lambda _text: None)
+    run, table, store = to_run(run), Path(table), Path(store)
+    notify = notify or (lambda _text: None)
     members = run.fits(model)
     train_rows, test_rows = split_train_test(read_table(table, run.settings.reading, notify))
     rows, logs = test_rows or train_rows, log_paths(table, store, run.path)

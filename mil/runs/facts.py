@@ -24,8 +24,8 @@ class RunFacts:
     """
 
     path: Path
-    info: Mapping[str, Any]
-    moved: Mapping[str, Path] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(repr=False)
+    moved: Mapping[str, Path] = field(default_factory=dict, repr=False)
 
     # What was done.
 
@@ -110,6 +110,12 @@ class RunFacts:
     def bags(self) -> Mapping[str, str]:
         """The fingerprint of each slide's bag."""
         bags: Mapping[str, str] = self.info.get("bags", {})
+        return bags
+
+    @property
+    def tissue_bags(self) -> Mapping[str, str]:
+        """The fingerprint of each slide's bag of tissue, of a run that segmented in each fold."""
+        bags: Mapping[str, str] = self.info.get("tissue_bags", {})
         return bags
 
     @property

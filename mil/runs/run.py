@@ -129,7 +129,7 @@ class Run(RunFacts):
             label_is=self.settings.reading.label_is,
         )
         for bag in cohort.bags:
-            if self.info["tissue_bags"].get(bag.slide) != bag.data_sha256:
+            if self.tissue_bags.get(bag.slide) != bag.data_sha256:
                 raise RunError(
                     f"{self.settings.store}: the bag of {bag.slide} has changed since the run. Make the run "
                     "again."
@@ -331,6 +331,15 @@ class Run(RunFacts):
                 f"{missing[0]}. Make the run again."
             )
         return tuple(self.load(model, fold) for fold in folds)
+
+
+def to_run(source: "Run | Path | str") -> Run:
+    """An open run, or the one in a folder.
+
+    Raises:
+        RunError: as ``open_run``.
+    """
+    return source if isinstance(source, Run) else open_run(Path(source))
 
 
 def open_run(path: Path, *, store: Path | None = None, cohort: Path | None = None) -> Run:

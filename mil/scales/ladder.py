@@ -228,7 +228,7 @@ def _judge(
         p = None
         if number:
             [pair] = compare_tables(predictions[number], predictions[0]).pairs
-            p = pair.to_json().get("p")
+            p = pair.p
         rungs.append(
             Rung(
                 mpp=mpp,
@@ -236,7 +236,7 @@ def _judge(
                 seconds_per_slide=cost["seconds"],
                 run=run,
                 accuracy=estimates[number][metric],
-                p=None if p is None else float(str(p)),
+                p=p,
             )
         )
     return Ladder(

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from features.errors import InputError
 from features.extraction.jobs import JobSettings, jobs_of_rows
 from features.progress import Progress
 from mil.data.cohort import Cohort
 from mil.data.reading import TableReading
 from mil.data.splits import Fold
 from mil.data.table import training_rows
-from mil.errors import CohortError, FitError
+from mil.errors import CohortError
 from mil.evaluation.predictions import Predictions
 from mil.learning.crossval import fit_anew
 from mil.runs.cases import cohort_as_tested
@@ -161,6 +162,7 @@ class SegmentedCases:
         """Folds of the cases; bags that are not of all tissue are refused.
 
         Raises:
+            InputError: the plan combines a score with columns.
             CohortError: rows of the table are left out, or the bags are of another region.
         """
         check_tissue(self.cohort)
@@ -170,9 +172,9 @@ class SegmentedCases:
                 "Take the other rows out of the table."
             )
         if plan.combine:
-            raise FitError(
-                "A score is not combined with columns where each fold selects its tiles. Leave out combine, "
-                "or the segmentation in each fold."
+            raise InputError(
+                f"combine={plan.combine} does not work where each fold selects its tiles. Leave one of "
+                "them out."
             )
         return StoredCases(self.cohort).split(plan, notify)
 

@@ -54,10 +54,3 @@ def test_unknown_model_is_refused_before_the_run(study, task):
     with pytest.raises(UsageError, match=r"No model 'abmli'\. Did you mean 'abmil'"):
         crossval(asked(study, task=task, combine="abmli"))
     assert not (study / "run").exists()
-
-
-def test_fine_tuning_per_fold_is_refused(study):
-    with pytest.raises(
-        UsageError, match=r"--combine does not work with --finetune per-fold\. Leave one"
-    ):
-        asked(study, store=None, finetune="per-fold", finetune_config=study / "x.toml")

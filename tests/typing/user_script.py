@@ -70,6 +70,8 @@ comparison = run.compare()
 assert_type(comparison, Comparison)
 assert_type(comparison.pairs, Sequence[PairComparison])
 assert_type(comparison.pairs[0].first, str)
+assert_type(comparison.pairs[0].p, float | None)
+assert_type(comparison.pairs[0].p_holm, float | None)
 
 explanation = run.explain("case-01-s1", method="evidence")
 assert_type(explanation, mil.Explanation)
@@ -90,7 +92,8 @@ for method in mil.list_methods():
 
 for test in mil.permute(run, 20, "permuted"):
     assert_type(test.leaks, bool)
-validation = mil.external_validation(run, "abmil", "external.csv", "external-store")
+assert_type(mil.permute("run", 20, Path("permuted"))[0].p_value, float | None)
+validation = mil.external_validation(Path("run"), "abmil", "external.csv", "external-store")
 assert_type(validation.evaluation["abmil"].metrics["accuracy"].value, float | None)
 
 with mil.open_slide("slides/case-01-s1.tiff") as slide:

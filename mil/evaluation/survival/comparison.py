@@ -55,6 +55,16 @@ class SurvivalPairTest:
     ibs: Difference | None
     detectable: float | None
 
+    @property
+    def p(self) -> float | None:
+        """That of the difference in Harrell's C."""
+        return self.harrell and self.harrell.p
+
+    @property
+    def p_holm(self) -> float | None:
+        """That of the difference in Harrell's C, adjusted over all pairs."""
+        return self.harrell and self.harrell.p_holm
+
     def to_json(self) -> dict[str, object]:
         """The fields as plain values."""
         return asdict(self)

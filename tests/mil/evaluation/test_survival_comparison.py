@@ -264,6 +264,7 @@ def test_models_of_one_table():
         "24 cases, 12 events; p adjusted over 3 pairs (Holm).",
         str(comparison),
     ]
+    assert (comparison.pairs[0].p, comparison.pairs[0].p_holm) == (harrell.p, harrell.p_holm)
     assert comparison.rows()[0]["ibs_p_holm"] == comparison.pairs[0].ibs.p_holm
     with_reference = compare_survival_models(predictions, "true")
     assert [(t.first, t.second) for t in with_reference.pairs] == [

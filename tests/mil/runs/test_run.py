@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import mil
 from features.bags.bag import read_bag, write_bag
 from mil.errors import CohortError, FitError, LeakageError, NotInRun, RunError
 from mil.learning.fitted import save_model
@@ -49,6 +50,16 @@ def run(original, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(original, folder)
     return open_run(folder / "run", store=folder / "store", cohort=folder / "cohort.csv")
+
+
+def test_a_run_and_a_cohort_print_in_a_line(original):
+    run = open_run(original / "run")
+    assert repr(run) == f"Run(path={original / 'run'!r})"
+    assert repr(mil.open_run(run.path)) == repr(run)
+    assert repr(COHORT) == "Cohort(6 cases, 8 slides, classes class-a, class-b, task diagnosis)"
+    shown = repr(COHORT.cases[0].bags[0])
+    assert len(shown) < 1000
+    assert "slide=" in shown
 
 
 def test_settings_are_typed(tmp_path):
@@ -310,13 +321,13 @@ def key_lookups(root):
         f"{path.relative_to(root)}:{number}"
         for package in ("mil", "cli")
         for path in sorted((root / package).rglob("*.py"))
-        if not path.is_relative_to(root / "mil" / "runs")
+        if path.relative_to(root).as_posix() not in ("mil/runs/facts.py", "mil/runs/record.py")
         for number, line in enumerate(path.read_text().splitlines(), start=1)
         if re.search(KEYS, line)
     ]
 
 
-def test_only_mil_runs_knows_the_keys_of_run_json():
+def test_one_file_knows_the_keys_of_run_json():
     assert key_lookups(REPO) == []
 
 

@@ -220,6 +220,13 @@ def test_the_command_reads_the_run_of_a_segmenter(tissue, study, tmp_path):
     arguments += ["--folds", "2", "--segment", "per-fold", "--out", str(tmp_path / "run")]
     wrong = CliRunner().invoke(app, arguments)
     assert "--segment per-fold and --segment-config FILE go together" in str(wrong.exception)
-    done = CliRunner().invoke(app, [*arguments, "--segment-config", str(tmp_path / "run.json")])
+    arguments += ["--segment-config", str(tmp_path / "run.json")]
+    for flags, words in {
+        ("--combine", "mean"): "combine=mean does not work",
+        ("--allow-missing",): "Leave out allow_missing",
+    }.items():
+        refused = CliRunner().invoke(app, [*arguments, *flags])
+        assert words in str(refused.exception)
+    done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert open_run(tmp_path / "run").info["segmenting"]["cells"] == 200
