@@ -208,7 +208,8 @@ def show_explanation(explanation: "Explanation") -> None:
     infidelity = "undefined" if card["infidelity"] is None else f"{card['infidelity']:.2f}"
     similarity = card["likeness_to_untrained"]
     say(
-        f"  infidelity {infidelity} (0: scores predict what each tile changes, 1: nothing of it), "
+        f"  infidelity {infidelity} (0: the scores predict the effect of every tile; 1: no better "
+        f"than scores of zero), "
         f"sensitivity {card['sensitivity']:.2f}"
         + (
             ""

@@ -31,6 +31,13 @@ class FinetuneOptions(SlideOptions, FinetuneSettings, TaskColumns):
             "are not used.",
         }
     )
+    mpp: tuple[float, ...] = field(
+        default=(0.25,),
+        metadata={
+            "help": "Micrometres per pixel of a tile, one number: 0.25 is 40x, 0.625 is 16x.",
+            "split": ",",
+        },
+    )
     out: Path = field(
         metadata={"help": "The run folder to write: weights.safetensors and its card."}
     )
@@ -131,8 +138,10 @@ def finetune_config(options: FinetuneOptions) -> "FinetuneConfig":
 
 
 def _table(options: FinetuneOptions) -> Path:
+    from mil.finetune.config import NEEDS_TABLE
+
     if len(options.inputs) > 1:
-        raise UsageError("Fine-tuning needs labels: give one table with case, slide and label.")
+        raise UsageError(f"{NEEDS_TABLE} There are {len(options.inputs)} inputs.")
     return options.inputs[0]
 
 

@@ -23,10 +23,17 @@ class LadderRecipe:
 
     backbone: str = field(
         default="efficientnet-lite0",
-        metadata={"help": "As of `mil extract`.", "panel": "Backbone"},
+        metadata={
+            "help": "A backbone of `mil backbones`, used at every scale.",
+            "panel": "Backbone",
+        },
     )
     weights: str = field(
-        default="pretrained", metadata={"help": "As of `mil extract`.", "panel": "Backbone"}
+        default="pretrained",
+        metadata={
+            "help": "Weights of the backbone: `pretrained`, `random`, or a local file.",
+            "panel": "Backbone",
+        },
     )
     min_coverage: float = field(
         default=0.6,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Advance = Callable[[int], None]
+Notify = Callable[[str], None]  # is called with a sentence that a reader should know
 
 
 class Progress(Protocol):

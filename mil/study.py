@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features.errors import InputError
+from features.progress import Notify
 from mil.data.cohort import Cohort, load_cohort
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.finetune.config import FinetuneConfig
@@ -12,7 +13,6 @@ from mil.learning.fitted import FittedModel
 from mil.runs.cross_validation import (
     Computing,
     CrossValidation,
-    Notify,
     Plan,
     StoredCases,
     run_cross_validation,

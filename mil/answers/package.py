@@ -164,7 +164,7 @@ def open_predictor(path: Path, model: str = "", *, store: Path | None = None) ->
         raise RunError(f"{path} is a package and needs no bag store. Leave store out.")
     predictor = read_package(path)
     if model and (problem := unknown_problem("model", [model], [predictor.model])):
-        raise NotInRun(f"{path} has n{problem[1:]}")
+        raise NotInRun(f"{path}: {problem}")
     return predictor
 
 

@@ -163,7 +163,7 @@ def check_telling(cases: Sequence[Case | Row], names: Sequence[str]) -> None:
     if telling := telling_columns(cases, names):
         listing = "; ".join(f"column {found}" for found in telling)
         raise CohortError(
-            f"A model of clinical columns would learn the outcome by what is no cause of it: {listing}. Set "
+            f"The clinical model would read the outcome from columns that give it away: {listing}. Set "
             "clinical to the columns to read, without these."
         )
 

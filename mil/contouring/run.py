@@ -10,7 +10,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from features.bags.bag import PIXELS, fingerprint
 from features.files.atomic import write_atomic
 from features.files.tables import write_table
-from features.progress import Progress, Silent
+from features.progress import Notify, Progress, Silent
 from features.slides.names import file_name
 from features.volumes.image_files import write_image_file
 from features.volumes.jobs import VolumeJob
@@ -41,7 +41,6 @@ MASKS, CONFIDENCE = "masks", "confidence"
 TABLE, SCORES, EVALUATION = "volumes.csv", "scores.csv", "evaluation.json"
 STEP = 2**-10  # of confidence, as it is stored; rounded down, so that no voxel passes the cut by it
 COLUMNS = ("case", "timepoint", "modality", "path", "series", "mask", "roi")
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
-"""The settings of contouring. No other import than the standard library, for a fast command line."""
+"""The settings of contouring. Nothing heavy is imported, for a fast command line."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mil.errors import FitError
-
-LARGEST_SEED = 2**32
+from mil.settings import SEEDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +26,9 @@ class ContourSettings:
     window: str = field(
         default="",
         metadata={
-            "help": "Lowest and highest value that the network tells apart, in HU for CT, e.g. -160:240; "
-            "without it, 4 standard deviations of the volume's own tissue on either side of its mean.",
+            "help": "Lowest and highest value of the image; what lies beyond is clipped. In HU for CT, e.g. "
+            "-160:240; without it, 4 standard deviations of the volume's own tissue on either side of "
+            "its mean.",
             "panel": "Volumes",
         },
     )
@@ -62,7 +62,10 @@ class ContourSettings:
         default=8, metadata={"help": "Slices per step, half of them with the region."}
     )
     rate: float = field(default=3e-3, metadata={"help": "Highest learning rate."})
-    seed: int = field(default=0, metadata={"help": "Of folds, first weights and batches."})
+    seed: int = field(
+        default=0,
+        metadata={"help": "Seed of folds, initial weights and batches."},
+    )
 
     def __post_init__(self) -> None:
         if not self.modality:
@@ -75,8 +78,8 @@ class ContourSettings:
         for name in ("width", "steps", "batch"):
             if getattr(self, name) < 1:
                 raise FitError(f"{name} is {getattr(self, name)}. It must be 1 or more.")
-        if not 0 <= self.seed < LARGEST_SEED:
-            raise FitError(f"seed is {self.seed}. It must be from 0 to {LARGEST_SEED - 1}.")
+        if not 0 <= self.seed < SEEDS:
+            raise FitError(f"seed is {self.seed}. It must be from 0 to {SEEDS - 1}.")
         _ = self.limits
 
     @property

@@ -14,13 +14,14 @@ from features.extraction.jobs import (
     jobs_of_rows,
 )
 from features.extraction.run import Extraction, ExtractionOptions, extract_jobs
+from features.progress import Notify
 from features.recipe import Recipe
 from features.summary import listed
 from features.tiles.stain import load_reference
 from mil.data.case import Row
 from mil.data.names import matching
 from mil.data.reading import AS_WRITTEN, TableReading
-from mil.data.table import TEST, Notify, read_table
+from mil.data.table import TEST, read_table
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx")
 

@@ -126,9 +126,9 @@ def _refuse_doubtful(rows: Sequence[Row], event: str, source: str) -> None:
     doubt = None if "no" in read else doubtful_word(read)
     if doubt:
         raise CohortError(
-            f"{source}: column {event} says of some cases that the event happened and of none that it did "
-            f"not; {doubt[0]!r} is a word for a missing value. Write 0 where the case was censored, or leave "
-            "the cell empty if it is not known."
+            f"{source}: column {event} marks events but no censored case, and {doubt[0]!r} usually stands "
+            "for a missing value. Write 0 where the case was censored, or leave the cell empty if it is "
+            "not known."
         )
 
 

@@ -1,10 +1,11 @@
 """The study's table: one row per slide, read and checked."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from features.progress import Notify
 from features.slides.names import slide_name
 from mil.data.case import Row
 from mil.data.names import NUMBER, check_spelling, matching, plain_header
@@ -13,8 +14,6 @@ from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.sheet import Sheet, read_sheet, with_decimal_points
 from mil.data.values import doubtful_word, read_number, without_missing
 from mil.errors import CohortError
-
-Notify = Callable[[str], None]
 
 # Compared without regard to capitals, blanks and underscores.
 ALIASES = {

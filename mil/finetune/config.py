@@ -20,6 +20,8 @@ from mil.tasks.task import Task
 
 T = TypeVar("T")
 
+NEEDS_TABLE = "Fine-tuning needs labels: give a table with case, slide and label."
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
@@ -105,7 +107,7 @@ class FinetuneConfig:
             CohortError: the table cannot be read.
         """
         if table.suffix.lower() not in TABLE_SUFFIXES:
-            raise InputError("Fine-tuning needs labels: give a table with case, slide and label.")
+            raise InputError(NEEDS_TABLE)
         settings = JobSettings(
             annotations=self.annotations,
             slide_mpp=self.slide_mpp,
@@ -134,7 +136,7 @@ def label_slides(
         CohortError: a slide has no case, or a row has no outcome.
     """
     if not all(job.case for job in jobs):
-        raise CohortError("Fine-tuning needs labels: give a table with case, slide and label.")
+        raise CohortError(NEEDS_TABLE)
     task = task or task_class()()
     labelled = {row.slide: row for row in task.label_rows(split_train_test(rows)[0], source)}
     unlabelled = sorted(slide for slide, row in labelled.items() if not row.label)

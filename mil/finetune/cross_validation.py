@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from features.errors import InputError
-from features.progress import Progress
+from features.progress import Notify, Progress
 from mil.data.case import Row
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold
@@ -24,7 +24,6 @@ from mil.runs.cases import cohort_as_tested
 from mil.runs.clinical import clinical_facts
 from mil.runs.cross_validation import (
     Computing,
-    Notify,
     Plan,
     StoredFits,
     cohort_facts,

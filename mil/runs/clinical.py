@@ -1,7 +1,8 @@
 """The columns of the table that the clinical models of a run read, and what their reader should know."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from features.progress import Notify
 from features.summary import listed
 from mil.baselines.encoding import (
     clinical_columns,
@@ -12,8 +13,6 @@ from mil.baselines.encoding import (
 from mil.data.cohort import Cohort
 from mil.data.columns import is_follow_up, odd_cells
 from mil.heads.registry import reads_table
-
-Notify = Callable[[str], None]
 
 
 def clinical_facts(

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from features.progress import Progress, Silent
+from features.progress import Notify, Progress, Silent
 from mil.answers.reference import SlideReference, save_reference
 from mil.baselines.encoding import clinical_columns
 from mil.data.cohort import Cohort
@@ -27,8 +27,6 @@ from mil.runs.run import Run
 from mil.runs.run_log import log_run
 from mil.settings import FitSettings, SplitSettings
 from mil.tasks.task import Task
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 <store>/r<repeat>-f<fold>/<slide>.h5
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +18,6 @@ from mil.errors import CohortError, FitError, LeakageError, RunError
 from mil.learning.fitted import FittedModel
 from mil.runs.inputs import recipe_from
 from mil.runs.run import Run
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

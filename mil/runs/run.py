@@ -75,16 +75,16 @@ class Run(RunFacts):
         store = None if self.settings.own_bags else self.moved.get("store", self.settings.store)
         missing = {}
         if "cohort" in self.settings.stored and not self.table.exists():
-            missing["cohort=..."] = f"{self.table}, the table"
+            missing["cohort=..."] = f"the table {self.table}"
         if store is not None and not store.is_dir():
-            missing["store=..."] = f"{store}, the bag store"
+            missing["store=..."] = f"the bag store {store}"
         if not missing:
             return
         are, moved, places = ("is", "it has", "its new place")
         if len(missing) > 1:
             are, moved, places = ("are", "they have", "their new places")
         raise CohortError(
-            f"{' and '.join(missing.values())} of {self.path}, {are} not there. If {moved} moved, name "
+            f"{self.path}: {' and '.join(missing.values())} {are} not there. If {moved} moved, name "
             f"{places} ({', '.join(missing)})."
         )
 
@@ -294,7 +294,7 @@ class Run(RunFacts):
                 f"columns, and its fits are not kept. Name one of {', '.join(self.models)}."
             )
         if problem := unknown_problem("model", [model], self.models):
-            raise NotInRun(f"{self.path} has n{problem[1:]}")
+            raise NotInRun(f"{self.path}: {problem}")
 
     def ensemble(self, model: str) -> "tuple[FittedModel, ...]":
         """The fits of one model in every fold and repeat, which read the same bags.

@@ -1,6 +1,6 @@
 """The same cases at several scales: what each costs, and how well its models tell the cases apart."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -9,7 +9,7 @@ from typing import Any
 from features.extraction.jobs import JobSettings, jobs_of_rows
 from features.extraction.run import Extraction, extract_jobs
 from features.files.parse import parse_json
-from features.progress import Progress, Silent
+from features.progress import Notify, Progress, Silent
 from features.recipe import Recipe
 from mil.data.table import read_table, split_train_test
 from mil.errors import RunError
@@ -25,7 +25,6 @@ from mil.study import Study
 MAGNIFICATION_UM = 10.0  # 40x is nominally 0.25 micrometres per pixel
 ACCURACY = "accuracy"
 COST = "cost.json"  # in the folder of a scale: what its extraction took
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from features.errors import InputError
 from features.extraction.jobs import JobSettings, jobs_of_rows
-from features.progress import Progress
+from features.progress import Notify, Progress
 from mil.data.cohort import Cohort
 from mil.data.reading import TableReading
 from mil.data.splits import Fold
@@ -20,7 +20,6 @@ from mil.runs.cases import cohort_as_tested
 from mil.runs.clinical import clinical_facts
 from mil.runs.cross_validation import (
     Computing,
-    Notify,
     Plan,
     StoredCases,
     StoredFits,

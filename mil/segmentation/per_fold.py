@@ -13,7 +13,7 @@ from features.bags.select import TISSUE, select_tiles
 from features.errors import BagError
 from features.lowpower.segmenter import Segmenter
 from features.lowpower.tumour_map import TumourMap
-from features.progress import Progress, Silent
+from features.progress import Notify, Progress, Silent
 from features.recipe import SEGMENTED
 from features.regions.drawing import Region
 from mil.data.cohort import Cohort
@@ -25,7 +25,7 @@ from mil.learning.crossval import Fitter, cross_validate
 from mil.segmentation.cross_validation import has_tumour
 from mil.segmentation.folds import case_folds
 from mil.segmentation.learner import Learner, probabilities
-from mil.segmentation.slides import DrawnSlide, Notify, ReadSlide, check_negatives
+from mil.segmentation.slides import DrawnSlide, ReadSlide, check_negatives
 from mil.settings import FitSettings
 
 INNER_FOLDS = 5

@@ -22,7 +22,7 @@ from features.lowpower.segmenter import (
     read_segmenter_card,
     save_segmenter,
 )
-from features.progress import Progress, Silent
+from features.progress import Notify, Progress, Silent
 from mil.data.case import Row
 from mil.data.names import matching
 from mil.data.reading import AS_WRITTEN, TableReading
@@ -36,7 +36,6 @@ from mil.segmentation.learner import Learner, read_for
 from mil.segmentation.settings import SegmentSettings
 from mil.segmentation.slides import (
     DrawnSlide,
-    Notify,
     ReadSlide,
     annotations_sha256,
     check_negatives,

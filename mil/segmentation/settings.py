@@ -1,4 +1,4 @@
-"""The settings of a segmenter. No other import than the standard library, for a fast command line."""
+"""The settings of a segmenter. Nothing heavy is imported, for a fast command line."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 from features.choices import check_choices
 from features.recipe import ALWAYS_EXCLUDED, AnnotationOrigin
 from mil.errors import FitError
+from mil.settings import SEEDS
 
-SEEDS = 2**32
 NEGATIVE_CLASSES = ("Normal", "Stroma", "Other")
 
 
@@ -92,7 +92,9 @@ class SegmentSettings:
         default=0.5, metadata={"help": "Probability from which a cell is called tumour."}
     )
     steps: int = field(default=100, metadata={"help": "Steps that the U-Net is trained for."})
-    crops: int = field(default=4, metadata={"help": "Crops of 192 px of the U-Net's each step."})
+    crops: int = field(
+        default=4, metadata={"help": "Crops of 192 px per training step of the U-Net."}
+    )
     rate: float = field(
         default=2e-3,
         metadata={

@@ -1,7 +1,7 @@
 """The slides of a segmenter: found by the table, opened, with their cells and what is drawn on them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from features.extraction.identity import slide_fingerprints, source_sha256
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_rows
 from features.lowpower.cached_cells import SlideCells, read_cells
 from features.lowpower.feature_map import CellGrid, CellMap, lay_cells
+from features.progress import Notify
 from features.regions.annotations import annotation_sha256, read_annotations
 from features.slides.slide import Slide
 from mil.data.case import Row
@@ -21,7 +22,6 @@ from mil.segmentation.targets import Target, make_target, unknown_target
 
 COLUMN = "annotated"
 FULL, PARTIAL = "full", "partial"
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

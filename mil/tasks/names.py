@@ -102,9 +102,8 @@ def foreign_setting(task: str, changed: Mapping[str, object]) -> str:
             if name in names and owner != task:
                 text = ",".join(value) if isinstance(value, tuple) else value
                 return (
-                    f"{name}={text} has no use in a {task}: it is for a {owner}. Leave it out, or set "
-                    f"task to "
-                    f"{owner}."
+                    f"{name}={text} is not used by the task {task}, only by {owner}. Leave it out, or set "
+                    f"task to {owner}."
                 )
     return ""
 

@@ -189,19 +189,20 @@ def test_version(mil):
         (["evaluate", "a.csv", "--store", "s"], "--store belongs to a run; a.csv is a table."),
         (
             ["crossval", "a.csv", "s", "--out", "x", "--task", "survival", "--grade", "g"],
-            "--grade g has no use in a survival: it is for a grade. Leave it out, or set --task to grade.",
+            "--grade g is not used by the task survival, only by grade. Leave it out, or set --task to "
+            "grade.",
         ),
         (
             ["train", "a.csv", "s", "--out", "x", "--event", "dead"],
-            "--event dead has no use in a diagnosis: it is for a survival. Leave it out",
+            "--event dead is not used by the task diagnosis, only by survival. Leave it out",
         ),
         (
             ["finetune", "a.csv", "--out", "x", "--task", "grade", "--time-unit", "weeks"],
-            "--time-unit weeks has no use in a grade",
+            "--time-unit weeks is not used by the task grade",
         ),
         (
             ["nomogram", "a.csv", "--out", "x", "--clinical", "c", "--time", "t"],
-            "--time t has no use in a diagnosis",
+            "--time t is not used by the task diagnosis",
         ),
         (
             ["crossval", "a.csv", "store", "--out", "x", "--config", "list.json"],

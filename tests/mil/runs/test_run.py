@@ -207,9 +207,7 @@ def test_an_ensemble_is_every_fold_of_every_repeat(run):
 
 def test_a_model_that_the_run_does_not_have_is_named_with_the_nearest(run):
     for call in (lambda: run.model_for("a0-s1", "abmli"), lambda: run.ensemble("abmli")):
-        with pytest.raises(
-            NotInRun, match=r"has no model 'abmli'\. Did you mean 'abmil'\? Known: "
-        ):
+        with pytest.raises(NotInRun, match=r": No model 'abmli'\. Did you mean 'abmil'\? Known: "):
             call()
 
 
@@ -237,14 +235,14 @@ def test_a_place_that_is_gone_is_named_with_the_remedy(moved):
     with pytest.raises(CohortError) as caught:
         run.cohort()
     assert re.fullmatch(
-        r"\S+cohort\.csv, the table and \S+store, the bag store of \S+run, are not there\. "
+        r"\S+run: the table \S+cohort\.csv and the bag store \S+store are not there\. "
         r"If they have moved, name their new places \(cohort=\.\.\., store=\.\.\.\)\.",
         str(caught.value),
     )
     run = open_run(moved / "run", cohort=moved / "cohort.csv")
     with pytest.raises(
         CohortError,
-        match=r"run, is not there\. If it has moved, name its new place \(store=\.\.\.\)\.",
+        match=r"run: the bag store \S+ is not there\. If it has moved, name its new place \(store=\.\.\.\)",
     ):
         run.cohort()
     with pytest.raises(CohortError, match=r"store=...\)"):
