@@ -58,12 +58,12 @@ class SurvivalPairTest:
     @property
     def p(self) -> float | None:
         """That of the difference in Harrell's C."""
-        return self.harrell and self.harrell.p
+        return None if self.harrell is None else self.harrell.p
 
     @property
     def p_holm(self) -> float | None:
         """That of the difference in Harrell's C, adjusted over all pairs."""
-        return self.harrell and self.harrell.p_holm
+        return None if self.harrell is None else self.harrell.p_holm
 
     def to_json(self) -> dict[str, object]:
         """The fields as plain values."""

@@ -314,7 +314,7 @@ def test_an_overwritten_run_forgets_where_the_old_one_had_moved(moved):
 
 
 def key_lookups(root):
-    """Lines outside of mil/runs that look into run.json by its keys."""
+    """Lines outside of two files of mil/runs that look into run.json by its keys."""
     return [
         f"{path.relative_to(root)}:{number}"
         for package in ("mil", "cli")
@@ -339,10 +339,10 @@ def test_one_file_knows_the_keys_of_run_json():
     ],
 )
 def test_a_lookup_elsewhere_is_reported(tmp_path, line):
-    for folder in ("mil/runs", "mil/report", "cli"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "file.py").write_text(f"x = {line}\n")
-    assert key_lookups(tmp_path) == ["mil/report/file.py:1", "cli/file.py:1"]
+    for file in ("mil/report/page.py", "mil/runs/facts.py", "mil/runs/run.py", "cli/file.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(f"x = {line}\n")
+    assert key_lookups(tmp_path) == ["mil/report/page.py:1", "mil/runs/run.py:1", "cli/file.py:1"]
 
 
 def test_a_slide_that_the_run_does_not_have_is_named_with_the_nearest(run):
