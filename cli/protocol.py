@@ -134,6 +134,9 @@ def _classifier(arm: "Arm") -> str:
         return {"unet": "mask by U-Net", "map": "mask by linear head", "both": "mask by both"}[
             arm.segmenter
         ]
+    if arm.shows:
+        modalities = " and ".join(", ".join(channels) for channels in arm.shows)
+        return f"{arm.model or 'of single slices'}: {modalities}"
     return (arm.model or "of single tiles") + (f" on {arm.region} tiles" if arm.region else "")
 
 

@@ -59,7 +59,7 @@ BUDGET = {
         'questions.liposarcoma={liposarcoma=["LMS"], lipoma=["*"]}',
     ),
 }  # fmt: skip
-SERIES = ("CT", "Dose", "T1w", "T2w", "T1", "T2", "T1FSGd")  # of studies on volumes
+SERIES = ("CT", "Dose", "T1", "T2", "T1CEFS")  # of studies on volumes
 
 
 def is_of_volumes(name):
@@ -68,7 +68,7 @@ def is_of_volumes(name):
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
-    """Twelve patients with seven modalities; a third of them stand for another hospital's."""
+    """Twelve patients with five modalities; a third of them stand for another hospital's."""
     folder = tmp_path_factory.mktemp("series")
     for i in range(12):
         patient(folder / "patients" / f"p{i}", seed=i, modalities=SERIES, shape=(10, 32, 32))
