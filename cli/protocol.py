@@ -143,7 +143,7 @@ def _classifier(arm: "Arm") -> str:
 def _show_protocol(protocol: "Protocol") -> None:
     """Print the arms of a study, and where its settings come from."""
     from cli.console import say, show_table
-    from mil.protocols.protocol import MEASURES
+    from mil.protocols.protocol import measure_words
 
     say(f"{protocol.title}\n{protocol.source}\nOn {protocol.published_on}.\n")
     show_table(
@@ -155,7 +155,9 @@ def _show_protocol(protocol: "Protocol") -> None:
                 _classifier(arm),
                 "frozen" if not arm.finetune else f"trained from {arm.start or 'published'}",
                 TESTS[arm.test],
-                ", ".join(f"{MEASURES[name]} {value:g}" for name, value in arm.published.items()),
+                ", ".join(
+                    f"{measure_words(arm, name)} {value:g}" for name, value in arm.published.items()
+                ),
             ]
             for arm in protocol.arms
         ],

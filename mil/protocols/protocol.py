@@ -166,6 +166,11 @@ class Protocol:
         return values | {"stated": values.pop("from_source"), "ours": values.pop("chosen_here")}
 
 
+def measure_words(arm: Arm, name: str) -> str:
+    """A measure in words; tiles of volumes are slices."""
+    return MEASURES[name].replace("tiles", "slices" if arm.shows else "tiles")
+
+
 def protocol_names() -> list[str]:
     """Names of the protocols that can be run."""
     files = resources.files("mil.protocols").iterdir()

@@ -17,7 +17,7 @@ from mil.finetune.distributed import ranks
 from mil.protocols.best import describe_best
 from mil.protocols.films import Films
 from mil.protocols.measures import ArmResult, join_predictions
-from mil.protocols.protocol import MEASURES, Protocol
+from mil.protocols.protocol import Protocol, measure_words
 from mil.protocols.rerun import Rerun
 from mil.runs.files import PREDICTIONS, write_json
 from mil.runs.record import NewRun, finish_run
@@ -50,7 +50,7 @@ class ProtocolResult:
                 "arm": result.arm.name,
                 "backbone": result.arm.backbone,
                 "measure": name,
-                "words": MEASURES[name].replace("tiles", "slices" if result.arm.shows else "tiles"),
+                "words": measure_words(result.arm, name),
                 "published": result.arm.published.get(name),
                 "measured": value,
                 "low": result.intervals.get(name, (None, None))[0],
