@@ -93,10 +93,10 @@ class Series:
     def details(self) -> str:
         """What tells series of one modality apart, in numbers: TR and TE of MR, the part of its UID."""
         facts, words = dict(self.facts), []
-        for name, label in TIMES:
+        for name, word in TIMES:
             value = facts.get(name)
-            if self.modality == "MR" and isinstance(value, float) and label not in self.part:
-                words.append(f"{label} {value:g} ms")
+            if self.modality == "MR" and isinstance(value, float) and word not in self.part:
+                words.append(f"{word} {value:g} ms")
         return ", ".join([*words, *([self.part] if self.part else [])])
 
     def describe(self) -> str:

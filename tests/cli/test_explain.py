@@ -99,7 +99,9 @@ def test_measures_of_a_single_tile_are_undefined(trained, tmp_path, capsys):
     path = tmp_path / "s.h5"
     write_bag(path, made_bag("s", n_tiles=1))
     explain(ExplainOptions(run=trained, input=path, method="evidence", out=tmp_path / "out"))
-    assert "infidelity undefined (0: scores predict" in " ".join(capsys.readouterr().out.split())
+    assert "infidelity undefined (0: the scores predict" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_unknown_method_is_refused_with_the_nearest(trained, tmp_path):

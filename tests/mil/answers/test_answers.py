@@ -320,7 +320,7 @@ def test_a_package_that_was_changed_or_exists_is_refused(run, predictor, tmp_pat
     path = write_package(predictor, card_of_run(run, predictor), tmp_path / "package").path
     with pytest.raises(RunError, match="exists"):
         write_package(predictor, card_of_run(run, predictor), path)
-    with pytest.raises(RunError, match="no model 'mean'"):
+    with pytest.raises(RunError, match="No model 'mean'"):
         open_predictor(path, "mean")
     package = (path / "package.json").read_text()
     (path / "package.json").write_text(package.replace('"model": "abmil"', '"model": "mean"'))

@@ -121,7 +121,7 @@ def test_times_without_variation_are_refused_before_any_fit(tmp_path):
 def test_a_dash_that_may_mean_no_event_is_refused(tmp_path, cells):
     rows = rows_of(tmp_path, *(f"c{i},s{i},{3 + i},{cell}" for i, cell in enumerate(cells)))
     with pytest.raises(
-        CohortError, match=f"{cells[1]!r} is a word for a missing value. Write 0 where"
+        CohortError, match=f"{cells[1]!r} usually stands for a missing value. Write 0 where"
     ):
         with_outcomes(rows, "time", "event")
 

@@ -196,7 +196,7 @@ def test_a_missing_fit_is_an_error(run):
             run.ensemble("majority")
     finally:
         path.write_bytes(content)
-    with pytest.raises(RunError, match=r"no model 'mean'\. Known: abmil"):
+    with pytest.raises(RunError, match=r"No model 'mean'\. Known: abmil"):
         run.ensemble("mean")
 
 
