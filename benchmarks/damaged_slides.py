@@ -256,8 +256,8 @@ def main() -> None:
     parser.add_argument("--real", type=Path, help="folder with small real slides")
     parser.add_argument("--cost", action="store_true")
     options = parser.parse_args()
-    found = sorted(options.real.iterdir()) if options.real else []
-    real = [path for path in found if path.suffix in (".svs", ".ndpi")]
+    files = sorted(options.real.iterdir()) if options.real else []
+    real = [path for path in files if path.suffix in (".svs", ".ndpi")]
     settings = {
         "seed": options.seed, "budget_s": BUDGET_S, "real": [path.name for path in real],
     }  # fmt: skip

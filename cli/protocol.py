@@ -9,6 +9,7 @@ import typer
 from cli.app import Group, app
 from cli.extract import SlideOptions, slide_jobs
 from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
+from cli.volumes import SeriesReading
 from mil.data.reading import TableReading
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class ShowOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(TableReading):
+class RunOptions(TableReading, SeriesReading):
     """Settings of `mil protocol run`."""
 
     name: str = field(metadata={"argument": "NAME", "help": "A name of `mil protocol list`."})
@@ -81,16 +82,6 @@ class RunOptions(TableReading):
     slide_mpp: float | None = field(
         default=None,
         metadata={"help": "Micrometres per level-0 pixel, where the slides do not say."},
-    )
-    roi: str = field(
-        default="",
-        metadata={"help": "The region of CT or MRI, where the table names none."},
-    )
-    cases: Path | None = field(
-        default=None,
-        metadata={
-            "help": "Table with one row per case, whose columns are added to those of series."
-        },
     )
     device: str = field(
         default="auto",

@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import typer
 
@@ -45,7 +45,29 @@ class TableOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeOptions(VolumeRecipe, Encoding):
+class SeriesReading:
+    """How a table of series is read."""
+
+    PANEL: ClassVar[str] = "Table"
+
+    roi: str = field(
+        default="",
+        metadata={
+            "help": "The region, where the table names none: its name in the structure sets, or its number "
+            "in label maps."
+        },
+    )
+    cases: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Table with one row per case, as label, age or split, whose columns are added to those "
+            "of the table of series."
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeOptions(VolumeRecipe, Encoding, SeriesReading):
     """Settings of `mil volumes extract`."""
 
     channels: tuple[str, ...] = field(
@@ -63,17 +85,6 @@ class VolumeOptions(VolumeRecipe, Encoding):
         metadata={
             "help": "The bag store: one <case>.h5 per examination, its films, and cohort.csv to learn from."
         }
-    )
-    roi: str = field(
-        default="",
-        metadata={
-            "help": "The region, where the table names none: its name in the structure sets, or its number "
-            "in label maps."
-        },
-    )
-    cases: Path | None = field(
-        default=None,
-        metadata={"help": "Table with one row per case, whose columns are added to cohort.csv."},
     )
     channels_all: int = field(
         default=0,
@@ -226,7 +237,7 @@ def _show(result: "VolumeExtraction", out: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContourOptions(ContourSettings):
+class ContourOptions(ContourSettings, SeriesReading):
     """Settings of `mil volumes contour`."""
 
     table: Path = field(
@@ -240,18 +251,6 @@ class ContourOptions(ContourSettings):
         metadata={
             "help": "The run folder to write: masks, scores.csv, and volumes.csv, which names the masks."
         }
-    )
-    roi: str = field(
-        default="",
-        metadata={
-            "help": "The region, where the table names none: its name in the structure sets, or its number "
-            "in label maps.",
-            "panel": "Volumes",
-        },
-    )
-    cases: Path | None = field(
-        default=None,
-        metadata={"help": "Table with one row per case, whose columns are added, such as split."},
     )
     folds: int = field(default=5, metadata={"help": "Folds of whole patients.", "panel": "Folds"})
     overwrite: bool = field(

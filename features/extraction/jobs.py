@@ -38,7 +38,7 @@ class SlideJob:
         mpp_source: where ``mpp`` comes from: ``table``, ``option`` or ``given``.
         fallback_mpp: micrometres per level-0 pixel, where the file gives none.
         case: if known.
-        from_tiles: the files are tiles already: tile images, or the film of a volume.
+        from_tiles: the files are tiles already: tile images, or, by its name, the film of a volume.
         coordinates: a bag whose tiles are read again, instead of laying a grid.
         segmenter: the file of a segmenter, whose tumour is used.
         near: where there is no such file, a sentence with the names closest to its own.
@@ -56,10 +56,14 @@ class SlideJob:
     segmenter: Path | None = None
     near: str = ""
 
+    def __post_init__(self) -> None:
+        if self.is_film:
+            object.__setattr__(self, "from_tiles", True)
+
     @property
     def is_film(self) -> bool:
         """Whether the file is the film of a volume of CT or MRI."""
-        return is_film_name(self.files[0].name)
+        return any(is_film_name(path.name) for path in self.files[:1])
 
     @property
     def region(self) -> str:
@@ -211,17 +215,16 @@ def jobs_of_rows(
             f"None of the table's {len(names)} slides is in {slides}, which holds {len(files)} slides, "
             f"e.g. {next(iter(files), 'none')}.{hint} Check slides and the slide column."
         )
-    found = {row.slide: _files_of(row.slide, files, slides, from_tiles=from_tiles) for row in rows}
     jobs = [
         SlideJob(
             slide=row.slide,
-            files=found[row.slide],
+            files=_files_of(row.slide, files, slides, from_tiles=from_tiles),
             annotations=settings.annotations,
             mpp=row.mpp or (settings.image_mpp if from_tiles else settings.slide_mpp_force),
             mpp_source="table" if row.mpp else settings.mpp_source,
             fallback_mpp=settings.slide_mpp,
             case=row.case,
-            from_tiles=from_tiles or is_film_name(found[row.slide][0].name),
+            from_tiles=from_tiles,
             near="" if row.slide in files else suggest(row.slide, files, 2),
         )
         for row in rows
@@ -303,7 +306,6 @@ def _path_jobs(path: Path, settings: JobSettings) -> list[SlideJob]:
             mpp=settings.slide_mpp_force,
             mpp_source=settings.mpp_source,
             fallback_mpp=settings.slide_mpp,
-            from_tiles=is_film_name(file.name),
         )
         for file in files
     ]

@@ -57,9 +57,9 @@ def tumour_map_of(slide: Slide, segmenter: Path, grid: CellGrid | None = None) -
     changed = segmenter.stat().st_mtime_ns
     key = (segmenter, changed, slide.path, slide.path.stat().st_mtime_ns, slide.mpp)
     with _KEPT.lock:
-        kept = _KEPT.maps.get(key)
-    if kept is not None:
-        return kept
+        known_map = _KEPT.maps.get(key)
+    if known_map is not None:
+        return known_map
     tumour = loaded_segmenter(segmenter, changed).tumour_map(slide, grid)
     with _KEPT.lock:
         if _KEPT.blocks:

@@ -24,6 +24,16 @@ def simpleitk() -> ModuleType:
     return _import("SimpleITK")
 
 
+def require() -> None:
+    """Refuse work on series before it begins: file by file, each would seem to be damaged.
+
+    Raises:
+        VolumeError: one of the packages is not installed.
+    """
+    pydicom()
+    simpleitk()
+
+
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)

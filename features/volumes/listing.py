@@ -13,6 +13,7 @@ from features.errors import FeaturesError, VolumeError
 from features.files.atomic import atomic_path
 from features.volumes.headers import is_dicom
 from features.volumes.image_files import is_image_file, read_layout
+from features.volumes.libraries import require
 from features.volumes.naming import (
     image_name,
     is_mask,
@@ -68,8 +69,9 @@ def list_series(folder: Path) -> tuple[ListedSeries, ...]:
     """All series of a folder with one folder per patient, or of one patient's folder.
 
     Raises:
-        VolumeError: there is no such folder, or no series in it.
+        VolumeError: there is no such folder, or no series in it, or a package is missing.
     """
+    require()
     inside = sorted(folder.iterdir()) if folder.is_dir() else []
     patients = [path for path in inside if path.is_dir() and not path.name.startswith(".")]
     loose = [path for path in inside if _is_image(path)]
@@ -130,17 +132,17 @@ def _doubt_of_one_patient(loose: Sequence[Path], patients: Sequence[Path]) -> st
 
 
 def _patient_rows(patient: Path) -> list[ListedSeries]:
-    found = scan_folder(patient)
-    images = [one for one in found.series if one.planes or not is_mask(one.paths[0])]
-    masks = [one.paths[0] for one in found.series if not one.planes and is_mask(one.paths[0])]
-    regions = [(path, *_regions(path)) for path in found.structure_sets]
+    folder = scan_folder(patient)
+    images = [one for one in folder.series if one.planes or not is_mask(one.paths[0])]
+    masks = [one.paths[0] for one in folder.series if not one.planes and is_mask(one.paths[0])]
+    regions = [(path, *_regions(path)) for path in folder.structure_sets]
     visits = _visits(images)
     rows = [
         _with_map(_row(patient.name, one, images, regions, visits), one, images, masks)
         for one in images
     ]
-    rows += [_dose_row(patient.name, path) for path in found.doses]
-    reasons = _problems_of(found, rows)
+    rows += [_dose_row(patient.name, path) for path in folder.doses]
+    reasons = _problems_of(folder, rows)
     rows = [replace(row, problems=(*row.problems, *reasons)) for row in rows]
     return _with_twins_named(rows)
 

@@ -27,6 +27,7 @@ from features.volumes.cells import Cells, make_cells
 from features.volumes.facts import VolumeFacts
 from features.volumes.film import lay_out, read_facts, write_film
 from features.volumes.jobs import VolumeJob
+from features.volumes.libraries import require
 from features.volumes.predicted import card_path
 from features.volumes.recipe import VolumeRecipe
 
@@ -83,9 +84,11 @@ def lay_out_films(
         One outcome per volume; a volume that fails raises nothing.
 
     Raises:
-        VolumeError: two volumes have one name, or the folder has films that were laid out in other ways.
+        VolumeError: two volumes have one name, the folder has films that were laid out in other ways, or a
+            package is missing.
         OSError: the disk is full or not writable.
     """
+    require()
     _check_names(jobs)
     if not overwrite:
         _check_films(folder, recipe)

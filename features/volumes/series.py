@@ -309,8 +309,8 @@ def choose_series(path: Path, series: str = "") -> Series:
     Raises:
         VolumeError: there is none, or there are several; all are listed.
     """
-    found = find_series(path)
-    if not found:
+    listed = find_series(path)
+    if not listed:
         raise VolumeError(
             f"{path} holds no series of images. Pass the folder of a CT, MRI or PET series."
         )
@@ -318,19 +318,19 @@ def choose_series(path: Path, series: str = "") -> Series:
     if word:
         names = [
             {one.uid, one.number, one.description, one.part, one.key, one.paths[0].name}
-            for one in found
+            for one in listed
         ]
         chosen = [
             one
-            for one, own in zip(found, names, strict=True)
+            for one, own in zip(listed, names, strict=True)
             if word in {name.strip().casefold() for name in own if name}
         ]
     else:
-        chosen = list(found)
+        chosen = list(listed)
     if len(chosen) == 1:
         return chosen[0]
-    lines = "\n".join(f"  {one.describe()}" for one in (chosen or found)[:SHOWN])
-    more = len(chosen or found) - SHOWN
+    lines = "\n".join(f"  {one.describe()}" for one in (chosen or listed)[:SHOWN])
+    more = len(chosen or listed) - SHOWN
     raise VolumeError(
         (f"{path} has no series {series!r}; it has\n" if not chosen else "")
         + (

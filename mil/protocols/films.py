@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from features.bags.bag import fingerprint
 from features.extraction.jobs import SlideJob
 from features.progress import Progress
 from features.volumes.preparation import film_jobs, lay_out_films
@@ -13,7 +14,7 @@ from mil.errors import FitError
 
 @dataclass(frozen=True, kw_only=True)
 class Films:
-    """The films of a table.
+    """The films of a table; those of other settings, from an earlier run, are not mixed in.
 
     Attributes:
         table: the volumes.
@@ -33,7 +34,8 @@ class Films:
             FitError: a volume cannot be laid out.
         """
         if recipe.channels not in self._jobs:
-            folder = self.folder / "+".join(recipe.channels)
+            layout = fingerprint(recipe.to_json())[:8]
+            folder = self.folder / f"{'+'.join(recipe.channels)}-{layout}"
             films = lay_out_films(self.table.jobs, recipe, folder, self.progress)
             for film in films:
                 if film.status == "failed":

@@ -102,7 +102,6 @@ def extract_slides(
             annotations=annotations,
             segmenter=segmenter,
             fallback_mpp=slide_mpp,
-            from_tiles=is_film_name(path.name),
         )
         for path in slides
     ]

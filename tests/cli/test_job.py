@@ -117,14 +117,14 @@ def small(tmp_path_factory):
 
 def test_a_finished_run_is_not_overwritten_unasked(small, tmp_path, mil):
     run = tmp_path / "run"
-    asked = ["crossval", "cohort.csv", "store", "--models", "majority", "--out", run]
-    mil(*asked, cwd=small)
+    words = ["crossval", "cohort.csv", "store", "--models", "majority", "--out", run]
+    mil(*words, cwd=small)
     before = (run / "run.json").read_bytes()
-    refused = mil(*asked, cwd=small, check=False)
+    refused = mil(*words, cwd=small, check=False)
     assert refused.returncode == 1
     assert "finished run" in refused.stderr
     assert (run / "run.json").read_bytes() == before
-    mil(*asked, "--overwrite", cwd=small)
+    mil(*words, "--overwrite", cwd=small)
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +133,8 @@ def embedded(tmp_path_factory, mil):
     folder = tmp_path_factory.mktemp("embedded")
     write_small_cohort(folder, 2)
     network = ("--backbone", "test_resnet", "--weights", "random")
-    asked = ["cohort.csv", "--slides", "slides", "--annotations", "annotations", *network]
-    mil("extract", *asked, "--out", "store", cwd=folder)
+    words = ["cohort.csv", "--slides", "slides", "--annotations", "annotations", *network]
+    mil("extract", *words, "--out", "store", cwd=folder)
     return folder
 
 
@@ -148,8 +148,8 @@ def few(embedded, tmp_path):
 
 def test_predicting_a_slide_equals_predicting_its_bag(few, mil):
     study = few
-    asked = ["cohort.csv", "store", "--model", "mean", "--epochs", "5", "--out", "trained"]
-    mil("train", *asked, cwd=study)
+    words = ["cohort.csv", "store", "--model", "mean", "--epochs", "5", "--out", "trained"]
+    mil("train", *words, cwd=study)
     mil("predict", "trained", "store/case-02-s1.h5", "--out", "bag.csv", cwd=study)
     mil(
         "predict", "trained", "slides/case-02-s1.tiff", "--annotations", "annotations",
@@ -162,8 +162,8 @@ def test_predicting_a_slide_equals_predicting_its_bag(few, mil):
         assert [row["trained_on_it"] for row in rows] == ["yes", "yes"]
         assert [row["case"] for row in rows] == ["case-02", "case-02"]
         assert "label" not in rows[0]
-    asked = ["trained", "store/case-02-s1.h5", "--method", "attention", "--out", "e"]
-    refused = mil("explain", *asked, cwd=study, check=False)
+    words = ["trained", "store/case-02-s1.h5", "--method", "attention", "--out", "e"]
+    refused = mil("explain", *words, cwd=study, check=False)
     assert refused.returncode == 1
     assert "trained: has no model that suits attention" in refused.stderr
 
@@ -175,28 +175,28 @@ def test_a_slide_of_unknown_case_is_not_called_unseen(few, mil):
     (study / "slides2" / "x.geojson").symlink_to(
         (study / "annotations" / "case-02-s1.geojson").resolve()
     )
-    asked = ["slides2/x.tiff", "--annotations", "slides2"]
+    words = ["slides2/x.tiff", "--annotations", "slides2"]
     lines = (study / "cohort.csv").read_text().splitlines(keepends=True)
     (study / "others.csv").write_text("".join(line for line in lines if "case-02" not in line))
     mil("train", "others.csv", "store", "--epochs", "2", "--out", "trained", cwd=study)
-    done = mil("predict", "trained", *asked, "--out", "p.csv", cwd=study)
+    done = mil("predict", "trained", *words, "--out", "p.csv", cwd=study)
     assert [row["trained_on_it"] for row in read_csv(study / "p.csv")] == ["unknown", "unknown"]
     assert "may have seen it" in done.stderr
     (study / "table.csv").write_text("case,slide\ncase-03,x\n")
-    mil("predict", "trained", *asked, "--cohort", "table.csv", "--out", "p.csv", cwd=study)
+    mil("predict", "trained", *words, "--cohort", "table.csv", "--out", "p.csv", cwd=study)
     assert [row["trained_on_it"] for row in read_csv(study / "p.csv")] == ["yes", "yes"]
-    told = mil("explain", "trained", *asked, "--out", "e", cwd=study).stdout
-    assert "its case is not known: the model may have seen it" in told
+    printed = mil("explain", "trained", *words, "--out", "e", cwd=study).stdout
+    assert "its case is not known: the model may have seen it" in printed
 
 
 def test_explain_uses_the_fold_that_left_the_case_out(demo, tmp_path, mil):
     folds = json.loads((demo / "run" / "folds.json").read_text())
     slide, drawn = demo / "slides" / "case-03-s1.tiff", ("--annotations", demo / "annotations")
     bag = demo / "store" / "case-04-s1.h5"
-    for case, asked in (("case-03", (slide, *drawn)), ("case-04", (bag,))):
+    for case, words in (("case-03", (slide, *drawn)), ("case-04", (bag,))):
         [fold] = [fold["index"] for fold in folds if case in fold["test"]]
-        told = mil("explain", demo / "run", *asked, "--out", tmp_path).stdout
-        assert f"model of fold {fold}, not trained on this case" in told
+        printed = mil("explain", demo / "run", *words, "--out", tmp_path).stdout
+        assert f"model of fold {fold}, not trained on this case" in printed
 
 
 def test_a_cross_validation_answers_by_the_fits_that_have_not_seen_the_case(demo, tmp_path, mil):
@@ -244,8 +244,8 @@ def test_names_from_the_table_are_escaped_in_the_report(small, tmp_path, mil):
 
 
 def test_an_interrupt_says_that_nothing_is_lost(small, tmp_path, command):
-    asked = ["crossval", "cohort.csv", "store", "--models", "abmil", "--out", tmp_path / "r"]
-    running = command(*asked, "--epochs", 5000, cwd=small)
+    words = ["crossval", "cohort.csv", "store", "--models", "abmil", "--out", tmp_path / "r"]
+    running = command(*words, "--epochs", 5000, cwd=small)
     deadline = time.monotonic() + 120
     while not (tmp_path / "r" / "folds.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -256,5 +256,5 @@ def test_an_interrupt_says_that_nothing_is_lost(small, tmp_path, command):
 
 
 def test_no_bar_is_drawn_where_output_is_no_terminal(small, mil, tmp_path):
-    asked = ["crossval", "cohort.csv", "store", "--models", "majority", "--out", tmp_path / "r"]
-    assert mil(*asked, cwd=small).stderr == ""
+    words = ["crossval", "cohort.csv", "store", "--models", "majority", "--out", tmp_path / "r"]
+    assert mil(*words, cwd=small).stderr == ""

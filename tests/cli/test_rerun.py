@@ -112,11 +112,13 @@ def rerun(study, series, tmp_path_factory):
     def run(name):
         folder, out, err = tmp_path_factory.mktemp(name) / "out", io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
-            asked = options(study, folder, name)
+            settings = options(study, folder, name)
             if is_of_volumes(name):
                 table, cases = series / "volumes.csv", series / "cases.csv"
-                asked = replace(asked, cohort=table, cases=cases, slides=None, annotations=None)
-            module.run(asked)
+                settings = replace(
+                    settings, cohort=table, cases=cases, slides=None, annotations=None
+                )
+            module.run(settings)
         return folder, out.getvalue(), err.getvalue()
 
     return run

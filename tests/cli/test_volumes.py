@@ -50,9 +50,9 @@ def test_every_patient_has_a_bag_and_a_row_to_learn_from(study):
 
 def test_a_second_run_embeds_nothing(study):
     before = {path: path.read_bytes() for path in (study / "store").glob("*.h5")}
-    said = run("extract", study / "volumes.csv", "--channels", "CT,T1,PET", "--out", study / "store",
+    printed = run("extract", study / "volumes.csv", "--channels", "CT,T1,PET", "--out", study / "store",
                "--cases", study / "cases.csv", *TINY)  # fmt: skip
-    assert "8 were laid out before" in said
+    assert "8 were laid out before" in printed
     assert {path: path.read_bytes() for path in (study / "store").glob("*.h5")} == before
 
 
@@ -66,9 +66,9 @@ def test_the_run_is_learnt_reported_explained_and_audited(study, mil):
     mil("explain", "run", "store/p0.h5", "--model", "mean", "--method", "grad-cam", "--slides",
         "store/films", "--out", "cam", cwd=study)  # fmt: skip
     mil("view", "run", "--slides", "store/films", "--check", cwd=study)
-    said = mil("audit", "run", "--out", "audited", cwd=study).stdout
-    assert "tumour volume" in said
-    assert "stain" not in said
+    printed = mil("audit", "run", "--out", "audited", cwd=study).stdout
+    assert "tumour volume" in printed
+    assert "stain" not in printed
 
 
 def test_a_film_laid_out_otherwise_is_not_shown_as_the_bags(study, tmp_path, mil):
@@ -124,17 +124,17 @@ def test_a_store_is_filled_for_every_choice_of_modalities(study, tmp_path):
 def test_a_bad_volume_is_named_and_ends_with_1(study, tmp_path):
     table = (study / "volumes.csv").read_text().replace("p3/T1_image", "p3/T1_gone")
     (study / "broken.csv").write_text(table)
-    said = run(
+    printed = run(
         "extract", study / "broken.csv", "--channels", "T1", "--out", tmp_path / "s", *TINY, code=1
     )
-    assert "p3: " in said
-    assert "T1_gone" in said
-    assert "1 of 8 volumes failed" in said
+    assert "p3: " in printed
+    assert "T1_gone" in printed
+    assert "1 of 8 volumes failed" in printed
     assert len(list((tmp_path / "s").glob("*.h5"))) == 7
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "printed"),
     [
         ((), "--channels CT,T1,PET, or --channels-all 3"),
         (("--channels", "CT", "--channels-all", "1"), "--channels CT,T1,PET, or --channels-all 3"),
@@ -143,14 +143,14 @@ def test_a_bad_volume_is_named_and_ends_with_1(study, tmp_path):
         (("--channels", "CT", "--show", "some"), "some"),
     ],
 )
-def test_wrong_use_ends_with_the_remedy(study, tmp_path, words, said, mil):
+def test_wrong_use_ends_with_the_remedy(study, tmp_path, words, printed, mil):
     done = mil("volumes", "extract", study / "volumes.csv", *words, "--out", tmp_path, check=False)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert printed in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "printed"),
     [
         ("case,path\na,b\n", "no column modality"),
         ("case,modality,path\na,CT,\n", "line 2: path is empty"),
@@ -162,12 +162,12 @@ def test_wrong_use_ends_with_the_remedy(study, tmp_path, words, said, mil):
         ("case,patient,modality,path\na,b,CT,x\n", "both mean case"),
     ],
 )
-def test_a_table_that_cannot_be_read_says_why(tmp_path, table, said, mil):
+def test_a_table_that_cannot_be_read_says_why(tmp_path, table, printed, mil):
     (tmp_path / "t.csv").write_text(table)
     words = ("volumes", "extract", tmp_path / "t.csv", "--channels", "CT", "--out", tmp_path / "s")
     done = mil(*words, check=False)
     assert done.returncode == 1
-    assert said in done.stderr
+    assert printed in done.stderr
 
 
 def test_a_model_answers_for_films_and_bags_and_refuses_what_was_laid_out_otherwise(
@@ -179,8 +179,8 @@ def test_a_model_answers_for_films_and_bags_and_refuses_what_was_laid_out_otherw
         "--seeds", 1, "--epochs", 2, "--out", run)  # fmt: skip
     film = tmp_path / "renamed.film.tiff"
     film.write_bytes((study / "store" / "films" / "p0.film.tiff").read_bytes())
-    said = mil("predict", run, film, study / "store" / "p1.h5", "--out", tmp_path / "new.csv")
-    assert "No pictures" not in said.stdout + said.stderr
+    printed = mil("predict", run, film, study / "store" / "p1.h5", "--out", tmp_path / "new.csv")
+    assert "No pictures" not in printed.stdout + printed.stderr
     rows = {r["slide"]: r for r in csv.DictReader((tmp_path / "new.csv").read_text().splitlines())}
     assert {"renamed", "p1"} <= set(rows)
     assert all(row["outcome"] != "failed" for row in rows.values()), rows
@@ -202,25 +202,25 @@ def test_a_model_answers_for_films_and_bags_and_refuses_what_was_laid_out_otherw
 
 def test_contours_are_judged_and_the_mask_that_was_trained_on_is_named(study, tmp_path):
     tiny = ("--field-mm", 48, "--width", 2, "--steps", 2, "--folds", 2)
-    said = run(
+    printed = run(
         "contour", study / "volumes.csv", "--modality", "T1", "--out", tmp_path / "run", *tiny
     )
-    assert "U-Net of three slices minus best window of values" in said
-    assert "Trained on: mask.nii.gz, label 1 (8 volumes)" in said
+    assert "U-Net of three slices minus best window of values" in printed
+    assert "Trained on: mask.nii.gz, label 1 (8 volumes)" in printed
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "printed"),
     [
         (("--modality", "T1", "--folds", "1"), "--folds is 1. Two are the fewest."),
         (("--modality", "T1", "--window", "9"), "--window is '9'. Write it as -160:240."),
     ],
 )
-def test_wrong_use_of_contour_names_the_flag(study, tmp_path, mil, words, said):
+def test_wrong_use_of_contour_names_the_flag(study, tmp_path, mil, words, printed):
     table, out = study / "volumes.csv", tmp_path / "run"
     done = mil("volumes", "contour", table, "--out", out, *words, check=False)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert printed in done.stderr
 
 
 def test_cases_of_another_table_are_joined_or_refused_and_none_is_lost(study, tmp_path, mil):
@@ -255,5 +255,5 @@ def test_cases_of_another_table_are_joined_or_refused_and_none_is_lost(study, tm
     last.write_text("\n".join([table[0], *table[4:7]]) + "\n")
     for part in (first, last):
         mil("volumes", "extract", part, *words[3:])
-    kept = csv.DictReader((tmp_path / "s" / "cohort.csv").read_text().splitlines())
-    assert [(row["case"], row["label"]) for row in kept] == [("p0", "a"), ("p1", "a")]
+    rows = csv.DictReader((tmp_path / "s" / "cohort.csv").read_text().splitlines())
+    assert [(row["case"], row["label"]) for row in rows] == [("p0", "a"), ("p1", "a")]

@@ -68,8 +68,8 @@ def test_every_channel_shows_its_modality_from_its_lowest_to_its_highest_value(v
     [("region", (4, 11)), ("margin", (2, 13)), ("largest", (7, 8)), ("all", (0, 14))],
 )
 def test_slices_are_chosen(volumes, slices, expected):
-    found = make_cells(volumes, MASK, recipe(slices=slices, margin_mm=6.0)).facts.positions_mm
-    assert [round((place[2] - 100) / 3) for place in found] == list(range(*expected))
+    positions = make_cells(volumes, MASK, recipe(slices=slices, margin_mm=6.0)).facts.positions_mm
+    assert [round((place[2] - 100) / 3) for place in positions] == list(range(*expected))
 
 
 def test_masked_shows_the_region_alone_and_whole_all_of_the_slice(volumes):

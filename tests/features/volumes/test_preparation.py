@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -368,3 +369,14 @@ def test_visits_are_time_points_and_a_segmentation_is_named(tmp_path):
     }
     assert "seg.dcm is a segmentation of DICOM (SEG)" in rows[0].problems[0]
     assert "no region" in rows[0].problems[1]
+
+
+@pytest.mark.parametrize("package", ["pydicom", "SimpleITK"])
+def test_a_missing_package_is_said_at_once_and_not_of_every_file(tmp_path, monkeypatch, package):
+    """Read one by one, all series would be passed over as damaged, and the list be empty or short."""
+    folder = cohort(tmp_path / "in", 2)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(VolumeError, match=rf"need the package {package}.*sarcomil\[volumes\]"):
+        list_series(folder)
+    with pytest.raises(VolumeError, match=rf"need the package {package}"):
+        lay_out_films(jobs_of(folder), RECIPE, tmp_path / "films")

@@ -114,9 +114,9 @@ def test_a_real_dose_is_deflated_and_in_gray(treatment):
 
 
 def test_files_of_a_treatment_and_a_slice_at_the_last_plane_of_dose(folder, treatment):
-    found = scan_folder(folder / "radiotherapy")
-    assert [len(part) for part in (found.series, found.structure_sets, found.doses)] == [1, 1, 1]
-    assert [kind for _, kind in found.others] == ["RTPLAN"]
+    listed = scan_folder(folder / "radiotherapy")
+    assert [len(part) for part in (listed.series, listed.structure_sets, listed.doses)] == [1, 1, 1]
+    assert [kind for _, kind in listed.others] == ["RTPLAN"]
     ct = read_volume(folder / "radiotherapy")
     dose, _ = treatment
     assert dose.origin_mm[2] + 97 * 3 == pytest.approx(ct.origin_mm[2])

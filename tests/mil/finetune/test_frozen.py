@@ -204,7 +204,7 @@ def test_folds_share_what_their_frozen_layers_give(tmp_path, monkeypatch):
 
 def test_only_trainings_that_start_alike_share(tmp_path, monkeypatch):
     slides, shared = lessons(tmp_path / "tiles"), tmp_path / "shared"
-    found = []
+    computed_again = []
     for number, (settings, recipe) in enumerate(
         [
             (OFF, RECIPE),
@@ -216,8 +216,8 @@ def test_only_trainings_that_start_alike_share(tmp_path, monkeypatch):
     ):
         with counted(monkeypatch) as computed:
             tune(slides, tmp_path / str(number), settings, recipe, frozen=shared)
-        found.append(sum(computed) > 0)
-    assert found == [True, False, True, True, True]
+        computed_again.append(sum(computed) > 0)
+    assert computed_again == [True, False, True, True, True]
     assert shared.is_dir()
 
 

@@ -28,9 +28,9 @@ def write(path, rows, header):
 
 
 def test_both_forms_are_those_of_shrout_and_fleiss():
-    found = intraclass_correlation(JUDGED[:, :, None])
-    assert round(float(found.icc2[0]), 2) == 0.29
-    assert round(float(found.icc3[0]), 2) == 0.71
+    agreement = intraclass_correlation(JUDGED[:, :, None])
+    assert round(float(agreement.icc2[0]), 2) == 0.29
+    assert round(float(agreement.icc3[0]), 2) == 0.71
 
 
 def test_correlations_are_taken_feature_by_feature_and_flat_ones_are_undefined():
@@ -77,8 +77,8 @@ def test_what_two_readings_disagree_on_is_left_out_and_listed(readings, tmp_path
     assert [(row["feature"], row["used"]) for row in rows] == [
         (MEAN, "yes"), (NOISE, "no"), (SHIFTED, "no"),
     ]  # fmt: skip
-    kept = radiomics_bags(first, tmp_path / "other", repeat=second, icc_form="ICC3")
-    assert kept.names == (MEAN, SHIFTED)
+    consistent = radiomics_bags(first, tmp_path / "other", repeat=second, icc_form="ICC3")
+    assert consistent.names == (MEAN, SHIFTED)
     loose = radiomics_bags(first, tmp_path / "loose", repeat=second, icc=0)
     assert MEAN in loose.names
 
@@ -198,8 +198,8 @@ def test_pooled_models_learn_from_them(tmp_path, mil):
     write(tmp_path / "radiomics.csv", rows, ["case", MEAN, NOISE, SHIFTED])
     write(tmp_path / "cohort.csv", [[f"c{i}", f"c{i}", "ab"[i % 2]] for i in range(12)],
           ["case", "slide", "label"])  # fmt: skip
-    said = mil("volumes", "radiomics", "radiomics.csv", "--out", "store", cwd=tmp_path).stdout
-    assert "12 cases with 3 features of pyradiomics: store" in said
+    printed = mil("volumes", "radiomics", "radiomics.csv", "--out", "store", cwd=tmp_path).stdout
+    assert "12 cases with 3 features of pyradiomics: store" in printed
     mil("crossval", "cohort.csv", "store", "--models", "pooled-svm,pooled-logistic", "--folds", 2,
         "--repeats", 1, "--out", "run", cwd=tmp_path)  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "run" / "predictions.csv").read_text().splitlines()))

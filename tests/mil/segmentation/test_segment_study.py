@@ -20,8 +20,8 @@ def trained(study, tmp_path_factory):
     """Trained on the first four cases of the study; the last two are kept for testing."""
     folder = tmp_path_factory.mktemp("python")
     lines = (study.folder / "segmentation.csv").read_text().splitlines()
-    kept = [f"{line},{'test' if number > 3 else ''}" for number, line in enumerate(lines[1:])]
-    (folder / "drawn.csv").write_text("\n".join([f"{lines[0]},split", *kept]) + "\n")
+    rows = [f"{line},{'test' if number > 3 else ''}" for number, line in enumerate(lines[1:])]
+    (folder / "drawn.csv").write_text("\n".join([f"{lines[0]},split", *rows]) + "\n")
     notes = []
     done = mil.train_segmenter(
         folder / "drawn.csv", out=folder / "run", settings=QUICK, folds=2, notify=notes.append,
