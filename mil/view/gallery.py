@@ -100,6 +100,8 @@ class Gallery:
             "mpp": bag.mpp_l0,
             "side": bag.side_l0,
             "coords": bag.coords_l0.tolist(),
+            "part": "slice" if bag.volume else "tile",
+            "positions": None if bag.positions_mm is None else bag.positions_mm.tolist(),
             "coverage": [round(float(value), 3) for value in bag.coverage],
             "overview": bool(bag.thumbnail),
             "regions": region_rings(self._drawings, bag),

@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from features.bags.bag import read_bag
+from mil.runs.run import open_run
+from mil.view.gallery import Gallery
 from tests.features.volumes.patients import patient
 
 TINY = ("--backbone", "test_resnet", "--weights", "random", "--tile", "32")
@@ -66,6 +68,9 @@ def test_the_run_is_learnt_reported_explained_and_audited(study, mil):
     mil("explain", "run", "store/p0.h5", "--model", "mean", "--method", "grad-cam", "--slides",
         "store/films", "--out", "cam", cwd=study)  # fmt: skip
     mil("view", "run", "--slides", "store/films", "--check", cwd=study)
+    shown = Gallery(open_run(study / "run"), {}).slide(0)
+    places = read_bag(study / "store" / f"{shown['slide']}.h5").positions_mm
+    assert (shown["part"], shown["positions"]) == ("slice", places.tolist())
     printed = mil("audit", "run", "--out", "audited", cwd=study).stdout
     assert "tumour volume" in printed
     assert "stain" not in printed
