@@ -218,15 +218,19 @@ def _extract(options: VolumeOptions, channels: tuple[str, ...]) -> int:
 
 def _show(result: "VolumeExtraction", out: Path) -> None:
     from cli.console import complain, counted, say, warn
+    from features.summary import listed
 
     done = [film for film in result.films if film.facts]
     slices = sum(len(film.facts) for film in done if film.facts)
     before = sum(film.status == "skipped" for film in done)
     known = f"; {before} were laid out before" if before else ""
     say(f"{counted(len(done), 'volume')} with {slices} slices{known}. Bags: {out}")
+    noted: dict[str, list[str]] = {}
     for film in done:
         for note in film.notes:
-            warn(f"{film.name}: {note}")
+            noted.setdefault(note, []).append(film.name)
+    for note, names in noted.items():
+        warn(f"{listed(names)}: {note}")
     for reason in result.failed:
         complain(reason)
     if result.failed:
