@@ -15,7 +15,7 @@ from features.errors import SarcomilError, UnknownName
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 PANELS = {  # of `mil --help`, in the order in which data travels
-    "Prepare": ("check", "segment", "extract", "volumes", "convert", "join", "finetune"),
+    "Prepare": ("fetch", "check", "segment", "extract", "volumes", "convert", "join", "finetune"),
     "Learn": ("crossval", "train", "predict", "package", "card", "protocol"),
     "Judge": ("evaluate", "compare", "learning-curve", "ladder", "permute", "audit", "external"),
     "Look": ("report", "explain", "concepts", "view", "decision", "nomogram"),

@@ -17,6 +17,7 @@ PANELS = (
     "", "Map", "Table", "Task", "Models", "Folds", "Training", "Fine-tuning", "Fine-tuning in each fold",
     "Segmentation in each fold", "Metrics", "Volumes", "Backbone", "Tiles", "Runs", "Files to import",
     "Slides", "Scale", "Annotations", "Stain and colour", "Computing", "Moved files",
+    "Transfer",
 )  # fmt: skip
 MAX_METAVAR = 40  # of choices; the help lists longer ones behind its text
 TYPES = {int: "<int>", float: "<number>", Path: "<path>"}

@@ -15,6 +15,7 @@ GROUPS = {
         "Recipe", "extract", "convert", "join", "Bag", "read_bag", "write_bag", "open_slide", "Slide",
         "read_annotations", "load_backbone", "list_backbones", "VolumeRecipe", "extract_volumes",
     ),
+    "Public cohorts": ("fetch_gdc", "fetch_idc", "FetchedCohort"),
     "Data": ("load_cohort", "Cohort", "Case", "split_cases", "Fold"),
     "Tasks": ("Diagnosis", "Survival", "Grade", "Task"),
     "Settings": ("FitSettings", "SplitSettings", "JudgeSettings"),
@@ -34,7 +35,7 @@ GROUPS = {
     "Explaining": ("explain", "list_methods", "TileScores", "Explanation"),
     "Errors": (
         "SarcomilError", "FeaturesError", "SlideError", "BagError", "MilError", "CohortError", "LeakageError",
-        "FitError", "RunError", "PredictionsError",
+        "FitError", "RunError", "PredictionsError", "FetchError",
     ),
     "Version": ("__version__",),
 }  # fmt: skip

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from mil.data.splits import split_cases as split_cases
     from mil.data.volumes import extract_volumes as extract_volumes
     from mil.errors import CohortError as CohortError
+    from mil.errors import FetchError as FetchError
     from mil.errors import FitError as FitError
     from mil.errors import LeakageError as LeakageError
     from mil.errors import MilError as MilError
@@ -66,6 +67,9 @@ if TYPE_CHECKING:
     from mil.explanation.methods import list_methods as list_methods
     from mil.explanation.scores import TileScores as TileScores
     from mil.explanation.write import Explanation as Explanation
+    from mil.fetch.gdc_cohort import fetch_gdc as fetch_gdc
+    from mil.fetch.idc_cohort import fetch_idc as fetch_idc
+    from mil.fetch.result import FetchedCohort as FetchedCohort
     from mil.heads.head import Head as Head
     from mil.heads.head import HeadOutput as HeadOutput
     from mil.heads.head import HeadSettings as HeadSettings
@@ -105,6 +109,8 @@ __all__ = [
     "Evaluation",
     "Explanation",
     "FeaturesError",
+    "FetchError",
+    "FetchedCohort",
     "FitError",
     "FitSettings",
     "FittedModel",
@@ -144,6 +150,8 @@ __all__ = [
     "external_validation",
     "extract",
     "extract_volumes",
+    "fetch_gdc",
+    "fetch_idc",
     "fit",
     "join",
     "learning_curve",
@@ -181,6 +189,8 @@ _SOURCES = {
     "Evaluation": "mil.evaluation.judge:Evaluation",
     "Explanation": "mil.explanation.write:Explanation",
     "FeaturesError": "features.errors:FeaturesError",
+    "FetchError": "mil.errors:FetchError",
+    "FetchedCohort": "mil.fetch.result:FetchedCohort",
     "FitError": "mil.errors:FitError",
     "FitSettings": "mil.settings:FitSettings",
     "FittedModel": "mil.learning.fitted:FittedModel",
@@ -219,6 +229,8 @@ _SOURCES = {
     "external_validation": "mil.runs.external:external_validation",
     "extract": "mil.data.jobs:extract",
     "extract_volumes": "mil.data.volumes:extract_volumes",
+    "fetch_gdc": "mil.fetch.gdc_cohort:fetch_gdc",
+    "fetch_idc": "mil.fetch.idc_cohort:fetch_idc",
     "fit": "mil.api:fit",
     "join": "features.bags.join:join",
     "learning_curve": "mil.api:learning_curve",

@@ -9,7 +9,8 @@ SarcomilError (``features.errors``)
     ├── RunError          a run folder is missing, incomplete or inconsistent
     │   └── NotInRun      a run has no such model; an ``UnknownName`` too
     ├── PredictionsError  a table of predictions is missing, malformed or inconsistent
-    └── ProtocolError     a published study is not known, or does not suit the cohort
+    ├── ProtocolError     a published study is not known, or does not suit the cohort
+    └── FetchError        a public service does not answer, or files of it cannot be fetched
 """
 
 from features.errors import SarcomilError, UnknownName
@@ -49,3 +50,7 @@ class PredictionsError(MilError):
 
 class ProtocolError(MilError):
     """A published study is not known, or does not suit the cohort."""
+
+
+class FetchError(MilError):
+    """A public service does not answer as it should, or its files cannot be fetched."""

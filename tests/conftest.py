@@ -130,13 +130,17 @@ def environment():
 
 @pytest.fixture(scope="session")
 def mil(forked, tmp_path_factory):
-    """Run the command in a process of its own: mil(*arguments, cwd=...) -> CompletedProcess."""
+    """Run the command in a process of its own: mil(*arguments, cwd=..., env=...) -> CompletedProcess."""
     output = tmp_path_factory.mktemp("output")
     first = {name: os.environ[name] for name in os.environ if name != "PYTEST_CURRENT_TEST"}
 
-    def fork(arguments, cwd):
+    def fork(arguments, cwd, env):
         out, err = output / "out", output / "err"
-        request = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "env": environment()}
+        request = {
+            "arguments": arguments,
+            "cwd": str(cwd or Path.cwd()),
+            "env": environment() | env,
+        }
         request |= {"out": str(out), "err": str(err)}
         process = forked.Process(target=run_whole, kwargs=request)
         process.start()
@@ -145,14 +149,14 @@ def mil(forked, tmp_path_factory):
         out.unlink(), err.unlink()
         return subprocess.CompletedProcess(arguments, process.exitcode, *texts)
 
-    def run(*arguments, cwd=None, check=True):
+    def run(*arguments, cwd=None, check=True, env=None):
         arguments = [str(argument) for argument in arguments]
         if {name: os.environ[name] for name in first if name in os.environ} == first:
-            done = fork(arguments, cwd)
+            done = fork(arguments, cwd, env or {})
         else:  # what is imported may have asked the environment
             done = subprocess.run(
                 [sys.executable, "-m", "cli", *arguments],
-                cwd=cwd, capture_output=True, text=True, check=False, env=environment(),
+                cwd=cwd, capture_output=True, text=True, check=False, env=environment() | (env or {}),
             )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(

@@ -20,6 +20,7 @@ from features.bags.convert import export
 from features.volumes.listing import list_series, write_list
 from tests.features.making import box_ring, feature, write_geojson, write_tiff
 from tests.features.volumes.patients import cohort
+from tests.mil.fetch.made_services import running
 from tests.mil.segmentation.conftest import TUMOUR, draw_slide
 
 REPO = Path(__file__).parent.parent
@@ -28,13 +29,15 @@ WRITER = runpy.run_path(str(REPO / "docs" / "make_api.py"))
 HEAVY = ("torch", "numpy", "pandas", "sklearn", "scipy", "matplotlib", "openslide", "h5py", "timm")
 NAMES = [
     "Answer", "Answers", "AppliedSlide", "Bag", "BagError", "Case", "Cohort", "CohortError",
-    "Diagnosis", "Estimate", "Evaluation", "Explanation", "FeaturesError", "FitError", "FitSettings",
-    "FittedModel", "Fold", "Grade", "Head", "HeadOutput", "HeadSettings", "JudgeSettings",
-    "LeakageError", "MilError", "Predictions", "PredictionsError", "Recipe", "Run", "RunError",
+    "Diagnosis", "Estimate", "Evaluation", "Explanation", "FeaturesError", "FetchError",
+    "FetchedCohort", "FitError", "FitSettings", "FittedModel", "Fold", "Grade", "Head", "HeadOutput",
+    "HeadSettings", "JudgeSettings", "LeakageError", "MilError", "Predictions",
+    "PredictionsError", "Recipe", "Run", "RunError",
     "SarcomilError", "SegmentEvaluation", "SegmentSettings", "Slide", "SlideError", "SplitSettings",
     "Survival", "Task", "TileScores", "TrainedSegmenter", "VolumeRecipe", "apply_segmenter",
     "check_head", "compare", "convert", "cross_validate", "evaluate", "evaluate_segmenter", "explain",
-    "external_validation", "extract", "extract_volumes", "fit", "join", "learning_curve",
+    "external_validation", "extract", "extract_volumes", "fetch_gdc", "fetch_idc", "fit",
+    "join", "learning_curve",
     "list_backbones", "list_methods", "list_models", "load_backbone", "load_cohort", "load_model",
     "open_run", "open_slide", "permute", "predict", "predict_slides", "read_annotations", "read_bag",
     "read_predictions", "register_head", "split_cases", "train_segmenter", "write_bag",
@@ -209,8 +212,10 @@ def folder(tmp_path_factory):
 def test_the_examples_of_the_page_run_in_their_order(folder, monkeypatch):
     monkeypatch.chdir(folder)
     names = {"mil": mil}
-    for code in re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
-        exec(compile(code, code, "exec"), names)
+    with running() as network:  # answers as the Genomic Data Commons do
+        monkeypatch.setenv("SARCOMIL_GDC_SERVER", network.address)
+        for code in re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
+            exec(compile(code, code, "exec"), names)
     assert (folder / "report.html").stat().st_size > 10_000
     assert (folder / "explained" / "case-01-s1-abmil-evidence.csv").is_file()
     assert json.loads((folder / "run" / "run.json").read_text())["complete"]

@@ -16,7 +16,7 @@ from features.regions.drawing import note_exclusions
 from features.regions.placement import note_reach
 from features.slides.find import leftovers, slide_files
 from features.slides.second_scans import SecondScan, find_second_scans, is_comparable
-from features.summary import Summary, listed, tally
+from features.summary import Summary, format_bytes, listed, tally
 
 SAME_MPP = 1.1  # ratio of micrometres per pixel above which slides count as scanned differently
 COLUMNS = (
@@ -144,11 +144,6 @@ def display_row(check: SlideCheck, scale: ScaleCheck) -> list[str]:
 def format_classes(check: SlideCheck) -> str:
     """``Tumor 3; Necrosis 1``."""
     return "; ".join(f"{name} {n}" for name, n in check.classes.most_common())
-
-
-def format_bytes(n_bytes: float) -> str:
-    """``1.2 GB``."""
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 def _summarise_slides(

@@ -67,7 +67,7 @@ OTHERS = {
     "backbones list", "backbones get", "check", "extract", "convert", "join", "predict", "package", "card",
     "evaluate", "compare", "external", "report", "explain", "view", "decision", "demo", "doctor",
     "protocol list", "protocol show", "segment apply", "segment evaluate", "volumes table",
-    "volumes extract", "volumes radiomics",
+    "volumes extract", "volumes radiomics", "fetch tcga-sarc", "fetch gdc", "fetch idc",
 }  # fmt: skip
 
 

@@ -189,8 +189,8 @@ def before_replace(name):
 
 
 def after_replace():
-    flush = writing._flush_folder
-    writing._flush_folder = lambda folder: kill() if (folder / "b.h5").exists() else flush(folder)
+    flush = writing.flush_folder
+    writing.flush_folder = lambda folder: kill() if (folder / "b.h5").exists() else flush(folder)
 
 
 def mid_record():

@@ -1,0 +1,1 @@
+"""Public cohorts: slides of the Genomic Data Commons, slides and series of the Imaging Data Commons."""

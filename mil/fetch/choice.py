@@ -1,0 +1,172 @@
+"""Which cases and slides of a project are fetched."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from features.choices import unknown_problem
+from mil.errors import FetchError
+from mil.fetch.gdc import CaseFacts, SlideFile
+from mil.fetch.settings import Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenCase:
+    """A case with its label and the slides that are fetched, in their order."""
+
+    facts: CaseFacts
+    label: str
+    slides: tuple[SlideFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A label, and what there is of it.
+
+    Attributes:
+        label: the subtype.
+        n_cases, n_slides: with diagnostic slides of tumour.
+        chosen: the cases that are fetched.
+    """
+
+    label: str
+    n_cases: int
+    n_slides: int
+    chosen: tuple[ChosenCase, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the slides that are fetched."""
+        return sum(slide.size for case in self.chosen for slide in case.slides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is fetched of a project.
+
+    Attributes:
+        groups: by label.
+        spellings: cases by the label's spelling, and the label that it became; empty where it became none.
+        left_out: slides and cases that are not fetched, counted by reason.
+    """
+
+    groups: tuple[Group, ...]
+    spellings: Mapping[str, tuple[str, int]]
+    left_out: Mapping[str, int]
+
+
+def choose(
+    slides: Iterable[SlideFile],
+    cases: Mapping[str, CaseFacts],
+    selection: Selection,
+    label_of: Callable[[str], str],
+) -> Choice:
+    """Choose diagnostic slides of tumours, and cases of each label.
+
+    Args:
+        slides: of the project.
+        cases: of the project by name.
+        selection: of labels and numbers.
+        label_of: the label of a spelling; empty if it has none.
+
+    Raises:
+        FetchError: a subtype does not exist, or nothing is left.
+    """
+    left_out = Counter[str]()
+    usable = _usable_slides(slides, cases, left_out)
+    spellings = Counter(cases[name].spelling for name in usable)
+    labels = {spelling: label_of(spelling) for spelling in spellings}
+    by_label: dict[str, list[str]] = {}
+    for name in usable:
+        label = labels[cases[name].spelling]
+        if label:
+            by_label.setdefault(label, []).append(name)
+        else:
+            left_out["cases without a label"] += 1
+    chosen = _subtypes(selection, by_label)
+    for label in by_label.keys() - {*chosen}:
+        left_out["cases of other subtypes"] += len(by_label[label])
+    groups = tuple(_group(label, by_label[label], usable, cases, selection) for label in chosen)
+    return Choice(
+        groups=groups,
+        spellings={
+            spelling: (labels[spelling], n) for spelling, n in sorted(spellings.items()) if spelling
+        },
+        left_out=dict(left_out),
+    )
+
+
+def draw(names: Iterable[str], n: int | None, seed: int) -> list[str]:
+    """So many of the names, sorted: the same for a seed whatever the order, and among those of a larger n."""
+    order = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
+    return sorted(order[:n])
+
+
+def _usable_slides(
+    slides: Iterable[SlideFile], cases: Mapping[str, CaseFacts], left_out: "Counter[str]"
+) -> dict[str, list[SlideFile]]:
+    """Diagnostic slides of tumour by case, in their order."""
+    usable: dict[str, list[SlideFile]] = {}
+    for slide in slides:
+        reason = _reason(slide, cases)
+        if reason:
+            left_out[reason] += 1
+        else:
+            usable.setdefault(slide.cases[0], []).append(slide)
+    left_out["cases without a diagnostic slide"] = len(cases.keys() - usable.keys())
+    return {
+        name: sorted(usable[name], key=lambda one: (one.order, one.name)) for name in sorted(usable)
+    }
+
+
+def _reason(slide: SlideFile, cases: Mapping[str, CaseFacts]) -> str:
+    """Why a slide is not used; empty if it is."""
+    if not slide.is_tumour:
+        return "slides of normal tissue or controls"
+    if not slide.is_diagnostic:
+        return "frozen sections and other slides that are not diagnostic"
+    if len(slide.cases) != 1:
+        return "slides of several cases"
+    if slide.cases[0] not in cases:
+        return "slides of cases that the service does not list"
+    return ""
+
+
+def _subtypes(selection: Selection, by_label: Mapping[str, Sequence[str]]) -> list[str]:
+    """The labels to fetch, in the order in which they were asked for, as the table spells them."""
+    if not by_label:
+        raise FetchError(
+            "No case has a diagnostic slide of tumour and a label. Frozen sections are not fetched; set "
+            "label_field to another field if the label is at fault."
+        )
+    if not selection.subtypes:
+        return sorted(by_label, key=lambda label: (-len(by_label[label]), label))
+    known = {label.casefold(): label for label in by_label}
+    names = [known.get(name.strip().casefold(), name.strip()) for name in selection.subtypes]
+    if problem := unknown_problem("subtype", names, sorted(by_label)):
+        raise FetchError(problem)
+    return list(dict.fromkeys(names))
+
+
+def _group(
+    label: str,
+    names: Sequence[str],
+    usable: Mapping[str, Sequence[SlideFile]],
+    cases: Mapping[str, CaseFacts],
+    selection: Selection,
+) -> Group:
+    chosen = draw(names, selection.max_per_subtype, selection.seed)
+    return Group(
+        label=label,
+        n_cases=len(names),
+        n_slides=sum(len(usable[name]) for name in names),
+        chosen=tuple(
+            ChosenCase(
+                facts=cases[name],
+                label=label,
+                slides=tuple(usable[name][: selection.slides_per_case]),
+            )
+            for name in chosen
+        ),
+    )

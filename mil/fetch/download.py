@@ -1,0 +1,334 @@
+"""Fetching files: whole and verified under their names, in parts beside them, and never twice."""
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from features.files.atomic import flush_folder
+from features.progress import Progress
+from features.summary import format_bytes, listed
+from mil.errors import FetchError
+from mil.fetch.service import Attempts, Passing, Service, Stopped
+from mil.fetch.threads import in_threads
+
+SPARE_BYTES = 100_000_000  # that are left free on the disk
+WRONG_CONTENT = 2  # times that a file arrives with a wrong checksum before it is given up
+PART = ".part"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    """A file to fetch.
+
+    Attributes:
+        url: where it is.
+        place: where it goes, relative to the folder.
+        size: bytes.
+        md5: in hexadecimal digits; empty where the service does not state it.
+        version: what changes if the service replaces the file; its checksum, as a rule.
+        id: as the service names it.
+        case, slide: whose it is; the slide is empty for a file of a series.
+    """
+
+    url: str
+    place: str
+    size: int
+    md5: str
+    version: str
+    id: str
+    case: str = ""
+    slide: str = ""
+
+    def part(self, folder: Path) -> Path:
+        """The unfinished file; of another version it has another name."""
+        tag = re.sub(r"\W", "", self.version)[:12]
+        return folder / f"{self.place}.{tag}{PART}"
+
+
+@dataclass
+class Downloads:
+    """What became of the files.
+
+    Attributes:
+        new, present: places of files that were fetched, and that were there already.
+        failed: reasons by place.
+        n_bytes: that were received.
+        notes: what a reader should know.
+    """
+
+    new: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    n_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def download(
+    service: Service,
+    files: Sequence[RemoteFile],
+    folder: Path,
+    progress: Progress,
+    versions: dict[str, str],
+) -> Downloads:
+    """Fetch files that are not there yet, several at once.
+
+    A file arrives as ``<name>.<version>.part``, is continued from its last byte, and has its own name only
+    when size and checksum are right: whatever ends the process, the next call goes on.
+
+    Args:
+        service: whose files they are.
+        files: their places are distinct.
+        folder: to fill.
+        progress: shows megabytes.
+        versions: of the files that were fetched earlier, by place.
+
+    Raises:
+        FetchError: the disk is or would be full.
+        OSError: the folder is not writable.
+    """
+    result = Downloads()
+    missing = [file for file in files if not _is_present(file, folder, service, versions, result)]
+    _remove_old_parts(missing, folder)
+    needed = sum(file.size - _part_bytes(file, folder) for file in missing)
+    check_space(folder, needed)
+    with progress.task("fetched", max(1, needed // 1_000_000), "MB") as advance:
+        _fetch_all(service, missing, folder, result, _Megabytes(advance))
+    return result
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse work that the disk has no room for.
+
+    Raises:
+        FetchError: it has too few free bytes.
+    """
+    free = free_bytes(folder)
+    if needed and needed + SPARE_BYTES > free:
+        raise FetchError(
+            f"The files need {format_bytes(needed)}, and {format_bytes(free)} are free at {folder}. Free "
+            "some, fetch fewer cases, or write them elsewhere."
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk that a folder is, or would be, on."""
+    folder = folder.absolute()
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+
+class _Megabytes:
+    """Counts bytes of several threads, and shows whole megabytes."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance, self._lock = advance, threading.Lock()
+        self.n_bytes, self._shown = 0, 0
+
+    def add(self, n_bytes: int) -> None:
+        with self._lock:
+            self.n_bytes += n_bytes
+            if new := self.n_bytes // 1_000_000 - self._shown:
+                self._shown += new
+                self._advance(new)
+
+
+def _is_present(
+    file: RemoteFile, folder: Path, service: Service, versions: dict[str, str], result: Downloads
+) -> bool:
+    """Whether a file is there, whole: it has its name only if its checksum was right."""
+    path = folder / file.place
+    if not path.is_file():
+        return False
+    size, earlier = path.stat().st_size, versions.get(file.place, file.version)
+    if size != file.size or earlier != file.version:
+        result.notes.append(
+            f"{file.place}: the service lists another version than the one that is there "
+            f"({format_bytes(file.size)}, before {format_bytes(size)}). It is fetched again."
+        )
+        return False
+    if service.settings.verify and file.md5 and _md5(path).hexdigest() != file.md5:
+        result.notes.append(
+            f"{file.place}: the file was changed or is damaged. It is fetched again."
+        )
+        return False
+    result.present.append(file.place)
+    return True
+
+
+def _remove_old_parts(files: Sequence[RemoteFile], folder: Path) -> None:
+    """Remove unfinished files of another version, which cannot be continued."""
+    current = {file.part(folder) for file in files}
+    for inside in {part.parent for part in current}:
+        names = {part.name.rsplit(".", 2)[0] for part in current if part.parent == inside}
+        for other in inside.glob(f"*{PART}"):
+            if other not in current and other.name.rsplit(".", 2)[0] in names:
+                other.unlink()
+
+
+def _part_bytes(file: RemoteFile, folder: Path) -> int:
+    part = file.part(folder)
+    return min(part.stat().st_size, file.size) if part.is_file() else 0
+
+
+def _md5(path: Path) -> Any:
+    """The checksum of a file so far."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest
+
+
+def _fetch_all(
+    service: Service,
+    files: Sequence[RemoteFile],
+    folder: Path,
+    result: Downloads,
+    received: _Megabytes,
+) -> None:
+    """Fetch files in threads; one that fails does not stop the others.
+
+    Raises:
+        FetchError, OSError: of the disk or the folder; no further file is begun.
+    """
+
+    def fetch(file: RemoteFile) -> None:
+        try:
+            _fetch(service, file, folder, received)
+            result.new.append(file.place)
+        except FetchError as error:
+            result.failed[file.place] = str(error)
+        except OSError as error:
+            raise _disk_error(error, file, folder) from error
+
+    try:
+        in_threads(service, files, fetch)
+    finally:
+        result.n_bytes = received.n_bytes
+
+
+def _disk_error(error: OSError, file: RemoteFile, folder: Path) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FetchError(
+            f"{folder / file.place}: the disk is full. Free some space and run the same call again: it "
+            "continues from there."
+        )
+    return error
+
+
+def _fetch(service: Service, file: RemoteFile, folder: Path, received: _Megabytes) -> None:
+    """Fetch one file to its place.
+
+    Raises:
+        FetchError: the server refuses, has another file than it listed, or does not answer.
+        Stopped: the work was interrupted.
+        OSError: the disk is full or not writable.
+    """
+    path, part = folder / file.place, file.part(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    attempts, wrong = service.attempts(), 0
+    while True:
+        _receive(service, file, part, attempts, received)
+        digest = _md5(part).hexdigest() if file.md5 else ""
+        if digest == file.md5:
+            break
+        part.unlink()
+        wrong += 1
+        if wrong == WRONG_CONTENT:
+            raise FetchError(
+                f"{file.place}: arrived {wrong} times with md5 {digest}, and the service lists {file.md5}. "
+                "Nothing was left of it. Try again later, or through another connection or proxy."
+            )
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+    part.replace(path)
+    flush_folder(path.parent)
+
+
+def _receive(
+    service: Service, file: RemoteFile, part: Path, attempts: Attempts, received: _Megabytes
+) -> None:
+    """Continue the unfinished file until it has its size."""
+    most = _size(part)
+    if most > file.size:
+        part.unlink()
+    while _size(part) < file.size or not part.exists():
+        try:
+            _receive_once(service, file, part, received)
+            if _size(part) < file.size:
+                raise Passing(f"the connection ended {file.size - _size(part):,} bytes early")
+        except Passing as error:
+            if _size(part) > most:
+                attempts.progressed()
+                most = _size(part)
+            attempts.failed(file.place, error)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _receive_once(service: Service, file: RemoteFile, part: Path, received: _Megabytes) -> None:
+    """One request for the rest of a file, written as it arrives.
+
+    Raises:
+        Passing: the connection was cut.
+        FetchError: the server has another file than it listed.
+    """
+    start = _size(part)
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    with service.get(file.url, headers) as response:
+        start = _checked_start(file, start, response)
+        with part.open("ab" if start else "wb") as target:
+            for piece in response.iter_raw():  # as it arrives: what is collected is lost in a cut
+                if service.stopped.is_set():
+                    raise Stopped
+                if target.tell() + len(piece) > file.size:
+                    raise _other_size(file, f"over {file.size:,}")
+                target.write(piece)
+                received.add(len(piece))
+
+
+def _checked_start(file: RemoteFile, start: int, response: Any) -> int:
+    """Where the answer begins: at the place that was asked for, or at 0 where the server sends all of it.
+
+    Raises:
+        FetchError: the server has another size than it listed, or sends another part.
+    """
+    if response.status_code == 416:
+        raise _other_size(file, f"at most {start:,}")
+    if response.status_code == 206:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if match and match[2] not in ("*", str(file.size)):
+            raise _other_size(file, f"{int(match[2]):,}")
+        if not match or int(match[1]) != start:
+            raise FetchError(
+                f"{file.place}: the server sends another part than was asked for. Delete "
+                f"{file.part(Path())} and run the same call again."
+            )
+        return start
+    length = response.headers.get("Content-Length", "")
+    if length.isdigit() and int(length) != file.size:
+        raise _other_size(file, f"{int(length):,}")
+    return 0
+
+
+def _other_size(file: RemoteFile, got: str) -> FetchError:
+    return FetchError(
+        f"{file.place}: the server has {got} bytes and lists {file.size:,}. It may be replacing the file: "
+        "try again later."
+    )
+
+
+def leftover_note(names: Sequence[str], table: str) -> str:
+    """What to say of files of an earlier selection."""
+    return (
+        f"{len(names)} of the files that are there belong to an earlier selection and are not in {table}: "
+        f"{listed(names)}. They stay; delete them, or choose the earlier selection again."
+    )

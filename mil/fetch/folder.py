@@ -1,0 +1,181 @@
+"""The folder of a fetched cohort: its files, where they came from, and its table."""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from features.files.atomic import write_atomic
+from features.files.parse import parse_json
+from features.files.tables import write_table
+from mil.errors import FetchError
+from mil.fetch.download import Downloads, RemoteFile, leftover_note
+from mil.version import __version__
+
+STATE, MANIFEST, COHORT, LOCK = "fetch.json", "manifest.csv", "cohort.csv", ".fetch.lock"
+SCHEMA = "fetch/1"
+MANIFEST_COLUMNS = ("file", "case", "slide", "id", "md5", "bytes", "url", "fetched")
+
+
+@dataclass
+class CohortFolder:
+    """A folder that one process fills with the files of one source.
+
+    Attributes:
+        path: of the folder.
+        source: as ``TCGA-SARC``.
+        address: of the service.
+        settings: the selection, as plain values.
+        versions: of files that are there, by place.
+        notes: what a reader should know.
+    """
+
+    path: Path
+    source: str
+    address: str
+    settings: Mapping[str, Any]
+    versions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    _tables: dict[str, list[str]] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Let no other process fill it, and read what an earlier one wrote.
+
+        Raises:
+            FetchError: another process fills it, or it belongs to another source.
+            BagError: the file system has no locks.
+            OSError: it cannot be written to.
+        """
+        from features.bags.store import lock_file
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        with lock_file(self.path / LOCK) as claimed:
+            if not claimed:
+                owner = (self.path / LOCK).read_text(encoding="utf-8").strip()
+                raise FetchError(
+                    f"{self.path} is being filled by another process ({owner}). Wait for it, or choose "
+                    "another folder."
+                )
+            try:
+                self._read()
+                yield
+            finally:
+                (self.path / LOCK).unlink(missing_ok=True)
+
+    def begin(self, files: Sequence[RemoteFile]) -> None:
+        """Write down what will be fetched, before it is."""
+        places = {file.place for file in files}
+        old = sorted(
+            place
+            for place in self.versions.keys() - places
+            if (self.path / place).is_file()
+        )  # fmt: skip
+        if old:
+            self.notes.append(leftover_note([Path(place).name for place in old], COHORT))
+        # A file that is there has the version it was fetched in until the new one replaces it.
+        for file in files:
+            if not (self.path / file.place).is_file():
+                self.versions[file.place] = file.version
+            self.versions.setdefault(file.place, file.version)
+        self._write_state(complete=False)
+        self._write_manifest(files)
+
+    def finish(self, files: Sequence[RemoteFile], downloads: Downloads) -> None:
+        """Write down what has been fetched."""
+        there = {*downloads.new, *downloads.present}
+        for file in files:
+            if file.place in there:
+                self.versions[file.place] = file.version
+        self._write_manifest(files)
+        self._write_state(complete=not downloads.failed)
+
+    def write_table(
+        self, name: str, header: Sequence[str], rows: Sequence[Sequence[object]]
+    ) -> Path:
+        """Write a table; one that somebody has changed stays, and the new one gets another name."""
+        path = self.path / name
+        text = io.StringIO()
+        csv.writer(text).writerows([header, *rows])
+        digest = hashlib.sha256(text.getvalue().encode()).hexdigest()
+        written = self._tables.setdefault(name, [])
+        if path.is_file() and _sha256(path) not in (*written, digest):
+            path = self.path / name.replace(".csv", "-fetched.csv")
+            self.notes.append(
+                f"{name} was changed after it was written, and stays as it is. The new table is {path.name}."
+            )
+        elif digest not in written:
+            written.append(digest)  # before the table: a process may end between both
+            self._write_state(complete=False)
+        write_table(path, header, rows)
+        return path
+
+    def _read(self) -> None:
+        path = self.path / STATE
+        if not path.exists():
+            return
+        try:
+            state = parse_json(path.read_bytes())
+            source, settings = str(state["source"]), dict(state["settings"])
+            self.versions = {str(k): str(v) for k, v in dict(state["versions"]).items()}
+            self._tables = {str(k): list(map(str, v)) for k, v in dict(state["tables"]).items()}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FetchError(
+                f"{path}: cannot be read ({error!r}). Delete it: files that are there are not fetched again."
+            ) from error
+        if source != self.source:
+            raise FetchError(
+                f"{self.path} holds files of {source}. Choose another folder for {self.source}."
+            )
+        changed = [
+            f"{name}={_plain(settings[name])}, now {_plain(value)}"
+            for name, value in self.settings.items()
+            if name in settings and settings[name] != value
+        ]
+        if changed:
+            self.notes.append(
+                f"{self.path} was filled with another selection ({'; '.join(changed)}). Its table has the "
+                "new one."
+            )
+
+    def _write_state(self, *, complete: bool) -> None:
+        state = {
+            "schema": SCHEMA,
+            "made_by": f"sarcomil {__version__}",
+            "source": self.source,
+            "service": self.address,
+            "settings": dict(self.settings),
+            "queried": datetime.now(UTC).isoformat(timespec="seconds"),
+            "complete": complete,
+            "tables": self._tables,
+            "versions": dict(sorted(self.versions.items())),
+        }
+        write_atomic(self.path / STATE, json.dumps(state, indent=1) + "\n")
+
+    def _write_manifest(self, files: Sequence[RemoteFile]) -> None:
+        rows = []
+        for file in sorted(files, key=lambda one: one.place):
+            path = self.path / file.place
+            when = ""
+            if path.is_file() and self.versions.get(file.place) == file.version:
+                when = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(
+                    timespec="seconds"
+                )
+            rows.append(
+                (file.place, file.case, file.slide, file.id, file.md5, file.size, file.url, when)
+            )
+        write_table(self.path / MANIFEST, MANIFEST_COLUMNS, rows)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,263 @@
+"""A cohort of the Imaging Data Commons: DICOM slides and series of CT, MRI and PET, laid out to be read."""
+
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+from urllib.parse import quote
+
+from features.choices import unknown_problem
+from features.progress import Silent
+from mil.errors import FetchError
+from mil.fetch.choice import draw
+from mil.fetch.download import RemoteFile, download
+from mil.fetch.folder import COHORT, CohortFolder
+from mil.fetch.idc import (
+    INDEX_VARIABLE,
+    VARIABLE,
+    IndexedSeries,
+    bucket_address,
+    file_url,
+    find_series,
+    list_files,
+)
+from mil.fetch.result import FetchedCohort, FetchOptions, Part
+from mil.fetch.service import Service
+from mil.fetch.settings import transfer_of
+from mil.fetch.threads import in_threads
+
+SLIDES = "SM"
+READ = ("CT", "MR", "PT", "RTSTRUCT", "RTDOSE", SLIDES)
+OTHER_NAMES = {"MRI": "MR", "PET": "PT", "WSI": SLIDES}
+CASES = "cases.csv"
+AGE = re.compile(r"(\d{1,3})([DWMY])")
+PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
+SEX = {"F": "female", "M": "male"}
+
+
+def fetch_idc(
+    collection: str,
+    out: Path | str,
+    *,
+    modality: Sequence[str] = (),
+    max_cases: int | None = None,
+    seed: int = 0,
+    index: Path | str | None = None,
+    **options: Unpack[FetchOptions],
+) -> FetchedCohort:
+    """Fetch slides and series of a collection of the Imaging Data Commons.
+
+    ``out/volumes`` has one folder per patient with one per series, ``out/slides`` one folder per slide.
+    ``out/cases.csv`` has age and sex of each case, ``out/cohort.csv`` the slides, ``out/manifest.csv`` where
+    each file came from. What others have computed from the images is left out. A second call fetches what is
+    missing. A dry run needs no network.
+
+    Args:
+        collection: as ``soft_tissue_sarcoma`` or ``rms_mutation_prediction``.
+        out: the folder to fill.
+        modality: CT, MR, PT, SM (slides), RTSTRUCT (outlines) or RTDOSE; all of these if empty.
+        max_cases: cases, drawn by the seed; those of fewer are among those of more.
+        seed: of the draw.
+        index: of all series, as Parquet or CSV; that of the package idc-index-data if not given.
+        **options: see ``FetchOptions``.
+
+    Returns:
+        What was fetched, or would be.
+
+    Raises:
+        FetchError: a package is missing, there is no such collection, the service does not answer, or the
+            disk would be full.
+
+    Example:
+        found = mil.fetch_idc("soft_tissue_sarcoma", "sts", max_cases=2, dry_run=True)
+        print(found.n_bytes, [(part.name, part.n_files) for part in found.parts])
+    """
+    out, transfer = Path(out), transfer_of(options)
+    if max_cases is not None and max_cases < 1:
+        raise FetchError(f"max_cases is at least 1; got {max_cases}.")
+    index = index or os.environ.get(INDEX_VARIABLE) or None
+    name = re.sub(r"[\s-]+", "_", collection.strip()).lower()
+    listed = find_series(name, Path(index) if index else None)
+    modalities = _modalities(modality, listed)
+    chosen, left_out = _choose(listed, modalities, max_cases, seed)
+    plan = _plan(name, out, chosen, modalities, left_out)
+    if options.get("dry_run"):
+        return plan
+    server = transfer.server or os.environ.get(VARIABLE, "")
+    buckets = {one.bucket for one in chosen}
+    if len(buckets) > 1:
+        raise FetchError(
+            f"The series lie in several buckets ({', '.join(sorted(buckets))}). Choose by modality."
+        )
+    address = bucket_address(server, buckets.pop())
+    settings = {"modality": list(modalities), "max_cases": max_cases, "seed": seed}
+    with Service(address, transfer) as service:
+        return _fill(service, CohortFolder(out, name, address, settings), chosen, plan, options)
+
+
+def _modalities(names: Sequence[str], listed: Sequence[IndexedSeries]) -> tuple[str, ...]:
+    """The modalities to fetch, as DICOM calls them.
+
+    Raises:
+        FetchError: the collection has none of these.
+    """
+    there = list(dict.fromkeys(one.modality for one in listed if not one.is_analysis))
+    if not names:
+        readable = tuple(name for name in READ if name in there)
+        if not readable:
+            raise FetchError(
+                f"The collection has {', '.join(there)}, none of which is read. Name modality to fetch them."
+            )
+        return readable
+    names = (names,) if isinstance(names, str) else names
+    upper = [OTHER_NAMES.get(name.strip().upper(), name.strip().upper()) for name in names]
+    if problem := unknown_problem("modality", upper, sorted(there)):
+        raise FetchError(problem)
+    return tuple(dict.fromkeys(upper))
+
+
+def _choose(
+    listed: Sequence[IndexedSeries], modalities: Sequence[str], max_cases: int | None, seed: int
+) -> tuple[tuple[IndexedSeries, ...], dict[str, int]]:
+    """The series to fetch, and those left out by reason."""
+    left_out = Counter[str]()
+    usable = []
+    for one in listed:
+        if one.is_analysis:
+            left_out["series computed from the images by others"] += 1
+        elif one.modality not in modalities:
+            left_out[f"series of {one.modality}"] += 1
+        else:
+            usable.append(one)
+    images = {one.case for one in usable if not one.modality.startswith("RT")}
+    cases = {*draw(images or {one.case for one in usable}, max_cases, seed)}
+    chosen = tuple(one for one in usable if one.case in cases)
+    if others := len({one.case for one in usable} - cases):
+        left_out["other cases"] = others
+    return chosen, dict(left_out)
+
+
+def _plan(
+    collection: str,
+    out: Path,
+    chosen: Sequence[IndexedSeries],
+    modalities: Sequence[str],
+    left_out: Mapping[str, int],
+) -> FetchedCohort:
+    parts = []
+    for name in modalities:
+        own = [one for one in chosen if one.modality == name]
+        n_cases = len({one.case for one in own})
+        size = sum(one.n_bytes for one in own)
+        parts.append(
+            Part(name=name, n_available=n_cases, n_cases=n_cases, n_files=len(own), n_bytes=size)
+        )
+    terms = sorted({f"{one.licence}, doi {one.doi}" for one in chosen if one.licence})
+    return FetchedCohort(
+        source=collection,
+        out=out,
+        parts=tuple(parts),
+        left_out=left_out,
+        n_bytes=sum(one.n_bytes for one in chosen),
+        licence="; ".join(terms),
+    )
+
+
+def _fill(
+    service: Service,
+    folder: CohortFolder,
+    chosen: Sequence[IndexedSeries],
+    plan: FetchedCohort,
+    options: FetchOptions,
+) -> FetchedCohort:
+    """Fetch the files of the series and write the tables."""
+    progress = options.get("progress") or Silent()
+    with folder.claimed():
+        files_of: dict[str, tuple[RemoteFile, ...]] = {}
+        lock = threading.Lock()
+        with progress.task("series listed", len(chosen), "series") as advance:
+
+            def ask(one: IndexedSeries) -> None:
+                listed = _remote_files(service, one)
+                with lock:
+                    files_of[one.uuid] = listed
+                    advance(1)
+
+            in_threads(service, chosen, ask)
+        files = tuple(file for one in chosen for file in files_of[one.uuid])
+        folder.begin(files)
+        result = download(service, files, folder.path, progress, folder.versions)
+        there = {*result.new, *result.present}
+        whole = [one for one in chosen if all(f.place in there for f in files_of[one.uuid])]
+        table = _write_tables(folder, whole)
+        folder.finish(files, result)
+    if notify := options.get("notify"):
+        for note in (*folder.notes, *result.notes):
+            notify(note)
+    return replace(plan, files=files, downloads=result, table=table)
+
+
+def _remote_files(service: Service, series: IndexedSeries) -> tuple[RemoteFile, ...]:
+    place = series_place(series)
+    return tuple(
+        RemoteFile(
+            url=file_url(service, file.key),
+            place=place + _below(series, file.key.rpartition("/")[2]),
+            size=file.size,
+            md5=file.md5,
+            version=file.etag,
+            id=series.uid,
+            case=series.case,
+            slide=Path(place).name if series.modality == SLIDES else "",
+        )
+        for file in list_files(service, series)
+    )
+
+
+def _below(series: IndexedSeries, name: str) -> str:
+    """What follows the place of a series; a slide of one file has the name of the slide itself."""
+    is_slide_file = series.modality == SLIDES and series.n_files == 1
+    return Path(name).suffix if is_slide_file else f"/{name}"
+
+
+def series_place(series: IndexedSeries) -> str:
+    """The folder of a series: of a slide its name, else below that of the patient."""
+    case, tag = safe_name(series.case), series.uuid.replace("-", "")[:8]
+    if series.modality == SLIDES:
+        return f"slides/{case}-{tag}"
+    return f"volumes/{case}/{safe_name(series.modality)}-{tag}"
+
+
+def safe_name(text: str) -> str:
+    """A text as the name of a folder; different texts stay different."""
+    name = quote(text, safe=" ()+,=@")
+    return f"%2E{name[1:]}" if name.startswith(".") else name
+
+
+def _write_tables(folder: CohortFolder, series: Sequence[IndexedSeries]) -> Path | None:
+    """Write the cases, and the slides where there are any; the path of the latter."""
+    facts: dict[str, tuple[str, str]] = {}
+    for one in series:
+        age, sex = facts.get(safe_name(one.case), ("", ""))
+        facts[safe_name(one.case)] = (age or years(one.age), sex or SEX.get(one.sex.upper(), ""))
+    folder.write_table(
+        CASES, ("case", "age", "sex"), [(case, *facts[case]) for case in sorted(facts)]
+    )
+    slides = [one for one in series if one.modality == SLIDES]
+    if not slides:
+        return None
+    rows = [
+        (safe_name(one.case), Path(series_place(one)).name, *facts[safe_name(one.case)])
+        for one in slides
+    ]
+    return folder.write_table(COHORT, ("case", "slide", "age", "sex"), sorted(rows))
+
+
+def years(age: str) -> str:
+    """Years of an age as DICOM writes it (``046M``); empty where it is none."""
+    match = AGE.fullmatch(age.strip().upper())
+    return f"{int(match[1]) / PER_YEAR[match[2]]:.4g}" if match else ""

@@ -1,0 +1,462 @@
+"""Files arrive whole or not at all, are continued where they were cut, and are never fetched twice."""
+
+import email.utils
+import errno
+import hashlib
+import os
+import random
+import signal
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from features.files.locks import lock
+from mil.errors import FetchError
+from mil.fetch import download, service
+from mil.fetch.folder import LOCK
+from mil.fetch.settings import Transfer
+from tests.mil.fetch.made_services import content, md5, slide
+
+SS = {"subtypes": ["SS"], "parallel": 2}  # three slides
+
+
+def listed(network, case="TCGA-3B-A014"):
+    """The file of the list that is fetched for a case."""
+    [file] = [f for f in network.files if f["file_name"].startswith(f"{case}-01Z-00-DX1.")]
+    return file
+
+
+def data_path(file):
+    return f"/data/{file['file_id']}"
+
+
+def sums(folder):
+    """Checksum by name of everything in the folder of slides."""
+    return {p.name: md5(p.read_bytes()) for p in sorted((folder / "slides").glob("*"))}
+
+
+def promised(found):
+    return {file.place.partition("/")[2]: file.md5 for file in found.files}
+
+
+def test_files_are_those_that_the_list_promises_and_come_once(network, fetch):
+    found = fetch(**SS)
+    assert sums(fetch.out) == promised(found)
+    assert network.bytes_sent() == found.n_bytes == found.downloads.n_bytes
+    again = fetch(**SS)
+    assert network.bytes_sent() == found.n_bytes
+    assert (again.downloads.new, len(again.downloads.present)) == ([], 3)
+    assert fetch.notes == []
+
+
+@pytest.mark.parametrize("fault", ["cut 700", "cut 0", "500", "502", "503", "504", "429", "408"])
+def test_what_fails_for_a_while_is_repeated(network, fetch, fault):
+    file = listed(network)
+    network.faults[data_path(file)].extend([fault, fault])
+    found = fetch(**SS)
+    assert sums(fetch.out) == promised(found)
+    assert network.sent[data_path(file)] == file["file_size"]  # no byte twice
+    ranges = [r for _, path, r in network.requests if path == data_path(file)]
+    expected = ["", "bytes=700-", "bytes=1400-"] if fault == "cut 700" else ["", "", ""]
+    assert ranges == expected
+
+
+@pytest.mark.parametrize("endpoint", ["/files", "/cases"])
+def test_questions_are_repeated_too(network, fetch, endpoint):
+    network.faults[endpoint].extend(["503", "500"])
+    assert len(fetch(dry_run=True, **SS).files) == 3
+    network.faults[endpoint].extend(["503"] * 4)
+    with pytest.raises(FetchError, match="503 Service Unavailable, 4 times in a row"):
+        fetch(dry_run=True, **SS)
+
+
+def test_a_connection_that_is_cut_each_time_brings_a_file_if_each_brings_something(network, fetch):
+    file = listed(network)
+    network.faults[data_path(file)].extend(
+        ["cut 100"] * 9
+    )  # three times as many as are tried in vain
+    found = fetch(**SS)
+    assert sums(fetch.out) == promised(found)
+    assert network.sent[data_path(file)] == file["file_size"]
+
+
+def test_a_file_that_does_not_arrive_is_said_and_the_others_are_there(network, fetch):
+    file = listed(network)
+    network.faults[data_path(file)].extend(["cut 900", *["503"] * 9])
+    found = fetch(**SS)
+    [reason] = found.failed
+    assert file["file_name"] in reason
+    assert "503 Service Unavailable, 4 times in a row" in reason
+    assert len(found.table.read_text().splitlines()) == 3  # header and two slides
+    assert [p.suffix for p in sorted((fetch.out / "slides").iterdir())].count(".part") == 1
+    network.faults.clear()
+    later = fetch(**SS)
+    assert not later.failed
+    assert len(later.table.read_text().splitlines()) == 4
+    assert network.bytes_sent() == found.n_bytes  # the 900 bytes were not fetched again
+    assert sums(fetch.out) == promised(found)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [("404", "any more"), ("403", "permission"), ("418", "later")]
+)
+def test_a_refusal_is_not_repeated(network, fetch, status, words):
+    file = listed(network)
+    network.faults[data_path(file)].append(status)
+    [reason] = fetch(**SS).failed
+    assert status in reason
+    assert words in reason
+    assert sum(path == data_path(file) for _, path, _ in network.requests) == 1
+
+
+def test_a_wrong_checksum_is_fetched_anew_once(network, fetch):
+    file = listed(network)
+    network.faults[data_path(file)].append("wrong")
+    found = fetch(**SS)
+    assert sums(fetch.out) == promised(found)
+    assert network.sent[data_path(file)] == 2 * file["file_size"]
+
+
+def test_a_checksum_that_stays_wrong_leaves_nothing(network, fetch):
+    file = listed(network)
+    network.contents[file["file_id"]] = content("another", file["file_size"])
+    [reason] = fetch(**SS).failed
+    assert f"arrived 2 times with md5 {md5(content('another', file['file_size']))}" in reason
+    assert not list((fetch.out / "slides").glob(f"{file['file_name']}*"))
+
+
+@pytest.mark.parametrize("change", [-5, 5, 100_000])
+def test_a_file_of_another_size_than_listed_is_said(network, fetch, change):
+    file = listed(network)
+    size = file["file_size"] + change
+    network.contents[file["file_id"]] = content("another", size)
+    [reason] = fetch(**SS).failed
+    assert f"has {size:,} bytes and lists {file['file_size']:,}" in reason
+    assert not (fetch.out / "slides" / file["file_name"]).exists()
+
+
+def test_a_file_that_changes_size_between_two_requests_is_said(network, fetch):
+    file = listed(network)
+    whole = content(file["file_id"], file["file_size"])
+    network.faults[data_path(file)].append("cut 700")
+    network.contents[file["file_id"]] = lambda: (
+        whole[:-9] if network.sent[data_path(file)] else whole
+    )
+    [reason] = fetch(**SS).failed
+    assert f"has {file['file_size'] - 9:,} bytes and lists {file['file_size']:,}" in reason
+
+
+def test_a_server_that_ignores_ranges_sends_it_all_again(network, fetch):
+    file = listed(network)
+    network.faults[data_path(file)].extend(["cut 800", "no range"])
+    found = fetch(**SS)
+    assert sums(fetch.out) == promised(found)
+    assert network.sent[data_path(file)] == 800 + file["file_size"]
+
+
+def test_a_server_that_ignores_ranges_and_cuts_at_one_place_is_given_up(network, fetch):
+    file = listed(network)
+    network.faults[data_path(file)].extend(["no range, cut 800"] * 20)
+    [reason] = fetch(**SS).failed
+    assert reason.startswith(f"slides/{file['file_name']}: the connection")
+    assert "4 times in a row" in reason
+    assert len(network.faults[data_path(file)]) == 20 - 4
+
+
+def test_a_server_that_sends_another_part_is_refused(network, fetch, monkeypatch):
+    file = listed(network)
+    network.faults[data_path(file)].extend(["cut 700", "shifted"])
+    [reason] = fetch(**SS).failed
+    assert "another part than was asked for" in reason
+
+
+def test_the_server_says_when_to_come_back(network, fetch):
+    file = listed(network)
+    network.faults[data_path(file)].append("429 after 0.3")
+    started = time.monotonic()
+    assert not fetch(**SS).failed
+    assert time.monotonic() - started > 0.3
+
+
+def test_a_pause_holds_for_all_files(network, fetch):
+    for file in network.files:
+        network.faults[data_path(file)].append("503 after 0.2")
+    started = time.monotonic()
+    assert not fetch(**SS, wait_s=0.0).failed
+    assert 0.2 < time.monotonic() - started < 3 * 0.2 + 0.5
+
+
+def test_a_pause_of_hours_is_not_waited_for(network, fetch):
+    file = listed(network)
+    network.faults[data_path(file)].append("429 after 7200")
+    [reason] = fetch(**SS).failed
+    assert "asks to come back in 120 minutes" in reason
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("7", 7), ("0.5", 0.5), ("-3", 0), ("", 0), ("soon", 0), ("date", 90)]
+)
+def test_the_time_to_come_back_is_a_number_or_a_date(text, seconds):
+    if text == "date":
+        text = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=90))
+    assert service._retry_after_s(text) == pytest.approx(seconds, abs=2)
+
+
+def test_waits_double_with_jitter_up_to_a_minute():
+    waited = []
+
+    class Patient:
+        def sleep(self, seconds):
+            waited.append(seconds)
+
+    attempts = service.Attempts(Transfer(retries=12, wait_s=1.0), Patient())
+    for _ in range(12):
+        attempts.failed("x", service.Passing("cut"))
+    bounds = [min(2.0**i, 60.0) for i in range(12)]
+    assert all(bound / 2 <= s <= bound for s, bound in zip(waited, bounds, strict=True))
+    assert len({s / bound for s, bound in zip(waited, bounds, strict=True)}) > 6
+    with pytest.raises(FetchError, match="13 times in a row"):
+        attempts.failed("x", service.Passing("cut"))
+
+
+def test_no_more_files_come_at_once_than_are_set(network, fetch):
+    network.delay_s = 0.02
+    fetch(parallel=3)
+    assert 2 <= network.busiest <= 3
+
+
+def test_a_server_that_does_not_answer_is_said(fetch):
+    with pytest.raises(FetchError, match=r"the connection failed.*, 2 times in a row"):
+        fetch(server="http://127.0.0.1:9", retries=1)
+
+
+def test_a_stalled_server_times_out(network, fetch):
+    network.delay_s = 0.6
+    found = fetch(subtypes=["DF"], timeout_s=0.15, retries=1)
+    assert "no answer in time, 2 times in a row" in found.failed[0]
+
+
+def test_a_disk_without_room_is_noticed_before_a_byte_is_fetched(network, fetch, monkeypatch):
+    monkeypatch.setattr(download, "free_bytes", lambda folder: 100_005_000)
+    with pytest.raises(FetchError, match=r"The files need 0\.0 MB, and 100\.0 MB are free"):
+        fetch(**SS)
+    assert network.bytes_sent() == 0
+
+
+def test_a_disk_that_fills_up_stops_the_work_and_is_continued(network, fetch, monkeypatch):
+    file = listed(network)
+    found = fetch(**SS, dry_run=True)
+    [remote] = [one for one in found.files if one.id == file["file_id"]]
+    part = remote.part(fetch.out)
+    part.parent.mkdir(parents=True)
+    part.symlink_to("/dev/full")
+    with pytest.raises(FetchError, match="the disk is full"):
+        fetch(**SS)
+    part.unlink()
+    assert not (fetch.out / "cohort.csv").exists()
+    found = fetch(**SS)
+    assert sums(fetch.out) == promised(found)
+
+
+def test_a_folder_that_becomes_unwritable_is_an_error_of_the_system(network, fetch, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(download, "_receive", refuse)
+    with pytest.raises(OSError, match="Read-only"):
+        fetch(**SS)
+
+
+def test_a_part_of_another_version_is_not_continued(network, fetch):
+    file = listed(network)
+    network.faults[data_path(file)].extend(["cut 900", *["503"] * 9])
+    fetch(**SS)
+    network.faults.clear()
+    file["md5sum"] = md5(content("newer", file["file_size"]))
+    network.contents[file["file_id"]] = content("newer", file["file_size"])
+    found = fetch(**SS)
+    assert sums(fetch.out) == promised(found)
+
+
+def test_a_part_that_is_too_long_is_begun_again(network, fetch):
+    [remote] = fetch(subtypes=["DF"], dry_run=True).files
+    part = remote.part(fetch.out)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * (remote.size + 1))
+    found = fetch(subtypes=["DF"])
+    assert sums(fetch.out) == promised(found)
+
+
+def test_a_whole_part_is_verified_and_not_fetched(network, fetch):
+    [remote] = fetch(subtypes=["DF"], dry_run=True).files
+    part = remote.part(fetch.out)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content(remote.id, remote.size))
+    found = fetch(subtypes=["DF"])
+    assert sums(fetch.out) == promised(found)
+    assert network.bytes_sent() == 0
+
+
+@pytest.mark.parametrize("longer", [0, 7])
+def test_a_file_that_the_service_replaced_is_fetched_again_and_said(network, fetch, longer):
+    fetch(**SS)
+    file = listed(network)
+    newer = content("newer", file["file_size"] + longer)
+    file |= {"md5sum": md5(newer), "file_size": len(newer)}
+    network.contents[file["file_id"]] = newer
+    network.faults[data_path(file)].extend(["404", "404"])
+    for _ in range(2):  # the old one stays until the new one is there
+        assert fetch(**SS).failed
+        assert (fetch.out / "slides" / file["file_name"]).is_file()
+    found = fetch(**SS)
+    assert sums(fetch.out) == promised(found)
+    assert "lists another version" in fetch.notes[-1]
+    assert len(fetch(**SS).downloads.present) == 3
+
+
+def test_a_damaged_file_is_found_by_verification(network, fetch):
+    found = fetch(**SS)
+    path = fetch.out / found.files[0].place
+    path.write_bytes(b"x" * found.files[0].size)
+    assert len(fetch(**SS).downloads.present) == 3
+    again = fetch(**SS, verify=True)
+    assert again.downloads.new == [found.files[0].place]
+    assert sums(fetch.out) == promised(found)
+    assert "changed or is damaged" in fetch.notes[-1]
+
+
+def test_another_selection_in_the_folder_is_said_and_nothing_is_lost(network, fetch):
+    fetch(subtypes=["SS"])
+    found = fetch(subtypes=["DF"])
+    assert "subtypes=SS, now DF" in fetch.notes[0]
+    assert "3 of the files that are there belong to an earlier selection" in fetch.notes[1]
+    assert {row.split(",")[2] for row in found.table.read_text().splitlines()[1:]} == {"DF"}
+    sent = network.bytes_sent()
+    fetch(subtypes=["SS"])
+    assert network.bytes_sent() == sent
+
+
+def test_another_project_needs_another_folder(fetch):
+    fetch(subtypes=["DF"])
+    with pytest.raises(FetchError, match=r"holds files of TCGA-SARC\. Choose another folder"):
+        fetch("TCGA-LUAD")
+
+
+def test_a_table_that_somebody_changed_stays(fetch):
+    table = fetch(subtypes=["SS"]).table
+    edited = table.read_text().replace("SS", "synovial")
+    table.write_text(edited)
+    again = fetch(subtypes=["SS"])
+    assert table.read_text() == edited
+    assert again.table.name == "cohort-fetched.csv"
+    assert "cohort.csv was changed after it was written" in fetch.notes[-1]
+
+
+def test_a_folder_whose_record_is_damaged_is_said(fetch):
+    fetch(subtypes=["DF"])
+    (fetch.out / "fetch.json").write_text("{")
+    with pytest.raises(FetchError, match="Delete it: files that are there are not fetched again"):
+        fetch(subtypes=["DF"])
+
+
+def test_two_processes_do_not_fill_one_folder(fetch):
+    fetch.out.mkdir()
+    with (fetch.out / LOCK).open("a+") as other:
+        assert lock(other)
+        with pytest.raises(FetchError, match="is being filled by another process"):
+            fetch(**SS)
+    assert not fetch(**SS).failed
+
+
+def test_the_manifest_says_where_each_file_came_from(network, fetch):
+    found = fetch(subtypes=["DF"])
+    header, row = (fetch.out / "manifest.csv").read_text().splitlines()
+    assert header == "file,case,slide,id,md5,bytes,url,fetched"
+    [file] = found.files
+    cells = row.split(",")
+    assert cells[:7] == [
+        file.place, file.case, file.slide, file.id, file.md5, str(file.size), file.url,
+    ]  # fmt: skip
+    assert datetime.fromisoformat(cells[7]) <= datetime.now(UTC)
+    assert file.url == f"{network.address}/data/{file.id}"
+
+
+def test_megabytes_are_shown_as_they_arrive(network, fetch):
+    network.files = [slide(f"TCGA-3B-A{n:03d}-01Z-00-DX1", 1_700_000) for n in (2, 4)]
+    shown = []
+
+    class Shown:
+        def task(self, name, total, unit):
+            shown.append((name, total, unit, []))
+            return self
+
+        def __enter__(self):
+            return shown[-1][3].append
+
+        def __exit__(self, *_):
+            pass
+
+    fetch(progress=Shown())
+    [(name, total, unit, steps)] = shown
+    assert (name, total, unit, sum(steps)) == ("fetched", 3, "MB", 3)
+
+
+def test_an_interrupt_ends_the_work_at_once_and_is_continued(network, fetch, monkeypatch):
+    network.files = [slide(f"TCGA-3B-A{n:03d}-01Z-00-DX1", 300_000) for n in range(2, 15, 2)]
+    network.delay_s = 0.05
+    started = time.monotonic()
+    killer = threading.Timer(0.25, os.kill, (os.getpid(), signal.SIGINT))
+    killer.start()
+    with pytest.raises(KeyboardInterrupt):
+        fetch(parallel=1, timeout_s=60.0)
+    killer.cancel()
+    assert time.monotonic() - started < 5
+    found = fetch()
+    assert sums(fetch.out) == promised(found)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_kill_at_any_moment_loses_nothing(network, fetch, forked, seed):
+    """Killed again and again: what has its own name is whole, and what arrived is not fetched again."""
+    network.files = [slide(f"TCGA-3B-A{n:03d}-01Z-00-DX1", 400_000) for n in (2, 4, 6, 8)]
+    network.pace_s = 0.01
+    rng = random.Random(seed)
+    expected = {file["file_name"]: file["md5sum"] for file in network.files}
+    kills = 0
+    for _ in range(7):
+        process = forked.Process(target=_fetch_slowly, args=(network.address, str(fetch.out)))
+        process.start()
+        process.join(rng.uniform(0.05, 0.35))
+        killed = process.is_alive()
+        process.kill()
+        process.join()
+        kills += killed
+        there = sums(fetch.out) if (fetch.out / "slides").is_dir() else {}
+        whole = {name: digest for name, digest in there.items() if not name.endswith(".part")}
+        assert whole.items() <= expected.items()
+        if not killed:
+            break
+    network.pace_s = 0.0
+    found = fetch()
+    assert sums(fetch.out) == expected == promised(found)
+    assert kills
+    # What was on its way when the process died, of at most two files each time, is lost.
+    assert network.bytes_sent() <= found.n_bytes + kills * 2 * 400_000
+    sent = network.bytes_sent()
+    fetch()
+    assert network.bytes_sent() == sent
+
+
+def _fetch_slowly(address, out):
+    import mil
+
+    original = hashlib.md5
+
+    def slow(*arguments, **options):  # the moment between the last byte and the name
+        time.sleep(0.02)
+        return original(*arguments, **options)
+
+    hashlib.md5 = slow
+    mil.fetch_gdc("TCGA-SARC", out, server=address, parallel=2, wait_s=0.001)
