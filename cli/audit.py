@@ -70,17 +70,14 @@ def audit(options: AuditOptions) -> None:
 def _audit_run(options: AuditOptions) -> int:
     from cli.console import Bars, complain, say, show_table, warn
     from cli.options import wrong_use
-    from mil.audit.run import audit_run
+    from mil.api.run import open_run
     from mil.heads.registry import check_names
-    from mil.report.audit import audit_header, audit_row, check_results, write_audit
-    from mil.runs.run import open_run
+    from mil.report.audit import audit_header, audit_row
 
     run = open_run(options.input, store=options.store, cohort=options.cohort)
     with wrong_use():
         check_names([options.curve] if options.curve else [])
-    audit = audit_run(run, curve_model=options.curve, progress=Bars())
-    if options.out:
-        check_results(audit, options.out)
+    audit = run.audit(curve=options.curve, out=options.out, progress=Bars())
     show_table(audit_header(audit), [audit_row(confounder) for confounder in audit.confounders])
     say("")
     for name, text in audit.summary.facts.items():
@@ -89,27 +86,27 @@ def _audit_run(options: AuditOptions) -> int:
         warn(text)
     for text in audit.summary.problems:
         complain(text)
-    if options.out:
-        say(f"Page: {write_audit(audit, options.out)}")
+    _show_page(options.out)
     return len(audit.summary.problems)
 
 
 def _audit_table(options: AuditOptions) -> int:
     from cli.console import complain, say, warn
-    from mil.audit.consistency import check_published
-    from mil.audit.published import read_published
-    from mil.report.audit import table_verdict, write_table_audit
+    from mil.api.judging import audit_table
 
-    table = read_published(options.input)
-    findings = check_published(table.rows)
-    for finding in findings:
+    audit = audit_table(options.input, out=options.out)
+    for finding in audit.findings:
         text = f"{finding.name} (line {finding.line}): {finding.rule}: {finding.text}"
         (complain if finding.impossible else say)(f"{'IMPOSSIBLE ' * finding.impossible}{text}")
-    if table.unread:
-        warn(f"No rule reads column {', '.join(table.unread)}.")
-    impossible = len({finding.line for finding in findings if finding.impossible})
-    lead = table_verdict(len(table.rows), impossible)
-    say(lead)
-    if options.out:
-        say(f"Page: {write_table_audit(options.input.name, lead, findings, options.out)}")
-    return impossible
+    if audit.unread:
+        warn(f"No rule reads column {', '.join(audit.unread)}.")
+    say(audit.verdict)
+    _show_page(options.out)
+    return audit.impossible
+
+
+def _show_page(out: Path | None) -> None:
+    from cli.console import say
+
+    if out:
+        say(f"Page: {out / 'index.html'}")

@@ -1,16 +1,13 @@
 """`mil check`: what an extraction would do, reported before it is started."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from cli.app import app
-from cli.extract import SlideOptions, job_settings, recipes_of
-from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
+from cli.extract import SlideOptions, recipes_of
+from cli.options import UsageError, plain, verb, writable, wrong_use
 from features.errors import FeaturesError, InputError
-from mil.data.reading import TableReading
 from mil.settings import SplitSettings
 from mil.tasks.names import DEFAULT_TASK, TASKS, TaskColumns
 
@@ -99,30 +96,27 @@ def check(options: CheckOptions) -> None:
 def run_check(options: CheckOptions) -> int:
     """Check, print and write the page; the number of problems."""
     from cli.console import Bars
-    from features.files.atomic import write_atomic
-    from mil.data.check import check_cohort
+    from mil.api.preparing import check_cohort
     from mil.tasks.registry import task_from
 
     recipes = recipes_of(options)
     with wrong_use():
         task = task_from(plain(options))
     writable(options.out)
+    names = ("annotations", "slide_mpp", "slide_mpp_force", "coordinates", "case_from", "label_is")
     with wrong_use(InputError):
         result = check_cohort(
             options.inputs,
-            recipes,
-            options.out,
+            out=options.out,
+            recipe=recipes,
             slides=options.slides,
-            settings=job_settings(options),
             folds=options.folds,
-            reading=part_of(options, TableReading),
             task=task,
             tiles_per_second=options.tiles_per_second,
             progress=Bars(),
+            **{name: getattr(options, name) for name in names},
         )
-    page = options.out / "index.html"
-    write_atomic(page, check_page(f"Check of {options.inputs[0].name}", result))
-    show_check(result, page)
+    show_check(result, options.out / "index.html")
     return len(result.summary.problems)
 
 
@@ -141,24 +135,3 @@ def show_check(result: "CohortCheck", page: Path) -> None:
     for text in result.summary.problems:
         complain(text)
     say(f"Page: {page}")
-
-
-def check_page(title: str, result: "CohortCheck") -> str:
-    """One HTML page, problems first; its pictures lie beside it."""
-    from features.extraction.check import display_row, format_classes
-    from mil.report.template import render_template
-
-    urgency = ("failed", "excluded", "ready")
-    return render_template(
-        "report/check.html",
-        classes=format_classes,
-        quote=quote,
-        row=display_row,
-        title=title,
-        summary=result.summary,
-        count=Counter(check.status for check in result.checks),
-        checks=sorted(
-            result.checks, key=lambda check: (urgency.index(check.status), not check.notes)
-        ),
-        label_of=result.label_of,
-    )

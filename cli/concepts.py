@@ -40,19 +40,15 @@ def concepts(options: ConceptOptions) -> None:
     """
     from cli.console import say
     from cli.inputs import slide_files
-    from mil.concepts.run import write_run_concepts
-    from mil.runs.run import open_run
+    from mil.api.run import open_run
 
     writable(options.out)
-    written = write_run_concepts(
-        open_run(options.run, store=options.store, cohort=options.cohort),
-        options.out,
-        files=slide_files(options.slides),
-        n_concepts=options.concepts,
-        seed=options.seed,
+    slide_files(options.slides)
+    run = open_run(options.run, store=options.store, cohort=options.cohort)
+    found = run.concepts(
+        options.out, slides=options.slides, n_concepts=options.concepts, seed=options.seed
     )
-    result = written.result
     say(
-        f"Shares of {options.concepts} concepts alone name the class of {result.correct:.4g} of {result.n} "
-        f"cases out of fold. Page: {written.page.absolute()}"
+        f"Shares of {options.concepts} concepts alone name the class of {found.result.correct:.4g} of "
+        f"{found.result.n} cases out of fold. Page: {found.page.absolute()}"
     )

@@ -56,16 +56,15 @@ class DecisionOptions:
 def decision(options: DecisionOptions) -> None:
     """Draw decision curves: the net benefit of treating by each model, compared with treating all or none."""
     from cli.console import say
-    from mil.report.decision import write_run_decision
-    from mil.runs.run import open_run
+    from mil.api.run import open_run
 
     writable_run(options.run, "decision")
-    decision, stem = write_run_decision(
-        open_run(options.run, store=options.store, cohort=options.cohort),
+    run = open_run(options.run, store=options.store, cohort=options.cohort)
+    decision = run.decision_curves(
         positive=options.positive,
         horizon=options.horizon,
         lowest=options.lowest,
         highest=options.highest,
         seed=options.seed,
     )
-    say(f"Net benefit, {decision.title}: {stem}.png, .svg and .csv")
+    say(f"Net benefit, {decision.curves.title}: {decision.picture}, .svg and .csv")

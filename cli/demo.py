@@ -60,11 +60,9 @@ def demo(options: DemoOptions) -> None:
 def _draw_cohort(out: Path, cases: int, side: int, seed: int) -> Path:
     """Write slides and annotations; the path of their table."""
     from cli.console import Bars
-    from features.synthetic import CohortSpec, write_cohort
+    from mil.api.start import draw_cohort
 
-    spec = CohortSpec(cases_per_class=cases, side_px=side, seed=seed)
-    with Bars().task("slides drawn", spec.n_slides, "slides") as advance:
-        return write_cohort(out, spec, progress=advance)
+    return draw_cohort(out, cases_per_class=cases, side_px=side, seed=seed, progress=Bars())
 
 
 def _extract(table: Path, out: Path, options: DemoOptions) -> None:

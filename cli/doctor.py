@@ -29,15 +29,16 @@ class DoctorOptions:
 def doctor(options: DoctorOptions) -> None:
     """Check versions, OpenSlide, device, threads, weights cache and disk; each problem comes with its fix."""
     from cli.console import complain, say
+    from mil.api.start import check_machine
 
-    facts, problems = examine(options.folder)
-    for line in fact_lines(facts, shutil.get_terminal_size().columns):
+    machine = check_machine(options.folder)
+    for line in fact_lines(machine.facts, shutil.get_terminal_size().columns):
         say(line)
-    for problem in problems:
+    for problem in machine.problems:
         complain(problem)
-    if problems:
+    if machine.problems:
         raise SystemExit(1)
-    say("No problem found." if "none" not in facts["real weights"][:4] else NO_WEIGHTS)
+    say("No problem found." if machine.weights else NO_WEIGHTS)
 
 
 def fact_lines(facts: Mapping[str, str], width: int) -> list[str]:
@@ -53,66 +54,3 @@ def fact_lines(facts: Mapping[str, str], width: int) -> list[str]:
             for label, part in zip([name, *[""] * len(parts)], parts, strict=False)
         ]
     return lines
-
-
-def examine(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """Facts by name, and problems with their fix."""
-    import openslide
-    import torch
-
-    from features.backbones.table import list_backbones
-    from features.extraction.embed import resolve_device
-    from features.precision import resolve_precision
-    from mil.runs.record import versions
-
-    problems = []
-    device = resolve_device("auto")
-    precision = str(resolve_precision("auto", device)).removeprefix("torch.")
-    facts = versions() | {
-        "OpenSlide library": openslide.__library_version__,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU, no GPU seen",
-        "precision of auto": precision,
-        "threads": str(torch.get_num_threads()),
-        "named backbones": f"{len(list_backbones())}, listed by `mil backbones`",
-    }
-    if tuple(map(int, openslide.__library_version__.split(".")[:3])) < (4, 0, 1):
-        problems.append(
-            f"OpenSlide {openslide.__library_version__} may read wrong pixels from TIFF slides. Fix: "
-            "pip install --upgrade openslide-bin"
-        )
-    facts["real weights"] = _real_weights()
-    cached, cache = _cached_weights()
-    facts["weights cache"] = f"{cache}: {cached} files" + (
-        "" if cached else "; pretrained weights need a network once, or pass --weights FILE"
-    )
-    free = shutil.disk_usage(_existing(folder)).free / 2**30
-    facts["free disk"] = f"{free:.0f} GiB at {_existing(folder).absolute()}"
-    if free < 5:
-        problems.append(
-            f"Only {free:.1f} GiB free; a bag of 2,000 tiles takes 4 to 8 MB. Fix: free some, or write "
-            "bags elsewhere with --out."
-        )
-    return facts, problems
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-
-
-def _real_weights() -> str:
-    """The backbones whose published weights need no network."""
-    from features.backbones.catalogue import list_catalogue
-
-    rows = list_catalogue()
-    names = [row.name for row in rows if row.at_hand and row.recipe]
-    return ", ".join(names) or f"none, of {len(rows)} known backbones"
-
-
-def _cached_weights() -> tuple[int, Path]:
-    """How many weight files timm could use without a network, and where it looks."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    cache = Path(HF_HUB_CACHE)
-    files = [*cache.glob("models--timm--*/snapshots/*/*.safetensors")]
-    return len(files), cache

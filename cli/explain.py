@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli.app import app
 from cli.options import UsageError, verb, writable, wrong_use
@@ -13,9 +13,10 @@ from mil.explanation.methods import list_methods
 
 if TYPE_CHECKING:
     from mil.explanation.compare_methods import MethodComparison
-    from mil.explanation.request import MapInput, MapRequest
+    from mil.explanation.request import MapInput
     from mil.explanation.write import Explanation
 
+READING = ("slides", "annotations", "slide_mpp", "weights")  # of a slide
 METHODS_HELP = ". ".join(
     f"{method.name}: {method.description}" + (" (needs the slide)" if method.needs_slide else "")
     for method in list_methods()
@@ -146,34 +147,31 @@ def explain(options: ExplainOptions) -> None:
     explained.
     """
     from cli.console import Bars, warn
-    from mil.explanation.compare_methods import compare_methods
-    from mil.explanation.write import explain_input
-    from mil.runs.run import open_run
+    from mil.api.run import open_run
 
-    request, source = _map_request(options)
-    folder = writable(options.out)
+    source = _map_input(options)
+    writable(options.out)
     run = open_run(options.run, store=options.store, cohort=options.cohort)
+    what: dict[str, Any] = {
+        "model": options.model,
+        "target": options.class_name,
+        "regions": options.regions,
+    }
     if source is None:
-        show_comparison(
-            compare_methods(
-                run,
-                folder,
-                model=request.model,
-                target=request.target,
-                regions=request.regions,
-                progress=Bars(),
-            )
-        )
+        show_comparison(run.compare_methods(options.out, progress=Bars(), **what))
         return
     with wrong_use():
         source.check(run)
+    reading = {name: getattr(options, name) for name in (*READING, "method", "mpp", "ome_tiff")}
     with wrong_use(InputError):
-        explanation = explain_input(run, source, folder, request, notify=warn, progress=Bars())
+        explanation = run.write_map(
+            source.path, options.out, notify=warn, progress=Bars(), **what, **reading
+        )
     show_explanation(explanation)
 
 
-def _map_request(options: ExplainOptions) -> "tuple[MapRequest, MapInput | None]":
-    """The map that is requested and of what, refused before any work if it cannot be; None is every slide."""
+def _map_input(options: ExplainOptions) -> "MapInput | None":
+    """What is explained, refused before any work if it cannot be; None is every slide."""
     from mil.explanation.request import MapInput, MapRequest
 
     if (options.input is None) != options.all:
@@ -188,11 +186,10 @@ def _map_request(options: ExplainOptions) -> "tuple[MapRequest, MapInput | None]
             ome_tiff=options.ome_tiff,
         )
         if options.input is None:
-            return request, None
-        names = ("slides", "annotations", "slide_mpp", "weights")
-        source = MapInput(path=options.input, **{name: getattr(options, name) for name in names})
+            return None
+        source = MapInput(path=options.input, **{name: getattr(options, name) for name in READING})
         request.check_slide(available=source.has_slide)
-    return request, source
+    return source
 
 
 def show_explanation(explanation: "Explanation") -> None:

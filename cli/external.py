@@ -2,13 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cli.app import app
 from cli.options import UsageError, verb, writable_run
-
-if TYPE_CHECKING:
-    from mil.runs.fold_bags import ExternalSlides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,20 +102,18 @@ def external(options: ExternalOptions) -> None:
     refused on these cases. Of a run of `mil crossval --finetune per-fold`, each fit reads the slides as the
     backbone of its own fold embeds them: give --slides.
     """
-    from cli.console import complain, counted, say, show_tables
-    from mil.runs.external import external_validation
-    from mil.runs.run import open_run
+    from cli.console import Bars, complain, counted, say, show_tables
+    from mil.api.judging import external_validation
 
     writable_run(options.run, f"external/{options.name or options.cohort.stem}")
-    run = open_run(options.run)
+    names = ("name", "allow_missing", "slides", "annotations", "slide_mpp", "device", "workers")
     validation = external_validation(
-        run,
+        options.run,
         options.model,
         options.cohort,
         options.store,
-        name=options.name,
-        allow_missing=options.allow_missing,
-        slides=_slides(options),
+        **{name: getattr(options, name) for name in names},
+        progress=Bars(),
         notify=complain,
     )
     members, earlier = counted(validation.n_members, "fit"), validation.earlier
@@ -130,20 +124,3 @@ def external(options: ExternalOptions) -> None:
     show_tables(validation.evaluation.tables()[:1])
     logs = ", ".join(map(str, validation.logs))
     say(f"Predictions: {validation.path / 'predictions.csv'}. Logged: {logs}")
-
-
-def _slides(options: ExternalOptions) -> "ExternalSlides | None":
-    """Where the slides are; None where the store has their bags."""
-    from cli.console import Bars
-    from mil.runs.fold_bags import ExternalSlides
-
-    if options.slides is None:
-        return None
-    return ExternalSlides(
-        folder=options.slides,
-        annotations=options.annotations,
-        slide_mpp=options.slide_mpp,
-        device=options.device,
-        workers=options.workers,
-        progress=Bars(),
-    )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cli.app import app
 from cli.extract import SlideOptions
@@ -13,10 +13,13 @@ from mil.settings import FitSettings
 from mil.tasks.names import DEFAULT_TASK, TaskColumns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mil.finetune.config import FinetuneConfig
+    from mil.finetune.run import TunedBackbone
 
+READING = (
+    "annotations", "slide_mpp", "slide_mpp_force", "coordinates", "case_from", "label_is", "device",
+    "workers",
+)  # fmt: skip
 TASK_METADATA = next(entry.metadata for entry in fields(FitSettings) if entry.name == "task")
 
 
@@ -84,8 +87,7 @@ def run_finetune(options: FinetuneOptions) -> None:
     """Write the run folder; every process computes, the first one writes and prints."""
     from cli.console import Bars, notify
     from features.backbones.registry import resolve_name
-    from mil.finetune.run import finetune_run
-    from mil.runs.record import NewRun
+    from mil.api.preparing import finetune_backbone
     from mil.tasks.registry import task_from
 
     writable(options.out)
@@ -93,16 +95,20 @@ def run_finetune(options: FinetuneOptions) -> None:
         resolve_name(options.backbone)
         config, task = finetune_config(options), task_from(plain(options))
     with wrong_use(InputError):
-        card = finetune_run(
-            NewRun(path=options.out, settings=plain(options), overwrite=options.overwrite),
+        tuned = finetune_backbone(
             _table(options),
-            config,
+            slides=config.slides,
+            out=options.out,
+            recipe=config.recipe,
+            settings=config.settings,
             task=task,
+            overwrite=options.overwrite,
             progress=Bars(),
             notify=notify,
+            **{name: getattr(options, name) for name in READING},
         )
-    if card:
-        _show_card(card, options.out)
+    if tuned:
+        _show_tuned(tuned, options.out)
 
 
 def fold_config(path: Path, table: Path, out: Path, task: str) -> "FinetuneConfig":
@@ -145,17 +151,17 @@ def _table(options: FinetuneOptions) -> Path:
     return options.inputs[0]
 
 
-def _show_card(card: "Mapping[str, Any]", out: Path) -> None:
+def _show_tuned(tuned: "TunedBackbone", out: Path) -> None:
     from cli.console import counted, say
 
-    losses, epoch = card["losses"], card["kept_epoch"]
-    reason = "the best on the inner cases" if card["valid_losses"] else "the last"
+    losses, epoch = tuned.losses, tuned.kept_epoch
+    reason = "the best on the inner cases" if tuned.chosen_by_loss else "the last"
     say(
-        f"{card['backbone']} trained on {counted(len(card['trained_on']), 'case')}: loss {losses[0]:.3f} "
+        f"{tuned.name} trained on {counted(len(tuned.trained_on), 'case')}: loss {losses[0]:.3f} "
         f"after the first epoch, {losses[epoch - 1]:.3f} after epoch {epoch}, which is kept "
         f"({reason})."
     )
     say(
-        f"Weights: {out / 'weights.safetensors'}. Cases they have seen cannot be tested with them; judge "
+        f"Weights: {tuned.weights}. Cases they have seen cannot be tested with them; judge "
         f"this training with `mil crossval --finetune per-fold --finetune-config {out / 'run.json'}`."
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.learn import CohortOptions, check_model_names, study_of, task_of
+from cli.learn import CohortOptions, check_model_names, task_of
 from cli.options import UsageError, part_of, verb, writable, wrong_use
 from features.errors import InputError
 from mil.heads.registry import model_names
@@ -14,7 +14,12 @@ from mil.tasks.names import TaskColumns
 
 if TYPE_CHECKING:
     from features.recipe import Recipe
-    from mil.scales.ladder import ScaledSlides
+
+
+PASSED_ON = (
+    "slides", "annotations", "slide_mpp", "out", "mpp", "tile", "case_from", "label_is", "allow_missing",
+    "allow_duplicates", "overwrite",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,33 +122,17 @@ def ladder(options: LadderOptions) -> None:
     again.
     """
     from cli.console import Bars, notify, say, show_tables
-    from mil.report.ladder import write_ladder
-    from mil.runs.cross_validation import Computing, Plan
-    from mil.scales.ladder import climb_ladder
+    from mil.api.studies import compare_scales
 
     writable(options.out)
     task = task_of(options)
     check_model_names((options.model,), task)
     fit, split = part_of(options, FitSettings), part_of(options, SplitSettings)
+    recipe = part_of(options, LadderRecipe).recipe()
     with wrong_use(InputError):
-        climbed = climb_ladder(
-            study_of(options, options.out, task), _scaled_slides(options),
-            Plan(models=(options.model,), fit=fit, split=split), options.out,
-            overwrite=options.overwrite, computing=Computing(progress=Bars(), notify=notify),
+        scales = compare_scales(
+            options.cohort, options.model, recipe=recipe, task=task, settings=fit, split=split,
+            progress=Bars(), notify=notify, **{name: getattr(options, name) for name in PASSED_ON},
         )  # fmt: skip
-    write_ladder(climbed)
-    show_tables([climbed.table()])
+    show_tables([scales.table()])
     say(f"Figure: {options.out / 'ladder.png'}. Table: {options.out / 'ladder.csv'}")
-
-
-def _scaled_slides(options: LadderOptions) -> "ScaledSlides":
-    from features.extraction.jobs import JobSettings
-    from mil.scales.ladder import ScaledSlides
-
-    return ScaledSlides(
-        slides=options.slides,
-        settings=JobSettings(annotations=options.annotations, slide_mpp=options.slide_mpp),
-        recipe=part_of(options, LadderRecipe).recipe(),
-        mpps=options.mpp,
-        tiles_px=options.tile * (len(options.mpp) if len(options.tile) == 1 else 1),
-    )

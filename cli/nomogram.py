@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.options import UsageError, part_of, verb, writable
+from cli.options import UsageError, verb, writable
 from cli.runs import MOVED_COHORT, MOVED_STORE
 from mil.data.reading import TableReading
 from mil.tasks.names import DEFAULT_TASK, TASKS, foreign_setting
@@ -106,24 +106,26 @@ def nomogram(options: NomogramOptions) -> None:
     It is not evaluated: no case is left for that. `mil crossval` with model clinical does so.
     """
     from cli.console import notify
-    from mil.report.table_nomogram import table_nomogram, write_table_nomogram
-    from mil.runs.run import open_run
+    from mil.api.judging import nomogram as fit_nomogram
+    from mil.api.run import open_run
 
     writable(options.out)
     places = {"store": options.store, "cohort": options.moved_cohort}
     run = open_run(options.run, **places) if options.run else None
-    result = table_nomogram(
+    result = fit_nomogram(
         options.cohort,
-        _task(options, run),
-        columns=options.clinical,
+        options.clinical,
+        out=options.out,
+        task=_task(options, run),
         positive=options.positive,
         horizon=options.horizon,
         run=run,
         model=options.model or "",
-        reading=run.settings.reading if run else part_of(options, TableReading),
+        case_from=options.case_from,
+        label_is=options.label_is,
         notify=notify,
     )
-    _show(result, write_table_nomogram(result, options.out))
+    _show(result, options.out / "nomogram.png")
 
 
 def _task(options: NomogramOptions, run: "Run | None") -> "Task":

@@ -57,16 +57,11 @@ def package(options: PackageOptions) -> None:
     fingerprints. `mil predict FOLDER SLIDE...` reads it like a run.
     """
     from cli.console import complain, say
-    from mil.answers.card import card_of_run
-    from mil.answers.package import write_package
-    from mil.answers.predictor import predictor_of_run
-    from mil.runs.run import open_run
+    from mil.api.run import open_run
 
     writable(options.out)
     run = open_run(options.run)
-    predictor = predictor_of_run(run, options.model or "")
-    described = card_of_run(run, predictor)
-    packed = write_package(predictor, described, options.out, segmenter=options.segmenter)
+    packed = run.package(options.out, model=options.model or "", segmenter=options.segmenter)
     for note in packed.notes:
         complain(note)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
@@ -77,13 +72,6 @@ def package(options: PackageOptions) -> None:
 def card(options: CardOptions) -> None:
     """Show what a model is for, what it learnt from, how well it does out of fold, and its limits."""
     from cli.console import say
-    from mil.answers.card import card_of_run
-    from mil.answers.package import is_package, read_card
-    from mil.answers.predictor import predictor_of_run
-    from mil.runs.run import open_run
+    from mil.api.slides import read_card
 
-    if is_package(options.path):
-        say(read_card(options.path))
-        return
-    run = open_run(options.path)
-    say(card_of_run(run, predictor_of_run(run, options.model or "")).to_markdown())
+    say(read_card(options.path, options.model or ""))

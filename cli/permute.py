@@ -11,7 +11,7 @@ from cli.runs import MOVED_COHORT, MOVED_STORE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mil.audit.permutation import Crossval, PermutationTest
+    from mil.audit.permutation import PermutationTest
     from mil.runs.run import Run
 
 
@@ -51,14 +51,10 @@ def permute(options: PermuteOptions) -> None:
 def permute_and_show(run: "Run", out: Path, times: int) -> int:
     """Run the shuffles and print what they show; the number of leaking models."""
     from cli.console import Bars, say
-    from mil.audit.permutation_run import permute_run
+    from mil.api.judging import permute as permute_labels
 
-    run.require_finished()
-    crossval = _per_fold_pipeline(run, out / "shuffles") if run.settings.own_bags else None
-    tests = permute_run(
-        run, times, out, crossval=crossval, workers=1 if crossval else 0, progress=Bars()
-    )
-    _show(run, tests, times, finetuned=crossval is not None)
+    tests = permute_labels(run, times, out, progress=Bars())
+    _show(run, tests, times, finetuned=run.settings.own_bags)
     say(f"Each shuffle: {out / 'permutation.csv'}. Picture: {out / 'permutation.png'}")
     return sum(test.leaks for test in tests)
 
@@ -89,17 +85,6 @@ def _show(run: "Run", tests: "Sequence[PermutationTest]", times: int, *, finetun
             f"{', '.join(leaking)}: finds signal in shuffled outcomes. Something about the tested cases "
             "reaches the fits; trust none of these numbers."
         )
-
-
-def _per_fold_pipeline(run: "Run", folder: Path) -> "Crossval":
-    """The pipeline of a run that fine-tuned a backbone, or segmented, in each fold."""
-    from cli.console import Bars
-    from mil.finetune.cross_validation import PerFoldPipeline
-    from mil.segmentation.cases import SegmentedPipeline
-
-    if run.settings.segments:
-        return SegmentedPipeline(run, run.tissue(), folder, Bars())
-    return PerFoldPipeline(run, folder, Bars())
 
 
 def _row(test: "PermutationTest") -> list[str]:

@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cli.app import Group, app
-from cli.extract import SlideOptions, slide_jobs
-from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
+from cli.options import verb, writable, wrong_use
 from cli.volumes import SeriesReading
+from features.errors import InputError
 from mil.data.reading import TableReading
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from features.extraction.jobs import SlideJob
-    from mil.data.volumes import VolumeTable
     from mil.protocols.arm import Arm
     from mil.protocols.protocol import Protocol
     from mil.protocols.run import ProtocolResult
@@ -28,6 +24,11 @@ TESTS = {
     "external": "split=test",
     "ensemble": "split=test, by the networks of all folds",
 }
+
+PASSED_ON = (
+    "out", "slides", "annotations", "slide_mpp", "roi", "cases", "device", "workers", "overwrite",
+    "case_from", "label_is",
+)  # fmt: skip
 
 studies = typer.Typer(
     name="protocol",
@@ -188,68 +189,23 @@ def run(options: RunOptions) -> None:
     interrupted run.
     """
     from cli.console import Bars, say
-    from mil.data.table import read_table
-    from mil.data.volumes import rows_of
-    from mil.protocols.run import run_protocol
-    from mil.runs.record import NewRun
-
-    protocol = _changed_protocol(options)
-    writable(options.out)
-    volumes = _volumes(options, protocol)
-    reading = part_of(options, TableReading)
-    result = run_protocol(
-        NewRun(path=options.out, settings=plain(options), overwrite=options.overwrite),
-        protocol,
-        rows_of(volumes) if volumes else read_table(options.cohort, reading, say),
-        volumes or _jobs(options),
-        device=options.device,
-        workers=options.workers,
-        progress=Bars(),
-        notify=say,
-    )
-    _show_result(result)
-    say(f"Results: {options.out / 'results.csv'}")
-
-
-def _changed_protocol(options: RunOptions) -> "Protocol":
-    """The study with the user's changes, checked before any work."""
+    from mil.api.studies import run_protocol
     from mil.protocols.protocol import load_protocol, with_changes
 
     with wrong_use():
-        protocol = with_changes(load_protocol(options.name), options.set)
-        protocol.check()
-    return protocol
-
-
-def _volumes(options: RunOptions, protocol: "Protocol") -> "VolumeTable | None":
-    """The series of the table, for a study on CT or MRI."""
-    from mil.data.volumes import read_volume_table
-
-    if any(arm.shows for arm in protocol.arms):
-        if options.slides or options.annotations:
-            raise UsageError(
-                f"{protocol.name} is a study on CT or MRI: its table names series. Leave out --slides and "
-                "--annotations."
-            )
-        return read_volume_table(options.cohort, options.roi, options.cases)
-    if options.slides is None:
-        raise UsageError(f"{protocol.name} reads slides: name their folder, --slides FOLDER.")
-    return None
-
-
-def _jobs(options: RunOptions) -> "Sequence[SlideJob]":
-    """The slides of the table."""
-    return slide_jobs(
-        SlideOptions(
-            inputs=(options.cohort,),
-            out=options.out,
-            slides=options.slides,
-            annotations=options.annotations,
-            slide_mpp=options.slide_mpp,
-            case_from=options.case_from,
-            label_is=options.label_is,
+        with_changes(load_protocol(options.name), options.set).check()
+    writable(options.out)
+    with wrong_use(InputError):
+        result = run_protocol(
+            options.name,
+            options.cohort,
+            changes=options.set,
+            progress=Bars(),
+            notify=say,
+            **{name: getattr(options, name) for name in PASSED_ON},
         )
-    )
+    _show_result(result)
+    say(f"Results: {options.out / 'results.csv'}")
 
 
 def _show_result(result: "ProtocolResult") -> None:

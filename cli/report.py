@@ -29,16 +29,13 @@ def report(options: ReportOptions) -> None:
 def run_report(options: ReportOptions) -> Path:
     """Write the page and print where it is."""
     from cli.console import Bars, say
-    from mil.report.gather import gather
-    from mil.report.page import write_report
-    from mil.runs.run import open_run
+    from mil.api.run import open_run
 
     if options.out is None:
         writable_run(options.run)
     else:
         writable(options.out.parent)
     run = open_run(options.run, store=options.store, cohort=options.cohort)
-    path = options.out or run.path / "report.html"
-    write_report(gather(run, progress=Bars()), path)
+    path = run.write_report(options.out, progress=Bars())
     say(f"Report: {path.absolute()}")
     return path

@@ -67,23 +67,22 @@ def view(options: ViewOptions) -> None:
     """
     from cli.console import counted, say
     from cli.inputs import slide_files
-    from mil.runs.run import open_run
+    from mil.api.run import open_run
     from mil.view.check import check_viewer
-    from mil.view.gallery import Gallery
-    from mil.view.server import Viewer
 
+    slide_files(options.slides)
     run = open_run(options.run, store=options.store, cohort=options.cohort)
-    gallery = Gallery(run, slide_files(options.slides), options.regions)
-    say(
-        f"{counted(len(gallery.slides), 'slide')}, {len(gallery.files)} with a file; "
-        f"{counted(len(gallery.layers), 'layer')} of scores."
-    )
     try:
-        viewer = Viewer(gallery, options.port)
+        viewer = run.view(slides=options.slides, regions=options.regions, port=options.port)
     except OSError as error:
         raise UsageError(
             f"--port {options.port}: {error.strerror}. Choose another, or 0."
         ) from error
+    gallery = viewer.gallery
+    say(
+        f"{counted(len(gallery.slides), 'slide')}, {len(gallery.files)} with a file; "
+        f"{counted(len(gallery.layers), 'layer')} of scores."
+    )
     with viewer:
         if options.check:
             say(str(check_viewer(viewer)))

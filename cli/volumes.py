@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import typer
 
 from cli.app import Group, app
-from cli.options import UsageError, part_of, plain, verb, writable, wrong_use
+from cli.options import UsageError, part_of, verb, writable, wrong_use
 from features.errors import InputError
 from features.recipe import Encoding, Recipe
 from features.volumes.recipe import VolumeRecipe
@@ -125,12 +125,11 @@ def table(options: TableOptions) -> None:
     of one modality, and name the region (roi) where a structure set has several.
     """
     from cli.console import complain, counted, say
-    from features.volumes.listing import list_series, write_list
+    from mil.api.preparing import list_series
 
     writable(options.out.parent)
     with wrong_use(InputError):
-        rows = list_series(options.folder)
-    write_list(options.out, rows)
+        rows = list_series(options.folder, out=options.out)
     problems = _show_series(rows)
     say(f"Table: {options.out}. Next: mil volumes extract {options.out} --channels ... --out store")
     if problems:
@@ -284,17 +283,19 @@ def contour(options: ContourOptions) -> None:
     test those patients.
     """
     from cli.console import Bars, notify, show_tables
+    from mil.api.preparing import contour_volumes
     from mil.contouring.evaluation import evaluation_tables
-    from mil.contouring.run import contour_volumes, read_table_for
-    from mil.runs.record import NewRun
 
     writable(options.out)
     with wrong_use(InputError):
         contoured = contour_volumes(
-            NewRun(path=options.out, settings=plain(options), overwrite=options.overwrite),
-            read_table_for(options.table, options.modality, options.roi, options.cases),
-            part_of(options, ContourSettings),
-            n_folds=options.folds,
+            options.table,
+            out=options.out,
+            settings=part_of(options, ContourSettings),
+            folds=options.folds,
+            roi=options.roi,
+            cases=options.cases,
+            overwrite=options.overwrite,
             progress=Bars(),
             notify=notify,
         )

@@ -13,26 +13,39 @@ import mil
 GROUPS = {
     "Slides and bags": (
         "Recipe", "extract", "convert", "join", "Bag", "read_bag", "write_bag", "open_slide", "Slide",
-        "read_annotations", "load_backbone", "list_backbones", "VolumeRecipe", "extract_volumes",
+        "read_annotations", "check_cohort", "draw_cohort", "check_machine",
+    ),
+    "Backbones": (
+        "load_backbone", "list_backbones", "list_catalogue", "fetch_weights", "finetune_backbone",
+        "FinetuneSettings",
+    ),
+    "CT, MRI and radiomics": (
+        "list_series", "VolumeRecipe", "extract_volumes", "contour_volumes", "ContourSettings",
+        "radiomics_bags",
     ),
     "Public cohorts": ("fetch_gdc", "fetch_idc", "FetchedCohort"),
     "Data": ("load_cohort", "Cohort", "Case", "split_cases", "Fold"),
     "Tasks": ("Diagnosis", "Survival", "Grade", "Task"),
     "Settings": ("FitSettings", "SplitSettings", "JudgeSettings"),
-    "Runs": ("cross_validate", "open_run", "Run", "external_validation", "learning_curve", "permute"),
+    "Runs": (
+        "cross_validate", "train", "open_run", "Run", "external_validation", "learning_curve", "permute",
+        "compare_scales", "finetune_per_fold", "TunedCases",
+    ),
     "Finding tumour": (
         "train_segmenter", "evaluate_segmenter", "apply_segmenter", "SegmentSettings", "TrainedSegmenter",
-        "SegmentEvaluation", "AppliedSlide",
+        "SegmentEvaluation", "AppliedSlide", "segment_per_fold", "SegmentedCases",
     ),
-    "New slides": ("predict_slides", "Answers", "Answer"),
+    "New slides": ("predict_slides", "Answers", "Answer", "read_card"),
     "Models": (
         "fit", "FittedModel", "load_model", "predict", "list_models", "Head", "HeadSettings", "HeadOutput",
         "check_head", "register_head",
     ),
     "Judging": (
-        "read_predictions", "Predictions", "evaluate", "Evaluation", "Estimate", "compare",
+        "read_predictions", "Predictions", "evaluate", "Evaluation", "Estimate", "compare", "nomogram",
+        "audit_table",
     ),
     "Explaining": ("explain", "list_methods", "TileScores", "Explanation"),
+    "Published studies": ("list_protocols", "load_protocol", "Protocol", "run_protocol"),
     "Errors": (
         "SarcomilError", "FeaturesError", "SlideError", "BagError", "MilError", "CohortError", "LeakageError",
         "FitError", "RunError", "PredictionsError", "FetchError",
@@ -47,8 +60,8 @@ slides and bags alone. The examples run in this order in a folder with `cohort.c
 slide, label, and for the examples also time, event and grade), the folder `slides` and the folder
 `annotations`; `external.csv` and `external-store` are the table and the bags of further cases, `clam` holds
 features of another tool, `outlined.csv` lists slides of the folder `outlined` whose tumour is drawn in full
-(columns case, slide, annotated, split), and `volumes.csv` lists CT, T1 and PET of two patients. Every error
-is a `mil.SarcomilError`.
+(columns case, slide, label, annotated, split), `volumes.csv` lists CT, T1 and PET of the folder `patients`,
+and `radiomics.csv` has features of their tumours. Every error is a `mil.SarcomilError`.
 
 This page is written from the docstrings by `python docs/make_api.py`.
 """
@@ -155,9 +168,11 @@ def describe_class(value: type) -> list[str]:
 
 
 def public_members(value: Any) -> list[tuple[str, Any]]:
-    """The public methods and properties that a class defines itself."""
+    """The public methods and properties of a class: its own, and those of its bases in the interface."""
     members = []
-    for name, member in vars(value).items() if isinstance(value, type) else ():
+    classes = [c for c in getattr(value, "__mro__", ()) if c is value or "mil.api." in c.__module__]
+    named = {name: member for owner in reversed(classes) for name, member in vars(owner).items()}
+    for name, member in named.items():
         function = getattr(member, "__func__", member)
         public = name == "__getitem__" or not name.startswith("_")
         if public and (inspect.isfunction(function) or isinstance(member, property)):

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from mil.version import __version__
 
 if TYPE_CHECKING:
+    from features.backbones.catalogue import fetch_weights as fetch_weights
+    from features.backbones.catalogue import list_catalogue as list_catalogue
     from features.backbones.registry import load_backbone as load_backbone
     from features.backbones.table import list_backbones as list_backbones
     from features.bags.bag import Bag as Bag
@@ -36,14 +38,31 @@ if TYPE_CHECKING:
     from features.volumes.recipe import VolumeRecipe as VolumeRecipe
     from mil.answers.answer import Answer as Answer
     from mil.answers.predict import Answers as Answers
-    from mil.api import Run as Run
-    from mil.api import cross_validate as cross_validate
-    from mil.api import explain as explain
-    from mil.api import fit as fit
-    from mil.api import learning_curve as learning_curve
-    from mil.api import open_run as open_run
-    from mil.api import predict_slides as predict_slides
-    from mil.audit.permutation_run import permute_run as permute
+    from mil.api.judging import audit_table as audit_table
+    from mil.api.judging import external_validation as external_validation
+    from mil.api.judging import nomogram as nomogram
+    from mil.api.judging import permute as permute
+    from mil.api.learning import cross_validate as cross_validate
+    from mil.api.learning import fit as fit
+    from mil.api.learning import learning_curve as learning_curve
+    from mil.api.learning import train as train
+    from mil.api.preparing import check_cohort as check_cohort
+    from mil.api.preparing import contour_volumes as contour_volumes
+    from mil.api.preparing import finetune_backbone as finetune_backbone
+    from mil.api.preparing import finetune_per_fold as finetune_per_fold
+    from mil.api.preparing import list_series as list_series
+    from mil.api.preparing import segment_per_fold as segment_per_fold
+    from mil.api.run import Run as Run
+    from mil.api.run import open_run as open_run
+    from mil.api.slides import explain as explain
+    from mil.api.slides import predict_slides as predict_slides
+    from mil.api.slides import read_card as read_card
+    from mil.api.start import check_machine as check_machine
+    from mil.api.start import draw_cohort as draw_cohort
+    from mil.api.studies import compare_scales as compare_scales
+    from mil.api.studies import list_protocols as list_protocols
+    from mil.api.studies import run_protocol as run_protocol
+    from mil.contouring.settings import ContourSettings as ContourSettings
     from mil.data.case import Case as Case
     from mil.data.cohort import Cohort as Cohort
     from mil.data.cohort import load_cohort as load_cohort
@@ -70,6 +89,8 @@ if TYPE_CHECKING:
     from mil.fetch.gdc_cohort import fetch_gdc as fetch_gdc
     from mil.fetch.idc_cohort import fetch_idc as fetch_idc
     from mil.fetch.result import FetchedCohort as FetchedCohort
+    from mil.finetune.cross_validation import TunedCases as TunedCases
+    from mil.finetune.settings import FinetuneSettings as FinetuneSettings
     from mil.heads.head import Head as Head
     from mil.heads.head import HeadOutput as HeadOutput
     from mil.heads.head import HeadSettings as HeadSettings
@@ -79,8 +100,11 @@ if TYPE_CHECKING:
     from mil.learning.fitted import FittedModel as FittedModel
     from mil.learning.fitted import load_model as load_model
     from mil.learning.fitted import predict as predict
-    from mil.runs.external import external_validation as external_validation
+    from mil.protocols.protocol import Protocol as Protocol
+    from mil.protocols.protocol import load_protocol as load_protocol
+    from mil.radiomics.bags import radiomics_bags as radiomics_bags
     from mil.segmentation.application import AppliedSlide as AppliedSlide
+    from mil.segmentation.cases import SegmentedCases as SegmentedCases
     from mil.segmentation.evaluation import SegmentEvaluation as SegmentEvaluation
     from mil.segmentation.run import TrainedSegmenter as TrainedSegmenter
     from mil.segmentation.settings import SegmentSettings as SegmentSettings
@@ -104,6 +128,7 @@ __all__ = [
     "Case",
     "Cohort",
     "CohortError",
+    "ContourSettings",
     "Diagnosis",
     "Estimate",
     "Evaluation",
@@ -111,6 +136,7 @@ __all__ = [
     "FeaturesError",
     "FetchError",
     "FetchedCohort",
+    "FinetuneSettings",
     "FitError",
     "FitSettings",
     "FittedModel",
@@ -124,12 +150,14 @@ __all__ = [
     "MilError",
     "Predictions",
     "PredictionsError",
+    "Protocol",
     "Recipe",
     "Run",
     "RunError",
     "SarcomilError",
     "SegmentEvaluation",
     "SegmentSettings",
+    "SegmentedCases",
     "Slide",
     "SlideError",
     "SplitSettings",
@@ -137,13 +165,20 @@ __all__ = [
     "Task",
     "TileScores",
     "TrainedSegmenter",
+    "TunedCases",
     "VolumeRecipe",
     "__version__",
     "apply_segmenter",
+    "audit_table",
+    "check_cohort",
     "check_head",
+    "check_machine",
     "compare",
+    "compare_scales",
+    "contour_volumes",
     "convert",
     "cross_validate",
+    "draw_cohort",
     "evaluate",
     "evaluate_segmenter",
     "explain",
@@ -152,25 +187,38 @@ __all__ = [
     "extract_volumes",
     "fetch_gdc",
     "fetch_idc",
+    "fetch_weights",
+    "finetune_backbone",
+    "finetune_per_fold",
     "fit",
     "join",
     "learning_curve",
     "list_backbones",
+    "list_catalogue",
     "list_methods",
     "list_models",
+    "list_protocols",
+    "list_series",
     "load_backbone",
     "load_cohort",
     "load_model",
+    "load_protocol",
+    "nomogram",
     "open_run",
     "open_slide",
     "permute",
     "predict",
     "predict_slides",
+    "radiomics_bags",
     "read_annotations",
     "read_bag",
+    "read_card",
     "read_predictions",
     "register_head",
+    "run_protocol",
+    "segment_per_fold",
     "split_cases",
+    "train",
     "train_segmenter",
     "write_bag",
 ]
@@ -184,6 +232,7 @@ _SOURCES = {
     "Case": "mil.data.case:Case",
     "Cohort": "mil.data.cohort:Cohort",
     "CohortError": "mil.errors:CohortError",
+    "ContourSettings": "mil.contouring.settings:ContourSettings",
     "Diagnosis": "mil.tasks.diagnosis:Diagnosis",
     "Estimate": "mil.evaluation.intervals:Estimate",
     "Evaluation": "mil.evaluation.judge:Evaluation",
@@ -191,6 +240,7 @@ _SOURCES = {
     "FeaturesError": "features.errors:FeaturesError",
     "FetchError": "mil.errors:FetchError",
     "FetchedCohort": "mil.fetch.result:FetchedCohort",
+    "FinetuneSettings": "mil.finetune.settings:FinetuneSettings",
     "FitError": "mil.errors:FitError",
     "FitSettings": "mil.settings:FitSettings",
     "FittedModel": "mil.learning.fitted:FittedModel",
@@ -204,12 +254,14 @@ _SOURCES = {
     "MilError": "mil.errors:MilError",
     "Predictions": "mil.evaluation.predictions:Predictions",
     "PredictionsError": "mil.errors:PredictionsError",
+    "Protocol": "mil.protocols.protocol:Protocol",
     "Recipe": "features.recipe:Recipe",
-    "Run": "mil.api:Run",
+    "Run": "mil.api.run:Run",
     "RunError": "mil.errors:RunError",
     "SarcomilError": "features.errors:SarcomilError",
     "SegmentEvaluation": "mil.segmentation.evaluation:SegmentEvaluation",
     "SegmentSettings": "mil.segmentation.settings:SegmentSettings",
+    "SegmentedCases": "mil.segmentation.cases:SegmentedCases",
     "Slide": "features.slides.slide:Slide",
     "SlideError": "features.errors:SlideError",
     "SplitSettings": "mil.settings:SplitSettings",
@@ -217,39 +269,59 @@ _SOURCES = {
     "Task": "mil.tasks.task:Task",
     "TileScores": "mil.explanation.scores:TileScores",
     "TrainedSegmenter": "mil.segmentation.run:TrainedSegmenter",
+    "TunedCases": "mil.finetune.cross_validation:TunedCases",
     "VolumeRecipe": "features.volumes.recipe:VolumeRecipe",
     "apply_segmenter": "mil.segmentation.study:apply_segmenter",
+    "audit_table": "mil.api.judging:audit_table",
+    "check_cohort": "mil.api.preparing:check_cohort",
     "check_head": "mil.heads.laws:check_head",
+    "check_machine": "mil.api.start:check_machine",
     "compare": "mil.evaluation.judge:compare",
+    "compare_scales": "mil.api.studies:compare_scales",
+    "contour_volumes": "mil.api.preparing:contour_volumes",
     "convert": "features.bags.convert:convert",
-    "cross_validate": "mil.api:cross_validate",
+    "cross_validate": "mil.api.learning:cross_validate",
+    "draw_cohort": "mil.api.start:draw_cohort",
     "evaluate": "mil.evaluation.judge:evaluate",
     "evaluate_segmenter": "mil.segmentation.study:evaluate_segmenter",
-    "explain": "mil.api:explain",
-    "external_validation": "mil.runs.external:external_validation",
+    "explain": "mil.api.slides:explain",
+    "external_validation": "mil.api.judging:external_validation",
     "extract": "mil.data.jobs:extract",
     "extract_volumes": "mil.data.volumes:extract_volumes",
     "fetch_gdc": "mil.fetch.gdc_cohort:fetch_gdc",
     "fetch_idc": "mil.fetch.idc_cohort:fetch_idc",
-    "fit": "mil.api:fit",
+    "fetch_weights": "features.backbones.catalogue:fetch_weights",
+    "finetune_backbone": "mil.api.preparing:finetune_backbone",
+    "finetune_per_fold": "mil.api.preparing:finetune_per_fold",
+    "fit": "mil.api.learning:fit",
     "join": "features.bags.join:join",
-    "learning_curve": "mil.api:learning_curve",
+    "learning_curve": "mil.api.learning:learning_curve",
     "list_backbones": "features.backbones.table:list_backbones",
+    "list_catalogue": "features.backbones.catalogue:list_catalogue",
     "list_methods": "mil.explanation.methods:list_methods",
     "list_models": "mil.heads.registry:model_names",
+    "list_protocols": "mil.api.studies:list_protocols",
+    "list_series": "mil.api.preparing:list_series",
     "load_backbone": "features.backbones.registry:load_backbone",
     "load_cohort": "mil.data.cohort:load_cohort",
     "load_model": "mil.learning.fitted:load_model",
-    "open_run": "mil.api:open_run",
+    "load_protocol": "mil.protocols.protocol:load_protocol",
+    "nomogram": "mil.api.judging:nomogram",
+    "open_run": "mil.api.run:open_run",
     "open_slide": "features.slides.slide:open_slide",
-    "permute": "mil.audit.permutation_run:permute_run",
+    "permute": "mil.api.judging:permute",
     "predict": "mil.learning.fitted:predict",
-    "predict_slides": "mil.api:predict_slides",
+    "predict_slides": "mil.api.slides:predict_slides",
+    "radiomics_bags": "mil.radiomics.bags:radiomics_bags",
     "read_annotations": "features.regions.annotations:read_annotations",
     "read_bag": "features.bags.bag:read_bag",
+    "read_card": "mil.api.slides:read_card",
     "read_predictions": "mil.evaluation.predictions:read_predictions",
     "register_head": "mil.heads.registry:register_head",
+    "run_protocol": "mil.api.studies:run_protocol",
+    "segment_per_fold": "mil.api.preparing:segment_per_fold",
     "split_cases": "mil.data.splits:split_cases",
+    "train": "mil.api.learning:train",
     "train_segmenter": "mil.segmentation.study:train_segmenter",
     "write_bag": "features.bags.bag:write_bag",
 }

@@ -29,18 +29,21 @@ WRITER = runpy.run_path(str(REPO / "docs" / "make_api.py"))
 HEAVY = ("torch", "numpy", "pandas", "sklearn", "scipy", "matplotlib", "openslide", "h5py", "timm")
 NAMES = [
     "Answer", "Answers", "AppliedSlide", "Bag", "BagError", "Case", "Cohort", "CohortError",
-    "Diagnosis", "Estimate", "Evaluation", "Explanation", "FeaturesError", "FetchError",
-    "FetchedCohort", "FitError", "FitSettings", "FittedModel", "Fold", "Grade", "Head", "HeadOutput",
-    "HeadSettings", "JudgeSettings", "LeakageError", "MilError", "Predictions",
-    "PredictionsError", "Recipe", "Run", "RunError",
-    "SarcomilError", "SegmentEvaluation", "SegmentSettings", "Slide", "SlideError", "SplitSettings",
-    "Survival", "Task", "TileScores", "TrainedSegmenter", "VolumeRecipe", "apply_segmenter",
-    "check_head", "compare", "convert", "cross_validate", "evaluate", "evaluate_segmenter", "explain",
-    "external_validation", "extract", "extract_volumes", "fetch_gdc", "fetch_idc", "fit",
-    "join", "learning_curve",
-    "list_backbones", "list_methods", "list_models", "load_backbone", "load_cohort", "load_model",
-    "open_run", "open_slide", "permute", "predict", "predict_slides", "read_annotations", "read_bag",
-    "read_predictions", "register_head", "split_cases", "train_segmenter", "write_bag",
+    "ContourSettings", "Diagnosis", "Estimate", "Evaluation", "Explanation", "FeaturesError",
+    "FetchError", "FetchedCohort", "FinetuneSettings", "FitError", "FitSettings", "FittedModel", "Fold",
+    "Grade", "Head", "HeadOutput", "HeadSettings", "JudgeSettings", "LeakageError", "MilError",
+    "Predictions", "PredictionsError", "Protocol", "Recipe", "Run", "RunError", "SarcomilError",
+    "SegmentEvaluation", "SegmentSettings", "SegmentedCases", "Slide", "SlideError", "SplitSettings",
+    "Survival", "Task", "TileScores", "TrainedSegmenter", "TunedCases", "VolumeRecipe",
+    "apply_segmenter", "audit_table", "check_cohort", "check_head", "check_machine", "compare",
+    "compare_scales", "contour_volumes", "convert", "cross_validate", "draw_cohort", "evaluate",
+    "evaluate_segmenter", "explain", "external_validation", "extract", "extract_volumes", "fetch_gdc",
+    "fetch_idc", "fetch_weights", "finetune_backbone", "finetune_per_fold", "fit", "join",
+    "learning_curve", "list_backbones", "list_catalogue", "list_methods", "list_models",
+    "list_protocols", "list_series", "load_backbone", "load_cohort", "load_model", "load_protocol",
+    "nomogram", "open_run", "open_slide", "permute", "predict", "predict_slides", "radiomics_bags",
+    "read_annotations", "read_bag", "read_card", "read_predictions", "register_head", "run_protocol",
+    "segment_per_fold", "split_cases", "train", "train_segmenter", "write_bag",
 ]  # fmt: skip
 
 
@@ -167,13 +170,15 @@ def write_slides(folder, names, seed):
 def write_outlined(folder):
     """Six slides whose tumour is drawn in full, two of them kept for testing."""
     (folder / "outlined").mkdir()
-    lines = ["case,slide,annotated,split"]
+    lines = ["case,slide,label,annotated,split"]
     for number in range(1, 7):
         name = f"case-{number}"
         write_tiff(folder / "outlined" / f"{name}.tiff", [draw_slide(number)], mpp=2.5)
         ring = box_ring(TUMOUR[0], 64, TUMOUR[1], 256)
         write_geojson(folder / "outlined" / f"{name}.geojson", feature(ring))
-        lines.append(f"{name},{name},full,{'test' if number > 4 else ''}")
+        lines.append(
+            f"{name},{name},{'LMS' if number % 2 else 'SS'},full,{'test' if number > 4 else ''}"
+        )
     (folder / "outlined.csv").write_text("\n".join(lines) + "\n")
 
 
@@ -183,6 +188,13 @@ def write_table(path, cases):
         for i, case in enumerate(cases)
     ]
     path.write_text("\n".join(["case,slide,label,site,time,event,grade", *rows]) + "\n")
+
+
+def write_radiomics(path):
+    rng = np.random.default_rng(0)
+    rows = [f"case-{i},{','.join(f'{x:.3f}' for x in rng.normal(size=3))}" for i in range(8)]
+    names = ("original_firstorder_Mean", "original_glcm_Contrast", "original_shape_Sphericity")
+    path.write_text("\n".join([",".join(("case", *names)), *rows]) + "\n")
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +218,7 @@ def folder(tmp_path_factory):
     write_outlined(folder)
     patients = cohort(folder / "patients", 2, shape=(8, 32, 32))
     write_list(folder / "volumes.csv", list_series(patients))
+    write_radiomics(folder / "radiomics.csv")
     return folder
 
 

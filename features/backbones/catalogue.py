@@ -32,7 +32,12 @@ class Listed:
 
 
 def list_catalogue() -> list[Listed]:
-    """Every backbone with a short name: those of ImageNet, of pathology and of installed packages."""
+    """Every backbone with a short name: those of ImageNet, of pathology and of installed packages.
+
+    Example:
+        for row in mil.list_catalogue():
+            print(row.name, row.at_hand, row.place)
+    """
     named = {name: timm_recipe(entry.full_name) for name, entry in BACKBONES.items()}
     dims = {name: entry.dim for name, entry in BACKBONES.items()}
     rows = [
@@ -50,7 +55,7 @@ def published_recipe(name: str) -> NetworkRecipe | None:
     return next((recipe for recipe in recipes if recipe and recipe.name == name), None)
 
 
-def fetch_weights(name: str, out: Path) -> NetworkRecipe:
+def fetch_weights(name: str, out: Path | str) -> NetworkRecipe:
     """Write the published weights of a backbone as one file, with its recipe inside.
 
     Args:
@@ -59,7 +64,12 @@ def fetch_weights(name: str, out: Path) -> NetworkRecipe:
 
     Raises:
         BackboneError: the weights are not there, may not be fetched, or the file has another ending.
+
+    Example:
+        recipe = mil.fetch_weights("efficientnet-lite0", "lite0.safetensors")
+        print(recipe.dim, recipe.licence)
     """
+    out = Path(out)
     if out.suffix != ".safetensors":
         raise BackboneError(
             f"out is a .safetensors file; got {out}. Name it {out.stem}.safetensors."

@@ -56,10 +56,6 @@ def permute_run(
         RunError: the run is not finished, its bags or outcomes have changed, or ``out`` holds shuffles of
             another run.
         CohortError: no shuffle was found that the folds can carry.
-
-    Example:
-        for test in mil.permute("run", 2, "permuted"):
-            print(test.model, test.observed, test.p_value, test.leaks)
     """
     run, out = to_run(run), Path(out)
     cohort, models = run.cohort(), run.models

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mil.concepts.find import Concepts, find_concepts
 from mil.concepts.page import write_concepts
-from mil.errors import RunError
+from mil.errors import CohortError, RunError
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.classification.results import ModelResult
 from mil.runs.run import Run
@@ -46,8 +46,10 @@ def write_run_concepts(
 
     Raises:
         RunError: the run is of another kind.
-        CohortError: there are fewer tiles than concepts, or a fold lacks a class.
+        CohortError: there are fewer than 2 concepts, fewer tiles than concepts, or a fold lacks a class.
     """
+    if n_concepts < 2:
+        raise CohortError(f"n_concepts is {n_concepts}. Use 2 or more.")
     if not run.task.has_classes or run.settings.finetunes:
         raise RunError(
             f"{run.path}: concepts need classes, and bags by one backbone. Give a cross-validation on labels "

@@ -1,6 +1,7 @@
 """A run folder of fine-tuning: labelled slides in, weights that know their cases out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,44 @@ from mil.learning.reserved import check_reserved_inputs
 from mil.runs.record import NewRun, finish_run
 from mil.tasks.registry import task_class
 from mil.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class TunedBackbone:
+    """A backbone that was fine-tuned.
+
+    Attributes:
+        weights: the file.
+        card: what lies beside it: how it was trained, and on whom.
+    """
+
+    weights: Path
+    card: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The backbone."""
+        return str(self.card["backbone"])
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """The cases that it has seen, and cannot be tested on."""
+        return tuple(self.card["trained_on"])
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """The loss after every epoch."""
+        return tuple(self.card["losses"])
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose weights these are, from 1."""
+        return int(self.card["kept_epoch"])
+
+    @property
+    def chosen_by_loss(self) -> bool:
+        """Whether the epoch is the best on inner cases; else it is the last."""
+        return bool(self.card["valid_losses"])
 
 
 def finetune_run(

@@ -182,6 +182,10 @@ def load_protocol(name: str) -> Protocol:
 
     Raises:
         ProtocolError: there is none of this name.
+
+    Example:
+        study = mil.load_protocol("usta-phase1")
+        print(study.title, [(arm.name, arm.published) for arm in study.arms])
     """
     names = protocol_names()
     if name not in names:

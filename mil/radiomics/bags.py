@@ -57,10 +57,10 @@ class RadiomicsBags:
 
 
 def radiomics_bags(
-    table: Path,
-    out: Path,
+    table: Path | str,
+    out: Path | str,
     *,
-    repeat: Path | None = None,
+    repeat: Path | str | None = None,
     icc: float = 0.85,
     icc_form: IccForm = "ICC2",
     columns: Sequence[str] = (),
@@ -81,19 +81,24 @@ def radiomics_bags(
     Raises:
         CohortError: a table cannot be read, or no feature is left.
         BagError: the store holds bags of other features.
+
+    Example:
+        bags = mil.radiomics_bags("radiomics.csv", "radiomics")
+        print(bags.cases, bags.names, bags.left_out)
     """
+    store, second = Path(out), None if repeat is None else Path(repeat)
     if not 0 <= icc <= 1:
         raise CohortError(f"icc is {icc:g}. It lies between 0 and 1; studies take 0.75 to 0.9.")
-    first = read_feature_table(table, columns)
+    first = read_feature_table(Path(table), columns)
     incomplete = _incomplete(first)
     rows = [i for i, case in enumerate(first.cases) if case not in incomplete]
     left_out = _useless(first, first.values[rows])
     recipe = _recipe(first, columns)
     agreement, n_repeated = None, 0
-    if repeat:
-        agreement, n_repeated = _agreement(first, read_feature_table(repeat, columns))
+    if second:
+        agreement, n_repeated = _agreement(first, read_feature_table(second, columns))
         left_out = _unsteady(first, agreement, icc, icc_form) | left_out
-        recipe["icc"] = {"form": icc_form, "bound": icc, "repeat_sha256": sha256_of(repeat)}
+        recipe["icc"] = {"form": icc_form, "bound": icc, "repeat_sha256": sha256_of(second)}
     used = [j for j, name in enumerate(first.names) if name not in left_out]
     if not used or not rows:
         raise CohortError(
@@ -102,8 +107,8 @@ def radiomics_bags(
         )
     names = tuple(first.names[j] for j in used)
     recipe |= {"n_features": len(names), "features_sha256": fingerprint({"names": list(names)})}
-    _write_bags(out, first, rows, first.values[:, used], recipe)
-    _write_features(out / FEATURES, first.names, left_out, agreement)
+    _write_bags(store, first, rows, first.values[:, used], recipe)
+    _write_features(store / FEATURES, first.names, left_out, agreement)
     cases = tuple(first.cases[i] for i in rows)
     return RadiomicsBags(
         first.tool, cases, names, left_out, incomplete, n_repeated, first.settings, first.others

@@ -1,6 +1,5 @@
 """The audit of a run or of a published table as figures, a page and files."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from matplotlib.figure import Figure
 
 from features.files.atomic import write_atomic
 from mil.audit.confounders import Confounder
-from mil.audit.consistency import Finding, check_published
+from mil.audit.consistency import check_published
 from mil.audit.published import read_published
+from mil.audit.published_audit import TableAudit
 from mil.audit.run import Audit
 from mil.evaluation.display import format_p
 from mil.report.saving import ACCENT, ALARM, INK, PALE, png_bytes, write_rows
@@ -184,25 +184,18 @@ def write_audit(audit: Audit, folder: Path) -> Path:
     )
 
 
-def table_verdict(rows: int, impossible: int) -> str:
-    """Whether the numbers of a published table can be true, as a sentence."""
-    if impossible:
-        return f"{impossible} of {rows} rows cannot be true of any cases."
-    noun = "row" if rows == 1 else "rows"
-    return f"{rows} {noun}, none impossible: the numbers can be true of the same cases."
-
-
-def write_table_audit(title: str, lead: str, findings: Sequence[Finding], folder: Path) -> Path:
+def write_table_audit(audit: TableAudit, folder: Path) -> Path:
     """Write audit.json, audit.csv and the page of a published table; returns the page."""
+    findings = audit.findings
     folder.mkdir(parents=True, exist_ok=True)
     rows = [asdict(finding) for finding in findings]
-    write_json(folder / "audit.json", {"title": title, "findings": rows})
+    write_json(folder / "audit.json", {"title": audit.title, "findings": rows})
     write_rows(folder / "audit.csv", rows)
     kinds = ["impossible" if finding.impossible else "remark" for finding in findings]
     return _write_page(
         folder,
-        title=f"Audit of {title}",
-        lead=lead,
+        title=f"Audit of {audit.title}",
+        lead=audit.verdict,
         summary=None,
         statistic="",
         meaning="",

@@ -1,6 +1,7 @@
 """Decision curves as a picture, and those of a run as files."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,19 @@ from mil.runs.run import Run
 N_THRESHOLDS = 46
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunDecision:
+    """Decision curves of a run, and where they were written.
+
+    Attributes:
+        curves: of all models, of treating all, and of treating none.
+        picture: a PNG; SVG and CSV lie beside it.
+    """
+
+    curves: Decision
+    picture: Path
+
+
 def write_run_decision(
     run: Run,
     *,
@@ -30,7 +44,7 @@ def write_run_decision(
     lowest: float = 0.05,
     highest: float = 0.5,
     seed: int = 0,
-) -> tuple[Decision, Path]:
+) -> RunDecision:
     """Write the decision curves of all models of a run into its folder, as CSV, PNG and SVG.
 
     Args:
@@ -42,12 +56,16 @@ def write_run_decision(
         seed: of the resampled cases.
 
     Returns:
-        the curves, and the path of the files without their suffix.
+        The curves, and where they are.
 
     Raises:
         RunError: the run is not a finished cross-validation.
-        PredictionsError: as ``decide``.
+        PredictionsError: as ``decide``, or the thresholds do not rise from 0 to 1.
     """
+    if not 0 < lowest < highest < 1:
+        raise PredictionsError(
+            f"Thresholds lie above 0 and below 1, and rise; got lowest={lowest:g} and highest={highest:g}."
+        )
     run.require_finished()
     thresholds = np.linspace(lowest, highest, N_THRESHOLDS)
     try:
@@ -61,7 +79,7 @@ def write_run_decision(
     stem = folder / "".join(c if c.isalnum() or c in "-." else "-" for c in decision.title)
     write_curves(stem.with_name(f"{stem.name}.csv"), decision.curves)
     save_figure(draw_decisions(decision.curves, decision.title), stem)
-    return decision, stem
+    return RunDecision(curves=decision, picture=stem.with_name(f"{stem.name}.png"))
 
 
 def draw_decisions(curves: Sequence[DecisionCurve], title: str) -> Figure:

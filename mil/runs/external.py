@@ -102,10 +102,6 @@ def external_validation(
         RunError: the run has no such model or is not finished, or a log cannot be read or written.
         CohortError: the table and the store do not go together.
         FitError: a fit is missing, or a bag was made by another recipe.
-
-    Example:
-        validation = mil.external_validation("run", "abmil", "external.csv", "external-store")
-        print(validation.evaluation["abmil"].metrics["accuracy"])
     """
     run, table, store = to_run(run), Path(table), Path(store)
     notify = notify or (lambda _text: None)

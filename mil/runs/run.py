@@ -1,5 +1,6 @@
 """A run folder as it is read: its cases and bags, its folds, its predictions and its models."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -333,7 +334,7 @@ class Run(RunFacts):
         return tuple(self.load(model, fold) for fold in folds)
 
 
-def to_run(source: "Run | Path | str") -> Run:
+def to_run(source: "Run | os.PathLike[str] | str") -> Run:
     """An open run, or the one in a folder.
 
     Raises:

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from features.errors import InputError
 from features.extraction.jobs import JobSettings, jobs_of_rows
 from features.extraction.run import Extraction, extract_jobs
 from features.files.parse import parse_json
@@ -154,13 +155,21 @@ def climb_ladder(
         computing: how fits are computed.
 
     Raises:
-        RunError: a scale is named twice, or there are two models.
+        InputError: a scale is named twice or alone, sides and scales do not go together, or there are two
+            models.
+        RunError: a slide has no bag at one of the scales.
         SarcomilError: as the extraction and the cross-validation.
     """
     computing = computing or Computing()
     mpps = scaled.mpps
-    if len(set(mpps)) < len(mpps) or len(plan.models) != 1:
-        raise RunError("A ladder has one model, and names each scale once.")
+    if len(set(mpps)) < max(len(mpps), 2) or len(plan.models) != 1:
+        raise InputError(
+            f"A ladder has one model, and two scales or more, each once; mpp is {mpps}."
+        )
+    if len(scaled.tiles_px) != len(mpps):
+        raise InputError(
+            f"tile is one number, or one for each of {len(mpps)} scales; got {len(scaled.tiles_px)}."
+        )
     rows, _ = split_train_test(read_table(study.table, study.reading))
     jobs = jobs_of_rows(rows, scaled.slides, scaled.settings)
     costs, runs = [], []

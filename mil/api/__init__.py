@@ -1,0 +1,1 @@
+"""What the verbs of the command do, from Python: with plain values, and with what was found returned."""
