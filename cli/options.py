@@ -29,15 +29,14 @@ from cli.parameters import (
     flags_of,
     is_required,
     is_tuple,
-    item_type,
     panel_of,
     parameter_of,
     without_types,
 )
-from features.arguments import describe_mismatch
-from features.choices import choice_problem, suggest
+from features.choices import suggest
 from features.errors import SarcomilError
 from features.files.parse import parse_json, parse_toml
+from features.stored import typed_value
 
 T = TypeVar("T")
 
@@ -301,25 +300,14 @@ def _typed(field: "Field[Any]", value: Any, hint: Any) -> Any:
     Raises:
         UsageError: it has another type, or is not one of the field's choices.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
     name = field.name
     if is_tuple(hint) and isinstance(value, str):
         separator = field.metadata.get("split")
         value = [part.strip() for part in value.split(separator)] if separator else [value]
-    if isinstance(value, bool) and item_type(hint) is not bool:
-        raise UsageError(describe_mismatch(name, value, hint, typed=False))
-    if is_tuple(hint) and isinstance(value, int | float):
+    if is_tuple(hint) and isinstance(value, int | float) and not isinstance(value, bool):
         value = [value]  # mpp = 0.5 in a TOML file
-    if (choices := choices_for(field, hint)) and (
-        problem := choice_problem(name, value, choices, field.default)
-    ):
-        raise UsageError(problem)
-    try:
-        adapter = TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True))
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        raise UsageError(describe_mismatch(name, value, hint, typed=False)) from error
+    choices = choices_for(field, hint)
+    return typed_value(name, value, hint, UsageError, choices=choices, default=field.default)
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from features.stored import all_of_stored
+
 Pooling = Literal["network", "cls", "cls+mean", "mean", "projection", "hidden"]
 HIDDEN = "-hidden"  # ends the name of a network whose hidden layers are kept
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -95,8 +97,6 @@ class NetworkRecipe:
         """The recipe of a weights file.
 
         Raises:
-            ValueError, TypeError: the text is no recipe.
+            ValueError: the text is no recipe.
         """
-        values: dict[str, Any] = json.loads(text)
-        lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        return cls(**values | lists)
+        return all_of_stored(cls, json.loads(text))

@@ -39,6 +39,7 @@ from features.files.access import READ_ERRORS, access_problem
 from features.files.atomic import atomic_path
 from features.files.file_map import FileMap
 from features.files.hdf5 import create_hdf5, open_hdf5
+from features.stored import check_version
 from features.volumes.facts import VolumeFacts
 
 FORMAT, FORMAT_VERSION = "mil-bag", 1
@@ -266,8 +267,7 @@ def _check_record(path: Path, file: Any) -> None:
     root = dict(file.attrs)
     if root.get("format") != FORMAT or root.get("complete") != 1:
         raise BagError(f"{path}: not a complete {FORMAT} file. Extract the slide again.")
-    if root["format_version"] > FORMAT_VERSION:
-        raise BagError(f"{path}: written by a newer version. Upgrade sarcomil.")
+    check_version(path, root["format_version"], FORMAT_VERSION, BagError)
     facts_sha256 = _facts_sha256(root)
     if root.get(FACTS_SHA256, facts_sha256) != facts_sha256:
         raise BagError(

@@ -27,7 +27,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,6 +36,7 @@ from features.files.atomic import TEMPORARY, atomic_path
 from features.files.locks import is_at, lock
 from features.files.parse import parse_json
 from features.slides.names import file_name
+from features.stored import part_of_stored
 
 COLUMNS = (
     "slide", "case", "status", "tiles", "unreadable", "seconds", "tiles_per_s", "tumour_of_tissue",
@@ -243,10 +244,8 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 
 def _read_outcome(path: Path) -> Outcome | None:
     """A recorded outcome; None if there is none, or a power cut left a part of it."""
-    known = {entry.name for entry in fields(Outcome)}
     try:
-        record = parse_json(path.read_text(encoding="utf-8"))
-        return Outcome(**{key: value for key, value in record.items() if key in known})
+        return part_of_stored(Outcome, parse_json(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
 

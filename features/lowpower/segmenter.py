@@ -33,6 +33,7 @@ from features.lowpower.feature_map import (
 from features.lowpower.tumour_map import TumourMap, smooth_over_tissue
 from features.lowpower.unet import UNet, UNetMap
 from features.slides.slide import Slide
+from features.stored import check_version
 
 FORMAT = "sarcomil-segmenter"
 FORMAT_VERSION = 1
@@ -264,8 +265,7 @@ def _read_sealed(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FeaturesError(f"{path}: cannot be read as a segmenter ({error}). {remedy}") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise FeaturesError(f"{path}: not a segmenter. {remedy}")
-    if facts["format_version"] > FORMAT_VERSION:
-        raise FeaturesError(f"{path}: written by a newer version. Upgrade sarcomil.")
+    check_version(path, facts["format_version"], FORMAT_VERSION, FeaturesError)
     try:
         verify_checksum(state, facts)
     except (ValueError, KeyError) as error:

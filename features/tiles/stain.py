@@ -23,6 +23,7 @@ from features.choices import suggest
 from features.errors import FeaturesError
 from features.files.atomic import write_atomic
 from features.files.parse import parse_json
+from features.stored import check_version
 from features.tiles.quality import COLOURED, OPAQUE
 
 METHODS = ("macenko", "reinhard")
@@ -190,19 +191,28 @@ def load_reference(path: Path) -> StainReference:
     """
     try:
         document = parse_json(path.read_text(encoding="utf-8"))
-        if document["format"] != FORMAT or document["format_version"] > FORMAT_VERSION:
-            raise ValueError(f"not {FORMAT} of version {FORMAT_VERSION} or older")
+        if document["format"] != FORMAT:
+            raise ValueError(f"not {FORMAT}")
+        version = int(document["format_version"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    check_version(path, version, FORMAT_VERSION, FeaturesError)
+    try:
         slides, cases = document["slides"], document["cases"]
         if not (isinstance(slides, list) and isinstance(cases, list)):
             raise ValueError(f"slides and cases are lists; got {slides!r} and {cases!r}")
         target = Stain.from_json(document["target"])
         sources = tuple(map(str, document.get("sources", ())))
         return StainReference(target, tuple(map(str, slides)), tuple(map(str, cases)), sources)
-    except (OSError, KeyError, TypeError, ValueError, FeaturesError) as error:
-        raise FeaturesError(
-            f"{path}: cannot be read as a stain reference ({type(error).__name__}: {error}). "
-            "Fit the reference again."
-        ) from error
+    except (KeyError, TypeError, ValueError, FeaturesError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> FeaturesError:
+    return FeaturesError(
+        f"{path}: cannot be read as a stain reference ({type(error).__name__}: {error}). "
+        "Fit the reference again."
+    )
 
 
 def _triples(rows: Iterable[Iterable[float]]) -> tuple[tuple[float, ...], ...]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.stored import all_of_stored
+
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeFacts:
@@ -84,8 +86,6 @@ class VolumeFacts:
         """
         values = json.loads(text)
         try:
-            lists = {key: tuple(v) for key, v in values.items() if isinstance(v, list)}
-            lists["positions_mm"] = tuple(map(tuple, values["positions_mm"]))
-            return cls(**values | lists)
-        except (TypeError, KeyError, AttributeError) as error:
+            return all_of_stored(cls, values)
+        except (TypeError, AttributeError) as error:
             raise ValueError(f"not the facts of a volume ({error})") from error

@@ -20,6 +20,7 @@ from features.errors import BackboneError
 from features.files.atomic import write_atomic
 from features.files.parse import parse_json
 from features.recipe import SEGMENTED
+from features.stored import check_version
 from mil.answers.card import Card
 from mil.answers.hidden import Veil
 from mil.answers.predictor import Fit, Predictor, predictor_of_run
@@ -193,7 +194,7 @@ def read_package(path: Path) -> Predictor:
         names={},
         bags=info["bags"],
         veil=Veil.from_json(info["veil"]),
-        reading=TableReading(**info["reading"] | {"label_is": tuple(info["reading"]["label_is"])}),
+        reading=TableReading.from_settings(info["reading"]),
         performance=info["performance"],
         backbone=path / BACKBONE if BACKBONE in info["sha256"] else None,
         segmenter=path / SEGMENTER if SEGMENTER in info["sha256"] else None,
@@ -209,6 +210,7 @@ def read_info(path: Path) -> dict[str, Any]:
     """
     try:
         info: dict[str, Any] = parse_json((path / PACKAGE).read_text(encoding="utf-8"))
+        check_version(path, int(info["format_version"]), FORMAT_VERSION, RunError)
         if info["format"] != FORMAT or info["format_version"] != FORMAT_VERSION:
             raise RunError(
                 f"{path}: the package is of another format. Pack the run again, with the version of sarcomil "

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mil.data.headers import unique_columns
 from mil.data.sheet import read_sheet
 from mil.data.values import is_missing
 from mil.errors import CohortError, RunError
@@ -150,26 +151,19 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 def _columns(path: Path, header: Sequence[str]) -> dict[str, str]:
     """Name by column of the file: a rate, a count, ``name``, or a rate with @low, @high or @sd."""
     known = {alias: name for name, aliases in (RATES | COUNTS).items() for alias in aliases}
-    columns: dict[str, str] = {}
+    columns: list[tuple[str, str]] = []
     for column in header:
         plain = re.sub(r"[\W_]+", " ", column.casefold()).strip()
         stem, _, end = plain.rpartition(" ")
         stem = stem.removesuffix(" ci")
         if plain in known:
-            field_name = known[plain]
+            columns.append((known[plain], column))
         elif known.get(stem) in RATES and end in ("low", "high", "sd"):
-            field_name = f"{known[stem]}@{end}"
-        elif plain in NAMES and "name" not in columns.values():
-            field_name = "name"
-        else:
-            continue
-        if field_name in columns.values():
-            twin = next(name for name, other in columns.items() if other == field_name)
-            raise RunError(
-                f"{path}: columns {twin!r} and {column!r} both mean {field_name}. Remove one."
-            )
-        columns[column] = field_name
-    return columns
+            columns.append((f"{known[stem]}@{end}", column))
+        elif plain in NAMES and "name" not in dict(columns):
+            columns.append(("name", column))
+    named = unique_columns(path, columns, RunError)
+    return {column: name for name, column in named.items()}
 
 
 def _in_percent(path: Path, column: str, cells: Sequence[str]) -> bool:

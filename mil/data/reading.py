@@ -1,8 +1,10 @@
-"""How a table is read where its own words do not suffice. No other import than the standard library."""
+"""How a table is read where its own words do not suffice. Nothing that takes time is imported."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+from features.stored import part_of_stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +37,7 @@ class TableReading:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "TableReading":
         """The reading that the settings of a run or a verb describe."""
-        return cls(
-            case_from=settings.get("case_from") or "",
-            label_is=tuple(settings.get("label_is") or ()),
-        )
+        return part_of_stored(cls, settings)
 
 
 AS_WRITTEN = TableReading()

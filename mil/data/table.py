@@ -8,26 +8,14 @@ from pathlib import Path
 from features.progress import Notify
 from features.slides.names import slide_name
 from mil.data.case import Row
-from mil.data.names import NUMBER, check_spelling, matching, plain_header
+from mil.data.headers import COHORT, COHORT_ELSE, first_column, match_columns
+from mil.data.names import NUMBER, check_spelling, matching
 from mil.data.patients import check_patients, group_cases
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.sheet import Sheet, read_sheet, with_decimal_points
 from mil.data.values import doubtful_word, read_number, without_missing
 from mil.errors import CohortError
 
-# Compared without regard to capitals, blanks and underscores.
-ALIASES = {
-    "case": ("case", "case_id", "patient", "patient_id"),
-    "slide": ("slide", "slide_id", "filename"),
-    "label": ("label",),
-    "site": ("site",),
-    "mpp": ("mpp",),
-    "split": ("split",),
-}
-SECOND_CHOICE = {  # of registries and portals; where there is no other
-    "case": ("bcr_patient_barcode", "case_submitter_id", "submitter_id"),
-    "slide": ("sample_id",),
-}
 TRAIN = ("", "train", "training", "development")  # what column split may say
 TEST = ("test", "testing", "external", "held-out", "holdout")
 
@@ -172,24 +160,15 @@ def reserved_rows(path: Path, reading: TableReading = AS_WRITTEN) -> tuple[Row, 
 
 def _match_columns(path: Path, header: Sequence[str]) -> dict[str, str]:
     """Our column names to those of the file."""
-    columns = {}
-    for name, aliases in ALIASES.items():
-        known = {plain_header(alias) for alias in aliases}
-        matches = [column for column in header if plain_header(column) in known]
-        if len(matches) > 1:
-            raise CohortError(
-                f"{path}: columns {matches[0]!r} and {matches[1]!r} both mean {name}. Remove one."
-            )
-        if not matches:
-            second = {plain_header(alias) for alias in SECOND_CHOICE.get(name, ())}
-            matches = [column for column in header if plain_header(column) in second][:1]
-        if matches:
-            columns[name] = matches[0]
+    columns = match_columns(path, header, COHORT)
+    for name, aliases in COHORT_ELSE.items():
+        if name not in columns and (other := first_column(header, aliases)):
+            columns[name] = other
     for name in ("case", "slide"):
         if name not in columns:
             raise CohortError(
                 f"{path}: no column {name}; it has {', '.join(header)}. Name one {name} (or "
-                f"{', '.join(ALIASES[name][1:])})."
+                f"{', '.join(COHORT[name][1:])})."
             )
     return columns
 

@@ -14,20 +14,12 @@ from features.volumes.jobs import SeriesFiles, VolumeJob
 from features.volumes.preparation import FilmOutcome, film_jobs, lay_out_films
 from features.volumes.recipe import VolumeRecipe
 from mil.data.case import Row
+from mil.data.headers import CASE, SERIES, match_columns
 from mil.data.names import normalised, plain_header
 from mil.data.sheet import Sheet, read_sheet
 from mil.data.values import is_missing
 from mil.errors import CohortError
 
-ALIASES = {
-    "case": ("case", "case_id", "patient", "patient_id"),
-    "timepoint": ("timepoint", "time point", "visit", "study"),
-    "modality": ("modality", "sequence"),
-    "path": ("path", "file", "image", "folder"),
-    "series": ("series", "series_uid", "seriesinstanceuid"),
-    "mask": ("mask", "segmentation", "rtstruct"),
-    "roi": ("roi", "region", "structure"),
-}
 NEEDED = ("case", "modality", "path")
 NAMED = 5  # in an error
 OWN_COLUMNS = {"slide", "tumourml"}  # as plain_header has them
@@ -198,16 +190,7 @@ def extract_volumes(
 
 def _match(sheet: Sheet) -> dict[str, str]:
     """Our column names to those of the file."""
-    columns = {}
-    for key, aliases in ALIASES.items():
-        known = {plain_header(alias) for alias in aliases}
-        matches = [column for column in sheet.header if plain_header(column) in known]
-        if len(matches) > 1:
-            raise CohortError(
-                f"{sheet.path}: columns {matches[0]!r} and {matches[1]!r} both mean {key}. Remove one."
-            )
-        if matches:
-            columns[key] = matches[0]
+    columns = match_columns(sheet.path, sheet.header, SERIES)
     missing = [key for key in NEEDED if key not in columns]
     if missing:
         raise CohortError(
@@ -288,19 +271,17 @@ def _with_cases(by_case: Mapping[str, Mapping[str, str]], path: Path) -> dict[st
 def _case_table(path: Path) -> dict[str, dict[str, str]]:
     """The columns of a table with one row per case, by the case's name however it is spelt."""
     sheet = read_sheet(path)
-    known = {plain_header(alias) for alias in ALIASES["case"]}
-    matches = [column for column in sheet.header if plain_header(column) in known]
-    if len(matches) != 1:
+    own = match_columns(path, sheet.header, {"case": CASE}).get("case")
+    if own is None:
         raise CohortError(
-            f"{path}: {'no' if not matches else 'more than one'} column case; it has "
-            f"{', '.join(sheet.header)}. Name one of them case."
+            f"{path}: no column case; it has {', '.join(sheet.header)}. Name one of them case."
         )
     rows: dict[str, dict[str, str]] = {}
     for line, cells in sheet.lines:
-        case = normalised(cells[matches[0]])
+        case = normalised(cells[own])
         if case in rows:
-            raise CohortError(f"{path}, line {line}: case {cells[matches[0]]!r} comes twice.")
-        rows[case] = {name: value for name, value in cells.items() if name != matches[0]}
+            raise CohortError(f"{path}, line {line}: case {cells[own]!r} comes twice.")
+        rows[case] = {name: value for name, value in cells.items() if name != own}
     return rows
 
 

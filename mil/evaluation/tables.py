@@ -5,14 +5,14 @@ slideflow slide, y_true and y_pred0...; others case_id, slide_id, label and p_ o
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from features.slides.names import slide_name
-from mil.data.names import plain_header
+from mil.data.headers import PREDICTIONS, match_columns
 from mil.errors import PredictionsError
 from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
 from mil.evaluation.predictions import (
@@ -24,14 +24,6 @@ from mil.evaluation.predictions import (
     read_text_table,
 )
 
-ALIASES = {
-    "case": ("case", "case_id", "patient", "patient_id", "submitter_id"),
-    "slide": ("slide", "slide_id", "filename"),
-    "label": ("label", "y", "y_true", "true_label", "target"),
-    "model": ("model",),
-    "repeat": ("repeat",),
-    "fold": ("fold",),
-}
 # A column of probabilities by its class: ours and CLAM's, common, slideflow's.
 PROBABILITY = re.compile(r"(?:p_|prob_|probability_|y_pred(?=\d))(.+)", re.IGNORECASE)
 
@@ -84,7 +76,7 @@ def read_any_tables(
 
 def _complete(path: Path, table: pd.DataFrame, number: int) -> tuple[pd.DataFrame, list[str]]:
     """The table with a model, repeat, fold, case and slide in each row, and what was assumed."""
-    columns = {name: _find_column(path, table, ALIASES[name]) for name in KEYS}
+    columns = _columns(path, table, KEYS)
     cases, slides, notes = _find_cases(path, table, columns, {})
     others = table.drop(columns=[column for column in columns.values() if column])
     keys = _keys(path, table, number, columns, cases, slides)
@@ -181,7 +173,7 @@ def _compare_labels(
 
 def _strip_suffixes(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """The table with slides named as a cohort table names them: CLAM may leave .h5 behind a name."""
-    slide = _find_column(path, table, ALIASES["slide"])
+    slide = _columns(path, table, ["slide"])["slide"]
     if slide is None:
         return table
     return table.assign(**{slide: table[slide].map(lambda name: name and slide_name(name))})
@@ -191,7 +183,7 @@ def _translate(
     path: Path, table: pd.DataFrame, number: int, labels: Labels, classes: Sequence[str]
 ) -> tuple[pd.DataFrame, tuple[str, ...], list[str]]:
     """One table in our columns, its classes, and what was assumed."""
-    columns = {name: _find_column(path, table, aliases) for name, aliases in ALIASES.items()}
+    columns = _columns(path, table, PREDICTIONS)
     label, probabilities = _find_answers(path, table, columns["label"])
     cases, slides, notes = _find_cases(path, table, columns, labels)
     if label is None and not labels:
@@ -239,14 +231,11 @@ def _find_cases(
     return cases, slides, []
 
 
-def _find_column(path: Path, table: pd.DataFrame, aliases: Sequence[str]) -> str | None:
-    known = {plain_header(alias) for alias in aliases}
-    columns = [name for name in table.columns if plain_header(name) in known]
-    if len(columns) > 1:
-        raise PredictionsError(
-            f"{path}: columns {columns[0]} and {columns[1]} mean the same. Remove one."
-        )
-    return columns[0] if columns else None
+def _columns(path: Path, table: pd.DataFrame, names: Iterable[str]) -> dict[str, str | None]:
+    """The columns by what they hold; None for what the table lacks."""
+    chosen = {name: PREDICTIONS[name] for name in names}
+    columns = match_columns(path, table.columns, chosen, PredictionsError)
+    return {name: columns.get(name) for name in chosen}
 
 
 def _find_answers(

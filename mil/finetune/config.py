@@ -1,13 +1,14 @@
 """How a table's slides become a fine-tuned backbone: slides, recipe, training and device in one value."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from features.errors import InputError
 from features.extraction.jobs import JobSettings, SlideJob
 from features.recipe import Recipe
+from features.stored import part_of_stored
 from mil.data.case import Row
 from mil.data.jobs import TABLE_SUFFIXES, read_jobs
 from mil.data.reading import AS_WRITTEN, TableReading
@@ -17,8 +18,6 @@ from mil.finetune.settings import FinetuneSettings
 from mil.finetune.tiles import LabelledSlide
 from mil.tasks.registry import task_class
 from mil.tasks.task import Task
-
-T = TypeVar("T")
 
 NEEDS_TABLE = "Fine-tuning needs labels: give a table with case, slide and label."
 
@@ -72,8 +71,8 @@ class FinetuneConfig:
             for name in ("slides", "annotations", "coordinates")
         }
         return cls(
-            recipe=_build(Recipe, {**settings, "mpp": scales[0]}),
-            settings=_build(FinetuneSettings, settings),
+            recipe=part_of_stored(Recipe, {**settings, "mpp": scales[0]}),
+            settings=part_of_stored(FinetuneSettings, settings),
             slide_mpp=settings.get("slide_mpp"),
             slide_mpp_force=settings.get("slide_mpp_force"),
             device=settings.get("device", "auto"),
@@ -150,10 +149,3 @@ def label_slides(
         for job in jobs
         if job.slide in labelled
     ]
-
-
-def _build(kind: type[T], settings: Mapping[str, Any]) -> T:
-    """A settings class with those of its fields that are stored."""
-    names = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
-    values = {name: settings[name] for name in names if name in settings}
-    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})

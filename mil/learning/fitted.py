@@ -16,6 +16,7 @@ from features.bags.bag import Bag, recipe_differences
 from features.files.atomic import write_atomic
 from features.files.checksum import card_checksum, verify_checksum
 from features.files.parse import parse_json
+from features.stored import all_of_stored
 from mil.baselines.encoding import Encoding
 from mil.errors import FitError
 from mil.heads.head import Head, HeadOutput, HeadSettings
@@ -212,8 +213,7 @@ def _check_head(path: str | Path, name: str) -> None:
 
 
 def _from_card(card: Mapping[str, Any], state: Mapping[str, Tensor]) -> FittedModel:
-    fields = card["settings"]
-    settings = FitSettings(**fields | {"clinical": tuple(fields.get("clinical", ()))})
+    settings = all_of_stored(FitSettings, card["settings"])
     task = task_class(settings.task)
     shape = HeadSettings(
         dim=card["dim"],

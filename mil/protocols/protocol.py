@@ -6,12 +6,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from typing import Any, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from features.arguments import describe_mismatch
-from features.choices import choice_problem, choices_of, suggest
+from features.choices import choices_of, suggest
 from features.files.parse import parse_toml
 from features.recipe import Recipe
+from features.stored import as_tuples, typed_value
 from features.volumes.recipe import VolumeRecipe
 from mil.errors import ProtocolError
 from mil.finetune.settings import FinetuneSettings
@@ -94,9 +92,7 @@ class Protocol:
         values = {**self.settings.get(section, {}), **more}
         values.pop(HELD_OUT, None)
         try:
-            return KINDS[section](
-                **{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
-            )
+            return KINDS[section](**{n: as_tuples(v) for n, v in values.items()})
         except (TypeError, AttributeError) as error:
             raise ProtocolError(f"{section}: a value has the wrong type ({error}).") from error
 
@@ -211,11 +207,6 @@ def load_protocol(name: str) -> Protocol:
     )
 
 
-def as_tuples(value: Any) -> Any:
-    """Lists of TOML, and lists in them, as tuples."""
-    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
-
-
 def with_changes(protocol: Protocol, changes: Sequence[str]) -> Protocol:
     """The protocol with changed settings, each written ``section.setting=value``.
 
@@ -327,16 +318,7 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
     Raises:
         ProtocolError: it has another type, or is not one of the choices.
     """
-    if isinstance(value, bool) and hint is not bool:
-        raise ProtocolError(describe_mismatch(key, value, hint, typed=False))
-    if problem := (choices := choices_of(hint)) and choice_problem(key, value, choices):
-        raise ProtocolError(problem)
-    try:
-        return TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True)).validate_python(
-            value
-        )
-    except ValidationError as error:
-        raise ProtocolError(describe_mismatch(key, value, hint, typed=False)) from error
+    return typed_value(key, value, hint, ProtocolError, choices=choices_of(hint))
 
 
 def _select_arms(protocol: Protocol, names: Sequence[str]) -> tuple[Arm, ...]:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.summary import listed
-from mil.data.names import check_spelling, plain_header
+from mil.data.headers import RADIOMICS, first_column
+from mil.data.names import check_spelling
 from mil.data.sheet import Sheet, read_sheet, with_decimal_points
 from mil.data.values import is_missing, read_number
 from mil.errors import CohortError
@@ -29,8 +30,6 @@ FAMILIES = {  # patterns of names, by the tool that writes them
     r"|INTERQUARTILE_RANGE|ROOT_MEAN_SQUARED|STANDARD_DEVIATION|INTEGRATED_INTENSITY|P\d\d"
     r"|(?:ROBUST_)?MEAN_ABSOLUTE_DEVIATION|AREA|VOLUME|SPHERICITY|COMPACTNESS\d?)",
 }
-CASE = ("case", "case_id", "patient", "patient_id", "subject", "subject_id", "sample_name", "id")
-MODALITY = ("modality", "sequence", "image_modality")
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ def read_feature_table(path: Path, columns: Sequence[str] = ()) -> FeatureTable:
         CohortError: there is no column of cases, no feature, a case twice, or a cell that is no number.
     """
     sheet = read_sheet(path)
-    case = _column(sheet, CASE, needed=True)
-    modality = _column(sheet, MODALITY)
+    case = _case_column(sheet)
+    modality = first_column(sheet.header, RADIOMICS["modality"]) or ""
     tool, features = _features(sheet, columns, (case, modality))
     sheet = with_decimal_points(sheet, features)
     rows = _rows(sheet, case, modality)
@@ -93,17 +92,13 @@ def read_feature_table(path: Path, columns: Sequence[str] = ()) -> FeatureTable:
     )
 
 
-def _column(sheet: Sheet, aliases: Sequence[str], *, needed: bool = False) -> str:
-    """The column of one of some names, the first of them that there is; empty if there is none."""
-    by_name = {plain_header(name): name for name in sheet.header}
-    for alias in aliases:
-        if plain_header(alias) in by_name:
-            return by_name[plain_header(alias)]
-    if needed:
-        raise CohortError(
-            f"{sheet.path}: no column case; it has {listed(sheet.header)}. Name the column of patients case."
-        )
-    return ""
+def _case_column(sheet: Sheet) -> str:
+    """The column of cases."""
+    if column := first_column(sheet.header, RADIOMICS["case"]):
+        return column
+    raise CohortError(
+        f"{sheet.path}: no column case; it has {listed(sheet.header)}. Name the column of patients case."
+    )
 
 
 def _features(sheet: Sheet, columns: Sequence[str], others: Sequence[str]) -> tuple[str, list[str]]:

@@ -11,6 +11,7 @@ from features.extraction.jobs import SlideJob
 from features.progress import Progress, Silent
 from features.recipe import SEGMENTED, VOLUME, Recipe
 from features.slides.names import is_film_name, slide_name
+from features.stored import as_tuples
 from features.tiles.stain import Stain, StainReference, save_reference
 from mil.errors import FitError, RunError
 
@@ -187,7 +188,7 @@ def recipe_from(recipe: Mapping[str, Any], weights: str | None, store: Path) -> 
             f"The bags were made with the weights file {trained_weights}. Set weights to that file."
         )
     values: dict[str, Any] = {
-        entry.name: tuple(value) if isinstance(value, list) else value
+        entry.name: as_tuples(value)
         for entry in fields(Recipe)
         if (value := recipe.get(entry.name)) not in (None, [])  # not used by such bags: any will do
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from features.bags.bag import Bag, read_bag
 from features.choices import suggest, unknown_problem
 from features.files.parse import parse_json
+from features.stored import check_version
 from mil.data.case import Row
 from mil.data.cohort import Cohort, assemble, load_cohort
 from mil.data.names import matching
@@ -371,8 +372,9 @@ def open_run(path: Path, *, store: Path | None = None, cohort: Path | None = Non
         raise RunError(
             f"{path}: not a run folder, as its run.json cannot be read ({error}). Name the folder of a run."
         ) from error
-    if version is None or version > files.FORMAT_VERSION:
-        raise RunError(f"{path}: run.json is of another format. Upgrade sarcomil, or run again.")
+    if version is None:
+        raise RunError(f"{path}: run.json is of another format. Name the folder of a run.")
+    check_version(path, version, files.FORMAT_VERSION, RunError)
     run = Run(path, info, read_moved(path))
     places = {"store": store, "cohort": cohort}
     new = {name: place.absolute() for name, place in places.items() if place is not None}

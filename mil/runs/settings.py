@@ -1,18 +1,16 @@
 """The settings of a run, typed, as run.json holds them."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from features.stored import part_of_stored
 from mil.data.reading import TableReading
 from mil.errors import RunError
 from mil.settings import FitSettings, SplitSettings
 from mil.tasks.registry import task_from
 from mil.tasks.task import Task
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,12 +26,12 @@ class RunSettings:
     @property
     def fit(self) -> FitSettings:
         """How each model was trained."""
-        return self._part(FitSettings)
+        return part_of_stored(FitSettings, self.stored)
 
     @property
     def split(self) -> SplitSettings:
         """How cases were divided into folds."""
-        return self._part(SplitSettings)
+        return part_of_stored(SplitSettings, self.stored)
 
     @property
     def task(self) -> Task:
@@ -97,12 +95,3 @@ class RunSettings:
     def seed(self) -> int:
         """Seed of folds and fits."""
         return int(self.stored.get("seed", 0))
-
-    def _part(self, kind: type[T]) -> T:
-        names = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        values = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in self.stored.items()
-            if name in names
-        }
-        return kind(**values)

@@ -2,13 +2,14 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from features.errors import InputError
 from features.extraction.jobs import JobSettings, jobs_of_rows
 from features.progress import Notify, Progress
+from features.stored import part_of_stored
 from mil.data.cohort import Cohort
 from mil.data.reading import TableReading
 from mil.data.splits import Fold
@@ -57,12 +58,6 @@ class SegmentConfig:
         Raises:
             FitError: a setting is out of range.
         """
-        names = {entry.name for entry in fields(SegmentSettings)}
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in settings.items()
-            if name in names
-        }
         return cls(
             source=SegmentInput(
                 table=Path(settings["cohort"]),
@@ -74,7 +69,7 @@ class SegmentConfig:
                 ),
                 reading=TableReading.from_settings(settings),
             ),
-            settings=SegmentSettings(**values),
+            settings=part_of_stored(SegmentSettings, settings),
             train_masks=settings.get("train_masks", "annotation"),
         )
 

@@ -23,11 +23,12 @@ from features.lowpower.segmenter import (
     save_segmenter,
 )
 from features.progress import Notify, Progress, Silent
+from features.stored import all_of_stored
 from mil.data.case import Row
 from mil.data.names import matching
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import read_table, reserved_rows, split_train_test, training_rows
-from mil.errors import LeakageError
+from mil.errors import CohortError, LeakageError
 from mil.runs.record import NewRun, finish_run
 from mil.segmentation.cross_validation import OutOfFold, cross_validate, has_tumour, masks_of
 from mil.segmentation.evaluation import SegmentEvaluation, write_scores
@@ -180,7 +181,7 @@ def evaluate_segmenter(
     drawn = source.read(notify, to_judge=True)
     refuse_seen(file, drawn)
     segmenter = load_segmenter(file)
-    settings = SegmentSettings(**_as_settings(segmenter.card.settings))
+    settings = all_of_stored(SegmentSettings, segmenter.card.settings, CohortError)
     slides = read_for(segmenter, drawn, folder, settings, progress)
     masks: dict[str, dict[str, Any]] = {}
     for slide in slides:
@@ -234,7 +235,3 @@ def refuse_seen(file: Path, drawn: Sequence[DrawnSlide]) -> None:
 
 def _cases(drawn: Sequence[DrawnSlide]) -> dict[str, str]:
     return {slide.job.slide: slide.case for slide in drawn}
-
-
-def _as_settings(stored: Any) -> dict[str, Any]:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in dict(stored).items()}

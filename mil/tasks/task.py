@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from features.stored import part_of_stored
 from mil.data.case import Case, Row
 
 if TYPE_CHECKING:
@@ -58,9 +59,7 @@ class Task(ABC):
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
         """The task with those of its fields that the settings hold."""
-        names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-        values = {name: settings[name] for name in names if settings.get(name) is not None}
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
+        return part_of_stored(cls, settings)
 
     def to_settings(self) -> dict[str, Any]:
         """Its fields, as ``from_settings`` reads them."""

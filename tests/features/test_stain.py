@@ -235,7 +235,7 @@ def test_the_fingerprint_knows_every_field(reference):
     "edit",
     [
         lambda document: document.update(format="other"),
-        lambda document: document.update(format_version=99),
+        lambda document: document.update(format_version="new"),
         lambda document: document.update(slides="a"),
         lambda document: document.update(slides=[]),
         lambda document: document.pop("cases"),
@@ -249,6 +249,15 @@ def test_a_file_that_is_no_reference_is_refused_by_name(edit, reference, tmp_pat
     edit(document)
     path.write_text(json.dumps(document))
     with pytest.raises(FeaturesError, match=r"stain\.json: cannot be read as a stain reference"):
+        load_reference(path)
+
+
+def test_a_file_of_a_newer_version_is_refused(reference, tmp_path):
+    path = tmp_path / "stain.json"
+    save_reference(path, reference)
+    document = json.loads(path.read_text()) | {"format_version": 99}
+    path.write_text(json.dumps(document))
+    with pytest.raises(FeaturesError, match=r"stain\.json: written by a newer version"):
         load_reference(path)
 
 

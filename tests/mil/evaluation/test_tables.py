@@ -228,7 +228,7 @@ def test_slides_are_found_whatever_file_they_are_named_after(name, tmp_path):
         (lambda t: t.drop(columns="label"), "has no label"),
         (lambda t: t.drop(columns=["p_LMS"]), "no probability of two or more classes"),
         (lambda t: t.assign(p_SS="high"), "p_SS must hold numbers"),
-        (lambda t: t.assign(patient=t["case"]), "columns case and patient mean the same"),
+        (lambda t: t.assign(patient=t["case"]), "columns 'case' and 'patient' both mean case"),
         (lambda t: t.assign(label="MFS"), "'MFS', which is none of the classes"),
         (lambda t: t.assign(p_SS=0.9), "must sum to 1"),
         (lambda t: t.assign(fold="first"), "fold must hold integers"),

@@ -205,10 +205,17 @@ def test_missing_run_is_refused(path):
         open_run(path)
 
 
-@pytest.mark.parametrize("facts", [{"format": "mil-bag"}, {"format_version": 2}, {"format": None}])
-def test_run_of_another_format_is_refused(path, facts):
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"format": "mil-bag"}, r"of another format\. Name the folder of a run"),
+        ({"format_version": 2}, r"written by a newer version\. Upgrade sarcomil"),
+        ({"format": None}, r"of another format\. Name the folder of a run"),
+    ],
+)
+def test_run_of_another_format_is_refused(path, facts, message):
     update_run(start(path), **facts)
-    with pytest.raises(RunError, match=r"of another format. Upgrade sarcomil"):
+    with pytest.raises(RunError, match=message):
         open_run(path)
 
 
