@@ -49,8 +49,8 @@ def check_machine(folder: StrPath = ".") -> MachineCheck:
     version = openslide.__library_version__
     if tuple(map(int, version.split(".")[:3])) < OPENSLIDE:
         problems.append(
-            f"OpenSlide {version} may read wrong pixels from TIFF slides. Fix: pip install --upgrade "
-            "openslide-bin"
+            f"OpenSlide {version} may read wrong pixels from TIFF slides. Fix: upgrade the package "
+            "openslide-bin."
         )
     known = list_catalogue()
     weights = tuple(row.name for row in known if row.at_hand and row.recipe)

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from features.errors import InputError
 from features.extraction.jobs import JobSettings
 from features.recipe import Recipe
 from mil.errors import RunError
@@ -74,5 +75,8 @@ def test_each_scale_has_a_store_and_a_run_in_the_same_folds(folder, tmp_path):
 def test_a_scale_without_tiles_is_refused_with_the_slide(folder, tmp_path):
     with pytest.raises(RunError, match=r"4 slides have no bag at 5 micrometres.*smaller tiles"):
         climb(folder, tmp_path / "l", tiles_px=(32, 300))
-    with pytest.raises(RunError, match="names each scale once"):
-        climb(folder, tmp_path / "l", mpps=(5.0, 5.0))
+    for mpps, tiles_px in (((5.0, 5.0), (32, 32)), ((5.0,), (32,))):
+        with pytest.raises(InputError, match="two scales or more, each once"):
+            climb(folder, tmp_path / "l", mpps=mpps, tiles_px=tiles_px)
+    with pytest.raises(InputError, match="tile is one number, or one for each of 2 scales; got 3"):
+        climb(folder, tmp_path / "l", tiles_px=(32, 32, 64))
