@@ -12,8 +12,8 @@ A claim is a lock of the operating system: it ends with its process, even a kill
 behind means nothing. In the names of these files a slide's ``/`` is ``%2F``.
 
 The package filelock offers no lock that several processes of one recipe can share, and falls back to files
-that outlive a killed process where the system has no locks; so ``flock`` is called,
-in ``features.files.locks``, and imported only when a lock is taken: on systems without it, stores can be read
+that outlive a killed process where the system has no locks; so those of the system are taken,
+in ``features.files.locks``, and imported only then: on Windows, whose locks cannot be shared, stores are read
 but not filled.
 """
 
@@ -296,8 +296,8 @@ def _flock(file: TextIO, *, shared: bool = False, wait: bool = True) -> bool:
         return lock(file, shared=shared, wait=wait)
     except ImportError as error:
         raise BagError(
-            f"{Path(file.name).parent}: this operating system has no file locks that end with their process, "
-            "so that a folder cannot be filled. Work on Linux, macOS or WSL."
+            f"{Path(file.name).parent}: this operating system has no file locks that end with their process "
+            "and can be shared, so that a folder cannot be filled. Work on Linux, macOS or WSL."
         ) from error
     except OSError as error:
         raise BagError(

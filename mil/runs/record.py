@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from features.bags.store import lock_file
+from features.errors import BagError
 from mil.errors import RunError
 from mil.runs.files import (
     FORMAT,
@@ -84,8 +85,7 @@ def start_run(
 
     Raises:
         RunError: the folder holds a finished run, a run of other settings, data or versions, or other files,
-            or another process writes it.
-        BagError: the file system has no locks.
+            another process writes it, or the file system has no locks.
     """
     if path.is_file() or (path.is_dir() and _is_foreign(path)):
         raise RunError(f"{path} exists and is not a run folder. Choose another folder.")
@@ -164,17 +164,33 @@ def finish_run(run: Run, **facts: Any) -> Run:
 
 
 def _lock(path: Path) -> None:
-    """Let no other process write the folder."""
+    """Let no other process write the folder.
+
+    Raises:
+        RunError: another process writes it, or there are no locks.
+    """
     path.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        if not stack.enter_context(lock_file(path / LOCK)):
+        try:
+            alone = stack.enter_context(lock_file(path / LOCK))
+        except BagError as error:
+            raise RunError(f"{error}") from error
+        if not alone:
             owner = (path / LOCK).read_text(encoding="utf-8").strip()
             raise RunError(
                 f"{path} is being written by another process ({owner}). "
                 "Wait for it, or choose another folder."
             )
-        stack.callback((path / LOCK).unlink, missing_ok=True)
+        stack.callback(_remove, path / LOCK)
         _locks[path.resolve()] = stack.pop_all()
+
+
+def _remove(lock: Path) -> None:
+    """Remove a lock's file, or empty it: Windows removes no open file."""
+    try:
+        lock.unlink(missing_ok=True)
+    except PermissionError:
+        os.truncate(lock, 0)
 
 
 def _release(path: Path) -> None:

@@ -223,7 +223,7 @@ except BagError as error:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "no file locks that end with their process" in done.stdout
+    assert "no file locks that end with their process and can be shared" in done.stdout
     assert "Work on Linux, macOS or WSL" in done.stdout
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -383,3 +385,47 @@ def test_a_slides_case_is_the_one_stated_or_that_of_the_table(path):
     assert run.case_of("s1", "c9") == "c1"
     assert run.case_of("s2", "c9") == "c9"
     assert run.case_of("s2") == ""
+
+
+AS_ON_WINDOWS = """
+import errno, fcntl, sys, types
+from pathlib import Path
+
+def locking(handle, mode, n_bytes):
+    assert n_bytes == 1
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise PermissionError(errno.EACCES, "Permission denied") from error
+
+windows = types.SimpleNamespace(LK_LOCK=1, LK_NBLCK=2, locking=locking)
+sys.modules["msvcrt"], sys.modules["fcntl"] = windows, None
+from mil.errors import RunError
+from mil.runs.record import finish_run, start_run
+folder = Path(sys.argv[1])
+run = finish_run(start_run(folder / "mine", "train", {}))
+print(run.complete, sorted(path.name for path in (folder / "mine").iterdir()))
+del sys.modules["msvcrt"]
+for name in ("other", "free"):
+    sys.modules["msvcrt"] = windows if name == "other" else None
+    try:
+        start_run(folder / name, "train", {})
+    except RunError as error:
+        print(name, error)
+"""
+
+
+def test_a_run_is_written_by_one_process_where_only_windows_locks_are(tmp_path):
+    """By a stand-in for them; without any, what is missing is said with a remedy."""
+    (tmp_path / "other").mkdir()
+    with lock_file(tmp_path / "other" / ".lock"):
+        done = subprocess.run(
+            [sys.executable, "-c", AS_ON_WINDOWS, str(tmp_path)], capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    own, other, free = done.stdout.splitlines()
+    assert own == "True ['run.json']"
+    assert "other is being written by another process" in other
+    assert "no file locks" in free
+    assert "Work on Linux, macOS or WSL." in free
