@@ -10,6 +10,7 @@ from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.classification.results import ModelResult
 from mil.evaluation.comparison import Comparison, PairTest
 from mil.evaluation.decision_curves import Decision, decision_curves
+from mil.evaluation.metric import page_columns
 from mil.report import plots
 from mil.report.class_cards import case_cards
 from mil.report.class_figures import write_class_figures
@@ -167,6 +168,7 @@ class DiagnosisSections(Sections[DiagnosisReport]):
             "typical": typical_case(cards, report.facts.heatmaps),
             **split_tests([(describe_test(t), t) for t in report.comparison.pairs], lead.model),
             **order_models(evaluation.models, lead.model),
+            "metrics": page_columns(evaluation.metric_table, evaluation.classes),
             "references": self._references(),
             "shown": cards_shown(sum(card.verdicts[place].wrong for card in cards)),
             "decisions": self._decisions(),
@@ -184,16 +186,18 @@ class DiagnosisSections(Sections[DiagnosisReport]):
         """Accuracy, ROC curves, confusion matrices and reliability."""
         return write_class_figures(folder, self.report.evaluation, self.report.predictions)
 
-    def _references(self) -> list[tuple[str, float]]:
-        """What needs no model, and its accuracy; the most frequent class once, where a model names it."""
+    def _references(self) -> list[tuple[str, dict[str, float]]]:
+        """What needs no model, with its metrics; the most frequent class once, where a model names it."""
         evaluation = self.report.evaluation
         most = evaluation.majority_share
         named = any(
             result.model == "majority" and abs(result.correct / result.n - most) < 1e-9
             for result in evaluation.models
         )
-        guessing = ("chance: each class equally often", evaluation.chance_accuracy)
-        return [*([] if named else [("always the most frequent class", most)]), guessing]
+        chance = {**evaluation.guesses, "balanced_accuracy": evaluation.chance_accuracy}
+        largest = ("always the most frequent class", chance | {"accuracy": most})
+        guessing = ("chance: each class equally often", chance)
+        return [*([] if named else [largest]), guessing]
 
     def _decisions(self) -> list[Decision]:
         """The curves of the best model for each class to act on that has a case."""

@@ -11,6 +11,7 @@ from mil.evaluation.grade.evaluate import GradeEvaluation, GradeResult
 from mil.evaluation.grade.metric_table import METRICS
 from mil.evaluation.grade.predictions import GradePredictions
 from mil.evaluation.intervals import Estimate, wilson
+from mil.evaluation.metric import page_columns
 from mil.report.class_figures import write_confusion_figure
 from mil.report.formats import count, join_names
 from mil.report.grade_cards import grade_cards
@@ -142,6 +143,7 @@ class GradeSections(Sections[GradeReport]):
         results += [evaluation.baseline] if evaluation.baseline else []
         return {
             **order,
+            "metrics": sum(page_columns(evaluation.metric_table, evaluation.grades), ()),
             **split_tests([(describe_pair(t), t) for t in report.comparison.pairs], lead.model),
             "shown": cards_shown(sum(card.verdicts[place].wrong for card in cards)),
             "footnotes": undefined_notes(results),

@@ -9,6 +9,7 @@ import numpy as np
 from mil.data.cohort import Cohort
 from mil.data.outcomes import CENSORED, EVENT, Outcomes
 from mil.evaluation.decision_curves import Decision, decide
+from mil.evaluation.metric import page_columns
 from mil.evaluation.survival.comparison import SurvivalComparison, SurvivalPairTest
 from mil.evaluation.survival.evaluate import (
     CAVEAT,
@@ -176,6 +177,7 @@ class SurvivalSections(Sections[SurvivalReport]):
         models = predictions.models
         everyone = np.zeros(len(outcomes.time), np.int64)
         return {
+            "metrics": sum(page_columns(evaluation.metric_table), ()),
             "lead": lead,
             "place": place,
             "typical": typical_case(cards, report.facts.heatmaps),

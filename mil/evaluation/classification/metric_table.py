@@ -107,6 +107,7 @@ METRICS: tuple[Metric[ModelScores], ...] = (
         per_repeat=lambda scores: scores.per_repeat(metrics.accuracy),
         guess=lambda scores: 1 / len(scores.classes),
         shown="summary",
+        percent=True,
     ),
     Metric(
         "balanced_accuracy",
@@ -114,6 +115,7 @@ METRICS: tuple[Metric[ModelScores], ...] = (
         balanced_accuracy,
         per_repeat=lambda scores: scores.per_repeat(metrics.balanced_accuracy),
         shown="summary",
+        percent=True,
     ),
     Metric(
         "auc",
@@ -122,8 +124,11 @@ METRICS: tuple[Metric[ModelScores], ...] = (
         per_repeat=lambda scores: scores.per_repeat(metrics.macro_auc),
         guess=lambda _: 0.5,
         shown="summary",
+        page_label_of_two="AUC",
     ),
-    Metric("auc_delong", "macro AUC, DeLong", auc_delong, shown="nowhere"),
+    Metric(
+        "auc_delong", "macro AUC, DeLong", auc_delong, shown="nowhere", page_label="AUC, DeLong"
+    ),
     Metric(
         "average_precision",
         "average precision",

@@ -120,8 +120,17 @@ METRICS: tuple[Metric[ModelRisks], ...] = (
         guess=lambda _: 0.5,
         shown="summary",
         no_interval="",
+        page_label="Harrell's C",
     ),
-    Metric("uno", "Uno C", uno, guess=lambda _: 0.5, shown="summary", interval=False),
+    Metric(
+        "uno",
+        "Uno C",
+        uno,
+        guess=lambda _: 0.5,
+        shown="summary",
+        interval=False,
+        page_label="Uno's C",
+    ),
     Metric("auc", "AUC(t)", dynamic_auc, guess=lambda _: 0.5, shown="summary", interval=False),
     Metric("ibs", "IBS", ibs, guess=_guess_ibs, shown="summary", digits=3, interval=False),
 )
