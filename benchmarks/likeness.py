@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.table import print_table, save
 from features.bags.bag import read_bag
-from mil.answers.reference import SlideReference
 from mil.evaluation.intervals import wilson
+from mil.likeness.reference import SlideReference
 
 LEFT_OUT = 5
 

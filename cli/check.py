@@ -12,7 +12,7 @@ from mil.settings import SplitSettings
 from mil.tasks.names import DEFAULT_TASK, TASKS, TaskColumns
 
 if TYPE_CHECKING:
-    from mil.data.check import CohortCheck
+    from mil.audit.cohort_check import CohortCheck
 
 HEADER = (
     "slide", "tiles at", "status", "qualify", "drawn", "tissue", "tumour", "scanned at", "read",

@@ -37,6 +37,7 @@ from features.bags.arrays import chunks, hash_arrays
 from features.errors import BagError
 from features.files.access import READ_ERRORS, access_problem
 from features.files.atomic import atomic_path
+from features.files.checksum import fingerprint
 from features.files.file_map import FileMap
 from features.files.hdf5 import create_hdf5, open_hdf5
 from features.stored import check_version
@@ -145,11 +146,6 @@ class Bag:
 def recipe_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """The keys, sorted, whose values differ between two recipes."""
     return [key for key in sorted({*first, *second}) if first.get(key) != second.get(key)]
-
-
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of settings, independent of their order."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def write_bag(path: Path | str, bag: Bag) -> None:

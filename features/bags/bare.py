@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.bags.bag import Bag, fingerprint
+from features.bags.bag import Bag
 from features.bags.foreign_readers import ALIASES, naming_errors
 from features.errors import BagError
+from features.files.checksum import fingerprint
 
 REGION = "no places"
 NUMBER = re.compile(r"\d+(?:[.,]\d+)?")

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.bags.bag import Bag, fingerprint, read_bag, validate_bag
+from features.bags.bag import Bag, read_bag, validate_bag
 from features.bags.foreign_readers import (
     ForeignBag,
     SourceFacts,
@@ -34,6 +34,7 @@ from features.bags.foreign_readers import (
 from features.bags.layouts import LAYOUTS, NATIVE, WRITABLE, detect_layout, is_bag
 from features.bags.vectors import vector_bag
 from features.errors import BagError
+from features.files.checksum import fingerprint
 from features.recipe import is_vector
 from features.slides.names import slide_name
 

@@ -16,18 +16,12 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from features.bags.bag import (
-    Bag,
-    fingerprint,
-    read_bag,
-    read_request,
-    recipe_differences,
-    write_bag,
-)
+from features.bags.bag import Bag, read_bag, read_request, recipe_differences, write_bag
 from features.bags.store import missing_store
 from features.bags.vectors import mean_vector, vector_bag
 from features.choices import choice_problem
 from features.errors import BagError, FeaturesError, InputError
+from features.files.checksum import fingerprint
 from features.progress import Progress, Silent
 from features.recipe import PARTS
 

@@ -24,6 +24,7 @@ from features.errors import (
 from features.extraction.embed import Embedder, Work, Workers
 from features.extraction.identity import pixels_of_tiles, pixels_sha256
 from features.extraction.jobs import SlideJob, identify_files, largest_first, shard
+from features.extraction.normalisation import resolve_stain_reference, tile_normaliser
 from features.extraction.outputs import (
     StoreSpec,
     check_names,
@@ -41,6 +42,7 @@ from features.extraction.slide_task import (
 )
 from features.extraction.spool import FeatureSpool
 from features.extraction.survey import allocate_tiles, lay_tiles, note_glass, survey_slide
+from features.files.checksum import fingerprint
 from features.lowpower.segmenter import read_segmenter_card
 from features.progress import Progress, Silent
 from features.recipe import Recipe
@@ -48,7 +50,6 @@ from features.regions.annotations import annotation_sha256
 from features.slides.rehearsal import Tiles, children_ended, open_slide, rehearse_tiles
 from features.slides.slide import Slide
 from features.tiles.grid import SlideTiles, TileGrid, TileSource
-from features.tiles.normalisation import resolve_stain_reference, tile_normaliser
 from features.tiles.quality import flag_bits, quality_flags
 from features.tiles.stain import save_reference
 from features.volumes.film import FilmTiles, read_facts
@@ -270,7 +271,7 @@ class ExtractionRun:
         with contextlib.ExitStack() as opened:
             base = {
                 "annotation_sha256": drawn_sha256,
-                "source_sha256": bags.fingerprint({"files": sources}),
+                "source_sha256": fingerprint({"files": sources}),
             }
             make = self._embed_images if job.from_tiles else self._embed_slide
             make(job, parts, base, opened)

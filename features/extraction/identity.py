@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from features.bags.bag import PIXELS, fingerprint
+from features.bags.bag import PIXELS
 from features.errors import SlideError, TileError
 from features.extraction.jobs import SlideJob, identify_files
+from features.files.checksum import fingerprint
 from features.slides.slide import Slide
 from features.tiles.folders import read_images
 from features.volumes.film import read_facts

@@ -13,10 +13,10 @@ from features.bags.store import Store, recipe_differences
 from features.errors import BagError, SlideError
 from features.extraction.embed import resolve_device
 from features.extraction.jobs import SlideJob
+from features.extraction.normalisation import reference_to_json
 from features.lowpower.segmenter import read_segmenter_card
 from features.precision import DTYPES, resolve_precision
 from features.recipe import VOLUME, Recipe
-from features.tiles.normalisation import reference_to_json
 from features.tiles.stain import StainReference
 from features.volumes.film import check_alike, read_facts
 

@@ -25,6 +25,7 @@ from features.extraction.embed import Work
 from features.extraction.jobs import SlideJob
 from features.extraction.outputs import StoreSpec
 from features.extraction.spool import FeatureSpool
+from features.files.checksum import fingerprint
 from features.tiles.grid import TileGrid, draw_rows, draw_unused_rows
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -186,10 +187,10 @@ def set_requests(part: SlideTask, job: SlideJob, sources: Sequence[str], drawn_s
         "coordinates": bags.read_bag(job.coordinates).data_sha256 if job.coordinates else None,
         "max_tiles": part.max_tiles,
     } | ({} if job.fallback_mpp is None else {"fallback_mpp": job.fallback_mpp})
-    part.request = bags.fingerprint(inputs)
+    part.request = fingerprint(inputs)
     part.requests = (part.request,)
     with contextlib.suppress(BagError):
-        part.requests += (bags.fingerprint(inputs | {"case": bags.read_bag(part.path).case}),)
+        part.requests += (fingerprint(inputs | {"case": bags.read_bag(part.path).case}),)
 
 
 def rename_case(part: SlideTask, job: SlideJob) -> None:

@@ -1,4 +1,4 @@
-"""Checksum over a weights file and its card, so that neither can change without the other."""
+"""Checksums: of settings, and over a weights file and its card, so that neither changes without the other."""
 
 import hashlib
 import json
@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of settings, independent of their order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def card_checksum(state: "Mapping[str, Tensor]", card: Mapping[str, Any]) -> str:

@@ -19,8 +19,8 @@ from torch.nn.functional import interpolate
 
 from features.backbones.packaged import packaged_file
 from features.backbones.registry import Backbone, load_backbone
-from features.bags.bag import fingerprint
 from features.errors import BackboneError
+from features.files.checksum import fingerprint
 from features.regions.masks import mask_fraction, tissue_mask
 from features.slides.slide import OVERVIEW_PX, Slide
 from features.threads import keep_freed_memory

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.bags.bag import fingerprint
 from features.choices import suggest
 from features.errors import FeaturesError
 from features.files.atomic import write_atomic
+from features.files.checksum import fingerprint
 from features.files.parse import parse_json
 from features.stored import check_version
 from features.tiles.quality import COLOURED, OPAQUE

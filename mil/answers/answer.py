@@ -9,9 +9,9 @@ import numpy as np
 from features.bags.bag import Bag
 from features.errors import NoTiles
 from mil.answers.predictor import UNPROMISED, Fit, Predictor
-from mil.answers.reference import describe
-from mil.answers.rescans import Rescan
 from mil.errors import FitError
+from mil.likeness.reference import describe
+from mil.likeness.rescans import Rescan
 
 ANSWERED, UNDECIDED, ABSTAINED, FAILED = "answered", "undecided", "abstained", "failed"
 OUTCOMES = (ANSWERED, UNDECIDED, ABSTAINED, FAILED)

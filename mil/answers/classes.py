@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import numpy as np
 from scipy.special import softmax
 
-from mil.answers.hidden import hidden
 from mil.answers.reading import FitAnswer, Reader, Reading
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.classification.conformal import cases_needed
 from mil.evaluation.classification.recalibration import NEAREST, temperature
+from mil.likeness.hidden import hidden
 
 if TYPE_CHECKING:
     from mil.evaluation.classification.predictions import ClassPredictions

@@ -14,21 +14,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from features.bags.bag import fingerprint
 from features.choices import unknown_problem
 from features.errors import BackboneError
 from features.files.atomic import write_atomic
+from features.files.checksum import fingerprint
 from features.files.parse import parse_json
 from features.recipe import SEGMENTED
 from features.stored import check_version
 from mil.answers.card import Card
-from mil.answers.hidden import Veil
 from mil.answers.predictor import Fit, Predictor, predictor_of_run
 from mil.answers.reading import reader_class
-from mil.answers.reference import load_reference, save_reference
 from mil.data.reading import TableReading
 from mil.errors import NotInRun, RunError
 from mil.learning.fitted import load_model, save_model
+from mil.likeness.hidden import Veil
+from mil.likeness.reference import load_reference, save_reference
 from mil.runs.files import sha256_of, write_json
 from mil.runs.run import open_run
 from mil.tasks.registry import task_class

@@ -6,23 +6,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from features.bags.bag import Bag, read_bag, recipe_differences
+from features.bags.bag import Bag, recipe_differences
 from features.bags.store import recipe_differences as describe_differences
-from features.errors import FeaturesError
 from features.recipe import SEGMENTED, VOLUME
-from mil.answers.fold_reference import FoldReference, FoldSlides
-from mil.answers.hidden import Veil, hidden
 from mil.answers.reading import FitAnswer, Reader, reader_class
-from mil.answers.reference import SlideReference, load_reference
-from mil.answers.rescans import Rescan
 from mil.data.case import Row
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import read_table
-from mil.errors import FitError, MilError, RunError
+from mil.errors import FitError, RunError
 from mil.evaluation.display import Table
 from mil.learning.fitted import FittedModel, predict
-from mil.runs.files import REFERENCE
+from mil.likeness.hidden import Veil, hidden
+from mil.likeness.reference import SlideReference
+from mil.likeness.rescans import Rescan
 from mil.runs.run import Run
+from mil.runs.slide_reference import reference_of_run
 
 # What decides which tiles a bag has, and not what their features are.
 CHOOSES_TILES = {
@@ -317,35 +315,6 @@ def _performance(table: Table) -> str:
     """The first row of a table of models, as one line."""
     cells = zip(table.header[1:], table.rows[0][1:], strict=True)
     return ", ".join(f"{name} {value}" for name, value in cells)
-
-
-def reference_of_run(run: Run) -> tuple[SlideReference | None, str]:
-    """The reference of a run, from its file or from its bags; and why there is none, else empty."""
-    if (run.path / REFERENCE).is_file():
-        return load_reference(run.verified(run.path / REFERENCE)).hidden(), ""
-    try:
-        bags = [run.bag(slide) for slide in run.cases]
-        if not bags:
-            raise RunError(f"{run.path} does not say which slides it learnt from.")
-    except (MilError, FeaturesError) as error:
-        return None, f"Not known whether new slides are like those the model learnt from: {error}"
-    return SlideReference.of_bags(bags, list(run.cases.values())).hidden(), ""
-
-
-def fold_reference_of_run(run: Run) -> tuple[FoldReference | None, str]:
-    """The reference of a run that fine-tuned in each fold; and why there is none, else empty."""
-    cases = list(run.cases.values())
-    parts, facts = [], None
-    try:
-        for fold in run.folds:
-            bags = [read_bag(run.fold_store(fold) / f"{slide}.h5") for slide in run.cases]
-            facts = facts or SlideReference.of_bags(bags, cases)
-            parts.append(FoldSlides.of_bags(fold, bags, cases))
-    except (MilError, FeaturesError) as error:
-        return None, f"Not known whether new slides are like those the model learnt from: {error}"
-    if facts is None:
-        return None, f"{run.path} does not say which slides it learnt from."
-    return FoldReference(facts, tuple(parts)), ""
 
 
 def _bag_cases(run: Run, reference: SlideReference | None) -> dict[str, str]:

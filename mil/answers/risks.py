@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
-from mil.answers.hidden import hidden
 from mil.answers.reading import FitAnswer, Reader, Reading
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.intervals import wilson
+from mil.likeness.hidden import hidden
 
 if TYPE_CHECKING:
     from mil.evaluation.predictions import Predictions

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from features.progress import Progress
     from features.recipe import Recipe
     from features.volumes.listing import ListedSeries
+    from mil.audit.cohort_check import CohortCheck
     from mil.contouring.run import Contoured
     from mil.contouring.settings import ContourSettings
-    from mil.data.check import CohortCheck
     from mil.data.cohort import Cohort
     from mil.finetune.config import FinetuneConfig
     from mil.finetune.cross_validation import TunedCases
@@ -71,7 +71,7 @@ def check_cohort(
         print(checked.summary.facts, checked.summary.problems)
     """
     from features.recipe import Recipe
-    from mil.data.check import check_cohort as check
+    from mil.audit.cohort_check import check_cohort as check
     from mil.report.check import write_check
 
     inputs = [

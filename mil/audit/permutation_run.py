@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from features.bags.bag import fingerprint
 from features.files.atomic import write_atomic
+from features.files.checksum import fingerprint
 from features.files.parse import parse_json
 from features.files.tables import write_table
 from features.progress import Progress, Silent
@@ -18,12 +18,12 @@ from mil.audit.permutation import (
     metric_by_model,
     permute,
 )
+from mil.audit.permutation_figure import draw_permutations
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold
 from mil.errors import RunError
 from mil.evaluation.predictions import Predictions
 from mil.learning.crossval import cross_validate
-from mil.report.permutation import draw_permutations
 from mil.runs.files import write_json
 from mil.runs.run import Run, to_run
 from mil.settings import FitSettings

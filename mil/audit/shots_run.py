@@ -15,15 +15,15 @@ from typing import Any
 
 from features.progress import Progress, Silent
 from mil.audit.shots import LearningCurve, draw_shots, most_shots, possible_shots, score_draw
+from mil.audit.shots_figure import draw_curve
 from mil.data.cohort import Cohort
 from mil.data.splits import Fold, folds_sha256, write_folds
 from mil.errors import CohortError, RunError
 from mil.evaluation.classification.predictions import ClassPredictions
 from mil.evaluation.predictions import read_predictions, write_predictions
+from mil.figures.saving import save_figure, write_rows
 from mil.learning.crossval import check_inputs, cross_validate
 from mil.learning.parallel import run_tasks
-from mil.report.saving import save_figure, write_rows
-from mil.report.shots import draw_curve
 from mil.runs import files
 from mil.runs.clinical import clinical_facts
 from mil.runs.cross_validation import (

@@ -13,9 +13,9 @@ from mil.baselines.logistic import solve_logistic
 from mil.baselines.nested_cv import Floats, counted_by_case
 from mil.baselines.ordinal import solve_ordinal
 from mil.baselines.ridge import USUAL_COST, LinearFit
+from mil.heads.batches import collate
 from mil.heads.head import Head, HeadOutput, HeadSettings, Outcome, Training
 from mil.heads.layers import masked_softmax, uniform_scores
-from mil.learning.batches import collate
 
 # How the model is fitted to each kind of outcome, on rows (slides, E).
 SOLVERS: dict[Outcome, Callable[[Floats, Training], LinearFit]] = {

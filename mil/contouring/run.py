@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.bags.bag import PIXELS, fingerprint
+from features.bags.bag import PIXELS
 from features.files.atomic import write_atomic
+from features.files.checksum import fingerprint
 from features.files.tables import write_table
 from features.progress import Notify, Progress, Silent
 from features.slides.names import file_name

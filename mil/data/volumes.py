@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
+from features.extraction.films import FilmOutcome, film_jobs, lay_out_films
 from features.extraction.run import Extraction, ExtractionOptions, extract_jobs
 from features.files.atomic import atomic_path
 from features.recipe import Recipe
 from features.volumes.jobs import SeriesFiles, VolumeJob
-from features.volumes.preparation import FilmOutcome, film_jobs, lay_out_films
 from features.volumes.recipe import VolumeRecipe
 from mil.data.case import Row
 from mil.data.headers import CASE, SERIES, match_columns

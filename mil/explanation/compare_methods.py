@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from features.bags.bag import Bag, fingerprint
+from features.bags.bag import Bag
 from features.errors import AnnotationMissing
 from features.files.atomic import write_atomic
+from features.files.checksum import fingerprint
 from features.progress import Progress, Silent
 from mil.errors import FitError
 from mil.explanation.assess import (

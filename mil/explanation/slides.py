@@ -8,12 +8,13 @@ from typing import Any
 from PIL import Image
 
 from features.backbones.registry import Backbone, load_backbone
-from features.bags.bag import Bag, fingerprint
+from features.bags.bag import Bag
 from features.errors import BackboneError, SlideError
+from features.extraction import normalisation
 from features.extraction.embed import Tiles
 from features.extraction.jobs import SlideJob, identify_files
+from features.files.checksum import fingerprint
 from features.slides.slide import Slide, open_slide
-from features.tiles import normalisation
 from features.tiles.grid import SlideTiles, TileGrid
 from features.volumes.film import check_film
 from mil.runs.inputs import recipe_from

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from features.bags.bag import Bag
 from mil.errors import FitError
 from mil.explanation.quantity import Quantity, predicted_name, quantity
+from mil.heads.batches import collate
 from mil.heads.ensemble import members_of
 from mil.heads.head import Head
 from mil.heads.layers import masked_softmax
-from mil.learning.batches import collate
 from mil.learning.fitted import FittedModel, run_head
 
 TILES_AT_ONCE = 1 << 17  # over all subsets in one batch: some 64 MB at a width of 128

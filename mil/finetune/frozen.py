@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from features.backbones.registry import Backbone
-from features.bags.bag import fingerprint
 from features.extraction.embed import preprocess
+from features.files.checksum import fingerprint
 from mil.errors import FitError
 from mil.finetune.network import Stage, TileClassifier
 from mil.finetune.tiles import GIGABYTE, Batch, TilePool

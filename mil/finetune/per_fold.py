@@ -8,9 +8,9 @@ from pathlib import Path
 from features.backbones.registry import load_backbone
 from features.extraction.extract import extract
 from features.extraction.identity import slide_fingerprints
+from features.extraction.normalisation import resolve_stain_reference
 from features.progress import Named, Progress
 from features.recipe import Recipe
-from features.tiles.normalisation import resolve_stain_reference
 from mil.data.case import Row
 from mil.data.cohort import Cohort, assemble
 from mil.data.names import matching

@@ -15,16 +15,16 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from features.bags.bag import fingerprint
 from features.errors import FeaturesError, InputError, TileError
 from features.extraction.embed import MAX_UNREADABLE, MAX_WORKERS, Tiles
 from features.extraction.identity import slide_fingerprints
 from features.extraction.jobs import SlideJob, identify_files
+from features.extraction.normalisation import tile_normaliser
 from features.extraction.survey import allocate_tiles, lay_tiles, survey_slide
+from features.files.checksum import fingerprint
 from features.progress import Progress
 from features.recipe import Recipe
 from features.tiles.grid import SlideTiles, TileGrid, TileSource, draw_rows
-from features.tiles.normalisation import tile_normaliser
 from features.tiles.quality import flag_bits, quality_flags
 from features.tiles.stain import StainReference
 from mil.data.case import Case

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from features.backbones.registry import Backbone, load_backbone
-from features.bags.bag import fingerprint
 from features.extraction.embed import preprocess
 from features.extraction.jobs import identify_files
+from features.extraction.normalisation import resolve_stain_reference
+from features.files.checksum import fingerprint
 from features.precision import resolve_precision
 from features.progress import Advance, Progress, Silent
 from features.recipe import Recipe
 from features.regions.annotations import annotation_sha256
-from features.tiles.normalisation import resolve_stain_reference
 from features.tiles.stain import StainReference
 from mil.data.splits import inner_split
 from mil.errors import FitError

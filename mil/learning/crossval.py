@@ -10,9 +10,9 @@ from features.errors import SarcomilError
 from features.progress import Progress, Silent
 from features.recipe import learnt_part, recipe_parts
 from features.threads import one_thread
-from mil.baselines.encoding import readable
 from mil.data.case import Case
 from mil.data.cohort import Cohort
+from mil.data.encoding import readable
 from mil.data.names import matching
 from mil.data.splits import Fold, inner_split
 from mil.errors import FitError, LeakageError

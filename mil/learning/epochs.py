@@ -10,9 +10,9 @@ from torch import Tensor
 
 from features.precision import resolve_precision
 from mil.errors import FitError
+from mil.heads.batches import Batch, Features, ReadyBags, ReadyBatch, run_in_chunks
 from mil.heads.head import Head, HeadOutput
 from mil.learning.adamw import AdamW
-from mil.learning.batches import Batch, Features, ReadyBags, ReadyBatch, run_in_chunks
 from mil.settings import FitSettings
 
 

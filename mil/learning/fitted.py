@@ -17,11 +17,11 @@ from features.files.atomic import write_atomic
 from features.files.checksum import card_checksum, verify_checksum
 from features.files.parse import parse_json
 from features.stored import all_of_stored
-from mil.baselines.encoding import Encoding
+from mil.data.encoding import Encoding
 from mil.errors import FitError
+from mil.heads.batches import collate, run_in_chunks
 from mil.heads.head import Head, HeadOutput, HeadSettings
 from mil.heads.registry import build_head, check_names
-from mil.learning.batches import collate, run_in_chunks
 from mil.learning.readout import Readout
 from mil.settings import FitSettings
 from mil.tasks.registry import task_class

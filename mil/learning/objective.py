@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from mil.heads.batches import UNREADY, Features, ReadyBags
 from mil.heads.head import Head, Training
 from mil.learning.adamw import AdamW
-from mil.learning.batches import UNREADY, Features, ReadyBags
 from mil.learning.epochs import prepare_bags
 from mil.learning.readout import Readout
 from mil.settings import FitSettings

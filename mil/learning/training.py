@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from features.threads import keep_freed_memory, one_thread
-from mil.baselines.encoding import fit_encoding
 from mil.data.case import Case
+from mil.data.encoding import fit_encoding
 from mil.errors import LeakageError
+from mil.heads.batches import Features, draw
 from mil.heads.ensemble import Ensemble
 from mil.heads.head import Head, HeadSettings
 from mil.heads.registry import build_head, check_names, check_rows, head_class, reads_table
-from mil.learning.batches import Features, draw
 from mil.learning.epochs import History, run_epochs
 from mil.learning.fitted import FittedModel
 from mil.learning.head_weights import read_head_weights, start_from

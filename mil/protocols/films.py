@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features.bags.bag import fingerprint
+from features.extraction.films import film_jobs, lay_out_films
 from features.extraction.jobs import SlideJob
+from features.files.checksum import fingerprint
 from features.progress import Progress
-from features.volumes.preparation import film_jobs, lay_out_films
 from features.volumes.recipe import VolumeRecipe
 from mil.data.volumes import VolumeTable
 from mil.errors import FitError

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from features.bags.bag import fingerprint, read_bag, write_bag
+from features.bags.bag import read_bag, write_bag
 from features.bags.vectors import vector_bag
 from features.errors import BagError
+from features.files.checksum import fingerprint
 from features.files.tables import write_table
 from features.slides.names import file_name
 from features.summary import listed

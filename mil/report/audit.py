@@ -14,7 +14,7 @@ from mil.audit.published import read_published
 from mil.audit.published_audit import TableAudit
 from mil.audit.run import Audit
 from mil.evaluation.display import format_p
-from mil.report.saving import ACCENT, ALARM, INK, PALE, png_bytes, write_rows
+from mil.figures.saving import ACCENT, ALARM, INK, PALE, png_bytes, write_rows
 from mil.report.template import render_template
 from mil.runs.files import write_json
 

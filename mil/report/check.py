@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from features.extraction.check import display_row, format_classes
 from features.files.atomic import write_atomic
-from mil.data.check import CohortCheck
+from mil.audit.cohort_check import CohortCheck
 from mil.report.template import render_template
 
 URGENCY = ("failed", "excluded", "ready")

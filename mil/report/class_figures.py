@@ -12,8 +12,8 @@ from features.files.atomic import atomic_path
 from mil.evaluation.arrays import Floats
 from mil.evaluation.classification.evaluate import Evaluation
 from mil.evaluation.classification.predictions import ClassPredictions
+from mil.figures.saving import DASHES, PALETTE, plain_text, save_figure
 from mil.report.plots import curves_of
-from mil.report.saving import DASHES, PALETTE, plain_text, save_figure
 
 DPI = 200
 

@@ -16,8 +16,8 @@ from mil.evaluation.decision_curves import (
     decide,
     write_curves,
 )
-from mil.report.risk_groups import COLOURS
-from mil.report.saving import save_figure
+from mil.figures.risk_groups import COLOURS
+from mil.figures.saving import save_figure
 from mil.runs.run import Run
 
 N_THRESHOLDS = 46

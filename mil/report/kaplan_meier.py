@@ -8,8 +8,8 @@ from matplotlib.ticker import MaxNLocator
 
 from mil.evaluation.arrays import Floats
 from mil.evaluation.survival.metrics import number_at_risk
+from mil.figures.risk_groups import Group
 from mil.report.plots import DASHES
-from mil.report.risk_groups import Group
 
 WIDTH, HEIGHT = 320.0, 190.0  # of the frame, in units of the viewBox
 LINE = 17.0  # height of a line of text

@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from features.files.atomic import write_atomic
-from mil.report.saving import ACCENT, INK, png_bytes, write_rows
+from mil.figures.saving import ACCENT, INK, png_bytes, write_rows
 from mil.scales.ladder import Ladder
 
 

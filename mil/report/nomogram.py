@@ -4,7 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mil.evaluation.regression.nomogram import MOST, Nomogram, round_marks
-from mil.report.saving import ACCENT
+from mil.figures.saving import ACCENT
 
 INK = "#1f2a30"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mil.evaluation.survival.calibration import HorizonCalibration, SurvivalCalibration
-from mil.report.saving import ACCENT, INK, plain_text, save_figure, write_rows
+from mil.figures.saving import ACCENT, INK, plain_text, save_figure, write_rows
 
 
 def write_calibration_figure(

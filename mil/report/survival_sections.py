@@ -26,11 +26,11 @@ from mil.evaluation.survival.metrics import (
     number_at_risk,
 )
 from mil.evaluation.survival.predictions import CaseRisks, RiskPredictions
+from mil.figures.risk_groups import RISKS, Group, groups_of, risk_groups, write_survival_figures
 from mil.report.formats import count, in_units, percent
 from mil.report.kaplan_meier import group_key, survival_plot
 from mil.report.plots import survival_calibration_plot
 from mil.report.risk_cards import risk_cards
-from mil.report.risk_groups import RISKS, Group, groups_of, risk_groups, write_survival_figures
 from mil.report.sections import (
     FEWEST_SHOWN,
     THRESHOLDS,

@@ -4,17 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mil.baselines.encoding import check_telling, describe_revealing, revealing_columns
 from mil.data.case import Row
 from mil.data.columns import odd_cells
+from mil.data.encoding import check_telling, describe_revealing, revealing_columns
 from mil.data.names import find_column
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import training_rows
 from mil.errors import CohortError, RunError
 from mil.evaluation.regression.models import fit_regression
 from mil.evaluation.regression.nomogram import Nomogram, make_nomogram, write_nomogram
+from mil.figures.saving import save_figure
 from mil.report.nomogram import draw_nomogram
-from mil.report.saving import save_figure
 from mil.runs.run import Run
 from mil.tasks.task import Task
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from features.progress import Notify
 from features.summary import listed
-from mil.baselines.encoding import (
+from mil.data.cohort import Cohort
+from mil.data.columns import is_follow_up, odd_cells
+from mil.data.encoding import (
     clinical_columns,
     describe_revealing,
     readable,
     revealing_columns,
 )
-from mil.data.cohort import Cohort
-from mil.data.columns import is_follow_up, odd_cells
 from mil.heads.registry import reads_table
 
 

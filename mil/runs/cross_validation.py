@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from features.progress import Notify, Progress, Silent
-from mil.answers.reference import SlideReference, save_reference
-from mil.baselines.encoding import clinical_columns
 from mil.data.cohort import Cohort
 from mil.data.duplicates import lookalikes
+from mil.data.encoding import clinical_columns
 from mil.data.splits import Fold, folds_sha256, site_warning, split_cases, write_folds
 from mil.errors import FitError
 from mil.evaluation.judge import Comparison, Evaluation, compare, evaluate
@@ -20,6 +19,7 @@ from mil.learning.crossval import cross_validate, fit_cases
 from mil.learning.fitted import FittedModel, load_model, save_model
 from mil.learning.head_weights import check_head_weights
 from mil.learning.reserved import check_reserved
+from mil.likeness.reference import SlideReference, save_reference
 from mil.runs import files
 from mil.runs.clinical import clinical_facts, clinical_values
 from mil.runs.record import NewRun, finish_run

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from features.errors import FeaturesError
-from mil.answers.predictor import fold_reference_of_run, reference_of_run
-from mil.answers.reference import Likeness
 from mil.baselines.tile_vote import TileVoteLogits
 from mil.data.case import Case, Row
 from mil.data.cohort import Cohort, assemble
@@ -31,9 +29,11 @@ from mil.heads.ensemble import members_of
 from mil.heads.registry import head_class
 from mil.learning.crossval import cases_with, check_seen
 from mil.learning.fitted import FittedModel, run_head
+from mil.likeness.reference import Likeness
 from mil.runs.files import write_json
 from mil.runs.fold_bags import ExternalSlides, check_unseen_files, embed_by_folds, fold_cohorts
 from mil.runs.run import Run, to_run
+from mil.runs.slide_reference import fold_reference_of_run, reference_of_run
 from mil.runs.validation_log import (
     ValidationRecord,
     check_same_model,

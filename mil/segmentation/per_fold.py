@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from features.bags.bag import Bag, fingerprint, read_bag, write_bag
+from features.bags.bag import Bag, read_bag, write_bag
 from features.bags.select import TISSUE, select_tiles
 from features.errors import BagError
+from features.files.checksum import fingerprint
 from features.lowpower.segmenter import Segmenter
 from features.lowpower.tumour_map import TumourMap
 from features.progress import Notify, Progress, Silent

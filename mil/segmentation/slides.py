@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.bags.bag import fingerprint
 from features.errors import AnnotationMissing, InputError
 from features.extraction.identity import slide_fingerprints, source_sha256
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_rows
+from features.files.checksum import fingerprint
 from features.lowpower.cached_cells import SlideCells, read_cells
 from features.lowpower.feature_map import CellGrid, CellMap, lay_cells
 from features.progress import Notify

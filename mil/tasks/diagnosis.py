@@ -9,7 +9,7 @@ from mil.errors import CohortError
 from mil.tasks.task import Fields, Task
 
 if TYPE_CHECKING:
-    from mil.baselines.encoding import Encoding
+    from mil.data.encoding import Encoding
     from mil.evaluation.predictions import Predictions
     from mil.evaluation.regression.models import Regression, Truth
     from mil.heads.head import Outcome

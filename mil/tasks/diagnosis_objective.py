@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mil.baselines.encoding import Encoding
 from mil.data.case import Case
+from mil.data.encoding import Encoding
 from mil.errors import FitError
-from mil.heads.head import Head, HeadOutput, Training
-from mil.learning.adamw import AdamW
-from mil.learning.batches import (
+from mil.heads.batches import (
     TILES_AT_ONCE,
     UNREADY,
     Batch,
@@ -25,6 +23,8 @@ from mil.learning.batches import (
     collate,
     draw,
 )
+from mil.heads.head import Head, HeadOutput, Training
+from mil.learning.adamw import AdamW
 from mil.learning.epochs import autocast, run_bags
 from mil.learning.losses import cross_entropy, focal
 from mil.learning.objective import Objective

@@ -14,7 +14,7 @@ from mil.tasks.names import GradeColumns
 from mil.tasks.task import Fields, Task, limit_beyond_chance
 
 if TYPE_CHECKING:
-    from mil.baselines.encoding import Encoding
+    from mil.data.encoding import Encoding
     from mil.evaluation.predictions import Predictions
     from mil.evaluation.regression.models import Regression, Truth
     from mil.heads.head import Outcome

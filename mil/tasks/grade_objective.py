@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mil.baselines.encoding import Encoding
 from mil.data.case import Case
+from mil.data.encoding import Encoding
 from mil.errors import FitError
 from mil.evaluation.grade.predictions import PREFIX
 from mil.heads.head import Head, HeadOutput, Training

@@ -12,7 +12,7 @@ from mil.tasks.names import FollowUpColumns
 from mil.tasks.task import Fields, Task, limit_beyond_chance
 
 if TYPE_CHECKING:
-    from mil.baselines.encoding import Encoding
+    from mil.data.encoding import Encoding
     from mil.evaluation.predictions import Predictions
     from mil.evaluation.regression.models import Regression, Truth
     from mil.evaluation.survival.hazards import Hazard
@@ -157,7 +157,7 @@ class Survival(FollowUpColumns, Task):
         """Kaplan-Meier curves; and a Cox table of each model's risk beside clinical columns."""
         from mil.evaluation.survival.hazards import write_hazards
         from mil.evaluation.survival.predictions import RiskPredictions
-        from mil.report.risk_groups import write_survival_figures
+        from mil.figures.risk_groups import write_survival_figures
 
         predictions = RiskPredictions.expect(predictions)
         write_survival_figures(folder / "survival", predictions, self.time_unit)

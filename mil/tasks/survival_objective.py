@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 
 from features.threads import one_thread
-from mil.baselines.encoding import Encoding
 from mil.data.case import Case
+from mil.data.encoding import Encoding
 from mil.data.outcomes import Outcomes, outcomes_of
 from mil.errors import FitError
 from mil.evaluation.arrays import Ints
-from mil.heads.head import Head, Training
-from mil.learning.adamw import AdamW
-from mil.learning.batches import (
+from mil.heads.batches import (
     TILES_AT_ONCE,
     UNREADY,
     Batch,
@@ -25,6 +23,8 @@ from mil.learning.batches import (
     alike,
     draw,
 )
+from mil.heads.head import Head, Training
+from mil.learning.adamw import AdamW
 from mil.learning.epochs import autocast, run_bags
 from mil.learning.losses import (
     cox_efron,

@@ -11,7 +11,7 @@ from mil.data.case import Case, Row
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mil.baselines.encoding import Encoding
+    from mil.data.encoding import Encoding
     from mil.evaluation.predictions import Predictions
     from mil.evaluation.regression.models import Regression, Truth
     from mil.heads.head import Outcome

@@ -14,7 +14,7 @@ import pytest
 from cli.check import CheckOptions, run_check
 from features.extraction import picture
 from features.summary import Summary
-from mil.data.feasibility import summarise_cases
+from mil.audit.feasibility import summarise_cases
 from mil.data.table import read_table, training_rows
 from mil.errors import CohortError
 from mil.finetune.config import FinetuneConfig, label_slides

@@ -9,10 +9,11 @@ import tifffile
 
 from cli.explain import ExplainOptions, explain
 from cli.options import UsageError
-from features.bags.bag import fingerprint, write_bag
+from features.bags.bag import write_bag
 from features.errors import BackboneError, SlideError
 from features.extraction.extract import extract
 from features.extraction.jobs import SlideJob, identify_files
+from features.files.checksum import fingerprint
 from features.recipe import Recipe
 from mil.data.case import Case
 from mil.explanation.models import choose_target

@@ -7,9 +7,9 @@ import pytest
 
 from cli.predict import PredictOptions, predict
 from features.bags.bag import write_bag
-from mil.answers.reference import SlideReference, save_reference
 from mil.learning.fitted import save_model
 from mil.learning.training import fit_model
+from mil.likeness.reference import SlideReference, save_reference
 from mil.runs.record import finish_run, start_run
 from tests.mil.made import QUICK, made_bag, made_cohort
 

@@ -12,16 +12,10 @@ import pytest
 
 from features.bags import bag as bags
 from features.bags.arrays import compact
-from features.bags.bag import (
-    Bag,
-    fingerprint,
-    read_bag,
-    read_request,
-    validate_bag,
-    write_bag,
-)
+from features.bags.bag import Bag, read_bag, read_request, validate_bag, write_bag
 from features.errors import BagError
 from features.files import atomic as whole
+from features.files.checksum import fingerprint
 
 RECIPE = {"backbone": "resnet18.tv_in1k", "precision": "fp32", "weights": "random", "tile": 224}
 

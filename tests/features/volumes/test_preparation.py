@@ -9,13 +9,13 @@ import pytest
 import SimpleITK as sitk
 from patients import cohort, patient, save
 
-import features.volumes.preparation as module
+import features.extraction.films as module
 from features.errors import VolumeError
+from features.extraction.films import lay_out_films
 from features.regions.annotations import read_annotations
 from features.volumes.film import open_film
 from features.volumes.jobs import SeriesFiles, VolumeJob
 from features.volumes.listing import list_series, write_list
-from features.volumes.preparation import lay_out_films
 from features.volumes.recipe import VolumeRecipe
 from features.volumes.series import read_volume
 from tests import small_series

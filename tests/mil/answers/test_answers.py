@@ -8,20 +8,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features.bags.bag import fingerprint, write_bag
+from features.bags.bag import write_bag
 from features.errors import NoTiles
+from features.files.checksum import fingerprint
 from mil.answers.card import card_of_run
 from mil.answers.gather import NewInputs, NewSlides, gather_slides
-from mil.answers.hidden import COST, hidden
 from mil.answers.maps import answer_map
 from mil.answers.package import open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
 from mil.answers.predictor import predictor_of_run
-from mil.answers.reference import SlideReference
 from mil.errors import CohortError, FitError, RunError
 from mil.evaluation.classification.recalibration import temperature
 from mil.explanation.default import default_scores
 from mil.explanation.target import explanation_target
+from mil.likeness.hidden import COST, hidden
+from mil.likeness.reference import SlideReference
 from mil.report.answers import write_answers
 from tests.mil.made import made_bag, made_cohort
 from tests.mil.made_runs import make_run

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from features.reference import MIN_GROUPS, Reference
-from mil.answers.reference import (
+from mil.errors import RunError
+from mil.likeness.reference import (
     SlideReference,
     count_directions,
     describe,
     load_reference,
     save_reference,
 )
-from mil.errors import RunError
 from tests.mil.made import made_bag
 
 DIM = 40

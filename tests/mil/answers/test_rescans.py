@@ -8,13 +8,13 @@ import pytest
 
 from mil.answers.card import card_of_run
 from mil.answers.gather import NewSlides
-from mil.answers.hidden import COST, hidden
 from mil.answers.package import read_package, write_package
 from mil.answers.predict import predict_slides
 from mil.answers.predictor import NO_PICTURES, predictor_of_run
-from mil.answers.reference import load_reference, save_reference
-from mil.answers.rescans import pack_structures, unpack_structures
 from mil.errors import RunError
+from mil.likeness.hidden import COST, hidden
+from mil.likeness.reference import load_reference, save_reference
+from mil.likeness.rescans import pack_structures, unpack_structures
 from mil.runs.record import finish_run
 from mil.runs.run import open_run
 from tests.features.specimens import OTHER_STAIN, SIDE, UM, saved, specimen, stained

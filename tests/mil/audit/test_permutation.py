@@ -17,13 +17,13 @@ from mil.audit.permutation import (
     permute,
     shuffle_outcomes,
 )
+from mil.audit.permutation_figure import draw_permutations
 from mil.data.case import Case
 from mil.errors import CohortError
 from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
 from mil.evaluation.survival.predictions import COLUMNS as RISK_COLUMNS
 from mil.evaluation.survival.predictions import RiskPredictions
 from mil.learning.crossval import cross_validate
-from mil.report.permutation import draw_permutations
 from mil.settings import FitSettings, SplitSettings
 from tests.mil.followed import folds_by_event, followed_cohort
 from tests.mil.made import QUICK, cohort_of, made_cohort, planted_cohort

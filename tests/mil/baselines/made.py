@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
+from mil.heads.batches import collate
 from mil.heads.head import HeadSettings, Training
 from mil.heads.registry import build_head
-from mil.learning.batches import collate
 
 N_CLASSES = 3
 SOLVED = [

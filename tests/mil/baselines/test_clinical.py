@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from features.bags.bag import write_bag
-from mil.baselines.encoding import (
+from mil.data.cohort import assemble
+from mil.data.encoding import (
     Column,
     Encoding,
     clinical_columns,
@@ -15,7 +16,6 @@ from mil.baselines.encoding import (
     readable,
     revealing_columns,
 )
-from mil.data.cohort import assemble
 from mil.data.table import read_table
 from mil.errors import CohortError, FitError
 from mil.learning.crossval import cross_validate, fit_fold

@@ -15,8 +15,8 @@ from mil.baselines.nested_cv import inner_folds
 from mil.baselines.pooled import shuffle_outcomes
 from mil.baselines.quantiles import LEVELS, QuantileLogistic
 from mil.baselines.ridge import COSTS
+from mil.heads.batches import collate
 from mil.heads.head import HeadSettings
-from mil.learning.batches import collate
 from tests.mil.baselines.made import made_training, means, said, solved
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mil.baselines.encoding import check_telling, readable
 from mil.data.case import Case
 from mil.data.columns import odd_cells, telling_columns
+from mil.data.encoding import check_telling, readable
 from mil.data.outcomes import CENSORED, EVENT
 from mil.errors import CohortError
 from mil.report.table_one import table_one

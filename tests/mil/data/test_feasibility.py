@@ -3,8 +3,8 @@
 import pytest
 
 from features.summary import Summary
+from mil.audit.feasibility import summarise_cases
 from mil.data.case import Row
-from mil.data.feasibility import summarise_cases
 from mil.errors import CohortError
 from mil.tasks.diagnosis import Diagnosis
 from mil.tasks.grade import Grade

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from features.bags.bag import write_bag
-from mil.baselines.encoding import fit_encoding
 from mil.data.case import Case
 from mil.data.cohort import assemble
+from mil.data.encoding import fit_encoding
 from mil.data.reading import TableReading
 from mil.data.table import read_table
 from mil.data.values import (

@@ -22,8 +22,8 @@ from mil.evaluation.decision_curves import (
 )
 from mil.evaluation.grade.predictions import GradePredictions
 from mil.evaluation.survival.predictions import RiskPredictions
+from mil.figures.saving import save_figure
 from mil.report.decision import draw_decisions
-from mil.report.saving import save_figure
 from tests.mil.evaluation.test_survival_predictions import table_of
 from tests.mil.followed import drawn
 

@@ -12,8 +12,8 @@ from mil.data.outcomes import Outcomes
 from mil.errors import FitError
 from mil.evaluation.regression.models import fit_regression, select_columns
 from mil.evaluation.regression.nomogram import make_nomogram, round_marks, write_nomogram
+from mil.figures.saving import save_figure
 from mil.report.nomogram import draw_nomogram
-from mil.report.saving import save_figure
 
 
 def made(seed=0, n=120):

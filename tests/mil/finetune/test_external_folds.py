@@ -21,7 +21,7 @@ from mil.data.cohort import assemble
 from mil.data.table import read_table
 from mil.errors import FitError, LeakageError, RunError
 from mil.finetune.config import FinetuneConfig
-from mil.learning.batches import collate
+from mil.heads.batches import collate
 from mil.runs import fold_bags
 from mil.runs.cross_validation import Computing, Plan
 from mil.runs.external import external_validation, predict_ensemble

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from features.bags.bag import read_bag
 from features.extraction.extract import extract
 from features.extraction.identity import slide_fingerprints
+from features.extraction.normalisation import reference_to_json, resolve_stain_reference
 from features.extraction.run import extract_jobs, seen_notes
 from features.progress import Silent
 from features.summary import Summary
-from features.tiles.normalisation import reference_to_json, resolve_stain_reference
 from features.tiles.stain import load_reference, save_reference
 from mil.audit.seen import add_seen
 from mil.data.case import Row

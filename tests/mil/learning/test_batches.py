@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mil.errors import FitError
+from mil.heads.batches import MOST_PADDING, TILES_AT_ONCE, alike, collate, draw, run_in_chunks
 from mil.heads.head import Head, HeadSettings
 from mil.heads.registry import MODELS, build_head, head_class
-from mil.learning.batches import MOST_PADDING, TILES_AT_ONCE, alike, collate, draw, run_in_chunks
 
 
 def bag(n_tiles, seed=0, dtype=np.float32):

@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 from mil.errors import FitError, LeakageError
+from mil.heads import batches
+from mil.heads.batches import collate
 from mil.heads.head import Head, HeadSettings
 from mil.heads.laws import LAWS, law_gradients_reach_every_parameter
 from mil.heads.layers import Dropout
 from mil.heads.registry import MODELS, build_head, head_class
-from mil.learning import batches
 from mil.learning.adamw import AdamW
-from mil.learning.batches import collate
 from mil.learning.fitted import load_model, run_head, save_model
 from mil.learning.training import fit_model
 from mil.settings import FEW_CASES, FitSettings

@@ -14,12 +14,12 @@ from mil.evaluation.survival.comparison import compare_survival_models
 from mil.evaluation.survival.evaluate import CAVEAT, evaluate_survival
 from mil.evaluation.survival.hazards import hazard_table
 from mil.evaluation.survival.predictions import RiskPredictions, column_of
+from mil.figures.risk_groups import risk_groups
 from mil.report.facts import Facts, Heatmap
 from mil.report.kaplan_meier import survival_plot
 from mil.report.page import render
 from mil.report.plots import survival_calibration_plot
 from mil.report.risk_cards import risk_cards
-from mil.report.risk_groups import risk_groups
 from mil.report.sections import Report
 from mil.report.survival_sections import SurvivalSections
 from tests.mil.followed import drawn

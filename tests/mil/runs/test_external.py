@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from features.bags.bag import write_bag
-from mil.answers.reference import SlideReference, save_reference
 from mil.data.case import Case
 from mil.data.cohort import assemble
 from mil.data.splits import write_folds
 from mil.data.table import read_table, split_train_test
 from mil.errors import CohortError, FitError, LeakageError, PredictionsError, RunError
 from mil.evaluation.predictions import write_predictions
-from mil.learning.batches import collate
+from mil.heads.batches import collate
 from mil.learning.crossval import cross_validate
 from mil.learning.fitted import save_model
 from mil.learning.training import fit_model
+from mil.likeness.reference import SlideReference, save_reference
 from mil.runs import external
 from mil.runs.external import check_unseen, external_validation, predict_ensemble
 from mil.runs.files import sha256_of

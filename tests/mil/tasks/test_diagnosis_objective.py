@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from mil.heads.batches import collate
 from mil.heads.head import HeadSettings
 from mil.heads.registry import build_head
-from mil.learning.batches import collate
 from mil.settings import FitSettings
 from mil.tasks.diagnosis_objective import ClassObjective, Group
 from tests.mil.made import made_cohort

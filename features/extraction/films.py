@@ -15,11 +15,11 @@ import numpy as np
 import shapely
 from shapely.geometry import mapping
 
-from features.bags.bag import fingerprint
 from features.bags.store import recipe_differences
 from features.errors import FeaturesError, SlideError, VolumeError
 from features.extraction.jobs import SlideJob, jobs_of_paths
 from features.files.atomic import atomic_path, write_atomic
+from features.files.checksum import fingerprint
 from features.progress import Progress, Silent
 from features.regions.masks import polygons_from_mask
 from features.slides.names import FILM, file_name

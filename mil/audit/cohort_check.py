@@ -20,7 +20,7 @@ from features.extraction.slide_check import SlideCheck
 from features.progress import Progress
 from features.recipe import Recipe
 from features.summary import Summary
-from mil.data.feasibility import summarise_cases
+from mil.audit.feasibility import summarise_cases
 from mil.data.jobs import note_reserved_stain, read_jobs, read_rows
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.errors import CohortError

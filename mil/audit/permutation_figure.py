@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from mil.audit.permutation import PermutationTest
-from mil.report.saving import ACCENT, ALARM, INK, png_bytes
+from mil.figures.saving import ACCENT, ALARM, INK, png_bytes
 
 
 def draw_permutations(tests: Sequence[PermutationTest]) -> bytes:

@@ -14,7 +14,7 @@ from mil.evaluation.display import state_p
 from mil.evaluation.survival.evaluate import CAVEAT
 from mil.evaluation.survival.metrics import Curve, kaplan_meier, log_rank, number_at_risk
 from mil.evaluation.survival.predictions import RiskPredictions
-from mil.report.saving import save_figure
+from mil.figures.saving import save_figure
 
 COLOURS = ("#0b6e8a", "#b3261e", "#7a5195", "#5b6770", "#ef8a17")
 RISKS = ("low risk", "high risk")

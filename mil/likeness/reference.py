@@ -21,16 +21,16 @@ from features.reference import UNLIKE, UNUSUAL, Reference
 from features.regions.masks import is_bright_field
 from features.summary import listed
 from features.tiles.quality import FLAGS
-from mil.answers.hidden import hidden
-from mil.answers.rescans import (
+from mil.data.duplicates import structure_of
+from mil.errors import RunError
+from mil.likeness.hidden import hidden
+from mil.likeness.rescans import (
     Known,
     Rescan,
     find_rescans,
     pack_structures,
     unpack_structures,
 )
-from mil.data.duplicates import structure_of
-from mil.errors import RunError
 
 Floats = NDArray[np.float64]
 

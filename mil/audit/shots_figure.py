@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from mil.audit.shots import MEASURES, CurvePoint, LearningCurve, Measure
-from mil.report.saving import DASHES, INK, PALETTE, plain_text
+from mil.figures.saving import DASHES, INK, PALETTE, plain_text
 
 
 def draw_curve(curve: LearningCurve) -> Figure:

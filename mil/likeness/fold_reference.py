@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from features.bags.bag import Bag
 from features.reference import Reference
-from mil.answers.reference import Likeness, SlideReference, describe
 from mil.data.splits import Fold
+from mil.likeness.reference import Likeness, SlideReference, describe
 
 
 @dataclass(frozen=True, eq=False)

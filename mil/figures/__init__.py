@@ -1,0 +1,1 @@
+"""Figures that several rooms draw, and how figures are saved."""
