@@ -12,6 +12,9 @@ from tests.verbs import VERBS
 
 # Verb to what does the same from Python, in the order of calls. ``demo`` is the whole job on drawn slides.
 FROM_PYTHON = {
+    "fetch tcga-sarc": "fetch_gdc",
+    "fetch gdc": "fetch_gdc",
+    "fetch idc": "fetch_idc",
     "check": "check_cohort",
     "segment train": "train_segmenter",
     "segment apply": "apply_segmenter",
