@@ -213,8 +213,6 @@ def _transfer(options: Fetching) -> dict[str, Any]:
 def show_fetched(found: "FetchedCohort", *, dry_run: bool) -> None:
     """Print what was fetched; ends with status 1 if a file could not be."""
     from cli.console import complain, say, show_table
-    from features.summary import format_bytes
-    from mil.fetch.download import free_bytes
 
     say(f"{found.source}:")
     show_table(HEADER, _part_rows(found))
@@ -223,13 +221,7 @@ def show_fetched(found: "FetchedCohort", *, dry_run: bool) -> None:
     if found.licence:
         say(f"Terms: {found.licence}")
     if dry_run:
-        there = (
-            f", of which {format_bytes(found.bytes_there)} are there" if found.bytes_there else ""
-        )
-        say(
-            f"Dry run, nothing is written: {format_bytes(found.n_bytes)}{there}; "
-            f"{format_bytes(free_bytes(found.out))} free at {found.out}."
-        )
+        _show_plan(found)
         return
     for reason in found.failed:
         complain(reason)
@@ -238,7 +230,23 @@ def show_fetched(found: "FetchedCohort", *, dry_run: bool) -> None:
         raise SystemExit(1)
 
 
-HEADER = ("", "cases", "fetched", "files", "bytes")
+HEADER = ("", "cases", "chosen", "files", "bytes")
+
+
+def _show_plan(found: "FetchedCohort") -> None:
+    """Print what would be fetched, and whether the disk has room for it."""
+    from cli.console import complain, say
+    from features.summary import format_bytes
+    from mil.fetch.download import free_bytes
+
+    free, missing = free_bytes(found.out), found.n_bytes - found.bytes_there
+    there = f", of which {format_bytes(found.bytes_there)} are there" if found.bytes_there else ""
+    say(
+        f"Dry run, nothing is written: {format_bytes(found.n_bytes)}{there}; {format_bytes(free)} free at "
+        f"{found.out}."
+    )
+    if missing > free:
+        complain("The disk has no room for that: fetch fewer cases, or write them elsewhere.")
 
 
 def _part_rows(found: "FetchedCohort") -> "list[Sequence[str]]":
@@ -298,4 +306,6 @@ def _show_downloads(found: "FetchedCohort") -> None:
     if (found.out / "volumes").is_dir():
         say(f"Next: mil volumes table {found.out / 'volumes'} --out volumes.csv")
     if found.table:
+        if not found.spellings:
+            say(f"The service states no diagnosis: add a column label to {found.table}.")
         say(f"Next: mil check {found.table} --slides {found.out / 'slides'} --out checked")

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,16 +85,17 @@ def download(
 
     Args:
         service: whose files they are.
-        files: their places are distinct.
+        files: to fetch.
         folder: to fill.
         progress: shows megabytes.
         versions: of the files that were fetched earlier, by place.
 
     Raises:
-        FetchError: the disk is or would be full.
+        FetchError: the disk is or would be full, or two files have one place.
         OSError: the folder is not writable.
     """
     result = Downloads()
+    _refuse_twins(files)
     missing = [file for file in files if not _is_present(file, folder, service, versions, result)]
     _remove_old_parts(missing, folder)
     needed = sum(file.size - _part_bytes(file, folder) for file in missing)
@@ -101,6 +103,12 @@ def download(
     with progress.task("fetched", max(1, needed // 1_000_000), "MB") as advance:
         _fetch_all(service, missing, folder, result, _Megabytes(advance))
     return result
+
+
+def _refuse_twins(files: Sequence[RemoteFile]) -> None:
+    for place, n_files in Counter(file.place for file in files).items():
+        if n_files > 1:
+            raise FetchError(f"The service lists {n_files} files called {Path(place).name}.")
 
 
 def check_space(folder: Path, needed: int) -> None:

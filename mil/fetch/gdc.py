@@ -155,7 +155,7 @@ def _hits(
             "sort": order,
         }
         source = f"{service.address}/{endpoint}"
-        answer = parse_answer(source, service.ask(f"/{endpoint}", question))
+        answer = parse_answer(source, service.ask(source, question))
         try:
             hits, total = answer["data"]["hits"], int(answer["data"]["pagination"]["total"])
             yield from hits
@@ -304,7 +304,7 @@ def _no_slides(service: Service, project: str) -> str:
     """Why a project has no slides, with the name that may be meant."""
     question = {"fields": "project_id", "format": "JSON", "size": 1000}
     source = f"{service.address}/projects"
-    answer = parse_answer(source, service.ask("/projects", question))
+    answer = parse_answer(source, service.ask(source, question))
     try:
         names = sorted(str(hit["project_id"]) for hit in answer["data"]["hits"])
     except (KeyError, TypeError) as error:

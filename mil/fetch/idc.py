@@ -63,6 +63,7 @@ class IndexedSeries:
 class StoredFile:
     """A file in a bucket; ``md5`` is empty where the service does not state it."""
 
+    url: str
     key: str
     size: int
     etag: str
@@ -101,8 +102,13 @@ def bucket_address(server: str, bucket: str) -> str:
     return f"{server.rstrip('/')}/{bucket}" if server else BUCKET_ADDRESS.format(bucket=bucket)
 
 
-def list_files(service: Service, series: IndexedSeries) -> tuple[StoredFile, ...]:
+def list_files(service: Service, address: str, series: IndexedSeries) -> tuple[StoredFile, ...]:
     """The files of a series, by key.
+
+    Args:
+        service: that asks.
+        address: of the bucket.
+        series: whose files they are.
 
     Raises:
         FetchError: the bucket does not answer as it should, or has other files than the index says.
@@ -114,9 +120,11 @@ def list_files(service: Service, series: IndexedSeries) -> tuple[StoredFile, ...
         if token:
             question["continuation-token"] = token
         try:
-            root = parse_xml(service.ask(f"/?{urlencode(question)}"))
+            root = parse_xml(service.ask(f"{address}/?{urlencode(question)}"))
             files += [
-                _stored_file(element, series) for element in root if _tag(element) == "Contents"
+                _stored_file(element, address, series)
+                for element in root
+                if _tag(element) == "Contents"
             ]
         except (ParseError, ValueError, LookupError, TypeError) as error:
             raise FetchError(
@@ -134,11 +142,6 @@ def list_files(service: Service, series: IndexedSeries) -> tuple[StoredFile, ...
     return tuple(sorted(files, key=lambda one: one.key))
 
 
-def file_url(service: Service, key: str) -> str:
-    """Where the bytes of a file are."""
-    return f"{service.address}/{quote(key)}"
-
-
 def _tag(element: Element) -> str:
     return element.tag.rpartition("}")[2]
 
@@ -147,14 +150,20 @@ def _text(element: Element, name: str) -> str:
     return next((child.text or "" for child in element if _tag(child) == name), "")
 
 
-def _stored_file(element: Element, series: IndexedSeries) -> StoredFile:
+def _stored_file(element: Element, address: str, series: IndexedSeries) -> StoredFile:
     key, etag = _text(element, "Key"), _text(element, "ETag").strip('"').lower()
     folder, _, name = key.partition("/")
     if folder != series.uuid or not OBJECT_NAME.fullmatch(name):
         raise ValueError(f"a file is called {key!r}")
     size = int(_text(element, "Size"))
     # The tag of a file that was uploaded in parts is no checksum: it ends with their number.
-    return StoredFile(key=key, size=size, etag=etag, md5=etag if MD5.fullmatch(etag) else "")
+    return StoredFile(
+        url=f"{address}/{quote(key)}",
+        key=key,
+        size=size,
+        etag=etag,
+        md5=etag if MD5.fullmatch(etag) else "",
+    )
 
 
 def _series(row: Mapping[str, Any]) -> IndexedSeries:

@@ -17,11 +17,11 @@ from mil.fetch.choice import draw
 from mil.fetch.download import RemoteFile, download
 from mil.fetch.folder import COHORT, CohortFolder
 from mil.fetch.idc import (
+    BUCKET_ADDRESS,
     INDEX_VARIABLE,
     VARIABLE,
     IndexedSeries,
     bucket_address,
-    file_url,
     find_series,
     list_files,
 )
@@ -83,20 +83,18 @@ def fetch_idc(
     name = re.sub(r"[\s-]+", "_", collection.strip()).lower()
     listed = find_series(name, Path(index) if index else None)
     modalities = _modalities(modality, listed)
-    chosen, left_out = _choose(listed, modalities, max_cases, seed)
-    plan = _plan(name, out, chosen, modalities, left_out)
+    usable, left_out = _usable(listed, modalities)
+    chosen = _draw_cases(usable, max_cases, seed)
+    if others := len({one.case for one in usable} - {one.case for one in chosen}):
+        left_out["other cases"] = others
+    plan = _plan(name, out, usable, chosen, left_out)
     if options.get("dry_run"):
         return plan
     server = transfer.server or os.environ.get(VARIABLE, "")
-    buckets = {one.bucket for one in chosen}
-    if len(buckets) > 1:
-        raise FetchError(
-            f"The series lie in several buckets ({', '.join(sorted(buckets))}). Choose by modality."
-        )
-    address = bucket_address(server, buckets.pop())
-    settings = {"modality": list(modalities), "max_cases": max_cases, "seed": seed}
-    with Service(address, transfer) as service:
-        return _fill(service, CohortFolder(out, name, address, settings), chosen, plan, options)
+    settings = {"modality": [*modalities], "max_cases": max_cases, "seed": seed}
+    with Service(server, transfer) as service:
+        folder = CohortFolder(out, name, server or BUCKET_ADDRESS, settings)
+        return _fill(service, folder, chosen, plan, options)
 
 
 def _modalities(names: Sequence[str], listed: Sequence[IndexedSeries]) -> tuple[str, ...]:
@@ -120,10 +118,10 @@ def _modalities(names: Sequence[str], listed: Sequence[IndexedSeries]) -> tuple[
     return tuple(dict.fromkeys(upper))
 
 
-def _choose(
-    listed: Sequence[IndexedSeries], modalities: Sequence[str], max_cases: int | None, seed: int
+def _usable(
+    listed: Sequence[IndexedSeries], modalities: Sequence[str]
 ) -> tuple[tuple[IndexedSeries, ...], dict[str, int]]:
-    """The series to fetch, and those left out by reason."""
+    """The series of modalities, in the order of these, and those left out by reason."""
     left_out = Counter[str]()
     usable = []
     for one in listed:
@@ -133,28 +131,36 @@ def _choose(
             left_out[f"series of {one.modality}"] += 1
         else:
             usable.append(one)
+    return tuple(sorted(usable, key=lambda one: modalities.index(one.modality))), dict(left_out)
+
+
+def _draw_cases(
+    usable: Sequence[IndexedSeries], max_cases: int | None, seed: int
+) -> tuple[IndexedSeries, ...]:
+    """The series of cases that have an image."""
     images = {one.case for one in usable if not one.modality.startswith("RT")}
     cases = {*draw(images or {one.case for one in usable}, max_cases, seed)}
-    chosen = tuple(one for one in usable if one.case in cases)
-    if others := len({one.case for one in usable} - cases):
-        left_out["other cases"] = others
-    return chosen, dict(left_out)
+    return tuple(one for one in usable if one.case in cases)
 
 
 def _plan(
     collection: str,
     out: Path,
+    usable: Sequence[IndexedSeries],
     chosen: Sequence[IndexedSeries],
-    modalities: Sequence[str],
     left_out: Mapping[str, int],
 ) -> FetchedCohort:
     parts = []
-    for name in modalities:
+    for name in dict.fromkeys(one.modality for one in usable):
         own = [one for one in chosen if one.modality == name]
-        n_cases = len({one.case for one in own})
-        size = sum(one.n_bytes for one in own)
         parts.append(
-            Part(name=name, n_available=n_cases, n_cases=n_cases, n_files=len(own), n_bytes=size)
+            Part(
+                name=name,
+                n_available=len({one.case for one in usable if one.modality == name}),
+                n_cases=len({one.case for one in own}),
+                n_files=len(own),
+                n_bytes=sum(one.n_bytes for one in own),
+            )
         )
     terms = sorted({f"{one.licence}, doi {one.doi}" for one in chosen if one.licence})
     return FetchedCohort(
@@ -202,10 +208,10 @@ def _fill(
 
 
 def _remote_files(service: Service, series: IndexedSeries) -> tuple[RemoteFile, ...]:
-    place = series_place(series)
+    place, address = series_place(series), bucket_address(service.address, series.bucket)
     return tuple(
         RemoteFile(
-            url=file_url(service, file.key),
+            url=file.url,
             place=place + _below(series, file.key.rpartition("/")[2]),
             size=file.size,
             md5=file.md5,
@@ -214,7 +220,7 @@ def _remote_files(service: Service, series: IndexedSeries) -> tuple[RemoteFile, 
             case=series.case,
             slide=Path(place).name if series.modality == SLIDES else "",
         )
-        for file in list_files(service, series)
+        for file in list_files(service, address, series)
     )
 
 

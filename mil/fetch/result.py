@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from features.progress import Notify, Progress
+from features.summary import format_bytes
 from mil.fetch.download import Downloads, RemoteFile
 
 
@@ -52,7 +53,7 @@ class Part:
     n_bytes: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FetchedCohort:
     """A cohort that was fetched, or would be.
 
@@ -81,6 +82,12 @@ class FetchedCohort:
     downloads: Downloads | None = None
     table: Path | None = None
     licence: str = ""
+
+    def __repr__(self) -> str:
+        """What it holds, in a line."""
+        parts = ", ".join(f"{part.name} {part.n_cases}" for part in self.parts)
+        done = "" if self.downloads else ", not fetched"
+        return f"FetchedCohort({self.source}: cases {parts}; {format_bytes(self.n_bytes)}{done})"
 
     @property
     def failed(self) -> tuple[str, ...]:

@@ -171,17 +171,17 @@ class Service:
             _check_status(url, response)
             yield response
 
-    def ask(self, path: str, question: Mapping[str, Any] | None = None) -> bytes:
+    def ask(self, url: str, question: Mapping[str, Any] | None = None) -> bytes:
         """The answer to a small question, repeated until there is one.
 
         Args:
-            path: after the address.
+            url: of the question.
             question: is posted as JSON; None asks by GET.
 
         Raises:
             FetchError: the server refuses, or does not answer.
         """
-        url, attempts = f"{self.address}{path}", self.attempts()
+        attempts = self.attempts()
         while True:
             try:
                 self.sleep(0)

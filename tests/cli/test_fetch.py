@@ -33,7 +33,7 @@ def test_a_dry_run_shows_cases_bytes_and_spellings(network, tmp_path):
     lines = shown.stdout.splitlines()
     assert lines[0] == "TCGA-SARC:"
     assert [line.split() for line in lines[1:5]] == [
-        ["cases", "fetched", "files", "bytes"],
+        ["cases", "chosen", "files", "bytes"],
         ["SS", "3", "2", "2", "0.0", "MB"],
         ["DF", "1", "1", "1", "0.0", "MB"],
         ["all", "3", "0.0", "MB"],

@@ -9,8 +9,11 @@ from tests.mil.fetch.made_services import running
 
 
 @pytest.fixture
-def network():
-    """A server that answers as both services do."""
+def network(monkeypatch):
+    """A server that answers as both services do, reached without a proxy."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     with running() as network:
         yield network
 

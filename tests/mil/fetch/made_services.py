@@ -179,11 +179,12 @@ class Network:
 
     def content_of(self, file_id):
         [file] = [one for one in self.files if one["file_id"] == file_id]
-        data = self.contents.get(file_id, content(file_id, file["file_size"]))
+        data = self.contents.get(file_id)
+        data = content(file_id, file["file_size"]) if data is None else data
         return data() if callable(data) else data
 
     def bytes_sent(self):
-        return sum(n for path, n in self.sent.items() if path.startswith(("/data", "/bucket/")))
+        return sum(n for path, n in self.sent.items() if path.startswith(("/data", "/bucket")))
 
 
 @contextmanager
@@ -236,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
         network = self.network
         if path.startswith("/data/"):
             data = network.content_of(path.removeprefix("/data/"))
-        elif (key := path.removeprefix("/bucket/")) in network.objects:
+        elif (key := path.partition("/bucket")[2].partition("/")[2]) in network.objects:
             data = network.objects[key]
         else:
             self._send(b"no such thing", 404)

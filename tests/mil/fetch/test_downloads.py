@@ -460,3 +460,24 @@ def _fetch_slowly(address, out):
 
     hashlib.md5 = slow
     mil.fetch_gdc("TCGA-SARC", out, server=address, parallel=2, wait_s=0.001)
+
+
+def test_a_proxy_of_the_environment_is_used(network, fetch, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", network.address)
+    found = fetch(server="http://gdc.invalid", **SS)
+    assert sums(fetch.out) == promised(found)
+    assert {path.partition("gdc.invalid")[0] for _, path, _ in network.requests} == {"http://"}
+
+
+def test_two_files_of_one_name_are_refused(network, fetch):
+    first, second = (f for f in network.files if "A017-01Z-00-DX" in f["file_name"])
+    second["file_name"] = first["file_name"]
+    with pytest.raises(FetchError, match="lists 2 files called TCGA-DX-A017"):
+        fetch(subtypes=["DF"], slides_per_case=2)
+    assert network.bytes_sent() == 0
+
+
+def test_what_was_found_prints_in_a_line(fetch):
+    assert repr(fetch(subtypes=["DF", "SS"], dry_run=True)) == (
+        "FetchedCohort(TCGA-SARC: cases DF 1, SS 3; 0.0 MB, not fetched)"
+    )

@@ -6,6 +6,7 @@ import sys
 import uuid
 
 import numpy as np
+import pydicom
 import pytest
 
 import mil
@@ -136,6 +137,44 @@ def test_a_real_dicom_slide_opens_after_it_was_fetched(
     [row] = read_table(fetch_series("made_sarcoma").table)
     with open_slide(find_slides(tmp_path / "out" / "slides")[row.slide]) as slide:
         assert slide.mpp[0] == pytest.approx(0.499, abs=0.001)
+
+
+@pytest.mark.realdata
+def test_a_real_patient_is_listed_as_where_it_came_from(
+    realdata, collection, fetch_series, tmp_path
+):
+    origin = realdata / "volumes" / "sts" / "STS_025"
+    for folder in sorted({path.parent for path in origin.rglob("*.dcm")}):
+        kinds = {}
+        for path in sorted(folder.glob("*.dcm")):
+            header = pydicom.dcmread(
+                path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Modality"]
+            )
+            kinds.setdefault((header.Modality, header.SeriesInstanceUID), []).append(path)
+            place = tmp_path / "origin" / "STS_025" / path.relative_to(origin)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(path)
+        for (modality, _), paths in kinds.items():
+            collection.add("STS_025", modality, [(path.name, path.read_bytes()) for path in paths])
+    assert not fetch_series("made_sarcoma").failed
+    facts = [
+        [
+            (row.case, row.modality, row.slices, row.spacing_mm, row.roi, row.mask.name)
+            for row in list_series(place)
+        ]
+        for place in (tmp_path / "origin", tmp_path / "out" / "volumes")
+    ]
+    assert sorted(facts[0]) == sorted(facts[1])
+    assert len(facts[0]) == 3
+
+
+def test_series_of_two_buckets_are_fetched(network, collection, fetch_series):
+    collection.add("p1", "CT", random_files(2, 1))
+    own = collection.add("p2", "CT", random_files(2, 2), aws_bucket="bucket-two")
+    assert len(fetch_series("made_sarcoma").downloads.new) == 4
+    paths = {path for _, path, _ in network.requests if own in path and "list-type" not in path}
+    assert all(path.startswith(f"/bucket-two/{own}/") for path in paths)
+    assert len(paths) == 2
 
 
 def test_what_others_computed_and_cannot_be_read_is_left_out(collection, fetch_series):
