@@ -4,7 +4,6 @@ import contextlib
 import csv
 import hashlib
 import json
-import re
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,11 +29,9 @@ from features.volumes.jobs import VolumeJob
 from features.volumes.libraries import require
 from features.volumes.predicted import card_path
 from features.volumes.recipe import VolumeRecipe
+from features.volumes.text_headers import data_files
 
 OUTLINE = {"name": "Tumor", "color": [200, 0, 0]}
-DATA_FILE = re.compile(
-    r"^(?:ElementDataFile|data ?file)\s*[=:]\s*(.+)$", re.MULTILINE | re.IGNORECASE
-)
 COLUMNS = ("volume", "case", "status", "n_slices", "tumour_ml", "notes", "reason")
 
 
@@ -168,7 +165,7 @@ def _identify(path: Path) -> list[str]:
     """Fingerprints of a file, or of all files of a folder."""
     if not path.exists():
         raise VolumeError(f"no such file or folder {path}. Check the table.")
-    files = [path, *_data_files(path)]
+    files = [path, *data_files(path)]
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file())
     return [_file_sha256(file) for file in files]
@@ -177,19 +174,6 @@ def _identify(path: Path) -> list[str]:
 def _file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _data_files(header: Path) -> list[Path]:
-    """The files with the voxels of a header of MetaImage or NRRD that has none itself."""
-    if header.suffix.lower() not in (".mhd", ".nhdr"):
-        return []
-    named = DATA_FILE.search(header.read_text(encoding="utf-8", errors="replace"))
-    beside = header.parent / named[1].strip() if named else header
-    if beside.is_file():
-        return [beside]
-    return sorted(
-        p for p in header.parent.iterdir() if p.is_file() and p != header
-    )  # a list of slices
 
 
 def _existing(path: Path, request: str) -> VolumeFacts | None:

@@ -20,7 +20,7 @@ from features.volumes.grid import resample
 from features.volumes.headers import Plane, lenient, number, numbers, planes_of, read_header, text
 from features.volumes.pixels import read_stored
 from features.volumes.stacking import axes_of
-from features.volumes.volume import Grid, Volume, turn_to_lps
+from features.volumes.volume import Grid, Volume, check_spacing, turn_to_lps
 
 PARTIAL = (
     "BEAM",
@@ -65,6 +65,7 @@ def read_dose(path: Path, *, allow: Collection[Allowance] = ()) -> Volume:
         notes = [f"the dose is {text(header, 'DoseType').lower()}"] if _is_effective(header) else []
     order = np.argsort(offsets, kind="stable")
     dose_gy, step_mm, more = _even(dose_gy[order], offsets[order], header, path)
+    check_spacing((*plane.spacing_mm, step_mm), path.name)
     values, grid, axis = turn_to_lps(
         dose_gy.astype(np.float32), _grid(plane, float(offsets.min()), step_mm, dose_gy.shape)
     )

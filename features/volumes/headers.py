@@ -291,6 +291,13 @@ def _enhanced(header: Any, path: Path) -> list[Plane]:
     shape = _rows_columns(header, path)
     shared = _shared_groups(header)
     planes = []
+    n_groups = len(header.PerFrameFunctionalGroupsSequence)
+    frames = int(number(header, "NumberOfFrames", n_groups, path))
+    if frames != n_groups:
+        raise VolumeError(
+            f"{path.name} states {frames} frames (NumberOfFrames) and the places of {n_groups} (functional "
+            "groups): slices would be lost. Export the series again."
+        )
     for frame, groups in enumerate(header.PerFrameFunctionalGroupsSequence):
         sources = [*_items(groups), *shared, header]
         planes.append(_plane(path, frame, sources, shape))

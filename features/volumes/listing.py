@@ -27,6 +27,7 @@ from features.volumes.stacking import gaps_mm
 from features.volumes.structures import Region, read_regions
 
 DAMAGED_SHOWN = 3  # files
+NNUNET = {"imagestr", "imagests", "labelstr", "labelsts"}
 COLUMNS = (
     "case", "modality", "path", "series", "mask", "roi", "timepoint", "number", "details", "slices",
     "spacing_mm", "problems",
@@ -78,7 +79,10 @@ def list_series(folder: Path) -> tuple[ListedSeries, ...]:
     rows = []
     for patient in [folder] if loose or not patients else patients:
         rows += _patient_rows(patient)
-    if loose and (doubt := _doubt_of_one_patient(loose, patients)):
+    doubt = _doubt_of_layout([folder, *patients])
+    if loose and not doubt:
+        doubt = _doubt_of_one_patient(loose, patients)
+    if doubt:
         rows = [replace(row, problems=(*row.problems, doubt)) for row in rows]
     if not rows:
         raise VolumeError(
@@ -113,6 +117,17 @@ def _is_image(path: Path) -> bool:
     return is_image_file(path) or is_dicom(path)
 
 
+def _doubt_of_layout(folders: Sequence[Path]) -> str:
+    """That folders are those of nnU-Net, in words; empty where they are not."""
+    names = [path.name for path in folders if path.name.lower() in NNUNET]
+    if not names:
+        return ""
+    return (
+        f"{' and '.join(names)}: folders as of nnU-Net, with images of all patients in one and their label "
+        "maps in another. Put each patient into a folder, as p1/T1.nii.gz and p1/mask.nii.gz"
+    )
+
+
 def _doubt_of_one_patient(loose: Sequence[Path], patients: Sequence[Path]) -> str:
     """Why images outside of folders may be of several patients, in words."""
     remedy = "all are read as one patient: put each patient into a folder"
@@ -132,22 +147,23 @@ def _doubt_of_one_patient(loose: Sequence[Path], patients: Sequence[Path]) -> st
 
 
 def _patient_rows(patient: Path) -> list[ListedSeries]:
-    folder = scan_folder(patient)
-    images = [one for one in folder.series if one.planes or not is_mask(one.paths[0])]
-    masks = [one.paths[0] for one in folder.series if not one.planes and is_mask(one.paths[0])]
+    folder, case = scan_folder(patient), patient.name
+    masks = [
+        one.paths[0] for one in folder.series if not one.planes and is_mask(one.paths[0], case)
+    ]
+    images = [one for one in folder.series if one.planes or one.paths[0] not in masks]
     regions = [(path, *_regions(path)) for path in folder.structure_sets]
     visits = _visits(images)
     rows = [
-        _with_map(_row(patient.name, one, images, regions, visits), one, images, masks)
-        for one in images
+        _with_map(_row(case, one, images, regions, visits), one, images, masks) for one in images
     ]
-    rows += [_dose_row(patient.name, path) for path in folder.doses]
-    reasons = _problems_of(folder, rows)
+    rows += [_dose_row(case, path) for path in folder.doses]
+    reasons = _problems_of(folder, rows, masks)
     rows = [replace(row, problems=(*row.problems, *reasons)) for row in rows]
     return _with_twins_named(rows)
 
 
-def _problems_of(found: Folder, rows: Sequence[ListedSeries]) -> list[str]:
+def _problems_of(found: Folder, rows: Sequence[ListedSeries], masks: Sequence[Path]) -> list[str]:
     """What is wrong with the folder of a patient, rather than with one series."""
     reasons = [reason for _, reason in found.damaged[:DAMAGED_SHOWN]]
     reasons += [
@@ -155,7 +171,15 @@ def _problems_of(found: Folder, rows: Sequence[ListedSeries]) -> list[str]:
         for path, kind in found.others
         if kind == "SEG"
     ][:DAMAGED_SHOWN]
-    if not any(row.mask for row in rows):
+    if any(row.mask for row in rows):
+        return reasons
+    if masks:
+        names = ", ".join(sorted(path.name for path in masks))
+        one = "name the one that is meant" if len(masks) > 1 else "name it"
+        reasons.append(
+            f"no region is chosen among {names}, as no name fits an image: {one} in mask"
+        )
+    else:
         reasons.append("no region: there is no structure set and no label map for any image")
     return reasons
 
@@ -168,7 +192,7 @@ def _row(
     visits: dict[str, str],
 ) -> ListedSeries:
     place = _place(series)
-    row = ListedSeries(case=case, modality=_modality(series), path=place)
+    row = ListedSeries(case=case, modality=_modality(series, case), path=place)
     if not series.planes:
         slices, spacing_mm, problem = read_layout(place)
         problems = (problem,) if problem else ()
@@ -180,7 +204,7 @@ def _row(
             timepoint=session_of(place),
         )
     unreadable = series.problem()
-    alone = sum(_place(one) == place or place in _place(one).parents for one in images) == 1
+    alone = sum(any(place in path.parents for path in one.paths) for one in images) == 1
     row = replace(
         row,
         series="" if alone else series.key,
@@ -266,17 +290,19 @@ def _dose_row(case: str, path: Path) -> ListedSeries:
 
 
 def _place(series: Series) -> Path:
-    """The folder of a series of files, or the file of a volume."""
-    return series.paths[0].parent if series.planes else series.paths[0]
+    """The folder that holds all files of a series, or the file of a volume."""
+    if not series.planes:
+        return series.paths[0]
+    return Path(os.path.commonpath([path.parent for path in series.paths]))
 
 
-def _modality(series: Series) -> str:
+def _modality(series: Series, case: str = "") -> str:
     """The name by which a study knows it, as far as the files say."""
-    return series.kind if series.planes else image_name(series.paths[0])
+    return series.kind if series.planes else image_name(series.paths[0], case)
 
 
-def _own_words(series: Series) -> set[str]:
-    return plain_words(words_of(series.paths[0]) if not series.planes else [_modality(series)])
+def _own_words(series: Series, case: str) -> set[str]:
+    return plain_words(words_of(series.paths[0], case) if not series.planes else [series.kind])
 
 
 def _with_map(
@@ -285,14 +311,18 @@ def _with_map(
     """The row with the label map of the image's name; else with the only one that is named after no other."""
     if row.mask is not None:
         return row
-    own = _own_words(series)
+    case = row.case
+    own = _own_words(series, case)
     session = "" if series.planes else session_of(series.paths[0])
     masks = [path for path in masks if session_of(path) in ("", session)]
-    same = [path for path in masks if plain_words(words_of(path)) == own]
-    others = {word for one in images for word in _own_words(one)} - own
-    free = [path for path in masks if not plain_words(words_of(path)) & others]
+    same = [path for path in masks if plain_words(words_of(path, case)) == own]
+    others = {word for one in images for word in _own_words(one, case)} - own
+    free = [path for path in masks if not plain_words(words_of(path, case)) & others]
     fitting = same if len(same) == 1 else free
-    return replace(row, mask=fitting[0]) if len(fitting) == 1 else row
+    if len(fitting) != 1:
+        return row
+    problem = read_layout(fitting[0])[2]
+    return replace(row, mask=fitting[0], problems=(*row.problems, *filter(None, [problem])))
 
 
 def _with_twins_named(rows: Sequence[ListedSeries]) -> list[ListedSeries]:

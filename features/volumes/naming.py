@@ -13,6 +13,7 @@ WORD = re.compile(r"[\w+]+")
 ENTITY = re.compile(
     r"(?<![^\W_])(sub|ses|acq|run|rec|dir|space|desc|res)-([^\W_]+)_?", re.IGNORECASE
 )
+SEPARATORS = ("_", "-", ".", " ")
 BIDS = {"t1w": "T1", "t2w": "T2", "pdw": "PD", "t2starw": "T2star"}  # suffixes of the standard
 
 
@@ -54,9 +55,9 @@ def sequence_name(modality: str, description: str) -> str:
     return f"T{weighting[1]}{'star' if weighting[2] else ''}{mapped}{contrast}{fat}"
 
 
-def image_name(path: Path) -> str:
+def image_name(path: Path, case: str = "") -> str:
     """The same of a file, by its name: MR_T1_image and sub-03_ses-1_T1w are T1."""
-    words = [word for word in words_of(path) if word.lower() not in IMAGE_WORDS]
+    words = [word for word in words_of(path, case) if word.lower() not in IMAGE_WORDS]
     if len(words) > 1 and words[0].upper() in ("MR", "MRI"):
         words = words[1:]
     return "_".join(BIDS.get(word.lower(), word) for word in words) or "image"
@@ -76,18 +77,29 @@ def _entities(path: Path) -> dict[str, str]:
     return {key.lower(): value for key, value in ENTITY.findall(path.name)}
 
 
-def words_of(path: Path) -> list[str]:
-    """The words of a file's name, without its suffix and without what BIDS says of subject and session."""
+def words_of(path: Path, case: str = "") -> list[str]:
+    """The words of a file's name, without its suffix and without what BIDS says of subject and session.
+
+    Args:
+        path: of the file.
+        case: the folder of the patient, which names of files may begin with.
+    """
     name = path.name
     for suffix in (".gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"):
         name = name.removesuffix(suffix)
+    if (
+        case
+        and name.lower().startswith(case.lower())
+        and name[len(case) : len(case) + 1] in SEPARATORS
+    ):
+        name = name[len(case) + 1 :]
     name = ENTITY.sub("", name)
     return [word for part in WORD.findall(name) for word in part.split("_") if word]
 
 
-def is_mask(path: Path) -> bool:
+def is_mask(path: Path, case: str = "") -> bool:
     """Whether a file is a label map, by its name."""
-    return bool({word.lower() for word in words_of(path)} & MASK_WORDS)
+    return bool({word.lower() for word in words_of(path, case)} & MASK_WORDS)
 
 
 def plain_words(words: Iterable[str]) -> set[str]:

@@ -33,7 +33,7 @@ from features.volumes.stacking import (
     split_by_part,
     stack_planes,
 )
-from features.volumes.volume import AIR_HU, Volume, turn_to_lps
+from features.volumes.volume import AIR_HU, Volume, check_spacing, turn_to_lps
 
 RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"  # measurements that no image was made of yet
 NO_SLICES = ("SEG", "RTIMAGE")  # images that are no slices
@@ -126,14 +126,16 @@ class Series:
         """Its slices in their order.
 
         Raises:
-            VolumeError: they are not one volume.
+            VolumeError: they are not one volume, or of no plausible size.
         """
-        return stack_planes(
+        stack = stack_planes(
             self.planes,
             self.name,
             allow=allow,
             thickness_mm=self.thickness_mm,
         )
+        check_spacing((*stack.planes[0].spacing_mm, stack.step_mm), self.name)
+        return stack
 
 
 @dataclass(frozen=True)

@@ -203,8 +203,8 @@ def _check_apart(planes: tuple[Plane, ...], along: NDArray[np.float64], name: st
     if len(at_one_place):
         first = int(at_one_place[0])
         raise VolumeError(
-            f"{name}: {len(at_one_place) + 1} of {len(planes)} slices share a place; {planes[first].name} "
-            f"and {planes[first + 1].name} both lie {along[first]:.2f} mm along the normal. They are copies, "
+            f"{name}: {len(at_one_place) + 1} of {len(planes)} slices share a place; "
+            f"{_two_names(planes, first)} both lie {along[first]:.2f} mm along the normal. They are copies, "
             "or time points, echoes or b values that no element tells apart. Leave one of each in the "
             "folder."
         )
@@ -266,10 +266,18 @@ def _refuse_uneven(
     else:
         reason = "they are no slices of one volume, or their positions are wrong"
     raise VolumeError(
-        f"{name}: its slices are not evenly placed; steps of {shown} mm. From {planes[wide].name} to "
-        f"{planes[wide + 1].name} there are {gaps[wide]:.2f} mm where {step:.2f} mm are usual: {reason}. "
-        "Copy the series again, or allow gaps (allow=gaps) to have them interpolated."
+        f"{name}: its slices are not evenly placed; steps of {shown} mm. From "
+        f"{_two_names(planes, wide, 'to')} there are {gaps[wide]:.2f} mm where {step:.2f} mm are usual: "
+        f"{reason}. Copy the series again, or allow gaps (allow=gaps) to have them interpolated."
     )
+
+
+def _two_names(planes: tuple[Plane, ...], first: int, word: str = "and") -> str:
+    """A slice and the next, with their folders where their names are equal."""
+    one, other = planes[first], planes[first + 1]
+    if one.name != other.name:
+        return f"{one.name} {word} {other.name}"
+    return f"{one.path.parent.name}/{one.name} {word} {other.path.parent.name}/{other.name}"
 
 
 def _refuse_tilt(stack: Stack, name: str) -> None:

@@ -5,15 +5,19 @@ head (superior), as in DICOM. Arrays are (z, y, x); triples in millimetres are (
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.errors import VolumeError
+
 SAME_GRID = 1e-2  # of a voxel: grids whose corners differ by less are one
 AIR_HU = -1024.0
+FINEST_MM, COARSEST_MM = 0.01, 100.0  # sides of voxels
+RIGHT_ANGLE = 1e-3  # cosine; float32 in a header leaves less
 PLANES = ("axial", "coronal", "sagittal")  # by the array axis across the slices
 
 
@@ -116,6 +120,46 @@ class Volume:
     def with_values(self, values: NDArray[Any], *notes: str) -> "Volume":
         """The same place with other values."""
         return replace(self, values=values.astype(np.float32), notes=self.notes + notes)
+
+
+def check_spacing(spacing_mm: Sequence[float], name: str, stated: str = "") -> None:
+    """Raise where voxels are of no size that a scanner makes.
+
+    Args:
+        spacing_mm: of voxel centres along the axes.
+        name: of the file or series.
+        stated: what its header says of the unit, in words.
+
+    Raises:
+        VolumeError: they are.
+    """
+    if not (min(spacing_mm) >= FINEST_MM and max(spacing_mm) <= COARSEST_MM):
+        raise VolumeError(
+            f"{name}: its voxels are {' x '.join(f'{step:.4g}' for step in spacing_mm)} mm"
+            f"{f' ({stated})' if stated else ''}; sides of {FINEST_MM:g} to {COARSEST_MM:g} mm are "
+            "plausible. Correct the size or its unit in the header, or export the series again."
+        )
+
+
+def check_axes(steps_mm: NDArray[np.float64], name: str, stated: str = "") -> None:
+    """Raise where the axes of a grid are not at right angles, or its voxels of no plausible size.
+
+    Args:
+        steps_mm: (3, 3), its columns the step along each axis.
+        name: of the file.
+        stated: as in ``check_spacing``.
+
+    Raises:
+        VolumeError: they are.
+    """
+    lengths = np.linalg.norm(steps_mm, axis=0)
+    check_spacing(lengths.tolist(), name, stated)
+    cosines = steps_mm / lengths
+    if np.abs(cosines.T @ cosines - np.eye(3)).max() > RIGHT_ANGLE:
+        raise VolumeError(
+            f"{name}: its axes are not at right angles (steps of "
+            f"{' x '.join(f'{length:.3g}' for length in lengths)} mm). Resample it to a plain grid first."
+        )
 
 
 def turn_to_lps(

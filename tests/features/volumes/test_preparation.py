@@ -371,6 +371,97 @@ def test_visits_are_time_points_and_a_segmentation_is_named(tmp_path):
     assert "no region" in rows[0].problems[1]
 
 
+@pytest.mark.parametrize(
+    "folder_of", [lambda i: i % 3, lambda i: i // 3], ids=["in turn", "in parts"]
+)
+def test_a_series_in_several_folders_is_listed_and_read_whole(tmp_path, folder_of):
+    values = np.arange(9 * 4 * 5, dtype=np.int16).reshape(9, 4, 5)
+
+    def change(file, index):
+        file.filename = str(tmp_path / "in" / "p" / f"D{folder_of(index)}" / f"{index}.dcm")
+
+    for part in range(3):
+        (tmp_path / "in" / "p" / f"D{part}").mkdir(parents=True)
+    series(tmp_path / "x", values, change=change)
+    [row] = list_series(tmp_path / "in")
+    assert (row.path.name, row.series, row.slices) == ("p", "", 9)
+    assert np.array_equal(read_volume(row.path).values, values)
+    small = np.full((5, 3, 4), 7, np.int16)
+    series(
+        tmp_path / "in" / "p" / "D1" / "t2", small, SeriesInstanceUID="1.9", SeriesDescription="T2"
+    )
+    series(tmp_path / "in" / "p" / "ct", small, SeriesInstanceUID="1.8", modality="CT")
+    rows = listed(tmp_path / "in")
+    assert [rows[name].path.name for name in ("T1", "T2", "CT")] == ["p", "t2", "ct"]
+    assert [bool(rows[name].series) for name in ("T1", "T2", "CT")] == [True, False, False]
+    assert np.array_equal(read_volume(rows["T1"].path, rows["T1"].series).values, values)
+
+
+def test_a_series_beside_a_part_of_another_is_named_by_its_uid(tmp_path):
+    def change(file, index):
+        file.filename = str(tmp_path / "p" / f"D{index % 2}" / f"{index}.dcm")
+
+    (tmp_path / "p" / "D1").mkdir(parents=True)
+    series(tmp_path / "p" / "D0", np.zeros((6, 4, 5), np.int16), change=change)
+    series(
+        tmp_path / "p" / "D0", np.ones((3, 4, 5), np.int16), SeriesInstanceUID="1.7", modality="CT"
+    )
+    row = listed(tmp_path)["CT"]
+    assert (row.path.name, row.series) == ("D0", "1.7")
+    assert (read_volume(row.path, row.series).values == 1).all()
+
+
+def test_two_slices_of_one_name_are_named_with_their_folders(tmp_path):
+    for name in ("a", "b"):
+        series(tmp_path / "p" / name, SLICES)
+    [row] = list_series(tmp_path)
+    assert "a/000.dcm and b/000.dcm both lie" in row.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("masks", "words"),
+    [
+        (["gtv_pre", "gtv_post"], "no region is chosen among gtv_post.nii.gz, gtv_pre.nii.gz, as"),
+        (["ses-3_seg"], "among ses-3_seg.nii.gz, as no name fits an image: name it in mask"),
+        ([], "no region: there is no structure set and no label map for any image"),
+    ],
+)
+def test_label_maps_that_fit_no_image_alone_are_named(tmp_path, masks, words):
+    for name in ("T1", "CT", *masks):
+        save(tmp_path / "p" / f"{name}.nii.gz", np.zeros((4, 8, 8), np.float32))
+    rows = list_series(tmp_path)
+    assert len(rows) == 2
+    assert all(words in row.problems[-1] for row in rows)
+
+
+def test_a_label_map_that_is_cut_off_is_a_problem_of_its_image(tmp_path):
+    for name in ("T1", "T1_mask"):
+        save(tmp_path / "p" / f"{name}.nii", np.zeros((4, 8, 8), np.float32))
+    assert listed(tmp_path)["T1"].problems == ()
+    path = tmp_path / "p" / "T1_mask.nii"
+    path.write_bytes(path.read_bytes()[:-256])
+    row = listed(tmp_path)["T1"]
+    assert row.mask == path
+    assert row.problems[0].startswith("T1_mask.nii is cut off")
+
+
+def test_layouts_of_challenges(tmp_path):
+    """BraTS names files by the patient's folder; nnU-Net lays all patients side by side."""
+    image = np.zeros((4, 8, 8), np.float32)
+    for case in ("BraTS2021_00071", "BraTS-GLI-00012-000", "tumour_3"):
+        mark = "-" if "GLI" in case else "_"
+        for name in ("flair", "t1ce", "seg"):
+            save(tmp_path / "brats" / case / f"{case}{mark}{name}.nii.gz", image)
+    rows = list_series(tmp_path / "brats")
+    assert [row.modality for row in rows] == ["flair", "t1ce"] * 3
+    assert all(row.mask and row.mask.name.endswith("seg.nii.gz") for row in rows)
+    for name in ("imagesTr/sts_001_0000", "imagesTr/sts_001_0001", "labelsTr/sts_001"):
+        save(tmp_path / "Dataset9" / f"{name}.nii.gz", image)
+    for folder in (tmp_path / "Dataset9", tmp_path / "Dataset9" / "imagesTr"):
+        for row in list_series(folder):
+            assert "as of nnU-Net" in row.problems[-1 - (len(row.problems) > 2)]
+
+
 @pytest.mark.parametrize("package", ["pydicom", "SimpleITK"])
 def test_a_missing_package_is_said_at_once_and_not_of_every_file(tmp_path, monkeypatch, package):
     """Read one by one, all series would be passed over as damaged, and the list be empty or short."""

@@ -4,6 +4,7 @@ import gzip
 import struct
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
@@ -11,7 +12,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage
 
 from features.errors import VolumeError
-from features.volumes.series import read_volume
+from features.volumes.image_files import read_layout
+from features.volumes.series import find_series, read_volume
 from tests.small_series import dataset, save, series, set_pixels
 
 VALUES = np.random.default_rng(4).integers(0, 900, (4, 5, 6), np.int16)
@@ -187,10 +189,117 @@ def test_a_sheared_file_is_an_error(tmp_path):
     assert "not at right angles" in refusal(path)
 
 
-def test_units_other_than_millimetres(tmp_path):
+@pytest.mark.parametrize(("unit", "scale"), [(1, 1000), (3, 0.001)])
+def test_units_other_than_millimetres(tmp_path, unit, scale):
+    spacing = [1.5 / scale, 1.0 / scale, 3.0 / scale]
+    path = patched(written(tmp_path / "a.nii.gz", image(spacing=spacing)), (123, "b", unit))
+    assert read_volume(path).spacing_mm == pytest.approx((1.5, 1.0, 3.0))
+
+
+@pytest.mark.parametrize("unit", [(1, "metres"), (3, "micrometres"), (2, "")])
+@pytest.mark.parametrize("suffix", [".nii", ".mha", ".nrrd"])
+def test_voxels_of_no_plausible_size_are_an_error(tmp_path, suffix, unit):
+    if suffix == ".nii":
+        path = written(tmp_path / "a.nii", image(spacing=(1.5, 0.5, 120.0)))
+        content = bytearray(path.read_bytes())
+        content[123] = unit[0]
+        path.write_bytes(content)
+        stated = f" (its unit is {unit[1]})" if unit[1] else ""
+    else:
+        path, stated = written(tmp_path / f"a{suffix}", image(spacing=(0.004, 0.5, 2.0))), ""
+    assert f" mm{stated}; sides of 0.01 to 100 mm are plausible" in refusal(path)
+    assert read_layout(path)[2] == refusal(path)
+
+
+def test_slices_of_dicom_of_no_plausible_size_are_an_error(tmp_path):
+    coarse = series(tmp_path / "a", VALUES, spacing_mm=(150.0, 1.0, 3.0))
+    with pytest.raises(VolumeError, match="its voxels are 150 x 1 x 3 mm; sides of"):
+        read_volume(coarse)
+    [one] = find_series(series(tmp_path / "b", VALUES, spacing_mm=(1.5, 1.0, 110.0)))
+    assert "its voxels are 1.5 x 1 x 110 mm" in one.problem()
+
+
+def shortened(path, n_bytes):
+    """A file of a volume without its last bytes, packed again if it was."""
+    packed = path.name.endswith(".gz")
+    content = path.read_bytes()
+    content = (gzip.decompress(content) if packed else content)[:-n_bytes]
+    path.write_bytes(gzip.compress(content) if packed else content)
+    return path
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mha", ".nrrd"])
+def test_a_file_that_ends_before_its_voxels_is_refused_and_listed(tmp_path, suffix, kind):
+    values = np.arange(4 * 5 * 6, dtype=kind).reshape(4, 5, 6)
+    path = tmp_path / f"a{suffix}"
+    sitk.WriteImage(image(values), str(path), useCompression=suffix == ".nii.gz")
+    assert read_layout(path)[2] == ""
+    words = refusal(shortened(path, 7 * values.itemsize))
+    assert "cut off" in words
+    assert read_layout(path)[2] == words
+    if suffix.startswith(".nii"):
+        size = 352 + values.nbytes
+        assert f"{size - 7 * values.itemsize} of the {size} bytes" in words
+        assert "and 94% of its voxels" in words
+
+
+@pytest.mark.parametrize("suffix", [".mhd", ".nhdr"])
+def test_voxels_in_a_file_beside_that_ends_early_are_refused(tmp_path, suffix):
+    path = written(tmp_path / f"a{suffix}", image())
+    shortened(tmp_path / "a.raw", 2)
+    assert "it has 238 of 240 bytes of voxels" in refusal(path)
+
+
+def test_a_packed_file_whose_end_says_nothing_is_counted(tmp_path):
+    """As of several packed parts, or with bytes behind the voxels."""
+    path = written(tmp_path / "a.nii", image())
+    content = path.read_bytes()
+    packed = tmp_path / "b.nii.gz"
+    packed.write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:] + b"later"))
+    assert np.array_equal(read_volume(packed).values, VALUES)
+    packed.write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:-2]))
+    assert "it has 590 of the 592 bytes" in refusal(packed)
+    packed.write_bytes(gzip.compress(content)[:-60])
+    assert "cannot be read" in read_layout(packed)[2]
+
+
+def rewritten(path, old, new):
+    """A file with a line of its header changed, or left out."""
+    lines = path.read_bytes().split(b"\n")
+    assert any(line.startswith(old) for line in lines)
+    path.write_bytes(
+        b"\n".join(new if o.startswith(old) else o for o in lines if new or not o.startswith(old))
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "old", "new", "words"),
+    [
+        (".nrrd", b"space origin", b"", "has no space origin for each"),
+        (".nrrd", b"space directions", b"space directions: (1.5,0,0) none (0,0,3)", "no space directions"),
+        (".nrrd", b"space directions", b"space directions: (1,0,0) (.3,1,0) (0,0,3)", "right angles"),
+        (".mha", b"Offset", b"", "has no Offset"),
+        (".mha", b"TransformMatrix", b"", "has no TransformMatrix"),
+        (".mha", b"ElementSpacing", b"", "has no ElementSpacing"),
+        (".mha", b"ElementSpacing", b"ElementSpacing = 1.5 -1 3", "each side must be above 0"),
+        (".mha", b"TransformMatrix", b"TransformMatrix = 1 0 0 0 1 0 .2 0 1", "right angles"),
+    ],
+)  # fmt: skip
+def test_a_header_that_leaves_the_place_open_is_refused(tmp_path, suffix, old, new, words):
+    path = written(tmp_path / f"a{suffix}", image())
+    assert read_volume(path).origin_mm == (-10, 20, 5)
+    assert words in refusal(rewritten(path, old, new))
+    assert words in read_layout(path)[2]
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+@pytest.mark.parametrize("side", [-2.0, 0.0])
+def test_sides_of_voxels_that_are_not_above_0_are_refused(tmp_path, place, side):
     path = written(tmp_path / "a.nii.gz", image())
-    patched(path, (123, "b", 1))  # metres
-    assert read_volume(path).spacing_mm == pytest.approx((1500, 1000, 3000))
+    patched(path, (252, "2h", 1, 0), (76 + 4 * place, "f", side))
+    assert "mm (pixdim), but each side must be above 0" in refusal(path)
 
 
 def enhanced(path, *, order=range(4), per_frame_slope=False, place=True, b_values=(None,)):
@@ -241,6 +350,15 @@ def test_frames_without_a_place_are_an_error(tmp_path):
 def test_a_frame_that_is_missing_is_an_error(tmp_path):
     message = refusal(enhanced(tmp_path / "e.dcm", order=[0, 1, 3]))
     assert "e.dcm, frame 2 to e.dcm, frame 3 there are 6.00 mm" in message
+
+
+@pytest.mark.parametrize("frames", [3, 5])
+def test_frames_and_their_places_that_differ_in_number_are_an_error(tmp_path, frames):
+    path = enhanced(tmp_path / "e.dcm")
+    file = pydicom.dcmread(path)
+    file.NumberOfFrames = frames
+    file.save_as(path)
+    assert f"states {frames} frames (NumberOfFrames) and the places of 4" in refusal(path)
 
 
 def test_b_values_of_one_enhanced_file_are_told_apart(tmp_path):
