@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench docs pictures clean
 
 demo: .venv/ready
 	$(BIN)/mil demo --out $(DEMO)
@@ -23,6 +23,14 @@ check: .venv/test-ready
 bench: .venv/test-ready
 	$(BIN)/python -m benchmarks.speed
 
+# The manual as a site with a search, in site/.
+docs: .venv/docs-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The manual's pictures, from a demo that is made for them; needs Chromium.
+pictures: .venv/ready
+	$(BIN)/python docs/make_pictures.py
+
 .venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than 3.11. Pass a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -37,5 +45,9 @@ bench: .venv/test-ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
+.venv/docs-ready: .venv/made pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv $(DEMO) site

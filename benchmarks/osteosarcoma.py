@@ -1,6 +1,7 @@
 """Real fields of bone sarcoma: tumour or not, one patient left out at a time, by ImageNet and random weights.
 
     python -m benchmarks.osteosarcoma --tiles FOLDER [--networks 5]
+    python -m benchmarks.osteosarcoma --tiles FOLDER --splits
     python -m benchmarks.osteosarcoma --tiles FOLDER --blocks [--backbone NAME] [--weights FILE]
 
 FOLDER has fields of 1,024 px named <class>___<block>-<x>-<y>_<n>.jpg (TCIA Osteosarcoma-Tumor-Assessment, CC
@@ -16,6 +17,9 @@ patients can shift.
 Of the views only the maps at 128 px put ImageNet (.78) above random (.71, five networks) above colour (.49),
 with intervals that overlap; in the last layer random weights are ahead (.70 to .78 against .61 to .68). The
 view was found by looking, and four patients carry no order of weights.
+
+With --splits, patients left out beside fields dealt to five folds without regard to patients, ten times, and
+how often the field nearest to one is of the same patient.
 
 With --blocks, whether a block has viable tumour, as in a user's run: the folder is extracted and
 cross-validated. A block is a bag; its patient is its site, so that folds leave patients out.
@@ -142,11 +146,14 @@ def colours(images: Sequence[Image.Image]) -> NDArray[np.float32]:
     return np.stack([np.concatenate([rgb.mean(axis=0), rgb.std(axis=0)]) for rgb in pixels])
 
 
-def judge(fields: Fields, rows: NDArray[np.float32]) -> Judged:
-    """Each patient's fields by a model of the others' fields."""
+def judge(
+    fields: Fields, rows: NDArray[np.float32], parts: NDArray[np.generic] | None = None
+) -> Judged:
+    """Each patient's fields, or those of each part, by a model of the others' fields."""
+    parts = fields.patients if parts is None else parts
     p = np.zeros((len(rows), 2))
-    for patient in np.unique(fields.patients):
-        out = fields.patients == patient
+    for part in np.unique(parts):
+        out = parts == part
         cases = list(_cases(fields, rows))
         train = [case for case, left in zip(cases, out, strict=True) if not left]
         fitted = fit_model("pooled-logistic", train, (), CLASSES, FitSettings(seeds=1), seed=0)
@@ -180,6 +187,34 @@ def tumour_table(fields: Fields, count: int) -> list[list[str]]:
         rows.append([view, "ImageNet", *_cells([judge(fields, known)])])
         rows.append([view, "random", *_cells([judge(fields, each[view]) for each in drawn])])
     return [*rows, ["whole field", COLOUR, *_cells([by_colour])]]
+
+
+def splits_table(fields: Fields, deals: int = 10) -> list[list[str]]:
+    """A row of each view: patients left out, fields dealt to five folds, and whose field is nearest."""
+    views = vectors(fields.images, "pretrained") | {COLOUR: colours(fields.images)}
+    of_folds = [
+        np.random.default_rng(deal).permutation(np.arange(len(fields.tumour)) % 5)
+        for deal in range(deals)
+    ]
+    rows = []
+    for view, known in views.items():
+        left_out = judge(fields, known)
+        dealt = [judge(fields, known, folds).auc for folds in of_folds]
+        rows.append([
+            view, f"{left_out.auc:.2f} ({left_out.low:.2f} to {left_out.high:.2f})",
+            f"{np.mean(dealt):.2f}", f"{min(dealt):.2f} to {max(dealt):.2f}",
+            f"{nearest_of_same(known, fields.patients):.2f}",
+        ])  # fmt: skip
+    return rows
+
+
+def nearest_of_same(rows: NDArray[np.float32], patients: NDArray[np.str_]) -> float:
+    """Share of fields whose nearest other field is of the same patient; features on one scale."""
+    z = (rows - rows.mean(axis=0)) / np.maximum(rows.std(axis=0), 1e-6)
+    squares = (z**2).sum(axis=1)
+    distance = squares[:, None] + squares - 2 * z @ z.T
+    np.fill_diagonal(distance, np.inf)
+    return float(np.mean(patients[distance.argmin(axis=1)] == patients))
 
 
 def _cells(judged: Sequence[Judged]) -> list[str]:
@@ -222,6 +257,7 @@ def main() -> None:
     parser.add_argument("--tiles", type=Path, required=True)
     parser.add_argument("--networks", type=int, default=5)
     parser.add_argument("--blocks", action="store_true")
+    parser.add_argument("--splits", action="store_true")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--weights", default="random")
     options = parser.parse_args()
@@ -230,6 +266,21 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     fields = read_fields(options.tiles)
+    counts = {str(p): int((fields.patients == p).sum()) for p in np.unique(fields.patients)}
+    if options.splits:
+        header = [
+            "view",
+            "AUC, patients left out (95 %)",
+            "fields dealt",
+            "lowest to highest",
+            "nearest of same",
+        ]
+        rows = splits_table(fields)
+        print_table(header, rows)
+        same = sum((count / len(fields.tumour)) ** 2 for count in counts.values())
+        print(f"Nearest of the same patient by chance: about {same:.2f}.")
+        save("osteosarcoma-splits", header, rows, {"fields of patients": counts})
+        return
     header = [
         "view",
         "weights",
@@ -240,7 +291,6 @@ def main() -> None:
     ]
     rows = tumour_table(fields, options.networks)
     print_table(header, rows)
-    counts = {str(p): int((fields.patients == p).sum()) for p in np.unique(fields.patients)}
     save("osteosarcoma", header, rows, {"networks": options.networks, "fields of patients": counts})
 
 

@@ -1,9 +1,10 @@
-"""Every command of the README and of the help texts is run as it is printed."""
+"""Every command of the README, the manual and the help texts is run as it is printed."""
 
 import csv
 import functools
 import json
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -28,15 +29,37 @@ WITH_FEW_SLIDES = (
     "mil extract cohort.csv --slides slides --annotations annotations --out tuned-store ",
 )  # fmt: skip
 REPO = Path(__file__).parent.parent
-README = (REPO / "README.md").read_text()
+README = REPO / "README.md"
+# The pages in the order of the menu, in which their commands are run.
+PAGES = [
+    REPO / "docs" / name
+    for name in re.findall(r"(\S+\.md)$", (REPO / "mkdocs.yml").read_text(), re.M)
+]
+WRITTEN = {
+    REPO / "docs" / "api.md",
+    REPO / "docs" / "messages.md",
+}  # by programs; the API's examples run elsewhere
+TEXTS = {path: path.read_text() for path in [README, *PAGES]}
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language, *paths):
+    texts = (TEXTS[path] for path in paths or TEXTS if path not in WRITTEN)
+    return [
+        block
+        for text in texts
+        for block in re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+    ]
 
 
-def readme_commands():
-    return [line for block in blocks("console") for line in block.splitlines() if line.strip()]
+def console_lines(*paths):
+    return [
+        line for block in blocks("console", *paths) for line in block.splitlines() if line.strip()
+    ]
+
+
+def manual_commands():
+    """Every command once, in the order of the manual."""
+    return list(dict.fromkeys([*console_lines(*PAGES), *console_lines(README)]))
 
 
 @functools.cache
@@ -49,11 +72,11 @@ def help_examples(verb):
 
 
 def main_command():
-    """The README's cross-validation of the demo cohort, which `mil demo` has run already."""
+    """The manual's cross-validation of the demo cohort, which `mil demo` has run already."""
     [command] = [
         line
-        for line in readme_commands()
-        if line.startswith("mil crossval cohort.csv store --models")
+        for line in manual_commands()
+        if line.startswith("mil crossval cohort.csv store --models") and line.endswith(" --out run")
     ]
     return command
 
@@ -100,12 +123,12 @@ def write_radiomics(source, folder):
 
 @pytest.fixture(scope="module")
 def walked(demo, mil, tmp_path_factory):
-    """A user's folder in which every command of the README, then every further example, was run."""
+    """A user's folder in which every command of the manual, then every further example, was run."""
     folder, few = (tmp_path_factory.mktemp(name) for name in ("study", "few"))
     lay_out(demo, folder, few)
     write_patients(folder / "patients", 3, shape=(8, 32, 32))
     write_radiomics(demo / "cohort.csv", folder)
-    commands = [line for line in readme_commands() if line.startswith("mil ")]
+    commands = [line for line in manual_commands() if line.startswith("mil ")]
     examples = [line for verb in VERBS for line in help_examples(verb)]
     commands += [
         line for line in examples if line not in commands and not line.startswith("mil demo")
@@ -118,13 +141,13 @@ def walked(demo, mil, tmp_path_factory):
     return folder
 
 
-def test_the_readme_shows_every_verb():
-    commands = {line.split(" ", 1)[1] + " " for line in readme_commands()}
+def test_the_manual_shows_every_verb():
+    commands = {line.split(" ", 1)[1] + " " for line in manual_commands()}
     assert not [verb for verb in VERBS if not any(c.startswith(verb + " ") for c in commands)]
 
 
 @pytest.mark.slow
-def test_the_demo_has_run_the_readmes_cross_validation(demo):
+def test_the_demo_has_run_the_manuals_cross_validation(demo):
     """To the last setting, so that it need not be run again."""
     _, _, cohort, store, *words = shlex.split(main_command())
     values = dict(zip(words[::2], words[1::2], strict=True))
@@ -142,7 +165,7 @@ def test_the_demo_has_run_the_readmes_cross_validation(demo):
 
 
 @pytest.mark.slow
-def test_the_readmes_commands_leave_a_report_and_a_run_that_repeats(walked):
+def test_the_manuals_commands_leave_a_report_and_a_run_that_repeats(walked):
     assert (walked / "run" / "report.html").stat().st_size > 10_000
     first, again = (
         (walked / run / "predictions.csv").read_text().splitlines() for run in ("run", "again")
@@ -152,8 +175,8 @@ def test_the_readmes_commands_leave_a_report_and_a_run_that_repeats(walked):
 
 
 @pytest.mark.slow
-def test_the_readmes_python_runs(walked):
-    [code] = blocks("python")
+def test_the_manuals_python_runs(walked):
+    code = "\n".join(blocks("python"))
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=walked, capture_output=True, text=True, check=True
     )
@@ -165,29 +188,66 @@ def test_every_verb_shows_an_example(verb):
     assert help_examples(verb)
 
 
-def test_every_make_target_of_the_readme_exists():
-    targets = [line.split()[1] for line in readme_commands() if line.startswith("make ")]
-    assert targets == ["demo", "test"]
-    for target in [*targets, "check", "bench"]:
+def test_every_make_target_exists():
+    targets = [line.split()[1] for line in manual_commands() if line.startswith("make ")]
+    assert set(targets) == {"demo", "test"}
+    for target in [*targets, "check", "bench", "docs", "pictures"]:
         subprocess.run(["make", "-n", target], cwd=REPO, check=True, capture_output=True)
 
 
-def test_the_readme_shows_only_commands_that_are_run_here():
-    assert {line.split()[0] for line in readme_commands()} == {"mil", "make"}
+def test_only_commands_that_are_run_here_are_shown():
+    assert {line.split()[0] for line in manual_commands()} == {"mil", "make"}
+    shown = set(
+        re.findall(
+            r"^```(\w*)$", "\n".join(TEXTS[path] for path in TEXTS if path not in WRITTEN), re.M
+        )
+    )
+    assert shown - {""} <= {"console", "python", "csv", "toml", "text"}
 
 
 def test_the_demo_is_run_as_its_help_says():
     assert help_examples("demo") == ["mil demo --out demo"]
 
 
-def test_the_readme_says_of_the_log_rank_p_what_every_run_says():
-    assert f"is {CAVEAT}" in " ".join(README.split())
+def test_the_manual_says_of_the_log_rank_p_what_every_run_says():
+    assert f"is {CAVEAT}" in " ".join(TEXTS[REPO / "docs" / "survival-and-grade.md"].split())
 
 
-def test_the_readme_names_no_path_or_address_of_a_machine():
-    assert not re.search(
-        r"/(home|root|work|tmp|Users)/|https?://(?!\S*(keepachangelog|semver))", README
-    )
+def test_no_page_names_a_path_or_address_of_a_machine():
+    for path, text in TEXTS.items():
+        assert not re.search(r"/(home|root|work|tmp|Users)/|https?://", text), path
+
+
+def test_the_readme_is_short():
+    assert len(TEXTS[README].splitlines()) <= 120
+
+
+def anchors(text):
+    """Of the headings of a page, as Markdown renderers make them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.M)
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings
+    }
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_links_and_pictures_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", TEXTS[path].replace("\n", " ")):
+        name, _, anchor = target.partition("#")
+        to = (path.parent / name).resolve() if name else path
+        assert to.exists(), target
+        assert not anchor or anchor in anchors(to.read_text()), target
+
+
+def test_every_page_and_picture_is_shown():
+    assert {path.name for path in (REPO / "docs").glob("*.md")} == {path.name for path in PAGES}
+    shown = set(re.findall(r"pictures/([\w-]+\.png)", "\n".join(TEXTS.values())))
+    assert {path.name for path in (REPO / "docs" / "pictures").glob("*")} == shown
+
+
+def test_the_list_of_messages_is_current():
+    written = runpy.run_path(str(REPO / "docs" / "make_messages.py"))["write_page"]()
+    assert written == TEXTS[REPO / "docs" / "messages.md"], "Run docs/make_messages.py."
 
 
 def test_ci_calls_the_readmes_test_command_and_nothing_else():

@@ -123,7 +123,7 @@ def write_cohort(
         progress: called with 1 after each slide.
 
     Returns:
-        Path of `cohort.csv` with the columns case, slide, label, time (months) and event; written last.
+        Path of `cohort.csv`, written last: case, slide, label, time (months), event and grade.
     """
     for name in ("slides", "annotations", "key_regions"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -163,10 +163,10 @@ def write_cohort(
     rng = np.random.default_rng([spec.seed, len(cases)])
     _write_table(
         folder / "cohort.csv",
-        ("case", "slide", "label", "time", "event"),
+        ("case", "slide", "label", "time", "event", "grade"),
         [
-            (case, slide, label, *_draw_follow_up(label, rng))
-            for case, slide, label in zip(cases, slides, labels, strict=True)
+            (case, slide, label, *_draw_follow_up(label, rng), _grade(label, i))
+            for i, (case, slide, label) in enumerate(zip(cases, slides, labels, strict=True))
         ],
     )
     return folder / "cohort.csv"
@@ -184,6 +184,11 @@ def _draw_follow_up(label: str, rng: Rng) -> tuple[str, int]:
     event = rng.exponential(80 / 3 ** SUBTYPES.index(label))
     censoring = rng.uniform(12, 72)
     return f"{min(event, censoring):.1f}", int(event <= censoring)
+
+
+def _grade(label: str, number: int) -> int:
+    """1 to 3: each subtype has one or two neighbouring grades."""
+    return 1 + (SUBTYPES.index(label) + number % 2) // 2
 
 
 def key_tiles(key_regions: Path, coords_l0: NDArray[Any], side_l0: float) -> NDArray[np.bool_]:
