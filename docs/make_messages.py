@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli import main
-from cli.flags import with_flags
+from cli.flags import use_flags, with_flags
 
 assert main.app  # imported for the flags of all verbs
 
@@ -50,6 +50,7 @@ command shows options.
 
 def write_page() -> str:
     """The page as Markdown."""
+    use_flags({})  # of no verb
     listed: dict[str, set[str]] = {subject: set() for subject in SUBJECTS.values()}
     for root in ("features", "mil", "cli"):
         for path in sorted((REPO / root).rglob("*.py")):

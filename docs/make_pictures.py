@@ -43,7 +43,12 @@ def draw_all(demo: Path) -> None:
     """Every picture, from a demo."""
     report = demo / "run" / "report.html"
     shoot(report, "report", hidden="nav, main", height_px=540)
-    shoot(report, "results", hidden="header:has(h1), .alert, nav, section:not(#results)", height_px=640)
+    shoot(
+        report,
+        "results",
+        hidden="header:has(h1), .alert, nav, section:not(#results)",
+        height_px=640,
+    )
     shoot(report, "map", hidden="header:has(h1), .alert, nav, section:not(#typical)", height_px=620)
     with view(demo) as address:
         shoot(address, "viewer", height_px=760)
