@@ -103,6 +103,10 @@ class IdcOptions(Fetching):
     max_cases: int | None = field(
         default=None, metadata={"help": "Cases, drawn by --seed; all if left out."}
     )
+    slides_per_case: int | None = field(
+        default=None,
+        metadata={"help": "The first slides of a case: DX1, DX2, ...; all if left out."},
+    )
     seed: int = field(default=0, metadata={"help": "Seed of the draw of cases."})
     index: Path | None = field(
         default=None,
@@ -176,8 +180,8 @@ def idc(options: IdcOptions) -> None:
     """Fetch a collection of the Imaging Data Commons: DICOM slides, and series of CT, MRI and PET.
 
     Slides go to OUT/slides, for `mil extract`; series go to OUT/volumes, a folder per patient, for `mil
-    volumes table`. With --dry-run no network is needed: the index is a package. What others have computed
-    from the images is left out.
+    volumes table`. With --dry-run no network is needed: the index is a package. Slides of normal tissue,
+    frozen sections, and what others have computed from the images are left out.
     """
     from mil.fetch.idc_cohort import fetch_idc
 
@@ -187,6 +191,7 @@ def idc(options: IdcOptions) -> None:
         options.out,
         modality=options.modality,
         max_cases=options.max_cases,
+        slides_per_case=options.slides_per_case,
         seed=options.seed,
         index=options.index,
         **_transfer(options),

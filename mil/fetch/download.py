@@ -170,12 +170,18 @@ def _is_present(
 
 
 def _remove_old_parts(files: Sequence[RemoteFile], folder: Path) -> None:
-    """Remove unfinished files of another version, which cannot be continued."""
-    current = {file.part(folder) for file in files}
-    for inside in {part.parent for part in current}:
-        names = {part.name.rsplit(".", 2)[0] for part in current if part.parent == inside}
+    """Remove unfinished files that cannot be continued: of another version, or without a checksum.
+
+    After a power cut a file may have its length and not its content, which only a checksum shows.
+    """
+    names: dict[Path, set[str]] = {}
+    for file in files:
+        path = folder / file.place
+        names.setdefault(path.parent, set()).add(path.name)
+    current = {file.part(folder) for file in files if file.md5}
+    for inside, own in names.items():
         for other in inside.glob(f"*{PART}"):
-            if other not in current and other.name.rsplit(".", 2)[0] in names:
+            if other not in current and other.name.rsplit(".", 2)[0] in own:
                 other.unlink()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from features.files.atomic import write_atomic
 from features.files.parse import parse_json
 from features.files.tables import write_table
+from features.progress import Notify
 from mil.errors import FetchError
 from mil.fetch.download import Downloads, RemoteFile, leftover_note
 from mil.version import __version__
@@ -95,6 +96,13 @@ class CohortFolder:
                 self.versions[file.place] = file.version
         self._write_manifest(files)
         self._write_state(complete=not downloads.failed)
+
+    def report(self, notify: Notify | None) -> None:
+        """Pass on the notes."""
+        for note in self.notes:
+            if notify:
+                notify(note)
+        self.notes.clear()
 
     def write_table(
         self, name: str, header: Sequence[str], rows: Sequence[Sequence[object]]

@@ -30,7 +30,7 @@ from mil.fetch.subtypes import SUBTYPE_OF, plain_spelling
 
 SARCOMA = "TCGA-SARC"
 COLUMNS = ("case", "slide", "label", "site", "age", "sex", "time", "event", "mpp")
-LICENCE = "Open data of the GDC; cite the study and follow https://gdc.cancer.gov/access-data"
+LICENCE = "Open access, see https://gdc.cancer.gov/access-data; cite the study of the project"
 
 
 def fetch_gdc(
@@ -106,8 +106,10 @@ def _fill(
     options: FetchOptions,
 ) -> FetchedCohort:
     """Fetch the files and write the table of those that are there."""
+    notify = options.get("notify")
     with folder.claimed():
         folder.begin(plan.files)
+        folder.report(notify)
         progress = options.get("progress") or Silent()
         result = download(service, plan.files, folder.path, progress, folder.versions)
         there = {*result.new, *result.present}
@@ -120,9 +122,8 @@ def _fill(
         ]
         table = folder.write_table(COHORT, COLUMNS, rows)
         folder.finish(plan.files, result)
-    if notify := options.get("notify"):
-        for note in (*folder.notes, *result.notes):
-            notify(note)
+        folder.notes += result.notes
+        folder.report(notify)
     return replace(plan, downloads=result, table=table)
 
 

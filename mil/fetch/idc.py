@@ -20,8 +20,8 @@ BUCKET_ADDRESS = "https://{bucket}.s3.amazonaws.com"
 # Of the index: https://github.com/ImagingDataCommons/idc-index-data, one row per series.
 COLUMNS = (
     "collection_id", "analysis_result_id", "PatientID", "SeriesInstanceUID", "PatientAge", "PatientSex",
-    "Modality", "instanceCount", "license_short_name", "source_DOI", "aws_bucket", "crdc_series_uuid",
-    "series_size_MB",
+    "Modality", "SeriesDescription", "instanceCount", "license_short_name", "source_DOI", "aws_bucket",
+    "crdc_series_uuid", "series_size_MB",
 )  # fmt: skip
 BATCH_ROWS = 1 << 16
 UUID = re.compile(r"[0-9a-fA-F][0-9a-fA-F-]{7,}")
@@ -37,6 +37,7 @@ class IndexedSeries:
     Attributes:
         case: the patient within the collection.
         modality: of DICOM: CT, MR, PT, SM (slide microscopy), RTSTRUCT, RTDOSE, SEG, ...
+        description: of the series; of a slide how the tissue was prepared and what it is of.
         uid: SeriesInstanceUID.
         bucket, uuid: where its files are.
         n_files, n_bytes: of it.
@@ -47,6 +48,7 @@ class IndexedSeries:
 
     case: str
     modality: str
+    description: str
     uid: str
     bucket: str
     uuid: str
@@ -173,6 +175,7 @@ def _series(row: Mapping[str, Any]) -> IndexedSeries:
     return IndexedSeries(
         case=str(row["PatientID"]),
         modality=str(row["Modality"]),
+        description=" ".join(str(row["SeriesDescription"] or "").split()),
         uid=str(row["SeriesInstanceUID"]),
         bucket=bucket,
         uuid=uuid,

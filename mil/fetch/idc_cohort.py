@@ -36,6 +36,9 @@ OTHER_NAMES = {"MRI": "MR", "PET": "PT", "WSI": SLIDES}
 CASES = "cases.csv"
 AGE = re.compile(r"(\d{1,3})([DWMY])")
 PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
+# Of TCGA "FFPE HE TP DX1" and "Frozen HE NT TSA", of CPTAC "HE normal".
+NORMAL = re.compile(r"\bNT\b|(?i:\bnormal\b)")
+FROZEN = re.compile(r"(?i:\bfrozen\b)")
 SEX = {"F": "female", "M": "male"}
 
 
@@ -45,6 +48,7 @@ def fetch_idc(
     *,
     modality: Sequence[str] = (),
     max_cases: int | None = None,
+    slides_per_case: int | None = None,
     seed: int = 0,
     index: Path | str | None = None,
     **options: Unpack[FetchOptions],
@@ -53,14 +57,15 @@ def fetch_idc(
 
     ``out/volumes`` has one folder per patient with one per series, ``out/slides`` one folder per slide.
     ``out/cases.csv`` has age and sex of each case, ``out/cohort.csv`` the slides, ``out/manifest.csv`` where
-    each file came from. What others have computed from the images is left out. A second call fetches what is
-    missing. A dry run needs no network.
+    each file came from. Slides of normal tissue, frozen sections, and what others have computed from the
+    images are left out. A second call fetches what is missing. A dry run needs no network.
 
     Args:
         collection: as ``soft_tissue_sarcoma`` or ``rms_mutation_prediction``.
         out: the folder to fill.
         modality: CT, MR, PT, SM (slides), RTSTRUCT (outlines) or RTDOSE; all of these if empty.
         max_cases: cases, drawn by the seed; those of fewer are among those of more.
+        slides_per_case: the first slides of a case, by number (DX1, DX2, ...); all if not given.
         seed: of the draw.
         index: of all series, as Parquet or CSV; that of the package idc-index-data if not given.
         **options: see ``FetchOptions``.
@@ -77,21 +82,27 @@ def fetch_idc(
         print(found.n_bytes, [(part.name, part.n_files) for part in found.parts])
     """
     out, transfer = Path(out), transfer_of(options)
-    if max_cases is not None and max_cases < 1:
-        raise FetchError(f"max_cases is at least 1; got {max_cases}.")
+    for parameter, value in (("max_cases", max_cases), ("slides_per_case", slides_per_case)):
+        if value is not None and value < 1:
+            raise FetchError(f"{parameter} is at least 1; got {value}.")
     index = index or os.environ.get(INDEX_VARIABLE) or None
     name = re.sub(r"[\s-]+", "_", collection.strip()).lower()
     listed = find_series(name, Path(index) if index else None)
     modalities = _modalities(modality, listed)
     usable, left_out = _usable(listed, modalities)
-    chosen = _draw_cases(usable, max_cases, seed)
+    chosen = _first_slides(_draw_cases(usable, max_cases, seed), slides_per_case)
     if others := len({one.case for one in usable} - {one.case for one in chosen}):
         left_out["other cases"] = others
     plan = _plan(name, out, usable, chosen, left_out)
     if options.get("dry_run"):
         return plan
     server = transfer.server or os.environ.get(VARIABLE, "")
-    settings = {"modality": [*modalities], "max_cases": max_cases, "seed": seed}
+    settings = {
+        "modality": [*modalities],
+        "max_cases": max_cases,
+        "slides_per_case": slides_per_case,
+        "seed": seed,
+    }
     with Service(server, transfer) as service:
         folder = CohortFolder(out, name, server or BUCKET_ADDRESS, settings)
         return _fill(service, folder, chosen, plan, options)
@@ -129,6 +140,10 @@ def _usable(
             left_out["series computed from the images by others"] += 1
         elif one.modality not in modalities:
             left_out[f"series of {one.modality}"] += 1
+        elif one.modality == SLIDES and NORMAL.search(one.description):
+            left_out["slides of normal tissue"] += 1
+        elif one.modality == SLIDES and FROZEN.search(one.description):
+            left_out["frozen sections"] += 1
         else:
             usable.append(one)
     return tuple(sorted(usable, key=lambda one: modalities.index(one.modality))), dict(left_out)
@@ -141,6 +156,23 @@ def _draw_cases(
     images = {one.case for one in usable if not one.modality.startswith("RT")}
     cases = {*draw(images or {one.case for one in usable}, max_cases, seed)}
     return tuple(one for one in usable if one.case in cases)
+
+
+def _first_slides(series: Sequence[IndexedSeries], n: int | None) -> tuple[IndexedSeries, ...]:
+    """The series without slides of a case after so many, by the numbers in their descriptions."""
+    slides = sorted((one for one in series if one.modality == SLIDES), key=_slide_order)
+    count = Counter[str]()
+    left_out = set()
+    for one in slides:
+        count[one.case] += 1
+        if n is not None and count[one.case] > n:
+            left_out.add(one.uid)
+    return tuple(one for one in series if one.uid not in left_out)
+
+
+def _slide_order(slide: IndexedSeries) -> tuple[int, str, str]:
+    numbers = re.findall(r"\d+$", slide.description)
+    return int(numbers[0]) if numbers else 1_000, slide.description, slide.uid
 
 
 def _plan(
@@ -196,14 +228,14 @@ def _fill(
             in_threads(service, chosen, ask)
         files = tuple(file for one in chosen for file in files_of[one.uuid])
         folder.begin(files)
+        folder.report(options.get("notify"))
         result = download(service, files, folder.path, progress, folder.versions)
         there = {*result.new, *result.present}
         whole = [one for one in chosen if all(f.place in there for f in files_of[one.uuid])]
         table = _write_tables(folder, whole)
         folder.finish(files, result)
-    if notify := options.get("notify"):
-        for note in (*folder.notes, *result.notes):
-            notify(note)
+        folder.notes += result.notes
+        folder.report(options.get("notify"))
     return replace(plan, files=files, downloads=result, table=table)
 
 
@@ -257,10 +289,15 @@ def _write_tables(folder: CohortFolder, series: Sequence[IndexedSeries]) -> Path
     if not slides:
         return None
     rows = [
-        (safe_name(one.case), Path(series_place(one)).name, *facts[safe_name(one.case)])
+        (
+            safe_name(one.case),
+            Path(series_place(one)).name,
+            *facts[safe_name(one.case)],
+            one.description,
+        )
         for one in slides
     ]
-    return folder.write_table(COHORT, ("case", "slide", "age", "sex"), sorted(rows))
+    return folder.write_table(COHORT, ("case", "slide", "age", "sex", "specimen"), sorted(rows))
 
 
 def years(age: str) -> str:

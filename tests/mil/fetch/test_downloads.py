@@ -338,6 +338,14 @@ def test_another_selection_in_the_folder_is_said_and_nothing_is_lost(network, fe
     assert network.bytes_sent() == sent
 
 
+def test_another_selection_is_said_before_anything_is_fetched(network, fetch, monkeypatch):
+    fetch(subtypes=["SS"])
+    monkeypatch.setattr(download, "free_bytes", lambda folder: 0)
+    with pytest.raises(FetchError, match="are free at"):
+        fetch(subtypes=["DF"])
+    assert "subtypes=SS, now DF" in fetch.notes[0]
+
+
 def test_another_project_needs_another_folder(fetch):
     fetch(subtypes=["DF"])
     with pytest.raises(FetchError, match=r"holds files of TCGA-SARC\. Choose another folder"):

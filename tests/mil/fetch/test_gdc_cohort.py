@@ -126,6 +126,7 @@ def test_the_table_says_what_is_known_of_a_case(network, fetch):
         "follow_ups": [{"days_to_follow_up": 30}, {"days_to_follow_up": 700}, {}],
     }
     network.cases[1]["demographic"] |= {"vital_status": "Dead", "days_to_death": None}
+    network.cases[4]["diagnoses"][0]["days_to_last_follow_up"] = -3
     rows = rows_of(fetch())
     assert rows["TCGA-DX-A001"] | {"slide": ""} == {
         "case": "TCGA-DX-A001", "slide": "", "label": "LMS", "site": "DX", "age": "44", "sex": "male",
@@ -134,6 +135,9 @@ def test_the_table_says_what_is_known_of_a_case(network, fetch):
     assert rows["TCGA-DX-A003"]["time"] + rows["TCGA-DX-A003"]["event"] == "1031"
     assert rows["TCGA-DX-A003"]["age"] == "60.0"
     assert rows["TCGA-3B-A002"]["time"] == rows["TCGA-3B-A002"]["event"] == ""  # dead, no date
+    assert (
+        rows["TCGA-DX-A005"]["time"] + rows["TCGA-DX-A005"]["event"] == ""
+    )  # before the diagnosis
     assert rows["TCGA-3B-A901"]["time"] == ""  # vital status not known
 
 

@@ -42,8 +42,8 @@ class Collection:
         row = {
             "collection_id": collection, "analysis_result_id": analysis, "PatientID": case,
             "SeriesInstanceUID": f"1.2.{len(self.rows)}", "PatientAge": "046M", "PatientSex": "F",
-            "Modality": modality, "instanceCount": len(files), "license_short_name": "CC BY 3.0",
-            "source_DOI": "10.7937/made", "aws_bucket": "bucket", "crdc_series_uuid": own,
+            "Modality": modality, "SeriesDescription": "FFPE HE", "instanceCount": len(files),
+            "license_short_name": "CC BY 3.0", "source_DOI": "10.7937/made", "aws_bucket": "bucket", "crdc_series_uuid": own,
             "series_size_MB": size / 1e6,
         }  # fmt: skip
         self.rows.append(row | facts)
@@ -189,6 +189,35 @@ def test_what_others_computed_and_cannot_be_read_is_left_out(collection, fetch_s
     }
 
 
+def test_slides_of_normal_tissue_and_frozen_sections_are_left_out(collection, fetch_series):
+    descriptions = {
+        "p1": [
+            "FFPE HE TP DX10",
+            "FFPE HE TP DX2",
+            "Frozen HE TP TSA",
+            "FFPE HE NT DX1",
+            "FFPE HE TP DXA",
+        ],
+        "p2": ["HE normal", "HE  tumor", "Frozen HE NT TSB"],
+        "p3": ["HE Normal"],
+    }
+    for case, own in descriptions.items():
+        for text in own:
+            collection.add(case, "SM", random_files(1, text), SeriesDescription=text)
+    found = fetch_series("made_sarcoma")
+    assert found.left_out == {"slides of normal tissue": 4, "frozen sections": 1}
+    with found.table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    specimens = sorted((row["case"], row["specimen"]) for row in rows)
+    assert specimens == [
+        ("p1", "FFPE HE TP DX10"), ("p1", "FFPE HE TP DX2"), ("p1", "FFPE HE TP DXA"), ("p2", "HE tumor"),
+    ]  # fmt: skip
+    first = fetch_series("made_sarcoma", slides_per_case=2)
+    with first.table.open(newline="") as file:
+        taken = {row["specimen"] for row in csv.DictReader(file)}
+    assert taken == {"FFPE HE TP DX2", "FFPE HE TP DX10", "HE tumor"}
+
+
 def test_modalities_have_other_names_too(collection, fetch_series):
     for modality in ("CT", "MR", "PT", "SEG"):
         collection.add("p1", modality, random_files(2, modality))
@@ -244,6 +273,19 @@ def test_a_tag_of_several_parts_is_no_checksum_and_its_change_is_noticed(
     assert [place.rpartition("/")[2] for place in again.downloads.new] == [files[0][0]]
 
 
+def test_a_part_without_a_checksum_is_not_continued_by_a_later_call(
+    network, collection, fetch_series, tmp_path
+):
+    [(name, data)] = random_files(1, 1)
+    tag = "0123456789abcdef0123456789abcdef-3"
+    own = collection.add("p1", "CT", [(name, data)], tags=[(name, tag)])
+    place = tmp_path / "out" / "volumes" / "p1" / f"CT-{own[:8]}"
+    place.mkdir(parents=True)
+    (place / f"{name}.{tag[:12]}.part").write_bytes(bytes(500))  # as a power cut may leave it
+    fetch_series("made_sarcoma")
+    assert [path.read_bytes() for path in place.iterdir()] == [data]
+
+
 def test_a_series_that_is_not_whole_is_said(network, collection, fetch_series, tmp_path):
     collection.add("p1", "SM", random_files(2, 1))
     collection.add("p2", "SM", random_files(2, 2))
@@ -294,6 +336,8 @@ def test_names_that_cannot_be_are_said(collection, fetch_series, tmp_path):
         fetch_series("Made Sarkoma")
     with pytest.raises(FetchError, match="max_cases is at least 1; got 0"):
         fetch_series("made_sarcoma", max_cases=0)
+    with pytest.raises(FetchError, match="slides_per_case is at least 1; got -1"):
+        fetch_series("made_sarcoma", slides_per_case=-1)
     with pytest.raises(FetchError, match="cannot be read"):
         fetch_idc("made_sarcoma", tmp_path, index=tmp_path / "absent.csv")
 
