@@ -60,7 +60,9 @@ def write_page() -> str:
     parts = [INTRODUCTION]
     for subject, texts in listed.items():
         if texts:
-            lines = (f"- {text}" for text in sorted(texts, key=lambda text: text.lstrip("… :`'")))
+            lines = (
+                f"- {text}" for text in sorted(texts, key=lambda text: (text.lstrip("… :`'"), text))
+            )
             parts.append("\n".join([f"## {subject}", "", *lines, ""]))
     return "\n".join(parts)
 

@@ -108,7 +108,10 @@ def download(
 def _refuse_twins(files: Sequence[RemoteFile]) -> None:
     for place, n_files in Counter(file.place for file in files).items():
         if n_files > 1:
-            raise FetchError(f"The service lists {n_files} files called {Path(place).name}.")
+            raise FetchError(
+                f"The service lists {n_files} files called {Path(place).name}. It may be "
+                "replacing one: try again later."
+            )
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -26,6 +26,7 @@ CASE_FIELDS = (
     "diagnoses.age_at_diagnosis", "diagnoses.days_to_last_follow_up",
     "diagnoses.diagnosis_is_primary_disease", "follow_ups.days_to_follow_up",
 )  # fmt: skip
+FILE_LIST, CASE_LIST = "The list of slide images", "The list of cases"
 DAYS_PER_YEAR = 365.25
 SAFE_NAME = re.compile(r"[\w()+,@=][\w()+,@=. -]*")
 TUMOUR_TYPE = re.compile(r"(?!.*normal).*(tumou?r|metasta|recurren|primary)", re.IGNORECASE)
@@ -188,13 +189,17 @@ def _slide_file(hit: Mapping[str, Any]) -> SlideFile:
             for sample in case.get("samples", ())
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _unexpected("A slide image of the service", error) from error
+        raise _unexpected(FILE_LIST, error) from error
     if not SAFE_NAME.fullmatch(name) or not re.fullmatch(r"[\w-]+", file_id):
         raise FetchError(
-            f"The service names a file {name!r} ({file_id!r}), which is no name of a file."
+            f"The service names a file {name!r} ({file_id!r}), which is no name of a file. "
+            "Check the address of the server."
         )
     if not re.fullmatch(r"[0-9a-f]{32}", md5) or size < 0:
-        raise FetchError(f"The service states {md5!r} as the md5 and {size} as the size of {name}.")
+        raise FetchError(
+            f"The service states {md5!r} as the md5 and {size} as the size of {name}. "
+            "Check the address of the server."
+        )
     barcode = parse_barcode(name)
     if barcode:
         kind = barcode.kind == DIAGNOSTIC, barcode.is_tumour
@@ -235,7 +240,7 @@ def _case_facts(hit: Mapping[str, Any], field: str) -> CaseFacts:
             event=event,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _unexpected("A case of the service", error) from error
+        raise _unexpected(CASE_LIST, error) from error
 
 
 def _primary(diagnoses: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

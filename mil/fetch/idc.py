@@ -89,7 +89,7 @@ def find_series(collection: str, index: Path | None = None) -> tuple[IndexedSeri
             names = sorted({str(row["collection_id"]) for row in rows(index, "")})
             raise FetchError(
                 f"There is no collection {collection!r}.{suggest(collection, names)} The index has "
-                f"{len(names)}."
+                f"{len(names)}; one of a later release may have more: pip install -U idc-index-data."
             )
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise FetchError(

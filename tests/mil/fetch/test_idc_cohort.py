@@ -43,7 +43,8 @@ class Collection:
             "collection_id": collection, "analysis_result_id": analysis, "PatientID": case,
             "SeriesInstanceUID": f"1.2.{len(self.rows)}", "PatientAge": "046M", "PatientSex": "F",
             "Modality": modality, "SeriesDescription": "FFPE HE", "instanceCount": len(files),
-            "license_short_name": "CC BY 3.0", "source_DOI": "10.7937/made", "aws_bucket": "bucket", "crdc_series_uuid": own,
+            "license_short_name": "CC BY 3.0", "source_DOI": "10.7937/made", "aws_bucket": "bucket",
+            "crdc_series_uuid": own,
             "series_size_MB": size / 1e6,
         }  # fmt: skip
         self.rows.append(row | facts)
