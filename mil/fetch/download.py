@@ -156,17 +156,16 @@ def _is_present(
     path = folder / file.place
     if not path.is_file():
         return False
-    size, earlier = path.stat().st_size, versions.get(file.place, file.version)
-    if size != file.size or earlier != file.version:
+    size = path.stat().st_size
+    if versions.get(file.place, file.version) != file.version:
         result.notes.append(
-            f"{file.place}: the service lists another version than the one that is there "
-            f"({format_bytes(file.size)}, before {format_bytes(size)}). It is fetched again."
+            f"{file.place}: the service has replaced it ({format_bytes(file.size)}, before "
+            f"{format_bytes(size)}). It is fetched again."
         )
         return False
-    if service.settings.verify and file.md5 and _md5(path).hexdigest() != file.md5:
-        result.notes.append(
-            f"{file.place}: the file was changed or is damaged. It is fetched again."
-        )
+    verified = not (service.settings.verify and file.md5) or _md5(path).hexdigest() == file.md5
+    if size != file.size or not verified:
+        result.notes.append(f"{file.place}: was changed or is damaged. It is fetched again.")
         return False
     result.present.append(file.place)
     return True
@@ -273,8 +272,6 @@ def _receive(
 ) -> None:
     """Continue the unfinished file until it has its size."""
     most = _size(part)
-    if most > file.size:
-        part.unlink()
     while _size(part) < file.size or not part.exists():
         try:
             _receive_once(service, file, part, received)

@@ -144,6 +144,8 @@ class Network:
         faults: what befalls the next requests, by the beginning of their paths.
         sent: bytes of the bodies by path.
         requests: (method, path, Range).
+        page: most hits of an answer.
+        ends_after: hits, whatever the total.
         delay_s, pace_s: before content, and between its pieces.
         busiest: most requests for content at once.
     """
@@ -154,6 +156,7 @@ class Network:
         self.faults = defaultdict(deque)
         self.sent, self.requests = Counter(), []
         self.page = 10_000
+        self.ends_after = None
         self.delay_s = self.pace_s = 0.0
         self.busiest = self._busy = 0
         self.address = ""
@@ -283,7 +286,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
+        if "no length" in fault:
+            self.send_header("Connection", "close")
+        else:
+            self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if "cut" in fault:
             data = data[: int(fault.partition("cut ")[2])]
@@ -312,7 +318,9 @@ class _Handler(BaseHTTPRequestHandler):
             hits = sorted(hits, key=lambda hit: hit[key])
         first, size = question.get("from", 0), min(question["size"], self.network.page)
         fields = [field.split(".") for field in question["fields"].split(",")]
-        part = [_pruned(hit, fields) for hit in hits[first : first + size]]
+        part = [
+            _pruned(hit, fields) for hit in hits[: self.network.ends_after][first : first + size]
+        ]
         return {"data": {"hits": part, "pagination": {"total": len(hits), "from": first}}}
 
 

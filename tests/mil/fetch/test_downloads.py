@@ -137,6 +137,19 @@ def test_a_file_of_another_size_than_listed_is_said(network, fetch, change):
     assert not (fetch.out / "slides" / file["file_name"]).exists()
 
 
+@pytest.mark.parametrize("change", [0, 5])
+def test_a_server_need_not_say_how_much_it_sends(network, fetch, change):
+    file = listed(network)
+    network.faults[data_path(file)].append("no length")
+    whole = content(file["file_id"], file["file_size"])
+    network.contents[file["file_id"]] = whole + b"x" * change
+    found = fetch(**SS)
+    assert [f"has over {file['file_size']:,} bytes" in reason for reason in found.failed] == [
+        True
+    ] * (change > 0)
+    assert (fetch.out / "slides" / file["file_name"]).exists() == (change == 0)
+
+
 def test_a_file_that_changes_size_between_two_requests_is_said(network, fetch):
     file = listed(network)
     whole = content(file["file_id"], file["file_size"])
@@ -278,6 +291,7 @@ def test_a_part_of_another_version_is_not_continued(network, fetch):
     network.contents[file["file_id"]] = content("newer", file["file_size"])
     found = fetch(**SS)
     assert sums(fetch.out) == promised(found)
+    assert network.sent[data_path(file)] == 900 + file["file_size"]
 
 
 def test_a_part_that_is_too_long_is_begun_again(network, fetch):
@@ -312,8 +326,17 @@ def test_a_file_that_the_service_replaced_is_fetched_again_and_said(network, fet
         assert (fetch.out / "slides" / file["file_name"]).is_file()
     found = fetch(**SS)
     assert sums(fetch.out) == promised(found)
-    assert "lists another version" in fetch.notes[-1]
+    assert "the service has replaced it" in fetch.notes[-1]
     assert len(fetch(**SS).downloads.present) == 3
+
+
+def test_a_file_that_lost_its_end_is_fetched_again(network, fetch):
+    found = fetch(**SS)
+    path = fetch.out / found.files[0].place
+    path.write_bytes(path.read_bytes()[:-1])
+    assert fetch(**SS).downloads.new == [found.files[0].place]
+    assert sums(fetch.out) == promised(found)
+    assert "changed or is damaged" in fetch.notes[-1]
 
 
 def test_a_damaged_file_is_found_by_verification(network, fetch):

@@ -168,6 +168,12 @@ def test_all_pages_of_an_answer_are_read(network, fetch, monkeypatch):
     assert fetch(dry_run=True).files == whole.files
 
 
+def test_a_list_that_ends_early_is_said(network, fetch):
+    network.ends_after = 9
+    with pytest.raises(FetchError, match=r"lists 9 of \d+ hits"):
+        fetch()
+
+
 def test_the_field_of_the_label_can_be_another(network, fetch):
     network.cases[2]["disease_type"] = "SOFT tissue  tumours"  # the commonest form is taken
     found = fetch(dry_run=True, label_field="cases.disease_type", max_per_subtype=3)
