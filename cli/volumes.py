@@ -389,12 +389,15 @@ def _show_radiomics(result: "RadiomicsBags", out: Path) -> None:
     say(
         f"{counted(len(result.cases), 'case')} with {len(result.names)} features of {result.tool}: {out}"
     )
+    say(f"Features: {listed(result.names)}.")
     if result.repeated:
         say(
             f"Agreement of two readings of {counted(result.repeated, 'case')}; no outcome was read."
         )
     if result.left_out:
-        say(f"{len(result.left_out)} features are left out: {out / 'features.csv'} says why.")
+        say(
+            f"{counted(len(result.left_out), 'feature')} left out: {out / 'features.csv'} says why."
+        )
     for case, reason in result.incomplete.items():
         complain(f"{case}: {reason}; it has no bag.")
     say(

@@ -10,13 +10,12 @@ Source: DICOM PS3.3, C.8.8.6 (ROI contours).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from features.errors import AnnotationError
+from features.volumes.between import fill_gaps, gap_notes, shape_between, volume_by_lesion
 from features.volumes.volume import PLANES, Grid
 
 MIN_POINTS = 3
@@ -104,12 +103,10 @@ def mask_of_contours(
     drawn = _draw(outlines, (grid.shape[in_plane[0]], grid.shape[in_plane[1]]), name, notes)
     values, slices, drawn_ml = _at_slices(drawn, places, count, step_mm, steps_mm, notes)
     if empty := sorted(set(range(min(slices), max(slices))) - set(slices)):
-        words = "have no contour and are outside; they can be filled (allow=sparse)"
         if fill_between:
-            words = "are filled with a shape between theirs"
-            values = _fill_between(values, slices, steps_mm)
-            drawn_ml = _drawn_ml(drawn, places * step_mm, math.inf, steps_mm)
-        notes.append(f"{len(empty)} slices between contoured ones {words}")
+            values = fill_gaps(values, slices, steps_mm)
+            drawn_ml = volume_by_lesion(drawn, places * step_mm, step_mm, steps_mm)
+        notes += gap_notes(values, slices, empty, step_mm, allowed=fill_between)
     values = np.ascontiguousarray(np.moveaxis(values, 0, 2 - axis))
     if not values.any():
         raise AnnotationError(
@@ -266,7 +263,7 @@ def _cut_between(
             out[:] = drawn[nearest]
         return reached
     share = -distances[above - 1] / (distances[above] - distances[above - 1])
-    out[:] = _shape_between(drawn[above - 1], drawn[above], share, steps_mm)
+    out[:] = shape_between(drawn[above - 1], drawn[above], share, steps_mm)
     return True
 
 
@@ -338,46 +335,3 @@ def fill_even_odd(outline: NDArray[np.float64], shape: tuple[int, int]) -> NDArr
             np.add.at(crossings, (crossed, np.clip(np.ceil(x), 0, columns).astype(int)), 1)
     inside: NDArray[np.bool_] = np.cumsum(crossings, axis=1)[:, :columns] % 2 == 1
     return inside
-
-
-def _fill_between(
-    values: NDArray[np.bool_], slices: list[int], steps_mm: list[float]
-) -> NDArray[np.bool_]:
-    """Slices between contoured ones, where the mean of the depths in both neighbours is above 0.
-
-    Source: Raya and Udupa, IEEE TMI 1990.
-    """
-    filled = values.copy()
-    for below, above in pairwise(slices):
-        for place in range(below + 1, above):
-            share = (place - below) / (above - below)
-            filled[place] = _shape_between(values[below], values[above], share, steps_mm)
-    return filled
-
-
-def _shape_between(
-    below: NDArray[np.bool_], above: NDArray[np.bool_], share: float, steps_mm: list[float]
-) -> NDArray[np.bool_]:
-    """Pixels where the mean of the depths in two planes is above 0; ``share`` is the weight of the upper."""
-    if not (below.any() and above.any()):
-        return np.zeros_like(below)
-    depth = depth_mm(below, steps_mm) * (1 - share) + depth_mm(above, steps_mm) * share
-    inside: NDArray[np.bool_] = depth > 0
-    return inside
-
-
-def depth_mm(region: NDArray[np.bool_], steps_mm: Sequence[float]) -> NDArray[np.float64]:
-    """Distance from the border of a region in mm: positive inside, negative outside.
-
-    Args:
-        region: of any dimension, with a voxel inside.
-        steps_mm: between voxels along each axis.
-    """
-    half = min(steps_mm) / 2  # the border lies half way between centres
-    if not region.any():
-        return np.full(region.shape, -np.inf)
-    if region.all():
-        return np.full(region.shape, np.inf)
-    inside = ndimage.distance_transform_edt(region, steps_mm) - half
-    outside = ndimage.distance_transform_edt(~region, steps_mm) - half
-    return np.where(region, inside, -outside)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import VolumeError
-from features.volumes.contours import Mask, depth_mm
+from features.volumes.between import depth_mm
+from features.volumes.contours import Mask
 from features.volumes.libraries import simpleitk
 from features.volumes.volume import Grid, Volume
 

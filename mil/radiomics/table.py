@@ -5,7 +5,6 @@ another kind, such as an outcome in numbers, would otherwise be learnt from.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,21 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.summary import listed
+from mil.data.columns import is_follow_up
 from mil.data.headers import RADIOMICS, first_column
-from mil.data.names import check_spelling
+from mil.data.names import check_spelling, plain_header
 from mil.data.sheet import Sheet, read_sheet, with_decimal_points
 from mil.data.values import is_missing, read_number
 from mil.errors import CohortError
+from mil.radiomics.families import TOOLS, is_feature
 
-FILTERS = "original|wavelet|log|square|squareroot|logarithm|exponential|gradient|lbp"
-FAMILIES = {  # patterns of names, by the tool that writes them
-    "pyradiomics": rf"(?:.+_)?(?:{FILTERS})(?:-[^_]*)?_(?:shape|shape2D|firstorder|gl[cdrs]\w*|ngtdm)_.+",
-    "mirp": r"(?:\w+_)?(?:morph|loc_peak|stat|ivh|ih|cm|rlm|szm|dzm|ngt|ngl)_[a-z].*",
-    "nyxus": r"3?(?:GLCM|GLRLM|GLSZM|GLDZM|GLDM|NGTDM|NGLDM|GABOR|ZERNIKE2D)_.+"
-    r"|3?(?:COV|ENERGY|ENTROPY|KURTOSIS|SKEWNESS|MEAN|MEDIAN|MAX|MIN|MODE|RANGE|UNIFORMITY|VARIANCE"
-    r"|INTERQUARTILE_RANGE|ROOT_MEAN_SQUARED|STANDARD_DEVIATION|INTEGRATED_INTENSITY|P\d\d"
-    r"|(?:ROBUST_)?MEAN_ABSOLUTE_DEVIATION|AREA|VOLUME|SPHERICITY|COMPACTNESS\d?)",
-}
+OF_CASES = ("label", "split", "site", "slide")  # columns of a table of cases, never features
 
 
 @dataclass(frozen=True)
@@ -63,6 +56,7 @@ def read_feature_table(path: Path, columns: Sequence[str] = ()) -> FeatureTable:
     Args:
         path: CSV or a workbook.
         columns: patterns of the names of features, with ``*`` and ``?``; empty recognises those of the tools.
+            Labels and what is known from the follow-up alone are features only if they are named in full.
 
     Raises:
         CohortError: there is no column of cases, no feature, a case twice, or a cell that is no number.
@@ -105,19 +99,25 @@ def _features(sheet: Sheet, columns: Sequence[str], others: Sequence[str]) -> tu
     """The tool, and the columns that are features."""
     names = [name for name in sheet.header if name not in others]
     if columns:
-        chosen = [name for name in names if any(fnmatchcase(name, one) for one in columns)]
+        matching = [name for name in names if any(fnmatchcase(name, one) for one in columns)]
+        chosen = [name for name in matching if name in columns or not _is_outcome(name)]
         if not chosen:
             raise CohortError(
                 f"{sheet.path}: no column is named like {', '.join(columns)}. It has {listed(sheet.header)}."
             )
         return "columns", chosen
-    for tool, pattern in FAMILIES.items():
-        if chosen := [name for name in names if re.fullmatch(pattern, name)]:
+    for tool in TOOLS:
+        if chosen := [name for name in names if is_feature(name, tool) and not _is_outcome(name)]:
             return tool, chosen
     raise CohortError(
         f"{sheet.path}: no column is named like a feature of pyradiomics, MIRP or Nyxus; it has "
         f"{listed(sheet.header)}. Name the features (columns), with * for any letters, and no outcome."
     )
+
+
+def _is_outcome(name: str) -> bool:
+    """Whether a column, by its name, is an outcome or of a table of cases, which a pattern may fit too."""
+    return is_follow_up(name) or plain_header(name) in OF_CASES
 
 
 def _rows(

@@ -221,6 +221,58 @@ def test_gaps_between_contours_are_counted_or_filled():
     assert (filled.values[2] != middle).sum() <= 0.1 * middle.sum()
 
 
+def test_nothing_is_filled_between_two_lesions():
+    """Their outlines do not lie over each other; each is filled by itself."""
+    apart = [circle(3, 0, (4, 4)), circle(3, 5, (14, 13))]
+    region, filled = mask(*apart), mask(*apart, fill_between=True)
+    assert np.array_equal(filled.values, region.values)
+    assert filled.drawn_ml == filled.volume_ml
+    assert filled.notes == (
+        "4 slices between contoured ones are outside: no outline of one side lies over one of the other, as "
+        "between two lesions",
+    )
+    one, other = [circle(3, z, (4, 4)) for z in (0, 3)], [circle(3, z, (14, 13)) for z in (0, 3, 5)]
+    both = mask(*one, *other, fill_between=True)
+    alone = [mask(*some, fill_between=True).values for some in (one, other)]
+    assert np.array_equal(both.values, alone[0] | alone[1])
+    sizes = [mask(*some, fill_between=True).drawn_ml for some in (one, other)]
+    assert both.drawn_ml == pytest.approx(sum(sizes), rel=0.1)
+    assert both.notes == (
+        "3 slices between contoured ones are filled with a shape between theirs, over up to 9.0 mm",
+    )
+
+
+def test_a_lesion_that_forks_is_filled_on_both_sides_and_an_end_is_left():
+    trunk, arms = circle(8, 0), [circle(2.5, 4, (6, 9.6)), circle(2.5, 4, (16.5, 9.6))]
+    filled = mask(trunk, *arms, fill_between=True).values
+    assert all(filled[2, 10, x] for x in (6, 16))
+    far = mask(
+        circle(3, 0, (4, 4)), circle(3, 2, (4, 4)), circle(3, 5, (14, 13)), fill_between=True
+    )
+    assert far.values.any(axis=(1, 2)).tolist() == [True, True, True, False, False, True]
+    assert "1 slices between" in far.notes[0]
+    assert "2 slices between contoured ones are outside" in far.notes[1]
+
+
+def test_two_lesions_have_their_volumes_however_far_they_lie_apart():
+    grid = Grid((60, 20, 24), GRID.spacing_mm, GRID.origin_mm, GRID.direction)
+    slice_ml = mask(circle(3, 0, (5, 5)), grid=grid).volume_ml
+    for above, step in ((4, 1), (20, 1), (41, 2), (20, 0.25)):
+        planes = np.arange(0, 4.01, step)
+        contours = [circle(3, z, (5, 5), grid=grid) for z in planes]
+        contours += [circle(3, z + above + 4, (15, 13), grid=grid) for z in planes]
+        region = mask(*contours, grid=grid, fill_between=True)
+        assert region.drawn_ml == pytest.approx(2 * slice_ml * (4 + step), rel=0.02)
+        assert region.volume_ml == pytest.approx(2 * slice_ml * 5, rel=0.02)
+
+
+def test_dense_planes_with_a_gap_of_one_lesion_are_one_volume():
+    low = [circle(5, 0.25 * k) for k in range(5)]
+    high = [circle(5, 4 + 0.25 * k) for k in range(5)]
+    filled = mask(*low, *high, fill_between=True)
+    assert filled.drawn_ml == pytest.approx(np.pi * 25 / 1000 * 5.25 * GRID.spacing_mm[2], rel=0.05)
+
+
 def test_contours_beyond_the_slices_are_an_error_in_mm():
     with pytest.raises(
         AnnotationError, match=r"GTV: 1 of 2 contours lie beyond.*by up to 4\.50 mm"

@@ -102,21 +102,46 @@ def test_a_table_of_unknown_names_is_refused_until_features_are_named(tmp_path):
         read_feature_table(table, ("foo*",))
 
 
-@pytest.mark.parametrize(
-    ("tool", "names"),
-    [
-        ("pyradiomics", ["original_shape_Sphericity", "wavelet-HHH_gldm_SmallDependenceEmphasis",
-                         "CT_original_firstorder_90Percentile", "lbp-3D-k_glrlm_RunEntropy"]),
-        ("mirp", ["morph_volume", "stat_mean", "cm_contrast_d1_3d_v_mrg_fbs_w25.0", "ngl_lde_d1_a0.0_3d"]),
-        ("nyxus", ["MEAN", "GLCM_ASM_0", "3GLRLM_SRE", "ZERNIKE2D_Z0", "P10"]),
+NAMES = {
+    "pyradiomics": [
+        "original_shape_Sphericity", "wavelet-HHH_gldm_SmallDependenceEmphasis", "lbp-3D-k_glrlm_RunEntropy",
+        "CT_original_firstorder_90Percentile", "log-sigma-3-5-mm-3D_glszm_ZonePercentage",
+        "wavelet.LH_shape2D_MeshSurface", "squareroot_ngtdm_Strength",
     ],
-)  # fmt: skip
-def test_features_are_recognised_by_the_names_of_their_tools(tmp_path, tool, names):
-    others = ["loc_recurrence", "LABEL", "OS_MONTHS", "original_label", "logarithm", "status"]
-    rows = [[f"c{i}", *range(len(names)), *range(len(others))] for i in range(3)]
-    table = read_feature_table(write(tmp_path / "t.csv", rows, ["case", *names, *others]))
+    "mirp": [
+        "morph_volume", "morph_vol_dens_conv_hull", "stat_mean", "ih_max_grad_g_fbn_n32", "ivh_diff_i10_i90",
+        "cm_contrast_d1_3d_v_mrg_fbs_w25.0", "ngl_lde_d1_a0.0_3d", "szm_zsnu_norm_2.5d_fbn_n16",
+        "wavelet_coif1_level_1_hhl_stat_p90", "T1_stat_qcod", "loc_peak_glob", "rlm_r_perc_3d_avg",
+    ],
+    "nyxus": [
+        "MEAN", "GLCM_ASM_0", "3GLRLM_SRE", "ZERNIKE2D_Z0", "P10", "3P99", "3GLCM_CLUPROM_AVE",
+        "3AREA_2_VOLUME", "ROBUST_MEAN_ABSOLUTE_DEVIATION", "GABOR_3", "3MAJOR_AXIS_LEN", "NGTDM_BUSYNESS",
+    ],
+}  # fmt: skip
+NO_FEATURES = [
+    "loc_recurrence", "LABEL", "OS_MONTHS", "original_label", "logarithm", "status", "P16", "P53", "P63_ihc",
+    "vital_stat_dead", "met_stat_m1", "vital_stat", "stat", "cm_size", "tumour_morph_type", "ih_score",
+    "target_log_glcm_x", "logits_glcm_Mean", "original_glcm", "MIN_FOLLOW_UP", "MAXIMUM", "P100", "GRADE",
+    "stat_alive", "loc_peak_date", "ivh_stage", "AREA_CODE", "DEATH", "VITAL_STATUS", "RANGE_OF_MOTION",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("tool", NAMES)
+def test_features_are_recognised_by_the_names_of_their_tools(tmp_path, tool):
+    names = NAMES[tool]
+    rows = [[f"c{i}", *range(len(names)), *range(len(NO_FEATURES))] for i in range(3)]
+    table = read_feature_table(write(tmp_path / "t.csv", rows, ["case", *names, *NO_FEATURES]))
     assert table.tool == tool
     assert list(table.names) == names
+    with pytest.raises(CohortError, match="no column is named like a feature"):
+        read_feature_table(write(tmp_path / "u.csv", [["a", *NO_FEATURES]], ["case", *NO_FEATURES]))
+
+
+def test_a_pattern_never_takes_an_outcome(tmp_path):
+    header = ["case", "t1", "OS_time", "label", "days_to_death", "tumour_recurrence", "split"]
+    table = write(tmp_path / "t.csv", [["a", 1, 2, 3, 4, 5, 6], ["b", 2, 3, 4, 5, 6, 7]], header)
+    assert read_feature_table(table, ("*",)).names == ("t1",)
+    assert read_feature_table(table, ("t*", "OS_time")).names == ("t1", "OS_time")
 
 
 def test_modalities_stand_side_by_side_and_a_case_without_one_has_no_bag(tmp_path):
@@ -195,11 +220,15 @@ def test_pooled_models_learn_from_them(tmp_path, mil):
     rows = [
         [f"c{i}", 3 * (i % 2) + rng.normal(0, 0.5), rng.normal(), rng.normal()] for i in range(12)
     ]
-    write(tmp_path / "radiomics.csv", rows, ["case", MEAN, NOISE, SHIFTED])
+    rows = [[*row, i % 2] for i, row in enumerate(rows)]
+    write(tmp_path / "radiomics.csv", rows, ["case", MEAN, NOISE, SHIFTED, "P16"])
     write(tmp_path / "cohort.csv", [[f"c{i}", f"c{i}", "ab"[i % 2]] for i in range(12)],
           ["case", "slide", "label"])  # fmt: skip
-    printed = mil("volumes", "radiomics", "radiomics.csv", "--out", "store", cwd=tmp_path).stdout
+    done = mil("volumes", "radiomics", "radiomics.csv", "--out", "store", cwd=tmp_path)
+    printed = done.stdout
+    assert "are not used: P16." in done.stdout + done.stderr
     assert "12 cases with 3 features of pyradiomics: store" in printed
+    assert f"Features: {MEAN}, {NOISE}, {SHIFTED}." in printed
     mil("crossval", "cohort.csv", "store", "--models", "pooled-svm,pooled-logistic", "--folds", 2,
         "--repeats", 1, "--out", "run", cwd=tmp_path)  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "run" / "predictions.csv").read_text().splitlines()))
