@@ -81,7 +81,7 @@ def fetch_gdc(
         seed=seed,
     )
     address = transfer.server or os.environ.get(VARIABLE, "") or ADDRESS
-    with Service(address, transfer) as service:
+    with Service(address, transfer, options.get("notify")) as service:
         slides = list_slides(service, project)
         cases = list_cases(service, project, label_field)
         choice = choose(slides, cases, selection, _labels(project, label_field, cases))

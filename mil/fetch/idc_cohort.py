@@ -103,7 +103,7 @@ def fetch_idc(
         "slides_per_case": slides_per_case,
         "seed": seed,
     }
-    with Service(server, transfer) as service:
+    with Service(server, transfer, options.get("notify")) as service:
         folder = CohortFolder(out, name, server or BUCKET_ADDRESS, settings)
         return _fill(service, folder, chosen, plan, options)
 

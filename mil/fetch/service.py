@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
+from features.progress import Notify
 from mil.errors import FetchError
 from mil.fetch.settings import Transfer
 from mil.version import __version__
@@ -24,6 +25,8 @@ PASSING = frozenset(
     (408, 425, 429, 500, 502, 503, 504)
 )  # answers after which a request is repeated
 CONNECT_S = 20.0
+FIRST_RETRIES = 2  # before a server has answered at all: there may be no network
+NOTED_S = 10.0  # of a wait from which a reader should know of it
 
 
 def require(name: str) -> ModuleType:
@@ -92,7 +95,8 @@ class Attempts:
                 f"{what}: {error}; the server asks to come back in {error.after_s / 60:.0f} minutes. Run the "
                 "same call again then: it continues from there."
             )
-        if self.failures > self.settings.retries:
+        retries = self.settings.retries
+        if self.failures > (retries if self.service.has_answered else min(retries, FIRST_RETRIES)):
             times = "once" if self.failures == 1 else f"{self.failures} times in a row"
             raise FetchError(
                 f"{what}: {error}, {times}. Check the connection and run the same call again: it continues "
@@ -102,6 +106,8 @@ class Attempts:
         wait_s *= 0.5 + 0.5 * self._random.random()
         if error.after_s:
             self.service.pause(error.after_s)  # for all files: the server is at its limit
+        if (longest_s := max(wait_s, error.after_s)) >= NOTED_S:
+            self.service.notify(f"{what}: {error}. It is tried again in {longest_s:.0f} s.")
         self.service.sleep(wait_s)
 
 
@@ -111,11 +117,13 @@ class Service:
     Args:
         address: without a slash at the end.
         settings: of the transfer.
+        notify: called with why it waits, from any thread.
     """
 
-    def __init__(self, address: str, settings: Transfer) -> None:
+    def __init__(self, address: str, settings: Transfer, notify: Notify | None = None) -> None:
         self.address, self.settings = address.rstrip("/"), settings
-        self.stopped = threading.Event()
+        self.notify = notify or _ignore
+        self.stopped, self.has_answered = threading.Event(), False
         self._resume_at = 0.0
         self._httpx = require("httpx2")
         self._client = self._httpx.Client(
@@ -168,6 +176,7 @@ class Service:
             self._failures(),
             self._client.stream("GET", url, headers=dict(headers)) as response,
         ):
+            self.has_answered = True
             _check_status(url, response)
             yield response
 
@@ -191,6 +200,7 @@ class Service:
                         if question is None
                         else self._client.post(url, json=dict(question))
                     )
+                    self.has_answered = True
                     _check_status(url, response)
                     return bytes(response.content)
             except Passing as error:
@@ -210,6 +220,10 @@ class Service:
             raise Passing("no answer in time") from error
         except (httpx.RequestError, httpx.StreamError) as error:
             raise Passing(f"the connection failed ({error or type(error).__name__})") from error
+
+
+def _ignore(_text: str) -> None:
+    """Tell nobody."""
 
 
 def _check_status(url: str, response: Any) -> None:

@@ -218,11 +218,12 @@ def test_the_time_to_come_back_is_a_number_or_a_date(text, seconds):
 
 
 def test_waits_double_with_jitter_up_to_a_minute():
-    waited = []
+    waited, noted = [], []
 
     class Patient:
-        def sleep(self, seconds):
-            waited.append(seconds)
+        has_answered = True
+        sleep = waited.append
+        notify = noted.append
 
     attempts = service.Attempts(Transfer(retries=12, wait_s=1.0), Patient())
     for _ in range(12):
@@ -232,6 +233,8 @@ def test_waits_double_with_jitter_up_to_a_minute():
     assert len({s / bound for s, bound in zip(waited, bounds, strict=True)}) > 6
     with pytest.raises(FetchError, match="13 times in a row"):
         attempts.failed("x", service.Passing("cut"))
+    assert len(noted) == sum(seconds >= 10 for seconds in waited) > 6
+    assert noted[-1] == f"x: cut. It is tried again in {waited[-1]:.0f} s."
 
 
 def test_no_more_files_come_at_once_than_are_set(network, fetch):
@@ -240,9 +243,10 @@ def test_no_more_files_come_at_once_than_are_set(network, fetch):
     assert 2 <= network.busiest <= 3
 
 
-def test_a_server_that_does_not_answer_is_said(fetch):
-    with pytest.raises(FetchError, match=r"the connection failed.*, 2 times in a row"):
-        fetch(server="http://127.0.0.1:9", retries=1)
+@pytest.mark.parametrize(("retries", "times"), [(1, 2), (8, 3)])
+def test_a_server_that_never_answers_is_given_up_soon(fetch, retries, times):
+    with pytest.raises(FetchError, match=rf"the connection failed.*, {times} times in a row"):
+        fetch(server="http://127.0.0.1:9", retries=retries)
 
 
 def test_a_stalled_server_times_out(network, fetch):
