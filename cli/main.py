@@ -28,6 +28,10 @@ FILES = {  # of the commands whose file has another name
     "card": "package",
 }
 
+ALL_CORES = frozenset(
+    {"finetune", "crossval", "segment", "volumes", "protocol", "doctor"}
+)  # train networks
+
 
 def _enter_commands() -> None:
     """Enter the commands of all files, in the order and the panels of help."""
@@ -52,6 +56,7 @@ def main() -> None:
     """Run the command line; end the process with 0, 1 (work failed), 2 (wrong use)."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     arguments = sys.argv[1:] or ["--help"]
+    limit_threads(arguments[0])
     if not sys.warnoptions and "--debug" not in arguments:
         _silence_warnings()
     try:
@@ -71,6 +76,18 @@ def main() -> None:
     if status == INTERRUPTED:  # also what typer makes of a KeyboardInterrupt
         _fail("Interrupted. Finished work is kept; the same command continues from there.", status)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def limit_threads(command: str) -> None:
+    """Let each operation of numerical libraries take one core, unless the environment says otherwise.
+
+    Threads that share a short operation wait for each other, on a busy machine most of the time
+    (``benchmarks/busy.py``). Slides, tiles and fits are worked on side by side instead. Where networks are
+    trained, an operation takes all cores, and a thread that waits sleeps.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if command not in ALL_CORES:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _silence_warnings() -> None:

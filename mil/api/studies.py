@@ -90,6 +90,7 @@ def compare_scales(  # noqa: PLR0913 - what, and how it is run
     from mil.study import Study
 
     chosen, reading = task_or_default(task), table_reading(options)
+    sides = (tile,) if isinstance(tile, int) else tuple(tile)
     study = Study(
         table=Path(cohort),
         task=chosen,
@@ -103,7 +104,7 @@ def compare_scales(  # noqa: PLR0913 - what, and how it is run
         settings=job_settings(options),
         recipe=recipe,
         mpps=tuple(mpp),
-        tiles_px=(tile,) * len(mpp) if isinstance(tile, int) else tuple(tile),
+        tiles_px=sides * len(mpp) if len(sides) == 1 else sides,
     )
     plan = Plan(
         models=model_names_of(model),
