@@ -9,6 +9,7 @@ import typer
 from cli.app import Group, app
 from cli.options import verb, writable
 from mil.fetch.settings import Transfer
+from mil.fetch.subtypes import SARCOMA_SPELLINGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +64,15 @@ class SlideChoice:
 @dataclass(frozen=True, kw_only=True)
 class SarcomaOptions(Fetching, SlideChoice):
     """Settings of `mil fetch tcga-sarc`."""
+
+    subtypes: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": f"Subtypes, as LMS,DDLPS; all if left out. There are {', '.join(SARCOMA_SPELLINGS)}.",
+            "split": ",",
+            "complete": lambda: tuple(SARCOMA_SPELLINGS),
+        },
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +136,9 @@ class IdcOptions(Fetching):
 def tcga_sarc(options: SarcomaOptions) -> None:
     """Fetch soft tissue sarcomas of TCGA: one diagnostic slide per case, and the table of their subtypes.
 
-    Subtypes are LMS, DDLPS, UPS, MFS, MPNST, SS, DF (desmoid), PLPS and WDLPS; the spellings that become one
-    of these are shown. Normal tissue and frozen sections are left out. The table has case, slide, label,
-    site, age, sex, time in days, event and mpp. An interrupted call continues from the last byte, and nothing
-    is fetched twice.
+    The spellings of histology that become each subtype are shown. Of a case the slide DX1 is taken. Normal
+    tissue and frozen sections are left out. The table has case, slide, label, site, age, sex, time in days,
+    event and mpp. An interrupted call continues from the last byte, and nothing is fetched twice.
     """
     from mil.fetch.gdc_cohort import SARCOMA, fetch_gdc
 
