@@ -46,8 +46,8 @@ from benchmarks.table import print_table, save
 from features.backbones.registry import load_backbone
 from features.tiles.folders import group_tiles
 from mil.data.case import Case
+from mil.evaluation.auc_intervals import macro_auc_interval
 from mil.evaluation.classification.metrics import macro_auc
-from mil.evaluation.intervals import macro_auc_interval
 from mil.learning.training import fit_model
 from mil.settings import FitSettings
 from tests.mil.made import made_case, probabilities

@@ -23,6 +23,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from benchmarks.bootstrap import bca, case_weights, leave_one_out, percentile
 from benchmarks.table import print_table, save
+from mil.evaluation import auc_intervals as of_auc
 from mil.evaluation import intervals
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.classification.calibration import slope_and_intercept
@@ -65,8 +66,8 @@ def auc_intervals(cohorts: int) -> Iterator[Row]:
             error = float(np.sqrt(intervals.delong_variance(positive, score)))
             plain = intervals.Interval(found - 1.96 * error, found + 1.96 * error, "")
             limits = (
-                intervals.newcombe_auc(found, n_pos, n_neg),
-                intervals.logit_delong_auc(positive, score),
+                of_auc.newcombe_auc(found, n_pos, n_neg),
+                of_auc.logit_delong_auc(positive, score),
                 plain,
             )
             for into, each in zip(held.values(), limits, strict=True):
@@ -104,8 +105,8 @@ def noise_through_folds(cohorts: int) -> Iterator[Row]:
             for train, test in folds.split(x, truth):
                 p[test] = LogisticRegression().fit(x[train], truth[train]).predict_proba(x[test])
             limits = (
-                intervals.macro_auc_interval(truth, p),
-                intervals.logit_delong_macro_auc(truth, [p]),
+                of_auc.macro_auc_interval(truth, p),
+                of_auc.logit_delong_macro_auc(truth, [p]),
             )
             for into, each in zip(held.values(), limits, strict=True):
                 into.append(each.low <= 0.5 <= each.high)

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.statistics import met
 from benchmarks.table import print_table, save
 from mil.evaluation.arrays import Bools, Floats
-from mil.evaluation.survival.comparison import (
+from mil.evaluation.survival.differences import (
     detectable_difference,
     harrell_difference,
     ibs_difference,

@@ -3,22 +3,17 @@
 import itertools
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import typer
 
 from cli.app import Group, app
 from cli.options import UsageError, part_of, verb, writable, wrong_use
+from cli.shown_volumes import show_contours, show_radiomics, show_series, show_volumes
 from features.errors import InputError
 from features.recipe import Encoding, Recipe
 from features.volumes.recipe import VolumeRecipe
 from mil.contouring.settings import ContourSettings
-
-if TYPE_CHECKING:
-    from features.volumes.listing import ListedSeries
-    from mil.contouring.run import Contoured
-    from mil.data.volumes import VolumeExtraction
-    from mil.radiomics.bags import RadiomicsBags
 
 volumes = typer.Typer(
     name="volumes",
@@ -130,25 +125,10 @@ def table(options: TableOptions) -> None:
     writable(options.out.parent)
     with wrong_use(InputError):
         rows = list_series(options.folder, out=options.out)
-    problems = _show_series(rows)
+    problems = show_series(rows)
     say(f"Table: {options.out}. Next: mil volumes extract {options.out} --channels ... --out store")
     if problems:
         complain(f"{counted(problems, 'row')} to look at: see the column problems.")
-
-
-def _show_series(rows: "tuple[ListedSeries, ...]") -> int:
-    """Print what was listed; the number of rows with a problem."""
-    from cli.console import show_table
-
-    modalities = list(dict.fromkeys(row.modality for row in rows))
-    lines = []
-    for modality in modalities:
-        own = [row for row in rows if row.modality == modality]
-        cases = len({row.case for row in own})
-        masks = sum(row.mask is not None for row in own)
-        lines.append([modality, str(len(own)), str(cases), str(masks)])
-    show_table(["modality", "series", "cases", "with a region"], lines)
-    return sum(bool(row.problems) for row in rows)
 
 
 @verb(
@@ -211,32 +191,8 @@ def _extract(options: VolumeOptions, channels: tuple[str, ...]) -> int:
             progress=Bars(),
             notify=warn,
         )  # fmt: skip
-    _show(result, out)
+    show_volumes(result, out)
     return len(result.failed)
-
-
-def _show(result: "VolumeExtraction", out: Path) -> None:
-    from cli.console import complain, counted, say, warn
-    from features.summary import listed
-
-    done = [film for film in result.films if film.facts]
-    slices = sum(len(film.facts) for film in done if film.facts)
-    before = sum(film.status == "skipped" for film in done)
-    known = f"; {before} were laid out before" if before else ""
-    say(f"{counted(len(done), 'volume')} with {slices} slices{known}. Bags: {out}")
-    noted: dict[str, list[str]] = {}
-    for film in done:
-        for note in film.notes:
-            noted.setdefault(note, []).append(film.name)
-    for note, names in noted.items():
-        warn(f"{listed(names)}: {note}")
-    for reason in result.failed:
-        complain(reason)
-    if result.failed:
-        table = out / "films" / "films.csv"
-        complain(f"{len(result.failed)} of {counted(len(result.films), 'volume')} failed: {table}")
-    if done:
-        say(f"Next: mil crossval {result.cohort} {out}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,18 +256,7 @@ def contour(options: ContourOptions) -> None:
             notify=notify,
         )
     show_tables(evaluation_tables(contoured.evaluation))
-    _show_contours(contoured)
-
-
-def _show_contours(contoured: "Contoured") -> None:
-    from cli.console import counted, say
-
-    regions = ", ".join(f"{name} ({counted(n, 'volume')})" for name, n in contoured.regions)
-    say(f"Trained on: {regions}")
-    if contoured.undrawn:
-        say(f"Contoured and not judged, as nothing is drawn: {', '.join(contoured.undrawn)}")
-    say(f"Masks: {contoured.folder / 'masks'}; the table that names them: "
-        f"{contoured.folder / 'volumes.csv'}")  # fmt: skip
+    show_contours(contoured)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -375,31 +320,6 @@ def radiomics(options: RadiomicsOptions) -> None:
             icc_form=options.icc_form,
             columns=options.columns,
         )
-    _show_radiomics(result, options.out)
+    show_radiomics(result, options.out)
     if result.incomplete:
         raise SystemExit(1)
-
-
-def _show_radiomics(result: "RadiomicsBags", out: Path) -> None:
-    from cli.console import complain, counted, say, warn
-    from features.summary import listed
-
-    if result.others:
-        warn(f"Columns that are no features, and are not used: {listed(result.others)}.")
-    say(
-        f"{counted(len(result.cases), 'case')} with {len(result.names)} features of {result.tool}: {out}"
-    )
-    say(f"Features: {listed(result.names)}.")
-    if result.repeated:
-        say(
-            f"Agreement of two readings of {counted(result.repeated, 'case')}; no outcome was read."
-        )
-    if result.left_out:
-        say(
-            f"{counted(len(result.left_out), 'feature')} left out: {out / 'features.csv'} says why."
-        )
-    for case, reason in result.incomplete.items():
-        complain(f"{case}: {reason}; it has no bag.")
-    say(
-        f"Next: mil crossval cohort.csv {out} --models pooled-svm,pooled-logistic (slide is the case's name)"
-    )

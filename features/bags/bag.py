@@ -25,8 +25,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib import metadata
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.bags.arrays import chunks, hash_arrays
+from features.bags.record import FACTS_SHA256, making_versions, record_checksum
 from features.errors import BagError
 from features.files.access import READ_ERRORS, access_problem
 from features.files.atomic import atomic_path
@@ -46,8 +46,6 @@ from features.volumes.facts import VolumeFacts
 FORMAT, FORMAT_VERSION = "mil-bag", 1
 AXES = {"features": 2, "coords": 2, "coverage": 1, "tile_flags": 1}
 TILE_DATASETS = tuple(AXES)
-RECORDED_VERSIONS = ("sarcomil", "torch", "timm", "openslide-bin", "numpy")
-FACTS_SHA256 = "facts_sha256"  # missing in bags from before 2026-11-21
 PIXELS = "pixels-"  # begins fingerprints of decoded pixels, among those of files
 
 
@@ -264,7 +262,7 @@ def _check_record(path: Path, file: Any) -> None:
     if root.get("format") != FORMAT or root.get("complete") != 1:
         raise BagError(f"{path}: not a complete {FORMAT} file. Extract the slide again.")
     check_version(path, root["format_version"], FORMAT_VERSION, BagError)
-    facts_sha256 = _facts_sha256(root)
+    facts_sha256 = record_checksum(root)
     if root.get(FACTS_SHA256, facts_sha256) != facts_sha256:
         raise BagError(
             f"{path}: its record of slide, recipe and cases that its backbone was trained on has "
@@ -314,17 +312,6 @@ def _map_dataset(path: Path, dataset: Any) -> NDArray[Any]:
         values: NDArray[Any] = dataset[:]
         return values
     return FileMap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
-
-
-def _facts_sha256(attrs: Mapping[str, Any]) -> str:
-    """Fingerprint of a bag's attributes, so that an edit by hand is noticed."""
-    return fingerprint({n: str(v) for n, v in attrs.items() if n not in (FACTS_SHA256, "complete")})
-
-
-@cache
-def _versions() -> str:
-    """The versions of what makes bags, as JSON."""
-    return json.dumps({name: metadata.version(name) for name in RECORDED_VERSIONS})
 
 
 def _check_arrays(bag: Bag) -> None:
@@ -398,7 +385,7 @@ def _fill_hdf5(file: Any, bag: Bag) -> None:
         data_sha256=bag.data_sha256,
         source_sha256=bag.source_sha256,
         pixels_sha256=bag.pixels_sha256,
-        versions=_versions(),
+        versions=making_versions(),
     )
     if bag.volume:
         text = bag.volume.to_json().encode()
@@ -406,5 +393,5 @@ def _fill_hdf5(file: Any, bag: Bag) -> None:
         file.attrs["volume_sha256"] = hashlib.sha256(text).hexdigest()
     if bag.merged_sources:
         file.attrs["merged_sources"] = json.dumps(bag.merged_sources)
-    file.attrs[FACTS_SHA256] = _facts_sha256(file.attrs)
+    file.attrs[FACTS_SHA256] = record_checksum(file.attrs)
     file.attrs["complete"] = 1

@@ -15,13 +15,10 @@ from typing import Any, TypeVar
 
 from features.bags.store import Outcome
 from features.errors import FeaturesError
-from features.extraction.extract import (
-    SLIDES_AT_ONCE,
-    WAIT_S,
-    ExtractionRun,
-)
+from features.extraction.extract import ExtractionRun
 from features.extraction.jobs import SlideJob, largest_first, shard
 from features.extraction.outputs import StoreSpec, check_names, store_specs
+from features.extraction.slide_turns import SLIDES_AT_ONCE, WAIT_S
 from features.progress import Progress, Silent
 from features.recipe import Recipe
 

@@ -1,25 +1,18 @@
 """Extract the slides of a cohort into a store of bags; a bad slide stops nothing, a second run resumes."""
 
 import contextlib
-import io
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from features.backbones.registry import Backbone, load_backbone
+from features.backbones.registry import load_backbone
 from features.bags import bag as bags
-from features.bags.arrays import compact
-from features.bags.bag import PIXELS, Bag
+from features.bags.bag import PIXELS
 from features.bags.store import Outcome
 from features.errors import (
     BagError,
-    SlideExcluded,
 )
 from features.extraction.embed import Embedder, Work, Workers
 from features.extraction.identity import pixels_of_tiles, pixels_sha256
@@ -32,6 +25,13 @@ from features.extraction.outputs import (
     resolved_recipe,
     store_specs,
 )
+from features.extraction.slide_bag import (
+    bag_of_part,
+    encode_jpeg,
+    reader_note,
+    seen_by,
+    seen_for,
+)
 from features.extraction.slide_task import (
     SlideTask,
     rename_case,
@@ -40,25 +40,23 @@ from features.extraction.slide_task import (
     share_failure,
     skip_existing,
 )
+from features.extraction.slide_turns import iterate_outcomes
 from features.extraction.spool import FeatureSpool
 from features.extraction.survey import allocate_tiles, lay_tiles, note_glass, survey_slide
 from features.files.checksum import fingerprint
-from features.lowpower.segmenter import read_segmenter_card
 from features.progress import Progress, Silent
 from features.recipe import Recipe
 from features.regions.annotations import annotation_sha256
 from features.slides.rehearsal import Tiles, children_ended, open_slide, rehearse_tiles
 from features.slides.slide import Slide
 from features.tiles.grid import SlideTiles, TileGrid, TileSource
-from features.tiles.quality import flag_bits, quality_flags
+from features.tiles.quality import quality_flags
 from features.tiles.stain import save_reference
-from features.volumes.film import FilmTiles, read_facts
+from features.volumes.film import FilmTiles
 
 THUMBNAIL_PX = 512
 FILM_PX = 1120  # five cells of 224 px a row as they are
-SLIDES_AT_ONCE = 2  # while one is embedded, the next is opened and the last one written
 TABLES_EVERY_S = 10.0
-WAIT_S = 0.5  # between looks at slides another process works on
 
 
 def extract(  # noqa: PLR0913 - one argument per choice
@@ -113,7 +111,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
             children_ended(),
             run.embedding(workers, progress),
             progress.task("slides", len(own_jobs), "slides") as advance,
-            contextlib.closing(_iterate_outcomes(run, largest_first(own_jobs))) as outcomes_by_job,
+            contextlib.closing(iterate_outcomes(run, largest_first(own_jobs))) as outcomes_by_job,
         ):
             for job, outcomes in outcomes_by_job:
                 results[job.slide] = outcomes
@@ -124,37 +122,6 @@ def extract(  # noqa: PLR0913 - one argument per choice
     finally:  # also after an interrupt
         run.write_tables()
     return tuple(o for job in jobs if job.slide in results for o in results[job.slide])
-
-
-def _iterate_outcomes(
-    run: "ExtractionRun", jobs: Sequence[SlideJob]
-) -> Generator[tuple[SlideJob, list[Outcome]], None, None]:
-    """The outcomes of all jobs as they finish; slides that another process works on come last."""
-    elsewhere = []
-    working: dict[Future[list[Outcome] | None], SlideJob] = {}
-    with ThreadPoolExecutor(SLIDES_AT_ONCE, "slide") as pool:
-        try:
-            for job in jobs:
-                working[pool.submit(run.slide, job)] = job
-            for future in as_completed(working):
-                outcomes = future.result()
-                if outcomes is None:
-                    elsewhere.append(working[future])
-                else:
-                    yield working[future], outcomes
-        except BaseException:
-            run.stop()
-            for future in working:
-                future.cancel()
-            raise
-    while elsewhere:
-        job = elsewhere.pop(0)
-        outcomes = run.slide(job)
-        if outcomes is not None:
-            yield job, outcomes
-        else:
-            elsewhere.append(job)
-            time.sleep(WAIT_S)
 
 
 class ExtractionRun:
@@ -200,7 +167,7 @@ class ExtractionRun:
                     with target.store.exclusive():
                         save_reference(target.store.path / "stain-reference.json", self.reference)
             self._filling = filling.pop_all()
-        self.trained_on, self.trained_on_slides = _seen(self.backbone, jobs)
+        self.trained_on, self.trained_on_slides = seen_by(self.backbone, jobs)
         self.jobs = list(jobs)
         self.shares = [allocate_tiles(jobs, target.recipe) for target in filled]
         self.workers: Workers | None = None
@@ -302,7 +269,7 @@ class ExtractionRun:
                 mpp=slide.mpp[0],
                 mpp_source=slide.mpp_source,
                 annotation_origin=view.origin,
-                reader=_reader_note(slide, part.target.recipe),
+                reader=reader_note(slide, part.target.recipe),
                 notes=" ".join(view.remarks),
                 classes=dict(view.drawing.histogram()) if view.drawing else {},
                 **view.drawn_shares,
@@ -323,7 +290,7 @@ class ExtractionRun:
             "mpp_l0": slide.mpp,
             "mpp_source": slide.mpp_source,
             "bounds_l0": slide.bounds_l0,
-            "thumbnail": _encode_jpeg(overview),
+            "thumbnail": encode_jpeg(overview),
             "tumour_of_tissue": view.tumour_of_tissue,
             "annotation_origin": view.origin,
         }
@@ -368,7 +335,7 @@ class ExtractionRun:
                     "mpp_source": part.outcome.mpp_source,
                 }
                 if source.volume:
-                    picture = _encode_jpeg(source.picture(FILM_PX))
+                    picture = encode_jpeg(source.picture(FILM_PX))
                     base |= {"volume": source.volume, "thumbnail": picture}
         pixels, *others = pixels_of_tiles(job)
         base |= {"pixels_sha256": pixels, "merged_sources": tuple(PIXELS + p for p in others)}
@@ -401,7 +368,9 @@ class ExtractionRun:
             assert part.work is not None
             with part.guarded():
                 started = time.perf_counter()
-                bag = self._bag(job, part, base)
+                bag = bag_of_part(
+                    job, part, base, seen_for(job, self.trained_on, self.trained_on_slides)
+                )
                 bags.write_bag(part.path, bag)
                 stages = part.work.clock.seconds
                 stages["open"] += opening_s / len(ready)
@@ -409,67 +378,3 @@ class ExtractionRun:
                 part.finish(
                     status="done", n_tiles=len(bag), n_unreadable=bag.n_failed, stages=dict(stages)
                 )
-
-    def _seen_for(self, job: SlideJob) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What a bag's backbone has learnt from, and what a network has that drew the region of a volume."""
-        cases, slides = set(self.trained_on), set(self.trained_on_slides)
-        if job.is_film:
-            facts = read_facts(job.files[0])
-            cases |= set(facts.trained_on)
-            slides |= set(facts.trained_on_slides)
-        return tuple(sorted(cases)), tuple(sorted(slides))
-
-    def _bag(self, job: SlideJob, part: SlideTask, base: Mapping[str, Any]) -> Bag:
-        """The bag of one part, without the tiles that the recipe drops."""
-        assert part.work
-        assert part.rows
-        assert part.grid is not None
-        recipe, flags = part.target.recipe, part.work.flags
-        assert part.rows.filled.sum() + len(part.work.unreadable) == len(flags), "a tile was lost"
-        keep = part.rows.filled & ((flags & flag_bits(recipe.drop)) == 0)
-        if not keep.any():
-            raise SlideExcluded(
-                f"{job.slide}: drop ({', '.join(recipe.drop)}) leaves none of {len(flags)} tiles. Drop less."
-            )
-        grid = part.grid[np.flatnonzero(keep)]
-        trained_on, trained_on_slides = self._seen_for(job)
-        return Bag(
-            slide=job.slide,
-            features=compact(part.rows.select(keep)),
-            coords_l0=grid.coords_l0,
-            coverage=grid.coverage,
-            side_l0=grid.side_l0,
-            tile_px=grid.tile_px,
-            target_mpp=grid.mpp,
-            recipe=part.resolved,
-            request_sha256=part.request,
-            case=job.case,
-            trained_on=trained_on,
-            trained_on_slides=trained_on_slides,
-            tile_flags=flags[keep],
-            reader=part.outcome.reader or "images",
-            n_failed=len(part.work.unreadable),
-            **base,
-        )
-
-
-def _seen(backbone: Backbone, jobs: Sequence[SlideJob]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The cases, and the fingerprints of the slides, that the backbone or a segmenter has learnt from."""
-    cases, slides = set(backbone.trained_on), set(backbone.trained_on_slides)
-    for file in {job.segmenter for job in jobs if job.segmenter}:
-        card, _ = read_segmenter_card(file)
-        cases |= set(card.trained_on)
-        slides |= set(card.trained_on_slides)
-    return tuple(sorted(cases)), tuple(sorted(slides))
-
-
-def _reader_note(slide: Slide, recipe: Recipe) -> str:
-    """The reader that decodes the tiles, and the factor by which it shrinks them."""
-    shrink = slide.view_for(recipe.mpp).shrink
-    return slide.reader if shrink == 1 else f"{slide.reader} at 1/{shrink}"
-
-
-def _encode_jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()

@@ -10,7 +10,8 @@ from mil.data.patients import note_blocks
 from mil.data.splits import split_cases
 from mil.data.table import split_train_test
 from mil.errors import CohortError, MilError
-from mil.evaluation.intervals import newcombe_auc, wilson
+from mil.evaluation.auc_intervals import newcombe_auc
+from mil.evaluation.intervals import wilson
 from mil.settings import SplitSettings
 from mil.tasks.task import Task
 

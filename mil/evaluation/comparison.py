@@ -10,12 +10,12 @@ from scipy.stats import norm
 
 from mil.errors import RunError
 from mil.evaluation.arrays import Bools, Floats
+from mil.evaluation.auc_intervals import auc_influence, stratified_variance
 from mil.evaluation.classification.metrics import accuracy, brier, macro_auc, predicted
 from mil.evaluation.classification.model_scores import depends_on_fold_alone
 from mil.evaluation.classification.power import Power, power
 from mil.evaluation.classification.predictions import CaseScores, ClassPredictions
 from mil.evaluation.display import Table, format_count, format_p, state_p
-from mil.evaluation.intervals import auc_influence, stratified_variance
 from mil.evaluation.paired_tests import (
     Cochran,
     Difference,

@@ -5,18 +5,14 @@ spread over repeats shows part of that. For models of pure noise in 5-fold cross
 .5 in .85 to .91 of 200 cohorts (benchmarks.statistics, part noise).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import beta, norm, t
 
-from mil.evaluation.arrays import Bools, Floats, Ints
-from mil.evaluation.classification.metrics import macro_auc, placements
-
-NEWCOMBE = "Newcombe method 5"
+from mil.evaluation.arrays import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
         ValueError: n or successes out of range.
     """
     _check_share(successes, n)
-    z2 = _z(confidence) ** 2
+    z2 = normal_quantile(confidence) ** 2
     share = successes / n
     middle = share + z2 / (2 * n)
     half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n)))
@@ -74,7 +70,7 @@ def wilson_continuity(successes: float, n: float, confidence: float = 0.95) -> I
         ValueError: n or successes out of range.
     """
     _check_share(successes, n)
-    z = _z(confidence)
+    z = normal_quantile(confidence)
     share = successes / n
 
     def lower(at: float) -> float:
@@ -98,7 +94,7 @@ def exact(successes: float, n: float, confidence: float = 0.95) -> Interval:
         ValueError: n or successes out of range.
     """
     _check_share(successes, n)
-    tail = norm.sf(_z(confidence))
+    tail = norm.sf(normal_quantile(confidence))
     low = beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
     high = beta.isf(tail, successes + 1, n - successes) if successes < n else 1.0
     return Interval(float(low), float(high), "Clopper-Pearson")
@@ -248,180 +244,14 @@ def bounded_mean_interval(values: Floats, most: float, confidence: float = 0.95)
     return Interval(min(low, value), max(high, value), "t, logit scale, bounds added")
 
 
-def newcombe_auc(auc: float, n_pos: int, n_neg: int, confidence: float = 0.95) -> Interval:
-    """Score interval of an AUC: all theta with |theta - auc| <= z sqrt(V(theta)).
-
-    Newcombe 2006, Stat Med 25:559, method 5: Hanley and McNeil's variance with both group sizes
-    replaced by their mean in the numerator. Needs no scores and works at 0 and 1. Coverage at
-    nominal .95 and true AUC .7 to .95, 20,000 cohorts each: 5 + 5 cases .947-.966, 10 + 10
-    .954-.965, 15 + 15 .953-.963.
+def normal_quantile(confidence: float) -> float:
+    """The quantile of the normal distribution for two-sided limits.
 
     Raises:
-        ValueError: auc outside [0, 1], or a group without a case.
+        ValueError: the confidence is none.
     """
-    return newcombe_macro_auc(auc, np.array([n_neg, n_pos]), 1.0, confidence)
-
-
-def newcombe_macro_auc(
-    auc: float, class_counts: Ints, shared: float, confidence: float = 0.95
-) -> Interval:
-    """Newcombe's method 5 for a macro AUC: the mean variance over classes times ``shared``.
-
-    Args:
-        auc: macro one-vs-rest AUC.
-        class_counts: (C,) cases per class, all > 0.
-        shared: what averaging leaves of the variance, from `shared_variance`; 1 for two classes.
-        confidence: in (0, 1).
-
-    Raises:
-        ValueError: auc outside [0, 1], or a class without a case.
-    """
-    if not (0 <= auc <= 1 and (class_counts > 0).all()):
-        raise ValueError(f"Need an AUC in [0, 1] and a case per class; got {auc}, {class_counts}.")
-    m = class_counts.astype(np.float64)
-    n = m.sum() - m
-    z2 = _z(confidence) ** 2 * shared
-
-    def lower(at: float) -> float:
-        def excess(t: float) -> float:
-            more = ((m + n) / 2 - 1) * ((1 - t) / (2 - t) + t / (1 + t))
-            return (t - at) ** 2 - z2 * float(np.mean(t * (1 - t) * (1 + more) / (m * n)))
-
-        # Just below ``at``: the variance is 0 at exactly 1, which is not the root in question.
-        return float(brentq(excess, 0.0, at * (1 - 1e-12), xtol=1e-14)) if at > 0 else 0.0
-
-    # V(t) = V(1 - t), so one side serves both.
-    return Interval(lower(auc), 1 - lower(1 - auc), NEWCOMBE)
-
-
-def logit_delong_auc(truth: Bools, score: Floats, confidence: float = 0.95) -> Interval:
-    """DeLong's interval of an AUC on the logit scale; Newcombe's where the variance is 0.
-
-    DeLong et al. 1988, Biometrics 44:837, by ranks as Sun & Xu 2014; the logit keeps the limits
-    within (0, 1) (Pepe 2003, section 5.2.4).
-
-    Args:
-        truth: (n,) True for the positive class.
-        score: (n,) larger speaks for positive.
-        confidence: in (0, 1).
-
-    Raises:
-        ValueError: a group without a case.
-    """
-    positive = truth.astype(bool)
-    if not positive.any() or positive.all():
-        raise ValueError(f"An AUC needs both groups; got {positive.sum()} of {len(positive)}.")
-    return logit_delong_macro_auc(
-        positive.astype(np.int64), [np.stack([-score, score], axis=1)], confidence
-    )
-
-
-def logit_delong_macro_auc(
-    truth: Ints, repeats: Sequence[Floats], confidence: float = 0.95
-) -> Interval:
-    """DeLong's interval of the macro AUC, mean over repeats, on the logit scale.
-
-    Newcombe's where the variance is 0 or cannot be estimated (a class with one case).
-
-    Args:
-        truth: (n,) class indices; every class has a case.
-        repeats: (n, C) scores of each repeat; for two classes the AUC is that of the second.
-        confidence: in (0, 1).
-    """
-    auc = float(np.mean([macro_auc(truth, p) for p in repeats]))
-    variance = stratified_variance(
-        np.mean([auc_influence(truth, p) for p in repeats], axis=0), truth
-    )
-    if not (variance > 0 and 0 < auc < 1):  # also nan
-        shared = float(np.mean([shared_variance(truth, p) for p in repeats]))
-        return newcombe_macro_auc(auc, np.bincount(truth), shared, confidence)
-    half = _z(confidence) * np.sqrt(variance) / (auc * (1 - auc))
-    return Interval(
-        float(expit(logit(auc) - half)), float(expit(logit(auc) + half)), "DeLong, logit scale"
-    )
-
-
-def auc_influence(truth: Ints, p: Floats) -> Floats:
-    """Influence (n,) of each case on the macro AUC; for two classes on that of class 1."""
-    class_indices = [1] if p.shape[1] == 2 else range(p.shape[1])
-    return np.asarray(np.mean([_influence(truth == k, p[:, k]) for k in class_indices], axis=0))
-
-
-def delong_variance(positive: Bools, score: Floats) -> float:
-    """DeLong's variance of one AUC; nan where a group has fewer than two cases."""
-    return stratified_variance(_influence(positive, score), positive)
-
-
-def shared_variance(truth: Ints, p: Floats) -> float:
-    """Variance of the macro AUC divided by the mean variance of its one-vs-rest AUCs.
-
-    The one-vs-rest AUCs share their cases but are not fully correlated, so their mean varies less than
-    they do: about 0.35 as much for four classes. Both variances are DeLong's; the macro one resamples
-    cases within classes. The ratio is clipped to [1 / C, 1]; it is 1 for two classes, and where it
-    cannot be estimated (a class with one case, or all AUCs at 0 or 1).
-
-    Args:
-        truth: (n,) class indices; every class has a case.
-        p: (n, C) probabilities.
-    """
-    n_classes = p.shape[1]
-    if n_classes == 2:
-        return 1.0
-    macro = stratified_variance(auc_influence(truth, p), truth)
-    single = np.mean([delong_variance(truth == k, p[:, k]) for k in range(n_classes)])
-    if not single > 0:  # also nan
-        return 1.0
-    return float(np.clip(macro / single, 1 / n_classes, 1.0))
-
-
-def macro_auc_interval(truth: Ints, p: Floats, confidence: float = 0.95) -> Interval:
-    """Interval of the macro one-vs-rest AUC; for two classes exactly `newcombe_auc`.
-
-    Newcombe's method 5 alone treats the C one-vs-rest AUCs as one and covers .99 or more; with
-    `shared_variance` it is a third narrower. Coverage at nominal .95, softmax of
-    Gaussian scores, true macro AUC .7, .8, .9, .95, 20,000 cohorts each (standard error .0015):
-
-    4 x 5 cases: .951 .954 .960 .971; 3 x 10: .950 .953 .958 .969; 2 x 10: .955 .954 .961 .965;
-    2 x 15: .953 .957 .962 .963; 3 + 5 + 8 + 14: .950 .953 .960 .967; 4 x 20: .951 .955 .966 .977.
-
-    Lowest coverage: .91 to .93 where the smallest class has 2 or 3 cases or is the only hard one.
-    DeLong's macro variance on the logit scale covers .932 to .976 in these settings (4,000 cohorts each).
-
-    Args:
-        truth: (n,) class indices.
-        p: (n, C) probabilities.
-        confidence: in (0, 1).
-
-    Raises:
-        ValueError: a class without a case: the macro AUC is not defined.
-    """
-    auc = macro_auc(truth, p)
-    counts = np.bincount(truth, minlength=p.shape[1])
-    if auc is None:
-        raise ValueError(f"A macro AUC needs a case of every class; got {counts}.")
-    return newcombe_macro_auc(auc, counts, shared_variance(truth, p), confidence)
-
-
-def _z(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(
             f"confidence must lie in (0, 1); got {confidence}. For 95 % set it to 0.95."
         )
     return float(norm.ppf((1 + confidence) / 2))
-
-
-def _influence(positive: Bools, score: Floats) -> Floats:
-    """Influence (n,) of each case on the AUC."""
-    below, above = placements(positive, score)
-    influence = np.empty(len(score))
-    influence[positive] = (below - below.mean()) / len(below)
-    influence[~positive] = (above - above.mean()) / len(above)
-    return influence
-
-
-def stratified_variance(influence: Floats, group: Ints | Bools) -> float:
-    """Variance of the summed influence when cases are resampled within groups; nan where a group has one."""
-    parts = [influence[group == name] for name in np.unique(group)]
-    if min(map(len, parts)) < 2:
-        return float("nan")
-    return float(sum(len(part) * part.var(ddof=1) for part in parts))

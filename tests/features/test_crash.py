@@ -26,7 +26,7 @@ from features.bags import bag as bags
 from features.bags.bag import validate_bag
 from features.bags.store import Outcome, Store
 from features.errors import BagError
-from features.extraction import embed
+from features.extraction import embed, slide_turns
 from features.extraction import extract as module
 from features.extraction.extract import extract
 from features.extraction.jobs import SlideJob
@@ -587,7 +587,7 @@ def fills(slides, out, log, meet, names, told):
             logged(log, f"elsewhere {job.slide}")
         return outcomes
 
-    module.load_backbone, module.WAIT_S = load_slow, 0.05
+    module.load_backbone, slide_turns.WAIT_S = load_slow, 0.05
     bags.write_bag, module.ExtractionRun.slide = logging_bag, logging_slide
     told.put(statuses(run(slides, out, names)))
 

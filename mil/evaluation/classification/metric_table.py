@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from mil.evaluation.arrays import Floats
+from mil.evaluation.auc_intervals import logit_delong_macro_auc, newcombe_macro_auc, shared_variance
 from mil.evaluation.classification import metrics
 from mil.evaluation.classification.model_scores import ModelScores
 from mil.evaluation.classification.per_class import make_estimate
@@ -15,9 +16,6 @@ from mil.evaluation.intervals import (
     Interval,
     balanced_accuracy_interval,
     confusion_interval,
-    logit_delong_macro_auc,
-    newcombe_macro_auc,
-    shared_variance,
     wilson,
 )
 from mil.evaluation.metric import Metric

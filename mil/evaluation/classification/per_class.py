@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import binom
 
 from mil.evaluation.arrays import Floats, Ints
+from mil.evaluation.auc_intervals import logit_delong_macro_auc, newcombe_auc
 from mil.evaluation.classification import metrics
 from mil.evaluation.classification.predictions import CaseScores
 from mil.evaluation.intervals import (
@@ -15,8 +16,6 @@ from mil.evaluation.intervals import (
     Interval,
     average_precision_interval,
     exact,
-    logit_delong_macro_auc,
-    newcombe_auc,
     predictive_value,
     wilson,
     wilson_continuity,

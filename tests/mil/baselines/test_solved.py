@@ -12,7 +12,8 @@ from scipy.stats import binom
 
 from mil.baselines.nested_cv import inner_folds, standard_of
 from mil.heads.head import HeadSettings
-from mil.heads.laws import LAWS, law_saving_is_identity
+from mil.heads.laws import LAWS
+from mil.heads.laws_of_numbers import law_saving_is_identity
 from mil.heads.registry import MODELS, baseline_names, build_head, head_class, head_names
 from mil.learning.crossval import cross_validate
 from mil.settings import FitSettings

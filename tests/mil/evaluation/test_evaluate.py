@@ -6,15 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mil.evaluation.auc_intervals import macro_auc_interval
 from mil.evaluation.classification import metrics
 from mil.evaluation.classification.evaluate import evaluate
 from mil.evaluation.classification.predictions import ClassPredictions
-from mil.evaluation.intervals import (
-    Estimate,
-    balanced_accuracy_interval,
-    macro_auc_interval,
-    wilson,
-)
+from mil.evaluation.intervals import Estimate, balanced_accuracy_interval, wilson
 
 
 def test_one_repeat_is_the_metrics_and_their_intervals(make):

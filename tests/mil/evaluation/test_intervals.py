@@ -2,18 +2,16 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from mil.evaluation.classification.metrics import macro_auc
-from mil.evaluation.intervals import (
-    balanced_accuracy_interval,
+from mil.evaluation.auc_intervals import (
     delong_variance,
-    exact,
     logit_delong_auc,
     macro_auc_interval,
     newcombe_auc,
     newcombe_macro_auc,
     shared_variance,
-    wilson,
 )
+from mil.evaluation.classification.metrics import macro_auc
+from mil.evaluation.intervals import balanced_accuracy_interval, exact, wilson
 from tests import twins
 
 

@@ -20,6 +20,8 @@ from mil.evaluation.survival.comparison import (
     compare_risks,
     compare_survival_models,
     compare_survival_tables,
+)
+from mil.evaluation.survival.differences import (
     detectable_difference,
     harrell_difference,
     ibs_difference,

@@ -16,7 +16,8 @@ from mil.errors import FitError, LeakageError
 from mil.heads import batches
 from mil.heads.batches import collate
 from mil.heads.head import Head, HeadSettings
-from mil.heads.laws import LAWS, law_gradients_reach_every_parameter
+from mil.heads.laws import LAWS
+from mil.heads.laws_of_numbers import law_gradients_reach_every_parameter
 from mil.heads.layers import Dropout
 from mil.heads.registry import MODELS, build_head, head_class
 from mil.learning.adamw import AdamW

@@ -1,0 +1,88 @@
+"""What `mil volumes` has found and written, printed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from features.volumes.listing import ListedSeries
+    from mil.contouring.run import Contoured
+    from mil.data.volumes import VolumeExtraction
+    from mil.radiomics.bags import RadiomicsBags
+
+
+def show_series(rows: "tuple[ListedSeries, ...]") -> int:
+    """Print what was listed; the number of rows with a problem."""
+    from cli.console import show_table
+
+    modalities = list(dict.fromkeys(row.modality for row in rows))
+    lines = []
+    for modality in modalities:
+        own = [row for row in rows if row.modality == modality]
+        cases = len({row.case for row in own})
+        masks = sum(row.mask is not None for row in own)
+        lines.append([modality, str(len(own)), str(cases), str(masks)])
+    show_table(["modality", "series", "cases", "with a region"], lines)
+    return sum(bool(row.problems) for row in rows)
+
+
+def show_volumes(result: "VolumeExtraction", out: Path) -> None:
+    """Print how many volumes have bags, notes on them, and why others failed."""
+    from cli.console import complain, counted, say, warn
+    from features.summary import listed
+
+    done = [film for film in result.films if film.facts]
+    slices = sum(len(film.facts) for film in done if film.facts)
+    before = sum(film.status == "skipped" for film in done)
+    known = f"; {before} were laid out before" if before else ""
+    say(f"{counted(len(done), 'volume')} with {slices} slices{known}. Bags: {out}")
+    noted: dict[str, list[str]] = {}
+    for film in done:
+        for note in film.notes:
+            noted.setdefault(note, []).append(film.name)
+    for note, names in noted.items():
+        warn(f"{listed(names)}: {note}")
+    for reason in result.failed:
+        complain(reason)
+    if result.failed:
+        table = out / "films" / "films.csv"
+        complain(f"{len(result.failed)} of {counted(len(result.films), 'volume')} failed: {table}")
+    if done:
+        say(f"Next: mil crossval {result.cohort} {out}")
+
+
+def show_contours(contoured: "Contoured") -> None:
+    """Print what was trained on, and where the masks are."""
+    from cli.console import counted, say
+
+    regions = ", ".join(f"{name} ({counted(n, 'volume')})" for name, n in contoured.regions)
+    say(f"Trained on: {regions}")
+    if contoured.undrawn:
+        say(f"Contoured and not judged, as nothing is drawn: {', '.join(contoured.undrawn)}")
+    say(f"Masks: {contoured.folder / 'masks'}; the table that names them: "
+        f"{contoured.folder / 'volumes.csv'}")  # fmt: skip
+
+
+def show_radiomics(result: "RadiomicsBags", out: Path) -> None:
+    """Print which features the bags have, and which cases have none."""
+    from cli.console import complain, counted, say, warn
+    from features.summary import listed
+
+    if result.others:
+        warn(f"Columns that are no features, and are not used: {listed(result.others)}.")
+    say(
+        f"{counted(len(result.cases), 'case')} with {len(result.names)} features of {result.tool}: {out}"
+    )
+    say(f"Features: {listed(result.names)}.")
+    if result.repeated:
+        say(
+            f"Agreement of two readings of {counted(result.repeated, 'case')}; no outcome was read."
+        )
+    if result.left_out:
+        say(
+            f"{counted(len(result.left_out), 'feature')} left out: {out / 'features.csv'} says why."
+        )
+    for case, reason in result.incomplete.items():
+        complain(f"{case}: {reason}; it has no bag.")
+    say(
+        f"Next: mil crossval cohort.csv {out} --models pooled-svm,pooled-logistic (slide is the case's name)"
+    )
