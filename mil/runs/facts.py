@@ -1,5 +1,6 @@
 """What run.json says of a run, under typed names."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,6 +185,19 @@ class RunFacts:
         return path
 
     # Places of files.
+
+    def last_place(self, name: str) -> Path | None:
+        """Where the run last knew its ``cohort`` or ``store`` to lie; None where it has none."""
+        place = self.moved.get(name) or self.settings.stored.get(name)
+        return Path(place) if place else None
+
+    @property
+    def nearby(self) -> Mapping[str, Path]:
+        """Where the table and the store would lie if they had been moved together with the folder."""
+        places: Mapping[str, str] = self.info.get("places", {})
+        return {
+            name: Path(os.path.normpath(self.path.absolute() / p)) for name, p in places.items()
+        }
 
     @property
     def models(self) -> tuple[str, ...]:

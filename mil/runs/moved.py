@@ -1,16 +1,39 @@
-"""A bag store or a cohort table that has moved since a run: checked once, and remembered in its folder."""
+"""A bag store or a cohort table that has moved since a run: checked once, and remembered in its folder.
+
+Where they lie as seen from the run's folder is recorded beside where they lay, so that a folder that holds
+all three can be moved or copied as a whole.
+"""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from features.bags.bag import read_bag
 from features.bags.store import missing_store
-from features.errors import BagError
+from features.errors import BagError, SarcomilError
 from features.files.parse import parse_json
 from mil.data.case import Row
 from mil.errors import RunError
+from mil.runs.facts import RunFacts
 from mil.runs.files import MOVED, write_json
+
+R = TypeVar("R", bound=RunFacts)
+
+PLACES = ("cohort", "store")
+
+
+def relative_places(settings: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """Where a run's table and store lie, as seen from its folder; not those of another drive."""
+    places = {}
+    for name in PLACES:
+        if settings.get(name):
+            with contextlib.suppress(ValueError):
+                place = os.path.relpath(settings[name], path.absolute())
+                places[name] = Path(place).as_posix()
+    return places
 
 
 def read_moved(path: Path) -> dict[str, Path]:
@@ -98,3 +121,40 @@ def check_table(
                 f"The table is not that of {path}: it gives slide {slide} case {row.case!r} with "
                 f"{row.label!r}, the run {case!r} with {label!r}. Name the run's own."
             )
+
+
+def at_places(run: R, places: Mapping[str, Path], rows: Callable[[R], Sequence[Row]]) -> R:
+    """The run with its table or store at new places, which are remembered.
+
+    Args:
+        run: that lies elsewhere, or whose table or store does.
+        places: under ``cohort`` and ``store``.
+        rows: reads the table of a run.
+
+    Raises:
+        RunError, CohortError: they are not the run's.
+    """
+    run = replace(run, moved={**run.moved, **places})
+    if store := places.get("store"):
+        own_bags = run.settings.own_bags and not run.tissue_bags
+        check_store(run.path, run.tissue_bags or run.bags, store, own_bags=own_bags)
+    if cohort := places.get("cohort"):
+        check_table(run.path, run.cases, run.labels, run.task.label_rows(rows(run), str(cohort)))
+    write_moved(run.path, run.moved)
+    return run
+
+
+def at_nearby_places(run: R, rows: Callable[[R], Sequence[Row]]) -> R:
+    """The run whose folder was moved together with its table or store: these are known by their content."""
+    if not (run.cases and run.bags):
+        return run
+    for name, place in run.nearby.items():
+        known = run.last_place(name)
+        if known and place.exists() and not known.exists():
+            try:
+                run = at_places(run, {name: place}, rows)
+            except (
+                SarcomilError
+            ):  # something else lies there: whoever reads the run will name its place
+                continue
+    return run

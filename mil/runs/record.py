@@ -26,6 +26,7 @@ from mil.runs.files import (
     sha256_of,
     write_json,
 )
+from mil.runs.moved import relative_places
 from mil.runs.run import Run, open_run
 from mil.tasks.names import TASKS
 from mil.version import __version__
@@ -131,6 +132,7 @@ def _write_start(
         format_version=FORMAT_VERSION,
         command=command,
         settings=dict(settings),
+        places=relative_places(settings, path),
         versions=versions(),
         machine={
             "system": platform.platform(terse=True),

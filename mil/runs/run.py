@@ -18,7 +18,7 @@ from mil.errors import CohortError, FitError, LeakageError, NotInRun, RunError
 from mil.runs import files
 from mil.runs.cases import cohort_as_tested
 from mil.runs.facts import RunFacts
-from mil.runs.moved import check_store, check_table, read_moved, write_moved
+from mil.runs.moved import at_nearby_places, at_places, read_moved
 
 if TYPE_CHECKING:  # torch comes only with what needs it
     from mil.evaluation.predictions import Predictions
@@ -122,10 +122,10 @@ class Run(RunFacts):
             CohortError: its table or its store are no longer where they were.
             RunError: a bag has changed since the run.
         """
-        assert self.settings.store
+        store = self._store()
         cohort = load_cohort(
             self.table,
-            self.settings.store,
+            store,
             task=self.task,
             case_from=self.settings.reading.case_from,
             label_is=self.settings.reading.label_is,
@@ -133,8 +133,7 @@ class Run(RunFacts):
         for bag in cohort.bags:
             if self.tissue_bags.get(bag.slide) != bag.data_sha256:
                 raise RunError(
-                    f"{self.settings.store}: the bag of {bag.slide} has changed since the run. Make the run "
-                    "again."
+                    f"{store}: the bag of {bag.slide} has changed since the run. Make the run again."
                 )
         return cohort
 
@@ -378,15 +377,7 @@ def open_run(path: Path, *, store: Path | None = None, cohort: Path | None = Non
     run = Run(path, info, read_moved(path))
     places = {"store": store, "cohort": cohort}
     new = {name: place.absolute() for name, place in places.items() if place is not None}
-    if not new:
-        return run
-    run = Run(path, info, {**run.moved, **new})
-    if store is not None:
-        check_store(run.path, run.bags, store, own_bags=run.settings.own_bags)
-    if cohort is not None:
-        check_table(run.path, run.cases, run.labels, run.task.label_rows(run.rows(), str(cohort)))
-    write_moved(path, run.moved)
-    return run
+    return at_places(run, new, Run.rows) if new else at_nearby_places(run, Run.rows)
 
 
 def _has_seen(fitted: "FittedModel", case: str) -> bool | None:

@@ -35,12 +35,16 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def moved(original, tmp_path):
-    """A copy of the run in another place; its run.json names places that are gone."""
-    folder = tmp_path / "elsewhere"
+    """A copy of the run in another place; its run.json names places that are gone, and none nearby."""
+    return gone(original, tmp_path / "elsewhere", places={})
+
+
+def gone(original, folder, **facts):
+    """A copy of the run whose table and store were at places that are gone."""
     shutil.copytree(original, folder)
-    info = open_run(folder / "run").info
-    gone = {"cohort": "/gone/cohort.csv", "store": "/gone/store"}
-    update_run(open_run(folder / "run"), settings={**info["settings"], **gone})
+    run = open_run(folder / "run")
+    away = {"cohort": "/gone/cohort.csv", "store": "/gone/store"}
+    update_run(run, settings={**run.settings.stored, **away}, **facts)
     return folder
 
 
@@ -311,6 +315,49 @@ def test_an_overwritten_run_forgets_where_the_old_one_had_moved(moved):
     open_run(moved / "run", store=moved / "store")
     start_run(moved / "run", "crossval", {"models": ["mean"]}, overwrite=True)
     assert open_run(moved / "run").moved == {}
+
+
+@pytest.fixture
+def together(original, tmp_path):
+    """A copy of the whole study, run, table and store, in another place; the old one is gone."""
+    return gone(original, tmp_path / "archive" / "study")
+
+
+def test_a_study_that_was_moved_whole_is_read_without_a_word(together, tmp_path):
+    run = open_run(together / "run")
+    assert run.table == (together / "cohort.csv").absolute()
+    assert len(run.cohort().cases) == len(COHORT.cases)
+    assert run.bag("a0-s1").slide == "a0-s1"
+    assert sorted(open_run(together / "run").moved) == ["cohort", "store"]
+    shutil.move(together, tmp_path / "again")  # where it was remembered is gone as well
+    assert len(open_run(tmp_path / "again" / "run").cohort().cases) == len(COHORT.cases)
+
+
+def test_another_store_that_lies_nearby_is_not_taken(together):
+    write_bag(together / "store" / "a0-s1.h5", made_bag("a0-s1", seed=7))
+    run = open_run(together / "run")
+    assert sorted(run.moved) == ["cohort"]
+    with pytest.raises(CohortError, match=r"the bag store /gone/store is not there.*store="):
+        run.cohort()
+
+
+def test_another_table_that_lies_nearby_is_not_taken(together):
+    text = (together / "cohort.csv").read_text()
+    (together / "cohort.csv").write_text(text.replace("a0,a0-s1,class-a", "a0,a0-s1,class-b"))
+    run = open_run(together / "run")
+    assert sorted(run.moved) == ["store"]
+    with pytest.raises(CohortError, match=r"the table /gone/cohort.csv is not there.*cohort="):
+        run.cohort()
+
+
+def test_a_table_that_is_where_it_was_is_read_there(original, together):
+    """Although another copy lies nearby."""
+    run = open_run(together / "run")
+    info = dict(run.info) | {"settings": dict(open_run(original / "run").info["settings"])}
+    (together / "run" / "moved.json").unlink()
+    update_run(open_run(together / "run"), settings=info["settings"])
+    (together / "run" / "moved.json").unlink(missing_ok=True)
+    assert open_run(together / "run").table == open_run(original / "run").table
 
 
 def key_lookups(root):
