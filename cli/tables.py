@@ -112,24 +112,23 @@ def _read_tables(
 ) -> "Predictions":
     """The predictions of tables of any kind and tool."""
     from cli.console import warn
-    from mil.data.table import read_table
+    from mil.api.judging import read_predictions
     from mil.evaluation.classification.predictions import ClassPredictions
     from mil.evaluation.predictions import kind_of, read_text_table
-    from mil.evaluation.tables import SlideLabel, read_any_tables
 
     kind = kind_of(list(read_text_table(tables[0]).columns))
     if (classes or cohort) and kind is not ClassPredictions:
         raise UsageError(
             f"--classes and --cohort are for predictions of classes; {tables[0]} holds none. Leave them out."
         )
-    labels = {}
-    if cohort:
-        rows = read_table(cohort, reading, warn)
-        labels = {row.slide: SlideLabel(row.case, row.label) for row in rows}
-    predictions, notes = read_any_tables(tables, labels, classes)
-    for note in notes:
-        warn(note)
-    return predictions
+    return read_predictions(
+        tables,
+        cohort=cohort,
+        classes=classes,
+        case_from=reading.case_from,
+        label_is=reading.label_is,
+        notify=warn,
+    )
 
 
 def write_results(

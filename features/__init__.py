@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from features.bags.bag import validate_bag as validate_bag
     from features.bags.bag import write_bag as write_bag
     from features.bags.convert import convert as convert
+    from features.bags.convert import export as export
+    from features.bags.foreign_readers import SourceFacts as SourceFacts
     from features.bags.join import join as join
     from features.errors import FeaturesError as FeaturesError
     from features.errors import SarcomilError as SarcomilError
@@ -41,7 +43,9 @@ __all__ = [
     "Recipe",
     "SarcomilError",
     "Slide",
+    "SourceFacts",
     "convert",
+    "export",
     "extract",
     "join",
     "list_backbones",
@@ -61,7 +65,9 @@ _SOURCES = {
     "Recipe": "features.recipe:Recipe",
     "SarcomilError": "features.errors:SarcomilError",
     "Slide": "features.slides.slide:Slide",
+    "SourceFacts": "features.bags.foreign_readers:SourceFacts",
     "convert": "features.bags.convert:convert",
+    "export": "features.bags.convert:export",
     "extract": "features.extraction.run:extract_slides",
     "join": "features.bags.join:join",
     "list_backbones": "features.backbones.table:list_backbones",

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from features.bags.bag import read_bag as read_bag
     from features.bags.bag import write_bag as write_bag
     from features.bags.convert import convert as convert
+    from features.bags.convert import export as export
+    from features.bags.foreign_readers import SourceFacts as SourceFacts
     from features.bags.join import join as join
     from features.errors import BagError as BagError
     from features.errors import FeaturesError as FeaturesError
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from mil.api.judging import external_validation as external_validation
     from mil.api.judging import nomogram as nomogram
     from mil.api.judging import permute as permute
+    from mil.api.judging import read_predictions as read_predictions
     from mil.api.learning import cross_validate as cross_validate
     from mil.api.learning import fit as fit
     from mil.api.learning import learning_curve as learning_curve
@@ -82,7 +85,6 @@ if TYPE_CHECKING:
     from mil.evaluation.judge import compare as compare
     from mil.evaluation.judge import evaluate as evaluate
     from mil.evaluation.predictions import Predictions as Predictions
-    from mil.evaluation.predictions import read_predictions as read_predictions
     from mil.explanation.methods import list_methods as list_methods
     from mil.explanation.scores import TileScores as TileScores
     from mil.explanation.write import Explanation as Explanation
@@ -160,6 +162,7 @@ __all__ = [
     "SegmentedCases",
     "Slide",
     "SlideError",
+    "SourceFacts",
     "SplitSettings",
     "Survival",
     "Task",
@@ -182,6 +185,7 @@ __all__ = [
     "evaluate",
     "evaluate_segmenter",
     "explain",
+    "export",
     "external_validation",
     "extract",
     "extract_volumes",
@@ -264,6 +268,7 @@ _SOURCES = {
     "SegmentedCases": "mil.segmentation.cases:SegmentedCases",
     "Slide": "features.slides.slide:Slide",
     "SlideError": "features.errors:SlideError",
+    "SourceFacts": "features.bags.foreign_readers:SourceFacts",
     "SplitSettings": "mil.settings:SplitSettings",
     "Survival": "mil.tasks.survival:Survival",
     "Task": "mil.tasks.task:Task",
@@ -285,6 +290,7 @@ _SOURCES = {
     "evaluate": "mil.evaluation.judge:evaluate",
     "evaluate_segmenter": "mil.segmentation.study:evaluate_segmenter",
     "explain": "mil.api.slides:explain",
+    "export": "features.bags.convert:export",
     "external_validation": "mil.api.judging:external_validation",
     "extract": "mil.data.jobs:extract",
     "extract_volumes": "mil.data.volumes:extract_volumes",
@@ -316,7 +322,7 @@ _SOURCES = {
     "read_annotations": "features.regions.annotations:read_annotations",
     "read_bag": "features.bags.bag:read_bag",
     "read_card": "mil.api.slides:read_card",
-    "read_predictions": "mil.evaluation.predictions:read_predictions",
+    "read_predictions": "mil.api.judging:read_predictions",
     "register_head": "mil.heads.registry:register_head",
     "run_protocol": "mil.api.studies:run_protocol",
     "segment_per_fold": "mil.api.preparing:segment_per_fold",

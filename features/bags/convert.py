@@ -128,6 +128,10 @@ def export(
 
     Raises:
         InputError: bags cannot be written in this layout, there are no files, or two of one slide.
+
+    Example:
+        result = features.export("store", "clam-files", "clam")
+        print(result.n_done, result.failures)
     """
     if layout not in WRITABLE:
         raise InputError(f"Bags are written as {' or '.join(WRITABLE)}; got {layout!r}.")

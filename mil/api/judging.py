@@ -1,19 +1,70 @@
 """Judging from Python: external validation, permutation, published tables, nomograms."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from mil.api.options import Reading, StrPath, as_path, silence, table_reading, task_or_default
+from mil.api.options import (
+    Reading,
+    StrPath,
+    as_path,
+    notify_of,
+    silence,
+    table_reading,
+    task_or_default,
+)
 from mil.runs.run import Run, to_run
 
 if TYPE_CHECKING:
     from features.progress import Progress
     from mil.audit.permutation import Crossval, PermutationTest
     from mil.audit.published_audit import TableAudit
+    from mil.evaluation.predictions import Predictions
     from mil.report.table_nomogram import TableNomogram
     from mil.runs.external import ExternalValidation
     from mil.tasks.task import Task
+
+
+def read_predictions(
+    tables: "StrPath | Sequence[StrPath]",
+    *,
+    cohort: StrPath | None = None,
+    classes: Sequence[str] = (),
+    **options: Unpack[Reading],
+) -> "Predictions":
+    """Read predictions of any kind and tool: one table, or one for each fold of a cross-validation.
+
+    Tables of STAMP, CLAM and slideflow are read as they are. So is any table with case or slide, label and
+    one p_CLASS per class; for survival it has time, event, risk and one s_TIME per time of a curve.
+
+    Args:
+        tables: CSV, with commas, semicolons or tabs. Names such as NA, 007 or 1e5 stay as written.
+        cohort: table with the cases and labels of slides, where the predictions name slides only.
+        classes: names of the classes that a table calls 0, 1, ...
+        **options: how ``cohort`` is read; see ``mil.api.options.Reading``. ``notify`` is called with what had
+            to be assumed.
+
+    Raises:
+        PredictionsError: no such file, a number that is not one, or an inconsistent table; the message names
+            the file.
+        CohortError: ``cohort`` cannot be read.
+
+    Example:
+        predictions = mil.read_predictions("run/predictions.csv")
+        print(predictions.models, len(predictions.table))
+    """
+    from mil.data.table import read_table
+    from mil.evaluation.tables import SlideLabel, read_any_tables
+
+    several = [tables] if isinstance(tables, str | os.PathLike) else tables
+    notify = notify_of(options)
+    rows = () if cohort is None else read_table(Path(cohort), table_reading(options), notify)
+    labels = {row.slide: SlideLabel(row.case, row.label) for row in rows}
+    predictions, notes = read_any_tables([Path(path) for path in several], labels, classes)
+    for note in notes:
+        notify(note)
+    return predictions
 
 
 def external_validation(  # noqa: PLR0913 - which cases, and how their slides are read

@@ -132,6 +132,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
     coordinates: Path | str | None = None,
     segmenter: Path | str | None = None,
     case_from: str = "",
+    label_is: Sequence[str] = (),
     **options: Unpack[ExtractionOptions],
 ) -> Extraction:
     """Embed every tumour tile of a cohort's slides: one bag per slide.
@@ -151,6 +152,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
         coordinates: folder of bags whose tiles are read again, instead of laying a grid.
         segmenter: the file of a segmenter, whose tumour is used instead of annotations.
         case_from: a regular expression that finds the patient in the names of the column case.
+        label_is: labels that read like a word for a missing value and are meant.
         **options: see ``features.extraction.run.ExtractionOptions``.
 
     Returns:
@@ -182,7 +184,7 @@ def extract(  # noqa: PLR0913 - one argument per choice
         [Path(path) for path in inputs],
         Path(slides) if slides is not None else None,
         settings,
-        TableReading(case_from=case_from),
+        TableReading(case_from=case_from, label_is=tuple(label_is)),
         options.get("notify"),
         (recipe,) if isinstance(recipe, Recipe) else recipe,
     )

@@ -218,10 +218,6 @@ def read_predictions(path: str | Path) -> Predictions:
     Raises:
         PredictionsError: no such file, a number that is not one, or an inconsistent table; the message names
             the file.
-
-    Example:
-        predictions = mil.read_predictions("run/predictions.csv")
-        print(predictions.models, len(predictions.table))
     """
     table = read_text_table(Path(path))
     try:

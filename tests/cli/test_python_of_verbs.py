@@ -24,7 +24,7 @@ FROM_PYTHON = {
     "volumes extract": "extract_volumes",
     "volumes contour": "contour_volumes",
     "volumes radiomics": "radiomics_bags",
-    "convert": "convert",
+    "convert": "convert export",
     "join": "join",
     "finetune": "finetune_backbone",
     "crossval": "finetune_per_fold segment_per_fold cross_validate",

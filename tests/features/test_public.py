@@ -17,7 +17,7 @@ from features.recipe import Recipe
 
 NAMES = [
     "Bag", "Extraction", "ExtractionOptions", "FeaturesError", "Recipe", "SarcomilError", "Slide",
-    "convert", "extract", "join", "list_backbones", "load_backbone", "open_slide", "read_annotations",
+    "SourceFacts", "convert", "export", "extract", "join", "list_backbones", "load_backbone", "open_slide", "read_annotations",
     "read_bag", "validate_bag", "write_bag",
 ]  # fmt: skip
 
