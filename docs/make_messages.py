@@ -22,6 +22,7 @@ SUBJECTS = {  # of messages, by where they come from; the first that fits
     "features/lowpower": "Finding the tumour",
     "mil/segmentation": "Finding the tumour",
     "cli/segment.py": "Finding the tumour",
+    "features/extraction/films.py": "CT and MRI",
     "features/extraction": "Extraction",
     "cli/extract.py": "Extraction",
     "features/bags": "Bags and features of other tools",

@@ -117,8 +117,7 @@ def write_cohort(
         folder: made if absent; receives `cohort.csv`, `split.csv` (the same cases, one of each subtype
             set aside as an external test), `segmentation.csv` (all slides, also those without tumour, with a
             column `annotated`: full, or partial if some of the tumour is not drawn, and the same ones set
-            aside), `slides/`,
-            `annotations/` and `key_regions/`.
+            aside), `slides/`, `annotations/` and `key_regions/`.
         spec: size and difficulty.
         progress: called with 1 after each slide.
 
