@@ -27,7 +27,7 @@ class ContourScores:
         method: one of ``METHODS``.
         dice: overlap with what is drawn; 0 where nothing is called, undefined where nothing is drawn.
         continuous_dice: the same of the confidence, without a cut; of other methods, equal to ``dice``.
-        hausdorff_mm: greatest distance between both; undefined where either is empty.
+        hausdorff_mm: greatest distance between their surfaces; undefined where either is empty.
         hausdorff95_mm: that 95 % of their surfaces keep; undefined likewise.
         drawn_ml: volume of what is drawn.
         called_ml: volume of the contour.

@@ -10,6 +10,8 @@ from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support
 
 from mil.evaluation.classification.evaluate import evaluate
+from mil.evaluation.classification.metrics import predicted
+from mil.evaluation.classification.model_scores import depends_on_fold_alone
 from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
 from mil.protocols.arm import Arm
 
@@ -47,9 +49,12 @@ class ArmResult:
 
     Attributes:
         arm: the arm.
-        measures: as named in ``MEASURES``; over tiles the mean of the splits. None where undefined.
+        measures: as named in ``MEASURES``. None where undefined. Over tiles of slides they are the mean of
+            the splits; over slices of a question of two classes, those of all slices of all splits together;
+            over cases, those of one answer per case, the mean of its probabilities over the repeats.
         intervals: 95 % limits of the measures over cases.
-        predictions: mean probabilities of each slide; None where the tested cases were trained on.
+        predictions: mean probabilities of each slide in each repeat; None where the tested cases were trained
+            on.
         n_tiles, n_cases: number of tested tiles and cases.
         seconds: time to embed the tested tiles.
     """
@@ -83,20 +88,17 @@ def summarise_arm(
     binary = positive if arm.shows and len(classes) == 2 else ""
     measures: dict[str, float | None] = {}
     if not arm.model:
-        measures |= _mean_of_splits(tested, classes, binary)
+        measures |= (
+            _slice_measures(tested, classes, binary) if binary else _mean_of_splits(tested, classes)
+        )
     if arm.test == "ensemble":
         tested = combine_networks(tested)
-    intervals, predictions = {}, None
+    intervals: dict[str, tuple[float, float]] = {}
+    predictions = None
     if arm.test != "tiles":  # cases that have trained are no evidence about cases
         predictions = slide_predictions(arm.name, tested, classes)
-        [result] = evaluate(predictions).models
-        for name, metric in (("case_accuracy", "accuracy"), ("case_auc", "auc")):
-            estimate = result.metrics[metric]
-            measures[name] = estimate.value
-            if estimate.low is not None and estimate.high is not None:
-                intervals[name] = (estimate.low, estimate.high)
-        if binary:
-            measures |= _case_measures(predictions, binary)
+        judged, intervals = _case_measures(predictions, binary)
+        measures |= judged
     return ArmResult(
         arm=arm,
         measures=measures,
@@ -140,17 +142,39 @@ def combine_networks(tested: Sequence[TilePredictions]) -> tuple[TilePredictions
     )
 
 
-def _case_measures(predictions: ClassPredictions, positive: str) -> dict[str, float | None]:
-    """Sensitivity, specificity and F1 over cases, of the mean probability of each."""
-    column = PREFIX + positive
-    cases = predictions.table.groupby("case").agg({column: "mean", "label": "first"})
-    return {
-        f"case_{name}": value
-        for name, value in _binary(
-            (cases["label"] == positive).to_numpy(), (cases[column] > 0.5).to_numpy()
-        ).items()
-        if name != "positive_precision"
-    }
+def over_repeats(predictions: ClassPredictions) -> ClassPredictions:
+    """The predictions with one answer per slide: the mean of its probabilities over the repeats."""
+    if len(predictions.repeats) < 2:
+        return predictions
+    keys = ["model", "case", "slide", "label"]
+    means = predictions.table.groupby(keys, sort=False)[predictions.answer_columns].mean()
+    table = means.reset_index().assign(repeat=0, fold=0)
+    return ClassPredictions(table[list(predictions.table.columns)], predictions.classes)
+
+
+def _case_measures(
+    predictions: ClassPredictions, positive: str
+) -> tuple[dict[str, float | None], dict[str, tuple[float, float]]]:
+    """Measures over cases, all of the same answers; and the limits of some."""
+    answers = over_repeats(predictions)
+    [result] = evaluate(answers).models
+    measures: dict[str, float | None] = {}
+    intervals = {}
+    for name in ("accuracy", "auc"):
+        estimate = result.metrics[name]
+        measures[f"case_{name}"] = estimate.value
+        if estimate.low is not None and estimate.high is not None:
+            intervals[f"case_{name}"] = (estimate.low, estimate.high)
+    [model] = predictions.models
+    if all(depends_on_fold_alone(predictions.case_scores(model, r)) for r in predictions.repeats):
+        measures["case_auc"] = None  # which the mean of several repeats would hide
+        intervals.pop("case_auc", None)
+    if positive:
+        scores = answers.case_scores(model, answers.repeats[0])
+        at = answers.classes.index(positive)
+        rates = _binary(scores.truth == at, predicted(scores.p) == at)
+        measures |= {f"case_{name}": rates[name] for name in ("sensitivity", "specificity", "f1")}
+    return measures, intervals
 
 
 def _binary(truth: NDArray[np.bool_], called: NDArray[np.bool_]) -> dict[str, float | None]:
@@ -170,20 +194,21 @@ def _binary(truth: NDArray[np.bool_], called: NDArray[np.bool_]) -> dict[str, fl
 
 
 def _mean_of_splits(
-    tested: Sequence[TilePredictions], classes: Sequence[str], positive: str
+    tested: Sequence[TilePredictions], classes: Sequence[str]
 ) -> dict[str, float | None]:
     by_split: dict[tuple[int, int], list[TilePredictions]] = {}
     for tiles in tested:
         by_split.setdefault((tiles.split.repeat, tiles.split.index), []).append(tiles)
     means = np.mean([_tile_measures(tiles, classes) for tiles in by_split.values()], axis=0)
-    if not positive:
-        return dict(zip(("accuracy", "precision", "recall"), map(float, means), strict=True))
-    rates = [_binary(*_tile_calls(tiles, classes, positive)) for tiles in by_split.values()]
-    measures: dict[str, float | None] = {"accuracy": float(means[0])}
-    for name in rates[0]:
-        known = [value for rate in rates if (value := rate[name]) is not None]
-        measures[name] = float(np.mean(known)) if known else None
-    return measures
+    return dict(zip(("accuracy", "precision", "recall"), map(float, means), strict=True))
+
+
+def _slice_measures(
+    tested: Sequence[TilePredictions], classes: Sequence[str], positive: str
+) -> dict[str, float | None]:
+    """Rates of one table of counts: means of splits with other shares of positives do not fit together."""
+    truth, called = _tile_calls(tested, classes, positive)
+    return {"accuracy": float(np.mean(truth == called)), **_binary(truth, called)}
 
 
 def _tile_calls(

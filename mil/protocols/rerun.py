@@ -37,7 +37,7 @@ from mil.protocols.arm import Arm
 from mil.protocols.films import Films
 from mil.protocols.measures import ArmResult, Split, TilePredictions, summarise_arm
 from mil.protocols.protocol import Protocol
-from mil.protocols.questions import rows_by_question
+from mil.protocols.questions import LabelCount, check_labels, count_labels, rows_by_question
 from mil.protocols.segmentation import SegmentationArm
 
 TILE_MODEL = (
@@ -70,11 +70,28 @@ class Rerun:
 
     def rows_of(self, arm: Arm) -> tuple[Row, ...]:
         """The rows that an arm may read, labelled by its question; with split=test only where tested on."""
-        on_test = arm.test in ("external", "ensemble")
-        rows = self.rows if on_test else split_train_test(self.rows)[0]
+        rows = self._readable(arm)
         if not arm.question:
-            return tuple(rows)
+            return rows
         return rows_by_question(arm.question, self.protocol.questions[arm.question], rows)
+
+    def labels(self) -> dict[str, tuple[LabelCount, ...]]:
+        """What the question of each arm makes of the labels of the rows that its arms read.
+
+        Raises:
+            ProtocolError: a label is not named, but resembles one that is.
+        """
+        counts = {}
+        for arm in self.protocol.arms:
+            if arm.question:
+                question, rows = self.protocol.questions[arm.question], self._readable(arm)
+                check_labels(arm.question, question, rows)
+                counts[arm.question] = count_labels(question, rows)
+        return counts
+
+    def _readable(self, arm: Arm) -> tuple[Row, ...]:
+        on_test = arm.test in ("external", "ensemble")
+        return tuple(self.rows if on_test else split_train_test(self.rows)[0])
 
     def jobs_of(self, arm: Arm, channels: tuple[str, ...] | None = None) -> tuple[SlideJob, ...]:
         """The slides of the same rows, or the films of these modalities; by default the arm's."""

@@ -1,7 +1,7 @@
 """A run folder of a published protocol: its arms on one's own cohort, printed and measured figures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from features.extraction.jobs import SlideJob
@@ -16,8 +16,9 @@ from mil.evaluation.predictions import write_predictions
 from mil.finetune.distributed import ranks
 from mil.protocols.best import describe_best
 from mil.protocols.films import Films
-from mil.protocols.measures import ArmResult, join_predictions
+from mil.protocols.measures import ArmResult, join_predictions, over_repeats
 from mil.protocols.protocol import Protocol, measure_words
+from mil.protocols.questions import LabelCount, describe_question
 from mil.protocols.rerun import Rerun
 from mil.runs.files import PREDICTIONS, write_json
 from mil.runs.record import NewRun, finish_run
@@ -35,6 +36,7 @@ class ProtocolResult:
         arms: in the order they were run.
         pairs: the arms that the study compares, tested case by case.
         power: what a comparison of so few cases could have shown; empty without one.
+        questions: what each question has made of the labels of the table.
     """
 
     protocol: Protocol
@@ -42,6 +44,7 @@ class ProtocolResult:
     arms: tuple[ArmResult, ...]
     pairs: tuple[PairTest, ...]
     power: str = ""
+    questions: Mapping[str, tuple[LabelCount, ...]] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
         """Every measure of every arm, printed and measured; columns as in ``COLUMNS``, and ``words``."""
@@ -73,6 +76,7 @@ class ProtocolResult:
             sentences.append(
                 "Measures over tiles or slices have no interval: those of one case are not independent."
             )
+        sentences += self._ways_of_counting()
         if any(result.arm.test == "tiles" for result in self.arms):
             sentences.append(
                 "Other tiles of cases that were trained on show how well cases are remembered, not diagnosed."
@@ -85,6 +89,8 @@ class ProtocolResult:
         if self.power:
             sentences.append(self.power)
         sentences += describe_best(self.arms)
+        for name, counts in self.questions.items():
+            sentences += describe_question(name, counts)
         sentences += [
             f"{result.arm.name}: {result.n_cases} cases of {len(self.labels)}."
             for result in self.arms
@@ -93,6 +99,21 @@ class ProtocolResult:
         if self.protocol.changed:
             changes = ", ".join(f"{key}={value}" for key, value in self.protocol.changed.items())
             sentences.append(f"Changed from the study: {changes}.")
+        return sentences
+
+    def _ways_of_counting(self) -> list[str]:
+        """What a figure counts, where a case or a slice is tested more than once."""
+        sentences = []
+        repeats = {len(one.predictions.repeats) for one in self.arms if one.predictions}
+        if max(repeats, default=1) > 1:
+            sentences.append(
+                "Figures and tests over cases are of one answer per case: the mean of its probabilities over "
+                f"{max(repeats)} repeats. One network alone may be worse."
+            )
+        if any("sensitivity" in result.measures for result in self.arms):
+            sentences.append(
+                "Figures over slices count the slices of all folds and repeats together."
+            )
         return sentences
 
 
@@ -146,22 +167,41 @@ def run_protocol(
             progress=progress,
             films=films,
         )
+        questions = rerun.labels()
         for arm in protocol.arms:
             rerun.splits(arm)  # a cohort that cannot carry the protocol is refused before any work
-        run = new_run.start("protocol", {"protocol": protocol.to_json(), "labels": labels})
+        run = new_run.start("protocol", _facts(protocol, labels, questions))
         notify(f"{protocol.title}. {protocol.source}.")
+        for name, counts in questions.items():
+            for sentence in describe_question(name, counts):
+                notify(sentence)
         for arm_result in rerun.results():
             arms.append(arm_result)
             notify(_describe_arm(arm_result))
     pairs, power = _compare_arms(new_run, protocol, arms)
     result = ProtocolResult(
-        protocol=protocol, labels=labels, arms=tuple(arms), pairs=pairs, power=power
+        protocol=protocol,
+        labels=labels,
+        arms=tuple(arms),
+        pairs=pairs,
+        power=power,
+        questions=questions,
     )
     lines = ([row.get(name, "") for name in COLUMNS] for row in result.rows())
     write_table(new_run.path / "results.csv", COLUMNS, lines)
     write_json(new_run.path / "comparison.json", [pair.to_json() for pair in pairs])
     finish_run(run)
     return result
+
+
+def _facts(
+    protocol: Protocol,
+    labels: Mapping[str, str],
+    questions: Mapping[str, Sequence[LabelCount]],
+) -> dict[str, Any]:
+    """What run.json tells of a protocol on a cohort."""
+    counts = {name: [asdict(count) for count in of_one] for name, of_one in questions.items()}
+    return {"protocol": protocol.to_json(), "labels": labels, "questions": counts}
 
 
 def _compare_arms(
@@ -177,7 +217,8 @@ def _compare_arms(
         name = f"predictions-{question}.csv" if question else PREDICTIONS
         write_predictions(new_run.path / name, predictions)
         if pair and pair <= set(predictions.models):
-            tests += [t for t in compare(predictions) if {t.first, t.second} == pair]
+            answers = over_repeats(predictions)
+            tests += [t for t in compare(answers) if {t.first, t.second} == pair]
             power = str(power_of(predictions.table["case"].nunique()))
     return tuple(tests), power
 

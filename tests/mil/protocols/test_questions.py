@@ -7,7 +7,12 @@ import pytest
 from mil.data.case import Row
 from mil.errors import FitError, ProtocolError
 from mil.protocols.protocol import load_protocol, with_changes
-from mil.protocols.questions import rows_by_question
+from mil.protocols.questions import (
+    check_labels,
+    count_labels,
+    describe_question,
+    rows_by_question,
+)
 
 LABELS = (
     "ARMS",
@@ -93,3 +98,79 @@ def test_scales_are_changed_where_an_arm_has_several():
         with_changes(two, ["arms.mpp=0.4"])
     with pytest.raises(ProtocolError, match=r"arms\.scales is"):
         with_changes(two, ["arms.scales=fine,coarse"])
+
+
+def rows_with(**counts):
+    """n cases of each label, two slides each."""
+    labels = [label for label, n in counts.items() for _ in range(n)]
+    return [
+        Row(line=2 * i + k, case=f"c{i}", slide=f"s{i}-{k}", label=label)
+        for i, label in enumerate(labels) for k in range(2)
+    ]  # fmt: skip
+
+
+def test_every_label_is_counted_in_its_class_and_those_that_no_class_names_are_listed():
+    question = {"Ewing": ("ES", "Ewing sarcoma"), "other": ("SS", "*"), "left out": ("ARMS",)}
+    rows = rows_with(**{"es": 3, "SS": 2, "DSRCT": 4, "ARMS": 1, "MPNST": 1})
+    counts = count_labels(question, rows)
+    assert [(one.label, one.group, one.n_cases, one.named) for one in counts] == [
+        ("es", "Ewing", 3, True), ("SS", "other", 2, True), ("DSRCT", "other", 4, False),
+        ("MPNST", "other", 1, False), ("ARMS", "left out", 1, True),
+    ]  # fmt: skip
+    assert describe_question("ewing", counts) == [
+        "Question ewing, cases by label: Ewing 3 (es 3); other 7 (SS 2, DSRCT 4, MPNST 1); left out 1 "
+        "(ARMS 1).",
+        "Question ewing does not name: DSRCT (other), MPNST (other). Check that they belong there.",
+    ]
+    named = count_labels(question, rows_with(es=1, SS=1))
+    assert len(describe_question("ewing", named)) == 1
+
+
+@pytest.mark.parametrize(
+    ("study", "question", "label"),
+    [
+        ("yang-lipoma", "liposarcoma", "WD LPS, FISH+"),
+        ("yang-lipoma", "liposarcoma", "LPS"),
+        ("yang-lipoma", "liposarcoma", "atypical lipomatous neoplasm"),
+        ("yang-lipoma", "liposarcoma", "Liposarkom"),
+        ("yang-lipoma", "liposarcoma", "myxoid liposarcoma"),
+        ("piffer-metastasis", "metastasis", "lung mets"),
+        ("piffer-metastasis", "metastasis", "Lungenmetastasen"),
+        ("piffer-metastasis", "metastasis", "yes (bone)"),
+        ("piffer-metastasis", "metastasis", "metastasi"),
+        ("navarro-grading", "grade", "G3 (FNCLCC)"),
+        ("navarro-grading", "grade", "FNCLCC 2"),
+        ("navarro-grading", "grade", "intermed."),
+        ("thiesen-sampler", "subtype", "alveolar RMS"),
+        ("thiesen-sampler", "ewing", "Ewing-like sarcoma"),
+    ],
+)
+def test_a_label_that_may_mean_a_named_one_is_refused_where_it_falls_among_the_others(
+    study, question, label
+):
+    protocol = load_protocol(study)
+    rows = rows_with(**{label: 2, "X": 3})
+    with pytest.raises(ProtocolError) as caught:
+        check_labels(question, protocol.questions[question], rows)
+    said = str(caught.value)
+    assert said.startswith(f"questions.{question} does not name {label!r} (like ")
+    changed = with_changes(protocol, [said[said.index(f"questions.{question}={{") :]])
+    check_labels(question, changed.questions[question], rows)
+    [count] = [one for one in count_labels(changed.questions[question], rows) if one.label == label]
+    assert count.named
+    assert f", {count.group})" in said
+
+
+@pytest.mark.parametrize(
+    ("study", "question", "labels"),
+    [
+        ("thiesen-sampler", "rms", "LMS;leiomyosarcoma;fibrosarcoma;SS;synovial sarcoma;osteosarcoma"),
+        ("thiesen-sampler", "ewing", "epithelioid sarcoma;clear cell sarcoma;angiosarcoma;MPNST;SFT"),
+        ("yang-lipoma", "liposarcoma", "lipoma;hibernoma;angiolipoma"),
+        ("piffer-metastasis", "metastasis", "none;no mets;NED;local recurrence;free;alive"),
+        ("navarro-grading", "grade", "unknown;NA;X"),
+    ],
+)  # fmt: skip
+def test_labels_of_other_diseases_are_others_without_a_question(study, question, labels):
+    rows = rows_with(**dict.fromkeys(labels.split(";"), 1))
+    check_labels(question, load_protocol(study).questions[question], rows)

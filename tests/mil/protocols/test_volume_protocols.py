@@ -3,10 +3,20 @@
 import numpy as np
 import pytest
 
+from mil.audit.consistency import check_published
+from mil.audit.published import read_published
 from mil.evaluation.classification.predictions import PREFIX
+from mil.evaluation.comparison import compare
 from mil.protocols.arm import Arm
 from mil.protocols.best import describe_best, rank_p
-from mil.protocols.measures import Split, TilePredictions, combine_networks, summarise_arm
+from mil.protocols.measures import (
+    Split,
+    TilePredictions,
+    combine_networks,
+    join_predictions,
+    over_repeats,
+    summarise_arm,
+)
 from mil.protocols.protocol import load_protocol, protocol_names
 
 CLASSES = ("high", "low")
@@ -126,3 +136,81 @@ def test_the_ten_sets_are_all_triples_of_five():
     assert len({frozenset(arm.channels) for arm in arms}) == 10
     arms = load_protocol("yang-lipoma").arms
     assert len(arms) == 30
+
+
+def repeated(seed, repeats=3, n_cases=11, slices=1):
+    """Out-of-fold answers of every repeat; the folds of a repeat differ in their shares of a class."""
+    rng = np.random.default_rng(seed)
+    fold = np.random.default_rng(0).integers(3, size=(repeats, n_cases))
+    return [
+        told(
+            Split(int(fold[repeat, i]), ("x",), ("t",), repeat),
+            f"c{i}",
+            CLASSES[i % 3 == 0],
+            rng.normal(0, 2, (slices, 2)),
+        )
+        for repeat in range(repeats)
+        for i in range(n_cases)
+    ]
+
+
+@pytest.mark.parametrize("over", ["cases", "slices"])
+def test_the_figures_of_an_arm_pass_the_audit_of_published_tables(over, tmp_path):
+    model, prefix = ("pooled-svm", "case_") if over == "cases" else ("", "")
+    names = ["accuracy", "sensitivity", "specificity", "f1"]
+    lines = [["model", *names, "n", "n pos"]]
+    for seed in range(30):
+        rows = repeated(seed, repeats=2 + seed % 4, slices=1 if over == "cases" else 1 + seed % 3)
+        arm = Arm(name="x", backbone="b", channels=("T1",), model=model)
+        m = summarise_arm(arm, rows, CLASSES, 0.0, positive="high").measures
+        counted = (
+            {r.case: [r.label] for r in rows}
+            if over == "cases"
+            else dict(enumerate([r.label] * len(r.logits) for r in rows))
+        )
+        labels = [label for several in counted.values() for label in several]
+        figures = [m[prefix + name] for name in names]
+        lines.append(
+            [f"arm {seed}", *(f"{v:.2f}" for v in figures), len(labels), labels.count("high")]
+        )
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(",".join(map(str, line)) for line in lines) + "\n")
+    assert [one.text for one in check_published(read_published(path).rows) if one.impossible] == []
+
+
+def test_cases_of_several_repeats_have_one_answer_in_figures_and_tests():
+    rows = {name: repeated(seed, repeats=4, n_cases=16) for name, seed in (("a", 1), ("b", 2))}
+    results = [
+        summarise_arm(
+            Arm(name=name, backbone="b", channels=("T1",), model="pooled-svm", question="q"),
+            of_one, CLASSES, 0.0, positive="high",
+        )
+        for name, of_one in rows.items()
+    ]  # fmt: skip
+    right = {}
+    for result in results:
+        mean = {}
+        for one in rows[result.arm.name]:
+            mean.setdefault(one.case, []).append(one.p.mean(axis=0)[0])
+        label = {one.case: one.label for one in rows[result.arm.name]}
+        right[result.arm.name] = {
+            case: (np.mean(p) > 0.5) == (label[case] == "high") for case, p in mean.items()
+        }
+        assert result.measures["case_accuracy"] == np.mean(list(right[result.arm.name].values()))
+        assert result.measures["case_auc"] is not None
+    [test] = compare(over_repeats(join_predictions(results)["q"]))
+    only_first = sum(right["a"][case] and not right["b"][case] for case in right["a"])
+    only_second = sum(right["b"][case] and not right["a"][case] for case in right["a"])
+    assert (test.only_first, test.only_second) == (only_first, only_second)
+
+
+def test_an_auc_that_shows_the_folds_alone_stays_undefined_over_repeats():
+    folds = ("high", "high", "high", "low"), ("high", "low", "low", "low")
+    rows = [
+        told(Split(fold, ("x",), ("t",), repeat), f"c{fold}{i}", label, [[float(fold), 0.0]])
+        for repeat in range(2) for fold, labels in enumerate(folds) for i, label in enumerate(labels)
+    ]  # fmt: skip
+    arm = Arm(name="x", backbone="b", channels=("T1",), model="pooled-svm")
+    result = summarise_arm(arm, rows, CLASSES, 0.0, positive="high")
+    assert result.measures["case_auc"] is None
+    assert "case_auc" not in result.intervals
