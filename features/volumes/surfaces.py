@@ -1,7 +1,8 @@
 """How well two masks of one grid agree: overlap, and distances in millimetres.
 
-Source: Dice 1945 (Ecology 26:297); Huttenlocher et al., IEEE TPAMI 1993 (Hausdorff distance of sets); for the
-continuous form, Shamir et al. 2019 (arXiv:1906.11031) without its normalising constant.
+Source: Dice 1945 (Ecology 26:297); Huttenlocher et al., IEEE TPAMI 1993 (Hausdorff distance of sets, here the
+surfaces, and its ranks); Maier-Hein et al., Nature Methods 2024 (both as distances of boundaries); for the
+continuous Dice, Shamir et al. 2019 (arXiv:1906.11031) without its normalising constant.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,9 @@ def dice(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
 
 
 def hausdorff_mm(first: Mask, second: Mask, spacing_mm: Sequence[float]) -> float:
-    """The greatest distance of a voxel of either mask from the nearest voxel of the other.
+    """The greatest distance of the surface of either mask from the surface of the other.
+
+    The surface of a mask is its voxels with a face to the outside; a hole has one too.
 
     Args:
         first: (z, y, x).
@@ -40,21 +43,13 @@ def hausdorff_mm(first: Mask, second: Mask, spacing_mm: Sequence[float]) -> floa
     Returns:
         Millimetres; NaN where a mask is empty, as no distance to nothing is defined.
     """
-    if not (first.any() and second.any()):
-        return float("nan")
-    steps = spacing_mm[::-1]
-    one, other = _cut(first, second)
-    ways = [
-        ndimage.distance_transform_edt(~b, steps)[a].max() for a, b in ((one, other), (other, one))
-    ]
-    return float(max(ways))
+    return _greater_way(first, second, spacing_mm, 100)
 
 
 def hausdorff95_mm(first: Mask, second: Mask, spacing_mm: Sequence[float]) -> float:
     """The distance that 95 % of the surface of either mask keep from the surface of the other.
 
-    The surface of a mask is its voxels with a face to the outside. The percentile is taken of each
-    direction, and the greater one counts.
+    The percentile is taken of each direction, and the greater one counts: never more than ``hausdorff_mm``.
 
     Args:
         first: (z, y, x).
@@ -64,12 +59,19 @@ def hausdorff95_mm(first: Mask, second: Mask, spacing_mm: Sequence[float]) -> fl
     Returns:
         Millimetres; NaN where a mask is empty.
     """
+    return _greater_way(first, second, spacing_mm, PERCENTILE)
+
+
+def _greater_way(
+    first: Mask, second: Mask, spacing_mm: Sequence[float], percentile: float
+) -> float:
+    """A percentile of the distances from surface to surface, of the direction in which it is greater."""
     if not (first.any() and second.any()):
         return float("nan")
     steps = spacing_mm[::-1]
     one, other = (mask & ~ndimage.binary_erosion(mask) for mask in _cut(first, second))
     ways = [
-        np.percentile(ndimage.distance_transform_edt(~b, steps)[a], PERCENTILE)
+        np.percentile(ndimage.distance_transform_edt(~b, steps)[a], percentile)
         for a, b in ((one, other), (other, one))
     ]
     return float(max(ways))

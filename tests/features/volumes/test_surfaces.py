@@ -34,11 +34,47 @@ def test_dice_and_hausdorff_are_those_of_simpleitk(seed, spacing):
     overlap = sitk.LabelOverlapMeasuresImageFilter()
     overlap.Execute(image(first, spacing), image(second, spacing))
     assert dice(first, second) == pytest.approx(overlap.GetDiceCoefficient(), abs=1e-12)
+    distance = sitk.HausdorffDistanceImageFilter()  # of sets: here of the surfaces
+    distance.Execute(
+        *(sitk.LabelContour(image(np.pad(m, 1), spacing), False) for m in (first, second))
+    )
+    assert hausdorff_mm(first, second, spacing) == pytest.approx(
+        distance.GetHausdorffDistance(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_the_distance_of_separate_boxes_is_that_of_the_filled_boxes(spacing):
+    """Where SimpleITK, which measures filled sets, means the same."""
+    first, second = (np.zeros((12, 15, 13), bool) for _ in range(2))
+    first[1:4, 2:6, 1:4], second[6:11, 7:14, 5:12] = True, True
     distance = sitk.HausdorffDistanceImageFilter()
     distance.Execute(image(first, spacing), image(second, spacing))
     assert hausdorff_mm(first, second, spacing) == pytest.approx(
         distance.GetHausdorffDistance(), rel=1e-5
     )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_95_percent_of_surfaces_are_never_further_apart_than_all(seed):
+    """Nested masks and holes included, which a distance of filled sets does not see."""
+    rng = np.random.default_rng(seed)
+    first, second = random_masks(seed)
+    if seed % 3 == 0:
+        second = ndimage.binary_dilation(first, iterations=2)
+    if seed % 4 == 0:
+        second = second & ~ndimage.binary_erosion(second)
+    spacing = rng.uniform(0.3, 5, 3)
+    assert hausdorff95_mm(first, second, spacing) <= hausdorff_mm(first, second, spacing) + 1e-9
+
+
+def test_a_hole_that_one_mask_lacks_is_as_far_as_its_wall_from_the_surface():
+    full = np.zeros((11, 11, 11), bool)
+    full[1:10, 1:10, 1:10] = True
+    hollow = full.copy()
+    hollow[4:7, 4:7, 4:7] = False
+    assert hausdorff_mm(full, hollow, (1, 1, 1)) == 2
+    assert hausdorff95_mm(full, hollow, (1, 1, 1)) <= 2
 
 
 def surface_distances(first, second, spacing):
