@@ -155,7 +155,7 @@ def test_no_verb_prints_help(mil):
 
 
 def test_version(mil):
-    assert mil("--version").stdout.strip() == "sarcomil 0.1.0"
+    assert mil("--version").stdout.strip() == "sarcomil 0.2.0"
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_file_of_the_current_folder_is_not_taken_for_the_command(tmp_path, str
         [sys.executable, "-m", "sarcomil", "--version"], cwd=tmp_path, capture_output=True, text=True,
         check=True, env=os.environ | {"PYTHONPATH": str(REPO)},
     )  # fmt: skip
-    assert done.stdout.strip() == "sarcomil 0.1.0"
+    assert done.stdout.strip() == "sarcomil 0.2.0"
 
 
 @pytest.mark.parametrize(("arguments", "shown"), [([], False), (["--debug"], True)])
