@@ -51,8 +51,8 @@ def show_volumes(result: "VolumeExtraction", out: Path) -> None:
 
 
 def show_contours(contoured: "Contoured") -> None:
-    """Print what was trained on, and where the masks are."""
-    from cli.console import counted, say
+    """Print what was trained on, where the masks are, and why volumes have none."""
+    from cli.console import complain, counted, say
 
     regions = ", ".join(f"{name} ({counted(n, 'volume')})" for name, n in contoured.regions)
     say(f"Trained on: {regions}")
@@ -60,6 +60,11 @@ def show_contours(contoured: "Contoured") -> None:
         say(f"Contoured and not judged, as nothing is drawn: {', '.join(contoured.undrawn)}")
     say(f"Masks: {contoured.folder / 'masks'}; the table that names them: "
         f"{contoured.folder / 'volumes.csv'}")  # fmt: skip
+    for name, reason in contoured.failed.items():
+        complain(f"{name}: {reason}")
+    if contoured.failed:
+        failed = counted(len(contoured.failed), "volume")
+        complain(f"{failed} failed: {contoured.folder / 'outcomes.csv'}")
 
 
 def show_radiomics(result: "RadiomicsBags", out: Path) -> None:

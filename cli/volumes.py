@@ -257,6 +257,8 @@ def contour(options: ContourOptions) -> None:
         )
     show_tables(evaluation_tables(contoured.evaluation))
     show_contours(contoured)
+    if contoured.failed:
+        raise SystemExit(1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ SarcomilError
 │   │   ├── NoTiles         no tile of a slide meets the recipe: there is no such tissue on it
 │   │   └── VolumeError     a series of slices cannot be read, or is not one volume
 │   ├── AnnotationError     an annotation file is missing, malformed or lacks the requested class
-│   │   └── AnnotationMissing  a slide has no annotation
+│   │   ├── AnnotationMissing  a slide has no annotation
+│   │   └── EmptyRegion     a region is named, and nothing is drawn in it
 │   ├── BackboneError       a backbone is unknown or its weights cannot be loaded
 │   ├── BagError            a bag is missing, incomplete, or made with another recipe
 │   └── InputError          arguments exclude each other, or name files that do not exist
@@ -68,6 +69,10 @@ class AnnotationError(FeaturesError):
 
 class AnnotationMissing(AnnotationError):
     """A slide has no annotation."""
+
+
+class EmptyRegion(AnnotationError):
+    """A region is named, and nothing is drawn in it."""
 
 
 class BackboneError(FeaturesError):

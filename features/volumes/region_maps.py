@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import AnnotationError, VolumeError
+from features.errors import AnnotationError, EmptyRegion, VolumeError
 from features.volumes.contours import Mask
 from features.volumes.grid import resample_mask, share_beyond
 from features.volumes.image_files import is_image_file, read_image_file
@@ -65,7 +65,7 @@ def _choose(values: NDArray[np.float32], roi: int | None, path: Path) -> tuple[i
         f"{one} ({count} voxels)" for one, count in list(zip(numbers, counts, strict=True))[:SHOWN]
     )
     if not len(numbers):
-        raise AnnotationError(f"{path.name} is empty: every voxel is 0. Draw the region again.")
+        raise EmptyRegion(f"{path.name} is empty: every voxel is 0. Draw the region again.")
     if roi is None and len(numbers) > 1:
         raise AnnotationError(
             f"{path.name} holds {len(numbers)} labels: {listed}{' ...' if len(numbers) > SHOWN else ''}. "

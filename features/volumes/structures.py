@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import AnnotationError
+from features.errors import AnnotationError, EmptyRegion
 from features.volumes.allowances import Allowance
 from features.volumes.contours import Mask, mask_of_contours
 from features.volumes.headers import lenient, read_header, text
@@ -158,7 +158,7 @@ def choose_region(regions: tuple[Region, ...], name: str, source: str) -> Region
         )
     if not drawn:
         others = "; ".join(f"{count} of kind {kind}" for kind, count in fitting[0].others)
-        raise AnnotationError(
+        raise EmptyRegion(
             f"{source}: the region {fitting[0].name!r} is empty: no closed contour"
             f"{f', but {others}' if others else ''}. It has {listed}. Name another."
         )

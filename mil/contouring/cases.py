@@ -1,17 +1,18 @@
 """Volumes to contour: one modality on a grid of equal pixels, and the region that is drawn on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import FeaturesError
+from features.errors import EmptyRegion, SarcomilError
 from features.progress import Progress, Silent
 from features.summary import listed
-from features.volumes.cells import voxels_sha256
+from features.volumes.cells import FLAT, voxels_sha256
 from features.volumes.contours import Mask
 from features.volumes.grid import (
+    Box,
     crop,
     crop_mask,
     grid_of_spacing,
@@ -26,10 +27,15 @@ from features.volumes.jobs import VolumeJob
 from features.volumes.recipe import VolumeRecipe
 from features.volumes.volume import Grid, Volume
 from mil.contouring.settings import ContourSettings
-from mil.errors import CohortError, LeakageError
+from mil.errors import LeakageError
 
 Z_RANGE = 4.0  # standard deviations on either side
 POOLED = 8  # the network halves a slice three times
+WHITEST = 2.0  # of grey, before it is moved to -1 to 1
+EMPTY = (
+    "its mask is empty: it is learnt from as a volume without a region, and no Dice is defined; leave the "
+    "column mask empty if nobody has drawn it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +74,23 @@ class ContourCase:
         return np.clip(resample(volume, self.image_grid).values, 0, 1)
 
 
+@dataclass(frozen=True)
+class ReadCases:
+    """The volumes of a table that could be read, and why the others could not.
+
+    Attributes:
+        cases: in the order of the table.
+        failed: reasons by volume.
+    """
+
+    cases: tuple[ContourCase, ...]
+    failed: Mapping[str, str]
+
+
 def read_cases(
     jobs: Sequence[VolumeJob], settings: ContourSettings, progress: Progress | None = None
-) -> list[ContourCase]:
-    """Read the volumes of a table.
+) -> ReadCases:
+    """Read the volumes of a table; one that cannot be read does not stop the others.
 
     Args:
         jobs: one per examination.
@@ -79,25 +98,47 @@ def read_cases(
         progress: is advanced by each volume.
 
     Raises:
-        CohortError: a volume cannot be read.
-        LeakageError: the region of one was drawn by a network, which nothing can be judged by.
+        LeakageError: the region of one was drawn by a network, which nothing can be judged by; or two
+            patients have one image, of which one would be judged by a network that has learnt the other.
     """
-    cases = []
+    cases, failed = [], {}
     with (progress or Silent()).task("volumes", len(jobs), "volumes") as advance:
         for job in jobs:
             try:
                 cases.append(_read_case(job, settings))
-            except FeaturesError as error:
-                raise CohortError(f"{job.name}: {error}") from error
+            except LeakageError:
+                raise
+            except SarcomilError as error:
+                failed[job.name] = str(error)
+            except Exception as error:  # noqa: BLE001 - the one guard of the other volumes
+                failed[job.name] = f"{type(error).__name__}: {error}"
             advance(1)
-    return cases
+    _refuse_twins(cases)
+    return ReadCases(tuple(cases), failed)
+
+
+def _refuse_twins(cases: Sequence[ContourCase]) -> None:
+    """Refuse one image under two patients."""
+    first_with: dict[str, ContourCase] = {}
+    for case in cases:
+        twin = first_with.setdefault(case.source, case)
+        if twin.case != case.case:
+            raise LeakageError(
+                f"{twin.name} (case {twin.case}) and {case.name} (case {case.case}) are one image: all its "
+                "voxels are equal. Keep one of them in the table, or give both the same case."
+            )
 
 
 def _read_case(job: VolumeJob, settings: ContourSettings) -> ContourCase:
     recipe = VolumeRecipe(
         channels=(settings.modality,), slices="all", show="whole", pixel_mm=settings.pixel_mm
     )
-    volumes, mask = job.read(recipe)
+    try:
+        volumes, mask = job.read(recipe)
+        empty = False
+    except EmptyRegion:
+        volumes, mask = _without_region(job).read(recipe)
+        mask, empty = replace(mask, values=np.zeros_like(mask.values), notes=(EMPTY,)), True
     image = volumes[settings.modality]
     drawn = bool(job.drawn_on(recipe))
     if mask.trained_on:
@@ -105,10 +146,15 @@ def _read_case(job: VolumeJob, settings: ContourSettings) -> ContourCase:
             f"{job.name}: its mask was drawn by a network, trained on {listed(mask.trained_on)}. A network "
             "is trained and judged by what people have drawn: name that in the table's column mask."
         )
-    if drawn:
+    if drawn and not empty:
         share_grid(volumes, image.grid)  # refuses images of two frames of reference
         mask = resample_mask(mask, image.grid)
     return _place(job, image, mask if drawn else None, settings)
+
+
+def _without_region(job: VolumeJob) -> VolumeJob:
+    files = {name: replace(one, mask=None, roi="") for name, one in job.modalities.items()}
+    return replace(job, modalities=files)
 
 
 def _place(
@@ -122,19 +168,29 @@ def _place(
     grey = crop(resample(_grey(image, settings), grid), box)
     filled = image.with_values(np.ones(image.values.shape))
     inside = crop(resample(replace(filled, modality=""), grid), box)
+    notes = (*image.notes, *(mask.notes if mask else ()))
+    if settings.limits:  # its own scale suits a volume, however much of it is air
+        notes += _flat_note(grey.values, inside.values)
     return ContourCase(
         name=job.name,
         case=job.case,
         pixels=grey.values - 1,
         inside=inside.values > 0.5,
-        region=crop_mask(resample_mask(mask, grid), box).values if mask else None,
+        region=_region(mask, grid, box) if mask else None,
         grid=grey.grid,
         image_grid=image.grid,
         drawn=mask.values if mask else None,
         region_name=mask.name if mask else "",
         source=voxels_sha256(image),
-        notes=(*image.notes, *(mask.notes if mask else ())),
+        notes=notes,
     )
+
+
+def _region(mask: Mask, grid: Grid, box: Box) -> NDArray[np.bool_]:
+    """The region within the field; an empty one is empty there too."""
+    if not mask.values.any():
+        return np.zeros(box.shape, bool)
+    return crop_mask(resample_mask(mask, grid), box).values
 
 
 def _grey(image: Volume, settings: ContourSettings) -> Volume:
@@ -142,3 +198,12 @@ def _grey(image: Volume, settings: ContourSettings) -> Volume:
     low, high = settings.limits or (-Z_RANGE, Z_RANGE)
     scaled = window(image if settings.limits else scale_z(image), low, high)
     return replace(scaled, values=2 * scaled.values, modality="")
+
+
+def _flat_note(grey: NDArray[np.float32], inside: NDArray[np.float32]) -> tuple[str, ...]:
+    """A note where nearly all of an image is black or white, as with the window of another unit."""
+    shown = grey[inside > 0.5]
+    flat = max(np.mean(shown <= 0), np.mean(shown >= WHITEST)) if len(shown) else 0.0
+    if flat <= FLAT:
+        return ()
+    return (f"{flat:.0%} of it is black or white; check its window and its unit",)

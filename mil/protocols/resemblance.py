@@ -6,14 +6,11 @@ from difflib import SequenceMatcher
 
 from mil.data.names import normalised
 
-# Words that labels of different diseases share.
-GENERAL = frozenset(
-    {
-        "sarcoma", "sarcomas", "tumor", "tumour", "tumors", "tumours", "neoplasm", "lesion",
-        "cell", "cells", "type", "grade", "soft", "tissue", "nos", "not", "otherwise", "specified",
-        "and", "with", "without", "the", "non", "other", "none", "malignant", "benign", "primary",
-    }
-)  # fmt: skip
+_SHARED = """
+sarcoma sarcomas tumor tumour tumors tumours neoplasm lesion cell cells type grade soft tissue nos not
+otherwise specified and with without the non other none malignant benign primary
+"""
+GENERAL = frozenset(_SHARED.split())  # words that labels of different diseases share
 ALIKE = 0.8  # of the letters of two words of one spelling
 STEM = 0.7  # of the letters of a word, its ending left off
 SHORTEST_WORD, SHORTEST_STEM, SHORTEST_INITIALS, SHORTEST_START = 3, 6, 3, 3

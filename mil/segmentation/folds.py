@@ -8,13 +8,16 @@ from mil.data.splits import Fold
 from mil.errors import CohortError
 
 
-def case_folds(has_tumour: Mapping[str, bool], n_folds: int, seed: int) -> tuple[Fold, ...]:
+def case_folds(
+    has_tumour: Mapping[str, bool], n_folds: int, seed: int, *, otherwise: str = ""
+) -> tuple[Fold, ...]:
     """Divide cases into folds, each tested once.
 
     Args:
         has_tumour: whether tumour is drawn on a slide of a case, by its name.
         n_folds: at least 2; no more than there are cases with tumour.
         seed: of the order.
+        otherwise: what to do with fewer than two cases with tumour, in a sentence.
 
     Raises:
         CohortError: fewer than two cases have tumour.
@@ -23,7 +26,7 @@ def case_folds(has_tumour: Mapping[str, bool], n_folds: int, seed: int) -> tuple
     if len(with_tumour) < 2:
         raise CohortError(
             f"{len(with_tumour)} case has drawn tumour: a segmenter is judged on cases it has not seen, "
-            "which takes two at least. Set folds to none to train it without."
+            f"which takes two at least. {otherwise or 'Draw tumour on slides of more cases.'}"
         )
     n_folds = min(n_folds, len(with_tumour))
     rng = np.random.default_rng(seed)

@@ -138,7 +138,12 @@ def train_segmenter(
     check_negatives(slides)
     evaluation = None
     if n_folds:
-        folds = case_folds(has_tumour(slides), n_folds, settings.seed)
+        folds = case_folds(
+            has_tumour(slides),
+            n_folds,
+            settings.seed,
+            otherwise="Set folds to none to train it without.",
+        )
         unseen = cross_validate(learner, slides, folds, progress)
         evaluation = SegmentEvaluation(unseen.scores(), settings.kind)
         write_scores(new_run.path / SCORES, evaluation.scores)

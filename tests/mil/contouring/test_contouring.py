@@ -163,14 +163,14 @@ def test_the_same_seed_gives_the_same_masks(study, tmp_path):
 @pytest.mark.parametrize("steps", [1, 2, 4, 9])
 def test_few_steps_are_enough_to_run(study, steps):
     folder, _, _ = study
-    cases = read_cases(read_table_for(folder / "volumes.csv", "CT").jobs[:1], SMALL)
+    cases = read_cases(read_table_for(folder / "volumes.csv", "CT").jobs[:1], SMALL).cases
     network = train_network(cases, replace(SMALL, steps=steps, width=2))
     assert 0 < confidence_of(network, cases[0]).max() < 1
 
 
 def test_other_methods_know_training_patients_only(study):
     folder, _, _ = study
-    cases = read_cases(read_table_for(folder / "volumes.csv", "CT").jobs[:4], SMALL)
+    cases = read_cases(read_table_for(folder / "volumes.csv", "CT").jobs[:4], SMALL).cases
     changed = [*cases[:3], replace(cases[3], region=~cases[3].region, pixels=-cases[3].pixels)]
     assert best_window(cases[:3]) == best_window(changed[:3])
     share = usual_place(cases[:3]).share
@@ -180,7 +180,7 @@ def test_other_methods_know_training_patients_only(study):
 
 def test_the_best_window_is_that_of_a_search_over_all_pairs(study):
     folder, _, _ = study
-    cases = read_cases(read_table_for(folder / "volumes.csv", "CT").jobs[:2], SMALL)
+    cases = read_cases(read_table_for(folder / "volumes.csv", "CT").jobs[:2], SMALL).cases
     values = np.concatenate([case.pixels[case.inside] for case in cases])
     edges = np.unique(np.quantile(values, np.linspace(0, 1, 65)))
     best = -1.0
@@ -197,7 +197,7 @@ def test_the_best_window_is_that_of_a_search_over_all_pairs(study):
 
 def test_an_empty_contour_or_drawing_is_undefined_and_counted(study):
     folder, _, _ = study
-    case = read_cases(read_table_for(folder / "volumes.csv", "CT").jobs[:1], SMALL)[0]
+    case = read_cases(read_table_for(folder / "volumes.csv", "CT").jobs[:1], SMALL).cases[0]
     nothing = np.zeros(case.image_grid.shape, np.float32)
     missed = score(case, UNET, nothing)
     assert missed.dice == 0
@@ -294,3 +294,108 @@ def test_a_region_beyond_the_field_is_said(tmp_path):
     assert notes[-1] == (
         "p1: 47% of the region lies beyond the field and counts as missed. Set field_mm wider."
     )
+
+
+def made(folder, n, change):
+    """n patients, changed, as a table: what contouring them gives, and what it says."""
+    for i in range(n):
+        patient_with_bars(folder / "patients" / f"q{i}", seed=10 + i)
+    write_list(folder / "volumes.csv", list_series(folder / "patients"))
+    change(folder / "patients")
+    notes = []
+    settings = replace(SMALL, steps=1, width=2)
+    done = contour_volumes(
+        NewRun(path=folder / "run"), read_table_for(folder / "volumes.csv", "CT"), settings, n_folds=2,
+        notify=notes.append,
+    )  # fmt: skip
+    return done, notes
+
+
+def test_an_empty_mask_is_a_volume_without_a_region_whose_dice_is_undefined(tmp_path):
+    def empty(patients):
+        save(patients / "q1" / "mask.nii.gz", np.zeros((12, 48, 48), np.uint8))
+
+    done, notes = made(tmp_path, 4, empty)
+    own = [one for one in done.evaluation.scores if one.volume == "q1"]
+    assert {one.method for one in own} == set(METHODS)
+    assert all(math.isnan(v) for one in own for v in (one.dice, one.hausdorff_mm))
+    assert all(one.drawn_ml == 0 for one in own)
+    assert "q1" not in done.evaluation.by_case(UNET, "dice")
+    assert any(
+        note.startswith("q1: its mask is empty: it is learnt from as a volume") for note in notes
+    )
+    assert done.regions == (("mask.nii.gz, label 1", 3),)
+
+
+def test_a_volume_that_cannot_be_read_fails_alone_with_its_reason(tmp_path):
+    def spoil(patients):
+        path = patients / "q2" / "CT_image.nii.gz"
+        path.write_bytes(path.read_bytes()[:900])
+        (patients / "q3" / "mask.nii.gz").unlink()
+
+    done, _ = made(tmp_path, 5, spoil)
+    assert set(done.failed) == {"q2", "q3"}
+    assert {one.volume for one in done.evaluation.scores} == {"q0", "q1", "q4"}
+    rows = {
+        r["volume"]: r
+        for r in csv.DictReader((tmp_path / "run/outcomes.csv").read_text().splitlines())
+    }
+    assert [rows[f"q{i}"]["status"] for i in range(5)] == [
+        "judged",
+        "judged",
+        "failed",
+        "failed",
+        "judged",
+    ]
+    assert "mask.nii.gz" in rows["q3"]["reason"]
+    assert rows["q2"]["reason"]
+    masks = csv.DictReader((tmp_path / "run/volumes.csv").read_text().splitlines())
+    assert [row["mask"] for row in masks] == [
+        f"masks/q{i}.nii.gz" if i not in (2, 3) else "" for i in range(5)
+    ]
+    assert set(json.loads((tmp_path / "run/run.json").read_text())["failed"]) == {"q2", "q3"}
+
+
+def test_too_few_patients_to_judge_are_refused_with_what_could_not_be_read(tmp_path):
+    def spoil(patients):
+        (patients / "q1" / "mask.nii.gz").unlink()
+
+    with pytest.raises(
+        CohortError, match=r"takes two at least\. 1 volume cannot be read\. q1: No such file"
+    ):
+        made(tmp_path, 2, spoil)
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_one_image_under_two_patients_is_refused(tmp_path, drawn):
+    """Also where nobody has drawn on the copy, and where it is stored the other way round."""
+
+    def copy(patients):
+        values = read_image_file(patients / "q0" / "CT_image.nii.gz").values
+        save(
+            patients / "q2" / "CT_image.nii.gz",
+            np.ascontiguousarray(values),
+            origin=(5.0, 6.0, 7.0),
+        )
+        if not drawn:
+            table = patients.parent / "volumes.csv"
+            rows = list(csv.reader(table.read_text().splitlines()))
+            rows[3][rows[0].index("mask")] = ""
+            table.write_text("\n".join(map(",".join, rows)) + "\n")
+        else:
+            save(
+                patients / "q2" / "mask.nii.gz",
+                np.ones(values.shape, np.uint8),
+                origin=(5.0, 6.0, 7.0),
+            )
+
+    with pytest.raises(LeakageError, match=r"q0 \(case q0\) and q2 \(case q2\) are one image"):
+        made(tmp_path, 3, copy)
+
+
+def test_a_window_that_shows_nothing_is_noted(study):
+    folder, _, _ = study
+    jobs = read_table_for(folder / "volumes.csv", "CT").jobs[:1]
+    for window, noted in (("1000:2000", True), ("-900:-800", True), ("60:200", False)):
+        [case] = read_cases(jobs, replace(SMALL, window=window)).cases
+        assert any("is black or white; check its window" in note for note in case.notes) == noted
