@@ -15,7 +15,6 @@ SUBJECTS = {  # of messages, by where they come from; the first that fits
     "mil/contouring": "CT and MRI",
     "mil/radiomics": "CT and MRI",
     "mil/data/volumes.py": "CT and MRI",
-    "cli/contour.py": "CT and MRI",
     "cli/volumes.py": "CT and MRI",
     "features/regions": "Annotations",
     "features/backbones": "Encoders and weights",
