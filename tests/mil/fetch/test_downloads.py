@@ -6,12 +6,12 @@ import hashlib
 import os
 import random
 import signal
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+import mil
 from features.files.locks import lock
 from mil.errors import FetchError
 from mil.fetch import download, service
@@ -438,18 +438,31 @@ def test_megabytes_are_shown_as_they_arrive(network, fetch):
     assert (name, total, unit, sum(steps)) == ("fetched", 3, "MB", 3)
 
 
-def test_an_interrupt_ends_the_work_at_once_and_is_continued(network, fetch, monkeypatch):
+def test_an_interrupt_ends_the_work_at_once_and_is_continued(network, fetch, forked):
     network.files = [slide(f"TCGA-3B-A{n:03d}-01Z-00-DX1", 300_000) for n in range(2, 15, 2)]
-    network.delay_s = 0.05
+    network.delay_s = 0.2
+    process = forked.Process(
+        target=_fetch_until_interrupted, args=(network.address, str(fetch.out))
+    )
+    process.start()
+    while process.is_alive() and not any("/data" in path for _, path, _ in network.requests):
+        time.sleep(0.01)
     started = time.monotonic()
-    killer = threading.Timer(0.25, os.kill, (os.getpid(), signal.SIGINT))
-    killer.start()
-    with pytest.raises(KeyboardInterrupt):
-        fetch(parallel=1, timeout_s=60.0)
-    killer.cancel()
+    os.kill(process.pid, signal.SIGINT)
+    process.join(10)
+    assert process.exitcode == 130
     assert time.monotonic() - started < 5
+    network.delay_s = 0.0
     found = fetch()
     assert sums(fetch.out) == promised(found)
+
+
+def _fetch_until_interrupted(address, out):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        mil.fetch_gdc("TCGA-SARC", out, server=address, parallel=1)
+    except KeyboardInterrupt:
+        os._exit(130)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -485,8 +498,6 @@ def test_a_kill_at_any_moment_loses_nothing(network, fetch, forked, seed):
 
 
 def _fetch_slowly(address, out):
-    import mil
-
     original = hashlib.md5
 
     def slow(*arguments, **options):  # the moment between the last byte and the name
