@@ -312,9 +312,11 @@ def test_a_whole_part_is_verified_and_not_fetched(network, fetch):
     part = remote.part(fetch.out)
     part.parent.mkdir(parents=True)
     part.write_bytes(content(remote.id, remote.size))
+    inode = part.stat().st_ino
     found = fetch(subtypes=["DF"])
     assert sums(fetch.out) == promised(found)
     assert network.bytes_sent() == 0
+    assert (fetch.out / remote.place).stat().st_ino == inode  # renamed, not copied: whole at once
 
 
 @pytest.mark.parametrize("longer", [0, 7])
