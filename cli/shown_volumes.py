@@ -28,19 +28,15 @@ def show_series(rows: "tuple[ListedSeries, ...]") -> int:
 def show_volumes(result: "VolumeExtraction", out: Path) -> None:
     """Print how many volumes have bags, notes on them, and why others failed."""
     from cli.console import complain, counted, say, warn
-    from features.summary import listed
+    from features.summary import note_lines
 
     done = [film for film in result.films if film.facts]
     slices = sum(len(film.facts) for film in done if film.facts)
     before = sum(film.status == "skipped" for film in done)
     known = f"; {before} were laid out before" if before else ""
-    say(f"{counted(len(done), 'volume')} with {slices} slices{known}. Bags: {out}")
-    noted: dict[str, list[str]] = {}
-    for film in done:
-        for note in film.notes:
-            noted.setdefault(note, []).append(film.name)
-    for note, names in noted.items():
-        warn(f"{listed(names)}: {note}")
+    say(f"{counted(len(done), 'volume')} with {counted(slices, 'slice')}{known}. Bags: {out}")
+    for line in note_lines((film.name, film.notes) for film in done):
+        warn(line)
     for reason in result.failed:
         complain(reason)
     if result.failed:
@@ -75,7 +71,7 @@ def show_radiomics(result: "RadiomicsBags", out: Path) -> None:
     if result.others:
         warn(f"Columns that are no features, and are not used: {listed(result.others)}.")
     say(
-        f"{counted(len(result.cases), 'case')} with {len(result.names)} features of {result.tool}: {out}"
+        f"{counted(len(result.cases), 'case')} with {counted(len(result.names), 'feature')} of {result.tool}: {out}"
     )
     say(f"Features: {listed(result.names)}.")
     if result.repeated:

@@ -1,6 +1,6 @@
 """What there is to say of a cohort before it is worked on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,19 @@ def listed(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def note_lines(notes: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
+    """One line for each note, with the names that it is on: ``p1, p2: 3 slices interpolated``.
+
+    Args:
+        notes: (name, its notes).
+    """
+    names: dict[str, list[str]] = {}
+    for name, own in notes:
+        for note in own:
+            names.setdefault(note, []).append(name)
+    return [f"{listed(on)}: {note}" for note, on in names.items()]
 
 
 def format_bytes(n_bytes: float) -> str:

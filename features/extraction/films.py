@@ -24,7 +24,7 @@ from features.regions.masks import polygons_from_mask
 from features.slides.names import FILM, file_name
 from features.volumes.cells import Cells, make_cells
 from features.volumes.facts import VolumeFacts
-from features.volumes.film import lay_out, read_facts, write_film
+from features.volumes.film import lay_out, read_facts, read_notes, write_film
 from features.volumes.jobs import VolumeJob
 from features.volumes.libraries import require
 from features.volumes.predicted import card_path
@@ -132,13 +132,14 @@ def _lay_out(job: VolumeJob, recipe: VolumeRecipe, path: Path, *, overwrite: boo
     outcome = FilmOutcome(name=job.name, case=job.case, status="failed", path=path)
     try:
         request = _request(job, recipe)
-        existing = None if overwrite else _existing(path, request)
+        outline = path.with_name(f"{file_name(job.name)}.geojson")
+        existing = None if overwrite or not outline.is_file() else _existing(path, request)
         if existing:
-            return replace(outcome, status="skipped", facts=existing)
+            return replace(outcome, status="skipped", facts=existing, notes=read_notes(path))
         cells = make_cells(*job.read(recipe), recipe)
         cells = replace(cells, facts=replace(cells.facts, request_sha256=request))
-        write_film(path, cells.pixels, cells.facts)
-        _write_outline(path.with_name(f"{file_name(job.name)}.geojson"), cells)
+        _write_outline(outline, cells)  # first, as a film that is there is taken as done
+        write_film(path, cells.pixels, cells.facts, cells.notes)
     except FeaturesError as error:
         return replace(outcome, reason=f"{job.name}: {error}")
     except OSError:

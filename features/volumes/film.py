@@ -5,6 +5,7 @@ channels of a cell show three modalities, one modality three times, or a slice b
 the cells show and where they lie in the patient is in the file's description, so that a film is one file.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,13 +41,16 @@ def lay_out(cells: NDArray[np.generic], columns: int) -> NDArray[np.generic]:
     return grid.swapaxes(1, 2).reshape(rows * side, columns * side, *cells.shape[3:])
 
 
-def write_film(path: Path, cells: NDArray[np.uint8], facts: VolumeFacts) -> None:
+def write_film(
+    path: Path, cells: NDArray[np.uint8], facts: VolumeFacts, notes: Sequence[str] = ()
+) -> None:
     """Write a film; it appears complete or not at all.
 
     Args:
         path: ``<name>.film.tiff``.
         cells: (N, tile_px, tile_px, 3), in the order of ``facts``.
         facts: of the cells.
+        notes: what was assumed or left out, for who reads the film later.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -62,7 +66,7 @@ def write_film(path: Path, cells: NDArray[np.uint8], facts: VolumeFacts) -> None
             compression="adobe_deflate",
             resolution=(per_cm, per_cm),
             resolutionunit="CENTIMETER",
-            description=TITLE + facts.to_json(),
+            description=f"{TITLE}{facts.to_json()}\n{json.dumps(list(notes))}",
             metadata=None,
             software=False,
         )
@@ -74,12 +78,26 @@ def read_facts(path: Path) -> VolumeFacts:
     Raises:
         SlideError: it is no film, or is damaged.
     """
+    return _read_description(path)[0]
+
+
+def read_notes(path: Path) -> tuple[str, ...]:
+    """What was assumed or left out when a film was laid out.
+
+    Raises:
+        SlideError: it is no film, or is damaged.
+    """
+    return _read_description(path)[1]
+
+
+def _read_description(path: Path) -> tuple[VolumeFacts, tuple[str, ...]]:
     try:
         with tifffile.TiffFile(path) as file:
             description = file.pages.first.description
         if not description.startswith(TITLE):
             raise ValueError("its description is another's")
-        return VolumeFacts.from_json(description.removeprefix(TITLE))
+        facts, _, notes = description.removeprefix(TITLE).partition("\n")
+        return VolumeFacts.from_json(facts), tuple(json.loads(notes or "[]"))
     except (OSError, ValueError, tifffile.TiffFileError, IndexError, KeyError) as error:
         raise SlideError(
             f"{path}: cannot be read as a film of a volume ({error}). Lay the volume out again."

@@ -24,7 +24,7 @@ from features.files.checksum import fingerprint
 from features.files.tables import write_table
 from features.progress import Notify, Progress, Silent
 from features.slides.names import file_name
-from features.summary import listed
+from features.summary import note_lines
 from features.volumes.image_files import write_image_file
 from features.volumes.jobs import VolumeJob
 from features.volumes.predicted import MaskCard, write_predicted
@@ -101,7 +101,8 @@ def contour_volumes(
     run = new_run.start("contour", _facts(read))
     for name in (MASKS, CONFIDENCE):
         shutil.rmtree(new_run.path / name, ignore_errors=True)
-    _note(read.cases, notify)
+    for line in note_lines((case.name, case.notes) for case in read.cases):
+        notify(line)
     _note_beyond(drawn, notify)
     work = _Work(new_run.path, settings, progress or Silent())
     scores = work.cross_validate(drawn, folds)
@@ -211,16 +212,6 @@ def _facts(read: ReadCases) -> dict[str, object]:
         },
         "notes": {case.name: list(case.notes) for case in cases if case.notes},
     }
-
-
-def _note(cases: Sequence[ContourCase], notify: Notify) -> None:
-    """What was assumed of volumes, each note once."""
-    noted: dict[str, list[str]] = {}
-    for case in cases:
-        for note in case.notes:
-            noted.setdefault(note, []).append(case.name)
-    for note, names in noted.items():
-        notify(f"{listed(names)}: {note}.")
 
 
 def _note_beyond(drawn: Sequence[ContourCase], notify: Notify) -> None:

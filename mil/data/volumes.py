@@ -14,7 +14,7 @@ from features.recipe import Recipe
 from features.volumes.jobs import SeriesFiles, VolumeJob
 from features.volumes.recipe import VolumeRecipe
 from mil.data.case import Row
-from mil.data.headers import CASE, SERIES, match_columns
+from mil.data.headers import CASE, SERIES, SLIDE, match_columns, unique_columns
 from mil.data.names import normalised, plain_header
 from mil.data.sheet import Sheet, read_sheet
 from mil.data.values import is_missing
@@ -22,7 +22,7 @@ from mil.errors import CohortError
 
 NEEDED = ("case", "modality", "path")
 NAMED = 5  # in an error
-OWN_COLUMNS = {"slide", "tumourml"}  # as plain_header has them
+OWN_COLUMNS = (*SLIDE, "tumour_ml")  # which the table of the extraction has
 ROW_COLUMNS = ("label", "site", "split")
 LISTED_ONLY = (
     "number",
@@ -98,10 +98,7 @@ def read_volume_table(path: Path, roi: str = "", cases: Path | None = None) -> V
     if not jobs:
         raise CohortError(f"{path}: has no row. List the series of patients first.")
     other = [c for c in sheet.header if c not in columns.values() and c not in LISTED_ONLY]
-    if reserved := sorted({plain_header(c) for c in other} & OWN_COLUMNS):
-        raise CohortError(
-            f"{path}: column {reserved[0]} is written by the extraction itself. Rename or remove it."
-        )
+    _check_further(path, other)
     by_case = _cells_by_case(sheet, columns["case"], other)
     if cases:
         by_case = _with_cases(by_case, cases)
@@ -221,6 +218,20 @@ def _job(
     return VolumeJob(name=name, case=rows[0][1]["case"], modalities=modalities)
 
 
+def _check_further(path: Path, columns: Sequence[str]) -> None:
+    """Refuse further columns that the table of the extraction could not hold beside its own.
+
+    Raises:
+        CohortError: one has the name of a column that is written, or two have one name but for its spelling.
+    """
+    own = {plain_header(name) for name in OWN_COLUMNS}
+    if reserved := [name for name in columns if plain_header(name) in own]:
+        raise CohortError(
+            f"{path}: column {reserved[0]} is written by the extraction itself. Rename or remove it."
+        )
+    unique_columns(path, [(plain_header(name), name) for name in columns])
+
+
 def _cells_by_case(sheet: Sheet, case: str, columns: Sequence[str]) -> dict[str, dict[str, str]]:
     """What further columns say of every case; what one row says holds for the blank cells of others.
 
@@ -247,7 +258,11 @@ def _with_cases(by_case: Mapping[str, Mapping[str, str]], path: Path) -> dict[st
     Raises:
         CohortError: no row is of a case, or both tables have a value that differs.
     """
-    added = _case_table(path)
+    known_as = {plain_header(name): name for cells in by_case.values() for name in cells}
+    added = {
+        case: {known_as.get(plain_header(name), name): cell for name, cell in cells.items()}
+        for case, cells in _case_table(path).items()
+    }
     absent = [case for case in by_case if normalised(case) not in added]
     if absent:
         known = ", ".join(list(added)[:NAMED])
@@ -276,6 +291,7 @@ def _case_table(path: Path) -> dict[str, dict[str, str]]:
         raise CohortError(
             f"{path}: no column case; it has {', '.join(sheet.header)}. Name one of them case."
         )
+    _check_further(path, [name for name in sheet.header if name != own])
     rows: dict[str, dict[str, str]] = {}
     for line, cells in sheet.lines:
         case = normalised(cells[own])

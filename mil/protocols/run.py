@@ -138,7 +138,8 @@ def run_protocol(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: threads; 0 is one per core.
         progress: is advanced by each slide, step and tile.
-        notify: called with the study's title, and with a line on each arm as soon as it is done.
+        notify: called with the study's title, with a line on each arm as soon as it is done, and with what
+            was assumed of volumes.
 
     Raises:
         ProtocolError: a slide has no label, or the cohort cannot carry the protocol.
@@ -155,7 +156,7 @@ def run_protocol(
     films, slides = None, jobs
     if isinstance(slides, VolumeTable):
         folder = new_run.path / "arms" / "films"
-        films, slides = Films(table=slides, folder=folder, progress=progress), ()
+        films, slides = Films(table=slides, folder=folder, progress=progress, notify=notify), ()
     arms: list[ArmResult] = []
     with ranks(device, workers) as process:
         rerun = Rerun(

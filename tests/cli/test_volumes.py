@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from features.bags.bag import read_bag
+from mil.data.volumes import read_volume_table
+from mil.errors import CohortError
 from mil.runs.run import open_run
 from mil.view.gallery import Gallery
 from tests.features.volumes.patients import patient
@@ -226,6 +228,44 @@ def test_wrong_use_of_contour_names_the_flag(study, tmp_path, mil, words, printe
     done = mil("volumes", "contour", table, "--out", out, *words, check=False)
     assert done.returncode == 2
     assert printed in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("slide", "column slide is written"), ("Slide ID", "column Slide ID is written"),
+        ("filename", "column filename is written"), ("Tumour ml", "column Tumour ml is written"),
+        ("label,Label", "columns 'label' and 'Label' both mean label"),
+        ("T stage,t_stage", "columns 'T stage' and 't_stage' both mean tstage"),
+    ],
+)  # fmt: skip
+def test_columns_that_the_cohort_cannot_hold_are_refused_in_both_tables(
+    study, tmp_path, column, words
+):
+    value = ",".join("x" for _ in column.split(","))
+    cases = tmp_path / "cases.csv"
+    cases.write_text(f"case,{column}\n" + "".join(f"p{i},{value}\n" for i in range(8)))
+    with pytest.raises(CohortError, match=words):
+        read_volume_table(study / "volumes.csv", cases=cases)
+    head, *rows = (study / "volumes.csv").read_text().splitlines()
+    table = tmp_path / "series.csv"
+    table.write_text("\n".join([f"{head},{column}", *(f"{row},{value}" for row in rows)]))
+    with pytest.raises(CohortError, match=words):
+        read_volume_table(table)
+
+
+def test_a_column_of_cases_is_that_of_the_series_however_it_is_spelt(study, tmp_path):
+    head, *rows = (study / "volumes.csv").read_text().splitlines()
+    table = tmp_path / "series.csv"
+    table.write_text("\n".join([f"{head},T Stage", *(f"{row},2" for row in rows)]))
+    cases = tmp_path / "cases.csv"
+    cases.write_text("case,t_stage,age\n" + "".join(f"p{i},2,5{i}\n" for i in range(8)))
+    cells = read_volume_table(table, cases=cases).cells
+    assert {key: cells["p3"][key] for key in ("T Stage", "age")} == {"T Stage": "2", "age": "53"}
+    assert "t_stage" not in cells["p3"]
+    cases.write_text("case,t_stage\n" + "".join(f"p{i},{i}\n" for i in range(8)))
+    with pytest.raises(CohortError, match="T Stage of p0 is '0', and '2' in the table of series"):
+        read_volume_table(table, cases=cases)
 
 
 def test_cases_of_another_table_are_joined_or_refused_and_none_is_lost(study, tmp_path, mil):

@@ -93,6 +93,34 @@ def test_files_without_a_frame_of_reference_are_noted_or_registered(tmp_path):
     assert [note.partition(":")[0] for note in notes] == ["T1", "PET"]
 
 
+def test_notes_of_films_that_were_laid_out_before_stay(tmp_path):
+    jobs = jobs_of(cohort(tmp_path / "in", 2))
+    first = lay_out_films(jobs, RECIPE, tmp_path / "films")
+    table = (tmp_path / "films" / "films.csv").read_text()
+    assert all(one.notes for one in first)
+    for _ in range(2):
+        again = lay_out_films(jobs, RECIPE, tmp_path / "films")
+        assert statuses(again) == ["skipped"] * 2
+        assert [one.notes for one in again] == [one.notes for one in first]
+    assert (tmp_path / "films" / "films.csv").read_text() == table.replace(",done,", ",skipped,")
+
+
+def test_a_film_without_its_outline_is_laid_out_again(tmp_path, monkeypatch):
+    """Whether the outline was removed, or the run ended between the two."""
+    jobs = jobs_of(cohort(tmp_path / "in", 1))
+    [first] = lay_out_films(jobs, RECIPE, tmp_path / "films")
+    outline = tmp_path / "films" / "p0.geojson"
+    drawn = outline.read_bytes()
+    outline.unlink()
+    assert statuses(lay_out_films(jobs, RECIPE, tmp_path / "films")) == ["done"]
+    assert outline.read_bytes() == drawn
+    written = []
+    monkeypatch.setattr(module, "write_atomic", lambda path, _text: written.append(path))
+    monkeypatch.setattr(module, "write_film", lambda path, *_: written.append(path))
+    lay_out_films(jobs, RECIPE, tmp_path / "films", overwrite=True)
+    assert written == [outline, first.path]
+
+
 def test_a_cut_off_film_is_laid_out_again(tmp_path):
     jobs = jobs_of(cohort(tmp_path / "in", 1))
     [first] = lay_out_films(jobs, RECIPE, tmp_path / "films")

@@ -282,6 +282,11 @@ def test_a_table_without_the_modality_names_those_it_has(study):
 def test_a_region_beyond_the_field_is_said(tmp_path):
     patient_with_bars(tmp_path / "patients" / "p0", seed=0)
     patient_with_bars(tmp_path / "patients" / "p1", seed=1)
+    for name in ("p0", "p1"):
+        path = tmp_path / "patients" / name / "CT_image.nii.gz"
+        values = read_image_file(path).values
+        values[0, 0, :2] = np.nan
+        save(path, values)
     wide = np.zeros((12, 48, 48), np.uint8)
     wide[4:8, 2:46, 2:46] = 1
     save(tmp_path / "patients" / "p1" / "mask.nii.gz", wide)
@@ -291,6 +296,7 @@ def test_a_region_beyond_the_field_is_said(tmp_path):
         NewRun(path=tmp_path / "run"), read_table_for(tmp_path / "volumes.csv", "CT"),
         replace(SMALL, steps=1, field_mm=32), n_folds=2, notify=notes.append,
     )  # fmt: skip
+    assert notes[0] == "p0, p1: 2 voxels that are no numbers are 0"
     assert notes[-1] == (
         "p1: 47% of the region lies beyond the field and counts as missed. Set field_mm wider."
     )

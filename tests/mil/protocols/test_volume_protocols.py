@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 
+from features.progress import Silent
+from features.volumes.listing import list_series, write_list
+from features.volumes.recipe import VolumeRecipe
 from mil.audit.consistency import check_published
 from mil.audit.published import read_published
+from mil.data.volumes import read_volume_table
 from mil.evaluation.classification.predictions import PREFIX
 from mil.evaluation.comparison import compare
 from mil.protocols.arm import Arm
 from mil.protocols.best import describe_best, rank_p
+from mil.protocols.films import Films
 from mil.protocols.measures import (
     Split,
     TilePredictions,
@@ -18,9 +23,24 @@ from mil.protocols.measures import (
     summarise_arm,
 )
 from mil.protocols.protocol import load_protocol, protocol_names
+from tests.features.volumes.patients import cohort
 
 CLASSES = ("high", "low")
 STUDIES = ("navarro-grading", "piffer-metastasis", "yang-lipoma")
+
+
+def test_what_was_assumed_of_volumes_is_said_once_for_all_arms(tmp_path):
+    cohort(tmp_path / "in", 2)
+    write_list(tmp_path / "t.csv", list_series(tmp_path / "in"))
+    said = []
+    films = Films(
+        table=read_volume_table(tmp_path / "t.csv"), folder=tmp_path / "films", progress=Silent(),
+        notify=said.append,
+    )  # fmt: skip
+    for channels in (("CT", "T1", "PET"), ("T1", "CT", "PET"), ("CT", "T1", "PET")):
+        films.jobs(VolumeRecipe(channels=channels, tile=32))
+    assert len(said) == len(set(said)) > 0
+    assert all(line.startswith("p0, p1: ") for line in said)
 
 
 def told(split, case, label, logits):
