@@ -13,6 +13,7 @@ from features.volumes.volume import Volume
 
 OTSU_BINS = 256
 STEP_PARTS = 1000.0  # of a mm
+LEAST_TISSUE = 5e-3  # of the voxels
 N4_ITERATIONS = (50, 50, 50, 50)
 
 
@@ -53,7 +54,7 @@ def correct_bias(volume: Volume, *, shrink: int = 2) -> Volume:
         shrink: the field is fitted to every so manieth voxel.
 
     Raises:
-        VolumeError: the volume is of CT, has values below 0, or is too small.
+        VolumeError: the volume is of CT, has values below 0 or a few far above all others, or is too small.
     """
     if volume.modality in ("CT", "RTDOSE", "PT"):
         raise VolumeError(
@@ -65,11 +66,18 @@ def correct_bias(volume: Volume, *, shrink: int = 2) -> Volume:
             f"N4 takes the logarithm of the signal, but the lowest value is {volume.values.min():g}. Correct "
             "the series before any other scaling."
         )
+    inside = tissue(volume)
+    if inside.mean() < LEAST_TISSUE:
+        raise VolumeError(
+            f"N4 fits the bias field to tissue, and {int(inside.sum())} of {inside.size} voxels are above "
+            f"Otsu's threshold: a few values up to {volume.values.max():g} lie far above all others. Remove "
+            "them, or leave N4 out for this series."
+        )
     sitk = simpleitk()
     image = sitk.GetImageFromArray(volume.values)
     # Steps without the noise of a file format, so that DICOM and NIfTI of a series are corrected alike.
     image.SetSpacing(round_apart(np.asarray(volume.spacing_mm), STEP_PARTS).tolist())
-    region = sitk.GetImageFromArray(tissue(volume).astype(np.uint8))
+    region = sitk.GetImageFromArray(inside.astype(np.uint8))
     region.CopyInformation(image)
     factors = [max(1, min(shrink, length // 8)) for length in volume.values.shape[::-1]]
     method = sitk.N4BiasFieldCorrectionImageFilter()
@@ -111,9 +119,15 @@ def scale_min_max(volume: Volume, low_quantile: float = 0.0, high_quantile: floa
         )
     low, high = np.quantile(volume.values, [low_quantile, high_quantile]).tolist()
     if not low < high:
+        lowest, highest = float(volume.values.min()), float(volume.values.max())
+        if lowest == highest:
+            raise VolumeError(
+                f"All values are {low:g}: there is nothing to scale. Check that the series shows the patient "
+                "there, and that the region was drawn on it."
+            )
         raise VolumeError(
             f"The volume is {low:g} from quantile {low_quantile:g} to {high_quantile:g}: there is nothing to "
-            "scale. Take wider quantiles, or check the series."
+            "scale. Take wider quantiles."
         )
     return window(volume, low, high)
 

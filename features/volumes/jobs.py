@@ -1,5 +1,6 @@
 """The volumes of an extraction: the series of an examination, and the region drawn on one of them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,15 @@ from features.volumes.contours import Mask
 from features.volumes.dose import read_dose
 from features.volumes.headers import is_dicom, read_header, text
 from features.volumes.image_files import is_image_file
+from features.volumes.naming import dicom_modality
 from features.volumes.recipe import VolumeRecipe
 from features.volumes.region_maps import read_region_map
 from features.volumes.registration import apply_registration, register_rigid
 from features.volumes.series import read_volume
 from features.volumes.structures import read_structure
 from features.volumes.volume import Volume
+
+LABEL = re.compile(r"(\d+)(?:\.0*)?")  # of a region in a label map; spreadsheets write 2 as 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,20 +100,20 @@ def _read_mask(files: SeriesFiles, volume: Volume, recipe: VolumeRecipe) -> Mask
     if not files.mask.is_file():
         raise AnnotationError(f"No such file {files.mask}. Check the table's column mask.")
     if is_image_file(files.mask):
-        if files.roi and not files.roi.isdecimal():
+        number = LABEL.fullmatch(files.roi)
+        if files.roi and not number:
             raise AnnotationError(
                 f"roi is {files.roi!r}, and {files.mask.name} is a label map, in which regions are numbers. "
                 "Write the number, or leave roi empty where there is one region alone."
             )
-        return read_region_map(files.mask, volume, int(files.roi) if files.roi else None)
+        return read_region_map(files.mask, volume, int(number[1]) if number else None)
     return read_structure(files.mask, files.roi or "*", volume, allow=recipe.allow)
 
 
 def _read(name: str, files: SeriesFiles, recipe: VolumeRecipe) -> Volume:
     """A modality; one of a file that names none has that of the table."""
     volume = _read_file(files, recipe)
-    is_ct = not volume.modality and name.upper() == "CT"
-    return replace(volume, modality="CT") if is_ct else volume
+    return replace(volume, modality=volume.modality or dicom_modality(name))
 
 
 def _read_file(files: SeriesFiles, recipe: VolumeRecipe) -> Volume:

@@ -13,6 +13,11 @@ WORD = re.compile(r"[\w+]+")
 ENTITY = re.compile(
     r"(?<![^\W_])(sub|ses|acq|run|rec|dir|space|desc|res)-([^\W_]+)_?", re.IGNORECASE
 )
+MODALITIES = {  # of DICOM, by words of a study's names; those with a unit
+    "CT": {"CT", "CECT", "NECT", "CTA", "CBCT", "LDCT"},
+    "PT": {"PET", "PT", "FDG", "SUV"},
+    "RTDOSE": {"DOSE", "RTDOSE"},
+}
 SEPARATORS = ("_", "-", ".", " ")
 BIDS = {"t1w": "T1", "t2w": "T2", "pdw": "PD", "t2starw": "T2star"}  # suffixes of the standard
 
@@ -53,6 +58,13 @@ def sequence_name(modality: str, description: str) -> str:
     mapped = "map" if _alone("map|mapping").search(description) else ""
     fat = "FS" if FAT.search(description) else ""
     return f"T{weighting[1]}{'star' if weighting[2] else ''}{mapped}{contrast}{fat}"
+
+
+def dicom_modality(name: str) -> str:
+    """What DICOM calls a modality by a study's name: PT for FDG_PET; empty where none, or two, are named."""
+    words = {word.upper() for part in WORD.findall(name) for word in part.split("_")}
+    kinds = [kind for kind, own in MODALITIES.items() if words & own]
+    return kinds[0] if len(kinds) == 1 else ""
 
 
 def image_name(path: Path, case: str = "") -> str:

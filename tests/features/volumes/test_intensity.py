@@ -104,7 +104,11 @@ def test_a_window_clips():
         (lambda volume: window(volume, 40, 40), "low must be below high"),
         (lambda volume: scale_min_max(volume, 0.9, 0.1), "not in order"),
         (lambda volume: scale_min_max(volume, 0, 1.5), "not in order"),
-        (scale_min_max, "nothing to scale"),
+        (scale_min_max, "All values are 7: there is nothing to scale. Check that the series"),
+        (
+            lambda volume: scale_min_max(volume.with_values(spikes(volume.values, 1)), 0.1, 0.9),
+            "is 7 from quantile 0.1 to 0.9: there is nothing to scale. Take wider quantiles",
+        ),
         (scale_z, "All values of the volume are 7"),
         (lambda volume: scale_z(volume, np.ones((4, 4, 4), bool)), "have one value"),
         (lambda volume: correct_bias(replace(volume, modality="CT")), "CT has none"),
@@ -117,6 +121,20 @@ def test_a_window_clips():
 def test_scales_that_cannot_be_say_why(scale, words):
     with pytest.raises(VolumeError, match=words):
         scale(made(np.full((4, 4, 4), 7.0)))
+
+
+def spikes(values, count, height=1e5):
+    """Values with a few far above all others."""
+    out = values.copy()
+    out.ravel()[11 : 11 + 3 * count : 3] = height
+    return out
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_n4_refuses_to_take_a_few_spikes_for_the_tissue(count):
+    values = spikes(body(), count)
+    with pytest.raises(VolumeError, match=f"{count} of {values.size} voxels are above Otsu's"):
+        correct_bias(made(values))
 
 
 def test_n4_evens_a_field_that_was_put_on():

@@ -82,8 +82,31 @@ def test_a_word_is_no_region_of_a_label_map(tmp_path):
     folder = cohort(tmp_path / "in", 1) / "p0"
     [film] = lay_out_films([job_of(folder, roi="GTV_edema")], RECIPE, tmp_path / "films")
     assert "in which regions are numbers" in film.reason
-    [film] = lay_out_films([job_of(folder, roi="1")], RECIPE, tmp_path / "films")
-    assert film.status == "done"
+    for roi in ("1", "1.0", "1."):
+        [film] = lay_out_films([job_of(folder, roi=roi)], RECIPE, tmp_path / "films")
+        assert film.status == "done"
+    for roi in ("1.5", "2.0", "-1", "1,0"):
+        [film] = lay_out_films([job_of(folder, roi=roi)], RECIPE, tmp_path / "films")
+        assert film.status == "failed"
+    assert "has no label 2. It has 1" in lay_out_films(
+        [job_of(folder, roi="2.0")], RECIPE, tmp_path / "films"
+    )[0].reason  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("PET", "PT has none"), ("FDG_PET", "PT has none"), ("CT-portal", "CT has none"), ("SUV", "PT has none"),
+     ("Dose", "RTDOSE has none"), ("T1", ""), ("PETCT", ""), ("ADC", "")],
+)  # fmt: skip
+def test_n4_of_a_file_goes_by_the_name_of_its_modality(tmp_path, name, words):
+    folder = tmp_path / "in"
+    patient(folder, modalities=(name,))
+    files = SeriesFiles(path=folder / f"{name}_image.nii.gz", mask=folder / "mask.nii.gz")
+    job = VolumeJob(name="p", case="p", modalities={name: files})
+    recipe = VolumeRecipe(channels=(name,), tile=32, n4=(name,))
+    [film] = lay_out_films([job], recipe, tmp_path / "films")
+    assert words in film.reason
+    assert (film.status == "failed") == bool(words)
 
 
 def test_files_without_a_frame_of_reference_are_noted_or_registered(tmp_path):
