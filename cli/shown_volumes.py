@@ -71,7 +71,8 @@ def show_radiomics(result: "RadiomicsBags", out: Path) -> None:
     if result.others:
         warn(f"Columns that are no features, and are not used: {listed(result.others)}.")
     say(
-        f"{counted(len(result.cases), 'case')} with {counted(len(result.names), 'feature')} of {result.tool}: {out}"
+        f"{counted(len(result.cases), 'case')} with {counted(len(result.names), 'feature')} of "
+        f"{result.tool}: {out}"
     )
     say(f"Features: {listed(result.names)}.")
     if result.repeated:
