@@ -25,8 +25,8 @@ def case_folds(
     with_tumour = [name for name, drawn in sorted(has_tumour.items()) if drawn]
     if len(with_tumour) < 2:
         raise CohortError(
-            f"{len(with_tumour)} case has drawn tumour: a segmenter is judged on cases it has not seen, "
-            f"which takes two at least. {otherwise or 'Draw tumour on slides of more cases.'}"
+            f"{'One case has' if with_tumour else 'No case has'} drawn tumour: a segmenter is judged on "
+            f"cases it has not seen, which takes two at least. {otherwise or 'Draw tumour on slides of more cases.'}"
         )
     n_folds = min(n_folds, len(with_tumour))
     rng = np.random.default_rng(seed)
