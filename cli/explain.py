@@ -197,6 +197,7 @@ def show_explanation(explanation: "Explanation") -> None:
     from cli.console import say, warn
     from mil.evaluation.display import state_p
 
+    part = explanation.assessed.scores.part
     assessed, card = explanation.assessed, explanation.card["faithfulness"]
     say(f"{assessed.scores.bag.slide}: {explanation.relation}")
     if explanation.guessing:
@@ -205,7 +206,7 @@ def show_explanation(explanation: "Explanation") -> None:
     infidelity = "undefined" if card["infidelity"] is None else f"{card['infidelity']:.2f}"
     similarity = card["likeness_to_untrained"]
     say(
-        f"  infidelity {infidelity} (0: the scores predict the effect of every tile; 1: no better "
+        f"  infidelity {infidelity} (0: the scores predict the effect of every {part}; 1: no better "
         f"than scores of zero), "
         f"sensitivity {card['sensitivity']:.2f}"
         + (
@@ -216,8 +217,9 @@ def show_explanation(explanation: "Explanation") -> None:
     )
     if known := assessed.localisation:
         say(
-            f"  known tiles: AUC {known.auc:.3f} ({state_p(known.p)}), {100 * known.mass:.0f} % of the map "
-            f"on {100 * known.share:.0f} % of the tiles, its top {'inside' if known.pointing else 'outside'}"
+            f"  known {part}s: AUC {known.auc:.3f} ({state_p(known.p)}), {100 * known.mass:.0f} % of the map "
+            f"on {100 * known.share:.0f} % of the {part}s, "
+            f"its top {'inside' if known.pointing else 'outside'}"
         )
     for warning in explanation.warnings:
         warn(f"  {warning}")

@@ -21,6 +21,10 @@ VECTOR = "vector"  # the region of bags that are one row, the vector of a slide 
 VOLUME = (
     "volume"  # the region of tiles that are slices of a volume, chosen as its film was laid out
 )
+OF_SLIDES = (  # settings of a recipe that do not apply to volumes
+    "annotation_origin", "classes", "drop", "exclude", "held_out", "icc", "max_tiles", "min_coverage",
+    "min_tumour_of_tissue", "mpp", "sample_per", "stain", "stain_reference",
+)  # fmt: skip
 SEGMENTED = "segmented"  # the region of tiles that lie in what a segmenter calls tumour
 ALWAYS_EXCLUDED = ("Ignore*",)  # QuPath's own class for areas to be ignored
 

@@ -203,7 +203,9 @@ def judge(target: ExplanationTarget, scores: TileScores, random: Curves) -> Fait
         deletion=curves.deletion.mean(axis=0, keepdims=True),
         insertion=curves.insertion.mean(axis=0, keepdims=True),
     )
-    return Faithfulness(curves=mean, random=random, ordered="regions" if by_region else "tiles")
+    return Faithfulness(
+        curves=mean, random=random, ordered="regions" if by_region else f"{scores.part}s"
+    )
 
 
 def order_curves(
@@ -235,8 +237,9 @@ def localise(scores: TileScores, known: NDArray[np.bool_]) -> Localisation:
     """
     if known.all() or not known.any():
         raise FitError(
-            f"{scores.bag.slide}: {int(known.sum())} of {len(known)} tiles lie in the regions. Localisation "
-            "compares tiles inside with tiles outside; give regions that contain some of them."
+            f"{scores.bag.slide}: {int(known.sum())} of {len(known)} {scores.part}s lie in the regions. "
+            f"Localisation compares {scores.part}s inside with {scores.part}s outside; give regions that "
+            "contain some of them."
         )
     from scipy.stats import mannwhitneyu
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mil.explanation.faithfulness import Faithfulness
-from mil.explanation.heatmap import overlay, part_word, show_heatmap
+from mil.explanation.heatmap import overlay, show_heatmap
 from mil.explanation.scores import TileScores
 
 TO_THE_MODEL = "To the model itself:"  # before the verdict on a model that may be guessing
@@ -66,7 +66,7 @@ def draw_explanation(
         )
         axes.plot(percent, random_answers.mean(axis=0), color=CHANCE_COLOUR, lw=1)
         axes.plot(percent, answers, color=MAP_COLOUR, lw=1.6, label=f"this map, area {area:.2f}")
-        _label_axes(axes, f"{part_word(scores)}s {name}", answer_label, limits)
+        _label_axes(axes, f"{scores.part}s {name}", answer_label, limits)
     verdict = f"{TO_THE_MODEL} {faithfulness.verdict}." if guessing else f"{faithfulness.verdict}."
     sentences = [*filter(None, [guessing]), verdict, *warnings]
     alert = not faithfulness.better_than_random or len(sentences) > 1

@@ -67,7 +67,7 @@ def show_heatmap(
     axes.imshow(canvas)
     axes.set_axis_off()
     _show_positions(axes, canvas.shape[1], scores)
-    count = f"{len(scores.values)} {part_word(scores)}s"
+    count = f"{len(scores.values)} {scores.part}s"
     title = f"{scores.bag.slide}: {scores.method} of {scores.model}, {count}"
     axes.set_title(
         title + (f"\n{caption}" if caption else ""), fontsize=9, loc="left", parse_math=False
@@ -101,13 +101,8 @@ def describe_unit(scores: TileScores) -> str:
     if not scores.target:
         return UNIT
     if scores.method == "single-tile":
-        return f"{scores.quantity} if all {part_word(scores)}s were like this one"
-    return f"{len(scores.values)} times the {part_word(scores)}'s share of the {scores.quantity}"
-
-
-def part_word(scores: TileScores) -> str:
-    """What a row of the bag shows: a tile, or a slice."""
-    return "tile" if scores.bag.volume is None else "slice"
+        return f"{scores.quantity} if all {scores.part}s were like this one"
+    return f"{len(scores.values)} times the {scores.part}'s share of the {scores.quantity}"
 
 
 def choose_scale(scores: TileScores) -> tuple[Normalize, Colormap]:

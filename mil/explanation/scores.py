@@ -42,6 +42,11 @@ class TileScores:
     quantity: str = ""
     facts: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def part(self) -> str:
+        """What a row of the bag shows: a tile, or a slice."""
+        return "tile" if self.bag.volume is None else "slice"
+
 
 def signed_scores(
     target: ExplanationTarget,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from features.recipe import OF_SLIDES, PARTS, VOLUME
 from mil.data.columns import is_follow_up
 
 IN_TABLE = " in the table"  # ends the name of a column that is called like one of the page's own
@@ -129,7 +130,7 @@ def page_values(facts: Facts, groups: Sequence[str]) -> dict[str, object]:
         "definitions": [
             (name, list(_flatten(values)))
             for name, values in (
-                ("How the features were extracted", facts.recipe),
+                ("How the features were extracted", _applying(facts.recipe)),
                 ("Settings of the run", facts.settings),
                 ("Versions", facts.versions),
             )
@@ -168,6 +169,15 @@ def _fold_rows(table: pd.DataFrame, groups: Sequence[str]) -> list[tuple[int, li
         )
         repeats.setdefault(number, []).append(row)
     return list(repeats.items())
+
+
+def _applying(recipe: Mapping[str, object]) -> dict[str, object]:
+    """A recipe without what does not apply to its bags, as the stain of a CT series."""
+    hidden = OF_SLIDES if recipe.get("region") == VOLUME else ()
+    shown = {name: value for name, value in recipe.items() if name not in hidden}
+    if isinstance(parts := shown.get(PARTS), (list, tuple)):
+        shown[PARTS] = [_applying(part) for part in parts]
+    return shown
 
 
 def _flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

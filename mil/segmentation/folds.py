@@ -26,7 +26,8 @@ def case_folds(
     if len(with_tumour) < 2:
         raise CohortError(
             f"{'One case has' if with_tumour else 'No case has'} drawn tumour: a segmenter is judged on "
-            f"cases it has not seen, which takes two at least. {otherwise or 'Draw tumour on slides of more cases.'}"
+            "cases it has not seen, which takes two at least. "
+            f"{otherwise or 'Draw tumour on slides of more cases.'}"
         )
     n_folds = min(n_folds, len(with_tumour))
     rng = np.random.default_rng(seed)

@@ -64,7 +64,16 @@ def test_the_run_is_learnt_reported_explained_and_audited(study, mil):
     mil("crossval", "store/cohort.csv", "store", "--models", "clinical,mean", "--clinical", "tumour_ml",
         "--folds", 2, "--seeds", 1, "--epochs", 3, "--out", "run", cwd=study)  # fmt: skip
     mil("report", "run", cwd=study)
-    mil("explain", "run", "store/p0.h5", "--model", "mean", "--out", "map", cwd=study)
+    page = (study / "run" / "report.html").read_text()
+    assert "volume.margin_mm" in page
+    for word in ("min_tumour_of_tissue", "stain_reference", ">stain<", ">mpp<", "max_tiles"):
+        assert word not in page
+    printed = mil(
+        "explain", "run", "store/p0.h5", "--model", "mean", "--out", "map", cwd=study
+    ).stdout
+    assert "than random orders of slices" in printed
+    assert "predict the effect of every slice" in " ".join(printed.split())
+    assert "tile" not in printed
     header = next(csv.reader((study / "map" / "p0-mean-evidence.csv").read_text().splitlines()))
     assert header[-3:] == ["x_mm", "y_mm", "z_mm"]
     mil("explain", "run", "store/p0.h5", "--model", "mean", "--method", "grad-cam", "--slides",
