@@ -5,16 +5,8 @@ from collections import Counter
 from typing import Any
 
 import torch
-from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-
-_FOLDABLE = (
-    nn.Conv2d,
-    Conv2dSame,
-    nn.Linear,
-)  # exactly these: a subclass may compute with its weights
-
 
 # Raised by a network that torch.fx cannot trace: it branches on values, takes their length, or has no
 # ``forward_features``. Such a network runs unchanged, only slower.
@@ -41,7 +33,7 @@ def to_half_precision(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """
     network = fold_batch_norms(copy.deepcopy(module))
     for layer in network.modules():
-        if type(layer) in _FOLDABLE:
+        if type(layer) in (*_convolutions(), nn.Linear):
             if layer.weight.ndim == 4:
                 layer.weight.data = round_taps(layer.weight.data, dtype)  # type: ignore[arg-type]
             layer.to(dtype)
@@ -90,6 +82,15 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     return module
 
 
+def _convolutions() -> tuple[type[nn.Module], ...]:
+    """Exactly these are folded: another subclass may compute with its weights."""
+    from timm.layers.conv2d_same import (
+        Conv2dSame,
+    )  # takes seconds, which bags alone need not wait for
+
+    return nn.Conv2d, Conv2dSame
+
+
 class _Tracer(fx.Tracer):
     """Traces the network up to its last feature map; norms and convolutions are leaves."""
 
@@ -100,7 +101,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is not traced into: timm's subclasses are not, either."""
-        is_layer = isinstance(m, nn.BatchNorm2d | Conv2dSame)
+        is_layer = isinstance(m, (nn.BatchNorm2d, *_convolutions()))
         return is_layer or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -126,7 +127,7 @@ def _norm_after_convolution(
         return None, ""
     name = str(source.target)
     norm: Any = layers[str(node.target)]
-    foldable = type(layers[name]) in _FOLDABLE[:2] and norm.track_running_stats
+    foldable = type(layers[name]) in _convolutions() and norm.track_running_stats
     foldable &= {name, str(node.target)} <= once
     return (norm, name) if foldable else (None, "")
 

@@ -13,7 +13,6 @@ from urllib.request import getproxies
 
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
-from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 from torch import nn
 
 from features.backbones.file import first_line
@@ -89,6 +88,8 @@ def hub_recipe(name: str) -> NetworkRecipe:
     Raises:
         BackboneError: there is none, it cannot be fetched, or it does not state how images are prepared.
     """
+    from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
+
     source, _, place = name.partition(":")
     try:
         load: Callable[[str], tuple[dict[str, Any], str, dict[str, Any]]] = (

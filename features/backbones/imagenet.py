@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
@@ -28,6 +27,8 @@ def timm_recipe(full_name: str, **stated: Any) -> NetworkRecipe:
         full_name: of timm; with ``-hidden`` behind it the network's hidden layers are kept.
         stated: fields of the recipe.
     """
+    import timm
+
     architecture = full_name.removesuffix(HIDDEN)
     if architecture != full_name:
         stated = {"pooling": "hidden"} | stated
@@ -49,6 +50,8 @@ def timm_recipe(full_name: str, **stated: Any) -> NetworkRecipe:
 
 def tagged(full_name: str) -> str:
     """A timm name with the tag of the weights that timm takes by default; the name itself if it has none."""
+    import timm
+
     config = timm.get_pretrained_cfg(full_name)
     return f"{config.architecture}.{config.tag}" if config and config.tag else full_name
 
@@ -59,6 +62,8 @@ def load_published(full_name: str) -> nn.Module:
     Raises:
         BackboneError: they are not there.
     """
+    import timm
+
     if file := packaged_file(tagged(full_name)):
         return _load_packaged(full_name, file)
     config = timm.get_pretrained_cfg(full_name)
@@ -89,6 +94,8 @@ def load_file(recipe: NetworkRecipe, path: Path, *, known: bool) -> nn.Module:
     Raises:
         BackboneError: the file is of another network, or its recipe is not known.
     """
+    import timm
+
     name = recipe.architecture
     check_file(recipe.name, path)
     if not known:
@@ -134,6 +141,8 @@ def _other_side(state: dict[str, Any], network: nn.Module) -> str:
 
 
 def _load_packaged(full_name: str, file: Path) -> nn.Module:
+    import timm
+
     whole: nn.Module = timm.create_model(full_name)
     state = read_packaged(file, whole.state_dict())
     network = create(full_name)

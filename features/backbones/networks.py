@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import timm
 import torch
-from timm.layers.helpers import to_2tuple
-from timm.layers.mlp import SwiGLUPacked
 from torch import Tensor, nn
 
 from features.backbones.network_recipe import HIDDEN, NetworkRecipe, Pooling
@@ -99,7 +96,7 @@ class ConvStem(nn.Module):
         )
         self.norm = norm_layer(embed_dim) if norm_layer else nn.Identity()
         self.patch_size = (patch_size, patch_size)
-        height, width = to_2tuple(img_size)
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.grid_size = (height // patch_size, width // patch_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
 
@@ -160,6 +157,8 @@ class Conch(nn.Module):
 
     def __init__(self, trunk: str, width: int, *, fused: bool, **arguments: Any) -> None:
         super().__init__()
+        import timm  # takes seconds, which bags alone need not wait for
+
         tower: Any = timm.create_model(trunk, num_classes=0, **arguments)
         self.trunk = tower
         self.attn_pool_contrast = AttentionPool(width, tower.num_features, fused=fused)
@@ -190,13 +189,13 @@ class Conch(nn.Module):
         }
 
 
-LAYERS = {"swiglu": SwiGLUPacked, "silu": nn.SiLU, "conv-stem": ConvStem}
-
-
 def build_network(recipe: NetworkRecipe) -> nn.Module:
     """The network of a recipe, with random weights, without its classifier."""
+    from timm.layers.mlp import SwiGLUPacked
+
+    layers = {"swiglu": SwiGLUPacked, "silu": nn.SiLU, "conv-stem": ConvStem}
     arguments: dict[str, Any] = {
-        key: LAYERS.get(str(value), value) for key, value in recipe.arguments.items()
+        key: layers.get(str(value), value) for key, value in recipe.arguments.items()
     }
     if recipe.architecture.startswith("conch"):
         return Conch(**arguments, fused=recipe.architecture != "conch")
@@ -207,6 +206,8 @@ def build_network(recipe: NetworkRecipe) -> nn.Module:
 
 def create(name: str, **arguments: Any) -> nn.Module:
     """A network of timm without its classifier, and without the remarks that timm prints."""
+    import timm
+
     for noisy in ("timm", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     network: nn.Module = timm.create_model(name, **{"num_classes": 0} | arguments)

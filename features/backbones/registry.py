@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import timm
 import torch
 from torch import nn
 
@@ -93,6 +92,8 @@ def resolve_name(name: str) -> str:
 def _resolve(name: str) -> BackboneEntry:
     if entry := find_backbone(name):
         return entry
+    import timm  # takes seconds, which bags alone need not wait for
+
     plain = name.removesuffix(HIDDEN)
     if timm.is_model(plain):
         if plain != name:  # refused before any work where there are no such layers

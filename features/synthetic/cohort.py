@@ -164,8 +164,8 @@ def write_cohort(
         folder / "cohort.csv",
         ("case", "slide", "label", "time", "event", "grade"),
         [
-            (case, slide, label, *_draw_follow_up(label, rng), _grade(label, i))
-            for i, (case, slide, label) in enumerate(zip(cases, slides, labels, strict=True))
+            (case, slide, label, *_draw_follow_up(label, rng), _grade(label))
+            for case, slide, label in zip(cases, slides, labels, strict=True)
         ],
     )
     return folder / "cohort.csv"
@@ -185,9 +185,9 @@ def _draw_follow_up(label: str, rng: Rng) -> tuple[str, int]:
     return f"{min(event, censoring):.1f}", int(event <= censoring)
 
 
-def _grade(label: str, number: int) -> int:
-    """1 to 3: each subtype has one or two neighbouring grades."""
-    return 1 + (SUBTYPES.index(label) + number % 2) // 2
+def _grade(label: str) -> int:
+    """1 to 3, one of each subtype."""
+    return 1 + (SUBTYPES.index(label) + 1) // 2
 
 
 def key_tiles(key_regions: Path, coords_l0: NDArray[Any], side_l0: float) -> NDArray[np.bool_]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from features.extraction.embed import resolve_device
@@ -44,6 +43,8 @@ class Ranks:
         if self.size == 1:
             return module
         if self.device.type == "cuda":
+            from timm.layers.norm_act import convert_sync_batchnorm
+
             module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         # A network cut before its classifier may hold parameters that no feature depends on.
         return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)

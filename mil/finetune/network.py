@@ -3,7 +3,6 @@
 from typing import Any, Literal
 
 import torch
-from timm.models import group_parameters
 from torch import Tensor, nn
 
 from features.backbones.registry import Backbone
@@ -80,6 +79,8 @@ def blocks_of(backbone: Backbone) -> list[list[str]]:
     Raises:
         FitError: timm does not say which blocks the architecture has.
     """
+    from timm.models import group_parameters
+
     network: Any = backbone.module.network
     if not hasattr(network, "group_matcher"):
         raise FitError(
