@@ -100,10 +100,15 @@ def walked(demo, mil, tmp_path_factory):
     examples = [line for verb in VERBS for line in help_examples(verb)]
     lines = dict.fromkeys(line for line in [*commands(pages), *examples] if line.startswith("mil "))
     del lines[main_command()], lines["mil demo --out demo"]
+    failed = []
     with running() as network:  # answers as the Genomic Data Commons do
         for command in lines:
             cwd = few if command.startswith(WITH_FEW_SLIDES) else folder
-            mil(*shlex.split(command)[1:], cwd=cwd, env={"SARCOMIL_GDC_SERVER": network.address})
+            env = {"SARCOMIL_GDC_SERVER": network.address}
+            done = mil(*shlex.split(command)[1:], cwd=cwd, env=env, check=False)
+            if done.returncode:
+                failed.append(f"{command}\n{done.stdout}{done.stderr}")
+    assert not failed, "\n\n".join(failed)
     return folder
 
 
