@@ -104,6 +104,25 @@ class Rerun:
         """The labels, sorted."""
         return tuple(sorted({row.label for row in self.rows_of(arm)}))
 
+    def lay_out_films(self) -> None:
+        """Read every series that an arm needs: one that fails is named before anything is trained.
+
+        Raises:
+            FitError: naming all that cannot be used with some modalities.
+        """
+        if self.films:
+            slides: dict[tuple[str, ...], set[str]] = {}
+            for arm in self.protocol.arms:
+                for channels in arm.shows:
+                    slides.setdefault(channels, set()).update(r.slide for r in self.rows_of(arm))
+            recipes = [
+                (self.protocol.volumes_of(channels), names) for channels, names in slides.items()
+            ]
+            for recipe, names in recipes:
+                self.films.check_modalities(recipe, names)
+            for recipe, names in recipes:
+                self.films.lay_out(recipe, names)
+
     def results(self) -> Iterator[ArmResult]:
         """Run the arms one after another.
 
@@ -112,6 +131,7 @@ class Rerun:
             LeakageError: weights have seen a case that would be tested.
             FitError: a slide cannot be used, or a training failed.
         """
+        self.lay_out_films()
         for arm in self.protocol.arms:
             if arm.segments:
                 yield self._segmentation(arm).judge(self.protocol.settings_of("split"))

@@ -22,12 +22,14 @@ from features.slides.names import file_name
 from features.summary import listed
 from mil.data.names import normalised
 from mil.errors import CohortError
+from mil.evaluation.display import format_count
 from mil.radiomics.agreement import Agreement, intraclass_correlation
 from mil.radiomics.table import FeatureTable, read_feature_table
 from mil.runs.files import sha256_of
 
 IccForm = Literal["ICC2", "ICC3"]
 FEATURES = "features.csv"
+MANY = 3  # features of a case that are not equal by chance
 FEWEST_REPEATED = 3
 LARGEST = 1e30  # float32 ends at 3.4e38, and squares of differences are summed
 
@@ -169,7 +171,24 @@ def _agreement(first: FeatureTable, second: FeatureTable) -> tuple[Agreement, in
     rows = [places[normalised(first.cases[i])] for i in both]
     for j, other in shared:
         again[:, j] = second.values[rows, other]
+    _refuse_copies(first, second, both, again)
     return intraclass_correlation(np.stack([first.values[both], again], axis=1)), len(both)
+
+
+def _refuse_copies(
+    first: FeatureTable, second: FeatureTable, both: Sequence[int], again: NDArray[np.float64]
+) -> None:
+    """Refuse cases whose second reading is the first: their agreement is perfect, and says nothing."""
+    known = ~np.isnan(again) & ~np.isnan(first.values[both])
+    alike = (~known | (first.values[both] == again)).all(axis=1) & known.any(axis=1)
+    copies = [first.cases[i] for i, copied in zip(both, alike, strict=True) if copied]
+    if not copies or (len(copies) < len(both) and known.sum(axis=1).max() < MANY):
+        return
+    raise CohortError(
+        f"{second.path}: {format_count(len(copies), 'case')} of {len(both)} "
+        f"{'has' if len(copies) == 1 else 'have'} the numbers of {first.path} ({listed(copies)}): a copy is "
+        "no second reading. Name the table of the second drawing, with the cases alone that were drawn again."
+    )
 
 
 def _unsteady(

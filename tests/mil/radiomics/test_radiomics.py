@@ -236,3 +236,20 @@ def test_pooled_models_learn_from_them(tmp_path, mil):
     for label, above in (("a", False), ("b", True)):
         p = np.array([float(row["p_b"]) for row in rows if row["label"] == label])
         assert (p.mean() > 0.5) == above
+
+
+def test_a_second_reading_that_is_the_first_is_refused(readings, tmp_path):
+    first, _, x = readings
+    with pytest.raises(CohortError, match=r"20 cases of 20 have the numbers of .* a copy is no"):
+        radiomics_bags(first, tmp_path / "store", repeat=first)
+    shuffled = write(
+        tmp_path / "again.csv",
+        [[f"p{i:02d}", x[i, 1], x[i, 0]] for i in (7, 3, 12, 1)],
+        ["case", NOISE, MEAN],
+    )
+    with pytest.raises(CohortError, match="3 cases of 3 have"):
+        radiomics_bags(first, tmp_path / "store", repeat=shuffled)
+    rows = [[f"P{i:02d}", *(x[i] + (0 if i in (5, 6) else 0.25))] for i in range(12)]
+    some = write(tmp_path / "some.csv", rows, ["case", MEAN, NOISE, SHIFTED])
+    with pytest.raises(CohortError, match=r"2 cases of 12 have the numbers of .*P05, P06"):
+        radiomics_bags(first, tmp_path / "store", repeat=some)
