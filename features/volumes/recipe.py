@@ -105,8 +105,10 @@ class VolumeRecipe:
     register: bool = field(
         default=False,
         metadata={
-            "help": "Register modalities of another frame of reference by turns and shifts; how well that "
-            "went is noted. Otherwise they are refused."
+            "help": "Register modalities of another frame of reference by turns and shifts; otherwise they "
+            "are refused. Those whose files name no frame stay where they lie unless that is clearly better. "
+            "How far they were moved, and how well both directions agree, is noted; the error may be several "
+            "times as large."
         },
     )
     tile: int = field(default=224, metadata={"help": "Side of a slice in pixels."})

@@ -1,4 +1,4 @@
-"""Rigid registration of two modalities of a patient, with its own measure of how far it may be off.
+"""Rigid registration of two modalities of a patient, and how well both of its directions agree.
 
 Source: Mattes et al., IEEE TMI 2003 (mutual information of a sample of voxels); Christensen and Johnson,
 IEEE TMI 2001 (a registration and its inverse must undo each other).
@@ -25,6 +25,9 @@ PYRAMIDS = (((4, 2, 1), (4.0, 2.0, 2.0)), ((1,), (2.0,)))
 CONTRAST_HU = (-200.0, 300.0)  # fat to contrast agent; air and bone would take all bins
 CONTRAST = (0.01, 0.99)  # quantiles of other modalities
 MAX_RESIDUAL_MM = 3.0
+# T1, CT and PET that lie right gained a factor of 1.1 to 1.3 by registration, which moved them 5 to 10 mm; CT
+# that lay 28 mm off gained 1.65 and more.
+CLEAR_GAIN = 1.5
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,19 @@ class Registration:
     Attributes:
         matrix: (4, 4) from millimetres of the fixed volume to millimetres of the moving one; rigid.
         residual_mm: mean distance, over the fixed volume, by which the registration and that of the volumes
-            in exchanged roles fail to undo each other. 0 is no proof of a right registration, but what is
-            far from 0 is wrong.
+            in exchanged roles fail to undo each other. It is no error: 0 is no proof of a right registration,
+            and the error was up to 5 times as large on CT, MRI and PET of sarcomas. What is far from 0 is
+            wrong.
         information: Mattes mutual information at the end; more is better.
+        moved_mm: mean distance, over the fixed volume, between its millimetres and those of the moved one.
+        kept: whether equal millimetres were kept, as the registration was not clearly better.
     """
 
     matrix: NDArray[np.float64]
     residual_mm: float
     information: float
+    moved_mm: float = 0.0
+    kept: bool = False
 
 
 def register_rigid(
@@ -50,7 +58,8 @@ def register_rigid(
     """Register two volumes by turns and shifts, with no change of shape.
 
     It starts from equal millimetres where both name one frame of reference, else from equal centres. Fields
-    of view that were cropped closely often mislead it, which the residual shows.
+    of view that were cropped closely often mislead it, which the residual need not show. Where a file names
+    no frame of reference, equal millimetres are kept unless the registration is clearly better.
 
     Args:
         fixed: the volume whose places are kept.
@@ -64,20 +73,40 @@ def register_rigid(
     there, information = _register(fixed, moving, seed)
     back, _ = _register(moving, fixed, seed)
     residual_mm = _mean_distance(fixed.grid, back @ there)
+    moved_mm = _mean_distance(fixed.grid, there)
+    if _may_lie_right(fixed, moving):
+        before, after = (_similarity(fixed, moving, matrix) for matrix in (np.eye(4), there))
+        if after < CLEAR_GAIN * before:
+            return Registration(np.eye(4), residual_mm, before, moved_mm, kept=True)
     if residual_mm > max_residual_mm:
         raise VolumeError(
             f"The registration of {moving.modality or 'a volume'} to {fixed.modality or 'another'} and its "
             f"inverse differ by {residual_mm:.2f} mm, more than {max_residual_mm:g} mm: it is not to be "
             "relied on. Pass volumes that were registered and checked elsewhere."
         )
-    return Registration(there, residual_mm, information)
+    return Registration(there, residual_mm, information, moved_mm)
 
 
 def apply_registration(registration: Registration, moving: Volume, fixed: Volume) -> Volume:
     """The moving volume on the grid, and in the frame of reference, of the fixed one."""
     placed = resample(moving, fixed.grid, moved=registration.matrix)
-    note = f"registered rigidly; residual {registration.residual_mm:.2f} mm"
+    note = describe(registration)
     return replace(placed, frame_of_reference=fixed.frame_of_reference, notes=(*placed.notes, note))
+
+
+def describe(registration: Registration) -> str:
+    """What was done, and what the residual is."""
+    moved = f"{registration.moved_mm:.1f} mm"
+    if registration.kept:
+        return (
+            f"left where its file places it: registration would move it by {moved} on average, and is not "
+            "clearly better"
+        )
+    return (
+        f"registered rigidly and moved by {moved} on average; both directions agree to "
+        f"{registration.residual_mm:.2f} mm, which is no measure of the error: that may be several times as "
+        "large, so check it by eye"
+    )
 
 
 def to_image(volume: Volume) -> Any:
@@ -87,6 +116,31 @@ def to_image(volume: Volume) -> Any:
     image.SetOrigin(volume.origin_mm)
     image.SetDirection(volume.direction.ravel().tolist())
     return image
+
+
+def _may_lie_right(fixed: Volume, moving: Volume) -> bool:
+    """Whether equal millimetres may be equal places: not where two frames of reference are named."""
+    names = fixed.frame_of_reference, moving.frame_of_reference
+    return not all(names) or names[0] == names[1]
+
+
+def _similarity(fixed: Volume, moving: Volume, matrix: NDArray[np.float64]) -> float:
+    """Mattes mutual information of two volumes as they lie; 0 where they do not overlap."""
+    sitk = simpleitk()
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(BINS)
+    method.SetMetricSamplingStrategy(method.REGULAR)
+    method.SetMetricSamplingPercentage(min(1.0, 2 * SAMPLES / fixed.values.size))
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetNumberOfThreads(1)
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(matrix[:3, :3].ravel().tolist())
+    transform.SetTranslation(matrix[:3, 3].tolist())
+    method.SetInitialTransform(transform, inPlace=True)
+    try:
+        return -float(method.MetricEvaluate(_contrast(fixed), _contrast(moving)))
+    except RuntimeError:
+        return 0.0
 
 
 def _register(fixed: Volume, moving: Volume, seed: int) -> tuple[NDArray[np.float64], float]:

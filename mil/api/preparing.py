@@ -143,8 +143,9 @@ def contour_volumes(  # noqa: PLR0913 - what, and how it is run
         notify: called with what a reader should know, as ``print``.
 
     Raises:
-        CohortError: a volume cannot be read, or fewer than two patients have a drawn region.
-        LeakageError: a mask was drawn by a network.
+        CohortError: fewer than two patients have a drawn region. A volume that cannot be read stops nothing:
+            see ``failed`` of the result.
+        LeakageError: a mask was drawn by a network, or two patients have one image.
         RunError: the folder holds another run.
 
     Example:

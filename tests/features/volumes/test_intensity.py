@@ -175,13 +175,40 @@ def test_a_known_turn_and_shift_is_undone():
     assert registration.residual_mm < 1.0
     placed = apply_registration(registration, moving, fixed)
     assert placed.frame_of_reference == "1.2"
-    assert "residual 0." in placed.notes[-1]
+    assert "both directions agree to 0." in placed.notes[-1]
+    assert "no measure of the error" in placed.notes[-1]
     inner = (slice(6, -6), slice(12, -12), slice(12, -12))
     assert np.corrcoef(placed.values[inner].ravel(), fixed.values[inner].ravel())[0, 1] < -0.9
 
 
 def test_a_registration_that_is_off_is_refused_with_its_mm():
     grid = Grid((16, 24, 24), (1.5, 1.5, 2.0), (-18.0, -18.0, -16.0), np.eye(3))
-    noise = [Volume(RNG.normal(size=grid.shape).astype(np.float32), grid, m) for m in ("MR", "PT")]
+    noise = [
+        Volume(RNG.normal(size=grid.shape).astype(np.float32), grid, m, f"1.{m}")
+        for m in ("MR", "PT")
+    ]
     with pytest.raises(VolumeError, match=r"PT to MR and its inverse differ by \d+\.\d\d mm"):
         register_rigid(*noise, max_residual_mm=0.01)
+
+
+@pytest.mark.parametrize(("shift_mm", "kept"), [(0.0, True), (18.0, False)])
+@pytest.mark.parametrize("frame", ["", "1.2"])
+def test_a_volume_that_lies_right_stays_where_its_file_places_it(shift_mm, kept, frame):
+    """Where a file names no frame of reference, as NIfTI; two frames that differ say nothing of places."""
+    grid = Grid((24, 48, 48), (1.5, 1.5, 2.0), (-36.0, -36.0, -24.0), np.eye(3))
+    fixed = Volume(blobs().astype(np.float32), grid, "MR", frame)
+    noise = np.random.default_rng(2).normal(0, 60, grid.shape)
+    other = replace(grid, origin_mm=(-36.0 + shift_mm, -36.0, -24.0))
+    moving = Volume((1000 - fixed.values + noise).astype(np.float32), other, "PT", "")
+    registration = register_rigid(fixed, moving)
+    assert registration.kept == kept
+    placed = apply_registration(registration, moving, fixed)
+    if kept:
+        assert np.array_equal(registration.matrix, np.eye(4))
+        assert placed.notes[-1].startswith(
+            "left where its file places it: registration would move it by "
+        )
+    else:
+        assert registration.moved_mm == pytest.approx(shift_mm, abs=1)
+    named = replace(moving, frame_of_reference="1.9")
+    assert not register_rigid(replace(fixed, frame_of_reference="1.2"), named).kept
