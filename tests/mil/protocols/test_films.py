@@ -31,12 +31,16 @@ def table_of(folder, spoil):
     return read_volume_table(folder / "volumes.csv", cases=folder / "cases.csv")
 
 
+def films_of(table, folder):
+    return Films(table=table, folder=folder, progress=Silent(), notify=print)
+
+
 def results_of(folder, table, changes=CHANGES):
     with ranks("cpu", 1) as process:
         rerun = Rerun(
             protocol=with_changes(load_protocol("yang-lipoma"), changes), rows=rows_of(table), jobs=(),
             out=folder / "run", ranks=process, progress=Silent(),
-            films=Films(table=table, folder=folder / "run" / "arms" / "films", progress=Silent(), notify=print),
+            films=films_of(table, folder / "run" / "arms" / "films"),
         )  # fmt: skip
         return list(rerun.results())
 
@@ -88,7 +92,7 @@ def test_a_patient_that_the_question_leaves_out_stops_nothing(tmp_path):
     with ranks("cpu", 1) as process:
         rerun = Rerun(
             protocol=protocol, rows=rows_of(table), jobs=(), out=tmp_path / "run", ranks=process,
-            progress=Silent(), films=Films(table=table, folder=tmp_path / "films", progress=Silent(), notify=print),
+            progress=Silent(), films=films_of(table, tmp_path / "films"),
         )  # fmt: skip
         rerun.lay_out_films()
     assert {job.case for job in rerun.jobs_of(protocol.arms[0])} == {"p0", "p1", "p2", "p4"}

@@ -247,7 +247,7 @@ def test_a_second_reading_that_is_the_first_is_refused(readings, tmp_path):
         [[f"p{i:02d}", x[i, 1], x[i, 0]] for i in (7, 3, 12, 1)],
         ["case", NOISE, MEAN],
     )
-    with pytest.raises(CohortError, match="3 cases of 3 have"):
+    with pytest.raises(CohortError, match="4 cases of 4 have"):
         radiomics_bags(first, tmp_path / "store", repeat=shuffled)
     rows = [[f"P{i:02d}", *(x[i] + (0 if i in (5, 6) else 0.25))] for i in range(12)]
     some = write(tmp_path / "some.csv", rows, ["case", MEAN, NOISE, SHIFTED])
