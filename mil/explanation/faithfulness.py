@@ -23,7 +23,7 @@ from mil.evaluation.display import state_p
 from mil.explanation.methods import METHODS
 from mil.explanation.regions import assign_regions
 from mil.explanation.scores import TileScores
-from mil.explanation.target import ExplanationTarget
+from mil.explanation.target import TILES_AT_ONCE, ExplanationTarget
 
 Floats = NDArray[np.float64]
 
@@ -163,11 +163,13 @@ def random_curves(
     """
     rng = np.random.default_rng(seed)
     drawn = []
+    at_once = max(1, TILES_AT_ONCE // len(target.bag))
     with (progress or Silent()).task("random orders", orders, "orders") as advance:
-        for _ in range(orders):
-            order = draw_order(len(target.bag), regions, rng)
-            drawn.append(order_curves(target, order[None]))
-            advance(1)
+        for start in range(0, orders, at_once):
+            count = min(at_once, orders - start)
+            rows = [draw_order(len(target.bag), regions, rng) for _ in range(count)]
+            drawn.append(order_curves(target, np.stack(rows)))
+            advance(count)
     return Curves(
         shares=drawn[0].shares,
         deletion=np.concatenate([curves.deletion for curves in drawn]),
@@ -220,12 +222,7 @@ def order_curves(
     steps_at = np.unique(
         np.linspace(0, n_tiles - 1, min(steps, n_tiles - 1) + 1).round().astype(int)
     )
-    rank = np.argsort(orders, axis=1)[:, None, :]  # (R, 1, N)
-    counts = steps_at[None, :, None]  # (1, S, 1)
-    deletion, insertion = (
-        target.subset_answers(keep.reshape(-1, n_tiles)).reshape(len(orders), -1)
-        for keep in (rank >= counts, rank <= counts)
-    )
+    deletion, insertion = target.order_answers(orders, steps_at)
     return Curves(shares=steps_at / max(1, n_tiles - 1), deletion=deletion, insertion=insertion)
 
 

@@ -20,6 +20,9 @@ from mil.heads.layers import masked_softmax
 from mil.learning.fitted import FittedModel, run_head
 
 TILES_AT_ONCE = 1 << 17  # over all subsets in one batch: some 64 MB at a width of 128
+WIDEST_SCORES = (
+    600.0  # between tiles; the weights of higher ones would leave the others none in 64 bits
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity, so that caches can hold it
@@ -93,6 +96,39 @@ class ExplanationTarget:
         """(K,) answers to K subsets (K, N) of the tiles: probabilities of a class, or risks."""
         return self.quantity.answer(self.subset_logits(keep)).numpy()
 
+    @torch.inference_mode()
+    def order_answers(
+        self, orders: NDArray[np.int64], counts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Answers as tiles leave the bag, and as they come into it, in given orders.
+
+        Args:
+            orders: (R, N) the tiles, first to last.
+            counts: (S,) from 0 to N - 1.
+
+        Returns:
+            (R, S) answers without the first ``count`` tiles, and (R, S) to the first ``count + 1`` alone.
+        """
+        if any(sums is None for sums in self._sums):
+            rank = np.argsort(orders, axis=1)[:, None, :]  # (R, 1, N)
+            count = counts[None, :, None]
+            left, come = (
+                self.subset_answers(keep.reshape(-1, orders.shape[1])).reshape(len(orders), -1)
+                for keep in (rank >= count, rank <= count)
+            )
+            return left, come
+        of_members = [sums.along(orders, counts) for sums in self._sums if sums]
+        left, come = (
+            self.quantity.answer(self.quantity.normalise(self.quantity.merge(list(logits)))).numpy()
+            for logits in zip(*of_members, strict=True)
+        )
+        return left.reshape(len(orders), -1), come.reshape(len(orders), -1)
+
+    @cached_property
+    def _sums(self) -> "list[TileSums | None]":
+        """For each member its sums over tiles; None where its logits are none."""
+        return [tile_sums(head, self.features) for head in members_of(self.fitted.head)]
+
     @cached_property
     def _runners(self) -> "list[Callable[[Tensor], Tensor]]":
         """For each member, from subsets (K, N) to logits (K, C); shared work is done once."""
@@ -128,6 +164,45 @@ def explanation_target(fitted: FittedModel, bag: Bag, name: str | None = None) -
     if name is None:
         name = predicted_name(fitted, run_head(fitted, bag).logits[0])
     return ExplanationTarget(fitted=fitted, bag=bag, quantity=quantity(fitted, name))
+
+
+@dataclass(frozen=True)
+class TileSums:
+    """A head whose logits are the weighted mean of those of tiles.
+
+    Attributes:
+        weights: (A, N) float64, of one map or one per class, the highest 1.
+        weighted: (C, N) weights times logits.
+    """
+
+    weights: Tensor
+    weighted: Tensor
+
+    def along(self, orders: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Logits (R * S, C) without the first tiles of orders (R, N), and with those alone: running sums."""
+        order, count = torch.from_numpy(orders), torch.from_numpy(counts)
+        weights, weighted = self.weights[:, order], self.weighted[:, order]  # (A or C, R, N)
+        come = weighted.cumsum(-1)[..., count] / weights.cumsum(-1)[..., count]
+        rest = (
+            order.shape[1] - 1 - count
+        )  # summed from the end: a difference would lose small weights
+        left = weighted.flip(-1).cumsum(-1)[..., rest] / weights.flip(-1).cumsum(-1)[..., rest]
+        return tuple(logits.flatten(1).T.float() for logits in (left, come))  # type: ignore[return-value]
+
+
+@torch.inference_mode()
+def tile_sums(head: Head, features: Tensor) -> TileSums | None:
+    """The sums of a head over tiles (1, N, D); None where its logits are no such sum."""
+    if not head.adds_up:
+        return None
+    whole = head(features, torch.ones(features.shape[:2], dtype=torch.bool))
+    scores = whole.scores[0].double()
+    scores -= scores.amax(dim=-1, keepdim=True)
+    if scores.amin() < -WIDEST_SCORES:
+        return None
+    assert whole.tile_logits is not None
+    weights = scores.exp()
+    return TileSums(weights, weights * whole.tile_logits[0].double().T)
 
 
 @torch.inference_mode()

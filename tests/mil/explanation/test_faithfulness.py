@@ -60,6 +60,22 @@ def test_curves_are_those_of_a_loop(model, n_tiles):
         assert put == pytest.approx(float(physically(target, subset)[1].exp()), abs=2e-5)
 
 
+@pytest.mark.parametrize("spread", [1.0, 40.0, 900.0])
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("model", ["abmil", "additive-abmil", "mean", "clam-mb", "dsmil"])
+def test_answers_along_an_order_are_those_to_its_subsets(model, members, spread):
+    """Also where a few tiles have nearly all weight, and where running sums would have none left."""
+    target = untrained(model, n_tiles=9, members=members)
+    features = target.features * torch.linspace(1, spread, 9)[:, None]
+    target = target.with_features(features)
+    orders = np.stack([np.random.default_rng(seed).permutation(9) for seed in range(3)])
+    left, come = target.order_answers(orders, np.arange(9))
+    for row, order in enumerate(orders):
+        rank, count = np.argsort(order), np.arange(9)[:, None]
+        assert left[row] == pytest.approx(target.subset_answers(rank >= count), abs=2e-6)
+        assert come[row] == pytest.approx(target.subset_answers(rank <= count), abs=2e-6)
+
+
 def test_area_is_the_mean_over_the_share_of_tiles():
     target = untrained("abmil", n_tiles=5)
     curves = order_curves(target, np.arange(5)[None])
