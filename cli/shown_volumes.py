@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from mil.data.volumes import VolumeExtraction
     from mil.radiomics.bags import RadiomicsBags
 
+NAMES_SHOWN = 30  # features
+
 
 def show_series(rows: "tuple[ListedSeries, ...]") -> int:
     """Print what was listed; the number of rows with a problem."""
@@ -74,7 +76,9 @@ def show_radiomics(result: "RadiomicsBags", out: Path) -> None:
         f"{counted(len(result.cases), 'case')} with {counted(len(result.names), 'feature')} of "
         f"{result.tool}: {out}"
     )
-    say(f"Features: {listed(result.names)}.")
+    few = len(result.names) <= NAMES_SHOWN
+    names = ", ".join(result.names) if few else f"{listed(result.names)} ({out / 'features.csv'})"
+    say(f"Features: {names}.")
     if result.repeated:
         say(
             f"Agreement of two readings of {counted(result.repeated, 'case')}; no outcome was read."
