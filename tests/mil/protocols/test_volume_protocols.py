@@ -38,7 +38,7 @@ def test_what_was_assumed_of_volumes_is_said_once_for_all_arms(tmp_path):
         notify=said.append,
     )  # fmt: skip
     for channels in (("CT", "T1", "PET"), ("T1", "CT", "PET"), ("CT", "T1", "PET")):
-        films.jobs(VolumeRecipe(channels=channels, tile=32))
+        films.lay_out(VolumeRecipe(channels=channels, tile=32), {"p0", "p1"})
     assert len(said) == len(set(said)) > 0
     assert all(line.startswith("p0, p1: ") for line in said)
 
