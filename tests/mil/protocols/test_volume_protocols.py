@@ -37,7 +37,7 @@ def test_what_was_assumed_of_volumes_is_said_once_for_all_arms(tmp_path):
         table=read_volume_table(tmp_path / "t.csv"), folder=tmp_path / "films", progress=Silent(),
         notify=said.append,
     )  # fmt: skip
-    for channels in (("CT", "T1", "PET"), ("T1", "CT", "PET"), ("CT", "T1", "PET")):
+    for channels in (("CT", "T1", "PET"), ("CT", "PET", "T1"), ("CT", "T1", "PET")):
         films.lay_out(VolumeRecipe(channels=channels, tile=32), {"p0", "p1"})
     assert len(said) == len(set(said)) > 0
     assert all(line.startswith("p0, p1: ") for line in said)
