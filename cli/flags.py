@@ -55,7 +55,8 @@ def with_flags(text: str, flags: Mapping[str, str] | None = None) -> str:
         flag = flags.get(name) or (others.get(name) if match["compound"] else None)
         if flag is None:
             return match[0]
-        value = f" {match['value']}" if match["value"] else ""
-        return f"{match['before'] or ''}{flag}{value}"
+        blank = "" if flag.endswith("=") else " "  # --set split.folds=3
+        value = f"{blank}{match['value']}" if match["value"] else ""
+        return f"{match['before'] or ''}{flag if value else flag.rstrip('=')}{value}"
 
     return _PARAMETER.sub(replace, text)

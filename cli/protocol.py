@@ -1,13 +1,15 @@
 """`mil protocol`: published studies, looked up and rerun."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cli.app import Group, app
+from cli.flags import use_flags
 from cli.options import verb, writable, wrong_use
+from cli.parameters import flags_of
 from cli.volumes import SeriesReading
 from features.errors import InputError
 from mil.data.reading import TableReading
@@ -193,7 +195,9 @@ def run(options: RunOptions) -> None:
     from mil.protocols.protocol import load_protocol, with_changes
 
     with wrong_use():
-        with_changes(load_protocol(options.name), options.set).check()
+        study = load_protocol(options.name)
+        use_flags(flags_of(fields(RunOptions)) | _setting_flags(study))
+        with_changes(study, options.set).check()
     writable(options.out)
     with wrong_use(InputError):
         result = run_protocol(
@@ -206,6 +210,19 @@ def run(options: RunOptions) -> None:
         )
     _show_result(result)
     say(f"Results: {options.out / 'results.csv'}")
+
+
+def _setting_flags(study: "Protocol") -> dict[str, str]:
+    """How the settings of a study are changed, by their names; those of two sections are left out."""
+    from mil.protocols.protocol import KINDS
+
+    of = [(one.name, section) for section in study.settings for one in fields(KINDS[section])]
+    names = [setting for setting, _ in of] + [one.name for one in fields(RunOptions)]
+    return {
+        setting: f"--set {section}.{setting}="
+        for setting, section in of
+        if names.count(setting) == 1
+    }
 
 
 def _show_result(result: "ProtocolResult") -> None:

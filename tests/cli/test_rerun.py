@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from cli import protocol as module
+from cli.flags import use_flags, with_flags
 from cli.options import UsageError
 from features.bags.bag import read_bag
 from features.volumes.listing import list_series, write_list
@@ -246,3 +247,12 @@ def test_a_stain_that_a_tested_case_gave_is_refused(study, tmp_path):
     stain = ("extract.stain=reinhard", "extract.stain_reference=case-01-s1")
     with pytest.raises(LeakageError, match="case-01"):
         module.run(options(study, tmp_path / "x", "usta-phase1", *stain))
+
+
+def test_messages_of_a_study_name_its_settings_as_set_changes_them():
+    use_flags(module._setting_flags(load_protocol("piffer-metastasis")))
+    said = with_flags("Fewer cases: give early_stopping='never', or set batch_tiles lower.")
+    assert said == (
+        "Fewer cases: give --set finetune.early_stopping=never, or set --set finetune.batch_tiles lower."
+    )
+    use_flags({})
