@@ -142,10 +142,15 @@ def stack(sources: list[Path], name: str) -> None:
 
 
 def save(image: Image.Image, name: str, width_px: int) -> None:
-    """Without an empty border below, scaled, and in few colours: small enough for a repository."""
+    """Without an empty border, scaled, and in few colours: small enough for a repository."""
     empty = Image.new("RGB", image.size, image.getpixel((0, image.height - 1)))  # type: ignore[arg-type]
     if box := ImageChops.difference(image, empty).getbbox():
-        image = image.crop((0, 0, image.width, min(image.height, box[3] + 24)))
+        left, top, right, bottom = (
+            side + 16 * way for side, way in zip(box, (-1, -1, 1, 1), strict=True)
+        )
+        image = image.crop(
+            (max(0, left), max(0, top), min(image.width, right), min(image.height, bottom))
+        )
     image.thumbnail((width_px, 4 * width_px))
     image.quantize(256, dither=Image.Dither.NONE).save(PICTURES / f"{name}.png", optimize=True)
 
