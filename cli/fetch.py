@@ -251,7 +251,7 @@ def _show_plan(found: "FetchedCohort") -> None:
     """Print what would be fetched, and whether the disk has room for it."""
     from cli.console import complain, say
     from features.summary import format_bytes
-    from mil.fetch.download import free_bytes
+    from mil.fetch.download import free_bytes, space_problem
 
     free, missing = free_bytes(found.out), found.n_bytes - found.bytes_there
     there = f", of which {format_bytes(found.bytes_there)} are there" if found.bytes_there else ""
@@ -259,8 +259,8 @@ def _show_plan(found: "FetchedCohort") -> None:
         f"Dry run, nothing is written: {format_bytes(found.n_bytes)}{there}; {format_bytes(free)} free at "
         f"{found.out}."
     )
-    if missing > free:
-        complain("The disk has no room for that: fetch fewer cases, or write them elsewhere.")
+    if problem := space_problem(found.out, missing):
+        complain(problem)
 
 
 def _part_rows(found: "FetchedCohort") -> "list[Sequence[str]]":

@@ -61,6 +61,7 @@ def choose(
     cases: Mapping[str, CaseFacts],
     selection: Selection,
     label_of: Callable[[str], str],
+    names: Sequence[str],
 ) -> Choice:
     """Choose diagnostic slides of tumours, and cases of each label.
 
@@ -69,9 +70,10 @@ def choose(
         cases: of the project by name.
         selection: of labels and numbers.
         label_of: the label of a spelling; empty if it has none.
+        names: the labels that there are, whether or not a case has them.
 
     Raises:
-        FetchError: a subtype does not exist, or nothing is left.
+        FetchError: a subtype does not exist or has no case, or nothing is left.
     """
     left_out = Counter[str]()
     usable = _usable_slides(slides, cases, left_out)
@@ -84,7 +86,7 @@ def choose(
             by_label.setdefault(label, []).append(name)
         else:
             left_out["cases without a label"] += 1
-    chosen = _subtypes(selection, by_label)
+    chosen = _subtypes(selection, by_label, names)
     for label in by_label.keys() - {*chosen}:
         left_out["cases of other subtypes"] += len(by_label[label])
     groups = tuple(_group(label, by_label[label], usable, cases, selection) for label in chosen)
@@ -133,7 +135,9 @@ def _reason(slide: SlideFile, cases: Mapping[str, CaseFacts]) -> str:
     return ""
 
 
-def _subtypes(selection: Selection, by_label: Mapping[str, Sequence[str]]) -> list[str]:
+def _subtypes(
+    selection: Selection, by_label: Mapping[str, Sequence[str]], labels: Sequence[str]
+) -> list[str]:
     """The labels to fetch, in the order in which they were asked for, as the table spells them."""
     if not by_label:
         raise FetchError(
@@ -142,10 +146,15 @@ def _subtypes(selection: Selection, by_label: Mapping[str, Sequence[str]]) -> li
         )
     if not selection.subtypes:
         return sorted(by_label, key=lambda label: (-len(by_label[label]), label))
-    known = {label.casefold(): label for label in by_label}
+    known = {label.casefold(): label for label in labels}
     names = [known.get(name.strip().casefold(), name.strip()) for name in selection.subtypes]
-    if problem := unknown_problem("subtype", names, sorted(by_label)):
+    if problem := unknown_problem("subtype", names, sorted(labels)):
         raise FetchError(problem)
+    if absent := [name for name in dict.fromkeys(names) if name not in by_label]:
+        raise FetchError(
+            f"There is no case of {' or '.join(absent)} here with a diagnostic slide of tumour. Leave "
+            f"{'it' if len(absent) == 1 else 'them'} out; there are cases of {', '.join(sorted(by_label))}."
+        )
     return list(dict.fromkeys(names))
 
 

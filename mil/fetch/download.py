@@ -120,12 +120,19 @@ def check_space(folder: Path, needed: int) -> None:
     Raises:
         FetchError: it has too few free bytes.
     """
+    if problem := space_problem(folder, needed):
+        raise FetchError(problem)
+
+
+def space_problem(folder: Path, needed: int) -> str:
+    """Why the disk has no room for so many bytes; empty if it has."""
     free = free_bytes(folder)
-    if needed and needed + SPARE_BYTES > free:
-        raise FetchError(
-            f"The files need {format_bytes(needed)}, and {format_bytes(free)} are free at {folder}. Free "
-            "some, fetch fewer cases, or write them elsewhere."
-        )
+    if not needed or needed + SPARE_BYTES <= free:
+        return ""
+    return (
+        f"The files need {format_bytes(needed)}, and {format_bytes(free)} are free at {folder}, of which "
+        f"{format_bytes(SPARE_BYTES)} are kept free. Free some, fetch fewer cases, or write them elsewhere."
+    )
 
 
 def free_bytes(folder: Path) -> int:

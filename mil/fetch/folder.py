@@ -15,6 +15,7 @@ from features.files.atomic import write_atomic
 from features.files.parse import parse_json
 from features.files.tables import write_table
 from features.progress import Notify
+from features.summary import listed
 from mil.errors import FetchError
 from mil.fetch.download import Downloads, RemoteFile, leftover_note
 from mil.version import __version__
@@ -50,12 +51,13 @@ class CohortFolder:
         """Let no other process fill it, and read what an earlier one wrote.
 
         Raises:
-            FetchError: another process fills it, or it belongs to another source.
+            FetchError: another process fills it, it belongs to another source, or no fetch has filled it.
             BagError: the file system has no locks.
             OSError: it cannot be written to.
         """
         from features.bags.store import lock_file
 
+        refuse_foreign(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         with lock_file(self.path / LOCK) as claimed:
             if not claimed:
@@ -167,8 +169,14 @@ class CohortFolder:
         write_atomic(self.path / STATE, json.dumps(state, indent=1) + "\n")
 
     def _write_manifest(self, files: Sequence[RemoteFile]) -> None:
-        rows = []
-        for file in sorted(files, key=lambda one: one.place):
+        """Write where the files came from, these and those of earlier selections that are still there."""
+        places = {file.place for file in files}
+        rows: list[tuple[object, ...]] = [
+            row
+            for row in _manifest_rows(self.path / MANIFEST)
+            if row[0] not in places and (self.path / row[0]).is_file()
+        ]
+        for file in files:
             path = self.path / file.place
             when = ""
             if path.is_file() and self.versions.get(file.place) == file.version:
@@ -178,7 +186,35 @@ class CohortFolder:
             rows.append(
                 (file.place, file.case, file.slide, file.id, file.md5, file.size, file.url, when)
             )
+        rows.sort(key=lambda row: str(row[0]))
         write_table(self.path / MANIFEST, MANIFEST_COLUMNS, rows)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that has files and was not filled by a fetch: they would be taken for what it wrote.
+
+    Raises:
+        FetchError: naming what is there.
+    """
+    if (folder / STATE).is_file() or _manifest_rows(folder / MANIFEST) or not folder.is_dir():
+        return
+    # A hidden name is no content: the lock and temporary files of a process that was killed, .DS_Store.
+    if names := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
+        raise FetchError(
+            f"{folder} was not filled by a fetch, and has files: {listed(names)}. Choose an empty or a new "
+            "folder."
+        )
+
+
+def _manifest_rows(path: Path) -> list[tuple[str, ...]]:
+    """The rows of a manifest that was written here; none where there is no such table."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="replace") as stream:
+        header, *rows = list(csv.reader(stream)) or [[]]
+    if tuple(header) != MANIFEST_COLUMNS:
+        return []
+    return [tuple(row) for row in rows if len(row) == len(MANIFEST_COLUMNS)]
 
 
 def _sha256(path: Path) -> str:
@@ -186,4 +222,6 @@ def _sha256(path: Path) -> str:
 
 
 def _plain(value: object) -> str:
+    if value is None or value == []:
+        return "all"
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -12,7 +12,7 @@ from features.progress import Silent
 from features.slides.names import slide_name
 from mil.fetch.choice import Choice, ChosenCase, choose
 from mil.fetch.download import RemoteFile, download
-from mil.fetch.folder import COHORT, CohortFolder
+from mil.fetch.folder import COHORT, CohortFolder, refuse_foreign
 from mil.fetch.gdc import (
     ADDRESS,
     LABEL_FIELD,
@@ -26,7 +26,7 @@ from mil.fetch.gdc import (
 from mil.fetch.result import FetchedCohort, FetchOptions, Part, bytes_there
 from mil.fetch.service import Service
 from mil.fetch.settings import Selection, transfer_of
-from mil.fetch.subtypes import SUBTYPE_OF, plain_spelling
+from mil.fetch.subtypes import SARCOMA_SPELLINGS, SUBTYPE_OF, plain_spelling
 
 SARCOMA = "TCGA-SARC"
 COLUMNS = ("case", "slide", "label", "site", "age", "sex", "time", "event", "mpp")
@@ -74,6 +74,7 @@ def fetch_gdc(
         print(found.n_bytes, [(part.name, part.n_cases) for part in found.parts])
     """
     out, transfer = Path(out), transfer_of(options)
+    refuse_foreign(out)
     selection = Selection(
         subtypes=(subtypes,) if isinstance(subtypes, str) else tuple(subtypes),
         max_per_subtype=max_per_subtype,
@@ -84,7 +85,7 @@ def fetch_gdc(
     with Service(address, transfer, options.get("notify")) as service:
         slides = list_slides(service, project)
         cases = list_cases(service, project, label_field)
-        choice = choose(slides, cases, selection, _labels(project, label_field, cases))
+        choice = choose(slides, cases, selection, *_labels(project, label_field, cases))
         files = _files(service, choice)
         plan = _plan(project, out, choice, files)
         if options.get("dry_run"):
@@ -127,15 +128,21 @@ def _fill(
     return replace(plan, downloads=result, table=table)
 
 
-def _labels(project: str, label_field: str, cases: Mapping[str, CaseFacts]) -> Callable[[str], str]:
-    """The label of a spelling: of the table of TCGA-SARC, or its commonest form whatever the capitals."""
+def _labels(
+    project: str, label_field: str, cases: Mapping[str, CaseFacts]
+) -> tuple[Callable[[str], str], tuple[str, ...]]:
+    """The label of a spelling: of the table of TCGA-SARC, or its commonest form whatever the capitals.
+
+    Returns:
+        The function of a spelling, and the labels that there are, whether or not a case has them.
+    """
     if project == SARCOMA and label_field.removeprefix("cases.") == LABEL_FIELD:
-        return lambda spelling: SUBTYPE_OF.get(plain_spelling(spelling), "")
+        return lambda spelling: SUBTYPE_OF.get(plain_spelling(spelling), ""), (*SARCOMA_SPELLINGS,)
     counts = Counter(case.spelling for case in cases.values() if case.spelling)
     commonest: dict[str, str] = {}
     for spelling, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
         commonest.setdefault(plain_spelling(spelling), spelling)
-    return lambda spelling: commonest.get(plain_spelling(spelling), "")
+    return lambda spelling: commonest.get(plain_spelling(spelling), ""), (*commonest.values(),)
 
 
 def _place(slide: SlideFile) -> str:

@@ -15,7 +15,7 @@ from features.progress import Silent
 from mil.errors import FetchError
 from mil.fetch.choice import draw
 from mil.fetch.download import RemoteFile, download
-from mil.fetch.folder import COHORT, CohortFolder
+from mil.fetch.folder import COHORT, CohortFolder, refuse_foreign
 from mil.fetch.idc import (
     BUCKET_ADDRESS,
     INDEX_VARIABLE,
@@ -88,6 +88,7 @@ def fetch_idc(
     index = index or os.environ.get(INDEX_VARIABLE) or None
     name = re.sub(r"[\s-]+", "_", collection.strip()).lower()
     listed = find_series(name, Path(index) if index else None)
+    refuse_foreign(out)
     modalities = _modalities(modality, listed)
     usable, left_out = _usable(listed, modalities)
     chosen = _first_slides(_draw_cases(usable, max_cases, seed), slides_per_case)

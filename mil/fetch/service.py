@@ -5,6 +5,7 @@ import email.utils
 import functools
 import importlib
 import json
+import math
 import random
 import threading
 import time
@@ -54,11 +55,12 @@ class Passing(Exception):
 
     Attributes:
         after_s: seconds that the server asks to wait; 0 if it does not say.
+        lost_s: seconds without a byte before it failed.
     """
 
-    def __init__(self, reason: str, after_s: float = 0.0) -> None:
+    def __init__(self, reason: str, after_s: float = 0.0, lost_s: float = 0.0) -> None:
         super().__init__(reason)
-        self.after_s = after_s
+        self.after_s, self.lost_s = after_s, lost_s
 
 
 class Stopped(Exception):
@@ -95,19 +97,25 @@ class Attempts:
                 f"{what}: {error}; the server asks to come back in {error.after_s / 60:.0f} minutes. Run the "
                 "same call again then: it continues from there."
             )
-        retries = self.settings.retries
-        if self.failures > (retries if self.service.has_answered else min(retries, FIRST_RETRIES)):
+        retries, answered = self.settings.retries, self.service.has_answered
+        retries = retries if answered else min(retries, FIRST_RETRIES)
+        if self.failures > retries:
             times = "once" if self.failures == 1 else f"{self.failures} times in a row"
+            proxy = "" if answered else ", and HTTPS_PROXY if this network has a proxy,"
             raise FetchError(
-                f"{what}: {error}, {times}. Check the connection and run the same call again: it continues "
-                "from there."
+                f"{what}: {error}, {times}. Check the connection{proxy} and run the same call again: it "
+                "continues from there."
             )
         wait_s = min(self.settings.wait_s * 2 ** (self.failures - 1), LONGEST_WAIT_S)
         wait_s *= 0.5 + 0.5 * self._random.random()
         if error.after_s:
             self.service.pause(error.after_s)  # for all files: the server is at its limit
-        if (longest_s := max(wait_s, error.after_s)) >= NOTED_S:
-            self.service.notify(f"{what}: {error}. It is tried again in {longest_s:.0f} s.")
+        longest_s = max(wait_s, error.after_s)
+        if not answered or longest_s + error.lost_s >= NOTED_S:
+            self.service.notify(
+                f"{what}: {error}. Waiting {math.ceil(longest_s)} s, then try {self.failures + 1} of "
+                f"{retries + 1}."
+            )
         self.service.sleep(wait_s)
 
 
@@ -126,9 +134,10 @@ class Service:
         self.stopped, self.has_answered = threading.Event(), False
         self._resume_at = 0.0
         self._httpx = require("httpx2")
+        self._connect_s = min(CONNECT_S, settings.timeout_s)
         self._client = self._httpx.Client(
             verify=_certificates(),
-            timeout=self._httpx.Timeout(settings.timeout_s, connect=min(CONNECT_S, settings.timeout_s)),
+            timeout=self._httpx.Timeout(settings.timeout_s, connect=self._connect_s),
             follow_redirects=True,
             headers={"User-Agent": f"sarcomil/{__version__}", "Accept-Encoding": "identity"},
             limits=self._httpx.Limits(max_connections=settings.parallel + 1),
@@ -217,7 +226,9 @@ class Service:
                 f"{self.address}: {error}. Check the address of the server."
             ) from error
         except httpx.TimeoutException as error:
-            raise Passing("no answer in time") from error
+            connecting = isinstance(error, httpx.ConnectTimeout)
+            lost_s = self._connect_s if connecting else self.settings.timeout_s
+            raise Passing(f"no answer within {lost_s:g} s", lost_s=lost_s) from error
         except (httpx.RequestError, httpx.StreamError) as error:
             raise Passing(f"the connection failed ({error or type(error).__name__})") from error
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from cli.options import UsageError
 from mil.errors import FetchError
+from mil.fetch import download
 from tests.mil.fetch.made_services import running
 
 
@@ -57,6 +58,15 @@ def test_files_are_fetched_once_and_the_next_verb_is_named(network, tmp_path):
     assert "0 files fetched, 0.0 MB; 3 were there already" in call(*arguments).stdout
     beginnings = call(*arguments, "--dry-run").stdout
     assert "of which 0.0 MB are there" in beginnings
+
+
+def test_a_dry_run_and_the_fetch_judge_the_disk_alike(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "free_bytes", lambda folder: 100_000_300)
+    arguments = ("tcga-sarc", "--subtypes", "DF", "--out", tmp_path / "x")
+    shown = call(*arguments, "--dry-run")
+    with pytest.raises(FetchError, match="kept free") as caught:
+        call(*arguments)
+    assert str(caught.value) in shown.stderr
 
 
 def test_a_file_that_fails_ends_with_status_1(network, tmp_path):
@@ -109,7 +119,10 @@ def test_a_file_as_the_folder_is_refused(tmp_path):
 
 def test_no_network_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("SARCOMIL_GDC_SERVER", "http://127.0.0.1:9")
-    with pytest.raises(FetchError, match="Check the connection and run the same call again"):
+    with pytest.raises(
+        FetchError,
+        match="Check the connection, and HTTPS_PROXY if this network has a proxy, and run",
+    ):
         call("tcga-sarc", "--out", tmp_path / "x", "--retries", 0)
 
 

@@ -3,8 +3,10 @@
 import email.utils
 import errno
 import hashlib
+import math
 import os
 import random
+import re
 import signal
 import time
 from datetime import UTC, datetime, timedelta
@@ -30,6 +32,14 @@ def listed(network, case="TCGA-3B-A014"):
 
 def data_path(file):
     return f"/data/{file['file_id']}"
+
+
+def begin(fetch):
+    """Leave what a process leaves that ended before its first byte."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(download, "free_bytes", lambda folder: 0)
+        with pytest.raises(FetchError):
+            fetch(**SS)
 
 
 def sums(folder):
@@ -234,7 +244,28 @@ def test_waits_double_with_jitter_up_to_a_minute():
     with pytest.raises(FetchError, match="13 times in a row"):
         attempts.failed("x", service.Passing("cut"))
     assert len(noted) == sum(seconds >= 10 for seconds in waited) > 6
-    assert noted[-1] == f"x: cut. It is tried again in {waited[-1]:.0f} s."
+    assert noted[-1] == f"x: cut. Waiting {math.ceil(waited[-1])} s, then try 13 of 13."
+
+
+@pytest.mark.parametrize(
+    ("lost_s", "has_answered", "n_notes"), [(40, True, 2), (3, True, 0), (3, False, 2)]
+)
+def test_time_that_a_silent_server_costs_is_noted_at_once(lost_s, has_answered, n_notes):
+    noted = []
+
+    class Patient:
+        sleep = staticmethod(lambda _: None)
+        notify = noted.append
+
+    Patient.has_answered = has_answered
+    attempts = service.Attempts(Transfer(retries=2, wait_s=0.2), Patient())
+    for _ in range(2):
+        attempts.failed("x", service.Passing("no answer", lost_s=lost_s))
+    expected = [f"x: no answer. Waiting 1 s, then try {n} of 3." for n in (2, 3)]
+    assert noted == expected[:n_notes]
+    with pytest.raises(FetchError, match="3 times in a row") as caught:
+        attempts.failed("x", service.Passing("no answer", lost_s=lost_s))
+    assert ("HTTPS_PROXY" in str(caught.value)) is not has_answered
 
 
 def test_no_more_files_come_at_once_than_are_set(network, fetch):
@@ -245,14 +276,19 @@ def test_no_more_files_come_at_once_than_are_set(network, fetch):
 
 @pytest.mark.parametrize(("retries", "times"), [(1, 2), (8, 3)])
 def test_a_server_that_never_answers_is_given_up_soon(fetch, retries, times):
-    with pytest.raises(FetchError, match=rf"the connection failed.*, {times} times in a row"):
+    with pytest.raises(
+        FetchError, match=rf"the connection failed.*, {times} times in a row.*_PROXY"
+    ):
         fetch(server="http://127.0.0.1:9", retries=retries)
+    assert [f"try {n} of {times}" in note for n, note in enumerate(fetch.notes, 2)] == (
+        [True] * (times - 1)
+    )
 
 
 def test_a_stalled_server_times_out(network, fetch):
     network.delay_s = 0.6
     found = fetch(subtypes=["DF"], timeout_s=0.15, retries=1)
-    assert "no answer in time, 2 times in a row" in found.failed[0]
+    assert "no answer within 0.15 s, 2 times in a row" in found.failed[0]
 
 
 def test_a_disk_without_room_is_noticed_before_a_byte_is_fetched(network, fetch, monkeypatch):
@@ -262,11 +298,20 @@ def test_a_disk_without_room_is_noticed_before_a_byte_is_fetched(network, fetch,
     assert network.bytes_sent() == 0
 
 
+@pytest.mark.parametrize(("free", "enough"), [(160_000_000, True), (149_999_999, False)])
+def test_a_part_of_the_disk_stays_free(tmp_path, monkeypatch, free, enough):
+    monkeypatch.setattr(download, "free_bytes", lambda folder: free)
+    problem = download.space_problem(tmp_path, 50_000_000)
+    assert enough or "50.0 MB, and 150.0 MB are free" in problem
+    assert ("of which 100.0 MB are kept free" in problem) is not enough
+
+
 def test_a_disk_that_fills_up_stops_the_work_and_is_continued(network, fetch, monkeypatch):
     file = listed(network)
     found = fetch(**SS, dry_run=True)
     [remote] = [one for one in found.files if one.id == file["file_id"]]
     part = remote.part(fetch.out)
+    begin(fetch)
     part.parent.mkdir(parents=True)
     part.symlink_to("/dev/full")
     with pytest.raises(FetchError, match="the disk is full"):
@@ -301,6 +346,7 @@ def test_a_part_of_another_version_is_not_continued(network, fetch):
 def test_a_part_that_is_too_long_is_begun_again(network, fetch):
     [remote] = fetch(subtypes=["DF"], dry_run=True).files
     part = remote.part(fetch.out)
+    begin(fetch)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * (remote.size + 1))
     found = fetch(subtypes=["DF"])
@@ -310,6 +356,7 @@ def test_a_part_that_is_too_long_is_begun_again(network, fetch):
 def test_a_whole_part_is_verified_and_not_fetched(network, fetch):
     [remote] = fetch(subtypes=["DF"], dry_run=True).files
     part = remote.part(fetch.out)
+    begin(fetch)
     part.parent.mkdir(parents=True)
     part.write_bytes(content(remote.id, remote.size))
     inode = part.stat().st_ino
@@ -389,6 +436,59 @@ def test_a_table_that_somebody_changed_stays(fetch):
     assert table.read_text() == edited
     assert again.table.name == "cohort-fetched.csv"
     assert "cohort.csv was changed after it was written" in fetch.notes[-1]
+
+
+def test_files_of_an_earlier_selection_stay_in_the_manifest_while_they_are_there(fetch):
+    def rows():
+        lines = (fetch.out / "manifest.csv").read_text().splitlines()[1:]
+        return dict(line.split(",", 1) for line in lines)
+
+    first = fetch(subtypes=["SS"])
+    before = rows()
+    found = fetch(subtypes=["DF"])
+    assert rows().items() > before.items()
+    assert list(rows()) == sorted([*before, found.files[0].place])
+    (fetch.out / first.files[1].place).unlink()
+    (fetch.out / "fetch.json").unlink()
+    fetch(subtypes=["DF"])
+    assert rows().keys() == {found.files[0].place, *before} - {first.files[1].place}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_folder_of_somebody_elses_files_is_refused(network, fetch, dry_run):
+    (fetch.out / "slides").mkdir(parents=True)
+    for name in ("cohort.csv", "manifest.csv"):
+        (fetch.out / name).write_text("case,slide\na,a\n")
+    with pytest.raises(
+        FetchError, match=r"has files: cohort\.csv, manifest\.csv, slides\. Choose an"
+    ):
+        fetch(subtypes=["DF"], dry_run=dry_run)
+    assert not network.requests
+    assert not list((fetch.out / "slides").iterdir())
+    assert len(list(fetch.out.iterdir())) == 3
+
+
+def test_a_folder_of_hidden_files_is_empty(fetch):
+    fetch.out.mkdir()
+    (fetch.out / ".DS_Store").touch()
+    assert fetch(subtypes=["DF"]).table
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "note"),
+    [
+        (
+            {"subtypes": ["DF"]},
+            {"max_per_subtype": 1},
+            r"subtypes=DF, now all; max_per_subtype=all, now 1",
+        ),
+        ({"max_per_subtype": 2}, {}, r"max_per_subtype=2, now all\)"),
+    ],
+)
+def test_no_choice_is_all(fetch, first, second, note):
+    fetch(**first)
+    fetch(**second)
+    assert re.search(note, fetch.notes[0])
 
 
 def test_a_folder_whose_record_is_damaged_is_said(fetch):

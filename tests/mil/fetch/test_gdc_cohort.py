@@ -203,6 +203,11 @@ def test_slides_without_a_barcode_are_judged_by_the_services_words(network, fetc
         ({"project": "TCGA-SARK"}, "There is no project 'TCGA-SARK'. Did you mean 'TCGA-SARC'"),
         ({"project": "TCGA-LUAD", "subtypes": ["LMS"]}, "No subtype 'LMS'"),
         ({"subtypes": ["LMS", "DDLP"]}, "No subtype 'DDLP'. Did you mean 'DDLPS'"),
+        (
+            {"subtypes": ["wdlps", "SS", "PLPS"]},
+            "There is no case of WDLPS or PLPS here with a diagnostic",
+        ),
+        ({"subtypes": ["WDLP"]}, "No subtype 'WDLP'. Did you mean 'WDLPS'"),
         ({"label_field": "diagnoses.grade"}, "No case of TCGA-SARC has a single value"),
         ({"max_per_subtype": 0}, "max_per_subtype is at least 1; got 0"),
         ({"slides_per_case": -1}, "slides_per_case is at least 1; got -1"),
@@ -274,7 +279,11 @@ def test_the_real_list_of_tcga_sarc_has_its_254_cases(realdata):
             for row in csv.DictReader(file)
         }  # fmt: skip
     choice = choose(
-        slides, cases, Selection(), lambda spelling: SUBTYPE_OF.get(plain_spelling(spelling), "")
+        slides,
+        cases,
+        Selection(),
+        lambda spelling: SUBTYPE_OF.get(plain_spelling(spelling), ""),
+        (*SARCOMA_SPELLINGS,),
     )
     assert {group.label: group.n_cases for group in choice.groups} == {
         "LMS": 100, "DDLPS": 58, "UPS": 51, "MFS": 24, "SS": 10, "MPNST": 9, "DF": 2,

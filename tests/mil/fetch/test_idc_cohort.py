@@ -1,6 +1,7 @@
 """Series of a collection: which are fetched, where they lie, and that other verbs read them."""
 
 import csv
+import json
 import random
 import sys
 import uuid
@@ -282,6 +283,9 @@ def test_a_part_without_a_checksum_is_not_continued_by_a_later_call(
     own = collection.add("p1", "CT", [(name, data)], tags=[(name, tag)])
     place = tmp_path / "out" / "volumes" / "p1" / f"CT-{own[:8]}"
     place.mkdir(parents=True)
+    (tmp_path / "out" / "fetch.json").write_text(
+        json.dumps({"source": "made_sarcoma", "settings": {}, "versions": {}, "tables": {}})
+    )
     (place / f"{name}.{tag[:12]}.part").write_bytes(bytes(500))  # as a power cut may leave it
     fetch_series("made_sarcoma")
     assert [path.read_bytes() for path in place.iterdir()] == [data]
