@@ -69,6 +69,9 @@ class Evaluation(Protocol):
     def best(self) -> ModelEvaluation:
         """The result of the best model."""
 
+    def ranked(self) -> Sequence[ModelEvaluation]:
+        """The results, the best first, by the measure that the task names."""
+
     @property
     def n_cases(self) -> int:
         """Cases."""

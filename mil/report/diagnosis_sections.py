@@ -167,7 +167,7 @@ class DiagnosisSections(Sections[DiagnosisReport]):
             "place": place,
             "typical": typical_case(cards, report.facts.heatmaps),
             **split_tests([(describe_test(t), t) for t in report.comparison.pairs], lead.model),
-            **order_models(evaluation.models, lead.model),
+            **order_models(evaluation),
             "metrics": page_columns(evaluation.metric_table, evaluation.classes),
             "references": self._references(),
             "shown": cards_shown(sum(card.verdicts[place].wrong for card in cards)),

@@ -15,13 +15,13 @@ from mil.evaluation.metric import page_columns
 from mil.report.class_figures import write_confusion_figure
 from mil.report.formats import count, join_names
 from mil.report.grade_cards import grade_cards
-from mil.report.model_words import lead_first
 from mil.report.sections import (
     THRESHOLDS,
     Report,
     Sections,
     cards_shown,
     design_limits,
+    model_order,
     order_models,
     picked_sentence,
     selection_limit,
@@ -135,14 +135,10 @@ class GradeSections(Sections[GradeReport]):
         cards = grade_cards(report.predictions)
         # Hardest first: furthest from the true grade. The sort is stable, by case name.
         cards.sort(key=lambda card: -card.verdicts[place].distance)
-        order = order_models(evaluation.models, lead.model)
-        results = [
-            evaluation.models[at]
-            for at in lead_first([r.model for r in evaluation.models], lead.model)
-        ]
+        results = [evaluation.models[at] for at in model_order(evaluation)]
         results += [evaluation.baseline] if evaluation.baseline else []
         return {
-            **order,
+            **order_models(evaluation),
             "metrics": sum(page_columns(evaluation.metric_table, evaluation.grades), ()),
             **split_tests([(describe_pair(t), t) for t in report.comparison.pairs], lead.model),
             "shown": cards_shown(sum(card.verdicts[place].wrong for card in cards)),

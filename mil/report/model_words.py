@@ -31,10 +31,3 @@ REFERENCES = ("majority", "chance")  # what a model must beat: they learn nothin
 def explain_models(models: list[str]) -> list[tuple[str, str]]:
     """Name and words of each model that is known here."""
     return [(name, MODEL_WORDS[name]) for name in models if name in MODEL_WORDS]
-
-
-def lead_first(models: list[str], lead: str) -> list[int]:
-    """Places of the models: the lead, the others in their order, then those that learn nothing."""
-    return sorted(
-        range(len(models)), key=lambda place: (models[place] != lead, models[place] in REFERENCES)
-    )

@@ -11,11 +11,12 @@ import numpy as np
 
 from mil.audit.confounders import Confounder
 from mil.data.cohort import Cohort
+from mil.evaluation.judge import Evaluation
 from mil.evaluation.survival.hazards import Hazard
 from mil.report.cards import Card
 from mil.report.facts import Facts
 from mil.report.formats import join_names
-from mil.report.model_words import REFERENCES, explain_models, lead_first
+from mil.report.model_words import REFERENCES, explain_models
 
 FEWEST_SHOWN, CARDS_SHOWN = 3, 30  # cases that are not folded away
 THRESHOLDS = np.linspace(0.05, 0.5, 46)
@@ -113,16 +114,19 @@ class Sections(ABC, Generic[ReportT]):
         """Write the figures of the page as files for a paper; returns their paths."""
 
 
-def order_models(models: Sequence[Any], lead: str) -> dict[str, object]:
-    """What the templates need to show the lead model first and the others folded away.
+def model_order(evaluation: Evaluation) -> list[int]:
+    """Places of the models: the best, the others by the same measure, then those that learn nothing."""
+    best, *others = (result.model for result in evaluation.ranked())
+    others.sort(key=lambda name: name in REFERENCES)
+    names = [result.model for result in evaluation.models]
+    return [names.index(name) for name in (best, *others)]
 
-    Args:
-        models: results of the evaluation, in its order.
-        lead: the best model.
-    """
-    names = [result.model for result in models]
-    order = lead_first(names, lead)
-    compared = [at for at in order if names[at] == lead or names[at] not in REFERENCES]
+
+def order_models(evaluation: Evaluation) -> dict[str, object]:
+    """What the templates need to show the best model first and the others folded away."""
+    names = [result.model for result in evaluation.models]
+    order = model_order(evaluation)
+    compared = [at for at in order if at == order[0] or names[at] not in REFERENCES]
     return {
         "order": order,
         "in_cards": compared,

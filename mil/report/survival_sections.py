@@ -196,7 +196,7 @@ class SurvivalSections(Sections[SurvivalReport]):
             "middle": float(predictions.horizons[(len(predictions.horizons) - 1) // 2]),
             "decisions": [self._decision()],
             **split_tests([(describe_pair(t), t) for t in report.comparison.pairs], lead.model),
-            **order_models(evaluation.models, lead.model),
+            **order_models(evaluation),
             "shown": FEWEST_SHOWN,
             "hazards": sorted(report.hazards.items(), key=lambda item: item[0] != lead.model),
             "dozen": DOZEN,

@@ -71,7 +71,11 @@ class Evaluation(ByModel[ModelResult]):
 
     def best(self) -> ModelResult:
         """The model with most cases correct; the first among equals."""
-        return max(self.models, key=lambda result: result.correct)
+        return self.ranked()[0]
+
+    def ranked(self) -> list[ModelResult]:
+        """The models by their cases correct, the best first; equals in the order of the table."""
+        return sorted(self.models, key=lambda result: -result.correct)
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers, text, lists and dicts; None for what is undefined."""

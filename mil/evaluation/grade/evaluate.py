@@ -74,12 +74,16 @@ class GradeEvaluation(ByModel[GradeResult]):
 
     def best(self) -> GradeResult:
         """The model of the highest quadratic kappa; of equals, that of the smallest absolute error."""
+        return self.ranked()[0]
+
+    def ranked(self) -> list[GradeResult]:
+        """The models by quadratic kappa, then by absolute error, the best first."""
 
         def rank(result: GradeResult) -> tuple[float, float]:
             kappa, error = (result.metrics[name].value for name in ("quadratic_kappa", "mae"))
-            return (-np.inf if kappa is None else kappa), -(error or 0.0)
+            return (np.inf if kappa is None else -kappa), (error or 0.0)
 
-        return max(self.models, key=rank)
+        return sorted(self.models, key=rank)
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers, text, lists and dicts; None for what is undefined."""

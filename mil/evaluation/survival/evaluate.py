@@ -110,7 +110,11 @@ class SurvivalEvaluation(ByModel[SurvivalResult]):
 
     def best(self) -> SurvivalResult:
         """The model with the highest Harrell's C; the first among equals."""
-        return max(self.models, key=lambda result: result.metrics["harrell"].value or 0.0)
+        return self.ranked()[0]
+
+    def ranked(self) -> list[SurvivalResult]:
+        """The models by Harrell's C, the best first; equals in the order of the table."""
+        return sorted(self.models, key=lambda result: -(result.metrics["harrell"].value or 0.0))
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers, text, lists and dicts; None for what is undefined."""

@@ -12,6 +12,7 @@ from mil.report.diagnosis_sections import DiagnosisSections, describe_test
 from mil.report.formats import DASH
 from mil.report.model_words import MODEL_WORDS
 from mil.report.page import render, write_report
+from mil.report.sections import model_order
 from tests.mil.report.parsed import NASTY, Page, check_page, check_text_only, plain_for
 
 SHAPES = {
@@ -296,6 +297,19 @@ def test_the_best_model_stands_first_and_the_others_are_folded(make):
     assert "mean: averages all tiles" not in source[: source.index('<section id="results">')]
     assert f"<p>{lead}: averages " in source
     assert len(re.findall("sees no image: it always answers", source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("right", "order"),
+    [
+        ({"abmil": 9, "majority": 11, "mean": 4, "tile-vote": 16, "max": 9}, [3, 0, 4, 2, 1]),
+        ({"mean": 3, "chance": 7, "majority": 8, "abmil": 5}, [2, 3, 0, 1]),
+    ],
+)
+def test_models_follow_by_the_measure_and_what_guesses_comes_last(make, right, order):
+    evaluation = make().evaluation
+    models = tuple(replace(evaluation.models[0], model=m, correct=k) for m, k in right.items())
+    assert model_order(replace(evaluation, models=models)) == order
 
 
 def test_every_model_of_the_table_has_its_words():
