@@ -41,6 +41,7 @@ class SlideJob:
         from_tiles: the files are tiles already: tile images, or, by its name, the film of a volume.
         coordinates: a bag whose tiles are read again, instead of laying a grid.
         segmenter: the file of a segmenter, whose tumour is used.
+        fixed: the recipe is that of a trained model, so that no message asks to change it.
         near: where there is no such file, a sentence with the names closest to its own.
     """
 
@@ -54,6 +55,7 @@ class SlideJob:
     from_tiles: bool = False
     coordinates: Path | None = None
     segmenter: Path | None = None
+    fixed: bool = False
     near: str = ""
 
     def __post_init__(self) -> None:

@@ -256,9 +256,11 @@ def lay_tiles(slide: Slide, job: SlideJob, view: Survey, recipe: Recipe) -> Tile
     if job.coordinates:
         return _grid_of_bag(slide, job.coordinates, recipe)
     if job.annotations and recipe.min_tumour_of_tissue and math.isnan(view.tumour_of_tissue):
+        remedy = (
+            "The model needs it" if job.fixed else "Set min_tumour_of_tissue to 0 for such slides"
+        )
         raise SlideError(
-            f"{job.slide}: no tissue is found by colour, so the tumour's fraction of it is unknown. Set "
-            "min_tumour_of_tissue to 0 for such slides."
+            f"{job.slide}: no tissue is found by colour, so the tumour's fraction of it is unknown. {remedy}."
         )
     if recipe.min_tumour_of_tissue and view.tumour_of_tissue < recipe.min_tumour_of_tissue:
         raise SlideExcluded(
@@ -266,10 +268,20 @@ def lay_tiles(slide: Slide, job: SlideJob, view: Survey, recipe: Recipe) -> Tile
             f"min_tumour_of_tissue {recipe.min_tumour_of_tissue:g}."
         )
     grid = lay_grid(
-        view.area, slide, tile_px=recipe.tile, mpp=recipe.mpp, min_coverage=recipe.min_coverage
+        view.area,
+        slide,
+        tile_px=recipe.tile,
+        mpp=recipe.mpp,
+        min_coverage=recipe.min_coverage,
+        fixed=job.fixed,
     )
-    if len(grid):
-        return grid
+    if not len(grid):
+        raise NoTiles(_no_tile(job, recipe))
+    return grid
+
+
+def _no_tile(job: SlideJob, recipe: Recipe) -> str:
+    """Why a slide has no tile, and what can be done; the recipe of a trained model stays as it is."""
     inside = " or ".join(recipe.classes) if job.annotations else "tissue"
     inside = "what the segmenter calls tumour" if job.segmenter else inside
     remedy = (
@@ -279,9 +291,11 @@ def lay_tiles(slide: Slide, job: SlideJob, view: Survey, recipe: Recipe) -> Tile
         if job.segmenter
         else "Tissue is found by colour on a bright background: give annotations for other slides"
     )
-    raise NoTiles(
+    if not job.fixed:
+        remedy += ", set mpp finer, or set min_coverage lower"
+    return (
         f"{job.slide}: no tile of {recipe.tile} px at {recipe.mpp:g} micrometres per pixel is "
-        f"{recipe.min_coverage:.0%} {inside}. {remedy}, set mpp finer, or set min_coverage lower."
+        f"{recipe.min_coverage:.0%} {inside}. {remedy}."
     )
 
 

@@ -68,7 +68,13 @@ class SlideTiles:
 
 
 def lay_grid(
-    area: Region, slide: Slide, *, tile_px: int, mpp: float, min_coverage: float
+    area: Region,
+    slide: Slide,
+    *,
+    tile_px: int,
+    mpp: float,
+    min_coverage: float,
+    fixed: bool = False,
 ) -> TileGrid:
     """Lay square tiles edge to edge from the slide's origin and select those the region covers.
 
@@ -80,15 +86,13 @@ def lay_grid(
         tile_px: side of a tile in pixels at ``mpp``.
         mpp: micrometres per pixel.
         min_coverage: the smallest fraction of a tile inside the region.
+        fixed: the scale is that of a trained model.
 
     Raises:
         ScaleError: the slide was scanned too coarsely for ``mpp``.
     """
     if max(slide.mpp) > mpp * MAX_UPSAMPLING:
-        raise ScaleError(
-            f"{slide.path.name} was scanned at {max(slide.mpp):g} micrometres per pixel; tiles at "
-            f"{mpp:g} would show detail that was never scanned. Set mpp to {max(slide.mpp):.2g} or coarser."
-        )
+        raise ScaleError(_too_coarse(slide, mpp, fixed=fixed))
     side = (tile_px * mpp / slide.mpp[0], tile_px * mpp / slide.mpp[1])
     width, height = slide.size_l0
     inside = polygonal_parts(area & shapely.box(0, 0, width, height))
@@ -135,6 +139,19 @@ def draw_unused_rows(
     drawn = draw_rows(n_tiles, max_tiles, seed=seed, name=name)
     unused = np.setdiff1d(np.arange(n_tiles), drawn)
     return unused[draw_rows(len(unused), max_unused, seed=seed, name=f"{name}: held out")]
+
+
+def _too_coarse(slide: Slide, mpp: float, *, fixed: bool) -> str:
+    scan = f"{slide.path.name} was scanned at {max(slide.mpp):g} micrometres per pixel"
+    if fixed:
+        return (
+            f"{scan}, and the model reads tiles at {mpp:g}. Give it a scan of {mpp:g} or finer, or use a "
+            f"model that was trained with mpp {max(slide.mpp):.2g} or coarser."
+        )
+    return (
+        f"{scan}; tiles at {mpp:g} would show detail that was never scanned. Set mpp to "
+        f"{max(slide.mpp):.2g} or coarser."
+    )
 
 
 def reading_order(grid: TileGrid) -> NDArray[np.int64]:

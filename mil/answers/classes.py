@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 COVERAGE = 0.9
 SIMULATION = (  # benchmarks/results/2026-11-30-prediction-sets.json
-    "In made cohorts of 20 and of 40 cases of four classes, such sets held the true class for 91 to 94 % of "
-    "new cases, and in the worst twentieth of the cohorts for 77 to 82 % at most. A single answer was left "
-    "for 0 to 45 % of the cases, depending on how far the classes lie apart."
+    "In simulated cohorts of 20 and of 40 cases of four classes, such sets held the true class for 91 to "
+    "94 % of new cases on average; in one cohort of twenty, for 82 % or fewer. A single answer was left for "
+    "0 to 45 % of the cases, depending on how far the classes lie apart."
 )
 MAJORITY = 0.5  # of the probability, that decides a case where nothing is known out of fold
 
@@ -207,10 +207,15 @@ class ClassReader(Reader):
                 "Nothing is known of this model out of fold: probabilities are as it gives them, and a case "
                 "is decided where one class has more than half. Predict with a cross-validation instead."
             )
-        scope = "of each class" if self.by_class else "over all classes together"
+        scope = (
+            "for each class apart"
+            if self.by_class
+            else "over all classes together; for each class apart it needs "
+            f"{cases_needed(COVERAGE)} known cases of each"
+        )
         return (
-            f"A set of possible answers holds the true one for about {COVERAGE:.0%} of new cases {scope}, "
-            f"if they are like the {self.n_cases} known ones."
+            f"A set of possible answers holds the true one for about {COVERAGE:.0%} of new cases, if they "
+            f"are like the {self.n_cases} known ones. This is promised {scope}."
         )
 
 

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from features.errors import AnnotationError, InputError
@@ -84,7 +84,7 @@ def embed_by_folds(
                 f"{weights} is not there, so no slide can be embedded. Make the run again."
             )
         outcomes = extract(
-            jobs,
+            [replace(job, fixed=True) for job in jobs],
             recipe_from(member.recipe, str(weights), folder),
             folder,
             device=slides.device,

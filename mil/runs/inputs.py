@@ -103,6 +103,7 @@ def extract_slides(
             annotations=annotations,
             segmenter=segmenter,
             fallback_mpp=slide_mpp,
+            fixed=True,
         )
         for path in slides
     ]

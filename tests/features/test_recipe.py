@@ -126,6 +126,22 @@ def test_one_scale_that_fails_keeps_the_others(slides):
     assert (slides / "store" / "mpp-0.5" / "a.h5").is_file()
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize(
+    ("change", "words", "of_recipe", "of_model"),
+    [
+        ({"mpp": 0.3}, "a.tiff was scanned at 0.5 micrometres per pixel", "Set mpp to 0.5 or coarser",
+         "a scan of 0.3 or finer, or use a model that was trained with mpp 0.5 or coarser"),
+        ({"tile": 900}, "no tile of 900 px", "set min_coverage lower", "Check the annotation."),
+    ],
+)  # fmt: skip
+def test_a_models_recipe_is_not_to_be_changed(slides, change, words, of_recipe, of_model, fixed):
+    [outcome] = run(slides, replace(RECIPE, **change), "a", changes={"fixed": fixed})
+    assert words in outcome.reason
+    assert (of_recipe in outcome.reason) is not fixed
+    assert (of_model in outcome.reason) is fixed
+
+
 def test_hold_out_shares_no_tile_with_the_sample_and_says_that_it_shares_cases(slides):
     outcomes = run(slides, hold_out_tiles=20)
     reserve = slides / f"store{HOLD_OUT_SUFFIX}"

@@ -66,10 +66,13 @@ class ConformalResult:
 
     def __str__(self) -> str:
         short = [f"{sets.name} has {sets.n}" for sets in self.per_class if not sets.feasible]
-        needs = f"{100 * self.coverage:.0f} % needs {self.cases_needed} calibration cases per class"
+        needs = (
+            f"The promise is made for each class apart: {100 * self.coverage:.0f} % needs "
+            f"{self.cases_needed} calibration cases per class"
+        )
         if short:
             return f"{needs}; {', '.join(short)}: every set holds it."
-        return f"{needs}: there are enough."
+        return f"{needs}, and there are enough."
 
     def to_json(self) -> dict[str, object]:
         """The fields as plain values; the feasibility also as a sentence."""

@@ -115,7 +115,7 @@ def conformal_table(results: Sequence[ModelResult]) -> Table:
         for result in results
     ]
     header = ["model", "classes per set", "answered", "right of these", "covered"]
-    return Table("", header, rows, [f"Sets that hold the true class: {results[0].conformal}"])
+    return Table("", header, rows, [f"Sets that hold the true class. {results[0].conformal}"])
 
 
 def class_table(result: ModelResult) -> Table:

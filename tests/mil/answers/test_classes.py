@@ -59,7 +59,12 @@ def test_with_nine_cases_of_every_class_each_class_is_judged_by_its_own():
     assert reader.by_class
     reading = reader.read(answers_of(np.array([[[0.5, 0.45, 0.05]]])))
     assert reading.candidates == ("b",)  # a is less probable than any a was
-    assert "of each class" in reader.promise()
+    assert reader.promise().endswith("27 known ones. This is promised for each class apart.")
+    scarce = ClassReader(NAMES, CLASSES, known_of(truth[:-1], p[:, :-1], np.zeros((1, 26), int)))
+    assert scarce.promise().endswith(
+        "26 known ones. This is promised over all classes together; for each class apart it needs 9 known "
+        "cases of each."
+    )
 
 
 def test_what_is_predicted_is_in_the_set():

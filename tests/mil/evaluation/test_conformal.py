@@ -133,11 +133,12 @@ def test_too_few_cases_abstain_and_say_what_is_needed():
     assert result.mean_size == 4
     assert result.sizes == (0, 0, 0, 0, 20)
     assert str(result).startswith(
-        "90 % needs 9 calibration cases per class; DDLPS has 5, LMS has 5"
+        "The promise is made for each class apart: 90 % needs 9 calibration cases per class; DDLPS has 5, "
+        "LMS has 5"
     )
     eased = conformal([scores(truth, p)], ["DDLPS", "LMS", "MPNST", "SS"], coverage=0.8)
     assert eased.mean_size < 4
-    assert "80 % needs 4 calibration cases per class: there are enough" in str(eased)
+    assert "80 % needs 4 calibration cases per class, and there are enough" in str(eased)
 
 
 def test_answers_are_counted_and_repeats_averaged():
