@@ -205,7 +205,14 @@ def head_class(name: str) -> "type[Head]":
         return _import_installed(offers[0])
     if name in _registered:
         return _registered[name]
-    raise UnknownModel(unknown_problem("model", [name], model_names()))
+    raise UnknownModel(_unknown_models([name]))
+
+
+def _unknown_models(names: Sequence[str]) -> str:
+    """What is wrong with names of models that nobody offers; empty if each is known."""
+    problem = unknown_problem("model", names, model_names())
+    own = " A head of your own is known once its package is installed in this environment."
+    return problem + own * bool(problem)
 
 
 def _reference_of(name: str) -> str:
@@ -275,7 +282,7 @@ def check_names(names: Sequence[str]) -> None:
         UnknownModel: models have no such name, or one is repeated.
         FitError: of ``head_class``.
     """
-    if problem := unknown_problem("model", names, model_names()):
+    if problem := _unknown_models(names):
         raise UnknownModel(problem)
     for name in names:
         if name not in MODELS:  # our own need not be imported to be known

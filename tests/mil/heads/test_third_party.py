@@ -256,6 +256,21 @@ def test_every_misspelt_model_is_named():
     )
 
 
+def test_a_head_of_ones_own_must_be_installed_and_is_then_suggested(packages, on_path):
+    for request in (lambda: check_names(["mean", "depe"]), lambda: head_class("depe")):
+        with pytest.raises(UnknownModel) as caught:
+            request()
+        assert str(caught.value).startswith("No model 'depe'. Known: mean, ")
+        assert str(caught.value).endswith(
+            ", knn. A head of your own is known once its package is installed in this environment."
+        )
+    on_path(packages)
+    with pytest.raises(
+        UnknownModel, match=r"No model 'depe'\. Did you mean 'deep'\?.*, knn, deep\."
+    ):
+        check_names(["mean", "depe"])
+
+
 class Deep(AttentionPooling):
     pass
 
