@@ -14,9 +14,9 @@ ENTITY = re.compile(
     r"(?<![^\W_])(sub|ses|acq|run|rec|dir|space|desc|res)-([^\W_]+)_?", re.IGNORECASE
 )
 MODALITIES = {  # of DICOM, by words of a study's names; those with a unit
-    "CT": {"CT", "CECT", "NECT", "CTA", "CBCT", "LDCT"},
-    "PT": {"PET", "PT", "FDG", "SUV"},
-    "RTDOSE": {"DOSE", "RTDOSE"},
+    "CT": {"CT", "CECT", "NECT", "NCCT", "CTA", "CBCT", "LDCT", "HRCT", "MSCT", "MDCT", "DECT"},
+    "PT": {"PET", "PT", "FDG", "SUV", "SUVBW", "SUVLBM", "FMISO", "FLT", "PSMA", "DOTATATE"},
+    "RTDOSE": {"DOSE", "RTDOSE", "PLANDOSE"},
 }
 SEPARATORS = ("_", "-", ".", " ")
 BIDS = {"t1w": "T1", "t2w": "T2", "pdw": "PD", "t2starw": "T2star"}  # suffixes of the standard
@@ -61,7 +61,12 @@ def sequence_name(modality: str, description: str) -> str:
 
 
 def dicom_modality(name: str) -> str:
-    """What DICOM calls a modality by a study's name: PT for FDG_PET; empty where none, or two, are named."""
+    """What DICOM calls a modality by a study's name: PT for FDG_PET; empty where none, or two, are named.
+
+    T1_post_CT is MRI.
+    """
+    if WEIGHTING.search(name):
+        return ""
     words = {word.upper() for part in WORD.findall(name) for word in part.split("_")}
     kinds = [kind for kind, own in MODALITIES.items() if words & own]
     return kinds[0] if len(kinds) == 1 else ""

@@ -5,16 +5,23 @@ Readers put a file that states no origin, or no size of its voxels, at 0 and at 
 Source: NRRD (teem.sourceforge.net/nrrd/format.html); MetaImage (itk.org/Wiki/ITK/MetaIO/Documentation).
 """
 
+import bz2
+import gzip
 import math
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from features.errors import VolumeError
 
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 META_SUFFIXES = (".mha", ".mhd")
 LONGEST = 2**18  # bytes of a header
+CHUNK = 2**22  # bytes that are unpacked at once
+ZLIB_OR_GZIP = 47  # for zlib: which of them is in the stream
+TEXT_ENCODINGS = ("ascii", "text", "txt", "hex")
 SPACES = {
     "left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las",
 }  # fmt: skip
@@ -98,16 +105,48 @@ def check_length(path: Path, n_bytes: int) -> None:
         VolumeError: it is cut off.
     """
     header = _read(path)
-    packed = header.fields.get("compresseddata", "false").lower() == "true"
-    if packed or header.fields.get("encoding", "raw").lower() != "raw":
-        n_bytes = int(header.fields.get("compresseddatasize", "0") or 0)
-    there = path.stat().st_size - header.length
-    if _data_file(header):
-        there = sum(file.stat().st_size for file in data_files(path))
+    encoding = header.fields.get("encoding", "raw").lower()
+    if header.fields.get("compresseddata", "false").lower() == "true":
+        encoding = "zlib"
+    if encoding in TEXT_ENCODINGS:
+        return
+    start = 0 if _data_file(header) else header.length
+    files = data_files(path) if _data_file(header) else [path]
+    try:
+        there = sum(_voxel_bytes(file, start, encoding) for file in files)
+    except (OSError, EOFError, zlib.error) as error:
+        raise VolumeError(
+            f"{path.name}: its packed voxels are damaged ({error}). Copy or convert it again."
+        ) from error
     if there < n_bytes:
         raise VolumeError(
             f"{path.name} is cut off: it has {there} of {n_bytes} bytes of voxels. Copy or convert it again."
         )
+
+
+def _voxel_bytes(file: Path, start: int, encoding: str) -> int:
+    """The bytes of voxels in a file; of packed ones unpacked to their end, where their checksum is."""
+    if encoding == "raw":
+        return file.stat().st_size - start
+    with file.open("rb") as packed:
+        packed.seek(start)
+        if encoding == "zlib":
+            return _inflated_bytes(packed)
+        length = 0
+        with (bz2 if encoding.startswith("bz") else gzip).open(packed) as unpacked:
+            while part := unpacked.read(CHUNK):
+                length += len(part)
+        return length
+
+
+def _inflated_bytes(packed: IO[bytes]) -> int:
+    """Of a stream of zlib or gzip, as MetaImage has it."""
+    unpacker, length = zlib.decompressobj(ZLIB_OR_GZIP), 0
+    while not unpacker.eof and (part := packed.read(CHUNK)):
+        length += len(unpacker.decompress(part))
+    if not unpacker.eof:
+        raise EOFError("they end early")
+    return length
 
 
 def data_files(path: Path) -> list[Path]:

@@ -70,23 +70,25 @@ def check_labels(name: str, question: Question, rows: Sequence[Row]) -> None:
     """Refuse labels that a question does not name, but that may mean one of those it names elsewhere.
 
     Raises:
-        ProtocolError: with the question as it would be if each counted as what it resembles.
+        ProtocolError: with the question as it would be if each counted as the one class that it resembles.
     """
     others = _others(question)
-    names = {
-        label: group for group, labels in question.items() if group != others for label in labels
-    }
-    alike = {
-        count.label: like
-        for count in count_labels(question, rows)
-        if not count.named and (like := resembled(count.label, names))
-    }
+    alike = {}
+    for count in count_labels(question, rows):
+        if not count.named:
+            likes = {group: resembled(count.label, labels) for group, labels in question.items()}
+            if any(like for group, like in likes.items() if group != others):
+                alike[count.label] = {group: like for group, like in likes.items() if like}
     if not alike:
         return
     changed = {group: list(labels) for group, labels in question.items()}
-    for label, like in alike.items():
-        changed[names[like]].append(label)
-    listed = ", ".join(f"{label!r} (like {like}, {names[like]})" for label, like in alike.items())
+    for label, likes in alike.items():
+        if len(likes) == 1:  # else only a person knows
+            changed[next(iter(likes))].append(label)
+    listed = "; ".join(
+        f"{label!r} (like {' and '.join(f'{like}, {group}' for group, like in likes.items())})"
+        for label, likes in alike.items()
+    )
     raise ProtocolError(
         f"questions.{name} does not name {listed}: the cases would be {others}, with all other labels. Name "
         f"each label in the class that it belongs to, for instance {write_question(name, changed)}"

@@ -11,6 +11,7 @@ sarcoma sarcomas tumor tumour tumors tumours neoplasm lesion cell cells type gra
 otherwise specified and with without the non other none malignant benign primary
 """
 GENERAL = frozenset(_SHARED.split())  # words that labels of different diseases share
+NEGATIONS = frozenset(["no", "non", "not", "without", "free", "negative", "neg", "kein", "keine", "ohne"])
 ALIKE = 0.8  # of the letters of two words of one spelling
 STEM = 0.7  # of the letters of a word, its ending left off
 SHORTEST_WORD, SHORTEST_STEM, SHORTEST_INITIALS, SHORTEST_START = 3, 6, 3, 3
@@ -33,7 +34,7 @@ def resembled(label: str, names: Iterable[str]) -> str | None:
 
 def _resembles(label: str, name: str) -> bool:
     one, other = _plain(label), _plain(name)
-    if not one or not other:
+    if not one or not other or _is_negated(label) != _is_negated(name):
         return False
     words, named = _words(label), _words(name)
     return (
@@ -47,6 +48,11 @@ def _resembles(label: str, name: str) -> bool:
         or _initials(name) == one
         or SequenceMatcher(None, one, other, autojunk=False).ratio() >= ALIKE
     )
+
+
+def _is_negated(text: str) -> bool:
+    """Whether a label says what is absent."""
+    return bool(_words(text) & NEGATIONS) or text.strip().endswith("-")
 
 
 def _plain(text: str) -> str:

@@ -11,7 +11,7 @@ import re
 
 MODALITY = r"(?:CBCT|CT|PET|PT|MRI?|T[12][A-Za-z0-9+]*|ADC|DWI|FLAIR|SWI|PD|US|SUV)_"
 PYRADIOMICS_FILTERS = (
-    r"original|wavelet(?:2D)?[-.][HL]{2,3}|log[-.]sigma[-.][\d.-]+mm[-.][23]D|square|squareroot|logarithm"
+    r"original|wavelet(?:2D)?\d*[-.][HL]{2,3}|log[-.]sigma[-.][\d.-]+mm[-.][23]D|square|squareroot|logarithm"
     r"|exponential|gradient|lbp[-.]2D|lbp[-.]3D[-.](?:m\d+|k)"
 )
 PYRADIOMICS_CLASSES = "shape|shape2D|firstorder|glcm|gldm|glrlm|glszm|ngtdm"

@@ -264,6 +264,33 @@ def test_a_packed_file_whose_end_says_nothing_is_counted(tmp_path):
     assert "cannot be read" in read_layout(packed)[2]
 
 
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"])
+@pytest.mark.parametrize("part", [0.3, 0.8, 0.99])
+def test_a_packed_file_whose_end_is_zeros_is_refused_and_listed(tmp_path, suffix, part):
+    """As a copy leaves it that broke off on a disk with the room set aside."""
+    values = np.random.default_rng(0).normal(size=(9, 20, 20)).astype(np.float32)
+    path = tmp_path / f"a{suffix}"
+    sitk.WriteImage(image(values), str(path), useCompression=True)
+    assert read_layout(path)[2] == ""
+    assert np.array_equal(read_volume(path).values, values)
+    packed = next((p for p in tmp_path.iterdir() if p != path), path)
+    content = packed.read_bytes()
+    end = int(part * len(content))
+    packed.write_bytes(content[:end] + bytes(len(content) - end))
+    words = refusal(path)
+    assert "cut off" in words or "damaged" in words or "cannot be read" in words
+    assert read_layout(path)[2] == words
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_packed_file_that_ends_early_is_listed(tmp_path, suffix):
+    values = np.random.default_rng(0).normal(size=(9, 20, 20)).astype(np.float32)
+    path = tmp_path / f"a{suffix}"
+    sitk.WriteImage(image(values), str(path), useCompression=True)
+    words = refusal(shortened(path, path.stat().st_size // 2))
+    assert read_layout(path)[2] == words
+
+
 def rewritten(path, old, new):
     """A file with a line of its header changed, or left out."""
     lines = path.read_bytes().split(b"\n")

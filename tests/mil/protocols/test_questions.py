@@ -131,7 +131,6 @@ def test_every_label_is_counted_in_its_class_and_those_that_no_class_names_are_l
     [
         ("yang-lipoma", "liposarcoma", "WD LPS, FISH+"),
         ("yang-lipoma", "liposarcoma", "LPS"),
-        ("yang-lipoma", "liposarcoma", "atypical lipomatous neoplasm"),
         ("yang-lipoma", "liposarcoma", "Liposarkom"),
         ("yang-lipoma", "liposarcoma", "myxoid liposarcoma"),
         ("piffer-metastasis", "metastasis", "lung mets"),
@@ -159,6 +158,39 @@ def test_a_label_that_may_mean_a_named_one_is_refused_where_it_falls_among_the_o
     [count] = [one for one in count_labels(changed.questions[question], rows) if one.label == label]
     assert count.named
     assert f", {count.group})" in said
+
+
+@pytest.mark.parametrize(
+    ("study", "question", "label", "both"),
+    [
+        ("yang-lipoma", "liposarcoma", "atypical lipomatous neoplasm", ("liposarcoma", "lipoma")),
+        ("navarro-grading", "grade", "grade 1 or 2", ("high", "low")),
+    ],
+)
+def test_a_label_that_may_mean_either_class_is_put_into_none(study, question, label, both):
+    protocol = load_protocol(study)
+    with pytest.raises(ProtocolError) as caught:
+        check_labels(question, protocol.questions[question], rows_with(**{label: 2, "X": 3}))
+    text = str(caught.value)
+    assert all(f", {group}" in text for group in both)
+    assert label not in text[text.index(f"questions.{question}={{") :]
+
+
+@pytest.mark.parametrize(
+    ("study", "question", "label", "group"),
+    [
+        ("navarro-grading", "grade", "Grade III", "high"),
+        ("navarro-grading", "grade", "I", "low"),
+        ("piffer-metastasis", "metastasis", "M1", "metastasis"),
+        ("piffer-metastasis", "metastasis", "No distant metastasis", "free"),
+        ("piffer-metastasis", "metastasis", "M-", "free"),
+        ("yang-lipoma", "liposarcoma", "MDM2-", "lipoma"),
+    ],
+)
+def test_usual_words_have_their_class(study, question, label, group):
+    asked = load_protocol(study).questions[question]
+    [count] = count_labels(asked, rows_with(**{label: 2}))
+    assert (count.group, count.named) == (group, True)
 
 
 @pytest.mark.parametrize(
