@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from features.volumes.libraries import simpleitk
+
 
 def fill_gaps(
     values: NDArray[np.bool_], slices: list[int], steps_mm: list[float]
@@ -32,9 +34,12 @@ def _lesions(
     below: NDArray[np.bool_], above: NDArray[np.bool_]
 ) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
     """The parts of two planes that lie over each other, together: each the part below and that above."""
-    parts, count = ndimage.label(below | above, np.ones((3, 3)))
-    each = [(below & (parts == part), above & (parts == part)) for part in range(1, count + 1)]
-    return [(lower, upper) for lower, upper in each if (lower & upper).any()]
+    itk = simpleitk()
+    either = itk.GetImageFromArray((below | above).astype(np.uint8))
+    connected = itk.ConnectedComponent(either, fullyConnected=True)  # over corners too
+    parts = itk.GetArrayFromImage(connected)
+    planes = [(below & (parts == n), above & (parts == n)) for n in range(1, int(parts.max()) + 1)]
+    return [(lower, upper) for lower, upper in planes if (lower & upper).any()]
 
 
 def volume_by_lesion(

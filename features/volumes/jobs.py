@@ -20,7 +20,7 @@ from features.volumes.series import read_volume
 from features.volumes.structures import read_structure
 from features.volumes.volume import Volume
 
-LABEL = re.compile(r"(\d+)(?:\.0*)?")  # of a region in a label map; spreadsheets write 2 as 2.0
+NUMBER = re.compile(r"(\d+)(?:\.0*)?")  # of a region in a label map; spreadsheets write 2 as 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def _read_mask(files: SeriesFiles, volume: Volume, recipe: VolumeRecipe) -> Mask
     if not files.mask.is_file():
         raise AnnotationError(f"No such file {files.mask}. Check the table's column mask.")
     if is_image_file(files.mask):
-        number = LABEL.fullmatch(files.roi)
+        number = NUMBER.fullmatch(files.roi)
         if files.roi and not number:
             raise AnnotationError(
                 f"roi is {files.roi!r}, and {files.mask.name} is a label map, in which regions are numbers. "

@@ -11,7 +11,9 @@ sarcoma sarcomas tumor tumour tumors tumours neoplasm lesion cell cells type gra
 otherwise specified and with without the non other none malignant benign primary
 """
 GENERAL = frozenset(_SHARED.split())  # words that labels of different diseases share
-NEGATIONS = frozenset(["no", "non", "not", "without", "free", "negative", "neg", "kein", "keine", "ohne"])
+NEGATIONS = frozenset(
+    ["no", "non", "not", "without", "free", "negative", "neg", "kein", "keine", "ohne"]
+)
 ALIKE = 0.8  # of the letters of two words of one spelling
 STEM = 0.7  # of the letters of a word, its ending left off
 SHORTEST_WORD, SHORTEST_STEM, SHORTEST_INITIALS, SHORTEST_START = 3, 6, 3, 3

@@ -217,7 +217,7 @@ def test_grad_cam_looks_at_tiles_as_they_were_embedded(embedded, tmp_path, capsy
     output = " ".join("".join(capsys.readouterr()).split())
     assert RANDOM_WEIGHTS in output
     assert "score differently" not in output
-    monkeypatch.setattr("features.tiles.normalisation.tile_normaliser", lambda *_: None)
+    monkeypatch.setattr("features.extraction.normalisation.tile_normaliser", lambda *_: None)
     explain(ExplainOptions(**with_slide))
     assert "score differently" in " ".join("".join(capsys.readouterr()).split())
 

@@ -14,6 +14,9 @@ OUT = ("--out", "new/deep")
 TABLE = ("none.csv", "none")
 # None of these inputs exists: a verb that read them first would say so.
 WRITERS = {
+    "fetch tcga-sarc": [OUT],
+    "fetch gdc": [("--project", "none", *OUT)],
+    "fetch idc": [("none", *OUT)],
     "check": [(*TABLE[:1], "--slides", "none", *OUT), ("none", "--null", "3", *OUT)],
     "extract": [("none.csv", "--slides", "none", *OUT)],
     "convert": [("none", "--from", "npz", *OUT)],
