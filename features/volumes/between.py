@@ -36,8 +36,8 @@ def _lesions(
     """The parts of two planes that lie over each other, together: each the part below and that above."""
     itk = simpleitk()
     either = itk.GetImageFromArray((below | above).astype(np.uint8))
-    connected = itk.ConnectedComponent(either, fullyConnected=True)  # over corners too
-    parts = itk.GetArrayFromImage(connected)
+    over_corners = True
+    parts = itk.GetArrayFromImage(itk.ConnectedComponent(either, over_corners))
     planes = [(below & (parts == n), above & (parts == n)) for n in range(1, int(parts.max()) + 1)]
     return [(lower, upper) for lower, upper in planes if (lower & upper).any()]
 

@@ -74,11 +74,10 @@ def check_labels(name: str, question: Question, rows: Sequence[Row]) -> None:
     """
     others = _others(question)
     alike = {}
-    for count in count_labels(question, rows):
-        if not count.named:
-            likes = {group: resembled(count.label, labels) for group, labels in question.items()}
-            if any(like for group, like in likes.items() if group != others):
-                alike[count.label] = {group: like for group, like in likes.items() if like}
+    for label in (count.label for count in count_labels(question, rows) if not count.named):
+        likes = {group: like for group in question if (like := resembled(label, question[group]))}
+        if likes.keys() - {others}:
+            alike[label] = likes
     if not alike:
         return
     changed = {group: list(labels) for group, labels in question.items()}
