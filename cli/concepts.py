@@ -45,10 +45,10 @@ def concepts(options: ConceptOptions) -> None:
     writable(options.out)
     slide_files(options.slides)
     run = open_run(options.run, store=options.store, cohort=options.cohort)
-    found = run.concepts(
+    concepts = run.concepts(
         options.out, slides=options.slides, n_concepts=options.concepts, seed=options.seed
     )
     say(
-        f"Shares of {options.concepts} concepts alone name the class of {found.result.correct:.4g} of "
-        f"{found.result.n} cases out of fold. Page: {found.page.absolute()}"
+        f"Shares of {options.concepts} concepts alone name the class of {concepts.result.correct:.4g} of "
+        f"{concepts.result.n} cases out of fold. Page: {concepts.page.absolute()}"
     )

@@ -195,7 +195,7 @@ def idc(options: IdcOptions) -> None:
     from mil.fetch.idc_cohort import fetch_idc
 
     _refuse_unwritable(options)
-    found = fetch_idc(
+    cohort = fetch_idc(
         options.collection,
         options.out,
         modality=options.modality,
@@ -205,7 +205,7 @@ def idc(options: IdcOptions) -> None:
         index=options.index,
         **_transfer(options),
     )
-    show_fetched(found, dry_run=options.dry_run)
+    show_fetched(cohort, dry_run=options.dry_run)
 
 
 def _refuse_unwritable(options: Fetching) -> None:
@@ -224,46 +224,46 @@ def _transfer(options: Fetching) -> dict[str, Any]:
     return {**_values(options, Transfer), **shared}
 
 
-def show_fetched(found: "FetchedCohort", *, dry_run: bool) -> None:
+def show_fetched(cohort: "FetchedCohort", *, dry_run: bool) -> None:
     """Print what was fetched; ends with status 1 if a file could not be."""
     from cli.console import complain, say, show_table
 
-    say(f"{found.source}:")
-    show_table(HEADER, _part_rows(found))
-    for line in (*_spelling_lines(found), *_left_out_lines(found)):
+    say(f"{cohort.source}:")
+    show_table(HEADER, _part_rows(cohort))
+    for line in (*_spelling_lines(cohort), *_left_out_lines(cohort)):
         say(line)
-    if found.licence:
-        say(f"Terms: {found.licence}")
+    if cohort.licence:
+        say(f"Terms: {cohort.licence}")
     if dry_run:
-        _show_plan(found)
+        _show_plan(cohort)
         return
-    for reason in found.failed:
+    for reason in cohort.failed:
         complain(reason)
-    _show_downloads(found)
-    if found.failed:
+    _show_downloads(cohort)
+    if cohort.failed:
         raise SystemExit(1)
 
 
 HEADER = ("", "cases", "chosen", "files", "bytes")
 
 
-def _show_plan(found: "FetchedCohort") -> None:
+def _show_plan(cohort: "FetchedCohort") -> None:
     """Print what would be fetched, and whether the disk has room for it."""
     from cli.console import complain, say
     from features.summary import format_bytes
     from mil.fetch.download import free_bytes, space_problem
 
-    free, missing = free_bytes(found.out), found.n_bytes - found.bytes_there
-    there = f", of which {format_bytes(found.bytes_there)} are there" if found.bytes_there else ""
+    free, missing = free_bytes(cohort.out), cohort.n_bytes - cohort.bytes_there
+    there = f", of which {format_bytes(cohort.bytes_there)} are there" if cohort.bytes_there else ""
     say(
-        f"Dry run, nothing is written: {format_bytes(found.n_bytes)}{there}; {format_bytes(free)} free at "
-        f"{found.out}."
+        f"Dry run, nothing is written: {format_bytes(cohort.n_bytes)}{there}; {format_bytes(free)} free at "
+        f"{cohort.out}."
     )
-    if problem := space_problem(found.out, missing):
+    if problem := space_problem(cohort.out, missing):
         complain(problem)
 
 
-def _part_rows(found: "FetchedCohort") -> "list[Sequence[str]]":
+def _part_rows(cohort: "FetchedCohort") -> "list[Sequence[str]]":
     from features.summary import format_bytes
 
     rows: list[Sequence[str]] = [
@@ -274,19 +274,19 @@ def _part_rows(found: "FetchedCohort") -> "list[Sequence[str]]":
             str(part.n_files),
             format_bytes(part.n_bytes),
         )
-        for part in found.parts
+        for part in cohort.parts
     ]
-    n_files = sum(part.n_files for part in found.parts)
-    return [*rows, ("all", "", "", str(n_files), format_bytes(found.n_bytes))]
+    n_files = sum(part.n_files for part in cohort.parts)
+    return [*rows, ("all", "", "", str(n_files), format_bytes(cohort.n_bytes))]
 
 
-def _spelling_lines(found: "FetchedCohort") -> list[str]:
+def _spelling_lines(cohort: "FetchedCohort") -> list[str]:
     """What the service calls each label that is fetched, where any is another word; and what has no label."""
-    names: dict[str, list[str]] = {name: [] for name in (*(p.name for p in found.parts), "")}
-    for spelling, (label, n_cases) in found.spellings.items():
+    names: dict[str, list[str]] = {name: [] for name in (*(p.name for p in cohort.parts), "")}
+    for spelling, (label, n_cases) in cohort.spellings.items():
         if label in names:
             names[label].append(f"{spelling} ({n_cases})")
-    if all(label == spelling for spelling, (label, _) in found.spellings.items()):
+    if all(label == spelling for spelling, (label, _) in cohort.spellings.items()):
         return []
     return [
         "Labels, and what the service calls them (cases):",
@@ -294,32 +294,32 @@ def _spelling_lines(found: "FetchedCohort") -> list[str]:
     ]
 
 
-def _left_out_lines(found: "FetchedCohort") -> list[str]:
+def _left_out_lines(cohort: "FetchedCohort") -> list[str]:
     from features.summary import tally
 
-    return [f"Left out: {tally(found.left_out)}."] if found.left_out else []
+    return [f"Left out: {tally(cohort.left_out)}."] if cohort.left_out else []
 
 
-def _show_downloads(found: "FetchedCohort") -> None:
+def _show_downloads(cohort: "FetchedCohort") -> None:
     """Print how many files were fetched, and what to do with them."""
     from cli.console import complain, counted, say
     from features.summary import format_bytes
 
-    result = found.downloads
+    result = cohort.downloads
     assert result is not None
     before = f"; {len(result.present)} were there already" if result.present else ""
     say(
         f"{counted(len(result.new), 'file')} fetched, {format_bytes(result.n_bytes)}{before}. Where each "
-        f"came from: {found.out / 'manifest.csv'}"
+        f"came from: {cohort.out / 'manifest.csv'}"
     )
     if result.failed:
         n_files = len(result.failed) + len(result.new) + len(result.present)
         complain(
             f"{len(result.failed)} of {counted(n_files, 'file')} failed; the same command tries them again."
         )
-    if (found.out / "volumes").is_dir():
-        say(f"Next: mil volumes table {found.out / 'volumes'} --out volumes.csv")
-    if found.table:
-        if not found.spellings:
-            say(f"The service states no diagnosis: add a column label to {found.table}.")
-        say(f"Next: mil check {found.table} --slides {found.out / 'slides'} --out checked")
+    if (cohort.out / "volumes").is_dir():
+        say(f"Next: mil volumes table {cohort.out / 'volumes'} --out volumes.csv")
+    if cohort.table:
+        if not cohort.spellings:
+            say(f"The service states no diagnosis: add a column label to {cohort.table}.")
+        say(f"Next: mil check {cohort.table} --slides {cohort.out / 'slides'} --out checked")

@@ -42,14 +42,14 @@ class Registration:
             wrong.
         information: Mattes mutual information at the end; more is better.
         moved_mm: mean distance, over the fixed volume, between its millimetres and those of the moved one.
-        kept: whether equal millimetres were kept, as the registration was not clearly better.
+        is_identity: whether equal millimetres were kept, as the registration was not clearly better.
     """
 
     matrix: NDArray[np.float64]
     residual_mm: float
     information: float
     moved_mm: float = 0.0
-    kept: bool = False
+    is_identity: bool = False
 
 
 def register_rigid(
@@ -77,7 +77,7 @@ def register_rigid(
     if _may_lie_right(fixed, moving):
         before, after = (_similarity(fixed, moving, matrix) for matrix in (np.eye(4), there))
         if after < CLEAR_GAIN * before:
-            return Registration(np.eye(4), residual_mm, before, moved_mm, kept=True)
+            return Registration(np.eye(4), residual_mm, before, moved_mm, is_identity=True)
     if residual_mm > max_residual_mm:
         raise VolumeError(
             f"The registration of {moving.modality or 'a volume'} to {fixed.modality or 'another'} and its "
@@ -97,7 +97,7 @@ def apply_registration(registration: Registration, moving: Volume, fixed: Volume
 def describe(registration: Registration) -> str:
     """What was done, and what the residual is."""
     moved = f"{registration.moved_mm:.1f} mm"
-    if registration.kept:
+    if registration.is_identity:
         return (
             f"left where its file places it: registration would move it by {moved} on average, and is not "
             "clearly better"

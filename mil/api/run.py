@@ -175,8 +175,8 @@ class Run(ExplainedRun):
             SlideError: there is no folder of slides, or no slide in it.
 
         Example:
-            found = mil.open_run("run").concepts("concepts", n_concepts=3)
-            print(found.page, found.result.correct, "of", found.result.n)
+            concepts = mil.open_run("run").concepts("concepts", n_concepts=3)
+            print(concepts.page, concepts.result.correct, "of", concepts.result.n)
         """
         from features.slides.find import find_slides
         from mil.concepts.run import write_run_concepts

@@ -68,10 +68,10 @@ def fetch_gdc(
         FetchError: the service does not answer, has no such project, or the disk would be full.
 
     Example:
-        found = mil.fetch_gdc(
+        cohort = mil.fetch_gdc(
             "TCGA-SARC", "tcga-sarc", subtypes=["LMS", "DDLPS"], max_per_subtype=2, dry_run=True
         )
-        print(found.n_bytes, [(part.name, part.n_cases) for part in found.parts])
+        print(cohort.n_bytes, [(part.name, part.n_cases) for part in cohort.parts])
     """
     out, transfer = Path(out), transfer_of(options)
     refuse_foreign(out)

@@ -78,8 +78,8 @@ def fetch_idc(
             disk would be full.
 
     Example:
-        found = mil.fetch_idc("soft_tissue_sarcoma", "sts", max_cases=2, dry_run=True)
-        print(found.n_bytes, [(part.name, part.n_files) for part in found.parts])
+        cohort = mil.fetch_idc("soft_tissue_sarcoma", "sts", max_cases=2, dry_run=True)
+        print(cohort.n_bytes, [(part.name, part.n_files) for part in cohort.parts])
     """
     out, transfer = Path(out), transfer_of(options)
     for parameter, value in (("max_cases", max_cases), ("slides_per_case", slides_per_case)):

@@ -251,8 +251,8 @@ def test_a_stain_that_a_tested_case_gave_is_refused(study, tmp_path):
 
 def test_messages_of_a_study_name_its_settings_as_set_changes_them():
     use_flags(module._setting_flags(load_protocol("piffer-metastasis")))
-    said = with_flags("Fewer cases: give early_stopping='never', or set batch_tiles lower.")
-    assert said == (
+    message = with_flags("Fewer cases: give early_stopping='never', or set batch_tiles lower.")
+    assert message == (
         "Fewer cases: give --set finetune.early_stopping=never, or set --set finetune.batch_tiles lower."
     )
     use_flags({})

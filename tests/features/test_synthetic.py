@@ -40,6 +40,15 @@ def named(path):
     return [(f["properties"]["classification"]["name"], shape(f["geometry"])) for f in features]
 
 
+def test_each_subtype_has_one_of_three_grades(cohort):
+    grade_of = {row["label"]: set() for row in rows(cohort)}
+    for row in rows(cohort):
+        grade_of[row["label"]].add(row["grade"])
+    grades = {"DDLPS": {"1"}, "LMS": {"2"}, "SS": {"2"}, "MPNST": {"3"}}
+    assert grade_of == {label: grades[label] for label in grade_of}
+    assert len(grade_of) > 1
+
+
 def test_table_lists_every_slide_with_its_label(cohort):
     table = rows(cohort)
     assert [row["slide"] for row in table] == [f"{row['case']}-s1" for row in table]

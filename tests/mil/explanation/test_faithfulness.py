@@ -76,6 +76,18 @@ def test_answers_along_an_order_are_those_to_its_subsets(model, members, spread)
         assert come[row] == pytest.approx(target.subset_answers(rank <= count), abs=2e-6)
 
 
+def test_tiles_whose_weights_no_sum_can_hold_are_answered_for_one_by_one():
+    target = untrained("abmil", n_tiles=9)
+    with torch.no_grad():
+        for name, values in target.fitted.head.named_parameters():
+            if "weigh" in name:
+                values.mul_(1e5)
+    left, come = target.order_answers(np.arange(9)[None], np.arange(9))
+    rank, count = np.arange(9), np.arange(9)[:, None]
+    assert left[0] == pytest.approx(target.subset_answers(rank >= count), abs=2e-6)
+    assert come[0] == pytest.approx(target.subset_answers(rank <= count), abs=2e-6)
+
+
 def test_area_is_the_mean_over_the_share_of_tiles():
     target = untrained("abmil", n_tiles=5)
     curves = order_curves(target, np.arange(5)[None])

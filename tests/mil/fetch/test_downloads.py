@@ -47,16 +47,16 @@ def sums(folder):
     return {p.name: md5(p.read_bytes()) for p in sorted((folder / "slides").glob("*"))}
 
 
-def promised(found):
-    return {file.place.partition("/")[2]: file.md5 for file in found.files}
+def promised(cohort):
+    return {file.place.partition("/")[2]: file.md5 for file in cohort.files}
 
 
 def test_files_are_those_that_the_list_promises_and_come_once(network, fetch):
-    found = fetch(**SS)
-    assert sums(fetch.out) == promised(found)
-    assert network.bytes_sent() == found.n_bytes == found.downloads.n_bytes
+    cohort = fetch(**SS)
+    assert sums(fetch.out) == promised(cohort)
+    assert network.bytes_sent() == cohort.n_bytes == cohort.downloads.n_bytes
     again = fetch(**SS)
-    assert network.bytes_sent() == found.n_bytes
+    assert network.bytes_sent() == cohort.n_bytes
     assert (again.downloads.new, len(again.downloads.present)) == ([], 3)
     assert fetch.notes == []
 
@@ -65,8 +65,8 @@ def test_files_are_those_that_the_list_promises_and_come_once(network, fetch):
 def test_what_fails_for_a_while_is_repeated(network, fetch, fault):
     file = listed(network)
     network.faults[data_path(file)].extend([fault, fault])
-    found = fetch(**SS)
-    assert sums(fetch.out) == promised(found)
+    cohort = fetch(**SS)
+    assert sums(fetch.out) == promised(cohort)
     assert network.sent[data_path(file)] == file["file_size"]  # no byte twice
     ranges = [r for _, path, r in network.requests if path == data_path(file)]
     expected = ["", "bytes=700-", "bytes=1400-"] if fault == "cut 700" else ["", "", ""]
@@ -87,26 +87,26 @@ def test_a_connection_that_is_cut_each_time_brings_a_file_if_each_brings_somethi
     network.faults[data_path(file)].extend(
         ["cut 100"] * 9
     )  # three times as many as are tried in vain
-    found = fetch(**SS)
-    assert sums(fetch.out) == promised(found)
+    cohort = fetch(**SS)
+    assert sums(fetch.out) == promised(cohort)
     assert network.sent[data_path(file)] == file["file_size"]
 
 
 def test_a_file_that_does_not_arrive_is_said_and_the_others_are_there(network, fetch):
     file = listed(network)
     network.faults[data_path(file)].extend(["cut 900", *["503"] * 9])
-    found = fetch(**SS)
-    [reason] = found.failed
+    cohort = fetch(**SS)
+    [reason] = cohort.failed
     assert file["file_name"] in reason
     assert "503 Service Unavailable, 4 times in a row" in reason
-    assert len(found.table.read_text().splitlines()) == 3  # header and two slides
+    assert len(cohort.table.read_text().splitlines()) == 3  # header and two slides
     assert [p.suffix for p in sorted((fetch.out / "slides").iterdir())].count(".part") == 1
     network.faults.clear()
     later = fetch(**SS)
     assert not later.failed
     assert len(later.table.read_text().splitlines()) == 4
-    assert network.bytes_sent() == found.n_bytes  # the 900 bytes were not fetched again
-    assert sums(fetch.out) == promised(found)
+    assert network.bytes_sent() == cohort.n_bytes  # the 900 bytes were not fetched again
+    assert sums(fetch.out) == promised(cohort)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_a_refusal_is_not_repeated(network, fetch, status, words):
 def test_a_wrong_checksum_is_fetched_anew_once(network, fetch):
     file = listed(network)
     network.faults[data_path(file)].append("wrong")
-    found = fetch(**SS)
-    assert sums(fetch.out) == promised(found)
+    cohort = fetch(**SS)
+    assert sums(fetch.out) == promised(cohort)
     assert network.sent[data_path(file)] == 2 * file["file_size"]
 
 
@@ -153,8 +153,8 @@ def test_a_server_need_not_say_how_much_it_sends(network, fetch, change):
     network.faults[data_path(file)].append("no length")
     whole = content(file["file_id"], file["file_size"])
     network.contents[file["file_id"]] = whole + b"x" * change
-    found = fetch(**SS)
-    assert [f"has over {file['file_size']:,} bytes" in reason for reason in found.failed] == [
+    cohort = fetch(**SS)
+    assert [f"has over {file['file_size']:,} bytes" in reason for reason in cohort.failed] == [
         True
     ] * (change > 0)
     assert (fetch.out / "slides" / file["file_name"]).exists() == (change == 0)
@@ -174,8 +174,8 @@ def test_a_file_that_changes_size_between_two_requests_is_said(network, fetch):
 def test_a_server_that_ignores_ranges_sends_it_all_again(network, fetch):
     file = listed(network)
     network.faults[data_path(file)].extend(["cut 800", "no range"])
-    found = fetch(**SS)
-    assert sums(fetch.out) == promised(found)
+    cohort = fetch(**SS)
+    assert sums(fetch.out) == promised(cohort)
     assert network.sent[data_path(file)] == 800 + file["file_size"]
 
 
@@ -287,8 +287,8 @@ def test_a_server_that_never_answers_is_given_up_soon(fetch, retries, times):
 
 def test_a_stalled_server_times_out(network, fetch):
     network.delay_s = 0.6
-    found = fetch(subtypes=["DF"], timeout_s=0.15, retries=1)
-    assert "no answer within 0.15 s, 2 times in a row" in found.failed[0]
+    cohort = fetch(subtypes=["DF"], timeout_s=0.15, retries=1)
+    assert "no answer within 0.15 s, 2 times in a row" in cohort.failed[0]
 
 
 def test_a_disk_without_room_is_noticed_before_a_byte_is_fetched(network, fetch, monkeypatch):
@@ -308,8 +308,8 @@ def test_a_part_of_the_disk_stays_free(tmp_path, monkeypatch, free, enough):
 
 def test_a_disk_that_fills_up_stops_the_work_and_is_continued(network, fetch, monkeypatch):
     file = listed(network)
-    found = fetch(**SS, dry_run=True)
-    [remote] = [one for one in found.files if one.id == file["file_id"]]
+    cohort = fetch(**SS, dry_run=True)
+    [remote] = [one for one in cohort.files if one.id == file["file_id"]]
     part = remote.part(fetch.out)
     begin(fetch)
     part.parent.mkdir(parents=True)
@@ -318,8 +318,8 @@ def test_a_disk_that_fills_up_stops_the_work_and_is_continued(network, fetch, mo
         fetch(**SS)
     part.unlink()
     assert not (fetch.out / "cohort.csv").exists()
-    found = fetch(**SS)
-    assert sums(fetch.out) == promised(found)
+    cohort = fetch(**SS)
+    assert sums(fetch.out) == promised(cohort)
 
 
 def test_a_folder_that_becomes_unwritable_is_an_error_of_the_system(network, fetch, monkeypatch):
@@ -338,8 +338,8 @@ def test_a_part_of_another_version_is_not_continued(network, fetch):
     network.faults.clear()
     file["md5sum"] = md5(content("newer", file["file_size"]))
     network.contents[file["file_id"]] = content("newer", file["file_size"])
-    found = fetch(**SS)
-    assert sums(fetch.out) == promised(found)
+    cohort = fetch(**SS)
+    assert sums(fetch.out) == promised(cohort)
     assert network.sent[data_path(file)] == 900 + file["file_size"]
 
 
@@ -349,8 +349,8 @@ def test_a_part_that_is_too_long_is_begun_again(network, fetch):
     begin(fetch)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * (remote.size + 1))
-    found = fetch(subtypes=["DF"])
-    assert sums(fetch.out) == promised(found)
+    cohort = fetch(subtypes=["DF"])
+    assert sums(fetch.out) == promised(cohort)
 
 
 def test_a_whole_part_is_verified_and_not_fetched(network, fetch):
@@ -360,8 +360,8 @@ def test_a_whole_part_is_verified_and_not_fetched(network, fetch):
     part.parent.mkdir(parents=True)
     part.write_bytes(content(remote.id, remote.size))
     inode = part.stat().st_ino
-    found = fetch(subtypes=["DF"])
-    assert sums(fetch.out) == promised(found)
+    cohort = fetch(subtypes=["DF"])
+    assert sums(fetch.out) == promised(cohort)
     assert network.bytes_sent() == 0
     assert (fetch.out / remote.place).stat().st_ino == inode  # renamed, not copied: whole at once
 
@@ -377,38 +377,38 @@ def test_a_file_that_the_service_replaced_is_fetched_again_and_said(network, fet
     for _ in range(2):  # the old one stays until the new one is there
         assert fetch(**SS).failed
         assert (fetch.out / "slides" / file["file_name"]).is_file()
-    found = fetch(**SS)
-    assert sums(fetch.out) == promised(found)
+    cohort = fetch(**SS)
+    assert sums(fetch.out) == promised(cohort)
     assert "the service has replaced it" in fetch.notes[-1]
     assert len(fetch(**SS).downloads.present) == 3
 
 
 def test_a_file_that_lost_its_end_is_fetched_again(network, fetch):
-    found = fetch(**SS)
-    path = fetch.out / found.files[0].place
+    cohort = fetch(**SS)
+    path = fetch.out / cohort.files[0].place
     path.write_bytes(path.read_bytes()[:-1])
-    assert fetch(**SS).downloads.new == [found.files[0].place]
-    assert sums(fetch.out) == promised(found)
+    assert fetch(**SS).downloads.new == [cohort.files[0].place]
+    assert sums(fetch.out) == promised(cohort)
     assert "changed or is damaged" in fetch.notes[-1]
 
 
 def test_a_damaged_file_is_found_by_verification(network, fetch):
-    found = fetch(**SS)
-    path = fetch.out / found.files[0].place
-    path.write_bytes(b"x" * found.files[0].size)
+    cohort = fetch(**SS)
+    path = fetch.out / cohort.files[0].place
+    path.write_bytes(b"x" * cohort.files[0].size)
     assert len(fetch(**SS).downloads.present) == 3
     again = fetch(**SS, verify=True)
-    assert again.downloads.new == [found.files[0].place]
-    assert sums(fetch.out) == promised(found)
+    assert again.downloads.new == [cohort.files[0].place]
+    assert sums(fetch.out) == promised(cohort)
     assert "changed or is damaged" in fetch.notes[-1]
 
 
 def test_another_selection_in_the_folder_is_said_and_nothing_is_lost(network, fetch):
     fetch(subtypes=["SS"])
-    found = fetch(subtypes=["DF"])
+    cohort = fetch(subtypes=["DF"])
     assert "subtypes=SS, now DF" in fetch.notes[0]
     assert "3 of the files that are there belong to an earlier selection" in fetch.notes[1]
-    assert {row.split(",")[2] for row in found.table.read_text().splitlines()[1:]} == {"DF"}
+    assert {row.split(",")[2] for row in cohort.table.read_text().splitlines()[1:]} == {"DF"}
     sent = network.bytes_sent()
     fetch(subtypes=["SS"])
     assert network.bytes_sent() == sent
@@ -445,13 +445,13 @@ def test_files_of_an_earlier_selection_stay_in_the_manifest_while_they_are_there
 
     first = fetch(subtypes=["SS"])
     before = rows()
-    found = fetch(subtypes=["DF"])
+    cohort = fetch(subtypes=["DF"])
     assert rows().items() > before.items()
-    assert list(rows()) == sorted([*before, found.files[0].place])
+    assert list(rows()) == sorted([*before, cohort.files[0].place])
     (fetch.out / first.files[1].place).unlink()
     (fetch.out / "fetch.json").unlink()
     fetch(subtypes=["DF"])
-    assert rows().keys() == {found.files[0].place, *before} - {first.files[1].place}
+    assert rows().keys() == {cohort.files[0].place, *before} - {first.files[1].place}
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -508,10 +508,10 @@ def test_two_processes_do_not_fill_one_folder(fetch):
 
 
 def test_the_manifest_says_where_each_file_came_from(network, fetch):
-    found = fetch(subtypes=["DF"])
+    cohort = fetch(subtypes=["DF"])
     header, row = (fetch.out / "manifest.csv").read_text().splitlines()
     assert header == "file,case,slide,id,md5,bytes,url,fetched"
-    [file] = found.files
+    [file] = cohort.files
     cells = row.split(",")
     assert cells[:7] == [
         file.place, file.case, file.slide, file.id, file.md5, str(file.size), file.url,
@@ -555,8 +555,8 @@ def test_an_interrupt_ends_the_work_at_once_and_is_continued(network, fetch, for
     assert process.exitcode == 130
     assert time.monotonic() - started < 5
     network.delay_s = 0.0
-    found = fetch()
-    assert sums(fetch.out) == promised(found)
+    cohort = fetch()
+    assert sums(fetch.out) == promised(cohort)
 
 
 def _fetch_until_interrupted(address, out):
@@ -589,11 +589,11 @@ def test_a_kill_at_any_moment_loses_nothing(network, fetch, forked, seed):
         if not killed:
             break
     network.pace_s = 0.0
-    found = fetch()
-    assert sums(fetch.out) == expected == promised(found)
+    cohort = fetch()
+    assert sums(fetch.out) == expected == promised(cohort)
     assert kills
     # What was on its way when the process died, of at most two files each time, is lost.
-    assert network.bytes_sent() <= found.n_bytes + kills * 2 * 400_000
+    assert network.bytes_sent() <= cohort.n_bytes + kills * 2 * 400_000
     sent = network.bytes_sent()
     fetch()
     assert network.bytes_sent() == sent
@@ -612,8 +612,8 @@ def _fetch_slowly(address, out):
 
 def test_a_proxy_of_the_environment_is_used(network, fetch, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", network.address)
-    found = fetch(server="http://gdc.invalid", **SS)
-    assert sums(fetch.out) == promised(found)
+    cohort = fetch(server="http://gdc.invalid", **SS)
+    assert sums(fetch.out) == promised(cohort)
     assert {path.partition("gdc.invalid")[0] for _, path, _ in network.requests} == {"http://"}
 
 

@@ -21,13 +21,13 @@ from tests.features.making import write_tiff
 from tests.mil.fetch.made_services import md5, patient, slide
 
 
-def rows_of(found):
-    with found.table.open(newline="") as file:
+def rows_of(cohort):
+    with cohort.table.open(newline="") as file:
         return {row["case"]: row for row in csv.DictReader(file)}
 
 
-def slides_of(found):
-    return Counter(file.case for file in found.files)
+def slides_of(cohort):
+    return Counter(file.case for file in cohort.files)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_every_spelling_has_one_subtype():
 
 
 def test_one_diagnostic_slide_of_tumour_per_case_and_spellings_are_merged(fetch):
-    found = fetch(dry_run=True)
-    sizes = {part.name: part.n_cases for part in found.parts}
+    cohort = fetch(dry_run=True)
+    sizes = {part.name: part.n_cases for part in cohort.parts}
     assert sizes == {"LMS": 4, "DDLPS": 3, "UPS": 3, "SS": 3, "MFS": 2, "MPNST": 2, "DF": 1}
-    assert set(slides_of(found).values()) == {1}
-    assert all(re.search(r"-01Z-00-DX1\.", file.place) for file in found.files)
-    assert found.spellings["Synovial Sarcoma - Biphasic"] == ("SS", 1)
-    assert found.spellings["Chordoma"] == ("", 1)
+    assert set(slides_of(cohort).values()) == {1}
+    assert all(re.search(r"-01Z-00-DX1\.", file.place) for file in cohort.files)
+    assert cohort.spellings["Synovial Sarcoma - Biphasic"] == ("SS", 1)
+    assert cohort.spellings["Chordoma"] == ("", 1)
 
 
 def test_what_is_left_out_is_counted(fetch):
@@ -95,11 +95,11 @@ def test_a_case_of_normal_tissue_alone_has_no_row(fetch):
 
 
 def test_of_thirty_slides_so_many_are_taken_by_number(fetch):
-    found = fetch(dry_run=True, slides_per_case=11, subtypes=["LMS"])
-    own = [file.place for file in found.files if file.case == "TCGA-DX-A001"]
+    cohort = fetch(dry_run=True, slides_per_case=11, subtypes=["LMS"])
+    own = [file.place for file in cohort.files if file.case == "TCGA-DX-A001"]
     assert [re.search(r"DX(\d+)\.", place)[1] for place in own] == [str(n) for n in range(1, 12)]
-    assert slides_of(found)["TCGA-3B-A901"] == 2  # the primary tumour, then the recurrence
-    recurrence = [file.place for file in found.files if file.case == "TCGA-3B-A901"]
+    assert slides_of(cohort)["TCGA-3B-A901"] == 2  # the primary tumour, then the recurrence
+    recurrence = [file.place for file in cohort.files if file.case == "TCGA-3B-A901"]
     assert ["-01Z-" in place for place in recurrence] == [True, False]
 
 
@@ -142,8 +142,8 @@ def test_the_table_says_what_is_known_of_a_case(network, fetch):
 
 
 def test_the_table_is_read_by_other_verbs(fetch):
-    found = fetch()
-    rows = read_table(found.table)
+    cohort = fetch()
+    rows = read_table(cohort.table)
     assert Counter(row.label for row in rows)["LMS"] == 4
     labelled = with_outcomes(rows, "time", "event")
     assert sum(row.time is not None for row in labelled) == 17
@@ -176,8 +176,8 @@ def test_a_list_that_ends_early_is_said(network, fetch):
 
 def test_the_field_of_the_label_can_be_another(network, fetch):
     network.cases[2]["disease_type"] = "SOFT tissue  tumours"  # the commonest form is taken
-    found = fetch(dry_run=True, label_field="cases.disease_type", max_per_subtype=3)
-    assert [(part.name, part.n_available, part.n_cases) for part in found.parts] == [
+    cohort = fetch(dry_run=True, label_field="cases.disease_type", max_per_subtype=3)
+    assert [(part.name, part.n_available, part.n_cases) for part in cohort.parts] == [
         ("Soft tissue tumours", 20, 3)
     ]
 
@@ -249,8 +249,8 @@ def test_a_login_page_is_no_answer(network, fetch, endpoint):
 
 
 def test_a_dry_run_writes_nothing_and_counts_every_byte(network, fetch):
-    found = fetch(dry_run=True, max_per_subtype=2)
-    assert found.n_bytes == sum(file.size for file in found.files) > 0
+    cohort = fetch(dry_run=True, max_per_subtype=2)
+    assert cohort.n_bytes == sum(file.size for file in cohort.files) > 0
     assert not fetch.out.exists()
     assert network.bytes_sent() == 0
 

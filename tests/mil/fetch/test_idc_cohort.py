@@ -94,8 +94,8 @@ def test_series_are_laid_out_as_patients_and_listed(collection, studies, fetch_s
     for case in ("STS_001", "STS_002"):
         for modality in ("CT", "MR", "RTSTRUCT"):
             collection.add(case, modality, files_of(studies / case / modality))
-    found = fetch_series("made_sarcoma")
-    assert not found.failed
+    cohort = fetch_series("made_sarcoma")
+    assert not cohort.failed
     rows = list_series(tmp_path / "out" / "volumes")
     assert [(row.case, row.modality, row.slices) for row in rows] == [
         (case, modality, 3) for case in ("STS_001", "STS_002") for modality in ("CT", "T1")
@@ -104,8 +104,8 @@ def test_series_are_laid_out_as_patients_and_listed(collection, studies, fetch_s
     write_list(tmp_path / "volumes.csv", rows)
     cases = (tmp_path / "out" / "cases.csv").read_text().splitlines()
     assert cases == ["case,age,sex", "STS_001,3.833,female", "STS_002,3.833,female"]
-    assert found.table is None
-    assert found.licence == "CC BY 3.0, doi 10.7937/made"
+    assert cohort.table is None
+    assert cohort.licence == "CC BY 3.0, doi 10.7937/made"
 
 
 def write_slide(folder, n_files):
@@ -122,8 +122,8 @@ def write_slide(folder, n_files):
 def test_slides_are_named_in_the_table_as_they_are_found(collection, fetch_series, tmp_path):
     for name, n_files in (("a", 3), ("b", 1), ("c", 2)):
         collection.add(f"RMS-{name[0]}", "SM", files_of(write_slide(tmp_path / name, n_files)))
-    found = fetch_series("made-sarcoma")
-    rows = read_table(found.table)
+    cohort = fetch_series("made-sarcoma")
+    rows = read_table(cohort.table)
     slides = find_slides(tmp_path / "out" / "slides")
     assert len(rows) == 3
     assert {row.slide for row in rows} <= slides.keys()
@@ -183,9 +183,9 @@ def test_what_others_computed_and_cannot_be_read_is_left_out(collection, fetch_s
     collection.add("p1", "CT", random_files(2, 1))
     collection.add("p1", "SEG", random_files(1, 2))
     collection.add("p1", "SM", random_files(1, 3), analysis="made_by_others")
-    found = fetch_series("made_sarcoma", dry_run=True)
-    assert [(part.name, part.n_files) for part in found.parts] == [("CT", 1)]
-    assert found.left_out == {
+    cohort = fetch_series("made_sarcoma", dry_run=True)
+    assert [(part.name, part.n_files) for part in cohort.parts] == [("CT", 1)]
+    assert cohort.left_out == {
         "series computed from the images by others": 1,
         "series of SEG": 1,
     }
@@ -206,9 +206,9 @@ def test_slides_of_normal_tissue_and_frozen_sections_are_left_out(collection, fe
     for case, own in descriptions.items():
         for text in own:
             collection.add(case, "SM", random_files(1, text), SeriesDescription=text)
-    found = fetch_series("made_sarcoma")
-    assert found.left_out == {"slides of normal tissue": 4, "frozen sections": 1}
-    with found.table.open(newline="") as file:
+    cohort = fetch_series("made_sarcoma")
+    assert cohort.left_out == {"slides of normal tissue": 4, "frozen sections": 1}
+    with cohort.table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     specimens = sorted((row["case"], row["specimen"]) for row in rows)
     assert specimens == [
@@ -236,8 +236,8 @@ def test_cases_are_drawn_by_the_seed_and_only_those_with_an_image(collection, fe
             collection.add(f"p{number}", "CT", random_files(2, number + 10))
 
     def cases(n, seed=0):
-        found = fetch_series("made_sarcoma", max_cases=n, seed=seed, out="nowhere", dry_run=True)
-        return {part.name: part.n_cases for part in found.parts}, found.n_bytes
+        cohort = fetch_series("made_sarcoma", max_cases=n, seed=seed, out="nowhere", dry_run=True)
+        return {part.name: part.n_cases for part in cohort.parts}, cohort.n_bytes
 
     assert cases(2)[0] == {"CT": 2, "RTSTRUCT": 2}
     assert cases(None)[0] == {"CT": 5, "RTSTRUCT": 5}
@@ -249,7 +249,7 @@ def test_files_come_once_and_are_continued(network, collection, fetch_series, tm
     own = collection.add("p1", "CT", random_files(8, 1))
     first = sorted(key for key in network.objects)[0]
     network.faults[f"/bucket/{first}"].extend(["cut 500", "503", "wrong"])
-    found = fetch_series("made_sarcoma")
+    cohort = fetch_series("made_sarcoma")
     placed = sorted((tmp_path / "out" / "volumes").rglob("*.dcm"))
     assert {path.name: path.read_bytes() for path in placed} == {
         key.partition("/")[2]: data for key, data in network.objects.items()
@@ -258,7 +258,7 @@ def test_files_come_once_and_are_continued(network, collection, fetch_series, tm
     sent = network.bytes_sent()
     again = fetch_series("made_sarcoma")
     assert network.bytes_sent() == sent
-    assert len(again.downloads.present) == len(found.files) == 8
+    assert len(again.downloads.present) == len(cohort.files) == 8
 
 
 def test_a_tag_of_several_parts_is_no_checksum_and_its_change_is_noticed(
@@ -266,9 +266,9 @@ def test_a_tag_of_several_parts_is_no_checksum_and_its_change_is_noticed(
 ):
     files = random_files(2, 1)
     collection.add("p1", "CT", files, tags=[(files[0][0], "0123456789abcdef0123456789abcdef-3")])
-    found = fetch_series("made_sarcoma")
-    assert not found.failed
-    assert sorted(bool(file.md5) for file in found.files) == [False, True]
+    cohort = fetch_series("made_sarcoma")
+    assert not cohort.failed
+    assert sorted(bool(file.md5) for file in cohort.files) == [False, True]
     [key] = network.etags
     network.etags[key] = "ffffffffffffffffffffffffffffffff-3"
     again = fetch_series("made_sarcoma")
@@ -296,9 +296,9 @@ def test_a_series_that_is_not_whole_is_said(network, collection, fetch_series, t
     collection.add("p2", "SM", random_files(2, 2))
     first = sorted(key for key in network.objects)[0]
     network.faults[f"/bucket/{first}"].append("404")
-    found = fetch_series("made_sarcoma")
-    assert len(found.failed) == 1
-    assert len(read_table(found.table)) == 1  # of the whole slide
+    cohort = fetch_series("made_sarcoma")
+    assert len(cohort.failed) == 1
+    assert len(read_table(cohort.table)) == 1  # of the whole slide
 
 
 @pytest.mark.parametrize(
@@ -371,11 +371,11 @@ def test_ages_of_dicom_are_years(age, expected):
 
 def test_the_packaged_index_has_the_public_sarcomas_and_needs_no_network(tmp_path, monkeypatch):
     monkeypatch.setenv("SARCOMIL_IDC_SERVER", "http://127.0.0.1:9")
-    found = mil.fetch_idc("soft_tissue_sarcoma", tmp_path / "sts", max_cases=2, dry_run=True)
-    parts = {part.name: part.n_cases for part in found.parts}
+    cohort = mil.fetch_idc("soft_tissue_sarcoma", tmp_path / "sts", max_cases=2, dry_run=True)
+    parts = {part.name: part.n_cases for part in cohort.parts}
     assert parts == {"CT": 2, "MR": 2, "PT": 2, "RTSTRUCT": 2}
-    assert 100e6 < found.n_bytes < 2e9
-    assert "CC BY 3.0" in found.licence
+    assert 100e6 < cohort.n_bytes < 2e9
+    assert "CC BY 3.0" in cohort.licence
     assert not (tmp_path / "sts").exists()
 
 

@@ -151,13 +151,13 @@ def test_a_label_that_may_mean_a_named_one_is_refused_where_it_falls_among_the_o
     rows = rows_with(**{label: 2, "X": 3})
     with pytest.raises(ProtocolError) as caught:
         check_labels(question, protocol.questions[question], rows)
-    said = str(caught.value)
-    assert said.startswith(f"questions.{question} does not name {label!r} (like ")
-    changed = with_changes(protocol, [said[said.index(f"questions.{question}={{") :]])
+    text = str(caught.value)
+    assert text.startswith(f"questions.{question} does not name {label!r} (like ")
+    changed = with_changes(protocol, [text[text.index(f"questions.{question}={{") :]])
     check_labels(question, changed.questions[question], rows)
     [count] = [one for one in count_labels(changed.questions[question], rows) if one.label == label]
     assert count.named
-    assert f", {count.group})" in said
+    assert f", {count.group})" in text
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,8 @@ def test_a_label_that_may_mean_either_class_is_put_into_none(study, question, la
     ],
 )
 def test_usual_words_have_their_class(study, question, label, group):
-    asked = load_protocol(study).questions[question]
-    [count] = count_labels(asked, rows_with(**{label: 2}))
+    classes = load_protocol(study).questions[question]
+    [count] = count_labels(classes, rows_with(**{label: 2}))
     assert (count.group, count.named) == (group, True)
 
 

@@ -32,15 +32,15 @@ STUDIES = ("navarro-grading", "piffer-metastasis", "yang-lipoma")
 def test_what_was_assumed_of_volumes_is_said_once_for_all_arms(tmp_path):
     cohort(tmp_path / "in", 2)
     write_list(tmp_path / "t.csv", list_series(tmp_path / "in"))
-    said = []
+    notes = []
     films = Films(
         table=read_volume_table(tmp_path / "t.csv"), folder=tmp_path / "films", progress=Silent(),
-        notify=said.append,
+        notify=notes.append,
     )  # fmt: skip
     for channels in (("CT", "T1", "PET"), ("CT", "PET", "T1"), ("CT", "T1", "PET")):
         films.lay_out(VolumeRecipe(channels=channels, tile=32), {"p0", "p1"})
-    assert len(said) == len(set(said)) > 0
-    assert all(line.startswith("p0, p1: ") for line in said)
+    assert len(notes) == len(set(notes)) > 0
+    assert all(line.startswith("p0, p1: ") for line in notes)
 
 
 def told(split, case, label, logits):

@@ -10,6 +10,7 @@ from features.errors import BagError
 from mil.errors import CohortError
 from mil.radiomics.agreement import intraclass_correlation
 from mil.radiomics.bags import radiomics_bags
+from mil.radiomics.families import is_feature
 from mil.radiomics.table import read_feature_table
 
 MEAN, NOISE, SHIFTED = (
@@ -253,3 +254,14 @@ def test_a_second_reading_that_is_the_first_is_refused(readings, tmp_path):
     some = write(tmp_path / "some.csv", rows, ["case", MEAN, NOISE, SHIFTED])
     with pytest.raises(CohortError, match=r"2 cases of 12 have the numbers of .*P05, P06"):
         radiomics_bags(first, tmp_path / "store", repeat=some)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("wavelet-LLH_firstorder_Mean", True), ("wavelet2-LLH_firstorder_Mean", True),
+        ("log-sigma-3-0-mm-3D_glcm_Contrast", True), ("wavelet2_outcome", False), ("outcome_mean", False),
+    ],
+)  # fmt: skip
+def test_filters_before_a_name_of_pyradiomics_belong_to_it(name, taken):
+    assert is_feature(name, "pyradiomics") is taken
