@@ -31,7 +31,7 @@ def test_one_file_is_written_for_another_machine(tmp_path, monkeypatch, capsys):
     assert load_backbone("efficientnet-lite0", "lite0.safetensors").dim == 1280
 
 
-def test_a_machine_without_real_weights_is_told_so(monkeypatch, tmp_path, capsys):
+def test_a_machine_without_real_weights_is_told_so(roomy_disk, monkeypatch, tmp_path, capsys):
     doctor(DoctorOptions(folder=tmp_path))
     assert "No problem found." in capsys.readouterr().out
     monkeypatch.setattr(packaged, "PACKAGED", {})

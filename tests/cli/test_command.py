@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.doctor import fact_lines
+from cli.doctor import DoctorOptions, doctor, fact_lines
 from cli.main import PANELS, app
 from tests.verbs import VERBS
 
@@ -249,8 +250,9 @@ def test_debug_shows_the_traceback(mil, tmp_path):
     assert "RunError" in done.stderr
 
 
-def test_doctor_names_versions_and_disk(mil):
-    facts = mil("doctor").stdout
+def test_doctor_names_versions_and_disk(roomy_disk, capsys):
+    doctor(DoctorOptions())
+    facts = capsys.readouterr().out
     for name in (
         "torch",
         "timm",
@@ -261,6 +263,20 @@ def test_doctor_names_versions_and_disk(mil):
         "free disk",
     ):
         assert name in facts
+    assert "40 GiB at" in facts
+
+
+def test_doctor_names_a_disk_that_is_nearly_full(monkeypatch, capsys):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 2**31))
+    with pytest.raises(SystemExit) as caught:
+        doctor(DoctorOptions())
+    assert caught.value.code == 1
+    assert "Only 2.0 GiB free" in capsys.readouterr().err
+
+
+def test_doctor_ends_as_the_disk_of_this_machine_demands(mil):
+    done = mil("doctor", check=False)
+    assert done.returncode == ("GiB free;" in done.stderr)
 
 
 def test_slides_whose_names_look_like_those_of_tiles_are_slides(demo, tmp_path):
