@@ -268,8 +268,8 @@ class RadiomicsOptions:
     table: Path = field(
         metadata={
             "argument": "FEATURES",
-            "help": "Table of features with a column case, as pyradiomics, MIRP or Nyxus write it: a row "
-            "per case, or, with a column modality, per case and modality.",
+            "help": "Table of features with a column case, as pyradiomics, LIFEx, MIRP or Nyxus write it: a "
+            "row per case, or, with a column modality, per case and modality.",
         }
     )
     out: Path = field(metadata={"help": "The bag store: one <case>.h5 per case, and features.csv."})

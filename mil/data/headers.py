@@ -43,7 +43,15 @@ PREDICTIONS: Names = {
     "fold": ("fold",),
 }
 RADIOMICS: Names = {  # in the order of preference: tools write several of these side by side
-    "case": (*CASE, "subject", "subject_id", "sample_name", "id"),
+    "case": (
+        *CASE,
+        "subject",
+        "subject_id",
+        "sample_name",
+        "id",
+        "info_patientid",
+        "info_patientname",
+    ),
     "modality": ("modality", "sequence", "image_modality"),
 }
 

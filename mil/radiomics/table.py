@@ -1,4 +1,4 @@
-"""Read a wide table of radiomic features, as pyradiomics, MIRP and Nyxus write it.
+"""Read a wide table of radiomic features, as pyradiomics, LIFEx, MIRP and Nyxus write it.
 
 A column is a feature only if its name is that of a family of features, or if the user names it: a column of
 another kind, such as an outcome in numbers, would otherwise be learnt from.
@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.summary import listed
-from mil.data.columns import is_follow_up
 from mil.data.headers import RADIOMICS, first_column
 from mil.data.names import check_spelling, plain_header
 from mil.data.sheet import Sheet, read_sheet, with_decimal_points
 from mil.data.values import is_missing, read_number
 from mil.errors import CohortError
-from mil.radiomics.families import TOOLS, is_feature
+from mil.radiomics.families import best_tool, is_outcome
 
-OF_CASES = ("label", "split", "site", "slide")  # columns of a table of cases, never features
+OF_CASES = ("split", "site", "slide")  # columns of a table of cases, never features
 
 
 @dataclass(frozen=True)
@@ -106,18 +105,17 @@ def _features(sheet: Sheet, columns: Sequence[str], others: Sequence[str]) -> tu
                 f"{sheet.path}: no column is named like {', '.join(columns)}. It has {listed(sheet.header)}."
             )
         return "columns", chosen
-    for tool in TOOLS:
-        if chosen := [name for name in names if is_feature(name, tool) and not _is_outcome(name)]:
-            return tool, chosen
+    if best := best_tool([name for name in names if not _is_outcome(name)]):
+        return best
     raise CohortError(
-        f"{sheet.path}: no column is named like a feature of pyradiomics, MIRP or Nyxus; it has "
+        f"{sheet.path}: no column is named like a feature of pyradiomics, LIFEx, MIRP or Nyxus; it has "
         f"{listed(sheet.header)}. Name the features (columns), with * for any letters, and no outcome."
     )
 
 
 def _is_outcome(name: str) -> bool:
     """Whether a column, by its name, is an outcome or of a table of cases, which a pattern may fit too."""
-    return is_follow_up(name) or plain_header(name) in OF_CASES
+    return is_outcome(name) or plain_header(name) in OF_CASES
 
 
 def _rows(

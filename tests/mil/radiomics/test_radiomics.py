@@ -10,7 +10,7 @@ from features.errors import BagError
 from mil.errors import CohortError
 from mil.radiomics.agreement import intraclass_correlation
 from mil.radiomics.bags import radiomics_bags
-from mil.radiomics.families import is_feature
+from mil.radiomics.families import best_tool, is_feature
 from mil.radiomics.table import read_feature_table
 
 MEAN, NOISE, SHIFTED = (
@@ -95,7 +95,7 @@ def test_a_table_of_unknown_names_is_refused_until_features_are_named(tmp_path):
     table = write(tmp_path / "t.csv", [["a", 1, 2, 0], ["b", 3, 1, 1], ["c", 2, 2, 1]],
                   ["case", "tex1", "tex2", "METS"])  # fmt: skip
     with pytest.raises(
-        CohortError, match="no column is named like a feature of pyradiomics, MIRP or Nyxus"
+        CohortError, match="no column is named like a feature of pyradiomics, LIFEx, MIRP or Nyxus"
     ):
         read_feature_table(table)
     assert read_feature_table(table, ("tex*",)).names == ("tex1", "tex2")
@@ -117,6 +117,16 @@ NAMES = {
     "nyxus": [
         "MEAN", "GLCM_ASM_0", "3GLRLM_SRE", "ZERNIKE2D_Z0", "P10", "3P99", "3GLCM_CLUPROM_AVE",
         "3AREA_2_VOLUME", "ROBUST_MEAN_ABSOLUTE_DEVIATION", "GABOR_3", "3MAJOR_AXIS_LEN", "NGTDM_BUSYNESS",
+        "STAT_MARTIN_DIAM_MODE", "MAXCHORDS_MIN_ANG", "ALLCHORDS_STDDEV", "SPAT_MOMENT_12", "HU_M6",
+        "NORM_CENTRAL_MOMENT_21", "WEIGHTED_HU_M3", "WEIGHTED_CENTROID_Y", "IMOM_WNCM_30", "THICKNESS",
+        "GEODETIC_LENGTH", "EXTREMA_P8_X", "POLYGONALITY_AVE", "3RANGE", "GLCM_HOM1_45",
+    ],
+    "lifex": [
+        "MORPHOLOGICAL_Volume(IBSI:RNU0)[mL]", "INTENSITY-BASED_MaximumIntensity(IBSI:84IY)[SUVbw]",
+        "GLCM_JointEntropyLog2(IBSI:TU9B)", "INTENSITY-HISTOGRAM-RIM_RIM-IntensityMax(IBSI:No)[Intensity]",
+        "CONVENTIONAL_SUVbwmax", "DISCRETIZED_HISTO_Entropy_log10", "SHAPE_Sphericity[onlyFor3DROI]",
+        "GLZLM_LZLGE", "GLRLM_SRE", "PET_GLCM_Contrast[=Variance]", "CONVENTIONAL_TLG(mL)[onlyForPETorNM]",
+        "LOCAL_INTENSITY_BASED_GlobalIntensityPeak(IBSI:0F91)[Intensity]",
     ],
 }  # fmt: skip
 NO_FEATURES = [
@@ -124,6 +134,9 @@ NO_FEATURES = [
     "vital_stat_dead", "met_stat_m1", "vital_stat", "stat", "cm_size", "tumour_morph_type", "ih_score",
     "target_log_glcm_x", "logits_glcm_Mean", "original_glcm", "MIN_FOLLOW_UP", "MAXIMUM", "P100", "GRADE",
     "stat_alive", "loc_peak_date", "ivh_stage", "AREA_CODE", "DEATH", "VITAL_STATUS", "RANGE_OF_MOTION",
+    "PT_MIN", "T1_RANGE", "GLCM_CLASS", "GLSZM_A1", "label_wavelet-HHL_glcm_Imc2", "original_shape_Grade",
+    "outcome_original_firstorder_Mean", "os_original_glcm_Id", "GLRLM_Stage", "SHAPE_Group", "MRI_P75",
+    "log_outcome_stat_mean", "wavelet_vital_stat_max", "MORPHOLOGICAL_Grade", "ROI_LABEL", "HU_M8",
 ]  # fmt: skip
 
 
@@ -138,9 +151,32 @@ def test_features_are_recognised_by_the_names_of_their_tools(tmp_path, tool):
         read_feature_table(write(tmp_path / "u.csv", [["a", *NO_FEATURES]], ["case", *NO_FEATURES]))
 
 
+@pytest.mark.parametrize(
+    ("columns", "tool", "taken"),
+    [
+        # A word counts beside whole names of the tool, behind a modality where they stand behind it too.
+        (["ADC_GLRLM_RP", "ADC_MAX", "PT_MAX", "T2_MAX"], "nyxus", ["ADC_GLRLM_RP", "ADC_MAX"]),
+        (["MIN", "GLDM_DE", "CT_MIN"], "nyxus", ["MIN", "GLDM_DE"]),
+        # The tool is the one of most columns: both write GLRLM_SRE.
+        (["GLRLM_SRE", "GLRLM_LRE", "NGLDM_Busyness"], "lifex", ["GLRLM_SRE", "GLRLM_LRE", "NGLDM_Busyness"]),
+        (["GLRLM_SRE", "GLCM_ASM", "GLDZM_ZP"], "nyxus", ["GLRLM_SRE", "GLCM_ASM", "GLDZM_ZP"]),
+    ],
+)  # fmt: skip
+def test_words_count_in_the_company_of_names(columns, tool, taken):
+    assert best_tool([*columns, "age"]) == (tool, taken)
+
+
+def test_a_table_of_words_alone_is_of_no_tool(tmp_path):
+    header = ["case", "THICKNESS", "MAX", "EXTENT"]
+    with pytest.raises(CohortError, match="no column is named like a feature"):
+        read_feature_table(write(tmp_path / "t.csv", [["a", 1, 2, 3]], header))
+
+
 def test_a_pattern_never_takes_an_outcome(tmp_path):
-    header = ["case", "t1", "OS_time", "label", "days_to_death", "tumour_recurrence", "split"]
-    table = write(tmp_path / "t.csv", [["a", 1, 2, 3, 4, 5, 6], ["b", 2, 3, 4, 5, 6, 7]], header)
+    header = [
+        "case", "t1", "OS_time", "label", "days_to_death", "tumour_recurrence", "split", "Diagnosis", "y",
+    ]  # fmt: skip
+    table = write(tmp_path / "t.csv", [["a", *range(8)], ["b", *range(1, 9)]], header)
     assert read_feature_table(table, ("*",)).names == ("t1",)
     assert read_feature_table(table, ("t*", "OS_time")).names == ("t1", "OS_time")
 
