@@ -56,7 +56,7 @@ def correct_bias(volume: Volume, *, shrink: int = 2) -> Volume:
     Raises:
         VolumeError: the volume is of CT, has values below 0 or a few far above all others, or is too small.
     """
-    if volume.modality in ("CT", "RTDOSE", "PT"):
+    if volume.modality not in ("MR", ""):
         raise VolumeError(
             f"N4 corrects the bias field of MRI; {volume.modality} has none, and its values would lose their "
             "unit. Leave it out for this modality."

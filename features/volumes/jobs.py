@@ -12,7 +12,7 @@ from features.volumes.contours import Mask
 from features.volumes.dose import read_dose
 from features.volumes.headers import is_dicom, read_header, text
 from features.volumes.image_files import is_image_file
-from features.volumes.naming import dicom_modality
+from features.volumes.naming import dicom_modality, named_modalities
 from features.volumes.recipe import VolumeRecipe
 from features.volumes.region_maps import read_region_map
 from features.volumes.registration import apply_registration, register_rigid
@@ -20,6 +20,7 @@ from features.volumes.series import read_volume
 from features.volumes.structures import read_structure
 from features.volumes.volume import Volume
 
+KIND_NAMES = {"PT": "PET", "MR": "MRI", "NM": "SPECT", "RTDOSE": "dose"}
 NUMBER = re.compile(r"(\d+)(?:\.0*)?")  # of a region in a label map; spreadsheets write 2 as 2.0
 
 
@@ -111,9 +112,22 @@ def _read_mask(files: SeriesFiles, volume: Volume, recipe: VolumeRecipe) -> Mask
 
 
 def _read(name: str, files: SeriesFiles, recipe: VolumeRecipe) -> Volume:
-    """A modality; one of a file that names none has that of the table."""
+    """A modality; one of a file that names none has that of the table.
+
+    Raises:
+        VolumeError: the series cannot be read, or its name may mean two modalities, and it matters which.
+    """
     volume = _read_file(files, recipe)
-    return replace(volume, modality=volume.modality or dicom_modality(name))
+    if volume.modality:
+        return volume
+    named = named_modalities(name)
+    if len(named) > 1 and ("MR" not in named or name in recipe.n4):
+        kinds = " or ".join(KIND_NAMES.get(one, one) for one in named)
+        raise VolumeError(
+            f"{name} may be {kinds}, and {files.path.name} does not say which: they are scaled and corrected "
+            "(N4) in different ways. Name the one that it is in the table's column modality: CT, PET, T1CE."
+        )
+    return replace(volume, modality=dicom_modality(name))
 
 
 def _read_file(files: SeriesFiles, recipe: VolumeRecipe) -> Volume:

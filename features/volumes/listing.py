@@ -17,6 +17,7 @@ from features.volumes.libraries import require
 from features.volumes.naming import (
     image_name,
     is_mask,
+    named_modalities,
     plain_words,
     session_of,
     subject_of,
@@ -195,7 +196,9 @@ def _row(
     row = ListedSeries(case=case, modality=_modality(series, case), path=place)
     if not series.planes:
         slices, spacing_mm, problem = read_layout(place)
-        problems = (problem,) if problem else ()
+        named = named_modalities(row.modality)
+        doubt = f"{row.modality} may be several modalities: write the one that it is, as CT or T1CE"
+        problems = tuple(filter(None, [problem, doubt if len(named) > 1 else ""]))
         return replace(
             row,
             slices=slices,

@@ -16,6 +16,7 @@ ENTITY = re.compile(
 MODALITIES = {  # of DICOM, by words of a study's names; those with a unit
     "CT": {"CT", "CECT", "NECT", "NCCT", "CTA", "CBCT", "LDCT", "HRCT", "MSCT", "MDCT", "DECT"},
     "PT": {"PET", "PT", "FDG", "SUV", "SUVBW", "SUVLBM", "FMISO", "FLT", "PSMA", "DOTATATE"},
+    "NM": {"SPECT", "NM"},
     "RTDOSE": {"DOSE", "RTDOSE", "PLANDOSE"},
 }
 SEPARATORS = ("_", "-", ".", " ")
@@ -32,6 +33,13 @@ CONTRAST = re.compile(
 )
 WEIGHTING = re.compile(r"(?<![^\W_])t ?([12])(\*|[ _]?star)?(?![0-9])", re.IGNORECASE)
 FAT = _alone("fs|fatsat|fat ?sat|stir|spir|tirm|dixon")
+GLUED = re.compile(  # T1c, CT1, T1FSGd
+    r"(?<![^\W_])(c|ce|gd|km|cm|fs)?(t[12])(?:wi?)?((?:fs|fatsat|gad|gd|ce|km|cm|post|c)*)(?![^\W_])",
+    re.IGNORECASE,
+)
+GLUED_PARTS = re.compile("fatsat|fs|gad|gd|ce|km|cm|post|c", re.IGNORECASE)
+NUMBERED_CT = re.compile(r"(?<![^\W_])CT[12](?![^\W_])", re.IGNORECASE)
+JOINED = re.compile(r"(?<![^\W_])(?:(?:SPECT|PET|PT|FDG)CT|CT(?:PET|PT))(?![^\W_])", re.IGNORECASE)
 KINDS = (
     ("ADC", _alone("adc")),
     ("DWI", _alone(r"dwi|diff\w*|trace\w*")),
@@ -48,6 +56,7 @@ def sequence_name(modality: str, description: str) -> str:
     """
     if modality != "MR":
         return {"PT": "PET"}.get(modality, modality or "image")
+    description = GLUED.sub(_apart, description)
     contrast = "CE" if CONTRAST.search(description) else ""
     for name, pattern in KINDS:
         if pattern.search(description):
@@ -65,11 +74,30 @@ def dicom_modality(name: str) -> str:
 
     T1_post_CT is MRI.
     """
-    if WEIGHTING.search(name):
-        return ""
-    words = {word.upper() for part in WORD.findall(name) for word in part.split("_")}
-    kinds = [kind for kind, own in MODALITIES.items() if words & own]
+    kinds = named_modalities(name)
     return kinds[0] if len(kinds) == 1 else ""
+
+
+def named_modalities(name: str) -> tuple[str, ...]:
+    """The modalities of DICOM that a study's name may mean: CT and PT for PETCT, MR and CT for CT1."""
+    if NUMBERED_CT.search(name):
+        return ("MR", "CT")
+    return ("CT", "PT") if JOINED.search(name) else tuple(_kinds(name))
+
+
+def _kinds(name: str) -> list[str]:
+    """What DICOM calls the modalities that a name has words of; none of MRI."""
+    if WEIGHTING.search(name):
+        return []
+    words = {word.upper() for part in WORD.findall(name) for word in part.split("_")}
+    words |= {word.rstrip("0123456789") for word in words if word.startswith(("CT", "PET"))}
+    return [kind for kind, own in MODALITIES.items() if words & own]
+
+
+def _apart(glued: re.Match[str]) -> str:
+    """The words of a weighting written as one: T1FSGd as T1 FS Gd, c as ce."""
+    parts = [glued[2], *GLUED_PARTS.findall(f"{glued[1] or ''} {glued[3]}")]
+    return " ".join("ce" if part.lower() == "c" else part for part in parts)
 
 
 def image_name(path: Path, case: str = "") -> str:

@@ -87,8 +87,8 @@ MIRP = {
     "ih": f"{_HISTOGRAM} mode entropy uniformity max_grad max_grad_g min_grad min_grad_g",
     "ivh": "auc",
     "cm": "joint_max joint_avg joint_var joint_entr diff_avg diff_var diff_entr sum_avg sum_var sum_entr"
-    " energy contrast dissimilarity inv_diff inv_diff_norm inv_diff_mom inv_diff_mom_norm inv_var corr auto_corr"
-    " clust_tend clust_shade clust_prom info_corr1 info_corr2 mcc",
+    " energy contrast dissimilarity inv_diff inv_diff_norm inv_diff_mom inv_diff_mom_norm inv_var corr"
+    " auto_corr clust_tend clust_shade clust_prom info_corr1 info_corr2 mcc",
     "rlm": "sre lre lgre hgre srlge srhge lrlge lrhge glnu glnu_norm rlnu rlnu_norm r_perc gl_var rl_var"
     " rl_entr",
     "szm": "sze lze lgze hgze szlge szhge lzlge lzhge glnu glnu_norm zsnu zsnu_norm z_perc gl_var zs_var"

@@ -96,7 +96,8 @@ def test_a_word_is_no_region_of_a_label_map(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [("PET", "PT has none"), ("FDG_PET", "PT has none"), ("CT-portal", "CT has none"), ("SUV", "PT has none"),
-     ("Dose", "RTDOSE has none"), ("T1", ""), ("PETCT", ""), ("ADC", "")],
+     ("Dose", "RTDOSE has none"), ("T1", ""), ("PETCT", "may be CT or PET"), ("ADC", ""),
+     ("CT1", "may be MRI or CT"), ("T1ce", ""), ("SPECT", "NM has none")],
 )  # fmt: skip
 def test_n4_of_a_file_goes_by_the_name_of_its_modality(tmp_path, name, words):
     folder = tmp_path / "in"
@@ -107,6 +108,23 @@ def test_n4_of_a_file_goes_by_the_name_of_its_modality(tmp_path, name, words):
     [film] = lay_out_films([job], recipe, tmp_path / "films")
     assert words in film.reason
     assert (film.status == "failed") == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("CT2", "done"), ("FDGCT", "failed"), ("CT_SUV", "failed")]
+)
+def test_a_channel_is_one_modality(tmp_path, name, status):
+    patient(tmp_path / "p", modalities=(name,))
+    files = SeriesFiles(
+        path=tmp_path / "p" / f"{name}_image.nii.gz", mask=tmp_path / "p" / "mask.nii.gz"
+    )
+    job = VolumeJob(name="p", case="p", modalities={name: files})
+    [film] = lay_out_films([job], VolumeRecipe(channels=(name,), tile=32), tmp_path / "films")
+    assert film.status == status
+    [row] = list_series(tmp_path / "p")
+    assert row.problems == (
+        f"{name} may be several modalities: write the one that it is, as CT or T1CE",
+    )
 
 
 def test_files_without_a_frame_of_reference_are_noted_or_registered(tmp_path):
