@@ -11,7 +11,7 @@ from features.errors import VolumeError
 from features.files.atomic import atomic_path
 from features.volumes import nifti, text_headers
 from features.volumes.libraries import simpleitk
-from features.volumes.volume import Grid, Volume, check_axes, turn_to_lps
+from features.volumes.volume import Grid, Volume, check_axes, notes_on_spacing, turn_to_lps
 
 SUFFIXES = (*nifti.SUFFIXES, *text_headers.NRRD_SUFFIXES, *text_headers.META_SUFFIXES)
 
@@ -35,6 +35,7 @@ def read_image_file(path: Path) -> Volume:
     values, grid, slice_axis = turn_to_lps(values, grid)
     lost = nifti.nifti_blanks(path) if nifti.is_nifti(path) else 0
     values, notes = _finite(values, path.name, lost)
+    notes = (*notes, *notes_on_spacing(grid))
     return Volume(values, grid, slice_axis=slice_axis, facts=_facts(grid, slice_axis), notes=notes)
 
 

@@ -13,6 +13,7 @@ from features.volumes.volume import Volume
 
 OTSU_BINS = 256
 STEP_PARTS = 1000.0  # of a mm
+FINEST_PARTS = 10.0  # finer steps than a tenth of a mm are rounded to as much smaller parts
 LEAST_TISSUE = 5e-3  # of the voxels
 N4_ITERATIONS = (50, 50, 50, 50)
 
@@ -76,7 +77,8 @@ def correct_bias(volume: Volume, *, shrink: int = 2) -> Volume:
     sitk = simpleitk()
     image = sitk.GetImageFromArray(volume.values)
     # Steps without the noise of a file format, so that DICOM and NIfTI of a series are corrected alike.
-    image.SetSpacing(round_apart(np.asarray(volume.spacing_mm), STEP_PARTS).tolist())
+    parts = STEP_PARTS / min(1.0, min(volume.spacing_mm) * FINEST_PARTS)
+    image.SetSpacing(round_apart(np.asarray(volume.spacing_mm), parts).tolist())
     region = sitk.GetImageFromArray(inside.astype(np.uint8))
     region.CopyInformation(image)
     factors = [max(1, min(shrink, length // 8)) for length in volume.values.shape[::-1]]

@@ -36,7 +36,8 @@ def read_region_map(path: Path, volume: Volume, roi: int | None = None) -> Mask:
         )
     stored = read_image_file(path)
     chosen, others = _choose(stored.values, roi, path)
-    mask = Mask(stored.values == chosen, stored.grid, f"{path.name}, label {chosen}", stored.notes)
+    own = tuple(note for note in stored.notes if note not in volume.notes)
+    mask = Mask(stored.values == chosen, stored.grid, f"{path.name}, label {chosen}", own)
     card = read_card(path)
     if card:
         mask = replace(

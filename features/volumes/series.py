@@ -33,7 +33,7 @@ from features.volumes.stacking import (
     split_by_part,
     stack_planes,
 )
-from features.volumes.volume import AIR_HU, Volume, check_spacing, turn_to_lps
+from features.volumes.volume import AIR_HU, Volume, check_spacing, notes_on_spacing, turn_to_lps
 
 RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"  # measurements that no image was made of yet
 NO_SLICES = ("SEG", "RTIMAGE")  # images that are no slices
@@ -380,7 +380,7 @@ def read_series(series: Series, *, allow: Collection[Allowance] = ()) -> Volume:
             "slices": len(stack.planes),
             "slice_spacing_mm": stack.step_mm,
         },
-        notes=(*series.notes, *notes, *pixel_notes),
+        notes=(*series.notes, *notes, *pixel_notes, *notes_on_spacing(grid)),
     )
 
 

@@ -25,6 +25,7 @@ MISSING = 0.25  # of a step: slices farther from even places are never taken as 
 ON_PLACE = 0.02  # of a step: a slice so near to a place is taken as it is
 TILT = 1e-3  # mm aside for a mm along the normal
 SHIFT_MM = 0.05  # aside at least; positions may be rounded to tenths
+FINE_MM = 0.1  # pixels below are of micro-CT, and all tolerances in mm are as much smaller
 TURN = 1e-3  # radians between slices of one orientation
 
 
@@ -51,7 +52,7 @@ class Stack:
         """Whether the slices move aside, as with a tilted gantry."""
         aside = np.abs(self.offsets_mm).max()
         length = self.step_mm * self.steps.max()
-        return bool(aside > max(TILT * length, SHIFT_MM))
+        return bool(aside > max(TILT * length, SHIFT_MM * _fineness(self.planes)))
 
 
 def stack_planes(
@@ -98,13 +99,14 @@ def split_by_part(planes: Sequence[Plane]) -> list[tuple[str, list[Plane]]]:
     if any(plane.problem for plane in planes) or len({plane.row_direction for plane in planes}) > 1:
         return [("", list(planes))]
     along, _ = _places(planes)
-    if len(planes) < 2 or np.diff(np.sort(along)).min() > ONE_PLACE_MM:
+    one_place_mm = ONE_PLACE_MM * _fineness(planes)
+    if len(planes) < 2 or np.diff(np.sort(along)).min() > one_place_mm:
         return [("", list(planes))]
     for keyword, words, unit in PARTS:
         groups: dict[str, list[int]] = {}
         for place, plane in enumerate(planes):
             groups.setdefault(plane.parts.get(keyword, ""), []).append(place)
-        if len(groups) > 1 and _cover_the_same(groups, along):
+        if len(groups) > 1 and _cover_the_same(groups, along, one_place_mm):
             return [
                 (
                     f"{words} {value or 'not stated'}{unit if value else ''}",
@@ -122,12 +124,19 @@ def _sort_key(value: str) -> tuple[bool, float, str]:
         return True, 0.0, value
 
 
-def _cover_the_same(groups: dict[str, list[int]], along: NDArray[np.float64]) -> bool:
+def _cover_the_same(
+    groups: dict[str, list[int]], along: NDArray[np.float64], one_place_mm: float
+) -> bool:
     places = [np.sort(along[indices]) for indices in groups.values()]
     if len({len(group) for group in places}) > 1:
         return False
-    apart = all(len(group) < 2 or np.diff(group).min() > ONE_PLACE_MM for group in places)
-    return apart and all(np.abs(group - places[0]).max() < ONE_PLACE_MM for group in places)
+    apart = all(len(group) < 2 or np.diff(group).min() > one_place_mm for group in places)
+    return apart and all(np.abs(group - places[0]).max() < one_place_mm for group in places)
+
+
+def _fineness(planes: Sequence[Plane]) -> float:
+    """What tolerances in mm are multiplied with: below 1 for pixels as small as those of micro-CT."""
+    return min(1.0, *(min(plane.spacing_mm) / FINE_MM for plane in planes))
 
 
 def _places(planes: Sequence[Plane]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -199,7 +208,7 @@ def _single(planes: tuple[Plane, ...], name: str, thickness_mm: float | None) ->
 
 
 def _check_apart(planes: tuple[Plane, ...], along: NDArray[np.float64], name: str) -> None:
-    at_one_place = np.flatnonzero(np.diff(along) < ONE_PLACE_MM)
+    at_one_place = np.flatnonzero(np.diff(along) < ONE_PLACE_MM * _fineness(planes))
     if len(at_one_place):
         first = int(at_one_place[0])
         raise VolumeError(
@@ -218,8 +227,9 @@ def _even_steps(
     total = float(along[-1] - along[0])
     even = total / len(gaps)
     places = np.arange(len(along), dtype=np.float64)
-    if np.abs((along - along[0]) / even - places).max() < _slack(even):
-        return even, places, _rounded(along, even)
+    rounded_mm = ROUNDED_MM * _fineness(planes)
+    if np.abs((along - along[0]) / even - places).max() < _slack(even, rounded_mm):
+        return even, places, _rounded(along, even, rounded_mm)
     step = float(np.sort(gaps)[(len(gaps) - 1) // 2])
     if not allow_gaps:
         _refuse_uneven(planes, gaps, step, name)
@@ -227,7 +237,7 @@ def _even_steps(
     fitted = total / float(counts.sum())
     steps = (along - along[0]) / fitted
     places = np.concatenate([[0.0], np.cumsum(counts)])
-    if np.abs(steps - places).max() < _slack(fitted):
+    if np.abs(steps - places).max() < _slack(fitted, rounded_mm):
         step, steps = fitted, places
     else:
         steps = (along - along[0]) / step
@@ -240,15 +250,15 @@ def _even_steps(
     return step, steps, [note]
 
 
-def _slack(step_mm: float) -> float:
+def _slack(step_mm: float, rounded_mm: float) -> float:
     """How far a slice may lie from its place, in steps."""
-    return min(max(ROUNDED_MM / step_mm, UNEVEN), MISSING)
+    return min(max(rounded_mm / step_mm, UNEVEN), MISSING)
 
 
-def _rounded(along: NDArray[np.float64], step_mm: float) -> list[str]:
+def _rounded(along: NDArray[np.float64], step_mm: float, rounded_mm: float) -> list[str]:
     """A note where slices lie beside even places by more than a position in tenths of a millimetre."""
     beside = float(np.abs(along - along[0] - np.arange(len(along)) * step_mm).max())
-    if beside <= ROUNDED_MM:
+    if beside <= rounded_mm:
         return []
     return [f"slices up to {beside:.2f} mm beside even places are taken as {step_mm:.2f} mm apart"]
 
@@ -284,7 +294,9 @@ def _refuse_tilt(stack: Stack, name: str) -> None:
     last = stack.offsets_mm[-1]
     rise = float(np.hypot(*last) / stack.steps[-1])
     degrees = float(np.degrees(np.arctan2(rise, stack.step_mm)))
-    if np.abs(stack.offsets_mm - np.outer(stack.steps / stack.steps[-1], last)).max() > SHIFT_MM:
+    if np.abs(
+        stack.offsets_mm - np.outer(stack.steps / stack.steps[-1], last)
+    ).max() > SHIFT_MM * _fineness(stack.planes):
         aside = np.abs(stack.offsets_mm).max()
         raise VolumeError(
             f"{name}: its slices do not lie above each other; they move aside by up to {aside:.2f} mm, and "

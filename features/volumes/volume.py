@@ -17,6 +17,10 @@ from features.errors import VolumeError
 SAME_GRID = 1e-2  # of a voxel: grids whose corners differ by less are one
 AIR_HU = -1024.0
 FINEST_MM, COARSEST_MM = 0.01, 100.0  # sides of voxels
+MICRO_MM = (
+    0.002,
+    0.1,
+)  # of all sides, in micro-CT; those of a patient, in metres, are mostly below
 RIGHT_ANGLE = 1e-3  # cosine; float32 in a header leaves less
 PLANES = ("axial", "coronal", "sagittal")  # by the array axis across the slices
 
@@ -134,11 +138,30 @@ def check_spacing(spacing_mm: Sequence[float], name: str, stated: str = "") -> N
         VolumeError: they are.
     """
     if not (min(spacing_mm) >= FINEST_MM and max(spacing_mm) <= COARSEST_MM):
+        if MICRO_MM[0] <= min(spacing_mm) and max(spacing_mm) <= MICRO_MM[1]:
+            return
+        in_metres = min(spacing_mm) > 0 and max(spacing_mm) * 1000 <= COARSEST_MM
+        remedy = (
+            "If they are metres, multiply them by 1000"
+            if in_metres
+            else "Correct the size or its unit"
+        )
         raise VolumeError(
             f"{name}: its voxels are {' x '.join(f'{step:.4g}' for step in spacing_mm)} mm"
             f"{f' ({stated})' if stated else ''}; sides of {FINEST_MM:g} to {COARSEST_MM:g} mm are "
-            "plausible. Correct the size or its unit in the header, or export the series again."
+            f"plausible, and {MICRO_MM[0]:g} to {MICRO_MM[1]:g} mm of micro-CT. {remedy} "
+            "in the header, or export the series again."
         )
+
+
+def notes_on_spacing(grid: Grid) -> tuple[str, ...]:
+    """A note on voxels as fine as those of micro-CT, which a header in metres would state too."""
+    finest = min(grid.spacing_mm)
+    if finest >= FINEST_MM:
+        return ()
+    return (
+        f"voxels of {finest:.3g} mm, as of micro-CT; if the header means metres, multiply them by 1000",
+    )
 
 
 def check_axes(steps_mm: NDArray[np.float64], name: str, stated: str = "") -> None:

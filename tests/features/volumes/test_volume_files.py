@@ -394,3 +394,45 @@ def test_b_values_of_one_enhanced_file_are_told_apart(tmp_path):
     assert "4 slices, b value 800.0 s/mm2" in message
     for rank, part in enumerate(("b value 0.0 s/mm2", "b value 50.0 s/mm2", "b value 800.0 s/mm2")):
         assert np.array_equal(read_volume(path, part).values, VALUES + rank)
+
+
+@pytest.mark.parametrize("spacing", [(0.0055, 0.0055, 0.0055), (0.009, 0.008, 0.05)])
+def test_micro_ct_is_read_with_a_note(tmp_path, spacing):
+    volume = read_volume(written(tmp_path / "a.nii.gz", image(spacing=spacing)))
+    assert volume.spacing_mm == pytest.approx(spacing, rel=1e-6)
+    assert volume.notes == (
+        f"voxels of {min(spacing):g} mm, as of micro-CT; if the header means metres, multiply them by 1000",
+    )
+    slices = series(tmp_path / "dicom", VALUES, modality="CT", spacing_mm=spacing)
+    assert read_volume(slices).spacing_mm == pytest.approx(spacing, rel=1e-3)
+    assert read_volume(written(tmp_path / "b.nrrd", image(spacing=(0.011, 0.02, 0.02)))).notes == ()
+
+
+@pytest.mark.parametrize(
+    "spacing", [(0.0008, 0.0008, 0.005), (0.001, 0.001, 0.001), (0.0015, 0.0015, 0.06)]
+)
+def test_metres_in_place_of_millimetres_are_an_error_with_a_remedy(tmp_path, spacing):
+    for path in (tmp_path / "a.nii", tmp_path / "a.mha"):
+        message = refusal(written(path, image(spacing=spacing)))
+        assert "If they are metres, multiply them by 1000 in the header" in message
+
+
+def test_slices_of_micro_ct_that_share_a_place_or_move_aside_are_an_error(tmp_path):
+    spacing = (0.006, 0.006, 0.006)
+
+    def moved(step):
+        def change(file, index):
+            x, y, z = file.ImagePositionPatient
+            file.ImagePositionPatient = [x, y + step[0] * index, z + (step[1] if index == 2 else 0)]
+
+        return change
+
+    for name, step, words in (
+        ("tilt", (0.003, 0), "a tilted gantry"),
+        ("copy", (0, -0.0058), "share a place"),
+    ):
+        folder = series(
+            tmp_path / name, VALUES, modality="CT", spacing_mm=spacing, change=moved(step)
+        )
+        with pytest.raises(VolumeError, match=words):
+            read_volume(folder)
