@@ -1,6 +1,10 @@
 """Volumes in files of their own: NIfTI, NRRD and MetaImage."""
 
 import math
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +77,11 @@ def read_description(path: Path) -> str:
     if not nifti.is_nifti(path):
         return ""
     reader = simpleitk().ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
-    except RuntimeError:
+        with _by_content(path) as named:
+            reader.SetFileName(str(named))
+            reader.ReadImageInformation()
+    except (RuntimeError, OSError):
         return ""  # the reader of its voxels says why
     return str(reader.GetMetaData("descrip")) if reader.HasMetaDataKey("descrip") else ""
 
@@ -85,11 +90,9 @@ def read_layout(path: Path) -> tuple[int | None, float | None, str]:
     """Slices of a file and their distance in mm, by its header alone, and why it cannot be read."""
     try:
         _check_header(path)
+        reader = _read_information(path)
     except VolumeError as error:
         return None, None, str(error)
-    reader = simpleitk().ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
     return reader.GetSize()[2], float(reader.GetSpacing()[2]), ""
 
 
@@ -101,7 +104,8 @@ def _read(path: Path, affine: NDArray[np.float64]) -> tuple[NDArray[np.float32],
     """The voxels of a file and their grid, by the affine map from the index to mm."""
     sitk = simpleitk()
     try:
-        image = sitk.ReadImage(str(path), sitk.sitkFloat32)
+        with _by_content(path) as named:
+            image = sitk.ReadImage(str(named), sitk.sitkFloat32)
     except RuntimeError as error:
         raise VolumeError(f"{path.name} cannot be read ({_reason(error)}).") from error
     if image.GetDimension() == 4:
@@ -148,12 +152,37 @@ def _check_header(path: Path) -> NDArray[np.float64]:
     return affine
 
 
+@contextmanager
+def _by_content(path: Path) -> Iterator[Path]:
+    """The file under a name that the reader knows its content by: packed NIfTI as .nii.gz, in small letters."""
+    suffix = _suffix(path)
+    if not suffix or path.name.endswith(suffix):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        named = Path(folder) / f"{path.name}{suffix}"
+        try:
+            named.symlink_to(path.resolve())
+        except OSError:  # where links need rights of their own
+            shutil.copyfile(path, named)
+        yield named
+
+
+def _suffix(path: Path) -> str:
+    """What a name ends in by the content of its file; empty where its voxels lie in another file."""
+    if nifti.is_nifti(path):
+        return ".nii.gz" if nifti.is_packed(path) else ".nii"
+    name = path.name.lower()
+    return next((one for one in (".nrrd", ".mha") if name.endswith(one)), "")
+
+
 def _read_information(path: Path) -> Any:
     """The header, by its reader; refuses colours, time series and single pictures."""
     reader = simpleitk().ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with _by_content(path) as named:
+            reader.SetFileName(str(named))
+            reader.ReadImageInformation()
     except RuntimeError as error:
         raise VolumeError(
             f"{path.name} cannot be read ({_reason(error)}). Copy or convert it again."

@@ -71,6 +71,12 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file is packed (gzip), by its first bytes."""
+    with path.open("rb") as file:
+        return file.read(2) == GZIP
+
+
 def check_length(path: Path) -> None:
     """Raise where a file ends before its voxels do; a reader leaves the rest unset without a word.
 
@@ -92,9 +98,8 @@ def check_length(path: Path) -> None:
 
 def _length(path: Path) -> int:
     """The bytes of a file; of a packed one unpacked to its end, where its checksum is."""
-    with path.open("rb") as file:
-        if file.read(2) != GZIP:
-            return path.stat().st_size
+    if not is_packed(path):
+        return path.stat().st_size
     length = 0
     with _opened(path) as file:
         while part := file.read(CHUNK):
@@ -209,9 +214,7 @@ def _nifti_head(path: Path) -> tuple[bytes, str, int]:
 
 def _opened(path: Path) -> IO[bytes]:
     """The file, unpacked where it is packed, whatever its name says."""
-    with path.open("rb") as file:
-        packed = file.read(2) == GZIP
-    return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
+    return cast("IO[bytes]", gzip.open(path, "rb")) if is_packed(path) else path.open("rb")
 
 
 def _compare_forms(

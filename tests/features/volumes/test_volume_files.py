@@ -436,3 +436,27 @@ def test_slices_of_micro_ct_that_share_a_place_or_move_aside_are_an_error(tmp_pa
         )
         with pytest.raises(VolumeError, match=words):
             read_volume(folder)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "b.nii.gz", "C.NII", "D.Nii.Gz", "E.MHA", "f.Nrrd"])
+def test_a_file_is_read_by_its_content_whatever_its_name(tmp_path, name):
+    """Packed NIfTI as .nii, plain NIfTI as .nii.gz, and capitals."""
+    right = written(tmp_path / f"right{name[1:].lower().replace('.gz', '')}", image())
+    content = right.read_bytes()
+    other = tmp_path / name
+    other.write_bytes(gzip.compress(content) if name == "a.nii" or "Gz" in name else content)
+    volume = read_volume(other)
+    assert np.array_equal(volume.values, VALUES)
+    assert volume.grid.is_same_as(read_volume(right).grid)
+    assert read_layout(other) == read_layout(right)
+    if ".nii" in name.lower():
+        assert "cut off" in refusal(shortened_packed(other))
+
+
+def shortened_packed(path):
+    """A NIfTI file without its last voxels, packed or not as it was."""
+    content = path.read_bytes()
+    packed = content[:2] == b"\x1f\x8b"
+    plain = (gzip.decompress(content) if packed else content)[:-6]
+    path.write_bytes(gzip.compress(plain) if packed else plain)
+    return path
