@@ -24,7 +24,7 @@ from features.regions.masks import polygons_from_mask
 from features.slides.names import FILM, file_name
 from features.volumes.cells import Cells, make_cells
 from features.volumes.facts import VolumeFacts
-from features.volumes.film import lay_out, read_facts, read_notes, write_film
+from features.volumes.film import is_whole, lay_out, read_facts, read_notes, write_film
 from features.volumes.jobs import VolumeJob
 from features.volumes.libraries import require
 from features.volumes.predicted import card_path
@@ -48,6 +48,7 @@ class FilmOutcome:
         notes: what was assumed or left out.
         reason: why it failed.
         details: the traceback of an unforeseen error.
+        outdated: whether there was a film of other files or settings, which has been removed.
     """
 
     name: str
@@ -58,6 +59,7 @@ class FilmOutcome:
     notes: tuple[str, ...] = ()
     reason: str = ""
     details: str = ""
+    outdated: bool = False
 
 
 def lay_out_films(
@@ -130,18 +132,20 @@ def _check_films(folder: Path, recipe: VolumeRecipe) -> None:
 
 def _lay_out(job: VolumeJob, recipe: VolumeRecipe, path: Path, *, overwrite: bool) -> FilmOutcome:
     outcome = FilmOutcome(name=job.name, case=job.case, status="failed", path=path)
+    outline = path.with_name(f"{file_name(job.name)}.geojson")
     try:
         request = _request(job, recipe)
-        outline = path.with_name(f"{file_name(job.name)}.geojson")
-        existing = None if overwrite or not outline.is_file() else _existing(path, request)
+        existing = None if overwrite else _existing(path, outline, request)
         if existing:
             return replace(outcome, status="skipped", facts=existing, notes=read_notes(path))
+        outcome = replace(outcome, outdated=_remove_outdated(path, outline, request))
         cells = make_cells(*job.read(recipe), recipe)
         cells = replace(cells, facts=replace(cells.facts, request_sha256=request))
         _write_outline(outline, cells)  # first, as a film that is there is taken as done
         write_film(path, cells.pixels, cells.facts, cells.notes)
     except FeaturesError as error:
-        return replace(outcome, reason=f"{job.name}: {error}")
+        removed = " What was laid out of its earlier files is removed." if outcome.outdated else ""
+        return replace(outcome, reason=f"{job.name}: {error}{removed}")
     except OSError:
         raise  # the disk is full, or the folder is not writable
     except Exception as error:  # noqa: BLE001 - the one guard of the other volumes
@@ -177,12 +181,34 @@ def _file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _existing(path: Path, request: str) -> VolumeFacts | None:
-    """The facts of a film that was laid out of the same files in the same way."""
+def _existing(path: Path, outline: Path, request: str) -> VolumeFacts | None:
+    """The facts of a film that was laid out of the same files in the same way, whole and with its outline."""
     with contextlib.suppress(SlideError):
         facts = read_facts(path)
-        return facts if facts.request_sha256 == request else None
+        same = facts.request_sha256 == request
+        return facts if same and is_whole(path) and _outline_of(outline) == request else None
     return None
+
+
+def _remove_outdated(path: Path, outline: Path, request: str) -> bool:
+    """Remove a film of other files, before the new one can fail: who looks at films would see the old one."""
+    with contextlib.suppress(SlideError):
+        if read_facts(path).request_sha256 == request:
+            return False
+    outdated = path.is_file()
+    path.unlink(missing_ok=True)
+    outline.unlink(missing_ok=True)
+    return outdated
+
+
+def _outline_of(path: Path) -> str:
+    """The request of the film that an outline belongs to; empty where the file is cut off, or changed."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        features, request = stored["features"], stored["request_sha256"]
+        return str(request) if stored["sha256"] == fingerprint({"features": features}) else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _write_outline(path: Path, cells: Cells) -> None:
@@ -197,7 +223,12 @@ def _write_outline(path: Path, cells: Cells) -> None:
         }
         for part in shapely.get_parts(region)
     ]
-    write_atomic(path, json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
+    stored = json.loads(json.dumps(features))  # tuples as the lists that they become
+    sums = {
+        "request_sha256": cells.facts.request_sha256,
+        "sha256": fingerprint({"features": stored}),
+    }
+    write_atomic(path, json.dumps({"type": "FeatureCollection", "features": stored, **sums}) + "\n")
 
 
 def _write_table(path: Path, outcomes: Sequence[FilmOutcome]) -> None:

@@ -81,6 +81,17 @@ def read_facts(path: Path) -> VolumeFacts:
     return _read_description(path)[0]
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a film has all its pixels, by its length; a copy that broke off has its description alone."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            ends = [a + n for a, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        return max(ends) <= path.stat().st_size
+    except (OSError, ValueError, tifffile.TiffFileError, IndexError):
+        return False
+
+
 def read_notes(path: Path) -> tuple[str, ...]:
     """What was assumed or left out when a film was laid out.
 

@@ -154,7 +154,7 @@ def _check_header(path: Path) -> NDArray[np.float64]:
 
 @contextmanager
 def _by_content(path: Path) -> Iterator[Path]:
-    """The file under a name that the reader knows its content by: packed NIfTI as .nii.gz, in small letters."""
+    """The file under a name that tells the reader its content: packed NIfTI as .nii.gz, in small letters."""
     suffix = _suffix(path)
     if not suffix or path.name.endswith(suffix):
         yield path

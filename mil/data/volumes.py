@@ -11,6 +11,7 @@ from features.extraction.films import FilmOutcome, film_jobs, lay_out_films
 from features.extraction.run import Extraction, ExtractionOptions, extract_jobs
 from features.files.atomic import atomic_path
 from features.recipe import Recipe
+from features.slides.names import file_name
 from features.volumes.jobs import SeriesFiles, VolumeJob
 from features.volumes.recipe import VolumeRecipe
 from mil.data.case import Row
@@ -177,12 +178,20 @@ def extract_volumes(
         options.get("progress"),
         overwrite=options.get("overwrite", False),
     )
+    _remove_outdated(out, films)
     jobs, bags = film_jobs(films), None
     if jobs:
         bags = extract_jobs(jobs, replace(recipe, tile=volumes.tile), out, **options)
     cohort = out / "cohort.csv"
     _write_cohort(cohort, films, rows.cells)
     return VolumeExtraction(films, bags, cohort)
+
+
+def _remove_outdated(store: Path, films: Sequence[FilmOutcome]) -> None:
+    """Remove the bags of volumes whose files have changed and cannot be laid out any more."""
+    for film in films:
+        if film.status == "failed" and film.outdated:
+            (store / f"{file_name(film.name)}.h5").unlink(missing_ok=True)
 
 
 def _match(sheet: Sheet) -> dict[str, str]:

@@ -540,3 +540,62 @@ def test_a_missing_package_is_said_at_once_and_not_of_every_file(tmp_path, monke
         list_series(folder)
     with pytest.raises(VolumeError, match=rf"need the package {package}"):
         lay_out_films(jobs_of(folder), RECIPE, tmp_path / "films")
+
+
+@pytest.mark.parametrize("damage", ["", "half", "[]", "fewer", "gone"])
+def test_a_film_whose_outline_is_empty_cut_or_changed_is_laid_out_again(tmp_path, damage):
+    jobs = jobs_of(cohort(tmp_path / "in", 1))
+    [film] = lay_out_films(jobs, RECIPE, tmp_path / "films")
+    outline = tmp_path / "films" / "p0.geojson"
+    whole = outline.read_bytes()
+    stored = json.loads(whole)
+    texts = {"half": whole[: len(whole) // 2], "[]": b"[]", "": b""}
+    stored["features"] = stored["features"][1:]
+    if damage == "gone":
+        outline.unlink()
+    else:
+        outline.write_bytes(texts.get(damage, json.dumps(stored).encode()))
+    assert statuses(lay_out_films(jobs, RECIPE, tmp_path / "films")) == ["done"]
+    assert outline.read_bytes() == whole
+    assert statuses(lay_out_films(jobs, RECIPE, tmp_path / "films")) == ["skipped"]
+    film.path.write_bytes(film.path.read_bytes()[:-200])
+    assert statuses(lay_out_films(jobs, RECIPE, tmp_path / "films")) == ["done"]
+
+
+@pytest.mark.parametrize("change", ["empty", "elsewhere", "above", "part"])
+def test_an_outline_that_became_empty_or_left_the_slices_leaves_no_old_film(tmp_path, change):
+    def written(z_mm):
+        square = np.array([(-8, 22, z_mm), (-4, 22, z_mm), (-4, 26, z_mm), (-8, 26, z_mm)])
+        return small_series.structure_set(tmp_path / "rs.dcm", {"GTV": [square]})
+
+    values = np.random.default_rng(1).integers(0, 900, (6, 12, 12), np.int16)
+    series(tmp_path / "T1", values)
+    files = SeriesFiles(path=tmp_path / "T1", mask=written(8.0))
+    job = VolumeJob(name="p", case="p", modalities={"T1": files})
+    recipe = VolumeRecipe(channels=("T1",), tile=32)
+    [first] = lay_out_films([job], recipe, tmp_path / "films")
+    assert first.status == "done"
+    if change == "empty":
+        small_series.structure_set(tmp_path / "rs.dcm", {"GTV": []})
+    else:
+        written({"elsewhere": 900.0, "above": 23.5, "part": 11.0}[change])
+    [second] = lay_out_films([job], recipe, tmp_path / "films")
+    if change == "part":
+        assert second.status == "done"
+        assert second.facts.positions_mm != first.facts.positions_mm
+        return
+    assert (second.status, second.outdated) == ("failed", True)
+    assert second.reason.endswith("What was laid out of its earlier files is removed.")
+    assert not first.path.exists()
+    assert not (tmp_path / "films" / "p.geojson").exists()
+    written(8.0)
+    assert statuses(lay_out_films([job], recipe, tmp_path / "films")) == ["done"]
+
+
+def test_a_film_stays_while_its_files_are_out_of_reach(tmp_path):
+    jobs = jobs_of(cohort(tmp_path / "in", 1))
+    [film] = lay_out_films(jobs, RECIPE, tmp_path / "films")
+    (tmp_path / "in").rename(tmp_path / "elsewhere")
+    [lost] = lay_out_films(jobs, RECIPE, tmp_path / "films")
+    assert (lost.status, lost.outdated) == ("failed", False)
+    assert film.path.is_file()
