@@ -1,13 +1,14 @@
 """How well is tumour found that nobody has drawn, and what does it do to the diagnosis?
 
-    python -m benchmarks.segmentation --folder FOLDER [--unet] [--large]
+    python -m benchmarks.segmentation --folder FOLDER [--unet] [--large] [--real FOLDER]
 
 Draws the demo cohort into FOLDER (its slides are used again if they are there), and prints one table of what
 is claimed: cross-validated Dice of the segmenter next to colour alone and to all tissue, with learnt and with
 random weights; how it falls with fewer annotated slides, with discs instead of outlines and where drawn
 tumour lacks a part; fresh slides of another seed; and the diagnosis by tiles of annotations, of masks of
 each fold and of all tissue, on the same folds. ``--unet`` adds the U-Net and the mean of both, about half a
-minute of one core per fold; ``--large`` a sparse slide of 100,000 px, in a process of its own.
+minute of one core per fold; ``--large`` a sparse slide of 100,000 px, in a process of its own; ``--real``
+slides of other kinds, whose outlines a segmenter of the demo must not promise anything of.
 """
 
 import argparse
@@ -26,11 +27,13 @@ import tifffile
 from benchmarks.table import print_table, save
 from features.bags.bag import read_bag, write_bag
 from features.bags.select import select_tiles
-from features.extraction.jobs import JobSettings, jobs_of_rows
+from features.extraction.jobs import JobSettings, SlideJob, jobs_of_rows
 from features.extraction.run import extract_jobs
 from features.lowpower.feature_map import STRIDE, WINDOW_PX, lay_cells
-from features.lowpower.segmenter import load_segmenter, save_segmenter
+from features.lowpower.segmenter import Segmenter, load_segmenter, save_segmenter
 from features.recipe import Recipe
+from features.reference import UNLIKE, UNUSUAL
+from features.regions.annotations import read_annotations
 from features.slides.slide import open_slide
 from features.synthetic import CohortSpec, write_cohort
 from mil.data.cohort import Cohort, load_cohort
@@ -42,7 +45,7 @@ from mil.learning.crossval import fit_anew
 from mil.segmentation.cross_validation import OutOfFold, cross_validate, has_tumour, masks_of
 from mil.segmentation.evaluation import SegmentEvaluation
 from mil.segmentation.folds import case_folds
-from mil.segmentation.learner import COLOUR, MAP, TISSUE, Learner
+from mil.segmentation.learner import COLOUR, MAP, TISSUE, Learner, with_reference
 from mil.segmentation.per_fold import Segmenting, cross_validate_segmented
 from mil.segmentation.settings import SegmentSettings
 from mil.segmentation.slides import DrawnSlide, ReadSlide, drawn_slides
@@ -126,6 +129,48 @@ def fresh_row(folder: Path, other: Path) -> Row:
             masks.setdefault(method, {})[slide.name] = mask
     evaluation = SegmentEvaluation(OutOfFold(slides, masks).scores(), MAP)
     return "fresh slides of another seed", ">= .92", shown(evaluation, MAP)
+
+
+def gate_rows(folder: Path, other: Path, real: Path | None) -> list[Row]:
+    """How often an outline is called unlike what was learnt: of unseen slides of its kind, and of others."""
+    learner = Learner(SegmentSettings(), folder / "maps")
+    slides = learner.read(drawn_of(folder))
+    tumour, none = [], []
+    for fold in case_folds(has_tumour(slides), 5, 0):
+        train, test = ([s for s in slides if s.case in part] for part in (fold.train, fold.test))
+        segmenter = with_reference(learner.fit(train), train)
+        for slide in test:
+            (tumour if slide.target.positive.any() else none).append(
+                ratio_of(segmenter, slide.drawn.job)
+            )
+    segmenter = with_reference(learner.fit(slides), slides)
+    for drawn in drawn_of(other):
+        has_some = read_annotations(drawn.job.annotation()).region(["Tumor"]).area > 0
+        (tumour if has_some else none).append(ratio_of(segmenter, drawn.job))
+    rows = [
+        ("outlines of unseen slides with tumour called unlike", "<= 1 %", counted_above(tumour))
+    ]
+    rows.append(("outlines of slides without tumour called unlike", "", counted_above(none)))
+    for path in sorted(real.iterdir()) if real else []:
+        if path.is_file() and path.suffix in (".svs", ".ndpi"):
+            job = SlideJob(slide=path.stem, files=(path,), fallback_mpp=0.25)
+            rows.append((f"outline of {path.name}", "> 1.5", f"{ratio_of(segmenter, job):.2f}"))
+    return rows
+
+
+def ratio_of(segmenter: Segmenter, job: SlideJob) -> float:
+    """How far what is called tumour on a slide lies from what was learnt."""
+    with job.open() as slide:
+        return segmenter.tumour_map(slide).ratio
+
+
+def counted_above(ratios: Sequence[float]) -> str:
+    """How many are unlike, and unusual."""
+    values = np.array(ratios)
+    return (
+        f"{(values > UNLIKE).sum()}/{len(values)}, unusual {(values > UNUSUAL).sum()}, largest "
+        f"{np.nanmax(values):.2f}, hardly any tumour {np.isnan(values).sum()}"
+    )
 
 
 def tested_by(
@@ -351,6 +396,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--unet", action="store_true")
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--real", type=Path, help="folder with slides of other kinds")
     parser.add_argument("--no-diagnosis", action="store_true")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -361,6 +407,7 @@ def main() -> None:
     draw(options.folder / "fresh", FRESH_SEED)
     rows = main_rows(options.folder, unet=options.unet)
     rows.append(fresh_row(options.folder, options.folder / "fresh"))
+    rows += gate_rows(options.folder, options.folder / "fresh", options.real)
     rows += few_rows(options.folder)
     if not options.no_diagnosis:
         rows += diagnosis_rows(options.folder)

@@ -281,6 +281,9 @@ def _show_applied(applied: "tuple[AppliedSlide, ...]", out: Path) -> int:
             for slide in done
         ]
         show_table(["slide", "tumour", "of the tissue", ""], rows)
+    for slide in done:
+        if slide.note:
+            complain(f"{slide.slide}: {slide.note}")
     failed = [slide for slide in applied if slide.status == "failed"]
     for slide in failed:
         complain(slide.reason)

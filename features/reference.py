@@ -71,6 +71,22 @@ class Reference:
         return _nearest(np.atleast_2d(vector), self.vectors[others]) / max(self.distances)
 
 
+def describe_distance(ratio: float, known: str) -> str:
+    """A ratio in words; empty where the new item lies no further out than the oddest known one.
+
+    It is empty too where the ratio is not known.
+
+    Args:
+        ratio: as ``Reference.ratio``.
+        known: the known items, as ``the training slides``.
+    """
+    if ratio > UNLIKE:
+        return f"unlike {known}: {ratio:.1f} times as far from them as the oddest of them is from the others"
+    if ratio > UNUSUAL:
+        return f"unusual: {ratio:.2f} times as far from {known} as the oddest of them is from the others"
+    return ""
+
+
 def _nearest(items: NDArray[np.floating], known: NDArray[np.floating]) -> float:
     """The largest over (m, D) items of the distance to the nearest of (n, D) known ones.
 

@@ -67,6 +67,17 @@ def _readers_stay():
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _without_flushing():
+    """No test ends the power, and to wait for the disk takes longer than most of them.
+
+    That files are flushed before they take their name is tested where `os.fsync` fails or ends the process.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _interruptible():
     """In a shell's background an interrupt is ignored, and every process started from here would too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

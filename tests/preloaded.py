@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import os
 import pkgutil
 
 import captum.attr
@@ -18,4 +19,5 @@ for package in (cli, features, mil):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
 PIL.Image.preinit()
+os.fsync = lambda _: None  # see `_without_flushing` in conftest.py
 gc.freeze()

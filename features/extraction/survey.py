@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
@@ -29,6 +29,9 @@ from features.regions.masks import (
 from features.regions.placement import Placement, judge_placement
 from features.slides.slide import OVERVIEW_PX, Slide
 from features.tiles.grid import TileGrid, lay_grid
+
+if TYPE_CHECKING:
+    from features.lowpower.tumour_map import TumourMap
 
 SAME_FACTOR = 0.05  # relative difference of two scales that no drawing tells apart
 
@@ -145,7 +148,9 @@ def survey_slide(slide: Slide, job: SlideJob, recipe: Recipe) -> Survey:
         notes=(*slide.notes, *_light_notes(overview), *_colour_notes(slide, recipe)),
     )
     if job.segmenter:
-        return replace(view, segmented=_segment(slide, job.segmenter, view))
+        tumour = _segment(slide, job.segmenter, view)
+        notes = (*view.notes, *filter(None, [tumour.note]))
+        return replace(view, segmented=tumour.region, notes=notes)
     file = job.annotation()
     if file is None:
         return view
@@ -200,7 +205,7 @@ def _plausible_scales(slide: Slide) -> dict[str, float]:
     return {f"taken as {' or '.join(names)}": factor for factor, names in groups}
 
 
-def _segment(slide: Slide, segmenter: Path, view: Survey) -> Region:
+def _segment(slide: Slide, segmenter: Path, view: Survey) -> "TumourMap":
     """What a segmenter calls tumour.
 
     Raises:
@@ -210,7 +215,7 @@ def _segment(slide: Slide, segmenter: Path, view: Survey) -> Region:
     from features.lowpower.feature_map import lay_cells
     from features.lowpower.slide_maps import tumour_map_of
 
-    return tumour_map_of(slide, segmenter, lay_cells(slide, view.tissue_mask)).region
+    return tumour_map_of(slide, segmenter, lay_cells(slide, view.tissue_mask))
 
 
 def note_glass(grid: TileGrid, view: Survey, recipe: Recipe) -> tuple[str, ...]:

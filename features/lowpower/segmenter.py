@@ -1,8 +1,10 @@
 """A segmenter of tumour: its file, which is whole in itself and knows its cases, and its use on a slide."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,6 +24,7 @@ from features.files.atomic import write_atomic
 from features.files.checksum import card_checksum, verify_checksum
 from features.files.parse import parse_json
 from features.lowpower.colour_map import ColourMap
+from features.lowpower.descriptor import Descriptor
 from features.lowpower.feature_map import (
     MAP_MPP,
     CellGrid,
@@ -32,6 +35,7 @@ from features.lowpower.feature_map import (
 )
 from features.lowpower.tumour_map import TumourMap, smooth_over_tissue
 from features.lowpower.unet import UNet, UNetMap
+from features.reference import Reference
 from features.slides.slide import Slide
 from features.stored import check_version
 
@@ -39,7 +43,8 @@ FORMAT = "sarcomil-segmenter"
 FORMAT_VERSION = 1
 Kind = Literal["map", "unet", "both"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Watch = Callable[[Window], None]
+LEAST_CELLS = 25  # .01 mm², called tumour, of which it can be said whether they look like tumour
+Watch = Callable[[Window, NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class SegmenterCard:
         trained_on_slides: fingerprints of their slides, as ``Bag.sources``.
         settings: of training.
         evaluation: how good it is on cases it has not seen, as plain values; empty if that was not measured.
+        reference_cases: case of each slide in ``Segmenter.reference``.
         mpp: micrometres per pixel that it looks at.
     """
 
@@ -88,6 +94,7 @@ class SegmenterCard:
     trained_on_slides: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+    reference_cases: tuple[str, ...] = ()
     mpp: float = MAP_MPP
 
     @property
@@ -106,6 +113,8 @@ class Segmenter:
         linear: the linear head.
         unet: the U-Net.
         colour: a head on colour alone, fitted to the same cells: what the segmenter has to beat.
+        descriptors: (n, 2 C) of what it calls tumour on the slides that it learnt from, by its frozen map;
+            None without one, and in files of earlier versions.
     """
 
     card: SegmenterCard
@@ -113,29 +122,42 @@ class Segmenter:
     linear: LinearHead | None = None
     unet: UNetMap | None = None
     colour: LinearHead | None = None
+    descriptors: NDArray[np.float32] | None = None
 
-    def tumour_map(
-        self, slide: Slide, grid: CellGrid | None = None, watch: Watch = lambda _window: None
-    ) -> TumourMap:
+    @cached_property
+    def reference(self) -> Reference | None:
+        """What it calls tumour on slides that it learnt from: is it such on a new one?"""
+        if self.descriptors is None:
+            return None
+        return Reference(self.descriptors, self.card.reference_cases)
+
+    def tumour_map(self, slide: Slide, grid: CellGrid | None = None) -> TumourMap:
         """The probability of tumour over a slide; parts without tissue are not read.
 
         Args:
             slide: an open slide.
             grid: its cells, if they were laid before.
-            watch: called with every window of the frozen map, as to gather a descriptor from it.
 
         Raises:
             NoTiles: the slide shows no tissue.
             TileError: its pixels cannot be decoded.
         """
         grid = grid or lay_cells(slide)
-        parts = []
+        parts, ratio = [], math.nan
         if self.maps and self.linear:
-            parts.append(map_probability(slide, grid, self.maps, self.linear, watch))
+            tumour = Descriptor(self.maps.channels)
+
+            def gather(window: Window, probability: NDArray[np.float32]) -> None:
+                called = grid.tissue[window.cells] & (probability >= self.card.threshold)
+                tumour.add(window.features[called])
+
+            parts.append(map_probability(slide, grid, self.maps, self.linear, gather))
+            if self.reference and tumour.count >= LEAST_CELLS:
+                ratio = self.reference.ratio(tumour.values())
         if self.unet:
             parts.append(map_probability(slide, grid, self.unet, _first_channel))
         probability = np.asarray(np.mean(parts, axis=0), dtype=np.float32)
-        return as_tumour_map(slide, grid, probability, self.card.threshold)
+        return replace(as_tumour_map(slide, grid, probability, self.card.threshold), ratio=ratio)
 
     def colour_map(self, slide: Slide, grid: CellGrid) -> TumourMap:
         """As ``tumour_map``, by colour alone."""
@@ -149,9 +171,16 @@ def map_probability(
     grid: CellGrid,
     maps: CellMap,
     head: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    watch: Watch = lambda _window: None,
+    watch: Watch = lambda _window, _probability: None,
 ) -> NDArray[np.float32]:
     """What a head makes of every window, smoothed: (rows, columns) probability, 0 on glass.
+
+    Args:
+        slide: open.
+        grid: its cells.
+        maps: what the head reads.
+        head: (..., C) -> (...) probability.
+        watch: called with every window and its probability before smoothing.
 
     Raises:
         NoTiles: the slide shows no tissue.
@@ -163,8 +192,8 @@ def map_probability(
         )
     probability = np.zeros(grid.shape, dtype=np.float32)
     for window in maps.windows(slide, grid):
-        watch(window)
         probability[window.cells] = head(window.features)
+        watch(window, probability[window.cells])
     return smooth_over_tissue(probability, grid.tissue)
 
 
@@ -196,6 +225,8 @@ def save_segmenter(path: Path, segmenter: Segmenter) -> None:
         tensors |= _under("unet", segmenter.unet.network.state_dict())
     if segmenter.colour:
         tensors |= _head_tensors("colour", segmenter.colour)
+    if segmenter.descriptors is not None:
+        tensors["descriptors"] = torch.from_numpy(segmenter.descriptors)
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     facts = {
         "format": FORMAT,
@@ -238,6 +269,7 @@ def load_segmenter(path: Path | str, device: str = "cpu") -> Segmenter:
         linear=heads.get("linear"),
         unet=unet_map,
         colour=heads.get("colour"),
+        descriptors=state["descriptors"].numpy() if "descriptors" in state else None,
     )
 
 
@@ -289,6 +321,7 @@ def _card_of(path: Path, facts: Mapping[str, Any]) -> SegmenterCard:
             trained_on_slides=tuple(facts["trained_on_slides"]),
             settings=facts["settings"],
             evaluation=facts["evaluation"],
+            reference_cases=tuple(facts.get("reference_cases", ())),
             mpp=float(facts["mpp"]),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from shapely.geometry import MultiPolygon, Polygon, mapping
 
 from features.files.atomic import atomic_path, write_atomic
 from features.lowpower.feature_map import CELL_UM, CellGrid
+from features.reference import UNLIKE, describe_distance
 from features.regions.drawing import PREDICTED, Region, polygonal_parts
 from features.regions.masks import polygons_from_mask
 
@@ -24,6 +26,7 @@ SMOOTHING_CELLS = 1.0  # standard deviation
 FINER = 4  # steps of an outline per cell: 5 micrometres
 MIN_PART_UM2 = 1600.0  # of a region or a hole: less than half a tile of 224 px at 40x
 COLOUR = (200, 0, 0)
+LEARNT_FROM = "the tumours that the segmenter learnt from"
 TINT = 0.35  # of the colour, in the overlay
 
 
@@ -37,6 +40,9 @@ class TumourMap:
         threshold: from which a cell is called tumour.
         size_l0: the slide's (width, height).
         bounds_l0: (x, y) of the scanned part's corner, which QuPath counts from.
+        ratio: distance of what is called tumour to the tumours that the segmenter learnt from, in multiples
+            of the largest that one of these has to the others; above 1 unusual, above 1.5 unlike. NaN where
+            it is not known, or hardly anything is called tumour.
     """
 
     probability: NDArray[np.float32]
@@ -44,6 +50,23 @@ class TumourMap:
     threshold: float
     size_l0: tuple[int, int]
     bounds_l0: tuple[int, int] = (0, 0)
+    ratio: float = math.nan
+
+    @property
+    def unlike(self) -> str:
+        """Why the outline promises nothing: it holds no tumour such as was learnt; else empty."""
+        return self._distance if self.ratio > UNLIKE else ""
+
+    @property
+    def note(self) -> str:
+        """A remark on an outline whose tumour is unusual or unlike; empty if it is neither."""
+        beware = ", so that the outline promises nothing" * bool(self.unlike)
+        return f"{self._distance[0].upper()}{self._distance[1:]}{beware}." if self._distance else ""
+
+    @property
+    def _distance(self) -> str:
+        words = describe_distance(self.ratio, LEARNT_FROM)
+        return f"what is called tumour is {words}" if words else ""
 
     @property
     def mask(self) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from mil.answers.predictor import UNPROMISED, Fit, Predictor
 from mil.errors import FitError
 from mil.likeness.reference import describe
 from mil.likeness.rescans import Rescan
+from mil.segmentation.application import AppliedSlide
 
 ANSWERED, UNDECIDED, ABSTAINED, FAILED = "answered", "undecided", "abstained", "failed"
 OUTCOMES = (ANSWERED, UNDECIDED, ABSTAINED, FAILED)
@@ -82,6 +83,7 @@ class NewSlide:
         bag: of its tiles.
         case: its name; empty where it is not known.
         mask: where the tiles come from.
+        segmented: what a segmenter made of it, where one chose the tiles.
         other: further columns of a table for its case.
         rescans: the training slides that it looks like a second scan of.
     """
@@ -89,6 +91,7 @@ class NewSlide:
     bag: Bag
     case: str = ""
     mask: str = ""
+    segmented: AppliedSlide | None = None
     other: Mapping[str, str] = field(default_factory=dict)
     rescans: tuple[Rescan, ...] = ()
 
@@ -175,6 +178,7 @@ def answer_slide(predictor: Predictor, new: NewSlide, relation: Relation) -> tup
         row = replace(row, notes=tuple(notes))
         if predictor.reads_tiles:
             row = _compared(row, predictor, bag, relation, same_region=not how)
+            row = _with_mask(row, new.segmented)
             if row.reason:
                 return row, bag
         return _read(row, predictor, relation, [bag], new), bag
@@ -251,6 +255,16 @@ def _compared(
     if math.isnan(likeness.ratio):
         return replace(row, outcome=ABSTAINED, reason=TOO_FEW_CASES)
     return row
+
+
+def _with_mask(row: Answer, segmented: AppliedSlide | None) -> Answer:
+    """The row with how the slide compares with those that its segmenter learnt from."""
+    if segmented is None or (row.outcome == FAILED and row.reason):
+        return row
+    if segmented.unlike:
+        reasons = filter(None, [row.reason, segmented.unlike])
+        return replace(row, outcome=ABSTAINED, reason="; ".join(reasons))
+    return replace(row, notes=(*row.notes, *filter(None, [segmented.note])))
 
 
 def _seen_by_maker(predictor: Predictor, bag: Bag, known: frozenset[str], case: str) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from features.bags.bag import Bag, read_bag
@@ -13,6 +13,7 @@ from features.slides.names import slide_name
 from mil.answers.predictor import Predictor
 from mil.errors import FitError, RunError
 from mil.runs.inputs import check_region, extract_slides, misfit
+from mil.segmentation.application import AppliedSlide, apply_segmenter
 
 BAG = ".h5"
 ANNOTATIONS, SEGMENTER, ALL_TISSUE = "annotations", "segmenter", "all tissue"
@@ -28,6 +29,7 @@ class NewSlides:
         unusable: by name, why the others have none.
         masks: by name, where tiles come from; of slides that were given as such.
         paths: by name, the files of slides that were given as such.
+        segmented: by name, what a segmenter made of those that it cut.
         outlines: folder with what a segmenter calls tumour, as GeoJSON for QuPath and as pictures; None
             without a segmenter.
         notes: what a reader should know of all of them.
@@ -38,6 +40,7 @@ class NewSlides:
     unusable: Mapping[str, SarcomilError]
     masks: Mapping[str, str]
     paths: Mapping[str, Path]
+    segmented: Mapping[str, AppliedSlide] = field(default_factory=dict)
     outlines: Path | None = None
     notes: tuple[str, ...] = ()
 
@@ -97,13 +100,17 @@ def gather_slides(
         if reason := misfit(path, predictor.recipe):
             unusable.setdefault(name, FitError(reason))
     places = {name: path for name, path in by_name.items() if path.suffix == BAG}
-    outlines = None
+    outlines: Path | None = None
+    segmented: dict[str, AppliedSlide] = {}
     for mask in dict.fromkeys(masks.values()):
         chosen = [paths[name] for name in paths if masks[name] == mask and name not in unusable]
         folder = store / _folder_of(mask, new.segmenter)
         if mask == SEGMENTER and new.segmenter:
             outlines = folder / "outlines"
-            failed = _extract_and_outline(predictor, chosen, folder, outlines, new, progress)
+            failed, applied = _extract_and_outline(
+                predictor, chosen, folder, outlines, new, progress
+            )
+            segmented |= {one.slide: one for one in applied}
         else:
             failed = _extract(predictor, chosen, folder, mask, new, progress)
         unusable |= failed
@@ -116,6 +123,7 @@ def gather_slides(
         unusable=unusable,
         masks=masks,
         paths=paths,
+        segmented=segmented,
         outlines=outlines,
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -128,15 +136,15 @@ def _extract_and_outline(
     outlines: Path,
     new: NewInputs,
     progress: Progress | None,
-) -> dict[str, SarcomilError]:
+) -> tuple[dict[str, SarcomilError], list[AppliedSlide]]:
     """As ``_extract`` with a segmenter, whose maps of the slides become outlines too."""
     from features.lowpower.slide_maps import maps_kept
 
     assert new.segmenter
     with maps_kept():
         failed = _extract(predictor, paths, folder, SEGMENTER, new, progress)
-        _write_outlines(paths, new.segmenter, outlines, new.slide_mpp, progress)
-    return failed
+        applied = _write_outlines(paths, new.segmenter, outlines, new.slide_mpp, progress)
+    return failed, applied
 
 
 def _extract(
@@ -193,19 +201,18 @@ def _write_outlines(
     out: Path,
     slide_mpp: float | None,
     progress: Progress | None,
-) -> None:
+) -> list[AppliedSlide]:
     """Write what a segmenter calls tumour on each slide."""
     from features.extraction.jobs import SlideJob
     from features.lowpower.segmenter import load_segmenter
     from features.lowpower.slide_maps import tumour_map_of
-    from mil.segmentation.application import apply_segmenter
 
     out.mkdir(parents=True, exist_ok=True)
     jobs = [
         SlideJob(slide=slide_name(path.name), files=(path,), fallback_mpp=slide_mpp)
         for path in paths
     ]
-    apply_segmenter(
+    return apply_segmenter(
         load_segmenter(segmenter),
         jobs,
         out,

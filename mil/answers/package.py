@@ -102,7 +102,10 @@ def write_package(
         notes.append(note)
     if finder is not None:
         known = tuple(map(predictor.hide, finder.card.trained_on))
-        nameless = replace(finder.card, trained_on=known, evaluation={}, settings={})
+        like = tuple(map(predictor.hide, finder.card.reference_cases))
+        nameless = replace(
+            finder.card, trained_on=known, reference_cases=like, evaluation={}, settings={}
+        )
         save_segmenter(out / SEGMENTER, replace(finder, card=nameless))
     write_atomic(out / CARD, card.to_markdown(notes))
     others = [path for name in OTHERS if (path := out / name).is_file()]

@@ -214,6 +214,7 @@ def _new_slide(
         bag=bag,
         case=case,
         mask=slides.masks.get(name, _region(bag)),
+        segmented=slides.segmented.get(name),
         other=line.other if line else {},
     )
 

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from features.bags.bag import Bag
 from features.files.atomic import write_atomic
 from features.files.parse import parse_json
-from features.reference import UNLIKE, UNUSUAL, Reference
+from features.reference import UNLIKE, Reference, describe_distance
 from features.regions.masks import is_bright_field
 from features.summary import listed
 from features.tiles.quality import FLAGS
@@ -177,16 +177,9 @@ class SlideReference:
             ratio = self.reference.ratio(describe(bag), cases)
         reasons = [self._strange(bag), self._too_few(bag) if same_region else ""]
         notes = [*self._flag_notes(bag), self._tumour_note(bag)]
-        if ratio > UNLIKE:
-            reasons.append(
-                f"unlike the training slides: {ratio:.1f} times as far from them as the oddest of them is "
-                "from the others"
-            )
-        elif ratio > UNUSUAL:
-            notes.append(
-                f"unusual: {ratio:.2f} times as far from the training slides as the oddest of them is from "
-                "the others"
-            )
+        (reasons if ratio > UNLIKE else notes).append(
+            describe_distance(ratio, "the training slides")
+        )
         return Likeness(
             ratio=ratio,
             abstains="; ".join(reason for reason in reasons if reason),

@@ -1,6 +1,7 @@
 """Apply a segmenter to slides: regions for QuPath, probabilities, pictures, and a table."""
 
 import csv
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -27,6 +28,10 @@ class AppliedSlide:
         tumour_mm2: area that is called tumour.
         tumour_of_tissue: fraction of the tissue that is called tumour.
         trained_on_it: whether the segmenter has learnt from this slide.
+        ratio: how far what is called tumour lies from what was learnt, as ``TumourMap.ratio``; None where
+            that is not known.
+        unlike: why the outline promises nothing, as ``TumourMap.unlike``; else empty.
+        note: a remark on an unusual or unlike outline, which is written all the same.
         reason: why it failed.
     """
 
@@ -35,6 +40,9 @@ class AppliedSlide:
     tumour_mm2: float | None = None
     tumour_of_tissue: float | None = None
     trained_on_it: bool = False
+    ratio: float | None = None
+    unlike: str = ""
+    note: str = ""
     reason: str = ""
 
 
@@ -72,7 +80,8 @@ def apply_segmenter(
         atomic_path(out / TABLE) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.DictWriter(file, [f.name for f in fields(AppliedSlide)], lineterminator="\n")
+        names = [one.name for one in fields(AppliedSlide) if one.name != "unlike"]
+        writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(applied) for applied in done)
     return done
@@ -109,4 +118,7 @@ def _apply(
         tumour_mm2=round(tumour.tumour_mm2, 4),
         tumour_of_tissue=round(tumour.tumour_of_tissue, 4),
         trained_on_it=not sources.isdisjoint(card.trained_on_slides),
+        ratio=None if math.isnan(tumour.ratio) else round(tumour.ratio, 2),
+        unlike=tumour.unlike,
+        note=tumour.note,
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from features.backbones.registry import Backbone, load_backbone
 from features.lowpower.colour_map import ColourMap
+from features.lowpower.descriptor import Descriptor
 from features.lowpower.feature_map import CellMap, FeatureMap, default_backbone
-from features.lowpower.segmenter import Segmenter, SegmenterCard, map_probability
+from features.lowpower.segmenter import LEAST_CELLS, Segmenter, SegmenterCard, map_probability
 from features.lowpower.tumour_map import smooth_over_tissue
 from features.progress import Progress, Silent
 from mil.segmentation.fit import Sample, fit_linear, sample_cells
@@ -109,6 +110,31 @@ class Learner:
             ),
             settings=json.loads(json.dumps(asdict(self.settings))),
         )
+
+
+def with_reference(segmenter: Segmenter, slides: Sequence[ReadSlide]) -> Segmenter:
+    """The segmenter with what it calls tumour on the slides that it learnt from, where they have any.
+
+    Args:
+        segmenter: fitted.
+        slides: that it was fitted to.
+    """
+    if segmenter.linear is None:
+        return segmenter
+    cases, descriptors = [], []
+    for slide in slides:
+        cells = slide.cells[MAP]
+        vectors = cells.vectors[slide.grid.tissue.flat[cells.numbers]]
+        called = vectors[segmenter.linear(vectors) >= segmenter.card.threshold]
+        if slide.target.positive.any() and len(called) >= LEAST_CELLS:
+            tumour = Descriptor(called.shape[1])
+            tumour.add(called)
+            cases.append(slide.case)
+            descriptors.append(tumour.values())
+    if not descriptors:
+        return segmenter
+    card = replace(segmenter.card, reference_cases=tuple(cases))
+    return replace(segmenter, card=card, descriptors=np.stack(descriptors))
 
 
 def read_for(

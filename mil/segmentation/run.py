@@ -33,7 +33,7 @@ from mil.runs.record import NewRun, finish_run
 from mil.segmentation.cross_validation import OutOfFold, cross_validate, has_tumour, masks_of
 from mil.segmentation.evaluation import SegmentEvaluation, write_scores
 from mil.segmentation.folds import case_folds
-from mil.segmentation.learner import Learner, read_for
+from mil.segmentation.learner import Learner, read_for, with_reference
 from mil.segmentation.settings import SegmentSettings
 from mil.segmentation.slides import (
     DrawnSlide,
@@ -150,7 +150,7 @@ def train_segmenter(
         figures = {"folds": len(folds), **evaluation.to_json()}
         write_atomic(new_run.path / EVALUATION, json.dumps(figures, indent=1) + "\n")
     with (progress or Silent()).task("all cases", settings.steps, "steps") as advance:
-        segmenter = learner.fit(slides, advance)
+        segmenter = with_reference(learner.fit(slides, advance), slides)
     if evaluation:
         card = replace(segmenter.card, evaluation=evaluation.to_json())
         segmenter = replace(segmenter, card=card)

@@ -24,6 +24,7 @@ from mil.explanation.target import explanation_target
 from mil.likeness.hidden import COST, hidden
 from mil.likeness.reference import SlideReference
 from mil.report.answers import write_answers
+from mil.segmentation.application import AppliedSlide
 from tests.mil.made import made_bag, made_cohort
 from tests.mil.made_runs import make_run
 
@@ -103,6 +104,23 @@ def test_what_the_segmenter_or_the_backbone_has_learnt_from_proves_nothing(predi
     answers = predict_slides(predictor, slides_of(bag))
     assert answers.slides[0].trained_on == "yes"
     assert "prove nothing" in " ".join(answers.warnings())
+
+
+def test_a_mask_of_a_slide_unlike_the_segmenters_own_answers_nothing(run, predictor):
+    slide = next(iter(run.cases))
+    new = slides_of(run.bag(slide))
+
+    def segmented(**facts):
+        applied = AppliedSlide(slide=slide, status="done", **facts)
+        [row] = predict_slides(predictor, replace(new, segmented={slide: applied})).slides
+        return row
+
+    [row] = predict_slides(predictor, new).slides
+    assert segmented() == row
+    strange = segmented(ratio=2.5, unlike="unlike all", note="Unlike all, so beware.")
+    assert (strange.outcome, strange.reason, strange.values) == ("abstained", "unlike all", {})
+    unusual = segmented(ratio=1.2, note="Unusual.")
+    assert (unusual.outcome, unusual.notes) == (row.outcome, (*row.notes, "Unusual."))
 
 
 def test_one_training_slide_makes_its_whole_case_a_known_one(run, predictor):

@@ -178,8 +178,11 @@ def test_new_slides_are_segmented_once_for_their_tiles_and_their_outlines(
     monkeypatch.setattr(Segmenter, "tumour_map", lambda *args: read.append(args[1]) or find(*args))
     predictor = SimpleNamespace(recipe=read_bag(stores / "all" / "case-1.h5").recipe, backbone=None)
     new = NewInputs(inputs=tuple(files), segmenter=file)
-    failed = _extract_and_outline(predictor, files, tmp_path / "bags", tmp_path / "new", new, None)
+    failed, outlined = _extract_and_outline(
+        predictor, files, tmp_path / "bags", tmp_path / "new", new, None
+    )
     assert failed == {}
+    assert [one.slide for one in outlined] == [path.stem for path in files]
     assert sorted(slide.path for slide in read) == files
     for path in files:
         bag, before = (read_bag(p / f"{path.stem}.h5") for p in (tmp_path / "bags", stores / "all"))

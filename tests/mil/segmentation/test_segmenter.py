@@ -1,6 +1,8 @@
 """A segmenter is learnt, stored, read, applied and judged; colour has no chance on these slides."""
 
+import csv
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -12,11 +14,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from features.errors import FeaturesError
-from features.extraction.jobs import jobs_of_paths
-from features.lowpower.descriptor import DescriptorSums, slide_descriptor
-from features.lowpower.feature_map import CELL_UM, CellGrid, lay_cells
+from features.extraction.jobs import SlideJob, jobs_of_paths
+from features.extraction.survey import survey_slide
+from features.lowpower.feature_map import CELL_UM, CellGrid
 from features.lowpower.segmenter import load_segmenter, read_segmenter_card, save_segmenter
 from features.lowpower.tumour_map import TumourMap, smooth_over_tissue, write_geojson
+from features.recipe import Recipe
 from features.regions.annotations import read_annotations
 from features.regions.masks import coverage
 from features.slides.slide import open_slide
@@ -28,8 +31,10 @@ from mil.segmentation.cross_validation import cross_validate, has_tumour
 from mil.segmentation.evaluation import SegmentEvaluation
 from mil.segmentation.fit import fit_linear, sample_cells
 from mil.segmentation.folds import case_folds
-from mil.segmentation.learner import COLOUR, MAP, probabilities
+from mil.segmentation.learner import COLOUR, MAP, probabilities, with_reference
 from mil.segmentation.run import check_backbone, evaluate_segmenter, train_segmenter
+from tests.features.making import write_tiff
+from tests.mil.segmentation.conftest import draw_slide
 
 
 def test_structure_is_found_where_colour_says_nothing(learner, slides):
@@ -92,12 +97,61 @@ def test_a_file_gives_the_same_map_and_knows_its_cases(segmenter, slides, tmp_pa
     assert not first.probability[~first.grid.tissue].any()
 
 
-def test_one_reading_gives_the_tumour_and_the_descriptor(segmenter, slides):
-    with slides[0].opened() as slide:
-        grid = lay_cells(slide)
-        sums = DescriptorSums(grid, segmenter.maps.channels)
-        segmenter.tumour_map(slide, grid, sums.add)
-        np.testing.assert_array_equal(sums.descriptor(), slide_descriptor(slide, segmenter.maps))
+@pytest.fixture(scope="session")
+def knowing(segmenter, slides):
+    """The segmenter, which knows what it calls tumour on its own slides."""
+    return with_reference(segmenter, slides)
+
+
+def test_what_is_called_tumour_is_compared_with_what_was_learnt(knowing, slides, tmp_path):
+    assert knowing.card.reference_cases == tuple(
+        f"case-{n}" for n in range(1, 6)
+    )  # the sixth has none
+    save_segmenter(tmp_path / "s.safetensors", knowing)
+    loaded = load_segmenter(tmp_path / "s.safetensors")
+    for known in slides[:5]:
+        with known.opened() as slide:
+            assert loaded.tumour_map(slide).ratio < 0.6  # it is one of them, but for half precision
+    assert math.isnan(tumour_of(draw_slide(69, tumour=False), loaded, tmp_path).ratio)
+    like = tumour_of(draw_slide(70), loaded, tmp_path)
+    assert like.ratio == tumour_of(draw_slide(70), knowing, tmp_path).ratio < 1.5
+    assert (like.unlike, like.tumour_mm2 > 0.1) == ("", True)
+    without = replace(loaded, descriptors=None)
+    assert math.isnan(tumour_of(draw_slide(70), without, tmp_path).ratio)
+    strange = tumour_of(with_other_hues(draw_slide(71)), loaded, tmp_path)
+    assert strange.ratio > 1.5
+    assert "times as far from them" in strange.unlike
+    assert strange.note == f"W{strange.unlike[1:]}, so that the outline promises nothing."
+
+
+def tumour_of(picture, segmenter, folder):
+    write_tiff(folder / "new.tiff", [picture], mpp=2.5)
+    with open_slide(folder / "new.tiff") as slide:
+        return segmenter.tumour_map(slide)
+
+
+def with_other_hues(picture):
+    """Green where there was pink; glass stays white."""
+    return np.ascontiguousarray(picture[..., [1, 0, 2]])
+
+
+def test_a_strange_slide_is_outlined_and_named(study, knowing, tmp_path):
+    write_tiff(tmp_path / "green.tiff", [with_other_hues(draw_slide(72))], mpp=2.5)
+    jobs = jobs_of_paths([study.folder / "slides" / "case-2.tiff", tmp_path / "green.tiff"])
+    like, strange = apply_segmenter(knowing, jobs, tmp_path / "out")
+    assert (like.note, like.unlike, strange.status) == ("", "", "done")
+    assert strange.unlike
+    assert (tmp_path / "out" / "green.geojson").exists()
+    with (tmp_path / "out" / "segments.csv").open() as file:
+        rows = {row["slide"]: row for row in csv.DictReader(file)}
+    assert (float(rows["green"]["ratio"]), rows["green"]["note"]) == (strange.ratio, strange.note)
+    file = tmp_path / "s.safetensors"
+    save_segmenter(file, knowing)
+    for path, promised in ((tmp_path / "green.tiff", False), (jobs[0].files[0], True)):
+        with open_slide(path) as slide:
+            job = SlideJob(slide=path.stem, files=(path,), segmenter=file)
+            view = survey_slide(slide, job, Recipe(backbone="resnet18", mpp=2.5))
+        assert (strange.note in view.notes) is not promised
 
 
 def test_a_changed_or_foreign_file_is_refused(segmenter, tmp_path):
