@@ -19,6 +19,7 @@ from mil.data.cohort import Cohort
 NEIGHBOURS = 5  # slides of other cases, nearest by mean features, that a slide is compared with
 TILES = 256  # of a slide that are looked up in the other
 MIN_TILES = 8  # matched in one arrangement: fewer may be chance
+MIN_SLICES = 3  # with equal features, of two patients: one or two may be without anything on them
 ABOVE_CHANCE = 4  # times as many matches as with shuffled matches
 
 
@@ -31,7 +32,7 @@ class Lookalike:
         matches: fields or tiles of one slide that lie in the other in one arrangement.
         compared: those that were looked up.
         scan: how the second lies, by the pictures of the slides; None where their tiles were compared.
-        series: both are of one series of CT or MRI, by its voxels.
+        series: both are of one series of CT or MRI, by its voxels or by slices with equal features.
     """
 
     first: tuple[str, str]
@@ -44,9 +45,12 @@ class Lookalike:
     def __str__(self) -> str:
         (first_case, first), (second_case, second) = self.first, self.second
         if self.series:
+            equal = "all its voxels are equal"
+            if self.matches < self.compared:
+                equal = f"{self.matches} of {self.compared} slices are equal"
             return (
-                f"{first} (case {first_case}) and {second} (case {second_case}) show one series: all its "
-                "voxels are equal. Give both the same case: else a model is tested on what it was trained on."
+                f"{first} (case {first_case}) and {second} (case {second_case}) show one series: {equal}. "
+                "Give both the same case: else a model is tested on what it was trained on."
             )
         what, how = "two scans of one specimen", str(self.scan)
         if self.scan is None:
@@ -82,8 +86,10 @@ def lookalikes(cohort: Cohort) -> Lookalikes:
     slide the nearest tiles lie anywhere; in a second scan, a crop or a copy they lie at one offset. Matches
     by chance are counted with the matches shuffled.
 
-    Volumes are compared by the voxels of their series: slices of two patients lie in one order, and look
-    alike, by nature. Identical bags, which a cohort refuses or counts, are left out.
+    Volumes are compared by the voxels of their series, and by slices with equal features, as where a few
+    voxels were changed: slices of two patients lie in one order, and look alike, by nature. A series that was
+    resampled, or whose scale of grey another highest value has changed, is not recognised. Identical bags,
+    which a cohort refuses or counts, are left out.
     """
     slides = _slides(cohort)
     if any(bag.volume for _, bag in slides):
@@ -119,11 +125,23 @@ def _slides(cohort: Cohort) -> list[tuple[str, Bag]]:
 
 
 def _same_series(slides: Sequence[tuple[str, Bag]]) -> Iterator[Lookalike]:
-    """Pairs of volumes of different cases with a series in common."""
-    for (first_case, first), (second_case, second) in itertools.combinations(slides, 2):
-        if first_case != second_case and first.sources & second.sources:
-            names = (first_case, first.slide), (second_case, second.slide)
+    """Pairs of volumes of different cases with a series in common, or with slices that are equal."""
+    rows = [_distinct_rows(bag) for _, bag in slides]
+    for i, j in itertools.combinations(range(len(slides)), 2):
+        (first_case, first), (second_case, second) = slides[i], slides[j]
+        if first_case == second_case:
+            continue
+        names = (first_case, first.slide), (second_case, second.slide)
+        compared, equal = min(len(rows[i]), len(rows[j])), len(rows[i] & rows[j])
+        if first.sources & second.sources:
             yield Lookalike(*names, len(second), len(second), series=True)
+        elif equal >= MIN_SLICES and 2 * equal >= compared:
+            yield Lookalike(*names, equal, compared, series=True)
+
+
+def _distinct_rows(bag: Bag) -> set[bytes]:
+    """The features of the slices of a volume, each once: black slices of all patients are one."""
+    return {np.ascontiguousarray(row).tobytes() for row in bag.features[:]}
 
 
 def _structures(slides: Sequence[tuple[str, Bag]]) -> list[Structure | None]:

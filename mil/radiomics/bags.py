@@ -31,6 +31,8 @@ IccForm = Literal["ICC2", "ICC3"]
 FEATURES = "features.csv"
 MANY = 3  # features of a case that are not equal by chance
 FEWEST_REPEATED = 3
+ROUNDED = 1e-5  # relative: a number in single precision, or in six digits
+DECIMALS = range(3, 11)  # of a table that may be another, rounded
 LARGEST = 1e30  # float32 ends at 3.4e38, and squares of differences are summed
 
 
@@ -180,7 +182,7 @@ def _refuse_copies(
 ) -> None:
     """Refuse cases whose second reading is the first: their agreement is perfect, and says nothing."""
     known = ~np.isnan(again) & ~np.isnan(first.values[both])
-    alike = (~known | (first.values[both] == again)).all(axis=1) & known.any(axis=1)
+    alike = (~known | _equal_but_rounded(first.values[both], again)).all(axis=1) & known.any(axis=1)
     copies = [first.cases[i] for i, copied in zip(both, alike, strict=True) if copied]
     if not copies or (len(copies) < len(both) and known.sum(axis=1).max() < MANY):
         return
@@ -189,6 +191,29 @@ def _refuse_copies(
         f"{'has' if len(copies) == 1 else 'have'} the numbers of {first.path} ({listed(copies)}): a copy is "
         "no second reading. Name the table of the second drawing, with the cases alone that were drawn again."
     )
+
+
+def _equal_but_rounded(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether numbers are equal but for the rounding of either: in single precision, or to some decimals."""
+    equal = np.isclose(one, other, rtol=ROUNDED, atol=0)
+    for fine, coarse in ((one, other), (other, one)):
+        decimals = _decimals(coarse)
+        if decimals is not None:
+            equal |= np.isclose(
+                np.round(fine, decimals), coarse, rtol=1e-12, atol=10.0 ** -(decimals + 3)
+            )
+    return np.asarray(equal)
+
+
+def _decimals(values: NDArray[np.float64]) -> int | None:
+    """To how many decimals a table is rounded; None where it is not, or to so few that readings agree."""
+    known = values[~np.isnan(values)]
+    fitting = (
+        n
+        for n in DECIMALS
+        if np.allclose(np.round(known, n), known, rtol=1e-12, atol=10.0 ** -(n + 3))
+    )
+    return next(fitting, None)
 
 
 def _unsteady(

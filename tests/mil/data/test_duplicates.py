@@ -197,3 +197,23 @@ def test_volumes_are_compared_by_their_voxels():
     assert not lookalikes(cohort_of(cases)).unknown
     together = [*cases[:2], replace(cases[2], name="c0"), cases[3]]
     assert not lookalikes(SimpleNamespace(cases=together, duplicates=())).pairs
+
+
+@pytest.mark.parametrize(("changed", "named"), [(1, True), (20, True), (30, False)])
+def test_a_series_with_changed_voxels_is_known_by_its_other_slices(changed, named):
+    """All slices but one are equal where one voxel is another; two patients share black slices alone."""
+    first, other, third = (series(f"v{i}", (f"pixels-{i}",)) for i in range(3))
+    features = np.array(first.features)
+    features[3 : 3 + changed] += 0.125
+    black = np.array(third.features)
+    black[2:40] = features[41]
+    cases = [
+        Case(name=f"c{i}", label="ab"[i % 2], bags=(bag,))
+        for i, bag in enumerate(
+            (first, replace(other, features=features), replace(third, features=black))
+        )
+    ]
+    pairs = lookalikes(cohort_of(cases)).pairs
+    assert [str(pair).partition(". ")[0] for pair in pairs] == [
+        f"v0 (case c0) and v1 (case c1) show one series: {42 - changed} of 42 slices are equal"
+    ] * named

@@ -301,3 +301,29 @@ def test_a_second_reading_that_is_the_first_is_refused(readings, tmp_path):
 )  # fmt: skip
 def test_filters_before_a_name_of_pyradiomics_belong_to_it(name, taken):
     assert is_feature(name, "pyradiomics") is taken
+
+
+@pytest.mark.parametrize("rounding", ["6 decimals", "3 decimals", "7 digits", "single", "first"])
+def test_a_second_reading_that_is_the_first_rounded_is_refused(readings, tmp_path, rounding):
+    first, _, x = readings
+    small = x * [1, 1e-3, 1e4]
+    rounded = {
+        "6 decimals": np.round(small, 6), "3 decimals": np.round(small, 3), "first": small,
+        "7 digits": np.array([[float(f"{v:.7g}") for v in row] for row in small]),
+        "single": small.astype(np.float32).astype(float),
+    }[rounding]  # fmt: skip
+    header = ["case", MEAN, NOISE, SHIFTED]
+    rows = np.round(small, 4) if rounding == "first" else small
+    write(first, [[f"P{i:02d}", *rows[i]] for i in range(20)], header)
+    second = write(tmp_path / "b.csv", [[f"P{i:02d}", *rounded[i]] for i in range(4, 12)], header)
+    with pytest.raises(CohortError, match="8 cases of 8 have the numbers of"):
+        radiomics_bags(first, tmp_path / "s", repeat=second, icc=0)
+
+
+def test_two_readings_in_few_decimals_are_two(readings, tmp_path):
+    first, _, x = readings
+    header = ["case", MEAN, NOISE, SHIFTED]
+    write(first, [[f"P{i:02d}", *np.round(x[i], 3)] for i in range(20)], header)
+    rows = [[f"P{i:02d}", *np.round(x[i] + [0.002, 0.003, -0.004], 3)] for i in range(12)]
+    done = radiomics_bags(first, tmp_path / "s", repeat=write(tmp_path / "b.csv", rows, header))
+    assert done.names == (MEAN, NOISE, SHIFTED)
