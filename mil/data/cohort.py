@@ -176,8 +176,8 @@ def assemble(
     store: Path,
     *,
     task: Task | str | None = None,
-    allow_missing: bool = False,
-    allow_duplicates: bool = False,
+    allow_missing: bool | None = False,
+    allow_duplicates: bool | None = False,
     source: str = "the table",
 ) -> Cohort:
     """Join rows of a table to the bags of a store.
@@ -186,9 +186,10 @@ def assemble(
         rows: as ``read_table`` returns them.
         store: folder with one ``<slide>.h5`` per slide.
         task: what is asked of a case, or the name of a task; a diagnosis if not given.
-        allow_missing: go on without slides that lack a bag or an outcome; they are listed as excluded.
+        allow_missing: go on without slides that lack a bag or an outcome; they are listed as excluded. None
+            where it cannot be asked for: messages name what else to do.
         allow_duplicates: go on with slides whose bags are identical, of different specimens whose features
-            are the same; they are counted.
+            are the same; they are counted. None as above.
         source: the table, for messages.
 
     Raises:
@@ -203,9 +204,12 @@ def assemble(
     if excluded and not allow_missing:
         listing = "; ".join(f"{slide} ({reason})" for slide, reason in excluded[:5])
         more = f" and {len(excluded) - 5} more" if len(excluded) > 5 else ""
+        otherwise = "remove their rows"
+        if allow_missing is False:
+            otherwise = "set allow_missing to go on without them"
         raise CohortError(
             f"{len(excluded)} of {len(rows)} rows of {source} cannot be used: {listing}{more}. "
-            "Correct them, or set allow_missing to go on without them."
+            f"Correct them, or {otherwise}."
         )
     if not bags:
         raise CohortError(
@@ -214,7 +218,8 @@ def assemble(
     _check_recipes(list(bags.values()))
     duplicates = _find_twins(list(bags.values()))
     if duplicates and not allow_duplicates:
-        _refuse_twins(duplicates, {row.slide: row.case for row in rows})
+        may_allow = allow_duplicates is False
+        _refuse_twins(duplicates, {row.slide: row.case for row in rows}, may_allow=may_allow)
     # Sorted, so that the order of the table's rows changes no fold and no fit.
     usable = [row for row in rows if row.slide in bags]
     cases = tuple(
@@ -300,14 +305,20 @@ def _find_twins(bags: Sequence[Bag]) -> list[tuple[str, str]]:
     return [(first, second) for second, first in twins.items()]
 
 
-def _refuse_twins(twins: Sequence[tuple[str, str]], case_of: Mapping[str, str]) -> None:
+def _refuse_twins(
+    twins: Sequence[tuple[str, str]], case_of: Mapping[str, str], *, may_allow: bool
+) -> None:
     """Refuse the same slide under two names: it would be trained on and tested."""
     first, second = twins[0]
     more = f", and so are {len(twins) - 1} more pairs" if len(twins) > 1 else ""
+    otherwise = (
+        ", or set allow_duplicates if these are different specimens with the same features"
+        if may_allow
+        else ""
+    )
     raise CohortError(
         f"Slides {first!r} (case {case_of[first]!r}) and {second!r} (case {case_of[second]!r}) are the same "
-        f"slide{more}. Keep one of them in the table, or set allow_duplicates if these are different "
-        "specimens with the same features."
+        f"slide{more}. Keep one of them in the table{otherwise}."
     )
 
 

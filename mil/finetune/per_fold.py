@@ -170,7 +170,7 @@ def fold_cohort(tuning: Tuning, fold: Fold, progress: Progress, frozen: Path) ->
     for outcome in outcomes:
         if outcome.status in ("failed", "excluded"):
             raise FitError(outcome.reason)
-    return assemble(tuning.rows, store, task=tuning.task)
+    return assemble(tuning.rows, store, task=tuning.task, allow_missing=None, allow_duplicates=None)
 
 
 def tuned_folder(store: Path) -> Path:

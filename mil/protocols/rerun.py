@@ -212,7 +212,12 @@ class Rerun:
         path = self._folder(arm, split) / f"classifier-r{split.repeat}-f{split.index}.safetensors"
         if arm.region == SEGMENTED:
             self._segmentation(arm).select(split, self._frozen_stores(arm)[0][1], self.rows_of(arm))
-        cohort = assemble(self.rows_of(arm), self._store(arm, split, trained_on=True))
+        cohort = assemble(
+            self.rows_of(arm),
+            self._store(arm, split, trained_on=True),
+            allow_missing=None,
+            allow_duplicates=None,
+        )
         model = arm.model or TILE_MODEL
         if arm.test not in ("external", "ensemble"):
             check_reserved(replace(cohort, reserved=split_train_test(self.rows)[1]))

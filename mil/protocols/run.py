@@ -69,8 +69,7 @@ class ProtocolResult:
         """How far printed and measured figures may be compared."""
         sentences = [
             f"The data differ: printed was measured on {self.protocol.published_on}; here are "
-            f"{len(self.labels)} cases of {len(set(self.labels.values()))} classes. A difference says "
-            "nothing about either.",
+            f"{len(self.labels)} cases {self._kinds()}. A difference says nothing about either.",
         ]
         if not all(result.arm.model or result.arm.segments for result in self.arms):
             sentences.append(
@@ -100,6 +99,11 @@ class ProtocolResult:
             changes = ", ".join(f"{key}={value}" for key, value in self.protocol.changed.items())
             sentences.append(f"Changed from the study: {changes}.")
         return sentences
+
+    def _kinds(self) -> str:
+        """How many classes the cases are of; where questions make classes of labels, how many labels."""
+        count = len(set(self.labels.values()))
+        return f"with {count} labels" if self.questions else f"of {count} classes"
 
     def _ways_of_counting(self) -> list[str]:
         """What a figure counts, where a case or a slice is tested more than once."""

@@ -131,7 +131,7 @@ class SegmentationArm:
         if key in self._selected:
             return
         work = Segmenting(
-            cohort=assemble(rows, Store(tissue).path),
+            cohort=assemble(rows, Store(tissue).path, allow_missing=None, allow_duplicates=None),
             annotated=[slide.drawn for slide in self.slides],
             others=(),
             learner=self.learner,

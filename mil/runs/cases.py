@@ -17,7 +17,7 @@ def cohort_as_tested(
     cases: list[Case] = []
     cohort = None
     for fold in (fold for fold in folds if fold.repeat == 0):
-        cohort = assemble(rows, stores(fold), task=task)
+        cohort = assemble(rows, stores(fold), task=task, allow_missing=None, allow_duplicates=None)
         cases += cohort.named(fold.test)
     assert cohort
     return replace(cohort, cases=tuple(sorted(cases, key=lambda case: case.name)))

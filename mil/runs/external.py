@@ -177,7 +177,7 @@ def _cohorts(
         store,
         task=run.task,
         allow_missing=allow_missing,
-        allow_duplicates=run.settings.allow_duplicates,
+        allow_duplicates=run.settings.allow_duplicates or None,
         source=source,
     )
     return (cohort,)

@@ -118,7 +118,7 @@ def fold_cohorts(
             store / fold.name,
             task=run.task,
             allow_missing=allow_missing,
-            allow_duplicates=run.settings.allow_duplicates,
+            allow_duplicates=run.settings.allow_duplicates or None,
             source=source,
         )
         for fold in folds

@@ -107,8 +107,8 @@ class Run(RunFacts):
             cohort = assemble(
                 rows,
                 self._store(),
-                allow_missing=settings.allow_missing,
-                allow_duplicates=settings.allow_duplicates,
+                allow_missing=settings.allow_missing or None,
+                allow_duplicates=settings.allow_duplicates or None,
                 task=self.task,
                 source=str(self.table),
             )

@@ -63,6 +63,18 @@ def test_identical_bags_are_used_where_that_is_allowed_and_counted(table, tmp_pa
     assert notes[-1].startswith("2 slides have the same bag as another one, e.g. s2 as s1")
 
 
+def test_what_cannot_be_asked_for_is_no_remedy(tmp_path):
+    """As in a protocol, which has no option for it."""
+    bags = [made_bag("x"), replace(made_bag("y"), features=made_bag("x").features)]
+    for bag in bags:
+        write_bag(tmp_path / f"{bag.slide}.h5", replace(bag, coords_l0=bags[0].coords_l0))
+    rows = rows_of([("c", "x", "a"), ("d", "y", "b")])
+    with pytest.raises(CohortError, match=r"are the same slide\. Keep one of them in the table\.$"):
+        assemble(rows, tmp_path, allow_duplicates=None)
+    with pytest.raises(CohortError, match=r"Correct them, or remove their rows\.$"):
+        assemble([*rows, *rows_of([("e", "z", "b")])], tmp_path, allow_missing=None)
+
+
 def test_the_order_of_rows_changes_nothing(table, tmp_path):
     for slide in ("s1", "s2", "s3"):
         write_bag(tmp_path / "store" / f"{slide}.h5", made_bag(slide))

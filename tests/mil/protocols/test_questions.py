@@ -13,6 +13,7 @@ from mil.protocols.questions import (
     describe_question,
     rows_by_question,
 )
+from mil.protocols.run import ProtocolResult
 
 LABELS = (
     "ARMS",
@@ -206,3 +207,17 @@ def test_usual_words_have_their_class(study, question, label, group):
 def test_labels_of_other_diseases_are_others_without_a_question(study, question, labels):
     rows = rows_with(**dict.fromkeys(labels.split(";"), 1))
     check_labels(question, load_protocol(study).questions[question], rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("thiesen-sampler", "with 3 labels"), ("usta-phase1", "of 3 classes")]
+)
+def test_cases_of_a_table_are_counted_by_class_or_by_label(name, kinds):
+    """A question makes two classes of the three labels."""
+    protocol = load_protocol(name)
+    labels = {f"c{i}": ("ARMS", "erms", "SS")[i % 3] for i in range(7)}
+    questions = {one: count_labels(protocol.questions[one], ROWS) for one in protocol.questions}
+    result = ProtocolResult(
+        protocol=protocol, labels=labels, arms=(), pairs=(), questions=questions
+    )
+    assert f"here are 7 cases {kinds}. A difference" in result.limitations()[0]
