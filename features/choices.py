@@ -12,8 +12,14 @@ from features.errors import SarcomilError
 
 
 def closest(name: str, known: Iterable[str], limit: int = 1) -> list[str]:
-    """The known names most like a misspelled one, the most similar first; none where all differ much."""
-    return get_close_matches(str(name), list(known), limit)
+    """The known names most like a misspelled one, whatever its capitals, the most similar first; none if all
+    differ much.
+    """
+    spellings: dict[str, list[str]] = {}
+    for one in known:
+        spellings.setdefault(one.casefold(), []).append(one)
+    close = get_close_matches(str(name).casefold(), list(spellings), limit)
+    return [one for spelling in close for one in spellings[spelling]][:limit]
 
 
 def suggest(name: str, known: Iterable[str], limit: int = 1) -> str:

@@ -46,6 +46,9 @@ def note_lines(notes: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
     return [f"{listed(on)}: {note}" for note, on in names.items()]
 
 
+SPARE_BYTES = 100_000_000  # that are left free on a disk
+
+
 def format_bytes(n_bytes: float) -> str:
     """``1.2 GB``."""
     return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"

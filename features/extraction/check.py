@@ -16,7 +16,7 @@ from features.regions.drawing import note_exclusions
 from features.regions.placement import note_reach
 from features.slides.find import leftovers, slide_files
 from features.slides.second_scans import SecondScan, find_second_scans, is_comparable
-from features.summary import Summary, format_bytes, listed, tally
+from features.summary import SPARE_BYTES, Summary, format_bytes, listed, tally
 
 SAME_MPP = 1.1  # ratio of micrometres per pixel above which slides count as scanned differently
 COLUMNS = (
@@ -269,10 +269,11 @@ def _summarise_work(summary: Summary, checks: Sequence[SlideCheck], workload: Wo
     summary.facts["disk"] = (
         f"{format_bytes(needed)} of bags expected ({features}, 16 bits); {format_bytes(free)} free at {above}"
     )
-    if needed > free:
+    if needed and needed + SPARE_BYTES > free:
         summary.problems.append(
-            f"The bags need {format_bytes(needed)}, and {format_bytes(free)} are free at {above}. Free some, "
-            "set max_tiles lower, or write them elsewhere."
+            f"The bags need {format_bytes(needed)}, and {format_bytes(free)} are free at {above}, of which "
+            f"{format_bytes(SPARE_BYTES)} are kept free. Free some, set max_tiles lower, or write them "
+            "elsewhere."
         )
 
 

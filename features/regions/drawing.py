@@ -236,7 +236,7 @@ def _normalise_class(name: str) -> tuple[str, ...]:
 def _suggest_class(requested: Sequence[str], present: Iterable[str]) -> str:
     """A sentence that names the class the user may mean; empty if none is similar."""
     folded = {name.casefold(): name for name in present}
-    close = [match for name in requested for match in closest(name.casefold(), folded)]
+    close = [match for name in requested for match in closest(name, folded)]
     if close and folded[close[0]] != UNCLASSIFIED:
         return f" Did you mean {folded[close[0]]!r}?"
     if UNCLASSIFIED in folded:

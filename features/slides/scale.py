@@ -169,7 +169,8 @@ def _power_notes(properties: Mapping[str, str], scale: tuple[float, float]) -> t
         return ()
     return (
         f"The file says {power:g}x and {scale[0]:.4g} µm per pixel, which do not agree: {power:g}x is about "
-        f"{UM_AT_1X / power:.3g} µm. The micrometres are used; if they are wrong, set slide_mpp_force.",
+        f"{UM_AT_1X / power:.3g} µm. The micrometres are used; if they are wrong, extract the "
+        "slide with slide_mpp_force.",
     )
 
 

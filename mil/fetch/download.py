@@ -14,12 +14,11 @@ from typing import Any
 
 from features.files.atomic import flush_folder
 from features.progress import Progress
-from features.summary import format_bytes, listed
+from features.summary import SPARE_BYTES, format_bytes, listed
 from mil.errors import FetchError
 from mil.fetch.service import Attempts, Passing, Service, Stopped
 from mil.fetch.threads import in_threads
 
-SPARE_BYTES = 100_000_000  # that are left free on the disk
 WRONG_CONTENT = 2  # times that a file arrives with a wrong checksum before it is given up
 PART = ".part"
 

@@ -202,8 +202,18 @@ def _plan(
         parts=tuple(parts),
         left_out=left_out,
         n_bytes=sum(one.n_bytes for one in chosen),
+        bytes_there=sum(_bytes_there(one, out) for one in chosen),
         licence="; ".join(terms),
     )
+
+
+def _bytes_there(series: IndexedSeries, out: Path) -> int:
+    """Bytes of a series that are there already, or of the beginnings of its files."""
+    place = out / series_place(series)
+    files = [path for path in place.rglob("*") if path.is_file()]
+    if series.modality == SLIDES:  # a slide of one file is named so itself
+        files += [path for path in place.parent.glob(f"{place.name}.*") if path.is_file()]
+    return min(series.n_bytes, sum(path.stat().st_size for path in files))
 
 
 def _fill(

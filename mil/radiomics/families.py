@@ -15,11 +15,12 @@ from functools import cache
 
 from mil.data.columns import is_follow_up
 from mil.data.names import plain_header
+from mil.tasks.names import TASKS
 
 MODALITY = r"(?:CBCT|CT|PET|PT|MRI?|T[12][A-Za-z0-9+]*|ADC|DWI|FLAIR|SWI|PD|US|SUV)_"
 OUTCOMES = frozenset(  # columns that are an outcome by their name, as plain headers
-    ("label", "labels", "truelabel", "class", "classes", "outcome", "outcomes", "target", "y", "ytrue",
-     "diagnosis", "dx", "event", "status", "response", "responder", "grade", "fnclcc", "mets", "metastasis",
+    (*TASKS, "label", "labels", "truelabel", "class", "classes", "outcome", "outcomes", "target", "y",
+     "ytrue", "dx", "event", "status", "response", "responder", "fnclcc", "mets", "metastasis",
      "metastases", "histology", "subtype", "prediction", "predicted")
 )  # fmt: skip
 

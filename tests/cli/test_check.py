@@ -203,6 +203,16 @@ def test_a_full_disk_is_told_beforehand(study, capsys, monkeypatch):
     assert "and 0.0 MB are free" in err
 
 
+@pytest.mark.parametrize(("free", "problems"), [(105_000_000, 0), (99_000_000, 1)])
+def test_some_of_the_disk_is_kept_free(study, capsys, monkeypatch, free, problems):
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40, free)
+    )
+    found, _, err = checked(study, capsys)
+    assert found == problems
+    assert ("of which 100.0 MB are kept free" in err) == bool(problems)
+
+
 def test_slides_without_a_table_are_checked_too(study, capsys):
     slide = study / "slides" / "case-01-s1.tiff"
     problems, out, err = checked(study, capsys, inputs=(slide,), slides=None, annotations=None)

@@ -80,3 +80,12 @@ def test_a_string_is_no_tuple_of_names():
         Recipe(drop="blur")
     with pytest.raises(FitError, match="clinical is a tuple"):
         FitSettings(clinical="age")
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "close"),
+    [("TRANSMIL", ["TransMIL", "mean"], ["TransMIL"]), ("Ddlps", ["LMS", "DDLPS"], ["DDLPS"]),
+     ("resNet5O", ["ResNet50", "resnet50"], ["ResNet50"]), ("XYZ", ["abc"], [])],
+)  # fmt: skip
+def test_capitals_do_not_count_among_close_names(name, known, close):
+    assert closest(name, known) == close
