@@ -182,7 +182,8 @@ def _refuse_copies(
 ) -> None:
     """Refuse cases whose second reading is the first: their agreement is perfect, and says nothing."""
     known = ~np.isnan(again) & ~np.isnan(first.values[both])
-    alike = (~known | _equal_but_rounded(first.values[both], again)).all(axis=1) & known.any(axis=1)
+    equal = ~known | _equal_but_rounded(first.values[both], again)
+    alike = np.asarray(equal.all(axis=1) & known.any(axis=1))
     copies = [first.cases[i] for i, copied in zip(both, alike, strict=True) if copied]
     if not copies or (len(copies) < len(both) and known.sum(axis=1).max() < MANY):
         return

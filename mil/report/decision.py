@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mil.errors import PredictionsError
@@ -21,6 +22,9 @@ from mil.figures.saving import save_figure
 from mil.runs.run import Run
 
 N_THRESHOLDS = 46
+N_INTERVALS = 5  # thresholds at which several models have their intervals
+BESIDE = 0.13  # of the distance of these: from one model's interval to the next
+THICKEST_PT, THINNER_PT, THINNEST_PT = 2.8, 0.45, 1.2  # of lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +87,23 @@ def write_run_decision(
 
 
 def draw_decisions(curves: Sequence[DecisionCurve], title: str) -> Figure:
-    """Net benefit over the threshold, with the band of each model; below treat-none a model does harm."""
+    """Net benefit over the threshold, with the interval of each model; below treat-none a model does harm.
+
+    One model has its band. Bands of several would hide each other: these have their intervals at a few
+    thresholds, side by side, and lines that are thinner the later they are drawn, so that equal ones show.
+    """
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     models = [curve for curve in curves if curve.name not in (TREAT_ALL, TREAT_NONE)]
     for place, curve in enumerate(models):
         colour = COLOURS[place % len(COLOURS)]
-        axes.plot(curve.threshold, curve.benefit, color=colour, label=curve.name)
-        axes.fill_between(
-            curve.threshold, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0
-        )
+        width = max(THICKEST_PT - THINNER_PT * place, THINNEST_PT)
+        axes.plot(curve.threshold, curve.benefit, color=colour, label=curve.name, linewidth=width)
+        if len(models) == 1:
+            band = (curve.threshold, curve.low, curve.high)
+            axes.fill_between(*band, color=colour, alpha=0.12, linewidth=0)
+        else:
+            _draw_intervals(axes, curve, colour, place, len(models))
     for name, dashes in ((TREAT_ALL, (4, 3)), (TREAT_NONE, (1, 2))):
         curve = next(curve for curve in curves if curve.name == name)
         axes.plot(curve.threshold, curve.benefit, color="black", linestyle=(0, dashes), label=name)
@@ -105,3 +116,16 @@ def draw_decisions(curves: Sequence[DecisionCurve], title: str) -> Figure:
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _draw_intervals(axes: Axes, curve: DecisionCurve, colour: str, place: int, n: int) -> None:
+    """The intervals of one of n models at a few thresholds, beside those of the others."""
+    first, last = float(curve.threshold[0]), float(curve.threshold[-1])
+    step = (last - first) / N_INTERVALS
+    beside = (place - (n - 1) / 2) * min(BESIDE, 0.8 / n) * step
+    at = first + (np.arange(N_INTERVALS) + 0.5) * step + beside
+    low, benefit, high = (
+        np.interp(at, curve.threshold, values) for values in (curve.low, curve.benefit, curve.high)
+    )
+    axes.vlines(at, low, high, color=colour, linewidth=1.3, alpha=0.75)
+    axes.scatter(at, benefit, s=14, color=colour, zorder=3)

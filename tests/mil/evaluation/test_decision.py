@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PolyCollection
 
 from mil.errors import PredictionsError
 from mil.evaluation.classification.predictions import ClassPredictions
@@ -200,6 +201,27 @@ def test_no_model_has_the_colour_of_treating_all_and_the_legend_lies_on_no_curve
     figure.draw_without_rendering()
     assert axes.get_legend() is None
     assert not figure.legends[0].get_window_extent().overlaps(axes.get_window_extent())
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 7])
+def test_intervals_of_several_models_stand_side_by_side(n):
+    """One model has a band; the intervals of several share no threshold, and are those of the curves."""
+    curves = decision_curves(predictions(), "a", AT)
+    model = next(curve for curve in curves if curve.name == "good")
+    rules = [curve for curve in curves if curve.name in (TREAT_ALL, TREAT_NONE)]
+    models = [replace(model, name=f"m{i}") for i in range(n)]
+    [axes] = draw_decisions([*models, *rules], "a").axes
+    whiskers = [one for one in axes.collections if isinstance(one, LineCollection)]
+    bands = [one for one in axes.collections if isinstance(one, PolyCollection)]
+    assert (len(whiskers), len(bands)) == ((0, 1) if n == 1 else (n, 0))
+    ends = np.array([segment for one in whiskers for segment in one.get_segments()]).reshape(
+        -1, 2, 2
+    )
+    at = np.sort(ends[:, 0, 0])
+    assert (np.diff(at) > 1e-3).all()
+    assert all(AT[0] < place < AT[-1] for place in at)
+    np.testing.assert_allclose(ends[:, 0, 1], np.interp(ends[:, 0, 0], AT, model.low))
+    np.testing.assert_allclose(ends[:, 1, 1], np.interp(ends[:, 0, 0], AT, model.high))
 
 
 def test_a_grade_or_a_higher_one_is_that_sum_of_classes():

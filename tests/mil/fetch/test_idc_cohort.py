@@ -194,15 +194,15 @@ def test_what_others_computed_and_cannot_be_read_is_left_out(collection, fetch_s
 def test_a_dry_run_counts_what_is_there_and_begun(collection, fetch_series, tmp_path):
     for case, modality, n in (("p1", "CT", 3), ("p2", "MR", 2), ("p3", "SM", 1), ("p3", "SM", 2)):
         collection.add(case, modality, random_files(n, f"{case} {modality} {n}"))
-    assert fetch_series("made_sarcoma", out="there", dry_run=True).bytes_there == 0
-    done = fetch_series("made_sarcoma", out="there")
-    planned = fetch_series("made_sarcoma", out="there", dry_run=True)
+    assert fetch_series("made_sarcoma", out=tmp_path / "there", dry_run=True).bytes_there == 0
+    done = fetch_series("made_sarcoma", out=tmp_path / "there")
+    planned = fetch_series("made_sarcoma", out=tmp_path / "there", dry_run=True)
     assert planned.bytes_there == pytest.approx(planned.n_bytes, abs=2)
     half, gone = sorted(done.files, key=lambda file: file.place)[:2]
     path = done.out / half.place
     path.rename(half.part(done.out))
     (done.out / gone.place).unlink()
-    again = fetch_series("made_sarcoma", out="there", dry_run=True)
+    again = fetch_series("made_sarcoma", out=tmp_path / "there", dry_run=True)
     assert again.bytes_there == pytest.approx(planned.bytes_there - gone.size, abs=2)
 
 
