@@ -17,7 +17,9 @@ _PARAMETER = re.compile(
 NAMES = ("assigned", "compound", "called", "bracketed", "subject")
 
 _running: dict[str, str] = {}
-_of_all_verbs: dict[str, str] = {}
+_of_all_verbs: dict[str, str] = {
+    "external_validation": "mil external"
+}  # a verb, where one is meant
 
 
 def use_flags(flags: Mapping[str, str]) -> None:

@@ -311,7 +311,8 @@ class Run(RunFacts):
             raise RunError(
                 f"{self.path} fine-tuned a backbone in each fold: its models read different features and are "
                 "no ensemble over one bag store. They can be tested on external cases; to answer for new "
-                "slides, cross-validate on bags of one backbone."
+                "slides, cross-validate on bags of one backbone. Slides of external cases, with labels, are "
+                "embedded by every backbone (external_validation)."
             )
         return self.fits(model)
 

@@ -70,3 +70,8 @@ def test_a_parameter_of_another_verb_is_its_flag_if_it_cannot_be_a_word():
         )
     finally:
         use_flags({})
+
+
+def test_a_function_that_another_verb_is_for_is_that_verb():
+    text = "embedded by every backbone (external_validation)."
+    assert with_flags(text) == "embedded by every backbone (mil external)."
