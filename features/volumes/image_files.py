@@ -89,11 +89,11 @@ def read_description(path: Path) -> str:
 def read_layout(path: Path) -> tuple[int | None, float | None, str]:
     """Slices of a file and their distance in mm, by its header alone, and why it cannot be read."""
     try:
-        _check_header(path)
+        affine = _check_header(path)
         reader = _read_information(path)
     except VolumeError as error:
         return None, None, str(error)
-    return reader.GetSize()[2], float(reader.GetSpacing()[2]), ""
+    return reader.GetSize()[2], float(np.linalg.norm(affine[:3, 2])), ""
 
 
 def _facts(grid: Grid, slice_axis: int) -> dict[str, str | float]:
@@ -148,7 +148,9 @@ def _check_header(path: Path) -> NDArray[np.float64]:
     direction = np.array(reader.GetDirection()).reshape(n, n)[:3, :3]
     affine[:3, :3] = direction * reader.GetSpacing()[:3]
     affine[:3, 3] = reader.GetOrigin()[:3]
-    check_axes(affine[:3, :3], path.name)
+    unit_mm = text_headers.unit_mm(path)
+    affine[:3] *= unit_mm
+    check_axes(affine[:3, :3], path.name, f"its unit is {unit_mm:g} mm" if unit_mm != 1 else "")
     return affine
 
 

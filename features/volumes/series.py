@@ -24,6 +24,7 @@ from features.volumes.headers import (
     text,
 )
 from features.volumes.image_files import is_image_file, read_image_file
+from features.volumes.members import notes_of, problem_of
 from features.volumes.naming import sequence_name
 from features.volumes.pixels import read_planes
 from features.volumes.stacking import (
@@ -258,14 +259,6 @@ def _series_of(members: list[tuple[Path, Any]]) -> list[Series]:
     with lenient():
         facts = facts_of(first)
         thickness = facts.get("slice_thickness_mm")
-        frames = sorted({text(header, "FrameOfReferenceUID") for _, header in members})
-        notes = [
-            f"{file.name} may show text in its pixels (BurnedInAnnotation is YES)"
-            for file, header in members
-            if text(header, "BurnedInAnnotation") == "YES"
-        ][:1]
-        if text(first, "Modality") == "CT" and any(_states_no_hu(header) for _, header in members):
-            notes.append("stored values are taken as HU, as files of CT state no RescaleIntercept")
         series = Series(
             paths=(),
             uid=text(first, "SeriesInstanceUID"),
@@ -274,16 +267,13 @@ def _series_of(members: list[tuple[Path, Any]]) -> list[Series]:
             modality=text(first, "Modality"),
             study=text(first, "StudyInstanceUID"),
             study_date=text(first, "StudyDate"),
-            frame_of_reference=frames[0],
+            frame_of_reference=min(text(header, "FrameOfReferenceUID") for _, header in members),
             thickness_mm=thickness if isinstance(thickness, float) else None,
             facts=tuple(facts.items()),
-            notes=tuple(notes),
+            notes=notes_of(members),
         )
-    if len(frames) > 1:
-        problem = (
-            f"its files name {len(frames)} frames of reference. Leave the files of one of them."
-        )
-        planes = [replace(plane, problem=plane.problem or problem) for plane in planes]
+    if not any(plane.problem for plane in planes) and (problem := problem_of(members)):
+        planes = [replace(plane, problem=problem) for plane in planes]
     return [
         replace(
             series,
@@ -293,12 +283,6 @@ def _series_of(members: list[tuple[Path, Any]]) -> list[Series]:
         )
         for part, group in split_by_part(planes)
     ]
-
-
-def _states_no_hu(header: Any) -> bool:
-    """Whether a file of one slice does not say what its values are in HU."""
-    groups = "PerFrameFunctionalGroupsSequence" in header
-    return not groups and text(header, "RescaleIntercept") == ""
 
 
 def choose_series(path: Path, series: str = "") -> Series:

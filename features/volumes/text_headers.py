@@ -26,11 +26,14 @@ SPACES = {
     "left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las",
 }  # fmt: skip
 NRRD_PLACE = ("space directions", "space origin")
+SPACE_UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "µm": 0.001, "": 1.0}
+META_SCALE = {"elementtointensityfunctionslope": 1.0, "elementtointensityfunctionoffset": 0.0}
 META_PLACE = {  # what a reader takes each from
     "ElementSpacing": ("elementspacing",),
     "Offset": ("offset", "position", "origin"),
     "TransformMatrix": ("transformmatrix", "rotation", "orientation"),
 }
+QUOTED = re.compile(r'"([^"]*)"')
 DATA_FILE = ("elementdatafile", "data file", "datafile")
 FIELD = re.compile(r"^([^#:=\r\n]+?)[ \t]*(?:=|:(?!=))[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 END = re.compile(rb"\r?\n\r?\n|^ElementDataFile[^\n]*\n", re.MULTILINE | re.IGNORECASE)
@@ -66,11 +69,35 @@ def check_place(path: Path) -> None:
             f"{path.name} has no {' and no '.join(missing)}: where it lies in the patient is not known. "
             f"{AGAIN}"
         )
+    if scaled := [
+        key for key, plain in META_SCALE.items() if _number(fields.get(key, str(plain))) != plain
+    ]:
+        raise VolumeError(
+            f"{path.name} scales its values by a function ({scaled[0]}), which is not read. {AGAIN}"
+        )
     if any(_number(part) <= 0 for part in fields["elementspacing"].split()):
         raise VolumeError(
             f"{path.name}: its voxels are {fields['elementspacing']} mm (ElementSpacing), but each side must "
             f"be above 0. {AGAIN}"
         )
+
+
+def unit_mm(path: Path) -> float:
+    """Millimetres of the unit that a header states for its places; readers take all numbers as millimetres.
+
+    Raises:
+        VolumeError: its axes have several units, or one that is no length.
+    """
+    units = {
+        unit.lower() for unit in QUOTED.findall(_read(path).fields.get("space units", ""))
+    } or {""}
+    unit = units.pop()
+    if units or unit not in SPACE_UNITS_MM:
+        raise VolumeError(
+            f"{path.name} states its places in {', '.join(sorted({unit, *units}))} (space units). Write "
+            "all in mm."
+        )
+    return SPACE_UNITS_MM[unit]
 
 
 def _check_nrrd(name: str, fields: dict[str, str]) -> None:

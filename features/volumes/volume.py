@@ -140,7 +140,9 @@ def check_spacing(spacing_mm: Sequence[float], name: str, stated: str = "") -> N
     if not (min(spacing_mm) >= FINEST_MM and max(spacing_mm) <= COARSEST_MM):
         if MICRO_MM[0] <= min(spacing_mm) and max(spacing_mm) <= MICRO_MM[1]:
             return
-        in_metres = min(spacing_mm) > 0 and max(spacing_mm) * 1000 <= COARSEST_MM
+        in_metres = (
+            not stated and 0 < 1000 * min(spacing_mm) <= 1000 * max(spacing_mm) <= COARSEST_MM
+        )
         remedy = (
             "If they are metres, multiply them by 1000"
             if in_metres

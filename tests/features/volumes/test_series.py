@@ -471,3 +471,48 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, packag
     message = refusal(folder if package == "pydicom" else tmp_path / "a.mha")
     assert f"need the package {package}" in message
     assert "sarcomil[volumes]" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda file: setattr(file, "PatientID", "other"), "its files name 2 patients"),
+        (lambda file: setattr(file, "Modality", "CT"), "its files name 2 modalities"),
+        (lambda file: setattr(file, "PatientPosition", "FFS"), "2 positions of the patient"),
+        (lambda file: setattr(file, "PhotometricInterpretation", "MONOCHROME1"), "2 ways of showing"),
+        (lambda file: setattr(file, "RescaleIntercept", -1000), "state no RescaleIntercept, as 000.dcm"),
+        (lambda file: setattr(file, "RescaleSlope", 0.5), "state no RescaleSlope, as 000.dcm"),
+        (lambda file: setattr(file, "Units", "GML"), "its files name 2 units"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("index", [2, 5])
+def test_slices_of_two_scans_in_one_series_are_refused(tmp_path, change, words, index):
+    """As where two exports were merged, or another tool has written a part."""
+
+    def both(file, place):
+        file.PatientPosition, file.Units = "HFS", "BQML"
+        if place == index:
+            change(file)
+
+    series(tmp_path, VALUES, change=both)
+    message = refusal(tmp_path)
+    assert words in message
+    assert "secret" not in message
+    [one] = find_series(tmp_path)
+    assert words in one.problem()
+
+
+@pytest.mark.parametrize(
+    ("units", "noted"), [("BQML", True), ("CNTS", True), ("GML", False), ("", False)]
+)
+def test_pet_that_is_no_suv_is_noted(tmp_path, units, noted):
+    def change(file, index):
+        file.RescaleSlope, file.RescaleIntercept = 1.5 + index, 0
+        if units:
+            file.Units = units
+
+    volume = read_volume(series(tmp_path, VALUES, modality="PT", change=change))
+    expected = (
+        f"values of PET are in {units}, no SUV: between patients they differ by dose and weight too"
+    )
+    assert volume.notes == (expected,) * noted

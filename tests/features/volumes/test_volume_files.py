@@ -460,3 +460,34 @@ def shortened_packed(path):
     plain = (gzip.decompress(content) if packed else content)[:-6]
     path.write_bytes(gzip.compress(plain) if packed else plain)
     return path
+
+
+@pytest.mark.parametrize(
+    ("unit", "spacing"),
+    [
+        ('"cm" "cm" "cm"', (0.15, 0.1, 0.3)), ('"um" "um" "um"', (1500, 1000, 3000)), ('"mm" "mm" "mm"', (1.5, 1, 3)),
+    ],
+)  # fmt: skip
+def test_units_of_nrrd_are_read(tmp_path, unit, spacing):
+    path = written(tmp_path / "a.nrrd", image(spacing=spacing, origin=(0.0, 0.0, 0.0)))
+    rewritten(path, b"kinds", f"kinds: domain domain domain\nspace units: {unit}".encode())
+    assert read_volume(path).spacing_mm == pytest.approx((1.5, 1.0, 3.0))
+    assert read_layout(path)[1] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"), [('"cm" "mm" "mm"', "cm, mm"), ('"s" "s" "s"', "in s ")]
+)
+def test_units_of_nrrd_that_are_no_length_or_differ_are_refused(tmp_path, unit, words):
+    path = written(tmp_path / "a.nrrd", image())
+    assert words in refusal(rewritten(path, b"kinds", f"space units: {unit}".encode()))
+
+
+@pytest.mark.parametrize(
+    "line", ["ElementToIntensityFunctionSlope = 0.5", "ElementToIntensityFunctionOffset = -1024"]
+)
+def test_values_that_metaimage_scales_are_refused(tmp_path, line):
+    path = written(tmp_path / "a.mha", image())
+    rewritten(path, b"CenterOfRotation", f"ElementToIntensityFunction{line}".encode())
+    assert "scales its values by a function" in refusal(path)
+    assert "scales its values" in read_layout(path)[2]
