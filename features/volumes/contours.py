@@ -23,6 +23,7 @@ FLAT = 0.5  # of a voxel: how far the points of a contour may lie from its plane
 NOISE_MM = 0.05  # contours nearer than this lie in one plane
 ONE_PLANE = 0.2  # of the distance of planes: contours nearer than this lie in one
 TIE = 1e-4  # of a step: a contour half way between two slices is in the upper
+BESIDE_SLICE = 0.25  # of a step: contours farther from their slices are noted
 ON_PLANE = 1e-3  # of a step: a slice so near to a plane of contours has its outlines
 GAP = 1.5  # distances of planes: where they are farther apart, contours are missing
 COPY_PX = 0.25  # an outline nearer than this to another all along is its copy
@@ -204,6 +205,11 @@ def _at_slices(
     values = np.zeros((count, *drawn.shape[1:]), dtype=np.bool_)
     own = np.clip(np.floor(places + 0.5 + TIE).astype(int), 0, count - 1)
     if len(np.unique(own)) == len(own):
+        beside = float(np.abs(places - own).max())
+        if beside > BESIDE_SLICE:
+            notes.append(
+                f"contours lie up to {beside * step_mm:.2f} mm beside the slices that they are taken to"
+            )
         values[own] = drawn
         return values, own.tolist(), math.nan
     gaps = np.diff(places)

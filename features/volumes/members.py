@@ -36,6 +36,9 @@ def problem_of(members: Members) -> str:
                 values -= {""}
             if len(values) > 1:
                 return f"its files name {len(values)} {words}. {remedy}"
+        for path, header in members:
+            if problem := _problem_of_frames(path, header):
+                return problem
         if text(members[0][1], "Modality") in MEASURED:
             for keyword in SCALED:
                 without = [path for path, header in members if not _states(header, keyword)]
@@ -66,6 +69,18 @@ def notes_of(members: Members) -> tuple[str, ...]:
                 f"values of PET are in {units}, no SUV: between patients they differ by dose and weight too"
             )
     return tuple(notes)
+
+
+def _problem_of_frames(path: Path, header: Any) -> str:
+    """Why the frames of a file of many are of several scales; empty if they are not."""
+    frames = header.get("PerFrameFunctionalGroupsSequence") or []
+    scaled = sum("PixelValueTransformationSequence" in frame for frame in frames)
+    if scaled in (0, len(frames)):
+        return ""
+    return (
+        f"{len(frames) - scaled} of the {len(frames)} frames of {path.name} state no RescaleSlope: their "
+        "values are on another scale. Export the series again."
+    )
 
 
 def _states(header: Any, keyword: str) -> bool:

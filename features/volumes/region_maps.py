@@ -13,6 +13,7 @@ from features.volumes.image_files import is_image_file, read_image_file
 from features.volumes.predicted import read_card
 from features.volumes.volume import Volume
 
+MOST_INSIDE = 0.5  # of an image; more is noted, as of a map with 0 inside
 MAX_BEYOND = 0.01  # of a region may lie beyond the image
 SHOWN = 12  # numbers in an error
 
@@ -51,6 +52,8 @@ def read_region_map(path: Path, volume: Volume, roi: int | None = None) -> Mask:
         )
     moved = _place(mask, volume, path)
     notes = [f"labels {', '.join(map(str, others))} left out"] if others else []
+    if (share := float(moved.values.mean())) > MOST_INSIDE:
+        notes.append(f"{share:.0%} of the image is inside: is 0 what lies outside?")
     return replace(moved, notes=(*notes, *moved.notes))
 
 

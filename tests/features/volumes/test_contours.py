@@ -396,3 +396,13 @@ def test_outlines_of_any_region_give_it_back(seed, share):
         for outline in pixel_edges(region[place])
     ]
     assert np.array_equal(mask_of_contours(contours, grid).values, region)
+
+
+@pytest.mark.parametrize(
+    ("beside", "noted"), [(0.45, "1.35"), (-0.3, "0.90"), (0.2, ""), (0.0, "")]
+)
+def test_contours_beside_their_slices_are_noted(beside, noted):
+    region = mask(*(rectangle(2, 3, 7, 9, z + beside) for z in (1, 2, 3)))
+    words = f"contours lie up to {noted} mm beside the slices that they are taken to"
+    assert region.notes == (words,) * bool(noted)
+    assert np.flatnonzero(region.values.any(axis=(1, 2))).tolist() == [1, 2, 3]

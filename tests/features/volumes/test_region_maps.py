@@ -118,3 +118,12 @@ def test_a_map_on_other_slices_keeps_the_volume_as_drawn(tmp_path, volume):
     mask = read_region_map(path, volume)
     assert mask.drawn_ml == pytest.approx(72 * 1.5 * 6 / 1000)
     assert "its volume changed by" in mask.notes[0]
+
+
+@pytest.mark.parametrize(("inside", "noted"), [(0.95, True), (0.4, False)])
+def test_a_map_that_is_nearly_all_inside_is_noted(tmp_path, volume, inside, noted):
+    """As where 0 is the tumour, and 1 what lies round it."""
+    values = np.zeros(volume.values.shape, np.uint8)
+    values.ravel()[: round(inside * values.size)] = 1
+    notes = read_region_map(written(tmp_path / "m.nii.gz", values), volume).notes
+    assert notes == ("95% of the image is inside: is 0 what lies outside?",) * noted

@@ -388,6 +388,16 @@ def test_frames_and_their_places_that_differ_in_number_are_an_error(tmp_path, fr
     assert f"states {frames} frames (NumberOfFrames) and the places of 4" in refusal(path)
 
 
+@pytest.mark.parametrize("frame", [0, 2])
+def test_frames_of_two_scales_are_an_error(tmp_path, frame):
+    path = enhanced(tmp_path / "a.dcm", per_frame_slope=True)
+    file = pydicom.dcmread(path)
+    del file.PerFrameFunctionalGroupsSequence[frame].PixelValueTransformationSequence
+    file.save_as(path)
+    with pytest.raises(VolumeError, match=r"1 of the 4 frames of a\.dcm state no RescaleSlope"):
+        read_volume(path)
+
+
 def test_b_values_of_one_enhanced_file_are_told_apart(tmp_path):
     path = enhanced(tmp_path / "e.dcm", order=[1, 0, 2, 3], b_values=(0.0, 50.0, 800.0))
     message = refusal(path)
