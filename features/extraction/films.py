@@ -23,7 +23,7 @@ from features.progress import Progress, Silent
 from features.regions.masks import polygons_from_mask
 from features.slides.names import FILM, file_name
 from features.volumes.cells import Cells, make_cells
-from features.volumes.facts import VolumeFacts
+from features.volumes.facts import VolumeFacts, format_ml
 from features.volumes.film import is_whole, lay_out, read_facts, read_notes, write_film
 from features.volumes.jobs import VolumeJob
 from features.volumes.libraries import require
@@ -236,7 +236,7 @@ def _write_table(path: Path, outcomes: Sequence[FilmOutcome]) -> None:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for one in outcomes:
-            size = [len(one.facts), f"{one.facts.tumour_ml:.3f}"] if one.facts else ["", ""]
+            size = [len(one.facts), format_ml(one.facts.tumour_ml, 3)] if one.facts else ["", ""]
             writer.writerow(
                 [one.name, one.case, one.status, *size, "; ".join(one.notes), one.reason]
             )

@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 
 from features.stored import all_of_stored
 
+LEAST_ML = 0.1  # smaller regions have digits in place of decimals
+
+
+def format_ml(size_ml: float, decimals: int = 2) -> str:
+    """Millilitres with so many decimals, or three digits for regions of micro-CT; NaN as nothing."""
+    if math.isnan(size_ml):
+        return ""
+    return f"{size_ml:.{decimals}f}" if size_ml >= LEAST_ML else f"{size_ml:.3g}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeFacts:

@@ -1,7 +1,6 @@
 """Extract the CT and MRI series of a study's table: films, bags, and the table of their cases."""
 
 import csv
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from features.extraction.run import Extraction, ExtractionOptions, extract_jobs
 from features.files.atomic import atomic_path
 from features.recipe import Recipe
 from features.slides.names import file_name
+from features.volumes.facts import format_ml
 from features.volumes.jobs import SeriesFiles, VolumeJob
 from features.volumes.recipe import VolumeRecipe
 from mil.data.case import Row
@@ -321,9 +321,8 @@ def _write_cohort(
     for film in films:
         rows.pop(film.name, None)
         if film.facts:
-            size = film.facts.tumour_ml
             own = {"case": film.case, "slide": film.name, **cells[film.name]}
-            rows[film.name] = own | {"tumour_ml": "" if math.isnan(size) else f"{size:.2f}"}
+            rows[film.name] = own | {"tumour_ml": format_ml(film.facts.tumour_ml)}
     columns = dict.fromkeys(["case", "slide", *(c for row in rows.values() for c in row)])
     names = [c for c in columns if c != "tumour_ml"] + ["tumour_ml"]
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
