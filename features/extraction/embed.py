@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from features.backbones.folding import to_half_precision
 from features.backbones.registry import Backbone
+from features.device import resolve_device
 from features.errors import FeaturesError, TileError
 from features.precision import resolve_precision
 from features.progress import Advance
@@ -305,21 +307,17 @@ def preprocess(tiles: Tensor, backbone: Backbone) -> Tensor:
     if images.shape[-1] != backbone.input_px:
         size = (backbone.input_px, backbone.input_px)
         images = nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
-    mean = torch.tensor(backbone.mean, device=tiles.device).view(3, 1, 1)
-    std = torch.tensor(backbone.std, device=tiles.device).view(3, 1, 1)
+    mean, std = _mean_and_std(tuple(backbone.mean), tuple(backbone.std), tiles.device)
     return (images - mean) / std
 
 
-def resolve_device(device: str) -> torch.device:
-    """The torch device meant by a name; ``auto`` is the GPU if there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise FeaturesError(
-            f"device is {device!r}, which torch does not know. Set device to auto, cpu or cuda."
-        ) from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise FeaturesError(f"device is {device!r}, but torch sees no GPU. Set device to cpu.")
-    return resolved
+@lru_cache(maxsize=8)
+def _mean_and_std(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(3, 1, 1) each; moved once, as every copy to a GPU ends its queue of work."""
+    with torch.inference_mode(mode=False):
+        centre, spread = (
+            torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std)
+        )
+    return centre, spread

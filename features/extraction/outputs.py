@@ -10,8 +10,8 @@ from features.backbones.network_recipe import NetworkRecipe
 from features.backbones.registry import Backbone
 from features.bags import bag as bags
 from features.bags.store import Store, recipe_differences
+from features.device import resolve_device
 from features.errors import BagError, SlideError
-from features.extraction.embed import resolve_device
 from features.extraction.jobs import SlideJob
 from features.extraction.normalisation import reference_to_json
 from features.lowpower.segmenter import read_segmenter_card

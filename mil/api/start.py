@@ -77,7 +77,7 @@ def _computing() -> dict[str, str]:
     """What computes."""
     import torch
 
-    from features.extraction.embed import resolve_device
+    from features.device import resolve_device
     from features.precision import resolve_precision
 
     device = resolve_device("auto")

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from features.device import move_array
 from features.extraction.embed import Tiles
 from mil.finetune.settings import FinetuneSettings
 
@@ -96,7 +97,7 @@ def vary_tiles(tiles: Tensor, variations: Variations) -> Tensor:
     """
     if variations.affine is not None or variations.bends is not None:
         tiles = _warp(tiles, variations)
-    return jitter_colours(tiles, torch.from_numpy(variations.factors).to(tiles.device))
+    return jitter_colours(tiles, move_array(variations.factors, tiles.device))
 
 
 def jitter_colours(tiles: Tensor, factors: Tensor) -> Tensor:
@@ -122,10 +123,10 @@ def _warp(tiles: Tensor, variations: Variations) -> Tensor:
     n, height, width, _ = tiles.shape
     affine = np.tile(np.eye(2, 3), (n, 1, 1)) if variations.affine is None else variations.affine
     shape = [n, 3, height, width]
-    matrices = torch.from_numpy(affine).float().to(tiles.device)
+    matrices = move_array(affine, tiles.device).float()
     places = nn.functional.affine_grid(matrices, shape, align_corners=False)  # (B, H, W, 2)
     if variations.bends is not None:
-        bends = torch.from_numpy(variations.bends).float().to(tiles.device)
+        bends = move_array(variations.bends, tiles.device).float()
         smooth = nn.functional.interpolate(
             bends, size=(height, width), mode="bicubic", align_corners=True
         )

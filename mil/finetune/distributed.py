@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from features.extraction.embed import resolve_device
+from features.device import resolve_device
 from mil.errors import FitError
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from features.backbones.registry import Backbone
+from features.device import move_array
 from features.extraction.embed import preprocess
 from features.files.checksum import fingerprint
 from mil.errors import FitError
@@ -138,12 +139,12 @@ class FrozenLayers:
             values[rows] = self._compute(batch.tiles[rows], device)
             for row in rows:
                 self.store.put(int(batch.slides[row]), int(batch.numbers[row]), values[row])
-        return torch.from_numpy(values).to(device).float()
+        return move_array(values, device).float()
 
     def _compute(self, tiles: NDArray[np.uint8], device: torch.device) -> Halves:
         full = np.zeros((self.batch_tiles, *tiles.shape[1:]), np.uint8)
         full[: len(tiles)] = tiles
-        values = self._pass(preprocess(torch.from_numpy(full).to(device), self.backbone))
+        values = self._pass(preprocess(move_array(full, device), self.backbone))
         halves: Halves = values[: len(tiles)].half().cpu().numpy()
         if not np.isfinite(halves).all():
             raise FitError(

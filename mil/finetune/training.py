@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from features.backbones.registry import Backbone, load_backbone
+from features.device import move_array
 from features.extraction.embed import preprocess
 from features.extraction.jobs import identify_files
 from features.extraction.normalisation import resolve_stain_reference
@@ -124,11 +125,12 @@ class _Training:
         self.train, self.valid = _parts(pool, settings, recipe.seed)
         cases = {pool.slides[m].job.case: pool.slides[m].case for m in self.train}
         self.objective = task.tile_objective([cases[name] for name in sorted(cases)])
-        self.targets = self.objective.targets([slide.case for slide in pool.slides])
+        targets = self.objective.targets([slide.case for slide in pool.slides])
+        self.targets = targets.to(ranks.device)
         self.classifier = TileClassifier(backbone, len(self.objective.outputs), settings)
         self.classifier.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         groups = parameter_groups(self.classifier, settings)
-        self.optimizer = _optimizer(groups, settings)
+        self.optimizer = _optimizer(groups, settings, fused=ranks.device.type == "cuda")
         self.dtype = resolve_precision(recipe.precision, ranks.device)
         self.frozen: FrozenLayers | None = None
         per_epoch = sum(min(pool.counts[m], settings.tiles_per_slide) for m in self.train)
@@ -199,7 +201,7 @@ class _Training:
         parts = np.array_split(np.arange(len(chosen)), self.steps_per_epoch)
         shares = [part[self.ranks.number :: self.ranks.size] for part in parts]
         steps = [(chosen[rows], variations.of(rows)) for rows in shares]
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         module.train()
         for number, batch in enumerate(self.pool.batches(steps, self.ranks.workers)):
             self._set_rates(epoch * self.steps_per_epoch + number)
@@ -207,9 +209,11 @@ class _Training:
             self.optimizer.zero_grad(set_to_none=True)
             (loss * self.ranks.size).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            total += loss.detach().cpu() * len(parts[number])
+            total += loss.detach() * len(
+                parts[number]
+            )  # where it is: to read it would end the queue of work
             advance(1)
-        return float(self.ranks.total(total.to(self.ranks.device))) / len(chosen)
+        return float(self.ranks.total(total)) / len(chosen)
 
     @torch.inference_mode()
     def _validate(self) -> float:
@@ -221,16 +225,16 @@ class _Training:
         shares = parts[self.ranks.number :: self.ranks.size]
         plain = [(part, Variations.none(len(part))) for part in shares]
         self.classifier.eval()
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         for batch in self.pool.batches(plain, self.ranks.workers):
-            total += self._loss(self.classifier, batch, weights).cpu()
-        return float(self.ranks.total(total.to(self.ranks.device))) / len(chosen)
+            total += self._loss(self.classifier, batch, weights)
+        return float(self.ranks.total(total)) / len(chosen)
 
     def _weights(self, chosen: NDArray[np.int64], members: Sequence[int]) -> Tensor:
         """(S,) the weight of each slide's tiles."""
         equally = self.objective.weighs_labels_equally
         weights = tile_weights(self.pool, chosen, members, labels_equally=equally)
-        return torch.from_numpy(weights).float()
+        return torch.from_numpy(weights).float().to(self.ranks.device)
 
     def _loss(self, module: nn.Module, batch: Batch, weights: Tensor) -> Tensor:
         """The summed loss of a batch, each tile times its weight."""
@@ -240,14 +244,14 @@ class _Training:
             with self._autocast():
                 logits = module(values, self.frozen.stage)
         else:
-            tiles = vary_tiles(torch.from_numpy(batch.tiles).to(device), batch.variations)
+            tiles = vary_tiles(move_array(batch.tiles, device), batch.variations)
             images = preprocess(tiles, self.backbone).contiguous(memory_format=torch.channels_last)
             with self._autocast():
                 logits = module(images)
-        slides = torch.from_numpy(batch.slides)
-        weight = weights[slides] * torch.from_numpy(batch.usable)
-        losses = self.objective.losses(logits.float(), self.targets[slides].to(device))
-        return (losses * weight.to(device)).sum()
+        slides = move_array(batch.slides, device)
+        weight = weights[slides] * move_array(batch.usable, device)
+        losses = self.objective.losses(logits.float(), self.targets[slides])
+        return (losses * weight).sum()
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         """The precision of a forward pass."""
@@ -271,13 +275,21 @@ def learning_fraction(at: float, settings: FinetuneSettings) -> float:
     return 0.5 * (1 + math.cos(math.pi * (at - warmup) / max(epochs - warmup, 1e-9)))
 
 
-def _optimizer(groups: list[dict[str, Any]], settings: FinetuneSettings) -> torch.optim.Optimizer:
-    """The optimizer of what learns; each group has its weight decay."""
+def _optimizer(
+    groups: list[dict[str, Any]], settings: FinetuneSettings, *, fused: bool
+) -> torch.optim.Optimizer:
+    """The optimizer of what learns; each group has its weight decay.
+
+    Args:
+        groups: of parameters.
+        settings: which optimizer, and its rate.
+        fused: whether a step is one call for all parameters; its last digits differ.
+    """
     rate = settings.learning_rate
     if settings.optimizer == "sgdm":
-        return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
+        return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, fused=fused)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=rate)
+    return kind(groups, lr=rate, fused=fused)
 
 
 def _lost_patience(valid_losses: Sequence[float], patience: int) -> bool:

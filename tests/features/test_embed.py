@@ -9,8 +9,9 @@ from making import ArrayTiles, MeanColour, fake_backbone, noise
 from torch import nn
 
 from features.backbones.registry import load_backbone
+from features.device import move_array, resolve_device
 from features.errors import FeaturesError, SlideError
-from features.extraction.embed import BATCH_TILES, embed, preprocess, resolve_device
+from features.extraction.embed import BATCH_TILES, embed, preprocess
 from features.precision import resolve_precision
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -225,3 +226,23 @@ def test_auto_precision_is_bf16_only_where_native(monkeypatch, capabilities, dty
 def test_unknown_precision_is_refused_and_not_taken_for_auto():
     with pytest.raises(FeaturesError, match="got 'fp8'"):
         resolve_precision("fp8", torch.device("cpu"))
+
+
+def test_constants_of_a_backbone_are_moved_once_and_serve_training_too(monkeypatch):
+    backbone = load_backbone("resnet18", "random")
+    tiles = torch.zeros(1, 224, 224, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        first = preprocess(tiles, backbone)
+    monkeypatch.setattr(torch, "tensor", None)
+    weight = torch.ones(1, requires_grad=True)
+    (preprocess(tiles, backbone) * weight).sum().backward()
+    assert torch.equal(preprocess(tiles, backbone), first)
+    assert weight.grad is not None
+
+
+def test_a_read_only_array_is_moved_without_being_shared():
+    values = np.arange(4)
+    values.setflags(write=False)
+    moved = move_array(values, torch.device("cpu"))
+    moved += 1
+    assert values.tolist() == [0, 1, 2, 3]
