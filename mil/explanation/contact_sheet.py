@@ -1,6 +1,5 @@
 """Contact sheets: the tiles with the highest and the lowest scores."""
 
-import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from mil.explanation.heatmap import (
     describe_unit,
 )
 from mil.explanation.scores import TileScores
+from mil.figures.saving import png_bytes
 
 ReadTile = Callable[[int], NDArray[np.uint8]]
 N_SHOWN = 6
@@ -47,7 +47,7 @@ def draw_contact_sheet(scores: TileScores, read: ReadTile, *, caption: str = "")
             _show_tile(axes, read(index), _format_score(scores, index))
             if column == 0:
                 axes.set_ylabel(name, fontsize=9)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def draw_tile_maps(
@@ -96,7 +96,7 @@ def draw_tile_maps(
     bar.ax.set_xticklabels(list(SIGNED_TICKS.values()), fontsize=7)
     bar.ax.minorticks_off()
     bar.set_label(f"{describe_unit(scores)}, spread over the tile", fontsize=8, parse_math=False)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def spread_score(score: float, tile_map: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -124,9 +124,3 @@ def _show_tile(axes: Axes, pixels: NDArray[np.uint8], title: str) -> None:
 def _format_score(scores: TileScores, index: int) -> str:
     value = scores.relative[index]
     return f"{value:+.3g}" if scores.target else f"{value:.3g} x uniform"
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

@@ -1,6 +1,5 @@
 """A map with its faithfulness beside it: nobody sees one without the other."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,9 +11,10 @@ from PIL import Image
 from mil.explanation.faithfulness import Faithfulness
 from mil.explanation.heatmap import overlay, show_heatmap
 from mil.explanation.scores import TileScores
+from mil.figures.saving import DPI, png_bytes
 
 TO_THE_MODEL = "To the model itself:"  # before the verdict on a model that may be guessing
-MAP_PX = 780  # width of the map at 150 dots per inch
+MAP_PX = 780  # width of the map at DPI
 MAP_COLOUR, CHANCE_COLOUR, ALERT_COLOUR = "#1b5e9c", "#9a9a9a", "#b00020"
 
 
@@ -74,9 +74,7 @@ def draw_explanation(
         "\n".join(sentences),
         fontsize=8, color=ALERT_COLOUR if alert else "black", parse_math=False, x=0.01, ha="left",
     )  # fmt: skip
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150 * max(1.0, canvas.shape[1] / MAP_PX))
-    return buffer.getvalue()
+    return png_bytes(figure, dpi=DPI * max(1.0, canvas.shape[1] / MAP_PX))
 
 
 def _label_axes(

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from matplotlib import colormaps
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mil.explanation.scores import TileScores
+from mil.figures.saving import png_bytes
 
 # Attention relative to a uniform share. The same limits for every slide and model: stretched to each
 # slide's own range, a flat map would show hot spots that are not there.
@@ -55,9 +57,7 @@ def draw_heatmap(
     )
     FigureCanvasAgg(figure)
     show_heatmap(figure.add_subplot(), canvas, scores, caption)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png_bytes(figure)
 
 
 def show_heatmap(
@@ -155,7 +155,12 @@ def _fit(image: Image.Image, side_px: int) -> tuple[int, int]:
 
 def scale_stops(scores: TileScores) -> tuple[tuple[str, str], ...]:
     """(colour, label) at the ticks of the scores' scale, for a page with many small maps."""
-    if scores.target:
+    return _stops(signed=bool(scores.target))
+
+
+@cache
+def _stops(*, signed: bool) -> tuple[tuple[str, str], ...]:
+    if signed:
         labels = {-64: "-64: speaks against", 0: "0", 64: "+64: speaks for"}
         return tuple(
             (to_hex(_on_white(SIGNED_COLOURS(SIGNED_SCALE(tick)))), labels.get(tick, label))

@@ -17,16 +17,18 @@ DASHES = ("-", "--", ":", "-.")
 INK, ACCENT, ALARM, PALE = "#5b6770", "#0b6e8a", "#b3261e", "#d5dadd"
 
 
-def png_bytes(figure: Figure) -> bytes:
+def png_bytes(figure: Figure, *, dpi: float = DPI) -> bytes:
     """The figure as a PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    _lay_out(figure, dpi)
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def save_figure(figure: Figure, stem: Path, *, dpi: int = DPI) -> list[Path]:
     """Write ``stem``.png and ``stem``.svg; returns the two paths."""
     paths = []
+    _lay_out(figure, dpi)
     with rc_context({"svg.hashsalt": "mil", "svg.fonttype": "none"}):
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             path = stem.with_name(f"{stem.name}.{kind}")
@@ -34,6 +36,14 @@ def save_figure(figure: Figure, stem: Path, *, dpi: int = DPI) -> list[Path]:
                 figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
             paths.append(path)
     return paths
+
+
+def _lay_out(figure: Figure, dpi: float) -> None:
+    """Settle where everything lies; ``savefig`` draws the whole figure for that, and for every file again."""
+    figure.set_dpi(dpi)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
