@@ -38,7 +38,7 @@ from features.errors import BagError
 from features.files.access import READ_ERRORS, access_problem
 from features.files.atomic import atomic_path
 from features.files.checksum import fingerprint
-from features.files.file_map import FileMap
+from features.files.file_map import map_dataset
 from features.files.hdf5 import create_hdf5, open_hdf5
 from features.stored import check_version
 from features.volumes.facts import VolumeFacts
@@ -177,39 +177,51 @@ def read_bag(path: Path | str) -> Bag:
         print(bag.features.shape, bag.coords_l0.shape)  # (N, D), (N, 2)
     """
     path = Path(path)
-    with _open_bag(path) as file:
-        root, coords = dict(file.attrs), file["coords"]
-        geometry = dict(coords.attrs)
-        side_l0 = geometry["patch_size_level0_exact"]
-        return Bag(
-            slide=str(root["slide"]),
-            features=_map_dataset(path, file["features"]),
-            coords_l0=coords[:],
-            coverage=file["coverage"][:],
-            side_l0=(float(side_l0[0]), float(side_l0[1])),
-            size_l0=(int(geometry["level0_width"]), int(geometry["level0_height"])),
-            mpp_l0=(float(geometry["level0_mpp_x"]), float(geometry["level0_mpp_y"])),
-            mpp_source=str(geometry["mpp_source"]),
-            tile_px=int(geometry["patch_size"]),
-            target_mpp=float(geometry["target_mpp"]),
-            recipe=dict(json.loads(root["recipe"])),
-            request_sha256=str(root["request_sha256"]),
-            annotation_sha256=str(root["annotation_sha256"]),
-            source_sha256=str(root["source_sha256"]),
-            pixels_sha256=str(root.get("pixels_sha256", "")),
-            case=str(root["case"]),
-            trained_on=tuple(json.loads(root["trained_on"])),
-            trained_on_slides=tuple(json.loads(root.get("trained_on_slides", "[]"))),
-            bounds_l0=(int(geometry["bounds"][0]), int(geometry["bounds"][1])),
-            thumbnail=file["thumbnail"][:].tobytes(),
-            tile_flags=file["tile_flags"][:],
-            n_failed=int(root["n_failed"]),
-            tumour_of_tissue=float(root.get("tumour_of_tissue", math.nan)),
-            annotation_origin=str(root.get("annotation_origin", "")),
-            reader=str(root.get("reader", "")),
-            merged_sources=tuple(json.loads(root.get("merged_sources", "[]"))),
-            volume=_read_volume(path, file),
-        )
+    with _open_bag(path) as (file, root):
+        return _bag_in(path, file, root)
+
+
+def read_intact_bag(path: Path) -> Bag:
+    """``validate_bag`` and ``read_bag`` in one."""
+    with _open_bag(path) as (file, root):
+        _check_data(path, file)
+        return _bag_in(path, file, root)
+
+
+def _bag_in(path: Path, file: Any, root: Mapping[str, Any]) -> Bag:
+    """The bag in an open file with these attributes."""
+    coords = file["coords"]
+    geometry = dict(coords.attrs)
+    side_l0 = geometry["patch_size_level0_exact"]
+    return Bag(
+        slide=str(root["slide"]),
+        features=map_dataset(path, file["features"]),
+        coords_l0=coords[:],
+        coverage=file["coverage"][:],
+        side_l0=(float(side_l0[0]), float(side_l0[1])),
+        size_l0=(int(geometry["level0_width"]), int(geometry["level0_height"])),
+        mpp_l0=(float(geometry["level0_mpp_x"]), float(geometry["level0_mpp_y"])),
+        mpp_source=str(geometry["mpp_source"]),
+        tile_px=int(geometry["patch_size"]),
+        target_mpp=float(geometry["target_mpp"]),
+        recipe=dict(json.loads(root["recipe"])),
+        request_sha256=str(root["request_sha256"]),
+        annotation_sha256=str(root["annotation_sha256"]),
+        source_sha256=str(root["source_sha256"]),
+        pixels_sha256=str(root.get("pixels_sha256", "")),
+        case=str(root["case"]),
+        trained_on=tuple(json.loads(root["trained_on"])),
+        trained_on_slides=tuple(json.loads(root.get("trained_on_slides", "[]"))),
+        bounds_l0=(int(geometry["bounds"][0]), int(geometry["bounds"][1])),
+        thumbnail=file["thumbnail"][:].tobytes(),
+        tile_flags=file["tile_flags"][:],
+        n_failed=int(root["n_failed"]),
+        tumour_of_tissue=float(root.get("tumour_of_tissue", math.nan)),
+        annotation_origin=str(root.get("annotation_origin", "")),
+        reader=str(root.get("reader", "")),
+        merged_sources=tuple(json.loads(root.get("merged_sources", "[]"))),
+        volume=_read_volume(path, file),
+    )
 
 
 def validate_bag(path: Path) -> None:
@@ -218,29 +230,30 @@ def validate_bag(path: Path) -> None:
     Raises:
         BagError: it is not.
     """
-    with _open_bag(path) as file:
+    with _open_bag(path) as (file, _):
         _check_data(path, file)
 
 
 def read_request(path: Path) -> str | None:
     """The fingerprint of the request that a bag was made for; None if there is no complete bag."""
     try:
-        with _open_bag(path) as file:
+        with _open_bag(path) as (file, root):
             _check_data(path, file)
-            return str(file.attrs["request_sha256"])
+            return str(root["request_sha256"])
     except BagError:
         return None
 
 
 @contextlib.contextmanager
 def _open_bag(path: Path) -> Any:
-    """Open a complete bag for reading; every error of a broken file becomes a BagError."""
+    """Open a complete bag with its root's attributes; every error of a broken file becomes a BagError."""
     with _naming_errors(path):
         if not path.is_file():
             raise BagError(f"{path}: no such bag. Extract the slide first.")
         with open_hdf5(path) as file:
-            _check_record(path, file)
-            yield file
+            root = dict(file.attrs)
+            _check_record(path, file, root)
+            yield file, root
 
 
 @contextlib.contextmanager
@@ -256,9 +269,8 @@ def _naming_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_record(path: Path, file: Any) -> None:
+def _check_record(path: Path, file: Any, root: Mapping[str, Any]) -> None:
     """Refuse a file whose root does not describe a complete bag, or whose arrays do not belong together."""
-    root = dict(file.attrs)
     if root.get("format") != FORMAT or root.get("complete") != 1:
         raise BagError(f"{path}: not a complete {FORMAT} file. Extract the slide again.")
     check_version(path, root["format_version"], FORMAT_VERSION, BagError)
@@ -303,15 +315,6 @@ def _read_volume(path: Path, file: Any) -> VolumeFacts | None:
             f"{path}: its positions have changed since it was written. Extract it again."
         )
     return VolumeFacts.from_json(text.decode())
-
-
-def _map_dataset(path: Path, dataset: Any) -> NDArray[Any]:
-    """Map a dataset into memory, read-only; free, as it is contiguous and uncompressed."""
-    offset = dataset.id.get_offset()
-    if offset is None:  # an empty or a chunked dataset, as other tools write
-        values: NDArray[Any] = dataset[:]
-        return values
-    return FileMap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
 
 
 def _check_arrays(bag: Bag) -> None:

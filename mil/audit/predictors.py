@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from features.bags.bag import Bag
@@ -41,13 +42,14 @@ def cohort_predictors(cohort: Cohort) -> tuple[Predictor, ...]:
 
 def _slide_predictors(cohort: Cohort) -> list[Predictor]:
     """Of slides: how much of them there is, how they were stained and how they were read."""
+    colours = {case.name: _colours(case) for case in cohort.cases}
     numbers: tuple[tuple[str, Callable[[Case], Sequence[float]], str], ...] = (
         ("tiles (bag size)", lambda case: [sum(len(bag) for bag in case.bags)], ""),
         ("slides of the case", lambda case: [len(case.bags)], ""),
         ("slide area", lambda case: [_mean(_area_mm2(bag) for bag in case.bags)], "square millimetres"),
         ("micrometres per pixel", lambda case: [_mean(bag.mpp_l0[0] for bag in case.bags)], ""),
-        ("mean stain", lambda case: _colour(case, stained=True), "optical density, R, G or B"),
-        ("background only", lambda case: _colour(case, stained=False), "optical density of the glass"),
+        ("mean stain", lambda case: colours[case.name][0], "optical density, R, G or B"),
+        ("background only", lambda case: colours[case.name][1], "optical density of the glass"),
         ("background tiles", lambda case: [_flagged(case, "background")], "share of the bag"),
         ("blurred tiles", lambda case: [_flagged(case, "blur")], "share of the bag"),
         ("pen on tiles", lambda case: [_flagged(case, "pen")], "share of the bag"),
@@ -151,22 +153,30 @@ def _flagged(case: Case, name: str) -> float:
     return float(np.mean((np.concatenate(flags) & flag_bits([name])) > 0))
 
 
-def _colour(case: Case, *, stained: bool) -> Sequence[float]:
-    """Mean optical density (R, G, B) of the tissue or the glass on the thumbnails; nan without thumbnails."""
-    means = [mean for bag in case.bags for mean in _densities(bag, stained=stained)]
+def _colours(case: Case) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean optical density (R, G, B) of the tissue and of the glass on the thumbnails; nan without them."""
+    stained: list[Floats] = []
+    glass: list[Floats] = []
+    for bag in case.bags:
+        if bag.thumbnail:
+            with Image.open(io.BytesIO(bag.thumbnail)) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            stained += _mean_density(pixels, DENSITY >= MIN_DENSITY)
+            glass += _mean_density(pixels, DENSITY <= GLASS_DENSITY)
+    return _mean_colour(stained), _mean_colour(glass)
+
+
+def _mean_density(pixels: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> Iterator[Floats]:
+    """The mean density (3,) of the pixels whose darkest channel has a chosen value; none for too few."""
+    channels = np.moveaxis(pixels, -1, 0)
+    mask = chosen[np.minimum(np.minimum(*channels[:2]), channels[2])]
+    if (n := int(mask.sum())) >= LEAST_PIXELS:
+        counts = [np.bincount(channel[mask], minlength=len(DENSITY)) for channel in channels]
+        yield np.array(counts) @ DENSITY / n
+
+
+def _mean_colour(means: Sequence[Floats]) -> Sequence[float]:
     return list(np.mean(means, axis=0)) if means else [math.nan] * 3
-
-
-def _densities(bag: Bag, *, stained: bool) -> Iterator[Floats]:
-    if not bag.thumbnail:
-        return
-    with Image.open(io.BytesIO(bag.thumbnail)) as picture:
-        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-    red, green, blue = pixels.T
-    darkest = DENSITY[np.minimum(np.minimum(red, green), blue)]
-    chosen = darkest >= MIN_DENSITY if stained else darkest <= GLASS_DENSITY
-    if chosen.sum() >= LEAST_PIXELS:
-        yield DENSITY[pixels[chosen]].mean(axis=0)
 
 
 def _mean(values: Iterator[float]) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from features.bags.bag import Bag, read_bag, recipe_differences, validate_bag
+from features.bags.bag import Bag, read_intact_bag, recipe_differences
 from features.bags.store import missing_store
 from features.errors import BagError
 from features.recipe import recipe_parts
@@ -263,8 +263,7 @@ def _read_bags(
             excluded.append((row.slide, f"no {outcome}"))
             continue
         try:
-            validate_bag(store / f"{row.slide}.h5")
-            bag = read_bag(store / f"{row.slide}.h5")
+            bag = read_intact_bag(store / f"{row.slide}.h5")
         except BagError as error:
             excluded.append((row.slide, str(error)))
             continue

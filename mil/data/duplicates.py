@@ -14,6 +14,7 @@ from features.bags.bare import REGION
 from features.regions.masks import tissue_mask
 from features.slides.second_scans import SecondScan, find_second_scans, is_comparable
 from features.slides.structure import Structure, find_structure
+from features.threads import one_thread
 from mil.data.cohort import Cohort
 
 NEIGHBOURS = 5  # slides of other cases, nearest by mean features, that a slide is compared with
@@ -21,6 +22,8 @@ TILES = 256  # of a slide that are looked up in the other
 MIN_TILES = 8  # matched in one arrangement: fewer may be chance
 MIN_SLICES = 3  # with equal features, of two patients: one or two may be without anything on them
 ABOVE_CHANCE = 4  # times as many matches as with shuffled matches
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -174,12 +177,11 @@ def _compare_tiles(slides: Sequence[tuple[str, Bag]], known: Sequence[bool]) -> 
     """Pairs by their tiles, where at least one slide is not known by its picture."""
     if all(known) or slides[0][1].recipe.get("region") == REGION:
         return  # rows without places have no arrangement
-    for i, j in _candidates(slides):
-        if known[i] and known[j]:
-            continue
+    pairs = [(i, j) for i, j in _candidates(slides) if not (known[i] and known[j])]
+    with one_thread():
+        counts = sorted(_count_all(slides, pairs))
+    for (i, j), (matches, by_chance, compared) in counts:
         (first_case, first), (second_case, second) = slides[i], slides[j]
-        small, large = (first, second) if len(first) <= len(second) else (second, first)
-        matches, by_chance, compared = _count_matches(small, large)
         if matches >= max(MIN_TILES, ABOVE_CHANCE * by_chance):
             yield Lookalike(
                 (first_case, first.slide), (second_case, second.slide), matches, compared
@@ -201,23 +203,51 @@ def _candidates(slides: Sequence[tuple[str, Bag]]) -> Iterator[tuple[int, int]]:
     yield from sorted(pairs)
 
 
-def _count_matches(small: Bag, large: Bag) -> tuple[int, int, int]:
-    """(tiles at the commonest offset, the same with shuffled matches, tiles compared)."""
+def _count_all(
+    slides: Sequence[tuple[str, Bag]], pairs: Sequence[tuple[int, int]]
+) -> Iterator[tuple[tuple[int, int], tuple[int, int, int]]]:
+    """Each pair with what ``_count_matches`` says; every slide in which others are looked up is read once."""
+    smaller_in: dict[int, list[int]] = {}
+    for i, j in pairs:
+        small, large = (i, j) if len(slides[i][1]) <= len(slides[j][1]) else (j, i)
+        smaller_in.setdefault(large, []).append(small)
+    for large, smaller in smaller_in.items():
+        bag = slides[large][1]
+        tiles = np.array(bag.features, dtype=np.float32)
+        mean = tiles.mean(axis=0)  # what all tiles share tells none from another
+        tiles -= mean
+        half_square = np.einsum("nd,nd->n", tiles, tiles) / 2
+        for small in smaller:
+            counted = _count_matches(slides[small][1], bag, tiles, half_square, mean)
+            yield (min(small, large), max(small, large)), counted
+
+
+def _count_matches(
+    small: Bag, large: Bag, tiles: Floats, half_square: Floats, mean: Floats
+) -> tuple[int, int, int]:
+    """(tiles at the commonest offset, the same with shuffled matches, tiles compared).
+
+    Args:
+        small: whose tiles are looked up.
+        large: the other slide.
+        tiles: (N, D) features of its tiles less their mean.
+        half_square: (N,) half of their squared lengths.
+        mean: (D,) of its tiles.
+    """
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(small))[:TILES])
-    queries = np.asarray(small.features[rows], dtype=np.float32)
-    tiles = np.asarray(large.features, dtype=np.float32)
-    mean = tiles.mean(axis=0)  # what all tiles share tells none from another
-    queries, tiles = queries - mean, tiles - mean
-    nearest = np.argmin(np.square(tiles).sum(axis=1) - 2 * queries @ tiles.T, axis=1)
+    queries = np.asarray(small.features[rows], dtype=np.float32) - mean
+    nearest = np.argmin(half_square - queries @ tiles.T, axis=1)
     side_um = max(small.side_l0[0] * small.mpp_l0[0], large.side_l0[0] * large.mpp_l0[0])
     origin = small.coords_l0[rows] * np.array(small.mpp_l0) / side_um
-    match = (large.coords_l0 * np.array(large.mpp_l0) / side_um)[nearest]
-    shuffled = rng.permutation(match)
-    return _commonest(match - origin), _commonest(shuffled - origin), len(rows)
+    match = (large.coords_l0[nearest] * np.array(large.mpp_l0)) / side_um
+    matches = _commonest(match - origin)
+    by_chance = _commonest(rng.permutation(match) - origin) if matches >= MIN_TILES else 0
+    return matches, by_chance, len(rows)
 
 
 def _commonest(offsets: NDArray[np.float64]) -> int:
     """How many offsets lie within half a tile, in x and y, of the one with most neighbours."""
-    close = np.abs(offsets[:, None] - offsets).max(axis=2) <= 0.5
+    x, y = offsets.T
+    close = (np.abs(x[:, None] - x) <= 0.5) & (np.abs(y[:, None] - y) <= 0.5)
     return int(close.sum(axis=1).max())
