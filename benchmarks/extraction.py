@@ -3,11 +3,11 @@
     python -m benchmarks.extraction --peer-python VENV/bin/python [--rounds 3]
     python -m benchmarks.extraction --scaling
 
-The peer lives in an environment of its own (`pip install lazyslide`). It lays its tiles, 256 px at 0.5
-micrometres from a 40x slide; the same tiles are then extracted here with the same ResNet50. Every
-measurement is a process of its own and they take turns. CPU seconds are the figure to trust; wall time
-means something only on an idle machine. The limit is the decoding of each JPEG tile at half size plus
-the network's arithmetic at the speed of one large bf16 convolution.
+The peer lives in an environment of its own, which `python3 -m venv VENV && VENV/bin/pip install lazyslide`
+makes. It lays its tiles, 256 px at 0.5 micrometres from a 40x slide; the same tiles are then extracted here
+with the same ResNet50. Every measurement is a process of its own and they take turns. CPU seconds are the
+figure to trust; wall time means something only on an idle machine. The limit is the decoding of each JPEG
+tile at half size plus the network's arithmetic at the speed of one large bf16 convolution.
 """
 
 import argparse

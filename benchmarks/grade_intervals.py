@@ -21,7 +21,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from benchmarks.bootstrap import bca, case_weights, leave_one_out
-from benchmarks.statistics import met
+from benchmarks.intervals import met
 from benchmarks.table import print_table, save
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.classification.predictions import CaseScores

@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 
-from benchmarks.statistics import met
+from benchmarks.intervals import met
 from benchmarks.table import print_table, save
 from mil.evaluation.intervals import Estimate
 from mil.evaluation.survival.calibration import calibrate_survival

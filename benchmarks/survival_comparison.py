@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.statistics import met
+from benchmarks.intervals import met
 from benchmarks.table import print_table, save
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.survival.differences import (

@@ -138,6 +138,11 @@ def test_a_circle_is_found_whatever_its_length_and_however_it_is_hidden(tmp_path
     assert circles(import_graph(paths.items())) == ["m.a", "m.b", "m.c"]
 
 
+def test_no_benchmark_hides_a_module_of_python():
+    # A script that the Python of a peer starts by its path finds what lies beside it first.
+    assert not {path.stem for path in (REPO / "benchmarks").glob("*.py")} & sys.stdlib_module_names
+
+
 MOST_LINES = 400  # of a file
 
 

@@ -1,6 +1,6 @@
 """Do the intervals hold their level at 20 to 50 cases, and do the tests keep theirs?
 
-    python -m benchmarks.statistics [--cohorts 4000] [--only AUC]
+    python -m benchmarks.intervals [--cohorts 4000] [--only AUC]
 
 Cohorts are drawn from a known truth, so that it is known how often a 95 % interval holds it, and how often
 a test at .05 finds a difference where there is none. Beside the method that the library uses stands the one
@@ -438,7 +438,7 @@ def main() -> None:
         print(f"{name}: {time.process_time() - started:.0f} CPU s", flush=True)
     print_table(HEADER, rows)
     print(f"{missed} aims missed")
-    name = f"statistics-{asked.only}" if asked.only else "statistics"
+    name = f"intervals-{asked.only}" if asked.only else "intervals"
     settings = {"cohorts": asked.cohorts, "cpu_s": round(time.process_time() - started)}
     save(name, HEADER, rows, settings)
 
