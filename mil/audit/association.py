@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
+from mil.distributions import rankdata
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.paired_tests import holm
 

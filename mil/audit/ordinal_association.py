@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from mil.audit.association import MOST_AT_ONCE, Predictor, permute_labels
 from mil.audit.single_predictor import predict_alone
 from mil.data.splits import Fold
+from mil.distributions import rankdata
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.grade.metrics import median_grade, quadratic_kappa, ranked_confusion
 

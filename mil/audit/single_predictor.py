@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from mil.audit.association import Predictor
 from mil.data.splits import Fold
@@ -41,6 +40,8 @@ def predict_alone(
     place = {name: i for i, name in enumerate(names)}
     shape = (len(names), int(truth.max()) + 1)
     by_repeat = {repeat: np.zeros(shape) for repeat in sorted({fold.repeat for fold in folds})}
+    from sklearn.linear_model import LogisticRegression
+
     for fold in folds:
         train, test = (np.array([place[name] for name in part]) for part in (fold.train, fold.test))
         rows = _encoded(predictor, train)

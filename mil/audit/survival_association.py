@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import rankdata
 
 from mil.audit.association import Predictor
 from mil.data.outcomes import Outcomes
 from mil.data.splits import Fold
+from mil.distributions import rankdata
 from mil.errors import FitError
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.regression.models import fit_regression

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from features.summary import listed
 from mil.data.case import Case, Row
 from mil.data.names import plain_header
 from mil.data.outcomes import EVENT
 from mil.data.values import read_number, read_numbers, without_missing
+from mil.distributions import rankdata
 
 ENOUGH = 8  # cases below which columns agree by chance
 SAME_ORDER = 0.9  # rank correlation with the time from which a column is made from it

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
 
 import numpy as np
-from scipy.stats import norm
 
+from mil.distributions import norm
 from mil.errors import RunError
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.auc_intervals import auc_influence, stratified_variance

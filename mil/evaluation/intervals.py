@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import beta, norm, t
 
+from mil.distributions import beta, norm, student
 from mil.evaluation.arrays import Floats, Ints
 
 
@@ -238,7 +238,7 @@ def bounded_mean_interval(values: Floats, most: float, confidence: float = 0.95)
     n, value = float(weights.sum()), float(np.mean(values))
     mean = float(weights @ padded) / n
     error = np.sqrt(float(weights @ (padded - mean) ** 2) / (n * (n - 1)))
-    half = t.isf((1 - confidence) / 2, len(values) - 1) * error / (mean * (1 - mean))
+    half = student.isf((1 - confidence) / 2, len(values) - 1) * error / (mean * (1 - mean))
     low, high = (float(most * expit(logit(mean) + step)) for step in (-half, half))
     # The added cases pull the limits inwards; they must still contain the value itself.
     return Interval(min(low, value), max(high, value), "t, logit scale, bounds added")

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy.stats import binomtest, chi2
-from scipy.stats import t as student
 
+from mil.distributions import chi2, student
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.display import UNDEFINED, format_p
 
@@ -38,6 +37,8 @@ class Cochran:
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided p value of the exact McNemar test from the two discordant counts."""
+    from scipy.stats import binomtest
+
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
 

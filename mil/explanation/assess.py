@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest, wilcoxon
 
 from features.progress import Progress, Silent
 from mil.explanation.faithfulness import (
@@ -168,6 +167,8 @@ class MethodSummary:
 
 def summarise_methods(table: pd.DataFrame) -> list[MethodSummary]:
     """The methods of a cohort's rows, by mean gain: the most faithful first."""
+    from scipy.stats import binomtest
+
     summaries = []
     gains = table.pivot_table("gain", "slide", "method")
     ahead = gains[gains.mean().idxmax()]
@@ -193,6 +194,8 @@ def summarise_methods(table: pd.DataFrame) -> list[MethodSummary]:
 
 
 def _p_of_difference(differences: "pd.Series[float]") -> float:
+    from scipy.stats import wilcoxon
+
     return float(wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 

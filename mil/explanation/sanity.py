@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
+from mil.distributions import rankdata
 from mil.explanation.scores import TileScores
 from mil.explanation.target import ExplanationTarget
 from mil.heads.ensemble import members_of
@@ -42,7 +42,7 @@ def similarity_to_untrained(
         scores = method(replace(target, fitted=untrained)).relative
         if np.ptp(trained) == 0 or np.ptp(scores) == 0:
             return None
-        correlations.append(abs(float(spearmanr(trained, scores).statistic)))
+        correlations.append(abs(float(np.corrcoef(rankdata(trained), rankdata(scores))[0, 1])))
     return float(np.mean(correlations))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.stats import chi2, norm, rankdata
 
+from mil.distributions import chi2, norm, rankdata
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.classification.metrics import brier, predicted
 from mil.evaluation.classification.predictions import CaseScores

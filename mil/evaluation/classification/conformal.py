@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.stats import beta
 
+from mil.distributions import beta
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.classification.per_class import Proportion, proportion
 from mil.evaluation.classification.predictions import CaseScores
@@ -159,8 +159,8 @@ def future_coverage(n: int, coverage: float, confidence: float = 0.95) -> Interv
     left_out = math.floor((n + 1) * (1 - coverage) + 1e-9)
     if left_out < 1:
         return Interval(1.0, 1.0, "every set holds the class")
-    tail, distribution = (1 - confidence) / 2, beta(n + 1 - left_out, left_out)
-    return Interval(float(distribution.ppf(tail)), float(distribution.isf(tail)), "Beta")
+    tail, shape = (1 - confidence) / 2, (n + 1 - left_out, left_out)
+    return Interval(float(beta.ppf(tail, *shape)), float(beta.isf(tail, *shape)), "Beta")
 
 
 def _class_sets(p: Floats, name: str, coverage: float) -> ClassSets:

@@ -4,8 +4,8 @@ Throughout: truth is (n,) class indices, p is (n, C) probabilities, one row per 
 """
 
 import numpy as np
-from scipy.stats import rankdata
 
+from mil.distributions import rankdata
 from mil.evaluation.arrays import Bools, Floats, Ints
 
 _TINY = 1e-300  # divides 0 by what would be 0

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.stats import binom
 
+from mil.distributions import binomial_tail
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.auc_intervals import logit_delong_macro_auc, newcombe_auc
 from mil.evaluation.classification import metrics
@@ -147,7 +147,7 @@ def p_no_better(correct: float, n: int, share: float) -> float:
         n: cases.
         share: probability that a guess is right: 1 / C, or the share of the largest class.
     """
-    return float(binom.sf(math.floor(correct + 1e-9) - 1, n, share))
+    return binomial_tail(math.floor(correct + 1e-9) - 1, n, share)
 
 
 def average_precisions(truth: Ints, p: Sequence[Floats]) -> tuple[Estimate, ...]:

@@ -4,7 +4,6 @@ from bisect import bisect_left
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.stats import binom
 
 GAIN, WORSE_ONLY, LEVEL, POWER = 0.15, 0.05, 0.05, 0.8
 
@@ -70,6 +69,8 @@ def mcnemar_power(n: int, gain: float, worse_only: float = WORSE_ONLY) -> float:
         worse_only: true share of cases that only the worse model classifies correctly; for the better
             model the share is worse_only + gain.
     """
+    from scipy.stats import binom
+
     differing = 2 * worse_only + gain
     discordant = np.arange(n + 1)
     # p <= .05 where the smaller count is at most the largest k with 2 P(X <= k) <= .05.

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
 
 import numpy as np
-from scipy.stats import t as student
 
+from mil.distributions import student
 from mil.errors import PredictionsError
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.classification.power import Power, power

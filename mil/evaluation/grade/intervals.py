@@ -6,8 +6,8 @@ They state the sampling error of cases only: that out-of-fold cases share traini
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import t as student
 
+from mil.distributions import student
 from mil.evaluation.arrays import Floats, Ints
 from mil.evaluation.intervals import Interval
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import chi2, norm
 
+from mil.distributions import chi2, norm
 from mil.errors import FitError
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.regression.maximise import Derivatives, maximise

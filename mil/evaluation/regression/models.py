@@ -11,9 +11,9 @@ from functools import cached_property, partial
 
 import numpy as np
 from scipy.special import expit, log_expit
-from scipy.stats import chi2
 
 from mil.data.outcomes import Outcomes
+from mil.distributions import chi2
 from mil.errors import FitError
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.regression.cox import Baseline, breslow, fit_cox, partial_likelihood

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import chi2
 
+from mil.distributions import chi2
 from mil.errors import FitError
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.display import Table, format_estimate

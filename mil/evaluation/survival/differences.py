@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-from scipy.stats import rankdata
-from scipy.stats import t as student
 
+from mil.distributions import rankdata, student
 from mil.evaluation.arrays import Bools, Floats
 from mil.evaluation.paired_tests import Difference, permutation_tests
 from mil.evaluation.survival.metrics import brier_errors

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import chi2, norm
 
+from mil.distributions import chi2, norm
 from mil.evaluation.arrays import Bools, Floats, Ints
 from mil.evaluation.intervals import Interval, wilson
 
