@@ -191,7 +191,7 @@ def best_auc(predictor: Predictor, labels: Ints) -> Floats:
         return np.concatenate([_category_auc(codes, block, n_classes) for block in blocks])
     values = predictor.values
     middle = np.nanmedian(values, axis=0)
-    ranks = rankdata(np.where(np.isnan(values), middle, values), axis=0)  # (n, d)
+    ranks = rankdata(np.where(np.isnan(values), middle, values))  # (n, d)
     folded = []
     for k in range(n_classes):
         members = (labels == k).astype(np.float64)

@@ -47,7 +47,7 @@ class OrderedOutcome:
             excess = np.concatenate([self._of_categories(codes, block) for block in blocks])
             return _concordance(np.abs(excess), self.truth)
         values = predictor.values
-        ranks = rankdata(np.where(np.isnan(values), np.nanmedian(values, axis=0), values), axis=0)
+        ranks = rankdata(np.where(np.isnan(values), np.nanmedian(values, axis=0), values))
         by_column = [np.abs(self._of_ranks(column, arrangements)) for column in ranks.T]
         return _concordance(np.max(by_column, axis=0), self.truth)
 

@@ -50,7 +50,7 @@ class SurvivalOutcome:
             c = self._concordance(self._hazards(codes[places]) for places in arrangements)
             return np.maximum(c, 1 - c)
         values = predictor.values
-        ranks = rankdata(np.where(np.isnan(values), np.nanmedian(values, axis=0), values), axis=0)
+        ranks = rankdata(np.where(np.isnan(values), np.nanmedian(values, axis=0), values))
         by_column = [
             self._concordance(column[places] for places in arrangements) for column in ranks.T
         ]

@@ -2,7 +2,7 @@
 
 They state the sampling error of cases only, not that out-of-fold predictions share training cases; the
 spread over repeats shows part of that. For models of pure noise in 5-fold cross-validation they contain
-.5 in .85 to .91 of 200 cohorts (benchmarks.statistics, part noise).
+.5 in .85 to .91 of 200 cohorts (benchmarks.intervals, part noise).
 """
 
 from collections.abc import Callable
