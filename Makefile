@@ -22,8 +22,9 @@ check: .venv/test-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Every measured claim of the manual in one table. BENCH="--only speed" runs a part; see benchmarks/claims.py.
 bench: .venv/test-ready
-	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.claims $(BENCH)
 
 # The manual as a site with a search, in site/.
 docs: .venv/docs-ready

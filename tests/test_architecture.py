@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.claims import CLAIMS
+
 REPO = Path(__file__).parent.parent
 MAY_IMPORT = {
     "features": set(),
@@ -141,6 +143,18 @@ def test_a_circle_is_found_whatever_its_length_and_however_it_is_hidden(tmp_path
 def test_no_benchmark_hides_a_module_of_python():
     # A script that the Python of a peer starts by its path finds what lies beside it first.
     assert not {path.stem for path in (REPO / "benchmarks").glob("*.py")} & sys.stdlib_module_names
+
+
+def test_every_benchmark_that_the_manual_names_is_run_by_make_bench():
+    pages = [REPO / "README.md", *(REPO / "docs").glob("*.md")]
+    named = {
+        name for page in pages for name in re.findall(r"-m benchmarks\.(\w+)", page.read_text())
+    }
+    assert named
+    run = {claim.command.split()[0] for claim in CLAIMS}
+    assert named <= run
+    assert run <= {path.stem for path in (REPO / "benchmarks").glob("*.py")}
+    assert all((REPO / claim.page).exists() for claim in CLAIMS)
 
 
 MOST_LINES = 400  # of a file
