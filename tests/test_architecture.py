@@ -20,10 +20,12 @@ MAY_IMPORT = {
 # The laws look at a head from outside: its signature, and its weights written and read. The table of heads
 # imports them by name, and those of installed packages.
 FURTHER = {
+    "brief.py": {"weakref"},
     "laws.py": {"copy", "functools"},
     "laws_of_bags.py": {"copy", "inspect"},
     "laws_of_numbers.py": {"pathlib", "safetensors", "tempfile"},
     "registry.py": {"features", "functools", "importlib"},
+    "stack.py": {"copy"},
 }
 HEAVY = ("torch", "timm", "openslide", "pandas", "matplotlib", "sklearn", "scipy")
 

@@ -13,7 +13,7 @@ from mil.baselines.logistic import solve_logistic
 from mil.baselines.nested_cv import Floats, counted_by_case
 from mil.baselines.ordinal import solve_ordinal
 from mil.baselines.ridge import USUAL_COST, LinearFit
-from mil.heads.batches import collate
+from mil.heads.batches import collate, in_brief
 from mil.heads.head import Head, HeadOutput, HeadSettings, Outcome, Training
 from mil.heads.layers import masked_softmax, uniform_scores
 
@@ -88,6 +88,6 @@ def describe_slides(head: Head, training: Training) -> Floats:
     """The embedding of each training slide, (slides, E); one bag in memory at a time."""
     rows = []
     for bag in training.features:
-        batch = collate([bag])
+        batch = collate([in_brief(head, bag)])
         rows.append(head(batch.features, batch.mask).embedding[0].double().numpy())
     return np.stack(rows)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mil.baselines.exemplars import ExemplarHead
 from mil.baselines.linear import describe_slides, mean_of_tiles
 from mil.baselines.nested_cv import Floats, Ints
+from mil.heads.brief import mean_tile
 from mil.heads.head import HeadOutput, HeadSettings, Training
 from mil.heads.layers import masked_softmax, uniform_scores
 
@@ -116,6 +117,7 @@ class SimpleShot(NearestHead):
     """
 
     LENGTHS = ()
+    brief = staticmethod(mean_tile)
     means: Tensor
     sharpness: Tensor
 
@@ -181,6 +183,7 @@ class NearestCases(NearestHead):
     """
 
     LENGTHS = ("exemplars", "votes")
+    brief = staticmethod(mean_tile)
     exemplars: Tensor
     votes: Tensor
     neighbours: Tensor

@@ -6,11 +6,14 @@ import numpy as np
 from torch import Tensor
 
 from mil.baselines.linear import LinearHead, mean_of_tiles
+from mil.heads.brief import mean_tile
 from mil.heads.head import HeadSettings, Training
 
 
 class PooledLogistic(LinearHead):
     """Logistic regression, or its counterpart for the outcome, on the mean of the tiles."""
+
+    brief = staticmethod(mean_tile)
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings, settings.dim)
@@ -26,6 +29,8 @@ class Chance(PooledLogistic):
     Any other model may differ from guessing by luck as much as this one does. The majority model has no such
     luck: it predicts the same for every case.
     """
+
+    brief = staticmethod(mean_tile)
 
     def solve(self, training: Training) -> None:
         """Shuffle the labels, case by case, then fit."""

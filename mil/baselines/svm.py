@@ -23,6 +23,7 @@ from mil.baselines.nested_cv import (
     inner_folds,
     standard_of,
 )
+from mil.heads.brief import mean_tile
 from mil.heads.head import HeadOutput, HeadSettings, Training
 from mil.heads.layers import masked_softmax, uniform_scores
 
@@ -77,6 +78,7 @@ class PooledSvm(ExemplarHead):
 
     LENGTHS = ("columns", "centre", "spread", "exemplars", "alpha")
     learns_from = "slides"
+    brief = staticmethod(mean_tile)
     columns: Tensor
     centre: Tensor
     spread: Tensor

@@ -56,6 +56,8 @@ def mean_of_probabilities(tile_logits: Tensor, attention: Tensor) -> Tensor:
 class TileVote(TileClassifier):
     """Two fully connected layers per tile; the bag is the mean of tile probabilities."""
 
+    stacks = True
+
     def __init__(self, settings: HeadSettings) -> None:
         embed = tile_embedding(settings.dim, settings.width, settings.dropout)
         super().__init__(settings, embed, settings.width)
@@ -70,6 +72,8 @@ class TileVotes(TileVote):
 
     One more vote is shared by all classes, so that none is impossible.
     """
+
+    stacks = True
 
     def sum_up(self, tile_logits: Tensor, attention: Tensor) -> Tensor:
         """Count votes; the gradient, of which a vote has none, is that of the mean probability."""
@@ -86,6 +90,7 @@ class TileVotes(TileVote):
 class TileVoteLogits(TileVote):
     """The same classifier; the bag is the mean of tile logits: a geometric mean of probabilities."""
 
+    stacks = True
     adds_up = True
 
     def sum_up(self, tile_logits: Tensor, attention: Tensor) -> Tensor:
@@ -95,6 +100,8 @@ class TileVoteLogits(TileVote):
 
 class LinearProbe(TileClassifier):
     """Multinomial logistic regression on single tiles; the bag is the mean of tile probabilities."""
+
+    stacks = True
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings, nn.Identity(), settings.dim)

@@ -15,6 +15,7 @@ class AdditiveAttention(Head):
     number. So attention times ``tile_logits`` is each tile's contribution, and their sum the logits.
     """
 
+    stacks = True
     learns_attention = True
     adds_up = True
 

@@ -10,6 +10,7 @@ from mil.heads.pooling import WeightedPooling
 class AttentionPooling(WeightedPooling):
     """A weighted mean of embedded tiles, the weights learnt (Ilse 2018, equations 7 and 8)."""
 
+    stacks = True
     learns_attention = True
 
     def __init__(self, settings: HeadSettings) -> None:
@@ -26,6 +27,8 @@ class AttentionPooling(WeightedPooling):
 
 class GatedAttentionPooling(AttentionPooling):
     """Attention with a sigmoid gate beside the tanh (Ilse 2018, equation 9)."""
+
+    stacks = True
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)

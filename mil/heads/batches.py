@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mil.heads.brief import Tiles, brief_of
 from mil.heads.head import Head, HeadOutput
 
 Features = NDArray[np.float16] | NDArray[np.float32]
@@ -48,6 +49,7 @@ class ReadyBags:
         standardise: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         self._ready: dict[int, tuple[Features, Tensor]] = {}
+        self._joined: tuple[list[int], Tensor] | None = None
         if standardise and sum(bag.size for bag in bags) <= READY_VALUES:
             for bag in bags:
                 ready = standardise(*collate([bag]))[0]
@@ -59,17 +61,31 @@ class ReadyBags:
             return []
         return [self._ready[id(bag)][1] for bag in bags]
 
+    def joined(self, bags: Sequence[Features]) -> Tensor | None:
+        """(M, D) the tiles of the bags, joined once for all epochs; None unless all are ready."""
+        numbers = [id(bag) for bag in bags]
+        if self._joined is None or self._joined[0] != numbers:
+            tiles = self.of(bags)
+            if not tiles:
+                return None
+            self._joined = numbers, torch.cat(tiles)
+        return self._joined[1]
+
     def collate(self, bags: Sequence[Features]) -> Batch | ReadyBatch:
         """As the function; ready if every one of the bags is."""
         tiles = self.of(bags)
         if not tiles:
             return collate(bags)
-        longest = max(map(len, tiles))
-        mask = torch.arange(longest) < torch.tensor([[len(part)] for part in tiles])
-        return ReadyBatch(nn.utils.rnn.pad_sequence(tiles, batch_first=True), mask)
+        return pad_ready(tiles)
 
 
 UNREADY = ReadyBags()
+
+
+def pad_ready(tiles: Sequence[Tensor]) -> ReadyBatch:
+    """Standardised bags (N_b, D) padded to the longest of them."""
+    mask = torch.arange(max(map(len, tiles))) < torch.tensor([[len(bag)] for bag in tiles])
+    return ReadyBatch(nn.utils.rnn.pad_sequence(list(tiles), batch_first=True), mask)
 
 
 def collate(bags: Sequence[Features]) -> Batch:
@@ -84,6 +100,15 @@ def collate(bags: Sequence[Features]) -> Batch:
         features[row, len(bag) :] = 0
         mask[row, : len(bag)] = True
     return Batch(torch.from_numpy(features), torch.from_numpy(mask))
+
+
+def in_brief(head: Head, bag: Features) -> Features:
+    """As few tiles as the head's logits need: those of its ``brief``, or the bag (N, D) itself.
+
+    A class speaks for itself alone: what derives from it may read more of a bag.
+    """
+    own: staticmethod[[Tiles], NDArray[np.float32]] | None = vars(type(head)).get("brief")
+    return brief_of(bag, own.__func__) if own else bag
 
 
 def draw(bag: Features, most: int, rng: np.random.Generator) -> Features:

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mil.errors import FitError
+from mil.heads.brief import Tiles
 from mil.heads.scaling import fit_scaling, to_scores
 
 RANKS = ("knots", "scores")  # buffers whose length the features decide
+SCALE = ("shift", "scale", *RANKS)
 ROWS_AT_ONCE = 256  # tiles that are scaled while they are in the processor's cache
 # What the logits are of: classes, by log probabilities; times until an event, by a risk or by hazards; or
 # ordered levels 0 to K - 1, by the K - 1 logits of P(level > k), which never rise with k.
@@ -112,6 +114,10 @@ class Head(nn.Module, ABC):
             ``tile_logits``, summed over tiles. Then the contribution of each tile is exact.
         embed: if a head has it, the first step of ``pool``, on each tile by itself. Features enter nowhere
             else, so a bag is embedded once when tiles are left out one by one.
+        stacks: whether fits of it may be trained as one: pooling knows no bag of another, and weights are
+            those of linear layers, which are called and not read; not inherited.
+        brief: if a head has it, makes a few tiles of a bag, of which the head's logits are those of the bag;
+            it may know nothing of other bags, and is not inherited.
 
     Example:
         import torch
@@ -141,7 +147,9 @@ class Head(nn.Module, ABC):
     learns_from: ClassVar[Literal["bags", "tiles", "counts", "slides", "table"]] = "bags"
     learns_attention: bool = False
     adds_up: ClassVar[bool] = False
+    stacks: ClassVar[bool] = False
     embed: nn.Module
+    brief: ClassVar["staticmethod[[Tiles], NDArray[np.float32]] | None"] = None
     shift: Tensor
     scale: Tensor
     knots: Tensor
@@ -275,6 +283,11 @@ class Head(nn.Module, ABC):
         self.shift.copy_(scaling.shift)
         self.scale.copy_(scaling.scale)
         self.knots, self.scores = scaling.knots, scaling.scores
+
+    def scale_like(self, other: "Head") -> None:
+        """Take the scale of features from a head that was prepared with the same tiles."""
+        for name in SCALE:
+            setattr(self, name, getattr(other, name).clone())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
         """Ranks have as many knots as the file says; older files have none."""

@@ -18,6 +18,7 @@ from mil.heads.laws_of_bags import (
     law_attention_is_a_share,
     law_bag_without_tiles_is_refused,
     law_batch_equals_loop,
+    law_brief_says_what_the_bag_says,
     law_chunks_are_the_whole,
     law_contributions_add_up,
     law_coords_change_nothing,
@@ -79,6 +80,7 @@ LAWS: tuple[Callable[[Build], None], ...] = (
     law_contributions_add_up,
     law_tiles_enter_by_their_embedding,
     law_chunks_are_the_whole,
+    law_brief_says_what_the_bag_says,
 )
 
 

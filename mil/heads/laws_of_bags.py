@@ -6,6 +6,7 @@ import inspect
 import torch
 from torch import nn
 
+from mil.heads.batches import collate, in_brief
 from mil.heads.head import HeadOutput
 from mil.heads.law_tools import (
     GARBAGE,
@@ -259,3 +260,13 @@ def law_chunks_are_the_whole(build: Build) -> None:
             )
         ]
         expect_same(head.merge(parts), head(bag, mask), mask, f"chunks of {length}")
+
+
+def law_brief_says_what_the_bag_says(build: Build) -> None:
+    """A head that has a ``brief`` of its own answers the same of it as of all tiles."""
+    head = prepared_head(build)
+    features, mask = padded_batch(head)
+    for bag, real in zip(features, mask, strict=True):
+        tiles = bag[real].numpy()
+        brief = head(*collate([in_brief(head, tiles)])).logits
+        expect_equal(brief, head(*collate([tiles])).logits, "the logits of a bag in brief")

@@ -1,6 +1,7 @@
 """Pieces that heads share."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -74,11 +75,30 @@ class Dropout(nn.Module):
         """Drop in training, and do nothing in evaluation."""
         if not self.training or self.share == 0:
             return x
-        threshold = max(1, round((1 - self.share) * 2**15))
-        words = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64, device=x.device)
-        bits = words.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
-        # Arithmetic instead of a comparison, since torch is slow to make numbers of booleans on a CPU.
-        below = (
-            bits.bitwise_and_(2**15 - 1).sub_(threshold).bitwise_right_shift_(15)
-        )  # -1 where kept, else 0
-        return x * (below.to(x.dtype) * (-(2**15) / threshold))
+        return x * keep_from(x.shape, self.share, x.dtype, device=x.device)
+
+
+def keep_from(
+    shape: Sequence[int],
+    share: float,
+    dtype: torch.dtype,
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """What values are multiplied by when a share of them is dropped: 0, or what makes up for those.
+
+    Args:
+        shape: of the values.
+        share: that is dropped.
+        dtype: of the values.
+        generator: PyTorch's own if not given.
+        device: likewise.
+    """
+    n_values = math.prod(shape)
+    threshold = max(1, round((1 - share) * 2**15))
+    words = torch.empty(math.ceil(n_values / 4), dtype=torch.int64, device=device)
+    words.random_(-(2**63), None, generator=generator)
+    bits = words.view(torch.int16)[:n_values].view(tuple(shape))
+    # Arithmetic instead of a comparison, since torch is slow to make numbers of booleans on a CPU.
+    below = bits.bitwise_and_(2**15 - 1).sub_(threshold).bitwise_right_shift_(15)  # -1 where kept
+    return below.to(dtype) * (-(2**15) / threshold)

@@ -87,6 +87,8 @@ class WeightedPooling(Head):
 class MeanPooling(WeightedPooling):
     """The mean of the embedded tiles, then a linear classifier: every tile counts the same."""
 
+    stacks = True
+
     def score(self, tiles: Tensor) -> Tensor:
         """(B, N, E) -> (B, N, 1) of zeros."""
         return tiles.new_zeros(*tiles.shape[:2], 1)
@@ -98,6 +100,8 @@ class MaxPooling(Head):
     Its attention is the share of dimensions in which a tile is the largest: a description, since no
     weight is learnt.
     """
+
+    stacks = True
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
@@ -132,6 +136,8 @@ class LogSumExpPooling(Head):
     Neural Networks, 2000. Its attention is each tile's share of the gradient, averaged over dimensions: a
     description, since no weight is learnt.
     """
+
+    stacks = True
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)

@@ -19,7 +19,7 @@ from features.files.parse import parse_json
 from features.stored import all_of_stored
 from mil.data.encoding import Encoding
 from mil.errors import FitError
-from mil.heads.batches import collate, run_in_chunks
+from mil.heads.batches import Features, collate, in_brief, run_in_chunks
 from mil.heads.head import Head, HeadOutput, HeadSettings
 from mil.heads.registry import build_head, check_names
 from mil.learning.readout import Readout
@@ -77,7 +77,6 @@ class FittedModel:
         save_model(Path(path), self)
 
 
-@torch.inference_mode()
 def run_head(fitted: FittedModel, bag: Bag, other: Mapping[str, str] = EMPTY) -> HeadOutput:
     """The head on all tiles of one bag, as a batch of one.
 
@@ -90,6 +89,23 @@ def run_head(fitted: FittedModel, bag: Bag, other: Mapping[str, str] = EMPTY) ->
         FitError: the bag was made with another recipe than the model's.
         CohortError: the model reads a column that is not in ``other``.
     """
+    return _run(fitted, bag, bag.features, other)
+
+
+@torch.inference_mode()
+def _run(fitted: FittedModel, bag: Bag, features: Features, other: Mapping[str, str]) -> HeadOutput:
+    """The head on these features of a bag, or on the table's row of its case."""
+    _check_recipe(fitted, bag)
+    encoding, chunk_tiles = fitted.encoding, fitted.settings.chunk_tiles
+    if encoding is None and 0 < chunk_tiles < len(features) and fitted.head.takes_chunks():
+        return run_in_chunks(fitted.head, features, chunk_tiles)
+    batch = collate([encoding.row(bag.slide, other) if encoding else features])
+    output: HeadOutput = fitted.head(*batch)
+    return output
+
+
+def _check_recipe(fitted: FittedModel, bag: Bag) -> None:
+    """Refuse a bag that was made in another way than those the model learnt from."""
     if bag.recipe_sha256 != fitted.recipe_sha256:
         differing = recipe_differences(fitted.recipe, bag.recipe)
         changes = ", ".join(
@@ -100,12 +116,6 @@ def run_head(fitted: FittedModel, bag: Bag, other: Mapping[str, str] = EMPTY) ->
             f"{bag.slide}: the bag does not suit model {fitted.model} ({changes or 'recipe'}). Extract "
             "the slide with the settings the model's bags were made with."
         )
-    encoding, chunk_tiles = fitted.encoding, fitted.settings.chunk_tiles
-    if encoding is None and 0 < chunk_tiles < len(bag) and fitted.head.takes_chunks():
-        return run_in_chunks(fitted.head, bag.features, chunk_tiles)
-    batch = collate([encoding.row(bag.slide, other) if encoding else bag.features])
-    output: HeadOutput = fitted.head(*batch)
-    return output
 
 
 def predict(
@@ -131,7 +141,8 @@ def predict(
         model = mil.load_model("abmil.safetensors")
         print(mil.predict(model, mil.read_bag("store/case-01-s1.h5")))
     """
-    logits = run_head(fitted, bag, other).logits[0].double()
+    features = in_brief(fitted.head, bag.features)
+    logits = _run(fitted, bag, features, other).logits[0].double()
     answer = fitted.readout.answer(logits, columns)
     if unanswered := [name for name in columns if name not in answer]:
         raise FitError(

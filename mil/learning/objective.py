@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -11,6 +12,7 @@ from mil.heads.head import Head, Training
 from mil.learning.adamw import AdamW
 from mil.learning.epochs import prepare_bags
 from mil.learning.readout import Readout
+from mil.learning.stacked import StackedFits
 from mil.settings import FitSettings
 
 
@@ -24,7 +26,10 @@ class Objective(ABC):
         counts: (C,) training cases per output, for heads that learn from counts.
         validates: whether there are cases to choose the epoch by.
         ready: the bags as the head that is trained takes them.
+        trains_stacks: whether there is ``epoch_together``.
     """
+
+    trains_stacks: ClassVar[bool] = False
 
     outputs: tuple[str, ...]
     slides: Sequence[Features]
@@ -50,6 +55,12 @@ class Objective(ABC):
         optimizer: AdamW,
     ) -> list[float]:
         """One pass over the training cases; the loss of each step."""
+
+    def epoch_together(
+        self, members: StackedFits, settings: FitSettings, optimizer: AdamW
+    ) -> list[float]:
+        """``epoch`` of several heads at once; the losses of all."""
+        raise NotImplementedError
 
     @abstractmethod
     def validate(self, head: Head, settings: FitSettings) -> float:

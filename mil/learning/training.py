@@ -21,11 +21,13 @@ from mil.learning.epochs import History, run_epochs
 from mil.learning.fitted import FittedModel
 from mil.learning.head_weights import read_head_weights, start_from
 from mil.learning.objective import Objective
+from mil.learning.stacked import Fit, stack_fits
 from mil.settings import FitSettings
 from mil.tasks.registry import task_class
 from mil.tasks.task import Task
 
 SCALE_TILES = 512  # per bag, to estimate mean and spread of features
+FEW_SCALE_TILES = 32  # likewise, for a model that standardises rows of its own
 
 
 def fit_model(
@@ -104,16 +106,15 @@ def _fit_seeds(
         outcome=task.head_outcome,
     )
     keep_freed_memory()
-    heads, histories = [], []
     n_fits = settings.seeds if head_class(model).takes_steps() else 1
-    for number, member_seed in enumerate(derive_seeds(seed, n_fits)):
-        with torch.random.fork_rng(devices=[]), one_thread():
-            torch.default_generator.manual_seed(
-                member_seed
-            )  # torch.manual_seed asks for a GPU, 4 ms
-            heads.append(build_head(model, shape))
+    with torch.random.fork_rng(devices=[]), one_thread():
+        fits: list[Fit] = []
+        for number, member_seed in enumerate(derive_seeds(seed, n_fits)):
             begin = partial(start_from, start=start, number=number) if start else None
-            histories.append(_train_head(heads[-1], objective, settings, member_seed, begin))
+            like = fits[0].head if fits else None
+            fits.append(_begin_fit(model, shape, objective, member_seed, begin, like))
+        histories = _train_fits(fits, objective, settings, seed)
+    heads = [fit.head for fit in fits]
     head = (heads[0] if len(heads) == 1 else Ensemble(heads)).eval()
     return head, History(
         list(mean_by_epoch([history.train for history in histories])),
@@ -121,18 +122,52 @@ def _fit_seeds(
     )
 
 
-def _train_head(
-    head: Head,
+def _begin_fit(
+    model: str,
+    shape: HeadSettings,
     objective: Objective,
-    settings: FitSettings,
     seed: int,
     begin: Callable[[Head], None] | None,
-) -> History:
-    """Prepare a fresh head, then train or solve it; ``begin`` gives it weights to start from."""
-    rng = np.random.default_rng(seed)
-    head.prepare(sample_tiles(objective.slides, rng), objective.counts)
+    like: Head | None,
+) -> Fit:
+    """A fresh head that is prepared; ``begin`` gives it weights to start from.
+
+    Where no bag has more tiles than are drawn, every seed draws the same, and the scale is that of ``like``.
+    """
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed asks for a GPU, 4 ms
+    head, rng = build_head(model, shape), np.random.default_rng(seed)
+    n_tiles = SCALE_TILES if head.takes_steps() else FEW_SCALE_TILES
+    all_drawn = all(len(bag) <= n_tiles for bag in objective.slides)
+    if like is not None and all_drawn and type(head).prepare is Head.prepare:
+        head.scale_like(like)
+    else:
+        head.prepare(sample_tiles(objective.slides, rng, n_tiles), objective.counts)
     if begin:
         begin(head)
+    generator = torch.Generator()
+    generator.set_state(torch.default_generator.get_state())
+    return Fit(head, rng, generator)
+
+
+def _train_fits(
+    fits: Sequence[Fit], objective: Objective, settings: FitSettings, seed: int
+) -> list[History]:
+    """Train the heads together where that is the same and faster, else one by one."""
+    stacked = None
+    if objective.trains_stacks and not objective.validates:
+        stacked = stack_fits(fits, objective.slides, settings)
+    if stacked is None:
+        return [_train_head(fit, objective, settings, seed) for fit in fits]
+    epoch = partial(objective.epoch_together, stacked, settings)
+    history = run_epochs(stacked.stack.head, settings, epoch, None)
+    stacked.stack.unstack()
+    return [history]
+
+
+def _train_head(fit: Fit, objective: Objective, settings: FitSettings, seed: int) -> History:
+    """Train or solve a head."""
+    head = fit.head
+    torch.default_generator.set_state(fit.generator.get_state())
     if head.learns_from in ("slides", "table"):
         head.solve(objective.training(seed))
         return History()
@@ -142,7 +177,7 @@ def _train_head(
     if objective.validates:
         validate = partial(objective.validate, head, settings)
     objective.prepare(head, settings)
-    return run_epochs(head, settings, partial(objective.epoch, head, settings, rng), validate)
+    return run_epochs(head, settings, partial(objective.epoch, head, settings, fit.rng), validate)
 
 
 def derive_seeds(seed: int, count: int) -> list[int]:
@@ -151,9 +186,9 @@ def derive_seeds(seed: int, count: int) -> list[int]:
     return [seed, *map(int, further)]
 
 
-def sample_tiles(bags: Sequence[Features], rng: np.random.Generator) -> Tensor:
-    """(M, D) single precision: some tiles of every bag (N, D)."""
-    drawn = [draw(bag, SCALE_TILES, rng) for bag in bags]
+def sample_tiles(bags: Sequence[Features], rng: np.random.Generator, most: int) -> Tensor:
+    """(M, D) single precision: at most so many tiles of every bag (N, D)."""
+    drawn = [draw(bag, most, rng) for bag in bags]
     return torch.from_numpy(np.concatenate(drawn, dtype=np.float32))
 
 

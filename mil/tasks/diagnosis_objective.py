@@ -22,13 +22,15 @@ from mil.heads.batches import (
     alike,
     collate,
     draw,
+    pad_ready,
 )
-from mil.heads.head import Head, HeadOutput, Training
+from mil.heads.head import Head, Training
 from mil.learning.adamw import AdamW
 from mil.learning.epochs import autocast, run_bags
 from mil.learning.losses import cross_entropy, focal
 from mil.learning.objective import Objective
 from mil.learning.readout import ClassReadout
+from mil.learning.stacked import StackedFits
 from mil.settings import FitSettings
 from mil.tasks.tile_objective import TileObjective
 
@@ -48,14 +50,31 @@ class Group(NamedTuple):
     """The part of a step that is computed at once.
 
     Attributes:
-        bags: padded, or one bag (N, D) that is too long to be taken at once.
+        bags: the tiles drawn from each, (N, D); or a batch of single tiles.
         labels: (B,)
         weights: (B,)
     """
 
-    bags: Batch | ReadyBatch | Features
+    bags: list[Features] | Batch | ReadyBatch
     labels: Tensor
     weights: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, N) of the bags, padded."""
+        if isinstance(self.bags, list):
+            return len(self.bags), max(map(len, self.bags))
+        return self.bags.features.shape[0], self.bags.features.shape[1]
+
+    def collate(self, settings: FitSettings, ready: ReadyBags) -> Batch | ReadyBatch | Features:
+        """The bags padded, or one bag (N, D) that is too long to be taken at once."""
+        if not isinstance(self.bags, list):
+            return self.bags
+        return (
+            self.bags[0]
+            if 0 < settings.chunk_tiles < len(self.bags[0])
+            else ready.collate(self.bags)
+        )
 
 
 class ClassObjective(Objective):
@@ -70,6 +89,8 @@ class ClassObjective(Objective):
     Raises:
         FitError: a class without a training case, or a label that is no class.
     """
+
+    trains_stacks = True
 
     def __init__(
         self,
@@ -110,21 +131,66 @@ class ClassObjective(Objective):
         optimizer: AdamW,
     ) -> list[float]:
         """All bags once, or all tiles once for a head that learns from tiles."""
-        steps = _tile_steps if head.learns_from == "tiles" else _bag_steps
         return [
             self._train_step(head, optimizer, step, settings)
-            for step in steps(self.examples, settings, rng, self.ready)
+            for step in self._steps(head, settings, rng, self.ready)
         ]
+
+    def epoch_together(
+        self, members: StackedFits, settings: FitSettings, optimizer: AdamW
+    ) -> list[float]:
+        """``epoch`` of all members at once; the losses of all."""
+        of_members = [
+            self._steps(members.stack.head, settings, rng, ready)
+            for rng, ready in zip(members.rngs, members.ready, strict=True)
+        ]
+        return [
+            loss
+            for steps in zip(*of_members, strict=True)
+            for loss in self._train_together(members, optimizer, steps, settings)
+        ]
+
+    def _steps(
+        self, head: Head, settings: FitSettings, rng: np.random.Generator, ready: ReadyBags
+    ) -> Iterator[list[Group]]:
+        steps = _tile_steps if head.learns_from == "tiles" else _bag_steps
+        return steps(self.examples, settings, rng, ready)
+
+    def _train_together(
+        self,
+        members: StackedFits,
+        optimizer: AdamW,
+        steps: Sequence[Sequence[Group]],
+        settings: FitSettings,
+    ) -> list[float]:
+        """``_train_step`` of each member; their losses do not meet, so neither do their gradients."""
+        optimizer.zero_grad()
+        batch = _collate_together(steps, members.ready)
+        shapes = [[group.shape for group in step] for step in steps]
+        with autocast(settings):
+            losses = [
+                self.loss(
+                    logits,
+                    torch.cat([group.labels for group in step]),
+                    torch.cat([group.weights for group in step]),
+                    settings,
+                )
+                for logits, step in zip(members.stack.run(batch, shapes), steps, strict=True)
+            ]
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return [float(loss.detach()) for loss in losses]
 
     @torch.inference_mode()
     def validate(self, head: Head, settings: FitSettings) -> float:
         """Weighted loss over all tiles of the inner validation cases."""
         head.eval()
         losses = []
-        for group in _group_bags(self.validation, self.inner_slides, settings, self.ready):
+        for group in _group_bags(self.validation, self.inner_slides, settings):
+            bags = group.collate(settings, self.ready)
             with autocast(settings):
-                output, _ = run_bags(head, group.bags, settings)
-            loss = self.loss(output, group.labels, group.weights, settings)
+                output, _ = run_bags(head, bags, settings)
+            loss = self.loss(output.logits, group.labels, group.weights, settings)
             losses.append(float(loss) * len(group.labels))
         return sum(losses) / sum(example.weight for example in self.validation)
 
@@ -134,10 +200,10 @@ class ClassObjective(Objective):
         return ClassReadout(self.outputs)
 
     def loss(
-        self, output: HeadOutput, labels: Tensor, weights: Tensor, settings: FitSettings
+        self, logits: Tensor, labels: Tensor, weights: Tensor, settings: FitSettings
     ) -> Tensor:
-        """The chosen loss of each bag times its weight, averaged over the batch."""
-        logits = output.logits.float()
+        """The chosen loss of each bag's logits (B, C) times its weight, averaged over the batch."""
+        logits = logits.float()
         if settings.loss_name == "focal":
             return focal(logits, labels, weights, gamma=settings.focal_gamma)
         return cross_entropy(logits, labels, weights, smoothing=settings.label_smoothing)
@@ -154,9 +220,10 @@ class ClassObjective(Objective):
         n_bags = sum(len(group.labels) for group in step)
         total = 0.0
         for group in step:
+            bags = group.collate(settings, self.ready)
             with autocast(settings):
-                output, mask = run_bags(head, group.bags, settings)
-                loss = self.loss(output, group.labels, group.weights, settings)
+                output, mask = run_bags(head, bags, settings)
+                loss = self.loss(output.logits, group.labels, group.weights, settings)
                 auxiliary = head.auxiliary_loss(output, group.labels, mask)  # (B,)
                 loss = loss + (auxiliary * group.weights).mean()
             share = loss * (len(group.labels) / n_bags)
@@ -228,30 +295,42 @@ def _bag_steps(
     examples: Sequence[Example],
     settings: FitSettings,
     rng: np.random.Generator,
-    ready: ReadyBags = UNREADY,
+    _ready: ReadyBags = UNREADY,
 ) -> Iterator[list[Group]]:
     """All bags once, shuffled, a few per step."""
     order = rng.permutation(len(examples))
     for start in range(0, len(order), settings.batch_bags):
         chosen = [examples[i] for i in order[start : start + settings.batch_bags]]
         drawn = [draw(e.features, settings.train_tiles, rng) for e in chosen]
-        yield list(_group_bags(chosen, drawn, settings, ready))
+        yield list(_group_bags(chosen, drawn, settings))
 
 
 def _group_bags(
     examples: Sequence[Example],
     drawn: Sequence[Features],
     settings: FitSettings,
-    ready: ReadyBags,
 ) -> Iterator[Group]:
     """The examples with the tiles drawn from each, bags of similar length together."""
     for members in alike([len(bag) for bag in drawn], settings.chunk_tiles or TILES_AT_ONCE):
-        bags: Batch | ReadyBatch | Features = drawn[members[0]]
-        if not 0 < settings.chunk_tiles < len(drawn[members[0]]):
-            bags = ready.collate([drawn[i] for i in members])
         labels = torch.tensor([examples[i].label for i in members])
         weights = torch.tensor([examples[i].weight for i in members], dtype=torch.float32)
-        yield Group(bags, labels, weights)
+        yield Group([drawn[i] for i in members], labels, weights)
+
+
+def _collate_together(steps: Sequence[Sequence[Group]], ready: Sequence[ReadyBags]) -> ReadyBatch:
+    """The groups of each member, one after the other."""
+    batches: list[ReadyBatch] = []
+    tiles: list[Tensor] = []
+    for step, own in zip(steps, ready, strict=True):
+        for group in step:
+            if isinstance(group.bags, list):
+                tiles += own.of(group.bags)
+            else:
+                batches.append(ReadyBatch(*group.bags))
+    if tiles:
+        return pad_ready(tiles)
+    features, masks = zip(*batches, strict=True)
+    return ReadyBatch(torch.cat(features), torch.cat(masks))
 
 
 def _tile_steps(
@@ -262,9 +341,11 @@ def _tile_steps(
 ) -> Iterator[list[Group]]:
     """Tiles of all bags, shuffled, each a bag of its own that carries its slide's label."""
     drawn = [draw(e.features, settings.train_tiles, rng) for e in examples]
-    parts = ready.of(drawn)
-    kind = ReadyBatch if parts else Batch
-    tiles = torch.cat(parts or [collate([bag]).features[0] for bag in drawn])  # (M, D)
+    joined = ready.joined(drawn)
+    kind = Batch if joined is None else ReadyBatch
+    tiles = joined  # (M, D)
+    if tiles is None:
+        tiles = torch.cat([collate([bag]).features[0] for bag in drawn])
     labels = torch.cat(
         [torch.full((len(d),), e.label) for d, e in zip(drawn, examples, strict=True)]
     )

@@ -17,7 +17,7 @@ from mil.data.case import Case
 from mil.data.encoding import Encoding
 from mil.errors import FitError
 from mil.evaluation.grade.predictions import PREFIX
-from mil.heads.head import Head, HeadOutput, Training
+from mil.heads.head import Head, Training
 from mil.learning.losses import ordinal_log_loss, ordinal_log_losses
 from mil.learning.readout import Readout
 from mil.settings import FitSettings
@@ -69,11 +69,11 @@ class GradeObjective(ClassObjective):
         return GradeReadout(self.grades)
 
     def loss(
-        self, output: HeadOutput, labels: Tensor, weights: Tensor, settings: FitSettings
+        self, logits: Tensor, labels: Tensor, weights: Tensor, settings: FitSettings
     ) -> Tensor:
         """The log loss of exceeding each grade but the last."""
         del settings
-        return ordinal_log_loss(output.logits.float(), labels, weights)
+        return ordinal_log_loss(logits.float(), labels, weights)
 
 
 class GradeTileObjective(TileObjective):
