@@ -25,6 +25,7 @@ OF_SLIDES = (  # settings of a recipe that do not apply to volumes
     "annotation_origin", "classes", "drop", "exclude", "held_out", "icc", "max_tiles", "min_coverage",
     "min_tumour_of_tissue", "mpp", "sample_per", "stain", "stain_reference",
 )  # fmt: skip
+NO_PLACES = "no places"  # the region of rows whose coordinates only number them
 SEGMENTED = "segmented"  # the region of tiles that lie in what a segmenter calls tumour
 ALWAYS_EXCLUDED = ("Ignore*",)  # QuPath's own class for areas to be ignored
 

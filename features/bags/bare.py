@@ -1,15 +1,16 @@
 """Features without places: many bags in one file, as the benchmarks of multiple-instance learning have them.
 
 An npz file has the features (n, D) under one of their usual names and, under one of ``INDEX``, the bag that
-each row belongs to. A table has a column of ``INDEX``; every other column of numbers is a feature, but for
-those that are named as labels. The rows of a bag keep their order. They have no places, which the recipe
-states as ``region: no places``; the coordinates of such a bag only number its rows.
+each row belongs to; without these it is one bag, of the file's name. A table has a column of ``INDEX``; every
+other column of numbers is a feature, but for those that are named as labels. The rows of a bag keep their
+order. They have no places, which the recipe states as ``region: no places``; the coordinates of such a bag
+only number its rows.
 """
 
 import csv
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,28 @@ from features.bags.bag import Bag
 from features.bags.foreign_readers import ALIASES, naming_errors
 from features.errors import BagError
 from features.files.checksum import fingerprint
+from features.recipe import NO_PLACES
 
-REGION = "no places"
 NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
 INDEX = ("bag", "bags", "bag_id", "bag_index", "bag_ids", "slide", "slide_id")
 OUTCOMES = ("y", "label", "labels", "class", "target", "bag_label", "instance_label", "y_inst")
+UNNAMED = "arr_0"  # numpy's name of a single array
 _PLACES = {*ALIASES["coords"], "x_l0", "y_l0", "coord_x", "coord_y", "x_coord", "y_coord"}
 
 
 def is_bare(path: Path) -> bool:
-    """Whether a file has features and a bag index, and no places."""
+    """Whether a file has features without places: with a bag index, or as the only array of an npz file."""
     names = {name.lower() for name in _names(path)}
+    if path.suffix.lower() == ".npz" and _is_one_bag(names):
+        return True
     in_table = path.suffix.lower() == ".csv" and {"x", "y"} <= names
     return bool(names & set(INDEX)) and not names & _PLACES and not in_table
+
+
+def _is_one_bag(names: Collection[str]) -> bool:
+    """Whether arrays of these names are the features of one bag, beside its outcomes."""
+    arrays = set(names) - set(OUTCOMES)
+    return len(arrays) == 1 and arrays <= {*ALIASES["features"], UNNAMED}
 
 
 def read_bare(path: Path, encoder: str | None = None) -> dict[str, Bag]:
@@ -72,7 +82,7 @@ def _bags(
             "backbone": encoder,
             "weights": "converted from features without places",
             "precision": "fp32",
-            "region": REGION,
+            "region": NO_PLACES,
             "layout": "bare",
         }
         bag = Bag(
@@ -128,13 +138,17 @@ def _read_header(path: Path) -> tuple[str, list[str]]:
 def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     with np.load(path, allow_pickle=False) as arrays:
         named = {name.lower(): name for name in arrays.files}
-        features = next((named[name] for name in ALIASES["features"] if name in named), None)
+        usual = (*ALIASES["features"], UNNAMED)
+        features = next((named[name] for name in usual if name in named), None)
         if features is None:
             raise BagError(
                 f"{path}: none of {', '.join(arrays.files)} means features. Name one of them features."
             )
+        values = np.asarray(arrays[features])
+        if _is_one_bag(named):
+            return values, np.full(len(np.atleast_1d(values)), path.stem)
         index = next(named[name] for name in INDEX if name in named)
-        return np.asarray(arrays[features]), np.asarray(arrays[index])
+        return values, np.asarray(arrays[index])
 
 
 def _read_csv(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -373,9 +373,10 @@ def _match_column(path: Path, names: Sequence[str], meaning: str) -> str:
     """The only one of the names that stands for features, coords, x or y."""
     matches = [name for name in names if name.lower() in ALIASES[meaning]]
     if len(matches) != 1:
+        alone = ", or leave the features alone in the file if they have no places"
         raise BagError(
             f"{path}: {len(matches) or 'none'} of {', '.join(list(names)[:8])} means {meaning}. Name one of "
-            f"them {ALIASES[meaning][0]}."
+            f"them {ALIASES[meaning][0]}{alone if meaning == 'coords' and path.suffix == '.npz' else ''}."
         )
     return matches[0]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from features.choices import suggest
 from features.errors import InputError, ScaleError, SlideError
 from features.progress import Progress
-from features.recipe import SEGMENTED, VOLUME
+from features.recipe import NO_PLACES, SEGMENTED, VOLUME
 from features.regions.annotations import find_annotation
 from features.slides.dicom import series_files
 from features.slides.find import name_of, slide_files, slides_in
@@ -72,8 +72,12 @@ class SlideJob:
         """The kind of region that its tiles are laid over."""
         if self.is_film:
             return VOLUME
-        if self.from_tiles or self.coordinates:
-            return "tiles" if self.from_tiles else "coordinates"
+        if self.from_tiles:
+            from features.tiles.folders import has_places
+
+            return "tiles" if has_places(self.files) else NO_PLACES
+        if self.coordinates:
+            return "coordinates"
         if self.segmenter:
             return SEGMENTED
         return "annotations" if self.annotations else "tissue"
@@ -216,6 +220,7 @@ def jobs_of_rows(
         raise SlideError(
             f"None of the table's {len(names)} slides is in {slides}, which holds {len(files)} slides, "
             f"e.g. {next(iter(files), 'none')}.{hint} Check slides and the slide column."
+            f"{'' if files else _why_no_tiles(slides)}"
         )
     jobs = [
         SlideJob(
@@ -235,18 +240,37 @@ def jobs_of_rows(
 
 
 def find_tile_images(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The tile images of a folder by slide; empty if it is no folder of tile images."""
+    """The tile images of a folder by slide; empty if it is no folder of tile images.
+
+    Images without places, as previews beside slides are, count only where there is no slide.
+    """
     import openslide
 
-    from features.tiles.folders import group_tiles
+    from features.tiles.folders import group_tiles, has_places
 
     try:
         tiles = group_tiles(folder)
+        placed = all(map(has_places, tiles.values()))
     except SlideError:
+        return {}
+    if not placed and any(slide_files(folder)):
         return {}
     # A slide may be called S21-4711-3.tiff: a file that OpenSlide knows is a slide, whatever its name.
     first = next(iter(tiles.values()))[0]
     return {} if openslide.OpenSlide.detect_format(first) else tiles
+
+
+def _why_no_tiles(folder: Path) -> str:
+    """What keeps the images of a folder from being tiles; empty if it has no images, or nothing does."""
+    from features.tiles.folders import IMAGE_SUFFIXES, group_tiles
+
+    if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*")):
+        return ""
+    try:
+        group_tiles(folder)
+    except SlideError as error:
+        return f" {error}"
+    return ""
 
 
 def largest_first(jobs: Sequence[SlideJob]) -> list[SlideJob]:
@@ -299,7 +323,10 @@ def _path_jobs(path: Path, settings: JobSettings) -> list[SlideJob]:
         ]
     files = list(slide_files(path)) if path.is_dir() else [series_files(path)[0]]
     if not files:
-        raise InputError(f"{path}: holds neither slides nor tile images <slide>-<x>-<y>.png.")
+        raise InputError(
+            f"{path}: holds neither slides nor tile images, <slide>-<x>-<y>.png or a folder of images for "
+            f"each slide.{_why_no_tiles(path)}"
+        )
     return [
         SlideJob(
             slide=name_of(file),

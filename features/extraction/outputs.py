@@ -16,7 +16,7 @@ from features.extraction.jobs import SlideJob
 from features.extraction.normalisation import reference_to_json
 from features.lowpower.segmenter import read_segmenter_card
 from features.precision import DTYPES, resolve_precision
-from features.recipe import VOLUME, Recipe
+from features.recipe import NO_PLACES, VOLUME, Recipe
 from features.tiles.stain import StainReference
 from features.volumes.film import check_alike, read_facts
 
@@ -91,7 +91,7 @@ def resolved_recipe(
             "min_tumour_of_tissue": None,
         }
         settings |= unused
-    if region in ("tiles", "coordinates", VOLUME):
+    if region in ("tiles", NO_PLACES, "coordinates", VOLUME):
         settings |= {"min_coverage": None}
     if region == VOLUME:
         settings |= _volume_settings(jobs)

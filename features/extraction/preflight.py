@@ -29,6 +29,7 @@ from features.slides.names import file_name
 from features.slides.rehearsal import children_ended, open_slide
 from features.slides.slide import OVERVIEW_PX, Slide
 from features.slides.structure import find_structure
+from features.tiles.folders import FolderTiles
 from features.tiles.grid import TileGrid, sample
 
 MAX_THREADS = 16  # every thread has a slide and its overview in memory
@@ -131,6 +132,8 @@ def _inspect_images(job: SlideJob, recipes: Sequence[Recipe], check: SlideCheck)
     check.mpp_source, check.reader = "file" if job.is_film else job.mpp_source, "images"
     for recipe, scale in zip(recipes, check.scales, strict=True):
         source = job.open_tiles(recipe.tile, recipe.mpp)
+        if isinstance(source, FolderTiles):
+            source.check_images()
         check.mpp = source.mpp_l0
         scale.mpp = round(source.grid.mpp, 4)
         check.notes = tuple(filter(None, [source.note(recipe.mpp)]))

@@ -1,7 +1,9 @@
 """Folders of tile images, for cohorts without whole slides."""
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +28,9 @@ TILE_NAME = re.compile(
     r"(?:.*?___)?(?P<slide>.+)(?P<sep>[-_])x?(?P<x>\d+)(?P=sep)y?(?P<y>\d+)(?:[-_]\d+)?",
     re.IGNORECASE,
 )
+PLACE_NAME = re.compile(
+    r"(?P<slide>)x?(?P<x>\d+)[-_]y?(?P<y>\d+)", re.IGNORECASE
+)  # in a slide's folder
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,37 @@ class FolderTiles:
     volume: ClassVar[None] = None  # tile images are of no volume
 
     def note(self, target_mpp: float) -> str:
-        """What to know where tiles are not at the requested scale; empty where they are."""
-        if abs(self.grid.mpp - target_mpp) <= SAME_SIDE * target_mpp:
-            return ""
-        return (
-            f"Tile images of {self.mpp_l0:g} µm per pixel have no detail of {target_mpp:g}: each is taken "
-            f"whole, as a tile at {self.grid.mpp:.4g} µm per pixel. For smaller tiles set mpp to "
-            f"{self.mpp_l0:g} or coarser."
-        )
+        """What to know of tiles that have no places, or are not at the requested scale; else empty."""
+        notes = []
+        if not has_places(self.files):
+            notes.append(
+                f"File names such as {self.files[0].name} give no places: the {len(self.files)} images lie "
+                "side by side in maps, and say nothing about their neighbours."
+            )
+        if abs(self.grid.mpp - target_mpp) > SAME_SIDE * target_mpp:
+            notes.append(
+                f"Tile images of {self.mpp_l0:g} µm per pixel have no detail of {target_mpp:g}: each is "
+                f"taken whole, as a tile at {self.grid.mpp:.4g} µm per pixel. For smaller tiles set mpp "
+                f"to {self.mpp_l0:g} or coarser."
+            )
+        return " ".join(notes)
+
+    def check_images(self) -> None:
+        """Look at the head of every file, as reading them would end at the first that is wrong.
+
+        Raises:
+            SlideError: one is no image, or has another size than the first.
+        """
+        for path in dict.fromkeys(self.files):
+            with _open_image(path) as image:
+                self._check_size(path, image.size)
+
+    def _check_size(self, path: Path, size: tuple[int, int]) -> None:
+        if size != (self.image_px, self.image_px):
+            raise SlideError(
+                f"{path}: {size[0]} x {size[1]} px, but the slide's first tile has {self.image_px} x "
+                f"{self.image_px}. Use tiles of one size."
+            )
 
     def select(self, rows: NDArray[np.int64]) -> "FolderTiles":
         """Some of its tiles."""
@@ -76,11 +104,7 @@ class FolderTiles:
         """Read one tile, cut from its image and resized to the grid's ``tile_px``."""
         path, side = self.files[index], self.grid.tile_px
         rgb = _read_rgb(path)
-        if rgb.size != (self.image_px, self.image_px):
-            raise SlideError(
-                f"{path}: {rgb.size[0]} x {rgb.size[1]} px, but the slide's first tile has "
-                f"{self.image_px} x {self.image_px}. Use tiles of one size."
-            )
+        self._check_size(path, rgb.size)
         if self.parts is not None:
             left, top = self.parts[index].tolist()
             width = self.grid.side_l0[0]
@@ -94,8 +118,12 @@ class FolderTiles:
 def group_tiles(folder: Path) -> dict[str, tuple[Path, ...]]:
     """The tile images of a folder, by slide; slides and files are sorted by name.
 
+    A folder whose file names give no places, or nothing else, is one slide of the folder's name. So is one
+    whose names give slides and places that those of another folder give too.
+
     Raises:
-        SlideError: there is none, or a file name does not give slide, x and y.
+        SlideError: there is none; some names of a folder give a place and some do not; or there is no folder
+            that images without places could be named by.
     """
     files = sorted(
         path
@@ -106,19 +134,69 @@ def group_tiles(folder: Path) -> dict[str, tuple[Path, ...]]:
         raise SlideError(
             f"{folder}: contains no tile images ({', '.join(IMAGE_SUFFIXES)}). Check the path."
         )
-    groups: dict[str, list[Path]] = {}
+    inside: dict[Path, list[Path]] = {}
     for path in files:
-        groups.setdefault(_parse_name(path)["slide"], []).append(path)
+        inside.setdefault(path.parent, []).append(path)
+    groups: dict[str, list[Path]] = {}
+    times = Counter(match.groups() for path in files if (match := _match_name(path)))
+    for parent, members in inside.items():
+        placed = has_places(members)
+        names = {path: match for path in members if (match := _match_name(path))}
+        repeated = [path for path, match in names.items() if times[match.groups()] > 1]
+        by_folder = not placed or bool(repeated) or not all(m["slide"] for m in names.values())
+        if repeated and parent == folder:
+            raise SlideError(
+                f"{repeated[0]}: another file below {folder} has the same slide and position in its name. "
+                "Put the tiles of each slide into a folder of its name, or remove one of the two."
+            )
+        if by_folder and parent == folder:
+            odd = next(
+                (path for path in members if path not in names or not names[path]["slide"]),
+                files[0],
+            )
+            raise SlideError(
+                f"{odd}: the file name does not give the tile's slide and position. Name tiles "
+                "<slide>-<x>-<y>.png, or put those of each slide into a folder of its name."
+            )
+        own = _name_of_folder(parent, folder, inside)
+        for path in members:
+            groups.setdefault(own if by_folder else names[path]["slide"], []).append(path)
     return {slide: tuple(groups[slide]) for slide in sorted(groups)}
+
+
+def has_places(files: Sequence[Path]) -> bool:
+    """Whether the names of tile images give their places.
+
+    Raises:
+        SlideError: some do and some do not.
+    """
+    odd = [path for path in files if _match_name(path) is None]
+    if odd and len(odd) < len(files):
+        raise SlideError(
+            f"{odd[0]}: its name gives no position, as those of {len(files) - len(odd)} of the {len(files)} "
+            "images beside it do. Move it elsewhere if it is no tile, or name it <slide>-<x>-<y>.png."
+        )
+    return not odd
+
+
+def _match_name(path: Path) -> re.Match[str] | None:
+    """Slide (empty where it is the folder's), x and y by a file's name; None where it gives none."""
+    return TILE_NAME.fullmatch(path.stem) or PLACE_NAME.fullmatch(path.stem)
+
+
+def _name_of_folder(path: Path, root: Path, others: Iterable[Path]) -> str:
+    """A folder's name; with those above it where another has the same."""
+    alone = [other.name for other in others].count(path.name) == 1
+    return path.name if alone or path == root else path.relative_to(root).as_posix()
 
 
 def read_images(files: Sequence[Path], at_most: int) -> Iterator[NDArray[np.uint8]]:
     """Tile images in the order of their positions, evenly spaced: (H, W, 3) RGB on white.
 
     Raises:
-        SlideError: an image cannot be read, or a file name gives no x and y.
+        SlideError: an image cannot be read, or only some file names give x and y.
     """
-    placed = [(int(name["x"]), int(name["y"])) for name in map(_parse_name, files)]
+    placed = _corners(files, 1).tolist()
     order = sorted(range(len(files)), key=placed.__getitem__)
     for row in np.unique(np.linspace(0, len(files) - 1, at_most).astype(int)):
         yield np.asarray(_read_rgb(files[order[row]]))
@@ -133,14 +211,15 @@ def open_folder(
     without the detail of ``target_mpp`` are taken whole, and ``note`` says at which scale that is.
 
     Args:
-        files: square images of one size, named ``<slide>-<x>-<y>`` with x, y the top-left corner.
+        files: square images of one size, named ``<slide>-<x>-<y>`` with x, y the top-left corner; others lie
+            side by side.
         mpp: micrometres per pixel of the files.
         tile_px: side to which each tile is resized.
         target_mpp: micrometres per pixel of a tile; None takes every image whole.
 
     Raises:
-        SlideError: the first image cannot be read or is not square, a file name gives no x and y, or the
-            images are smaller than a tile.
+        SlideError: the first image cannot be read or is not square, only some file names give x and y, or
+            the images are smaller than a tile.
     """
     with _open_image(files[0]) as first:
         width, height = first.size
@@ -148,8 +227,7 @@ def open_folder(
         raise SlideError(
             f"{files[0]}: {width} x {height} px, but tiles are square. Crop the images."
         )
-    named = [(int(name["x"]), int(name["y"])) for name in map(_parse_name, files)]
-    corners = np.array(named, dtype=np.int64)
+    corners = _corners(files, width)
     parts = _parts_of_image(files[0], width, mpp, tile_px, target_mpp)
     if parts is None:
         side, whole_mpp = float(width), mpp * width / tile_px
@@ -159,6 +237,15 @@ def open_folder(
     grid = _grid(spread, tile_px, target_mpp, tile_px * target_mpp / mpp)
     repeated = tuple(path for path in files for _ in parts)
     return FolderTiles(grid, repeated, mpp, width, np.tile(parts, (len(files), 1)))
+
+
+def _corners(files: Sequence[Path], width: int) -> NDArray[np.int64]:
+    """(N, 2) x, y of the images by their names; side by side where these give none."""
+    if has_places(files):
+        named = [(int(name["x"]), int(name["y"])) for name in map(_match_name, files) if name]
+        return np.array(named, dtype=np.int64)
+    rows, columns = np.divmod(np.arange(len(files)), math.ceil(math.sqrt(len(files))))
+    return np.stack([columns, rows], axis=1) * width
 
 
 def _parts_of_image(
@@ -213,12 +300,3 @@ def _open_image(path: Path) -> Iterator[Image.Image]:
         raise SlideError(
             f"{path}: not a readable image ({error}). Remove or replace it."
         ) from error
-
-
-def _parse_name(path: Path) -> re.Match[str]:
-    match = TILE_NAME.fullmatch(path.stem)
-    if match is None:
-        raise SlideError(
-            f"{path}: the file name does not give the tile's position. Name tiles <slide>-<x>-<y>.png."
-        )
-    return match

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.bags.bag import Bag
-from features.bags.bare import REGION
+from features.recipe import NO_PLACES
 from features.regions.masks import tissue_mask
 from features.slides.second_scans import SecondScan, find_second_scans, is_comparable
 from features.slides.structure import Structure, find_structure
@@ -175,7 +175,7 @@ def read_structure(thumbnail: bytes, width_um: float) -> Structure | None:
 
 def _compare_tiles(slides: Sequence[tuple[str, Bag]], known: Sequence[bool]) -> Iterator[Lookalike]:
     """Pairs by their tiles, where at least one slide is not known by its picture."""
-    if all(known) or slides[0][1].recipe.get("region") == REGION:
+    if all(known) or slides[0][1].recipe.get("region") == NO_PLACES:
         return  # rows without places have no arrangement
     pairs = [(i, j) for i, j in _candidates(slides) if not (known[i] and known[j])]
     with one_thread():

@@ -14,12 +14,13 @@ from features.extraction import normalisation
 from features.extraction.embed import Tiles
 from features.extraction.jobs import SlideJob, identify_files
 from features.files.checksum import fingerprint
+from features.recipe import NO_PLACES
 from features.slides.slide import Slide, open_slide
 from features.tiles.grid import SlideTiles, TileGrid
 from features.volumes.film import check_film
 from mil.runs.inputs import recipe_from
 
-NOT_EXTRACTED = ("converted", "no places", "joined", "vector")
+NOT_EXTRACTED = ("converted", NO_PLACES, "joined", "vector")
 MOST_PX = 12_000  # longer side of a picture in memory
 
 

@@ -9,7 +9,7 @@ from features.bags.bag import Bag, read_bag
 from features.errors import AnnotationError, BackboneError, BagError, NoTiles, SarcomilError
 from features.extraction.jobs import SlideJob
 from features.progress import Progress, Silent
-from features.recipe import SEGMENTED, VOLUME, Recipe
+from features.recipe import NO_PLACES, SEGMENTED, VOLUME, Recipe
 from features.slides.names import is_film_name, slide_name
 from features.stored import as_tuples
 from features.tiles.stain import Stain, StainReference, save_reference
@@ -19,7 +19,7 @@ FOREIGN_REGIONS = {
     "tiles": "folders of tiles",
     "coordinates": "tiles at given places",
     "converted": "features of another tool that were converted",
-    "no places": "features without places that were converted",
+    NO_PLACES: "tile images or features without places",
     "joined": "joined bags",
     "vector": "vectors of whole slides or cases",
 }

@@ -52,8 +52,27 @@ def test_files_with_places_are_not_bare(tmp_path):
     np.savez(tmp_path / "a.npz", X=FEATURES, bag=INDEX, coords=np.zeros((30, 2)))
     assert not is_bare(tmp_path / "a.npz")
     assert not is_bare(table(tmp_path, ("x", "y", "slide", "f0"), [(1, 2, "a", 3)]))
-    np.savez(tmp_path / "b.npz", X=FEATURES)
+    np.savez(tmp_path / "b.npz", X=FEATURES, places=np.zeros((30, 2)))
     assert not is_bare(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    "arrays", [{"X": FEATURES}, {"feats": FEATURES, "Label": 1}, {"arr_0": FEATURES}]
+)
+def test_an_archive_of_features_alone_is_one_bag_of_its_name(tmp_path, arrays):
+    for number in (1, 2):
+        np.savez(tmp_path / f"slide-{number}.npz", **arrays)
+    result = convert(tmp_path, tmp_path / "store")
+    assert (result.n_done, result.failures) == (2, [])
+    bag = read_bag(tmp_path / "store" / "slide-2.h5")
+    assert np.array_equal(bag.features, FEATURES)
+    assert bag.recipe["region"] == "no places"
+
+
+def test_an_archive_that_may_have_places_says_both_remedies(tmp_path):
+    np.savez(tmp_path / "a.npz", feats=FEATURES, where=np.zeros((30, 2)))
+    [failure] = convert(tmp_path / "a.npz", tmp_path / "store").failures
+    assert "Name one of them coords, or leave the features alone in the file" in str(failure)
 
 
 @pytest.mark.parametrize(

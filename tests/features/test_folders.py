@@ -1,9 +1,15 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from making import noise
+from making import noise, write_tiff
 from PIL import Image
 
-from features.errors import SlideError
+from features.bags.bag import read_bag
+from features.errors import InputError, SlideError
+from features.extraction.extract import extract
+from features.extraction.jobs import JobSettings, find_tile_images, jobs_of_paths, jobs_of_rows
+from features.recipe import Recipe
 from features.tiles.folders import group_tiles, open_folder
 
 
@@ -47,7 +53,10 @@ def test_name_says_slide_and_corner(tmp_path, name, slide, corner):
 @pytest.mark.parametrize("name", ["tile.png", "s-10.png", "s-a-b.png", "-10-20.png", "10-20.png"])
 def test_name_without_a_place_is_refused_with_the_remedy(tmp_path, name):
     save(tmp_path, name)
-    with pytest.raises(SlideError, match=r"Name tiles <slide>-<x>-<y>\.png"):
+    with pytest.raises(
+        SlideError,
+        match=r"-<y>\.png, or put those of each slide into a folder",
+    ):
         group_tiles(tmp_path)
 
 
@@ -57,6 +66,84 @@ def test_tiles_are_grouped_by_slide_whatever_their_label_and_folder(tmp_path):
     groups = group_tiles(tmp_path)
     assert list(groups) == ["s", "t"]
     assert groups["s"] == tuple(sorted(files[:3]))
+
+
+def test_a_folder_names_its_tiles_where_they_do_not(tmp_path):
+    for name in ("A/one.png", "A/two.png", "A/three.png", "B/64_0.png", "B/x0-y128.png"):
+        save(tmp_path, name)
+    for folder in ("site-1", "site-2"):
+        save(tmp_path, f"{folder}/C/tile_0.png")
+        save(tmp_path, f"{folder}/tile_0_0.png")  # once in every folder: no slide is called tile
+    groups = group_tiles(tmp_path)
+    assert list(groups) == ["A", "B", "site-1", "site-1/C", "site-2", "site-2/C"]
+    tiles = open_folder(groups["A"], mpp=0.5, tile_px=40)
+    assert tiles.grid.coords_l0.tolist() == [[0, 0], [40, 0], [0, 40]]  # side by side
+    assert "such as one.png give no places" in tiles.note(0.5)
+    placed = open_folder(groups["B"], mpp=0.5, tile_px=40)
+    assert placed.grid.coords_l0.tolist() == [[64, 0], [0, 128]]
+    assert placed.note(0.5) == ""
+
+
+def test_a_stranger_among_tiles_is_named(tmp_path):
+    for x in range(3):
+        save(tmp_path, f"A/s-{x}-0.png")
+    save(tmp_path, "A/overview.png")
+    with pytest.raises(
+        SlideError, match=r"overview\.png: its name gives no position, as those of 3 of"
+    ):
+        group_tiles(tmp_path)
+
+
+def test_two_files_for_one_place_are_refused(tmp_path):
+    for name in ("s-0-0.png", "again/s-0-0.png"):
+        save(tmp_path, name)
+    with pytest.raises(SlideError, match="has the same slide and position in its name"):
+        group_tiles(tmp_path)
+
+
+def test_previews_beside_slides_are_no_tiles(tmp_path):
+    save(tmp_path, "previews/one.png")
+    write_tiff(tmp_path / "a.tiff", [noise(300, 300)], mpp=0.5)
+    assert find_tile_images(tmp_path) == {}
+    (job,) = jobs_of_paths([tmp_path])
+    assert (job.slide, job.from_tiles) == ("a", False)
+
+
+def test_images_without_places_become_bags_that_say_so(tmp_path):
+    for slide in ("A", "B"):
+        for name in ("one.png", "two.png", "ten.png"):
+            save(tmp_path / "tiles", f"{slide}/{name}", noise(32, 32, seed=len(slide + name)))
+    settings = JobSettings(slide_mpp=0.5)
+    jobs = jobs_of_paths([tmp_path / "tiles"], settings)
+    assert [(job.slide, job.region) for job in jobs] == [("A", "no places"), ("B", "no places")]
+    recipe = Recipe(backbone="resnet18", weights="random", mpp=0.5, tile=32)
+    outcomes = extract(jobs, recipe, tmp_path / "store", device="cpu")
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    bag = read_bag(tmp_path / "store" / "A.h5")
+    assert (bag.recipe["region"], len(bag)) == ("no places", 3)
+    row = SimpleNamespace(slide="A", case="c", mpp=None)
+    assert jobs_of_rows([row], tmp_path / "tiles", settings)[0].files == jobs[0].files
+
+
+def test_a_folder_of_tiles_that_are_wrongly_named_says_which(tmp_path):
+    save(tmp_path, "tile.png")
+    with pytest.raises(
+        InputError, match=r"tile\.png: the file name does not give the tile's slide"
+    ):
+        jobs_of_paths([tmp_path])
+
+
+def test_a_check_looks_at_every_image(tmp_path):
+    for x in range(3):
+        save(tmp_path, f"s-{32 * x}-0.png", noise(32, 32))
+    tiles = open_folder(group_tiles(tmp_path)["s"], mpp=0.5, tile_px=32)
+    tiles.check_images()
+    (tmp_path / "s-64-0.png").write_text("no image")
+    with pytest.raises(SlideError, match=r"s-64-0\.png: not a readable image"):
+        tiles.check_images()
+    save(tmp_path, "s-64-0.png", noise(40, 40))
+    with pytest.raises(SlideError, match="40 x 40 px, but the slide's first tile has 32 x 32"):
+        tiles.check_images()
 
 
 def test_other_files_are_passed_over(tmp_path):
