@@ -10,6 +10,7 @@ from features.slides.names import slide_name
 from mil.data.case import Row
 from mil.data.headers import COHORT, COHORT_ELSE, first_column, match_columns
 from mil.data.names import NUMBER, check_spelling, matching
+from mil.data.parts import check_columns, check_parts
 from mil.data.patients import check_patients, group_cases
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.sheet import Sheet, read_sheet, with_decimal_points
@@ -56,20 +57,17 @@ def read_table(
 
 
 def _check_parts(path: Path, sheet: Sheet, columns: Mapping[str, str]) -> None:
-    """Refuse a column that tells training from test under another name: its test rows would be learnt from.
-
-    Raises:
-        CohortError: naming the column.
-    """
-    if "split" in columns:
+    """Refuse a column that tells training from test rows under another name, where split says nothing."""
+    if "split" in columns and any(line[columns["split"]] for _, line in sheet.lines):
         return
-    for column in set(sheet.header) - set(columns.values()):
-        words = {cells[column].strip().casefold() for _, cells in sheet.lines}
-        if words & set(TEST) and words <= {*TRAIN, *TEST, "validation", "val", "valid", "dev"}:
-            raise CohortError(
-                f"{path}: column {column!r} seems to say which cases are for testing. Name it split, so that "
-                "these are not trained on, or remove it."
-            )
+    own = {columns[name] for name in columns if name not in ("slide", "site")}
+    names = {columns[name]: name for name in ("slide", "site") if name in columns}
+    cells = {
+        names.get(column, column): [line[column] for _, line in sheet.lines]
+        for column in sheet.header
+        if column not in own
+    }
+    check_columns(str(path), cells, [number for number, _ in sheet.lines], to_judge=True)
 
 
 def _check_doubtful(
@@ -104,8 +102,14 @@ def split_train_test(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, .
     """(training rows, rows kept for external validation), by column split: ``TRAIN`` or ``TEST``.
 
     Raises:
-        CohortError: another word stands in the column, or a case has rows of both kinds.
+        CohortError: another word stands in the column, or a case has rows of both kinds; or there is no such
+            column and another one seems to be it.
     """
+    check_parts(rows)
+    return _split(rows)
+
+
+def _split(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     for row in rows:
         if row.split.casefold() not in TRAIN + TEST:
             raise CohortError(
@@ -122,6 +126,17 @@ def split_train_test(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, .
             "the same part; correct the table."
         )
     return training, test
+
+
+def rows_to_judge(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows that are kept for external validation, or all if none are.
+
+    Raises:
+        CohortError: as ``split_train_test``; another column may say that all rows are for testing.
+    """
+    check_parts(rows, to_judge=True)
+    training, test = _split(rows)
+    return test or training
 
 
 def training_rows(

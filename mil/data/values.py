@@ -41,6 +41,15 @@ NEGATIVE = re.compile(
     r"|wild.?type|wt|not \w+|non.?amplified|unamplified|normal|intact|retained|kept)\.?"
 )
 
+# Yes and no, as spreadsheets of several countries and programs write them.
+TRUE_WORDS = frozenset((
+    "1", "1.0", "1.", "true", "t", "yes", "y", "ja", "j", "wahr", "oui", "o", "vrai", "si", "sí", "s",
+    "verdadero", "vero", "x",
+))  # fmt: skip
+FALSE_WORDS = frozenset((
+    "0", "0.0", "0.", "false", "f", "no", "n", "nein", "falsch", "non", "faux", "falso",
+))  # fmt: skip
+
 PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 COMMA = re.compile(r"[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,})|\d{1,3}(\.\d{3})+,\d+)")  # is decimal
 THOUSANDS = re.compile(r"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")

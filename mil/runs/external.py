@@ -21,7 +21,7 @@ from mil.data.cohort import Cohort, assemble
 from mil.data.duplicates import lookalikes_across
 from mil.data.names import matching
 from mil.data.splits import Fold
-from mil.data.table import read_table, split_train_test
+from mil.data.table import read_table, rows_to_judge
 from mil.errors import LeakageError, MilError, RunError
 from mil.evaluation.judge import Evaluation, evaluate
 from mil.evaluation.predictions import Predictions, write_predictions
@@ -106,8 +106,8 @@ def external_validation(
     run, table, store = to_run(run), Path(table), Path(store)
     notify = notify or (lambda _text: None)
     members = run.fits(model)
-    train_rows, test_rows = split_train_test(read_table(table, run.settings.reading, notify))
-    rows, logs = test_rows or train_rows, log_paths(table, store, run.path)
+    rows = rows_to_judge(read_table(table, run.settings.reading, notify))
+    logs = log_paths(table, store, run.path)
     if slides:  # refused before hours of embedding rather than after
         planned = planned_record(run, model, table, rows)
         check_same_model(earlier_records(logs, planned), planned)

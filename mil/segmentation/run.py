@@ -27,7 +27,7 @@ from features.stored import all_of_stored
 from mil.data.case import Row
 from mil.data.names import matching
 from mil.data.reading import AS_WRITTEN, TableReading
-from mil.data.table import read_table, reserved_rows, split_train_test, training_rows
+from mil.data.table import read_table, reserved_rows, rows_to_judge, training_rows
 from mil.errors import CohortError, LeakageError
 from mil.runs.record import NewRun, finish_run
 from mil.segmentation.cross_validation import OutOfFold, cross_validate, has_tumour, masks_of
@@ -74,8 +74,7 @@ class SegmentInput:
             CohortError, InputError, SlideError, AnnotationError: the table or a slide cannot be used.
         """
         if to_judge:
-            rows = read_table(self.table, self.reading, notify)
-            rows = split_train_test(rows)[1] or rows
+            rows = rows_to_judge(read_table(self.table, self.reading, notify))
         else:
             rows = training_rows(self.table, notify, self.reading)
         return drawn_slides(rows, self.slides, self.jobs, notify)
