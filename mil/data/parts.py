@@ -150,8 +150,8 @@ def _kind(cell: str) -> tuple[str, bool]:
     """What a cell says of its case, one of ``KINDS`` or nothing, and whether it says nothing else."""
     folders = FOLDER.findall(cell)
     if folders:
-        kinds = (_kind(folder) for folder in folders)
-        return next((kind for kind in kinds if kind[0] and kind[1]), ("", False))
+        named = map(_kind, folders)
+        return next((kind for kind in named if kind[0] and kind[1]), ("", False))
     words = _words(cell)
     kinds = {kind for word in words for kind in _kinds_of(word)}
     if len(words) > MOST_WORDS or not kinds or {"train", "test"} <= kinds:
