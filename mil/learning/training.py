@@ -1,5 +1,6 @@
 """One fit: from training cases to a fitted model. The test part cannot be passed in."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import zip_longest
@@ -27,7 +28,7 @@ from mil.tasks.registry import task_class
 from mil.tasks.task import Task
 
 SCALE_TILES = 512  # per bag, to estimate mean and spread of features
-FEW_SCALE_TILES = 32  # likewise, for a model that standardises rows of its own
+ENOUGH_TILES = 10_000  # of all bags, for a model that standardises rows of its own
 
 
 def fit_model(
@@ -136,7 +137,9 @@ def _begin_fit(
     """
     torch.default_generator.manual_seed(seed)  # torch.manual_seed asks for a GPU, 4 ms
     head, rng = build_head(model, shape), np.random.default_rng(seed)
-    n_tiles = SCALE_TILES if head.takes_steps() else FEW_SCALE_TILES
+    n_tiles = SCALE_TILES
+    if not head.takes_steps():
+        n_tiles = min(n_tiles, math.ceil(ENOUGH_TILES / len(objective.slides)))
     all_drawn = all(len(bag) <= n_tiles for bag in objective.slides)
     if like is not None and all_drawn and type(head).prepare is Head.prepare:
         head.scale_like(like)
