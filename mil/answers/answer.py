@@ -9,6 +9,7 @@ import numpy as np
 from features.bags.bag import Bag
 from features.errors import NoTiles
 from mil.answers.predictor import UNPROMISED, Fit, Predictor
+from mil.data.names import patient_of
 from mil.errors import FitError
 from mil.likeness.reference import describe
 from mil.likeness.rescans import Rescan
@@ -273,7 +274,7 @@ def _seen_by_maker(predictor: Predictor, bag: Bag, known: frozenset[str], case: 
         *bag.trained_on,
         *map(predictor.hide, bag.trained_on),
     }  # or hidden by its own segmenter
-    own = known | ({predictor.hide(case)} if case else frozenset())
+    own = known | {predictor.hide(name) for name in (case, patient_of(bag.slide)) if name}
     return bool(own & names) or not bag.sources.isdisjoint(bag.trained_on_slides)
 
 

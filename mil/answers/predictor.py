@@ -11,12 +11,13 @@ from features.bags.store import recipe_differences as describe_differences
 from features.recipe import SEGMENTED, VOLUME
 from mil.answers.reading import FitAnswer, Reader, reader_class
 from mil.data.case import Row
+from mil.data.names import patient_of
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import read_table
 from mil.errors import FitError, RunError
 from mil.evaluation.display import Table
 from mil.learning.fitted import FittedModel, predict
-from mil.likeness.hidden import Veil, hidden
+from mil.likeness.hidden import Veil, hidden, hidden_case
 from mil.likeness.reference import SlideReference
 from mil.likeness.rescans import Rescan
 from mil.runs.run import Run
@@ -63,9 +64,9 @@ class Fit:
 
     @cached_property
     def seen(self) -> frozenset[str]:
-        """Fingerprints of the cases that it was trained on; see ``hidden``."""
+        """Fingerprints of the cases that it was trained on; see ``hidden_case``."""
         names = self.model.trained_on
-        return frozenset(names if self.hides else map(hidden, names))
+        return frozenset(names if self.hides else map(hidden_case, names))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ class Predictor:
         reader: reads their answers against predictions out of fold.
         reference: of the training slides; None where their bags are gone.
         reads_tiles: whether it answers from tiles; a model of clinical columns does not.
-        cases: the case of each training slide, both by fingerprint; see ``hidden``.
+        cases: the case of each training slide, and of each patient in the barcode of one, by fingerprint.
         names: the case of each training slide in plain words; empty in a package.
         bags: the case, by fingerprint, of each training bag and of each slide that one was made of.
         performance: how the cross-validation judged it, in one line; empty without one.
@@ -109,9 +110,13 @@ class Predictor:
     notes: tuple[str, ...] = ()
     veil: Veil | None = None
 
-    def hide(self, name: str) -> str:
-        """The fingerprint of a name, as this predictor's cases and slides are named."""
-        return self.veil.over(hidden(name)) if self.veil else hidden(name)
+    def hide(self, case: str) -> str:
+        """The fingerprint of a case, as this predictor's are named."""
+        return self.over(hidden_case(case))
+
+    def over(self, fingerprint: str) -> str:
+        """The fingerprint that this predictor holds in place of a plain one."""
+        return self.veil.over(fingerprint) if self.veil else fingerprint
 
     def veiled(self, veil: Veil) -> "Predictor":
         """The predictor of a run with fingerprints as a package has them."""
@@ -159,8 +164,17 @@ class Predictor:
             case: as a table names it; empty where it does not.
         """
         by_content = {self.bags[key] for key in (bag.data_sha256, *bag.sources) if key in self.bags}
-        named = self.hide(case) if case else self.cases.get(self.hide(bag.slide), "")
-        return frozenset(by_content | {named} - {""})
+        return frozenset(
+            by_content | {self.hide(case) if case else self._case_of(bag.slide)} - {""}
+        )
+
+    def _case_of(self, slide: str) -> str:
+        """The case, by fingerprint, of a slide, by its name or the patient in it; empty if it tells none."""
+        named = self.cases.get(self.over(hidden(slide)), "")
+        if named or not (name := patient_of(slide)):
+            return named
+        patient = self.hide(name)
+        return self.cases.get(patient, patient * any(patient in fit.seen for fit in self.fits))
 
     def rescans(self, bags: Mapping[str, Bag]) -> dict[str, tuple[Rescan, ...]]:
         """The training slides that new ones look like second scans of, by the name of the new one."""
@@ -303,7 +317,7 @@ def _predictor(
         reader=reader,
         reference=reference,
         reads_tiles=not reads_table([model]),
-        cases={hidden(slide): hidden(case) for slide, case in run.cases.items()},
+        cases=_slide_cases(run.cases),
         names=run.cases,
         bags=_bag_cases(run, reference),
         performance=performance,
@@ -317,10 +331,20 @@ def _performance(table: Table) -> str:
     return ", ".join(f"{name} {value}" for name, value in cells)
 
 
+def _slide_cases(cases: Mapping[str, str]) -> dict[str, str]:
+    """The case of each slide, and of each patient whose barcode a slide bears, by fingerprint."""
+    patients = {
+        hidden_case(slide): hidden_case(case) for slide, case in cases.items() if patient_of(slide)
+    }
+    return patients | {hidden(slide): hidden_case(case) for slide, case in cases.items()}
+
+
 def _bag_cases(run: Run, reference: SlideReference | None) -> dict[str, str]:
     """The case, by fingerprint, of each training bag and of each slide that one was made of."""
     cases = {
-        sha256: hidden(run.cases[slide]) for slide, sha256 in run.bags.items() if slide in run.cases
+        sha256: hidden_case(run.cases[slide])
+        for slide, sha256 in run.bags.items()
+        if slide in run.cases
     }
     if reference is not None:
         for case, sources in zip(reference.cases, reference.sources, strict=True):

@@ -4,7 +4,7 @@ from features.bags.bag import PIXELS
 from features.recipe import learnt_part
 from features.summary import Summary, listed
 from mil.data.cohort import Cohort
-from mil.data.names import matching
+from mil.data.names import cases_among
 from mil.errors import LeakageError
 from mil.learning.reserved import check_reserved
 
@@ -29,7 +29,7 @@ def add_seen(summary: Summary, cohort: Cohort) -> None:
         case.name
         for case in cohort.cases
         if any(
-            matching([case.name], bag.trained_on)
+            cases_among([(case.name, bag.slide)], bag.trained_on)
             or not bag.sources.isdisjoint(bag.trained_on_slides)
             for bag in case.bags
         )

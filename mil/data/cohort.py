@@ -5,16 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from features.backbones.pathology import ENCODERS
 from features.bags.bag import Bag, read_intact_bag, recipe_differences
 from features.bags.store import missing_store
 from features.errors import BagError
 from features.recipe import recipe_parts
 from mil.data.case import Case, Row
+from mil.data.names import patient_of
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import reserved_rows, training_rows
 from mil.errors import CohortError
 from mil.tasks.registry import task_class
 from mil.tasks.task import Task
+
+FORMULAS = "radiomics ("  # how backbones begin that have learnt from no case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +97,16 @@ class Cohort:
 
     @property
     def unknown_weights(self) -> str:
-        """The backbone's weights file, where it does not state its training cases; else empty."""
+        """The backbone's weights, where it is not known which cases they were trained on; else empty.
+
+        It is known of weights whose file lists them, of random ones, of features that are computed by
+        formulas, and of public weights unless slides bear barcodes of a public programme.
+        """
         if any(bag.trained_on for bag in self.bags):
             return ""
-        weights = [str(part.get("weights", "")) for part in recipe_parts(self.recipe)]
-        documented = ("pretrained", "random", "converted from")
-        return " + ".join(name for name in weights if not name.startswith(documented))
+        public = any(map(patient_of, (*self.names, *(bag.slide for bag in self.bags))))
+        parts = [part for part in recipe_parts(self.recipe) if _is_unknown(part, public=public)]
+        return " + ".join(map(_describe_weights, parts))
 
     def named(self, names: Sequence[str]) -> tuple[Case, ...]:
         """The cases of these names, in the cohort's order.
@@ -113,6 +121,25 @@ class Cohort:
                 f"{len(unknown)} cases are not in the cohort, e.g. {unknown[0]!r}. Use its own folds."
             )
         return tuple(case for case in self.cases if case.name in requested)
+
+
+def _is_unknown(part: Mapping[str, object], *, public: bool) -> bool:
+    """Whether nothing says which cases the backbone of a recipe was trained on.
+
+    Args:
+        part: a recipe.
+        public: whether the cases are of a public programme, whose slides public encoders learn from.
+    """
+    backbone, weights = str(part.get("backbone", "")), str(part.get("weights", ""))
+    if weights.startswith("pretrained"):
+        return public and backbone in ENCODERS
+    return not (weights.startswith("random") or backbone.startswith(FORMULAS))
+
+
+def _describe_weights(part: Mapping[str, object]) -> str:
+    weights = str(part.get("weights", ""))
+    is_file = not weights.startswith(("pretrained", "converted"))
+    return weights if is_file else f"{part.get('backbone', '')} ({weights})"
 
 
 def load_cohort(

@@ -1,4 +1,4 @@
-"""When two spellings are one name: a case written twice must not be trained on and tested."""
+"""When two names are of one patient: one that comes twice must not be trained on and tested."""
 
 import re
 import unicodedata
@@ -12,19 +12,68 @@ LOOKALIKES = str.maketrans("авекмнорстухіјѕαβεζηικμνορ
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 NEGATIVE = re.compile(r"[-\u2010-\u2015\u2212]\W*$")  # MDM2-, (-)
 OF_A_PERSON = ("case", "slide")  # names in which a dash at the end is a slip
+TOKEN = re.compile(r"(?<![^\W_])(?<!\d[.,])[^\W_]+")  # of a name; not the decimals of a number
+# The part of a barcode that names the patient, wherever it stands: TCGA, TARGET, GTEx, CPTAC, HTAN, HCMI,
+# CGCI, MMRF, Moonshot Biobank, and MSK-IMPACT and other centres of GENIE.
+BARCODE = re.compile(
+    r"(?<![0-9A-Z])(?:GENIE-(?:MSK-(?=P-))?)?(TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}|TARGET-\d\d-[0-9A-Z]{6}|GTEX-[0-9A-Z]{4,5}"
+    r"|C3[LN]-\d{5}|HTA\d{1,2}-\d{1,4}|HCM-[A-Z]{4}-\d{4}|(?:HTMCP|BLGSP)-\d\d-\d\d-\d{5}|MMRF-\d{4}|MSB-\d{5}"
+    r"|P-\d{7}(?=$|-[TN]\d\d(?!\d))|(?<=GENIE-)[A-Z]{2,5}-[0-9A-Z]{3,})(?![0-9A-Z])",
+    re.IGNORECASE,
+)
+# The same of TCGA where nothing stands between the parts.
+SOLID = re.compile(
+    r"(?<![0-9A-Z])TCGA([0-9A-Z]{2})([0-9A-Z]{4})(?=$|[^0-9A-Z]|\d\d[A-Z]|[DTB][SX]\d)",
+    re.IGNORECASE,
+)
 
 
 def matching(names: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Those of the names, sorted, that are among the others in any spelling: Case_01 is case-01."""
-    known = set(map(normalised, others))
-    return sorted({name for name in names if normalised(name) in known})
+    """Those of the names, sorted, that are of a patient among the others: Case_01 is case-1.
+
+    Barcodes of public programmes are compared by the patient that they name, all other names in any spelling.
+    """
+    known = set(map(identity_of, others))
+    return sorted({name for name in names if identity_of(name) in known})
+
+
+def cases_among(slides: Iterable[tuple[str, str]], others: Iterable[str]) -> list[str]:
+    """The cases, sorted, of a patient among the others, as their names or the barcodes of their slides say.
+
+    Args:
+        slides: the case and the name of each slide.
+        others: names of cases or slides.
+    """
+    known = set(map(identity_of, others)) - {""}
+    return sorted(
+        {case for case, slide in slides if identity_of(case) in known or patient_of(slide) in known}
+    )
+
+
+def identity_of(name: str) -> str:
+    """What all names of a patient share: the patient in a barcode, else the name in one spelling."""
+    return patient_of(name) or normalised(name)
+
+
+def patient_of(name: str) -> str:
+    """The patient that a barcode names, in capitals; empty if the name is none.
+
+    Dots (as R and Xena write), underscores, blanks and long dashes stand for the dashes of a barcode.
+    """
+    plain = unicodedata.normalize("NFKC", name).rpartition("/")[2].strip()
+    dashed = re.sub(r"[\s._\u2010-\u2015\u2212-]+", "-", plain)
+    if match := BARCODE.search(dashed):
+        return match.group(1).upper()
+    if match := SOLID.search(dashed):
+        return f"TCGA-{match.group(1)}-{match.group(2)}".upper()
+    return ""
 
 
 def normalised(name: str) -> str:
     """A name without what the eye does not tell apart, or a hand writes now so and now otherwise.
 
-    Equal numbers are one name: 7, 007 and 7.0. A dash counts between two digits alone, where it tells 1-12
-    from 11-2, and before a number. The signs + < > = count.
+    Equal numbers are one name: 7, 007 and 7.0, P7 and P07. A dash counts between two digits alone, where it
+    tells 1-12 from 11-2, and before a number. The signs + < > = count.
     """
     seen = unicodedata.normalize("NFKC", name).casefold().translate(LOOKALIKES).strip()
     seen = "".join(letter for letter in seen if unicodedata.category(letter) != "Cf")  # invisible
@@ -32,8 +81,14 @@ def normalised(name: str) -> str:
         whole, _, decimals = seen.removeprefix("+").replace(",", ".").partition(".")
         sign, digits = "-" * whole.startswith("-"), whole.lstrip("-0")
         return f"{sign}{digits or 0}.{decimals.rstrip('0')}".removesuffix(".")
+    seen = TOKEN.sub(lambda token: _without_zeros(token.group()), seen)
     parts = re.sub(r"[^\w+<>=]+|_+", "-", seen.replace("\u2264", "<=").replace("\u2265", ">="))
     return re.sub(r"(?<!\d)(?<!^)-|-(?!\d)", "", re.sub(r"-+", "-", parts))
+
+
+def _without_zeros(token: str) -> str:
+    """Without the zeros before a number; a code in which digits and letters alternate stays as it is."""
+    return re.sub(r"0+(?=\d)", "", token, count=1) if re.fullmatch(r"\D*0\d+\D*", token) else token
 
 
 def check_spelling(source: str, column: str, names: Iterable[str]) -> None:

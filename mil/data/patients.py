@@ -5,14 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from features.summary import listed
 from mil.data.case import Row
+from mil.data.names import patient_of
 from mil.errors import CohortError
 
-# The part of a barcode that names the patient: TCGA, TARGET, GTEx, CPTAC, HTAN.
-PATIENT = re.compile(
-    r"(TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}|TARGET-\d\d-[0-9A-Z]{6}|GTEX-[0-9A-Z]{4,5}|C3[LN]-\d{5}|HTA\d{1,2}_\d{1,4})"
-    r"(?![0-9A-Z]).*",
-    re.IGNORECASE | re.DOTALL,
-)
 # A number of a patient, then that of a block, a slide or a specimen: Case-3-A12, 17/2, P12b, Case-3-IV.
 BLOCK = re.compile(
     r"(.*\d)(?:[-_ ./](?:[A-Za-z]{1,2}\d{0,3}|\d{1,2}[A-Za-z]?|[IVX]{1,5}|[ivx]{1,5})|[A-Za-z])"
@@ -22,16 +17,6 @@ SIDE = re.compile(r"(.*\w)[-_ ./]+(?:left|right|links|rechts|li|re|l|r)\.?", re.
 FRONT = re.compile(r"(?:\d{1,2}|[A-Za-z]\d{1,3})[-_ ./](?P<patient>(?=.*[A-Za-z]).*\d)")
 MOST_BLOCKS = 20  # of one patient; more are a site or a year that shares its name with its cases
 EXAMPLES = 3
-
-
-def patient_of(name: str) -> str:
-    """The patient that a barcode names, in capitals; empty if the name is none."""
-    base = name.rpartition("/")[2].strip()
-    # R and Xena write dots, and some tools underscores, where a barcode has dashes.
-    for written in (base, re.sub(r"[._]", "-", base)):
-        if match := PATIENT.fullmatch(written):
-            return match.group(1).upper()
-    return ""
 
 
 def check_patients(source: str, rows: Iterable[Row]) -> None:

@@ -13,7 +13,7 @@ from features.progress import Named, Progress
 from features.recipe import Recipe
 from mil.data.case import Row
 from mil.data.cohort import Cohort, assemble
-from mil.data.names import matching
+from mil.data.names import cases_among
 from mil.data.splits import Fold
 from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import Predictions, concat
@@ -195,7 +195,9 @@ def check_start(tuning: Tuning, folds: Sequence[Fold]) -> None:
         sources |= set(reference.sources)
     if sources:
         seen |= {s.job.case for s in tuning.slides if slide_fingerprints(s.job) & sources}
-    if leaked := matching((name for fold in folds for name in fold.test), seen):
+    tested = {name for fold in folds for name in fold.test}
+    slides = ((s.job.case, s.job.slide) for s in tuning.slides if s.job.case in tested)
+    if leaked := cases_among(slides, seen):
         raise LeakageError(
             f"The first weights or the target stain have seen {', '.join(leaked[:3])}, which would be "
             "tested. Start from weights and a stain of other cases."

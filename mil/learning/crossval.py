@@ -13,7 +13,7 @@ from features.threads import one_thread
 from mil.data.case import Case
 from mil.data.cohort import Cohort
 from mil.data.encoding import readable
-from mil.data.names import matching
+from mil.data.names import cases_among, matching
 from mil.data.splits import Fold, inner_split
 from mil.errors import FitError, LeakageError
 from mil.evaluation.predictions import Predictions
@@ -196,7 +196,7 @@ def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
     """
     tested = {name for fold in folds for name in fold.test}
     trained = {name for bag in cohort.bags for name in bag.trained_on}
-    leaked = matching(tested, trained) or cases_with(
+    leaked = cases_known(cohort, tested, trained) or cases_with(
         cohort, tested, {source for bag in cohort.bags for source in bag.trained_on_slides}
     )
     if leaked:
@@ -205,7 +205,7 @@ def check_seen(cohort: Cohort, folds: Sequence[Fold]) -> None:
             f"The {learnt} of these bags was trained on {len(leaked)} cases that would be tested, e.g. "
             f"{', '.join(leaked[:3])}. {_seen_remedy(learnt)}"
         )
-    if leaked := matching(tested, _stain_cases(cohort)):
+    if leaked := cases_known(cohort, tested, _stain_cases(cohort)):
         raise LeakageError(
             f"The stains of these bags are normalised to slides of {', '.join(leaked[:3])}, which would be "
             "tested. Extract with a stain_reference whose case is not in the cohort."
@@ -238,7 +238,7 @@ def check_start(
     check_head_weights(head_weights, models, cohort.recipe)
     start = read_head_weights(head_weights)
     tested = {name for fold in folds for name in fold.test}
-    leaked = matching(tested, start.trained_on) or cases_with(
+    leaked = cases_known(cohort, tested, start.trained_on) or cases_with(
         cohort, tested, set(start.trained_on_slides)
     )
     if leaked:
@@ -272,6 +272,13 @@ def cases_with(cohort: Cohort, names: Iterable[str], sources: Collection[str]) -
         for case in cohort.cases
         if case.name in names and any(not bag.sources.isdisjoint(sources) for bag in case.bags)
     )
+
+
+def cases_known(cohort: Cohort, names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Those of the cases, sorted, of a patient among the others, as their names or barcodes of slides say."""
+    names = set(names)
+    slides = ((c.name, bag.slide) for c in cohort.cases if c.name in names for bag in c.bags)
+    return cases_among(slides, others)
 
 
 def check_fit(

@@ -8,7 +8,7 @@ from features.recipe import Recipe, learnt_part, recipe_parts
 from mil.data.case import Row
 from mil.data.cohort import Cohort
 from mil.data.jobs import stain_sources
-from mil.data.names import matching
+from mil.data.names import cases_among, matching
 from mil.errors import LeakageError
 from mil.learning.head_weights import read_head_weights
 
@@ -58,12 +58,9 @@ def _seen_by_bags(cohort: Cohort) -> Iterator[Seen]:
 
 def _refuse(reserved: Sequence[Row], seen: Sequence[Seen]) -> None:
     for what, names, remedy in seen:
-        cases = {
-            row.case
-            for row in reserved
-            if matching([row.case], names) or matching([row.slide], names)
-        }
-        if cases:
+        slides = [(row.case, row.slide) for row in reserved]
+        named = {row.case for row in reserved if matching([row.slide], names)}
+        if cases := named.union(cases_among(slides, names)):
             listing = ", ".join(sorted(cases)[:3])
             raise LeakageError(
                 f"The {what} on {len(cases)} of the cases that the table keeps for external validation "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from mil.data.names import normalised
+from mil.data.names import identity_of, normalised
 
 DIGITS = 24
 SALT_BYTES = 16
@@ -22,8 +22,17 @@ MOST_BYTES = 2**26  # that a package of others may ask for
 
 
 def hidden(name: str) -> str:
-    """A fingerprint of a name, the same in every spelling that ``mil.data.names`` takes for one name."""
-    return hashlib.sha256(normalised(name).encode()).hexdigest()[:DIGITS]
+    """A fingerprint of a slide's name, the same in every spelling that is taken for one name."""
+    return _short_hash(normalised(name))
+
+
+def hidden_case(name: str) -> str:
+    """A fingerprint of a case, the same for all names of a patient; see ``mil.data.names.identity_of``."""
+    return _short_hash(identity_of(name))
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from features.summary import listed
 from features.tiles.quality import FLAGS
 from mil.data.duplicates import structure_of
 from mil.errors import RunError
-from mil.likeness.hidden import hidden
+from mil.likeness.hidden import hidden, hidden_case
 from mil.likeness.rescans import (
     Known,
     Rescan,
@@ -139,7 +139,8 @@ class SlideReference:
 
     def hidden(self) -> "SlideReference":
         """The facts with fingerprints in place of names."""
-        return self.renamed(hidden)
+        slides, cases = map(hidden, self.slides), map(hidden_case, self.cases)
+        return replace(self, slides=tuple(slides), cases=tuple(cases))
 
     def renamed(self, new: Callable[[str], str]) -> "SlideReference":
         """The facts with other names of slides and cases."""

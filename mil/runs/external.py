@@ -19,7 +19,6 @@ from mil.baselines.tile_vote import TileVoteLogits
 from mil.data.case import Case, Row
 from mil.data.cohort import Cohort, assemble
 from mil.data.duplicates import lookalikes_across
-from mil.data.names import matching
 from mil.data.splits import Fold
 from mil.data.table import read_table, rows_to_judge
 from mil.errors import LeakageError, MilError, RunError
@@ -27,11 +26,17 @@ from mil.evaluation.judge import Evaluation, evaluate
 from mil.evaluation.predictions import Predictions, write_predictions
 from mil.heads.ensemble import members_of
 from mil.heads.registry import head_class
-from mil.learning.crossval import cases_with, check_seen
+from mil.learning.crossval import cases_known, cases_with, check_seen
 from mil.learning.fitted import FittedModel, run_head
 from mil.likeness.reference import Likeness
 from mil.runs.files import write_json
-from mil.runs.fold_bags import ExternalSlides, check_unseen_files, embed_by_folds, fold_cohorts
+from mil.runs.fold_bags import (
+    ExternalSlides,
+    check_unseen_files,
+    embed_by_folds,
+    fold_cohorts,
+    names_seen,
+)
 from mil.runs.run import Run, to_run
 from mil.runs.slide_reference import fold_reference_of_run, reference_of_run
 from mil.runs.validation_log import (
@@ -228,8 +233,7 @@ def check_unseen(run: Run, members: Sequence[FittedModel], cohort: Cohort, *othe
         LeakageError: naming them.
     """
     names = [case.name for case in cohort.cases]
-    known = {*run.labels, *(name for member in members for name in member.trained_on)}
-    seen = matching(names, known)
+    seen = cases_known(cohort, names, names_seen(run, members))
     checksums = set(run.bags.values())
     seen += [
         case.name

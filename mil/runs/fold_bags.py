@@ -13,7 +13,7 @@ from features.extraction.jobs import JobSettings, SlideJob, jobs_of_rows
 from features.progress import Named, Progress, Silent
 from mil.data.case import Row
 from mil.data.cohort import Cohort, assemble
-from mil.data.names import matching
+from mil.data.names import cases_among, patient_of
 from mil.errors import CohortError, FitError, LeakageError, RunError
 from mil.learning.fitted import FittedModel
 from mil.runs.inputs import recipe_from
@@ -138,9 +138,8 @@ def check_unseen_files(run: Run, members: Sequence[FittedModel], jobs: Sequence[
     Raises:
         LeakageError: naming them.
     """
-    known = {*run.labels, *(name for member in members for name in member.trained_on)}
     slides = {source for member in members for source in member.trained_on_slides}
-    seen = {*matching([job.case for job in jobs], known)}
+    seen = {*cases_among(((job.case, job.slide) for job in jobs), names_seen(run, members))}
     seen |= {job.case for job in jobs if slide_fingerprints(job) & slides}
     if seen:
         raise LeakageError(
@@ -148,6 +147,12 @@ def check_unseen_files(run: Run, members: Sequence[FittedModel], jobs: Sequence[
             f"{', '.join(sorted(seen)[:3])}. External cases are ones it has not seen: take these out of the "
             "table."
         )
+
+
+def names_seen(run: Run, members: Sequence[FittedModel]) -> set[str]:
+    """The cases that fits of a run have seen, and the patients in the barcodes of its slides."""
+    patients = set(map(patient_of, run.bags)) - {""}
+    return {*run.labels, *patients, *(name for member in members for name in member.trained_on)}
 
 
 def _tiles_of(cohort: Cohort) -> set[tuple[str, str, int]]:

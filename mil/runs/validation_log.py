@@ -19,7 +19,7 @@ from features.files.locks import is_at, lock
 from features.files.parse import parse_json
 from mil.data.case import Row
 from mil.data.cohort import Cohort
-from mil.data.names import matching, normalised
+from mil.data.names import identity_of, matching
 from mil.errors import LeakageError, RunError
 from mil.runs.files import sha256_of
 from mil.runs.run import Run
@@ -61,8 +61,8 @@ class ValidationRecord:
         """
         if self.task == other.task or not (self.task and other.task):
             return True
-        theirs = dict(zip(map(normalised, other.cases), other.outcomes, strict=True))
-        pairs = zip(map(normalised, self.cases), self.outcomes, strict=True)
+        theirs = dict(zip(map(identity_of, other.cases), other.outcomes, strict=True))
+        pairs = zip(map(identity_of, self.cases), self.outcomes, strict=True)
         return all(outcome == theirs[case] for case, outcome in pairs if case in theirs)
 
 

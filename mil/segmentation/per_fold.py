@@ -18,7 +18,7 @@ from features.progress import Notify, Progress, Silent
 from features.recipe import SEGMENTED
 from features.regions.drawing import Region
 from mil.data.cohort import Cohort
-from mil.data.names import matching
+from mil.data.names import cases_among, matching, patient_of
 from mil.data.splits import Fold
 from mil.errors import CohortError, FitError
 from mil.evaluation.predictions import Predictions, concat
@@ -166,16 +166,18 @@ def train_slides(cohort: Cohort, fold: Fold, annotated: Sequence[ReadSlide]) -> 
     """
     trained = set(fold.train)
     tested = [case for case in cohort.cases if case.name not in trained]
+    names = [bag.slide for case in tested for bag in case.bags]
+    names += [row.slide for row in cohort.reserved]
     cases = [case.name for case in tested] + [row.case for row in cohort.reserved]
-    names = {bag.slide for case in tested for bag in case.bags}
-    names |= {row.slide for row in cohort.reserved}
     sources = {source for case in tested for bag in case.bags for source in bag.sources}
-    barred = set(matching([slide.case for slide in annotated], cases))
+    slides = [(slide.case, slide.name) for slide in annotated]
+    barred = set(cases_among(slides, [*cases, *filter(None, map(patient_of, names))]))
+    alike = set(matching([slide.name for slide in annotated], names))
     left = [
         slide
         for slide in annotated
         if slide.case not in barred
-        and slide.name not in names
+        and slide.name not in alike
         and sources.isdisjoint(slide.sources)
     ]
     if not left:

@@ -25,7 +25,7 @@ from features.lowpower.segmenter import (
 from features.progress import Notify, Progress, Silent
 from features.stored import all_of_stored
 from mil.data.case import Row
-from mil.data.names import matching
+from mil.data.names import cases_among
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import read_table, reserved_rows, rows_to_judge, training_rows
 from mil.errors import CohortError, LeakageError
@@ -208,8 +208,9 @@ def check_backbone(
     Raises:
         LeakageError: naming the cases.
     """
-    names = [slide.case for slide in tested] + [row.case for row in reserved]
-    seen = set(matching(names, backbone.trained_on))
+    slides = [(slide.case, slide.name) for slide in tested]
+    slides += [(row.case, row.slide) for row in reserved]
+    seen = set(cases_among(slides, backbone.trained_on))
     sources = set(backbone.trained_on_slides)
     seen |= {slide.case for slide in tested if slide.sources & sources}
     if seen:
@@ -226,7 +227,7 @@ def refuse_seen(file: Path, drawn: Sequence[DrawnSlide]) -> None:
         LeakageError: naming the cases.
     """
     card, _ = read_segmenter_card(file)
-    seen = set(matching([slide.case for slide in drawn], card.trained_on))
+    seen = set(cases_among(((slide.case, slide.job.slide) for slide in drawn), card.trained_on))
     sources = set(card.trained_on_slides)
     seen |= {slide.case for slide in drawn if slide_fingerprints(slide.job) & sources}
     if seen:

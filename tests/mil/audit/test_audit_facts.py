@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
+
 from features.summary import Summary
 from mil.audit.run import _add_columns
 from mil.audit.seen import add_seen
 from tests.mil.followed import followed_cohort
-from tests.mil.made import made_cohort
+from tests.mil.made import RECIPE, made_cohort
 
 
 def with_columns(cohort, columns):
@@ -69,3 +71,36 @@ def test_what_the_backbone_has_seen_is_said_or_not_known():
     assert unknown.facts["backbone"].startswith("not known: mine.pth")
     assert unknown.problems == []
     assert "is not known" in unknown.warnings[0]
+
+
+def test_a_backbone_has_seen_a_patient_whatever_slide_of_theirs_it_was_trained_on():
+    cohort = made_cohort((3, 3))
+    first = cohort.cases[0]
+    bags = (replace(first.bags[0], slide="TARGET-40-0A4HLD-01A-01-TSA"),)
+    for case in (replace(first, name="TARGET-40-0A4HLD-01Z"), replace(first, bags=bags)):
+        own = replace(cohort, cases=(case, *cohort.cases[1:]))
+        facts = seen(own, trained_on=("target_40_0a4hld_02",)).facts
+        assert facts["backbone"].startswith("has seen 1 tested cases")
+        assert seen(own, trained_on=("TARGET-40-0A4HLF",)).facts["backbone"].startswith("has not")
+
+
+@pytest.mark.parametrize(
+    ("facts", "name", "words"),
+    [
+        ({"weights": "converted from TRIDENT", "backbone": "uni2-h"}, "k1", "not known: uni2-h (converted"),
+        ({"weights": "converted from features without places"}, "k1", "not known: toy (converted from feat"),
+        ({"weights": "converted from SimpleITK", "backbone": "radiomics (SimpleITK)"}, "k1", "has not seen"),
+        ({"weights": "random (seed 3)"}, "TCGA-IW-A3M4", "has not seen"),
+        ({"weights": "pretrained"}, "TCGA-IW-A3M4", "has not seen"),
+        ({"weights": "pretrained", "backbone": "uni"}, "k1", "has not seen"),
+        ({"weights": "pretrained", "backbone": "uni"}, "TCGA-IW-A3M4", "not known: uni (pretrained)"),
+    ],
+)  # fmt: skip
+def test_what_nothing_says_is_not_known(facts, name, words):
+    cohort = made_cohort((3, 3))
+    cohort = replace(cohort, cases=(replace(cohort.cases[0], name=name), *cohort.cases[1:]))
+    summary = seen(cohort, recipe=RECIPE | facts)
+    assert summary.facts["backbone"].startswith(words)
+    assert len(summary.warnings) == words.startswith("not known")
+    listed = seen(cohort, recipe=RECIPE | facts, trained_on=("elsewhere",))
+    assert listed.facts["backbone"].startswith("has not seen")

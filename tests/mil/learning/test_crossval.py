@@ -167,6 +167,17 @@ def test_backbone_that_saw_a_tested_case_is_leakage():
         run(retrained(COHORT, ("b2", "elsewhere", "a1")))
 
 
+def test_backbone_that_saw_another_slide_of_a_tested_patient_is_leakage():
+    first = COHORT.cases[0]
+    bags = (replace(first.bags[0], slide="HTA9_14_00101"), *first.bags[1:])
+    for case in (replace(first, name="HTA9_14"), replace(first, bags=bags)):
+        cohort = replace(COHORT, cases=(case, *COHORT.cases[1:]))
+        folds = folds_of(cohort)
+        check_seen(retrained(cohort, ("HTA9_15_1",)), folds)
+        with pytest.raises(LeakageError, match=rf"trained on 1 cases .*, e\.g\. {case.name}"):
+            check_seen(retrained(cohort, ("hta9-14-27",)), folds)
+
+
 def test_one_such_bag_is_enough():
     first = COHORT.cases[0]
     bags = (replace(first.bags[0], trained_on=("c4",)), *first.bags[1:])

@@ -16,7 +16,7 @@ from mil.data.jobs import extract, note_reserved_stain
 from mil.errors import LeakageError
 from mil.learning.combined import Combination, combine
 from mil.learning.crossval import cross_validate
-from mil.learning.reserved import check_reserved_inputs
+from mil.learning.reserved import check_reserved, check_reserved_inputs
 from mil.learning.training import fit_model
 from mil.runs.cross_validation import train_on_all
 from mil.runs.record import NewRun
@@ -92,6 +92,17 @@ def test_fine_tuning_refuses_the_stain_of_a_reserved_slide(tmp_path):
         with pytest.raises(LeakageError, match="target stain was fitted on 1 of the cases"):
             check_reserved_inputs(recipe, RESERVED)
         check_reserved_inputs(recipe, [replace(RESERVED[0], case="z", slide="z-s1")])
+
+
+@pytest.mark.parametrize(("case", "slide"), [("MMRF_1577", "s1"), ("late", "MMRF_1577_3_BM")])
+def test_bags_that_know_another_slide_of_a_reserved_patient_are_refused(case, slide):
+    row = replace(RESERVED[0], case=case, slide=slide)
+    stain = STAIN | {"slides": ["MMRF_1577_1"]}
+    known = {"trained_on": ("mmrf-1577-1-PB",)}, {"recipe": RECIPE | {"stain_reference": stain}}
+    for changes in known:
+        with pytest.raises(LeakageError, match=f"{KEPT} .*e.g. {case}"):
+            check_reserved(replace(with_bags(**changes), reserved=(row,)))
+    check_reserved(replace(with_bags(trained_on=("MMRF_1578_1",)), reserved=(row,)))
 
 
 def test_extraction_says_first_that_a_stain_is_of_a_reserved_case(tmp_path):

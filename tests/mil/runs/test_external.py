@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from features.bags.bag import write_bag
+from features.extraction.jobs import SlideJob
 from mil.data.case import Case
 from mil.data.cohort import assemble
 from mil.data.splits import write_folds
@@ -22,9 +23,10 @@ from mil.learning.crossval import cross_validate
 from mil.learning.fitted import save_model
 from mil.learning.training import fit_model
 from mil.likeness.reference import SlideReference, save_reference
-from mil.runs import external
+from mil.runs import external, fold_bags
 from mil.runs.external import check_unseen, external_validation, predict_ensemble
 from mil.runs.files import sha256_of
+from mil.runs.fold_bags import check_unseen_files
 from mil.runs.record import finish_run, start_run
 from mil.runs.run import Run
 from mil.runs.validation_log import (
@@ -214,6 +216,34 @@ def test_seen_cases_are_refused_under_any_name(run, unseen):
     for case in (known, renamed, spelled):
         with pytest.raises(LeakageError, match="1 of 3 cases were used to train"):
             check_unseen(run, members, cohort_of([case, *unseen.cases[1:]]))
+
+
+@pytest.mark.parametrize(
+    ("trained", "case", "slide"),
+    [
+        ("TCGA-ZN-A9VQ-01Z-00-DX1", "TCGA-ZN-A9VQ-01A-01-TS2", "late"),
+        ("C3N-00498", "ours", "C3N-00498-24"),
+    ],
+)
+def test_other_slides_of_a_patient_of_the_run_are_refused(
+    run, unseen, monkeypatch, trained, case, slide
+):
+    monkeypatch.setattr(fold_bags, "slide_fingerprints", lambda _job: set())
+    members = [replace(m, trained_on=(trained,)) for m in run.ensemble("majority")]
+    first = unseen.cases[0]
+    bags = tuple(replace(bag, slide=f"{slide}{i or ''}") for i, bag in enumerate(first.bags))
+    cohort = cohort_of([replace(first, name=case, bags=bags[:1]), *unseen.cases[1:]])
+    with pytest.raises(
+        LeakageError, match=f"1 of 3 cases were used to train this run, e.g. {case}"
+    ):
+        check_unseen(run, members, cohort)
+    jobs = [SlideJob(slide=slide, files=(run.path / "run.json",), case=case)]
+    with pytest.raises(
+        LeakageError, match=f"1 of 1 cases were used to train this run, e.g. {case}"
+    ):
+        check_unseen_files(run, members, jobs)
+    others = [replace(m, trained_on=("TCGA-ZN-A9VP", "C3N-00499")) for m in members]
+    check_unseen(run, others, cohort)
 
 
 def test_a_backbone_that_has_seen_them_is_refused(run, unseen):
