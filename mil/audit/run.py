@@ -17,7 +17,7 @@ from mil.audit.robustness import Robustness, robustness_index
 from mil.audit.sample_size import Point, Width, learning_curve
 from mil.audit.seen import add_seen
 from mil.data.cohort import Cohort
-from mil.data.columns import odd_cells, telling_columns
+from mil.data.columns import note_times, odd_cells, telling_columns
 from mil.data.duplicates import lookalikes
 from mil.data.names import matching
 from mil.data.patients import note_blocks
@@ -266,7 +266,7 @@ def _add_columns(summary: Summary, cohort: Cohort) -> None:
     """Names and columns of the table that say what only the outcome can say, or cannot be read."""
     if blocks := note_blocks(cohort.names):
         summary.warnings.append(blocks)
-    summary.warnings.extend(odd_cells(cohort.cases))
+    summary.warnings.extend([*odd_cells(cohort.cases), *note_times(cohort.cases)])
     telling = telling_columns(cohort.cases, cohort.cases[0].other)
     n_columns = len(cohort.cases[0].other)
     summary.facts["columns"] = (

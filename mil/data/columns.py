@@ -13,12 +13,17 @@ from features.summary import listed
 from mil.data.case import Case, Row
 from mil.data.names import plain_header
 from mil.data.outcomes import EVENT
+from mil.data.quantities import read_dates
 from mil.data.values import read_number, read_numbers, without_missing
 from mil.distributions import rankdata
 
 ENOUGH = 8  # cases below which columns agree by chance
 SAME_ORDER = 0.9  # rank correlation with the time from which a column is made from it
 TELLS = 0.95  # share of cases whose event a column tells
+CHANCE = 0.005  # with which classes at random would part the times as well
+ASIDE = 0.05  # share of pairs of cases whose times may lie against the order of their classes
+SENTINELS = frozenset((-1, -9, -99, -999, -9999, 88, 99, 777, 888, 999, 8888, 9999, 99999))
+FAR = 4  # times the largest other number
 ROW_NAMES = frozenset(("row", "rownumber", "rowid", "index", "id", "no", "nr", "number", "lfd", "lfdnr", "#",
                        "unnamed:0", "level0", "mrn", "uuid", "barcode", "accession", "column1"))  # fmt: skip
 ID_NAMES = re.compile(r".*(_|\s|-)(id|ids|uuid|barcode|mrn|accession)", re.IGNORECASE)
@@ -30,7 +35,7 @@ FOLLOW_UP = re.compile(
     r"(recurrences?|recurred|relapse[ds]?|rezidive?|recidive?|progression|progressed).*"
     r"|.*(vitalstatus|deathdate|dateofdeath|causeofdeath|deceased)|dead|deaths?|died|alive|.*deathevent"
     r"|.*(verstorben|gestorben|sterbedatum|todesdatum|todesursache)|tod|.*nachsorge.*"
-    r"|last(contact|followup|known).*|dateoflast.*|letzter?(kontakt|nachsorge).*|.*follow.?up.*"
+    r"|last(contact|followup|known|visit|seen|alive).*|dateoflast.*|letzter?(kontakt|nachsorge).*|.*follow.?up.*"
     r"|(os|dss|dfi|dfs|pfi|pfs|rfs|efs|mfs|lrfs|css)(time|status|event|days|months|years|censor.*|cr|)"
     r"|(time|event)(time|status|days|months|years|event|censored)?"
     r"|.*surviv(al|ed|or|ors).*|.*(ueber|über)leben.*"
@@ -95,7 +100,39 @@ def odd_cells(rows: Sequence[Row | Case], names: Iterable[str] | None = None) ->
                 f"Column {name} holds numbers but for {odd}, which count as missing. Correct them in the "
                 "table, or write words in every cell."
             )
+        if column and (codes := sentinels(column.values)):
+            cases = listed([_name_of(rows[i]) for i in codes])
+            notes.append(
+                f"Column {name} holds {cells[codes[0]]} ({cases}), far from its other numbers: often a code "
+                "for a missing value. Leave these cells empty if it is one."
+            )
     return notes
+
+
+def note_times(rows: Sequence[Row | Case]) -> list[str]:
+    """A remark on times that look like a code for a missing value; none of cases without follow-up."""
+    timed = [row for row in rows if row.time is not None]
+    codes = sentinels([row.time for row in timed if row.time is not None])
+    if not codes:
+        return []
+    cases = listed([_name_of(timed[i]) for i in codes])
+    return [
+        f"The time of {cases} is {timed[codes[0]].time:g}, far from all others: often a code for a missing "
+        "value. Leave it empty if it is one."
+    ]
+
+
+def sentinels(values: Sequence[float]) -> list[int]:
+    """Places of numbers that stand for a missing value in many tables, and far from the others: 999, -9.
+
+    An age of 99 among ages is none.
+    """
+    codes = {i: v for i, v in enumerate(values) if v in SENTINELS}
+    others = [v for i, v in enumerate(values) if i not in codes and math.isfinite(v)]
+    if not codes or len(others) < len(codes):
+        return []
+    low, high = min(others), max(others)
+    return [i for i, v in codes.items() if (v < 0 <= low) or (v > 0 and v >= FAR * max(high, 1))]
 
 
 def _name_of(row: Row | Case) -> str:
@@ -116,6 +153,9 @@ def _reason(name: str, cells: Sequence[str], cases: Sequence[Case | Row]) -> str
     event = np.array([cases[i].label == EVENT for i in known])
     if _ranks_with(cells, time):
         return "has the order of the times"
+    filled = ["filled" if cell else "" for cell in cells]
+    if any(_parts_times(kinds, time) for kinds in (cells, filled)):
+        return "parts the cases by their times"
     return "tells the events" if _tells_event(cells, event) else rows
 
 
@@ -145,14 +185,58 @@ def _is_recoded(cells: Sequence[str], labels: Sequence[str]) -> bool:
 def _ranks_with(cells: Sequence[str], time: NDArray[np.float64]) -> bool:
     """Whether a column of numbers orders the cases as their times do, or the other way round."""
     column = read_numbers(cells)
-    if column is None:
+    days = read_dates(cells) if column is None else column.values
+    if days is None:
         return False
-    values = np.array(column.values)
+    values = np.array(days)
     known = np.isfinite(values)
     if known.sum() < ENOUGH or min(len(set(values[known])), len(set(time[known]))) < ENOUGH // 2:
         return False
     ranks = rankdata(values[known]), rankdata(time[known])
     return bool(abs(np.corrcoef(*ranks)[0, 1]) >= SAME_ORDER)
+
+
+def _parts_times(kinds: Sequence[str], time: NDArray[np.float64]) -> bool:
+    """Whether classes split the times into intervals, but for a few pairs of cases, and beyond chance.
+
+    Cases without a class are looked at as one more, and left out.
+    """
+    for among in ({*kinds}, {*kinds} - {""}):
+        groups = [time[[kind == one for kind in kinds]] for one in sorted(among)]
+        groups.sort(key=np.median)
+        n = sum(map(len, groups))
+        if not 1 < len(groups) <= n // 3:
+            continue
+        pairs = [(a, b) for i, a in enumerate(groups) for b in groups[i + 1 :]]
+        against = sum(float(np.sum(a[:, None] > b) + np.sum(a[:, None] == b) / 2) for a, b in pairs)
+        allowed = ASIDE * sum(len(a) * len(b) for a, b in pairs)
+        if (
+            against <= allowed
+            and _chance([len(group) for group in groups], math.ceil(against)) < CHANCE
+        ):
+            return True
+    return False
+
+
+def _chance(sizes: Sequence[int], against: int) -> float:
+    """The probability that classes of these sizes, dealt at random and put in order, part a row that well.
+
+    Args:
+        sizes: of the classes.
+        against: pairs of cases that lie against the order of their classes, at most.
+
+    Source: the number of arrangements by inversions is the Gaussian multinomial coefficient
+    (Stanley 2011, Enumerative Combinatorics 1, section 1.7).
+    """
+    counts = [1] + [0] * against  # of arrangements, by inversions
+    for size in range(1, sum(sizes) + 1):
+        for i in range(against, size - 1, -1):
+            counts[i] -= counts[i - size]
+    for size in (k for group in sizes for k in range(1, group + 1)):
+        for i in range(size, against + 1):
+            counts[i] += counts[i - size]
+    log = math.log(sum(counts)) + math.lgamma(len(sizes) + 1) - math.lgamma(sum(sizes) + 1)
+    return math.exp(min(0.0, log + sum(math.lgamma(size + 1) for size in sizes)))
 
 
 def _tells_event(cells: Sequence[str], event: NDArray[np.bool_]) -> bool:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.summary import listed
 from mil.data.case import Case, Row
 from mil.data.columns import is_follow_up, telling_columns
 from mil.data.names import find_column
-from mil.data.values import read_number, read_numbers, without_missing
+from mil.data.values import number_in, read_number, read_numbers, unclear_numbers, without_missing
 from mil.errors import CohortError, FitError
 
 REVEALED = 0.9  # share of the cases whose label a column may tell before it is remarked on
@@ -28,18 +29,20 @@ class Column:
             throughout. Empty for a column of numbers.
         middle: the median of numbers, in place of a missing one.
         spread: their standard deviation, or 1.
+        unit: of the numbers, where most cells have one.
     """
 
     name: str
     categories: tuple[str, ...] = ()
     middle: float = 0.0
     spread: float = 1.0
+    unit: str = ""
 
     def encode(self, value: str) -> list[float]:
         """The categories, or a number in spreads from the middle and whether it is missing."""
         if self.categories:
             return [float(value == category) for category in self.categories]
-        number = read_number(value)
+        number = number_in(value, self.unit)
         return [(number - self.middle) / self.spread, 0.0] if math.isfinite(number) else [0.0, 1.0]
 
 
@@ -144,6 +147,7 @@ def readable(cases: Sequence[Case], requested: Sequence[str]) -> Encoding:
             f"that are known only afterwards. It has {', '.join(cases[0].other) or 'none'}."
         )
     check_telling(cases, clinical_columns(cases, requested))
+    check_numbers(cases, clinical_columns(cases, requested) if requested else ())
     encoding = fit_encoding(cases, requested)
     if not encoding.columns:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in encoding.left_out)
@@ -166,6 +170,21 @@ def check_telling(cases: Sequence[Case | Row], names: Sequence[str]) -> None:
             f"The clinical model would read the outcome from columns that give it away: {listing}. Set "
             "clinical to the columns to read, without these."
         )
+
+
+def check_numbers(cases: Sequence[Case | Row], names: Sequence[str]) -> None:
+    """Refuse columns that look like numbers and cannot be read as such: each cell would become a category.
+
+    Raises:
+        CohortError: naming the column and its cells.
+    """
+    for name in names:
+        if unclear := unclear_numbers([case.other[name] for case in cases]):
+            reason, cells = unclear
+            raise CohortError(
+                f"Column {name} {reason}: {listed(list(dict.fromkeys(cells)))}. Write plain numbers, all in "
+                "one unit, and leave a cell empty where none is known; or write words."
+            )
 
 
 def revealing_columns(cases: Sequence[Case | Row], names: Sequence[str]) -> tuple[str, ...]:
@@ -221,7 +240,9 @@ def _fit_column(name: str, values: Sequence[str]) -> Column | str:
     if column := read_numbers(values):
         numbers = [value for value in column.values if math.isfinite(value)]
         middle, spread = float(np.median(numbers)), float(np.std(numbers)) or 1.0
-        return Column(name=name, middle=middle, spread=spread)
+        return Column(name=name, middle=middle, spread=spread, unit=column.unit)
+    if unclear := unclear_numbers(values):
+        return f"{unclear[0]}, as {listed(sorted({*unclear[1]}))}"
     if len(distinct) == len(present) > 2:
         return "says something else of every case"
     return Column(name=name, categories=tuple(distinct))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mil.data.values import with_points
+from mil.data.values import has_decimal_commas, pointed_thousands, with_points
 from mil.errors import CohortError
 
 DELIMITERS = ",;\t"  # spreadsheets of many countries write semicolons
@@ -86,24 +86,35 @@ def with_decimal_points(sheet: Sheet, columns: Collection[str]) -> Sheet:
     """The table with decimal points, and nothing between thousands, in the columns that hold numbers.
 
     Raises:
-        CohortError: a comma may separate decimals or thousands.
+        CohortError: a comma, or a point in a table with semicolons, may separate decimals or thousands.
     """
     pointed = {}
+    decimal = sheet.delimiter not in (",", "")
+    commas = any(has_decimal_commas([line[name] for _, line in sheet.lines]) for name in columns)
     for name in columns:
         cells = [line[name] for _, line in sheet.lines]
-        decimal = sheet.delimiter not in (",", "")
+        thousands = pointed_thousands(cells) if sheet.delimiter == ";" else []
+        if thousands and not commas:
+            raise _two_meanings(sheet, name, cells, thousands, "point")
+        cells = [c.replace(".", "") if i in thousands else c for i, c in enumerate(cells)]
         pointed[name], unclear = with_points(cells, commas_are_decimal=decimal)
         if unclear:
-            listed = ", ".join(f"{cells[i]!r} (line {sheet.lines[i][0]})" for i in unclear[:NAMED])
-            raise CohortError(
-                f"{sheet.path}: in column {name!r} a comma may separate decimals or thousands: {listed}. "
-                "Write numbers with a decimal point and nothing between thousands."
-            )
+            raise _two_meanings(sheet, name, cells, unclear, "comma")
     lines = (
         (number, line | {name: cells[i] for name, cells in pointed.items()})
         for i, (number, line) in enumerate(sheet.lines)
     )
     return replace(sheet, lines=tuple(lines))
+
+
+def _two_meanings(
+    sheet: Sheet, column: str, cells: Sequence[str], places: Sequence[int], sign: str
+) -> CohortError:
+    listed = ", ".join(f"{cells[i]!r} (line {sheet.lines[i][0]})" for i in places[:NAMED])
+    return CohortError(
+        f"{sheet.path}: in column {column!r} a {sign} may separate decimals or thousands: {listed}. Write "
+        "numbers with a decimal point and nothing between thousands."
+    )
 
 
 def _content(path: Path) -> bytes:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mil.data.quantities import ANY_WORD, PRODUCT, common_unit, factor_between, is_date, read_unit
+
 # Words that spreadsheets, registries and the GDC write where a value is missing.
 MISSING_WORDS = frozenset((
     "", "na", "n/a", "n.a.", "n.a", "#n/a", "nan", "nat", "none", "null", "nil", "\\n",
@@ -55,6 +57,10 @@ COMMA = re.compile(r"[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,})|\d{1,3}(\.\d{3})+,\d+)")  
 THOUSANDS = re.compile(r"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")
 EITHER = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234: decimal or thousands
 POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")  # 1.234 beside decimal commas: thousands
+SPACED = re.compile(
+    r"[+-]?[1-9]\d{0,2}(['\u2019\u00a0\u2009\u202f ]\d{3})+([.,]\d+)?"
+)  # 1'234, 1 234
+MANY = 5  # different numbers from which a column is hardly one of codes
 MOSTLY = 0.8  # share of numbers from which a column is one of numbers
 
 
@@ -133,6 +139,16 @@ def read_number(text: str) -> float:
     return float(text) if PLAIN.fullmatch(text) else math.nan
 
 
+def number_in(text: str, unit: str) -> float:
+    """The number in a cell of a column in a unit, which the cell may have, or a multiple of it, or none."""
+    number = read_number(text)
+    if not unit or math.isfinite(number):
+        return number
+    digits, own = read_unit(text)
+    factor = factor_between(own, unit)
+    return read_number(digits) * factor if factor else math.nan
+
+
 @dataclass(frozen=True)
 class Numbers:
     """A column of numbers.
@@ -140,21 +156,63 @@ class Numbers:
     Attributes:
         values: one per case; NaN where the cell is missing or odd.
         odd: places of cells that hold something else than a number.
+        unit: of the values, where most cells have one behind the number.
     """
 
     values: tuple[float, ...]
     odd: tuple[int, ...]
+    unit: str = ""
 
 
 def read_numbers(cells: Sequence[str]) -> Numbers | None:
-    """A column as numbers; None where it is empty, or more than a fifth of its values are none."""
+    """A column as numbers; None where it is empty, or more than a fifth of its values are none.
+
+    Where four of five have a unit behind the number, all are read in the commonest of these.
+    """
     present = without_missing(cells)
-    values = tuple(map(read_number, present))
-    odd = tuple(i for i, cell in enumerate(present) if cell and not math.isfinite(values[i]))
     n_present = sum(map(bool, present))
+    unit = common_unit(present)
+    if unit and sum(bool(read_unit(cell)[1]) for cell in present) < MOSTLY * n_present:
+        unit = ""
+    values = tuple(number_in(cell, unit) for cell in present)
+    odd = tuple(i for i, cell in enumerate(present) if cell and not math.isfinite(values[i]))
     if not n_present or n_present - len(odd) < MOSTLY * n_present:
         return None
-    return Numbers(tuple(v if math.isfinite(v) else math.nan for v in values), odd)
+    return Numbers(tuple(v if math.isfinite(v) else math.nan for v in values), odd, unit)
+
+
+def unclear_numbers(cells: Sequence[str]) -> tuple[str, list[str]] | None:
+    """Why a column that looks like numbers is none, and the cells; None for numbers and for plain words.
+
+    Dates; sizes such as 4x3; numbers of which some have a unit, or all an unknown one; more than a fifth of
+    other cells among many different numbers.
+    """
+    present = [cell for cell in without_missing(cells) if cell]
+    if not present or read_numbers(cells):
+        return None
+    enough = MOSTLY * len(present)
+    for reason, of_kind in (
+        ("holds dates", is_date),
+        ("holds several numbers in a cell", PRODUCT.fullmatch),
+    ):
+        if sum(map(bool, map(of_kind, present))) >= enough:
+            return reason, present
+    units = [read_unit(cell)[1] for cell in present]
+    plain = [math.isfinite(read_number(cell)) for cell in present]
+    known = [bool(unit and common_unit([cell])) for unit, cell in zip(units, present, strict=True)]
+    if any(known) and sum(known) + sum(plain) >= enough:
+        return "holds numbers in several units, or with and without one", present
+    one_word = len({*units}) == 1 and ANY_WORD.fullmatch(units[0])
+    if one_word and len({*present}) > 2:
+        return (
+            f"holds numbers with {units[0]!r} behind them, which is no unit that is known",
+            present,
+        )
+    numbers = {cell for cell, number in zip(present, plain, strict=True) if number}
+    if 2 * sum(plain) >= len(present) and len(numbers) >= MANY:
+        odd = [cell for cell, number in zip(present, plain, strict=True) if not number]
+        return "holds numbers and other cells", odd
+    return None
 
 
 def with_points(cells: Sequence[str], *, commas_are_decimal: bool) -> tuple[list[str], list[int]]:
@@ -170,6 +228,7 @@ def with_points(cells: Sequence[str], *, commas_are_decimal: bool) -> tuple[list
     Returns:
         the cells, and the places of those that may be read in two ways.
     """
+    cells = [re.sub(r"[^\d.,+-]", "", c) if SPACED.fullmatch(c) else c for c in cells]
     present = [(i, cell) for i, cell in enumerate(without_missing(cells)) if re.search(r"\d", cell)]
     kinds = {i: _kind(cell.replace("\N{MINUS SIGN}", "-")) for i, cell in present}
     meanings = set(kinds.values()) - {""}
@@ -188,6 +247,19 @@ def with_points(cells: Sequence[str], *, commas_are_decimal: bool) -> tuple[list
                 cell.replace(".", "").replace(",", ".") if decimal else cell.replace(",", "")
             )
     return pointed, []
+
+
+def pointed_thousands(cells: Sequence[str]) -> list[int]:
+    """Places of the cells of a column whose points may all separate thousands: 1.200 and 12.350, beside 7."""
+    present = [(i, cell) for i, cell in enumerate(without_missing(cells)) if cell]
+    pointed = [i for i, cell in present if POINTS.fullmatch(cell)]
+    whole = all(i in pointed or re.fullmatch(r"[+-]?\d+", cell) for i, cell in present)
+    return pointed if whole else []
+
+
+def has_decimal_commas(cells: Sequence[str]) -> bool:
+    """Whether numbers of a column have a decimal comma."""
+    return any(_kind(cell.strip()) == "," for cell in cells)
 
 
 def _kind(cell: str) -> str:

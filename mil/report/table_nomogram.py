@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mil.data.case import Row
 from mil.data.columns import odd_cells
-from mil.data.encoding import check_telling, describe_revealing, revealing_columns
+from mil.data.encoding import check_numbers, check_telling, describe_revealing, revealing_columns
 from mil.data.names import find_column
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import training_rows
@@ -77,6 +77,7 @@ def table_nomogram(  # noqa: PLR0913 - what, and how it is read
     classes, text = task.name_probability({row.label for row in labelled}, positive, horizon)
     first, second = classes
     check_telling(labelled, columns)
+    check_numbers(labelled, columns)
     if notify:
         for note in odd_cells(labelled, columns):
             notify(note)

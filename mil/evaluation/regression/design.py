@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mil.data.values import read_number, read_numbers, without_missing
+from mil.data.values import number_in, read_numbers, without_missing
 from mil.evaluation.arrays import Floats
 
 Table = Mapping[str, Sequence[str]]  # values of n cases by column
@@ -22,12 +22,14 @@ class Term:
         level: category that it is 1 for; empty for a numeric column, which keeps its unit.
         reference: most frequent category, for which all terms of the column are 0.
         middle: median of a numeric column, which replaces missing values.
+        unit: of a numeric column whose cells have one.
     """
 
     column: str
     level: str = ""
     reference: str = ""
     middle: float = 0.0
+    unit: str = ""
 
     @property
     def name(self) -> str:
@@ -38,7 +40,7 @@ class Term:
         """The number that stands for a field of the table."""
         if self.level:
             return float(value == self.level)
-        numeric = read_number(value)
+        numeric = number_in(value, self.unit)
         return numeric if math.isfinite(numeric) else self.middle
 
 
@@ -63,7 +65,8 @@ def fit_design(table: Table) -> Design:
         if numbers := read_numbers(values):
             finite = [value for value in numbers.values if math.isfinite(value)]
             if len(set(finite)) > 1:
-                terms.append(Term(column=column, middle=float(np.median(finite))))
+                middle = float(np.median(finite))
+                terms.append(Term(column=column, middle=middle, unit=numbers.unit))
             continue
         if not filled:
             continue

@@ -1,0 +1,181 @@
+"""Numbers with a unit are numbers; what looks like numbers and is none is refused with its cells."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mil.data.case import Case
+from mil.data.columns import _parts_times, note_times, odd_cells, telling_columns
+from mil.data.encoding import fit_encoding, readable
+from mil.data.outcomes import CENSORED, EVENT
+from mil.data.quantities import read_dates
+from mil.data.table import read_table
+from mil.data.values import number_in, read_numbers, unclear_numbers, with_points
+from mil.errors import CohortError
+from mil.evaluation.regression.design import fit_design
+
+
+def cases_with(cells, times=None):
+    return [
+        Case(
+            name=f"c{i:02}", label=(EVENT if i % 2 else CENSORED) if times else "ab"[i % 2], bags=(),
+            time=times[i] if times else None, other={"size": cell},
+        )
+        for i, cell in enumerate(cells)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cells", "values", "unit"),
+    [
+        (["3 cm", "7cm", "11 CM", "NA"], [3, 7, 11, math.nan], "cm"),
+        (["3,5 cm", "0,5 cm", "12,25cm"], [3.5, 0.5, 12.25], "cm"),
+        (["3 cm", "70 mm", "11 cm"], [3, 7, 11], "cm"),
+        (["40 %", "5%", "62.5 %"], [40, 5, 62.5], "%"),
+        (["61 years", "70 y", "48 yrs"], [61, 70, 48], "years"),
+        (["12.3 mo", "7 Monate"], [12.3, 7], "mo"),
+        (["3 /10 HPF", "12/10HPF"], [3, 12], "/10hpf"),
+    ],
+)
+def test_one_unit_throughout_is_read(cells, values, unit):
+    numbers = read_numbers(cells)
+    assert numbers.unit == unit or number_in(f"1 {unit}", numbers.unit) == 1
+    np.testing.assert_allclose(numbers.values, values)
+    cases = cases_with([*cells, cells[0]])
+    [column] = readable(cases, ("size",)).columns
+    assert column.categories == ()
+    assert column.encode(cells[1]) == [(values[1] - column.middle) / column.spread, 0.0]
+    [term] = fit_design({"size": cells}).terms
+    assert term.encode(cells[1]) == values[1]
+
+
+def test_a_number_in_another_unit_is_converted_and_one_of_another_kind_is_none():
+    assert number_in("45 mm", "cm") == 4.5
+    assert number_in("4.5", "cm") == 4.5
+    assert math.isnan(number_in("45 kg", "cm"))
+    assert math.isnan(number_in("45 mm", ""))
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (["2019-04-01", "2020-11-30", "2018-01-15"], "holds dates"),
+        (["3. Mai", "4. Mai", "5. Jun"], "holds dates"),
+        (["01.02.2020", "17.11.2019", "9.3.2021"], "holds dates"),
+        (["4x3", "5 x 2", "7x6x2 cm"], "holds several numbers"),
+        (["4", "70 mm", "5", "90 mm"], "with and without one"),
+        (["4 cm", "70 kg", "5 cm"], "in several units"),
+        (["4 foo", "7 foo", "9 foo"], "which is no unit that is known"),
+        (["4", "5", "ca. 6", "7", "8", "~9", "10", "11", ">12"], "numbers and other cells"),
+    ],
+)
+def test_what_looks_like_numbers_is_refused_with_its_cells(cells, reason):
+    with pytest.raises(CohortError, match=f"Column size .*{reason}") as error:
+        readable(cases_with(cells * 2), ("size",))
+    assert any(cell in str(error.value) for cell in cells)
+    [(column, why)] = fit_encoding(cases_with(cells * 2), ()).left_out
+    assert (column, reason in why) == ("size", True)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["1a", "1b", "2a", "2b"], ["<5 cm", ">5 cm"], ["0-10", "10-20", ">20"], ["G1", "G2", "GX"],
+        ["1", "2", "3", "X", "X"], ["T2", "T1"], ["left", "right"], ["1+", "2+", "neg"], ["IIa", "IIb"],
+        ["2 of 3", "1 of 3"],
+    ],
+)  # fmt: skip
+def test_categories_with_digits_stay_categories(cells):
+    assert unclear_numbers(cells * 3) is None
+    [column] = fit_encoding(cases_with(cells * 3), ("size",)).columns
+    assert len(column.categories) == len({*cells})
+
+
+def test_codes_for_a_missing_value_are_noted_and_old_age_is_not():
+    ages = ["61", "47", "72", "55", "80", "38"]
+    [note] = odd_cells(cases_with([*ages, "999", "999"]))
+    assert note.startswith("Column size holds 999 (c06, c07), far from its other numbers")
+    [note] = odd_cells(cases_with([*ages, "-9"]))
+    assert "holds -9 (c06)" in note
+    assert odd_cells(cases_with([*ages, "99"])) == []
+    assert odd_cells(cases_with(["-9", "-3", "5", "2"])) == []
+    [note] = note_times(cases_with(ages, [12.0, 90.0, 33.0, 7.0, 999.0, 41.0]))
+    assert note.startswith("The time of c04 is 999, far from all others")
+    assert note_times(cases_with(ages, [12.0, 90.0, 33.0, 7.0, 99.0, 41.0])) == []
+    assert note_times(cases_with(ages)) == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "number"),
+    [("1'234", "1234"), ("12\u2019345.5", "12345.5"), ("1\u202f234,5", "1234.5")],
+)
+def test_signs_between_thousands_are_read(cell, number):
+    assert (
+        with_points([cell, "7,5" if "," in cell else "7"], commas_are_decimal=True)[0][0] == number
+    )
+
+
+@pytest.mark.parametrize(
+    ("cells", "beside", "read"),
+    [(["1.200", "2.350", "7"], ["4,5", "3", "1"], ["1200", "2350", "7"]),
+     (["1.25", "2.350"], ["1", "2"], None), (["0.125", "2.350"], ["1", "2"], None)],
+)  # fmt: skip
+def test_points_between_thousands_in_a_semicolon_table(tmp_path, cells, beside, read):
+    rows = [f"c{i};s{i};{cell};{beside[i]}" for i, cell in enumerate(cells)]
+    (tmp_path / "t.csv").write_text("\n".join(["case;slide;volume;size", *rows]))
+    assert [row.other["volume"] for row in read_table(tmp_path / "t.csv")] == (read or cells)
+
+
+def test_points_of_two_meanings_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("case;slide;volume\nc1;s1;1.200\nc2;s2;3.455\n")
+    with pytest.raises(
+        CohortError, match=r"'volume' a point may separate decimals or thousands: '1.200'"
+    ):
+        read_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("case,slide,volume\nc1,s1,1.200\nc2,s2,3.455\n")
+    assert read_table(tmp_path / "t.csv")[0].other["volume"] == "1.200"
+
+
+def test_dates_are_read_in_their_order():
+    assert read_dates(["2020-03-02", "", "2020-03-01"])[0] - 1 == read_dates(["2020-03-01"])[0]
+    assert read_dates(["01.04.2020", "02.03.2020"]) == read_dates(["2020-04-01", "2020-03-02"])
+    assert read_dates(["03/25/2020", "04/01/2020"]) == read_dates(["2020-03-25", "2020-04-01"])
+    assert read_dates(["2020-03-01", "later"]) is None
+    assert read_dates(["2020-02-31"]) is None
+
+
+RNG = np.random.default_rng(11)
+TIMES = [float(t) for t in RNG.permutation(np.arange(3, 75, 3))]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["early" if t < 20 else "middle" if t < 50 else "late" for t in TIMES],
+        ["1" if t > 36 else "0" for t in TIMES],
+        ["seen" if t > 50 else "" for t in TIMES],
+        ["NA" if 30 < t < 40 else "yes" if t >= 40 else "no" for t in TIMES],
+        [f"{t / 12 + 0.1:.1f} years" for t in TIMES],
+        [f"{2010 + int(t // 12)}-{1 + int(t) % 12:02}-11" for t in TIMES],
+    ],
+    ids=["words", "code", "filled", "with gaps", "unit", "dates"],
+)
+def test_columns_cut_from_the_time_are_refused(cells):
+    with pytest.raises(
+        CohortError, match=r"column size (parts the cases by their times|has the order)"
+    ):
+        readable(cases_with(cells, TIMES), ("size",))
+
+
+def test_true_facts_part_no_times():
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        time = rng.exponential(30, 20)
+        shares = rng.dirichlet(np.ones(rng.integers(2, 5)))
+        kinds = [str(kind) for kind in rng.choice(len(shares), 20, p=shares)]
+        assert not _parts_times(kinds, time)
+    strong = ["high" if t + RNG.normal(0, 25) > 40 else "low" for t in TIMES]
+    assert telling_columns(cases_with(strong, TIMES), ["size"]) == ()
+    rare = ["yes" if t == max(TIMES) else "no" for t in TIMES]
+    assert telling_columns(cases_with(rare, TIMES), ["size"]) == ()
