@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from cli.app import app
+from cli.flags import use_values
 from cli.options import UsageError
 from features.errors import SarcomilError, UnknownName
 
@@ -57,6 +58,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     arguments = sys.argv[1:] or ["--help"]
     limit_threads(arguments[0])
+    use_values(arguments)
     if not sys.warnoptions and "--debug" not in arguments:
         _silence_warnings()
     try:

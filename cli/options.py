@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 import typer
 import typer.core
 
-from cli.flags import add_flags, use_flags
+from cli.flags import add_flags, use_flags, use_values
 from cli.parameters import (
     CONFIG,
     DEBUG,
@@ -171,7 +171,9 @@ def build(
     fields = {field.name: field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(options)
     values = {}
-    for name, value in {**_read_config(config, fields), **from_line}.items():
+    chosen = {**_read_config(config, fields), **from_line}
+    use_values(chosen.values())
+    for name, value in chosen.items():
         values[name] = _typed(fields[name], value, hints[name])
     missing = [
         field for field in fields.values() if is_required(field) and field.name not in values

@@ -1,8 +1,11 @@
 """Messages of the library name parameters; the command line shows their flags."""
 
+import json
+
 import pytest
 
-from cli.flags import add_flags, use_flags, with_flags
+from cli.flags import add_flags, use_flags, use_values, with_flags
+from mil.runs.files import FORMAT, FORMAT_VERSION
 
 FLAGS = {
     name: "--" + name.replace("_", "-")
@@ -75,3 +78,79 @@ def test_a_parameter_of_another_verb_is_its_flag_if_it_cannot_be_a_word():
 def test_a_function_that_another_verb_is_for_is_that_verb():
     text = "embedded by every backbone (external_validation)."
     assert with_flags(text) == "embedded by every backbone (mil external)."
+
+
+@pytest.fixture
+def values():
+    """Sets the values of the command line, for one test."""
+    use_flags(FLAGS)
+    yield use_values
+    use_flags({})
+    use_values(())
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (["out/learning_rate"], "out/x exists: learning_rate is no folder."),
+        ([("a", "mean,early_stopping")], "No model early_stopping or a; there is mean."),
+        (["--name=min_coverage"], "min_coverage exists and is not a run folder."),
+        (["epochs"], "epochs is no folder."),
+        (["slides/min_coverage.svs"], "min_coverage and learn have one name."),
+    ],
+)
+def test_a_word_of_the_command_line_is_no_parameter(values, given, text):
+    values(given)
+    assert with_flags(text) == text
+    values(())
+    assert with_flags(text) != text
+
+
+def test_an_instruction_names_a_parameter_whatever_the_words_of_the_command_line(values):
+    values(["min_coverage", "runs/epochs", "learning_rate.csv", "cohort"])
+    text = "Set min_coverage lower, pass epochs=3, or set learning_rate (cohort)."
+    assert with_flags(text) == (
+        "Set --min-coverage lower, pass --epochs 3, or set --learning-rate (--cohort)."
+    )
+
+
+TABLE = "case,slide,early_stopping,head\na,min_coverage-1,learning_rate,1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cohort.csv", TABLE.encode()),
+        ("cohort.TSV", TABLE.replace(",", "\t").encode()),
+        ("cohort.txt", (TABLE + "one,more,line,of,five\n").encode()),  # refused, but read
+        ("cohort.csv", TABLE.encode("utf-16")),
+    ],
+)
+def test_columns_and_cells_of_a_table_are_no_parameters(values, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    values([tmp_path / name])
+    text = (
+        "it has case, early_stopping and learning_rate, but no overwrite_all; see min_coverage-1."
+    )
+    assert with_flags(text) == text
+
+
+def test_columns_of_the_cohort_of_a_run_are_no_parameters(values, tmp_path, monkeypatch):
+    cohort = tmp_path / "cohort.csv"
+    cohort.write_text(TABLE)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "predictions.csv").write_text("case,model,p_min_coverage\na,mean,1\n")
+    settings = {"cohort": str(cohort)}
+    info = {"format": FORMAT, "format_version": FORMAT_VERSION, "settings": settings}
+    (run / "run.json").write_text(json.dumps(info))
+    values([run])
+    assert with_flags("it has early_stopping, epochs=3.") == "it has early_stopping, --epochs 3."
+
+
+def test_a_table_that_cannot_be_read_changes_no_message(values, tmp_path):
+    (tmp_path / "cohort.xlsx").write_bytes(b"PK\x03\x04, a damaged workbook")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{")
+    values([tmp_path / "cohort.xlsx", tmp_path / "run", tmp_path / "none.csv", 3, None])
+    assert with_flags("Use min_coverage.") == "Use --min-coverage."
