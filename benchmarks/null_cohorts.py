@@ -31,7 +31,7 @@ from benchmarks.table import print_table, save
 from mil.data.cohort import Cohort
 from mil.evaluation.classification.metrics import macro_auc
 from mil.evaluation.classification.predictions import PREFIX
-from mil.heads.registry import MODELS
+from mil.heads.table import MODELS
 from mil.learning.crossval import cross_validate
 from mil.learning.training import fit_model
 from mil.settings import FitSettings

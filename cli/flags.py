@@ -11,15 +11,18 @@ _PARAMETER = re.compile(
     r"(?<![\w./'\"`-])(?:"
     r"(?P<assigned>[a-z]\w*)=(?:\.\.\.|(?P<quote>[\"']?)(?P<value>[^\s\"',;()]*[^\s\"',;().])(?P=quote))"
     r"|(?P<compound>[a-z][a-z0-9]*(?:_[a-z0-9]+)+)(?![\w/'\"`=-]|\.\w)"
-    r"|(?P<before>(?:[Ss]et|[Pp]ass|and(?= [a-z]+ to \d)) )(?P<called>[a-z]\w*)(?![\w/'\"`=-]|\.\w)"
+    r"|(?P<before>(?:[Ss]et|[Pp]ass|[Ll]eave out|and(?= [a-z]+ to \d)) )"
+    r"(?P<called>[a-z]\w*)(?![\w/'\"`=-]|\.\w)"
+    r"|(?<=[Ll]eave )(?P<left>[a-z]+)(?= (?:unset|empty|out)\b)"
     r"|(?<=\()(?P<bracketed>[a-z]+)(?=\))"
-    r"|(?:(?<=^)(?P<subject>[a-z]+)(?= (?:is|are|takes) ))"
+    r"|(?:(?<=^)(?P<subject>[a-z]+)"
+    r"(?= (?:is|are|takes|names|shows|says|must|belongs|and \w+ go|(?:[\w.-]+ )?needs) ))"
     r")"
 )
 
-NAMES = ("assigned", "compound", "called", "bracketed", "subject")
+NAMES = ("assigned", "compound", "called", "left", "bracketed", "subject")
 
-INSTRUCTIONS = ("assigned", "called", "bracketed")  # only a parameter is written so
+INSTRUCTIONS = ("assigned", "called", "left", "bracketed")  # only a parameter is written so
 
 _running: dict[str, str] = {}
 _values: list[object] = []  # of the command line
@@ -48,11 +51,11 @@ def add_flags(flags: Mapping[str, str]) -> None:
 def with_flags(text: str, flags: Mapping[str, str] | None = None) -> str:
     """The text with flags in place of parameters.
 
-    The name of a parameter is replaced where it is written as ``name=value``, has an underscore, follows Set
-    or Pass ("Set workers lower."), stands alone in brackets, or is the subject at the start ("epochs is at
-    least 1"). Other words that are also names (time, event, model) are left alone. What only another verb
-    takes, such as case_from in an audit, is that verb's flag. A word of the user, out of the command line or
-    a table there, stays as it is unless it is plainly an instruction.
+    The name of a parameter is replaced where it is written as ``name=value``, has an underscore, follows Set,
+    Pass or Leave ("Set workers lower."), stands alone in brackets, or is the subject at the start ("epochs
+    must be at least 1"). Other words that are also names (time, event, model) are left alone. What only
+    another verb takes, such as case_from in an audit, is that verb's flag. A word of the user, out of the
+    command line or a table there, stays as it is unless it is plainly an instruction.
 
     Args:
         text: a message or help text of the library.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cli.options import UsageError, writable
 from cli.runs import MOVED_STORE
-from features.choices import closest
+from features.choices import twice_problem, unknown_problem
 from mil.data.reading import AS_WRITTEN, TableReading
 
 if TYPE_CHECKING:
@@ -98,13 +98,10 @@ def table_of(path: Path) -> Path:
 
 def _check_models(requested: Sequence[str], predictions: "Predictions", table: Path) -> None:
     """Refuse models that are not in the table."""
-    if unknown := [name for name in requested if name not in predictions.models]:
-        close = {match for name in unknown for match in closest(name, predictions.models)}
-        hint = f" Did you mean {' and '.join(map(repr, sorted(close)))}?" if close else ""
-        missing, known = " or ".join(map(repr, unknown)), ", ".join(predictions.models)
-        raise UsageError(f"{table} has no model {missing}; it has {known}.{hint}")
-    if len(set(requested)) < len(requested):
-        raise UsageError(f"A model is named twice in {', '.join(requested)}. Name each once.")
+    if problem := unknown_problem("model", requested, predictions.models):
+        raise UsageError(f"{table}: {problem}")
+    if problem := twice_problem("model", requested):
+        raise UsageError(problem)
 
 
 def _read_tables(

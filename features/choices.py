@@ -3,8 +3,9 @@
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import Field, fields
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 from features.arguments import describe_mismatch, matches
@@ -14,12 +15,25 @@ from features.errors import SarcomilError
 def closest(name: str, known: Iterable[str], limit: int = 1) -> list[str]:
     """The known names most like a misspelled one, whatever its capitals, the most similar first; none if all
     differ much.
+
+    A name of which the other is the beginning comes first; of names that are equally similar, those with the
+    longest beginning in common.
     """
+    name = str(name).casefold()
     spellings: dict[str, list[str]] = {}
     for one in known:
         spellings.setdefault(one.casefold(), []).append(one)
-    close = get_close_matches(str(name).casefold(), list(spellings), limit)
+    close = get_close_matches(name, list(spellings), len(spellings) or 1)
+    close.sort(key=lambda one: _likeness(name, one), reverse=True)
     return [one for spelling in close for one in spellings[spelling]][:limit]
+
+
+def _likeness(name: str, other: str) -> tuple[bool, float, int]:
+    """How alike two names are; the first part that differs decides."""
+    ratio = SequenceMatcher(a=other, b=name).ratio()
+    begins = name != "" and (other.startswith(name) or name.startswith(other))
+    alike = (one == another for one, another in zip(name, other, strict=False))
+    return begins, round(ratio, 9), sum(1 for _ in takewhile(bool, alike))
 
 
 def suggest(name: str, known: Iterable[str], limit: int = 1) -> str:
@@ -30,7 +44,24 @@ def suggest(name: str, known: Iterable[str], limit: int = 1) -> str:
         " Did you mean 'abmil'?"
     """
     close = closest(name, known, limit)
-    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return did_you_mean(map(repr, close))
+
+
+def did_you_mean(names: Iterable[str], conjunction: str = "or") -> str:
+    """The sentence, after a blank, that names what may be meant; empty without names."""
+    joined = f" {conjunction} ".join(dict.fromkeys(names))
+    return f" Did you mean {joined}?" if joined else ""
+
+
+def twice_problem(kind: str, names: Sequence[str]) -> str:
+    """What is wrong with names of which one comes twice; empty if none does.
+
+    Example:
+        >>> twice_problem("model", ["mean", "abmil", "mean"])
+        "The model 'mean' is named twice. Name it once."
+    """
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    return f"The {kind} {twice[0]!r} is named twice. Name it once." if twice else ""
 
 
 def unknown_problem(kind: str, names: Iterable[str], known: Sequence[str]) -> str:
@@ -43,8 +74,7 @@ def unknown_problem(kind: str, names: Iterable[str], known: Sequence[str]) -> st
     unknown = [name for name in dict.fromkeys(names) if name not in known]
     if not unknown:
         return ""
-    close = dict.fromkeys(match for name in unknown for match in closest(name, known))
-    hint = f" Did you mean {' and '.join(map(repr, close))}?" if close else ""
+    hint = did_you_mean((repr(match) for name in unknown for match in closest(name, known)), "and")
     listed = f" Known: {', '.join(known)}." if known else ""
     return f"No {kind} {' or '.join(map(repr, unknown))}.{hint}{listed}"
 

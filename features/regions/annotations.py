@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from features.choices import closest
+from features.choices import closest, did_you_mean
 from features.errors import AnnotationError, AnnotationMissing
 from features.files.unpack import EXPORT, read_unpacked
 from features.regions.asap import is_asap, read_asap
@@ -146,8 +146,7 @@ def _near_names(folder: Path, bare: str) -> str:
         for suffix in SUFFIXES
         for path in folder.glob(f"*{suffix}")
     }
-    near = [known[stem] for stem in closest(bare, known, 2)]
-    return f" Did you mean {' or '.join(near)}?" if near else ""
+    return did_you_mean(known[stem] for stem in closest(bare, known, 2))
 
 
 def annotation_sha256(path: Path) -> str:

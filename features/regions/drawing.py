@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon
 
-from features.choices import closest
+from features.choices import closest, did_you_mean
 from features.errors import AnnotationError
 
 Region = Polygon | MultiPolygon
@@ -238,7 +238,7 @@ def _suggest_class(requested: Sequence[str], present: Iterable[str]) -> str:
     folded = {name.casefold(): name for name in present}
     close = [match for name in requested for match in closest(name, folded)]
     if close and folded[close[0]] != UNCLASSIFIED:
-        return f" Did you mean {folded[close[0]]!r}?"
+        return did_you_mean([repr(folded[close[0]])])
     if UNCLASSIFIED in folded:
         return " Annotations without a class are taken by the class name unclassified."
     return ""

@@ -125,6 +125,7 @@ def _try_folds(kind: str, cases: Sequence[Row], task: Task) -> tuple[bool, str]:
             task.strata([row.label for row in cases], kind),
             [row.site for row in cases],
             SplitSettings(folds=kind),
+            group=task.group,
         )
     except MilError as error:
         return False, str(error)

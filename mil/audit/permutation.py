@@ -135,6 +135,7 @@ def shuffle_outcomes(
                 cohort.task.strata([case.label for case in cases], split.folds),
                 [case.site for case in cases],
                 replace(split, seed=split.seed + number),
+                group=cohort.task.group,
             )
         except CohortError:
             if draw == DRAWS - 1:

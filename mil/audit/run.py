@@ -242,6 +242,7 @@ def _site_folds(cohort: Cohort) -> str:
             [case.label for case in cohort.cases],
             [case.site for case in cohort.cases],
             SplitSettings(folds="site"),
+            group=cohort.task.group,
         )
     except MilError as error:
         return f"A cross-validation that holds out whole sites is not possible: {error}"

@@ -124,10 +124,10 @@ def check_task(task: Task) -> None:
     Raises:
         CohortError: naming the task.
     """
-    if task.head_outcome != "classes":
+    if not task.has_learning_curve:
         raise CohortError(
-            f"A learning curve draws training cases of each class; the task {task.name} has none. Use a "
-            "table with a column label."
+            f"A learning curve draws training cases of each class, and the task {task.name} has no classes. "
+            "Leave out task, so that the column label is learnt."
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from features.files.atomic import write_atomic
 from features.files.parse import parse_json
+from features.summary import listed
 from mil.errors import CohortError, LeakageError, RunError
 from mil.settings import SplitSettings
 
@@ -43,7 +44,12 @@ class Fold:
 
 
 def split_cases(
-    names: Sequence[str], labels: Sequence[str], sites: Sequence[str], settings: SplitSettings
+    names: Sequence[str],
+    labels: Sequence[str],
+    sites: Sequence[str],
+    settings: SplitSettings,
+    *,
+    group: str = "class",
 ) -> tuple[Fold, ...]:
     """Divide cases into folds; within a repeat each case is tested once.
 
@@ -55,6 +61,7 @@ def split_cases(
         labels: n classes.
         sites: n sites; read only when folds are ``site``.
         settings: number and kind of folds, repeats, seed.
+        group: what a label is called in messages.
 
     Raises:
         CohortError: the cohort cannot carry the folds asked for.
@@ -68,11 +75,11 @@ def split_cases(
     if settings.folds == "site":
         parts = [_by_site(names, sites)]
     elif settings.folds == "loo":
-        _check_classes(labels, 2, "leave-one-out")
+        _check_classes(labels, 2, "leave-one-out needs", group)
         parts = [[(name,) for name in names]]
     else:
         n_folds = int(settings.folds)
-        _check_classes(labels, n_folds, f"{n_folds} folds")
+        _check_classes(labels, n_folds, f"{n_folds} folds need", group)
         parts = [
             _stratified(names, labels, n_folds, [settings.seed, repeat])
             for repeat in range(settings.repeats)
@@ -87,7 +94,7 @@ def split_cases(
         for repeat, tests in enumerate(parts)
         for index, test in enumerate(tests)
     )
-    _check_training(folds, dict(zip(names, labels, strict=True)))
+    _check_training(folds, dict(zip(names, labels, strict=True)), group)
     return folds
 
 
@@ -117,10 +124,11 @@ def inner_split(
     names: Sequence[str], labels: Sequence[str], seed: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Set a stratified fifth of the training cases aside to choose an epoch by: (train, valid)."""
-    smallest = min(Counter(labels).values())
-    if smallest < 2:
+    counts = Counter(labels)
+    if lonely := sorted(label for label, count in counts.items() if count < 2):
         raise CohortError(
-            "Early stopping needs two training cases of every class. Set early_stopping to never."
+            f"Early stopping needs two training cases with every label; {listed(lonely)} has 1. Set "
+            "early_stopping to never."
         )
     rng = np.random.default_rng(seed)
     aside: set[str] = set()
@@ -183,8 +191,8 @@ def _by_site(names: Sequence[str], sites: Sequence[str]) -> list[tuple[str, ...]
     lacking = [name for name, site in zip(names, sites, strict=True) if not site]
     if lacking:
         raise CohortError(
-            f"folds=site, but {len(lacking)} cases have no site, e.g. {lacking[0]!r}. Fill the site "
-            "column of the table, or use folds=5."
+            f"folds=site, but {len(lacking)} of {len(names)} cases have no site, e.g. {lacking[0]!r}. Fill "
+            "the site column of the table, or use folds=5."
         )
     by_site: dict[str, list[str]] = {}
     for name, site in zip(names, sites, strict=True):
@@ -194,26 +202,26 @@ def _by_site(names: Sequence[str], sites: Sequence[str]) -> list[tuple[str, ...]
     return [tuple(by_site[site]) for site in sorted(by_site)]
 
 
-def _check_classes(labels: Sequence[str], needed: int, what: str) -> None:
+def _check_classes(labels: Sequence[str], needed: int, lead: str, group: str) -> None:
     counts = Counter(labels)
     scarce = {label: count for label, count in counts.items() if count < needed}
     if scarce:
-        listing = ", ".join(f"{label!r} {count}" for label, count in sorted(scarce.items()))
+        listing = listed([f"{count} of {label!r}" for label, count in sorted(scarce.items())])
         fewest = min(scarce.values())
-        remedy = f"Use folds={fewest}" if fewest >= 2 else "Add cases, merge classes"
+        remedy = f"Use folds={fewest}, merge" if fewest >= 2 else "Merge"
         raise CohortError(
-            f"{what} need {needed} cases of every class; too few of {listing}. {remedy}, or leave the "
-            "class out of the table."
+            f"{lead} {needed} cases of every {group}, but the cohort has only {listing}. {remedy} "
+            f"{'it' if len(scarce) == 1 else 'each'} with another {group}, or add cases."
         )
 
 
-def _check_training(folds: Sequence[Fold], label_of: dict[str, str]) -> None:
+def _check_training(folds: Sequence[Fold], label_of: dict[str, str], group: str) -> None:
     """A class that no training case has can never be predicted: its cases would count as errors."""
     classes = set(label_of.values())
     for fold in folds:
         absent = classes - {label_of[name] for name in fold.train}
         if absent:
             raise CohortError(
-                f"Fold {fold.index} would train without class {', '.join(sorted(absent))}. Use other "
-                "folds, or leave the class out of the table."
+                f"Fold {fold.index} would train without any case of {group} {' or '.join(sorted(absent))}. "
+                f"Use other folds, or merge it with another {group}."
             )

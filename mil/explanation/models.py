@@ -6,7 +6,7 @@ from pathlib import Path
 from features.bags.bag import Bag
 from mil.errors import FitError
 from mil.explanation.methods import Method, bag_methods
-from mil.heads.registry import head_class
+from mil.heads.registry import head_class, loadable_models
 from mil.learning.fitted import FittedModel
 from mil.runs.run import Run
 
@@ -21,9 +21,9 @@ def choose_model(run: Run, method: Method | None = None, model: str | None = Non
 
     Raises:
         NotInRun: the run has no such model.
-        FitError: it does not suit the method.
+        FitError: it does not suit the method, or its head cannot be loaded here.
     """
-    names = run.models
+    names = loadable_models(run.models) or run.models
     able = [name for name in names if method is None or method.suits(head_class(name))]
     if model in able:
         return str(model)
@@ -31,6 +31,7 @@ def choose_model(run: Run, method: Method | None = None, model: str | None = Non
         return min(able, key=lambda name: not head_class(name).learns_attention)
     if model is not None:
         run.require_model(model)
+        head_class(model)  # which names the package that is missing
     raise FitError(_refusal(run, method, model, able))
 
 
@@ -38,7 +39,7 @@ def _refusal(run: Run, method: Method | None, model: str | None, able: Sequence[
     """What does not suit what, and a method or a model that would."""
     label = method.name if method else "any method"
     problem = f"{model} does not suit {label}" if model else f"has no model that suits {label}"
-    models = [model] if model else list(run.models)
+    models = [model] if model else loadable_models(run.models)
     methods = [
         row.name for row in bag_methods() if any(row.suits(head_class(name)) for name in models)
     ]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
-from features.choices import check_choices
+from features.choices import check_choices, twice_problem
 from mil.errors import FitError
 from mil.settings import FEW_CASES, sets_cases_aside
 
@@ -175,14 +175,14 @@ class FinetuneSettings:
     def _check_augmentation(self) -> None:
         """Refuse ``off`` beside a part, a part named twice, and none at all."""
         if not self.augment:
-            raise FitError("augment names no part. Set it to off to leave tiles as they are.")
+            raise FitError("augment is empty. Set it to off to leave tiles as they are.")
         if "off" in self.augment and len(self.augment) > 1:
             others = ", ".join(name for name in self.augment if name != "off")
             raise FitError(
                 f"augment is off and {others} at once. Leave out off, or set augment to off alone."
             )
-        if len(set(self.augment)) < len(self.augment):
-            raise FitError(f"augment names a part twice: {', '.join(self.augment)}. Name it once.")
+        if problem := twice_problem("part of augment", self.augment):
+            raise FitError(problem)
 
     def _check_effect(self) -> None:
         """Refuse a setting that has a value of its own and would change nothing."""

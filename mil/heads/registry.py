@@ -3,7 +3,7 @@
 A baseline is a head too: the same contract, the same folds, the same table of predictions. Names are known
 without torch. A name is looked up in three sources:
 
-- ``MODELS``, the heads and baselines of this package: one row for each;
+- ``mil.heads.table.MODELS``, the heads and baselines of this package: one row for each;
 - heads of other installed packages, by entry points of the group ``sarcomil.heads``, in ``pyproject.toml``::
 
       [project.entry-points."sarcomil.heads"]
@@ -22,38 +22,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from features.choices import unknown_problem
+from features.choices import twice_problem, unknown_problem
 from features.recipe import is_vector
 from mil.errors import FitError, UnknownModel
+from mil.heads.table import MODELS
 
 if TYPE_CHECKING:
     from mil.heads.head import Head, HeadSettings, Outcome
 
-MODELS: dict[str, str] = {
-    "mean": "mil.heads.pooling:MeanPooling",
-    "max": "mil.heads.pooling:MaxPooling",
-    "lse": "mil.heads.pooling:LogSumExpPooling",
-    "abmil": "mil.heads.attention:AttentionPooling",
-    "gated-abmil": "mil.heads.attention:GatedAttentionPooling",
-    "additive-abmil": "mil.heads.additive:AdditiveAttention",
-    "clam-sb": "mil.heads.clam:SingleBranchClam",
-    "clam-mb": "mil.heads.clam:MultiBranchClam",
-    "dsmil": "mil.heads.dsmil:DualStream",
-    "transmil": "mil.heads.transmil:TransMIL",
-    "dtfd": "mil.heads.dtfd:DoubleTier",
-    "majority": "mil.baselines.majority:Majority",
-    "chance": "mil.baselines.pooled:Chance",
-    "clinical": "mil.baselines.clinical:Clinical",
-    "tile-vote": "mil.baselines.tile_vote:TileVote",
-    "tile-vote-votes": "mil.baselines.tile_vote:TileVotes",
-    "tile-vote-logits": "mil.baselines.tile_vote:TileVoteLogits",
-    "linear-probe": "mil.baselines.tile_vote:LinearProbe",
-    "pooled-logistic": "mil.baselines.pooled:PooledLogistic",
-    "pooled-svm": "mil.baselines.svm:PooledSvm",
-    "quantile-logistic": "mil.baselines.quantiles:QuantileLogistic",
-    "simpleshot": "mil.baselines.nearest:SimpleShot",
-    "knn": "mil.baselines.nearest:NearestCases",
-}
 ENTRY_POINTS = "sarcomil.heads"
 OUTCOMES: "dict[Outcome, str]" = {
     "classes": "classes",
@@ -84,12 +60,12 @@ _registered: dict[str, "type[Head]"] = {}  # by this program, for itself
 
 def head_names() -> tuple[str, ...]:
     """The heads of this package."""
-    return tuple(name for name, place in MODELS.items() if place.startswith("mil.heads."))
+    return tuple(name for name, row in MODELS.items() if row.reference.startswith("mil.heads."))
 
 
 def baseline_names() -> tuple[str, ...]:
     """The baselines of this package."""
-    return tuple(name for name, place in MODELS.items() if place.startswith("mil.baselines."))
+    return tuple(name for name, row in MODELS.items() if row.reference.startswith("mil.baselines."))
 
 
 def model_names() -> tuple[str, ...]:
@@ -123,7 +99,7 @@ def installed_heads() -> tuple[InstalledHead, ...]:
 def _installed_problem(head: InstalledHead, rows: Sequence[InstalledHead]) -> str:
     """What speaks against a head before it is imported."""
     if head.name in MODELS:
-        return f"its name is that of the built-in {MODELS[head.name]}, which is used"
+        return f"its name is that of the built-in {MODELS[head.name].reference}, which is used"
     if rivals := [row.package for row in rows if row.name == head.name and row != head]:
         return f"its name is also that of a head of {', '.join(rivals)}"
     module, _, _ = head.reference.partition(":")
@@ -178,7 +154,8 @@ def model_name(model: "str | type[Head]") -> str:
     if isinstance(model, str):
         return model
     place = _class_reference(model)
-    known = {**MODELS, **{row.name: row.reference for row in installed_heads() if not row.problem}}
+    known = {name: row.reference for name, row in MODELS.items()}
+    known |= {row.name: row.reference for row in installed_heads() if not row.problem}
     names = [name for name, reference in known.items() if reference == place]
     names += [name for name, head in _registered.items() if head is model]
     if names:
@@ -197,7 +174,7 @@ def head_class(name: str) -> "type[Head]":
         FitError: two packages have it, or the package that offers it is broken.
     """
     if name in MODELS:
-        return _import_class(MODELS[name])
+        return _import_class(MODELS[name].reference)
     offers = [head for head in installed_heads() if head.name == name]
     if problems := [head for head in offers if head.problem]:
         raise FitError(_cannot_use(problems[0], problems[0].problem))
@@ -206,6 +183,20 @@ def head_class(name: str) -> "type[Head]":
     if name in _registered:
         return _registered[name]
     raise UnknownModel(_unknown_models([name]))
+
+
+def loadable_models(names: Sequence[str]) -> list[str]:
+    """Those of the names whose heads can be loaded here: the package of another may have been removed."""
+    return [name for name in names if not loading_problem(name)]
+
+
+def loading_problem(name: str) -> str:
+    """Why the head of this name cannot be loaded here; empty if it can."""
+    try:
+        head_class(name)
+    except FitError as error:
+        return str(error)
+    return ""
 
 
 def _unknown_models(names: Sequence[str]) -> str:
@@ -218,7 +209,7 @@ def _unknown_models(names: Sequence[str]) -> str:
 def _reference_of(name: str) -> str:
     """Where the head of this name lies, as ``module:Class``; empty where the name is free."""
     if name in MODELS:
-        return MODELS[name]
+        return MODELS[name].reference
     if name in _registered:
         return _class_reference(_registered[name])
     return next((row.reference for row in installed_heads() if row.name == name), "")
@@ -287,8 +278,8 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in MODELS:  # our own need not be imported to be known
             head_class(name)
-    if len(set(names)) < len(names):
-        raise UnknownModel(f"A model is named twice in {', '.join(names)}. Name each once.")
+    if problem := twice_problem("model", names):
+        raise UnknownModel(problem)
 
 
 def eclipsed_heads(names: Sequence[str]) -> list[str]:

@@ -112,7 +112,8 @@ class Combination:
         split = SplitSettings(folds=str(count), seed=seed % 2**31)
         names = [case.name for case in cases]
         scores: dict[str, str] = {}
-        for inner in split_cases(names, labels, [""] * len(cases), split):
+        group = self.cohort.task.group
+        for inner in split_cases(names, labels, [""] * len(cases), split, group=group):
             test = set(inner.test)
             fitted = fit_cases(
                 self.model,

@@ -17,7 +17,7 @@ from mil.evaluation.judge import compare, evaluate
 from mil.explanation.default import default_scores
 from mil.explanation.heatmap import draw_layers, scale_stops
 from mil.explanation.target import explanation_target
-from mil.heads.registry import head_class
+from mil.heads.registry import head_class, loadable_models, loading_problem
 from mil.report.facts import IN_TABLE, Facts, Heatmap
 from mil.report.sections import Report, load_sections
 from mil.runs.run import Run
@@ -41,6 +41,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         *load_sections(page).warnings(cohort, evaluation),
         *_site_warnings(cohort),
         *filter(None, [describe_runs(run, cohort)]),
+        *_head_warnings(run),
     ]
     return Report(
         page=page,
@@ -141,11 +142,19 @@ def _folds_table(cohort: Cohort, folds: Sequence[Fold]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["repeat", "fold", "case", "label"])
 
 
+def _head_warnings(run: Run) -> list[str]:
+    return [
+        f"{model} cannot be loaded here, so the page shows none of its maps. {problem}"
+        for model in run.models
+        if (problem := loading_problem(model))
+    ]
+
+
 def _heatmaps(
     run: Run, cohort: Cohort, folds: Sequence[Fold], progress: Progress
 ) -> dict[str, Heatmap]:
     """The default map of the first attention model on each slide of the first repeat's test cases."""
-    attending = [name for name in run.models if head_class(name).learns_attention]
+    attending = [name for name in loadable_models(run.models) if head_class(name).learns_attention]
     drawn: dict[str, Heatmap] = {}
     if not attending:
         return drawn

@@ -13,12 +13,13 @@ from mil.audit.confounders import Confounder
 from mil.data.cohort import Cohort
 from mil.evaluation.judge import Evaluation
 from mil.evaluation.survival.hazards import Hazard
+from mil.heads.table import MODELS
 from mil.report.cards import Card
 from mil.report.facts import Facts
 from mil.report.formats import join_names
-from mil.report.model_words import REFERENCES, explain_models
 
 FEWEST_SHOWN, CARDS_SHOWN = 3, 30  # cases that are not folded away
+REFERENCES = ("majority", "chance")  # what a model must beat: they learn nothing from the tiles
 THRESHOLDS = np.linspace(0.05, 0.5, 46)
 
 PredictionsT = TypeVar("PredictionsT")
@@ -130,7 +131,9 @@ def order_models(evaluation: Evaluation) -> dict[str, object]:
     return {
         "order": order,
         "in_cards": compared,
-        "explained": explain_models([names[place] for place in order]),
+        "explained": [
+            (names[place], MODELS[names[place]].words) for place in order if names[place] in MODELS
+        ],
     }
 
 

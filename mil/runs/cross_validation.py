@@ -181,7 +181,7 @@ def draw_folds(
     notify: Notify,
 ) -> tuple[Fold, ...]:
     """Folds of cases; notifies where sites are left out that go together with the outcome."""
-    folds = split_cases(names, task.strata(labels, split.folds), sites, split)
+    folds = split_cases(names, task.strata(labels, split.folds), sites, split, group=task.group)
     if split.folds == "site" and (
         warning := site_warning(folds, dict(zip(names, labels, strict=True)))
     ):

@@ -9,6 +9,7 @@ from features.bags.bag import Bag, read_bag
 from features.choices import suggest, unknown_problem
 from features.files.parse import parse_json
 from features.stored import check_version
+from features.summary import listed
 from mil.data.case import Row
 from mil.data.cohort import Cohort, assemble, load_cohort
 from mil.data.names import matching
@@ -145,8 +146,7 @@ class Run(RunFacts):
             RunError: it has changed since the run, or the run has no such slide.
         """
         if self.bags and slide not in self.bags:
-            hint = suggest(slide, self.bags) or " Name one of its slides."
-            raise NotInRun(f"{self.path} has no slide {slide!r}.{hint}")
+            raise NotInRun(f"{self.path} has no slide {slide!r}.{self._slide_hint(slide)}")
         if self.settings.own_bags:
             fold = self.fold_of(self.case_of(slide))
             if fold is None:
@@ -157,6 +157,13 @@ class Run(RunFacts):
         bag = read_bag(store / f"{slide}.h5")
         self.check_bag(bag)
         return bag
+
+    def _slide_hint(self, name: str) -> str:
+        """Which slide a name may mean: one of the case of this name, or one of a similar name."""
+        if own := sorted(slide for slide in self.bags if self.cases.get(slide) == name):
+            slides = f"slide is {own[0]}" if len(own) == 1 else f"slides are {listed(own)}"
+            return f" {name} is a case; its {slides}."
+        return suggest(name, self.bags) or " Name one of its slides."
 
     def check_bag(self, bag: Bag) -> None:
         """Refuse a bag that is not the one the run has read under this name.

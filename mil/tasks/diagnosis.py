@@ -41,6 +41,7 @@ class Diagnosis(Task):
     audit: ClassVar[str] = "mil.audit.judged_classes:JudgedClasses"
     case_answers: ClassVar[str] = "mil.report.class_cards:case_answers"
     reader: ClassVar[str] = "mil.answers.classes:ClassReader"
+    has_learning_curve: ClassVar[bool] = True
     quantity: ClassVar[str] = "mil.explanation.quantity:ClassMargin"
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:

@@ -40,6 +40,7 @@ class Task(ABC):
         audit: class of its judged runs in an audit, ``module:name``.
         quantity: class of the number that maps divide among tiles, ``module:name``.
         has_classes: whether labels are classes that other facts of a case may tell apart.
+        has_learning_curve: whether training cases can be drawn class by class.
     """
 
     name: ClassVar[str]
@@ -55,6 +56,7 @@ class Task(ABC):
     reader: ClassVar[str]
     quantity: ClassVar[str] = "mil.explanation.quantity:Quantity"
     has_classes: ClassVar[bool] = True
+    has_learning_curve: ClassVar[bool] = False
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:

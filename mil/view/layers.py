@@ -8,7 +8,7 @@ from mil.explanation.methods import METHODS, list_methods
 from mil.explanation.quantity import NONLINEAR_LOSSES
 from mil.explanation.scores import TileScores
 from mil.explanation.target import explanation_target
-from mil.heads.registry import head_class
+from mil.heads.registry import head_class, loadable_models
 from mil.learning.fitted import FittedModel
 from mil.settings import FitSettings
 
@@ -30,7 +30,9 @@ def list_layers(models: Sequence[str], settings: FitSettings) -> tuple[Layer, ..
     linear = settings.loss_name not in NONLINEAR_LOSSES
     return tuple(
         Layer(model, method.name)
-        for model in sorted(models, key=lambda name: not head_class(name).learns_attention)
+        for model in sorted(
+            loadable_models(models), key=lambda name: not head_class(name).learns_attention
+        )
         for method in list_methods()
         if method.instant and method.suits(head_class(model)) and (linear or not method.linear_only)
     )

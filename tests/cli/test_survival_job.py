@@ -315,7 +315,7 @@ def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(finished, mi
     ("change", "options", "message"),
     [
         ({}, ["--prevalence", "event=0.3"], "classes; t.csv holds risks and follow-up. Leave them"),
-        ({}, ["--models", "dsmil"], "t.csv has no model 'dsmil'; it has majority"),
+        ({}, ["--models", "dsmil"], "t.csv: No model 'dsmil'. Known: majority"),
         ({",slide,": ",patient,"}, [], "t.csv: columns 'case' and 'patient' both mean case"),
         ({"s_2": "x_2"}, [], "t.csv: Columns s_<time> are of two or more ascending times"),
         ({"risk": "score"}, [], "for survival time, event, risk and s_<time>"),

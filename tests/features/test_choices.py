@@ -5,7 +5,15 @@ from typing import Literal
 
 import pytest
 
-from features.choices import check_choices, choice_problem, choices_of, closest, suggest
+from features.choices import (
+    check_choices,
+    choice_problem,
+    choices_of,
+    closest,
+    did_you_mean,
+    suggest,
+    twice_problem,
+)
 from features.errors import FeaturesError
 
 
@@ -64,6 +72,38 @@ def test_the_closest_names_come_first():
     assert closest("resnet5O", known, 2) == ["resnet50", "resnet18"]
     assert suggest("resnet5O", known, 2) == " Did you mean 'resnet50' or 'resnet18'?"
     assert suggest("zzz", known) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "nearest"),
+    [
+        ("case-01", [f"case-{i:02d}-s1" for i in range(30)][::-1], "case-01-s1"),
+        ("Case-10", ["case-01-s1", "case-10-s1", "case-11-s1"], "case-10-s1"),
+        ("tx17-b", ["tx71", "tx17"], "tx17"),
+        ("slide-12", ["slide-21", "slide-13"], "slide-13"),  # equally similar: the longer beginning
+        ("mean2", ["median", "mean"], "mean"),
+        ("tumor", ["rumor", "tumour"], "tumour"),
+    ],
+)
+def test_a_common_beginning_wins(name, known, nearest):
+    assert closest(name, known) == closest(name, known[::-1]) == [nearest]
+
+
+def test_nothing_is_close_to_an_empty_name():
+    assert closest("", ["a", "b"]) == closest("a", []) == []
+
+
+def test_a_name_that_comes_twice_is_reported():
+    assert (
+        twice_problem("metric", ["b", "a", "b", "a"])
+        == "The metric 'b' is named twice. Name it once."
+    )
+    assert twice_problem("metric", ["b", "a"]) == ""
+
+
+def test_the_sentence_names_each_once():
+    assert did_you_mean(["a", "b", "a"]) == " Did you mean a or b?"
+    assert did_you_mean([]) == ""
 
 
 def test_a_string_is_no_tuple_of_names():

@@ -14,7 +14,8 @@ from mil.baselines.nested_cv import inner_folds, standard_of
 from mil.heads.head import HeadSettings
 from mil.heads.laws import LAWS
 from mil.heads.laws_of_numbers import law_saving_is_identity
-from mil.heads.registry import MODELS, baseline_names, build_head, head_class, head_names
+from mil.heads.registry import baseline_names, build_head, head_class, head_names
+from mil.heads.table import MODELS
 from mil.learning.crossval import cross_validate
 from mil.settings import FitSettings
 from tests.mil.baselines.made import N_CLASSES, SOLVED, made_training, said, solved

@@ -137,7 +137,7 @@ def test_site_folds_leave_one_site_out_at_a_time():
 
 
 def test_case_without_a_site_is_named():
-    with pytest.raises(CohortError, match=r"1 cases have no site, e\.g\. 'case02'"):
+    with pytest.raises(CohortError, match=r"1 of 4 cases have no site, e\.g\. 'case02'"):
         split((2, 2), ["a", "b", "", "a"], folds="site")
 
 
@@ -147,15 +147,26 @@ def test_one_site_is_no_split():
 
 
 def test_site_that_holds_all_cases_of_a_class_is_refused():
-    with pytest.raises(CohortError, match=r"Fold 0 would train without class class-0\."):
+    with pytest.raises(CohortError, match=r"without any case of class class-0\. Use other"):
         split((2, 4), ["a", "a", "b", "b", "c", "c"], folds="site")
 
 
 def test_too_few_cases_name_the_folds_that_are_possible():
     with pytest.raises(
-        CohortError, match=r"5 folds need 5 cases .* 'class-0' 3, 'class-2' 4\. Use folds=3,"
+        CohortError,
+        match=r"5 folds need 5 .* only 3 of 'class-0', 4 of 'class-2'\. Use folds=3, merge each",
     ):
         split((3, 6, 4))
+
+
+def test_a_task_names_its_labels():
+    names, labels = names_and_labels((6, 2))
+    with pytest.raises(CohortError) as caught:
+        split_cases(names, labels, [""] * 8, SplitSettings(folds="4"), group="grade")
+    assert str(caught.value) == (
+        "4 folds need 4 cases of every grade, but the cohort has only 2 of 'class-1'. Use folds=2, merge it "
+        "with another grade, or add cases."
+    )
 
 
 def test_folds_that_are_proposed_are_possible():
@@ -164,7 +175,9 @@ def test_folds_that_are_proposed_are_possible():
 
 @pytest.mark.parametrize("folds", ["2", "5", "loo"])
 def test_class_of_one_case_is_refused_with_a_remedy(folds):
-    with pytest.raises(CohortError, match=r"'class-1' 1. Add cases, merge classes, or leave"):
+    with pytest.raises(
+        CohortError, match=r"only 1 of 'class-1'\. Merge it with another class, or add"
+    ):
         split((6, 1), folds=folds)
 
 
@@ -251,7 +264,7 @@ def test_inner_split_repeats_with_its_seed():
 
 def test_inner_split_of_a_class_with_one_case_is_refused():
     names, labels = names_and_labels((9, 1))
-    with pytest.raises(CohortError, match="two training cases of every class"):
+    with pytest.raises(CohortError, match="two training cases with every label; class-1 has 1"):
         inner_split(names, labels, 0)
 
 

@@ -13,7 +13,8 @@ from mil.explanation.attention import attention_scores
 from mil.explanation.scores import TileScores, write_csv, write_geojson
 from mil.heads.attention import AttentionPooling
 from mil.heads.head import HeadSettings
-from mil.heads.registry import MODELS, head_class
+from mil.heads.registry import head_class
+from mil.heads.table import MODELS
 from mil.learning.fitted import FittedModel, run_head
 from mil.learning.readout import ClassReadout
 from mil.learning.training import fit_model

@@ -24,7 +24,8 @@ from mil.explanation.regions import ablation_scores, assign_regions, shapley_sco
 from mil.explanation.single_tile import single_tile_scores
 from mil.explanation.target import explanation_target
 from mil.heads.ensemble import Ensemble, members_of
-from mil.heads.registry import MODELS, head_class
+from mil.heads.registry import head_class
+from mil.heads.table import MODELS
 from mil.learning.training import fit_model
 from tests.mil.explanation.made_targets import (
     COHORT,

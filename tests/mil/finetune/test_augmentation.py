@@ -163,9 +163,9 @@ def test_a_deformation_is_smooth_and_of_the_size_that_is_set():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"augment": ()}, "augment names no part. Set it to off"),
+        ({"augment": ()}, "augment is empty. Set it to off"),
         ({"augment": ("off", "flips")}, r"augment is off and flips at once\. Leave out off"),
-        ({"augment": ("flips", "flips")}, "names a part twice"),
+        ({"augment": ("flips", "flips")}, "part of augment 'flips' is named twice"),
         ({"augment": ("flip",)}, r"got 'flip'\. Did you mean 'flips'"),
         (
             {"augment": ("off",), "jitter": 0.2},

@@ -420,7 +420,7 @@ def test_requests_that_cannot_be_trained_are_refused(tmp_path):
         tune(slides, tmp_path / "out", recipe=replace(RECIPE, precision="fp16"))
     with pytest.raises(FitError, match="Two or more classes"):
         tune([s for s in slides if s.label == "red"], tmp_path / "out")
-    with pytest.raises(CohortError, match="two training cases of every class"):
+    with pytest.raises(CohortError, match="two training cases with every label"):
         tune(slides[:3], tmp_path / "out", replace(QUICK, early_stopping="always"))
     with pytest.raises(FitError, match=r"Use a smaller learning_rate"):
         tune(slides, tmp_path / "out", _wild(), replace(RECIPE, seed=1))

@@ -11,7 +11,8 @@ from mil.heads.attention import AttentionPooling
 from mil.heads.head import Head, HeadSettings
 from mil.heads.laws import FAILURES, LAWS
 from mil.heads.layers import masked_softmax
-from mil.heads.registry import MODELS, head_class
+from mil.heads.registry import head_class
+from mil.heads.table import MODELS
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)

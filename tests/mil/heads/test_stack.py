@@ -10,8 +10,9 @@ from torch import nn
 from mil.heads.head import Head, HeadSettings
 from mil.heads.layers import Dropout
 from mil.heads.pooling import MeanPooling
-from mil.heads.registry import MODELS, build_head, head_class
+from mil.heads.registry import build_head, head_class
 from mil.heads.stack import StackedDropout, StackedLinear, stacks
+from mil.heads.table import MODELS
 from mil.learning import training
 from mil.learning.stacked import stack_fits
 from mil.learning.training import fit_model

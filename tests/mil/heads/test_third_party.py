@@ -1,6 +1,7 @@
 """Heads of other packages and of one's own program: on the command line, in workers, on a cluster."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mil
 from features.bags.bag import read_bag, write_bag
 from mil.errors import FitError, UnknownModel
 from mil.evaluation.predictions import read_predictions
@@ -19,6 +21,7 @@ from mil.heads.registry import (
     check_names,
     head_class,
     installed_heads,
+    loadable_models,
     model_name,
     model_names,
     register_head,
@@ -28,6 +31,7 @@ from mil.learning.fitted import load_model
 from mil.runs.cross_validation import check_models
 from mil.runs.run import open_run
 from mil.tasks.registry import task_from
+from mil.view.layers import list_layers
 from tests.mil.made import made_bag, probabilities
 
 HEAD = """
@@ -157,6 +161,17 @@ def test_installed_head_runs_from_the_command_line(packages, finished, on_path):
     stored = read_predictions(finished / "predictions.csv").table
     assert set(stored["model"]) == {"deep", "mean"}
     pd.testing.assert_frame_equal(stored, serial.table, check_exact=True)
+
+
+def test_run_whose_package_is_gone_is_still_read(finished, table, tmp_path):
+    run = mil.open_run(shutil.copytree(finished, tmp_path / "run"))
+    assert loadable_models(run.models) == ["mean"]
+    page = " ".join(run.write_report().read_text().split())
+    assert "deep cannot be loaded here, so the page shows none of its maps. No model" in page
+    assert run.explain("s0").scores.method
+    assert {layer.model for layer in list_layers(run.models, run.settings.fit)} == {"mean"}
+    with pytest.raises(UnknownModel, match="No model 'deep'"):
+        run.explain("s0", model="deep")
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import torch
 from mil.errors import FitError
 from mil.heads.batches import MOST_PADDING, TILES_AT_ONCE, alike, collate, draw, run_in_chunks
 from mil.heads.head import Head, HeadSettings
-from mil.heads.registry import MODELS, build_head, head_class
+from mil.heads.registry import build_head, head_class
+from mil.heads.table import MODELS
 
 
 def bag(n_tiles, seed=0, dtype=np.float32):

@@ -16,7 +16,8 @@ from mil.data.case import Case
 from mil.data.splits import Fold
 from mil.errors import CohortError, FitError, LeakageError
 from mil.explanation.attention import attention_scores
-from mil.heads.registry import MODELS, check_chunks
+from mil.heads.registry import check_chunks
+from mil.heads.table import MODELS
 from mil.learning.crossval import check_seen, cross_validate, fit_fold, fold_seed, set_aside
 from mil.learning.fitted import load_model, save_model
 from mil.settings import FEW_CASES, FitSettings

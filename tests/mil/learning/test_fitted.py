@@ -8,7 +8,8 @@ import torch
 
 from features.bags.bag import read_bag, write_bag
 from mil.errors import CohortError, FitError
-from mil.heads.registry import MODELS, head_class
+from mil.heads.registry import head_class
+from mil.heads.table import MODELS
 from mil.learning.fitted import run_head
 from mil.learning.training import fit_model
 from tests.mil.made import QUICK, RECIPE, made_bag, made_cohort, made_columns, probabilities

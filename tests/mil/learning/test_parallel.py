@@ -21,7 +21,7 @@ from features.errors import BagError
 from features.extraction.cluster import run_on_ray
 from features.files.file_map import FileMap
 from mil.errors import FitError, LeakageError
-from mil.heads.registry import MODELS
+from mil.heads.table import MODELS
 from mil.learning.crossval import _FoldWork, cross_validate
 from mil.learning.parallel import _cores, run_tasks
 from tests.mil.made import QUICK, cohort_of, folds_of, made_bag, made_cohort

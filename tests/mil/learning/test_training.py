@@ -19,7 +19,8 @@ from mil.heads.head import Head, HeadSettings
 from mil.heads.laws import LAWS
 from mil.heads.laws_of_numbers import law_gradients_reach_every_parameter
 from mil.heads.layers import Dropout
-from mil.heads.registry import MODELS, build_head, head_class
+from mil.heads.registry import build_head, head_class
+from mil.heads.table import MODELS
 from mil.learning.adamw import AdamW
 from mil.learning.fitted import load_model, run_head, save_model
 from mil.learning.training import fit_model

@@ -395,3 +395,10 @@ def test_a_lookup_elsewhere_is_reported(tmp_path, line):
 def test_a_slide_that_the_run_does_not_have_is_named_with_the_nearest(run):
     with pytest.raises(NotInRun, match=r"has no slide 'a0-s11'\. Did you mean 'a0-s1'\?"):
         run.bag("a0-s11")
+
+
+def test_a_case_in_place_of_its_slide_is_answered_with_the_slide(run):
+    slide, case = next(iter(run.cases.items()))
+    with pytest.raises(NotInRun) as caught:
+        run.bag(case)
+    assert str(caught.value).endswith(f"no slide {case!r}. {case} is a case; its slide is {slide}.")

@@ -12,7 +12,8 @@ from mil.data.cohort import Cohort
 from mil.errors import CohortError, FitError
 from mil.evaluation.judge import compare, evaluate
 from mil.evaluation.predictions import read_predictions, write_predictions
-from mil.heads.registry import MODELS, head_class
+from mil.heads.registry import head_class
+from mil.heads.table import MODELS
 from mil.learning.crossval import cross_validate
 from mil.learning.fitted import load_model, predict, save_model
 from mil.learning.training import fit_model

@@ -10,7 +10,8 @@ from mil.data.cohort import Cohort
 from mil.data.outcomes import Outcomes
 from mil.errors import FitError, LeakageError
 from mil.evaluation.survival.evaluate import evaluate_survival
-from mil.heads.registry import MODELS, head_class
+from mil.heads.registry import head_class
+from mil.heads.table import MODELS
 from mil.learning.crossval import cross_validate
 from mil.learning.fitted import load_model, predict, save_model
 from mil.learning.training import fit_model
