@@ -12,7 +12,7 @@ from mil.heads.layers import Dropout
 from mil.heads.pooling import MeanPooling
 from mil.heads.registry import build_head, head_class
 from mil.heads.stack import StackedDropout, StackedLinear, stacks
-from mil.heads.table import MODELS
+from mil.heads.table import MODELS, BuiltIn
 from mil.learning import training
 from mil.learning.stacked import stack_fits
 from mil.learning.training import fit_model
@@ -118,7 +118,7 @@ class Scaled(MeanPooling):
 
 @pytest.mark.parametrize("head", [Comparing, Scaled])
 def test_head_of_another_package_is_trained_one_by_one(monkeypatch, head):
-    monkeypatch.setitem(MODELS, "other", f"{__name__}:{head.__name__}")
+    monkeypatch.setitem(MODELS, "other", BuiltIn(f"{__name__}:{head.__name__}", "another"))
     assert not stacks(head(SHAPE))
     n_stacks, together, alone = both_ways(monkeypatch, "other")
     assert n_stacks == 0
