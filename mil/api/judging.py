@@ -39,7 +39,8 @@ def read_predictions(
     one p_CLASS per class; for survival it has time, event, risk and one s_TIME per time of a curve.
 
     Args:
-        tables: CSV, with commas, semicolons or tabs. Names such as NA, 007 or 1e5 stay as written.
+        tables: CSV, with commas, semicolons or tabs. Names such as 007 or 1e5 stay as written; a patient with
+            two names, a missing outcome and rows that were trained on are refused.
         cohort: table with the cases and labels of slides, where the predictions name slides only.
         classes: names of the classes that a table calls 0, 1, ...
         **options: how ``cohort`` is read; see ``mil.api.options.Reading``. ``notify`` is called with what had

@@ -35,12 +35,25 @@ SERIES: Names = {  # of CT and MRI
     "roi": ("roi", "region", "structure"),
 }
 PREDICTIONS: Names = {
-    "case": (*CASE, "submitter_id"),
+    "case": (*CASE, "bcr_patient_barcode", "case_submitter_id", "submitter_id"),
     "slide": SLIDE,
     "label": ("label", "y", "y_true", "true_label", "target"),
     "model": ("model",),
     "repeat": ("repeat",),
     "fold": ("fold",),
+}
+FOLLOW_UP: Names = {  # beside a predicted risk; as cBioPortal and the TCGA-CDR write, too
+    "time": (
+        "time",
+        "os_months",
+        "os_days",
+        "os.time",
+        "survival_time",
+        "time_months",
+        "time_days",
+    ),
+    "event": ("event", "os_status", "os", "vital_status", "status"),
+    "risk": ("risk", "risk_score"),
 }
 RADIOMICS: Names = {  # in the order of preference: tools write several of these side by side
     "case": (

@@ -120,8 +120,7 @@ def _refuse_doubtful(rows: Sequence[Row], event: str, source: str) -> None:
     """Refuse a dash, or none, where no other cell says that the event did not happen."""
     cells = [row.other[event].strip() for row in rows]
     read = [
-        "yes" if _read_event(cell) else "no" if _read_event(cell) is False else cell
-        for cell in cells
+        "yes" if read_event(cell) else "no" if read_event(cell) is False else cell for cell in cells
     ]
     doubt = None if "no" in read else doubtful_word(read)
     if doubt:
@@ -156,7 +155,7 @@ def _add_outcome(row: Row, time: tuple[str, str], event: tuple[str, str], source
         other["label"] = row.label
     if not (time[1] and event[1]):
         return replace(row, label="", other=other)
-    duration, observed = read_number(time[1]), _read_event(event[1])
+    duration, observed = read_number(time[1]), read_event(event[1])
     if not 0 <= duration < math.inf:
         raise CohortError(
             f"{source}, line {row.line}: {time[0]} is {time[1]!r}; a time is a number from 0. Leave it empty "
@@ -170,7 +169,7 @@ def _add_outcome(row: Row, time: tuple[str, str], event: tuple[str, str], source
     return replace(row, label=EVENT if observed else CENSORED, time=duration, other=other)
 
 
-def _read_event(cell: str) -> bool | None:
+def read_event(cell: str) -> bool | None:
     """Whether the event was observed; None for another word. A code before a colon goes first."""
     if CODED.fullmatch(cell):
         return cell.startswith("1")

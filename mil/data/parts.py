@@ -80,7 +80,7 @@ def check_columns(
         CohortError: naming the column and a cell.
     """
     for name, cells in columns.items():
-        places = _tested_places(name, cells)
+        places = tested_places(name, cells)
         if places and not (to_judge and len(places) == len(cells)):
             raise CohortError(
                 f"{source}: column {name!r} seems to say which cases are for testing ({cells[places[0]]!r} "
@@ -90,7 +90,7 @@ def check_columns(
             )
 
 
-def _tested_places(header: str, cells: Sequence[str]) -> list[int]:
+def tested_places(header: str, cells: Sequence[str]) -> list[int]:
     """The places of the cells that mark their cases for testing, where a column says so of some."""
     if (marks := _marks_of(header)) is not None:
         words = [cell.strip().casefold() for cell in cells]

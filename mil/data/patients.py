@@ -25,16 +25,27 @@ def check_patients(source: str, rows: Iterable[Row]) -> None:
     Raises:
         CohortError: naming the patient.
     """
+    if shared := shared_patient((row.case, row.slide) for row in rows):
+        patient, first, second = shared
+        raise CohortError(
+            f"{source}: cases {first!r} and {second!r} are of one patient, {patient}, who would be "
+            "trained on and tested. Give them one case, or set case_from to a pattern that finds "
+            "the patient, such as 'TCGA-..-....'."
+        )
+
+
+def shared_patient(slides: Iterable[tuple[str, str]]) -> tuple[str, str, str] | None:
+    """A patient and two cases that are both of this patient, as barcodes show; None if there is none.
+
+    Args:
+        slides: the case and the name of each slide.
+    """
     case_of: dict[str, str] = {}
-    for row in rows:
-        for patient in {patient_of(row.case), patient_of(row.slide)} - {""}:
-            first = case_of.setdefault(patient, row.case)
-            if first != row.case:
-                raise CohortError(
-                    f"{source}: cases {first!r} and {row.case!r} are of one patient, {patient}, who would be "
-                    "trained on and tested. Give them one case, or set case_from to a pattern that finds "
-                    "the patient, such as 'TCGA-..-....'."
-                )
+    for case, slide in slides:
+        for patient in {patient_of(case), patient_of(slide)} - {""}:
+            if (first := case_of.setdefault(patient, case)) != case:
+                return patient, first, case
+    return None
 
 
 def group_cases(rows: Sequence[Row], pattern: str, source: str) -> list[str]:

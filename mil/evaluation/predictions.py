@@ -10,13 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import pandas as pd
 
 from features.files.atomic import atomic_path
+from mil.data.headers import FOLLOW_UP, first_column, match_columns
 from mil.data.sheet import read_sheet, with_decimal_points
+from mil.data.values import is_missing
 from mil.errors import CohortError, PredictionsError
 
 KEYS = ("model", "repeat", "fold", "case", "slide")
@@ -247,7 +249,23 @@ def read_text_table(path: Path) -> pd.DataFrame:
         raise PredictionsError(
             f"{path} cannot be read as a table of predictions: {error}"
         ) from error
-    return pd.DataFrame([cells for _, cells in sheet.lines], columns=list(sheet.header), dtype=str)
+    names = _own_names(path, sheet.header)
+    columns = [names.get(name, name) for name in sheet.header]
+    return pd.DataFrame(
+        [list(cells.values()) for _, cells in sheet.lines], columns=columns, dtype=str
+    )
+
+
+def _own_names(path: Path, header: Sequence[str]) -> dict[str, str]:
+    """Our names of the columns of follow-up and risk that another tool wrote; none in other tables.
+
+    Raises:
+        PredictionsError: two columns hold the same.
+    """
+    if {*FOLLOW_UP} <= set(header) or first_column(header, FOLLOW_UP["risk"]) is None:
+        return {}
+    theirs = match_columns(path, header, FOLLOW_UP, PredictionsError)
+    return {column: name for name, column in theirs.items()} if len(theirs) == 3 else {}
 
 
 def parse_numbers(table: pd.DataFrame, integers: Sequence[str], floats: Sequence[str]) -> None:
@@ -257,10 +275,34 @@ def parse_numbers(table: pd.DataFrame, integers: Sequence[str], floats: Sequence
         PredictionsError: naming the column.
     """
     for name in (*integers, *floats):
-        try:
-            table[name] = table[name].map(int if name in integers else float)
-        except ValueError as error:
-            raise PredictionsError(f"column {name} must hold numbers; got {error}.") from error
+        table[name] = parse_column(table[name], int if name in integers else float)
+
+
+def parse_column(
+    cells: "pd.Series[str]", number: type[int] | type[float], kind: str = "numbers"
+) -> "pd.Series[Any]":
+    """The numbers of a column of text; ``kind`` is what a message calls them.
+
+    Raises:
+        PredictionsError: naming the column and the first cell that holds none.
+    """
+    try:
+        return cells.map(number)
+    except ValueError as error:
+        odd = next(cell for cell in cells if not _reads_as(cell, number))
+        what = "which means that it is missing" if is_missing(odd) else "which is none"
+        raise PredictionsError(
+            f"column {cells.name} must hold {kind}; got {odd!r}, {what}. Correct the cell, or leave the case "
+            "out."
+        ) from error
+
+
+def _reads_as(cell: str, number: type[int] | type[float]) -> bool:
+    try:
+        number(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def check_text(table: pd.DataFrame, name: str) -> None:

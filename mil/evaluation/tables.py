@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,9 +21,11 @@ from mil.evaluation.predictions import (
     Predictions,
     concat,
     kind_of,
+    parse_column,
     read_predictions,
     read_text_table,
 )
+from mil.evaluation.table_rules import check_names, check_outcomes, check_parts, with_events
 
 # A column of probabilities by its class: ours and CLAM's, common, slideflow's.
 PROBABILITY = re.compile(r"(?:p_|prob_|probability_|y_pred(?=\d))(.+)", re.IGNORECASE)
@@ -66,12 +69,17 @@ def read_any_tables(
     parts, notes = [], list[str]()
     for number, path in enumerate(paths):
         table, remarks = _complete(path, _read(path), number)
+        for name in kind.outcome_columns:
+            check_outcomes(path, table, name)
+        table = with_events(path, table) if "event" in kind.outcome_columns else table
         try:
             parts.append(kind.parse(table))
         except PredictionsError as error:
             raise PredictionsError(f"{path}: {error}") from error
         notes += [remark for remark in remarks if remark not in notes]
-    return concat(parts), tuple(notes)
+    predictions = concat(parts)
+    check_names(paths[0], predictions.table)
+    return predictions, tuple(notes)
 
 
 def _complete(path: Path, table: pd.DataFrame, number: int) -> tuple[pd.DataFrame, list[str]]:
@@ -80,6 +88,7 @@ def _complete(path: Path, table: pd.DataFrame, number: int) -> tuple[pd.DataFram
     cases, slides, notes = _find_cases(path, table, columns, {})
     others = table.drop(columns=[column for column in columns.values() if column])
     keys = _keys(path, table, number, columns, cases, slides)
+    check_parts(path, {str(name): others[name].tolist() for name in others})
     return pd.concat([keys, others], axis=1), notes
 
 
@@ -124,6 +133,7 @@ def read_tables(
     for number, path in enumerate(paths):
         table = _read(path)
         if set(COLUMNS) <= set(table.columns):
+            check_outcomes(path, table, "label", _classes_of(table))
             predictions = ClassPredictions.expect(read_predictions(path))
             table, names, remarks = predictions.table, predictions.classes, list[str]()
         else:
@@ -138,7 +148,9 @@ def read_tables(
             )
         tables.append(table)
         notes += [remark for remark in remarks if remark not in notes]
-    return ClassPredictions(pd.concat(tables, ignore_index=True), first_classes), tuple(notes)
+    joined = pd.concat(tables, ignore_index=True)
+    check_names(paths[0], joined)
+    return ClassPredictions(joined, first_classes), tuple(notes)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -184,6 +196,8 @@ def _translate(
 ) -> tuple[pd.DataFrame, tuple[str, ...], list[str]]:
     """One table in our columns, its classes, and what was assumed."""
     columns = _columns(path, table, PREDICTIONS)
+    further = set(table.columns) - {*columns.values()}
+    check_parts(path, {name: table[name].tolist() for name in sorted(further)})
     label, probabilities = _find_answers(path, table, columns["label"])
     cases, slides, notes = _find_cases(path, table, columns, labels)
     if label is None and not labels:
@@ -195,13 +209,9 @@ def _translate(
     names = _name_classes(path, tuple(probabilities), classes)
     translated = _keys(path, table, number, columns, cases, slides)
     translated["label"] = [names.get(_class_key(value), value) for value in truth]
+    check_outcomes(path, translated, "label", {*names, *names.values()})
     for name, column in probabilities.items():
-        try:
-            translated[PREFIX + names[_class_key(name)]] = table[column].map(float)
-        except ValueError as error:
-            raise PredictionsError(
-                f"{path}: column {column} must hold numbers; got {error}."
-            ) from error
+        translated[PREFIX + names[_class_key(name)]] = _parsed(path, table[column], float)
     return translated, tuple(names.values()), notes
 
 
@@ -297,9 +307,18 @@ def _integers(
 ) -> "pd.Series[int]":
     if column is None:
         return pd.Series(default, index=table.index)
+    return _parsed(path, table[column], int)
+
+
+def _parsed(
+    path: Path, cells: "pd.Series[str]", number: type[int] | type[float]
+) -> "pd.Series[Any]":
+    """A column of numbers; see ``parse_column``."""
     try:
-        return table[column].map(int)
-    except ValueError as error:
-        raise PredictionsError(
-            f"{path}: column {column} must hold integers; got {error}."
-        ) from error
+        return parse_column(cells, number, "integers" if number is int else "numbers")
+    except PredictionsError as error:
+        raise PredictionsError(f"{path}: {error}") from error
+
+
+def _classes_of(table: pd.DataFrame) -> set[str]:
+    return {name.removeprefix(PREFIX) for name in table.columns if name.startswith(PREFIX)}
