@@ -2,19 +2,41 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from features.summary import listed
 from mil.data.case import Row
 from mil.data.names import patient_of
 from mil.errors import CohortError
 
-# A number of a patient, then that of a block, a slide or a specimen: Case-3-A12, 17/2, P12b, Case-3-IV.
-BLOCK = re.compile(
-    r"(.*\d)(?:[-_ ./](?:[A-Za-z]{1,2}\d{0,3}|\d{1,2}[A-Za-z]?|[IVX]{1,5}|[ivx]{1,5})|[A-Za-z])"
+# What names a block, a slide or a specimen of a patient, with a number or by itself.
+NUMBERED = (
+    "block|slide|slice|section|schnitt|level|core|node|roi|scan|specimen|probe|biopsy|biopsie|bx|lesion"
+    "|visit"
 )
-SIDE = re.compile(r"(.*\w)[-_ ./]+(?:left|right|links|rechts|li|re|l|r)\.?", re.IGNORECASE)
+ALONE = (
+    "left|right|links|rechts|li|re|l|r|resection|resektion|resektat|excision|exzision|primary|prim|primär"
+    "|primarius|met|mets|metastasis|metastase|recurrence|relapse|rec|rezidiv|tumou?r|normal|baseline"
+    "|follow.?up|frozen|ffpe|he|h&e|ihc"
+    "|(?:pre|post|before|after|vor|nach)(?:[-_ ]?(?:op|treatment|therapy|therapie|tx))?"
+)
+# A number of a patient, then that of a block: Case-3-A12, 17/2, P12b, Case-3-IV, P3_block2, P3(1), P3#1; or a
+# name, then a word. P1 in the place of a block is a patient.
+_PART = (
+    r"(?:\s*(?:\(\d{1,2}\)|\[\d{1,2}\]|\#\d{1,2})|[-_ ./]+(?:(?!pt?\d)[a-z]{1,2}\d{0,3}|\d{1,2}[a-z]?"
+    rf"|[ivx]{{1,5}}|(?:{NUMBERED})[-_ .]?\d{{0,3}}))"
+)
+_WORD = rf"[-_ ./]+(?:{ALONE}|{NUMBERED})\.?"
+BLOCK = re.compile(rf"(.*\d)(?:{_PART}|[a-z])|(.*\w){_WORD}", re.IGNORECASE)
+LAST_PART = re.compile(rf"(.*\w)(?:{_PART}|{_WORD})", re.IGNORECASE)  # of several
 # The number of the block in front: 2-Case-17, A3_Case17.
-FRONT = re.compile(r"(?:\d{1,2}|[A-Za-z]\d{1,3})[-_ ./](?P<patient>(?=.*[A-Za-z]).*\d)")
+FRONT = re.compile(
+    rf"(?:\d{{1,2}}|(?!p)[a-z]\d{{1,3}})[-_ ./](?!(?:{NUMBERED}|{ALONE})[-_ ./\d])"
+    r"((?=.*(?:[a-z]{3}|\d{4}))(?=.*[a-z]).*\d)",
+    re.IGNORECASE,
+)
+YEAR = re.compile(r"(?:19|20)\d\d")  # in front of the number of a case
+MOST_PARTS = 3  # that follow the patient: P3-S1-A2-HE
 MOST_BLOCKS = 20  # of one patient; more are a site or a year that shares its name with its cases
 EXAMPLES = 3
 
@@ -77,12 +99,16 @@ def note_blocks(cases: Iterable[str]) -> str:
     """A remark on cases whose names look like blocks of fewer patients; empty if there are none."""
     blocks: dict[str, list[str]] = {}
     left = sorted(set(cases))
-    for pattern in (SIDE, BLOCK, FRONT):
+    for patient_in in (*(partial(_before, n_parts=n) for n in range(1, MOST_PARTS + 1)), _behind):
         groups: dict[str, list[str]] = {}
         for case in left:
-            if match := pattern.fullmatch(case):
-                groups.setdefault(match.group(1), []).append(case)
-        blocks |= {name: group for name, group in groups.items() if 1 < len(group) <= MOST_BLOCKS}
+            if patient := patient_in(case):
+                groups.setdefault(patient, []).append(case)
+        blocks |= {
+            name: group
+            for name, group in groups.items()
+            if 1 < len(group) <= MOST_BLOCKS and not YEAR.fullmatch(name)
+        }
         left = [case for case in left if not any(case in group for group in blocks.values())]
     if not blocks:
         return ""
@@ -94,3 +120,18 @@ def note_blocks(cases: Iterable[str]) -> str:
         "trained on and tested at once: give each patient one case, or set case_from to a pattern that finds "
         "the patient in the name."
     )
+
+
+def _before(name: str, *, n_parts: int) -> str:
+    """What stands before so many parts that may name a block; empty if there are fewer."""
+    for _ in range(n_parts - 1):
+        match = LAST_PART.fullmatch(name)
+        name = match.group(1) if match else ""
+    match = BLOCK.fullmatch(name)
+    return (match.group(1) or match.group(2)) if match else ""
+
+
+def _behind(name: str) -> str:
+    """What stands behind the number of a block; empty if there is none."""
+    match = FRONT.fullmatch(name)
+    return match.group(1) if match else ""

@@ -1,0 +1,49 @@
+"""Blocks of one patient are noted in the notations of laboratories, and other cases are not."""
+
+import pytest
+
+from mil.data.patients import note_blocks
+
+PAIRS = {
+    "P{}-S01-A1": "P{}-S02-A1",
+    "ks{}_pre": "ks{}_post",
+    "L{}-Biopsie": "L{}-Resektat",
+    "N0{}_prim": "N0{}_rec",
+    "fall{}_block3": "fall{}_block11",
+    "case{}-slide 1": "case{}-slide 2",
+    "21-40{}0_C1_HE": "21-40{}0_C4_HE",
+    "H19.7{}12-II-1": "H19.7{}12-III-1",
+    "R2{}(1)": "R2{}(2)",
+    "T3{}#1": "T3{}#4",
+    "Huber{} FFPE": "Huber{} frozen",
+    "2-Case-{}": "1-Case-{}",
+}
+
+
+@pytest.mark.parametrize("first", PAIRS)
+def test_blocks_are_noted_patient_by_patient(first):
+    names = [name.format(i) for i in (4, 5, 6) for name in (first, PAIRS[first])]
+    text = note_blocks(names)
+    assert text.startswith("6 cases look like blocks of 3: ")
+    for i in (4, 5, 6):
+        assert ", ".join(sorted([first.format(i), PAIRS[first].format(i)])) in text
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"S1-P{i}" for i in range(4, 9)],
+        [f"study_sample{i}" for i in range(4, 9)],
+        [f"P{i}-S01" for i in range(4, 9)],
+        [f"C{i}-S0{i % 2}-A1" for i in range(4, 9)],
+        [f"P{i}-S0{i % 2}-A1" for i in range(4, 9)],
+        [f"21-40{i}0_HE" for i in range(4, 9)],
+        [f"2019_10{i}_A" for i in range(4, 9)],
+        [f"{year}-{i}" for year in (2017, 2022) for i in range(4, 9)],
+        [f"block_{i}" for i in range(4, 9)],
+        ["liver_met", "lung_met", "P4_pre", "P5_post"],
+        ["Case-A", "Case-B", "Premet", "Post"],
+    ],
+)
+def test_cases_of_a_site_a_year_or_a_stain_are_no_blocks(names):
+    assert note_blocks(names) == ""
