@@ -36,6 +36,8 @@ NAMES = ("model", "name", "method", "row", "set", "system")
 PARTS = {"n": ("n_pos", "n_neg"), "n_pos": ("tp", "fn"), "n_neg": ("fp", "tn")}
 SLACK = 1e-9
 MISPRINT = 2.0  # a number without a % sign up to here is a share
+DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
+ONE_COMMA = re.compile(r"[-+]?\d+,\d+\s*%?")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 
 
@@ -95,7 +97,8 @@ class PublishedTable:
 def read_published(path: Path) -> PublishedTable:
     """Read a table of results: CSV with commas, semicolons or tabs, one row per model.
 
-    A share may be written as ``.83``, ``83 %``, ``0.83 ± 0.02`` or ``0.83 (0.71-0.92)``; limits and
+    Decimals may have a comma: in tables with commas between the cells where nothing else can be meant. A
+    share may be written as ``.83``, ``83 %``, ``0.83 ± 0.02`` or ``0.83 (0.71-0.92)``; limits and
     spread may also stand in columns ``accuracy_low``, ``accuracy_high``, ``accuracy_sd``. A cell is in per
     cent where it or its header has a % sign. Cells without a sign are in per cent where no cell of their
     column is a share.
@@ -104,8 +107,9 @@ def read_published(path: Path) -> PublishedTable:
         RunError: no such file, no column that a rule reads, a cell that is not a number, or a column that
             mixes shares and per cents without % signs.
     """
-    header, lines = _cells(path)
+    header, lines, delimiter = _cells(path)
     columns = _columns(path, header)
+    lines = _with_points(lines, columns, commas_are_decimal=delimiter not in (",", ""))
     names = {name for name in columns.values() if name.split("@")[0] in RATES}
     if not names:
         raise RunError(
@@ -137,15 +141,40 @@ def complete_counts(counts: Mapping[str, int]) -> dict[str, int]:
     return known
 
 
-def _cells(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The header, and the line number and cells by column of each row."""
+def _cells(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], str]:
+    """The header, the line number and cells by column of each row, and what separates the cells."""
     try:
         sheet = read_sheet(path)
     except CohortError as error:
         raise RunError(f"{error}") from error
     if not sheet.lines:
         raise RunError(f"{path}: a table of results has a header and a row below it.")
-    return list(sheet.header), list(sheet.lines)
+    return list(sheet.header), list(sheet.lines), sheet.delimiter
+
+
+def _with_points(
+    lines: Sequence[tuple[int, dict[str, str]]],
+    columns: Mapping[str, str],
+    *,
+    commas_are_decimal: bool,
+) -> list[tuple[int, dict[str, str]]]:
+    """The lines with decimal points in the columns of shares, for commas and raised dots.
+
+    Between commas as delimiters, limits may be written (71,92): there a comma is decimal behind 0, or where
+    it is the only one of a cell.
+    """
+
+    def pointed(cell: str) -> str:
+        cell = re.sub(r"(?<=\d)\u00b7(?=\d)", ".", cell)
+        if commas_are_decimal or ("." not in cell and ONE_COMMA.fullmatch(cell)):
+            return DECIMAL_COMMA.sub(".", cell)
+        return cell if "." in cell else re.sub(r"(?<=\b0),(?=\d)", ".", cell)
+
+    shares = {column for column, name in columns.items() if name.split("@")[0] in RATES}
+    return [
+        (number, {column: pointed(c) if column in shares else c for column, c in cells.items()})
+        for number, cells in lines
+    ]
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, str]:

@@ -10,24 +10,40 @@ from numpy.typing import NDArray
 
 from mil.data.case import Case, Row
 from mil.data.names import find_column
-from mil.data.values import doubtful_word, read_number, without_missing
+from mil.data.values import FALSE_WORDS, TRUE_WORDS, doubtful_word, read_number, without_missing
 from mil.errors import CohortError
 
 EVENT, CENSORED = (
     "event",
     "censored",
 )  # labels of cases with follow-up; folds are stratified by them
+# Written with blanks, whatever stands between words: disease-free, NO_EVENT.
 EVENT_WORDS = {
-    **dict.fromkeys(("1", "1.0", "true", "yes", "y", "dead", "died", "deceased", "event"), True),
-    **dict.fromkeys(("0", "0.0", "false", "no", "n", "alive", "living", "censored"), False),
+    **dict.fromkeys(TRUE_WORDS - {"x"}, True),
+    **dict.fromkeys(FALSE_WORDS, False),
+    **dict.fromkeys(
+        ("dead", "died", "deceased", "death", "event", "exitus", "exitus letalis", "dod", "dead of disease",
+         "died of disease", "recurrence", "recurred", "relapse", "relapsed", "progression", "progressed"),
+        True,
+    ),
+    **dict.fromkeys(
+        ("alive", "living", "censored", "ned", "no evidence of disease", "alive ned", "event free",
+         "disease free", "relapse free", "recurrence free", "progression free", "no event", "no recurrence",
+         "no relapse", "no progression", "not recurred", "no death"),
+        False,
+    ),
     # German, French, Spanish, Italian
     **dict.fromkeys(
-        ("verstorben", "gestorben", "tot", "ja", "ereignis", "décédé", "décédée"), True
+        ("verstorben", "gestorben", "tot", "ereignis", "décédé", "décédée", "mort", "fallecido", "fallecida",
+         "muerto", "deceduto", "rezidiv"),
+        True,
     ),
-    **dict.fromkeys(("oui", "mort", "fallecido", "fallecida", "muerto", "sí", "deceduto"), True),
-    **dict.fromkeys(("lebt", "lebend", "am leben", "nein", "zensiert", "vivant", "vivante"), False),
-    **dict.fromkeys(("en vie", "non", "censuré", "vivo", "viva", "censurado", "vivente"), False),
-}
+    **dict.fromkeys(
+        ("lebt", "lebend", "am leben", "zensiert", "vivant", "vivante", "en vie", "censuré", "vivo", "viva",
+         "censurado", "vivente", "kein ereignis", "kein rezidiv", "rezidivfrei", "krankheitsfrei"),
+        False,
+    ),
+}  # fmt: skip
 CODED = re.compile(r"[01]:\s*\S.*")  # cBioPortal: 1:DECEASED, 0:DiseaseFree
 
 
@@ -173,4 +189,5 @@ def read_event(cell: str) -> bool | None:
     """Whether the event was observed; None for another word. A code before a colon goes first."""
     if CODED.fullmatch(cell):
         return cell.startswith("1")
-    return EVENT_WORDS.get(cell.casefold())
+    word = cell.casefold()
+    return EVENT_WORDS.get(word, EVENT_WORDS.get(re.sub(r"[\W_]+", " ", word).strip()))

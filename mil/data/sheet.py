@@ -13,12 +13,13 @@ from typing import Any
 from mil.data.values import has_decimal_commas, pointed_thousands, with_points
 from mil.errors import CohortError
 
-DELIMITERS = ",;\t"  # spreadsheets of many countries write semicolons
+DELIMITERS = ",;\t|"  # spreadsheets of many countries write semicolons
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # of Excel, before the header
 WORKBOOK, OLD_WORKBOOK = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")  # in no text
 SAVE_AS = "Save it as CSV UTF-8."
+TEXT_MARK = re.compile(r'="(.*)"|\'([\d=+@-].*)', re.DOTALL)  # Excel: ="007", '007
 LINE = re.compile(r"[^\r\n]*(\r\n|\r|\n)?")
 NAMED = 5
 
@@ -45,18 +46,19 @@ class Sheet:
 
 
 def read_sheet(path: Path, *, exact: bool = False) -> Sheet:
-    """Read CSV with commas, semicolons or tabs, or the first sheet of an Excel workbook.
+    """Read CSV with commas, semicolons, tabs or bars, or the first sheet of an Excel workbook.
 
-    Comments (#) and ``sep=`` before the header, and columns without name and content, are skipped. A file
-    that is not UTF-8 is taken as Windows-1252, with a note.
+    Comments (#), a title and ``sep=`` before the header, columns without name and content, and marks that a
+    cell is text (``="007"``) are skipped. A file that is not UTF-8 is taken as Windows-1252, with a note, and
+    so are lines that end before the last columns, where several do.
 
     Args:
         path: of the table.
         exact: keep blanks around cells.
 
     Raises:
-        CohortError: there is no such file, it is no table, a column comes twice, or a line is longer or
-            shorter than the header.
+        CohortError: there is no such file, it is no table, a column comes twice, or a line is longer than the
+            header, or the only one that is shorter.
     """
     content = _content(path)
     notes: list[str] = []
@@ -68,18 +70,83 @@ def read_sheet(path: Path, *, exact: bool = False) -> Sheet:
         raise CohortError(f"{path}: the table is empty. It needs a header and a row below it.")
     if not exact:
         lines = [(number, [cell.strip() for cell in line]) for number, line in lines]
-    header, rows = _drop_empty_columns(lines)
+    lines = _without_title(path, lines, notes)
+    header, rows = _drop_empty_columns(_without_marks(lines))
+    rows = _fill_short_lines(path, len(header), rows, notes)
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         raise CohortError(f"{path}: column {repeated[0]!r} comes twice. Rename one.")
     for number, fields in rows:
         if len(fields) != len(header):
-            raise CohortError(
-                f"{path}, line {number}: {len(fields)} fields under {len(header)} columns. "
-                "Quote fields that hold commas."
-            )
+            raise CohortError(_describe_length(path, number, len(fields), len(header), delimiter))
     cells = tuple((number, dict(zip(header, line, strict=True))) for number, line in rows)
     return Sheet(path, tuple(header), cells, delimiter, tuple(notes))
+
+
+def _without_title(path: Path, lines: list[Line], notes: list[str]) -> list[Line]:
+    """The lines from the header on: a line with a single cell above it is a title."""
+    while len(lines) > 1 and sum(map(bool, lines[0][1])) == 1 < sum(map(bool, lines[1][1])):
+        title = next(filter(None, lines[0][1]))
+        notes.append(
+            f"{path.name}: the first line, {title!r}, was read as a title above the header."
+        )
+        lines = lines[1:]
+    names = lines[0][1]
+    n_words = len(names[0].split()) if len(names) == 1 else 0
+    if n_words > 1 < len(lines) and all(len(" ".join(row).split()) == n_words for _, row in lines):
+        raise CohortError(
+            f"{path}: the columns seem to be separated by blanks ({names[0]!r}). Separate them by commas, "
+            "semicolons or tabs."
+        )
+    return lines
+
+
+def _without_marks(lines: Sequence[Line]) -> list[Line]:
+    """The lines without the marks by which Excel keeps a cell as text, as in ="007" and '007."""
+    marked = [match for _, row in lines[1:] for match in map(TEXT_MARK.fullmatch, row) if match]
+    width = max(len(row) for _, row in lines)
+    columns = ([row[i] for _, row in lines[1:] if i < len(row) and row[i]] for i in range(width))
+    # An apostrophe before a letter is a mark where all cells of a column have it: 's-Hertogenbosch.
+    quoted = [bool(cells) and all(cell.startswith("'") for cell in cells) for cells in columns]
+    if not marked and not any(quoted):
+        return list(lines)
+
+    def bare(cell: str, i: int) -> str:
+        match = TEXT_MARK.fullmatch(cell)
+        if match:
+            return match.group(1) if match.group(1) is not None else match.group(2)
+        return cell.removeprefix("'") if quoted[i] else cell
+
+    return [(number, [bare(cell, i) for i, cell in enumerate(row)]) for number, row in lines]
+
+
+def _fill_short_lines(path: Path, width: int, rows: Sequence[Line], notes: list[str]) -> list[Line]:
+    """The rows with empty cells at the end, where spreadsheets leave these out of more than one."""
+    short = [(number, row) for number, row in rows if 1 < len(row) < width]
+    n_blank = sum(len(row) == width and not row[-1] for _, row in rows)
+    if not short or len(short) + n_blank < 2:
+        return list(rows)
+    lines = "line" if len(short) == 1 else "lines"
+    numbers = ", ".join(str(number) for number, _ in short[:NAMED])
+    more = f" and {len(short) - NAMED} more" if len(short) > NAMED else ""
+    notes.append(
+        f"{path.name}, {lines} {numbers}{more}: fewer cells than columns; the last ones were read as empty."
+    )
+    return [
+        (n, [*row, *[""] * (width - len(row))] if 1 < len(row) < width else row) for n, row in rows
+    ]
+
+
+def _describe_length(path: Path, line: int, n_fields: int, width: int, delimiter: str) -> str:
+    name = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}.get(
+        delimiter, "delimiters"
+    )
+    remedy = (
+        f"Quote fields that hold {name}."
+        if n_fields > width
+        else f"Complete it, with {name} for cells that are empty."
+    )
+    return f"{path}, line {line}: {n_fields} fields under {width} columns. {remedy}"
 
 
 def with_decimal_points(sheet: Sheet, columns: Collection[str]) -> Sheet:
@@ -158,7 +225,11 @@ def _text_lines(path: Path, text: str) -> tuple[list[Line], str]:
         rest, first = rest[len(line) :], first + 1
     if stated := SEPARATOR_LINE.fullmatch(line.strip()):
         rest, first = rest[len(line) :], first + 1
-    header = next((line for line in rest.splitlines() if line.strip(" ,;\t")), "")
+    with_content = (line for line in rest.splitlines() if line.strip(" ,;\t|"))
+    title, header = next(with_content, ""), next(with_content, "")
+    # A title lacks what separates the cells below it, as in "Sarcomas, 2023" above "case;slide".
+    if title.count(delimiter_in(title)) > 1 or delimiter_in(title) in header:
+        header = title
     delimiter = stated.group(1) if stated else delimiter_in(header)
     try:
         reader = csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter)
