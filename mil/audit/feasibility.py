@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from features.summary import Summary, listed, tally
-from mil.data.case import Row
+from mil.data.case import Row, note_unread
 from mil.data.columns import note_times, odd_cells
 from mil.data.patients import note_blocks
 from mil.data.splits import split_cases
@@ -47,7 +47,7 @@ def summarise_cases(
     if unlabelled:
         summary.warnings.append(
             f"No {task.outcome}: {listed(unlabelled)}. Fill the column in; a cross-validation refuses such "
-            "rows."
+            f"rows. {note_unread(rows)}".strip()
         )
     if blocks := note_blocks(row.case for row in rows):
         summary.warnings.append(blocks)

@@ -1,9 +1,10 @@
 """A row of the study's table, and a case with its bags."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from features.bags.bag import Bag
+from features.summary import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class Row:
         mpp: micrometres per level-0 pixel, overriding the file; None where the table has none.
         split: whether the row is for training or testing, as written; see ``split_train_test``.
         time: until the event or the end of observation, in a cohort with follow-up.
+        unread: the cell of the label, where it is taken for a word that says that the label is missing.
         other: all further columns.
     """
 
@@ -30,7 +32,24 @@ class Row:
     mpp: float | None = None
     split: str = ""
     time: float | None = None
+    unread: str = field(default="", compare=False)
     other: Mapping[str, str] = field(default_factory=dict)
+
+
+def note_unread(rows: Iterable[Row]) -> str:
+    """A sentence on words that were taken for missing labels; empty if there are none."""
+    slides: dict[str, list[str]] = {}
+    for row in rows:
+        if row.unread and not row.label:
+            slides.setdefault(row.unread, []).append(row.slide)
+    if not slides:
+        return ""
+    words = ", ".join(f"{word!r} ({listed(names)})" for word, names in slides.items())
+    one = "it is" if len(slides) == 1 else "they are"
+    return (
+        f"{words} {'is' if len(slides) == 1 else 'are'} read as a missing label. Set label_is to "
+        f"{','.join(slides)!r} if {one} meant as a class."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from features.bags.bag import Bag, read_intact_bag, recipe_differences
 from features.bags.store import missing_store
 from features.errors import BagError
 from features.recipe import recipe_parts
-from mil.data.case import Case, Row
+from mil.data.case import Case, Row, note_unread
 from mil.data.names import patient_of
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.table import reserved_rows, training_rows
@@ -187,6 +187,12 @@ def load_cohort(
         allow_duplicates=allow_duplicates,
         source=table.name,
     )
+    if (
+        notify
+        and allow_missing
+        and (unread := note_unread(cohort.task.label_rows(rows, table.name)))
+    ):
+        notify(unread)
     if cohort.duplicates and notify:
         (first, second), n_pairs = cohort.duplicates[0], len(cohort.duplicates)
         notify(
@@ -226,7 +232,10 @@ def assemble(
         task = (task_class(task) if task else task_class())()
     rows = task.label_rows(rows, source)
     if not any(row.label for row in rows):
-        raise CohortError(f"{source} has no labels. Give it a column label with each case's class.")
+        unread = note_unread(rows)
+        raise CohortError(
+            f"{source} has no labels. Give it a column label with each case's class. {unread}".strip()
+        )
     bags, excluded = _read_bags(rows, store, task.outcome)
     if excluded and not allow_missing:
         listing = "; ".join(f"{slide} ({reason})" for slide, reason in excluded[:5])
@@ -236,7 +245,7 @@ def assemble(
             otherwise = "set allow_missing to go on without them"
         raise CohortError(
             f"{len(excluded)} of {len(rows)} rows of {source} cannot be used: {listing}{more}. "
-            f"Correct them, or {otherwise}."
+            f"Correct them, or {otherwise}. {note_unread(rows)}".strip()
         )
     if not bags:
         raise CohortError(

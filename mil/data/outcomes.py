@@ -170,7 +170,7 @@ def _add_outcome(row: Row, time: tuple[str, str], event: tuple[str, str], source
     if row.label:
         other["label"] = row.label
     if not (time[1] and event[1]):
-        return replace(row, label="", other=other)
+        return replace(row, label="", unread="", other=other)
     duration, observed = read_number(time[1]), read_event(event[1])
     if not 0 <= duration < math.inf:
         raise CohortError(

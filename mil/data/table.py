@@ -227,6 +227,7 @@ def _parse_row(
         case=values["case"],
         slide=slide_name(values["slide"]),
         label=values.get("label", ""),
+        unread="" if values.get("label") else cells.get(columns.get("label", ""), "").strip(),
         site=values.get("site", ""),
         mpp=mpp,
         split=values.get("split", ""),

@@ -18,16 +18,35 @@ MISSING_WORDS = frozenset((
     "not collected", "not submitted", "not tested", "undetermined", "unspecified", "unknown/not reported",
     "nicht bekannt", "nicht verfügbar", "nicht erhoben", "ohne angabe", "fehlt", "inconnu", "non disponible",
     "desconocido", "no disponible", "sconosciuto", "onbekend", "notavailable",
+    "pending", "missing data", "missing value", "missing values", "data missing", "(blank)", "(leer)",
+    "(vide)", "not stated", "not given", "not entered", "not answered", "not measured", "not performed",
+    "not yet known", "not yet available", "not known yet", "no data available", "data not available",
+    "no information", "no information available", "information not available", "no value", "no answer",
+    "no entry", "none given", "none recorded", "none reported", "tbd", "t.b.d.", "to be determined",
+    "to be confirmed", "undefined", "undef", "pd.na", "pd.nat", "np.nan", "na character", "na real",
+    "entfällt", "n.b.", "n. b.", "nicht bestimmt", "nicht angegeben", "nicht dokumentiert",
+    "nicht durchgeführt", "nicht untersucht", "nicht zutreffend", "keine angaben", "keine daten",
+    "fehlend", "fehlender wert", "ausstehend", "non connu", "non renseigné", "non précisé", "non fait",
+    "manquant", "sans objet", "en attente", "donnée manquante", "no consta", "no realizado", "no aplica",
+    "sin datos", "sin información", "pendiente", "non noto", "non disponibile", "non eseguito",
+    "non applicabile", "mancante", "niet bekend", "niet beschikbaar", "niet van toepassing", "n.v.t.",
+    "não disponível", "nao disponivel", "não informado", "não aplicável", "não realizado", "desconhecido",
+    "sem dados", "ukendt", "ukjent", "okänd", "okänt", "saknas", "ei tiedossa", "nieznany", "nieznane",
+    "brak danych", "neznámé", "bilinmiyor", "неизвестно", "нет данных", "н/д", "не известно", "άγνωστο",
+    "未知", "不明", "不详", "不詳", "未详", "缺失", "无数据", "待定", "未検査",
+    "未記入", "データなし", "欠損", "알 수 없음", "미상", "결측",
     # Errors of Excel in several languages.
     "#value!", "#ref!", "#div/0!", "#name?", "#null!", "#num!", "#calc!", "#nv", "#wert!", "#bezug!",
     "#zahl!", "#n/d", "#valeur!", "#nombre!", "#nombre?", "#valor!", "#n/a n/a", "#getal!", "#verw!",
-    "#waarde!",
+    "#waarde!", "#н/д", "#знач!", "#ссылка!", "#имя?", "#дел/0!", "#число!", "#i/t", "#brak", "#n/b",
+    "#value", "#ref", "#n.d.",
 ))  # fmt: skip
-IN_BRACKETS = frozenset(("completed", "pending", "redacted"))  # missing only as the GDC writes them
+IN_BRACKETS = frozenset(("completed", "redacted"))  # missing only as the GDC writes them
 MISSING_SIGNS = re.compile(
     r"[\s?._/\\*\u2026\u2010-\u2015\u2212-]*"
 )  # and nothing else in the cell
 INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff]")
+REMARK = re.compile(r"(.+?)(?:\s*[(\[](.+)[)\]]|\s*[,;:\u2013-]\s+(.+))")  # N/A (not tested)
 BRACKETS = re.compile(r"[\[(<](.*)[\])>]")
 PLUS = re.compile(r"\(?\++\)?")  # a column with such cells means negative by a dash
 DASH = re.compile(r"\(?[\u2010-\u2015\u2212-]+\)?")
@@ -65,7 +84,10 @@ MOSTLY = 0.8  # share of numbers from which a column is one of numbers
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell holds no value: empty, signs only, or one of ``MISSING_WORDS``, also in brackets."""
+    """Whether a cell holds no value: empty, signs only, or one of ``MISSING_WORDS``, also in brackets.
+
+    So does such a word with another as a remark, as in ``N/A (not tested)``.
+    """
     word = INVISIBLE.sub("", text).strip().removeprefix("'").strip().casefold()
     if "|" in word:  # one for each sample of a case
         return all(map(is_missing, word.split("|")))
@@ -74,7 +96,10 @@ def is_missing(text: str) -> bool:
     bare = inside.group(1).strip() if inside else word
     if word.startswith("[") and word.endswith("]") and bare in IN_BRACKETS:
         return True
-    return word in MISSING_WORDS or bare in MISSING_WORDS or bool(MISSING_SIGNS.fullmatch(bare))
+    if word in MISSING_WORDS or bare in MISSING_WORDS or MISSING_SIGNS.fullmatch(bare):
+        return True
+    remark = REMARK.fullmatch(word)
+    return remark is not None and all(map(is_missing, filter(None, remark.groups())))
 
 
 def without_missing(cells: Sequence[str], meant: Sequence[str] = ()) -> list[str]:

@@ -219,7 +219,7 @@ def _label_row(row: Row, column: str, grade: str) -> Row:
     other = {name: value for name, value in row.other.items() if name != column}
     if row.label:
         other["label"] = row.label
-    return replace(row, label=grade, other=other)
+    return replace(row, label=grade, unread="", other=other)
 
 
 def _sort_grades(grades: Sequence[str], source: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from features.bags.bag import write_bag
 from mil.data.case import Case
-from mil.data.cohort import assemble
+from mil.data.cohort import assemble, load_cohort
 from mil.data.encoding import fit_encoding
 from mil.data.reading import TableReading
 from mil.data.table import read_table
@@ -105,7 +105,7 @@ def test_siblings_of_these_words(word):
 
 
 @pytest.mark.parametrize(
-    "word", ["completed", "pending", "+", "(+)", "<", "\N{GREATER-THAN OR EQUAL TO}", "0"]
+    "word", ["completed", "redacted", "+", "(+)", "<", "\N{GREATER-THAN OR EQUAL TO}", "0"]
 )
 def test_words_and_signs_that_say_something(word):
     assert not is_missing(word)
@@ -253,3 +253,41 @@ def test_one_list_of_words_and_one_reader_of_numbers():
     ).stdout.split()  # fmt: skip
     lists = [f for f in files if '"n/a"' in (root / f).read_text().casefold()]
     assert lists == ["mil/data/values.py"]
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["Pending", "TBD", "Missing data", "(Blank)", "not stated", "N/A (not tested)", "unknown [not reported]",
+     "NA, not done", "n.a. - pending", "pd.NA", "#\N{CYRILLIC CAPITAL LETTER EN}/\u0434",
+     "Entf\u00e4llt", "n. b.", "Niet bekend", "N\u00e3o dispon\u00edvel", "[\u672a\u77e5]", "Undefined",
+     "No information available", "none given", "<pending>"],
+)  # fmt: skip
+def test_further_words_for_a_missing_value(word):
+    assert is_missing(word)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["blank", "pending surgery", "N/A (SS18-SSX1)", "unknown primary", "CUP (unknown primary)", "NB",
+     "T (NA)", "not otherwise specified", "NOS",
+     "NET, G1", "undifferentiated", "none (wild type)", "Unknown - DDLPS",
+     "no residual", "no mutation", "NV", "TB", "NAT1", "n.b.c.", "No", "nodal"],
+)  # fmt: skip
+def test_labels_that_only_resemble_a_missing_word_stay(word):
+    assert not is_missing(word)
+
+
+def test_a_label_that_is_read_as_missing_is_named_with_the_way_to_keep_it(cohort_table):
+    rows, store = cohort_table("NK")
+    words = r"s4 \(no label\)\. .* 'NK' \(s4\) is read as a missing label\. Set label_is to 'NK' if"
+    with pytest.raises(CohortError, match=words):
+        assemble(rows, store)
+    notes = []
+    load_cohort(store.parent / "cohort.csv", store, allow_missing=True, notify=notes.append)
+    assert any("'NK' (s4) is read as a missing label" in note for note in notes)
+    kept = load_cohort(store.parent / "cohort.csv", store, label_is=["NK"], notify=notes.clear)
+    assert kept.classes == ("NK", "a", "b")
+    rows, store = cohort_table("")
+    with pytest.raises(CohortError) as error:
+        assemble(rows, store)
+    assert "label_is" not in str(error.value)
