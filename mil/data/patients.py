@@ -1,7 +1,7 @@
 """Which names are of one patient: barcodes of public programmes, and blocks that share a beginning."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from features.summary import listed
@@ -99,7 +99,11 @@ def note_blocks(cases: Iterable[str]) -> str:
     """A remark on cases whose names look like blocks of fewer patients; empty if there are none."""
     blocks: dict[str, list[str]] = {}
     left = sorted(set(cases))
-    for patient_in in (*(partial(_before, n_parts=n) for n in range(1, MOST_PARTS + 1)), _behind):
+    readings: list[Callable[[str], str]] = [
+        *(partial(_before, n_parts=n) for n in range(1, MOST_PARTS + 1)),
+        _behind,
+    ]
+    for patient_in in readings:
         groups: dict[str, list[str]] = {}
         for case in left:
             if patient := patient_in(case):
