@@ -20,7 +20,7 @@ from mil.distributions import rankdata
 ENOUGH = 8  # cases below which columns agree by chance
 SAME_ORDER = 0.9  # rank correlation with the time from which a column is made from it
 TELLS = 0.95  # share of cases whose event a column tells
-CHANCE = 0.005  # with which classes at random would part the times as well
+CHANCE = 0.01  # with which classes at random would part the times as well
 ASIDE = 0.05  # share of pairs of cases whose times may lie against the order of their classes
 SENTINELS = frozenset((-1, -9, -99, -999, -9999, 88, 99, 777, 888, 999, 8888, 9999, 99999))
 FAR = 4  # times the largest other number
@@ -39,7 +39,7 @@ FOLLOW_UP = re.compile(
     r"|(os|dss|dfi|dfs|pfi|pfs|rfs|efs|mfs|lrfs|css)(time|status|event|days|months|years|censor.*|cr|)"
     r"|(time|event)(time|status|days|months|years|event|censored)?"
     r"|.*surviv(al|ed|or|ors).*|.*(ueber|über)leben.*"
-    r"|tumou?rstatus|persontumou?rstatus|treatmentoutcome.*"
+    r"|tumou?rstatus|persontumou?rstatus|treatmentoutcome.*|(long|short)term(er|ers)?"
 )
 
 
@@ -101,9 +101,9 @@ def odd_cells(rows: Sequence[Row | Case], names: Iterable[str] | None = None) ->
                 "table, or write words in every cell."
             )
         if column and (codes := sentinels(column.values)):
-            cases = listed([_name_of(rows[i]) for i in codes])
+            coded = listed([f"{cells[i]} ({_name_of(rows[i])})" for i in codes])
             notes.append(
-                f"Column {name} holds {cells[codes[0]]} ({cases}), far from its other numbers: often a code "
+                f"Column {name} holds {coded}, far from its other numbers: often a code "
                 "for a missing value. Leave these cells empty if it is one."
             )
     return notes

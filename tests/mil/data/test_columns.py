@@ -71,7 +71,7 @@ def test_what_is_made_from_the_follow_up_is_found_and_refused(column):
     ["days_to_death", "Days To Last Followup", "vital_status", "OS_STATUS", "PFI.time",
      "new_tumor_event_dx", "Disease Free Survival", "last_contact", "death_days_to", "relapse",
      "Local recurrence", "recurred", "Lokalrezidiv", "date of relapse", "progression_status", "verstorben",
-     "Todesdatum", "Überlebenszeit", "years survived", "died"],
+     "Todesdatum", "Überlebenszeit", "years survived", "died", "long-term", "last visit"],
 )  # fmt: skip
 def test_what_registries_fill_in_afterwards_is_found_by_its_name(column):
     cases = survivors(**{column: RNG.integers(0, 3, N)})
