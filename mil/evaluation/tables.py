@@ -133,6 +133,8 @@ def read_tables(
     for number, path in enumerate(paths):
         table = _read(path)
         if set(COLUMNS) <= set(table.columns):
+            further = sorted(set(table.columns) - {*COLUMNS})
+            check_parts(path, {name: table[name].tolist() for name in further})
             check_outcomes(path, table, "label", _classes_of(table))
             predictions = ClassPredictions.expect(read_predictions(path))
             table, names, remarks = predictions.table, predictions.classes, list[str]()

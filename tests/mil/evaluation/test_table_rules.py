@@ -93,6 +93,11 @@ def test_rows_that_were_trained_on_are_not_judged(tmp_path, column, cells, n):
         PredictionsError, match=f"column '{column}' says that {n} of 3 rows are for testing"
     ):
         read_any_tables([path])
+    ours = [f"m,0,0,k{i},s{i}" for i in range(3)]
+    head = "model,repeat,fold,case,slide"
+    path = classes(tmp_path, ours, head=head, further=(column, cells))
+    with pytest.raises(PredictionsError, match=f"column '{column}' says that {n} of 3"):
+        read_any_tables([path])
     for same in ("train", "test"):
         path = classes(tmp_path, ["k1", "k2", "k3"], further=("split", [same] * 3))
         assert len(read_any_tables([path])[0].table) == 3
