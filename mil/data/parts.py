@@ -8,29 +8,30 @@ from mil.data.values import FALSE_WORDS, TRUE_WORDS, is_missing
 from mil.errors import CohortError
 
 _ENDING = (
-    "(?:sets?|cohorts?|kohorten?|groups?|gruppen?|data|daten(?:satz)?|satz|menge|cases|fälle)?"
+    "(?:sets?|cohorts?|kohorten?|kollektiv|groups?|gruppen?|data|daten(?:satz)?|satz|menge|cases)?"
 )
 # What a word of a cell, or of a header, says of a case.
 KINDS = {
     kind: re.compile(f"(?:{words}){_ENDING}")
     for kind, words in {
-        "train": "train(?:ings?)?|trn|learning|development|derivation|discovery|entwicklungs?"
+        "train": "train(?:ings?)?|trn?|learn(?:ing)?|lern|development|derivation|discovery|entwicklungs?"
         "|entraînement|apprentissage|entrenamiento|addestramento",
-        "test": "test(?:s|ing)?|tst|holdout|heldout",
+        "test": "test(?:s|ing)?|tst|holdout|heldout|eval(?:uation)?|prueba|reserved|aside",
         "valid": "val|valid(?:ation|ierungs?)?|validación|validazione|replication",
-        "external": "external|externe?r?|independent|unseen",
+        "external": "external|externe?r?|ext|independent|unseen",
         "internal": "internal|interne?r?",
+        "short": "te|ts",  # for testing beside tr alone
     }.items()
 }
 FILLERS = frozenset((
     "a", "an", "are", "as", "belongs", "case", "cases", "cohort", "cohorts", "data", "dataset", "flag",
-    "fold", "folds", "for", "group", "groups", "in", "is", "kohorte", "of", "only", "part", "patient",
-    "patients", "sample", "samples", "set", "sets", "slide", "slides", "split", "splits", "subset",
+    "fold", "folds", "for", "group", "groups", "in", "is", "ist", "kept", "kohorte", "of", "only", "part",
+    "patient", "patients", "sample", "samples", "set", "sets", "slide", "slides", "split", "splits", "subset",
     "subsets", "the", "to", "use", "used",
 ))  # fmt: skip
 # Headers under which a single such word tells.
 PARTS = frozenset((
-    "allocation", "assignment", "cohort", "cohorts", "data", "dataset", "datasets", "datensatz", "fold",
+    "allocation", "assignment", "cohort", "cohorts", "cv", "data", "dataset", "datasets", "datensatz", "fold",
     "folds", "group", "groups", "gruppe", "kohorte", "mode", "part", "partition", "partitions", "phase",
     "purpose", "role", "set", "sets", "split", "splits", "subset", "subsets", "teilmenge", "usage", "use",
 ))  # fmt: skip
@@ -41,13 +42,13 @@ OTHER_TESTS = frozenset((
 ))  # fmt: skip
 # Headers over yes and no that may say something else, unless they name a set or a cohort.
 AMBIGUOUS = frozenset((
-    "derivation", "development", "discovery", "independent", "internal", "learning", "replication", "val",
-    "valid",
+    "derivation", "development", "discovery", "eval", "evaluation", "ext", "independent", "internal", "learn",
+    "learning", "lern", "replication", "te", "tr", "ts", "val", "valid",
 ))  # fmt: skip
 TESTED = ("test", "valid", "external")
 MOST_WORDS = 4  # of a cell that names a part; more are a remark
 WORD = re.compile(r"[^\W\d_]+|\d+")
-LETTERS = re.compile(r"[^\W\d_]{3}")
+LETTERS = re.compile(r"[^\W\d_]{2}")
 CAMEL = re.compile(r"(?<=[a-zäöü])(?=[A-ZÄÖÜ])")
 OUT = re.compile(r"\b(hold|held)[\W_]*out")
 FOLDER = re.compile(r"[^/\\]+(?=[/\\])")
@@ -102,7 +103,7 @@ def tested_places(header: str, cells: Sequence[str]) -> list[int]:
     kinds = {cell: _kind(cell) for cell in {*cells}}
     occurring = {kind for kind, _ in kinds.values()}
     # Beside test cases those for validation choose among models.
-    tested_kinds = {"test", "external"} & occurring or {"valid"}
+    tested_kinds = {"test", "external", "short"} & occurring or {"valid"}
     tested = {cell for cell, (kind, _) in kinds.items() if kind in tested_kinds}
     if not tested or not _names_parts(header, cells, kinds):
         return []
@@ -159,7 +160,7 @@ def _kind(cell: str) -> tuple[str, bool]:
     whole = all(_kinds_of(word) or word in FILLERS or word.isdigit() for word in words)
     if {"external", "valid"} <= kinds:
         return "test", whole
-    order = ("test", "train", "valid", "external", "internal")
+    order = ("test", "train", "valid", "external", "internal", "short")
     return next(kind for kind in order if kind in kinds), whole
 
 

@@ -16,15 +16,20 @@ UNITS: dict[str, tuple[str, float]] = {
         ("d day days tag tage t", (1,) * 6),
         ("wk week weeks woche wochen", (1,) * 5),
         ("mo mon month months monat monate monaten", (1,) * 7),
-        ("y yr yrs year years jahr jahre jahren ans", (1,) * 9),
+        ("y yr yrs yo year years jahr jahre jahren ans j j.", (1,) * 12),
         ("g kg mg", (1, 1000, 1e-3)),
         ("gy cgy", (1, 1e-2)),
-        *((word, (1,)) for word in ("%", "‰", "x", "u/l", "iu/l", "ng/ml", "g/dl", "g/l", "mmol/l",
-                                    "mg/dl", "/hpf", "/mm2", "/mm²", "/10hpf", "hu", "suv", "mmhg")),
+        *((word, (1,)) for word in ("%", "‰", "x", "u/l", "iu/l", "ng/ml", "g/dl", "g/l", "mmol/l", "mg/dl",
+                                    "/hpf", "hpf", "°c", "/mm2", "/mm²", "/10hpf", "hu", "suv", "mmhg")),
     )
     for word, factor in zip(words.split(), factors, strict=True)
 }  # fmt: skip
 QUANTITY = re.compile(r"(?P<number>[+-]?[\d.,]*\d)\s*(?P<unit>[^\d\s.,+-].*)")
+QUALIFIED = re.compile(  # ca. 4, ~4, <4, 4?, 4*, 4 cm (MRI)
+    r"(?:ca\.?|circa|approx\.?|about|etwa|[~<>=\u2248\u2264\u2265]+)?\s*(?P<number>\d[\d.,]*)"
+    r"\s*(?P<unit>[^\d\W]+|%)?\s*(?:[?*]+|\(.*\))?",
+    re.IGNORECASE,
+)
 ANY_WORD = re.compile(r"[^\W\d_]{2,}\.?")
 PRODUCT = re.compile(r"[\d.,]+(\s*[x*\u00d7]\s*[\d.,]+)+(\s*[a-zµ]+)?", re.IGNORECASE)
 MONTH = "jan|feb|mar|mär|mrz|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez|ene|abr|ago|dic|fév|avr|aoû|déc"

@@ -5,7 +5,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mil.data.quantities import ANY_WORD, PRODUCT, common_unit, factor_between, is_date, read_unit
+from mil.data.quantities import (
+    ANY_WORD,
+    PRODUCT,
+    QUALIFIED,
+    UNITS,
+    common_unit,
+    factor_between,
+    is_date,
+    read_unit,
+)
 
 # Words that spreadsheets, registries and the GDC write where a value is missing.
 MISSING_WORDS = frozenset((
@@ -233,11 +242,22 @@ def unclear_numbers(cells: Sequence[str]) -> tuple[str, list[str]] | None:
             f"holds numbers with {units[0]!r} behind them, which is no unit that is known",
             present,
         )
-    numbers = {cell for cell, number in zip(present, plain, strict=True) if number}
-    if 2 * sum(plain) >= len(present) and len(numbers) >= MANY:
+    numbers = [_qualified(cell) for cell in present]
+    if (
+        2 * sum(map(math.isfinite, numbers)) >= len(present)
+        and len({*numbers} - {math.nan}) >= MANY
+    ):
         odd = [cell for cell, number in zip(present, plain, strict=True) if not number]
         return "holds numbers and other cells", odd
     return None
+
+
+def _qualified(cell: str) -> float:
+    """The number of a cell that may say more of it, as ca. 4 and 4 cm?; NaN for classes such as 2a."""
+    match = QUALIFIED.fullmatch(cell)
+    if not match or (match["unit"] and match["unit"].casefold() not in UNITS):
+        return math.nan
+    return read_number(match["number"])
 
 
 def with_points(cells: Sequence[str], *, commas_are_decimal: bool) -> tuple[list[str], list[int]]:

@@ -68,6 +68,9 @@ def test_a_number_in_another_unit_is_converted_and_one_of_another_kind_is_none()
         (["4 cm", "70 kg", "5 cm"], "in several units"),
         (["4 foo", "7 foo", "9 foo"], "which is no unit that is known"),
         (["4", "5", "ca. 6", "7", "8", "~9", "10", "11", ">12"], "numbers and other cells"),
+        (["~4", "ca. 5", "about 6", "~7", "~8", "~9"], "numbers and other cells"),
+        (["4?", "5*", "6 cm (MRI)", "<7 cm", "8?"], "numbers and other cells"),
+        (["10%", "20 %", "<1%", ">5%", "30%", "<4%"], "numbers and other cells"),
     ],
 )
 def test_what_looks_like_numbers_is_refused_with_its_cells(cells, reason):
@@ -84,6 +87,8 @@ def test_what_looks_like_numbers_is_refused_with_its_cells(cells, reason):
         ["1a", "1b", "2a", "2b"], ["<5 cm", ">5 cm"], ["0-10", "10-20", ">20"], ["G1", "G2", "GX"],
         ["1", "2", "3", "X", "X"], ["T2", "T1"], ["left", "right"], ["1+", "2+", "neg"], ["IIa", "IIb"],
         ["2 of 3", "1 of 3"],
+        ["20-30", "30-40", "40-50", "50-60", "60-70", "70-80"],
+        ["1a", "1b", "2a", "2b", "3a", "3b", "4", "5"],
     ],
 )  # fmt: skip
 def test_categories_with_digits_stay_categories(cells):

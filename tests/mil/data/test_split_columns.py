@@ -32,6 +32,10 @@ def rows_with(column, cells, **fixed):
         ("DataSet", ["trainSet1", "trainSet2", "testSet1"], "testSet1"),
         ("origin", ["development", "external", "development"], "external"),
         ("Verwendung", ["Training", "Validierung", "Test"], "Test"),
+        ("Kollektiv", ["Lernkollektiv", "Testkollektiv"], "Testkollektiv"),
+        ("set", ["TR", "TE", "TR"], "TE"),
+        ("role", ["train", "evaluation"], "evaluation"),
+        ("fold", ["1", "2", "ext"], "ext"),
         ("path", ["d/train/a.svs", "d/train/b.svs", "d/test/c.svs"], "d/test/c.svs"),
         ("is_test", ["0", "1", "0"], "1"),
         ("isTest", ["FALSE", "TRUE"], "TRUE"),
@@ -41,6 +45,7 @@ def rows_with(column, cells, **fixed):
         ("used for validation", ["n", "y"], "y"),
         ("in_train", ["True", "False", "NA"], "False"),
         ("train", ["x", "", "x"], ""),
+        ("reserved", ["yes", "no", "no"], "yes"),
     ],
 )  # fmt: skip
 def test_a_column_that_tells_test_rows_is_refused(column, cells, tested):
@@ -72,6 +77,9 @@ def test_a_column_that_tells_test_rows_is_refused(column, cells, tested):
         ("in_train", ["1", "1"]),
         ("train", ["NA", "", "NA"]),
         ("set", ["training", "training"]),
+        ("TR", ["1", "0"]),
+        ("sample set", ["TS", "DX", "BS"]),
+        ("evaluation", ["central", "local"]),
         ("remark", ["blood test", "training for a marathon", "seen twice", "left leg", "none", "right"]),
         ("Validation_Status", ["Valid", "Untested"]),
         ("slide folder", ["a/1", "test/b"]),
