@@ -231,10 +231,10 @@ def assemble(
     if not isinstance(task, Task):
         task = (task_class(task) if task else task_class())()
     rows = task.label_rows(rows, source)
+    unread = note_unread(rows)
     if not any(row.label for row in rows):
-        unread = note_unread(rows)
         raise CohortError(
-            f"{source} has no labels. Give it a column label with each case's class. {unread}".strip()
+            f"{source} has no labels. Give it a column label with each case's class.{unread and ' '}{unread}"
         )
     bags, excluded = _read_bags(rows, store, task.outcome)
     if excluded and not allow_missing:
@@ -245,7 +245,7 @@ def assemble(
             otherwise = "set allow_missing to go on without them"
         raise CohortError(
             f"{len(excluded)} of {len(rows)} rows of {source} cannot be used: {listing}{more}. "
-            f"Correct them, or {otherwise}. {note_unread(rows)}".strip()
+            f"Correct them, or {otherwise}.{unread and ' '}{unread}"
         )
     if not bags:
         raise CohortError(
