@@ -54,7 +54,7 @@ def read_sheet(path: Path, *, exact: bool = False) -> Sheet:
 
     Args:
         path: of the table.
-        exact: keep blanks around cells.
+        exact: keep blanks around cells and marks of text, as in a table of our own.
 
     Raises:
         CohortError: there is no such file, it is no table, a column comes twice, or a line is longer than the
@@ -71,7 +71,7 @@ def read_sheet(path: Path, *, exact: bool = False) -> Sheet:
     if not exact:
         lines = [(number, [cell.strip() for cell in line]) for number, line in lines]
     lines = _without_title(path, lines, notes)
-    header, rows = _drop_empty_columns(_without_marks(lines))
+    header, rows = _drop_empty_columns(lines if exact else _without_marks(lines))
     rows = _fill_short_lines(path, len(header), rows, notes)
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
