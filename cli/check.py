@@ -54,10 +54,12 @@ class CheckOptions(SlideOptions, TaskColumns):
         super().__post_init__()
         SplitSettings(folds=self.folds)
         if self.null is not None and self.null < 2:
-            raise FeaturesError(f"null is a number of shuffles from 2; got {self.null}. Use 20.")
+            raise FeaturesError(
+                f"null must be a number of shuffles from 2; got {self.null}. Use 20."
+            )
         if not self.tiles_per_second > 0:
             raise FeaturesError(
-                f"tiles_per_second is above 0; got {self.tiles_per_second:g}. Use 13."
+                f"tiles_per_second must be above 0; got {self.tiles_per_second:g}. Use 13."
             )
 
 

@@ -34,7 +34,7 @@ class ExplainOptions:
         default=None,
         metadata={
             "argument": "BAG-or-SLIDE",
-            "help": "A bag (.h5) or a slide; not with --all.",
+            "help": "A bag (.h5), a slide, or the name of a slide of the run; not with --all.",
         },
     )
     out: Path = field(metadata={"help": "Folder for the CSV, the PNG, the GeoJSON and the JSON."})
@@ -161,7 +161,7 @@ def explain(options: ExplainOptions) -> None:
         show_comparison(run.compare_methods(options.out, progress=Bars(), **what))
         return
     with wrong_use():
-        source.check(run)
+        source.at(run).check(run)
     reading = {name: getattr(options, name) for name in (*READING, "method", "mpp", "ome_tiff")}
     with wrong_use(InputError):
         explanation = run.write_map(

@@ -78,7 +78,7 @@ class ExtractOptions(SlideOptions):
     segmenter: Path | None = field(
         default=None,
         metadata={
-            "help": "A segmenter.safetensors of `mil segment`: tiles are taken from what it calls tumour.",
+            "help": "A segmenter.safetensors of `mil segment`: tiles are taken from what it marks as tumour.",
             "panel": "Annotations",
         },
     )
@@ -123,7 +123,7 @@ class ExtractOptions(SlideOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.hold_out_tiles < 0:
-            raise FeaturesError(f"hold_out_tiles is 0 or more; got {self.hold_out_tiles}.")
+            raise FeaturesError(f"hold_out_tiles must be 0 or more; got {self.hold_out_tiles}.")
         parse_shard(self.shard)
 
 

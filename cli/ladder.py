@@ -118,8 +118,8 @@ def ladder(options: LadderOptions) -> None:
     """Extract a cohort at several scales and cross-validate one model at each, in the same folds.
 
     The table says for each scale how many tiles and seconds a slide takes, and how well the model does; the
-    others are tested against the first on the same cases. What an interrupted call has finished is used
-    again.
+    first is the baseline, which the others are tested against on the same cases. What an interrupted call
+    has finished is used again.
     """
     from cli.console import Bars, notify, say, show_tables
     from mil.api.studies import compare_scales

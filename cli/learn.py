@@ -155,7 +155,7 @@ class CrossvalOptions(CohortOptions, TaskColumns, FitSettings, SplitSettings):
                 "--models has an empty name. Name them with commas between, as mean,abmil."
             )
         if self.workers < 0:
-            raise UsageError(f"--workers is 0 or more; got {self.workers}. Use 0.")
+            raise UsageError(f"--workers must be 0 or more; got {self.workers}. Use 0.")
         check_columns(self)
         FitSettings.__post_init__(self)
         SplitSettings.__post_init__(self)

@@ -41,7 +41,7 @@ class LearningCurveOptions(CohortOptions, FitSettings, CurveSettings):
 
     def __post_init__(self) -> None:
         if self.workers < 0:
-            raise UsageError(f"--workers is 0 or more; got {self.workers}. Use 0.")
+            raise UsageError(f"--workers must be 0 or more; got {self.workers}. Use 0.")
         FitSettings.__post_init__(self)
         CurveSettings.__post_init__(self)
 

@@ -47,7 +47,7 @@ class NomogramOptions(TableReading):
     task: str | None = field(
         default=None,
         metadata={
-            "help": f"The task; if not given, that of --run or else {DEFAULT_TASK}.",
+            "help": f"The task; defaults to the run's, or {DEFAULT_TASK}.",
             "choices": tuple(TASKS),
             "panel": "Task",
         },
@@ -59,21 +59,21 @@ class NomogramOptions(TableReading):
     time: str | None = field(
         default=None,
         metadata={
-            "help": "Survival: the column of times; if not given, that of --run or else time.",
+            "help": "Survival: the column of times; defaults to the run's, or `time`.",
             "panel": "Task",
         },
     )
     event: str | None = field(
         default=None,
         metadata={
-            "help": "Survival: the column of events; if not given, that of --run or else event.",
+            "help": "Survival: the column of events; defaults to the run's, or `event`.",
             "panel": "Task",
         },
     )
     time_unit: str | None = field(
         default=None,
         metadata={
-            "help": "Survival: unit of the times; if not given, that of --run or else days.",
+            "help": "Survival: unit of the times; defaults to the run's, or days.",
             "panel": "Task",
         },
     )

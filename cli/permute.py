@@ -30,7 +30,9 @@ class PermuteOptions:
 
     def __post_init__(self) -> None:
         if self.times < 2:
-            raise UsageError(f"--times is a number of shuffles from 2; got {self.times}. Use 20.")
+            raise UsageError(
+                f"--times must be a number of shuffles from 2; got {self.times}. Use 20."
+            )
 
 
 @verb(app, PermuteOptions, examples=["mil permute developed --times 20 --out permuted"])
@@ -97,7 +99,9 @@ def _row(test: "PermutationTest") -> list[str]:
     if test.leaks:
         result = "LEAKS"
     elif test.alarm_at < 1:
-        result = f"at chance (alarm from {test.alarm_at:.2f})"
+        result = "at chance"
+        if min(test.values) < max(test.values):
+            result += f" (alarm from {test.alarm_at:.2f})"
     return [
         test.model,
         f"{test.observed:.2f}",

@@ -47,7 +47,7 @@ class PredictOptions:
     segmenter: Path | None = field(
         default=None,
         metadata={
-            "help": "A segmenter.safetensors of `mil segment`: tiles are taken from what it calls tumour.",
+            "help": "A segmenter.safetensors of `mil segment`: tiles are taken from what it marks as tumour.",
             "panel": "Slides",
         },
     )
@@ -74,7 +74,7 @@ class PredictOptions:
         if self.out is not None and (self.out.suffix != ".csv" or self.out.is_dir()):
             raise UsageError(f"--out {self.out}: name a .csv file; a JSON and a page go beside it.")
         if self.slide_mpp is not None and not self.slide_mpp > 0:
-            raise UsageError(f"--slide-mpp is above 0; got {self.slide_mpp:g}.")
+            raise UsageError(f"--slide-mpp must be above 0; got {self.slide_mpp:g}.")
 
 
 @verb(

@@ -89,7 +89,7 @@ class TrainOptions(DrawnSlideOptions, SegmentSettings):
     def __post_init__(self) -> None:
         SegmentSettings.__post_init__(self)
         if self.folds != "none" and not (self.folds.isdecimal() and int(self.folds) >= 2):
-            raise UsageError(f"--folds is a number from 2, or none; got {self.folds!r}. Use 5.")
+            raise UsageError(f"--folds must be at least 2, or none; got {self.folds!r}. Use 5.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class EvaluateOptions(DrawnSlideOptions, SegmenterArgument):
 def train(options: TrainOptions) -> None:
     """Train a segmenter of tumour on annotated slides, and judge it on cases it has not seen.
 
-    Beside it stand the same measures for colour alone and for all tissue: a segmenter that does not beat
+    It is compared with colour alone and with all tissue: a segmenter that does not beat
     colour has learnt the stain. `mil extract --segmenter` takes tiles from what it finds, and
     `mil crossval` refuses to test cases that it has seen.
     """

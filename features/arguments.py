@@ -87,7 +87,8 @@ def _bind(
     try:
         return dict(signature.bind(*args, **kwargs).arguments)
     except TypeError as error:
-        parameters = ", ".join(_shown(parameter) for parameter in signature.parameters.values())
+        named = [one for one in signature.parameters.values() if one.name != "self"]
+        parameters = ", ".join(map(_shown, named))
         raise ArgumentError(f"{name}: {error}. Call it as {name}({parameters}).") from None
 
 
@@ -163,7 +164,7 @@ def describe_mismatch(name: str, value: Any, hint: Any, *, typed: bool = True) -
     words = _words(hint) if typed else _words(hint).removesuffix(" or None")
     words = words if typed else words.replace("a tuple of", "a list of")
     remedies = [remedy for name_, remedy in REMEDIES.items() if name_ in _class_names(hint)]
-    return f"{name} is {words}; got {what}. {' '.join(remedies)}".rstrip()
+    return f"{name} must be {words}; got {what}. {' '.join(remedies)}".rstrip()
 
 
 def _words(hint: Any) -> str:

@@ -26,7 +26,7 @@ OF_SLIDES = (  # settings of a recipe that do not apply to volumes
     "min_tumour_of_tissue", "mpp", "sample_per", "stain", "stain_reference",
 )  # fmt: skip
 NO_PLACES = "no places"  # the region of rows whose coordinates only number them
-SEGMENTED = "segmented"  # the region of tiles that lie in what a segmenter calls tumour
+SEGMENTED = "segmented"  # the region of tiles that lie in what a segmenter marks as tumour
 ALWAYS_EXCLUDED = ("Ignore*",)  # QuPath's own class for areas to be ignored
 
 
@@ -242,17 +242,17 @@ class BaseRecipe(Encoding):
             raise FeaturesError(f"tile is a side in pixels, at least 32; got {self.tile}. Use 224.")
         if not 0 < self.min_coverage <= 1:
             raise FeaturesError(
-                f"min_coverage is a fraction in (0, 1]; got {self.min_coverage:g}. For 60 % write 0.6."
+                f"min_coverage must be a fraction in (0, 1]; got {self.min_coverage:g}. For 60 % write 0.6."
             )
         if not 0 <= self.min_tumour_of_tissue < 1:
             raise FeaturesError(
-                "min_tumour_of_tissue is a fraction in [0, 1); got "
+                "min_tumour_of_tissue must be a fraction in [0, 1); got "
                 f"{self.min_tumour_of_tissue:g}. For 60 % write 0.6."
             )
         if self.max_tiles < 1:
-            raise FeaturesError(f"max_tiles is at least 1; got {self.max_tiles}. Use 2000.")
+            raise FeaturesError(f"max_tiles must be at least 1; got {self.max_tiles}. Use 2000.")
         if self.seed < 0:
-            raise FeaturesError(f"seed is 0 or more; got {self.seed}. Use 0.")
+            raise FeaturesError(f"seed must be 0 or more; got {self.seed}. Use 0.")
         if not self.classes:
             raise FeaturesError("classes names at least one annotation class; got none. Use Tumor.")
 

@@ -88,7 +88,9 @@ class FitSettings:
     )
     patience: int = field(
         default=10,
-        metadata={"help": "Epochs without a lower inner loss before training stops."},
+        metadata={
+            "help": "Epochs without a lower loss on the inner validation cases before training stops."
+        },
     )
     loss: str = field(
         default="auto",
@@ -136,11 +138,11 @@ class FitSettings:
         check_choices(self, FitError)
         self._check_counts()
         if not 0 < self.learning_rate < math.inf:
-            raise FitError(f"learning_rate is above 0; got {self.learning_rate}. Use 0.001.")
+            raise FitError(f"learning_rate must be above 0; got {self.learning_rate}. Use 0.001.")
         if not 0 <= self.weight_decay < math.inf:
-            raise FitError(f"weight_decay is 0 or more; got {self.weight_decay}. Use 0.01.")
+            raise FitError(f"weight_decay must be 0 or more; got {self.weight_decay}. Use 0.01.")
         if not 0 <= self.dropout < 1:
-            raise FitError(f"dropout is a fraction in [0, 1); got {self.dropout}. Use 0.25.")
+            raise FitError(f"dropout must be a fraction in [0, 1); got {self.dropout}. Use 0.25.")
         self._check_loss()
 
     def _check_loss(self) -> None:
@@ -159,10 +161,10 @@ class FitSettings:
             raise FitError(problem)
         if not 0 <= self.label_smoothing < 1:
             raise FitError(
-                f"label_smoothing is a fraction in [0, 1); got {self.label_smoothing}. Use 0."
+                f"label_smoothing must be a fraction in [0, 1); got {self.label_smoothing}. Use 0."
             )
         if not 0 <= self.focal_gamma < math.inf:
-            raise FitError(f"focal_gamma is 0 or more; got {self.focal_gamma}. Use 2.")
+            raise FitError(f"focal_gamma must be 0 or more; got {self.focal_gamma}. Use 2.")
         if self.loss_name != "cross-entropy" and self.label_smoothing:
             raise FitError(
                 f"label_smoothing {self.label_smoothing} belongs to cross-entropy; the {self.loss_name} loss "
@@ -177,12 +179,16 @@ class FitSettings:
     def _check_counts(self) -> None:
         for name in ("epochs", "width", "batch_bags", "seeds", "patience", "intervals"):
             if (value := getattr(self, name)) < 1:
-                raise FitError(f"{name} is at least 1; got {value}. Use {_default(self, name)}.")
+                raise FitError(
+                    f"{name} must be at least 1; got {value}. Use {_default(self, name)}."
+                )
         if self.width > MAX_WIDTH:
-            raise FitError(f"width is at most {MAX_WIDTH}; got {self.width}. Use 128.")
+            raise FitError(f"width must be at most {MAX_WIDTH}; got {self.width}. Use 128.")
         for name in ("train_tiles", "chunk_tiles"):
             if (value := getattr(self, name)) < 0:
-                raise FitError(f"{name} is 0 or more; got {value}. Use {_default(self, name)}.")
+                raise FitError(
+                    f"{name} must be 0 or more; got {value}. Use {_default(self, name)}."
+                )
 
     def stops_early(self, labels: Sequence[str]) -> bool:
         """Whether training cases of these classes give some up to choose the epoch by."""
@@ -225,9 +231,9 @@ class SplitSettings:
         if self.folds not in ("loo", "site") and not (
             self.folds.isdecimal() and int(self.folds) >= 2
         ):
-            raise CohortError(f"folds is a number from 2, loo or site; got {self.folds!r}. Use 5.")
+            raise CohortError(f"folds must be at least 2, loo or site; got {self.folds!r}. Use 5.")
         if self.repeats < 1:
-            raise CohortError(f"repeats is at least 1; got {self.repeats}. Use 1.")
+            raise CohortError(f"repeats must be at least 1; got {self.repeats}. Use 1.")
         if not 0 <= self.seed < SEEDS:
             raise CohortError(f"seed is from 0 to {SEEDS - 1}; got {self.seed}. Use 0.")
         if self.repeats > 1 and not self.folds.isdecimal():
@@ -269,7 +275,7 @@ class CurveSettings:
                 "Use 1,2,4,8,16."
             )
         if self.draws < 1:
-            raise CohortError(f"draws is at least 1; got {self.draws}. Use 10.")
+            raise CohortError(f"draws must be at least 1; got {self.draws}. Use 10.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +315,7 @@ class JudgeSettings:
         check_choices(self, PredictionsError)
         if not 0 < self.coverage < 1:
             raise PredictionsError(
-                f"coverage is a fraction in (0, 1); got {self.coverage}. Use 0.9."
+                f"coverage must be a fraction in (0, 1); got {self.coverage}. Use 0.9."
             )
         self.shares()
 

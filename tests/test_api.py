@@ -280,10 +280,10 @@ def test_a_head_of_a_script_works_in_other_processes(folder):
         ("mil.permute('nowhere', 1, 'r')", "there is no such folder"),
         ("mil.external_validation('nowhere', 'abmil', 'external.csv', 'store')", "there is no such folder"),
         ("mil.cross_validate(cohort, ['mean'], folds=50, out='r')", "50 folds need"),
-        ("mil.cross_validate(cohort, ['mean'], folds=2, repeats=0, out='r')", "repeats is at least 1"),
+        ("mil.cross_validate(cohort, ['mean'], folds=2, repeats=0, out='r')", "repeats must be at least 1"),
         ("mil.cross_validate(cohort, [int], out='r')", "subclass of mil.heads.head.Head"),
         ("mil.fit(cohort, 'abmill')", "Did you mean 'abmil'"),
-        ("mil.fit(cohort, settings=mil.FitSettings(epochs=0))", "epochs is at least 1"),
+        ("mil.fit(cohort, settings=mil.FitSettings(epochs=0))", "epochs must be at least 1"),
         ("mil.open_run('nowhere')", "there is no such folder"),
     ],
 )  # fmt: skip

@@ -324,7 +324,7 @@ def _check_arrays(bag: Bag) -> None:
     if bag.features.ndim != 2 or not matching or n_tiles == 0:
         raise BagError(
             f"{bag.slide}: features {bag.features.shape}, coords {bag.coords_l0.shape} and coverage "
-            f"{bag.coverage.shape} do not belong together. Give (N, D), (N, 2) and (N,) with N >= 1."
+            f"{bag.coverage.shape} have different lengths. Give (N, D), (N, 2) and (N,) with N >= 1."
         )
     if not all(np.isfinite(chunk).all() for chunk in chunks(bag.features)):
         raise BagError(

@@ -60,7 +60,7 @@ def read_bare(path: Path, encoder: str | None = None) -> dict[str, Bag]:
         features, index = _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path)
     if features.ndim != 2 or index.shape != features.shape[:1] or not len(features):
         raise BagError(
-            f"{path}: features {features.shape} and the bag index {index.shape} do not belong together. "
+            f"{path}: features {features.shape} and the bag index {index.shape} have different lengths. "
             "Give (n, D) features and the bag of each of the n rows."
         )
     if features.dtype.kind not in "fiub" or not np.isfinite(features).all():

@@ -73,7 +73,7 @@ class SourceFacts:
             value = getattr(self, name)
             if value is not None and not all(0 < v < math.inf for v in np.ravel(value)):
                 raise BagError(
-                    f"{name} is a positive number; got {value}. Leave out what is unknown."
+                    f"{name} must be a positive number; got {value}. Leave out what is unknown."
                 )
         if self.unit not in (None, *UNITS):
             raise BagError(f"unit is one of {', '.join(UNITS)}; got {self.unit!r}.")

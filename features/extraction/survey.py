@@ -56,7 +56,7 @@ class Survey:
         drawn_reach: how far the whole drawing reaches from the corner of the scanned part, as a fraction of
             its width or height, whichever is more; NaN without annotation.
         notes: remarks on how the slide and its annotation were read.
-        segmented: what a segmenter calls tumour, in level-0 pixels; None without one.
+        segmented: what a segmenter marks as tumour, in level-0 pixels; None without one.
     """
 
     overview: Image.Image
@@ -206,7 +206,7 @@ def _plausible_scales(slide: Slide) -> dict[str, float]:
 
 
 def _segment(slide: Slide, segmenter: Path, view: Survey) -> "TumourMap":
-    """What a segmenter calls tumour.
+    """What a segmenter marks as tumour.
 
     Raises:
         FeaturesError: the file is no segmenter.
@@ -288,7 +288,7 @@ def lay_tiles(slide: Slide, job: SlideJob, view: Survey, recipe: Recipe) -> Tile
 def _no_tile(job: SlideJob, recipe: Recipe) -> str:
     """Why a slide has no tile, and what can be done; the recipe of a trained model stays as it is."""
     inside = " or ".join(recipe.classes) if job.annotations else "tissue"
-    inside = "what the segmenter calls tumour" if job.segmenter else inside
+    inside = "what the segmenter marks as tumour" if job.segmenter else inside
     remedy = (
         "Check the annotation"
         if job.annotations

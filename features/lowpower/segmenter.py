@@ -113,7 +113,7 @@ class Segmenter:
         linear: the linear head.
         unet: the U-Net.
         colour: a head on colour alone, fitted to the same cells: what the segmenter has to beat.
-        descriptors: (n, 2 C) of what it calls tumour on the slides that it learnt from, by its frozen map;
+        descriptors: (n, 2 C) of what it marks as tumour on the slides that it learnt from, by its frozen map;
             None without one, and in files of earlier versions.
     """
 
@@ -126,7 +126,7 @@ class Segmenter:
 
     @cached_property
     def reference(self) -> Reference | None:
-        """What it calls tumour on slides that it learnt from: is it such on a new one?"""
+        """What it marks as tumour on slides that it learnt from: is it such on a new one?"""
         if self.descriptors is None:
             return None
         return Reference(self.descriptors, self.card.reference_cases)

@@ -42,7 +42,7 @@ def maps_kept() -> Iterator[None]:
 
 
 def tumour_map_of(slide: Slide, segmenter: Path, grid: CellGrid | None = None) -> TumourMap:
-    """What a segmenter calls tumour on a slide.
+    """What a segmenter marks as tumour on a slide.
 
     Args:
         slide: open.

@@ -79,20 +79,20 @@ class CohortSpec:
     def __post_init__(self) -> None:
         if self.cases_per_class < 1:
             raise FeaturesError(
-                f"cases_per_class is at least 1; got {self.cases_per_class}. Use 5 for a demo."
+                f"cases_per_class must be at least 1; got {self.cases_per_class}. Use 5 for a demo."
             )
         if not 1280 <= self.side_px <= 16384:
             raise FeaturesError(
-                f"side_px is between 1280 and 16384; got {self.side_px}. "
+                f"side_px must be between 1280 and 16384; got {self.side_px}. "
                 "Use 4096; smaller slides contain no whole key tile."
             )
         if not 0 < self.key_fraction <= 0.3:
             raise FeaturesError(
-                f"key_fraction is a fraction in (0, 0.3]; got {self.key_fraction}. "
+                f"key_fraction must be a fraction in (0, 0.3]; got {self.key_fraction}. "
                 "For 20 % of the tumour use 0.2."
             )
         if self.seed < 0:
-            raise FeaturesError(f"seed is 0 or more; got {self.seed}. Use 0.")
+            raise FeaturesError(f"seed must be 0 or more; got {self.seed}. Use 0.")
 
     @property
     def n_cases(self) -> int:

@@ -146,9 +146,10 @@ def _check_overlap(volume: Volume, grid: Grid, index_map: NDArray[np.float64]) -
     if apart.max() > 0:
         apart_mm = float((apart * volume.spacing_mm).max())
         raise VolumeError(
-            f"The {volume.modality or 'volume'} lies {apart_mm:.1f} mm beside the grid that it is wanted on: "
-            "they have no place in common. Check that both belong to one patient and one visit, or register "
-            "them first."
+            f"The {volume.modality or 'volume'} does not overlap the target grid, from which it "
+            f"is {apart_mm:.1f} mm away. Check that both belong to one patient and one visit, or "
+            "register them "
+            "first."
         )
 
 

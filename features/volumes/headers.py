@@ -271,8 +271,8 @@ def _refuse_kind(header: Any, path: Path) -> None:
         header, "PhotometricInterpretation"
     ):
         raise VolumeError(
-            f"{path.name} is a colour picture ({text(header, 'PhotometricInterpretation')}), which has "
-            "no HU and no signal. Export the original series."
+            f"{path.name} is a colour image ({text(header, 'PhotometricInterpretation')}) without "
+            "intensity values. Export the original series."
         )
     frames = int(number(header, "NumberOfFrames", 1, path))
     if frames > 1 and "PerFrameFunctionalGroupsSequence" not in header:

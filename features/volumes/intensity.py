@@ -27,7 +27,7 @@ def otsu_threshold(values: NDArray[np.float32]) -> float:
     low, high = float(values.min()), float(values.max())
     if not low < high:
         raise VolumeError(
-            f"All values of the volume are {low:g}: there is nothing to tell tissue from air by. Check the "
+            f"All values of the volume are {low:g}: tissue and air cannot be told apart. Check the "
             "series."
         )
     counts, edges = np.histogram(values, bins=OTSU_BINS, range=(low, high))

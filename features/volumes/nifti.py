@@ -165,7 +165,7 @@ def nifti_affine(path: Path) -> NDArray[np.float64]:
     dim, pixdim, codes, quatern, srow, units = _nifti_header(path)
     if not codes.any():
         raise VolumeError(
-            f"{path.name} has neither qform nor sform: it does not say which side is left, nor where it "
+            f"{path.name} has neither qform nor sform: left and right are not recorded, nor where it "
             "lies. Convert the series from DICOM again."
         )
     if codes[0] and not pixdim[1:4].min() > 0:
@@ -204,7 +204,7 @@ def _nifti_head(path: Path) -> tuple[bytes, str, int]:
         magic, _ = FIELDS.get(kind, FIELDS[NIFTI_1])
         if kind not in FIELDS or head[magic : magic + 2] not in (b"n+", b"ni"):
             raise VolumeError(
-                f"{path.name} is an Analyze file or none of NIfTI: it does not say which side is left. "
+                f"{path.name} is an Analyze file, not NIfTI, and does not record left and right. "
                 "Convert the series from DICOM again."
             )
         if len(head) < kind:
@@ -226,7 +226,7 @@ def _compare_forms(
     steps = np.linalg.norm(sform[:, :3], axis=0)
     if apart_mm > max(FORMS_DIFFER * steps.min(), TURN * float(steps @ size)):
         raise VolumeError(
-            f"{path.name} states two places: its qform and its sform are up to {apart_mm:.2f} mm apart. "
+            f"{path.name} holds a qform and an sform that disagree by up to {apart_mm:.2f} mm. "
             "Convert the series from DICOM again, or write the right one to both."
         )
 

@@ -61,8 +61,9 @@ def _choose(values: NDArray[np.float32], roi: int | None, path: Path) -> tuple[i
     """The label that is meant, and the others."""
     if not np.array_equal(values, np.round(values)):
         raise AnnotationError(
-            f"{path.name} holds values that are no labels, from {values.min():g} to {values.max():g}, as a "
-            "probability or an image does. Write whole numbers: 0 outside, and one for each region."
+            f"{path.name} holds values from {values.min():g} to {values.max():g}, which look like a "
+            "probability map or an image, not labels. Write whole numbers: 0 outside, and one for "
+            "each region."
         )
     numbers, counts = np.unique(values[values != 0].astype(np.int64), return_counts=True)
     listed = ", ".join(

@@ -304,9 +304,9 @@ def _refuse_tilt(stack: Stack, name: str) -> None:
             "have each slice moved to its place."
         )
     raise VolumeError(
-        f"{name}: each slice lies {rise:.3f} mm aside of the one before it, {degrees:.1f} degrees from the "
-        "normal: a tilted gantry. Allow a tilt (allow=tilt) to have the slices straightened, or convert the "
-        "series with a tool that corrects it."
+        f"{name}: each slice is shifted by {rise:.3f} mm from the previous one, {degrees:.1f} "
+        "degrees from the normal: a tilted gantry. Allow a tilt (allow=tilt) to have the slices "
+        "straightened, or convert the series with a tool that corrects it."
     )
 
 

@@ -104,7 +104,7 @@ def _check_nrrd(name: str, fields: dict[str, str]) -> None:
     space = fields.get("space", "none")
     if space.lower() not in SPACES:
         raise VolumeError(
-            f"{name} does not say which side is left (its space is {space!r}). {AGAIN}"
+            f"{name} does not record left and right (its space is {space!r}). {AGAIN}"
         )
     missing = [key for key in NRRD_PLACE if "none" in fields.get(key, "none").lower()]
     if missing:

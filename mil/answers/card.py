@@ -6,6 +6,7 @@ from typing import Any
 
 from features.recipe import VOLUME, recipe_parts
 from mil.answers.predictor import Predictor
+from mil.evaluation.display import format_count
 from mil.runs.run import Run
 
 INTENDED_USE = (
@@ -89,7 +90,7 @@ def card_of_run(run: Run, predictor: Predictor) -> Card:
     return Card(
         title=run.title,
         question=f"{run.task.name}: {', '.join(predictor.readout.classes)}",
-        model=f"{predictor.model}, {len(predictor.fits)} fits",
+        model=f"{predictor.model}, {format_count(len(predictor.fits), 'fit')}",
         input=_describe_input(recipe),
         learnt_from=f"{len(run.labels)} cases, {len(run.cases)} slides: "
         + ", ".join(f"{label} {count}" for label, count in counts.items()),

@@ -30,7 +30,7 @@ class NewSlides:
         masks: by name, where tiles come from; of slides that were given as such.
         paths: by name, the files of slides that were given as such.
         segmented: by name, what a segmenter made of those that it cut.
-        outlines: folder with what a segmenter calls tumour, as GeoJSON for QuPath and as pictures; None
+        outlines: folder with what a segmenter marks as tumour, as GeoJSON for QuPath and as pictures; None
             without a segmenter.
         notes: what a reader should know of all of them.
     """
@@ -84,18 +84,17 @@ def gather_slides(
         BackboneError: the weights file is not given, or the file is no segmenter.
     """
     by_name = _by_name(new.inputs)
-    paths = {name: path for name, path in by_name.items() if path.suffix != BAG}
+    unusable: dict[str, SarcomilError] = {
+        name: FitError(problem) for name, path in by_name.items() if (problem := _no_input(path))
+    }
+    slides = by_name.keys() - unusable.keys()
+    paths = {n: path for n, path in by_name.items() if n in slides and path.suffix != BAG}
     if new.annotations is not None and not new.annotations.is_dir():
         raise AnnotationError(f"annotations is {new.annotations}: no such folder.")
     if paths:
         check_region(predictor.recipe)
     new = replace(new, segmenter=new.segmenter or predictor.segmenter)
     masks = {name: _choose_mask(predictor, new, path) for name, path in paths.items()}
-    unusable: dict[str, SarcomilError] = {
-        name: FitError(f"{path}: there is no such file.")
-        for name, path in by_name.items()
-        if not path.exists()
-    }
     for name, path in paths.items():
         if reason := misfit(path, predictor.recipe):
             unusable.setdefault(name, FitError(reason))
@@ -186,6 +185,15 @@ def _read_bags(places: Mapping[str, Path], unusable: dict[str, SarcomilError]) -
     return bags
 
 
+def _no_input(path: Path) -> str:
+    """Why there is neither a bag nor a slide at a path; empty if there may be one."""
+    if not path.exists():
+        return f"{path}: there is no such file."
+    if path.is_dir() and (bags := sorted(path.glob(f"*{BAG}"))):
+        return f"{path}: a folder of bags. Name the bags themselves, such as {bags[0]}."
+    return ""
+
+
 def _folder_of(mask: str, segmenter: Path | None) -> str:
     """The folder for bags with a kind of mask; every segmenter has its own."""
     if mask != SEGMENTER or segmenter is None:
@@ -202,7 +210,7 @@ def _write_outlines(
     slide_mpp: float | None,
     progress: Progress | None,
 ) -> list[AppliedSlide]:
-    """Write what a segmenter calls tumour on each slide."""
+    """Write what a segmenter marks as tumour on each slide."""
     from features.extraction.jobs import SlideJob
     from features.lowpower.segmenter import load_segmenter
     from features.lowpower.slide_maps import tumour_map_of
@@ -257,7 +265,7 @@ def _mask_note(predictor: Predictor, new: NewInputs, mask: str) -> str:
     region = predictor.recipe["region"]
     if region == VOLUME:
         return ""
-    inside = " or ".join(predictor.recipe["classes"]) or "what a segmenter calls tumour"
+    inside = " or ".join(predictor.recipe["classes"]) or "what a segmenter marks as tumour"
     if region == "tissue":
         unread = new.annotations or new.segmenter
         return "The model learnt from all tissue: annotations and segmenters are not used." * bool(

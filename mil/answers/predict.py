@@ -25,6 +25,7 @@ from mil.answers.answer import (
 from mil.answers.gather import NewInputs, NewSlides, gather_slides
 from mil.answers.predictor import Predictor
 from mil.data.case import Row
+from mil.evaluation.display import format_count
 
 COLUMNS = (
     "level", "case", "slide", "outcome", "reason", "predicted", "set", "unlike", "mask", "tumour_mm2",
@@ -53,6 +54,13 @@ class Answers:
     cases: tuple[Answer, ...]
     new: NewSlides
     relations: Mapping[str, Relation]
+
+    def __repr__(self) -> str:
+        """The model and how many slides and cases it answers for."""
+        return (
+            f"Answers({self.predictor.model} of {self.predictor.title}: "
+            f"{format_count(len(self.slides), 'slide')}, {format_count(len(self.cases), 'case')})"
+        )
 
     @property
     def rows(self) -> tuple[Answer, ...]:

@@ -89,7 +89,7 @@ class ExplainedRun(stored.Run):
         With the slide itself also its highest and lowest tiles are drawn, and maps within them.
 
         Args:
-            source: a bag (.h5) or a slide.
+            source: a bag (.h5), a slide, or the name of a slide of the run.
             out: the folder to write.
             method: as in ``explain``; with the slide also ``grad-cam`` and ``guided-grad-cam``.
             model: as in ``explain``.
@@ -131,6 +131,7 @@ class ExplainedRun(stored.Run):
             slide_mpp=files.get("slide_mpp"),
             weights=files.get("weights"),
         )
+        bag_or_slide = bag_or_slide.at(self)
         request.check_slide(available=bag_or_slide.has_slide)
         bag_or_slide.check(self)
         return explain_input(

@@ -58,7 +58,7 @@ def compare_scales(  # noqa: PLR0913 - what, and how it is run
         slides: folder with the table's slides.
         out: the folder; each scale has a store and a run in it.
         recipe: how to tile and embed, apart from scale and side.
-        mpp: micrometres per pixel, two or more; the others are tested against the first.
+        mpp: micrometres per pixel, two or more; the first is the baseline that the others are tested against.
         tile: side of a tile in pixels: one for all scales, or one for each.
         task: what is learnt; a diagnosis if not given.
         settings: how the model is trained.

@@ -342,7 +342,7 @@ def _add_models(
 
 def _add_curve(summary: Summary, judged: JudgedRun, model: str, curve: Sequence[Point]) -> None:
     if not curve:
-        summary.facts["learning curve"] = "not computed: no model was named (curve)"
+        summary.facts["learning curve"] = "not computed; name a model (curve) to compute it"
         return
     summary.facts["learning curve"] = f"{judged.score} of {model}: " + ", ".join(
         f"{point.score:.2f} with {point.train:.0f} training cases" for point in curve

@@ -124,8 +124,9 @@ def _refuse_twins(cases: Sequence[ContourCase]) -> None:
         twin = first_with.setdefault(case.source, case)
         if twin.case != case.case:
             raise LeakageError(
-                f"{twin.name} (case {twin.case}) and {case.name} (case {case.case}) are one image: all its "
-                "voxels are equal. Keep one of them in the table, or give both the same case."
+                f"{twin.name} (case {twin.case}) and {case.name} (case {case.case}) are the same "
+                "image: every "
+                "voxel is equal. Keep one of them in the table, or give both the same case."
             )
 
 

@@ -104,7 +104,8 @@ class TileScorer(nn.Module):
         block = getattr(network, "blocks", [None])[-1]
         if not hasattr(block, "norm1"):
             raise FitError(
-                f"{type(network).__name__} has neither a map nor a last block of tokens to look into. Use "
+                f"{type(network).__name__} has no feature map or token block, so Grad-CAM is not "
+                "possible. Use "
                 "method evidence or single-tile."
             )
         prefix = int(getattr(network, "num_prefix_tokens", 0))
@@ -134,7 +135,8 @@ class SpatialTokens(nn.Module):
         first = tokens.shape[1] - math.isqrt(tokens.shape[1]) ** 2
         if first not in (0, self.prefix):
             raise FitError(
-                f"The backbone's {tokens.shape[1]} tokens form no square: their positions are unknown."
+                f"The backbone's {tokens.shape[1]} tokens do not form a square grid: their positions "
+                "are unknown."
             )
         through = self.layer(arrange_square(tokens)).flatten(2).transpose(1, 2)
         return torch.cat([tokens[:, :first], through], dim=1)

@@ -103,7 +103,7 @@ _ROWS = (
     Method(
         name="integrated-gradients",
         function="mil.explanation.gradients:integrated_gradients_scores",
-        description="the gradient along the way from the mean training tile",
+        description="gradients averaged along the path from the mean training tile",
     ),
     Method(
         name="gradient",

@@ -1,7 +1,7 @@
 """Which map is requested, and of what; checked before any work."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class MapRequest:
         if self.method is not None:
             find_method(self.method)
         if self.mpp is not None and not 0 < self.mpp < float("inf"):
-            raise FitError(f"mpp is a number above 0; got {self.mpp:g}. Use 0.5.")
+            raise FitError(f"mpp must be a number above 0; got {self.mpp:g}. Use 0.5.")
 
     @property
     def row(self) -> Method | None:
@@ -88,7 +88,7 @@ class MapInput:
     """A bag or a slide to explain, and what it takes to read it.
 
     Attributes:
-        path: a bag (.h5) or a slide.
+        path: a bag (.h5), a slide, or the name of a slide of the run.
         slides: folder with the bag's slide.
         annotations: folder with the slide's annotations, where a slide is given.
         slide_mpp: micrometres per level-0 pixel, if the slide does not say.
@@ -111,6 +111,12 @@ class MapInput:
         """Whether the slide itself is available."""
         return not self.is_bag or self.slides is not None
 
+    def at(self, run: Run) -> "MapInput":
+        """The input with a slide of the run that is given by its name as its bag."""
+        if str(self.path) in run.bags and not self.path.exists():
+            return replace(self, path=run.bag_path(str(self.path)))
+        return self
+
     def check(self, run: Run) -> None:
         """Refuse, before any work, what cannot become a bag of a run's models or has no slides.
 
@@ -120,8 +126,8 @@ class MapInput:
         """
         if not self.path.exists():
             raise RunError(
-                f"{self.path}: there is no such bag or slide. Name a bag of the store, which ends in .h5, or "
-                "a slide."
+                f"{self.path}: there is no such file, and the run has no slide of this name."
+                f"{run.slide_hint(self.path.name)}"
             )
         check_inputs([self.path], run.recipe, self.annotations)
         if self.is_bag:

@@ -60,6 +60,10 @@ class Explanation:
     warnings: tuple[str, ...]
     paths: tuple[Path, ...] = field(default=())
 
+    def __repr__(self) -> str:
+        """The slide, the method, and what the map is worth."""
+        return f"Explanation({self.method.name} of {self.scores.bag.slide}: {self.answer}. {self.verdict})"
+
     @property
     def scores(self) -> TileScores:
         """One score per tile."""

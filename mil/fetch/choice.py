@@ -141,8 +141,8 @@ def _subtypes(
     """The labels to fetch, in the order in which they were asked for, as the table spells them."""
     if not by_label:
         raise FetchError(
-            "No case has a diagnostic slide of tumour and a label. Frozen sections are not fetched; set "
-            "label_field to another field if the label is at fault."
+            "No case has both a diagnostic tumour slide and a label. Frozen sections are not fetched; set "
+            "label_field to another field if the label field is the wrong one."
         )
     if not selection.subtypes:
         return sorted(by_label, key=lambda label: (-len(by_label[label]), label))

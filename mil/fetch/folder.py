@@ -201,7 +201,8 @@ def refuse_foreign(folder: Path) -> None:
     # A hidden name is no content: the lock and temporary files of a process that was killed, .DS_Store.
     if names := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
         raise FetchError(
-            f"{folder} was not filled by a fetch, and has files: {listed(names)}. Choose an empty or a new "
+            f"{folder} was not created by a fetch and is not empty: {listed(names)}. Choose an "
+            "empty or a new "
             "folder."
         )
 

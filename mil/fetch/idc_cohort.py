@@ -84,7 +84,7 @@ def fetch_idc(
     out, transfer = Path(out), transfer_of(options)
     for parameter, value in (("max_cases", max_cases), ("slides_per_case", slides_per_case)):
         if value is not None and value < 1:
-            raise FetchError(f"{parameter} is at least 1; got {value}.")
+            raise FetchError(f"{parameter} must be at least 1; got {value}.")
     index = index or os.environ.get(INDEX_VARIABLE) or None
     name = re.sub(r"[\s-]+", "_", collection.strip()).lower()
     listed = find_series(name, Path(index) if index else None)

@@ -18,7 +18,7 @@ class FetchOptions(TypedDict, total=False):
         server: address of a mirror of the service.
         parallel: files fetched at once.
         retries: failed requests in a row, without a byte more, before a file is given up.
-        wait_s: seconds before the first repeated request; doubled each time, up to a minute.
+        wait_s: seconds before the first retry; doubled each time, up to a minute.
         timeout_s: seconds without a byte after which a connection counts as cut.
         verify: read the files that are there already and compare their checksums.
         progress: shows megabytes.

@@ -15,7 +15,7 @@ class Transfer:
         server: address of the service, where a mirror is used.
         parallel: files at once.
         retries: failed requests in a row, without a byte more, before a file is given up.
-        wait_s: seconds before the first repeated request; doubled each time, up to a minute.
+        wait_s: seconds before the first retry; doubled each time, up to a minute.
         timeout_s: seconds without a byte after which a connection counts as cut.
         verify: read the files that are there already and compare their checksums.
     """
@@ -40,7 +40,7 @@ class Transfer:
         default=1.0,
         metadata={
             "flag": "--wait",
-            "help": "Seconds before the first repeated request; doubled each time, up to a minute.",
+            "help": "Seconds before the first retry; doubled each time, up to a minute.",
         },
     )
     timeout_s: float = field(
@@ -60,7 +60,7 @@ class Transfer:
             value = getattr(self, name)
             if value < least or (name == "timeout_s" and value == 0):
                 bound = "above 0" if name == "timeout_s" else f"at least {least}"
-                raise FetchError(f"{name} is {bound}; got {value:g}.")
+                raise FetchError(f"{name} must be {bound}; got {value:g}.")
         if self.server and not self.server.startswith(("http://", "https://")):
             raise FetchError(
                 f"server is an address that begins with https:// or http://; got {self.server!r}."
@@ -87,7 +87,7 @@ class Selection:
         for name in ("max_per_subtype", "slides_per_case"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise FetchError(f"{name} is at least 1; got {value}.")
+                raise FetchError(f"{name} must be at least 1; got {value}.")
 
 
 def transfer_of(options: Mapping[str, Any]) -> Transfer:

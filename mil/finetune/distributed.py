@@ -73,7 +73,7 @@ class Ranks:
             dist.all_reduce(most, dist.ReduceOp.MAX)
             if not torch.equal(least, most):
                 raise FitError(
-                    "The processes have come to different weights. Start all of them with one command and "
+                    "The weights of the processes have diverged. Start all of them with one command and "
                     "one version, or use a single process."
                 )
 

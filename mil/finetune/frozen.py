@@ -148,7 +148,7 @@ class FrozenLayers:
         halves: Halves = values[: len(tiles)].half().cpu().numpy()
         if not np.isfinite(halves).all():
             raise FitError(
-                f"The frozen layers of {self.backbone.name} give numbers beyond half precision, in which "
+                f"The frozen layers of {self.backbone.name} overflow half precision, in which "
                 "they are cached. Set augment to flips, so that they are computed in each epoch."
             )
         return halves

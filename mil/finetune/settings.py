@@ -91,7 +91,7 @@ class FinetuneSettings:
     augment: tuple[Augmentation, ...] = field(
         default=("flips", "turns", "colour"),
         metadata={
-            "help": "How each tile varies at random whenever it is drawn, separated by commas: mirror images "
+            "help": "Random changes to a tile each time it is used, separated by commas: mirror images "
             "(`flips`), quarter turns (`turns`), brightness, contrast and saturation (`colour`), any angle "
             "(`rotation`), scale (`zoom`), smooth deformation (`elastic`), a part of it (`crop`). `off` "
             "leaves tiles as they are; layers that do not learn are then computed once for each tile.",
@@ -168,7 +168,7 @@ class FinetuneSettings:
             for name in names.split():
                 value = getattr(self, name)
                 if value is not None and not fits(value):
-                    raise FitError(f"{name} is {what}; got {value!r}. Give such a value.")
+                    raise FitError(f"{name} must be {what}; got {value!r}. Give such a value.")
         self._check_augmentation()
         self._check_effect()
 

@@ -354,5 +354,5 @@ def check_usable(pool: TilePool) -> None:
         shown = " ".join(reason for _, reason in pool.unusable[:3])
         raise FitError(
             f"{len(pool.unusable)} of {len(pool.unusable) + len(pool.slides)} slides cannot be used: {shown} "
-            "Mend them, or take them out of the table."
+            "Correct them, or take them out of the table."
         )

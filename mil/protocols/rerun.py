@@ -380,7 +380,7 @@ def _external_split(rows: Sequence[Row]) -> Split:
         )
     if absent:
         raise ProtocolError(
-            f"Column split leaves no case of {', '.join(sorted(absent))} to train on. Mend the column."
+            f"Column split leaves no case of {', '.join(sorted(absent))} to train on. Correct the column."
         )
     train, test = (tuple(sorted({row.case for row in side})) for side in (train_rows, test_rows))
     return Split(0, train, test)

@@ -130,8 +130,11 @@ def _rows(
         if key in rows:
             of = f" of {key[1]}" if key[1] else ""
             raise CohortError(
-                f"{sheet.path}, line {line}: {key[0]} has a row{of} in line {rows[key][0]} too. A case has "
-                "one row, or one per modality, in a column modality; a second reading is a file of its own."
+                f"{sheet.path}, line {line}: {key[0]}{of} has a row on line {rows[key][0]} already. "
+                "Give each "
+                ""
+                "case one row, or one per modality, in a column modality; put a second reading in its "
+                "own file."
             )
         rows[key] = (line, cells)
     return rows

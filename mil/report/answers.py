@@ -41,7 +41,7 @@ class Sheet:
         bars: (name, value from 0 to 1) of what is said as a share.
         numbers: (name, text) of the other values.
         heatmap: where the fits looked; None without a map.
-        outline: the slide with what a segmenter calls tumour, as a JPEG; empty without one.
+        outline: the slide with what a segmenter marks as tumour, as a JPEG; empty without one.
         tiles: JPEG pictures of the tiles that speak most for the answer; empty without the slide.
         facts: (name, of this slide, of training slides) in words.
     """
@@ -164,7 +164,7 @@ def _photograph(bag: Bag) -> Heatmap | None:
 
 
 def _outline(answers: Answers, row: Answer) -> bytes:
-    """The picture of what a segmenter calls tumour, small; empty without one."""
+    """The picture of what a segmenter marks as tumour, small; empty without one."""
     folder = answers.new.outlines
     drawn = folder is not None and row.mask == SEGMENTER
     path = folder / f"{row.slide}-overlay.png" if folder and drawn else None

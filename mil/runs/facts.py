@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from features.choices import suggest
 from features.recipe import has_random_weights
+from features.summary import listed
 from mil.data.splits import Fold
 from mil.errors import RunError
 from mil.runs import files
@@ -129,6 +131,13 @@ class RunFacts:
     def random_backbone(self) -> bool:
         """Whether the backbone's weights were random."""
         return has_random_weights(self.recipe)
+
+    def slide_hint(self, name: str) -> str:
+        """Which slide a name may mean: one of the case of this name, or one of a similar name."""
+        if own := sorted(slide for slide in self.bags if self.cases.get(slide) == name):
+            slides = f"slide is {own[0]}" if len(own) == 1 else f"slides are {listed(own)}"
+            return f" {name} is a case; its {slides}."
+        return suggest(name, self.bags) or " Name one of its slides."
 
     def case_of(self, slide: str, case: str = "") -> str:
         """The case of a slide: that of the run's table, else ``case`` of its bag, else empty.

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.bags.bag import Bag, read_bag
-from features.choices import suggest, unknown_problem
+from features.choices import unknown_problem
 from features.files.parse import parse_json
 from features.stored import check_version
-from features.summary import listed
 from mil.data.case import Row
 from mil.data.cohort import Cohort, assemble, load_cohort
 from mil.data.names import matching
@@ -145,8 +144,14 @@ class Run(RunFacts):
             BagError: it is missing or damaged.
             RunError: it has changed since the run, or the run has no such slide.
         """
+        bag = read_bag(self.bag_path(slide))
+        self.check_bag(bag)
+        return bag
+
+    def bag_path(self, slide: str) -> Path:
+        """The file of a slide's bag, as in ``bag``."""
         if self.bags and slide not in self.bags:
-            raise NotInRun(f"{self.path} has no slide {slide!r}.{self._slide_hint(slide)}")
+            raise NotInRun(f"{self.path} has no slide {slide!r}.{self.slide_hint(slide)}")
         if self.settings.own_bags:
             fold = self.fold_of(self.case_of(slide))
             if fold is None:
@@ -154,16 +159,7 @@ class Run(RunFacts):
             store = self.fold_store(fold)
         else:
             store = self._store()
-        bag = read_bag(store / f"{slide}.h5")
-        self.check_bag(bag)
-        return bag
-
-    def _slide_hint(self, name: str) -> str:
-        """Which slide a name may mean: one of the case of this name, or one of a similar name."""
-        if own := sorted(slide for slide in self.bags if self.cases.get(slide) == name):
-            slides = f"slide is {own[0]}" if len(own) == 1 else f"slides are {listed(own)}"
-            return f" {name} is a case; its {slides}."
-        return suggest(name, self.bags) or " Name one of its slides."
+        return store / f"{slide}.h5"
 
     def check_bag(self, bag: Bag) -> None:
         """Refuse a bag that is not the one the run has read under this name.

@@ -80,7 +80,7 @@ def cross_validate(
 
 
 def masks_of(segmenter: Segmenter, slide: ReadSlide) -> dict[str, Mask]:
-    """Where each method calls tumour on a slide, the segmenter's own first and all tissue last."""
+    """Where each method marks as tumour on a slide, the segmenter's own first and all tissue last."""
     threshold = segmenter.card.threshold
     by_method: dict[str, Probability] = probabilities(segmenter, slide)
     masks = {method: np.asarray(p >= threshold) for method, p in by_method.items()}

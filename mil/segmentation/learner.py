@@ -113,7 +113,7 @@ class Learner:
 
 
 def with_reference(segmenter: Segmenter, slides: Sequence[ReadSlide]) -> Segmenter:
-    """The segmenter with what it calls tumour on the slides that it learnt from, where they have any.
+    """The segmenter with what it marks as tumour on the slides that it learnt from, where they have any.
 
     Args:
         segmenter: fitted.

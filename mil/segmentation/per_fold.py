@@ -217,14 +217,15 @@ def _select(
         return select_tiles(bag, region, work.recipe, **seen)
     except BagError:
         work.notify(
-            f"{bag.slide}: no tile lies in what the segmenter of a fold calls tumour. All its tissue is used."
+            f"{bag.slide}: no tile lies in what the segmenter of a fold marks as tumour. All its "
+            "tissue is used."
         )
         merged = {name: tuple(sorted({*getattr(bag, name), *new})) for name, new in seen.items()}
         return replace(bag, recipe={**bag.recipe, **work.recipe}, request_sha256="", **merged)  # type: ignore[arg-type]
 
 
 def _region(segmenter: Segmenter, slide: ReadSlide, bag: Bag) -> Region:
-    """What a segmenter calls tumour on a slide whose cells have been read."""
+    """What a segmenter marks as tumour on a slide whose cells have been read."""
     probability = probabilities(segmenter, slide)[segmenter.card.kind]
     tumour = TumourMap(
         probability, slide.grid, segmenter.card.threshold, bag.size_l0, bag.bounds_l0

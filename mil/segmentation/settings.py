@@ -109,10 +109,10 @@ class SegmentSettings:
             raise FitError("classes names at least one annotation class; got none. Use Tumor.")
         for name, least in (("cells", 20), ("steps", 1), ("crops", 1)):
             if getattr(self, name) < least:
-                raise FitError(f"{name} is at least {least}; got {getattr(self, name)}.")
+                raise FitError(f"{name} must be at least {least}; got {getattr(self, name)}.")
         for name in ("ridge", "rate"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise FitError(f"{name} is a number above 0; got {getattr(self, name):g}.")
+                raise FitError(f"{name} must be a number above 0; got {getattr(self, name):g}.")
         if not 0 < self.threshold < 1:
             raise FitError(
                 f"threshold is a probability between 0 and 1; got {self.threshold:g}. Use 0.5."

@@ -1,4 +1,4 @@
-"""The outlines that are drawn over a slide: what a segmenter calls tumour, or what a person has drawn."""
+"""The outlines that are drawn over a slide: what a segmenter marks as tumour, or what a person has drawn."""
 
 from pathlib import Path
 from typing import Any

@@ -228,7 +228,7 @@ def test_the_choices_are_those_of_the_library():
         ),
         (["store", "--out", "x", "--from", "stmp"], "got 'stmp'. Did you mean 'stamp'?"),
         (["store", "--out", "x", "--to", "stamp", "--slide-mpp", "0.5"], "leave out"),
-        (["store", "--out", "x", "--slide-mpp", "0"], "--slide-mpp is a positive number"),
+        (["store", "--out", "x", "--slide-mpp", "0"], "--slide-mpp must be a positive number"),
         (
             ["store", "--out", "x", "--unit", "mm"],
             "--unit is px, um or tile; got 'mm'. Choose one of them.",

@@ -3,10 +3,12 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from cli.explain import ExplainOptions, explain
+from cli.options import UsageError
 from features.bags.bag import read_bag, write_bag
 from features.errors import AnnotationError
 from mil.errors import FitError, RunError
@@ -157,3 +159,34 @@ def test_a_changed_bag_ends_it(explained, tmp_path):
     write_bag(tmp_path / "store" / "b.h5", made_bag("b", n_tiles=9, seed=1))
     with pytest.raises(RunError, match="The bag of b has changed"):
         explained()
+
+
+def test_a_slide_of_the_run_is_explained_by_its_name(trained, tmp_path):
+    for folder, source in (("name", "b"), ("bag", tmp_path / "store" / "b.h5")):
+        explain(ExplainOptions(run=trained, input=Path(source), out=tmp_path / folder))
+    tables = [next((tmp_path / folder).glob("b-*.csv")).read_text() for folder in ("name", "bag")]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("new-2", "new-2 is a case; its slide is c"),
+        ("a2", "Did you mean 'a'"),
+        ("zz", "Name one of its"),
+    ],
+)
+def test_a_name_that_is_no_slide_of_the_run_is_refused_with_the_nearest(
+    trained, tmp_path, name, hint
+):
+    with pytest.raises(UsageError) as caught:
+        explain(ExplainOptions(run=trained, input=Path(name), out=tmp_path / "out"))
+    assert f"there is no such file, and the run has no slide of this name. {hint}" in str(
+        caught.value
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_named_slide_has_no_pixels_without_its_folder(trained, tmp_path):
+    with pytest.raises(FitError, match="ome_tiff needs the slide itself"):
+        explain(ExplainOptions(run=trained, input=Path("b"), out=tmp_path / "out", ome_tiff=True))

@@ -122,7 +122,7 @@ def test_mpp_is_that_of_the_map_and_of_the_finest_level(trained, tmp_path):
     )
     assert fine != coarse
     for wrong in (-1.0, float("inf"), float("nan")):
-        with pytest.raises(UsageError, match="mpp is a number above 0"):
+        with pytest.raises(UsageError, match="mpp must be a number above 0"):
             explain(ExplainOptions(**settings | {"mpp": wrong}, out=tmp_path / "out"))
 
 

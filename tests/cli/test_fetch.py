@@ -102,7 +102,7 @@ def test_another_project_and_another_label(network, tmp_path):
         (("tcga-sarc",), "--out is missing"),
         (("gdc", "--out", "x"), "--project is missing"),
         (("idc", "--out", "x"), "COLLECTION is missing"),
-        (("tcga-sarc", "--out", "x", "--parallel", 0), "parallel is at least 1; got 0"),
+        (("tcga-sarc", "--out", "x", "--parallel", 0), "parallel must be at least 1; got 0"),
         (("tcga-sarc", "--out", "x", "--server", "gdc"), "server is an address"),
     ],
 )

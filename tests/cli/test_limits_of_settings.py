@@ -12,7 +12,7 @@ from mil.tasks.registry import task_class
 
 @pytest.mark.parametrize("folds", ["²", "①", "-2", "2.0", ""])
 def test_folds_that_are_no_number_are_refused(folds):
-    with pytest.raises(CohortError, match="folds is a number from 2"):
+    with pytest.raises(CohortError, match="folds must be at least 2"):
         SplitSettings(folds=folds)
 
 
@@ -26,7 +26,7 @@ def test_a_seed_that_no_generator_takes_is_refused(tmp_path, seed):
 
 
 def test_a_width_that_no_memory_holds_is_refused():
-    with pytest.raises(FitError, match="width is at most 65536"):
+    with pytest.raises(FitError, match="width must be at most 65536"):
         FitSettings(width=100_000_000_000)
 
 

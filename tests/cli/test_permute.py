@@ -82,11 +82,11 @@ def test_shuffles_of_another_run_are_not_mixed_in(permuted, mil, tmp_path):
     ("arguments", "message"),
     [
         (["permute", "cohort.csv", "--times", "2"], "cohort.csv: there is no such folder"),
-        (["permute", "run", "--times", "1"], "--times is a number of shuffles from 2; got 1"),
+        (["permute", "run", "--times", "1"], "--times must be a number of shuffles from 2; got 1"),
         (["permute", "a", "b", "--times", "2"], "Got unexpected extra argument"),
         (["check", "cohort.csv", "--null", "2"], "cohort.csv: there is no such folder"),
         (["check", "a", "b", "--null", "2"], "--null takes one run"),
-        (["check", "run", "--null", "1"], "null is a number of shuffles from 2"),
+        (["check", "run", "--null", "1"], "null must be a number of shuffles from 2"),
     ],
 )
 def test_wrong_use_is_refused(mil, tmp_path, arguments, message):

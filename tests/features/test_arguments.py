@@ -14,7 +14,10 @@ from features.errors import ArgumentError
 from mil.errors import CohortError, FitError
 
 RECIPE = mil.Recipe()
-COHORT = r"cohort is a Cohort( or .*)?; got 'cohort\.csv', a str\. Load it with load_cohort\(table, store\)\."
+COHORT = (
+    r"cohort must be a Cohort( or .*)?; got 'cohort\.csv', a str\. "
+    r"Load it with load_cohort\(table, store\)\."
+)
 
 
 @pytest.mark.parametrize(
@@ -23,22 +26,22 @@ COHORT = r"cohort is a Cohort( or .*)?; got 'cohort\.csv', a str\. Load it with 
         (lambda: mil.cross_validate("cohort.csv", ["mean"], out="run"), f"cross_validate: {COHORT}"),
         (lambda: mil.fit("cohort.csv"), f"fit: {COHORT}"),
         (lambda: mil.learning_curve("cohort.csv", out="x"), f"learning_curve: {COHORT}"),
-        (lambda: mil.evaluate("run"), r"evaluate: predictions is a Predictions; got 'run'.*open_run"),
-        (lambda: mil.compare(None), r"compare: predictions is a Predictions; got None\..*read_predict"),
-        (lambda: mil.explain("model", None), r"explain: fitted is a FittedModel; got 'model'.*load_model"),
-        (lambda: mil.predict(3, None), r"predict: fitted is a FittedModel; got 3, an int\."),
-        (lambda: mil.load_cohort(["a"], "b"), r"table is a text or a path; got \['a'\], a list"),
-        (lambda: mil.load_cohort("a", "b", task=3), r"task is a Task or a text or None; got 3, an int"),
+        (lambda: mil.evaluate("run"), r"evaluate: predictions must be a Predictions; got 'run'.*open_run"),
+        (lambda: mil.compare(None), r"compare: predictions must be a Predictions; got None\..*read_predict"),
+        (lambda: mil.explain("model", None), r"fitted must be a FittedModel; got 'model'.*load_model"),
+        (lambda: mil.predict(3, None), r"predict: fitted must be a FittedModel; got 3, an int\."),
+        (lambda: mil.load_cohort(["a"], "b"), r"table must be a text or a path; got \['a'\], a list"),
+        (lambda: mil.load_cohort("a", "b", task=3), r"task must be a Task or a text or None; got 3, an int"),
         (lambda: mil.load_cohort("a"), r"'store'\. Call it as load_cohort\(table, store, t"),
-        (lambda: mil.read_bag(7), r"read_bag: path is a path or a text; got 7, an int"),
-        (lambda: features.write_bag("x.h5", "bag"), r"bag is a Bag; got 'bag'.*read_bag\(path\)"),
+        (lambda: mil.read_bag(7), r"read_bag: path must be a path or a text; got 7, an int"),
+        (lambda: features.write_bag("x.h5", "bag"), r"bag must be a Bag; got 'bag'.*read_bag\(path\)"),
         (lambda: mil.extract("a", out="b", recipe=RECIPE, worker=2), r"no option 'worker'.*workers"),
-        (lambda: features.extract("a", "b", recipe="c"), r"extract: recipe is a Recipe or .*; got 'c'"),
-        (lambda: features.extract("a", "b", recipe=RECIPE, workers="2"), "workers is a whole number"),
+        (lambda: features.extract("a", "b", recipe="c"), r"extract: recipe must be a Recipe or .*; got 'c'"),
+        (lambda: features.extract("a", "b", recipe=RECIPE, workers="2"), "workers must be a whole number"),
         (lambda: mil.list_models(3), r"list_models: too many positional arguments"),
-        (lambda: mil.split_cases(["a"], ["b"], 5, None), r"sites is a list of texts; got 5"),
-        (lambda: mil.Run("x", {}, {}).explain(3), r"Run\.explain: slide is a text; got 3, an int"),
-        (lambda: mil.Run("x", {}, {}).evaluate("exact"), r"settings is a JudgeSettings or None; got 'exact'"),
+        (lambda: mil.split_cases(["a"], ["b"], 5, None), r"sites must be a list of texts; got 5"),
+        (lambda: mil.Run("x", {}, {}).explain(3), r"Run\.explain: slide must be a text; got 3, an int"),
+        (lambda: mil.Run("x", {}, {}).evaluate("exact"), r"must be a JudgeSettings or None; got 'exact'"),
     ],
 )  # fmt: skip
 def test_an_argument_of_another_type_is_refused_with_the_remedy(call, message):
@@ -50,15 +53,15 @@ def test_an_argument_of_another_type_is_refused_with_the_remedy(call, message):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: mil.FitSettings(epochs="2"), FitError, "epochs is a whole number; got '2', a str"),
-        (lambda: mil.FitSettings(width=1.5), FitError, "width is a whole number; got 1.5, a float"),
-        (lambda: mil.FitSettings(seeds=True), FitError, "seeds is a whole number; got True, a bool"),
-        (lambda: mil.FitSettings(dropout="x"), FitError, "dropout is a number; got 'x', a str"),
-        (lambda: mil.FitSettings(clinical=(1,)), FitError, "clinical is a tuple of texts; got"),
-        (lambda: mil.SplitSettings(repeats="3"), CohortError, "repeats is a whole number; got '3'"),
-        (lambda: mil.SplitSettings(folds=2.5), CohortError, "folds is a text; got 2.5, a float"),
-        (lambda: mil.Recipe(mpp="0.5"), features.FeaturesError, "mpp is a number; got '0.5', a str"),
-        (lambda: mil.JudgeSettings(coverage=None), mil.PredictionsError, "coverage is a number; got None"),
+        (lambda: mil.FitSettings(epochs="2"), FitError, "epochs must be a whole number; got '2', a str"),
+        (lambda: mil.FitSettings(width=1.5), FitError, "width must be a whole number; got 1.5, a float"),
+        (lambda: mil.FitSettings(seeds=True), FitError, "seeds must be a whole number; got True, a bool"),
+        (lambda: mil.FitSettings(dropout="x"), FitError, "dropout must be a number; got 'x', a str"),
+        (lambda: mil.FitSettings(clinical=(1,)), FitError, "clinical must be a tuple of texts; got"),
+        (lambda: mil.SplitSettings(repeats="3"), CohortError, "repeats must be a whole number; got '3'"),
+        (lambda: mil.SplitSettings(folds=2.5), CohortError, "folds must be a text; got 2.5, a float"),
+        (lambda: mil.Recipe(mpp="0.5"), features.FeaturesError, "mpp must be a number; got '0.5', a str"),
+        (lambda: mil.JudgeSettings(coverage=None), mil.PredictionsError, "must be a number; got None"),
     ],
 )  # fmt: skip
 def test_a_setting_of_another_type_is_refused(make, error, message):

@@ -78,9 +78,9 @@ def test_an_archive_that_may_have_places_says_both_remedies(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"X": FEATURES, "bag": INDEX[:-1]}, "do not belong together"),
-        ({"X": FEATURES[0], "bag": INDEX}, "do not belong together"),
-        ({"X": FEATURES[:0], "bag": INDEX[:0]}, "do not belong together"),
+        ({"X": FEATURES, "bag": INDEX[:-1]}, "have different lengths"),
+        ({"X": FEATURES[0], "bag": INDEX}, "have different lengths"),
+        ({"X": FEATURES[:0], "bag": INDEX[:0]}, "have different lengths"),
         ({"X": FEATURES * np.nan, "bag": INDEX}, "not all finite numbers"),
         ({"X": FEATURES.astype(str), "bag": INDEX}, "not all finite numbers|cannot be read"),
         ({"Z": FEATURES, "bag": INDEX}, "means features"),

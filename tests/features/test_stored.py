@@ -75,9 +75,9 @@ def test_a_value_gets_the_type_of_its_setting(value, hint, typed):
 @pytest.mark.parametrize(
     ("value", "hint", "message"),
     [
-        (True, int, "n is a whole number; got True"),
-        (True, tuple[int, ...], "n is a list of whole numbers; got True"),
-        ("x", float, "n is a number; got 'x'"),
+        (True, int, "n must be a whole number; got True"),
+        (True, tuple[int, ...], "n must be a list of whole numbers; got True"),
+        ("x", float, "n must be a number; got 'x'"),
     ],
 )
 def test_a_value_of_another_type_is_refused(value, hint, message):

@@ -270,5 +270,5 @@ def _check_same_outcomes(
         more = f", and {len(differing) - 1} more differ" * (len(differing) > 1)
         raise PredictionsError(
             f"Case {case} has time {time:g} and event {event:d} in {names[0]}, but time {other_time:g} and "
-            f"event {other_event:d} in {names[1]}{more}. Mend the outcomes."
+            f"event {other_event:d} in {names[1]}{more}. Correct the outcomes."
         )

@@ -376,7 +376,7 @@ def test_a_mask_of_another_image_and_a_damaged_image_are_seen(tmp_path):
     rows = listed(tmp_path)
     assert rows["CT"].mask.name == "CT_mask.nii.gz"
     assert rows["T1"].mask is None
-    assert "T1.nii.gz is an Analyze file or none of NIfTI" in rows["T1"].problems[0]
+    assert "T1.nii.gz is an Analyze file, not NIfTI" in rows["T1"].problems[0]
 
 
 SLICES = np.zeros((3, 4, 5), np.int16)

@@ -68,7 +68,7 @@ def test_one_of_several_labels_is_asked_for(tmp_path, volume):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (labels(np.float32) * 0.7, r"no labels, from 0 to 0\.7"),
+        (labels(np.float32) * 0.7, r"values from 0 to 0\.7, which look like"),
         (labels() * 0, "is empty"),
     ],
 )

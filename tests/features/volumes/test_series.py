@@ -181,7 +181,7 @@ def test_a_tilted_gantry_is_an_error_with_its_angle(tmp_path):
         file.ImagePositionPatient = [-10, 20 + index, 5 + 3 * index]
 
     message = refusal(series(tmp_path, VALUES, change=tilt))
-    assert "1.000 mm aside" in message
+    assert "shifted by 1.000 mm from" in message
     assert "18.4 degrees" in message
 
 
@@ -257,7 +257,7 @@ def test_slices_turned_in_their_plane_are_counted(tmp_path):
         (lambda f: setattr(f, "PixelSpacing", [-1.0, 1.0]), "PixelSpacing is -1 by 1 mm"),
         (lambda f: setattr(f, "ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), "localiser"),
         (lambda f: setattr(f, "ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "mosaic"),
-        (lambda f: setattr(f, "SamplesPerPixel", 3), "colour picture"),
+        (lambda f: setattr(f, "SamplesPerPixel", 3), "colour image"),
         (lambda f: setattr(f, "NumberOfFrames", 4), "4 frames without a place"),
         (lambda f: setattr(f, "ModalityLUTSequence", [Dataset()]), "Modality LUT Sequence"),
         (lambda f: setattr(f, "RescaleSlope", 0), "RescaleSlope is 0"),

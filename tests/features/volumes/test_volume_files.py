@@ -81,12 +81,12 @@ def patched(path, *patches):
 def test_two_places_of_one_file_are_an_error_in_mm(tmp_path):
     path = written(tmp_path / "a.nii.gz", image())
     patched(path, (252, "2h", 1, 1), (268, "f", 17.5))  # qoffset_x; it was 10
-    assert "qform and its sform are up to 7.50 mm apart" in refusal(path)
+    assert "qform and an sform that disagree by up to 7.50 mm" in refusal(path)
 
 
 def test_a_flipped_qform_is_an_error(tmp_path):
     path = patched(written(tmp_path / "a.nii.gz", image()), (252, "2h", 1, 1), (256, "3f", 0, 0, 0))
-    assert "states two places" in refusal(path)
+    assert "qform and an sform that disagree by" in refusal(path)
 
 
 @pytest.mark.parametrize("codes", [(1, 0), (0, 1), (1, 1), (2, 1)])
@@ -102,7 +102,7 @@ def test_a_file_without_a_place_is_an_error(tmp_path):
 
 def test_an_analyze_file_is_an_error(tmp_path):
     path = patched(written(tmp_path / "a.nii.gz", image()), (344, "4s", b"\0\0\0\0"))
-    assert "which side is left" in refusal(path) or "cannot be read" in refusal(path)
+    assert "left and right" in refusal(path) or "cannot be read" in refusal(path)
 
 
 def test_time_series_colours_and_pictures_are_refused(tmp_path):
@@ -181,7 +181,7 @@ def test_an_nrrd_without_a_space_is_an_error(tmp_path):
     head, _, data = path.read_bytes().partition(b"\n\n")
     lines = [line for line in head.split(b"\n") if not line.startswith((b"space", b"kinds"))]
     path.write_bytes(b"\n".join([*lines, b"spacings: 1 1 3"]) + b"\n\n" + data)
-    assert "which side is left" in refusal(path)
+    assert "left and right" in refusal(path)
 
 
 def test_a_sheared_file_is_an_error(tmp_path):

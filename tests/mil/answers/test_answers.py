@@ -277,6 +277,20 @@ def test_two_inputs_of_one_name_and_missing_files(predictor, tmp_path):
     assert "there is no such file" in str(new.unusable["no"])
 
 
+def test_answers_are_short_in_a_notebook(predictor):
+    answers = predict_slides(predictor, slides_of(made_bag("a"), made_bag("b")))
+    assert repr(answers) == f"Answers({predictor.model} of {predictor.title}: 2 slides, 2 cases)"
+
+
+def test_a_folder_of_bags_is_called_one(predictor, tmp_path):
+    write_bag(tmp_path / "bags.v2" / "b.h5", made_bag("b"))
+    new = gather_slides(predictor, NewInputs(inputs=(tmp_path / "bags.v2",)), tmp_path / "out")
+    [problem] = new.unusable.values()
+    assert f"a folder of bags. Name the bags themselves, such as {tmp_path}/bags.v2/b.h5." in str(
+        problem
+    )
+
+
 def test_the_best_model_is_taken_and_named(run):
     predictor = predictor_of_run(run)
     assert predictor.model in ("majority", "abmil")

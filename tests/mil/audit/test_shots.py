@@ -244,8 +244,8 @@ def test_an_outcome_without_classes_is_refused(cohort, tmp_path, task):
     [
         ({"shots": (0, 2)}, "numbers of cases per class from 1; got 0, 2"),
         ({"shots": ()}, "numbers of cases per class from 1"),
-        ({"draws": 0}, "draws is at least 1; got 0"),
-        ({"folds": "1"}, "folds is a number from 2"),
+        ({"draws": 0}, "draws must be at least 1; got 0"),
+        ({"folds": "1"}, "folds must be at least 2"),
         ({"seed": -1}, "seed is from 0"),
     ],
 )

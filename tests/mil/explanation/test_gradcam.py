@@ -136,7 +136,7 @@ def test_network_without_map_or_tokens_is_refused():
             return tokens[:, 0]
 
     backbone = replace(small("resnet18"), module=PooledFeatures(Flat()))
-    with pytest.raises(FitError, match="neither a map nor a last block of tokens"):
+    with pytest.raises(FitError, match="no feature map or token block"):
         tile_maps(untrained("abmil", dim=backbone.dim), backbone, TILES)
 
 

@@ -354,9 +354,9 @@ def test_names_that_cannot_be_are_said(collection, fetch_series, tmp_path):
         FetchError, match=r"no collection 'made_sarkoma'\. Did you mean 'made_sarcoma'"
     ):
         fetch_series("Made Sarkoma")
-    with pytest.raises(FetchError, match="max_cases is at least 1; got 0"):
+    with pytest.raises(FetchError, match="max_cases must be at least 1; got 0"):
         fetch_series("made_sarcoma", max_cases=0)
-    with pytest.raises(FetchError, match="slides_per_case is at least 1; got -1"):
+    with pytest.raises(FetchError, match="slides_per_case must be at least 1; got -1"):
         fetch_series("made_sarcoma", slides_per_case=-1)
     with pytest.raises(FetchError, match="cannot be read"):
         fetch_idc("made_sarcoma", tmp_path, index=tmp_path / "absent.csv")

@@ -271,7 +271,7 @@ def test_last_block_of_vgg_is_its_fully_connected_layers(tmp_path, monkeypatch):
 def test_numbers_beyond_half_precision_are_refused(tmp_path, monkeypatch):
     until = TileClassifier.until
     monkeypatch.setattr(TileClassifier, "until", lambda *args: until(*args) * 1e6)
-    with pytest.raises(FitError, match=r"beyond half precision.* Set augment to flips"):
+    with pytest.raises(FitError, match=r"overflow half precision.* Set augment to flips"):
         tune(lessons(tmp_path / "tiles"), tmp_path / "out", OFF)
 
 

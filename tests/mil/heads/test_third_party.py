@@ -168,7 +168,9 @@ def test_run_whose_package_is_gone_is_still_read(finished, table, tmp_path):
     assert loadable_models(run.models) == ["mean"]
     page = " ".join(run.write_report().read_text().split())
     assert "deep cannot be loaded here, so the page shows none of its maps. No model" in page
-    assert run.explain("s0").scores.method
+    explanation = run.explain("s0")
+    assert repr(explanation).startswith(f"Explanation({explanation.method.name} of s0: ")
+    assert len(repr(explanation)) < 400
     assert {layer.model for layer in list_layers(run.models, run.settings.fit)} == {"mean"}
     with pytest.raises(UnknownModel, match="No model 'deep'"):
         run.explain("s0", model="deep")

@@ -227,9 +227,9 @@ def test_inner_cases_are_judged_by_the_loss_asked_for():
     ("options", "message"),
     [
         ({"loss": "hinge"}, "loss is cross-entropy or focal; got 'hinge'"),
-        ({"label_smoothing": 1.0}, r"label_smoothing is a fraction in \[0, 1\); got 1.0"),
-        ({"label_smoothing": math.nan}, "label_smoothing is a fraction"),
-        ({"focal_gamma": -1.0}, "focal_gamma is 0 or more; got -1.0"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be a fraction in \[0, 1\); got 1.0"),
+        ({"label_smoothing": math.nan}, "label_smoothing must be a fraction"),
+        ({"focal_gamma": -1.0}, "focal_gamma must be 0 or more; got -1.0"),
         ({"loss": "focal", "label_smoothing": 0.1}, "label_smoothing 0.1 belongs to cross-entropy"),
     ],
 )

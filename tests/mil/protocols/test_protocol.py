@@ -150,11 +150,14 @@ def test_what_is_no_change_is_refused(change, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("extract.max_tiles=many", "extract.max_tiles is a whole number; got 'many'"),
-        ("fit.epochs=1.5", "fit.epochs is a whole number; got 1.5"),
-        ("fit.seeds=true", "fit.seeds is a whole number; got True"),
-        ("arms.mpp=abc", "arms.mpp is a number; got 'abc'"),
-        ("finetune.hold_out_tiles=few", "finetune.hold_out_tiles is a whole number; got 'few'"),
+        ("extract.max_tiles=many", "extract.max_tiles must be a whole number; got 'many'"),
+        ("fit.epochs=1.5", "fit.epochs must be a whole number; got 1.5"),
+        ("fit.seeds=true", "fit.seeds must be a whole number; got True"),
+        ("arms.mpp=abc", "arms.mpp must be a number; got 'abc'"),
+        (
+            "finetune.hold_out_tiles=few",
+            "finetune.hold_out_tiles must be a whole number; got 'few'",
+        ),
         ("extract.backbone=vgg19", r"Write arms\.backbone=vgg19"),
     ],
 )

@@ -208,7 +208,7 @@ def test_useless_features_are_left_out_with_the_reason(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
-        ([["a", 1], ["a", 2]], ["case", MEAN], r"line 3: a has a row in line 2 too"),
+        ([["a", 1], ["a", 2]], ["case", MEAN], r"line 3: a has a row on line 2 already"),
         ([["a", 1], ["A ", 2]], ["case", MEAN], "spel"),
         (
             [["a", 1], ["b", "high"]],

@@ -73,4 +73,4 @@ def test_a_slide_in_the_segmenters_place_is_named(trained, study):
     assert "Name a segmenter, then the slides" in str(done.exception)
     done = run("segment", "train", folder / "t.csv", "--folds", "1", "--slides", folder,
                "--annotations", folder, "--out", folder / "x")  # fmt: skip
-    assert "--folds is a number from 2, or none; got '1'" in str(done.exception)
+    assert "--folds must be at least 2, or none; got '1'" in str(done.exception)

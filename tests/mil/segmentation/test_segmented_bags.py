@@ -1,4 +1,4 @@
-"""Bags of what a segmenter calls tumour: extracted, or selected from bags of tissue, and never leaking."""
+"""Bags of what a segmenter marks as tumour: extracted, or selected from bags of tissue, and never leaking."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -78,7 +78,9 @@ def test_a_slide_without_tumour_fails_by_itself(stores, study, tmp_path):
     files = [study.folder / "slides" / f"case-{number}.tiff" for number in (6, 1)]
     result = extract_jobs(jobs_of_paths(files, settings), RECIPE, tmp_path / "store", workers=1)
     assert {o.slide: o.status for o in result.outcomes} == {"case-6": "failed", "case-1": "done"}
-    assert "60% what the segmenter calls tumour. Look at what it finds" in result.failed[0].reason
+    assert (
+        "60% what the segmenter marks as tumour. Look at what it finds" in result.failed[0].reason
+    )
 
 
 @pytest.mark.parametrize("other", [{"annotations": "a"}, {"coordinates": "b"}])

@@ -173,7 +173,7 @@ def test_a_slide_in_which_nothing_is_found_keeps_its_tissue_and_is_named(
         PLAN, NewRun(path=tmp_path / "run"), Computing(notify=notes.append)
     )
     assert any(
-        "case-3: no tile lies in what the segmenter of a fold calls tumour" in n for n in notes
+        "case-3: no tile lies in what the segmenter of a fold marks as tumour" in n for n in notes
     )
     whole = read_bag(tissue / "store" / "case-3.h5")
     assert result.run.bag("case-3").data_sha256 == whole.data_sha256

@@ -99,7 +99,7 @@ def test_a_file_gives_the_same_map_and_knows_its_cases(segmenter, slides, tmp_pa
 
 @pytest.fixture(scope="session")
 def knowing(segmenter, slides):
-    """The segmenter, which knows what it calls tumour on its own slides."""
+    """The segmenter, which knows what it marks as tumour on its own slides."""
     return with_reference(segmenter, slides)
 
 

@@ -237,7 +237,7 @@ def test_model_of_survival_gives_no_probabilities_of_classes_nor_one_of_classes_
             {"task": "survival", "label_smoothing": 0.1},
             "label_smoothing 0.1 belongs to cross-entropy",
         ),
-        ({"intervals": 0}, "intervals is at least 1; got 0"),
+        ({"intervals": 0}, "intervals must be at least 1; got 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):
