@@ -300,7 +300,7 @@ def test_the_real_list_of_tcga_sarc_has_its_254_cases(realdata):
 
 
 def test_the_public_name_checks_its_arguments(fetch):
-    with pytest.raises(mil.SarcomilError, match="seed is a whole number"):
+    with pytest.raises(mil.SarcomilError, match="seed must be a whole number"):
         mil.fetch_gdc("TCGA-SARC", fetch.out, seed="one")
     with pytest.raises(mil.SarcomilError, match="no option 'mirror'"):
         mil.fetch_gdc("TCGA-SARC", fetch.out, mirror="http://x")
