@@ -102,7 +102,9 @@ def test_what_cannot_be_done_is_refused(tables):
         evaluate(EvaluateOptions(inputs=(table,), out=tables / "run"))
     with pytest.raises(RunError, match="not a run folder"):
         evaluate(EvaluateOptions(inputs=(tables / "run",)))
-    with pytest.raises(UsageError, match=r"No model .dsmil.\. Did you mean .abmil.\? Known: abmil, votes"):
+    with pytest.raises(
+        UsageError, match=r"No model .dsmil.\. Did you mean .abmil.\? Known: abmil, votes"
+    ):
         evaluate(EvaluateOptions(inputs=(table,), models=("dsmil",)))
     with pytest.raises(PredictionsError, match="between 0 and 1"):
         EvaluateOptions(inputs=(table,), prevalence=("c1=30",))
