@@ -249,10 +249,12 @@ def _show_result(result: "ProtocolResult") -> None:
             for row in result.rows()
         ],
     )
+    n_pairs = len(result.pairs)
     for pair in result.pairs:
         say(
             f"{pair.first} against {pair.second}, case by case: {pair.only_first} cases right in the first "
-            f"only, {pair.only_second} in the second only; exact McNemar {state_p(pair.p)}."
+            f"only, {pair.only_second} in the second only; exact McNemar {state_p(pair.p)}"
+            + (f", {state_p(pair.p_holm)} over the {n_pairs} pairs." if n_pairs > 1 else ".")
         )
     for sentence in result.limitations():
         warn(sentence)

@@ -18,7 +18,7 @@ from features.extraction.identity import source_sha256
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_paths
 from features.progress import Progress
 from features.recipe import ALWAYS_EXCLUDED, Recipe
-from features.regions.drawing import PREDICTED, note_exclusions
+from features.regions.drawing import is_predicted, note_exclusions
 from features.regions.placement import note_reach
 from features.summary import listed
 
@@ -180,11 +180,7 @@ def extract_jobs(
 
 def _note_predicted(outcomes: Sequence[Outcome]) -> list[str]:
     """A remark on regions that a segmenter drew: a drawing does not say which cases that has seen."""
-    slides = {
-        outcome.slide
-        for outcome in outcomes
-        if any(name.endswith(f": {PREDICTED}") for name in outcome.classes)
-    }
+    slides = {outcome.slide for outcome in outcomes if any(map(is_predicted, outcome.classes))}
     if not slides:
         return []
     return [

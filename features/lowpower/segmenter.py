@@ -81,6 +81,7 @@ class SegmenterCard:
         settings: of training.
         evaluation: how good it is on cases it has not seen, as plain values; empty if that was not measured.
         reference_cases: case of each slide in ``Segmenter.reference``.
+        copy_of: fingerprint of the segmenter that this is a copy of, without names; empty for an original.
         mpp: micrometres per pixel that it looks at.
     """
 
@@ -95,6 +96,7 @@ class SegmenterCard:
     settings: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     reference_cases: tuple[str, ...] = ()
+    copy_of: str = ""
     mpp: float = MAP_MPP
 
     @property
@@ -274,14 +276,15 @@ def load_segmenter(path: Path | str, device: str = "cpu") -> Segmenter:
 
 
 def read_segmenter_card(path: Path | str) -> tuple[SegmenterCard, str]:
-    """What a segmenter is, and the fingerprint of the whole, which bags made with it record.
+    """What a segmenter is, and its fingerprint, which bags made with it record; a copy has the original's.
 
     Raises:
         FeaturesError: the file is missing, is no segmenter, or was changed after saving.
     """
     path = Path(path)
     facts, _ = _read_sealed(path)
-    return _card_of(path, facts), str(facts["sha256"])
+    card = _card_of(path, facts)
+    return card, card.copy_of or str(facts["sha256"])
 
 
 def _read_sealed(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -322,6 +325,7 @@ def _card_of(path: Path, facts: Mapping[str, Any]) -> SegmenterCard:
             settings=facts["settings"],
             evaluation=facts["evaluation"],
             reference_cases=tuple(facts.get("reference_cases", ())),
+            copy_of=str(facts.get("copy_of", "")),
             mpp=float(facts["mpp"]),
         )
     except (KeyError, TypeError, ValueError) as error:

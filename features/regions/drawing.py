@@ -18,6 +18,13 @@ from features.errors import AnnotationError
 Region = Polygon | MultiPolygon
 UNCLASSIFIED = "(unclassified)"
 PREDICTED = "Predicted"  # of a region that a segmenter drew: derived from the class it has learnt
+
+
+def is_predicted(class_name: str) -> bool:
+    """Whether a class of annotations says that a segmenter drew them."""
+    return class_name.endswith(f": {PREDICTED}")
+
+
 MAX_COORDINATE_PX = 1e9  # no slide is as large; beyond it, areas are no longer exact to a pixel
 NOTABLE_CHANGE = 0.01  # a repair that changes an area by more than this fraction is reported
 

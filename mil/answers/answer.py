@@ -8,7 +8,14 @@ import numpy as np
 
 from features.bags.bag import Bag
 from features.errors import NoTiles
-from mil.answers.predictor import UNPROMISED, Fit, Predictor
+from mil.answers.predictor import (
+    OTHER_REGION,
+    OUTLINE,
+    OUTLINED,
+    UNPROMISED,
+    Fit,
+    Predictor,
+)  # fmt: skip
 from mil.data.names import patient_of
 from mil.errors import FitError
 from mil.likeness.reference import describe
@@ -142,6 +149,8 @@ def relation_of(predictor: Predictor, slides: Sequence[NewSlide]) -> Relation:
     word = "no" if known else "unknown"
     if len(fits) < len(predictor.fits):
         word = "out of fold" if fits else "yes"
+    if word == "out of fold" and any(slide.mask == OUTLINE for slide in slides):
+        word = "unknown"  # an outline does not say which cases its segmenter has seen
     seen = any(_seen_by_maker(predictor, slide.bag, known, slide.case) for slide in slides)
     return Relation(
         known=known,
@@ -174,11 +183,12 @@ def answer_slide(predictor: Predictor, new: NewSlide, relation: Relation) -> tup
         if problem := _unreadable(bag):
             return replace(row, reason=problem), bag
         bag, how = predictor.suit(bag)
+        how = how or OUTLINED * (new.mask == OUTLINE)
         notes = [*([how] if how else []), *relation.notes]
         notes += _identity_notes(predictor, new, bag)
         row = replace(row, notes=tuple(notes))
         if predictor.reads_tiles:
-            row = _compared(row, predictor, bag, relation, same_region=not how)
+            row = _compared(row, predictor, bag, relation, same_region=how != OTHER_REGION)
             row = _with_mask(row, new.segmented)
             if row.reason:
                 return row, bag

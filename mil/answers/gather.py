@@ -9,8 +9,10 @@ from features.bags.bag import Bag, read_bag
 from features.errors import AnnotationError, AnnotationMissing, BagError, SarcomilError
 from features.progress import Progress
 from features.recipe import SEGMENTED, VOLUME
+from features.regions.annotations import read_annotations
+from features.regions.drawing import is_predicted
 from features.slides.names import slide_name
-from mil.answers.predictor import Predictor
+from mil.answers.predictor import OUTLINE, Predictor
 from mil.errors import FitError, RunError
 from mil.runs.inputs import check_region, extract_slides, misfit
 from mil.segmentation.application import AppliedSlide, apply_segmenter
@@ -160,7 +162,7 @@ def _extract(
         paths,
         dict(predictor.recipe) | ({"weights": packed.name} if packed else {}),
         folder,
-        annotations=new.annotations if mask == ANNOTATIONS else None,
+        annotations=new.annotations if mask in (ANNOTATIONS, OUTLINE) else None,
         segmenter=new.segmenter if mask == SEGMENTER else None,
         weights=str(packed) if packed else new.weights,
         slide_mpp=new.slide_mpp,
@@ -254,10 +256,19 @@ def _choose_mask(predictor: Predictor, new: NewInputs, path: Path) -> str:
     if new.annotations is not None:
         job = SlideJob(slide=slide_name(path.name), files=(path,), annotations=new.annotations)
         with suppress(AnnotationMissing):
-            job.annotation()
-            return ANNOTATIONS
+            file = job.annotation()
+            return OUTLINE if file and _drawn_by_segmenter(file) else ANNOTATIONS
         return SEGMENTER if new.segmenter else ANNOTATIONS  # which then fails by name
     return SEGMENTER if new.segmenter else ALL_TISSUE
+
+
+def _drawn_by_segmenter(file: Path) -> bool:
+    """Whether a class of an annotation says so; one that cannot be read fails later, by name."""
+    try:
+        classes = read_annotations(file).histogram()
+    except AnnotationError:
+        return False
+    return any(is_predicted(name) for name in classes)
 
 
 def _mask_note(predictor: Predictor, new: NewInputs, mask: str) -> str:

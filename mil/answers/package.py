@@ -75,7 +75,11 @@ def write_package(
         RunError: the folder exists.
         FeaturesError: the file is no segmenter.
     """
-    from features.lowpower.segmenter import load_segmenter, save_segmenter  # with every backbone
+    from features.lowpower.segmenter import (  # with every backbone
+        load_segmenter,
+        read_segmenter_card,
+        save_segmenter,
+    )  # fmt: skip
 
     if out.exists():
         raise RunError(f"{out} exists. Name a new folder for the package.")
@@ -100,12 +104,13 @@ def write_package(
         save_reference(out / REFERENCE, predictor.reference)
     if note := _write_backbone(predictor.recipe, out / BACKBONE):
         notes.append(note)
-    if finder is not None:
+    if finder is not None and segmenter is not None:
         known = tuple(map(predictor.hide, finder.card.trained_on))
         like = tuple(map(predictor.hide, finder.card.reference_cases))
         nameless = replace(
-            finder.card, trained_on=known, reference_cases=like, evaluation={}, settings={}
-        )
+            finder.card, trained_on=known, reference_cases=like, evaluation={}, settings={},
+            copy_of=read_segmenter_card(segmenter)[1],
+        )  # fmt: skip
         save_segmenter(out / SEGMENTER, replace(finder, card=nameless))
     write_atomic(out / CARD, card.to_markdown(notes))
     others = [path for name in OTHERS if (path := out / name).is_file()]

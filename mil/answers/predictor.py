@@ -36,6 +36,11 @@ BY_SEGMENTER = "The model learnt from drawn tumour; a segmenter drew this: nothi
 OTHER_SEGMENTER = (
     "Another segmenter than that of the training slides chose the tiles: nothing is promised."
 )
+OUTLINE = "outline of a segmenter"  # a mask: of an annotation whose classes say that
+OUTLINED = (
+    "A segmenter drew this outline, and it does not say which cases that has seen: nothing is promised. Once "
+    "you have corrected it, give it the class of a drawing in QuPath."
+)
 OTHER_REGION = (
     "Tiles were chosen in another way than those of training slides: nothing is promised."
 )
@@ -43,7 +48,7 @@ NO_PICTURES = (
     "No pictures of the training slides are known: one that was scanned again, or saved again with loss, is "
     "not recognised."
 )
-UNPROMISED = (ALL_TISSUE, BY_SEGMENTER, OTHER_SEGMENTER, OTHER_REGION)
+UNPROMISED = (ALL_TISSUE, BY_SEGMENTER, OTHER_SEGMENTER, OUTLINED, OTHER_REGION)
 SAME_WEIGHTS = {"weights"}  # the name of their file; what they are, weights_sha256 tells
 
 

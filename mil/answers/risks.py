@@ -117,7 +117,8 @@ class RiskReader(Reader):
             limits = wilson(rank * n, n)
             decided = not limits.low <= 0.5 <= limits.high
         half = HALVES[rank > 0.5]
-        return Reading(values | {"rank": rank}, half, (half,) if decided else HALVES)
+        values |= {"rank": rank}
+        return Reading(values, half, (half,)) if decided else Reading(values, "", HALVES)
 
     def _rank(self, answers: Sequence[FitAnswer], left_out: Collection[str]) -> tuple[float, int]:
         """The share of known cases with a lower risk, one half if none can be compared; and their number."""

@@ -60,7 +60,7 @@ class Protocol:
         from_source: what the source says of each ``section.setting`` it states.
         chosen_here: why each other ``section.setting`` was chosen so.
         arms: in the order they are run.
-        compare: two arms to test against each other, case by case; may be empty.
+        compare: arms to test against each other, each pair case by case; may be empty.
         questions: by name, which labels of a table make up each class; the first is the positive one.
         defects: what does not fit together in the printed figures, in sentences.
         changed: each ``section.setting`` that a user has changed, with its new value.

@@ -212,18 +212,17 @@ def _facts(
 def _compare_arms(
     new_run: NewRun, protocol: Protocol, arms: Sequence[ArmResult]
 ) -> tuple[tuple[PairTest, ...], str]:
-    """Write the predictions of all arms that test cases; test the two that the study compares.
+    """Write the predictions of all arms that test cases; test those that the study compares, pair by pair.
 
     Returns:
         The tests, and what so few cases could have shown.
     """
-    pair, tests, power = set(protocol.compare), [], ""
+    compared, tests, power = set(protocol.compare), [], ""
     for question, predictions in join_predictions(arms).items():
         name = f"predictions-{question}.csv" if question else PREDICTIONS
         write_predictions(new_run.path / name, predictions)
-        if pair and pair <= set(predictions.models):
-            answers = over_repeats(predictions)
-            tests += [t for t in compare(answers) if {t.first, t.second} == pair]
+        if len(shown := [name for name in predictions.models if name in compared]) > 1:
+            tests += compare(over_repeats(predictions).select(shown))
             power = str(power_of(predictions.table["case"].nunique()))
     return tuple(tests), power
 

@@ -12,11 +12,11 @@ from features.bags.bag import write_bag
 from features.errors import NoTiles
 from features.files.checksum import fingerprint
 from mil.answers.card import card_of_run
-from mil.answers.gather import NewInputs, NewSlides, gather_slides
+from mil.answers.gather import NewInputs, NewSlides, _choose_mask, gather_slides
 from mil.answers.maps import answer_map
 from mil.answers.package import open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
-from mil.answers.predictor import predictor_of_run
+from mil.answers.predictor import OUTLINE, predictor_of_run
 from mil.errors import CohortError, FitError, RunError
 from mil.evaluation.classification.recalibration import temperature
 from mil.explanation.default import default_scores
@@ -25,6 +25,7 @@ from mil.likeness.hidden import COST, hidden
 from mil.likeness.reference import SlideReference
 from mil.report.answers import write_answers
 from mil.segmentation.application import AppliedSlide
+from tests.features.making import box_ring, feature, write_geojson
 from tests.mil.made import made_bag, made_cohort
 from tests.mil.made_runs import make_run
 
@@ -181,6 +182,38 @@ def test_two_files_of_one_slide_and_regions_of_another_class_are_refused(run, pr
     answers = predict_slides(replace(predictor, fits=fits), slides_of(by_segmenter))
     assert not answers.slides[0].is_promised
     assert answers.promise.startswith("Nothing is promised")
+
+
+@pytest.mark.parametrize("region", ["segmented", "tissue", "coordinates"])
+def test_too_few_tiles_abstain_however_they_were_chosen(run, predictor, region):
+    """Where the region is one that the model may be shown; of other places, the number says nothing."""
+    drawn = {**run.recipe, "region": "annotations", "classes": ["Tumor"]}
+    fits = tuple(replace(f, model=replace(f.model, recipe=drawn)) for f in predictor.fits)
+    strict = replace(predictor.reference, n_tiles=np.full(len(predictor.reference.slides), 100.0))
+    few = made_bag("s", n_tiles=12, recipe={**drawn, "region": region, "classes": []})
+    [row] = predict_slides(replace(predictor, fits=fits, reference=strict), slides_of(few)).slides
+    told = "too few tiles: 12, where the smallest training slide has 100" in row.reason
+    assert told is (region != "coordinates")
+    assert (row.outcome == "abstained") is told or region == "coordinates"
+
+
+def test_the_outline_of_a_segmenter_that_comes_back_is_no_drawing(run, predictor, tmp_path):
+    slide = next(iter(run.cases))
+    new = slides_of(run.bag(slide))
+    [drawn] = predict_slides(predictor, replace(new, masks={slide: "annotations"})).slides
+    assert (drawn.trained_on, drawn.is_promised) == ("out of fold", True)
+    [row] = predict_slides(predictor, replace(new, masks={slide: OUTLINE})).slides
+    assert (row.trained_on, row.is_promised, row.values) == ("unknown", False, drawn.values)
+    assert any("give it the class of a drawing in QuPath" in note for note in row.notes)
+    tuned = replace(predictor, fits=tuple(
+        replace(f, model=replace(f.model, recipe={**run.recipe, "region": "annotations"}))
+        for f in predictor.fits
+    ))  # fmt: skip
+    for class_name, mask in (("Tumor", "annotations"), ("Tumor: Predicted", OUTLINE)):
+        ring = feature(box_ring(0, 0, 50, 50), classification=class_name)
+        write_geojson(tmp_path / "s.geojson", ring)
+        inputs = NewInputs(inputs=(), annotations=tmp_path)
+        assert _choose_mask(tuned, inputs, tmp_path / "s.svs") == mask
 
 
 def test_every_slide_and_every_case_has_a_row(predictor):

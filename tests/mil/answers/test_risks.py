@@ -39,7 +39,8 @@ def test_a_rank_near_one_half_is_undecided():
 
 def test_a_model_that_orders_nothing_decides_nothing():
     reader = RiskReader(known(orders=False))
-    assert reader.read(answers_of(5.0)).candidates == HALVES
+    reading = reader.read(answers_of(5.0))
+    assert (reading.candidates, reading.predicted) == (HALVES, "")
     assert "does not order risks better than guessing" in reader.promise()
 
 

@@ -255,6 +255,33 @@ def test_applying_writes_what_qupath_reads_and_one_broken_slide_stops_nothing(
     assert len(rows) == 3
 
 
+def test_a_corrected_outline_is_left_and_rows_of_earlier_calls_stay(study, segmenter, tmp_path):
+    first, second = jobs_of_paths([study.folder / "slides" / f"case-{n}.tiff" for n in (1, 2)])
+    apply_segmenter(segmenter, [first], tmp_path)
+    apply_segmenter(segmenter, [second], tmp_path)
+    with (tmp_path / "segments.csv").open() as file:
+        assert [row["slide"] for row in csv.DictReader(file)] == ["case-1", "case-2"]
+    outline = tmp_path / "case-1.geojson"
+    corrected = outline.read_text().replace("Predicted", "corrected")
+    outline.write_text(corrected)
+    for _ in range(2):  # and after that it is still known as changed
+        left, other = apply_segmenter(segmenter, [first, second], tmp_path)
+        assert outline.read_text() == corrected
+        assert "case-1.geojson was changed since it was written, and is left as it is." in left.note
+        assert other.note == ""
+    outline.unlink()
+    assert apply_segmenter(segmenter, [first], tmp_path)[0].note == ""
+    assert "Predicted" in outline.read_text()
+
+
+def test_a_copy_without_names_has_the_fingerprint_of_its_original(segmenter, tmp_path):
+    save_segmenter(tmp_path / "a.safetensors", segmenter)
+    _, original = read_segmenter_card(tmp_path / "a.safetensors")
+    card = replace(segmenter.card, trained_on=("x",), copy_of=original)
+    save_segmenter(tmp_path / "b.safetensors", replace(segmenter, card=card))
+    assert read_segmenter_card(tmp_path / "b.safetensors")[1] == original
+
+
 def blobs(seed, tissue_columns=60):
     """A map of smooth random tumour with holes, on 60 x 50 cells of 80.4 x 79.6 level-0 pixels."""
     rng = np.random.default_rng(seed)
