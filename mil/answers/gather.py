@@ -11,6 +11,7 @@ from features.progress import Progress
 from features.recipe import SEGMENTED, VOLUME
 from features.regions.annotations import read_annotations
 from features.regions.drawing import is_predicted
+from features.slides.find import slide_files
 from features.slides.names import slide_name
 from mil.answers.predictor import OUTLINE, Predictor
 from mil.errors import FitError, RunError
@@ -191,9 +192,7 @@ def _no_input(path: Path) -> str:
     """Why there is neither a bag nor a slide at a path; empty if there may be one."""
     if not path.exists():
         return f"{path}: there is no such file."
-    if path.is_dir() and (bags := sorted(path.glob(f"*{BAG}"))):
-        return f"{path}: a folder of bags. Name the bags themselves, such as {bags[0]}."
-    return ""
+    return f"{path}: a folder with neither bags ({BAG}) nor slides." if path.is_dir() else ""
 
 
 def _folder_of(mask: str, segmenter: Path | None) -> str:
@@ -232,17 +231,24 @@ def _write_outlines(
 
 
 def _by_name(inputs: Sequence[Path]) -> dict[str, Path]:
-    """The inputs by the name of their slide."""
+    """The inputs by the name of their slide, those of folders one by one, and each file once."""
     by_name: dict[str, Path] = {}
-    for path in inputs:
+    for path in (file for one in inputs for file in _files_of(one)):
         name = path.stem if path.suffix == BAG else slide_name(path.name)
         other = by_name.setdefault(name, path)
-        if other is not path:
+        if other != path and other.resolve() != path.resolve():
             raise RunError(
                 f"{other} and {path} are both called {name}. Name each bag or slide once; rename one of two "
                 "slides that share a name."
             )
     return by_name
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The bags or the slides of a folder; a folder with neither, or a file, is itself."""
+    if not path.is_dir():
+        return [path]
+    return sorted(path.glob(f"*{BAG}")) or [*slide_files(path)] or [path]
 
 
 def _choose_mask(predictor: Predictor, new: NewInputs, path: Path) -> str:

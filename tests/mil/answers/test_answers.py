@@ -315,13 +315,14 @@ def test_answers_are_short_in_a_notebook(predictor):
     assert repr(answers) == f"Answers({predictor.model} of {predictor.title}: 2 slides, 2 cases)"
 
 
-def test_a_folder_of_bags_is_called_one(predictor, tmp_path):
-    write_bag(tmp_path / "bags.v2" / "b.h5", made_bag("b"))
-    new = gather_slides(predictor, NewInputs(inputs=(tmp_path / "bags.v2",)), tmp_path / "out")
-    [problem] = new.unusable.values()
-    assert f"a folder of bags. Name the bags themselves, such as {tmp_path}/bags.v2/b.h5." in str(
-        problem
-    )
+def test_a_folder_gives_its_bags_and_a_file_counts_once(predictor, tmp_path):
+    for name in ("b", "a"):
+        write_bag(tmp_path / "bags.v2" / f"{name}.h5", made_bag(name, n_tiles=12))
+    (tmp_path / "nothing").mkdir()
+    inputs = (tmp_path / "bags.v2", tmp_path / "bags.v2" / "b.h5", tmp_path / "nothing")
+    new = gather_slides(predictor, NewInputs(inputs=inputs), tmp_path / "out")
+    assert (new.names, list(new.bags)) == (("a", "b", "nothing"), ["a", "b"])
+    assert "a folder with neither bags (.h5) nor slides" in str(new.unusable["nothing"])
 
 
 def test_the_best_model_is_taken_and_named(run):
