@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from features.recipe import VOLUME, recipe_parts
+from features.recipe import SEGMENTED, VOLUME, recipe_parts
 from mil.answers.predictor import Predictor
 from mil.evaluation.display import format_count
 from mil.runs.run import Run
+
+if TYPE_CHECKING:
+    from features.lowpower.segmenter import SegmenterCard
 
 INTENDED_USE = (
     "Research on slides like those it learnt from, by who knows the disease; not for diagnosis."
@@ -46,6 +49,7 @@ class Card:
         licence: of the encoder's weights.
         versions: of the libraries.
         finished: when the study was made.
+        segmenter: what finds the tumour of new slides, and how well; empty without one.
     """
 
     title: str
@@ -58,6 +62,7 @@ class Card:
     licence: str
     versions: str
     finished: str
+    segmenter: str = ""
     cases: tuple[str, ...] = ()
 
     def to_markdown(self, notes: Sequence[str] = ()) -> str:
@@ -69,6 +74,7 @@ class Card:
             ("Learnt from", self.learnt_from),
             ("Out of fold", self.performance or "not known: the model was trained on all cases"),
             ("Sets", self.promise),
+            *([("Segmenter", self.segmenter)] if self.segmenter else []),
             ("Licence of the encoder", self.licence),
             ("Versions", self.versions),
             ("Made", self.finished),
@@ -93,13 +99,40 @@ def card_of_run(run: Run, predictor: Predictor) -> Card:
         model=f"{predictor.model}, {format_count(len(predictor.fits), 'fit')}",
         input=_describe_input(recipe),
         learnt_from=f"{len(run.labels)} cases, {len(run.cases)} slides: "
-        + ", ".join(f"{label} {count}" for label, count in counts.items()),
+        + ", ".join(f"{label}: {count}" for label, count in counts.items()),
         performance=predictor.performance,
         promise=predictor.reader.promise(),
         licence=_licence(str(recipe.get("backbone", ""))),
         versions=", ".join(f"{name} {version}" for name, version in run.versions.items()),
         finished=run.finished,
     )
+
+
+def describe_segmenter(card: "SegmenterCard", model_region: str) -> str:
+    """What a segmenter is, how good it was on cases it had not seen, and what it does to the sets.
+
+    Args:
+        card: of the segmenter.
+        model_region: what the tiles of the model's training slides were laid over.
+    """
+    facts = [f"{card.kind}, encoder {card.network.name}, weights {card.weights}"]
+    facts.append(f"learnt from {format_count(len(card.trained_on), 'case')}")
+    of_method = card.evaluation.get("methods", {}).get(card.kind, {})
+    if dice := of_method.get("dice"):
+        facts.append(
+            f"Dice {dice['value']:.2f} ({dice['low']:.2f} to {dice['high']:.2f}) over "
+            f"{format_count(of_method['cases'], 'case')} that it had not seen"
+        )
+    else:
+        facts.append("how well it finds tumour was not measured")
+    licence = _licence(card.network.name)
+    text = f"{'; '.join(facts)}. Licence of its encoder: {licence}."
+    if model_region != SEGMENTED:
+        text += (
+            " The model learnt from drawn tumour, so that nothing is promised of slides whose tumour the "
+            "segmenter finds."
+        )
+    return text
 
 
 def _describe_input(recipe: Mapping[str, Any]) -> str:

@@ -19,9 +19,9 @@ from features.errors import BackboneError
 from features.files.atomic import write_atomic
 from features.files.checksum import fingerprint
 from features.files.parse import parse_json
-from features.recipe import SEGMENTED
+from features.recipe import SEGMENTED, recipe_parts
 from features.stored import check_version
-from mil.answers.card import Card
+from mil.answers.card import Card, describe_segmenter
 from mil.answers.predictor import Fit, Predictor, predictor_of_run
 from mil.answers.reading import reader_class
 from mil.data.reading import TableReading
@@ -105,6 +105,8 @@ def write_package(
     if note := _write_backbone(predictor.recipe, out / BACKBONE):
         notes.append(note)
     if finder is not None and segmenter is not None:
+        region = next(iter(recipe_parts(predictor.recipe))).get("region", "")
+        card = replace(card, segmenter=describe_segmenter(finder.card, str(region)))
         known = tuple(map(predictor.hide, finder.card.trained_on))
         like = tuple(map(predictor.hide, finder.card.reference_cases))
         nameless = replace(

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from features.backbones.network_recipe import NetworkRecipe
 from features.bags.bag import write_bag
 from features.errors import NoTiles
 from features.files.checksum import fingerprint
-from mil.answers.card import card_of_run
+from features.lowpower.segmenter import SegmenterCard
+from mil.answers.card import card_of_run, describe_segmenter
 from mil.answers.gather import NewInputs, NewSlides, _choose_mask, gather_slides
 from mil.answers.maps import answer_map
 from mil.answers.package import open_predictor, read_package, write_package
@@ -412,3 +414,22 @@ def test_a_model_of_columns_needs_the_table(run, tmp_path):
     [row] = predict_slides(predictor, slides_of(clinical.bag(slide)), table=clinical.rows()).slides
     assert np.isnan(row.unlike)
     assert row.has_values
+
+
+@pytest.mark.parametrize("region", ["annotations", "segmented"])
+def test_a_card_says_how_well_its_segmenter_finds_tumour(region):
+    recipe = NetworkRecipe(
+        name="tf_efficientnet_lite0.in1k", architecture="tf_efficientnet_lite0", input_px=224,
+        mean=(0.5,) * 3, std=(0.5,) * 3,
+    )  # fmt: skip
+    card = SegmenterCard(
+        kind="map", classes=("Tumor",), threshold=0.5, network=recipe, weights="pretrained",
+        weights_sha256="", trained_on=("a", "b"),
+        evaluation={"methods": {"map": {"dice": {"value": 0.93, "low": 0.9, "high": 0.95}, "cases": 13}}},
+    )  # fmt: skip
+    text = describe_segmenter(card, region)
+    assert (
+        "learnt from 2 cases; Dice 0.93 (0.90 to 0.95) over 13 cases that it had not seen" in text
+    )
+    assert ("nothing is promised" in text) is (region == "annotations")
+    assert "was not measured" in describe_segmenter(replace(card, evaluation={}), region)
