@@ -25,6 +25,14 @@ class PermuteOptions:
         metadata={"help": "Number of shuffles; at least 20 are needed to detect a leak."},
     )
     out: Path = field(metadata={"help": "Folder for the shuffles as JSON and CSV, and a picture."})
+    workers: int = field(
+        default=0,
+        metadata={
+            "help": "Number of fits at a time, one thread each; 0 is one per core where that saves time. The "
+            "results do not depend on it.",
+            "panel": "Computing",
+        },
+    )
     store: Path | None = field(default=None, metadata=MOVED_STORE)
     cohort: Path | None = field(default=None, metadata=MOVED_COHORT)
 
@@ -33,6 +41,8 @@ class PermuteOptions:
             raise UsageError(
                 f"--times must be a number of shuffles from 2; got {self.times}. Use 20."
             )
+        if self.workers < 0:
+            raise UsageError(f"--workers must be 0 or more; got {self.workers}. Use 0.")
 
 
 @verb(app, PermuteOptions, examples=["mil permute developed --times 20 --out permuted"])
@@ -46,16 +56,16 @@ def permute(options: PermuteOptions) -> None:
 
     writable(options.out)
     run = open_run(options.run, store=options.store, cohort=options.cohort)
-    if permute_and_show(run, options.out, options.times):
+    if permute_and_show(run, options.out, options.times, options.workers):
         raise SystemExit(1)
 
 
-def permute_and_show(run: "Run", out: Path, times: int) -> int:
+def permute_and_show(run: "Run", out: Path, times: int, workers: int = 0) -> int:
     """Run the shuffles and print what they show; the number of leaking models."""
     from cli.console import Bars, say
     from mil.api.judging import permute as permute_labels
 
-    tests = permute_labels(run, times, out, progress=Bars())
+    tests = permute_labels(run, times, out, workers=workers, progress=Bars())
     _show(run, tests, times, finetuned=run.settings.own_bags)
     say(f"Each shuffle: {out / 'permutation.csv'}. Picture: {out / 'permutation.png'}")
     return sum(test.leaks for test in tests)

@@ -217,7 +217,8 @@ def _compare_arms(
     Returns:
         The tests, and what so few cases could have shown.
     """
-    compared, tests, power = set(protocol.compare), [], ""
+    compared, power = set(protocol.compare), ""
+    tests: list[PairTest] = []
     for question, predictions in join_predictions(arms).items():
         name = f"predictions-{question}.csv" if question else PREDICTIONS
         write_predictions(new_run.path / name, predictions)
