@@ -459,7 +459,7 @@ def test_predictions_say_which_cases_the_backbone_has_seen(study, mil):
         (["finetune", "tiles", "--slide-mpp", "0.5", "--out", "x"], "give a table"),
         (["finetune", "cohort.csv", "--config", "tuning.toml", "--mpp", "0.5,1", "--out", "x"],
          "Set --mpp to one"),
-        (["finetune", "cohort.csv", "--config", "tuning.toml", "--epochs", "0", "--out", "x"], "epochs is"),
+        (["finetune", "cohort.csv", "--config", "tuning.toml", "--epochs", "0", "--out", "x"], "epochs must be"),
         (["finetune", "cohort.csv", "--config", "tuning.toml", "--augment", "off,zoom", "--out", "x"],
          "--augment is off and zoom at once"),
         (["finetune", "cohort.csv", "--config", "tuning.toml", "--backbone", "resnet18-hidden", "--out", "x"],
