@@ -236,7 +236,7 @@ def test_names_cannot_break_the_page(study, capsys):
 @pytest.mark.parametrize(
     ("arguments", "out"),
     [
-        (["--tiles-per-second", "0"], "--tiles-per-second is above 0"),
+        (["--tiles-per-second", "0"], "--tiles-per-second must be above 0"),
         (["--folds", "1"], "folds must be at least 2"),
         (["--mpp", "0.5,0.5"], "a scale is given twice"),
     ],

@@ -171,5 +171,8 @@ def test_beyond_the_grid_there_is_no_dose_and_the_share_is_known(tmp_path):
     assert (placed.values[3] == 0).all()
     assert share_beyond(Mask(np.ones(grid.shape, bool), grid), volume.grid) == pytest.approx(0.25)
     beside = Grid((1, 2, 2), (2.0, 2.0, 1.0), (2.0, 2.0, 50.0), np.eye(3))
-    with pytest.raises(VolumeError, match=r"RTDOSE lies 43\.0 mm beside"):
+    with pytest.raises(
+        VolumeError,
+        match=r"RTDOSE does not overlap the target grid, from which it is 43\.0 mm away",
+    ):
         resample(volume, beside)
