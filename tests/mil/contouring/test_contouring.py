@@ -395,7 +395,7 @@ def test_one_image_under_two_patients_is_refused(tmp_path, drawn):
                 origin=(5.0, 6.0, 7.0),
             )
 
-    with pytest.raises(LeakageError, match=r"q0 \(case q0\) and q2 \(case q2\) are one image"):
+    with pytest.raises(LeakageError, match=r"q0 \(case q0\) and q2 \(case q2\) are the same image"):
         made(tmp_path, 3, copy)
 
 

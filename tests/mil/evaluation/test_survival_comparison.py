@@ -316,7 +316,7 @@ def test_tables_of_other_cases_or_outcomes_are_refused():
         compare_survival_tables(fewer, first, ("old", "new"))
     later = table.assign(time=np.where(table["case"] == "c05", 3.5, table["time"]))
     with pytest.raises(
-        PredictionsError, match=r"Case c05 has time .* but time 3\.5 and event . in B\. Mend"
+        PredictionsError, match=r"Case c05 has time .* but time 3\.5 and event . in B\. Correct"
     ):
         compare_survival_tables(first, RiskPredictions(later))
 

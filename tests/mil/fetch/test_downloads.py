@@ -460,7 +460,7 @@ def test_a_folder_of_somebody_elses_files_is_refused(network, fetch, dry_run):
     for name in ("cohort.csv", "manifest.csv"):
         (fetch.out / name).write_text("case,slide\na,a\n")
     with pytest.raises(
-        FetchError, match=r"has files: cohort\.csv, manifest\.csv, slides\. Choose an"
+        FetchError, match=r"is not empty: cohort\.csv, manifest\.csv, slides\. Choose an"
     ):
         fetch(subtypes=["DF"], dry_run=dry_run)
     assert not network.requests
