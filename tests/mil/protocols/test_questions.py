@@ -97,7 +97,7 @@ def test_scales_are_changed_where_an_arm_has_several():
     two = with_changes(load_protocol("thiesen-sampler"), ["arms=Ewing: UNI, two scales"])
     with pytest.raises(ProtocolError, match=r"has one scale, so arms\.mpp would change nothing"):
         with_changes(two, ["arms.mpp=0.4"])
-    with pytest.raises(ProtocolError, match=r"arms\.scales is"):
+    with pytest.raises(ProtocolError, match=r"arms\.scales must be a list"):
         with_changes(two, ["arms.scales=fine,coarse"])
 
 
