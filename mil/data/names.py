@@ -72,15 +72,15 @@ def patient_of(name: str) -> str:
 def normalised(name: str) -> str:
     """A name without what the eye does not tell apart, or a hand writes now so and now otherwise.
 
-    Equal numbers are one name: 7, 007 and 7.0, P7 and P07. A dash counts between two digits alone, where it
-    tells 1-12 from 11-2, and before a number. The signs + < > = count.
+    Equal whole numbers are one name: 7, 007 and 7.0, P7 and P07; 3.1 and 3.10 are two. A dash counts between
+    two digits alone, where it tells 1-12 from 11-2, and before a number. The signs + < > = count.
     """
     seen = unicodedata.normalize("NFKC", name).casefold().translate(LOOKALIKES).strip()
     seen = "".join(letter for letter in seen if unicodedata.category(letter) != "Cf")  # invisible
     if NUMBER.fullmatch(seen):
         whole, _, decimals = seen.removeprefix("+").replace(",", ".").partition(".")
         sign, digits = "-" * whole.startswith("-"), whole.lstrip("-0")
-        return f"{sign}{digits or 0}.{decimals.rstrip('0')}".removesuffix(".")
+        return f"{sign}{digits or 0}.{decimals if decimals.strip('0') else ''}".removesuffix(".")
     seen = TOKEN.sub(lambda token: _without_zeros(token.group()), seen)
     parts = re.sub(r"[^\w+<>=]+|_+", "-", seen.replace("\u2264", "<=").replace("\u2265", ">="))
     return re.sub(r"(?<!\d)(?<!^)-|-(?!\d)", "", re.sub(r"-+", "-", parts))

@@ -110,6 +110,21 @@ def tested_places(header: str, cells: Sequence[str]) -> list[int]:
     return [i for i, cell in enumerate(cells) if cell in tested]
 
 
+def trained_places(header: str, cells: Sequence[str]) -> list[int]:
+    """The places of the cells that mark their cases as trained on, beside others that are for testing."""
+    tested = {*tested_places(header, cells)}
+    if not tested:
+        return []
+    others = [i for i in range(len(cells)) if i not in tested]
+    if _marks_of(header) is not None and {"test", "train"} & _header_kinds(header):
+        return others
+    return [i for i in others if _kind(cells[i])[0] == "train"]
+
+
+def _header_kinds(header: str) -> set[str]:
+    return {kind for word in _words(header) for kind in _kinds_of(word)}
+
+
 def _marks_of(header: str) -> bool | None:
     """Whether yes under a header marks a case for testing, or for training; None where it says neither."""
     words = _words(header)

@@ -98,7 +98,7 @@ def group_cases(rows: Sequence[Row], pattern: str, source: str) -> list[str]:
 def note_blocks(cases: Iterable[str]) -> str:
     """A remark on cases whose names look like blocks of fewer patients; empty if there are none."""
     blocks: dict[str, list[str]] = {}
-    left = sorted(set(cases))
+    left = sorted(case for case in set(cases) if not patient_of(case))  # barcodes say it themselves
     readings: list[Callable[[str], str]] = [
         *(partial(_before, n_parts=n) for n in range(1, MOST_PARTS + 1)),
         _behind,

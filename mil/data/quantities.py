@@ -33,7 +33,9 @@ QUALIFIED = re.compile(  # ca. 4, ~4, <4, 4?, 4*, 4 cm (MRI)
 ANY_WORD = re.compile(r"[^\W\d_]{2,}\.?")
 PRODUCT = re.compile(r"[\d.,]+(\s*[x*\u00d7]\s*[\d.,]+)+(\s*[a-zµ]+)?", re.IGNORECASE)
 MONTH = "jan|feb|mar|mär|mrz|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez|ene|abr|ago|dic|fév|avr|aoû|déc"
-ISO = re.compile(r"(?P<y>\d{4})[-/.](?P<m>\d{1,2})(?:[-/.](?P<d>\d{1,2}))?(?:[ T]\d\d:\d\d.*)?")
+ISO = re.compile(
+    r"(?P<y>(?:19|20)\d\d)[-/.](?P<m>0?[1-9]|1[0-2])(?:[-/.](?P<d>\d{1,2}))?(?:[ T]\d\d:\d\d.*)?"
+)
 DAY_FIRST = re.compile(r"(?P<d>\d{1,2})[-/.](?P<m>\d{1,2})[-/.](?P<y>\d{4}|\d\d)")
 IN_WORDS = re.compile(rf"(\d{{1,2}}\.?[ -]?)?({MONTH})[a-zä]*\.?[ -]?\d{{0,4}}", re.IGNORECASE)
 

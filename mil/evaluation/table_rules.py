@@ -6,7 +6,7 @@ import pandas as pd
 
 from mil.data.names import NUMBER, check_spelling
 from mil.data.outcomes import read_event
-from mil.data.parts import tested_places
+from mil.data.parts import tested_places, trained_places
 from mil.data.patients import shared_patient
 from mil.data.values import is_missing
 from mil.errors import CohortError, PredictionsError
@@ -94,7 +94,7 @@ def check_parts(source: object, columns: Mapping[str, list[str]]) -> None:
     """
     for name, cells in columns.items():
         places = tested_places(name, cells)
-        if places and len(places) < len(cells):
+        if trained_places(name, cells):
             raise PredictionsError(
                 f"{source}: column {name!r} says that {len(places)} of {len(cells)} rows are for testing "
                 f"({cells[places[0]]!r} in row {places[0] + 1} below the header). The others were trained "

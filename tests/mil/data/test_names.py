@@ -64,3 +64,10 @@ def test_barcodes_are_compared_by_their_patient(one, other, patient):
 )  # fmt: skip
 def test_patients_of_a_programme_are_told_apart(one, other):
     assert matching([one], [other]) == []
+
+
+def test_patients_of_a_site_are_numbered_behind_a_dot():
+    names = [f"3.{number}" for number in range(1, 13)]
+    check_spelling("t.csv", "case", names)
+    assert matching(["3.10"], ["3.1"]) == []
+    assert matching(["3.0", "03"], ["3"]) == ["03", "3.0"]

@@ -47,3 +47,7 @@ def test_blocks_are_noted_patient_by_patient(first):
 )
 def test_cases_of_a_site_a_year_or_a_stain_are_no_blocks(names):
     assert note_blocks(names) == ""
+
+
+def test_patients_of_a_programme_are_no_blocks():
+    assert note_blocks(["TCGA-43-A474", "TCGA-43-A475", "GTEX-1117F", "GTEX-1117G"]) == ""

@@ -9,7 +9,7 @@ from mil.data.case import Case
 from mil.data.columns import _parts_times, note_times, odd_cells, telling_columns
 from mil.data.encoding import fit_encoding, readable
 from mil.data.outcomes import CENSORED, EVENT
-from mil.data.quantities import read_dates
+from mil.data.quantities import is_date, read_dates
 from mil.data.table import read_table
 from mil.data.values import number_in, read_numbers, unclear_numbers, with_points
 from mil.errors import CohortError
@@ -184,3 +184,9 @@ def test_true_facts_part_no_times():
     assert telling_columns(cases_with(strong, TIMES), ["size"]) == ()
     rare = ["yes" if t == max(TIMES) else "no" for t in TIMES]
     assert telling_columns(cases_with(rare, TIMES), ["size"]) == ()
+
+
+@pytest.mark.parametrize("cells", [["8800/3", "8802/3", "8801/3"], ["1850-1", "2150-2"]])
+def test_codes_are_no_dates(cells):
+    assert not any(map(is_date, cells))
+    assert all(map(is_date, ["2024-03-01", "1999/12"]))

@@ -142,3 +142,14 @@ def test_two_kinds_of_follow_up_are_refused(tmp_path):
     path = follow_up(tmp_path, [3, 4], ["1,2", "0,3"], "case,OS_MONTHS,OS_STATUS,OS.time,risk")
     with pytest.raises(PredictionsError, match=r"'OS_MONTHS' and 'OS\.time' both mean time"):
         read_any_tables([path])
+
+
+@pytest.mark.parametrize(("column", "cells"), [
+    ("cohort", ["internal validation", "external validation 1", "external validation 1"]),
+    ("set", ["out-of-fold", "test", "test"]), ("group", ["internal", "external", "external"]),
+    ("external", ["no", "yes", "yes"]),
+])  # fmt: skip
+def test_rows_of_which_nothing_says_that_they_were_trained_on_are_judged(tmp_path, column, cells):
+    path = classes(tmp_path, ["k1", "k2", "k3"], further=(column, cells))
+    predictions, *_ = read_any_tables([path])
+    assert len(predictions.table) == 3
