@@ -19,8 +19,20 @@ UNITS: dict[str, tuple[str, float]] = {
         ("y yr yrs yo year years jahr jahre jahren ans j j.", (1,) * 12),
         ("g kg mg", (1, 1000, 1e-3)),
         ("gy cgy", (1, 1e-2)),
-        *((word, (1,)) for word in ("%", "‰", "x", "u/l", "iu/l", "ng/ml", "g/dl", "g/l", "mmol/l", "mg/dl",
-                                    "/hpf", "hpf", "°c", "/mm2", "/mm²", "/10hpf", "hu", "suv", "mmhg")),
+        ("kg/m2 kg/m² kg/m^2", (1, 1, 1)),
+        ("x10^9/l x10e9/l g/nl /nl", (1,) * 4),
+        ("ug/l µg/l μg/l ng/ml", (1,) * 4),
+        ("umol/l µmol/l μmol/l", (1, 1, 1)),
+        ("/ul /µl /μl", (1, 1, 1)),
+        ("m2 m² qm", (1, 1, 1)),
+        ("h hr hrs hour hours std", (1,) * 6),
+        *(
+            (word, (1,))
+            for word in (
+                "%", "‰", "x", "u/l", "iu/l", "g/dl", "g/l", "mmol/l", "mg/dl", "pg/ml", "u/ml", "miu/ml", "k/ul",
+                "mut/mb", "mm/h", "cells/mm2", "/hpf", "hpf", "°c", "/mm2", "/mm²", "/10hpf", "hu", "suv", "mmhg",
+            )
+        ),
     )
     for word, factor in zip(words.split(), factors, strict=True)
 }  # fmt: skip
@@ -30,7 +42,6 @@ QUALIFIED = re.compile(  # ca. 4, ~4, <4, 4?, 4*, 4 cm (MRI)
     r"\s*(?P<unit>[^\d\W]+|%)?\s*(?:[?*]+|\(.*\))?",
     re.IGNORECASE,
 )
-ANY_WORD = re.compile(r"[^\W\d_]{2,}\.?")
 PRODUCT = re.compile(r"[\d.,]+(\s*[x*\u00d7]\s*[\d.,]+)+(\s*[a-zµ]+)?", re.IGNORECASE)
 MONTH = "jan|feb|mar|mär|mrz|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez|ene|abr|ago|dic|fév|avr|aoû|déc"
 ISO = re.compile(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mil.data.quantities import (
-    ANY_WORD,
     PRODUCT,
     QUALIFIED,
     UNITS,
@@ -236,8 +235,9 @@ def unclear_numbers(cells: Sequence[str]) -> tuple[str, list[str]] | None:
     known = [bool(unit and common_unit([cell])) for unit, cell in zip(units, present, strict=True)]
     if any(known) and sum(known) + sum(plain) >= enough:
         return "holds numbers in several units, or with and without one", present
-    one_word = len({*units}) == 1 and ANY_WORD.fullmatch(units[0])
-    if one_word and len({*present}) > 2:
+    # One letter behind a number may make a class, as in 2a.
+    one_unit = len({*units}) == 1 and (len(units[0]) > 1 or units[0] in "$€£°")
+    if one_unit and units[0] and len({*present}) > 2:
         return (
             f"holds numbers with {units[0]!r} behind them, which is no unit that is known",
             present,

@@ -190,3 +190,16 @@ def test_true_facts_part_no_times():
 def test_codes_are_no_dates(cells):
     assert not any(map(is_date, cells))
     assert all(map(is_date, ["2024-03-01", "1999/12"]))
+
+
+@pytest.mark.parametrize(
+    "unit", ["kg/m2", "kg/m²", "x10^9/L", "µg/l", "/µl", "mut/Mb", "mm/h", "m²", "h"]
+)
+def test_units_of_laboratories_are_read(unit):
+    numbers = read_numbers([f"{number} {unit}" for number in (21, 24.5, 30)])
+    assert (numbers.values, numbers.odd) == ((21, 24.5, 30), ())
+
+
+def test_one_unknown_unit_is_named_and_classes_are_not():
+    assert "no unit that is known" in unclear_numbers(["3 ab/cd", "4 ab/cd", "5 ab/cd"])[0]
+    assert unclear_numbers(["1a", "2a", "3a"]) is None
