@@ -5,6 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 
+PLAIN_UNITS = (
+    "%", "‰", "x", "u/l", "iu/l", "g/dl", "g/l", "mmol/l", "mg/dl", "pg/ml", "u/ml", "miu/ml", "k/ul", "mut/mb",
+    "mm/h", "cells/mm2", "/hpf", "hpf", "°c", "/mm2", "/mm²", "/10hpf", "hu", "suv", "mmhg",
+)  # fmt: skip
 # Factors to the first unit of each line.
 UNITS: dict[str, tuple[str, float]] = {
     word: (words.split()[0], factor)
@@ -26,13 +30,7 @@ UNITS: dict[str, tuple[str, float]] = {
         ("/ul /µl /μl", (1, 1, 1)),
         ("m2 m² qm", (1, 1, 1)),
         ("h hr hrs hour hours std", (1,) * 6),
-        *(
-            (word, (1,))
-            for word in (
-                "%", "‰", "x", "u/l", "iu/l", "g/dl", "g/l", "mmol/l", "mg/dl", "pg/ml", "u/ml", "miu/ml", "k/ul",
-                "mut/mb", "mm/h", "cells/mm2", "/hpf", "hpf", "°c", "/mm2", "/mm²", "/10hpf", "hu", "suv", "mmhg",
-            )
-        ),
+        *((word, (1,)) for word in PLAIN_UNITS),
     )
     for word, factor in zip(words.split(), factors, strict=True)
 }  # fmt: skip
