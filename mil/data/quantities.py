@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import date
 
 PLAIN_UNITS = (
-    "%", "‰", "x", "u/l", "iu/l", "g/dl", "g/l", "mmol/l", "mg/dl", "pg/ml", "u/ml", "miu/ml", "k/ul", "mut/mb",
-    "mm/h", "cells/mm2", "/hpf", "hpf", "°c", "/mm2", "/mm²", "/10hpf", "hu", "suv", "mmhg",
+    "%", "‰", "x", "u/l", "iu/l", "g/dl", "g/l", "mmol/l", "mg/dl", "pg/ml", "u/ml", "miu/ml", "k/ul",
+    "mut/mb", "mm/h", "cells/mm2", "/hpf", "hpf", "°c", "/mm2", "/mm²", "/10hpf", "hu", "suv", "mmhg",
 )  # fmt: skip
 # Factors to the first unit of each line.
 UNITS: dict[str, tuple[str, float]] = {
