@@ -66,8 +66,8 @@ def solved(model: str, checkout: Path, folder: Path) -> dict[str, Any]:
     """``cross_validate_here`` with the modules of a checkout."""
     words = [sys.executable, "-P", __file__, "--one", model, "--bags", str(folder)]
     env = os.environ | {"PYTHONPATH": f"{checkout}", "OMP_NUM_THREADS": "1"}
-    found = subprocess.run(words, env=env, cwd=checkout, check=True, stdout=subprocess.PIPE)
-    return json.loads(found.stdout)
+    finished = subprocess.run(words, env=env, cwd=checkout, check=True, stdout=subprocess.PIPE)
+    return json.loads(finished.stdout)
 
 
 def trained(model: str, checkout: Path, demo: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class PermuteOptions:
     workers: int = field(
         default=0,
         metadata={
-            "help": "Number of fits at a time, one thread each; 0 is one per core where that saves time. The "
+            "help": "Shuffles at a time, one thread each; 0 is one per core where that saves time. The "
             "results do not depend on it.",
             "panel": "Computing",
         },

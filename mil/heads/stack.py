@@ -73,8 +73,8 @@ class StackedDropout(nn.Module):
         row = 0
         for generator, shapes in zip(self.generators, self.shapes, strict=True):
             for bags, tiles in shapes:
-                kept = keep_from((bags, tiles, x.shape[-1]), self.share, x.dtype, generator)
-                factors[row : row + bags, :tiles] = kept
+                shape = (bags, tiles, x.shape[-1])
+                factors[row : row + bags, :tiles] = keep_from(shape, self.share, x.dtype, generator)
                 row += bags
         return x * factors
 

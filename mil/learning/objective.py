@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -26,10 +25,7 @@ class Objective(ABC):
         counts: (C,) training cases per output, for heads that learn from counts.
         validates: whether there are cases to choose the epoch by.
         ready: the bags as the head that is trained takes them.
-        trains_stacks: whether there is ``epoch_together``.
     """
-
-    trains_stacks: ClassVar[bool] = False
 
     outputs: tuple[str, ...]
     slides: Sequence[Features]
@@ -56,12 +52,6 @@ class Objective(ABC):
     ) -> list[float]:
         """One pass over the training cases; the loss of each step."""
 
-    def epoch_together(
-        self, members: StackedFits, settings: FitSettings, optimizer: AdamW
-    ) -> list[float]:
-        """``epoch`` of several heads at once; the losses of all."""
-        raise NotImplementedError
-
     @abstractmethod
     def validate(self, head: Head, settings: FitSettings) -> float:
         """The loss on the inner validation cases."""
@@ -69,3 +59,13 @@ class Objective(ABC):
     @abstractmethod
     def readout(self, head: Head, settings: FitSettings) -> Readout:
         """How the logits of a trained head are read."""
+
+
+class StackObjective(Objective):
+    """An objective that can teach several heads at once."""
+
+    @abstractmethod
+    def epoch_together(
+        self, members: StackedFits, settings: FitSettings, optimizer: AdamW
+    ) -> list[float]:
+        """``epoch`` of all members; the losses of all."""

@@ -21,7 +21,7 @@ from mil.heads.registry import build_head, check_names, check_rows, head_class, 
 from mil.learning.epochs import History, run_epochs
 from mil.learning.fitted import FittedModel
 from mil.learning.head_weights import read_head_weights, start_from
-from mil.learning.objective import Objective
+from mil.learning.objective import Objective, StackObjective
 from mil.learning.stacked import Fit, stack_fits
 from mil.settings import FitSettings
 from mil.tasks.registry import task_class
@@ -156,15 +156,14 @@ def _train_fits(
     fits: Sequence[Fit], objective: Objective, settings: FitSettings, seed: int
 ) -> list[History]:
     """Train the heads together where that is the same and faster, else one by one."""
-    stacked = None
-    if objective.trains_stacks and not objective.validates:
+    if isinstance(objective, StackObjective) and not objective.validates:
         stacked = stack_fits(fits, objective.slides, settings)
-    if stacked is None:
-        return [_train_head(fit, objective, settings, seed) for fit in fits]
-    epoch = partial(objective.epoch_together, stacked, settings)
-    history = run_epochs(stacked.stack.head, settings, epoch, None)
-    stacked.stack.unstack()
-    return [history]
+        if stacked is not None:
+            epoch = partial(objective.epoch_together, stacked, settings)
+            history = run_epochs(stacked.stack.head, settings, epoch, None)
+            stacked.stack.unstack()
+            return [history]
+    return [_train_head(fit, objective, settings, seed) for fit in fits]
 
 
 def _train_head(fit: Fit, objective: Objective, settings: FitSettings, seed: int) -> History:

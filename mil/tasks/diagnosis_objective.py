@@ -28,7 +28,7 @@ from mil.heads.head import Head, Training
 from mil.learning.adamw import AdamW
 from mil.learning.epochs import autocast, run_bags
 from mil.learning.losses import cross_entropy, focal
-from mil.learning.objective import Objective
+from mil.learning.objective import StackObjective
 from mil.learning.readout import ClassReadout
 from mil.learning.stacked import StackedFits
 from mil.settings import FitSettings
@@ -77,7 +77,7 @@ class Group(NamedTuple):
         )
 
 
-class ClassObjective(Objective):
+class ClassObjective(StackObjective):
     """Cross-entropy or focal loss over slides, or over tiles that carry their slide's label.
 
     Args:
@@ -89,8 +89,6 @@ class ClassObjective(Objective):
     Raises:
         FitError: a class without a training case, or a label that is no class.
     """
-
-    trains_stacks = True
 
     def __init__(
         self,

@@ -208,8 +208,8 @@ def test_some_of_the_disk_is_kept_free(study, capsys, monkeypatch, free, problem
     monkeypatch.setattr(
         "shutil.disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40, free)
     )
-    found, _, err = checked(study, capsys)
-    assert found == problems
+    status, _, err = checked(study, capsys)
+    assert status == problems
     assert ("of which 100.0 MB are kept free" in err) == bool(problems)
 
 

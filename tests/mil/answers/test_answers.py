@@ -12,11 +12,17 @@ from features.backbones.network_recipe import NetworkRecipe
 from features.bags.bag import write_bag
 from features.errors import NoTiles
 from features.files.checksum import fingerprint
-from features.lowpower.segmenter import SegmenterCard
+from features.lowpower.segmenter import (
+    LinearHead,
+    Segmenter,
+    SegmenterCard,
+    read_segmenter_card,
+    save_segmenter,
+)  # fmt: skip
 from mil.answers.card import card_of_run, describe_segmenter
 from mil.answers.gather import NewInputs, NewSlides, _choose_mask, gather_slides
 from mil.answers.maps import answer_map
-from mil.answers.package import open_predictor, read_package, write_package
+from mil.answers.package import CARD, SEGMENTER, open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
 from mil.answers.predictor import OUTLINE, predictor_of_run
 from mil.errors import CohortError, FitError, RunError
@@ -194,9 +200,9 @@ def test_too_few_tiles_abstain_however_they_were_chosen(run, predictor, region):
     strict = replace(predictor.reference, n_tiles=np.full(len(predictor.reference.slides), 100.0))
     few = made_bag("s", n_tiles=12, recipe={**drawn, "region": region, "classes": []})
     [row] = predict_slides(replace(predictor, fits=fits, reference=strict), slides_of(few)).slides
-    told = "too few tiles: 12, where the smallest training slide has 100" in row.reason
-    assert told is (region != "coordinates")
-    assert (row.outcome == "abstained") is told or region == "coordinates"
+    counts = "too few tiles: 12, where the smallest training slide has 100" in row.reason
+    assert counts is (region != "coordinates")
+    assert (row.outcome == "abstained") is counts or region == "coordinates"
 
 
 def test_the_outline_of_a_segmenter_that_comes_back_is_no_drawing(run, predictor, tmp_path):
@@ -416,17 +422,35 @@ def test_a_model_of_columns_needs_the_table(run, tmp_path):
     assert row.has_values
 
 
-@pytest.mark.parametrize("region", ["annotations", "segmented"])
-def test_a_card_says_how_well_its_segmenter_finds_tumour(region):
+def segmenter_card():
     recipe = NetworkRecipe(
         name="tf_efficientnet_lite0.in1k", architecture="tf_efficientnet_lite0", input_px=224,
         mean=(0.5,) * 3, std=(0.5,) * 3,
     )  # fmt: skip
-    card = SegmenterCard(
+    return SegmenterCard(
         kind="map", classes=("Tumor",), threshold=0.5, network=recipe, weights="pretrained",
-        weights_sha256="", trained_on=("a", "b"),
+        weights_sha256="", trained_on=("a", "b"), reference_cases=("a", "b"),
         evaluation={"methods": {"map": {"dice": {"value": 0.93, "low": 0.9, "high": 0.95}, "cases": 13}}},
     )  # fmt: skip
+
+
+def test_a_packed_segmenter_has_the_fingerprint_of_its_original_and_names_nobody(
+    run, predictor, tmp_path
+):
+    file = tmp_path / "s.safetensors"
+    colour = LinearHead(np.ones(3, np.float32), 0.0)
+    save_segmenter(file, Segmenter(card=segmenter_card(), colour=colour))
+    card = card_of_run(run, predictor)
+    packed = write_package(predictor, card, tmp_path / "package", segmenter=file)
+    inside, fingerprint = read_segmenter_card(packed.path / SEGMENTER)
+    assert fingerprint == read_segmenter_card(file)[1]
+    assert not {"a", "b"} & {*inside.trained_on, *inside.reference_cases}
+    assert "Dice 0.93" in (packed.path / CARD).read_text()
+
+
+@pytest.mark.parametrize("region", ["annotations", "segmented"])
+def test_a_card_says_how_well_its_segmenter_finds_tumour(region):
+    card = segmenter_card()
     text = describe_segmenter(card, region)
     assert (
         "learnt from 2 cases; Dice 0.93 (0.90 to 0.95) over 13 cases that it had not seen" in text

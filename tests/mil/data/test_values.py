@@ -285,8 +285,8 @@ def test_a_label_that_is_read_as_missing_is_named_with_the_way_to_keep_it(cohort
     notes = []
     load_cohort(store.parent / "cohort.csv", store, allow_missing=True, notify=notes.append)
     assert any("'NK' (s4) is read as a missing label" in note for note in notes)
-    kept = load_cohort(store.parent / "cohort.csv", store, label_is=["NK"], notify=notes.clear)
-    assert kept.classes == ("NK", "a", "b")
+    cohort = load_cohort(store.parent / "cohort.csv", store, label_is=["NK"], notify=notes.clear)
+    assert cohort.classes == ("NK", "a", "b")
     rows, store = cohort_table("")
     with pytest.raises(CohortError) as error:
         assemble(rows, store)

@@ -103,7 +103,9 @@ def knowing(segmenter, slides):
     return with_reference(segmenter, slides)
 
 
-def test_what_is_called_tumour_is_compared_with_what_was_learnt(knowing, slides, tmp_path):
+def test_what_is_called_tumour_is_compared_with_what_was_learnt(
+    knowing, slides, monkeypatch, tmp_path
+):
     assert knowing.card.reference_cases == tuple(
         f"case-{n}" for n in range(1, 6)
     )  # the sixth has none
@@ -116,6 +118,9 @@ def test_what_is_called_tumour_is_compared_with_what_was_learnt(knowing, slides,
     like = tumour_of(draw_slide(70), loaded, tmp_path)
     assert like.ratio == tumour_of(draw_slide(70), knowing, tmp_path).ratio < 1.5
     assert (like.unlike, like.tumour_mm2 > 0.1) == ("", True)
+    with monkeypatch.context() as patch:  # of so little tumour nothing can be said
+        patch.setattr("features.lowpower.segmenter.LEAST_CELLS", 10_000)
+        assert math.isnan(tumour_of(draw_slide(70), loaded, tmp_path).ratio)
     without = replace(loaded, descriptors=None)
     assert math.isnan(tumour_of(draw_slide(70), without, tmp_path).ratio)
     strange = tumour_of(with_other_hues(draw_slide(71)), loaded, tmp_path)
