@@ -1,17 +1,13 @@
 """`mil evaluate`: evaluate predictions, of `mil` or of another tool."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cli.app import app
-from cli.options import UsageError, part_of, verb
+from cli.options import part_of, verb
 from cli.tables import TableOptions, check_out, read_inputs, write_results
 from mil.data.reading import TableReading
 from mil.settings import JudgeSettings
-
-if TYPE_CHECKING:
-    from mil.evaluation.predictions import Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,35 +56,10 @@ def evaluate(options: EvaluateOptions) -> None:
         models=options.models,
         reading=part_of(options, TableReading),
     )
-    settings = part_of(options, JudgeSettings)
-    predictions = _with_settings(predictions, settings, options.time_unit, str(options.inputs[0]))
-    evaluation = judge(predictions, settings)
+    if options.time_unit:
+        predictions = predictions.in_unit(options.time_unit)
+    evaluation = judge(predictions, part_of(options, JudgeSettings))
     show_tables(evaluation.tables())
     if options.out:
         write_predictions(options.out / "predictions.csv", predictions)
         write_results(options.out, "metrics", evaluation.to_json(), evaluation.rows())
-
-
-def _with_settings(
-    predictions: "Predictions", settings: JudgeSettings, time_unit: str, source: str
-) -> "Predictions":
-    """The predictions, in the unit of time that is named.
-
-    Raises:
-        UsageError: a setting is not of this kind of predictions.
-    """
-    from mil.evaluation.classification.predictions import ClassPredictions
-    from mil.evaluation.survival.predictions import RiskPredictions
-
-    if settings != JudgeSettings() and not isinstance(predictions, ClassPredictions):
-        raise UsageError(
-            "--interval, --prevalence and --coverage are for predictions of classes; "
-            f"{source} holds {predictions.answers}. Leave them out."
-        )
-    if not time_unit:
-        return predictions
-    if not isinstance(predictions, RiskPredictions):
-        raise UsageError(
-            f"--time-unit is for survival; {source} holds {predictions.answers}. Leave it out."
-        )
-    return replace(predictions, unit=time_unit)

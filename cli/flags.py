@@ -15,6 +15,7 @@ _PARAMETER = re.compile(
     r"(?P<called>[a-z]\w*)(?![\w/'\"`=-]|\.\w)"
     r"|(?<=[Ll]eave )(?P<left>[a-z]+)(?= (?:unset|empty|out)\b)"
     r"|(?<=\()(?P<bracketed>[a-z]+)(?=\))"
+    r"|(?<=^)(?P<subjects>[a-z]+(?:, [a-z]+)* and [a-z]+)(?= (?:are|belong) )"
     r"|(?:(?<=^)(?P<subject>[a-z]+)"
     r"(?= (?:is|are|takes|names|shows|says|must|belongs|and \w+ go|(?:[\w.-]+ )?needs) ))"
     r")"
@@ -52,10 +53,11 @@ def with_flags(text: str, flags: Mapping[str, str] | None = None) -> str:
     """The text with flags in place of parameters.
 
     The name of a parameter is replaced where it is written as ``name=value``, has an underscore, follows Set,
-    Pass or Leave ("Set workers lower."), stands alone in brackets, or is the subject at the start ("epochs
-    must be at least 1"). Other words that are also names (time, event, model) are left alone. What only
-    another verb takes, such as case_from in an audit, is that verb's flag. A word of the user, out of the
-    command line or a table there, stays as it is unless it is plainly an instruction.
+    Pass or Leave ("Set workers lower."), stands alone in brackets, or is a subject at the start ("epochs
+    must be at least 1", "interval and coverage are about classes"). Other words that are also names (time,
+    event, model) are left alone. What only another verb takes, such as case_from in an audit, is that
+    verb's flag. A word of the user, out of the command line or a table there, stays as it is unless it is
+    plainly an instruction.
 
     Args:
         text: a message or help text of the library.
@@ -70,6 +72,9 @@ def with_flags(text: str, flags: Mapping[str, str] | None = None) -> str:
     flags = _running if flags is None else flags
 
     def replace(match: "re.Match[str]") -> str:
+        if match["subjects"]:
+            names = re.split(r"(\W+|\band\b)", match[0])
+            return "".join(flags.get(name, name) for name in names)
         name = next(match[group] for group in NAMES if match[group])
         flag = flags.get(name) or (others.get(name) if "_" in name else None)
         instructs = any(match[group] for group in INSTRUCTIONS)

@@ -64,7 +64,7 @@ def read_inputs(
     """The predictions of runs and tables of any kind; a table of classes may be another tool's.
 
     Args:
-        paths: run folders, or tables of predictions.
+        paths: run folders, or tables of predictions; one that lies in a run is read as the run.
         store: where the bag store of the runs is now.
         cohort: of runs, where their table is now; else the cases and labels of slides.
         classes: names of the classes that a table calls 0, 1, ...
@@ -76,7 +76,7 @@ def read_inputs(
     """
     from mil.runs.run import open_run
 
-    folders = [path for path in paths if (path / "run.json").is_file()]
+    folders = [folder for folder in map(_folder_of, paths) if (folder / "run.json").is_file()]
     if store and not folders:
         raise UsageError(f"--store belongs to a run; {paths[0]} is a table. Leave it out.")
     runs = [open_run(folder, store=store, cohort=cohort) for folder in folders]
@@ -89,6 +89,11 @@ def read_inputs(
         predictions = run.task.adopt(predictions)
     _check_models(models, predictions, table_of(paths[0]))
     return predictions.select(models) if models else predictions
+
+
+def _folder_of(path: Path) -> Path:
+    """The run that a path is, or whose predictions it is."""
+    return path.parent if path.name == "predictions.csv" else path
 
 
 def table_of(path: Path) -> Path:

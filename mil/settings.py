@@ -170,6 +170,11 @@ class FitSettings:
                 f"label_smoothing {self.label_smoothing} belongs to cross-entropy; the {self.loss_name} loss "
                 "has none. Leave one of them out."
             )
+        if self.early_stopping == "never" and self.patience != _default(self, "patience"):
+            raise FitError(
+                f"patience {self.patience} belongs to early stopping, and early_stopping is never. Leave one "
+                "of them out."
+            )
 
     @property
     def loss_name(self) -> str:

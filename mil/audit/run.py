@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from features.files.parse import parse_json
 from features.progress import Progress, Silent
 from features.recipe import VOLUME
 from features.summary import Summary, listed
@@ -312,11 +311,11 @@ def _add_models(
     stored, leaking = 0, []
     for model in models:
         for fold in folds:
-            card = run.model_path(model, fold).with_suffix(".json")
-            if card.exists():
+            cases = run.trained_on(model, fold)
+            if cases is not None:
                 stored += 1
-                if matching(fold.test, parse_json(card.read_text(encoding="utf-8"))["trained_on"]):
-                    leaking.append(card.stem)
+                if matching(fold.test, cases):
+                    leaking.append(run.model_path(model, fold).stem)
     summary.facts["stored models"] = (
         f"{stored}; {len(leaking) or 'none'} of them trained on a case that it was tested on"
     )

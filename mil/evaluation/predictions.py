@@ -93,6 +93,17 @@ class Predictions(ABC):
             )
         return predictions
 
+    def in_unit(self, time_unit: str) -> Self:
+        """The predictions with the unit of their times, for tables and figures.
+
+        Raises:
+            PredictionsError: they hold no times.
+        """
+        raise PredictionsError(
+            f"time_unit is for survival; these predictions hold {self.answers}, got {time_unit!r}. "
+            "Leave it out."
+        )
+
     @property
     @abstractmethod
     def answer_columns(self) -> list[str]:

@@ -1,6 +1,5 @@
 """Whether a model has learnt anything that its maps could show."""
 
-from features.files.parse import parse_json
 from mil.runs.run import Run
 
 
@@ -9,13 +8,8 @@ def chance_caveat(run: Run, model: str) -> str:
 
     A map can be faithful to such a model, and still shows nothing but how it guesses.
     """
-    path = run.path / "metrics.json"
-    if not path.is_file():
-        return ""
-    results = {
-        result["model"]: result for result in parse_json(path.read_text(encoding="utf-8"))["models"]
-    }
-    measured = run.task.describe_guessing(results[model]) if model in results else ""
+    result = run.metrics_of(model)
+    measured = run.task.describe_guessing(result) if result else ""
     if not measured:
         return ""
     return (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from features.choices import suggest
+from features.files.parse import parse_json
 from features.recipe import has_random_weights
 from features.summary import listed
 from mil.data.splits import Fold
@@ -192,6 +193,25 @@ class RunFacts:
                 f"{path} is not as the run wrote it. Put it back, or make the run again."
             )
         return path
+
+    def metrics_of(self, model: str) -> Mapping[str, Any] | None:
+        """What metrics.json has of a model; None where the run has not measured it.
+
+        Raises:
+            RunError: the file is not as the run wrote it.
+        """
+        path = self.path / "metrics.json"
+        if not path.is_file():
+            return None
+        results = parse_json(self.verified(path).read_text(encoding="utf-8"))["models"]
+        return next((result for result in results if result["model"] == model), None)
+
+    def trained_on(self, model: str, fold: Fold) -> tuple[str, ...] | None:
+        """The cases that a fold's model was trained on; None where the run has not stored it."""
+        card = self.model_path(model, fold).with_suffix(".json")
+        if not card.is_file():
+            return None
+        return tuple(parse_json(card.read_text(encoding="utf-8"))["trained_on"])
 
     # Places of files.
 

@@ -146,7 +146,7 @@ class Survival(FollowUpColumns, Task):
         """The unit of the times."""
         from mil.evaluation.survival.predictions import RiskPredictions
 
-        return replace(RiskPredictions.expect(predictions), unit=self.time_unit)
+        return RiskPredictions.expect(predictions).in_unit(self.time_unit)
 
     def write_extras(
         self,

@@ -37,6 +37,10 @@ FLAGS = {
         ("event names a column.", "--event names a column."),
         ("tile and min_coverage go together.", "--tile and --min-coverage go together."),
         ("Set train to all.", "Set --train to all."),
+        (
+            "tile, mpp and epochs are for slides; time, event and mpp are.",
+            "--tile, --mpp and --epochs are for slides; time, event and mpp are.",
+        ),
     ],
 )
 def test_a_parameter_in_a_message_becomes_its_flag(text, expected):

@@ -316,7 +316,7 @@ def test_evaluate_says_of_a_run_and_of_its_table_what_crossval_said(finished, mi
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({}, ["--prevalence", "event=0.3"], "classes; t.csv holds risks and follow-up. Leave them"),
+        ({}, ["--prevalence", "event=0.3"], "--coverage are for predictions of classes; these hold risks"),
         ({}, ["--models", "dsmil"], "t.csv: No model 'dsmil'. Known: majority"),
         ({",slide,": ",patient,"}, [], "t.csv: columns 'case' and 'patient' both mean case"),
         ({"s_2": "x_2"}, [], "t.csv: Columns s_<time> are of two or more ascending times"),
@@ -344,10 +344,24 @@ def test_a_unit_of_time_is_not_for_classes(tmp_path, mil):
     (tmp_path / "classes.csv").write_text("\n".join([columns, *rows]) + "\n")
     done = mil("evaluate", "classes.csv", "--time-unit", "days", cwd=tmp_path, check=False)
     assert (
-        "--time-unit is for survival; classes.csv holds probabilities of classes. Leave it out."
-        in done.stderr
+        "--time-unit is for survival; these predictions hold probabilities of classes, got 'days'. Leave "
+        "it out." in done.stderr
     )
     assert "6 cases, 6 slides, 2 classes" in mil("evaluate", "classes.csv", cwd=tmp_path).stdout
+
+
+def test_a_table_that_lies_in_a_run_is_read_as_the_run(study, mil):
+    """So that its times have their unit, and results that were changed are refused."""
+    crossval(options_of(study, models=("majority",), time_unit="weeks"))
+    by_folder = mil("evaluate", "run", cwd=study).stdout
+    assert "weeks" in by_folder
+    assert mil("evaluate", "run/predictions.csv", cwd=study).stdout == by_folder
+    (study / "copy.csv").write_text((study / "run" / "predictions.csv").read_text())
+    assert "weeks" not in mil("evaluate", "copy.csv", cwd=study).stdout
+    with (study / "run" / "predictions.csv").open("a") as file:
+        file.write("\n")
+    done = mil("evaluate", "run/predictions.csv", cwd=study, check=False)
+    assert "predictions.csv is not as the run wrote it" in " ".join(done.stderr.split())
 
 
 def test_page_of_other_outcomes_is_refused(study):

@@ -173,7 +173,7 @@ def evaluate_grades(
 
     Args:
         predictions: out-of-fold predictions; the slides of a case are averaged.
-        settings: must be the defaults: they are about classes.
+        settings: must be the defaults: they are for classes.
         metric_table: the metrics to compute.
 
     Raises:
@@ -181,8 +181,8 @@ def evaluate_grades(
     """
     if settings not in (None, JudgeSettings()):
         raise PredictionsError(
-            "interval, prevalence and coverage are about classes; these predictions hold grades. Leave them "
-            "out."
+            "interval, prevalence and coverage are for predictions of classes; these hold "
+            f"{predictions.answers}. Leave them out."
         )
     scores = {
         name: tuple(predictions.case_scores(name, repeat) for repeat in predictions.repeats)

@@ -216,7 +216,7 @@ def evaluate_survival(
 
     Args:
         predictions: out-of-fold risks; the slides of a case are averaged.
-        settings: must be the defaults: they are about classes.
+        settings: must be the defaults: they are for classes.
         metric_table: the metrics to compute.
 
     Raises:
@@ -224,8 +224,8 @@ def evaluate_survival(
     """
     if settings not in (None, JudgeSettings()):
         raise PredictionsError(
-            "interval, prevalence and coverage are about classes; these predictions hold risks. Leave them "
-            "out."
+            "interval, prevalence and coverage are for predictions of classes; these hold "
+            f"{predictions.answers}. Leave them out."
         )
     at = predictions.horizons
     models = {

@@ -5,7 +5,7 @@ event until that time.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -75,6 +75,10 @@ class RiskPredictions(Predictions):
         answers = [str(name) for name in table.columns if str(name).startswith(PREFIX)]
         parse_numbers(table, (*COUNTERS, "event"), ["time", "risk", *answers])
         return cls(table)
+
+    def in_unit(self, time_unit: str) -> "RiskPredictions":
+        """The predictions with the unit of their times."""
+        return replace(self, unit=time_unit)
 
     @property
     def curve_columns(self) -> list[str]:

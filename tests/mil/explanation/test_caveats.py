@@ -1,17 +1,16 @@
 """Maps of a model that may be guessing begin with that, whatever it predicts."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from mil.explanation.caveats import chance_caveat
-from mil.tasks.registry import task_class
+from mil.runs.facts import RunFacts
 
 
 def caveat(folder, task, **measured):
     (folder / "metrics.json").write_text(json.dumps({"models": [{"model": "mean", **measured}]}))
-    return chance_caveat(SimpleNamespace(path=folder, task=task_class(task)()), "mean")
+    return chance_caveat(RunFacts(folder, {"settings": {"task": task}}), "mean")
 
 
 def estimate(value, low):

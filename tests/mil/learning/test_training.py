@@ -411,6 +411,7 @@ def test_unknown_model_is_refused():
         {"seeds": 0},
         {"precision": "fp16"},
         {"patience": 0},
+        {"patience": 20, "early_stopping": "never"},
         {"learning_rate": 0},
         {"learning_rate": float("nan")},
         {"weight_decay": -1},
