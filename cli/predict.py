@@ -62,10 +62,19 @@ class PredictOptions:
             "panel": "Slides",
         },
     )
+    slide_mpp_force: float | None = field(
+        default=None,
+        metadata={
+            "help": "Micrometres per level-0 pixel, whatever the slides say; an mpp column of --cohort takes "
+            "precedence.",
+            "panel": "Slides",
+        },
+    )
     cohort: Path | None = field(
         default=None,
         metadata={
-            "help": "Table that says which case each slide belongs to; model clinical reads its columns."
+            "help": "Table that says which case each slide belongs to, and its mpp if it has the column; "
+            "model clinical reads its other columns."
         },
     )
     store: Path | None = field(default=None, metadata=MOVED_STORE)
@@ -73,8 +82,9 @@ class PredictOptions:
     def __post_init__(self) -> None:
         if self.out is not None and (self.out.suffix != ".csv" or self.out.is_dir()):
             raise UsageError(f"--out {self.out}: name a .csv file; a JSON and a page go beside it.")
-        if self.slide_mpp is not None and not self.slide_mpp > 0:
-            raise UsageError(f"--slide-mpp must be above 0; got {self.slide_mpp:g}.")
+        for name in ("slide_mpp", "slide_mpp_force"):
+            if (mpp := getattr(self, name)) is not None and not mpp > 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be above 0; got {mpp:g}.")
 
 
 @verb(

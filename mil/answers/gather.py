@@ -7,6 +7,7 @@ from pathlib import Path
 
 from features.bags.bag import Bag, read_bag
 from features.errors import AnnotationError, AnnotationMissing, BagError, SarcomilError
+from features.extraction.jobs import SlideJob
 from features.progress import Progress
 from features.recipe import SEGMENTED, VOLUME
 from features.regions.annotations import read_annotations
@@ -14,6 +15,7 @@ from features.regions.drawing import is_predicted
 from features.slides.find import slide_files
 from features.slides.names import slide_name
 from mil.answers.predictor import OUTLINE, Predictor
+from mil.data.case import Row
 from mil.errors import FitError, RunError
 from mil.runs.inputs import check_region, extract_slides, misfit
 from mil.segmentation.application import AppliedSlide, apply_segmenter
@@ -58,6 +60,8 @@ class NewInputs:
         segmenter: the file of a segmenter, for slides without annotations; a package's own if not given.
         weights: the backbone's weights file, if the model's bags were made with one.
         slide_mpp: micrometres per level-0 pixel, where the slides do not say.
+        slide_mpp_force: micrometres per level-0 pixel, whatever the slides say; a table's mpp column takes
+            precedence.
     """
 
     inputs: tuple[Path, ...]
@@ -65,10 +69,26 @@ class NewInputs:
     segmenter: Path | None = None
     weights: str | None = None
     slide_mpp: float | None = None
+    slide_mpp_force: float | None = None
+
+    def job(self, name: str, path: Path, table_mpp: float | None) -> SlideJob:
+        """A slide with its scale; where its tiles come from is chosen later."""
+        return SlideJob(
+            slide=name,
+            files=(path,),
+            mpp=table_mpp or self.slide_mpp_force,
+            mpp_source="table" if table_mpp else "option",
+            fallback_mpp=self.slide_mpp,
+        )
 
 
 def gather_slides(
-    predictor: Predictor, new: NewInputs, store: Path, progress: Progress | None = None
+    predictor: Predictor,
+    new: NewInputs,
+    store: Path,
+    *,
+    table: Sequence[Row] = (),
+    progress: Progress | None = None,
 ) -> NewSlides:
     """Read or extract the bag of each slide; what cannot be used is listed with the reason.
 
@@ -79,6 +99,7 @@ def gather_slides(
         predictor: the model.
         new: the files.
         store: folder in which bags of slides are written, in one folder for each kind of mask.
+        table: rows of slides, whose mpp is used instead of the file's.
         progress: shows slides and tiles.
 
     Raises:
@@ -97,7 +118,9 @@ def gather_slides(
     if paths:
         check_region(predictor.recipe)
     new = replace(new, segmenter=new.segmenter or predictor.segmenter)
-    masks = {name: _choose_mask(predictor, new, path) for name, path in paths.items()}
+    mpp_of = {row.slide: row.mpp for row in table}
+    jobs = {name: new.job(name, path, mpp_of.get(name)) for name, path in paths.items()}
+    masks = {name: _choose_mask(predictor, new, job) for name, job in jobs.items()}
     for name, path in paths.items():
         if reason := misfit(path, predictor.recipe):
             unusable.setdefault(name, FitError(reason))
@@ -105,7 +128,7 @@ def gather_slides(
     outlines: Path | None = None
     segmented: dict[str, AppliedSlide] = {}
     for mask in dict.fromkeys(masks.values()):
-        chosen = [paths[name] for name in paths if masks[name] == mask and name not in unusable]
+        chosen = [jobs[name] for name in jobs if masks[name] == mask and name not in unusable]
         folder = store / _folder_of(mask, new.segmenter)
         if mask == SEGMENTER and new.segmenter:
             outlines = folder / "outlines"
@@ -133,7 +156,7 @@ def gather_slides(
 
 def _extract_and_outline(
     predictor: Predictor,
-    paths: Sequence[Path],
+    jobs: Sequence[SlideJob],
     folder: Path,
     outlines: Path,
     new: NewInputs,
@@ -144,14 +167,14 @@ def _extract_and_outline(
 
     assert new.segmenter
     with maps_kept():
-        failed = _extract(predictor, paths, folder, SEGMENTER, new, progress)
-        applied = _write_outlines(paths, new.segmenter, outlines, new.slide_mpp, progress)
+        failed = _extract(predictor, jobs, folder, SEGMENTER, new, progress)
+        applied = _write_outlines(jobs, new.segmenter, outlines, progress)
     return failed, applied
 
 
 def _extract(
     predictor: Predictor,
-    paths: Sequence[Path],
+    jobs: Sequence[SlideJob],
     folder: Path,
     mask: str,
     new: NewInputs,
@@ -159,14 +182,13 @@ def _extract(
 ) -> dict[str, SarcomilError]:
     """Extract slides with one kind of mask; why some could not be."""
     packed = predictor.backbone
+    annotations = new.annotations if mask in (ANNOTATIONS, OUTLINE) else None
+    segmenter = new.segmenter if mask == SEGMENTER else None
     return extract_slides(
-        paths,
+        [replace(job, annotations=annotations, segmenter=segmenter) for job in jobs],
         dict(predictor.recipe) | ({"weights": packed.name} if packed else {}),
         folder,
-        annotations=new.annotations if mask in (ANNOTATIONS, OUTLINE) else None,
-        segmenter=new.segmenter if mask == SEGMENTER else None,
         weights=str(packed) if packed else new.weights,
-        slide_mpp=new.slide_mpp,
         progress=progress,
     )
 
@@ -205,22 +227,16 @@ def _folder_of(mask: str, segmenter: Path | None) -> str:
 
 
 def _write_outlines(
-    paths: Sequence[Path],
+    jobs: Sequence[SlideJob],
     segmenter: Path,
     out: Path,
-    slide_mpp: float | None,
     progress: Progress | None,
 ) -> list[AppliedSlide]:
     """Write what a segmenter marks as tumour on each slide."""
-    from features.extraction.jobs import SlideJob
     from features.lowpower.segmenter import load_segmenter
     from features.lowpower.slide_maps import tumour_map_of
 
     out.mkdir(parents=True, exist_ok=True)
-    jobs = [
-        SlideJob(slide=slide_name(path.name), files=(path,), fallback_mpp=slide_mpp)
-        for path in paths
-    ]
     return apply_segmenter(
         load_segmenter(segmenter),
         jobs,
@@ -251,18 +267,15 @@ def _files_of(path: Path) -> list[Path]:
     return sorted(path.glob(f"*{BAG}")) or [*slide_files(path)] or [path]
 
 
-def _choose_mask(predictor: Predictor, new: NewInputs, path: Path) -> str:
+def _choose_mask(predictor: Predictor, new: NewInputs, job: SlideJob) -> str:
     """Where the tiles of a slide come from: its annotation, else a segmenter, else all tissue."""
-    from features.extraction.jobs import SlideJob
-
     if predictor.recipe["region"] == "tissue":
         return ALL_TISSUE
     if predictor.recipe["region"] == VOLUME:  # chosen as the film was laid out
         return VOLUME
     if new.annotations is not None:
-        job = SlideJob(slide=slide_name(path.name), files=(path,), annotations=new.annotations)
         with suppress(AnnotationMissing):
-            file = job.annotation()
+            file = replace(job, annotations=new.annotations).annotation()
             return OUTLINE if file and _drawn_by_segmenter(file) else ANNOTATIONS
         return SEGMENTER if new.segmenter else ANNOTATIONS  # which then fails by name
     return SEGMENTER if new.segmenter else ALL_TISSUE

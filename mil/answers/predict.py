@@ -151,14 +151,14 @@ def predict_inputs(
         predictor: the model.
         inputs: the files, and how they become bags.
         store: folder in which bags of slides are written.
-        table: as of ``predict_slides``.
+        table: as of ``predict_slides``; an mpp column is used instead of what the slides say.
         progress: shows slides and tiles.
 
     Raises:
         RunError, BackboneError: as ``gather_slides``.
         CohortError: the model reads a column that is not in the table.
     """
-    new = gather_slides(predictor, inputs, store, progress)
+    new = gather_slides(predictor, inputs, store, table=table, progress=progress)
     return predict_slides(predictor, new, table=table)
 
 

@@ -25,12 +25,15 @@ class NewFiles(TypedDict, total=False):
         segmenter: the file of a segmenter, for slides without annotations.
         weights: the backbone's weights file, if the model's bags were made with one.
         slide_mpp: micrometres per level-0 pixel, where the slides do not say.
+        slide_mpp_force: micrometres per level-0 pixel, whatever the slides say; an mpp column of ``cohort``
+            takes precedence.
     """
 
     annotations: StrPath
     segmenter: StrPath
     weights: str
     slide_mpp: float
+    slide_mpp_force: float
 
 
 def predict_slides(
@@ -51,7 +54,7 @@ def predict_slides(
             package; its folder, or the open run.
         inputs: bags (.h5) or slides.
         model: its name; of a cross-validation the best one if not given.
-        cohort: table that says which case each slide belongs to.
+        cohort: table that says which case each slide belongs to, and may have its mpp.
         store: folder for the bags of slides; ``bags`` in the run's folder, or beside ``out``, if not given.
         out: a CSV to write, with a JSON and a page of the same name beside it.
         progress: shows slides, tiles and maps.
@@ -82,6 +85,7 @@ def predict_slides(
         inputs=tuple(Path(path) for path in paths),
         weights=files.get("weights"),
         slide_mpp=files.get("slide_mpp"),
+        slide_mpp_force=files.get("slide_mpp_force"),
         annotations=as_path(files.get("annotations")),
         segmenter=as_path(files.get("segmenter")),
     )

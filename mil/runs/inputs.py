@@ -1,7 +1,7 @@
 """Bags for a model: read as they are, or extracted from slides the way its own bags were."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,17 @@ def usable_bags(
         BackboneError: the weights file is not given.
     """
     check_inputs(inputs, recipe, annotations)
-    unusable = extract_slides(
-        [path for path in inputs if path.suffix != ".h5"],
-        recipe,
-        store,
-        annotations=annotations if recipe.get("region") == "annotations" else None,
-        weights=weights,
-        slide_mpp=slide_mpp,
-        progress=progress,
-    )
+    jobs = [
+        SlideJob(
+            slide=slide_name(path.name),
+            files=(path,),
+            annotations=annotations if recipe.get("region") == "annotations" else None,
+            fallback_mpp=slide_mpp,
+        )
+        for path in inputs
+        if path.suffix != ".h5"
+    ]
+    unusable = extract_slides(jobs, recipe, store, weights=weights, progress=progress)
     bags = []
     for path in inputs:
         name = slide_name(path.name)
@@ -74,14 +76,11 @@ def usable_bags(
 
 
 def extract_slides(
-    slides: Sequence[Path],
+    slides: Sequence[SlideJob],
     recipe: Mapping[str, Any],
     store: Path,
     *,
-    annotations: Path | None,
-    segmenter: Path | None = None,
     weights: str | None,
-    slide_mpp: float | None,
     progress: Progress | None,
 ) -> dict[str, SarcomilError]:
     """Extract slides by the recipe of a model: inside annotations, what a segmenter finds, or all tissue.
@@ -96,17 +95,7 @@ def extract_slides(
         return {}
     from features.extraction.extract import extract  # imports every backbone
 
-    jobs = [
-        SlideJob(
-            slide=slide_name(path.name),
-            files=(path,),
-            annotations=annotations,
-            segmenter=segmenter,
-            fallback_mpp=slide_mpp,
-            fixed=True,
-        )
-        for path in slides
-    ]
+    jobs = [replace(job, fixed=True) for job in slides]
     settings = recipe_from(recipe, weights, store)
     return {
         outcome.slide: (NoTiles if outcome.empty else FitError)(outcome.reason)

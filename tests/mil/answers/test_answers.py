@@ -11,6 +11,7 @@ import pytest
 from features.backbones.network_recipe import NetworkRecipe
 from features.bags.bag import write_bag
 from features.errors import NoTiles
+from features.extraction.jobs import SlideJob
 from features.files.checksum import fingerprint
 from features.lowpower.segmenter import (
     LinearHead,
@@ -25,6 +26,7 @@ from mil.answers.maps import answer_map
 from mil.answers.package import CARD, SEGMENTER, open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
 from mil.answers.predictor import OUTLINE, predictor_of_run
+from mil.data.case import Row
 from mil.errors import CohortError, FitError, RunError
 from mil.evaluation.classification.recalibration import temperature
 from mil.explanation.default import default_scores
@@ -221,7 +223,8 @@ def test_the_outline_of_a_segmenter_that_comes_back_is_no_drawing(run, predictor
         ring = feature(box_ring(0, 0, 50, 50), classification=class_name)
         write_geojson(tmp_path / "s.geojson", ring)
         inputs = NewInputs(inputs=(), annotations=tmp_path)
-        assert _choose_mask(tuned, inputs, tmp_path / "s.svs") == mask
+        job = SlideJob(slide="s", files=(tmp_path / "s.svs",))
+        assert _choose_mask(tuned, inputs, job) == mask
 
 
 def test_every_slide_and_every_case_has_a_row(predictor):
@@ -316,6 +319,32 @@ def test_two_inputs_of_one_name_and_missing_files(predictor, tmp_path):
     new = gather_slides(predictor, two, tmp_path / "bags")
     assert list(new.bags) == ["a"]
     assert "there is no such file" in str(new.unusable["no"])
+
+
+def test_a_tables_mpp_precedes_the_forced_one_which_precedes_the_files(
+    predictor, tmp_path, monkeypatch
+):
+    jobs = []
+
+    def extract(given, *_arguments, **_options):
+        jobs.extend(given)
+        return {job.slide: FitError("no") for job in given}
+
+    monkeypatch.setattr("mil.answers.gather.extract_slides", extract)
+    for name in ("a.svs", "b.svs"):
+        (tmp_path / name).touch()
+    new = NewInputs(
+        inputs=(tmp_path / "a.svs", tmp_path / "b.svs"), slide_mpp=0.5, slide_mpp_force=0.23
+    )
+    tissue = replace(predictor, fits=tuple(
+        replace(f, model=replace(f.model, recipe={**RECIPE, "region": "tissue", "classes": ()}))
+        for f in predictor.fits
+    ))  # fmt: skip
+    table = [Row(line=2, case="A", slide="a", mpp=0.41), Row(line=3, case="C", slide="c")]
+    gather_slides(tissue, new, tmp_path, table=table)
+    assert [(job.mpp, job.mpp_source, job.fallback_mpp) for job in jobs] == [
+        (0.41, "table", 0.5), (0.23, "option", 0.5),
+    ]  # fmt: skip
 
 
 def test_answers_are_short_in_a_notebook(predictor):

@@ -29,10 +29,8 @@ def extracted(monkeypatch):
 
 
 def test_slides_for_a_model(extracted, tmp_path):
-    failed = extract_slides(
-        [tmp_path / "a.svs", tmp_path / "b.ndpi"], RECIPE, tmp_path, annotations=None, weights=None,
-        slide_mpp=None, progress=None,
-    )  # fmt: skip
+    jobs = [SlideJob(slide=name[0], files=(tmp_path / name,)) for name in ("a.svs", "b.ndpi")]
+    failed = extract_slides(jobs, RECIPE, tmp_path, weights=None, progress=None)
     assert failed.keys() == {"a", "b"}
     assert [job.fixed for job in extracted] == [True, True]
 
