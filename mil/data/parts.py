@@ -1,50 +1,28 @@
 """Columns that say which cases are for testing, under another name than split."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 from mil.data.case import Row
+from mil.data.part_words import (
+    AMBIGUOUS,
+    AMINO_ACIDS,
+    ARMS,
+    FILLERS,
+    GROUPS,
+    KINDS,
+    LEFT_OUT,
+    NEGATIONS,
+    RESULTS,
+    SETS,
+    SIDES,
+    STUDY,
+    TAKEN,
+)
 from mil.data.values import FALSE_WORDS, TRUE_WORDS, is_missing
 from mil.errors import CohortError
 
-_ENDING = (
-    "(?:sets?|cohorts?|kohorten?|kollektiv|groups?|gruppen?|data|daten(?:satz)?|satz|menge|cases)?"
-)
-# What a word of a cell, or of a header, says of a case.
-KINDS = {
-    kind: re.compile(f"(?:{words}){_ENDING}")
-    for kind, words in {
-        "train": "train(?:ings?)?|trn?|learn(?:ing)?|lern|development|derivation|discovery|entwicklungs?"
-        "|entraînement|apprentissage|entrenamiento|addestramento",
-        "test": "test(?:s|ing)?|tst|holdout|heldout|eval(?:uation)?|prueba|reserved|aside",
-        "valid": "val|valid(?:ation|ierungs?)?|validación|validazione|replication",
-        "external": "external|externe?r?|ext|independent|unseen",
-        "internal": "internal|interne?r?",
-        "short": "te|ts",  # for testing beside tr alone
-    }.items()
-}
-FILLERS = frozenset((
-    "a", "an", "are", "as", "belongs", "case", "cases", "cohort", "cohorts", "data", "dataset", "flag",
-    "fold", "folds", "for", "group", "groups", "in", "is", "ist", "kept", "kohorte", "of", "only", "part",
-    "patient", "patients", "sample", "samples", "set", "sets", "slide", "slides", "split", "splits", "subset",
-    "subsets", "the", "to", "use", "used",
-))  # fmt: skip
-# Headers under which a single such word tells.
-PARTS = frozenset((
-    "allocation", "assignment", "cohort", "cohorts", "cv", "data", "dataset", "datasets", "datensatz", "fold",
-    "folds", "group", "groups", "gruppe", "kohorte", "mode", "part", "partition", "partitions", "phase",
-    "purpose", "role", "set", "sets", "split", "splits", "subset", "subsets", "teilmenge", "usage", "use",
-))  # fmt: skip
-# Beside these a test is an arm of a trial, or of a laboratory.
-OTHER_TESTS = frozenset((
-    "arm", "control", "controls", "failed", "intervention", "kontrolle", "neg", "negative", "passed",
-    "pending", "placebo", "pos", "positive", "reference", "sham", "standard", "treated", "treatment",
-))  # fmt: skip
-# Headers over yes and no that may say something else, unless they name a set or a cohort.
-AMBIGUOUS = frozenset((
-    "derivation", "development", "discovery", "eval", "evaluation", "ext", "independent", "internal", "learn",
-    "learning", "lern", "replication", "te", "tr", "ts", "val", "valid",
-))  # fmt: skip
 TESTED = ("test", "valid", "external")
 MOST_WORDS = 4  # of a cell that names a part; more are a remark
 WORD = re.compile(r"[^\W\d_]+|\d+")
@@ -52,6 +30,8 @@ LETTERS = re.compile(r"[^\W\d_]{2}")
 CAMEL = re.compile(r"(?<=[a-zäöü])(?=[A-ZÄÖÜ])")
 OUT = re.compile(r"\b(hold|held)[\W_]*out")
 FOLDER = re.compile(r"[^/\\]+(?=[/\\])")
+ACCENT = re.compile("[\u0300-\u036f]")
+PATH = re.compile(r".*[/\\].*(?:[/\\].*|\.\w{2,6})")  # a/b/c, a/b.svs; Val/Met is none
 
 
 def check_parts(rows: Sequence[Row], *, to_judge: bool = False) -> None:
@@ -66,10 +46,10 @@ def check_parts(rows: Sequence[Row], *, to_judge: bool = False) -> None:
 def check_columns(
     source: str, columns: Mapping[str, Sequence[str]], lines: Sequence[int], *, to_judge: bool
 ) -> None:
-    """Refuse rows of which another column than split says that some are for testing.
+    """Refuse rows of which another column than split says that some are for testing, or left out.
 
-    Words of the cells decide, as in ``TCGA-train`` beside ``TCGA-test``; or a header such as ``is_test`` over
-    yes and no; or folders in front of the slides.
+    Words of the cells decide, as in ``TCGA-train`` beside ``TCGA-test``, or ``train`` beside a blank; or a
+    header such as ``is_test`` over yes and no; or folders in front of the slides.
 
     Args:
         source: of the table, for messages.
@@ -85,29 +65,40 @@ def check_columns(
         if places and not (to_judge and len(places) == len(cells)):
             raise CohortError(
                 f"{source}: column {name!r} seems to say which cases are for testing ({cells[places[0]]!r} "
-                f"on line {lines[places[0]]}). Name it split, with train or test in each row, "
-                "so that these are not trained on. If it says something else, rename or remove it, or "
-                "write train throughout a column split."
+                f"on line {lines[places[0]]}). Name it split, with train or test in each row, so that these "
+                "are not trained on. If it says something else, keep it and add a column split with train in "
+                "each row."
+            )
+        if places := _left_out_places(name, cells):
+            raise CohortError(
+                f"{source}: column {name!r} seems to say which cases are left out ({cells[places[0]]!r} on "
+                f"line {lines[places[0]]}). Remove their rows. If it says something else, keep it and add a "
+                "column split with train in each row."
             )
 
 
 def tested_places(header: str, cells: Sequence[str]) -> list[int]:
     """The places of the cells that mark their cases for testing, where a column says so of some."""
-    if (marks := _marks_of(header)) is not None:
-        words = [cell.strip().casefold() for cell in cells]
-        known = {word for word in words if not is_missing(word)}
-        if known and known <= TRUE_WORDS | FALSE_WORDS:
-            return [i for i, word in enumerate(words) if (word in TRUE_WORDS) == marks]
+    words = [cell.strip().casefold() for cell in cells]
+    known = {word for word in words if not is_missing(word)}
+    if (marks := _marks_of(header)) is not None and known and known <= TRUE_WORDS | FALSE_WORDS:
+        return [i for i, word in enumerate(words) if (word in TRUE_WORDS) == marks]
+    kinds = _header_kinds(header)
+    is_either = "train" in kinds and {"test", "valid"} & kinds and _marks_of(header) is not None
+    if is_either and len(known) == 2:  # train_test over 1 and 2: one of them is for testing
+        return [i for i, word in enumerate(words) if word != words[0]]
     if not LETTERS.search("\n".join(cells)):
         return []
-    kinds = {cell: _kind(cell) for cell in {*cells}}
-    occurring = {kind for kind, _ in kinds.values()}
+    by_cell = {cell: _kind(cell, header) for cell in {*cells}}
+    occurring = {kind for kind, _ in by_cell.values()}
     # Beside test cases those for validation choose among models.
     tested_kinds = {"test", "external", "short"} & occurring or {"valid"}
-    tested = {cell for cell, (kind, _) in kinds.items() if kind in tested_kinds}
-    if not tested or not _names_parts(header, cells, kinds):
-        return []
-    return [i for i, cell in enumerate(cells) if cell in tested]
+    tested = {cell for cell, (kind, _) in by_cell.items() if kind in tested_kinds}
+    if tested and _names_parts(header, cells, by_cell):
+        return [i for i, cell in enumerate(cells) if cell in tested]
+    if not tested and _names_training(header, by_cell):
+        return [i for i, cell in enumerate(cells) if by_cell[cell][0] != "train"]
+    return []
 
 
 def trained_places(header: str, cells: Sequence[str]) -> list[int]:
@@ -118,7 +109,7 @@ def trained_places(header: str, cells: Sequence[str]) -> list[int]:
     others = [i for i in range(len(cells)) if i not in tested]
     if _marks_of(header) is not None and {"test", "train"} & _header_kinds(header):
         return others
-    return [i for i in others if _kind(cells[i])[0] == "train"]
+    return [i for i in others if _kind(cells[i], header)[0] == "train"]
 
 
 def _header_kinds(header: str) -> set[str]:
@@ -130,9 +121,28 @@ def _marks_of(header: str) -> bool | None:
     words = _words(header)
     telling = {word for word in words if _kinds_of(word)}
     rest = {*words} - telling
-    if not telling or not rest <= FILLERS or (telling <= AMBIGUOUS and not rest & PARTS):
+    denied = bool(rest & NEGATIONS)
+    if not telling or not rest <= FILLERS | NEGATIONS:
         return None
-    return any(kind in TESTED for word in telling for kind in _kinds_of(word))
+    if telling <= AMBIGUOUS and not any(map(_is_part_word, rest)):
+        return None
+    return any(kind in TESTED for word in telling for kind in _kinds_of(word)) != denied
+
+
+def _left_out_places(header: str, cells: Sequence[str]) -> list[int]:
+    """The places of cells that say by yes or no that their cases are left out."""
+    words = {*_words(header)}
+    telling = words & (LEFT_OUT | TAKEN)
+    answers = [cell.strip().casefold() for cell in cells]
+    known = {answer for answer in answers if not is_missing(answer)}
+    if (
+        not telling
+        or not words - telling <= FILLERS | STUDY
+        or not known <= TRUE_WORDS | FALSE_WORDS
+    ):
+        return []
+    is_out = bool(telling & LEFT_OUT)
+    return [i for i, word in enumerate(answers) if known and (word in TRUE_WORDS) == is_out]
 
 
 def _names_parts(header: str, cells: Sequence[str], kinds: Mapping[str, tuple[str, bool]]) -> bool:
@@ -146,31 +156,77 @@ def _names_parts(header: str, cells: Sequence[str], kinds: Mapping[str, tuple[st
     present = [cell for cell in cells if cell and not is_missing(cell)]
     n_known = sum(bool(kinds[cell][0]) for cell in present)
     occurring = {kinds[cell][0] for cell in present}
-    is_part = not PARTS.isdisjoint(_words(header)) or _marks_of(header) is not None
+    is_part = _is_part(header)
     if "train" in occurring and (is_part or 2 * n_known >= len(present)):
         return True
-    if any(OTHER_TESTS.intersection(_words(cell)) for cell in {*present}):
+    words = {word for cell in {*present} for word in _words(cell)}
+    if ARMS & words or (AMINO_ACIDS & words and occurring <= {"", "valid"}) or header == "slide":
         return False
-    if header == "slide":  # a folder of trials, say
+    if _names_sets(header):
+        return any(
+            whole or (kind == "test" and not RESULTS.intersection(_words(cell)))
+            or (kind == "external" and "internal" in occurring)
+            for cell, (kind, whole) in kinds.items()
+            if kind in TESTED
+        )  # fmt: skip
+    if RESULTS & words:
         return False
     if not is_part:
         return n_known == len(present) and ("test", True) in kinds.values()
+    both = "internal" in occurring and SIDES.isdisjoint(_words(header))
     return any(
-        whole or kind == "test" or (kind == "external" and "internal" in occurring)
-        for kind, whole in kinds.values()
-        if kind in TESTED
+        kind == "test" or (whole and (kind == "valid" or both))
+        for cell, (kind, whole) in kinds.items()
+        if kind in TESTED and not {*_words(cell)} & AMBIGUOUS
     )
 
 
-def _kind(cell: str) -> tuple[str, bool]:
+def _names_training(header: str, kinds: Mapping[str, tuple[str, bool]]) -> bool:
+    """Whether a column says of some cases that they are for training, and so of the others that they are not.
+
+    Args:
+        header: of the column.
+        kinds: of each cell, as ``_kind`` tells; none is for testing.
+    """
+    training = [cell for cell, kind in kinds.items() if kind == ("train", True)]
+    others = {
+        cell if not is_missing(cell) else "" for cell, kind in kinds.items() if kind[0] != "train"
+    }
+    if not training or not others or header == "slide":
+        return False
+    if _names_sets(header):
+        return True
+    if all({*_words(cell)} & AMBIGUOUS for cell in training):
+        return False
+    if any(ARMS.intersection(_words(cell)) for cell in others):
+        return False
+    return _is_part(header) or len(others) == 1
+
+
+def _is_part(header: str) -> bool:
+    return any(map(_is_part_word, _words(header))) or _marks_of(header) is not None
+
+
+def _is_part_word(word: str) -> bool:
+    return word in GROUPS or bool(SETS.fullmatch(word))
+
+
+def _names_sets(header: str) -> bool:
+    """Whether a header speaks of sets of cases, and hardly of anything else."""
+    return any(map(SETS.fullmatch, _words(header))) or _marks_of(header) is not None
+
+
+def _kind(cell: str, header: str = "") -> tuple[str, bool]:
     """What a cell says of its case, one of ``KINDS`` or nothing, and whether it says nothing else."""
     folders = FOLDER.findall(cell)
-    if folders:
+    if folders and (header == "slide" or PATH.fullmatch(cell)):
         named = map(_kind, folders)
         return next((kind for kind in named if kind[0] and kind[1]), ("", False))
     words = _words(cell)
     kinds = {kind for word in words for kind in _kinds_of(word)}
     if len(words) > MOST_WORDS or not kinds or {"train", "test"} <= kinds:
+        return "", False
+    if kinds == {"train"} and NEGATIONS.intersection(words):
         return "", False
     whole = all(_kinds_of(word) or word in FILLERS or word.isdigit() for word in words)
     if {"external", "valid"} <= kinds:
@@ -184,5 +240,7 @@ def _kinds_of(word: str) -> list[str]:
 
 
 def _words(text: str) -> list[str]:
-    """Words and numbers in small letters; ``testSet`` is two, ``hold-out`` one."""
-    return WORD.findall(OUT.sub(r"\1out", CAMEL.sub(" ", text).casefold()))
+    """Words and numbers in small letters without accents; ``testSet`` is two, ``hold-out`` one."""
+    text = OUT.sub(r"\1out", CAMEL.sub(" ", text).casefold())
+    plain = ACCENT.sub("", unicodedata.normalize("NFKD", text))
+    return WORD.findall(unicodedata.normalize("NFC", plain))

@@ -161,6 +161,12 @@ def training_rows(
     if notify and (n_cases := len({row.case for row in test})):
         cases = "1 case" if n_cases == 1 else f"{n_cases} cases"
         notify(f"{cases} of {path.name} with split=test: kept for external validation.")
+    n_blank = sum(not row.split for row in rows)
+    if notify and n_blank and not test and n_blank < len(rows):
+        notify(
+            f"{path.name}: column split is empty in {n_blank} rows and says train in {len(rows) - n_blank}; "
+            "all of them are trained on. Write test in those that are not to be."
+        )
     return rows
 
 

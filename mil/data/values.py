@@ -73,10 +73,11 @@ NEGATIVE = re.compile(
 # Yes and no, as spreadsheets of several countries and programs write them.
 TRUE_WORDS = frozenset((
     "1", "1.0", "1.", "true", "t", "yes", "y", "ja", "j", "wahr", "oui", "o", "vrai", "si", "sí", "s",
-    "verdadero", "vero", "x",
+    "verdadero", "vero", "x", "sim", "tak", "да", "evet", "是", "はい", "예",
 ))  # fmt: skip
 FALSE_WORDS = frozenset((
-    "0", "0.0", "0.", "false", "f", "no", "n", "nein", "falsch", "non", "faux", "falso",
+    "0", "0.0", "0.", "false", "f", "no", "n", "nein", "falsch", "non", "faux", "falso", "nee", "nej", "nei",
+    "não", "nao", "nie", "нет", "否", "いいえ", "아니요",
 ))  # fmt: skip
 
 PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

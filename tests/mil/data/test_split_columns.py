@@ -46,6 +46,26 @@ def rows_with(column, cells, **fixed):
         ("in_train", ["True", "False", "NA"], "False"),
         ("train", ["x", "", "x"], ""),
         ("reserved", ["yes", "no", "no"], "yes"),
+        ("set", ["train", "", "train"], ""),
+        ("Datensatz", ["Training", "NA", "Training"], "NA"),
+        ("anything", ["training", "", ""], ""),
+        ("subset", ["training", "training", "replica"], "replica"),
+        ("Kohorte", ["Trainingskohorte", "Bestätigungskohorte"], "Bestätigungskohorte"),
+        ("cohort", ["training", "confirmation"], "confirmation"),
+        ("conjunto", ["treino", "teste"], "teste"),
+        ("jeu", ["entrainement", "entrainement", "controle final"], "controle final"),
+        ("ensemble", ["apprentissage", "vérification"], "vérification"),
+        ("insieme", ["addestramento", "convalida"], "convalida"),
+        ("zbiór", ["treningowy", "testowy"], "testowy"),
+        ("データセット", ["学習", "検証"], "検証"),
+        ("队列", ["训练集", "测试集"], "测试集"),
+        ("final_test", ["no", "yes"], "yes"),
+        ("exclude_from_training", ["0", "1"], "1"),
+        ("not for training", ["nein", "ja"], "ja"),
+        ("blinded test set", ["yes", "no"], "yes"),
+        ("train_val", ["1", "2", "1"], "2"),
+        ("cohort", ["reference", "test"], "test"),
+        ("cohort", ["derivation", "verification"], "verification"),
     ],
 )  # fmt: skip
 def test_a_column_that_tells_test_rows_is_refused(column, cells, tested):
@@ -53,6 +73,23 @@ def test_a_column_that_tells_test_rows_is_refused(column, cells, tested):
         split_train_test(rows_with(column, cells))
     assert f"column {column!r}" in str(error.value)
     assert f"({tested!r} on line {cells.index(tested) + 2})" in str(error.value)
+    assert "add a column split with train in each row" in str(error.value)
+    assert len(split_train_test(rows_with(column, cells, split="train"))[0]) == len(cells)
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "left_out"),
+    [
+        ("excluded", ["no", "yes"], "yes"), ("Included in analysis", ["ja", "nein"], "nein"),
+        ("exclude", ["", "x"], "x"),
+    ],
+)  # fmt: skip
+def test_a_column_that_leaves_rows_out_is_refused(column, cells, left_out):
+    with pytest.raises(
+        CohortError, match=r"seems to say which cases are left out .* Remove their rows"
+    ) as error:
+        split_train_test(rows_with(column, cells))
+    assert f"({left_out!r} on line {cells.index(left_out) + 2})" in str(error.value)
     assert len(split_train_test(rows_with(column, cells, split="train"))[0]) == len(cells)
 
 
@@ -84,6 +121,19 @@ def test_a_column_that_tells_test_rows_is_refused(column, cells, tested):
         ("Validation_Status", ["Valid", "Untested"]),
         ("slide folder", ["a/1", "test/b"]),
         ("partition coefficient", ["0.1", "2"]),
+        ("genotype group", ["Val/Met", "Val/Val", "Met/Met"]),
+        ("group", ["Val158", "Met158"]),
+        ("set", ["Val", "Ile"]),
+        ("part", ["ext", "int"]),
+        ("use", ["external", "oral"]),
+        ("phase", ["development", "adult"]),
+        ("group", ["experimental", "test"]),
+        ("group", ["training", "control"]),
+        ("group", ["evaluation", "surgery"]),
+        ("risk group", ["low", "int", "high"]),
+        ("injury", ["train", "car", ""]),
+        ("excluded nodes", ["yes", "no"]),
+        ("excluded", ["no", "no"]),
     ],
 )  # fmt: skip
 def test_an_ordinary_column_is_read(column, cells):
@@ -114,3 +164,18 @@ def test_a_table_of_test_rows_alone_can_be_judged():
         split_train_test(rows)
     with pytest.raises(CohortError, match="for testing"):
         rows_to_judge(rows_with("cohort", ["external validation", "training"]))
+
+
+def test_a_split_that_is_empty_beside_train_is_noted(tmp_path):
+    table = tmp_path / "cohort.csv"
+    table.write_text("case,slide,split\np1,a,train\np2,b,\np3,c,\n")
+    notes = []
+    assert len(training_rows(table, notes.append)) == 3
+    [note] = notes
+    assert "column split is empty in 2 rows and says train in 1; all of them are trained on" in note
+    for words in (("train", "train", "train"), ("", "", ""), ("test", "", "train")):
+        rows = [f"p{i},s{i},{word}" for i, word in enumerate(words)]
+        table.write_text("\n".join(["case,slide,split", *rows]) + "\n")
+        notes.clear()
+        training_rows(table, notes.append)
+        assert not any("is empty" in note for note in notes)

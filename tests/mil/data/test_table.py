@@ -436,6 +436,9 @@ def test_a_column_that_keeps_cases_aside_under_another_name_is_refused(tmp_path,
     )
     assert len(read_table(path)) == 2
     path.write_text(f"case,slide,label,{column}\na,a1,x,train\nb,b1,y,other\n")
+    with pytest.raises(CohortError, match=rf"column '{column}' .* \('other' on line 3\)"):
+        read_table(path)
+    path.write_text(f"case,slide,label,{column}\na,a1,x,train\nb,b1,y,train\n")
     assert len(read_table(path)) == 2
 
 
