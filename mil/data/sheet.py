@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mil.data.values import has_decimal_commas, pointed_thousands, with_points
+from mil.data.separators import signs_of, with_points
 from mil.errors import CohortError
 
 DELIMITERS = ",;\t|"  # spreadsheets of many countries write semicolons
@@ -152,26 +152,34 @@ def _describe_length(path: Path, line: int, n_fields: int, width: int, delimiter
 def with_decimal_points(sheet: Sheet, columns: Collection[str]) -> Sheet:
     """The table with decimal points, and nothing between thousands, in the columns that hold numbers.
 
+    A note tells of numbers that could be read in two ways, had the other cells of their column not told.
+
     Raises:
-        CohortError: a comma, or a point in a table with semicolons, may separate decimals or thousands.
+        CohortError: a comma or a point may separate decimals or thousands.
     """
-    pointed = {}
-    decimal = sheet.delimiter not in (",", "")
-    commas = any(has_decimal_commas([line[name] for _, line in sheet.lines]) for name in columns)
-    for name in columns:
-        cells = [line[name] for _, line in sheet.lines]
-        thousands = pointed_thousands(cells) if sheet.delimiter == ";" else []
-        if thousands and not commas:
-            raise _two_meanings(sheet, name, cells, thousands, "point")
-        cells = [c.replace(".", "") if i in thousands else c for i, c in enumerate(cells)]
-        pointed[name], unclear = with_points(cells, commas_are_decimal=decimal)
-        if unclear:
-            raise _two_meanings(sheet, name, cells, unclear, "comma")
+    cells = {
+        name: [line[name] for _, line in sheet.lines] for name in sheet.header if name in columns
+    }
+    signs = signs_of(list(cells.values()), sheet.delimiter)
+    notes = list(sheet.notes)
+    read = {}
+    for name, column in cells.items():
+        pointed = with_points(column, signs)
+        if pointed.unclear:
+            raise _two_meanings(sheet, name, column, pointed.unclear, pointed.sign)
+        if pointed.settled:
+            first = pointed.settled[0]
+            notes.append(
+                f"{sheet.path.name}: in column {name!r} {column[first]!r} (line {sheet.lines[first][0]}) was "
+                f"read as {pointed.cells[first]}, as the other cells of the column suggest. Write numbers "
+                "with a decimal point and nothing between thousands if that is wrong."
+            )
+        read[name] = pointed.cells
     lines = (
-        (number, line | {name: cells[i] for name, cells in pointed.items()})
+        (number, line | {name: column[i] for name, column in read.items()})
         for i, (number, line) in enumerate(sheet.lines)
     )
-    return replace(sheet, lines=tuple(lines))
+    return replace(sheet, lines=tuple(lines), notes=tuple(notes))
 
 
 def _two_meanings(

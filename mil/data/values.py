@@ -82,12 +82,6 @@ FALSE_WORDS = frozenset((
 
 PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 COMMA = re.compile(r"[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,})|\d{1,3}(\.\d{3})+,\d+)")  # is decimal
-THOUSANDS = re.compile(r"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")
-EITHER = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234: decimal or thousands
-POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")  # 1.234 beside decimal commas: thousands
-SPACED = re.compile(
-    r"[+-]?[1-9]\d{0,2}(['\u2019\u00a0\u2009\u202f ]\d{3})+([.,]\d+)?"
-)  # 1'234, 1 234
 MANY = 5  # different numbers from which a column is hardly one of codes
 MOSTLY = 0.8  # share of numbers from which a column is one of numbers
 
@@ -259,56 +253,3 @@ def _qualified(cell: str) -> float:
     if not match or (match["unit"] and match["unit"].casefold() not in UNITS):
         return math.nan
     return read_number(match["number"])
-
-
-def with_points(cells: Sequence[str], *, commas_are_decimal: bool) -> tuple[list[str], list[int]]:
-    """A column whose numbers have a decimal point and nothing between thousands.
-
-    What a comma means is decided for the whole column. Columns of words stay as they are.
-
-    Args:
-        cells: of one column.
-        commas_are_decimal: what 1,234 means where no other cell tells, as in tables whose columns are not
-            separated by commas.
-
-    Returns:
-        the cells, and the places of those that may be read in two ways.
-    """
-    cells = [re.sub(r"[^\d.,+-]", "", c) if SPACED.fullmatch(c) else c for c in cells]
-    present = [(i, cell) for i, cell in enumerate(without_missing(cells)) if re.search(r"\d", cell)]
-    kinds = {i: _kind(cell.replace("\N{MINUS SIGN}", "-")) for i, cell in present}
-    meanings = set(kinds.values()) - {""}
-    n_numbers = sum(map(bool, kinds.values()))
-    if not meanings & {",", "1,", "?"} or n_numbers < MOSTLY * len(present):
-        return list(cells), []
-    decimal = "," in meanings or (commas_are_decimal and "1," not in meanings)
-    if {",", "1,"} <= meanings or ("?" in meanings and not decimal and "1," not in meanings):
-        return list(cells), [i for i, kind in kinds.items() if kind in ("?", "1,")]
-    pointed = list(cells)
-    for i, cell in present:
-        if "," in meanings and kinds[i] in (".", "") and POINTS.fullmatch(cell):
-            pointed[i] = cell.replace(".", "")
-        elif kinds[i] in (",", "1,", "?"):
-            pointed[i] = (
-                cell.replace(".", "").replace(",", ".") if decimal else cell.replace(",", "")
-            )
-    return pointed, []
-
-
-def pointed_thousands(cells: Sequence[str]) -> list[int]:
-    """Places of the cells of a column whose points may all separate thousands: 1.200 and 12.350, beside 7."""
-    present = [(i, cell) for i, cell in enumerate(without_missing(cells)) if cell]
-    pointed = [i for i, cell in present if POINTS.fullmatch(cell)]
-    whole = all(i in pointed or re.fullmatch(r"[+-]?\d+", cell) for i, cell in present)
-    return pointed if whole else []
-
-
-def has_decimal_commas(cells: Sequence[str]) -> bool:
-    """Whether numbers of a column have a decimal comma."""
-    return any(_kind(cell.strip()) == "," for cell in cells)
-
-
-def _kind(cell: str) -> str:
-    """Of a number: ``.`` plain, ``,`` with a decimal comma, ``1,`` with thousands, ``?`` either."""
-    kinds = ((PLAIN, "."), (COMMA, ","), (THOUSANDS, "1,"), (EITHER, "?"))
-    return next((kind for pattern, kind in kinds if pattern.fullmatch(cell)), "")

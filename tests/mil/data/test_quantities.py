@@ -10,8 +10,9 @@ from mil.data.columns import _parts_times, note_times, odd_cells, telling_column
 from mil.data.encoding import fit_encoding, readable
 from mil.data.outcomes import CENSORED, EVENT
 from mil.data.quantities import is_date, read_dates
+from mil.data.separators import Signs, with_points
 from mil.data.table import read_table
-from mil.data.values import number_in, read_numbers, unclear_numbers, with_points
+from mil.data.values import number_in, read_numbers, unclear_numbers
 from mil.errors import CohortError
 from mil.evaluation.regression.design import fit_design
 
@@ -116,30 +117,68 @@ def test_codes_for_a_missing_value_are_noted_and_old_age_is_not():
     [("1'234", "1234"), ("12\u2019345.5", "12345.5"), ("1\u202f234,5", "1234.5")],
 )
 def test_signs_between_thousands_are_read(cell, number):
-    assert (
-        with_points([cell, "7,5" if "," in cell else "7"], commas_are_decimal=True)[0][0] == number
-    )
+    beside = "7,5" if "," in cell else "7"
+    assert with_points([cell, beside], Signs(by_columns=True)).cells[0] == number
+
+
+def table_of(tmp_path, columns, delimiter=";"):
+    head = delimiter.join(["case", "slide", *columns])
+    rows = [
+        delimiter.join([f"c{i}", f"s{i}", *(f'"{c}"' for c in cells)])
+        for i, cells in enumerate(zip(*columns.values(), strict=True))
+    ]
+    (tmp_path / "t.csv").write_text("\n".join([head, *rows]))
+    return tmp_path / "t.csv"
+
+
+THREE = ["1.204", "3.455", "2.118", "7.093", "4.125", "6.731", "2.346", "9.872"]
 
 
 @pytest.mark.parametrize(
-    ("cells", "beside", "read"),
-    [(["1.200", "2.350", "7"], ["4,5", "3", "1"], ["1200", "2350", "7"]),
-     (["1.25", "2.350"], ["1", "2"], None), (["0.125", "2.350"], ["1", "2"], None)],
+    ("cells", "beside", "delimiter", "read", "noted"),
+    [
+        (["4,5", "1.234,5", "4.125"], ["1", "2", "3"], ";", ["4.5", "1234.5", "4125"], 1),
+        (["1.25", "2.350", "4"], ["4,5", "2", "3"], ";", ["1.25", "2.350", "4"], 1),
+        (["0.125", "2.350", "4"], ["1", "2", "3"], ";", ["0.125", "2.350", "4"], 0),
+        (["1.200", "2.350", "7"], ["4.5", "2", "3"], ";", ["1.200", "2.350", "7"], 0),
+        (["850", "1.200", "640", "990"], ["4,5", "3", "1", "2"], ";", ["850", "1200", "640", "990"], 1),
+        (["850", "1.200", "640", "990"], ["4", "3", "1", "2"], ";", ["850", "1200", "640", "990"], 1),
+        (THREE, ["1"] * 8, ";", THREE, 1),
+        (THREE, ["1"] * 8, ",", THREE, 0),
+        (["1234,567", "4,5", "3"], ["1", "2", "3"], ",", ["1234.567", "4.5", "3"], 0),
+        (["1.200", "2.350", "7"], ["1", "2", "3"], "\t", ["1.200", "2.350", "7"], 0),
+    ],
 )  # fmt: skip
-def test_points_between_thousands_in_a_semicolon_table(tmp_path, cells, beside, read):
-    rows = [f"c{i};s{i};{cell};{beside[i]}" for i, cell in enumerate(cells)]
-    (tmp_path / "t.csv").write_text("\n".join(["case;slide;volume;size", *rows]))
-    assert [row.other["volume"] for row in read_table(tmp_path / "t.csv")] == (read or cells)
+def test_the_other_cells_tell_what_a_point_separates(
+    tmp_path, cells, beside, delimiter, read, noted
+):
+    path = table_of(tmp_path, {"volume": cells, "size": beside}, delimiter)
+    notes = []
+    assert [row.other["volume"] for row in read_table(path, notify=notes.append)] == read
+    assert ["the other cells of the column suggest" in note for note in notes] == [True] * noted
 
 
-def test_points_of_two_meanings_are_refused(tmp_path):
-    (tmp_path / "t.csv").write_text("case;slide;volume\nc1;s1;1.200\nc2;s2;3.455\n")
+@pytest.mark.parametrize(
+    ("cells", "beside", "delimiter"),
+    [
+        (["4,5", "3,2", "4.125"], ["1", "2", "3"], ";"),
+        (["1.200", "2.350", "7"], ["4,5", "3", "1"], ";"),
+        (["1.200", "2.350", "7"], ["4,5", "3", "1"], "\t"),
+        (["1.200", "2.350", "7"], ["4,5", "3", "1"], ","),
+        (["1.200", "3.455", "2.100"], ["1", "2", "3"], ";"),
+        (THREE, ["1,5", *"1234567"], ";"),
+        ([f"{n}.000" for n in range(11, 19)], ["1"] * 8, ";"),
+        (["4.5", "1,234", "7"], ["1", "2", "3"], ";"),
+        (["1.234.567", "4.5", "7"], ["1", "2", "3"], ";"),
+        (["1.234,5", "4.5", "7"], ["1", "2", "3"], ";"),
+    ],
+)  # fmt: skip
+def test_a_sign_of_two_meanings_is_refused(tmp_path, cells, beside, delimiter):
+    path = table_of(tmp_path, {"volume": cells, "size": beside}, delimiter)
     with pytest.raises(
-        CohortError, match=r"'volume' a point may separate decimals or thousands: '1.200'"
+        CohortError, match=r"'volume' a (point|comma) may separate decimals or thousands: '"
     ):
-        read_table(tmp_path / "t.csv")
-    (tmp_path / "t.csv").write_text("case,slide,volume\nc1,s1,1.200\nc2,s2,3.455\n")
-    assert read_table(tmp_path / "t.csv")[0].other["volume"] == "1.200"
+        read_table(path)
 
 
 def test_dates_are_read_in_their_order():

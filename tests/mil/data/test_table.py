@@ -11,8 +11,8 @@ from mil.data.case import Row
 from mil.data.names import matching
 from mil.data.patients import note_blocks
 from mil.data.reading import TableReading
+from mil.data.separators import Signs, with_points
 from mil.data.table import read_table
-from mil.data.values import with_points
 from mil.errors import CohortError
 
 
@@ -412,14 +412,9 @@ def test_the_first_sheet_of_a_workbook_is_read(tmp_path, monkeypatch):
 
 def test_points_beside_decimal_commas_are_thousands():
     cells = ["2,5", "7,25", "12.600", "1.048.576", "3"]
-    assert with_points(cells, commas_are_decimal=True)[0] == [
-        "2.5",
-        "7.25",
-        "12600",
-        "1048576",
-        "3",
-    ]
-    assert with_points(["2.5", "1.048"], commas_are_decimal=True)[0] == ["2.5", "1.048"]
+    read = with_points(cells, Signs(by_columns=True)).cells
+    assert read == ("2.5", "7.25", "12600", "1048576", "3")
+    assert with_points(["2.5", "1.048"], Signs(by_columns=True)).cells == ("2.5", "1.048")
 
 
 @pytest.mark.parametrize("column", ["set", "data_split", "Teil"])

@@ -1,0 +1,154 @@
+"""What commas and points in numbers separate: decimals, or thousands."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mil.data.values import MOSTLY, PLAIN, without_missing
+
+# Numbers by what is certain of their signs; 1,234 and 1.234 may be read in two ways.
+KINDS = tuple(
+    (kind, re.compile(f"[+-]?(?:{pattern})"))
+    for kind, pattern in (
+        ("whole", r"\d+"),
+        ("1,234", r"[1-9]\d{0,2},\d{3}"),
+        ("1.234", r"[1-9]\d{0,2}\.\d{3}"),
+        ("decimal comma", r"0,\d+|\d+,(?:\d{1,2}|\d{4,}|\d{3})"),
+        ("decimal point", PLAIN.pattern.removeprefix("[+-]?")),
+        ("thousands comma", r"\d{1,3}(?:(?:,\d{3})+\.\d+|(?:,\d{3}){2,})"),
+        ("thousands point", r"\d{1,3}(?:\.\d{3}){2,}"),
+        ("thousands point, decimal comma", r"\d{1,3}(?:\.\d{3})+,\d+"),
+    )
+)
+SPACED = re.compile(
+    r"[+-]?[1-9]\d{0,2}(['\u2019\u00a0\u2009\u202f ]\d{3})+([.,]\d+)?"
+)  # 1'234, 1 234
+SIGN = {"comma": ",", "point": "."}
+ENOUGH = 8  # numbers of a column from which three decimals of each are no accident
+HUNDREDS = 3  # whole numbers of a column, all from 100, beside which 1.234 is one as well
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What the columns of a table say of its commas and points.
+
+    Attributes:
+        by_columns: commas are decimal where nothing else tells, as what separates the columns says.
+        commas: decimal commas occur for certain.
+        points: decimal points occur for certain.
+        semicolons: stand between the columns.
+    """
+
+    by_columns: bool
+    commas: bool = False
+    points: bool = False
+    semicolons: bool = False
+
+    @property
+    def points_are_doubtful(self) -> bool:
+        """Whether 1.234 may be a thousand."""
+        return self.commas or (self.semicolons and not self.points)
+
+
+@dataclass(frozen=True)
+class Pointed:
+    """A column whose numbers have a decimal point and nothing between thousands.
+
+    Attributes:
+        cells: of the column.
+        unclear: places of cells that may be read in two ways, and are left as they are.
+        settled: places of cells that could be read in two ways, had the others not told.
+        sign: the one that may be read in two ways: comma or point.
+    """
+
+    cells: tuple[str, ...]
+    unclear: tuple[int, ...] = ()
+    settled: tuple[int, ...] = ()
+    sign: str = ""
+
+
+def signs_of(columns: Sequence[Sequence[str]], delimiter: str) -> Signs:
+    """What the columns of a table say of its commas and points together.
+
+    Args:
+        columns: cells of each.
+        delimiter: between the cells of the file; empty in a workbook.
+    """
+    kinds = {_kind(cell.strip()) for cells in columns for cell in {*cells}}
+    return Signs(
+        by_columns=delimiter not in (",", ""),
+        commas=any(kind.endswith("decimal comma") for kind in kinds),
+        points=bool(kinds & {"decimal point", "thousands comma"}),
+        semicolons=delimiter == ";",
+    )
+
+
+def with_points(cells: Sequence[str], signs: Signs) -> Pointed:
+    """A column with decimal points. What a sign means is decided for the whole column; words stay.
+
+    Args:
+        cells: of one column.
+        signs: of its table.
+    """
+    cells = [re.sub(r"[^\d.,+-]", "", c) if SPACED.fullmatch(c) else c for c in cells]
+    present = [(i, cell) for i, cell in enumerate(without_missing(cells)) if re.search(r"\d", cell)]
+    kinds = {i: kind for i, cell in present if (kind := _kind(cell))}
+    occurring = {*kinds.values()}
+    if occurring <= {"whole", "decimal point"} or len(kinds) < MOSTLY * len(present):
+        return Pointed(tuple(cells))
+    for sign, either, decimal in (
+        ("comma", "1,234", _comma_is_decimal(occurring, signs)),
+        ("point", "1.234", _point_is_decimal(occurring, [cells[i] for i in kinds], signs)),
+    ):
+        if decimal is None:
+            doubtful = (either, f"thousands {sign}")
+            unclear = tuple(i for i, kind in kinds.items() if kind.startswith(doubtful))
+            return Pointed(tuple(cells), unclear=unclear, sign=sign)
+        if not decimal:
+            cells = [c.replace(SIGN[sign], "") if i in kinds else c for i, c in enumerate(cells)]
+    settled = (
+        [i for i, kind in kinds.items() if kind == "1.234"] if signs.points_are_doubtful else []
+    )
+    return Pointed(
+        tuple(c.replace(",", ".") if i in kinds else c for i, c in enumerate(cells)),
+        settled=tuple(settled),
+        sign="point",
+    )
+
+
+def _comma_is_decimal(kinds: set[str], signs: Signs) -> bool | None:
+    """Whether the commas of a column are decimal; None where they may be either."""
+    decimal = any(kind.endswith("decimal comma") for kind in kinds)
+    thousands = "thousands comma" in kinds
+    if decimal or thousands:
+        return None if decimal and thousands else decimal
+    if "1,234" not in kinds:
+        return True
+    # Decimal points in the same column say that the comma is none, and the table says that it is.
+    return True if signs.by_columns and "decimal point" not in kinds else None
+
+
+def _point_is_decimal(kinds: set[str], cells: Sequence[str], signs: Signs) -> bool | None:
+    """Whether the points of a column are decimal; None where they may be either."""
+    decimal = bool(kinds & {"decimal point", "thousands comma"})
+    thousands = any(kind.startswith("thousands point") for kind in kinds)
+    if decimal or thousands:
+        return None if decimal and thousands else decimal
+    if "1.234" not in kinds:
+        return True
+    if "decimal comma" in kinds:
+        return None
+    if not signs.points_are_doubtful:
+        return True
+    whole = [len(cell.lstrip("+-")) for cell in cells if "." not in cell and "," not in cell]
+    if len(whole) >= HUNDREDS and min(whole) >= 3:
+        return False
+    rounded = sum(cell.endswith("0") for cell in cells)
+    uniform = kinds == {"1.234"} and len(cells) >= ENOUGH and 2 * rounded <= len(cells)
+    return True if uniform and not signs.commas else None
+
+
+def _kind(cell: str) -> str:
+    """Of a number, as ``KINDS`` names it; empty for anything else."""
+    number = cell.replace("\N{MINUS SIGN}", "-")
+    return next((kind for kind, pattern in KINDS if pattern.fullmatch(number)), "")
