@@ -37,6 +37,7 @@ PARTS = {"n": ("n_pos", "n_neg"), "n_pos": ("tp", "fn"), "n_neg": ("fp", "tn")}
 SLACK = 1e-9
 MISPRINT = 2.0  # a number without a % sign up to here is a share
 DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
+THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:[,.'\u2019\u00a0\u2009\u202f ]\d{3})+")  # 1,200 cases
 ONE_COMMA = re.compile(r"[-+]?\d+,\d+\s*%?")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 
@@ -222,7 +223,7 @@ def _published(
             if name in RATES:
                 rates[name] = _printed(name, cells, per_cent=name in percent)
             elif name in COUNTS:
-                counts[name] = int(cell)
+                counts[name] = _count(cell)
         except ValueError as error:
             raise RunError(
                 f"{path}, line {line}: {name} is {cell!r}, which is not a number as a table prints it "
@@ -233,6 +234,13 @@ def _published(
     if complete_counts(counts).get("n", 1) == 0:
         raise RunError(f"{path}, line {line}: a row of no case. Correct n, or leave it empty.")
     return Published(line, cells.get("name", f"line {line}"), rates, counts)
+
+
+def _count(cell: str) -> int:
+    """A whole number, with or without a sign between thousands."""
+    if THOUSANDS.fullmatch(cell):
+        return int(re.sub(r"\D", "", cell))
+    return int(cell.removesuffix(".0"))
 
 
 def _printed(name: str, cells: Mapping[str, str], *, per_cent: bool) -> Printed:

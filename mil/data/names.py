@@ -13,17 +13,21 @@ NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 NEGATIVE = re.compile(r"[-\u2010-\u2015\u2212]\W*$")  # MDM2-, (-)
 OF_A_PERSON = ("case", "slide")  # names in which a dash at the end is a slip
 TOKEN = re.compile(r"(?<![^\W_])(?<!\d[.,])[^\W_]+")  # of a name; not the decimals of a number
+# The last part that names a patient of TCGA: 0001, A1L2, AAUM, and no word such as CASE.
+PATIENT = r"(?=[0-9A-Z]{0,3}\d|A[AB])[0-9A-Z]{4}"
 # The part of a barcode that names the patient, wherever it stands: TCGA, TARGET, GTEx, CPTAC, HTAN, HCMI,
 # CGCI, MMRF, Moonshot Biobank, and MSK-IMPACT and other centres of GENIE.
 BARCODE = re.compile(
-    r"(?<![0-9A-Z])(?:GENIE-(?:MSK-(?=P-))?)?(TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}|TARGET-\d\d-[0-9A-Z]{6}|GTEX-[0-9A-Z]{4,5}"
+    r"(?<![0-9A-Z])(?:GENIE-(?:MSK-(?=P-))?)?(TCGA-[0-9A-Z]{2}-"
+    + PATIENT
+    + r"|TARGET-\d\d-[0-9A-Z]{6}|GTEX-(?!(?:CASE|CASES|DONOR|SLIDE|BLOCK)(?![0-9A-Z]))[0-9A-Z]{4,5}"
     r"|C3[LN]-\d{5}|HTA\d{1,2}-\d{1,4}|HCM-[A-Z]{4}-\d{4}|(?:HTMCP|BLGSP)-\d\d-\d\d-\d{5}|MMRF-\d{4}|MSB-\d{5}"
-    r"|P-\d{7}(?=$|-[TN]\d\d(?!\d))|(?<=GENIE-)[A-Z]{2,5}-[0-9A-Z]{3,})(?![0-9A-Z])",
+    r"|P-\d{7}(?=$|-[TN]\d\d(?!\d))|(?<=GENIE-)[A-Z]{2,5}-(?=[A-Z]*\d)[0-9A-Z]{3,})(?![0-9A-Z])",
     re.IGNORECASE,
 )
 # The same of TCGA where nothing stands between the parts.
 SOLID = re.compile(
-    r"(?<![0-9A-Z])TCGA([0-9A-Z]{2})([0-9A-Z]{4})(?=$|[^0-9A-Z]|\d\d[A-Z]|[DTB][SX]\d)",
+    rf"(?<![0-9A-Z])TCGA([0-9A-Z]{{2}})({PATIENT})(?=$|[^0-9A-Z]|\d\d[A-Z]|[DTB][SX]\d)",
     re.IGNORECASE,
 )
 

@@ -1,7 +1,7 @@
 """Which names are of one patient: barcodes of public programmes, and blocks that share a beginning."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from features.summary import listed
@@ -35,6 +35,12 @@ FRONT = re.compile(
     r"((?=.*(?:[a-z]{3}|\d{4}))(?=.*[a-z]).*\d)",
     re.IGNORECASE,
 )
+# A number that may count blocks or cases, with or without parts behind it: H19-7, 2-1, H19-7-A1.
+COUNT = re.compile(
+    r"[-_ ./]+(?P<letters>[a-z]{0,2})(?P<number>\d{1,9})(?:[-_ ./(].*)?", re.IGNORECASE
+)
+ACCESSION = re.compile(r"[a-zäöü]{0,3}[-_ ]?(?:(?:19|20)\d\d|[012]\d)", re.IGNORECASE)  # H19, B2019
+FEW_BLOCKS = 3  # of a patient
 YEAR = re.compile(r"(?:19|20)\d\d")  # in front of the number of a case
 MOST_PARTS = 3  # that follow the patient: P3-S1-A2-HE
 MOST_BLOCKS = 20  # of one patient; more are a site or a year that shares its name with its cases
@@ -108,10 +114,11 @@ def note_blocks(cases: Iterable[str]) -> str:
         for case in left:
             if patient := patient_in(case):
                 groups.setdefault(patient, []).append(case)
+        counted = _counted_cases(groups, left) if patient_in is not _behind else set()
         blocks |= {
             name: group
             for name, group in groups.items()
-            if 1 < len(group) <= MOST_BLOCKS and not YEAR.fullmatch(name)
+            if 1 < len(group) <= MOST_BLOCKS and not YEAR.fullmatch(name) and name not in counted
         }
         left = [case for case in left if not any(case in group for group in blocks.values())]
     if not blocks:
@@ -124,6 +131,32 @@ def note_blocks(cases: Iterable[str]) -> str:
         "trained on and tested at once: give each patient one case, or set case_from to a pattern that finds "
         "the patient in the name."
     )
+
+
+def _counted_cases(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> set[str]:
+    """Beginnings behind which a number counts cases and not blocks, as that of a year or a hospital does.
+
+    Such numbers run on, so that few beginnings have many of them, as in H19-1 to H19-40, 2-1 and 2-2. Blocks
+    of patients are few, and the patients many.
+
+    Args:
+        groups: names by what stands before the part that may be a block.
+        names: all of them.
+    """
+    counts: dict[str, list[re.Match[str]]] = {}
+    for start in groups:
+        behind = (COUNT.fullmatch(name, len(start)) for name in names if name.startswith(start))
+        if matches := [match for match in behind if match]:
+            counts[start] = matches
+    found = [match for matches in counts.values() for match in matches]
+    if not found:
+        return set()
+    bare = not any(match["letters"] for match in found)
+    most = max(int(match["number"]) for match in found)
+    per_start = len(found) / len(counts)
+    runs_on = per_start > max(FEW_BLOCKS, len(counts)) or (bare and most > MOST_BLOCKS)
+    is_year = bare and most > FEW_BLOCKS and all(map(ACCESSION.fullmatch, counts))
+    return {*counts} if runs_on or is_year or (bare and len(counts) == 1) else set()
 
 
 def _before(name: str, *, n_parts: int) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mil.data.names import patient_of
 from mil.data.patients import note_blocks
 
 PAIRS = {
@@ -43,10 +44,44 @@ def test_blocks_are_noted_patient_by_patient(first):
         [f"block_{i}" for i in range(4, 9)],
         ["liver_met", "lung_met", "P4_pre", "P5_post"],
         ["Case-A", "Case-B", "Premet", "Post"],
+        [f"E21-{i}" for i in range(1, 41)],
+        [f"E21/{i}" for i in range(2, 30, 4)],
+        [f"K{year}-{i}" for year in (2018, 2021, 2022) for i in range(1, 13)],
+        ["5-1", "5-2", "5-3"],
+        [f"0{hospital}-{i:02}" for hospital in (1, 2, 4) for i in range(1, 16)],
+        [f"Linz1-c{i:02}" for i in range(1, 15)],
+        [f"E21-{i}-A1" for i in range(1, 15)],
+        ["E20-1", "E20-14", "E21-3", "E18-7"],
     ],
 )
 def test_cases_of_a_site_a_year_or_a_stain_are_no_blocks(names):
     assert note_blocks(names) == ""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"P{i}-{block}" for i in range(1, 11) for block in range(1, 6)],
+        [f"{i}.{block}" for i in range(4, 9) for block in (1, 2)],
+        [f"Q{i}-1" for i in range(8, 19)] + ["Q8-2"],
+        [f"Case-{i}-A{block}" for i in range(3, 6) for block in (12, 25)],
+        [f"E21-{i}-{block}" for i in range(120, 126) for block in "AB"],
+    ],
+)
+def test_blocks_with_numbers_alone_are_noted(names):
+    assert " look like blocks of " in note_blocks(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("TCGA-XE-AAOB-01Z", "TCGA-XE-AAOB"), ("tcga.3h.ab3k", "TCGA-3H-AB3K"),
+        ("TCGA-IB-7887", "TCGA-IB-7887"), ("TCGAXEAAOB01Z", "TCGA-XE-AAOB"), ("TCGA-UC-CASE-4", ""),
+        ("TCGA-UC-PATH", ""), ("GTEX-CASE-2", ""), ("GTEX-WFON-0226", "GTEX-WFON"), ("TCGAUCCASE", ""),
+    ],
+)  # fmt: skip
+def test_a_word_in_the_place_of_a_patient_is_no_barcode(name, patient):
+    assert patient_of(name) == patient
 
 
 def test_patients_of_a_programme_are_no_blocks():

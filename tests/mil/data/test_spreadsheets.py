@@ -128,3 +128,15 @@ def test_published_shares_may_have_a_decimal_comma(sheet, text, value, limits):
 def test_a_published_number_of_two_meanings_is_refused(sheet):
     with pytest.raises(RunError, match="is not a number as a table prints it"):
         sheet("model;accuracy\na;0,8,9\n", read_published)
+
+
+@pytest.mark.parametrize("cell", ["1,200", "1.200", "1'200", "1\u202f200", "1200", "1200.0"])
+def test_a_published_count_may_have_a_sign_between_thousands(sheet, cell):
+    [row] = sheet(f'model\taccuracy\tn\na\t0.8\t"{cell}"\n', read_published).rows
+    assert row.counts == {"n": 1200}
+
+
+@pytest.mark.parametrize("cell", ["1,2", "12.5", "1,20,000", "0,120"])
+def test_a_published_count_that_is_no_whole_number_is_refused(sheet, cell):
+    with pytest.raises(RunError, match=r"n is .* which is not a number as a table prints it"):
+        sheet(f'model\taccuracy\tn\na\t0.8\t"{cell}"\n', read_published)
