@@ -115,8 +115,9 @@ def _read_tables(
     """The predictions of tables of any kind and tool."""
     from cli.console import warn
     from mil.api.judging import read_predictions
+    from mil.evaluation.cells import read_text_table
     from mil.evaluation.classification.predictions import ClassPredictions
-    from mil.evaluation.predictions import kind_of, read_text_table
+    from mil.evaluation.predictions import kind_of
 
     kind = kind_of(list(read_text_table(tables[0]).columns))
     if (classes or cohort) and kind is not ClassPredictions:

@@ -14,6 +14,7 @@ from mil.answers.predictor import (
     OUTLINED,
     UNPROMISED,
     Fit,
+    FitKey,
     Predictor,
 )  # fmt: skip
 from mil.data.names import patient_of
@@ -48,7 +49,8 @@ class Answer:
         predicted: the most probable answer, where there is one.
         candidates: the answers that cannot be told apart.
         unlike: see ``Likeness.ratio``; NaN where it is not known.
-        mask: where its tiles come from: ``annotations``, ``segmenter``, ``all tissue`` or ``volume``.
+        mask: where its tiles come from: ``annotations``, ``segmenter``, ``segmenters`` (one of each fold,
+            for its fit), ``all tissue`` or ``volume``.
         tumour_mm2: area of the mask, in square millimetres; NaN without one.
         n_tiles: tiles that were read.
         trained_on: whether the model was trained on the case: ``yes``, ``no``, ``unknown``, or ``out of
@@ -88,12 +90,13 @@ class NewSlide:
     """A slide to be answered for.
 
     Attributes:
-        bag: of its tiles.
+        bag: of its tiles; of one fit's, where each fit has its own.
         case: its name; empty where it is not known.
         mask: where the tiles come from.
         segmented: what a segmenter made of it, where one chose the tiles.
         other: further columns of a table for its case.
         rescans: the training slides that it looks like a second scan of.
+        own: the bag that each fit reads, where each has one of its own.
     """
 
     bag: Bag
@@ -102,6 +105,11 @@ class NewSlide:
     segmented: AppliedSlide | None = None
     other: Mapping[str, str] = field(default_factory=dict)
     rescans: tuple[Rescan, ...] = ()
+    own: Mapping[FitKey, Bag] = field(default_factory=dict)
+
+    def bag_of(self, fit: Fit) -> Bag:
+        """What a fit reads."""
+        return self.own.get(fit.key, self.bag)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +159,11 @@ def relation_of(predictor: Predictor, slides: Sequence[NewSlide]) -> Relation:
         word = "out of fold" if fits else "yes"
     if word == "out of fold" and any(slide.mask == OUTLINE for slide in slides):
         word = "unknown"  # an outline does not say which cases its segmenter has seen
-    seen = any(_seen_by_maker(predictor, slide.bag, known, slide.case) for slide in slides)
+    seen = any(
+        _seen_by_maker(predictor, slide.bag_of(fit), known, slide.case)
+        for slide in slides
+        for fit in (fits or predictor.fits)
+    )
     return Relation(
         known=known,
         fits=fits or predictor.fits,
@@ -160,15 +172,17 @@ def relation_of(predictor: Predictor, slides: Sequence[NewSlide]) -> Relation:
     )
 
 
-def answer_slide(predictor: Predictor, new: NewSlide, relation: Relation) -> tuple[Answer, Bag]:
-    """The answer for one slide, and its bag as the model reads it.
+def answer_slide(
+    predictor: Predictor, new: NewSlide, relation: Relation
+) -> tuple[Answer, NewSlide]:
+    """The answer for one slide, and the slide with its bags as the model reads them.
 
     A slide whose case is not known counts as a case by itself.
 
     Raises:
         CohortError: the model reads a column that is not given.
     """
-    bag = new.bag
+    bag = new.bag_of(relation.fits[0])
     row = Answer(
         level="slide",
         case=new.case or bag.slide,
@@ -181,8 +195,10 @@ def answer_slide(predictor: Predictor, new: NewSlide, relation: Relation) -> tup
     )
     try:
         if problem := _unreadable(bag):
-            return replace(row, reason=problem), bag
+            return replace(row, reason=problem), new
         bag, how = predictor.suit(bag)
+        own = {key: predictor.suit(one)[0] for key, one in new.own.items()}
+        new = replace(new, bag=bag, own=own)
         how = how or OUTLINED * (new.mask == OUTLINE)
         notes = [*([how] if how else []), *relation.notes]
         notes += _identity_notes(predictor, new, bag)
@@ -191,10 +207,10 @@ def answer_slide(predictor: Predictor, new: NewSlide, relation: Relation) -> tup
             row = _compared(row, predictor, bag, relation, same_region=how != OTHER_REGION)
             row = _with_mask(row, new.segmented)
             if row.reason:
-                return row, bag
-        return _read(row, predictor, relation, [bag], new), bag
+                return row, new
+        return _read(row, predictor, relation, [new]), new
     except FitError as error:
-        return replace(row, reason=str(error)), bag
+        return replace(row, reason=str(error)), new
 
 
 def _identity_notes(predictor: Predictor, new: NewSlide, bag: Bag) -> list[str]:
@@ -213,7 +229,7 @@ def _identity_notes(predictor: Predictor, new: NewSlide, bag: Bag) -> list[str]:
 def answer_case(
     predictor: Predictor,
     rows: Sequence[Answer],
-    slides: Sequence[tuple[NewSlide, Bag]],
+    slides: Sequence[NewSlide],
     relation: Relation,
 ) -> Answer:
     """The answer for a case from all slides that have one.
@@ -221,7 +237,7 @@ def answer_case(
     Args:
         predictor: the model.
         rows: of its slides.
-        slides: those of them with an answer, and their bags as the model reads them.
+        slides: those of them with an answer, with their bags as the model reads them.
         relation: of the model to the case.
     """
     first = rows[0]
@@ -247,7 +263,7 @@ def answer_case(
         return replace(base, outcome=outcome, reason=reason)
     if left_out:
         base = replace(base, notes=(*base.notes, f"Without {', '.join(left_out)}."))
-    return _read(base, predictor, relation, [bag for _, bag in slides], slides[0][0])
+    return _read(base, predictor, relation, slides)
 
 
 def _compared(
@@ -296,10 +312,11 @@ def _unreadable(bag: Bag) -> str:
 
 
 def _read(
-    row: Answer, predictor: Predictor, relation: Relation, bags: Sequence[Bag], new: NewSlide
+    row: Answer, predictor: Predictor, relation: Relation, slides: Sequence[NewSlide]
 ) -> Answer:
-    """The row with what the fits answer."""
-    answers = predictor.answers(relation.fits, bags, new.other)
+    """The row with what the fits answer for these slides of a case."""
+    bags = [slide.bag_of for slide in slides]
+    answers = predictor.answers(relation.fits, bags, slides[0].other)
     reading = predictor.reader.read(answers, relation.known)
     decided = len(reading.candidates) == 1
     between = " and ".join(reading.candidates)

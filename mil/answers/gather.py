@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from features.bags.bag import Bag, read_bag
 from features.errors import AnnotationError, AnnotationMissing, BagError, SarcomilError
@@ -14,14 +15,18 @@ from features.regions.annotations import read_annotations
 from features.regions.drawing import is_predicted
 from features.slides.find import slide_files
 from features.slides.names import slide_name
-from mil.answers.predictor import OUTLINE, Predictor
+from mil.answers.predictor import OUTLINE, FitKey, Predictor
 from mil.data.case import Row
 from mil.errors import FitError, RunError
 from mil.runs.inputs import check_region, extract_slides, misfit
 from mil.segmentation.application import AppliedSlide, apply_segmenter
 
+if TYPE_CHECKING:
+    from mil.answers.fold_masks import FoldMasks
+
 BAG = ".h5"
 ANNOTATIONS, SEGMENTER, ALL_TISSUE = "annotations", "segmenter", "all tissue"
+FOLDS = "segmenters"  # of all folds, each for its own fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,7 @@ class NewSlides:
         unusable: by name, why the others have none.
         masks: by name, where tiles come from; of slides that were given as such.
         paths: by name, the files of slides that were given as such.
+        own: by name, the bag that each fit reads, where each fold selects the tiles; ``bags`` has the first.
         segmented: by name, what a segmenter made of those that it cut.
         outlines: folder with what a segmenter marks as tumour, as GeoJSON for QuPath and as pictures; None
             without a segmenter.
@@ -45,6 +51,7 @@ class NewSlides:
     unusable: Mapping[str, SarcomilError]
     masks: Mapping[str, str]
     paths: Mapping[str, Path]
+    own: Mapping[str, Mapping[FitKey, Bag]] = field(default_factory=dict)
     segmented: Mapping[str, AppliedSlide] = field(default_factory=dict)
     outlines: Path | None = None
     notes: tuple[str, ...] = ()
@@ -127,20 +134,30 @@ def gather_slides(
     places = {name: path for name, path in by_name.items() if path.suffix == BAG}
     outlines: Path | None = None
     segmented: dict[str, AppliedSlide] = {}
+    own: Mapping[str, Mapping[FitKey, Bag]] = {}
     for mask in dict.fromkeys(masks.values()):
         chosen = [jobs[name] for name in jobs if masks[name] == mask and name not in unusable]
         folder = store / _folder_of(mask, new.segmenter)
+        made = {job.slide: folder / f"{job.slide}{BAG}" for job in chosen}
+        applied: Sequence[AppliedSlide] = ()
         if mask == SEGMENTER and new.segmenter:
             outlines = folder / "outlines"
             failed, applied = _extract_and_outline(
                 predictor, chosen, folder, outlines, new, progress
             )
-            segmented |= {one.slide: one for one in applied}
         else:
             failed = _extract(predictor, chosen, folder, mask, new, progress)
+        if mask == FOLDS:
+            outlines = folder / "outlines"
+            tissue = _read_bags({n: made[n] for n in made if n not in failed}, failed)
+            selection = _select_by_folds(predictor, chosen, tissue, outlines, progress)
+            failed |= selection.unusable
+            own, applied = selection.bags, selection.applied
+        segmented |= {one.slide: one for one in applied}
         unusable |= failed
-        places |= {name: folder / f"{name}{BAG}" for name in paths if masks[name] == mask}
+        places |= made
     bags = _read_bags({n: places[n] for n in by_name if n not in unusable}, unusable)
+    bags |= {name: next(iter(of_fits.values())) for name, of_fits in own.items()}
     notes = [note for mask in masks.values() if (note := _mask_note(predictor, new, mask))]
     return NewSlides(
         names=tuple(by_name),
@@ -148,10 +165,25 @@ def gather_slides(
         unusable=unusable,
         masks=masks,
         paths=paths,
+        own=own,
         segmented=segmented,
         outlines=outlines,
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _select_by_folds(
+    predictor: Predictor,
+    jobs: Sequence[SlideJob],
+    tissue: Mapping[str, Bag],
+    outlines: Path,
+    progress: Progress | None,
+) -> "FoldMasks":
+    """The tiles that the segmenter of each fold selects."""
+    from mil.answers.fold_masks import select_by_folds  # imports every backbone
+
+    by_name = {job.slide: job for job in jobs}
+    return select_by_folds(predictor.fits, by_name, tissue, outlines, progress)
 
 
 def _extract_and_outline(
@@ -278,6 +310,8 @@ def _choose_mask(predictor: Predictor, new: NewInputs, job: SlideJob) -> str:
             file = replace(job, annotations=new.annotations).annotation()
             return OUTLINE if file and _drawn_by_segmenter(file) else ANNOTATIONS
         return SEGMENTER if new.segmenter else ANNOTATIONS  # which then fails by name
+    if new.segmenter is None and predictor.segments:
+        return FOLDS
     return SEGMENTER if new.segmenter else ALL_TISSUE
 
 
@@ -305,6 +339,11 @@ def _mask_note(predictor: Predictor, new: NewInputs, mask: str) -> str:
         return (
             f"The model learnt from tiles inside {inside}, and there are neither annotations nor a "
             "segmenter: all tissue is used, tumour or not, and nothing is promised of the answers."
+        )
+    if mask == FOLDS:
+        return (
+            f"The segmenters of {len(predictor.fits)} folds mark the tumour, each for its own fit, as they "
+            "did for the cases of the run. The outlines show what they call tumour on average: look at them."
         )
     if mask != SEGMENTER or new.segmenter is None:
         return ""

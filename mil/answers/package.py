@@ -5,14 +5,15 @@ CARD.md                 the card, to be read
 models/<n>.safetensors  one per fit; cases are named by fingerprints
 reference.safetensors   facts of the training slides, and small grey pictures of their tissue
 backbone.safetensors    the encoder, where its licence lets it be passed on
-    segmenter.safetensors   a segmenter of tumour, if one was given
+segmenter.safetensors   a segmenter of tumour, if one was given
+segmenters/<n>.safetensors  one per fit, where each fold selects its tiles by its own
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from features.choices import unknown_problem
 from features.errors import BackboneError
@@ -32,6 +33,9 @@ from mil.likeness.reference import load_reference, save_reference
 from mil.runs.files import sha256_of, write_json
 from mil.runs.run import open_run
 from mil.tasks.registry import task_class
+
+if TYPE_CHECKING:
+    from features.lowpower.segmenter import SegmenterCard
 
 FORMAT, FORMAT_VERSION = "mil-package", 2
 PACKAGE, CARD, REFERENCE = "package.json", "CARD.md", "reference.safetensors"
@@ -75,12 +79,6 @@ def write_package(
         RunError: the folder exists.
         FeaturesError: the file is no segmenter.
     """
-    from features.lowpower.segmenter import (  # with every backbone
-        load_segmenter,
-        read_segmenter_card,
-        save_segmenter,
-    )  # fmt: skip
-
     if out.exists():
         raise RunError(f"{out} exists. Name a new folder for the package.")
     if predictor.reads_tiles and predictor.reference is None:
@@ -88,7 +86,7 @@ def write_package(
             f"A package compares new slides with the training slides, of which nothing is known. "
             f"{' '.join(predictor.notes)}"
         )
-    finder = load_segmenter(segmenter) if segmenter else None
+    cards = _read_cards(predictor, segmenter)
     veil = Veil.new()
     predictor = predictor.veiled(veil)
     card = replace(card, cases=tuple(sorted({*predictor.cases.values()})))
@@ -104,18 +102,15 @@ def write_package(
         save_reference(out / REFERENCE, predictor.reference)
     if note := _write_backbone(predictor.recipe, out / BACKBONE):
         notes.append(note)
-    if finder is not None and segmenter is not None:
+    if cards:
         region = next(iter(recipe_parts(predictor.recipe))).get("region", "")
-        card = replace(card, segmenter=describe_segmenter(finder.card, str(region)))
-        known = tuple(map(predictor.hide, finder.card.trained_on))
-        like = tuple(map(predictor.hide, finder.card.reference_cases))
-        nameless = replace(
-            finder.card, trained_on=known, reference_cases=like, evaluation={}, settings={},
-            copy_of=read_segmenter_card(segmenter)[1],
-        )  # fmt: skip
-        save_segmenter(out / SEGMENTER, replace(finder, card=nameless))
+        apart = "" if segmenter else f"One for each of {len(cards)} fits, of its training cases: "
+        about = describe_segmenter(next(iter(cards.values())), str(region))
+        card = replace(card, segmenter=apart + about)
+        for name, file in _segmenters(predictor, segmenter).items():
+            _pack_segmenter(predictor, file, out / name)
     write_atomic(out / CARD, card.to_markdown(notes))
-    others = [path for name in OTHERS if (path := out / name).is_file()]
+    others = [path for name in (*OTHERS, *cards) if (path := out / name).is_file()]
     info = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -139,6 +134,54 @@ def write_package(
     }
     write_json(out / PACKAGE, info | {"seal": fingerprint(info)})
     return Package(out, card, tuple(notes))
+
+
+def _segmenters(predictor: Predictor, segmenter: Path | None) -> dict[str, Path]:
+    """The files of segmenters by their names in a package: the given one, else those of all fits."""
+    if segmenter:
+        return {SEGMENTER: segmenter}
+    if not predictor.segments:
+        return {}
+    return {_of_fit(n): fit.segmenter for n, fit in enumerate(predictor.fits) if fit.segmenter}
+
+
+def _of_fit(number: int) -> str:
+    return f"segmenters/{number}.safetensors"
+
+
+def _read_cards(predictor: Predictor, segmenter: Path | None) -> dict[str, "SegmenterCard"]:
+    """The cards of the segmenters that are packed.
+
+    Raises:
+        FeaturesError: a file is no segmenter.
+    """
+    files = _segmenters(predictor, segmenter)
+    if not files:
+        return {}
+    from features.lowpower.segmenter import read_segmenter_card  # imports every backbone
+
+    return {name: read_segmenter_card(file)[0] for name, file in files.items()}
+
+
+def _pack_segmenter(predictor: Predictor, file: Path, out: Path) -> None:
+    """Write a segmenter that names its cases by fingerprints."""
+    from features.lowpower.segmenter import (
+        load_segmenter,
+        read_segmenter_card,
+        save_segmenter,
+    )  # fmt: skip
+
+    finder = load_segmenter(file)
+    nameless = replace(
+        finder.card,
+        trained_on=tuple(map(predictor.hide, finder.card.trained_on)),
+        reference_cases=tuple(map(predictor.hide, finder.card.reference_cases)),
+        evaluation={},
+        settings={},
+        copy_of=read_segmenter_card(file)[1],
+    )
+    out.parent.mkdir(exist_ok=True)
+    save_segmenter(out, replace(finder, card=nameless))
 
 
 def places(source: Path, out: Path | None) -> tuple[Path, Path]:
@@ -188,8 +231,14 @@ def read_package(path: Path) -> Predictor:
     """
     info = read_info(path)
     fits = tuple(
-        Fit(place["repeat"], place["fold"], load_model(path / name), hides=True)
-        for name, place in info["fits"].items()
+        Fit(
+            place["repeat"],
+            place["fold"],
+            load_model(path / name),
+            hides=True,
+            segmenter=path / _of_fit(number) if _of_fit(number) in info["sha256"] else None,
+        )
+        for number, (name, place) in enumerate(info["fits"].items())
     )
     return Predictor(
         source=path,

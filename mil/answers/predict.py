@@ -77,7 +77,9 @@ class Answers:
     def bag_of(self, row: Answer) -> Bag | None:
         """The bag of a slide's row."""
         name = self.new.names[self.slides.index(row)]
-        return self.new.bags.get(name)
+        bag = self.new.bags.get(name)
+        fits = self.relations[row.case].fits if row.case in self.relations else ()
+        return self.new.own.get(name, {}).get(fits[0].key, bag) if fits else bag
 
     @property
     def failed(self) -> tuple[Answer, ...]:
@@ -184,7 +186,7 @@ def predict_slides(
     relations = {case: relation_of(predictor, group) for case, group in grouped.items()}
     rows: list[Answer] = []
     by_case: dict[str, list[Answer]] = {}
-    usable: dict[str, list[tuple[NewSlide, Bag]]] = {}
+    usable: dict[str, list[NewSlide]] = {}
     for name in slides.names:
         if name in slides.unusable:
             line = known.get(name)
@@ -194,7 +196,7 @@ def predict_slides(
             one = new[name]
             row, read = answer_slide(predictor, one, relations[one.case or one.bag.slide])
             if row.has_values:
-                usable.setdefault(row.case, []).append((one, read))
+                usable.setdefault(row.case, []).append(read)
         rows.append(row)
         by_case.setdefault(row.case, []).append(row)
     nothing = relation_of(predictor, [])
@@ -223,6 +225,7 @@ def _new_slide(
         case=case,
         mask=slides.masks.get(name, _region(bag)),
         segmented=slides.segmented.get(name),
+        own=slides.own.get(name, {}),
         other=line.other if line else {},
     )
 

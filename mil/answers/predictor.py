@@ -1,6 +1,6 @@
 """The fits of one model with all that is needed to answer for new slides."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,10 @@ UNPROMISED = (ALL_TISSUE, BY_SEGMENTER, OTHER_SEGMENTER, OUTLINED, OTHER_REGION)
 SAME_WEIGHTS = {"weights"}  # the name of their file; what they are, weights_sha256 tells
 
 
+FitKey = tuple[int, int]  # the repeat and the fold
+BagOfFit = Callable[["Fit"], Bag]
+
+
 @dataclass(frozen=True)
 class Fit:
     """The model of one fold.
@@ -60,12 +64,19 @@ class Fit:
         repeat, fold: of a cross-validation; 0 and 0 for a model trained on all cases.
         model: the fit.
         hides: whether its cases are named by fingerprints, as in a package.
+        segmenter: the file of the segmenter that selects its tiles, where every fit has one of its own.
     """
 
     repeat: int
     fold: int
     model: FittedModel
     hides: bool = False
+    segmenter: Path | None = None
+
+    @property
+    def key(self) -> FitKey:
+        """What names it among the fits of a run."""
+        return self.repeat, self.fold
 
     @cached_property
     def seen(self) -> frozenset[str]:
@@ -132,7 +143,7 @@ class Predictor:
         return replace(
             self,
             fits=tuple(
-                Fit(fit.repeat, fit.fold, model, hides=True)
+                replace(fit, model=model, hides=True)
                 for fit, model in zip(self.fits, fits, strict=True)
             ),
             reader=self.reader.renamed(over),
@@ -147,6 +158,11 @@ class Predictor:
     def recipe(self) -> Mapping[str, Any]:
         """How the model's own bags were made."""
         return self.fits[0].model.recipe
+
+    @property
+    def segments(self) -> bool:
+        """Whether every fit has a segmenter of its own, which selects the tiles of a new slide."""
+        return all(fit.segmenter for fit in self.fits)
 
     @property
     def readout(self) -> Any:
@@ -228,13 +244,13 @@ class Predictor:
         return replace(bag, recipe=self.recipe), how
 
     def answers(
-        self, fits: Sequence[Fit], bags: Sequence[Bag], other: Mapping[str, str]
+        self, fits: Sequence[Fit], bags: Sequence[BagOfFit], other: Mapping[str, str]
     ) -> list[FitAnswer]:
         """What each fit answers for a case, the mean over its slides.
 
         Args:
             fits: those to ask.
-            bags: of the case.
+            bags: of the slides of the case: what a fit reads of each.
             other: further columns of the table.
 
         Raises:
@@ -244,7 +260,8 @@ class Predictor:
         answers = []
         for fit in fits:
             recipe = fit.model.recipe  # of a segmenter in each fold, every fit has its own
-            of_slides = [predict(fit.model, replace(b, recipe=recipe), other, names) for b in bags]
+            own = [replace(bag_of(fit), recipe=recipe) for bag_of in bags]
+            of_slides = [predict(fit.model, bag, other, names) for bag in own]
             mean = {n: sum(values[n] for values in of_slides) / len(bags) for n in of_slides[0]}
             answers.append(FitAnswer(fit.repeat, fit.fold, mean))
         return answers
@@ -290,12 +307,16 @@ def _of_cross_validation(run: Run, model: str) -> Predictor:
             )
     members = run.ensemble(model)
     fits = tuple(
-        Fit(fold.repeat, fold.index, member)
+        Fit(fold.repeat, fold.index, member, segmenter=_existing(run.fold_segmenter(fold)))
         for fold, member in zip(run.folds, members, strict=True)
     )
     reader = reader_class(run.task).of_run(fits[0].model.readout, predictions, model)
     performance = _performance(evaluate(predictions.select([model])).tables()[0])
     return _predictor(run, model, fits, reader, performance, notes)
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
 
 
 def _predictor(

@@ -15,16 +15,9 @@ import pandas as pd
 from features.slides.names import slide_name
 from mil.data.headers import PREDICTIONS, match_columns
 from mil.errors import PredictionsError
+from mil.evaluation.cells import KEYS, parse_column, read_text_table
 from mil.evaluation.classification.predictions import COLUMNS, PREFIX, ClassPredictions
-from mil.evaluation.predictions import (
-    KEYS,
-    Predictions,
-    concat,
-    kind_of,
-    parse_column,
-    read_predictions,
-    read_text_table,
-)
+from mil.evaluation.predictions import Predictions, concat, kind_of, read_predictions
 from mil.evaluation.table_rules import check_names, check_outcomes, check_parts, with_events
 
 # A column of probabilities by its class: ours and CLAM's, common, slideflow's.

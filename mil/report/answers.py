@@ -15,7 +15,7 @@ from features.progress import Progress, Silent
 from features.slides.slide import open_slide
 from features.tiles.quality import FLAGS
 from mil.answers.answer import ANSWERED, Answer
-from mil.answers.gather import SEGMENTER
+from mil.answers.gather import FOLDS, SEGMENTER
 from mil.answers.maps import answer_map
 from mil.answers.predict import Answers
 from mil.answers.predictor import UNPROMISED
@@ -166,7 +166,7 @@ def _photograph(bag: Bag) -> Heatmap | None:
 def _outline(answers: Answers, row: Answer) -> bytes:
     """The picture of what a segmenter marks as tumour, small; empty without one."""
     folder = answers.new.outlines
-    drawn = folder is not None and row.mask == SEGMENTER
+    drawn = folder is not None and row.mask in (SEGMENTER, FOLDS)
     path = folder / f"{row.slide}-overlay.png" if folder and drawn else None
     if path is None or not path.is_file():
         return b""

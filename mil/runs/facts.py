@@ -245,3 +245,7 @@ class RunFacts:
     def fold_weights(self, fold: Fold) -> Path:
         """The file of the backbone that a fold has fine-tuned."""
         return self.path / "folds" / fold.name / "tuned" / "weights.safetensors"
+
+    def fold_segmenter(self, fold: Fold) -> Path:
+        """The file of the segmenter that a fold has trained."""
+        return self.path / "folds" / fold.name / "segmenter.safetensors"

@@ -89,7 +89,13 @@ class SegmentConfig:
         }
 
     def work(
-        self, cohort: Cohort, folder: Path, store: Callable[[Fold], Path], notify: Notify
+        self,
+        cohort: Cohort,
+        folder: Path,
+        store: Callable[[Fold], Path],
+        notify: Notify,
+        *,
+        keep: Callable[[Fold], Path] | None = None,
     ) -> Segmenting:
         """What is done in every fold.
 
@@ -98,6 +104,7 @@ class SegmentConfig:
             folder: that keeps what is computed of slides.
             store: the folder of each fold's bags.
             notify: called with what a reader should know.
+            keep: as of ``Segmenting``.
 
         Raises:
             CohortError, InputError, SlideError, AnnotationError: a table or a slide cannot be used.
@@ -109,6 +116,7 @@ class SegmentConfig:
             others=self._others(cohort, annotated),
             learner=Learner(self.settings, folder),
             store=store,
+            keep=keep,
             train_masks=self.train_masks,
             notify=notify,
         )
@@ -186,7 +194,9 @@ class SegmentedCases:
     ) -> tuple[Run, Cohort, Predictions]:
         """Every case by a segmenter and models that have not seen it; stored fits are used again."""
         cohort, notify = self.cohort, computing.notify
-        work = self.config.work(cohort, run.path / MAPS, run.fold_store, notify)
+        work = self.config.work(
+            cohort, run.path / MAPS, run.fold_store, notify, keep=run.fold_segmenter
+        )
         predictions = cross_validate_segmented(
             work, folds, plan.models, plan.fit, seed=plan.split.seed, fitter=StoredFits(run),
             engine=computing.engine, workers=computing.workers, progress=computing.progress,

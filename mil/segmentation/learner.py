@@ -1,6 +1,7 @@
 """Fit a segmenter to some slides and apply it to others, with the cells that have been read once."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,13 @@ from features.backbones.registry import Backbone, load_backbone
 from features.lowpower.colour_map import ColourMap
 from features.lowpower.descriptor import Descriptor
 from features.lowpower.feature_map import CellMap, FeatureMap, default_backbone
-from features.lowpower.segmenter import LEAST_CELLS, Segmenter, SegmenterCard, map_probability
+from features.lowpower.segmenter import (
+    LEAST_CELLS,
+    LinearHead,
+    Segmenter,
+    SegmenterCard,
+    map_probability,
+)  # fmt: skip
 from features.lowpower.tumour_map import smooth_over_tissue
 from features.progress import Progress, Silent
 from mil.segmentation.fit import Sample, fit_linear, sample_cells
@@ -123,18 +130,31 @@ def with_reference(segmenter: Segmenter, slides: Sequence[ReadSlide]) -> Segment
         return segmenter
     cases, descriptors = [], []
     for slide in slides:
-        cells = slide.cells[MAP]
-        vectors = cells.vectors[slide.grid.tissue.flat[cells.numbers]]
-        called = vectors[segmenter.linear(vectors) >= segmenter.card.threshold]
-        if slide.target.positive.any() and len(called) >= LEAST_CELLS:
-            tumour = Descriptor(called.shape[1])
-            tumour.add(called)
+        tumour = _describe(segmenter.linear, segmenter.card.threshold, slide)
+        if slide.target.positive.any() and tumour.count >= LEAST_CELLS:
             cases.append(slide.case)
             descriptors.append(tumour.values())
     if not descriptors:
         return segmenter
     card = replace(segmenter.card, reference_cases=tuple(cases))
     return replace(segmenter, card=card, descriptors=np.stack(descriptors))
+
+
+def _describe(linear: LinearHead, threshold: float, slide: ReadSlide) -> Descriptor:
+    """The cells of a slide that a linear head calls tumour."""
+    cells = slide.cells[MAP]
+    vectors = cells.vectors[slide.grid.tissue.flat[cells.numbers]]
+    tumour = Descriptor(vectors.shape[1])
+    tumour.add(vectors[linear(vectors) >= threshold])
+    return tumour
+
+
+def tumour_ratio(segmenter: Segmenter, slide: ReadSlide) -> float:
+    """How far what is called tumour on a slide is from what was learnt; see ``TumourMap.ratio``."""
+    if segmenter.linear is None or segmenter.reference is None:
+        return math.nan
+    tumour = _describe(segmenter.linear, segmenter.card.threshold, slide)
+    return segmenter.reference.ratio(tumour.values()) if tumour.count >= LEAST_CELLS else math.nan
 
 
 def read_for(

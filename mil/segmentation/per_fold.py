@@ -12,7 +12,7 @@ from features.bags.bag import Bag, read_bag, write_bag
 from features.bags.select import TISSUE, select_tiles
 from features.errors import BagError
 from features.files.checksum import fingerprint
-from features.lowpower.segmenter import Segmenter
+from features.lowpower.segmenter import Segmenter, SegmenterCard, save_segmenter
 from features.lowpower.tumour_map import TumourMap
 from features.progress import Notify, Progress, Silent
 from features.recipe import SEGMENTED
@@ -25,7 +25,7 @@ from mil.evaluation.predictions import Predictions, concat
 from mil.learning.crossval import Fitter, cross_validate
 from mil.segmentation.cross_validation import has_tumour
 from mil.segmentation.folds import case_folds
-from mil.segmentation.learner import Learner, probabilities
+from mil.segmentation.learner import Learner, probabilities, tumour_ratio, with_reference
 from mil.segmentation.slides import DrawnSlide, ReadSlide, check_negatives
 from mil.settings import FitSettings
 
@@ -42,6 +42,7 @@ class Segmenting:
         others: the cohort's slides without a drawing.
         learner: of the segmenter.
         store: the folder of each fold's bags.
+        keep: the file that each fold's segmenter is written to, for new slides; None keeps none.
         train_masks: ``annotation`` takes the drawings of training slides; ``unseen`` takes masks by
             segmenters that have not seen them, as those of test slides are.
         notify: called with slides in which no tumour is found.
@@ -52,6 +53,7 @@ class Segmenting:
     others: Sequence[DrawnSlide]
     learner: Learner
     store: Callable[[Fold], Path]
+    keep: Callable[[Fold], Path] | None = None
     train_masks: str = "annotation"
     notify: Notify = lambda _message: None
 
@@ -138,6 +140,8 @@ def fold_cohort(
     """The cohort with the tiles that one fold selects, which are written into its store."""
     train = train_slides(work.cohort, fold, annotated)
     segmenter = work.learner.fit(train)
+    if work.keep:
+        _write_segmenter(work.keep(fold), with_reference(segmenter, train))
     masks = _train_regions(work, train)
     by_name = {slide.name: slide for slide in slides}
     cases = []
@@ -153,6 +157,13 @@ def fold_cohort(
             stored.append(replace(read_bag(path), case=case.name))
         cases.append(replace(case, bags=tuple(stored)))
     return replace(work.cohort, cases=tuple(cases), store=work.store(fold))
+
+
+def _write_segmenter(file: Path, segmenter: Segmenter) -> None:
+    """Write a segmenter, unless its encoder is of an installed package and cannot be stored."""
+    if segmenter.card.network.architecture:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_segmenter(file, segmenter)
 
 
 def train_slides(cohort: Cohort, fold: Fold, annotated: Sequence[ReadSlide]) -> list[ReadSlide]:
@@ -199,7 +210,7 @@ def _train_regions(work: Segmenting, train: Sequence[ReadSlide]) -> Mapping[str,
         bags = {bag.slide: bag for bag in work.cohort.bags}
         for slide in train:
             if slide.case in inner.test and slide.name in bags:
-                regions[slide.name] = _region(segmenter, slide, bags[slide.name])
+                regions[slide.name] = tumour_map(segmenter, slide, bags[slide.name]).region
     return regions
 
 
@@ -207,27 +218,50 @@ def _select(
     work: Segmenting, bag: Bag, region: Region | None, segmenter: Segmenter, slide: ReadSlide
 ) -> Bag:
     """The tiles of a slide that lie in its tumour; all of them, and a note, where there is none."""
-    seen = {
-        "trained_on": segmenter.card.trained_on,
-        "trained_on_slides": segmenter.card.trained_on_slides,
-    }
     if region is None or region.is_empty:
-        region = _region(segmenter, slide, bag)
-    try:
-        return select_tiles(bag, region, work.recipe, **seen)
-    except BagError:
+        region = tumour_map(segmenter, slide, bag).region
+    chosen, is_tumour = selected(bag, region, work.recipe, segmenter.card)
+    if not is_tumour:
         work.notify(
             f"{bag.slide}: no tile lies in what the segmenter of a fold marks as tumour. All its "
             "tissue is used."
         )
+    return chosen
+
+
+def selected(
+    bag: Bag, region: Region, recipe: Mapping[str, str], card: SegmenterCard
+) -> tuple[Bag, bool]:
+    """The tiles of a slide that lie in a region.
+
+    Args:
+        bag: of all tissue.
+        region: the tumour.
+        recipe: what changes in that of the bag; see ``Segmenting.recipe``.
+        card: of the segmenter that the bag is to name the cases of.
+
+    Returns:
+        The bag, and whether a tile lies in the region; if none does, the bag has all of them.
+    """
+    seen = {"trained_on": card.trained_on, "trained_on_slides": card.trained_on_slides}
+    try:
+        return select_tiles(bag, region, recipe, **seen), True
+    except BagError:
         merged = {name: tuple(sorted({*getattr(bag, name), *new})) for name, new in seen.items()}
-        return replace(bag, recipe={**bag.recipe, **work.recipe}, request_sha256="", **merged)  # type: ignore[arg-type]
+        whole = replace(bag, recipe={**bag.recipe, **recipe}, request_sha256="", **merged)  # type: ignore[arg-type]
+        return whole, False
 
 
-def _region(segmenter: Segmenter, slide: ReadSlide, bag: Bag) -> Region:
-    """What a segmenter marks as tumour on a slide whose cells have been read."""
+def tumour_map(segmenter: Segmenter, slide: ReadSlide, bag: Bag) -> TumourMap:
+    """What a segmenter marks as tumour on a slide whose cells have been read.
+
+    Args:
+        segmenter: fitted.
+        slide: with its cells.
+        bag: of the slide, which says how large it is.
+    """
     probability = probabilities(segmenter, slide)[segmenter.card.kind]
-    tumour = TumourMap(
-        probability, slide.grid, segmenter.card.threshold, bag.size_l0, bag.bounds_l0
-    )
-    return tumour.region
+    return TumourMap(
+        probability, slide.grid, segmenter.card.threshold, bag.size_l0, bag.bounds_l0,
+        tumour_ratio(segmenter, slide),
+    )  # fmt: skip

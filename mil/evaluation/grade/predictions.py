@@ -13,17 +13,9 @@ import pandas as pd
 
 from mil.errors import PredictionsError
 from mil.evaluation.arrays import Floats
+from mil.evaluation.cells import KEYS, check_text, first_few, locate, parse_numbers, require_columns
 from mil.evaluation.classification.predictions import CaseScores
-from mil.evaluation.predictions import (
-    COUNTERS,
-    KEYS,
-    Predictions,
-    check_text,
-    first_few,
-    locate,
-    parse_numbers,
-    require_columns,
-)
+from mil.evaluation.predictions import COUNTERS, Predictions
 
 COLUMNS = (*KEYS, "grade")
 PREFIX = "g_"

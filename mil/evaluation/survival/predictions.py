@@ -14,7 +14,8 @@ import pandas as pd
 
 from mil.errors import PredictionsError
 from mil.evaluation.arrays import Bools, Floats, Ints
-from mil.evaluation.predictions import COUNTERS, KEYS, Predictions, parse_numbers, require_columns
+from mil.evaluation.cells import KEYS, parse_numbers, require_columns
+from mil.evaluation.predictions import COUNTERS, Predictions
 
 COLUMNS = (*KEYS, "time", "event", "risk")
 PREFIX = "s_"

@@ -132,5 +132,5 @@ def test_file_that_is_none_is_refused(tmp_path):
 def test_times_are_in_the_unit_of_the_predictions_and_settings_of_classes_are_refused():
     predictions = RiskPredictions(table_of()[0], unit="months")
     assert evaluate(predictions).unit == "months"
-    with pytest.raises(PredictionsError, match="about classes; these predictions hold risks"):
+    with pytest.raises(PredictionsError, match="for predictions of classes; these hold risks"):
         evaluate(predictions, JudgeSettings(coverage=0.8))

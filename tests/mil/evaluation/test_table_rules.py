@@ -3,7 +3,8 @@
 import pytest
 
 from mil.errors import PredictionsError
-from mil.evaluation.predictions import kind_of, read_text_table
+from mil.evaluation.cells import read_text_table
+from mil.evaluation.predictions import kind_of
 from mil.evaluation.survival.predictions import RiskPredictions
 from mil.evaluation.tables import read_any_tables
 

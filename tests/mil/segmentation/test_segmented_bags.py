@@ -181,7 +181,7 @@ def test_new_slides_are_segmented_once_for_their_tiles_and_their_outlines(
     predictor = SimpleNamespace(recipe=read_bag(stores / "all" / "case-1.h5").recipe, backbone=None)
     new = NewInputs(inputs=tuple(files), segmenter=file)
     failed, outlined = _extract_and_outline(
-        predictor, files, tmp_path / "bags", tmp_path / "new", new, None
+        predictor, jobs_of_paths(files), tmp_path / "bags", tmp_path / "new", new, None
     )
     assert failed == {}
     assert [one.slide for one in outlined] == [path.stem for path in files]

@@ -14,9 +14,15 @@ from features.extraction.extract import Embedder
 from features.extraction.jobs import JobSettings, jobs_of_paths
 from features.extraction.run import extract_jobs
 from features.progress import Silent
+from mil.answers.card import card_of_run
+from mil.answers.gather import NewInputs, gather_slides
+from mil.answers.package import read_package, write_package
+from mil.answers.predict import predict_slides
+from mil.answers.predictor import predictor_of_run
 from mil.data.cohort import load_cohort
 from mil.data.splits import Fold, split_cases
 from mil.errors import CohortError, FitError
+from mil.likeness.hidden import COST
 from mil.runs.cross_validation import Computing, Plan
 from mil.runs.record import NewRun
 from mil.runs.run import open_run
@@ -94,6 +100,46 @@ def test_the_run_shows_each_slide_as_it_was_tested(result):
     assert run.info["segmenting"]["kind"] == "map"
     again = SegmentConfig.from_settings(run.info["segmenting"])
     assert json.loads(json.dumps(again.to_settings())) == run.info["segmenting"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_run_answers_for_its_own_slides_as_it_was_judged_and_promises_sets(
+    result, study, tmp_path, packed, monkeypatch
+):
+    """From raw slides, each fit by the tiles that the segmenter of its fold selects."""
+    monkeypatch.setitem(COST, "n", 2)
+    source = result.run.path
+    predictor = predictor_of_run(open_run(source), "simpleshot")
+    if packed:
+        package = write_package(predictor, card_of_run(result.run, predictor), tmp_path / "package")
+        predictor = read_package(package.path)
+    files = [study.folder / "slides" / f"case-{n}.tiff" for n in (2, 3, 4, 5, 6)]
+    new = gather_slides(predictor, NewInputs(inputs=tuple(files)), tmp_path / "new")
+    answers = predict_slides(predictor, new)
+    table = result.predictions.select(["simpleshot"]).table.set_index("case")
+    for fold in result.run.folds:
+        for case in fold.test:
+            stored = read_bag(result.run.fold_store(fold) / f"{case}.h5")
+            bag = new.own[case][fold.repeat, fold.index]
+            np.testing.assert_array_equal(bag.coords_l0, stored.coords_l0)
+            np.testing.assert_array_equal(bag.features, stored.features)
+            [row] = [row for row in answers.slides if row.slide == case]
+            assert (row.trained_on, row.mask, row.is_promised) == (
+                "out of fold",
+                "segmenters",
+                True,
+            )
+            [fit] = answers.relations[row.case].fits
+            assert (fit.repeat, fit.fold) == (fold.repeat, fold.index)
+            own = new.own[case]
+            [answer] = predictor.answers([fit], [lambda fit, own=own: own[fit.key]], {})
+            assert answer.values["p_a"] == pytest.approx(table.p_a[case], abs=1e-6)
+    without = answers.slides[-1]
+    assert (without.slide, without.outcome) == ("case-6", "abstained")
+    assert "no tile of it lies in tissue inside the mask" in without.reason
+    outlined = {path.stem for path in new.outlines.glob("*.geojson")}
+    assert outlined == {f"case-{n}" for n in (2, 3, 4, 5)}
+    assert not (new.outlines.parent / "cells").exists()
 
 
 def test_masks_of_training_slides_may_be_unseen_too_and_nothing_is_embedded_again(
