@@ -1,12 +1,15 @@
 """The ``mil`` command: its verbs, and how an error ends it."""
 
+import functools
 import importlib
 import os
 import sys
 import warnings
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import typer
+import typer.main
 
 from cli.app import app
 from cli.flags import use_values
@@ -53,6 +56,12 @@ _enter_commands()
 _TyperUsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
+@functools.cache
+def command() -> Callable[..., Any]:
+    """The command with all its verbs, which is put together once."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Run the command line; end the process with 0, 1 (work failed), 2 (wrong use)."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -62,7 +71,7 @@ def main() -> None:
     if not sys.warnoptions and "--debug" not in arguments:
         _silence_warnings()
     try:
-        status = app(arguments, prog_name="mil", standalone_mode=False)
+        status = command()(arguments, prog_name="mil", standalone_mode=False)
     except (UsageError, _TyperUsageError) as error:
         _fail(_usage_message(error), WRONG_USE)
     except (typer.Abort, KeyboardInterrupt):

@@ -306,7 +306,7 @@ def test_warnings_of_libraries_are_shown_for_debugging_only(arguments, shown):
         "    warnings.warn('a column will change its type', FutureWarning)\n"
         "    code = 'import warnings; warnings.warn(\"overflow\", RuntimeWarning)'\n"
         "    subprocess.run([sys.executable, '-c', code])\n"
-        "cli.main.app = app\n"
+        "cli.main.command = lambda: app\n"
         "cli.main.main()\n"
     )
     done = subprocess.run(
