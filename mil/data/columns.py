@@ -84,7 +84,7 @@ def is_follow_up(name: str) -> bool:
 
 
 def odd_cells(rows: Sequence[Row | Case], names: Iterable[str] | None = None) -> list[str]:
-    """Columns of numbers but for a few cells, which are taken as missing; one sentence for each.
+    """Columns of numbers but for a few cells, which are missing, or limits; one sentence for each.
 
     Args:
         rows: of a table, or cases.
@@ -99,6 +99,13 @@ def odd_cells(rows: Sequence[Row | Case], names: Iterable[str] | None = None) ->
             notes.append(
                 f"Column {name} holds numbers but for {odd}, which count as missing. Correct them in the "
                 "table, or write words in every cell."
+            )
+        if column and column.limits:
+            limits = listed([f"{cells[i]!r} ({_name_of(rows[i])})" for i in column.limits])
+            first = column.limits[0]
+            notes.append(
+                f"Column {name} holds {limits}, which say more or less than a number: each counts as that "
+                f"number, {cells[first]!r} as {column.values[first]:g}."
             )
         if column and (codes := sentinels(column.values)):
             coded = listed([f"{cells[i]} ({_name_of(rows[i])})" for i in codes])

@@ -11,6 +11,11 @@ LOOKALIKES = str.maketrans("авекмнорстухіјѕαβεζηικμνορ
 
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 NEGATIVE = re.compile(r"[-\u2010-\u2015\u2212]\W*$")  # MDM2-, (-)
+# Grades, groups and letters on both sides, between which a sign counts: I-II is not III, A/B not AB.
+JOINED = re.compile(
+    r"(?<![^\W_])(?:[ivx]+|[a-z]|[a-z]{0,2}\d[a-c])\d?[a-c]?\s*[-/&+\u2010-\u2015]\s*(?:[ivx]+|[a-z])\d?[a-c]?(?![^\W_])",
+    re.IGNORECASE,
+)
 OF_A_PERSON = ("case", "slide")  # names in which a dash at the end is a slip
 TOKEN = re.compile(r"(?<![^\W_])(?<!\d[.,])[^\W_]+")  # of a name; not the decimals of a number
 # The last part that names a patient of TCGA: 0001, A1L2, AAUM, and no word such as CASE.
@@ -98,15 +103,17 @@ def _without_zeros(token: str) -> str:
 def check_spelling(source: str, column: str, names: Iterable[str]) -> None:
     """Refuse one name in two spellings: other capitals, spaces, dashes or dots, or 7 and 007.
 
-    A dash at the end of a label counts, as in MDM2-.
+    A dash at the end of a label counts, as in MDM2-, and so does a sign between two grades, as in I-II.
 
     Raises:
         CohortError: naming both.
     """
-    spellings: dict[tuple[str, bool], str] = {}
+    spellings: dict[tuple[str, bool, int], str] = {}
     for name in names:
-        negative = column not in OF_A_PERSON and bool(NEGATIVE.search(name))
-        twin = spellings.setdefault((normalised(name), negative), name)
+        counts = column not in OF_A_PERSON
+        negative = counts and bool(NEGATIVE.search(name))
+        joined = len(JOINED.findall(name)) if counts else 0
+        twin = spellings.setdefault((normalised(name), negative, joined), name)
         if twin != name:
             raise CohortError(
                 f"{source}: {column} {twin!r} and {name!r} differ in spelling only. Write them alike if they "

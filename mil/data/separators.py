@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mil.data.quantities import BEHIND, UNITS, plain_unit
 from mil.data.values import MOSTLY, PLAIN, without_missing
 
 # Numbers by what is certain of their signs; 1,234 and 1.234 may be read in two ways.
@@ -13,7 +14,7 @@ KINDS = tuple(
         ("whole", r"\d+"),
         ("1,234", r"[1-9]\d{0,2},\d{3}"),
         ("1.234", r"[1-9]\d{0,2}\.\d{3}"),
-        ("decimal comma", r"0,\d+|\d+,(?:\d{1,2}|\d{4,}|\d{3})"),
+        ("decimal comma", r"\d+,\d+(?:[eE][+-]?\d+)?"),
         ("decimal point", PLAIN.pattern.removeprefix("[+-]?")),
         ("thousands comma", r"\d{1,3}(?:(?:,\d{3})+\.\d+|(?:,\d{3}){2,})"),
         ("thousands point", r"\d{1,3}(?:\.\d{3}){2,}"),
@@ -23,6 +24,9 @@ KINDS = tuple(
 SPACED = re.compile(
     r"[+-]?[1-9]\d{0,2}(['\u2019\u00a0\u2009\u202f ]\d{3})+([.,]\d+)?"
 )  # 1'234, 1 234
+AROUND = re.compile(  # >1.234,5 cm
+    rf"(?P<before>[<>=\u2264\u2265~]*\s*)(?P<number>[+-]?[\d.,]*\d(?:[eE][+-]?\d+)?)(?P<behind>\s*\+|{BEHIND}|)"
+)
 SIGN = {"comma": ",", "point": "."}
 ENOUGH = 8  # numbers of a column from which three decimals of each are no accident
 HUNDREDS = 3  # whole numbers of a column, all from 100, beside which 1.234 is one as well
@@ -74,7 +78,7 @@ def signs_of(columns: Sequence[Sequence[str]], delimiter: str) -> Signs:
         columns: cells of each.
         delimiter: between the cells of the file; empty in a workbook.
     """
-    kinds = {_kind(cell.strip()) for cells in columns for cell in {*cells}}
+    kinds = {_kind(_number_in(cell.strip())) for cells in columns for cell in {*cells}}
     return Signs(
         by_columns=delimiter not in (",", ""),
         commas=any(kind.endswith("decimal comma") for kind in kinds),
@@ -92,28 +96,37 @@ def with_points(cells: Sequence[str], signs: Signs) -> Pointed:
     """
     cells = [re.sub(r"[^\d.,+-]", "", c) if SPACED.fullmatch(c) else c for c in cells]
     present = [(i, cell) for i, cell in enumerate(without_missing(cells)) if re.search(r"\d", cell)]
-    kinds = {i: kind for i, cell in present if (kind := _kind(cell))}
+    numbers = {i: number for i, cell in present if (number := _number_in(cell))}
+    kinds = {i: kind for i, number in numbers.items() if (kind := _kind(number))}
     occurring = {*kinds.values()}
     if occurring <= {"whole", "decimal point"} or len(kinds) < MOSTLY * len(present):
         return Pointed(tuple(cells))
+    written = [numbers[i] for i in kinds]
     for sign, either, decimal in (
         ("comma", "1,234", _comma_is_decimal(occurring, signs)),
-        ("point", "1.234", _point_is_decimal(occurring, [cells[i] for i in kinds], signs)),
+        ("point", "1.234", _point_is_decimal(occurring, written, signs)),
     ):
         if decimal is None:
             doubtful = (either, f"thousands {sign}")
             unclear = tuple(i for i, kind in kinds.items() if kind.startswith(doubtful))
             return Pointed(tuple(cells), unclear=unclear, sign=sign)
         if not decimal:
-            cells = [c.replace(SIGN[sign], "") if i in kinds else c for i, c in enumerate(cells)]
+            numbers = {i: number.replace(SIGN[sign], "") for i, number in numbers.items()}
     settled = (
         [i for i, kind in kinds.items() if kind == "1.234"] if signs.points_are_doubtful else []
     )
-    return Pointed(
-        tuple(c.replace(",", ".") if i in kinds else c for i, c in enumerate(cells)),
-        settled=tuple(settled),
-        sign="point",
-    )
+    for i in kinds:
+        around = AROUND.fullmatch(cells[i])
+        pointed = numbers[i].replace(",", ".")
+        cells[i] = f"{around['before']}{pointed}{around['behind']}" if around else pointed
+    return Pointed(tuple(cells), settled=tuple(settled), sign="point")
+
+
+def _number_in(cell: str) -> str:
+    """The number of a cell that may be a limit, or have a known unit behind it; empty of any other."""
+    match = AROUND.fullmatch(cell.replace("\N{MINUS SIGN}", "-"))
+    behind = match["behind"].strip() if match else ""
+    return match["number"] if match and (behind in ("", "+") or plain_unit(behind) in UNITS) else ""
 
 
 def _comma_is_decimal(kinds: set[str], signs: Signs) -> bool | None:
@@ -150,5 +163,4 @@ def _point_is_decimal(kinds: set[str], cells: Sequence[str], signs: Signs) -> bo
 
 def _kind(cell: str) -> str:
     """Of a number, as ``KINDS`` names it; empty for anything else."""
-    number = cell.replace("\N{MINUS SIGN}", "-")
-    return next((kind for kind, pattern in KINDS if pattern.fullmatch(number)), "")
+    return next((kind for kind, pattern in KINDS if pattern.fullmatch(cell)), "")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mil.data.quantities import (
     PRODUCT,
     QUALIFIED,
+    RATIO,
     UNITS,
     common_unit,
     factor_between,
@@ -80,8 +81,14 @@ FALSE_WORDS = frozenset((
     "não", "nao", "nie", "нет", "否", "いいえ", "아니요",
 ))  # fmt: skip
 
+EXPLAINED = re.compile(r"(?P<code>\d{1,2})\s*\((?P<word>[^\W\d].*)\)")
 PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-COMMA = re.compile(r"[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,})|\d{1,3}(\.\d{3})+,\d+)")  # is decimal
+COMMA = re.compile(  # is decimal
+    r"[+-]?(0,\d+|\d{4,},\d+|\d+,(\d{1,2}|\d{4,})|\d{1,3}(\.\d{3})+,\d+|\d+,\d+(?=[eE]))([eE][+-]?\d+)?"
+)
+LIMIT = re.compile(
+    r"(?:[<>\u2264\u2265]=?|=[<>])\s*(?P<of>\S.*)|(?P<from>[\d.,]+)\s*\+"
+)  # >89, 90+
 MANY = 5  # different numbers from which a column is hardly one of codes
 MOSTLY = 0.8  # share of numbers from which a column is one of numbers
 
@@ -168,7 +175,17 @@ def read_number(text: str) -> float:
 
 
 def number_in(text: str, unit: str) -> float:
-    """The number in a cell of a column in a unit, which the cell may have, or a multiple of it, or none."""
+    """The number in a cell of a column in a unit, which the cell may have, or a multiple of it, or none.
+
+    Of a cell that says more or less than a number, as ``>89`` and ``90+``, it is that number.
+    """
+    number = _exact_number(text, unit)
+    if math.isfinite(number) or not (limit := LIMIT.fullmatch(text.strip())):
+        return number
+    return _exact_number(limit["of"] or limit["from"], unit)
+
+
+def _exact_number(text: str, unit: str) -> float:
     number = read_number(text)
     if not unit or math.isfinite(number):
         return number
@@ -185,11 +202,13 @@ class Numbers:
         values: one per case; NaN where the cell is missing or odd.
         odd: places of cells that hold something else than a number.
         unit: of the values, where most cells have one behind the number.
+        limits: places of cells that say more or less than their value, as ``>89``.
     """
 
     values: tuple[float, ...]
     odd: tuple[int, ...]
     unit: str = ""
+    limits: tuple[int, ...] = ()
 
 
 def read_numbers(cells: Sequence[str]) -> Numbers | None:
@@ -203,17 +222,22 @@ def read_numbers(cells: Sequence[str]) -> Numbers | None:
     if unit and sum(bool(read_unit(cell)[1]) for cell in present) < MOSTLY * n_present:
         unit = ""
     values = tuple(number_in(cell, unit) for cell in present)
-    odd = tuple(i for i, cell in enumerate(present) if cell and not math.isfinite(values[i]))
-    if not n_present or n_present - len(odd) < MOSTLY * n_present:
+    inexact = [
+        i for i, cell in enumerate(present) if cell and not math.isfinite(_exact_number(cell, unit))
+    ]
+    if not n_present or n_present - len(inexact) < MOSTLY * n_present:
         return None
-    return Numbers(tuple(v if math.isfinite(v) else math.nan for v in values), odd, unit)
+    values = tuple(value if math.isfinite(value) else math.nan for value in values)
+    odd = tuple(i for i in inexact if math.isnan(values[i]))
+    limits = tuple(i for i in inexact if not math.isnan(values[i]))
+    return Numbers(values, odd, unit, limits)
 
 
 def unclear_numbers(cells: Sequence[str]) -> tuple[str, list[str]] | None:
     """Why a column that looks like numbers is none, and the cells; None for numbers and for plain words.
 
-    Dates; sizes such as 4x3; numbers of which some have a unit, or all an unknown one; more than a fifth of
-    other cells among many different numbers.
+    Dates; sizes such as 4x3; many different ratios such as 3/20; numbers of which some have a unit, or all an
+    unknown one; more than a fifth of other cells among many different numbers.
     """
     present = [cell for cell in without_missing(cells) if cell]
     if not present or read_numbers(cells):
@@ -225,6 +249,9 @@ def unclear_numbers(cells: Sequence[str]) -> tuple[str, list[str]] | None:
     ):
         if sum(map(bool, map(of_kind, present))) >= enough:
             return reason, present
+    ratios = {cell for cell in present if RATIO.fullmatch(cell)}
+    if len(ratios) >= MANY and sum(cell in ratios for cell in present) >= enough:
+        return "holds several numbers in a cell", present
     units = [read_unit(cell)[1] for cell in present]
     plain = [math.isfinite(read_number(cell)) for cell in present]
     known = [bool(unit and common_unit([cell])) for unit, cell in zip(units, present, strict=True)]
@@ -237,6 +264,8 @@ def unclear_numbers(cells: Sequence[str]) -> tuple[str, list[str]] | None:
             f"holds numbers with {units[0]!r} behind them, which is no unit that is known",
             present,
         )
+    if _explains_codes(present):
+        return None
     numbers = [_qualified(cell) for cell in present]
     if (
         2 * sum(map(math.isfinite, numbers)) >= len(present)
@@ -245,6 +274,14 @@ def unclear_numbers(cells: Sequence[str]) -> tuple[str, list[str]] | None:
         odd = [cell for cell, number in zip(present, plain, strict=True) if not number]
         return "holds numbers and other cells", odd
     return None
+
+
+def _explains_codes(cells: Sequence[str]) -> bool:
+    """Whether each number of a column has a remark of its own, as in 0 (none) and 1 (focal)."""
+    matches = [EXPLAINED.fullmatch(cell) for cell in cells]
+    pairs = {(match["code"], match["word"].casefold()) for match in matches if match}
+    codes, words = ({pair[i] for pair in pairs} for i in range(2))
+    return all(matches) and len(codes) == len(words) == len(pairs) < len(cells)
 
 
 def _qualified(cell: str) -> float:

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from features.summary import listed
-from mil.data.values import read_numbers, without_missing
+from mil.data.values import Numbers, read_numbers, without_missing
 from mil.evaluation.arrays import Floats
 
 RESAMPLES = 9999
@@ -63,8 +63,8 @@ def table_one(cohort: pd.DataFrame, classes: Sequence[str]) -> tuple[Variable, .
             continue
         if numbers and column.nunique() > 2:
             values = np.array(numbers.values, dtype=np.float64)
-            odd = listed([cells[i] for i in numbers.odd])
-            variables.append(_describe_numbers(str(name), values, groups, odd))
+            remark = _describe_inexact(cells, numbers)
+            variables.append(_describe_numbers(str(name), values, groups, remark))
         elif column.nunique() <= min(MOST_LEVELS, known.sum() - 1):
             variables.append(
                 _describe_categories(str(name), column.astype(object).to_numpy(), known, groups)
@@ -72,8 +72,16 @@ def table_one(cohort: pd.DataFrame, classes: Sequence[str]) -> tuple[Variable, .
     return tuple(variables)
 
 
+def _describe_inexact(cells: Sequence[str], numbers: Numbers) -> str:
+    """Which cells of a column of numbers are none, and which are limits."""
+    odd, limits = ({cells[i]: None for i in places} for places in (numbers.odd, numbers.limits))
+    return f"; no numbers: {listed([*odd])}" * bool(
+        odd
+    ) + f"; at the limit: {listed([*limits])}" * bool(limits)
+
+
 def _describe_numbers(
-    name: str, values: Floats, groups: Sequence[np.ndarray], odd: str = ""
+    name: str, values: Floats, groups: Sequence[np.ndarray], remark: str = ""
 ) -> Variable:
     known = np.isfinite(values)
     parts = [values[group & known] for group in groups]
@@ -86,7 +94,7 @@ def _describe_numbers(
     texts = tuple(_quartiles(part) for part in (values[known], *parts))
     return Variable(
         name=name,
-        unit="median (quartiles)" + f"; no numbers: {odd}" * bool(odd),
+        unit=f"median (quartiles){remark}",
         levels=(("", texts),),
         missing=int((~known).sum()),
         p=p,

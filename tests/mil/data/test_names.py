@@ -71,3 +71,26 @@ def test_patients_of_a_site_are_numbered_behind_a_dot():
     check_spelling("t.csv", "case", names)
     assert matching(["3.10"], ["3.1"]) == []
     assert matching(["3.0", "03"], ["3"]) == ["03", "3.0"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("I-II", "III"),
+        ("A/B", "AB"),
+        ("pT1a-b", "pT1ab"),
+        ("grade I+II", "grade III"),
+        ("II/III", "IIIII"),
+    ],
+)
+def test_a_sign_between_grades_counts_in_labels(labels):
+    check_spelling("t.csv", "label", labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("I-II", "I/II"), ("T-cell", "T cell"), ("well-diff", "well diff"), ("I - II", "I-II")],
+)
+def test_labels_that_differ_in_spelling_only_are_refused(labels):
+    with pytest.raises(CohortError, match="differ in spelling only"):
+        check_spelling("t.csv", "label", labels)

@@ -3,18 +3,20 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mil.data.case import Case
 from mil.data.columns import _parts_times, note_times, odd_cells, telling_columns
 from mil.data.encoding import fit_encoding, readable
 from mil.data.outcomes import CENSORED, EVENT
-from mil.data.quantities import is_date, read_dates
+from mil.data.quantities import factor_between, is_date, read_dates
 from mil.data.separators import Signs, with_points
 from mil.data.table import read_table
 from mil.data.values import number_in, read_numbers, unclear_numbers
 from mil.errors import CohortError
 from mil.evaluation.regression.design import fit_design
+from mil.report.table_one import table_one
 
 
 def cases_with(cells, times=None):
@@ -72,6 +74,12 @@ def test_a_number_in_another_unit_is_converted_and_one_of_another_kind_is_none()
         (["~4", "ca. 5", "about 6", "~7", "~8", "~9"], "numbers and other cells"),
         (["4?", "5*", "6 cm (MRI)", "<7 cm", "8?"], "numbers and other cells"),
         (["10%", "20 %", "<1%", ">5%", "30%", "<4%"], "numbers and other cells"),
+        (["61±4", "58 ± 2", "70 +/- 3"], "holds several numbers"),
+        (["7 cm x 4 cm", "3 cm \u00d7 2 cm", "5 x 5 cm"], "holds several numbers"),
+        (["1/14", "0/9", "3/22", "2/14", "0/7"], "holds several numbers"),
+        (["1 of 14", "0 of 9", "3 von 22", "2 of 14", "0 of 7"], "holds several numbers"),
+        (["7/2018", "11/2019", "02/2020"], "holds dates"),
+        (["4 (MRI)", "5 (MRI)", "6 (CT)", "7 (CT)", "8 (CT)"], "numbers and other cells"),
     ],
 )
 def test_what_looks_like_numbers_is_refused_with_its_cells(cells, reason):
@@ -90,6 +98,8 @@ def test_what_looks_like_numbers_is_refused_with_its_cells(cells, reason):
         ["2 of 3", "1 of 3"],
         ["20-30", "30-40", "40-50", "50-60", "60-70", "70-80"],
         ["1a", "1b", "2a", "2b", "3a", "3b", "4", "5"],
+        ["0 (absent)", "1 (rare)", "2 (some)", "3 (many)", "4 (all)"],
+        ["2/3", "1/3"],
     ],
 )  # fmt: skip
 def test_categories_with_digits_stay_categories(cells):
@@ -229,6 +239,73 @@ def test_true_facts_part_no_times():
 def test_codes_are_no_dates(cells):
     assert not any(map(is_date, cells))
     assert all(map(is_date, ["2024-03-01", "1999/12"]))
+
+
+@pytest.mark.parametrize(
+    ("cells", "values", "unit"),
+    [
+        (["7.1 10^9/L", "4 x 10^9/l", "6.5 \u00d710⁹/L"], [7.1, 4, 6.5], "10^9/l"),
+        (["250 G/nl", "310 10*9/l", "180 /nl"], [250, 310, 180], "10^9/l"),
+        (["7.1 10^9/l", "4000 /µl", "6 10^9/l", "5 Tsd./µl"], [7.1, 4, 6, 5], "10^9/l"),
+        (["4.4 Mio/µl", "5.1 10^12/l"], [4.4, 5.1], "10^12/l"),
+        (["12 Mon.", "5 mois", "7 meses"], [12, 5, 7], "mo"),
+        (["61 ans", "70 años", "48 Jahre"], [61, 70, 48], "y"),
+        (["4 cm²", "250 mm²"], [4, 2.5], "cm2"),
+    ],
+)  # fmt: skip
+def test_units_are_read_however_they_are_written(cells, values, unit):
+    numbers = read_numbers(cells)
+    np.testing.assert_allclose(numbers.values, values)
+    assert factor_between(numbers.unit, unit) == 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "limit", "value"),
+    [
+        (["61", "47", "72", "55", "38", ">84"], ">84", 84),
+        (["61", "47", "72", "55", "38", "90+"], "90+", 90),
+        (["0.7", "2.2", "1.9", "4.1", "\u2264 0.05", "0.3"], "\u2264 0.05", 0.05),
+        (["3 cm", "7 cm", "11 cm", "4 cm", ">15 cm"], ">15 cm", 15),
+    ],
+)
+def test_a_limit_counts_as_its_number_and_is_named(cells, limit, value):
+    place = cells.index(limit)
+    numbers = read_numbers(cells)
+    assert (numbers.values[place], numbers.limits, numbers.odd) == (value, (place,), ())
+    [note] = odd_cells(cases_with(cells))
+    assert note.startswith(
+        f"Column size holds '{limit}' (c{place:02}), which say more or less than a number"
+    )
+    assert note.endswith(f"'{limit}' as {value:g}.")
+    [column] = readable(cases_with(cells), ("size",)).columns
+    assert column.encode(limit) == [(value - column.middle) / column.spread, 0.0]
+    labels = ["ab"[i % 2] for i in range(len(cells))]
+    table = pd.DataFrame({"case": range(len(cells)), "label": labels, "size": cells})
+    [variable] = table_one(table, ("a", "b"))
+    assert (variable.unit, variable.missing) == (f"median (quartiles); at the limit: {limit}", 0)
+
+
+@pytest.mark.parametrize(
+    ("cells", "read"),
+    [
+        (["1.234,5 cm", "4,5 cm"], ["1234.5 cm", "4.5 cm"]),
+        (["<0,1", "0,55", "2,25", "3", "4"], ["<0.1", "0.55", "2.25", "3", "4"]),
+        (["1,5E-03", "2,5E+02"], ["1.5E-03", "2.5E+02"]),
+        (["850/µl", "1.200/µl", "640/µl", "990/µl"], ["850/µl", "1200/µl", "640/µl", "990/µl"]),
+        (["3,2 10^9/l", "14,1 10^9/l"], ["3.2 10^9/l", "14.1 10^9/l"]),
+    ],
+)
+def test_numbers_with_a_unit_or_a_limit_have_decimal_points(tmp_path, cells, read):
+    path = table_of(tmp_path, {"x": cells})
+    assert [row.other["x"] for row in read_table(path)] == read
+    assert read_numbers(read) is not None
+
+
+def test_thousands_with_a_unit_may_be_decimals(tmp_path):
+    with pytest.raises(
+        CohortError, match="'x' a comma may separate decimals or thousands: '12,000/µl'"
+    ):
+        read_table(table_of(tmp_path, {"x": ["12,000/µl", "8,000/µl"]}, ","))
 
 
 @pytest.mark.parametrize(
