@@ -105,7 +105,15 @@ def run_check(options: CheckOptions) -> int:
     with wrong_use():
         task = task_from(plain(options))
     writable(options.out)
-    names = ("annotations", "slide_mpp", "slide_mpp_force", "coordinates", "case_from", "label_is")
+    names = (
+        "annotations",
+        "slide_mpp",
+        "slide_mpp_force",
+        "coordinates",
+        "case_from",
+        "label_is",
+        "known_at_diagnosis",
+    )
     with wrong_use(InputError):
         result = check_cohort(
             options.inputs,

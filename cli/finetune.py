@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mil.finetune.run import TunedBackbone
 
 READING = (
-    "annotations", "slide_mpp", "slide_mpp_force", "coordinates", "case_from", "label_is", "device",
-    "workers",
+    "annotations", "slide_mpp", "slide_mpp_force", "coordinates", "case_from", "label_is",
+    "known_at_diagnosis", "device", "workers",
 )  # fmt: skip
 TASK_METADATA = next(entry.metadata for entry in fields(FitSettings) if entry.name == "task")
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 PASSED_ON = (
-    "slides", "annotations", "slide_mpp", "out", "mpp", "tile", "case_from", "label_is", "allow_missing",
-    "allow_duplicates", "overwrite",
+    "slides", "annotations", "slide_mpp", "out", "mpp", "tile", "case_from", "label_is",
+    "known_at_diagnosis", "allow_missing", "allow_duplicates", "overwrite",
 )  # fmt: skip
 
 

@@ -121,9 +121,8 @@ def nomogram(options: NomogramOptions) -> None:
         horizon=options.horizon,
         run=run,
         model=options.model or "",
-        case_from=options.case_from,
-        label_is=options.label_is,
         notify=notify,
+        **options.words(),
     )
     _show(result, options.out / "nomogram.png")
 

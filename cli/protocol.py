@@ -29,7 +29,7 @@ TESTS = {
 
 PASSED_ON = (
     "out", "slides", "annotations", "slide_mpp", "roi", "cases", "device", "workers", "overwrite",
-    "case_from", "label_is",
+    "case_from", "label_is", "known_at_diagnosis",
 )  # fmt: skip
 
 studies = typer.Typer(

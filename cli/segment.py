@@ -244,7 +244,15 @@ def fold_config(path: Path, out: Path, train_masks: str) -> "SegmentConfig":
 
 def _places(options: DrawnSlideOptions) -> dict[str, Any]:
     """Where the annotated slides are, and how they and their table are read."""
-    names = ("slides", "annotations", "slide_mpp", "slide_mpp_force", "case_from", "label_is")
+    names = (
+        "slides",
+        "annotations",
+        "slide_mpp",
+        "slide_mpp_force",
+        "case_from",
+        "label_is",
+        "known_at_diagnosis",
+    )
     return {name: getattr(options, name) for name in names}
 
 

@@ -128,9 +128,8 @@ def _read_tables(
         tables,
         cohort=cohort,
         classes=classes,
-        case_from=reading.case_from,
-        label_is=reading.label_is,
         notify=warn,
+        **reading.words(),
     )
 
 

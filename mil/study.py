@@ -99,7 +99,6 @@ class Study:
             task=self.task,
             allow_missing=self.allow_missing,
             allow_duplicates=self.allow_duplicates,
-            case_from=self.reading.case_from,
-            label_is=self.reading.label_is,
             notify=notify,
+            **self.reading.words(),
         )

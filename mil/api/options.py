@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 from features.progress import Progress
-from mil.data.reading import TableReading
+from mil.data.reading import TableReading, TableWords
 
 if TYPE_CHECKING:
     from features.extraction.jobs import JobSettings
@@ -19,18 +19,17 @@ StrPath: TypeAlias = str | os.PathLike[str]
 ModelLike: TypeAlias = "str | type[Head]"
 
 
-class Reading(TypedDict, total=False):
+class Reading(TableWords, total=False):
     """How a table is read, and what is shown meanwhile.
 
     Attributes:
         case_from: a regular expression that finds the patient in the names of the column case.
         label_is: labels that read like a word for a missing value and are meant.
+        known_at_diagnosis: columns that are known when a case is diagnosed, whatever they are called.
         progress: shows how the work advances.
         notify: called with what a reader should know before any number, as ``print``.
     """
 
-    case_from: str
-    label_is: Sequence[str]
     progress: Progress | None
     notify: Callable[[str], None] | None
 
@@ -46,6 +45,7 @@ class SlideReading(Reading, total=False):
         coordinates: folder of bags whose tiles are read again, instead of laying a grid.
         case_from: a regular expression that finds the patient in the names of the column case.
         label_is: labels that read like a word for a missing value and are meant.
+        known_at_diagnosis: columns that are known when a case is diagnosed, whatever they are called.
         progress: shows how the work advances.
         notify: called with what a reader should know before any number, as ``print``.
     """
@@ -79,9 +79,7 @@ def as_path(place: StrPath | None) -> Path | None:
 
 def table_reading(options: Reading) -> TableReading:
     """How a table is read."""
-    return TableReading(
-        case_from=options.get("case_from") or "", label_is=tuple(options.get("label_is") or ())
-    )
+    return TableReading.of_words(options)
 
 
 def job_settings(options: SlideReading) -> "JobSettings":

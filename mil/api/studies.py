@@ -194,6 +194,7 @@ def run_protocol(  # noqa: PLR0913 - what, and how it is run
         "slide_mpp": slide_mpp,
         "case_from": reading.case_from,
         "label_is": list(reading.label_is),
+        "known_at_diagnosis": list(reading.known_at_diagnosis),
         "roi": roi,
         "device": device,
         "workers": workers,

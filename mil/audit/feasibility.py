@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from features.summary import Summary, listed, tally
 from mil.data.case import Row, note_unread
-from mil.data.columns import note_times, odd_cells
+from mil.data.columns import note_declared, note_times, odd_cells
 from mil.data.patients import note_blocks
 from mil.data.splits import split_cases
 from mil.data.table import split_train_test
@@ -51,7 +51,7 @@ def summarise_cases(
         )
     if blocks := note_blocks(row.case for row in rows):
         summary.warnings.append(blocks)
-    summary.warnings.extend([*odd_cells(rows), *note_times(rows)])
+    summary.warnings.extend([*odd_cells(rows), *note_times(rows), *note_declared(rows)])
     labelled = {row.case: row for row in rows if row.label}
     usable = {row.case: row for row in rows if row.label and row.slide in ready}
     slides = Counter(Counter(row.case for row in rows).values())

@@ -16,7 +16,7 @@ from mil.audit.robustness import Robustness, robustness_index
 from mil.audit.sample_size import Point, Width, learning_curve
 from mil.audit.seen import add_seen
 from mil.data.cohort import Cohort
-from mil.data.columns import note_times, odd_cells, telling_columns
+from mil.data.columns import note_declared, note_times, odd_cells, telling_columns
 from mil.data.duplicates import lookalikes
 from mil.data.names import matching
 from mil.data.patients import note_blocks
@@ -274,6 +274,7 @@ def _add_columns(summary: Summary, cohort: Cohort) -> None:
         if telling
         else f"{n_columns}; none is made from the outcome, known only afterwards, or numbers the cases"
     )
+    summary.warnings.extend(note_declared(cohort.cases))
     if telling:
         summary.warnings.append(
             f"{'; '.join(f'Column {found}' for found in telling)}. No model may read it, and no table "

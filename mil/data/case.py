@@ -21,6 +21,7 @@ class Row:
         split: whether the row is for training or testing, as written; see ``split_train_test``.
         time: until the event or the end of observation, in a cohort with follow-up.
         unread: the cell of the label, where it is taken for a word that says that the label is missing.
+        known_at_diagnosis: further columns that are declared to be known when a case is diagnosed.
         other: all further columns.
     """
 
@@ -33,6 +34,7 @@ class Row:
     split: str = ""
     time: float | None = None
     unread: str = field(default="", compare=False)
+    known_at_diagnosis: tuple[str, ...] = field(default=(), compare=False)
     other: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -64,6 +66,7 @@ class Case:
         time: until the event or the end of observation, in a cohort with follow-up.
         other: all further columns of the table, as its first slide has them.
         differing: names of the further columns in which its slides differ.
+        known_at_diagnosis: further columns that are declared to be known when a case is diagnosed.
     """
 
     name: str
@@ -73,3 +76,4 @@ class Case:
     time: float | None = None
     other: Mapping[str, str] = field(default_factory=dict)
     differing: tuple[str, ...] = ()
+    known_at_diagnosis: tuple[str, ...] = ()

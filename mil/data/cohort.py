@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Unpack
 
 from features.backbones.pathology import ENCODERS
 from features.bags.bag import Bag, read_intact_bag, recipe_differences
@@ -12,7 +13,7 @@ from features.errors import BagError
 from features.recipe import recipe_parts
 from mil.data.case import Case, Row, note_unread
 from mil.data.names import patient_of
-from mil.data.reading import AS_WRITTEN, TableReading
+from mil.data.reading import AS_WRITTEN, TableReading, TableWords
 from mil.data.table import reserved_rows, training_rows
 from mil.errors import CohortError
 from mil.tasks.registry import task_class
@@ -149,9 +150,8 @@ def load_cohort(
     task: Task | str | None = None,
     allow_missing: bool = False,
     allow_duplicates: bool = False,
-    case_from: str = "",
-    label_is: Sequence[str] = (),
     notify: Callable[[str], None] | None = None,
+    **words: Unpack[TableWords],
 ) -> Cohort:
     """Read the study's table and join it to its bags.
 
@@ -164,10 +164,11 @@ def load_cohort(
         allow_missing: go on without slides that lack a bag or an outcome; they are listed as excluded.
         allow_duplicates: go on with slides whose bags are identical, of different specimens whose features
             are the same; they are counted.
-        case_from: a regular expression that finds the patient in the names of the column case, where these
-            are slides or blocks: its first group, or the whole match.
-        label_is: labels that read like a word for a missing value and are meant.
         notify: called with what a reader should know of the cohort.
+        words: ``case_from``, a regular expression that finds the patient in the names of the column case,
+            where these are slides or blocks: its first group, or the whole match; ``label_is``, labels that
+            read like a word for a missing value and are meant; ``known_at_diagnosis``, columns that are
+            known when a case is diagnosed, whatever they are called.
 
     Raises:
         CohortError: the table cannot be read, a row cannot be used, or too few classes remain.
@@ -177,7 +178,7 @@ def load_cohort(
         print(len(cohort.cases), cohort.classes)
     """
     table = Path(table)
-    reading = TableReading(case_from=case_from, label_is=tuple(label_is))
+    reading = TableReading.of_words(words)
     rows = training_rows(table, notify, reading)
     cohort = assemble(
         rows,
@@ -283,6 +284,7 @@ def _make_case(rows: Sequence[Row], bags: Mapping[str, Bag]) -> Case:
         time=first.time,
         other=first.other,
         differing=tuple(name for name in first.other if len({row.other[name] for row in rows}) > 1),
+        known_at_diagnosis=first.known_at_diagnosis,
     )
 
 

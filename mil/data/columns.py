@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,8 @@ def telling_columns(cases: Sequence[Case | Row], names: Iterable[str]) -> tuple[
     """Columns that must not explain an outcome: made from it, known only afterwards, or names of rows.
 
     Of cases with follow-up: columns with the order of the times, that tell the events, or that registries
-    fill in afterwards. Of classes: the labels in other words, one for each.
+    fill in afterwards, unless they are declared to be known at diagnosis. Of classes: the labels in other
+    words, one for each.
 
     Args:
         cases: with their outcomes.
@@ -76,6 +77,22 @@ def telling_columns(cases: Sequence[Case | Row], names: Iterable[str]) -> tuple[
         if reason:
             telling.append(Telling(name, reason))
     return tuple(telling)
+
+
+def note_declared(cases: Sequence[Case | Row]) -> list[str]:
+    """A remark on columns that count as known at diagnosis because the study says so; none without any."""
+    names = cases[0].known_at_diagnosis if cases else ()
+    if not names:
+        return []
+    undeclared = [replace(case, known_at_diagnosis=()) for case in cases]
+    looks = {found.column: found.reason for found in telling_columns(undeclared, names)}
+    listing = "; ".join(
+        f"{name}, which otherwise {looks[name]}" if name in looks else name for name in names
+    )
+    return [
+        f"Declared to be known when a case is diagnosed: {listing}. If one was filled in later, whatever "
+        "reads it knows the outcome."
+    ]
 
 
 def is_follow_up(name: str) -> bool:
@@ -152,6 +169,8 @@ def _reason(name: str, cells: Sequence[str], cases: Sequence[Case | Row]) -> str
     if all(case.time is None for case in cases):
         labels = [case.label for case in cases]
         return "is the label in other words" if _is_recoded(cells, labels) else rows
+    if name in cases[0].known_at_diagnosis:
+        return rows
     if is_follow_up(name):
         return "is known only from the follow-up"
     known = [i for i, case in enumerate(cases) if case.time is not None]

@@ -102,7 +102,8 @@ def clinical_columns(cases: Sequence[Case], requested: Sequence[str]) -> tuple[s
             f"No clinical column {unknown[0]!r} in the table; it has {', '.join(columns) or 'none'}. "
             "Set clinical to some of those."
         )
-    names = tuple(requested) or tuple(name for name in columns if not is_follow_up(name))
+    known = cases[0].known_at_diagnosis
+    names = tuple(requested) or tuple(n for n in columns if n in known or not is_follow_up(n))
     for case in cases:
         if differing := sorted({*names} & {*case.differing}):
             raise CohortError(
@@ -166,9 +167,12 @@ def check_telling(cases: Sequence[Case | Row], names: Sequence[str]) -> None:
     """
     if telling := telling_columns(cases, names):
         listing = "; ".join(f"column {found}" for found in telling)
+        followed = any(case.time is not None for case in cases)
         raise CohortError(
             f"The clinical model would read the outcome from columns that give it away: {listing}. Set "
             "clinical to the columns to read, without these."
+            + " If one is known when a case is diagnosed, name it in known_at_diagnosis."
+            * followed
         )
 
 

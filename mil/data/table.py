@@ -9,7 +9,7 @@ from features.progress import Notify
 from features.slides.names import slide_name
 from mil.data.case import Row
 from mil.data.headers import COHORT, COHORT_ELSE, first_column, match_columns
-from mil.data.names import NUMBER, check_spelling, matching
+from mil.data.names import NUMBER, check_spelling, find_column, matching
 from mil.data.parts import check_columns, check_parts
 from mil.data.patients import check_patients, group_cases
 from mil.data.reading import AS_WRITTEN, TableReading
@@ -46,6 +46,8 @@ def read_table(
         _parse_row(path, number, columns, cells, {name: blank[name][i] for name in columns})
         for i, (number, cells) in enumerate(sheet.lines)
     ]
+    known = _known_columns(path, rows, reading)
+    rows = [replace(row, known_at_diagnosis=known) for row in rows] if known else rows
     if reading.case_from:
         cases = group_cases(rows, reading.case_from, str(path))
         rows = [replace(row, case=case) for row, case in zip(rows, cases, strict=True)]
@@ -68,6 +70,23 @@ def _check_parts(path: Path, sheet: Sheet, columns: Mapping[str, str]) -> None:
         if column not in own
     }
     check_columns(str(path), cells, [number for number, _ in sheet.lines], to_judge=True)
+
+
+def _known_columns(path: Path, rows: Sequence[Row], reading: TableReading) -> tuple[str, ...]:
+    """The further columns that are declared to be known at diagnosis, as the table writes them.
+
+    Raises:
+        CohortError: there is no such column.
+    """
+    further = list(rows[0].other) if rows else []
+    columns = [find_column(name, further) for name in reading.known_at_diagnosis]
+    for name, column in zip(reading.known_at_diagnosis, columns, strict=True):
+        if rows and column is None:
+            raise CohortError(
+                f"{path}: no column {name!r}, which known_at_diagnosis names; it has "
+                f"{', '.join(further) or 'no further columns'}. Correct the name."
+            )
+    return tuple(column for column in columns if column)
 
 
 def _check_doubtful(

@@ -43,6 +43,7 @@ class Facts:
         external: cases of these that are reserved for an external test.
         cohort: one row per case: case, label, slides, tiles, and any further columns.
         telling: columns of the cohort that are made from the outcome or name the cases.
+        known_at_diagnosis: columns of the table that are declared to be known when a case is diagnosed.
         excluded: (what, reason) of all that was left out.
         folds: repeat, fold, case, label; the fold is the one that tests the case.
         heatmaps: by slide; may lack some or all.
@@ -60,6 +61,7 @@ class Facts:
     external: int = 0
     cohort: pd.DataFrame
     telling: tuple[str, ...] = ()
+    known_at_diagnosis: tuple[str, ...] = ()
     excluded: tuple[tuple[str, str], ...]
     folds: pd.DataFrame
     heatmaps: Mapping[str, Heatmap]
@@ -81,7 +83,7 @@ class Facts:
             and (
                 name in self.telling
                 or plain[name] in self.outcome_columns
-                or is_follow_up(plain[name])
+                or (is_follow_up(plain[name]) and plain[name] not in self.known_at_diagnosis)
             )
         ]
         return self.cohort.drop(columns=follows)

@@ -10,7 +10,7 @@ from features.progress import Progress, Silent
 from features.recipe import has_random_weights
 from mil.audit.judged import load_judged
 from mil.data.cohort import Cohort
-from mil.data.columns import telling_columns
+from mil.data.columns import note_declared, telling_columns
 from mil.data.splits import Fold
 from mil.data.table import read_table, split_train_test
 from mil.evaluation.judge import compare, evaluate
@@ -41,6 +41,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         *load_sections(page).warnings(cohort, evaluation),
         *_site_warnings(cohort),
         *filter(None, [describe_runs(run, cohort)]),
+        *note_declared(cohort.cases),
         *_head_warnings(run),
     ]
     return Report(
@@ -80,6 +81,7 @@ def _facts(
         telling=tuple(
             found.column for found in telling_columns(cohort.cases, cohort.cases[0].other)
         ),
+        known_at_diagnosis=cohort.cases[0].known_at_diagnosis,
         excluded=cohort.excluded,
         folds=_folds_table(cohort, folds),
         heatmaps=heatmaps,

@@ -25,9 +25,14 @@ def clinical_facts(
     encoding = readable(cohort.cases, columns)
     names = [column.name for column in encoding.columns]
     notify(f"The clinical model reads {', '.join(names)}.")
-    late = [] if columns else [n for n in cohort.cases[0].other if is_follow_up(n)]
+    known = cohort.cases[0].known_at_diagnosis
+    late = (
+        [] if columns else [n for n in cohort.cases[0].other if is_follow_up(n) and n not in known]
+    )
     if late:
         notify(f"The clinical model leaves out {listed(late)}: known only from the follow-up.")
+    if taken := [name for name in names if name in known]:
+        notify(f"Declared to be known at diagnosis, and read: {listed(taken)}.")
     for name, reason in encoding.left_out:
         notify(f"The clinical model leaves out {name}: it {reason}.")
     for note in odd_cells(cohort.cases, names):

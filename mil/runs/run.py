@@ -127,8 +127,7 @@ class Run(RunFacts):
             self.table,
             store,
             task=self.task,
-            case_from=self.settings.reading.case_from,
-            label_is=self.settings.reading.label_is,
+            **self.settings.reading.words(),
         )
         for bag in cohort.bags:
             if self.tissue_bags.get(bag.slide) != bag.data_sha256:

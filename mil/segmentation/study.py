@@ -5,12 +5,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict, Unpack
+from typing import Any, TypeAlias, Unpack
 
 from features.extraction.jobs import JobSettings, jobs_of_paths
 from features.lowpower.segmenter import load_segmenter
 from features.progress import Progress
-from mil.data.reading import TableReading
+from mil.data.reading import TableReading, TableWords
 from mil.runs.record import NewRun
 from mil.segmentation import application, run
 from mil.segmentation.application import AppliedSlide
@@ -21,7 +21,7 @@ from mil.segmentation.settings import SegmentSettings
 StrPath: TypeAlias = str | os.PathLike[str]
 
 
-class DrawnOptions(TypedDict, total=False):
+class DrawnOptions(TableWords, total=False):
     """What may be said of annotated slides and their table.
 
     Attributes:
@@ -29,14 +29,13 @@ class DrawnOptions(TypedDict, total=False):
         slide_mpp_force: micrometres per level-0 pixel of all slides, whatever their files say.
         case_from: a regular expression that finds the patient in the names of the column case.
         label_is: labels that read like a word for a missing value and are meant.
+        known_at_diagnosis: columns that are known when a case is diagnosed, whatever they are called.
         progress: shows slides and steps.
         notify: called with what a reader should know.
     """
 
     slide_mpp: float | None
     slide_mpp_force: float | None
-    case_from: str
-    label_is: tuple[str, ...]
     progress: Progress | None
     notify: Callable[[str], None]
 
@@ -195,9 +194,7 @@ def _source(
             slide_mpp=options.get("slide_mpp"),
             slide_mpp_force=options.get("slide_mpp_force"),
         ),
-        reading=TableReading(
-            case_from=options.get("case_from", ""), label_is=tuple(options.get("label_is", ()))
-        ),
+        reading=TableReading.of_words(options),
     )
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from mil.data.case import Case
-from mil.data.columns import odd_cells, telling_columns
-from mil.data.encoding import check_telling, readable
+from mil.data.columns import note_declared, odd_cells, telling_columns
+from mil.data.encoding import check_telling, clinical_columns, readable
 from mil.data.outcomes import CENSORED, EVENT
+from mil.data.reading import TableReading
+from mil.data.table import read_table
 from mil.errors import CohortError
 from mil.report.table_one import table_one
 from tests.mil.made import made_bag
@@ -155,3 +157,56 @@ def test_table_one_counts_odd_cells_as_missing():
     assert (age.unit, age.missing) == ("median (quartiles); no numbers: ca. 60", 2)
     assert [level for level, _ in x.levels] == ["u", "v"]
     assert x.missing == 8
+
+
+@pytest.mark.parametrize(
+    "column", ["relapse_score", "time_to_surgery", "days_to_biopsy", "Rezidivrisiko_log"]
+)
+def test_a_column_that_is_declared_to_be_known_at_diagnosis_is_read_and_named(column):
+    cases = survivors(**{column: RNG.integers(10, 90, N), "age": AGES})
+    if telling_columns(cases, [column]):
+        with pytest.raises(CohortError, match=r"name it in known_at_diagnosis\."):
+            readable(cases, (column, "age"))
+    declared = [replace(case, known_at_diagnosis=(column,)) for case in cases]
+    assert telling_columns(declared, [column, "age"]) == ()
+    assert [c.name for c in readable(declared, (column, "age")).columns] == [column, "age"]
+    [note] = note_declared(declared)
+    assert note.startswith(f"Declared to be known when a case is diagnosed: {column}")
+    assert note_declared(cases) == []
+
+
+def test_what_follows_the_outcome_although_it_is_declared_is_named_with_the_reason():
+    cases = survivors(months=FROM_TIME["months"], state=FROM_EVENT["state"], row=range(N), age=AGES)
+    declared = [replace(case, known_at_diagnosis=("months", "state", "row")) for case in cases]
+    assert [found.column for found in telling_columns(declared, cases[0].other)] == ["row"]
+    [note] = note_declared(declared)
+    assert (
+        "months, which otherwise has the order of the times; state, which otherwise tells the events"
+        in note
+    )
+
+
+def test_declared_columns_are_read_by_default_where_cases_have_classes():
+    cases = [
+        Case(
+            name=f"c{i}",
+            label="ab"[i % 2],
+            bags=(),
+            other={"relapse_score": str(7 * i % 11), "age": AGES[i]},
+        )
+        for i in range(10)
+    ]
+    assert clinical_columns(cases, ()) == ("age",)
+    declared = [replace(case, known_at_diagnosis=("relapse_score",)) for case in cases]
+    assert clinical_columns(declared, ()) == ("relapse_score", "age")
+
+
+def test_declared_columns_come_from_the_table_and_have_to_be_there(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("case,slide,label,Relapse Score\nc,s,a,4\nd,t,b,9\n")
+    rows = read_table(path, TableReading(known_at_diagnosis=("relapse_score",)))
+    assert {row.known_at_diagnosis for row in rows} == {("Relapse Score",)}
+    with pytest.raises(
+        CohortError, match=r"no column 'score', which known_at_diagnosis names; it has Relapse"
+    ):
+        read_table(path, TableReading(known_at_diagnosis=("score",)))

@@ -447,3 +447,10 @@ def test_the_table_of_all_cases_leaves_out_what_no_model_may_read(make):
     assert {"age", "time"} <= set(columns)  # the page's own time is that of the outcome
     assert not {"lfd nr", "time in the table"} & set(columns)
     assert "Not shown, as no model may read them: lfd nr, time." in table
+
+
+def test_a_column_that_is_known_at_diagnosis_explains_whatever_it_is_called(make):
+    for known, shown in (((), False), (("relapse_score",), True)):
+        facts = make(known_at_diagnosis=known).facts
+        facts.cohort["relapse_score"] = list(range(len(facts.cohort)))
+        assert ("relapse_score" in facts.explaining) == shown
