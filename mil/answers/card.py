@@ -16,8 +16,6 @@ INTENDED_USE = (
     "Research on slides like those it learnt from, by who knows the disease; not for diagnosis."
 )
 LIMITS = (
-    "It answers among the classes below. A disease it has never seen is called one of them, unless the slide "
-    "looks unlike all it knows; then it abstains.",
     "Its figures come from the cases below, out of fold. Slides of another laboratory or scanner may do "
     "worse; an external validation tells.",
     "A map shows what the model uses, not what the disease is.",
@@ -45,7 +43,8 @@ class Card:
         learnt_from: cases and slides by class.
         cases: fingerprints of the cases' names, in a package; empty of a run.
         performance: out of fold, with intervals.
-        promise: what its sets are worth.
+        promise: what an answer is worth.
+        limit: what an answer is not.
         licence: of the encoder's weights.
         versions: of the libraries.
         finished: when the study was made.
@@ -59,6 +58,7 @@ class Card:
     learnt_from: str
     performance: str
     promise: str
+    limit: str
     licence: str
     versions: str
     finished: str
@@ -73,7 +73,7 @@ class Card:
             ("Input", self.input),
             ("Learnt from", self.learnt_from),
             ("Out of fold", self.performance or "not known: the model was trained on all cases"),
-            ("Sets", self.promise),
+            ("What an answer is worth", self.promise),
             *([("Segmenter", self.segmenter)] if self.segmenter else []),
             ("Licence of the encoder", self.licence),
             ("Versions", self.versions),
@@ -81,7 +81,7 @@ class Card:
         ]
         lines = [f"# {self.title}", "", "## Intended use", "", INTENDED_USE, "", "## Model", ""]
         lines += [f"**{name}.** {text}\n" for name, text in rows]
-        lines += ["## Limits", "", *(f"- {text}" for text in (*LIMITS, *notes)), ""]
+        lines += ["## Limits", "", *(f"- {text}" for text in (self.limit, *LIMITS, *notes)), ""]
         if self.cases:
             lines += ["## Cases", "", PROTECTION, "", " ".join(self.cases), ""]
         return "\n".join(lines)
@@ -102,6 +102,7 @@ def card_of_run(run: Run, predictor: Predictor) -> Card:
         + ", ".join(f"{label}: {count}" for label, count in counts.items()),
         performance=predictor.performance,
         promise=predictor.reader.promise(),
+        limit=predictor.reader.limit,
         licence=_licence(str(recipe.get("backbone", ""))),
         versions=", ".join(f"{name} {version}" for name, version in run.versions.items()),
         finished=run.finished,

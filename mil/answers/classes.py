@@ -63,6 +63,10 @@ class ClassReader(Reader):
     """
 
     ordered: ClassVar[bool] = False
+    limit: ClassVar[str] = (
+        "It answers among the classes below. A disease it has never seen is called one of them, unless the "
+        "slide looks unlike all it knows; then it abstains."
+    )
     answer_names: tuple[str, ...]
     classes: tuple[str, ...]
     known: KnownCases | None
@@ -223,6 +227,10 @@ class GradeReader(ClassReader):
     """Reads probabilities of ordered grades: the median grade, and sets without gaps."""
 
     ordered = True
+    limit = (
+        "It answers among the grades below, also for a disease that has no such grades, unless the slide "
+        "looks unlike all it knows; then it abstains."
+    )
 
 
 def _most_probable(p: Floats) -> Bools:

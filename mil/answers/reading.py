@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from mil.evaluation.predictions import Predictions
@@ -45,9 +45,11 @@ class Reader(ABC):
     """Reads answers; built from the predictions out of fold, or without any for a model trained on all cases.
 
     Attributes:
+        limit: what its answers are not, in sentences.
         n_cases: known cases whose predictions out of fold it reads against; 0 without any.
     """
 
+    limit: ClassVar[str]
     n_cases: int
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 
@@ -45,6 +45,12 @@ class RiskReader(Reader):
     Attributes:
         known: risks out of fold; None for a model without any.
     """
+
+    limit: ClassVar[str] = (
+        "A risk orders patients: its rank is no probability, and no time. Survival at a time is an average "
+        "over patients of such a risk. It answers for a disease it has never seen too, unless the slide "
+        "looks unlike all it knows; then it abstains."
+    )
 
     known: KnownRisks | None
 

@@ -26,6 +26,7 @@ from mil.answers.maps import answer_map
 from mil.answers.package import CARD, SEGMENTER, open_predictor, read_package, write_package
 from mil.answers.predict import predict_slides
 from mil.answers.predictor import OUTLINE, predictor_of_run
+from mil.answers.risks import RiskReader
 from mil.data.case import Row
 from mil.errors import CohortError, FitError, RunError
 from mil.evaluation.classification.recalibration import temperature
@@ -390,6 +391,10 @@ def test_a_package_answers_as_its_run_and_names_no_case(run, predictor, tmp_path
 def test_every_package_has_fingerprints_of_its_own(run, predictor, tmp_path):
     card = card_of_run(run, predictor)
     assert (card.cases, "## Cases" in card.to_markdown()) == ((), False)
+    assert "- It answers among the classes below." in card.to_markdown()
+    of_risks = card_of_run(run, replace(predictor, reader=RiskReader(None))).to_markdown()
+    assert "- A risk orders patients: its rank is no probability, and no time." in of_risks
+    assert "classes below" not in of_risks
     one, two = (read_package(write_package(predictor, card, tmp_path / n).path) for n in "ab")
     case = next(iter(run.labels))
     assert one.hide(case) in {*one.cases.values()}
