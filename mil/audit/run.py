@@ -16,7 +16,7 @@ from mil.audit.robustness import Robustness, robustness_index
 from mil.audit.sample_size import Point, Width, learning_curve
 from mil.audit.seen import add_seen
 from mil.data.cohort import Cohort
-from mil.data.columns import note_declared, note_times, odd_cells, telling_columns
+from mil.data.columns import note_calendar, note_declared, note_times, odd_cells, telling_columns
 from mil.data.duplicates import lookalikes
 from mil.data.names import matching
 from mil.data.patients import note_blocks
@@ -274,7 +274,10 @@ def _add_columns(summary: Summary, cohort: Cohort) -> None:
         if telling
         else f"{n_columns}; none is made from the outcome, known only afterwards, or numbers the cases"
     )
-    summary.warnings.extend(note_declared(cohort.cases))
+    left = [
+        name for name in cohort.cases[0].other if name not in {found.column for found in telling}
+    ]
+    summary.warnings.extend([*note_declared(cohort.cases), *note_calendar(cohort.cases, left)])
     if telling:
         summary.warnings.append(
             f"{'; '.join(f'Column {found}' for found in telling)}. No model may read it, and no table "

@@ -7,21 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.summary import listed
 from mil.data.case import Case, Row
+from mil.data.following import ENOUGH, parts_times, ranks_with, tells_event
 from mil.data.names import plain_header
 from mil.data.outcomes import EVENT
-from mil.data.quantities import read_dates
 from mil.data.values import read_number, read_numbers, without_missing
-from mil.distributions import rankdata
 
-ENOUGH = 8  # cases below which columns agree by chance
-SAME_ORDER = 0.9  # rank correlation with the time from which a column is made from it
-TELLS = 0.95  # share of cases whose event a column tells
-CHANCE = 0.01  # with which classes at random would part the times as well
-ASIDE = 0.05  # share of pairs of cases whose times may lie against the order of their classes
 SENTINELS = frozenset((-1, -9, -99, -999, -9999, 88, 99, 777, 888, 999, 8888, 9999, 99999))
 FAR = 4  # times the largest other number
 ROW_NAMES = frozenset(("row", "rownumber", "rowid", "index", "id", "no", "nr", "number", "lfd", "lfdnr", "#",
@@ -77,6 +70,34 @@ def telling_columns(cases: Sequence[Case | Row], names: Iterable[str]) -> tuple[
         if reason:
             telling.append(Telling(name, reason))
     return tuple(telling)
+
+
+def note_calendar(cases: Sequence[Case | Row], names: Iterable[str]) -> list[str]:
+    """A remark on columns that follow the time of observation, as the calendar does; none without any.
+
+    Args:
+        cases: with their outcomes.
+        names: of columns of theirs that are none of ``telling_columns``.
+    """
+    timed = [case for case in cases if case.time is not None]
+    time = np.array([case.time for case in timed], dtype=np.float64)
+    event = np.array([case.label == EVENT for case in timed])
+    following = []
+    for name in names if timed else ():
+        cells = without_missing([case.other.get(name, "") for case in timed])
+        filled = ["filled" if cell else "" for cell in cells]
+        if ranks_with(cells, time, event, or_calendar=True) or any(
+            parts_times(kinds, time, event, or_calendar=True) for kinds in (cells, filled)
+        ):
+            following.append(name)
+    if not following:
+        return []
+    columns = "Column" if len(following) == 1 else "Columns"
+    return [
+        f"{columns} {listed(following)}: in the order of the times of observation, as is whatever changed "
+        "over the years of a study, such as a scanner. If one was made from the follow-up, no model may read "
+        "it: leave it out of the columns to read."
+    ]
 
 
 def note_declared(cases: Sequence[Case | Row]) -> list[str]:
@@ -177,12 +198,12 @@ def _reason(name: str, cells: Sequence[str], cases: Sequence[Case | Row]) -> str
     cells = [cells[i] for i in known]
     time = np.array([cases[i].time for i in known], dtype=np.float64)
     event = np.array([cases[i].label == EVENT for i in known])
-    if _ranks_with(cells, time):
+    if ranks_with(cells, time, event):
         return "has the order of the times"
     filled = ["filled" if cell else "" for cell in cells]
-    if any(_parts_times(kinds, time) for kinds in (cells, filled)):
+    if any(parts_times(kinds, time, event) for kinds in (cells, filled)):
         return "parts the cases by their times"
-    return "tells the events" if _tells_event(cells, event) else rows
+    return "tells the events" if tells_event(cells, event) else rows
 
 
 def _numbers_rows(name: str, present: Sequence[str]) -> bool:
@@ -206,85 +227,3 @@ def _is_recoded(cells: Sequence[str], labels: Sequence[str]) -> bool:
     distinct = {label for _, label in pairs}
     one_to_one = len(pairs) == len(distinct) == len({cell for cell, _ in pairs}) > 1
     return one_to_one and "" not in {cell for cell, _ in pairs} and min(pairs.values()) > 1
-
-
-def _ranks_with(cells: Sequence[str], time: NDArray[np.float64]) -> bool:
-    """Whether a column of numbers orders the cases as their times do, or the other way round."""
-    column = read_numbers(cells)
-    days = read_dates(cells) if column is None else column.values
-    if days is None:
-        return False
-    values = np.array(days)
-    known = np.isfinite(values)
-    if known.sum() < ENOUGH or min(len(set(values[known])), len(set(time[known]))) < ENOUGH // 2:
-        return False
-    ranks = rankdata(values[known]), rankdata(time[known])
-    return bool(abs(np.corrcoef(*ranks)[0, 1]) >= SAME_ORDER)
-
-
-def _parts_times(kinds: Sequence[str], time: NDArray[np.float64]) -> bool:
-    """Whether classes split the times into intervals, but for a few pairs of cases, and beyond chance.
-
-    Cases without a class are looked at as one more, and left out.
-    """
-    for among in ({*kinds}, {*kinds} - {""}):
-        groups = [time[[kind == one for kind in kinds]] for one in sorted(among)]
-        groups.sort(key=np.median)
-        n = sum(map(len, groups))
-        if not 1 < len(groups) <= n // 3:
-            continue
-        pairs = [(a, b) for i, a in enumerate(groups) for b in groups[i + 1 :]]
-        against = sum(float(np.sum(a[:, None] > b) + np.sum(a[:, None] == b) / 2) for a, b in pairs)
-        allowed = ASIDE * sum(len(a) * len(b) for a, b in pairs)
-        if (
-            against <= allowed
-            and _chance([len(group) for group in groups], math.ceil(against)) < CHANCE
-        ):
-            return True
-    return False
-
-
-def _chance(sizes: Sequence[int], against: int) -> float:
-    """The probability that classes of these sizes, dealt at random and put in order, part a row that well.
-
-    Args:
-        sizes: of the classes.
-        against: pairs of cases that lie against the order of their classes, at most.
-
-    Source: the number of arrangements by inversions is the Gaussian multinomial coefficient
-    (Stanley 2011, Enumerative Combinatorics 1, section 1.7).
-    """
-    counts = [1] + [0] * against  # of arrangements, by inversions
-    for size in range(1, sum(sizes) + 1):
-        for i in range(against, size - 1, -1):
-            counts[i] -= counts[i - size]
-    for size in (k for group in sizes for k in range(1, group + 1)):
-        for i in range(size, against + 1):
-            counts[i] += counts[i - size]
-    log = math.log(sum(counts)) + math.lgamma(len(sizes) + 1) - math.lgamma(sum(sizes) + 1)
-    return math.exp(min(0.0, log + sum(math.lgamma(size + 1) for size in sizes)))
-
-
-def _tells_event(cells: Sequence[str], event: NDArray[np.bool_]) -> bool:
-    """Whether a column tells the event of almost all cases: by words, numbers, or where it is filled in."""
-    if len(cells) < ENOUGH or min(event.sum(), (~event).sum()) < 2:
-        return False
-    base = max(event.mean(), 1 - event.mean())
-    goal = max(TELLS, (1 + base) / 2)
-    filled = [str(bool(cell)) for cell in cells]
-    words = cells if len(set(cells)) <= ENOUGH // 2 else filled
-    if any(_purity(kinds, event) >= goal for kinds in (words, filled)):
-        return True
-    column = read_numbers(cells)
-    if column is None or not all(map(math.isfinite, column.values)):
-        return False
-    ranks = rankdata(column.values)
-    n = int(event.sum())
-    auc = (ranks[event].sum() - n * (n + 1) / 2) / (n * (len(event) - n))
-    return bool(max(auc, 1 - auc) >= max(TELLS, 0.98))
-
-
-def _purity(kinds: Sequence[str], event: NDArray[np.bool_]) -> float:
-    """The share of cases whose event the commonest event of their kind is."""
-    pairs = Counter(zip(kinds, event.tolist(), strict=True))
-    return sum(max(pairs[kind, True], pairs[kind, False]) for kind in {*kinds}) / len(kinds)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mil.data.case import Row
-from mil.data.columns import odd_cells
+from mil.data.columns import note_calendar, odd_cells
 from mil.data.encoding import check_numbers, check_telling, describe_revealing, revealing_columns
 from mil.data.names import find_column
 from mil.data.reading import AS_WRITTEN, TableReading
@@ -79,7 +79,7 @@ def table_nomogram(  # noqa: PLR0913 - what, and how it is read
     check_telling(labelled, columns)
     check_numbers(labelled, columns)
     if notify:
-        for note in odd_cells(labelled, columns):
+        for note in (*odd_cells(labelled, columns), *note_calendar(labelled, columns)):
             notify(note)
     outcomes = [replace(row, label=second if row.label == second else first) for row in labelled]
     values = {name: [row.other[name] for row in outcomes] for name in columns}

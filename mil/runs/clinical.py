@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from features.progress import Notify
 from features.summary import listed
 from mil.data.cohort import Cohort
-from mil.data.columns import is_follow_up, odd_cells
+from mil.data.columns import is_follow_up, note_calendar, odd_cells
 from mil.data.encoding import (
     clinical_columns,
     describe_revealing,
@@ -36,6 +36,8 @@ def clinical_facts(
     for name, reason in encoding.left_out:
         notify(f"The clinical model leaves out {name}: it {reason}.")
     for note in odd_cells(cohort.cases, names):
+        notify(note)
+    for note in note_calendar(cohort.cases, names):
         notify(note)
     for name in revealing_columns(cohort.cases, names):
         notify(describe_revealing(name, cohort.cases))

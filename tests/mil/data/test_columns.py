@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mil.data.case import Case
-from mil.data.columns import note_declared, odd_cells, telling_columns
+from mil.data.columns import note_calendar, note_declared, odd_cells, telling_columns
 from mil.data.encoding import check_telling, clinical_columns, readable
+from mil.data.following import parts_times, tells_event
 from mil.data.outcomes import CENSORED, EVENT
 from mil.data.reading import TableReading
 from mil.data.table import read_table
@@ -210,3 +211,78 @@ def test_declared_columns_come_from_the_table_and_have_to_be_there(tmp_path):
         CohortError, match=r"no column 'score', which known_at_diagnosis names; it has Relapse"
     ):
         read_table(path, TableReading(known_at_diagnosis=("score",)))
+
+
+def observed_until_one_day(seed, n, share):
+    """Times, years of entry and events of cases that entered over ten years, with that share of events."""
+    rng = np.random.default_rng(seed)
+    longest = rng.permutation(np.linspace(0.5, 10.5, n))
+    unit = rng.exponential(size=n)
+    death = unit * np.quantile(longest / unit, 1 - share)
+    return 365 * np.minimum(death, longest), 2020.5 - longest, death <= longest
+
+
+def entering(seed, n, share, **columns):
+    """Cases with columns, functions of time, year and event."""
+    time, year, event = observed_until_one_day(seed, n, share)
+    return [
+        Case(
+            name=f"c{i:03}", label=EVENT if event[i] else CENSORED, time=float(time[i]), bags=(),
+            other={name: str(of(time[i], year[i], event[i])) for name, of in columns.items()},
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+CALENDAR = {
+    "year": lambda _time, year, _event: int(year),
+    "film": lambda _time, year, _event: round(year * 40),
+    "diagnosed": lambda _time, year, _event: f"{int(year)}-{1 + int(year % 1 * 12):02}-15",
+    "scanner": lambda _time, year, _event: "new" if year > 2014 else "old",
+    "era": lambda _time, year, _event: "abc"[min(2, int(year - 2010) // 3)],
+    "IHC": lambda _time, year, _event: "done" if year > 2015 else "",
+}
+
+
+@pytest.mark.parametrize(("n", "share"), [(20, 0.1), (50, 0.1), (120, 0.1), (50, 0.3)])
+def test_what_follows_the_calendar_is_not_refused(n, share):
+    """Of 20 cohorts with six such columns one may be named by chance."""
+    cohorts = [entering(seed, n, share, **CALENDAR) for seed in range(20)]
+    assert sum(bool(telling_columns(cases, CALENDAR)) for cases in cohorts) <= 1
+
+
+def test_what_follows_the_calendar_is_remarked_on():
+    [note] = note_calendar(entering(3, 40, 0.1, **CALENDAR), CALENDAR)
+    assert "in the order of the times of observation, as is whatever changed over the years" in note
+    assert {name for name in CALENDAR if name in note} >= {"year", "film", "diagnosed"}
+    assert note_calendar(survivors(age=AGES), ["age"]) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "n", "share"),
+    [
+        (lambda time, _year, _event: round(time / 30), 20, 0.1),
+        (lambda time, _year, _event: -round(time), 50, 0.1),
+        (lambda time, _year, _event: "long" if time > 1500 else "short", 50, 0.3),
+        (lambda time, _year, _event: "seen" if time > 1500 else "", 120, 0.1),
+        (lambda _time, _year, event: "gone" if event else "here", 20, 0.1),
+        (lambda time, _year, event: event * 9 + time % 7, 50, 0.1),
+    ],
+    ids=["months", "negative", "classes", "filled", "event", "score"],
+)  # fmt: skip
+def test_what_is_made_from_the_follow_up_is_found_where_times_follow_the_calendar(column, n, share):
+    for seed in range(5):
+        [found] = telling_columns(entering(seed, n, share, x=column), ["x"])
+        assert found.reason != "numbers or names the cases"
+
+
+def test_rare_facts_tell_no_events():
+    """One rare word falls on one of two events in every tenth cohort."""
+    time, _, event = observed_until_one_day(4, 20, 0.1)
+    place = int(np.flatnonzero(event)[0])
+    cells = ["yes" if i == place else "no" for i in range(20)]
+    assert not tells_event(cells, event)
+    assert tells_event(["yes" if died else "no" for died in event], event)
+    numbers = np.where(event, 90, 1) + np.random.default_rng(3).random(20)
+    assert not tells_event([f"{number:.2f}" for number in numbers], event)
+    assert not parts_times(cells, time, event, or_calendar=True)

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from mil.data.case import Case
-from mil.data.columns import _parts_times, note_times, odd_cells, telling_columns
+from mil.data.columns import note_times, odd_cells, telling_columns
 from mil.data.encoding import fit_encoding, readable
+from mil.data.following import parts_times
 from mil.data.outcomes import CENSORED, EVENT
 from mil.data.quantities import factor_between, is_date, read_dates
 from mil.data.separators import Signs, with_points
@@ -228,7 +229,7 @@ def test_true_facts_part_no_times():
         time = rng.exponential(30, 20)
         shares = rng.dirichlet(np.ones(rng.integers(2, 5)))
         kinds = [str(kind) for kind in rng.choice(len(shares), 20, p=shares)]
-        assert not _parts_times(kinds, time)
+        assert not parts_times(kinds, time, rng.random(20) < 0.5, or_calendar=True)
     strong = ["high" if t + RNG.normal(0, 25) > 40 else "low" for t in TIMES]
     assert telling_columns(cases_with(strong, TIMES), ["size"]) == ()
     rare = ["yes" if t == max(TIMES) else "no" for t in TIMES]
