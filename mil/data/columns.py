@@ -10,8 +10,9 @@ import numpy as np
 
 from features.summary import listed
 from mil.data.case import Case, Row
+from mil.data.follow_up_words import FOLLOW_UP
 from mil.data.following import ENOUGH, parts_times, ranks_with, tells_event
-from mil.data.names import plain_header
+from mil.data.names import plain_header, without_accents
 from mil.data.outcomes import EVENT
 from mil.data.values import read_number, read_numbers, without_missing
 
@@ -20,20 +21,6 @@ FAR = 4  # times the largest other number
 ROW_NAMES = frozenset(("row", "rownumber", "rowid", "index", "id", "no", "nr", "number", "lfd", "lfdnr", "#",
                        "unnamed:0", "level0", "mrn", "uuid", "barcode", "accession", "column1"))  # fmt: skip
 ID_NAMES = re.compile(r".*(_|\s|-)(id|ids|uuid|barcode|mrn|accession)", re.IGNORECASE)
-# What is known only from the follow-up, as plain headers: days_to_death, OS_STATUS, Lokalrezidiv.
-FOLLOW_UP = re.compile(
-    r"(days|months|years|time)to(?!birth|collection|sample).*|(?!birth).*daysto"
-    r"|.*new(tumou?r|neoplasm)event.*"
-    r"|(?!.*(prior|previous|earlier|history|primary|presentation)).*"
-    r"(recurrences?|recurred|relapse[ds]?|rezidive?|recidive?|progression|progressed).*"
-    r"|.*(vitalstatus|deathdate|dateofdeath|causeofdeath|deceased)|dead|deaths?|died|alive|.*deathevent"
-    r"|.*(verstorben|gestorben|sterbedatum|todesdatum|todesursache)|tod|.*nachsorge.*"
-    r"|last(contact|followup|known|visit|seen|alive).*|dateoflast.*|letzter?(kontakt|nachsorge).*|.*follow.?up.*"
-    r"|(os|dss|dfi|dfs|pfi|pfs|rfs|efs|mfs|lrfs|css)(time|status|event|days|months|years|censor.*|cr|)"
-    r"|(time|event)(time|status|days|months|years|event|censored)?"
-    r"|.*surviv(al|ed|or|ors).*|.*(ueber|über)leben.*"
-    r"|tumou?rstatus|persontumou?rstatus|treatmentoutcome.*|(long|short)term(er|ers)?"
-)
 
 
 @dataclass(frozen=True)
@@ -118,7 +105,7 @@ def note_declared(cases: Sequence[Case | Row]) -> list[str]:
 
 def is_follow_up(name: str) -> bool:
     """Whether a column, by its name, holds what is known only from the follow-up of a case."""
-    return bool(FOLLOW_UP.fullmatch(plain_header(name)))
+    return bool(FOLLOW_UP.fullmatch(without_accents(plain_header(name))))
 
 
 def odd_cells(rows: Sequence[Row | Case], names: Iterable[str] | None = None) -> list[str]:

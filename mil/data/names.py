@@ -17,6 +17,7 @@ JOINED = re.compile(
     re.IGNORECASE,
 )
 OF_A_PERSON = ("case", "slide")  # names in which a dash at the end is a slip
+ACCENT = re.compile("[\u0300-\u036f]")
 TOKEN = re.compile(r"(?<![^\W_])(?<!\d[.,])[^\W_]+")  # of a name; not the decimals of a number
 # The last part that names a patient of TCGA: 0001, A1L2, AAUM, and no word such as CASE.
 PATIENT = r"(?=[0-9A-Z]{0,3}\d|A[AB])[0-9A-Z]{4}"
@@ -93,6 +94,13 @@ def normalised(name: str) -> str:
     seen = TOKEN.sub(lambda token: _without_zeros(token.group()), seen)
     parts = re.sub(r"[^\w+<>=]+|_+", "-", seen.replace("\u2264", "<=").replace("\u2265", ">="))
     return re.sub(r"(?<!\d)(?<!^)-|-(?!\d)", "", re.sub(r"-+", "-", parts))
+
+
+def without_accents(text: str) -> str:
+    """The text with plain Latin, Greek and Cyrillic letters: décédé is decede."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", ACCENT.sub("", unicodedata.normalize("NFKD", text)))
 
 
 def _without_zeros(token: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mil.data.case import Case, Row
+from mil.data.event_words import EVENT_WORDS, NO_EVENT_HEADER, VITAL_HEADER, fold_words
 from mil.data.names import find_column
 from mil.data.values import FALSE_WORDS, TRUE_WORDS, doubtful_word, read_number, without_missing
 from mil.errors import CohortError
@@ -17,34 +18,8 @@ EVENT, CENSORED = (
     "event",
     "censored",
 )  # labels of cases with follow-up; folds are stratified by them
-# Written with blanks, whatever stands between words: disease-free, NO_EVENT.
-EVENT_WORDS = {
-    **dict.fromkeys(TRUE_WORDS - {"x"}, True),
-    **dict.fromkeys(FALSE_WORDS, False),
-    **dict.fromkeys(
-        ("dead", "died", "deceased", "death", "event", "exitus", "exitus letalis", "dod", "dead of disease",
-         "died of disease", "recurrence", "recurred", "relapse", "relapsed", "progression", "progressed"),
-        True,
-    ),
-    **dict.fromkeys(
-        ("alive", "living", "censored", "ned", "no evidence of disease", "alive ned", "event free",
-         "disease free", "relapse free", "recurrence free", "progression free", "no event", "no recurrence",
-         "no relapse", "no progression", "not recurred", "no death"),
-        False,
-    ),
-    # German, French, Spanish, Italian
-    **dict.fromkeys(
-        ("verstorben", "gestorben", "tot", "ereignis", "décédé", "décédée", "mort", "fallecido", "fallecida",
-         "muerto", "deceduto", "rezidiv"),
-        True,
-    ),
-    **dict.fromkeys(
-        ("lebt", "lebend", "am leben", "zensiert", "vivant", "vivante", "en vie", "censuré", "vivo", "viva",
-         "censurado", "vivente", "kein ereignis", "kein rezidiv", "rezidivfrei", "krankheitsfrei"),
-        False,
-    ),
-}  # fmt: skip
-CODED = re.compile(r"[01]:\s*\S.*")  # cBioPortal: 1:DECEASED, 0:DiseaseFree
+# A code before its word, as cBioPortal writes it (1:DECEASED), or 1 = dead, 0 (alive).
+CODED = re.compile(r"(\d)\s*[:=\u2013-]\s*(\S.*)|(\d)\s*\((.+)\)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +71,7 @@ def with_outcomes(
     time = require_column(rows, "time", time, source)
     event = require_column(rows, "event", event, source)
     _refuse_ones_and_twos(rows, event, source)
+    _refuse_reversed(rows, event, source)
     _refuse_doubtful(rows, event, source)
     times, events = (without_missing([row.other[name] for row in rows]) for name in (time, event))
     labelled = tuple(
@@ -186,8 +162,41 @@ def _add_outcome(row: Row, time: tuple[str, str], event: tuple[str, str], source
 
 
 def read_event(cell: str) -> bool | None:
-    """Whether the event was observed; None for another word. A code before a colon goes first."""
-    if CODED.fullmatch(cell):
-        return cell.startswith("1")
-    word = cell.casefold()
-    return EVENT_WORDS.get(word, EVENT_WORDS.get(re.sub(r"[\W_]+", " ", word).strip()))
+    """Whether the event was observed; None for another word, or a code that contradicts its word."""
+    if coded := CODED.fullmatch(cell):
+        code, word = coded[1] or coded[3], coded[2] or coded[4]
+        happened = EVENT_WORDS.get(fold_words(word))
+        if code not in "01":
+            return happened
+        by_code = code == "1"
+        known = happened is not None or ":" in cell
+        return by_code if known and happened in (None, by_code) else None
+    return EVENT_WORDS.get(fold_words(cell), EVENT_WORDS.get(cell.casefold()))
+
+
+def reversed_event(column: str, cells: Sequence[str]) -> str:
+    """Why yes and no, or 1 and 0, in a column of events may mean the opposite; empty if nothing says so.
+
+    Args:
+        column: its name.
+        cells: of the column.
+    """
+    words = {cell.strip().casefold() for cell in cells} - {""}
+    if not words or not words <= TRUE_WORDS | FALSE_WORDS:
+        return ""
+    header = fold_words(column).replace(" ", "")
+    example = sorted(words)[-1]
+    if NO_EVENT_HEADER.fullmatch(header):
+        return f"{example!r} under {column} says that the event did not happen"
+    if VITAL_HEADER.fullmatch(header):
+        return f"some registries write 1 for alive under {column} and some for dead"
+    return ""
+
+
+def _refuse_reversed(rows: Sequence[Row], event: str, source: str) -> None:
+    """Refuse yes and no, or 1 and 0, where they may mean the opposite of an event."""
+    if why := reversed_event(event, without_missing([row.other[event] for row in rows])):
+        raise CohortError(
+            f"{source}: column {event}: {why}. Write words, such as dead and alive, or a column of another "
+            "name with 1 where the event happened and 0 where the case was censored."
+        )

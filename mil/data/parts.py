@@ -1,10 +1,10 @@
 """Columns that say which cases are for testing, under another name than split."""
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 from mil.data.case import Row
+from mil.data.names import without_accents
 from mil.data.part_words import (
     AMBIGUOUS,
     AMINO_ACIDS,
@@ -30,7 +30,6 @@ LETTERS = re.compile(r"[^\W\d_]{2}")
 CAMEL = re.compile(r"(?<=[a-zäöü])(?=[A-ZÄÖÜ])")
 OUT = re.compile(r"\b(hold|held)[\W_]*out")
 FOLDER = re.compile(r"[^/\\]+(?=[/\\])")
-ACCENT = re.compile("[\u0300-\u036f]")
 PATH = re.compile(r".*[/\\].*(?:[/\\].*|\.\w{2,6})")  # a/b/c, a/b.svs; Val/Met is none
 
 
@@ -242,5 +241,4 @@ def _kinds_of(word: str) -> list[str]:
 def _words(text: str) -> list[str]:
     """Words and numbers in small letters without accents; ``testSet`` is two, ``hold-out`` one."""
     text = OUT.sub(r"\1out", CAMEL.sub(" ", text).casefold())
-    plain = ACCENT.sub("", unicodedata.normalize("NFKD", text))
-    return WORD.findall(unicodedata.normalize("NFC", plain))
+    return WORD.findall(without_accents(text))

@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mil.data.missing_words import MISSING_WORDS
+from mil.data.names import without_accents
 from mil.data.quantities import (
     PRODUCT,
     QUALIFIED,
@@ -16,40 +18,7 @@ from mil.data.quantities import (
     read_unit,
 )
 
-# Words that spreadsheets, registries and the GDC write where a value is missing.
-MISSING_WORDS = frozenset((
-    "", "na", "n/a", "n.a.", "n.a", "#n/a", "nan", "nat", "none", "null", "nil", "\\n",
-    "missing", "unknown", "unk",
-    "not available", "not applicable", "not evaluated", "not reported", "not recorded", "not known",
-    "not documented", "not provided", "not specified", "not assessed", "not allowed to collect", "no data",
-    "discrepancy", "unbekannt", "keine angabe", "k.a.", "k. a.",
-    "not done", "not determined", "not examined", "n/d", "n.d.", "nd", "na.", "unk.", "n/k", "nk",
-    "not collected", "not submitted", "not tested", "undetermined", "unspecified", "unknown/not reported",
-    "nicht bekannt", "nicht verfügbar", "nicht erhoben", "ohne angabe", "fehlt", "inconnu", "non disponible",
-    "desconocido", "no disponible", "sconosciuto", "onbekend", "notavailable",
-    "pending", "missing data", "missing value", "missing values", "data missing", "(blank)", "(leer)",
-    "(vide)", "not stated", "not given", "not entered", "not answered", "not measured", "not performed",
-    "not yet known", "not yet available", "not known yet", "no data available", "data not available",
-    "no information", "no information available", "information not available", "no value", "no answer",
-    "no entry", "none given", "none recorded", "none reported", "tbd", "t.b.d.", "to be determined",
-    "to be confirmed", "undefined", "undef", "pd.na", "pd.nat", "np.nan", "na character", "na real",
-    "entfällt", "n.b.", "n. b.", "nicht bestimmt", "nicht angegeben", "nicht dokumentiert",
-    "nicht durchgeführt", "nicht untersucht", "nicht zutreffend", "keine angaben", "keine daten",
-    "fehlend", "fehlender wert", "ausstehend", "non connu", "non renseigné", "non précisé", "non fait",
-    "manquant", "sans objet", "en attente", "donnée manquante", "no consta", "no realizado", "no aplica",
-    "sin datos", "sin información", "pendiente", "non noto", "non disponibile", "non eseguito",
-    "non applicabile", "mancante", "niet bekend", "niet beschikbaar", "niet van toepassing", "n.v.t.",
-    "não disponível", "nao disponivel", "não informado", "não aplicável", "não realizado", "desconhecido",
-    "sem dados", "ukendt", "ukjent", "okänd", "okänt", "saknas", "ei tiedossa", "nieznany", "nieznane",
-    "brak danych", "neznámé", "bilinmiyor", "неизвестно", "нет данных", "н/д", "не известно", "άγνωστο",
-    "未知", "不明", "不详", "不詳", "未详", "缺失", "无数据", "待定", "未検査",
-    "未記入", "データなし", "欠損", "알 수 없음", "미상", "결측",
-    # Errors of Excel in several languages.
-    "#value!", "#ref!", "#div/0!", "#name?", "#null!", "#num!", "#calc!", "#nv", "#wert!", "#bezug!",
-    "#zahl!", "#n/d", "#valeur!", "#nombre!", "#nombre?", "#valor!", "#n/a n/a", "#getal!", "#verw!",
-    "#waarde!", "#н/д", "#знач!", "#ссылка!", "#имя?", "#дел/0!", "#число!", "#i/t", "#brak", "#n/b",
-    "#value", "#ref", "#n.d.",
-))  # fmt: skip
+_MISSING = MISSING_WORDS | {without_accents(word) for word in MISSING_WORDS}
 IN_BRACKETS = frozenset(("completed", "redacted"))  # missing only as the GDC writes them
 MISSING_SIGNS = re.compile(
     r"[\s?._/\\*\u2026\u2010-\u2015\u2212-]*"
@@ -106,7 +75,9 @@ def is_missing(text: str) -> bool:
     bare = inside.group(1).strip() if inside else word
     if word.startswith("[") and word.endswith("]") and bare in IN_BRACKETS:
         return True
-    if word in MISSING_WORDS or bare in MISSING_WORDS or MISSING_SIGNS.fullmatch(bare):
+    if word in _MISSING or bare in _MISSING or MISSING_SIGNS.fullmatch(bare):
+        return True
+    if word.startswith("n/a not "):  # as SEER writes: N/A not seq 0-59
         return True
     remark = REMARK.fullmatch(word)
     return remark is not None and all(map(is_missing, filter(None, remark.groups())))

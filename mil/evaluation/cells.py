@@ -1,13 +1,14 @@
 """Cells of a table of predictions: read as text, refused or parsed with their column named."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mil.data.headers import FOLLOW_UP, first_column, match_columns
-from mil.data.sheet import read_sheet, with_decimal_points
+from mil.data.outcomes import reversed_event
+from mil.data.sheet import Sheet, read_sheet, with_decimal_points
 from mil.data.values import is_missing
 from mil.errors import CohortError, PredictionsError
 
@@ -30,6 +31,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
             f"{path} cannot be read as a table of predictions: {error}"
         ) from error
     names = _own_names(path, sheet.header)
+    _check_events(sheet, names)
     columns = [names.get(name, name) for name in sheet.header]
     return pd.DataFrame(
         [list(cells.values()) for _, cells in sheet.lines], columns=columns, dtype=str
@@ -46,6 +48,20 @@ def _own_names(path: Path, header: Sequence[str]) -> dict[str, str]:
         return {}
     theirs = match_columns(path, header, FOLLOW_UP, PredictionsError)
     return {column: name for name, column in theirs.items()} if len(theirs) == 3 else {}
+
+
+def _check_events(sheet: Sheet, names: Mapping[str, str]) -> None:
+    """Refuse events of another tool that may mean the opposite.
+
+    Raises:
+        PredictionsError: naming the column.
+    """
+    for column in (column for column, name in names.items() if name == "event"):
+        if why := reversed_event(column, [cells[column] for _, cells in sheet.lines]):
+            raise PredictionsError(
+                f"{sheet.path}: column {column}: {why}. Write words, such as dead and alive, or a column "
+                "event with 1 where the event happened and 0 where the case was censored."
+            )
 
 
 def parse_numbers(table: pd.DataFrame, integers: Sequence[str], floats: Sequence[str]) -> None:

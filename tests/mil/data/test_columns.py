@@ -74,7 +74,15 @@ def test_what_is_made_from_the_follow_up_is_found_and_refused(column):
     ["days_to_death", "Days To Last Followup", "vital_status", "OS_STATUS", "PFI.time",
      "new_tumor_event_dx", "Disease Free Survival", "last_contact", "death_days_to", "relapse",
      "Local recurrence", "recurred", "Lokalrezidiv", "date of relapse", "progression_status", "verstorben",
-     "Todesdatum", "Überlebenszeit", "years survived", "died", "long-term", "last visit"],
+     "Todesdatum", "Überlebenszeit", "years survived", "died", "long-term", "last visit",
+     "Décès", "Date de décès", "Dernières nouvelles", "survie (mois)", "Récidive", "statut vital", "Suivi",
+     "Estado vital", "fecha de fallecimiento", "supervivencia_meses", "Recaída", "Progresión", "seguimiento",
+     "stato in vita", "data del decesso", "sopravvivenza", "Óbito", "data do óbito", "sobrevida",
+     "Progressão",
+     "Overleden", "datum overlijden", "overlevingsduur", "recidief", "laatste contact", "Przeżycie", "zgon",
+     "予後", "最終確認日", "随访时间", "生存期", "死亡", "복발 재발", "lost to follow-up",
+     "disease-free",
+     "DMFS_months", "TTP", "Death from cancer", "last known disease status", "lebt", "censored"],
 )  # fmt: skip
 def test_what_registries_fill_in_afterwards_is_found_by_its_name(column):
     cases = survivors(**{column: RNG.integers(0, 3, N)})
@@ -88,7 +96,10 @@ def test_what_registries_fill_in_afterwards_is_found_by_its_name(column):
 @pytest.mark.parametrize(
     "column",
     ["prior recurrence", "previous_relapse", "history of progression", "vitality", "age at death of mother",
-     "progesterone receptor", "diedrich score", "primary or recurrent", "grade", "timepoint", "tod dose"],
+     "progesterone receptor", "diedrich score", "primary or recurrent", "grade", "timepoint", "tod dose",
+     "antécédent de récidive", "recidiva previa", "recidief eerder", "mortar", "survivin", "suspicion",
+     "lastname", "dead volume", "obitus fundi", "vital capacity", "exitus bleeding", "censorship law",
+     "LN status", "tote Zellen", "dodecane"],
 )  # fmt: skip
 def test_what_is_known_at_diagnosis_is_read_whatever_it_is_called(column):
     cases = survivors(**{column: RNG.integers(0, 3, N)})

@@ -1,5 +1,7 @@
 """From the columns of a table to times and events, or a message."""
 
+import re
+
 import pytest
 
 from features.bags.bag import write_bag
@@ -133,3 +135,56 @@ def test_events_of_ones_and_twos_are_refused_with_both_readings(tmp_path, cells)
         CohortError, match="Some write 2 for the event and 1 for none, some the other"
     ):
         with_outcomes(rows, "time", "event")
+
+
+@pytest.mark.parametrize(
+    ("word", "label"),
+    [("2 = dead", "event"), ("1 (Deceased)", "event"), ("0 - lebt", "censored"), ("DCD", "event"),
+     ("DECEDE", "event"), ("perdu de vue", "censored"), ("Fallecida", "event"), ("sin recidiva", "censored"),
+     ("Deceduto", "event"), ("Óbito", "event"), ("overleden", "event"), ("in leven", "censored"),
+     ("死亡", "event"), ("生存", "censored"), ("失访", "censored"), ("żyje", "censored"),
+     ("Dead (attributable to this cancer dx)", "event"), ("Alive or dead of other cause", "censored"),
+     ("Lost to follow-up", "censored"), ("1:Dead with tumor", "event"),
+     ("0:ALIVE OR DEAD TUMOR FREE", "censored"), ("DOC", None), ("AWD", None), ("1:LIVING", None),
+     ("0:DECEASED", None), ("1 = alive", None), ("1 = x", None)],
+)  # fmt: skip
+def test_words_of_registries_are_events_and_what_may_be_either_is_refused(tmp_path, word, label):
+    rows = rows_of(tmp_path, f'a,a1,3,"{word}"')
+    if label is None:
+        with pytest.raises(CohortError, match="Write 1 where the event happened"):
+            with_outcomes(rows, "time", "event")
+    else:
+        assert with_outcomes(rows, "time", "event")[0].label == label
+
+
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [("alive", "says that the event did not happen"), ("Censored?", "says that the event did not"),
+     ("lebt", "says that the event did not"), ("disease_free", "says that the event did not"),
+     ("Vivant", "says that the event did not"), ("生存", "says that the event did not"),
+     ("vital_status", "write 1 for alive"), ("PUF_VITAL_STATUS", "write 1 for alive"),
+     ("Estado vital", "write 1 for alive")],
+)  # fmt: skip
+@pytest.mark.parametrize("cells", [("1", "0"), ("yes", "no"), ("TRUE", "FALSE"), ("0", "0", "1")])
+def test_events_that_may_mean_the_opposite_are_refused(tmp_path, column, why, cells):
+    lines = [f"c{i},s{i},{3 + i},{cell}" for i, cell in enumerate(cells)]
+    rows = rows_of(tmp_path, *lines, header=f"case,slide,time,{column}")
+    with pytest.raises(
+        CohortError, match=rf"column {re.escape(column)}: .*{why}.* Write words, such as dead"
+    ):
+        with_outcomes(rows, "time", column)
+    words = [f"c{i},s{i},{3 + i},{['dead', 'alive'][i % 2]}" for i in range(3)]
+    rows = rows_of(tmp_path, *words, header=f"case,slide,time,{column}")
+    assert [row.label for row in with_outcomes(rows, "time", column)] == [
+        "event",
+        "censored",
+        "event",
+    ]
+
+
+@pytest.mark.parametrize(
+    "column", ["dead", "OS", "status", "event", "OS_STATUS", "relapse", "tot", "died?"]
+)
+def test_ones_of_other_columns_are_events(tmp_path, column):
+    rows = rows_of(tmp_path, "a,a1,3,1", "b,b1,4,0", header=f"case,slide,time,{column}")
+    assert [row.label for row in with_outcomes(rows, "time", column)] == ["event", "censored"]

@@ -10,10 +10,10 @@ from features.bags.bag import write_bag
 from mil.data.case import Case
 from mil.data.cohort import assemble, load_cohort
 from mil.data.encoding import fit_encoding
+from mil.data.missing_words import MISSING_WORDS
 from mil.data.reading import TableReading
 from mil.data.table import read_table
 from mil.data.values import (
-    MISSING_WORDS,
     doubtful_word,
     is_missing,
     read_number,
@@ -252,7 +252,7 @@ def test_one_list_of_words_and_one_reader_of_numbers():
         cwd=root, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     lists = [f for f in files if '"n/a"' in (root / f).read_text().casefold()]
-    assert lists == ["mil/data/values.py"]
+    assert lists == ["mil/data/missing_words.py"]
 
 
 @pytest.mark.parametrize(

@@ -154,3 +154,16 @@ def test_rows_of_which_nothing_says_that_they_were_trained_on_are_judged(tmp_pat
     path = classes(tmp_path, ["k1", "k2", "k3"], further=(column, cells))
     predictions, *_ = read_any_tables([path])
     assert len(predictions.table) == 3
+
+
+@pytest.mark.parametrize(
+    ("events", "message"), [("1,0", "some registries write 1 for alive"), ("dead,alive", "")]
+)
+def test_events_of_a_registry_in_ones_and_zeros_are_refused(tmp_path, events, message):
+    cells = events.split(",") * 2
+    path = follow_up(tmp_path, [3, 8, 21, 4], cells, "case,OS_MONTHS,vital_status,risk")
+    if message:
+        with pytest.raises(PredictionsError, match=f"column vital_status: {message}"):
+            read_any_tables([path])
+    else:
+        assert read_any_tables([path])[0].table["event"].tolist() == [1, 0, 1, 0]
