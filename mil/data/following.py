@@ -128,7 +128,7 @@ def _classes_beyond(kinds: NDArray[np.str_], time: Floats, event: Bools) -> bool
         longer = kinds[~event & (time > time[i])]
         if not len(longer):
             continue
-        expected = _class_about(kinds, time, i)
+        expected = _class_about(kinds, time, int(i))
         share = (1 + int(np.sum(longer == expected))) / (1 + len(longer))
         n_alike += int(kinds[i] == expected)
         fewer, more = [p * (1 - share) for p in chances], [p * share for p in chances]
@@ -140,7 +140,7 @@ def _class_about(kinds: NDArray[np.str_], time: Floats, place: int) -> str:
     """The commonest class of the cases next to one by their time, which is not counted."""
     others = np.delete(np.arange(len(time)), place)
     nearest = others[np.argsort(np.abs(time[others] - time[place]), kind="stable")[:NEIGHBOURS]]
-    return Counter(kinds[nearest].tolist()).most_common(1)[0][0]
+    return str(Counter(kinds[nearest].tolist()).most_common(1)[0][0])
 
 
 def chance_of_order(sizes: Sequence[int], against: int) -> float:
@@ -203,4 +203,4 @@ def _words_tell(kinds: Sequence[str], event: Bools) -> bool:
         for k in range(n_both, min(n_dead, n_events) + 1)
     )
     subsets = max(1, 2 ** (len({*kinds}) - 2))
-    return subsets * ways / math.comb(n, n_events) < CHANCE
+    return bool(subsets * ways / math.comb(n, n_events) < CHANCE)
