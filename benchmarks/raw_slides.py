@@ -38,7 +38,7 @@ def drawn(folder: Path, seed: int) -> Path:
 
 
 def learn(folder: Path) -> dict[str, mil.Run]:
-    """Cross-validations of the drawn cohort, by how tiles are chosen; finished ones are read."""
+    """Cross-validations of the drawn cohort, by how tiles are chosen."""
     table, slides, outlines = folder / "cohort.csv", folder / "slides", folder / "annotations"
     mil.extract(table, slides=slides, out=folder / "tissue", recipe=RECIPE)
     mil.extract(table, slides=slides, annotations=outlines, out=folder / "store", recipe=IN_TUMOUR)
@@ -50,8 +50,10 @@ def learn(folder: Path) -> dict[str, mil.Run]:
     )
     inside = mil.load_cohort(table, folder / "store")
     return {
-        "folds": mil.cross_validate(cases, [MODEL], out=folder / "run-folds"),
-        "annotations": mil.cross_validate(inside, [MODEL], out=folder / "run-annotations"),
+        "folds": mil.cross_validate(cases, [MODEL], out=folder / "run-folds", overwrite=True),
+        "annotations": mil.cross_validate(
+            inside, [MODEL], out=folder / "run-annotations", overwrite=True
+        ),
     }
 
 
@@ -64,13 +66,13 @@ def row_of(name: str, answers: Sequence[Answers], label_of: dict[str, str]) -> t
     single = [row for row in in_set if len(row.candidates) == 1]
     right = sum(row.predicted == label_of[row.slide] for row in single)
     without = [row for row in rows if row.slide not in label_of]
-    low, high = wilson(holds, len(in_set)) if in_set else (0.0, 1.0)
+    limits = wilson(holds, len(in_set)) if in_set else None
     return (
         name,
         "yes" if in_set and all(row.is_promised for row in in_set) else "no",
         str(len(with_tumour)),
         str(len(in_set)),
-        f"{holds}/{len(in_set)} ({low:.2f} to {high:.2f})",
+        f"{holds}/{len(in_set)} ({limits.low:.2f} to {limits.high:.2f})" if limits else "",
         str(len(single)),
         f"{right}/{len(single)}",
         f"{sum(row.has_values for row in without)}/{len(without)}",

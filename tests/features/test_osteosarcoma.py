@@ -1,4 +1,7 @@
-"""ImageNet weights tell real tumour from other tissue of a new patient better than random ones and colour."""
+"""Real tumour of a new patient, by ImageNet weights: in this view better than by random ones and colour.
+
+Of five views only this one has that order, and it was chosen for it: what is pinned is the arithmetic.
+"""
 
 import numpy as np
 import pytest
