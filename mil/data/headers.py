@@ -69,6 +69,19 @@ RADIOMICS: Names = {  # in the order of preference: tools write several of these
 }
 
 
+KNOWN = {
+    plain_header(alias)
+    for names in (COHORT, COHORT_ELSE, SERIES, PREDICTIONS, FOLLOW_UP, RADIOMICS)
+    for aliases in names.values()
+    for alias in aliases
+}
+
+
+def n_known(cells: Iterable[str]) -> int:
+    """How many cells of a line are names that a column of some table has."""
+    return sum(plain_header(cell) in KNOWN for cell in cells)
+
+
 def match_columns(
     source: object, header: Iterable[str], names: Names, error: type[Exception] = CohortError
 ) -> dict[str, str]:
@@ -105,6 +118,11 @@ def unique_columns(
             )
         unique[name] = column
     return unique
+
+
+def matches_any(column: str, aliases: Sequence[str]) -> bool:
+    """Whether a column is called by one of some names."""
+    return plain_header(column) in map(plain_header, aliases)
 
 
 def first_column(header: Iterable[str], aliases: Sequence[str]) -> str | None:

@@ -7,9 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mil.data.headers import n_known
 from mil.data.separators import signs_of, with_points
 from mil.errors import CohortError
 
@@ -22,6 +24,7 @@ SAVE_AS = "Save it as CSV UTF-8."
 TEXT_MARK = re.compile(r'="(.*)"|\'([\d=+@-].*)', re.DOTALL)  # Excel: ="007", '007
 LINE = re.compile(r"[^\r\n]*(\r\n|\r|\n)?")
 NAMED = 5
+MOST_TITLES = 6  # lines in which the header is looked for
 
 Line = tuple[int, list[str]]
 
@@ -73,6 +76,7 @@ def read_sheet(path: Path, *, exact: bool = False) -> Sheet:
     lines = _without_title(path, lines, notes)
     header, rows = _drop_empty_columns(lines if exact else _without_marks(lines))
     rows = _fill_short_lines(path, len(header), rows, notes)
+    header, rows = _without_copies(path, header, rows, notes)
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         raise CohortError(f"{path}: column {repeated[0]!r} comes twice. Rename one.")
@@ -84,13 +88,24 @@ def read_sheet(path: Path, *, exact: bool = False) -> Sheet:
 
 
 def _without_title(path: Path, lines: list[Line], notes: list[str]) -> list[Line]:
-    """The lines from the header on: a line with a single cell above it is a title."""
-    while len(lines) > 1 and sum(map(bool, lines[0][1])) == 1 < sum(map(bool, lines[1][1])):
-        title = next(filter(None, lines[0][1]))
+    """The lines from the header on: a line with a single cell above it is a title.
+
+    So are lines above one that holds names of columns, where they hold none.
+    """
+    n_titles = 0
+    while len(lines) > n_titles + 1 and (
+        sum(map(bool, lines[n_titles][1])) == 1 < sum(map(bool, lines[n_titles + 1][1]))
+    ):
+        n_titles += 1
+    names = [n_known(row) for _, row in lines[:MOST_TITLES]]
+    if max(names) > 1 and not any(names[: names.index(max(names))]):
+        n_titles = names.index(max(names))
+    for number, row in lines[:n_titles]:
         notes.append(
-            f"{path.name}: the first line, {title!r}, was read as a title above the header."
+            f"{path.name}: line {number}, {' '.join(filter(None, row))!r}, was read as a title above the "
+            "header."
         )
-        lines = lines[1:]
+    lines = lines[n_titles:]
     names = lines[0][1]
     n_words = len(names[0].split()) if len(names) == 1 else 0
     if n_words > 1 < len(lines) and all(len(" ".join(row).split()) == n_words for _, row in lines):
@@ -135,6 +150,26 @@ def _fill_short_lines(path: Path, width: int, rows: Sequence[Line], notes: list[
     return [
         (n, [*row, *[""] * (width - len(row))] if 1 < len(row) < width else row) for n, row in rows
     ]
+
+
+def _without_copies(
+    path: Path, header: list[str], rows: list[Line], notes: list[str]
+) -> tuple[list[str], list[Line]]:
+    """The table without columns that come again with the same cells."""
+    if len({*header}) == len(header) or any(len(row) != len(header) for _, row in rows):
+        return header, rows
+    first = {name: header.index(name) for name in reversed(header)}
+    copies = [
+        i
+        for i, name in enumerate(header)
+        if first[name] != i and all(row[i] == row[first[name]] for _, row in rows)
+    ]
+    notes.extend(
+        f"{path.name}: column {header[i]!r} comes twice with the same cells; read once."
+        for i in copies
+    )
+    left = [i for i in range(len(header)) if i not in copies]
+    return [header[i] for i in left], [(n, [row[i] for i in left]) for n, row in rows]
 
 
 def _describe_length(path: Path, line: int, n_fields: int, width: int, delimiter: str) -> str:
@@ -233,18 +268,29 @@ def _text_lines(path: Path, text: str) -> tuple[list[Line], str]:
         rest, first = rest[len(line) :], first + 1
     if stated := SEPARATOR_LINE.fullmatch(line.strip()):
         rest, first = rest[len(line) :], first + 1
-    with_content = (line for line in rest.splitlines() if line.strip(" ,;\t|"))
-    title, header = next(with_content, ""), next(with_content, "")
-    # A title lacks what separates the cells below it, as in "Sarcomas, 2023" above "case;slide".
-    if title.count(delimiter_in(title)) > 1 or delimiter_in(title) in header:
-        header = title
-    delimiter = stated.group(1) if stated else delimiter_in(header)
+    delimiter = stated.group(1) if stated else delimiter_in(_header_line(rest))
     try:
         reader = csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter)
         lines = [(first + reader.line_num, line) for line in reader if any(map(str.strip, line))]
     except csv.Error as error:
         raise CohortError(f"{path}: cannot be read as a table ({error}). {SAVE_AS}") from error
     return lines, delimiter
+
+
+def _header_line(text: str) -> str:
+    """The line that holds the names of columns, below a title where there is one."""
+    with_content = (line for line in text.splitlines() if line.strip(" ,;\t|"))
+    lines = list(islice(with_content, MOST_TITLES)) or [""]
+    names = [
+        n_known(cell.strip().strip('"') for cell in line.split(delimiter_in(line)))
+        for line in lines
+    ]
+    if max(names) > 1:
+        return lines[names.index(max(names))]
+    title, header = (*lines, "")[:2]
+    # A title lacks what separates the cells below it, as in "Sarcomas, 2023" above "case;slide".
+    is_title = title.count(delimiter_in(title)) < 2 and delimiter_in(title) not in header
+    return header if is_title else title
 
 
 def _first_line(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from features.progress import Notify
 from features.slides.names import slide_name
 from mil.data.case import Row
-from mil.data.headers import COHORT, COHORT_ELSE, first_column, match_columns
+from mil.data.headers import COHORT, COHORT_ELSE, first_column, match_columns, matches_any
 from mil.data.names import NUMBER, check_spelling, find_column, matching
 from mil.data.parts import check_columns, check_parts
 from mil.data.patients import check_patients, group_cases
@@ -36,6 +36,7 @@ def read_table(
             of one patient.
     """
     sheet = read_sheet(path)
+    sheet = _without_twins(sheet)
     columns = _match_columns(path, sheet.header)
     _check_parts(path, sheet, columns)
     names = [name for key, name in columns.items() if key != "mpp"]
@@ -196,6 +197,25 @@ def reserved_rows(path: Path, reading: TableReading = AS_WRITTEN) -> tuple[Row, 
         CohortError: as ``read_table``.
     """
     return split_train_test(read_table(path, reading))[1]
+
+
+def _without_twins(sheet: Sheet) -> Sheet:
+    """The sheet without columns that say what another of the same meaning says, with a note."""
+    notes, dropped = list(sheet.notes), set[str]()
+    for name, aliases in COHORT.items():
+        first, *others = [c for c in sheet.header if matches_any(c, aliases)] or [""]
+        read = slide_name if name == "slide" else str.strip
+        for column in others:
+            if all(read(line[first]) == read(line[column]) for _, line in sheet.lines):
+                dropped.add(column)
+                notes.append(
+                    f"{sheet.path.name}: column {column!r} says the same as {first!r}; read once."
+                )
+    lines = tuple(
+        (n, {c: cell for c, cell in line.items() if c not in dropped}) for n, line in sheet.lines
+    )
+    header = tuple(column for column in sheet.header if column not in dropped)
+    return replace(sheet, header=header, lines=lines, notes=tuple(notes)) if dropped else sheet
 
 
 def _match_columns(path: Path, header: Sequence[str]) -> dict[str, str]:

@@ -49,6 +49,9 @@ def test_the_remedy_is_that_of_the_table(sheet, text, remedy):
         "Sarcomas of 2023;;;\ncase;slide;label;age\nq1;a;LMS;61\n",
         "Sarcomas, 2023\n\ncase;slide;label;age\nq1;a;LMS;61\n",
         "case|slide|label|age\nq1|a|LMS|61\n",
+        "Sarcomas, Graz, Linz, 2023\ncase;slide;label;age\nq1;a;LMS;61\n",
+        "Sarcomas, Graz, Linz\nWritten by A. B., 3 May\n\ncase,slide,label,age\nq1,a,LMS,61\n",
+        "Sarcomas;Graz;Linz;\ncase;slide;label;age\nq1;a;LMS;61\n",
         'case,slide,label,age\n="q1","=""a""",\'LMS,\'61\n',
     ],
 )

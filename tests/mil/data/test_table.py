@@ -142,7 +142,25 @@ def test_missing_column_is_named(table, column):
 )
 def test_two_columns_of_one_meaning_are_refused(table, header, pair):
     with pytest.raises(CohortError, match=pair):
-        read_table(table(f"{header}\nc1,c1,s1,a\n"))
+        read_table(table(f"{header}\nc1,c2,s1,a\n"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "case,PATIENT,slide,label,age\nc1,c1,s1,a,5\nc2,c2,s2,b,6\n",
+        "case,slide_id,FILENAME,label,age\nc1,s1,s1.svs,a,5\nc2,s2,s2.svs,b,6\n",
+        "case,slide,age,label,age\nc1,s1,5,a,5\nc2,s2,6,b,6\n",
+    ],
+)
+def test_a_column_that_says_the_same_as_another_is_read_once_with_a_note(table, text):
+    notes = []
+    rows = read_table(table(text), notify=notes.append)
+    assert [(row.case, row.slide, row.other) for row in rows] == [
+        ("c1", "s1", {"age": "5"}), ("c2", "s2", {"age": "6"}),
+    ]  # fmt: skip
+    assert len(notes) == 1
+    assert "read once" in notes[0]
 
 
 def test_column_that_comes_twice_is_refused(table):
