@@ -19,6 +19,7 @@ EVENT, CENSORED = (
     "censored",
 )  # labels of cases with follow-up; folds are stratified by them
 # A code before its word, as cBioPortal writes it (1:DECEASED), or 1 = dead, 0 (alive).
+SIGNED = re.compile(r"[-\u2212\u2013]\s*\d")
 CODED = re.compile(r"(\d)\s*[:=\u2013-]\s*(\S.*)|(\d)\s*\((.+)\)")
 
 
@@ -74,6 +75,7 @@ def with_outcomes(
     _refuse_reversed(rows, event, source)
     _refuse_doubtful(rows, event, source)
     times, events = (without_missing([row.other[name] for row in rows]) for name in (time, event))
+    _refuse_one_sided(rows, (time, event), source)
     labelled = tuple(
         _add_outcome(row, (time, times[i]), (event, events[i]), source)
         for i, row in enumerate(rows)
@@ -171,7 +173,9 @@ def read_event(cell: str) -> bool | None:
         by_code = code == "1"
         known = happened is not None or ":" in cell
         return by_code if known and happened in (None, by_code) else None
-    return EVENT_WORDS.get(fold_words(cell), EVENT_WORDS.get(cell.casefold()))
+    if SIGNED.match(cell):  # -1 is no 1
+        return None
+    return EVENT_WORDS.get(cell.casefold(), EVENT_WORDS.get(fold_words(cell)))
 
 
 def reversed_event(column: str, cells: Sequence[str]) -> str:
@@ -191,6 +195,39 @@ def reversed_event(column: str, cells: Sequence[str]) -> str:
     if VITAL_HEADER.fullmatch(header):
         return f"some registries write 1 for alive under {column} and some for dead"
     return ""
+
+
+def _refuse_one_sided(rows: Sequence[Row], columns: tuple[str, str], source: str) -> None:
+    """Refuse outcomes of which only the events are filled in, and times that are events.
+
+    Args:
+        rows: of the table.
+        columns: of times and events.
+        source: the table, for messages.
+    """
+    time, event = columns
+    times = without_missing([row.other[time] for row in rows])
+    happened = [read_event(row.other[event].strip()) for row in rows]
+    n_blank = sum(
+        bool(cell) and not row.other[event].strip() for cell, row in zip(times, rows, strict=True)
+    )
+    if n_blank > 1 and True in happened and False not in happened:
+        raise CohortError(
+            f"{source}: column {event} marks events but no censored case, and is empty in {n_blank} rows with "
+            f"a {time}. Write 0 where the case was censored; where that is not known, leave {time} empty, too."
+        )
+    censored = [t for t, it_happened in zip(times, happened, strict=True) if it_happened is False]
+    if censored and not any(censored):
+        raise CohortError(
+            f"{source}: column {time} is empty in every case without the event. Their time is that until the "
+            "end of observation, which registries write in another column, as days_to_last_follow_up: put "
+            "both into one column."
+        )
+    if {read_number(cell) for cell in times if cell} == {0.0, 1.0}:
+        raise CohortError(
+            f"{source}: column {time} holds 0 and 1 alone, as a column of events does. Name the column of "
+            "times."
+        )
 
 
 def _refuse_reversed(rows: Sequence[Row], event: str, source: str) -> None:

@@ -97,9 +97,9 @@ def _without_title(path: Path, lines: list[Line], notes: list[str]) -> list[Line
         sum(map(bool, lines[n_titles][1])) == 1 < sum(map(bool, lines[n_titles + 1][1]))
     ):
         n_titles += 1
-    names = [n_known(row) for _, row in lines[:MOST_TITLES]]
-    if max(names) > 1 and not any(names[: names.index(max(names))]):
-        n_titles = names.index(max(names))
+    n_names = [n_known(row) for _, row in lines[:MOST_TITLES]]
+    if max(n_names) > 1 and not any(n_names[: n_names.index(max(n_names))]):
+        n_titles = n_names.index(max(n_names))
     for number, row in lines[:n_titles]:
         notes.append(
             f"{path.name}: line {number}, {' '.join(filter(None, row))!r}, was read as a title above the "

@@ -188,3 +188,34 @@ def test_events_that_may_mean_the_opposite_are_refused(tmp_path, column, why, ce
 def test_ones_of_other_columns_are_events(tmp_path, column):
     rows = rows_of(tmp_path, "a,a1,3,1", "b,b1,4,0", header=f"case,slide,time,{column}")
     assert [row.label for row in with_outcomes(rows, "time", column)] == ["event", "censored"]
+
+
+@pytest.mark.parametrize("word", ["-1", "\N{MINUS SIGN}1", "-0", "- 1"])
+def test_a_number_below_zero_is_no_event(tmp_path, word):
+    with pytest.raises(CohortError, match="Write 1 where the event happened"):
+        with_outcomes(rows_of(tmp_path, f"a,a1,3,{word}", "b,b1,4,1"), "time", "event")
+
+
+def test_a_column_that_marks_events_alone_is_refused(tmp_path):
+    rows = rows_of(tmp_path, "a,a1,3,dead", "b,b1,4,", "c,c1,9,NA", "d,d1,,")
+    with pytest.raises(
+        CohortError, match="marks events but no censored case, and is empty in 2 rows with a time"
+    ):
+        with_outcomes(rows, "time", "event")
+    rows = rows_of(tmp_path, "a,a1,3,dead", "b,b1,4,alive", "c,c1,9,")
+    assert [row.label for row in with_outcomes(rows, "time", "event")] == ["event", "censored", ""]
+
+
+def test_times_of_events_alone_are_refused(tmp_path):
+    header = "case,slide,days_to_death,OS"
+    rows = rows_of(tmp_path, "a,a1,30,1", "b,b1,,0", "c,c1,[Not Applicable],0", header=header)
+    with pytest.raises(CohortError, match="days_to_death is empty in every case without the event"):
+        with_outcomes(rows, "days_to_death", "OS")
+
+
+def test_events_in_the_place_of_times_are_refused(tmp_path):
+    rows = rows_of(tmp_path, "a,a1,1,1", "b,b1,0,0", "c,c1,1.0,0")
+    with pytest.raises(
+        CohortError, match="column time holds 0 and 1 alone, as a column of events does"
+    ):
+        with_outcomes(rows, "time", "event")
