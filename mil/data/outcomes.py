@@ -213,8 +213,8 @@ def _refuse_one_sided(rows: Sequence[Row], columns: tuple[str, str], source: str
     )
     if n_blank > 1 and True in happened and False not in happened:
         raise CohortError(
-            f"{source}: column {event} marks events but no censored case, and is empty in {n_blank} rows that "
-            f"have a {time}. Write 0 where the case was censored; where that is not known, leave {time} "
+            f"{source}: column {event} marks events but no censored case, and is empty in {n_blank} rows "
+            f"that have a {time}. Write 0 where the case was censored; where that is not known, leave {time} "
             "empty, too."
         )
     censored = [t for t, it_happened in zip(times, happened, strict=True) if it_happened is False]
