@@ -69,7 +69,7 @@ class CheckOptions(SlideOptions, TaskColumns):
     examples=[
         "mil check cohort.csv --slides slides --annotations annotations --out checked",
         "mil check cohort.csv --slides slides --annotations annotations --out checked-twice "
-        "--mpp 0.5,1 --tiles-per-second 300",
+        "--mpp 0.25,0.5 --tiles-per-second 300",
         "mil check slides/case-01-s1.tiff --out checked-tissue --mpp 0.5",
     ],
 )

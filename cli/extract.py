@@ -146,7 +146,7 @@ def parse_shard(text: str) -> tuple[int, int]:
         "mil extract cohort.csv --slides slides --annotations annotations --out store "
         "--backbone efficientnet-lite0",
         "mil extract cohort.csv --slides slides --annotations annotations --out two-scales "
-        "--backbone efficientnet-lite0 --mpp 0.5,1 --max-tiles 50 --shard 1/10",
+        "--backbone efficientnet-lite0 --mpp 0.25,0.5 --max-tiles 50 --shard 1/10",
         "mil extract cohort.csv --slides slides --segmenter segmenter/segmenter.safetensors "
         "--out segmented-store --backbone efficientnet-lite0 --mpp 0.5",
         "mil extract slides/case-01-s1.tiff --out tissue --backbone efficientnet-lite0 --mpp 0.5",

@@ -110,8 +110,8 @@ class LadderOptions(CohortOptions, TaskColumns, FitSettings, SplitSettings, Ladd
     app,
     LadderOptions,
     examples=[
-        "mil ladder cohort.csv --slides slides --annotations annotations --mpp 0.5,1 --backbone test_resnet "
-        "--weights random --model pooled-logistic --out ladder"
+        "mil ladder cohort.csv --slides slides --annotations annotations --mpp 0.25,0.5 "
+        "--backbone test_resnet --weights random --model pooled-logistic --out ladder"
     ],
 )
 def ladder(options: LadderOptions) -> None:

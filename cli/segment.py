@@ -125,7 +125,7 @@ class EvaluateOptions(DrawnSlideOptions, SegmenterArgument):
     examples=[
         "mil segment train segmentation.csv --slides slides --annotations annotations --out segmenter",
         "mil segment train segmentation.csv --slides slides --annotations annotations --out both "
-        "--kind both --folds 2 --steps 10",
+        "--kind both --folds 2 --steps 4",
     ],
 )
 def train(options: TrainOptions) -> None:

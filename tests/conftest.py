@@ -140,19 +140,14 @@ def environment():
 
 
 @pytest.fixture(scope="session")
-def mil(forked, tmp_path_factory):
-    """Run the command in a process of its own: mil(*arguments, cwd=..., env=...) -> CompletedProcess."""
+def become(forked, tmp_path_factory):
+    """Become a command or a script in a process of its own: become(cwd, env, ...) -> CompletedProcess."""
     output = tmp_path_factory.mktemp("output")
-    first = {name: os.environ[name] for name in os.environ if name != "PYTEST_CURRENT_TEST"}
 
-    def fork(arguments, cwd, env):
+    def run(cwd=None, env=None, *, arguments=(), code=None):
         out, err = output / "out", output / "err"
-        request = {
-            "arguments": arguments,
-            "cwd": str(cwd or Path.cwd()),
-            "env": environment() | env,
-        }
-        request |= {"out": str(out), "err": str(err)}
+        request = {"arguments": arguments, "code": code, "cwd": str(cwd or Path.cwd())}
+        request |= {"env": environment() | (env or {}), "out": str(out), "err": str(err)}
         process = forked.Process(target=run_whole, kwargs=request)
         process.start()
         process.join()
@@ -160,10 +155,30 @@ def mil(forked, tmp_path_factory):
         out.unlink(), err.unlink()
         return subprocess.CompletedProcess(arguments, process.exitcode, *texts)
 
+    return run
+
+
+@pytest.fixture(scope="session")
+def script(become):
+    """Run what `python -c CODE` would: script(code, cwd=...) -> what it prints."""
+
+    def run(code, cwd=None):
+        done = become(cwd, code=code)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def mil(become):
+    """Run the command in a process of its own: mil(*arguments, cwd=..., env=...) -> CompletedProcess."""
+    first = {name: os.environ[name] for name in os.environ if name != "PYTEST_CURRENT_TEST"}
+
     def run(*arguments, cwd=None, check=True, env=None):
         arguments = [str(argument) for argument in arguments]
         if {name: os.environ[name] for name in first if name in os.environ} == first:
-            done = fork(arguments, cwd, env or {})
+            done = become(cwd, env, arguments=arguments)
         else:  # what is imported may have asked the environment
             done = subprocess.run(
                 [sys.executable, "-m", "cli", *arguments],
@@ -189,7 +204,7 @@ def demo(tmp_path_factory, mil):
         folder = tmp_path_factory.getbasetemp().parent / "demo"
     with FileLock(f"{folder}.lock"):
         if not (folder / "run" / "report.html").exists():
-            mil("demo", "--out", folder, "--side", 2304)
+            mil("demo", "--out", folder, "--side", 1680)
     return folder
 
 

@@ -9,10 +9,11 @@ import os
 import runpy
 import sys
 import threading
+import types
 
 
-def run(arguments, cwd, env, out, err):
-    """Become what `python -m cli ARGUMENTS` would be."""
+def run(arguments, cwd, env, out, err, code=None):
+    """Become what `python -m cli ARGUMENTS` would be, or `python -c CODE`."""
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
@@ -20,8 +21,14 @@ def run(arguments, cwd, env, out, err):
         opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         os.dup2(opened, stream)
         os.close(opened)
+    paths = env.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [path for path in paths if path and path not in sys.path]
     sys.argv[1:] = arguments
-    runpy.run_module("cli", run_name="__main__", alter_sys=True)
+    if code is None:
+        runpy.run_module("cli", run_name="__main__", alter_sys=True)
+    else:
+        sys.modules["__main__"] = script = types.ModuleType("__main__")
+        exec(code, vars(script))
 
 
 def run_whole(**request):

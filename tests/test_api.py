@@ -259,11 +259,8 @@ for workers in (1, 2):
 """
 
 
-def test_a_head_of_a_script_works_in_other_processes(folder):
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=folder, capture_output=True, text=True, check=True
-    )
-    one, two = done.stdout.splitlines()
+def test_a_head_of_a_script_works_in_other_processes(folder, script):
+    one, two = script(SCRIPT, cwd=folder).splitlines()
     assert one == two
     assert one.startswith("('Mine', 'majority')")
     first, second = (folder / f"workers-{n}" / "predictions.csv" for n in (1, 2))

@@ -8,7 +8,6 @@ import runpy
 import shlex
 import shutil
 import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -26,6 +25,7 @@ from tests.verbs import VERBS
 SUBTYPES = ("DDLPS", "MPNST")
 WITH_FEW_SLIDES = (
     "mil check ", "mil finetune ", "mil crossval cohort.csv --finetune ",
+    "mil segment train segmentation.csv --slides slides --annotations annotations --out both ",
     "mil extract cohort.csv --slides slides --annotations annotations --out tuned-store ",
 )  # fmt: skip
 
@@ -64,14 +64,19 @@ def lay_out(demo, folder, few):
     with (demo / "cohort.csv").open(newline="") as file:
         label_of = {row["case"]: row["label"] for row in csv.DictReader(file)}
     cases = {label: [case for case in label_of if label_of[case] == label] for label in SUBTYPES}
-    first = {case for members in cases.values() for case in members[:2]}
+    chosen = {case for members in cases.values() for case in (members[0], members[-1])}
     absent = {case for case in label_of if label_of[case] not in SUBTYPES}
     for name in ("slides", "annotations"):
         (folder / name).symlink_to(demo / name)
         (few / name).symlink_to(demo / name)
     for name in ("cohort.csv", "split.csv", "segmentation.csv"):
         write_rows(demo / name, folder / name, lambda row: row["case"] not in absent)
-    write_rows(demo / "cohort.csv", few / "cohort.csv", lambda row: row["case"] in first)
+    write_rows(demo / "cohort.csv", few / "cohort.csv", lambda row: row["case"] in chosen)
+    write_rows(
+        demo / "segmentation.csv",
+        few / "segmentation.csv",
+        lambda row: row["case"] in chosen or row["case"].startswith("normal"),
+    )
     (folder / "tuned").symlink_to(few / "tuned")  # what a command there will write
     shutil.copytree(  # `mil external` writes its log there
         demo / "store", folder / "store", ignore=lambda _, __: {f"{case}-s1.h5" for case in absent}
@@ -146,12 +151,8 @@ def test_the_manuals_commands_leave_a_report_and_a_run_that_repeats(walked):
 
 
 @pytest.mark.slow
-def test_the_manuals_python_runs(walked):
-    code = "\n".join(blocks("python"))
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=walked, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split()[0] == "majority"
+def test_the_manuals_python_runs(walked, script):
+    assert script("\n".join(blocks("python")), cwd=walked).split()[0] == "majority"
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -298,12 +298,12 @@ def _arrange(fields: _Fields, ground: _Ground, shift: NDArray[np.int64]) -> _Arr
         shift: (down, right) from a place in the second to the expected one in the first.
     """
     down, right = ground.places(fields.corners - shift - SEARCH_PX)
-    power = ground.power[down, right]  # (N, reach, reach)
-    rows = np.flatnonzero(power[:, SEARCH_PX, SEARCH_PX] >= LEAST_STRUCTURE * FIELD_SIDE_PX**2)
+    expected = ground.power[down, right, SEARCH_PX, SEARCH_PX]
+    rows = np.flatnonzero(expected >= LEAST_STRUCTURE * FIELD_SIDE_PX**2)
     if len(rows) < LEAST_FIELDS:
         return None
-    windows = ground.windows[down[rows], right[rows]]
-    down, right = _best_places(fields.spectra[rows], windows, power[rows])
+    near = down[rows], right[rows]
+    down, right = _best_places(fields.spectra[rows], ground.windows[near], ground.power[near])
     centres = fields.corners[rows] + FIELD_SIDE_PX / 2
     moved = (right - shift[1]) + 1j * (down - shift[0])
     return _agree(centres[:, 1] + 1j * centres[:, 0], moved)

@@ -229,6 +229,8 @@ def _whorls(side: int, rng: Rng) -> Canvas:
     size = (-(-side // COARSE),) * 2
     full = np.ones(size, np.float32)
     vessels = sites(full, 310, rng)
+    if not len(vessels):  # of a region smaller than their distance
+        vessels = np.full((1, 2), side / 2)
     yx = np.argwhere(full > 0) * COARSE
     _, nearest = cKDTree(vessels[:, ::-1]).query(yx)
     dy, dx = (yx - vessels[nearest, ::-1]).T.reshape(2, *size)

@@ -18,21 +18,29 @@ from tests.verbs import VERBS
 REPO = Path(__file__).parent.parent.parent
 
 
-# One interpreter that has imported the command forks for every verb, whose modules are the last line.
+# One interpreter that has shown the help of the whole command, which loads what every help does, forks for
+# every verb, whose modules are the last line.
 HELP = """
 import os, sys
 from cli.main import main
-for verb in sys.argv[1:]:
-    if os.fork():
-        _, status = os.wait()
-        assert status == 0, verb
-        continue
+
+def show(verb):
     sys.argv = ["mil", *verb.split(), "--help"]
     try:
         main()
     except SystemExit as ended:
-        print("\\nLOADED", verb, "|", *sys.modules, flush=True)
-        os._exit(ended.code or 0)
+        return ended.code or 0
+
+verbs = sys.argv[1:]
+show("")
+for verb in verbs:
+    if os.fork():
+        _, status = os.wait()
+        assert status == 0, verb
+        continue
+    status = show(verb)
+    print("\\nLOADED", verb, "|", *sys.modules, flush=True)
+    os._exit(status)
 """
 
 

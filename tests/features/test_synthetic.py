@@ -14,6 +14,7 @@ from shapely.ops import unary_union
 from features.errors import FeaturesError
 from features.synthetic import SUBTYPES, CohortSpec, key_tiles, write_cohort
 from features.synthetic.cohort import _labels, _plan, draw_slide
+from features.synthetic.drawing import _PATTERNS
 
 SMALL = CohortSpec(cases_per_class=1, side_px=1536)
 NORMAL = ("normal-1", "normal-2")  # slides without tumour
@@ -198,6 +199,16 @@ def test_slides_of_every_size_can_be_planned():
             assert not plan.tumour.intersects(plan.satellites)
             assert min(plan.tissue.bounds) >= 0
             assert max(plan.tissue.bounds) <= side
+
+
+@pytest.mark.parametrize("subtype", _PATTERNS)
+def test_patterns_fill_regions_of_every_size(subtype):
+    for side in (40, 130, 290):
+        for seed in range(6):
+            pattern = _PATTERNS[subtype](side, np.random.default_rng(seed))
+            assert pattern.shape[1] >= side
+            assert pattern.shape[2] >= side
+            assert pattern.any()
 
 
 @pytest.mark.parametrize(

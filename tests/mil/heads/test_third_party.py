@@ -125,11 +125,14 @@ def table(tmp_path_factory):
     return folder / "cohort.csv"
 
 
+def paths_with(packages):
+    return os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", str(Path.cwd()))])
+
+
 def command(packages, *arguments):
-    paths = [str(packages), os.environ.get("PYTHONPATH", str(Path.cwd()))]
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "200"},
+        env=os.environ | {"PYTHONPATH": paths_with(packages), "COLUMNS": "200"},
         capture_output=True,
         text=True,
         check=False,
@@ -144,11 +147,10 @@ def crossval(table, out, *options):
 
 
 @pytest.fixture(scope="module")
-def finished(packages, table, tmp_path_factory):
+def finished(packages, table, tmp_path_factory, mil):
     """The folder of a run in two workers."""
     out = tmp_path_factory.mktemp("workers") / "run"
-    result = command(packages, "-m", "cli", *crossval(table, out, "--workers", "2"))
-    assert result.returncode == 0, result.stderr
+    mil(*crossval(table, out, "--workers", "2"), env={"PYTHONPATH": paths_with(packages)})
     return out
 
 
