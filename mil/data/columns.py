@@ -14,6 +14,7 @@ from mil.data.follow_up_words import FOLLOW_UP
 from mil.data.following import ENOUGH, parts_times, ranks_with, tells_event
 from mil.data.names import plain_header, without_accents
 from mil.data.outcomes import EVENT
+from mil.data.spoilt import code_among
 from mil.data.values import read_number, read_numbers, without_missing
 
 SENTINELS = frozenset((-1, -9, -99, -999, -9999, 88, 99, 777, 888, 999, 8888, 9999, 99999))
@@ -159,6 +160,8 @@ def sentinels(values: Sequence[float]) -> list[int]:
 
     An age of 99 among ages is none.
     """
+    if code := code_among({f"{v:g}" for v in values if math.isfinite(v)}):
+        return [i for i, v in enumerate(values) if v == float(code)]
     codes = {i: v for i, v in enumerate(values) if v in SENTINELS}
     others = [v for i, v in enumerate(values) if i not in codes and math.isfinite(v)]
     if not codes or len(others) < len(codes):

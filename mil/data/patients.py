@@ -6,7 +6,8 @@ from functools import partial
 
 from features.summary import listed
 from mil.data.case import Row
-from mil.data.names import patient_of
+from mil.data.names import identity_of, patient_of, plain_header, without_accents
+from mil.data.values import without_missing
 from mil.errors import CohortError
 
 # What names a block, a slide or a specimen of a patient, with a number or by itself.
@@ -41,6 +42,13 @@ COUNT = re.compile(
 )
 ACCESSION = re.compile(r"[a-zäöü]{0,3}[-_ ]?(?:(?:19|20)\d\d|[012]\d)", re.IGNORECASE)  # H19, B2019
 FEW_BLOCKS = 3  # of a patient
+# Further columns that name the patient, as plain headers without accents.
+PATIENT_HEADER = re.compile(
+    "(?:patient(?:en|s)?|pat|subject|subjekt|person|participant|donor|proband(?:en)?|individual|paciente|paziente"
+    "|mrn|pid|medicalrecord|hospital|患者|bcrpatient|casesubmitter|submitter)"
+    "(?:id|nr|no|num|number|nummer|numero|code|key|pseudonym|identifier|barcode|uid|uuid|hash|#|番号|编号)"
+    "|mrn|pid|patientname|patient(?:en)?pseudonym"
+)
 YEAR = re.compile(r"(?:19|20)\d\d")  # in front of the number of a case
 MOST_PARTS = 3  # that follow the patient: P3-S1-A2-HE
 MOST_BLOCKS = 20  # of one patient; more are a site or a year that shares its name with its cases
@@ -48,11 +56,14 @@ EXAMPLES = 3
 
 
 def check_patients(source: str, rows: Iterable[Row]) -> None:
-    """Refuse slides of one patient in several cases, as barcodes in either column show.
+    """Refuse slides of one patient in several cases, as barcodes or another column that names patients show.
 
     Raises:
         CohortError: naming the patient.
     """
+    rows = list(rows)
+    for column in filter(_names_patients, rows[0].other if rows else ()):
+        _refuse_shared(source, column, rows)
     if shared := shared_patient((row.case, row.slide) for row in rows):
         patient, first, second = shared
         raise CohortError(
@@ -60,6 +71,27 @@ def check_patients(source: str, rows: Iterable[Row]) -> None:
             "trained on and tested. Give them one case, or set case_from to a pattern that finds "
             "the patient, such as 'TCGA-..-....'."
         )
+
+
+def _names_patients(column: str) -> bool:
+    """Whether a further column names the patient."""
+    return bool(PATIENT_HEADER.fullmatch(without_accents(plain_header(column))))
+
+
+def _refuse_shared(source: str, column: str, rows: Sequence[Row]) -> None:
+    cases: dict[str, list[str]] = {}
+    for row, cell in zip(rows, without_missing([row.other[column] for row in rows]), strict=True):
+        if cell:
+            cases.setdefault(identity_of(cell), []).append(row.case)
+    n_cases = len({row.case for row in rows})
+    for names in cases.values():
+        first, *others = dict.fromkeys(names)
+        if others and len(others) < max(2, n_cases // 2):  # more share a word such as anonymous
+            raise CohortError(
+                f"{source}: cases {first!r} and {others[0]!r} have the same {column}. If it names the "
+                "patient, who would be trained on and tested, call this column case and the column case "
+                "otherwise; if it says something else, rename it."
+            )
 
 
 def shared_patient(slides: Iterable[tuple[str, str]]) -> tuple[str, str, str] | None:

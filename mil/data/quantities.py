@@ -52,13 +52,30 @@ PRODUCT = re.compile(  # 4x3, 4 cm x 3 cm, 45±3
 RATIO = re.compile(
     r"\d+\s*(?:/|:|of|von|sur|de|di|out of)\s*\d+", re.IGNORECASE
 )  # nodes 3/20, 120/80
-MONTH = "jan|feb|mar|mär|mrz|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez|ene|abr|ago|dic|fév|avr|aoû|déc"
+# Of seven languages, whole or by their first three or four letters.
+_MONTHS = (
+    "january february march april may june july august september october november december januar februar"
+    " märz mrz mai juni juli oktober dezember janvier février mars avril juin juillet août septembre octobre"
+    " novembre décembre enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre"
+    " diciembre gennaio febbraio aprile maggio giugno luglio settembre ottobre dicembre janeiro fevereiro"
+    " março maio junho julho setembro outubro novembro dezembro januari februari maart mei augustus"
+)
+MONTH = "|".join(
+    sorted(
+        {start for name in _MONTHS.split() for start in (name, name[:4], name[:3])},
+        key=len,
+        reverse=True,
+    )
+)
 ISO = re.compile(
     r"(?P<y>(?:19|20)\d\d)[-/.](?P<m>0?[1-9]|1[0-2])(?:[-/.](?P<d>\d{1,2}))?(?:[ T]\d\d:\d\d.*)?"
 )
 MONTH_YEAR = re.compile(r"(?P<m>0?[1-9]|1[0-2])[-/.](?P<y>(?:19|20)\d\d)")
 DAY_FIRST = re.compile(r"(?P<d>\d{1,2})[-/.](?P<m>\d{1,2})[-/.](?P<y>\d{4}|\d\d)")
-IN_WORDS = re.compile(rf"(\d{{1,2}}\.?[ -]?)?({MONTH})[a-zä]*\.?[ -]?\d{{0,4}}", re.IGNORECASE)
+IN_WORDS = re.compile(  # 3. Mai, Mar-01, 12 Jan 2019
+    rf"(?=.*\d)(?:\d{{1,2}}(?:\.|st|nd|rd|th)?[ -]?)?(?:{MONTH})\.?(?:[ -]?\d{{1,2}},?)?(?:[ -]?\d{{4}})?",
+    re.IGNORECASE,
+)
 
 
 def read_unit(text: str) -> tuple[str, str]:

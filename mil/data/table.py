@@ -1,7 +1,7 @@
 """The study's table: one row per slide, read and checked."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from mil.data.parts import check_columns, check_parts
 from mil.data.patients import check_patients, group_cases
 from mil.data.reading import AS_WRITTEN, TableReading
 from mil.data.sheet import Sheet, read_sheet, with_decimal_points
+from mil.data.spoilt import check_written
 from mil.data.values import doubtful_word, read_number, without_missing
 from mil.errors import CohortError
 
@@ -52,6 +53,9 @@ def read_table(
     if reading.case_from:
         cases = group_cases(rows, reading.case_from, str(path))
         rows = [replace(row, case=case) for row, case in zip(rows, cases, strict=True)]
+    for name in ("case", "slide", "label"):
+        meant = reading.label_is if name == "label" else ()
+        check_written(str(path), name, (getattr(row, name) for row in rows), meant)
     _check_rows(path, rows)
     if notify:
         for note in (*sheet.notes, *doubts):
@@ -206,7 +210,13 @@ def _without_twins(sheet: Sheet) -> Sheet:
         first, *others = [c for c in sheet.header if matches_any(c, aliases)] or [""]
         read = slide_name if name == "slide" else str.strip
         for column in others:
-            if all(read(line[first]) == read(line[column]) for _, line in sheet.lines):
+            pairs = {(read(line[first]), read(line[column])) for _, line in sheet.lines}
+            if name == "case" and (patient := _coarser(first, column, pairs)):
+                raise CohortError(
+                    f"{sheet.path}: columns {first!r} and {column!r} both mean case. Keep {patient!r}, which "
+                    "joins several of the other and seems to name the patient, and rename the other."
+                )
+            if all(one == other for one, other in pairs):
                 dropped.add(column)
                 notes.append(
                     f"{sheet.path.name}: column {column!r} says the same as {first!r}; read once."
@@ -216,6 +226,14 @@ def _without_twins(sheet: Sheet) -> Sheet:
     )
     header = tuple(column for column in sheet.header if column not in dropped)
     return replace(sheet, header=header, lines=lines, notes=tuple(notes)) if dropped else sheet
+
+
+def _coarser(first: str, second: str, pairs: Collection[tuple[str, str]]) -> str:
+    """The column of which each value stands for one or more of the other's; empty if neither does so."""
+    n_first, n_second = (len({pair[i] for pair in pairs}) for i in range(2))
+    if n_first == n_second or len(pairs) != max(n_first, n_second):
+        return ""
+    return first if n_first < n_second else second
 
 
 def _match_columns(path: Path, header: Sequence[str]) -> dict[str, str]:

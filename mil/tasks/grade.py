@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mil.data.case import Case, Row
 from mil.data.names import check_spelling
 from mil.data.outcomes import require_column
+from mil.data.spoilt import code_among
 from mil.data.values import doubtful_word, without_missing
 from mil.errors import CohortError, FitError
 from mil.tasks.names import GradeColumns
@@ -65,6 +66,11 @@ class Grade(GradeColumns, Task):
                 "cells empty if it is not known."
             )
         cells = without_missing(written, self.grade_order)
+        if not self.grade_order and (code := code_among({*cells} - {""})):
+            raise CohortError(
+                f"{source}: column {column!r} holds {code!r}, often a code for a grade that is not known. "
+                "Name all grades in grade_order if it is one; leave these cells empty if it is not known."
+            )
         check_spelling(source, column, cells)
         labelled = tuple(_label_row(row, column, cells[i]) for i, row in enumerate(rows))
         if not any(row.label for row in labelled):
