@@ -48,6 +48,7 @@ CLAIMS = (
     Claim(
         "docs/finding-tumour.md", "Dice of the segmenters", "segmentation --folder {folder} --unet"
     ),
+    Claim("docs/explaining.md", "the viewer answers all at once", "viewing --demo {demo}"),
     Claim("docs/new-slides.md", "answers for raw slides", "raw_slides --folder {folder}"),
     Claim("docs/fine-tuning.md", "gain of fine-tuning", "finetuning --folder {folder}"),
     Claim(

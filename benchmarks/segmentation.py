@@ -17,7 +17,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +29,19 @@ from features.bags.bag import read_bag, write_bag
 from features.bags.select import select_tiles
 from features.extraction.jobs import JobSettings, SlideJob, jobs_of_rows
 from features.extraction.run import extract_jobs
-from features.lowpower.feature_map import STRIDE, WINDOW_PX, lay_cells
+from features.lowpower.feature_map import (
+    STRIDE,
+    WINDOW_PX,
+    CellGrid,
+    FeatureMap,
+    Window,
+    lay_cells,
+)
 from features.lowpower.segmenter import Segmenter, load_segmenter, save_segmenter
 from features.recipe import Recipe
 from features.reference import UNLIKE, UNUSUAL
 from features.regions.annotations import read_annotations
-from features.slides.slide import open_slide
+from features.slides.slide import Slide, open_slide
 from features.synthetic import CohortSpec, write_cohort
 from mil.data.cohort import Cohort, load_cohort
 from mil.data.splits import split_cases
@@ -326,16 +333,31 @@ def large_row(folder: Path) -> Row:
     )
 
 
+class CountedWindows(FeatureMap):
+    """A feature map that counts the windows it reads."""
+
+    def __init__(self, maps: FeatureMap) -> None:
+        vars(self).update(vars(maps))
+        self.n = 0
+
+    def windows(self, slide: Slide, grid: CellGrid) -> Iterator[Window]:
+        """As those of the map."""
+        for window in super().windows(slide, grid):
+            self.n += 1
+            yield window
+
+
 def measure(folder: Path, path: Path) -> None:
     """Print what the segmenter needs for one slide."""
     segmenter = load_segmenter(folder / "segmenter.safetensors")
     with open_slide(next((folder / "slides").glob("*.tiff"))) as slide:
         segmenter.tumour_map(slide)  # all libraries are loaded
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
-    started, seen = time.process_time(), []
+    assert segmenter.maps
+    started, counted = time.process_time(), CountedWindows(segmenter.maps)
     with open_slide(path) as slide:
         grid = lay_cells(slide)
-        tumour = segmenter.tumour_map(slide, grid, lambda window: seen.append(window.row))
+        tumour = replace(segmenter, maps=counted).tumour_map(slide, grid)
         area = tumour.region.area
     assert area >= 0
     step = WINDOW_PX // STRIDE
@@ -344,7 +366,7 @@ def measure(folder: Path, path: Path) -> None:
             {
                 "grown_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
                 "seconds": time.process_time() - started,
-                "windows": len(seen),
+                "windows": counted.n,
                 "all_windows": int(np.prod([-(-side // step) for side in grid.shape])),
                 "tissue_mm2": float(grid.tissue.sum()) * 400e-6,
                 "tumour_mm2": tumour.tumour_mm2,
@@ -403,16 +425,21 @@ def main() -> None:
     if options.measure:
         measure(options.folder, options.measure)
         return
-    draw(options.folder)
-    draw(options.folder / "fresh", FRESH_SEED)
-    rows = main_rows(options.folder, unet=options.unet)
-    rows.append(fresh_row(options.folder, options.folder / "fresh"))
-    rows += gate_rows(options.folder, options.folder / "fresh", options.real)
-    rows += few_rows(options.folder)
-    if not options.no_diagnosis:
-        rows += diagnosis_rows(options.folder)
-    if options.large:
-        rows.append(large_row(options.folder))
+    home, fresh = options.folder, options.folder / "fresh"
+    draw(home)
+    draw(fresh, FRESH_SEED)
+    parts: list[Callable[[], list[Row]]] = [
+        *([lambda: [large_row(home)]] if options.large else []),
+        lambda: main_rows(home, unet=options.unet),
+        lambda: [fresh_row(home, fresh)],
+        lambda: gate_rows(home, fresh, options.real),
+        lambda: few_rows(home),
+        *([] if options.no_diagnosis else [lambda: diagnosis_rows(home)]),
+    ]
+    rows: list[Row] = []
+    for part in parts:  # shown as they are known: all of it takes long
+        rows += (new := part())
+        print(*map(" | ".join, new), sep="\n", flush=True)
     print_table(HEADER, rows)
     save("segmentation", HEADER, rows, {"unet": options.unet, "large": options.large})
 
