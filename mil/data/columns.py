@@ -1,27 +1,23 @@
 """Columns of a table that are no facts beside the outcome: names, row numbers, the outcome itself."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from features.columns.names import ID_NAMES, ROW_NAMES, is_follow_up
+from features.columns.spelling import plain_header
 from features.summary import listed
 from mil.data.case import Case, Row
-from mil.data.follow_up_words import FOLLOW_UP
 from mil.data.following import ENOUGH, parts_times, ranks_with, tells_event
-from mil.data.names import plain_header, without_accents
 from mil.data.outcomes import EVENT
 from mil.data.spoilt import code_among
 from mil.data.values import read_number, read_numbers, without_missing
 
 SENTINELS = frozenset((-1, -9, -99, -999, -9999, 88, 99, 777, 888, 999, 8888, 9999, 99999))
 FAR = 4  # times the largest other number
-ROW_NAMES = frozenset(("row", "rownumber", "rowid", "index", "id", "no", "nr", "number", "lfd", "lfdnr", "#",
-                       "unnamed:0", "level0", "mrn", "uuid", "barcode", "accession", "column1"))  # fmt: skip
-ID_NAMES = re.compile(r".*(_|\s|-)(id|ids|uuid|barcode|mrn|accession)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -102,11 +98,6 @@ def note_declared(cases: Sequence[Case | Row]) -> list[str]:
         f"Declared to be known when a case is diagnosed: {listing}. If one was filled in later, whatever "
         "reads it knows the outcome."
     ]
-
-
-def is_follow_up(name: str) -> bool:
-    """Whether a column, by its name, holds what is known only from the follow-up of a case."""
-    return bool(FOLLOW_UP.fullmatch(without_accents(plain_header(name))))
 
 
 def odd_cells(rows: Sequence[Row | Case], names: Iterable[str] | None = None) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.columns.names import is_follow_up
 from features.summary import listed
 from mil.data.case import Case, Row
-from mil.data.columns import is_follow_up, telling_columns
+from mil.data.columns import telling_columns
 from mil.data.names import find_column
 from mil.data.values import number_in, read_number, read_numbers, unclear_numbers, without_missing
 from mil.errors import CohortError, FitError

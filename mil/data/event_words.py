@@ -6,7 +6,7 @@ means one thing for overall and another for disease-specific survival, as DOC or
 
 import re
 
-from mil.data.names import without_accents
+from features.columns.spelling import without_accents
 from mil.data.values import FALSE_WORDS, TRUE_WORDS
 
 EVENTS = (

@@ -5,13 +5,11 @@ Names are compared without regard to capitals, blanks, underscores, dots and das
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mil.data.names import plain_header
+from features.columns.names import CASE, SLIDE
+from features.columns.spelling import plain_header
 from mil.errors import CohortError
 
 Names = Mapping[str, Sequence[str]]  # of a column, by what it holds
-
-CASE = ("case", "case_id", "patient", "patient_id")
-SLIDE = ("slide", "slide_id", "filename")
 
 COHORT: Names = {
     "case": CASE,

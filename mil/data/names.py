@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from features.columns.spelling import plain_header
 from mil.errors import CohortError
 
 # Cyrillic and Greek letters that look like Latin ones, small or capital.
@@ -17,7 +18,6 @@ JOINED = re.compile(
     re.IGNORECASE,
 )
 OF_A_PERSON = ("case", "slide")  # names in which a dash at the end is a slip
-ACCENT = re.compile("[\u0300-\u036f]")
 TOKEN = re.compile(r"(?<![^\W_])(?<!\d[.,])[^\W_]+")  # of a name; not the decimals of a number
 # The last part that names a patient of TCGA: 0001, A1L2, AAUM, and no word such as CASE.
 PATIENT = r"(?=[0-9A-Z]{0,3}\d|A[AB])[0-9A-Z]{4}"
@@ -96,13 +96,6 @@ def normalised(name: str) -> str:
     return re.sub(r"(?<!\d)(?<!^)-|-(?!\d)", "", re.sub(r"-+", "-", parts))
 
 
-def without_accents(text: str) -> str:
-    """The text with plain Latin, Greek and Cyrillic letters: décédé is decede."""
-    if text.isascii():
-        return text
-    return unicodedata.normalize("NFC", ACCENT.sub("", unicodedata.normalize("NFKD", text)))
-
-
 def _without_zeros(token: str) -> str:
     """Without the zeros before a number; a code in which digits and letters alternate stays as it is."""
     return re.sub(r"0+(?=\d)", "", token, count=1) if re.fullmatch(r"\D*0\d+\D*", token) else token
@@ -136,8 +129,3 @@ def find_column(name: str, columns: Iterable[str]) -> str | None:
         return name
     alike = [column for column in columns if plain_header(column) == plain_header(name)]
     return alike[0] if len(alike) == 1 else None
-
-
-def plain_header(name: str) -> str:
-    """The name of a column without capitals, blanks, underscores, dots and dashes."""
-    return re.sub(r"[\s_.\-]+", "", name.casefold())

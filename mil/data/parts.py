@@ -3,15 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from mil.data.case import Row
-from mil.data.names import without_accents
-from mil.data.part_words import (
+from features.columns.part_headers import TESTED, is_part_word, kinds_of, marks_of, words_of
+from features.columns.part_words import (
     AMBIGUOUS,
     AMINO_ACIDS,
     ARMS,
     FILLERS,
-    GROUPS,
-    KINDS,
     LEFT_OUT,
     NEGATIONS,
     RESULTS,
@@ -20,15 +17,12 @@ from mil.data.part_words import (
     STUDY,
     TAKEN,
 )
+from mil.data.case import Row
 from mil.data.values import FALSE_WORDS, TRUE_WORDS, is_missing
 from mil.errors import CohortError
 
-TESTED = ("test", "valid", "external")
 MOST_WORDS = 4  # of a cell that names a part; more are a remark
-WORD = re.compile(r"[^\W\d_]+|\d+")
 LETTERS = re.compile(r"[^\W\d_]{2}")
-CAMEL = re.compile(r"(?<=[a-zäöü])(?=[A-ZÄÖÜ])")
-OUT = re.compile(r"\b(hold|held)[\W_]*out")
 FOLDER = re.compile(r"[^/\\]+(?=[/\\])")
 PATH = re.compile(r".*[/\\].*(?:[/\\].*|\.\w{2,6})")  # a/b/c, a/b.svs; Val/Met is none
 
@@ -80,10 +74,10 @@ def tested_places(header: str, cells: Sequence[str]) -> list[int]:
     """The places of the cells that mark their cases for testing, where a column says so of some."""
     words = [cell.strip().casefold() for cell in cells]
     known = {word for word in words if not is_missing(word)}
-    if (marks := _marks_of(header)) is not None and known and known <= TRUE_WORDS | FALSE_WORDS:
+    if (marks := marks_of(header)) is not None and known and known <= TRUE_WORDS | FALSE_WORDS:
         return [i for i, word in enumerate(words) if (word in TRUE_WORDS) == marks]
     kinds = _header_kinds(header)
-    is_either = "train" in kinds and {"test", "valid"} & kinds and _marks_of(header) is not None
+    is_either = "train" in kinds and {"test", "valid"} & kinds and marks_of(header) is not None
     if is_either and len(known) == 2:  # train_test over 1 and 2: one of them is for testing
         return [i for i, word in enumerate(words) if word != words[0]]
     if not LETTERS.search("\n".join(cells)):
@@ -106,31 +100,18 @@ def trained_places(header: str, cells: Sequence[str]) -> list[int]:
     if not tested:
         return []
     others = [i for i in range(len(cells)) if i not in tested]
-    if _marks_of(header) is not None and {"test", "train"} & _header_kinds(header):
+    if marks_of(header) is not None and {"test", "train"} & _header_kinds(header):
         return others
     return [i for i in others if _kind(cells[i], header)[0] == "train"]
 
 
 def _header_kinds(header: str) -> set[str]:
-    return {kind for word in _words(header) for kind in _kinds_of(word)}
-
-
-def _marks_of(header: str) -> bool | None:
-    """Whether yes under a header marks a case for testing, or for training; None where it says neither."""
-    words = _words(header)
-    telling = {word for word in words if _kinds_of(word)}
-    rest = {*words} - telling
-    denied = bool(rest & NEGATIONS)
-    if not telling or not rest <= FILLERS | NEGATIONS:
-        return None
-    if telling <= AMBIGUOUS and not any(map(_is_part_word, rest)):
-        return None
-    return any(kind in TESTED for word in telling for kind in _kinds_of(word)) != denied
+    return {kind for word in words_of(header) for kind in kinds_of(word)}
 
 
 def _left_out_places(header: str, cells: Sequence[str]) -> list[int]:
     """The places of cells that say by yes or no that their cases are left out."""
-    words = {*_words(header)}
+    words = {*words_of(header)}
     telling = words & (LEFT_OUT | TAKEN)
     answers = [cell.strip().casefold() for cell in cells]
     known = {answer for answer in answers if not is_missing(answer)}
@@ -158,12 +139,12 @@ def _names_parts(header: str, cells: Sequence[str], kinds: Mapping[str, tuple[st
     is_part = _is_part(header)
     if "train" in occurring and (is_part or 2 * n_known >= len(present)):
         return True
-    words = {word for cell in {*present} for word in _words(cell)}
+    words = {word for cell in {*present} for word in words_of(cell)}
     if ARMS & words or (AMINO_ACIDS & words and occurring <= {"", "valid"}) or header == "slide":
         return False
     if _names_sets(header):
         return any(
-            whole or (kind == "test" and not RESULTS.intersection(_words(cell)))
+            whole or (kind == "test" and not RESULTS.intersection(words_of(cell)))
             or (kind == "external" and "internal" in occurring)
             for cell, (kind, whole) in kinds.items()
             if kind in TESTED
@@ -172,11 +153,11 @@ def _names_parts(header: str, cells: Sequence[str], kinds: Mapping[str, tuple[st
         return False
     if not is_part:
         return n_known == len(present) and ("test", True) in kinds.values()
-    both = "internal" in occurring and SIDES.isdisjoint(_words(header))
+    both = "internal" in occurring and SIDES.isdisjoint(words_of(header))
     return any(
         kind == "test" or (whole and (kind == "valid" or both))
         for cell, (kind, whole) in kinds.items()
-        if kind in TESTED and not {*_words(cell)} & AMBIGUOUS
+        if kind in TESTED and not {*words_of(cell)} & AMBIGUOUS
     )
 
 
@@ -195,24 +176,20 @@ def _names_training(header: str, kinds: Mapping[str, tuple[str, bool]]) -> bool:
         return False
     if _names_sets(header):
         return True
-    if all({*_words(cell)} & AMBIGUOUS for cell in training):
+    if all({*words_of(cell)} & AMBIGUOUS for cell in training):
         return False
-    if any(ARMS.intersection(_words(cell)) for cell in others):
+    if any(ARMS.intersection(words_of(cell)) for cell in others):
         return False
     return _is_part(header) or len(others) == 1
 
 
 def _is_part(header: str) -> bool:
-    return any(map(_is_part_word, _words(header))) or _marks_of(header) is not None
-
-
-def _is_part_word(word: str) -> bool:
-    return word in GROUPS or bool(SETS.fullmatch(word))
+    return any(map(is_part_word, words_of(header))) or marks_of(header) is not None
 
 
 def _names_sets(header: str) -> bool:
     """Whether a header speaks of sets of cases, and hardly of anything else."""
-    return any(map(SETS.fullmatch, _words(header))) or _marks_of(header) is not None
+    return any(map(SETS.fullmatch, words_of(header))) or marks_of(header) is not None
 
 
 def _kind(cell: str, header: str = "") -> tuple[str, bool]:
@@ -221,24 +198,14 @@ def _kind(cell: str, header: str = "") -> tuple[str, bool]:
     if folders and (header == "slide" or PATH.fullmatch(cell)):
         named = map(_kind, folders)
         return next((kind for kind in named if kind[0] and kind[1]), ("", False))
-    words = _words(cell)
-    kinds = {kind for word in words for kind in _kinds_of(word)}
+    words = words_of(cell)
+    kinds = {kind for word in words for kind in kinds_of(word)}
     if len(words) > MOST_WORDS or not kinds or {"train", "test"} <= kinds:
         return "", False
     if kinds == {"train"} and NEGATIONS.intersection(words):
         return "", False
-    whole = all(_kinds_of(word) or word in FILLERS or word.isdigit() for word in words)
+    whole = all(kinds_of(word) or word in FILLERS or word.isdigit() for word in words)
     if {"external", "valid"} <= kinds:
         return "test", whole
     order = ("test", "train", "valid", "external", "internal", "short")
     return next(kind for kind in order if kind in kinds), whole
-
-
-def _kinds_of(word: str) -> list[str]:
-    return [kind for kind, pattern in KINDS.items() if pattern.fullmatch(word)]
-
-
-def _words(text: str) -> list[str]:
-    """Words and numbers in small letters without accents; ``testSet`` is two, ``hold-out`` one."""
-    text = OUT.sub(r"\1out", CAMEL.sub(" ", text).casefold())
-    return WORD.findall(without_accents(text))

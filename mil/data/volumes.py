@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
+from features.columns.names import CASE, SLIDE
+from features.columns.spelling import plain_header
 from features.extraction.films import FilmOutcome, film_jobs, lay_out_films
 from features.extraction.run import Extraction, ExtractionOptions, extract_jobs
 from features.files.atomic import atomic_path
@@ -15,8 +17,8 @@ from features.volumes.facts import format_ml
 from features.volumes.jobs import SeriesFiles, VolumeJob
 from features.volumes.recipe import VolumeRecipe
 from mil.data.case import Row
-from mil.data.headers import CASE, SERIES, SLIDE, match_columns, unique_columns
-from mil.data.names import normalised, plain_header
+from mil.data.headers import SERIES, match_columns, unique_columns
+from mil.data.names import normalised
 from mil.data.sheet import Sheet, read_sheet
 from mil.data.values import is_missing
 from mil.errors import CohortError

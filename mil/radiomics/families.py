@@ -13,16 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from mil.data.columns import is_follow_up
-from mil.data.names import plain_header
-from mil.tasks.names import TASKS
+from features.columns.names import OUTCOME, is_outcome
+from features.columns.spelling import plain_header
 
 MODALITY = r"(?:CBCT|CT|PET|PT|MRI?|T[12][A-Za-z0-9+]*|ADC|DWI|FLAIR|SWI|PD|US|SUV)_"
-OUTCOMES = frozenset(  # columns that are an outcome by their name, as plain headers
-    (*TASKS, "label", "labels", "truelabel", "class", "classes", "outcome", "outcomes", "target", "y",
-     "ytrue", "dx", "event", "status", "response", "responder", "fnclcc", "mets", "metastasis",
-     "metastases", "histology", "subtype", "prediction", "predicted")
-)  # fmt: skip
 
 PYRADIOMICS_FILTERS = (
     r"original|wavelet(?:2D)?\d*[-.][HL]{2,3}|log[-.]sigma[-.][\d.-]+mm[-.][23]D|square|squareroot|logarithm"
@@ -267,11 +261,6 @@ def best_tool(names: Sequence[str]) -> tuple[str, list[str]] | None:
     return (tool, chosen[tool]) if chosen[tool] else None
 
 
-def is_outcome(name: str) -> bool:
-    """Whether a column, by its name, holds what models are to find out."""
-    return is_follow_up(name) or plain_header(name) in OUTCOMES
-
-
 def _prefix(name: str, tool: str) -> str | None:
     """What stands before the name of a feature of a tool; None where the column is none."""
     of = TOOLS[tool]
@@ -280,7 +269,7 @@ def _prefix(name: str, tool: str) -> str | None:
         return "" if match else None
     before = match["before"]
     outcome = is_outcome(before) or any(
-        plain_header(word) in OUTCOMES for word in before.split("_")
+        OUTCOME.fullmatch(plain_header(word)) for word in before.split("_")
     )
     return None if outcome else before
 

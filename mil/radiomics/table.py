@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from features.columns.names import is_outcome
+from features.columns.spelling import plain_header
 from features.summary import listed
 from mil.data.headers import RADIOMICS, first_column
-from mil.data.names import check_spelling, plain_header
+from mil.data.names import check_spelling
 from mil.data.sheet import Sheet, read_sheet, with_decimal_points
 from mil.data.values import is_missing, read_number
 from mil.errors import CohortError
-from mil.radiomics.families import best_tool, is_outcome
+from mil.radiomics.families import best_tool
 
 OF_CASES = ("split", "site", "slide")  # columns of a table of cases, never features
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from features.columns.names import is_follow_up
 from features.recipe import OF_SLIDES, PARTS, VOLUME
-from mil.data.columns import is_follow_up
 
 IN_TABLE = " in the table"  # ends the name of a column that is called like one of the page's own
 

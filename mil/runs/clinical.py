@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from features.columns.names import is_follow_up
 from features.progress import Notify
 from features.summary import listed
 from mil.data.cohort import Cohort
-from mil.data.columns import is_follow_up, note_calendar, odd_cells
+from mil.data.columns import note_calendar, odd_cells
 from mil.data.encoding import (
     clinical_columns,
     describe_revealing,
