@@ -58,6 +58,15 @@ class ConvertOptions:
             "panel": "Files to import",
         },
     )
+    feature_columns: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Of a table: columns that are features although they look like outcomes, names or "
+            "numbers of rows; * stands for any letters.",
+            "panel": "Files to import",
+            "split": ",",
+        },
+    )
     slides: Path | None = field(
         default=None,
         metadata={
@@ -160,6 +169,8 @@ def show_conversion(result: "Conversion", kind: str) -> None:
     size = f", {result.n_tiles} tiles, {dims} features each" if result.n_done else ""
     existing = f"; {result.n_existing} were there already" if result.n_existing else ""
     say(f"{counted(result.n_done, 'slide')} converted{size}{existing}. {kind}: {result.out}")
+    if result.columns:
+        say(f"  Features are the columns {result.columns}.")
     for text, slides in result.notes.items():
         more = f" and {len(slides) - 1} more" if len(slides) > 1 else ""
         say(f"  {slides[0]}{more}: {text}")
@@ -202,6 +213,7 @@ def source_facts(options: ConvertOptions) -> "SourceFacts":
             unit=options.unit,
             encoder=options.encoder,
             patches=options.patches,
+            feature_columns=options.feature_columns,
         )
     if options.to and (facts != SourceFacts() or options.slides or options.layout != "auto"):
         raise UsageError(

@@ -2,16 +2,16 @@
 
 An npz file has the features (n, D) under one of their usual names and, under one of ``INDEX``, the bag that
 each row belongs to; without these it is one bag, of the file's name. A table has a column of ``INDEX``; every
-other column of numbers is a feature, but for those that are named as labels. The rows of a bag keep their
-order. They have no places, which the recipe states as ``region: no places``; the coordinates of such a bag
-only number its rows.
+other column is a feature, but for those of ``OUTCOMES``, which are left out; one that may be none is refused.
+The rows of a bag keep their order. They have no places, which the recipe states as ``region: no places``; the
+coordinates of such a bag only number its rows.
 """
 
-import csv
 import re
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.bags.bag import Bag
-from features.bags.foreign_readers import ALIASES, naming_errors
+from features.bags.feature_tables import read_features, read_header, read_table
+from features.bags.foreign_readers import ALIASES, SourceFacts, naming_errors
 from features.errors import BagError
 from features.files.checksum import fingerprint
 from features.recipe import NO_PLACES
@@ -46,18 +47,22 @@ def _is_one_bag(names: Collection[str]) -> bool:
     return len(arrays) == 1 and arrays <= {*ALIASES["features"], UNNAMED}
 
 
-def read_bare(path: Path, encoder: str | None = None) -> dict[str, Bag]:
+def read_bare(path: Path, facts: SourceFacts | None = None) -> dict[str, Bag]:
     """The bags of a file by their names: those of the file's index, numbers with the file's name before them.
 
     Args:
         path: an npz file or a table.
-        encoder: what made the features, if known.
+        facts: what the file does not say: what made the features, and which columns are features.
 
     Raises:
-        BagError: the file cannot be read, or its index does not go with its features.
+        BagError: the file cannot be read, its index does not go with its features, or a column may be none.
     """
+    facts = facts or SourceFacts()
     with naming_errors(path):
-        features, index = _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path)
+        if path.suffix.lower() == ".npz":
+            (features, index), columns = _read_npz(path), ""
+        else:
+            features, index, columns = _read_csv(path, facts)
     if features.ndim != 2 or index.shape != features.shape[:1] or not len(features):
         raise BagError(
             f"{path}: features {features.shape} and the bag index {index.shape} have different lengths. "
@@ -67,24 +72,25 @@ def read_bare(path: Path, encoder: str | None = None) -> dict[str, Bag]:
         raise BagError(
             f"{path}: its features are not all finite numbers. Correct or remove such rows."
         )
-    return dict(_bags(path, features.astype(np.float32), index, encoder or "unknown"))
+    recipe = {
+        "backbone": facts.encoder or "unknown",
+        "weights": "converted from features without places",
+        "precision": "fp32",
+        "region": NO_PLACES,
+        "layout": "bare",
+        **({"columns": columns} if columns else {}),
+    }
+    return dict(_bags(path, features.astype(np.float32), index, recipe))
 
 
 def _bags(
-    path: Path, features: NDArray[np.float32], index: NDArray[Any], encoder: str
+    path: Path, features: NDArray[np.float32], index: NDArray[Any], recipe: dict[str, Any]
 ) -> Iterator[tuple[str, Bag]]:
     values, bag_of = np.unique(index, return_inverse=True)
     for number, name in enumerate(_bag_names(path, values)):
         rows = features[bag_of == number]
         side = int(np.ceil(np.sqrt(len(rows))))
         places = np.arange(len(rows))
-        recipe = {
-            "backbone": encoder,
-            "weights": "converted from features without places",
-            "precision": "fp32",
-            "region": NO_PLACES,
-            "layout": "bare",
-        }
         bag = Bag(
             slide=name,
             features=rows,
@@ -124,15 +130,8 @@ def _names(path: Path) -> Sequence[str]:
             return [name.removesuffix(".npy") for name in archive.namelist()]
     if path.suffix.lower() == ".csv":
         with naming_errors(path):
-            return _read_header(path)[1]
+            return read_header(path)[1]
     return []
-
-
-def _read_header(path: Path) -> tuple[str, list[str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline(1 << 20)
-    delimiter = max(",;\t", key=first.count)
-    return delimiter, [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -151,18 +150,18 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         return values, np.asarray(arrays[index])
 
 
-def _read_csv(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    delimiter, header = _read_header(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file, delimiter=delimiter) if any(row)][1:]
-    lower = [name.lower() for name in header]
+def _read_csv(path: Path, facts: SourceFacts) -> tuple[NDArray[np.float64], NDArray[Any], str]:
+    """Features, the bag of each row, and the names of the columns of features."""
+    table = read_table(path)
+    lower = [name.lower() for name in table.header]
     at = next(lower.index(name) for name in INDEX if name in lower)
-    columns = [i for i, name in enumerate(lower) if i != at and name not in (*INDEX, *OUTCOMES, "")]
-    cells = [[row[i] for i in columns] for row in rows]
-    if delimiter != ",":  # as Excel writes numbers in most of Europe
-        cells = [[cell.replace(",", ".") for cell in row] for row in cells]
-    features = np.array([[float(cell) for cell in row] for row in cells])
-    names = [row[at].strip() for row in rows]
+    named = [any(fnmatchcase(name, one) for one in facts.feature_columns) for name in table.header]
+    others = {
+        i for i, name in enumerate(lower) if name in (*INDEX, *OUTCOMES, "") and not named[i]
+    } | {at}
+    names = table.cells(at)
+    _, bag_of = np.unique(names, return_inverse=True)
+    features, columns = read_features(table, others, facts, bag_of)
     if not all(NUMBER.fullmatch(name) for name in names):
-        return features, np.array(names)
-    return features, np.array([float(name.replace(",", ".")) for name in names])
+        return features, np.array(names), columns
+    return features, np.array([float(name.replace(",", ".")) for name in names]), columns

@@ -39,6 +39,7 @@ class Conversion(os.PathLike[str]):
         n_existing: files whose result existed already.
         n_tiles: of the converted files.
         dims: lengths of their feature vectors.
+        columns: of tables, the columns that were read as features.
         notes: remarks, each with the slides it is about.
         failures: why files were not converted.
     """
@@ -49,6 +50,7 @@ class Conversion(os.PathLike[str]):
     n_existing: int = 0
     n_tiles: int = 0
     dims: set[int] = field(default_factory=set)
+    columns: str = ""
     notes: dict[str, list[str]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
@@ -178,7 +180,7 @@ class _Importer:
             bags: Mapping[str, Bag | BagError | None] = {slide: None}
             try:
                 if self.layout == "auto" and path.is_file() and is_bare(path):
-                    bags = read_bare(path, self.facts.encoder)
+                    bags = read_bare(path, self.facts)
             except BagError as error:
                 bags = {slide: error}
             for name, bag in bags.items():
@@ -275,6 +277,7 @@ def _record(result: Conversion, slide: str, converted: _Converted | None) -> Non
     result.n_done += 1
     result.n_tiles += len(bag)
     result.dims.add(bag.dim)
+    result.columns = bag.recipe.get("columns", result.columns)
     for note in notes:
         result.notes.setdefault(note, []).append(slide)
 

@@ -1,7 +1,6 @@
 """Read the files of other tools, one function per layout."""
 
 import contextlib
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,18 +18,6 @@ from features.files.parse import parse_json
 
 UNITS = ("px", "um", "tile")
 SEEN = "sarcomil_seen"  # root attribute of HDF5 files written from bags
-NEVER_FEATURES = {
-    "",
-    "index",
-    "id",
-    "tile",
-    "tile_id",
-    "slide",
-    "slide_id",
-    "case",
-    "label",
-    "class",
-}
 ALIASES = {
     "features": ("features", "feats", "embeddings", "x"),
     "coords": ("coords", "coordinates", "xy"),
@@ -53,6 +40,8 @@ class SourceFacts:
         unit: of the coordinates: ``px`` of level 0, ``um``, or ``tile``, pixels of the tiles' scale.
         encoder: the network that made the features.
         patches: CLAM's or TRIDENT's file of coordinates, or the folder with one per slide.
+        feature_columns: of a table, patterns of columns that are features although their names or values
+            look like something else, with ``*`` and ``?``.
 
     Raises:
         BagError: a length is not positive, or the unit is unknown.
@@ -67,6 +56,7 @@ class SourceFacts:
     unit: str | None = None
     encoder: str | None = None
     patches: Path | None = None
+    feature_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("slide_mpp", "slide_size", "tile_px", "target_mpp", "tile_l0"):
@@ -248,31 +238,10 @@ def read_npz(path: Path, facts: SourceFacts) -> ForeignBag:
     """An npz file: features and coords under one of their usual names."""
     with np.load(path, allow_pickle=False) as arrays:
         features, coords = (
-            arrays[_match_column(path, arrays.files, meaning)] for meaning in ("features", "coords")
+            arrays[match_column(path, arrays.files, meaning)] for meaning in ("features", "coords")
         )
         tile_px = int(arrays["tile_px"]) if "tile_px" in arrays.files else None
     return ForeignBag(features=features, coords=coords, unit=facts.unit or "px", tile_px=tile_px)
-
-
-def read_csv(path: Path, facts: SourceFacts) -> ForeignBag:
-    """A table with columns x and y; every other column is a feature."""
-    delimiter, header = read_csv_header(path)
-    metadata = sorted({name.lower() for name in header} & NEVER_FEATURES)
-    if metadata:
-        raise BagError(
-            f"{path}: column {metadata[0]!r} is no feature. Keep x, y and the features only."
-        )
-    rows = path.read_text(encoding="utf-8-sig").splitlines()[1:]
-    if not any(map(str.strip, rows)):
-        raise BagError(f"{path}: the slide has no tiles. There is nothing to learn from it.")
-    if delimiter != ",":  # as Excel writes numbers in most of Europe
-        rows = [row.replace(",", ".") for row in rows]
-    table = np.loadtxt(rows, delimiter=delimiter, ndmin=2, comments=None, quotechar='"')
-    if table.shape[1] != len(header):
-        raise BagError(f"{path}: {len(header)} columns in the header, {table.shape[1]} below it.")
-    xy = [header.index(_match_column(path, header, meaning)) for meaning in ("x", "y")]
-    features = np.delete(table, xy, axis=1)
-    return ForeignBag(features=features, coords=table[:, xy], unit=facts.unit or "px")
 
 
 @contextlib.contextmanager
@@ -369,7 +338,7 @@ def _read_tensor(path: Path) -> NDArray[Any]:
     return values
 
 
-def _match_column(path: Path, names: Sequence[str], meaning: str) -> str:
+def match_column(path: Path, names: Sequence[str], meaning: str) -> str:
     """The only one of the names that stands for features, coords, x or y."""
     matches = [name for name in names if name.lower() in ALIASES[meaning]]
     if len(matches) != 1:
@@ -379,17 +348,3 @@ def _match_column(path: Path, names: Sequence[str], meaning: str) -> str:
             f"them {ALIASES[meaning][0]}{alone if meaning == 'coords' and path.suffix == '.npz' else ''}."
         )
     return matches[0]
-
-
-def read_csv_header(path: Path) -> tuple[str, list[str]]:
-    """Delimiter and header of a table with x and y."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline(1 << 20)
-    except UnicodeDecodeError as error:
-        raise BagError(f"{path}: not a text table. Save it as CSV UTF-8.") from error
-    delimiter = max(",;\t", key=first.count)
-    header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
-    for meaning in ("x", "y"):
-        _match_column(path, header, meaning)
-    return delimiter, header

@@ -13,14 +13,13 @@ from pathlib import Path
 import h5py
 
 from features.bags.bag import FORMAT, Bag
+from features.bags.feature_tables import read_csv, read_csv_header
 from features.bags.foreign_readers import (
     ForeignBag,
     SourceFacts,
     naming_errors,
     read_attributes,
     read_clam,
-    read_csv,
-    read_csv_header,
     read_npz,
     read_slideflow,
     read_stamp,

@@ -37,3 +37,18 @@ FOLLOW_UP = re.compile(
     # Japanese, Chinese, Korean
     r"|.*(予後|転帰|生存|死亡|再発|追跡|最終確認|随访|隨訪|转归|预后|复发|進展|进展|结局|생존|사망|재발|추적|예후).*"
 )
+# Headers under which yes, or 1, says that the event did not happen.
+_FREE = "disease|event|relapse|recurrence|progression|metastas[ei]s|tumou?r|krankheits|rezidiv|ereignis|tumor"
+NO_EVENT_HEADER = re.compile(
+    rf"(?:is|still|patient|status)?(?:alive|living|lives|survived|survivor|survival|censor(?:ed|ing)?|cens|ned"
+    rf"|(?:{_FREE})free|(?:{_FREE})frei|free|remission|lebt(?:noch)?|lebend|amleben|leben|uberlebt|uberleben"
+    "|zensiert|vivante?|envie|survie|survecu|censure|viv[oa]|vivos|sobrevive|sobrevivio|sobrevida|supervivencia"
+    "|supervivio|vivente|invita|sopravvissut[oa]|sopravvivenza|levend|inleven|leeft|overleefd|levande|lever|ilive"
+    "|zyje|жив|生存|存活|생존)(?:status|yn|flag|indicator)?"
+)
+# Headers of registries, some of which write 1 for alive (NCDB, SEER) and some 1 for dead.
+VITAL_HEADER = re.compile(
+    "(?:puf)?(?:patient)?(?:vital|lebens|overlevings)(?:e|er)?status(?:recode)?.*|(?:estado|stato|statut|status)vital(?:e)?"
+    "|statoinvita|lifestatus|survivalstatus|survstatus|(?:dead|death)?alive(?:dead|death)|(?:dead|death)(?:or)?alive"
+    "|aliveordead|生死|生存状态|生存状態|転帰"
+)

@@ -16,8 +16,8 @@ ID_NAMES = re.compile(r".*(_|\s|-)(id|ids|uuid|barcode|mrn|accession)", re.IGNOR
 # In English, German, French, Spanish, Italian, Portuguese, Dutch, the languages of Scandinavia, Polish.
 OUTCOME = re.compile(
     "(?:true|known|final|gold|reference|ground|case|bag|slide|patient|instance|tile|primary|original|overall"
-    "|histologic(?:al)?|pathologic(?:al)?|who|fnclcc|tumou?r|clinical|treatment|therapy|binary|y)?"
-    "(?:labels?|class(?:es)?|outcomes?|targets?|diagnos(?:is|es|e|i|tico|tic)|dx|subtypes?|subtipos?|sottotipo"
+    "|histologic(?:al)?|pathologic(?:al)?|who|fnclcc|tumou?r|clinical|treatment|therapy|binary)?"
+    "(?:labels?|class(?:es|ification)?|outcomes?|targets?|diagnos(?:is|es|e|i|tico|tic)|dx|subtypes?|subtipos?|sottotipo"
     "|types?|typ|entit(?:y|aet|at)|histolog(?:y|ie|ia|ical|ic)(?:type|subtype)?|histotypes?|status|respon(?:se|der|ders)"
     "|grad(?:e|es|ing|o|us)?|graad|stopien|malign(?:ancy|itat|itaet|ite|idad|ita)|survival|truth|gt"
     "|et(?:i)?quet(?:te|a)|etichetta|etykieta|klasse|clase|classe|stage|stadium|stadio|estadio|stade"

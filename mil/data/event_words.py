@@ -1,4 +1,4 @@
-"""Words that say whether an event happened, and headers under which yes says that it did not.
+"""Words that say whether an event happened.
 
 All are compared in small letters, without accents, and with blanks for whatever stands between words. What
 means one thing for overall and another for disease-specific survival, as DOC or AWD, is none of them.
@@ -51,21 +51,6 @@ NO_EVENTS = (
     "生存", "生存中", "無再発", "打切り", "打ち切り", "存活", "未复发", "未進展", "未进展", "失访", "删失",
     "无复发", "생존", "무재발",
 )  # fmt: skip
-# Headers under which yes, or 1, says that the event did not happen.
-_FREE = "disease|event|relapse|recurrence|progression|metastas[ei]s|tumou?r|krankheits|rezidiv|ereignis|tumor"
-NO_EVENT_HEADER = re.compile(
-    rf"(?:is|still|patient|status)?(?:alive|living|lives|survived|survivor|survival|censor(?:ed|ing)?|cens|ned"
-    rf"|(?:{_FREE})free|(?:{_FREE})frei|free|remission|lebt(?:noch)?|lebend|amleben|leben|uberlebt|uberleben"
-    "|zensiert|vivante?|envie|survie|survecu|censure|viv[oa]|vivos|sobrevive|sobrevivio|sobrevida|supervivencia"
-    "|supervivio|vivente|invita|sopravvissut[oa]|sopravvivenza|levend|inleven|leeft|overleefd|levande|lever|ilive"
-    "|zyje|жив|生存|存活|생존)(?:status|yn|flag|indicator)?"
-)
-# Headers of registries, some of which write 1 for alive (NCDB, SEER) and some 1 for dead.
-VITAL_HEADER = re.compile(
-    "(?:puf)?(?:patient)?(?:vital|lebens|overlevings)(?:e|er)?status(?:recode)?.*|(?:estado|stato|statut|status)vital(?:e)?"
-    "|statoinvita|lifestatus|survivalstatus|survstatus|(?:dead|death)?alive(?:dead|death)|(?:dead|death)(?:or)?alive"
-    "|aliveordead|生死|生存状态|生存状態|転帰"
-)
 
 
 def fold_words(text: str) -> str:

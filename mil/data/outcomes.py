@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from features.columns.follow_up_words import NO_EVENT_HEADER, VITAL_HEADER
 from mil.data.case import Case, Row
-from mil.data.event_words import EVENT_WORDS, NO_EVENT_HEADER, VITAL_HEADER, fold_words
+from mil.data.event_words import EVENT_WORDS, fold_words
 from mil.data.names import find_column
 from mil.data.values import FALSE_WORDS, TRUE_WORDS, doubtful_word, read_number, without_missing
 from mil.errors import CohortError

@@ -99,7 +99,7 @@ def test_what_cannot_be_bags_fails_by_name_and_stops_no_other(tmp_path, arrays, 
 
 
 def test_a_damaged_table_fails_by_name(tmp_path):
-    with pytest.raises(BagError, match=r"f\.csv: cannot be read"):
+    with pytest.raises(BagError, match=r"f\.csv: column 'f0' holds 'x' on line 3"):
         read_bare(table(tmp_path, ("bag", "f0"), [(1, 2.0), (2, "x")]))
 
 

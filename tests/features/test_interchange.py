@@ -490,11 +490,21 @@ def test_tables_of_other_countries(tmp_path, delimiter):
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        ("x,y,tile_id,a", [[0, 0, 1, 2]], "'tile_id' is no feature"),
-        (",x,y,a", [[0, 0, 1, 2]], "'' is no feature"),
-        ("x,y,a", [[0, 0, "red"]], "red"),
+        (
+            "x,y,tile_id,a",
+            [[0, 0, 1, 2]],
+            r"column 'tile_id' \(a name or number of rows\) is no feature\. Remove it",
+        ),
+        (",x,y,a", [[0, 0, 1, 2]], r"column '' \(without a name\) is no feature"),
+        ("x,y,a", [[0, 0, "red"]], "column 'a' holds 'red' on line 2"),
+        ("x,y,a", [["left", 0, 1]], "column 'x' holds 'left' on line 2"),
+        ("x,y,a", [[0, 0, 1], [0, 0]], r"3 columns in the header, 2 below it, on line 3\."),
         ("x,y,a", [[0, 0, 1, 2]], "3 columns in the header, 4 below"),
-        ("x,y,a", [[0, 0, ""]], "cannot be read"),
+        (
+            "x,y,a",
+            [[0, 0, 1], [0, 0, ""]],
+            "column 'a' is empty on line 3, where a feature has a number",
+        ),
         ("x,y,a", [[0, 0, "nan"]], "not finite"),
         ("x,y", [[0, 0]], "no tiles"),
         ("x,x_l0,y,a", [[0, 0, 0, 1]], "2 of"),

@@ -1,0 +1,126 @@
+"""Columns of a table of features that are none are refused, by their names and by their values."""
+
+import numpy as np
+import pytest
+
+from features.bags.bag import read_bag
+from features.bags.convert import convert
+from features.bags.foreign_readers import SourceFacts
+from features.columns.features import doubtful_columns, name_columns, numbered_columns
+
+RNG = np.random.default_rng(3)
+BAGS = np.repeat(["p", "q", "r", "s"], [6, 4, 5, 5])
+VALUES = RNG.normal(size=(20, 3))
+HAND_MADE = ("area", "perimeter", "Texture_Contrast_3_45", "tumour_area_mm2", "gradient_y", "mode")
+
+
+def write_table(path, columns, index="bag"):
+    rows = [",".join([index, *columns])]
+    cells = [BAGS, *columns.values()]
+    rows += [",".join(map(str, row)) for row in zip(*cells, strict=True)]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def hand_made(**columns):
+    return {f"{name}": VALUES[:, i % 3] + i for i, name in enumerate(HAND_MADE)} | columns
+
+
+@pytest.mark.parametrize("name", [
+    "Outcome", "vital_status", "OS.time", "DaysToDeath", "Diagnose", "subtipo", "WHO grade", "grado",
+    "dx_code", "Therapieansprechen_status", "label_binary", "y_bag", "isMalignant", "TUMOR", "keytile", "Rezidiv",
+    "ned", "event_5y", "alive", "Subject", "PatientNumber", "Age_at_diagnosis", "Geschlecht", "hospital_code",
+    "scanner", "cv_fold", "is_valid", "trainOrTest", "kohorte", "subset", "tile_no", "patch_idx", "nr",
+    "uuid", "block_id", "x_um", "Centroid Y", "coords_x", "étiquette", "Entität", "prediction", "lebt", "生存",
+])  # fmt: skip
+def test_a_column_is_no_feature_by_its_name(name):
+    assert list(doubtful_columns([*HAND_MADE, name])) == [name]
+    assert list(doubtful_columns([name, *HAND_MADE], trusted=[f"{name[:3]}*"])) == []
+
+
+@pytest.mark.parametrize("stem", ["f", "feat_", "X", "PC", "dim-", "data_", "v", "layer4.", ""])
+def test_numbered_columns_are_features_whatever_stands_before_the_number(stem):
+    names = [f"{stem}{i}" for i in range(4, 12)]
+    assert doubtful_columns(names) == {}
+    assert numbered_columns(names) == {*names}
+    assert doubtful_columns([*names, "sarcomatoid"]) == {
+        "sarcomatoid": "not numbered as the others are"
+    }
+
+
+@pytest.mark.parametrize("stem", ["y", "label_", "outcome", "fold_", "OS_", "patient", "grade"])
+def test_numbered_outcomes_are_none(stem):
+    names = [f"{stem}{i}" for i in range(1, 5)]
+    assert [*doubtful_columns(names)] == names
+
+
+def test_values_show_what_a_column_is():
+    numbers = {bag: number for number, bag in enumerate("pqrs")}
+    bag_of = np.array([numbers[bag] for bag in BAGS])
+    columns = {
+        "ddlps": bag_of % 2,
+        "thickness": bag_of**2,
+        "a": np.arange(20) + 7,
+        "b": np.concatenate([np.arange((bag_of == bag).sum()) for bag in range(4)]),
+        "blank": np.zeros(20),
+        "sparse": (bag_of == 2) * 1.0,
+        "varying": VALUES[:, 0],
+    }
+    doubtful = doubtful_columns([*columns], np.stack([*columns.values()], axis=1), bag_of)
+    assert doubtful == {
+        "ddlps": "the same in all rows of a bag",
+        "thickness": "the same in all rows of a bag",
+        "a": "a count of the rows",
+        "b": "a count of the rows",
+    }
+    shuffled = RNG.permutation(20)
+    shuffled_columns = np.stack([*columns.values()], axis=1)[shuffled]
+    again = doubtful_columns([*columns], shuffled_columns, bag_of[shuffled])
+    assert [*again] == ["ddlps", "thickness"]
+
+
+def test_a_table_with_a_column_of_the_outcome_is_refused_and_features_are_named(tmp_path):
+    of_bags = np.isin(BAGS, ["p", "r"]).astype(int)
+    table = write_table(tmp_path / "t.csv", hand_made(response=of_bags, necrosis=of_bags))
+    [failure] = convert(table, tmp_path / "store").failures
+    assert failure == (
+        f"{table}: column 'response' (an outcome, by its name) is no feature. Remove it, or name it in "
+        "feature_columns if it is one."
+    )
+    facts = SourceFacts(feature_columns=("resp*",))
+    [failure] = convert(table, tmp_path / "store", facts=facts).failures
+    assert "column 'necrosis' (the same in all rows of a bag) is no feature" in failure
+    assert not list((tmp_path / "store").glob("*.h5"))
+    facts = SourceFacts(feature_columns=("response", "necrosis"))
+    result = convert(table, tmp_path / "store", facts=facts)
+    assert (result.n_done, result.dims) == (4, {8})
+    assert result.columns == ", ".join([*HAND_MADE, "response", "necrosis"])
+    assert read_bag(tmp_path / "store" / "q.h5").recipe["columns"] == result.columns
+
+
+def test_columns_with_places_are_judged_likewise(tmp_path):
+    facts = SourceFacts(slide_mpp=(0.5, 0.5), tile_px=64, target_mpp=0.5)
+    header = "x,y,mean_hue,Diagnosis,Follow-up"
+    (tmp_path / "a.csv").write_text(f"{header}\n0,0,.5,1,30\n64,0,.25,1,30\n")
+    [failure] = convert(tmp_path / "a.csv", tmp_path / "store", facts=facts).failures
+    assert (
+        "columns 'Diagnosis' (an outcome, by its name), 'Follow-up' (an outcome, by its name) are no "
+        "features. Remove them, or name those that are in feature_columns."
+    ) in failure
+
+
+def test_tables_whose_columns_have_another_order_are_not_put_together(tmp_path):
+    for name, header in (("a", "x,y,hue,size"), ("b", "x,y,size,hue")):
+        (tmp_path / f"{name}.csv").write_text(f"{header}\n0,0,.5,1\n64,0,.25,2\n")
+    facts = SourceFacts(slide_mpp=(0.5, 0.5), tile_px=64, target_mpp=0.5)
+    result = convert(tmp_path, tmp_path / "store", facts=facts)
+    assert result.n_done == 1
+    assert "its recipe differs from bag a of the store (columns)" in result.failures[0]
+
+
+def test_long_lists_of_columns_are_short():
+    names = [f"f{i}" for i in range(9, 1030)]
+    assert name_columns([*names, "area", "g1", "g2", "g4"]) == "f9 to f1029, area, g1, g2, g4"
+    text = name_columns([f"{i}th_{'long' * 5}" for i in range(500)])
+    assert len(text) < 1600
+    assert text.endswith("499th_longlonglonglonglong (500 columns)")
