@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
+from features.columns.spelling import plain_header, without_accents
 from features.summary import listed
 from mil.data.case import Row
-from mil.data.names import identity_of, patient_of, plain_header, without_accents
+from mil.data.names import identity_of, patient_of
 from mil.data.values import without_missing
 from mil.errors import CohortError
 

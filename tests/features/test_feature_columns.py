@@ -28,10 +28,12 @@ def hand_made(**columns):
 
 @pytest.mark.parametrize("name", [
     "Outcome", "vital_status", "OS.time", "DaysToDeath", "Diagnose", "subtipo", "WHO grade", "grado",
-    "dx_code", "Therapieansprechen_status", "label_binary", "y_bag", "isMalignant", "TUMOR", "keytile", "Rezidiv",
-    "ned", "event_5y", "alive", "Subject", "PatientNumber", "Age_at_diagnosis", "Geschlecht", "hospital_code",
+    "dx_code", "Therapieansprechen_status", "label_binary", "y_bag", "isMalignant", "TUMOR", "keytile",
+    "Rezidiv", "ned", "event_5y", "alive", "Subject", "PatientNumber", "Age_at_diagnosis", "Geschlecht",
+    "hospital_code",
     "scanner", "cv_fold", "is_valid", "trainOrTest", "kohorte", "subset", "tile_no", "patch_idx", "nr",
-    "uuid", "block_id", "x_um", "Centroid Y", "coords_x", "étiquette", "Entität", "prediction", "lebt", "生存",
+    "uuid", "block_id", "x_um", "Centroid Y", "coords_x", "étiquette", "Entität", "prediction",
+    "lebt", "生存",
 ])  # fmt: skip
 def test_a_column_is_no_feature_by_its_name(name):
     assert list(doubtful_columns([*HAND_MADE, name])) == [name]
