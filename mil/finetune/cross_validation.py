@@ -19,6 +19,7 @@ from mil.finetune.per_fold import cross_validate_per_fold, open_tuning, tuned_fo
 from mil.finetune.run import slide_facts, stop_facts
 from mil.finetune.tiles import LabelledSlide
 from mil.learning.crossval import fit_anew
+from mil.learning.head_weights import check_start_model
 from mil.learning.reserved import check_reserved_inputs
 from mil.runs.cases import cohort_as_tested
 from mil.runs.clinical import clinical_facts
@@ -94,6 +95,8 @@ class TunedCases:
                 f"combine={plan.combine} does not work where each fold fine-tunes its backbone. Leave one of "
                 "them out."
             )
+        if plan.fit.head_weights:
+            check_start_model(plan.fit.head_weights, plan.models)
         labelled = self.task.label_rows(self.rows, self.table.name)
         cases = sorted({row.case: row for row in labelled}.values(), key=lambda row: row.case)
         names, labels = [row.case for row in cases], [row.label for row in cases]

@@ -111,7 +111,11 @@ def _fit_seeds(
     with torch.random.fork_rng(devices=[]), one_thread():
         fits: list[Fit] = []
         for number, member_seed in enumerate(derive_seeds(seed, n_fits)):
-            begin = partial(start_from, start=start, number=number) if start else None
+            begin = (
+                partial(start_from, start=start, number=number, outputs=objective.outputs)
+                if start
+                else None
+            )
             like = fits[0].head if fits else None
             fits.append(_begin_fit(model, shape, objective, member_seed, begin, like))
         histories = _train_fits(fits, objective, settings, seed)

@@ -43,6 +43,7 @@ def gather(run: Run, *, progress: Progress | None = None) -> Report[Any, Any, An
         *filter(None, [describe_runs(run, cohort)]),
         *note_declared(cohort.cases),
         *_head_warnings(run),
+        *run.start_notes,
     ]
     return Report(
         page=page,

@@ -15,9 +15,9 @@ from mil.evaluation.judge import Comparison, Evaluation, compare, evaluate
 from mil.evaluation.predictions import Predictions, concat, write_predictions
 from mil.heads.registry import check_chunks, check_names, eclipsed_heads
 from mil.learning.combined import Combination, combine
-from mil.learning.crossval import cross_validate, fit_cases
+from mil.learning.crossval import check_inputs, check_start, cross_validate, fit_cases
 from mil.learning.fitted import FittedModel, load_model, save_model
-from mil.learning.head_weights import check_head_weights
+from mil.learning.head_weights import check_head_weights, note_start
 from mil.learning.reserved import check_reserved
 from mil.likeness.reference import SlideReference, save_reference
 from mil.runs import files
@@ -213,19 +213,28 @@ class StoredCases:
         return cohort_settings(self.cohort, out)
 
     def split(self, plan: Plan, notify: Notify) -> tuple[Fold, ...]:
-        """Folds of the cases; notifies first of what is left out and what looks alike."""
+        """Folds of the cases; notifies first of what is left out and what looks alike.
+
+        Raises:
+            CohortError, LeakageError, FitError: what a cross-validation refuses, before anything is written.
+        """
         cohort = self.cohort
         if plan.combine:
             cohort.task.check_combinable(cohort.classes)
         notify_cohort(cohort, notify)
         sites = [case.site for case in cohort.cases]
-        return draw_folds(cohort.task, cohort.names, cohort.labels, sites, plan.split, notify)
+        folds = draw_folds(cohort.task, cohort.names, cohort.labels, sites, plan.split, notify)
+        check_inputs(cohort, folds, plan.models, plan.fit)
+        if plan.combine:
+            check_start(cohort, folds, [plan.combine], plan.fit.head_weights)
+        return folds
 
     def facts(self, plan: Plan, out: Path, notify: Notify) -> dict[str, Any]:
         """Outcomes, bags and clinical values, which all decide whether an interrupted run goes on."""
         del out
         columns = clinical_facts(self.cohort, plan.readers, plan.fit.clinical, notify)
-        return cohort_facts(self.cohort) | columns
+        start = start_facts(self.cohort, plan.fit.head_weights, notify)
+        return cohort_facts(self.cohort) | columns | start
 
     def predict(
         self, run: Run, plan: Plan, folds: Sequence[Fold], computing: Computing
@@ -276,6 +285,7 @@ def train_on_all(
     check_reserved(cohort, fit.head_weights)
     notify_cohort(cohort, notify)
     facts = cohort_facts(cohort) | clinical_facts(cohort, [model], fit.clinical, notify)
+    facts |= start_facts(cohort, fit.head_weights, notify)
     settings = folder.settings or {
         **cohort_settings(cohort, folder.path),
         **asdict(fit),
@@ -342,6 +352,14 @@ def notify_cohort(cohort: Cohort, notify: Notify) -> None:
             f"The backbone's weights, {cohort.unknown_weights}, do not say which cases they have seen. If "
             "they were trained on cases of this table, the results are worthless."
         )
+
+
+def start_facts(cohort: Cohort, head_weights: str, notify: Notify) -> dict[str, object]:
+    """What run.json says of weights that a head starts from; notifies of what does not suit these cases."""
+    notes = note_start(head_weights, cohort.classes, cohort.recipe)
+    for note in notes:
+        notify(note)
+    return {"start_notes": notes} if notes else {}
 
 
 def cohort_facts(cohort: Cohort) -> dict[str, object]:

@@ -117,6 +117,11 @@ class RunFacts:
         return bags
 
     @property
+    def start_notes(self) -> tuple[str, ...]:
+        """What does not suit the cases in the weights that its heads started from."""
+        return tuple(self.info.get("start_notes", ()))
+
+    @property
     def tissue_bags(self) -> Mapping[str, str]:
         """The fingerprint of each slide's bag of tissue, of a run that segmented in each fold."""
         bags: Mapping[str, str] = self.info.get("tissue_bags", {})

@@ -16,6 +16,7 @@ from features.bags.store import lock_file
 from features.errors import BagError
 from mil.errors import RunError
 from mil.runs.files import (
+    FOLDS,
     FORMAT,
     FORMAT_VERSION,
     LOCK,
@@ -74,6 +75,8 @@ def start_run(
 ) -> Run:
     """Open a run folder for writing; an interrupted run of the same settings, data and versions goes on.
 
+    A run that was begun with others and has computed nothing is begun anew.
+
     Until ``finish_run``, or the end of this process, no other process can open it for writing.
 
     Args:
@@ -85,8 +88,8 @@ def start_run(
         overwrite: replace a run instead of refusing.
 
     Raises:
-        RunError: the folder holds a finished run, a run of other settings, data or versions, or other files,
-            another process writes it, or the file system has no locks.
+        RunError: the folder holds a finished run, results of other settings, data or versions, or other
+            files, another process writes it, or the file system has no locks.
     """
     if path.is_file() or (path.is_dir() and _is_foreign(path)):
         raise RunError(f"{path} exists and is not a run folder. Choose another folder.")
@@ -117,7 +120,7 @@ def _write_start(
             and all(existing.info.get(name) == fact for name, fact in data.items())
             and all(existing.versions.get(name) == versions()[name] for name in DECIDING)
         )
-        if (existing.complete or not same) and not overwrite:
+        if (existing.complete or (not same and _holds_work(path))) and not overwrite:
             other = f"a run with other settings or data, or by another {' or '.join(DECIDING)}"
             content = "a finished run" if existing.complete else other
             raise RunError(f"{path} holds {content}. Choose another folder, or set overwrite.")
@@ -205,6 +208,13 @@ def _is_foreign(path: Path) -> bool:
     """Whether a folder holds files, but no run."""
     names = {p.name for p in path.iterdir() if not _is_temporary(p)}
     return bool(names - {LOCK}) and not (path / RUN).is_file()
+
+
+def _holds_work(path: Path) -> bool:
+    """Whether a run that has begun has computed anything, so that it may not be begun anew unasked."""
+    begun = {RUN, FOLDS, LOCK}
+    files = (file for file in path.rglob("*") if file.is_file() and not _is_temporary(file))
+    return any(file.relative_to(path).as_posix() not in begun for file in files)
 
 
 def _is_temporary(path: Path) -> bool:

@@ -11,7 +11,8 @@ from mil.data.splits import split_cases
 from mil.errors import FitError, LeakageError
 from mil.heads.ensemble import members_of
 from mil.learning.crossval import cross_validate
-from mil.learning.fitted import load_model
+from mil.learning.fitted import load_model, predict
+from mil.learning.head_weights import note_start
 from mil.learning.training import fit_model
 from mil.runs.external import check_unseen
 from mil.settings import FitSettings, SplitSettings
@@ -73,6 +74,73 @@ def test_another_number_of_classes_begins_with_a_new_classifier(start):
     ours, theirs = members_of(fitted.head)[1], members_of(load_model(start).head)[1]
     assert torch.allclose(ours.embed[0].weight, theirs.embed[0].weight, atol=1e-6)
     assert ours.classify.weight.shape == (3, 8)
+
+
+def probabilities(fitted, study):
+    return {case.name: predict(fitted, bag) for case in study.cases for bag in case.bags}
+
+
+NO_STEP = {"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0}
+
+
+@pytest.mark.parametrize(
+    "model", ["abmil", "clam-mb", "clam-sb", "dsmil", "additive-abmil", "transmil", "dtfd", "max"]
+)
+def test_answers_are_taken_over_by_the_names_of_classes_whatever_their_order(tmp_path, model):
+    """The same cases with the same classes in another order: the start answers as it did."""
+    study = cohort("old", "ABC")
+    first = fit_model(model, study.cases, [], study.classes, SETTINGS, seed=1)
+    first.save(tmp_path / "start.safetensors")
+    again = fit(
+        study.cases,
+        model,
+        ("C", "A", "B"),
+        head_weights=str(tmp_path / "start.safetensors"),
+        **NO_STEP,
+    )
+    before, after = probabilities(first, study), probabilities(again, study)
+    for case, answer in before.items():
+        for name, value in answer.items():
+            assert after[case][name] == pytest.approx(value, abs=1e-4), (case, name)
+
+
+@pytest.mark.parametrize(("classes", "rows"), [("BD", {0: 1}), ("XY", {}), ("ZAB", {1: 0, 2: 1})])
+def test_a_class_that_the_start_does_not_know_begins_anew(start, classes, rows):
+    new = cohort("new", classes, seed=9)
+    fitted = fit(new.cases, classes=tuple(classes), head_weights=str(start), **NO_STEP)
+    fresh = fit(new.cases, classes=tuple(classes), **NO_STEP)
+    for ours, theirs, begun in zip(
+        *(members_of(of) for of in (fitted.head, load_model(start).head, fresh.head)), strict=True
+    ):
+        for place in range(len(classes)):
+            expected = theirs if place in rows else begun
+            row = rows.get(place, place)
+            for weights, of in ((ours.classify.weight, expected.classify.weight),
+                                (ours.classify.bias, expected.classify.bias)):  # fmt: skip
+                assert torch.allclose(weights[place], of[row], atol=1e-6), place
+        assert torch.allclose(ours.embed[0].weight, theirs.embed[0].weight, atol=1e-6)
+
+
+def test_names_of_one_spelling_are_one_class(start):
+    assert note_start(str(start), ("a", " B"), RECIPE) == []
+    assert note_start(str(start), ("A", "B"), RECIPE) == []
+    assert note_start("", ("C", "D"), RECIPE) == []
+
+
+def test_what_begins_anew_and_bags_of_another_scale_are_remarked_on(start):
+    [partly] = note_start(str(start), ("B", "C", "D"), RECIPE)
+    assert partly == (
+        "head_weights: its model answers A, B. What it learnt of B is taken over by name; the rest "
+        "(C, D) begins anew."
+    )
+    [none] = note_start(str(start), ("lms", "ss"), RECIPE)
+    assert (
+        "answers A, B, none of which is an outcome of this table. Its last layer begins anew"
+        in none
+    )
+    [scale] = note_start(str(start), ("A", "B"), RECIPE | {"mpp": 0.7, "tile": 300})
+    mpp, tile = (RECIPE.get(key, "unknown") for key in ("mpp", "tile"))
+    assert f"made otherwise (mpp {mpp}, here 0.7; tile {tile}, here 300)" in scale
 
 
 def test_the_model_has_seen_what_its_start_has_seen(start, tmp_path):

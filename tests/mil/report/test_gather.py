@@ -53,6 +53,11 @@ def change_table(run, old, new):
     path.write_text(path.read_text().replace(old, new))
 
 
+def test_what_did_not_suit_in_weights_to_start_from_stands_before_the_numbers(run):
+    notes = ["head_weights: its model answers Q, none of which is an outcome of this table."]
+    assert notes[0] in gather(update_run(run, start_notes=notes)).facts.warnings
+
+
 def test_numbers_are_those_of_the_predictions(run):
     report = gather(run)
     table = pd.read_csv(run.path / "predictions.csv")

@@ -125,7 +125,7 @@ def test_interrupted_run_goes_on_also_where_it_might_be_replaced(path):
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"models": ["abmil", "mean"]}, {"epochs": 3}])
 def test_interrupted_run_with_other_settings_is_refused(path, changes):
-    start(path)
+    with_model(start(path))
     with pytest.raises(RunError, match="holds a run with other settings"):
         start(path, **changes)
 
@@ -134,7 +134,7 @@ def test_interrupted_run_with_other_settings_is_refused(path, changes):
     "changes", [{"labels": {"a": "y"}}, {"bags": {"s": "made again"}}, {"classes": ("x", "z")}]
 )
 def test_interrupted_run_on_other_data_is_refused(path, changes):
-    start(path)
+    with_model(start(path))
     with pytest.raises(RunError, match="other settings or data"):
         start(path, data=DATA | changes)
 
@@ -155,8 +155,24 @@ def test_interrupted_run_by_another_library_that_decides_nothing_goes_on(path):
     assert model.exists()
 
 
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"data": DATA | {"labels": {"a": "y"}}}])
+def test_a_run_that_has_computed_nothing_is_begun_anew_with_other_settings(path, changes):
+    run = start(path)
+    (path / "folds.json").write_text("{}")
+    (path / "models").mkdir()
+    (path / "models" / ".abmil.tmp").write_text("half")
+    again = start(path, **changes)
+    assert again.info["started"] >= run.info["started"]
+    assert again.settings.stored.get("seed") == changes.get("seed", 0)
+    assert not (path / "folds.json").exists()
+    (path / "folds" / "r0f0").mkdir(parents=True)
+    (path / "folds" / "r0f0" / "card.json").write_text("{}")
+    with pytest.raises(RunError, match="holds a run with other settings"):
+        start(path, seed=2)
+
+
 def test_interrupted_run_of_another_command_is_refused(path):
-    start(path)
+    with_model(start(path))
     with pytest.raises(RunError, match="other settings"):
         start(path, command="train")
 
