@@ -44,6 +44,7 @@ CLAIMS = (
     Claim("docs/judging.md", "coverage of intervals, errors of tests", "intervals"),
     Claim("docs/survival-and-grade.md", "comparing risks", "survival_comparison"),
     Claim("docs/survival-and-grade.md", "intervals of grades", "grade_intervals"),
+    Claim("docs/survival-and-grade.md", "facts are not taken for follow-up", "telling"),
     Claim("docs/explaining.md", "maps find planted tiles", "localisation --folder {folder}"),
     Claim(
         "docs/finding-tumour.md", "Dice of the segmenters", "segmentation --folder {folder} --unet"
