@@ -1,6 +1,7 @@
 """Columns of a table that are no facts beside the outcome: names, row numbers, the outcome itself."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +13,17 @@ from features.columns.spelling import plain_header
 from features.summary import listed
 from mil.data.case import Case, Row
 from mil.data.following import ENOUGH, parts_times, ranks_with, tells_event
+from mil.data.names import spelt_alike
 from mil.data.outcomes import EVENT
 from mil.data.spoilt import code_among
-from mil.data.values import read_number, read_numbers, without_missing
+from mil.data.values import Numbers, read_number, read_numbers, without_missing
 
 SENTINELS = frozenset((-1, -9, -99, -999, -9999, 88, 99, 777, 888, 999, 8888, 9999, 99999))
+MOST_CATEGORIES = 20  # of a column of words; more are names or remarks
+OLDEST = 120
+AGE = re.compile(
+    r"age|alter|edad|eta|idade|leeftijd|alder|wiek|(age|alter)(at|bei|in|yr|jahre|years).*"
+)
 FAR = 4  # times the largest other number
 
 
@@ -124,13 +131,39 @@ def odd_cells(rows: Sequence[Row | Case], names: Iterable[str] | None = None) ->
                 f"Column {name} holds {limits}, which say more or less than a number: each counts as that "
                 f"number, {cells[first]!r} as {column.values[first]:g}."
             )
-        if column and (codes := sentinels(column.values)):
+        if pair := alike_words(cells):
+            notes.append(
+                f"Column {name} holds {pair[0]!r} and {pair[1]!r}, which differ in spelling only and count "
+                "as two. Write them alike if they are the same."
+            )
+        codes = sentinels(column.values) if column else []
+        if column and not codes and (ages := _note_ages(name, column, rows)):
+            notes.append(ages)
+        if codes:
             coded = listed([f"{cells[i]} ({_name_of(rows[i])})" for i in codes])
             notes.append(
                 f"Column {name} holds {coded}, far from its other numbers: often a code "
                 "for a missing value. Leave these cells empty if it is one."
             )
     return notes
+
+
+def alike_words(cells: Sequence[str]) -> tuple[str, str] | None:
+    """Two words of a column of categories that differ in spelling only, as F and f; None without any."""
+    words = sorted({*without_missing(cells)} - {""})
+    if not 1 < len(words) <= MOST_CATEGORIES or read_numbers(cells):
+        return None
+    return spelt_alike(words)
+
+
+def _note_ages(name: str, column: Numbers, rows: Sequence[Row | Case]) -> str:
+    """A remark on ages beyond a human life beside others; empty without any."""
+    known = [v for v in column.values if math.isfinite(v)]
+    odd = [i for i, v in enumerate(column.values) if not 0 <= v <= OLDEST and math.isfinite(v)]
+    if not AGE.fullmatch(plain_header(name)) or not 0 < len(odd) < len(known):
+        return ""
+    listing = listed([f"{column.values[i]:g} ({_name_of(rows[i])})" for i in odd])
+    return f"Column {name} holds {listing}, which is no age in years as the others are. Correct these cells."
 
 
 def note_times(rows: Sequence[Row | Case]) -> list[str]:

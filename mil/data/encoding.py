@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.columns.names import is_follow_up
 from features.summary import listed
 from mil.data.case import Case, Row
-from mil.data.columns import telling_columns
+from mil.data.columns import alike_words, telling_columns
 from mil.data.names import find_column
 from mil.data.values import number_in, read_number, read_numbers, unclear_numbers, without_missing
 from mil.errors import CohortError, FitError
@@ -178,7 +178,9 @@ def check_telling(cases: Sequence[Case | Row], names: Sequence[str]) -> None:
 
 
 def check_numbers(cases: Sequence[Case | Row], names: Sequence[str]) -> None:
-    """Refuse columns that look like numbers and cannot be read as such: each cell would become a category.
+    """Refuse columns that look like numbers and cannot be read as such, and words in two spellings.
+
+    Each of these cells would become a category.
 
     Raises:
         CohortError: naming the column and its cells.
@@ -189,6 +191,11 @@ def check_numbers(cases: Sequence[Case | Row], names: Sequence[str]) -> None:
             raise CohortError(
                 f"Column {name} {reason}: {listed(list(dict.fromkeys(cells)))}. Write plain numbers, all in "
                 "one unit, and leave a cell empty where none is known; or write words."
+            )
+        if pair := alike_words([case.other[name] for case in cases]):
+            raise CohortError(
+                f"Column {name} holds {pair[0]!r} and {pair[1]!r}, which differ in spelling only: each would "
+                "be a category. Write them alike if they are the same, or make the difference plain."
             )
 
 

@@ -109,17 +109,28 @@ def check_spelling(source: str, column: str, names: Iterable[str]) -> None:
     Raises:
         CohortError: naming both.
     """
+    if pair := spelt_alike(names, signs_count=column not in OF_A_PERSON):
+        raise CohortError(
+            f"{source}: {column} {pair[0]!r} and {pair[1]!r} differ in spelling only. Write them alike if "
+            "they are the same, or make the difference plain."
+        )
+
+
+def spelt_alike(names: Iterable[str], *, signs_count: bool = True) -> tuple[str, str] | None:
+    """Two of the names that differ in spelling only; None if there are none.
+
+    Args:
+        names: in any number.
+        signs_count: whether a dash at the end and signs between grades tell them apart, as in labels.
+    """
     spellings: dict[tuple[str, bool, int], str] = {}
     for name in names:
-        counts = column not in OF_A_PERSON
-        negative = counts and bool(NEGATIVE.search(name))
-        joined = len(JOINED.findall(name)) if counts else 0
+        negative = signs_count and bool(NEGATIVE.search(name))
+        joined = len(JOINED.findall(name)) if signs_count else 0
         twin = spellings.setdefault((normalised(name), negative, joined), name)
         if twin != name:
-            raise CohortError(
-                f"{source}: {column} {twin!r} and {name!r} differ in spelling only. Write them alike if they "
-                "are the same, or make the difference plain."
-            )
+            return twin, name
+    return None
 
 
 def find_column(name: str, columns: Iterable[str]) -> str | None:

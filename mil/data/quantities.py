@@ -49,9 +49,9 @@ _SIZE = r"[\d.,]+\s*(?:[a-zµμ]{1,2})?"
 PRODUCT = re.compile(  # 4x3, 4 cm x 3 cm, 45±3
     rf"{_SIZE}(?:\s*(?:[x*\u00d7\u00b1]|\+/-|\+-)\s*{_SIZE})+", re.IGNORECASE
 )
-RATIO = re.compile(
-    r"\d+\s*(?:/|:|of|von|sur|de|di|out of)\s*\d+", re.IGNORECASE
-)  # nodes 3/20, 120/80
+RATIO = re.compile(  # nodes 3/20, 120/80; 8890/3 is a code of morphology
+    r"(?!\d{4}/\d$)\d+\s*(?:/|:|of|von|sur|de|di|out of)\s*\d+", re.IGNORECASE
+)
 # Of seven languages, whole or by their first three or four letters.
 _MONTHS = (
     "january february march april may june july august september october november december januar februar"

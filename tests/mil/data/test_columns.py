@@ -297,3 +297,27 @@ def test_rare_facts_tell_no_events():
     numbers = np.where(event, 90, 1) + np.random.default_rng(3).random(20)
     assert not tells_event([f"{number:.2f}" for number in numbers], event)
     assert not parts_times(cells, time, event, or_calendar=True)
+
+
+@pytest.mark.parametrize(
+    "cells", [["F", "m", "f", "m"], ["yes", "no", "Yes", "no"], ["well diff.", "poor", "well-diff", "poor"],
+              ["TRUE", "False", "True", "False"]]
+)  # fmt: skip
+def test_words_in_two_spellings_are_noted_and_refused_where_they_are_to_be_read(cells):
+    cases = survivors(x=(cells * N)[:N], age=AGES)
+    [note] = odd_cells(cases, ["x"])
+    assert "which differ in spelling only and count as two" in note
+    with pytest.raises(CohortError, match="differ in spelling only: each would be a category"):
+        readable(cases, ("x", "age"))
+    plain = survivors(x=(["I-II", "III", "3+", "3-"] * N)[:N], age=AGES)
+    assert odd_cells(plain, ["x"]) == []
+
+
+def test_ages_beyond_a_life_are_noted():
+    ages = [*AGES[:-2], "630", "-4"]
+    [note] = odd_cells(survivors(**{"age at diagnosis": ages}))
+    assert note.startswith(
+        "Column age at diagnosis holds 630 (c22), -4 (c23), which is no age in years"
+    )
+    assert odd_cells(survivors(age=[str(365 * int(age)) for age in AGES])) == []  # in days
+    assert odd_cells(survivors(percentage=ages)) == []

@@ -100,7 +100,7 @@ def test_what_looks_like_numbers_is_refused_with_its_cells(cells, reason):
         ["20-30", "30-40", "40-50", "50-60", "60-70", "70-80"],
         ["1a", "1b", "2a", "2b", "3a", "3b", "4", "5"],
         ["0 (absent)", "1 (rare)", "2 (some)", "3 (many)", "4 (all)"],
-        ["2/3", "1/3"],
+        ["2/3", "1/3"], ["8890/3", "8858/3", "8802/3", "9040/3", "8811/1"],
     ],
 )  # fmt: skip
 def test_categories_with_digits_stay_categories(cells):
