@@ -137,6 +137,8 @@ class Rerun:
                 yield self._segmentation(arm).judge(self.protocol.settings_of("split"))
                 continue
             splits = self.splits(arm)
+            if not arm.finetune:
+                self._fill_stores(arm)
             tested = [tiles for split in splits for tiles in self._predict_tiles(arm, split)]
             remove_frozen(self._arm_folder(arm) / FROZEN)
             seconds = sum(self._embedding_seconds(arm, split) for split in splits)
@@ -207,8 +209,7 @@ class Rerun:
         return lambda bag: head(torch.from_numpy(np.asarray(bag.features, dtype=np.float32)))
 
     def _frozen_classifier(self, arm: Arm, split: Split) -> Callable[[Bag], torch.Tensor]:
-        """Embed all cases once, train the arm's model on the split's training cases."""
-        self._fill_stores(arm)
+        """Train the arm's model on the split's training cases, whose bags are made."""
         path = self._folder(arm, split) / f"classifier-r{split.repeat}-f{split.index}.safetensors"
         if arm.region == SEGMENTED:
             self._segmentation(arm).select(split, self._frozen_stores(arm)[0][1], self.rows_of(arm))

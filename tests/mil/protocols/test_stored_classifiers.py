@@ -19,9 +19,8 @@ CHANGES = ("arms=ResNet50V2", "split.folds=2", "fit.epochs=2", "fit.seeds=1", "f
 
 
 @pytest.fixture
-def rerun(tmp_path, monkeypatch):
+def rerun(tmp_path):
     """A frozen arm whose bags are there already."""
-    monkeypatch.setattr(Rerun, "_embed", lambda *_: None)
     store = tmp_path / "out" / "arms" / "ResNet50V2" / "store"
     rng = np.random.default_rng(0)
     for row in ROWS:
@@ -102,3 +101,12 @@ def test_rows_kept_for_testing_are_in_no_arm_that_makes_its_own_folds(rerun):
     on_tiles = replace(arm, test="tiles")
     assert set(wider.splits(on_tiles)[0].train) == {row.case for row in ROWS}
     assert wider.rows_of(replace(arm, test="external")) == tuple(wider.rows)
+
+
+def test_bags_of_a_frozen_arm_are_made_once_for_all_splits(rerun, monkeypatch):
+    filled = []
+    monkeypatch.setattr(Rerun, "_embed", lambda *call: filled.append(call))
+    monkeypatch.setattr(Rerun, "_embedding_seconds", lambda *_: 0.0)
+    assert len(list(with_settings(rerun.out, "split.repeats=3").results())) == 1
+    assert len(list((rerun.out / "arms").rglob("classifier-*.safetensors"))) == 6
+    assert len(filled) == 1
