@@ -12,6 +12,7 @@ from features.columns.follow_up_words import NO_EVENT_HEADER, VITAL_HEADER
 from mil.data.case import Case, Row
 from mil.data.event_words import EVENT_WORDS, fold_words
 from mil.data.names import find_column
+from mil.data.quantities import UNITS
 from mil.data.values import FALSE_WORDS, TRUE_WORDS, doubtful_word, read_number, without_missing
 from mil.errors import CohortError
 
@@ -21,6 +22,7 @@ EVENT, CENSORED = (
 )  # labels of cases with follow-up; folds are stratified by them
 # A code before its word, as cBioPortal writes it (1:DECEASED), or 1 = dead, 0 (alive).
 SIGNED = re.compile(r"[-\u2212\u2013]\s*\d")
+OF_TIME = ("h", "d", "wk", "mo", "y")  # units, as quantities call them
 CODED = re.compile(r"(\d)\s*[:=\u2013-]\s*(\S.*)|(\d)\s*\((.+)\)")
 
 
@@ -98,6 +100,28 @@ def with_outcomes(
                 "case has one outcome; correct the table."
             )
     return labelled
+
+
+def check_unit(column: str, time_unit: str, source: str) -> None:
+    """Refuse a column of times that names another unit than the times are shown in.
+
+    Args:
+        column: of times.
+        time_unit: that tables and figures name.
+        source: the table, for messages.
+
+    Raises:
+        CohortError: naming both units.
+    """
+    shown = UNITS.get(time_unit.casefold().strip(), ("", 1))[0]
+    words = [word for word in fold_words(column).split() if len(word) > 2]  # a t is no unit
+    named = {UNITS[word][0]: word for word in words if word in UNITS and UNITS[word][0] in OF_TIME}
+    if shown in OF_TIME and len(named) == 1 and shown not in named:
+        word = next(iter(named.values()))
+        raise CohortError(
+            f"{source}: column {column} names {word}, and the times would be shown in {time_unit}. Set "
+            f"time_unit to {word}, or rename the column if that is wrong."
+        )
 
 
 def _refuse_ones_and_twos(rows: Sequence[Row], event: str, source: str) -> None:

@@ -1,10 +1,12 @@
 """The study's table: one row per slide, read and checked."""
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from features.columns.spelling import plain_header
 from features.progress import Notify
 from features.slides.names import slide_name
 from mil.data.case import Row
@@ -18,6 +20,9 @@ from mil.data.spoilt import check_written
 from mil.data.values import doubtful_word, read_number, without_missing
 from mil.errors import CohortError
 
+FOLDS = re.compile(
+    "(?:cv|outer|test)?folds?(?:id|nr|no|number|index|k)?|cv(?:split|set|part)|kfold"
+)
 TRAIN = ("", "train", "training", "development")  # what column split may say
 TEST = ("test", "testing", "external", "held-out", "holdout")
 
@@ -185,6 +190,8 @@ def training_rows(
     if notify and (n_cases := len({row.case for row in test})):
         cases = "1 case" if n_cases == 1 else f"{n_cases} cases"
         notify(f"{cases} of {path.name} with split=test: kept for external validation.")
+    if notify and (folds := _own_folds(rows)):
+        notify(f"{path.name}: column {folds} is not read; folds are drawn anew.")
     n_blank = sum(not row.split for row in rows)
     if notify and n_blank and not test and n_blank < len(rows):
         notify(
@@ -192,6 +199,12 @@ def training_rows(
             "all of them are trained on. Write test in those that are not to be."
         )
     return rows
+
+
+def _own_folds(rows: Sequence[Row]) -> str:
+    """A further column that numbers folds; empty without one."""
+    names = [name for name in rows[0].other if FOLDS.fullmatch(plain_header(name))]
+    return next((name for name in names if len({row.other[name] for row in rows}) > 1), "")
 
 
 def reserved_rows(path: Path, reading: TableReading = AS_WRITTEN) -> tuple[Row, ...]:

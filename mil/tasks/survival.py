@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mil.data.case import Case, Row
-from mil.data.outcomes import CENSORED, EVENT, outcomes_of, with_outcomes
+from mil.data.outcomes import CENSORED, EVENT, check_unit, outcomes_of, with_outcomes
 from mil.errors import CohortError, FitError
 from mil.tasks.names import FollowUpColumns
 from mil.tasks.task import Fields, Task, limit_beyond_chance
@@ -55,6 +55,7 @@ class Survival(FollowUpColumns, Task):
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
         """The label says whether the event was observed."""
+        check_unit(self.time, self.time_unit, source)
         return with_outcomes(rows, self.time, self.event, source=source)
 
     def write_outcome(self, row: Row, case: Case) -> Row:

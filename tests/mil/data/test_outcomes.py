@@ -219,3 +219,25 @@ def test_events_in_the_place_of_times_are_refused(tmp_path):
         CohortError, match="column time holds 0 and 1 alone, as a column of events does"
     ):
         with_outcomes(rows, "time", "event")
+
+
+@pytest.mark.parametrize(
+    ("column", "unit", "word"),
+    [("OS_MONTHS", "days", "months"), ("days_to_x", "months", "days"),
+     ("Überleben (Jahre)", "months", "jahre"), ("survie mois", "days", "mois")],
+)  # fmt: skip
+def test_times_under_the_name_of_another_unit_are_refused(tmp_path, column, unit, word):
+    rows = rows_of(tmp_path, "a,a1,3,1", "b,b1,7,0", header=f"case,slide,{column},event")
+    with pytest.raises(
+        CohortError, match=f"names {word}, and the times would be shown in {unit}. Set time_unit"
+    ):
+        Survival(time=column, time_unit=unit).label_rows(rows, "t.csv")
+    assert Survival(time=column, time_unit=word).label_rows(rows, "t.csv")[0].time == 3
+
+
+@pytest.mark.parametrize(
+    "column", ["time", "t", "OS", "OS.time", "days or months", "d", "holidays"]
+)
+def test_times_without_a_unit_in_their_name_are_read(tmp_path, column):
+    rows = rows_of(tmp_path, "a,a1,3,1", "b,b1,7,0", header=f"case,slide,{column},event")
+    assert Survival(time=column, time_unit="years").label_rows(rows, "t.csv")[1].time == 7

@@ -179,3 +179,13 @@ def test_a_split_that_is_empty_beside_train_is_noted(tmp_path):
         notes.clear()
         training_rows(table, notes.append)
         assert not any("is empty" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("column", "noted"), [("fold", True), ("CV_fold", True), ("Fold id", True), ("folding", False)]
+)
+def test_folds_of_the_table_are_said_not_to_be_read(tmp_path, column, noted):
+    table, notes = tmp_path / "cohort.csv", []
+    table.write_text(f"case,slide,{column}\np1,a,0\np2,b,1\np3,c,2\n")
+    training_rows(table, notes.append)
+    assert notes == [f"cohort.csv: column {column} is not read; folds are drawn anew."] * noted
