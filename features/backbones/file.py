@@ -4,7 +4,9 @@ A file is loaded only where its recipe is known: by the name of the backbone, by
 file, or because it is stated. The architecture alone says nothing about mean, deviation, side and pooling.
 """
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,24 @@ from features.backbones.card import read_card
 from features.backbones.network_recipe import NetworkRecipe
 from features.backbones.networks import build_network
 from features.backbones.pathology import ENCODERS
-from features.backbones.transformers_keys import State, fit_positions, to_timm_names, unwrap
+from features.backbones.transformers_keys import (
+    STYLES,
+    State,
+    fit_positions,
+    name_style,
+    to_timm_names,
+    unwrap,
+)
 from features.errors import BackboneError
 from features.files.atomic import write_atomic
+from features.files.checksum import card_checksum, verify_checksum
 
 EXTRA = ("head.", "fc.", "classifier.")  # of training: not part of what embeds
-RECIPE = "network"  # where a safetensors file keeps the recipe of its network
+CLASSIFIER = re.compile(r"(head|fc|classifier|head\.fc|head\.l)\.weight")  # of one linear layer
+RESIZED = re.compile(
+    r"(^|\.|_)pos(_embed)?($|_|\.)|relative_position_bias|patch_embed\.proj\.weight"
+)
+RECIPE, SHA256 = "network", "sha256"  # what a safetensors file says of its network
 
 
 def read_state(path: Path) -> State:
@@ -42,8 +56,12 @@ def read_state(path: Path) -> State:
         ) from error
 
 
-def check_file(name: str, path: Path) -> None:
-    """Refuse a weights file that is missing, or whose card or recipe names another network."""
+def check_file(name: str, path: Path) -> bool:
+    """Refuse a weights file that is missing, or whose card or recipe names another network.
+
+    Returns:
+        Whether this library has written the file, under the network's own names.
+    """
     if not path.is_file():
         raise BackboneError(
             f"{path}: no such weights file. Set weights to a .safetensors or .pth file, to pretrained or "
@@ -56,28 +74,72 @@ def check_file(name: str, path: Path) -> None:
             f"{path.name} was {'trained' if card else 'saved'} as {trained_as}, not {name}. Set backbone to "
             f"{trained_as}."
         )
+    return bool(card or inside)
 
 
 def read_recipe(path: Path) -> NetworkRecipe | None:
-    """The recipe inside a file that ``write_weights`` wrote; None for other files."""
+    """The recipe inside a file that ``write_weights`` wrote; None for other files.
+
+    Raises:
+        BackboneError: the recipe or the weights were changed after they were written.
+    """
     if path.suffix != ".safetensors" or not path.is_file():
         return None
+    facts = path.stat()
+    return _read_recipe(path, facts.st_mtime_ns, facts.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read_recipe(path: Path, changed_ns: int, size: int) -> NetworkRecipe | None:
+    """The same, once for each state of a file: its checksum takes a second for each gigabyte."""
+    del changed_ns, size
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(RECIPE)
-        return NetworkRecipe.from_json(text) if text else None
-    except (OSError, SafetensorError, ValueError, TypeError):
+            facts = file.metadata() or {}
+            if RECIPE not in facts:
+                return None
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
         return None  # loading the weights reports what is wrong
+    try:
+        verify_checksum(state, facts)
+        return NetworkRecipe.from_json(facts[RECIPE])
+    except (ValueError, TypeError, KeyError) as error:
+        raise BackboneError(
+            f"{path.name}: its weights or the recipe inside were changed after they were fetched, or an "
+            "earlier version wrote the file. Fetch the weights again."
+        ) from error
+
+
+def check_recipe(inside: NetworkRecipe, known: NetworkRecipe, path: Path) -> None:
+    """Refuse a file whose recipe prepares images in another way than its network is known to need.
+
+    Raises:
+        BackboneError: they differ.
+    """
+    for name in ("mean", "std", "input_px", "resize_px", "interpolation", "pooling", "arguments"):
+        other, own = getattr(inside, name), getattr(known, name)
+        if other != own:
+            raise BackboneError(
+                f"{path.name} states {name} {other}, and {known.name} takes {own}. Fetch the weights again."
+            )
 
 
 def write_weights(path: Path, module: nn.Module, recipe: NetworkRecipe) -> None:
     """Write one file of weights, under the network's own names, with its recipe inside."""
     state = {key: value.contiguous() for key, value in module.state_dict().items()}
-    write_atomic(path, safetensors.torch.save(state, metadata={RECIPE: recipe.to_json()}))
+    facts = {RECIPE: recipe.to_json()}
+    facts[SHA256] = card_checksum(state, facts)
+    write_atomic(path, safetensors.torch.save(state, metadata=facts))
 
 
-def load_network(recipe: NetworkRecipe, path: Path) -> nn.Module:
-    """The network of a recipe with the weights of a file, whatever library's names they have.
+def load_network(recipe: NetworkRecipe, path: Path, *, written_here: bool = False) -> nn.Module:
+    """The network of a recipe with the weights of a file, under the names of its published file.
+
+    Args:
+        recipe: of the network.
+        path: of the file.
+        written_here: whether this library has written the file, with the network's own names.
 
     Raises:
         BackboneError: the file is of another network; the message names the encoders whose it could be.
@@ -85,7 +147,7 @@ def load_network(recipe: NetworkRecipe, path: Path) -> nn.Module:
     state = read_state(path)
     with torch.device("meta"):
         network = build_network(recipe)
-    fitted, misfit = _fit(state, network)
+    fitted, misfit = _fit(state, network, recipe, written_here=written_here)
     if misfit:
         raise BackboneError(
             f"{path.name} {misfit} of {recipe.name}. {suggest_encoders(state)}".rstrip()
@@ -94,14 +156,14 @@ def load_network(recipe: NetworkRecipe, path: Path) -> nn.Module:
 
 
 def suggest_encoders(state: Mapping[str, Tensor]) -> str:
-    """Which encoders the weights could be of, as a remedy; by names and shapes alone, so several may fit."""
+    """Which encoders the weights could be of, as a remedy; by names and shapes, so several may fit."""
     names, width = [], _width(state)
     for recipe in ENCODERS.values():
         if recipe.width != width:
             continue
         with torch.device("meta"):
             network = build_network(recipe)
-        if not _fit(state, network)[1]:
+        if not _fit(state, network, recipe)[1]:
             names.append(recipe.name)
     if not names:
         return "Set backbone to the architecture the file was saved from."
@@ -138,27 +200,73 @@ def refuse_unknown(path: Path, name: str, tagged: str) -> BackboneError:
     )
 
 
-def _fit(state: State | Mapping[str, Tensor], network: nn.Module) -> tuple[State, str]:
-    """The weights by the network's names, and what they lack or have too much; empty if they fit."""
+def _fit(
+    state: State | Mapping[str, Tensor],
+    network: nn.Module,
+    recipe: NetworkRecipe,
+    *,
+    written_here: bool = False,
+) -> tuple[State, str]:
+    """The weights by the network's names, and how they are not those of its published file, or empty."""
     own = network.state_dict()
+    style = name_style(state)
+    if style not in (*recipe.names, *(["timm"] if written_here else [])):
+        return {}, f"has the weight names of {STYLES[style]}, which are not those"
     try:
-        renamed = fit_positions(to_timm_names(state), network)
+        renamed = fit_positions(to_timm_names(state), network, recipe.table_side)
     except (KeyError, RuntimeError) as error:
         return {}, f"has weights ({first_line(error)}) that are none"
+    heads = sorted(key for key in renamed.keys() - own.keys() if CLASSIFIER.fullmatch(key))
+    if heads:
+        shape = tuple(renamed[heads[0]].shape)
+        return {}, f"has a classifier ({heads[0]}: {shape}), unlike the published weights"
     for key in own.keys() - renamed.keys():
         if key.endswith("num_batches_tracked"):
             renamed[key] = torch.zeros((), dtype=torch.long)
-    missing = sorted(own.keys() - renamed.keys())
+    misfit = describe_resized(renamed, own) or describe_misfit(renamed, own)
+    return ({} if misfit else {key: renamed[key] for key in own}), misfit
+
+
+def describe_misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """What weights lack of a network's own, or have too much; empty if they fit."""
+    missing = sorted(own.keys() - state.keys())
     if missing:
-        return {}, f"lacks {len(missing)} weights ({missing[0]} ...)"
-    unused = sorted(k for k in renamed.keys() - own.keys() if not k.startswith(EXTRA))
+        return f"lacks {len(missing)} weights ({missing[0]} ...)"
+    unused = sorted(k for k in state.keys() - own.keys() if not k.startswith(EXTRA))
     if unused:
-        return {}, f"holds {len(unused)} weights ({unused[0]} ...) that are none"
-    other = sorted(key for key in own if own[key].shape != renamed[key].shape)
+        return f"holds {len(unused)} weights ({unused[0]} ...) that are none"
+    other = sorted(key for key in own if own[key].shape != state[key].shape)
     if other:
-        sizes = " instead of ".join(str(tuple(s[other[0]].shape)) for s in (renamed, own))
-        return {}, f"holds {len(other)} weights of another size ({other[0]}: {sizes}) than those"
-    return {key: renamed[key] for key in own}, ""
+        sizes = " instead of ".join(str(tuple(s[other[0]].shape)) for s in (state, own))
+        return f"holds {len(other)} weights of another size ({other[0]}: {sizes}) than those"
+    return describe_kind(state, own)
+
+
+def describe_kind(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """How weights are of whole numbers where the network's are not, as in quantised files; or empty."""
+    whole = sorted(
+        key
+        for key in own.keys() & state.keys()
+        if own[key].is_floating_point() and not state[key].is_floating_point()
+    )
+    if not whole:
+        return ""
+    kind = str(state[whole[0]].dtype).removeprefix("torch.")
+    return f"holds {len(whole)} quantised weights ({whole[0]}: {kind}), unlike those"
+
+
+def describe_resized(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """How tables of positions or patches differ in size, which timm would resize in silence; or empty."""
+    for key in sorted(own.keys() & state.keys()):
+        old, new = state[key].shape, own[key].shape
+        if not RESIZED.search(key) or old == new or len(old) != len(new):
+            continue
+        if key.endswith("pos_embed") and len(old) == 3 and old[-1] == new[-1]:
+            sizes = f"positions {old[1]} instead of {new[1]}"
+            return f"was saved at another side of the image ({sizes}) than that"
+        sizes = f"{key}: {tuple(old)} instead of {tuple(new)}"
+        return f"was saved with other patches or windows ({sizes}) than those"
+    return ""
 
 
 def _assign(network: nn.Module, recipe: NetworkRecipe, state: State) -> nn.Module:

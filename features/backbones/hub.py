@@ -1,23 +1,32 @@
 """Networks and files of the Hugging Face hub, or of a folder laid out like one of its repositories.
 
 ``hf-hub:ORG/NAME`` and ``local-dir:DIR`` have timm's ``config.json``, which states architecture, mean,
-standard deviation and side.
+standard deviation, side, interpolation and crop.
 """
 
+import json
+import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import huggingface_hub
+import torch
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 from torch import nn
 
-from features.backbones.file import first_line
-from features.backbones.network_recipe import NetworkRecipe
-from features.backbones.networks import create_seeded
+from features.backbones.file import (
+    describe_kind,
+    describe_misfit,
+    describe_resized,
+    first_line,
+    read_state,
+)
+from features.backbones.network_recipe import Interpolation, NetworkRecipe
+from features.backbones.networks import create, create_seeded
 from features.errors import BackboneError
 
 SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
@@ -100,15 +109,16 @@ def hub_recipe(name: str) -> NetworkRecipe:
                 check_hub_reachable()
             load = load_model_config_from_hf
         config, architecture, arguments = load(place)
+        local = source == "local-dir"
+        file = Path(place) / "config.json" if local else cached_file(place, "config.json")
+        pooling = json.loads(file.read_text(encoding="utf-8")).get("global_pool") if file else None
         return NetworkRecipe(
             name=name,
             architecture=architecture,
-            arguments=arguments or {},
-            input_px=int(config["input_size"][-1]),
-            mean=tuple(config["mean"]),
-            std=tuple(config["std"]),
+            arguments=(arguments or {}) | _other_pooling(architecture, arguments or {}, pooling),
+            **_preparation(config),
             licence=str(config.get("license") or "not stated"),
-            repository="" if source == "local-dir" else place,
+            repository="" if local else place,
         )
     except Exception as error:
         raise BackboneError(
@@ -117,20 +127,102 @@ def hub_recipe(name: str) -> NetworkRecipe:
         ) from error
 
 
+def _preparation(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How images are prepared, as timm's own transform does it; what is not stated is not guessed.
+
+    Raises:
+        ValueError: no image can be prepared so.
+    """
+    mean, std, size = (tuple(config[key]) for key in ("mean", "std", "input_size"))
+    if len(size) != 3 or size[0] != 3 or size[1] != size[2]:
+        raise ValueError(
+            f"input_size is {list(size)}, and tiles are square with three channels: red, green and blue"
+        )
+    if len(mean) != 3 or not all(0 <= value <= 1 for value in mean):
+        raise ValueError(
+            f"mean is {list(mean)}: it has three numbers from 0 to 1, of colours in [0, 1]"
+        )
+    if len(std) != 3 or not all(0 < value <= 1 for value in std):
+        raise ValueError(f"std is {list(std)}: it has three numbers above 0 and up to 1")
+    interpolation: Interpolation = config.get("interpolation") or "float"
+    if interpolation not in ("float", "bilinear", "bicubic"):
+        raise ValueError(
+            f"interpolation is {interpolation}, and tiles are resized bilinear or bicubic"
+        )
+    crop = float(config.get("crop_pct") or 1)
+    if not 0 < crop <= 1 or config.get("crop_mode") == "border":
+        raise ValueError("crop_pct is above 0 and up to 1, of the centre and not with a border")
+    resize_px = math.floor(size[-1] / crop)
+    return {
+        "input_px": int(size[-1]), "resize_px": resize_px * (resize_px != size[-1]), "mean": mean, "std": std,
+        "interpolation": interpolation,
+    }  # fmt: skip
+
+
+def _other_pooling(
+    architecture: str, arguments: Mapping[str, Any], stated: str | None
+) -> dict[str, str]:
+    """The pooling that a configuration states, where the network would have another one by default.
+
+    Raises:
+        ValueError: maps are not pooled by their mean.
+    """
+    if not stated or "global_pool" in arguments:
+        return {}
+    with torch.device("meta"):
+        own = getattr(create(architecture, **arguments), "global_pool", None)
+    if isinstance(own, str):
+        return {} if own == stated else {"global_pool": stated}
+    if stated not in ("avg", "fast"):
+        raise ValueError(
+            f"global_pool is {stated}, and the map of {architecture} is pooled by its mean"
+        )
+    return {}
+
+
 def hub_network(recipe: NetworkRecipe, *, pretrained: bool, seed: int) -> nn.Module:
     """The network of a repository or folder, with its weights or random ones.
 
     Raises:
-        BackboneError: the weights are not there, or do not fit the configuration.
+        BackboneError: the weights are not there, or contradict the configuration.
     """
+    own = {key: recipe.arguments[key] for key in ("global_pool",) if key in recipe.arguments}
     try:
-        if pretrained and recipe.repository and not cached_file(recipe.repository, *recipe.files):
+        if pretrained and recipe.repository and not _weights_file(recipe):
             check_hub_reachable()
-        return create_seeded(recipe.name, seed, pretrained=pretrained)
+        network = create_seeded(recipe.name, seed, pretrained=pretrained, **own)
     except Exception as error:
+        file = _weights_file(recipe)
+        if pretrained and file:
+            with torch.device("meta"):
+                bare = create(recipe.name, **own).state_dict()
+            misfit = describe_misfit(read_state(file), bare)
+            raise _contradiction(
+                recipe, file, misfit or f"cannot be loaded ({first_line(error)}), unlike those"
+            ) from error
         if recipe.repository:
             raise BackboneError(no_weights(recipe, error)) from error
         raise BackboneError(
             f"{recipe.name}: its weights cannot be loaded ({first_line(error)}). The folder needs "
             "model.safetensors or pytorch_model.bin beside config.json."
         ) from error
+    if pretrained and (file := _weights_file(recipe)):
+        state, loaded = read_state(file), network.state_dict()
+        if misfit := describe_resized(state, loaded) or describe_kind(state, loaded):
+            raise _contradiction(recipe, file, misfit)
+    return network
+
+
+def _weights_file(recipe: NetworkRecipe) -> Path | None:
+    """The weights of a folder, or of a download; None if there are none under their usual names."""
+    if recipe.repository:
+        return cached_file(recipe.repository, *recipe.files)
+    files = (Path(recipe.name.partition(":")[2]) / name for name in recipe.files)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _contradiction(recipe: NetworkRecipe, file: Path, misfit: str) -> BackboneError:
+    return BackboneError(
+        f"{recipe.name}: {file.name} {misfit} of {recipe.architecture}, the network of config.json. Use the "
+        "config.json that was saved with the file."
+    )

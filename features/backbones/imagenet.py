@@ -8,6 +8,8 @@ from torch import nn
 
 from features.backbones.file import (
     check_file,
+    describe_kind,
+    describe_resized,
     first_line,
     read_state,
     refuse_unknown,
@@ -105,7 +107,8 @@ def load_file(recipe: NetworkRecipe, path: Path, *, known: bool) -> nn.Module:
     try:
         state = timm.models.load_state_dict(str(path))
         with torch.device("meta"):
-            misfit = _other_side(state, create(name, **recipe.arguments))
+            own = create(name, **recipe.arguments).state_dict()
+        misfit = describe_resized(state, own) or describe_kind(state, own)
         network = create_seeded(
             name, 0, pretrained=not misfit, pretrained_cfg_overlay=overlay, **recipe.arguments
         )
@@ -126,18 +129,6 @@ def _remedy(path: Path) -> str:
         return suggest_encoders(read_state(path))
     except BackboneError:
         return "Set backbone to the architecture the file was saved from."
-
-
-def _other_side(state: dict[str, Any], network: nn.Module) -> str:
-    """How a file's table of positions differs in size, which timm would resize in silence."""
-    own = network.state_dict().get("pos_embed")
-    table = state.get("pos_embed")
-    if own is None or table is None or own.shape[1] == table.shape[1]:
-        return ""
-    return (
-        f"was saved at another side of the image (positions {table.shape[1]} instead of {own.shape[1]}) than "
-        "that"
-    )
 
 
 def _load_packaged(full_name: str, file: Path) -> nn.Module:

@@ -11,10 +11,11 @@ from typing import Any, Literal
 from features.stored import all_of_stored
 
 Pooling = Literal["network", "cls", "cls+mean", "mean", "projection", "hidden"]
+Interpolation = Literal["float", "bilinear", "bicubic"]
 HIDDEN = "-hidden"  # ends the name of a network whose hidden layers are kept
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAME_SCALE = 0.1  # of the mpp: closer than this is the scale the weights were trained at
-SAME_DETAIL = 0.3  # of micrometres per pixel of what the network is shown
+SAME_DETAIL = 0.3  # of the side of a tile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +28,20 @@ class NetworkRecipe:
         arguments: of the architecture, as plain values.
         pooling: how a feature vector is made of the last tokens or of the last map.
         input_px: side of the image the network is shown; tiles are resized to it.
+        resize_px: side to which tiles are resized where only their centre is shown; 0 is ``input_px``.
+        interpolation: ``bilinear`` and ``bicubic`` are Pillow's, in eight bits, as in published
+            transforms; ``float`` is bilinear in floating point, where nothing else is published.
         mean, std: per channel, of RGB in [0, 1].
         dim: length of a feature vector; None before it is measured.
-        mpp: micrometres per pixel of the tiles it was trained on; empty if not published.
+        mpp: micrometres per pixel of the tiles it was trained on or is recommended for, the best first;
+            empty if not published.
         tile_px: their side before they were resized; 0 if not published.
         licence: of the published weights.
         gated: whether access to the weights must be requested.
         repository: on the Hugging Face hub; empty if the weights are elsewhere.
         files: names of the weights file in the repository, in order of preference.
+        names: whose names of weights the published file has, as ``name_style`` finds them.
+        table_side: patches along a side of the published table of positions, where the network's has others.
         paper: DOI or address of the publication.
         sources: public code or cards that these figures were compared with.
     """
@@ -44,6 +51,8 @@ class NetworkRecipe:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     pooling: Pooling = "network"
     input_px: int = 224
+    resize_px: int = 0
+    interpolation: Interpolation = "float"
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dim: int | None = None
@@ -53,6 +62,8 @@ class NetworkRecipe:
     gated: bool = False
     repository: str = ""
     files: tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
+    names: tuple[str, ...] = ("timm",)
+    table_side: int = 0
     paper: str = ""
     sources: str = ""
 
@@ -63,6 +74,11 @@ class NetworkRecipe:
             return 0
         return self.dim // len(self.pooling.split("+"))
 
+    @property
+    def resized_px(self) -> int:
+        """Side to which a tile is resized; of this the middle ``input_px`` are shown."""
+        return self.resize_px or self.input_px
+
     def scale_mismatch(self, mpp: float, tile_px: int) -> str:
         """How tiles differ in scale from those the network was trained on; empty if they do not.
 
@@ -72,19 +88,19 @@ class NetworkRecipe:
         """
         if not self.mpp:
             return ""
+        own_px = self.tile_px or self.resized_px
+        if any(abs(mpp * tile_px - own * own_px) <= SAME_SCALE * own * own_px for own in self.mpp):
+            return ""  # the network is shown as much tissue in as many pixels
         scales = " or ".join(f"{scale:g}" for scale in self.mpp)
         if all(abs(mpp - scale) > SAME_SCALE * scale for scale in self.mpp):
             return (
-                f"{self.name} was trained at {scales} micrometres per pixel; these tiles have {mpp:g}. "
-                f"Its features are best at mpp={self.mpp[0]:g}."
+                f"{self.name} is for tiles at {scales} micrometres per pixel; these have {mpp:g}. "
+                f"Its features are best at mpp={self.mpp[0]:g} and tile={own_px}."
             )
-        shown = tile_px / self.input_px
-        trained = (self.tile_px or self.input_px) / self.input_px
-        if abs(shown - trained) > SAME_DETAIL * trained:
+        if abs(tile_px - own_px) > SAME_DETAIL * own_px:
             return (
-                f"{self.name} was trained on tiles of {self.tile_px or self.input_px} px, resized to "
-                f"{self.input_px}; these have {tile_px} px. Its features are best at tile="
-                f"{self.tile_px or self.input_px}."
+                f"{self.name} is for tiles of {own_px} px, resized to {self.resized_px}; these have "
+                f"{tile_px} px. Its features are best at tile={own_px}."
             )
         return ""
 

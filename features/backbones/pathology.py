@@ -5,7 +5,10 @@ loads the same file. Those sources are TRIDENT (github.com/mahmoodlab/TRIDENT,
 trident/patch_encoder_models/load.py), slide2vec (github.com/clemsgrs/slide2vec, encoders/models),
 lazyslide-models (github.com/rendeirolab/lazyslide-models, vision) and eva (github.com/kaiko-ai/eva,
 vision/models/networks/backbones/pathology). ``mpp`` is that of the training tiles; where only a
-magnification is published, 20x is 0.5.
+magnification is published, 20x is 0.5. Interpolation and crop are those of the card's or the authors' own
+transform, as raw2features (github.com/CraigMyles/raw2features, embedders/registry.yaml) and the tests of
+lazyslide-models (tests/test_preprocessing.py) list them too. The authors of Lunit's encoders and of
+H-optimus publish none for tiles of another side; theirs are what these two lists take.
 
 One source only is behind the arguments of gigapath-flash, the ``mlp_ratio`` of h0-mini, mean and side of
 retccl, the key names of Hibou, and the scales and tile side of kaiko. No file of these encoders was loaded.
@@ -27,30 +30,38 @@ LUNIT_MEAN, LUNIT_STD = (0.70322989, 0.53606487, 0.66096631), (0.21716536, 0.260
 NO_DERIVATIVES, APACHE = "CC-BY-NC-ND-4.0", "Apache-2.0"
 IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 AT_20X = {"mpp": (0.5,), "tile_px": 224}
+BILINEAR, BICUBIC = {"interpolation": "bilinear"}, {"interpolation": "bicubic"}
 SWIGLU = {"mlp_layer": "swiglu", "act_layer": "silu"}
+GIGAPATH = {
+    "mpp": (0.5,),
+    "tile_px": 256,
+    "resize_px": 256,
+    **BICUBIC,
+}  # of which the centre is shown
 KAIKO = {
     "pooling": "cls", "mean": HALF, "std": HALF, "mpp": (0.25, 0.5, 1.0, 2.0), "tile_px": 256,
     "licence": "Kaiko, non-commercial", "paper": "arXiv:2404.15217",
     "sources": "github.com/kaiko-ai/towards_large_pathology_fms hubconf.py and README; TRIDENT",
+    **BILINEAR,
 }  # fmt: skip
 LUNIT = {
     "pooling": "cls", "mean": LUNIT_MEAN, "std": LUNIT_STD, "mpp": (0.25, 0.5), "tile_px": 224, "dim": 384,
     "licence": "Lunit, non-commercial", "paper": "arXiv:2212.04690",
-    "sources": "eva lunit.py (with the mean and std of the training); slide2vec; TRIDENT",
+    "sources": "eva lunit.py (with the mean and std of the training); slide2vec; TRIDENT", **BICUBIC,
 }  # fmt: skip
 H_OPTIMUS = {
     "architecture": "vit_giant_patch14_reg4_dinov2", "arguments": {"img_size": 224}, "pooling": "cls",
     "mean": BIOPTIMUS_MEAN, "std": BIOPTIMUS_STD, "dim": 1536, "gated": True,
     "sources": "slide2vec and lazyslide-models (as the card loads it); TRIDENT (strict load of the file)",
-    **AT_20X,
+    **AT_20X, **BICUBIC,
 }  # fmt: skip
 VIRCHOW = {
     "architecture": "vit_huge_patch14_224", "pooling": "cls+mean", "dim": 2560, "gated": True,
-    "sources": "TRIDENT (strict load of the file); slide2vec; eva paige.py", **IMAGENET,
+    "sources": "TRIDENT (strict load of the file); slide2vec; eva paige.py", **IMAGENET, **BICUBIC,
 }  # fmt: skip
 HIBOU = {
     "pooling": "cls", "mean": HIBOU_MEAN, "std": HIBOU_STD, "licence": APACHE, "gated": True,
-    "paper": "arXiv:2406.05074", **AT_20X,
+    "paper": "arXiv:2406.05074", **AT_20X, **BICUBIC, "names": ("hf-dinov2", "dinov2"),
     "sources": "github.com/HistAI/hibou models/__init__.py and README; slide2vec; lazyslide-models",
 }  # fmt: skip
 
@@ -66,13 +77,13 @@ ENCODERS: Mapping[str, NetworkRecipe] = {
     row.name: row
     for row in (
         _row(
-            "uni", IMAGENET, architecture="vit_large_patch16_224", arguments={"init_values": 1e-5},
+            "uni", IMAGENET, BILINEAR, architecture="vit_large_patch16_224", arguments={"init_values": 1e-5},
             pooling="cls", dim=1024, mpp=(0.5,), tile_px=256, licence=NO_DERIVATIVES, gated=True,
             repository="MahmoodLab/UNI", files=("pytorch_model.bin",), paper="10.1038/s41591-024-02857-3",
             sources="TRIDENT (same authors, strict load of the file); slide2vec",
         ),
         _row(
-            "uni2-h", IMAGENET, architecture="vit_giant_patch14_224",
+            "uni2-h", IMAGENET, BILINEAR, architecture="vit_giant_patch14_224",
             arguments={
                 "img_size": 224, "patch_size": 14, "depth": 24, "num_heads": 24, "init_values": 1e-5,
                 "embed_dim": 1536, "mlp_ratio": 2.66667 * 2, "no_embed_class": True, "reg_tokens": 8,
@@ -84,18 +95,19 @@ ENCODERS: Mapping[str, NetworkRecipe] = {
             sources="TRIDENT (same authors, strict load of the file); slide2vec",
         ),
         _row(
-            "conch", architecture="conch",
-            arguments={"trunk": "vit_base_patch16_224", "img_size": 448, "width": 512},
+            "conch", BICUBIC, architecture="conch",
+            arguments={"trunk": "vit_base_patch16_224", "img_size": 448, "width": 512}, names=("conch",),
             pooling="network", input_px=448, mean=CLIP_MEAN, std=CLIP_STD, dim=512, mpp=(0.5,), tile_px=512,
             licence=NO_DERIVATIVES, gated=True, repository="MahmoodLab/CONCH", files=("pytorch_model.bin",),
             paper="10.1038/s41591-024-02856-4",
             sources="github.com/mahmoodlab/CONCH open_clip_custom (towers, factory, transform); TRIDENT",
         ),
         _row(
-            "conch-v1.5", IMAGENET, architecture="conch-v1.5",
+            "conch-v1.5", IMAGENET, BILINEAR, architecture="conch-v1.5",
             arguments={
                 "trunk": "vit_large_patch16_224", "img_size": 448, "width": 768, "init_values": 1.0
             },
+            table_side=14,
             pooling="network", input_px=448, dim=768, mpp=(0.5,), tile_px=512, licence=NO_DERIVATIVES,
             gated=True, repository="MahmoodLab/conchv1_5", files=("pytorch_model_vision.bin",),
             paper="arXiv:2411.19666",
@@ -120,29 +132,29 @@ ENCODERS: Mapping[str, NetworkRecipe] = {
             sources="slide2vec; lazyslide-models; public code that loads the file strictly",
         ),
         _row(
-            "prov-gigapath", IMAGENET, AT_20X, architecture="vit_giant_patch14_dinov2",
+            "prov-gigapath", IMAGENET, GIGAPATH, architecture="vit_giant_patch14_dinov2",
             arguments={"img_size": 224, "patch_size": 16}, pooling="cls", dim=1536, gated=True,
             licence="Apache-2.0, research only", repository="prov-gigapath/prov-gigapath",
             files=("pytorch_model.bin",), paper="10.1038/s41586-024-07441-w",
             sources="github.com/prov-gigapath demo/3_load_tile_encoder.py; TRIDENT (strict load of the file)",
         ),
         _row(
-            "gigapath-flash", IMAGENET, AT_20X, architecture="vit_small_patch16_224",
+            "gigapath-flash", IMAGENET, GIGAPATH, architecture="vit_small_patch16_224",
             arguments={"mlp_ratio": 2048 / 384, "init_values": 1e-5, **SWIGLU}, pooling="cls", dim=384,
             licence="Apache-2.0, research only", gated=True, repository="prov-gigapath/prov-gigapath-flash",
             files=("pytorch_model.bin",), paper="10.48550/arXiv.2607.18218",
             sources="TRIDENT (after gigapath/tile_encoder.py, strict load of the file)",
         ),
         _row(
-            "phikon", IMAGENET, AT_20X, architecture="vit_base_patch16_224",
+            "phikon", IMAGENET, AT_20X, BILINEAR, architecture="vit_base_patch16_224", names=("vit",),
             arguments={"norm_eps": 1e-12}, pooling="cls", dim=768, licence="Owkin, non-commercial",
             repository="owkin/phikon", paper="10.1101/2023.07.21.23292757",
             sources="TRIDENT (transformers' ViTModel); slide2vec; eva owkin.py",
         ),
         _row(
-            "phikon-v2", IMAGENET, AT_20X, architecture="vit_large_patch16_224",
-            arguments={"init_values": 1e-5}, pooling="cls", dim=1024, licence="Owkin, non-commercial",
-            repository="owkin/phikon-v2", paper="arXiv:2409.09173",
+            "phikon-v2", IMAGENET, AT_20X, BICUBIC, architecture="vit_large_patch16_224",
+            names=("hf-dinov2",), arguments={"init_values": 1e-5}, pooling="cls", dim=1024,
+            licence="Owkin, non-commercial", repository="owkin/phikon-v2", paper="arXiv:2409.09173",
             sources="TRIDENT (transformers' Dinov2Model); slide2vec",
         ),
         _row(
@@ -156,7 +168,8 @@ ENCODERS: Mapping[str, NetworkRecipe] = {
             repository="histai/hibou-L",
         ),
         _row(
-            "midnight-12k", architecture="vit_giant_patch14_dinov2", arguments={"img_size": 224},
+            "midnight-12k", BILINEAR, architecture="vit_giant_patch14_dinov2", arguments={"img_size": 224},
+            names=("hf-dinov2",), table_side=37,
             pooling="cls+mean", mean=HALF, std=HALF, dim=3072, mpp=(0.5, 0.25, 1.0, 2.0), tile_px=224,
             licence="MIT", repository="kaiko-ai/midnight", paper="arXiv:2504.05186",
             sources="slide2vec; lazyslide-models; TRIDENT (transformers' Dinov2Model)",
@@ -185,34 +198,40 @@ ENCODERS: Mapping[str, NetworkRecipe] = {
             repository="1aurent/vit_small_patch8_224.lunit_dino",
         ),
         _row(
-            "ctranspath", IMAGENET, AT_20X, architecture="swin_tiny_patch4_window7_224",
+            "ctranspath", IMAGENET, BILINEAR, architecture="swin_tiny_patch4_window7_224",
             arguments={"embed_layer": "conv-stem"}, pooling="network", dim=768, licence="GPL-3.0",
+            mpp=(1.0, 0.5), tile_px=224, names=("timm", "swin"),
             repository="1aurent/swin_tiny_patch4_window7_224.CTransPath", files=("model.safetensors",),
             paper="10.1016/j.media.2022.102559",
-            sources="TRIDENT (file of the authors); public code that loads the repository's file",
+            sources="github.com/Xiyue-Wang/TransPath README (trained at 20x, 1.0 recommended); TRIDENT (file "
+            "of the authors); github.com/hms-dbmi/CHIEF; public code that loads the repository's file",
         ),
         _row(
-            "gpfm", IMAGENET, architecture="vit_large_patch14_dinov2", arguments={"img_size": 224},
-            pooling="cls", dim=1024, mpp=(0.5,), tile_px=256, licence="MIT", repository="majiabo/GPFM",
+            "gpfm", IMAGENET, BICUBIC, architecture="vit_large_patch14_dinov2", arguments={"img_size": 224},
+            pooling="cls", dim=1024, mpp=(0.25,), tile_px=512, repository="majiabo/GPFM",
+            licence="CC-BY-NC-ND-4.0 (repository) or MIT (card)",
             files=("GPFM.pth",), paper="10.1038/s41551-025-01488-4",
-            sources="slide2vec and TRIDENT (strict load of the file)",
+            sources="github.com/birkhoffkiki/GPFM README (512 px at 40x) and LICENSE; slide2vec and TRIDENT "
+            "(strict load of the file); raw2features (on the two licences)",
         ),
         _row(
-            "retccl", IMAGENET, architecture="resnet50", pooling="network", input_px=256, dim=2048,
+            "retccl", IMAGENET, BILINEAR, architecture="resnet50", pooling="network", input_px=256, dim=2048,
             mpp=(1.0,), tile_px=256, licence="GPL-3.0", repository="jamesdolezal/RetCCL",
             files=("retccl.pth",), paper="10.1016/j.media.2022.102645",
             sources="github.com/slideflow/slideflow (strict load of the file); raw2features",
         ),
         _row(
-            "plip", architecture="vit_base_patch32_clip_quickgelu_224", arguments={"num_classes": 512},
+            "plip", BICUBIC, names=("clip",), architecture="vit_base_patch32_clip_quickgelu_224",
+            arguments={"num_classes": 512},
             pooling="projection", mean=CLIP_MEAN, std=CLIP_STD, dim=512, mpp=(0.5,), tile_px=224,
             licence="not stated", repository="vinid/plip", paper="10.1038/s41591-023-02504-3",
             sources="lazyslide-models (transformers' CLIPModel); raw2features",
         ),
         _row(
-            "mstar", IMAGENET, AT_20X, architecture="vit_large_patch16_224", arguments={"init_values": 1e-5},
-            pooling="cls", dim=1024, licence=NO_DERIVATIVES, gated=True, repository="Wangyh/mSTAR",
-            paper="arXiv:2407.15362", sources="slide2vec mstar.py; raw2features",
+            "mstar", IMAGENET, BILINEAR, architecture="vit_large_patch16_224",
+            arguments={"init_values": 1e-5}, mpp=(0.5,), tile_px=256, pooling="cls", dim=1024,
+            licence=NO_DERIVATIVES, gated=True, repository="Wangyh/mSTAR",
+            paper="arXiv:2407.15362", sources="slide2vec mstar.py (tile); raw2features",
         ),
     )
 }  # fmt: skip

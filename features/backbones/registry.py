@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from features.backbones.card import Card, read_card
-from features.backbones.file import check_file, first_line, load_network, read_recipe, read_state
+from features.backbones.file import (
+    check_file,
+    check_recipe,
+    describe_misfit,
+    first_line,
+    load_network,
+    read_recipe,
+    read_state,
+)
 from features.backbones.hub import hub_network, hub_recipe, is_hub_name, published_file
 from features.backbones.imagenet import load_file, load_published, timm_recipe
 from features.backbones.network_recipe import HIDDEN, NetworkRecipe
@@ -96,6 +104,7 @@ def _resolve(name: str) -> BackboneEntry:
 
     plain = name.removesuffix(HIDDEN)
     if timm.is_model(plain):
+        _check_tag(plain)
         if plain != name:  # refused before any work where there are no such layers
             with torch.device("meta"):
                 PooledFeatures(create(plain), "hidden")
@@ -106,6 +115,20 @@ def _resolve(name: str) -> BackboneEntry:
         f"No backbone {name!r}.{suggest(name, names, 3)} Short names: {short}; any timm name works too, and "
         "hf-hub:ORG/NAME or local-dir:FOLDER."
     )
+
+
+def _check_tag(name: str) -> None:
+    """Refuse a name of timm with a tag of weights that its network does not have."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    tagged = timm.list_models(architecture, include_tags=True)
+    if tag and name not in tagged:
+        known = [full for full in tagged if "." in full]
+        raise BackboneError(
+            f"No backbone {name!r}: timm has no weights {tag!r} for {architecture}."
+            f"{suggest(name, known, 3)} Its names are {', '.join(known) or architecture}."
+        )
 
 
 def load_backbone(
@@ -185,23 +208,21 @@ def _load_encoder(recipe: NetworkRecipe, weights: str, path: Path | None, seed: 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return build_network(recipe)
-    if path:
-        check_file(recipe.name, path)
-    return load_network(recipe, path or published_file(recipe))
+    written_here = bool(path and check_file(recipe.name, path))
+    return load_network(recipe, path or published_file(recipe), written_here=written_here)
 
 
 def _load_hub(recipe: NetworkRecipe, weights: str, path: Path | None, seed: int) -> nn.Module:
     if path is None:
         return hub_network(recipe, pretrained=weights == "pretrained", seed=seed)
     check_file(recipe.name, path)
-    network = hub_network(recipe, pretrained=False, seed=seed)
-    try:
-        network.load_state_dict(read_state(path))
-    except RuntimeError as error:
+    network, state = hub_network(recipe, pretrained=False, seed=seed), read_state(path)
+    own = network.state_dict()
+    if misfit := describe_misfit(state, own):
         raise BackboneError(
-            f"{path.name} does not fit {recipe.name}: {first_line(error)}. Set weights to a file of that "
-            "network."
-        ) from error
+            f"{path.name} {misfit} of {recipe.name}. Set weights to a file of that network."
+        )
+    network.load_state_dict({key: state[key] for key in own})
     return network
 
 
@@ -220,13 +241,15 @@ def _load_entry(
     full_name = entry.full_name
     card = read_card(path) if path else None
     inside = (card.network if card else read_recipe(path)) if path else None
-    whole = bool(stated and stated.is_whole())
-    recipe = timm_recipe(full_name, **(stated.given() if stated and whole and path else {}))
+    whole = bool(stated and stated.is_whole() and path and not inside)
+    recipe = timm_recipe(full_name, **(stated.given() if stated and whole else {}))
     if inside and inside.name == full_name:
+        if path and not card:
+            check_recipe(inside, recipe, path)
         recipe = inside
-    if stated and not (whole and path):
+    if stated and not whole:
         recipe = _with_stated(recipe, stated, known=True)
-    recipe = replace(recipe, dim=None if whole and path else entry.dim)
+    recipe = replace(recipe, dim=None if whole else entry.dim)
     if path:
         known = bool(inside or whole or "." in name or card)
         network = load_file(recipe, path, known=known)

@@ -47,9 +47,27 @@ _CLIP = (
     (r"^post_layernorm\.", "norm."),
     (r"^visual_projection\.", "head."),
 )
+# How messages call the names that ``name_style`` finds.
+STYLES = {
+    "timm": "timm", "clip": "transformers' CLIPModel", "conch": "CONCH", "vit": "transformers' ViTModel",
+    "hf-dinov2": "transformers' Dinov2Model", "swin": "Swin's authors", "dinov2": "DINOv2's authors",
+}  # fmt: skip
 _QUERY = re.compile(
     r"(blocks\.\d+)\.(?:attention\.attention|self_attn)\.(query|key|value|[qkv]_proj)\.(\w+)"
 )
+
+
+def name_style(state: Mapping[str, Tensor]) -> str:
+    """Whose names the weights of a file have: one of ``STYLES``."""
+    if any(key.startswith("vision_model.") for key in state):
+        return "clip"
+    if any(key.startswith("visual.attn_pool_contrast.") for key in state):
+        return "conch"
+    if "embeddings.cls_token" in state:
+        return "vit" if any(".layernorm_before." in key for key in state) else "hf-dinov2"
+    if "layers.0.downsample.reduction.weight" in state:
+        return "swin"
+    return "dinov2" if {"mask_token", "register_tokens"} & state.keys() else "timm"
 
 
 def to_timm_names(state: Mapping[str, Tensor]) -> State:
@@ -58,19 +76,20 @@ def to_timm_names(state: Mapping[str, Tensor]) -> State:
     Args:
         state: of a published file, without the wrapper and the prefix that training adds.
     """
-    if any(key.startswith("vision_model.") for key in state):
+    style = name_style(state)
+    if style == "clip":
         return _from_clip(state)
-    if any(key.startswith("visual.attn_pool_contrast.") for key in state):
+    if style == "conch":
         parts = ("trunk.", "attn_pool_contrast.", "ln_contrast.")
         tower = {
             key.removeprefix("visual."): v for key, v in state.items() if key.startswith("visual.")
         }
         return {key: value for key, value in tower.items() if key.startswith(parts)}
-    if "embeddings.cls_token" in state:
+    if style == "swin":
+        return _from_swin(state)
+    if style in ("vit", "hf-dinov2"):
         state = _join_queries(_rename(state, _BLOCKS))
         state = {key: v for key, v in state.items() if not key.startswith("pooler.")}
-    if "layers.0.downsample.reduction.weight" in state:
-        return _from_swin(state)
     return _from_dinov2(state)
 
 
@@ -94,11 +113,16 @@ def unwrap(content: object) -> State:
     return state
 
 
-def fit_positions(state: State, network: nn.Module) -> State:
-    """The position table brought to the network's grid of patches, as the network's own code does it.
+def fit_positions(state: State, network: nn.Module, table_side: int) -> State:
+    """The published position table brought to the network's grid of patches, as its own code does it.
 
     DINOv2 and transformers interpolate bicubically and without a filter when they run; CONCH v1.5 does so
-    with the published offset of .1.
+    with the published offset of .1. A table of any other size is that of other weights, and left as it is.
+
+    Args:
+        state: under timm's names.
+        network: that they are for.
+        table_side: patches along a side of the published table; 0 if it has the network's own.
     """
     own = network.state_dict()
     name = next(
@@ -110,6 +134,8 @@ def fit_positions(state: State, network: nn.Module) -> State:
     sides = [isqrt(table.shape[1] - prefix) for table in (state[name], own[name])]
     if [s.shape[1] - prefix for s in (state[name], own[name])] != [side**2 for side in sides]:
         return state  # other tokens come first: reported as a misfit
+    if sides[0] != table_side:
+        return state  # likewise
     first, grid = state[name][:, :prefix], state[name][:, prefix:]
     grid = grid.reshape(1, sides[0], sides[0], -1).permute(0, 3, 1, 2)  # (1, C, h, w)
     scale = (sides[1] + 0.1) / sides[0]

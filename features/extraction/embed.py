@@ -21,6 +21,7 @@ from features.backbones.folding import to_half_precision
 from features.backbones.registry import Backbone
 from features.device import resolve_device
 from features.errors import FeaturesError, TileError
+from features.extraction.resizing import resize_images, resize_tiles
 from features.precision import resolve_precision
 from features.progress import Advance
 from features.threads import keep_freed_memory, one_thread
@@ -83,7 +84,8 @@ class Embedder:
         )
         with torch.inference_mode(), self._stream(), autocast:
             with clock("prepare"):
-                images = preprocess(self._to_device(tiles), self.backbone)
+                shown = resize_tiles(tiles, self.backbone.recipe)
+                images = _normalise(self._to_device(shown), self.backbone)
             with clock("forward"):
                 features: NDArray[np.float32] = self.network(images).float().cpu().numpy()
         if not np.isfinite(features).all():
@@ -101,7 +103,8 @@ class Embedder:
         return torch.cuda.stream(self._local.stream)
 
     def _to_device(self, tiles: Tiles) -> Tensor:
-        batch = torch.from_numpy(tiles if tiles.flags.writeable else tiles.copy())
+        plain = tiles.flags.writeable and tiles.flags.c_contiguous
+        batch = torch.from_numpy(tiles if plain else tiles.copy())
         if self.device.type != "cuda":
             return batch.to(self.device)
         pinned = getattr(self._local, "pinned", None)
@@ -294,19 +297,24 @@ def embed(
 
 
 def preprocess(tiles: Tensor, backbone: Backbone) -> Tensor:
-    """Resize and normalise RGB tiles as the weights expect.
+    """Resize, crop and normalise RGB tiles as the weights expect.
 
     Args:
-        tiles: (B, H, W, 3) uint8.
-        backbone: gives input size, mean and std.
+        tiles: (B, H, W, 3) uint8, H = W.
+        backbone: gives sides, interpolation, mean and std.
 
     Returns:
         (B, 3, input_px, input_px) float32, channels last in memory.
     """
-    images = tiles.permute(0, 3, 1, 2).float() / 255
-    if images.shape[-1] != backbone.input_px:
-        size = (backbone.input_px, backbone.input_px)
-        images = nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+    if backbone.recipe.interpolation != "float":
+        shown = resize_tiles(tiles.cpu().numpy(), backbone.recipe)
+        tiles = torch.from_numpy(np.ascontiguousarray(shown)).to(tiles.device)
+    return _normalise(tiles, backbone)
+
+
+def _normalise(tiles: Tensor, backbone: Backbone) -> Tensor:
+    """The rest of ``preprocess``, after ``resize_tiles``."""
+    images = resize_images(tiles.permute(0, 3, 1, 2).float() / 255, backbone.recipe)
     mean, std = _mean_and_std(tuple(backbone.mean), tuple(backbone.std), tiles.device)
     return (images - mean) / std
 

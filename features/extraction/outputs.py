@@ -125,6 +125,10 @@ def _network_settings(recipe: NetworkRecipe) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if recipe.pooling != "network":
         settings["pooling"] = recipe.pooling
+    if recipe.interpolation != "float":
+        settings["interpolation"] = recipe.interpolation
+    if recipe.resize_px:
+        settings["resize_px"] = recipe.resize_px
     if recipe.arguments:
         settings["network"] = {"architecture": recipe.architecture, **recipe.arguments}
     return settings

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from features.backbones.registry import Backbone
 from features.extraction.embed import preprocess
+from features.extraction.resizing import spread_maps
 from mil.errors import FitError
 from mil.explanation.target import ExplanationTarget
 
@@ -201,9 +202,7 @@ def tile_maps(
         maps = LayerGradCam(model, model.layer).attribute(
             images.requires_grad_(), relu_attributions=True
         )
-    shown = nn.functional.interpolate(
-        maps.detach(), tuple(tiles.shape[1:3]), mode="bilinear", align_corners=False
-    )
+    shown = spread_maps(maps.detach(), tiles.shape[1], backbone.recipe)
     return TileMaps(maps=shown[:, 0].double().numpy(), scores=scores, warnings=tuple(remarks))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from features.volumes.film import check_film
 from mil.runs.inputs import recipe_from
 
 NOT_EXTRACTED = ("converted", NO_PLACES, "joined", "vector")
+UNRECORDED = {
+    "interpolation": "float",
+    "resize_px": 0,
+}  # of bags that do not say how tiles were resized
 MOST_PX = 12_000  # longer side of a picture in memory
 
 
@@ -100,4 +105,6 @@ def load_bag_backbone(
         normalisation.resolve_stain_reference(repeated, ()) if repeated.stain != "off" else None
     )
     normaliser = normalisation.tile_normaliser(tiles, tiles.slide, repeated, reference)
-    return load_backbone(recipe["backbone"], repeated.weights, stated=repeated.stated), normaliser
+    backbone = load_backbone(recipe["backbone"], repeated.weights, stated=repeated.stated)
+    as_then = {key: recipe.get(key, default) for key, default in UNRECORDED.items()}
+    return replace(backbone, recipe=replace(backbone.recipe, **as_then)), normaliser

@@ -2,22 +2,28 @@
 
 import re
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
+import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from torchvision import transforms
 
 from features.backbones.card import scale_notes
-from features.backbones.file import load_network
+from features.backbones.file import _fit, load_network
 from features.backbones.networks import PooledFeatures, build_network
 from features.backbones.pathology import ENCODERS, find_encoder
 from features.backbones.registry import Backbone, load_backbone, resolve_name
 from features.backbones.transformers_keys import fit_positions, to_timm_names
 from features.errors import BackboneError
-from features.extraction.embed import preprocess
+from features.extraction.embed import Clock, Embedder, preprocess
 from features.recipe import Recipe, Stated
+from tests.features.making import MeanColour
+from tests.features.published import PUBLISHED
 
 # The published formats: names and shapes of a first block and of what surrounds the blocks.
 VIT = {
@@ -70,6 +76,7 @@ FORMATS = {
 SMALL = ("kaiko-vits16", "lunit-dino-s16", "gigapath-flash")
 
 
+@cache
 def on_meta(name):
     with torch.device("meta"):
         return build_network(ENCODERS[name]).eval()
@@ -83,6 +90,10 @@ def of_blocks(keys):
 def published(name, network):
     """A state dict in the published format, of made weights; those of timm's format are the network's own."""
     state = {key: value.clone() for key, value in network.state_dict().items()}
+    if side := PUBLISHED[name].table_side:
+        key = "trunk.pos_embed" if "trunk.pos_embed" in state else "pos_embed"
+        table = state[key]
+        state[key] = torch.rand(1, 1 + side**2, table.shape[-1], device=table.device)
     if name == "plip":
         state = to_clip(state)
     elif name in FORMATS:
@@ -176,7 +187,7 @@ def test_the_published_format_is_that_of_the_network(name):
     if name in FORMATS:
         vision = {key for key in state if not key.startswith(("text", "logit"))}
         assert of_blocks(vision) == FORMATS[name]
-    renamed = to_timm_names(state)
+    renamed = fit_positions(to_timm_names(state), network, recipe.table_side)
     own = network.state_dict()
     assert {key: tuple(v.shape) for key, v in renamed.items()} == {
         key: tuple(value.shape) for key, value in own.items()
@@ -207,7 +218,14 @@ def test_a_file_in_the_published_format_gives_the_features_of_its_network(name, 
             parameter.add_(0.02 * torch.rand(parameter.shape))
     if name == "plip":
         network.head.bias.data.zero_()
-    torch.save({"model": published(name, network)}, tmp_path / "w.pth")
+    state = published(name, network)
+    if name == "conch-v1.5":  # as the authors' interpolate_pos_encoding does when it runs
+        first, table = state["trunk.pos_embed"].split([1, 14**2], dim=1)
+        table = table.reshape(1, 14, 14, -1).permute(0, 3, 1, 2)
+        scale = (28 + 0.1) / 14
+        table = nn.functional.interpolate(table, scale_factor=(scale, scale), mode="bicubic")
+        network.trunk.pos_embed.data = torch.cat([first, table.flatten(2).mT], dim=1)
+    torch.save({"model": state}, tmp_path / "w.pth")
     loaded = PooledFeatures(load_network(recipe, tmp_path / "w.pth"), recipe.pooling).eval()
     images = torch.randn(1, 3, recipe.input_px, recipe.input_px)
     with torch.inference_mode():
@@ -232,17 +250,42 @@ def test_whole_files_of_small_encoders_load_by_name(name, tmp_path):
         torch.testing.assert_close(backbone.module(images), tokens[:, 0])
 
 
+@pytest.mark.parametrize("side", ["own", 224])
 @pytest.mark.parametrize("name", ENCODERS)
-def test_a_tile_of_the_encoders_side_is_prepared_as_published(name):
-    """As by torchvision's ToTensor and Normalize, the last steps of every published transform."""
-    recipe = ENCODERS[name]
-    side = recipe.input_px
+def test_a_tile_of_any_side_is_prepared_as_published(name, side):
+    """As by the published transform: torchvision's Resize on a picture, CenterCrop, ToTensor, Normalize."""
+    card = PUBLISHED[name]
+    side = card.tile_px if side == "own" else side
     tile = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    ours = preprocess(torch.from_numpy(tile), Backbone(recipe, nn.Identity(), "", "")).numpy()[0]
-    published = (
-        tile[0].transpose(2, 0, 1) / 255 - np.reshape(recipe.mean, (3, 1, 1))
-    ) / np.reshape(recipe.std, (3, 1, 1))
-    np.testing.assert_allclose(ours, published, atol=1e-6)
+    transform = transforms.Compose([
+        transforms.Resize(card.resize_px, transforms.InterpolationMode(card.interpolation)),
+        transforms.CenterCrop(card.input_px),
+        transforms.ToTensor(),
+        transforms.Normalize(card.mean, card.std),
+    ])  # fmt: skip
+    backbone = Backbone(ENCODERS[name], nn.Identity(), "", "")
+    published = transform(Image.fromarray(tile[0])).numpy()
+    shown = preprocess(torch.from_numpy(tile), backbone).numpy()[0]
+    np.testing.assert_allclose(shown, published, atol=1e-6)
+    embedder = Embedder(replace_pooled(backbone), precision="fp32", device="cpu")
+    np.testing.assert_allclose(embedder(tile, Clock())[0], published.mean((1, 2)), atol=1e-5)
+
+
+def replace_pooled(backbone):
+    """The same preparation, before a network that gives the mean of each channel."""
+    return Backbone(backbone.recipe, MeanColour(), "", "")
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_row_of_an_encoder_is_its_card(name):
+    card, recipe = PUBLISHED[name], ENCODERS[name]
+    assert (recipe.mean, recipe.std) == (card.mean, card.std)
+    assert (recipe.input_px, recipe.resized_px) == (card.input_px, card.resize_px)
+    assert (recipe.interpolation, recipe.tile_px) == (card.interpolation, card.tile_px)
+    assert recipe.table_side == card.table_side
+    assert set(PUBLISHED) == set(ENCODERS)
+    own = {key: tuple(value.shape) for key, value in published(name, on_meta(name)).items()}
+    assert {key: own.get(key) for key in card.shapes} == card.shapes
 
 
 def test_class_and_patch_tokens_are_pooled_without_registers():
@@ -260,7 +303,9 @@ def test_class_and_patch_tokens_are_pooled_without_registers():
 def test_positions_are_resized_as_transformers_does():
     network = on_meta("midnight-12k")
     table = torch.randn(1, 1 + 37**2, 1536)
-    fitted = fit_positions({"pos_embed": table}, network)["pos_embed"]
+    assert fit_positions({"pos_embed": table}, network, 0)["pos_embed"] is table
+    assert fit_positions({"pos_embed": table}, network, 24)["pos_embed"] is table
+    fitted = fit_positions({"pos_embed": table}, network, 37)["pos_embed"]
     grid = table[:, 1:].reshape(1, 37, 37, 1536).permute(0, 3, 1, 2)
     small = nn.functional.interpolate(grid, size=(16, 16), mode="bicubic", align_corners=False)
     assert torch.equal(fitted[:, :1], table[:, :1])
@@ -334,6 +379,124 @@ def test_a_file_of_another_family_is_refused_with_a_name_that_works(tmp_path):
     assert load_backbone("gigapath-flash", str(path)).dim == 384
 
 
+def made_file(path, shapes):
+    """A file of weights of these shapes; all of the same storage, so that large ones are written fast."""
+    save_file({key: torch.zeros(tuple(shape)) for key, shape in shapes.items()}, path)
+    return str(path)
+
+
+def shapes_of(name, **arguments):
+    """The shapes of a network of timm, with its classifier."""
+    with torch.device("meta"):
+        network = timm.create_model(name, **arguments)
+    return {key: value.shape for key, value in network.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments", "encoder", "reason"),
+    [
+        # an ImageNet classifier of 224 px
+        (
+            "vit_small_patch16_224",
+            {},
+            "lunit-dino-s16",
+            r"a classifier \(head.weight: \(1000, 384\)\)",
+        ),
+        ("vit_small_patch16_224", {"num_classes": 9}, "kaiko-vits16", r"head.weight: \(9, 384\)"),
+        # without one, saved at another side
+        (
+            "vit_small_patch16_384",
+            {"num_classes": 0},
+            "kaiko-vits16",
+            "positions 577 instead of 197",
+        ),
+        (
+            "vit_small_patch8_224",
+            {"num_classes": 0, "img_size": 112},
+            "lunit-dino-s8",
+            "positions 197",
+        ),
+        (
+            "vit_base_patch16_224",
+            {"num_classes": 0, "img_size": 96},
+            "kaiko-vitb16",
+            "positions 37",
+        ),
+        # of other patches at the same number of them
+        (
+            "vit_small_patch32_224",
+            {"num_classes": 0, "img_size": 448},
+            "kaiko-vits16",
+            "other patches",
+        ),
+    ],
+)
+def test_a_transformer_of_another_kind_is_no_encoders(
+    network, arguments, encoder, reason, tmp_path
+):
+    path = made_file(tmp_path / "w.safetensors", shapes_of(network, **arguments))
+    with pytest.raises(BackboneError, match=rf"{reason}.* of {encoder}\. Set backbone to the arch"):
+        load_backbone(encoder, path)
+    with pytest.raises(BackboneError) as caught:
+        load_backbone("vit_small_patch16_224", path)
+    assert "names and shapes" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("of", "named", "whose"),
+    [
+        ("phikon", "kaiko-vitb16", "transformers' ViTModel"),
+        ("kaiko-vitb16", "phikon", "timm"),
+        ("phikon-v2", "uni", "transformers' Dinov2Model"),
+        ("mstar", "phikon-v2", "timm"),
+    ],
+)
+def test_weights_under_another_librarys_names_are_another_encoders(of, named, whose, tmp_path):
+    """The names tell apart what shapes do not: these pairs differ in mean, deviation or filter."""
+    state = published(of, on_meta(of))
+    shapes = {key: value.shape for key, value in state.items()}
+    if shapes.keys() & {"mask_token"}:
+        del shapes["mask_token"]
+    recipe, own = ENCODERS[named], on_meta(named).state_dict()
+    assert {k: v.shape for k, v in to_timm_names(state).items()} == {
+        k: v.shape for k, v in own.items()
+    }
+    made = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    misfit = _fit(made, on_meta(named), recipe)[1]
+    assert misfit == f"has the weight names of {whose}, which are not those"
+    assert _fit(made, on_meta(of), ENCODERS[of])[1] == ""
+
+
+def test_another_table_of_positions_is_not_resized_for_any_encoder():
+    for name, recipe in ENCODERS.items():
+        network = on_meta(name)
+        state = published(name, network)
+        key = next((k for k in state if re.search(r"pos_embed$|position_embedding", k)), None)
+        if key is None:
+            continue
+        assert _fit(dict(state), network, recipe)[1] == ""
+        table, side = state[key], 11
+        extra = table.shape[-2] - int(table.shape[-2] ** 0.5) ** 2
+        shape = (*table.shape[:-2], extra + side**2, table.shape[-1])
+        state[key] = torch.empty(shape, device="meta")
+        misfit = _fit(state, network, recipe)[1]
+        assert "was saved at another side of the image (positions " in misfit, name
+
+
+def test_quantised_weights_are_refused_in_one_line(tmp_path):
+    with torch.device("meta"):
+        own = build_network(ENCODERS["kaiko-vits16"]).state_dict()
+    state = {key: torch.zeros(value.shape) for key, value in own.items()}
+    state["blocks.3.mlp.fc1.weight"] = state["blocks.3.mlp.fc1.weight"].to(torch.int8)
+    save_file(state, tmp_path / "w.safetensors")
+    for name in ("kaiko-vits16", "vit_small_patch16_224.dino"):
+        with pytest.raises(
+            BackboneError, match=r"holds 1 quantised weights .*fc1.weight: int8"
+        ) as caught:
+            load_backbone(name, str(tmp_path / "w.safetensors"))
+        assert "\n" not in str(caught.value)
+
+
 def test_what_is_known_of_an_encoder_is_not_overridden():
     stated = Stated(mean=(0.5, 0.5, 0.5))
     assert load_backbone("kaiko-vits16", "random", stated=stated).mean == (0.5, 0.5, 0.5)
@@ -345,6 +508,13 @@ def test_tiles_of_another_scale_are_remarked_on():
     def notes(backbone, **scale):
         return " ".join(scale_notes([Recipe(backbone=backbone, **scale)]))
 
-    assert "trained at 0.5 micrometres per pixel; these tiles have 0.25" in notes("uni", mpp=0.25)
+    assert "uni is for tiles at 0.5 micrometres per pixel; these have 0.25" in notes(
+        "uni", mpp=0.25
+    )
     assert notes("uni", mpp=0.5) == notes("virchow2", mpp=1.0) == notes("resnet18", mpp=9) == ""
     assert "tiles of 512 px, resized to 448; these have 224" in notes("conch", mpp=0.5)
+    assert notes("ctranspath", mpp=1.0) == notes("ctranspath", mpp=0.5) == ""
+    assert "best at mpp=1 and tile=224" in notes("ctranspath", mpp=0.25)
+    for mpp, tile in ((0.25, 512), (0.5, 256)):  # as much tissue in as many pixels
+        assert notes("gpfm", mpp=mpp, tile=tile) == notes("uni", mpp=mpp, tile=tile) == ""
+    assert "best at mpp=0.25 and tile=512" in notes("gpfm", mpp=0.5, tile=224)
