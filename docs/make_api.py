@@ -17,8 +17,8 @@ GROUPS = {
         "read_annotations", "check_cohort", "draw_cohort", "check_machine",
     ),
     "Backbones": (
-        "load_backbone", "list_backbones", "list_catalogue", "fetch_weights", "finetune_backbone",
-        "FinetuneSettings",
+        "load_backbone", "list_backbones", "list_catalogue", "fetch_weights", "BackboneEntry",
+        "finetune_backbone", "FinetuneSettings",
     ),
     "CT, MRI and radiomics": (
         "list_series", "VolumeRecipe", "extract_volumes", "contour_volumes", "ContourSettings",

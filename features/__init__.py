@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from features.backbones.registry import load_backbone as load_backbone
+    from features.backbones.table import BackboneEntry as BackboneEntry
     from features.backbones.table import list_backbones as list_backbones
     from features.bags.bag import Bag as Bag
     from features.bags.bag import read_bag as read_bag
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from features.slides.slide import open_slide as open_slide
 
 __all__ = [
+    "BackboneEntry",
     "Bag",
     "Extraction",
     "ExtractionOptions",
@@ -58,6 +60,7 @@ __all__ = [
 ]
 
 _SOURCES = {
+    "BackboneEntry": "features.backbones.table:BackboneEntry",
     "Bag": "features.bags.bag:Bag",
     "Extraction": "features.extraction.run:Extraction",
     "ExtractionOptions": "features.extraction.run:ExtractionOptions",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from features.backbones.catalogue import fetch_weights as fetch_weights
     from features.backbones.catalogue import list_catalogue as list_catalogue
     from features.backbones.registry import load_backbone as load_backbone
+    from features.backbones.table import BackboneEntry as BackboneEntry
     from features.backbones.table import list_backbones as list_backbones
     from features.bags.bag import Bag as Bag
     from features.bags.bag import read_bag as read_bag
@@ -125,6 +126,7 @@ __all__ = [
     "Answer",
     "Answers",
     "AppliedSlide",
+    "BackboneEntry",
     "Bag",
     "BagError",
     "Case",
@@ -231,6 +233,7 @@ _SOURCES = {
     "Answer": "mil.answers.answer:Answer",
     "Answers": "mil.answers.predict:Answers",
     "AppliedSlide": "mil.segmentation.application:AppliedSlide",
+    "BackboneEntry": "features.backbones.table:BackboneEntry",
     "Bag": "features.bags.bag:Bag",
     "BagError": "features.errors:BagError",
     "Case": "mil.data.case:Case",

@@ -28,7 +28,7 @@ PAGE = (REPO / "docs" / "api.md").read_text()
 WRITER = runpy.run_path(str(REPO / "docs" / "make_api.py"))
 HEAVY = ("torch", "numpy", "pandas", "sklearn", "scipy", "matplotlib", "openslide", "h5py", "timm")
 NAMES = [
-    "Answer", "Answers", "AppliedSlide", "Bag", "BagError", "Case", "Cohort", "CohortError",
+    "Answer", "Answers", "AppliedSlide", "BackboneEntry", "Bag", "BagError", "Case", "Cohort", "CohortError",
     "ContourSettings", "Diagnosis", "Estimate", "Evaluation", "Explanation", "FeaturesError",
     "FetchError", "FetchedCohort", "FinetuneSettings", "FitError", "FitSettings", "FittedModel", "Fold",
     "Grade", "Head", "HeadOutput", "HeadSettings", "JudgeSettings", "LeakageError", "MilError",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from features.backbones.network_recipe import SAME_SCALE, NetworkRecipe
 from features.backbones.pathology import find_encoder
+from features.backbones.table import find_backbone
 from features.errors import BackboneError
 from features.files.checksum import verify_checksum
 from features.files.parse import parse_json
@@ -89,17 +90,29 @@ def weights_notes(recipes: Sequence[Recipe]) -> list[str]:
     Raises:
         BackboneError: the file's card is not of this library, or its weights were not saved with it.
     """
-    weights = recipes[0].weights
+    weights, assumed = recipes[0].weights, _assumed_notes(recipes[0])
     if card := read_card(Path(weights)):
         mismatches = (card.scale_mismatch(recipe.mpp, recipe) for recipe in recipes)
-        return [note for note in mismatches if note]
-    notes = scale_notes(recipes) if weights != "random" else []
+        return [*assumed, *(note for note in mismatches if note)]
+    notes = [*assumed, *(scale_notes(recipes) if weights != "random" else [])]
     if weights in ("pretrained", "random") or not Path(weights).is_file():
         return notes
     return [
         *notes,
         f"{weights} does not say which cases it has seen. If it was trained on any of yours, no "
         "test on them can be believed; weights that this library fine-tuned carry a card that says so.",
+    ]
+
+
+def _assumed_notes(recipe: Recipe) -> list[str]:
+    """A remark on the backbone of a package that does not state how images are prepared for it."""
+    entry = None if find_encoder(recipe.backbone) else find_backbone(recipe.backbone)
+    if entry is None or not entry.assumed or (recipe.mean and recipe.std and recipe.input_px):
+        return []
+    return [
+        f"The package of {recipe.backbone} does not state how images are prepared: what is not stated is "
+        f"taken as {entry.input_px} px and ImageNet's mean and deviation. Set mean, std and input_px if "
+        "others are right."
     ]
 
 

@@ -116,7 +116,7 @@ def hub_recipe(name: str) -> NetworkRecipe:
             name=name,
             architecture=architecture,
             arguments=(arguments or {}) | _other_pooling(architecture, arguments or {}, pooling),
-            **_preparation(config),
+            **_preparation(config, arguments or {}),
             licence=str(config.get("license") or "not stated"),
             repository="" if local else place,
         )
@@ -127,7 +127,7 @@ def hub_recipe(name: str) -> NetworkRecipe:
         ) from error
 
 
-def _preparation(config: Mapping[str, Any]) -> dict[str, Any]:
+def _preparation(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """How images are prepared, as timm's own transform does it; what is not stated is not guessed.
 
     Raises:
@@ -138,6 +138,8 @@ def _preparation(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"input_size is {list(size)}, and tiles are square with three channels: red, green and blue"
         )
+    if (built := arguments.get("img_size")) and built not in (size[-1], list(size[1:])):
+        raise ValueError(f"input_size is {list(size)}, and the network's own img_size {built}")
     if len(mean) != 3 or not all(0 <= value <= 1 for value in mean):
         raise ValueError(
             f"mean is {list(mean)}: it has three numbers from 0 to 1, of colours in [0, 1]"
@@ -165,10 +167,12 @@ def _other_pooling(
     """The pooling that a configuration states, where the network would have another one by default.
 
     Raises:
-        ValueError: maps are not pooled by their mean.
+        ValueError: it states two, or maps are not pooled by their mean.
     """
-    if not stated or "global_pool" in arguments:
+    if not stated or stated == arguments.get("global_pool"):
         return {}
+    if "global_pool" in arguments:
+        raise ValueError(f"global_pool is {stated}, and in model_args {arguments['global_pool']}")
     with torch.device("meta"):
         own = getattr(create(architecture, **arguments), "global_pool", None)
     if isinstance(own, str):

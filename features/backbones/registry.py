@@ -236,8 +236,7 @@ def _load_entry(
 ) -> tuple[NetworkRecipe, nn.Module]:
     """The network of a row of the table, of an installed package, or of timm."""
     if entry.build:
-        recipe, module = _load_installed(entry, weights, path, seed)
-        return _with_stated(recipe, stated, known=True), module
+        return _load_installed(entry, weights, path, seed, stated)
     full_name = entry.full_name
     card = read_card(path) if path else None
     inside = (card.network if card else read_recipe(path)) if path else None
@@ -261,7 +260,7 @@ def _load_entry(
 
 
 def _load_installed(
-    entry: BackboneEntry, weights: str, path: Path | None, seed: int
+    entry: BackboneEntry, weights: str, path: Path | None, seed: int, stated: Stated | None
 ) -> tuple[NetworkRecipe, nn.Module]:
     """The backbone of an installed package, see ``features.backbones.table``."""
     assert entry.build
@@ -272,6 +271,9 @@ def _load_installed(
         std=entry.std,
         licence=entry.licence,
     )
+    if entry.assumed and stated:
+        recipe = _with_stated(recipe, replace(stated, pooling=None), known=False)
+    recipe = _with_stated(recipe, stated, known=True)
     if path:
         check_file(entry.name, path)
     try:

@@ -9,7 +9,7 @@ point of the group ``sarcomil.backbones`` in its pyproject.toml::
 The name on the left is the backbone's name for users. The object on the right is one of
 
 - a callable ``build(*, pretrained: bool) -> torch.nn.Module``, which is given images (B, 3, 224, 224)
-  normalised by ImageNet's mean and standard deviation, and returns features (B, D);
+  normalised by ImageNet's mean and deviation, unless users state others, and returns features (B, D);
 - a ``BackboneEntry``, where the input size, the normalisation or the length of a feature vector matter.
 
 ``pretrained=False`` asks for random weights, drawn from torch's generator, which has been seeded. A weights
@@ -59,6 +59,12 @@ class BackboneEntry:
         licence: of the published weights.
         keeps_hidden: whether features are the last of the fully connected layers between the map and the
             classifier, and not the mean of the map.
+        assumed: whether side, mean and standard deviation are only the usual ones, as of an entry point that
+            is a bare function.
+
+    Example:
+        entry = mil.BackboneEntry(timm_name="resnet18.tv_in1k", dim=512)
+        print(entry.full_name)
     """
 
     name: str = ""
@@ -70,6 +76,7 @@ class BackboneEntry:
     std: tuple[float, float, float] = IMAGENET_STD
     licence: str = "not stated"
     keeps_hidden: bool = False
+    assumed: bool = False
 
     @property
     def full_name(self) -> str:
@@ -191,7 +198,7 @@ def _load_entry(point: metadata.EntryPoint) -> BackboneEntry:
     if isinstance(target, BackboneEntry):
         entry = replace(target, name=point.name)
     elif _is_build(target):
-        entry = BackboneEntry(point.name, build=target)
+        entry = BackboneEntry(point.name, build=target, assumed=True)
     else:
         entry = BackboneEntry(point.name)
     if bool(entry.build) == bool(entry.timm_name):

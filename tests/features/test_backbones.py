@@ -184,6 +184,15 @@ def test_typo_is_answered_with_the_nearest_name(typo, meant):
         load_backbone(typo, "random")
 
 
+def test_a_tag_that_timm_does_not_have_is_answered_with_those_it_has():
+    with pytest.raises(
+        BackboneError, match=r"no weights 'foo' for test_vit.* Its names are test_vit\.r160"
+    ):
+        resolve_name("test_vit.foo")
+    with pytest.raises(BackboneError, match=r"Did you mean 'vit_small_patch8_224\.dino'"):
+        load_backbone("vit_small_patch8_224.dinno", "random")
+
+
 def test_nonsense_is_answered_with_the_short_names():
     with pytest.raises(BackboneError, match=r"Short names: .*resnet18"):
         resolve_name("@@@@")

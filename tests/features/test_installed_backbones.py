@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from importlib import metadata
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from features.backbones.card import weights_notes
 from features.backbones.pathology import ENCODERS
 from features.backbones.registry import load_backbone, resolve_name
 from features.backbones.table import (
@@ -23,7 +25,7 @@ from features.backbones.table import (
 from features.bags.bag import read_bag
 from features.errors import BackboneError
 from features.extraction.embed import Clock, Embedder
-from features.recipe import Recipe
+from features.recipe import Recipe, Stated
 
 PACKAGE = """
     import torch
@@ -138,6 +140,24 @@ def test_a_row_gives_its_scale_and_its_dimension_before_anything_is_built(packag
     assert feature_dim("tiny") is None
     backbone = load_backbone("tiny-entry", "random")
     assert (backbone.input_px, backbone.mean, backbone.licence) == (64, (0.5, 0.5, 0.5), "MIT")
+
+
+def test_what_a_bare_function_does_not_state_is_said_and_can_be_stated(package, tmp_path):
+    (note,) = weights_notes([Recipe(backbone="tiny", weights="random")])
+    assert "tiny does not state" in note
+    assert "taken as 224 px and ImageNet's mean and deviation" in note
+    sides = {"mean": (0.7, 0.5, 0.6), "std": (0.1, 0.2, 0.3), "input_px": 96}
+    recipe = Recipe(backbone="tiny", weights="random", **sides)
+    assert weights_notes([recipe]) == weights_notes([replace(recipe, backbone="tiny-entry")]) == []
+    backbone = load_backbone("tiny", "random", stated=recipe.stated)
+    assert {key: getattr(backbone, key) for key in sides} == sides
+    file = str(tmp_path / "w.safetensors")
+    save_file({"layer.weight": torch.ones(5, 3), "layer.bias": torch.zeros(5)}, file)
+    part = load_backbone("tiny", file, stated=Stated(mean=sides["mean"]))
+    assert (part.mean, part.input_px) == (sides["mean"], 224)
+    for name, stated in (("tiny-entry", recipe.stated), ("tiny", Stated(pooling="cls"))):
+        with pytest.raises(BackboneError, match=r"Leave out (mean|pooling)"):
+            load_backbone(name, "random", stated=stated)
 
 
 def test_a_row_may_name_a_timm_model(package):

@@ -16,8 +16,8 @@ from features.bags.bag import read_bag
 from features.recipe import Recipe
 
 NAMES = [
-    "Bag", "Extraction", "ExtractionOptions", "FeaturesError", "Recipe", "SarcomilError", "Slide",
-    "SourceFacts", "convert", "export", "extract", "join", "list_backbones", "load_backbone",
+    "BackboneEntry", "Bag", "Extraction", "ExtractionOptions", "FeaturesError", "Recipe", "SarcomilError",
+    "Slide", "SourceFacts", "convert", "export", "extract", "join", "list_backbones", "load_backbone",
     "open_slide", "read_annotations", "read_bag", "validate_bag", "write_bag",
 ]  # fmt: skip
 
