@@ -82,6 +82,7 @@ class ConvertOptions:
         default=None,
         metadata={
             "help": "Side of a tile in pixels as read, if the file does not say.",
+            "parameter": "tile_px",
             "panel": "Scale",
         },
     )
@@ -89,6 +90,7 @@ class ConvertOptions:
         default=None,
         metadata={
             "help": "Micrometres per pixel of a tile, if the file does not say.",
+            "parameter": "target_mpp",
             "panel": "Scale",
         },
     )
@@ -157,7 +159,8 @@ def run_convert(options: ConvertOptions) -> int:
                 overwrite=options.overwrite,
                 progress=Bars(),
             )
-    show_conversion(result, "Files" if options.to else "Bags, their coverage unknown and set to 1")
+    of_tiles = "Bags, their coverage unknown and set to 1" if result.n_tiles else "Bags"
+    show_conversion(result, "Files" if options.to else of_tiles)
     return len(result.failures)
 
 
@@ -166,7 +169,9 @@ def show_conversion(result: "Conversion", kind: str) -> None:
     from cli.console import complain, counted, say
 
     dims = ", ".join(map(str, sorted(result.dims)))
-    size = f", {result.n_tiles} tiles, {dims} features each" if result.n_done else ""
+    tiles = f", {result.n_tiles} tiles" if result.n_tiles else ""
+    vectors = f", {counted(result.n_vectors, 'vector')}" if result.n_vectors else ""
+    size = f"{tiles}{vectors}, {dims} features each" if result.n_done else ""
     existing = f"; {result.n_existing} were there already" if result.n_existing else ""
     say(f"{counted(result.n_done, 'slide')} converted{size}{existing}. {kind}: {result.out}")
     if result.columns:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from features.bags.bag import Bag
 from features.bags.feature_tables import read_features, read_header, read_table
-from features.bags.foreign_readers import ALIASES, SourceFacts, naming_errors
+from features.bags.foreign_readers import ALIASES, SourceFacts, is_npz_vector, naming_errors
 from features.errors import BagError
 from features.files.checksum import fingerprint
 from features.recipe import NO_PLACES
@@ -36,7 +36,8 @@ def is_bare(path: Path) -> bool:
     """Whether a file has features without places: with a bag index, or as the only array of an npz file."""
     names = {name.lower() for name in _names(path)}
     if path.suffix.lower() == ".npz" and _is_one_bag(names):
-        return True
+        with naming_errors(path):
+            return not is_npz_vector(path)
     in_table = path.suffix.lower() == ".csv" and {"x", "y"} <= names
     return bool(names & set(INDEX)) and not names & _PLACES and not in_table
 

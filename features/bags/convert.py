@@ -20,6 +20,7 @@ from features.bags.interchange import conversion_notes, read_foreign, write_fore
 from features.bags.layouts import LAYOUTS, NATIVE, WRITABLE, detect_layout
 from features.errors import BagError, FeaturesError, InputError
 from features.progress import Progress, Silent
+from features.recipe import is_vector
 from features.slides.find import slides_in
 from features.slides.names import slide_name
 from features.slides.slide import open_slide
@@ -38,6 +39,7 @@ class Conversion(os.PathLike[str]):
         n_done: files that were converted.
         n_existing: files whose result existed already.
         n_tiles: of the converted files.
+        n_vectors: files that are the vector of a whole slide.
         dims: lengths of their feature vectors.
         columns: of tables, the columns that were read as features.
         notes: remarks, each with the slides it is about.
@@ -49,6 +51,7 @@ class Conversion(os.PathLike[str]):
     n_done: int = 0
     n_existing: int = 0
     n_tiles: int = 0
+    n_vectors: int = 0
     dims: set[int] = field(default_factory=set)
     columns: str = ""
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -275,7 +278,10 @@ def _record(result: Conversion, slide: str, converted: _Converted | None) -> Non
         return
     bag, notes = converted
     result.n_done += 1
-    result.n_tiles += len(bag)
+    if is_vector(bag.recipe):
+        result.n_vectors += 1
+    else:
+        result.n_tiles += len(bag)
     result.dims.add(bag.dim)
     result.columns = bag.recipe.get("columns", result.columns)
     for note in notes:

@@ -180,7 +180,8 @@ def read_stamp(path: Path, facts: SourceFacts) -> ForeignBag:
                     f"{path}: says it is the vector of a {kind}, and has features {features.shape}. Convert "
                     "the files of tiles."
                 )
-            return ForeignBag(features=features.reshape(-1), encoder=attributes.get("extractor"))
+            encoder = attributes.get("encoder", attributes.get("extractor"))
+            return ForeignBag(features=features.reshape(-1), encoder=encoder)
         coords = _array(file, "coords")
     # STAMP guesses the unit of files without one from the step of the grid. A step of 224 or 256 may as
     # well be level-0 pixels, so the user has to supply it.
@@ -200,12 +201,37 @@ def read_stamp(path: Path, facts: SourceFacts) -> ForeignBag:
 
 
 def read_vector(path: Path, facts: SourceFacts) -> ForeignBag:
-    """The vector of a whole slide, as slide encoders write it: features (D,) or (1, D)."""
+    """The vector of a whole slide, (D,) or (1, D): in HDF5, as slide encoders write it, npz, or a tensor."""
     del facts
-    with open_hdf5(path) as file:
-        features = _array(file, "features")
-        encoder = {**file.attrs, **file["features"].attrs}.get("encoder")
+    encoder = None
+    if h5py.is_hdf5(path):
+        with open_hdf5(path) as file:
+            name = next((name for name in ALIASES["features"] if name in file), "features")
+            features = _array(file, name)
+            attributes = {**file.attrs, **file[name].attrs}
+        encoder = attributes.get("encoder", attributes.get("extractor"))
+    elif path.suffix.lower() == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            one = len(arrays.files) == 1
+            features = arrays[
+                arrays.files[0] if one else match_column(path, arrays.files, "features")
+            ]
+    elif path.suffix.lower() in (".pt", ".pth"):
+        features = _read_tensor(path)
+    else:
+        raise BagError(f"{path}: no vector of a slide. Write it as HDF5, .npz or a tensor (.pt).")
+    if features.ndim == 0 or features.size != features.shape[-1]:
+        raise BagError(
+            f"{path}: features {features.shape} are not the vector of one slide, (D,) or (1, D). Set "
+            "layout to that of a file of tiles, or to auto."
+        )
     return ForeignBag(features=features.reshape(-1), encoder=encoder and str(encoder))
+
+
+def is_npz_vector(path: Path) -> bool:
+    """Whether an npz file has one array alone, the vector of a slide."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return len(arrays.files) == 1 and arrays[arrays.files[0]].ndim == 1
 
 
 def read_slideflow(path: Path, facts: SourceFacts) -> ForeignBag:

@@ -5,6 +5,7 @@ centre. Joined by slide or by case, a bag is one row: the mean feature vector of
 other. What a part has seen, its training cases and its stain reference, the joined bag has seen.
 """
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,11 @@ from features.choices import choice_problem
 from features.errors import BagError, FeaturesError, InputError
 from features.files.checksum import fingerprint
 from features.progress import Progress, Silent
-from features.recipe import PARTS
+from features.recipe import NO_PLACES, PARTS, VECTOR, is_vector
 
 JoinBy = Literal["tile", "slide", "case"]
 REGION = "joined"  # of tiles; joined slides and cases are vectors
+PLACELESS = (NO_PLACES, VECTOR)
 FEW_TILES = 0.5  # a slide of which a smaller share has a partner is remarked upon
 
 
@@ -83,7 +85,8 @@ def join(
         Counts, remarks and failures; a bag that cannot be joined raises nothing.
 
     Raises:
-        InputError: fewer than two stores, one without bags, none in common, or ``out`` is among them.
+        InputError: fewer than two stores, one without bags, none in common, ``out`` is among them, or rows
+            without places are to be joined by tile.
 
     Example:
         joined = features.join(["external-store", "converted"], "joined", by="tile")
@@ -106,6 +109,10 @@ def join(
             f"The stores have no {of} in common. Join stores of the same {of}s; the case of a slide is that "
             "of the table, if one is named."
         )
+    if by == "tile":
+        for group in groups:
+            with contextlib.suppress(BagError):  # a damaged one fails alone
+                _check_places(read_bag(group[names[0]][0]), InputError)
     make = _join_tiles if by == "tile" else _join_vectors
     with (progress or Silent()).task("bags joined", len(names), "bags") as advance:
         for name in names:
@@ -170,7 +177,23 @@ def _check_sources(parts: Sequence[Sequence[Bag]], by: JoinBy) -> None:
             )
 
 
+def _check_places(bag: Bag, error: type[FeaturesError]) -> None:
+    """Refuse rows without places, which say nothing of the row of another store that they belong to.
+
+    Raises:
+        FeaturesError: of the given kind.
+    """
+    if bag.recipe.get("region") in PLACELESS:
+        what = "one vector" if is_vector(bag.recipe) else "features without places"
+        raise error(
+            f"The bag of {bag.slide} is {what} ({bag.recipe['backbone']}), so that no tile of another store "
+            "holds the centre of its rows. Join by slide or by case."
+        )
+
+
 def _join_tiles(name: str, parts: Sequence[Sequence[Bag]], result: Joined) -> Bag:
+    for bags in parts:
+        _check_places(bags[0], BagError)
     first, *others = (bags[0] for bags in parts)
     partners = [holding_tiles(first, other) for other in others]
     usable = np.all([partner >= 0 for partner in partners], axis=0)

@@ -17,6 +17,7 @@ from features.bags.feature_tables import read_csv, read_csv_header
 from features.bags.foreign_readers import (
     ForeignBag,
     SourceFacts,
+    is_npz_vector,
     naming_errors,
     read_attributes,
     read_clam,
@@ -86,7 +87,7 @@ def detect_layout(path: Path) -> str:
         if any(name.endswith("data.pkl") for name in members) or _starts_with(path, b"\x80\x02"):
             return "slideflow" if path.with_suffix(".index.npz").is_file() else "clam"
         if members and all(name.endswith(".npy") for name in members):
-            return "npz"
+            return "vector" if is_npz_vector(path) else "npz"
         with contextlib.suppress(BagError):
             read_csv_header(path)
             return "csv"
@@ -108,12 +109,14 @@ def _detect_hdf5_layout(path: Path) -> str:
     with open_hdf5(path) as file:
         if file.attrs.get("format") == FORMAT:
             return NATIVE
+        stated = "feat_type" in read_attributes(file)
+        for name in ("features", "feats"):
+            shape = file[name].shape if name in file and not stated else (0, 0)
+            if len(shape) == 1 or (shape[0] == 1 and "coords" not in file):
+                return "vector"
         if "feats" in file or "patch_embeddings" in file:
             return "stamp"
         if "features" in file:
-            shape = file["features"].shape
-            if len(shape) == 1 or (shape[0] == 1 and "coords" not in file):
-                return "vector"
             return "trident" if "patch_size_level0" in read_attributes(file) else "clam"
         raise BagError(
             f"{path}: contains {', '.join(file) or 'nothing'} but no features. A file of coordinates alone "

@@ -284,3 +284,44 @@ def test_one_reason_for_many_files_is_one_line():
         "b.csv: no x.",
     ]
     assert grouped(reasons[:2]) == ["store/0.npz: no coordinates. Set them. (and one more file)"]
+
+
+def test_messages_name_the_options_for_tiles_and_their_scale(tmp_path, mil):
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file["feats"] = np.ones((3, 4), np.float16)
+        file["coords"] = np.arange(6, dtype=np.float32).reshape(3, 2)
+        file.attrs.update({"unit": "um", "extractor": "uni"})
+    for told, missing in (
+        ((), "Set --tile, e.g. 224"),
+        (("--tile", "64"), "Set --mpp to the scale"),
+    ):
+        done = mil(
+            "convert", "s.h5", "--out", "o", "--slide-mpp", "0.5", *told, cwd=tmp_path, check=False
+        )
+        assert missing in " ".join(done.stderr.split())
+
+
+def test_columns_that_became_features_are_printed_and_others_refused(tmp_path, mil):
+    rows = [
+        f"{bag},{i % 2},{i * 0.37 % 1:.3f},{i * 0.61 % 1:.3f}" for i, bag in enumerate("aaabbbccc")
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["slide,cancer,hue,size", *rows]))
+    done = mil("convert", "t.csv", "--out", "store", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    reason = " ".join(done.stderr.split())
+    assert "column 'cancer' (an outcome, by its name) is no feature" in reason
+    assert "name it in --feature-columns if it is one" in reason
+    take = ["convert", "t.csv", "--out", "store", "--feature-columns", "can*"]
+    done = mil(*take, cwd=tmp_path)
+    assert "3 slides converted, 9 tiles, 3 features each" in done.stdout
+    assert "Features are the columns cancer, hue, size." in done.stdout
+
+
+def test_vectors_are_counted_as_vectors(tmp_path, mil):
+    for name in ("a", "b"):
+        np.savez(tmp_path / f"{name}.npz", np.arange(7.0) + 1)
+    done = mil("convert", "a.npz", "b.npz", "--out", "store", cwd=tmp_path)
+    assert "2 slides converted, 2 vectors, 7 features each. Bags: store" in done.stdout
+    assert "tiles" not in done.stdout
+    assert "coverage" not in done.stdout
+    assert read_bag(tmp_path / "store" / "b.h5").recipe["region"] == "vector"

@@ -14,7 +14,9 @@ from features.bags.foreign_readers import SourceFacts
 from features.bags.foreign_writers import write_clam, write_stamp
 from features.bags.interchange import conversion_notes, read_foreign, write_foreign
 from features.bags.layouts import LAYOUTS, WRITABLE, detect_layout
+from features.bags.vectors import vector_bag
 from features.errors import BagError
+from features.recipe import is_vector
 from mil.data.case import Row
 from mil.data.cohort import assemble
 from mil.data.splits import Fold
@@ -671,6 +673,69 @@ def test_to_stamp_and_back(tmp_path):
     assert np.array_equal(back.features, FEATURES.astype(np.float16))
     assert back.side_l0 == pytest.approx(bag.side_l0)
     assert (back.slide, back.tile_px) == ("a.b", bag.tile_px)
+
+
+@pytest.mark.parametrize(
+    ("joined", "kind"), [(None, "slide"), ("slide", "slide"), ("case", "patient")]
+)
+def test_vectors_go_to_stamp_and_come_back_as_vectors(tmp_path, joined, kind):
+    recipe = {"backbone": "prism", "weights": "pretrained"} | ({"joined": joined} if joined else {})
+    bag = vector_bag("p 1", FEATURES[2] * 1e6, recipe)
+    bag = dataclasses.replace(bag, trained_on=("case-9",))
+    write_stamp(tmp_path / "p 1.h5", bag)
+    with h5py.File(tmp_path / "p 1.h5") as file:
+        assert (sorted(file), file["feats"].shape, file["feats"].dtype) == (
+            ["feats"],
+            (1, 4),
+            np.float32,
+        )
+        assert (file.attrs["feat_type"], file.attrs["encoder"]) == (kind, "prism")
+    for layout in ("auto", "stamp", "vector"):
+        back = read_foreign(tmp_path / "p 1.h5", layout=layout)
+        assert is_vector(back.recipe)
+        assert (back.recipe["backbone"], back.trained_on) == ("prism", ("case-9",))
+        assert np.array_equal(back.features, bag.features)
+
+
+def test_rows_that_are_no_tiles_are_not_written_as_tiles(tmp_path):
+    placeless = made(tmp_path, recipe={"backbone": "b", "weights": "w", "region": "no places"})
+    for write, tool in ((write_stamp, "STAMP"), (write_clam, "CLAM")):
+        with pytest.raises(
+            BagError, match=rf"a\.b: its features have no places, and {tool} would take"
+        ):
+            write(tmp_path / "out", placeless)
+    with pytest.raises(BagError, match="v: one vector, and CLAM would take it for a tile"):
+        write_clam(
+            tmp_path / "out", vector_bag("v", FEATURES[0], {"backbone": "b", "weights": "w"})
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4)])
+@pytest.mark.parametrize("form", ["feats", "embeddings", "npz", "pt"])
+def test_a_vector_of_any_form_is_read_as_one(tmp_path, form, shape):
+    vector = FEATURES[3].reshape(shape)
+    path = tmp_path / f"s.{form if form in ('npz', 'pt') else 'h5'}"
+    if form == "npz":
+        np.savez(path, whatever=vector)
+    elif form == "pt":
+        torch.save(torch.from_numpy(vector), path)
+    else:
+        hdf5(path, {form: vector}, root={"encoder": "chief"} if form == "feats" else {})
+    bag = read_foreign(path, layout="vector")
+    assert is_vector(bag.recipe)
+    assert np.array_equal(bag.features, FEATURES[3:4])
+    assert bag.recipe["backbone"] == ("chief" if form == "feats" else "unknown")
+    if (shape == (4,) and form != "embeddings") or form == "feats":
+        assert is_vector(read_foreign(path).recipe)
+
+
+def test_tiles_are_not_read_as_a_vector(tmp_path):
+    for path in (npz(tmp_path), stamp(tmp_path)):
+        with pytest.raises(BagError, match=r"features \(6, 4\) are not the vector of one slide"):
+            read_foreign(path, layout="vector")
+    with pytest.raises(BagError, match="no vector of a slide"):
+        read_foreign(table(tmp_path), layout="vector")
 
 
 def test_stamps_half_precision_is_not_overrun(tmp_path):

@@ -7,8 +7,11 @@ import pytest
 
 from features.bags.bag import Bag, read_bag, validate_bag, write_bag
 from features.bags.join import join
+from features.bags.vectors import vector_bag
 from features.errors import InputError
 from features.recipe import is_vector, recipe_parts
+
+RNG = np.random.default_rng(7)
 
 
 def grid_bag(slide, side, step, dim, seed, origin=(0, 0), n=6, **changes):
@@ -157,6 +160,35 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     assert "no tile of the first store" in join([stores[0], far], tmp_path / "o").failures[0]
     with pytest.raises(InputError, match="no slide in common"):
         join([stores[0], store(tmp_path / "g", replace(coarse, slide="b"))], tmp_path / "o")
+
+
+@pytest.mark.parametrize(
+    ("region", "words"), [("no places", "features without places"), ("vector", "one vector")]
+)
+@pytest.mark.parametrize("at", [0, 1])
+def test_rows_without_places_are_not_joined_by_tile(tmp_path, region, words, at):
+    bags = [grid_bag("s1", 100, 100, dim, dim) for dim in (3, 5)]
+    if region == "vector":
+        bags[at] = vector_bag(
+            "s1", RNG.normal(size=4).astype(np.float32), {"backbone": "net", "weights": "w"}
+        )
+    else:
+        bags[at] = replace(bags[at], recipe=bags[at].recipe | {"region": region})
+    stores = [store(tmp_path / str(i), bag) for i, bag in enumerate(bags)]
+    with pytest.raises(InputError, match=rf"The bag of s1 is {words} .*Join by slide or by case\."):
+        join(stores, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert join(stores, tmp_path / "out", by="slide").n_done == 1
+
+
+def test_one_bag_without_places_fails_alone(tmp_path):
+    first = store(tmp_path / "a", *(grid_bag(f"s{i}", 100, 100, 3, i) for i in range(3)))
+    odd = grid_bag("s2", 100, 100, 4, 9)
+    odd = replace(odd, recipe=odd.recipe | {"region": "no places"})
+    second = store(tmp_path / "b", *(grid_bag(f"s{i}", 100, 100, 4, i) for i in range(2)), odd)
+    result = join([first, second], tmp_path / "out")
+    assert result.n_done == 2
+    assert result.failures[0].startswith("The bag of s2 is features without places (net4)")
 
 
 def test_a_joined_store_is_taken_up_and_changed_input_is_noticed(tmp_path):
