@@ -58,6 +58,17 @@ def fold_words(text: str) -> str:
     return re.sub(r"[\W_]+", " ", without_accents(text.casefold())).strip()
 
 
+# What such a word is, by the survival that is asked for.
+_ALIVE = "no event of overall survival, and one of disease-free survival"
+_DEAD = "an event of overall survival, and none of disease-specific survival"
+EITHER = {
+    **dict.fromkeys(("awd", "alive with disease", "with tumor", "with tumour", "lebt mit tumor"), _ALIVE),
+    **dict.fromkeys(
+        ("doc", "dead of other cause", "dead of other causes", "died of other cause", "died of other causes",
+         "dead of unknown cause", "duc", "anders verstorben", "他病死"),
+        _DEAD,
+    ),
+}  # fmt: skip
 EVENT_WORDS = {
     **{fold_words(word) or word: True for word in (*(TRUE_WORDS - {"x"}), *EVENTS)},
     **{fold_words(word) or word: False for word in (*FALSE_WORDS, *NO_EVENTS)},

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from features.columns.follow_up_words import NO_EVENT_HEADER, VITAL_HEADER
 from mil.data.case import Case, Row
-from mil.data.event_words import EVENT_WORDS, fold_words
+from mil.data.event_words import EITHER, EVENT_WORDS, fold_words
 from mil.data.names import find_column
 from mil.data.quantities import UNITS
 from mil.data.values import FALSE_WORDS, TRUE_WORDS, doubtful_word, read_number, without_missing
@@ -181,9 +181,10 @@ def _add_outcome(row: Row, time: tuple[str, str], event: tuple[str, str], source
             "if it is not known."
         )
     if observed is None:
+        meaning = EITHER.get(fold_words(event[1]), "")
         raise CohortError(
             f"{source}, line {row.line}: {event[0]} is {event[1]!r}. Write 1 where the event happened and 0 "
-            "where the case was censored."
+            f"where the case was censored.{meaning and f' {event[1]} is {meaning}.'}"
         )
     return replace(row, label=EVENT if observed else CENSORED, time=duration, other=other)
 

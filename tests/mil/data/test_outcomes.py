@@ -241,3 +241,15 @@ def test_times_under_the_name_of_another_unit_are_refused(tmp_path, column, unit
 def test_times_without_a_unit_in_their_name_are_read(tmp_path, column):
     rows = rows_of(tmp_path, "a,a1,3,1", "b,b1,7,0", header=f"case,slide,{column},event")
     assert Survival(time=column, time_unit="years").label_rows(rows, "t.csv")[1].time == 7
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        ("AWD", "no event of overall survival, and one of"),
+        ("DOC", "an event of overall survival, and"),
+    ],
+)
+def test_a_word_that_depends_on_the_question_is_explained(tmp_path, word, meaning):
+    with pytest.raises(CohortError, match=rf"event is '{word}'\. Write 1 .* {word} is {meaning}"):
+        with_outcomes(rows_of(tmp_path, f"a,a1,3,{word}", "b,b1,4,0"), "time", "event")
