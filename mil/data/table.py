@@ -53,7 +53,8 @@ def read_table(
         _parse_row(path, number, columns, cells, {name: blank[name][i] for name in columns})
         for i, (number, cells) in enumerate(sheet.lines)
     ]
-    known = _known_columns(path, rows, reading)
+    further = rows[0].other if rows else ()
+    known = tuple(c for n in reading.known_at_diagnosis if (c := find_column(n, further)))
     rows = [replace(row, known_at_diagnosis=known) for row in rows] if known else rows
     if reading.case_from:
         cases = group_cases(rows, reading.case_from, str(path))
@@ -82,21 +83,19 @@ def _check_parts(path: Path, sheet: Sheet, columns: Mapping[str, str]) -> None:
     check_columns(str(path), cells, [number for number, _ in sheet.lines], to_judge=True)
 
 
-def _known_columns(path: Path, rows: Sequence[Row], reading: TableReading) -> tuple[str, ...]:
-    """The further columns that are declared to be known at diagnosis, as the table writes them.
+def _check_known(path: Path, rows: Sequence[Row], reading: TableReading) -> None:
+    """Refuse names of columns known at diagnosis that the table lacks; one of new cases may lack them.
 
     Raises:
-        CohortError: there is no such column.
+        CohortError: naming the column.
     """
-    further = list(rows[0].other) if rows else []
-    columns = [find_column(name, further) for name in reading.known_at_diagnosis]
-    for name, column in zip(reading.known_at_diagnosis, columns, strict=True):
-        if rows and column is None:
+    further = list(rows[0].other)
+    for name in reading.known_at_diagnosis:
+        if find_column(name, further) is None:
             raise CohortError(
                 f"{path}: no column {name!r}, which known_at_diagnosis names; it has "
                 f"{', '.join(further) or 'no further columns'}. Correct the name."
             )
-    return tuple(column for column in columns if column)
 
 
 def _check_doubtful(
@@ -183,6 +182,7 @@ def training_rows(
         CohortError: as ``read_table``, or every row is kept for external validation.
     """
     rows, test = split_train_test(read_table(path, reading, notify))
+    _check_known(path, (*rows, *test), reading)
     if not rows:
         raise CohortError(
             f"{path}: every row has split=test, so no case is left to train on. Change column split."

@@ -11,7 +11,7 @@ from mil.data.encoding import check_telling, clinical_columns, readable
 from mil.data.following import parts_times, tells_event
 from mil.data.outcomes import CENSORED, EVENT
 from mil.data.reading import TableReading
-from mil.data.table import read_table
+from mil.data.table import read_table, training_rows
 from mil.errors import CohortError
 from mil.report.table_one import table_one
 from tests.mil.made import made_bag
@@ -221,7 +221,9 @@ def test_declared_columns_come_from_the_table_and_have_to_be_there(tmp_path):
     with pytest.raises(
         CohortError, match=r"no column 'score', which known_at_diagnosis names; it has Relapse"
     ):
-        read_table(path, TableReading(known_at_diagnosis=("score",)))
+        training_rows(path, reading=TableReading(known_at_diagnosis=("score",)))
+    new = read_table(path, TableReading(known_at_diagnosis=("score",)))  # of another hospital
+    assert {row.known_at_diagnosis for row in new} == {()}
 
 
 def observed_until_one_day(seed, n, share):
