@@ -137,8 +137,9 @@ def _comma_is_decimal(kinds: set[str], signs: Signs) -> bool | None:
         return None if decimal and thousands else decimal
     if "1,234" not in kinds:
         return True
-    # Decimal points in the same column say that the comma is none, and the table says that it is.
-    return True if signs.by_columns and "decimal point" not in kinds else None
+    # Decimal points say that the comma is none, and what separates the columns says that it is.
+    points = "decimal point" in kinds or (signs.points and not signs.commas)
+    return True if signs.by_columns and not points else None
 
 
 def _point_is_decimal(kinds: set[str], cells: Sequence[str], signs: Signs) -> bool | None:
