@@ -28,6 +28,9 @@ REPO = Path(__file__).parent.parent
 REALDATA = REPO.parent / "shared" / "data"
 
 
+gc.disable()  # until the tests are collected: what is imported meanwhile stays
+
+
 def pytest_collection_modifyitems(items):
     """Files that take long come first, so that no worker is left alone with one at the end.
 
@@ -48,6 +51,7 @@ def pytest_collection_finish():
     """What is imported stays: no collection of garbage, of which some referees ask many, need visit it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish():

@@ -18,7 +18,7 @@ from features.extraction.survey import survey_slide
 from features.recipe import Recipe
 from features.regions.drawing import polygonal_parts
 from features.regions.masks import coverage, mask_fraction, polygons_from_mask, tissue_mask
-from features.regions.placement import judge_placement, note_reach
+from features.regions.placement import block_means, judge_placement, note_reach
 
 SIZE_L0, SCALE, MPP = (4000, 3000), 8, 0.4
 TISSUE = shapely.union_all([box(400, 400, 2600, 2000), box(2000, 1600, 3000, 2600)])
@@ -241,3 +241,13 @@ def test_one_drawing_that_lies_much_nearer_to_the_corner_than_others_is_named(re
     assert len(notes) == bool(named)
     assert all(note.startswith(f"Drawings of {named} lie within the upper left ") for note in notes)
     assert all("reach to 75%" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "step"), [((60, 47, 3), 6), ((41, 90, 1), 7), ((9, 8, 2), 1), ((5, 31, 3), 4)]
+)
+def test_block_means_are_those_of_a_filter(shape, step):
+    values = np.random.default_rng(step).random(shape, dtype=np.float32)
+    filtered = ndimage.uniform_filter(values, (step, step, 1))
+    expected = filtered[step // 2 :: step, step // 2 :: step]
+    assert block_means(values, step) == pytest.approx(expected, abs=1e-6)
