@@ -27,6 +27,7 @@ CHANCE = 0.01  # with which a column that has nothing to do with the outcome wou
 BEYOND = 0.02  # with which a column that follows the calendar would do so
 ASIDE = 0.05  # share of pairs of cases whose times may lie against the order of their classes
 NEIGHBOURS = 3
+MOST_STEPS = 1_000_000  # of counting arrangements
 
 
 def ranks_with(
@@ -153,6 +154,8 @@ def chance_of_order(sizes: Sequence[int], against: int) -> float:
     Source: the number of arrangements by inversions is the Gaussian multinomial coefficient
     (Stanley 2011, Enumerative Combinatorics 1, section 1.7).
     """
+    if sum(sizes) * against > MOST_STEPS:  # so many cases agree by chance never
+        return 0.0
     counts = [1] + [0] * against  # of arrangements, by inversions
     for size in range(1, sum(sizes) + 1):
         for i in range(against, size - 1, -1):

@@ -1,6 +1,7 @@
 """Columns made from an outcome, known only after it, or counting the rows are found; true facts are not."""
 
 from dataclasses import replace
+from time import process_time
 
 import numpy as np
 import pytest
@@ -323,3 +324,16 @@ def test_ages_beyond_a_life_are_noted():
     )
     assert odd_cells(survivors(age=[str(365 * int(age)) for age in AGES])) == []  # in days
     assert odd_cells(survivors(percentage=ages)) == []
+
+
+def test_two_thousand_cases_are_looked_at_in_a_moment():
+    rng = np.random.default_rng(2)
+    event = rng.random(2000) < 0.5
+    time = rng.exponential(300, 2000)
+    noisy = event + rng.normal(0, 0.22, 2000)
+    cells = [f"{number:.3f}" for number in noisy]
+    groups = ["late" if t + rng.normal(0, 9) > 200 else "early" for t in time]
+    start = process_time()
+    assert tells_event(cells, event)
+    assert parts_times(groups, time, event)
+    assert process_time() - start < 5
