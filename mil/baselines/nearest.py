@@ -2,8 +2,9 @@
 
 A case is one vector, the mean of the tiles of each slide averaged over its slides. As in SimpleShot (Y. Wang
 et al. 2019, arXiv:1911.04623) it is centred by the mean of the training cases, in which every class weighs
-the same, and divided by its length. What is chosen is chosen by leaving out one training case at a time, from
-the centre as well.
+the same, and divided by its length. Lengths and distances add up what features measure, so each is divided by
+its spread among the training tiles before, which is not in the paper: in another unit it is the same. What is
+chosen is chosen by leaving out one training case at a time, from the centre as well.
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,9 @@ from mil.heads.layers import masked_softmax, uniform_scores
 USUAL_SHARPNESS = 1.0  # where no case can be left out
 SHARPEST = 1000.0
 NEIGHBOURS = (1, 3, 5, 9, 15)  # that are tried
+SAME = 1e-6  # difference of two cosines that is rounding alone
 SHORTEST = 1e-12  # a vector that lies at the centre has no direction
+CONSTANT = 1e-6  # spread of a feature, as a share of its size, that is rounding alone
 
 
 class Gallery(NamedTuple):
@@ -91,6 +94,14 @@ class NearestHead(ExemplarHead):
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__(settings)
         self.register_buffer("centre", torch.zeros(settings.dim))
+
+    @torch.no_grad()
+    def prepare(self, tiles: Tensor, class_counts: Tensor) -> None:
+        """Scale each feature by its own spread; one that does not vary in training says nothing later."""
+        super().prepare(tiles, class_counts)
+        spread = tiles.std(dim=0, correction=0)
+        varies = spread > CONSTANT * tiles.abs().amax(dim=0)
+        self.scale.copy_(torch.where(varies, spread, torch.inf))
 
     def output(self, logits: Tensor, means: Tensor, mask: Tensor) -> HeadOutput:
         """The output with equal attention to all tiles."""
@@ -201,8 +212,8 @@ class NearestCases(NearestHead):
         del coords
         pooled = mean_of_tiles(features, mask)  # (B, D)
         likeness = self.place(pooled) @ self.exemplars.T  # (B, S)
-        nearest = likeness.topk(int(self.neighbours), dim=1).indices  # (B, K)
-        return self.output(share_votes(self.votes[nearest].sum(dim=1)).log(), pooled, mask)
+        votes = neighbour_weights(likeness, int(self.neighbours)) @ self.votes  # (B, C)
+        return self.output(share_votes(votes).log(), pooled, mask)
 
     @torch.no_grad()
     def solve(self, training: Training) -> None:
@@ -217,6 +228,18 @@ class NearestCases(NearestHead):
         )
 
 
+def neighbour_weights(likeness: Tensor, count: int) -> Tensor:
+    """(B, S) how much each case counts among the nearest, so many by their likeness (B, S).
+
+    Cases as near as the last share the places that are left, whatever their order.
+    """
+    last = likeness.topk(count, dim=1).values[:, -1:]
+    nearer = likeness > last + SAME
+    tied = (likeness - last).abs() <= SAME
+    places = count - nearer.sum(dim=1, keepdim=True)
+    return nearer.to(likeness.dtype) + tied * places / tied.sum(dim=1, keepdim=True)
+
+
 def share_votes(votes: Tensor) -> Tensor:
     """(B, C) probabilities of votes (B, C), smoothed by one vote."""
     return (votes + 1 / votes.shape[1]) / (votes.sum(dim=1, keepdim=True) + 1)
@@ -229,8 +252,8 @@ def choose_neighbours(rows: Floats, labels: Ints) -> int:
     able = [k for k in NEIGHBOURS if k < len(labels)]
     gains = np.zeros(len(able))
     for gallery, vector, label in leave_out_cases(rows, labels):
-        order = np.argsort(-(gallery.vectors @ vector[0]), kind="stable")
-        votes = gallery.votes(n_classes)[order].cumsum(axis=0)  # (n - 1, C) of the first 1, 2, ...
-        shares = share_votes(torch.from_numpy(votes)).numpy()
-        gains += [np.log(shares[k - 1, label]) / counts[label] for k in able]
+        likeness = torch.from_numpy(gallery.vectors @ vector[0])[None]
+        votes = torch.from_numpy(gallery.votes(n_classes))
+        shares = [share_votes(neighbour_weights(likeness, k) @ votes)[0, label] for k in able]
+        gains += np.log(torch.stack(shares).numpy()) / counts[label]
     return able[int(np.argmax(gains))]

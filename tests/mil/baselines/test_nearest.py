@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import normalize
@@ -13,6 +14,7 @@ from mil.baselines.nearest import (
     choose_neighbours,
     choose_sharpness,
     make_gallery,
+    neighbour_weights,
     rows_by_case,
 )
 from mil.heads.registry import head_class
@@ -22,10 +24,12 @@ BOTH = ["simpleshot", "knn"]
 
 
 def centred(training, *others):
-    """Unit vectors of cases, and of other slides, about the mean of the class means."""
-    rows, labels = rows_by_case(means(training), training)
+    """Unit vectors of cases, and of other slides, about the mean of the class means, in spreads of tiles."""
+    spread = np.concatenate(training.features).std(axis=0)
+    rows, labels = rows_by_case(means(training) / spread, training)
     centre = np.mean([rows[labels == label].mean(axis=0) for label in np.unique(labels)], axis=0)
-    return labels, *(normalize(each - centre) for each in (rows, *map(means, others)))
+    scaled = [means(other) / spread for other in others]
+    return labels, *(normalize(one - centre) for one in (rows, *scaled))
 
 
 def without(training, cases):
@@ -168,6 +172,63 @@ def test_probabilities_of_noise_promise_little(name):
         )
         losses.append(log_loss(made_training().labels, p))
     assert np.mean(losses) < np.log(3) + 0.2
+
+
+def in_units(training, units):
+    return replace(
+        training, features=[(bag * units).astype(np.float32) for bag in training.features]
+    )
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize(
+    "units",
+    [
+        np.r_[np.ones(19), 300],
+        np.r_[np.full(10, 1e-4), np.full(10, 50)],
+        np.geomspace(1e-3, 1e4, 20),
+    ],
+)
+def test_answers_do_not_change_with_the_units_of_features(name, units):
+    training, others = made_training(), made_training(seed=8)
+    plain = said(solved(name, training), others.features)
+    other = said(solved(name, in_units(training, units)), in_units(others, units).features)
+    assert np.allclose(plain, other, atol=1e-3)
+    assert (plain.argmax(axis=1) == others.labels).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_feature_that_did_not_vary_in_training_changes_no_answer(name):
+    training, others = made_training(), made_training(seed=8)
+    for bag in training.features:
+        bag[:, 7] = 0.1
+    still = said(solved(name, training), others.features)
+    for bag in others.features:
+        bag[:, 7] += 1000
+    assert np.array_equal(said(solved(name, training), others.features), still)
+    assert np.isfinite(still).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_neighbours_that_are_as_near_as_the_last_share_its_places_in_any_order(seed):
+    """Five of seven cases have the same tiles: which of them votes must not follow their names."""
+    training = made_training(4, n_classes=2, shift=0)
+    for i in range(5):
+        training.features[i] = training.features[0]
+    order = np.random.default_rng(seed).permutation(len(training.labels))
+    shuffled = replace(
+        training,
+        features=[training.features[i] for i in order],
+        labels=training.labels[order],
+        weights=training.weights[order],
+        cases=np.arange(len(order)),
+    )
+    others = made_training(6, n_classes=2, shift=0, seed=4)
+    others.features[0] = training.features[0]
+    plain, other = (said(solved("knn", of, 2), others.features) for of in (training, shuffled))
+    np.testing.assert_allclose(plain, other, atol=1e-5)
+    likeness = torch.tensor([[0.9, 0.5, 0.5, 0.5, 0.1]])
+    assert neighbour_weights(likeness, 3).tolist()[0] == pytest.approx([1, 2 / 3, 2 / 3, 2 / 3, 0])
 
 
 @pytest.mark.parametrize("name", BOTH)
