@@ -291,3 +291,20 @@ def test_a_label_that_is_read_as_missing_is_named_with_the_way_to_keep_it(cohort
     with pytest.raises(CohortError) as error:
         assemble(rows, store)
     assert "label_is" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "word", ["Blank(s)", "N/A not seq 0-59", "INCONNU", "non precise", "niet bepaald", "Não se aplica",
+             "nao informado", "sin dato", "ns/nc", "不詳", "未検査", "不适用", "모름",
+             "не указано", "asked but unknown", "b.d."]
+)  # fmt: skip
+def test_words_of_registries_for_a_missing_value_with_or_without_accents(word):
+    assert is_missing(word)
+
+
+@pytest.mark.parametrize(
+    "word", ["refused", "not found", "liegt nicht vor", "withheld", "无", "なし", "absent", "N/A positive",
+             "NR", "NC", "NI", "equivocal", "indeterminate", "unstaged"]
+)  # fmt: skip
+def test_findings_and_categories_are_no_missing_value(word):
+    assert not is_missing(word)
