@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from features.backbones.network_recipe import Pooling
+from features.backbones.pathology import find_encoder
 from features.choices import check_choices
 from features.errors import FeaturesError
 
@@ -27,6 +28,7 @@ OF_SLIDES = (  # settings of a recipe that do not apply to volumes
 )  # fmt: skip
 NO_PLACES = "no places"  # the region of rows whose coordinates only number them
 SEGMENTED = "segmented"  # the region of tiles that lie in what a segmenter marks as tumour
+PLAIN_TILE = 224  # px, of backbones that were not trained on tiles
 ALWAYS_EXCLUDED = ("Ignore*",)  # QuPath's own class for areas to be ignored
 
 
@@ -148,8 +150,12 @@ class BaseRecipe(Encoding):
     """A recipe without its scale."""
 
     tile: int = field(
-        default=224,
-        metadata={"help": "Side of a tile in pixels, at the tile's mpp.", "panel": "Tiles"},
+        default=0,
+        metadata={
+            "help": "Side of a tile in pixels, at the tile's mpp; 0 is what an encoder of pathology was "
+            "trained on, and 224 for other backbones.",
+            "panel": "Tiles",
+        },
     )
     min_coverage: float = field(
         default=0.6,
@@ -238,6 +244,9 @@ class BaseRecipe(Encoding):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_stain()
+        if self.tile == 0:
+            encoder = find_encoder(self.backbone)
+            object.__setattr__(self, "tile", encoder.tile_px if encoder else PLAIN_TILE)
         if self.tile < 32:
             raise FeaturesError(f"tile is a side in pixels, at least 32; got {self.tile}. Use 224.")
         if not 0 < self.min_coverage <= 1:

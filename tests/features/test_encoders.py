@@ -504,6 +504,17 @@ def test_what_is_known_of_an_encoder_is_not_overridden():
         load_backbone("lunit-dino-s16", "random", stated=stated)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "side"),
+    [("UNI", 256), ("conch", 512), ("hf-hub:prov-gigapath/prov-gigapath", 256), ("virchow2", 224),
+     ("resnet18", 224), ("vit_base_patch16_384", 224)],
+)  # fmt: skip
+def test_tiles_have_the_side_that_an_encoder_was_trained_on(backbone, side):
+    assert Recipe(backbone=backbone).tile == Recipe(backbone=backbone, tile=0).tile == side
+    assert Recipe(backbone=backbone, tile=96).tile == 96
+    assert replace(Recipe(backbone="resnet18"), backbone=backbone).tile == 224
+
+
 def test_tiles_of_another_scale_are_remarked_on():
     def notes(backbone, **scale):
         return " ".join(scale_notes([Recipe(backbone=backbone, **scale)]))
@@ -512,7 +523,8 @@ def test_tiles_of_another_scale_are_remarked_on():
         "uni", mpp=0.25
     )
     assert notes("uni", mpp=0.5) == notes("virchow2", mpp=1.0) == notes("resnet18", mpp=9) == ""
-    assert "tiles of 512 px, resized to 448; these have 224" in notes("conch", mpp=0.5)
+    assert "tiles of 512 px, resized to 448; these have 224" in notes("conch", mpp=0.5, tile=224)
+    assert notes("conch", mpp=0.5) == ""
     assert notes("ctranspath", mpp=1.0) == notes("ctranspath", mpp=0.5) == ""
     assert "best at mpp=1 and tile=224" in notes("ctranspath", mpp=0.25)
     for mpp, tile in ((0.25, 512), (0.5, 256)):  # as much tissue in as many pixels

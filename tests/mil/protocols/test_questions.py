@@ -86,6 +86,14 @@ def test_an_arm_whose_parts_do_not_go_together_is_refused_before_any_work(change
         replace(protocol, arms=arms).check()
 
 
+def test_the_tiles_of_an_arm_are_those_its_encoder_was_trained_on():
+    protocol = load_protocol("thiesen-sampler")
+    sides = {a.backbone: {r.tile for r in protocol.recipes_of(a)} for a in protocol.arms}
+    assert sides == {"inceptionv3": {224}, "uni": {256}, "conch": {512}}
+    changed = with_changes(protocol, ["extract.tile=128"])
+    assert {r.tile for a in changed.arms for r in changed.recipes_of(a)} == {128}
+
+
 def test_scales_are_changed_where_an_arm_has_several():
     protocol = with_changes(
         load_protocol("thiesen-sampler"), ["arms.mpp=0.4", "arms.scales=0.3,1.2"]
