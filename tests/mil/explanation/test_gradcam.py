@@ -182,15 +182,46 @@ class Reddish(nn.Module):
         return self.act(nn.functional.avg_pool2d(images[:, [0, 2]], 24))
 
 
-def reddish_target():
-    """A head that says class 1 by the red."""
-    target = untrained("mean", dim=2)
+def reddish_target(dim=2):
+    """A head that says class 1 by the first feature, as of the red."""
+    target = untrained("mean", dim=dim)
     head = target.fitted.head
     head.shift.zero_(), head.scale.fill_(1)
-    head.embed, head.classify = nn.Identity(), nn.Linear(2, 3)
+    head.embed, head.classify = nn.Identity(), nn.Linear(dim, 3)
     nn.init.zeros_(head.classify.weight), nn.init.zeros_(head.classify.bias)
     head.classify.weight.data[1, 0] = 1
     return target
+
+
+def tissue(corner):
+    """A pink tile with dark nuclei in one quarter, or nowhere; whole numbers, equal on every machine."""
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:224, :224]
+    tile = np.full((224, 224, 3), (228, 188, 212), np.uint8)
+    tile -= rng.integers(0, 12, tile.shape).astype(np.uint8)
+    if corner:
+        for left, top in rng.integers(8, 104, (40, 2)) + 112 * np.array(corner)[::-1]:
+            tile[(x - left) ** 2 + (y - top) ** 2 < 36] = (84, 48, 132)
+    return tile
+
+
+def test_with_real_weights_nuclei_are_found_where_they_lie():
+    """ImageNet weights of the package ``weights``; nuclei elsewhere make the head."""
+    backbone = load_backbone("efficientnet-lite0", "pretrained")
+    places = [(row, column) for row in (0, 1) for column in (0, 1)]
+    tiles = np.stack([tissue(place) for place in [(0, 0), (1, 1), None]])
+    with torch.inference_mode():
+        first, second, plain = backbone.module(preprocess(torch.from_numpy(tiles), backbone))
+    target = reddish_target(backbone.dim)
+    head = target.fitted.head
+    head.shift.copy_(plain)
+    head.classify.weight.data[1] = (first + second) / 2 - plain
+    shown = np.stack([tissue(place) for place in places])
+    found = tile_maps(target, backbone, shown)
+    for (row, column), inside in zip(places, found.maps, strict=True):
+        quarters = inside.reshape(2, 112, 2, 112).mean(axis=(1, 3))
+        assert quarters[row, column] > 2 * np.sort(quarters.ravel())[-2]
+    assert found.scores.min() > tile_maps(target, backbone, tiles[2:]).scores[0]
 
 
 class InNHWC(Reddish):

@@ -21,10 +21,14 @@ QUICK = FinetuneSettings(epochs=3, tiles_per_slide=4, batch_tiles=8, learning_ra
 COLOURS = {"blue": (90, 90, 200), "red": (200, 90, 90)}
 
 
-def small_inputs(patch: pytest.MonkeyPatch, side_px: int = 64) -> None:
-    """The small networks see 64 pixels and not their own 160, which takes a sixth of the time."""
+def small_inputs(
+    patch: pytest.MonkeyPatch,
+    side_px: int = 64,
+    of: tuple[str, ...] = ("test_resnet", "test_efficientnet_gn", "vgg11"),
+) -> None:
+    """These networks see 64 pixels and not their own 160 or 224, which takes a sixth of the time or less."""
     configs = timm_registry._model_pretrained_cfgs
-    for name in ("test_resnet", "test_efficientnet_gn", "vgg11"):
+    for name in of:
         patch.setitem(configs, name, replace(configs[name], input_size=(3, side_px, side_px)))
 
 

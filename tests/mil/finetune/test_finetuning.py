@@ -78,6 +78,30 @@ def test_what_starts_from_tuned_weights_has_seen_their_cases_too(taught, tmp_pat
     assert {"new-red", "new-blue", "red-0", "blue-2"} <= set(card["trained_on"])
 
 
+def test_real_weights_are_trained_further_and_are_read_again(tmp_path, monkeypatch):
+    """The ImageNet weights of the package ``weights``, at a quarter of their side, as it takes less time."""
+    small_inputs(monkeypatch, of=("tf_efficientnet_lite0.in1k",))
+    recipe = replace(RECIPE, backbone="efficientnet-lite0", weights="pretrained")
+    slides = lessons(tmp_path / "tiles", per_class=2)
+    settings = replace(QUICK, epochs=4, train="last", last_blocks=1, learning_rate=1e-3)
+    card = tune(slides, tmp_path / "out", settings, recipe)
+    assert card["losses"][-1] < card["losses"][0] / 2
+    assert card["backbone"] == "tf_efficientnet_lite0.in1k"
+    start = load_backbone("efficientnet-lite0", "pretrained")
+    tuned = load_backbone("efficientnet-lite0", str(tmp_path / "out" / "weights.safetensors"))
+    assert tuned.recipe == start.recipe
+    assert set(tuned.trained_on) == {slide.job.case for slide in slides}
+    before, after = (one.module.network.state_dict() for one in (start, tuned))
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert "conv_stem" not in changed
+    assert changed
+    assert all(
+        torch.nn.functional.cosine_similarity(before[k].ravel(), after[k].ravel(), dim=0) > 0.9
+        for k in before
+        if k.endswith("conv_head.weight")
+    )
+
+
 def test_the_head_alone_leaves_the_backbone_as_it_was(tmp_path):
     tune(lessons(tmp_path / "tiles"), tmp_path / "out", replace(QUICK, train="head"))
     tuned_backbone = load_backbone("test_resnet", str(tmp_path / "out" / "weights.safetensors"))
