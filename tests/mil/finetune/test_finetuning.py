@@ -83,7 +83,7 @@ def test_real_weights_are_trained_further_and_are_read_again(tmp_path, monkeypat
     small_inputs(monkeypatch, of=("tf_efficientnet_lite0.in1k",))
     recipe = replace(RECIPE, backbone="efficientnet-lite0", weights="pretrained")
     slides = lessons(tmp_path / "tiles", per_class=2)
-    settings = replace(QUICK, epochs=4, train="last", last_blocks=1, learning_rate=1e-3)
+    settings = replace(QUICK, epochs=8, train="last", last_blocks=1, learning_rate=1e-3)
     card = tune(slides, tmp_path / "out", settings, recipe)
     assert card["losses"][-1] < card["losses"][0] / 2
     assert card["backbone"] == "tf_efficientnet_lite0.in1k"
