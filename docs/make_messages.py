@@ -1,6 +1,7 @@
 """Writes docs/messages.md: the errors of the command, each with what to do, so that a search finds them."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,13 +40,23 @@ SUBJECTS = {  # of messages, by where they come from; the first that fits
     "mil": "Learning, and its settings",
     "cli": "Options of the command",
 }
+REMEDY = re.compile(
+    r"(Add|Ask|Check|Choose|Convert|Copy|Correct|Draw|Extract|Fill|Finish|Fit|Give|Install|Leave|Look|Make|Name"
+    r"|Open|Pack|Pass|Put|Read|Remove|Rename|Run|Save|Say|Set|Start|State|Take|Try|Update|Use|Wait|Write) "
+)
+# Functions whose texts are errors, or the middle of one.
+PROBLEM = re.compile(
+    r"problem|reason|misfit|mismatch|doubt|error|unexpected|refuse|unreadable|unusable|unfit|other_size|open_run"
+    r"|fetch_weights|no_weights|no_slides|no_tile|no_input|suggest|check_free|check_project"
+)
+FEWEST_WORDS = 4  # of a part
 SHORTEST = 12  # of messages; what is shorter is filled in elsewhere
 INTRODUCTION = """\
 # Messages
 
-Every error says what is wrong, what was found, and what to do about it. They are listed here so that the
-search finds them; … stands for a name or a number of yours. From Python, errors name parameters where the
-command shows options.
+Every error says what is wrong, what was found, and what to do about it. They are listed here, with the parts
+of longer ones and with remarks, so that a search finds them; … stands for a name or a number of yours. From
+Python, errors name parameters where the command shows options.
 """
 
 
@@ -57,7 +68,7 @@ def write_page() -> str:
         for path in sorted((REPO / root).rglob("*.py")):
             name = path.relative_to(REPO).as_posix()
             subject = next(SUBJECTS[place] for place in SUBJECTS if name.startswith(place))
-            listed[subject].update(with_flags(text) for text in messages(path))
+            listed[subject].update(with_flags(" ".join(t.split())) for t in messages(path))
     parts = [INTRODUCTION]
     for subject, texts in listed.items():
         if texts:
@@ -69,12 +80,51 @@ def write_page() -> str:
 
 
 def messages(path: Path) -> Iterator[str]:
-    """The texts of the errors that a file raises, with … where values are filled in."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """The texts of the errors that a file raises, or makes for others to raise, with … for values."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
         match node:
             case ast.Raise(exc=ast.Call(func=ast.Name(id=name), args=[text, *_])) if is_shown(name):
                 if len(words := template(text)) > SHORTEST:
                     yield words
+    for text in texts_of(tree):
+        if len(words := template(text)) > SHORTEST and says_a_problem(words):
+            yield words
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and PROBLEM.search(node.name):
+            yield from parts_of(node)
+
+
+def parts_of(function: ast.FunctionDef) -> Iterator[str]:
+    """The texts of a function that are long enough to be searched for."""
+    for text in texts_of(function):
+        words = " ".join(template(text).split()).lstrip(",. ")
+        if len(words.strip("… .:").split()) >= FEWEST_WORDS and "charset" not in words:
+            yield words
+
+
+def texts_of(node: ast.AST) -> Iterator[ast.expr]:
+    """The texts of a file that are neither part of another, nor documentation, nor help of an option."""
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.Expr(value=ast.Constant()) | ast.Raise() | ast.arguments():
+                continue
+            case ast.Dict(keys=keys, values=values):
+                for key, value in zip(keys, values, strict=True):
+                    if not (isinstance(key, ast.Constant) and key.value == "help"):
+                        yield from texts_of(ast.Expr(value))
+            case ast.JoinedStr() | ast.Constant(value=str()):
+                yield child
+            case ast.BinOp(op=ast.Add()) if template(child):
+                yield child
+            case _:
+                yield from texts_of(child)
+
+
+def says_a_problem(words: str) -> bool:
+    """Whether a text is of the form of an error: what is wrong, then what to do."""
+    sentences = re.split(r"(?<=[.;:]) ", words)
+    return len(sentences) > 1 and bool(REMEDY.match(sentences[-1]) or REMEDY.match(sentences[-2]))
 
 
 def is_shown(error: str) -> bool:
@@ -97,6 +147,10 @@ def template(text: ast.expr) -> str:
             return "".join(
                 str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts
             )
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return (template(left) or "…") + (template(right) or "…")
+        case ast.IfExp(body=body):
+            return template(body)
     return ""
 
 
