@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from features.bags.bag import Bag
+from features.recipe import is_vector
 from mil.errors import FitError
 from mil.explanation.quantity import Quantity, predicted_name, quantity
 from mil.heads.batches import collate
@@ -144,8 +145,13 @@ def explanation_target(fitted: FittedModel, bag: Bag, name: str | None = None) -
         name: a class, or ``risk`` of a model of survival; the predicted class, or the risk, if not given.
 
     Raises:
-        FitError: the model reads no tiles, knows no such name, or the bag does not suit it.
+        FitError: the model reads no tiles, knows no such name, or the bag does not suit it or has no tiles.
     """
+    if is_vector(bag.recipe):
+        raise FitError(
+            f"The bag of {bag.slide} is one vector: there are no tiles, and nothing to map. Explain a run on "
+            "bags of tiles."
+        )
     if fitted.encoding is not None:
         raise FitError(
             f"Model {fitted.model} reads the table and no tiles: there is no tile to explain. Choose a "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import SlideError
+from features.recipe import is_vector
 from features.slides.deepzoom import OVERLAP_PX, TILE_PX, DeepZoom
 from features.volumes.film import check_film
 from mil.errors import RunError
@@ -51,7 +52,7 @@ class Gallery:
         if not self.slides:
             raise RunError(f"{run.path} names no slides. Make the run again.")
         self.files = {slide: files[slide] for slide in self.slides if slide in files}
-        self.layers = list_layers(run.models, run.settings.fit)
+        self.layers = () if is_vector(run.recipe) else list_layers(run.models, run.settings.fit)
         self._drawings = regions
         self._computing = threading.Lock()
         self.scores = lru_cache(CACHED_LAYERS)(self._scores)
