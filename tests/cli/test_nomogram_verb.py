@@ -170,7 +170,7 @@ def test_task_and_columns_are_those_of_the_run(study):
     crossval(
         CrossvalOptions(
             cohort=study / "cohort.csv", store=study / "store", out=study / "r", folds="3",
-            models=("pooled-logistic",), task="survival", time="months", event="dead",
+            models=("pooled-logistic",), task="survival", time="months", event="dead", time_unit="months",
         )
     )  # fmt: skip
     nomogram(
