@@ -55,8 +55,9 @@ class Survival(FollowUpColumns, Task):
 
     def label_rows(self, rows: Sequence[Row], source: str) -> tuple[Row, ...]:
         """The label says whether the event was observed."""
+        labelled = with_outcomes(rows, self.time, self.event, source=source)
         check_unit(self.time, self.time_unit, source)
-        return with_outcomes(rows, self.time, self.event, source=source)
+        return labelled
 
     def write_outcome(self, row: Row, case: Case) -> Row:
         """The row with another time and event; a class that the table states beside them stays."""
