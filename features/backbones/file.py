@@ -4,6 +4,7 @@ A file is loaded only where its recipe is known: by the name of the backbone, by
 file, or because it is stated. The architecture alone says nothing about mean, deviation, side and pooling.
 """
 
+import pickle
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -50,9 +51,14 @@ def read_state(path: Path) -> State:
             return unwrap(safetensors.torch.load_file(path))
         return unwrap(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
+        reason = first_line(error)
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "it is damaged, or of another format"
+            if "Unsupported global" in str(error):
+                reason = "it holds Python objects, which would run code, as whole networks do"
         raise BackboneError(
-            f"{path.name} does not fit any network: {first_line(error)}. Set weights to a .safetensors or "
-            ".pth file of weights."
+            f"{path.name} does not fit any network: {reason}. Set weights to a .safetensors or .pth file of "
+            "weights alone, as state_dict() gives them."
         ) from error
 
 
@@ -239,20 +245,29 @@ def describe_misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> s
     if other:
         sizes = " instead of ".join(str(tuple(s[other[0]].shape)) for s in (state, own))
         return f"holds {len(other)} weights of another size ({other[0]}: {sizes}) than those"
-    return describe_kind(state, own)
+    return describe_values(state, own)
 
 
-def describe_kind(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """How weights are of whole numbers where the network's are not, as in quantised files; or empty."""
+def describe_values(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """How weights are quantised, or are no numbers; or empty."""
     whole = sorted(
         key
         for key in own.keys() & state.keys()
         if own[key].is_floating_point() and not state[key].is_floating_point()
     )
-    if not whole:
-        return ""
-    kind = str(state[whole[0]].dtype).removeprefix("torch.")
-    return f"holds {len(whole)} quantised weights ({whole[0]}: {kind}), unlike those"
+    if whole:
+        kind = str(state[whole[0]].dtype).removeprefix("torch.")
+        return f"holds {len(whole)} quantised weights ({whole[0]}: {kind}), unlike those"
+    broken = sorted(
+        key
+        for key in own.keys() & state.keys()
+        if not state[key].is_meta and not torch.isfinite(state[key]).all()
+    )
+    return (
+        f"holds {len(broken)} weights that are not finite ({broken[0]}), unlike those"
+        if broken
+        else ""
+    )
 
 
 def describe_resized(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

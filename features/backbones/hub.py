@@ -19,9 +19,9 @@ from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 from torch import nn
 
 from features.backbones.file import (
-    describe_kind,
     describe_misfit,
     describe_resized,
+    describe_values,
     first_line,
     read_state,
 )
@@ -212,7 +212,7 @@ def hub_network(recipe: NetworkRecipe, *, pretrained: bool, seed: int) -> nn.Mod
         ) from error
     if pretrained and (file := _weights_file(recipe)):
         state, loaded = read_state(file), network.state_dict()
-        if misfit := describe_resized(state, loaded) or describe_kind(state, loaded):
+        if misfit := describe_resized(state, loaded) or describe_values(state, loaded):
             raise _contradiction(recipe, file, misfit)
     return network
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from features.backbones.file import (
     check_file,
-    describe_kind,
     describe_resized,
+    describe_values,
     first_line,
     read_state,
     refuse_unknown,
@@ -108,7 +108,7 @@ def load_file(recipe: NetworkRecipe, path: Path, *, known: bool) -> nn.Module:
         state = timm.models.load_state_dict(str(path))
         with torch.device("meta"):
             own = create(name, **recipe.arguments).state_dict()
-        misfit = describe_resized(state, own) or describe_kind(state, own)
+        misfit = describe_resized(state, own) or describe_values(state, own)
         network = create_seeded(
             name, 0, pretrained=not misfit, pretrained_cfg_overlay=overlay, **recipe.arguments
         )

@@ -497,6 +497,25 @@ def test_quantised_weights_are_refused_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_weights_that_are_not_finite_are_refused_before_any_work(tmp_path):
+    state = build_network(ENCODERS["lunit-dino-s16"]).state_dict()
+    state["blocks.2.norm1.weight"] = torch.full_like(state["blocks.2.norm1.weight"], torch.inf)
+    save_file(state, tmp_path / "w.safetensors")
+    for name in ("lunit-dino-s16", "vit_small_patch16_224.dino"):
+        with pytest.raises(BackboneError, match=r"not finite \(blocks\.2\.norm1\.weight\)"):
+            load_backbone(name, str(tmp_path / "w.safetensors"))
+
+
+def test_a_whole_network_is_refused_in_words(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "w.pth")
+    (tmp_path / "g.pth").write_bytes(b"nothing" * 40)
+    for name, reason in (("w", "Python objects, which would run code"), ("g", "damaged")):
+        with pytest.raises(
+            BackboneError, match=rf"^{name}\.pth does not fit any network: it .*{reason}"
+        ):
+            load_backbone("kaiko-vits16", str(tmp_path / f"{name}.pth"))
+
+
 def test_what_is_known_of_an_encoder_is_not_overridden():
     stated = Stated(mean=(0.5, 0.5, 0.5))
     assert load_backbone("kaiko-vits16", "random", stated=stated).mean == (0.5, 0.5, 0.5)
