@@ -38,6 +38,10 @@ class GetOptions:
         metadata={"argument": "NAME", "help": "A name of `mil backbones`, or any timm name."}
     )
     out: Path = field(metadata={"help": "The .safetensors file to write."})
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Replace --out if it exists instead of refusing.", "once": True},
+    )
 
 
 @verb(backbones, ListOptions, examples=["mil backbones list"])
@@ -88,6 +92,6 @@ def get(options: GetOptions) -> None:
     writable(options.out.parent)
     with wrong_use():
         resolve_name(options.name)
-    recipe = fetch_weights(options.name, options.out)
+    recipe = fetch_weights(options.name, options.out, overwrite=options.overwrite)
     say(f"{options.out}: {recipe.dim} features per tile, licence {recipe.licence}.")
     say(f"Use it with --backbone {options.name} --weights {options.out}")

@@ -55,18 +55,19 @@ def published_recipe(name: str) -> NetworkRecipe | None:
     return next((recipe for recipe in recipes if recipe and recipe.name == name), None)
 
 
-def fetch_weights(name: str, out: Path | str) -> NetworkRecipe:
+def fetch_weights(name: str, out: Path | str, *, overwrite: bool = False) -> NetworkRecipe:
     """Write the published weights of a backbone as one file, with its recipe inside.
 
     Args:
         name: of the backbone.
         out: a .safetensors file.
+        overwrite: replace a file that is there.
 
     Raises:
-        BackboneError: the weights are not there, may not be fetched, or the file has another ending.
+        BackboneError: the weights are not there, may not be fetched, or the file exists, or ends otherwise.
 
     Example:
-        recipe = mil.fetch_weights("efficientnet-lite0", "lite0.safetensors")
+        recipe = mil.fetch_weights("efficientnet-lite0", "encoder.safetensors")
         print(recipe.dim, recipe.licence)
     """
     out = Path(out)
@@ -74,6 +75,8 @@ def fetch_weights(name: str, out: Path | str) -> NetworkRecipe:
         raise BackboneError(
             f"out is a .safetensors file; got {out}. Name it {out.stem}.safetensors."
         )
+    if out.exists() and not overwrite:
+        raise BackboneError(f"out is {out}, which exists. Name another file, or set overwrite.")
     if is_hub_name(name) and name.startswith("local-dir:"):
         raise BackboneError(f"{name} is on this machine already. Copy the folder.")
     backbone = load_backbone(name, "pretrained")

@@ -194,7 +194,7 @@ def refuse_unknown(path: Path, name: str, tagged: str) -> BackboneError:
         tagged: its name with a tag of published weights; empty if timm has none.
     """
     ways = [
-        "set mean, std, input_px and pooling to what the weights were trained with",
+        "state what the weights were trained with (mean=..., std=..., input_px=..., pooling=...)",
         "use a file that this library has fine-tuned or fetched, which says so itself",
     ]
     if tagged:

@@ -228,9 +228,15 @@ def recipe_differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) 
     """The first few settings that differ, as ``tile 224 -> 256``; empty if none does."""
     old, new = dict(_flat(stored)), dict(_flat(requested))
     changes = [
-        f"{key} {old.get(key)} -> {value}" for key, value in new.items() if old.get(key) != value
+        f"{key} {_stated(old.get(key))} -> {_stated(value)}"
+        for key, value in new.items()
+        if old.get(key) != value
     ]
     return ", ".join(changes[:4])
+
+
+def _stated(value: Any) -> Any:
+    return "not stated" if value is None else value
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

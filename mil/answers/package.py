@@ -319,7 +319,7 @@ def _write_backbone(recipe: Mapping[str, Any], out: Path) -> str:
             "on: it must be available where the package is used."
         )
     try:
-        fetch_weights(name, out)
+        fetch_weights(name, out, overwrite=True)
     except BackboneError as error:
         return f"The encoder {name} is not in the package: {error}"
     return ""

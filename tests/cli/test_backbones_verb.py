@@ -1,5 +1,7 @@
 """`mil backbones`: the list, one file for another machine, and which real weights a machine has."""
 
+from pathlib import Path
+
 import pytest
 
 from cli.doctor import NO_WEIGHTS, DoctorOptions, doctor
@@ -7,6 +9,7 @@ from cli.main import app
 from features.backbones import packaged
 from features.backbones.pathology import ENCODERS
 from features.backbones.registry import load_backbone
+from features.errors import BackboneError
 
 
 def run(*arguments):
@@ -29,6 +32,13 @@ def test_one_file_is_written_for_another_machine(tmp_path, monkeypatch, capsys):
     run("backbones", "get", "efficientnet-lite0", "--out", "lite0.safetensors")
     assert "--backbone efficientnet-lite0 --weights lite0.safetensors" in capsys.readouterr().out
     assert load_backbone("efficientnet-lite0", "lite0.safetensors").dim == 1280
+    Path("mine.safetensors").write_bytes(b"mine")
+    get = ["backbones", "get", "efficientnet-lite0", "--out", "mine.safetensors"]
+    with pytest.raises(BackboneError, match=r"out is mine\.safetensors, which exists\. Name"):
+        run(*get)
+    assert Path("mine.safetensors").read_bytes() == b"mine"
+    run(*get, "--overwrite")
+    assert Path("mine.safetensors").read_bytes() == Path("lite0.safetensors").read_bytes()
 
 
 def test_a_machine_without_real_weights_is_told_so(roomy_disk, monkeypatch, tmp_path, capsys):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from features.bags.bag import write_bag
 from features.errors import SlideError
 from features.recipe import Recipe
 from features.summary import Summary
@@ -82,6 +83,33 @@ def test_weights_to_start_from_that_know_a_reserved_case_are_refused(tmp_path):
     settings = replace(QUICK, head_weights=str(path))
     with pytest.raises(LeakageError, match="weights to start from were trained on 1 of the cases"):
         cross_validate(cohort, folds_of(cohort, folds="2"), ["mean"], settings, seed=0)
+
+
+def test_slides_of_a_reserved_case_are_known_under_any_name(tmp_path):
+    """By the fingerprints of its bag in the store: of weights to start from, of a backbone, of a stain."""
+    features = np.eye(3, 5, dtype=np.float32)
+    old = cohort_of(
+        [made_case(name, name[0], features, source_sha256=f"of {name}") for name in "pqr"]
+    )
+    path = tmp_path / "start.safetensors"
+    fit_model("mean", old.cases, [], old.classes, QUICK, seed=0).save(path)
+    [late] = made_case("late-1", "x", features + 1, source_sha256="of q").bags
+    write_bag(tmp_path / "late-1-s1.h5", late)
+    stain = {"recipe": RECIPE | {"stain_reference": STAIN | {"sources": ["of q"]}}}
+    for cohort, weights, what in (
+        (with_bags(), str(path), "weights to start from were trained"),
+        (
+            with_bags(trained_on=("q",), trained_on_slides=("of q",)),
+            "",
+            "backbone of these bags was trained",
+        ),
+        (with_bags(**stain), "", "target stain of these bags was fitted"),
+    ):
+        check_reserved(cohort, weights)  # without a store nothing can be compared
+        with pytest.raises(LeakageError, match=f"The {what} on {KEPT}"):
+            check_reserved(replace(cohort, store=tmp_path), weights)
+    write_bag(tmp_path / "late-1-s1.h5", replace(late, source_sha256="of s"))
+    check_reserved(replace(with_bags(), store=tmp_path), str(path))
 
 
 def test_fine_tuning_refuses_the_stain_of_a_reserved_slide(tmp_path):
