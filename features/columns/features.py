@@ -105,11 +105,14 @@ def refusal_of_columns(doubtful: Mapping[str, str]) -> str:
         return ""
     first = [f"{name!r} ({why})" for name, why in list(doubtful.items())[:NAMED]]
     if len(doubtful) == 1:
-        return f"column {first[0]} is no feature. Remove it, or name it in feature_columns if it is one."
+        return (
+            f"column {first[0]} is no feature. Remove it from the table or, if it is one, set "
+            "feature_columns to its name."
+        )
     more = f" and {len(doubtful) - NAMED} more" if len(doubtful) > NAMED else ""
     return (
-        f"columns {', '.join(first)}{more} are no features. Remove them, or name those that are in "
-        "feature_columns."
+        f"columns {', '.join(first)}{more} are no features. Remove them from the table, or set "
+        "feature_columns to the names of those that are features."
     )
 
 

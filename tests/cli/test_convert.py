@@ -310,7 +310,7 @@ def test_columns_that_became_features_are_printed_and_others_refused(tmp_path, m
     assert done.returncode == 1
     reason = " ".join(done.stderr.split())
     assert "column 'cancer' (an outcome, by its name) is no feature" in reason
-    assert "name it in --feature-columns if it is one" in reason
+    assert "if it is one, set --feature-columns to its name" in reason
     take = ["convert", "t.csv", "--out", "store", "--feature-columns", "can*"]
     done = mil(*take, cwd=tmp_path)
     assert "3 slides converted, 9 tiles, 3 features each" in done.stdout

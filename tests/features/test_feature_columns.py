@@ -86,8 +86,8 @@ def test_a_table_with_a_column_of_the_outcome_is_refused_and_features_are_named(
     table = write_table(tmp_path / "t.csv", hand_made(response=of_bags, necrosis=of_bags))
     [failure] = convert(table, tmp_path / "store").failures
     assert failure == (
-        f"{table}: column 'response' (an outcome, by its name) is no feature. Remove it, or name it in "
-        "feature_columns if it is one."
+        f"{table}: column 'response' (an outcome, by its name) is no feature. Remove it from the "
+        "table or, if it is one, set feature_columns to its name."
     )
     facts = SourceFacts(feature_columns=("resp*",))
     [failure] = convert(table, tmp_path / "store", facts=facts).failures
@@ -107,7 +107,8 @@ def test_columns_with_places_are_judged_likewise(tmp_path):
     [failure] = convert(tmp_path / "a.csv", tmp_path / "store", facts=facts).failures
     assert (
         "columns 'Diagnosis' (an outcome, by its name), 'Follow-up' (an outcome, by its name) are no "
-        "features. Remove them, or name those that are in feature_columns."
+        "features. Remove them from the table, or set feature_columns to the names of those that are "
+        "features."
     ) in failure
 
 
