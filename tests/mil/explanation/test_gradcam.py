@@ -1,6 +1,7 @@
 """Maps of pixels: on every registered network, against the definition, and where they must point."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from features.backbones.network_recipe import NetworkRecipe
 from features.backbones.networks import PooledFeatures
 from features.backbones.registry import Backbone, load_backbone
 from features.backbones.table import BACKBONES
+from features.bags.store import Store
 from features.extraction.embed import preprocess
+from features.extraction.outputs import StoreSpec, resolved_recipe
+from features.recipe import Recipe
 from mil.errors import FitError
 from mil.explanation.contact_sheet import (
     draw_contact_sheet,
@@ -21,6 +25,7 @@ from mil.explanation.contact_sheet import (
 )
 from mil.explanation.gradcam import recomputed_warning, tile_maps
 from mil.explanation.methods import METHODS
+from mil.explanation.slides import load_bag_backbone
 from mil.heads.ensemble import members_of
 from tests.mil.explanation.made_targets import untrained
 from tests.small_vgg import narrow_vgg
@@ -81,6 +86,19 @@ def test_transformers_have_their_tokens_in_their_places(name):
     assert ["no true zero" in warning for warning in inside_maps.warnings] == [
         True
     ] * reads_class_token
+
+
+def test_tiles_of_a_bag_are_prepared_as_when_it_was_made(tmp_path):
+    """Bags that do not say how their tiles were resized were made before encoders had their own filters."""
+    made = load_backbone("gigapath-flash", "random")
+    spec = StoreSpec(Recipe(backbone=made.name, weights="random", mpp=0.5), Store(tmp_path))
+    now = resolved_recipe(spec, made, [], "cpu")
+    before = {key: now[key] for key in now.keys() - {"interpolation", "resize_px"}}
+    tiles = SimpleNamespace(slide=None)
+    loaded = [load_bag_backbone(recipe, None, tmp_path, tiles)[0] for recipe in (now, before)]
+    ways = [(one.recipe.interpolation, one.recipe.resize_px) for one in loaded]
+    assert ways == [("bicubic", 256), ("float", 0)]
+    assert {one.weights_sha256 for one in loaded} == {made.weights_sha256}
 
 
 def smaller(backbone):
@@ -222,6 +240,16 @@ def test_with_real_weights_nuclei_are_found_where_they_lie():
         quarters = inside.reshape(2, 112, 2, 112).mean(axis=(1, 3))
         assert quarters[row, column] > 2 * np.sort(quarters.ravel())[-2]
     assert found.scores.min() > tile_maps(target, backbone, tiles[2:]).scores[0]
+
+
+def test_the_border_that_a_network_is_not_shown_has_no_evidence():
+    backbone = of_two_colours(Reddish())
+    cropping = replace(backbone.recipe, resize_px=96, input_px=48, interpolation="bilinear")
+    tile = np.zeros((1, 192, 192, 3), np.uint8)
+    tile[..., 0] = 255
+    [inside] = tile_maps(reddish_target(), replace(backbone, recipe=cropping), tile).maps
+    assert (inside[48:144, 48:144] > 0).all()
+    assert int((inside > 0).sum()) == 96 * 96
 
 
 class InNHWC(Reddish):
