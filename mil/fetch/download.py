@@ -1,13 +1,12 @@
 """Fetching files: whole and verified under their names, in parts beside them, and never twice."""
 
 import errno
-import hashlib
 import os
 import re
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,12 @@ from features.files.atomic import flush_folder
 from features.progress import Progress
 from features.summary import SPARE_BYTES, format_bytes, listed
 from mil.errors import FetchError
+from mil.fetch.checksum import digest_file, part_lengths
 from mil.fetch.service import Attempts, Passing, Service, Stopped
 from mil.fetch.threads import in_threads
 
 WRONG_CONTENT = 2  # times that a file arrives with a wrong checksum before it is given up
+DIFFERENT_CONTENT = 3  # times that one without a checksum arrives, each time otherwise
 PART = ".part"
 
 
@@ -33,6 +34,7 @@ class RemoteFile:
         size: bytes.
         md5: in hexadecimal digits; empty where the service does not state it.
         version: what changes if the service replaces the file; its checksum, as a rule.
+        tag: that the server has for the file, if it has one: an ETag without its quotation marks.
         id: as the service names it.
         case, slide: whose it is; the slide is empty for a file of a series.
     """
@@ -45,6 +47,12 @@ class RemoteFile:
     id: str
     case: str = ""
     slide: str = ""
+    tag: str = ""
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether damage would be noticed."""
+        return bool(self.md5 or part_lengths(self.size, self.tag))
 
     def part(self, folder: Path) -> Path:
         """The unfinished file; of another version it has another name."""
@@ -61,6 +69,8 @@ class Downloads:
         failed: reasons by place.
         n_bytes: that were received.
         notes: what a reader should know.
+        unverified: places of files of which nothing but the size could be compared.
+        md5s: by place, of the files whose checksum the service does not state.
     """
 
     new: list[str] = field(default_factory=list)
@@ -68,6 +78,8 @@ class Downloads:
     failed: dict[str, str] = field(default_factory=dict)
     n_bytes: int = 0
     notes: list[str] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
+    md5s: dict[str, str] = field(default_factory=dict)
 
 
 def download(
@@ -76,6 +88,7 @@ def download(
     folder: Path,
     progress: Progress,
     versions: dict[str, str],
+    md5s: Mapping[str, str] | None = None,
 ) -> Downloads:
     """Fetch files that are not there yet, several at once.
 
@@ -88,23 +101,35 @@ def download(
         folder: to fill.
         progress: shows megabytes.
         versions: of the files that were fetched earlier, by place.
+        md5s: of files that were fetched earlier and whose checksum the service does not state, by place.
 
     Raises:
         FetchError: the disk is or would be full, or two files have one place.
         OSError: the folder is not writable.
     """
-    result = Downloads()
-    _refuse_twins(files)
+    result = Downloads(md5s=dict(md5s or {}))
+    refuse_twins(files)
     missing = [file for file in files if not _is_present(file, folder, service, versions, result)]
     _remove_old_parts(missing, folder)
     needed = sum(file.size - _part_bytes(file, folder) for file in missing)
     check_space(folder, needed)
     with progress.task("fetched", max(1, needed // 1_000_000), "MB") as advance:
         _fetch_all(service, missing, folder, result, _Megabytes(advance))
+    if result.unverified:
+        names = listed([Path(place).name for place in sorted(result.unverified)])
+        result.notes.append(
+            f"The service states no checksum of {names}, and the tag cannot be computed again: the size "
+            "alone was compared."
+        )
     return result
 
 
-def _refuse_twins(files: Sequence[RemoteFile]) -> None:
+def refuse_twins(files: Sequence[RemoteFile]) -> None:
+    """Refuse files of one place, of which the second would replace the first.
+
+    Raises:
+        FetchError: naming the file.
+    """
     for place, n_files in Counter(file.place for file in files).items():
         if n_files > 1:
             raise FetchError(
@@ -169,11 +194,20 @@ def _is_present(
             f"{format_bytes(size)}). It is fetched again."
         )
         return False
-    verified = not (service.settings.verify and file.md5) or _md5(path).hexdigest() == file.md5
-    if size != file.size or not verified:
+    if size != file.size or (service.settings.verify and not _verified(file, path, result)):
         result.notes.append(f"{file.place}: was changed or is damaged. It is fetched again.")
         return False
     result.present.append(file.place)
+    return True
+
+
+def _verified(file: RemoteFile, path: Path, result: Downloads) -> bool:
+    """Whether a file that is there has the content that it had, as far as can be known."""
+    digest = digest_file(path, file.tag)
+    if expected := file.md5 or result.md5s.get(file.place, ""):
+        return digest.md5 == expected
+    if file.tag not in digest.tags:
+        result.unverified.append(file.place)
     return True
 
 
@@ -186,7 +220,7 @@ def _remove_old_parts(files: Sequence[RemoteFile], folder: Path) -> None:
     for file in files:
         path = folder / file.place
         names.setdefault(path.parent, set()).add(path.name)
-    current = {file.part(folder) for file in files if file.md5}
+    current = {file.part(folder) for file in files if file.has_checksum}
     for inside, own in names.items():
         for other in inside.glob(f"*{PART}"):
             if other not in current and other.name.rsplit(".", 2)[0] in own:
@@ -196,15 +230,6 @@ def _remove_old_parts(files: Sequence[RemoteFile], folder: Path) -> None:
 def _part_bytes(file: RemoteFile, folder: Path) -> int:
     part = file.part(folder)
     return min(part.stat().st_size, file.size) if part.is_file() else 0
-
-
-def _md5(path: Path) -> Any:
-    """The checksum of a file so far."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest
 
 
 def _fetch_all(
@@ -222,12 +247,12 @@ def _fetch_all(
 
     def fetch(file: RemoteFile) -> None:
         try:
-            _fetch(service, file, folder, received)
+            _fetch(service, file, folder, received, result)
             result.new.append(file.place)
         except FetchError as error:
             result.failed[file.place] = str(error)
         except OSError as error:
-            raise _disk_error(error, file, folder) from error
+            raise disk_error(error, folder / file.place) from error
 
     try:
         in_threads(service, files, fetch)
@@ -235,16 +260,18 @@ def _fetch_all(
         result.n_bytes = received.n_bytes
 
 
-def _disk_error(error: OSError, file: RemoteFile, folder: Path) -> Exception:
+def disk_error(error: OSError, path: Path) -> Exception:
+    """The error of a disk that is full, with the file that has no room; another error as it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FetchError(
-            f"{folder / file.place}: the disk is full. Free some space and run the same call again: it "
-            "continues from there."
+            f"{path}: the disk is full. Free some space and run the same call again: it continues from there."
         )
     return error
 
 
-def _fetch(service: Service, file: RemoteFile, folder: Path, received: _Megabytes) -> None:
+def _fetch(
+    service: Service, file: RemoteFile, folder: Path, received: _Megabytes, result: Downloads
+) -> None:
     """Fetch one file to its place.
 
     Raises:
@@ -254,23 +281,51 @@ def _fetch(service: Service, file: RemoteFile, folder: Path, received: _Megabyte
     """
     path, part = folder / file.place, file.part(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    attempts, wrong = service.attempts(), 0
+    attempts = service.attempts()
+    earlier: list[str] = []
     while True:
         _receive(service, file, part, attempts, received)
-        digest = _md5(part).hexdigest() if file.md5 else ""
-        if digest == file.md5:
+        digest = digest_file(part, file.tag)
+        if digest.md5 == file.md5 or file.tag in digest.tags:
+            break
+        if not file.md5 and _is_all_that_can_be(file, digest.md5, earlier, result):
+            result.unverified.append(file.place)
             break
         part.unlink()
-        wrong += 1
-        if wrong == WRONG_CONTENT:
-            raise FetchError(
-                f"{file.place}: arrived {wrong} times with md5 {digest}, and the service lists {file.md5}. "
-                "Nothing was left of it. Try again later, or through another connection or proxy."
-            )
+        earlier.append(digest.md5)
+        _refuse_wrong(file, earlier)
+    if not file.md5:
+        result.md5s[file.place] = digest.md5
     with part.open("rb") as written:
         os.fsync(written.fileno())
     part.replace(path)
     flush_folder(path.parent)
+
+
+def _is_all_that_can_be(
+    file: RemoteFile, md5: str, earlier: Sequence[str], result: Downloads
+) -> bool:
+    """Whether a file with no known checksum is taken as it is.
+
+    A tag that is not met is of damaged content, or was made in a way that is not known. The same content
+    twice is not damaged; and a tag that is not known once is not looked for again in other files.
+    """
+    return not file.has_checksum or md5 in earlier or bool(result.unverified)
+
+
+def _refuse_wrong(file: RemoteFile, arrived: Sequence[str]) -> None:
+    """Give up a file that arrived too often with another content than it should have.
+
+    Raises:
+        FetchError: naming the last checksum.
+    """
+    if len(arrived) < (WRONG_CONTENT if file.md5 else DIFFERENT_CONTENT):
+        return
+    expected = f"and the service lists {file.md5}" if file.md5 else "each time with another"
+    raise FetchError(
+        f"{file.place}: arrived {len(arrived)} times with md5 {arrived[-1]}, {expected}. Nothing was left of "
+        "it. Try again later, or through another connection or proxy."
+    )
 
 
 def _receive(
@@ -303,6 +358,8 @@ def _receive_once(service: Service, file: RemoteFile, part: Path, received: _Meg
     """
     start = _size(part)
     headers = {"Range": f"bytes={start}-"} if start else {}
+    if start and file.tag:  # of a file that was replaced meanwhile all is sent
+        headers["If-Range"] = f'"{file.tag}"'
     with service.get(file.url, headers) as response:
         start = _checked_start(file, start, response)
         with part.open("ab" if start else "wb") as target:
@@ -321,6 +378,11 @@ def _checked_start(file: RemoteFile, start: int, response: Any) -> int:
     Raises:
         FetchError: the server has another size than it listed, or sends another part.
     """
+    if (coding := response.headers.get("Content-Encoding", "identity").lower()) != "identity":
+        raise FetchError(
+            f"{file.place}: arrives compressed ({coding}), although it was asked for as it is. A proxy or the "
+            "mirror compresses it: use another, or none."
+        )
     if response.status_code == 416:
         raise _other_size(file, f"at most {start:,}")
     if response.status_code == 206:

@@ -35,6 +35,7 @@ class CohortFolder:
         address: of the service.
         settings: the selection, as plain values.
         versions: of files that are there, by place.
+        md5s: of those whose checksum the service does not state, by place.
         notes: what a reader should know.
     """
 
@@ -43,6 +44,7 @@ class CohortFolder:
     address: str
     settings: Mapping[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
+    md5s: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _tables: dict[str, list[str]] = field(default_factory=dict)
 
@@ -96,6 +98,7 @@ class CohortFolder:
         for file in files:
             if file.place in there:
                 self.versions[file.place] = file.version
+        self.md5s = {place: md5 for place, md5 in downloads.md5s.items() if place in self.versions}
         self._write_manifest(files)
         self._write_state(complete=not downloads.failed)
 
@@ -134,6 +137,7 @@ class CohortFolder:
             state = parse_json(path.read_bytes())
             source, settings = str(state["source"]), dict(state["settings"])
             self.versions = {str(k): str(v) for k, v in dict(state["versions"]).items()}
+            self.md5s = {str(k): str(v) for k, v in dict(state.get("md5s", {})).items()}
             self._tables = {str(k): list(map(str, v)) for k, v in dict(state["tables"]).items()}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FetchError(
@@ -165,6 +169,7 @@ class CohortFolder:
             "complete": complete,
             "tables": self._tables,
             "versions": dict(sorted(self.versions.items())),
+            "md5s": dict(sorted(self.md5s.items())),
         }
         write_atomic(self.path / STATE, json.dumps(state, indent=1) + "\n")
 
@@ -183,8 +188,9 @@ class CohortFolder:
                 when = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(
                     timespec="seconds"
                 )
+            md5 = file.md5 or self.md5s.get(file.place, "")
             rows.append(
-                (file.place, file.case, file.slide, file.id, file.md5, file.size, file.url, when)
+                (file.place, file.case, file.slide, file.id, md5, file.size, file.url, when)
             )
         rows.sort(key=lambda row: str(row[0]))
         write_table(self.path / MANIFEST, MANIFEST_COLUMNS, rows)

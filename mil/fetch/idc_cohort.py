@@ -240,7 +240,7 @@ def _fill(
         files = tuple(file for one in chosen for file in files_of[one.uuid])
         folder.begin(files)
         folder.report(options.get("notify"))
-        result = download(service, files, folder.path, progress, folder.versions)
+        result = download(service, files, folder.path, progress, folder.versions, folder.md5s)
         there = {*result.new, *result.present}
         whole = [one for one in chosen if all(f.place in there for f in files_of[one.uuid])]
         table = _write_tables(folder, whole)
@@ -259,6 +259,7 @@ def _remote_files(service: Service, series: IndexedSeries) -> tuple[RemoteFile, 
             size=file.size,
             md5=file.md5,
             version=file.etag,
+            tag=file.etag,
             id=series.uid,
             case=series.case,
             slide=Path(place).name if series.modality == SLIDES else "",

@@ -23,6 +23,13 @@ def md5(data):
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
+def tag_of_parts(data, mib):
+    """The tag of an object that a bucket took in parts."""
+    parts = [data[i : i + (mib << 20)] for i in range(0, len(data), mib << 20)]
+    digests = b"".join(hashlib.md5(one, usedforsecurity=False).digest() for one in parts)
+    return f"{md5(digests)}-{len(parts)}"
+
+
 def slide(
     name, size=None, *, case=None, sample_type="Primary Tumor", strategy=None, project="TCGA-SARC"
 ):
@@ -140,6 +147,7 @@ class Network:
         files, cases: of the GDC.
         objects: bytes by key, of a bucket called ``bucket``.
         etags: by key, where they are no checksums.
+        listed_etags: by key, where the list is older than the objects.
         contents: bytes by id, or a function of them, where they differ from what the list promises.
         faults: what befalls the next requests, by the beginning of their paths.
         sent: bytes of the bodies by path.
@@ -153,6 +161,7 @@ class Network:
     def __init__(self):
         self.files, self.cases = sarcomas()
         self.objects, self.etags, self.contents = {}, {}, {}
+        self.listed_etags = {}
         self.faults = defaultdict(deque)
         self.sent, self.requests = Counter(), []
         self.page = 10_000
@@ -239,13 +248,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve_content(self, path):
         network = self.network
         if path.startswith("/data/"):
-            data = network.content_of(path.removeprefix("/data/"))
+            data, tag = network.content_of(path.removeprefix("/data/")), ""
         elif (key := path.partition("/bucket")[2].partition("/")[2]) in network.objects:
             data = network.objects[key]
+            tag = network.etags.get(key) or md5(data)
         else:
             self._send(b"no such thing", 404)
             return
-        self._send_part(data)
+        self._send_part(data, tag)
 
     def _note(self, method):
         self.network.requests.append((method, self.path, self.headers.get("Range", "")))
@@ -270,7 +280,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _send_part(self, data):
+    def _send_part(self, data, tag):
         fault = self.network.fault(self.path)
         if fault[:3].isdigit():
             self._failed(fault)
@@ -278,6 +288,8 @@ class _Handler(BaseHTTPRequestHandler):
         wanted, headers, status, total = self.headers.get("Range", ""), {}, 200, len(data)
         if fault == "wrong":
             data = bytes([data[0] ^ 1]) + data[1:]
+        if self.headers.get("If-Range", f'"{tag}"') != f'"{tag}"':
+            wanted = ""
         if wanted and "no range" not in fault:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             data, status = data[start:], 206
@@ -351,9 +363,10 @@ def _listing(network, question):
     first = int(question.get("continuation-token", ["0"])[0])
     page = keys[first : first + network.page]
     more = first + len(page) < len(keys)
+    tags = {key: md5(network.objects[key]) for key in page} | network.etags | network.listed_etags
     objects = "".join(
         f"<Contents><Key>{key}</Key><Size>{len(network.objects[key])}</Size>"
-        f"<ETag>&quot;{network.etags.get(key) or md5(network.objects[key])}&quot;</ETag></Contents>"
+        f"<ETag>&quot;{tags[key]}&quot;</ETag></Contents>"
         for key in page
     )
     token = f"<NextContinuationToken>{first + len(page)}</NextContinuationToken>" if more else ""

@@ -18,6 +18,7 @@ from mil.data.table import read_table
 from mil.errors import FetchError
 from mil.fetch.idc import COLUMNS, find_series
 from mil.fetch.idc_cohort import fetch_idc, safe_name, years
+from tests.mil.fetch.made_services import md5, tag_of_parts
 from tests.small_series import dataset, save, series, structure_set
 
 SQUARE = [(-8, 22, 8), (-4, 22, 8), (-4, 28, 8), (-8, 28, 8)]
@@ -304,6 +305,86 @@ def test_a_part_without_a_checksum_is_not_continued_by_a_later_call(
     (place / f"{name}.{tag[:12]}.part").write_bytes(bytes(500))  # as a power cut may leave it
     fetch_series("made_sarcoma")
     assert [path.read_bytes() for path in place.iterdir()] == [data]
+
+
+def large(collection, mib, n_bytes=(3 << 20) + 77, tag_mib=None):
+    """A slide that the bucket took in parts; its place in the bucket, bytes and name there."""
+    data = random.Random(mib).randbytes(n_bytes)
+    tag = tag_of_parts(data, tag_mib or mib)
+    own = collection.add("p1", "SM", [("s.dcm", data)], tags=[("s.dcm", tag)])
+    return f"/bucket/{own}/s.dcm", data, f"{own}/s.dcm"
+
+
+@pytest.mark.parametrize("mib", [1, 2, 3, 5])
+def test_a_tag_of_parts_is_computed_again_whatever_their_length(
+    network, collection, fetch_series, mib
+):
+    path, data, _ = large(collection, mib)
+    network.faults[path].append("wrong")  # arrives damaged, and is fetched again
+    notes = []
+    cohort = fetch_series("made_sarcoma", notify=notes.append)
+    placed = cohort.out / cohort.files[0].place
+    assert placed.read_bytes() == data
+    assert (cohort.downloads.unverified, notes) == ([], [])
+    assert network.sent[path] == 2 * len(data)
+    assert cohort.downloads.md5s == {cohort.files[0].place: md5(data)}
+    assert md5(data) in (cohort.out / "manifest.csv").read_text()
+    for forget in (False, True):  # by its checksum; by its tag alone
+        placed.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        if forget:
+            placed.write_bytes(data)
+            state = cohort.out / "fetch.json"
+            state.write_text(json.dumps(json.loads(state.read_text()) | {"md5s": {}}))
+        again = fetch_series("made_sarcoma", verify=True)
+        assert again.downloads.new == ([] if forget else [cohort.files[0].place])
+        assert (placed.read_bytes(), again.downloads.unverified) == (data, [])
+
+
+def test_a_large_file_is_continued_after_a_kill_and_compared(network, collection, fetch_series):
+    path, data, _ = large(collection, 2)
+    network.faults[path].extend(["cut 2500000", *["503"] * 9])
+    cohort = fetch_series("made_sarcoma", retries=2)
+    assert len(cohort.failed) == 1
+    network.faults.clear()
+    cohort = fetch_series("made_sarcoma")
+    assert (cohort.out / cohort.files[0].place).read_bytes() == data
+    assert network.sent[path] == len(data)
+
+
+def test_a_large_file_that_is_replaced_while_it_arrives_is_not_mixed(
+    network, collection, fetch_series
+):
+    path, _, key = large(collection, 2)
+    network.faults[path].extend(["cut 2500000", *["503"] * 9])
+    fetch_series("made_sarcoma", retries=2)
+    network.faults.clear()
+    newer = random.Random(9).randbytes(len(network.objects[key]))
+    network.listed_etags[key] = network.etags[key]
+    network.objects[key], network.etags[key] = newer, tag_of_parts(newer, 2)
+    cohort = fetch_series("made_sarcoma")
+    place = cohort.files[0].place
+    assert (cohort.out / place).read_bytes() == newer
+    assert cohort.downloads.unverified == [place]
+
+
+def test_a_tag_that_cannot_be_computed_again_is_said_and_costs_one_more_file_at_most(
+    network, collection, fetch_series
+):
+    paths = []
+    for n in range(3):
+        data = random.Random(n).randbytes((2 << 20) + 1 + n)
+        name = f"{n}.dcm"
+        own = collection.add(f"p{n}", "SM", [(name, data)], tags=[(name, f"{n:032x}-3")])
+        paths.append((f"/bucket/{own}/{name}", len(data)))
+    notes = []
+    cohort = fetch_series("made_sarcoma", notify=notes.append, parallel=1)
+    assert not cohort.failed
+    assert [network.sent[path] / size for path, size in paths] == [2, 1, 1]
+    assert len(cohort.downloads.unverified) == 3
+    assert "the size alone was compared" in notes[-1]
+    place = cohort.out / cohort.files[2].place
+    place.write_bytes(bytes(place.stat().st_size))
+    assert fetch_series("made_sarcoma", verify=True).downloads.new == [cohort.files[2].place]
 
 
 def test_a_series_that_is_not_whole_is_said(network, collection, fetch_series, tmp_path):
