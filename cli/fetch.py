@@ -251,7 +251,7 @@ def _show_plan(cohort: "FetchedCohort") -> None:
     """Print what would be fetched, and whether the disk has room for it."""
     from cli.console import complain, say
     from features.summary import format_bytes
-    from mil.fetch.download import free_bytes, space_problem
+    from mil.fetch.space import free_bytes, space_problem
 
     free, missing = free_bytes(cohort.out), cohort.n_bytes - cohort.bytes_there
     there = f", of which {format_bytes(cohort.bytes_there)} are there" if cohort.bytes_there else ""

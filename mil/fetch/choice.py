@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from features.choices import unknown_problem
+from features.summary import listed
 from mil.errors import FetchError
-from mil.fetch.gdc import CaseFacts, SlideFile
+from mil.fetch.entries import CaseFacts, SlideFile
 from mil.fetch.settings import Selection
+
+DAMAGED_SLIDE = "slides whose entry is damaged or contradicts itself"
+DAMAGED_CASE = "cases whose entry is damaged or contradicts itself"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +52,15 @@ class Choice:
     Attributes:
         groups: by label.
         spellings: cases by the label's spelling, and the label that it became; empty where it became none.
+            Several spellings of a case are joined by a plus.
         left_out: slides and cases that are not fetched, counted by reason.
+        notes: which entries have a problem, and which facts of the cases are left empty.
     """
 
     groups: tuple[Group, ...]
     spellings: Mapping[str, tuple[str, int]]
     left_out: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def choose(
@@ -76,14 +83,15 @@ def choose(
         FetchError: a subtype does not exist or has no case, or nothing is left.
     """
     left_out = Counter[str]()
-    usable = _usable_slides(slides, cases, left_out)
-    spellings = Counter(cases[name].spelling for name in usable)
-    labels = {spelling: label_of(spelling) for spelling in spellings}
+    odd: dict[str, list[str]] = {}
+    usable = _usable_slides(slides, cases, left_out, odd)
+    labels = {name: _one_label(cases[name].spellings, label_of) for name in usable}
     by_label: dict[str, list[str]] = {}
-    for name in usable:
-        label = labels[cases[name].spelling]
+    for name, label in labels.items():
         if label:
             by_label.setdefault(label, []).append(name)
+        elif len(cases[name].spellings) > 1:
+            left_out["cases with several diagnoses"] += 1
         else:
             left_out["cases without a label"] += 1
     chosen = _subtypes(selection, by_label, names)
@@ -92,11 +100,42 @@ def choose(
     groups = tuple(_group(label, by_label[label], usable, cases, selection) for label in chosen)
     return Choice(
         groups=groups,
-        spellings={
-            spelling: (labels[spelling], n) for spelling, n in sorted(spellings.items()) if spelling
-        },
+        spellings=_spellings(labels, cases),
         left_out=dict(left_out),
+        notes=(*_odd_notes(odd), *_fact_notes(groups)),
     )
+
+
+def _one_label(spellings: Sequence[str], label_of: Callable[[str], str]) -> str:
+    """The label that all spellings of a case mean; empty where they mean several or none."""
+    labels = {label_of(spelling) for spelling in spellings}
+    return next(iter(labels)) if len(labels) == 1 else ""
+
+
+def _spellings(
+    labels: Mapping[str, str], cases: Mapping[str, CaseFacts]
+) -> dict[str, tuple[str, int]]:
+    """Label and number of cases by spelling."""
+    counts = Counter((" + ".join(cases[name].spellings), labels[name]) for name in labels)
+    return {spelling: (label, n) for (spelling, label), n in sorted(counts.items()) if spelling}
+
+
+def _odd_notes(odd: Mapping[str, Sequence[str]]) -> list[str]:
+    return [
+        f"{what} {listed(names)} cannot be used and {'is' if len(names) == 1 else 'are'} left out. The "
+        "entry in the service is damaged or contradicts itself."
+        for what, names in odd.items()
+    ]
+
+
+def _fact_notes(groups: Iterable[Group]) -> list[str]:
+    """Which facts of the chosen cases are left empty because they cannot be."""
+    names: dict[str, list[str]] = {}
+    for group in groups:
+        for case in group.chosen:
+            for remark in case.facts.remarks:
+                names.setdefault(remark, []).append(case.facts.name)
+    return [f"{listed(own)}: {remark}. It is left empty." for remark, own in names.items()]
 
 
 def draw(names: Iterable[str], n: int | None, seed: int) -> list[str]:
@@ -106,9 +145,12 @@ def draw(names: Iterable[str], n: int | None, seed: int) -> list[str]:
 
 
 def _usable_slides(
-    slides: Iterable[SlideFile], cases: Mapping[str, CaseFacts], left_out: "Counter[str]"
+    slides: Iterable[SlideFile],
+    cases: Mapping[str, CaseFacts],
+    left_out: "Counter[str]",
+    odd: dict[str, list[str]],
 ) -> dict[str, list[SlideFile]]:
-    """Diagnostic slides of tumour by case, in their order."""
+    """Diagnostic slides of tumour by case, in their order; names of entries with a problem go to ``odd``."""
     usable: dict[str, list[SlideFile]] = {}
     for slide in slides:
         reason = _reason(slide, cases)
@@ -116,7 +158,14 @@ def _usable_slides(
             left_out[reason] += 1
         else:
             usable.setdefault(slide.cases[0], []).append(slide)
-    left_out["cases without a diagnostic slide"] = len(cases.keys() - usable.keys())
+        if reason == DAMAGED_SLIDE:
+            odd.setdefault("The slides", []).append(f"{slide.name} ({slide.problem})")
+    damaged = [f"{name} ({case.problem})" for name, case in cases.items() if case.problem]
+    if damaged:
+        odd["The cases"] = damaged
+        left_out[DAMAGED_CASE] = len(damaged)
+    without = [name for name in cases if name not in usable and not cases[name].problem]
+    left_out["cases without a diagnostic slide"] = len(without)
     return {
         name: sorted(usable[name], key=lambda one: (one.order, one.name)) for name in sorted(usable)
     }
@@ -124,6 +173,8 @@ def _usable_slides(
 
 def _reason(slide: SlideFile, cases: Mapping[str, CaseFacts]) -> str:
     """Why a slide is not used; empty if it is."""
+    if slide.problem and slide.is_diagnostic:
+        return DAMAGED_SLIDE
     if not slide.is_tumour:
         return "slides of normal tissue or controls"
     if not slide.is_diagnostic:
@@ -132,6 +183,8 @@ def _reason(slide: SlideFile, cases: Mapping[str, CaseFacts]) -> str:
         return "slides of several cases"
     if slide.cases[0] not in cases:
         return "slides of cases that the service does not list"
+    if cases[slide.cases[0]].problem:
+        return "slides of cases whose entry cannot be used"
     return ""
 
 

@@ -1,9 +1,7 @@
 """Fetching files: whole and verified under their names, in parts beside them, and never twice."""
 
-import errno
 import os
 import re
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +11,11 @@ from typing import Any
 
 from features.files.atomic import flush_folder
 from features.progress import Progress
-from features.summary import SPARE_BYTES, format_bytes, listed
+from features.summary import format_bytes, listed
 from mil.errors import FetchError
 from mil.fetch.checksum import digest_file, part_lengths
 from mil.fetch.service import Attempts, Passing, Service, Stopped
+from mil.fetch.space import check_space, disk_error
 from mil.fetch.threads import in_threads
 
 WRONG_CONTENT = 2  # times that a file arrives with a wrong checksum before it is given up
@@ -138,33 +137,6 @@ def refuse_twins(files: Sequence[RemoteFile]) -> None:
             )
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Refuse work that the disk has no room for.
-
-    Raises:
-        FetchError: it has too few free bytes.
-    """
-    if problem := space_problem(folder, needed):
-        raise FetchError(problem)
-
-
-def space_problem(folder: Path, needed: int) -> str:
-    """Why the disk has no room for so many bytes; empty if it has."""
-    free = free_bytes(folder)
-    if not needed or needed + SPARE_BYTES <= free:
-        return ""
-    return (
-        f"The files need {format_bytes(needed)}, and {format_bytes(free)} are free at {folder}, of which "
-        f"{format_bytes(SPARE_BYTES)} are kept free. Free some, fetch fewer cases, or write them elsewhere."
-    )
-
-
-def free_bytes(folder: Path) -> int:
-    """Free bytes of the disk that a folder is, or would be, on."""
-    folder = folder.absolute()
-    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
-
-
 class _Megabytes:
     """Counts bytes of several threads, and shows whole megabytes."""
 
@@ -258,15 +230,6 @@ def _fetch_all(
         in_threads(service, files, fetch)
     finally:
         result.n_bytes = received.n_bytes
-
-
-def disk_error(error: OSError, path: Path) -> Exception:
-    """The error of a disk that is full, with the file that has no room; another error as it is."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FetchError(
-            f"{path}: the disk is full. Free some space and run the same call again: it continues from there."
-        )
-    return error
 
 
 def _fetch(
@@ -380,8 +343,8 @@ def _checked_start(file: RemoteFile, start: int, response: Any) -> int:
     """
     if (coding := response.headers.get("Content-Encoding", "identity").lower()) != "identity":
         raise FetchError(
-            f"{file.place}: arrives compressed ({coding}), although it was asked for as it is. A proxy or the "
-            "mirror compresses it: use another, or none."
+            f"{file.place}: arrives compressed ({coding}), and was asked for as it is. A proxy or the mirror "
+            "compresses it: use another, or none."
         )
     if response.status_code == 416:
         raise _other_size(file, f"at most {start:,}")

@@ -11,14 +11,13 @@ from features.errors import SlideError
 from features.progress import Silent
 from features.slides.names import slide_name
 from mil.fetch.choice import Choice, ChosenCase, choose
-from mil.fetch.download import RemoteFile, download
+from mil.fetch.download import RemoteFile, download, refuse_twins
+from mil.fetch.entries import CaseFacts, SlideFile
 from mil.fetch.folder import COHORT, CohortFolder, refuse_foreign
 from mil.fetch.gdc import (
     ADDRESS,
     LABEL_FIELD,
     VARIABLE,
-    CaseFacts,
-    SlideFile,
     data_url,
     list_cases,
     list_slides,
@@ -87,6 +86,9 @@ def fetch_gdc(
         cases = list_cases(service, project, label_field)
         choice = choose(slides, cases, selection, *_labels(project, label_field, cases))
         files = _files(service, choice)
+        refuse_twins(files)
+        for note in choice.notes:
+            service.notify(note)
         plan = _plan(project, out, choice, files)
         if options.get("dry_run"):
             return plan
@@ -138,7 +140,7 @@ def _labels(
     """
     if project == SARCOMA and label_field.removeprefix("cases.") == LABEL_FIELD:
         return lambda spelling: SUBTYPE_OF.get(plain_spelling(spelling), ""), (*SARCOMA_SPELLINGS,)
-    counts = Counter(case.spelling for case in cases.values() if case.spelling)
+    counts = Counter(spelling for case in cases.values() for spelling in case.spellings)
     commonest: dict[str, str] = {}
     for spelling, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
         commonest.setdefault(plain_spelling(spelling), spelling)

@@ -8,7 +8,6 @@ from typer.testing import CliRunner
 from cli.main import app
 from cli.options import UsageError
 from mil.errors import FetchError
-from mil.fetch import download
 from tests.mil.fetch.made_services import running
 
 
@@ -61,7 +60,7 @@ def test_files_are_fetched_once_and_the_next_verb_is_named(network, tmp_path):
 
 
 def test_a_dry_run_and_the_fetch_judge_the_disk_alike(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "free_bytes", lambda folder: 100_000_300)
+    monkeypatch.setattr(space, "free_bytes", lambda folder: 100_000_300)
     arguments = ("tcga-sarc", "--subtypes", "DF", "--out", tmp_path / "x")
     shown = call(*arguments, "--dry-run")
     with pytest.raises(FetchError, match="kept free") as caught:

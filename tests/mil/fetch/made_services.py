@@ -288,9 +288,8 @@ class _Handler(BaseHTTPRequestHandler):
         wanted, headers, status, total = self.headers.get("Range", ""), {}, 200, len(data)
         if fault == "wrong":
             data = bytes([data[0] ^ 1]) + data[1:]
-        if self.headers.get("If-Range", f'"{tag}"') != f'"{tag}"':
-            wanted = ""
-        if wanted and "no range" not in fault:
+        same = self.headers.get("If-Range", f'"{tag}"') == f'"{tag}"'
+        if wanted and same and "no range" not in fault:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             data, status = data[start:], 206
             start += fault == "shifted"
@@ -348,10 +347,12 @@ def _pruned(value, fields):
     """The parts of a hit that were asked for, and no others."""
     if isinstance(value, list):
         return [_pruned(one, fields) for one in value]
+    if not isinstance(value, dict):
+        return value
     pruned = {}
     for name in {field[0] for field in fields}:
         inner = [field[1:] for field in fields if field[0] == name and len(field) > 1]
-        if name in value and value[name] is not None:
+        if name in value:
             pruned[name] = _pruned(value[name], inner) if inner else value[name]
     return pruned
 

@@ -16,7 +16,7 @@ import pytest
 import mil
 from features.files.locks import lock
 from mil.errors import FetchError
-from mil.fetch import download, service
+from mil.fetch import download, service, space
 from mil.fetch.folder import LOCK
 from mil.fetch.settings import Transfer
 from tests.mil.fetch.made_services import content, md5, slide
@@ -37,7 +37,7 @@ def data_path(file):
 def begin(fetch):
     """Leave what a process leaves that ended before its first byte."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(download, "free_bytes", lambda folder: 0)
+        patch.setattr(space, "free_bytes", lambda folder: 0)
         with pytest.raises(FetchError):
             fetch(**SS)
 
@@ -292,7 +292,7 @@ def test_a_stalled_server_times_out(network, fetch):
 
 
 def test_a_disk_without_room_is_noticed_before_a_byte_is_fetched(network, fetch, monkeypatch):
-    monkeypatch.setattr(download, "free_bytes", lambda folder: 100_005_000)
+    monkeypatch.setattr(space, "free_bytes", lambda folder: 100_005_000)
     with pytest.raises(FetchError, match=r"The files need 0\.0 MB, and 100\.0 MB are free"):
         fetch(**SS)
     assert network.bytes_sent() == 0
@@ -300,8 +300,8 @@ def test_a_disk_without_room_is_noticed_before_a_byte_is_fetched(network, fetch,
 
 @pytest.mark.parametrize(("free", "enough"), [(160_000_000, True), (149_999_999, False)])
 def test_a_part_of_the_disk_stays_free(tmp_path, monkeypatch, free, enough):
-    monkeypatch.setattr(download, "free_bytes", lambda folder: free)
-    problem = download.space_problem(tmp_path, 50_000_000)
+    monkeypatch.setattr(space, "free_bytes", lambda folder: free)
+    problem = space.space_problem(tmp_path, 50_000_000)
     assert enough or "50.0 MB, and 150.0 MB are free" in problem
     assert ("of which 100.0 MB are kept free" in problem) is not enough
 
@@ -416,7 +416,7 @@ def test_another_selection_in_the_folder_is_said_and_nothing_is_lost(network, fe
 
 def test_another_selection_is_said_before_anything_is_fetched(network, fetch, monkeypatch):
     fetch(subtypes=["SS"])
-    monkeypatch.setattr(download, "free_bytes", lambda folder: 0)
+    monkeypatch.setattr(space, "free_bytes", lambda folder: 0)
     with pytest.raises(FetchError, match="are free at"):
         fetch(subtypes=["DF"])
     assert "subtypes=SS, now DF" in fetch.notes[0]
@@ -617,12 +617,23 @@ def test_a_proxy_of_the_environment_is_used(network, fetch, monkeypatch):
     assert {path.partition("gdc.invalid")[0] for _, path, _ in network.requests} == {"http://"}
 
 
-def test_two_files_of_one_name_are_refused(network, fetch):
+def test_two_files_of_one_place_are_refused():
+    file = download.RemoteFile(url="u", place="slides/a.svs", size=1, md5="", version="1", id="1")
+    with pytest.raises(FetchError, match=r"lists 2 files called a\.svs"):
+        download.refuse_twins([file, file])
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_slide_that_is_listed_twice_is_one_and_of_two_that_differ_none(network, fetch, dry_run):
     first, second = (f for f in network.files if "A017-01Z-00-DX" in f["file_name"])
-    second["file_name"] = first["file_name"]
-    with pytest.raises(FetchError, match="lists 2 files called TCGA-DX-A017"):
-        fetch(subtypes=["DF"], slides_per_case=2)
-    assert network.bytes_sent() == 0
+    network.files.append(dict(first))
+    options = {"slides_per_case": 2, "dry_run": dry_run}
+    assert len(fetch(subtypes=["DF"], **options).files) == 2
+    network.files.append(second | {"md5sum": "0" * 32})
+    cohort = fetch(subtypes=["DF"], **options)
+    assert [file.id for file in cohort.files] == [first["file_id"]]
+    assert cohort.left_out["slides whose entry is damaged or contradicts itself"] == 1
+    assert any(f"{second['file_name']} (listed twice, and diff" in note for note in fetch.notes)
 
 
 def test_what_was_found_prints_in_a_line(fetch):

@@ -14,7 +14,8 @@ from mil.errors import FetchError
 from mil.fetch import gdc
 from mil.fetch.barcode import parse_barcode
 from mil.fetch.choice import choose, draw
-from mil.fetch.gdc import CaseFacts, SlideFile
+from mil.fetch.entries import CaseFacts, SlideFile, case_facts
+from mil.fetch.gdc import LABEL_FIELD
 from mil.fetch.settings import Selection
 from mil.fetch.subtypes import SARCOMA_SPELLINGS, SUBTYPE_OF, plain_spelling
 from tests.features.making import write_tiff
@@ -83,7 +84,8 @@ def test_what_is_left_out_is_counted(fetch):
         "frozen sections and other slides that are not diagnostic": 18,
         "slides of several cases": 1,
         "cases without a diagnostic slide": 2,
-        "cases without a label": 2,
+        "cases without a label": 1,
+        "cases with several diagnoses": 1,
         "cases of other subtypes": 11,
     }
 
@@ -208,7 +210,7 @@ def test_slides_without_a_barcode_are_judged_by_the_services_words(network, fetc
             "There is no case of WDLPS or PLPS here with a diagnostic",
         ),
         ({"subtypes": ["WDLP"]}, "No subtype 'WDLP'. Did you mean 'WDLPS'"),
-        ({"label_field": "diagnoses.grade"}, "No case of TCGA-SARC has a single value"),
+        ({"label_field": "diagnoses.grade"}, "No case of TCGA-SARC has a value in"),
         ({"max_per_subtype": 0}, "max_per_subtype must be at least 1; got 0"),
         ({"slides_per_case": -1}, "slides_per_case must be at least 1; got -1"),
         ({"parallel": 0}, "parallel must be at least 1; got 0"),
@@ -222,21 +224,193 @@ def test_what_cannot_be_fetched_is_said(fetch, options, message):
     assert not fetch.out.exists()
 
 
+DAMAGED = "slides whose entry is damaged or contradicts itself"
+
+
+def second_lms(network):
+    """The first diagnostic slide of a leiomyosarcoma."""
+    [file] = [f for f in network.files if f["file_name"].startswith("TCGA-3B-A002-01Z-00-DX1")]
+    return file
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "words"),
     [
-        ({"file_name": "../../etc/cron.d/x.svs"}, "is no name of a file"),
-        ({"file_name": ".hidden.svs"}, "is no name of a file"),
-        ({"file_id": "../cases"}, "is no name of a file"),
-        ({"md5sum": "x"}, "as the md5"),
-        ({"file_size": "many"}, "answers otherwise than expected"),
+        ({"file_name": "../../etc/cron.d/x.svs"}, "x.svs (no name of a file"),
+        ({"file_name": ".hidden.svs"}, ".hidden.svs (no name of a file"),
+        ({"file_name": "TCGA-3B-A002-01Z-00-DX1.a#2.svs"}, "a#2.svs (no name of a file"),
+        ({"file_name": "TCGA-3B-A002-01Z-00-DX1.o'b.svs"}, "o'b.svs (no name of a file"),
+        ({"file_name": None}, "(no name of a file"),
+        ({"file_id": "../cases"}, "(no name of a file ('../cases')"),
+        ({"md5sum": "0" * 31}, "(md5 '000"),
+        ({"md5sum": None}, "(md5 None)"),
+        ({"file_size": None}, "(size None)"),
+        ({"file_size": "many"}, "(size 'many')"),
+        ({"file_size": -7}, "(size -7)"),
+        ({"file_size": True}, "(size True)"),
+        ({"cases": [None, {"project": {"project_id": "TCGA-SARC"}}, "x"]}, "(no case)"),
     ],
 )
-def test_a_list_that_cannot_be_is_refused(network, fetch, change, message):
-    network.files[5] |= change
-    with pytest.raises(FetchError, match=message):
+def test_an_odd_entry_is_left_out_and_named_and_stops_no_other(network, fetch, change, words):
+    before = {part.name: part.n_cases for part in fetch(dry_run=True).parts}
+    second_lms(network).update(change)
+    cohort = fetch()
+    assert not cohort.failed
+    assert {part.name: part.n_cases for part in cohort.parts} == before
+    assert [f.place[-40:-4] for f in cohort.files if f.case == "TCGA-3B-A002"] != []  # its DX2
+    assert cohort.left_out[DAMAGED] == 1
+    [note] = [note for note in fetch.notes if words in note]
+    assert "is left out" in note
+
+
+def test_an_odd_entry_of_a_slide_that_is_not_diagnostic_is_no_matter(network, fetch):
+    [frozen] = [f for f in network.files if f["file_name"].startswith("TCGA-3B-A002-01A-01-TSA")]
+    frozen |= {"md5sum": None, "file_size": None}
+    assert DAMAGED not in fetch(dry_run=True).left_out
+    assert fetch.notes == []
+
+
+@pytest.mark.parametrize("samples", [None, [None], [], [{"sample_type": None}], "x"])
+def test_a_barcode_needs_no_sample_type(network, fetch, samples):
+    before = fetch(dry_run=True).files
+    second_lms(network)["cases"][0]["samples"] = samples
+    assert fetch(dry_run=True).files == before
+
+
+def test_a_list_of_nothing_but_odd_entries_is_of_another_service(network, fetch):
+    for file in network.files:
+        file["md5sum"] = "none"
+    with pytest.raises(FetchError, match=r"answers otherwise than expected .*md5 'none'"):
         fetch()
     assert not fetch.out.exists()
+
+
+@pytest.mark.parametrize("diagnoses", [None, [None], [], "x", {"primary_diagnosis": "Chordoma"}])
+@pytest.mark.parametrize("demographic", [None, [], "female"])
+def test_a_case_without_diagnosis_has_no_label_and_stops_no_other(
+    network, fetch, diagnoses, demographic
+):
+    network.cases[1] |= {"diagnoses": diagnoses, "demographic": demographic}
+    cohort = fetch(dry_run=True)
+    assert cohort.left_out["cases without a label"] == 2
+    assert sum(part.n_cases for part in cohort.parts) == 17
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("TCGA-3B-A002-01Z-00-DX1", {"sample_type": "Solid Tissue Normal"}, "sample 01 of the"),
+        ("TCGA-DX-A001-11A-00-DX1", {"sample_type": "Metastatic"}, "sample 11 of the barcode"),
+        ("TCGA-3B-A002-01Z-00-DX1", {"case": "TCGA-DX-A003"}, "another case than TCGA-DX-A003"),
+    ],
+)
+def test_a_barcode_that_contradicts_the_entry_is_left_out(network, fetch, name, change, words):
+    [file] = [f for f in network.files if f["file_name"].startswith(name)]
+    if "case" in change:
+        file["cases"][0]["submitter_id"] = change["case"]
+    else:
+        file["cases"][0]["samples"] = [change]
+    cohort = fetch(dry_run=True, slides_per_case=99)
+    assert cohort.left_out[DAMAGED] == 1
+    assert not any(file["file_name"] in one.place for one in cohort.files)
+    assert any(file["file_name"] in note and words in note for note in fetch.notes)
+
+
+def test_spellings_of_one_subtype_are_one_diagnosis(network, fetch):
+    two = ["Leiomyosarcoma, NOS", "Epithelioid leiomyosarcoma", None, "leiomyosarcoma,  nos"]
+    network.cases[1]["diagnoses"] = [{"primary_diagnosis": one} for one in two]
+    cohort = fetch(dry_run=True)
+    assert {part.name: part.n_cases for part in cohort.parts}["LMS"] == 4
+    joined = "Leiomyosarcoma, NOS + Epithelioid leiomyosarcoma + leiomyosarcoma,  nos"
+    assert cohort.spellings[joined] == ("LMS", 1)
+    assert cohort.spellings["Leiomyosarcoma, NOS + Carcinoma, NOS"] == ("", 1)
+    assert cohort.left_out["cases with several diagnoses"] == 1
+
+
+def test_capitals_of_one_word_are_one_label_of_any_project(network, fetch):
+    network.cases = [patient("TCGA-XX-0001", ["Adeno, NOS", "ADENO,  nos"], project="TCGA-LUAD")]
+    [part] = fetch("TCGA-LUAD", dry_run=True).parts
+    assert (part.name, part.n_cases) == ("ADENO,  nos", 1)
+
+
+def test_a_case_that_is_listed_twice_and_differently_is_left_out(network, fetch):
+    network.cases.append(dict(network.cases[1]))  # the same again
+    network.cases.append(network.cases[4] | {"demographic": {"vital_status": "Alive"}})
+    cohort = fetch(dry_run=True)
+    name = network.cases[4]["submitter_id"]
+    assert sum(part.n_cases for part in cohort.parts) == 17
+    assert not any(file.case == name for file in cohort.files)
+    assert cohort.left_out["cases whose entry is damaged or contradicts itself"] == 1
+    assert any(f"{name} (listed twice, and differently)" in note for note in fetch.notes)
+
+
+@pytest.mark.parametrize(
+    ("days", "years", "age", "remark"),
+    [
+        (21_915, None, "60.0", ""),
+        ("18262", None, "50.0", ""),
+        (None, "47", "47", ""),
+        (21_915, 59, "60.0", ""),
+        (47, 47, "", "contradicts"),
+        (21_915, 30, "", "contradicts"),
+        (-47, 47, "", "cannot be"),
+        (80_000, None, "", "cannot be"),
+        ("old", 47, "", "cannot be"),
+        (None, 470, "", "cannot be"),
+        ("not reported", 47, "47", ""),
+    ],
+)
+def test_an_age_that_cannot_be_is_left_empty_and_said(days, years, age, remark):
+    facts = case_facts(
+        {
+            "submitter_id": "a",
+            "demographic": {"age_at_index": years},
+            "diagnoses": [{"primary_diagnosis": "x", "age_at_diagnosis": days}],
+        },
+        LABEL_FIELD,
+    )
+    assert facts.age == age
+    assert [remark in one for one in facts.remarks] == [True] * bool(remark)
+
+
+@pytest.mark.parametrize(
+    ("status", "death", "follow_up", "expected", "remark"),
+    [
+        ("Dead", "300", 500, ("300", "1"), ""),
+        ("Dead", None, 500, ("", ""), ""),
+        ("Dead", "soon", 500, ("", ""), "no number"),
+        ("Dead", -4, 500, ("", ""), "before the diagnosis"),
+        ("Alive", None, " 41.5", ("41.5", "0"), ""),
+        ("Alive", 800, 500, ("", ""), "days to death of a case that is alive"),
+        ("Alive", None, "1_0", ("", ""), "no number"),
+        ("Alive", None, -4, ("", ""), "before the diagnosis"),
+        ("Alive", "unknown", 0, ("0", "0"), ""),
+        ("Unknown", 3, 5, ("", ""), ""),
+    ],
+)
+def test_an_outcome_that_cannot_be_is_left_empty_and_said(
+    status, death, follow_up, expected, remark
+):
+    facts = case_facts(
+        {
+            "submitter_id": "a",
+            "demographic": {"vital_status": status, "days_to_death": death},
+            "diagnoses": [{"primary_diagnosis": "x", "days_to_last_follow_up": follow_up}],
+        },
+        LABEL_FIELD,
+    )
+    assert (facts.time, facts.event) == expected
+    assert [remark in one for one in facts.remarks] == [True] * bool(remark)
+
+
+def test_facts_that_are_left_empty_are_said_of_the_cases_that_are_fetched(network, fetch):
+    for case in network.cases[:5]:
+        case["demographic"] |= {"vital_status": "Alive", "days_to_death": 5}
+    fetch(subtypes=["DDLPS"], dry_run=True)
+    [note] = fetch.notes
+    assert note == (
+        "TCGA-3B-A004, TCGA-DX-A005: days to death of a case that is alive. It is left empty."
+    )
 
 
 @pytest.mark.parametrize("endpoint", ["/files", "/cases", "/projects"])
@@ -273,8 +447,8 @@ def test_the_real_list_of_tcga_sarc_has_its_254_cases(realdata):
     with (realdata / "tables" / "tcga-sarc-outcome.csv").open(newline="") as file:
         cases = {
             row["bcr_patient_barcode"]: CaseFacts(
-                name=row["bcr_patient_barcode"], spelling=row["histological_type"], site="", sex="", age="",
-                time=row["OS.time"], event=row["OS"],
+                name=row["bcr_patient_barcode"], spellings=(row["histological_type"],), site="", sex="",
+                age="", time=row["OS.time"], event=row["OS"],
             )
             for row in csv.DictReader(file)
         }  # fmt: skip
